@@ -1,0 +1,20 @@
+# make check is what every commit must pass, besides `go test ./...`.
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.PHONY: check build test bench
+
+build:
+	go build -o bin/millrace ./cli/millrace
+
+test:
+	go test ./...
+
+check:
+	@files=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$files" ]; then echo "gofmt would change:"; echo "$$files"; exit 1; fi
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	go test -run TestImports .
+	go test -race -short ./index ./segment/... ./log ./replication/metadata ./replication/transport
+
+bench:
+	go test -run '^$$' -bench . -benchtime 2s ./index ./segment/... ./log ./replication/... ./server/...
