@@ -1,0 +1,495 @@
+package record
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/s2"
+	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
+)
+
+// A Codec is how the records of a batch are compressed.
+type Codec int8
+
+// The codecs of the Kafka protocol, as numbered in a batch's attributes.
+const (
+	None   Codec = 0
+	Gzip   Codec = 1
+	Snappy Codec = 2 // raw, or framed as snappy-java frames it
+	LZ4    Codec = 3 // the LZ4 frame format, independent blocks
+	Zstd   Codec = 4 // KIP-110
+)
+
+var codecNames = [...]string{"none", "gzip", "snappy", "lz4", "zstd"}
+
+// String returns the name that Kafka's compression.type setting uses.
+func (c Codec) String() string {
+	if c < 0 || int(c) >= len(codecNames) {
+		return fmt.Sprintf("codec %d", int8(c))
+	}
+	return codecNames[c]
+}
+
+// ParseCodec returns the codec with the name that Kafka's compression.type
+// setting uses: none, gzip, snappy, lz4 or zstd. "uncompressed" is none too. Any
+// other name is an ErrCodec.
+func ParseCodec(name string) (Codec, error) {
+	if name == "uncompressed" {
+		return None, nil
+	}
+	for i, n := range codecNames {
+		if n == name {
+			return Codec(i), nil
+		}
+	}
+	return None, fmt.Errorf("%w: %q", ErrCodec, name)
+}
+
+// What a compressed batch may cost its reader. A gzip bomb expands a
+// thousandfold and a zstd bomb without bound, so the expanded length is limited
+// and never held at once: the gate reads it through a window.
+const (
+	// Any batch may expand to 4 MiB, a longer one to 256 times its length up to
+	// 64 MiB, and one of more than 4 MiB to 16 times its length. Text
+	// compresses 3:1 to 10:1. At the lowest limit a bomb takes about as long as
+	// the sync of an honest batch, 0.5 ms. Only the Java client packs batches by
+	// what they have compressed to before, and it splits them when told that
+	// they are too large.
+	minExpanded  = 4 << 20
+	maxExpanded  = 64 << 20
+	expandRatio  = 256
+	alwaysExpand = 16
+
+	// streamWindow is the largest zstd window that is decoded as a stream: 8 MiB,
+	// which RFC 8878 asks every decoder to support, and enough for levels up to
+	// 19. The decoder allocates it whole, however little the frame holds.
+	streamWindow = 8 << 20
+
+	// maxZstdWindow is the largest zstd window accepted: that of level 22, and
+	// the most that the reference decoder accepts unasked. Frames between the two
+	// are decoded in memory, which costs what they expand to, one at a time.
+	maxZstdWindow = 128 << 20
+
+	// snappyRatio bounds what a raw snappy block can honestly expand to: 3 bytes
+	// copy 64 at most. The decoder allocates what the block declares.
+	snappyRatio = 22
+
+	// windowSize is the length of the pooled buffer through which the gate reads.
+	// A decoder adds its own: gzip 40 KiB, snappy its block, lz4 twice the block
+	// size its frame declares, at most 8 MiB, zstd its window.
+	windowSize = 64 << 10
+)
+
+// expandLimit returns how many bytes n compressed bytes may expand to.
+func expandLimit(n int) int64 {
+	return max(minExpanded, min(expandRatio*int64(n), maxExpanded), alwaysExpand*int64(n))
+}
+
+// An inflater is a window on the expanded records of a compressed batch. Each
+// belongs to one codec's pool; get one from inflate and give it back with close.
+type inflater struct {
+	window
+	codec Codec
+	stage []byte // windowSize bytes for a window that does not keep
+	src   bytes.Reader
+
+	// The decoder of the codec; the others are zero.
+	gz *gzip.Reader
+	sn snappyReader
+	lz *lz4.Reader
+	zs *zstd.Decoder
+
+	wide bool // holds the place in wideZstd
+}
+
+// wideZstd has one place, for the batch with a window above streamWindow that is
+// being expanded in memory. A place is held for at most the time of a gate
+// check, never while a caller looks at records.
+var wideZstd = make(chan struct{}, 1)
+
+// inflaters caches idle decoders, which are expensive to make (zstd: tens of
+// microseconds and as many KiB) and cheap to reset.
+var inflaters [len(codecNames)]sync.Pool
+
+// inflate returns an inflater on src, compressed by c, which is not None. With
+// keep, bytes that have been read stay as they are for good, else until more are
+// read. Whatever is wrong with src shows when the window is read.
+func inflate(c Codec, src []byte, keep bool) *inflater {
+	f, _ := inflaters[c].Get().(*inflater)
+	if f == nil {
+		f = &inflater{codec: c}
+	}
+	f.window = window{room: expandLimit(len(src)), keep: keep}
+	if keep {
+		f.buf = make([]byte, 0, min(windowSize, max(1<<10, 4*len(src)))) // most expand to less, and fit
+	} else {
+		if f.stage == nil {
+			f.stage = make([]byte, windowSize)
+		}
+		f.buf = f.stage[:0]
+	}
+	f.src.Reset(src)
+	r, err := f.reader(src)
+	if errors.Is(err, ErrTooLarge) {
+		f.fail(err)
+		return f
+	}
+	if err != nil {
+		f.fail(fmt.Errorf("%w: %s: %w", ErrInvalid, c, err))
+		return f
+	}
+	if r != nil {
+		f.r = r
+	}
+	return f
+}
+
+// reader starts the decoder.
+func (f *inflater) reader(src []byte) (r io.Reader, err error) {
+	switch f.codec {
+	case Gzip:
+		if f.gz == nil {
+			f.gz = new(gzip.Reader)
+		}
+		return f.gz, f.gz.Reset(&f.src)
+	case Snappy:
+		return &f.sn, f.sn.reset(src)
+	case LZ4:
+		if err := checkLZ4(src); err != nil {
+			return nil, err
+		}
+		if f.lz == nil {
+			f.lz = lz4.NewReader(&f.src)
+		} else {
+			f.lz.Reset(&f.src)
+		}
+		return f.lz, nil
+	case Zstd:
+		var h zstd.Header
+		if err := h.Decode(src); err != nil {
+			return nil, err
+		}
+		window := h.WindowSize
+		if h.SingleSegment {
+			window = h.FrameContentSize
+		}
+		switch {
+		case h.HasFCS && h.FrameContentSize > uint64(f.room):
+			return nil, errExpands
+		case window > streamWindow && window <= maxZstdWindow:
+			return nil, f.widen(src, h)
+		}
+		if f.zs == nil {
+			// One goroutine, the caller's: nothing to stop when the pool
+			// drops the decoder.
+			f.zs, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+				zstd.WithDecoderMaxWindow(streamWindow), zstd.WithDecodeBuffersBelow(0))
+			if err != nil {
+				return nil, err
+			}
+		}
+		return f.zs, f.zs.Reset(&f.src)
+	}
+	panic(fmt.Sprintf("record: inflate %v", f.codec))
+}
+
+// widen expands zstd in memory: instead of a window of up to 128 MiB that takes
+// what the frame says it holds, else the most that it may hold.
+func (f *inflater) widen(src []byte, h zstd.Header) error {
+	wideZstd <- struct{}{}
+	f.wide = true
+	defer func() {
+		if f.buf == nil || f.keep { // failed, or the caller's from here on
+			f.narrow()
+		}
+	}()
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecodeAllCapLimit(true))
+	if err != nil {
+		return err
+	}
+	size := f.room
+	if h.HasFCS {
+		size = int64(h.FrameContentSize)
+	}
+	f.buf = nil
+	p, err := d.DecodeAll(src, make([]byte, 0, size))
+	if errors.Is(err, zstd.ErrDecoderSizeExceeded) {
+		err = errExpands
+	}
+	if err != nil {
+		return err
+	}
+	if f.keep {
+		p = bytes.Clone(p) // the caller may keep it, so no more than is there
+	}
+	f.buf = p
+	return nil
+}
+
+// narrow gives the place in wideZstd back, if f holds it.
+func (f *inflater) narrow() {
+	if f.wide {
+		f.wide = false
+		<-wideZstd
+	}
+}
+
+// close gives f back to its pool.
+func (f *inflater) close() {
+	f.narrow()
+	f.window = window{}
+	f.src.Reset(nil)
+	f.sn.src, f.sn.out = nil, nil
+	if cap(f.sn.block) > 1<<20 {
+		f.sn.block = nil
+	}
+	inflaters[f.codec].Put(f)
+}
+
+// checkLZ4 refuses what pierrec/lz4 reads and Kafka's own consumers do not: the
+// legacy and skippable formats, blocks that depend on each other, and more than
+// one frame, of which they would return the first alone. It walks from block to
+// block; checksums and contents are the decoder's.
+//
+//	magic int32, little-endian
+//	flags: version 01, block independence, block checksums, content size, content checksum, 0, dictionary
+//	block size code, [content size int64], header checksum
+//	blocks: length int32 with the highest bit for "stored", content, [checksum]; a length 0 ends them
+//	[content checksum int32]
+func checkLZ4(src []byte) error {
+	const (
+		independent, blockSums, contentSize, contentSum, dictionary = 0x20, 0x10, 0x08, 0x04, 0x01
+	)
+	if len(src) < 7 || binary.LittleEndian.Uint32(src) != 0x184D2204 {
+		return errors.New("no frame")
+	}
+	flags := src[4]
+	switch {
+	case flags&independent == 0:
+		return errors.New("blocks depend on each other")
+	case flags&dictionary != 0:
+		return errors.New("dictionary")
+	}
+	at, after := 7, 0
+	if flags&contentSize != 0 {
+		at += 8
+	}
+	if flags&blockSums != 0 {
+		after = 4
+	}
+	for {
+		if len(src)-at < 4 {
+			return errors.New("no end mark")
+		}
+		n := int(binary.LittleEndian.Uint32(src[at:]) & 0x7fffffff)
+		at += 4
+		if n == 0 {
+			break
+		}
+		if n+after > len(src)-at {
+			return fmt.Errorf("block of %d bytes, %d left", n, len(src)-at)
+		}
+		at += n + after
+	}
+	if flags&contentSum != 0 {
+		at += 4
+	}
+	if at != len(src) {
+		return fmt.Errorf("frame of %d bytes in %d", at, len(src))
+	}
+	return nil
+}
+
+// xerialMagic opens the framing of snappy-java: it, two int32 versions, and then
+// blocks, each an int32 length and as many bytes of raw snappy.
+const (
+	xerialMagic  = "\x82SNAPPY\x00"
+	xerialHeader = xerialMagic + "\x00\x00\x00\x01\x00\x00\x00\x01"
+	xerialBlock  = 32 << 10 // bytes before compression, snappy-java's default
+)
+
+// A snappyReader expands snappy, framed or raw, a block at a time.
+type snappyReader struct {
+	src    []byte // what has not been expanded
+	framed bool
+	block  []byte // the current block's room
+	out    []byte // what has not been read of it
+}
+
+func (s *snappyReader) reset(src []byte) error {
+	s.src, s.framed, s.out = src, false, nil
+	if bytes.HasPrefix(src, []byte(xerialMagic)) {
+		if len(src) < len(xerialHeader) {
+			return fmt.Errorf("header of %d bytes", len(src))
+		}
+		s.src, s.framed = src[len(xerialHeader):], true
+	} else if len(src) == 0 {
+		return errors.New("no block")
+	}
+	return nil
+}
+
+// Read implements io.Reader.
+func (s *snappyReader) Read(p []byte) (int, error) {
+	for len(s.out) == 0 {
+		if len(s.src) == 0 {
+			return 0, io.EOF
+		}
+		if err := s.next(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, s.out)
+	s.out = s.out[n:]
+	return n, nil
+}
+
+// next expands the next block.
+func (s *snappyReader) next() error {
+	block := s.src
+	if s.framed {
+		if len(s.src) < 4 {
+			return fmt.Errorf("%d bytes after the last block", len(s.src))
+		}
+		n := int(int32(binary.BigEndian.Uint32(s.src)))
+		if n <= 0 || n > len(s.src)-4 {
+			return fmt.Errorf("block of %d bytes, %d left", n, len(s.src)-4)
+		}
+		block = s.src[4 : 4+n]
+		s.src = s.src[4+n:]
+	} else {
+		s.src = nil
+	}
+	n, err := s2.DecodedLen(block)
+	if err != nil {
+		return err
+	}
+	if n > snappyRatio*len(block) {
+		return fmt.Errorf("block of %d bytes declares %d", len(block), n)
+	}
+	if usesS2(block) {
+		return errors.New("block is S2, not snappy")
+	}
+	if cap(s.block) < n {
+		s.block = make([]byte, n)
+	}
+	s.out, err = s2.Decode(s.block[:n], block)
+	return err
+}
+
+// usesS2 reports whether a raw block has a repeat, which is a copy with offset 0:
+// klauspost/compress reads it as its own extension of the format, and nobody's
+// snappy does. A malformed block may report anything; decoding it fails.
+func usesS2(block []byte) bool {
+	i := 0
+	for i < len(block) && block[i] >= 0x80 { // the decoded length
+		i++
+	}
+	for i++; i < len(block); {
+		tag := block[i]
+		switch tag & 3 {
+		case 0: // literal: its length less 1, or how many bytes that takes
+			n := int(tag >> 2)
+			i++
+			if n >= 60 {
+				size := n - 59
+				if len(block)-i < size {
+					return false
+				}
+				n = 0
+				for k := size - 1; k >= 0; k-- {
+					n = n<<8 | int(block[i+k])
+				}
+				i += size
+			}
+			i += n + 1
+		case 1:
+			if i+1 < len(block) && tag&0xe0 == 0 && block[i+1] == 0 {
+				return true
+			}
+			i += 2
+		case 2:
+			i += 3
+		case 3:
+			i += 5
+		}
+	}
+	return false
+}
+
+// deflaters caches idle encoders.
+var deflaters [len(codecNames)]sync.Pool
+
+// deflate appends src, compressed by c, to dst.
+func deflate(dst []byte, c Codec, src []byte) ([]byte, error) {
+	switch c {
+	case None:
+		return append(dst, src...), nil
+	case Gzip:
+		w, _ := deflaters[c].Get().(*gzip.Writer)
+		if w == nil {
+			w = gzip.NewWriter(nil)
+		}
+		defer deflaters[c].Put(w)
+		buf := bytes.NewBuffer(dst)
+		w.Reset(buf)
+		w.Write(src) // a failure to write to memory shows in Close
+		err := w.Close()
+		return buf.Bytes(), err
+	case Snappy:
+		return appendXerial(dst, src), nil
+	case LZ4:
+		w, _ := deflaters[c].Get().(*lz4.Writer)
+		if w == nil {
+			w = lz4.NewWriter(nil)
+			// As Kafka's producer writes: 64 KiB blocks, no content checksum.
+			if err := w.Apply(lz4.BlockSizeOption(lz4.Block64Kb), lz4.ChecksumOption(false)); err != nil {
+				return nil, err
+			}
+		}
+		defer deflaters[c].Put(w)
+		buf := bytes.NewBuffer(dst)
+		w.Reset(buf)
+		w.Write(src)
+		err := w.Close()
+		return buf.Bytes(), err
+	case Zstd:
+		w, _ := deflaters[c].Get().(*zstd.Encoder)
+		if w == nil {
+			var err error
+			// A window of 512 KiB keeps an idle encoder and every consumer's
+			// decoder small; batches are seldom longer.
+			w, err = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(512<<10), zstd.WithZeroFrames(true))
+			if err != nil {
+				return nil, err
+			}
+		}
+		defer deflaters[c].Put(w)
+		return w.EncodeAll(src, dst), nil
+	}
+	return nil, fmt.Errorf("%w %d", ErrCodec, int8(c))
+}
+
+// appendXerial appends src as snappy-java frames it, which every client reads.
+func appendXerial(dst, src []byte) []byte {
+	dst = append(dst, xerialHeader...)
+	var room []byte
+	for len(src) > 0 {
+		n := min(len(src), xerialBlock)
+		if room == nil {
+			room = make([]byte, s2.MaxEncodedLen(n))
+		}
+		block := s2.EncodeSnappy(room, src[:n])
+		dst = binary.BigEndian.AppendUint32(dst, uint32(len(block)))
+		dst = append(dst, block...)
+		src = src[n:]
+	}
+	return dst
+}

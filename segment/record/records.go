@@ -1,0 +1,136 @@
+package record
+
+import (
+	"fmt"
+	"iter"
+)
+
+// A Record is one key and value with what belongs to it. A nil Key or Value is
+// null, which is not the same as empty.
+type Record struct {
+	Offset    int64
+	Timestamp int64 // milliseconds since 1970; -1: none
+	Key       []byte
+	Value     []byte
+	Headers   []Header
+}
+
+// A Header is one of a record's headers, whose keys may repeat (KIP-82). A nil
+// Value is null.
+type Header struct {
+	Key   string
+	Value []byte
+}
+
+// Records returns the records in order. It trusts no byte: the first thing that
+// is wrong with the batch is yielded as an error, an ErrInvalid, ErrTooLarge or
+// ErrCodec, and ends the sequence. Keys and values alias b if it is not
+// compressed, else memory of their own; both may be kept, and must not be written
+// to.
+//
+// Compacted batches are fine: offsets increase and may have gaps. The records of
+// a control batch are yielded like others; see Marker.
+func (b Batch) Records() iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		c := b.Codec()
+		switch {
+		case int(c) >= len(codecNames):
+			yield(Record{}, fmt.Errorf("%w %d", ErrCodec, c))
+		case b.Count() < 0:
+			yield(Record{}, fmt.Errorf("%w: %d records", ErrInvalid, b.Count()))
+		case c == None:
+			w := window{buf: b[HeaderSize:], keep: true}
+			w.records(b, yield)
+		case b.Count() > 0: // compaction leaves empty batches with nothing to expand
+			f := inflate(c, b[HeaderSize:], true)
+			defer f.close()
+			f.records(b, yield)
+		}
+	}
+}
+
+func (w *window) records(b Batch, yield func(Record, error) bool) {
+	base, last, previous := b.BaseOffset(), b.LastOffsetDelta(), int32(-1)
+	for i := range b.Count() {
+		var r Record
+		timestamp, offset := w.next(&r)
+		var err error
+		ok := true
+		if r.Timestamp = b.MaxTimestamp(); !b.AppendTime() {
+			r.Timestamp, ok = addTimestamp(b.BaseTimestamp(), timestamp)
+		}
+		switch {
+		case w.err != nil:
+			err = w.failure(int(i))
+		case offset <= previous || offset > last:
+			err = &RecordError{Index: int(i), Reason: fmt.Sprintf("offset delta %d after %d, last %d", offset, previous, last)}
+		case !ok:
+			err = &RecordError{Index: int(i), Reason: "timestamp out of range"}
+		}
+		if err != nil {
+			yield(Record{}, err)
+			return
+		}
+		previous = offset
+		r.Offset = base + int64(offset)
+		if !yield(r, nil) {
+			return
+		}
+	}
+	if err := w.finish(); err != nil {
+		yield(Record{}, err)
+	}
+}
+
+// FirstAt returns the offset and the timestamp of the first record whose
+// timestamp is at least timestamp; ok is false if there is none. It expands the
+// batch only if MaxTimestamp says that there is one.
+func (b Batch) FirstAt(timestamp int64) (offset, found int64, ok bool, err error) {
+	if b.MaxTimestamp() < timestamp || b.Count() == 0 {
+		return 0, 0, false, nil
+	}
+	for r, err := range b.Records() {
+		if err != nil {
+			return 0, 0, false, err
+		}
+		if r.Timestamp >= timestamp {
+			return r.Offset, r.Timestamp, true, nil
+		}
+	}
+	return 0, 0, false, nil
+}
+
+// NullKeys returns the indices, from 0, of the records without a key, which a
+// compacted topic refuses (INVALID_RECORD, with the indices as RecordErrors). It
+// expands the batch, so it is for compacted topics only.
+func (b Batch) NullKeys() (indices []int, err error) {
+	i := 0
+	for r, err := range b.Records() {
+		if err != nil {
+			return nil, err
+		}
+		if r.Key == nil {
+			indices = append(indices, i)
+		}
+		i++
+	}
+	return indices, nil
+}
+
+// MaxRecord returns the offset and the timestamp of the first record with the
+// largest timestamp; -1 and -1 if compaction has left no record.
+func (b Batch) MaxRecord() (offset, timestamp int64, err error) {
+	offset, timestamp = -1, -1
+	for r, err := range b.Records() {
+		if err != nil {
+			return -1, -1, err
+		}
+		if offset < 0 || r.Timestamp > timestamp {
+			offset, timestamp = r.Offset, r.Timestamp
+		}
+		if timestamp == b.MaxTimestamp() {
+			break
+		}
+	}
+	return offset, timestamp, nil
+}
