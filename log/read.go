@@ -1,0 +1,184 @@
+package log
+
+import (
+	"errors"
+	"fmt"
+
+	"millrace/segment"
+	"millrace/segment/record"
+)
+
+// StartOffset returns the log start offset: nothing below it is readable.
+func (l *Log) StartOffset() int64 { return l.state.Load().start }
+
+// EndOffset returns the offset that the next record will get.
+func (l *Log) EndOffset() int64 { return l.state.Load().end().offset }
+
+// Read returns whole batches from the one that holds offset on, all below limit:
+// as many as fit maxBytes, the first one always. They are mapped pages, checked
+// against their CRC, and valid until Release. The view is empty at limit, and
+// when the batch at offset reaches beyond it. A view may end early, where a
+// segment does. ErrOutOfRange below StartOffset, above EndOffset and above
+// limit; a *segment.CorruptError instead of bad bytes.
+func (l *Log) Read(offset, limit int64, maxBytes int) (*record.View, error) {
+	var v *record.View
+	err := l.read(func(st *state) error {
+		end := st.end().offset
+		if offset < st.start || offset > end || offset > limit {
+			return fmt.Errorf("%w: %d is not in [%d,%d]", ErrOutOfRange, offset, st.start, min(end, limit))
+		}
+		if offset == end || offset == limit {
+			v = record.NewView(nil, offset, nil)
+			return nil
+		}
+		i := st.byOffset(offset)
+		if i < 0 {
+			return fmt.Errorf("%w: %d", ErrOutOfRange, offset)
+		}
+		var err error
+		v, err = st.segments[i].Read(offset, limit, maxBytes)
+		return err
+	})
+	return v, err
+}
+
+// read calls f with the state, and again with a newer one if a segment was closed
+// meanwhile because the list changed.
+func (l *Log) read(f func(st *state) error) error {
+	for {
+		if l.closed.Load() {
+			return ErrClosed
+		}
+		st := l.state.Load()
+		err := f(st)
+		if errors.Is(err, segment.ErrClosed) {
+			if st != l.state.Load() {
+				continue
+			}
+			return l.gone()
+		}
+		return err
+	}
+}
+
+// OffsetAt returns the first record with a timestamp of at least timestamp,
+// milliseconds since 1970, and an offset below limit; ok is false when there is
+// none.
+func (l *Log) OffsetAt(timestamp, limit int64) (offset, found int64, ok bool, err error) {
+	err = l.read(func(st *state) error {
+		for i := max(0, st.byOffset(st.start)); i < len(st.segments) && !ok; i++ {
+			offset, found, ok, err = st.segments[i].OffsetAt(timestamp, st.start, limit)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return offset, found, ok, err
+}
+
+// MaxTimestamp returns the first record with the largest timestamp, milliseconds
+// since 1970, among those below limit; -1 and -1 when there are none.
+func (l *Log) MaxTimestamp(limit int64) (offset, timestamp int64, err error) {
+	err = l.read(func(st *state) error {
+		offset, timestamp = -1, -1
+		for i := max(0, st.byOffset(st.start)); i < len(st.segments); i++ {
+			s := st.segments[i]
+			if offset >= 0 && s.Info().MaxTimestamp <= timestamp {
+				continue
+			}
+			o, t, ok, err := s.MaxTimestamp(st.start, limit)
+			if err != nil {
+				return err
+			}
+			if ok && (offset < 0 || t > timestamp) {
+				offset, timestamp = o, t
+			}
+		}
+		return nil
+	})
+	return offset, timestamp, err
+}
+
+// OffsetOf returns the offset that follows the entry with this index, which may
+// also be the one before the first. ErrOutOfRange.
+func (l *Log) OffsetOf(index uint64) (next int64, err error) {
+	err = l.read(func(st *state) error {
+		end := st.end()
+		if index+1 == end.index {
+			next = end.offset
+			return nil
+		}
+		s := st.byIndex(index + 1)
+		if s == nil || index >= end.index {
+			return fmt.Errorf("%w: entry %d", ErrOutOfRange, index)
+		}
+		f, err := s.Entry(index + 1)
+		if errors.Is(err, segment.ErrRange) {
+			return fmt.Errorf("%w: entry %d", ErrOutOfRange, index)
+		}
+		next = f.BaseOffset
+		return err
+	})
+	return next, err
+}
+
+// Size returns the bytes of all segments' headers and frames.
+func (l *Log) Size() int64 {
+	var n int64
+	for _, s := range l.state.Load().segments {
+		n += s.Info().Bytes
+	}
+	return n
+}
+
+// Sealed returns what the segments that have ended hold, oldest first.
+func (l *Log) Sealed() []SegmentInfo {
+	var infos []SegmentInfo
+	for _, s := range l.state.Load().segments {
+		if s.Sealed() {
+			infos = append(infos, s.Info())
+		}
+	}
+	return infos
+}
+
+// ReadSegment copies bytes of the sealed segment that begins at firstIndex, from
+// position at on, for a peer that pulls it; io.EOF at its end, also beside the
+// last bytes. The bytes are as they lie on disk: the peer checks them.
+// ErrNoSegment when it is not there, or not any more.
+func (l *Log) ReadSegment(firstIndex uint64, at int64, p []byte) (n int, err error) {
+	err = l.read(func(st *state) error {
+		s := st.byIndex(firstIndex)
+		if s == nil || !s.Sealed() || s.Header().FirstIndex != firstIndex {
+			return fmt.Errorf("%w: at entry %d", ErrNoSegment, firstIndex)
+		}
+		n, err = s.ReadAt(p, at)
+		return err
+	})
+	return n, err
+}
+
+// Verify reads every entry from index from on, and returns the first thing that
+// is wrong, a *segment.CorruptError: a frame, a payload, or a batch whose stamps
+// are not those of its entry.
+func (l *Log) Verify(from uint64) error {
+	return l.read(func(st *state) error {
+		for _, s := range st.segments {
+			info := s.Info()
+			if info.LastIndex < from || info.Frames() == 0 {
+				continue
+			}
+			err := s.Entries(max(from, info.FirstIndex), func(f *segment.Frame) error {
+				if wrong := segment.CheckBatches(f); wrong != "" {
+					return &segment.CorruptError{Path: s.Path(), Position: f.Position, Found: wrong, Expected: "whole batches stamped with the entry's offsets and term"}
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,94 @@
+package log
+
+import (
+	"fmt"
+	"time"
+
+	"millrace/segment"
+)
+
+// Drop moves the log start offset up to before, durably, and deletes the sealed
+// segments that lie wholly below it and hold no entry above maxIndex, which is
+// the index of the newest snapshot: Raft needs what follows. It is the only thing
+// that deletes committed data. removed is the number of segments deleted. A before
+// below the start only deletes; one above EndOffset is ErrOutOfRange. ErrNoSpace.
+func (l *Log) Drop(before int64, maxIndex uint64) (removed int, err error) {
+	if err := l.begin(); err != nil {
+		return 0, err
+	}
+	defer l.finish()
+	st := l.state.Load()
+	if end := st.end().offset; before > end {
+		return 0, fmt.Errorf("%w: log start %d beyond the end %d", ErrOutOfRange, before, end)
+	}
+	start := max(st.start, before)
+	if a := st.active(); a != nil && start > st.start {
+		// A start beyond what a crash leaves would give offsets twice.
+		if err := a.Sync(); err != nil {
+			return 0, l.fail(err)
+		}
+	}
+	n := 0
+	for n < len(st.segments) && st.segments[n].Sealed() {
+		if info := st.segments[n].Info(); info.NextOffset > start || info.LastIndex > maxIndex {
+			break
+		}
+		n++
+	}
+	if n == 0 && start == st.start {
+		return 0, nil
+	}
+	m := l.manifest.clone()
+	m.startOffset = start
+	m.end = st.end()
+	for _, s := range m.segments[:n] {
+		m.removed = append(m.removed, s.name)
+	}
+	m.segments = m.segments[n:]
+	m.epochs = trimEpochs(st.epochs, start)
+	if err := l.commitLocked(m); err != nil {
+		return 0, err
+	}
+	l.state.Store(&state{
+		segments: append([]*segment.Segment(nil), st.segments[n:]...),
+		origin:   m.end, start: start, epochs: m.epochs,
+	})
+	for _, s := range st.segments[:n] {
+		s.Close()
+	}
+	l.removeFiles(m)
+	return n, nil
+}
+
+// RetentionOffset returns where a leader would move the log start, by Kafka's
+// rules: whole segments from the oldest on, as long as their newest record is
+// older than maxAge, or the log without them still has maxBytes, and all their
+// records lie below limit. A negative maxAge or maxBytes is no limit. The last
+// segment counts too: once all of it has expired the caller should Roll, so that
+// Drop can delete it.
+func (l *Log) RetentionOffset(now time.Time, maxAge time.Duration, maxBytes int64, limit int64) int64 {
+	st := l.state.Load()
+	start := st.start
+	var size int64
+	infos := make([]SegmentInfo, 0, len(st.segments))
+	for _, s := range st.segments {
+		if info := s.Info(); info.NextOffset > start { // others are as good as gone
+			infos = append(infos, info)
+			size += info.Bytes
+		}
+	}
+	for _, info := range infos {
+		newest := info.MaxTimestamp
+		if newest < 0 {
+			newest = info.Created
+		}
+		expired := maxAge >= 0 && now.UnixMilli()-newest > maxAge.Milliseconds()
+		surplus := maxBytes >= 0 && size-info.Bytes >= maxBytes
+		if info.NextOffset > limit || !expired && !surplus {
+			break
+		}
+		start = info.NextOffset
+		size -= info.Bytes
+	}
+	return start
+}

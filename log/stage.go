@@ -1,0 +1,376 @@
+package log
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"millrace/segment"
+)
+
+// A Plan is what a leader offers to a replica that is too far behind: its sealed
+// segments, and what a log needs besides to go on from their end. It is plain
+// data, to be sent in any encoding.
+type Plan struct {
+	StartOffset int64
+	Epochs      []Epoch
+	Segments    []SegmentInfo // without gaps, oldest first
+	// EndIndex and EndOffset are where the log goes on after the last segment,
+	// EndTerm the term of the entry before.
+	EndIndex  uint64
+	EndOffset int64
+	EndTerm   uint64
+}
+
+// Bytes returns the length of all segments.
+func (p *Plan) Bytes() int64 {
+	var n int64
+	for _, s := range p.Segments {
+		n += s.Bytes
+	}
+	return n
+}
+
+// Plan returns what this log can give to a replica that is too far behind. To
+// offer everything up to now, Roll first.
+func (l *Log) Plan() Plan {
+	st := l.state.Load()
+	p := Plan{StartOffset: st.start}
+	end := st.origin
+	if len(st.segments) > 0 {
+		h := st.segments[0].Header()
+		end = place{h.FirstIndex, h.BaseOffset, h.PrevTerm}
+	}
+	for _, s := range st.segments {
+		if s.Sealed() {
+			p.Segments = append(p.Segments, s.Info())
+			end = endOf(s.Info())
+		}
+	}
+	p.StartOffset = min(p.StartOffset, end.offset)
+	p.Epochs = cutEpochs(st.epochs, end)
+	p.EndIndex, p.EndOffset, p.EndTerm = end.index, end.offset, end.term
+	return p
+}
+
+// A Staging is a folder in which pulled segments gather until they are whole. It
+// is shaped like a log of its own, the plan being its manifest, and survives a
+// restart: what has arrived is not pulled again. Not safe for concurrent use.
+type Staging struct {
+	fs   segment.FS
+	dir  string
+	m    *manifest
+	have []int64 // bytes of each segment
+}
+
+// StagingDir returns the folder in which Stage gathers segments for the log in
+// dir.
+func StagingDir(dir string) string { return filepath.Join(dir, "staging") }
+
+// Stage begins to gather the segments of plan for the log in dir, or goes on: what
+// an earlier Stage gathered of the same segments is kept, the rest deleted. The
+// log may be open meanwhile. A plan that contradicts itself is a
+// *segment.CorruptError.
+func Stage(dir string, id segment.Identity, plan Plan, cfg Config) (*Staging, error) {
+	cfg.defaults()
+	s := &Staging{fs: cfg.FS, dir: StagingDir(dir)}
+	m := &manifest{
+		generation: 1, identity: id, startOffset: plan.StartOffset, epochs: plan.Epochs,
+		end: place{plan.EndIndex, plan.EndOffset, plan.EndTerm}, nextSerial: 1,
+	}
+	for _, info := range plan.Segments {
+		// The first index as serial: the same segment keeps its name in another plan.
+		n := name{info.FirstIndex, info.BaseOffset}
+		m.segments = append(m.segments, listed{n, true, info})
+		m.nextSerial = max(m.nextSerial, info.FirstIndex+1)
+	}
+	path := filepath.Join(s.dir, manifestName)
+	m, err := parseManifest(path, m.encode()) // a peer sent it
+	if err != nil {
+		return nil, err
+	}
+	if m.startOffset > m.end.offset {
+		return nil, &segment.CorruptError{Path: path, Position: 152, Found: fmt.Sprintf("start %d", m.startOffset), Expected: fmt.Sprintf("at most %d", m.end.offset)}
+	}
+	s.m, s.have = m, make([]int64, len(m.segments))
+	if err := s.fs.MkdirAll(s.dir); err != nil {
+		return nil, noSpace(err)
+	}
+	if err := s.keep(); err != nil {
+		return nil, err
+	}
+	if _, err := segment.WriteFile(s.fs, path, m.encode()); err != nil {
+		return nil, noSpace(err)
+	}
+	return s, nil
+}
+
+// keep counts what is there of the plan's segments and deletes everything else.
+func (s *Staging) keep() error {
+	names, err := s.fs.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	wanted := map[string]int{}
+	for i, g := range s.m.segments {
+		wanted[g.file()] = i
+	}
+	for _, n := range names {
+		i, ok := wanted[n]
+		if ok {
+			s.have[i] = s.arrived(s.m.segments[i])
+		}
+		if !ok || s.have[i] == 0 {
+			if err := s.fs.Remove(filepath.Join(s.dir, n)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// arrived returns how many good bytes of g are there: all or none of a whole file
+// that checks or does not, and of a part whatever begins with the right header,
+// to be checked when it is whole.
+func (s *Staging) arrived(g listed) int64 {
+	path := s.path(g)
+	f, err := s.fs.OpenFile(path, os.O_RDONLY)
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil || size > g.info.Bytes {
+		return 0
+	}
+	if size == g.info.Bytes {
+		if s.check(g) != nil {
+			return 0
+		}
+		return size
+	}
+	if segment.Begins(f, path, s.m.identity, g.info) != nil {
+		return 0
+	}
+	return size
+}
+
+func (s *Staging) path(g listed) string { return filepath.Join(s.dir, g.file()) }
+
+// check reads a whole segment and everything in it.
+func (s *Staging) check(g listed) error { return checkSegment(s.fs, s.path(g), s.m.identity, g.info) }
+
+func checkSegment(fs segment.FS, path string, id segment.Identity, info SegmentInfo) error {
+	seg, err := segment.OpenSealed(fs, path, id, info)
+	if err != nil {
+		return err
+	}
+	defer seg.Close()
+	return seg.Check()
+}
+
+// Dir returns the folder.
+func (s *Staging) Dir() string { return s.dir }
+
+// Next says what to pull next: the segment that begins at firstIndex, from
+// position at on, n bytes to its end. ok is false when everything has arrived.
+func (s *Staging) Next() (firstIndex uint64, at, n int64, ok bool) {
+	for i, g := range s.m.segments {
+		if s.have[i] < g.info.Bytes {
+			return g.info.FirstIndex, s.have[i], g.info.Bytes - s.have[i], true
+		}
+	}
+	return 0, 0, 0, false
+}
+
+// Arrived returns the bytes that are there.
+func (s *Staging) Arrived() int64 {
+	var n int64
+	for _, h := range s.have {
+		n += h
+	}
+	return n
+}
+
+// Write takes bytes of the segment that begins at firstIndex, which must lie at
+// the position that Next says. With its last byte a segment is synced and
+// checked; a bad one is deleted, to be pulled again, and the error is a
+// *segment.CorruptError. ErrNoSpace: nothing has changed.
+func (s *Staging) Write(firstIndex uint64, at int64, p []byte) error {
+	for i, g := range s.m.segments {
+		if g.info.FirstIndex != firstIndex {
+			continue
+		}
+		if at != s.have[i] || at+int64(len(p)) > g.info.Bytes {
+			return fmt.Errorf("log: stage %d bytes at %d of segment %d, which has %d of %d", len(p), at, firstIndex, s.have[i], g.info.Bytes)
+		}
+		return s.write(i, p)
+	}
+	return fmt.Errorf("%w: entry %d in the plan", ErrNoSegment, firstIndex)
+}
+
+func (s *Staging) write(i int, p []byte) error {
+	g := s.m.segments[i]
+	f, err := s.fs.OpenFile(s.path(g), os.O_RDWR|os.O_CREATE)
+	if err != nil {
+		return noSpace(err)
+	}
+	end := s.have[i] + int64(len(p))
+	err = f.Pwritev([][]byte{p}, s.have[i])
+	if err == nil && end == g.info.Bytes {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return noSpace(err) // what a short write left is written over
+	}
+	s.have[i] = end
+	if end < g.info.Bytes {
+		return nil
+	}
+	if err := s.check(g); err != nil {
+		s.have[i] = 0
+		return errors.Join(err, segment.Remove(s.fs, s.path(g)))
+	}
+	return nil
+}
+
+// Discard deletes the folder.
+func (s *Staging) Discard() error { return removeAll(s.fs, s.dir) }
+
+// removeAll deletes a folder of files.
+func removeAll(fs segment.FS, dir string) error {
+	names, err := fs.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if err := fs.Remove(filepath.Join(dir, n)); err != nil {
+			return err
+		}
+	}
+	return fs.Remove(dir)
+}
+
+// Install replaces the content of the log in dir, which must be closed and may be
+// damaged or missing, by that of the folder staged, which is checked from end to
+// end first. The replacement happens in one moment: a crash leaves the old log or
+// the new one, and what it leaves of the other is deleted by the next Open. The
+// log start never falls. ErrNoSpace, and a *segment.CorruptError that names a
+// staged file, leave the old log.
+func Install(dir string, id segment.Identity, staged string, cfg Config) error {
+	cfg.defaults()
+	fs := cfg.FS
+	next, err := readManifest(fs, staged)
+	if err != nil {
+		return err
+	}
+	if next == nil {
+		return fmt.Errorf("log: nothing is staged in %s", staged)
+	}
+	if err := checkIdentity(filepath.Join(staged, manifestName), next.identity, id); err != nil {
+		return err
+	}
+	for _, g := range next.segments {
+		if err := checkSegment(fs, filepath.Join(staged, g.file()), id, g.info); err != nil {
+			return err
+		}
+	}
+	old, err := prepare(fs, dir, id, next)
+	if err != nil {
+		return noSpace(err)
+	}
+	fresh := *next
+	fresh.identity, fresh.generation, fresh.nextSerial = id, old.generation+1, old.nextSerial
+	fresh.unusable = false
+	fresh.startOffset = max(next.startOffset, old.startOffset)
+	if fresh.startOffset > fresh.end.offset {
+		return fmt.Errorf("log %s: the staged segments end at offset %d, the log starts at %d", dir, fresh.end.offset, old.startOffset)
+	}
+	fresh.segments = append([]listed(nil), next.segments...)
+	for i := range fresh.segments {
+		g := &fresh.segments[i]
+		from := filepath.Join(staged, g.file())
+		g.serial = old.removed[len(old.removed)-len(fresh.segments)+i].serial
+		if err := fs.Rename(from, filepath.Join(dir, g.file())); err != nil {
+			return noSpace(err)
+		}
+		segment.Remove(fs, from) // its index files
+	}
+	if err := fs.SyncDir(dir); err != nil {
+		return err
+	}
+	fresh.removed = append([]name(nil), old.removed[:len(old.removed)-len(fresh.segments)]...)
+	for _, g := range old.segments {
+		fresh.removed = append(fresh.removed, g.name)
+	}
+	if _, err := segment.WriteFile(fs, filepath.Join(dir, manifestName), fresh.encode()); err != nil {
+		return noSpace(err)
+	}
+	for _, n := range fresh.removed {
+		if err := segment.Remove(fs, filepath.Join(dir, n.file())); err != nil {
+			return err
+		}
+	}
+	return removeAll(fs, staged)
+}
+
+// prepare writes the manifest of the log in dir with the names that the segments
+// of next are going to have among the removed ones, last, so that a crash half-way
+// leaves nothing that the next Open does not delete. A manifest that is missing
+// or damaged is replaced by one that calls all segments removed and that
+// Open refuses.
+func prepare(fs segment.FS, dir string, id segment.Identity, next *manifest) (*manifest, error) {
+	if err := fs.MkdirAll(dir); err != nil {
+		return nil, err
+	}
+	if err := fs.SyncDir(filepath.Dir(filepath.Clean(dir))); err != nil {
+		return nil, err
+	}
+	old, err := readManifest(fs, dir)
+	if err != nil && !segment.IsCorrupt(err) {
+		return nil, err
+	}
+	if old != nil {
+		if err := checkIdentity(filepath.Join(dir, manifestName), old.identity, id); err != nil {
+			return nil, err
+		}
+		old = old.clone()
+	} else {
+		old = &manifest{identity: id, generation: 1, nextSerial: 1, end: place{index: 1}, unusable: true}
+	}
+	listedNames := map[name]bool{}
+	for _, g := range old.segments {
+		listedNames[g.name] = true
+	}
+	for _, n := range old.removed {
+		listedNames[n] = true
+	}
+	names, err := fs.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range names {
+		n, ok := parseName(s)
+		if !ok || !strings.HasSuffix(s, ".log") {
+			continue
+		}
+		old.nextSerial = max(old.nextSerial, n.serial+1)
+		if len(old.segments) == 0 && !listedNames[n] {
+			old.removed = append(old.removed, n)
+		}
+	}
+	for _, g := range next.segments {
+		old.removed = append(old.removed, name{old.nextSerial, g.baseOffset})
+		old.nextSerial++
+	}
+	_, err = segment.WriteFile(fs, filepath.Join(dir, manifestName), old.encode())
+	return old, err
+}

@@ -1,0 +1,425 @@
+package log
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/hashicorp/raft"
+
+	"millrace/segment"
+	"millrace/segment/record"
+)
+
+var _ raft.LogStore = (*Log)(nil)
+
+// trimExtension marks a raft.LogCommand that moves the log start offset instead
+// of adding records.
+var trimExtension = []byte{1}
+
+// TrimEntry returns the entry that moves the log start offset to before when it
+// is applied. It takes no offset itself.
+func TrimEntry(before int64) raft.Log {
+	return raft.Log{
+		Type:       raft.LogCommand,
+		Data:       binary.BigEndian.AppendUint64(nil, uint64(before)),
+		Extensions: trimExtension,
+	}
+}
+
+// ParseTrim returns the offset that a trim entry moves the log start to; ok is
+// false for any other entry.
+func ParseTrim(l *raft.Log) (before int64, ok bool) {
+	if l.Type != raft.LogCommand || len(l.Extensions) != 1 || l.Extensions[0] != trimExtension[0] || len(l.Data) != 8 {
+		return 0, false
+	}
+	return int64(binary.BigEndian.Uint64(l.Data)), true
+}
+
+// FirstIndex returns the first index, 0 if the log is empty.
+func (l *Log) FirstIndex() (uint64, error) {
+	if l.closed.Load() {
+		return 0, ErrClosed
+	}
+	first, _ := l.state.Load().bounds()
+	return first, nil
+}
+
+// LastIndex returns the last index, 0 if the log is empty.
+func (l *Log) LastIndex() (uint64, error) {
+	if l.closed.Load() {
+		return 0, ErrClosed
+	}
+	_, last := l.state.Load().bounds()
+	return last, nil
+}
+
+// bounds returns the first and the last index, 0 and 0 if there is no entry.
+func (st *state) bounds() (first, last uint64) {
+	if len(st.segments) == 0 {
+		return 0, 0
+	}
+	first, last = st.segments[0].Header().FirstIndex, st.end().index-1
+	if last < first {
+		return 0, 0
+	}
+	return first, last
+}
+
+// NextIndex returns the index that the next entry must have, also for an empty
+// log.
+func (l *Log) NextIndex() uint64 { return l.state.Load().end().index }
+
+// GetLog reads the entry with this index. Its Data must not be changed: recent
+// entries share it with the cache. raft.ErrLogNotFound; a *segment.CorruptError
+// instead of bytes that are not those stored.
+func (l *Log) GetLog(index uint64, out *raft.Log) error {
+	if l.window.get(index, out) {
+		return nil
+	}
+	for {
+		if l.closed.Load() {
+			return ErrClosed
+		}
+		st := l.state.Load()
+		s := st.byIndex(index)
+		if s == nil {
+			return raft.ErrLogNotFound
+		}
+		f, err := s.Frame(index)
+		switch {
+		case errors.Is(err, segment.ErrClosed) && st != l.state.Load():
+			continue // the list of segments changed meanwhile
+		case errors.Is(err, segment.ErrClosed):
+			return l.gone()
+		case errors.Is(err, segment.ErrRange):
+			return raft.ErrLogNotFound
+		case err != nil:
+			return err
+		}
+		*out = raft.Log{Index: f.Index, Term: f.Term, Type: raftTypes[f.Type], Data: f.Payload}
+		if f.Type == segment.Trim {
+			out.Extensions = trimExtension
+		}
+		return nil
+	}
+}
+
+// gone is the error of a segment closed without a change of the list: the log is
+// closing.
+func (l *Log) gone() error {
+	return fmt.Errorf("log %s: %w", l.dir, ErrClosed)
+}
+
+var raftTypes = map[segment.Type]raft.LogType{
+	segment.Command:       raft.LogCommand,
+	segment.Noop:          raft.LogNoop,
+	segment.Configuration: raft.LogConfiguration,
+	segment.Barrier:       raft.LogBarrier,
+	segment.Trim:          raft.LogCommand,
+}
+
+func typeOf(l *raft.Log) (segment.Type, error) {
+	switch l.Type {
+	case raft.LogCommand:
+		if len(l.Extensions) == 0 {
+			return segment.Command, nil
+		}
+		if _, ok := ParseTrim(l); ok {
+			return segment.Trim, nil
+		}
+	case raft.LogNoop:
+		return segment.Noop, nil
+	case raft.LogConfiguration:
+		return segment.Configuration, nil
+	case raft.LogBarrier:
+		return segment.Barrier, nil
+	}
+	return 0, fmt.Errorf("log: entry %d of type %s with %d bytes and extensions % x has no form on disk", l.Index, l.Type, len(l.Data), l.Extensions)
+}
+
+// StoreLog stores one entry; see StoreLogs.
+func (l *Log) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raft.Log{entry}) }
+
+// StoreLogs appends entries, which must follow the last one without a gap, and
+// makes them durable as FlushMessages says.
+//
+// A command's Data is one or more whole batches. Each is stamped in place with
+// its offset and with the term as its leader epoch, unless its epoch says already
+// that a leader of this term stamped it: then the offset must be the right one,
+// or the answer is a *MismatchError. A leader passes new batches with another
+// epoch than its term; clients send -1. Data belongs to the log from here on: it
+// must not change any more.
+//
+// After ErrNoSpace, and errors about the entries themselves, nothing was stored.
+// After any other error anything may have been, and the log is failed.
+func (l *Log) StoreLogs(logs []*raft.Log) error {
+	if len(logs) == 0 {
+		return nil
+	}
+	if err := l.begin(); err != nil {
+		return err
+	}
+	defer l.finish()
+	return l.storeLocked(logs)
+}
+
+func (l *Log) storeLocked(logs []*raft.Log) error {
+	st := l.state.Load()
+	frames, err := l.frames(logs, st.end())
+	if err != nil {
+		return err
+	}
+	sync := false
+	records := l.unflushed
+	for i := range frames {
+		records += int64(frames[i].Span)
+		sync = sync || frames[i].Type != segment.Command
+	}
+	sync = sync || records >= l.cfg.FlushMessages
+
+	for rest := frames; len(rest) > 0; {
+		n, err := l.appendLocked(rest, sync)
+		if err != nil && len(rest) == len(frames) && errors.Is(err, ErrNoSpace) {
+			return err
+		}
+		if err != nil {
+			return l.fail(err) // also a disk that got full half-way
+		}
+		rest = rest[n:]
+	}
+	if l.unflushed = records; sync {
+		l.unflushed = 0
+	}
+	l.extendEpochsLocked(frames)
+	l.cache.put(&l.window, logs)
+	return nil
+}
+
+// appendLocked appends as many frames as belong into one segment, after a roll if
+// need be. All of them, nearly always: a call is not split for the sake of
+// filling a segment to the brim, only if it is larger than a segment.
+func (l *Log) appendLocked(frames []segment.Frame, sync bool) (n int, err error) {
+	active := l.state.Load().active()
+	n = len(frames)
+	if active == nil || !active.Fits(frames) || active.Info().Bytes+segment.Size(frames) > l.cfg.SegmentBytes && active.Info().Frames() > 0 {
+		least := segment.HeaderSize + segment.Size(frames[:1])
+		if err := l.rollLocked(max(l.cfg.SegmentBytes, least)); err != nil {
+			return 0, err
+		}
+		active = l.state.Load().active()
+		for n > 1 && !active.Fits(frames[:n]) {
+			n--
+		}
+	}
+	err = active.Append(frames[:n], sync)
+	if errors.Is(err, segment.ErrNoSpace) {
+		return 0, noSpace(err)
+	}
+	return n, err
+}
+
+// frames checks entries, stamps their batches and describes them.
+func (l *Log) frames(logs []*raft.Log, at place) ([]segment.Frame, error) {
+	frames := make([]segment.Frame, len(logs))
+	for i, e := range logs {
+		t, err := typeOf(e)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case e.Index != at.index:
+			return nil, fmt.Errorf("log %s: entry %d where %d is next", l.dir, e.Index, at.index)
+		case e.Term < at.term || e.Term > math.MaxInt32:
+			return nil, fmt.Errorf("log %s: entry %d of term %d after term %d", l.dir, e.Index, e.Term, at.term)
+		case len(e.Data) > segment.MaxPayload:
+			return nil, fmt.Errorf("log %s: entry %d of %d bytes, more than %d", l.dir, e.Index, len(e.Data), segment.MaxPayload)
+		}
+		f := segment.Frame{Type: t, Index: e.Index, Term: e.Term, BaseOffset: at.offset, MaxTimestamp: -1, Payload: e.Data}
+		if t == segment.Command {
+			if err := l.stamp(e, &f); err != nil {
+				return nil, err
+			}
+		}
+		frames[i] = f
+		at = place{at.index + 1, f.NextOffset(), e.Term}
+	}
+	return frames, nil
+}
+
+// stamp assigns offsets to the batches of e, or compares those they have.
+func (l *Log) stamp(e *raft.Log, f *segment.Frame) error {
+	// Look before touching anything, so that a refused entry stays as it was.
+	epoch := int32(e.Term)
+	next := f.BaseOffset
+	for p := e.Data; len(p) > 0 || next == f.BaseOffset; {
+		b, rest, err := record.Split(p)
+		if err != nil {
+			return fmt.Errorf("log %s: entry %d: %w", l.dir, e.Index, err)
+		}
+		if b.LastOffsetDelta() < 0 || next > math.MaxInt64-1<<32 {
+			return fmt.Errorf("log %s: entry %d: batch with last offset delta %d at offset %d", l.dir, e.Index, b.LastOffsetDelta(), next)
+		}
+		if b.Epoch() == epoch && b.BaseOffset() != next {
+			return &MismatchError{Dir: l.dir, Index: e.Index, Found: b.BaseOffset(), Expected: next}
+		}
+		next += int64(b.LastOffsetDelta()) + 1
+		f.MaxTimestamp = max(f.MaxTimestamp, b.MaxTimestamp())
+		p = rest
+	}
+	if next-f.BaseOffset > math.MaxUint32 {
+		return fmt.Errorf("log %s: entry %d takes %d offsets", l.dir, e.Index, next-f.BaseOffset)
+	}
+	f.Span = uint32(next - f.BaseOffset)
+	next = f.BaseOffset
+	for p := e.Data; len(p) > 0; {
+		b, rest, _ := record.Split(p)
+		if b.Epoch() != epoch {
+			b.Assign(next, epoch)
+		}
+		next = b.NextOffset()
+		p = rest
+	}
+	return nil
+}
+
+func (l *Log) extendEpochsLocked(frames []segment.Frame) {
+	st := l.state.Load()
+	epochs := st.epochs
+	for i := range frames {
+		epochs = addEpoch(epochs, frames[i].Term, frames[i].BaseOffset)
+	}
+	if len(epochs) > 0 && (len(st.epochs) == 0 || epochs[len(epochs)-1] != st.epochs[len(st.epochs)-1]) {
+		c := *st
+		c.epochs = epochs
+		l.state.Store(&c)
+	}
+}
+
+// Reserve makes sure that the next StoreLogs, of data with this many bytes in
+// all, has room on the disk, up to a segment's size. A leader calls it before it
+// hands an entry to Raft, with the bytes of all entries on their way, since Raft
+// takes a full disk for a lost leadership. It is cheap when there is room.
+// ErrNoSpace.
+func (l *Log) Reserve(bytes int) error {
+	// Rounding, and headers for entries as Raft batches them.
+	need := int64(bytes) + 64*(segment.FrameHeaderSize+8)
+	if a := l.state.Load().active(); a != nil && a.Room() >= need && l.Err() == nil {
+		return nil
+	}
+	if err := l.begin(); err != nil {
+		return err
+	}
+	defer l.finish()
+	a := l.state.Load().active()
+	size := l.cfg.SegmentBytes
+	if a == nil || a.Info().Bytes+need > max(size, a.Capacity()) || a.Info().Frames() > 0 && a.Info().Bytes+need > size {
+		if err := l.rollLocked(max(size, segment.HeaderSize+need)); err != nil {
+			return err
+		}
+		a = l.state.Load().active()
+	}
+	return noSpace(a.Allocate(need))
+}
+
+// Protect says that the entries up to index are committed: a DeleteRange that
+// would cut one of them off the end is refused, however Raft came to want it.
+func (l *Log) Protect(index uint64) {
+	for {
+		old := l.committed.Load()
+		if index <= old || l.committed.CompareAndSwap(old, index) {
+			return
+		}
+	}
+}
+
+// DeleteRange deletes the entries from min to max, both included, as far as the
+// log has them. Raft has three reasons to ask:
+//
+//	   first              last
+//	     |==================|
+//	                min-----max    a suffix lost an election: it is cut, durably
+//	min-----max                    raft is done with a prefix: only FirstIndex moves;
+//	                               the data goes when Drop says so
+//	min---------------------max    the whole log lost an election, and is cut; or, after
+//	                               a snapshot was installed, which must not happen
+//	                               through Raft: Protect refuses it
+//	        min-----max            never: it would leave a hole
+func (l *Log) DeleteRange(min, max uint64) error {
+	if err := l.begin(); err != nil {
+		return err
+	}
+	defer l.finish()
+	first, last := l.state.Load().bounds()
+	switch {
+	case last == 0, max < first, min > last, min > max:
+		return nil
+	case max < last && min <= first:
+		return nil
+	case max < last:
+		return fmt.Errorf("log %s: delete entries %d to %d of %d to %d: it would leave a hole", l.dir, min, max, first, last)
+	}
+	if min < first {
+		min = first
+	}
+	if c := l.committed.Load(); min <= c {
+		return fmt.Errorf("%w: log %s: delete entries %d to %d, committed up to %d", ErrCommitted, l.dir, min, max, c)
+	}
+	return l.cutLocked(min)
+}
+
+// cutLocked deletes the entries from index on, which the log has.
+func (l *Log) cutLocked(index uint64) error {
+	st := l.state.Load()
+	k := len(st.segments) - 1
+	for st.segments[k].Header().FirstIndex > index {
+		k--
+	}
+	s := st.segments[k]
+	if !s.Sealed() {
+		if err := s.Finish(); err != nil {
+			return l.fail(err)
+		}
+	}
+	info, err := s.Prefix(index)
+	if err != nil {
+		return l.fail(err)
+	}
+	if info.NextOffset < st.start {
+		return fmt.Errorf("%w: log %s: delete entries from %d at offset %d, the log starts at %d", ErrCommitted, l.dir, index, info.NextOffset, st.start)
+	}
+	m := l.manifest.clone()
+	m.end = endOf(info)
+	m.epochs = cutEpochs(st.epochs, m.end)
+	segments := append([]*segment.Segment(nil), st.segments[:k]...)
+	gone := k
+	if info.Frames() > 0 {
+		// The file keeps its bytes; what comes next goes to another one.
+		sealed, err := segment.OpenSealed(l.fs, s.Path(), m.identity, info)
+		if err != nil {
+			return l.fail(err)
+		}
+		segments = append(segments, sealed)
+		m.segments[k].sealed, m.segments[k].info = true, info
+		gone = k + 1
+	}
+	for _, g := range m.segments[gone:] {
+		m.removed = append(m.removed, g.name)
+	}
+	m.segments = m.segments[:gone]
+	if err := l.commitLocked(m); err != nil {
+		if len(segments) > k {
+			segments[k].Close()
+		}
+		return err
+	}
+	l.cache.cut(&l.window, index)
+	l.state.Store(&state{segments: segments, origin: m.end, start: st.start, epochs: m.epochs})
+	for _, s := range st.segments[k:] {
+		s.Close()
+	}
+	l.removeFiles(m)
+	l.unflushed = 0
+	return nil
+}

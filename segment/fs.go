@@ -1,0 +1,262 @@
+package segment
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// An FS is the file system as a log needs it. OS is the real one; a test double
+// may stop at any operation and forget what was not synced. Files are real
+// files in either case, since they are mapped.
+type FS interface {
+	// OpenFile opens name with the flags of package os; new files get mode 0644.
+	OpenFile(name string, flag int) (File, error)
+	MkdirAll(name string) error
+	// Rename replaces newName if it exists. It is durable after SyncDir.
+	Rename(oldName, newName string) error
+	Remove(name string) error
+	// ReadDir returns the names in a folder, sorted.
+	ReadDir(name string) ([]string, error)
+	// SyncDir makes the names in a folder durable.
+	SyncDir(name string) error
+}
+
+// A File is one open file. Its methods may be called at the same time.
+type File interface {
+	io.ReaderAt
+	// Pwritev writes all of bufs one after another at off, or fails.
+	// bufs is consumed; the bytes are neither changed nor retained.
+	Pwritev(bufs [][]byte, off int64) error
+	// Sync makes the file's bytes and length durable. Once it has failed, what
+	// was written since it last succeeded may be lost whatever a later call says.
+	Sync() error
+	// Allocate takes room on the disk for bytes from to to, which hold nothing
+	// yet and read as zero, and makes the file at least to bytes long.
+	Allocate(from, to int64) error
+	// Punch gives back the disk room of bytes from to to, which read as zero
+	// afterwards. The length stays.
+	Punch(from, to int64) error
+	Size() (int64, error)
+	Fd() uintptr
+	Close() error
+}
+
+// OS is the operating system's file system.
+var OS FS = osFS{}
+
+// IsNoSpace tells whether err says that the disk or a quota is full.
+func IsNoSpace(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+type osFS struct{}
+
+func (osFS) OpenFile(name string, flag int) (File, error) {
+	f, err := os.OpenFile(name, flag, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	return &osFile{f}, nil
+}
+
+func (osFS) MkdirAll(name string) error           { return os.MkdirAll(name, 0o755) }
+func (osFS) Rename(oldName, newName string) error { return os.Rename(oldName, newName) }
+func (osFS) Remove(name string) error             { return os.Remove(name) }
+
+func (osFS) ReadDir(name string) ([]string, error) {
+	entries, err := os.ReadDir(name)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	return names, nil
+}
+
+func (osFS) SyncDir(name string) error {
+	d, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("sync folder %s: %w", name, err)
+	}
+	return nil
+}
+
+// An osFile keeps the descriptor inside os.File, which waits for calls in
+// flight before it closes it.
+type osFile struct{ *os.File }
+
+func (f *osFile) Pwritev(bufs [][]byte, off int64) error {
+	var werr error
+	err := f.control(func(fd int) {
+		werr = writeAll(func(p [][]byte, off int64) (int, error) { return unix.Pwritev(fd, p, off) }, bufs, off)
+	})
+	return f.wrap("write", errors.Join(err, werr))
+}
+
+func (f *osFile) Sync() error {
+	var serr error
+	err := f.control(func(fd int) {
+		for {
+			if serr = fdatasync(fd); serr != syscall.EINTR {
+				return
+			}
+		}
+	})
+	return f.wrap("sync", errors.Join(err, serr))
+}
+
+func (f *osFile) Allocate(from, to int64) error {
+	var aerr error
+	err := f.control(func(fd int) {
+		for {
+			if aerr = fallocate(fd, from, to-from); aerr != syscall.EINTR {
+				return
+			}
+		}
+	})
+	if errors.Is(aerr, syscall.EOPNOTSUPP) || errors.Is(aerr, syscall.ENOSYS) {
+		aerr = writeZeros(f, from, to) // room is what is promised, so take it the slow way
+	}
+	return f.wrap("allocate", errors.Join(err, aerr))
+}
+
+func (f *osFile) Punch(from, to int64) error {
+	var perr error
+	err := f.control(func(fd int) { perr = punch(fd, from, to-from) })
+	return f.wrap("punch", errors.Join(err, perr))
+}
+
+func (f *osFile) Size() (int64, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return st.Size(), nil
+}
+
+func (f *osFile) control(call func(fd int)) error {
+	c, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return c.Control(func(fd uintptr) { call(int(fd)) })
+}
+
+func (f *osFile) wrap(verb string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s %s: %w", verb, f.Name(), err)
+}
+
+// maxVectors is IOV_MAX of Linux and the BSDs.
+const maxVectors = 1024
+
+// writeAll calls write until all of bufs is written: a call may write less than
+// it was asked to, be interrupted, or take no more than maxVectors pieces.
+func writeAll(write func(bufs [][]byte, off int64) (int, error), bufs [][]byte, off int64) error {
+	for {
+		for len(bufs) > 0 && len(bufs[0]) == 0 {
+			bufs = bufs[1:]
+		}
+		if len(bufs) == 0 {
+			return nil
+		}
+		n, err := write(bufs[:min(len(bufs), maxVectors)], off)
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if n <= 0 {
+			return io.ErrShortWrite
+		}
+		off += int64(n)
+		for n > 0 {
+			k := min(n, len(bufs[0]))
+			bufs[0] = bufs[0][k:]
+			n -= k
+			if len(bufs[0]) == 0 {
+				bufs = bufs[1:]
+			}
+		}
+	}
+}
+
+func writeZeros(f File, from, to int64) error {
+	zeros := make([]byte, min(to-from, 1<<20))
+	for from < to {
+		n := min(to-from, int64(len(zeros)))
+		if err := f.Pwritev([][]byte{zeros[:n]}, from); err != nil {
+			return err
+		}
+		from += n
+	}
+	return nil
+}
+
+// ReadFile returns the bytes of a file of at most limit bytes.
+func ReadFile(fs FS, name string, limit int64) ([]byte, error) {
+	f, err := fs.OpenFile(name, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return nil, err
+	}
+	if size > limit {
+		return nil, fmt.Errorf("%s: %d bytes, more than %d", name, size, limit)
+	}
+	p := make([]byte, size)
+	if _, err := f.ReadAt(p, 0); err != nil && err != io.EOF {
+		return nil, err
+	}
+	return p, nil
+}
+
+// WriteFile replaces a file whole: it is written aside, synced, renamed, and
+// the folder synced, so that a crash leaves either the old or the new one. An
+// error before the rename leaves the old one; renamed tells.
+func WriteFile(fs FS, name string, p []byte) (renamed bool, err error) {
+	aside := name + ".tmp"
+	if err := writeAside(fs, aside, p); err != nil {
+		fs.Remove(aside)
+		return false, err
+	}
+	if err := fs.Rename(aside, name); err != nil {
+		fs.Remove(aside)
+		return false, err
+	}
+	return true, fs.SyncDir(filepath.Dir(name))
+}
+
+func writeAside(fs FS, name string, p []byte) error {
+	f, err := fs.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	if err := f.Pwritev([][]byte{p}, 0); err != nil {
+		f.Close()
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
+}

@@ -1,0 +1,606 @@
+package segment
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sort"
+
+	"millrace/index"
+	"millrace/segment/record"
+)
+
+// pin makes the segment ready to read and returns its mapping with a reference
+// for the caller. ErrClosed.
+func (s *Segment) pin() (*mapping, error) {
+	s.mu.RLock()
+	if !s.closed && s.m != nil && s.loaded {
+		m := s.m
+		m.acquire()
+		s.mu.RUnlock()
+		return m, nil
+	}
+	s.mu.RUnlock()
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, ErrClosed
+	}
+	if s.m == nil {
+		m, err := s.mapData()
+		if err != nil {
+			return nil, err
+		}
+		s.m = m
+	}
+	if !s.loaded && !s.loadIndexesLocked() {
+		if err := s.rebuildLocked(); err != nil {
+			return nil, err
+		}
+	}
+	s.m.acquire()
+	return s.m, nil
+}
+
+// mapData maps the data file: an active segment at its full capacity, since the
+// mapping stays while the file grows.
+func (s *Segment) mapData() (*mapping, error) {
+	f := s.f
+	if f == nil || s.sealed.Load() {
+		var err error
+		if f, err = openData(s.fs, s.path, os.O_RDONLY); err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		// A file that somebody cut short after the log was opened.
+		if size, err := f.Size(); err != nil || size < s.info.Bytes {
+			return nil, &CorruptError{Path: s.path, Position: size, Found: fmt.Sprintf("a file of %d bytes", size), Expected: fmt.Sprintf("at least %d", s.info.Bytes), Err: err}
+		}
+	}
+	m, err := newMapping(f.Fd(), s.capacity)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.path, err)
+	}
+	return m, nil
+}
+
+// rebuildLocked fills the tables from the frames and replaces the index files.
+// A *CorruptError when the frames are bad.
+func (s *Segment) rebuildLocked() error {
+	s.rebuilt = true
+	known, entries, times, timed := s.info, s.entries, s.times, s.timed
+	err := guard(s.path, func() error { return s.rescanLocked(s.m.data, known) })
+	if err != nil {
+		s.info, s.entries, s.times, s.timed = known, entries, times, timed
+		return err
+	}
+	entries.release()
+	s.loaded = true
+	if s.sealed.Load() {
+		_ = s.writeIndexesLocked()
+	}
+	return nil
+}
+
+// parseLocked reads the header of frame i from p, the file's bytes, and compares
+// it with what the index says.
+func (s *Segment) parseLocked(p []byte, i int) (Frame, *mismatch) {
+	e := s.entries.at(i)
+	limit := min(int64(len(p)), s.info.Bytes)
+	if e.Position < HeaderSize || e.Position > limit {
+		return Frame{Position: e.Position}, &mismatch{fmt.Sprintf("index position %d", e.Position), fmt.Sprintf("at most %d", limit)}
+	}
+	c := cursor{position: e.Position, index: s.h.FirstIndex + uint64(i), offset: e.Offset}
+	f, wrong, _ := c.next(p[:limit], s.h.Salt)
+	f.Position = e.Position
+	return f, wrong
+}
+
+// frame returns frame i without its payload. m is pinned. A *CorruptError when
+// it is bad and no index could lead elsewhere.
+func (s *Segment) frame(m *mapping, i int) (Frame, error) {
+	s.mu.RLock()
+	f, wrong, rebuilt, err := s.frameRLocked(m, i)
+	s.mu.RUnlock()
+	if err != nil || wrong == nil {
+		return f, err
+	}
+	if !rebuilt {
+		s.mu.Lock()
+		if s.closed {
+			s.mu.Unlock()
+			return f, ErrClosed
+		}
+		if !s.rebuilt {
+			rerr := s.rebuildLocked()
+			s.mu.Unlock()
+			if rerr == nil {
+				return s.frame(m, i)
+			}
+		} else {
+			s.mu.Unlock()
+		}
+	}
+	return f, &CorruptError{Path: s.path, Position: f.Position, Found: wrong.found, Expected: wrong.expected}
+}
+
+func (s *Segment) frameRLocked(m *mapping, i int) (f Frame, wrong *mismatch, rebuilt bool, err error) {
+	if s.closed {
+		return f, nil, false, ErrClosed
+	}
+	err = guard(s.path, func() error {
+		f, wrong = s.parseLocked(m.data, i)
+		return nil
+	})
+	return f, wrong, s.rebuilt, err
+}
+
+// Frame returns the entry with this index. Its payload is a copy of the
+// caller's own, checked against its CRC. ErrRange, ErrClosed, *CorruptError.
+func (s *Segment) Frame(i uint64) (Frame, error) {
+	f, err := s.Entry(i)
+	if err != nil {
+		return f, err
+	}
+	m, err := s.pin()
+	if err != nil {
+		return f, err
+	}
+	defer m.release()
+	body := make([]byte, f.size()-FrameHeaderSize)
+	err = guard(s.path, func() error {
+		copy(body, f.body(m.data))
+		return nil
+	})
+	if err != nil {
+		return f, err
+	}
+	if wrong := f.checkPayload(body); wrong != nil {
+		return f, s.corrupt(&f, wrong)
+	}
+	f.Payload = body[:f.payloadLen:f.payloadLen]
+	return f, nil
+}
+
+// Entry returns the entry with this index without its payload. ErrRange,
+// ErrClosed, *CorruptError.
+func (s *Segment) Entry(i uint64) (Frame, error) {
+	info := s.Info()
+	if i < info.FirstIndex || i > info.LastIndex {
+		return Frame{}, ErrRange
+	}
+	m, err := s.pin()
+	if err != nil {
+		return Frame{}, err
+	}
+	defer m.release()
+	return s.frame(m, int(i-info.FirstIndex))
+}
+
+func (s *Segment) corrupt(f *Frame, wrong *mismatch) error {
+	return &CorruptError{
+		Path: s.path, Position: f.Position,
+		Found: fmt.Sprintf("%s in the %s of index %d", wrong.found, f.Type, f.Index), Expected: wrong.expected,
+	}
+}
+
+// find returns the last frame whose base offset is at or below offset.
+func (s *Segment) find(offset int64) (i int, err error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return 0, ErrClosed
+	}
+	ok := false
+	err = guard(s.path, func() error {
+		i, ok = s.entries.find(offset)
+		return nil
+	})
+	if err == nil && !ok {
+		err = ErrRange
+	}
+	return i, err
+}
+
+// Read returns whole batches from the one that holds offset on, as long as they
+// lie below limit and within maxBytes together; the first one always. They are
+// mapped pages, checked against their CRC. The view is empty when no batch
+// qualifies. offset must not lie below the segment's base offset.
+func (s *Segment) Read(offset, limit int64, maxBytes int) (*record.View, error) {
+	info := s.Info()
+	if offset >= info.NextOffset || offset >= limit {
+		return record.NewView(nil, offset, nil), nil
+	}
+	m, err := s.pin()
+	if err != nil {
+		return nil, err
+	}
+	r := reader{s: s, m: m, offset: offset, limit: limit, left: maxBytes, next: offset}
+	if err := r.read(info.Frames()); err != nil {
+		m.release()
+		return nil, err
+	}
+	if len(r.pieces) == 0 {
+		m.release()
+		return record.NewView(nil, offset, nil), nil
+	}
+	return record.NewView(r.pieces, r.next, m.release), nil
+}
+
+// A reader gathers the pieces of one view.
+type reader struct {
+	s             *Segment
+	m             *mapping
+	offset, limit int64
+	left          int
+	pieces        [][]byte
+	next          int64
+}
+
+func (r *reader) read(frames int) error {
+	i, err := r.s.find(r.offset)
+	if err != nil {
+		return err
+	}
+	for more := true; more && i < frames; i++ {
+		f, err := r.s.frame(r.m, i)
+		if err != nil {
+			return err
+		}
+		if f.Type != Command || f.NextOffset() <= r.offset {
+			continue
+		}
+		if f.BaseOffset >= r.limit || len(r.pieces) > 0 && r.left < record.HeaderSize {
+			return nil
+		}
+		err = guard(r.s.path, func() error {
+			body := f.body(r.m.data)
+			if wrong := f.checkPayload(body); wrong != nil {
+				return r.s.corrupt(&f, wrong)
+			}
+			more, err = r.take(&f, body[:f.payloadLen:f.payloadLen])
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// take adds the batches of one frame; neighbours become one piece. more is
+// false when the view is complete.
+func (r *reader) take(f *Frame, p []byte) (more bool, err error) {
+	from, at := 0, 0 // the piece is p[from:at]
+	flush := func() {
+		if at > from {
+			r.pieces = append(r.pieces, p[from:at:at])
+		}
+	}
+	for at < len(p) {
+		b, _, err := record.Split(p[at:])
+		if err != nil || b.LastOffsetDelta() < 0 {
+			return false, r.s.corrupt(f, &mismatch{fmt.Sprintf("payload that is no batch at byte %d (%v)", at, err), "whole batches"})
+		}
+		next := b.NextOffset()
+		switch {
+		case next <= r.offset:
+			at += len(b)
+			from = at
+			continue
+		case next > r.limit, len(b) > r.left && (len(r.pieces) > 0 || at > from):
+			flush()
+			return false, nil
+		}
+		at += len(b)
+		r.left -= len(b)
+		r.next = next
+	}
+	flush()
+	return true, nil
+}
+
+// OffsetAt returns the first record with a timestamp of at least timestamp and
+// an offset in [from, limit); ok is false when there is none.
+func (s *Segment) OffsetAt(timestamp, from, limit int64) (offset, found int64, ok bool, err error) {
+	info := s.Info()
+	if info.MaxTimestamp < timestamp || info.NextOffset <= from || info.BaseOffset >= limit {
+		return 0, 0, false, nil
+	}
+	m, err := s.pin()
+	if err != nil {
+		return 0, 0, false, err
+	}
+	defer m.release()
+	start, err := s.find(max(from, info.BaseOffset))
+	if err != nil {
+		return 0, 0, false, err
+	}
+	for i := max(start, s.firstAt(timestamp)); i < info.Frames(); i++ {
+		f, err := s.frame(m, i)
+		if err != nil {
+			return 0, 0, false, err
+		}
+		if f.BaseOffset >= limit {
+			break
+		}
+		if f.Type != Command || f.MaxTimestamp < timestamp || f.NextOffset() <= from {
+			continue
+		}
+		p, err := s.payload(m, &f)
+		if err != nil {
+			return 0, 0, false, err
+		}
+		best, err := s.firstRecord(&f, p, from, limit, func(r record.Record) bool { return r.Timestamp >= timestamp })
+		if err != nil || best != nil {
+			if err != nil {
+				return 0, 0, false, err
+			}
+			return best.Offset, best.Timestamp, true, nil
+		}
+	}
+	return 0, 0, false, nil
+}
+
+// firstAt returns the first frame that may hold a timestamp of at least t.
+func (s *Segment) firstAt(t int64) int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.times == nil {
+		return 0
+	}
+	return int(s.times.First(t))
+}
+
+// payload copies a frame's payload: decoders may read it on goroutines of their
+// own, where a fault in mapped memory would end the process.
+func (s *Segment) payload(m *mapping, f *Frame) ([]byte, error) {
+	var p []byte
+	err := guard(s.path, func() error {
+		p = bytes.Clone(f.body(m.data))
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if wrong := f.checkPayload(p); wrong != nil {
+		return nil, s.corrupt(f, wrong)
+	}
+	return p[:f.payloadLen], nil
+}
+
+// firstRecord returns the first record of p in [from, limit) for which want
+// holds.
+func (s *Segment) firstRecord(f *Frame, p []byte, from, limit int64, want func(record.Record) bool) (*record.Record, error) {
+	for len(p) > 0 {
+		b, rest, err := record.Split(p)
+		if err != nil {
+			return nil, s.corrupt(f, &mismatch{err.Error(), "whole batches"})
+		}
+		p = rest
+		if b.NextOffset() <= from {
+			continue
+		}
+		for r, err := range b.Records() {
+			if err != nil {
+				return nil, fmt.Errorf("%s at %d: %w", s.path, f.Position, err)
+			}
+			if r.Offset >= limit {
+				return nil, nil
+			}
+			if r.Offset >= from && want(r) {
+				return &r, nil
+			}
+		}
+	}
+	return nil, nil
+}
+
+// MaxTimestamp returns the first record with the largest timestamp among those
+// with an offset in [from, limit); ok is false when there is none.
+func (s *Segment) MaxTimestamp(from, limit int64) (offset, timestamp int64, ok bool, err error) {
+	info := s.Info()
+	from, limit = max(from, info.BaseOffset), min(limit, info.NextOffset)
+	if from >= limit {
+		return 0, 0, false, nil
+	}
+	m, err := s.pin()
+	if err != nil {
+		return 0, 0, false, err
+	}
+	defer m.release()
+	first, err := s.find(from)
+	if err != nil {
+		return 0, 0, false, err
+	}
+	last, err := s.find(limit - 1)
+	if err != nil {
+		return 0, 0, false, err
+	}
+	// Frames from first+1 to last-1 lie within the range whole, so their headers
+	// and the time index speak for them. The two at the ends are read.
+	timestamp = -1
+	if first == 0 && last > 0 {
+		if timestamp, err = s.maxTimestamp(m, last); err != nil {
+			return 0, 0, false, err
+		}
+		if f, ferr := s.frame(m, 0); ferr != nil {
+			return 0, 0, false, ferr
+		} else if f.BaseOffset < from && f.MaxTimestamp == timestamp {
+			timestamp = -1 // it may be of a record below from
+		}
+	}
+	if timestamp < 0 {
+		for i := first + 1; i < last; i++ {
+			f, err := s.frame(m, i)
+			if err != nil {
+				return 0, 0, false, err
+			}
+			if f.Type == Command {
+				timestamp = max(timestamp, f.MaxTimestamp)
+			}
+		}
+	}
+	for _, i := range []int{first, last} {
+		f, err := s.frame(m, i)
+		if err != nil {
+			return 0, 0, false, err
+		}
+		if f.Type != Command || f.MaxTimestamp <= timestamp {
+			continue
+		}
+		p, err := s.payload(m, &f)
+		if err != nil {
+			return 0, 0, false, err
+		}
+		_, err = s.firstRecord(&f, p, from, limit, func(r record.Record) bool {
+			timestamp = max(timestamp, r.Timestamp)
+			return false
+		})
+		if err != nil {
+			return 0, 0, false, err
+		}
+	}
+	return s.OffsetAt(timestamp, from, limit)
+}
+
+// maxTimestamp returns the largest timestamp of the first n frames.
+func (s *Segment) maxTimestamp(m *mapping, n int) (t int64, err error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return 0, ErrClosed
+	}
+	err = guard(s.path, func() error {
+		t, err = s.maxTimestampLocked(m.data, n)
+		return err
+	})
+	return t, err
+}
+
+// maxTimestampLocked is maxTimestamp over p, the file's bytes.
+func (s *Segment) maxTimestampLocked(p []byte, n int) (int64, error) {
+	newest, i := int64(-1), 0
+	if s.times != nil {
+		if e, ok := s.times.Below(uint32(n)); ok {
+			newest, i = e.Max, int(e.Frame)+1
+		}
+	}
+	for ; i < n; i++ {
+		f, wrong := s.parseLocked(p, i)
+		if wrong != nil {
+			return 0, &CorruptError{Path: s.path, Position: f.Position, Found: wrong.found, Expected: wrong.expected}
+		}
+		newest = max(newest, f.MaxTimestamp)
+	}
+	return newest, nil
+}
+
+// truncateTimesLocked forgets what the time index says of frames from n on.
+func (s *Segment) truncateTimesLocked(n int) {
+	s.timed = HeaderSize
+	if s.times == nil {
+		return
+	}
+	count := sort.Search(s.times.Len(), func(i int) bool { return int(s.times.At(i).Frame) >= n })
+	p := s.times.Bytes()[:count*index.TimeEntrySize]
+	if s.times = nil; count > 0 {
+		s.times, _ = index.NewTime(p, count)
+		s.timed = s.positionLocked(int(s.times.At(count-1).Frame) + 1)
+	}
+}
+
+// Prefix says what the segment would hold if it ended before the entry with
+// this index, FirstIndex <= before <= LastIndex+1. *CorruptError, ErrClosed.
+func (s *Segment) Prefix(before uint64) (Info, error) {
+	info := s.Info()
+	if before < info.FirstIndex || before > info.LastIndex+1 {
+		return Info{}, ErrRange
+	}
+	if before == info.LastIndex+1 {
+		return info, nil
+	}
+	cut, err := s.Entry(before)
+	if err != nil {
+		return Info{}, err
+	}
+	info.LastIndex, info.NextOffset, info.Bytes = before-1, cut.BaseOffset, cut.Position
+	info.LastTerm = info.PrevTerm
+	if before > info.FirstIndex {
+		last, err := s.Entry(before - 1)
+		if err != nil {
+			return Info{}, err
+		}
+		info.LastTerm = last.Term
+	}
+	m, err := s.pin()
+	if err != nil {
+		return Info{}, err
+	}
+	defer m.release()
+	info.MaxTimestamp, err = s.maxTimestamp(m, info.Frames())
+	return info, err
+}
+
+// ReadAt copies the file's bytes at position at, up to the segment's end, to
+// whoever pulls the segment. io.EOF at the end. The bytes are not checked here:
+// the receiver does.
+func (s *Segment) ReadAt(p []byte, at int64) (n int, err error) {
+	end := s.Info().Bytes
+	if at < 0 || at >= end {
+		return 0, io.EOF
+	}
+	m, err := s.pin()
+	if err != nil {
+		return 0, err
+	}
+	defer m.release()
+	err = guard(s.path, func() error {
+		n = copy(p, m.data[at:end])
+		return nil
+	})
+	if err == nil && at+int64(n) == end {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// Entries calls f for each entry from the one with index from on, with its
+// payload checked and aliasing mapped memory, valid during the call. It stops at
+// the first error, its own or f's.
+func (s *Segment) Entries(from uint64, f func(*Frame) error) error {
+	info := s.Info()
+	if from < info.FirstIndex {
+		return ErrRange
+	}
+	m, err := s.pin()
+	if err != nil {
+		return err
+	}
+	defer m.release()
+	for i := int(from - info.FirstIndex); i < info.Frames(); i++ {
+		e, err := s.frame(m, i)
+		if err != nil {
+			return err
+		}
+		err = guard(s.path, func() error {
+			body := e.body(m.data)
+			if wrong := e.checkPayload(body); wrong != nil {
+				return s.corrupt(&e, wrong)
+			}
+			e.Payload = body[:e.payloadLen:e.payloadLen]
+			return f(&e)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// IsGone tells whether err says that the segment was closed or deleted while it
+// was read, so that the log has to be asked again.
+func IsGone(err error) bool { return errors.Is(err, ErrClosed) }

@@ -1,0 +1,245 @@
+package segment
+
+import (
+	"fmt"
+	"os"
+
+	"millrace/index"
+)
+
+// Recover opens the last segment of a log for appending. id, and the
+// FirstIndex, BaseOffset, PrevTerm and Salt of known, say which segment it has
+// to be. If known.Bytes is not zero, the segment was closed cleanly at that
+// length with all that known says, and only what follows is scanned; anything
+// bad below is corruption.
+//
+// torn tells that bytes behind the last entry are neither frames nor zeros: the
+// caller must seal the segment as it is and append to another. All entries that
+// Recover keeps are durable when it returns.
+//
+// A *CorruptError says that bytes which had been safe are bad; nothing was
+// changed.
+func Recover(fs FS, path string, id Identity, known Info, capacity int64) (s *Segment, torn bool, err error) {
+	f, err := openData(fs, path, os.O_RDWR)
+	if err != nil {
+		return nil, false, err
+	}
+	defer func() {
+		if err != nil {
+			if s != nil {
+				s.Close()
+			} else {
+				f.Close()
+			}
+			s = nil
+		}
+	}()
+	h, size, err := readHeader(f, path)
+	if err != nil {
+		return nil, false, err
+	}
+	if err := CheckHeader(path, h, id, known); err != nil {
+		return nil, false, err
+	}
+	if size < known.Bytes {
+		return nil, false, &CorruptError{Path: path, Position: size, Found: fmt.Sprintf("a file of %d bytes", size), Expected: fmt.Sprintf("at least %d", known.Bytes)}
+	}
+	s = newSegment(fs, path, h, max(capacity, size))
+	s.f = f
+	s.allocated = size
+	if s.m, err = newMapping(f.Fd(), s.capacity); err != nil {
+		return s, false, err
+	}
+	var proven int64
+	err = guard(path, func() error {
+		proven, torn, err = s.recover(s.m.data[:size], known)
+		return err
+	})
+	if err != nil {
+		return s, false, err
+	}
+	if err = s.rewrite(proven); err != nil {
+		return s, false, err
+	}
+	s.m.release() // most partitions idle; the first reader maps it again
+	s.m = nil
+	s.loaded = true
+	s.written.Store(s.info.Bytes)
+	s.synced.Store(s.info.Bytes)
+	s.room.Store(size - s.info.Bytes)
+	return s, torn, nil
+}
+
+// recover fills in info and the tables from p, the file's bytes. Bytes below
+// proven had been synced.
+func (s *Segment) recover(p []byte, known Info) (proven int64, torn bool, err error) {
+	if known.Bytes > 0 {
+		if err := s.resume(p, known); err != nil {
+			return 0, false, err
+		}
+		proven = known.Bytes
+	} else {
+		s.restart()
+		proven = HeaderSize
+	}
+
+	// Walk the headers. Frames before a flagged one had been synced, so only
+	// those from the last flagged one on can be torn.
+	doubtful := s.end()
+	var wrong *mismatch
+	for c := s.end(); ; {
+		f, w, lied := c.next(p, s.h.Salt)
+		if lied {
+			return 0, false, &CorruptError{Path: s.path, Position: c.position, Found: w.found, Expected: w.expected}
+		}
+		if wrong = w; w != nil {
+			break
+		}
+		if f.Synced {
+			doubtful = c
+			proven = c.position
+		}
+		if index.Check(s.h.BaseOffset, index.Entry{Offset: f.BaseOffset, Position: f.Position}) != nil {
+			return 0, false, &CorruptError{Path: s.path, Position: c.position, Found: fmt.Sprintf("offset %d", f.BaseOffset), Expected: fmt.Sprintf("less than 2^32 above %d", s.h.BaseOffset)}
+		}
+		s.addLocked(&f)
+		c.follow(&f)
+	}
+	end := s.end()
+	rest := p[end.position:]
+	if proof, ok := findFrame(p, s.h.Salt, end.position+8, func(f Frame) bool { return f.Synced }); ok {
+		return 0, false, &CorruptError{
+			Path: s.path, Position: end.position, Found: wrong.found,
+			Expected: fmt.Sprintf("%s, since the frame of index %d at %d was written after all before it was synced", wrong.expected, proof.Index, proof.Position),
+		}
+	}
+
+	for c := doubtful; c.position < end.position; {
+		f, w, _ := c.next(p, s.h.Salt)
+		if w == nil {
+			w = f.checkPayload(f.body(p))
+		}
+		if w != nil {
+			return min(proven, c.position), true, s.cut(p, c)
+		}
+		c.follow(&f)
+	}
+	return proven, !allZero(rest), nil
+}
+
+// end returns the place behind the last frame counted.
+func (s *Segment) end() cursor {
+	return cursor{position: s.info.Bytes, index: s.info.LastIndex + 1, offset: s.info.NextOffset, term: s.info.LastTerm}
+}
+
+// restart empties info and the tables, whose mapping the caller has released or
+// kept.
+func (s *Segment) restart() {
+	s.entries = table{base: s.h.BaseOffset}
+	s.times = nil
+	s.timed = HeaderSize
+	s.info = Info{
+		FirstIndex: s.h.FirstIndex, LastIndex: s.h.FirstIndex - 1,
+		BaseOffset: s.h.BaseOffset, NextOffset: s.h.BaseOffset,
+		PrevTerm: s.h.PrevTerm, LastTerm: s.h.PrevTerm,
+		MaxTimestamp: -1, Bytes: HeaderSize, Salt: s.h.Salt, Created: s.h.Created,
+	}
+}
+
+// resume takes up a segment at the length it was cleanly closed at, from its
+// index files if they are good.
+func (s *Segment) resume(p []byte, known Info) error {
+	s.info = known
+	if !s.loadIndexesLocked() || !s.lastFits(p) {
+		s.entries.release()
+		if err := s.rescanLocked(p, known); err != nil {
+			return err
+		}
+	}
+	if known.Frames() == 0 {
+		return nil
+	}
+	// The last entry is read for good measure: were it bad and the replica
+	// started, Raft would find out by panicking.
+	f, wrong := s.parseLocked(p, known.Frames()-1)
+	if wrong == nil {
+		wrong = f.checkPayload(f.body(p))
+	}
+	if wrong != nil {
+		return &CorruptError{Path: s.path, Position: f.Position, Found: wrong.found, Expected: wrong.expected}
+	}
+	return nil
+}
+
+// lastFits tells whether the last entry of the index leads to a frame that ends
+// where the segment does.
+func (s *Segment) lastFits(p []byte) bool {
+	n := s.info.Frames()
+	if n == 0 {
+		return s.info.Bytes == HeaderSize
+	}
+	f, wrong := s.parseLocked(p, n-1)
+	return wrong == nil && f.Position+f.size() == s.info.Bytes && f.NextOffset() == s.info.NextOffset && f.Term == s.info.LastTerm
+}
+
+// rescanLocked fills the tables from the frames in p, which have to be exactly
+// those that known counts.
+func (s *Segment) rescanLocked(p []byte, known Info) error {
+	s.restart()
+	for c := s.h.cursor(); c.position < known.Bytes; {
+		f, wrong, _ := c.next(p[:known.Bytes], s.h.Salt)
+		if wrong != nil {
+			return &CorruptError{Path: s.path, Position: c.position, Found: wrong.found, Expected: wrong.expected}
+		}
+		if index.Check(s.h.BaseOffset, index.Entry{Offset: f.BaseOffset, Position: f.Position}) != nil {
+			return &CorruptError{Path: s.path, Position: c.position, Found: fmt.Sprintf("offset %d", f.BaseOffset), Expected: fmt.Sprintf("less than 2^32 above %d", s.h.BaseOffset)}
+		}
+		s.addLocked(&f)
+		c.follow(&f)
+	}
+	if s.info != known {
+		return &CorruptError{Path: s.path, Position: known.Bytes, Found: fmt.Sprintf("%+v", s.info), Expected: fmt.Sprintf("%+v", known)}
+	}
+	return nil
+}
+
+// cut forgets the frames from c on. Only Recover may: nobody has seen them.
+func (s *Segment) cut(p []byte, c cursor) error {
+	n := int(c.index - s.h.FirstIndex)
+	newest, err := s.maxTimestampLocked(p, n)
+	if err != nil {
+		return err
+	}
+	s.info.LastIndex = c.index - 1
+	s.info.NextOffset = c.offset
+	s.info.LastTerm = c.term
+	s.info.Bytes = c.position
+	s.info.MaxTimestamp = newest
+	s.entries.truncate(n)
+	s.truncateTimesLocked(n)
+	return nil
+}
+
+// rewrite writes the bytes from proven to the end once more and syncs them, so
+// that they reach the disk even if a sync of an earlier life failed and left
+// them in the page cache as clean.
+func (s *Segment) rewrite(proven int64) error {
+	if proven >= s.info.Bytes {
+		return nil
+	}
+	p := make([]byte, min(s.info.Bytes-proven, 1<<20))
+	for at := proven; at < s.info.Bytes; {
+		n := min(s.info.Bytes-at, int64(len(p)))
+		if _, err := s.f.ReadAt(p[:n], at); err != nil {
+			return fmt.Errorf("read %s: %w", s.path, err)
+		}
+		if err := s.f.Pwritev([][]byte{p[:n]}, at); err != nil {
+			return fmt.Errorf("rewrite the tail of %s: %w", s.path, err)
+		}
+		at += n
+	}
+	if err := s.f.Sync(); err != nil {
+		return fmt.Errorf("rewrite the tail of %s: %w", s.path, err)
+	}
+	return nil
+}

@@ -1,0 +1,308 @@
+// Package segment stores a run of a log's entries in one file, with two index
+// files beside it that can be rebuilt from it.
+//
+// # Crash model
+//
+// Assumed: after a crash, any byte not synced may be old, new or zero, in any
+// order; a synced byte stays; a rename is durable after its folder's sync; a
+// sync that failed once has failed for good.
+//
+// A segment is only ever appended to. The first frame of each write carries a
+// flag if everything before it was synced when it was written, so bytes that
+// are bad can be judged when a segment is recovered:
+//
+//   - no flagged frame follows: a torn tail. Nobody was told that the bytes are
+//     safe; they are cut.
+//   - a flagged frame follows, or the segment was sealed or cleanly closed
+//     beyond them: corruption. They were safe once. Nothing is cut.
+//
+// A tail is cut by ending the segment before it, never by changing the file:
+// what follows goes into a new segment.
+//
+// What recovery keeps it writes once more from the last flagged frame on, before
+// it syncs: after a failed sync the page cache may hold, as clean, bytes that
+// never reached the disk, and another sync alone would report success.
+package segment
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"millrace/index"
+)
+
+// Errors a caller can act on.
+var (
+	// ErrFull says that the frames do not fit this segment; they belong into the
+	// next one.
+	ErrFull = errors.New("segment: full")
+	// ErrNoSpace says that the disk is full. Nothing was written and nothing
+	// has changed.
+	ErrNoSpace = errors.New("segment: no space left on the disk")
+	// ErrClosed says that the segment was closed, or deleted.
+	ErrClosed = errors.New("segment: closed")
+	// ErrRange says that the segment does not hold what was asked for.
+	ErrRange = errors.New("segment: out of range")
+)
+
+const (
+	// Preallocation begins small, since a node has thousands of idle partitions,
+	// and doubles, since a busy one should not stop for it often.
+	minAllocate = 64 << 10
+	maxAllocate = 16 << 20
+
+	// timeInterval is the bytes of frames between two entries of the time index:
+	// 12 bytes for each, and a look-up reads the headers of at most this much.
+	timeInterval = 64 << 10
+)
+
+// An Info says what a segment holds. It is a value; a sealed segment's does not
+// change.
+type Info struct {
+	FirstIndex uint64
+	LastIndex  uint64 // FirstIndex-1 when empty
+	BaseOffset int64
+	NextOffset int64 // follows the last record
+	PrevTerm   uint64
+	LastTerm   uint64 // of the last entry; PrevTerm when empty
+	// MaxTimestamp of the records, milliseconds since 1970; -1 without records.
+	MaxTimestamp int64
+	Bytes        int64 // of the file: header and frames
+	Salt         uint64
+	Created      int64 // milliseconds since 1970
+}
+
+// Frames returns the number of entries.
+func (i Info) Frames() int { return int(i.LastIndex + 1 - i.FirstIndex) }
+
+// A Segment stores a run of entries in one file. It is safe for one writer
+// (Append, Sync, Allocate, Seal) and any number of readers.
+//
+// Readers see the entries that info counts, which the writer raises only when
+// the bytes below are complete. Bytes below synced have reached the disk;
+// synced <= info.Bytes. A sealed segment has no writer.
+type Segment struct {
+	fs   FS
+	path string
+	h    Header
+
+	// capacity bounds the file's length, and is what is mapped of it.
+	capacity int64
+
+	f         File // closed once sealed; the writer's
+	sealed    atomic.Bool
+	allocated int64 // length of the file; the writer's
+	synced    atomic.Int64
+	written   atomic.Int64 // == info.Bytes, readable without mu
+	room      atomic.Int64 // allocated less written
+
+	syncing sync.Mutex // held while f syncs or closes
+	broken  error      // of the sync that failed, for good
+
+	mu      sync.RWMutex
+	closed  bool
+	info    Info
+	m       *mapping // of the data; nil until the first reader
+	loaded  bool     // entries and times are in memory; always, for an active segment
+	rebuilt bool     // the index files were found wrong once: do not try again
+	entries table
+	times   *index.TimeIndex
+	timed   int64 // position up to which times covers
+}
+
+// Path returns the data file's path.
+func (s *Segment) Path() string { return s.path }
+
+// Header returns what the file begins with.
+func (s *Segment) Header() Header { return s.h }
+
+// Info returns what the segment holds now.
+func (s *Segment) Info() Info {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.info
+}
+
+// Sealed tells whether the segment has ended.
+func (s *Segment) Sealed() bool { return s.sealed.Load() }
+
+// Paths returns the paths of the files of the segment whose data file is path.
+func Paths(path string) []string {
+	return []string{path, indexPath(path), timePath(path)}
+}
+
+func indexPath(path string) string { return strings.TrimSuffix(path, ".log") + ".index" }
+func timePath(path string) string  { return strings.TrimSuffix(path, ".log") + ".timeindex" }
+
+// Create makes the file at path, which ends in .log, with room for at most
+// capacity bytes (at least one frame of any size is up to the caller). The file
+// and its header are durable when it returns; its name is not until the folder
+// is synced. ErrNoSpace leaves nothing behind. The file must not exist.
+func Create(fs FS, path string, h Header, capacity int64) (*Segment, error) {
+	if len(h.Identity.Cluster) > maxCluster {
+		panic(fmt.Sprintf("segment: cluster id %q is longer than %d bytes", h.Identity.Cluster, maxCluster))
+	}
+	h.Identity.Replica = ""
+	f, err := fs.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	if err != nil {
+		return nil, noSpace(err)
+	}
+	s := newSegment(fs, path, h, max(capacity, HeaderSize))
+	s.f = f
+	s.loaded = true
+	s.info = Info{
+		FirstIndex: h.FirstIndex, LastIndex: h.FirstIndex - 1,
+		BaseOffset: h.BaseOffset, NextOffset: h.BaseOffset,
+		PrevTerm: h.PrevTerm, LastTerm: h.PrevTerm,
+		MaxTimestamp: -1, Bytes: HeaderSize, Salt: h.Salt, Created: h.Created,
+	}
+	s.timed = HeaderSize
+	s.written.Store(HeaderSize)
+	err = s.create()
+	if err != nil {
+		f.Close()
+		fs.Remove(path)
+		return nil, noSpace(err)
+	}
+	return s, nil
+}
+
+func (s *Segment) create() error {
+	if err := s.Allocate(1); err != nil {
+		return err
+	}
+	if err := s.f.Pwritev([][]byte{s.h.encode()}, 0); err != nil {
+		return err
+	}
+	if err := s.f.Sync(); err != nil {
+		return err
+	}
+	s.synced.Store(HeaderSize)
+	return nil
+}
+
+func newSegment(fs FS, path string, h Header, capacity int64) *Segment {
+	s := &Segment{fs: fs, path: path, h: h, capacity: capacity}
+	s.entries.base = h.BaseOffset
+	return s
+}
+
+func noSpace(err error) error {
+	if IsNoSpace(err) && !errors.Is(err, ErrNoSpace) {
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	}
+	return err
+}
+
+// OpenSealed opens a sealed segment that holds what info says. The files are
+// mapped when the first reader comes, and no descriptor stays open. A
+// *CorruptError says that the file is not the one that info describes.
+func OpenSealed(fs FS, path string, id Identity, info Info) (*Segment, error) {
+	f, err := openData(fs, path, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	h, size, err := readHeader(f, path)
+	if err != nil {
+		return nil, err
+	}
+	if err := CheckHeader(path, h, id, info); err != nil {
+		return nil, err
+	}
+	if size < info.Bytes {
+		return nil, &CorruptError{Path: path, Position: size, Found: fmt.Sprintf("a file of %d bytes", size), Expected: fmt.Sprintf("at least %d", info.Bytes)}
+	}
+	s := newSegment(fs, path, h, info.Bytes)
+	s.sealed.Store(true)
+	s.allocated = size
+	s.info = info
+	s.written.Store(info.Bytes)
+	s.synced.Store(info.Bytes)
+	return s, nil
+}
+
+// openData opens a data file that must be there.
+func openData(fs FS, path string, flag int) (File, error) {
+	f, err := fs.OpenFile(path, flag)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, &CorruptError{Path: path, Position: 0, Found: "no file", Expected: "a segment", Err: err}
+	}
+	return f, err
+}
+
+func readHeader(f File, path string) (Header, int64, error) {
+	size, err := f.Size()
+	if err != nil {
+		return Header{}, 0, err
+	}
+	p := make([]byte, min(size, HeaderSize))
+	if _, err := f.ReadAt(p, 0); err != nil && err != io.EOF {
+		return Header{}, 0, fmt.Errorf("read %s: %w", path, err)
+	}
+	h, err := parseHeader(path, p)
+	return h, size, err
+}
+
+// CheckHeader refuses a file of another log, or another segment of this one.
+func CheckHeader(path string, h Header, id Identity, info Info) error {
+	if !h.Identity.sameLog(id) {
+		return &CorruptError{Path: path, Position: 16, Found: h.Identity.String(), Expected: id.String()}
+	}
+	if h.FirstIndex != info.FirstIndex || h.BaseOffset != info.BaseOffset || h.PrevTerm != info.PrevTerm || h.Salt != info.Salt {
+		return &CorruptError{
+			Path: path, Position: 64,
+			Found:    fmt.Sprintf("first index %d, base offset %d, previous term %d, salt %016x", h.FirstIndex, h.BaseOffset, h.PrevTerm, h.Salt),
+			Expected: fmt.Sprintf("%d, %d, %d, %016x", info.FirstIndex, info.BaseOffset, info.PrevTerm, info.Salt),
+		}
+	}
+	return nil
+}
+
+// Close lets the segment go: readers get ErrClosed, Views already handed out
+// stay valid. Nothing is synced.
+func (s *Segment) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	if s.m != nil {
+		s.m.release()
+		s.m = nil
+	}
+	s.entries.release()
+	s.times = nil
+	if s.sealed.Load() {
+		return nil
+	}
+	return s.f.Close()
+}
+
+// Remove deletes the files of the segment whose data file is path, index files
+// first. Files that are not there are no error.
+func Remove(fs FS, path string) error {
+	paths := Paths(path)
+	for i := len(paths) - 1; i >= 0; i-- {
+		if err := fs.Remove(paths[i]); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Unused tells whether the data file at path is one that Create made, or began
+// to make, and nothing was ever appended to.
+func Unused(fs FS, path string) bool {
+	p, err := ReadFile(fs, path, minAllocate)
+	return err == nil && (len(p) <= HeaderSize || allZero(p[HeaderSize:]))
+}
+
+// Capacity returns the most bytes the file may have.
+func (s *Segment) Capacity() int64 { return s.capacity }

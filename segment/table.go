@@ -1,0 +1,288 @@
+package segment
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"millrace/index"
+)
+
+const (
+	// A tail this long goes to the index file: one page.
+	spillEntries = 512
+	tailEntries  = 32 // what an idle partition pays for: 256 bytes
+)
+
+// A table is a segment's index of entries: the first inFile lie in the mapped
+// index file, the others in memory. Memory stays small however long the segment
+// gets, and an idle segment needs no index file.
+type table struct {
+	base   int64
+	file   *mapping // nil while inFile is 0
+	inFile int
+	tail   *index.Index // nil while empty
+}
+
+func (t *table) len() int {
+	if t.tail == nil {
+		return t.inFile
+	}
+	return t.inFile + t.tail.Len()
+}
+
+func (t *table) at(i int) index.Entry {
+	if i < t.inFile {
+		return t.mapped().At(i)
+	}
+	return t.tail.At(i - t.inFile)
+}
+
+// mapped returns the part in the file. It touches nothing by itself.
+func (t *table) mapped() *index.Index {
+	x, err := index.New(t.file.data[index.HeaderSize:], t.inFile, t.base)
+	if err != nil {
+		panic(err) // inFile entries were written to or found in it
+	}
+	return x
+}
+
+// find returns the last entry whose offset is at or below offset.
+func (t *table) find(offset int64) (int, bool) {
+	if t.tail != nil {
+		if i, ok := t.tail.Find(offset); ok {
+			return t.inFile + i, true
+		}
+	}
+	if t.inFile == 0 {
+		return 0, false
+	}
+	return t.mapped().Find(offset)
+}
+
+// append adds e to the tail. The caller has checked that it fits the base.
+func (t *table) append(e index.Entry) {
+	if t.tail == nil {
+		t.tail = newTail(nil, tailEntries, t.base)
+	}
+	err := t.tail.Append(e)
+	if errors.Is(err, index.ErrFull) {
+		t.tail = newTail(t.tail.Bytes(), 2*t.tail.Len(), t.base)
+		err = t.tail.Append(e)
+	}
+	if err != nil {
+		panic(fmt.Sprintf("segment: index entry %+v, base %d: %v", e, t.base, err))
+	}
+}
+
+func newTail(old []byte, entries int, base int64) *index.Index {
+	p := make([]byte, entries*index.EntrySize)
+	x, err := index.New(p, copy(p, old)/index.EntrySize, base)
+	if err != nil {
+		panic(err)
+	}
+	return x
+}
+
+// truncate forgets all but the first n entries, in memory.
+func (t *table) truncate(n int) {
+	if n < t.inFile {
+		t.inFile = n
+		t.tail = nil
+	} else if t.tail != nil {
+		t.tail.Truncate(n - t.inFile)
+	}
+}
+
+func (t *table) release() {
+	if t.file != nil {
+		t.file.release()
+	}
+	*t = table{base: t.base}
+}
+
+// bytes copies all entries.
+func (t *table) bytes() []byte {
+	var p []byte
+	if t.inFile > 0 {
+		p = append(p, t.mapped().Bytes()...)
+	}
+	if t.tail != nil {
+		p = append(p, t.tail.Bytes()...)
+	}
+	return p
+}
+
+// appendTime adds an entry to the time index, which grows.
+func appendTime(x *index.TimeIndex, e index.TimeEntry) *index.TimeIndex {
+	if x == nil {
+		x, _ = index.NewTime(make([]byte, 8*index.TimeEntrySize), 0)
+	}
+	err := x.Append(e)
+	if errors.Is(err, index.ErrFull) {
+		p := make([]byte, 2*len(x.Bytes()))
+		x, _ = index.NewTime(p, copy(p, x.Bytes())/index.TimeEntrySize)
+		err = x.Append(e)
+	}
+	if err != nil {
+		panic(fmt.Sprintf("segment: time index entry %+v: %v", e, err))
+	}
+	return x
+}
+
+func (s *Segment) indexHeader(kind string, frames int) index.Header {
+	return index.Header{Kind: kind, Salt: s.h.Salt, FirstIndex: s.h.FirstIndex, BaseOffset: s.h.BaseOffset, Frames: frames}
+}
+
+// spill moves the tail to the index file when it is long. A failure costs
+// memory, not safety: the tail stays, and the next append tries again.
+func (s *Segment) spill() error {
+	s.mu.RLock()
+	tail, inFile, file := s.entries.tail, s.entries.inFile, s.entries.file
+	s.mu.RUnlock()
+	if tail == nil || tail.Len() < spillEntries {
+		return nil
+	}
+	flag := os.O_RDWR | os.O_CREATE
+	if file == nil {
+		flag |= os.O_TRUNC // what an earlier life left has nothing to say
+	}
+	f, err := s.fs.OpenFile(indexPath(s.path), flag)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	p := tail.Bytes()
+	if err := f.Pwritev([][]byte{p}, int64(index.HeaderSize+inFile*index.EntrySize)); err != nil {
+		return err
+	}
+	if file == nil {
+		most := s.capacity/FrameHeaderSize + 1
+		if file, err = newMapping(f.Fd(), index.HeaderSize+most*index.EntrySize); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.entries.tail != tail { // a reader found the tables wrong and rebuilt them
+		if s.entries.file != file {
+			file.release()
+		}
+		return nil
+	}
+	s.entries.file = file
+	s.entries.inFile += len(p) / index.EntrySize
+	s.entries.tail = nil
+	return nil
+}
+
+// writeIndexes writes whole index files aside and renames them, so that a
+// reader who maps the old ones sees no change. They are not synced: a crash may
+// cost them, and they are rebuilt. Called while nothing is appended.
+func (s *Segment) writeIndexes() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.writeIndexesLocked()
+}
+
+func (s *Segment) writeIndexesLocked() error {
+	n := s.info.Frames()
+	entries := s.entries.bytes()
+	var times []byte
+	if s.times != nil {
+		times = s.times.Bytes()
+	}
+	if len(entries) != n*index.EntrySize {
+		panic(fmt.Sprintf("segment: %d bytes of index for %d frames", len(entries), n))
+	}
+	err := s.writeIndex(indexPath(s.path), s.indexHeader(index.KindEntries, n), entries)
+	return errors.Join(err, s.writeIndex(timePath(s.path), s.indexHeader(index.KindTimes, n), times))
+}
+
+func (s *Segment) writeIndex(path string, h index.Header, entries []byte) error {
+	aside := path + ".tmp"
+	f, err := s.fs.OpenFile(aside, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	err = f.Pwritev([][]byte{h.Encode(entries), entries}, 0)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = s.fs.Rename(aside, path)
+	}
+	if err != nil {
+		s.fs.Remove(aside)
+	}
+	return err
+}
+
+// loadIndexesLocked reads the index files, for info.Frames frames; false when
+// they are missing, damaged or foreign.
+func (s *Segment) loadIndexesLocked() bool {
+	n := s.info.Frames()
+	f, err := s.fs.OpenFile(indexPath(s.path), os.O_RDONLY)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil || size < index.HeaderSize {
+		return false
+	}
+	p, err := ReadFile(s.fs, timePath(s.path), index.HeaderSize+(s.allocated/timeInterval+2)*index.TimeEntrySize)
+	if err != nil {
+		return false
+	}
+	raw, _, err := s.indexHeader(index.KindTimes, n).Parse(p)
+	if err != nil {
+		return false
+	}
+	count := 0
+	for x, _ := index.NewTime(raw, len(raw)/index.TimeEntrySize); count < x.Len() && int(x.At(count).Frame) < n; count++ {
+	}
+	// An active segment's mapping has to hold what is still to come.
+	most := max(size, index.HeaderSize+(s.capacity/FrameHeaderSize+1)*index.EntrySize)
+	m, err := newMapping(f.Fd(), most)
+	if err != nil {
+		return false
+	}
+	entries, covered, err := s.indexHeader(index.KindEntries, n).Parse(m.data[:size])
+	if err != nil || covered < n || len(entries)/index.EntrySize < n {
+		m.release()
+		return false
+	}
+	s.entries.release()
+	s.entries.file, s.entries.inFile = m, n
+	s.times, _ = index.NewTime(append([]byte(nil), raw[:count*index.TimeEntrySize]...), count)
+	s.timed = HeaderSize
+	if count > 0 {
+		s.timed = s.positionLocked(int(s.times.At(count-1).Frame) + 1)
+	}
+	s.loaded = true
+	return true
+}
+
+// positionLocked returns where frame i begins, or would.
+func (s *Segment) positionLocked(i int) int64 {
+	if i == s.info.Frames() {
+		return s.info.Bytes
+	}
+	return s.entries.at(i).Position
+}
+
+// addLocked counts f, which lies at the segment's end, in info and both tables.
+func (s *Segment) addLocked(f *Frame) {
+	i := s.info.Frames()
+	s.entries.append(index.Entry{Offset: f.BaseOffset, Position: f.Position})
+	s.info.LastIndex = f.Index
+	s.info.NextOffset = f.NextOffset()
+	s.info.LastTerm = f.Term
+	s.info.MaxTimestamp = max(s.info.MaxTimestamp, f.MaxTimestamp)
+	s.info.Bytes = f.Position + f.size()
+	if s.info.Bytes-s.timed >= timeInterval {
+		s.times = appendTime(s.times, index.TimeEntry{Max: s.info.MaxTimestamp, Frame: uint32(i)})
+		s.timed = s.info.Bytes
+	}
+}
