@@ -1,0 +1,51 @@
+package metadata
+
+// Bounds of what the metadata may hold. They are rules of Apply and so part of
+// the format: raising one is a new version of the changes it concerns.
+const (
+	// MaxTopicPartitions bounds one topic. A partition is a Raft group on each
+	// of its replicas, and an idle group costs about 0.03 % of a core: 10,000
+	// are three cores of a cluster doing nothing. It also keeps the change that
+	// creates the topic near 300 KB, one entry of the controller's log.
+	MaxTopicPartitions = 10_000
+
+	// MaxReplicas bounds the members of a partition's group. The leader sends
+	// every byte to every other member, and beyond seven members durability
+	// gains nothing a disk would notice; twice that leaves room.
+	MaxReplicas = 15
+
+	// MaxBrokerReplicas bounds the replicas of the cluster to this many for
+	// each broker, what is commonly advised for Kafka. A hosted group is
+	// estimated at 100 KB with its goroutines, so this is 400 MB; idle, by the
+	// number above, 1.4 cores.
+	MaxBrokerReplicas = 4_000
+
+	// MaxBrokers bounds the brokers. Every node keeps a connection to every
+	// other and places replicas by looking at all of them.
+	MaxBrokers = 1_000
+
+	// MaxImageBytes bounds the encoded topics and settings. The image is the
+	// controller group's snapshot, and a snapshot travels whole in one message
+	// of at most 16 MiB; the rest of that is for brokers, 1 MiB at most, and
+	// for the server ids partitions began with.
+	MaxImageBytes = 12 << 20
+
+	// MaxChangeBytes bounds an encoded change, which travels whole in one
+	// request between nodes.
+	MaxChangeBytes = 2 << 20
+
+	// MaxConfigBytes bounds the names and values of one topic's or one broker's
+	// settings. All of Kafka's with their defaults are 2 KB; lists of throttled
+	// replicas are what grows.
+	MaxConfigBytes = 64 << 10
+
+	// MaxBlock bounds a block of producer ids. Kafka hands out 1,000 at a time;
+	// this is enough for any rate and leaves 2⁴³ blocks.
+	MaxBlock = 1_000_000
+
+	// maxText bounds a broker's host and rack, a cluster id and the name of a setting.
+	maxText = 255
+
+	// maxIncarnation bounds an incarnation, which is repeated wherever a server id is.
+	maxIncarnation = 64
+)

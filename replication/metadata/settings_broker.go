@@ -1,0 +1,199 @@
+package metadata
+
+// replicationDefault is how many replicas a topic gets when nobody says:
+// enough to lose one broker, and no more than there are brokers.
+const replicationDefault = 3
+
+// brokerSettings are the settings of a node under Kafka's names: those that do
+// something here and those that give a topic's setting its default.
+//
+// Settings a topic takes its default from may be changed at run time for the
+// whole cluster, never for one broker: the replicas of a partition must agree.
+var brokerSettings = sorted([]*Definition{
+	// The node.
+	{Name: "node.id", Type: Int, Default: "-1", ReadOnly: true, PerNode: true, Doc: "Number of this node, 1 or more; -1 lets the cluster give one."},
+	{Name: "broker.id", Type: Int, Default: "-1", ReadOnly: true, PerNode: true, Doc: "The same as node.id."},
+	{Name: "broker.rack", Type: String, Null: true, ReadOnly: true, PerNode: true, Doc: "Rack or zone of this node: replicas of a partition are put in different ones."},
+	{Name: "listeners", Type: List, Default: "PLAINTEXT://:9092", ReadOnly: true, PerNode: true, Doc: "Addresses this node listens on."},
+	{Name: "advertised.listeners", Type: List, Null: true, ReadOnly: true, PerNode: true, Doc: "Addresses clients are told; without it, the one they came in by."},
+	{Name: "log.dir", Type: String, Null: true, ReadOnly: true, PerNode: true, Doc: "Folder that holds this node's data."},
+	{Name: "log.dirs", Type: String, Null: true, ReadOnly: true, PerNode: true, Doc: "The same as log.dir; one folder."},
+
+	// Topics.
+	{Name: "auto.create.topics.enable", Type: Boolean, Default: "true", Doc: "Create a topic when a client asks for one that does not exist and allows it."},
+	{Name: "delete.topic.enable", Type: Boolean, Default: "true", Doc: "Allow topics to be deleted."},
+	{Name: "num.partitions", Type: Int, Default: "1", valid: atLeast(1), Doc: "Partitions of a topic when nobody says how many."},
+	{Name: "default.replication.factor", Type: Int, Default: "-1", valid: replicationFactor, Doc: "Replicas of a partition when nobody says how many; -1 is three, or as many as there are brokers, growing with them."},
+	{Name: "auto.leader.rebalance.enable", Type: Boolean, Default: "true", Doc: "Keep leaders spread over the brokers."},
+	{Name: "controlled.shutdown.enable", Type: Boolean, Default: "true", ReadOnly: true, PerNode: true, Doc: "Hand leadership over before stopping."},
+
+	// Connections.
+	{Name: "socket.request.max.bytes", Type: Int, Default: "104857600", valid: atLeast(1), ReadOnly: true, PerNode: true, Doc: "Largest request."},
+	{Name: "connections.max.idle.ms", Type: Long, Default: "600000", ReadOnly: true, PerNode: true, Doc: "Time after which a connection without requests is closed; negative is never."},
+	{Name: "max.connections", Type: Int, Default: maxInt, valid: atLeast(0), ReadOnly: true, PerNode: true, Doc: "Connections at one time."},
+	{Name: "max.connections.per.ip", Type: Int, Default: maxInt, valid: atLeast(0), ReadOnly: true, PerNode: true, Doc: "Connections at one time from one address."},
+	{Name: "fetch.max.bytes", Type: Int, Default: "57671680", valid: atLeast(1024), ReadOnly: true, PerNode: true, Doc: "Most bytes a fetch returns, save that one batch always fits."},
+	{Name: "max.incremental.fetch.session.cache.slots", Type: Int, Default: "1000", valid: atLeast(0), ReadOnly: true, PerNode: true, Doc: "Fetch sessions kept at one time."},
+
+	// Groups.
+	{Name: "group.initial.rebalance.delay.ms", Type: Int, Default: "3000", valid: atLeast(0), ReadOnly: true, Doc: "Time a new group waits for further members before its first rebalance."},
+	{Name: "group.min.session.timeout.ms", Type: Int, Default: "6000", valid: atLeast(1), ReadOnly: true, Doc: "Shortest session timeout a member may ask for."},
+	{Name: "group.max.session.timeout.ms", Type: Int, Default: "1800000", valid: atLeast(1), ReadOnly: true, Doc: "Longest session timeout a member may ask for."},
+	{Name: "group.max.size", Type: Int, Default: maxInt, valid: atLeast(1), ReadOnly: true, Doc: "Members a group may have."},
+	{Name: "group.coordinator.rebalance.protocols", Type: List, Default: "classic,consumer", valid: eachOneOf("classic", "consumer"), ReadOnly: true, Doc: "Group protocols that are served."},
+	{Name: "group.consumer.session.timeout.ms", Type: Int, Default: "45000", valid: atLeast(1), ReadOnly: true, Doc: "Session timeout of members of a consumer group (KIP-848)."},
+	{Name: "group.consumer.min.session.timeout.ms", Type: Int, Default: "45000", valid: atLeast(1), ReadOnly: true, Doc: "Shortest session timeout that may be set for a consumer group."},
+	{Name: "group.consumer.max.session.timeout.ms", Type: Int, Default: "60000", valid: atLeast(1), ReadOnly: true, Doc: "Longest session timeout that may be set for a consumer group."},
+	{Name: "group.consumer.heartbeat.interval.ms", Type: Int, Default: "5000", valid: atLeast(1), ReadOnly: true, Doc: "Time between heartbeats of members of a consumer group."},
+	{Name: "group.consumer.min.heartbeat.interval.ms", Type: Int, Default: "5000", valid: atLeast(1), ReadOnly: true, Doc: "Shortest heartbeat interval that may be set for a consumer group."},
+	{Name: "group.consumer.max.heartbeat.interval.ms", Type: Int, Default: "15000", valid: atLeast(1), ReadOnly: true, Doc: "Longest heartbeat interval that may be set for a consumer group."},
+	{Name: "group.consumer.max.size", Type: Int, Default: maxInt, valid: atLeast(1), ReadOnly: true, Doc: "Members a consumer group may have."},
+	{Name: "group.consumer.assignors", Type: List, Default: "uniform,range", valid: eachOneOf("uniform", "range"), ReadOnly: true, Doc: "Assignors on the server's side, the default first."},
+	{Name: "group.consumer.migration.policy", Type: String, Default: "bidirectional", valid: oneOf("disabled", "downgrade", "upgrade", "bidirectional"), ReadOnly: true, Doc: "Whether a group may change between the classic and the consumer protocol while it runs."},
+	{Name: "offsets.retention.minutes", Type: Int, Default: "10080", valid: atLeast(1), ReadOnly: true, Doc: "Time committed offsets are kept after their group became empty."},
+	{Name: "offsets.retention.check.interval.ms", Type: Long, Default: "600000", valid: atLeast(1), ReadOnly: true, Doc: "Time between searches for offsets that have expired."},
+	{Name: "offset.metadata.max.bytes", Type: Int, Default: "4096", ReadOnly: true, Doc: "Largest metadata string committed with an offset."},
+	{Name: "offsets.topic.num.partitions", Type: Int, Default: "50", valid: atLeast(1), ReadOnly: true, Doc: "Partitions of the topic that holds committed offsets."},
+	{Name: "offsets.topic.replication.factor", Type: Short, Default: "3", valid: replicationFactor, ReadOnly: true, Doc: "Replicas of that topic's partitions; with fewer brokers, as many as there are, growing with them."},
+	{Name: "offsets.topic.segment.bytes", Type: Int, Default: "104857600", valid: atLeast(1), ReadOnly: true, Doc: "Segment size of that topic."},
+
+	// Transactions and producers.
+	{Name: "transaction.max.timeout.ms", Type: Int, Default: "900000", valid: atLeast(1), ReadOnly: true, Doc: "Longest transaction timeout a producer may ask for."},
+	{Name: "transactional.id.expiration.ms", Type: Int, Default: "604800000", valid: atLeast(1), ReadOnly: true, Doc: "Time after which an unused transactional id is forgotten."},
+	{Name: "transaction.state.log.num.partitions", Type: Int, Default: "50", valid: atLeast(1), ReadOnly: true, Doc: "Partitions of the topic that holds transactions."},
+	{Name: "transaction.state.log.replication.factor", Type: Short, Default: "3", valid: replicationFactor, ReadOnly: true, Doc: "Replicas of that topic's partitions; with fewer brokers, as many as there are, growing with them."},
+	{Name: "transaction.state.log.min.isr", Type: Int, Default: "2", valid: atLeast(1), ReadOnly: true, Doc: "Accepted and shown: a majority of the replicas acknowledges."},
+	{Name: "transaction.state.log.segment.bytes", Type: Int, Default: "104857600", valid: atLeast(1), ReadOnly: true, Doc: "Segment size of that topic."},
+	{Name: "producer.id.expiration.ms", Type: Int, Default: "86400000", valid: atLeast(1), Doc: "Time after which a partition forgets an idle producer's sequence numbers."},
+
+	// Cleaning.
+	{Name: "log.retention.check.interval.ms", Type: Long, Default: "300000", valid: atLeast(1), ReadOnly: true, PerNode: true, Doc: "Time between searches for segments to delete."},
+	{Name: "log.cleaner.enable", Type: Boolean, Default: "true", ReadOnly: true, PerNode: true, Doc: "Compact logs."},
+	{Name: "log.cleaner.threads", Type: Int, Default: "1", valid: atLeast(0), PerNode: true, Doc: "Logs compacted at one time."},
+	{Name: "log.cleaner.backoff.ms", Type: Long, Default: "15000", valid: atLeast(0), PerNode: true, Doc: "Pause when there is nothing to compact."},
+	{Name: "log.cleaner.dedupe.buffer.size", Type: Long, Default: "134217728", PerNode: true, Doc: "Bytes of memory for the keys seen while compacting."},
+	{Name: "log.cleaner.io.max.bytes.per.second", Type: Double, Default: "1.7976931348623157E308", PerNode: true, Doc: "Bytes a second compaction reads and writes at most."},
+
+	// Defaults of topics' settings. What a value means is said there.
+	{Name: "log.cleanup.policy", Type: List, Default: "delete", valid: eachOneOf("compact", "delete"), Doc: topicsDefault("cleanup.policy")},
+	{Name: "compression.type", Type: String, Default: "producer", valid: oneOf("uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"), Doc: topicsDefault("compression.type")},
+	{Name: "compression.gzip.level", Type: Int, Default: "-1", valid: gzipLevel, Doc: topicsDefault("compression.gzip.level")},
+	{Name: "compression.lz4.level", Type: Int, Default: "9", valid: between(1, 17), Doc: topicsDefault("compression.lz4.level")},
+	{Name: "compression.zstd.level", Type: Int, Default: "3", valid: between(-131072, 22), Doc: topicsDefault("compression.zstd.level")},
+	{Name: "log.cleaner.delete.retention.ms", Type: Long, Default: "86400000", valid: atLeast(0), Doc: topicsDefault("delete.retention.ms")},
+	{Name: "log.segment.delete.delay.ms", Type: Long, Default: "60000", valid: atLeast(0), Doc: topicsDefault("file.delete.delay.ms")},
+	{Name: "log.flush.interval.messages", Type: Long, Default: "1", valid: atLeast(1), Doc: topicsDefault("flush.messages")},
+	{Name: "log.flush.interval.ms", Type: Long, Null: true, valid: atLeast(0), Doc: topicsDefault("flush.ms")},
+	{Name: "log.flush.scheduler.interval.ms", Type: Long, Default: maxLong, valid: atLeast(0), ReadOnly: true, Doc: "Default of flush.ms where log.flush.interval.ms is not set."},
+	{Name: "log.index.interval.bytes", Type: Int, Default: "4096", valid: atLeast(0), Doc: topicsDefault("index.interval.bytes")},
+	{Name: "log.index.size.max.bytes", Type: Int, Default: "10485760", valid: atLeast(4), Doc: topicsDefault("segment.index.bytes")},
+	{Name: "log.local.retention.bytes", Type: Long, Default: "-2", valid: atLeast(-2), Doc: topicsDefault("local.retention.bytes")},
+	{Name: "log.local.retention.ms", Type: Long, Default: "-2", valid: atLeast(-2), Doc: topicsDefault("local.retention.ms")},
+	{Name: "log.cleaner.max.compaction.lag.ms", Type: Long, Default: maxLong, valid: atLeast(1), Doc: topicsDefault("max.compaction.lag.ms")},
+	{Name: "log.cleaner.min.compaction.lag.ms", Type: Long, Default: "0", valid: atLeast(0), Doc: topicsDefault("min.compaction.lag.ms")},
+	{Name: "log.cleaner.min.cleanable.ratio", Type: Double, Default: "0.5", valid: between(0, 1), Doc: topicsDefault("min.cleanable.dirty.ratio")},
+	{Name: "message.max.bytes", Type: Int, Default: "1048588", valid: atLeast(0), Doc: topicsDefault("max.message.bytes")},
+	{Name: "log.message.timestamp.after.max.ms", Type: Long, Default: "3600000", valid: atLeast(0), Doc: topicsDefault("message.timestamp.after.max.ms")},
+	{Name: "log.message.timestamp.before.max.ms", Type: Long, Default: maxLong, valid: atLeast(0), Doc: topicsDefault("message.timestamp.before.max.ms")},
+	{Name: "log.message.timestamp.type", Type: String, Default: "CreateTime", valid: oneOf("CreateTime", "LogAppendTime"), Doc: topicsDefault("message.timestamp.type")},
+	{Name: "min.insync.replicas", Type: Int, Default: "1", valid: atLeast(1), Doc: topicsDefault("min.insync.replicas")},
+	{Name: "log.preallocate", Type: Boolean, Default: "false", Doc: topicsDefault("preallocate")},
+	{Name: "log.retention.bytes", Type: Long, Default: "-1", Doc: topicsDefault("retention.bytes")},
+	{Name: "log.retention.ms", Type: Long, Null: true, valid: atLeast(-1), Doc: topicsDefault("retention.ms")},
+	{Name: "log.retention.minutes", Type: Int, Null: true, ReadOnly: true, Doc: "The same in minutes, where log.retention.ms is not set."},
+	{Name: "log.retention.hours", Type: Int, Default: "168", ReadOnly: true, Doc: "The same in hours, where neither log.retention.ms nor log.retention.minutes is set."},
+	{Name: "log.segment.bytes", Type: Int, Default: "1073741824", valid: atLeast(1 << 20), Doc: topicsDefault("segment.bytes")},
+	{Name: "log.roll.jitter.ms", Type: Long, Null: true, valid: atLeast(0), Doc: topicsDefault("segment.jitter.ms")},
+	{Name: "log.roll.jitter.hours", Type: Int, Default: "0", valid: atLeast(0), ReadOnly: true, Doc: "The same in hours, where log.roll.jitter.ms is not set."},
+	{Name: "log.roll.ms", Type: Long, Null: true, valid: atLeast(1), Doc: topicsDefault("segment.ms")},
+	{Name: "log.roll.hours", Type: Int, Default: "168", valid: atLeast(1), ReadOnly: true, Doc: "The same in hours, where log.roll.ms is not set."},
+	{Name: "unclean.leader.election.enable", Type: Boolean, Default: "false", Doc: topicsDefault("unclean.leader.election.enable")},
+})
+
+func topicsDefault(name string) string { return "Default of a topic's " + name + "." }
+
+func replicationFactor(value string) string {
+	if value == "0" {
+		return "Value must be at least 1, or -1 for the default"
+	}
+	return between(-1, MaxReplicas)(value)
+}
+
+// BrokerSettings are settings of a node as numbers, each in force whatever its
+// source, for those the server and the controller act on.
+type BrokerSettings struct {
+	AutoCreateTopics bool
+	DeleteTopics     bool
+	NumPartitions    int32
+	// Replication is the factor a topic gets when nobody says; Grows tells that
+	// it is not a number somebody chose but as many as there are brokers, up to
+	// three, so that the topic is created with Grow.
+	Replication int
+	Grows       bool
+
+	SocketRequestMaxBytes    int32
+	ConnectionsMaxIdleMillis int64 // negative: never
+	MaxConnections           int32
+	MaxConnectionsPerIP      int32
+	FetchMaxBytes            int32
+	FetchSessions            int32
+
+	GroupInitialRebalanceDelayMillis int32
+	GroupMinSessionTimeoutMillis     int32
+	GroupMaxSessionTimeoutMillis     int32
+	GroupMaxSize                     int32
+	ConsumerSessionTimeoutMillis     int32
+	ConsumerHeartbeatIntervalMillis  int32
+	ConsumerMaxSize                  int32
+	OffsetsRetentionMillis           int64
+	OffsetMetadataMaxBytes           int32
+	OffsetsPartitions                int32
+
+	TransactionMaxTimeoutMillis     int32
+	TransactionalIDExpirationMillis int64
+	TransactionPartitions           int32
+	ProducerIDExpirationMillis      int64
+	RetentionCheckMillis            int64
+}
+
+// BrokerSettings resolves the settings of node id: what was set for the broker
+// at run time, else for the cluster, else in static, the node's own settings,
+// else the default.
+func (m *Image) BrokerSettings(id int32, static map[string]string) BrokerSettings {
+	r := resolver{broker: true, layers: m.layers(id, static)}
+	s := BrokerSettings{
+		AutoCreateTopics: r.truth("auto.create.topics.enable"),
+		DeleteTopics:     r.truth("delete.topic.enable"),
+		NumPartitions:    r.bounded("num.partitions"),
+		Replication:      int(r.long("default.replication.factor")),
+
+		SocketRequestMaxBytes:    r.bounded("socket.request.max.bytes"),
+		ConnectionsMaxIdleMillis: r.long("connections.max.idle.ms"),
+		MaxConnections:           r.bounded("max.connections"),
+		MaxConnectionsPerIP:      r.bounded("max.connections.per.ip"),
+		FetchMaxBytes:            r.bounded("fetch.max.bytes"),
+		FetchSessions:            r.bounded("max.incremental.fetch.session.cache.slots"),
+
+		GroupInitialRebalanceDelayMillis: r.bounded("group.initial.rebalance.delay.ms"),
+		GroupMinSessionTimeoutMillis:     r.bounded("group.min.session.timeout.ms"),
+		GroupMaxSessionTimeoutMillis:     r.bounded("group.max.session.timeout.ms"),
+		GroupMaxSize:                     r.bounded("group.max.size"),
+		ConsumerSessionTimeoutMillis:     r.bounded("group.consumer.session.timeout.ms"),
+		ConsumerHeartbeatIntervalMillis:  r.bounded("group.consumer.heartbeat.interval.ms"),
+		ConsumerMaxSize:                  r.bounded("group.consumer.max.size"),
+		OffsetsRetentionMillis:           r.long("offsets.retention.minutes") * minute,
+		OffsetMetadataMaxBytes:           r.bounded("offset.metadata.max.bytes"),
+		OffsetsPartitions:                r.bounded("offsets.topic.num.partitions"),
+
+		TransactionMaxTimeoutMillis:     r.bounded("transaction.max.timeout.ms"),
+		TransactionalIDExpirationMillis: r.long("transactional.id.expiration.ms"),
+		TransactionPartitions:           r.bounded("transaction.state.log.num.partitions"),
+		ProducerIDExpirationMillis:      r.long("producer.id.expiration.ms"),
+		RetentionCheckMillis:            r.long("log.retention.check.interval.ms"),
+	}
+	if s.Replication < 1 {
+		s.Replication = max(min(replicationDefault, len(m.brokers)), 1)
+		s.Grows = true
+	}
+	return s
+}

@@ -1,0 +1,408 @@
+package metadata
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// kafka41 has name, type and default of the settings of a topic in Apache Kafka
+// 4.1, written down from its LogConfig: those defined there, less the internal
+// one and less remote.copy.lag.*, which came later.
+const kafka41 = `
+cleanup.policy LIST delete
+compression.gzip.level INT -1
+compression.lz4.level INT 9
+compression.type STRING producer
+compression.zstd.level INT 3
+delete.retention.ms LONG 86400000
+file.delete.delay.ms LONG 60000
+flush.messages LONG 9223372036854775807
+flush.ms LONG 9223372036854775807
+follower.replication.throttled.replicas LIST
+index.interval.bytes INT 4096
+leader.replication.throttled.replicas LIST
+local.retention.bytes LONG -2
+local.retention.ms LONG -2
+max.compaction.lag.ms LONG 9223372036854775807
+max.message.bytes INT 1048588
+message.timestamp.after.max.ms LONG 3600000
+message.timestamp.before.max.ms LONG 9223372036854775807
+message.timestamp.type STRING CreateTime
+min.cleanable.dirty.ratio DOUBLE 0.5
+min.compaction.lag.ms LONG 0
+min.insync.replicas INT 1
+preallocate BOOLEAN false
+remote.log.copy.disable BOOLEAN false
+remote.log.delete.on.disable BOOLEAN false
+remote.storage.enable BOOLEAN false
+retention.bytes LONG -1
+retention.ms LONG 604800000
+segment.bytes INT 1073741824
+segment.index.bytes INT 10485760
+segment.jitter.ms LONG 0
+segment.ms LONG 604800000
+unclean.leader.election.enable BOOLEAN false
+`
+
+func TestTopicSettingsAreKafkasSaveForFsync(t *testing.T) {
+	var got strings.Builder
+	got.WriteString("\n")
+	for _, d := range TopicDefinitions() {
+		fmt.Fprintln(&got, strings.TrimSpace(fmt.Sprintf("%s %s %s", d.Name, d.Type, d.Default)))
+	}
+	want := strings.Replace(kafka41, "flush.messages LONG 9223372036854775807", "flush.messages LONG 1", 1)
+	if got.String() != want {
+		t.Errorf("settings: %s\nwant %s", got.String(), want)
+	}
+}
+
+func TestDefinitionsHoldTogether(t *testing.T) {
+	for _, d := range slices.Concat(topicSettings, brokerSettings) {
+		if d.Null && d.Default != "" {
+			t.Errorf("%s has a default and none", d.Name)
+		}
+		if !d.Null {
+			if v, err := d.Validate(d.Default); err != nil || v != d.Default {
+				t.Errorf("%s does not accept its default: %v", d.Name, err)
+			}
+		}
+		if d.Doc == "" || strings.Contains(d.Doc, "\n") || !strings.HasSuffix(d.Doc, ".") {
+			t.Errorf("%s is described as %q", d.Name, d.Doc)
+		}
+	}
+	// A topic's default and the defaults of its synonyms must agree, or what
+	// DescribeConfigs shows would contradict itself.
+	for _, d := range topicSettings {
+		for _, s := range d.Synonyms {
+			b, ok := BrokerDefinition(s.Name)
+			if !ok {
+				t.Errorf("%s has the synonym %s, which no broker has", d.Name, s.Name)
+				continue
+			}
+			if b.Null {
+				continue
+			}
+			if v, ok := s.scaled(b.Default); !ok || v != d.Default {
+				t.Errorf("default of %s is %s, of its synonym %s %s", d.Name, d.Default, s.Name, v)
+			}
+			if b.PerNode {
+				t.Errorf("%s may differ from node to node, but replicas must agree on %s", b.Name, d.Name)
+			}
+			if s.Scale == 1 && b.Type != d.Type {
+				t.Errorf("%s is %s, its synonym %s is %s", d.Name, d.Type, b.Name, b.Type)
+			}
+		}
+	}
+	for _, name := range strings.Fields(`listeners advertised.listeners auto.create.topics.enable num.partitions default.replication.factor
+		message.max.bytes delete.topic.enable group.initial.rebalance.delay.ms group.min.session.timeout.ms group.max.session.timeout.ms
+		offsets.retention.minutes connections.max.idle.ms socket.request.max.bytes log.retention.ms log.retention.minutes log.retention.hours
+		log.retention.bytes log.segment.bytes log.cleaner.threads transaction.max.timeout.ms broker.rack`) {
+		if _, ok := BrokerDefinition(name); !ok {
+			t.Errorf("broker setting %s is missing", name)
+		}
+	}
+}
+
+func TestBadValueIsRefusedInKafkasWords(t *testing.T) {
+	for _, c := range []struct{ name, value, text string }{
+		{"retention.ms", "abc", "Not a number of type LONG"},
+		{"retention.ms", "", "Not a number of type LONG"},
+		{"retention.ms", "1.5", "Not a number of type LONG"},
+		{"retention.ms", "9223372036854775808", "Not a number of type LONG"},
+		{"retention.ms", "-2", "Value must be at least -1"},
+		{"segment.bytes", "1048575", "Value must be at least 1048576"},
+		{"segment.bytes", "2147483648", "Not a number of type INT"},
+		{"internal.segment.bytes", "0", "Value must be at least 1"},
+		{"flush.messages", "0", "Value must be at least 1"},
+		{"max.message.bytes", "-1", "Value must be at least 0"},
+		{"cleanup.policy", "burn", "String must be one of: compact, delete"},
+		{"cleanup.policy", "delete,Compact", "String must be one of: compact, delete"},
+		{"compression.type", "brotli", "String must be one of: uncompressed, zstd, lz4, snappy, gzip, producer"},
+		{"compression.type", "none", "String must be one of: uncompressed, zstd, lz4, snappy, gzip, producer"},
+		{"compression.gzip.level", "0", "Value must be between 1 and 9 or equal to -1"},
+		{"compression.gzip.level", "10", "Value must be between 1 and 9 or equal to -1"},
+		{"compression.lz4.level", "18", "Value must be no more than 17"},
+		{"compression.zstd.level", "-131073", "Value must be at least -131072"},
+		{"message.timestamp.type", "createtime", "String must be one of: CreateTime, LogAppendTime"},
+		{"min.cleanable.dirty.ratio", "1.1", "Value must be no more than 1"},
+		{"min.cleanable.dirty.ratio", "NaN", "Value must be a number"},
+		{"min.cleanable.dirty.ratio", "half", "Not a number of type DOUBLE"},
+		{"min.insync.replicas", "0", "Value must be at least 1"},
+		{"preallocate", "yes", "Expected value to be either true or false"},
+		{"remote.storage.enable", "true", "Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote log storage."},
+		{"leader.replication.throttled.replicas", "1:", "Value must be the literal '*' or a list of replicas in the following format: [partitionId]:[brokerId],[partitionId]:[brokerId],..."},
+	} {
+		d, ok := TopicDefinition(c.name)
+		if !ok {
+			t.Fatalf("no setting %s", c.name)
+		}
+		want := fmt.Sprintf("Invalid value %s for configuration %s: %s", c.value, c.name, c.text)
+		if _, err := d.Validate(c.value); !errors.Is(err, ErrInvalidConfig) || err.Error() != want {
+			t.Errorf("%v\nwant %s", err, want)
+		}
+		if err := ValidateTopicConfig(map[string]string{c.name: c.value}); !errors.Is(err, ErrInvalidConfig) {
+			t.Errorf("%s=%s: %v", c.name, c.value, err)
+		}
+	}
+	if err := ValidateTopicConfig(map[string]string{"retention.mss": "1"}); !errors.Is(err, ErrInvalidConfig) || err.Error() != "Unknown topic config name: retention.mss" {
+		t.Errorf("unknown: %v", err)
+	}
+	d, _ := TopicDefinition("retention.ms")
+	if _, err := d.Validate(strings.Repeat("9", 100000) + "\xff"); err == nil || len(err.Error()) > 500 {
+		t.Errorf("a long value: %.100v", err)
+	}
+}
+
+func TestGoodValueIsTrimmed(t *testing.T) {
+	for _, c := range [][3]string{
+		{"retention.ms", " -1 ", "-1"}, {"retention.ms", "+5", "+5"}, {"retention.bytes", "-7", "-7"},
+		{"cleanup.policy", "compact, delete", "compact, delete"}, {"cleanup.policy", "", ""},
+		{"preallocate", "TRUE", "TRUE"}, {"min.cleanable.dirty.ratio", "1e-1", "1e-1"},
+		{"remote.storage.enable", "false", "false"},
+		{"leader.replication.throttled.replicas", "*", "*"}, {"leader.replication.throttled.replicas", "0:1,12:3", "0:1,12:3"},
+		{"compression.zstd.level", "-131072", "-131072"},
+	} {
+		d, _ := TopicDefinition(c[0])
+		if got, err := d.Validate(c[1]); err != nil || got != c[2] {
+			t.Errorf("%s=%q is %q: %v", c[0], c[1], got, err)
+		}
+	}
+}
+
+func TestListsGrowAndShrinkByElement(t *testing.T) {
+	policy, _ := TopicDefinition("cleanup.policy")
+	for _, c := range []struct{ op, current, values, want string }{
+		{"append", "delete", "compact", "delete,compact"},
+		{"append", "delete", "delete", "delete"},
+		{"append", "", "compact,delete,compact", "compact,delete"},
+		{"append", "delete", "", "delete"},
+		{"append", " delete ,", " compact", "delete,compact"},
+		{"subtract", "delete,compact", "delete", "compact"},
+		{"subtract", "delete", "compact", "delete"},
+		{"subtract", "delete", "delete", ""},
+		{"subtract", "", "delete", ""},
+	} {
+		do := policy.Append
+		if c.op == "subtract" {
+			do = policy.Subtract
+		}
+		if got, err := do(c.current, c.values); err != nil || got != c.want {
+			t.Errorf("%s %q to %q gives %q, want %q: %v", c.op, c.values, c.current, got, c.want, err)
+		}
+	}
+	number, _ := TopicDefinition("retention.ms")
+	if _, err := number.Append("1", "2"); !errors.Is(err, ErrInvalidConfig) || err.Error() != "Can't APPEND to key retention.ms because its type is not LIST." {
+		t.Errorf("append to a number: %v", err)
+	}
+	if _, err := number.Subtract("1", "2"); !errors.Is(err, ErrInvalidConfig) {
+		t.Errorf("subtract from a number: %v", err)
+	}
+}
+
+// configured is a cluster with settings at run time and one topic.
+func configured(t *testing.T, cluster, topic map[string]string) (*Image, *Topic) {
+	t.Helper()
+	m := apply(t, three(t), CreateTopic{ID: topicID(1), Name: "a", Assignment: [][]int32{{1}}, Config: topic})
+	m = apply(t, m, SetBrokerConfig{Set: cluster})
+	a, _ := m.Topic("a")
+	return m, a
+}
+
+func TestNearestSettingWins(t *testing.T) {
+	for _, c := range []struct {
+		name                   string
+		topic, cluster, static map[string]string
+		want                   int64
+		source                 Source
+		from                   string
+	}{
+		{name: "default", want: 604800000, source: SourceDefault, from: "5 log.retention.hours=168"},
+		{name: "hours of the node", static: map[string]string{"log.retention.hours": "2"}, want: 7200000, source: SourceStatic,
+			from: "4 log.retention.hours=2, 5 log.retention.hours=168"},
+		{name: "minutes before hours", static: map[string]string{"log.retention.hours": "2", "log.retention.minutes": "3"}, want: 180000, source: SourceStatic,
+			from: "4 log.retention.minutes=3, 4 log.retention.hours=2, 5 log.retention.hours=168"},
+		{name: "milliseconds before minutes", static: map[string]string{"log.retention.ms": "7", "log.retention.minutes": "3"}, want: 7, source: SourceStatic,
+			from: "4 log.retention.ms=7, 4 log.retention.minutes=3, 5 log.retention.hours=168"},
+		{name: "the cluster before the node", cluster: map[string]string{"log.retention.ms": "9"}, static: map[string]string{"log.retention.ms": "7"}, want: 9, source: SourceCluster,
+			from: "3 log.retention.ms=9, 4 log.retention.ms=7, 5 log.retention.hours=168"},
+		{name: "the topic before the cluster", topic: map[string]string{"retention.ms": "11"}, cluster: map[string]string{"log.retention.ms": "9"}, want: 11, source: SourceTopic,
+			from: "1 retention.ms=11, 3 log.retention.ms=9, 5 log.retention.hours=168"},
+		{name: "spaces around", topic: map[string]string{"retention.ms": " 11 "}, static: map[string]string{"log.retention.hours": " 2 "}, want: 11, source: SourceTopic,
+			from: "1 retention.ms=11, 4 log.retention.hours=2, 5 log.retention.hours=168"},
+		{name: "no limit in hours", static: map[string]string{"log.retention.hours": "-1"}, want: -1, source: SourceStatic,
+			from: "4 log.retention.hours=-1, 5 log.retention.hours=168"},
+		{name: "hours that overflow", static: map[string]string{"log.retention.hours": "9223372036854775807"}, want: math.MaxInt64, source: SourceStatic,
+			from: "4 log.retention.hours=9223372036854775807, 5 log.retention.hours=168"},
+		{name: "garbage is passed over", topic: map[string]string{"retention.ms": "soon"}, cluster: map[string]string{"log.retention.ms": "-5"}, static: map[string]string{"log.retention.hours": "1h", "log.retention.minutes": "1"}, want: 60000, source: SourceStatic,
+			from: "4 log.retention.minutes=1, 5 log.retention.hours=168"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m, topic := configured(t, c.cluster, c.topic)
+			if got := m.TopicSettings(topic, c.static).RetentionMillis; got != c.want {
+				t.Errorf("retention is %d, want %d", got, c.want)
+			}
+			for _, v := range m.DescribeTopic(topic, c.static) {
+				if v.Name != "retention.ms" {
+					continue
+				}
+				var from []string
+				for _, o := range v.From {
+					from = append(from, fmt.Sprintf("%d %s=%s", o.Source, o.Name, o.Value))
+				}
+				if v.Null || v.Value != fmt.Sprint(c.want) || v.Source != c.source || strings.Join(from, ", ") != c.from {
+					t.Errorf("described as %s of source %d from %v; want %d of %d from %s", v.Value, v.Source, from, c.want, c.source, c.from)
+				}
+			}
+		})
+	}
+}
+
+func TestTypedViewOfDefaults(t *testing.T) {
+	m, topic := configured(t, nil, nil)
+	want := TopicSettings{
+		RetentionMillis: 604800000, RetentionBytes: -1, SegmentBytes: 1 << 30, SegmentMillis: 604800000,
+		CleanupDelete: true, MinCleanableDirtyRatio: 0.5, MaxCompactionLagMillis: math.MaxInt64, DeleteRetentionMillis: 86400000,
+		MaxMessageBytes: 1048588, CompressionType: CompressionProducer, TimestampType: CreateTime,
+		TimestampBeforeMaxMillis: math.MaxInt64, TimestampAfterMaxMillis: 3600000,
+		FlushMessages: 1, FlushMillis: math.MaxInt64, MinInSync: 1,
+	}
+	if got := m.TopicSettings(topic, nil); got != want {
+		t.Errorf("settings %+v\nwant %+v", got, want)
+	}
+}
+
+func TestTypedViewOfEverySetting(t *testing.T) {
+	m, topic := configured(t, nil, map[string]string{
+		"retention.ms": "1", "retention.bytes": "-9", "segment.bytes": "2000000", "segment.ms": "3", "segment.jitter.ms": "4",
+		"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.25", "min.compaction.lag.ms": "5", "max.compaction.lag.ms": "6", "delete.retention.ms": "7",
+		"max.message.bytes": "8", "compression.type": "zstd", "compression.zstd.level": "-9", "message.timestamp.type": "LogAppendTime",
+		"message.timestamp.before.max.ms": "10", "message.timestamp.after.max.ms": "11", "flush.messages": "12", "flush.ms": "13", "min.insync.replicas": "14",
+	})
+	want := TopicSettings{
+		RetentionMillis: 1, RetentionBytes: -1, SegmentBytes: 2000000, SegmentMillis: 3, SegmentJitterMillis: 4,
+		CleanupCompact: true, MinCleanableDirtyRatio: 0.25, MinCompactionLagMillis: 5, MaxCompactionLagMillis: 6, DeleteRetentionMillis: 7,
+		MaxMessageBytes: 8, CompressionType: CompressionZstd, CompressionLevel: -9, TimestampType: LogAppendTime,
+		TimestampBeforeMaxMillis: 10, TimestampAfterMaxMillis: 11, FlushMessages: 12, FlushMillis: 13, MinInSync: 14,
+	}
+	if got := m.TopicSettings(topic, nil); got != want {
+		t.Errorf("settings %+v\nwant %+v", got, want)
+	}
+	for value, want := range map[string]CompressionType{"uncompressed": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4, "producer": -1} {
+		m, topic := configured(t, nil, map[string]string{"compression.type": value})
+		if got := m.TopicSettings(topic, nil).CompressionType; got != want {
+			t.Errorf("%s is %d, want %d", value, got, want)
+		}
+	}
+	m, topic = configured(t, nil, map[string]string{"cleanup.policy": "", "internal.segment.bytes": "100"})
+	if s := m.TopicSettings(topic, nil); s.CleanupCompact || s.CleanupDelete || s.SegmentBytes != 100 {
+		t.Errorf("neither policy, small segments: %+v", s)
+	}
+	shown := m.DescribeTopic(topic, nil)
+	if i := slices.IndexFunc(shown, func(v Value) bool { return v.Name == "internal.segment.bytes" }); i < 0 || shown[i].Value != "100" || len(shown) != len(TopicDefinitions())+1 {
+		t.Errorf("a hidden setting that is set must be described")
+	}
+}
+
+func TestBrokerSettingsResolve(t *testing.T) {
+	m := three(t)
+	if s := m.BrokerSettings(1, nil); s.Replication != 3 || !s.Grows || s.NumPartitions != 1 || !s.AutoCreateTopics || s.OffsetsRetentionMillis != 604800000 || s.SocketRequestMaxBytes != 100<<20 {
+		t.Errorf("defaults: %+v", s)
+	}
+	if s := grown(t, register(1)).BrokerSettings(1, nil); s.Replication != 1 || !s.Grows {
+		t.Errorf("one broker: %d, grows %v", s.Replication, s.Grows)
+	}
+	m = apply(t, m, SetBrokerConfig{Set: map[string]string{"default.replication.factor": "2", "log.cleaner.threads": "3"}})
+	m = apply(t, m, SetBrokerConfig{Broker: 2, Set: map[string]string{"log.cleaner.threads": "4"}})
+	static := map[string]string{"default.replication.factor": "1", "num.partitions": "6", "auto.create.topics.enable": "False", "broker.rack": "r"}
+	if s := m.BrokerSettings(1, static); s.Replication != 2 || s.Grows || s.NumPartitions != 6 || s.AutoCreateTopics {
+		t.Errorf("with settings: %+v", s)
+	}
+	for broker, want := range map[int32]string{1: "3 of 3", 2: "4 of 2"} {
+		for _, v := range m.DescribeBroker(broker, static) {
+			switch v.Name {
+			case "log.cleaner.threads":
+				if got := fmt.Sprintf("%s of %d", v.Value, v.Source); got != want {
+					t.Errorf("broker %d: threads %s, want %s", broker, got, want)
+				}
+			case "log.retention.ms":
+				if !v.Null || v.Source != SourceDefault || v.From != nil {
+					t.Errorf("log.retention.ms is %+v, want null", v)
+				}
+			case "broker.rack":
+				if v.Value != "r" || v.Source != SourceStatic || !v.ReadOnly {
+					t.Errorf("rack is %+v", v)
+				}
+			}
+		}
+	}
+}
+
+func TestGateRefusesValuesThatApplyWouldTake(t *testing.T) {
+	m, topic := configured(t, map[string]string{"from.the.future": "1"}, map[string]string{"also.from.the.future": "1"})
+	one := [][]int32{{1}}
+	for _, c := range []struct {
+		name   string
+		change Change
+		reason error
+		text   string
+	}{
+		{"good topic", CreateTopic{ID: topicID(2), Name: "b", Assignment: one, Config: map[string]string{"retention.ms": "1"}}, nil, ""},
+		{"bad value", CreateTopic{ID: topicID(2), Name: "b", Assignment: one, Config: map[string]string{"retention.ms": "x"}}, ErrInvalidConfig, "Invalid value x for configuration retention.ms: Not a number of type LONG"},
+		{"unknown name", CreateTopic{ID: topicID(2), Name: "b", Assignment: one, Config: map[string]string{"x": "1"}}, ErrInvalidConfig, "Unknown topic config name: x"},
+		{"contradiction", CreateTopic{ID: topicID(2), Name: "b", Assignment: one, Config: map[string]string{"min.compaction.lag.ms": "10", "max.compaction.lag.ms": "9"}}, ErrInvalidConfig, "conflict topic config setting min.compaction.lag.ms (10) > max.compaction.lag.ms (9)"},
+		{"good beside what only a newer release knows", SetTopicConfig{Topic: topic.ID, Set: map[string]string{"retention.ms": "1"}}, nil, ""},
+		{"bad beside it", SetTopicConfig{Topic: topic.ID, Set: map[string]string{"retention.ms": ""}}, ErrInvalidConfig, ""},
+		{"take it away", SetTopicConfig{Topic: topic.ID, Delete: []string{"also.from.the.future"}}, nil, ""},
+		{"cluster setting", SetBrokerConfig{Set: map[string]string{"log.retention.ms": "5"}}, nil, ""},
+		{"bad cluster setting", SetBrokerConfig{Set: map[string]string{"log.retention.ms": "-5"}}, ErrInvalidConfig, "Invalid value -5 for configuration log.retention.ms: Value must be at least -1"},
+		{"unknown cluster setting", SetBrokerConfig{Set: map[string]string{"x": "5"}}, ErrInvalidConfig, "Unknown broker config name: x"},
+		{"read-only setting", SetBrokerConfig{Set: map[string]string{"listeners": "PLAINTEXT://:1"}}, ErrReadOnlyConfig, "Cannot update these configs dynamically: Set(listeners)"},
+		{"read-only setting taken away", SetBrokerConfig{Delete: []string{"listeners"}}, ErrReadOnlyConfig, ""},
+		{"replicas would disagree", SetBrokerConfig{Broker: 1, Set: map[string]string{"log.retention.ms": "5"}}, ErrReadOnlyConfig, ""},
+		{"one broker's own", SetBrokerConfig{Broker: 1, Set: map[string]string{"log.cleaner.threads": "5"}}, nil, ""},
+		{"the future taken away", SetBrokerConfig{Replace: true}, nil, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if err := m.Check(c.change); c.reason == nil && err != nil || !errors.Is(err, c.reason) || c.text != "" && err.Error() != c.text {
+				t.Errorf("the gate says %v, want %v: %s", err, c.reason, c.text)
+			}
+			if _, err := m.Apply(m.Index+1, c.change); err != nil {
+				t.Errorf("Apply looked at a value: %v", err)
+			}
+		})
+	}
+}
+
+func TestStaticSettingsAreChecked(t *testing.T) {
+	for _, c := range []struct {
+		values map[string]string
+		text   string
+	}{
+		{map[string]string{"listeners": "PLAINTEXT://:9092", "broker.rack": "a", "log.retention.hours": "-1"}, ""},
+		{map[string]string{"listener": "x"}, "Unknown broker config name: listener"},
+		{map[string]string{"num.partitions": "0"}, "Invalid value 0 for configuration num.partitions: Value must be at least 1"},
+		{map[string]string{"default.replication.factor": "0"}, "Invalid value 0 for configuration default.replication.factor: Value must be at least 1, or -1 for the default"},
+		{map[string]string{"default.replication.factor": "16"}, "Invalid value 16 for configuration default.replication.factor: Value must be no more than 15"},
+	} {
+		err := ValidateStatic(c.values)
+		if (err == nil) != (c.text == "") || err != nil && (!errors.Is(err, ErrInvalidConfig) || err.Error() != c.text) {
+			t.Errorf("%v: %v, want %q", c.values, err, c.text)
+		}
+	}
+}
+
+func TestTypesHaveKafkasNamesAndNumbers(t *testing.T) {
+	want := []string{"UNKNOWN", "BOOLEAN", "STRING", "INT", "SHORT", "LONG", "DOUBLE", "LIST", "CLASS", "PASSWORD", "UNKNOWN"}
+	var got []string
+	for i := range ConfigType(11) {
+		got = append(got, i.String())
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
