@@ -1,0 +1,160 @@
+// Package transport carries the messages of all Raft groups of a node, and calls
+// from node to node, over three connections a peer.
+//
+// A Transport is a node's; a Port is one group's raft.Transport on it. Each side
+// of a pair of nodes dials its own connections, sends requests on them and
+// receives the answers there; answers come in any order and are told apart by
+// request id, so that a slow group holds no other up. The kinds are
+//
+//	1 control   pings, heartbeats, votes, small calls
+//	2 data      appends with entries
+//	3 bulk      snapshots, large calls
+//	4 once      a single call, possibly of a node that is not a member yet
+//
+// # Evidence
+//
+// A connection of kind 1 to 3, in either direction, is evidence that its peer
+// lives. When a process dies the kernel closes its connections at once, those it
+// dialled and those it accepted, and when the last of them is gone the peer is
+// reported down. One that keeps its connections but says nothing for 3 s (a paused
+// process, a cut cable) has them closed and is down as well. Pings on the control
+// connections, every 500 ms, give an idle peer something to say. A session number
+// in the greeting tells a process from the one before it under the same name.
+//
+// # What Raft is protected from
+//
+// hashicorp/raft believes its transport. It takes for committed whatever lies below
+// min(LeaderCommitIndex, its own last index), so that the commit index is cut here
+// to the last entry a request carries, or matches. It panics on a configuration
+// that does not decode and on unknown types of entry, stores entries out of order
+// if told so, and takes any term, even the last there is. All of it is checked
+// before a message is queued, on the receiving side; the names of the sender in a
+// message's header come from the connection's greeting.
+//
+// # Format
+//
+// All integers are big-endian; CRC is CRC-32C (Castagnoli). A connection begins
+// with a hello of the dialling side, which the other answers with an
+// acknowledgement. A string is a u16 length and that many bytes.
+//
+//	hello                                     acknowledgement
+//	 0  magic    "MLRC"                        0  magic    "MLRC"
+//	 4  version  u8 = 1                        4  version  u8 = 1
+//	 5  kind     u8, 1 to 4                    5  status   u8, below
+//	 6  length   u16 of the body, <= 1024      6  length   u16 of the body, <= 1024
+//	 8  crc      u32 of [0,8) and body         8  crc      u32 of [0,8) and body
+//	12  session  u64, random, one a process   12  session  u64
+//	20  node     i32, who calls; 0: joining   20  node     i32, who answers
+//	24  target   i32, who is meant; 0: any    24  cluster      string, <= 64
+//	28  cluster      string, <= 64             .  incarnation  string, <= 64
+//	 .  incarnation  string, <= 64             .  reason       string, <= 200
+//	 .  target's incarnation  string, <= 64; empty: any
+//	 .  address  string, <= 270, where the caller listens
+//
+// Bytes of a body behind the fields above are ignored. Kinds 1 to 3 need a node
+// id, an incarnation and a cluster id, equal on both sides. Status is 0 welcome,
+// 1 version, 2 cluster, 3 node, 4 incarnation, 5 malformed, 6 closing, 7 you called
+// yourself; all but 0 are refusals, after which the connection is closed. Behind
+// a welcome both directions are a sequence of frames:
+//
+//	 0  head length     u32
+//	 4  payload length  u32
+//	 8  type            u8
+//	 9  reserved        3 bytes, zero
+//	12  timeout         u32, milliseconds the sender waits; 0 in answers: none, in requests: 10 s
+//	16  request         u64, chosen by the sender, repeated in the answer
+//	24  head CRC        u32 of [0,24) and the head
+//	28  payload CRC     u32 of the payload; 0 without one
+//	32  head, then payload
+//
+// Types, the connections they may travel on, and their heads. Requests go from the
+// dialling side, answers (*) the other way. flags are bit sets from the lowest bit.
+//
+//	 1  ping               control, data, bulk    no head
+//	 2  pong *                                    no head
+//	 3  heartbeats         control
+//	       0  count        u32, 0 to 4096
+//	       4  reserved     u32
+//	       8  count times
+//	           0  group          u64
+//	           8  term           u64, 1 to 2^31-1
+//	          16  previous index u64
+//	          24  previous term  u64, at most term; 0 exactly if the index is
+//	          32  commit index   u64, at most previous index
+//	 4  heartbeat answers *
+//	       0  count        u32
+//	       4  reserved     u32
+//	       8  count times; several frames may answer one, each for some of its groups
+//	           0  position   u32, in the heartbeats frame
+//	           4  code       u8, below; 0: answered
+//	           5  flags      u8: success, no retry backoff
+//	           6  reserved   u16
+//	           8  term       u64
+//	          16  last index u64
+//	 5  append             data
+//	       0  group        u64
+//	       8  term         u64
+//	      16  previous index u64
+//	      24  previous term  u64
+//	      32  commit index u64, at most previous index + count
+//	      40  count        u32, 1 to 1024
+//	      44  reserved     u32
+//	      48  count times, of the entries behind the previous index
+//	           0  term              u64, from the previous entry's to the request's
+//	           8  data length       u32; of a configuration at most 64 KiB
+//	          12  extensions length u16
+//	          14  type              u8: 0 command, 1 noop, 4 barrier, 5 configuration
+//	          15  reserved          u8
+//	       payload: each entry's data and extensions in turn, at most 256 MiB
+//	 6  append answer *
+//	       0  term         u64
+//	       8  last index   u64
+//	      16  flags        u8: success, no retry backoff
+//	      17  reserved     7 bytes
+//	 7  vote               control
+//	       0  group        u64
+//	       8  term         u64
+//	      16  last index   u64
+//	      24  last term    u64, below term
+//	      32  flags        u8: leadership transfer
+//	      33  reserved     7 bytes
+//	 8  vote answer *
+//	       0  term         u64
+//	       8  flags        u8: granted
+//	       9  reserved     7 bytes
+//	 9  pre-vote           control; as vote, without flags
+//	10  pre-vote answer *  as vote answer
+//	11  timeout now        control
+//	       0  group        u64
+//	12  timeout now answer *  no head
+//	13  snapshot           bulk
+//	       0  group        u64
+//	       8  term         u64
+//	      16  last index   u64
+//	      24  last term    u64
+//	      32  configuration index   u64
+//	      40  configuration length  u32, at most 64 KiB
+//	      44  version      u8 = 1
+//	      45  reserved     19 bytes
+//	       payload: the configuration, then the data, at most 16 MiB
+//	14  snapshot answer *
+//	       0  term         u64
+//	       8  flags        u8: success
+//	       9  reserved     7 bytes
+//	15  call               control, bulk, once
+//	       0  kind         u8, the callers' own
+//	       1  reserved     7 bytes
+//	       payload: the request, at most 1 MiB, on bulk 16 MiB + 64 KiB
+//	16  call answer *      no head; payload: the answer, limited alike
+//	17  failure *          answers any request but ping
+//	       0  code         u8
+//	       1  reserved     7 bytes
+//	       8  text         the rest, at most 1 KiB
+//
+// Codes are 1 busy, 2 unknown group, 3 expired, 4 invalid, 5 closing,
+// 6 unsupported, 7 an error of Raft, 8 an error of the call's handler. A request
+// that breaks a rule above is answered with 4; a frame that does (its type, its
+// lengths, its checksums, its reserved bytes) ends the connection. Reserved bytes
+// of heads are written as zero and, unless said otherwise, not looked at. An
+// answer to a request that is not waited for is skipped.
+package transport

@@ -1,0 +1,78 @@
+package transport
+
+import "sync"
+
+const (
+	eventUp uint8 = iota
+	eventDown
+	eventLearned
+)
+
+type event struct {
+	peer    Peer
+	what    uint8
+	address string
+}
+
+// An eventQueue hands events to the callbacks in the order in which they came to
+// be, with no lock held. It has no bound: connections come and go no faster than
+// handshakes, and an event lost would be an election not held.
+type eventQueue struct {
+	mu     sync.Mutex
+	ready  sync.Cond
+	events []event
+	closed bool
+}
+
+func (q *eventQueue) put(e event) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.events = append(q.events, e)
+	q.ready.Signal()
+}
+
+func (q *eventQueue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	q.ready.Signal()
+}
+
+func (q *eventQueue) take() []event {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.events) == 0 && !q.closed {
+		q.ready.Wait()
+	}
+	if q.closed {
+		return nil
+	}
+	events := q.events
+	q.events = nil
+	return events
+}
+
+// report calls PeerUp, PeerDown and Learned. One goroutine, from New to Close.
+func (t *Transport) report() {
+	defer t.wg.Done()
+	for events := t.evidence.take(); events != nil; events = t.evidence.take() {
+		for _, e := range events {
+			switch e.what {
+			case eventUp:
+				t.stats.Ups.Add(1)
+				if t.cfg.PeerUp != nil {
+					t.cfg.PeerUp(e.peer)
+				}
+			case eventDown:
+				t.stats.Downs.Add(1)
+				if t.cfg.PeerDown != nil {
+					t.cfg.PeerDown(e.peer)
+				}
+			case eventLearned:
+				if t.cfg.Learned != nil {
+					t.cfg.Learned(e.peer, e.address)
+				}
+			}
+		}
+	}
+}

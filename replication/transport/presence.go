@@ -1,0 +1,186 @@
+package transport
+
+import (
+	"net"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// A presence is one process of one peer, as long as a connection to or from it
+// is open. Its beginning and its end are the evidence that PeerUp and PeerDown
+// report.
+type presence struct {
+	peer    Peer
+	session uint64
+	last    atomic.Int64 // when a byte last came from it, in nanoseconds since Transport.start
+	conns   map[*tracked]struct{}
+}
+
+// A tracked connection notes when bytes arrive and belongs to a presence.
+type tracked struct {
+	net.Conn
+	t        *Transport
+	presence *presence // nil on connections that are no evidence
+	kind     uint8
+	inbound  bool
+	last     atomic.Int64 // as presence.last, of this connection
+}
+
+func (c *tracked) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		now := int64(time.Since(c.t.start))
+		c.last.Store(now)
+		if c.presence != nil {
+			c.presence.last.Store(now)
+		}
+	}
+	return n, err
+}
+
+const (
+	readPatience = 10 * time.Second // for a large payload to arrive, and
+	slowestRead  = 32 << 10         // bytes a second on top of it
+)
+
+// patience gives a payload of n bytes time to arrive; the returned function ends it.
+func (c *tracked) patience(n int) (done func()) {
+	if n <= readBuffer {
+		return func() {}
+	}
+	c.SetReadDeadline(time.Now().Add(readPatience + time.Duration(n/slowestRead)*time.Second))
+	return func() { c.SetReadDeadline(time.Time{}) }
+}
+
+// join counts conn, already greeted, among its peer's connections. ErrClosed
+// after Close.
+//
+// A peer's new connection replaces the one of its kind it opened before: the
+// peer opens a second only when it has given the first up. A new session
+// replaces every connection of the session before, whose process is gone even if
+// no packet ever said so.
+func (t *Transport) join(conn net.Conn, peer Peer, session uint64, kind uint8, inbound bool) (*tracked, error) {
+	c := &tracked{Conn: conn, t: t, kind: kind, inbound: inbound}
+	var stale []*tracked
+	t.mu.Lock()
+	if t.closed {
+		t.mu.Unlock()
+		return nil, ErrClosed
+	}
+	t.conns[conn] = struct{}{}
+	if kind != kindOnce {
+		pr := t.present[peer]
+		if pr != nil && pr.session != session {
+			stale = t.departLocked(pr)
+			pr = nil
+		}
+		if pr == nil {
+			pr = &presence{peer: peer, session: session, conns: make(map[*tracked]struct{})}
+			t.present[peer] = pr
+			t.evidence.put(event{peer: peer, what: eventUp})
+		}
+		pr.last.Store(int64(time.Since(t.start)))
+		for old := range pr.conns {
+			if inbound && old.inbound && old.kind == kind {
+				stale = append(stale, old)
+			}
+		}
+		pr.conns[c] = struct{}{}
+		c.presence = pr
+	}
+	t.mu.Unlock()
+	for _, old := range stale {
+		old.Close()
+	}
+	return c, nil
+}
+
+// leave is join's end.
+func (t *Transport) leave(c *tracked) {
+	c.Close()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.conns, c.Conn)
+	if pr := c.presence; pr != nil {
+		delete(pr.conns, c)
+		if len(pr.conns) == 0 && t.present[pr.peer] == pr {
+			t.departLocked(pr)
+		}
+	}
+}
+
+// departLocked ends a presence and returns its connections, for the caller to
+// close. They leave later without a second word.
+func (t *Transport) departLocked(pr *presence) []*tracked {
+	delete(t.present, pr.peer)
+	if !t.closed {
+		t.evidence.put(event{peer: pr.peer, what: eventDown})
+	}
+	conns := make([]*tracked, 0, len(pr.conns))
+	for c := range pr.conns {
+		conns = append(conns, c)
+	}
+	return conns
+}
+
+// monitor pings every peer we have a control connection to, and takes peers that
+// were silent too long for gone. One goroutine, from New to Close.
+func (t *Transport) monitor() {
+	defer t.wg.Done()
+	tick := time.NewTicker(t.cfg.PingInterval)
+	defer tick.Stop()
+	before := time.Now()
+	for {
+		select {
+		case <-tick.C:
+		case <-t.ctx.Done():
+			return
+		}
+		now := time.Now()
+		late := now.Sub(before) > t.cfg.PingInterval+t.cfg.PeerTimeout/3
+		before = now
+		t.ping()
+		t.buryTheSilent(late)
+	}
+}
+
+// buryTheSilent closes all connections of peers that have been silent for longer
+// than PeerTimeout. When this process itself was paused (late), what looks like
+// their silence was ours: everybody gets a new term.
+func (t *Transport) buryTheSilent(late bool) {
+	now := int64(time.Since(t.start))
+	var stale []*tracked
+	var silent []Peer
+	t.mu.Lock()
+	for _, pr := range t.present {
+		switch silence := time.Duration(now - pr.last.Load()); {
+		case late:
+			pr.last.Store(now)
+		case silence > t.cfg.PeerTimeout:
+			stale = append(stale, t.departLocked(pr)...)
+			silent = append(silent, pr.peer)
+		}
+	}
+	t.mu.Unlock()
+	for _, peer := range silent {
+		t.stats.Silent.Add(1)
+		t.log.say("silent "+peer.String(), "closed the connections of a silent peer", "peer", peer.String(), "timeout", t.cfg.PeerTimeout)
+	}
+	for _, c := range stale {
+		c.Close()
+	}
+}
+
+// Connected returns the ids of the nodes with an open connection to or from
+// here, in order.
+func (t *Transport) Connected() []int32 {
+	t.mu.Lock()
+	nodes := make([]int32, 0, len(t.present))
+	for peer := range t.present {
+		nodes = append(nodes, peer.Node)
+	}
+	t.mu.Unlock()
+	slices.Sort(nodes)
+	return slices.Compact(nodes)
+}

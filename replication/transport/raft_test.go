@@ -1,0 +1,288 @@
+package transport
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+)
+
+// A network is how the nodes of a test reach each other.
+type network interface {
+	// listen gives node an address and hands inbound connections to serve.
+	listen(node int32, serve func(net.Conn)) (addr string)
+	dial(ctx context.Context, from int32, addr string) (net.Conn, error)
+	close()
+}
+
+// loopback is TCP on 127.0.0.1.
+type loopback struct {
+	listeners []net.Listener
+	wg        sync.WaitGroup
+}
+
+func (l *loopback) listen(_ int32, serve func(net.Conn)) string {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	l.listeners = append(l.listeners, ln)
+	l.wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			l.wg.Go(func() { serve(c) })
+		}
+	})
+	return ln.Addr().String()
+}
+
+func (l *loopback) dial(ctx context.Context, _ int32, addr string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "tcp", addr)
+}
+
+func (l *loopback) close() {
+	for _, ln := range l.listeners {
+		ln.Close()
+	}
+	l.wg.Wait()
+}
+
+// A cluster is some nodes, each a Transport, on one network.
+type cluster struct {
+	tb    testing.TB
+	net   network
+	mu    sync.Mutex
+	addrs map[int32]string
+	nodes []*node
+}
+
+type node struct {
+	*Transport
+	peer   Peer
+	mu     sync.Mutex
+	events []string // "up 2.b", "down 2.b"
+	groups []*group
+}
+
+func (n *node) heard(event string) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	count := 0
+	for _, e := range n.events {
+		if e == event {
+			count++
+		}
+	}
+	return count
+}
+
+// A group is one replica of a Raft group.
+type group struct {
+	port  *Port
+	raft  *raft.Raft
+	store *raft.InmemStore
+	fsm   *fsm
+}
+
+// fsm remembers what was applied, in order.
+type fsm struct {
+	mu      sync.Mutex
+	applied []string
+	indexes []uint64
+}
+
+func (f *fsm) Apply(l *raft.Log) any {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.applied = append(f.applied, string(l.Data))
+	f.indexes = append(f.indexes, l.Index)
+	return nil
+}
+func (f *fsm) Snapshot() (raft.FSMSnapshot, error) { return nil, fmt.Errorf("no snapshots here") }
+func (f *fsm) Restore(io.ReadCloser) error         { return nil }
+
+func (f *fsm) list() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]string(nil), f.applied...)
+}
+
+func newCluster(tb testing.TB, network network, size int, adjust func(*Config)) *cluster {
+	c := &cluster{tb: tb, net: network, addrs: make(map[int32]string)}
+	for i := range size {
+		c.start(Peer{Node: int32(i + 1), Incarnation: string(rune('a' + i))}, adjust)
+	}
+	return c
+}
+
+// start adds a node. One that takes an id again takes its address over.
+func (c *cluster) start(p Peer, adjust func(*Config)) *node {
+	n := &node{peer: p}
+	record := func(what string) func(Peer) {
+		return func(p Peer) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			n.events = append(n.events, what+" "+p.String())
+		}
+	}
+	cfg := Config{
+		Local:   p,
+		Cluster: func() string { return "test" },
+		Resolve: c.resolve,
+		Address: func() string { a, _ := c.resolve(p.Node); return a },
+		Dial: func(ctx context.Context, addr string) (net.Conn, error) {
+			return c.net.dial(ctx, p.Node, addr)
+		},
+		PeerUp: record("up"), PeerDown: record("down"),
+		Logger: slog.New(slog.NewTextHandler(testWriter{c.tb}, nil)),
+	}
+	if adjust != nil {
+		adjust(&cfg)
+	}
+	n.Transport = New(cfg)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.nodes = append(c.nodes, n)
+	c.addrs[p.Node] = c.net.listen(p.Node, n.Serve)
+	return n
+}
+
+func (c *cluster) resolve(node int32) (string, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a, ok := c.addrs[node]
+	return a, ok
+}
+
+type testWriter struct{ tb testing.TB }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	if testing.Verbose() {
+		w.tb.Logf("%s", bytes.TrimSpace(p))
+	}
+	return len(p), nil
+}
+
+// raftConfig has the product's long timers, so that nothing but evidence or a
+// real silence moves a leader.
+func raftConfig(p Peer) *raft.Config {
+	cfg := raft.DefaultConfig()
+	cfg.LocalID = p.ServerID()
+	cfg.HeartbeatTimeout = 3 * time.Second
+	cfg.ElectionTimeout = 3 * time.Second
+	cfg.LeaderLeaseTimeout = 2 * time.Second
+	cfg.CommitTimeout = 100 * time.Millisecond
+	cfg.Logger = hclog.NewNullLogger()
+	return cfg
+}
+
+// open starts group id on every node, all of them voters.
+func (c *cluster) open(id uint64) []*group {
+	var servers []raft.Server
+	for _, n := range c.nodes {
+		servers = append(servers, raft.Server{ID: n.peer.ServerID(), Address: raft.ServerAddress(n.peer.ServerID())})
+	}
+	var groups []*group
+	for _, n := range c.nodes {
+		g := &group{store: raft.NewInmemStore(), fsm: &fsm{}}
+		g.port = n.Group(id, n.peer.ServerID())
+		snaps := raft.NewInmemSnapshotStore()
+		cfg := raftConfig(n.peer)
+		if err := raft.BootstrapCluster(cfg, g.store, g.store, snaps, g.port, raft.Configuration{Servers: servers}); err != nil {
+			c.tb.Fatal(err)
+		}
+		r, err := raft.NewRaft(cfg, g.fsm, g.store, g.store, snaps, g.port)
+		if err != nil {
+			c.tb.Fatal(err)
+		}
+		g.raft = r
+		n.groups = append(n.groups, g)
+		groups = append(groups, g)
+	}
+	return groups
+}
+
+// close shuts every group and node down.
+func (c *cluster) close() {
+	for _, n := range c.nodes {
+		n.shutdown(c.tb)
+	}
+	c.net.close()
+}
+
+func (n *node) shutdown(tb testing.TB) {
+	for _, g := range n.groups {
+		g.port.Close()
+	}
+	for _, g := range n.groups {
+		if err := g.raft.Shutdown().Error(); err != nil {
+			tb.Error(err)
+		}
+	}
+	n.groups = nil
+	n.Close()
+}
+
+// eventually polls, for a condition that other goroutines bring about. What it
+// waits for never depends on how long it takes.
+func eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			tb.Fatalf("still not: %s", what)
+		}
+	}
+}
+
+// leaderOf waits until exactly one of groups leads and returns it.
+func leaderOf(tb testing.TB, groups []*group) *group {
+	tb.Helper()
+	var leader *group
+	eventually(tb, "one leader", func() bool {
+		n := 0
+		for _, g := range groups {
+			if g.raft.State() == raft.Leader && g.raft.VerifyLeader().Error() == nil {
+				leader = g
+				n++
+			}
+		}
+		return n == 1
+	})
+	return leader
+}
+
+func TestGroupReplicatesOverTCP(t *testing.T) {
+	c := newCluster(t, &loopback{}, 3, nil)
+	defer c.close()
+	groups := c.open(7)
+	if err := groups[0].port.Elect(); err != nil {
+		t.Fatal(err)
+	}
+	leader := leaderOf(t, groups)
+	var want []string
+	for i := range 200 {
+		want = append(want, fmt.Sprint("record ", i))
+		if err := leader.raft.Apply([]byte(want[i]), time.Second).Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, g := range groups {
+		eventually(t, fmt.Sprintf("replica %d has all", i), func() bool { return len(g.fsm.list()) == len(want) })
+		for j, got := range g.fsm.list() {
+			if got != want[j] {
+				t.Fatalf("replica %d, record %d: %q, want %q", i, j, got, want[j])
+			}
+		}
+	}
+}

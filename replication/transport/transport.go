@@ -1,0 +1,314 @@
+package transport
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Config says who a Transport is and how it reaches others. Fields marked
+// required have no default; the zero of every other one means the default named.
+type Config struct {
+	// Local is this node, Cluster its cluster's id and Address what it tells
+	// peers to dial. Cluster is required and may answer "" while the node is
+	// joining; so may Local be zero until SetLocal.
+	Local   Peer
+	Cluster func() string
+	Address func() string // nil: ""
+
+	// Resolve gives the address a node is dialled at, each time it is. Required.
+	Resolve func(node int32) (addr string, ok bool)
+
+	// Dial opens a connection; nil: TCP. With anything but a *net.TCPConn, what
+	// writev joins becomes a Write a piece.
+	Dial func(ctx context.Context, addr string) (net.Conn, error)
+
+	// Learned hears of the address a peer introduced itself with. PeerUp is
+	// called when the first connection from or to a peer opens, PeerDown when
+	// the last one closed or was closed because the peer fell silent; they
+	// alternate. All three are called by one goroutine, in order, and hold up
+	// each other: they must not block, nor call Close. Not called after Close.
+	Learned  func(p Peer, addr string)
+	PeerUp   func(p Peer)
+	PeerDown func(p Peer)
+
+	// Handle serves Call, CallBulk and CallAddr of other nodes. It must return
+	// soon after ctx ends. from.Node may be 0 for a node that is joining. It
+	// owns req; its answer is limited like the request. A panic is an error.
+	Handle func(ctx context.Context, from Peer, kind uint8, req []byte) ([]byte, error)
+
+	GatherInterval  time.Duration // heartbeats to a peer wait this long for company; 15 ms
+	MaxRequestBytes int           // entries' bytes in one append, unless a single one is larger; 4 MiB
+	Timeout         time.Duration // for an answer to a vote, an append, a heartbeat, a call without deadline; 10 s
+	SnapshotTimeout time.Duration // for an answer to InstallSnapshot; 5 min
+	DialTimeout     time.Duration // for connect and greeting together, on either side; 3 s
+	PingInterval    time.Duration // between pings on a control connection; 500 ms
+	PeerTimeout     time.Duration // a peer silent for longer is gone; 3 s
+	QueueLength     int           // requests of one group not yet answered, before busy; 32
+	QueueBytes      int           // bytes of the entries they carry; 4 × MaxRequestBytes
+	InflightBytes   int           // the same over all groups and calls of the node; 128 MiB
+	MaxConnections  int           // in and out, greeted or not; 4,096
+
+	Logger *slog.Logger // nil: discards
+}
+
+func (c Config) withDefaults() Config {
+	or := func(d *time.Duration, def time.Duration) {
+		if *d == 0 {
+			*d = def
+		}
+	}
+	orInt := func(n *int, def int) {
+		if *n == 0 {
+			*n = def
+		}
+	}
+	if c.Address == nil {
+		c.Address = func() string { return "" }
+	}
+	if c.Dial == nil {
+		c.Dial = func(ctx context.Context, addr string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", addr)
+		}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	or(&c.GatherInterval, 15*time.Millisecond)
+	or(&c.Timeout, 10*time.Second)
+	or(&c.SnapshotTimeout, 5*time.Minute)
+	or(&c.DialTimeout, 3*time.Second)
+	or(&c.PingInterval, 500*time.Millisecond)
+	or(&c.PeerTimeout, 3*time.Second)
+	orInt(&c.MaxRequestBytes, 4<<20)
+	orInt(&c.QueueLength, 32)
+	orInt(&c.QueueBytes, 4*c.MaxRequestBytes)
+	orInt(&c.InflightBytes, 128<<20)
+	orInt(&c.MaxConnections, 4096)
+	return c
+}
+
+// A Transport carries the messages of all Raft groups of one node, and calls from
+// node to node, over three connections a peer. It is safe for concurrent use.
+type Transport struct {
+	cfg      Config
+	session  uint64    // tells this process from one before it under the same name
+	start    time.Time // epoch of presence.last
+	ctx      context.Context
+	cancel   context.CancelFunc
+	wg       sync.WaitGroup // every goroutine but those of ports; added to under mu while not closed
+	evidence eventQueue
+	log      limitedLog
+	stats    counters
+	inflight atomic.Int64 // bytes admitted and not yet answered
+
+	mu      sync.Mutex
+	closed  bool
+	local   Peer
+	conns   map[net.Conn]struct{} // all there are, for Close
+	present map[Peer]*presence
+	peers   map[int32]*peer
+
+	portsMu sync.RWMutex
+	ports   map[uint64]*Port // nil after Close
+}
+
+// New starts a Transport. It listens nowhere: the shared listener hands
+// connections to Serve.
+func New(cfg Config) *Transport {
+	ctx, cancel := context.WithCancel(context.Background())
+	t := &Transport{
+		cfg:     cfg.withDefaults(),
+		start:   time.Now(),
+		ctx:     ctx,
+		cancel:  cancel,
+		local:   cfg.Local,
+		conns:   make(map[net.Conn]struct{}),
+		present: make(map[Peer]*presence),
+		peers:   make(map[int32]*peer),
+		ports:   make(map[uint64]*Port),
+	}
+	var b [8]byte
+	rand.Read(b[:]) // never fails
+	t.session = binary.BigEndian.Uint64(b[:])
+	t.evidence.ready.L = &t.evidence.mu
+	t.log.logger = t.cfg.Logger
+	t.wg.Add(2)
+	go t.report()
+	go t.monitor()
+	return t
+}
+
+// Close closes every port and connection and returns when all goroutines of the
+// transport have ended. It reports no peer as down. Further calls do nothing.
+func (t *Transport) Close() error {
+	t.mu.Lock()
+	if t.closed {
+		t.mu.Unlock()
+		return nil
+	}
+	t.closed = true
+	conns := make([]net.Conn, 0, len(t.conns))
+	for c := range t.conns {
+		conns = append(conns, c)
+	}
+	t.mu.Unlock()
+
+	t.evidence.close()
+	t.cancel()
+	for _, c := range conns {
+		c.Close()
+	}
+	t.portsMu.Lock()
+	ports := t.ports
+	t.ports = nil
+	t.portsMu.Unlock()
+	for _, p := range ports {
+		p.Close()
+	}
+	t.wg.Wait()
+	return nil
+}
+
+// SetLocal names this node once its cluster has. It must come before the first
+// Group and the first connection other than CallAddr's.
+func (t *Transport) SetLocal(p Peer) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.local = p
+}
+
+func (t *Transport) self() Peer {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.local
+}
+
+// spawn runs f in a goroutine that Close waits for, unless closed.
+func (t *Transport) spawn(f func()) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return false
+	}
+	t.wg.Add(1)
+	go func() {
+		defer t.wg.Done()
+		f()
+	}()
+	return true
+}
+
+// contain is deferred by every goroutine that parses what came from outside. One
+// bad message may cost its connection, never the process.
+func (t *Transport) contain(what string, peer Peer) {
+	if p := recover(); p != nil {
+		t.stats.Panics.Add(1)
+		t.log.say("panic "+what, "panic while serving a peer", "what", what, "peer", peer.String(),
+			"panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	}
+}
+
+// admit reserves n bytes of the node's room for requests. One request is always
+// let in, however large.
+func (t *Transport) admit(n int) error {
+	for {
+		have := t.inflight.Load()
+		if have > 0 && have+int64(n) > int64(t.cfg.InflightBytes) {
+			return ErrBusy
+		}
+		if t.inflight.CompareAndSwap(have, have+int64(n)) {
+			return nil
+		}
+	}
+}
+
+func (t *Transport) release(n int) { t.inflight.Add(int64(-n)) }
+
+// SetPeers makes the transport hold a control connection to each of nodes, this
+// one excepted, redialling whenever it is lost, and no longer to others. Without
+// it a connection is opened by the first message for it.
+func (t *Transport) SetPeers(nodes []int32) {
+	hold := make(map[int32]bool, len(nodes))
+	self := t.self().Node
+	for _, n := range nodes {
+		if n != self && n > 0 {
+			hold[n] = true
+		}
+	}
+	for n := range hold {
+		t.peer(n)
+	}
+	t.mu.Lock()
+	peers := make([]*peer, 0, len(t.peers))
+	for _, p := range t.peers {
+		peers = append(peers, p)
+	}
+	t.mu.Unlock()
+	for _, p := range peers {
+		p.hold(hold[p.node])
+	}
+}
+
+// peer returns the one object for a node.
+func (t *Transport) peer(node int32) *peer {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.peers[node]
+	if p == nil {
+		p = newPeer(t, node)
+		t.peers[node] = p
+	}
+	return p
+}
+
+// port returns the open port of a group.
+func (t *Transport) port(group uint64) (*Port, error) {
+	t.portsMu.RLock()
+	defer t.portsMu.RUnlock()
+	if p := t.ports[group]; p != nil {
+		return p, nil
+	}
+	return nil, ErrUnknownGroup
+}
+
+// counters are Stats, counting.
+type counters struct {
+	Dials, DialsFailed, Refused, Malformed, Invalid, Busy, Expired, Panics, Silent, Ups, Downs atomic.Uint64
+	HeartbeatFrames, Heartbeats, Appends                                                       atomic.Uint64
+}
+
+// Stats counts what happened since New.
+type Stats struct {
+	Dials, DialsFailed uint64 // connections tried, and those that did not come to be
+	Refused            uint64 // connections we turned away in their greeting
+	Malformed          uint64 // connections we closed because of bytes no peer of ours sends
+	Invalid            uint64 // requests that break a rule, answered so
+	Busy               uint64 // requests refused because a queue was full
+	Expired            uint64 // requests that waited longer than their sender
+	Panics             uint64 // contained
+	Silent             uint64 // peers given up for their silence
+	Ups, Downs         uint64 // events reported
+	HeartbeatFrames    uint64 // sent
+	Heartbeats         uint64 // sent in them
+	Appends            uint64 // with entries, sent
+}
+
+// Stats returns the counters as they are now.
+func (t *Transport) Stats() Stats {
+	c := &t.stats
+	return Stats{
+		Dials: c.Dials.Load(), DialsFailed: c.DialsFailed.Load(), Refused: c.Refused.Load(),
+		Malformed: c.Malformed.Load(), Invalid: c.Invalid.Load(), Busy: c.Busy.Load(),
+		Expired: c.Expired.Load(), Panics: c.Panics.Load(), Silent: c.Silent.Load(),
+		Ups: c.Ups.Load(), Downs: c.Downs.Load(), HeartbeatFrames: c.HeartbeatFrames.Load(),
+		Heartbeats: c.Heartbeats.Load(), Appends: c.Appends.Load(),
+	}
+}
