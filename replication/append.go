@@ -1,0 +1,395 @@
+package replication
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"millrace/log"
+	"millrace/segment/record"
+)
+
+const (
+	// joinBytes is how many waiting bytes are joined into one entry: enough
+	// that the cost of an entry vanishes, little enough that the copy does.
+	// A batch that alone is larger travels uncopied.
+	joinBytes = 512 << 10
+	// waitingBytes may wait to be appended to one partition; more is ErrBusy.
+	waitingBytes = 64 << 20
+	// flightBytes may be on their way through Raft; the appender waits above.
+	flightBytes = 8 << 20
+)
+
+// An Ack says where batches went.
+type Ack struct {
+	BaseOffset  int64 // of the first record of the first batch
+	AppendTime  int64 // milliseconds since 1970; -1 with CreateTime
+	StartOffset int64 // the partition's log start offset
+	Epoch       int32 // leader epoch
+}
+
+// A waiting is one call of Append.
+type waiting struct {
+	batches []record.Batch
+	bytes   int
+	done    func(Ack, error)
+}
+
+// A part is one waiting call's share of an entry.
+type part struct {
+	waiting
+	at int // where its first batch begins in the entry's data
+	// repeats is the batch this call sent again; its offset is the answer.
+	repeats *sequenced
+	// landing is told the first batch's offset, for the producer's tail.
+	landing *landing
+}
+
+// An entry is on its way through Raft.
+type entry struct {
+	data  []byte // empty: repeats only
+	parts []part
+	index uint64 // in the log; 0: not stored yet
+}
+
+// A leadership is the time between the first commit of our own term and the
+// loss of it. Its appender runs only while calls wait:
+//
+//	Append ─► queue ─► appender ─► raft.ApplyLog ─► flight ─► done
+//	                                    │             ▲  ▲
+//	                                 StoreLogs ─ placed  │
+//	                                 commit ─► machine ─ landed
+//
+// Raft's futures are not waited for: it never answers those that a shutdown
+// finds in one of its channels. An entry is acknowledged when the state machine
+// has applied the index that the store gave it, and unknown when the leadership
+// ends before that. The appender is the only one that numbers entries and
+// that reads and writes tails; calls are answered in the order of the entries.
+type leadership struct {
+	r     *replica
+	term  uint64
+	since time.Time
+
+	mu        sync.Mutex
+	queue     []waiting
+	queued    int // bytes in queue
+	flight    []*entry
+	flying    int // bytes in flight
+	appending bool
+	closed    bool      // takes no more calls
+	over      error     // why it ended; nil: it has not
+	freed     sync.Cond // flying fell, or over was set
+
+	// tails is the producer state with what is in flight, filled from the
+	// committed state as producers turn up. Only the appender touches it.
+	tails map[int64]*producer
+	next  uint64 // number of the next entry
+	sent  int64  // payload bytes handed to Raft, against store.stored
+}
+
+func newLeadership(r *replica, term uint64) *leadership {
+	l := &leadership{r: r, term: term, since: time.Now(), tails: make(map[int64]*producer)}
+	l.freed.L = &l.mu
+	l.next = r.p.number.Add(1 << 32) // above any number of an earlier leadership
+	r.store.next.Store(l.next)
+	l.sent = r.store.stored.Load()
+	return l
+}
+
+// submit queues a call. It answers at once when it cannot.
+func (l *leadership) submit(w waiting) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.over != nil || l.closed:
+		return ErrNotLeader
+	case l.queued+w.bytes > waitingBytes && l.queued > 0:
+		return ErrBusy
+	}
+	l.queue = append(l.queue, w)
+	l.queued += w.bytes
+	if !l.appending {
+		l.appending = true
+		go l.appendWaiting()
+	}
+	return nil
+}
+
+// close takes no more calls, and lets land what is in flight.
+func (l *leadership) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+}
+
+// end stops the leadership. Calls that are queued are refused, since nothing of
+// them reached Raft; those in flight are unknown.
+func (l *leadership) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over != nil {
+		return
+	}
+	l.over = ErrNotLeader
+	l.freed.Broadcast()
+	for _, e := range l.flight {
+		e.answer(func(*part) (Ack, error) { return Ack{}, ErrUnknown })
+	}
+	l.flight = nil
+}
+
+// answer answers the calls of an entry.
+func (e *entry) answer(how func(*part) (Ack, error)) {
+	for i := range e.parts {
+		e.parts[i].done(how(&e.parts[i]))
+	}
+}
+
+// appendWaiting is the appender: it runs while calls wait.
+func (l *leadership) appendWaiting() {
+	for {
+		l.mu.Lock()
+		for l.flying > flightBytes && l.over == nil {
+			l.freed.Wait()
+		}
+		queue := l.queue
+		l.queue, l.queued = nil, 0
+		if len(queue) == 0 {
+			l.appending = false
+			l.mu.Unlock()
+			return
+		}
+		over := l.over != nil || l.closed
+		l.mu.Unlock()
+		if over {
+			for _, w := range queue {
+				w.done(Ack{}, ErrNotLeader)
+			}
+			continue
+		}
+		for len(queue) > 0 {
+			queue = l.appendSome(queue)
+		}
+	}
+}
+
+// appendSome makes one entry of the first waiting calls, and hands it to Raft.
+// It returns the calls that did not fit.
+func (l *leadership) appendSome(queue []waiting) []waiting {
+	e := &entry{}
+	size, taken := 0, 0
+	for _, w := range queue {
+		if size > 0 && size+w.bytes > joinBytes {
+			break
+		}
+		taken++
+		p, err := l.admit(w)
+		if err != nil {
+			w.done(Ack{}, err)
+			continue
+		}
+		p.at = size
+		e.parts = append(e.parts, p)
+		if p.repeats == nil {
+			size += w.bytes
+		}
+	}
+	switch {
+	case len(e.parts) == 0:
+	case size == 0: // repeats only: answered after what they repeat
+		l.fly(e)
+		l.landed(0)
+	default:
+		l.send(e, size)
+	}
+	return queue[taken:]
+}
+
+// send builds the entry's data and hands it to Raft.
+func (l *leadership) send(e *entry, size int) {
+	e.data = join(e.parts, size)
+	number(e.data, l.next, l.term)
+	inFlight := l.sent - l.r.store.stored.Load()
+	if err := l.r.store.Reserve(int(inFlight) + size); err != nil {
+		l.refuse(e, err)
+		return
+	}
+	l.next++
+	l.sent += int64(size)
+	l.r.p.number.Store(l.next)
+	if l.fly(e) {
+		l.r.raft.ApplyLog(raft.Log{Data: e.data}, 0)
+	}
+}
+
+// refuse answers an entry that never went to Raft. Producers' tails already
+// count it, so they are forgotten and read again from what is committed, once
+// nothing is in flight; until then no call of these producers could be judged.
+func (l *leadership) refuse(e *entry, err error) {
+	l.mu.Lock()
+	for len(l.flight) > 0 && l.over == nil {
+		l.freed.Wait()
+	}
+	l.mu.Unlock()
+	clear(l.tails)
+	if errors.Is(err, log.ErrNoSpace) {
+		err = fmt.Errorf("%w: %v", ErrNoSpace, err)
+	} else {
+		err = fmt.Errorf("%w: %v", ErrUnknown, err)
+	}
+	e.answer(func(*part) (Ack, error) { return Ack{}, err })
+}
+
+// join returns the parts' batches one after another. A single batch is not copied.
+func join(parts []part, size int) []byte {
+	if len(parts) == 1 && len(parts[0].batches) == 1 {
+		return parts[0].batches[0]
+	}
+	data := make([]byte, 0, size)
+	for _, p := range parts {
+		if p.repeats != nil {
+			continue
+		}
+		for _, b := range p.batches {
+			data = append(data, b...)
+		}
+	}
+	return data
+}
+
+// admit judges a call by its producer's state and remembers it there.
+func (l *leadership) admit(w waiting) (part, error) {
+	p := part{waiting: w}
+	appended := l.r.p.appendTime()
+	for _, b := range w.batches {
+		if appended >= 0 {
+			b.SetAppendTime(appended)
+		}
+		if b.ProducerID() < 0 || b.IsControl() {
+			continue
+		}
+		if len(w.batches) > 1 {
+			return p, fmt.Errorf("%w: idempotent batches are appended one at a time", ErrSequence)
+		}
+		tail := l.tail(b)
+		if s, ok := tail.find(b); ok {
+			p.repeats = &s
+			return p, nil
+		}
+		if err := tail.check(b); err != nil {
+			return p, err
+		}
+		p.landing = &landing{offset: -1}
+		tail.add(b, sequenced{offset: -1, appended: appended, landing: p.landing})
+	}
+	return p, nil
+}
+
+// tail returns the state of b's producer, what is in flight included.
+func (l *leadership) tail(b record.Batch) *producer {
+	id := b.ProducerID()
+	tail := l.tails[id]
+	if tail != nil {
+		return tail
+	}
+	l.makeRoom()
+	if tail = l.r.machine.producer(id); tail == nil {
+		tail = &producer{epoch: b.ProducerEpoch()}
+	}
+	l.tails[id] = tail
+	return tail
+}
+
+// makeRoom bounds tails. What is dropped is read again from the committed
+// state, so nothing may be in flight then.
+func (l *leadership) makeRoom() {
+	if len(l.tails) < 2*maxProducers {
+		return
+	}
+	l.mu.Lock()
+	for len(l.flight) > 0 && l.over == nil {
+		l.freed.Wait()
+	}
+	l.mu.Unlock()
+	clear(l.tails)
+}
+
+// fly puts an entry in flight, or answers it if the leadership is over.
+func (l *leadership) fly(e *entry) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over != nil {
+		e.answer(func(*part) (Ack, error) { return Ack{}, ErrNotLeader })
+		return false
+	}
+	l.flight = append(l.flight, e)
+	l.flying += len(e.data)
+	return true
+}
+
+// placed is told that the store gave an index to the entry with this data,
+// the first in flight without one.
+func (l *leadership) placed(data []byte, index uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.flight {
+		if len(e.data) > 0 && &e.data[0] == &data[0] {
+			e.index = index
+			return
+		}
+	}
+}
+
+// landed is told that everything up to index is applied, and answers what was
+// in flight up to there.
+func (l *leadership) landed(index uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	start := l.r.store.StartOffset()
+	n := 0
+	for _, e := range l.flight {
+		if len(e.data) > 0 && (e.index == 0 || e.index > index) {
+			break
+		}
+		e.answer(func(p *part) (Ack, error) { return l.acknowledge(e, p, start) })
+		l.flying -= len(e.data)
+		n++
+	}
+	if n > 0 {
+		l.flight = l.flight[n:]
+		l.freed.Broadcast()
+	}
+}
+
+// acknowledge says where a part of a committed entry went.
+func (l *leadership) acknowledge(e *entry, p *part, start int64) (Ack, error) {
+	ack := Ack{AppendTime: -1, StartOffset: start, Epoch: int32(l.term)}
+	if p.repeats != nil {
+		ack.BaseOffset, ack.AppendTime = p.repeats.resolve(), p.repeats.appended
+		if ack.BaseOffset < 0 {
+			return Ack{}, ErrUnknown
+		}
+		return ack, nil
+	}
+	first := record.Batch(e.data[p.at:])
+	ack.BaseOffset = first.BaseOffset()
+	if first.AppendTime() {
+		ack.AppendTime = first.MaxTimestamp()
+	}
+	if p.landing != nil {
+		p.landing.offset = ack.BaseOffset
+	}
+	return ack, nil
+}
+
+// resolve returns the batch's first offset, -1 if its entry was lost. It is
+// asked behind the entry that carried the batch, under the leadership's mu.
+func (s *sequenced) resolve() int64 {
+	if s.landing != nil {
+		return s.landing.offset
+	}
+	return s.offset
+}

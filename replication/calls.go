@@ -1,0 +1,222 @@
+package replication
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"millrace/replication/metadata"
+	"millrace/replication/transport"
+)
+
+// What nodes ask of each other, besides Raft.
+const (
+	callGossip   uint8 = 1 // gossip → nothing
+	callJoin     uint8 = 2 // JSON joinRequest → JSON joinAnswer
+	callChange   uint8 = 3 // encoded change → outcome
+	callStatus   uint8 = 4 // group u64 → last index u64
+	callSegments uint8 = 5 // group u64, snapshot index u64 → segment list
+	callSegment  uint8 = 6 // group u64, first index u64, position u64, bytes u32 → bytes
+)
+
+// callTimeout bounds the small calls that the node makes by itself.
+const callTimeout = 5 * time.Second
+
+func (n *Node) callContext() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(n.ctx, callTimeout)
+}
+
+// callBulk makes a call whose answer may be large.
+func (n *Node) callBulk(node int32, kind uint8, req []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(n.ctx, 2*callTimeout)
+	defer cancel()
+	return n.transport.CallBulk(ctx, node, kind, req)
+}
+
+// handle answers the calls of other nodes.
+func (n *Node) handle(ctx context.Context, from transport.Peer, kind uint8, req []byte) ([]byte, error) {
+	select {
+	case <-n.ready:
+	default:
+		return nil, ErrNoController // starting
+	}
+	if kind == callJoin {
+		return n.admit(ctx, req)
+	}
+	d := &decoder{p: req}
+	switch kind {
+	case callGossip:
+		g, err := decodeGossip(req)
+		if err != nil {
+			return nil, err
+		}
+		n.heard(from.Node, g)
+		return nil, nil
+	case callChange:
+		change, err := metadata.DecodeChange(req)
+		if err != nil {
+			return encodeOutcome(0, err), nil
+		}
+		return encodeOutcome(n.controller.propose(change)), nil
+	case callStatus:
+		group := d.uint64()
+		if err := d.end(); err != nil {
+			return nil, err
+		}
+		return n.status(group)
+	case callSegments:
+		group, index := d.uint64(), d.uint64()
+		if err := d.end(); err != nil {
+			return nil, err
+		}
+		return n.segments(group, index)
+	case callSegment:
+		group, first, position, size := d.uint64(), d.uint64(), int64(d.uint64()), int(d.uint32())
+		if err := d.end(); err != nil {
+			return nil, err
+		}
+		return n.segmentBytes(group, first, position, size)
+	}
+	return nil, fmt.Errorf("replication: unknown call %d", kind)
+}
+
+// outcomeNoController and outcomeUnknown stand beside metadata's error codes.
+const (
+	outcomeNoController = 0xfffe
+	outcomeUnknown      = 0xfffd
+)
+
+// encodeOutcome: index u64 · code u16 · text.
+func encodeOutcome(index uint64, err error) []byte {
+	p := binary.BigEndian.AppendUint64(nil, index)
+	code, text := uint16(0), ""
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrNoController):
+		code = outcomeNoController
+	case errors.Is(err, ErrUnknown):
+		code, text = outcomeUnknown, err.Error()
+	default:
+		code, text = metadata.ErrorCode(err), err.Error()
+	}
+	return append(binary.BigEndian.AppendUint16(p, code), text...)
+}
+
+func decodeOutcome(p []byte) (index uint64, err error) {
+	if len(p) < 10 {
+		return 0, fmt.Errorf("%w: %w", ErrUnknown, errShortMessage)
+	}
+	code, text := binary.BigEndian.Uint16(p[8:]), string(p[10:])
+	switch code {
+	case outcomeNoController:
+		return 0, ErrNoController
+	case outcomeUnknown:
+		return 0, fmt.Errorf("%w: %s", ErrUnknown, text)
+	}
+	return binary.BigEndian.Uint64(p), metadata.ErrorFrom(code, text)
+}
+
+// sentNothing tells errors after which a call was certainly not carried out.
+func sentNothing(err error) bool {
+	return errors.Is(err, transport.ErrUnreachable) || errors.Is(err, transport.ErrBusy)
+}
+
+// A joinRequest asks to become a member.
+type joinRequest struct {
+	Node        int32  `json:"node"` // 0: any free id
+	Incarnation string `json:"incarnation"`
+	Host        string `json:"host"`
+	Port        int32  `json:"port"`
+	Rack        string `json:"rack,omitempty"`
+	Forwarded   bool   `json:"forwarded,omitempty"`
+}
+
+// A joinAnswer tells the new member who it is.
+type joinAnswer struct {
+	Cluster string           `json:"cluster"`
+	Node    int32            `json:"node"`
+	Peers   map[int32]string `json:"peers"`
+	Refused string           `json:"refused,omitempty"` // why not; nothing else is set then
+	Retry   bool             `json:"retry,omitempty"`   // trying again later may help
+}
+
+// admit takes a node into the cluster: registers the broker, and adds it to
+// the controller group without a vote. The vote comes when it has caught up.
+func (n *Node) admit(ctx context.Context, p []byte) ([]byte, error) {
+	var req joinRequest
+	if err := json.Unmarshal(p, &req); err != nil {
+		return nil, fmt.Errorf("join request: %w", err)
+	}
+	leader, ok := n.Controller()
+	if ok && leader != n.identity.Node && !req.Forwarded {
+		req.Forwarded = true
+		forward, err := json.Marshal(req)
+		if err != nil {
+			return nil, err
+		}
+		return n.transport.Call(ctx, leader, callJoin, forward)
+	}
+	answer := joinAnswer{Refused: "the controller has no leader now", Retry: true}
+	if ok && leader == n.identity.Node {
+		answer = n.register(ctx, req)
+	}
+	return json.Marshal(answer)
+}
+
+func (n *Node) register(ctx context.Context, req joinRequest) joinAnswer {
+	refused := func(err error) joinAnswer {
+		retry := errors.Is(err, ErrNoController) || errors.Is(err, ErrUnknown)
+		return joinAnswer{Refused: err.Error(), Retry: retry}
+	}
+	if known, ok := n.Image().Broker(req.Node); ok && known.Incarnation != req.Incarnation && n.Live(req.Node) {
+		return refused(fmt.Errorf("node %d is in the cluster and alive at %s:%d; choose another id with --node-id", req.Node, known.Host, known.Port))
+	}
+	err := n.Change(ctx, metadata.RegisterBroker{Broker: metadata.Broker{
+		ID: req.Node, Incarnation: req.Incarnation, Host: req.Host, Port: req.Port, Rack: req.Rack,
+	}})
+	if err != nil {
+		return refused(err)
+	}
+	broker, ok := n.Image().BrokerOf(req.Incarnation)
+	if !ok {
+		return refused(fmt.Errorf("%w: the registration was replaced at once", ErrUnknown))
+	}
+	id := raft.ServerID(broker.ServerID())
+	if err := n.controller.raft.AddNonvoter(id, raft.ServerAddress(id), 0, 5*time.Second).Error(); err != nil {
+		return refused(fmt.Errorf("%w: %v", ErrNoController, err))
+	}
+	answer := joinAnswer{Cluster: n.identity.Cluster, Node: broker.ID, Peers: make(map[int32]string)}
+	for _, b := range n.Image().Brokers() {
+		if b.ID != broker.ID {
+			answer.Peers[b.ID] = address(b)
+		}
+	}
+	return answer
+}
+
+// status answers how far a group has come here.
+func (n *Node) status(group uint64) ([]byte, error) {
+	m := n.memberOf(group)
+	if m == nil {
+		return nil, ErrNotHosted
+	}
+	return binary.BigEndian.AppendUint64(nil, m.raft.AppliedIndex()), nil
+}
+
+// statusOf asks a node how far it has come in a group.
+func (n *Node) statusOf(node int32, group uint64) (index uint64, err error) {
+	ctx, cancel := n.callContext()
+	defer cancel()
+	p, err := n.transport.Call(ctx, node, callStatus, binary.BigEndian.AppendUint64(nil, group))
+	if err != nil {
+		return 0, err
+	}
+	d := &decoder{p: p}
+	index = d.uint64()
+	return index, d.end()
+}

@@ -1,0 +1,234 @@
+package replication
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"millrace/log"
+	"millrace/replication/transport"
+)
+
+// Catch-up by segments. A leader whose log no longer begins early enough for a
+// follower sends Raft's InstallSnapshot. Raft's own handling of it would delete
+// the log and can livelock, so the transport keeps it from Raft, and:
+//
+//	leader                               follower
+//	InstallSnapshot(index, state) ─────► refuse what is stale, accept what is covered
+//	◄───────────────── callSegments      which sealed segments reach up to index?
+//	◄───────────────── callSegment …     their bytes, into the staging folder
+//	                                     stop Raft · install the staged segments ·
+//	                                     keep the snapshot · start Raft
+//	◄───────────────── success
+const (
+	// nextSnapshotName is the snapshot that belongs to staged segments.
+	nextSnapshotName = "snapshot.next"
+	pullBytes        = 1 << 20
+	// pullRate bounds what one catch-up takes of disk and network, bytes a second.
+	pullRate = 200 << 20
+	// installWait is how long a leader's InstallSnapshot waits for the catch-up
+	// it started before it is told to come again.
+	installWait = 20 * time.Second
+)
+
+// installSnapshot answers a leader's InstallSnapshot.
+func (r *replica) installSnapshot(rpc raft.RPC, req *raft.InstallSnapshotRequest, state []byte) {
+	term := r.raft.CurrentTerm()
+	switch {
+	case req.Term < term:
+		rpc.Respond(&raft.InstallSnapshotResponse{Term: term}, nil)
+		return
+	case req.LastLogIndex <= max(r.raft.CommitIndex(), r.raft.AppliedIndex()):
+		rpc.Respond(&raft.InstallSnapshotResponse{Term: req.Term, Success: true}, nil)
+		return
+	}
+	peer, err := transport.ParseServerID(raft.ServerID(req.ID))
+	if err != nil {
+		rpc.Respond(nil, err)
+		return
+	}
+	done := r.p.catchUp(r, peer, &snapshot{
+		index:              req.LastLogIndex,
+		term:               req.LastLogTerm,
+		configurationIndex: req.ConfigurationIndex,
+		configuration:      req.Configuration,
+		state:              state,
+	})
+	select {
+	case err := <-done:
+		if err != nil {
+			rpc.Respond(nil, err)
+			return
+		}
+		rpc.Respond(&raft.InstallSnapshotResponse{Term: req.Term, Success: true}, nil)
+	case <-time.After(installWait):
+		rpc.Respond(nil, errors.New("replication: catching up"))
+	}
+}
+
+// catchUp starts to catch up, unless that is under way.
+func (p *Partition) catchUp(r *replica, leader transport.Peer, snap *snapshot) <-chan error {
+	done := make(chan error, 1)
+	if !p.catching.CompareAndSwap(false, true) {
+		done <- errors.New("replication: catching up already")
+		return done
+	}
+	p.node.goTracked(func() {
+		defer p.catching.Store(false)
+		began := time.Now()
+		p.logger.Info("catching up by segments", "leader", leader.Node, "index", snap.index)
+		bytes, err := p.pull(r, leader.Node, snap.index)
+		if err == nil {
+			err = p.install(r, snap)
+		}
+		if err != nil {
+			p.logger.Warn("catch-up failed", "error", err)
+		} else {
+			p.logger.Info("caught up by segments", "index", snap.index, "bytes", bytes, "took", time.Since(began).Round(time.Millisecond))
+		}
+		done <- err
+	})
+	return done
+}
+
+// pull copies the leader's sealed segments up to index into the staging
+// folder. What an earlier try left there of the same segments is kept.
+func (p *Partition) pull(r *replica, leader int32, index uint64) (total int64, err error) {
+	req := binary.BigEndian.AppendUint64(nil, p.group)
+	answer, err := p.node.callBulk(leader, callSegments, binary.BigEndian.AppendUint64(req, index))
+	if err != nil {
+		return 0, fmt.Errorf("ask for segments: %w", err)
+	}
+	var plan log.Plan
+	if err := json.Unmarshal(answer, &plan); err != nil {
+		return 0, fmt.Errorf("ask for segments: %w", err)
+	}
+	if plan.EndIndex <= index {
+		return 0, fmt.Errorf("the leader's segments end before entry %d, the snapshot is at %d", plan.EndIndex, index)
+	}
+	staging, err := log.Stage(p.dir, p.identity(), plan, p.logConfig())
+	if err != nil {
+		return 0, fmt.Errorf("stage segments: %w", err)
+	}
+	began := time.Now()
+	for {
+		first, at, rest, more := staging.Next()
+		if !more {
+			return total, nil
+		}
+		select {
+		case <-r.closing:
+			return total, ErrClosed
+		default:
+		}
+		req := binary.BigEndian.AppendUint64(nil, p.group)
+		req = binary.BigEndian.AppendUint64(req, first)
+		req = binary.BigEndian.AppendUint64(req, uint64(at))
+		req = binary.BigEndian.AppendUint32(req, uint32(min(pullBytes, rest)))
+		piece, err := p.node.callBulk(leader, callSegment, req)
+		if err == nil && len(piece) == 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		if err == nil {
+			err = staging.Write(first, at, piece)
+		}
+		if err != nil {
+			return total, fmt.Errorf("pull segment %d at %d: %w", first, at, err)
+		}
+		total += int64(len(piece))
+		if ahead := time.Duration(total)*time.Second/pullRate - time.Since(began); ahead > 0 {
+			time.Sleep(ahead)
+		}
+	}
+}
+
+// install ends the life r, puts what was pulled in the log's place, and begins
+// another life at the snapshot.
+//
+// The log's switch is one rename. The new snapshot waits beside it while that
+// happens: a crash before leaves the old log with the old snapshot, a crash
+// after is finished by finishInstall at the next start.
+func (p *Partition) install(r *replica, snap *snapshot) error {
+	p.lifecycle.Lock()
+	defer p.lifecycle.Unlock()
+	if p.closed || p.current.Load() != r {
+		return ErrClosed
+	}
+	p.endLocked(false)
+	defer p.beginLocked()
+	next := &snapshotStore{path: filepath.Join(p.dir, nextSnapshotName)}
+	if err := next.put(snap); err != nil {
+		return fmt.Errorf("keep snapshot: %w", err)
+	}
+	if err := log.Install(p.dir, p.identity(), log.StagingDir(p.dir), p.logConfig()); err != nil {
+		return fmt.Errorf("install segments: %w", err)
+	}
+	return p.adoptSnapshot()
+}
+
+// adoptSnapshot makes the waiting snapshot the partition's.
+func (p *Partition) adoptSnapshot() error {
+	err := os.Rename(filepath.Join(p.dir, nextSnapshotName), filepath.Join(p.dir, snapshotName))
+	if err != nil {
+		return fmt.Errorf("adopt the snapshot: %w", err)
+	}
+	return syncFolder(p.dir)
+}
+
+// finishInstall completes an install that a crash cut short after the log's
+// switch: the log then begins above what the old snapshot covers.
+func (p *Partition) finishInstall(first uint64, snapshots *snapshotStore) (*snapshotStore, error) {
+	if first <= snapshots.index()+1 {
+		return snapshots, nil
+	}
+	next, err := openSnapshot(filepath.Join(p.dir, nextSnapshotName))
+	if err != nil {
+		return nil, err
+	}
+	if first > next.index()+1 {
+		return nil, fmt.Errorf("the log begins at entry %d, but %s ends at %d: a snapshot is missing", first, snapshots.path, snapshots.index())
+	}
+	if err := p.adoptSnapshot(); err != nil {
+		return nil, err
+	}
+	return openSnapshots(p.dir)
+}
+
+// segments tells a follower, on the leader, which sealed segments hold
+// everything up to index. The active segment is rolled if it is needed. The
+// answer is a log.Plan in JSON.
+func (n *Node) segments(group, index uint64) ([]byte, error) {
+	r := n.replicaOf(group)
+	if r == nil {
+		return nil, ErrNotHosted
+	}
+	plan := r.store.Plan()
+	if plan.EndIndex <= index {
+		if err := r.store.Roll(); err != nil {
+			return nil, err
+		}
+		plan = r.store.Plan()
+	}
+	return json.Marshal(plan)
+}
+
+// segmentBytes reads bytes of a sealed segment for a follower that catches up.
+func (n *Node) segmentBytes(group, first uint64, position int64, size int) ([]byte, error) {
+	r := n.replicaOf(group)
+	if r == nil {
+		return nil, ErrNotHosted
+	}
+	p := make([]byte, min(max(size, 0), pullBytes))
+	got, err := r.store.ReadSegment(first, position, p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return p[:got], nil
+}

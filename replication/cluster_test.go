@@ -1,0 +1,333 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"millrace/replication/metadata"
+	"millrace/segment/record"
+)
+
+// A testCluster is three nodes with real files, over a network in memory or
+// over loopback.
+type testCluster struct {
+	t     testing.TB
+	net   *network // nil: loopback
+	dir   string
+	nodes []*testNode
+}
+
+type testNode struct {
+	*Node
+	c        *testCluster
+	id       int32
+	addr     string
+	dir      string
+	listener net.Listener
+}
+
+// testLogger shows what nodes log when the test is verbose and MILLRACE_LOG is set.
+func testLogger(t testing.TB) *slog.Logger {
+	if os.Getenv("MILLRACE_LOG") == "" {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// startCluster starts n nodes; node 1 founds the cluster.
+func startCluster(t testing.TB, n int, w *network) *testCluster {
+	c := &testCluster{t: t, net: w, dir: t.TempDir()}
+	for i := range n {
+		node := &testNode{c: c, id: int32(i + 1), dir: filepath.Join(c.dir, fmt.Sprint("node-", i+1))}
+		node.addr = fmt.Sprintf("127.0.0.1:%d", 9000+i)
+		if w == nil {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			node.addr = l.Addr().String()
+			l.Close()
+		}
+		c.nodes = append(c.nodes, node)
+		node.start()
+	}
+	return c
+}
+
+// start opens the node on its folder and waits until it is registered.
+func (n *testNode) start() {
+	n.c.t.Helper()
+	if err := n.tryStart(30 * time.Second); err != nil {
+		n.c.t.Fatalf("start node %d: %v", n.id, err)
+	}
+}
+
+func (n *testNode) tryStart(limit time.Duration) error {
+	cfg := Config{DataDir: n.dir, NodeID: n.id, Advertise: n.addr, Logger: testLogger(n.c.t)}
+	if n.id != 1 {
+		cfg.Join = []string{n.c.nodes[0].addr}
+	}
+	if n.c.net != nil {
+		cfg.Dial = n.c.net.dialer(n.addr)
+	}
+	node, err := Open(cfg)
+	if err != nil {
+		return err
+	}
+	n.Node = node
+	if n.c.net != nil {
+		n.c.net.listen(n.addr, node.ServeConn)
+	} else {
+		if n.listener, err = net.Listen("tcp", n.addr); err != nil {
+			return err
+		}
+		go func(l net.Listener) {
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go node.ServeConn(conn)
+			}
+		}(n.listener)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	return node.Start(ctx)
+}
+
+// stop ends the node without handing anything over, as close to a crash as
+// one process can come: its connections close first.
+func (n *testNode) stop() {
+	if n.Node == nil {
+		return
+	}
+	if n.c.net != nil {
+		n.c.net.listen(n.addr, nil)
+		n.c.net.kill(n.addr)
+	} else {
+		n.listener.Close()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	n.Shutdown(ctx)
+	n.Node = nil
+}
+
+func (c *testCluster) stop() {
+	for _, n := range c.nodes {
+		n.stop()
+	}
+}
+
+// create makes a topic and returns the id of its partition 0.
+func (c *testCluster) create(name string, partitions, replicas int, config map[string]string) metadata.PartitionID {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	t, err := c.live().CreateTopic(ctx, TopicRequest{Name: name, Partitions: int32(partitions), Replicas: int16(replicas), Config: config})
+	if err != nil {
+		c.t.Fatalf("create topic %s: %v", name, err)
+	}
+	return metadata.PartitionID{Topic: t.ID}
+}
+
+func (c *testCluster) live() *testNode {
+	for _, n := range c.nodes {
+		if n.Node != nil {
+			return n
+		}
+	}
+	c.t.Fatal("no node is up")
+	return nil
+}
+
+// leader waits for the partition to be served and returns who serves it.
+func (c *testCluster) leader(id metadata.PartitionID) (*testNode, *Partition) {
+	c.t.Helper()
+	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		for _, n := range c.nodes {
+			if n.Node == nil {
+				continue
+			}
+			if p, err := n.Partition(id); err == nil {
+				if _, err := p.Serving(); err == nil {
+					return n, p
+				}
+			}
+		}
+	}
+	c.t.Fatalf("nobody serves %v", id)
+	return nil, nil
+}
+
+// appendWait appends one batch and waits for the answer.
+func appendWait(p *Partition, b record.Batch) (Ack, error) {
+	type answer struct {
+		ack Ack
+		err error
+	}
+	done := make(chan answer, 1)
+	p.Append([]record.Batch{b}, func(ack Ack, err error) { done <- answer{ack, err} })
+	a := <-done
+	return a.ack, a.err
+}
+
+// batchOf builds a plain batch of values.
+func batchOf(values ...string) record.Batch {
+	records := make([]record.Record, len(values))
+	for i, v := range values {
+		records[i] = record.Record{Timestamp: 1_700_000_000_000, Value: []byte(v)}
+	}
+	b, err := record.Build(record.None, records...)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// values reads the whole partition from its leader.
+func (c *testCluster) values(id metadata.PartitionID) []string {
+	c.t.Helper()
+	_, p := c.leader(id)
+	var all []string
+	for offset := p.StartOffset(); offset < p.HighWatermark(); {
+		v, err := p.Read(offset, 1<<20, false)
+		if err != nil {
+			c.t.Fatalf("read at %d: %v", offset, err)
+		}
+		for _, piece := range v.Bytes {
+			for len(piece) > 0 {
+				b, rest, err := record.Split(piece)
+				if err != nil {
+					c.t.Fatalf("split at %d: %v", offset, err)
+				}
+				for r, err := range b.Records() {
+					if err != nil {
+						c.t.Fatal(err)
+					}
+					if r.Offset != offset {
+						c.t.Fatalf("record at offset %d, want %d", r.Offset, offset)
+					}
+					offset++
+					all = append(all, string(r.Value))
+				}
+				piece = rest
+			}
+		}
+		v.Release()
+	}
+	return all
+}
+
+func TestClusterReplicatesAndReplaysAfterRestart(t *testing.T) {
+	c := startCluster(t, 3, nil)
+	defer c.stop()
+	id := c.create("orders", 1, 3, nil)
+	_, p := c.leader(id)
+	var want []string
+	for i := range 100 {
+		v := fmt.Sprint("value-", i)
+		ack, err := appendWait(p, batchOf(v))
+		if err != nil {
+			t.Fatalf("append %d: %v", i, err)
+		}
+		if ack.BaseOffset != int64(i) {
+			t.Fatalf("append %d went to offset %d", i, ack.BaseOffset)
+		}
+		want = append(want, v)
+	}
+	check := func(when string) {
+		t.Helper()
+		if got := c.values(id); strings.Join(got, " ") != strings.Join(want, " ") {
+			t.Fatalf("%s: read %d values, want %d", when, len(got), len(want))
+		}
+	}
+	check("after the appends")
+	for _, n := range c.nodes {
+		n.stop()
+	}
+	errs := make(chan error, len(c.nodes))
+	for _, n := range c.nodes {
+		go func() { errs <- n.tryStart(30 * time.Second) }()
+	}
+	for range c.nodes {
+		if err := <-errs; err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("after a restart of all")
+}
+
+func TestClusterSurvivesItsLeader(t *testing.T) {
+	c := startCluster(t, 3, nil)
+	defer c.stop()
+	id := c.create("orders", 1, 3, nil)
+	var want []string
+	for round := range 5 {
+		n, p := c.leader(id)
+		for i := range 10 {
+			v := fmt.Sprintf("%d-%d", round, i)
+			if _, err := appendWait(p, batchOf(v)); err != nil {
+				t.Fatalf("append %s: %v", v, err)
+			}
+			want = append(want, v)
+		}
+		n.stop()
+		next, _ := c.leader(id)
+		if got := c.values(id); strings.Join(got, " ") != strings.Join(want, " ") {
+			t.Fatalf("round %d: node %d serves %d values, want %d", round, next.id, len(got), len(want))
+		}
+		n.start()
+	}
+}
+
+func TestAppendRetriesAreAnsweredWithTheirFirstOffset(t *testing.T) {
+	c := startCluster(t, 3, nil)
+	defer c.stop()
+	id := c.create("orders", 1, 3, nil)
+	n, p := c.leader(id)
+	for i := range int32(8) {
+		ack, err := appendWait(p, sequencedBatch(9, 0, i, 1, 0))
+		if err != nil || ack.BaseOffset != int64(i) {
+			t.Fatalf("sequence %d: offset %d, %v", i, ack.BaseOffset, err)
+		}
+	}
+	n.stop()
+	_, p = c.leader(id)
+	for i := int32(3); i < 8; i++ {
+		ack, err := appendWait(p, sequencedBatch(9, 0, i, 1, 0))
+		if err != nil || ack.BaseOffset != int64(i) {
+			t.Fatalf("sequence %d again, at a new leader: offset %d, %v", i, ack.BaseOffset, err)
+		}
+	}
+	if _, err := appendWait(p, sequencedBatch(9, 0, 9, 1, 0)); !errors.Is(err, ErrSequence) {
+		t.Fatalf("a gap was answered with %v", err)
+	}
+	if ack, err := appendWait(p, sequencedBatch(9, 0, 8, 1, 0)); err != nil || ack.BaseOffset != 8 {
+		t.Fatalf("the next sequence: offset %d, %v", ack.BaseOffset, err)
+	}
+}
+
+// idOf is short for what the tests pass around most.
+type idOf = metadata.PartitionID
+
+// entryAt describes one entry of a replica's log.
+func entryAt(t testing.TB, r *replica, index uint64) string {
+	t.Helper()
+	var l raft.Log
+	if err := r.store.Log.GetLog(index, &l); err != nil {
+		t.Fatalf("read entry %d: %v", index, err)
+	}
+	return fmt.Sprintf("%d %d %v %x", l.Index, l.Term, l.Type, l.Data)
+}

@@ -1,0 +1,298 @@
+package replication
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+
+	"millrace/replication/metadata"
+	"millrace/replication/transport"
+)
+
+// controllerGroup is the group whose log is the cluster's metadata.
+const controllerGroup = 0
+
+// maxVoters controllers vote; further nodes follow without a vote.
+const maxVoters = 5
+
+// A controller is this node's member of the controller group: Raft over
+// raft-boltdb, with the image as its state machine.
+type controller struct {
+	member
+	n      *Node
+	db     *raftboltdb.BoltStore
+	image  atomic.Pointer[metadata.Image]
+	notify chan bool
+}
+
+// openController starts the controller group's member here.
+func (n *Node) openController() (*controller, error) {
+	dir := filepath.Join(n.cfg.DataDir, metaName)
+	db, err := openControllerStore(dir)
+	if err != nil {
+		return nil, err
+	}
+	c := &controller{n: n, db: db, notify: make(chan bool, 16)}
+	c.image.Store(&metadata.Image{})
+	logger := newRaftLogger(n.logger.With("group", "controller"), &n.raftLimit)
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, logger)
+	if err != nil {
+		db.Close()
+		return nil, fmt.Errorf("open snapshots in %s: %w", dir, err)
+	}
+	conf := raft.DefaultConfig()
+	conf.LocalID = n.serverID()
+	conf.HeartbeatTimeout = heartbeatTimeout
+	conf.ElectionTimeout = heartbeatTimeout + hair
+	conf.LeaderLeaseTimeout = leaseTimeout
+	conf.CommitTimeout = 50 * time.Millisecond // every node waits for the image
+	conf.SnapshotThreshold = 1024
+	conf.TrailingLogs = 1024
+	conf.NotifyCh = c.notify
+	conf.ShutdownOnRemove = false
+	conf.NoLegacyTelemetry = true
+	conf.Logger = logger
+
+	c.port = n.transport.Group(controllerGroup, n.serverID())
+	last, err := db.LastIndex()
+	if err != nil {
+		db.Close()
+		return nil, err
+	}
+	if last == 0 && n.identity.Founder {
+		id := n.serverID()
+		err := raft.BootstrapCluster(conf, db, db, snapshots, c.port, raft.Configuration{
+			Servers: []raft.Server{{ID: id, Address: raft.ServerAddress(id)}},
+		})
+		if err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
+			db.Close()
+			return nil, fmt.Errorf("found the controller group: %w", err)
+		}
+	}
+	stable := &patientStable{StableStore: db, logger: n.logger, closing: n.closing}
+	if c.raft, err = raft.NewRaft(conf, c, db, stable, snapshots, newDirectPort(c.port, n.closing)); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("start the controller group: %w", err)
+	}
+	return c, nil
+}
+
+// openControllerStore opens the controller group's log and votes.
+func openControllerStore(dir string) (*raftboltdb.BoltStore, error) {
+	path := filepath.Join(dir, raftName)
+	db, err := raftboltdb.New(raftboltdb.Options{Path: path, MsgpackUseNewTimeFormat: true})
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	return db, nil
+}
+
+// A directPort lets InstallSnapshot go to Raft after all: the controller
+// group's snapshots hold the whole image, and raft-boltdb keeps its log.
+type directPort struct {
+	*transport.Port
+	rpcs chan raft.RPC
+}
+
+// newDirectPort joins what the port keeps from Raft to what it does not, until
+// closing is closed.
+func newDirectPort(port *transport.Port, closing <-chan struct{}) *directPort {
+	d := &directPort{Port: port, rpcs: make(chan raft.RPC)}
+	pass := func(rpc raft.RPC) {
+		select {
+		case d.rpcs <- rpc:
+		case <-closing:
+			rpc.Respond(nil, ErrClosed)
+		}
+	}
+	port.OnInstallSnapshot(func(rpc raft.RPC, req *raft.InstallSnapshotRequest, data []byte) {
+		rpc.Command, rpc.Reader = req, bytes.NewReader(data)
+		pass(rpc)
+	})
+	go func() {
+		for {
+			select {
+			case rpc := <-port.Consumer():
+				pass(rpc)
+			case <-closing:
+				return
+			}
+		}
+	}()
+	return d
+}
+
+// Consumer implements raft.Transport.
+func (d *directPort) Consumer() <-chan raft.RPC { return d.rpcs }
+
+// close ends the member.
+func (c *controller) close() {
+	c.port.Close()
+	if err := c.raft.Shutdown().Error(); err != nil {
+		c.n.logger.Warn("the controller group did not shut down cleanly", "error", err)
+	}
+	if err := c.db.Close(); err != nil {
+		c.n.logger.Warn("the controller group's log did not close cleanly", "error", err)
+	}
+}
+
+// watchLeadership tells the node when this member leads the group.
+func (c *controller) watchLeadership() {
+	for {
+		select {
+		case <-c.n.closing:
+			return
+		case leads := <-c.notify:
+			if leads {
+				c.n.leads(controllerGroup, c.raft.CurrentTerm())
+			}
+		}
+	}
+}
+
+// Apply implements raft.FSM: the result is an outcome.
+func (c *controller) Apply(l *raft.Log) interface{} {
+	change, err := metadata.DecodeChange(l.Data)
+	if err != nil {
+		c.n.logger.Error("metadata change cannot be read; was it written by a newer version?", "index", l.Index, "error", err)
+		return err
+	}
+	next, err := c.image.Load().Apply(l.Index, change)
+	if err != nil {
+		return err
+	}
+	c.image.Store(next)
+	c.n.imageChanged()
+	return nil
+}
+
+// Snapshot implements raft.FSM.
+func (c *controller) Snapshot() (raft.FSMSnapshot, error) {
+	return machineSnapshot(c.image.Load().Encode()), nil
+}
+
+// Restore implements raft.FSM.
+func (c *controller) Restore(r io.ReadCloser) error {
+	defer r.Close()
+	p, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	image, err := metadata.DecodeImage(p)
+	if err != nil {
+		return err
+	}
+	c.image.Store(image)
+	c.n.imageChanged()
+	return nil
+}
+
+// propose commits a change here, on the leader. It returns the index that an
+// image must have reached to hold the change.
+func (c *controller) propose(change metadata.Change) (index uint64, err error) {
+	if c.raft.State() != raft.Leader {
+		return 0, ErrNoController
+	}
+	if err := c.image.Load().Check(change); err != nil {
+		return 0, err
+	}
+	data, err := metadata.EncodeChange(change)
+	if err != nil {
+		return 0, err
+	}
+	f := c.raft.Apply(data, 5*time.Second)
+	switch err := f.Error(); {
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout):
+		return 0, ErrNoController
+	case err != nil:
+		return 0, fmt.Errorf("%w: %v", ErrUnknown, err)
+	}
+	if err, refused := f.Response().(error); refused {
+		return 0, err
+	}
+	return f.Index(), nil
+}
+
+// Change commits a change through the controller group, wherever its leader
+// is, and waits until this node's image holds it. A refusal is metadata's own
+// error. While the group has no leader Change waits for one, until ctx ends.
+func (n *Node) Change(ctx context.Context, change metadata.Change) error {
+	data, err := metadata.EncodeChange(change)
+	if err != nil {
+		return err
+	}
+	for {
+		index, err := n.commit(ctx, change, data)
+		switch {
+		case err == nil:
+			return n.awaitIndex(ctx, index)
+		case !errors.Is(err, ErrNoController):
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ErrNoController, ctx.Err())
+		case <-n.closing:
+			return ErrClosed
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// commit makes one attempt at a change.
+func (n *Node) commit(ctx context.Context, change metadata.Change, data []byte) (uint64, error) {
+	leader, ok := n.Controller()
+	switch {
+	case !ok:
+		return 0, ErrNoController
+	case leader == n.identity.Node:
+		return n.controller.propose(change)
+	}
+	answer, err := n.transport.Call(ctx, leader, callChange, data)
+	if err != nil {
+		if ctx.Err() != nil || !sentNothing(err) {
+			return 0, fmt.Errorf("%w: %v", ErrUnknown, err)
+		}
+		return 0, ErrNoController
+	}
+	return decodeOutcome(answer)
+}
+
+// awaitIndex waits until this node's image has reached index.
+func (n *Node) awaitIndex(ctx context.Context, index uint64) error {
+	for {
+		changed := n.Changed()
+		if n.Image().Index >= index {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-n.closing:
+			return ErrClosed
+		}
+	}
+}
+
+// Controller returns the node that leads the controller group, false if this
+// node knows of none that is there.
+func (n *Node) Controller() (node int32, ok bool) {
+	m := n.memberOf(controllerGroup)
+	if m == nil {
+		return 0, false
+	}
+	peer, err := transport.ParseServerID(m.leader())
+	if err != nil || peer.Node != n.identity.Node && !n.Live(peer.Node) {
+		return 0, false
+	}
+	return peer.Node, true
+}

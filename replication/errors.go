@@ -1,0 +1,30 @@
+package replication
+
+import "errors"
+
+// Errors a caller can act on.
+var (
+	// ErrNotHosted: this node holds no replica of the partition.
+	ErrNotHosted = errors.New("replication: partition not hosted here")
+	// ErrNotLeader: the replica here does not lead, or may not serve yet. What was asked was not done.
+	ErrNotLeader = errors.New("replication: not the leader of the partition")
+	// ErrUnknown: leadership or storage was lost after the entry was handed to Raft; it may or may not survive.
+	ErrUnknown = errors.New("replication: outcome unknown, leadership was lost or storage failed")
+	// ErrNoSpace: the disk is full. Nothing was written; the same append may succeed once there is room.
+	ErrNoSpace = errors.New("replication: no space left for the partition")
+	// ErrQuarantined: the replica's data is damaged, or it failed too often; it neither votes nor serves.
+	ErrQuarantined = errors.New("replication: partition is quarantined")
+	// ErrOutOfRange: the offset lies before the log start or past the high watermark.
+	ErrOutOfRange = errors.New("replication: offset out of range")
+	// ErrBusy: too many bytes wait to be appended to the partition.
+	ErrBusy = errors.New("replication: too many appends are waiting")
+	// ErrNoController: the controller group has no leader that this node knows of.
+	ErrNoController = errors.New("replication: the controller has no leader now")
+	// ErrClosed: the node was shut down.
+	ErrClosed = errors.New("replication: node is closed")
+
+	// ErrSequence: an idempotent producer's batch does not follow its last one (KIP-98; Kafka error 45).
+	ErrSequence = errors.New("replication: out of order sequence number")
+	// ErrProducerFenced: a newer epoch of the producer id has written (KIP-360; Kafka error 47).
+	ErrProducerFenced = errors.New("replication: producer epoch is older than the last one seen")
+)

@@ -1,0 +1,109 @@
+package replication
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// An identity is who a node is, kept in node.json. The incarnation names the
+// disk: a folder that lost its votes or its log gets a new one, so that it can
+// neither vote nor acknowledge under the old name.
+type identity struct {
+	Cluster     string `json:"cluster"`           // 22 characters of base64, as Kafka's
+	Node        int32  `json:"node"`              // 1 or more
+	Incarnation string `json:"incarnation"`       // 8 hex digits
+	Founder     bool   `json:"founder,omitempty"` // this node founded the cluster
+	Rejoin      bool   `json:"rejoin,omitempty"`  // a new incarnation that the cluster does not know yet
+}
+
+const (
+	identityName   = "node.json"
+	peersName      = "peers.json"
+	stableName     = "stable.db"
+	metaName       = "meta"
+	raftName       = "raft.db"
+	partitionsName = "partitions"
+)
+
+// loadIdentity reads who the node in dir is; ok is false in an empty folder.
+// A node whose votes or metadata log are gone comes back as a new incarnation,
+// which owns none of the partitions: their folder is set aside, not deleted.
+func loadIdentity(dir string) (id identity, ok bool, err error) {
+	path := filepath.Join(dir, identityName)
+	p, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return id, false, nil
+	}
+	if err != nil {
+		return id, false, err
+	}
+	if err := json.Unmarshal(p, &id); err != nil {
+		return id, false, fmt.Errorf("read %s: %w", path, err)
+	}
+	if id.Cluster == "" || id.Node < 1 || id.Incarnation == "" {
+		return id, false, fmt.Errorf("read %s: cluster, node and incarnation must be set; found %s", path, p)
+	}
+	for _, name := range []string{stableName, filepath.Join(metaName, raftName)} {
+		if _, err := os.Stat(filepath.Join(dir, name)); errors.Is(err, os.ErrNotExist) {
+			aside := filepath.Join(dir, partitionsName+"-"+id.Incarnation)
+			if err := os.Rename(filepath.Join(dir, partitionsName), aside); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return id, false, err
+			}
+			id.Incarnation, id.Founder, id.Rejoin = newIncarnation(), false, true
+			return id, true, id.save(dir)
+		}
+	}
+	return id, true, nil
+}
+
+func (id identity) save(dir string) error {
+	p, err := json.MarshalIndent(id, "", "  ")
+	if err != nil {
+		return err
+	}
+	return replaceFile(filepath.Join(dir, identityName), append(p, '\n'))
+}
+
+func newIncarnation() string {
+	var p [4]byte
+	rand.Read(p[:])
+	return hex.EncodeToString(p[:])
+}
+
+// newClusterID returns 16 random bytes as 22 characters of URL-safe base64,
+// none of which begins with a dash (Kafka's Uuid).
+func newClusterID() string {
+	for {
+		var p [16]byte
+		rand.Read(p[:])
+		if s := base64.RawURLEncoding.EncodeToString(p[:]); s[0] != '-' {
+			return s
+		}
+	}
+}
+
+// loadPeers reads the addresses that other nodes had when they were last
+// heard of. Without the file there are none.
+func loadPeers(dir string) map[int32]string {
+	peers := make(map[int32]string)
+	if p, err := os.ReadFile(filepath.Join(dir, peersName)); err == nil {
+		if json.Unmarshal(p, &peers) != nil {
+			return make(map[int32]string) // a hint that is lost costs nothing
+		}
+	}
+	return peers
+}
+
+func savePeers(dir string, peers map[int32]string) error {
+	p, err := json.Marshal(peers)
+	if err != nil {
+		return err
+	}
+	return replaceFile(filepath.Join(dir, peersName), append(p, '\n'))
+}

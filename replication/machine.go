@@ -1,0 +1,119 @@
+package replication
+
+import (
+	"errors"
+	"io"
+	"sync"
+
+	"github.com/hashicorp/raft"
+
+	"millrace/log"
+	"millrace/segment/record"
+)
+
+// snapshotBytes is how many applied bytes call for a new snapshot. A restart
+// verifies and applies again what lies above the last one: 64 MiB is about
+// 20 ms of checksums.
+const snapshotBytes = 64 << 20
+
+// A machine is the state machine of one life of a replica. It stores nothing:
+// the data is in the log already. It moves the high watermark, remembers
+// producers, and hands trims to the log.
+type machine struct {
+	// protect is told up to which entry everything is committed.
+	protect func(index uint64)
+	// committed is told the new high watermark, landed the last applied index.
+	// They must not block.
+	committed func(next int64)
+	landed    func(index uint64)
+	// trim is told a new log start offset.
+	trim func(start int64)
+	// wantSnapshot is told that enough was applied. It must not block.
+	wantSnapshot func()
+
+	mu        sync.Mutex
+	producers producers
+	next      int64 // follows the last applied record
+	applied   int64 // bytes since the last snapshot
+}
+
+// ApplyBatch implements raft.BatchingFSM.
+func (m *machine) ApplyBatch(logs []*raft.Log) []interface{} {
+	next := int64(-1)
+	m.mu.Lock()
+	for _, l := range logs {
+		if start, trims := log.ParseTrim(l); trims {
+			m.trim(start)
+		} else if l.Type == raft.LogCommand {
+			for p := l.Data; len(p) > 0; {
+				b := record.Batch(p)
+				m.producers.apply(b, l.Index)
+				next = b.NextOffset()
+				p = p[b.Size():]
+			}
+			m.applied += int64(len(l.Data))
+		}
+	}
+	m.protect(logs[len(logs)-1].Index)
+	if next >= 0 {
+		m.next = next
+	}
+	due := m.applied >= snapshotBytes
+	m.mu.Unlock()
+	if next >= 0 {
+		m.committed(next)
+	}
+	m.landed(logs[len(logs)-1].Index)
+	if due {
+		m.wantSnapshot()
+	}
+	return make([]interface{}, len(logs))
+}
+
+// Apply implements raft.FSM.
+func (m *machine) Apply(l *raft.Log) interface{} { return m.ApplyBatch([]*raft.Log{l})[0] }
+
+// Snapshot implements raft.FSM.
+func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.applied = 0
+	return machineSnapshot(m.producers.encode(nil)), nil
+}
+
+// Restore implements raft.FSM. Catch-up never takes this way: the transport
+// keeps InstallSnapshot from Raft.
+func (m *machine) Restore(r io.ReadCloser) error {
+	r.Close()
+	return errors.New("replication: a partition is not restored through Raft")
+}
+
+// reached tells whether all records below next are applied.
+func (m *machine) reached(next int64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.next >= next
+}
+
+// producer returns a copy of what is committed of a producer id, or nil.
+func (m *machine) producer(id int64) *producer {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if p := m.producers[id]; p != nil {
+		return p.clone()
+	}
+	return nil
+}
+
+// A machineSnapshot is encoded producer state.
+type machineSnapshot []byte
+
+func (s machineSnapshot) Persist(sink raft.SnapshotSink) error {
+	if _, err := sink.Write(s); err != nil {
+		sink.Cancel()
+		return err
+	}
+	return sink.Close()
+}
+
+func (s machineSnapshot) Release() {}

@@ -1,0 +1,234 @@
+package replication
+
+import (
+	"slices"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"millrace/replication/metadata"
+	"millrace/replication/transport"
+)
+
+// Membership follows the image, one change at a time: a new server joins
+// without a vote, catches up, votes; a server that is no longer wanted leaves
+// when those that stay can do without it. A node's new incarnation takes the
+// old one's place in the same way, except that the old one, which can never
+// vote again, leaves first.
+
+// caughtUp is how many entries a nonvoter may lack when it gets its vote.
+const caughtUp = 256
+
+// membershipChange is one step from what is to what is wanted.
+type membershipChange struct {
+	remove, add, promote raft.ServerID
+}
+
+// nextMember decides the next step for a group whose members are current and
+// shall be wanted, nil when there is none.
+func nextMember(current []raft.Server, wanted []raft.ServerID) *membershipChange {
+	wants := func(id raft.ServerID) bool { return slices.Contains(wanted, id) }
+	sameNode := func(a, b raft.ServerID) bool {
+		x, errX := transport.ParseServerID(a)
+		y, errY := transport.ParseServerID(b)
+		return errX == nil && errY == nil && x.Node == y.Node
+	}
+	var learners []raft.ServerID
+	present := make(map[raft.ServerID]bool)
+	for _, s := range current {
+		present[s.ID] = true
+		if wants(s.ID) {
+			if s.Suffrage != raft.Voter {
+				learners = append(learners, s.ID)
+			}
+			continue
+		}
+		for _, id := range wanted {
+			if sameNode(s.ID, id) { // an old incarnation
+				return &membershipChange{remove: s.ID}
+			}
+		}
+	}
+	for _, id := range wanted {
+		if !present[id] {
+			return &membershipChange{add: id}
+		}
+	}
+	if len(learners) > 0 {
+		return &membershipChange{promote: learners[0]}
+	}
+	for _, s := range current {
+		if !wants(s.ID) {
+			return &membershipChange{remove: s.ID}
+		}
+	}
+	return nil
+}
+
+// reconcileMembers takes the next step for a group that this node leads.
+func (n *Node) reconcileMembers(r *replica) {
+	_, part, ok := r.p.lookup()
+	if !ok {
+		return
+	}
+	var wanted []raft.ServerID
+	for _, node := range part.Replicas {
+		id, ok := n.serverOf(node)
+		if !ok {
+			return // the image is about to say more
+		}
+		wanted = append(wanted, id)
+	}
+	change := nextMember(r.raft.GetConfiguration().Configuration().Servers, wanted)
+	if change == nil || !r.changing.CompareAndSwap(false, true) {
+		return
+	}
+	n.goTracked(func() {
+		defer r.changing.Store(false)
+		n.changeMember(r, change)
+	})
+}
+
+// changeMember takes one step and waits for it.
+func (n *Node) changeMember(r *replica, change *membershipChange) {
+	var f raft.Future
+	switch {
+	case change.remove == n.serverID():
+		if id, ok := r.successor(); ok {
+			ctx, cancel := n.callContext()
+			defer cancel()
+			r.transferTo(ctx, id)
+		}
+		return
+	case change.remove != "":
+		f = r.raft.RemoveServer(change.remove, 0, callTimeout)
+	case change.add != "":
+		f = r.raft.AddNonvoter(change.add, raft.ServerAddress(change.add), 0, callTimeout)
+	default:
+		if r.peers.matchIndex(change.promote)+caughtUp < r.raft.LastIndex() {
+			return
+		}
+		f = r.raft.AddVoter(change.promote, raft.ServerAddress(change.promote), 0, callTimeout)
+	}
+	if err := f.Error(); err != nil {
+		// Raft may now hold a configuration that the log does not (a trap of
+		// the library): only a new life knows what the disk says.
+		r.p.logger.Warn("membership change failed", "change", *change, "error", err)
+		if r.raft.State() != raft.Leader {
+			return
+		}
+		r.p.bounce(r, err)
+		return
+	}
+	r.p.logger.Info("membership changed", "removed", change.remove, "added", change.add, "promoted", change.promote)
+}
+
+// reconcileControllers keeps the controller group's members in step with the
+// registered brokers, on its leader: all of them follow, an odd number votes.
+func (n *Node) reconcileControllers() {
+	m := n.memberOf(controllerGroup)
+	if m == nil || m.raft.State() != raft.Leader {
+		return
+	}
+	registered := make(map[raft.ServerID]bool)
+	for _, b := range n.Image().Brokers() {
+		registered[raft.ServerID(b.ServerID())] = true
+	}
+	voters, learners := 0, []raft.ServerID(nil)
+	for _, s := range m.raft.GetConfiguration().Configuration().Servers {
+		switch {
+		case !registered[s.ID] && s.ID != n.serverID():
+			if err := m.raft.RemoveServer(s.ID, 0, callTimeout).Error(); err != nil {
+				n.logger.Warn("a departed controller was not removed", "server", s.ID, "error", err)
+			}
+			return
+		case s.Suffrage == raft.Voter:
+			voters++
+		default:
+			if n.connected(s.ID) {
+				learners = append(learners, s.ID)
+			}
+		}
+		delete(registered, s.ID)
+	}
+	for id := range registered {
+		if err := m.raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout).Error(); err != nil {
+			n.logger.Warn("a broker was not added to the controller group", "server", id, "error", err)
+		}
+		return
+	}
+	// An even number of voters is only passed through.
+	if voters >= maxVoters || len(learners) == 0 || voters%2 == 1 && len(learners) < 2 {
+		return
+	}
+	id := learners[0]
+	peer, err := transport.ParseServerID(id)
+	if err != nil {
+		return
+	}
+	if at, err := n.statusOf(peer.Node, controllerGroup); err != nil || at+caughtUp < m.raft.AppliedIndex() {
+		return
+	}
+	if err := m.raft.AddVoter(id, raft.ServerAddress(id), 0, callTimeout).Error(); err != nil {
+		n.logger.Warn("a controller did not get its vote", "server", id, "error", err)
+	}
+}
+
+// growTopics gives topics that were created with the default replication
+// factor the replicas they lack, once there are brokers for them.
+func (n *Node) growTopics() {
+	m := n.memberOf(controllerGroup)
+	if m == nil || m.raft.State() != raft.Leader {
+		return
+	}
+	image := n.Image()
+	want := min(defaultReplicas, len(image.Brokers()))
+	for _, t := range image.Topics() {
+		if !t.Grow {
+			continue
+		}
+		placed, err := metadata.PlaceMore(image.Brokers(), t.Partitions, want, 0)
+		if err != nil {
+			n.logger.Warn("a topic did not grow", "topic", t.Name, "error", err)
+			continue
+		}
+		for i, replicas := range placed {
+			if len(replicas) == len(t.Partitions[i].Replicas) {
+				continue
+			}
+			ctx, cancel := n.callContext()
+			err := n.Change(ctx, metadata.SetReplicas{
+				Partition: metadata.PartitionID{Topic: t.ID, Index: int32(i)}, Replicas: replicas,
+			})
+			cancel()
+			if err != nil {
+				n.logger.Warn("a topic did not grow", "topic", t.Name, "partition", i, "error", err)
+				return
+			}
+		}
+	}
+}
+
+// balance hands leadership back to preferred replicas that can take it.
+func (n *Node) balance() {
+	moved := 0
+	n.eachReplica(func(r *replica) {
+		l := r.leadership.Load()
+		if l == nil || moved >= 32 || time.Since(l.since) < settleTime {
+			return
+		}
+		id, ok := r.p.preferred()
+		if !ok || id == n.serverID() || !n.connected(id) || !r.peers.inSync(id, r.raft.LastIndex(), n.now()) ||
+			r.peers.matchIndex(id)+caughtUp < r.raft.LastIndex() || !slices.Contains(r.voters(), id) {
+			return
+		}
+		moved++
+		n.goTracked(func() {
+			ctx, cancel := n.callContext()
+			defer cancel()
+			if err := r.transferTo(ctx, id); err != nil {
+				r.p.logger.Debug("leadership was not handed back", "to", id, "error", err)
+			}
+		})
+	})
+}

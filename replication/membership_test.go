@@ -1,0 +1,59 @@
+package replication
+
+import (
+	"testing"
+
+	"github.com/hashicorp/raft"
+)
+
+func TestNextMemberTakesOneStepAtATime(t *testing.T) {
+	voter := func(id raft.ServerID) raft.Server { return raft.Server{ID: id, Suffrage: raft.Voter} }
+	learner := func(id raft.ServerID) raft.Server { return raft.Server{ID: id, Suffrage: raft.Nonvoter} }
+	tests := []struct {
+		name    string
+		current []raft.Server
+		wanted  []raft.ServerID
+		want    *membershipChange
+	}{
+		{"nothing to do", []raft.Server{voter("1.a"), voter("2.b")}, []raft.ServerID{"2.b", "1.a"}, nil},
+		{"a new server joins without a vote", []raft.Server{voter("1.a")}, []raft.ServerID{"1.a", "2.b"}, &membershipChange{add: "2.b"}},
+		{"it gets its vote before the next one joins or leaves", []raft.Server{voter("1.a"), learner("2.b"), voter("3.c")},
+			[]raft.ServerID{"1.a", "2.b"}, &membershipChange{promote: "2.b"}},
+		{"a server that is not wanted leaves last", []raft.Server{voter("1.a"), voter("2.b"), voter("3.c")},
+			[]raft.ServerID{"1.a", "2.b"}, &membershipChange{remove: "3.c"}},
+		{"an old incarnation leaves first", []raft.Server{voter("1.a"), voter("2.old"), voter("3.c")},
+			[]raft.ServerID{"1.a", "2.new", "3.c"}, &membershipChange{remove: "2.old"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := nextMember(tt.current, tt.wanted)
+			if (got == nil) != (tt.want == nil) || got != nil && *got != *tt.want {
+				t.Fatalf("got %+v, want %+v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestGossipSurvivesItsEncoding(t *testing.T) {
+	g := gossip{first: true, open: []uint64{0, 7}, leads: []groupTerm{{7, 3}}}
+	p := g.encode()
+	got, err := decodeGossip(p)
+	if err != nil || !got.first || len(got.open) != 2 || got.open[1] != 7 || len(got.leads) != 1 || got.leads[0] != g.leads[0] {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	for n := range p {
+		if _, err := decodeGossip(p[:n]); err == nil {
+			t.Fatalf("the first %d of %d bytes were taken for whole", n, len(p))
+		}
+	}
+}
+
+func FuzzGossip(f *testing.F) {
+	f.Add(gossip{open: []uint64{1}, leads: []groupTerm{{1, 2}}}.encode())
+	f.Fuzz(func(t *testing.T, p []byte) {
+		g, err := decodeGossip(p)
+		if err == nil && len(g.encode()) != len(p) {
+			t.Fatal("gossip that was read has another length when written")
+		}
+	})
+}

@@ -1,0 +1,675 @@
+package replication
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"millrace/log"
+	"millrace/replication/metadata"
+	"millrace/replication/transport"
+)
+
+// cacheBytes is what a node keeps of its partitions' recent entries, so that
+// replicating a tail touches no mapping.
+const cacheBytes = 32 << 20
+
+// defaultReplicas is the replication factor of topics that do not ask for one,
+// where there are as many brokers.
+const defaultReplicas = 3
+
+// A Config says what a node is and where it keeps its data.
+type Config struct {
+	// DataDir is the node's folder. It is made if it is not there.
+	DataDir string
+	// NodeID is the node's id, 1 or more. 0: what the folder says; in an empty
+	// one 1 when founding a cluster, or whatever the cluster gives.
+	NodeID int32
+	// Advertise is the HOST:PORT that peers and clients are told.
+	Advertise string
+	// Join lists addresses of nodes of a cluster to become a member of. With an
+	// empty folder and no addresses the node founds a cluster. Ignored once the
+	// folder belongs to a cluster.
+	Join []string
+	// Rack is where the broker stands, for placement; "" is nowhere in particular.
+	Rack string
+	// Settings are broker settings under Kafka's names, defaults for topics among them.
+	Settings map[string]string
+	// Logger gets diagnostics; nil discards them.
+	Logger *slog.Logger
+	// Now is the clock for timestamps and retention; nil is time.Now.
+	Now func() time.Time
+	// Dial opens connections to other nodes; nil is TCP.
+	Dial func(ctx context.Context, addr string) (net.Conn, error)
+}
+
+// A Node is one broker's replicas, and its part in the controller group.
+type Node struct {
+	cfg      Config
+	logger   *slog.Logger
+	now      func() time.Time
+	identity identity
+	cache    *log.Cache
+	stable   *stableStore
+
+	ctx       context.Context // ends with the node
+	cancel    context.CancelFunc
+	closing   chan struct{}
+	closeOnce sync.Once
+	tracked   sync.WaitGroup
+
+	ready      chan struct{} // closed when transport and controller are set
+	transport  *transport.Transport
+	controller *controller
+	raftLimit  rateLimit
+
+	imageMu sync.Mutex
+	changed chan struct{} // closed and replaced at each new image
+
+	addressMu sync.Mutex
+	addresses map[int32]string
+
+	partitionMu sync.RWMutex
+	partitions  map[metadata.PartitionID]*Partition
+	byGroup     map[uint64]*Partition
+
+	gossipMu   sync.Mutex
+	claims     map[uint64]claim
+	openAt     map[int32]map[uint64]bool
+	leaderless map[uint64]time.Time // since when, of the groups open here
+	lastPeerUp time.Time
+	news       gossip
+	gossipWake chan struct{}
+
+	snapshots chan *replica
+
+	producerMu   sync.Mutex
+	producerNext int64
+	producerEnd  int64
+
+	reconcileWake chan struct{}
+}
+
+// Open reads who the node is and opens what its groups share. Start does the rest.
+func Open(cfg Config) (*Node, error) {
+	n := &Node{
+		cfg:           cfg,
+		logger:        cfg.Logger,
+		now:           cfg.Now,
+		cache:         log.NewCache(cacheBytes),
+		closing:       make(chan struct{}),
+		ready:         make(chan struct{}),
+		changed:       make(chan struct{}),
+		addresses:     make(map[int32]string),
+		partitions:    make(map[metadata.PartitionID]*Partition),
+		byGroup:       make(map[uint64]*Partition),
+		claims:        make(map[uint64]claim),
+		openAt:        make(map[int32]map[uint64]bool),
+		leaderless:    make(map[uint64]time.Time),
+		gossipWake:    make(chan struct{}, 1),
+		snapshots:     make(chan *replica, 1024),
+		reconcileWake: make(chan struct{}, 1),
+	}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	if n.logger == nil {
+		n.logger = slog.New(slog.DiscardHandler)
+	}
+	if n.now == nil {
+		n.now = time.Now
+	}
+	if _, _, err := splitAddress(cfg.Advertise); err != nil {
+		return nil, fmt.Errorf("advertised address %q: %w", cfg.Advertise, err)
+	}
+	if err := n.identify(); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Join(cfg.DataDir, partitionsName), 0o755); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Join(cfg.DataDir, metaName), 0o755); err != nil {
+		return nil, err
+	}
+	var err error
+	n.stable, err = openStable(filepath.Join(cfg.DataDir, stableName), n.logger)
+	if err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+// identify loads the node's identity, or makes up what it can.
+func (n *Node) identify() error {
+	id, ok, err := loadIdentity(n.cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		folders, err := os.ReadDir(filepath.Join(n.cfg.DataDir, partitionsName))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if len(folders) > 0 {
+			return fmt.Errorf("%s holds partitions but no %s, so nobody knows whose they are; restore the file or choose another folder with --data-dir",
+				n.cfg.DataDir, identityName)
+		}
+		n.identity = identity{Node: n.cfg.NodeID, Incarnation: newIncarnation()}
+		return nil
+	}
+	if n.cfg.NodeID != 0 && n.cfg.NodeID != id.Node {
+		return fmt.Errorf("%s belongs to node %d, not %d; leave out --node-id or choose another folder with --data-dir", n.cfg.DataDir, id.Node, n.cfg.NodeID)
+	}
+	if id.Rejoin {
+		n.logger.Warn("this node's votes or metadata log are gone: it comes back as a new incarnation and catches up; its old partitions are set aside",
+			"incarnation", id.Incarnation, "folder", n.cfg.DataDir)
+	}
+	n.identity = id
+	n.addresses = loadPeers(n.cfg.DataDir)
+	return nil
+}
+
+// Start makes the node a member of its cluster, founding or joining one if the
+// folder is empty. The listener must hand connections that begin with
+// transport.Magic to ServeConn by now. It returns when the node has the
+// cluster's image and is registered in it; for that a quorum of controllers
+// must be there.
+func (n *Node) Start(ctx context.Context) error {
+	if n.identity.Cluster == "" || n.identity.Rejoin {
+		if err := n.belong(ctx); err != nil {
+			return err
+		}
+	}
+	n.logger = n.logger.With("node", n.identity.Node)
+	n.transport = transport.New(transport.Config{
+		Cluster:  func() string { return n.identity.Cluster },
+		Local:    transport.Peer{Node: n.identity.Node, Incarnation: n.identity.Incarnation},
+		Address:  func() string { return n.cfg.Advertise },
+		Resolve:  n.resolve,
+		Dial:     n.cfg.Dial,
+		Learned:  n.learned,
+		PeerUp:   n.peerUp,
+		PeerDown: n.peerDown,
+		Handle:   n.handle,
+		Logger:   n.logger,
+	})
+	var err error
+	if n.controller, err = n.openController(); err != nil {
+		n.transport.Close()
+		return err
+	}
+	close(n.ready)
+	n.goTracked(n.controller.watchLeadership)
+	n.goTracked(n.gossipLoop)
+	n.goTracked(n.electLoop)
+	n.goTracked(n.snapshotLoop)
+	n.goTracked(n.upkeepLoop)
+	n.goTracked(n.reconcileLoop)
+	n.setPeers()
+	n.opened(controllerGroup)
+	return n.enrol(ctx)
+}
+
+// belong founds a cluster or joins one, and keeps who the node is from then on.
+func (n *Node) belong(ctx context.Context) error {
+	if len(n.cfg.Join) == 0 && !n.identity.Rejoin {
+		n.identity.Cluster, n.identity.Founder = newClusterID(), true
+		n.identity.Node = max(n.identity.Node, 1)
+	} else if err := n.join(ctx); err != nil {
+		return err
+	}
+	// The files that loadIdentity looks for must be there before node.json is.
+	db, err := openControllerStore(filepath.Join(n.cfg.DataDir, metaName))
+	if err != nil {
+		return err
+	}
+	if err := db.Close(); err != nil {
+		return err
+	}
+	if err := savePeers(n.cfg.DataDir, n.addresses); err != nil {
+		return err
+	}
+	return n.identity.save(n.cfg.DataDir)
+}
+
+// join asks the nodes of a cluster, in turn, to take this one in: those given,
+// and those it knew before its disk was lost.
+func (n *Node) join(ctx context.Context) error {
+	through := slices.Clone(n.cfg.Join)
+	for _, addr := range n.addresses {
+		through = append(through, addr)
+	}
+	if len(through) == 0 {
+		return fmt.Errorf("node %d lost its votes or its metadata log and knows no other node; name one with --join", n.identity.Node)
+	}
+	host, port, err := splitAddress(n.cfg.Advertise)
+	if err != nil {
+		return err
+	}
+	req, err := json.Marshal(joinRequest{
+		Node: n.identity.Node, Incarnation: n.identity.Incarnation, Host: host, Port: port, Rack: n.cfg.Rack,
+	})
+	if err != nil {
+		return err
+	}
+	t := transport.New(transport.Config{
+		Cluster: func() string { return "" },
+		Local:   transport.Peer{Incarnation: n.identity.Incarnation},
+		Address: func() string { return n.cfg.Advertise },
+		Resolve: func(int32) (string, bool) { return "", false },
+		Dial:    n.cfg.Dial,
+		Logger:  n.logger,
+	})
+	defer t.Close()
+	for {
+		var last error
+		for _, addr := range through {
+			var answer joinAnswer
+			call, cancel := context.WithTimeout(ctx, 2*callTimeout)
+			p, err := t.CallAddr(call, addr, callJoin, req)
+			cancel()
+			if err == nil {
+				err = json.Unmarshal(p, &answer)
+			}
+			switch {
+			case err != nil:
+				last = fmt.Errorf("join through %s: %w", addr, err)
+			case answer.Refused != "" && !answer.Retry:
+				return fmt.Errorf("join through %s: %s", addr, answer.Refused)
+			case answer.Refused != "":
+				last = fmt.Errorf("join through %s: %s", addr, answer.Refused)
+			case n.identity.Rejoin && answer.Cluster != n.identity.Cluster:
+				return fmt.Errorf("join through %s: it is of cluster %s, this node of %s", addr, answer.Cluster, n.identity.Cluster)
+			default:
+				n.identity.Cluster, n.identity.Node, n.identity.Rejoin = answer.Cluster, answer.Node, false
+				n.addresses = answer.Peers
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w (last: %w)", ctx.Err(), last)
+		case <-n.closing:
+			return ErrClosed
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// enrol makes the image say what this node is: it registers the broker if the
+// image does not know it, or knows it otherwise.
+func (n *Node) enrol(ctx context.Context) error {
+	host, port, err := splitAddress(n.cfg.Advertise)
+	if err != nil {
+		return err
+	}
+	self := metadata.Broker{ID: n.identity.Node, Incarnation: n.identity.Incarnation, Host: host, Port: port, Rack: n.cfg.Rack}
+	for {
+		changed := n.Changed()
+		if b, ok := n.Image().Broker(self.ID); ok && *b == self {
+			return nil
+		}
+		// What another node committed may still be on its way here; a change
+		// waits for the group's leader, so it finds out.
+		err := n.Change(ctx, metadata.RegisterBroker{Broker: self, ClusterID: n.identity.Cluster})
+		switch {
+		case err == nil:
+			continue
+		case ctx.Err() != nil, errors.Is(err, ErrClosed):
+			return fmt.Errorf("register with the cluster: %w", err)
+		case !errors.Is(err, ErrUnknown):
+			return fmt.Errorf("register with the cluster: %w", err)
+		}
+		select {
+		case <-changed:
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// ServeConn takes an inbound connection that begins with transport.Magic, and
+// returns when it is done with it.
+func (n *Node) ServeConn(conn net.Conn) {
+	select {
+	case <-n.ready:
+		n.transport.Serve(conn)
+	case <-n.closing:
+		conn.Close()
+	case <-time.After(callTimeout):
+		conn.Close()
+	}
+}
+
+// Shutdown hands leadership over, closes every log clean and leaves. ctx
+// bounds the handing over only.
+func (n *Node) Shutdown(ctx context.Context) error {
+	select {
+	case <-n.ready:
+		n.handOver(ctx)
+	default:
+	}
+	n.closeOnce.Do(func() {
+		close(n.closing)
+		n.cancel()
+		n.closeAll()
+	})
+	return nil
+}
+
+// closeAll closes what the node has open. The votes go first: a group that
+// still waits to save one on a broken disk gives up then, and can be shut down.
+func (n *Node) closeAll() {
+	if err := n.stable.Close(); err != nil {
+		n.logger.Warn("votes did not close cleanly", "error", err)
+	}
+	var wait sync.WaitGroup
+	limit := make(chan struct{}, 16)
+	n.partitionMu.RLock()
+	for _, p := range n.byGroup {
+		wait.Add(1)
+		go func() {
+			defer wait.Done()
+			limit <- struct{}{}
+			defer func() { <-limit }()
+			p.close()
+		}()
+	}
+	n.partitionMu.RUnlock()
+	wait.Wait()
+	if n.controller != nil {
+		n.controller.close()
+	}
+	if n.transport != nil {
+		n.transport.Close()
+	}
+	n.tracked.Wait()
+}
+
+// handOver moves leadership of every group to another node.
+func (n *Node) handOver(ctx context.Context) {
+	var wait sync.WaitGroup
+	limit := make(chan struct{}, 32)
+	n.eachReplica(func(r *replica) {
+		id, ok := r.successor()
+		if r.leadership.Load() == nil || !ok {
+			return
+		}
+		wait.Add(1)
+		go func() {
+			defer wait.Done()
+			limit <- struct{}{}
+			defer func() { <-limit }()
+			if err := r.transferTo(ctx, id); err != nil {
+				r.p.logger.Debug("leadership was not handed over", "to", id, "error", err)
+			}
+		}()
+	})
+	wait.Wait()
+	m := n.memberOf(controllerGroup)
+	if m == nil || m.raft.State() != raft.Leader || ctx.Err() != nil {
+		return
+	}
+	for _, id := range m.voters() {
+		if id != n.serverID() && n.connected(id) && m.abdicate(id) == nil {
+			return
+		}
+	}
+}
+
+// goTracked starts a goroutine that Shutdown waits for.
+func (n *Node) goTracked(f func()) {
+	n.tracked.Add(1)
+	go func() {
+		defer n.tracked.Done()
+		f()
+	}()
+}
+
+// ID returns the node's id: 1 or more once Start has returned.
+func (n *Node) ID() int32 { return n.identity.Node }
+
+// ClusterID returns the cluster's id, 22 characters of base64.
+func (n *Node) ClusterID() string { return n.identity.Cluster }
+
+// Settings returns the broker settings the node was started with.
+func (n *Node) Settings() map[string]string { return n.cfg.Settings }
+
+// serverID returns the node's name in Raft groups.
+func (n *Node) serverID() raft.ServerID {
+	return transport.Peer{Node: n.identity.Node, Incarnation: n.identity.Incarnation}.ServerID()
+}
+
+// serverOf returns a node's name in Raft groups, as the image has it.
+func (n *Node) serverOf(node int32) (raft.ServerID, bool) {
+	b, ok := n.Image().Broker(node)
+	if !ok {
+		return "", false
+	}
+	return raft.ServerID(b.ServerID()), true
+}
+
+// connected tells whether a server's node is there.
+func (n *Node) connected(id raft.ServerID) bool {
+	peer, err := transport.ParseServerID(id)
+	return err == nil && n.Live(peer.Node)
+}
+
+// Live tells whether this node has a connection to a broker; to itself it always has.
+func (n *Node) Live(broker int32) bool {
+	return broker == n.identity.Node || slices.Contains(n.transport.Connected(), broker)
+}
+
+// Image returns the cluster's metadata as this node knows it.
+func (n *Node) Image() *metadata.Image {
+	select {
+	case <-n.ready:
+		return n.controller.image.Load()
+	default:
+		return &metadata.Image{}
+	}
+}
+
+// Changed returns a channel that is closed when a newer image comes than the
+// one at the time of the call.
+func (n *Node) Changed() <-chan struct{} {
+	n.imageMu.Lock()
+	defer n.imageMu.Unlock()
+	return n.changed
+}
+
+// imageChanged tells who waits for an image.
+func (n *Node) imageChanged() {
+	n.imageMu.Lock()
+	close(n.changed)
+	n.changed = make(chan struct{})
+	n.imageMu.Unlock()
+	select {
+	case n.reconcileWake <- struct{}{}:
+	default:
+	}
+}
+
+// resolve finds a node's address: what it said itself last, else the image.
+func (n *Node) resolve(node int32) (addr string, ok bool) {
+	n.addressMu.Lock()
+	addr, ok = n.addresses[node]
+	n.addressMu.Unlock()
+	if ok {
+		return addr, true
+	}
+	if b, ok := n.Image().Broker(node); ok {
+		return address(b), true
+	}
+	return "", false
+}
+
+// learned keeps the address a peer introduced itself with.
+func (n *Node) learned(peer transport.Peer, addr string) {
+	n.addressMu.Lock()
+	defer n.addressMu.Unlock()
+	if addr == "" || n.addresses[peer.Node] == addr {
+		return
+	}
+	n.addresses[peer.Node] = addr
+	if err := savePeers(n.cfg.DataDir, n.addresses); err != nil {
+		n.logger.Warn("peers' addresses were not saved", "error", err)
+	}
+}
+
+// setPeers tells the transport whom to stay connected to.
+func (n *Node) setPeers() {
+	nodes := make(map[int32]bool)
+	n.addressMu.Lock()
+	for node := range n.addresses {
+		nodes[node] = true
+	}
+	n.addressMu.Unlock()
+	for _, b := range n.Image().Brokers() {
+		nodes[b.ID] = true
+	}
+	delete(nodes, n.identity.Node)
+	list := make([]int32, 0, len(nodes))
+	for node := range nodes {
+		list = append(list, node)
+	}
+	slices.Sort(list)
+	n.transport.SetPeers(list)
+}
+
+func address(b *metadata.Broker) string {
+	return net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port)))
+}
+
+func splitAddress(addr string) (host string, port int32, err error) {
+	host, text, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", 0, err
+	}
+	p, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return "", 0, fmt.Errorf("port %q is not a number below 65536", text)
+	}
+	return host, int32(p), nil
+}
+
+// memberOf returns this node's member of a group, nil if it has none now.
+func (n *Node) memberOf(group uint64) *member {
+	if group == controllerGroup {
+		select {
+		case <-n.ready:
+			return &n.controller.member
+		default:
+			return nil
+		}
+	}
+	if r := n.replicaOf(group); r != nil {
+		return &r.member
+	}
+	return nil
+}
+
+// replicaOf returns the current life of a group's replica here, or nil.
+func (n *Node) replicaOf(group uint64) *replica {
+	n.partitionMu.RLock()
+	p := n.byGroup[group]
+	n.partitionMu.RUnlock()
+	if p == nil {
+		return nil
+	}
+	return p.current.Load()
+}
+
+// eachReplica calls f for every replica that is alive here.
+func (n *Node) eachReplica(f func(*replica)) {
+	n.partitionMu.RLock()
+	all := make([]*Partition, 0, len(n.byGroup))
+	for _, p := range n.byGroup {
+		all = append(all, p)
+	}
+	n.partitionMu.RUnlock()
+	for _, p := range all {
+		if r := p.current.Load(); r != nil {
+			f(r)
+		}
+	}
+}
+
+// Partition returns the replica of a partition on this node. ErrNotHosted.
+func (n *Node) Partition(id metadata.PartitionID) (*Partition, error) {
+	n.partitionMu.RLock()
+	defer n.partitionMu.RUnlock()
+	if p := n.partitions[id]; p != nil {
+		return p, nil
+	}
+	return nil, ErrNotHosted
+}
+
+// Partitions calls f for every replica on this node, in no order.
+func (n *Node) Partitions(f func(*Partition)) {
+	n.partitionMu.RLock()
+	all := make([]*Partition, 0, len(n.partitions))
+	for _, p := range n.partitions {
+		all = append(all, p)
+	}
+	n.partitionMu.RUnlock()
+	for _, p := range all {
+		f(p)
+	}
+}
+
+// Leader returns who leads a partition and since which epoch, as far as this
+// node knows; ok is false while nobody that is there does.
+func (n *Node) Leader(id metadata.PartitionID) (broker, epoch int32, ok bool) {
+	_, part, known := n.Image().Partition(id)
+	if !known {
+		return -1, -1, false
+	}
+	if p, err := n.Partition(id); err == nil {
+		if epoch, err := p.Serving(); err == nil {
+			return n.identity.Node, epoch, true
+		}
+	}
+	c, ok := n.claimed(part.Group)
+	if !ok || c.node == n.identity.Node || !n.Live(c.node) {
+		return -1, -1, false
+	}
+	return c.node, int32(c.term), true
+}
+
+// InSync lists the replicas that have what the leader has: on the leader by
+// what they acknowledged, elsewhere those that are there.
+func (n *Node) InSync(id metadata.PartitionID) []int32 {
+	_, part, ok := n.Image().Partition(id)
+	if !ok {
+		return nil
+	}
+	r := n.replicaOf(part.Group)
+	leads := r != nil && r.leadership.Load() != nil
+	var list []int32
+	for _, node := range part.Replicas {
+		switch {
+		case node == n.identity.Node:
+			if !leads && (r == nil) {
+				continue
+			}
+		case !n.Live(node):
+			continue
+		case leads:
+			server, ok := n.serverOf(node)
+			if !ok || !r.peers.inSync(server, r.raft.LastIndex(), n.now()) {
+				continue
+			}
+		}
+		list = append(list, node)
+	}
+	return list
+}

@@ -1,0 +1,545 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"millrace/log"
+	"millrace/replication/metadata"
+	"millrace/segment"
+	"millrace/segment/record"
+)
+
+// A Partition is one replica hosted on this node. It is safe for concurrent use.
+type Partition struct {
+	node   *Node
+	id     metadata.PartitionID
+	topic  string // name, for people
+	group  uint64
+	dir    string
+	logger *slog.Logger
+
+	settings atomic.Pointer[metadata.TopicSettings]
+
+	// lifecycle is held while a life begins or ends.
+	lifecycle sync.Mutex
+	current   atomic.Pointer[replica] // nil: between lives, or down
+	closed    bool
+	bounces   []time.Time // of the last minute
+
+	catching atomic.Bool // a catch-up is under way
+
+	mu   sync.Mutex
+	down error // why there is no current life and none will be
+
+	number    atomic.Uint64 // see leadership.next
+	start     atomic.Int64
+	watermark atomic.Int64
+
+	waiters     sync.Mutex
+	waiting     map[*waiter]struct{}
+	waiterCount atomic.Int32
+}
+
+// deletedSuffix ends the name of a folder that is being removed.
+const deletedSuffix = ".deleted"
+
+// bounceLimit bounces within a minute, and the group stays down.
+const bounceLimit = 3
+
+// identity returns what the partition's segments must say they are.
+func (p *Partition) identity() segment.Identity {
+	return segment.Identity{
+		Cluster:   p.node.identity.Cluster,
+		Topic:     p.id.Topic,
+		Partition: p.id.Index,
+		Replica:   string(p.node.serverID()),
+	}
+}
+
+// logConfig returns the log's configuration from the topic's settings.
+func (p *Partition) logConfig() log.Config {
+	s := p.settings.Load()
+	return log.Config{
+		SegmentBytes:  s.SegmentBytes,
+		SegmentAge:    millis(s.SegmentMillis),
+		FlushMessages: s.FlushMessages,
+		Cache:         p.node.cache,
+		Now:           p.node.now,
+		Logger:        p.logger,
+	}
+}
+
+// millis turns milliseconds into a duration, at most some 292 years.
+func millis(n int64) time.Duration {
+	return time.Duration(min(n, math.MaxInt64/int64(time.Millisecond))) * time.Millisecond
+}
+
+// appendTime returns the time to stamp on batches, -1 with CreateTime.
+func (p *Partition) appendTime() int64 {
+	if p.settings.Load().TimestampType == metadata.LogAppendTime {
+		return p.node.now().UnixMilli()
+	}
+	return -1
+}
+
+// bootstrap writes the group's first configuration into an empty log, if this
+// server is one of those the group was created with. A group that has already
+// voted here must have its log: without it the replica's acknowledgements are
+// lost, and it may not vote again under this name.
+func (p *Partition) bootstrap(l *log.Log, stable raft.StableStore, snapshots *snapshotStore, last uint64) error {
+	if last > 0 || snapshots.index() > 0 {
+		return nil
+	}
+	term, err := stable.GetUint64([]byte("CurrentTerm"))
+	if err != nil && err.Error() != "not found" {
+		return err
+	}
+	if term > 1 {
+		return fmt.Errorf("%w: the group has reached term %d here, but its log is empty: %s was lost; give the node a new data folder to let it catch up",
+			ErrQuarantined, term, p.dir)
+	}
+	_, part, ok := p.lookup()
+	if !ok {
+		return nil
+	}
+	var configuration raft.Configuration
+	mine := false
+	for _, id := range part.Bootstrap {
+		configuration.Servers = append(configuration.Servers, raft.Server{
+			Suffrage: raft.Voter, ID: raft.ServerID(id), Address: raft.ServerAddress(id),
+		})
+		mine = mine || raft.ServerID(id) == p.node.serverID()
+	}
+	if !mine {
+		return nil
+	}
+	if err := stable.SetUint64([]byte("CurrentTerm"), 1); err != nil {
+		return err
+	}
+	return l.StoreLog(&raft.Log{
+		Index: 1, Term: 1, Type: raft.LogConfiguration,
+		Data: raft.EncodeConfiguration(configuration),
+	})
+}
+
+// lookup finds the partition in the node's image.
+func (p *Partition) lookup() (*metadata.Topic, *metadata.Partition, bool) {
+	return p.node.Image().Partition(p.id)
+}
+
+// preferred returns the server that should lead: the first replica, as the
+// broker is known now.
+func (p *Partition) preferred() (raft.ServerID, bool) {
+	_, part, ok := p.lookup()
+	if !ok || len(part.Replicas) == 0 {
+		return "", false
+	}
+	return p.node.serverOf(part.Replicas[0])
+}
+
+// open begins the first life.
+func (p *Partition) open() {
+	p.lifecycle.Lock()
+	defer p.lifecycle.Unlock()
+	if !p.closed && p.current.Load() == nil {
+		p.beginLocked()
+	}
+}
+
+// beginLocked begins a life, or records why it cannot.
+func (p *Partition) beginLocked() {
+	r, err := p.startReplica()
+	if err != nil {
+		p.quarantine(err)
+		return
+	}
+	p.start.Store(r.store.StartOffset())
+	p.current.Store(r)
+	p.node.opened(p.group)
+}
+
+// quarantine keeps the partition down, and says why.
+func (p *Partition) quarantine(err error) {
+	if !errors.Is(err, ErrQuarantined) {
+		err = fmt.Errorf("%w: %w", ErrQuarantined, err)
+	}
+	p.mu.Lock()
+	p.down = err
+	p.mu.Unlock()
+	p.logger.Error("partition is quarantined: it neither votes nor serves here", "error", err)
+	p.wake()
+}
+
+// Down returns why the partition is quarantined, nil while it is not.
+func (p *Partition) Down() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.down
+}
+
+// bounce ends a life whose memory and disk may disagree, and begins another.
+// It does not block; calls for a life that has already ended do nothing.
+func (p *Partition) bounce(r *replica, cause error) {
+	go func() {
+		p.lifecycle.Lock()
+		defer p.lifecycle.Unlock()
+		if p.closed || p.current.Load() != r || r == nil {
+			return
+		}
+		p.logger.Warn("bouncing the replica", "cause", cause)
+		p.endLocked(false)
+		var corrupt *segment.CorruptError
+		if errors.As(cause, &corrupt) {
+			p.quarantine(cause)
+			return
+		}
+		now := p.node.now()
+		recent := p.bounces[:0]
+		for _, t := range p.bounces {
+			if now.Sub(t) < time.Minute {
+				recent = append(recent, t)
+			}
+		}
+		p.bounces = append(recent, now)
+		if len(p.bounces) > bounceLimit {
+			p.quarantine(fmt.Errorf("bounced %d times within a minute, last: %w", bounceLimit, cause))
+			return
+		}
+		p.beginLocked()
+	}()
+}
+
+// endLocked ends the current life, if there is one.
+func (p *Partition) endLocked(clean bool) {
+	if r := p.current.Swap(nil); r != nil {
+		r.stop(clean)
+		p.node.shut(p.group)
+	}
+	p.wake()
+}
+
+// close ends the partition on this node.
+func (p *Partition) close() {
+	p.lifecycle.Lock()
+	defer p.lifecycle.Unlock()
+	p.closed = true
+	p.endLocked(true)
+}
+
+// remove closes the partition and deletes its data, after a committed deletion.
+func (p *Partition) remove() error {
+	p.close()
+	trash := p.dir + deletedSuffix
+	if err := os.RemoveAll(trash); err != nil {
+		return err
+	}
+	if err := os.Rename(p.dir, trash); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := syncFolder(filepath.Dir(p.dir)); err != nil {
+		return err
+	}
+	if err := p.node.stable.Forget(p.group); err != nil {
+		return err
+	}
+	return os.RemoveAll(trash)
+}
+
+// ID returns what the partition is called in the cluster's metadata.
+func (p *Partition) ID() metadata.PartitionID { return p.id }
+
+// serving returns the leadership under which this replica serves.
+func (p *Partition) serving() (*replica, *leadership, error) {
+	r := p.current.Load()
+	if r == nil {
+		if err := p.Down(); err != nil {
+			return nil, nil, err
+		}
+		return nil, nil, ErrNotLeader
+	}
+	l := r.leadership.Load()
+	if l == nil {
+		return nil, nil, ErrNotLeader
+	}
+	return r, l, nil
+}
+
+// Serving returns the leader epoch if this replica leads and may serve; else
+// ErrNotLeader or ErrQuarantined.
+func (p *Partition) Serving() (epoch int32, err error) {
+	_, l, err := p.serving()
+	if err != nil {
+		return -1, err
+	}
+	return int32(l.term), nil
+}
+
+// Append queues batches, in the order of the calls, and calls done exactly
+// once: when a quorum has them, or with an error that says whether they were
+// refused (ErrNotLeader, ErrNoSpace, ErrBusy, ErrSequence, ErrProducerFenced,
+// ErrQuarantined) or may yet survive (ErrUnknown). done must not block; it may
+// be called before Append returns.
+//
+// The batches must have passed record.Validate and belong to the partition
+// from the call on. An idempotent producer's batch comes alone; one that is
+// among its last five is answered with the offset it got then (KIP-98).
+func (p *Partition) Append(batches []record.Batch, done func(Ack, error)) {
+	_, l, err := p.serving()
+	if err != nil {
+		done(Ack{}, err)
+		return
+	}
+	w := waiting{batches: batches, done: done}
+	for _, b := range batches {
+		w.bytes += len(b)
+	}
+	if err := l.submit(w); err != nil {
+		done(Ack{}, err)
+	}
+}
+
+// StartOffset returns the log start offset.
+func (p *Partition) StartOffset() int64 { return p.start.Load() }
+
+// HighWatermark returns the offset below which everything is committed, as
+// far as this replica knows.
+func (p *Partition) HighWatermark() int64 { return p.watermark.Load() }
+
+// StableOffset returns the offset below which every transaction is decided.
+func (p *Partition) StableOffset() int64 { return p.watermark.Load() }
+
+// EndOffset returns the offset the next record would get here.
+func (p *Partition) EndOffset() int64 {
+	if r := p.current.Load(); r != nil {
+		return r.store.EndOffset()
+	}
+	return p.watermark.Load()
+}
+
+// Size returns the bytes of the replica's segments.
+func (p *Partition) Size() int64 {
+	if r := p.current.Load(); r != nil {
+		return r.store.Size()
+	}
+	return 0
+}
+
+// Read returns whole batches from the one that holds offset on: about
+// maxBytes of them, at least one, none above the high watermark. At the high
+// watermark the view is empty. ErrOutOfRange, ErrNotLeader, ErrQuarantined.
+func (p *Partition) Read(offset int64, maxBytes int, committed bool) (*record.View, error) {
+	r, _, err := p.serving()
+	if err != nil {
+		return nil, err
+	}
+	limit := p.HighWatermark()
+	if committed {
+		limit = p.StableOffset()
+	}
+	if offset < p.StartOffset() || offset > p.HighWatermark() {
+		return nil, ErrOutOfRange
+	}
+	if offset >= limit {
+		return record.NewView(nil, offset, nil), nil
+	}
+	v, err := r.store.Read(offset, limit, maxBytes)
+	return v, r.readError(err)
+}
+
+// readError sorts out what reading the log said; damage ends this life.
+func (r *replica) readError(err error) error {
+	var corrupt *segment.CorruptError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, log.ErrOutOfRange):
+		return ErrOutOfRange
+	case errors.As(err, &corrupt):
+		r.p.bounce(r, err)
+		return fmt.Errorf("%w: %w", ErrQuarantined, err)
+	}
+	return err
+}
+
+// OffsetAt finds the first committed record at or after timestamp
+// (milliseconds since 1970). ok is false when there is none.
+func (p *Partition) OffsetAt(timestamp int64) (offset, found int64, ok bool, err error) {
+	r, _, err := p.serving()
+	if err != nil {
+		return -1, -1, false, err
+	}
+	offset, found, ok, err = r.store.OffsetAt(timestamp, p.HighWatermark())
+	return offset, found, ok, r.readError(err)
+}
+
+// MaxTimestamp finds the committed record with the largest timestamp
+// (KIP-734); -1, -1 without any record.
+func (p *Partition) MaxTimestamp() (offset, timestamp int64, err error) {
+	r, _, err := p.serving()
+	if err != nil {
+		return -1, -1, err
+	}
+	offset, timestamp, err = r.store.MaxTimestamp(p.HighWatermark())
+	return offset, timestamp, r.readError(err)
+}
+
+// EpochEnd returns the largest epoch at or below the one asked for, and the
+// offset at which it ended (KIP-320); -1, -1 when there is none.
+func (p *Partition) EpochEnd(epoch int32) (e int32, end int64) {
+	r, l, err := p.serving()
+	if err != nil {
+		return -1, -1
+	}
+	if epoch >= int32(l.term) {
+		if epoch > int32(l.term) {
+			return -1, -1
+		}
+		return epoch, p.HighWatermark()
+	}
+	e, end, ok := r.store.EpochEnd(epoch)
+	if !ok {
+		return -1, -1
+	}
+	return e, min(end, p.HighWatermark())
+}
+
+// EpochAt returns the leader epoch of the batch that holds offset, or -1.
+func (p *Partition) EpochAt(offset int64) int32 {
+	if r := p.current.Load(); r != nil {
+		return r.store.EpochAt(offset)
+	}
+	return -1
+}
+
+// Trim moves the log start up to before, on every replica; -1 means the high
+// watermark. It returns the new log start offset. ErrOutOfRange,
+// ErrNotLeader, ErrUnknown.
+func (p *Partition) Trim(ctx context.Context, before int64) (start int64, err error) {
+	r, l, err := p.serving()
+	if err != nil {
+		return -1, err
+	}
+	if before == -1 {
+		before = p.HighWatermark()
+	}
+	switch {
+	case before < 0 || before > p.HighWatermark():
+		return -1, ErrOutOfRange
+	case before <= p.StartOffset():
+		return p.StartOffset(), nil
+	}
+	r.raft.ApplyLog(log.TrimEntry(before), 0)
+	done := func() bool { return p.StartOffset() >= before || r.leadership.Load() != l }
+	if err := r.until(ctx, done); err != nil {
+		return -1, fmt.Errorf("%w: %w", ErrUnknown, err)
+	}
+	if p.StartOffset() < before {
+		return -1, ErrUnknown
+	}
+	return p.StartOffset(), nil
+}
+
+// A ProducerInfo is what a partition remembers of one producer.
+type ProducerInfo struct {
+	ID            int64
+	Epoch         int16
+	LastSequence  int32
+	LastTimestamp int64 // milliseconds since 1970
+}
+
+// Producers lists the idempotent producers that the partition remembers.
+func (p *Partition) Producers() []ProducerInfo {
+	r := p.current.Load()
+	if r == nil {
+		return nil
+	}
+	r.machine.mu.Lock()
+	defer r.machine.mu.Unlock()
+	list := make([]ProducerInfo, 0, len(r.machine.producers))
+	for id, s := range r.machine.producers {
+		list = append(list, ProducerInfo{ID: id, Epoch: s.epoch, LastSequence: s.lastSequence(), LastTimestamp: s.timestamp})
+	}
+	return list
+}
+
+// A waiter wants to know when the high watermark passes offset.
+type waiter struct {
+	offset int64
+	wake   chan<- struct{}
+}
+
+// Notify sends on wake, without blocking, when the high watermark passes
+// offset and whenever this replica's leadership changes. The send may come
+// at once, and more than once. cancel ends it and must be called.
+func (p *Partition) Notify(offset int64, wake chan<- struct{}) (cancel func()) {
+	w := &waiter{offset: offset, wake: wake}
+	p.waiters.Lock()
+	if p.waiting == nil {
+		p.waiting = make(map[*waiter]struct{})
+	}
+	p.waiting[w] = struct{}{}
+	p.waiterCount.Add(1)
+	p.waiters.Unlock()
+	// What moved before the waiter was counted is told now.
+	if _, err := p.Serving(); err != nil || p.watermark.Load() > offset {
+		w.tell()
+	}
+	return func() {
+		p.waiters.Lock()
+		defer p.waiters.Unlock()
+		if _, ok := p.waiting[w]; ok {
+			delete(p.waiting, w)
+			p.waiterCount.Add(-1)
+		}
+	}
+}
+
+func (w *waiter) tell() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// raiseWatermark moves the high watermark up, and wakes who waits for that.
+func (p *Partition) raiseWatermark(next int64) {
+	for {
+		at := p.watermark.Load()
+		if next <= at {
+			return
+		}
+		if p.watermark.CompareAndSwap(at, next) {
+			break
+		}
+	}
+	if p.waiterCount.Load() == 0 {
+		return
+	}
+	p.waiters.Lock()
+	defer p.waiters.Unlock()
+	for w := range p.waiting {
+		if next > w.offset {
+			w.tell()
+		}
+	}
+}
+
+// wake tells every waiter that leadership changed.
+func (p *Partition) wake() {
+	p.waiters.Lock()
+	defer p.waiters.Unlock()
+	for w := range p.waiting {
+		w.tell()
+	}
+}

@@ -1,0 +1,199 @@
+package replication
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"millrace/replication/metadata"
+)
+
+// partitionName is the file in a partition's folder that says whose it is. It
+// is how a folder that the image does not mention can be told: from one that a
+// committed change deleted, whose group number was given and is gone, and from
+// one that nobody knows, which is left alone.
+const partitionName = "partition.json"
+
+type partitionFile struct {
+	Group     uint64 `json:"group"`
+	Topic     string `json:"topic"`
+	Partition int32  `json:"partition"`
+}
+
+// settleTime is how long leadership stays where it went before it is handed back.
+const settleTime = 10 * time.Second
+
+// openAtOnce limits how many partitions open at the same time.
+const openAtOnce = 8
+
+// reconcileLoop makes what is open here follow the image.
+func (n *Node) reconcileLoop() {
+	swept := false
+	limit := make(chan struct{}, openAtOnce)
+	for {
+		select {
+		case <-n.closing:
+			return
+		case <-n.reconcileWake:
+		}
+		image := n.Image()
+		if image.ClusterID == "" {
+			continue
+		}
+		n.setPeers()
+		n.reconcile(image, limit)
+		if _, registered := image.Broker(n.identity.Node); registered && !swept {
+			n.sweep(image)
+			swept = true
+		}
+	}
+}
+
+// reconcile opens the partitions that the image places here, brings settings
+// up to date, and removes the ones whose deletion the image holds.
+func (n *Node) reconcile(image *metadata.Image, limit chan struct{}) {
+	for _, t := range image.Topics() {
+		settings := image.TopicSettings(t, n.cfg.Settings)
+		for i := range t.Partitions {
+			part := &t.Partitions[i]
+			id := metadata.PartitionID{Topic: t.ID, Index: int32(i)}
+			n.partitionMu.RLock()
+			p := n.partitions[id]
+			n.partitionMu.RUnlock()
+			switch {
+			case p != nil:
+				p.configure(settings)
+			case slices.Contains(part.Replicas, n.identity.Node):
+				n.host(id, t, part, settings, limit)
+			}
+		}
+	}
+	var gone []*Partition
+	n.partitionMu.Lock()
+	for id, p := range n.partitions {
+		if _, ok := image.TopicByID(id.Topic); !ok && p.group <= image.LastGroup() {
+			delete(n.partitions, id)
+			delete(n.byGroup, p.group)
+			gone = append(gone, p)
+		}
+	}
+	n.partitionMu.Unlock()
+	for _, p := range gone {
+		n.goTracked(func() {
+			if err := p.remove(); err != nil {
+				p.logger.Error("a deleted partition's folder was not removed", "folder", p.dir, "error", err)
+			}
+		})
+	}
+}
+
+// host makes a partition's replica live here.
+func (n *Node) host(id metadata.PartitionID, t *metadata.Topic, part *metadata.Partition, settings metadata.TopicSettings, limit chan struct{}) {
+	p := &Partition{
+		node:   n,
+		id:     id,
+		topic:  t.Name,
+		group:  part.Group,
+		dir:    filepath.Join(n.cfg.DataDir, partitionsName, folderName(id)),
+		logger: n.logger.With("topic", t.Name, "partition", id.Index),
+	}
+	p.settings.Store(&settings)
+	n.partitionMu.Lock()
+	n.partitions[id] = p
+	n.byGroup[p.group] = p
+	n.partitionMu.Unlock()
+	limit <- struct{}{}
+	n.goTracked(func() {
+		defer func() { <-limit }()
+		if err := p.prepareFolder(); err != nil {
+			p.quarantine(err)
+			return
+		}
+		p.open()
+	})
+}
+
+// folderName is made of ids, never of a name that a client chose.
+func folderName(id metadata.PartitionID) string {
+	return fmt.Sprintf("%s-%d", id.Topic, id.Index)
+}
+
+// prepareFolder makes the partition's folder, and says in it whose it is.
+func (p *Partition) prepareFolder() error {
+	path := filepath.Join(p.dir, partitionName)
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(p.dir, 0o755); err != nil {
+		return err
+	}
+	data, err := json.Marshal(partitionFile{Group: p.group, Topic: p.id.Topic.String(), Partition: p.id.Index})
+	if err != nil {
+		return err
+	}
+	if err := replaceFile(path, append(data, '\n')); err != nil {
+		return err
+	}
+	return syncFolder(filepath.Dir(p.dir))
+}
+
+// configure takes new settings into use.
+func (p *Partition) configure(settings metadata.TopicSettings) {
+	if old := p.settings.Load(); *old == settings {
+		return
+	}
+	p.settings.Store(&settings)
+	if r := p.current.Load(); r != nil {
+		r.store.Configure(p.logConfig())
+	}
+}
+
+// sweep looks once, after the start, for folders that the image does not
+// mention. Those whose group was given and is gone were deleted by a committed
+// change while this node was away; any other is left alone, and named.
+func (n *Node) sweep(image *metadata.Image) {
+	root := filepath.Join(n.cfg.DataDir, partitionsName)
+	folders, err := os.ReadDir(root)
+	if err != nil {
+		n.logger.Warn("partition folders were not looked through", "error", err)
+		return
+	}
+	for _, f := range folders {
+		dir := filepath.Join(root, f.Name())
+		if strings.HasSuffix(f.Name(), deletedSuffix) {
+			if err := os.RemoveAll(dir); err != nil {
+				n.logger.Warn("a deleted partition's folder was not removed", "folder", dir, "error", err)
+			}
+			continue
+		}
+		var file partitionFile
+		data, err := os.ReadFile(filepath.Join(dir, partitionName))
+		if err == nil {
+			err = json.Unmarshal(data, &file)
+		}
+		if _, known := image.Group(file.Group); known && err == nil {
+			continue
+		}
+		if err != nil || file.Group == 0 || file.Group > image.LastGroup() {
+			if !errors.Is(err, os.ErrNotExist) || !emptyFolder(dir) {
+				n.logger.Warn("a folder belongs to no partition of this cluster; it is left alone", "folder", dir, "error", err)
+			}
+			continue
+		}
+		n.logger.Info("removing a partition that was deleted while this node was away", "folder", dir)
+		p := &Partition{node: n, group: file.Group, dir: dir, logger: n.logger}
+		if err := p.remove(); err != nil {
+			n.logger.Warn("a deleted partition's folder was not removed", "folder", dir, "error", err)
+		}
+	}
+}
+
+func emptyFolder(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	return err == nil && len(entries) == 0
+}

@@ -1,0 +1,424 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"millrace/log"
+	"millrace/replication/transport"
+)
+
+// Raft's timers. They are for silent failures only; a process that dies is
+// replaced by evidence (see elect.go). A heartbeat waits behind an fsync, so
+// they are seconds: a disk that stalls for one causes no election.
+const (
+	heartbeatTimeout = 3 * time.Second
+	leaseTimeout     = 2 * time.Second
+	// commitTimeout is how long a follower of an idle group may not know of
+	// the last commit. Nothing waits for that.
+	commitTimeout = 2 * time.Second
+	// maxAppendEntries entries travel in one request at most; the transport
+	// limits their bytes.
+	maxAppendEntries = 64
+	// transferTime bounds a transfer of leadership, during which nobody serves.
+	transferTime = 2 * time.Second
+)
+
+// A replica is one life of a partition's Raft instance: from NewRaft to
+// Shutdown over one open log. It is bounced, never repaired.
+type replica struct {
+	p         *Partition
+	store     *store
+	snapshots *snapshotStore
+	machine   *machine
+	peers     *followers
+	member
+
+	// leadership is set while this replica leads and may serve.
+	leadership atomic.Pointer[leadership]
+
+	wantsSnapshot atomic.Bool // queued for one
+	changing      atomic.Bool // a membership change is under way
+	flushed       time.Time   // when flush.ms was last honoured; upkeepLoop's own
+
+	notify   chan bool
+	closing  chan struct{}
+	stopOnce sync.Once
+	wait     sync.WaitGroup
+}
+
+// startReplica opens the partition's log and starts Raft over it. A
+// *segment.CorruptError in the chain means damaged data.
+func (p *Partition) startReplica() (r *replica, err error) {
+	n := p.node
+	snapshots, err := openSnapshots(p.dir)
+	if err != nil {
+		return nil, err
+	}
+	l, err := log.Open(p.dir, p.identity(), p.logConfig())
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			l.Close(false)
+		}
+	}()
+	last, err := l.LastIndex()
+	if err != nil {
+		return nil, err
+	}
+	first, err := l.FirstIndex()
+	if err != nil {
+		return nil, err
+	}
+	if snapshots, err = p.finishInstall(first, snapshots); err != nil {
+		return nil, err
+	}
+	stable := n.stable.Group(p.group)
+	if err := p.bootstrap(l, stable, snapshots, last); err != nil {
+		return nil, err
+	}
+	// Raft panics over an unreadable entry above the snapshot, so they are
+	// checked before it starts.
+	if err := l.Verify(snapshots.index() + 1); err != nil {
+		return nil, err
+	}
+
+	r = &replica{
+		p:         p,
+		snapshots: snapshots,
+		notify:    make(chan bool, 16),
+		closing:   make(chan struct{}),
+	}
+	r.store = &store{Log: l, fault: func(err error) { p.bounce(r, err) }}
+	r.store.placed = func(data []byte, index uint64) {
+		if l := r.leadership.Load(); l != nil {
+			l.placed(data, index)
+		}
+	}
+	state, next := producers{}, int64(0)
+	if snap := snapshots.newest(); snap != nil {
+		if state, err = decodeProducers(snap.state); err != nil {
+			return nil, fmt.Errorf("read %s: %w", snapshots.path, err)
+		}
+		if next, err = l.OffsetOf(snap.index); err != nil {
+			return nil, fmt.Errorf("find snapshot's entry %d in the log: %w", snap.index, err)
+		}
+		p.raiseWatermark(next)
+	}
+	r.machine = &machine{
+		producers: state,
+		next:      next,
+		protect:   l.Protect,
+		landed: func(index uint64) {
+			if l := r.leadership.Load(); l != nil {
+				l.landed(index)
+			}
+		},
+		committed:    p.raiseWatermark,
+		trim:         r.trimmed,
+		wantSnapshot: func() { n.wantSnapshot(r) },
+	}
+	l.SetRollHook(func(uint64) { n.wantSnapshot(r) })
+	r.port = n.transport.Group(p.group, n.serverID())
+	r.port.OnInstallSnapshot(r.installSnapshot)
+	r.peers = newFollowers(r.port)
+
+	if err := r.startRaft(stable); err != nil {
+		r.port.Close()
+		return nil, err
+	}
+	r.wait.Add(1)
+	go r.watchLeadership()
+	return r, nil
+}
+
+// raftConfig returns the configuration of a partition's group.
+func (r *replica) raftConfig() *raft.Config {
+	c := raft.DefaultConfig()
+	c.LocalID = r.p.node.serverID()
+	c.HeartbeatTimeout = heartbeatTimeout
+	c.ElectionTimeout = heartbeatTimeout + hair
+	c.LeaderLeaseTimeout = leaseTimeout
+	c.CommitTimeout = commitTimeout
+	c.MaxAppendEntries = maxAppendEntries
+	c.BatchApplyCh = true
+	c.ShutdownOnRemove = false
+	c.NoSnapshotRestoreOnStart = true
+	// The log alone decides when data goes; Raft never deletes a prefix.
+	c.TrailingLogs = math.MaxUint64
+	// Snapshots are asked for: at every roll, and by applied bytes.
+	c.SnapshotThreshold = math.MaxUint64
+	c.SnapshotInterval = 24 * time.Hour
+	c.NotifyCh = r.notify
+	c.NoLegacyTelemetry = true
+	c.Logger = newRaftLogger(r.p.logger, &r.p.node.raftLimit)
+	return c
+}
+
+// startRaft runs NewRaft in a goroutine of its own, because reads of damaged
+// entries may panic in it; neither ends the process.
+func (r *replica) startRaft(stable raft.StableStore) error {
+	done := make(chan error, 1)
+	go func() {
+		err := errors.New("NewRaft ended early")
+		defer func() {
+			if cause := recover(); cause != nil {
+				err = fmt.Errorf("start raft: %v", cause)
+			}
+			done <- err
+		}()
+		r.raft, err = raft.NewRaft(r.raftConfig(), r.machine, r.store, stable, r.snapshots, r.peers)
+	}()
+	if err := <-done; err != nil {
+		return err
+	}
+	r.store.live.Store(true)
+	return nil
+}
+
+// stop ends this life. The log is closed clean unless its state is in doubt.
+// It is safe to call more than once; every call waits.
+func (r *replica) stop(clean bool) {
+	r.stopOnce.Do(func() {
+		close(r.closing)
+		r.loseLeadership()
+		r.port.Close()
+		if err := r.raft.Shutdown().Error(); err != nil {
+			r.p.logger.Warn("raft did not shut down cleanly", "error", err)
+		}
+		r.wait.Wait()
+		if err := r.store.Log.Close(clean); err != nil {
+			r.p.logger.Warn("log did not close cleanly", "error", err)
+		}
+	})
+}
+
+// watchLeadership follows Raft's notifications. It never waits for Raft: Raft
+// waits for it.
+func (r *replica) watchLeadership() {
+	defer r.wait.Done()
+	for {
+		select {
+		case <-r.closing:
+			return
+		case leads := <-r.notify:
+			r.loseLeadership()
+			if leads {
+				r.wait.Add(1)
+				go r.takeLeadership()
+			}
+		}
+	}
+}
+
+// takeLeadership begins to serve once the first entry of the current term is
+// committed and everything before it applied: then no entry of an earlier term
+// is missing, and the producer state is complete. (A Raft barrier would say the
+// same, but its future may never be answered.)
+func (r *replica) takeLeadership() {
+	defer r.wait.Done()
+	term := r.raft.CurrentTerm()
+	leads := func() bool { return r.raft.State() == raft.Leader && r.raft.CurrentTerm() == term }
+	opened := func() bool {
+		o := r.store.opening.Load()
+		return o != nil && o.term == term && r.raft.CommitIndex() >= o.index && r.machine.reached(o.next)
+	}
+	err := r.until(context.Background(), func() bool { return !leads() || opened() })
+	if err != nil || !leads() {
+		return // a newer notification is on its way
+	}
+	l := newLeadership(r, term)
+	r.leadership.Store(l)
+	if !leads() {
+		r.leadership.CompareAndSwap(l, nil)
+		l.end()
+		return
+	}
+	r.p.node.leads(r.p.group, term)
+	r.p.wake()
+}
+
+// loseLeadership stops serving. What is in flight becomes unknown.
+func (r *replica) loseLeadership() {
+	if l := r.leadership.Swap(nil); l != nil {
+		l.end()
+		r.p.wake()
+	}
+}
+
+// trimmed moves the log start, and drops what the newest snapshot allows.
+func (r *replica) trimmed(start int64) {
+	if _, err := r.store.Drop(start, r.snapshots.index()); err != nil {
+		r.p.bounce(r, fmt.Errorf("drop below offset %d: %w", start, err))
+		return
+	}
+	r.p.start.Store(r.store.StartOffset())
+}
+
+// takeSnapshot takes a snapshot of the state machine, and drops the segments
+// that only waited for it.
+func (r *replica) takeSnapshot() error {
+	if err := r.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+		return err
+	}
+	r.trimmed(r.store.StartOffset())
+	return nil
+}
+
+// A member is this node's part in one Raft group.
+type member struct {
+	raft *raft.Raft
+	port *transport.Port
+}
+
+// leader returns the server that Raft takes for the leader, "" if none.
+func (m *member) leader() raft.ServerID {
+	_, id := m.raft.LeaderWithID()
+	return id
+}
+
+// voters returns the voting servers in the order of the configuration.
+func (m *member) voters() []raft.ServerID {
+	var ids []raft.ServerID
+	for _, s := range m.raft.GetConfiguration().Configuration().Servers {
+		if s.Suffrage == raft.Voter {
+			ids = append(ids, s.ID)
+		}
+	}
+	return ids
+}
+
+// followers is the transport of one group, which also remembers how far each
+// follower has come. That is how a leader knows which replicas are in sync.
+type followers struct {
+	*transport.Port
+
+	mu    sync.Mutex
+	match map[raft.ServerID]matched
+}
+
+// A matched follower had all entries up to index when it last answered.
+type matched struct {
+	index  uint64
+	caught time.Time // when it last had all that there was
+}
+
+func newFollowers(port *transport.Port) *followers {
+	return &followers{Port: port, match: make(map[raft.ServerID]matched)}
+}
+
+// AppendEntries implements raft.Transport.
+func (f *followers) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	err := f.Port.AppendEntries(id, target, args, resp)
+	if err != nil || !resp.Success || args.PrevLogEntry == 0 && len(args.Entries) == 0 {
+		return err
+	}
+	index := args.PrevLogEntry + uint64(len(args.Entries))
+	f.mu.Lock()
+	f.match[id] = matched{index: index, caught: time.Now()}
+	f.mu.Unlock()
+	return nil
+}
+
+// inSync tells whether a follower has everything up to index, or had all
+// there was within the last ten seconds (Kafka's replica.lag.time.max.ms is 30).
+func (f *followers) inSync(id raft.ServerID, index uint64, now time.Time) bool {
+	f.mu.Lock()
+	m, ok := f.match[id]
+	f.mu.Unlock()
+	return ok && (m.index >= index || now.Sub(m.caught) < 10*time.Second)
+}
+
+// matchIndex returns the last index known to be on the follower.
+func (f *followers) matchIndex(id raft.ServerID) uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.match[id].index
+}
+
+// transferTo hands leadership to a voter: it stops serving, waits until the
+// voter has everything, and tells it to stand for election. Raft's own transfer
+// is not used: it can hang for good, with a goroutine each time. If the voter
+// does not take over, this replica serves again.
+func (r *replica) transferTo(ctx context.Context, id raft.ServerID) error {
+	l := r.leadership.Load()
+	if l == nil {
+		return ErrNotLeader
+	}
+	l.close()
+	ctx, cancel := context.WithTimeout(ctx, transferTime)
+	defer cancel()
+	err := r.yieldTo(ctx, id)
+	if !r.leadership.CompareAndSwap(l, nil) {
+		return err // Raft's notification was faster
+	}
+	l.end()
+	r.p.wake()
+	if r.raft.State() == raft.Leader {
+		r.wait.Add(1)
+		go r.takeLeadership()
+	}
+	return err
+}
+
+func (r *replica) yieldTo(ctx context.Context, id raft.ServerID) error {
+	if err := r.until(ctx, func() bool { return r.peers.matchIndex(id) >= r.raft.LastIndex() }); err != nil {
+		return fmt.Errorf("%s does not catch up: %w", id, err)
+	}
+	if err := r.member.abdicate(id); err != nil {
+		return err
+	}
+	return r.until(ctx, func() bool { return r.raft.State() != raft.Leader })
+}
+
+// until polls, which is fine for what takes milliseconds and happens seldom.
+func (r *replica) until(ctx context.Context, done func() bool) error {
+	for !done() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-r.closing:
+			return ErrClosed
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// abdicate tells another voter to stand for election now.
+func (m *member) abdicate(id raft.ServerID) error {
+	self := []byte(m.port.LocalAddr())
+	return m.port.TimeoutNow(id, raft.ServerAddress(id), &raft.TimeoutNowRequest{
+		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: self, Addr: self},
+	}, &raft.TimeoutNowResponse{})
+}
+
+// successor picks the voter to hand leadership to: the preferred one if it is
+// in sync, else any in sync.
+func (r *replica) successor() (raft.ServerID, bool) {
+	n := r.p.node
+	now := n.now()
+	var candidates []raft.ServerID
+	for _, id := range r.voters() {
+		if id != n.serverID() && n.connected(id) && r.peers.inSync(id, r.raft.LastIndex(), now) {
+			candidates = append(candidates, id)
+		}
+	}
+	if len(candidates) == 0 {
+		return "", false
+	}
+	if preferred, ok := r.p.preferred(); ok && slices.Contains(candidates, preferred) {
+		return preferred, true
+	}
+	return candidates[0], true
+}

@@ -1,0 +1,145 @@
+package replication
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"millrace/log"
+	"millrace/segment/record"
+)
+
+// A store stands between Raft and the partition's log. It keeps Raft from
+// ever acting on what the log did not do:
+//
+//   - An entry of our own that does not follow the one the appender sent before
+//     it, or whose leadership ended, is refused before anything is written;
+//     Raft then steps down.
+//   - After a write that may have happened in part, or a read of damaged bytes,
+//     Raft's memory and the disk disagree: fault is told, and the replica bounced.
+//   - Raft panics when it cannot read a committed entry. One partition's data
+//     never ends the process, so the goroutine that read damage ends instead
+//     (runtime.Goexit runs Raft's deferred clean-up), and fault ends the rest.
+type store struct {
+	*log.Log
+	// fault is told of the first error after which this life must end. It must not block.
+	fault func(error)
+
+	// placed is told which index an entry of our own got, before Raft may commit it.
+	placed func(data []byte, index uint64)
+
+	// next is the number the next entry of our own must carry.
+	next atomic.Uint64
+	// stored counts the payload bytes of our own entries that reached the log.
+	stored atomic.Int64
+	// opening is the last noop that was stored.
+	opening atomic.Pointer[opening]
+	// began is when the StoreLogs under way began, in Unix nanoseconds; 0: none is.
+	began atomic.Int64
+	// live is set once NewRaft returned: from then on damage ends the goroutine.
+	live atomic.Bool
+	// cut is set between a suffix cut and the next successful write. Raft's
+	// last index is wrong in between, so even a clean failure must bounce.
+	// Only Raft's main goroutine touches it.
+	cut bool
+}
+
+// errStale refuses an entry whose turn has passed: its leadership ended, or an
+// entry sent before it was refused.
+var errStale = errors.New("replication: entry is out of turn")
+
+// number marks the entry in data as the n-th of its leadership's term. The
+// mark lies in the base offset and epoch of the first batch, which the log
+// stamps over; n counts from 0.
+func number(data []byte, n uint64, term uint64) {
+	record.Batch(data).Assign(-1-int64(n), int32(term))
+}
+
+// StoreLogs implements raft.LogStore.
+func (s *store) StoreLogs(logs []*raft.Log) error {
+	s.began.Store(time.Now().UnixNano())
+	defer s.began.Store(0)
+	var own []*raft.Log
+	next := s.next.Load()
+	for _, l := range logs {
+		if _, trims := log.ParseTrim(l); trims || l.Type != raft.LogCommand {
+			continue
+		}
+		first := record.Batch(l.Data)
+		if first.BaseOffset() >= 0 {
+			continue // replicated to us, offsets and all
+		}
+		if n := uint64(-1 - first.BaseOffset()); n != next || first.Epoch() != int32(l.Term) {
+			return fmt.Errorf("%w: number %d of term %d, expected %d of term %d", errStale, n, first.Epoch(), next, l.Term)
+		}
+		next++
+		own = append(own, l)
+		for p := l.Data; len(p) > 0; {
+			b := record.Batch(p)
+			b.Assign(0, -1)
+			p = p[b.Size():]
+		}
+	}
+	if err := s.Log.StoreLogs(logs); err != nil {
+		if !errors.Is(err, log.ErrNoSpace) || s.cut {
+			s.fault(fmt.Errorf("store entries: %w", err))
+		}
+		return err
+	}
+	s.cut = false
+	s.next.Store(next)
+	for _, l := range own {
+		s.placed(l.Data, l.Index)
+		s.stored.Add(int64(len(l.Data)))
+	}
+	if first := logs[0]; first.Type == raft.LogNoop {
+		s.opening.Store(&opening{term: first.Term, index: first.Index, next: s.Log.EndOffset()})
+	}
+	return nil
+}
+
+// An opening is the entry with which a leader begins its term, and where the
+// log ended in front of it.
+type opening struct {
+	term, index uint64
+	next        int64
+}
+
+// StoreLog implements raft.LogStore.
+func (s *store) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
+
+// DeleteRange implements raft.LogStore.
+func (s *store) DeleteRange(min, max uint64) error {
+	if err := s.Log.DeleteRange(min, max); err != nil {
+		s.fault(fmt.Errorf("delete entries %d to %d: %w", min, max, err))
+		return err
+	}
+	s.cut = true
+	return nil
+}
+
+// GetLog implements raft.LogStore.
+func (s *store) GetLog(index uint64, l *raft.Log) error {
+	err := s.Log.GetLog(index, l)
+	if err == nil || errors.Is(err, raft.ErrLogNotFound) {
+		return err
+	}
+	s.fault(fmt.Errorf("read entry %d: %w", index, err))
+	if s.live.Load() {
+		runtime.Goexit()
+	}
+	return err
+}
+
+// stalled returns how long the write under way has taken so far.
+func (s *store) stalled(now time.Time) time.Duration {
+	began := s.began.Load()
+	if began == 0 {
+		return 0
+	}
+	return now.Sub(time.Unix(0, began))
+}

@@ -1,0 +1,184 @@
+package replication
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"millrace/replication/metadata"
+)
+
+// A TopicRequest asks for a topic.
+type TopicRequest struct {
+	Name string
+	// Partitions to make; -1 means num.partitions.
+	Partitions int32
+	// Replicas of each; -1 means default.replication.factor, or 3 where there
+	// are as many brokers, and then the topic grows with the cluster.
+	Replicas int16
+	// Assignment, if not nil, names the replicas of each partition, the
+	// preferred leader first; Partitions and Replicas are -1 then.
+	Assignment   [][]int32
+	Config       map[string]string
+	Internal     bool
+	ValidateOnly bool
+}
+
+// CreateTopic places replicas, commits the topic and waits until its
+// partitions have leaders or ctx ends. With ValidateOnly it only says what it
+// would do. A refusal is metadata's own error.
+func (n *Node) CreateTopic(ctx context.Context, req TopicRequest) (*metadata.Topic, error) {
+	image := n.Image()
+	topicID, err := metadata.NewTopicID(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	change := metadata.CreateTopic{
+		ID: topicID, Name: req.Name, Assignment: req.Assignment, Config: req.Config, Internal: req.Internal,
+	}
+	if req.Assignment == nil {
+		partitions, replicas := int(req.Partitions), int(req.Replicas)
+		if partitions == -1 {
+			partitions = n.intSetting("num.partitions", 1)
+		}
+		if replicas == -1 {
+			replicas = n.intSetting("default.replication.factor", 0)
+			if replicas <= 0 {
+				replicas = min(defaultReplicas, len(image.Brokers()))
+				change.Grow = true
+			}
+		}
+		change.Assignment, err = metadata.Place(n.placeable(image), partitions, replicas, int(image.LastGroup()%1024))
+		if err != nil {
+			return nil, err
+		}
+	}
+	if req.ValidateOnly {
+		if err := image.Check(change); err != nil {
+			return nil, err
+		}
+		next, err := image.Apply(image.Index+1, change)
+		if err != nil {
+			return nil, err
+		}
+		t, _ := next.TopicByID(change.ID)
+		return t, nil
+	}
+	if err := n.Change(ctx, change); err != nil {
+		return nil, err
+	}
+	t, ok := n.Image().TopicByID(change.ID)
+	if !ok {
+		return nil, fmt.Errorf("%w: topic %q was deleted at once", ErrUnknown, req.Name)
+	}
+	n.awaitLeaders(ctx, t, 0)
+	return t, nil
+}
+
+// AddPartitions makes a topic have count partitions in total. assignment, if
+// not nil, names the replicas of each new one.
+func (n *Node) AddPartitions(ctx context.Context, topic string, count int32, assignment [][]int32, validateOnly bool) error {
+	image := n.Image()
+	t, ok := image.Topic(topic)
+	if !ok {
+		return metadata.ErrUnknownTopic
+	}
+	change := metadata.CreatePartitions{Topic: t.ID, Count: count, Assignment: assignment}
+	if assignment == nil && int(count) > len(t.Partitions) {
+		var err error
+		change.Assignment, err = metadata.PlaceFor(n.placeable(image), t.Partitions,
+			int(count)-len(t.Partitions), len(t.Partitions[0].Replicas), 0)
+		if err != nil {
+			return err
+		}
+	}
+	if validateOnly {
+		return image.Check(change)
+	}
+	had := len(t.Partitions)
+	if err := n.Change(ctx, change); err != nil {
+		return err
+	}
+	if t, ok = n.Image().TopicByID(t.ID); ok {
+		n.awaitLeaders(ctx, t, had)
+	}
+	return nil
+}
+
+// placeable lists the brokers that may get new replicas: those that are there,
+// or all when too few are.
+func (n *Node) placeable(image *metadata.Image) []*metadata.Broker {
+	all := image.Brokers()
+	var live []*metadata.Broker
+	for _, b := range all {
+		if n.Live(b.ID) {
+			live = append(live, b)
+		}
+	}
+	if len(live) >= min(defaultReplicas, len(all)) {
+		return live
+	}
+	return all
+}
+
+// awaitLeaders waits until the partitions from first on have leaders.
+func (n *Node) awaitLeaders(ctx context.Context, t *metadata.Topic, first int) {
+	for i := first; i < len(t.Partitions); i++ {
+		id := metadata.PartitionID{Topic: t.ID, Index: int32(i)}
+		for {
+			if _, _, ok := n.Leader(id); ok {
+				break
+			}
+			if _, ok := n.Image().TopicByID(t.ID); !ok {
+				return
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-n.closing:
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	}
+}
+
+// intSetting returns a broker setting: changed at run time, given at the
+// start, or the default.
+func (n *Node) intSetting(name string, standard int) int {
+	image := n.Image()
+	for _, values := range []map[string]string{image.BrokerConfig(n.identity.Node), image.BrokerConfig(0), n.cfg.Settings} {
+		if v, err := strconv.Atoi(values[name]); err == nil {
+			return v
+		}
+	}
+	return standard
+}
+
+// producerBlock is how many producer ids a node takes at a time (KIP-730).
+const producerBlock = 1000
+
+// NewProducerID returns a producer id that no other call in the cluster's life
+// has returned.
+func (n *Node) NewProducerID(ctx context.Context) (int64, error) {
+	n.producerMu.Lock()
+	defer n.producerMu.Unlock()
+	for n.producerNext >= n.producerEnd {
+		err := n.Change(ctx, metadata.AllocateProducerIDs{Broker: n.identity.Node, Count: producerBlock})
+		if errors.Is(err, ErrUnknown) && ctx.Err() == nil {
+			continue // a block may be lost; there are enough
+		}
+		if err != nil {
+			return -1, err
+		}
+		if b, ok := n.Image().ProducerBlock(n.identity.Node); ok {
+			n.producerNext, n.producerEnd = b.Start, b.Start+int64(b.Count)
+		}
+	}
+	id := n.producerNext
+	n.producerNext++
+	return id, nil
+}

@@ -1,0 +1,120 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"millrace/log"
+)
+
+// How often the upkeep goroutine looks after its chores.
+const (
+	stallEvery     = 250 * time.Millisecond
+	memberEvery    = time.Second
+	retentionEvery = 15 * time.Second
+)
+
+// upkeepLoop does what has to be done now and then, for all groups, so that an
+// idle group needs no timer of its own.
+func (n *Node) upkeepLoop() {
+	tick := time.NewTicker(stallEvery)
+	defer tick.Stop()
+	var members, retention time.Time
+	for {
+		select {
+		case <-n.closing:
+			return
+		case <-tick.C:
+		}
+		now := time.Now()
+		n.watchDisks(now)
+		if now.Sub(members) >= memberEvery {
+			members = now
+			n.reconcileControllers()
+			n.growTopics()
+			n.eachReplica(func(r *replica) {
+				if r.leadership.Load() != nil {
+					n.reconcileMembers(r)
+				}
+			})
+			n.balance()
+		}
+		if now.Sub(retention) >= retentionEvery {
+			retention = now
+			n.eachReplica(n.retain)
+		}
+	}
+}
+
+// watchDisks makes groups whose disk hangs lose leadership: while a write
+// takes longer than the lease, their heartbeats fail on purpose. It also syncs
+// the topics that leave that to time (flush.ms).
+func (n *Node) watchDisks(now time.Time) {
+	n.eachReplica(func(r *replica) {
+		stalls := r.store.stalled(now) > leaseTimeout
+		r.port.Stall(stalls)
+		s := r.p.settings.Load()
+		if stalls || s.FlushMessages <= 1 || now.Sub(r.flushed) < millis(s.FlushMillis) {
+			return
+		}
+		r.flushed = now
+		if err := r.store.Flush(); err != nil {
+			r.p.bounce(r, fmt.Errorf("flush: %w", err))
+		}
+	})
+}
+
+// retain rolls what is due and, on the leader, moves the log start by the
+// topic's retention.
+func (n *Node) retain(r *replica) {
+	now := n.now()
+	if _, err := r.store.RollIfDue(now); err != nil && !errors.Is(err, log.ErrNoSpace) {
+		r.p.logger.Warn("segment was not rolled", "error", err)
+	}
+	s := r.p.settings.Load()
+	if r.leadership.Load() == nil || !s.CleanupDelete {
+		return
+	}
+	age := time.Duration(-1)
+	if s.RetentionMillis >= 0 {
+		age = millis(s.RetentionMillis)
+	}
+	start := r.store.RetentionOffset(now, age, s.RetentionBytes, r.p.HighWatermark())
+	if start <= r.p.StartOffset() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, callTimeout)
+	defer cancel()
+	if _, err := r.p.Trim(ctx, start); err != nil {
+		r.p.logger.Warn("retention did not move the log start", "to", start, "error", err)
+	}
+}
+
+// wantSnapshot queues a replica for a snapshot. When the queue is full the
+// next roll asks again.
+func (n *Node) wantSnapshot(r *replica) {
+	if r.wantsSnapshot.CompareAndSwap(false, true) {
+		select {
+		case n.snapshots <- r:
+		default:
+			r.wantsSnapshot.Store(false)
+		}
+	}
+}
+
+// snapshotLoop takes the snapshots that are asked for, one at a time.
+func (n *Node) snapshotLoop() {
+	for {
+		select {
+		case <-n.closing:
+			return
+		case r := <-n.snapshots:
+			r.wantsSnapshot.Store(false)
+			if err := r.takeSnapshot(); err != nil {
+				r.p.logger.Debug("snapshot was not taken", "error", err)
+			}
+		}
+	}
+}
