@@ -1,0 +1,93 @@
+package server
+
+import (
+	"errors"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+var (
+	errUnknownKey = errors.New("server: a request we do not serve, key")
+	errVersion    = errors.New("server: a version we do not serve")
+)
+
+// An api is one kind of request: the versions we answer and what answers them.
+type api struct {
+	key      kmsg.Key
+	min, max int16
+	serve    func(*Server, *call) error
+	layouts  []*layout // by version less min
+}
+
+// apis says what is served. It drives dispatch and the answer to ApiVersions,
+// and a test holds it against the ranges of Kafka 4.1: clients infer the
+// release, and features, from combinations of them. A key listed here is a
+// promise; keys of groups and transactions are not listed until they are kept.
+//
+// It is filled in by init because the handler of ApiVersions reads it.
+var apis []api
+
+func init() {
+	apis = []api{
+		// Produce 0–2 are advertised for librdkafka, which takes their absence
+		// for lack of compression (KAFKA-18659), and refused, as Kafka does.
+		{key: kmsg.Produce, min: 0, max: 13}, // served by connection.produce
+		{key: kmsg.Fetch, min: 4, max: 18, serve: (*Server).fetch},
+		{key: kmsg.ListOffsets, min: 1, max: 10, serve: answer((*Server).listOffsets)},
+		{key: kmsg.Metadata, min: 0, max: 13, serve: answer((*Server).metadata)},
+		{key: kmsg.ApiVersions, min: 0, max: 4, serve: answer((*Server).apiVersions)},
+		{key: kmsg.CreateTopics, min: 2, max: 7, serve: answer((*Server).createTopics)},
+		{key: kmsg.DeleteTopics, min: 1, max: 6, serve: answer((*Server).deleteTopics)},
+		{key: kmsg.DeleteRecords, min: 0, max: 2, serve: answer((*Server).deleteRecords)},
+		{key: kmsg.InitProducerID, min: 0, max: 5, serve: answer((*Server).initProducerID)},
+		{key: kmsg.OffsetForLeaderEpoch, min: 2, max: 4, serve: answer((*Server).offsetForLeaderEpoch)},
+		{key: kmsg.DescribeConfigs, min: 1, max: 4, serve: answer((*Server).describeConfigs)},
+		{key: kmsg.AlterConfigs, min: 0, max: 2, serve: answer((*Server).alterConfigs)},
+		{key: kmsg.DescribeLogDirs, min: 1, max: 4, serve: answer((*Server).describeLogDirs)},
+		{key: kmsg.CreatePartitions, min: 0, max: 3, serve: answer((*Server).createPartitions)},
+		{key: kmsg.IncrementalAlterConfigs, min: 0, max: 1, serve: answer((*Server).incrementalAlterConfigs)},
+		{key: kmsg.ListPartitionReassignments, min: 0, max: 0, serve: answer((*Server).listPartitionReassignments)},
+		{key: kmsg.DescribeCluster, min: 0, max: 2, serve: answer((*Server).describeCluster)},
+		{key: kmsg.DescribeProducers, min: 0, max: 0, serve: answer((*Server).describeProducers)},
+		{key: kmsg.DescribeTopicPartitions, min: 0, max: 0, serve: answer((*Server).describeTopicPartitions)},
+	}
+	for i := range apis {
+		a := &apis[i]
+		for v := a.min; v <= a.max; v++ {
+			a.layouts = append(a.layouts, compileLayout(layouts[a.key].fields, v, isFlexible(a.key, v)))
+		}
+		byKey[a.key] = a
+	}
+}
+
+var byKey [kmsg.MaxKey + 1]*api
+
+// lookup finds a kind of request, or nil.
+func lookup(key kmsg.Key) *api {
+	if key < 0 || int(key) >= len(byKey) {
+		return nil
+	}
+	return byKey[key]
+}
+
+// layout returns the layout of a version that is served.
+func (a *api) layout(version int16) *layout { return a.layouts[version-a.min] }
+
+// A request is a pointer to one of kmsg's request types.
+type request[R any] interface {
+	*R
+	kmsg.Request
+}
+
+// answer makes a handler of a request type into one of the table: it decodes
+// the body, which the guard has walked, and writes what the handler returns.
+func answer[R any, P request[R], A kmsg.Response](handle func(*Server, *call, P) A) func(*Server, *call) error {
+	return func(s *Server, c *call) error {
+		req := P(new(R))
+		req.SetVersion(c.version)
+		if err := req.ReadFrom(c.body); err != nil {
+			return malformed("%s version %d: %v", c.key.Name(), c.version, err)
+		}
+		return c.conn.respond(c.header, handle(s, c, req))
+	}
+}

@@ -1,0 +1,186 @@
+package server
+
+import (
+	"errors"
+	"slices"
+	"syscall"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/replication/metadata"
+)
+
+// DescribeCluster, versions 0–2 (KIP-700).
+//
+//   - Asked for controllers (KIP-919), it answers MISMATCHED_ENDPOINT_TYPE: this
+//     is a broker.
+//   - Brokers that are not there now are fenced, and listed if asked for.
+//
+// v1 adds the endpoint type, v2 fenced brokers (KIP-1073).
+func (s *Server) describeCluster(c *call, req *kmsg.DescribeClusterRequest) *kmsg.DescribeClusterResponse {
+	resp := kmsg.NewPtrDescribeClusterResponse()
+	resp.EndpointType = 1
+	resp.ControllerID = -1
+	if c.version >= 1 && req.EndpointType != 1 {
+		code, err := unsupportedEndpointType, errors.New("Unsupported endpoint type")
+		if req.EndpointType == 2 {
+			code, err = mismatchedEndpointType, errors.New("The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER")
+		}
+		resp.ErrorCode, resp.ErrorMessage = int16(code), message(err)
+		return resp
+	}
+	resp.ClusterID = s.Node.ClusterID()
+	resp.ControllerID = s.controller()
+	for _, b := range s.Node.Image().Brokers() {
+		live := s.Node.Live(b.ID)
+		if !live && !req.IncludeFencedBrokers {
+			continue
+		}
+		e := c.conn.address(b)
+		rb := kmsg.NewDescribeClusterResponseBroker()
+		rb.NodeID, rb.Host, rb.Port, rb.Rack, rb.IsFenced = e.id, e.host, e.port, e.rack, !live
+		resp.Brokers = append(resp.Brokers, rb)
+	}
+	if req.IncludeClusterAuthorizedOperations {
+		resp.ClusterAuthorizedOperations = clusterOperations
+	}
+	return resp
+}
+
+// DescribeLogDirs, versions 1–4.
+//
+//   - There is one folder. No topics is none, null is all, of the replicas here.
+//   - A replica's lag is what it has not yet committed.
+//
+// v2 adds tagged fields, v3 a top-level error, v4 the size and the space left of
+// the file system (KIP-827).
+func (s *Server) describeLogDirs(c *call, req *kmsg.DescribeLogDirsRequest) *kmsg.DescribeLogDirsResponse {
+	resp := kmsg.NewPtrDescribeLogDirsResponse()
+	dir := kmsg.NewDescribeLogDirsResponseDir()
+	dir.Dir = s.DataDir
+	dir.TotalBytes, dir.UsableBytes = -1, -1
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(s.DataDir, &fs); err == nil {
+		dir.TotalBytes = int64(fs.Blocks) * int64(fs.Bsize)
+		dir.UsableBytes = int64(fs.Bavail) * int64(fs.Bsize)
+	}
+	image := s.Node.Image()
+	describe := func(t *metadata.Topic, indexes []int32) {
+		st := kmsg.NewDescribeLogDirsResponseDirTopic()
+		st.Topic = t.Name
+		for _, i := range indexes {
+			p, err := s.Node.Partition(metadata.PartitionID{Topic: t.ID, Index: i})
+			if err != nil {
+				continue
+			}
+			sp := kmsg.NewDescribeLogDirsResponseDirTopicPartition()
+			sp.Partition, sp.Size = i, p.Size()
+			sp.OffsetLag = max(p.EndOffset()-p.HighWatermark(), 0)
+			st.Partitions = append(st.Partitions, sp)
+		}
+		if len(st.Partitions) > 0 {
+			dir.Topics = append(dir.Topics, st)
+		}
+	}
+	if req.Topics == nil {
+		for _, t := range image.Topics() {
+			all := make([]int32, len(t.Partitions))
+			for i := range all {
+				all[i] = int32(i)
+			}
+			describe(t, all)
+		}
+	}
+	asked := map[*metadata.Topic][]int32{}
+	for i := range req.Topics {
+		if t, ok := image.Topic(req.Topics[i].Topic); ok {
+			asked[t] = append(asked[t], req.Topics[i].Partitions...)
+		}
+	}
+	for t, indexes := range asked {
+		slices.Sort(indexes)
+		describe(t, slices.Compact(indexes))
+	}
+	resp.Dirs = append(resp.Dirs, dir)
+	return resp
+}
+
+// DescribeTopicPartitions, version 0 (KIP-966).
+//
+//   - Topics by name; an empty list is all of them. Unknown ones are answered
+//     where they would stand.
+//   - At most ResponsePartitionLimit partitions, 2,000 at the very most; then a
+//     cursor says where to go on, and is where the next request begins.
+//   - There are no eligible leader replicas: Raft elects.
+func (s *Server) describeTopicPartitions(c *call, req *kmsg.DescribeTopicPartitionsRequest) *kmsg.DescribeTopicPartitionsResponse {
+	resp := kmsg.NewPtrDescribeTopicPartitionsResponse()
+	image := s.Node.Image()
+	var names []string
+	for _, t := range req.Topics {
+		names = append(names, t.Topic)
+	}
+	if len(req.Topics) == 0 {
+		for _, t := range image.Topics() {
+			names = append(names, t.Name)
+		}
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	first := int32(0)
+	if req.Cursor != nil {
+		at, _ := slices.BinarySearch(names, req.Cursor.Topic)
+		names = names[at:]
+		if len(names) > 0 && names[0] == req.Cursor.Topic {
+			first = max(req.Cursor.Partition, 0)
+		}
+	}
+	left := int(min(max(req.ResponsePartitionLimit, 1), 2000))
+	for _, name := range names {
+		if left == 0 {
+			cursor := kmsg.NewDescribeTopicPartitionsResponseNextCursor()
+			cursor.Topic, cursor.Partition = name, first
+			resp.NextCursor = &cursor
+			break
+		}
+		st := kmsg.NewDescribeTopicPartitionsResponseTopic()
+		st.Topic = &name
+		t, code := findTopic(image, name, metadata.TopicID{}, false)
+		if code != none {
+			if metadata.ValidateTopicName(name) != nil {
+				code = invalidTopic
+			}
+			st.ErrorCode = int16(code)
+			resp.Topics = append(resp.Topics, st)
+			first = 0
+			continue
+		}
+		st.TopicID, st.IsInternal, st.AuthorizedOperations = t.ID, t.Internal, topicOperations
+		i := int(first)
+		for ; i < len(t.Partitions) && left > 0; i++ {
+			ps := s.partitionState(t, i)
+			sp := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()
+			sp.Partition, sp.ErrorCode = int32(i), int16(ps.code)
+			sp.LeaderID, sp.LeaderEpoch = ps.leader, ps.epoch
+			sp.Replicas, sp.ISR, sp.OfflineReplicas = ps.replicas, ps.inSync, ps.offline
+			st.Partitions = append(st.Partitions, sp)
+			left--
+		}
+		first = 0
+		resp.Topics = append(resp.Topics, st)
+		if i < len(t.Partitions) {
+			cursor := kmsg.NewDescribeTopicPartitionsResponseNextCursor()
+			cursor.Topic, cursor.Partition = name, int32(i)
+			resp.NextCursor = &cursor
+			break
+		}
+	}
+	return resp
+}
+
+// ListPartitionReassignments, version 0 (KIP-455).
+//
+//   - Always empty: a change of replicas is committed at once, and the groups
+//     follow by themselves.
+func (s *Server) listPartitionReassignments(c *call, req *kmsg.ListPartitionReassignmentsRequest) *kmsg.ListPartitionReassignmentsResponse {
+	return kmsg.NewPtrListPartitionReassignmentsResponse()
+}

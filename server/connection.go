@@ -1,0 +1,393 @@
+package server
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/segment/record"
+)
+
+const (
+	// firstRead is how much memory a connection that has sent nothing yet gets
+	// for a frame, whatever length it declares.
+	firstRead = 64 << 10
+	// maxTrust is the most memory a frame gets before its bytes are there.
+	// Beyond it memory doubles, and the bytes are copied once more.
+	maxTrust = 4 << 20
+	// maxKept is the largest frame buffer a connection keeps between requests.
+	maxKept = 64 << 10
+	// maxFlight bounds the Produce requests of one connection that are being
+	// appended at once. Clients keep five (idempotent) or as many as they
+	// like; entries are joined from all that wait.
+	maxFlight = 64
+	// maxWait bounds a Fetch's wait for data and a Produce's for its quorum,
+	// both of which a client may set to 24 days.
+	maxWait = 5 * time.Minute
+)
+
+// A connection serves one Kafka client. Its goroutine "connection" reads
+// requests and answers them one after another, in order. Produce is the
+// exception: its batches are handed to the partitions in order, and while they
+// are being replicated the next Produce is read. A second goroutine,
+// "acknowledger", then writes the responses, again in order. It is started by
+// the first Produce, ends when the connection does, and writes only while
+// flight is not empty; the first writes only while it is. Any other request
+// begins when every earlier one is answered, as with Kafka.
+//
+//	connection   read P1 submit | read P2 submit | read Fetch | settle . . . . . | serve Fetch, write
+//	acknowledger                  . wait for P1 .  write P1     wait P2, write P2
+type connection struct {
+	server *Server
+	conn   net.Conn
+	ctx    context.Context // done when the connection or the server ends
+	cancel context.CancelFunc
+	r      *bufio.Reader
+
+	frame []byte // reused for every request but Produce
+	trust int    // the largest frame that came whole, at most maxTrust
+
+	out   []byte             // reused for responses
+	proto *kmsg.FetchRequest // reused
+
+	session  *session
+	fetching fetching
+
+	acks   chan *appends // to the acknowledger; nil before the first Produce
+	flight flight
+}
+
+// flight counts what is between the connection and its acknowledger.
+type flight struct {
+	mu       sync.Mutex
+	changed  sync.Cond
+	requests int
+	bytes    int
+	broken   bool // the connection failed: nothing more is written
+}
+
+func newConnection(s *Server, conn net.Conn) *connection {
+	c := &connection{server: s, conn: conn, r: bufio.NewReaderSize(conn, 4<<10)}
+	c.ctx, c.cancel = context.WithCancel(s.ctx)
+	c.flight.changed.L = &c.flight.mu
+	return c
+}
+
+// errBye ends a connection without a word: the client left, or Shutdown came.
+var errBye = errors.New("server: bye")
+
+// serve answers requests until the client leaves, misbehaves or Shutdown comes.
+func (c *connection) serve() {
+	defer c.close()
+	for c.ctx.Err() == nil {
+		err := c.serveOne()
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, errBye) {
+			c.server.refuse(c.conn, err.Error())
+		}
+		return
+	}
+}
+
+// close ends what belongs to the connection. It may come by way of a panic.
+func (c *connection) close() {
+	if c.acks != nil {
+		// Shutdown lets what was submitted be answered; a client that left is not waited for.
+		close(c.acks)
+		c.settle(0)
+	}
+	c.cancel()
+	c.endSession()
+}
+
+// A call is one request under way.
+type call struct {
+	header
+	ctx  context.Context // done when the connection or the server ends
+	conn *connection
+	body []byte
+	size int // of the frame, in bytes
+}
+
+func (c *connection) serveOne() error {
+	frame, err := c.readFrame()
+	if err != nil {
+		return err
+	}
+	h, body, err := readHeader(frame)
+	c.server.stats.requests.Add(1)
+	switch {
+	case errors.Is(err, errVersion) && h.key == kmsg.ApiVersions:
+		// KIP-511: answered in version 0, so that the client learns what to ask for.
+		c.settle(0)
+		return c.write(c.server.unsupportedVersion(h), nil)
+	case errors.Is(err, errUnknownKey):
+		return fmt.Errorf("%w %d", err, int16(h.key))
+	case errors.Is(err, errVersion):
+		return fmt.Errorf("%w: %s version %d", err, h.key.Name(), h.version)
+	case err != nil:
+		return err
+	}
+	a := lookup(h.key)
+	if err := a.layout(h.version).check(body); err != nil {
+		return fmt.Errorf("%s version %d: %w", h.key.Name(), h.version, err)
+	}
+	cl := &call{header: h, ctx: c.ctx, conn: c, body: body, size: len(frame)}
+	if h.key == kmsg.Produce {
+		return c.produce(cl)
+	}
+	c.settle(0)
+	return a.serve(c.server, cl)
+}
+
+// readFrame reads one request. The result is valid until the next call, except
+// for Produce's, which has memory of its own.
+//
+// Memory follows the bytes that have arrived. The first piece is as large as
+// the largest frame this connection has sent before, so a producer's batches
+// are read where they stay; from there memory doubles as it fills.
+func (c *connection) readFrame() ([]byte, error) {
+	c.deadline(c.server.idleTimeout())
+	prefix, err := c.r.Peek(4)
+	if err != nil {
+		return nil, c.readError(err, len(prefix) > 0)
+	}
+	size := int(int32(binary.BigEndian.Uint32(prefix)))
+	if size < headerSize || size > c.server.maxRequestBytes() {
+		return nil, malformed("a frame of %d bytes; at most %d are read", size, c.server.maxRequestBytes())
+	}
+	c.deadline(c.server.stallTimeout())
+	if prefix, err = c.r.Peek(6); err != nil {
+		return nil, c.readError(err, true)
+	}
+	own := kmsg.Key(binary.BigEndian.Uint16(prefix[4:])) == kmsg.Produce
+	c.r.Discard(4)
+	if own {
+		c.admit(size)
+	}
+
+	p := c.frame[:0]
+	if own || cap(p) < min(size, firstRead) {
+		p = make([]byte, 0, min(size, max(firstRead, c.trust)))
+	}
+	for len(p) < size {
+		if len(p) == cap(p) {
+			grown := make([]byte, len(p), min(size, 2*cap(p)))
+			copy(grown, p)
+			p = grown
+		}
+		c.deadline(c.server.stallTimeout())
+		n, err := c.r.Read(p[len(p):min(cap(p), size)])
+		p = p[:len(p)+n]
+		if err != nil {
+			return nil, c.readError(err, true)
+		}
+	}
+	c.trust = min(max(c.trust, size), maxTrust)
+	if !own && cap(p) <= maxKept {
+		c.frame = p
+	}
+	return p, nil
+}
+
+// deadline gives the client so long for its next byte. Shutdown sets a
+// deadline in the past to wake a connection that waits for a request: that one
+// must stay.
+func (c *connection) deadline(d time.Duration) {
+	c.conn.SetReadDeadline(time.Now().Add(d))
+	if c.ctx.Err() != nil {
+		c.conn.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// readError says why no request came.
+func (c *connection) readError(err error, within bool) error {
+	switch {
+	case c.ctx.Err() != nil, !within && (err == io.EOF || errors.Is(err, os.ErrDeadlineExceeded)):
+		return errBye
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("no byte in the middle of a request for %v", c.server.stallTimeout())
+	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed), isReset(err):
+		return errBye // clients die and leave; that is no offence
+	}
+	return err
+}
+
+// write writes one response: p, which begins with the frame's length, or the
+// pieces, of which p is the backing, when there are any.
+func (c *connection) write(p []byte, pieces net.Buffers) error {
+	if pieces == nil {
+		pieces = net.Buffers{p}
+	}
+	if err := c.writePieces(pieces); err != nil {
+		if c.ctx.Err() != nil || isReset(err) || errors.Is(err, net.ErrClosed) {
+			return errBye
+		}
+		return fmt.Errorf("write response: %w", err)
+	}
+	return nil
+}
+
+// writeStep is how much is given to the kernel under one deadline: a client
+// must take so much within StallTimeout, 35 KB/s with the default. It is also
+// the most a writev takes anyway, by way of the socket's buffer.
+const writeStep = 1 << 20
+
+// writePieces writes all pieces and consumes them.
+func (c *connection) writePieces(pieces net.Buffers) error {
+	for len(pieces) > 0 {
+		n, step := 0, 0
+		for n < len(pieces) && n < 512 && (n == 0 || step+len(pieces[n]) <= writeStep) {
+			step += len(pieces[n])
+			n++
+		}
+		part := pieces[:n:n]
+		pieces = pieces[n:]
+		if n == 1 && len(part[0]) > 2*writeStep {
+			whole := part[0]
+			for len(whole) > 0 {
+				c.conn.SetWriteDeadline(time.Now().Add(c.server.stallTimeout()))
+				k := min(len(whole), writeStep)
+				if _, err := c.conn.Write(whole[:k]); err != nil {
+					return err
+				}
+				whole = whole[k:]
+			}
+			continue
+		}
+		c.conn.SetWriteDeadline(time.Now().Add(c.server.stallTimeout()))
+		if _, err := part.WriteTo(c.conn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// respond encodes and writes an ordinary response.
+func (c *connection) respond(h header, resp kmsg.Response) error {
+	resp.SetVersion(h.version)
+	p := appendHeader(c.out[:0], h)
+	p = resp.AppendTo(p)
+	finish(p, 0)
+	if cap(p) <= maxKept {
+		c.out = p
+	}
+	return c.write(p, nil)
+}
+
+// admit waits until a Produce of so many bytes may be read beside those in
+// flight: at most maxFlight of them, and no more bytes than one request may have.
+func (c *connection) admit(size int) {
+	f := &c.flight
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for !f.broken && f.requests > 0 && (f.requests >= maxFlight || f.bytes+size > c.server.maxRequestBytes()) {
+		f.changed.Wait()
+	}
+}
+
+// settle waits until at most n Produce requests are unanswered.
+func (c *connection) settle(n int) {
+	f := &c.flight
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for f.requests > n {
+		f.changed.Wait()
+	}
+}
+
+// enqueue hands a Produce to the acknowledger, which it starts if need be.
+func (c *connection) enqueue(a *appends) error {
+	if c.acks == nil {
+		c.acks = make(chan *appends, maxFlight)
+		go c.acknowledge(c.acks)
+	}
+	f := &c.flight
+	f.mu.Lock()
+	broken := f.broken
+	f.requests++
+	f.bytes += a.size
+	f.mu.Unlock()
+	c.acks <- a // room for maxFlight, and admit lets no more through
+	if broken {
+		return errBye
+	}
+	return nil
+}
+
+// acknowledge is the body of the goroutine "acknowledger": it answers Produce
+// requests in order. When it cannot write any more it closes the connection,
+// and goes on emptying the queue.
+func (c *connection) acknowledge(acks <-chan *appends) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for a := range acks {
+		err := c.acknowledgeOne(a, timer)
+		f := &c.flight
+		f.mu.Lock()
+		f.requests--
+		f.bytes -= a.size
+		if err != nil {
+			f.broken = true
+		}
+		f.changed.Broadcast()
+		f.mu.Unlock()
+	}
+}
+
+func (c *connection) acknowledgeOne(a *appends, timer *time.Timer) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			c.server.panicked(c.conn, r)
+			err = errBye
+		}
+		if err != nil {
+			c.cancel()
+			c.conn.Close()
+		}
+	}()
+	c.flight.mu.Lock()
+	broken := c.flight.broken
+	c.flight.mu.Unlock()
+	if broken {
+		return errBye
+	}
+	select {
+	case <-a.finished:
+	default:
+		timer.Reset(time.Until(a.deadline))
+		select {
+		case <-a.finished:
+		case <-timer.C:
+		}
+	}
+	p, err := a.response()
+	if err == nil && p != nil {
+		err = c.write(p, nil)
+	}
+	if err != nil && !errors.Is(err, errBye) {
+		c.server.refuse(c.conn, err.Error())
+	}
+	return err
+}
+
+// release gives borrowed bytes back.
+func release(views []*record.View) {
+	for i, v := range views {
+		if v != nil {
+			v.Release()
+			views[i] = nil
+		}
+	}
+}

@@ -1,0 +1,612 @@
+package server
+
+import (
+	"encoding/binary"
+	"net"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/replication"
+	"millrace/replication/metadata"
+	"millrace/segment/record"
+)
+
+// Fetch, versions 4–18.
+//
+//   - Whole batches from the one that holds the offset on, at least one even
+//     past the limits (KIP-74); nothing above the high watermark, or the last
+//     stable offset for read_committed.
+//   - Waits for MinBytes or MaxWait, at most five minutes, unless something is
+//     wrong with a partition.
+//   - Sessions (KIP-227) belong to the connection that made them; see session.go.
+//   - Only the leader serves: no preferred read replica (KIP-392), and requests
+//     of replicas are refused.
+//   - A stale or unknown leader epoch is refused (KIP-320); a fetch position that
+//     lies on another history is answered with where the histories part (KIP-595).
+//
+// v5 adds the log start offset, v7 sessions and a top-level error, v9 the
+// current leader epoch, v11 the rack, v12 tagged fields and the last fetched
+// epoch, v13 topic ids in place of names (KIP-516), v15 moves the replica id into
+// a tagged field, v16 adds the addresses of new leaders (KIP-951).
+//
+// The record bytes are borrowed from the log and written with writev; the
+// response around them is encoded here and not by kmsg, which would copy them.
+func (s *Server) fetch(cl *call) error {
+	c := cl.conn
+	if c.proto == nil || cap(c.proto.Topics) > maxKeptTopics {
+		c.proto = new(kmsg.FetchRequest)
+	}
+	req := c.proto
+	req.SetVersion(cl.version)
+	if err := req.ReadFrom(cl.body); err != nil {
+		return malformed("Fetch version %d: %v", cl.version, err)
+	}
+	f := &c.fetching
+	f.server = s
+	f.version = cl.version
+	f.committed = req.IsolationLevel == 1
+	f.code = none
+	f.full = true
+	f.sessionID = 0
+	f.parts = nil
+	defer f.finish() // also when writing fails or something panics
+
+	if req.IsolationLevel != 0 && req.IsolationLevel != 1 {
+		f.code = invalidRequest
+	} else if req.ReplicaID >= 0 || req.ReplicaState.ID >= 0 {
+		f.code = clusterAuthorizationFailed
+	}
+	if f.code == none {
+		c.openFetch(f, req)
+	} else {
+		f.sessionless(req)
+	}
+	if f.code == none {
+		f.gather(cl, req)
+	} else {
+		f.refuseAll()
+	}
+	return f.write(c, cl.header)
+}
+
+// maxKeptTopics is how many topics a connection keeps room for between fetches.
+const maxKeptTopics = 1024
+
+// A wanted is one partition of a fetch or of a fetch session.
+type wanted struct {
+	partitionKey
+	offset    int64
+	epoch     int32 // the leader epoch the client knows, or -1
+	lastEpoch int32 // the epoch of the last record the client has, or -1
+	maxBytes  int32
+
+	image  *metadata.Image // under which p was found
+	id     metadata.PartitionID
+	p      *replication.Partition // nil: not found yet
+	cancel func()                 // ends the notification for p; nil: none
+
+	// What this fetch found.
+	code             code
+	high, stable     int64
+	start            int64
+	view             *record.View // nil: no records
+	diverging        bool
+	divergingEpoch   int32
+	divergingOffset  int64
+	leader, newEpoch int32 // of the leader elsewhere; -1: not known
+	include          bool
+
+	// What the session's client was told last.
+	sentHigh, sentStart int64
+}
+
+// A partitionKey names a partition as the client does: by the topic's id from
+// version 13 on, by its name before.
+type partitionKey struct {
+	name  string
+	topic metadata.TopicID
+	index int32
+}
+
+// fetching is a Fetch under way, with memory that is kept from one to the next.
+type fetching struct {
+	server    *Server
+	version   int16
+	committed bool
+	code      code // for the whole request
+	full      bool // every partition is in the answer, changed or not
+	sessionID int32
+	session   *session // nil: the parts are only for this fetch
+	parts     []*wanted
+
+	own    []wanted // backs parts without a session
+	ownPtr []*wanted
+	wake   chan struct{}
+	timer  *time.Timer
+	head   []byte
+	cuts   []int // where in head each view goes
+	pieces net.Buffers
+	total  int  // bytes of records
+	spent  bool // the limit was reached before the last partition
+}
+
+// sessionless takes the partitions from the request.
+func (f *fetching) sessionless(req *kmsg.FetchRequest) {
+	n := 0
+	for i := range req.Topics {
+		n += len(req.Topics[i].Partitions)
+	}
+	if cap(f.own) < n || cap(f.own) > 4*n+maxKeptTopics {
+		f.own = make([]wanted, 0, n)
+		f.ownPtr = make([]*wanted, 0, n)
+	}
+	f.own, f.ownPtr = f.own[:0], f.ownPtr[:0]
+	for i := range req.Topics {
+		t := &req.Topics[i]
+		for j := range t.Partitions {
+			f.own = append(f.own, wanted{partitionKey: partitionKey{t.Topic, t.TopicID, t.Partitions[j].Partition}})
+			w := &f.own[len(f.own)-1]
+			w.update(&t.Partitions[j])
+			f.ownPtr = append(f.ownPtr, w)
+		}
+	}
+	f.session = nil
+	f.parts = f.ownPtr
+}
+
+// update takes over what the client asks of the partition.
+func (w *wanted) update(p *kmsg.FetchRequestTopicPartition) {
+	w.offset = p.FetchOffset
+	w.epoch = p.CurrentLeaderEpoch
+	w.lastEpoch = p.LastFetchedEpoch
+	w.maxBytes = p.PartitionMaxBytes
+}
+
+// gather reads every partition, and again whenever one of them has moved, until
+// there is enough or it has taken long enough.
+func (f *fetching) gather(cl *call, req *kmsg.FetchRequest) {
+	if f.wake == nil {
+		f.wake = make(chan struct{}, 1)
+	}
+	budget := min(max(int(req.MaxBytes), 0), f.server.maxFetchBytes())
+	enough := min(int(req.MinBytes), budget)
+	wait := min(time.Duration(req.MaxWaitMillis)*time.Millisecond, maxWait)
+	timing := false
+	for {
+		select {
+		case <-f.wake:
+		default:
+		}
+		troubled := f.read(budget)
+		if troubled || f.total >= enough || wait <= 0 || len(f.parts) == 0 && f.session == nil {
+			break
+		}
+		f.watch()
+		f.release() // nothing is borrowed while waiting
+		if !timing {
+			timing = true
+			if f.timer == nil {
+				f.timer = time.NewTimer(wait)
+			} else {
+				f.timer.Reset(wait)
+			}
+		}
+		select {
+		case <-f.wake:
+			continue
+		case <-f.timer.C:
+		case <-cl.ctx.Done():
+		}
+		f.read(budget)
+		break
+	}
+	if timing {
+		f.timer.Stop()
+	}
+}
+
+// read looks at every partition, and borrows records up to the budget. It
+// tells whether something is wrong with one of them, so that the client should
+// hear of it at once.
+func (f *fetching) read(budget int) (troubled bool) {
+	f.total, f.spent = 0, false
+	for _, w := range f.parts {
+		f.readOne(w, budget-f.total)
+		if w.view != nil {
+			f.total += w.view.Len()
+		}
+		troubled = troubled || w.code != none || w.diverging
+	}
+	return troubled
+}
+
+func (f *fetching) readOne(w *wanted, left int) {
+	w.code, w.diverging = none, false
+	w.high, w.stable, w.start = -1, -1, -1
+	w.leader, w.newEpoch = -1, -1
+	if w.code = f.find(w); w.code != none {
+		return
+	}
+	epoch, err := w.p.Serving()
+	switch {
+	case err != nil:
+		w.fail(f, codeOf(err))
+		return
+	case w.epoch >= 0 && w.epoch < epoch:
+		w.fail(f, fencedLeaderEpoch)
+		return
+	case w.epoch > epoch:
+		w.fail(f, unknownLeaderEpoch)
+		return
+	}
+	high, stable, start := w.p.HighWatermark(), w.p.StableOffset(), w.p.StartOffset()
+	if w.lastEpoch >= 0 {
+		if e, end := w.p.EpochEnd(w.lastEpoch); e < w.lastEpoch || end < w.offset {
+			w.diverging, w.divergingEpoch, w.divergingOffset = true, e, end
+		}
+	}
+	if !w.diverging && (w.offset < start || w.offset > high) {
+		w.fail(f, offsetOutOfRange)
+		return
+	}
+	w.high, w.stable, w.start = high, stable, start
+	limit := high
+	if f.committed {
+		limit = stable
+	}
+	if w.diverging || w.offset >= limit {
+		return
+	}
+	first := f.total == 0
+	if left <= 0 && !first {
+		f.spent = true
+		return
+	}
+	view, err := w.p.Read(w.offset, max(min(int(w.maxBytes), left), 1), f.committed)
+	if err != nil {
+		w.fail(f, codeOf(err))
+		return
+	}
+	n := view.Len()
+	if n == 0 || n > left && !first {
+		f.spent = f.spent || n > 0
+		view.Release()
+		return
+	}
+	w.view = view
+}
+
+// find makes sure that w.p is the replica here of the partition that w names.
+func (f *fetching) find(w *wanted) code {
+	image := f.server.Node.Image()
+	if w.p != nil && w.image == image {
+		return none
+	}
+	topic, code := findTopic(image, w.name, w.topic, f.version >= 13)
+	if code == none && (w.index < 0 || int(w.index) >= len(topic.Partitions)) {
+		code = unknownTopicOrPartition
+	}
+	if code != none {
+		w.forget()
+		return code
+	}
+	w.id = metadata.PartitionID{Topic: topic.ID, Index: w.index}
+	p, err := f.server.Node.Partition(w.id)
+	if err != nil {
+		w.forget()
+		w.fail(f, codeOf(err))
+		return w.code
+	}
+	if p != w.p {
+		w.forget()
+		w.p = p
+	}
+	w.image = image
+	return none
+}
+
+// fail makes an error the outcome, with the leader's whereabouts where that
+// helps the client (KIP-951).
+func (w *wanted) fail(f *fetching, c code) {
+	w.code = c
+	w.high, w.stable, w.start = -1, -1, -1
+	if f.version >= 16 && (c == notLeaderOrFollower || c == fencedLeaderEpoch) {
+		if leader, epoch, ok := f.server.Node.Leader(w.id); ok {
+			w.leader, w.newEpoch = leader, epoch
+		}
+	}
+}
+
+// forget lets go of the replica.
+func (w *wanted) forget() {
+	if w.cancel != nil {
+		w.cancel()
+	}
+	w.p, w.image, w.cancel = nil, nil, nil
+}
+
+// watch asks every partition to tell of news. In a session it asks once: a
+// notification for an offset that has passed tells of every further one too.
+func (f *fetching) watch() {
+	for _, w := range f.parts {
+		if w.p != nil && w.cancel == nil {
+			w.cancel = w.p.Notify(w.high, f.wake)
+		}
+	}
+}
+
+// release gives all borrowed records back.
+func (f *fetching) release() {
+	for _, w := range f.parts {
+		if w.view != nil {
+			w.view.Release()
+			w.view = nil
+		}
+	}
+}
+
+// finish ends the fetch.
+func (f *fetching) finish() {
+	f.release()
+	if f.session == nil {
+		for i := range f.own {
+			f.own[i].forget()
+		}
+		clear(f.own) // they hold names and replicas
+	}
+	f.session, f.parts = nil, nil
+}
+
+// refuseAll answers every partition of a sessionless fetch with the fetch's own
+// error, which versions before 7 have no other place for.
+func (f *fetching) refuseAll() {
+	for _, w := range f.parts {
+		w.code = f.code
+		w.high, w.stable, w.start = -1, -1, -1
+		w.leader, w.newEpoch = -1, -1
+	}
+}
+
+// write answers the client. Views are borrowed until it returns.
+func (f *fetching) write(c *connection, h header) error {
+	f.pick()
+	f.encode(c, h)
+	pieces := f.pieces
+	err := c.write(nil, pieces)
+	clear(f.pieces)
+	if cap(f.head) > maxKept {
+		f.head = nil
+	}
+	f.reorder()
+	return err
+}
+
+// pick decides which partitions are in the answer. In a session those are
+// the ones about which there is something to say (KIP-227).
+func (f *fetching) pick() {
+	for _, w := range f.parts {
+		w.include = f.full || w.view != nil || w.code != none || w.diverging ||
+			w.high != w.sentHigh || w.start != w.sentStart
+		w.sentHigh, w.sentStart = w.high, w.start
+		if w.code != none {
+			w.sentHigh = -1 // so that it is mentioned again when the error has gone
+		}
+	}
+}
+
+// reorder moves partitions that got records behind those that found the answer
+// full, so that the next answer begins with the latter.
+func (f *fetching) reorder() {
+	if f.session == nil || !f.spent {
+		return
+	}
+	served := f.ownPtr[:0]
+	rest := f.parts[:0]
+	for _, w := range f.parts {
+		if w.view != nil {
+			served = append(served, w)
+		} else {
+			rest = append(rest, w)
+		}
+	}
+	copy(f.parts[len(rest):], served)
+	clear(served)
+	f.ownPtr = served[:0]
+}
+
+// encode writes the response's layout, Kafka's FetchResponse.json, around the
+// borrowed records:
+//
+//	length · correlation · [tags] · throttle i32 · [7+: error i16 · session i32]
+//	topics: name or [13+: id] · partitions:
+//	    index i32 · error i16 · high watermark i64 · last stable offset i64 ·
+//	    [5+: log start offset i64] · aborted transactions · [11+: read replica i32] ·
+//	    records · [12+: tags 0: diverging epoch, 1: current leader]
+//	[12+: tags 0: 16+: addresses of leaders]
+func (f *fetching) encode(c *connection, h header) {
+	e := binary.BigEndian
+	flexible := h.version >= 12
+	p := appendHeader(f.head[:0], h)
+	f.cuts = f.cuts[:0]
+	p = e.AppendUint32(p, 0) // throttle
+	if h.version >= 7 {
+		p = e.AppendUint16(p, uint16(f.code))
+		p = e.AppendUint32(p, uint32(f.sessionID))
+	}
+	p = appendLength(p, f.countTopics(), flexible)
+	more := 0
+	var leaders endpoints
+	for i := 0; i < len(f.parts); {
+		if !f.parts[i].include {
+			i++
+			continue
+		}
+		end, n := f.topicRun(i)
+		first := f.parts[i]
+		switch {
+		case h.version >= 13:
+			p = append(p, first.topic[:]...)
+		case flexible:
+			p = binary.AppendUvarint(p, uint64(len(first.name)+1))
+			p = append(p, first.name...)
+		default:
+			p = e.AppendUint16(p, uint16(len(first.name)))
+			p = append(p, first.name...)
+		}
+		p = appendLength(p, n, flexible)
+		for ; i < end; i++ {
+			w := f.parts[i]
+			if !w.include {
+				continue
+			}
+			p = e.AppendUint32(p, uint32(w.index))
+			p = e.AppendUint16(p, uint16(w.code))
+			p = e.AppendUint64(p, uint64(w.high))
+			p = e.AppendUint64(p, uint64(w.stable))
+			if h.version >= 5 {
+				p = e.AppendUint64(p, uint64(w.start))
+			}
+			aborted := -1 // null
+			if f.committed && w.code == none {
+				aborted = 0
+			}
+			p = appendLength(p, aborted, flexible)
+			if h.version >= 11 {
+				p = e.AppendUint32(p, 0xffffffff) // no preferred read replica
+			}
+			size := 0
+			if w.view != nil {
+				size = w.view.Len()
+			}
+			p = appendLength(p, size, flexible)
+			if size > 0 {
+				f.cuts = append(f.cuts, len(p))
+				more += size
+			}
+			if flexible {
+				p = w.appendTags(p)
+				if w.leader >= 0 {
+					if leaders == nil {
+						leaders = endpoints{}
+					}
+					leaders[w.leader] = struct{}{}
+				}
+			}
+		}
+		if flexible {
+			p = append(p, 0)
+		}
+	}
+	if flexible {
+		p = c.appendEndpoints(p, leaders)
+	}
+	finish(p, more)
+	f.head = p
+
+	f.pieces = f.pieces[:0]
+	at := 0
+	cut := 0
+	for _, w := range f.parts {
+		if !w.include || w.view == nil || w.view.Len() == 0 {
+			continue
+		}
+		f.pieces = append(f.pieces, p[at:f.cuts[cut]])
+		f.pieces = append(f.pieces, w.view.Bytes...)
+		at = f.cuts[cut]
+		cut++
+	}
+	if at < len(p) {
+		f.pieces = append(f.pieces, p[at:])
+	}
+}
+
+// appendTags appends a partition's tagged fields.
+func (w *wanted) appendTags(p []byte) []byte {
+	e := binary.BigEndian
+	n := 0
+	if w.diverging {
+		n++
+	}
+	if w.leader >= 0 {
+		n++
+	}
+	p = append(p, byte(n))
+	if w.diverging {
+		p = append(p, 0, 13) // tag, bytes: 4 + 8 + no tags
+		p = e.AppendUint32(p, uint32(w.divergingEpoch))
+		p = e.AppendUint64(p, uint64(w.divergingOffset))
+		p = append(p, 0)
+	}
+	if w.leader >= 0 {
+		p = append(p, 1, 9)
+		p = e.AppendUint32(p, uint32(w.leader))
+		p = e.AppendUint32(p, uint32(w.newEpoch))
+		p = append(p, 0)
+	}
+	return p
+}
+
+// appendEndpoints ends the response with where its leaders are reached.
+func (c *connection) appendEndpoints(p []byte, leaders endpoints) []byte {
+	list := c.addresses(leaders)
+	if len(list) == 0 {
+		return append(p, 0)
+	}
+	e := binary.BigEndian
+	t := binary.AppendUvarint(nil, uint64(len(list)+1))
+	for _, b := range list {
+		t = e.AppendUint32(t, uint32(b.id))
+		t = binary.AppendUvarint(t, uint64(len(b.host)+1))
+		t = append(t, b.host...)
+		t = e.AppendUint32(t, uint32(b.port))
+		if b.rack == nil {
+			t = append(t, 0)
+		} else {
+			t = binary.AppendUvarint(t, uint64(len(*b.rack)+1))
+			t = append(t, *b.rack...)
+		}
+		t = append(t, 0)
+	}
+	p = append(p, 1, 0) // one tag, 0
+	p = binary.AppendUvarint(p, uint64(len(t)))
+	return append(p, t...)
+}
+
+// countTopics counts the runs of partitions with one topic in the answer.
+func (f *fetching) countTopics() (n int) {
+	for i := 0; i < len(f.parts); {
+		if !f.parts[i].include {
+			i++
+			continue
+		}
+		i, _ = f.topicRun(i)
+		n++
+	}
+	return n
+}
+
+// topicRun returns where the run ends that begins with part i, and how many of
+// it are in the answer.
+func (f *fetching) topicRun(i int) (end, n int) {
+	first := f.parts[i]
+	for end = i; end < len(f.parts); end++ {
+		w := f.parts[end]
+		if !w.include {
+			continue
+		}
+		if w.name != first.name || w.topic != first.topic {
+			return end, n
+		}
+		n++
+	}
+	return end, n
+}
+
+// appendLength appends the length of an array, of bytes, or -1 for null.
+func appendLength(p []byte, n int, flexible bool) []byte {
+	if flexible {
+		return binary.AppendUvarint(p, uint64(n+1))
+	}
+	return binary.BigEndian.AppendUint32(p, uint32(int32(n)))
+}

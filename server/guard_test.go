@@ -1,0 +1,310 @@
+package server
+
+import (
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"reflect"
+	"runtime"
+	"slices"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// A filler makes requests with every field set to something.
+type filler struct {
+	*rand.Rand
+	most int // elements of an array
+}
+
+func newFiller(seed uint64) filler { return filler{rand.New(rand.NewPCG(seed, 1)), 3} }
+
+func (f filler) request(key kmsg.Key, version int16) kmsg.Request {
+	req := kmsg.RequestForKey(int16(key))
+	f.fill(reflect.ValueOf(req).Elem())
+	req.SetVersion(version)
+	return req
+}
+
+func (f filler) fill(v reflect.Value) {
+	if tags, ok := v.Addr().Interface().(*kmsg.Tags); ok {
+		if f.IntN(4) == 0 {
+			tags.Set(1000+f.Uint32N(1000), make([]byte, f.IntN(4)))
+		}
+		return
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			f.fill(v.Field(i))
+		}
+	case reflect.Pointer:
+		if f.IntN(3) > 0 {
+			v.Set(reflect.New(v.Type().Elem()))
+			f.fill(v.Elem())
+		}
+	case reflect.Slice:
+		n := f.IntN(f.most + 1)
+		v.Set(reflect.MakeSlice(v.Type(), n, n))
+		for i := range n {
+			f.fill(v.Index(i))
+		}
+	case reflect.Array:
+		for i := range v.Len() {
+			f.fill(v.Index(i))
+		}
+	case reflect.String:
+		p := make([]byte, f.IntN(200))
+		for i := range p {
+			p[i] = byte('a' + f.IntN(26))
+		}
+		v.SetString(string(p))
+	case reflect.Bool:
+		v.SetBool(f.IntN(2) == 0)
+	case reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		v.SetInt(f.Int64())
+	case reflect.Uint8, reflect.Uint16, reflect.Uint32:
+		v.SetUint(f.Uint64())
+	case reflect.Float64:
+		v.SetFloat(f.Float64())
+	default:
+		panic(v.Type().String())
+	}
+}
+
+// everyLayout calls test for every request and version that has a layout.
+func everyLayout(t *testing.T, test func(t *testing.T, key kmsg.Key, version int16, l *layout)) {
+	keys := make([]kmsg.Key, 0, len(layouts))
+	for key := range layouts {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	for _, key := range keys {
+		t.Run(key.Name(), func(t *testing.T) {
+			for v := int16(0); v <= kmsg.RequestForKey(int16(key)).MaxVersion(); v++ {
+				test(t, key, v, compileLayout(layouts[key].fields, v, isFlexible(key, v)))
+			}
+		})
+	}
+}
+
+func TestGuardAcceptsWhatKmsgEncodes(t *testing.T) {
+	everyLayout(t, func(t *testing.T, key kmsg.Key, version int16, l *layout) {
+		for seed := range uint64(200) {
+			req := newFiller(seed).request(key, version)
+			if req.IsFlexible() != l.flexible {
+				t.Fatalf("version %d: kmsg says flexible=%v, the layout %v", version, req.IsFlexible(), l.flexible)
+			}
+			body := req.AppendTo(nil)
+			if err := l.check(body); err != nil {
+				t.Fatalf("version %d, seed %d: %v\n%x", version, seed, err, body)
+			}
+		}
+	})
+}
+
+func TestGuardRefusesEveryPrefixAndEveryExtension(t *testing.T) {
+	everyLayout(t, func(t *testing.T, key kmsg.Key, version int16, l *layout) {
+		for seed := range uint64(5) {
+			body := newFiller(seed).request(key, version).AppendTo(nil)
+			for n := range len(body) {
+				if err := l.check(body[:n]); !errors.Is(err, errMalformed) {
+					t.Fatalf("version %d, seed %d: the first %d of %d bytes: %v", version, seed, n, len(body), err)
+				}
+			}
+			if err := l.check(append(body, 0)); !errors.Is(err, errMalformed) {
+				t.Fatalf("version %d, seed %d: a byte too many: %v", version, seed, err)
+			}
+		}
+	})
+}
+
+// absurd are counts and lengths to be put where one could stand.
+var absurd = [][]byte{
+	{0x7f, 0xff, 0xff, 0xff},       // 2³¹−1
+	{0xff, 0xff, 0xff, 0xff},       // −1, 2³²−1
+	{0xff, 0xff, 0xff, 0xfe},       // −2
+	{0x00, 0x10, 0x00, 0x00},       // 2²⁰
+	{0x00, 0x01, 0x00, 0x00},       // 2¹⁶
+	{0xff, 0xff, 0xff, 0xff, 0x0f}, // 2³²−1 as a varint
+	{0xff, 0xff, 0xff, 0xff, 0x07}, // 2³¹−1
+	{0x80, 0x80, 0x40},             // 2²⁰
+	{0x80, 0x80, 0x04},             // 2¹⁶
+	{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}, // 64 bits
+	{0x80, 0x80, 0x80, 0x80, 0x00},                               // 0, overlong
+}
+
+// B3, B5: absurd counts at every place of every request, followed by a lot of
+// zeros. What the guard lets pass must cost kmsg little more than it is long.
+func TestAbsurdCountsCostLittle(t *testing.T) {
+	const tail = 64 << 10
+	zeros := make([]byte, 0, 1<<20)
+	everyLayout(t, func(t *testing.T, key kmsg.Key, version int16, l *layout) {
+		f := newFiller(7)
+		f.most = 2
+		body := f.request(key, version).AppendTo(nil)
+		for at := 0; at <= len(body); at += 1 + at/64 {
+			for _, count := range absurd {
+				p := append(append(zeros, body[:at]...), count...)
+				n := len(p)
+				p = p[:n+tail]
+				clear(p[n:])
+				long, short := p, p[:n+tail/7]
+				spliced := slices.Concat(p[:n], body[min(n, len(body)):])
+				for _, p := range [][]byte{long, short, spliced} {
+					if l.check(p) != nil {
+						continue
+					}
+					if got, most := decodeCost(key, version, p), 40*uint64(len(p))+4096; got > most {
+						t.Fatalf("version %d: % x at %d: kmsg allocates %d bytes for %d", version, count, at, got, len(p))
+					}
+				}
+			}
+		}
+	})
+}
+
+// decodeCost returns how many bytes kmsg allocates to decode a body.
+func decodeCost(key kmsg.Key, version int16, body []byte) uint64 {
+	req := kmsg.RequestForKey(int16(key))
+	req.SetVersion(version)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	req.ReadFrom(body)
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
+}
+
+// B3: legal elements without end. A hundred megabytes of the densest request
+// must not become more than as much again.
+func TestElementsAreBounded(t *testing.T) {
+	for key := range layouts {
+		for v := int16(0); v <= kmsg.RequestForKey(int16(key)).MaxVersion(); v++ {
+			l := compileLayout(layouts[key].fields, v, isFlexible(key, v))
+			for _, f := range l.fields {
+				if f.kind == array && f.elem.kind == structure && f.elem.min < 4 && f.elem.sub.fields != nil {
+					size := goSize(key)
+					if cost := maxElements * size; cost > 100<<20 {
+						t.Errorf("%s version %d: %d elements of %d bytes", key.Name(), v, maxElements, size)
+					}
+				}
+			}
+		}
+	}
+}
+
+// goSize returns the size of the largest structure in any array of a request.
+func goSize(key kmsg.Key) (size int) {
+	var look func(t reflect.Type)
+	look = func(t reflect.Type) {
+		switch t.Kind() {
+		case reflect.Struct:
+			for i := range t.NumField() {
+				look(t.Field(i).Type)
+			}
+		case reflect.Slice:
+			size = max(size, int(t.Elem().Size()))
+			look(t.Elem())
+		}
+	}
+	look(reflect.TypeOf(kmsg.RequestForKey(int16(key))).Elem())
+	return size
+}
+
+// B4: tagged fields are counted, not looped over.
+func TestTaggedFieldsAreCapped(t *testing.T) {
+	l := compileLayout("", 0, true)
+	tags := func(n int, of func(i int) []byte) []byte {
+		p := binary.AppendUvarint(nil, uint64(n))
+		for i := range n {
+			p = append(p, of(i)...)
+		}
+		return p
+	}
+	growing := func(i int) []byte { return append(binary.AppendUvarint(nil, uint64(i)), 1, 'x') }
+	for _, c := range []struct {
+		name string
+		body []byte
+		ok   bool
+	}{
+		{"none", []byte{0}, true},
+		{"as many as are allowed", tags(maxTags, growing), true},
+		{"one more", tags(maxTags+1, growing), false},
+		{"2³²−1 of them", []byte{0xff, 0xff, 0xff, 0xff, 0x0f}, false},
+		{"2²⁸ of them, eight bytes", []byte{0x80, 0x80, 0x80, 0x80, 0x01, 0, 0, 0}, false},
+		{"the same twice", []byte{2, 5, 0, 5, 0}, false},
+		{"going down", []byte{2, 5, 0, 4, 0}, false},
+		{"one longer than what is left", []byte{1, 5, 9, 1}, false},
+		{"one of 2³²−1 bytes", []byte{1, 5, 0xff, 0xff, 0xff, 0xff, 0x0f}, false},
+	} {
+		if err := l.check(c.body); (err == nil) != c.ok {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
+func TestGuardAllocatesNothing(t *testing.T) {
+	body := newFiller(3).request(kmsg.Fetch, 18).AppendTo(nil)
+	l := compileLayout(layouts[kmsg.Fetch].fields, 18, true)
+	if n := testing.AllocsPerRun(100, func() {
+		if err := l.check(body); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// FuzzRequest holds every decoder to this: what the guard accepts kmsg decodes
+// without a panic, into no more elements than the body has bytes.
+func FuzzRequest(f *testing.F) {
+	for key := range layouts {
+		max := kmsg.RequestForKey(int16(key)).MaxVersion()
+		for _, v := range []int16{0, max / 2, max} {
+			f.Add(int16(key), v, newFiller(uint64(key)).request(key, v).AppendTo(nil))
+		}
+	}
+	f.Fuzz(func(t *testing.T, k, version int16, body []byte) {
+		key := kmsg.Key(k)
+		if _, ok := layouts[key]; !ok {
+			return
+		}
+		req := kmsg.RequestForKey(k)
+		if version < 0 || version > req.MaxVersion() {
+			return
+		}
+		if compileLayout(layouts[key].fields, version, isFlexible(key, version)).check(body) != nil {
+			return
+		}
+		req.SetVersion(version)
+		if req.ReadFrom(body) != nil {
+			return // null where there must be something
+		}
+		if n := countElements(reflect.ValueOf(req).Elem()); n > len(body) {
+			t.Errorf("%d elements of %d bytes", n, len(body))
+		}
+	})
+}
+
+func countElements(v reflect.Value) (n int) {
+	switch v.Kind() {
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[kmsg.Tags]() {
+			return 0
+		}
+		for i := range v.NumField() {
+			n += countElements(v.Field(i))
+		}
+	case reflect.Pointer:
+		if !v.IsNil() {
+			n += countElements(v.Elem())
+		}
+	case reflect.Slice:
+		n += v.Len()
+		for i := range v.Len() {
+			n += countElements(v.Index(i))
+		}
+	}
+	return n
+}

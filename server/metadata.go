@@ -1,0 +1,280 @@
+package server
+
+import (
+	"context"
+	"math"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/replication"
+	"millrace/replication/metadata"
+)
+
+// Metadata, versions 0–13.
+//
+//   - No topics is none, null is all; in version 0 none is all.
+//   - A topic that is not there is created where the client and
+//     auto.create.topics.enable allow it, implied below version 4; an illegal
+//     name is INVALID_TOPIC_EXCEPTION.
+//   - A partition without a known, living leader has leader -1 and
+//     LEADER_NOT_AVAILABLE.
+//   - Only living brokers are listed. The controller named is one of them; any
+//     broker serves what Kafka would have its controller serve.
+//   - A broker without an advertised address is where the client came in.
+//
+// v1 adds the controller, racks and internal topics, v2 the cluster's id, v5
+// offline replicas, v7 leader epochs, v8 authorized operations (KIP-430), v9
+// tagged fields, v10 topic ids (KIP-516), by which v12 may ask, v13 a top-level
+// error.
+func (s *Server) metadata(c *call, req *kmsg.MetadataRequest) *kmsg.MetadataResponse {
+	resp := kmsg.NewPtrMetadataResponse()
+	image := s.Node.Image()
+	missing := map[string]code{}
+	if (c.version < 4 || req.AllowAutoTopicCreation) && s.settings().broker.AutoCreateTopics {
+		missing = s.autoCreate(c, image, req.Topics)
+		image = s.Node.Image()
+	}
+	for _, b := range image.Brokers() {
+		if !s.Node.Live(b.ID) {
+			continue
+		}
+		e := c.conn.address(b)
+		rb := kmsg.NewMetadataResponseBroker()
+		rb.NodeID, rb.Host, rb.Port, rb.Rack = e.id, e.host, e.port, e.rack
+		resp.Brokers = append(resp.Brokers, rb)
+	}
+	id := s.Node.ClusterID()
+	resp.ClusterID = &id
+	resp.ControllerID = s.controller()
+	if c.version >= 8 && c.version <= 10 && req.IncludeClusterAuthorizedOperations {
+		resp.AuthorizedOperations = clusterOperations
+	}
+	describe := func(t *metadata.Topic) {
+		rt := s.metadataTopic(t)
+		if req.IncludeTopicAuthorizedOperations {
+			rt.AuthorizedOperations = topicOperations
+		}
+		resp.Topics = append(resp.Topics, rt)
+	}
+	if req.Topics == nil || c.version == 0 && len(req.Topics) == 0 {
+		for _, t := range image.Topics() {
+			describe(t)
+		}
+		return resp
+	}
+	type name struct {
+		name string
+		id   metadata.TopicID
+	}
+	seen := make(map[name]struct{}, len(req.Topics))
+	for i := range req.Topics {
+		rt := &req.Topics[i]
+		n := name{id: rt.TopicID}
+		if rt.Topic != nil {
+			n.name = *rt.Topic
+		}
+		if _, ok := seen[n]; ok {
+			continue
+		}
+		seen[n] = struct{}{}
+		byID := rt.Topic == nil
+		var t *metadata.Topic
+		var code code
+		switch {
+		case byID && c.version < 12:
+			code = invalidRequest
+		default:
+			t, code = findTopic(image, n.name, n.id, byID)
+		}
+		if t != nil {
+			describe(t)
+			continue
+		}
+		if why, ok := missing[n.name]; ok && !byID {
+			code = why
+		} else if !byID && metadata.ValidateTopicName(n.name) != nil {
+			code = invalidTopic
+		}
+		e := kmsg.NewMetadataResponseTopic()
+		e.ErrorCode, e.Topic, e.TopicID = int16(code), rt.Topic, rt.TopicID
+		if e.Topic == nil && c.version < 12 {
+			e.Topic = new(string)
+		}
+		resp.Topics = append(resp.Topics, e)
+	}
+	return resp
+}
+
+// Bits of operations (KIP-430): what everyone may do as long as nobody is
+// forbidden anything.
+const (
+	topicOperations   = 1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<10 | 1<<11
+	clusterOperations = 1<<5 | 1<<7 | 1<<8 | 1<<9 | 1<<10 | 1<<11 | 1<<12
+)
+
+// autoCreate creates the topics that are not there, and says of those that are
+// still not there why. Whatever takes longer than a few seconds is answered
+// with LEADER_NOT_AVAILABLE, and the client asks again.
+func (s *Server) autoCreate(c *call, image *metadata.Image, topics []kmsg.MetadataRequestTopic) map[string]code {
+	missing := map[string]code{}
+	var names []string
+	for i := range topics {
+		n := topics[i].Topic
+		if n == nil {
+			continue
+		}
+		if _, ok := image.Topic(*n); ok || metadata.ValidateTopicName(*n) != nil || reservedName(*n) {
+			continue
+		}
+		if _, ok := missing[*n]; !ok {
+			missing[*n] = leaderNotAvailable
+			if len(names) < maxAutoCreate {
+				names = append(names, *n)
+			}
+		}
+	}
+	if len(names) == 0 {
+		return missing
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, 3*time.Second)
+	defer cancel()
+	results := make([]code, len(names))
+	s.together(len(names), func(i int) {
+		_, err := s.Node.CreateTopic(ctx, replication.TopicRequest{Name: names[i], Partitions: -1, Replicas: -1})
+		switch code := codeOf(err); code {
+		case none, topicAlreadyExists, requestTimedOut, notLeaderOrFollower:
+			results[i] = leaderNotAvailable
+		default:
+			results[i] = code
+			s.complain("topic not created on demand", "topic", names[i], "error", err)
+		}
+	})
+	for i, n := range names {
+		missing[n] = results[i]
+	}
+	return missing
+}
+
+// maxAutoCreate bounds the topics that one request may create by asking for them.
+const maxAutoCreate = 100
+
+func (s *Server) metadataTopic(t *metadata.Topic) kmsg.MetadataResponseTopic {
+	rt := kmsg.NewMetadataResponseTopic()
+	rt.Topic, rt.TopicID, rt.IsInternal = &t.Name, t.ID, t.Internal
+	rt.Partitions = make([]kmsg.MetadataResponseTopicPartition, len(t.Partitions))
+	for i := range t.Partitions {
+		st := s.partitionState(t, i)
+		rp := &rt.Partitions[i]
+		rp.Default()
+		rp.Partition = int32(i)
+		rp.ErrorCode = int16(st.code)
+		rp.Leader, rp.LeaderEpoch = st.leader, st.epoch
+		rp.Replicas, rp.ISR, rp.OfflineReplicas = st.replicas, st.inSync, st.offline
+	}
+	return rt
+}
+
+// A partitionState is what clients are told about a partition.
+type partitionState struct {
+	code            code
+	leader, epoch   int32 // -1: not known
+	replicas        []int32
+	inSync, offline []int32
+}
+
+func (s *Server) partitionState(t *metadata.Topic, index int) partitionState {
+	id := metadata.PartitionID{Topic: t.ID, Index: int32(index)}
+	st := partitionState{leader: -1, epoch: -1, replicas: t.Partitions[index].Replicas}
+	leader, epoch, ok := s.Node.Leader(id)
+	if ok {
+		st.epoch = epoch
+	}
+	if ok && s.Node.Live(leader) {
+		st.leader = leader
+	} else {
+		st.code = leaderNotAvailable
+	}
+	for _, r := range st.replicas {
+		if !s.Node.Live(r) {
+			st.offline = append(st.offline, r)
+		}
+	}
+	st.inSync = s.Node.InSync(id)
+	return st
+}
+
+// controller names a living broker for what clients believe must be asked of
+// the controller.
+func (s *Server) controller() int32 {
+	if id, ok := s.Node.Controller(); ok && s.Node.Live(id) {
+		if _, registered := s.Node.Image().Broker(id); registered {
+			return id
+		}
+	}
+	return s.Node.ID()
+}
+
+// An endpoint is where clients reach a broker.
+type endpoint struct {
+	id   int32
+	host string
+	port int32
+	rack *string // nil: none
+}
+
+// endpoints is a set of brokers to be named in an answer.
+type endpoints map[int32]struct{}
+
+// addresses returns where the client reaches each of the brokers, by id.
+func (c *connection) addresses(brokers endpoints) []endpoint {
+	if len(brokers) == 0 {
+		return nil
+	}
+	var list []endpoint
+	image := c.server.Node.Image()
+	for id := range brokers {
+		if b, ok := image.Broker(id); ok {
+			list = append(list, c.address(b))
+		}
+	}
+	slices.SortFunc(list, func(a, b endpoint) int { return int(a.id) - int(b.id) })
+	return list
+}
+
+// address returns where the client reaches a broker. For this node, unless an
+// address is advertised, that is where its connection came in: right behind
+// port forwarding of the same port, and from every network this node is in.
+func (c *connection) address(b *metadata.Broker) endpoint {
+	e := endpoint{id: b.ID, host: b.Host, port: b.Port}
+	if b.Rack != "" {
+		e.rack = &b.Rack
+	}
+	if b.ID != c.server.Node.ID() || c.server.Advertised != "" {
+		return e
+	}
+	if host, port, ok := splitAddr(c.conn.LocalAddr()); ok {
+		e.host, e.port = host, port
+	}
+	return e
+}
+
+// splitAddr takes a TCP address apart; IPv4 in IPv6 becomes IPv4.
+func splitAddr(a net.Addr) (host string, port int32, ok bool) {
+	h, p, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return "", 0, false
+	}
+	n, err := strconv.ParseUint(p, 10, 16)
+	if err != nil || n > math.MaxUint16 {
+		return "", 0, false
+	}
+	if ip, err := netip.ParseAddr(h); err == nil {
+		h = ip.Unmap().WithZone("").String()
+	}
+	return h, int32(n), true
+}

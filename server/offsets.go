@@ -1,0 +1,185 @@
+package server
+
+import (
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/replication"
+	"millrace/replication/metadata"
+)
+
+// Timestamps with a meaning of their own in ListOffsets.
+const (
+	latestOffset   = -1
+	earliestOffset = -2
+	maxTimestamp   = -3 // version 7 on (KIP-734)
+	earliestLocal  = -4 // version 8 on (KIP-405)
+	latestTiered   = -5 // version 9 on (KIP-1005)
+)
+
+// ListOffsets, versions 1–10.
+//
+//   - Latest is the high watermark, or the last stable offset for read_committed.
+//   - Nothing is tiered: the earliest local offset is the earliest, the latest
+//     tiered one -1.
+//   - A time finds the first record at or after it, or -1 with time -1.
+//   - A negative timestamp that the version does not know is UNSUPPORTED_VERSION.
+//   - A partition named twice is INVALID_REQUEST.
+//
+// v2 adds the isolation level, v4 leader epochs both ways (KIP-207, KIP-320), v6
+// tagged fields, v10 a timeout.
+func (s *Server) listOffsets(c *call, req *kmsg.ListOffsetsRequest) *kmsg.ListOffsetsResponse {
+	resp := kmsg.NewPtrListOffsetsResponse()
+	image := s.Node.Image()
+	count := countPartitions{}
+	for i := range req.Topics {
+		for j := range req.Topics[i].Partitions {
+			count.add(req.Topics[i].Topic, req.Topics[i].Partitions[j].Partition)
+		}
+	}
+	resp.Topics = make([]kmsg.ListOffsetsResponseTopic, len(req.Topics))
+	for i := range req.Topics {
+		rt, st := &req.Topics[i], &resp.Topics[i]
+		st.Default()
+		st.Topic = rt.Topic
+		topic, code := findTopic(image, rt.Topic, metadata.TopicID{}, false)
+		if req.ReplicaID >= 0 {
+			code = clusterAuthorizationFailed
+		}
+		st.Partitions = make([]kmsg.ListOffsetsResponseTopicPartition, len(rt.Partitions))
+		for j := range rt.Partitions {
+			rp, sp := &rt.Partitions[j], &st.Partitions[j]
+			sp.Default()
+			sp.Partition = rp.Partition
+			sp.Timestamp, sp.Offset, sp.LeaderEpoch = -1, -1, -1
+			switch {
+			case code != none:
+				sp.ErrorCode = int16(code)
+			case count.repeated(rt.Topic, rp.Partition):
+				sp.ErrorCode = int16(invalidRequest)
+			default:
+				p, epoch, code := s.leading(topic, rp.Partition, rp.CurrentLeaderEpoch)
+				if code == none {
+					code = listOffset(p, epoch, c.version, req.IsolationLevel == 1, rp.Timestamp, sp)
+				}
+				sp.ErrorCode = int16(code)
+			}
+		}
+	}
+	return resp
+}
+
+func listOffset(p *replication.Partition, epoch int32, version int16, committed bool, timestamp int64, sp *kmsg.ListOffsetsResponseTopicPartition) code {
+	first := map[int64]int16{latestOffset: 1, earliestOffset: 1, maxTimestamp: 7, earliestLocal: 8, latestTiered: 9}
+	if since, known := first[timestamp]; timestamp < 0 && (!known || version < since) {
+		return unsupportedVersion
+	}
+	switch timestamp {
+	case latestOffset:
+		sp.Offset, sp.LeaderEpoch = p.HighWatermark(), epoch
+		if committed {
+			sp.Offset = p.StableOffset()
+		}
+		return none
+	case earliestOffset, earliestLocal:
+		sp.Offset = p.StartOffset()
+		if sp.LeaderEpoch = p.EpochAt(sp.Offset); sp.LeaderEpoch < 0 {
+			sp.LeaderEpoch = epoch
+		}
+		return none
+	case latestTiered:
+		return none
+	case maxTimestamp:
+		offset, found, err := p.MaxTimestamp()
+		if err != nil {
+			return codeOf(err)
+		}
+		if offset >= 0 {
+			sp.Offset, sp.Timestamp, sp.LeaderEpoch = offset, found, p.EpochAt(offset)
+		}
+		return none
+	}
+	offset, found, ok, err := p.OffsetAt(timestamp)
+	if err != nil {
+		return codeOf(err)
+	}
+	if ok {
+		sp.Offset, sp.Timestamp, sp.LeaderEpoch = offset, found, p.EpochAt(offset)
+	}
+	return none
+}
+
+// leading returns the replica of a partition if it is here, leads, and leads in
+// the epoch the client knows, which -1 leaves open (KIP-320).
+func (s *Server) leading(topic *metadata.Topic, index, known int32) (p *replication.Partition, epoch int32, c code) {
+	if index < 0 || int(index) >= len(topic.Partitions) {
+		return nil, -1, unknownTopicOrPartition
+	}
+	p, err := s.Node.Partition(metadata.PartitionID{Topic: topic.ID, Index: index})
+	if err != nil {
+		return nil, -1, codeOf(err)
+	}
+	epoch, err = p.Serving()
+	switch {
+	case err != nil:
+		return nil, -1, codeOf(err)
+	case known >= 0 && known < epoch:
+		return nil, -1, fencedLeaderEpoch
+	case known > epoch:
+		return nil, -1, unknownLeaderEpoch
+	}
+	return p, epoch, none
+}
+
+// countPartitions finds partitions named more than once in a request.
+type countPartitions map[namedPartition]int
+
+type namedPartition struct {
+	topic string
+	index int32
+}
+
+func (c countPartitions) add(topic string, index int32) { c[namedPartition{topic, index}]++ }
+
+func (c countPartitions) repeated(topic string, index int32) bool {
+	return c[namedPartition{topic, index}] > 1
+}
+
+// OffsetForLeaderEpoch, versions 2–4 (KIP-320).
+//
+//   - The largest epoch at or below the one asked for, and where it ended; the
+//     current epoch ends at the high watermark, so that the answer is never
+//     below what a consumer has seen.
+//   - -1 and -1 for an epoch we know nothing at or below of, or one to come.
+//
+// v3 adds the replica's id, which must be a consumer's, v4 tagged fields.
+func (s *Server) offsetForLeaderEpoch(c *call, req *kmsg.OffsetForLeaderEpochRequest) *kmsg.OffsetForLeaderEpochResponse {
+	resp := kmsg.NewPtrOffsetForLeaderEpochResponse()
+	image := s.Node.Image()
+	resp.Topics = make([]kmsg.OffsetForLeaderEpochResponseTopic, len(req.Topics))
+	for i := range req.Topics {
+		rt, st := &req.Topics[i], &resp.Topics[i]
+		st.Default()
+		st.Topic = rt.Topic
+		topic, code := findTopic(image, rt.Topic, metadata.TopicID{}, false)
+		if req.ReplicaID >= 0 {
+			code = clusterAuthorizationFailed
+		}
+		st.Partitions = make([]kmsg.OffsetForLeaderEpochResponseTopicPartition, len(rt.Partitions))
+		for j := range rt.Partitions {
+			rp, sp := &rt.Partitions[j], &st.Partitions[j]
+			sp.Default()
+			sp.Partition = rp.Partition
+			sp.LeaderEpoch, sp.EndOffset = -1, -1
+			if code != none {
+				sp.ErrorCode = int16(code)
+				continue
+			}
+			p, _, code := s.leading(topic, rp.Partition, rp.CurrentLeaderEpoch)
+			if code == none && rp.LeaderEpoch >= 0 {
+				sp.LeaderEpoch, sp.EndOffset = p.EpochEnd(rp.LeaderEpoch)
+			}
+			sp.ErrorCode = int16(code)
+		}
+	}
+	return resp
+}

@@ -1,0 +1,347 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/replication"
+	"millrace/replication/metadata"
+	"millrace/segment/record"
+)
+
+// Produce, versions 3–13; 0–2 are advertised and refused (KAFKA-18659).
+//
+//   - acks=0 sends no response, and closes the connection on an error; 1 and -1
+//     both wait for the quorum. Other values are refused.
+//   - One batch a partition, of format v2; zstd from version 7 on (KIP-110).
+//   - The last five batches of an idempotent producer are recognised (KIP-98).
+//   - A record without a key for a compacted topic is INVALID_RECORD, with the
+//     record's index (KIP-467).
+//   - Append times are those of the partition; none is -1.
+//
+// v5 adds the log start offset to the response, v8 the records at fault and a
+// message, v9 tagged fields, v10 the current leader (KIP-951), v13 topic ids in
+// place of names (KIP-516).
+//
+// The record bytes are never copied here: batches alias the frame, which has
+// memory of its own and belongs to the partitions from Append on.
+func (c *connection) produce(cl *call) error {
+	var req kmsg.ProduceRequest
+	req.SetVersion(cl.version)
+	// Names alias the frame as well; nothing keeps them longer than the batches.
+	if err := req.UnsafeReadFrom(cl.body); err != nil {
+		return malformed("Produce version %d: %v", cl.version, err)
+	}
+	wait := time.Duration(req.TimeoutMillis) * time.Millisecond
+	a := &appends{
+		server:   c.server,
+		header:   cl.header,
+		conn:     c,
+		size:     cl.size,
+		silent:   req.Acks == 0,
+		deadline: time.Now().Add(min(max(wait, 0), maxWait)),
+		finished: make(chan struct{}),
+	}
+	n := 0
+	for i := range req.Topics {
+		n += len(req.Topics[i].Partitions)
+	}
+	a.topics = req.Topics
+	a.results = make([]appended, n)
+	a.left = n + 1 // one for this loop
+	// It must be in the queue before anything can finish, and no further
+	// request is read before this returns: so answers keep the order.
+	if err := c.enqueue(a); err != nil {
+		return err
+	}
+	refusal := produceRefusal(&req)
+	set := c.server.settings()
+	i := 0
+	for t := range req.Topics {
+		rt := &req.Topics[t]
+		topic, code := findTopic(set.image, rt.Topic, rt.TopicID, cl.version >= 13)
+		switch {
+		case refusal != nil:
+			code = none
+		case code == none && topic.Internal:
+			code = invalidTopic
+		case code == unknownTopicOrPartition && metadata.ValidateTopicName(rt.Topic) != nil:
+			code = invalidTopic
+		}
+		for p := range rt.Partitions {
+			rp := &rt.Partitions[p]
+			switch {
+			case refusal != nil:
+				a.refuse(i, *refusal)
+			case code != none:
+				a.refuse(i, appended{code: code})
+			default:
+				c.append(a, i, topic, set.topic(topic), rp)
+			}
+			rp.Records = nil // the partition's
+			i++
+		}
+	}
+	a.countDown()
+	return nil
+}
+
+// produceRefusal is what is wrong with a request as a whole, or nil.
+func produceRefusal(req *kmsg.ProduceRequest) *appended {
+	switch {
+	case req.Version < 3:
+		return &appended{code: unsupportedVersion}
+	case req.Acks < -1 || req.Acks > 1:
+		return &appended{code: invalidRequiredAcks}
+	case req.TransactionID != nil:
+		return &appended{code: invalidTxnState, err: errors.New("transactions are not supported")}
+	}
+	return nil
+}
+
+// append submits one partition's batch as result i of a.
+func (c *connection) append(a *appends, i int, topic *metadata.Topic, settings *metadata.TopicSettings, rp *kmsg.ProduceRequestTopicPartition) {
+	s := c.server
+	if rp.Partition < 0 || int(rp.Partition) >= len(topic.Partitions) {
+		a.refuse(i, appended{code: unknownTopicOrPartition})
+		return
+	}
+	b, err := record.Validate(rp.Records, int(settings.MaxMessageBytes))
+	if err != nil {
+		a.refuse(i, refusedBatch(err))
+		return
+	}
+	if b.Codec() == record.Zstd && a.header.version < 7 {
+		a.refuse(i, appended{code: unsupportedCompression, err: errors.New("Produce requests before version 7 may not use ZStandard compression")})
+		return
+	}
+	if refused := s.checkRecords(b, settings); refused != nil {
+		a.refuse(i, *refused)
+		return
+	}
+	if b, err = recompress(b, settings); err != nil {
+		a.refuse(i, appended{code: codeOf(err), err: err})
+		return
+	}
+	id := metadata.PartitionID{Topic: topic.ID, Index: rp.Partition}
+	p, err := s.Node.Partition(id)
+	if err != nil {
+		a.refuse(i, appended{code: codeOf(err), err: err, id: id})
+		return
+	}
+	b.Assign(0, -1) // offset and epoch are the leader's to stamp
+	p.Append([]record.Batch{b}, func(ack replication.Ack, err error) {
+		if err != nil {
+			a.refuse(i, appended{code: codeOf(err), err: err, id: id})
+			return
+		}
+		a.finish(i, appended{base: ack.BaseOffset, time: ack.AppendTime, start: ack.StartOffset})
+	})
+}
+
+// refusedBatch says what Validate found.
+func refusedBatch(err error) appended {
+	r := appended{code: codeOf(err), err: err}
+	var one *record.RecordError
+	if errors.As(err, &one) {
+		r.records = []faulty{{int32(one.Index), one.Reason}}
+	}
+	return r
+}
+
+// checkRecords applies the topic's rules to a valid batch: keys where the
+// topic is compacted, and timestamps near enough to now (KIP-937).
+func (s *Server) checkRecords(b record.Batch, t *metadata.TopicSettings) *appended {
+	now := s.now().UnixMilli()
+	latest, earliest := int64(math.MaxInt64), int64(math.MinInt64)
+	if t.TimestampType == metadata.CreateTime {
+		if t.TimestampAfterMaxMillis < math.MaxInt64-now {
+			latest = now + t.TimestampAfterMaxMillis
+		}
+		if t.TimestampBeforeMaxMillis < math.MaxInt64 {
+			earliest = now - t.TimestampBeforeMaxMillis
+		}
+	}
+	if !t.CleanupCompact && b.MaxTimestamp() <= latest && earliest == math.MinInt64 {
+		return nil // nothing that a single record could break
+	}
+	var bad []faulty
+	var reason appended
+	i := int32(-1)
+	for r, err := range b.Records() {
+		if err != nil {
+			return &appended{code: codeOf(err), err: err}
+		}
+		i++
+		var f faulty
+		var code code
+		switch {
+		case t.CleanupCompact && r.Key == nil:
+			code, f = invalidRecord, faulty{i, "Compacted topic cannot accept message without key."}
+		// -1 is a record without a timestamp.
+		case r.Timestamp != -1 && (r.Timestamp > latest || r.Timestamp < earliest):
+			code, f = invalidTimestamp, faulty{i, fmt.Sprintf("Timestamp %d of message with offset %d is out of range. The timestamp should be within [%d, %d]", r.Timestamp, i, earliest, latest)}
+		default:
+			continue
+		}
+		if len(bad) == 0 {
+			reason = appended{code: code, err: errors.New("One or more records have been rejected")}
+		}
+		if len(bad) < maxFaulty {
+			bad = append(bad, f)
+		}
+	}
+	if len(bad) == 0 {
+		return nil
+	}
+	reason.records = bad
+	return &reason
+}
+
+// maxFaulty bounds the records listed as being at fault in one batch.
+const maxFaulty = 100
+
+// recompress makes the batch's codec the topic's, unless that is the
+// producer's choice (compression.type).
+func recompress(b record.Batch, t *metadata.TopicSettings) (record.Batch, error) {
+	codec := record.Codec(t.CompressionType)
+	if t.CompressionType == metadata.CompressionProducer || codec == b.Codec() {
+		return b, nil
+	}
+	bu := record.Builder{Codec: codec, Transactional: b.IsTransactional()}
+	if b.ProducerID() >= 0 {
+		bu.Producer = &record.Producer{ID: b.ProducerID(), Epoch: b.ProducerEpoch(), Sequence: b.BaseSequence()}
+	}
+	for r, err := range b.Records() {
+		if err != nil {
+			return nil, err
+		}
+		bu.Append(r)
+	}
+	return bu.Batch()
+}
+
+// An appends is one Produce request between its submission and its answer. It
+// is filled in by the partitions and answered by the acknowledger.
+type appends struct {
+	server   *Server
+	conn     *connection
+	header   header
+	size     int  // of the frame, in bytes
+	silent   bool // acks=0
+	deadline time.Time
+	topics   []kmsg.ProduceRequestTopic
+
+	finished chan struct{} // closed when nothing is left
+
+	mu       sync.Mutex
+	left     int
+	answered bool // later results come too late
+	results  []appended
+}
+
+// An appended is the outcome for one partition.
+type appended struct {
+	done    bool
+	code    code
+	err     error
+	base    int64
+	time    int64
+	start   int64
+	records []faulty
+	id      metadata.PartitionID // set when the leader may be elsewhere
+}
+
+// A faulty record is one a batch was refused for.
+type faulty struct {
+	index  int32
+	reason string
+}
+
+func (a *appends) finish(i int, r appended) {
+	r.done = true
+	a.mu.Lock()
+	if !a.answered {
+		a.results[i] = r
+	}
+	a.mu.Unlock()
+	a.countDown()
+}
+
+func (a *appends) refuse(i int, r appended) {
+	r.base, r.time, r.start = -1, -1, -1
+	a.finish(i, r)
+}
+
+func (a *appends) countDown() {
+	a.mu.Lock()
+	a.left--
+	last := a.left == 0
+	a.mu.Unlock()
+	if last {
+		close(a.finished)
+	}
+}
+
+// response encodes the answer as it stands; partitions that are not done have
+// timed out. Without acks there is none, and an error says that the connection
+// must go: that is how such a client learns of it.
+func (a *appends) response() ([]byte, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.answered = true
+	resp := kmsg.NewProduceResponse()
+	resp.SetVersion(a.header.version)
+	resp.Topics = make([]kmsg.ProduceResponseTopic, len(a.topics))
+	brokers := endpoints{}
+	i := 0
+	for t := range a.topics {
+		rt, st := &a.topics[t], &resp.Topics[t]
+		st.Default()
+		st.Topic, st.TopicID = rt.Topic, rt.TopicID
+		st.Partitions = make([]kmsg.ProduceResponseTopicPartition, len(rt.Partitions))
+		for p := range rt.Partitions {
+			r := &a.results[i]
+			i++
+			if !r.done {
+				*r = appended{code: requestTimedOut, base: -1, time: -1, start: -1}
+			}
+			sp := &st.Partitions[p]
+			sp.Default()
+			sp.Partition = rt.Partitions[p].Partition
+			sp.ErrorCode = int16(r.code)
+			sp.BaseOffset, sp.LogAppendTime, sp.LogStartOffset = r.base, r.time, r.start
+			sp.ErrorMessage = message(r.err)
+			for _, f := range r.records {
+				e := kmsg.NewProduceResponseTopicPartitionErrorRecord()
+				e.RelativeOffset, e.ErrorMessage = f.index, &f.reason
+				sp.ErrorRecords = append(sp.ErrorRecords, e)
+			}
+			if r.code == notLeaderOrFollower && a.header.version >= 10 {
+				if broker, epoch, ok := a.server.Node.Leader(r.id); ok {
+					sp.CurrentLeader.LeaderID, sp.CurrentLeader.LeaderEpoch = broker, epoch
+					brokers[broker] = struct{}{}
+				}
+			}
+			if a.silent && r.code != none {
+				return nil, fmt.Errorf("Produce with acks=0 failed: error %d", r.code)
+			}
+		}
+	}
+	if a.silent {
+		return nil, nil
+	}
+	for _, b := range a.conn.addresses(brokers) {
+		e := kmsg.NewProduceResponseBroker()
+		e.NodeID, e.Host, e.Port, e.Rack = b.id, b.host, b.port, b.rack
+		resp.Brokers = append(resp.Brokers, e)
+	}
+	p := resp.AppendTo(appendHeader(nil, a.header))
+	finish(p, 0)
+	return p, nil
+}

@@ -1,0 +1,81 @@
+package server
+
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/replication/metadata"
+)
+
+// InitProducerId, versions 0–5.
+//
+//   - Without a transactional id: a producer id of its own and epoch 0, whatever
+//     the client had before (KIP-98, KIP-360).
+//   - With one: UNSUPPORTED_VERSION, which no client retries; transactions are
+//     not there.
+//
+// v2 adds tagged fields, v3 the producer's id and epoch.
+func (s *Server) initProducerID(c *call, req *kmsg.InitProducerIDRequest) *kmsg.InitProducerIDResponse {
+	resp := kmsg.NewPtrInitProducerIDResponse()
+	resp.ProducerID, resp.ProducerEpoch = -1, -1
+	if req.TransactionalID != nil {
+		resp.ErrorCode = int16(unsupportedVersion)
+		return resp
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, changeTimeout)
+	defer cancel()
+	id, err := s.Node.NewProducerID(ctx)
+	if err != nil {
+		resp.ErrorCode = int16(coordinatorCodeOf(err))
+		return resp
+	}
+	resp.ProducerID, resp.ProducerEpoch = id, 0
+	return resp
+}
+
+// DescribeProducers, version 0 (KIP-664).
+//
+//   - What the leader remembers of each idempotent producer on the partition.
+func (s *Server) describeProducers(c *call, req *kmsg.DescribeProducersRequest) *kmsg.DescribeProducersResponse {
+	resp := kmsg.NewPtrDescribeProducersResponse()
+	image := s.Node.Image()
+	resp.Topics = make([]kmsg.DescribeProducersResponseTopic, len(req.Topics))
+	count := countPartitions{}
+	for i := range req.Topics {
+		for _, index := range req.Topics[i].Partitions {
+			count.add(req.Topics[i].Topic, index)
+		}
+	}
+	for i := range req.Topics {
+		rt, st := &req.Topics[i], &resp.Topics[i]
+		st.Default()
+		st.Topic = rt.Topic
+		topic, code := findTopic(image, rt.Topic, metadata.TopicID{}, false)
+		st.Partitions = make([]kmsg.DescribeProducersResponseTopicPartition, len(rt.Partitions))
+		for j, index := range rt.Partitions {
+			sp := &st.Partitions[j]
+			sp.Default()
+			sp.Partition, sp.ErrorCode = index, int16(code)
+			if code != none {
+				continue
+			}
+			if count.repeated(rt.Topic, index) {
+				sp.ErrorCode = int16(invalidRequest)
+				continue
+			}
+			p, _, code := s.leading(topic, index, -1)
+			if sp.ErrorCode = int16(code); code != none {
+				continue
+			}
+			for _, info := range p.Producers() {
+				ap := kmsg.NewDescribeProducersResponseTopicPartitionActiveProducer()
+				ap.ProducerID, ap.ProducerEpoch = info.ID, int32(info.Epoch)
+				ap.LastSequence, ap.LastTimestamp = info.LastSequence, info.LastTimestamp
+				ap.CoordinatorEpoch, ap.CurrentTxnStartOffset = -1, -1
+				sp.ActiveProducers = append(sp.ActiveProducers, ap)
+			}
+		}
+	}
+	return resp
+}

@@ -1,0 +1,315 @@
+// Package server speaks the Kafka protocol: it reads requests from connections
+// and answers them from the replicas and the metadata of one node.
+//
+// A Server is shaped like net/http's: Serve accepts connections from a listener
+// until Shutdown. One address serves everyone; the first bytes of a connection
+// tell Kafka clients, other nodes, HTTP and TLS apart.
+//
+// What a client sends is never trusted. Memory follows the bytes that have
+// arrived, not a length that was declared (connection.go); bodies are walked by
+// the guard before the codec sees them (guard.go); every goroutine that parses
+// recovers, closes its connection and counts it. Whatever goes wrong on one
+// connection ends that connection and nothing else.
+//
+// One table, apis.go, says which requests are served and in which versions; it
+// drives dispatch and the answer to ApiVersions. Handlers live in one file a
+// family and each begins with what it honours. errors.go alone turns our errors
+// into Kafka's codes.
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"millrace/replication"
+)
+
+// ErrClosed is what Serve returns after Shutdown.
+var ErrClosed = errors.New("server: closed")
+
+// A Server serves the Kafka protocol from one node. Fields must not change
+// after the first call of Serve. It is safe for concurrent use.
+type Server struct {
+	// Node holds the replicas and the metadata that requests are answered from.
+	Node *replication.Node
+	// Advertised is HOST:PORT that clients are told for this node. "": the
+	// address by which each client's connection came in.
+	Advertised string
+	// DataDir is the folder that DescribeLogDirs speaks of.
+	DataDir string
+	// HTTP takes a connection that begins with an HTTP verb; the verb is still
+	// to be read from it. HTTP owns the connection and must close it. nil: such
+	// a connection gets a short answer and is closed.
+	HTTP func(net.Conn)
+	// TLSConfig serves connections that begin a TLS handshake. nil: they are closed.
+	TLSConfig *tls.Config
+	// StallTimeout closes a connection that sends no byte in the middle of a
+	// request, or takes no byte of a response, for so long. 0: 30 seconds.
+	StallTimeout time.Duration
+	// MaxSessionPartitions bounds the partitions that all fetch sessions
+	// together may hold. Beyond it clients fetch without sessions. 0: 1,000,000.
+	MaxSessionPartitions int
+	// Logger takes diagnostics. nil: slog.Default().
+	Logger *slog.Logger
+	// Now is the clock for append times. nil: time.Now.
+	Now func() time.Time
+
+	once sync.Once
+	ctx  context.Context // done when Shutdown begins
+	stop context.CancelFunc
+
+	mu        sync.Mutex
+	listeners map[net.Listener]struct{}
+	open      map[net.Conn]*connection // nil for those not yet known to speak Kafka
+	closing   bool
+	active    sync.WaitGroup // a connection's goroutine each
+
+	resolved   atomic.Pointer[settings]
+	complaints complaints
+	stats      counters
+}
+
+// Stats counts what a Server has met since it began.
+type Stats struct {
+	Connections int64 // open now
+	Accepted    int64
+	Requests    int64
+	Refused     int64 // connections closed for what was sent over them, or for their number
+	Panics      int64 // in goroutines that parse what came from outside
+	Sessions    int64 // fetch sessions now
+}
+
+type counters struct {
+	connections, accepted, requests, refused, panics atomic.Int64
+	sessions, sessionPartitions                      atomic.Int64
+}
+
+// Stats returns what has been counted so far.
+func (s *Server) Stats() Stats {
+	return Stats{
+		Connections: s.stats.connections.Load(),
+		Accepted:    s.stats.accepted.Load(),
+		Requests:    s.stats.requests.Load(),
+		Refused:     s.stats.refused.Load(),
+		Panics:      s.stats.panics.Load(),
+		Sessions:    s.stats.sessions.Load(),
+	}
+}
+
+func (s *Server) init() {
+	s.once.Do(func() {
+		s.ctx, s.stop = context.WithCancel(context.Background())
+		s.listeners = map[net.Listener]struct{}{}
+		s.open = map[net.Conn]*connection{}
+	})
+}
+
+func (s *Server) maxSessionPartitions() int64 {
+	if s.MaxSessionPartitions > 0 {
+		return int64(s.MaxSessionPartitions)
+	}
+	return 1_000_000
+}
+
+func (s *Server) stallTimeout() time.Duration {
+	if s.StallTimeout > 0 {
+		return s.StallTimeout
+	}
+	return 30 * time.Second
+}
+
+func (s *Server) logger() *slog.Logger {
+	if s.Logger != nil {
+		return s.Logger
+	}
+	return slog.Default()
+}
+
+func (s *Server) now() time.Time {
+	if s.Now != nil {
+		return s.Now()
+	}
+	return time.Now()
+}
+
+// Serve accepts connections from l, each served by a goroutine of its own,
+// until Shutdown closes l. It returns ErrClosed then, or what Accept said. It
+// may be called for several listeners.
+func (s *Server) Serve(l net.Listener) error {
+	s.init()
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		l.Close()
+		return ErrClosed
+	}
+	s.listeners[l] = struct{}{}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.listeners, l)
+		s.mu.Unlock()
+		l.Close()
+	}()
+
+	pause := time.Duration(0)
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			if s.ctx.Err() != nil {
+				return ErrClosed
+			}
+			if errors.Is(err, net.ErrClosed) {
+				return err
+			}
+			// Out of descriptors, or the client gave up: neither may end the
+			// server, and neither is mended by asking again at once.
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			s.complain("accept failed", "listener", l.Addr(), "error", err)
+			select {
+			case <-time.After(pause):
+			case <-s.ctx.Done():
+			}
+			continue
+		}
+		pause = 0
+		s.accept(conn)
+	}
+}
+
+// accept starts the goroutine that serves conn, or closes conn.
+func (s *Server) accept(conn net.Conn) {
+	s.stats.accepted.Add(1)
+	s.mu.Lock()
+	refused := s.closing || len(s.open) >= s.maxConnections()
+	if !refused {
+		s.open[conn] = nil
+		s.active.Add(1)
+	}
+	s.mu.Unlock()
+	if refused {
+		s.stats.refused.Add(1)
+		s.complain("too many connections", "remote", conn.RemoteAddr(), "max", s.maxConnections())
+		conn.Close()
+		return
+	}
+	s.stats.connections.Add(1)
+	go s.serve(conn)
+}
+
+// serve finds out who is calling and serves them to the end. It is the body of
+// the goroutine "connection".
+func (s *Server) serve(conn net.Conn) {
+	kept := false // conn has another owner now
+	defer s.active.Done()
+	defer func() {
+		s.forget(conn)
+		if r := recover(); r != nil {
+			s.panicked(conn, r)
+		}
+		if !kept {
+			conn.Close()
+		}
+	}()
+
+	caller, conn2, err := s.sniff(conn)
+	if err != nil {
+		// Port scanners and health checks connect and leave: not worth a line.
+		if !errors.Is(err, io.EOF) && s.ctx.Err() == nil {
+			s.refuse(conn, err.Error())
+		}
+		return
+	}
+	switch caller {
+	case callerNode:
+		kept = true
+		s.forget(conn)
+		s.Node.ServeConn(conn2)
+	case callerHTTP:
+		if s.HTTP == nil {
+			s.refuseHTTP(conn2)
+			return
+		}
+		kept = true
+		s.forget(conn)
+		s.HTTP(conn2)
+	case callerKafka:
+		c := newConnection(s, conn2)
+		s.mu.Lock()
+		if _, ok := s.open[conn]; ok {
+			s.open[conn] = c
+		}
+		closing := s.closing
+		s.mu.Unlock()
+		if !closing {
+			c.serve()
+		}
+	}
+}
+
+// forget takes conn off the list of open connections. Only the first call for
+// a connection has an effect.
+func (s *Server) forget(conn net.Conn) {
+	s.mu.Lock()
+	_, ok := s.open[conn]
+	delete(s.open, conn)
+	s.mu.Unlock()
+	if ok {
+		s.stats.connections.Add(-1)
+	}
+}
+
+// Shutdown closes the listeners, lets every connection finish the requests it
+// has read, and closes it. Fetches that wait for data answer with what there
+// is. When ctx ends first, the rest is cut off and ctx's error returned.
+// Connections handed to Node or HTTP are theirs to close.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.init()
+	s.mu.Lock()
+	s.closing = true
+	s.stop()
+	for l := range s.listeners {
+		l.Close()
+	}
+	for conn := range s.open {
+		// Wakes who waits for a request; who is at work on one goes on.
+		conn.SetReadDeadline(time.Unix(1, 0))
+	}
+	s.mu.Unlock()
+
+	finished := make(chan struct{})
+	go func() { // "shutdown": ends when the last connection has
+		s.active.Wait()
+		close(finished)
+	}()
+	select {
+	case <-finished:
+		return nil
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	for conn := range s.open {
+		conn.Close()
+	}
+	s.mu.Unlock()
+	return ctx.Err()
+}
+
+// refuse counts and reports a connection that is being closed for what was
+// sent over it.
+func (s *Server) refuse(conn net.Conn, reason string) {
+	s.stats.refused.Add(1)
+	s.complain("connection refused", "remote", conn.RemoteAddr(), "reason", reason)
+}
+
+func (s *Server) panicked(conn net.Conn, r any) {
+	s.stats.panics.Add(1)
+	s.complain("panic while serving a connection", "remote", conn.RemoteAddr(), "panic", r, "stack", stack())
+}

@@ -1,0 +1,168 @@
+package server
+
+import (
+	"math"
+	"math/rand/v2"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// A session is a client's fetch session (KIP-227): the partitions it fetches,
+// so that it need not repeat them, and what it was told about each, so that
+// neither need the answers.
+//
+// A session belongs to the connection that made it and ends with it, so there
+// is nothing to evict and nobody can use, or end, another's: an id from
+// elsewhere is FETCH_SESSION_ID_NOT_FOUND, which every client takes as the
+// request to begin anew. A connection has one session at a time. All sessions
+// of a server together hold at most MaxSessionPartitions; beyond that clients
+// are told to fetch without.
+type session struct {
+	id       int32
+	epoch    int32 // of the next request
+	topicIDs bool  // partitions are named by topic id, version 13 on
+	parts    []*wanted
+	byKey    map[partitionKey]*wanted
+}
+
+const (
+	initialEpoch = 0  // a full fetch that begins a session
+	finalEpoch   = -1 // a full fetch without a session
+)
+
+// openFetch finds the partitions of a fetch: the request's, or those of the
+// session it goes on with. f.code says what is wrong with the session.
+func (c *connection) openFetch(f *fetching, req *kmsg.FetchRequest) {
+	if f.version < 7 {
+		f.sessionless(req)
+		return
+	}
+	switch req.SessionEpoch {
+	case finalEpoch:
+		if c.session != nil && req.SessionID == c.session.id {
+			c.endSession()
+		}
+		f.sessionless(req)
+	case initialEpoch:
+		// The client has lost or given up what it had here before.
+		c.endSession()
+		if !c.beginSession(f, req) {
+			f.sessionless(req)
+		}
+	default:
+		f.code = c.continueSession(f, req)
+	}
+}
+
+// beginSession makes a session of a full fetch, if there is room for one.
+func (c *connection) beginSession(f *fetching, req *kmsg.FetchRequest) bool {
+	s := &session{
+		id:       1 + rand.Int32N(math.MaxInt32),
+		epoch:    1,
+		topicIDs: f.version >= 13,
+		byKey:    map[partitionKey]*wanted{},
+	}
+	if !c.add(s, req) {
+		return false
+	}
+	c.session = s
+	c.server.stats.sessions.Add(1)
+	f.session, f.parts, f.sessionID = s, s.parts, s.id
+	return true
+}
+
+// continueSession applies an incremental fetch to its session.
+func (c *connection) continueSession(f *fetching, req *kmsg.FetchRequest) code {
+	s := c.session
+	switch {
+	case s == nil || s.id != req.SessionID:
+		return fetchSessionNotFound
+	case s.epoch != req.SessionEpoch:
+		return invalidFetchSessionEpoch
+	case s.topicIDs != (f.version >= 13):
+		return fetchSessionTopicIDError
+	}
+	for i := range req.ForgottenTopics {
+		t := &req.ForgottenTopics[i]
+		for _, index := range t.Partitions {
+			c.drop(s, partitionKey{t.Topic, t.TopicID, index})
+		}
+	}
+	if len(req.ForgottenTopics) > 0 {
+		s.compact()
+	}
+	if !c.add(s, req) {
+		c.endSession()
+		return fetchSessionNotFound
+	}
+	if s.epoch++; s.epoch < 0 {
+		s.epoch = 1
+	}
+	f.session, f.parts, f.sessionID, f.full = s, s.parts, s.id, false
+	return none
+}
+
+// add takes the request's partitions into the session. It is false when all
+// sessions together would hold too many.
+func (c *connection) add(s *session, req *kmsg.FetchRequest) bool {
+	for i := range req.Topics {
+		t := &req.Topics[i]
+		for j := range t.Partitions {
+			key := partitionKey{t.Topic, t.TopicID, t.Partitions[j].Partition}
+			w := s.byKey[key]
+			if w == nil {
+				if c.server.stats.sessionPartitions.Add(1) > c.server.maxSessionPartitions() {
+					c.server.stats.sessionPartitions.Add(-1)
+					s.end(c.server)
+					return false
+				}
+				w = &wanted{partitionKey: key, sentHigh: -1, sentStart: -1}
+				s.byKey[key] = w
+				s.parts = append(s.parts, w)
+			}
+			w.update(&t.Partitions[j])
+		}
+	}
+	return true
+}
+
+// drop takes a partition out of the session. compact must follow.
+func (c *connection) drop(s *session, key partitionKey) {
+	w := s.byKey[key]
+	if w == nil {
+		return
+	}
+	w.forget()
+	delete(s.byKey, key)
+	c.server.stats.sessionPartitions.Add(-1)
+}
+
+// compact removes from parts what is no longer in byKey, in one pass.
+func (s *session) compact() {
+	kept := s.parts[:0]
+	for _, w := range s.parts {
+		if s.byKey[w.partitionKey] == w {
+			kept = append(kept, w)
+		}
+	}
+	clear(s.parts[len(kept):])
+	s.parts = kept
+}
+
+// end lets go of what the session holds. A second call has no effect.
+func (s *session) end(server *Server) {
+	for _, w := range s.parts {
+		w.forget()
+	}
+	server.stats.sessionPartitions.Add(-int64(len(s.byKey)))
+	s.parts, s.byKey = nil, nil
+}
+
+func (c *connection) endSession() {
+	if c.session == nil {
+		return
+	}
+	c.session.end(c.server)
+	c.session = nil
+	c.server.stats.sessions.Add(-1)
+}

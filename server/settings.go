@@ -1,0 +1,89 @@
+package server
+
+import (
+	"sync"
+	"time"
+
+	"millrace/replication/metadata"
+)
+
+// settings are what the configuration says under one image. They are resolved
+// once an image, topics when they are first asked for.
+type settings struct {
+	image  *metadata.Image
+	static map[string]string
+	broker metadata.BrokerSettings
+	topics sync.Map // *metadata.Topic to *metadata.TopicSettings
+}
+
+// settings returns those of the current image.
+func (s *Server) settings() *settings {
+	image := s.Node.Image()
+	if c := s.resolved.Load(); c != nil && c.image == image {
+		return c
+	}
+	static := s.Node.Settings()
+	c := &settings{image: image, static: static, broker: image.BrokerSettings(s.Node.ID(), static)}
+	s.resolved.Store(c)
+	return c
+}
+
+// topic returns a topic's settings; the topic is one of the image's.
+func (c *settings) topic(t *metadata.Topic) *metadata.TopicSettings {
+	if v, ok := c.topics.Load(t); ok {
+		return v.(*metadata.TopicSettings)
+	}
+	ts := c.image.TopicSettings(t, c.static)
+	c.topics.Store(t, &ts)
+	return &ts
+}
+
+func (s *Server) maxRequestBytes() int {
+	if n := s.settings().broker.SocketRequestMaxBytes; n > 0 {
+		return int(n)
+	}
+	return 100 << 20
+}
+
+func (s *Server) maxFetchBytes() int {
+	if n := s.settings().broker.FetchMaxBytes; n > 0 {
+		return int(n)
+	}
+	return 55 << 20
+}
+
+// maxConnections is max.connections, or 50,000 if that says more: a connection
+// costs about 10 KB, and more than that are an attack.
+func (s *Server) maxConnections() int {
+	return min(max(int(s.settings().broker.MaxConnections), 1), 50_000)
+}
+
+// idleTimeout is connections.max.idle.ms; a negative one means for ever, which
+// is a year here.
+func (s *Server) idleTimeout() time.Duration {
+	const year = 365 * 24 * time.Hour
+	n := s.settings().broker.ConnectionsMaxIdleMillis
+	if n < 0 || n > int64(year/time.Millisecond) {
+		return year
+	}
+	return max(time.Duration(n)*time.Millisecond, time.Second)
+}
+
+// findTopic finds a topic by name, or by id.
+func findTopic(image *metadata.Image, name string, id metadata.TopicID, byID bool) (*metadata.Topic, code) {
+	if byID {
+		if t, ok := image.TopicByID(id); ok {
+			return t, none
+		}
+		return nil, unknownTopicID
+	}
+	if t, ok := image.Topic(name); ok {
+		return t, none
+	}
+	return nil, unknownTopicOrPartition
+}
+
+// clamp turns a client's timeout in milliseconds into one we keep to.
+func clamp(millis int32) time.Duration {
+	return min(max(time.Duration(millis)*time.Millisecond, time.Second), maxWait)
+}

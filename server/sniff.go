@@ -1,0 +1,150 @@
+package server
+
+import (
+	"bufio"
+	"crypto/tls"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"syscall"
+	"time"
+)
+
+// nodeMagic begins a connection between nodes: transport.Magic, repeated here
+// because the server hands such a connection on without knowing its protocol.
+const nodeMagic = "MLRC"
+
+// A caller is who speaks on a connection, told by its first four bytes.
+type caller int
+
+const (
+	callerKafka caller = iota // a frame's length, below 2³¹: the first byte is 0 to 6 with the default limit
+	callerNode                // nodeMagic
+	callerHTTP                // a verb
+	callerTLS                 // a handshake record: 0x16, 3
+	callerSSH
+)
+
+func callerOf(first [4]byte) caller {
+	switch string(first[:]) {
+	case nodeMagic:
+		return callerNode
+	case "GET ", "POST", "PUT ", "HEAD", "DELE", "OPTI", "PATC", "CONN", "TRAC", "PRI ":
+		return callerHTTP
+	case "SSH-":
+		return callerSSH
+	}
+	if first[0] == 0x16 && first[1] == 3 {
+		return callerTLS
+	}
+	return callerKafka
+}
+
+// sniff tells who calls by the first bytes, which stay unread. The connection
+// it returns is conn itself, or what TLS makes of it. It waits for those bytes
+// for StallTimeout.
+func (s *Server) sniff(conn net.Conn) (caller, net.Conn, error) {
+	conn.SetDeadline(time.Now().Add(s.stallTimeout()))
+	first, conn2, err := peek(conn)
+	if err != nil {
+		return 0, nil, err
+	}
+	who := callerOf(first)
+	if who == callerTLS {
+		if s.TLSConfig == nil {
+			return 0, nil, fmt.Errorf("a TLS handshake, but no certificate is configured")
+		}
+		secure := tls.Server(conn2, s.TLSConfig)
+		if err := secure.HandshakeContext(s.ctx); err != nil {
+			return 0, nil, fmt.Errorf("TLS handshake: %w", err)
+		}
+		if first, conn2, err = peek(secure); err != nil {
+			return 0, nil, err
+		}
+		who = callerOf(first)
+	}
+	switch n := binary.BigEndian.Uint32(first[:]); {
+	case who == callerSSH:
+		return 0, nil, fmt.Errorf("it speaks SSH")
+	case who == callerTLS:
+		return 0, nil, fmt.Errorf("TLS within TLS")
+	case who == callerKafka && (n < headerSize || int64(n) > int64(s.maxRequestBytes())):
+		return 0, nil, fmt.Errorf("it begins with % x, which is no request of at most %d bytes", first, s.maxRequestBytes())
+	}
+	conn.SetDeadline(time.Time{})
+	if s.ctx.Err() != nil { // Shutdown may have set a deadline that this cleared
+		return 0, nil, s.ctx.Err()
+	}
+	return who, conn2, nil
+}
+
+// peek returns the first four bytes of conn and a connection from which they
+// are still to be read.
+//
+// A TCP connection is looked at in the kernel's buffer (MSG_PEEK), so that
+// its next owner gets the *net.TCPConn itself: writev works on nothing else.
+func peek(conn net.Conn) (first [4]byte, whole net.Conn, err error) {
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		r := bufio.NewReaderSize(conn, 16)
+		p, err := r.Peek(len(first))
+		copy(first[:], p)
+		return first, &peeked{Conn: conn, first: r}, err
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return first, nil, err
+	}
+	var n int
+	var peekErr error
+	err = raw.Read(func(fd uintptr) bool {
+		for {
+			n, _, peekErr = syscall.Recvfrom(int(fd), first[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+			if peekErr != syscall.EINTR {
+				break
+			}
+		}
+		// With one to three bytes wait for the rest, until the deadline.
+		return peekErr != syscall.EAGAIN && (peekErr != nil || n == 0 || n == len(first))
+	})
+	switch {
+	case err != nil:
+		return first, nil, err
+	case peekErr != nil:
+		return first, nil, peekErr
+	case n == 0:
+		return first, nil, io.EOF
+	}
+	return first, conn, nil
+}
+
+// A peeked connection yields what was looked at before what follows.
+type peeked struct {
+	net.Conn
+	first *bufio.Reader
+}
+
+func (p *peeked) Read(b []byte) (int, error) {
+	if p.first == nil {
+		return p.Conn.Read(b)
+	}
+	if p.first.Buffered() == 0 {
+		p.first = nil
+		return p.Conn.Read(b)
+	}
+	return p.first.Read(b[:min(len(b), p.first.Buffered())])
+}
+
+// refuseHTTP answers an HTTP request on an address that serves none.
+func (s *Server) refuseHTTP(conn net.Conn) {
+	s.refuse(conn, "an HTTP request, but this address serves Kafka only")
+	conn.SetDeadline(time.Now().Add(5 * time.Second))
+	const body = "This is a Kafka broker; HTTP is not served here.\n"
+	fmt.Fprintf(conn, "HTTP/1.1 421 Misdirected Request\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body)
+	// Unread bytes would turn the close into a reset, which may overtake the answer.
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		tcp.CloseWrite()
+	}
+	io.Copy(io.Discard, io.LimitReader(conn, 64<<10))
+}

@@ -1,0 +1,402 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/replication"
+	"millrace/replication/metadata"
+)
+
+// changeTimeout bounds a change of metadata for which the client set no limit.
+const changeTimeout = 30 * time.Second
+
+// maxCreate bounds the partitions that one CreateTopics or CreatePartitions may
+// make, as Kafka's controller does (MAX_PARTITIONS_PER_BATCH).
+const maxCreate = 10_000
+
+var (
+	errTooManyPartitions = errors.New("Excessively large number of partitions per request.")
+	errDuplicateTopic    = errors.New("Duplicate topic name.")
+	errReservedName      = errors.New("The name is reserved for a topic of the cluster itself.")
+)
+
+// reservedName tells whether a topic of that name is the cluster's own, to be
+// created only by whoever keeps it.
+func reservedName(name string) bool {
+	switch name {
+	case "__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata":
+		return true
+	}
+	return false
+}
+
+// together calls do for 0 to n-1, several at once, and returns when all have
+// returned. Changes of metadata wait for a quorum, which then writes them
+// together. The goroutines are called "change"; a panic becomes the caller's.
+func (s *Server) together(n int, do func(i int)) {
+	const most = 16
+	if n == 1 {
+		do(0)
+		return
+	}
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var panicked any
+	next := 0
+	for range min(n, most) {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			defer func() {
+				if r := recover(); r != nil {
+					mu.Lock()
+					panicked = fmt.Sprintf("%v\n%s", r, stack())
+					mu.Unlock()
+				}
+			}()
+			for {
+				mu.Lock()
+				i := next
+				next++
+				stop := i >= n || panicked != nil
+				mu.Unlock()
+				if stop {
+					return
+				}
+				do(i)
+			}
+		}()
+	}
+	wg.Wait()
+	if panicked != nil {
+		panic(panicked)
+	}
+}
+
+// CreateTopics, versions 2–7.
+//
+//   - Each topic is created or refused by itself; a name given twice is refused.
+//   - -1 partitions or replicas mean the broker's default (KIP-464); with an
+//     assignment both must be -1.
+//   - More than 10,000 partitions in one request are POLICY_VIOLATION.
+//   - It returns when the topic's partitions have leaders, or at the timeout;
+//     a topic that is there by then is no error.
+//   - Validate-only says what would be created.
+//
+// v5 adds the resulting partitions, replication and settings (KIP-525) and
+// tagged fields, v7 the topic's id.
+func (s *Server) createTopics(c *call, req *kmsg.CreateTopicsRequest) *kmsg.CreateTopicsResponse {
+	resp := kmsg.NewPtrCreateTopicsResponse()
+	ctx, cancel := context.WithTimeout(c.ctx, clamp(req.TimeoutMillis))
+	defer cancel()
+
+	named := map[string]int{}
+	total := 0
+	for i := range req.Topics {
+		rt := &req.Topics[i]
+		named[rt.Topic]++
+		total += max(len(rt.ReplicaAssignment), int(min(rt.NumPartitions, maxCreate+1)), 1)
+	}
+	var todo []int // of req.Topics, into resp.Topics of the same place
+	for i := range req.Topics {
+		rt := &req.Topics[i]
+		st := kmsg.NewCreateTopicsResponseTopic()
+		st.Topic = rt.Topic
+		st.NumPartitions, st.ReplicationFactor = -1, -1
+		var err error
+		switch n := named[rt.Topic]; {
+		case n == 0:
+			continue // answered with the first of the name
+		case n > 1:
+			st.ErrorCode, err = int16(invalidRequest), errDuplicateTopic
+			named[rt.Topic] = 0
+		case total > maxCreate:
+			st.ErrorCode, err = int16(policyViolation), errTooManyPartitions
+		case reservedName(rt.Topic):
+			st.ErrorCode, err = int16(invalidTopic), errReservedName
+		default:
+			todo = append(todo, i)
+		}
+		st.ErrorMessage = message(err)
+		resp.Topics = append(resp.Topics, st)
+	}
+	at := make(map[string]*kmsg.CreateTopicsResponseTopic, len(todo))
+	for i := range resp.Topics {
+		at[resp.Topics[i].Topic] = &resp.Topics[i]
+	}
+	s.together(len(todo), func(i int) {
+		rt := &req.Topics[todo[i]]
+		s.createTopic(ctx, c.version, req.ValidateOnly, rt, at[rt.Topic])
+	})
+	return resp
+}
+
+func (s *Server) createTopic(ctx context.Context, version int16, validateOnly bool, rt *kmsg.CreateTopicsRequestTopic, st *kmsg.CreateTopicsResponseTopic) {
+	refuse := func(c code, err error) {
+		st.ErrorCode, st.ErrorMessage = int16(c), message(err)
+	}
+	want, c, err := topicRequest(rt)
+	if c != none {
+		refuse(c, err)
+		return
+	}
+	want.ValidateOnly = validateOnly
+	topic, err := s.Node.CreateTopic(ctx, want)
+	if err != nil {
+		refuse(adminCodeOf(err), err)
+		return
+	}
+	if !validateOnly {
+		st.TopicID = topic.ID
+	}
+	if version < 5 {
+		return
+	}
+	st.NumPartitions = int32(len(topic.Partitions))
+	if len(topic.Partitions) > 0 {
+		st.ReplicationFactor = int16(len(topic.Partitions[0].Replicas))
+	}
+	for _, v := range s.Node.Image().DescribeTopic(topic, s.Node.Settings()) {
+		rc := kmsg.NewCreateTopicsResponseTopicConfig()
+		rc.Name, rc.Source, rc.IsSensitive = v.Name, int8(v.Source), v.Sensitive()
+		if !v.Null && !v.Sensitive() {
+			rc.Value = &v.Value
+		}
+		st.Configs = append(st.Configs, rc)
+	}
+}
+
+// topicRequest translates what a client asks for, and refuses what the layers
+// below could not be asked.
+func topicRequest(rt *kmsg.CreateTopicsRequestTopic) (replication.TopicRequest, code, error) {
+	want := replication.TopicRequest{Name: rt.Topic, Partitions: rt.NumPartitions, Replicas: rt.ReplicationFactor}
+	if len(rt.Configs) > 0 {
+		want.Config = make(map[string]string, len(rt.Configs))
+	}
+	for _, rc := range rt.Configs {
+		if rc.Value == nil {
+			return want, invalidConfig, fmt.Errorf("Null value not supported for topic configs: %s", rc.Name)
+		}
+		want.Config[rc.Name] = *rc.Value
+	}
+	if len(rt.ReplicaAssignment) == 0 {
+		switch {
+		case rt.NumPartitions == 0 || rt.NumPartitions < -1:
+			return want, invalidPartitions, errors.New("Number of partitions was set to an invalid non-positive value.")
+		case rt.ReplicationFactor == 0 || rt.ReplicationFactor < -1:
+			return want, invalidReplicationFactor, errors.New("Replication factor was set to an invalid non-positive value.")
+		}
+		return want, none, nil
+	}
+	switch {
+	case rt.NumPartitions != -1:
+		return want, invalidRequest, errors.New("A manual partition assignment was specified, but numPartitions was not set to -1.")
+	case rt.ReplicationFactor != -1:
+		return want, invalidRequest, errors.New("A manual partition assignment was specified, but replication factor was not set to -1.")
+	}
+	want.Assignment = make([][]int32, len(rt.ReplicaAssignment))
+	for _, ra := range rt.ReplicaAssignment {
+		if ra.Partition < 0 || int(ra.Partition) >= len(want.Assignment) || want.Assignment[ra.Partition] != nil {
+			return want, invalidReplicaAssignment, errors.New("partitions should be a consecutive 0-based integer sequence")
+		}
+		want.Assignment[ra.Partition] = append([]int32{}, ra.Replicas...)
+	}
+	return want, none, nil
+}
+
+// DeleteTopics, versions 1–6.
+//
+//   - delete.topic.enable=false refuses all of them.
+//   - The cluster's own topics cannot be deleted.
+//   - By name, or from version 6 on by id (KIP-516), one of the two.
+//
+// v4 adds tagged fields, v5 an error message.
+func (s *Server) deleteTopics(c *call, req *kmsg.DeleteTopicsRequest) *kmsg.DeleteTopicsResponse {
+	resp := kmsg.NewPtrDeleteTopicsResponse()
+	ctx, cancel := context.WithTimeout(c.ctx, clamp(req.TimeoutMillis))
+	defer cancel()
+	asked := req.Topics
+	for _, n := range req.TopicNames {
+		rt := kmsg.NewDeleteTopicsRequestTopic()
+		rt.Topic = &n
+		asked = append(asked, rt)
+	}
+	image := s.Node.Image()
+	enabled := s.settings().broker.DeleteTopics
+	seen := map[metadata.TopicID]struct{}{}
+	var todo []int
+	var ids []metadata.TopicID
+	for i := range asked {
+		rt := &asked[i]
+		st := kmsg.NewDeleteTopicsResponseTopic()
+		st.Topic, st.TopicID = rt.Topic, rt.TopicID
+		var name string
+		if rt.Topic != nil {
+			name = *rt.Topic
+		}
+		topic, code := findTopic(image, name, rt.TopicID, rt.Topic == nil)
+		var err error
+		_, again := seen[idOf(topic)]
+		switch {
+		case rt.Topic != nil && !metadata.TopicID(rt.TopicID).IsZero():
+			code, err = invalidRequest, errors.New("Topic name and topic ID can not both be specified.")
+		case !enabled && c.version < 3:
+			code = invalidRequest
+		case !enabled:
+			code = topicDeletionDisabled
+		case code != none:
+		case again:
+			code, err = invalidRequest, errDuplicateTopic
+		case topic.Internal:
+			code, err = invalidRequest, errReservedName
+		default:
+			seen[topic.ID] = struct{}{}
+			if rt.Topic == nil {
+				st.Topic = &topic.Name
+			}
+			st.TopicID = topic.ID
+			todo = append(todo, i)
+			ids = append(ids, topic.ID)
+		}
+		st.ErrorCode, st.ErrorMessage = int16(code), message(err)
+		resp.Topics = append(resp.Topics, st)
+	}
+	s.together(len(todo), func(i int) {
+		err := s.Node.Change(ctx, metadata.DeleteTopic{Topic: ids[i]})
+		st := &resp.Topics[todo[i]]
+		st.ErrorCode, st.ErrorMessage = int16(adminCodeOf(err)), message(err)
+	})
+	return resp
+}
+
+func idOf(t *metadata.Topic) metadata.TopicID {
+	if t == nil {
+		return metadata.TopicID{}
+	}
+	return t.ID
+}
+
+// CreatePartitions, versions 0–3.
+//
+//   - Every topic is answered; a name given twice is refused.
+//   - The count is the total afterwards and must grow.
+//   - With an assignment there is one list of replicas for each new partition.
+//
+// v2 adds tagged fields.
+func (s *Server) createPartitions(c *call, req *kmsg.CreatePartitionsRequest) *kmsg.CreatePartitionsResponse {
+	resp := kmsg.NewPtrCreatePartitionsResponse()
+	ctx, cancel := context.WithTimeout(c.ctx, clamp(req.TimeoutMillis))
+	defer cancel()
+	image := s.Node.Image()
+	named := map[string]int{}
+	total := 0
+	for i := range req.Topics {
+		rt := &req.Topics[i]
+		named[rt.Topic]++
+		if t, ok := image.Topic(rt.Topic); ok {
+			total += max(int(min(rt.Count, 10*maxCreate))-len(t.Partitions), 0)
+		}
+	}
+	var todo, place []int
+	for i := range req.Topics {
+		rt := &req.Topics[i]
+		st := kmsg.NewCreatePartitionsResponseTopic()
+		st.Topic = rt.Topic
+		t, code := findTopic(image, rt.Topic, metadata.TopicID{}, false)
+		var err error
+		switch n := named[rt.Topic]; {
+		case n == 0:
+			continue
+		case n > 1:
+			code, err = invalidRequest, errDuplicateTopic
+			named[rt.Topic] = 0
+		case code != none:
+			err = errors.New("This server does not host this topic-partition.")
+		case int(rt.Count) == len(t.Partitions):
+			code, err = invalidPartitions, fmt.Errorf("Topic already has %d partition(s).", rt.Count)
+		case int(rt.Count) < len(t.Partitions):
+			code, err = invalidPartitions, fmt.Errorf("The topic %s currently has %d partition(s); %d would not be an increase.", rt.Topic, len(t.Partitions), rt.Count)
+		case total > maxCreate:
+			code, err = policyViolation, errTooManyPartitions
+		case rt.Assignment != nil && len(rt.Assignment) != int(rt.Count)-len(t.Partitions):
+			code, err = invalidReplicaAssignment, fmt.Errorf("Attempted to add %d additional partition(s), but only %d assignment(s) were specified.", int(rt.Count)-len(t.Partitions), len(rt.Assignment))
+		default:
+			todo = append(todo, i)
+			place = append(place, len(resp.Topics))
+		}
+		st.ErrorCode, st.ErrorMessage = int16(code), message(err)
+		resp.Topics = append(resp.Topics, st)
+	}
+	s.together(len(todo), func(i int) {
+		rt := &req.Topics[todo[i]]
+		var assignment [][]int32
+		for _, a := range rt.Assignment {
+			assignment = append(assignment, a.Replicas)
+		}
+		err := s.Node.AddPartitions(ctx, rt.Topic, rt.Count, assignment, req.ValidateOnly)
+		st := &resp.Topics[place[i]]
+		st.ErrorCode, st.ErrorMessage = int16(adminCodeOf(err)), message(err)
+	})
+	return resp
+}
+
+// DeleteRecords, versions 0–2 (KIP-107).
+//
+//   - Moves the log start offset of each partition, on all its replicas; -1 is
+//     the high watermark. Beyond that is OFFSET_OUT_OF_RANGE.
+//   - A topic that is only compacted is POLICY_VIOLATION.
+//
+// v2 adds tagged fields.
+func (s *Server) deleteRecords(c *call, req *kmsg.DeleteRecordsRequest) *kmsg.DeleteRecordsResponse {
+	resp := kmsg.NewPtrDeleteRecordsResponse()
+	ctx, cancel := context.WithTimeout(c.ctx, clamp(req.TimeoutMillis))
+	defer cancel()
+	set := s.settings()
+	type one struct {
+		topic  *metadata.Topic
+		offset int64
+		answer *kmsg.DeleteRecordsResponseTopicPartition
+	}
+	var todo []one
+	resp.Topics = make([]kmsg.DeleteRecordsResponseTopic, len(req.Topics))
+	for i := range req.Topics {
+		rt, st := &req.Topics[i], &resp.Topics[i]
+		st.Default()
+		st.Topic = rt.Topic
+		topic, code := findTopic(set.image, rt.Topic, metadata.TopicID{}, false)
+		if code == none {
+			if ts := set.topic(topic); topic.Internal {
+				code = invalidTopic
+			} else if ts.CleanupCompact && !ts.CleanupDelete {
+				code = policyViolation
+			}
+		}
+		st.Partitions = make([]kmsg.DeleteRecordsResponseTopicPartition, len(rt.Partitions))
+		for j := range rt.Partitions {
+			sp := &st.Partitions[j]
+			sp.Default()
+			sp.Partition, sp.LowWatermark, sp.ErrorCode = rt.Partitions[j].Partition, -1, int16(code)
+			if code == none {
+				todo = append(todo, one{topic, rt.Partitions[j].Offset, sp})
+			}
+		}
+	}
+	s.together(len(todo), func(i int) {
+		t := todo[i]
+		p, _, code := s.leading(t.topic, t.answer.Partition, -1)
+		if code == none {
+			start, err := p.Trim(ctx, t.offset)
+			if code = codeOf(err); code == none {
+				t.answer.LowWatermark = start
+			}
+		}
+		t.answer.ErrorCode = int16(code)
+	})
+	return resp
+}

@@ -1,0 +1,62 @@
+package server
+
+import (
+	"regexp"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// metadataVersion is the metadata.version that Kafka 4.1 finalizes (4.1-IV1).
+const metadataVersion = 27
+
+// ApiVersions, versions 0–4.
+//
+//   - The answer is the table of apis.go, whoever asks; nobody needs to ask.
+//   - A version we do not know gets UNSUPPORTED_VERSION in version 0, and the
+//     connection stays (KIP-511); the response header never has tagged fields.
+//   - The client's software name and version must match Kafka's pattern (KIP-511).
+//
+// v1 adds the throttle time, v3 tagged fields with features (KIP-584), v4 only
+// says that a feature may begin at version 0.
+func (s *Server) apiVersions(c *call, req *kmsg.ApiVersionsRequest) *kmsg.ApiVersionsResponse {
+	resp := kmsg.NewPtrApiVersionsResponse()
+	if c.version >= 3 && !(software.MatchString(req.ClientSoftwareName) && software.MatchString(req.ClientSoftwareVersion)) {
+		resp.ErrorCode = int16(invalidRequest)
+		return resp
+	}
+	resp.ApiKeys = apiKeys()
+	if c.version >= 3 {
+		f := kmsg.NewApiVersionsResponseSupportedFeature()
+		f.Name, f.MinVersion, f.MaxVersion = "metadata.version", 7, metadataVersion
+		resp.SupportedFeatures = append(resp.SupportedFeatures, f)
+		l := kmsg.NewApiVersionsResponseFinalizedFeature()
+		l.Name, l.MinVersionLevel, l.MaxVersionLevel = "metadata.version", metadataVersion, metadataVersion
+		resp.FinalizedFeatures = append(resp.FinalizedFeatures, l)
+		resp.FinalizedFeaturesEpoch = int64(s.Node.Image().Index)
+	}
+	return resp
+}
+
+// software is ApiVersionsRequest's SOFTWARE_NAME_VERSION_PATTERN.
+var software = regexp.MustCompile(`^[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?$`)
+
+// unsupportedVersion is the answer to an ApiVersions in a version we do not know.
+func (s *Server) unsupportedVersion(h header) []byte {
+	resp := kmsg.NewPtrApiVersionsResponse()
+	resp.ErrorCode = int16(unsupportedVersion)
+	resp.ApiKeys = apiKeys()
+	h.version = 0
+	p := resp.AppendTo(appendHeader(nil, h))
+	finish(p, 0)
+	return p
+}
+
+func apiKeys() []kmsg.ApiVersionsResponseApiKey {
+	keys := make([]kmsg.ApiVersionsResponseApiKey, len(apis))
+	for i, a := range apis {
+		k := kmsg.NewApiVersionsResponseApiKey()
+		k.ApiKey, k.MinVersion, k.MaxVersion = a.key.Int16(), a.min, a.max
+		keys[i] = k
+	}
+	return keys
+}
