@@ -1,0 +1,108 @@
+package cli
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestFlagsMayStandAnywhere(t *testing.T) {
+	for _, test := range []struct{ line, want string }{
+		{"consume flights -o start -e", "consume --offset=start --exit -- flights"},
+		{"consume -e flights -o start", "consume --exit --offset=start -- flights"},
+		{"-b h:1 consume flights", "consume --brokers=h:1 -- flights"},
+		{"topic -b h:1 create a b -p3", "topic create --brokers=h:1 --partitions=3 -- a b"},
+		{"topics ls", "topic list"},
+		{"consume t -en5", "consume --exit --num=5 -- t"},
+		{"consume t -o -10", "consume --offset=-10 -- t"},
+		{"consume t -o-10", "consume --offset=-10 -- t"},
+		{"consume t --offset=-10", "consume --offset=-10 -- t"},
+		{"consume t -n=5", "consume --num=5 -- t"},
+		{"produce t -- -v --value", "produce -- t -v --value"},
+		{"produce t -", "produce -- t -"},
+		{"produce t help", "produce -- t help"},
+		{"help topic create", "topic create --help"},
+		{"topic create x -p", "error: -p needs a value"},
+		{"topic create --help x", "topic create --help"},
+		{"topic create x -h", "topic create --help"},
+		{"", "--help"},
+		{"topic", "topic --help"},
+		{"--version", "version"},
+		{"topic list --exit", "error: --exit is not a flag of topic list"},
+		{"topic list -x", "error: -x is not a flag of topic list"},
+		{"topic delete x -n", "error: -n is not a flag of topic delete"},
+		{"produce t --p 3", "error: --p is not a flag of produce"},
+		{"consume t --ofset 3", "did you mean --offset?"},
+		{"prodcue t", "did you mean produce?"},
+		{"topic dscribe t", "did you mean describe?"},
+		{"frobnicate", `error: "frobnicate" is not a command of millrace`},
+	} {
+		got, err := arrange(commands(), strings.Fields(test.line))
+		text := strings.Join(got, " ")
+		if err != nil {
+			text = "error: " + err.Error()
+			if statusOf(err) != StatusUsage {
+				t.Errorf("%q: status %d, not that of a usage error", test.line, statusOf(err))
+			}
+		}
+		if text != test.want && !(err != nil && strings.Contains(text, test.want)) {
+			t.Errorf("%q\n got  %s\n want %s", test.line, text, test.want)
+		}
+	}
+}
+
+// No command may be reached by two names, nor a flag by a name that is taken:
+// urfave would panic, but only once somebody says that command.
+func TestNamesAreUnambiguous(t *testing.T) {
+	eachCommand(commands(), nil, func(words []string, flags []string) {
+		slices.Sort(flags)
+		for i := 1; i < len(flags); i++ {
+			if flags[i] == flags[i-1] {
+				t.Errorf("millrace %s: two flags are called %s", strings.Join(words, " "), flags[i])
+			}
+		}
+	})
+}
+
+func TestUsageErrorsEndWithStatus2(t *testing.T) {
+	for _, line := range []string{
+		"consume", "consume t -n 0", "consume t -o nonsense", "consume t -p x", "consume t --format nonsense", "consume -r (",
+		"produce", "produce t -z brotli x", "produce t --acks 2 x", "produce t --rate fast x", "produce t -H x x", "produce t -k a --key-field b",
+		"produce t -p -2 x", "produce t x --file y", "produce t x --jsonl", "produce t --jsonl -f %v", "produce t -f %Q",
+		"topic create", "topic create t -p 0", "topic create t -r 0", "topic create t -c x", "topic create t -c x=1 -c x=2",
+		"topic describe", "topic describe a b", "topic alter t", "topic delete", "topic trim t", "topic trim t -o 1:2", "topic list x",
+		"serve x", "serve --log-level loud", "serve --node-id 0", "serve --listen nonsense", "serve --advertise nonsense", "serve --ephemeral --data-dir x",
+		"up 0", "up x", "up 1 2", "up --base-port 70000", "demo x", "completion", "completion tcsh",
+		"segment dump", "segment dump x -o yaml", "segment verify",
+		"topic list -b h:port", "topic list -b ,",
+	} {
+		var stderr strings.Builder
+		status := Run(t.Context(), strings.Fields(line), strings.NewReader(""), &stderr, &stderr)
+		if status != StatusUsage {
+			t.Errorf("millrace %s: status %d, want %d: %s", line, status, StatusUsage, stderr.String())
+		}
+		if n := strings.Count(stderr.String(), "\n"); n != 1 || !strings.HasPrefix(stderr.String(), "millrace: ") {
+			t.Errorf("millrace %s: %d lines, want the one line of an error:\n%s", line, n, stderr.String())
+		}
+	}
+}
+
+func TestNobodyListeningIsSaidAtOnce(t *testing.T) {
+	free, err := freeAddresses(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stderr strings.Builder
+	status := Run(t.Context(), []string{"topic", "list", "-b", free[0]}, strings.NewReader(""), &stderr, &stderr)
+	want := "millrace: cannot reach a broker at " + free[0] + ": connection refused; start one with `millrace serve` or name others with --brokers\n"
+	if status != StatusFailed || stderr.String() != want {
+		t.Errorf("status %d, %q; want %d, %q", status, stderr.String(), StatusFailed, want)
+	}
+}
+
+func TestErrorsAreOneLine(t *testing.T) {
+	if got := oneLine(errors.Join(errors.New("a"), errors.New("b\r\nc"))); got != "a; b; c" {
+		t.Errorf("%q", got)
+	}
+}

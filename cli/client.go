@@ -1,0 +1,130 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	urfave "github.com/urfave/cli/v2"
+)
+
+const defaultBroker = "127.0.0.1:9092"
+
+// brokerFlag is the flag of every command that talks to a cluster.
+func brokerFlag() urfave.Flag {
+	return &urfave.StringFlag{
+		Name: "brokers", Aliases: []string{"b"}, EnvVars: []string{"MILLRACE_BROKERS"},
+		Value: defaultBroker, DefaultText: defaultBroker,
+		Usage: "brokers to begin with, `HOST:PORT,…`",
+	}
+}
+
+// clientFlags joins the flags every client command has to its own.
+func clientFlags(own ...[]urfave.Flag) []urfave.Flag {
+	flags := []urfave.Flag{brokerFlag()}
+	for _, f := range own {
+		flags = append(flags, f...)
+	}
+	return flags
+}
+
+// brokersOf returns the brokers a command line names. A port left out is 9092.
+func brokersOf(list string) ([]string, error) {
+	var brokers []string
+	for b := range strings.SplitSeq(list, ",") {
+		b = strings.TrimSpace(b)
+		if b == "" {
+			continue
+		}
+		host, port, err := net.SplitHostPort(b)
+		if err != nil {
+			host, port = strings.Trim(b, "[]"), "9092"
+		}
+		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+			return nil, usage("--brokers %q: %q is not a port", b, port)
+		}
+		brokers = append(brokers, net.JoinHostPort(host, port))
+	}
+	if len(brokers) == 0 {
+		return nil, usage("--brokers is empty")
+	}
+	return brokers, nil
+}
+
+// dialClient returns a client of the cluster named by the command line, after a
+// broker has answered it. The caller closes it.
+func dialClient(c *urfave.Context, options ...kgo.Opt) (*kgo.Client, error) {
+	brokers, err := brokersOf(c.String("brokers"))
+	if err != nil {
+		return nil, err
+	}
+	return dialBrokers(c.Context, brokers, options...)
+}
+
+// dialBrokers is dialClient for addresses already known.
+//
+// The settings are those of a client that expects brokers to die: it looks for a
+// new leader every 20 ms at first, backing off to 500 ms, and never believes its
+// metadata for longer than 10 s.
+func dialBrokers(ctx context.Context, brokers []string, options ...kgo.Opt) (*kgo.Client, error) {
+	options = append([]kgo.Opt{
+		kgo.SeedBrokers(brokers...),
+		kgo.ClientID("millrace"),
+		kgo.SoftwareNameAndVersion("millrace", version),
+		kgo.DialTimeout(3 * time.Second),
+		kgo.MetadataMinAge(20 * time.Millisecond),
+		kgo.MetadataMaxAge(10 * time.Second),
+		kgo.RetryBackoffFn(backoff),
+		kgo.RetryTimeout(20 * time.Second),
+	}, options...)
+	client, err := kgo.NewClient(options...)
+	if err != nil {
+		return nil, usage("%v", err)
+	}
+	// A client retries for ever; somebody at a terminal who forgot to start a
+	// broker wants to hear so at once. Ping asks each broker once.
+	ping, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := client.Ping(ping); err != nil {
+		client.Close()
+		if errors.Is(err, kerr.SaslAuthenticationFailed) {
+			return nil, fail(StatusNotAllowed, "the broker refused the credentials: %s", brokerSaid(err, ""))
+		}
+		return nil, unreachable(brokers, err)
+	}
+	return client, nil
+}
+
+// backoff is the wait before the given attempt, counted from 1: a new leader
+// exists a few milliseconds after the old one died, so asking often at first
+// is what makes failover quick; a cluster that is down is asked twice a second.
+func backoff(attempt int) time.Duration {
+	switch {
+	case attempt <= 25: // the first half second
+		return 20 * time.Millisecond
+	case attempt <= 45:
+		return 100 * time.Millisecond
+	}
+	return 500 * time.Millisecond
+}
+
+// withAdmin runs f with an administrator's client of the cluster the command
+// line names.
+func withAdmin(c *urfave.Context, f func(ctx context.Context, admin *kadm.Client) error) error {
+	client, err := dialClient(c)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	admin := kadm.NewClient(client)
+	admin.SetTimeoutMillis(15_000)
+	ctx, cancel := context.WithTimeout(c.Context, 30*time.Second)
+	defer cancel()
+	return f(ctx, admin)
+}

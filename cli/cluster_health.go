@@ -1,0 +1,108 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	urfave "github.com/urfave/cli/v2"
+)
+
+func clusterHealthCommand() *urfave.Command {
+	return &urfave.Command{
+		Name:  "health",
+		Usage: "exit 0 when all is well, 10 when not",
+		Description: `   Healthy: every broker answers, there is a controller, every partition has its leader and
+   all its replicas in sync. Prints "healthy", or a line of what is wrong.
+
+   JSON: {healthy, troubles: [TEXT]}.
+
+EXAMPLES:
+   $ millrace cluster health
+   $ millrace cluster health --wait 30s`,
+		Flags: clientFlags([]urfave.Flag{
+			&urfave.DurationFlag{Name: "wait", Usage: "wait for the cluster to be healthy, at most `DURATION`", DefaultText: "do not wait"},
+		}, outputFlags(true)),
+		Action: clusterHealth,
+	}
+}
+
+func clusterHealth(c *urfave.Context) error {
+	brokers, err := brokersOf(c.String("brokers"))
+	if err != nil {
+		return err
+	}
+	deadline := time.Now().Add(c.Duration("wait"))
+	var client *kgo.Client
+	defer func() {
+		if client != nil {
+			client.Close()
+		}
+	}()
+	for attempt := 1; ; attempt++ {
+		var troubles []string
+		if client == nil {
+			client, err = dialBrokers(c.Context, brokers)
+		}
+		if err == nil {
+			ctx, cancel := context.WithTimeout(c.Context, 10*time.Second)
+			var state *clusterState
+			if state, err = readCluster(ctx, client); err == nil {
+				troubles = state.troubles()
+			}
+			cancel()
+		}
+		if c.Context.Err() != nil {
+			return fail(StatusFailed, "interrupted")
+		}
+		if err != nil {
+			troubles = []string{oneLine(err)}
+		}
+		if len(troubles) == 0 {
+			return printHealth(c, troubles)
+		}
+		if time.Now().After(deadline) {
+			if err := printHealth(c, troubles); err != nil {
+				return err
+			}
+			if err != nil && statusOf(err) == StatusUsage {
+				return err
+			}
+			return &silent{StatusUnhealthy}
+		}
+		select {
+		case <-time.After(backoff(attempt)):
+		case <-c.Context.Done():
+		}
+		err = nil
+	}
+}
+
+func printHealth(c *urfave.Context, troubles []string) error {
+	answer := struct {
+		Healthy  bool     `json:"healthy"`
+		Troubles []string `json:"troubles"`
+	}{len(troubles) == 0, append([]string{}, troubles...)}
+	word := "healthy"
+	if !answer.Healthy {
+		word = "unhealthy"
+	}
+	err := printObject(c, answer, word, func() error {
+		if answer.Healthy {
+			_, err := fmt.Fprintln(c.App.Writer, word)
+			return err
+		}
+		return nil
+	})
+	if !answer.Healthy && (c.String("output") == "table" || c.String("output") == "") {
+		// The one line of an error, on standard error like every other.
+		fmt.Fprintf(c.App.ErrWriter, "millrace: unhealthy: %s\n", strings.Join(troubles, "; "))
+	}
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}

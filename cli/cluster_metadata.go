@@ -1,0 +1,93 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	urfave "github.com/urfave/cli/v2"
+)
+
+func clusterMetadataCommand() *urfave.Command {
+	return &urfave.Command{
+		Name:  "metadata",
+		Usage: "show every partition with its leader and replicas",
+		Description: `   What a client is told. -o kcat prints it as kcat -L does.
+
+   JSON: a list of {topic, partition, leader, epoch, replicas, isr, offline}.
+
+EXAMPLES:
+   $ millrace cluster metadata
+   $ millrace cluster metadata -o kcat`,
+		Flags:  clientFlags(outputFlags(true)),
+		Action: clusterMetadata,
+	}
+}
+
+type metadataItem struct {
+	Topic     string  `json:"topic"`
+	Partition int32   `json:"partition"`
+	Leader    int32   `json:"leader"`
+	Epoch     int32   `json:"epoch"`
+	Replicas  []int32 `json:"replicas"`
+	ISR       []int32 `json:"isr"`
+	Offline   []int32 `json:"offline"`
+}
+
+func clusterMetadata(c *urfave.Context) error {
+	return withAdmin(c, func(ctx context.Context, admin *kadm.Client) error {
+		m, err := admin.Metadata(ctx)
+		if err != nil {
+			return fmt.Errorf("ask for the metadata: %w", err)
+		}
+		if c.String("output") == "kcat" {
+			_, err := c.App.Writer.Write(kcatMetadata(m))
+			return err
+		}
+		var items []metadataItem
+		for _, t := range m.Topics.Sorted() {
+			for _, p := range t.Partitions.Sorted() {
+				items = append(items, metadataItem{p.Topic, p.Partition, p.Leader, p.LeaderEpoch,
+					append([]int32{}, p.Replicas...), append([]int32{}, p.ISR...), append([]int32{}, p.OfflineReplicas...)})
+			}
+		}
+		return printList(c, items, []column[metadataItem]{
+			{"TOPIC", func(p metadataItem) string { return p.Topic }},
+			{"PARTITION", func(p metadataItem) string { return strconv.Itoa(int(p.Partition)) }},
+			{"LEADER", func(p metadataItem) string { return nodeOrNone(p.Leader) }},
+			{"EPOCH", func(p metadataItem) string { return strconv.Itoa(int(p.Epoch)) }},
+			{"REPLICAS", func(p metadataItem) string { return ids(p.Replicas) }},
+			{"ISR", func(p metadataItem) string { return ids(p.ISR) }},
+			{"OFFLINE", func(p metadataItem) string { return ids(p.Offline) }},
+		})
+	})
+}
+
+// kcatMetadata writes metadata as kcat -L does, for scripts that read that.
+func kcatMetadata(m kadm.Metadata) []byte {
+	var b bytes.Buffer
+	from := "no broker"
+	for _, broker := range m.Brokers {
+		if broker.NodeID == m.Controller || from == "no broker" {
+			from = fmt.Sprintf("broker %d: %s:%d/%d", broker.NodeID, broker.Host, broker.Port, broker.NodeID)
+		}
+	}
+	fmt.Fprintf(&b, "Metadata for all topics (from %s):\n %d brokers:\n", from, len(m.Brokers))
+	for _, broker := range m.Brokers {
+		controller := ""
+		if broker.NodeID == m.Controller {
+			controller = " (controller)"
+		}
+		fmt.Fprintf(&b, "  broker %d at %s:%d%s\n", broker.NodeID, broker.Host, broker.Port, controller)
+	}
+	fmt.Fprintf(&b, " %d topics:\n", len(m.Topics))
+	for _, t := range m.Topics.Sorted() {
+		fmt.Fprintf(&b, "  topic \"%s\" with %d partitions:\n", t.Topic, len(t.Partitions))
+		for _, p := range t.Partitions.Sorted() {
+			fmt.Fprintf(&b, "    partition %d, leader %d, replicas: %s, isrs: %s\n", p.Partition, p.Leader, ids(p.Replicas), ids(p.ISR))
+		}
+	}
+	return b.Bytes()
+}

@@ -1,0 +1,70 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+)
+
+func clusterStatusCommand() *urfave.Command {
+	return &urfave.Command{
+		Name:  "status",
+		Usage: "show brokers, controller, leaders and partitions in trouble",
+		Description: `   JSON: {cluster, controller, brokers: [{node, address, rack, controller, leaders, replicas,
+   up}], topics, partitions, under_replicated: [TOPIC/PARTITION], leaderless}; internal topics count.
+
+EXAMPLES:
+   $ millrace cluster status
+   $ millrace cluster status -o json`,
+		Flags:  clientFlags(outputFlags(true)),
+		Action: clusterStatus,
+	}
+}
+
+func clusterStatus(c *urfave.Context) error {
+	client, err := dialClient(c)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(c.Context, 30*time.Second)
+	defer cancel()
+	state, err := readCluster(ctx, client)
+	if err != nil {
+		return err
+	}
+	return printObject(c, state, state.Cluster, func() error {
+		w := c.App.Writer
+		fmt.Fprintf(w, "cluster %s  %s  %s  %s\n\n", state.Cluster,
+			count(len(state.Brokers), "broker"), count(state.Topics, "topic"), count(state.Partitions, "partition"))
+		err := printTable(w, !c.Bool("no-headers"), state.Brokers, []column[brokerItem]{
+			{"NODE", func(b brokerItem) string { return strconv.Itoa(int(b.Node)) }},
+			{"ADDRESS", func(b brokerItem) string { return b.Address }},
+			{"RACK", func(b brokerItem) string { return b.Rack }},
+			{"LEADERS", func(b brokerItem) string { return strconv.Itoa(b.Leaders) }},
+			{"REPLICAS", func(b brokerItem) string { return strconv.Itoa(b.Replicas) }},
+			{"STATE", func(b brokerItem) string {
+				switch {
+				case !b.Up:
+					return red(w, "down")
+				case b.Controller:
+					return "up, controller"
+				}
+				return "up"
+			}},
+		})
+		if err != nil {
+			return err
+		}
+		for i, trouble := range state.troubles() {
+			if i == 0 {
+				fmt.Fprintln(w)
+			}
+			fmt.Fprintln(w, red(w, trouble))
+		}
+		return nil
+	})
+}

@@ -1,0 +1,827 @@
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"millrace/testdata"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+)
+
+// These tests run the real program: they build it once, start nodes as processes
+// of their own on free ports of 127.0.0.1, and end only those, by their pid.
+
+var built struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+func TestMain(m *testing.M) {
+	status := m.Run()
+	if built.dir != "" {
+		os.RemoveAll(built.dir)
+	}
+	os.Exit(status)
+}
+
+// binary builds the program, once, and returns its path.
+func binary(t *testing.T) string {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("runs processes; left out with -short")
+	}
+	built.once.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "millrace-test-"); built.err != nil {
+			return
+		}
+		var out []byte
+		if out, built.err = exec.Command("go", "build", "-o", filepath.Join(built.dir, "millrace"), "millrace/cli/millrace").CombinedOutput(); built.err != nil {
+			built.err = fmt.Errorf("%w: %s", built.err, out)
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return filepath.Join(built.dir, "millrace")
+}
+
+// A running cluster, and the program to talk to it with.
+type testCluster struct {
+	*nodes
+	t   *testing.T
+	dir string
+}
+
+// startCluster starts n nodes and stops them when the test ends. A failed test
+// shows the ends of their logs.
+func startCluster(t *testing.T, n int) *testCluster {
+	t.Helper()
+	exe := binary(t)
+	addresses, err := freeAddresses(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &testCluster{nodes: newNodes(t.TempDir(), addresses, false), t: t}
+	c.exe, c.dir = exe, filepath.Dir(c.all[0].data)
+	t.Cleanup(func() {
+		c.stop()
+		if t.Failed() {
+			for _, n := range c.all {
+				t.Logf("node %d, %s, log:\n%s", n.id, n.address, tail(n.log, 15))
+			}
+		}
+	})
+	c.start()
+	return c
+}
+
+// start starts all nodes that do not run.
+func (c *testCluster) start() {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), startTimeout)
+	defer cancel()
+	if err := c.startAll(ctx); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// tail returns the last lines of a file.
+func tail(name string, n int) string {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.SplitAfter(string(b), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "")
+}
+
+// leader returns the node that leads a partition, once one does.
+func (c *testCluster) leader(topic string, partition int32) *child {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), 30*time.Second)
+	defer cancel()
+	client, err := dialBrokers(ctx, c.addresses())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer client.Close()
+	for ctx.Err() == nil {
+		if d, err := describeTopic(ctx, kadm.NewClient(client), topic); err == nil {
+			if id := int(d.Partitions[partition].Leader); id >= 1 && id <= len(c.all) && c.all[id-1].running() {
+				return c.all[id-1]
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	c.t.Fatalf("partition %d of topic %s has no leader", partition, topic)
+	return nil
+}
+
+// A result is how one run of the program ended.
+type result struct {
+	stdout, stderr string
+	status         int
+}
+
+// command is the program with some arguments, in a folder of its own, talking to
+// the cluster if there is one.
+func command(t *testing.T, brokers []string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(t.Context(), binary(t), args...)
+	cmd.Dir = t.TempDir()
+	cmd.Env = append(os.Environ(), "MILLRACE_BROKERS="+strings.Join(brokers, ","))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+// millrace runs the program to its end.
+func millrace(t *testing.T, brokers []string, stdin string, args ...string) result {
+	t.Helper()
+	cmd := command(t, brokers, args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+}
+
+// do runs the program and fails the test unless it ends with status 0.
+func (c *testCluster) do(stdin string, args ...string) result {
+	c.t.Helper()
+	r := millrace(c.t, c.addresses(), stdin, args...)
+	if r.status != StatusDone {
+		c.t.Fatalf("millrace %s: status %d: %s", strings.Join(args, " "), r.status, r.stderr)
+	}
+	return r
+}
+
+// mustBeFlights fails unless the topic holds exactly the flights: each line once,
+// unchanged, and those of each airport in their order.
+func (c *testCluster) mustBeFlights(topic string) {
+	c.t.Helper()
+	got := c.do("", "consume", topic, "-o", "start", "-e", "--format", "value").stdout
+	if lines := strings.Count(got, "\n"); lines != 20_000 {
+		c.t.Errorf("topic %s holds %d records, want 20,000", topic, lines)
+	}
+	if sorted(got) != sorted(testdata.Flights) {
+		c.t.Errorf("topic %s does not hold what was produced", topic)
+	}
+	if byKey(c.t, got) != byKey(c.t, testdata.Flights) {
+		c.t.Errorf("topic %s has the flights of an airport in another order", topic)
+	}
+}
+
+func sorted(text string) string {
+	lines := strings.SplitAfter(text, "\n")
+	slices.Sort(lines)
+	return strings.Join(lines, "")
+}
+
+// byKey sorts flights by airport and leaves those of one in their order.
+func byKey(t *testing.T, text string) string {
+	lines := slices.Collect(strings.Lines(text))
+	keys := make(map[string]string, len(lines))
+	for _, line := range lines {
+		raw, err := field([]byte(line), "origin")
+		if err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		keys[line] = string(raw)
+	}
+	slices.SortStableFunc(lines, func(a, b string) int { return strings.Compare(keys[a], keys[b]) })
+	return strings.Join(lines, "")
+}
+
+// A production is a produce process fed piece by piece.
+type production struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	stdin  io.WriteCloser
+	stdout *bufio.Reader
+	stderr bytes.Buffer
+	lines  map[string]int // acknowledgements read, each how often
+}
+
+func (c *testCluster) produce(args ...string) *production {
+	c.t.Helper()
+	p := &production{t: c.t, cmd: command(c.t, c.addresses(), append([]string{"produce"}, args...)...), lines: make(map[string]int)}
+	var err error
+	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
+		c.t.Fatal(err)
+	}
+	stdout, err := p.cmd.StdoutPipe()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	p.stdout = bufio.NewReader(stdout)
+	p.cmd.Stderr = &p.stderr
+	if err := p.cmd.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	return p
+}
+
+// feed writes input without waiting for what becomes of it.
+func (p *production) feed(input string) {
+	p.t.Helper()
+	if _, err := io.WriteString(p.stdin, input); err != nil {
+		p.t.Fatalf("%v: %s", err, p.stderr.String())
+	}
+}
+
+// await reads n acknowledgements.
+func (p *production) await(n int) {
+	p.t.Helper()
+	for range n {
+		line, err := p.stdout.ReadString('\n')
+		if err != nil {
+			p.cmd.Wait()
+			p.t.Fatalf("after %d acknowledgements: %v: %s", len(p.lines), err, p.stderr.String())
+		}
+		p.lines[line]++
+	}
+}
+
+// finish ends the input, waits, and fails unless everything was acknowledged,
+// each record at a place of its own.
+func (p *production) finish(total int) {
+	p.t.Helper()
+	p.stdin.Close()
+	p.await(total - len(p.lines))
+	if err := p.cmd.Wait(); err != nil {
+		p.t.Fatalf("%v: %s", err, p.stderr.String())
+	}
+	if len(p.lines) != total {
+		p.t.Errorf("%d records have a place of their own, want %d", len(p.lines), total)
+	}
+	if want := number(total) + " records, "; !strings.HasPrefix(p.stderr.String(), want) {
+		p.t.Errorf("the last line is %q, want one that begins %q", p.stderr.String(), want)
+	}
+}
+
+// halves cuts the flights in two.
+func halves() (first, second string) {
+	lines := strings.SplitAfter(testdata.Flights, "\n")
+	return strings.Join(lines[:10_000], ""), strings.Join(lines[10_000:], "")
+}
+
+func TestConsumePrintsExactlyWhatWasProduced(t *testing.T) {
+	c := startCluster(t, 3)
+	for _, codec := range []string{"none", "gzip", "snappy", "lz4", "zstd"} {
+		topic := "quakes-" + codec
+		c.do("", "topic", "create", topic, "-p1", "-r3")
+		r := c.do(testdata.Earthquakes, "produce", topic, "-q", "-z", codec)
+		if r.stdout != "" || !strings.HasPrefix(r.stderr, "1,707 records, ") {
+			t.Errorf("produce -q -z %s printed %q, %q", codec, r.stdout, r.stderr)
+		}
+		if got := c.do("", "consume", topic, "-e", "--format", "value").stdout; got != testdata.Earthquakes {
+			t.Errorf("-z %s: %d bytes in, %d out, and not the same", codec, len(testdata.Earthquakes), len(got))
+		}
+	}
+	c.do("", "topic", "create", "flights", "-p3", "-r3")
+	c.do(testdata.Flights, "produce", "flights", "--key-field", "origin", "-q")
+	c.mustBeFlights("flights")
+
+	// A topic copied as JSON is the same records at the same times.
+	quakes := c.do("", "produce", "quakes", "--file", dataFile(t, "earthquakes.jsonl"), "-p0", "--key-field", "net", "--timestamp-field", "time", "-H", "unit=ms")
+	if n := strings.Count(quakes.stdout, "\n"); n != 1707 || !strings.HasPrefix(quakes.stdout, "quakes/0@0\nquakes/0@1\n") {
+		t.Errorf("%d lines, beginning %.30q", n, quakes.stdout)
+	}
+	before := c.do("", "consume", "quakes", "-e", "--format", "json").stdout
+	c.do(before, "produce", "copies", "--jsonl", "-q", "-p0")
+	after := c.do("", "consume", "copies", "-e", "--format", "json").stdout
+	if after != strings.ReplaceAll(before, `"topic":"quakes"`, `"topic":"copies"`) {
+		t.Error("a copy through --format json and --jsonl differs")
+	}
+}
+
+// dataFile is the path of a data set of the repository.
+func dataFile(t *testing.T, name string) string {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join("..", "testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestConsumeReadsFromAnywhere(t *testing.T) {
+	c := startCluster(t, 1)
+	c.do("", "topic", "create", "days", "-p1")
+	// A record a day, at noon, from the first of March on.
+	var lines strings.Builder
+	for day := 1; day <= 20; day++ {
+		fmt.Fprintf(&lines, `{"day":%d,"at":"2026-03-%02dT12:00:00Z"}`+"\n", day, day)
+	}
+	c.do("", "topic", "alter", "days", "-c", "retention.ms=-1")
+	c.do(lines.String(), "produce", "days", "-q", "--timestamp-field", "at")
+	for _, test := range []struct {
+		offset      string
+		first, last int // days
+	}{
+		{"start", 1, 20}, {":end", 1, 20}, {"0", 1, 20}, {"5", 6, 20}, {"5:7", 6, 7}, {":3", 1, 3}, {"+18", 19, 20}, {"-3", 18, 20}, {"-100", 1, 20},
+		{"@2026-03-05", 5, 20}, {"@2026-03-05T12:00:00Z", 5, 20}, {"@2026-03-05T12:00:00.001Z", 6, 20}, {"@2026-03-05:2026-03-08", 5, 7},
+		{"@2026-03-05:48h", 5, 6}, {"@:2026-03-03", 1, 2}, {"@2026-03-19:end", 19, 20}, {"@2027-01-01", 0, 0}, {"end", 0, 0}, {"5:5", 0, 0},
+	} {
+		var want []string
+		for day := test.first; day >= 1 && day <= test.last; day++ {
+			want = append(want, fmt.Sprint(day-1))
+		}
+		got := c.do("", "consume", "days", "-e", "-o", test.offset, "--format", "%o ").stdout
+		if strings.TrimSpace(got) != strings.Join(want, " ") {
+			t.Errorf("-o %s: offsets %s, want %s", test.offset, got, strings.Join(want, " "))
+		}
+	}
+	if got := c.do("", "consume", "days", "-n", "3", "--format", "%o ").stdout; got != "0 1 2 " {
+		t.Errorf("-n 3: %s", got)
+	}
+	if got := c.do("", "consume", "-r", "^da", "nothing", "-o", ":end", "-n", "2", "--format", "%t/%o ").stdout; got != "days/0 days/1 " {
+		t.Errorf("-r: %s", got)
+	}
+	for _, test := range []struct {
+		args   string
+		status int
+	}{
+		{"consume nowhere -e", StatusNotFound},
+		{"consume days -e -p 7", StatusNotFound},
+		{"produce days -p 7 x", StatusNotFound},
+		{"topic describe nowhere", StatusNotFound},
+		{"topic delete nowhere --yes", StatusNotFound},
+		{"topic trim nowhere -o 1 --yes", StatusNotFound},
+		{"topic alter nowhere -c retention.ms=1", StatusNotFound},
+		{"topic delete days", StatusUsage},
+		{"topic trim days -o 5", StatusUsage},
+		{"topic trim days -o 500 --yes", StatusUsage},
+		{"topic create days", StatusFailed},
+		{"topic create bad/name", StatusFailed},
+		{"topic create settings -c no.such.setting=1", StatusFailed},
+		{"produce days --file /no/such/file", StatusNotFound},
+	} {
+		r := millrace(t, c.addresses(), "", strings.Fields(test.args)...)
+		if r.status != test.status || strings.Count(r.stderr, "\n") != 1 {
+			t.Errorf("millrace %s: status %d, want %d, %q", test.args, r.status, test.status, r.stderr)
+		}
+	}
+	c.do("", "topic", "trim", "days", "-o", "5", "--dry-run")
+	if got := c.do("", "topic", "trim", "days", "-o", "5", "--yes", "--no-headers").stdout; strings.Join(strings.Fields(got), " ") != "0 0 5 5" {
+		t.Errorf("trim printed %q", got)
+	}
+	if got := c.do("", "consume", "days", "-o", "start", "-e", "--format", "%o ").stdout; !strings.HasPrefix(got, "5 6 ") {
+		t.Errorf("after the trim: %s", got)
+	}
+}
+
+func TestConsumeFollowsAndJoinsNewPartitions(t *testing.T) {
+	c := startCluster(t, 1)
+	c.do("", "topic", "create", "news", "-p1")
+	cmd := command(t, c.addresses(), "consume", "news", "--format", "%p:%v\n")
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReader(stdout)
+	expect := func(want string) {
+		t.Helper()
+		if got, err := lines.ReadString('\n'); got != want || err != nil {
+			t.Errorf("%q, %v; want %q", got, err, want)
+		}
+	}
+	c.do("", "produce", "news", "one")
+	expect("0:one\n")
+	c.do("", "topic", "alter", "news", "-p", "2")
+	c.do("", "produce", "news", "-p1", "two")
+	expect("1:two\n")
+	cmd.Process.Signal(syscall.SIGINT)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("Ctrl-C ends following with %v, want status 0", err)
+	}
+}
+
+func TestProduceOutlivesTheLeader(t *testing.T) {
+	c := startCluster(t, 3)
+	c.do("", "topic", "create", "flights", "-p3", "-r3")
+	first, second := halves()
+	p := c.produce("flights", "--key-field", "origin")
+	p.feed(first)
+	p.await(10_000)
+	victim := c.leader("flights", 0)
+	cut := len(second) / 10
+	cut += strings.IndexByte(second[cut:], '\n') + 1
+	p.feed(second[:cut]) // on its way while the leader dies
+	c.kill(victim)
+	p.feed(second[cut:])
+	p.finish(20_000)
+	c.mustBeFlights("flights")
+}
+
+func TestProduceOutlivesTheWholeCluster(t *testing.T) {
+	c := startCluster(t, 3)
+	c.do("", "topic", "create", "flights", "-p3", "-r3")
+	first, second := halves()
+	p := c.produce("flights", "--key-field", "origin")
+	p.feed(first)
+	p.await(10_000)
+	cut := len(second) / 10
+	cut += strings.IndexByte(second[cut:], '\n') + 1
+	p.feed(second[:cut])
+	c.kill(c.all...)
+	c.start()
+	p.feed(second[cut:])
+	p.finish(20_000)
+	c.mustBeFlights("flights")
+	c.kill(c.all...)
+	c.start()
+	c.mustBeFlights("flights")
+}
+
+// The examples of every client command's help run, in an order in which each
+// finds what it needs.
+func TestExamplesRun(t *testing.T) {
+	c := startCluster(t, 3)
+	bin := filepath.Dir(binary(t))
+	dir := t.TempDir()
+	if err := os.Symlink(filepath.Dir(dataFile(t, "flights.jsonl")), filepath.Join(dir, "testdata")); err != nil {
+		t.Fatal(err)
+	}
+	ran := make(map[string]bool)
+	for _, words := range []string{
+		"topic create", "produce", "consume", "topic list", "topic describe", "topic alter", "topic trim", "topic delete",
+		"cluster status", "cluster health", "cluster metadata", "version", "completion",
+	} {
+		ran[words] = true
+		if words == "cluster status" {
+			c.do("", "cluster", "health", "--wait", "30s") // replicas of the newest topics may still open
+		}
+		for _, example := range examples(helpText(t, strings.Fields(words))) {
+			cmd := exec.CommandContext(t.Context(), "sh", "-e", "-c", example)
+			cmd.Dir = dir
+			cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "MILLRACE_BROKERS="+strings.Join(c.addresses(), ","))
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("$ %s\n%s%v", example, out, err)
+			}
+		}
+	}
+	eachCommand(commands(), nil, func(words, _ []string) {
+		switch name := strings.Join(words, " "); name {
+		case "serve", "up", "demo", "segment dump", "segment verify": // they have tests of their own
+		default:
+			if !ran[name] {
+				t.Errorf("the examples of %s are not run", name)
+			}
+		}
+	})
+}
+
+func TestHealthFollowsTheCluster(t *testing.T) {
+	c := startCluster(t, 3)
+	c.do("", "topic", "create", "t", "-p3", "-r3")
+	c.do("", "cluster", "health", "--wait", "30s")
+	c.kill(c.all[2])
+	if r := millrace(t, c.addresses(), "", "cluster", "health"); r.status != StatusUnhealthy || !strings.HasPrefix(r.stderr, "millrace: unhealthy: ") {
+		t.Errorf("with a node down: status %d, %q", r.status, r.stderr)
+	}
+	c.start()
+	c.do("", "cluster", "health", "--wait", "30s")
+}
+
+func TestSegmentsAreReadWithoutABroker(t *testing.T) {
+	c := startCluster(t, 1)
+	c.do("", "topic", "create", "quakes", "-p1")
+	c.do(testdata.Earthquakes, "produce", "quakes", "-q", "--key-field", "net", "-z", "zstd")
+	c.do("", "produce", "quakes", "after it")
+	c.stop()
+	var r result
+	if r = millrace(t, nil, "", "segment", "verify", c.dir, "-o", "json"); r.status != StatusDone || r.stderr != "" {
+		t.Fatalf("verify of an orderly log: status %d, %s", r.status, r.stderr)
+	}
+	if !strings.Contains(r.stdout, `"end_offset": 1708`) || !strings.Contains(r.stdout, `"damaged": 0`) {
+		t.Errorf("verify says %s", r.stdout)
+	}
+	files, err := filepath.Glob(filepath.Join(c.all[0].data, "partitions", "*", "*.log"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("segments %v, %v", files, err)
+	}
+
+	// The records are those that were produced.
+	dump := millrace(t, nil, "", "segment", "dump", "-r", "-o", "jsonl", files[0])
+	if dump.status != StatusDone {
+		t.Fatalf("dump: status %d, %s", dump.status, dump.stderr)
+	}
+	var values strings.Builder
+	position := int64(-1) // of the first entry with records
+	for line := range strings.Lines(dump.stdout) {
+		var e entryItem
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		for _, r := range e.Records {
+			values.WriteString(string(*r.Value) + "\n")
+			if position < 0 {
+				position = e.Position
+			}
+		}
+	}
+	if values.String() != testdata.Earthquakes+"after it\n" {
+		t.Errorf("the dump has %d bytes of values, want %d", values.Len(), len(testdata.Earthquakes)+9)
+	}
+
+	// One bit, and it is found, with its place; what follows is dumped all the same.
+	b, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[position+1000] ^= 4
+	if err := os.WriteFile(files[0], b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	where := fmt.Sprintf("millrace: corrupt: %s at %d: found ", files[0], position)
+	for _, args := range [][]string{{"verify", c.dir}, {"verify", filepath.Dir(files[0])}, {"verify", files[0]}, {"dump", "-r", files[0]}} {
+		r := millrace(t, nil, "", append([]string{"segment"}, args...)...)
+		if r.status != StatusFailed || strings.Count(r.stderr, "\n") != 1 || !strings.HasPrefix(r.stderr, where) || !strings.Contains(r.stderr, ", expected ") {
+			t.Errorf("%s: status %d, %q, want one line that begins %q", args[0], r.status, r.stderr, where)
+		}
+		if args[0] == "dump" && !strings.Contains(r.stdout, "after it") {
+			t.Error("what follows the damage is not dumped")
+		}
+	}
+	for _, test := range []struct {
+		args   string
+		status int
+	}{
+		{"segment verify " + t.TempDir(), StatusNotFound}, {"segment verify /no/such", StatusNotFound}, {"segment dump /no/such.log", StatusNotFound},
+		{"segment dump " + c.all[0].log, StatusFailed}, {"segment dump", StatusUsage}, {"segment verify", StatusUsage},
+	} {
+		if r := millrace(t, nil, "", strings.Fields(test.args)...); r.status != test.status || strings.Count(r.stderr, "\n") != 1 {
+			t.Errorf("millrace %s: status %d, want %d, %q", test.args, r.status, test.status, r.stderr)
+		}
+	}
+}
+
+func TestServeIsOrderly(t *testing.T) {
+	dir := t.TempDir()
+	ready := filepath.Join(dir, "ready")
+	cmd := command(t, nil, "serve", "--ephemeral", "--listen", "127.0.0.1:0", "--ready-file", ready)
+	cmd.Env = append(cmd.Env, "TMPDIR="+dir)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	n := &child{ready: ready, pid: cmd.Process.Pid}
+	for deadline := time.Now().Add(30 * time.Second); !n.serves(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not ready: %s", stderr.String())
+		}
+	}
+	b, err := os.ReadFile(ready)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := string(mustField(t, b, "address"))
+	if r := millrace(t, []string{address}, "", "produce", "t", "x"); r.status != StatusDone || r.stdout == "" {
+		t.Errorf("produce: status %d, %q %q", r.status, r.stdout, r.stderr)
+	}
+	// A second one on the same port names the first.
+	want := fmt.Sprintf("millrace: cannot listen on %s: address in use by pid %d; choose another with --listen\n", address, cmd.Process.Pid)
+	if r := millrace(t, nil, "", "serve", "--listen", address); r.status != StatusFailed || r.stderr != want {
+		t.Errorf("a second one: status %d, %q, want %q", r.status, r.stderr, want)
+	}
+	cmd.Process.Signal(syscall.SIGTERM)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("SIGTERM ends it with %v, want status 0: %s", err, stderr.String())
+	}
+	if left, _ := os.ReadDir(dir); len(left) > 0 {
+		t.Errorf("%s is left", left[0].Name())
+	}
+}
+
+func mustField(t *testing.T, object []byte, name string) []byte {
+	t.Helper()
+	raw, err := field(object, name)
+	if err != nil {
+		t.Fatalf("%s: %v", object, err)
+	}
+	return text(raw)
+}
+
+// upProcess runs `up` and returns the lines of its table and what it says later.
+func upProcess(t *testing.T, dir string, args ...string) (cmd *exec.Cmd, pids []int, stderr *bufio.Reader) {
+	t.Helper()
+	cmd = command(t, nil, append([]string{"up", "--data-dir", dir}, args...)...)
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	errs, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReader(stdout)
+	header, err := lines.ReadString('\n')
+	if err != nil || strings.Join(strings.Fields(header), " ") != "NODE PID ADDRESS DATA" {
+		out, _ := io.ReadAll(errs)
+		t.Fatalf("%q, %v: %s", header, err, out)
+	}
+	for i := range 3 {
+		line, err := lines.ReadString('\n')
+		var node, pid int
+		if _, scanErr := fmt.Sscan(line, &node, &pid); err != nil || scanErr != nil || node != i+1 {
+			t.Fatalf("%q, %v, %v", line, err, scanErr)
+		}
+		pids = append(pids, pid)
+	}
+	stderr = bufio.NewReader(errs)
+	stderr.ReadString('\n') // how long it took
+	return cmd, pids, stderr
+}
+
+// allFree tells whether n ports from base on are free on 127.0.0.1.
+func allFree(base, n int) bool {
+	for i := range n {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", base+i))
+		if err != nil {
+			return false
+		}
+		l.Close()
+	}
+	return true
+}
+
+// freeBase returns a port with free ones behind it.
+func freeBase(t *testing.T, n int) int {
+	t.Helper()
+	for range 50 {
+		address, err := freeAddresses(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var base int
+		fmt.Sscanf(address[0], "127.0.0.1:%d", &base)
+		if allFree(base, n) {
+			return base
+		}
+	}
+	t.Fatal("no free ports in a row")
+	return 0
+}
+
+func TestUpReportsRestartsAndStops(t *testing.T) {
+	dir := t.TempDir()
+	base := freeBase(t, 3)
+	port := fmt.Sprint(base)
+	brokers := []string{"127.0.0.1:" + port}
+
+	cmd, pids, said := upProcess(t, dir, "--base-port", port)
+	if r := millrace(t, brokers, testdata.Flights, "produce", "flights", "-q", "--key-field", "origin"); r.status != StatusDone {
+		t.Fatalf("produce: %s", r.stderr)
+	}
+	syscall.Kill(pids[1], syscall.SIGKILL)
+	want := fmt.Sprintf("node 2 (pid %d) was killed with -9; 2 of 3 nodes left\n", pids[1])
+	if line, _ := said.ReadString('\n'); line != want {
+		t.Errorf("%q, want %q", line, want)
+	}
+	cmd.Process.Signal(syscall.SIGINT)
+	io.Copy(io.Discard, said)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("Ctrl-C ends it with %v, want status 0", err)
+	}
+	mustBeGone(t, pids)
+
+	// Started again it continues, and with --restart a killed node comes back.
+	cmd, pids, said = upProcess(t, dir, "--base-port", port, "--restart")
+	syscall.Kill(pids[2], syscall.SIGKILL)
+	said.ReadString('\n')
+	line, _ := said.ReadString('\n')
+	var pid int
+	if _, err := fmt.Sscanf(line, "node 3 started again, pid %d\n", &pid); err != nil || pid == pids[2] {
+		t.Errorf("%q, want that node 3 started again", line)
+	}
+	if r := millrace(t, brokers, "", "consume", "flights", "-e", "--format", "value"); sorted(r.stdout) != sorted(testdata.Flights) {
+		t.Errorf("the flights are not what they were: %s", r.stderr)
+	}
+
+	// Killed with -9 it leaves nobody behind.
+	pids[2] = pid
+	cmd.Process.Kill()
+	cmd.Wait()
+	mustBeGone(t, pids)
+}
+
+// mustBeGone waits for processes to end; the kernel needs a moment for it.
+func mustBeGone(t *testing.T, pids []int) {
+	t.Helper()
+	for _, pid := range pids {
+		deadline := time.Now().Add(10 * time.Second)
+		for alive(pid) {
+			if time.Now().After(deadline) {
+				t.Errorf("pid %d is left behind", pid)
+				break
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+}
+
+// alive tells whether a process runs; one that has ended and waits for its
+// parent does not.
+func alive(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, state, _ := strings.Cut(string(b), ") ")
+	return !strings.HasPrefix(state, "Z")
+}
+
+// A new cluster of three serves its first acknowledgement within 2 s: the best
+// of three tries, because another process may have had the machine.
+func TestUpServesWithinTwoSeconds(t *testing.T) {
+	best := time.Hour
+	for range 3 {
+		port := fmt.Sprint(freeBase(t, 3))
+		begin := time.Now()
+		cmd, _, _ := upProcess(t, t.TempDir(), "--base-port", port)
+		r := millrace(t, []string{"127.0.0.1:" + port}, "", "produce", "t", "x", "-q")
+		took := time.Since(begin)
+		cmd.Process.Signal(syscall.SIGTERM)
+		cmd.Wait()
+		if r.status != StatusDone {
+			t.Fatalf("produce: %s", r.stderr)
+		}
+		if best = min(best, took); best < 2*time.Second {
+			t.Logf("first acknowledgement after %v", best)
+			return
+		}
+	}
+	t.Errorf("first acknowledgement after %v, want under 2 s", best)
+}
+
+func TestDemoLosesNothing(t *testing.T) {
+	cmd := command(t, nil, "demo")
+	dir := t.TempDir()
+	cmd.Env = append(cmd.Env, "TMPDIR="+dir)
+	out, err := cmd.CombinedOutput()
+	t.Logf("\n%s", out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) > 0 {
+		t.Errorf("%s is left", left[0].Name())
+	}
+}
+
+// The script does in a real bash what it should: the words of the line, as they
+// are typed, become candidates.
+func TestBashCompletesTopicNames(t *testing.T) {
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip("there is no bash here")
+	}
+	c := startCluster(t, 1)
+	c.do("", "topic", "create", "flights", "freight", "orders")
+	for _, test := range []struct{ line, want string }{
+		{"millrace ", "serve up demo produce consume topic cluster segment version completion"},
+		{"millrace topic d", "describe delete"},
+		{"millrace consume f", "flights freight"},
+		{"millrace -b " + c.all[0].address + " topic describe fl", "flights"},
+		{"millrace consume -o s", "start"},
+		{"millrace produce -z ", "none gzip snappy lz4 zstd"},
+		{"millrace produce flights --key", "--key --key-field"},
+		{"millrace produce --file ", ""},
+		{"millrace nonsense ", ""},
+	} {
+		cmd := exec.Command(bash, "-c", `source <(millrace completion bash)
+			COMP_LINE="$1" COMP_POINT=${#1}; _millrace; echo "${COMPREPLY[*]}"`, "bash", test.line)
+		cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(binary(t))+":"+os.Getenv("PATH"), "MILLRACE_BROKERS="+c.all[0].address)
+		out, err := cmd.CombinedOutput()
+		if got := strings.TrimSpace(string(out)); err != nil || got != test.want {
+			t.Errorf("%q completes to %q, want %q (%v)", test.line, got, test.want, err)
+		}
+	}
+}

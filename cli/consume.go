@@ -1,0 +1,395 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	urfave "github.com/urfave/cli/v2"
+)
+
+func consumeCommand() *urfave.Command {
+	return &urfave.Command{
+		Name:         "consume",
+		Usage:        "read records, from anywhere, and follow",
+		ArgsUsage:    "TOPIC…",
+		BashComplete: completeTopics,
+		Description: `   Prints the records of topics and waits for more; partitions and, with -r, topics
+   that are created meanwhile are joined from their beginning. Within a partition records
+   come in order; between partitions there is none.
+
+   -o says where to begin and end:
+      start, end        the beginning (default); what comes from now on
+      N, N:M, :N, :end  from offset N; from N up to before M; up to N; up to the end as it is now
+      +N, -N            from N records after the start; from N before the end
+      @T, @T:U, @:T     from time T; from T up to U; up to T
+   A time is seconds or milliseconds since 1970, a day, an RFC 3339 time, or -1h: so long ago;
+   as the second of two also end, or 1h: so long after the first.
+
+   --format is one of
+      text    TOPIC/PARTITION@OFFSET  TIME  KEY  VALUE  (times in UTC; what is not plain text is quoted)
+      json    an object a line: topic, partition, offset, timestamp, key, value, headers;
+              bytes that are not UTF-8 are in key_base64 and value_base64 instead
+      value   the values, a line each, byte for byte
+      or the percent language of rpk: %t topic, %p partition, %o offset, %k key, %v value,
+      %d time in ms, %d{go#2006-01-02T15:04:05Z07:00#}, %h{%k=%v } headers, %K %V %H their sizes
+
+EXAMPLES:
+   $ millrace consume flights -n 5
+   $ millrace consume flights -o start -e --format value
+   $ millrace consume flights -o -3 -e -p 0,1
+   $ millrace consume flights -o @-1h:end --format json
+   $ millrace consume flights -e -n 3 --format '%t %p %o %k %v\n'
+   $ millrace consume -r '^fl.*s$' -o :end -n 1`,
+		Flags: clientFlags([]urfave.Flag{
+			&urfave.StringFlag{Name: "offset", Aliases: []string{"o"}, Value: "start", DefaultText: "start", Usage: "where to begin, and end, `OFFSET`"},
+			&urfave.Int64Flag{Name: "num", Aliases: []string{"n"}, Usage: "stop after `N` records", DefaultText: "no limit"},
+			&urfave.BoolFlag{Name: "exit", Aliases: []string{"e"}, Usage: "stop at the end, as it is at the start"},
+			&urfave.StringFlag{Name: "partitions", Aliases: []string{"p"}, Usage: "only these partitions, `0,2,5-7`", DefaultText: "all"},
+			&urfave.BoolFlag{Name: "regex", Aliases: []string{"r"}, Usage: "the topics are regular expressions"},
+			&urfave.BoolFlag{Name: "read-committed", Usage: "leave out records of aborted transactions, and wait for open ones"},
+			&urfave.StringFlag{Name: "format", Aliases: []string{"f"}, Value: "text", DefaultText: "text", Usage: "`FORMAT`: text, json, value or the percent language"},
+		}),
+		Action: consume,
+	}
+}
+
+const (
+	// joinInterval is how often a consumer looks whether partitions were added or
+	// what it waits for was deleted.
+	joinInterval = 5 * time.Second
+	// settleTimeout bounds how long a question is asked again while the cluster
+	// elects leaders.
+	settleTimeout = 15 * time.Second
+)
+
+func consume(c *urfave.Context) error {
+	if c.NArg() == 0 {
+		return usage("consume which topic? see `millrace consume --help`")
+	}
+	if c.IsSet("num") && c.Int64("num") <= 0 {
+		return usage("-n %d: it is 1 or more", c.Int64("num"))
+	}
+	what, err := parseSpan(c.String("offset"), time.Now())
+	if err != nil {
+		return err
+	}
+	print, err := newPrinter(c.String("format"))
+	if err != nil {
+		return err
+	}
+	r := &reading{c: c, span: what, remaining: make(map[string]map[int32]int64), limit: c.Int64("num"), print: print}
+	if r.partitions, err = parsePartitions(c.String("partitions")); err != nil {
+		return err
+	}
+	if c.Bool("regex") {
+		for _, pattern := range c.Args().Slice() {
+			p, err := regexp.Compile(pattern)
+			if err != nil {
+				return usage("-r: %v", err)
+			}
+			r.patterns = append(r.patterns, p)
+		}
+	}
+	options := []kgo.Opt{
+		kgo.FetchMaxWait(time.Second),
+		kgo.FetchMaxBytes(16 << 20),
+		kgo.FetchMaxPartitionBytes(4 << 20),
+		// Control records are not printed, but they count: the end of a partition
+		// may be one.
+		kgo.KeepControlRecords(),
+	}
+	if c.Bool("read-committed") {
+		options = append(options, kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+	}
+	if r.client, err = dialClient(c, options...); err != nil {
+		return err
+	}
+	defer r.client.Close()
+	r.admin = kadm.NewClient(r.client)
+	return r.run(c.Context)
+}
+
+// A reading is one run of consume: what is to be read, and how far it is.
+type reading struct {
+	c          *urfave.Context
+	client     *kgo.Client
+	admin      *kadm.Client
+	span       span
+	partitions func(int32) bool
+	patterns   []*regexp.Regexp // nil: the arguments are names
+	limit      int64            // records to print, 0: all
+	print      printer
+
+	printed   int64
+	remaining map[string]map[int32]int64 // where each partition ends that is being read
+	known     map[string]int             // partitions of each topic already begun with
+}
+
+func (r *reading) run(ctx context.Context) error {
+	if err := r.begin(ctx); err != nil {
+		return err
+	}
+	out := bufio.NewWriterSize(r.c.App.Writer, 64<<10)
+	follows := r.span.to == nil && !r.c.Bool("exit")
+	looked := time.Now()
+	for follows || r.open() > 0 {
+		poll, cancel := context.WithTimeout(ctx, joinInterval)
+		fetches := r.client.PollRecords(poll, 10_000)
+		cancel()
+		for it := fetches.RecordIter(); !it.Done(); {
+			done, err := r.take(out, it.Next())
+			if err != nil {
+				return fmt.Errorf("write to standard output: %w", err)
+			}
+			if done {
+				return out.Flush()
+			}
+		}
+		if err := out.Flush(); err != nil {
+			return fmt.Errorf("write to standard output: %w", err)
+		}
+		if err := r.check(fetches); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			if follows && r.limit == 0 {
+				return nil // following ends this way and no other
+			}
+			return fail(StatusFailed, "interrupted after %s", count(r.printed, "record"))
+		}
+		if time.Since(looked) >= joinInterval {
+			if follows {
+				r.join(ctx)
+			} else {
+				r.giveUp(ctx)
+			}
+			looked = time.Now()
+		}
+	}
+	return out.Flush()
+}
+
+// take prints a record if it is wanted, and says whether that was all.
+func (r *reading) take(out *bufio.Writer, record *kgo.Record) (done bool, err error) {
+	end, ok := r.remaining[record.Topic][record.Partition]
+	if !ok {
+		return false, nil // past its end, fetched before that was known
+	}
+	if record.Offset < end && !record.Attrs.IsControl() {
+		b := r.print(out.AvailableBuffer(), record)
+		if _, err := out.Write(b); err != nil {
+			return false, err
+		}
+		r.printed++
+		if r.printed == r.limit {
+			return true, nil
+		}
+	}
+	if record.Offset+1 >= end {
+		delete(r.remaining[record.Topic], record.Partition)
+		r.client.PauseFetchPartitions(map[string][]int32{record.Topic: {record.Partition}})
+	}
+	return false, nil
+}
+
+// open counts the partitions that have not reached their end.
+func (r *reading) open() (n int) {
+	for _, partitions := range r.remaining {
+		n += len(partitions)
+	}
+	return n
+}
+
+// begin starts with everything the command line asks for, as it is now.
+func (r *reading) begin(ctx context.Context) error {
+	return settle(ctx, func(ctx context.Context) error {
+		topics, err := r.topics(ctx)
+		if err != nil {
+			return err
+		}
+		all, err := r.span.resolve(ctx, r.admin, slices.Sorted(maps.Keys(topics)), r.c.Bool("exit"), r.c.Bool("read-committed"))
+		if err != nil {
+			return err
+		}
+		wanted := 0
+		for topic, partitions := range all {
+			for i, b := range partitions {
+				if r.partitions(i) {
+					r.add(topic, i, b)
+					wanted++
+				}
+			}
+		}
+		if wanted == 0 && len(r.patterns) == 0 {
+			return fail(StatusNotFound, "%s: none of the partitions %s exists", strings.Join(r.c.Args().Slice(), ", "), r.c.String("partitions"))
+		}
+		r.known = topics
+		return nil
+	})
+}
+
+// join begins with partitions that appeared since, from their start. Not
+// succeeding is no harm: it will be tried again.
+func (r *reading) join(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	topics, err := r.topics(ctx)
+	if err != nil {
+		return
+	}
+	for topic, n := range topics {
+		for i := r.known[topic]; i < n; i++ {
+			if r.partitions(int32(i)) {
+				r.add(topic, int32(i), bounds{to: unbounded})
+			}
+		}
+		r.known[topic] = max(r.known[topic], n)
+	}
+}
+
+// giveUp ends partitions whose wanted part has been deleted meanwhile: their end
+// would never be read. Not being told is no harm: it will be asked again.
+func (r *reading) giveUp(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	var topics []string
+	for topic, partitions := range r.remaining {
+		if len(partitions) > 0 {
+			topics = append(topics, topic)
+		}
+	}
+	if len(topics) == 0 {
+		return // no topics would mean all topics
+	}
+	starts, err := listed(r.admin.ListStartOffsets(ctx, topics...))
+	if err != nil {
+		return
+	}
+	for topic, partitions := range r.remaining {
+		for i, end := range partitions {
+			if s, ok := starts[topic][i]; ok && s.Offset >= end {
+				delete(partitions, i)
+			}
+		}
+	}
+}
+
+func (r *reading) add(topic string, partition int32, b bounds) {
+	if b.from >= b.to {
+		return
+	}
+	if r.remaining[topic] == nil {
+		r.remaining[topic] = make(map[int32]int64)
+	}
+	r.remaining[topic][partition] = b.to
+	r.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().At(b.from)}})
+}
+
+// topics returns the topics to read, with their numbers of partitions.
+func (r *reading) topics(ctx context.Context) (map[string]int, error) {
+	topics := make(map[string]int)
+	if r.patterns == nil {
+		details, err := r.admin.ListTopicsWithInternal(ctx, r.c.Args().Slice()...)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range details.Sorted() {
+			if t.Err != nil {
+				return nil, topicError(t.Topic, t.Err, "")
+			}
+			topics[t.Topic] = len(t.Partitions)
+		}
+		return topics, nil
+	}
+	details, err := r.admin.ListTopics(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range details {
+		if t.Err == nil && slices.ContainsFunc(r.patterns, func(p *regexp.Regexp) bool { return p.MatchString(t.Topic) }) {
+			topics[t.Topic] = len(t.Partitions)
+		}
+	}
+	return topics, nil
+}
+
+// settle asks again while the answer is one that passes by itself: an election.
+func settle(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	for attempt := 1; ; attempt++ {
+		err := f(ctx)
+		if err == nil || !passes(err) {
+			return err
+		}
+		select {
+		case <-time.After(backoff(attempt)):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// passes tells whether an error is of a kind that an election or a restart ends.
+func passes(err error) bool {
+	var f *failure
+	if errors.As(err, &f) && f.status == StatusNotFound {
+		return false
+	}
+	return kerr.IsRetriable(err) && !errors.Is(err, kerr.UnknownTopicOrPartition)
+}
+
+// check returns an error that waiting does not mend.
+func (r *reading) check(fetches kgo.Fetches) error {
+	var found error
+	fetches.EachError(func(topic string, partition int32, err error) {
+		var lost *kgo.ErrDataLoss
+		switch {
+		case found != nil, errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		case errors.As(err, &lost):
+			fmt.Fprintf(r.c.App.ErrWriter, "millrace: %s/%d lost its records from offset %d on; continuing at %d\n",
+				topic, partition, lost.ConsumedTo, lost.ResetTo)
+		case kerr.IsRetriable(err) && !errors.Is(err, kerr.UnknownTopicOrPartition):
+		case topic != "" && partition >= 0:
+			found = topicError(topic, err, "")
+		default:
+			found = err
+		}
+	})
+	return found
+}
+
+// parsePartitions reads "0,2,5-7" as a set. "" is the set of all.
+func parsePartitions(s string) (func(int32) bool, error) {
+	if s == "" {
+		return func(int32) bool { return true }, nil
+	}
+	type interval struct{ from, to int32 }
+	var set []interval
+	for part := range strings.SplitSeq(s, ",") {
+		first, last, two := strings.Cut(strings.TrimSpace(part), "-")
+		if !two {
+			last = first
+		}
+		from, err1 := strconv.ParseInt(first, 10, 32)
+		to, err2 := strconv.ParseInt(last, 10, 32)
+		if err1 != nil || err2 != nil || from < 0 || to < from {
+			return nil, usage("-p %q: it is a list of partitions, such as 0,2,5-7", s)
+		}
+		set = append(set, interval{int32(from), int32(to)})
+	}
+	return func(p int32) bool {
+		return slices.ContainsFunc(set, func(i interval) bool { return i.from <= p && p <= i.to })
+	}, nil
+}

@@ -1,0 +1,115 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"strings"
+	"syscall"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+)
+
+// A failure is an error that knows the exit status it ends the program with.
+type failure struct {
+	status int
+	err    error
+}
+
+func (f *failure) Error() string { return f.err.Error() }
+func (f *failure) Unwrap() error { return f.err }
+
+// fail returns an error that ends the program with the given status.
+func fail(status int, format string, args ...any) error {
+	return &failure{status, fmt.Errorf(format, args...)}
+}
+
+// usage returns an error in the command line itself.
+func usage(format string, args ...any) error { return fail(StatusUsage, format, args...) }
+
+// silent is an ending that has been explained already.
+type silent struct{ status int }
+
+func (s *silent) Error() string { return fmt.Sprintf("exit status %d", s.status) }
+
+// statusOf returns the exit status an error stands for.
+func statusOf(err error) int {
+	var f *failure
+	var s *silent
+	var timeout net.Error
+	switch {
+	case err == nil:
+		return StatusDone
+	case errors.As(err, &f):
+		return f.status
+	case errors.As(err, &s):
+		return s.status
+	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID),
+		errors.Is(err, kerr.GroupIDNotFound), errors.Is(err, fs.ErrNotExist):
+		return StatusNotFound
+	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.GroupAuthorizationFailed),
+		errors.Is(err, kerr.ClusterAuthorizationFailed), errors.Is(err, kerr.TransactionalIDAuthorizationFailed),
+		errors.Is(err, kerr.SaslAuthenticationFailed), errors.Is(err, kerr.PolicyViolation), errors.Is(err, fs.ErrPermission):
+		return StatusNotAllowed
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, kerr.RequestTimedOut),
+		errors.As(err, &timeout) && timeout.Timeout():
+		return StatusTimedOut
+	}
+	return StatusFailed
+}
+
+// oneLine is the text of an error, without line breaks.
+func oneLine(err error) string {
+	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+}
+
+// unreachable says that no broker answers, and what to do about it.
+func unreachable(brokers []string, err error) error {
+	where := strings.Join(brokers, ", ")
+	status := StatusFailed
+	why := "no answer"
+	var dns *net.DNSError
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		why = "connection refused"
+	case errors.Is(err, context.Canceled):
+		return fail(StatusFailed, "interrupted while connecting to %s", where)
+	case errors.As(err, &dns):
+		why = "no such host " + dns.Name
+	case errors.Is(err, context.DeadlineExceeded):
+		status = StatusTimedOut
+	case err != nil:
+		why = err.Error()
+	}
+	return fail(status, "cannot reach a broker at %s: %s; start one with `millrace serve` or name others with --brokers", where, why)
+}
+
+// topicError explains a broker's refusal concerning a topic.
+// detail is what the broker said itself, often "".
+func topicError(topic string, err error, detail string) error {
+	status := statusOf(err)
+	switch {
+	case errors.Is(err, kerr.UnknownTopicOrPartition):
+		return fail(status, "topic %q does not exist; see `millrace topic list`, or create it with `millrace topic create %s`", topic, topic)
+	case errors.Is(err, kerr.TopicAlreadyExists):
+		return fail(status, "topic %q exists already; --if-not-exists accepts that", topic)
+	case errors.Is(err, kerr.TopicAuthorizationFailed):
+		return fail(status, "not allowed on topic %q; ask for the permission with an ACL", topic)
+	}
+	return fail(status, "topic %q: %s", topic, brokerSaid(err, detail))
+}
+
+// brokerSaid is a broker's error in words: its own message when it sent one,
+// else the sentence the protocol has for the code.
+func brokerSaid(err error, detail string) string {
+	if detail != "" {
+		return detail
+	}
+	var code *kerr.Error
+	if errors.As(err, &code) {
+		return strings.TrimSuffix(code.Description, ".") + " (" + code.Message + ")"
+	}
+	return err.Error()
+}

@@ -1,0 +1,132 @@
+package cli
+
+import (
+	"strings"
+	"unicode/utf8"
+
+	urfave "github.com/urfave/cli/v2"
+)
+
+// helpWidth is where the lines of help end: the width of a terminal nobody resized.
+const helpWidth = 96
+
+// The help texts are urfave's templates. A command's Description ends with its
+// examples, each a line that begins with "$ "; a test runs them.
+const (
+	appHelp = `millrace - {{.Usage}}
+
+USAGE:
+   millrace COMMAND [FLAGS] [ARGUMENTS]
+
+COMMANDS:{{range .VisibleCommands}}
+   {{printf "%-12s" .Name}}{{.Usage}}{{end}}
+
+   millrace COMMAND --help says more. The brokers to talk to are given by -b or
+   MILLRACE_BROKERS; 127.0.0.1:9092 by default.
+
+EXIT STATUS:
+   0 done · 1 failed · 2 usage · 3 not found · 4 not allowed · 5 timed out ·
+   10 cluster unhealthy · 11 lag over the threshold
+
+START HERE:
+   $ millrace demo
+   $ millrace up
+`
+	nounHelp = `{{.HelpName}} - {{.Usage}}
+
+USAGE:
+   {{.HelpName}} COMMAND [FLAGS] [ARGUMENTS]
+
+COMMANDS:{{range .VisibleCommands}}
+   {{printf "%-12s" .Name}}{{.Usage}}{{end}}
+`
+	commandHelp = `{{.HelpName}} - {{.Usage}}
+
+USAGE:
+   {{.HelpName}}{{if .ArgsUsage}} {{.ArgsUsage}}{{end}}{{if .VisibleFlags}} [FLAGS]{{end}}
+
+{{.Description}}
+`
+)
+
+// helpOf returns the help template of one command: its text, and its flags as
+// flagsHelp sets them.
+func helpOf(c *urfave.Command) string {
+	if len(c.Subcommands) > 0 {
+		return nounHelp
+	}
+	if len(c.Flags) == 0 {
+		return commandHelp
+	}
+	// The flags' text is data, not template: what looks like an action is quoted.
+	return commandHelp + "\nFLAGS:\n" + strings.ReplaceAll(flagsHelp(c.Flags), "{{", "{{`{{`}}")
+}
+
+// flagsHelp sets flags in two columns, the second wrapped:
+//
+//	-b, --brokers HOST:PORT,…   brokers to begin with (default 127.0.0.1:9092; MILLRACE_BROKERS)
+func flagsHelp(flags []urfave.Flag) string {
+	var names, uses []string
+	wide := 0
+	for _, f := range flags {
+		d, ok := f.(urfave.DocGenerationFlag)
+		if !ok {
+			continue
+		}
+		name := "    "
+		if n := f.Names(); len(n) > 1 {
+			name = "-" + n[1] + ", "
+		}
+		name += "--" + f.Names()[0]
+		value, use := unquoteUsage(d.GetUsage())
+		if d.TakesValue() {
+			name += " " + value
+			var hints []string
+			if text := d.GetDefaultText(); text != "" && text != `""` {
+				hints = append(hints, "default "+text)
+			}
+			hints = append(hints, d.GetEnvVars()...)
+			if len(hints) > 0 {
+				use += " (" + strings.Join(hints, "; ") + ")"
+			}
+		}
+		names, uses = append(names, name), append(uses, use)
+		wide = max(wide, utf8.RuneCountInString(name))
+	}
+	names, uses = append(names, "-h, --help"), append(uses, "show this")
+	var b strings.Builder
+	for i, name := range names {
+		b.WriteString("   " + name + strings.Repeat(" ", wide-utf8.RuneCountInString(name)))
+		at := 3 + wide
+		for j, word := range strings.Fields(uses[i]) {
+			if n := utf8.RuneCountInString(word); j == 0 {
+				b.WriteString("  ")
+				at += 2
+			} else if at+1+n > helpWidth {
+				b.WriteString("\n" + strings.Repeat(" ", 5+wide))
+				at = 5 + wide
+			} else {
+				b.WriteByte(' ')
+				at++
+			}
+			b.WriteString(word)
+			at += utf8.RuneCountInString(word)
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// unquoteUsage splits a flag's usage into the word for its value, which stands
+// in back quotes, and the text. The word is part of the text, unless the text
+// only names it: "`FILE`: read it" and "read this, `FILE`".
+func unquoteUsage(usage string) (value, text string) {
+	_, rest, ok := strings.Cut(usage, "`")
+	value, _, closed := strings.Cut(rest, "`")
+	if !ok || !closed {
+		return "VALUE", usage
+	}
+	quoted := "`" + value + "`"
+	text = strings.TrimSuffix(strings.TrimPrefix(usage, quoted+": "), ", "+quoted)
+	return value, strings.Replace(text, quoted, value, 1)
+}

@@ -1,0 +1,110 @@
+package cli
+
+import (
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	urfave "github.com/urfave/cli/v2"
+)
+
+// eachCommand calls f for every command that does something, with its words and
+// the names of its flags.
+func eachCommand(all []*urfave.Command, words []string, f func(words, flags []string)) {
+	for _, c := range all {
+		words := append(words[:len(words):len(words)], c.Name)
+		if len(c.Subcommands) > 0 {
+			eachCommand(c.Subcommands, words, f)
+			continue
+		}
+		var flags []string
+		for _, flag := range c.Flags {
+			flags = append(flags, flag.Names()...)
+		}
+		f(words, flags)
+	}
+}
+
+// examples returns the lines of a help text that begin with "$ ".
+func examples(help string) (lines []string) {
+	for line := range strings.Lines(help) {
+		if example, ok := strings.CutPrefix(strings.TrimSpace(line), "$ "); ok {
+			lines = append(lines, example)
+		}
+	}
+	return lines
+}
+
+func helpText(t *testing.T, words []string) string {
+	t.Helper()
+	var out strings.Builder
+	if status := Run(t.Context(), append(words, "--help"), strings.NewReader(""), &out, &out); status != StatusDone {
+		t.Fatalf("millrace %s --help: status %d: %s", strings.Join(words, " "), status, out.String())
+	}
+	return out.String()
+}
+
+func TestEveryCommandHasHelpWithExamplesAndAllItsFlags(t *testing.T) {
+	eachCommand(commands(), nil, func(words, flags []string) {
+		name := "millrace " + strings.Join(words, " ")
+		help := helpText(t, words)
+		if !strings.HasPrefix(help, name+" - ") {
+			t.Errorf("%s: help begins with %q", name, strings.SplitN(help, "\n", 2)[0])
+		}
+		if len(examples(help)) == 0 {
+			t.Errorf("%s: no example", name)
+		}
+		for _, flag := range flags {
+			dashed := "--" + flag
+			if len(flag) == 1 {
+				dashed = "-" + flag
+			}
+			if !strings.Contains(help, dashed) {
+				t.Errorf("%s: %s is not in its help", name, dashed)
+			}
+		}
+		for line := range strings.Lines(help) {
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 110 {
+				t.Errorf("%s: a line of help is %d wide: %s", name, n, line)
+			}
+			if strings.Contains(line, "`") {
+				t.Errorf("%s: a back quote is left: %s", name, line)
+			}
+		}
+	})
+}
+
+// Each example at least is a command line that can be understood; those that
+// need a cluster are run against one in cluster_test.go.
+func TestExamplesParse(t *testing.T) {
+	eachCommand(commands(), nil, func(words, _ []string) {
+		for _, example := range examples(helpText(t, words)) {
+			for part := range strings.SplitSeq(example, " | ") {
+				line, ok := strings.CutPrefix(strings.TrimSpace(part), "millrace ")
+				if !ok {
+					continue
+				}
+				if _, err := arrange(commands(), strings.Fields(line)); err != nil {
+					t.Errorf("$ %s: %v", example, err)
+				}
+			}
+		}
+	})
+}
+
+func TestFlagsHelpSetsTwoColumns(t *testing.T) {
+	got := flagsHelp([]urfave.Flag{
+		&urfave.StringFlag{Name: "file", Aliases: []string{"f"}, Usage: "read this `FILE`"},
+		&urfave.StringFlag{Name: "codec", Usage: "`CODEC`: one of many", DefaultText: "none"},
+		&urfave.BoolFlag{Name: "quiet", Usage: "say " + strings.Repeat("nothing ", 12)},
+	})
+	want := `   -f, --file FILE    read this FILE
+       --codec CODEC  one of many (default none)
+       --quiet        say nothing nothing nothing nothing nothing nothing nothing nothing
+                      nothing nothing nothing nothing
+   -h, --help         show this
+`
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}

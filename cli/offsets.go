@@ -1,0 +1,293 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+)
+
+// A span says which part of every partition to read: [from, to). It is what
+// rpk's offset grammar describes:
+//
+//	start           from the beginning
+//	end             from the end on
+//	:end            up to the end as it is now
+//	N  N:           from offset N on
+//	:N  N:M         up to offset N, from N up to M
+//	+N              from N after the start
+//	-N              from N before the end
+//	@T  @T:         from the first record at or after time T on
+//	@:T  @T:U       up to time T, from T up to U
+//
+// A time is a number of seconds (to 10 digits) or milliseconds (13) since 1970,
+// a day, an RFC 3339 time, or a duration before now, "-1h30m"; as the second of
+// two also "end", or a duration after the first, "1h".
+type span struct {
+	from point
+	to   *point // nil: no end
+}
+
+// A point is a place in every partition.
+type point struct {
+	kind   pointKind
+	offset int64     // exact: the offset; start: after it; end: before it
+	time   time.Time // atTime
+}
+
+type pointKind int
+
+const (
+	atStart pointKind = iota
+	atEnd
+	atOffset
+	atTime
+)
+
+// parseSpan reads an offset in rpk's grammar. now is what durations count from.
+func parseSpan(s string, now time.Time) (span, error) {
+	wrong := func(why string) (span, error) {
+		return span{}, usage("-o %q: %s; it is start, end, OFFSET, +N, -N, START:END, @TIME or @FROM:TO", s, why)
+	}
+	end := &point{kind: atEnd}
+	switch s {
+	case "start", "oldest", "beginning", "earliest":
+		return span{}, nil
+	case "end", "newest", "latest":
+		return span{from: *end}, nil
+	case ":end":
+		return span{to: end}, nil
+	case "", ":":
+		return wrong("empty")
+	}
+	if s[0] == '@' {
+		return parseTimes(s, now, wrong)
+	}
+	if s[0] == '+' || s[0] == '-' {
+		n, err := strconv.ParseInt(s[1:], 10, 64)
+		if err != nil || n < 0 {
+			return wrong("not a number")
+		}
+		if s[0] == '+' {
+			return span{from: point{kind: atStart, offset: n}}, nil
+		}
+		return span{from: point{kind: atEnd, offset: n}}, nil
+	}
+	first, second, two := strings.Cut(s, ":")
+	var result span
+	if first != "" && first != "start" || !two {
+		n, err := strconv.ParseInt(first, 10, 64)
+		if err != nil || n < 0 {
+			return wrong("not an offset")
+		}
+		result.from = point{kind: atOffset, offset: n}
+	}
+	switch {
+	case second == "end":
+		result.to = end
+	case second != "":
+		n, err := strconv.ParseInt(second, 10, 64)
+		if err != nil || n < 0 {
+			return wrong("not an offset")
+		}
+		if n < result.from.offset {
+			return wrong("it ends before it begins")
+		}
+		result.to = &point{kind: atOffset, offset: n}
+	}
+	return result, nil
+}
+
+func parseTimes(s string, now time.Time, wrong func(string) (span, error)) (span, error) {
+	rest := s[1:]
+	if rest == "" || rest == ":" {
+		return wrong("no time")
+	}
+	var result span
+	base := now
+	if !strings.HasPrefix(rest, ":") {
+		t, n, err := parseTime(rest, now)
+		if err != nil {
+			return wrong(err.Error())
+		}
+		result.from = point{kind: atTime, time: t}
+		base = t
+		rest = rest[n:]
+	}
+	if rest == "" {
+		return result, nil
+	}
+	if rest[0] != ':' {
+		return wrong(fmt.Sprintf("%q follows the time", rest))
+	}
+	switch rest = rest[1:]; rest {
+	case "":
+		return result, nil
+	case "end":
+		result.to = &point{kind: atEnd}
+		return result, nil
+	}
+	// A negative duration counts from now, as in the first place; a positive one
+	// from the first time.
+	t, n, err := parseTime(rest, now)
+	if err != nil {
+		var d time.Duration
+		if d, err = time.ParseDuration(rest); err == nil {
+			t, n = base.Add(d), len(rest)
+		}
+	}
+	switch {
+	case err != nil:
+		return wrong(err.Error())
+	case n != len(rest):
+		return wrong(fmt.Sprintf("%q follows the time", rest[n:]))
+	case t.Before(base) && result.from.kind == atTime:
+		return wrong("it ends before it begins")
+	}
+	result.to = &point{kind: atTime, time: t}
+	return result, nil
+}
+
+var (
+	millisPattern   = regexp.MustCompile(`^\d{13}(?:\D|$)`)
+	secondsPattern  = regexp.MustCompile(`^\d{9,10}(?:\D|$)`)
+	timePattern     = regexp.MustCompile(`^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:Z|[+-]\d{2}:\d{2})?`)
+	dayPattern      = regexp.MustCompile(`^\d{4}-\d{2}-\d{2}`)
+	durationPattern = regexp.MustCompile(`^-(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h|d))+`)
+)
+
+// parseTime reads the time s begins with, and says how many bytes it took.
+func parseTime(s string, now time.Time) (t time.Time, n int, err error) {
+	if millisPattern.MatchString(s) {
+		ms, err := strconv.ParseInt(s[:13], 10, 64)
+		return time.UnixMilli(ms).UTC(), 13, err
+	}
+	if secondsPattern.MatchString(s) {
+		n := 9
+		if len(s) > 9 && s[9] >= '0' && s[9] <= '9' {
+			n = 10
+		}
+		sec, err := strconv.ParseInt(s[:n], 10, 64)
+		return time.Unix(sec, 0).UTC(), n, err
+	}
+	if m := timePattern.FindString(s); m != "" {
+		iso := strings.Replace(m, " ", "T", 1)
+		t, err := time.Parse(time.RFC3339, iso)
+		if err != nil {
+			t, err = time.Parse("2006-01-02T15:04:05", iso) // no zone: UTC
+		}
+		return t.UTC(), len(m), err
+	}
+	if m := dayPattern.FindString(s); m != "" {
+		t, err := time.Parse(time.DateOnly, m)
+		return t, len(m), err
+	}
+	if m := durationPattern.FindString(s); m != "" {
+		d, err := parseDays(m[1:])
+		return now.Add(-d).UTC(), len(m), err
+	}
+	return time.Time{}, 0, fmt.Errorf("%q is not a time", s)
+}
+
+var daysPattern = regexp.MustCompile(`(\d+(?:\.\d+)?)d`)
+
+// parseDays is time.ParseDuration that also knows days of 24 hours.
+func parseDays(s string) (time.Duration, error) {
+	s = daysPattern.ReplaceAllStringFunc(s, func(m string) string {
+		days, _ := strconv.ParseFloat(m[:len(m)-1], 64)
+		return strconv.FormatFloat(days*24, 'f', -1, 64) + "h"
+	})
+	return time.ParseDuration(s)
+}
+
+// bounds are the offsets a span means in one partition, [from, to).
+type bounds struct {
+	from, to int64
+	epoch    int32
+}
+
+// unbounded is the end of a partition that is followed for ever.
+const unbounded int64 = math.MaxInt64
+
+// resolve asks the cluster what a span means in each partition of some topics,
+// as things are now. With untilEnd no bound lies beyond the present end;
+// committed makes that the end of what committed transactions wrote.
+func (s span) resolve(ctx context.Context, admin *kadm.Client, topics []string, untilEnd, committed bool) (map[string]map[int32]bounds, error) {
+	if len(topics) == 0 {
+		return nil, nil // no topics would mean all topics
+	}
+	starts, err := listed(admin.ListStartOffsets(ctx, topics...))
+	if err != nil {
+		return nil, err
+	}
+	list := admin.ListEndOffsets
+	if committed {
+		list = admin.ListCommittedOffsets
+	}
+	ends, err := listed(list(ctx, topics...))
+	if err != nil {
+		return nil, err
+	}
+	at := func(p point) (func(topic string, partition int32) int64, error) {
+		switch p.kind {
+		case atStart:
+			return func(t string, i int32) int64 { return starts[t][i].Offset + p.offset }, nil
+		case atEnd:
+			return func(t string, i int32) int64 { return max(ends[t][i].Offset-p.offset, starts[t][i].Offset) }, nil
+		case atOffset:
+			return func(t string, i int32) int64 { return max(p.offset, starts[t][i].Offset) }, nil
+		}
+		// kadm answers the end where no record is that young.
+		times, err := listed(admin.ListOffsetsAfterMilli(ctx, p.time.UnixMilli(), topics...))
+		return func(t string, i int32) int64 {
+			if o, ok := times[t][i]; ok && o.Offset >= 0 {
+				return o.Offset
+			}
+			return ends[t][i].Offset
+		}, err
+	}
+	from, err := at(s.from)
+	if err != nil {
+		return nil, err
+	}
+	to := func(string, int32) int64 { return unbounded }
+	if s.to != nil {
+		if to, err = at(*s.to); err != nil {
+			return nil, err
+		}
+	}
+	result := make(map[string]map[int32]bounds, len(starts))
+	for topic, partitions := range starts {
+		result[topic] = make(map[int32]bounds, len(partitions))
+		for i := range partitions {
+			b := bounds{from: from(topic, i), to: to(topic, i)}
+			if untilEnd {
+				b.to = min(b.to, ends[topic][i].Offset)
+			}
+			result[topic][i] = b
+		}
+	}
+	return result, nil
+}
+
+// listed refuses an answer in which any partition is missing.
+func listed(offsets kadm.ListedOffsets, err error) (kadm.ListedOffsets, error) {
+	if err != nil {
+		return nil, fmt.Errorf("list offsets: %w", err)
+	}
+	offsets.Each(func(o kadm.ListedOffset) {
+		if o.Err != nil && err == nil {
+			if o.Partition < 0 {
+				err = topicError(o.Topic, o.Err, "")
+			} else {
+				err = fail(statusOf(o.Err), "list offsets of %s/%d: %s", o.Topic, o.Partition, brokerSaid(o.Err, ""))
+			}
+		}
+	})
+	return offsets, err
+}

@@ -1,0 +1,160 @@
+package cli
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// say writes a span so that a table can hold it.
+func (p point) say() string {
+	switch p.kind {
+	case atStart:
+		return fmt.Sprintf("start+%d", p.offset)
+	case atEnd:
+		return fmt.Sprintf("end-%d", p.offset)
+	case atOffset:
+		return fmt.Sprint(p.offset)
+	}
+	return p.time.UTC().Format(time.RFC3339Nano)
+}
+
+func (s span) say() string {
+	if s.to == nil {
+		return s.from.say() + " …"
+	}
+	return s.from.say() + " … " + s.to.say()
+}
+
+var spanNow = time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
+
+// The grammar is that of `rpk topic consume --offset`.
+var spanTests = []struct{ in, want string }{
+	{"start", "start+0 …"},
+	{"oldest", "start+0 …"},
+	{"end", "end-0 …"},
+	{":end", "start+0 … end-0"},
+	{"0", "0 …"},
+	{"1041", "1041 …"},
+	{"1041:", "1041 …"},
+	{":1041", "start+0 … 1041"},
+	{"7:1041", "7 … 1041"},
+	{"7:7", "7 … 7"},
+	{"7:end", "7 … end-0"},
+	{"start:7", "start+0 … 7"},
+	{"start:end", "start+0 … end-0"},
+	{"+5", "start+5 …"},
+	{"-5", "end-5 …"},
+	{"-0", "end-0 …"},
+	{"@1622505600", "2021-06-01T00:00:00Z …"},
+	{"@999999999", "2001-09-09T01:46:39Z …"},
+	{"@1622505600123", "2021-06-01T00:00:00.123Z …"},
+	{"@1622505600:", "2021-06-01T00:00:00Z …"},
+	{"@1622505600:1622505660", "2021-06-01T00:00:00Z … 2021-06-01T00:01:00Z"},
+	{"@2021-06-01", "2021-06-01T00:00:00Z …"},
+	{"@2021-06-01:2021-06-02", "2021-06-01T00:00:00Z … 2021-06-02T00:00:00Z"},
+	{"@2021-06-01T10:20:30Z", "2021-06-01T10:20:30Z …"},
+	{"@2021-06-01T10:20:30.5Z", "2021-06-01T10:20:30.5Z …"},
+	{"@2021-06-01T10:20:30+02:00", "2021-06-01T08:20:30Z …"},
+	{"@2021-06-01T10:20:30Z:2021-06-01T10:20:31Z", "2021-06-01T10:20:30Z … 2021-06-01T10:20:31Z"},
+	{"@2021-06-01T10:20:30Z:1h", "2021-06-01T10:20:30Z … 2021-06-01T11:20:30Z"},
+	{"@2021-06-01:end", "2021-06-01T00:00:00Z … end-0"},
+	{"@:2021-06-01", "start+0 … 2021-06-01T00:00:00Z"},
+	{"@:end", "start+0 … end-0"},
+	{"@:-1h", "start+0 … 2026-07-01T11:00:00Z"},
+	{"@-1h", "2026-07-01T11:00:00Z …"},
+	{"@-1h30m", "2026-07-01T10:30:00Z …"},
+	{"@-2d", "2026-06-29T12:00:00Z …"},
+	{"@-1h:", "2026-07-01T11:00:00Z …"},
+	{"@-1h:end", "2026-07-01T11:00:00Z … end-0"},
+	{"@-48h:-24h", "2026-06-29T12:00:00Z … 2026-06-30T12:00:00Z"},
+	{"@-48h:24h", "2026-06-29T12:00:00Z … 2026-06-30T12:00:00Z"},
+
+	{"", "error"},
+	{"-", "error"},
+	{"+", "error"},
+	{"--5", "error"},
+	{"+-5", "error"},
+	{"x", "error"},
+	{":", "error"},
+	{"5:x", "error"},
+	{"7:6", "error"},
+	{"5:-1", "error"},
+	{"9223372036854775808", "error"},
+	{"@", "error"},
+	{"@:", "error"},
+	{"@x", "error"},
+	{"@1h", "error"},
+	{"@2021-13-01", "error"},
+	{"@2021-06-01x", "error"},
+	{"@2021-06-02:2021-06-01", "error"},
+	{"@-1h:-2h", "error"},
+	{"@12345", "error"},
+	{"@16225056001234567", "error"},
+}
+
+func TestSpansFollowTheGrammarOfRpk(t *testing.T) {
+	for _, test := range spanTests {
+		got := "error"
+		s, err := parseSpan(test.in, spanNow)
+		if err == nil {
+			got = s.say()
+		} else if statusOf(err) != StatusUsage {
+			t.Errorf("-o %q: status %d", test.in, statusOf(err))
+		}
+		if got != test.want {
+			t.Errorf("-o %q: %s, want %s (%v)", test.in, got, test.want, err)
+		}
+	}
+}
+
+// Whatever is accepted has offsets that exist and does not end before it begins.
+func FuzzParseSpan(f *testing.F) {
+	for _, test := range spanTests {
+		f.Add(test.in)
+	}
+	f.Fuzz(func(t *testing.T, in string) {
+		s, err := parseSpan(in, spanNow)
+		if err != nil {
+			return
+		}
+		if s.from.offset < 0 || s.to != nil && s.to.offset < 0 {
+			t.Fatalf("-o %q: a negative offset: %s", in, s.say())
+		}
+		if s.to == nil || s.from.kind != s.to.kind {
+			return
+		}
+		if s.from.kind == atOffset && s.to.offset < s.from.offset || s.from.kind == atTime && s.to.time.Before(s.from.time) {
+			t.Fatalf("-o %q: it ends before it begins: %s", in, s.say())
+		}
+	})
+}
+
+func TestPartitionsAreListsAndRanges(t *testing.T) {
+	for _, test := range []struct{ in, want string }{
+		{"", "0 1 2 3 4 5 6 7 8 9"},
+		{"3", "3"},
+		{"0,2,5-7", "0 2 5 6 7"},
+		{" 1 , 2 ", "1 2"},
+		{"x", "error"},
+		{"-1", "error"},
+		{"3-1", "error"},
+		{"1,,2", "error"},
+		{"99999999999", "error"},
+	} {
+		set, err := parsePartitions(test.in)
+		got := ""
+		if err != nil {
+			got = " error"
+		} else {
+			for i := range int32(10) {
+				if set(i) {
+					got += fmt.Sprintf(" %d", i)
+				}
+			}
+		}
+		if got != " "+test.want {
+			t.Errorf("-p %q:%s, want %s", test.in, got, test.want)
+		}
+	}
+}

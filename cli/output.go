@@ -1,0 +1,237 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	urfave "github.com/urfave/cli/v2"
+	"golang.org/x/term"
+	"gopkg.in/yaml.v3"
+)
+
+// outputFlags are the flags of whatever lists or describes. short is false where
+// -o means an offset.
+func outputFlags(short bool) []urfave.Flag {
+	output := &urfave.StringFlag{Name: "output", Value: "table", Usage: "`FORMAT`: table, json, yaml, jsonl or name", DefaultText: "table"}
+	if short {
+		output.Aliases = []string{"o"}
+	}
+	return []urfave.Flag{
+		output,
+		&urfave.BoolFlag{Name: "no-headers", Usage: "leave out the headers of tables"},
+	}
+}
+
+// A column is one column of a table: its upper-case header and the cell of a row.
+type column[T any] struct {
+	header string
+	cell   func(T) string
+}
+
+// printList writes items as the flags of c ask for: a table, a JSON or YAML list,
+// a JSON object a line, or the first column alone.
+func printList[T any](c *urfave.Context, items []T, columns []column[T]) error {
+	if items == nil {
+		items = []T{} // [] in JSON, not null
+	}
+	w := c.App.Writer
+	switch format := c.String("output"); format {
+	case "table", "":
+		return printTable(w, !c.Bool("no-headers"), items, columns)
+	case "name":
+		var b bytes.Buffer
+		for _, item := range items {
+			fmt.Fprintln(&b, columns[0].cell(item))
+		}
+		_, err := w.Write(b.Bytes())
+		return err
+	case "jsonl":
+		e := json.NewEncoder(w)
+		e.SetEscapeHTML(false)
+		for _, item := range items {
+			if err := e.Encode(item); err != nil {
+				return err
+			}
+		}
+		return nil
+	default:
+		return printValue(w, format, items)
+	}
+}
+
+// printObject writes one thing described as JSON or YAML, or leaves it to table.
+func printObject(c *urfave.Context, object any, name string, table func() error) error {
+	switch format := c.String("output"); format {
+	case "table", "":
+		return table()
+	case "name":
+		_, err := fmt.Fprintln(c.App.Writer, name)
+		return err
+	case "jsonl":
+		e := json.NewEncoder(c.App.Writer)
+		e.SetEscapeHTML(false)
+		return e.Encode(object)
+	default:
+		return printValue(c.App.Writer, format, object)
+	}
+}
+
+func printValue(w io.Writer, format string, value any) error {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(value); err != nil {
+		return err
+	}
+	switch format {
+	case "json":
+		_, err := w.Write(b.Bytes())
+		return err
+	case "yaml":
+		// JSON is YAML: read it as such, so that both have the same keys in the same order.
+		var node yaml.Node
+		if err := yaml.Unmarshal(b.Bytes(), &node); err != nil {
+			return err
+		}
+		block(&node)
+		e := yaml.NewEncoder(w)
+		e.SetIndent(2)
+		defer e.Close()
+		return e.Encode(&node)
+	}
+	return usage("--output %q: it is one of table, json, yaml, jsonl, name", format)
+}
+
+// block drops the style a node was read in, so that it is written as YAML usually is.
+func block(n *yaml.Node) {
+	n.Style = 0
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!str" {
+		n.Style = 0 // the encoder quotes what would read as something else
+	}
+	for _, child := range n.Content {
+		block(child)
+	}
+}
+
+// printTable writes rows under their headers, columns two spaces apart.
+// An empty cell is a dash, so that columns can be counted.
+func printTable[T any](w io.Writer, headers bool, items []T, columns []column[T]) error {
+	var rows [][]string
+	if headers {
+		row := make([]string, len(columns))
+		for i, c := range columns {
+			row[i] = c.header
+		}
+		rows = append(rows, row)
+	}
+	for _, item := range items {
+		row := make([]string, len(columns))
+		for i, c := range columns {
+			if row[i] = c.cell(item); row[i] == "" {
+				row[i] = "-"
+			}
+		}
+		rows = append(rows, row)
+	}
+	return printRows(w, rows)
+}
+
+func printRows(w io.Writer, rows [][]string) error {
+	var widths []int
+	for _, row := range rows {
+		for i, cell := range row {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	var b bytes.Buffer
+	for _, row := range rows {
+		for i, cell := range row {
+			b.WriteString(cell)
+			if i < len(row)-1 {
+				b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2))
+			}
+		}
+		b.WriteByte('\n')
+	}
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+// isTerminal tells whether a reader or writer is a terminal.
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// red marks text as alarming where colour is welcome: on a terminal, unless
+// NO_COLOR is set (no-color.org).
+func red(w io.Writer, text string) string {
+	if !isTerminal(w) || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
+		return text
+	}
+	return "\x1b[31m" + text + "\x1b[0m"
+}
+
+// confirm makes sure that something destructive is meant. what completes the
+// question "Really …?". With --yes it is; on a terminal it asks; in a pipe it
+// refuses.
+func confirm(c *urfave.Context, what string) error {
+	if c.Bool("yes") {
+		return nil
+	}
+	if !isTerminal(c.App.Reader) || !isTerminal(c.App.ErrWriter) {
+		return usage("refusing to %s without a terminal to ask on; say --yes", what)
+	}
+	fmt.Fprintf(c.App.ErrWriter, "Really %s? [y/N] ", what)
+	var answer string
+	fmt.Fscanln(c.App.Reader, &answer)
+	if a := strings.ToLower(answer); a != "y" && a != "yes" {
+		return fail(StatusFailed, "nothing was done")
+	}
+	return nil
+}
+
+// destructiveFlags are the flags of commands that cannot be undone.
+func destructiveFlags() []urfave.Flag {
+	return []urfave.Flag{
+		&urfave.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"},
+		&urfave.BoolFlag{Name: "dry-run", Usage: "say what would be done, do nothing"},
+	}
+}
+
+// number writes n with separators: 20,000.
+func number[N int | int32 | int64](n N) string {
+	s := strconv.FormatInt(int64(n), 10)
+	digits := len(strings.TrimPrefix(s, "-"))
+	for i := len(s) - 3; digits > 3; i, digits = i-3, digits-3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// count writes a number with its noun: "1 record", "20,000 records".
+func count[N int | int32 | int64](n N, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return number(n) + " " + noun + "s"
+}
+
+// ids writes node ids as Kafka's tools do: 1,2,3.
+func ids(ids []int32) string {
+	words := make([]string, len(ids))
+	for i, id := range ids {
+		words[i] = strconv.Itoa(int(id))
+	}
+	return strings.Join(words, ",")
+}

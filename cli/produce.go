@@ -1,0 +1,420 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	urfave "github.com/urfave/cli/v2"
+)
+
+func produceCommand() *urfave.Command {
+	return &urfave.Command{
+		Name:         "produce",
+		Usage:        "write records: arguments, lines or a file",
+		ArgsUsage:    "TOPIC [VALUE…]",
+		BashComplete: completeTopics,
+		Description: `   A record for each VALUE; without any, for each line of standard input or of --file.
+
+   The producer is idempotent and retries until every record is acknowledged by a
+   quorum, so a broker that dies meanwhile costs some milliseconds and no record:
+   exit status 0 means that each of them is stored, once, in order. It ends at the
+   first record that is refused.
+
+   For each record it prints TOPIC/PARTITION@OFFSET, in the order of the input,
+   and at the end on standard error how many they were and how fast it went.
+
+   The percent language of -f reads what consume's writes: %k key, %v value, %t topic,
+   %p partition, %d time, %h{%k=%v } headers; sizes and delimiters as in rpk.
+
+EXAMPLES:
+   $ millrace produce orders 'one espresso' 'two teas'
+   $ echo 'one espresso' | millrace produce orders -k table-4 -H waiter=ada
+   $ millrace produce flights --file testdata/flights.jsonl --key-field origin -q
+   $ millrace produce orders -k table-4 -Z
+   $ printf 'k1 v1\nk2 v2\n' | millrace produce orders -f '%k %v\n' -z zstd
+   $ millrace consume orders -e --format json | millrace produce copies --jsonl -q`,
+		Flags: clientFlags([]urfave.Flag{
+			&urfave.StringFlag{Name: "file", Usage: "read lines from this `FILE`; - is standard input"},
+			&urfave.StringFlag{Name: "key", Aliases: []string{"k"}, Usage: "`KEY`: the key of every record"},
+			&urfave.StringFlag{Name: "key-field", Usage: "take the key from this `FIELD` of the JSON object on each line (a.b for a field within a field)"},
+			&urfave.StringSliceFlag{Name: "header", Aliases: []string{"H"}, Usage: "`NAME=VALUE`: a header for every record; may be repeated"},
+			&urfave.IntFlag{Name: "partition", Aliases: []string{"p"}, Value: -1, DefaultText: "by key", Usage: "write to this partition, `N`"},
+			&urfave.StringFlag{Name: "compression", Aliases: []string{"z"}, Value: "none", DefaultText: "none", Usage: "`CODEC`: none, gzip, snappy, lz4 or zstd"},
+			&urfave.StringFlag{Name: "acks", Value: "all", DefaultText: "all", Usage: "`ACKS`: all, 1 or 0; anything but all gives up that a record is stored exactly once"},
+			&urfave.BoolFlag{Name: "null-value", Aliases: []string{"Z"}, Usage: "one record without a value, a tombstone for the key; with -f, empty values are null"},
+			&urfave.BoolFlag{Name: "jsonl", Usage: "lines are records as consume --format json prints them; key, value, headers and timestamp are taken over"},
+			&urfave.StringFlag{Name: "format", Aliases: []string{"f"}, Usage: "`FORMAT`: how to read records, in the percent language"},
+			&urfave.StringFlag{Name: "rate", Usage: "at most so many records a second, `N/s`"},
+			&urfave.StringFlag{Name: "timestamp-field", Usage: "take the timestamp from this `FIELD` of the JSON object on each line: a number of ms or s since 1970, or text such as 2006-01-02T15:04:05Z"},
+			&urfave.DurationFlag{Name: "timeout", Usage: "give up when a record is not acknowledged after this time, `DURATION`", DefaultText: "never"},
+			&urfave.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "no line a record"},
+		}),
+		Action: produce,
+	}
+}
+
+const (
+	// maxBuffered bounds the records, and maxBufferedBytes the bytes, that are
+	// read and not yet acknowledged.
+	maxBuffered      = 100_000
+	maxBufferedBytes = 64 << 20
+
+	// unknownRetries is how often a client believes that a topic is missing
+	// before it says so: 2.5 s with backoff, for a topic being created by the
+	// first record.
+	unknownRetries = 45
+)
+
+func produce(c *urfave.Context) error {
+	if c.NArg() == 0 {
+		return usage("produce to which topic? see `millrace produce --help`")
+	}
+	topic := c.Args().First()
+	options, err := produceOptions(c)
+	if err != nil {
+		return err
+	}
+	rate, err := parseRate(c.String("rate"))
+	if err != nil {
+		return err
+	}
+	input, closeInput, err := openInput(c, topic)
+	if err != nil {
+		return err
+	}
+	defer closeInput()
+	client, err := dialClient(c, options...)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if err := checkPartition(c, client, topic); err != nil {
+		return err
+	}
+
+	ctx, cancel := context.WithCancel(c.Context)
+	defer cancel()
+	acks := newAcks(c)
+	records := make(chan *kgo.Record, 1024)
+	var inputErr error // written before records is closed
+	go func() {        // the reader: ends with the input, or when the records are no longer wanted
+		defer close(records)
+		for {
+			r, err := input()
+			if err != nil {
+				if err != io.EOF {
+					inputErr = err
+				}
+				return
+			}
+			select {
+			case records <- r:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+
+	pace := time.NewTimer(0)
+	defer pace.Stop()
+	<-pace.C
+	start := time.Now()
+send:
+	for n := int64(0); ; n++ {
+		if rate > 0 {
+			if wait := time.Until(start.Add(time.Duration(float64(n) / rate * float64(time.Second)))); wait > 0 {
+				pace.Reset(wait)
+				select {
+				case <-pace.C:
+				case <-ctx.Done():
+					break send
+				case <-acks.failed:
+					break send
+				}
+			}
+		}
+		select {
+		case r, ok := <-records:
+			if !ok {
+				break send
+			}
+			acks.wait()
+			client.Produce(ctx, r, acks.expect())
+		case <-acks.failed:
+			break send
+		case <-ctx.Done():
+			break send
+		}
+	}
+	// What is in flight is worth waiting for even after a failure: it says what is stored.
+	flushErr := client.Flush(ctx)
+	cancel()
+	client.Close() // every promise has been kept after it
+	acks.finish(c, time.Since(start))
+	switch {
+	case acks.err != nil:
+		return acks.err
+	case c.Context.Err() != nil:
+		return fail(StatusFailed, "interrupted; %s acknowledged", count(acks.done, "record"))
+	case flushErr != nil:
+		return flushErr
+	}
+	return inputErr
+}
+
+// produceOptions turns the flags into a producer's settings.
+func produceOptions(c *urfave.Context) ([]kgo.Opt, error) {
+	codec, ok := map[string]kgo.CompressionCodec{
+		"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(),
+		"lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
+	}[c.String("compression")]
+	if !ok {
+		return nil, usage("-z %q: it is one of none, gzip, snappy, lz4, zstd", c.String("compression"))
+	}
+	options := []kgo.Opt{
+		kgo.ProducerBatchCompression(codec),
+		kgo.AllowAutoTopicCreation(), // the broker decides: auto.create.topics.enable
+		kgo.UnknownTopicRetries(unknownRetries),
+		kgo.MaxBufferedRecords(maxBuffered),
+		kgo.MaxBufferedBytes(maxBufferedBytes),
+		kgo.ProduceRequestTimeout(10 * time.Second),
+	}
+	switch c.String("acks") {
+	case "all", "-1":
+		// Giving up a record in flight is safe here: the producer ends with it.
+		options = append(options, kgo.RequiredAcks(kgo.AllISRAcks()), kgo.AllowIdempotentProduceCancellation())
+	case "1":
+		options = append(options, kgo.RequiredAcks(kgo.LeaderAck()), kgo.DisableIdempotentWrite())
+	case "0":
+		options = append(options, kgo.RequiredAcks(kgo.NoAck()), kgo.DisableIdempotentWrite())
+	default:
+		return nil, usage("--acks %q: it is one of all, 1, 0", c.String("acks"))
+	}
+	if d := c.Duration("timeout"); d > 0 {
+		options = append(options, kgo.RecordDeliveryTimeout(d))
+	}
+	if c.IsSet("partition") {
+		if c.Int("partition") < 0 {
+			return nil, usage("-p %d: partitions are counted from 0", c.Int("partition"))
+		}
+		options = append(options, kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	}
+	return options, nil
+}
+
+// checkPartition refuses a partition the topic does not have. A topic that does
+// not exist is left to the broker, which may create it.
+func checkPartition(c *urfave.Context, client *kgo.Client, topic string) error {
+	if !c.IsSet("partition") {
+		return nil
+	}
+	topics, err := kadm.NewClient(client).ListTopicsWithInternal(c.Context, topic)
+	if err != nil {
+		return err
+	}
+	if n := len(topics[topic].Partitions); topics[topic].Err == nil && n > 0 && c.Int("partition") >= n {
+		return fail(StatusNotFound, "topic %q has no partition %d: it has %d, counted from 0", topic, c.Int("partition"), n)
+	}
+	return nil
+}
+
+// parseRate reads records a second: "100", "100/s", "0.5/s". 0: as fast as it goes.
+func parseRate(s string) (float64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseFloat(strings.TrimSuffix(s, "/s"), 64)
+	if err != nil || !(n > 0 && n <= 1e9) {
+		return 0, usage("--rate %q: it is a number of records a second, such as 100/s", s)
+	}
+	return n, nil
+}
+
+// openInput returns what to read records from, and how to be done with it.
+func openInput(c *urfave.Context, topic string) (source, func(), error) {
+	fill, err := filler(c, topic)
+	if err != nil {
+		return nil, nil, err
+	}
+	values := c.Args().Tail()
+	ways := 0
+	tombstones := c.Bool("null-value") && !c.IsSet("format")
+	for _, set := range []bool{len(values) > 0, c.IsSet("file"), tombstones} {
+		if set {
+			ways++
+		}
+	}
+	switch {
+	case ways > 1:
+		return nil, nil, usage("values as arguments, --file and -Z exclude each other")
+	case c.Bool("jsonl") && c.IsSet("format"):
+		return nil, nil, usage("--jsonl and -f exclude each other")
+	case len(values) > 0 && (c.Bool("jsonl") || c.IsSet("format")):
+		return nil, nil, usage("--jsonl and -f read lines, not arguments")
+	case tombstones:
+		return tombstone(fill), func() {}, nil
+	case len(values) > 0:
+		return arguments(values, fill), func() {}, nil
+	}
+	in, done := c.App.Reader, func() {}
+	if name := c.String("file"); name != "" && name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, nil, err
+		}
+		in, done = f, func() { f.Close() }
+	} else if isTerminal(in) && isTerminal(c.App.ErrWriter) {
+		fmt.Fprintln(c.App.ErrWriter, "A record a line; Ctrl-D ends.")
+	}
+	switch {
+	case c.IsSet("format"):
+		s, err := formatted(in, c.String("format"), fill)
+		return s, done, err
+	case c.Bool("jsonl"):
+		return jsonLines(in, fill), done, nil
+	}
+	return lines(in, fill), done, nil
+}
+
+// acks puts acknowledgements, which arrive in any order across partitions, back
+// into the order of the records, and prints them.
+//
+// It holds at most maxBuffered of them: a partition without a leader must not
+// make those of all others pile up.
+type acks struct {
+	topic  string
+	print  bool
+	failed chan struct{} // closed at the first record that failed
+
+	mu       sync.Mutex
+	turned   sync.Cond
+	out      *bufio.Writer
+	ring     []ack // ring[i%len] is record i, from first up to next
+	first    int64 // the oldest record not yet printed
+	next     int64 // the record to be sent next
+	done     int64 // acknowledged
+	bytes    int64 // of keys and values acknowledged
+	err      error // of the first record that failed
+	errAt    int64
+	progress progress
+}
+
+type ack struct {
+	kept      bool
+	failed    bool
+	partition int32
+	offset    int64
+}
+
+func newAcks(c *urfave.Context) *acks {
+	a := &acks{
+		topic:  c.Args().First(),
+		print:  !c.Bool("quiet"),
+		failed: make(chan struct{}),
+		out:    bufio.NewWriterSize(c.App.Writer, 64<<10),
+		ring:   make([]ack, maxBuffered),
+	}
+	a.turned.L = &a.mu
+	a.progress = newProgress(c.App.ErrWriter, !a.print || !isTerminal(c.App.Writer))
+	return a
+}
+
+// wait blocks while the ring is full.
+func (a *acks) wait() {
+	a.mu.Lock()
+	for a.next-a.first == int64(len(a.ring)) {
+		a.turned.Wait()
+	}
+	a.mu.Unlock()
+}
+
+// expect returns the promise for the record sent next. wait comes before it.
+func (a *acks) expect() func(*kgo.Record, error) {
+	a.mu.Lock()
+	n := a.next
+	a.next++
+	a.ring[n%int64(len(a.ring))] = ack{}
+	a.mu.Unlock()
+	return func(r *kgo.Record, err error) { a.keep(n, r, err) }
+}
+
+func (a *acks) keep(n int64, r *kgo.Record, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	slot := &a.ring[n%int64(len(a.ring))]
+	*slot = ack{kept: true, failed: err != nil, partition: r.Partition, offset: r.Offset}
+	if err == nil {
+		a.done++
+		a.bytes += int64(len(r.Key) + len(r.Value))
+	} else if a.err == nil || n < a.errAt && !errors.Is(err, context.Canceled) {
+		if a.err == nil {
+			close(a.failed)
+		}
+		a.err, a.errAt = recordError(n, r, err), n
+	}
+	for a.first < a.next {
+		slot := a.ring[a.first%int64(len(a.ring))]
+		if !slot.kept {
+			break
+		}
+		if a.print && !slot.failed {
+			a.printLocked(slot)
+		}
+		a.first++
+		a.turned.Signal()
+	}
+	if a.first == a.next {
+		a.out.Flush() // nothing else is on its way: somebody may be waiting for this line
+	}
+	a.progress.show(func() string { return count(a.done, "record") + " acknowledged" })
+}
+
+func (a *acks) printLocked(k ack) {
+	a.out.WriteString(a.topic)
+	a.out.WriteByte('/')
+	a.out.Write(strconv.AppendInt(a.out.AvailableBuffer(), int64(k.partition), 10))
+	if k.offset >= 0 { // acks=0 never learns it
+		a.out.WriteByte('@')
+		a.out.Write(strconv.AppendInt(a.out.AvailableBuffer(), k.offset, 10))
+	}
+	a.out.WriteByte('\n')
+}
+
+// finish prints what is left, and the line that sums it up.
+func (a *acks) finish(c *urfave.Context, took time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.out.Flush(); err != nil && a.err == nil {
+		a.err = fmt.Errorf("write to standard output: %w", err)
+	}
+	a.progress.clear()
+	fmt.Fprintln(c.App.ErrWriter, tally(a.done, a.bytes, took))
+}
+
+// recordError explains why a record was refused. n counts from 0.
+func recordError(n int64, r *kgo.Record, err error) error {
+	which := fmt.Sprintf("record %s", number(n+1))
+	switch {
+	case errors.Is(err, kerr.UnknownTopicOrPartition):
+		return topicError(r.Topic, err, "")
+	case errors.Is(err, kgo.ErrRecordTimeout):
+		return fail(StatusTimedOut, "%s was not acknowledged in time; whether it is stored is not known", which)
+	case errors.Is(err, kerr.MessageTooLarge):
+		return fail(StatusFailed, "%s is too large (%s): raise the topic's max.message.bytes with `millrace topic alter %s -c max.message.bytes=…`",
+			which, size(int64(len(r.Key)+len(r.Value))), r.Topic)
+	case errors.Is(err, context.Canceled):
+		return fail(StatusFailed, "interrupted; %s was not acknowledged", which)
+	}
+	return fail(statusOf(err), "%s: %s", which, brokerSaid(err, ""))
+}

@@ -1,0 +1,79 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"time"
+)
+
+// A progress is a line on a terminal that is rewritten while work goes on.
+// Where there is no terminal it says nothing. Not safe for concurrent use.
+type progress struct {
+	w     io.Writer // nil: silent
+	shown time.Time
+}
+
+// newProgress begins a progress line on w, unless w is no terminal or it is unwanted.
+func newProgress(w io.Writer, wanted bool) progress {
+	if !wanted || !isTerminal(w) {
+		return progress{}
+	}
+	return progress{w: w}
+}
+
+// show rewrites the line, ten times a second at most.
+func (p *progress) show(text func() string) {
+	if p.w == nil || time.Since(p.shown) < 100*time.Millisecond {
+		return
+	}
+	p.shown = time.Now()
+	fmt.Fprintf(p.w, "\r\x1b[K%s", text())
+}
+
+// clear takes the line away.
+func (p *progress) clear() {
+	if p.w != nil && !p.shown.IsZero() {
+		fmt.Fprint(p.w, "\r\x1b[K")
+	}
+}
+
+// tally sums work up: "20,000 records, 1.8 MB in 0.41 s, 48,780 records/s, 4.3 MB/s".
+func tally(records, bytes int64, took time.Duration) string {
+	s := fmt.Sprintf("%s, %s in %s", count(records, "record"), size(bytes), seconds(took))
+	if took > 0 && records > 1 {
+		s += fmt.Sprintf(", %s records/s, %s/s", number(int64(float64(records)/took.Seconds())), size(int64(float64(bytes)/took.Seconds())))
+	}
+	return s
+}
+
+// size writes bytes with three digits: "812 B", "1.78 MB". Powers of ten, as disks and networks count.
+func size(bytes int64) string {
+	if bytes < 1000 {
+		return fmt.Sprintf("%d B", bytes)
+	}
+	f, unit := float64(bytes), ""
+	for _, u := range []string{"kB", "MB", "GB", "TB", "PB", "EB"} {
+		f, unit = f/1000, u
+		if f < 999.5 {
+			break
+		}
+	}
+	switch {
+	case f < 9.995:
+		return fmt.Sprintf("%.2f %s", f, unit)
+	case f < 99.95:
+		return fmt.Sprintf("%.1f %s", f, unit)
+	}
+	return fmt.Sprintf("%.0f %s", f, unit)
+}
+
+// seconds writes a duration for people: "3 ms", "0.41 s", "12.3 s".
+func seconds(d time.Duration) string {
+	switch {
+	case d < 100*time.Millisecond:
+		return fmt.Sprintf("%.0f ms", float64(d)/float64(time.Millisecond))
+	case d < 10*time.Second:
+		return fmt.Sprintf("%.2f s", d.Seconds())
+	}
+	return fmt.Sprintf("%.1f s", d.Seconds())
+}

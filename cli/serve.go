@@ -1,0 +1,353 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"millrace/replication"
+	"millrace/server"
+
+	urfave "github.com/urfave/cli/v2"
+)
+
+const (
+	defaultDataDir = "./millrace-data"
+
+	// shutdownTimeout bounds how long a node hands over leadership and flushes
+	// before it just ends. What was acknowledged is on disk either way.
+	shutdownTimeout = 10 * time.Second
+)
+
+func serveCommand() *urfave.Command {
+	return &urfave.Command{
+		Name:  "serve",
+		Usage: "run one broker",
+		Description: `   Without flags: a cluster of one node in ./millrace-data on 127.0.0.1:9092. Further nodes
+   --join any node of it. Started again, a node knows its cluster and needs no --join.
+
+   SIGTERM and Ctrl-C: hand leadership over, flush, exit 0.
+
+   --config reads KEY=VALUE lines under Kafka's names: node.id, listeners, advertised.listeners,
+   log.dirs, broker.rack, controller.quorum.bootstrap.servers (the nodes to join) and the
+   settings of brokers, such as num.partitions or log.retention.hours. Flags go before it.
+
+EXAMPLES:
+   $ millrace serve
+   $ millrace serve --listen 127.0.0.1:9093 --data-dir ./node-2 --join 127.0.0.1:9092
+   $ millrace serve --ephemeral --listen 127.0.0.1:0 --ready-file ./ready`,
+		Flags: []urfave.Flag{
+			&urfave.StringFlag{Name: "data-dir", Value: defaultDataDir, DefaultText: defaultDataDir, Usage: "`DIR`: where the node keeps its data"},
+			&urfave.StringFlag{Name: "listen", Value: defaultBroker, DefaultText: defaultBroker, Usage: "`HOST:PORT`: address for clients and other nodes; port 0 is a free one"},
+			&urfave.StringFlag{Name: "advertise", Usage: "address others are told, `HOST:PORT`", DefaultText: "where it listens"},
+			&urfave.IntFlag{Name: "node-id", Usage: "`N`: id of a new node, 1 or more", DefaultText: "given by the cluster"},
+			&urfave.StringFlag{Name: "join", Usage: "nodes of the cluster to join, `HOST:PORT,…`"},
+			&urfave.StringFlag{Name: "config", Usage: "read settings from this `FILE`"},
+			&urfave.BoolFlag{Name: "ephemeral", Usage: "keep the data in a temporary folder that is removed at the end"},
+			&urfave.StringFlag{Name: "ready-file", Usage: "write this `FILE` when serving: pid, node, address and cluster as JSON"},
+			&urfave.StringFlag{Name: "log-level", Value: "info", DefaultText: "info", Usage: "`LEVEL`: debug, info, warn or error"},
+		},
+		Action: serve,
+	}
+}
+
+// A broker is everything a command line and a config file say about a node.
+type broker struct {
+	dataDir   string
+	listen    string
+	advertise string
+	nodeID    int32
+	join      []string
+	rack      string
+	settings  map[string]string
+}
+
+func serve(c *urfave.Context) (err error) {
+	if c.NArg() > 0 {
+		return usage("serve takes no arguments, but %q was given", c.Args().First())
+	}
+	logger, err := newLogger(c)
+	if err != nil {
+		return err
+	}
+	b, err := brokerOf(c)
+	if err != nil {
+		return err
+	}
+	if c.Bool("ephemeral") {
+		if c.IsSet("data-dir") {
+			return usage("--ephemeral and --data-dir exclude each other")
+		}
+		if b.dataDir, err = os.MkdirTemp("", "millrace-"); err != nil {
+			return err
+		}
+		defer os.RemoveAll(b.dataDir)
+	}
+	if nodes, _ := filepath.Glob(filepath.Join(b.dataDir, "node-*", nodeFile)); len(nodes) > 0 {
+		return usage("%s holds the nodes of `millrace up`; serve one of them with --data-dir %s", b.dataDir, filepath.Dir(nodes[0]))
+	}
+
+	listener, err := net.Listen("tcp", b.listen)
+	if err != nil {
+		return cannotListen(b.listen, err)
+	}
+	defer listener.Close()
+	b.listen = listener.Addr().String() // port 0 has become a real one
+	registered := b.advertise
+	if registered == "" {
+		registered = advertised(b.listen)
+	}
+	node, err := replication.Open(replication.Config{
+		DataDir:   b.dataDir,
+		NodeID:    b.nodeID,
+		Advertise: registered,
+		Join:      b.join,
+		Rack:      b.rack,
+		Settings:  b.settings,
+		Logger:    logger,
+	})
+	if err != nil {
+		return fmt.Errorf("open %s: %w", b.dataDir, err)
+	}
+	kafka := &server.Server{Node: node, Advertised: b.advertise, DataDir: b.dataDir, Logger: logger}
+	served := make(chan error, 1)
+	go func() { served <- kafka.Serve(listener) }() // the acceptor: ends with kafka.Shutdown
+
+	defer func() { stop(context.WithoutCancel(c.Context), logger, node, kafka) }()
+
+	started := make(chan error, 1)
+	go func() { started <- node.Start(c.Context) }() // the starter: ends with its context
+	select {
+	case err = <-started:
+	case err = <-served:
+		return fmt.Errorf("serve %s: %w", b.listen, err)
+	}
+	switch {
+	case c.Context.Err() != nil:
+		return nil // told to stop before it began
+	case err != nil:
+		return fmt.Errorf("start: %w", err)
+	}
+	logger.Info("serving", "address", b.listen, "advertised", registered, "node", node.ID(), "cluster", node.ClusterID(), "data", b.dataDir)
+	if name := c.String("ready-file"); name != "" {
+		if err := writeReady(name, ready{os.Getpid(), node.ID(), b.listen, node.ClusterID()}); err != nil {
+			return err
+		}
+		defer os.Remove(name)
+	}
+	select {
+	case <-c.Context.Done():
+		logger.Info("stopping: handing leadership over")
+		return nil
+	case err := <-served:
+		return fmt.Errorf("serve %s: %w", b.listen, err)
+	}
+}
+
+// stop ends a node in this order: leadership goes while clients can still be told
+// so, then the connections and the listener. After shutdownTimeout it is left at
+// that: what was acknowledged is on disk either way.
+func stop(ctx context.Context, logger *slog.Logger, node *replication.Node, kafka *server.Server) {
+	ctx, cancel := context.WithTimeout(ctx, shutdownTimeout)
+	defer cancel()
+	begin := time.Now()
+	down := make(chan error, 1)
+	go func() { // the stopper: ends with the node, or with the process
+		err := node.Shutdown(ctx)
+		if e := kafka.Shutdown(ctx); e != nil && !errors.Is(e, context.DeadlineExceeded) {
+			err = errors.Join(err, e)
+		}
+		down <- err
+	}()
+	var err error
+	select {
+	case err = <-down:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
+		logger.Warn("stopped, but not in order", "err", err)
+		return
+	}
+	logger.Info("stopped", "took", time.Since(begin).Round(time.Millisecond))
+}
+
+// brokerOf joins flags and config file; flags win.
+func brokerOf(c *urfave.Context) (*broker, error) {
+	b := &broker{dataDir: c.String("data-dir"), listen: c.String("listen")}
+	if name := c.String("config"); name != "" {
+		if err := b.readConfig(name, c.IsSet); err != nil {
+			return nil, err
+		}
+	}
+	if c.IsSet("node-id") {
+		if c.Int("node-id") < 1 || c.Int("node-id") > 1<<30 {
+			return nil, usage("--node-id %d: it is 1 or more", c.Int("node-id"))
+		}
+		b.nodeID = int32(c.Int("node-id"))
+	}
+	if c.IsSet("advertise") {
+		b.advertise = c.String("advertise")
+	}
+	if c.IsSet("join") {
+		var err error
+		if b.join, err = brokersOf(c.String("join")); err != nil {
+			return nil, usage("--join: %v", err)
+		}
+	}
+	if _, _, err := net.SplitHostPort(b.listen); err != nil {
+		return nil, usage("--listen %q: it is HOST:PORT", b.listen)
+	}
+	if b.advertise != "" {
+		if host, port, err := net.SplitHostPort(b.advertise); err != nil || host == "" || port == "0" {
+			return nil, usage("--advertise %q: it is HOST:PORT, as others reach this node", b.advertise)
+		}
+	}
+	return b, nil
+}
+
+// readConfig takes a config file over, save for what isSet says flags have set.
+func (b *broker) readConfig(name string, isSet func(string) bool) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	all, err := readProperties(f)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	b.settings = make(map[string]string)
+	for key, value := range all {
+		switch key {
+		case "node.id", "broker.id":
+			n, err := strconv.ParseInt(value, 10, 32)
+			if err != nil || n < 1 {
+				return usage("%s: %s=%s: it is 1 or more", name, key, value)
+			}
+			b.nodeID = int32(n)
+		case "log.dirs", "log.dir":
+			if strings.Contains(value, ",") {
+				return usage("%s: %s=%s: a node keeps its data in one folder", name, key, value)
+			}
+			if !isSet("data-dir") {
+				b.dataDir = value
+			}
+		case "listeners", "advertised.listeners":
+			address, err := listenerAddress(value)
+			if err != nil {
+				return usage("%s: %s=%s: %v", name, key, value, err)
+			}
+			if key == "advertised.listeners" {
+				b.advertise = address
+			} else if !isSet("listen") {
+				b.listen = address
+			}
+		case "broker.rack":
+			b.rack = value
+		case "controller.quorum.bootstrap.servers":
+			if b.join, err = brokersOf(value); err != nil {
+				return usage("%s: %s=%s: %v", name, key, value, err)
+			}
+		default:
+			b.settings[key] = value
+		}
+	}
+	return nil
+}
+
+// listenerAddress reads Kafka's NAME://HOST:PORT. One listener serves clients,
+// nodes and HTTP alike, so there is one.
+func listenerAddress(s string) (string, error) {
+	if strings.Contains(s, ",") {
+		return "", errors.New("a node has one listener")
+	}
+	name, address, ok := strings.Cut(s, "://")
+	if !ok {
+		name, address = "PLAINTEXT", s
+	}
+	if name != "PLAINTEXT" {
+		return "", fmt.Errorf("a listener of type %s is not supported", name)
+	}
+	_, _, err := net.SplitHostPort(address)
+	return address, err
+}
+
+// advertised is the address a node registers under when it is told none: the one
+// it listens on, with the machine's first address in the place of "all of them".
+func advertised(listening string) string {
+	host, port, err := net.SplitHostPort(listening)
+	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsUnspecified() {
+		return listening
+	}
+	host = "127.0.0.1"
+	addresses, _ := net.InterfaceAddrs()
+	for _, a := range addresses {
+		if n, ok := a.(*net.IPNet); ok && n.IP.IsGlobalUnicast() && n.IP.To4() != nil {
+			host = n.IP.String()
+			break
+		}
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// nodeFile is in every data folder that has been served.
+const nodeFile = "node.json"
+
+// A ready file's content.
+type ready struct {
+	PID     int    `json:"pid"`
+	Node    int32  `json:"node"`
+	Address string `json:"address"`
+	Cluster string `json:"cluster"`
+}
+
+// writeReady makes the file appear with its content or not at all.
+func writeReady(name string, r ready) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(name+".new", append(b, '\n'), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(name+".new", name)
+}
+
+func newLogger(c *urfave.Context) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
+		return nil, usage("--log-level %q: it is one of debug, info, warn, error", c.String("log-level"))
+	}
+	return slog.New(slog.NewTextHandler(c.App.ErrWriter, &slog.HandlerOptions{Level: level})), nil
+}
+
+// cannotListen explains why an address cannot be listened on.
+func cannotListen(address string, err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		by := ""
+		if pid := listenerPID(address); pid > 0 {
+			by = fmt.Sprintf(" by pid %d", pid)
+		}
+		return fail(StatusFailed, "cannot listen on %s: address in use%s; choose another with --listen", address, by)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fail(StatusFailed, "cannot listen on %s: this machine does not have that address; choose another with --listen", address)
+	case errors.Is(err, syscall.EACCES):
+		return fail(StatusNotAllowed, "cannot listen on %s: not allowed; choose a port above 1023 with --listen", address)
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err
+	}
+	return fail(StatusFailed, "cannot listen on %s: %v; choose another with --listen", address, err)
+}

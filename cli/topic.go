@@ -1,0 +1,84 @@
+package cli
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	urfave "github.com/urfave/cli/v2"
+)
+
+func topicCommand() *urfave.Command {
+	return &urfave.Command{
+		Name:    "topic",
+		Aliases: []string{"topics"},
+		Usage:   "list, create, describe, alter, delete and trim topics",
+		Subcommands: []*urfave.Command{
+			topicListCommand(),
+			topicCreateCommand(),
+			topicDescribeCommand(),
+			topicAlterCommand(),
+			topicDeleteCommand(),
+			topicTrimCommand(),
+		},
+	}
+}
+
+// oneTopic returns the only argument.
+func oneTopic(c *urfave.Context) (string, error) {
+	if c.NArg() != 1 {
+		return "", usage("%s takes the name of one topic; see `millrace %s --help`", c.Command.HelpName[len("millrace "):], c.Command.HelpName[len("millrace "):])
+	}
+	return c.Args().First(), nil
+}
+
+// settings reads the -c flags: key=value, each key once.
+func settings(c *urfave.Context) (map[string]string, error) {
+	all := make(map[string]string)
+	for _, s := range c.StringSlice("config") {
+		key, value, ok := strings.Cut(s, "=")
+		key = strings.TrimSpace(key)
+		if !ok || key == "" {
+			return nil, usage("-c %q: it is KEY=VALUE, such as retention.ms=86400000", s)
+		}
+		if _, twice := all[key]; twice {
+			return nil, usage("-c %s is given twice", key)
+		}
+		all[key] = value
+	}
+	return all, nil
+}
+
+func configFlag() urfave.Flag {
+	return &urfave.StringSliceFlag{Name: "config", Aliases: []string{"c"}, Usage: "`KEY=VALUE`: a setting of the topic; may be repeated"}
+}
+
+// describeTopic returns one topic's metadata.
+func describeTopic(ctx context.Context, admin *kadm.Client, topic string) (kadm.TopicDetail, error) {
+	topics, err := admin.ListTopicsWithInternal(ctx, topic)
+	if err != nil {
+		return kadm.TopicDetail{}, fmt.Errorf("ask for topic %q: %w", topic, err)
+	}
+	t := topics[topic]
+	if t.Err != nil {
+		return t, topicError(topic, t.Err, "")
+	}
+	return t, nil
+}
+
+// fewestReplicas is the replication factor of a topic; while a reassignment goes
+// on its partitions may differ.
+func fewestReplicas(t kadm.TopicDetail) int {
+	n := 0
+	for _, p := range t.Partitions {
+		if n == 0 || len(p.Replicas) < n {
+			n = len(p.Replicas)
+		}
+	}
+	return n
+}
+
+// topicID writes a topic's id as Kafka does: 22 characters of base64, URL alphabet.
+func topicID(id [16]byte) string { return base64.RawURLEncoding.EncodeToString(id[:]) }

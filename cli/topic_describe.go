@@ -1,0 +1,150 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	urfave "github.com/urfave/cli/v2"
+)
+
+func topicDescribeCommand() *urfave.Command {
+	return &urfave.Command{
+		Name:         "describe",
+		Usage:        "show a topic's partitions, offsets and settings",
+		ArgsUsage:    "TOPIC",
+		BashComplete: completeTopics,
+		Description: `   A table of the partitions, then one of the settings that are not defaults (all with
+   --all). JSON: {name, id, internal, partitions: [{partition, leader, epoch, replicas, isr,
+   start_offset, end_offset}], settings: [{name, value, source}]}; a leader of -1 is none, an
+   offset of -1 is not known.
+
+EXAMPLES:
+   $ millrace topic describe flights
+   $ millrace topic describe flights --all -o yaml`,
+		Flags: clientFlags(outputFlags(true), []urfave.Flag{
+			&urfave.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "settings that are defaults too"},
+		}),
+		Action: topicDescribe,
+	}
+}
+
+type topicDescription struct {
+	Name       string          `json:"name"`
+	ID         string          `json:"id"`
+	Internal   bool            `json:"internal"`
+	Partitions []partitionItem `json:"partitions"`
+	Settings   []settingItem   `json:"settings"`
+}
+
+type partitionItem struct {
+	Partition   int32   `json:"partition"`
+	Leader      int32   `json:"leader"`
+	Epoch       int32   `json:"epoch"`
+	Replicas    []int32 `json:"replicas"`
+	ISR         []int32 `json:"isr"`
+	StartOffset int64   `json:"start_offset"`
+	EndOffset   int64   `json:"end_offset"`
+}
+
+type settingItem struct {
+	Name   string  `json:"name"`
+	Value  *string `json:"value"`
+	Source string  `json:"source"`
+}
+
+func topicDescribe(c *urfave.Context) error {
+	topic, err := oneTopic(c)
+	if err != nil {
+		return err
+	}
+	return withAdmin(c, func(ctx context.Context, admin *kadm.Client) error {
+		d, err := describe(ctx, admin, topic, c.Bool("all"))
+		if err != nil {
+			return err
+		}
+		return printObject(c, d, d.Name, func() error {
+			fmt.Fprintf(c.App.Writer, "%s  id %s  %s\n\n", d.Name, d.ID, count(len(d.Partitions), "partition"))
+			err := printTable(c.App.Writer, !c.Bool("no-headers"), d.Partitions, []column[partitionItem]{
+				{"PARTITION", func(p partitionItem) string { return strconv.Itoa(int(p.Partition)) }},
+				{"LEADER", func(p partitionItem) string { return nodeOrNone(p.Leader) }},
+				{"EPOCH", func(p partitionItem) string { return strconv.Itoa(int(p.Epoch)) }},
+				{"REPLICAS", func(p partitionItem) string { return ids(p.Replicas) }},
+				{"ISR", func(p partitionItem) string { return ids(p.ISR) }},
+				{"LOG-START-OFFSET", func(p partitionItem) string { return offsetOrNone(p.StartOffset) }},
+				{"LOG-END-OFFSET", func(p partitionItem) string { return offsetOrNone(p.EndOffset) }},
+			})
+			if err != nil || len(d.Settings) == 0 {
+				return err
+			}
+			fmt.Fprintln(c.App.Writer)
+			return printTable(c.App.Writer, !c.Bool("no-headers"), d.Settings, []column[settingItem]{
+				{"SETTING", func(s settingItem) string { return s.Name }},
+				{"VALUE", func(s settingItem) string {
+					if s.Value == nil {
+						return ""
+					}
+					return *s.Value
+				}},
+				{"SOURCE", func(s settingItem) string { return s.Source }},
+			})
+		})
+	})
+}
+
+func describe(ctx context.Context, admin *kadm.Client, topic string, all bool) (*topicDescription, error) {
+	t, err := describeTopic(ctx, admin, topic)
+	if err != nil {
+		return nil, err
+	}
+	// A partition without a leader has no offsets to tell; it is described all the same.
+	starts, _ := admin.ListStartOffsets(ctx, topic)
+	ends, _ := admin.ListEndOffsets(ctx, topic)
+	offset := func(listed kadm.ListedOffsets, partition int32) int64 {
+		if o, ok := listed[topic][partition]; ok && o.Err == nil {
+			return o.Offset
+		}
+		return -1
+	}
+	d := &topicDescription{Name: topic, ID: topicID(t.ID), Internal: t.IsInternal, Partitions: []partitionItem{}, Settings: []settingItem{}}
+	for _, p := range t.Partitions.Sorted() {
+		d.Partitions = append(d.Partitions, partitionItem{
+			p.Partition, p.Leader, p.LeaderEpoch, p.Replicas, p.ISR, offset(starts, p.Partition), offset(ends, p.Partition),
+		})
+	}
+	resources, err := admin.DescribeTopicConfigs(ctx, topic)
+	if err != nil {
+		return nil, fmt.Errorf("ask for the settings of topic %q: %w", topic, err)
+	}
+	for _, r := range resources {
+		if r.Err != nil {
+			return nil, topicError(topic, r.Err, r.ErrMessage)
+		}
+		for _, s := range r.Configs {
+			source := strings.ToLower(strings.ReplaceAll(s.Source.String(), "_", " "))
+			if all || source != "default config" {
+				d.Settings = append(d.Settings, settingItem{s.Key, s.Value, source})
+			}
+		}
+	}
+	slices.SortFunc(d.Settings, func(a, b settingItem) int { return cmp.Compare(a.Name, b.Name) })
+	return d, nil
+}
+
+func nodeOrNone(id int32) string {
+	if id < 0 {
+		return "none"
+	}
+	return strconv.Itoa(int(id))
+}
+
+func offsetOrNone(offset int64) string {
+	if offset < 0 {
+		return "unknown"
+	}
+	return strconv.FormatInt(offset, 10)
+}

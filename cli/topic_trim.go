@@ -1,0 +1,129 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	urfave "github.com/urfave/cli/v2"
+)
+
+func topicTrimCommand() *urfave.Command {
+	return &urfave.Command{
+		Name:         "trim",
+		Usage:        "delete the records before an offset",
+		ArgsUsage:    "TOPIC -o OFFSET",
+		BashComplete: completeTopics,
+		Description: `   Moves the start of every partition (or those of -p) up to OFFSET: a number, end for
+   all records, -N to keep the last N, @TIME to keep what is younger. There is no way back.
+
+   JSON: a list of {topic, partition, from, to, records}.
+
+EXAMPLES:
+   $ millrace topic trim orders -o -1 --dry-run
+   $ millrace topic trim orders -o @-168h --yes`,
+		Flags: clientFlags([]urfave.Flag{
+			&urfave.StringFlag{Name: "offset", Aliases: []string{"o"}, Usage: "the first `OFFSET` to keep"},
+			&urfave.StringFlag{Name: "partitions", Aliases: []string{"p"}, Usage: "only these partitions, `0,2,5-7`", DefaultText: "all"},
+		}, outputFlags(false), destructiveFlags()),
+		Action: topicTrim,
+	}
+}
+
+// A trim is what happens to one partition: records in [From, To) go.
+type trim struct {
+	Topic     string `json:"topic"`
+	Partition int32  `json:"partition"`
+	From      int64  `json:"from"`
+	To        int64  `json:"to"`
+	Records   int64  `json:"records"`
+}
+
+func topicTrim(c *urfave.Context) error {
+	topic, err := oneTopic(c)
+	if err != nil {
+		return err
+	}
+	if !c.IsSet("offset") {
+		return usage("topic trim up to where? say -o OFFSET")
+	}
+	to, err := parseSpan(c.String("offset"), time.Now())
+	if err != nil {
+		return err
+	}
+	if to.to != nil {
+		return usage("-o %q: trim takes the one offset where the topic is to begin", c.String("offset"))
+	}
+	wanted, err := parsePartitions(c.String("partitions"))
+	if err != nil {
+		return err
+	}
+	return withAdmin(c, func(ctx context.Context, admin *kadm.Client) error {
+		if _, err := describeTopic(ctx, admin, topic); err != nil {
+			return err
+		}
+		trims, err := planTrim(ctx, admin, topic, to, wanted)
+		if err != nil {
+			return err
+		}
+		total := int64(0)
+		for _, t := range trims {
+			total += t.Records
+		}
+		if !c.Bool("dry-run") && total > 0 {
+			if err := confirm(c, fmt.Sprintf("delete %s of topic %s", count(total, "record"), topic)); err != nil {
+				return err
+			}
+			before := make(kadm.Offsets)
+			for _, t := range trims {
+				if t.Records > 0 {
+					before.AddOffset(topic, t.Partition, t.To, -1)
+				}
+			}
+			answers, err := admin.DeleteRecords(context.WithoutCancel(ctx), before)
+			if err != nil {
+				return err
+			}
+			if err := answers.Error(); err != nil {
+				return topicError(topic, err, "")
+			}
+		}
+		return printList(c, trims, []column[trim]{
+			{"PARTITION", func(t trim) string { return strconv.Itoa(int(t.Partition)) }},
+			{"LOG-START-OFFSET", func(t trim) string { return strconv.FormatInt(t.From, 10) }},
+			{"NEW-START-OFFSET", func(t trim) string { return strconv.FormatInt(t.To, 10) }},
+			{"RECORDS", func(t trim) string { return strconv.FormatInt(t.Records, 10) }},
+		})
+	})
+}
+
+// planTrim says what moving the start of a topic to a point means for each partition.
+func planTrim(ctx context.Context, admin *kadm.Client, topic string, to span, wanted func(int32) bool) ([]trim, error) {
+	all, err := to.resolve(ctx, admin, []string{topic}, false, false)
+	if err != nil {
+		return nil, err
+	}
+	now, err := span{}.resolve(ctx, admin, []string{topic}, true, false)
+	if err != nil {
+		return nil, err
+	}
+	var trims []trim
+	for i, b := range all[topic] {
+		if !wanted(i) {
+			continue
+		}
+		if end := now[topic][i].to; b.from > end {
+			return nil, usage("partition %d of topic %s ends at offset %d, before %d; choose partitions with -p", i, topic, end, b.from)
+		}
+		from := now[topic][i].from
+		trims = append(trims, trim{topic, i, from, max(b.from, from), max(b.from-from, 0)})
+	}
+	if len(trims) == 0 {
+		return nil, fail(StatusNotFound, "topic %q has none of these partitions", topic)
+	}
+	slices.SortFunc(trims, func(a, b trim) int { return int(a.Partition - b.Partition) })
+	return trims, nil
+}

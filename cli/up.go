@@ -1,0 +1,209 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+)
+
+func upCommand() *urfave.Command {
+	return &urfave.Command{
+		Name:      "up",
+		Usage:     "run a real cluster of several nodes on this machine",
+		ArgsUsage: "[N]",
+		Description: `   N processes of serve (3, or as many as the folder has), a data folder each, on the ports
+   base, base+1, … Prints a table of them when all are ready, tells when one ends, and stops
+   them all on Ctrl-C or SIGTERM. On the same folder it continues with what is there. The nodes'
+   logs are DIR/node-N.log.
+
+   Try: kill -9 one of the pids.
+
+EXAMPLES:
+   $ millrace up
+   $ millrace up 5 --base-port 19092 --data-dir ./five --restart`,
+		Flags: []urfave.Flag{
+			&urfave.StringFlag{Name: "data-dir", Value: defaultDataDir, DefaultText: defaultDataDir, Usage: "`DIR` for the nodes' folders"},
+			&urfave.IntFlag{Name: "base-port", Value: 9092, DefaultText: "9092", Usage: "`PORT`: that of node 1"},
+			&urfave.BoolFlag{Name: "restart", Usage: "start a node again that has ended"},
+		},
+		Action: up,
+	}
+}
+
+const (
+	maxNodes     = 32 // children of one process on one machine
+	startTimeout = 60 * time.Second
+
+	// A node that ends again and again is restarted ever more slowly, and quickly
+	// again once it has run for steadyAfter.
+	firstRestart = 100 * time.Millisecond
+	lastRestart  = 10 * time.Second
+	steadyAfter  = time.Minute
+)
+
+func up(c *urfave.Context) error {
+	n, err := nodesWanted(c)
+	if err != nil {
+		return err
+	}
+	var addresses []string
+	for i := range n {
+		addresses = append(addresses, net.JoinHostPort("127.0.0.1", strconv.Itoa(c.Int("base-port")+i)))
+	}
+	dir, err := filepath.Abs(c.String("data-dir"))
+	if err != nil {
+		return err
+	}
+	cluster := newNodes(dir, addresses, false)
+	defer cluster.stop()
+	begin := time.Now()
+	ctx, cancel := context.WithTimeout(c.Context, startTimeout)
+	defer cancel()
+	if err := cluster.startAll(ctx); err != nil {
+		if c.Context.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	if err := printNodes(c, cluster); err != nil {
+		return err
+	}
+	fmt.Fprintf(c.App.ErrWriter, "%s ready after %s; Ctrl-C stops them\n", count(n, "node"), seconds(time.Since(begin)))
+	return follow(c, cluster)
+}
+
+// nodesWanted is how many nodes to run: the argument, what the folder has, or 3.
+func nodesWanted(c *urfave.Context) (int, error) {
+	dir := c.String("data-dir")
+	if _, err := os.Stat(filepath.Join(dir, nodeFile)); err == nil {
+		return 0, usage("%s holds the one node of `millrace serve`; choose another folder with --data-dir", dir)
+	}
+	have := 0
+	for i := range maxNodes {
+		if _, err := os.Stat(filepath.Join(dir, fmt.Sprintf("node-%d", i+1), nodeFile)); err == nil {
+			have = i + 1
+		}
+	}
+	n := 3
+	if have > 0 {
+		n = have
+	}
+	switch c.NArg() {
+	case 0:
+	case 1:
+		var err error
+		if n, err = strconv.Atoi(c.Args().First()); err != nil || n < 1 || n > maxNodes {
+			return 0, usage("up %q: the number of nodes is 1 to %d", c.Args().First(), maxNodes)
+		}
+		if n < have {
+			return 0, usage("%s holds a cluster of %d nodes; leave the number out to start them all", dir, have)
+		}
+	default:
+		return 0, usage("up takes one argument, the number of nodes; see `millrace up --help`")
+	}
+	if base := c.Int("base-port"); base < 1 || base+n-1 > 65535 {
+		return 0, usage("--base-port %d: ports are 1 to 65535", base)
+	}
+	return n, nil
+}
+
+func printNodes(c *urfave.Context, cluster *nodes) error {
+	return printTable(c.App.Writer, true, cluster.all, []column[*child]{
+		{"NODE", func(c *child) string { return strconv.Itoa(c.id) }},
+		{"PID", func(c *child) string { return strconv.Itoa(c.pid) }},
+		{"ADDRESS", func(c *child) string { return c.address }},
+		{"DATA", func(c *child) string { return c.data }},
+	})
+}
+
+// follow reports nodes that end, and restarts them if that is wanted, until ctx ends.
+func follow(c *urfave.Context, cluster *nodes) error {
+	say := func(format string, args ...any) { fmt.Fprintf(c.App.ErrWriter, format+"\n", args...) }
+	ended := make(chan *child)
+	watch := func(n *child) {
+		exited := n.exited
+		go func() { // the watcher: ends with the process it watches, or with the command
+			select {
+			case <-exited:
+			case <-c.Context.Done():
+				return
+			}
+			select {
+			case ended <- n:
+			case <-c.Context.Done():
+			}
+		}()
+	}
+	began := make(map[*child]time.Time)
+	pause := make(map[*child]time.Duration)
+	for _, n := range cluster.all {
+		watch(n)
+		began[n] = time.Now()
+	}
+	restart := make(chan *child)
+	for {
+		select {
+		case <-c.Context.Done():
+			say("stopping")
+			return nil
+		case n := <-ended:
+			up := 0
+			for _, other := range cluster.all {
+				if other.running() {
+					up++
+				}
+			}
+			say("node %d (pid %d) %s; %d of %s left", n.id, n.pid, ending(n), up, count(len(cluster.all), "node"))
+			if !c.Bool("restart") {
+				if up == 0 {
+					return fail(StatusFailed, "all nodes have ended; start them again with `millrace up --data-dir %s --base-port %d`", c.String("data-dir"), c.Int("base-port"))
+				}
+				say("start it again with: millrace serve --data-dir %s --listen %s", n.data, n.address)
+				continue
+			}
+			if time.Since(began[n]) > steadyAfter || pause[n] == 0 {
+				pause[n] = firstRestart
+			} else {
+				pause[n] = min(2*pause[n], lastRestart)
+			}
+			time.AfterFunc(pause[n], func() {
+				select {
+				case restart <- n:
+				case <-c.Context.Done():
+				}
+			})
+		case n := <-restart:
+			if err := cluster.start(n); err != nil {
+				return err
+			}
+			began[n] = time.Now()
+			watch(n)
+			say("node %d started again, pid %d", n.id, n.pid)
+		}
+	}
+}
+
+// ending says how a node's process ended.
+func ending(n *child) string {
+	status, ok := n.state.Sys().(syscall.WaitStatus)
+	switch {
+	case ok && status.Signaled() && status.Signal() == syscall.SIGKILL:
+		return "was killed with -9"
+	case ok && status.Signaled():
+		return "was ended by signal " + strings.ToUpper(status.Signal().String())
+	case n.state.ExitCode() == 0:
+		return "has stopped"
+	}
+	if why := n.lastWords(); why != "" {
+		return "failed: " + why
+	}
+	return fmt.Sprintf("ended with status %d, see %s", n.state.ExitCode(), n.log)
+}
