@@ -101,7 +101,7 @@ func (bu *Builder) Batch() (Batch, error) {
 // them), compressed by codec. Each keeps its offset, and the batch keeps its range
 // of offsets, epoch, producer and attributes, as compaction and compression.type
 // need. If none is left, Count is 0 and MaxTimestamp -1, and the batch still says
-// what offsets and sequences it had. What keep is given may be kept.
+// what offsets and sequences it had. The result is the caller's and does not alias b.
 func (b Batch) Rewrite(codec Codec, keep func(Record) bool) (Batch, error) {
 	records := make([]byte, 0, len(b)-HeaderSize)
 	base, offset := b.BaseTimestamp(), b.BaseOffset()
