@@ -92,12 +92,13 @@ func (s *Segment) recover(p []byte, known Info) (proven int64, torn bool, err er
 		if lied {
 			return 0, false, &CorruptError{Path: s.path, Position: c.position, Found: w.found, Expected: w.expected}
 		}
-		if wrong = w; w != nil {
-			break
-		}
 		if f.Synced {
+			// Also the header of a frame whose end is missing proves what is before.
 			doubtful = c
 			proven = c.position
+		}
+		if wrong = w; w != nil {
+			break
 		}
 		if index.Check(s.h.BaseOffset, index.Entry{Offset: f.BaseOffset, Position: f.Position}) != nil {
 			return 0, false, &CorruptError{Path: s.path, Position: c.position, Found: fmt.Sprintf("offset %d", f.BaseOffset), Expected: fmt.Sprintf("less than 2^32 above %d", s.h.BaseOffset)}

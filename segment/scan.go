@@ -31,7 +31,7 @@ func (c *cursor) next(p []byte, salt uint64) (f Frame, wrong *mismatch, lied boo
 	}
 	f, wrong = parseFrameHeader(p[c.position:], salt, c.position)
 	if wrong != nil {
-		return f, wrong, false
+		return Frame{}, wrong, false
 	}
 	if f.Index != c.index || f.BaseOffset != c.offset || f.Term < c.term {
 		return f, &mismatch{
