@@ -40,7 +40,6 @@ const (
 	statusMalformed
 	statusClosed
 	statusSelf
-	statusFull
 )
 
 // A hello is how the dialling side begins.

@@ -344,3 +344,10 @@ type pipeAddr int32
 
 func (a pipeAddr) Network() string { return "pipe" }
 func (a pipeAddr) String() string  { return fmt.Sprintf("node%d", int32(a)) }
+
+// nowhere is a connection nobody is at the other end of.
+type nowhere struct{ net.Conn }
+
+func (nowhere) Close() error                     { return nil }
+func (nowhere) SetReadDeadline(time.Time) error  { return nil }
+func (nowhere) SetWriteDeadline(time.Time) error { return nil }
