@@ -107,9 +107,26 @@ func (c *connection) close() {
 		close(c.acks)
 		c.settle(0)
 	}
+	c.linger()
 	c.cancel()
 	c.endSession()
 }
+
+// linger ends a connection that Shutdown closes. Closing it with requests
+// unread would reset it, and a reset takes the answers with it that the client
+// has not yet read. So the client is told of the end and given a moment to do
+// the same.
+func (c *connection) linger() {
+	half, ok := c.conn.(interface{ CloseWrite() error })
+	if c.server.ctx.Err() == nil || !ok || half.CloseWrite() != nil {
+		return
+	}
+	c.conn.SetReadDeadline(time.Now().Add(lingerTime))
+	io.Copy(io.Discard, c.conn)
+}
+
+// lingerTime is how long Shutdown waits for clients to close their side.
+const lingerTime = time.Second
 
 // A call is one request under way.
 type call struct {

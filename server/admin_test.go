@@ -1,0 +1,600 @@
+package server
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/replication/metadata"
+)
+
+func createRequest(version int16, topics ...kmsg.CreateTopicsRequestTopic) *kmsg.CreateTopicsRequest {
+	req := kmsg.NewPtrCreateTopicsRequest()
+	req.SetVersion(version)
+	req.TimeoutMillis = 20_000
+	req.Topics = topics
+	return req
+}
+
+func newTopic(name string, partitions int32, replicas int16, configs ...string) kmsg.CreateTopicsRequestTopic {
+	rt := kmsg.NewCreateTopicsRequestTopic()
+	rt.Topic, rt.NumPartitions, rt.ReplicationFactor = name, partitions, replicas
+	for i := 0; i < len(configs); i += 2 {
+		rc := kmsg.NewCreateTopicsRequestTopicConfig()
+		rc.Name, rc.Value = configs[i], &configs[i+1]
+		rt.Configs = append(rt.Configs, rc)
+	}
+	return rt
+}
+
+func assigned(name string, replicas ...[]int32) kmsg.CreateTopicsRequestTopic {
+	rt := newTopic(name, -1, -1)
+	for i, r := range replicas {
+		ra := kmsg.NewCreateTopicsRequestTopicReplicaAssignment()
+		ra.Partition, ra.Replicas = int32(i), r
+		rt.ReplicaAssignment = append(rt.ReplicaAssignment, ra)
+	}
+	return rt
+}
+
+// Q9; KIP-464, KIP-525.
+func TestCreateTopicsInEveryVersion(t *testing.T) {
+	b := startBroker(t, map[string]string{"num.partitions": "2"})
+	w := b.dial()
+	for version := int16(2); version <= 7; version++ {
+		name := fmt.Sprint("t", version)
+		valid := createRequest(version, newTopic(name, 3, 1, "retention.ms", "1000"))
+		valid.ValidateOnly = true
+		for _, req := range []*kmsg.CreateTopicsRequest{valid, createRequest(version, newTopic(name, 3, 1, "retention.ms", "1000"))} {
+			got := ask[*kmsg.CreateTopicsResponse](w, req).Topics[0]
+			if got.ErrorCode != 0 || got.Topic != name {
+				t.Fatalf("version %d: %+v", version, got)
+			}
+			if version >= 5 {
+				if got.NumPartitions != 3 || got.ReplicationFactor != 1 {
+					t.Errorf("version %d: %d partitions, %d replicas", version, got.NumPartitions, got.ReplicationFactor)
+				}
+				i := slices.IndexFunc(got.Configs, func(c kmsg.CreateTopicsResponseTopicConfig) bool { return c.Name == "retention.ms" })
+				if len(got.Configs) < 30 || i < 0 || str(got.Configs[i].Value) != "1000" || got.Configs[i].Source != 1 {
+					t.Errorf("version %d: %d settings, %+v", version, len(got.Configs), got.Configs[max(i, 0)])
+				}
+			}
+			if version >= 7 && (got.TopicID != [16]byte{}) == req.ValidateOnly {
+				t.Errorf("validate-only %v: id %x", req.ValidateOnly, got.TopicID)
+			}
+		}
+		if got := ask[*kmsg.CreateTopicsResponse](w, createRequest(version, newTopic(name, 3, 1))).Topics[0]; got.ErrorCode != int16(topicAlreadyExists) {
+			t.Errorf("version %d: again: error %d", version, got.ErrorCode)
+		}
+		got := ask[*kmsg.CreateTopicsResponse](w, createRequest(version, newTopic(name+"-default", -1, -1))).Topics[0]
+		if got.ErrorCode != 0 || version >= 5 && got.NumPartitions != 2 {
+			t.Errorf("version %d: defaults: %+v", version, got)
+		}
+	}
+}
+
+func TestCreateTopicsRefusals(t *testing.T) {
+	b := startBroker(t, nil)
+	b.create("taken.name", 1, nil)
+	null := newTopic("n", 1, 1)
+	null.Configs = append(null.Configs, kmsg.CreateTopicsRequestTopicConfig{Name: "retention.ms"})
+	gap := assigned("n", []int32{1}, []int32{1})
+	gap.ReplicaAssignment[1].Partition = 2
+	twice := assigned("n", []int32{1}, []int32{1})
+	twice.ReplicaAssignment[1].Partition = 0
+	negative := assigned("n", []int32{1})
+	negative.ReplicaAssignment[0].Partition = -1
+	both := assigned("n", []int32{1})
+	both.NumPartitions = 1
+	w := b.dial()
+	for _, c := range []struct {
+		name  string
+		topic kmsg.CreateTopicsRequestTopic
+		want  code
+	}{
+		{"empty name", newTopic("", 1, 1), invalidTopic},
+		{"..", newTopic("..", 1, 1), invalidTopic},
+		{"250 characters", newTopic(strings.Repeat("x", 250), 1, 1), invalidTopic},
+		{"NUL", newTopic("a\x00b", 1, 1), invalidTopic},
+		{"invalid UTF-8", newTopic("a\xffb", 1, 1), invalidTopic},
+		{"a collision of . and _", newTopic("taken_name", 1, 1), invalidTopic},
+		{"the cluster's own", newTopic("__consumer_offsets", 1, 1), invalidTopic},
+		{"no partitions", newTopic("n", 0, 1), invalidPartitions},
+		{"-2 partitions", newTopic("n", -2, 1), invalidPartitions},
+		{"10⁵ partitions (B28)", newTopic("n", 100_000, 1), policyViolation},
+		{"2³¹−1 partitions", newTopic("n", 1<<31-1, 1), policyViolation},
+		{"no replicas", newTopic("n", 1, 0), invalidReplicationFactor},
+		{"-2 replicas", newTopic("n", 1, -2), invalidReplicationFactor},
+		{"two replicas on one broker", newTopic("n", 1, 2), invalidReplicationFactor},
+		{"100 replicas (B28)", newTopic("n", 1, 100), invalidReplicationFactor},
+		{"an unknown setting", newTopic("n", 1, 1, "no.such", "1"), invalidConfig},
+		{"a bad value", newTopic("n", 1, 1, "retention.ms", "soon"), invalidConfig},
+		{"a null value", null, invalidConfig},
+		{"an assignment with a gap", gap, invalidReplicaAssignment},
+		{"one partition assigned twice", twice, invalidReplicaAssignment},
+		{"partition −1 assigned", negative, invalidReplicaAssignment},
+		{"an unknown broker", assigned("n", []int32{7}), invalidReplicaAssignment},
+		{"a broker twice", assigned("n", []int32{1, 1}), invalidReplicaAssignment},
+		{"nobody", assigned("n", []int32{}), invalidReplicaAssignment},
+		{"an assignment and a count", both, invalidRequest},
+	} {
+		req := createRequest(7, c.topic, newTopic("fine", 1, 1))
+		req.ValidateOnly = true
+		resp := ask[*kmsg.CreateTopicsResponse](w, req)
+		if got := resp.Topics[0]; got.ErrorCode != int16(c.want) || got.ErrorMessage == nil {
+			t.Errorf("%s: error %d (%s), want %d", c.name, got.ErrorCode, str(got.ErrorMessage), c.want)
+		}
+		// A bad topic is bad for itself alone, unless the sum is too much.
+		if got := resp.Topics[1]; got.ErrorCode != 0 && c.want != policyViolation {
+			t.Errorf("%s: its neighbour has error %d", c.name, got.ErrorCode)
+		}
+	}
+	got := ask[*kmsg.CreateTopicsResponse](w, createRequest(7, newTopic("d", 1, 1), newTopic("e", 1, 1), newTopic("d", 1, 1))).Topics
+	if len(got) != 2 || got[0].ErrorCode != int16(invalidRequest) || got[1].ErrorCode != 0 {
+		t.Errorf("a name given twice: %+v", got)
+	}
+}
+
+func TestDeleteTopicsInEveryVersion(t *testing.T) {
+	b := startBroker(t, map[string]string{"auto.create.topics.enable": "false"})
+	w := b.dial()
+	for version := int16(1); version <= 6; version++ {
+		id := b.create("t", 1, nil)
+		other := b.create("u", 1, nil)
+		req := kmsg.NewPtrDeleteTopicsRequest()
+		req.SetVersion(version)
+		req.TimeoutMillis = 20_000
+		want := []code{none, unknownTopicOrPartition, none}
+		if version < 6 {
+			req.TopicNames = []string{"t", "nobody", "u"}
+		} else {
+			for _, name := range []string{"t", "nobody"} {
+				rt := kmsg.NewDeleteTopicsRequestTopic()
+				rt.Topic = &name
+				req.Topics = append(req.Topics, rt)
+			}
+			for _, id := range [][16]byte{other, {5}, id} {
+				rt := kmsg.NewDeleteTopicsRequestTopic()
+				rt.TopicID = id
+				req.Topics = append(req.Topics, rt)
+			}
+			mixed := kmsg.NewDeleteTopicsRequestTopic()
+			mixed.Topic, mixed.TopicID = kmsg.StringPtr("t"), id
+			req.Topics = append(req.Topics, mixed)
+			want = append(want, unknownTopicID, invalidRequest, invalidRequest)
+		}
+		resp := ask[*kmsg.DeleteTopicsResponse](w, req)
+		for i, rt := range resp.Topics {
+			if rt.ErrorCode != int16(want[i]) {
+				t.Errorf("version %d, topic %d: error %d, want %d", version, i, rt.ErrorCode, want[i])
+			}
+		}
+		if got := topicNames(ask[*kmsg.MetadataResponse](w, &kmsg.MetadataRequest{Version: 4})); len(got) != 0 {
+			t.Errorf("version %d: left over: %v", version, got)
+		}
+	}
+}
+
+func TestDeletionCanBeForbidden(t *testing.T) {
+	b := startBroker(t, map[string]string{"delete.topic.enable": "false"})
+	b.create("t", 1, nil)
+	w := b.dial()
+	for version, want := range map[int16]code{1: invalidRequest, 3: topicDeletionDisabled} {
+		req := kmsg.NewPtrDeleteTopicsRequest()
+		req.SetVersion(version)
+		req.TopicNames = []string{"t"}
+		if got := ask[*kmsg.DeleteTopicsResponse](w, req).Topics[0].ErrorCode; got != int16(want) {
+			t.Errorf("version %d: error %d, want %d", version, got, want)
+		}
+	}
+}
+
+// Q9: every topic is answered.
+func TestCreatePartitions(t *testing.T) {
+	b := startBroker(t, nil)
+	b.create("t", 2, nil)
+	b.create("u", 2, nil)
+	w := b.dial()
+	count := int32(2)
+	for version := int16(0); version <= 3; version++ {
+		count++
+		req := kmsg.NewPtrCreatePartitionsRequest()
+		req.SetVersion(version)
+		req.TimeoutMillis = 20_000
+		add := func(name string, n int32, assignment ...[]int32) {
+			rt := kmsg.NewCreatePartitionsRequestTopic()
+			rt.Topic, rt.Count = name, n
+			for _, a := range assignment {
+				rt.Assignment = append(rt.Assignment, kmsg.CreatePartitionsRequestTopicAssignment{Replicas: a})
+			}
+			req.Topics = append(req.Topics, rt)
+		}
+		want := []code{none, invalidPartitions, unknownTopicOrPartition}
+		add("t", count)
+		add("u", 2)
+		add("nobody", 9)
+		for i, rt := range ask[*kmsg.CreatePartitionsResponse](w, req).Topics {
+			if rt.ErrorCode != int16(want[i]) {
+				t.Errorf("version %d, %s: error %d (%s), want %d", version, rt.Topic, rt.ErrorCode, str(rt.ErrorMessage), want[i])
+			}
+		}
+		if got := ask[*kmsg.MetadataResponse](w, metadataRequest(12, "t")).Topics[0].Partitions; len(got) != int(count) || got[count-1].Leader != 1 {
+			t.Errorf("version %d: partitions %+v", version, got)
+		}
+		for _, c := range []struct {
+			name  string
+			count int32
+			rows  [][]int32
+			want  code
+		}{
+			{"fewer", 1, nil, invalidPartitions},
+			{"-1", -1, nil, invalidPartitions},
+			{"2³¹−1", 1<<31 - 1, nil, policyViolation},
+			{"too few rows", count + 2, [][]int32{{1}}, invalidReplicaAssignment},
+			{"an unknown broker", count + 1, [][]int32{{5}}, invalidReplicaAssignment},
+			{"too many replicas", count + 1, [][]int32{{1, 1}}, invalidReplicaAssignment},
+		} {
+			req.Topics = nil
+			req.ValidateOnly = true
+			add("t", c.count, c.rows...)
+			if got := ask[*kmsg.CreatePartitionsResponse](w, req).Topics[0]; got.ErrorCode != int16(c.want) {
+				t.Errorf("%s: error %d (%s), want %d", c.name, got.ErrorCode, str(got.ErrorMessage), c.want)
+			}
+		}
+		req.Topics = nil
+		add("t", count+1, []int32{1})
+		if got := ask[*kmsg.CreatePartitionsResponse](w, req).Topics[0]; got.ErrorCode != 0 {
+			t.Errorf("a valid assignment: error %d (%s)", got.ErrorCode, str(got.ErrorMessage))
+		}
+	}
+}
+
+// KIP-107.
+func TestDeleteRecords(t *testing.T) {
+	b := startBroker(t, nil)
+	id := b.create("t", 1, nil)
+	b.create("compacted", 1, map[string]string{"cleanup.policy": "compact"})
+	b.produce("t", 0, "a", "b", "c", "d")
+	w := b.dial()
+	ten := func(version int16, topic string, partition int32, offset int64) kmsg.DeleteRecordsResponseTopicPartition {
+		req := kmsg.NewPtrDeleteRecordsRequest()
+		req.SetVersion(version)
+		req.TimeoutMillis = 20_000
+		rt := kmsg.NewDeleteRecordsRequestTopic()
+		rt.Topic = topic
+		rp := kmsg.NewDeleteRecordsRequestTopicPartition()
+		rp.Partition, rp.Offset = partition, offset
+		rt.Partitions = append(rt.Partitions, rp)
+		req.Topics = append(req.Topics, rt)
+		return ask[*kmsg.DeleteRecordsResponse](w, req).Topics[0].Partitions[0]
+	}
+	for _, c := range []struct {
+		name      string
+		version   int16
+		topic     string
+		partition int32
+		offset    int64
+		want      code
+		low       int64
+	}{
+		{"one", 0, "t", 0, 1, none, 1},
+		{"one again", 1, "t", 0, 1, none, 1},
+		{"back", 2, "t", 0, 0, none, 1},
+		{"beyond", 2, "t", 0, 5, offsetOutOfRange, -1},
+		{"-2", 2, "t", 0, -2, offsetOutOfRange, -1},
+		{"2⁶³−1", 2, "t", 0, 1<<63 - 1, offsetOutOfRange, -1},
+		{"an unknown topic", 2, "nobody", 0, 0, unknownTopicOrPartition, -1},
+		{"an unknown partition", 2, "t", 3, 0, unknownTopicOrPartition, -1},
+		{"a compacted topic", 2, "compacted", 0, 0, policyViolation, -1},
+		{"all", 2, "t", 0, -1, none, 4},
+	} {
+		if got := ten(c.version, c.topic, c.partition, c.offset); got.ErrorCode != int16(c.want) || got.LowWatermark != c.low {
+			t.Errorf("%s: %+v, want error %d, %d", c.name, got, c.want, c.low)
+		}
+	}
+	if p := fetchedPartition(t, ask[*kmsg.FetchResponse](w, fetchRequest(13, "", id, 3, 0))); p.ErrorCode != int16(offsetOutOfRange) {
+		t.Errorf("fetch below the start: error %d", p.ErrorCode)
+	}
+	if got := ask[*kmsg.ListOffsetsResponse](w, listRequest(10, "t", 0, earliestOffset)).Topics[0].Partitions[0].Offset; got != 4 {
+		t.Errorf("earliest offset %d", got)
+	}
+}
+
+// Q9; KIP-226, KIP-569: all settings, with sources, synonyms and types.
+func TestDescribeConfigs(t *testing.T) {
+	b := startBroker(t, map[string]string{"log.retention.hours": "2"})
+	b.create("t", 1, map[string]string{"cleanup.policy": "compact"})
+	w := b.dial()
+	describe := func(version int16, kind kmsg.ConfigResourceType, name string, names ...string) kmsg.DescribeConfigsResponseResource {
+		req := kmsg.NewPtrDescribeConfigsRequest()
+		req.SetVersion(version)
+		req.IncludeSynonyms, req.IncludeDocumentation = true, true
+		rr := kmsg.NewDescribeConfigsRequestResource()
+		rr.ResourceType, rr.ResourceName, rr.ConfigNames = kind, name, names
+		req.Resources = append(req.Resources, rr, rr)
+		resp := ask[*kmsg.DescribeConfigsResponse](w, req)
+		if len(resp.Resources) != 1 {
+			t.Fatalf("a resource named twice is described %d times", len(resp.Resources))
+		}
+		return resp.Resources[0]
+	}
+	for version := int16(1); version <= 4; version++ {
+		got := describe(version, kmsg.ConfigResourceTypeTopic, "t")
+		if got.ErrorCode != 0 || len(got.Configs) != len(metadata.TopicDefinitions()) {
+			t.Errorf("version %d: error %d, %d settings", version, got.ErrorCode, len(got.Configs))
+		}
+		for _, c := range got.Configs {
+			switch c.Name {
+			case "cleanup.policy":
+				if str(c.Value) != "compact" || c.Source != kmsg.ConfigSourceDynamicTopicConfig || len(c.ConfigSynonyms) < 2 {
+					t.Errorf("version %d: %+v", version, c)
+				}
+			case "retention.ms":
+				if str(c.Value) != "7200000" || c.Source != kmsg.ConfigSourceStaticBrokerConfig {
+					t.Errorf("version %d: %+v", version, c)
+				}
+			}
+			if version >= 3 && (c.ConfigType == 0 || c.Documentation == nil) {
+				t.Errorf("version %d: %s has type %d, documentation %s", version, c.Name, c.ConfigType, str(c.Documentation))
+			}
+		}
+		if got := describe(version, kmsg.ConfigResourceTypeTopic, "t", "retention.ms", "no.such"); len(got.Configs) != 1 {
+			t.Errorf("version %d: one name asked for, %d answered", version, len(got.Configs))
+		}
+		if got := describe(version, kmsg.ConfigResourceTypeBroker, "1"); got.ErrorCode != 0 || len(got.Configs) < 50 {
+			t.Errorf("version %d: broker: error %d, %d settings", version, got.ErrorCode, len(got.Configs))
+		}
+		for _, c := range []struct {
+			kind kmsg.ConfigResourceType
+			name string
+			want code
+		}{
+			{kmsg.ConfigResourceTypeTopic, "nobody", unknownTopicOrPartition},
+			{kmsg.ConfigResourceTypeTopic, "a/b", invalidTopic},
+			{kmsg.ConfigResourceTypeBroker, "2", invalidRequest},
+			{kmsg.ConfigResourceTypeBroker, "x", invalidRequest},
+			{kmsg.ConfigResourceTypeBroker, "", none},
+			{8, "1", invalidRequest},
+			{99, "1", invalidRequest},
+		} {
+			if got := describe(version, c.kind, c.name); got.ErrorCode != int16(c.want) {
+				t.Errorf("version %d, %d %q: error %d, want %d", version, c.kind, c.name, got.ErrorCode, c.want)
+			}
+		}
+	}
+}
+
+// KIP-339, and AlterConfigs, which replaces.
+func TestAlterConfigs(t *testing.T) {
+	b := startBroker(t, nil)
+	b.create("t", 1, map[string]string{"retention.ms": "1", "segment.ms": "2"})
+	adm := kadm.NewClient(b.client())
+	ctx := testContext(t)
+	value := func(name string) (string, kmsg.ConfigSource) {
+		rs, err := adm.DescribeTopicConfigs(ctx, "t")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range rs[0].Configs {
+			if c.Key == name {
+				return c.MaybeValue(), c.Source
+			}
+		}
+		t.Fatalf("no %s", name)
+		return "", 0
+	}
+	w := b.dial()
+	for version := int16(0); version <= 1; version++ {
+		alter := func(op kmsg.IncrementalAlterConfigOp, name string, v *string, validateOnly bool) code {
+			req := kmsg.NewPtrIncrementalAlterConfigsRequest()
+			req.SetVersion(version)
+			req.ValidateOnly = validateOnly
+			rr := kmsg.NewIncrementalAlterConfigsRequestResource()
+			rr.ResourceType, rr.ResourceName = kmsg.ConfigResourceTypeTopic, "t"
+			rr.Configs = []kmsg.IncrementalAlterConfigsRequestResourceConfig{{Name: name, Op: op, Value: v}}
+			req.Resources = append(req.Resources, rr)
+			return code(ask[*kmsg.IncrementalAlterConfigsResponse](w, req).Resources[0].ErrorCode)
+		}
+		p := kmsg.StringPtr
+		for _, c := range []struct {
+			op    kmsg.IncrementalAlterConfigOp
+			name  string
+			value *string
+			only  bool
+			want  code
+			after string
+		}{
+			{0, "retention.ms", p("5"), false, none, "5"},
+			{0, "retention.ms", p("6"), true, none, "5"},
+			{0, "retention.ms", p("soon"), false, invalidConfig, "5"},
+			{0, "retention.ms", nil, false, invalidRequest, "5"},
+			{1, "retention.ms", nil, false, none, "604800000"},
+			{2, "retention.ms", p("5"), false, invalidConfig, "604800000"},
+			{2, "cleanup.policy", p("compact"), false, none, "delete,compact"},
+			{3, "cleanup.policy", p("delete"), false, none, "compact"},
+			{3, "cleanup.policy", p("compact"), false, none, ""},
+			{1, "cleanup.policy", nil, false, none, "delete"},
+			{7, "cleanup.policy", p("compact"), false, invalidRequest, "delete"},
+		} {
+			if got := alter(c.op, c.name, c.value, c.only); got != c.want {
+				t.Errorf("version %d, op %d %s=%s: error %d, want %d", version, c.op, c.name, str(c.value), got, c.want)
+			}
+			if got, _ := value(c.name); got != c.after {
+				t.Errorf("version %d, op %d %s=%s: now %q, want %q", version, c.op, c.name, str(c.value), got, c.after)
+			}
+		}
+		if got := alter(0, "no.such", p("1"), false); got != invalidConfig {
+			t.Errorf("an unknown setting: error %d", got)
+		}
+	}
+	for version := int16(0); version <= 2; version++ {
+		req := kmsg.NewPtrAlterConfigsRequest()
+		req.SetVersion(version)
+		rr := kmsg.NewAlterConfigsRequestResource()
+		rr.ResourceType, rr.ResourceName = kmsg.ConfigResourceTypeTopic, "t"
+		rr.Configs = []kmsg.AlterConfigsRequestResourceConfig{{Name: "segment.ms", Value: kmsg.StringPtr(fmt.Sprint(60000 + int(version)))}}
+		req.Resources = append(req.Resources, rr)
+		if got := ask[*kmsg.AlterConfigsResponse](w, req).Resources[0]; got.ErrorCode != 0 {
+			t.Fatalf("version %d: error %d %s", version, got.ErrorCode, str(got.ErrorMessage))
+		}
+		if got, _ := value("segment.ms"); got != fmt.Sprint(60000+int(version)) {
+			t.Errorf("version %d: segment.ms %s", version, got)
+		}
+		if _, source := value("retention.ms"); source != kmsg.ConfigSourceDefaultConfig {
+			t.Errorf("version %d: what was not named is still from %d", version, source)
+		}
+		req.Resources = append(req.Resources, rr)
+		for _, r := range ask[*kmsg.AlterConfigsResponse](w, req).Resources {
+			if r.ErrorCode != int16(invalidRequest) {
+				t.Errorf("version %d: a resource named twice: error %d", version, r.ErrorCode)
+			}
+		}
+	}
+}
+
+func TestBrokerSettingsChangeAtRunTime(t *testing.T) {
+	b := startBroker(t, nil)
+	adm := kadm.NewClient(b.client())
+	ctx := testContext(t)
+	set := func(name, value string, brokers ...int32) error {
+		rs, err := adm.AlterBrokerConfigs(ctx, []kadm.AlterConfig{{Op: kadm.SetConfig, Name: name, Value: &value}}, brokers...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rs[0].Err
+	}
+	if err := set("auto.create.topics.enable", "false"); err != nil {
+		t.Fatal(err)
+	}
+	req := metadataRequest(12, "x")
+	req.AllowAutoTopicCreation = true
+	if got := ask[*kmsg.MetadataResponse](b.dial(), req).Topics[0].ErrorCode; got != int16(unknownTopicOrPartition) {
+		t.Errorf("error %d: the setting has no effect", got)
+	}
+	if err := set("socket.request.max.bytes", "5", 1); err == nil {
+		t.Error("a read-only setting was set")
+	}
+	if err := set("no.such", "5"); err == nil {
+		t.Error("an unknown setting was set")
+	}
+}
+
+func TestDescribeCluster(t *testing.T) {
+	b := startBroker(t, nil)
+	w := b.dial()
+	for version := int16(0); version <= 2; version++ {
+		req := kmsg.NewPtrDescribeClusterRequest()
+		req.SetVersion(version)
+		req.IncludeClusterAuthorizedOperations = true
+		got := ask[*kmsg.DescribeClusterResponse](w, req)
+		if got.ErrorCode != 0 || len(got.ClusterID) != 22 || got.ControllerID != 1 || len(got.Brokers) != 1 || got.Brokers[0].IsFenced || got.ClusterAuthorizedOperations != clusterOperations {
+			t.Errorf("version %d: %+v", version, got)
+		}
+		if version == 0 {
+			continue
+		}
+		for kind, want := range map[int8]code{2: mismatchedEndpointType, 3: unsupportedEndpointType, -1: unsupportedEndpointType} {
+			req.EndpointType = kind
+			if got := ask[*kmsg.DescribeClusterResponse](w, req); got.ErrorCode != int16(want) {
+				t.Errorf("version %d, endpoint type %d: error %d, want %d", version, kind, got.ErrorCode, want)
+			}
+		}
+	}
+}
+
+// Q15.
+func TestDescribeLogDirs(t *testing.T) {
+	b := startBroker(t, nil)
+	b.create("t", 2, nil)
+	b.produce("t", 1, "x")
+	w := b.dial()
+	for version := int16(1); version <= 4; version++ {
+		req := kmsg.NewPtrDescribeLogDirsRequest()
+		req.SetVersion(version)
+		dir := ask[*kmsg.DescribeLogDirsResponse](w, req).Dirs[0]
+		if dir.ErrorCode != 0 || dir.Dir != b.server.DataDir || len(dir.Topics) != 1 || len(dir.Topics[0].Partitions) != 2 || dir.Topics[0].Partitions[1].Size <= 0 {
+			t.Errorf("version %d: %+v", version, dir)
+		}
+		if version >= 4 && (dir.TotalBytes <= 0 || dir.UsableBytes <= 0 || dir.UsableBytes > dir.TotalBytes) {
+			t.Errorf("version %d: %d bytes, %d usable", version, dir.TotalBytes, dir.UsableBytes)
+		}
+		rt := kmsg.NewDescribeLogDirsRequestTopic()
+		rt.Topic, rt.Partitions = "t", []int32{1, 1, 7, -1}
+		req.Topics = append(req.Topics, rt, rt)
+		dir = ask[*kmsg.DescribeLogDirsResponse](w, req).Dirs[0]
+		if len(dir.Topics) != 1 || len(dir.Topics[0].Partitions) != 1 || dir.Topics[0].Partitions[0].Partition != 1 {
+			t.Errorf("version %d: %+v", version, dir)
+		}
+		req.Topics = []kmsg.DescribeLogDirsRequestTopic{}
+		if dir := ask[*kmsg.DescribeLogDirsResponse](w, req).Dirs[0]; len(dir.Topics) != 0 {
+			t.Errorf("version %d: no topics asked for: %+v", version, dir)
+		}
+	}
+}
+
+// KIP-966: pages of partitions.
+func TestDescribeTopicPartitionsInPages(t *testing.T) {
+	b := startBroker(t, nil)
+	b.create("a", 3, nil)
+	b.create("b", 2, nil)
+	b.create("c", 1, nil)
+	w := b.dial()
+	pages := func(limit int32, topics ...string) (all []string) {
+		req := kmsg.NewPtrDescribeTopicPartitionsRequest()
+		req.ResponsePartitionLimit = limit
+		for _, name := range topics {
+			rt := kmsg.NewDescribeTopicPartitionsRequestTopic()
+			rt.Topic = name
+			req.Topics = append(req.Topics, rt)
+		}
+		for range 20 {
+			resp := ask[*kmsg.DescribeTopicPartitionsResponse](w, req)
+			n := 0
+			for _, rt := range resp.Topics {
+				if rt.ErrorCode != 0 {
+					all = append(all, fmt.Sprintf("%s!%d", *rt.Topic, rt.ErrorCode))
+				}
+				for _, p := range rt.Partitions {
+					n++
+					all = append(all, fmt.Sprintf("%s-%d", *rt.Topic, p.Partition))
+					if p.LeaderID != 1 || p.ErrorCode != 0 {
+						t.Errorf("%+v", p)
+					}
+				}
+			}
+			if n > int(limit) {
+				t.Errorf("%d partitions with a limit of %d", n, limit)
+			}
+			if resp.NextCursor == nil {
+				return all
+			}
+			cursor := kmsg.NewDescribeTopicPartitionsRequestCursor()
+			cursor.Topic, cursor.Partition = resp.NextCursor.Topic, resp.NextCursor.Partition
+			req.Cursor = &cursor
+		}
+		t.Fatalf("no end with a limit of %d", limit)
+		return nil
+	}
+	want := []string{"a-0", "a-1", "a-2", "b-0", "b-1", "c-0"}
+	for limit := int32(1); limit <= 7; limit++ {
+		if got := pages(limit); !slices.Equal(got, want) {
+			t.Errorf("limit %d: %v", limit, got)
+		}
+	}
+	if got := pages(100, "c", "nobody", "a", "a/b"); !slices.Equal(got, []string{"a-0", "a-1", "a-2", "a/b!17", "c-0", "nobody!3"}) {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestNoReassignmentIsUnderWay(t *testing.T) {
+	b := startBroker(t, nil)
+	b.create("t", 1, nil)
+	rs, err := kadm.NewClient(b.client()).ListPartitionReassignments(testContext(t), nil)
+	if err != nil || len(rs) != 0 {
+		t.Errorf("%v, %v", rs, err)
+	}
+}

@@ -1,0 +1,221 @@
+package server
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+func metadataRequest(version int16, topics ...string) *kmsg.MetadataRequest {
+	req := kmsg.NewPtrMetadataRequest()
+	req.SetVersion(version)
+	req.Topics = []kmsg.MetadataRequestTopic{}
+	for _, topic := range topics {
+		rt := kmsg.NewMetadataRequestTopic()
+		rt.Topic = &topic
+		req.Topics = append(req.Topics, rt)
+	}
+	return req
+}
+
+func topicNames(resp *kmsg.MetadataResponse) (names []string) {
+	for _, t := range resp.Topics {
+		names = append(names, *t.Topic)
+	}
+	return names
+}
+
+// Q7, Q14; KIP-4, KIP-516.
+func TestMetadataInEveryVersion(t *testing.T) {
+	b := startBroker(t, map[string]string{"auto.create.topics.enable": "false"})
+	id := b.create("b", 2, nil)
+	b.create("a", 1, nil)
+	w := b.dial()
+	host, port, _ := net.SplitHostPort(b.addr)
+	for version := int16(0); version <= 13; version++ {
+		all := metadataRequest(version)
+		all.Topics = nil
+		resp := ask[*kmsg.MetadataResponse](w, all)
+		if got := topicNames(resp); !slices.Equal(got, []string{"a", "b"}) {
+			t.Errorf("version %d: all topics are %v", version, got)
+		}
+		if len(resp.Brokers) != 1 || resp.Brokers[0].NodeID != 1 || resp.Brokers[0].Host != host || strconv.Itoa(int(resp.Brokers[0].Port)) != port {
+			t.Errorf("version %d: brokers %+v", version, resp.Brokers)
+		}
+		if version >= 1 && resp.ControllerID != 1 {
+			t.Errorf("version %d: controller %d", version, resp.ControllerID)
+		}
+		if version >= 2 && (resp.ClusterID == nil || len(*resp.ClusterID) != 22) {
+			t.Errorf("version %d: cluster %s", version, str(resp.ClusterID))
+		}
+		for _, rt := range resp.Topics {
+			for i, p := range rt.Partitions {
+				if p.ErrorCode != 0 || int(p.Partition) != i || p.Leader != 1 || !slices.Equal(p.Replicas, []int32{1}) || !slices.Equal(p.ISR, []int32{1}) || len(p.OfflineReplicas) > 0 || version >= 7 && p.LeaderEpoch < 1 {
+					t.Errorf("version %d: %s-%d %+v", version, *rt.Topic, i, p)
+				}
+			}
+		}
+		// An empty list is all in version 0 and none after it.
+		want := []string(nil)
+		if version == 0 {
+			want = []string{"a", "b"}
+		}
+		if got := topicNames(ask[*kmsg.MetadataResponse](w, metadataRequest(version))); !slices.Equal(got, want) {
+			t.Errorf("version %d: no topics are %v", version, got)
+		}
+		resp = ask[*kmsg.MetadataResponse](w, metadataRequest(version, "nobody", "b", "b", "../x", ""))
+		if got := topicNames(resp); !slices.Equal(got, []string{"nobody", "b", "../x", ""}) {
+			t.Errorf("version %d: %v", version, got)
+		}
+		for i, want := range []code{unknownTopicOrPartition, none, invalidTopic, invalidTopic} {
+			if got := resp.Topics[i].ErrorCode; got != int16(want) {
+				t.Errorf("version %d: topic %q has error %d, want %d", version, *resp.Topics[i].Topic, got, want)
+			}
+		}
+		if version < 10 {
+			continue
+		}
+		byID := metadataRequest(version)
+		for _, id := range [][16]byte{id, {1, 2, 3}} {
+			rt := kmsg.NewMetadataRequestTopic()
+			rt.TopicID = id
+			byID.Topics = append(byID.Topics, rt)
+		}
+		resp = ask[*kmsg.MetadataResponse](w, byID)
+		codes := []code{none, unknownTopicID}
+		if version < 12 {
+			codes = []code{invalidRequest, invalidRequest}
+		}
+		for i, want := range codes {
+			if got := resp.Topics[i].ErrorCode; got != int16(want) {
+				t.Errorf("version %d: id %d has error %d, want %d", version, i, got, want)
+			}
+		}
+		if version >= 12 && (*resp.Topics[0].Topic != "b" || resp.Topics[1].Topic != nil) {
+			t.Errorf("version %d: names %s, %s", version, str(resp.Topics[0].Topic), str(resp.Topics[1].Topic))
+		}
+	}
+}
+
+// Q7: implied below version 4, asked for from it on.
+func TestMetadataCreatesTopicsWhereAllowed(t *testing.T) {
+	b := startBroker(t, map[string]string{"num.partitions": "3"})
+	w := b.dial()
+	for version := int16(0); version <= 13; version++ {
+		for _, allow := range []bool{false, true} {
+			name := fmt.Sprintf("t-%d-%v", version, allow)
+			req := metadataRequest(version, name)
+			req.AllowAutoTopicCreation = allow
+			created := version < 4 || allow
+			rt := ask[*kmsg.MetadataResponse](w, req).Topics[0]
+			switch {
+			case !created && rt.ErrorCode != int16(unknownTopicOrPartition):
+				t.Errorf("%s: error %d", name, rt.ErrorCode)
+			case created && (rt.ErrorCode != 0 || len(rt.Partitions) != 3 || rt.Partitions[0].Leader != 1):
+				t.Errorf("%s: %+v", name, rt)
+			}
+		}
+	}
+	for _, name := range []string{"..", "a/b", "", "__consumer_offsets", "ümlaut", string(make([]byte, 250))} {
+		req := metadataRequest(12, name)
+		req.AllowAutoTopicCreation = true
+		if rt := ask[*kmsg.MetadataResponse](w, req).Topics[0]; rt.ErrorCode != int16(invalidTopic) && rt.ErrorCode != int16(unknownTopicOrPartition) {
+			t.Errorf("%q: error %d", name, rt.ErrorCode)
+		}
+	}
+}
+
+// B28: ten thousand topics that are not there, in one request.
+func TestMetadataCreatesAFewTopicsAtATime(t *testing.T) {
+	b := startBroker(t, nil)
+	var names []string
+	for i := range 10_000 {
+		names = append(names, fmt.Sprint("t", i))
+	}
+	req := metadataRequest(12, names...)
+	req.AllowAutoTopicCreation = true
+	resp := ask[*kmsg.MetadataResponse](b.dial(), req)
+	made := 0
+	for _, rt := range resp.Topics {
+		switch code(rt.ErrorCode) {
+		case none:
+			made++
+		case leaderNotAvailable:
+		default:
+			t.Fatalf("%s: error %d", *rt.Topic, rt.ErrorCode)
+		}
+	}
+	if made == 0 || made > maxAutoCreate || len(resp.Topics) != len(names) {
+		t.Errorf("%d of %d topics made", made, len(resp.Topics))
+	}
+}
+
+func TestRecreatedTopicHasAnotherID(t *testing.T) {
+	b := startBroker(t, nil)
+	first := b.create("t", 1, nil)
+	w := b.dial()
+	del := kmsg.NewPtrDeleteTopicsRequest()
+	del.SetVersion(6)
+	rt := kmsg.NewDeleteTopicsRequestTopic()
+	rt.Topic = kmsg.StringPtr("t")
+	del.Topics = append(del.Topics, rt)
+	if got := ask[*kmsg.DeleteTopicsResponse](w, del).Topics[0]; got.ErrorCode != 0 || got.TopicID != first {
+		t.Fatalf("%+v", got)
+	}
+	if second := b.create("t", 1, nil); second == first {
+		t.Error("the same id")
+	}
+	if got := producedPartition(t, ask[*kmsg.ProduceResponse](w, produceRequest(13, "", first, batchOf(t, 0, nil, "x")))); got.ErrorCode != int16(unknownTopicID) {
+		t.Errorf("produce to the old id: error %d", got.ErrorCode)
+	}
+}
+
+func TestClientsAreToldWhereTheyCameIn(t *testing.T) {
+	b := startBroker(t, nil)
+	l, err := net.Listen("tcp", "127.0.0.2:0")
+	if err != nil {
+		t.Skip("no second loopback address here: ", err)
+	}
+	go b.server.Serve(l)
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	w := &wire{t: t, conn: conn}
+	got := ask[*kmsg.MetadataResponse](w, metadataRequest(12)).Brokers[0]
+	if a := net.JoinHostPort(got.Host, strconv.Itoa(int(got.Port))); a != l.Addr().String() {
+		t.Errorf("told %s, came in by %s", a, l.Addr())
+	}
+}
+
+func TestAddressesOfListeners(t *testing.T) {
+	for _, c := range []struct {
+		addr string
+		host string
+		port int32
+		ok   bool
+	}{
+		{"10.1.2.3:9092", "10.1.2.3", 9092, true},
+		{"[::1]:9092", "::1", 9092, true},
+		{"[::ffff:10.1.2.3]:9092", "10.1.2.3", 9092, true},
+		{"[fe80::1%eth0]:9092", "fe80::1", 9092, true},
+		{"pipe", "", 0, false},
+	} {
+		host, port, ok := splitAddr(addr(c.addr))
+		if host != c.host || port != c.port || ok != c.ok {
+			t.Errorf("%s: %s, %d, %v", c.addr, host, port, ok)
+		}
+	}
+}
+
+type addr string
+
+func (addr) Network() string  { return "test" }
+func (a addr) String() string { return string(a) }

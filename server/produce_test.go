@@ -1,0 +1,436 @@
+package server
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/segment/record"
+)
+
+// batchOf builds a batch of one record for each value.
+func batchOf(t testing.TB, codec record.Codec, p *record.Producer, values ...string) record.Batch {
+	t.Helper()
+	bu := record.Builder{Codec: codec, Producer: p}
+	for _, v := range values {
+		bu.Append(record.Record{Timestamp: time.Now().UnixMilli(), Key: []byte("k"), Value: []byte(v)})
+	}
+	b, err := bu.Batch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// produceRequest sends each batch to the partition of its place.
+func produceRequest(version int16, topic string, id [16]byte, batches ...record.Batch) *kmsg.ProduceRequest {
+	req := kmsg.NewPtrProduceRequest()
+	req.SetVersion(version)
+	req.Acks, req.TimeoutMillis = -1, 20_000
+	rt := kmsg.NewProduceRequestTopic()
+	rt.Topic, rt.TopicID = topic, id
+	for i, b := range batches {
+		rp := kmsg.NewProduceRequestTopicPartition()
+		rp.Partition, rp.Records = int32(i), slices.Clone(b)
+		rt.Partitions = append(rt.Partitions, rp)
+	}
+	req.Topics = append(req.Topics, rt)
+	return req
+}
+
+func producedPartition(t testing.TB, resp *kmsg.ProduceResponse) kmsg.ProduceResponseTopicPartition {
+	t.Helper()
+	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
+		t.Fatalf("answer %+v, want one partition", resp)
+	}
+	return resp.Topics[0].Partitions[0]
+}
+
+func TestProduceInEveryVersion(t *testing.T) {
+	b := startBroker(t, nil)
+	id := b.create("t", 2, nil)
+	w := b.dial()
+	for version := int16(0); version <= 13; version++ {
+		req := produceRequest(version, "t", id, batchOf(t, record.None, nil, "a", "b"), batchOf(t, record.LZ4, nil, "c"))
+		resp := ask[*kmsg.ProduceResponse](w, req)
+		for i, p := range resp.Topics[0].Partitions {
+			if version < 3 {
+				if p.ErrorCode != int16(unsupportedVersion) {
+					t.Errorf("version %d: error %d", version, p.ErrorCode)
+				}
+				continue
+			}
+			want := int64(version-3) * int64(2-i)
+			if p.ErrorCode != 0 || p.BaseOffset != want || p.LogAppendTime != -1 || p.LogStartOffset > 0 || int(p.Partition) != i {
+				t.Errorf("version %d, partition %d: %+v, want offset %d", version, i, p, want)
+			}
+		}
+	}
+}
+
+// Responses come strictly in the order of the requests, and batches are
+// appended in it, however many are in flight.
+func TestPipelinedProduceKeepsItsOrder(t *testing.T) {
+	b := startBroker(t, nil)
+	id := b.create("t", 1, nil)
+	w := b.dial()
+	const n = 300 // more than maxFlight
+	go func() {
+		var out []byte
+		f := kmsg.NewRequestFormatter()
+		for i := range n {
+			out = f.AppendRequest(nil, produceRequest(13, "t", id, batchOf(t, record.None, nil, fmt.Sprint(i))), int32(i))
+			if _, err := w.conn.Write(out); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+		// Any other request waits for them.
+		w.conn.Write(f.AppendRequest(nil, listRequest(10, "t", 0, latestOffset), n))
+	}()
+	req := produceRequest(13, "t", id)
+	for i := range int32(n) {
+		p := producedPartition(t, w.receive(req, i).(*kmsg.ProduceResponse))
+		if p.ErrorCode != 0 || p.BaseOffset != int64(i) {
+			t.Fatalf("request %d: error %d, offset %d", i, p.ErrorCode, p.BaseOffset)
+		}
+	}
+	list := w.receive(listRequest(10, "t", 0, latestOffset), n).(*kmsg.ListOffsetsResponse)
+	if got := list.Topics[0].Partitions[0].Offset; got != n {
+		t.Errorf("the high watermark after %d records is %d", n, got)
+	}
+}
+
+func TestNoAcksNoResponse(t *testing.T) {
+	b := startBroker(t, nil)
+	id := b.create("t", 1, nil)
+	w := b.dial()
+	req := produceRequest(11, "t", id, batchOf(t, record.None, nil, "a"))
+	req.Acks = 0
+	w.send(req)
+	w.send(req)
+	// The next response is that of the next request that has one.
+	req.Acks = 1
+	if p := producedPartition(t, ask[*kmsg.ProduceResponse](w, req)); p.BaseOffset != 2 {
+		t.Errorf("offset %d, want 2", p.BaseOffset)
+	}
+	// An error cannot be told, so the connection is closed.
+	req = produceRequest(11, "nobody", id, batchOf(t, record.None, nil, "a"))
+	req.Acks = 0
+	w.send(req)
+	w.closed()
+}
+
+func TestProduceRefusals(t *testing.T) {
+	b := startBroker(t, map[string]string{"auto.create.topics.enable": "false"})
+	id := b.create("t", 1, nil)
+	good := batchOf(t, record.None, nil, "a", "b")
+	transactional := func() record.Batch {
+		bu := record.Builder{Producer: &record.Producer{ID: 1, Epoch: 0, Sequence: 0}, Transactional: true}
+		bu.Append(record.Record{Value: []byte("x")})
+		p, err := bu.Batch()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}()
+	// damaged changes a good batch; sealed also makes its checksum right again.
+	damaged := func(change func(p []byte)) record.Batch {
+		p := slices.Clone(good)
+		change(p)
+		return p
+	}
+	sealed := func(change func(p []byte)) record.Batch {
+		return damaged(func(p []byte) {
+			change(p)
+			binary.BigEndian.PutUint32(p[17:], crc32.Checksum(p[21:], crc32.MakeTable(crc32.Castagnoli)))
+		})
+	}
+	put32 := func(at int, v uint32) func([]byte) {
+		return func(p []byte) { binary.BigEndian.PutUint32(p[at:], v) }
+	}
+	put16 := func(at int, v uint16) func([]byte) {
+		return func(p []byte) { binary.BigEndian.PutUint16(p[at:], v) }
+	}
+	w := b.dial()
+	for _, c := range []struct {
+		name    string
+		version int16
+		batch   record.Batch
+		change  func(*kmsg.ProduceRequest)
+		want    code
+	}{
+		{"an unknown topic", 12, good, func(r *kmsg.ProduceRequest) { r.Topics[0].Topic = "nobody" }, unknownTopicOrPartition},
+		{"an illegal name (B21)", 12, good, func(r *kmsg.ProduceRequest) { r.Topics[0].Topic = "../x" }, invalidTopic},
+		{"an unknown id", 13, good, func(r *kmsg.ProduceRequest) { r.Topics[0].TopicID = [16]byte{9} }, unknownTopicID},
+		{"an unknown partition", 13, good, func(r *kmsg.ProduceRequest) { r.Topics[0].Partitions[0].Partition = 1 }, unknownTopicOrPartition},
+		{"partition −1 (B27)", 13, good, func(r *kmsg.ProduceRequest) { r.Topics[0].Partitions[0].Partition = -1 }, unknownTopicOrPartition},
+		{"acks of 2", 13, good, func(r *kmsg.ProduceRequest) { r.Acks = 2 }, invalidRequiredAcks},
+		{"acks of −2", 13, good, func(r *kmsg.ProduceRequest) { r.Acks = -2 }, invalidRequiredAcks},
+		{"a transactional id", 13, good, func(r *kmsg.ProduceRequest) { r.TransactionID = kmsg.StringPtr("tx") }, invalidTxnState},
+		{"a transactional batch (B7)", 13, transactional, nil, invalidTxnState},
+		{"null records", 13, nil, func(r *kmsg.ProduceRequest) { r.Topics[0].Partitions[0].Records = nil }, invalidRecord},
+		{"no records", 13, record.Batch{}, nil, invalidRecord},
+		{"two batches", 13, append(slices.Clone(good), good...), nil, invalidRecord},
+		{"half a batch", 13, good[:len(good)/2], nil, corruptMessage},
+		{"magic 1 (Q6)", 13, damaged(func(p []byte) { p[16] = 1 }), nil, unsupportedForFormat},
+		{"magic 3", 13, damaged(func(p []byte) { p[16] = 3 }), nil, corruptMessage},
+		{"a wrong checksum", 13, damaged(func(p []byte) { p[len(p)-2] ^= 1 }), nil, corruptMessage},
+		{"length −1", 13, damaged(put32(8, 0xffffffff)), nil, corruptMessage},
+		{"length 2³¹−1", 13, damaged(put32(8, 0x7fffffff)), nil, corruptMessage},
+		{"count −1", 13, sealed(put32(57, 0xffffffff)), nil, invalidRecord},
+		{"count 0", 13, sealed(put32(57, 0)), nil, invalidRecord},
+		{"count 2³¹−1", 13, sealed(func(p []byte) { put32(57, 0x7fffffff)(p); put32(23, 0x7ffffffe)(p) }), nil, invalidRecord},
+		{"one record more than there is", 13, sealed(func(p []byte) { put32(57, 3)(p); put32(23, 2)(p) }), nil, invalidRecord},
+		{"a wrong last offset delta", 13, sealed(put32(23, 7)), nil, invalidRecord},
+		{"an unknown codec", 13, sealed(put16(21, 7)), nil, unsupportedCompression},
+		{"gzip that is none", 13, sealed(put16(21, 1)), nil, invalidRecord},
+		{"the control bit", 13, sealed(put16(21, 0x20)), nil, invalidRecord},
+		{"append time claimed", 13, sealed(put16(21, 0x08)), nil, invalidTimestamp},
+		{"a negative key length", 13, sealed(func(p []byte) { p[record.HeaderSize+4] = 0x05 }), nil, invalidRecord},
+		{"zstd before version 7 (KIP-110)", 6, batchOf(t, record.Zstd, nil, "a"), nil, unsupportedCompression},
+		{"more than max.message.bytes", 13, batchOf(t, record.None, nil, string(make([]byte, 2<<20))), nil, messageTooLarge},
+		{"a time a day ahead (KIP-937)", 13, sealed(func(p []byte) {
+			binary.BigEndian.PutUint64(p[27:], uint64(time.Now().Add(24*time.Hour).UnixMilli()))
+			binary.BigEndian.PutUint64(p[35:], uint64(time.Now().Add(24*time.Hour).UnixMilli()))
+		}), nil, invalidTimestamp},
+	} {
+		req := produceRequest(c.version, "t", id, c.batch)
+		if c.change != nil {
+			c.change(req)
+		}
+		p := producedPartition(t, ask[*kmsg.ProduceResponse](w, req))
+		if p.ErrorCode != int16(c.want) {
+			t.Errorf("%s: error %d (%s), want %d", c.name, p.ErrorCode, str(p.ErrorMessage), c.want)
+		}
+		if p.BaseOffset != -1 {
+			t.Errorf("%s: offset %d", c.name, p.BaseOffset)
+		}
+	}
+	// Nothing of it was appended.
+	if p := producedPartition(t, ask[*kmsg.ProduceResponse](w, produceRequest(13, "t", id, good))); p.BaseOffset != 0 || p.ErrorCode != 0 {
+		t.Errorf("afterwards: %+v", p)
+	}
+}
+
+func str(s *string) string {
+	if s == nil {
+		return "null"
+	}
+	return *s
+}
+
+// KIP-467: which record of a batch is at fault.
+func TestCompactedTopicWantsKeys(t *testing.T) {
+	b := startBroker(t, nil)
+	id := b.create("t", 1, map[string]string{"cleanup.policy": "compact"})
+	bu := record.Builder{}
+	now := time.Now().UnixMilli()
+	for i, key := range [][]byte{[]byte("k"), nil, {}, nil} {
+		bu.Append(record.Record{Timestamp: now, Key: key, Value: []byte{byte(i)}})
+	}
+	batch, err := bu.Batch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := producedPartition(t, ask[*kmsg.ProduceResponse](b.dial(), produceRequest(13, "t", id, batch)))
+	if p.ErrorCode != int16(invalidRecord) || p.ErrorMessage == nil {
+		t.Errorf("error %d, message %s", p.ErrorCode, str(p.ErrorMessage))
+	}
+	var at []int32
+	for _, e := range p.ErrorRecords {
+		at = append(at, e.RelativeOffset)
+	}
+	if !slices.Equal(at, []int32{1, 3}) {
+		t.Errorf("records at fault: %v, want 1 and 3", at)
+	}
+}
+
+func TestAppendTimeIsReturned(t *testing.T) {
+	b := startBroker(t, nil)
+	id := b.create("t", 1, map[string]string{"message.timestamp.type": "LogAppendTime"})
+	bu := record.Builder{}
+	bu.Append(record.Record{Timestamp: 5, Value: []byte("x")})
+	batch, err := bu.Batch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := time.Now().UnixMilli()
+	p := producedPartition(t, ask[*kmsg.ProduceResponse](b.dial(), produceRequest(13, "t", id, batch)))
+	if p.ErrorCode != 0 || p.LogAppendTime < before || p.LogAppendTime > time.Now().UnixMilli() {
+		t.Errorf("%+v", p)
+	}
+	cl := b.client(kgo.ConsumeTopics("t"))
+	r := cl.PollRecords(testContext(t), 1).Records()[0]
+	if r.Timestamp.UnixMilli() != p.LogAppendTime || r.Attrs.TimestampType() != 1 {
+		t.Errorf("consumed with time %d of type %d, want %d of type 1", r.Timestamp.UnixMilli(), r.Attrs.TimestampType(), p.LogAppendTime)
+	}
+}
+
+func TestTopicsCodecIsApplied(t *testing.T) {
+	b := startBroker(t, nil)
+	value := string(bytes.Repeat([]byte("x"), 1000))
+	for name, codec := range map[string]record.Codec{"gzip": record.Gzip, "snappy": record.Snappy, "lz4": record.LZ4, "zstd": record.Zstd, "uncompressed": record.None} {
+		id := b.create(name, 1, map[string]string{"compression.type": name})
+		w := b.dial()
+		for i, from := range []record.Codec{record.None, record.Zstd} {
+			producer := &record.Producer{ID: 77, Epoch: 0, Sequence: int32(i)}
+			p := producedPartition(t, ask[*kmsg.ProduceResponse](w, produceRequest(13, "", id, batchOf(t, from, producer, value))))
+			if p.ErrorCode != 0 {
+				t.Fatalf("%s: error %d %s", name, p.ErrorCode, str(p.ErrorMessage))
+			}
+		}
+		stored := fetchedPartition(t, ask[*kmsg.FetchResponse](w, fetchRequest(13, "", id, 0, 0))).RecordBatches
+		for len(stored) > 0 {
+			batch, rest, err := record.Split(stored)
+			if err != nil {
+				t.Fatal(err)
+			}
+			stored = rest
+			if batch.Codec() != codec || batch.ProducerID() != 77 {
+				t.Errorf("%s: stored with %v, producer %d", name, batch.Codec(), batch.ProducerID())
+			}
+			for r, err := range batch.Records() {
+				if err != nil || string(r.Value) != value || string(r.Key) != "k" {
+					t.Errorf("%s: %v %q", name, err, r.Key)
+				}
+			}
+		}
+	}
+}
+
+// Q10; KIP-98, KIP-360: the last five batches of a producer are recognised.
+func TestIdempotence(t *testing.T) {
+	b := startBroker(t, nil)
+	id := b.create("t", 1, nil)
+	w := b.dial()
+	init := kmsg.NewPtrInitProducerIDRequest()
+	init.SetVersion(5)
+	init.ProducerID, init.ProducerEpoch = -1, -1
+	got := ask[*kmsg.InitProducerIDResponse](w, init)
+	if got.ErrorCode != 0 || got.ProducerID < 0 || got.ProducerEpoch != 0 {
+		t.Fatalf("%+v", got)
+	}
+	send := func(epoch int16, sequence int32, values ...string) kmsg.ProduceResponseTopicPartition {
+		p := &record.Producer{ID: got.ProducerID, Epoch: epoch, Sequence: sequence}
+		return producedPartition(t, ask[*kmsg.ProduceResponse](w, produceRequest(13, "t", id, batchOf(t, record.None, p, values...))))
+	}
+	offset := int64(0)
+	for i := range int32(8) {
+		if p := send(0, 2*i, "a", "b"); p.ErrorCode != 0 || p.BaseOffset != offset {
+			t.Fatalf("batch %d: %+v", i, p)
+		}
+		offset += 2
+	}
+	for i := int32(3); i < 8; i++ {
+		if p := send(0, 2*i, "a", "b"); p.ErrorCode != 0 || p.BaseOffset != 2*int64(i) {
+			t.Errorf("batch %d again: error %d, offset %d; want 0, %d", i, p.ErrorCode, p.BaseOffset, 2*i)
+		}
+	}
+	if p := send(0, 4, "a", "b"); p.ErrorCode != int16(outOfOrderSequence) && p.ErrorCode != int16(duplicateSequence) {
+		t.Errorf("the sixth last: error %d", p.ErrorCode)
+	}
+	if p := send(0, 18, "a"); p.ErrorCode != int16(outOfOrderSequence) {
+		t.Errorf("a gap: error %d, want %d", p.ErrorCode, outOfOrderSequence)
+	}
+	if p := send(1, 5, "a"); p.ErrorCode != int16(outOfOrderSequence) {
+		t.Errorf("a new epoch that does not begin at 0: error %d, want %d", p.ErrorCode, outOfOrderSequence)
+	}
+	if p := send(1, 0, "a"); p.ErrorCode != 0 || p.BaseOffset != offset {
+		t.Errorf("a new epoch: %+v", p)
+	}
+	if p := send(0, 16, "a"); p.ErrorCode != int16(invalidProducerEpoch) {
+		t.Errorf("an old epoch: error %d, want %d", p.ErrorCode, invalidProducerEpoch)
+	}
+	desc := kmsg.NewPtrDescribeProducersRequest()
+	rt := kmsg.NewDescribeProducersRequestTopic()
+	rt.Topic, rt.Partitions = "t", []int32{0, 1}
+	desc.Topics = append(desc.Topics, rt)
+	ps := ask[*kmsg.DescribeProducersResponse](w, desc).Topics[0].Partitions
+	if a := ps[0].ActiveProducers; len(a) != 1 || a[0].ProducerID != got.ProducerID || a[0].ProducerEpoch != 1 || a[0].LastSequence != 0 {
+		t.Errorf("Q15: producers %+v", a)
+	}
+	if ps[1].ErrorCode != int16(unknownTopicOrPartition) {
+		t.Errorf("partition 1: error %d", ps[1].ErrorCode)
+	}
+}
+
+// S42: the connection is cut with five batches in flight, and the client sends
+// them again over another.
+func TestRetriesAfterACutAppearOnce(t *testing.T) {
+	b := startBroker(t, nil)
+	id := b.create("t", 1, nil)
+	init := kmsg.NewPtrInitProducerIDRequest()
+	init.SetVersion(4)
+	producer := ask[*kmsg.InitProducerIDResponse](b.dial(), init).ProducerID
+	next := int32(0)
+	for range 20 {
+		var batches []record.Batch
+		for i := range int32(5) {
+			p := &record.Producer{ID: producer, Sequence: next + i}
+			batches = append(batches, batchOf(t, record.None, p, fmt.Sprint(next+i)))
+		}
+		w := b.dial()
+		for _, batch := range batches {
+			w.send(produceRequest(13, "t", id, batch))
+		}
+		w.conn.Close()
+		w = b.dial()
+		for i, batch := range batches {
+			for {
+				// The cut connection's may still be under way, or may have come after these.
+				p := producedPartition(t, ask[*kmsg.ProduceResponse](w, produceRequest(13, "t", id, batch)))
+				if p.ErrorCode == 0 {
+					break
+				}
+				t.Fatalf("batch %d: error %d %s", i, p.ErrorCode, str(p.ErrorMessage))
+			}
+		}
+		next += 5
+	}
+	cl := b.client(kgo.ConsumeTopics("t"))
+	for i := range next {
+		r := cl.PollRecords(testContext(t), 1).Records()[0]
+		if string(r.Value) != fmt.Sprint(i) || r.Offset != int64(i) {
+			t.Fatalf("record %d is %q at %d", i, r.Value, r.Offset)
+		}
+	}
+}
+
+// B9: one partition ten thousand times in one request.
+func TestOnePartitionManyTimes(t *testing.T) {
+	b := startBroker(t, nil)
+	id := b.create("t", 1, nil)
+	req := produceRequest(13, "t", id, batchOf(t, record.None, nil, "x"))
+	one := req.Topics[0].Partitions[0]
+	for range 9999 {
+		one.Records = slices.Clone(one.Records)
+		req.Topics[0].Partitions = append(req.Topics[0].Partitions, one)
+	}
+	resp := ask[*kmsg.ProduceResponse](b.dial(), req)
+	for i, p := range resp.Topics[0].Partitions {
+		if p.ErrorCode != 0 || p.BaseOffset != int64(i) {
+			t.Fatalf("place %d: error %d, offset %d", i, p.ErrorCode, p.BaseOffset)
+		}
+	}
+}
+
+func TestTransactionalProducersAreRefusedForGood(t *testing.T) {
+	b := startBroker(t, nil)
+	w := b.dial()
+	for version := int16(0); version <= 5; version++ {
+		init := kmsg.NewPtrInitProducerIDRequest()
+		init.SetVersion(version)
+		init.TransactionalID = kmsg.StringPtr("tx")
+		if resp := ask[*kmsg.InitProducerIDResponse](w, init); resp.ErrorCode != int16(unsupportedVersion) || resp.ProducerID != -1 {
+			t.Errorf("version %d: %+v", version, resp)
+		}
+	}
+}
