@@ -119,24 +119,23 @@ func serve(c *urfave.Context) (err error) {
 		return fmt.Errorf("open %s: %w", b.dataDir, err)
 	}
 	kafka := &server.Server{Node: node, Advertised: b.advertise, DataDir: b.dataDir, Logger: logger}
-	served := make(chan error, 1)
-	go func() { served <- kafka.Serve(listener) }() // the acceptor: ends with kafka.Shutdown
-
 	defer func() { stop(context.WithoutCancel(c.Context), logger, node, kafka) }()
 
-	started := make(chan error, 1)
-	go func() { started <- node.Start(c.Context) }() // the starter: ends with its context
-	select {
-	case err = <-started:
-	case err = <-served:
-		return fmt.Errorf("serve %s: %w", b.listen, err)
-	}
+	// Until it has the cluster's metadata the node talks to other nodes only: it
+	// would tell a client that no topic exists.
+	closed := peersOnly(listener, node, logger)
+	err = node.Start(c.Context)
 	switch {
 	case c.Context.Err() != nil:
 		return nil // told to stop before it began
 	case err != nil:
 		return fmt.Errorf("start: %w", err)
 	}
+	if err := closed(); err != nil {
+		return fmt.Errorf("serve %s: %w", b.listen, err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- kafka.Serve(listener) }() // the acceptor: ends with kafka.Shutdown
 	logger.Info("serving", "address", b.listen, "advertised", registered, "node", node.ID(), "cluster", node.ClusterID(), "data", b.dataDir)
 	if name := c.String("ready-file"); name != "" {
 		if err := writeReady(name, ready{os.Getpid(), node.ID(), b.listen, node.ClusterID()}); err != nil {
@@ -150,6 +149,39 @@ func serve(c *urfave.Context) (err error) {
 		return nil
 	case err := <-served:
 		return fmt.Errorf("serve %s: %w", b.listen, err)
+	}
+}
+
+// peersOnly hands every connection to the node, which closes those that are not
+// of other nodes; clients try again. The returned function ends that and leaves
+// the listener open.
+func peersOnly(listener net.Listener, node *replication.Node, logger *slog.Logger) (stop func() error) {
+	done := make(chan error, 1)
+	go func() { // the porter: ends with stop, or when the listener is closed
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				done <- err
+				return
+			}
+			go func() { // a peer's connection: ends with it
+				defer func() {
+					if r := recover(); r != nil {
+						conn.Close()
+						logger.Error("a connection was closed after a panic", "remote", conn.RemoteAddr(), "panic", r)
+					}
+				}()
+				node.ServeConn(conn)
+			}()
+		}
+	}()
+	return func() error {
+		tcp := listener.(*net.TCPListener)
+		tcp.SetDeadline(time.Unix(1, 0))
+		if err := <-done; !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		return tcp.SetDeadline(time.Time{})
 	}
 }
 
