@@ -1,0 +1,142 @@
+//go:build faults
+
+package faults
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"millrace/segment/record"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
+)
+
+// produceRaw sends one batch, without retries, to a broker that may or may not
+// lead the partition, and returns the broker's answer.
+func produceRaw(ctx context.Context, client *kgo.Client, broker int32, topic string, partition int32, value []byte) (kmsg.ProduceResponseTopicPartition, error) {
+	b, err := record.Build(record.None, record.Record{Timestamp: time.Now().UnixMilli(), Key: []byte("raw"), Value: value})
+	if err != nil {
+		return kmsg.ProduceResponseTopicPartition{}, err
+	}
+	p := kmsg.NewProduceRequestTopicPartition()
+	p.Partition, p.Records = partition, b
+	topics := kmsg.NewProduceRequestTopic()
+	topics.Topic, topics.Partitions = topic, []kmsg.ProduceRequestTopicPartition{p}
+	req := kmsg.NewPtrProduceRequest()
+	req.Acks, req.TimeoutMillis = -1, 20_000
+	req.Topics = []kmsg.ProduceRequestTopic{topics}
+	resp, err := client.Broker(int(broker)).Request(ctx, req)
+	if err != nil {
+		return kmsg.ProduceResponseTopicPartition{}, err
+	}
+	answer := resp.(*kmsg.ProduceResponse)
+	if len(answer.Topics) != 1 || len(answer.Topics[0].Partitions) != 1 {
+		return kmsg.ProduceResponseTopicPartition{}, fmt.Errorf("%d topics answered", len(answer.Topics))
+	}
+	return answer.Topics[0].Partitions[0], nil
+}
+
+// S6. A paused leader is replaced. When it goes on it acknowledges nothing that
+// the cluster does not have: the requests that waited in its sockets are refused
+// or are where it says.
+func TestPausedLeaderAcknowledgesNothingStale(t *testing.T) {
+	c := startCluster(t, 3, nil)
+	c.createTopic("s6", 1)
+	c.createTopic("s6-raw", 1)
+	// Both topics led by one node, so that a pause of it hits both.
+	l := newLedger(c, "s6", 1)
+	p := l.produce(2 * time.Millisecond)
+	l.awaitAcknowledged(200)
+
+	leader := c.leader("s6-raw", 0)
+	var raw []*kgo.Client // connections that are open before the pause
+	for i := range 4 {
+		client := c.client(kgo.MaxVersions(produceTwelve()))
+		if a, err := produceRaw(context.Background(), client, leader.id, "s6-raw", 0, fmt.Appendf(nil, "before-%d", i)); err != nil || a.ErrorCode != 0 {
+			t.Fatalf("produce before the pause: %v, %v", err, kerr.ErrorForCode(a.ErrorCode))
+		}
+		raw = append(raw, client)
+	}
+	type answer struct {
+		value string
+		kmsg.ProduceResponseTopicPartition
+		err error
+	}
+	answers := make(chan answer, len(raw))
+	paused := time.Now()
+	leader.pause()
+	for i, client := range raw {
+		go func() { // ends with its answer, or its deadline
+			value := fmt.Sprintf("stale-%d", i)
+			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+			defer cancel()
+			a, err := produceRaw(ctx, client, leader.id, "s6-raw", 0, []byte(value))
+			answers <- answer{value, a, err}
+		}()
+	}
+	// Service goes on: another node leads, and acknowledges.
+	var took time.Duration
+	other := c.client(kgo.DefaultProduceTopic("s6-raw"), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for i := range 3 {
+		r, err := other.ProduceSync(ctx, &kgo.Record{Value: fmt.Appendf(nil, "meanwhile-%d", i)}).First()
+		if err != nil {
+			t.Fatalf("produce while the leader is paused: %v", err)
+		}
+		if i == 0 {
+			took = time.Since(paused)
+			t.Logf("offset %d in epoch %d", r.Offset, r.LeaderEpoch)
+		}
+	}
+	if left := 5*time.Second - time.Since(paused); left > 0 {
+		time.Sleep(left)
+	}
+	leader.resume()
+	resumed := time.Since(paused)
+
+	acked := make(map[string]int64)
+	codes := make(map[string]int)
+	for range raw {
+		a := <-answers
+		switch {
+		case a.err != nil:
+			codes[a.err.Error()]++
+		case a.ErrorCode == 0:
+			acked[a.value] = a.BaseOffset
+			codes["acknowledged"]++
+		default:
+			codes[kerr.ErrorForCode(a.ErrorCode).(*kerr.Error).Message]++
+			if !retriable(a.ErrorCode) {
+				t.Errorf("%s was answered with %v, which clients do not retry", a.value, kerr.ErrorForCode(a.ErrorCode))
+			}
+		}
+	}
+	p.finish()
+	y := l.check()
+	c.awaitInSync("s6")
+	c.awaitInSync("s6-raw")
+	rawLedger := newLedger(c, "s6-raw", 1)
+	for value, offset := range acked {
+		all := rawLedger.readAll()[0]
+		if offset >= int64(len(all)) || string(all[offset].Value) != value {
+			t.Errorf("%s was acknowledged at offset %d, where it is not", value, offset)
+		}
+	}
+	c.stop()
+	c.checkAtRest()
+	figure(t, "leader paused for %.1f s: the next acknowledgement by another leader after %s; %d requests that waited in its sockets: %v; %v",
+		resumed.Seconds(), millis(took), len(raw), codes, y)
+}
+
+// produceTwelve are versions in which Produce names topics and not their ids.
+func produceTwelve() *kversion.Versions {
+	v := kversion.Stable()
+	v.SetMaxKeyVersion(int16(kmsg.Produce), 12)
+	return v
+}
