@@ -139,6 +139,9 @@ func (n *node) start(args ...string) {
 	}
 	defer f.Close()
 	all := append([]string{"serve", "--data-dir", n.data, "--listen", n.address, "--ready-file", n.ready}, args...)
+	if level := os.Getenv("FAULTS_LOG_LEVEL"); level != "" {
+		all = append(all, "--log-level", level)
+	}
 	if n.config != "" {
 		all = append(all, "--config", n.config)
 	}
@@ -215,6 +218,13 @@ func (n *node) resume() { n.signal(syscall.SIGCONT) }
 func (n *node) stop() {
 	n.t.Helper()
 	n.signal(syscall.SIGTERM)
+	n.awaitStopped()
+}
+
+// awaitStopped waits for a node that was told to stop. Told twice, it would end
+// at once.
+func (n *node) awaitStopped() {
+	n.t.Helper()
 	select {
 	case <-n.exited:
 	case <-time.After(patience):
@@ -236,7 +246,7 @@ func (c *cluster) each(f func(*node)) {
 func (c *cluster) stop() {
 	c.t.Helper()
 	c.each(func(n *node) { n.signal(syscall.SIGTERM) })
-	c.each((*node).stop)
+	c.each((*node).awaitStopped)
 }
 
 // killAll kills all nodes at once: no node sees another one's death for long.
