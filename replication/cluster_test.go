@@ -187,7 +187,7 @@ func appendWait(p *Partition, b record.Batch) (Ack, error) {
 func batchOf(values ...string) record.Batch {
 	records := make([]record.Record, len(values))
 	for i, v := range values {
-		records[i] = record.Record{Timestamp: 1_700_000_000_000, Value: []byte(v)}
+		records[i] = record.Record{Timestamp: time.Now().UnixMilli(), Value: []byte(v)}
 	}
 	b, err := record.Build(record.None, records...)
 	if err != nil {

@@ -55,13 +55,15 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []interface{} {
 		}
 	}
 	m.protect(logs[len(logs)-1].Index)
-	if next >= 0 {
-		m.next = next
-	}
 	due := m.applied >= snapshotBytes
 	m.mu.Unlock()
 	if next >= 0 {
+		// The watermark first: a new leader serves as soon as next says that all
+		// is applied, and may then not show less than was acknowledged.
 		m.committed(next)
+		m.mu.Lock()
+		m.next = next
+		m.mu.Unlock()
 	}
 	m.landed(logs[len(logs)-1].Index)
 	if due {

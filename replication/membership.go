@@ -127,9 +127,17 @@ func (n *Node) changeMember(r *replica, change *membershipChange) {
 // registered brokers, on its leader: all of them follow, an odd number votes.
 func (n *Node) reconcileControllers() {
 	m := n.memberOf(controllerGroup)
-	if m == nil || m.raft.State() != raft.Leader {
+	if m == nil || m.raft.State() != raft.Leader || !n.controlling.CompareAndSwap(false, true) {
 		return
 	}
+	n.goTracked(func() {
+		defer n.controlling.Store(false)
+		n.changeController(m)
+	})
+}
+
+// changeController takes the next step, if there is one, and waits for it.
+func (n *Node) changeController(m *member) {
 	registered := make(map[raft.ServerID]bool)
 	for _, b := range n.Image().Brokers() {
 		registered[raft.ServerID(b.ServerID())] = true

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -99,6 +100,7 @@ type Node struct {
 	producerEnd  int64
 
 	reconcileWake chan struct{}
+	controlling   atomic.Bool // the controller group's members are being looked after
 }
 
 // Open reads who the node is and opens what its groups share. Start does the rest.

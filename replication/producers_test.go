@@ -5,6 +5,7 @@ import (
 	"math"
 	"reflect"
 	"testing"
+	"time"
 
 	"millrace/segment/record"
 )
@@ -14,7 +15,7 @@ import (
 func sequencedBatch(id int64, epoch int16, sequence int32, count int, offset int64) record.Batch {
 	builder := record.Builder{Producer: &record.Producer{ID: id, Epoch: epoch, Sequence: sequence}}
 	for range count {
-		builder.Append(record.Record{Timestamp: 1_700_000_000_000, Value: []byte("v")})
+		builder.Append(record.Record{Timestamp: time.Now().UnixMilli(), Value: []byte("v")})
 	}
 	b, err := builder.Batch()
 	if err != nil {

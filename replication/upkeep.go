@@ -12,6 +12,7 @@ import (
 // How often the upkeep goroutine looks after its chores.
 const (
 	stallEvery     = 250 * time.Millisecond
+	controlEvery   = 50 * time.Millisecond
 	memberEvery    = time.Second
 	retentionEvery = 15 * time.Second
 )
@@ -19,9 +20,9 @@ const (
 // upkeepLoop does what has to be done now and then, for all groups, so that an
 // idle group needs no timer of its own.
 func (n *Node) upkeepLoop() {
-	tick := time.NewTicker(stallEvery)
+	tick := time.NewTicker(controlEvery)
 	defer tick.Stop()
-	var members, retention time.Time
+	var disks, members, retention time.Time
 	for {
 		select {
 		case <-n.closing:
@@ -29,10 +30,13 @@ func (n *Node) upkeepLoop() {
 		case <-tick.C:
 		}
 		now := time.Now()
-		n.watchDisks(now)
+		n.reconcileControllers()
+		if now.Sub(disks) >= stallEvery {
+			disks = now
+			n.watchDisks(now)
+		}
 		if now.Sub(members) >= memberEvery {
 			members = now
-			n.reconcileControllers()
 			n.growTopics()
 			n.eachReplica(func(r *replica) {
 				if r.leadership.Load() != nil {
