@@ -2,6 +2,8 @@ package replication
 
 import (
 	"encoding/binary"
+	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -30,6 +32,10 @@ const (
 	// hair is by how much the election timeout exceeds the heartbeat timeout,
 	// for lookForLeader.
 	hair = time.Millisecond
+	// A group that is still without a leader after haste tries again every
+	// hastyTimeout or two, until there is one. Raft takes none below the lease.
+	haste        = time.Second
+	hastyTimeout = leaseTimeout
 )
 
 // A claim is what a node said of a group: who leads it, under which term.
@@ -52,34 +58,30 @@ func (n *Node) peerDown(peer transport.Peer) {
 
 	id := peer.ServerID()
 	if m := n.memberOf(controllerGroup); m != nil && m.leader() == id {
-		n.succeed(id, m, func() bool { return false })
+		n.orphan(controllerGroup, id, 0)
 	}
 	n.eachReplica(func(r *replica) {
 		if r.leader() == id {
-			n.succeed(id, &r.member, r.stalls)
+			n.orphan(r.p.group, id, 0)
 		}
 	})
+	n.electLeaderless(time.Now())
 }
 
-// succeed starts an election in the place that this node has among the
-// survivors of a leader.
-func (n *Node) succeed(dead raft.ServerID, m *member, stalls func() bool) {
-	rank := n.rank(m.voters(), func(id raft.ServerID) bool { return id != dead && n.connected(id) })
-	if rank < 0 {
-		return
-	}
-	elect := func() {
-		if l := m.leader(); (l == "" || l == dead) && !stalls() {
-			if err := m.port.Elect(); err != nil {
-				n.logger.Debug("election not started", "error", err)
-			}
-		}
-	}
-	if rank == 0 {
-		elect()
-		return
-	}
-	time.AfterFunc(time.Duration(rank)*electionStagger, elect)
+// An orphan is a group open here that has no leader that this node knows of.
+type orphan struct {
+	since time.Time     // when it was found so, or a quorum for it
+	dead  raft.ServerID // the leader it lost; "": it has had none since it was opened
+	tried bool          // this node asked for votes
+	hasty bool          // Raft's timers are short until a leader is found
+}
+
+// orphan notes that a group lost its leader. The election loop looks after it
+// from then on, after a while that gives a leader the time to show.
+func (n *Node) orphan(group uint64, dead raft.ServerID, while time.Duration) {
+	n.gossipMu.Lock()
+	defer n.gossipMu.Unlock()
+	n.orphans[group] = &orphan{since: time.Now().Add(while), dead: dead}
 }
 
 // rank returns this node's place among the voters that are there, -1 if it has none.
@@ -138,7 +140,7 @@ func (n *Node) leads(group, term uint64) {
 // opened notes and spreads that a group is open here.
 func (n *Node) opened(group uint64) {
 	n.gossipMu.Lock()
-	n.leaderless[group] = time.Now()
+	n.orphans[group] = &orphan{since: time.Now()}
 	n.news.open = append(n.news.open, group)
 	n.gossipMu.Unlock()
 	n.spread()
@@ -148,7 +150,7 @@ func (n *Node) opened(group uint64) {
 func (n *Node) shut(group uint64) {
 	n.gossipMu.Lock()
 	defer n.gossipMu.Unlock()
-	delete(n.leaderless, group)
+	delete(n.orphans, group)
 }
 
 // spread wakes the gossip goroutine.
@@ -213,8 +215,7 @@ func (n *Node) claimed(group uint64) (claim, bool) {
 	return c, ok
 }
 
-// electLoop asks for votes in groups that have had no leader since they were
-// opened here.
+// electLoop looks after the groups without a leader.
 func (n *Node) electLoop() {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -230,75 +231,109 @@ func (n *Node) electLoop() {
 
 func (n *Node) electLeaderless(now time.Time) {
 	n.gossipMu.Lock()
-	if len(n.leaderless) == 0 || now.Sub(n.lastPeerUp) < introduction {
-		n.gossipMu.Unlock()
-		return
-	}
-	groups := make([]uint64, 0, len(n.leaderless))
-	for group := range n.leaderless {
-		groups = append(groups, group)
-	}
+	groups := slices.Sorted(maps.Keys(n.orphans))
+	introduced := now.Sub(n.lastPeerUp) >= introduction
 	n.gossipMu.Unlock()
-	slices.Sort(groups)
 	for _, group := range groups {
-		if n.electOne(group, now) {
+		n.gossipMu.Lock()
+		o := n.orphans[group]
+		n.gossipMu.Unlock()
+		if o != nil && n.electOne(group, o, now, introduced) {
 			n.gossipMu.Lock()
-			delete(n.leaderless, group)
+			if n.orphans[group] == o {
+				delete(n.orphans, group)
+			}
 			n.gossipMu.Unlock()
 		}
 	}
 }
 
-// electOne looks after one group; done means it needs no more looking after.
-func (n *Node) electOne(group uint64, now time.Time) (done bool) {
+// electOne looks after one group; done means that it has a leader, or that it
+// is none of this node's business. An orphan is touched by one goroutine at a
+// time: electMu is held.
+func (n *Node) electOne(group uint64, o *orphan, now time.Time, introduced bool) (done bool) {
+	n.electMu.Lock()
+	defer n.electMu.Unlock()
 	m := n.memberOf(group)
 	if m == nil {
 		return true
 	}
-	if _, led := n.claimed(group); led || m.leader() != "" {
+	if leader := m.leader(); leader != "" && leader != o.dead {
+		if o.hasty {
+			m.setTimeouts(heartbeatTimeout)
+		}
 		return true
+	}
+	if c, led := n.claimed(group); led && c.node != n.identity.Node && n.Live(c.node) {
+		return false // Raft will hear from it
 	}
 	voters := m.voters()
 	if len(voters) == 0 {
 		return false // joins a group; its leader will find it
 	}
-	open := func(id raft.ServerID) bool {
-		if id == n.serverID() {
-			return true
-		}
-		peer, err := transport.ParseServerID(id)
-		if err != nil {
-			return false
-		}
-		n.gossipMu.Lock()
-		defer n.gossipMu.Unlock()
-		return n.openAt[peer.Node][group]
+	there := func(id raft.ServerID) bool {
+		return id == n.serverID() || id != o.dead && n.hasOpen(id, group)
 	}
-	there := 0
+	present := 0
 	for _, id := range voters {
-		if open(id) {
-			there++
+		if there(id) {
+			present++
 		}
 	}
-	rank := n.rank(voters, open)
-	if rank < 0 {
-		return true // not a voter
-	}
-	n.gossipMu.Lock()
-	if there < len(voters)/2+1 {
-		n.leaderless[group] = now // the stagger counts from the quorum
-		n.gossipMu.Unlock()
+	rank := n.rank(voters, there)
+	switch {
+	case rank < 0:
+		return true // no vote here
+	case present < len(voters)/2+1:
+		o.since = now // the stagger counts from the quorum
+		return false
+	case o.dead == "" && !introduced, now.Sub(o.since) < time.Duration(rank)*electionStagger:
 		return false
 	}
-	since, ok := n.leaderless[group]
-	n.gossipMu.Unlock()
-	if !ok || now.Sub(since) < time.Duration(rank)*electionStagger {
-		return !ok
+	switch {
+	case !o.tried:
+		o.tried = true
+		if err := n.stand(group, m, o); err != nil {
+			n.logger.Debug("election not started", "group", group, "error", err)
+		}
+	case !o.hasty && now.Sub(o.since) > haste:
+		o.hasty = true
+		m.setTimeouts(hastyTimeout)
 	}
-	if err := m.lookForLeader(); err != nil {
-		n.logger.Warn("election not started", "group", group, "error", err)
+	return false
+}
+
+// stand asks for votes: at once if the leader is known to be dead, else with a
+// pre-vote.
+func (n *Node) stand(group uint64, m *member, o *orphan) error {
+	if o.dead == "" {
+		return m.lookForLeader()
 	}
-	return true
+	if r := n.replicaOf(group); r != nil && r.stalls() {
+		return nil
+	}
+	return m.port.Elect()
+}
+
+// hasOpen tells whether a server's node said that it has the group open.
+func (n *Node) hasOpen(id raft.ServerID, group uint64) bool {
+	peer, err := transport.ParseServerID(id)
+	if err != nil || !n.Live(peer.Node) {
+		return false
+	}
+	n.gossipMu.Lock()
+	defer n.gossipMu.Unlock()
+	return n.openAt[peer.Node][group]
+}
+
+// setTimeouts sets Raft's heartbeat and election timeouts. A candidate that
+// waits for its next try takes a shorter one into use at once.
+func (m *member) setTimeouts(timeout time.Duration) {
+	c := m.raft.ReloadableConfig()
+	c.HeartbeatTimeout, c.ElectionTimeout = timeout, timeout+hair
+	if err := m.raft.ReloadConfig(c); err != nil {
+		panic(fmt.Sprintf("raft refuses timeouts of %v: %v", timeout, err))
+	}
 }
 
 // lookForLeader makes a follower that has not heard from a leader within its

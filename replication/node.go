@@ -88,10 +88,12 @@ type Node struct {
 	gossipMu   sync.Mutex
 	claims     map[uint64]claim
 	openAt     map[int32]map[uint64]bool
-	leaderless map[uint64]time.Time // since when, of the groups open here
+	orphans    map[uint64]*orphan
 	lastPeerUp time.Time
 	news       gossip
 	gossipWake chan struct{}
+
+	electMu sync.Mutex // held while one orphan is looked after
 
 	snapshots chan *replica
 
@@ -118,7 +120,7 @@ func Open(cfg Config) (*Node, error) {
 		byGroup:       make(map[uint64]*Partition),
 		claims:        make(map[uint64]claim),
 		openAt:        make(map[int32]map[uint64]bool),
-		leaderless:    make(map[uint64]time.Time),
+		orphans:       make(map[uint64]*orphan),
 		gossipWake:    make(chan struct{}, 1),
 		snapshots:     make(chan *replica, 1024),
 		reconcileWake: make(chan struct{}, 1),

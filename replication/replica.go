@@ -16,12 +16,14 @@ import (
 	"millrace/replication/transport"
 )
 
-// Raft's timers. They are for silent failures only; a process that dies is
-// replaced by evidence (see elect.go). A heartbeat waits behind an fsync, so
-// they are seconds: a disk that stalls for one causes no election.
+// Raft's timers. They are for silent failures only: a process that dies, or
+// says nothing for 3 s, is replaced by evidence (see elect.go), and a group
+// without a leader gets short ones until it has one. Long ones are what makes an
+// idle group cheap: a leader sends a heartbeat every 0.8 to 1.6 s. The lease
+// outlasts one of them and a disk that stalls for a second.
 const (
-	heartbeatTimeout = 3 * time.Second
-	leaseTimeout     = 2 * time.Second
+	heartbeatTimeout = 8 * time.Second
+	leaseTimeout     = 3 * time.Second
 	// commitTimeout is how long a follower of an idle group may not know of
 	// the last commit. Nothing waits for that.
 	commitTimeout = 2 * time.Second
@@ -216,6 +218,8 @@ func (r *replica) watchLeadership() {
 			if leads {
 				r.wait.Add(1)
 				go r.takeLeadership()
+			} else {
+				r.p.node.orphan(r.p.group, r.p.node.serverID(), 2*electionStagger)
 			}
 		}
 	}
