@@ -134,6 +134,7 @@ func (s *Server) describeTopicPartitions(c *call, req *kmsg.DescribeTopicPartiti
 			first = max(req.Cursor.Partition, 0)
 		}
 	}
+	live := s.live(image)
 	left := int(min(max(req.ResponsePartitionLimit, 1), 2000))
 	for _, name := range names {
 		if left == 0 {
@@ -157,7 +158,7 @@ func (s *Server) describeTopicPartitions(c *call, req *kmsg.DescribeTopicPartiti
 		st.TopicID, st.IsInternal, st.AuthorizedOperations = t.ID, t.Internal, topicOperations
 		i := int(first)
 		for ; i < len(t.Partitions) && left > 0; i++ {
-			ps := s.partitionState(t, i)
+			ps := s.partitionState(t, i, live)
 			sp := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()
 			sp.Partition, sp.ErrorCode = int32(i), int16(ps.code)
 			sp.LeaderID, sp.LeaderEpoch = ps.leader, ps.epoch

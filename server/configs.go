@@ -228,14 +228,23 @@ func (s *Server) incrementalAlterConfigs(c *call, req *kmsg.IncrementalAlterConf
 			code, err = invalidRequest, errDuplicateResource
 		}
 		if code == none {
-			code, err = s.alterIncrementally(c.ctx, image, res, rr.Configs, req.ValidateOnly)
+			code, err = s.alterIncrementally(c.ctx, res, rr.Configs, req.ValidateOnly)
 		}
 		sr.ErrorCode, sr.ErrorMessage = int16(code), message(err)
 	})
 	return resp
 }
 
-func (s *Server) alterIncrementally(ctx context.Context, image *metadata.Image, res resource, configs []kmsg.IncrementalAlterConfigsRequestResourceConfig, validateOnly bool) (code, error) {
+func (s *Server) alterIncrementally(ctx context.Context, res resource, configs []kmsg.IncrementalAlterConfigsRequestResourceConfig, validateOnly bool) (code, error) {
+	s.altering.Lock()
+	defer s.altering.Unlock()
+	image := s.Node.Image() // with what others changed while this one waited
+	if res.topic != nil {
+		var ok bool
+		if res.topic, ok = image.TopicByID(res.topic.ID); !ok {
+			return unknownTopicOrPartition, errors.New("This server does not host this topic-partition.")
+		}
+	}
 	set := map[string]string{}
 	var remove []string
 	seen := map[string]struct{}{}

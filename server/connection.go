@@ -53,8 +53,9 @@ type connection struct {
 	cancel context.CancelFunc
 	r      *bufio.Reader
 
-	frame []byte // reused for every request but Produce
-	trust int    // the largest frame that came whole, at most maxTrust
+	frame   []byte // reused by Fetch
+	trust   int    // the largest frame that came whole, at most maxTrust
+	holding int    // bytes counted for the frame being read or served
 
 	out   []byte             // reused for responses
 	proto *kmsg.FetchRequest // reused
@@ -138,6 +139,7 @@ type call struct {
 }
 
 func (c *connection) serveOne() error {
+	defer c.letGo()
 	frame, err := c.readFrame()
 	if err != nil {
 		return err
@@ -168,8 +170,8 @@ func (c *connection) serveOne() error {
 	return a.serve(c.server, cl)
 }
 
-// readFrame reads one request. The result is valid until the next call, except
-// for Produce's, which has memory of its own.
+// readFrame reads one request, into memory of its own: handlers, and what they
+// hand bytes to, may keep it. Only Fetch's is used again.
 //
 // Memory follows the bytes that have arrived. The first piece is as large as
 // the largest frame this connection has sent before, so a producer's batches
@@ -188,21 +190,24 @@ func (c *connection) readFrame() ([]byte, error) {
 	if prefix, err = c.r.Peek(6); err != nil {
 		return nil, c.readError(err, true)
 	}
-	own := kmsg.Key(binary.BigEndian.Uint16(prefix[4:])) == kmsg.Produce
+	key := kmsg.Key(binary.BigEndian.Uint16(prefix[4:]))
 	c.r.Discard(4)
-	if own {
+	if key == kmsg.Produce {
 		c.admit(size)
 	}
 
 	p := c.frame[:0]
-	if own || cap(p) < min(size, firstRead) {
-		p = make([]byte, 0, min(size, max(firstRead, c.trust)))
+	reused := key == kmsg.Fetch && cap(p) >= size
+	if !reused {
+		if p, err = c.grow(nil, min(size, max(firstRead, c.trust))); err != nil {
+			return nil, err
+		}
 	}
 	for len(p) < size {
 		if len(p) == cap(p) {
-			grown := make([]byte, len(p), min(size, 2*cap(p)))
-			copy(grown, p)
-			p = grown
+			if p, err = c.grow(p, min(size, 2*cap(p))); err != nil {
+				return nil, err
+			}
 		}
 		c.deadline(c.server.stallTimeout())
 		n, err := c.r.Read(p[len(p):min(cap(p), size)])
@@ -212,10 +217,41 @@ func (c *connection) readFrame() ([]byte, error) {
 		}
 	}
 	c.trust = min(max(c.trust, size), maxTrust)
-	if !own && cap(p) <= maxKept {
+	if key == kmsg.Fetch && size <= maxKept {
 		c.frame = p
 	}
 	return p, nil
+}
+
+// grow returns p with room for n bytes, which it adds to what the connection
+// holds. If all connections together hold too much it waits, and takes nothing
+// from the client meanwhile; small frames never wait.
+func (c *connection) grow(p []byte, n int) ([]byte, error) {
+	s := c.server
+	if n > firstRead {
+		end := time.Now().Add(s.stallTimeout())
+		for s.held.Load()+int64(n) > s.maxHeldBytes() {
+			if time.Now().After(end) {
+				return nil, fmt.Errorf("no memory for a request of this size in %v", s.stallTimeout())
+			}
+			select {
+			case <-c.ctx.Done():
+				return nil, errBye
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	}
+	grown := make([]byte, len(p), n)
+	copy(grown, p)
+	s.held.Add(int64(n - c.holding))
+	c.holding = n
+	return grown, nil
+}
+
+// letGo takes what is held for the frame being read or served off the books.
+func (c *connection) letGo() {
+	c.server.held.Add(-int64(c.holding))
+	c.holding = 0
 }
 
 // deadline gives the client so long for its next byte. Shutdown sets a
@@ -335,6 +371,7 @@ func (c *connection) enqueue(a *appends) error {
 	broken := f.broken
 	f.requests++
 	f.bytes += a.size
+	a.held, c.holding = c.holding, 0
 	f.mu.Unlock()
 	c.acks <- a // room for maxFlight, and admit lets no more through
 	if broken {
@@ -355,6 +392,7 @@ func (c *connection) acknowledge(acks <-chan *appends) {
 		f.mu.Lock()
 		f.requests--
 		f.bytes -= a.size
+		c.server.held.Add(-int64(a.held))
 		if err != nil {
 			f.broken = true
 		}

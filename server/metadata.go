@@ -39,8 +39,9 @@ func (s *Server) metadata(c *call, req *kmsg.MetadataRequest) *kmsg.MetadataResp
 		missing = s.autoCreate(c, image, req.Topics)
 		image = s.Node.Image()
 	}
+	live := s.live(image)
 	for _, b := range image.Brokers() {
-		if !s.Node.Live(b.ID) {
+		if !live[b.ID] {
 			continue
 		}
 		e := c.conn.address(b)
@@ -55,7 +56,7 @@ func (s *Server) metadata(c *call, req *kmsg.MetadataRequest) *kmsg.MetadataResp
 		resp.AuthorizedOperations = clusterOperations
 	}
 	describe := func(t *metadata.Topic) {
-		rt := s.metadataTopic(t)
+		rt := s.metadataTopic(t, live)
 		if req.IncludeTopicAuthorizedOperations {
 			rt.AuthorizedOperations = topicOperations
 		}
@@ -163,12 +164,12 @@ func (s *Server) autoCreate(c *call, image *metadata.Image, topics []kmsg.Metada
 // maxAutoCreate bounds the topics that one request may create by asking for them.
 const maxAutoCreate = 100
 
-func (s *Server) metadataTopic(t *metadata.Topic) kmsg.MetadataResponseTopic {
+func (s *Server) metadataTopic(t *metadata.Topic, live map[int32]bool) kmsg.MetadataResponseTopic {
 	rt := kmsg.NewMetadataResponseTopic()
 	rt.Topic, rt.TopicID, rt.IsInternal = &t.Name, t.ID, t.Internal
 	rt.Partitions = make([]kmsg.MetadataResponseTopicPartition, len(t.Partitions))
 	for i := range t.Partitions {
-		st := s.partitionState(t, i)
+		st := s.partitionState(t, i, live)
 		rp := &rt.Partitions[i]
 		rp.Default()
 		rp.Partition = int32(i)
@@ -179,6 +180,15 @@ func (s *Server) metadataTopic(t *metadata.Topic) kmsg.MetadataResponseTopic {
 	return rt
 }
 
+// live tells which brokers are there, once for a whole answer.
+func (s *Server) live(image *metadata.Image) map[int32]bool {
+	live := make(map[int32]bool, len(image.Brokers()))
+	for _, b := range image.Brokers() {
+		live[b.ID] = s.Node.Live(b.ID)
+	}
+	return live
+}
+
 // A partitionState is what clients are told about a partition.
 type partitionState struct {
 	code            code
@@ -187,20 +197,20 @@ type partitionState struct {
 	inSync, offline []int32
 }
 
-func (s *Server) partitionState(t *metadata.Topic, index int) partitionState {
+func (s *Server) partitionState(t *metadata.Topic, index int, live map[int32]bool) partitionState {
 	id := metadata.PartitionID{Topic: t.ID, Index: int32(index)}
 	st := partitionState{leader: -1, epoch: -1, replicas: t.Partitions[index].Replicas}
 	leader, epoch, ok := s.Node.Leader(id)
 	if ok {
 		st.epoch = epoch
 	}
-	if ok && s.Node.Live(leader) {
+	if ok && live[leader] {
 		st.leader = leader
 	} else {
 		st.code = leaderNotAvailable
 	}
 	for _, r := range st.replicas {
-		if !s.Node.Live(r) {
+		if !live[r] {
 			st.offline = append(st.offline, r)
 		}
 	}

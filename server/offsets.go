@@ -16,6 +16,9 @@ const (
 	latestTiered   = -5 // version 9 on (KIP-1005)
 )
 
+// sinceVersion is the first version that knows each of them, by its negative.
+var sinceVersion = [...]int16{-latestOffset: 1, -earliestOffset: 1, -maxTimestamp: 7, -earliestLocal: 8, -latestTiered: 9}
+
 // ListOffsets, versions 1–10.
 //
 //   - Latest is the high watermark, or the last stable offset for read_committed.
@@ -69,8 +72,7 @@ func (s *Server) listOffsets(c *call, req *kmsg.ListOffsetsRequest) *kmsg.ListOf
 }
 
 func listOffset(p *replication.Partition, epoch int32, version int16, committed bool, timestamp int64, sp *kmsg.ListOffsetsResponseTopicPartition) code {
-	first := map[int64]int16{latestOffset: 1, earliestOffset: 1, maxTimestamp: 7, earliestLocal: 8, latestTiered: 9}
-	if since, known := first[timestamp]; timestamp < 0 && (!known || version < since) {
+	if timestamp < latestTiered || timestamp < 0 && version < sinceVersion[-timestamp] {
 		return unsupportedVersion
 	}
 	switch timestamp {

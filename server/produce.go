@@ -233,6 +233,7 @@ type appends struct {
 	conn     *connection
 	header   header
 	size     int  // of the frame, in bytes
+	held     int  // bytes counted for the frame until the answer
 	silent   bool // acks=0
 	deadline time.Time
 	topics   []kmsg.ProduceRequestTopic

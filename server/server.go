@@ -53,6 +53,11 @@ type Server struct {
 	// StallTimeout closes a connection that sends no byte in the middle of a
 	// request, or takes no byte of a response, for so long. 0: 30 seconds.
 	StallTimeout time.Duration
+	// MaxHeldBytes bounds the memory that requests of all connections together
+	// take while they are read and appended. Beyond it requests of more than
+	// 64 KiB wait to be read, for at most StallTimeout. 0: 512 MiB, and never
+	// less than twice socket.request.max.bytes.
+	MaxHeldBytes int64
 	// MaxSessionPartitions bounds the partitions that all fetch sessions
 	// together may hold. Beyond it clients fetch without sessions. 0: 1,000,000.
 	MaxSessionPartitions int
@@ -69,8 +74,10 @@ type Server struct {
 	listeners map[net.Listener]struct{}
 	open      map[net.Conn]*connection // nil for those not yet known to speak Kafka
 	closing   bool
-	active    sync.WaitGroup // a connection's goroutine each
+	active    sync.WaitGroup // counts open
 
+	held       atomic.Int64 // bytes of requests, see hold
+	altering   sync.Mutex   // between reading a setting and changing it by what was read
 	resolved   atomic.Pointer[settings]
 	complaints complaints
 	stats      counters
@@ -109,6 +116,14 @@ func (s *Server) init() {
 		s.listeners = map[net.Listener]struct{}{}
 		s.open = map[net.Conn]*connection{}
 	})
+}
+
+func (s *Server) maxHeldBytes() int64 {
+	held := s.MaxHeldBytes
+	if held <= 0 {
+		held = 512 << 20
+	}
+	return max(held, 2*int64(s.maxRequestBytes()))
 }
 
 func (s *Server) maxSessionPartitions() int64 {
@@ -208,7 +223,10 @@ func (s *Server) accept(conn net.Conn) {
 // the goroutine "connection".
 func (s *Server) serve(conn net.Conn) {
 	kept := false // conn has another owner now
-	defer s.active.Done()
+	handOver := func() {
+		kept = true
+		s.forget(conn)
+	}
 	defer func() {
 		s.forget(conn)
 		if r := recover(); r != nil {
@@ -229,18 +247,19 @@ func (s *Server) serve(conn net.Conn) {
 	}
 	switch caller {
 	case callerNode:
-		kept = true
-		s.forget(conn)
+		handOver()
 		s.Node.ServeConn(conn2)
 	case callerHTTP:
 		if s.HTTP == nil {
 			s.refuseHTTP(conn2)
 			return
 		}
-		kept = true
-		s.forget(conn)
+		handOver()
 		s.HTTP(conn2)
 	case callerKafka:
+		if s.Node.Image().ClusterID == "" {
+			return // the node has not joined yet; clients come again
+		}
 		c := newConnection(s, conn2)
 		s.mu.Lock()
 		if _, ok := s.open[conn]; ok {
@@ -254,8 +273,8 @@ func (s *Server) serve(conn net.Conn) {
 	}
 }
 
-// forget takes conn off the list of open connections. Only the first call for
-// a connection has an effect.
+// forget takes conn off the list of open connections, for which Shutdown
+// waits. Only the first call for a connection has an effect.
 func (s *Server) forget(conn net.Conn) {
 	s.mu.Lock()
 	_, ok := s.open[conn]
@@ -263,6 +282,7 @@ func (s *Server) forget(conn net.Conn) {
 	s.mu.Unlock()
 	if ok {
 		s.stats.connections.Add(-1)
+		s.active.Done()
 	}
 }
 
