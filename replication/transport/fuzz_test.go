@@ -122,7 +122,9 @@ func FuzzRequests(f *testing.F) {
 
 // believable tells whether Raft may be given a command.
 func believable(command any) error {
-	bad := func(format string, args ...any) error { return fmt.Errorf("%T: "+format, append([]any{command}, args...)...) }
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("%T: "+format, append([]any{command}, args...)...)
+	}
 	switch r := command.(type) {
 	case *raft.AppendEntriesRequest:
 		last, term := r.PrevLogEntry, r.PrevLogTerm
