@@ -358,21 +358,10 @@ func TestRestartIsEvidenceToo(t *testing.T) {
 		a.SetPeers([]int32{2})
 		b.SetPeers([]int32{1})
 		time.Sleep(time.Second)
-		n.set(2, 1, true) // its farewell is lost
-		n.kill(2)
+		n.vanish(2)
 		b.Close()
 		time.Sleep(10 * time.Millisecond)
 		fresh := c.start(b.peer, nil)
-		n.mu.Lock()
-		for conn := range n.conns { // nor does it ever arrive
-			conn.r.mu.Lock()
-			if conn.node == 1 && conn.r.ended {
-				conn.r.ended, conn.r.sent = false, nil
-			}
-			conn.r.mu.Unlock()
-		}
-		n.mu.Unlock()
-		n.set(2, 1, false)
 		fresh.SetPeers([]int32{1})
 		time.Sleep(time.Second)
 		if up, down := a.heard("up 2.b"), a.heard("down 2.b"); up != 2 || down != 1 {

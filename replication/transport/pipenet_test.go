@@ -124,6 +124,23 @@ func (n *pipenet) kill(node int32) {
 	}
 }
 
+// vanish is a power cut: as kill, but nobody is told.
+func (n *pipenet) vanish(node int32) {
+	n.mu.Lock()
+	for c := range n.conns {
+		if c.node != node {
+			continue
+		}
+		for _, h := range []*half{c.r, c.w} {
+			h.mu.Lock()
+			h.swallow = true
+			h.mu.Unlock()
+		}
+	}
+	n.mu.Unlock()
+	n.kill(node)
+}
+
 func (n *pipenet) close() {
 	n.mu.Lock()
 	n.closed = true
@@ -152,7 +169,7 @@ type half struct {
 	ended   bool // writer closed; arrives behind what it wrote
 	eof     bool // that arrived
 	gone    bool // reader closed
-	swallow bool // what is written vanishes
+	swallow bool // what is written vanishes, and so does its end
 	readBy  time.Time
 	timer   *time.Timer
 }
@@ -171,12 +188,13 @@ func (h *half) write(p []byte) (int, error) {
 	for len(h.sent) > window && !h.ended && !h.gone {
 		h.moved.Wait()
 	}
+	if h.swallow {
+		return len(p), nil
+	}
 	if h.ended || h.gone {
 		return 0, net.ErrClosed
 	}
-	if !h.swallow {
-		h.sent = append(h.sent, p...)
-	}
+	h.sent = append(h.sent, p...)
 	h.moved.Broadcast()
 	return len(p), nil
 }
@@ -228,7 +246,7 @@ func (h *half) carry() {
 		}
 		if message == nil {
 			h.mu.Lock()
-			h.eof = true
+			h.eof = !h.swallow
 			h.moved.Broadcast()
 			h.mu.Unlock()
 			return

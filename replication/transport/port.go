@@ -18,6 +18,10 @@ import (
 // would wait with it.
 const activeFor = time.Second
 
+// electWithin bounds how long Elect's request may wait in the queue. A group whose
+// Raft is stuck for longer, in a disk write most likely, had better not lead.
+const electWithin = time.Second
+
 var (
 	_ raft.Transport   = (*Port)(nil)
 	_ raft.WithPreVote = (*Port)(nil)
@@ -146,8 +150,8 @@ func (p *Port) endInstall() {
 func (p *Port) Stall(on bool) { p.stalled.Store(on) }
 
 // Elect makes the group stand for election now, as if a leader had handed over to
-// it. The request takes its place at the end of the group's queue. ErrStalled,
-// ErrBusy, ErrClosed.
+// it. The request takes its place at the end of the group's queue and is dropped if
+// Raft does not take it within a second. ErrStalled, ErrBusy, ErrClosed.
 func (p *Port) Elect() error {
 	if p.stalled.Load() {
 		return ErrStalled
@@ -159,7 +163,7 @@ func (p *Port) Elect() error {
 	h := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: name, Addr: name}
 	p.push(&delivery{
 		command:  &raft.TimeoutNowRequest{RPCHeader: h},
-		deadline: time.Now().Add(p.t.cfg.Timeout),
+		deadline: time.Now().Add(electWithin),
 		reply:    func(any, error) {},
 	})
 	return nil

@@ -295,8 +295,11 @@ func TestExpiredRequestsDoNotReachRaft(t *testing.T) {
 			}
 		}
 		time.Sleep(time.Second)
+		stop := answerer(to) // Raft is ready to take anything
+		synctest.Wait()
 		yes(rpc)
 		synctest.Wait()
+		stop()
 		nothingWaits(t, to)
 		if got := c.nodes[1].Stats().Expired; got != 2 {
 			t.Errorf("%d expired, want 2", got)
@@ -328,6 +331,61 @@ func TestExpiredRequestsMakeRoom(t *testing.T) {
 		}
 		nothingWaits(t, to)
 	})
+}
+
+// A request given up while it waits for a slow line is never written, nor is its
+// memory held.
+func TestWithdrawnMessageIsNotWritten(t *testing.T) {
+	near, far := net.Pipe()
+	defer far.Close()
+	w := newWriter(near, 0)
+	var wg sync.WaitGroup
+	wg.Go(w.run)
+	messages := []*outgoing{newOutgoing([]byte("one ")), newOutgoing([]byte("two "), []byte("payload ")), newOutgoing([]byte("three "))}
+	w.send(messages[0])
+	eventually(t, "the first is being written", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return messages[0].taken
+	})
+	w.send(messages[1])
+	w.send(messages[2])
+	w.withdraw(messages[1])
+	w.withdraw(messages[0]) // too late
+	if w.size != len("three ") || messages[1].payload != nil {
+		t.Errorf("%d bytes wait, payload %q", w.size, messages[1].payload)
+	}
+	got := make([]byte, len("one three "))
+	if _, err := io.ReadFull(far, got); err != nil || string(got) != "one three " {
+		t.Errorf("%q, %v", got, err)
+	}
+	w.fail(ErrClosed)
+	wg.Wait()
+	if err := w.send(messages[1]); err != ErrClosed {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// A peer that does not read its answers loses its connection, not our memory.
+func TestPeerThatDoesNotReadIsDropped(t *testing.T) {
+	near, far := net.Pipe()
+	defer far.Close()
+	w := newWriter(near, 1000)
+	var wg sync.WaitGroup
+	wg.Go(w.run)
+	var err error
+	for range 20 {
+		if err = w.send(newOutgoing(make([]byte, 100))); err != nil {
+			break
+		}
+	}
+	if err != ErrTooLarge {
+		t.Errorf("%v", err)
+	}
+	wg.Wait()
+	if _, err := io.Copy(io.Discard, far); err != nil {
+		t.Errorf("the connection is not closed: %v", err)
+	}
 }
 
 // Heartbeats of 1,000 groups to one peer travel in few frames.
@@ -471,6 +529,27 @@ func TestStalledLeaderIsReplaced(t *testing.T) {
 		w.groups[0].port.Stall(false)
 		time.Sleep(10 * time.Second)
 		w.check(t, true)
+	})
+}
+
+// A group that is stuck must not stand for election when it comes to itself.
+func TestElectIsForNow(t *testing.T) {
+	duo(t, nil, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
+		if err := to.Elect(); err != nil {
+			t.Fatal(err)
+		}
+		rpc := consume(t, to)
+		req, ok := rpc.Command.(*raft.TimeoutNowRequest)
+		if !ok || req.ProtocolVersion != 3 || string(req.ID) != "2.b" {
+			t.Errorf("%+v", rpc.Command)
+		}
+		rpc.Respond(&raft.TimeoutNowResponse{}, nil)
+		synctest.Wait()
+		if err := to.Elect(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(electWithin + time.Millisecond)
+		nothingWaits(t, to)
 	})
 }
 
@@ -778,6 +857,30 @@ func TestCalls(t *testing.T) {
 		}
 		if up, down := c.nodes[1].heard("up 1.a"), c.nodes[1].heard("down 1.a"); up != 1 || down != 0 {
 			t.Errorf("single calls are no evidence; up %d, down %d", up, down)
+		}
+	})
+}
+
+// Eight answers of 16 MiB at once are all delivered, though together they are more
+// than may wait.
+func TestLargeAnswersTakeTurns(t *testing.T) {
+	bubble(t, 2, func(cfg *Config) {
+		cfg.Handle = func(context.Context, Peer, uint8, []byte) ([]byte, error) { return make([]byte, maxBulkCall), nil }
+	}, func(t *testing.T, c *cluster, n *pipenet) {
+		results := make(chan error, maxBulkCalls)
+		for range maxBulkCalls {
+			go func() {
+				got, err := c.nodes[0].CallBulk(context.Background(), 2, 1, nil)
+				if err == nil && len(got) != maxBulkCall {
+					err = fmt.Errorf("%d bytes", len(got))
+				}
+				results <- err
+			}()
+		}
+		for range maxBulkCalls {
+			if err := <-results; err != nil {
+				t.Error(err)
+			}
 		}
 	})
 }

@@ -261,6 +261,47 @@ func TestDialerJudgesTheAnswer(t *testing.T) {
 	}
 }
 
+// A peer opens a second connection of a kind when it has given up the first, which
+// may be half open here.
+func TestNewConnectionReplacesTheOldOfItsKind(t *testing.T) {
+	n := alone(t, nil)
+	control, data := connect(t, n, kindControl), connect(t, n, kindData)
+	again := connect(t, n, kindControl)
+	control.closed()
+	for _, s := range []*stranger{data, again} {
+		frame, _ := newFrame(typePing, 0)
+		s.send(frame, 5)
+		if h, _, _ := s.answer(); h.typ != typePong || h.request != 5 {
+			t.Errorf("answer of type %d to %d", h.typ, h.request)
+		}
+	}
+	if up, down := n.heard("up 9.z"), n.heard("down 9.z"); up > 1 || down != 0 {
+		t.Errorf("up %d times, down %d", up, down)
+	}
+}
+
+// Connections that do not greet may take a part of the room, not all of it.
+func TestMuteConnectionsLeaveRoomForPeers(t *testing.T) {
+	n := alone(t, func(cfg *Config) {
+		cfg.MaxConnections = 16
+		cfg.DialTimeout = time.Hour
+	})
+	s := connect(t, n, kindData)
+	for range 16 {
+		rawConn(t, n)
+	}
+	eventually(t, "all are served or closed", func() bool {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return n.greeting == 4 && len(n.conns) == 5 && n.Stats().Refused == 12
+	})
+	frame, _ := newFrame(typePing, 0)
+	s.send(frame, 1)
+	if h, _, _ := s.answer(); h.typ != typePong {
+		t.Errorf("answer of type %d", h.typ)
+	}
+}
+
 // A node that comes back with a wiped disk must not be taken for the one it was.
 func TestWipedNodeIsNotTakenForItsFormerSelf(t *testing.T) {
 	c := newCluster(t, &loopback{}, 1, nil)

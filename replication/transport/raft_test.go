@@ -70,14 +70,15 @@ type cluster struct {
 type node struct {
 	*Transport
 	peer   Peer
-	mu     sync.Mutex
-	events []string // "up 2.b", "down 2.b"
 	groups []*group
+
+	eventsMu sync.Mutex
+	events   []string // "up 2.b", "down 2.b"
 }
 
 func (n *node) heard(event string) int {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	n.eventsMu.Lock()
+	defer n.eventsMu.Unlock()
 	count := 0
 	for _, e := range n.events {
 		if e == event {
@@ -131,8 +132,8 @@ func (c *cluster) start(p Peer, adjust func(*Config)) *node {
 	n := &node{peer: p}
 	record := func(what string) func(Peer) {
 		return func(p Peer) {
-			n.mu.Lock()
-			defer n.mu.Unlock()
+			n.eventsMu.Lock()
+			defer n.eventsMu.Unlock()
 			n.events = append(n.events, what+" "+p.String())
 		}
 	}

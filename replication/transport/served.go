@@ -16,7 +16,8 @@ import (
 )
 
 const (
-	maxCalls     = 64                   // running at once, a connection
+	maxCalls     = 64                   // running at once, a control connection
+	maxBulkCalls = 8                    // running at once, a bulk connection
 	answerGather = 5 * time.Millisecond // a heartbeat answer waits this long for slower groups
 )
 
@@ -25,7 +26,7 @@ const (
 // closes conn and returns at once.
 func (t *Transport) Serve(conn net.Conn) {
 	t.mu.Lock()
-	full := len(t.conns) >= t.cfg.MaxConnections
+	full := len(t.conns) >= t.cfg.MaxConnections || t.greeting >= max(1, t.cfg.MaxConnections/4)
 	if t.closed || full {
 		t.mu.Unlock()
 		conn.Close()
@@ -36,6 +37,7 @@ func (t *Transport) Serve(conn net.Conn) {
 		return
 	}
 	t.conns[conn] = struct{}{}
+	t.greeting++
 	t.wg.Add(1)
 	t.mu.Unlock()
 	defer t.wg.Done()
@@ -46,6 +48,9 @@ func (t *Transport) Serve(conn net.Conn) {
 		t.mu.Unlock()
 	}()
 	s, err := t.welcome(conn)
+	t.mu.Lock()
+	t.greeting--
+	t.mu.Unlock()
 	if err != nil {
 		t.stats.Refused.Add(1)
 		t.log.say("refused "+hostOf(conn), "refused a connection", "remote", hostOf(conn), "err", err)
@@ -537,7 +542,11 @@ func (s *served) call(in *intake, h header, head []byte) error {
 	if head[1]|head[2]|head[3]|head[4]|head[5]|head[6]|head[7] != 0 {
 		return s.refuse(in, h, malformed("call: reserved bytes are not zero"))
 	}
-	if s.calls.Add(1) > maxCalls {
+	limit := int32(maxCalls)
+	if s.conn.kind == kindBulk {
+		limit = maxBulkCalls
+	}
+	if s.calls.Add(1) > limit {
 		s.calls.Add(-1)
 		return s.refuse(in, h, ErrBusy)
 	}
@@ -591,5 +600,6 @@ func (s *served) handle(request uint64, kind uint8, req []byte, deadline time.Ti
 	}
 	frame, _ := newFrame(typeCallAnswer, 0)
 	setPayload(frame, resp)
-	s.send(frame, request, resp)
+	seal(frame, request, 0)
+	s.w.sendPatiently(newOutgoing(frame, resp)) // failing, there is nobody to answer
 }

@@ -54,7 +54,7 @@ type Config struct {
 	QueueLength     int           // requests of one group not yet answered, before busy; 32
 	QueueBytes      int           // bytes of the entries they carry; 4 × MaxRequestBytes
 	InflightBytes   int           // the same over all groups and calls of the node; 128 MiB
-	MaxConnections  int           // in and out, greeted or not; 4,096
+	MaxConnections  int           // in and out; 4,096, a quarter of which may be inbound and not have greeted yet
 
 	Logger *slog.Logger // nil: discards
 }
@@ -109,12 +109,13 @@ type Transport struct {
 	stats    counters
 	inflight atomic.Int64 // bytes admitted and not yet answered
 
-	mu      sync.Mutex
-	closed  bool
-	local   Peer
-	conns   map[net.Conn]struct{} // all there are, for Close
-	present map[Peer]*presence
-	peers   map[int32]*peer
+	mu       sync.Mutex
+	closed   bool
+	local    Peer
+	conns    map[net.Conn]struct{} // all there are, for Close
+	greeting int                   // inbound ones that have not greeted yet
+	present  map[Peer]*presence
+	peers    map[int32]*peer
 
 	portsMu sync.RWMutex
 	ports   map[uint64]*Port // nil after Close

@@ -10,7 +10,8 @@ const (
 	maxWrite       = 1 << 20          // bytes joined into one writev, unless one message is larger
 	writePatience  = 10 * time.Second // for a write to finish, and
 	slowestWrite   = 32 << 10         // bytes a second on top of it
-	maxQueuedBytes = 64 << 20         // answers waiting for a peer that does not read
+	maxQueuedBytes = 64 << 20         // small answers waiting for a peer that does not read
+	patientBytes   = 16 << 20         // with so much waiting, large ones are not queued yet
 )
 
 // An outgoing message is a frame and the payload behind it. The payload is
@@ -38,7 +39,8 @@ type writer struct {
 	limit int // bytes that may wait; 0: the senders limit themselves
 
 	mu    sync.Mutex
-	ready sync.Cond
+	ready sync.Cond // queue is not empty, or err is set
+	room  sync.Cond // size fell, or err is set
 	queue []*outgoing
 	size  int // bytes in queue
 	err   error
@@ -46,7 +48,7 @@ type writer struct {
 
 func newWriter(conn net.Conn, limit int) *writer {
 	w := &writer{conn: conn, limit: limit}
-	w.ready.L = &w.mu
+	w.ready.L, w.room.L = &w.mu, &w.mu
 	return w
 }
 
@@ -62,12 +64,31 @@ func (w *writer) send(o *outgoing) error {
 		w.failLocked(ErrTooLarge)
 		return w.err
 	}
+	w.queueLocked(o)
+	return nil
+}
+
+// sendPatiently waits for room before it queues o. A peer that reads nothing at
+// all ends the wait: the write before times out.
+func (w *writer) sendPatiently(o *outgoing) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for w.err == nil && w.size > 0 && w.size+o.size > patientBytes {
+		w.room.Wait()
+	}
+	if w.err != nil {
+		return w.err
+	}
+	w.queueLocked(o)
+	return nil
+}
+
+func (w *writer) queueLocked(o *outgoing) {
 	w.queue = append(w.queue, o)
 	w.size += o.size
 	if len(w.queue) == 1 {
 		w.ready.Signal()
 	}
-	return nil
 }
 
 // withdraw forgets a message nobody waits for any more, so that a slow peer does
@@ -96,6 +117,7 @@ func (w *writer) failLocked(err error) {
 	w.err = err
 	w.queue, w.size = nil, 0
 	w.ready.Signal()
+	w.room.Broadcast()
 	w.conn.Close()
 }
 
@@ -143,6 +165,7 @@ func (w *writer) take() (parts net.Buffers, size int) {
 			w.queue = nil
 		}
 		w.size -= size
+		w.room.Broadcast()
 		if size > 0 {
 			return parts, size
 		}
