@@ -83,7 +83,7 @@ func demo(c *urfave.Context) (err error) {
 		d.leave(dir)
 		return nil
 	case err == nil:
-		d.cluster.stop()
+		d.cluster.kill(d.cluster.all...) // nothing of it is kept
 		return os.RemoveAll(dir)
 	}
 	// What went wrong is in the logs.
