@@ -217,9 +217,9 @@ type production struct {
 	t      *testing.T
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
-	stdout *bufio.Reader
+	acks   chan string // lines of its standard output, as many as there may be
 	stderr bytes.Buffer
-	lines  map[string]int // acknowledgements read, each how often
+	lines  map[string]int // acknowledgements awaited, each how often
 }
 
 func (c *testCluster) produce(args ...string) *production {
@@ -233,11 +233,18 @@ func (c *testCluster) produce(args ...string) *production {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	p.stdout = bufio.NewReader(stdout)
 	p.cmd.Stderr = &p.stderr
 	if err := p.cmd.Start(); err != nil {
 		c.t.Fatal(err)
 	}
+	// A process whose output nobody reads stops reading its input.
+	p.acks = make(chan string, 100_000)
+	go func() { // the reader: ends with the process
+		defer close(p.acks)
+		for lines := bufio.NewScanner(stdout); lines.Scan(); {
+			p.acks <- lines.Text()
+		}
+	}()
 	return p
 }
 
@@ -253,10 +260,10 @@ func (p *production) feed(input string) {
 func (p *production) await(n int) {
 	p.t.Helper()
 	for range n {
-		line, err := p.stdout.ReadString('\n')
-		if err != nil {
+		line, ok := <-p.acks
+		if !ok {
 			p.cmd.Wait()
-			p.t.Fatalf("after %d acknowledgements: %v: %s", len(p.lines), err, p.stderr.String())
+			p.t.Fatalf("it ended after %d acknowledgements: %s", len(p.lines), p.stderr.String())
 		}
 		p.lines[line]++
 	}
