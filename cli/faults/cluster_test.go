@@ -53,7 +53,8 @@ type node struct {
 
 // newCluster lays out n nodes. prepare, which may be nil, may give a node another
 // data folder or a config file before anything runs. The cluster is killed and
-// its folder removed when the test ends; the folder stays when it failed.
+// its folder removed when the test ends; the folder stays when it failed, or when
+// FAULTS_KEEP is set.
 func newCluster(t *testing.T, n int, prepare func(*node)) *cluster {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "millrace-faults-")
@@ -66,7 +67,7 @@ func newCluster(t *testing.T, n int, prepare func(*node)) *cluster {
 			n.resume()
 			n.kill()
 		}
-		if t.Failed() {
+		if t.Failed() || os.Getenv("FAULTS_KEEP") != "" {
 			c.printLogs()
 			t.Logf("the nodes' folders and logs are in %s", dir)
 			return
