@@ -98,14 +98,14 @@ func openControllerStore(dir string) (*raftboltdb.BoltStore, error) {
 // A directPort lets InstallSnapshot go to Raft after all: the controller
 // group's snapshots hold the whole image, and raft-boltdb keeps its log.
 type directPort struct {
-	*transport.Port
+	*canvasser
 	rpcs chan raft.RPC
 }
 
 // newDirectPort joins what the port keeps from Raft to what it does not, until
 // closing is closed.
 func newDirectPort(port *transport.Port, closing <-chan struct{}) *directPort {
-	d := &directPort{Port: port, rpcs: make(chan raft.RPC)}
+	d := &directPort{canvasser: newCanvasser(port), rpcs: make(chan raft.RPC)}
 	pass := func(rpc raft.RPC) {
 		select {
 		case d.rpcs <- rpc:

@@ -305,7 +305,7 @@ func (m *member) voters() []raft.ServerID {
 // followers is the transport of one group, which also remembers how far each
 // follower has come. That is how a leader knows which replicas are in sync.
 type followers struct {
-	*transport.Port
+	*canvasser
 
 	mu    sync.Mutex
 	match map[raft.ServerID]matched
@@ -318,7 +318,7 @@ type matched struct {
 }
 
 func newFollowers(port *transport.Port) *followers {
-	return &followers{Port: port, match: make(map[raft.ServerID]matched)}
+	return &followers{canvasser: newCanvasser(port), match: make(map[raft.ServerID]matched)}
 }
 
 // AppendEntries implements raft.Transport.

@@ -1,0 +1,65 @@
+package replication
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"millrace/replication/transport"
+)
+
+// canvassEvery is how often a candidate repeats a question that did not arrive.
+const canvassEvery = 20 * time.Millisecond
+
+// A canvasser is a group's transport that asks for votes until somebody answers.
+//
+// Raft asks each voter once. A candidate whose question found the other node
+// starting, or its replica not open yet, would wait out its election timeout of
+// seconds; and the voter that comes up in the meantime cannot be elected in the
+// same term. Asked again, it gives its vote milliseconds after it is there.
+//
+// A question is repeated until it arrives, a later one to the same voter takes
+// its place, the port closes, or the candidate would give up anyway.
+type canvasser struct {
+	*transport.Port
+
+	mu     sync.Mutex
+	latest map[raft.ServerID]uint64 // number of the latest question to each voter
+}
+
+func newCanvasser(port *transport.Port) *canvasser {
+	return &canvasser{Port: port, latest: make(map[raft.ServerID]uint64)}
+}
+
+// RequestVote implements raft.Transport.
+func (c *canvasser) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	return c.ask(id, func() error { return c.Port.RequestVote(id, target, args, resp) })
+}
+
+// RequestPreVote implements raft.WithPreVote.
+func (c *canvasser) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	return c.ask(id, func() error { return c.Port.RequestPreVote(id, target, args, resp) })
+}
+
+// ask runs in a goroutine that Raft started for this one question.
+func (c *canvasser) ask(id raft.ServerID, question func() error) error {
+	c.mu.Lock()
+	c.latest[id]++
+	number := c.latest[id]
+	c.mu.Unlock()
+	for deadline := time.Now().Add(heartbeatTimeout); ; {
+		err := question()
+		if !errors.Is(err, transport.ErrUnreachable) && !errors.Is(err, transport.ErrUnknownGroup) {
+			return err
+		}
+		time.Sleep(canvassEvery)
+		c.mu.Lock()
+		superseded := c.latest[id] != number
+		c.mu.Unlock()
+		if superseded || !time.Now().Before(deadline) {
+			return err
+		}
+	}
+}
