@@ -68,20 +68,27 @@ func (n *Node) peerDown(peer transport.Peer) {
 	n.electLeaderless(time.Now())
 }
 
-// An orphan is a group open here that has no leader that this node knows of.
-type orphan struct {
-	since time.Time     // when it was found so, or a quorum for it
-	dead  raft.ServerID // the leader it lost; "": it has had none since it was opened
-	tried bool          // this node asked for votes
-	hasty bool          // Raft's timers are short until a leader is found
-}
-
-// orphan notes that a group lost its leader. The election loop looks after it
-// from then on, after a while that gives a leader the time to show.
-func (n *Node) orphan(group uint64, dead raft.ServerID, while time.Duration) {
-	n.gossipMu.Lock()
-	defer n.gossipMu.Unlock()
-	n.orphans[group] = &orphan{since: time.Now().Add(while), dead: dead}
+// succeed starts an election in the place that this node has among the
+// survivors of a leader, unless there is a new leader by then. That may be the
+// node that died: it is back, and leads in a later term.
+func (n *Node) succeed(dead raft.ServerID, m *member, stalls func() bool) {
+	rank := n.rank(m.voters(), func(id raft.ServerID) bool { return id != dead && n.connected(id) })
+	if rank < 0 {
+		return
+	}
+	term := m.raft.CurrentTerm()
+	elect := func() {
+		if l := m.leader(); (l == "" || l == dead && m.raft.CurrentTerm() == term) && !stalls() {
+			if err := m.port.Elect(); err != nil {
+				n.logger.Debug("election not started", "error", err)
+			}
+		}
+	}
+	if rank == 0 {
+		elect()
+		return
+	}
+	time.AfterFunc(time.Duration(rank)*electionStagger, elect)
 }
 
 // rank returns this node's place among the voters that are there, -1 if it has none.
