@@ -208,7 +208,6 @@ func parseDays(s string) (time.Duration, error) {
 // bounds are the offsets a span means in one partition, [from, to).
 type bounds struct {
 	from, to int64
-	epoch    int32
 }
 
 // unbounded is the end of a partition that is followed for ever.

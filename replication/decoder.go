@@ -45,9 +45,6 @@ func (d *decoder) uint64() uint64 {
 	return 0
 }
 
-// bytes reads a length of 4 bytes and that many bytes, which it does not copy.
-func (d *decoder) bytes() []byte { return d.take(int(int32(d.uint32()))) }
-
 // count reads how many items of at least size bytes follow. More than there
 // are bytes for is an error, so that nothing is allocated for them.
 func (d *decoder) count(size int) int {
@@ -65,9 +62,4 @@ func (d *decoder) end() error {
 		return errShortMessage
 	}
 	return nil
-}
-
-// appendBytes appends a length of 4 bytes and b.
-func appendBytes(p, b []byte) []byte {
-	return append(binary.BigEndian.AppendUint32(p, uint32(len(b))), b...)
 }

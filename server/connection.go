@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
-
-	"millrace/segment/record"
 )
 
 const (
@@ -435,14 +433,4 @@ func (c *connection) acknowledgeOne(a *appends, timer *time.Timer) (err error) {
 		c.server.refuse(c.conn, err.Error())
 	}
 	return err
-}
-
-// release gives borrowed bytes back.
-func release(views []*record.View) {
-	for i, v := range views {
-		if v != nil {
-			v.Release()
-			views[i] = nil
-		}
-	}
 }

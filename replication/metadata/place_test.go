@@ -47,14 +47,6 @@ func holds(set []int32, id int32) int {
 	return 0
 }
 
-func replicasOf(partitions []Partition) [][]int32 {
-	var all [][]int32
-	for _, p := range partitions {
-		all = append(all, p.Replicas)
-	}
-	return all
-}
-
 func partitionsOf(placed [][]int32) []Partition {
 	var all []Partition
 	for _, set := range placed {

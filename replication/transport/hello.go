@@ -188,13 +188,6 @@ func (c *cursor) take(n int) []byte {
 	return p
 }
 
-func (c *cursor) uint8() uint8 {
-	if p := c.take(1); p != nil {
-		return p[0]
-	}
-	return 0
-}
-
 func (c *cursor) uint16() uint16 {
 	if p := c.take(2); p != nil {
 		return binary.BigEndian.Uint16(p)
