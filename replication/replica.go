@@ -29,7 +29,7 @@ const (
 	commitTimeout = 2 * time.Second
 	// maxAppendEntries entries travel in one request at most; the transport
 	// limits their bytes.
-	maxAppendEntries = 64
+	maxAppendEntries = 16
 	// transferTime bounds a transfer of leadership, during which nobody serves.
 	transferTime = 2 * time.Second
 )
