@@ -28,7 +28,8 @@ type crashFS struct {
 	segment.FS
 	mu    sync.Mutex
 	ops   int
-	stop  int // 0: never
+	stop  int   // 0: never
+	once  error // instead of a crash: operation number stop fails with this, and no other
 	trace []string
 	live  map[string]*inode // by path
 	kept  map[string]*inode // names that are durable
@@ -61,17 +62,23 @@ func newCrashFS(stop int) *crashFS {
 // step counts an operation that changes something.
 func (c *crashFS) step(format string, args ...any) error {
 	c.ops++
-	if c.stop > 0 && c.ops >= c.stop {
+	if c.once != nil && c.ops == c.stop {
+		c.trace = append(c.trace, fmt.Sprintf("FAILED "+format, args...))
+		return c.once
+	}
+	if c.dead() {
 		return errCrash
 	}
 	c.trace = append(c.trace, fmt.Sprintf(format, args...))
 	return nil
 }
 
+func (c *crashFS) dead() bool { return c.once == nil && c.stop > 0 && c.ops >= c.stop }
+
 func (c *crashFS) OpenFile(path string, flag int) (segment.File, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.stop > 0 && c.ops >= c.stop {
+	if c.dead() {
 		return nil, errCrash
 	}
 	node := c.live[path]
@@ -197,19 +204,13 @@ func (f *crashFile) Punch(from, to int64) error {
 func (f *crashFile) Sync() error {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
-	if err := f.fs.step("sync %s", filepath.Base(f.node.path)); err != nil {
-		return err
+	err := f.fs.step("sync %s", filepath.Base(f.node.path))
+	if err == nil {
+		f.node.synced = f.node.surviving(func() int { return 1 })
 	}
-	size, err := f.File.Size()
-	if err != nil {
-		return err
-	}
-	p := make([]byte, size)
-	if _, err := f.File.ReadAt(p, 0); err != nil && err != io.EOF {
-		return err
-	}
-	f.node.synced, f.node.pending = p, nil
-	return nil
+	// After a failed sync the pages count as clean: no later sync writes them.
+	f.node.pending = nil
+	return err
 }
 
 func (f *crashFile) Close() error {
@@ -402,7 +403,7 @@ func (m model) within(old, new model, lossy bool) string {
 		inOld = inOld && o != nil && sameEntry(o, e)
 		inNew = inNew && n != nil && sameEntry(n, e)
 		if !inOld && !inNew {
-			return fmt.Sprintf("entry %d is of neither: %+v", e.Index, e)
+			return fmt.Sprintf("entry %d of term %d and %d bytes is of neither", e.Index, e.Term, len(e.Data))
 		}
 	}
 	if lossy {
@@ -443,8 +444,11 @@ func (s *story) step(change func(m *model), do func() error) error {
 }
 
 func (s *story) openLog() error {
-	return s.step(nil, func() (err error) {
-		s.l, err = Open(s.dir(), testID, s.cfg)
+	return s.step(nil, func() error {
+		l, err := Open(s.dir(), testID, s.cfg)
+		if err == nil {
+			s.l = l
+		}
 		return err
 	})
 }
@@ -726,14 +730,10 @@ func checkEpochs(t *testing.T, l *Log, m model, where string) {
 		want = addEpoch(want, m.entries[i].Term, at)
 		at += span(&m.entries[i])
 	}
+	want = trimEpochs(want, m.start)
 	got := l.Epochs()
-	if len(got) < len(want) {
+	// Of a log that begins exactly at its start the table may know one more.
+	if len(got) < len(want) || len(got) > len(want)+1 || fmt.Sprint(got[len(got)-len(want):]) != fmt.Sprint(want) {
 		t.Fatalf("%s: epochs %v, want %v", where, got, want)
-	}
-	for i, w := range want {
-		g := got[len(got)-len(want)+i]
-		if g.Epoch != w.Epoch || g.Start != w.Start && !(i == 0 && g.Start < w.Start) {
-			t.Fatalf("%s: epochs %v, want them to end in %v", where, got, want)
-		}
 	}
 }

@@ -206,9 +206,14 @@ func (l *Log) open(id segment.Identity) error {
 		return err
 	}
 	if m == nil {
-		if m, err = l.create(id); err != nil {
-			return err
-		}
+		m, err = l.create(id)
+	} else {
+		// A manifest that was renamed, but not synced, by a life that ended there: make
+		// it durable before anything is done in its name.
+		err = l.fs.SyncDir(l.dir)
+	}
+	if err != nil {
+		return err
 	}
 	if err := checkIdentity(l.path(manifestName), m.identity, id); err != nil {
 		return err

@@ -63,22 +63,22 @@ func FuzzRecover(f *testing.F) {
 	f.Add([]byte{}, uint16(0), byte(0))
 	f.Add([]byte{1, 2, 3}, uint16(200), byte(1))
 	f.Add(bytes.Repeat([]byte{0x4d, 0x46, 1, 1, 1, 0, 0, 0}, 30), uint16(400), byte(0xff))
+	s := newTestSegment(f, 1<<20)
+	var frames []Frame
+	for i := range 4 {
+		frames = append(frames, appendTest(f, s, 4, [2]int{i, 40})...)
+	}
+	whole, err := os.ReadFile(s.path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	whole = whole[:s.Info().Bytes]
+	path := filepath.Join(f.TempDir(), "x.log")
 	f.Fuzz(func(t *testing.T, tail []byte, at uint16, flip byte) {
-		s := newTestSegment(t, 1<<20)
-		var frames []Frame
-		for i := range 4 {
-			frames = append(frames, appendTest(t, s, 4, [2]int{i, 40})...)
-		}
-		p, err := os.ReadFile(s.path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		end := s.Info().Bytes
-		p = append(p[:end:end], tail...)
+		p := append(bytes.Clone(whole), tail...)
 		if int(at) >= HeaderSize && int(at) < len(p) {
 			p[at] ^= flip
 		}
-		path := filepath.Join(t.TempDir(), "x.log")
 		if err := os.WriteFile(path, p, 0o644); err != nil {
 			t.Fatal(err)
 		}
