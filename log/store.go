@@ -187,12 +187,12 @@ func (l *Log) storeLocked(logs []*raft.Log) error {
 		if err != nil {
 			return l.fail(err) // also a disk that got full half-way
 		}
+		l.extendEpochsLocked(rest[:n]) // before the next roll, which writes them down
 		rest = rest[n:]
 	}
 	if l.unflushed = records; sync {
 		l.unflushed = 0
 	}
-	l.extendEpochsLocked(frames)
 	l.cache.put(&l.window, logs)
 	return nil
 }
