@@ -206,9 +206,7 @@ func parseDays(s string) (time.Duration, error) {
 }
 
 // bounds are the offsets a span means in one partition, [from, to).
-type bounds struct {
-	from, to int64
-}
+type bounds struct{ from, to int64 }
 
 // unbounded is the end of a partition that is followed for ever.
 const unbounded int64 = math.MaxInt64
