@@ -658,6 +658,10 @@ func (n *Node) InSync(id metadata.PartitionID) []int32 {
 	}
 	r := n.replicaOf(part.Group)
 	leads := r != nil && r.leadership.Load() != nil
+	var voters []raft.ServerID
+	if leads {
+		voters = r.voters()
+	}
 	var list []int32
 	for _, node := range part.Replicas {
 		switch {
@@ -668,8 +672,10 @@ func (n *Node) InSync(id metadata.PartitionID) []int32 {
 		case !n.Live(node):
 			continue
 		case leads:
+			// A replica that has no vote yet has all the data and still is not one
+			// that the partition can lose another for.
 			server, ok := n.serverOf(node)
-			if !ok || !r.peers.inSync(server, r.raft.LastIndex(), n.now()) {
+			if !ok || !slices.Contains(voters, server) || !r.peers.inSync(server, r.raft.LastIndex(), n.now()) {
 				continue
 			}
 		}

@@ -23,6 +23,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // patience guards against hanging; a slow machine never fails a test by it.
@@ -352,19 +353,38 @@ func (c *cluster) awaitLeaders(topic string) {
 	})
 }
 
-// awaitInSync waits until every partition of a topic has a leader and all its
-// replicas in sync.
+// awaitInSync waits until every partition of a topic has a leader which says that
+// all replicas are in sync. Only the leader knows.
 func (c *cluster) awaitInSync(topic string) {
 	c.t.Helper()
-	admin := c.admin()
+	client := c.client()
+	defer client.Close()
+	admin := kadm.NewClient(client)
 	eventually(c.t, patience, "replicas of "+topic+" in sync", func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
 		d, err := c.describe(admin, topic)
 		if err != nil {
 			return err
 		}
+		led := make(map[int32][]int32) // partitions by leader
 		for _, p := range d.Partitions.Sorted() {
-			if p.Err != nil || p.Leader < 0 || len(p.ISR) != len(p.Replicas) {
-				return fmt.Errorf("partition %d: leader %d, replicas %v, in sync %v, %v", p.Partition, p.Leader, p.Replicas, p.ISR, p.Err)
+			if p.Err != nil || p.Leader < 0 {
+				return fmt.Errorf("partition %d: leader %d, %v", p.Partition, p.Leader, p.Err)
+			}
+			led[p.Leader] = append(led[p.Leader], p.Partition)
+		}
+		for leader, partitions := range led {
+			req := kmsg.NewPtrMetadataRequest()
+			req.Topics = []kmsg.MetadataRequestTopic{{Topic: &topic}}
+			answer, err := client.Broker(int(leader)).Request(ctx, req)
+			if err != nil {
+				return err
+			}
+			for _, p := range answer.(*kmsg.MetadataResponse).Topics[0].Partitions {
+				if slices.Contains(partitions, p.Partition) && (p.Leader != leader || len(p.ISR) != len(p.Replicas)) {
+					return fmt.Errorf("partition %d: node %d says leader %d, replicas %v, in sync %v", p.Partition, leader, p.Leader, p.Replicas, p.ISR)
+				}
 			}
 		}
 		return nil

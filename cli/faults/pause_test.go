@@ -81,7 +81,9 @@ func TestPausedLeaderAcknowledgesNothingStale(t *testing.T) {
 	}
 	// Service goes on: another node leads, and acknowledges.
 	var took time.Duration
-	other := c.client(kgo.DefaultProduceTopic("s6-raw"), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	// The client must not wait for the paused node: it gives a request two seconds.
+	other := c.client(kgo.DefaultProduceTopic("s6-raw"), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ProduceRequestTimeout(time.Second), kgo.RequestTimeoutOverhead(time.Second))
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for i := range 3 {
