@@ -537,3 +537,35 @@ func TestAFrameInARecordIsNotAFrame(t *testing.T) {
 func evilCopy(s *Segment, f *Frame) []byte {
 	return appendFrameHeader(nil, f, s.h.Salt, HeaderSize, true)
 }
+
+// TestASegmentGoesOnAfterACleanClose closes a segment before it has an entry in
+// its time index, and at other lengths, and appends to what is opened again.
+func TestASegmentGoesOnAfterACleanClose(t *testing.T) {
+	for _, before := range []int{1, 20, 100, 700} {
+		s := newTestSegment(t, 4<<20)
+		var frames []Frame
+		for range before {
+			frames = append(frames, appendTest(t, s, 4, [2]int{1, 1000})...)
+		}
+		if err := s.Finish(); err != nil {
+			t.Fatal(err)
+		}
+		info := s.Info()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		r, torn, err := Recover(quick, s.path, testID, info, 4<<20)
+		if err != nil || torn {
+			t.Fatalf("%d frames: torn %v, %v", before, torn, err)
+		}
+		for range 300 {
+			frames = append(frames, appendTest(t, r, 5, [2]int{1, 1000})...)
+		}
+		if err := checkFrames(r, frames); err != nil {
+			t.Errorf("%d frames: %v", before, err)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

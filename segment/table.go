@@ -120,7 +120,8 @@ func appendTime(x *index.TimeIndex, e index.TimeEntry) *index.TimeIndex {
 	}
 	err := x.Append(e)
 	if errors.Is(err, index.ErrFull) {
-		p := make([]byte, 2*len(x.Bytes()))
+		// One that came out of a file may be empty, and full.
+		p := make([]byte, max(8*index.TimeEntrySize, 2*len(x.Bytes())))
 		x, _ = index.NewTime(p, copy(p, x.Bytes())/index.TimeEntrySize)
 		err = x.Append(e)
 	}
