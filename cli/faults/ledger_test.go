@@ -3,6 +3,7 @@
 package faults
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -46,6 +47,9 @@ const (
 	unknown = -1 // not acknowledged, but may be there
 	refused = -2 // certainly not there
 )
+
+// rawProducer marks records that no ledger keeps account of (produceRaw).
+const rawProducer = 1 << 20
 
 type place struct {
 	partition int32
@@ -261,6 +265,9 @@ func (l *ledger) sawLocked(r *kgo.Record) (producer, seq int, ok bool) {
 	}
 	l.seen[at] = h.Sum64()
 	var partition int32
+	if bytes.HasPrefix(r.Value, fmt.Appendf(nil, "%d/", rawProducer)) {
+		return 0, 0, false
+	}
 	if _, err := fmt.Sscanf(string(r.Value[:min(len(r.Value), 40)]), "%d/%d/%d ", &producer, &partition, &seq); err != nil ||
 		producer >= len(l.producers) || partition != r.Partition || seq >= len(l.producers[producer][partition]) ||
 		string(r.Value) != string(l.value(producer, partition, seq)) || string(r.Key) != l.key(seq) {
