@@ -198,6 +198,7 @@ func (p *Partition) bounce(r *replica, cause error) {
 			return
 		}
 		p.logger.Warn("bouncing the replica", "cause", cause)
+		r.resign()
 		p.endLocked(false)
 		var corrupt *segment.CorruptError
 		if errors.As(cause, &corrupt) {

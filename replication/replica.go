@@ -399,6 +399,23 @@ func (r *replica) until(ctx context.Context, done func() bool) error {
 	return nil
 }
 
+// resign has another voter stand for election if this replica leads, because it
+// is about to end. No connection closes then, so nobody would notice before
+// Raft's timers of seconds do.
+func (r *replica) resign() {
+	if r.raft.State() != raft.Leader {
+		return
+	}
+	r.loseLeadership()
+	id, ok := r.successor()
+	if !ok {
+		return
+	}
+	if err := r.abdicate(id); err != nil {
+		r.p.logger.Debug("nobody took leadership over", "asked", id, "error", err)
+	}
+}
+
 // abdicate tells another voter to stand for election now.
 func (m *member) abdicate(id raft.ServerID) error {
 	self := []byte(m.port.LocalAddr())
