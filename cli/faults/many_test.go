@@ -17,8 +17,10 @@ func TestThousandPartitionsIdleCheaply(t *testing.T) {
 	c := startCluster(t, 3, nil)
 	admin := c.admin()
 	admin.SetTimeoutMillis(120_000)
+	var cpu time.Duration
 	c.each(func(n *node) {
 		figure(t, "before: node %d uses %d MiB", n.id, n.usage().rss>>20)
+		cpu -= n.usage().cpu
 	})
 
 	began := time.Now()
@@ -29,7 +31,9 @@ func TestThousandPartitionsIdleCheaply(t *testing.T) {
 	}
 	created := time.Since(began)
 	c.awaitAll(admin, "many", -1)
-	figure(t, "%d partitions x 3 replicas: created in %s, all led after %s", partitions, millis(created), millis(time.Since(began)))
+	c.each(func(n *node) { cpu += n.usage().cpu })
+	figure(t, "%d partitions x 3 replicas: created in %s, all led after %s; %.1f s of CPU on all nodes",
+		partitions, millis(created), millis(time.Since(began)), cpu.Seconds())
 	c.awaitInSync("many")
 	figure(t, "all in sync after %s", millis(time.Since(began)))
 
