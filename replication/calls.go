@@ -14,14 +14,14 @@ import (
 	"millrace/replication/transport"
 )
 
-// What nodes ask of each other, besides Raft.
+// What nodes ask of each other, besides Raft; see Node.handle.
 const (
-	callGossip   uint8 = 1 // gossip → nothing
-	callJoin     uint8 = 2 // JSON joinRequest → JSON joinAnswer
-	callChange   uint8 = 3 // encoded change → outcome
-	callStatus   uint8 = 4 // group u64 → last index u64
-	callSegments uint8 = 5 // group u64, snapshot index u64 → segment list
-	callSegment  uint8 = 6 // group u64, first index u64, position u64, bytes u32 → bytes
+	callGossip   uint8 = 1
+	callJoin     uint8 = 2
+	callChange   uint8 = 3
+	callStatus   uint8 = 4
+	callSegments uint8 = 5
+	callSegment  uint8 = 6
 )
 
 // callTimeout bounds the small calls that the node makes by itself.
@@ -38,7 +38,16 @@ func (n *Node) callBulk(node int32, kind uint8, req []byte) ([]byte, error) {
 	return n.transport.CallBulk(ctx, node, kind, req)
 }
 
-// handle answers the calls of other nodes.
+// handle answers the calls of other nodes:
+//
+//	kind          request                                   answer
+//	1 gossip      first, open, leads: see gossip.encode     nothing
+//	2 join        joinRequest, JSON                         joinAnswer, JSON
+//	3 change      a change, as in the controller's log      index u64 · code u16 · text
+//	4 status      group u64                                 last applied index u64
+//	5 segments    group u64 · snapshot's index u64          log.Plan, JSON
+//	6 segment     group u64 · first index u64 ·             bytes of that sealed segment
+//	              position u64 · bytes u32, at most 1 MiB
 func (n *Node) handle(ctx context.Context, from transport.Peer, kind uint8, req []byte) ([]byte, error) {
 	select {
 	case <-n.ready:

@@ -367,7 +367,9 @@ type gossip struct {
 	leads []groupTerm
 }
 
-// encode: first u8 · opens u32 · group u64 … · leads u32 · group u64, term u64 …
+// encode returns the message:
+//
+//	first u8 · opens u32 · group u64 … · leads u32 · group u64, term u64 …
 func (g gossip) encode() []byte {
 	p := make([]byte, 0, 9+8*len(g.open)+16*len(g.leads))
 	if g.first {

@@ -146,6 +146,9 @@ func Open(cfg Config) (*Node, error) {
 	}
 	var err error
 	n.stable, err = openStable(filepath.Join(cfg.DataDir, stableName), n.logger)
+	if errors.Is(err, errStableDamaged) {
+		return nil, fmt.Errorf("%w; move the file away and start again: the node then comes back as a new incarnation and catches up from the others", err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -31,7 +31,7 @@ type snapshot struct {
 
 // encode returns the file:
 //
-//	magic 8 bytes · index u64 · term u64 · configurationIndex u64
+//	magic "MLSNAP", 0, 1 · index u64 · term u64 · configurationIndex u64
 //	length u32 · configuration · length u32 · state · crc u32
 //
 // Big-endian; crc is the CRC-32C of everything before it.
