@@ -179,7 +179,8 @@ func (n *Node) admit(ctx context.Context, p []byte) ([]byte, error) {
 
 func (n *Node) register(ctx context.Context, req joinRequest) joinAnswer {
 	refused := func(err error) joinAnswer {
-		retry := errors.Is(err, ErrNoController) || errors.Is(err, ErrUnknown)
+		// A founder that has not registered itself yet is about to.
+		retry := errors.Is(err, ErrNoController) || errors.Is(err, ErrUnknown) || errors.Is(err, metadata.ErrNoCluster)
 		return joinAnswer{Refused: err.Error(), Retry: retry}
 	}
 	if known, ok := n.Image().Broker(req.Node); ok && known.Incarnation != req.Incarnation && n.Live(req.Node) {
