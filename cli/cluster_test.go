@@ -502,6 +502,54 @@ func TestExamplesRun(t *testing.T) {
 	})
 }
 
+// The README's tour, line by line, with up on other ports.
+func TestTheTourOfTheReadmeRuns(t *testing.T) {
+	readme, err := os.ReadFile(filepath.Join("..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for i, block := range strings.Split(string(readme), "```") {
+		if code, ok := strings.CutPrefix(block, "sh\n"); ok && i%2 == 1 {
+			for line := range strings.Lines(code) {
+				if strings.HasPrefix(line, "millrace ") && !strings.HasPrefix(line, "millrace up") {
+					lines = append(lines, strings.TrimSpace(line))
+				}
+			}
+		}
+	}
+	if len(lines) < 5 {
+		t.Fatalf("the README has %d lines to run", len(lines))
+	}
+	dir := t.TempDir()
+	if err := os.Symlink(filepath.Dir(dataFile(t, "flights.jsonl")), filepath.Join(dir, "testdata")); err != nil {
+		t.Fatal(err)
+	}
+	port := fmt.Sprint(freeBase(t, 3))
+	cmd, _, _ := upProcess(t, filepath.Join(dir, "millrace-data"), "--base-port", port)
+	defer func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		cmd.Wait()
+	}()
+	for _, line := range lines {
+		run := exec.CommandContext(t.Context(), "sh", "-e", "-c", line)
+		run.Dir = dir
+		run.Env = append(os.Environ(), "PATH="+filepath.Dir(binary(t))+":"+os.Getenv("PATH"), "MILLRACE_BROKERS=127.0.0.1:"+port)
+		var stderr bytes.Buffer
+		run.Stderr = &stderr
+		out, err := run.Output()
+		if err != nil || strings.Contains(stderr.String(), "millrace: ") {
+			t.Errorf("$ %s\n%s%s%v", line, out, stderr.String(), err)
+		}
+		if len(out) == 0 && !strings.Contains(line, "produce") {
+			t.Errorf("$ %s prints nothing", line)
+		}
+		if strings.Contains(line, "wc -l") && strings.TrimSpace(string(out)) != "20000" {
+			t.Errorf("$ %s prints %s", line, out)
+		}
+	}
+}
+
 func TestHealthFollowsTheCluster(t *testing.T) {
 	c := startCluster(t, 3)
 	c.do("", "topic", "create", "t", "-p3", "-r3")

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"millrace/segment"
@@ -16,8 +17,8 @@ import (
 func segmentDumpCommand() *urfave.Command {
 	return &urfave.Command{
 		Name:      "dump",
-		Usage:     "print the entries of a segment file, and their records",
-		ArgsUsage: "FILE",
+		Usage:     "print the entries of segment files, and their records",
+		ArgsUsage: "FILE…",
 		Description: `   A line an entry: index, term, type, the offsets it takes, where it lies in the file, its
    bytes; with -r a line a record below it. What is damaged is told on standard error, and what
    follows it is printed all the same; the exit status is 1 then.
@@ -66,27 +67,45 @@ type recordItem struct {
 const dumpLine = "%-10v  %-6v  %-13v  %-21v  %-12v  %-10v  %v\n"
 
 func segmentDump(c *urfave.Context) error {
-	if c.NArg() != 1 {
-		return usage("segment dump takes one file; see `millrace segment dump --help`")
+	if c.NArg() == 0 {
+		return usage("segment dump which file? see `millrace segment dump --help`")
 	}
 	format := c.String("output")
 	if format != "table" && format != "jsonl" {
 		return usage("--output %q: a dump is a table or jsonl", format)
 	}
-	path := c.Args().First()
 	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
 	defer out.Flush()
-	header, err := segmentHeader(path)
-	if err != nil {
-		return err
-	}
-	if format == "table" && !c.Bool("no-headers") {
-		fmt.Fprintf(out, "cluster %s  topic %s  partition %d  from index %d, offset %d, written since %s\n\n",
-			header.Identity.Cluster, topicID(header.Identity.Topic), header.Identity.Partition, header.FirstIndex, header.BaseOffset,
-			time.UnixMilli(header.Created).UTC().Format(isoMillis))
-		fmt.Fprintf(out, dumpLine, "INDEX", "TERM", "TYPE", "OFFSETS", "POSITION", "BYTES", "TIMESTAMP")
-	}
 	damage := 0
+	for i, path := range c.Args().Slice() {
+		header, err := segmentHeader(path)
+		if err != nil {
+			return err
+		}
+		if format == "table" && !c.Bool("no-headers") {
+			if i > 0 {
+				fmt.Fprintln(out)
+			}
+			fmt.Fprintf(out, "%s  cluster %s  topic %s  partition %d  from index %d, offset %d, written since %s\n\n", filepath.Base(path),
+				header.Identity.Cluster, topicID(header.Identity.Topic), header.Identity.Partition, header.FirstIndex, header.BaseOffset,
+				time.UnixMilli(header.Created).UTC().Format(isoMillis))
+			fmt.Fprintf(out, dumpLine, "INDEX", "TERM", "TYPE", "OFFSETS", "POSITION", "BYTES", "TIMESTAMP")
+		}
+		n, err := dump(c, out, path)
+		if err != nil {
+			return err
+		}
+		damage += n
+	}
+	if damage > 0 {
+		out.Flush()
+		return &silent{StatusFailed}
+	}
+	return nil
+}
+
+// dump prints the entries of one file and counts what is damaged.
+func dump(c *urfave.Context, out *bufio.Writer, path string) (damage int, err error) {
 	found, err := segment.Walk(segment.OS, path, 0, func(f *segment.Frame) error {
 		item := entryOf(f)
 		if c.Bool("records") {
@@ -97,7 +116,7 @@ func segmentDump(c *urfave.Context) error {
 				fmt.Fprintf(c.App.ErrWriter, "millrace: %s: index %d: %v\n", path, f.Index, err)
 			}
 		}
-		if format == "jsonl" {
+		if c.String("output") == "jsonl" {
 			return json.NewEncoder(out).Encode(item)
 		}
 		return printEntry(out, item)
@@ -107,18 +126,11 @@ func segmentDump(c *urfave.Context) error {
 		fmt.Fprintf(c.App.ErrWriter, "millrace: %s\n", oneLine(e))
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	if found.Torn >= 0 {
+	if err == nil && found.Torn >= 0 {
 		out.Flush()
 		fmt.Fprintf(c.App.ErrWriter, "millrace: %s: a torn tail from position %d on, as a crash leaves it; it is cut when the log is opened\n", path, found.Torn)
 	}
-	if damage > 0 {
-		out.Flush()
-		return &silent{StatusFailed}
-	}
-	return nil
+	return damage, err
 }
 
 // segmentHeader reads how a file begins, and refuses what is no segment.
