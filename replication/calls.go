@@ -197,7 +197,7 @@ func (n *Node) register(ctx context.Context, req joinRequest) joinAnswer {
 		return refused(fmt.Errorf("%w: the registration was replaced at once", ErrUnknown))
 	}
 	id := raft.ServerID(broker.ServerID())
-	if err := n.controller.raft.AddNonvoter(id, raft.ServerAddress(id), 0, 5*time.Second).Error(); err != nil {
+	if err := n.await(n.controller.raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout)); err != nil {
 		return refused(fmt.Errorf("%w: %v", ErrNoController, err))
 	}
 	answer := joinAnswer{Cluster: n.identity.Cluster, Node: broker.ID, Peers: make(map[int32]string)}

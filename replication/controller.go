@@ -209,7 +209,7 @@ func (c *controller) propose(change metadata.Change) (index uint64, err error) {
 		return 0, err
 	}
 	f := c.raft.Apply(data, 5*time.Second)
-	switch err := f.Error(); {
+	switch err := c.n.await(f); {
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout):
 		return 0, ErrNoController
 	case err != nil:
@@ -219,6 +219,19 @@ func (c *controller) propose(change metadata.Change) (index uint64, err error) {
 		return 0, err
 	}
 	return f.Index(), nil
+}
+
+// await waits for one of Raft's futures, or for the node's end: Raft never
+// answers those that a shutdown finds in one of its channels.
+func (n *Node) await(f raft.Future) error {
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }()
+	select {
+	case err := <-done:
+		return err
+	case <-n.closing:
+		return raft.ErrRaftShutdown
+	}
 }
 
 // Change commits a change through the controller group, wherever its leader

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -201,8 +202,15 @@ func (p *Partition) bounce(r *replica, cause error) {
 		r.resign()
 		p.endLocked(false)
 		var corrupt *segment.CorruptError
-		if errors.As(cause, &corrupt) {
+		var system syscall.Errno
+		switch {
+		case errors.As(cause, &corrupt):
 			p.quarantine(cause)
+			return
+		case errors.As(cause, &system) && !errors.Is(cause, log.ErrNoSpace):
+			// An fsync that failed has failed for good: what the page cache still
+			// shows may not be on the disk, and must not count for a quorum.
+			p.quarantine(fmt.Errorf("the disk failed; restart the node when it is repaired or replaced: %w", cause))
 			return
 		}
 		now := p.node.now()

@@ -47,7 +47,7 @@ func (n *Node) upkeepLoop() {
 		}
 		if now.Sub(retention) >= retentionEvery {
 			retention = now
-			n.eachReplica(n.retain)
+			n.retainAll()
 		}
 	}
 }
@@ -67,6 +67,18 @@ func (n *Node) watchDisks(now time.Time) {
 		if err := r.store.Flush(); err != nil {
 			r.p.bounce(r, fmt.Errorf("flush: %w", err))
 		}
+	})
+}
+
+// retainAll looks after retention, which waits for quorums, beside the chores
+// that must not wait. A pass that is still under way is left to it.
+func (n *Node) retainAll() {
+	if !n.retaining.CompareAndSwap(false, true) {
+		return
+	}
+	n.goTracked(func() {
+		defer n.retaining.Store(false)
+		n.eachReplica(n.retain)
 	})
 }
 
