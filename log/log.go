@@ -642,17 +642,16 @@ func (l *Log) Flush() error {
 	if err := l.Err(); err != nil {
 		return err
 	}
-	a := l.state.Load().active()
-	if a == nil {
-		return nil
-	}
-	if err := a.Sync(); err != nil {
-		if l.closed.Load() {
-			return ErrClosed
+	err := l.read(func(st *state) error {
+		if a := st.active(); a != nil {
+			return a.Sync()
 		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, ErrClosed) {
 		return l.fail(err)
 	}
-	return nil
+	return err
 }
 
 // Close closes the log; Views already handed out stay valid. A clean close syncs

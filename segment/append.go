@@ -199,12 +199,21 @@ func (s *Segment) sync(end int64) error {
 	if s.synced.Load() >= end {
 		return nil
 	}
+	if s.gone() {
+		return ErrClosed
+	}
 	if err := s.f.Sync(); err != nil {
 		s.broken = fmt.Errorf("sync %s: %w", s.path, err)
 		return s.broken
 	}
 	s.synced.Store(end)
 	return nil
+}
+
+func (s *Segment) gone() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.closed
 }
 
 // Finish prepares the segment for its end, by sealing or by a clean close: it
@@ -232,6 +241,8 @@ func (s *Segment) Seal() (Info, error) {
 	}
 	s.syncing.Lock()
 	defer s.syncing.Unlock()
+	s.mu.Lock() // a reader may be about to map f
+	defer s.mu.Unlock()
 	s.sealed.Store(true)
 	return s.info, s.f.Close()
 }

@@ -45,11 +45,11 @@ func (s *Segment) pin() (*mapping, error) {
 	return s.m, nil
 }
 
-// mapData maps the data file: an active segment at its full capacity, since the
+// mapData maps the data file, with mu held: an active segment at its full capacity, since the
 // mapping stays while the file grows.
 func (s *Segment) mapData() (*mapping, error) {
 	f := s.f
-	if f == nil || s.sealed.Load() {
+	if s.sealed.Load() {
 		var err error
 		if f, err = openData(s.fs, s.path, os.O_RDONLY); err != nil {
 			return nil, err

@@ -101,7 +101,7 @@ type Segment struct {
 	written   atomic.Int64 // == info.Bytes, readable without mu
 	room      atomic.Int64 // allocated less written
 
-	syncing sync.Mutex // held while f syncs or closes
+	syncing sync.Mutex // held while f syncs or closes; taken before mu
 	broken  error      // of the sync that failed, for good
 
 	mu      sync.RWMutex
@@ -265,8 +265,10 @@ func CheckHeader(path string, h Header, id Identity, info Info) error {
 }
 
 // Close lets the segment go: readers get ErrClosed, Views already handed out
-// stay valid. Nothing is synced.
+// stay valid. Nothing is synced; a Sync under way is waited for.
 func (s *Segment) Close() error {
+	s.syncing.Lock()
+	defer s.syncing.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
