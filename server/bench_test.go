@@ -19,6 +19,7 @@ type nowhere struct{ pipeEnd }
 
 func (nowhere) Write(p []byte) (int, error)      { return len(p), nil }
 func (nowhere) SetWriteDeadline(time.Time) error { return nil }
+func (nowhere) Close() error                     { return nil }
 
 // An idle consumer of a thousand partitions asks twice a second: that must not
 // keep the collector busy.

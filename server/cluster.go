@@ -1,7 +1,6 @@
 package server
 
 import (
-	"errors"
 	"slices"
 	"syscall"
 
@@ -22,9 +21,9 @@ func (s *Server) describeCluster(c *call, req *kmsg.DescribeClusterRequest) *kms
 	resp.EndpointType = 1
 	resp.ControllerID = -1
 	if c.version >= 1 && req.EndpointType != 1 {
-		code, err := unsupportedEndpointType, errors.New("Unsupported endpoint type")
+		code, err := unsupportedEndpointType, sentence("Unsupported endpoint type")
 		if req.EndpointType == 2 {
-			code, err = mismatchedEndpointType, errors.New("The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER")
+			code, err = mismatchedEndpointType, sentence("The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER")
 		}
 		resp.ErrorCode, resp.ErrorMessage = int16(code), message(err)
 		return resp

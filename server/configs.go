@@ -2,8 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 
@@ -29,7 +27,7 @@ func (s *Server) findResource(image *metadata.Image, kind kmsg.ConfigResourceTyp
 			if err := metadata.ValidateTopicName(name); err != nil {
 				return resource{}, invalidTopic, err
 			}
-			return resource{}, code, errors.New("This server does not host this topic-partition.")
+			return resource{}, code, sentence("This server does not host this topic-partition.")
 		}
 		return resource{topic: t}, none, nil
 	case kmsg.ConfigResourceTypeBroker:
@@ -38,11 +36,11 @@ func (s *Server) findResource(image *metadata.Image, kind kmsg.ConfigResourceTyp
 		}
 		id, err := strconv.ParseInt(name, 10, 32)
 		if err != nil || id <= 0 {
-			return resource{}, invalidRequest, fmt.Errorf("Broker id must be an integer, but it is: %q", name)
+			return resource{}, invalidRequest, sentencef("Broker id must be an integer, but it is: %q", name)
 		}
 		return resource{broker: int32(id)}, none, nil
 	}
-	return resource{}, invalidRequest, fmt.Errorf("Unsupported resource type: %d", kind)
+	return resource{}, invalidRequest, sentencef("Unsupported resource type: %d", kind)
 }
 
 // DescribeConfigs, versions 1–4.
@@ -72,7 +70,7 @@ func (s *Server) describeConfigs(c *call, req *kmsg.DescribeConfigsRequest) *kms
 		sr.ResourceType, sr.ResourceName = rr.ResourceType, rr.ResourceName
 		res, code, err := s.findResource(image, rr.ResourceType, rr.ResourceName)
 		if code == none && res.topic == nil && res.broker != 0 && res.broker != s.Node.ID() {
-			code, err = invalidRequest, fmt.Errorf("Unexpected broker id, expected %d or empty string, but received %s", s.Node.ID(), rr.ResourceName)
+			code, err = invalidRequest, sentencef("Unexpected broker id, expected %d or empty string, but received %s", s.Node.ID(), rr.ResourceName)
 		}
 		if code != none {
 			sr.ErrorCode, sr.ErrorMessage = int16(code), message(err)
@@ -155,9 +153,9 @@ func (s *Server) alterConfigs(c *call, req *kmsg.AlterConfigsRequest) *kmsg.Alte
 			switch _, again := set[rc.Name]; {
 			case code != none:
 			case rc.Value == nil:
-				code, err = invalidRequest, fmt.Errorf("Null value not supported for : %s", rc.Name)
+				code, err = invalidRequest, sentencef("Null value not supported for : %s", rc.Name)
 			case again:
-				code, err = invalidRequest, fmt.Errorf("Error due to duplicate config keys: %s", rc.Name)
+				code, err = invalidRequest, sentencef("Error due to duplicate config keys: %s", rc.Name)
 			default:
 				set[rc.Name] = *rc.Value
 			}
@@ -174,7 +172,7 @@ func (s *Server) alterConfigs(c *call, req *kmsg.AlterConfigsRequest) *kmsg.Alte
 	return resp
 }
 
-var errDuplicateResource = errors.New("Each resource must appear at most once.")
+var errDuplicateResource = sentence("Each resource must appear at most once.")
 
 // countResources finds resources named more than once in a request.
 type countResources map[countedResource]int
@@ -242,7 +240,7 @@ func (s *Server) alterIncrementally(ctx context.Context, res resource, configs [
 	if res.topic != nil {
 		var ok bool
 		if res.topic, ok = image.TopicByID(res.topic.ID); !ok {
-			return unknownTopicOrPartition, errors.New("This server does not host this topic-partition.")
+			return unknownTopicOrPartition, sentence("This server does not host this topic-partition.")
 		}
 	}
 	set := map[string]string{}
@@ -250,7 +248,7 @@ func (s *Server) alterIncrementally(ctx context.Context, res resource, configs [
 	seen := map[string]struct{}{}
 	for _, rc := range configs {
 		if _, again := seen[rc.Name]; again {
-			return invalidRequest, fmt.Errorf("Error due to duplicate config keys: %s", rc.Name)
+			return invalidRequest, sentencef("Error due to duplicate config keys: %s", rc.Name)
 		}
 		seen[rc.Name] = struct{}{}
 		if rc.Op == kmsg.IncrementalAlterConfigOpDelete {
@@ -258,7 +256,7 @@ func (s *Server) alterIncrementally(ctx context.Context, res resource, configs [
 			continue
 		}
 		if rc.Value == nil {
-			return invalidRequest, fmt.Errorf("Null value not supported for : %s", rc.Name)
+			return invalidRequest, sentencef("Null value not supported for : %s", rc.Name)
 		}
 		if rc.Op == kmsg.IncrementalAlterConfigOpSet {
 			set[rc.Name] = *rc.Value
@@ -269,7 +267,7 @@ func (s *Server) alterIncrementally(ctx context.Context, res resource, configs [
 			d, ok = metadata.BrokerDefinition(rc.Name)
 		}
 		if !ok {
-			return invalidConfig, fmt.Errorf("Unknown config name: %s", rc.Name)
+			return invalidConfig, sentencef("Unknown config name: %s", rc.Name)
 		}
 		current := s.inForce(image, res, rc.Name)
 		var value string
@@ -280,7 +278,7 @@ func (s *Server) alterIncrementally(ctx context.Context, res resource, configs [
 		case kmsg.IncrementalAlterConfigOpSubtract:
 			value, err = d.Subtract(current, *rc.Value)
 		default:
-			return invalidRequest, fmt.Errorf("Unknown operation %d for config %s", rc.Op, rc.Name)
+			return invalidRequest, sentencef("Unknown operation %d for config %s", rc.Op, rc.Name)
 		}
 		if err != nil {
 			return codeOf(err), err

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"syscall"
 
 	"millrace/replication"
@@ -147,6 +148,14 @@ var codes = []struct {
 	{context.DeadlineExceeded, requestTimedOut},
 	{context.Canceled, requestTimedOut},
 }
+
+// A sentence is what a client is told went wrong, in Kafka's own words where
+// Kafka has some: people and tools search for them.
+type sentence string
+
+func (s sentence) Error() string { return string(s) }
+
+func sentencef(format string, args ...any) error { return sentence(fmt.Sprintf(format, args...)) }
 
 // message is what a client is told beside a code, nil for none.
 func message(err error) *string {

@@ -99,7 +99,7 @@ func produceRefusal(req *kmsg.ProduceRequest) *appended {
 	case req.Acks < -1 || req.Acks > 1:
 		return &appended{code: invalidRequiredAcks}
 	case req.TransactionID != nil:
-		return &appended{code: invalidTxnState, err: errors.New("transactions are not supported")}
+		return &appended{code: invalidTxnState, err: sentence("transactions are not supported")}
 	}
 	return nil
 }
@@ -117,7 +117,7 @@ func (c *connection) append(a *appends, i int, topic *metadata.Topic, settings *
 		return
 	}
 	if b.Codec() == record.Zstd && a.header.version < 7 {
-		a.refuse(i, appended{code: unsupportedCompression, err: errors.New("Produce requests before version 7 may not use ZStandard compression")})
+		a.refuse(i, appended{code: unsupportedCompression, err: sentence("Produce requests before version 7 may not use ZStandard compression")})
 		return
 	}
 	if refused := s.checkRecords(b, settings); refused != nil {
@@ -190,7 +190,7 @@ func (s *Server) checkRecords(b record.Batch, t *metadata.TopicSettings) *append
 			continue
 		}
 		if len(bad) == 0 {
-			reason = appended{code: code, err: errors.New("One or more records have been rejected")}
+			reason = appended{code: code, err: sentence("One or more records have been rejected")}
 		}
 		if len(bad) < maxFaulty {
 			bad = append(bad, f)
@@ -330,7 +330,7 @@ func (a *appends) response() ([]byte, error) {
 				}
 			}
 			if a.silent && r.code != none {
-				return nil, fmt.Errorf("Produce with acks=0 failed: error %d", r.code)
+				return nil, sentencef("Produce with acks=0 failed: error %d", r.code)
 			}
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"sync"
 	"testing"
 	"time"
 
@@ -125,7 +124,6 @@ func (b *broker) create(topic string, partitions int32, config map[string]string
 type wire struct {
 	t    testing.TB
 	conn net.Conn
-	mu   sync.Mutex
 	next int32
 }
 

@@ -22,8 +22,12 @@ func (s *Server) settings() *settings {
 	if c := s.resolved.Load(); c != nil && c.image == image {
 		return c
 	}
+	id := int32(0)
+	if image.ClusterID != "" { // before that the node has no number to ask for
+		id = s.Node.ID()
+	}
 	static := s.Node.Settings()
-	c := &settings{image: image, static: static, broker: image.BrokerSettings(s.Node.ID(), static)}
+	c := &settings{image: image, static: static, broker: image.BrokerSettings(id, static)}
 	s.resolved.Store(c)
 	return c
 }

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -20,10 +19,10 @@ const changeTimeout = 30 * time.Second
 // make, as Kafka's controller does (MAX_PARTITIONS_PER_BATCH).
 const maxCreate = 10_000
 
-var (
-	errTooManyPartitions = errors.New("Excessively large number of partitions per request.")
-	errDuplicateTopic    = errors.New("Duplicate topic name.")
-	errReservedName      = errors.New("The name is reserved for a topic of the cluster itself.")
+const (
+	errTooManyPartitions = sentence("Excessively large number of partitions per request.")
+	errDuplicateTopic    = sentence("Duplicate topic name.")
+	errReservedName      = sentence("The name is reserved for a topic of the cluster itself.")
 )
 
 // reservedName tells whether a topic of that name is the cluster's own, to be
@@ -181,29 +180,29 @@ func topicRequest(rt *kmsg.CreateTopicsRequestTopic) (replication.TopicRequest, 
 	}
 	for _, rc := range rt.Configs {
 		if rc.Value == nil {
-			return want, invalidConfig, fmt.Errorf("Null value not supported for topic configs: %s", rc.Name)
+			return want, invalidConfig, sentencef("Null value not supported for topic configs: %s", rc.Name)
 		}
 		want.Config[rc.Name] = *rc.Value
 	}
 	if len(rt.ReplicaAssignment) == 0 {
 		switch {
 		case rt.NumPartitions == 0 || rt.NumPartitions < -1:
-			return want, invalidPartitions, errors.New("Number of partitions was set to an invalid non-positive value.")
+			return want, invalidPartitions, sentence("Number of partitions was set to an invalid non-positive value.")
 		case rt.ReplicationFactor == 0 || rt.ReplicationFactor < -1:
-			return want, invalidReplicationFactor, errors.New("Replication factor was set to an invalid non-positive value.")
+			return want, invalidReplicationFactor, sentence("Replication factor was set to an invalid non-positive value.")
 		}
 		return want, none, nil
 	}
 	switch {
 	case rt.NumPartitions != -1:
-		return want, invalidRequest, errors.New("A manual partition assignment was specified, but numPartitions was not set to -1.")
+		return want, invalidRequest, sentence("A manual partition assignment was specified, but numPartitions was not set to -1.")
 	case rt.ReplicationFactor != -1:
-		return want, invalidRequest, errors.New("A manual partition assignment was specified, but replication factor was not set to -1.")
+		return want, invalidRequest, sentence("A manual partition assignment was specified, but replication factor was not set to -1.")
 	}
 	want.Assignment = make([][]int32, len(rt.ReplicaAssignment))
 	for _, ra := range rt.ReplicaAssignment {
 		if ra.Partition < 0 || int(ra.Partition) >= len(want.Assignment) || want.Assignment[ra.Partition] != nil {
-			return want, invalidReplicaAssignment, errors.New("partitions should be a consecutive 0-based integer sequence")
+			return want, invalidReplicaAssignment, sentence("partitions should be a consecutive 0-based integer sequence")
 		}
 		want.Assignment[ra.Partition] = append([]int32{}, ra.Replicas...)
 	}
@@ -245,7 +244,7 @@ func (s *Server) deleteTopics(c *call, req *kmsg.DeleteTopicsRequest) *kmsg.Dele
 		_, again := seen[idOf(topic)]
 		switch {
 		case rt.Topic != nil && !metadata.TopicID(rt.TopicID).IsZero():
-			code, err = invalidRequest, errors.New("Topic name and topic ID can not both be specified.")
+			code, err = invalidRequest, sentence("Topic name and topic ID can not both be specified.")
 		case !enabled && c.version < 3:
 			code = invalidRequest
 		case !enabled:
@@ -317,15 +316,15 @@ func (s *Server) createPartitions(c *call, req *kmsg.CreatePartitionsRequest) *k
 			code, err = invalidRequest, errDuplicateTopic
 			named[rt.Topic] = 0
 		case code != none:
-			err = errors.New("This server does not host this topic-partition.")
+			err = sentence("This server does not host this topic-partition.")
 		case int(rt.Count) == len(t.Partitions):
-			code, err = invalidPartitions, fmt.Errorf("Topic already has %d partition(s).", rt.Count)
+			code, err = invalidPartitions, sentencef("Topic already has %d partition(s).", rt.Count)
 		case int(rt.Count) < len(t.Partitions):
-			code, err = invalidPartitions, fmt.Errorf("The topic %s currently has %d partition(s); %d would not be an increase.", rt.Topic, len(t.Partitions), rt.Count)
+			code, err = invalidPartitions, sentencef("The topic %s currently has %d partition(s); %d would not be an increase.", rt.Topic, len(t.Partitions), rt.Count)
 		case total > maxCreate:
 			code, err = policyViolation, errTooManyPartitions
 		case rt.Assignment != nil && len(rt.Assignment) != int(rt.Count)-len(t.Partitions):
-			code, err = invalidReplicaAssignment, fmt.Errorf("Attempted to add %d additional partition(s), but only %d assignment(s) were specified.", int(rt.Count)-len(t.Partitions), len(rt.Assignment))
+			code, err = invalidReplicaAssignment, sentencef("Attempted to add %d additional partition(s), but only %d assignment(s) were specified.", int(rt.Count)-len(t.Partitions), len(rt.Assignment))
 		default:
 			todo = append(todo, i)
 			place = append(place, len(resp.Topics))

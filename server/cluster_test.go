@@ -1,0 +1,242 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/replication"
+)
+
+// startCluster founds a cluster of n nodes, each with a server on an address of
+// its own, and waits until every node knows all of them.
+func startCluster(t *testing.T, n int) []*broker {
+	t.Helper()
+	var all []*broker
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	for i := range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		logger := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelError}))
+		cfg := replication.Config{DataDir: t.TempDir(), Advertise: l.Addr().String(), Logger: logger}
+		if i > 0 {
+			cfg.Join = []string{all[0].addr}
+		}
+		node, err := replication.Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := &broker{t: t, node: node, addr: l.Addr().String()}
+		b.server = &Server{Node: node, DataDir: cfg.DataDir, Logger: logger}
+		served := make(chan error, 1)
+		go func() { served <- b.server.Serve(l) }()
+		t.Cleanup(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+			defer cancel()
+			if err := node.Shutdown(ctx); err != nil {
+				t.Errorf("node shutdown: %v", err)
+			}
+			if err := b.server.Shutdown(ctx); err != nil {
+				t.Errorf("shutdown: %v", err)
+			}
+			if err := <-served; err != ErrClosed {
+				t.Errorf("Serve returned %v", err)
+			}
+		})
+		if err := node.Start(ctx); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, b)
+	}
+	waitFor(t, "all nodes to know each other", func() bool {
+		for _, b := range all {
+			if len(b.node.Image().Brokers()) < n {
+				return false
+			}
+			for _, o := range b.node.Image().Brokers() {
+				if !b.node.Live(o.ID) {
+					return false
+				}
+			}
+		}
+		return true
+	})
+	return all
+}
+
+// leaderOf returns the brokers that lead and follow a topic's partition 0, once
+// all agree on who leads.
+func leaderOf(t *testing.T, all []*broker, topic string) (leader, follower *broker, epoch int32) {
+	t.Helper()
+	waitFor(t, "agreement on who leads", func() bool {
+		var first kmsg.MetadataResponseTopicPartition
+		for i, b := range all {
+			rt := ask[*kmsg.MetadataResponse](b.dial(), metadataRequest(12, topic)).Topics[0]
+			if rt.ErrorCode != 0 || rt.Partitions[0].ErrorCode != 0 || len(rt.Partitions[0].ISR) < len(all) {
+				return false
+			}
+			p := rt.Partitions[0]
+			if i == 0 {
+				first = p
+			}
+			if p.Leader != first.Leader || p.LeaderEpoch != first.LeaderEpoch {
+				return false
+			}
+			epoch = p.LeaderEpoch
+		}
+		for _, b := range all {
+			if b.node.ID() == first.Leader {
+				leader = b
+			} else {
+				follower = b
+			}
+		}
+		return true
+	})
+	return leader, follower, epoch
+}
+
+func TestClusterOfThree(t *testing.T) {
+	all := startCluster(t, 3)
+	ctx := testContext(t)
+
+	// Whoever is asked, everyone knows: changes go where they must.
+	for i, b := range all {
+		if got := ask[*kmsg.CreateTopicsResponse](b.dial(), createRequest(7, newTopic(fmt.Sprint("t", i), 1, 3))).Topics[0]; got.ErrorCode != 0 || got.ReplicationFactor != 3 {
+			t.Fatalf("created through node %d: %+v", b.node.ID(), got)
+		}
+	}
+	leader, follower, epoch := leaderOf(t, all, "t1")
+
+	t.Run("everyone lists everyone, where they are reached", func(t *testing.T) {
+		for _, b := range all {
+			resp := ask[*kmsg.MetadataResponse](b.dial(), metadataRequest(12))
+			var got, want []string
+			for _, r := range resp.Brokers {
+				got = append(got, net.JoinHostPort(r.Host, strconv.Itoa(int(r.Port))))
+			}
+			for _, o := range all {
+				want = append(want, o.addr)
+			}
+			slices.Sort(got)
+			slices.Sort(want)
+			if !slices.Equal(got, want) {
+				t.Errorf("node %d lists %v, want %v", b.node.ID(), got, want)
+			}
+			if resp.ControllerID < 1 || resp.ControllerID > 3 {
+				t.Errorf("node %d names controller %d", b.node.ID(), resp.ControllerID)
+			}
+		}
+	})
+	top, _ := leader.node.Image().Topic("t1")
+
+	// KIP-951: a follower says who leads now, since when, and where that is.
+	t.Run("followers name the leader", func(t *testing.T) {
+		host, port, _ := net.SplitHostPort(leader.addr)
+		for _, version := range []int16{9, 10, 12, 13} {
+			resp := ask[*kmsg.ProduceResponse](follower.dial(), produceRequest(version, "t1", top.ID, batchOf(t, 0, nil, "x")))
+			p := producedPartition(t, resp)
+			if p.ErrorCode != int16(notLeaderOrFollower) {
+				t.Fatalf("Produce version %d: error %d", version, p.ErrorCode)
+			}
+			if version < 10 {
+				continue
+			}
+			if p.CurrentLeader.LeaderID != leader.node.ID() || p.CurrentLeader.LeaderEpoch != epoch ||
+				len(resp.Brokers) != 1 || resp.Brokers[0].Host != host || strconv.Itoa(int(resp.Brokers[0].Port)) != port {
+				t.Errorf("Produce version %d: leader %+v at %+v, want node %d since %d", version, p.CurrentLeader, resp.Brokers, leader.node.ID(), epoch)
+			}
+		}
+		for _, version := range []int16{4, 12, 16, 18} {
+			resp := ask[*kmsg.FetchResponse](follower.dial(), fetchRequest(version, "t1", top.ID, 0, 0))
+			p := fetchedPartition(t, resp)
+			if p.ErrorCode != int16(notLeaderOrFollower) {
+				t.Fatalf("Fetch version %d: error %d", version, p.ErrorCode)
+			}
+			if version < 16 {
+				continue
+			}
+			if p.CurrentLeader.LeaderID != leader.node.ID() || p.CurrentLeader.LeaderEpoch != epoch ||
+				len(resp.Brokers) != 1 || resp.Brokers[0].Host != host || strconv.Itoa(int(resp.Brokers[0].Port)) != port {
+				t.Errorf("Fetch version %d: leader %+v at %+v", version, p.CurrentLeader, resp.Brokers)
+			}
+		}
+		if got := ask[*kmsg.ListOffsetsResponse](follower.dial(), listRequest(10, "t1", 0, latestOffset)).Topics[0].Partitions[0]; got.ErrorCode != int16(notLeaderOrFollower) {
+			t.Errorf("ListOffsets: %+v", got)
+		}
+	})
+
+	t.Run("producer ids are given once in the cluster", func(t *testing.T) {
+		seen := map[int64]bool{}
+		for range 3 {
+			for _, b := range all {
+				init := kmsg.NewPtrInitProducerIDRequest()
+				init.SetVersion(4)
+				got := ask[*kmsg.InitProducerIDResponse](b.dial(), init)
+				if got.ErrorCode != 0 || seen[got.ProducerID] {
+					t.Errorf("node %d: %+v", b.node.ID(), got)
+				}
+				seen[got.ProducerID] = true
+			}
+		}
+	})
+
+	// A node goes: a waiting fetch and an idempotent producer go on elsewhere.
+	t.Run("clients follow the leader", func(t *testing.T) {
+		cl := follower.client(kgo.SeedBrokers(all[0].addr, all[1].addr, all[2].addr), kgo.DefaultProduceTopic("t1"), kgo.ConsumeTopics("t1"), kgo.FetchMaxWait(time.Second))
+		for i := range 50 {
+			if i == 25 {
+				stop, cancel := context.WithTimeout(ctx, 10*time.Second)
+				defer cancel()
+				if err := leader.node.Shutdown(stop); err != nil {
+					t.Fatal(err)
+				}
+				if err := leader.server.Shutdown(stop); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := cl.ProduceSync(ctx, kgo.StringRecord(fmt.Sprint(i))).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for want := 0; want < 50; {
+			f := cl.PollFetches(ctx)
+			if ctx.Err() != nil {
+				t.Fatal(ctx.Err())
+			}
+			f.EachRecord(func(r *kgo.Record) {
+				if string(r.Value) != fmt.Sprint(want) || r.Offset != int64(want) {
+					t.Fatalf("record %d is %q at %d", want, r.Value, r.Offset)
+				}
+				want++
+			})
+		}
+		resp := ask[*kmsg.MetadataResponse](follower.dial(), metadataRequest(12, "t1"))
+		if p := resp.Topics[0].Partitions[0]; len(resp.Brokers) != 2 || !slices.Equal(p.OfflineReplicas, []int32{leader.node.ID()}) || p.LeaderEpoch <= epoch {
+			t.Errorf("brokers %+v, partition %+v", resp.Brokers, p)
+		}
+		cluster := kmsg.NewPtrDescribeClusterRequest()
+		cluster.SetVersion(2)
+		cluster.IncludeFencedBrokers = true
+		fenced := 0
+		for _, b := range ask[*kmsg.DescribeClusterResponse](follower.dial(), cluster).Brokers {
+			if b.IsFenced {
+				fenced++
+			}
+		}
+		if fenced != 1 {
+			t.Errorf("%d fenced brokers (KIP-1073)", fenced)
+		}
+	})
+}

@@ -1,0 +1,45 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// B3, B27: every handler in every version with fields set to anything. None may
+// panic; what they refuse they answer.
+func TestHandlersSurviveAnything(t *testing.T) {
+	b := startBroker(t, map[string]string{"auto.create.topics.enable": "false"})
+	b.create("t", 1, nil)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // nothing is waited for
+	for _, a := range apis {
+		t.Run(a.key.Name(), func(t *testing.T) {
+			for version := a.min; version <= a.max; version++ {
+				c := newConnection(b.server, nowhere{})
+				for seed := range uint64(50) {
+					body := newFiller(seed).request(a.key, version).AppendTo(nil)
+					if a.layout(version).check(body) != nil {
+						t.Fatal("the guard refuses it")
+					}
+					cl := &call{header: header{a.key, version, 1, ""}, ctx: ctx, conn: c, body: body, size: len(body)}
+					var err error
+					if a.key == kmsg.Produce {
+						err = c.produce(cl)
+						c.settle(0)
+					} else {
+						err = a.serve(b.server, cl)
+					}
+					// Null where something must be is all that may still be wrong;
+					// acks=0 has no other way to say that something went wrong.
+					if err != nil && !errors.Is(err, errMalformed) && a.key != kmsg.Produce {
+						t.Fatalf("version %d, seed %d: %v", version, seed, err)
+					}
+				}
+				c.close()
+			}
+		})
+	}
+}
