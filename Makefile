@@ -13,6 +13,7 @@ check:
 	@files=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$files" ]; then echo "gofmt would change:"; echo "$$files"; exit 1; fi
 	go vet ./...
 	go run $(STATICCHECK) ./...
+	go run $(STATICCHECK) -tags faults ./cli/faults
 	go test -run TestImports .
 	go test -race -short ./index ./segment/... ./log ./replication/metadata ./replication/transport
 

@@ -24,13 +24,6 @@ type table struct {
 	tail   *index.Index // nil while empty
 }
 
-func (t *table) len() int {
-	if t.tail == nil {
-		return t.inFile
-	}
-	return t.inFile + t.tail.Len()
-}
-
 func (t *table) at(i int) index.Entry {
 	if i < t.inFile {
 		return t.mapped().At(i)

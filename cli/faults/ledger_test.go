@@ -181,14 +181,6 @@ func (p *load) finish() {
 	}
 }
 
-// abandon stops sending and forgets what has not been acknowledged: its outcome
-// stays unknown.
-func (p *load) abandon() {
-	p.once.Do(func() { close(p.stop) })
-	<-p.done
-	p.client.AbortBufferedRecords(context.Background())
-}
-
 // mark arranges to be told when a record sent to a partition from now on is acknowledged.
 func (l *ledger) mark(partition int32) *ackWaiter {
 	l.mu.Lock()
@@ -282,9 +274,9 @@ func (l *ledger) sawLocked(r *kgo.Record) (producer, seq int, ok bool) {
 
 // tally is what a comparison of the ledger with a topic found.
 type tally struct {
-	sent, acknowledged, read        int
-	lost, duplicated, outOfOrder    int
-	unacknowledgedRead, startOffset int
+	sent, acknowledged, read     int
+	lost, duplicated, outOfOrder int
+	unacknowledgedRead           int
 }
 
 func (y tally) String() string {
