@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -35,6 +36,8 @@ type crashFS struct {
 	kept  map[string]*inode // names that are durable
 	moves []move            // names that are not yet
 	open  int               // descriptors
+
+	images map[uint64]bool // what powerLoss has left already
 }
 
 // An inode remembers what of a file is durable, and what was done since.
@@ -57,6 +60,24 @@ type move struct {
 
 func newCrashFS(stop int) *crashFS {
 	return &crashFS{FS: segment.OS, stop: stop, live: map[string]*inode{}, kept: map[string]*inode{}}
+}
+
+// adopt takes the files below root as they are, as durable.
+func (c *crashFS) adopt(t testing.TB, root string) *crashFS {
+	t.Helper()
+	err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		p, err := os.ReadFile(path)
+		node := &inode{path: path, synced: p}
+		c.live[path], c.kept[path] = node, node
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 // step counts an operation that changes something.
@@ -263,8 +284,9 @@ func (n *inode) surviving(fate func() int) []byte {
 	return p
 }
 
-// powerLoss writes to target what a crash may leave of root.
-func (c *crashFS) powerLoss(t testing.TB, root, target string, fate func() int) {
+// powerLoss writes to target what a crash may leave of root; false if it would be
+// the same as before.
+func (c *crashFS) powerLoss(t testing.TB, root, target string, fate func() int) bool {
 	t.Helper()
 	names := map[string]*inode{}
 	for n, i := range c.kept {
@@ -280,10 +302,24 @@ func (c *crashFS) powerLoss(t testing.TB, root, target string, fate func() int) 
 		paths = append(paths, p)
 	}
 	sort.Strings(paths) // fate must not hang on the order of a map
+	seen := fnv.New64a()
+	files := make([][]byte, len(paths))
+	for i, p := range paths {
+		files[i] = names[p].surviving(fate)
+		fmt.Fprintf(seen, "%s %d ", p, len(files[i]))
+		seen.Write(bytes.TrimRight(files[i], "\x00"))
+	}
+	if c.images[seen.Sum64()] {
+		return false
+	}
+	if c.images == nil {
+		c.images = map[uint64]bool{}
+	}
+	c.images[seen.Sum64()] = true
 	if err := os.MkdirAll(target, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range paths {
+	for i, p := range paths {
 		rel, err := filepath.Rel(root, p)
 		if err != nil || strings.HasPrefix(rel, "..") {
 			t.Fatalf("%s outside %s", p, root)
@@ -292,10 +328,11 @@ func (c *crashFS) powerLoss(t testing.TB, root, target string, fate func() int) 
 		if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(out, names[p].surviving(fate), 0o644); err != nil {
+		if err := os.WriteFile(out, files[i], 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return true
 }
 
 // fates are the ways unsynced bytes can go: nothing, everything, and by the dice.
@@ -305,7 +342,11 @@ func fates(seed uint64) map[string]func() int {
 		"all":   func() int { return 1 },
 		"zeros": func() int { return 2 },
 	}
-	for i := range uint64(4) {
+	dice := uint64(4)
+	if testing.Short() {
+		dice = 1
+	}
+	for i := range dice {
 		r := rand.New(rand.NewPCG(seed, i))
 		all[fmt.Sprintf("dice%d", i)] = func() int { return r.IntN(3) }
 		s := rand.New(rand.NewPCG(seed, 100+i))
@@ -580,6 +621,96 @@ func stampTest(e *raft.Log, at int64) {
 	}
 }
 
+// TestCrashesDuringRecoveryLoseNothing is S10: power is lost at every operation of
+// the first Open after a crash, and again of the one after that.
+func TestCrashesDuringRecoveryLoseNothing(t *testing.T) {
+	cfg := Config{SegmentBytes: 4 << 10}
+	for _, cut := range []int{0, 1, 3, 6} {
+		t.Run(fmt.Sprint(cut), func(t *testing.T) {
+			t.Parallel()
+			s := &story{t: t, root: t.TempDir(), cfg: cfg}
+			s.cfg.FS = fastFS{segment.OS}
+			s.now.first = 1
+			small := [2]int{1, 40}
+			if err := errors.Join(s.openLog(), s.store(1, [2]int{}, [2]int{1, 2000}), s.store(1, small), s.store(2, [2]int{1, 2500}), s.store(2, small, small), s.store(2, small)); err != nil {
+				t.Fatal(err)
+			}
+			s.l.Close(false)
+			// What the crash left: a tail torn somewhere, and things to tidy up.
+			paths := logFiles(t, s.dir())
+			last := paths[len(paths)-1]
+			p := mustRead(t, last)
+			end := bytes.LastIndexByte(bytes.TrimRight(p, "\x00"), p[len(bytes.TrimRight(p, "\x00"))-1]) + 1
+			for i := end - 30*cut; i < end; i++ {
+				p[i] ^= 0x5a
+			}
+			mustWrite(t, last, p)
+			mustWrite(t, filepath.Join(s.dir(), "manifest.tmp"), []byte("half"))
+			mustWrite(t, filepath.Join(s.dir(), name{99, 5}.file()), make([]byte, 4096))
+			want, err := opened(copyDir(t, s.root)+"/p", testID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			crashRecovery(t, s.root, cfg, want, 2)
+		})
+	}
+}
+
+func crashRecovery(t *testing.T, root string, cfg Config, want model, depth int) {
+	for stop := 1; ; stop++ {
+		at := copyDir(t, root)
+		fs := newCrashFS(stop).adopt(t, at)
+		c := cfg
+		c.FS = fs
+		l, err := Open(filepath.Join(at, "p"), testID, c)
+		if err == nil {
+			l.Close(false)
+		}
+		for name, fate := range fates(uint64(stop)) {
+			target := filepath.Join(memDir(t), "image")
+			if !fs.powerLoss(t, at, target, fate) {
+				continue
+			}
+			if depth > 1 && name == "dice0" {
+				crashRecovery(t, target, cfg, want, depth-1)
+			}
+			got, err := opened(filepath.Join(target, "p"), testID)
+			if err != nil {
+				t.Fatalf("crash before operation %d of %v, %s: %v", stop, fs.trace, name, err)
+			}
+			if wrong := got.within(want, want, false); wrong != "" || got.last() != want.last() {
+				t.Fatalf("crash before operation %d of %v, %s: last %d, want %d: %s", stop, fs.trace, name, got.last(), want.last(), wrong)
+			}
+			os.RemoveAll(target)
+		}
+		os.RemoveAll(at)
+		if fs.ops < stop {
+			return
+		}
+	}
+}
+
+// memDir is a folder for thousands of short-lived files, in memory where there is
+// such a file system.
+func memDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "millrace-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func copyDir(t testing.TB, root string) string {
+	t.Helper()
+	to := filepath.Join(memDir(t), "copy")
+	if err := os.CopyFS(to, os.DirFS(root)); err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
 // TestCrashAtEveryOperationLeavesBeforeOrAfter is S12: power is lost before each
 // operation on a file in turn, and what was not synced goes every way it can. The
 // log must open without repair, hold what was acknowledged and nothing that never
@@ -640,7 +771,7 @@ func crashEverywhere(t *testing.T, cfg Config, run func(*story) error) {
 	count, images := 0, 0
 	for stop := 1; ; stop++ {
 		fs := newCrashFS(stop)
-		s := &story{t: t, root: filepath.Join(t.TempDir(), fmt.Sprint(stop)), cfg: cfg, lossy: cfg.FlushMessages > 1}
+		s := &story{t: t, root: filepath.Join(memDir(t), fmt.Sprint(stop)), cfg: cfg, lossy: cfg.FlushMessages > 1}
 		s.cfg.FS = fs
 		s.now.first = 1
 		if err := os.MkdirAll(s.dir(), 0o755); err != nil {
@@ -658,8 +789,10 @@ func crashEverywhere(t *testing.T, cfg Config, run func(*story) error) {
 			t.Fatal("the model is wrong")
 		}
 		for name, fate := range fates(uint64(stop)) {
-			target := filepath.Join(t.TempDir(), "image")
-			fs.powerLoss(t, s.root, target, fate)
+			target := filepath.Join(memDir(t), "image")
+			if !fs.powerLoss(t, s.root, target, fate) {
+				continue
+			}
 			where := fmt.Sprintf("crash before operation %d, %s; the last were %v", stop, name, fs.trace[max(0, len(fs.trace)-6):])
 			checkImage(t, target, s, where)
 			os.RemoveAll(target)

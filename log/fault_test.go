@@ -55,7 +55,7 @@ func TestAFaultAtAnyOperationIsSurvived(t *testing.T) {
 func faultEverywhere(t *testing.T, cfg Config, fault error, run func(*story) error) {
 	for stop := 1; ; stop++ {
 		fs := newCrashFS(0)
-		s := &story{t: t, root: filepath.Join(t.TempDir(), fmt.Sprint(stop)), cfg: cfg, lossy: cfg.FlushMessages > 1}
+		s := &story{t: t, root: filepath.Join(memDir(t), fmt.Sprint(stop)), cfg: cfg, lossy: cfg.FlushMessages > 1}
 		s.cfg.FS = fs
 		s.now.first = 1
 		if err := errors.Join(os.MkdirAll(s.dir(), 0o755), s.openLog()); err != nil {
@@ -118,8 +118,10 @@ func faultEverywhere(t *testing.T, cfg Config, fault error, run func(*story) err
 		}
 		l.Close(false)
 		for name, fate := range fates(uint64(stop)) {
-			target := filepath.Join(t.TempDir(), "image")
-			fs.powerLoss(t, s.root, target, fate)
+			target := filepath.Join(memDir(t), "image")
+			if !fs.powerLoss(t, s.root, target, fate) {
+				continue
+			}
 			after, err := Open(filepath.Join(target, "p"), testID, Config{FS: fastFS{segment.OS}, SegmentBytes: cfg.SegmentBytes})
 			if err != nil {
 				t.Fatalf("%s, %s: %v", where, name, err)
