@@ -561,7 +561,7 @@ func TestDescribeTopicPartitionsInPages(t *testing.T) {
 				for _, p := range rt.Partitions {
 					n++
 					all = append(all, fmt.Sprintf("%s-%d", *rt.Topic, p.Partition))
-					if p.LeaderID != 1 || p.ErrorCode != 0 {
+					if p.LeaderID != 1 || p.ErrorCode != 0 || p.EligibleLeaderReplicas == nil || p.LastKnownELR == nil {
 						t.Errorf("%+v", p)
 					}
 				}

@@ -162,6 +162,8 @@ func (s *Server) describeTopicPartitions(c *call, req *kmsg.DescribeTopicPartiti
 			sp.Partition, sp.ErrorCode = int32(i), int16(ps.code)
 			sp.LeaderID, sp.LeaderEpoch = ps.leader, ps.epoch
 			sp.Replicas, sp.ISR, sp.OfflineReplicas = ps.replicas, ps.inSync, ps.offline
+			// Null is allowed, and a null pointer in Java's client.
+			sp.EligibleLeaderReplicas, sp.LastKnownELR = []int32{}, []int32{}
 			st.Partitions = append(st.Partitions, sp)
 			left--
 		}

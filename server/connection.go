@@ -54,6 +54,7 @@ type connection struct {
 	frame   []byte // reused by Fetch
 	trust   int    // the largest frame that came whole, at most maxTrust
 	holding int    // bytes counted for the frame being read or served
+	beyond  bool   // this connection is the one that may hold more than the limit
 
 	out   []byte             // reused for responses
 	proto *kmsg.FetchRequest // reused
@@ -201,13 +202,15 @@ func (c *connection) readFrame() ([]byte, error) {
 			return nil, err
 		}
 	}
+	// A byte now and then is not enough: 64 KiB/s at the least.
+	last := time.Now().Add(c.server.stallTimeout() + time.Duration(size)*time.Second/(64<<10))
 	for len(p) < size {
 		if len(p) == cap(p) {
 			if p, err = c.grow(p, min(size, 2*cap(p))); err != nil {
 				return nil, err
 			}
 		}
-		c.deadline(c.server.stallTimeout())
+		c.deadline(min(c.server.stallTimeout(), time.Until(last)))
 		n, err := c.r.Read(p[len(p):min(cap(p), size)])
 		p = p[:len(p)+n]
 		if err != nil {
@@ -223,20 +226,14 @@ func (c *connection) readFrame() ([]byte, error) {
 
 // grow returns p with room for n bytes, which it adds to what the connection
 // holds. If all connections together hold too much it waits, and takes nothing
-// from the client meanwhile; small frames never wait.
+// from the client meanwhile; small frames never wait. So that those who wait
+// with half a frame each do not wait for each other, one at a time may go on
+// beyond the limit until its frame is served.
 func (c *connection) grow(p []byte, n int) ([]byte, error) {
 	s := c.server
-	if n > firstRead {
-		end := time.Now().Add(s.stallTimeout())
-		for s.held.Load()+int64(n) > s.maxHeldBytes() {
-			if time.Now().After(end) {
-				return nil, fmt.Errorf("no memory for a request of this size in %v", s.stallTimeout())
-			}
-			select {
-			case <-c.ctx.Done():
-				return nil, errBye
-			case <-time.After(10 * time.Millisecond):
-			}
+	if n > firstRead && !c.beyond && s.held.Load()+int64(n-c.holding) > s.maxHeldBytes() {
+		if err := c.wait(n); err != nil {
+			return nil, err
 		}
 	}
 	grown := make([]byte, len(p), n)
@@ -246,10 +243,36 @@ func (c *connection) grow(p []byte, n int) ([]byte, error) {
 	return grown, nil
 }
 
+// wait waits until n bytes may be held, within the limit or beyond it.
+func (c *connection) wait(n int) error {
+	s := c.server
+	end := time.NewTimer(s.stallTimeout())
+	defer end.Stop()
+	look := time.NewTicker(10 * time.Millisecond)
+	defer look.Stop()
+	for s.held.Load()+int64(n-c.holding) > s.maxHeldBytes() {
+		select {
+		case s.beyond <- struct{}{}:
+			c.beyond = true
+			return nil
+		case <-look.C:
+		case <-end.C:
+			return fmt.Errorf("no memory for its request in %v", s.stallTimeout())
+		case <-c.ctx.Done():
+			return errBye
+		}
+	}
+	return nil
+}
+
 // letGo takes what is held for the frame being read or served off the books.
 func (c *connection) letGo() {
 	c.server.held.Add(-int64(c.holding))
 	c.holding = 0
+	if c.beyond {
+		c.beyond = false
+		<-c.server.beyond
+	}
 }
 
 // deadline gives the client so long for its next byte. Shutdown sets a
@@ -268,7 +291,7 @@ func (c *connection) readError(err error, within bool) error {
 	case c.ctx.Err() != nil, !within && (err == io.EOF || errors.Is(err, os.ErrDeadlineExceeded)):
 		return errBye
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("no byte in the middle of a request for %v", c.server.stallTimeout())
+		return fmt.Errorf("it stalls in the middle of a request")
 	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed), isReset(err):
 		return errBye // clients die and leave; that is no offence
 	}

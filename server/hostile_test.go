@@ -360,6 +360,21 @@ func (b *broker) dialAndProduce(t *testing.T, id [16]byte, value string) {
 	}
 }
 
+// A client that sends a byte now and then never stalls, and never ends.
+func TestDrippingClientsAreCutOff(t *testing.T) {
+	b := startBrokerWith(t, nil, func(s *Server) { s.StallTimeout = 300 * time.Millisecond })
+	w := b.dial()
+	w.write(append(binary.BigEndian.AppendUint32(nil, 1000), frameOf(kmsg.Metadata, 0, 0xff, 0xff)...))
+	for begin := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		if _, err := w.conn.Write([]byte{0}); err != nil {
+			return
+		}
+		if time.Since(begin) > 20*time.Second {
+			t.Fatal("still connected")
+		}
+	}
+}
+
 func TestStalledClientsAreCutOff(t *testing.T) {
 	b := startBrokerWith(t, nil, func(s *Server) { s.StallTimeout = 100 * time.Millisecond })
 	y := b.bystander()
@@ -502,4 +517,38 @@ func TestShutdownAnswersWhatItHasRead(t *testing.T) {
 	if _, err := net.Dial("tcp", b.addr); err == nil {
 		t.Error("the listener is open")
 	}
+}
+
+// I18: requests of all connections together hold a bounded number of bytes.
+// Whoever sends a large one meanwhile waits; small ones do not.
+func TestRequestsTogetherHoldABoundedNumberOfBytes(t *testing.T) {
+	const request, held = 1 << 20, 4 << 20
+	b := startBrokerWith(t, map[string]string{"socket.request.max.bytes": fmt.Sprint(request)}, func(s *Server) { s.MaxHeldBytes = held })
+	y := b.bystander()
+	// Twenty clients send all but the last byte of a request.
+	var all []*wire
+	var wg sync.WaitGroup
+	for range 20 {
+		w := b.dial()
+		all = append(all, w)
+		frame := binary.BigEndian.AppendUint32(nil, request)
+		frame = append(append(frame, frameOf(kmsg.Produce, 11)...), make([]byte, request-headerSize-1)...)
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			w.conn.Write(frame) // the kernel may not take all of it
+		}()
+	}
+	waitFor(t, "the bytes to be held", func() bool { return b.server.held.Load() > held-request })
+	for range 20 {
+		y.unaffected()
+		if n := b.server.held.Load(); n > held+request+20*firstRead {
+			t.Fatalf("%d bytes are held, at most %d should be", n, held)
+		}
+	}
+	for _, w := range all {
+		w.conn.Close()
+	}
+	wg.Wait()
+	waitFor(t, "them to be let go", func() bool { return b.server.held.Load() <= 64<<10 })
 }

@@ -55,8 +55,8 @@ type Server struct {
 	StallTimeout time.Duration
 	// MaxHeldBytes bounds the memory that requests of all connections together
 	// take while they are read and appended. Beyond it requests of more than
-	// 64 KiB wait to be read, for at most StallTimeout. 0: 512 MiB, and never
-	// less than twice socket.request.max.bytes.
+	// 64 KiB wait to be read, all but one, for at most StallTimeout. 0: 512 MiB,
+	// and never less than twice socket.request.max.bytes.
 	MaxHeldBytes int64
 	// MaxSessionPartitions bounds the partitions that all fetch sessions
 	// together may hold. Beyond it clients fetch without sessions. 0: 1,000,000.
@@ -76,8 +76,9 @@ type Server struct {
 	closing   bool
 	active    sync.WaitGroup // counts open
 
-	held       atomic.Int64 // bytes of requests, see hold
-	altering   sync.Mutex   // between reading a setting and changing it by what was read
+	held       atomic.Int64  // bytes of requests, see connection.grow
+	beyond     chan struct{} // full while a connection holds more than the limit
+	altering   sync.Mutex    // between reading a setting and changing it by what was read
 	resolved   atomic.Pointer[settings]
 	complaints complaints
 	stats      counters
@@ -113,6 +114,7 @@ func (s *Server) Stats() Stats {
 func (s *Server) init() {
 	s.once.Do(func() {
 		s.ctx, s.stop = context.WithCancel(context.Background())
+		s.beyond = make(chan struct{}, 1)
 		s.listeners = map[net.Listener]struct{}{}
 		s.open = map[net.Conn]*connection{}
 	})
