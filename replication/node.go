@@ -442,11 +442,26 @@ func (n *Node) goTracked(f func()) {
 	}()
 }
 
-// ID returns the node's id: 1 or more once Start has returned.
-func (n *Node) ID() int32 { return n.identity.Node }
+// ID returns the node's id: 1 or more once Start has returned, 0 while the node
+// does not belong to a cluster yet.
+func (n *Node) ID() int32 {
+	select {
+	case <-n.ready:
+		return n.identity.Node
+	default:
+		return 0
+	}
+}
 
-// ClusterID returns the cluster's id, 22 characters of base64.
-func (n *Node) ClusterID() string { return n.identity.Cluster }
+// ClusterID returns the cluster's id, 22 characters of base64; "" like ID.
+func (n *Node) ClusterID() string {
+	select {
+	case <-n.ready:
+		return n.identity.Cluster
+	default:
+		return ""
+	}
+}
 
 // Settings returns the broker settings the node was started with.
 func (n *Node) Settings() map[string]string { return n.cfg.Settings }
