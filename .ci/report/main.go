@@ -1,5 +1,6 @@
 // Command report reads what `go test -json` wrote. It prints the output of
-// tests that failed and the reasons of those that were skipped; with -count
+// tests that failed, the reasons of those that were skipped, and every line that
+// begins with "figure ", which is how tests say what they measured; with -count
 // only the line "N passed, N failed, N skipped" over all files.
 package main
 
@@ -39,6 +40,9 @@ func main() {
 			switch e.Action {
 			case "output", "build-output":
 				output[key] = append(output[key], e.Output)
+				if strings.HasPrefix(e.Output, "figure ") && !*count {
+					fmt.Print(e.Output)
+				}
 			case "pass":
 				if e.Test != "" {
 					passed++
