@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -114,11 +115,15 @@ func (n *Node) peerUp(peer transport.Peer) {
 	n.gossipMu.Lock()
 	n.lastPeerUp = time.Now()
 	n.gossipMu.Unlock()
-	n.goTracked(func() { n.introduce(peer.Node) })
+	a := n.acquaintance(peer.Node)
+	a.mu.Lock()
+	a.missed = true
+	a.mu.Unlock()
+	n.goTracked(func() { n.tell(peer.Node, gossip{}) })
 }
 
-// introduce sends a node everything that gossip says of this one.
-func (n *Node) introduce(node int32) {
+// everything is all that gossip says of this node.
+func (n *Node) everything() gossip {
 	g := gossip{first: true}
 	if m := n.memberOf(controllerGroup); m != nil {
 		g.open = append(g.open, controllerGroup)
@@ -132,7 +137,7 @@ func (n *Node) introduce(node int32) {
 			g.leads = append(g.leads, groupTerm{r.p.group, l.term})
 		}
 	})
-	n.tell(node, g)
+	return g
 }
 
 // leads notes and spreads that this node leads a group.
@@ -182,19 +187,71 @@ func (n *Node) gossipLoop() {
 		n.news = gossip{}
 		n.gossipMu.Unlock()
 		for _, node := range n.transport.Connected() {
-			n.tell(node, g)
+			n.goTracked(func() { n.tell(node, g) })
 		}
 	}
 }
 
-// tell sends gossip to one node. What gets lost is told again when the
-// connection comes back; Raft's own messages carry the leader as well.
-func (n *Node) tell(node int32, g gossip) {
-	ctx, cancel := n.callContext()
-	defer cancel()
-	if _, err := n.transport.Call(ctx, node, callGossip, g.encode()); err != nil {
-		n.logger.Debug("gossip not delivered", "node", node, "error", err)
+// An acquaintance is how far a node has been told what this one is.
+type acquaintance struct {
+	mu     sync.Mutex
+	busy   bool // a goroutine is telling it something
+	missed bool // it does not know all that was said until now
+}
+
+func (n *Node) acquaintance(node int32) *acquaintance {
+	n.gossipMu.Lock()
+	defer n.gossipMu.Unlock()
+	a := n.acquainted[node]
+	if a == nil {
+		a = &acquaintance{missed: true}
+		n.acquainted[node] = a
 	}
+	return a
+}
+
+// tellEvery is how often a node is told again what did not reach it.
+const tellEvery = 20 * time.Millisecond
+
+// tell sends news to one node, or everything if it has missed something, until
+// it arrives or the node is gone. A peer that came up by its own connection may
+// not be reached by ours for a moment, and a node that has not been told which
+// groups are open here takes no part in electing their leaders.
+func (n *Node) tell(node int32, g gossip) {
+	a := n.acquaintance(node)
+	a.mu.Lock()
+	if a.busy {
+		a.missed = true
+		a.mu.Unlock()
+		return
+	}
+	a.busy = true
+	for {
+		if a.missed {
+			a.missed = false
+			a.mu.Unlock()
+			g = n.everything()
+		} else {
+			a.mu.Unlock()
+		}
+		ctx, cancel := n.callContext()
+		_, err := n.transport.Call(ctx, node, callGossip, g.encode())
+		cancel()
+		if err != nil {
+			n.logger.Debug("gossip not delivered", "node", node, "error", err)
+			select {
+			case <-time.After(tellEvery):
+			case <-n.closing:
+			}
+		}
+		a.mu.Lock()
+		a.missed = a.missed || err != nil
+		if !a.missed || n.ctx.Err() != nil || !n.Live(node) {
+			break
+		}
+	}
+	a.busy = false
+	a.mu.Unlock()
 }
 
 // heard takes in a node's gossip.

@@ -88,6 +88,7 @@ type Node struct {
 	gossipMu   sync.Mutex
 	claims     map[uint64]claim
 	openAt     map[int32]map[uint64]bool
+	acquainted map[int32]*acquaintance
 	orphans    map[uint64]*orphan
 	lastPeerUp time.Time
 	news       gossip
@@ -121,6 +122,7 @@ func Open(cfg Config) (*Node, error) {
 		byGroup:       make(map[uint64]*Partition),
 		claims:        make(map[uint64]claim),
 		openAt:        make(map[int32]map[uint64]bool),
+		acquainted:    make(map[int32]*acquaintance),
 		orphans:       make(map[uint64]*orphan),
 		gossipWake:    make(chan struct{}, 1),
 		snapshots:     make(chan *replica, 1024),
