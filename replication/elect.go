@@ -19,7 +19,8 @@ import (
 //   - A peer's process died: its connections closed. For each group it led, the
 //     first surviving voter in the group's order starts an election by a
 //     TimeoutNow to itself; the next follows a stagger later if there is still
-//     no leader, and so on. Survivors count, not members.
+//     no leader, and so on, and then the first again. Survivors count, not
+//     members.
 //   - A group has no leader because it is new, or because the cluster just
 //     started. Nodes tell each other which groups they have open and which they
 //     lead. Once a quorum has the group open and nobody leads it, the first of
@@ -57,24 +58,39 @@ func (n *Node) peerDown(peer transport.Peer) {
 	}
 	n.gossipMu.Unlock()
 
+	// A group that knows no leader may have lost this one too: a survivor that was
+	// quicker has asked for votes, and Raft forgets its leader when it is asked.
+	// That survivor is given a turn.
 	id := peer.ServerID()
-	if m := n.memberOf(controllerGroup); m != nil && m.leader() == id {
-		n.orphan(controllerGroup, id, 0)
-	}
-	n.eachReplica(func(r *replica) {
-		if r.leader() == id {
-			n.orphan(r.p.group, id, 0)
+	look := func(group uint64, leader raft.ServerID) {
+		switch leader {
+		case id:
+			n.orphan(group, id, 0)
+		case "":
+			n.orphan(group, id, electionStagger)
 		}
-	})
+	}
+	if m := n.memberOf(controllerGroup); m != nil {
+		look(controllerGroup, m.leader())
+	}
+	n.eachReplica(func(r *replica) { look(r.p.group, r.leader()) })
 	n.electLeaderless(time.Now())
 }
 
-// succeed starts an election in the place that this node has among the
-// survivors of a leader, unless there is a new leader by then. That may be the
-// node that died: it is back, and leads in a later term.
-func (n *Node) succeed(dead raft.ServerID, m *member, stalls func() bool) {
-	rank := n.rank(m.voters(), func(id raft.ServerID) bool { return id != dead && n.connected(id) })
-	if rank < 0 {
+// An orphan is a group open here that has no leader that this node knows of.
+type orphan struct {
+	since time.Time     // when it was found so, or a quorum for it
+	dead  raft.ServerID // the leader it lost; "": it has had none since it was opened
+	term  uint64        // when it lost it: the dead leader may come back and lead in a later one
+	tries int           // how often this node stood for election
+	hasty bool          // Raft's timers are short until a leader is found
+}
+
+// orphan notes that a group lost its leader. The election loop looks after it
+// from then on, after a while that gives a leader the time to show.
+func (n *Node) orphan(group uint64, dead raft.ServerID, while time.Duration) {
+	m := n.memberOf(group)
+	if m == nil {
 		return
 	}
 	term := m.raft.CurrentTerm()
@@ -351,30 +367,48 @@ func (n *Node) electOne(group uint64, o *orphan, now time.Time, introduced bool)
 	case present < len(voters)/2+1:
 		o.since = now // the stagger counts from the quorum
 		return false
-	case o.dead == "" && !introduced, now.Sub(o.since) < time.Duration(rank)*electionStagger:
+	case o.dead == "" && !introduced:
 		return false
 	}
-	switch {
-	case !o.tried:
-		o.tried = true
+	if now.Sub(o.since) >= turn(rank, present, o.tries) {
+		o.tries++
 		if err := n.stand(group, m, o); err != nil {
 			n.logger.Debug("election not started", "group", group, "error", err)
 		}
-	case !o.hasty && now.Sub(o.since) > haste:
+	}
+	if !o.hasty && now.Sub(o.since) > haste {
 		o.hasty = true
 		m.setTimeouts(hastyTimeout)
 	}
 	return false
 }
 
+// turn returns how long after a group lost its leader the voter of a rank stands
+// for the next time, of so many that are there: in order, then all again after
+// one round, two, four. The first in line may lack entries that others have; it
+// stays a candidate for seconds then, while they refuse it.
+func turn(rank, present, tries int) time.Duration {
+	rounds := 1<<min(tries, 10) - 1
+	return time.Duration(rank+present*rounds) * electionStagger
+}
+
 // stand asks for votes: at once if the leader is known to be dead, else with a
-// pre-vote.
+// pre-vote. A candidate that has asked a whole round ago begins anew: somebody
+// else may have stood in the same term.
 func (n *Node) stand(group uint64, m *member, o *orphan) error {
 	if o.dead == "" {
 		return m.lookForLeader()
 	}
 	if r := n.replicaOf(group); r != nil && r.stalls() {
 		return nil
+	}
+	if m.raft.State() == raft.Candidate {
+		if o.tries < 2 {
+			return nil
+		}
+		if err := m.port.Withdraw(m.raft.CurrentTerm() + 1); err != nil {
+			return err
+		}
 	}
 	return m.port.Elect()
 }

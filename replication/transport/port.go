@@ -151,18 +151,35 @@ func (p *Port) Stall(on bool) { p.stalled.Store(on) }
 
 // Elect makes the group stand for election now, as if a leader had handed over to
 // it. The request takes its place at the end of the group's queue and is dropped if
-// Raft does not take it within a second. ErrStalled, ErrBusy, ErrClosed.
+// Raft does not take it within a second. A candidate stays what it is. ErrStalled,
+// ErrBusy, ErrClosed.
 func (p *Port) Elect() error {
+	return p.tellSelf(&raft.TimeoutNowRequest{RPCHeader: p.header()})
+}
+
+// Withdraw ends a candidacy in a term before the one given, which nobody gets a
+// vote for: the group follows then, and Elect has it stand anew. Raft alone would
+// wait for its election timeout. Errors as of Elect.
+func (p *Port) Withdraw(term uint64) error {
+	h := p.header()
+	return p.tellSelf(&raft.RequestVoteRequest{RPCHeader: h, Candidate: h.Addr, Term: term})
+}
+
+func (p *Port) header() raft.RPCHeader {
+	name := []byte(p.local)
+	return raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: name, Addr: name}
+}
+
+// tellSelf puts a command into the group's own queue.
+func (p *Port) tellSelf(command any) error {
 	if p.stalled.Load() {
 		return ErrStalled
 	}
 	if err := p.reserve(0); err != nil {
 		return err
 	}
-	name := []byte(p.local)
-	h := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: name, Addr: name}
 	p.push(&delivery{
-		command:  &raft.TimeoutNowRequest{RPCHeader: h},
+		command:  command,
 		deadline: time.Now().Add(electWithin),
 		reply:    func(any, error) {},
 	})

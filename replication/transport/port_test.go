@@ -532,6 +532,41 @@ func TestStalledLeaderIsReplaced(t *testing.T) {
 	})
 }
 
+// A candidate that nobody answers gives up its candidacy when told to, and stands
+// anew in a later term: sooner than its election timeout, and no more often.
+func TestWithdrawnCandidateStandsAnew(t *testing.T) {
+	bubble(t, 3, nil, func(t *testing.T, c *cluster, n *pipenet) {
+		w := &groupWriter{groups: c.open(1)}
+		g := w.groups[0]
+		n.isolate(1, 3, true)
+		g.port.Elect()
+		time.Sleep(100 * time.Millisecond)
+		term := g.raft.CurrentTerm()
+		if s := g.raft.State(); s != raft.Candidate {
+			t.Fatalf("alone it is a %v", s)
+		}
+		g.port.Elect()
+		time.Sleep(100 * time.Millisecond)
+		if now := g.raft.CurrentTerm(); now != term {
+			t.Errorf("a candidate stood again by Elect alone: term %d after %d", now, term)
+		}
+		n.isolate(1, 3, false)
+		if err := g.port.Withdraw(term + 1); err != nil {
+			t.Fatal(err)
+		}
+		if err := g.port.Elect(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(100 * time.Millisecond)
+		if s, now := g.raft.State(), g.raft.CurrentTerm(); s != raft.Leader || now != term+2 {
+			t.Errorf("it is a %v in term %d, want the leader in %d", s, now, term+2)
+		}
+		w.must(t)
+		time.Sleep(10 * time.Second)
+		w.check(t, true)
+	})
+}
+
 // A group that is stuck must not stand for election when it comes to itself.
 func TestElectIsForNow(t *testing.T) {
 	duo(t, nil, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
