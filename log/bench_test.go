@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/hashicorp/raft"
@@ -14,162 +15,241 @@ import (
 	"millrace/segment/record"
 )
 
-// benchmarkID is whose log the benchmarks write.
-var benchmarkID = segment.Identity{Cluster: "benchmark", Partition: 1, Replica: "1.a"}
-
-// benchmarkBatch returns a batch of one record, n bytes in all.
-func benchmarkBatch(b *testing.B, n int) record.Batch {
+// benchEntry returns a command whose data has about size bytes, to be stored again
+// and again.
+func benchEntry(b *testing.B, size int) []byte {
 	b.Helper()
-	value := make([]byte, max(n-record.HeaderSize-16, 1))
-	for i := range value {
-		value[i] = byte(i * 7)
-	}
-	batch, err := record.Build(record.None, record.Record{Timestamp: 1, Value: value})
+	p, err := record.Build(record.None, record.Record{Timestamp: testClock, Value: []byte(strings.Repeat("v", max(0, size-record.HeaderSize-8)))})
 	if err != nil {
 		b.Fatal(err)
 	}
-	return batch
+	return p
 }
 
-// BenchmarkAppend appends entries one by one, each with its fsync or without
-// any, beside a bare loop of pwrite and fdatasync of the same bytes into a
-// preallocated file. What lies between the two is what the log costs.
+// BenchmarkAppend stores entries one call each, with fdatasync and without, and
+// beside it does the same bytes with a bare pwrite and fdatasync on a preallocated
+// file: what the log costs is the difference.
 func BenchmarkAppend(b *testing.B) {
 	for _, size := range []int{100, 1 << 10, 100 << 10} {
 		for _, sync := range []bool{true, false} {
-			name := fmt.Sprintf("%dB/sync=%v", size, sync)
-			b.Run(name+"/log", func(b *testing.B) { appendLog(b, size, sync) })
-			b.Run(name+"/bare", func(b *testing.B) { appendBare(b, size, sync) })
-		}
-	}
-}
-
-func appendLog(b *testing.B, size int, sync bool) {
-	cfg := Config{SegmentBytes: 1 << 30}
-	if !sync {
-		cfg.FlushMessages = 1 << 62
-	}
-	l, err := Open(b.TempDir(), benchmarkID, cfg)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer l.Close(true)
-	batch := benchmarkBatch(b, size)
-	b.SetBytes(int64(len(batch)))
-	for i := range b.N {
-		// The log owns an entry's bytes, as it does those of a request.
-		data := append([]byte(nil), batch...)
-		err := l.StoreLog(&raft.Log{Index: uint64(i + 1), Term: 1, Type: raft.LogCommand, Data: data})
-		if err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-func appendBare(b *testing.B, size int, sync bool) {
-	f, err := os.Create(filepath.Join(b.TempDir(), "bare"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer f.Close()
-	const room = 1 << 30
-	if err := unix.Fallocate(int(f.Fd()), 0, 0, room); err != nil {
-		b.Skip("the file system does not preallocate: ", err)
-	}
-	p := make([]byte, segment.FrameSize(len(benchmarkBatch(b, size))))
-	b.SetBytes(int64(size))
-	at := int64(0)
-	for b.Loop() {
-		if at+int64(len(p)) > room {
-			at = 0
-		}
-		if _, err := unix.Pwrite(int(f.Fd()), p, at); err != nil {
-			b.Fatal(err)
-		}
-		if sync {
-			if err := unix.Fdatasync(int(f.Fd())); err != nil {
-				b.Fatal(err)
-			}
-		}
-		at += int64(len(p))
-	}
-}
-
-// BenchmarkRead sends 64 MiB of cached data over loopback, 1 MiB a read, beside
-// a bare writev of as many bytes from memory: the limit.
-func BenchmarkRead(b *testing.B) {
-	const total, piece = 64 << 20, 1 << 20
-	l, err := Open(b.TempDir(), benchmarkID, Config{SegmentBytes: 1 << 30, FlushMessages: 1 << 62})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer l.Close(true)
-	batch := benchmarkBatch(b, 16<<10)
-	n := total / len(batch)
-	for i := range n {
-		data := append([]byte(nil), batch...)
-		if err := l.StoreLog(&raft.Log{Index: uint64(i + 1), Term: 1, Type: raft.LogCommand, Data: data}); err != nil {
-			b.Fatal(err)
-		}
-	}
-	b.Run("log", func(b *testing.B) {
-		conn := drained(b)
-		b.SetBytes(int64(n * len(batch)))
-		for b.Loop() {
-			for offset := int64(0); offset < int64(n); {
-				v, err := l.Read(offset, int64(n), piece)
+			name := fmt.Sprintf("%dB/sync=%t", size, sync)
+			b.Run(name+"/log", func(b *testing.B) {
+				flush := int64(1)
+				if !sync {
+					flush = 1 << 62
+				}
+				l := mustOpen(b, filepath.Join(b.TempDir(), "p"), Config{FlushMessages: flush, Cache: NewCache(8 << 20)})
+				data := benchEntry(b, size)
+				if err := l.StoreLog(noop(1, 1)); err != nil {
+					b.Fatal(err)
+				}
+				b.SetBytes(int64(len(data)))
+				index := uint64(2)
+				for b.Loop() {
+					// A new batch as it comes from a connection: the log stamps it.
+					e := &raft.Log{Index: index, Term: 1, Data: append([]byte(nil), data...)}
+					if err := l.StoreLog(e); err != nil {
+						b.Fatal(err)
+					}
+					index++
+					if index%2000 == 0 {
+						b.StopTimer()
+						l.Roll()
+						l.Drop(l.EndOffset(), index)
+						b.StartTimer()
+					}
+				}
+			})
+			b.Run(name+"/bare", func(b *testing.B) {
+				f, err := os.Create(filepath.Join(b.TempDir(), "f"))
 				if err != nil {
 					b.Fatal(err)
 				}
-				offset = v.Next
-				pieces := net.Buffers(v.Bytes)
-				if _, err := pieces.WriteTo(conn); err != nil {
+				defer f.Close()
+				data := benchEntry(b, size)
+				step := segment.FrameSize(len(data))
+				var at, allocated int64
+				b.SetBytes(int64(len(data)))
+				n := 0
+				for b.Loop() {
+					if at+step > allocated {
+						if err := unix.Fallocate(int(f.Fd()), 0, allocated, 16<<20); err != nil {
+							b.Fatal(err)
+						}
+						allocated += 16 << 20
+					}
+					p := append([]byte(nil), data...)
+					if _, err := unix.Pwrite(int(f.Fd()), p, at); err != nil {
+						b.Fatal(err)
+					}
+					if sync {
+						if err := unix.Fdatasync(int(f.Fd())); err != nil {
+							b.Fatal(err)
+						}
+					}
+					at += step
+					if n++; n%2000 == 0 {
+						b.StopTimer()
+						f.Truncate(0)
+						at, allocated = 0, 0
+						b.StartTimer()
+					}
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkRead fetches cached data in answers of a megabyte and writes them to a
+// socket, from the log's mapped pages and from plain memory with a bare writev.
+func BenchmarkRead(b *testing.B) {
+	for _, size := range []int{1 << 10, 100 << 10} {
+		l := mustOpen(b, filepath.Join(b.TempDir(), "p"), Config{FlushMessages: 1 << 62, SegmentBytes: 64 << 20})
+		data := benchEntry(b, size)
+		const total = 128 << 20
+		for i := range uint64(total / size) {
+			if err := l.StoreLog(&raft.Log{Index: i + 1, Term: 1, Data: append([]byte(nil), data...)}); err != nil {
+				b.Fatal(err)
+			}
+		}
+		end := l.EndOffset()
+		const answer = 1 << 20
+		b.Run(fmt.Sprintf("%dB/log", size), func(b *testing.B) {
+			c := sink(b)
+			b.SetBytes(answer)
+			next := int64(0)
+			for b.Loop() {
+				for left := answer; left > len(data); {
+					v, err := l.Read(next, end, left)
+					if err != nil {
+						b.Fatal(err)
+					}
+					left -= v.Len()
+					if next = v.Next; next == end {
+						next = 0
+					}
+					bufs := net.Buffers(v.Bytes)
+					if _, err := bufs.WriteTo(c); err != nil {
+						b.Fatal(err)
+					}
+					v.Release()
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("%dB/view", size), func(b *testing.B) { // without the socket
+			b.SetBytes(answer)
+			next := int64(0)
+			for b.Loop() {
+				v, err := l.Read(next, end, answer)
+				if err != nil {
 					b.Fatal(err)
+				}
+				if next = v.Next; next == end {
+					next = 0
 				}
 				v.Release()
 			}
-		}
-	})
-	b.Run("bare", func(b *testing.B) {
-		conn := drained(b)
-		p := make([]byte, piece)
-		b.SetBytes(total)
-		for b.Loop() {
-			for range total / piece {
-				pieces := net.Buffers{p}
-				if _, err := pieces.WriteTo(conn); err != nil {
+		})
+		b.Run(fmt.Sprintf("%dB/bare", size), func(b *testing.B) {
+			c := sink(b)
+			memory := make([]byte, total)
+			b.SetBytes(answer)
+			at := 0
+			for b.Loop() {
+				var bufs net.Buffers
+				for n := 0; n+len(data) <= answer; n += len(data) {
+					if at+len(data) > total {
+						at = 0
+					}
+					bufs = append(bufs, memory[at:at+len(data)])
+					at += int(segment.FrameSize(len(data)))
+				}
+				if _, err := bufs.WriteTo(c); err != nil {
 					b.Fatal(err)
 				}
 			}
-		}
-	})
+		})
+	}
 }
 
-// drained returns a loopback connection whose other end is read and thrown away.
-func drained(b *testing.B) net.Conn {
+// sink returns a loopback connection whose other end reads and forgets.
+func sink(b *testing.B) net.Conn {
 	b.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer l.Close()
+	defer ln.Close()
 	go func() {
-		conn, err := l.Accept()
+		c, err := ln.Accept()
 		if err != nil {
 			return
 		}
-		defer conn.Close()
+		defer c.Close()
 		p := make([]byte, 1<<20)
 		for {
-			if _, err := conn.Read(p); err != nil {
+			if _, err := c.Read(p); err != nil {
 				return
 			}
 		}
 	}()
-	conn, err := net.Dial("tcp", l.Addr().String())
+	c, err := net.Dial("tcp", ln.Addr().String())
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { conn.Close() })
-	return conn
+	b.Cleanup(func() { c.Close() })
+	return c
+}
+
+// BenchmarkGetLog reads recent entries, as Raft's replication does, and old ones.
+func BenchmarkGetLog(b *testing.B) {
+	l := mustOpen(b, filepath.Join(b.TempDir(), "p"), Config{FlushMessages: 1 << 62, Cache: NewCache(16 << 20)})
+	data := benchEntry(b, 1<<10)
+	const n = 50_000
+	for i := range uint64(n) {
+		if err := l.StoreLog(&raft.Log{Index: i + 1, Term: 1, Data: append([]byte(nil), data...)}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for name, first := range map[string]uint64{"recent": n - 5000, "old": 1} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			b.SetBytes(int64(len(data)))
+			i := uint64(0)
+			var e raft.Log
+			for b.Loop() {
+				if err := l.GetLog(first+i%5000, &e); err != nil {
+					b.Fatal(err)
+				}
+				i++
+			}
+		})
+	}
+}
+
+// BenchmarkOpen opens a log whose last segment is full of 1 KiB entries, after a
+// clean close and after a kill.
+func BenchmarkOpen(b *testing.B) {
+	for _, clean := range []bool{true, false} {
+		dir := filepath.Join(b.TempDir(), "p")
+		l := mustOpen(b, dir, Config{FlushMessages: 1000})
+		data := benchEntry(b, 1<<10)
+		for i := range uint64(200_000) {
+			if err := l.StoreLog(&raft.Log{Index: i + 1, Term: 1, Data: append([]byte(nil), data...)}); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if err := l.Close(clean); err != nil {
+			b.Fatal(err)
+		}
+		b.Run(fmt.Sprintf("clean=%t", clean), func(b *testing.B) {
+			for b.Loop() {
+				l, err := Open(dir, testID, Config{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				l.Close(false)
+			}
+		})
+	}
 }

@@ -240,35 +240,73 @@ type reader struct {
 	next          int64
 }
 
+// ahead is how many frames a reader looks up in the index at a time: locks and
+// guards cost as much as a small frame.
+const ahead = 64
+
 func (r *reader) read(frames int) error {
 	i, err := r.s.find(r.offset)
 	if err != nil {
 		return err
 	}
-	for more := true; more && i < frames; i++ {
-		f, err := r.s.frame(r.m, i)
+	var at [ahead]index.Entry
+	for more := true; more && i < frames; {
+		n, err := r.s.lookup(at[:min(ahead, frames-i)], i)
 		if err != nil {
 			return err
 		}
-		if f.Type != Command || f.NextOffset() <= r.offset {
-			continue
-		}
-		if f.BaseOffset >= r.limit || len(r.pieces) > 0 && r.left < record.HeaderSize {
-			return nil
-		}
 		err = guard(r.s.path, func() error {
-			body := f.body(r.m.data)
-			if wrong := f.checkPayload(body); wrong != nil {
-				return r.s.corrupt(&f, wrong)
+			for k := 0; more && k < n; k++ {
+				if more, err = r.frame(i+k, at[k]); err != nil {
+					return err
+				}
 			}
-			more, err = r.take(&f, body[:f.payloadLen:f.payloadLen])
-			return err
+			return nil
 		})
 		if err != nil {
 			return err
 		}
+		i += n
 	}
 	return nil
+}
+
+// lookup copies the index entries of the frames from i on.
+func (s *Segment) lookup(at []index.Entry, i int) (n int, err error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return 0, ErrClosed
+	}
+	err = guard(s.path, func() error {
+		for ; n < len(at); n++ {
+			at[n] = s.entries.at(i + n)
+		}
+		return nil
+	})
+	return n, err
+}
+
+// frame adds frame i, which the index says lies at e.
+func (r *reader) frame(i int, e index.Entry) (more bool, err error) {
+	c := cursor{position: e.Position, index: r.s.h.FirstIndex + uint64(i), offset: e.Offset}
+	f, wrong, _ := c.next(r.m.data[:min(int64(len(r.m.data)), r.s.written.Load())], r.s.h.Salt)
+	if wrong != nil {
+		if f, err = r.s.frame(r.m, i); err != nil { // the slow way, which mends a bad index
+			return false, err
+		}
+	}
+	if f.Type != Command || f.NextOffset() <= r.offset {
+		return true, nil
+	}
+	if f.BaseOffset >= r.limit || len(r.pieces) > 0 && r.left < record.HeaderSize {
+		return false, nil
+	}
+	body := f.body(r.m.data)
+	if wrong := f.checkPayload(body); wrong != nil {
+		return false, r.s.corrupt(&f, wrong)
+	}
+	return r.take(&f, body[:f.payloadLen:f.payloadLen])
 }
 
 // take adds the batches of one frame; neighbours become one piece. more is
