@@ -69,11 +69,11 @@ type entry struct {
 // ends before that. The appender is the only one that numbers entries and
 // that reads and writes tails; calls are answered in the order of the entries.
 type leadership struct {
-	r     *replica
-	term  uint64
-	since time.Time
+	r    *replica
+	term uint64
 
 	mu        sync.Mutex
+	since     time.Time // when it began to take calls, last
 	queue     []waiting
 	queued    int // bytes in queue
 	flight    []*entry
@@ -123,6 +123,20 @@ func (l *leadership) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true
+}
+
+// reopen takes calls again after close.
+func (l *leadership) reopen() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed, l.since = false, time.Now()
+}
+
+// settled tells whether it has taken calls for long enough to be handed on.
+func (l *leadership) settled() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.closed && time.Since(l.since) >= settleTime
 }
 
 // end stops the leadership. Calls that are queued are refused, since nothing of

@@ -2,7 +2,6 @@ package replication
 
 import (
 	"slices"
-	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -222,7 +221,7 @@ func (n *Node) balance() {
 	moved := 0
 	n.eachReplica(func(r *replica) {
 		l := r.leadership.Load()
-		if l == nil || moved >= 32 || time.Since(l.since) < settleTime {
+		if l == nil || moved >= 32 || !l.settled() {
 			return
 		}
 		id, ok := r.p.preferred()

@@ -353,7 +353,9 @@ func (f *followers) matchIndex(id raft.ServerID) uint64 {
 // transferTo hands leadership to a voter: it stops serving, waits until the
 // voter has everything, and tells it to stand for election. Raft's own transfer
 // is not used: it can hang for good, with a goroutine each time. If the voter
-// does not take over, this replica serves again.
+// does not take over, this replica serves again, under the same leadership: a
+// new one of the same term would not know of the batches still in flight, and
+// append those again that their producers send again.
 func (r *replica) transferTo(ctx context.Context, id raft.ServerID) error {
 	l := r.leadership.Load()
 	if l == nil {
@@ -363,14 +365,13 @@ func (r *replica) transferTo(ctx context.Context, id raft.ServerID) error {
 	ctx, cancel := context.WithTimeout(ctx, transferTime)
 	defer cancel()
 	err := r.yieldTo(ctx, id)
-	if !r.leadership.CompareAndSwap(l, nil) {
-		return err // Raft's notification was faster
+	if r.raft.State() == raft.Leader && r.raft.CurrentTerm() == l.term {
+		l.reopen()
+		return err
 	}
-	l.end()
-	r.p.wake()
-	if r.raft.State() == raft.Leader {
-		r.wait.Add(1)
-		go r.takeLeadership()
+	if r.leadership.CompareAndSwap(l, nil) { // Raft's notification was not faster
+		l.end()
+		r.p.wake()
 	}
 	return err
 }

@@ -1,0 +1,47 @@
+package replication
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"millrace/segment/record"
+)
+
+// A transfer that fails leaves the leadership as it was: what was in flight is
+// acknowledged, and sent again it is recognised.
+func TestFailedTransferKeepsTheLeadership(t *testing.T) {
+	c := startCluster(t, 1, nil)
+	defer c.stop()
+	id := c.create("orders", 1, 1, nil)
+	_, p := c.leader(id)
+	if _, err := appendWait(p, sequencedBatch(9, 0, 0, 1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	r := p.current.Load()
+	l := r.leadership.Load()
+
+	r.machine.mu.Lock() // nothing is applied meanwhile
+	answer := make(chan error, 1)
+	p.Append([]record.Batch{sequencedBatch(9, 0, 1, 1, 0)}, func(_ Ack, err error) { answer <- err })
+	for r.store.EndOffset() < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	err := r.transferTo(ctx, "9.00000000")
+	r.machine.mu.Unlock()
+	if err == nil {
+		t.Fatal("leadership went to a server that is not there")
+	}
+	if err := <-answer; err != nil {
+		t.Fatalf("the batch in flight was answered with %v", err)
+	}
+	if now := r.leadership.Load(); now != l {
+		t.Fatal("the leadership is another one, of the same term")
+	}
+	ack, err := appendWait(p, sequencedBatch(9, 0, 1, 1, 0))
+	if err != nil || ack.BaseOffset != 1 {
+		t.Fatalf("sent again: offset %d, %v", ack.BaseOffset, err)
+	}
+}
