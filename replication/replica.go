@@ -132,13 +132,13 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	}
 	l.SetRollHook(func(uint64) { n.wantSnapshot(r) })
 	r.port = n.transport.Group(p.group, n.serverID())
-	r.port.OnInstallSnapshot(r.installSnapshot)
 	r.peers = newFollowers(r.port)
 
 	if err := r.startRaft(stable); err != nil {
 		r.port.Close()
 		return nil, err
 	}
+	r.port.OnInstallSnapshot(r.installSnapshot) // it asks r.raft
 	r.wait.Add(1)
 	go r.watchLeadership()
 	return r, nil
@@ -272,6 +272,9 @@ func (r *replica) trimmed(start int64) {
 // takeSnapshot takes a snapshot of the state machine, and drops the segments
 // that only waited for it.
 func (r *replica) takeSnapshot() error {
+	if !r.store.live.Load() {
+		return nil // asked for while Raft starts; the next roll asks again
+	}
 	if err := r.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
 		return err
 	}
