@@ -38,6 +38,9 @@ const (
 	installWait = 20 * time.Second
 )
 
+// errOvertaken ends a catch-up during which the log went on by itself.
+var errOvertaken = errors.New("replication: entries came in while segments were pulled")
+
 // installSnapshot answers a leader's InstallSnapshot.
 func (r *replica) installSnapshot(rpc raft.RPC, req *raft.InstallSnapshotRequest, state []byte) {
 	term := r.raft.CurrentTerm()
@@ -45,7 +48,7 @@ func (r *replica) installSnapshot(rpc raft.RPC, req *raft.InstallSnapshotRequest
 	case req.Term < term:
 		rpc.Respond(&raft.InstallSnapshotResponse{Term: term}, nil)
 		return
-	case req.LastLogIndex <= max(r.raft.CommitIndex(), r.raft.AppliedIndex()):
+	case req.LastLogIndex <= max(r.raft.CommitIndex(), r.raft.AppliedIndex()), r.holds(req.LastLogIndex, req.LastLogTerm):
 		rpc.Respond(&raft.InstallSnapshotResponse{Term: req.Term, Success: true}, nil)
 		return
 	}
@@ -73,6 +76,12 @@ func (r *replica) installSnapshot(rpc raft.RPC, req *raft.InstallSnapshotRequest
 	}
 }
 
+// holds tells whether the log has this entry, and so everything before it.
+func (r *replica) holds(index, term uint64) bool {
+	var l raft.Log
+	return r.store.Log.GetLog(index, &l) == nil && l.Term == term
+}
+
 // catchUp starts to catch up, unless that is under way.
 func (p *Partition) catchUp(r *replica, leader transport.Peer, snap *snapshot) <-chan error {
 	done := make(chan error, 1)
@@ -82,11 +91,11 @@ func (p *Partition) catchUp(r *replica, leader transport.Peer, snap *snapshot) <
 	}
 	p.node.goTracked(func() {
 		defer p.catching.Store(false)
-		began := time.Now()
+		began, writes := time.Now(), r.store.writes.Load()
 		p.logger.Info("catching up by segments", "leader", leader.Node, "index", snap.index)
 		bytes, err := p.pull(r, leader.Node, snap.index)
 		if err == nil {
-			err = p.install(r, snap)
+			err = p.install(r, snap, writes)
 		}
 		if err != nil {
 			p.logger.Warn("catch-up failed", "error", err)
@@ -110,8 +119,8 @@ func (p *Partition) pull(r *replica, leader int32, index uint64) (total int64, e
 	if err := json.Unmarshal(answer, &plan); err != nil {
 		return 0, fmt.Errorf("ask for segments: %w", err)
 	}
-	if plan.EndIndex <= index {
-		return 0, fmt.Errorf("the leader's segments end before entry %d, the snapshot is at %d", plan.EndIndex, index)
+	if err := covers(plan, index); err != nil {
+		return 0, err
 	}
 	staging, err := log.Stage(p.dir, p.identity(), plan, p.logConfig())
 	if err != nil {
@@ -149,20 +158,44 @@ func (p *Partition) pull(r *replica, leader int32, index uint64) (total int64, e
 	}
 }
 
+// covers tells whether a log made of plan goes with a snapshot at index: nothing
+// may be missing between them. The leader may have dropped segments since it
+// took that snapshot; it sends a newer one then.
+func covers(plan log.Plan, index uint64) error {
+	first := plan.EndIndex
+	if len(plan.Segments) > 0 {
+		first = plan.Segments[0].FirstIndex
+	}
+	if first > index+1 || plan.EndIndex <= index {
+		return fmt.Errorf("the leader's segments hold entries %d to %d, the snapshot is at %d", first, plan.EndIndex-1, index)
+	}
+	return nil
+}
+
 // install ends the life r, puts what was pulled in the log's place, and begins
 // another life at the snapshot.
 //
 // The log's switch is one rename. The new snapshot waits beside it while that
 // happens: a crash before leaves the old log with the old snapshot, a crash
 // after is finished by finishInstall at the next start.
-func (p *Partition) install(r *replica, snap *snapshot) error {
+//
+// writes is what the store had counted when the catch-up began. If it has
+// counted more, another leader had what this log needed: the replica has
+// acknowledged entries that the staged segments may not have.
+func (p *Partition) install(r *replica, snap *snapshot, writes uint64) error {
 	p.lifecycle.Lock()
 	defer p.lifecycle.Unlock()
 	if p.closed || p.current.Load() != r {
 		return ErrClosed
 	}
+	if r.store.writes.Load() != writes {
+		return errOvertaken
+	}
 	p.endLocked(false)
 	defer p.beginLocked()
+	if r.store.writes.Load() != writes { // once more, now that Raft has ended
+		return errOvertaken
+	}
 	next := &snapshotStore{path: filepath.Join(p.dir, nextSnapshotName)}
 	if err := next.put(snap); err != nil {
 		return fmt.Errorf("keep snapshot: %w", err)

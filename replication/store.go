@@ -36,6 +36,8 @@ type store struct {
 	next atomic.Uint64
 	// stored counts the payload bytes of our own entries that reached the log.
 	stored atomic.Int64
+	// writes counts the writes to the log that may have stored something.
+	writes atomic.Uint64
 	// opening is the last noop that was stored.
 	opening atomic.Pointer[opening]
 	// began is when the StoreLogs under way began, in Unix nanoseconds; 0: none is.
@@ -84,6 +86,7 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 			p = p[b.Size():]
 		}
 	}
+	s.writes.Add(1)
 	if err := s.Log.StoreLogs(logs); err != nil {
 		if !errors.Is(err, log.ErrNoSpace) || s.cut {
 			s.fault(fmt.Errorf("store entries: %w", err))
