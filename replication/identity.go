@@ -33,7 +33,8 @@ const (
 
 // loadIdentity reads who the node in dir is; ok is false in an empty folder.
 // A node whose votes or metadata log are gone comes back as a new incarnation,
-// which owns none of the partitions: their folder is set aside, not deleted.
+// which owns none of the partitions: their folder and their votes are set aside,
+// not deleted.
 func loadIdentity(dir string) (id identity, ok bool, err error) {
 	path := filepath.Join(dir, identityName)
 	p, err := os.ReadFile(path)
@@ -53,6 +54,12 @@ func loadIdentity(dir string) (id identity, ok bool, err error) {
 		if _, err := os.Stat(filepath.Join(dir, name)); errors.Is(err, os.ErrNotExist) {
 			aside := filepath.Join(dir, partitionsName+"-"+id.Incarnation)
 			if err := os.Rename(filepath.Join(dir, partitionsName), aside); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return id, false, err
+			}
+			// Its votes and terms too: under the new name they are nobody's, and a
+			// term without a log would look like a log that was lost.
+			stable := filepath.Join(dir, stableName)
+			if err := os.Rename(stable, stable+"-"+id.Incarnation); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return id, false, err
 			}
 			id.Incarnation, id.Founder, id.Rejoin = newIncarnation(), false, true

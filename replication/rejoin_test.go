@@ -1,0 +1,42 @@
+package replication
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// A node whose metadata log is gone comes back as a new incarnation, and its
+// replicas catch up from the others.
+func TestLostMetadataLogRejoins(t *testing.T) {
+	c := startCluster(t, 3, nil)
+	defer c.stop()
+	id := c.create("orders", 1, 3, nil)
+	_, p := c.leader(id)
+	if _, err := appendWait(p, batchOf("before")); err != nil {
+		t.Fatal(err)
+	}
+	n := c.nodes[2]
+	n.stop()
+	if err := os.Remove(filepath.Join(n.dir, metaName, raftName)); err != nil {
+		t.Fatal(err)
+	}
+	n.start()
+	_, p = c.leader(id)
+	if _, err := appendWait(p, batchOf("after")); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		back, err := n.Partition(id)
+		if err == nil && back.HighWatermark() == 2 {
+			return
+		}
+		if err == nil && back.Down() != nil {
+			t.Fatal(back.Down())
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the replica did not catch up: %v", err)
+		}
+	}
+}
