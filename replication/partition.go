@@ -94,33 +94,44 @@ func (p *Partition) appendTime() int64 {
 	return -1
 }
 
+// storedKey stands beside Raft's own keys in the stable store once the log of a
+// replica that joined its group later has an entry.
+var storedKey = []byte("Stored")
+
 // bootstrap writes the group's first configuration into an empty log, if this
-// server is one of those the group was created with. A group that has already
-// voted here must have its log: without it the replica's acknowledgements are
-// lost, and it may not vote again under this name.
+// server is one of those the group was created with. A replica that has stored
+// entries must have its log: without it its acknowledgements are lost, and it
+// may not vote again under this name. One that was there from the beginning has
+// entry 1 before it reaches term 2; one that joined says so by storedKey, since
+// a term is all that it has until the first entries have come.
 func (p *Partition) bootstrap(l *log.Log, stable raft.StableStore, snapshots *snapshotStore, last uint64) error {
+	var configuration raft.Configuration
+	mine := false
+	if _, part, ok := p.lookup(); ok {
+		for _, id := range part.Bootstrap {
+			configuration.Servers = append(configuration.Servers, raft.Server{
+				Suffrage: raft.Voter, ID: raft.ServerID(id), Address: raft.ServerAddress(id),
+			})
+			mine = mine || raft.ServerID(id) == p.node.serverID()
+		}
+	}
 	if last > 0 || snapshots.index() > 0 {
-		return nil
+		if mine {
+			return nil
+		}
+		return stable.Set(storedKey, []byte{1})
 	}
 	term, err := stable.GetUint64([]byte("CurrentTerm"))
 	if err != nil && err.Error() != "not found" {
 		return err
 	}
-	if term > 1 {
+	stored, err := stable.Get(storedKey)
+	if err != nil && err.Error() != "not found" {
+		return err
+	}
+	if mine && term > 1 || len(stored) > 0 {
 		return fmt.Errorf("%w: the group has reached term %d here, but its log is empty: %s was lost; give the node a new data folder to let it catch up",
 			ErrQuarantined, term, p.dir)
-	}
-	_, part, ok := p.lookup()
-	if !ok {
-		return nil
-	}
-	var configuration raft.Configuration
-	mine := false
-	for _, id := range part.Bootstrap {
-		configuration.Servers = append(configuration.Servers, raft.Server{
-			Suffrage: raft.Voter, ID: raft.ServerID(id), Address: raft.ServerAddress(id),
-		})
-		mine = mine || raft.ServerID(id) == p.node.serverID()
 	}
 	if !mine {
 		return nil

@@ -101,7 +101,11 @@ func (p *Partition) startReplica() (r *replica, err error) {
 		notify:    make(chan bool, 16),
 		closing:   make(chan struct{}),
 	}
-	r.store = &store{Log: l, fault: func(err error) { p.bounce(r, err) }}
+	r.store = &store{
+		Log:   l,
+		fault: func(err error) { p.bounce(r, err) },
+		begin: func() error { return stable.Set(storedKey, []byte{1}) },
+	}
 	r.store.placed = func(data []byte, index uint64) {
 		if l := r.leadership.Load(); l != nil {
 			l.placed(data, index)

@@ -32,6 +32,9 @@ type store struct {
 	// placed is told which index an entry of our own got, before Raft may commit it.
 	placed func(data []byte, index uint64)
 
+	// begin is called before entry 1 is stored: from then on the log must be there.
+	begin func() error
+
 	// next is the number the next entry of our own must carry.
 	next atomic.Uint64
 	// stored counts the payload bytes of our own entries that reached the log.
@@ -84,6 +87,12 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 			b := record.Batch(p)
 			b.Assign(0, -1)
 			p = p[b.Size():]
+		}
+	}
+	if logs[0].Index == 1 {
+		if err := s.begin(); err != nil {
+			s.fault(fmt.Errorf("note that entries are stored: %w", err))
+			return err
 		}
 	}
 	s.writes.Add(1)
