@@ -193,6 +193,7 @@ func (l *leadership) appendWaiting() {
 // appendSome makes one entry of the first waiting calls, and hands it to Raft.
 // It returns the calls that did not fit.
 func (l *leadership) appendSome(queue []waiting) []waiting {
+	l.makeRoom() // not while parts wait to fly: their tails must stay
 	e := &entry{}
 	size, taken := 0, 0
 	for _, w := range queue {
@@ -309,7 +310,6 @@ func (l *leadership) tail(b record.Batch) *producer {
 	if tail != nil {
 		return tail
 	}
-	l.makeRoom()
 	if tail = l.r.machine.producer(id); tail == nil {
 		tail = &producer{epoch: b.ProducerEpoch()}
 	}
@@ -317,8 +317,8 @@ func (l *leadership) tail(b record.Batch) *producer {
 	return tail
 }
 
-// makeRoom bounds tails. What is dropped is read again from the committed
-// state, so nothing may be in flight then.
+// makeRoom bounds tails, but for those one entry adds. What is dropped is read
+// again from the committed state, so nothing may be in flight then.
 func (l *leadership) makeRoom() {
 	if len(l.tails) < 2*maxProducers {
 		return
