@@ -141,6 +141,30 @@ func TestFoldersThatWereSwappedAreRefused(t *testing.T) {
 	}
 }
 
+// TestAnOlderManifestIsRefused: it would make a shorter log of the folder, and the
+// replica would have forgotten what it acknowledged.
+func TestAnOlderManifestIsRefused(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "p")
+	l := mustOpen(t, dir, Config{SegmentBytes: 1 << 10, FS: fastFS{segment.OS}})
+	var old []byte
+	for i := range uint64(12) {
+		if err := l.StoreLog(command(t, i+1, 1, strings.Repeat("x", 300))); err != nil {
+			t.Fatal(err)
+		}
+		if i == 5 {
+			old = mustRead(t, filepath.Join(dir, manifestName))
+		}
+	}
+	l.Close(true)
+	mustWrite(t, filepath.Join(dir, manifestName), old)
+	if _, err := opened(dir, testID); !segment.IsCorrupt(err) {
+		t.Fatal(err)
+	}
+	if n := len(logFiles(t, dir)); n < 4 {
+		t.Fatalf("only %d segments are left", n)
+	}
+}
+
 // TestAFlipInTheLastEntryIsRotAfterACleanStop is S15: after a kill it may be a torn
 // write, and nobody was told otherwise.
 func TestAFlipInTheLastEntryIsRotAfterACleanStop(t *testing.T) {

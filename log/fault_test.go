@@ -140,14 +140,14 @@ func faultEverywhere(t *testing.T, cfg Config, fault error, run func(*story) err
 	}
 }
 
-// A fullFS has no room when it is full.
+// A fullFS has no room when it is full, but for index files.
 type fullFS struct {
 	segment.FS
 	full *bool
 }
 
 func (f fullFS) OpenFile(path string, flag int) (segment.File, error) {
-	if *f.full && flag&os.O_CREATE != 0 {
+	if *f.full && flag&os.O_CREATE != 0 && !strings.Contains(path, "index") {
 		if _, err := os.Stat(path); err != nil {
 			return nil, &os.PathError{Op: "open", Path: path, Err: syscall.ENOSPC}
 		}
@@ -227,4 +227,53 @@ func TestAFullDiskRefusesAndHeals(t *testing.T) {
 	if err := l.GetLog(4, &e); err != nil || !bytes.Equal(e.Data, big.Data) {
 		t.Fatal(err)
 	}
+}
+
+// TestALongSegmentOutlivesARollThatFailed: the roll had written its index files, and
+// the segment goes on, so that more of its index goes to a file.
+func TestALongSegmentOutlivesARollThatFailed(t *testing.T) {
+	full := false
+	dir := filepath.Join(t.TempDir(), "p")
+	l := mustOpen(t, dir, Config{FS: fullFS{fastFS{segment.OS}, &full}, SegmentBytes: 4 << 20, Cache: NewCache(1)})
+	want := map[uint64][]byte{}
+	store := func(n int) {
+		t.Helper()
+		for range n {
+			e := command(t, l.NextIndex(), 1, fmt.Sprint(l.NextIndex()))
+			if err := l.StoreLog(e); err != nil {
+				t.Fatal(err)
+			}
+			want[e.Index] = e.Data
+		}
+	}
+	check := func() {
+		t.Helper()
+		for i, data := range want {
+			var e raft.Log
+			if err := l.GetLog(i, &e); err != nil || !bytes.Equal(e.Data, data) {
+				t.Fatalf("entry %d: %v", i, err)
+			}
+		}
+	}
+	store(1300)
+	check()
+	if err := l.Reserve(1 << 20); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		full = true
+		if err := l.Roll(); !errors.Is(err, ErrNoSpace) {
+			t.Fatal(err)
+		}
+		full = false
+		store(1300)
+		check()
+	}
+	if err := l.Close(true); err != nil {
+		t.Fatal(err)
+	}
+	l = mustOpen(t, dir, Config{FS: fastFS{segment.OS}, Cache: NewCache(1)})
+	check()
+	store(1300)
+	check()
 }

@@ -295,8 +295,9 @@ func checkIdentity(path string, found, want segment.Identity) error {
 }
 
 // tidy deletes what the manifest says was removed, temporary files, and segments
-// that a crash left before their first frame. Any other segment that the
-// manifest does not list stays, and its serial is not used again.
+// that a crash left before their first frame. A segment with frames whose serial
+// the manifest has not given out is proof of a newer manifest: somebody put an
+// older one in its place, and the log must not be used without what it lost.
 func (l *Log) tidy() error {
 	for _, n := range l.manifest.removed {
 		if err := segment.Remove(l.fs, l.path(n.file())); err != nil {
@@ -325,8 +326,10 @@ func (l *Log) tidy() error {
 			}
 			continue
 		}
-		l.logger.Warn("a segment that the manifest does not know is left alone", "file", s)
-		l.manifest.nextSerial = n.serial + 1
+		return &segment.CorruptError{
+			Path: l.path(manifestName), Position: 160, Found: fmt.Sprintf("next serial %d beside %s", l.manifest.nextSerial, s),
+			Expected: "a manifest at least as new as the segments",
+		}
 	}
 	l.manifest.removed = nil
 	return nil

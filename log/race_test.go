@@ -145,6 +145,7 @@ func TestReadersAgainstDeletion(t *testing.T) {
 		if err := l.Flush(); err != nil {
 			return err
 		}
+		l.Rest()
 		return l.Reserve(r.IntN(9000))
 	})
 
@@ -250,6 +251,16 @@ func TestViewsOutliveEverything(t *testing.T) {
 		}
 		views = append(views, held{v.Release, v.Bytes, o})
 	}
+	before := mappings(t, dir)
+	l.Rest()
+	if n := mappings(t, dir); n != before {
+		t.Errorf("%d mappings of %d are left of segments just read", n, before)
+	}
+	l.Rest()
+	if n := mappings(t, dir); n != len(views) {
+		t.Errorf("%d mappings at rest, want those of %d views", n, len(views))
+	}
+	readAll(t, l, 0, 30)
 	if descriptors(t, dir) != 1 {
 		t.Errorf("%d descriptors of an open log", descriptors(t, dir))
 	}

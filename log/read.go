@@ -132,6 +132,15 @@ func (l *Log) Size() int64 {
 	return n
 }
 
+// Rest lets go of the memory mappings of segments that nobody has read since the
+// last Rest. Called now and then, from any goroutine, it keeps the number of a
+// process's mappings bounded by what is read.
+func (l *Log) Rest() {
+	for _, s := range l.state.Load().segments {
+		s.Rest()
+	}
+}
+
 // Sealed returns what the segments that have ended hold, oldest first.
 func (l *Log) Sealed() []SegmentInfo {
 	var infos []SegmentInfo

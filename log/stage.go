@@ -324,7 +324,8 @@ func Install(dir string, id segment.Identity, staged string, cfg Config) error {
 
 // prepare writes the manifest of the log in dir with the names that the segments
 // of next are going to have among the removed ones, last, so that a crash half-way
-// leaves nothing that the next Open does not delete. A manifest that is missing
+// leaves nothing that the next Open does not delete. Segments that are not listed
+// join them. A manifest that is missing
 // or damaged is replaced by one that calls all segments removed and that
 // Open refuses.
 func prepare(fs segment.FS, dir string, id segment.Identity, next *manifest) (*manifest, error) {
@@ -363,7 +364,7 @@ func prepare(fs segment.FS, dir string, id segment.Identity, next *manifest) (*m
 			continue
 		}
 		old.nextSerial = max(old.nextSerial, n.serial+1)
-		if len(old.segments) == 0 && !listedNames[n] {
+		if !listedNames[n] {
 			old.removed = append(old.removed, n)
 		}
 	}

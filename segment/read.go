@@ -17,6 +17,7 @@ import (
 func (s *Segment) pin() (*mapping, error) {
 	s.mu.RLock()
 	if !s.closed && s.m != nil && s.loaded {
+		s.used.Store(true)
 		m := s.m
 		m.acquire()
 		s.mu.RUnlock()
@@ -37,12 +38,50 @@ func (s *Segment) pin() (*mapping, error) {
 		s.m = m
 	}
 	if !s.loaded && !s.loadIndexesLocked() {
-		if err := s.rebuildLocked(); err != nil {
+		if err := s.rebuildLocked(s.m); err != nil {
 			return nil, err
 		}
 	}
+	s.used.Store(true)
 	s.m.acquire()
 	return s.m, nil
+}
+
+// lookUp takes mu for reading, with the tables in memory: Rest may have let go of
+// them since the segment was pinned. The caller unlocks unless there is an error.
+func (s *Segment) lookUp() error {
+	for {
+		s.mu.RLock()
+		if !s.closed && s.loaded {
+			return nil
+		}
+		s.mu.RUnlock()
+		m, err := s.pin()
+		if err != nil {
+			return err
+		}
+		m.release()
+	}
+}
+
+// Rest lets go of the mappings of a segment that nobody has read since the last
+// Rest; the next reader maps them again. Views keep theirs. There is a limit to
+// the mappings of a process (65,530 by default), and a broker keeps more segments
+// than that.
+func (s *Segment) Rest() {
+	if s.used.Swap(false) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.m != nil {
+		s.m.release()
+		s.m = nil
+	}
+	if s.sealed.Load() && s.loaded {
+		s.entries.release()
+		s.times, s.loaded = nil, false
+	}
 }
 
 // mapData maps the data file, with mu held: an active segment at its full capacity, since the
@@ -67,12 +106,12 @@ func (s *Segment) mapData() (*mapping, error) {
 	return m, nil
 }
 
-// rebuildLocked fills the tables from the frames and replaces the index files.
+// rebuildLocked fills the tables from the frames in m and replaces the index files.
 // A *CorruptError when the frames are bad.
-func (s *Segment) rebuildLocked() error {
+func (s *Segment) rebuildLocked(m *mapping) error {
 	s.rebuilt = true
 	known, entries, times, timed := s.info, s.entries, s.times, s.timed
-	err := guard(s.path, func() error { return s.rescanLocked(s.m.data, known) })
+	err := guard(s.path, func() error { return s.rescanLocked(m.data, known) })
 	if err != nil {
 		s.info, s.entries, s.times, s.timed = known, entries, times, timed
 		return err
@@ -102,7 +141,9 @@ func (s *Segment) parseLocked(p []byte, i int) (Frame, *mismatch) {
 // frame returns frame i without its payload. m is pinned. A *CorruptError when
 // it is bad and no index could lead elsewhere.
 func (s *Segment) frame(m *mapping, i int) (Frame, error) {
-	s.mu.RLock()
+	if err := s.lookUp(); err != nil {
+		return Frame{}, err
+	}
 	f, wrong, rebuilt, err := s.frameRLocked(m, i)
 	s.mu.RUnlock()
 	if err != nil || wrong == nil {
@@ -115,7 +156,7 @@ func (s *Segment) frame(m *mapping, i int) (Frame, error) {
 			return f, ErrClosed
 		}
 		if !s.rebuilt {
-			rerr := s.rebuildLocked()
+			rerr := s.rebuildLocked(m)
 			s.mu.Unlock()
 			if rerr == nil {
 				return s.frame(m, i)
@@ -128,9 +169,6 @@ func (s *Segment) frame(m *mapping, i int) (Frame, error) {
 }
 
 func (s *Segment) frameRLocked(m *mapping, i int) (f Frame, wrong *mismatch, rebuilt bool, err error) {
-	if s.closed {
-		return f, nil, false, ErrClosed
-	}
 	err = guard(s.path, func() error {
 		f, wrong = s.parseLocked(m.data, i)
 		return nil
@@ -189,11 +227,10 @@ func (s *Segment) corrupt(f *Frame, wrong *mismatch) error {
 
 // find returns the last frame whose base offset is at or below offset.
 func (s *Segment) find(offset int64) (i int, err error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.closed {
-		return 0, ErrClosed
+	if err := s.lookUp(); err != nil {
+		return 0, err
 	}
+	defer s.mu.RUnlock()
 	ok := false
 	err = guard(s.path, func() error {
 		i, ok = s.entries.find(offset)
@@ -273,11 +310,10 @@ func (r *reader) read(frames int) error {
 
 // lookup copies the index entries of the frames from i on.
 func (s *Segment) lookup(at []index.Entry, i int) (n int, err error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.closed {
-		return 0, ErrClosed
+	if err := s.lookUp(); err != nil {
+		return 0, err
 	}
+	defer s.mu.RUnlock()
 	err = guard(s.path, func() error {
 		for ; n < len(at); n++ {
 			at[n] = s.entries.at(i + n)
@@ -357,7 +393,11 @@ func (s *Segment) OffsetAt(timestamp, from, limit int64) (offset, found int64, o
 	if err != nil {
 		return 0, 0, false, err
 	}
-	for i := max(start, s.firstAt(timestamp)); i < info.Frames(); i++ {
+	skip, err := s.firstAt(timestamp)
+	if err != nil {
+		return 0, 0, false, err
+	}
+	for i := max(start, skip); i < info.Frames(); i++ {
 		f, err := s.frame(m, i)
 		if err != nil {
 			return 0, 0, false, err
@@ -384,13 +424,15 @@ func (s *Segment) OffsetAt(timestamp, from, limit int64) (offset, found int64, o
 }
 
 // firstAt returns the first frame that may hold a timestamp of at least t.
-func (s *Segment) firstAt(t int64) int {
-	s.mu.RLock()
+func (s *Segment) firstAt(t int64) (int, error) {
+	if err := s.lookUp(); err != nil {
+		return 0, err
+	}
 	defer s.mu.RUnlock()
 	if s.times == nil {
-		return 0
+		return 0, nil
 	}
-	return int(s.times.First(t))
+	return int(s.times.First(t)), nil
 }
 
 // payload copies a frame's payload: decoders may read it on goroutines of their
@@ -507,11 +549,10 @@ func (s *Segment) MaxTimestamp(from, limit int64) (offset, timestamp int64, ok b
 
 // maxTimestamp returns the largest timestamp of the first n frames.
 func (s *Segment) maxTimestamp(m *mapping, n int) (t int64, err error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.closed {
-		return 0, ErrClosed
+	if err := s.lookUp(); err != nil {
+		return 0, err
 	}
+	defer s.mu.RUnlock()
 	err = guard(s.path, func() error {
 		t, err = s.maxTimestampLocked(m.data, n)
 		return err

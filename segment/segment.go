@@ -96,7 +96,8 @@ type Segment struct {
 
 	f         File // closed once sealed; the writer's
 	sealed    atomic.Bool
-	allocated int64 // length of the file; the writer's
+	used      atomic.Bool // read since the last Rest
+	allocated int64       // length of the file; the writer's
 	synced    atomic.Int64
 	written   atomic.Int64 // == info.Bytes, readable without mu
 	room      atomic.Int64 // allocated less written

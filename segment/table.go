@@ -22,6 +22,9 @@ type table struct {
 	file   *mapping // nil while inFile is 0
 	inFile int
 	tail   *index.Index // nil while empty
+	// detached says that the file under the index's name is not the mapped one any
+	// more, so that nothing can be spilled to it.
+	detached bool
 }
 
 func (t *table) at(i int) index.Entry {
@@ -132,9 +135,9 @@ func (s *Segment) indexHeader(kind string, frames int) index.Header {
 // memory, not safety: the tail stays, and the next append tries again.
 func (s *Segment) spill() error {
 	s.mu.RLock()
-	tail, inFile, file := s.entries.tail, s.entries.inFile, s.entries.file
+	tail, inFile, file, detached := s.entries.tail, s.entries.inFile, s.entries.file, s.entries.detached
 	s.mu.RUnlock()
-	if tail == nil || tail.Len() < spillEntries {
+	if tail == nil || tail.Len() < spillEntries || detached {
 		return nil
 	}
 	flag := os.O_RDWR | os.O_CREATE
@@ -151,8 +154,7 @@ func (s *Segment) spill() error {
 		return err
 	}
 	if file == nil {
-		most := s.capacity/FrameHeaderSize + 1
-		if file, err = newMapping(f.Fd(), index.HeaderSize+most*index.EntrySize); err != nil {
+		if file, err = newMapping(f.Fd(), s.indexCapacity()); err != nil {
 			return err
 		}
 	}
@@ -170,13 +172,40 @@ func (s *Segment) spill() error {
 	return nil
 }
 
+// indexCapacity is the length of an index file of as many frames as fit the
+// segment.
+func (s *Segment) indexCapacity() int64 {
+	return index.HeaderSize + (s.capacity/FrameHeaderSize+1)*index.EntrySize
+}
+
 // writeIndexes writes whole index files aside and renames them, so that a
 // reader who maps the old ones sees no change. They are not synced: a crash may
-// cost them, and they are rebuilt. Called while nothing is appended.
+// cost them, and they are rebuilt. Called while nothing is appended; if more is
+// appended later, the table goes on in the new file.
 func (s *Segment) writeIndexes() error {
 	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.writeIndexesLocked()
+	err := guard(s.path, s.writeIndexesLocked)
+	s.mu.RUnlock()
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.entries.file == nil || s.closed {
+		return err
+	}
+	s.entries.detached = true // until the new file is mapped
+	n := s.entries.len()
+	f, ferr := s.fs.OpenFile(indexPath(s.path), os.O_RDONLY)
+	if err != nil || ferr != nil {
+		return errors.Join(err, ferr)
+	}
+	defer f.Close()
+	file, err := newMapping(f.Fd(), s.indexCapacity())
+	if err != nil {
+		return err
+	}
+	s.entries.release()
+	s.entries.file, s.entries.inFile = file, n
+	return nil
 }
 
 func (s *Segment) writeIndexesLocked() error {
@@ -215,47 +244,61 @@ func (s *Segment) writeIndex(path string, h index.Header, entries []byte) error 
 // loadIndexesLocked reads the index files, for info.Frames frames; false when
 // they are missing, damaged or foreign.
 func (s *Segment) loadIndexesLocked() bool {
+	err := guard(indexPath(s.path), s.tryIndexesLocked)
+	if err != nil {
+		s.entries.release()
+		s.times = nil
+	}
+	s.loaded = err == nil
+	return s.loaded
+}
+
+func (s *Segment) tryIndexesLocked() error {
 	n := s.info.Frames()
 	f, err := s.fs.OpenFile(indexPath(s.path), os.O_RDONLY)
 	if err != nil {
-		return false
+		return err
 	}
 	defer f.Close()
 	size, err := f.Size()
-	if err != nil || size < index.HeaderSize {
-		return false
+	if err != nil {
+		return err
+	}
+	if size < index.HeaderSize {
+		return index.ErrDamaged
 	}
 	p, err := ReadFile(s.fs, timePath(s.path), index.HeaderSize+(s.allocated/timeInterval+2)*index.TimeEntrySize)
 	if err != nil {
-		return false
+		return err
 	}
 	raw, _, err := s.indexHeader(index.KindTimes, n).Parse(p)
 	if err != nil {
-		return false
+		return err
 	}
 	count := 0
 	for x, _ := index.NewTime(raw, len(raw)/index.TimeEntrySize); count < x.Len() && int(x.At(count).Frame) < n; count++ {
 	}
 	// An active segment's mapping has to hold what is still to come.
-	most := max(size, index.HeaderSize+(s.capacity/FrameHeaderSize+1)*index.EntrySize)
-	m, err := newMapping(f.Fd(), most)
+	m, err := newMapping(f.Fd(), max(size, s.indexCapacity()))
 	if err != nil {
-		return false
-	}
-	entries, covered, err := s.indexHeader(index.KindEntries, n).Parse(m.data[:size])
-	if err != nil || covered < n || len(entries)/index.EntrySize < n {
-		m.release()
-		return false
+		return err
 	}
 	s.entries.release()
-	s.entries.file, s.entries.inFile = m, n
-	s.times, _ = index.NewTime(append([]byte(nil), raw[:count*index.TimeEntrySize]...), count)
-	s.timed = HeaderSize
+	s.entries.file = m
+	entries, covered, err := s.indexHeader(index.KindEntries, n).Parse(m.data[:size])
+	if err != nil {
+		return err
+	}
+	if covered < n || len(entries)/index.EntrySize < n {
+		return index.ErrDamaged
+	}
+	s.entries.inFile = n
+	s.times, s.timed = nil, HeaderSize
 	if count > 0 {
+		s.times, _ = index.NewTime(append([]byte(nil), raw[:count*index.TimeEntrySize]...), count)
 		s.timed = s.positionLocked(int(s.times.At(count-1).Frame) + 1)
 	}
-	s.loaded = true
-	return true
+	return nil
 }
 
 // positionLocked returns where frame i begins, or would.
