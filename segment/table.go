@@ -27,6 +27,13 @@ type table struct {
 	detached bool
 }
 
+func (t *table) len() int {
+	if t.tail == nil {
+		return t.inFile
+	}
+	return t.inFile + t.tail.Len()
+}
+
 func (t *table) at(i int) index.Entry {
 	if i < t.inFile {
 		return t.mapped().At(i)
@@ -116,8 +123,7 @@ func appendTime(x *index.TimeIndex, e index.TimeEntry) *index.TimeIndex {
 	}
 	err := x.Append(e)
 	if errors.Is(err, index.ErrFull) {
-		// One that came out of a file may be empty, and full.
-		p := make([]byte, max(8*index.TimeEntrySize, 2*len(x.Bytes())))
+		p := make([]byte, 2*len(x.Bytes()))
 		x, _ = index.NewTime(p, copy(p, x.Bytes())/index.TimeEntrySize)
 		err = x.Append(e)
 	}
