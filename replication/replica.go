@@ -47,6 +47,9 @@ type replica struct {
 	// leadership is set while this replica leads and may serve.
 	leadership atomic.Pointer[leadership]
 
+	trimMu sync.Mutex // held while the log start moves, by Raft's or by a snapshot's doing
+	owed   int64      // the log start that a full disk did not allow yet; 0: none
+
 	wantsSnapshot atomic.Bool // queued for one
 	changing      atomic.Bool // a membership change is under way
 	flushed       time.Time   // when flush.ms was last honoured; upkeepLoop's own
@@ -264,13 +267,32 @@ func (r *replica) loseLeadership() {
 	}
 }
 
-// trimmed moves the log start, and drops what the newest snapshot allows.
+// trimmed moves the log start, and drops what the newest snapshot allows. On a
+// full disk it is owed: upkeep tries again, and a bounce would not help.
 func (r *replica) trimmed(start int64) {
-	if _, err := r.store.Drop(start, r.snapshots.index()); err != nil {
+	r.trimMu.Lock()
+	defer r.trimMu.Unlock()
+	start = max(start, r.owed)
+	if _, err := r.store.Drop(start, r.snapshots.index()); errors.Is(err, log.ErrNoSpace) {
+		r.owed = start
+		r.p.logger.Warn("the log start was not moved, trying again later", "to", start, "error", err)
+		return
+	} else if err != nil {
 		r.p.bounce(r, fmt.Errorf("drop below offset %d: %w", start, err))
 		return
 	}
+	r.owed = 0
 	r.p.start.Store(r.store.StartOffset())
+}
+
+// settleTrim moves the log start to where it is owed.
+func (r *replica) settleTrim() {
+	r.trimMu.Lock()
+	owed := r.owed
+	r.trimMu.Unlock()
+	if owed > 0 {
+		r.trimmed(owed)
+	}
 }
 
 // takeSnapshot takes a snapshot of the state machine, and drops the segments

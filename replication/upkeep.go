@@ -85,6 +85,7 @@ func (n *Node) retainAll() {
 // retain rolls what is due and, on the leader, moves the log start by the
 // topic's retention.
 func (n *Node) retain(r *replica) {
+	r.settleTrim()
 	now := n.now()
 	if _, err := r.store.RollIfDue(now); err != nil && !errors.Is(err, log.ErrNoSpace) {
 		r.p.logger.Warn("segment was not rolled", "error", err)
