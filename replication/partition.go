@@ -160,10 +160,16 @@ func (p *Partition) preferred() (raft.ServerID, bool) {
 	return p.node.serverOf(part.Replicas[0])
 }
 
-// open begins the first life.
+// open begins the first life, unless the node is closing: it may have closed
+// its partitions before this one was among them.
 func (p *Partition) open() {
 	p.lifecycle.Lock()
 	defer p.lifecycle.Unlock()
+	select {
+	case <-p.node.closing:
+		return
+	default:
+	}
 	if !p.closed && p.current.Load() == nil {
 		p.beginLocked()
 	}

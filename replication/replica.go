@@ -206,6 +206,7 @@ func (r *replica) stop(clean bool) {
 			r.p.logger.Warn("raft did not shut down cleanly", "error", err)
 		}
 		r.wait.Wait()
+		r.loseLeadership() // one that began meanwhile
 		if err := r.store.Log.Close(clean); err != nil {
 			r.p.logger.Warn("log did not close cleanly", "error", err)
 		}
