@@ -105,6 +105,7 @@ type Node struct {
 	reconcileWake chan struct{}
 	controlling   atomic.Bool // the controller group's members are being looked after
 	retaining     atomic.Bool // retention is
+	flushing      atomic.Bool // a flush of the topics that are due is under way
 }
 
 // Open reads who the node is and opens what its groups share. Start does the rest.

@@ -53,19 +53,32 @@ func (n *Node) upkeepLoop() {
 }
 
 // watchDisks makes groups whose disk hangs lose leadership: while a write
-// takes longer than the lease, their heartbeats fail on purpose. It also syncs
-// the topics that leave that to time (flush.ms).
+// takes longer than the lease, their heartbeats fail on purpose. It also has
+// the topics synced that leave that to time (flush.ms), beside itself: a sync
+// hangs with the disk, and then this is needed most.
 func (n *Node) watchDisks(now time.Time) {
+	var due []*replica
+	flushing := n.flushing.Load()
 	n.eachReplica(func(r *replica) {
 		stalls := r.store.stalled(now) > leaseTimeout
 		r.port.Stall(stalls)
 		s := r.p.settings.Load()
-		if stalls || s.FlushMessages <= 1 || now.Sub(r.flushed) < millis(s.FlushMillis) {
+		if stalls || flushing || s.FlushMessages <= 1 || now.Sub(r.flushed) < millis(s.FlushMillis) {
 			return
 		}
 		r.flushed = now
-		if err := r.store.Flush(); err != nil {
-			r.p.bounce(r, fmt.Errorf("flush: %w", err))
+		due = append(due, r)
+	})
+	if len(due) == 0 {
+		return
+	}
+	n.flushing.Store(true)
+	n.goTracked(func() {
+		defer n.flushing.Store(false)
+		for _, r := range due {
+			if err := r.store.Flush(); err != nil {
+				r.p.bounce(r, fmt.Errorf("flush: %w", err))
+			}
 		}
 	})
 }
