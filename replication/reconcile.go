@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -83,12 +84,27 @@ func (n *Node) reconcile(image *metadata.Image, limit chan struct{}) {
 		}
 	}
 	n.partitionMu.Unlock()
+	n.forgetGroups(image)
 	for _, p := range gone {
 		n.goTracked(func() {
 			if err := p.remove(); err != nil {
 				p.logger.Error("a deleted partition's folder was not removed", "folder", p.dir, "error", err)
 			}
 		})
+	}
+}
+
+// forgetGroups drops what gossip said of groups whose deletion the image holds.
+func (n *Node) forgetGroups(image *metadata.Image) {
+	deleted := func(group uint64) bool {
+		_, known := image.Group(group)
+		return group != controllerGroup && group <= image.LastGroup() && !known
+	}
+	n.gossipMu.Lock()
+	defer n.gossipMu.Unlock()
+	maps.DeleteFunc(n.claims, func(group uint64, _ claim) bool { return deleted(group) })
+	for _, open := range n.openAt {
+		maps.DeleteFunc(open, func(group uint64, _ bool) bool { return deleted(group) })
 	}
 }
 
