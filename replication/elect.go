@@ -93,19 +93,13 @@ func (n *Node) orphan(group uint64, dead raft.ServerID, while time.Duration) {
 	if m == nil {
 		return
 	}
-	term := m.raft.CurrentTerm()
-	elect := func() {
-		if l := m.leader(); (l == "" || l == dead && m.raft.CurrentTerm() == term) && !stalls() {
-			if err := m.port.Elect(); err != nil {
-				n.logger.Debug("election not started", "error", err)
-			}
-		}
+	n.gossipMu.Lock()
+	defer n.gossipMu.Unlock()
+	before := n.orphans[group]
+	n.orphans[group] = &orphan{
+		since: time.Now().Add(while), dead: dead, term: m.raft.CurrentTerm(),
+		hasty: before != nil && before.hasty, // whose timers are to be made long again
 	}
-	if rank == 0 {
-		elect()
-		return
-	}
-	time.AfterFunc(time.Duration(rank)*electionStagger, elect)
 }
 
 // rank returns this node's place among the voters that are there, -1 if it has none.

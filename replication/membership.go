@@ -185,9 +185,16 @@ func (n *Node) changeController(m *member) {
 // factor the replicas they lack, once there are brokers for them.
 func (n *Node) growTopics() {
 	m := n.memberOf(controllerGroup)
-	if m == nil || m.raft.State() != raft.Leader {
+	if m == nil || m.raft.State() != raft.Leader || !n.growing.CompareAndSwap(false, true) {
 		return
 	}
+	n.goTracked(func() {
+		defer n.growing.Store(false)
+		n.growNow()
+	})
+}
+
+func (n *Node) growNow() {
 	image := n.Image()
 	want := min(defaultReplicas, len(image.Brokers()))
 	for _, t := range image.Topics() {

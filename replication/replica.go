@@ -46,6 +46,10 @@ type replica struct {
 
 	// leadership is set while this replica leads and may serve.
 	leadership atomic.Pointer[leadership]
+	// serving is held while a leadership begins, so that of two that were won
+	// one after the other only the later one does.
+	serving sync.Mutex
+	turn    uint64 // counts Raft's notifications; under serving
 
 	trimMu sync.Mutex // held while the log start moves, by Raft's or by a snapshot's doing
 	owed   int64      // the log start that a full disk did not allow yet; 0: none
@@ -222,10 +226,14 @@ func (r *replica) watchLeadership() {
 		case <-r.closing:
 			return
 		case leads := <-r.notify:
+			r.serving.Lock()
+			r.turn++
+			turn := r.turn
+			r.serving.Unlock()
 			r.loseLeadership()
 			if leads {
 				r.wait.Add(1)
-				go r.takeLeadership()
+				go r.takeLeadership(turn)
 			} else {
 				r.p.node.orphan(r.p.group, r.p.node.serverID(), 2*electionStagger)
 			}
@@ -237,7 +245,7 @@ func (r *replica) watchLeadership() {
 // committed and everything before it applied: then no entry of an earlier term
 // is missing, and the producer state is complete. (A Raft barrier would say the
 // same, but its future may never be answered.)
-func (r *replica) takeLeadership() {
+func (r *replica) takeLeadership(turn uint64) {
 	defer r.wait.Done()
 	term := r.raft.CurrentTerm()
 	leads := func() bool { return r.raft.State() == raft.Leader && r.raft.CurrentTerm() == term }
@@ -245,12 +253,17 @@ func (r *replica) takeLeadership() {
 		o := r.store.opening.Load()
 		return o != nil && o.term == term && r.raft.CommitIndex() >= o.index && r.machine.reached(o.next)
 	}
-	err := r.until(context.Background(), func() bool { return !leads() || opened() })
-	if err != nil || !leads() {
-		return // a newer notification is on its way
+	if r.until(context.Background(), func() bool { return !leads() || opened() }) != nil {
+		return
+	}
+	r.serving.Lock()
+	if r.turn != turn || !leads() { // a newer notification has come, or is on its way
+		r.serving.Unlock()
+		return
 	}
 	l := newLeadership(r, term)
 	r.leadership.Store(l)
+	r.serving.Unlock()
 	if !leads() {
 		r.leadership.CompareAndSwap(l, nil)
 		l.end()
