@@ -226,6 +226,9 @@ func (f *crashFile) Sync() error {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	err := f.fs.step("sync %s", filepath.Base(f.node.path))
+	if err == errCrash {
+		return err
+	}
 	if err == nil {
 		f.node.synced = f.node.surviving(func() int { return 1 })
 	}

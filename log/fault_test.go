@@ -21,33 +21,96 @@ import (
 // what was acknowledged, and what it shows then survives a loss of power, even
 // though a sync failed: what the page cache shows may never have been written.
 func TestAFaultAtAnyOperationIsSurvived(t *testing.T) {
-	small := [2]int{1, 40}
-	stories := map[string]struct {
-		cfg Config
-		run func(s *story) error
-	}{
-		"append": {Config{SegmentBytes: 4 << 10}, func(s *story) error {
-			return errors.Join(s.store(1, [2]int{}), s.store(1, small), s.store(1, [2]int{3, 700}, small), s.store(1, [2]int{1, 1500}), s.store(2, [2]int{}, [2]int{1, 5000}, small))
-		}},
-		"cut": {Config{SegmentBytes: 4 << 10}, func(s *story) error {
-			return errors.Join(s.store(1, [2]int{}, [2]int{1, 2000}), s.store(1, [2]int{1, 1900}), s.store(1, small, small), s.cut(5), s.cut(2), s.store(3, small))
-		}},
-		"drop": {Config{SegmentBytes: 2 << 10}, func(s *story) error {
-			return errors.Join(s.store(1, [2]int{}, [2]int{1, 1000}), s.store(1, [2]int{1, 1000}), s.store(2, [2]int{1, 1000}), s.drop(3), s.store(3, small), s.roll(), s.drop(5))
-		}},
-		"close": {Config{}, func(s *story) error {
-			return errors.Join(s.store(1, [2]int{}, small), s.closeLog(true), s.openLog(), s.store(2, small), s.closeLog(true), s.openLog())
-		}},
-		"lazy": {Config{SegmentBytes: 4 << 10, FlushMessages: 1 << 40}, func(s *story) error {
-			return errors.Join(s.store(1, [2]int{}, small), s.store(1, small), s.store(1, [2]int{1, 3000}), s.store(1, small), s.cut(4), s.store(1, small))
-		}},
-	}
-	for name, st := range stories {
+	for name, st := range faultStories {
 		for _, fault := range []error{syscall.EIO, syscall.ENOSPC} {
 			t.Run(fmt.Sprintf("%s/%v", name, fault), func(t *testing.T) {
 				t.Parallel()
 				faultEverywhere(t, st.cfg, fault, st.run)
 			})
+		}
+	}
+}
+
+var small = [2]int{1, 40}
+
+// faultStories begin with an open log.
+var faultStories = map[string]struct {
+	cfg Config
+	run func(s *story) error
+}{
+	"append": {Config{SegmentBytes: 4 << 10}, func(s *story) error {
+		return errors.Join(s.store(1, [2]int{}), s.store(1, small), s.store(1, [2]int{3, 700}, small), s.store(1, [2]int{1, 1500}), s.store(2, [2]int{}, [2]int{1, 5000}, small))
+	}},
+	"cut": {Config{SegmentBytes: 4 << 10}, func(s *story) error {
+		return errors.Join(s.store(1, [2]int{}, [2]int{1, 2000}), s.store(1, [2]int{1, 1900}), s.store(1, small, small), s.cut(5), s.cut(2), s.store(3, small))
+	}},
+	"drop": {Config{SegmentBytes: 2 << 10}, func(s *story) error {
+		return errors.Join(s.store(1, [2]int{}, [2]int{1, 1000}), s.store(1, [2]int{1, 1000}), s.store(2, [2]int{1, 1000}), s.drop(3), s.store(3, small), s.roll(), s.drop(5))
+	}},
+	"close": {Config{}, func(s *story) error {
+		return errors.Join(s.store(1, [2]int{}, small), s.closeLog(true), s.openLog(), s.store(2, small), s.closeLog(true), s.openLog())
+	}},
+	"lazy": {Config{SegmentBytes: 4 << 10, FlushMessages: 1 << 40}, func(s *story) error {
+		return errors.Join(s.store(1, [2]int{}, small), s.store(1, small), s.store(1, [2]int{1, 3000}), s.store(1, small), s.cut(4), s.store(1, small))
+	}},
+}
+
+// TestKillsLeaveNothingUnsynced: the process is killed at each operation and the
+// machine is not. The next life reads what was never synced from the page cache;
+// whatever it shows must survive when the power goes then.
+func TestKillsLeaveNothingUnsynced(t *testing.T) {
+	for name, st := range faultStories {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			killEverywhere(t, st.cfg, st.run)
+		})
+	}
+}
+
+func killEverywhere(t *testing.T, cfg Config, run func(*story) error) {
+	for stop := 1; ; stop++ {
+		fs := newCrashFS(stop)
+		s := &story{t: t, root: filepath.Join(memDir(t), fmt.Sprint(stop)), cfg: cfg}
+		s.cfg.FS = fs
+		s.now.first = 1
+		if err := os.MkdirAll(s.dir(), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		err := s.openLog()
+		if err == nil {
+			err = run(s)
+			s.l.Close(false)
+		}
+		killed := fs.ops >= stop
+		if err != nil && !killed {
+			t.Fatal(err)
+		}
+		where := fmt.Sprintf("killed before operation %d; the last were %v", stop, fs.trace[max(0, len(fs.trace)-6):])
+		fs.stop = 0
+		got, err := observeAt(s.dir(), fs)
+		if err != nil {
+			t.Fatalf("%s: %v", where, err)
+		}
+		if wrong := got.within(s.now, s.next, false); wrong != "" {
+			t.Fatalf("%s: %s", where, wrong)
+		}
+		for name, fate := range fates(uint64(stop)) {
+			target := filepath.Join(memDir(t), "image")
+			if !fs.powerLoss(t, s.root, target, fate) {
+				continue
+			}
+			after, err := opened(filepath.Join(target, "p"), testID)
+			if err != nil {
+				t.Fatalf("%s, %s: %v", where, name, err)
+			}
+			if wrong := after.within(got, got, false); wrong != "" || after.last() != got.last() {
+				t.Fatalf("%s, %s: last %d, the life before showed %d; %s", where, name, after.last(), got.last(), wrong)
+			}
+			os.RemoveAll(target)
+		}
+		os.RemoveAll(s.root)
+		if !killed {
+			return
 		}
 	}
 }

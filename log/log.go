@@ -309,7 +309,7 @@ func (l *Log) tidy() error {
 		return err
 	}
 	for _, s := range names {
-		if strings.HasSuffix(s, ".tmp") {
+		if strings.HasSuffix(s, ".tmp") && (s == manifestName+".tmp" || strings.HasSuffix(s, "index.tmp")) {
 			if err := l.fs.Remove(l.path(s)); err != nil {
 				return fmt.Errorf("tidy log %s: %w", l.dir, err)
 			}

@@ -220,7 +220,12 @@ func (s *Staging) write(i int, p []byte) error {
 	end := s.have[i] + int64(len(p))
 	err = f.Pwritev([][]byte{p}, s.have[i])
 	if err == nil && end == g.info.Bytes {
-		err = f.Sync()
+		if err = f.Sync(); err != nil {
+			// Final for all that was written: the file is pulled again from its start.
+			s.have[i] = 0
+			f.Close()
+			return errors.Join(err, segment.Remove(s.fs, s.path(g)))
+		}
 	}
 	if cerr := f.Close(); err == nil {
 		err = cerr
@@ -279,8 +284,13 @@ func Install(dir string, id segment.Identity, staged string, cfg Config) error {
 		return err
 	}
 	for _, g := range next.segments {
-		if err := checkSegment(fs, filepath.Join(staged, g.file()), id, g.info); err != nil {
+		path := filepath.Join(staged, g.file())
+		if err := checkSegment(fs, path, id, g.info); err != nil {
 			return err
+		}
+		// A life that was killed before it synced left the bytes in the page cache.
+		if err := syncFile(fs, path); err != nil {
+			return noSpace(err)
 		}
 	}
 	old, err := prepare(fs, dir, id, next)
@@ -320,6 +330,18 @@ func Install(dir string, id segment.Identity, staged string, cfg Config) error {
 		}
 	}
 	return removeAll(fs, staged)
+}
+
+func syncFile(fs segment.FS, path string) error {
+	f, err := fs.OpenFile(path, os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	err = f.Sync()
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	return err
 }
 
 // prepare writes the manifest of the log in dir with the names that the segments

@@ -382,3 +382,80 @@ func TestInspectFindsWhatIsWrongAndChangesNothing(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestKillsDuringCatchUpLeaveNothingUnsynced: the process is killed at each
+// operation, the machine is not; the next life finds in the page cache what was
+// never synced, and goes on with it. Then the power goes.
+func TestKillsDuringCatchUpLeaveNothingUnsynced(t *testing.T) {
+	source := leader(t)
+	plan := source.Plan()
+	want, err := observe(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	catchUp := func(fs *crashFS, dir string) error {
+		cfg := Config{FS: fs, SegmentBytes: 2 << 10}
+		s, err := Stage(dir, testID, plan, cfg)
+		if err != nil {
+			return err
+		}
+		if err := pull(source, s, 1000, rand.New(rand.NewPCG(1, 1))); err != nil {
+			return err
+		}
+		return Install(dir, testID, s.Dir(), cfg)
+	}
+	for stop := 1; ; stop++ {
+		root := memDir(t)
+		dir := filepath.Join(root, "p")
+		filled(t, dir, testID, true)
+		fs := newCrashFS(stop).adopt(t, root)
+		err := catchUp(fs, dir)
+		killed := fs.ops >= stop
+		fs.stop = 0
+		if err != nil {
+			// It may be that the first life got as far as the switch.
+			m, oerr := observeAt(dir, fs)
+			if oerr != nil {
+				t.Fatalf("operation %d of %v: %v", stop, fs.trace, oerr)
+			}
+			if m.last() != want.last() {
+				err = catchUp(fs, dir)
+			} else {
+				err = nil
+			}
+		}
+		if err != nil {
+			t.Fatalf("operation %d: %v", stop, err)
+		}
+		if _, err := observeAt(dir, fs); err != nil {
+			t.Fatalf("operation %d: %v", stop, err)
+		}
+		for name, fate := range fates(uint64(stop)) {
+			target := filepath.Join(memDir(t), "image")
+			if !fs.powerLoss(t, root, target, fate) {
+				continue
+			}
+			got, err := opened(filepath.Join(target, "p"), testID)
+			if err != nil {
+				t.Fatalf("operation %d, %s: %v", stop, name, err)
+			}
+			if wrong := got.within(want, want, false); wrong != "" || got.last() != want.last() {
+				t.Fatalf("operation %d, %s: last %d, %s", stop, name, got.last(), wrong)
+			}
+			os.RemoveAll(target)
+		}
+		os.RemoveAll(root)
+		if !killed {
+			return
+		}
+	}
+}
+
+func observeAt(dir string, fs segment.FS) (model, error) {
+	l, err := Open(dir, testID, Config{FS: fs})
+	if err != nil {
+		return model{}, err
+	}
+	defer l.Close(false)
+	return observe(l)
+}
