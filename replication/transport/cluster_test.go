@@ -61,13 +61,14 @@ func (w *groupWriter) must(t *testing.T) {
 func (w *groupWriter) check(t *testing.T, atRest bool) {
 	t.Helper()
 	var longest []string
-	for _, g := range w.groups {
-		if l := g.fsm.list(); len(l) > len(longest) {
-			longest = l
+	lists := make([][]string, len(w.groups)) // taken once: they go on growing
+	for i, g := range w.groups {
+		lists[i] = g.fsm.list()
+		if len(lists[i]) > len(longest) {
+			longest = lists[i]
 		}
 	}
-	for i, g := range w.groups {
-		l := g.fsm.list()
+	for i, l := range lists {
 		for j := range l {
 			if l[j] != longest[j] {
 				t.Fatalf("replica %d applied %q as number %d, another %q", i, l[j], j, longest[j])
