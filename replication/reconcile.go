@@ -34,13 +34,20 @@ const openAtOnce = 8
 
 // reconcileLoop makes what is open here follow the image.
 func (n *Node) reconcileLoop() {
+	var strange []string // folders that no image explains yet
 	swept := false
+	settled := time.After(settleTime)
 	limit := make(chan struct{}, openAtOnce)
 	for {
 		select {
 		case <-n.closing:
 			return
 		case <-n.reconcileWake:
+		case <-settled:
+			for _, dir := range strange {
+				n.logger.Warn("a folder belongs to no partition of this cluster; it is left alone", "folder", dir)
+			}
+			continue
 		}
 		image := n.Image()
 		if image.ClusterID == "" {
@@ -49,8 +56,10 @@ func (n *Node) reconcileLoop() {
 		n.setPeers()
 		n.reconcile(image, limit)
 		if _, registered := image.Broker(n.identity.Node); registered && !swept {
-			n.sweep(image)
+			strange = n.sweep(image, n.folders())
 			swept = true
+		} else if len(strange) > 0 {
+			strange = n.sweep(image, strange)
 		}
 	}
 }
@@ -169,19 +178,29 @@ func (p *Partition) configure(settings metadata.TopicSettings) {
 	}
 }
 
-// sweep looks once, after the start, for folders that the image does not
-// mention. Those whose group was given and is gone were deleted by a committed
-// change while this node was away; any other is left alone, and named.
-func (n *Node) sweep(image *metadata.Image) {
+// folders lists the partition folders that are there.
+func (n *Node) folders() (dirs []string) {
 	root := filepath.Join(n.cfg.DataDir, partitionsName)
-	folders, err := os.ReadDir(root)
+	entries, err := os.ReadDir(root)
 	if err != nil {
 		n.logger.Warn("partition folders were not looked through", "error", err)
-		return
 	}
-	for _, f := range folders {
-		dir := filepath.Join(root, f.Name())
-		if strings.HasSuffix(f.Name(), deletedSuffix) {
+	for _, e := range entries {
+		dirs = append(dirs, filepath.Join(root, e.Name()))
+	}
+	return dirs
+}
+
+// sweep looks, after the start, for folders that the image does not mention.
+// Those whose group was given and is gone were deleted by a committed change
+// while this node was away; any other is left alone.
+//
+// It returns those whose group the image has not given yet. The first images
+// after a start may be old, and a topic that was made and deleted later may never
+// be seen in one; a later image tells.
+func (n *Node) sweep(image *metadata.Image, dirs []string) (strange []string) {
+	for _, dir := range dirs {
+		if strings.HasSuffix(dir, deletedSuffix) {
 			if err := os.RemoveAll(dir); err != nil {
 				n.logger.Warn("a deleted partition's folder was not removed", "folder", dir, "error", err)
 			}
@@ -192,21 +211,23 @@ func (n *Node) sweep(image *metadata.Image) {
 		if err == nil {
 			err = json.Unmarshal(data, &file)
 		}
-		if _, known := image.Group(file.Group); known && err == nil {
-			continue
-		}
-		if err != nil || file.Group == 0 || file.Group > image.LastGroup() {
-			if !errors.Is(err, os.ErrNotExist) || !emptyFolder(dir) {
-				n.logger.Warn("a folder belongs to no partition of this cluster; it is left alone", "folder", dir, "error", err)
+		_, known := image.Group(file.Group)
+		switch {
+		case errors.Is(err, os.ErrNotExist) && emptyFolder(dir):
+		case err != nil || file.Group == 0:
+			n.logger.Warn("a folder does not say which partition it belongs to; it is left alone", "folder", dir, "error", err)
+		case known:
+		case file.Group > image.LastGroup():
+			strange = append(strange, dir)
+		default:
+			n.logger.Info("removing a partition that was deleted while this node was away", "folder", dir)
+			p := &Partition{node: n, group: file.Group, dir: dir, logger: n.logger}
+			if err := p.remove(); err != nil {
+				n.logger.Warn("a deleted partition's folder was not removed", "folder", dir, "error", err)
 			}
-			continue
-		}
-		n.logger.Info("removing a partition that was deleted while this node was away", "folder", dir)
-		p := &Partition{node: n, group: file.Group, dir: dir, logger: n.logger}
-		if err := p.remove(); err != nil {
-			n.logger.Warn("a deleted partition's folder was not removed", "folder", dir, "error", err)
 		}
 	}
+	return strange
 }
 
 func emptyFolder(dir string) bool {
