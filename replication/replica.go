@@ -25,8 +25,9 @@ const (
 	heartbeatTimeout = 8 * time.Second
 	leaseTimeout     = 3 * time.Second
 	// commitTimeout is how long a follower of an idle group may not know of
-	// the last commit. Nothing waits for that.
-	commitTimeout = 2 * time.Second
+	// the last commit, and the time between two of its answers that tell how far
+	// it has come. Nothing waits for either; inSync allows for it.
+	commitTimeout = 3 * time.Second
 	// maxAppendEntries entries travel in one request at most; the transport
 	// limits their bytes.
 	maxAppendEntries = 16

@@ -42,7 +42,7 @@ func flipSealedBit(t *testing.T, dir string) wound {
 		}
 		return nil
 	}, func(c *segment.CorruptError) error { return c })
-	if err != nil || len(commands) < 3 {
+	if err != nil || len(commands) == 0 { // few, if what waited was joined into large entries
 		t.Fatalf("%s: %d entries: %v", w.path, len(commands), err)
 	}
 	f := commands[len(commands)/2]
