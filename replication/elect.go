@@ -332,7 +332,7 @@ func (n *Node) electOne(group uint64, o *orphan, now time.Time, introduced bool)
 	if m == nil {
 		return true
 	}
-	if leader := m.leader(); leader != "" && leader != o.dead {
+	if leader := m.leader(); leader != "" && (leader != o.dead || m.raft.CurrentTerm() > o.term) {
 		if o.hasty {
 			m.setTimeouts(heartbeatTimeout)
 		}
