@@ -196,6 +196,9 @@ func (s *story) compare(r *rand.Rand) error {
 		if len(records) > 0 {
 			ts = records[r.IntN(len(records))].timestamp + int64(r.IntN(3)) - 1
 		}
+		if r.IntN(5) == 0 {
+			ts = -1 - r.Int64N(5)
+		}
 		want, newest := rec{offset: -1}, rec{offset: -1, timestamp: -1}
 		for _, x := range records {
 			if x.offset >= limit {

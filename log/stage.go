@@ -268,7 +268,7 @@ func removeAll(fs segment.FS, dir string) error {
 // damaged or missing, by that of the folder staged, which is checked from end to
 // end first. The replacement happens in one moment: a crash leaves the old log or
 // the new one, and what it leaves of the other is deleted by the next Open. The
-// log start never falls. ErrNoSpace, and a *segment.CorruptError that names a
+// log start does not fall, unless below it lies the end. ErrNoSpace, and a *segment.CorruptError that names a
 // staged file, leave the old log.
 func Install(dir string, id segment.Identity, staged string, cfg Config) error {
 	cfg.defaults()
@@ -300,10 +300,9 @@ func Install(dir string, id segment.Identity, staged string, cfg Config) error {
 	fresh := *next
 	fresh.identity, fresh.generation, fresh.nextSerial = id, old.generation+1, old.nextSerial
 	fresh.unusable = false
-	fresh.startOffset = max(next.startOffset, old.startOffset)
-	if fresh.startOffset > fresh.end.offset {
-		return fmt.Errorf("log %s: the staged segments end at offset %d, the log starts at %d", dir, fresh.end.offset, old.startOffset)
-	}
+	// Should the log start lie beyond what was pulled, the entry that moved it there
+	// comes again with what follows.
+	fresh.startOffset = min(max(next.startOffset, old.startOffset), fresh.end.offset)
 	fresh.segments = append([]listed(nil), next.segments...)
 	for i := range fresh.segments {
 		g := &fresh.segments[i]

@@ -303,8 +303,9 @@ func (l *Log) extendEpochsLocked(frames []segment.Frame) {
 // takes a full disk for a lost leadership. It is cheap when there is room.
 // ErrNoSpace.
 func (l *Log) Reserve(bytes int) error {
-	// Rounding, and headers for entries as Raft batches them.
-	need := int64(bytes) + 64*(segment.FrameHeaderSize+8)
+	// Headers and padding for the 64 entries that Raft stores at most in one call.
+	const headers = 64 * (segment.FrameHeaderSize + 8)
+	need := int64(bytes) + headers
 	if a := l.state.Load().active(); a != nil && a.Room() >= need && l.Err() == nil {
 		return nil
 	}
@@ -314,6 +315,7 @@ func (l *Log) Reserve(bytes int) error {
 	defer l.finish()
 	a := l.state.Load().active()
 	size := l.cfg.SegmentBytes
+	need = int64(bytes) + min(headers, size/64+segment.FrameHeaderSize+8) // small segments need not end early for it
 	if a == nil || a.Info().Bytes+need > max(size, a.Capacity()) || a.Info().Frames() > 0 && a.Info().Bytes+need > size {
 		if err := l.rollLocked(max(size, segment.HeaderSize+need)); err != nil {
 			return err

@@ -102,3 +102,51 @@ func FuzzRecover(f *testing.F) {
 		}
 	})
 }
+
+// FuzzWalk: a damaged file is walked to its end, and frames that are shown are ours.
+func FuzzWalk(f *testing.F) {
+	f.Add(uint16(200), uint16(10), byte(1), false)
+	f.Add(uint16(130), uint16(300), byte(7), true)
+	s := newTestSegment(f, 1<<20)
+	var frames []Frame
+	for i := range 6 {
+		frames = append(frames, appendTest(f, s, 4, [2]int{i, 40})...)
+	}
+	whole, err := os.ReadFile(s.path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	end := s.Info().Bytes
+	path := filepath.Join(f.TempDir(), "x.log")
+	f.Fuzz(func(t *testing.T, from, n uint16, xor byte, cut bool) {
+		p := bytes.Clone(whole[:end])
+		for i := int(from); i < int(from)+int(n) && i < len(p); i++ {
+			p[i] ^= xor
+		}
+		if cut && int(from) < len(p) {
+			p = p[:from]
+		}
+		if err := os.WriteFile(path, p, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for _, limit := range []int64{0, end} {
+			shown, problems := 0, 0
+			found, err := Walk(quick, path, limit, func(f *Frame) error {
+				if want := frames[f.Index-10]; !bytes.Equal(f.Payload, want.Payload) || f.Term != want.Term {
+					t.Fatalf("frame %+v", f)
+				}
+				shown++
+				return nil
+			}, func(*CorruptError) error {
+				problems++
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if shown < len(frames) && problems == 0 && found.Torn < 0 && !(limit == 0 && allZero(p[min(int64(len(p)), found.End):])) {
+				t.Fatalf("%d of %d frames and nothing wrong: %+v", shown, len(frames), found)
+			}
+		}
+	})
+}

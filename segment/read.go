@@ -110,13 +110,14 @@ func (s *Segment) mapData() (*mapping, error) {
 // A *CorruptError when the frames are bad.
 func (s *Segment) rebuildLocked(m *mapping) error {
 	s.rebuilt = true
-	known, entries, times, timed := s.info, s.entries, s.times, s.timed
-	err := guard(s.path, func() error { return s.rescanLocked(m.data, known) })
-	if err != nil {
-		s.info, s.entries, s.times, s.timed = known, entries, times, timed
+	// Aside: the writer, which appends nothing meanwhile, reads info without mu.
+	r := newSegment(s.fs, s.path, s.h, s.capacity)
+	if err := guard(s.path, func() error { return r.rescanLocked(m.data, s.info) }); err != nil {
 		return err
 	}
-	entries.release()
+	s.entries.release()
+	s.entries, s.times, s.timed = r.entries, r.times, r.timed
+	s.entries.detached = !s.sealed.Load() // its file is not to be trusted with more
 	s.loaded = true
 	if s.sealed.Load() {
 		_ = s.writeIndexesLocked()
@@ -225,21 +226,35 @@ func (s *Segment) corrupt(f *Frame, wrong *mismatch) error {
 	}
 }
 
-// find returns the last frame whose base offset is at or below offset.
-func (s *Segment) find(offset int64) (i int, err error) {
+// find returns a frame whose base offset is at or below offset: the last one,
+// unless the index has rotted since it was loaded, which costs the caller a longer
+// way but leads nobody past a record.
+func (s *Segment) find(m *mapping, offset int64) (i int, err error) {
+	for range 2 {
+		if i, err = s.search(offset); err != nil {
+			return 0, err
+		}
+		f, err := s.frame(m, i) // mends an index that does not lead to frames
+		if err != nil {
+			return 0, err
+		}
+		if f.BaseOffset <= offset {
+			return i, nil
+		}
+	}
+	return 0, nil
+}
+
+func (s *Segment) search(offset int64) (i int, err error) {
 	if err := s.lookUp(); err != nil {
 		return 0, err
 	}
 	defer s.mu.RUnlock()
-	ok := false
 	err = guard(s.path, func() error {
-		i, ok = s.entries.find(offset)
+		i, _ = s.entries.find(offset)
 		return nil
 	})
-	if err == nil && !ok {
-		err = ErrRange
-	}
-	return i, err
+	return max(i, 0), err
 }
 
 // Read returns whole batches from the one that holds offset on, as long as they
@@ -282,7 +297,7 @@ type reader struct {
 const ahead = 64
 
 func (r *reader) read(frames int) error {
-	i, err := r.s.find(r.offset)
+	i, err := r.s.find(r.m, r.offset)
 	if err != nil {
 		return err
 	}
@@ -381,7 +396,7 @@ func (r *reader) take(f *Frame, p []byte) (more bool, err error) {
 // an offset in [from, limit); ok is false when there is none.
 func (s *Segment) OffsetAt(timestamp, from, limit int64) (offset, found int64, ok bool, err error) {
 	info := s.Info()
-	if info.MaxTimestamp < timestamp || info.NextOffset <= from || info.BaseOffset >= limit {
+	if info.MaxTimestamp < timestamp || info.NextOffset <= max(from, info.BaseOffset) || info.BaseOffset >= limit {
 		return 0, 0, false, nil
 	}
 	m, err := s.pin()
@@ -389,7 +404,7 @@ func (s *Segment) OffsetAt(timestamp, from, limit int64) (offset, found int64, o
 		return 0, 0, false, err
 	}
 	defer m.release()
-	start, err := s.find(max(from, info.BaseOffset))
+	start, err := s.find(m, max(from, info.BaseOffset))
 	if err != nil {
 		return 0, 0, false, err
 	}
@@ -492,11 +507,11 @@ func (s *Segment) MaxTimestamp(from, limit int64) (offset, timestamp int64, ok b
 		return 0, 0, false, err
 	}
 	defer m.release()
-	first, err := s.find(from)
+	first, err := s.find(m, from)
 	if err != nil {
 		return 0, 0, false, err
 	}
-	last, err := s.find(limit - 1)
+	last, err := s.find(m, limit-1)
 	if err != nil {
 		return 0, 0, false, err
 	}

@@ -132,7 +132,7 @@ func (w *walker) walk(c cursor) error {
 			if err := w.report(c.position, wrong); err != nil {
 				return err
 			}
-			c.term = f.Term
+			c.index, c.offset, c.term = f.Index, f.BaseOffset, f.Term
 		}
 		if err := w.take(&f); err != nil {
 			return err
