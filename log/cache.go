@@ -66,13 +66,19 @@ func (w *window) get(index uint64, out *raft.Log) bool {
 	return true
 }
 
-// put adds entries that follow those in w. Data is retained.
+// put adds entries that follow those in w. Data is retained. An entry of more than
+// half the cache is not worth those of all other logs: it goes by, and w begins
+// anew behind it.
 func (c *Cache) put(w *window, logs []*raft.Log) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	w.mu.Lock()
 	for _, l := range logs {
 		e := &cached{entry: *l, owner: w}
+		if e.size() > c.max/2 {
+			c.cutLocked(w, 0)
+			continue
+		}
 		w.entries = append(w.entries, e)
 		c.pushLocked(e)
 	}
@@ -92,6 +98,11 @@ func (c *Cache) cut(w *window, index uint64) {
 	defer c.mu.Unlock()
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	c.cutLocked(w, index)
+}
+
+// cutLocked is cut with both locks held.
+func (c *Cache) cutLocked(w *window, index uint64) {
 	for n := len(w.entries); n > 0 && w.entries[n-1].entry.Index >= index; n-- {
 		c.removeLocked(w.entries[n-1])
 		w.entries[n-1] = nil

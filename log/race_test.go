@@ -362,6 +362,13 @@ func TestTheCacheKeepsItsLimitAndItsEntries(t *testing.T) {
 			}
 		}
 	}
+	before := c.Size()
+	if err := logs[0].StoreLog(command(t, logs[0].NextIndex(), 99, strings.Repeat("h", 30<<10))); err != nil {
+		t.Fatal(err)
+	}
+	if c.Size() == 0 && before > 0 {
+		t.Error("one huge entry drove out those of all logs")
+	}
 	for _, l := range logs {
 		l.Close(true)
 	}

@@ -2,7 +2,6 @@ package segment
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -694,7 +693,3 @@ func (s *Segment) Entries(from uint64, f func(*Frame) error) error {
 	}
 	return nil
 }
-
-// IsGone tells whether err says that the segment was closed or deleted while it
-// was read, so that the log has to be asked again.
-func IsGone(err error) bool { return errors.Is(err, ErrClosed) }
