@@ -160,8 +160,12 @@ func (p *Partition) preferred() (raft.ServerID, bool) {
 	return p.node.serverOf(part.Replicas[0])
 }
 
-// open begins the first life, unless the node is closing: it may have closed
-// its partitions before this one was among them.
+// open makes the partition's folder and begins the first life, unless the node
+// is closing: it may have closed its partitions before this one was among them.
+//
+// It waits for its turn, and a node that was away may learn of the partition's
+// deletion meanwhile. Whichever of open and remove comes second sees the other:
+// both are decided under lifecycle, so no folder is made after its removal.
 func (p *Partition) open() {
 	p.lifecycle.Lock()
 	defer p.lifecycle.Unlock()
@@ -170,9 +174,14 @@ func (p *Partition) open() {
 		return
 	default:
 	}
-	if !p.closed && p.current.Load() == nil {
-		p.beginLocked()
+	if p.closed || p.current.Load() != nil {
+		return
 	}
+	if err := p.prepareFolder(); err != nil {
+		p.quarantine(err)
+		return
+	}
+	p.beginLocked()
 }
 
 // beginLocked begins a life, or records why it cannot.

@@ -135,10 +135,6 @@ func (n *Node) host(id metadata.PartitionID, t *metadata.Topic, part *metadata.P
 	limit <- struct{}{}
 	n.goTracked(func() {
 		defer func() { <-limit }()
-		if err := p.prepareFolder(); err != nil {
-			p.quarantine(err)
-			return
-		}
 		p.open()
 	})
 }
