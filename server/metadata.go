@@ -19,8 +19,9 @@ import (
 //
 //   - No topics is none, null is all; in version 0 none is all.
 //   - A topic that is not there is created where the client and
-//     auto.create.topics.enable allow it, implied below version 4; an illegal
-//     name is INVALID_TOPIC_EXCEPTION.
+//     auto.create.topics.enable allow it, implied below version 4. The answer
+//     that creates it says LEADER_NOT_AVAILABLE, as Kafka's does; the next one
+//     has it. An illegal name is INVALID_TOPIC_EXCEPTION.
 //   - A partition without a known, living leader has leader -1 and
 //     LEADER_NOT_AVAILABLE.
 //   - Only living brokers are listed. The controller named is one of them; any
@@ -92,11 +93,13 @@ func (s *Server) metadata(c *call, req *kmsg.MetadataRequest) *kmsg.MetadataResp
 		default:
 			t, code = findTopic(image, n.name, n.id, byID)
 		}
-		if t != nil {
+		why, asked := missing[n.name]
+		asked = asked && !byID
+		if t != nil && !asked {
 			describe(t)
 			continue
 		}
-		if why, ok := missing[n.name]; ok && !byID {
+		if asked {
 			code = why
 		} else if !byID && metadata.ValidateTopicName(n.name) != nil {
 			code = invalidTopic
@@ -118,9 +121,10 @@ const (
 	clusterOperations = 1<<5 | 1<<7 | 1<<8 | 1<<9 | 1<<10 | 1<<11 | 1<<12
 )
 
-// autoCreate creates the topics that are not there, and says of those that are
-// still not there why. Whatever takes longer than a few seconds is answered
-// with LEADER_NOT_AVAILABLE, and the client asks again.
+// autoCreate creates the topics that are not there, and says of each what the
+// client is told: LEADER_NOT_AVAILABLE, upon which it asks again, or why the
+// topic cannot be. Clients know a topic that answers at once as one that was
+// there; segmentio/kafka-go's tests tell a deleted topic by it.
 func (s *Server) autoCreate(c *call, image *metadata.Image, topics []kmsg.MetadataRequestTopic) map[string]code {
 	missing := map[string]code{}
 	var names []string
