@@ -1,5 +1,7 @@
 package metadata
 
+import "slices"
+
 // replicationDefault is how many replicas a topic gets when nobody says:
 // enough to lose one broker, and no more than there are brokers.
 const replicationDefault = 3
@@ -30,9 +32,9 @@ var brokerSettings = sorted([]*Definition{
 	// Connections.
 	{Name: "socket.request.max.bytes", Type: Int, Default: "104857600", valid: atLeast(1), ReadOnly: true, PerNode: true, Doc: "Largest request."},
 	{Name: "connections.max.idle.ms", Type: Long, Default: "600000", ReadOnly: true, PerNode: true, Doc: "Time after which a connection without requests is closed; negative is never."},
-	{Name: "max.connections", Type: Int, Default: maxInt, valid: atLeast(0), ReadOnly: true, PerNode: true, Doc: "Connections at one time."},
-	{Name: "max.connections.per.ip", Type: Int, Default: maxInt, valid: atLeast(0), ReadOnly: true, PerNode: true, Doc: "Connections at one time from one address."},
-	{Name: "fetch.max.bytes", Type: Int, Default: "57671680", valid: atLeast(1024), ReadOnly: true, PerNode: true, Doc: "Most bytes a fetch returns, save that one batch always fits."},
+	{Name: "max.connections", Type: Int, Default: maxInt, valid: atLeast(0), PerNode: true, Doc: "Connections at one time."},
+	{Name: "max.connections.per.ip", Type: Int, Default: maxInt, valid: atLeast(0), PerNode: true, Doc: "Connections at one time from one address."},
+	{Name: "fetch.max.bytes", Type: Int, Default: "57671680", valid: atLeast(1024), PerNode: true, Doc: "Most bytes a fetch returns, save that one batch always fits."},
 	{Name: "max.incremental.fetch.session.cache.slots", Type: Int, Default: "1000", valid: atLeast(0), ReadOnly: true, PerNode: true, Doc: "Fetch sessions kept at one time."},
 
 	// Groups.
@@ -55,6 +57,12 @@ var brokerSettings = sorted([]*Definition{
 	{Name: "offset.metadata.max.bytes", Type: Int, Default: "4096", ReadOnly: true, Doc: "Largest metadata string committed with an offset."},
 	{Name: "offsets.topic.num.partitions", Type: Int, Default: "50", valid: atLeast(1), ReadOnly: true, Doc: "Partitions of the topic that holds committed offsets."},
 	{Name: "offsets.topic.replication.factor", Type: Short, Default: "3", valid: replicationFactor, ReadOnly: true, Doc: "Replicas of that topic's partitions; with fewer brokers, as many as there are, growing with them."},
+	{Name: "group.consumer.regex.refresh.interval.ms", Type: Int, Default: "600000", valid: atLeast(10_000), ReadOnly: true, Doc: "Time between searches for new topics that a consumer group's regular expression matches."},
+	{Name: "group.coordinator.append.linger.ms", Type: Int, Default: "5", valid: atLeast(0), ReadOnly: true, Doc: "Accepted without effect: what waits for a coordinator's partition is written together."},
+	{Name: "group.coordinator.threads", Type: Int, Default: "4", valid: atLeast(1), ReadOnly: true, PerNode: true, Doc: "Accepted without effect: each group's requests run on those of its members."},
+	{Name: "offsets.commit.timeout.ms", Type: Int, Default: "5000", valid: atLeast(1), ReadOnly: true, Doc: "Time a commit waits for the quorum."},
+	{Name: "offsets.load.buffer.size", Type: Int, Default: "5242880", valid: atLeast(1), ReadOnly: true, PerNode: true, Doc: "Accepted without effect: offsets are loaded as the log is read."},
+	{Name: "offsets.topic.compression.codec", Type: Int, Default: "0", valid: between(0, 4), ReadOnly: true, Doc: "Codec of committed offsets: 0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd."},
 	{Name: "offsets.topic.segment.bytes", Type: Int, Default: "104857600", valid: atLeast(1), ReadOnly: true, Doc: "Segment size of that topic."},
 
 	// Transactions and producers.
@@ -72,6 +80,8 @@ var brokerSettings = sorted([]*Definition{
 	{Name: "log.cleaner.threads", Type: Int, Default: "1", valid: atLeast(0), PerNode: true, Doc: "Logs compacted at one time."},
 	{Name: "log.cleaner.backoff.ms", Type: Long, Default: "15000", valid: atLeast(0), PerNode: true, Doc: "Pause when there is nothing to compact."},
 	{Name: "log.cleaner.dedupe.buffer.size", Type: Long, Default: "134217728", PerNode: true, Doc: "Bytes of memory for the keys seen while compacting."},
+	{Name: "log.cleaner.io.buffer.load.factor", Type: Double, Default: "0.9", PerNode: true, Doc: "Share of the memory for keys that is filled before a round of compaction ends."},
+	{Name: "log.cleaner.io.buffer.size", Type: Int, Default: "524288", valid: atLeast(0), PerNode: true, Doc: "Accepted without effect: compaction reads batch by batch."},
 	{Name: "log.cleaner.io.max.bytes.per.second", Type: Double, Default: "1.7976931348623157E308", PerNode: true, Doc: "Bytes a second compaction reads and writes at most."},
 
 	// Defaults of topics' settings. What a value means is said there.
@@ -142,18 +152,44 @@ type BrokerSettings struct {
 	GroupMinSessionTimeoutMillis     int32
 	GroupMaxSessionTimeoutMillis     int32
 	GroupMaxSize                     int32
-	ConsumerSessionTimeoutMillis     int32
-	ConsumerHeartbeatIntervalMillis  int32
-	ConsumerMaxSize                  int32
-	OffsetsRetentionMillis           int64
-	OffsetMetadataMaxBytes           int32
-	OffsetsPartitions                int32
+	ClassicGroups                    bool // group.coordinator.rebalance.protocols
+	ConsumerGroups                   bool
+
+	ConsumerSessionTimeoutMillis       int32 // group.consumer.*, KIP-848
+	ConsumerMinSessionTimeoutMillis    int32
+	ConsumerMaxSessionTimeoutMillis    int32
+	ConsumerHeartbeatIntervalMillis    int32
+	ConsumerMinHeartbeatIntervalMillis int32
+	ConsumerMaxHeartbeatIntervalMillis int32
+	ConsumerRegexRefreshMillis         int32
+	ConsumerMaxSize                    int32
+	ConsumerAssignors                  []string // the default first
+	ConsumerMigrationPolicy            string   // disabled, downgrade, upgrade or bidirectional
+
+	OffsetsRetentionMillis      int64
+	OffsetsRetentionCheckMillis int64
+	OffsetMetadataMaxBytes      int32
+	OffsetsCommitTimeoutMillis  int32
+	OffsetsPartitions           int32
+	OffsetsCodec                int8 // as a batch's attributes number it
+	OffsetsSegmentBytes         int32
+	// OffsetsReplication is the factor of the topic of committed offsets, at
+	// most as many as there are brokers; with OffsetsGrows it is created with Grow.
+	OffsetsReplication int
+	OffsetsGrows       bool
 
 	TransactionMaxTimeoutMillis     int32
 	TransactionalIDExpirationMillis int64
 	TransactionPartitions           int32
 	ProducerIDExpirationMillis      int64
 	RetentionCheckMillis            int64
+
+	CleanerEnable           bool // log.cleaner.*
+	CleanerThreads          int32
+	CleanerBackoffMillis    int64
+	CleanerDedupeBytes      int64
+	CleanerDedupeLoadFactor float64
+	CleanerBytesPerSecond   float64
 }
 
 // BrokerSettings resolves the settings of node id: what was set for the broker
@@ -178,22 +214,52 @@ func (m *Image) BrokerSettings(id int32, static map[string]string) BrokerSetting
 		GroupMinSessionTimeoutMillis:     r.bounded("group.min.session.timeout.ms"),
 		GroupMaxSessionTimeoutMillis:     r.bounded("group.max.session.timeout.ms"),
 		GroupMaxSize:                     r.bounded("group.max.size"),
-		ConsumerSessionTimeoutMillis:     r.bounded("group.consumer.session.timeout.ms"),
-		ConsumerHeartbeatIntervalMillis:  r.bounded("group.consumer.heartbeat.interval.ms"),
-		ConsumerMaxSize:                  r.bounded("group.consumer.max.size"),
-		OffsetsRetentionMillis:           r.long("offsets.retention.minutes") * minute,
-		OffsetMetadataMaxBytes:           r.bounded("offset.metadata.max.bytes"),
-		OffsetsPartitions:                r.bounded("offsets.topic.num.partitions"),
+
+		ConsumerSessionTimeoutMillis:       r.bounded("group.consumer.session.timeout.ms"),
+		ConsumerMinSessionTimeoutMillis:    r.bounded("group.consumer.min.session.timeout.ms"),
+		ConsumerMaxSessionTimeoutMillis:    r.bounded("group.consumer.max.session.timeout.ms"),
+		ConsumerHeartbeatIntervalMillis:    r.bounded("group.consumer.heartbeat.interval.ms"),
+		ConsumerMinHeartbeatIntervalMillis: r.bounded("group.consumer.min.heartbeat.interval.ms"),
+		ConsumerMaxHeartbeatIntervalMillis: r.bounded("group.consumer.max.heartbeat.interval.ms"),
+		ConsumerRegexRefreshMillis:         r.bounded("group.consumer.regex.refresh.interval.ms"),
+		ConsumerMaxSize:                    r.bounded("group.consumer.max.size"),
+		ConsumerAssignors:                  elements(r.text("group.consumer.assignors")),
+		ConsumerMigrationPolicy:            r.text("group.consumer.migration.policy"),
+
+		OffsetsRetentionMillis:      r.long("offsets.retention.minutes") * minute,
+		OffsetsRetentionCheckMillis: r.long("offsets.retention.check.interval.ms"),
+		OffsetMetadataMaxBytes:      r.bounded("offset.metadata.max.bytes"),
+		OffsetsCommitTimeoutMillis:  r.bounded("offsets.commit.timeout.ms"),
+		OffsetsPartitions:           r.bounded("offsets.topic.num.partitions"),
+		OffsetsCodec:                int8(r.long("offsets.topic.compression.codec")),
+		OffsetsSegmentBytes:         r.bounded("offsets.topic.segment.bytes"),
 
 		TransactionMaxTimeoutMillis:     r.bounded("transaction.max.timeout.ms"),
 		TransactionalIDExpirationMillis: r.long("transactional.id.expiration.ms"),
 		TransactionPartitions:           r.bounded("transaction.state.log.num.partitions"),
 		ProducerIDExpirationMillis:      r.long("producer.id.expiration.ms"),
 		RetentionCheckMillis:            r.long("log.retention.check.interval.ms"),
+
+		CleanerEnable:           r.truth("log.cleaner.enable"),
+		CleanerThreads:          r.bounded("log.cleaner.threads"),
+		CleanerBackoffMillis:    r.long("log.cleaner.backoff.ms"),
+		CleanerDedupeBytes:      r.long("log.cleaner.dedupe.buffer.size"),
+		CleanerDedupeLoadFactor: r.float("log.cleaner.io.buffer.load.factor"),
+		CleanerBytesPerSecond:   r.float("log.cleaner.io.max.bytes.per.second"),
 	}
+	protocols := elements(r.text("group.coordinator.rebalance.protocols"))
+	s.ClassicGroups = slices.Contains(protocols, "classic")
+	s.ConsumerGroups = slices.Contains(protocols, "consumer")
 	if s.Replication < 1 {
 		s.Replication = max(min(replicationDefault, len(m.brokers)), 1)
 		s.Grows = true
 	}
+	// Kafka waits until there are as many brokers as the factor says; here the
+	// first is served at once, and replicas are added as brokers join.
+	if s.OffsetsReplication = int(r.long("offsets.topic.replication.factor")); s.OffsetsReplication < 1 {
+		s.OffsetsReplication = replicationDefault
+	}
+	s.OffsetsGrows = s.OffsetsReplication >= replicationDefault
+	s.OffsetsReplication = max(min(s.OffsetsReplication, len(m.brokers)), 1)
 	return s
 }

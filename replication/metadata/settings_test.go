@@ -406,3 +406,27 @@ func TestTypesHaveKafkasNamesAndNumbers(t *testing.T) {
 		t.Errorf("%v, want %v", got, want)
 	}
 }
+
+func TestCoordinatorSettingsResolve(t *testing.T) {
+	m := grown(t, register(1), register(2))
+	s := m.BrokerSettings(1, nil)
+	if s.OffsetsReplication != 2 || !s.OffsetsGrows || s.OffsetsPartitions != 50 || s.OffsetsSegmentBytes != 100<<20 || s.OffsetsRetentionCheckMillis != 600_000 {
+		t.Errorf("offsets topic: %+v", s)
+	}
+	if !s.ClassicGroups || !s.ConsumerGroups || !slices.Equal(s.ConsumerAssignors, []string{"uniform", "range"}) || s.ConsumerMigrationPolicy != "bidirectional" {
+		t.Errorf("groups: %+v", s)
+	}
+	if s.ConsumerMinSessionTimeoutMillis != 45_000 || s.ConsumerMaxSessionTimeoutMillis != 60_000 || s.ConsumerMinHeartbeatIntervalMillis != 5000 || s.ConsumerMaxHeartbeatIntervalMillis != 15_000 {
+		t.Errorf("consumer groups: %+v", s)
+	}
+	if !s.CleanerEnable || s.CleanerThreads != 1 || s.CleanerBackoffMillis != 15_000 || s.CleanerDedupeBytes != 128<<20 || s.CleanerDedupeLoadFactor != 0.9 || s.CleanerBytesPerSecond != math.MaxFloat64 {
+		t.Errorf("cleaner: %+v", s)
+	}
+	s = m.BrokerSettings(1, map[string]string{
+		"offsets.topic.replication.factor": "1", "group.coordinator.rebalance.protocols": "classic",
+		"group.consumer.assignors": "range", "log.cleaner.io.max.bytes.per.second": "1e6", "log.cleaner.enable": "false",
+	})
+	if s.OffsetsReplication != 1 || s.OffsetsGrows || !s.ClassicGroups || s.ConsumerGroups || !slices.Equal(s.ConsumerAssignors, []string{"range"}) || s.CleanerBytesPerSecond != 1e6 || s.CleanerEnable {
+		t.Errorf("a node's own: %+v", s)
+	}
+}

@@ -173,6 +173,7 @@ func (m *Image) TopicSettings(t *Topic, broker map[string]string) TopicSettings 
 		SegmentMillis:       r.long("segment.ms"),
 		SegmentJitterMillis: r.long("segment.jitter.ms"),
 
+		MinCleanableDirtyRatio: r.float("min.cleanable.dirty.ratio"),
 		MinCompactionLagMillis: r.long("min.compaction.lag.ms"),
 		MaxCompactionLagMillis: r.long("max.compaction.lag.ms"),
 		DeleteRetentionMillis:  r.long("delete.retention.ms"),
@@ -189,7 +190,6 @@ func (m *Image) TopicSettings(t *Topic, broker map[string]string) TopicSettings 
 	if small := r.text("internal.segment.bytes"); small != "" {
 		s.SegmentBytes = r.long("internal.segment.bytes")
 	}
-	s.MinCleanableDirtyRatio, _ = strconv.ParseFloat(r.text("min.cleanable.dirty.ratio"), 64)
 	for _, policy := range elements(r.text("cleanup.policy")) {
 		switch policy {
 		case "delete":
@@ -244,6 +244,12 @@ func (r resolver) long(name string) int64 {
 // bounded is the number cut to 31 bits, for what is counted in int32.
 func (r resolver) bounded(name string) int32 {
 	return int32(min(max(r.long(name), math.MinInt32), math.MaxInt32))
+}
+
+// float is the number that may have a fraction.
+func (r resolver) float(name string) float64 {
+	f, _ := strconv.ParseFloat(r.text(name), 64)
+	return f
 }
 
 func (r resolver) truth(name string) bool { return strings.EqualFold(r.text(name), "true") }
