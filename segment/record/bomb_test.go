@@ -57,7 +57,11 @@ func squeeze(t testing.TB, c Codec, r io.Reader) []byte {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return appendXerial(nil, all)
+		out, err := deflate(nil, Snappy, all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
 	}
 	if _, err := io.Copy(struct{ io.Writer }{w}, r); err != nil {
 		t.Fatal(err)

@@ -140,6 +140,59 @@ func (b Batch) Rewrite(codec Codec, keep func(Record) bool) (Batch, error) {
 	}), nil
 }
 
+// Recompress returns a batch with the records of b, which Validate has let
+// through, compressed by another codec at a level (DefaultLevel: the codec's
+// own), as compression.type asks. All else stays: offsets, timestamps, producer,
+// sequence and attributes. The result is the caller's and does not alias b.
+//
+// The records go from one codec into the other without being looked at, through
+// a window of 64 KiB, so it takes no memory but the result's; with that longer
+// than maxBytes (negative: no limit) it stops, and the error is ErrTooLarge.
+func (b Batch) Recompress(codec Codec, level, maxBytes int) (Batch, error) {
+	if codec < 0 || int(codec) >= len(codecNames) {
+		return nil, fmt.Errorf("%w %d", ErrCodec, int8(codec))
+	}
+	if maxBytes < 0 {
+		maxBytes = math.MaxInt32
+	}
+	p := make([]byte, HeaderSize, min(len(b), max(maxBytes, HeaderSize)))
+	copy(p, b)
+	d, err := newDeflater(p, maxBytes, codec, level)
+	if err != nil {
+		return nil, fmt.Errorf("record: compress: %w", err)
+	}
+	defer d.close()
+	if b.Codec() == None {
+		_, err = d.Write(b[HeaderSize:])
+	} else {
+		err = b.expandTo(d)
+	}
+	if err == nil {
+		p, err = d.finish()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("record: recompress: %w", err)
+	}
+	e := binary.BigEndian
+	e.PutUint32(p[8:], uint32(len(p)-12))
+	e.PutUint16(p[21:], uint16(b.Attributes()&^codecMask|int16(codec)))
+	Batch(p).seal()
+	return p, nil
+}
+
+// expandTo writes the records of a compressed batch, expanded.
+func (b Batch) expandTo(d *deflater) error {
+	f := inflate(b.Codec(), b[HeaderSize:], false)
+	defer f.close()
+	for f.more(1) {
+		if _, err := d.Write(f.buf[f.i:]); err != nil {
+			return err
+		}
+		f.i = len(f.buf)
+	}
+	return f.err
+}
+
 // A header is what finish writes.
 type header struct {
 	offset     int64

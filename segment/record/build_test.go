@@ -166,6 +166,83 @@ func TestRewriteRecompressesWithoutChangingARecord(t *testing.T) {
 	}
 }
 
+func TestRecompressKeepsAllButTheBytes(t *testing.T) {
+	levels := map[Codec][]int{
+		None: {DefaultLevel}, Snappy: {DefaultLevel}, Gzip: {DefaultLevel, -1, 1, 9},
+		LZ4: {DefaultLevel, 1, 9, 17}, Zstd: {DefaultLevel, -131072, 3, 22},
+	}
+	for _, from := range codecs {
+		for to, levels := range levels {
+			for _, level := range levels {
+				bu := Builder{Codec: from, Producer: &Producer{7, 3, 11}, Transactional: true}
+				for _, r := range variety() {
+					bu.Append(r)
+				}
+				for i := range 5000 { // several windows and blocks
+					bu.Append(Record{Timestamp: int64(i), Key: fmt.Append(nil, i), Value: bytes.Repeat([]byte{byte(i)}, i%100)})
+				}
+				b, err := bu.Batch()
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := b.Recompress(to, level, -1)
+				if err != nil {
+					t.Fatalf("%v to %v at level %d: %v", from, to, level, err)
+				}
+				if got, err = Validate(got, -1); !errors.Is(err, ErrTransactional) {
+					t.Fatalf("%v to %v at level %d: the gate says %v", from, to, level, err)
+				}
+				if got.Codec() != to || !got.IsTransactional() || got.ProducerID() != 7 || got.ProducerEpoch() != 3 || got.BaseSequence() != 11 || got.BaseTimestamp() != b.BaseTimestamp() {
+					t.Errorf("%v to %v at level %d: header %x of %x", from, to, level, got[:HeaderSize], b[:HeaderSize])
+				}
+				if !reflect.DeepEqual(collect(t, got), collect(t, b)) {
+					t.Errorf("%v to %v at level %d: other records", from, to, level)
+				}
+			}
+		}
+	}
+	if _, err := mustBuild(t, None, Record{}).Recompress(9, DefaultLevel, -1); !errors.Is(err, ErrCodec) {
+		t.Errorf("codec 9: %v", err)
+	}
+}
+
+func TestRecompressStopsAtItsLimit(t *testing.T) {
+	zeros := mustBuild(t, Zstd, Record{Value: make([]byte, 3<<20)})
+	for _, to := range codecs {
+		if _, err := zeros.Recompress(to, DefaultLevel, HeaderSize+10); !errors.Is(err, ErrTooLarge) {
+			t.Errorf("%v: %v", to, err)
+		}
+		// What failed leaves nothing behind in the pools.
+		b, err := mustBuild(t, None, Record{Value: []byte("v")}).Recompress(to, DefaultLevel, 1<<10)
+		if err != nil {
+			t.Fatalf("%v: %v", to, err)
+		}
+		if r := collect(t, b); len(r) != 1 || string(r[0].Value) != "v" {
+			t.Errorf("%v: %v", to, r)
+		}
+	}
+}
+
+// One batch of 1,000 records of 1 KiB, from lz4 into each codec.
+func BenchmarkRecompress(b *testing.B) {
+	var records []Record
+	for i := range 1000 {
+		records = append(records, Record{Value: bytes.Repeat(fmt.Appendf(nil, "%08d", i), 128)})
+	}
+	batch := mustBuild(b, LZ4, records...)
+	for _, to := range codecs {
+		b.Run(to.String(), func(b *testing.B) {
+			b.SetBytes(1 << 20)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := batch.Recompress(to, DefaultLevel, -1); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 func TestRewriteKeepsOffsetsOfWhatItKeeps(t *testing.T) {
 	for _, c := range codecs {
 		b := mustBuild(t, c, variety()...)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"sync"
 
 	"github.com/klauspost/compress/gzip"
@@ -111,7 +112,7 @@ type inflater struct {
 
 // wideZstd has one place, for the batch with a window above streamWindow that is
 // being expanded in memory. A place is held for at most the time of a gate
-// check, never while a caller looks at records.
+// check or a recompression, never while a caller looks at records.
 var wideZstd = make(chan struct{}, 1)
 
 // inflaters caches idle decoders, which are expensive to make (zstd: tens of
@@ -425,72 +426,218 @@ func usesS2(block []byte) bool {
 	return false
 }
 
-// deflaters caches idle encoders.
-var deflaters [len(codecNames)]sync.Pool
+// DefaultLevel asks a codec for its own level.
+const DefaultLevel = math.MinInt
 
-// deflate appends src, compressed by c, to dst.
-func deflate(dst []byte, c Codec, src []byte) ([]byte, error) {
-	switch c {
-	case None:
-		return append(dst, src...), nil
-	case Gzip:
-		w, _ := deflaters[c].Get().(*gzip.Writer)
-		if w == nil {
-			w = gzip.NewWriter(nil)
-		}
-		defer deflaters[c].Put(w)
-		buf := bytes.NewBuffer(dst)
-		w.Reset(buf)
-		w.Write(src) // a failure to write to memory shows in Close
-		err := w.Close()
-		return buf.Bytes(), err
-	case Snappy:
-		return appendXerial(dst, src), nil
-	case LZ4:
-		w, _ := deflaters[c].Get().(*lz4.Writer)
-		if w == nil {
-			w = lz4.NewWriter(nil)
-			// As Kafka's producer writes: 64 KiB blocks, no content checksum.
-			if err := w.Apply(lz4.BlockSizeOption(lz4.Block64Kb), lz4.ChecksumOption(false)); err != nil {
-				return nil, err
-			}
-		}
-		defer deflaters[c].Put(w)
-		buf := bytes.NewBuffer(dst)
-		w.Reset(buf)
-		w.Write(src)
-		err := w.Close()
-		return buf.Bytes(), err
-	case Zstd:
-		w, _ := deflaters[c].Get().(*zstd.Encoder)
-		if w == nil {
-			var err error
-			// A window of 512 KiB keeps an idle encoder and every consumer's
-			// decoder small; batches are seldom longer.
-			w, err = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(512<<10), zstd.WithZeroFrames(true))
-			if err != nil {
-				return nil, err
-			}
-		}
-		defer deflaters[c].Put(w)
-		return w.EncodeAll(src, dst), nil
-	}
-	return nil, fmt.Errorf("%w %d", ErrCodec, int8(c))
+// A deflater compresses what is written to it, in the codec and at the level of
+// the pool it comes from; get one from newDeflater and give it back with close.
+type deflater struct {
+	pool *sync.Pool
+	out  limited
+
+	// The encoder of the codec; the others are zero.
+	gz *gzip.Writer
+	sn xerialWriter
+	lz *lz4.Writer
+	zs *zstd.Encoder
 }
 
-// appendXerial appends src as snappy-java frames it, which every client reads.
-func appendXerial(dst, src []byte) []byte {
-	dst = append(dst, xerialHeader...)
-	var room []byte
-	for len(src) > 0 {
-		n := min(len(src), xerialBlock)
-		if room == nil {
-			room = make([]byte, s2.MaxEncodedLen(n))
-		}
-		block := s2.EncodeSnappy(room, src[:n])
-		dst = binary.BigEndian.AppendUint32(dst, uint32(len(block)))
-		dst = append(dst, block...)
-		src = src[n:]
+// limited collects bytes up to a limit. Once something did not fit, nothing does.
+type limited struct {
+	p    []byte
+	max  int
+	full bool
+}
+
+// Write implements io.Writer.
+func (l *limited) Write(p []byte) (int, error) {
+	if l.full = l.full || len(p) > l.max-len(l.p); l.full {
+		return 0, fmt.Errorf("%w: more than %d bytes once compressed", ErrTooLarge, l.max)
 	}
-	return dst
+	l.p = append(l.p, p...)
+	return len(p), nil
+}
+
+// deflaters caches idle encoders by codec and by the place of their level. There
+// is one place more than gzip and lz4 have levels.
+var deflaters [len(codecNames)][11]sync.Pool
+
+// place finds the level an encoder is made for, of those it tells apart: gzip
+// has nine; lz4 the fast one and nine of more effort, where Kafka counts to 17;
+// zstd four, of 22.
+func (c Codec) place(level int) int {
+	switch {
+	case level == DefaultLevel:
+	case c == Gzip && level >= 1:
+		return min(level, 9)
+	case c == LZ4 && level != lz4Default:
+		return min(max(level, 1), 9)
+	case c == Zstd:
+		return int(zstd.EncoderLevelFromZstd(level))
+	}
+	return 0
+}
+
+// lz4Default is the level of Kafka's default, which means the fast compressor
+// and not one of the levels around it.
+const lz4Default = 9
+
+var lz4Levels = [...]lz4.CompressionLevel{
+	lz4.Fast, lz4.Level1, lz4.Level2, lz4.Level3, lz4.Level4, lz4.Level5, lz4.Level6, lz4.Level7, lz4.Level8, lz4.Level9,
+}
+
+// newDeflater returns a deflater that appends to dst until it has max bytes. c
+// is a known codec.
+func newDeflater(dst []byte, max int, c Codec, level int) (*deflater, error) {
+	place := c.place(level)
+	pool := &deflaters[c][place]
+	d, _ := pool.Get().(*deflater)
+	if d == nil {
+		d = &deflater{pool: pool}
+		var err error
+		switch c {
+		case Gzip:
+			if place == 0 {
+				place = gzip.DefaultCompression
+			}
+			d.gz, err = gzip.NewWriterLevel(&d.out, place)
+		case LZ4:
+			d.lz = lz4.NewWriter(&d.out)
+			// As Kafka's producer writes: 64 KiB blocks, no content checksum.
+			err = d.lz.Apply(lz4.BlockSizeOption(lz4.Block64Kb), lz4.ChecksumOption(false), lz4.CompressionLevelOption(lz4Levels[place]))
+		case Zstd:
+			if place == 0 {
+				place = int(zstd.SpeedDefault)
+			}
+			// A window of 512 KiB keeps an idle encoder and every consumer's
+			// decoder small; batches are seldom longer.
+			d.zs, err = zstd.NewWriter(&d.out, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(512<<10), zstd.WithZeroFrames(true), zstd.WithEncoderLevel(zstd.EncoderLevel(place)))
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	d.out = limited{p: dst, max: max}
+	switch c {
+	case Gzip:
+		d.gz.Reset(&d.out)
+	case Snappy:
+		d.sn.begin(&d.out)
+	case LZ4:
+		d.lz.Reset(&d.out)
+	case Zstd:
+		d.zs.Reset(&d.out)
+	}
+	return d, nil
+}
+
+// Write implements io.Writer.
+func (d *deflater) Write(p []byte) (int, error) {
+	switch {
+	case d.gz != nil:
+		return d.gz.Write(p)
+	case d.lz != nil:
+		return d.lz.Write(p)
+	case d.zs != nil:
+		return d.zs.Write(p)
+	case d.sn.out != nil:
+		return d.sn.Write(p)
+	}
+	return d.out.Write(p)
+}
+
+// finish ends the stream and returns all that was appended to.
+func (d *deflater) finish() ([]byte, error) {
+	var err error
+	switch {
+	case d.gz != nil:
+		err = d.gz.Close()
+	case d.lz != nil:
+		err = d.lz.Close()
+	case d.zs != nil:
+		err = d.zs.Close()
+	case d.sn.out != nil:
+		err = d.sn.flush()
+	}
+	return d.out.p, err
+}
+
+// close gives d back to its pool.
+func (d *deflater) close() {
+	d.out = limited{}
+	d.sn.out = nil
+	d.pool.Put(d)
+}
+
+// deflate appends src, compressed by c at its own level, to dst.
+func deflate(dst []byte, c Codec, src []byte) ([]byte, error) {
+	if c < 0 || int(c) >= len(codecNames) {
+		return nil, fmt.Errorf("%w %d", ErrCodec, int8(c))
+	}
+	if c == None {
+		return append(dst, src...), nil
+	}
+	if c == Zstd { // in one piece it says how long it is, and readers like that
+		d, err := newDeflater(nil, 0, c, DefaultLevel)
+		if err != nil {
+			return nil, err
+		}
+		defer d.close()
+		return d.zs.EncodeAll(src, dst), nil
+	}
+	d, err := newDeflater(dst, math.MaxInt, c, DefaultLevel)
+	if err != nil {
+		return nil, err
+	}
+	defer d.close()
+	if _, err := d.Write(src); err != nil {
+		return nil, err
+	}
+	return d.finish()
+}
+
+// A xerialWriter frames snappy as snappy-java does, which every client reads.
+type xerialWriter struct {
+	out   *limited
+	block []byte // up to xerialBlock bytes that wait
+	room  []byte // a block compressed
+}
+
+func (w *xerialWriter) begin(out *limited) {
+	if w.room == nil {
+		w.block = make([]byte, 0, xerialBlock)
+		w.room = make([]byte, s2.MaxEncodedLen(xerialBlock))
+	}
+	w.out, w.block = out, w.block[:0]
+	out.Write([]byte(xerialHeader)) // where it does not fit, the first block fails too
+}
+
+// Write implements io.Writer.
+func (w *xerialWriter) Write(p []byte) (int, error) {
+	n := len(p)
+	for len(p) > 0 {
+		some := p[:min(len(p), xerialBlock-len(w.block))]
+		w.block = append(w.block, some...)
+		p = p[len(some):]
+		if len(w.block) == xerialBlock {
+			if err := w.flush(); err != nil {
+				return n - len(p), err
+			}
+		}
+	}
+	return n, nil
+}
+
+// flush writes what waits as a block.
+func (w *xerialWriter) flush() error {
+	if len(w.block) == 0 {
+		return nil
+	}
+	block := s2.EncodeSnappy(w.room, w.block)
+	w.block = w.block[:0]
+	var length [4]byte
+	binary.BigEndian.PutUint32(length[:], uint32(len(block)))
+	w.out.Write(length[:])
+	_, err := w.out.Write(block)
+	return err
 }
