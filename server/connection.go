@@ -411,6 +411,7 @@ func (c *connection) acknowledge(acks <-chan *appends) {
 		err := c.acknowledgeOne(a, timer)
 		f := &c.flight
 		f.mu.Lock()
+		a.settled = true
 		f.requests--
 		f.bytes -= a.size
 		c.server.held.Add(-int64(a.held))

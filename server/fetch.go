@@ -22,6 +22,8 @@ import (
 //   - Sessions (KIP-227) belong to the connection that made them; see session.go.
 //   - Only the leader serves: no preferred read replica (KIP-392), and requests
 //     of replicas are refused.
+//   - Batches compressed by zstd are UNSUPPORTED_COMPRESSION_TYPE below version
+//     10 (KIP-110).
 //   - A stale or unknown leader epoch is refused (KIP-320); a fetch position that
 //     lies on another history is answered with where the histories part (KIP-595).
 //
@@ -268,6 +270,11 @@ func (f *fetching) readOne(w *wanted, left int) {
 		w.fail(f, codeOf(err))
 		return
 	}
+	if f.version < 10 && usesZstd(view) {
+		view.Release()
+		w.fail(f, unsupportedCompression)
+		return
+	}
 	n := view.Len()
 	if n == 0 || n > left && !first {
 		f.spent = f.spent || n > 0
@@ -275,6 +282,24 @@ func (f *fetching) readOne(w *wanted, left int) {
 		return
 	}
 	w.view = view
+}
+
+// usesZstd tells whether a batch in the view is compressed by zstd, which
+// clients below version 10 do not know (KIP-110). Batches lie whole in the pieces.
+func usesZstd(view *record.View) bool {
+	for _, piece := range view.Bytes {
+		for len(piece) > 0 {
+			b, rest, err := record.Split(piece)
+			if err != nil {
+				return false // what is wrong with it is the log's to find
+			}
+			if b.Codec() == record.Zstd {
+				return true
+			}
+			piece = rest
+		}
+	}
+	return false
 }
 
 // find makes sure that w.p is the replica here of the partition that w names.

@@ -250,6 +250,29 @@ func TestFetchKnowsTopicsByNameOrID(t *testing.T) {
 }
 
 // KIP-320: a client that has heard of another epoch than the leader's.
+// KIP-110: who asks in an old version cannot read zstd.
+func TestOldFetchesAreRefusedZstd(t *testing.T) {
+	b := startBroker(t, nil)
+	id := b.create("t", 1, nil)
+	w := b.dial()
+	for _, codec := range []record.Codec{record.LZ4, record.Zstd} {
+		p := producedPartition(t, ask[*kmsg.ProduceResponse](w, produceRequest(13, "", id, batchOf(t, codec, nil, "x"))))
+		if p.ErrorCode != 0 {
+			t.Fatal(p.ErrorCode)
+		}
+	}
+	for version := int16(4); version <= 18; version++ {
+		p := fetchedPartition(t, ask[*kmsg.FetchResponse](w, fetchRequest(version, "t", id, 0, 0)))
+		want := none
+		if version < 10 {
+			want = unsupportedCompression
+		}
+		if p.ErrorCode != int16(want) || len(p.RecordBatches) > 0 != (want == none) {
+			t.Errorf("version %d: error %d with %d bytes, want error %d", version, p.ErrorCode, len(p.RecordBatches), want)
+		}
+	}
+}
+
 func TestFetchIsFencedByEpoch(t *testing.T) {
 	b := startBroker(t, nil)
 	id := b.create("t", 1, nil)

@@ -120,14 +120,16 @@ func (c *connection) append(a *appends, i int, topic *metadata.Topic, settings *
 		a.refuse(i, appended{code: unsupportedCompression, err: sentence("Produce requests before version 7 may not use ZStandard compression")})
 		return
 	}
-	if refused := s.checkRecords(b, settings); refused != nil {
+	if refused := s.checkRecords(b, settings, topic.Name, rp.Partition); refused != nil {
 		a.refuse(i, *refused)
 		return
 	}
+	came := len(b)
 	if b, err = recompress(b, settings); err != nil {
 		a.refuse(i, appended{code: codeOf(err), err: err})
 		return
 	}
+	a.hold(len(b) - came)
 	id := metadata.PartitionID{Topic: topic.ID, Index: rp.Partition}
 	p, err := s.Node.Partition(id)
 	if err != nil {
@@ -156,7 +158,7 @@ func refusedBatch(err error) appended {
 
 // checkRecords applies the topic's rules to a valid batch: keys where the
 // topic is compacted, and timestamps near enough to now (KIP-937).
-func (s *Server) checkRecords(b record.Batch, t *metadata.TopicSettings) *appended {
+func (s *Server) checkRecords(b record.Batch, t *metadata.TopicSettings, topic string, partition int32) *appended {
 	now := s.now().UnixMilli()
 	latest, earliest := int64(math.MaxInt64), int64(math.MinInt64)
 	if t.TimestampType == metadata.CreateTime {
@@ -171,59 +173,50 @@ func (s *Server) checkRecords(b record.Batch, t *metadata.TopicSettings) *append
 		return nil // nothing that a single record could break
 	}
 	var bad []faulty
-	var reason appended
+	n, untimely := 0, false
 	i := int32(-1)
 	for r, err := range b.Records() {
 		if err != nil {
 			return &appended{code: codeOf(err), err: err}
 		}
 		i++
-		var f faulty
-		var code code
+		var reason string
 		switch {
 		case t.CleanupCompact && r.Key == nil:
-			code, f = invalidRecord, faulty{i, "Compacted topic cannot accept message without key."}
+			reason = fmt.Sprintf("Compacted topic cannot accept message without key in topic partition %s-%d.", topic, partition)
 		// -1 is a record without a timestamp.
 		case r.Timestamp != -1 && (r.Timestamp > latest || r.Timestamp < earliest):
-			code, f = invalidTimestamp, faulty{i, fmt.Sprintf("Timestamp %d of message with offset %d is out of range. The timestamp should be within [%d, %d]", r.Timestamp, i, earliest, latest)}
+			untimely = true
+			reason = fmt.Sprintf("Timestamp %d of message with offset %d is out of range. The timestamp should be within [%d, %d]", r.Timestamp, i, earliest, latest)
 		default:
 			continue
 		}
-		if len(bad) == 0 {
-			reason = appended{code: code, err: sentence("One or more records have been rejected")}
-		}
-		if len(bad) < maxFaulty {
-			bad = append(bad, f)
+		if n++; n <= maxFaulty {
+			bad = append(bad, faulty{i, reason})
 		}
 	}
-	if len(bad) == 0 {
+	switch {
+	case n == 0:
 		return nil
+	case untimely: // of two kinds, Kafka reports this one
+		return &appended{code: invalidTimestamp, err: sentence("One or more records have been rejected due to invalid timestamp"), records: bad}
 	}
-	reason.records = bad
-	return &reason
+	return &appended{code: invalidRecord, records: bad, err: sentencef(
+		"One or more records have been rejected due to %d record errors in total, and only showing the first three errors at most: %v", n, bad[:min(n, 3)])}
 }
 
 // maxFaulty bounds the records listed as being at fault in one batch.
 const maxFaulty = 100
 
 // recompress makes the batch's codec the topic's, unless that is the
-// producer's choice (compression.type).
+// producer's choice (compression.type). The result may be longer than what came,
+// so it is held against max.message.bytes again.
 func recompress(b record.Batch, t *metadata.TopicSettings) (record.Batch, error) {
 	codec := record.Codec(t.CompressionType)
 	if t.CompressionType == metadata.CompressionProducer || codec == b.Codec() {
 		return b, nil
 	}
-	bu := record.Builder{Codec: codec, Transactional: b.IsTransactional()}
-	if b.ProducerID() >= 0 {
-		bu.Producer = &record.Producer{ID: b.ProducerID(), Epoch: b.ProducerEpoch(), Sequence: b.BaseSequence()}
-	}
-	for r, err := range b.Records() {
-		if err != nil {
-			return nil, err
-		}
-		bu.Append(r)
-	}
-	return bu.Batch()
+	return b.Recompress(codec, t.CompressionLevel, int(t.MaxMessageBytes))
 }
 
 // An appends is one Produce request between its submission and its answer. It
@@ -233,7 +226,8 @@ type appends struct {
 	conn     *connection
 	header   header
 	size     int  // of the frame, in bytes
-	held     int  // bytes counted for the frame until the answer
+	held     int  // bytes counted for the frame until the answer; under flight.mu
+	settled  bool // it has been answered and is off the books; under flight.mu
 	silent   bool // acks=0
 	deadline time.Time
 	topics   []kmsg.ProduceRequestTopic
@@ -262,6 +256,29 @@ type appended struct {
 type faulty struct {
 	index  int32
 	reason string
+}
+
+// String is how Kafka writes it into the message of the whole batch.
+func (f faulty) String() string {
+	return fmt.Sprintf("RecordError(batchIndex=%d, message='%s')", f.index, f.reason)
+}
+
+// hold counts n bytes more for the request than its frame has. The connection
+// reads no further request while it is over its bounds for it.
+func (a *appends) hold(n int) {
+	if n <= 0 {
+		return
+	}
+	f := &a.conn.flight
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if a.settled {
+		return
+	}
+	a.held += n
+	a.size += n
+	f.bytes += n
+	a.server.held.Add(int64(n))
 }
 
 func (a *appends) finish(i int, r appended) {

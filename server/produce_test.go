@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -251,6 +252,49 @@ func TestCompactedTopicWantsKeys(t *testing.T) {
 	if !slices.Equal(at, []int32{1, 3}) {
 		t.Errorf("records at fault: %v, want 1 and 3", at)
 	}
+	if want := "One or more records have been rejected due to 2 record errors in total, and only showing the first three errors at most: [RecordError(batchIndex=1,"; !strings.HasPrefix(str(p.ErrorMessage), want) {
+		t.Errorf("message %q, want %q …", str(p.ErrorMessage), want)
+	}
+}
+
+// KIP-937: every record is looked at, also those that the header does not show.
+func TestTimestampsOutOfRangeAreRefused(t *testing.T) {
+	b := startBroker(t, nil)
+	id := b.create("t", 1, map[string]string{"message.timestamp.before.max.ms": "60000", "message.timestamp.after.max.ms": "60000"})
+	w := b.dial()
+	now := time.Now().UnixMilli()
+	for _, codec := range []record.Codec{record.None, record.Gzip, record.Snappy, record.LZ4, record.Zstd} {
+		for what, c := range map[string]struct {
+			times []int64
+			bad   []int32
+		}{
+			"all near":          {[]int64{now, now - 30_000, now + 30_000, -1}, nil},
+			"one too old":       {[]int64{now, now - 3_600_000, now}, []int32{1}},
+			"one of the future": {[]int64{now, now, now + 3_600_000}, []int32{2}},
+			"both":              {[]int64{5, now + 3_600_000}, []int32{0, 1}},
+		} {
+			bu := record.Builder{Codec: codec}
+			for _, ms := range c.times {
+				bu.Append(record.Record{Timestamp: ms, Value: []byte("x")})
+			}
+			batch, err := bu.Batch()
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := producedPartition(t, ask[*kmsg.ProduceResponse](w, produceRequest(13, "", id, batch)))
+			want, text := none, "null"
+			if c.bad != nil {
+				want, text = invalidTimestamp, "One or more records have been rejected due to invalid timestamp"
+			}
+			var at []int32
+			for _, e := range p.ErrorRecords {
+				at = append(at, e.RelativeOffset)
+			}
+			if p.ErrorCode != int16(want) || str(p.ErrorMessage) != text || !slices.Equal(at, c.bad) {
+				t.Errorf("%v, %s: error %d %q at %v, want %d at %v", codec, what, p.ErrorCode, str(p.ErrorMessage), at, want, c.bad)
+			}
+		}
+	}
 }
 
 func TestAppendTimeIsReturned(t *testing.T) {
@@ -294,7 +338,7 @@ func TestTopicsCodecIsApplied(t *testing.T) {
 				t.Fatal(err)
 			}
 			stored = rest
-			if batch.Codec() != codec || batch.ProducerID() != 77 {
+			if batch.Codec() != codec || batch.ProducerID() != 77 || batch.BaseSequence() != int32(batch.BaseOffset()) {
 				t.Errorf("%s: stored with %v, producer %d", name, batch.Codec(), batch.ProducerID())
 			}
 			for r, err := range batch.Records() {
@@ -304,6 +348,18 @@ func TestTopicsCodecIsApplied(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What a batch becomes may be longer than what came, and is bounded like it.
+func TestRecompressedBatchesObeyMaxMessageBytes(t *testing.T) {
+	b := startBroker(t, nil)
+	id := b.create("t", 1, map[string]string{"compression.type": "uncompressed", "max.message.bytes": "10000"})
+	zeros := batchOf(t, record.Zstd, nil, string(make([]byte, 1<<20)))
+	p := producedPartition(t, ask[*kmsg.ProduceResponse](b.dial(), produceRequest(13, "", id, zeros)))
+	if p.ErrorCode != int16(messageTooLarge) {
+		t.Errorf("error %d, want %d", p.ErrorCode, messageTooLarge)
+	}
+	waitFor(t, "nothing to be held any more", func() bool { return b.server.held.Load() == 0 })
 }
 
 // Q10; KIP-98, KIP-360: the last five batches of a producer are recognised.
