@@ -588,6 +588,14 @@ func TestDescribeTopicPartitionsInPages(t *testing.T) {
 	if got := pages(100, "c", "nobody", "a", "a/b"); !slices.Equal(got, []string{"a-0", "a-1", "a-2", "a/b!17", "c-0", "nobody!3"}) {
 		t.Errorf("%v", got)
 	}
+	req := kmsg.NewPtrDescribeTopicPartitionsRequest()
+	req.Topics = []kmsg.DescribeTopicPartitionsRequestTopic{{Topic: "a"}, {Topic: "c"}}
+	req.Cursor = &kmsg.DescribeTopicPartitionsRequestCursor{Topic: "b"}
+	for _, rt := range ask[*kmsg.DescribeTopicPartitionsResponse](w, req).Topics {
+		if rt.ErrorCode != int16(invalidRequest) {
+			t.Errorf("a cursor at a topic that is not named: %s has error %d", *rt.Topic, rt.ErrorCode)
+		}
+	}
 }
 
 func TestNoReassignmentIsUnderWay(t *testing.T) {

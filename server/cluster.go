@@ -109,7 +109,9 @@ func (s *Server) describeLogDirs(c *call, req *kmsg.DescribeLogDirsRequest) *kms
 //   - Topics by name; an empty list is all of them. Unknown ones are answered
 //     where they would stand.
 //   - At most ResponsePartitionLimit partitions, 2,000 at the very most; then a
-//     cursor says where to go on, and is where the next request begins.
+//     cursor says where to go on, and is where the next request begins. If
+//     topics are named, the cursor's is one of them, else all are INVALID_REQUEST.
+//   - What may be done with a topic is always told: everything.
 //   - There are no eligible leader replicas: Raft elects.
 func (s *Server) describeTopicPartitions(c *call, req *kmsg.DescribeTopicPartitionsRequest) *kmsg.DescribeTopicPartitionsResponse {
 	resp := kmsg.NewPtrDescribeTopicPartitionsResponse()
@@ -133,6 +135,14 @@ func (s *Server) describeTopicPartitions(c *call, req *kmsg.DescribeTopicPartiti
 			first = max(req.Cursor.Partition, 0)
 		}
 	}
+	if req.Cursor != nil && len(req.Topics) > 0 && (len(names) == 0 || names[0] != req.Cursor.Topic) {
+		for i := range req.Topics { // there is no error for the whole answer
+			st := kmsg.NewDescribeTopicPartitionsResponseTopic()
+			st.Topic, st.ErrorCode = &req.Topics[i].Topic, int16(invalidRequest)
+			resp.Topics = append(resp.Topics, st)
+		}
+		return resp
+	}
 	live := s.live(image)
 	left := int(min(max(req.ResponsePartitionLimit, 1), 2000))
 	for _, name := range names {
@@ -143,7 +153,7 @@ func (s *Server) describeTopicPartitions(c *call, req *kmsg.DescribeTopicPartiti
 			break
 		}
 		st := kmsg.NewDescribeTopicPartitionsResponseTopic()
-		st.Topic = &name
+		st.Topic, st.AuthorizedOperations = &name, topicOperations
 		t, code := findTopic(image, name, metadata.TopicID{}, false)
 		if code != none {
 			if metadata.ValidateTopicName(name) != nil {
@@ -154,7 +164,7 @@ func (s *Server) describeTopicPartitions(c *call, req *kmsg.DescribeTopicPartiti
 			first = 0
 			continue
 		}
-		st.TopicID, st.IsInternal, st.AuthorizedOperations = t.ID, t.Internal, topicOperations
+		st.TopicID, st.IsInternal = t.ID, t.Internal
 		i := int(first)
 		for ; i < len(t.Partitions) && left > 0; i++ {
 			ps := s.partitionState(t, i, live)

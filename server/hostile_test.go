@@ -14,6 +14,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/netip"
 	"runtime"
 	"strings"
 	"sync"
@@ -419,6 +420,43 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 	b.dial().closed()
 	ask[*kmsg.ApiVersionsResponse](first, &kmsg.ApiVersionsRequest{})
+}
+
+func TestConnectionsFromOneAddressAreBounded(t *testing.T) {
+	b := startBroker(t, nil)
+	first := b.dial()
+	limit := func(n string) {
+		t.Helper()
+		req := kmsg.NewPtrIncrementalAlterConfigsRequest()
+		req.SetVersion(1)
+		rr := kmsg.NewIncrementalAlterConfigsRequestResource()
+		rr.ResourceType, rr.ResourceName = kmsg.ConfigResourceTypeBroker, "1"
+		rr.Configs = []kmsg.IncrementalAlterConfigsRequestResourceConfig{{Name: "max.connections.per.ip", Value: &n}}
+		req.Resources = append(req.Resources, rr)
+		if got := ask[*kmsg.IncrementalAlterConfigsResponse](first, req).Resources[0]; got.ErrorCode != 0 {
+			t.Fatalf("error %d %s", got.ErrorCode, str(got.ErrorMessage))
+		}
+	}
+	limit("2")
+	second := b.dial()
+	ask[*kmsg.ApiVersionsResponse](second, &kmsg.ApiVersionsRequest{})
+	b.dial().closed()
+
+	// Others are none of its business, and who leaves makes room.
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	conn, err := dialer.Dial("tcp4", b.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ask[*kmsg.ApiVersionsResponse](&wire{t: t, conn: conn}, &kmsg.ApiVersionsRequest{})
+	second.conn.Close()
+	waitFor(t, "room for another connection", func() bool {
+		b.server.mu.Lock()
+		defer b.server.mu.Unlock()
+		return b.server.from[netip.MustParseAddr("127.0.0.1")] == 1
+	})
+	ask[*kmsg.ApiVersionsResponse](b.dial(), &kmsg.ApiVersionsRequest{})
 }
 
 // S45: idle connections cost little, and leave nothing behind (I20).

@@ -24,6 +24,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -73,6 +74,7 @@ type Server struct {
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
 	open      map[net.Conn]*connection // nil for those not yet known to speak Kafka
+	from      map[netip.Addr]int       // how many of open come from each address
 	closing   bool
 	active    sync.WaitGroup // counts open
 
@@ -117,6 +119,7 @@ func (s *Server) init() {
 		s.beyond = make(chan struct{}, 1)
 		s.listeners = map[net.Listener]struct{}{}
 		s.open = map[net.Conn]*connection{}
+		s.from = map[netip.Addr]int{}
 	})
 }
 
@@ -204,21 +207,33 @@ func (s *Server) Serve(l net.Listener) error {
 // accept starts the goroutine that serves conn, or closes conn.
 func (s *Server) accept(conn net.Conn) {
 	s.stats.accepted.Add(1)
+	remote := remoteIP(conn)
+	all, one := s.maxConnections(), s.maxConnectionsPerIP()
 	s.mu.Lock()
-	refused := s.closing || len(s.open) >= s.maxConnections()
+	refused := s.closing || len(s.open) >= all || s.from[remote] >= one
 	if !refused {
 		s.open[conn] = nil
+		s.from[remote]++
 		s.active.Add(1)
 	}
 	s.mu.Unlock()
 	if refused {
 		s.stats.refused.Add(1)
-		s.complain("too many connections", "remote", conn.RemoteAddr(), "max", s.maxConnections())
+		s.complain("too many connections", "remote", conn.RemoteAddr(), "max", all, "max_per_ip", one)
 		conn.Close()
 		return
 	}
 	s.stats.connections.Add(1)
 	go s.serve(conn)
+}
+
+// remoteIP is the address a connection comes from; all that do not come over
+// TCP share one.
+func remoteIP(conn net.Conn) netip.Addr {
+	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+		return a.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
 }
 
 // serve finds out who is calling and serves them to the end. It is the body of
@@ -281,6 +296,11 @@ func (s *Server) forget(conn net.Conn) {
 	s.mu.Lock()
 	_, ok := s.open[conn]
 	delete(s.open, conn)
+	if remote := remoteIP(conn); ok {
+		if s.from[remote]--; s.from[remote] == 0 {
+			delete(s.from, remote)
+		}
+	}
 	s.mu.Unlock()
 	if ok {
 		s.stats.connections.Add(-1)

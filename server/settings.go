@@ -62,6 +62,12 @@ func (s *Server) maxConnections() int {
 	return min(max(int(s.settings().broker.MaxConnections), 1), 50_000)
 }
 
+// maxConnectionsPerIP is max.connections.per.ip. 0, which Kafka takes together
+// with exceptions from it, would let nobody in to change it back.
+func (s *Server) maxConnectionsPerIP() int {
+	return max(int(s.settings().broker.MaxConnectionsPerIP), 1)
+}
+
 // idleTimeout is connections.max.idle.ms; a negative one means for ever, which
 // is a year here.
 func (s *Server) idleTimeout() time.Duration {
