@@ -1,7 +1,5 @@
 package metadata
 
-import "slices"
-
 // replicationDefault is how many replicas a topic gets when nobody says:
 // enough to lose one broker, and no more than there are brokers.
 const replicationDefault = 3
@@ -152,8 +150,7 @@ type BrokerSettings struct {
 	GroupMinSessionTimeoutMillis     int32
 	GroupMaxSessionTimeoutMillis     int32
 	GroupMaxSize                     int32
-	ClassicGroups                    bool // group.coordinator.rebalance.protocols
-	ConsumerGroups                   bool
+	GroupProtocols                   []string
 
 	ConsumerSessionTimeoutMillis       int32 // group.consumer.*, KIP-848
 	ConsumerMinSessionTimeoutMillis    int32
@@ -172,11 +169,8 @@ type BrokerSettings struct {
 	OffsetsCommitTimeoutMillis  int32
 	OffsetsPartitions           int32
 	OffsetsCodec                int8 // as a batch's attributes number it
+	OffsetsReplication          int // -1: the default
 	OffsetsSegmentBytes         int32
-	// OffsetsReplication is the factor of the topic of committed offsets, at
-	// most as many as there are brokers; with OffsetsGrows it is created with Grow.
-	OffsetsReplication int
-	OffsetsGrows       bool
 
 	TransactionMaxTimeoutMillis     int32
 	TransactionalIDExpirationMillis int64
@@ -214,6 +208,7 @@ func (m *Image) BrokerSettings(id int32, static map[string]string) BrokerSetting
 		GroupMinSessionTimeoutMillis:     r.bounded("group.min.session.timeout.ms"),
 		GroupMaxSessionTimeoutMillis:     r.bounded("group.max.session.timeout.ms"),
 		GroupMaxSize:                     r.bounded("group.max.size"),
+		GroupProtocols:                   r.list("group.coordinator.rebalance.protocols"),
 
 		ConsumerSessionTimeoutMillis:       r.bounded("group.consumer.session.timeout.ms"),
 		ConsumerMinSessionTimeoutMillis:    r.bounded("group.consumer.min.session.timeout.ms"),
@@ -223,7 +218,7 @@ func (m *Image) BrokerSettings(id int32, static map[string]string) BrokerSetting
 		ConsumerMaxHeartbeatIntervalMillis: r.bounded("group.consumer.max.heartbeat.interval.ms"),
 		ConsumerRegexRefreshMillis:         r.bounded("group.consumer.regex.refresh.interval.ms"),
 		ConsumerMaxSize:                    r.bounded("group.consumer.max.size"),
-		ConsumerAssignors:                  elements(r.text("group.consumer.assignors")),
+		ConsumerAssignors:                  r.list("group.consumer.assignors"),
 		ConsumerMigrationPolicy:            r.text("group.consumer.migration.policy"),
 
 		OffsetsRetentionMillis:      r.long("offsets.retention.minutes") * minute,
@@ -232,6 +227,7 @@ func (m *Image) BrokerSettings(id int32, static map[string]string) BrokerSetting
 		OffsetsCommitTimeoutMillis:  r.bounded("offsets.commit.timeout.ms"),
 		OffsetsPartitions:           r.bounded("offsets.topic.num.partitions"),
 		OffsetsCodec:                int8(r.long("offsets.topic.compression.codec")),
+		OffsetsReplication:          int(r.long("offsets.topic.replication.factor")),
 		OffsetsSegmentBytes:         r.bounded("offsets.topic.segment.bytes"),
 
 		TransactionMaxTimeoutMillis:     r.bounded("transaction.max.timeout.ms"),
@@ -247,19 +243,9 @@ func (m *Image) BrokerSettings(id int32, static map[string]string) BrokerSetting
 		CleanerDedupeLoadFactor: r.float("log.cleaner.io.buffer.load.factor"),
 		CleanerBytesPerSecond:   r.float("log.cleaner.io.max.bytes.per.second"),
 	}
-	protocols := elements(r.text("group.coordinator.rebalance.protocols"))
-	s.ClassicGroups = slices.Contains(protocols, "classic")
-	s.ConsumerGroups = slices.Contains(protocols, "consumer")
 	if s.Replication < 1 {
 		s.Replication = max(min(replicationDefault, len(m.brokers)), 1)
 		s.Grows = true
 	}
-	// Kafka waits until there are as many brokers as the factor says; here the
-	// first is served at once, and replicas are added as brokers join.
-	if s.OffsetsReplication = int(r.long("offsets.topic.replication.factor")); s.OffsetsReplication < 1 {
-		s.OffsetsReplication = replicationDefault
-	}
-	s.OffsetsGrows = s.OffsetsReplication >= replicationDefault
-	s.OffsetsReplication = max(min(s.OffsetsReplication, len(m.brokers)), 1)
 	return s
 }

@@ -410,10 +410,10 @@ func TestTypesHaveKafkasNamesAndNumbers(t *testing.T) {
 func TestCoordinatorSettingsResolve(t *testing.T) {
 	m := grown(t, register(1), register(2))
 	s := m.BrokerSettings(1, nil)
-	if s.OffsetsReplication != 2 || !s.OffsetsGrows || s.OffsetsPartitions != 50 || s.OffsetsSegmentBytes != 100<<20 || s.OffsetsRetentionCheckMillis != 600_000 {
+	if s.OffsetsReplication != 3 || s.OffsetsPartitions != 50 || s.OffsetsSegmentBytes != 100<<20 || s.OffsetsRetentionCheckMillis != 600_000 {
 		t.Errorf("offsets topic: %+v", s)
 	}
-	if !s.ClassicGroups || !s.ConsumerGroups || !slices.Equal(s.ConsumerAssignors, []string{"uniform", "range"}) || s.ConsumerMigrationPolicy != "bidirectional" {
+	if !slices.Equal(s.GroupProtocols, []string{"classic", "consumer"}) || !slices.Equal(s.ConsumerAssignors, []string{"uniform", "range"}) || s.ConsumerMigrationPolicy != "bidirectional" {
 		t.Errorf("groups: %+v", s)
 	}
 	if s.ConsumerMinSessionTimeoutMillis != 45_000 || s.ConsumerMaxSessionTimeoutMillis != 60_000 || s.ConsumerMinHeartbeatIntervalMillis != 5000 || s.ConsumerMaxHeartbeatIntervalMillis != 15_000 {
@@ -426,7 +426,7 @@ func TestCoordinatorSettingsResolve(t *testing.T) {
 		"offsets.topic.replication.factor": "1", "group.coordinator.rebalance.protocols": "classic",
 		"group.consumer.assignors": "range", "log.cleaner.io.max.bytes.per.second": "1e6", "log.cleaner.enable": "false",
 	})
-	if s.OffsetsReplication != 1 || s.OffsetsGrows || !s.ClassicGroups || s.ConsumerGroups || !slices.Equal(s.ConsumerAssignors, []string{"range"}) || s.CleanerBytesPerSecond != 1e6 || s.CleanerEnable {
+	if s.OffsetsReplication != 1 || !slices.Equal(s.GroupProtocols, []string{"classic"}) || !slices.Equal(s.ConsumerAssignors, []string{"range"}) || s.CleanerBytesPerSecond != 1e6 || s.CleanerEnable {
 		t.Errorf("a node's own: %+v", s)
 	}
 }

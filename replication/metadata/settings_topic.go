@@ -252,4 +252,7 @@ func (r resolver) float(name string) float64 {
 	return f
 }
 
+// list is a comma-separated value taken apart.
+func (r resolver) list(name string) []string { return elements(r.text(name)) }
+
 func (r resolver) truth(name string) bool { return strings.EqualFold(r.text(name), "true") }
