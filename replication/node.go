@@ -105,6 +105,7 @@ type Node struct {
 	reconcileWake chan struct{}
 	controlling   atomic.Bool // the controller group's members are being looked after
 	retaining     atomic.Bool // retention is
+	retainSoon    atomic.Bool // a topic's settings changed: retention does not wait for its time
 	growing       atomic.Bool // topics are, with the cluster
 	flushing      atomic.Bool // a flush of the topics that are due is under way
 }

@@ -169,6 +169,7 @@ func (p *Partition) configure(settings metadata.TopicSettings) {
 		return
 	}
 	p.settings.Store(&settings)
+	p.node.retainSoon.Store(true)
 	if r := p.current.Load(); r != nil {
 		r.store.Configure(p.logConfig())
 	}

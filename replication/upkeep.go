@@ -45,7 +45,7 @@ func (n *Node) upkeepLoop() {
 			})
 			n.balance()
 		}
-		if now.Sub(retention) >= retentionEvery {
+		if now.Sub(retention) >= retentionEvery || n.retainSoon.Load() && now.Sub(retention) >= time.Second {
 			retention = now
 			n.retainAll()
 		}
@@ -89,6 +89,7 @@ func (n *Node) retainAll() {
 	if !n.retaining.CompareAndSwap(false, true) {
 		return
 	}
+	n.retainSoon.Store(false)
 	n.goTracked(func() {
 		defer n.retaining.Store(false)
 		n.eachReplica(n.retain)

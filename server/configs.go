@@ -165,11 +165,22 @@ func (s *Server) alterConfigs(c *call, req *kmsg.AlterConfigsRequest) *kmsg.Alte
 		}
 		if code == none {
 			err = s.change(c.ctx, image, res.change(set, nil, true), req.ValidateOnly)
-			code = adminCodeOf(err)
+			code = res.codeOf(err)
 		}
 		sr.ErrorCode, sr.ErrorMessage = int16(code), message(err)
 	})
 	return resp
+}
+
+// codeOf is adminCodeOf for changes of a resource's settings. A bad value is
+// INVALID_CONFIG for topics and INVALID_REQUEST for brokers, as Kafka has kept
+// it for compatibility (KAFKA-13609).
+func (r resource) codeOf(err error) code {
+	c := adminCodeOf(err)
+	if c == invalidConfig && r.topic == nil {
+		return invalidRequest
+	}
+	return c
 }
 
 var errDuplicateResource = sentence("Each resource must appear at most once.")
@@ -286,7 +297,7 @@ func (s *Server) alterIncrementally(ctx context.Context, res resource, configs [
 		set[rc.Name] = value
 	}
 	err := s.change(ctx, image, res.change(set, remove, false), validateOnly)
-	return adminCodeOf(err), err
+	return res.codeOf(err), err
 }
 
 // inForce returns the value of a setting as it stands, "" for none.

@@ -1,0 +1,231 @@
+package server
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/segment/record"
+)
+
+// alter changes settings of a topic while it is in use; "" deletes one.
+func (b *broker) alter(topic string, settings ...string) {
+	b.t.Helper()
+	var changes []kadm.AlterConfig
+	for i := 0; i < len(settings); i += 2 {
+		c := kadm.AlterConfig{Op: kadm.SetConfig, Name: settings[i], Value: &settings[i+1]}
+		if settings[i+1] == "" {
+			c = kadm.AlterConfig{Op: kadm.DeleteConfig, Name: settings[i]}
+		}
+		changes = append(changes, c)
+	}
+	rs, err := kadm.NewClient(b.client()).AlterTopicConfigs(testContext(b.t), changes, topic)
+	if err == nil {
+		err = rs[0].Err
+	}
+	if err != nil {
+		b.t.Fatalf("%v: %v", settings, err)
+	}
+}
+
+// Q6 and Q9: what is changed while a topic is in use holds for the next batch.
+func TestTopicSettingsHoldFromTheNextBatch(t *testing.T) {
+	b := startBroker(t, nil)
+	id := b.create("t", 1, nil)
+	w := b.dial()
+	now := time.Now().UnixMilli()
+	send := func(ms int64, key []byte, value string) kmsg.ProduceResponseTopicPartition {
+		t.Helper()
+		bu := record.Builder{}
+		bu.Append(record.Record{Timestamp: ms, Key: key, Value: []byte(value)})
+		batch, err := bu.Batch()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return producedPartition(t, ask[*kmsg.ProduceResponse](w, produceRequest(13, "", id, batch)))
+	}
+	key, kilobyte := []byte("k"), string(make([]byte, 1000))
+	codecOf := func(offset int64) record.Codec {
+		t.Helper()
+		stored := fetchedPartition(t, ask[*kmsg.FetchResponse](w, fetchRequest(13, "", id, offset, 0))).RecordBatches
+		batch, _, err := record.Split(stored)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return batch.Codec()
+	}
+	for _, c := range []struct {
+		name, value string
+		key         []byte
+		time        int64
+		want, after code // with the setting, and once it is deleted again
+	}{
+		{"max.message.bytes", "500", key, now, messageTooLarge, none},
+		{"cleanup.policy", "compact", nil, now, invalidRecord, none},
+		{"cleanup.policy", "compact,delete", nil, now, invalidRecord, none},
+		{"message.timestamp.before.max.ms", "60000", key, now - 3_600_000, invalidTimestamp, none},
+		{"message.timestamp.after.max.ms", "7200000", key, now + 5_000_000, none, invalidTimestamp},
+		{"min.insync.replicas", "3", key, now, none, none}, // the quorum decides
+	} {
+		b.alter("t", c.name, c.value)
+		if got := send(c.time, c.key, kilobyte).ErrorCode; got != int16(c.want) {
+			t.Errorf("%s=%s: error %d, want %d", c.name, c.value, got, c.want)
+		}
+		b.alter("t", c.name, "")
+		if got := send(c.time, c.key, kilobyte).ErrorCode; got != int16(c.after) {
+			t.Errorf("without %s: error %d, want %d", c.name, got, c.after)
+		}
+	}
+
+	for _, c := range []struct {
+		name  string
+		codec record.Codec
+		level string
+	}{{"gzip", record.Gzip, "1"}, {"snappy", record.Snappy, ""}, {"lz4", record.LZ4, "12"}, {"zstd", record.Zstd, "19"}, {"producer", record.None, ""}} {
+		b.alter("t", "compression.type", c.name)
+		if c.level != "" {
+			b.alter("t", "compression."+c.name+".level", c.level)
+		}
+		if got := codecOf(send(now, key, kilobyte).BaseOffset); got != c.codec {
+			t.Errorf("compression.type=%s: stored with %v", c.name, got)
+		}
+	}
+
+	// On a follower's clock it would be another time: the leader's is in the batch.
+	b.alter("t", "message.timestamp.type", "LogAppendTime", "message.timestamp.before.max.ms", "1")
+	if p := send(5, key, "x"); p.ErrorCode != 0 || p.LogAppendTime < now {
+		t.Errorf("LogAppendTime: %+v", p)
+	}
+	b.alter("t", "message.timestamp.type", "CreateTime", "message.timestamp.before.max.ms", "")
+	if p := send(now, key, "x"); p.ErrorCode != 0 || p.LogAppendTime != -1 {
+		t.Errorf("CreateTime: %+v", p)
+	}
+}
+
+// Retention and the length of segments, changed while the topic is in use.
+func TestRetentionChangesAtRunTime(t *testing.T) {
+	b := startBroker(t, nil)
+	w := b.dial()
+	var values []string
+	for range 200 {
+		values = append(values, string(make([]byte, 1000)))
+	}
+	fill := func(id [16]byte, batches int) {
+		t.Helper()
+		for range batches { // of 200 KB
+			if p := producedPartition(t, ask[*kmsg.ProduceResponse](w, produceRequest(13, "", id, batchOf(t, record.None, nil, values...)))); p.ErrorCode != 0 {
+				t.Fatalf("error %d", p.ErrorCode)
+			}
+		}
+	}
+	start := func(topic string) int64 {
+		return ask[*kmsg.ListOffsetsResponse](w, listRequest(7, topic, 0, earliestOffset)).Topics[0].Partitions[0].Offset
+	}
+	bySize, byAge := b.create("size", 1, nil), b.create("age", 1, nil)
+	fill(bySize, 10)
+	fill(byAge, 1)
+	if got := start("size"); got != 0 {
+		t.Fatalf("%d before anything was asked for", got)
+	}
+	// One segment of 1 GiB until segment.bytes says otherwise; then a batch that
+	// finds it longer begins another, and all of it is beyond retention.bytes.
+	b.alter("size", "segment.bytes", "1048576", "retention.bytes", "1048576")
+	fill(bySize, 10)
+	b.alter("age", "segment.ms", "1", "retention.ms", "1")
+	waitFor(t, "retention.bytes to take the first segment", func() bool { return start("size") >= 2000 })
+	waitFor(t, "retention.ms to take what segment.ms has closed", func() bool { return start("age") == 200 })
+	if end := ask[*kmsg.ListOffsetsResponse](w, listRequest(7, "size", 0, latestOffset)).Topics[0].Partitions[0].Offset; end != 4000 || start("size") == end {
+		t.Errorf("retention.bytes left %d to %d", start("size"), end)
+	}
+}
+
+// KIP-226: what a broker refuses, and that bad values are INVALID_REQUEST there
+// and INVALID_CONFIG for topics.
+func TestBadSettingsAreRefusedInKafkasWords(t *testing.T) {
+	b := startBroker(t, nil)
+	b.create("t", 1, nil)
+	adm := kadm.NewClient(b.client())
+	ctx := testContext(t)
+	for _, c := range []struct {
+		broker      []int32 // nil: the topic; empty: the whole cluster
+		name, value string
+		err         error
+		text        string
+	}{
+		{nil, "retention.ms", "soon", kerr.InvalidConfig, "Invalid value soon for configuration retention.ms: Not a number of type LONG"},
+		{nil, "segment.bytes", "1", kerr.InvalidConfig, "Invalid value 1 for configuration segment.bytes: Value must be at least 1048576"},
+		{nil, "no.such", "1", kerr.InvalidConfig, "Unknown topic config name: no.such"},
+		{[]int32{}, "log.retention.ms", "soon", kerr.InvalidRequest, "Invalid value soon for configuration log.retention.ms: Not a number of type LONG"},
+		{[]int32{1}, "max.connections.per.ip", "-1", kerr.InvalidRequest, "Invalid value -1 for configuration max.connections.per.ip: Value must be at least 0"},
+		{[]int32{1}, "broker.rack", "r", kerr.InvalidRequest, "Cannot update these configs dynamically: Set(broker.rack)"},
+		{[]int32{}, "offsets.topic.num.partitions", "3", kerr.InvalidRequest, "Cannot update these configs dynamically: Set(offsets.topic.num.partitions)"},
+	} {
+		change := []kadm.AlterConfig{{Op: kadm.SetConfig, Name: c.name, Value: &c.value}}
+		var rs kadm.AlterConfigsResponses
+		var err error
+		if c.broker == nil {
+			rs, err = adm.AlterTopicConfigs(ctx, change, "t")
+		} else {
+			rs, err = adm.AlterBrokerConfigs(ctx, change, c.broker...)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !errors.Is(rs[0].Err, c.err) || rs[0].ErrMessage != c.text {
+			t.Errorf("%s=%s: %v %q, want %v %q", c.name, c.value, rs[0].Err, rs[0].ErrMessage, c.err, c.text)
+		}
+	}
+}
+
+// KIP-226, KIP-569: every setting says where it comes from, the nearest source
+// first, of which type it is and what it means.
+func TestSourcesOfASetting(t *testing.T) {
+	b := startBroker(t, map[string]string{"log.retention.hours": "2"})
+	b.create("t", 1, nil)
+	adm := kadm.NewClient(b.client())
+	ctx := testContext(t)
+	value := func(s string) *string { return &s }
+	for _, c := range []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "log.retention.ms", Value: value("7000")}} {
+		if rs, err := adm.AlterBrokerConfigs(ctx, []kadm.AlterConfig{c}); err != nil || rs[0].Err != nil {
+			t.Fatal(err, rs)
+		}
+	}
+	b.alter("t", "retention.ms", "5000")
+	req := kmsg.NewPtrDescribeConfigsRequest()
+	req.SetVersion(4)
+	req.IncludeSynonyms, req.IncludeDocumentation = true, true
+	for kind, name := range map[kmsg.ConfigResourceType]string{kmsg.ConfigResourceTypeTopic: "t", kmsg.ConfigResourceTypeBroker: "1"} {
+		rr := kmsg.NewDescribeConfigsRequestResource()
+		rr.ResourceType, rr.ResourceName = kind, name
+		req.Resources = append(req.Resources, rr)
+	}
+	for _, r := range ask[*kmsg.DescribeConfigsResponse](b.dial(), req).Resources {
+		for _, c := range r.Configs {
+			if c.ConfigType == 0 || c.Documentation == nil || *c.Documentation == "" {
+				t.Errorf("%s: type %d, documentation %q", c.Name, c.ConfigType, str(c.Documentation))
+			}
+			if len(c.ConfigSynonyms) > 0 && c.ConfigSynonyms[0].Source != c.Source {
+				t.Errorf("%s: from %d, but the first synonym is from %d", c.Name, c.Source, c.ConfigSynonyms[0].Source)
+			}
+			if c.Name != "retention.ms" {
+				continue
+			}
+			var from []string
+			for _, s := range c.ConfigSynonyms {
+				from = append(from, s.Name+"="+str(s.Value)+" "+s.Source.String())
+			}
+			want := []string{
+				"retention.ms=5000 DYNAMIC_TOPIC_CONFIG", "log.retention.ms=7000 DYNAMIC_DEFAULT_BROKER_CONFIG",
+				"log.retention.hours=2 STATIC_BROKER_CONFIG", "log.retention.hours=168 DEFAULT_CONFIG",
+			}
+			if !slices.Equal(from, want) {
+				t.Errorf("retention.ms from\n%q, want\n%q", from, want)
+			}
+		}
+	}
+}
