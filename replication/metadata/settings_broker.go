@@ -169,7 +169,7 @@ type BrokerSettings struct {
 	OffsetsCommitTimeoutMillis  int32
 	OffsetsPartitions           int32
 	OffsetsCodec                int8 // as a batch's attributes number it
-	OffsetsReplication          int // -1: the default
+	OffsetsReplication          int  // -1: the default
 	OffsetsSegmentBytes         int32
 
 	TransactionMaxTimeoutMillis     int32
