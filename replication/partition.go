@@ -430,7 +430,9 @@ func (p *Partition) MaxTimestamp() (offset, timestamp int64, err error) {
 }
 
 // EpochEnd returns the largest epoch at or below the one asked for, and the
-// offset at which it ended (KIP-320); -1, -1 when there is none.
+// offset at which it ended (KIP-320); -1, -1 for one to come. A leadership may
+// pass without a record: ListOffsets has told its epoch to consumers all the
+// same, who take -1 for a log that has lost what they read.
 func (p *Partition) EpochEnd(epoch int32) (e int32, end int64) {
 	r, l, err := p.serving()
 	if err != nil {
@@ -442,11 +444,24 @@ func (p *Partition) EpochEnd(epoch int32) (e int32, end int64) {
 		}
 		return epoch, p.HighWatermark()
 	}
-	e, end, ok := r.store.EpochEnd(epoch)
-	if !ok {
+	if epoch < 0 {
 		return -1, -1
 	}
-	return e, min(end, p.HighWatermark())
+	for {
+		e, end, ok := r.store.EpochEnd(epoch)
+		if ok {
+			return e, min(end, p.HighWatermark())
+		}
+		// Nothing was stored in epoch or since then, so all there is lies
+		// before; unless something came just now.
+		high := p.HighWatermark()
+		switch last := r.store.EpochAt(math.MaxInt64); {
+		case last < 0:
+			return epoch, high
+		case last < epoch:
+			return last, high
+		}
+	}
 }
 
 // EpochAt returns the leader epoch of the batch that holds offset, or -1.

@@ -111,6 +111,34 @@ func TestListOffsetsRefusals(t *testing.T) {
 	}
 }
 
+// KIP-320: an epoch that passed without a record ended where the log began. -1
+// would tell the consumers of an empty topic that it was truncated.
+func TestEpochsWithoutRecordsHaveAnEnd(t *testing.T) {
+	b := startBroker(t, nil)
+	b.create("t", 1, nil)
+	w := b.dial()
+	epoch := ask[*kmsg.ListOffsetsResponse](w, listRequest(10, "t", 0, latestOffset)).Topics[0].Partitions[0].LeaderEpoch
+	if epoch < 1 {
+		t.Fatalf("epoch %d, and there is none before it", epoch)
+	}
+	for range 2 {
+		req := kmsg.NewPtrOffsetForLeaderEpochRequest()
+		req.SetVersion(4)
+		rt := kmsg.NewOffsetForLeaderEpochRequestTopic()
+		rt.Topic = "t"
+		rp := kmsg.NewOffsetForLeaderEpochRequestTopicPartition()
+		rp.LeaderEpoch = epoch - 1
+		rt.Partitions = append(rt.Partitions, rp)
+		req.ReplicaID = -1
+		req.Topics = append(req.Topics, rt)
+		p := ask[*kmsg.OffsetForLeaderEpochResponse](w, req).Topics[0].Partitions[0]
+		if p.ErrorCode != 0 || p.LeaderEpoch != epoch-1 || p.EndOffset != 0 {
+			t.Errorf("%+v, want epoch %d to end at 0", p, epoch-1)
+		}
+		b.produce("t", 0, "a", "b") // and the same once there are records
+	}
+}
+
 // KIP-320, Q11.
 func TestOffsetForLeaderEpoch(t *testing.T) {
 	b := startBroker(t, nil)
