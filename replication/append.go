@@ -19,7 +19,8 @@ const (
 	joinBytes = 512 << 10
 	// waitingBytes may wait to be appended to one partition; more is ErrBusy.
 	waitingBytes = 64 << 20
-	// flightBytes may be on their way through Raft; the appender waits above.
+	// flightBytes may be on their way through Raft; the appender waits above. It
+	// takes as many at a time, so twice that and a call are the most.
 	flightBytes = 8 << 20
 )
 
@@ -169,8 +170,7 @@ func (l *leadership) appendWaiting() {
 		for l.flying > flightBytes && l.over == nil {
 			l.freed.Wait()
 		}
-		queue := l.queue
-		l.queue, l.queued = nil, 0
+		queue := l.takeLocked()
 		if len(queue) == 0 {
 			l.appending = false
 			l.mu.Unlock()
@@ -184,10 +184,27 @@ func (l *leadership) appendWaiting() {
 			}
 			continue
 		}
-		for len(queue) > 0 {
-			queue = l.appendSome(queue)
+		for rest := queue; len(rest) > 0; {
+			rest = l.appendSome(rest)
 		}
+		clear(queue) // its calls are in flight; the array may stay behind the queue
 	}
+}
+
+// takeLocked takes the first waiting calls, as many as may fly at once: what
+// lies behind them still counts as queued, and is not yet in flight.
+func (l *leadership) takeLocked() []waiting {
+	n, bytes := 0, 0
+	for n < len(l.queue) && bytes < flightBytes {
+		bytes += l.queue[n].bytes
+		n++
+	}
+	first := l.queue[:n:n]
+	l.queued -= bytes
+	if l.queue = l.queue[n:]; len(l.queue) == 0 {
+		l.queue = nil
+	}
+	return first
 }
 
 // appendSome makes one entry of the first waiting calls, and hands it to Raft.

@@ -474,7 +474,8 @@ func (p *Partition) EpochAt(offset int64) int32 {
 
 // Trim moves the log start up to before, on every replica; -1 means the high
 // watermark. It returns the new log start offset. ErrOutOfRange,
-// ErrNotLeader, ErrUnknown.
+// ErrNotLeader, ErrUnknown. While Raft takes no more entries it waits for ctx's
+// deadline, and does not see an earlier end of it.
 func (p *Partition) Trim(ctx context.Context, before int64) (start int64, err error) {
 	r, l, err := p.serving()
 	if err != nil {
@@ -489,7 +490,11 @@ func (p *Partition) Trim(ctx context.Context, before int64) (start int64, err er
 	case before <= p.StartOffset():
 		return p.StartOffset(), nil
 	}
-	r.raft.ApplyLog(log.TrimEntry(before), 0)
+	enqueue := time.Duration(0) // for ever
+	if deadline, ok := ctx.Deadline(); ok {
+		enqueue = max(time.Until(deadline), 1)
+	}
+	r.raft.ApplyLog(log.TrimEntry(before), enqueue)
 	done := func() bool { return p.StartOffset() >= before || r.leadership.Load() != l }
 	if err := r.until(ctx, done); err != nil {
 		return -1, fmt.Errorf("%w: %w", ErrUnknown, err)
