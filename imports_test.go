@@ -23,6 +23,7 @@ var allowed = map[string][]string{
 	"replication/transport": {"hashicorp/raft", "golang.org/x/sys"},
 	"replication": {"log", "segment", "segment/record", "replication/metadata", "replication/transport",
 		"hashicorp/raft", "hashicorp/raft-boltdb", "hashicorp/go-hclog", "go.etcd.io/bbolt"},
+	"server/group": {"segment/record", "twmb/franz-go/pkg/kmsg", "twmb/franz-go/pkg/kbin"},
 	"server": {"log", "replication", "replication/metadata", "replication/transport", "segment/record",
 		"server/auth", "server/group", "server/txn", "twmb/franz-go/pkg/kmsg", "golang.org/x/sys"},
 	"cli": {"log", "segment", "segment/record", "replication", "replication/metadata", "server", "testdata",

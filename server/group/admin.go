@@ -1,0 +1,150 @@
+package group
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/segment/record"
+)
+
+// Describe is DescribeGroups, versions 0–6. A group that is not there is dead; from
+// v6 it also gets GROUP_ID_NOT_FOUND (KIP-1043), as does one of the other type.
+func (c *Coordinator) Describe(_ context.Context, req *kmsg.DescribeGroupsRequest) *kmsg.DescribeGroupsResponse {
+	resp := kmsg.NewPtrDescribeGroupsResponse()
+	resp.Version = req.Version
+	for _, id := range req.Groups {
+		resp.Groups = append(resp.Groups, c.describe(req.Version, id))
+	}
+	return resp
+}
+
+func (c *Coordinator) describe(version int16, id string) kmsg.DescribeGroupsResponseGroup {
+	d := kmsg.NewDescribeGroupsResponseGroup()
+	d.Group = id
+	if id == "" {
+		d.ErrorCode = invalidGroupID
+		return d
+	}
+	s, code := c.shardOf(id)
+	if code != none {
+		d.ErrorCode = code
+		return d
+	}
+	defer s.mu.Unlock()
+	g := s.groupLocked(id)
+	var cg *classicGroup
+	if g != nil {
+		cg, _ = g.members.(*classicGroup)
+	}
+	if cg == nil {
+		d.State = "Dead"
+		if version >= 6 {
+			why := "Group " + id + " not found."
+			if g != nil {
+				why = "Group " + id + " is not a classic group."
+			}
+			d.ErrorCode, d.ErrorMessage = groupIDNotFound, &why
+		}
+		return d
+	}
+	d.State, d.ProtocolType = cg.state(), cg.kindOf
+	settled := cg.phase == stable || cg.phase == completing
+	if cg.phase == stable {
+		d.Protocol = cg.protocol
+	}
+	for _, m := range cg.inOrder() {
+		dm := kmsg.NewDescribeGroupsResponseGroupMember()
+		dm.MemberID, dm.InstanceID, dm.ClientID, dm.ClientHost = m.id, m.instanceID, m.client.ID, m.client.Host
+		if settled && cg.phase == stable {
+			dm.ProtocolMetadata, dm.MemberAssignment = m.metadata(cg.protocol), m.assignment
+		}
+		d.Members = append(d.Members, dm)
+	}
+	return d
+}
+
+// List is ListGroups, versions 0–5: the groups of all partitions that are served
+// here. v4 filters by state (KIP-518), v5 by type (KIP-848); letter case does not
+// count. While some partition is being loaded, the answer also says so.
+func (c *Coordinator) List(_ context.Context, req *kmsg.ListGroupsRequest) *kmsg.ListGroupsResponse {
+	resp := kmsg.NewPtrListGroupsResponse()
+	resp.Version = req.Version
+	passes := func(filter []string, value string) bool {
+		return len(filter) == 0 || slices.ContainsFunc(filter, func(f string) bool { return strings.EqualFold(f, value) })
+	}
+	shards, loading := c.loaded()
+	if loading {
+		resp.ErrorCode = coordinatorLoadInProgress
+	}
+	for _, s := range shards {
+		s.mu.Lock()
+		for id, g := range s.groups {
+			if !passes(req.StatesFilter, g.members.state()) || !passes(req.TypesFilter, g.members.kind()) {
+				continue
+			}
+			rg := kmsg.NewListGroupsResponseGroup()
+			rg.Group, rg.ProtocolType, rg.GroupState, rg.GroupType = id, g.members.protocolType(), g.members.state(), g.members.kind()
+			resp.Groups = append(resp.Groups, rg)
+		}
+		s.mu.Unlock()
+	}
+	slices.SortFunc(resp.Groups, func(a, b kmsg.ListGroupsResponseGroup) int { return strings.Compare(a.Group, b.Group) })
+	return resp
+}
+
+// Delete is DeleteGroups, versions 0–2: groups without members go, with their
+// offsets. Each is answered on its own: GROUP_ID_NOT_FOUND, NON_EMPTY_GROUP, or
+// none once the journal knows.
+func (c *Coordinator) Delete(ctx context.Context, req *kmsg.DeleteGroupsRequest) *kmsg.DeleteGroupsResponse {
+	resp := kmsg.NewPtrDeleteGroupsResponse()
+	resp.Version = req.Version
+	codes := make([]chan int16, len(req.Groups))
+	for i, id := range req.Groups {
+		codes[i] = make(chan int16, 1)
+		if s, code := c.shardOf(id); code != none {
+			codes[i] <- code
+		} else {
+			s.deleteLocked(id, codes[i])
+			s.mu.Unlock()
+		}
+	}
+	for i, id := range req.Groups {
+		rg := kmsg.NewDeleteGroupsResponseGroup()
+		rg.Group = id
+		rg.ErrorCode = await(ctx, codes[i], func() int16 { return coordinatorNotAvailable })
+		resp.Groups = append(resp.Groups, rg)
+	}
+	return resp
+}
+
+func (s *shard) deleteLocked(id string, code chan<- int16) {
+	g := s.groupLocked(id)
+	switch {
+	case g == nil:
+		code <- groupIDNotFound
+	case g.dead:
+		code <- coordinatorNotAvailable
+	case !g.members.empty():
+		code <- nonEmptyGroup
+	default:
+		// Commits on their way land before the tombstones, so these end them too.
+		places := make(map[place]bool)
+		for topic, of := range g.offsets {
+			for partition := range of {
+				places[place{topic, partition}] = true
+			}
+		}
+		for p := range g.pending {
+			places[p] = true
+		}
+		now := s.now()
+		var records []record.Record
+		for p := range places {
+			records = append(records, offsetTombstone(now, id, p))
+		}
+		s.endLocked(g, records, func(err error) { code <- codeOf(err) })
+	}
+}

@@ -1,0 +1,26 @@
+package group
+
+// Kafka's error codes, as far as groups use them
+// (https://kafka.apache.org/protocol.html#protocol_error_codes).
+const (
+	none                      int16 = 0
+	unknownServerError        int16 = -1
+	unknownTopicOrPartition   int16 = 3
+	offsetMetadataTooLarge    int16 = 12
+	coordinatorLoadInProgress int16 = 14
+	coordinatorNotAvailable   int16 = 15
+	notCoordinator            int16 = 16
+	illegalGeneration         int16 = 22
+	inconsistentGroupProtocol int16 = 23
+	invalidGroupID            int16 = 24
+	unknownMemberID           int16 = 25
+	invalidSessionTimeout     int16 = 26
+	rebalanceInProgress       int16 = 27
+	invalidCommitOffsetSize   int16 = 28
+	nonEmptyGroup             int16 = 68
+	groupIDNotFound           int16 = 69
+	memberIDRequired          int16 = 79
+	groupMaxSizeReached       int16 = 81
+	fencedInstanceID          int16 = 82
+	groupSubscribedToTopic    int16 = 86
+)

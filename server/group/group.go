@@ -1,0 +1,64 @@
+package group
+
+import (
+	"time"
+
+	"millrace/segment/record"
+)
+
+// A group is a name with committed offsets and a membership. All of it is under
+// its shard's lock.
+type group struct {
+	id      string
+	shard   *shard
+	members membership
+	offsets map[string]map[int32]committed
+
+	// pending counts the commits on their way, by where they go. An offset that is
+	// about to be overwritten must not be expired: the tombstone would land on top.
+	pending map[place]int
+
+	// dead: the tombstones that end the group are on their way. Whoever would change
+	// it gets COORDINATOR_NOT_AVAILABLE and tries again.
+	dead bool
+}
+
+// A membership is who is in a group, by one of two protocols. Its methods run
+// with the shard's lock held.
+type membership interface {
+	kind() string // "classic" or "consumer": GroupType of ListGroups
+	state() string
+	protocolType() string
+
+	// empty: nobody is in the group. nothing: neither is anybody about to be, nor
+	// has the journal a record of the membership.
+	empty() bool
+	nothing() bool
+
+	// mayCommit returns the code for a commit of offsets with this identity, and
+	// counts it as a sign of life of that member.
+	mayCommit(memberID string, instanceID *string, generation int32) int16
+	// mayFetch returns the code for a fetch of offsets with this identity (v9+).
+	mayFetch(memberID *string, epoch int32) int16
+	// subscribed tells whether members may read the topic, so that its offsets are
+	// neither deleted nor expired.
+	subscribed(topic string) bool
+	// idleSince returns the time, in milliseconds, from which the retention of a
+	// committed offset counts; false: it does not expire now.
+	idleSince(o committed) (int64, bool)
+
+	// tombstones are the records that end the membership in the journal; none if it
+	// has no record of it.
+	tombstones(now time.Time) []record.Record
+
+	// startLocked is called once, when all records are replayed: sessions begin.
+	startLocked()
+	// stopLocked stops all alarms and answers with code whoever waits.
+	stopLocked(code int16)
+}
+
+// A place is one partition of a topic.
+type place struct {
+	topic     string
+	partition int32
+}

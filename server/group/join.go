@@ -1,0 +1,400 @@
+package group
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// newMemberTimeout is how long a new member's JoinGroup may wait. Its client knows
+// no member id yet, so it can neither send heartbeats nor be told apart from one
+// that gave up.
+const newMemberTimeout = 5 * time.Minute
+
+// maxPending bounds the member ids of one group that were handed out and have not
+// come back.
+const maxPending = 100_000
+
+// A joinCall is a JoinGroup request that waits.
+type joinCall struct {
+	req    *kmsg.JoinGroupRequest
+	client Client
+	answer chan<- *kmsg.JoinGroupResponse // has room for one
+}
+
+// Join is JoinGroup, versions 0–9. It waits until the group's members are known.
+//
+//   - v4+ without a member id: MEMBER_ID_REQUIRED with one, `<client.id>-<uuid>`
+//     (KIP-394). Static members (v5+, KIP-345) need no such round trip.
+//   - A group without members waits group.initial.rebalance.delay.ms for more, again and
+//     again while some come, at most the rebalance timeout.
+//   - Members that do not rejoin within the largest rebalance timeout are out.
+//   - A static member that comes back under its instance id with the same subscription
+//     takes its old place; the group stays as it is. In v9 a leader that comes back so
+//     is told to skip the assignment (KIP-814).
+//   - If ctx ends while a client that was given no member id waits, its member goes too.
+//
+// v1 adds the rebalance timeout, v5 instance ids, v7 the protocol type, v8 a reason.
+func (c *Coordinator) Join(ctx context.Context, client Client, req *kmsg.JoinGroupRequest) *kmsg.JoinGroupResponse {
+	answer := make(chan *kmsg.JoinGroupResponse, 1)
+	call := &joinCall{req, client, answer}
+	if req.Group == "" {
+		return joinFailure(call, invalidGroupID, req.MemberID)
+	}
+	set := c.settings()
+	session := time.Duration(req.SessionTimeoutMillis) * time.Millisecond
+	if session < set.MinSessionTimeout || session > set.MaxSessionTimeout {
+		return joinFailure(call, invalidSessionTimeout, req.MemberID)
+	}
+	s, code := c.shardOf(req.Group)
+	if code != none {
+		return joinFailure(call, code, req.MemberID)
+	}
+	s.joinLocked(call)
+	s.mu.Unlock()
+	return await(ctx, answer, func() *kmsg.JoinGroupResponse {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.abandonLocked(call)
+		return joinFailure(call, coordinatorNotAvailable, req.MemberID)
+	})
+}
+
+func joinFailure(call *joinCall, code int16, memberID string) *kmsg.JoinGroupResponse {
+	resp := kmsg.NewPtrJoinGroupResponse()
+	if call != nil {
+		resp.Version = call.req.Version
+	}
+	resp.ErrorCode, resp.MemberID = code, memberID
+	return resp
+}
+
+// joinResponse is what m learns of its generation.
+func (c *classicGroup) joinResponse(call *joinCall, m *member, leader string, skip bool) *kmsg.JoinGroupResponse {
+	resp := joinFailure(call, none, m.id)
+	if call == nil {
+		return resp // nobody will see it
+	}
+	protocolType, protocol := c.kindOf, c.protocol
+	resp.Generation, resp.ProtocolType, resp.Protocol = c.generation, &protocolType, &protocol
+	resp.LeaderID, resp.SkipAssignment = leader, skip
+	if m.id != leader {
+		return resp
+	}
+	for _, other := range c.inOrder() {
+		rm := kmsg.NewJoinGroupResponseMember()
+		rm.MemberID, rm.InstanceID, rm.ProtocolMetadata = other.id, other.instanceID, other.metadata(c.protocol)
+		resp.Members = append(resp.Members, rm)
+	}
+	return resp
+}
+
+// answerJoinLocked answers m's JoinGroup, if it waits for one.
+func (c *classicGroup) answerJoinLocked(m *member, resp *kmsg.JoinGroupResponse) {
+	if m.join != nil {
+		m.join.answer <- resp
+		m.join = nil
+		c.waiting--
+	}
+}
+
+// abandonLocked forgets a member whose client hung up before it learnt its id.
+func (s *shard) abandonLocked(call *joinCall) {
+	g := s.groupLocked(call.req.Group)
+	if g == nil || call.req.MemberID != "" || call.req.InstanceID != nil {
+		return
+	}
+	c, ok := g.members.(*classicGroup)
+	if !ok {
+		return
+	}
+	for _, m := range c.members {
+		if m.join == call {
+			c.removeLocked(m, unknownMemberID)
+			c.settleLocked("a client hung up while it joined")
+			return
+		}
+	}
+}
+
+func (s *shard) joinLocked(call *joinCall) {
+	req := call.req
+	g := s.groupLocked(req.Group)
+	fail := func(code int16, memberID string) { call.answer <- joinFailure(call, code, memberID) }
+	switch {
+	case g != nil && g.dead:
+		fail(coordinatorNotAvailable, req.MemberID)
+		return
+	case g == nil && req.MemberID != "":
+		fail(unknownMemberID, req.MemberID)
+		return
+	case g == nil:
+		g = s.createLocked(req.Group)
+	}
+	defer s.dropIfNothingLocked(g)
+	c, ok := g.members.(*classicGroup)
+	if !ok {
+		if !g.members.empty() {
+			fail(inconsistentGroupProtocol, req.MemberID)
+			return
+		}
+		if req.MemberID != "" {
+			fail(unknownMemberID, req.MemberID)
+			return
+		}
+		c = s.toClassicLocked(g)
+	}
+
+	switch {
+	case !c.admits(req.MemberID):
+		if m := c.members[req.MemberID]; m != nil {
+			c.removeLocked(m, groupMaxSizeReached)
+			c.settleLocked("the group is full")
+		}
+		c.dropPendingLocked(req.MemberID)
+		fail(groupMaxSizeReached, "")
+	case !c.supports(req.ProtocolType, req.Protocols):
+		fail(inconsistentGroupProtocol, req.MemberID)
+	case req.MemberID == "":
+		c.joinNewLocked(call)
+	case c.pending[req.MemberID] != nil && req.InstanceID == nil:
+		c.addNewLocked(call, req.MemberID)
+	default:
+		if code := c.check(req.MemberID, req.InstanceID); code != none {
+			fail(code, req.MemberID)
+			return
+		}
+		c.rejoinLocked(call, c.members[req.MemberID])
+	}
+}
+
+// toClassicLocked makes an empty group of the other type a classic one.
+func (s *shard) toClassicLocked(g *group) *classicGroup {
+	records := g.members.tombstones(s.now())
+	g.members.stopLocked(coordinatorNotAvailable)
+	c := newClassic(g)
+	g.members = c
+	if len(records) > 0 {
+		// If they are refused, the classic group's own record will take their place.
+		s.appendLocked(records, func(error) {})
+	}
+	return c
+}
+
+// admits tells whether there is room for a member. While a group prepares, those
+// count who wait, so that the last to rejoin are those who are too many.
+func (c *classicGroup) admits(memberID string) bool {
+	size := c.shard.c.settings().MaxSize
+	m := c.members[memberID]
+	switch c.phase {
+	case empty:
+		return true
+	case preparing:
+		return m != nil && m.join != nil || c.waiting < size
+	default:
+		return m != nil || len(c.members) < size
+	}
+}
+
+func (c *classicGroup) joinNewLocked(call *joinCall) {
+	req := call.req
+	id := memberID(call.client, req.InstanceID)
+	if req.InstanceID != nil {
+		if old := c.members[c.static[*req.InstanceID]]; old != nil {
+			c.replaceLocked(call, old, id)
+		} else {
+			c.addNewLocked(call, id)
+		}
+		return
+	}
+	if req.Version < 4 {
+		c.addNewLocked(call, id)
+		return
+	}
+	p := &pendingMember{bytes: pendingOverhead + 2*len(id)}
+	if len(c.pending) >= maxPending || !c.fitsLocked(p.bytes) {
+		call.answer <- joinFailure(call, groupMaxSizeReached, "")
+		return
+	}
+	p.expiry.ring = func(time.Time) {
+		c.dropPendingLocked(id)
+		c.settlePendingLocked()
+	}
+	c.pending[id] = p
+	c.chargeLocked(p.bytes)
+	session := time.Duration(req.SessionTimeoutMillis) * time.Millisecond
+	c.shard.setLocked(&p.expiry, c.shard.now().Add(min(session, newMemberTimeout)))
+	call.answer <- joinFailure(call, memberIDRequired, id)
+}
+
+// settlePendingLocked does what follows when a pending member went: a rebalance may
+// have waited for it, but none begins.
+func (c *classicGroup) settlePendingLocked() {
+	if c.phase == preparing || c.phase == empty {
+		c.settleLocked("a pending member went")
+	}
+}
+
+// takeLocked makes call the one that m waits with, and m what call says it is. It
+// returns false if that is too much, and answers call then.
+func (c *classicGroup) takeLocked(call *joinCall, m *member) bool {
+	req := call.req
+	protocols := protocolsOf(req.Protocols)
+	next := *m
+	next.protocols = protocols
+	if !c.fitsLocked(next.cost() - m.bytes) {
+		call.answer <- joinFailure(call, groupMaxSizeReached, "")
+		return false
+	}
+	c.answerJoinLocked(m, joinFailure(m.join, rebalanceInProgress, m.id)) // the client asks again, over another connection
+	c.unsupportLocked(m)
+	m.protocols = protocols
+	for _, p := range protocols {
+		c.supported[p.name]++
+	}
+	m.session, m.timeout = timeoutsOf(req)
+	m.join = call
+	c.waiting++
+	c.recostLocked(m)
+	return true
+}
+
+func timeoutsOf(req *kmsg.JoinGroupRequest) (session, rebalance time.Duration) {
+	session = time.Duration(req.SessionTimeoutMillis) * time.Millisecond
+	rebalance = time.Duration(req.RebalanceTimeoutMillis) * time.Millisecond
+	if req.Version < 1 || rebalance <= 0 {
+		rebalance = session
+	}
+	return session, min(rebalance, math.MaxInt32*time.Millisecond)
+}
+
+func (c *classicGroup) addNewLocked(call *joinCall, id string) {
+	req := call.req
+	m := &member{id: id, instanceID: req.InstanceID, client: call.client, protocols: protocolsOf(req.Protocols), isNew: true, join: call}
+	m.session, m.timeout = timeoutsOf(req)
+	c.dropPendingLocked(id)
+	if !c.fitsLocked(m.cost()) {
+		call.answer <- joinFailure(call, groupMaxSizeReached, "")
+		c.settlePendingLocked()
+		return
+	}
+	if len(c.members) == 0 {
+		c.kindOf = req.ProtocolType
+		c.topics = nil
+	}
+	c.extend = true
+	c.addLocked(m)
+	c.shard.setLocked(&m.expiry, c.shard.now().Add(newMemberTimeout))
+	c.joinedLocked("member " + id + " joins")
+}
+
+// joinedLocked does what follows when a member has joined or changed.
+func (c *classicGroup) joinedLocked(reason string) {
+	if c.phase == preparing {
+		c.tryCompleteLocked()
+	} else {
+		c.prepareLocked(reason)
+	}
+}
+
+func (c *classicGroup) rejoinLocked(call *joinCall, m *member) {
+	same := sameProtocols(m.protocols, protocolsOf(call.req.Protocols))
+	switch {
+	case c.phase == completing && same, // it may not have got our answer
+		c.phase == stable && same && m.id != c.leader: // likewise, or it fell out of step
+		call.answer <- c.joinResponse(call, m, c.leader, false)
+	default:
+		// A leader may join for reasons of its own, such as new partitions.
+		if c.takeLocked(call, m) {
+			c.joinedLocked("member " + m.id + " rejoins")
+		}
+	}
+}
+
+// replaceLocked gives the place of a static member to a new member id: the
+// client has restarted.
+func (c *classicGroup) replaceLocked(call *joinCall, old *member, id string) {
+	req := call.req
+	m := &member{
+		id: id, instanceID: old.instanceID, client: call.client, joined: old.joined,
+		session: old.session, timeout: old.timeout, protocols: old.protocols, assignment: old.assignment,
+	}
+	protocols := protocolsOf(req.Protocols)
+	next := *m
+	next.protocols = protocols
+	if !c.fitsLocked(next.cost() - old.bytes) {
+		call.answer <- joinFailure(call, groupMaxSizeReached, "")
+		return
+	}
+	formerLeader, wasLeader, unsynced := c.leader, c.leader == old.id, c.unsynced[old.id]
+	formerMetadata := old.metadata(c.protocol)
+	c.removeLocked(old, fencedInstanceID)
+	joined := c.nextJoined
+	c.addLocked(m)
+	m.joined, c.nextJoined = old.joined, joined
+	if unsynced {
+		c.unsynced[id] = true
+	}
+	if wasLeader {
+		c.leader = id
+	}
+	c.takeLocked(call, m)
+	c.touchLocked(m)
+	if c.phase != stable || c.selectProtocol() != c.protocol || !sameSubscription(c.kindOf, formerMetadata, m.metadata(c.protocol)) {
+		if c.phase == preparing {
+			c.tryCompleteLocked()
+		} else {
+			// If the leader is at work, it knows only the old member id.
+			c.prepareLocked("static member " + *m.instanceID + " is back and changed")
+		}
+		return
+	}
+
+	// It takes the old assignment. Its client learns the new id when the journal has
+	// it. If the journal refuses, the client tries again; the old id stays fenced.
+	// Before v9 a leader would assign anew if it were told that it leads.
+	generation, leader, skip := c.generation, formerLeader, false
+	if req.Version >= 9 {
+		leader, skip = c.leader, wasLeader
+	}
+	c.storeLocked(generation, c.valueLocked(nil), func(err error) {
+		if m.join != call {
+			return // another rebalance has taken it along, or it went
+		}
+		switch {
+		case err != nil:
+			c.answerJoinLocked(m, joinFailure(call, codeOf(err), ""))
+		case c.phase == stable && c.generation == generation:
+			c.answerJoinLocked(m, c.joinResponse(call, m, leader, skip))
+			c.touchLocked(m)
+		}
+	})
+}
+
+// sameSubscription tells whether a member's metadata means the same for the
+// assignment. A consumer's also says what it owned, which a restart changes.
+func sameSubscription(protocolType string, a, b []byte) bool {
+	if protocolType != consumerProtocol {
+		return string(a) == string(b)
+	}
+	x, okX := subscription(a)
+	y, okY := subscription(b)
+	if !okX || !okY {
+		return string(a) == string(b)
+	}
+	in := func(topics, of []string) bool {
+		has := make(map[string]bool)
+		for _, t := range of {
+			has[t] = true
+		}
+		for _, t := range topics {
+			if !has[t] {
+				return false
+			}
+		}
+		return true
+	}
+	return in(x, y) && in(y, x)
+}

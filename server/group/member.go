@@ -1,0 +1,307 @@
+package group
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// A syncCall is a SyncGroup request that waits.
+type syncCall struct {
+	req    *kmsg.SyncGroupRequest
+	answer chan<- *kmsg.SyncGroupResponse // has room for one
+}
+
+// Sync is SyncGroup, versions 0–5. The leader brings everybody's assignment; all
+// get their own when the journal has them.
+//
+//   - Members that do not sync within the rebalance timeout are out.
+//   - v5+: a protocol type or name that is not the group's: INCONSISTENT_GROUP_PROTOCOL.
+//
+// v3 adds the instance id (KIP-345).
+func (c *Coordinator) Sync(ctx context.Context, req *kmsg.SyncGroupRequest) *kmsg.SyncGroupResponse {
+	if req.Group == "" {
+		return syncFailure(req, invalidGroupID)
+	}
+	s, code := c.shardOf(req.Group)
+	if code != none {
+		return syncFailure(req, code)
+	}
+	answer := make(chan *kmsg.SyncGroupResponse, 1)
+	if g, code := s.classicLocked(req.Group); code != none {
+		answer <- syncFailure(req, code)
+	} else {
+		g.syncLocked(&syncCall{req, answer})
+	}
+	s.mu.Unlock()
+	return await(ctx, answer, func() *kmsg.SyncGroupResponse { return syncFailure(req, coordinatorNotAvailable) })
+}
+
+func syncFailure(req *kmsg.SyncGroupRequest, code int16) *kmsg.SyncGroupResponse {
+	resp := kmsg.NewPtrSyncGroupResponse()
+	resp.Version, resp.ErrorCode = req.Version, code
+	return resp
+}
+
+// classicLocked returns a group that a member of the classic protocol may speak
+// to, or a code.
+func (s *shard) classicLocked(id string) (*classicGroup, int16) {
+	g := s.groupLocked(id)
+	if g == nil {
+		return nil, unknownMemberID
+	}
+	if g.dead {
+		return nil, coordinatorNotAvailable
+	}
+	c, ok := g.members.(*classicGroup)
+	if !ok {
+		return nil, unknownMemberID
+	}
+	return c, none
+}
+
+func (c *classicGroup) syncLocked(call *syncCall) {
+	req := call.req
+	fail := func(code int16) { call.answer <- syncFailure(req, code) }
+	if code := c.check(req.MemberID, req.InstanceID); code != none {
+		fail(code)
+		return
+	}
+	m := c.members[req.MemberID]
+	switch {
+	case req.Generation != c.generation:
+		fail(illegalGeneration)
+	case req.ProtocolType != nil && *req.ProtocolType != c.kindOf, req.Protocol != nil && *req.Protocol != c.protocol:
+		fail(inconsistentGroupProtocol)
+	case c.phase == preparing:
+		fail(rebalanceInProgress)
+	case c.phase == stable:
+		c.syncedLocked(m)
+		call.answer <- c.syncResponse(req, m)
+		c.touchLocked(m)
+	case c.phase == completing:
+		c.answerSyncLocked(m, rebalanceInProgress) // the client asks again, over another connection
+		m.sync = call
+		c.syncedLocked(m)
+		if m.id == c.leader && !c.assigning {
+			c.assignLocked(req)
+		}
+	}
+}
+
+// syncedLocked counts m among those that have synced.
+func (c *classicGroup) syncedLocked(m *member) {
+	delete(c.unsynced, m.id)
+	if len(c.unsynced) == 0 {
+		c.shard.stopLocked(&c.sync)
+	}
+}
+
+// assignLocked has the journal keep the leader's assignment, and then shows it.
+func (c *classicGroup) assignLocked(req *kmsg.SyncGroupRequest) {
+	assignments := make(map[string][]byte)
+	more := 0
+	for _, a := range req.GroupAssignment {
+		if c.members[a.MemberID] != nil {
+			assignments[a.MemberID] = slices.Clone(a.MemberAssignment)
+		}
+	}
+	for _, a := range assignments {
+		more += len(a)
+	}
+	if !c.fitsLocked(more) {
+		c.propagateLocked(unknownServerError) // as Kafka, for a record that is too large
+		c.prepareLocked("the assignment is too large")
+		return
+	}
+	generation := c.generation
+	c.assigning = true
+	record := c.valueLocked(assignments)
+	c.storeLocked(generation, record, func(err error) {
+		if c.phase != completing || c.generation != generation {
+			return // the group has moved on
+		}
+		c.assigning = false
+		if err != nil {
+			c.propagateLocked(codeOf(err))
+			c.prepareLocked("the journal refused the assignment")
+			return
+		}
+		for _, m := range c.members {
+			m.assignment = assignments[m.id]
+			c.recostLocked(m)
+		}
+		c.moveLocked(stable)
+		c.shard.log.Info("stable", "group", c.group.id, "generation", c.generation, "members", len(c.members))
+		c.propagateLocked(none)
+	})
+}
+
+// propagateLocked answers all who wait for their assignment.
+func (c *classicGroup) propagateLocked(code int16) {
+	for _, m := range c.members {
+		if m.sync != nil {
+			c.answerSyncLocked(m, code)
+			c.touchLocked(m)
+		}
+	}
+}
+
+// answerSyncLocked answers m's SyncGroup, if it waits for one.
+func (c *classicGroup) answerSyncLocked(m *member, code int16) {
+	if m.sync == nil {
+		return
+	}
+	if code == none {
+		m.sync.answer <- c.syncResponse(m.sync.req, m)
+	} else {
+		m.sync.answer <- syncFailure(m.sync.req, code)
+	}
+	m.sync = nil
+}
+
+func (c *classicGroup) syncResponse(req *kmsg.SyncGroupRequest, m *member) *kmsg.SyncGroupResponse {
+	resp := syncFailure(req, none)
+	protocolType, protocol := c.kindOf, c.protocol
+	resp.ProtocolType, resp.Protocol, resp.MemberAssignment = &protocolType, &protocol, m.assignment
+	return resp
+}
+
+// expireSyncsLocked is the alarm for members that have joined but never sync.
+func (c *classicGroup) expireSyncsLocked(time.Time) {
+	if c.phase != completing && c.phase != stable || len(c.unsynced) == 0 {
+		return
+	}
+	for _, m := range c.inOrder() {
+		if c.unsynced[m.id] {
+			c.shard.log.Info("member is out: it has joined but never synced", "group", c.group.id, "member", m.id)
+			c.removeLocked(m, unknownMemberID)
+		}
+	}
+	c.prepareLocked("members did not sync in time")
+}
+
+// Heartbeat, versions 0–4: a sign of life. REBALANCE_IN_PROGRESS asks the member
+// to join again.
+//
+// v3 adds the instance id (KIP-345).
+func (c *Coordinator) Heartbeat(_ context.Context, req *kmsg.HeartbeatRequest) *kmsg.HeartbeatResponse {
+	resp := kmsg.NewPtrHeartbeatResponse()
+	resp.Version = req.Version
+	if req.Group == "" {
+		resp.ErrorCode = invalidGroupID
+		return resp
+	}
+	s, code := c.shardOf(req.Group)
+	if code == none {
+		defer s.mu.Unlock()
+		var g *classicGroup
+		if g, code = s.classicLocked(req.Group); code == none {
+			code = g.heartbeatLocked(req)
+		}
+	}
+	resp.ErrorCode = code
+	return resp
+}
+
+func (c *classicGroup) heartbeatLocked(req *kmsg.HeartbeatRequest) int16 {
+	if code := c.check(req.MemberID, req.InstanceID); code != none {
+		return code
+	}
+	if req.Generation != c.generation {
+		return illegalGeneration
+	}
+	c.touchLocked(c.members[req.MemberID])
+	if c.phase == preparing {
+		return rebalanceInProgress
+	}
+	return none
+}
+
+// Leave is LeaveGroup, versions 0–5. v3+ names several members, by member id or,
+// without one, by instance id, as an operator does to remove static members.
+//
+// The last one to leave is answered when the journal knows that the group is
+// empty, so that no failover brings it back. v5 adds a reason.
+func (c *Coordinator) Leave(ctx context.Context, req *kmsg.LeaveGroupRequest) *kmsg.LeaveGroupResponse {
+	fail := func(code int16) *kmsg.LeaveGroupResponse {
+		resp := kmsg.NewPtrLeaveGroupResponse()
+		resp.Version, resp.ErrorCode = req.Version, code
+		return resp
+	}
+	if req.Group == "" {
+		return fail(invalidGroupID)
+	}
+	s, code := c.shardOf(req.Group)
+	if code != none {
+		return fail(code)
+	}
+	resp := fail(none)
+	answer := make(chan *kmsg.LeaveGroupResponse, 1)
+	members := req.Members
+	if req.Version < 3 {
+		m := kmsg.NewLeaveGroupRequestMember()
+		m.MemberID = req.MemberID
+		members = []kmsg.LeaveGroupRequestMember{m}
+	}
+	if g, code := s.classicLocked(req.Group); code == coordinatorNotAvailable {
+		answer <- fail(code)
+	} else {
+		went := false
+		for _, m := range members {
+			rm := kmsg.NewLeaveGroupResponseMember()
+			rm.MemberID, rm.InstanceID, rm.ErrorCode = m.MemberID, m.InstanceID, code
+			if code == none {
+				rm.ErrorCode = g.leaveLocked(m)
+				went = went || rm.ErrorCode == none
+			}
+			if req.Version < 3 {
+				resp.ErrorCode = rm.ErrorCode
+			} else {
+				resp.Members = append(resp.Members, rm)
+			}
+		}
+		if went {
+			g.leftLocked()
+		}
+		if went && g.phase == empty && g.storing > 0 {
+			g.onStored = append(g.onStored, func(error) { answer <- resp })
+		} else {
+			answer <- resp
+		}
+	}
+	s.mu.Unlock()
+	return await(ctx, answer, func() *kmsg.LeaveGroupResponse { return fail(coordinatorNotAvailable) })
+}
+
+// leaveLocked takes one member out.
+func (c *classicGroup) leaveLocked(m kmsg.LeaveGroupRequestMember) int16 {
+	id := m.MemberID
+	if id == "" {
+		if m.InstanceID == nil || c.static[*m.InstanceID] == "" {
+			return unknownMemberID
+		}
+		id = c.static[*m.InstanceID]
+	}
+	if c.pending[id] != nil {
+		c.dropPendingLocked(id)
+		c.gone = c.gone || c.phase == preparing || c.phase == empty
+		return none
+	}
+	if code := c.check(id, m.InstanceID); code != none {
+		return code
+	}
+	c.removeLocked(c.members[id], unknownMemberID)
+	c.gone = true
+	return none
+}
+
+// leftLocked does what follows when members have left.
+func (c *classicGroup) leftLocked() {
+	if c.gone {
+		c.gone = false
+		c.settleLocked("members left")
+	}
+}

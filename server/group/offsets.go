@@ -1,0 +1,538 @@
+package group
+
+import (
+	"context"
+	"errors"
+	"math"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/segment/record"
+)
+
+// committed is one committed offset. Whatever a client sent comes back as it was.
+type committed struct {
+	offset      int64
+	leaderEpoch int32 // -1: none
+	metadata    string
+	committedAt int64 // milliseconds since 1970
+	expiresAt   int64 // the same; never: by the retention of the broker
+
+	// topicID is the topic's when the offset was committed; zero: not known. An
+	// offset goes with the deletion of its topic, but not with that of an earlier
+	// topic of the same name.
+	topicID [16]byte
+}
+
+const never = math.MinInt64
+
+// visibleLocked returns the committed offset of a place.
+func (g *group) visibleLocked(p place) (committed, bool) {
+	o, ok := g.offsets[p.topic][p.partition]
+	return o, ok
+}
+
+// applyOffsetLocked makes one offset record visible.
+func (s *shard) applyOffsetLocked(k key, value []byte) error {
+	p := place{k.topic, k.partition}
+	if value == nil {
+		if g := s.groupLocked(k.group); g != nil {
+			g.forgetLocked(p)
+			if s.loading.Load() {
+				s.dropIfNothingLocked(g)
+			}
+		}
+		return nil
+	}
+	o, err := parseOffset(value)
+	if err != nil {
+		return err
+	}
+	g := s.createLocked(k.group)
+	if g.offsets == nil {
+		g.offsets = make(map[string]map[int32]committed)
+	}
+	of := g.offsets[p.topic]
+	if of == nil {
+		of = make(map[int32]committed)
+		g.offsets[p.topic] = of
+	}
+	of[p.partition] = o
+	return nil
+}
+
+func (g *group) forgetLocked(p place) {
+	of := g.offsets[p.topic]
+	delete(of, p.partition)
+	if len(of) == 0 {
+		delete(g.offsets, p.topic)
+	}
+}
+
+// OffsetCommit, versions 2–9.
+//
+//   - The member and its generation must be those of the group. Without either
+//     (generation -1, no member id) anyone may commit while the group has no members.
+//   - The answer comes when a quorum has the offsets; all of a request land together.
+//   - A partition that does not exist gets UNKNOWN_TOPIC_OR_PARTITION, metadata beyond
+//     offset.metadata.max.bytes OFFSET_METADATA_TOO_LARGE; the others are committed.
+//   - Offsets and leader epochs are kept as they are, negative ones too, as Kafka does.
+//
+// v2–4 carry a retention time, v6 leader epochs (KIP-320), v7 the instance id (KIP-345).
+func (c *Coordinator) OffsetCommit(ctx context.Context, req *kmsg.OffsetCommitRequest) *kmsg.OffsetCommitResponse {
+	s, code := c.shardOf(req.Group)
+	if code != none {
+		return commitResponse(req, code, nil)
+	}
+	answer := make(chan *kmsg.OffsetCommitResponse, 1)
+	s.commitLocked(req, answer)
+	s.mu.Unlock()
+	return await(ctx, answer, func() *kmsg.OffsetCommitResponse {
+		return commitResponse(req, coordinatorNotAvailable, nil)
+	})
+}
+
+func (s *shard) commitLocked(req *kmsg.OffsetCommitRequest, answer chan<- *kmsg.OffsetCommitResponse) {
+	g := s.groupLocked(req.Group)
+	switch {
+	case g != nil && g.dead:
+		answer <- commitResponse(req, coordinatorNotAvailable, nil)
+		return
+	case g != nil:
+		if code := g.members.mayCommit(req.MemberID, req.InstanceID, req.Generation); code != none {
+			answer <- commitResponse(req, code, nil)
+			return
+		}
+	case req.Generation >= 0:
+		answer <- commitResponse(req, illegalGeneration, nil)
+		return
+	}
+
+	now := s.now()
+	settings := s.c.settings()
+	expires := int64(never)
+	if req.Version <= 4 && req.RetentionTimeMillis >= 0 {
+		if expires = millis(now) + req.RetentionTimeMillis; expires < 0 {
+			expires = math.MaxInt64 // so far away that the sum wrapped
+		}
+	}
+	refused := make(map[place]int16)
+	var records []record.Record
+	var places []place
+	for _, t := range req.Topics {
+		var id [16]byte
+		partitions, known := int32(math.MaxInt32), true
+		if s.c.cfg.Topics != nil {
+			id, partitions, known = s.c.cfg.Topics.Topic(t.Topic)
+		}
+		for _, part := range t.Partitions {
+			p := place{t.Topic, part.Partition}
+			o := committed{
+				offset: part.Offset, leaderEpoch: max(part.LeaderEpoch, -1),
+				committedAt: millis(now), expiresAt: expires, topicID: id,
+			}
+			if req.Version < 6 {
+				o.leaderEpoch = -1
+			}
+			if part.Metadata != nil {
+				o.metadata = *part.Metadata
+			}
+			switch {
+			case !known || p.partition < 0 || p.partition >= partitions:
+				refused[p] = unknownTopicOrPartition
+			case len(o.metadata) > settings.MaxMetadataBytes:
+				refused[p] = offsetMetadataTooLarge
+			default:
+				records = append(records, offsetRecord(now, req.Group, p, o))
+				places = append(places, p)
+			}
+		}
+	}
+	if len(records) == 0 {
+		answer <- commitResponse(req, none, refused)
+		return
+	}
+
+	g = s.createLocked(req.Group)
+	if g.pending == nil {
+		g.pending = make(map[place]int)
+	}
+	for _, p := range places {
+		g.pending[p]++
+	}
+	s.appendLocked(records, func(err error) {
+		for _, p := range places {
+			if g.pending[p]--; g.pending[p] == 0 {
+				delete(g.pending, p)
+			}
+		}
+		code := codeOf(err)
+		if err == nil {
+			for _, r := range records {
+				s.replayLocked(r)
+			}
+		} else {
+			s.dropIfNothingLocked(g)
+		}
+		if errors.Is(err, ErrTooLarge) {
+			code = invalidCommitOffsetSize
+		}
+		answer <- commitResponse(req, code, refused)
+	})
+}
+
+// commitResponse answers each partition with its code in refused, or else code.
+func commitResponse(req *kmsg.OffsetCommitRequest, code int16, refused map[place]int16) *kmsg.OffsetCommitResponse {
+	resp := kmsg.NewPtrOffsetCommitResponse()
+	resp.Version = req.Version
+	for _, t := range req.Topics {
+		rt := kmsg.NewOffsetCommitResponseTopic()
+		rt.Topic, rt.TopicID = t.Topic, t.TopicID
+		for _, p := range t.Partitions {
+			rp := kmsg.NewOffsetCommitResponseTopicPartition()
+			rp.Partition, rp.ErrorCode = p.Partition, code
+			if why := refused[place{t.Topic, p.Partition}]; why != none {
+				rp.ErrorCode = why
+			}
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		resp.Topics = append(resp.Topics, rt)
+	}
+	return resp
+}
+
+// OffsetFetch, versions 1–9.
+//
+//   - A group or partition without a committed offset is no error: offset -1.
+//   - Null topics (v2+) are all that have an offset.
+//   - Read after Journal.Confirm, so a value is never older than one that was
+//     acknowledged, by whichever node, before the request.
+//
+// v2 adds the group's error code, v5 leader epochs, v7 RequireStable (no offset is
+// unstable here: there are no pending transactions), v8 several groups, v9 the
+// member's id and epoch (KIP-848).
+func (c *Coordinator) OffsetFetch(ctx context.Context, req *kmsg.OffsetFetchRequest) *kmsg.OffsetFetchResponse {
+	resp := kmsg.NewPtrOffsetFetchResponse()
+	resp.Version = req.Version
+	confirmed := make(map[*shard]bool)
+	if req.Version >= 8 {
+		for _, g := range req.Groups {
+			resp.Groups = append(resp.Groups, c.fetchOffsets(ctx, g, confirmed))
+		}
+		return resp
+	}
+
+	// Up to v7 there is one group, and its answer has a place of its own.
+	ask := kmsg.NewOffsetFetchRequestGroup()
+	ask.Group = req.Group
+	if req.Topics != nil || req.Version < 2 {
+		ask.Topics = []kmsg.OffsetFetchRequestGroupTopic{}
+	}
+	for _, t := range req.Topics {
+		at := kmsg.NewOffsetFetchRequestGroupTopic()
+		at.Topic, at.Partitions = t.Topic, t.Partitions
+		ask.Topics = append(ask.Topics, at)
+	}
+	got := c.fetchOffsets(ctx, ask, confirmed)
+	resp.ErrorCode = got.ErrorCode
+	if got.ErrorCode != none && req.Version < 2 {
+		got.Topics = nil
+		for _, t := range req.Topics { // v1 has no other place for the error
+			gt := kmsg.NewOffsetFetchResponseGroupTopic()
+			gt.Topic = t.Topic
+			for _, p := range t.Partitions {
+				gt.Partitions = append(gt.Partitions, noOffset(p, got.ErrorCode))
+			}
+			got.Topics = append(got.Topics, gt)
+		}
+	}
+	for _, t := range got.Topics {
+		rt := kmsg.NewOffsetFetchResponseTopic()
+		rt.Topic = t.Topic
+		for _, p := range t.Partitions {
+			rp := kmsg.NewOffsetFetchResponseTopicPartition()
+			rp.Partition, rp.Offset, rp.LeaderEpoch, rp.Metadata, rp.ErrorCode = p.Partition, p.Offset, p.LeaderEpoch, p.Metadata, p.ErrorCode
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		resp.Topics = append(resp.Topics, rt)
+	}
+	return resp
+}
+
+func noOffset(partition int32, code int16) kmsg.OffsetFetchResponseGroupTopicPartition {
+	p := kmsg.NewOffsetFetchResponseGroupTopicPartition()
+	p.Partition, p.Offset, p.LeaderEpoch, p.Metadata, p.ErrorCode = partition, -1, -1, new(string), code
+	return p
+}
+
+func (c *Coordinator) fetchOffsets(ctx context.Context, ask kmsg.OffsetFetchRequestGroup, confirmed map[*shard]bool) kmsg.OffsetFetchResponseGroup {
+	resp := kmsg.NewOffsetFetchResponseGroup()
+	resp.Group = ask.Group
+	s, code := c.shardOf(ask.Group)
+	if code == none && !confirmed[s] {
+		s.mu.Unlock()
+		if err := c.cfg.Journal.Confirm(ctx, s.partition, s.epoch); err != nil {
+			// Java's consumers before 3.9 know no other code to look for the coordinator again.
+			resp.ErrorCode = notCoordinator
+			return resp
+		}
+		confirmed[s] = true
+		s.mu.Lock()
+		if s.unloaded {
+			s.mu.Unlock()
+			code = notCoordinator
+		}
+	}
+	if resp.ErrorCode = code; code != none {
+		return resp
+	}
+	defer s.mu.Unlock()
+
+	g := s.groupLocked(ask.Group)
+	if g == nil {
+		g = &group{}
+	} else if code := g.members.mayFetch(ask.MemberID, ask.MemberEpoch); code != none {
+		resp.ErrorCode = code
+		return resp
+	}
+	add := func(t *kmsg.OffsetFetchResponseGroupTopic, p int32) {
+		rp := noOffset(p, none)
+		if o, ok := g.visibleLocked(place{t.Topic, p}); ok {
+			rp.Offset, rp.LeaderEpoch, rp.Metadata = o.offset, o.leaderEpoch, &o.metadata
+		}
+		t.Partitions = append(t.Partitions, rp)
+	}
+	if ask.Topics == nil {
+		for topic, of := range g.offsets {
+			t := kmsg.NewOffsetFetchResponseGroupTopic()
+			t.Topic = topic
+			for p := range of {
+				add(&t, p)
+			}
+			resp.Topics = append(resp.Topics, t)
+		}
+		return resp
+	}
+	for _, at := range ask.Topics {
+		t := kmsg.NewOffsetFetchResponseGroupTopic()
+		t.Topic, t.TopicID = at.Topic, at.TopicID
+		for _, p := range at.Partitions {
+			add(&t, p)
+		}
+		resp.Topics = append(resp.Topics, t)
+	}
+	return resp
+}
+
+// OffsetDelete, version 0 (KIP-496).
+//
+//   - Offsets of topics that members subscribe to stay: GROUP_SUBSCRIBED_TO_TOPIC. A
+//     group whose members' subscriptions are not known to be anything is in use as a
+//     whole: NON_EMPTY_GROUP.
+//   - What has no offset is deleted without an error.
+func (c *Coordinator) OffsetDelete(ctx context.Context, req *kmsg.OffsetDeleteRequest) *kmsg.OffsetDeleteResponse {
+	s, code := c.shardOf(req.Group)
+	if code != none {
+		return deleteFailure(req, code)
+	}
+	answer := make(chan *kmsg.OffsetDeleteResponse, 1)
+	s.offsetDeleteLocked(req, answer)
+	s.mu.Unlock()
+	return await(ctx, answer, func() *kmsg.OffsetDeleteResponse {
+		return deleteFailure(req, coordinatorNotAvailable)
+	})
+}
+
+func deleteFailure(req *kmsg.OffsetDeleteRequest, code int16) *kmsg.OffsetDeleteResponse {
+	resp := kmsg.NewPtrOffsetDeleteResponse()
+	resp.Version, resp.ErrorCode = req.Version, code
+	return resp
+}
+
+func (s *shard) offsetDeleteLocked(req *kmsg.OffsetDeleteRequest, answer chan<- *kmsg.OffsetDeleteResponse) {
+	g := s.groupLocked(req.Group)
+	switch {
+	case g == nil:
+		answer <- deleteFailure(req, groupIDNotFound)
+		return
+	case g.dead:
+		answer <- deleteFailure(req, coordinatorNotAvailable)
+		return
+	case !g.members.empty() && g.members.protocolType() != consumerProtocol:
+		answer <- deleteFailure(req, nonEmptyGroup)
+		return
+	}
+
+	resp := deleteFailure(req, none)
+	now := s.now()
+	var records []record.Record
+	for _, t := range req.Topics {
+		rt := kmsg.NewOffsetDeleteResponseTopic()
+		rt.Topic = t.Topic
+		for _, part := range t.Partitions {
+			rp := kmsg.NewOffsetDeleteResponseTopicPartition()
+			rp.Partition = part.Partition
+			p := place{t.Topic, part.Partition}
+			if g.members.subscribed(t.Topic) {
+				rp.ErrorCode = groupSubscribedToTopic
+			} else if _, ok := g.visibleLocked(p); ok || g.pending[p] > 0 {
+				records = append(records, offsetTombstone(now, req.Group, p))
+			}
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		resp.Topics = append(resp.Topics, rt)
+	}
+	if len(records) == 0 {
+		answer <- resp
+		return
+	}
+	s.appendLocked(records, func(err error) {
+		if err != nil {
+			answer <- deleteFailure(req, codeOf(err))
+			return
+		}
+		for _, r := range records {
+			s.replayLocked(r)
+		}
+		answer <- resp
+	})
+}
+
+// maxTombstones bounds the records that a sweep appends at once.
+const maxTombstones = 1000
+
+// expireLocked appends tombstones for the offsets of g whose retention is over
+// (KIP-211), and one for g if nothing of it is left.
+func (s *shard) expireLocked(g *group, now time.Time, retention time.Duration) {
+	if g.dead {
+		return
+	}
+	var places []place
+	left := len(g.pending) > 0
+	for topic, of := range g.offsets {
+		subscribed := g.members.subscribed(topic)
+		for partition, o := range of {
+			p := place{topic, partition}
+			if subscribed || g.pending[p] > 0 || !expired(g, o, millis(now), retention) {
+				left = true
+			} else {
+				places = append(places, p)
+			}
+		}
+	}
+	s.deleteOffsetsLocked(g, places)
+	if !left && g.members.empty() {
+		s.endLocked(g, nil, func(error) {})
+	}
+}
+
+func expired(g *group, o committed, now int64, retention time.Duration) bool {
+	if o.expiresAt != never {
+		return now >= o.expiresAt
+	}
+	since, ok := g.members.idleSince(o)
+	return ok && now-since >= retention.Milliseconds()
+}
+
+// deleteOffsetsLocked appends tombstones for offsets, a bounded number at a time.
+func (s *shard) deleteOffsetsLocked(g *group, places []place) {
+	now := s.now()
+	for len(places) > 0 {
+		n := min(len(places), maxTombstones)
+		var records []record.Record
+		for _, p := range places[:n] {
+			records = append(records, offsetTombstone(now, g.id, p))
+		}
+		places = places[n:]
+		s.appendLocked(records, func(err error) {
+			if err != nil {
+				return // the next sweep tries again
+			}
+			for _, r := range records {
+				s.replayLocked(r)
+			}
+		})
+	}
+}
+
+// endLocked ends an empty group: records and its own tombstones are appended, and
+// until they land the group is dead. If they are refused it lives on.
+func (s *shard) endLocked(g *group, records []record.Record, then func(error)) {
+	records = append(records, g.members.tombstones(s.now())...)
+	if len(records) == 0 {
+		s.dropIfNothingLocked(g)
+		then(nil)
+		return
+	}
+	g.dead = true
+	s.appendLocked(records, func(err error) {
+		g.dead = false
+		if err == nil {
+			for _, r := range records {
+				s.replayLocked(r)
+			}
+			s.dropIfNothingLocked(g)
+		}
+		then(err)
+	})
+}
+
+// watchTopics is the goroutine that deletes the offsets of deleted topics. New
+// starts it, Close ends it.
+//
+// A topic counts as deleted when it was in one image and is gone from a newer one.
+// That it is not mentioned is not enough: a node that starts does not yet know
+// topics whose offsets are in its journal. Offsets of topics that were deleted
+// while nobody looked wait for their retention.
+func (c *Coordinator) watchTopics() {
+	known := make(map[string][16]byte)
+	for {
+		changed := c.cfg.Topics.Changed()
+		seen := make(map[string][16]byte)
+		for _, name := range c.cfg.Topics.Names() {
+			if id, _, ok := c.cfg.Topics.Topic(name); ok {
+				seen[name] = id
+			}
+		}
+		gone := make(map[string][16]byte)
+		for name, id := range known {
+			if seen[name] != id {
+				gone[name] = id
+			}
+		}
+		known = seen
+		if len(gone) > 0 {
+			shards, _ := c.loaded()
+			for _, s := range shards {
+				s.deleteTopics(gone)
+			}
+		}
+		select {
+		case <-changed:
+		case <-c.done:
+			return
+		}
+	}
+}
+
+// deleteTopics deletes the offsets that were committed for those topics.
+func (s *shard) deleteTopics(gone map[string][16]byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unloaded {
+		return
+	}
+	for _, g := range s.groups {
+		var places []place
+		for name, id := range gone {
+			for partition, o := range g.offsets[name] {
+				p := place{name, partition}
+				if o.topicID == id && g.pending[p] == 0 && !g.dead {
+					places = append(places, p)
+				}
+			}
+		}
+		s.deleteOffsetsLocked(g, places)
+	}
+}

@@ -1,0 +1,81 @@
+package group
+
+import (
+	"math"
+	"time"
+)
+
+// Settings are the settings of groups. The zero value of each field means Kafka's
+// default.
+type Settings struct {
+	MinSessionTimeout time.Duration // group.min.session.timeout.ms, 6 s
+	MaxSessionTimeout time.Duration // group.max.session.timeout.ms, 30 min
+
+	// InitialRebalanceDelay is how long a group that had no members waits for more
+	// after the first: group.initial.rebalance.delay.ms, 3 s. Negative: not at all.
+	InitialRebalanceDelay time.Duration
+
+	MaxSize int // members a group: group.max.size, no limit but MaxGroupBytes
+
+	// MaxGroupBytes bounds what the members of one group hold: names, subscriptions
+	// and assignments, which is also what its metadata record and the leader's
+	// JoinGroup response carry. 8 MiB. A join beyond it gets GROUP_MAX_SIZE_REACHED.
+	MaxGroupBytes int
+
+	// MaxBytes bounds the same over all groups of the node, those about to join
+	// included. 256 MiB.
+	MaxBytes int
+
+	OffsetRetention        time.Duration // offsets.retention.minutes, 7 days
+	RetentionCheckInterval time.Duration // offsets.retention.check.interval.ms, 10 min
+	MaxMetadataBytes       int           // of one offset: offset.metadata.max.bytes, 4096
+
+	Consumer ConsumerSettings
+}
+
+// ConsumerSettings are those of KIP-848: group.consumer.*.
+type ConsumerSettings struct {
+	SessionTimeout       time.Duration // group.consumer.session.timeout.ms, 45 s
+	MinSessionTimeout    time.Duration // group.consumer.min.session.timeout.ms, 45 s
+	MaxSessionTimeout    time.Duration // group.consumer.max.session.timeout.ms, 60 s
+	HeartbeatInterval    time.Duration // group.consumer.heartbeat.interval.ms, 5 s
+	MinHeartbeatInterval time.Duration // group.consumer.min.heartbeat.interval.ms, 5 s
+	MaxHeartbeatInterval time.Duration // group.consumer.max.heartbeat.interval.ms, 15 s
+	MaxSize              int           // group.consumer.max.size, no limit
+	Assignors            []string      // group.consumer.assignors, uniform and range; the first is the default
+	MigrationPolicy      string        // group.consumer.migration.policy, "disabled": groups change their type only when empty
+}
+
+func (s Settings) withDefaults() Settings {
+	fill(&s.MinSessionTimeout, 6*time.Second)
+	fill(&s.MaxSessionTimeout, 30*time.Minute)
+	fill(&s.InitialRebalanceDelay, 3*time.Second)
+	s.InitialRebalanceDelay = max(s.InitialRebalanceDelay, 0)
+	fill(&s.MaxSize, math.MaxInt32)
+	fill(&s.MaxGroupBytes, 8<<20)
+	fill(&s.MaxBytes, 256<<20)
+	fill(&s.OffsetRetention, 7*24*time.Hour)
+	fill(&s.RetentionCheckInterval, 10*time.Minute)
+	fill(&s.MaxMetadataBytes, 4096)
+
+	c := &s.Consumer
+	fill(&c.SessionTimeout, 45*time.Second)
+	fill(&c.MinSessionTimeout, 45*time.Second)
+	fill(&c.MaxSessionTimeout, 60*time.Second)
+	fill(&c.HeartbeatInterval, 5*time.Second)
+	fill(&c.MinHeartbeatInterval, 5*time.Second)
+	fill(&c.MaxHeartbeatInterval, 15*time.Second)
+	fill(&c.MaxSize, math.MaxInt32)
+	fill(&c.MigrationPolicy, "disabled")
+	if len(c.Assignors) == 0 {
+		c.Assignors = []string{"uniform", "range"}
+	}
+	return s
+}
+
+func fill[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}

@@ -1,0 +1,248 @@
+package group
+
+import (
+	"fmt"
+	"iter"
+	"log/slog"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"millrace/segment/record"
+)
+
+// A shard serves the groups of one partition of __consumer_offsets in one epoch.
+// It never serves another: an epoch that ends takes its shard with it.
+type shard struct {
+	c         *Coordinator
+	partition int32
+	epoch     int32
+	log       *slog.Logger
+	loading   atomic.Bool
+
+	mu       sync.Mutex
+	unloaded bool
+	groups   map[string]*group
+	alarms   alarms
+	timer    *time.Timer
+	wakeAt   time.Time // when timer goes off; zero: it does not
+	sweep    alarm     // the next look for offsets to expire
+
+	// Appends wait here for their outcome, in order. The journal's callbacks take
+	// only landMu, which nobody holds for long, so they do not block.
+	landMu  sync.Mutex
+	flying  []*flight
+	landing bool // land runs
+}
+
+// A flight is an append on its way.
+type flight struct {
+	landed func(error) // nil: has been called
+	over   bool
+	err    error
+}
+
+func newShard(c *Coordinator, partition, epoch int32) *shard {
+	s := &shard{
+		c: c, partition: partition, epoch: epoch,
+		log:    c.cfg.Logger.With("partition", partition, "epoch", epoch),
+		groups: make(map[string]*group),
+	}
+	s.loading.Store(true)
+	return s
+}
+
+func (s *shard) now() time.Time { return s.c.cfg.Now() }
+
+// load replays records and begins to serve.
+func (s *shard) load(records iter.Seq2[record.Record, error]) error {
+	began := s.now()
+	n := 0
+	for r, err := range records {
+		if err != nil {
+			return fmt.Errorf("load group partition %d: %w", s.partition, err)
+		}
+		s.mu.Lock()
+		gone := s.unloaded
+		if !gone {
+			s.replayLocked(r)
+		}
+		s.mu.Unlock()
+		if gone {
+			return ErrUnloaded
+		}
+		n++
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unloaded {
+		return ErrUnloaded
+	}
+	for _, g := range s.groups {
+		g.members.startLocked()
+	}
+	s.sweep.ring = s.sweepLocked
+	s.setLocked(&s.sweep, s.now().Add(s.c.settings().RetentionCheckInterval))
+	s.loading.Store(false)
+	s.log.Info("loaded groups", "groups", len(s.groups), "records", n, "took", s.now().Sub(began))
+	return nil
+}
+
+// unload answers whoever waits and drops everything. It may be called twice.
+func (s *shard) unload() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unloadLocked()
+}
+
+func (s *shard) unloadLocked() {
+	if s.unloaded {
+		return
+	}
+	s.unloaded = true
+	s.loading.Store(false)
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	for _, f := range s.takeFlights(true) {
+		f.landed(ErrUnloaded)
+	}
+	for _, g := range s.groups {
+		g.members.stopLocked(notCoordinator)
+	}
+	s.groups, s.alarms = nil, nil
+}
+
+// appendLocked appends records to the journal. landed is called once, with the
+// lock held, after all earlier appends' and never before appendLocked has
+// returned. After an error for which lost holds, the shard is unloaded by then.
+func (s *shard) appendLocked(records []record.Record, landed func(error)) {
+	f := &flight{landed: landed}
+	s.landMu.Lock()
+	s.flying = append(s.flying, f)
+	s.landMu.Unlock()
+	s.c.cfg.Journal.Append(s.partition, s.epoch, records, func(err error) {
+		s.landMu.Lock()
+		defer s.landMu.Unlock()
+		f.over, f.err = true, err
+		if !s.landing {
+			s.landing = true
+			go s.land()
+		}
+	})
+}
+
+// takeFlights removes the flights at the head of the queue that are over, or all.
+func (s *shard) takeFlights(all bool) []*flight {
+	s.landMu.Lock()
+	defer s.landMu.Unlock()
+	n := 0
+	for n < len(s.flying) && (all || s.flying[n].over) {
+		n++
+	}
+	taken := s.flying[:n:n]
+	s.flying = s.flying[n:]
+	if n == 0 {
+		s.landing = false
+	}
+	return taken
+}
+
+// land is the goroutine that tells the state machines what came of their appends.
+// The journal's callback starts it; it ends when no append at the head of the
+// queue is over.
+func (s *shard) land() {
+	wasLost := false
+	for {
+		// The lock comes first: an unload may take the same flights.
+		s.mu.Lock()
+		flights := s.takeFlights(false)
+		for _, f := range flights {
+			if lost(f.err) && !s.unloaded {
+				s.log.Warn("unloading groups: the journal cannot tell what became of an append", "err", f.err)
+				s.unloadLocked()
+				wasLost = true
+			}
+			f.landed(f.err)
+		}
+		s.mu.Unlock()
+		if len(flights) == 0 {
+			break
+		}
+	}
+	if wasLost {
+		s.c.remove(s)
+		if s.c.cfg.Lost != nil {
+			s.c.cfg.Lost(s.partition, s.epoch)
+		}
+	}
+}
+
+// groupLocked returns a group, or nil.
+func (s *shard) groupLocked(id string) *group { return s.groups[id] }
+
+// createLocked returns a group, made as an empty classic one if it is not there.
+func (s *shard) createLocked(id string) *group {
+	g := s.groups[id]
+	if g == nil {
+		g = &group{id: id, shard: s}
+		g.members = newClassic(g)
+		s.groups[id] = g
+	}
+	return g
+}
+
+// dropLocked forgets a group.
+func (s *shard) dropLocked(g *group) {
+	g.members.stopLocked(coordinatorNotAvailable)
+	if s.groups[g.id] == g {
+		delete(s.groups, g.id)
+	}
+}
+
+// dropIfNothingLocked forgets a group of which the journal knows nothing and
+// nobody is a member.
+func (s *shard) dropIfNothingLocked(g *group) {
+	if !g.dead && len(g.offsets) == 0 && len(g.pending) == 0 && g.members.nothing() {
+		s.dropLocked(g)
+	}
+}
+
+// replayLocked applies one record of the journal. What it does not understand it
+// skips: a record that an operator or a newer release wrote must not keep groups
+// from being served.
+func (s *shard) replayLocked(r record.Record) {
+	if err := s.applyLocked(r); err != nil {
+		s.log.Warn("skipping a record of the groups' journal", "offset", r.Offset, "err", err)
+	}
+}
+
+// applyLocked is also how records become visible that have landed.
+func (s *shard) applyLocked(r record.Record) error {
+	if s.unloaded {
+		return nil
+	}
+	k, err := parseKey(r.Key)
+	if err != nil {
+		return err
+	}
+	switch k.version {
+	case 0, 1:
+		return s.applyOffsetLocked(k, r.Value)
+	case 2:
+		return s.applyClassicLocked(k.group, r.Value)
+	default:
+		return fmt.Errorf("unknown key version %d", k.version)
+	}
+}
+
+// sweepLocked is the alarm that looks for offsets that expired and for groups
+// that are no more.
+func (s *shard) sweepLocked(now time.Time) {
+	settings := s.c.settings()
+	for _, g := range maps.Clone(s.groups) {
+		s.expireLocked(g, now, settings.OffsetRetention)
+	}
+	s.setLocked(&s.sweep, now.Add(settings.RetentionCheckInterval))
+}
