@@ -1,0 +1,517 @@
+package group
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+func TestMembersAreAssignedWhatTheLeaderSays(t *testing.T) {
+	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+		began := time.Now()
+		a, b := newReader(c, "g"), newReader(c, "g")
+		together(t, a, b)
+		if waited := time.Since(began); waited < 3*time.Second || waited > 6*time.Second {
+			t.Errorf("the initial rebalance took %v, want 3 to 6 s", waited)
+		}
+		for _, r := range []*reader{a, b} {
+			if !strings.HasPrefix(r.id, "app-") || len(r.id) != len("app-")+36 {
+				t.Errorf("member id %q is not app-<uuid>", r.id)
+			}
+			if string(r.assignment) != "of "+r.id {
+				t.Errorf("member %s got %q", r.id, r.assignment)
+			}
+			wantCode(t, "heartbeat", r.heartbeat(), none)
+		}
+		if a.generation != b.generation {
+			t.Errorf("generations %d and %d", a.generation, b.generation)
+		}
+		d := stateOf(c, "g")
+		if d.State != "Stable" || d.Protocol != "range" || len(d.Members) != 2 {
+			t.Errorf("group is %+v", d)
+		}
+	})
+}
+
+func TestAThirdMemberRebalancesTheOthers(t *testing.T) {
+	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+		a, b, third := newReader(c, "g"), newReader(c, "g"), newReader(c, "g")
+		together(t, a, b)
+		done := make(chan int16)
+		go func() { _, code := third.enter(); done <- code }()
+		synctest.Wait()
+		wantCode(t, "heartbeat while a third joins", a.heartbeat(), rebalanceInProgress)
+		wantCode(t, "sync while a third joins", b.sync(nil).ErrorCode, rebalanceInProgress)
+		wantCode(t, "commit while a third joins", a.commit(3), none)
+		together(t, a, b)
+		wantCode(t, "third", <-done, none)
+		if third.generation != a.generation || third.generation != b.generation {
+			t.Errorf("generations %d, %d, %d", a.generation, b.generation, third.generation)
+		}
+		old := *a
+		old.generation--
+		wantCode(t, "heartbeat of an old generation", old.heartbeat(), illegalGeneration)
+		wantCode(t, "commit of an old generation", old.commit(4), illegalGeneration)
+		old.id = "nobody"
+		wantCode(t, "heartbeat of nobody", old.heartbeat(), unknownMemberID)
+	})
+}
+
+func TestMembersThatFallSilentAreOut(t *testing.T) {
+	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+		a, b := newReader(c, "g"), newReader(c, "g")
+		together(t, a, b)
+		for range 4 {
+			time.Sleep(3 * time.Second)
+			a.heartbeat()
+		}
+		wantCode(t, "heartbeat of the living", a.heartbeat(), rebalanceInProgress)
+		wantCode(t, "heartbeat of the silent", b.heartbeat(), unknownMemberID)
+		together(t, a)
+		time.Sleep(11 * time.Second)
+		if d := stateOf(c, "g"); d.State != "Empty" || len(d.Members) != 0 {
+			t.Errorf("group is %+v", d)
+		}
+	})
+}
+
+func TestMembersThatDoNotRejoinAreOut(t *testing.T) {
+	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+		a, b := newReader(c, "g"), newReader(c, "g")
+		a.timeout, b.timeout = 20*time.Second, 20*time.Second
+		together(t, a, b)
+		go func() { // b lives on but never joins again
+			for b.heartbeat() != unknownMemberID {
+				time.Sleep(3 * time.Second)
+			}
+		}()
+		a.topics = append(a.topics, "u") // so that it is a change
+		began := time.Now()
+		_, code := a.enter()
+		wantCode(t, "entering alone", code, none)
+		if waited := time.Since(began); waited != 20*time.Second {
+			t.Errorf("waited %v for the other, want 20s", waited)
+		}
+		wantCode(t, "heartbeat of the other", b.heartbeat(), unknownMemberID)
+		time.Sleep(3 * time.Second) // so that the other has heard of it
+	})
+}
+
+func TestMembersThatNeverSyncAreOut(t *testing.T) {
+	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+		a, b := newReader(c, "g"), newReader(c, "g")
+		a.timeout, b.timeout = 20*time.Second, 20*time.Second
+		var wg sync.WaitGroup
+		wg.Go(func() { a.join() })
+		wg.Go(func() { b.join() })
+		wg.Wait()
+		for range 7 {
+			a.heartbeat()
+			b.heartbeat()
+			time.Sleep(3 * time.Second)
+		}
+		wantCode(t, "heartbeat", a.heartbeat(), unknownMemberID)
+		if d := stateOf(c, "g"); len(d.Members) != 0 {
+			t.Errorf("group is %+v", d)
+		}
+	})
+}
+
+func TestTheLastToLeaveLeavesAnEmptyGroupInTheJournal(t *testing.T) {
+	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+		a := newReader(c, "g")
+		together(t, a)
+		wantCode(t, "commit", a.commit(5), none)
+		p.holding()
+		left := make(chan int16, 1)
+		go func() { left <- a.leave() }()
+		synctest.Wait()
+		select {
+		case <-left:
+			t.Fatal("the leave was answered before the journal had it")
+		default:
+		}
+		p.releasing()
+		wantCode(t, "leave", <-left, none)
+		c = p.takeOver(t, Config{})
+		if d := stateOf(c, "g"); d.State != "Empty" || d.ProtocolType != "consumer" {
+			t.Errorf("after a failover the group is %+v", d)
+		}
+		if got := fetched(t, c, "g", "t"); got != 5 {
+			t.Errorf("offset %d, want 5", got)
+		}
+	})
+}
+
+func TestAGroupLivesOnAfterAFailover(t *testing.T) {
+	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+		a, b := newReader(c, "g"), newReader(c, "g")
+		together(t, a, b)
+		wantCode(t, "commit", a.commit(42), none)
+		time.Sleep(8 * time.Second) // sessions are nearly over
+		c2 := p.takeOver(t, Config{})
+		wantCode(t, "commit at the deposed", a.commit(43), notCoordinator)
+		a.c, b.c = c2, c2
+		time.Sleep(8 * time.Second)
+		wantCode(t, "heartbeat", a.heartbeat(), none)
+		wantCode(t, "heartbeat", b.heartbeat(), none)
+		before := a.assignment
+		wantCode(t, "sync", a.sync(nil).ErrorCode, none)
+		if string(a.assignment) != string(before) {
+			t.Errorf("assignment %q, want %q", a.assignment, before)
+		}
+		if got := fetched(t, c2, "g", "t"); got != 42 {
+			t.Errorf("offset %d, want 42", got)
+		}
+		wantCode(t, "commit", a.commit(44), none)
+		if _, code := fetch(c, "g", "t"); code != notCoordinator {
+			t.Errorf("the deposed answers a fetch with %d", code)
+		}
+	})
+}
+
+// A generation that JoinGroup handed out but the journal never saw is not handed
+// out again by the next coordinators, however many come.
+func TestNoGenerationIsHandedOutTwice(t *testing.T) {
+	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+		static := "s"
+		a := newReader(c, "g")
+		a.instance = &static
+		together(t, a)
+		seen := map[int32]bool{a.generation: true}
+		for i := range 5 {
+			a.c = p.takeOver(t, Config{})
+			for range 3 { // rebalances that never become stable
+				a.topics = append(a.topics, fmt.Sprint("t", i, len(a.topics)))
+				wantCode(t, "join", a.join().ErrorCode, none)
+				if seen[a.generation] {
+					t.Fatalf("generation %d was handed out twice", a.generation)
+				}
+				seen[a.generation] = true
+			}
+			if i%2 == 1 {
+				// The journal has no members of the marks: join anew.
+				wantCode(t, "sync", a.sync(map[string][]byte{a.id: []byte("x")}).ErrorCode, none)
+			} else {
+				a.id = ""
+			}
+		}
+	})
+}
+
+func TestGenerationsThatNeverSettleStayNearTheJournals(t *testing.T) {
+	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+		a := newReader(c, "g")
+		together(t, a)
+		for i := range 3 * stride {
+			a.topics = []string{fmt.Sprint("t", i)}
+			wantCode(t, "join", a.join().ErrorCode, none)
+		}
+		last := a.generation
+		c = p.takeOver(t, Config{})
+		b := newReader(c, "g")
+		together(t, b)
+		if b.generation <= last {
+			t.Errorf("generation %d after a failover, %d was handed out before", b.generation, last)
+		}
+	})
+}
+
+func TestAStaticMemberComesBackWithoutARebalance(t *testing.T) {
+	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+		one, two := "one", "two"
+		a, b := newReader(c, "g"), newReader(c, "g")
+		a.instance, b.instance = &one, &two
+		together(t, a, b)
+		generation := a.generation
+
+		for _, r := range []*reader{a, b} { // one of them leads
+			before := *r
+			r.id = ""
+			j := r.join()
+			wantCode(t, "join", j.ErrorCode, none)
+			if r.generation != generation || r.id == before.id {
+				t.Fatalf("member %s of generation %d came back as %s of %d", before.id, generation, r.id, r.generation)
+			}
+			if (j.LeaderID == r.id) != j.SkipAssignment || j.SkipAssignment != (len(j.Members) == 2) {
+				t.Errorf("leader %s, members %d, skip %v", j.LeaderID, len(j.Members), j.SkipAssignment)
+			}
+			wantCode(t, "sync", r.sync(nil).ErrorCode, none)
+			if string(r.assignment) != string(before.assignment) {
+				t.Errorf("assignment %q, want %q", r.assignment, before.assignment)
+			}
+			wantCode(t, "heartbeat of the former", before.heartbeat(), fencedInstanceID)
+			wantCode(t, "commit of the former", before.commit(1), fencedInstanceID)
+		}
+		c = p.takeOver(t, Config{})
+		a.c, b.c = c, c
+		wantCode(t, "heartbeat after a failover", a.heartbeat(), none)
+		wantCode(t, "heartbeat after a failover", b.heartbeat(), none)
+
+		a.id, a.topics = "", []string{"t", "another"}
+		entered := make(chan int16)
+		go func() { _, code := a.enter(); entered <- code }()
+		synctest.Wait()
+		wantCode(t, "heartbeat when the other came back changed", b.heartbeat(), rebalanceInProgress)
+		together(t, b)
+		wantCode(t, "the one that came back", <-entered, none)
+	})
+}
+
+func TestAnOldLeaderThatComesBackIsNotToldThatItLeads(t *testing.T) {
+	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+		one := "one"
+		a := newReader(c, "g")
+		a.instance, a.version = &one, 5
+		together(t, a)
+		former := a.id
+		a.id = ""
+		j := a.join()
+		if j.LeaderID != former || len(j.Members) != 0 {
+			t.Errorf("leader %q, members %v; want the former id and none", j.LeaderID, j.Members)
+		}
+	})
+}
+
+func TestAnOperatorRemovesStaticMembersByInstance(t *testing.T) {
+	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+		one, nobody := "one", "nobody"
+		a := newReader(c, "g")
+		a.instance = &one
+		together(t, a)
+		req := kmsg.NewPtrLeaveGroupRequest()
+		req.Version, req.Group = 5, "g"
+		req.Members = []kmsg.LeaveGroupRequestMember{{InstanceID: &one}, {InstanceID: &nobody}, {MemberID: "x"}, {}}
+		resp := c.Leave(t.Context(), req)
+		var codes []int16
+		for _, m := range resp.Members {
+			codes = append(codes, m.ErrorCode)
+		}
+		if fmt.Sprint(codes) != "[0 25 25 25]" {
+			t.Errorf("codes %v", codes)
+		}
+		if d := stateOf(c, "g"); d.State != "Empty" {
+			t.Errorf("group is %s", d.State)
+		}
+	})
+}
+
+func TestJoinRefusesWhatKafkaRefuses(t *testing.T) {
+	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+		a := newReader(c, "g")
+		together(t, a)
+		for name, test := range map[string]struct {
+			change func(*kmsg.JoinGroupRequest)
+			want   int16
+		}{
+			"no group":                  {func(r *kmsg.JoinGroupRequest) { r.Group = "" }, invalidGroupID},
+			"session of 0":              {func(r *kmsg.JoinGroupRequest) { r.SessionTimeoutMillis = 0 }, invalidSessionTimeout},
+			"session of 2^31-1":         {func(r *kmsg.JoinGroupRequest) { r.SessionTimeoutMillis = 1<<31 - 1 }, invalidSessionTimeout},
+			"session of -1":             {func(r *kmsg.JoinGroupRequest) { r.SessionTimeoutMillis = -1 }, invalidSessionTimeout},
+			"another protocol type":     {func(r *kmsg.JoinGroupRequest) { r.ProtocolType = "connect" }, inconsistentGroupProtocol},
+			"no protocol in common":     {func(r *kmsg.JoinGroupRequest) { r.Protocols[0].Name = "sticky" }, inconsistentGroupProtocol},
+			"no protocols":              {func(r *kmsg.JoinGroupRequest) { r.Protocols = nil }, inconsistentGroupProtocol},
+			"nothing for a new group":   {func(r *kmsg.JoinGroupRequest) { r.Group, r.Protocols = "h", nil }, inconsistentGroupProtocol},
+			"unknown member":            {func(r *kmsg.JoinGroupRequest) { r.MemberID = "x" }, unknownMemberID},
+			"unknown member, new group": {func(r *kmsg.JoinGroupRequest) { r.Group, r.MemberID = "h", "x" }, unknownMemberID},
+			"unknown static member": {func(r *kmsg.JoinGroupRequest) {
+				i := "i"
+				r.MemberID, r.InstanceID = "x", &i
+			}, unknownMemberID},
+			"a member too large": {func(r *kmsg.JoinGroupRequest) {
+				r.Version, r.Protocols[0].Metadata = 3, make([]byte, 8<<20)
+			}, groupMaxSizeReached},
+		} {
+			req := newReader(c, "g").joinRequest()
+			test.change(req)
+			if got := c.Join(t.Context(), Client{}, req).ErrorCode; got != test.want {
+				t.Errorf("%s: code %d, want %d", name, got, test.want)
+			}
+		}
+		if stateOf(c, "h").State != "Dead" {
+			t.Error("a refused join left a group behind")
+		}
+		wantCode(t, "heartbeat", a.heartbeat(), none)
+	})
+}
+
+func TestSyncChecksTheProtocol(t *testing.T) {
+	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+		a := newReader(c, "g")
+		together(t, a)
+		req := kmsg.NewPtrSyncGroupRequest()
+		req.Version, req.Group, req.MemberID, req.Generation = 5, "g", a.id, a.generation
+		right, wrong := "range", "sticky"
+		req.Protocol = &right
+		wantCode(t, "right protocol", c.Sync(t.Context(), req).ErrorCode, none)
+		req.Protocol = &wrong
+		wantCode(t, "wrong protocol", c.Sync(t.Context(), req).ErrorCode, inconsistentGroupProtocol)
+		req.Protocol, req.ProtocolType = nil, &wrong
+		wantCode(t, "wrong type", c.Sync(t.Context(), req).ErrorCode, inconsistentGroupProtocol)
+		req.ProtocolType, req.Generation = nil, a.generation+1
+		wantCode(t, "wrong generation", c.Sync(t.Context(), req).ErrorCode, illegalGeneration)
+	})
+}
+
+func TestTheProtocolMostMembersPreferWins(t *testing.T) {
+	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+		var wg sync.WaitGroup
+		for _, names := range [][]string{{"a", "b", "x"}, {"b", "a"}, {"y", "b", "a"}} {
+			req := newReader(c, "g").joinRequest()
+			req.Version, req.Protocols = 3, nil
+			for _, n := range names {
+				req.Protocols = append(req.Protocols, kmsg.JoinGroupRequestProtocol{Name: n, Metadata: metadataOf("t")})
+			}
+			wg.Go(func() {
+				if resp := c.Join(context.Background(), Client{}, req); resp.Protocol == nil || *resp.Protocol != "b" {
+					t.Errorf("protocol %v, want b", resp.Protocol)
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+func TestAFullGroupTakesNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &tape{}
+		c := p.takeOver(t, Config{Settings: func() Settings { return Settings{MaxSize: 2, InitialRebalanceDelay: -1} }})
+		a, b, third := newReader(c, "g"), newReader(c, "g"), newReader(c, "g")
+		together(t, a)
+		together2 := make(chan int16, 1)
+		go func() { _, code := b.enter(); together2 <- code }()
+		synctest.Wait()
+		together(t, a)
+		wantCode(t, "the second", <-together2, none)
+		wantCode(t, "the third", third.join().ErrorCode, groupMaxSizeReached)
+		wantCode(t, "heartbeat", a.heartbeat(), none)
+	})
+}
+
+func TestPendingMembersHoldUpARebalanceAndExpire(t *testing.T) {
+	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+		a := newReader(c, "g")
+		together(t, a)
+		ghost := c.Join(t.Context(), Client{"ghost", "/"}, newReader(c, "g").joinRequest())
+		wantCode(t, "ghost", ghost.ErrorCode, memberIDRequired)
+		wantCode(t, "heartbeat", a.heartbeat(), none)
+		a.topics = []string{"u"}
+		began := time.Now()
+		together(t, a)
+		if waited := time.Since(began); waited != 10*time.Second {
+			t.Errorf("waited %v for a pending member, want its session of 10s", waited)
+		}
+		c.Join(t.Context(), Client{}, newReader(c, "of ghosts").joinRequest())
+		if stateOf(c, "of ghosts").State == "Dead" {
+			t.Error("a group with a pending member is not there")
+		}
+		time.Sleep(11 * time.Second)
+		if stateOf(c, "of ghosts").State != "Dead" {
+			t.Error("a group whose only pending member went is still there")
+		}
+		if c.bytes.Load() < 0 {
+			t.Errorf("%d bytes are charged", c.bytes.Load())
+		}
+	})
+}
+
+func TestAClientThatHangsUpBeforeItHasAnIDIsForgotten(t *testing.T) {
+	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+		ctx, hangUp := context.WithCancel(t.Context())
+		req := newReader(c, "g").joinRequest()
+		req.Version = 1
+		done := make(chan *kmsg.JoinGroupResponse)
+		go func() { done <- c.Join(ctx, Client{}, req) }()
+		synctest.Wait()
+		hangUp()
+		<-done
+		if d := stateOf(c, "g"); d.State != "Dead" {
+			t.Errorf("group is %s with %d members", d.State, len(d.Members))
+		}
+		if n := c.bytes.Load(); n != 0 {
+			t.Errorf("%d bytes are still charged", n)
+		}
+	})
+}
+
+func TestThoseWhoWaitLearnThatTheCoordinatorMoved(t *testing.T) {
+	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+		codes := make(chan int16, 2)
+		a := newReader(c, "g")
+		go func() { codes <- a.join().ErrorCode }()
+		go func() { codes <- newReader(c, "h").join().ErrorCode }()
+		synctest.Wait()
+		c.Unload(0)
+		c.Unload(0)
+		wantCode(t, "join", <-codes, notCoordinator)
+		wantCode(t, "join", <-codes, notCoordinator)
+		wantCode(t, "heartbeat", a.heartbeat(), notCoordinator)
+		if n := c.bytes.Load(); n != 0 {
+			t.Errorf("%d bytes are still charged", n)
+		}
+	})
+}
+
+func TestARefusedAssignmentIsShownToNobody(t *testing.T) {
+	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+		refusals := 1
+		a, b := newReader(c, "g"), newReader(c, "g")
+		var wg sync.WaitGroup
+		for _, r := range []*reader{a, b} {
+			wg.Go(func() { r.join() })
+		}
+		wg.Wait()
+		p.failing(func() error {
+			if refusals--; refusals >= 0 {
+				return errors.New("disk full")
+			}
+			return nil
+		})
+		p.holding()
+		codes := make(chan int16, 2)
+		for _, r := range []*reader{a, b} {
+			go func() { codes <- r.sync(map[string][]byte{a.id: []byte("x"), b.id: []byte("y")}).ErrorCode }()
+		}
+		synctest.Wait()
+		p.releasing()
+		wantCode(t, "sync", <-codes, coordinatorNotAvailable)
+		wantCode(t, "sync", <-codes, coordinatorNotAvailable)
+		together(t, a, b)
+	})
+}
+
+func TestAnAppendOfUnknownOutcomeUnloadsThePartition(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &tape{}
+		lost := make(chan int32, 1)
+		c := p.takeOver(t, Config{Lost: func(partition, epoch int32) { lost <- epoch }})
+		wantCode(t, "commit", simpleCommit(c, "s", 1), none)
+		waiting := make(chan int16, 1)
+		go func() { waiting <- newReader(c, "g").join().ErrorCode }()
+		synctest.Wait()
+		p.failing(func() error { return fmt.Errorf("timeout: %w", ErrUnknownOutcome) })
+		wantCode(t, "commit", simpleCommit(c, "s", 2), notCoordinator)
+		wantCode(t, "a join that waits", <-waiting, notCoordinator)
+		if epoch := <-lost; epoch != 1 {
+			t.Errorf("epoch %d is lost, want 1", epoch)
+		}
+		if _, code := fetch(c, "s", "t"); code != notCoordinator {
+			t.Errorf("fetch: code %d", code)
+		}
+		p.failing(nil)
+		p.epoch = 2
+		if err := c.Load(0, 2, p.all()); err != nil {
+			t.Fatal(err)
+		}
+		if got := fetched(t, c, "s", "t"); got != 1 {
+			t.Errorf("offset %d, want 1", got)
+		}
+	})
+}

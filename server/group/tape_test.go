@@ -1,0 +1,308 @@
+package group
+
+import (
+	"context"
+	"iter"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kbin"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/segment/record"
+)
+
+// A tape is a journal in memory, of one partition. Whoever has the newest epoch
+// may write.
+type tape struct {
+	mu      sync.Mutex
+	epoch   int32
+	records []record.Record
+	sizes   []int // records in each append
+	fail    func() error
+	held    []func() // calls of done that wait, while hold
+	hold    bool
+}
+
+func (p *tape) Append(_, epoch int32, records []record.Record, done func(error)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var err error
+	if p.fail != nil {
+		err = p.fail()
+	}
+	if epoch != p.epoch {
+		err = ErrNotLeader
+	}
+	if err == nil {
+		p.records = append(p.records, records...)
+		p.sizes = append(p.sizes, len(records))
+	}
+	if p.hold {
+		p.held = append(p.held, func() { done(err) })
+		return
+	}
+	done(err)
+}
+
+func (p *tape) Confirm(_ context.Context, _, epoch int32) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if epoch != p.epoch {
+		return ErrNotLeader
+	}
+	return nil
+}
+
+func (p *tape) failing(f func() error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fail = f
+}
+
+// holding makes later appends wait; releasing lets all that wait go.
+func (p *tape) holding() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hold = true
+}
+
+func (p *tape) releasing() {
+	p.mu.Lock()
+	held := p.held
+	p.held, p.hold = nil, false
+	p.mu.Unlock()
+	for _, f := range held {
+		f()
+	}
+}
+
+func (p *tape) len() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.records)
+}
+
+func (p *tape) all() iter.Seq2[record.Record, error] {
+	p.mu.Lock()
+	records := slices.Clone(p.records)
+	p.mu.Unlock()
+	return func(yield func(record.Record, error) bool) {
+		for _, r := range records {
+			if !yield(r, nil) {
+				return
+			}
+		}
+	}
+}
+
+// takeOver returns a coordinator of the next epoch, loaded with all the tape has.
+func (p *tape) takeOver(t testing.TB, cfg Config) *Coordinator {
+	t.Helper()
+	p.mu.Lock()
+	p.epoch++
+	epoch := p.epoch
+	p.mu.Unlock()
+	cfg.Journal = p
+	cfg.Partitions = func() int32 { return 1 }
+	c := New(cfg)
+	t.Cleanup(c.Close)
+	if err := c.Load(0, epoch, p.all()); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// story runs f in virtual time with a fresh tape and the coordinator of its first
+// epoch.
+func story(t *testing.T, f func(t *testing.T, c *Coordinator, p *tape)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		p := &tape{}
+		f(t, p.takeOver(t, Config{}), p)
+	})
+}
+
+// metadataOf is what a consumer says when it joins.
+func metadataOf(topics ...string) []byte {
+	b := kbin.AppendInt16(nil, 1)
+	b = kbin.AppendArrayLen(b, len(topics))
+	for _, s := range topics {
+		b = kbin.AppendString(b, s)
+	}
+	return kbin.AppendNullableBytes(b, nil)
+}
+
+// A reader is a client of a group as simple as can be: it joins, the leader gives
+// each member its own id as an assignment.
+type reader struct {
+	c          *Coordinator
+	group      string
+	id         string
+	instance   *string
+	generation int32
+	assignment []byte
+	topics     []string
+	version    int16
+	timeout    time.Duration // of a rebalance
+}
+
+func newReader(c *Coordinator, group string) *reader {
+	return &reader{c: c, group: group, topics: []string{"t"}, version: 9, timeout: time.Minute}
+}
+
+func (r *reader) joinRequest() *kmsg.JoinGroupRequest {
+	req := kmsg.NewPtrJoinGroupRequest()
+	req.Version, req.Group, req.MemberID, req.InstanceID = r.version, r.group, r.id, r.instance
+	req.SessionTimeoutMillis, req.RebalanceTimeoutMillis = 10_000, int32(r.timeout.Milliseconds())
+	req.ProtocolType = consumerProtocol
+	req.Protocols = []kmsg.JoinGroupRequestProtocol{{Name: "range", Metadata: metadataOf(r.topics...)}}
+	return req
+}
+
+// join joins, with the round trip for a member id, and waits for the answer.
+func (r *reader) join() *kmsg.JoinGroupResponse {
+	for {
+		resp := r.c.Join(context.Background(), Client{"app", "/127.0.0.1"}, r.joinRequest())
+		if resp.ErrorCode == memberIDRequired {
+			r.id = resp.MemberID
+			continue
+		}
+		if resp.ErrorCode == none {
+			r.id, r.generation = resp.MemberID, resp.Generation
+		}
+		return resp
+	}
+}
+
+func (r *reader) sync(plan map[string][]byte) *kmsg.SyncGroupResponse {
+	req := kmsg.NewPtrSyncGroupRequest()
+	req.Version, req.Group, req.MemberID, req.InstanceID, req.Generation = 5, r.group, r.id, r.instance, r.generation
+	for id, a := range plan {
+		req.GroupAssignment = append(req.GroupAssignment, kmsg.SyncGroupRequestGroupAssignment{MemberID: id, MemberAssignment: a})
+	}
+	resp := r.c.Sync(context.Background(), req)
+	if resp.ErrorCode == none {
+		r.assignment = resp.MemberAssignment
+	}
+	return resp
+}
+
+// enter joins and syncs.
+func (r *reader) enter() (joined *kmsg.JoinGroupResponse, code int16) {
+	j := r.join()
+	if j.ErrorCode != none {
+		return j, j.ErrorCode
+	}
+	var plan map[string][]byte
+	if j.LeaderID == r.id && !j.SkipAssignment {
+		plan = make(map[string][]byte)
+		for _, m := range j.Members {
+			plan[m.MemberID] = []byte("of " + m.MemberID)
+		}
+	}
+	return j, r.sync(plan).ErrorCode
+}
+
+func (r *reader) heartbeat() int16 {
+	req := kmsg.NewPtrHeartbeatRequest()
+	req.Version, req.Group, req.MemberID, req.InstanceID, req.Generation = 4, r.group, r.id, r.instance, r.generation
+	return r.c.Heartbeat(context.Background(), req).ErrorCode
+}
+
+func (r *reader) leave() int16 {
+	req := kmsg.NewPtrLeaveGroupRequest()
+	req.Version, req.Group = 5, r.group
+	req.Members = []kmsg.LeaveGroupRequestMember{{MemberID: r.id, InstanceID: r.instance}}
+	resp := r.c.Leave(context.Background(), req)
+	if resp.ErrorCode != none {
+		return resp.ErrorCode
+	}
+	return resp.Members[0].ErrorCode
+}
+
+func (r *reader) commit(offset int64) int16 { return r.commitTo("t", 0, offset) }
+
+func (r *reader) commitTo(topic string, partition int32, offset int64) int16 {
+	return commit(r.c, r.group, r.id, r.instance, r.generation, topic, partition, offset)
+}
+
+func commit(c *Coordinator, group, id string, instance *string, generation int32, topic string, partition int32, offset int64) int16 {
+	req := kmsg.NewPtrOffsetCommitRequest()
+	req.Version, req.Group, req.MemberID, req.InstanceID, req.Generation = 9, group, id, instance, generation
+	meta := "m"
+	req.Topics = []kmsg.OffsetCommitRequestTopic{{Topic: topic, Partitions: []kmsg.OffsetCommitRequestTopicPartition{
+		{Partition: partition, Offset: offset, LeaderEpoch: 7, Metadata: &meta}}}}
+	return c.OffsetCommit(context.Background(), req).Topics[0].Partitions[0].ErrorCode
+}
+
+// simpleCommit is a commit without a membership.
+func simpleCommit(c *Coordinator, group string, offset int64) int16 {
+	return commit(c, group, "", nil, -1, "t", 0, offset)
+}
+
+// fetched returns the committed offset of partition 0 of a topic, -1 for none.
+func fetched(t testing.TB, c *Coordinator, group, topic string) int64 {
+	t.Helper()
+	offset, code := fetch(c, group, topic)
+	if code != none {
+		t.Fatalf("fetching an offset: code %d", code)
+	}
+	return offset
+}
+
+func fetch(c *Coordinator, group, topic string) (int64, int16) {
+	req := kmsg.NewPtrOffsetFetchRequest()
+	req.Version = 8
+	req.Groups = []kmsg.OffsetFetchRequestGroup{{Group: group, Topics: []kmsg.OffsetFetchRequestGroupTopic{{Topic: topic, Partitions: []int32{0}}}}}
+	g := c.OffsetFetch(context.Background(), req).Groups[0]
+	if g.ErrorCode != none {
+		return 0, g.ErrorCode
+	}
+	return g.Topics[0].Partitions[0].Offset, g.Topics[0].Partitions[0].ErrorCode
+}
+
+func stateOf(c *Coordinator, group string) kmsg.DescribeGroupsResponseGroup {
+	req := kmsg.NewPtrDescribeGroupsRequest()
+	req.Version, req.Groups = 5, []string{group}
+	return c.Describe(context.Background(), req).Groups[0]
+}
+
+func deleteGroup(c *Coordinator, group string) int16 {
+	req := kmsg.NewPtrDeleteGroupsRequest()
+	req.Version, req.Groups = 2, []string{group}
+	return c.Delete(context.Background(), req).Groups[0].ErrorCode
+}
+
+func wantCode(t testing.TB, what string, got, want int16) {
+	t.Helper()
+	if got != want {
+		t.Fatalf("%s: code %d, want %d", what, got, want)
+	}
+}
+
+// together lets readers enter at once and returns when all are in.
+func together(t testing.TB, readers ...*reader) {
+	t.Helper()
+	var wg sync.WaitGroup
+	codes := make([]int16, len(readers))
+	for i, r := range readers {
+		wg.Go(func() {
+			for {
+				_, codes[i] = r.enter()
+				if codes[i] != rebalanceInProgress {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for i, code := range codes {
+		if code != none {
+			t.Fatalf("reader %d could not enter: code %d", i, code)
+		}
+	}
+}
