@@ -89,6 +89,8 @@ type leadership struct {
 	tails map[int64]*producer
 	next  uint64 // number of the next entry
 	sent  int64  // payload bytes handed to Raft, against store.stored
+
+	confirmer confirmer
 }
 
 func newLeadership(r *replica, term uint64) *leadership {

@@ -74,6 +74,25 @@ func (w *network) cut(a, b string) {
 	w.closeLinks(func(l *link) bool { return l.from == a && l.to == b || l.from == b && l.to == a })
 }
 
+// freeze keeps from addr what is sent to it, until thaw, and closes no
+// connection: it waits as in the sockets of a paused process.
+func (w *network) freeze(addr string) { w.setFrozen(addr, true) }
+
+func (w *network) thaw(addr string) { w.setFrozen(addr, false) }
+
+func (w *network) setFrozen(addr string, frozen bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for l := range w.links {
+		if l.from == addr {
+			l.a.in.setFrozen(frozen)
+		}
+		if l.to == addr {
+			l.b.in.setFrozen(frozen)
+		}
+	}
+}
+
 func (w *network) heal() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -98,6 +117,7 @@ type stream struct {
 	change   sync.Cond
 	data     []byte
 	closed   bool
+	frozen   bool
 	deadline time.Time
 }
 
@@ -110,7 +130,7 @@ func newStream() *stream {
 func (s *stream) read(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.data) == 0 {
+	for len(s.data) == 0 || s.frozen {
 		if s.closed {
 			return 0, io.EOF
 		}
@@ -139,6 +159,13 @@ func (s *stream) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
+	s.change.Broadcast()
+}
+
+func (s *stream) setFrozen(frozen bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.frozen = frozen
 	s.change.Broadcast()
 }
 

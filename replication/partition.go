@@ -335,6 +335,26 @@ func (p *Partition) Append(batches []record.Batch, done func(Ack, error)) {
 		done(Ack{}, err)
 		return
 	}
+	l.append(batches, done)
+}
+
+// AppendIn is Append under the leadership of one epoch: under any other it
+// refuses with ErrNotLeader. It is for those who append what they concluded from
+// what they had read when that leadership began.
+func (p *Partition) AppendIn(epoch int32, batches []record.Batch, done func(Ack, error)) {
+	_, l, err := p.serving()
+	if err == nil && int32(l.term) != epoch {
+		err = ErrNotLeader
+	}
+	if err != nil {
+		done(Ack{}, err)
+		return
+	}
+	l.append(batches, done)
+}
+
+// append is Partition.Append under this leadership.
+func (l *leadership) append(batches []record.Batch, done func(Ack, error)) {
 	w := waiting{batches: batches, done: done}
 	for _, b := range batches {
 		w.bytes += len(b)

@@ -372,7 +372,9 @@ func (p *Port) AppendEntries(id raft.ServerID, _ raft.ServerAddress, args *raft.
 		return ErrStalled
 	}
 	if len(args.Entries) == 0 {
-		return p.heartbeat(id, args, resp)
+		// Only replication, never the heartbeat goroutine, names a previous entry.
+		quiet := time.Since(p.t.start) - time.Duration(p.lastEntries.Load())
+		return p.heartbeat(id, args, resp, args.PrevLogEntry > 0 && quiet < activeFor)
 	}
 	c, err := p.connect(id, kindData)
 	if err != nil {
@@ -420,15 +422,22 @@ func shorten(entries []*raft.Log, limit int) ([]*raft.Log, error) {
 	return entries, nil
 }
 
-func (p *Port) heartbeat(id raft.ServerID, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+// Heartbeat sends an append without entries at once, not gathered with those
+// of other groups: somebody waits for the answer.
+func (p *Port) Heartbeat(id raft.ServerID, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if p.stalled.Load() {
+		return ErrStalled
+	}
+	return p.heartbeat(id, args, resp, true)
+}
+
+func (p *Port) heartbeat(id raft.ServerID, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, hurry bool) error {
 	c, err := p.connect(id, kindControl)
 	if err != nil {
 		return err
 	}
 	b := &waitingBeat{beat: beatOf(p.group, args), done: make(chan struct{})}
-	// Only replication, never the heartbeat goroutine, names a previous entry.
-	quiet := time.Since(p.t.start) - time.Duration(p.lastEntries.Load())
-	c.heartbeat(b, args.PrevLogEntry > 0 && quiet < activeFor)
+	c.heartbeat(b, hurry)
 	select {
 	case <-b.done:
 	case <-p.done:

@@ -1,0 +1,180 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"millrace/segment/record"
+)
+
+// One round answers all who came before it began, and nobody who came later.
+func TestConfirmationsShareRounds(t *testing.T) {
+	var c confirmer
+	began, release := make(chan int), make(chan error)
+	rounds := 0
+	ask := func() error {
+		rounds++
+		began <- rounds
+		return <-release
+	}
+	first := c.join(ask)
+	<-began
+	var later []*confirmation
+	for range 50 {
+		later = append(later, c.join(ask))
+	}
+	release <- nil
+	<-first.done
+	<-began
+	for _, round := range later {
+		select {
+		case <-round.done:
+			t.Fatal("answered by a round that began before the question")
+		default:
+		}
+	}
+	refused := errors.New("refused")
+	release <- refused
+	for _, round := range later {
+		if <-round.done; round.err != refused {
+			t.Fatalf("answered with %v", round.err)
+		}
+	}
+	if rounds != 2 {
+		t.Errorf("%d rounds for 51 questions, want 2", rounds)
+	}
+}
+
+func TestConfirmWhileAQuorumFollows(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		id := c.create("orders", 1, 3, nil)
+		leader, p := c.leader(id)
+		epoch, _ := p.Serving()
+		if got, err := p.Confirm(context.Background()); err != nil || got != epoch {
+			t.Fatalf("epoch %d, %v; want %d", got, err, epoch)
+		}
+		for _, n := range c.nodes {
+			if n != leader {
+				if _, err := mustPartition(t, n, id).Confirm(context.Background()); !errors.Is(err, ErrNotLeader) {
+					t.Errorf("a follower answered %v", err)
+				}
+			}
+		}
+		// One of three may be away.
+		for _, n := range c.nodes {
+			if n != leader {
+				n.stop()
+				break
+			}
+		}
+		leader, p = c.leader(id)
+		if _, err := p.Confirm(context.Background()); err != nil {
+			t.Fatalf("with one follower gone: %v", err)
+		}
+		c.separate(leader)
+		begin := time.Now()
+		if _, err := p.Confirm(context.Background()); !errors.Is(err, ErrNotLeader) {
+			t.Fatalf("alone: %v", err)
+		}
+		if took := time.Since(begin); took > 2*confirmTime {
+			t.Errorf("refused after %v", took)
+		}
+	})
+}
+
+// I8: a leader that was deposed while it slept confirms nothing, neither by
+// answers that were on their way when it fell asleep nor by those that come when
+// it wakes; not even while it still believes in itself.
+func TestDeposedLeaderDoesNotConfirm(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		id := c.create("orders", 1, 3, nil)
+		old, p := c.leader(id)
+		epoch, _ := p.Serving()
+		var heir *testNode
+		for _, n := range c.nodes {
+			if n != old {
+				heir = n
+			}
+		}
+		answers := make(chan error, 3)
+		confirm := func() {
+			_, err := p.Confirm(context.Background())
+			answers <- err
+		}
+		// The voters answer this one while it leads; it does not hear them.
+		c.net.freeze(old.addr)
+		early := make(chan error, 1)
+		go func() {
+			_, err := p.Confirm(context.Background())
+			early <- err
+		}()
+		time.Sleep(10 * time.Millisecond)
+		if err := heir.replicaOf(p.group).port.Elect(); err != nil {
+			t.Fatal(err)
+		}
+		next := mustPartition(t, heir, id)
+		for {
+			if _, err := next.Serving(); err == nil {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if ack, err := appendWait(next, batchOf("new")); err != nil || ack.Epoch <= epoch {
+			t.Fatalf("the new leader: epoch %d, %v", ack.Epoch, err)
+		}
+		if got, err := next.Confirm(context.Background()); err != nil || got <= epoch {
+			t.Fatalf("the new leader: epoch %d, %v", got, err)
+		}
+		if got, err := p.Serving(); err != nil || got != epoch {
+			t.Fatalf("the old leader knows already (%d, %v): the test shows nothing", got, err)
+		}
+		go confirm()
+		time.Sleep(10 * time.Millisecond)
+		go confirm()
+		c.net.thaw(old.addr)
+		go confirm()
+		for range 3 {
+			if err := <-answers; !errors.Is(err, ErrNotLeader) {
+				t.Errorf("the deposed leader confirmed: %v", err)
+			}
+		}
+		<-early // it led after that call; either answer is true
+	})
+}
+
+// An append that was concluded from one leadership is refused under the next.
+func TestAppendInOneEpochOnly(t *testing.T) {
+	c := startCluster(t, 1, nil)
+	defer c.stop()
+	id := c.create("orders", 1, 1, nil)
+	_, p := c.leader(id)
+	epoch, _ := p.Serving()
+	for _, wrong := range []int32{epoch - 1, epoch + 1} {
+		p.AppendIn(wrong, []record.Batch{batchOf("no")}, func(_ Ack, err error) {
+			if !errors.Is(err, ErrNotLeader) {
+				t.Errorf("epoch %d: %v", wrong, err)
+			}
+		})
+	}
+	done := make(chan error, 1)
+	p.AppendIn(epoch, []record.Batch{batchOf("yes")}, func(_ Ack, err error) { done <- err })
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	c.check("in the end", id, []string{"yes"})
+}
+
+// How long a read barrier takes over loopback, three nodes in one process.
+func BenchmarkConfirm(b *testing.B) {
+	c := startCluster(b, 3, nil)
+	defer c.stop()
+	id := c.create("orders", 1, 3, nil)
+	_, p := c.leader(id)
+	for b.Loop() {
+		if _, err := p.Confirm(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
