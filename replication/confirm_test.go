@@ -151,15 +151,16 @@ func TestAppendInOneEpochOnly(t *testing.T) {
 	id := c.create("orders", 1, 1, nil)
 	_, p := c.leader(id)
 	epoch, _ := p.Serving()
-	for _, wrong := range []int32{epoch - 1, epoch + 1} {
-		p.AppendIn(wrong, []record.Batch{batchOf("no")}, func(_ Ack, err error) {
-			if !errors.Is(err, ErrNotLeader) {
-				t.Errorf("epoch %d: %v", wrong, err)
-			}
-		})
-	}
 	done := make(chan error, 1)
-	p.AppendIn(epoch, []record.Batch{batchOf("yes")}, func(_ Ack, err error) { done <- err })
+	answer := func(_ Ack, err error) { done <- err }
+	for _, wrong := range []int32{epoch - 1, epoch + 1} {
+		if err := p.AppendIn(wrong, []record.Batch{batchOf("no")}, answer); !errors.Is(err, ErrNotLeader) {
+			t.Errorf("epoch %d: %v", wrong, err)
+		}
+	}
+	if err := p.AppendIn(epoch, []record.Batch{batchOf("yes")}, answer); err != nil {
+		t.Fatal(err)
+	}
 	if err := <-done; err != nil {
 		t.Error(err)
 	}

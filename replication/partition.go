@@ -335,33 +335,34 @@ func (p *Partition) Append(batches []record.Batch, done func(Ack, error)) {
 		done(Ack{}, err)
 		return
 	}
-	l.append(batches, done)
-}
-
-// AppendIn is Append under the leadership of one epoch: under any other it
-// refuses with ErrNotLeader. It is for those who append what they concluded from
-// what they had read when that leadership began.
-func (p *Partition) AppendIn(epoch int32, batches []record.Batch, done func(Ack, error)) {
-	_, l, err := p.serving()
-	if err == nil && int32(l.term) != epoch {
-		err = ErrNotLeader
-	}
-	if err != nil {
+	if err := l.append(batches, done); err != nil {
 		done(Ack{}, err)
-		return
 	}
-	l.append(batches, done)
 }
 
-// append is Partition.Append under this leadership.
-func (l *leadership) append(batches []record.Batch, done func(Ack, error)) {
+// AppendIn is Append under the leadership of one epoch, for those who append
+// what they concluded from what they had read when that leadership began. It
+// returns what refused it at once, ErrNotLeader under any other, and does not
+// call done then. Otherwise done runs on another goroutine.
+func (p *Partition) AppendIn(epoch int32, batches []record.Batch, done func(Ack, error)) error {
+	_, l, err := p.serving()
+	if err != nil {
+		return err
+	}
+	if int32(l.term) != epoch {
+		return ErrNotLeader
+	}
+	return l.append(batches, done)
+}
+
+// append is Partition.Append under this leadership. What it refuses at once, it
+// returns.
+func (l *leadership) append(batches []record.Batch, done func(Ack, error)) error {
 	w := waiting{batches: batches, done: done}
 	for _, b := range batches {
 		w.bytes += len(b)
 	}
-	if err := l.submit(w); err != nil {
-		done(Ack{}, err)
-	}
+	return l.submit(w)
 }
 
 // StartOffset returns the log start offset.

@@ -19,6 +19,9 @@ type TopicRequest struct {
 	// Replicas of each; -1 means default.replication.factor, or 3 where there
 	// are as many brokers, and then the topic grows with the cluster.
 	Replicas int16
+	// Grow makes do with fewer replicas while there are fewer brokers, and lets
+	// the topic grow with the cluster, up to three.
+	Grow bool
 	// Assignment, if not nil, names the replicas of each partition, the
 	// preferred leader first; Partitions and Replicas are -1 then.
 	Assignment   [][]int32
@@ -50,6 +53,9 @@ func (n *Node) CreateTopic(ctx context.Context, req TopicRequest) (*metadata.Top
 				replicas = min(defaultReplicas, len(image.Brokers()))
 				change.Grow = true
 			}
+		} else if req.Grow {
+			replicas = min(replicas, len(image.Brokers()))
+			change.Grow = true
 		}
 		change.Assignment, err = metadata.Place(n.placeable(image), partitions, replicas, int(image.LastGroup()%1024))
 		if err != nil {
