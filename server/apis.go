@@ -22,7 +22,7 @@ type api struct {
 // apis says what is served. It drives dispatch and the answer to ApiVersions,
 // and a test holds it against the ranges of Kafka 4.1: clients infer the
 // release, and features, from combinations of them. A key listed here is a
-// promise; keys of groups and transactions are not listed until they are kept.
+// promise; keys of transactions are not listed until they are kept.
 //
 // It is filled in by init because the handler of ApiVersions reads it.
 var apis []api
@@ -35,6 +35,15 @@ func init() {
 		{key: kmsg.Fetch, min: 4, max: 18, serve: (*Server).fetch},
 		{key: kmsg.ListOffsets, min: 1, max: 10, serve: answer((*Server).listOffsets)},
 		{key: kmsg.Metadata, min: 0, max: 13, serve: answer((*Server).metadata)},
+		{key: kmsg.OffsetCommit, min: 2, max: 9, serve: answer((*Server).offsetCommit)},
+		{key: kmsg.OffsetFetch, min: 1, max: 9, serve: answer((*Server).offsetFetch)},
+		{key: kmsg.FindCoordinator, min: 0, max: 6, serve: answer((*Server).findCoordinator)},
+		{key: kmsg.JoinGroup, min: 0, max: 9, serve: answer((*Server).joinGroup)},
+		{key: kmsg.Heartbeat, min: 0, max: 4, serve: answer((*Server).heartbeat)},
+		{key: kmsg.LeaveGroup, min: 0, max: 5, serve: answer((*Server).leaveGroup)},
+		{key: kmsg.SyncGroup, min: 0, max: 5, serve: answer((*Server).syncGroup)},
+		{key: kmsg.DescribeGroups, min: 0, max: 6, serve: answer((*Server).describeGroups)},
+		{key: kmsg.ListGroups, min: 0, max: 5, serve: answer((*Server).listGroups)},
 		{key: kmsg.ApiVersions, min: 0, max: 4, serve: answer((*Server).apiVersions)},
 		{key: kmsg.CreateTopics, min: 2, max: 7, serve: answer((*Server).createTopics)},
 		{key: kmsg.DeleteTopics, min: 1, max: 6, serve: answer((*Server).deleteTopics)},
@@ -45,8 +54,10 @@ func init() {
 		{key: kmsg.AlterConfigs, min: 0, max: 2, serve: answer((*Server).alterConfigs)},
 		{key: kmsg.DescribeLogDirs, min: 1, max: 4, serve: answer((*Server).describeLogDirs)},
 		{key: kmsg.CreatePartitions, min: 0, max: 3, serve: answer((*Server).createPartitions)},
+		{key: kmsg.DeleteGroups, min: 0, max: 2, serve: answer((*Server).deleteGroups)},
 		{key: kmsg.IncrementalAlterConfigs, min: 0, max: 1, serve: answer((*Server).incrementalAlterConfigs)},
 		{key: kmsg.ListPartitionReassignments, min: 0, max: 0, serve: answer((*Server).listPartitionReassignments)},
+		{key: kmsg.OffsetDelete, min: 0, max: 0, serve: answer((*Server).offsetDelete)},
 		{key: kmsg.DescribeCluster, min: 0, max: 2, serve: answer((*Server).describeCluster)},
 		{key: kmsg.DescribeProducers, min: 0, max: 0, serve: answer((*Server).describeProducers)},
 		{key: kmsg.DescribeTopicPartitions, min: 0, max: 0, serve: answer((*Server).describeTopicPartitions)},

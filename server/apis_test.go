@@ -65,7 +65,7 @@ func TestTableIsThatOfKafka41(t *testing.T) {
 }
 
 // Q1: librdkafka up to 2.10 switches a feature on when these versions lie
-// within the broker's ranges. Groups follow with their keys.
+// within the broker's ranges.
 func TestLibrdkafkaFindsItsFeatures(t *testing.T) {
 	for _, c := range []struct {
 		feature string
@@ -77,6 +77,10 @@ func TestLibrdkafkaFindsItsFeatures(t *testing.T) {
 		{"compression", kmsg.Produce, 0},
 		{"APIVERSION", kmsg.ApiVersions, 0},
 		{"time to offset", kmsg.ListOffsets, 1},
+		{"BROKER_GROUP_COORD", kmsg.FindCoordinator, 0},
+		{"BROKER_BALANCED_CONSUMER", kmsg.OffsetCommit, 2}, {"BROKER_BALANCED_CONSUMER", kmsg.OffsetFetch, 1},
+		{"BROKER_BALANCED_CONSUMER", kmsg.JoinGroup, 0}, {"BROKER_BALANCED_CONSUMER", kmsg.SyncGroup, 0},
+		{"BROKER_BALANCED_CONSUMER", kmsg.Heartbeat, 0}, {"BROKER_BALANCED_CONSUMER", kmsg.LeaveGroup, 0},
 		{"IDEMPOTENT_PRODUCER", kmsg.InitProducerID, 0},
 		{"offset for leader epoch", kmsg.OffsetForLeaderEpoch, 2},
 	} {

@@ -18,7 +18,10 @@ import (
 type nowhere struct{ pipeEnd }
 
 func (nowhere) Write(p []byte) (int, error)      { return len(p), nil }
+func (nowhere) Read([]byte) (int, error)         { return 0, io.EOF }
+func (nowhere) SetReadDeadline(time.Time) error  { return nil }
 func (nowhere) SetWriteDeadline(time.Time) error { return nil }
+func (nowhere) RemoteAddr() net.Addr             { return &net.TCPAddr{IP: net.IPv4(10, 1, 2, 4), Port: 1} }
 func (nowhere) Close() error                     { return nil }
 
 // An idle consumer of a thousand partitions asks twice a second: that must not

@@ -2,11 +2,13 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,7 +22,58 @@ import (
 // its own, and waits until every node knows all of them.
 func startCluster(t *testing.T, n int) []*broker {
 	t.Helper()
+	return startClusterWith(t, n, nil)
+}
+
+// A switchboard joins the nodes of a cluster, until one is cut off. Clients
+// still reach everyone.
+type switchboard struct {
+	mu    sync.Mutex
+	cut   map[string]bool // addresses
+	conns map[net.Conn][2]string
+}
+
+func (s *switchboard) dialer(from string) func(context.Context, string) (net.Conn, error) {
+	return func(ctx context.Context, to string) (net.Conn, error) {
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, "tcp", to)
+		if err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.cut[from] || s.cut[to] {
+			conn.Close()
+			return nil, errors.New("cut off")
+		}
+		s.conns[conn] = [2]string{from, to}
+		return conn, nil
+	}
+}
+
+// isolate cuts a node off from the others.
+func (s *switchboard) isolate(addr string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cut[addr] = true
+	for conn, ends := range s.conns {
+		if ends[0] == addr || ends[1] == addr {
+			conn.Close()
+			delete(s.conns, conn)
+		}
+	}
+}
+
+func (s *switchboard) heal() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.cut)
+}
+
+func startClusterWith(t *testing.T, n int, settings map[string]string) []*broker {
+	t.Helper()
 	var all []*broker
+	peers := &switchboard{cut: map[string]bool{}, conns: map[net.Conn][2]string{}}
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	for i := range n {
@@ -29,7 +82,10 @@ func startCluster(t *testing.T, n int) []*broker {
 			t.Fatal(err)
 		}
 		logger := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelError}))
-		cfg := replication.Config{DataDir: t.TempDir(), Advertise: l.Addr().String(), Logger: logger}
+		cfg := replication.Config{
+			DataDir: t.TempDir(), Advertise: l.Addr().String(), Settings: settings, Logger: logger,
+			Dial: peers.dialer(l.Addr().String()),
+		}
 		if i > 0 {
 			cfg.Join = []string{all[0].addr}
 		}
@@ -37,7 +93,7 @@ func startCluster(t *testing.T, n int) []*broker {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := &broker{t: t, node: node, addr: l.Addr().String()}
+		b := &broker{t: t, node: node, addr: l.Addr().String(), peers: peers}
 		b.server = &Server{Node: node, DataDir: cfg.DataDir, Logger: logger}
 		served := make(chan error, 1)
 		go func() { served <- b.server.Serve(l) }()

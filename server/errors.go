@@ -26,7 +26,9 @@ const (
 	requestTimedOut            code = 7
 	messageTooLarge            code = 10
 	invalidTopic               code = 17
+	coordinatorLoadInProgress  code = 14
 	coordinatorNotAvailable    code = 15
+	notCoordinator             code = 16
 	notEnoughReplicas          code = 19
 	invalidRequiredAcks        code = 21
 	clusterAuthorizationFailed code = 31

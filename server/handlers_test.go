@@ -11,8 +11,9 @@ import (
 // B3, B27: every handler in every version with fields set to anything. None may
 // panic; what they refuse they answer.
 func TestHandlersSurviveAnything(t *testing.T) {
-	b := startBroker(t, map[string]string{"auto.create.topics.enable": "false"})
+	b := startBroker(t, map[string]string{"auto.create.topics.enable": "false", "offsets.topic.num.partitions": "3"})
 	b.create("t", 1, nil)
+	b.coordinates("g") // and every other group
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel() // nothing is waited for
 	for _, a := range apis {

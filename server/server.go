@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"millrace/replication"
+	"millrace/server/group"
 )
 
 // ErrClosed is what Serve returns after Shutdown.
@@ -80,10 +81,15 @@ type Server struct {
 
 	held       atomic.Int64  // bytes of requests, see connection.grow
 	beyond     chan struct{} // full while a connection holds more than the limit
+	creating   sync.Mutex    // held while the topic of committed offsets is created
 	altering   sync.Mutex    // between reading a setting and changing it by what was read
 	resolved   atomic.Pointer[settings]
 	complaints complaints
 	stats      counters
+
+	coordinating sync.Once          // begins the coordination of groups
+	groups       *group.Coordinator // nil before Serve, like watch
+	watch        *watch
 }
 
 // Stats counts what a Server has met since it began.
@@ -171,6 +177,7 @@ func (s *Server) Serve(l net.Listener) error {
 		return ErrClosed
 	}
 	s.listeners[l] = struct{}{}
+	s.coordinating.Do(s.coordinate)
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
@@ -327,8 +334,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Unlock()
 
 	finished := make(chan struct{})
-	go func() { // "shutdown": ends when the last connection has
+	go func() { // "shutdown": ends when the last connection has, and the coordination
 		s.active.Wait()
+		if s.watch != nil {
+			<-s.watch.ended
+			s.groups.Close()
+		}
 		close(finished)
 	}()
 	select {

@@ -23,6 +23,9 @@ type broker struct {
 	node   *replication.Node
 	server *Server
 	addr   string
+
+	peers   *switchboard // of a cluster
+	stopped bool
 }
 
 // startBroker founds a cluster of one in a temporary folder. settings are the
@@ -34,6 +37,12 @@ func startBroker(t testing.TB, settings map[string]string) *broker {
 
 func startBrokerWith(t testing.TB, settings map[string]string, change func(*Server)) *broker {
 	t.Helper()
+	return startBrokerIn(t, t.TempDir(), settings, change)
+}
+
+// startBrokerIn starts a node on a folder, in which it may have lived before.
+func startBrokerIn(t testing.TB, dir string, settings map[string]string, change func(*Server)) *broker {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -41,7 +50,6 @@ func startBrokerWith(t testing.TB, settings map[string]string, change func(*Serv
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	logger := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	dir := t.TempDir()
 	node, err := replication.Open(replication.Config{
 		DataDir: dir, Advertise: l.Addr().String(), Settings: settings, Logger: logger,
 	})

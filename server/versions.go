@@ -6,8 +6,14 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// metadataVersion is the metadata.version that Kafka 4.1 finalizes (4.1-IV1).
-const metadataVersion = 27
+// features are what is served beyond single requests (KIP-584), at the levels
+// that Kafka 4.1 finalizes.
+var features = []struct {
+	name       string
+	min, level int16
+}{
+	{"metadata.version", 7, 27}, // 4.1-IV1
+}
 
 // ApiVersions, versions 0–4.
 //
@@ -26,12 +32,16 @@ func (s *Server) apiVersions(c *call, req *kmsg.ApiVersionsRequest) *kmsg.ApiVer
 	}
 	resp.ApiKeys = apiKeys()
 	if c.version >= 3 {
-		f := kmsg.NewApiVersionsResponseSupportedFeature()
-		f.Name, f.MinVersion, f.MaxVersion = "metadata.version", 7, metadataVersion
-		resp.SupportedFeatures = append(resp.SupportedFeatures, f)
-		l := kmsg.NewApiVersionsResponseFinalizedFeature()
-		l.Name, l.MinVersionLevel, l.MaxVersionLevel = "metadata.version", metadataVersion, metadataVersion
-		resp.FinalizedFeatures = append(resp.FinalizedFeatures, l)
+		for _, feature := range features {
+			if feature.min > 0 || c.version >= 4 {
+				f := kmsg.NewApiVersionsResponseSupportedFeature()
+				f.Name, f.MinVersion, f.MaxVersion = feature.name, feature.min, feature.level
+				resp.SupportedFeatures = append(resp.SupportedFeatures, f)
+			}
+			l := kmsg.NewApiVersionsResponseFinalizedFeature()
+			l.Name, l.MinVersionLevel, l.MaxVersionLevel = feature.name, feature.level, feature.level
+			resp.FinalizedFeatures = append(resp.FinalizedFeatures, l)
+		}
 		resp.FinalizedFeaturesEpoch = int64(s.Node.Image().Index)
 	}
 	return resp

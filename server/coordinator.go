@@ -1,0 +1,237 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/replication"
+	"millrace/replication/metadata"
+	"millrace/server/group"
+)
+
+// offsetsTopic holds what group coordinators decide, in Kafka's own record
+// formats. A group belongs to one of its partitions, by a hash of its name, and
+// whoever leads that partition coordinates the group.
+const offsetsTopic = "__consumer_offsets"
+
+// createWait is how long a client that asks for a coordinator waits for the
+// topic to be there; then it is told to ask again.
+const createWait = 5 * time.Second
+
+// coordinate begins to coordinate the groups whose partitions this node leads.
+// The watch ends when Shutdown begins.
+func (s *Server) coordinate() {
+	s.watch = newWatch(s)
+	s.groups = group.New(group.Config{
+		Journal:    journal{s},
+		Topics:     topics{s},
+		Settings:   s.groupSettings,
+		Partitions: func() int32 { return int32(len(s.offsets().Partitions)) },
+		Lost:       s.watch.lost,
+		Logger:     s.logger(),
+		Now:        s.now,
+	})
+	go s.watch.run()
+}
+
+// offsets returns the topic of committed offsets; one without partitions while
+// it is not there.
+func (s *Server) offsets() *metadata.Topic {
+	if t, ok := s.Node.Image().Topic(offsetsTopic); ok {
+		return t
+	}
+	return &metadata.Topic{}
+}
+
+// createOffsets creates the topic of committed offsets unless it is there. Many
+// may do so at once, on one node or on several: the controller takes the first.
+func (s *Server) createOffsets(ctx context.Context) error {
+	s.creating.Lock()
+	defer s.creating.Unlock()
+	if len(s.offsets().Partitions) > 0 {
+		return nil
+	}
+	set := s.settings().broker
+	replicas, grow := set.OffsetsReplication, false
+	if replicas < 1 || replicas == standardReplicas {
+		replicas, grow = standardReplicas, true
+	}
+	replicas = min(replicas, len(s.Node.Image().Brokers()))
+	_, err := s.Node.CreateTopic(ctx, replication.TopicRequest{
+		Name: offsetsTopic, Partitions: set.OffsetsPartitions, Replicas: int16(replicas), Grow: grow, Internal: true,
+		Config: map[string]string{
+			"cleanup.policy":   "compact",
+			"compression.type": "producer",
+			"segment.bytes":    strconv.Itoa(int(set.OffsetsSegmentBytes)),
+		},
+	})
+	if errors.Is(err, metadata.ErrTopicExists) {
+		return nil
+	}
+	return err
+}
+
+// standardReplicas is how many replicas the cluster's own topics have where there
+// are as many brokers; with fewer they grow.
+const standardReplicas = 3
+
+// Types of coordinators (KIP-98, KIP-932).
+const (
+	groupCoordinator       = 0
+	transactionCoordinator = 1
+)
+
+// FindCoordinator, versions 0–6.
+//
+//   - A group's coordinator is who leads its partition of __consumer_offsets,
+//     which is created when it is first asked for.
+//   - COORDINATOR_NOT_AVAILABLE while nobody leads it.
+//   - Transactions: UNSUPPORTED_VERSION, which no client retries; they are not
+//     there. Other types are INVALID_REQUEST.
+//
+// v1 adds the type and the throttle time, v3 tagged fields, v4 several keys
+// (KIP-699), v5 an error code that transactions use, v6 share groups (KIP-932).
+func (s *Server) findCoordinator(c *call, req *kmsg.FindCoordinatorRequest) *kmsg.FindCoordinatorResponse {
+	resp := kmsg.NewPtrFindCoordinatorResponse()
+	ctx, cancel := context.WithTimeout(c.ctx, createWait)
+	defer cancel()
+	keys := req.CoordinatorKeys
+	if c.version < 4 {
+		keys = []string{req.CoordinatorKey}
+	}
+	found := make([]kmsg.FindCoordinatorResponseCoordinator, len(keys))
+	for i, key := range keys {
+		f := &found[i]
+		f.Default()
+		f.Key, f.NodeID, f.Port = key, -1, -1
+		var code code
+		switch req.CoordinatorType {
+		case groupCoordinator:
+			var e endpoint
+			if e, code = s.coordinatorOf(ctx, c.conn, key); code == none {
+				f.NodeID, f.Host, f.Port = e.id, e.host, e.port
+			}
+		case transactionCoordinator:
+			code = unsupportedVersion
+		default:
+			code = invalidRequest
+		}
+		if f.ErrorCode = int16(code); code != none {
+			f.ErrorMessage = kmsg.StringPtr(coordinatorMessages[code])
+		}
+	}
+	if c.version >= 4 {
+		resp.Coordinators = found
+		return resp
+	}
+	f := found[0]
+	resp.ErrorCode, resp.ErrorMessage, resp.NodeID, resp.Host, resp.Port = f.ErrorCode, f.ErrorMessage, f.NodeID, f.Host, f.Port
+	return resp
+}
+
+var coordinatorMessages = map[code]string{
+	coordinatorNotAvailable: "The coordinator is not available.",
+	unsupportedVersion:      "Transactions are not supported.",
+	invalidRequest:          "The coordinator type is not known.",
+}
+
+// coordinatorOf finds the node that coordinates a group. It waits a little for
+// one: the topic may have to be made, or a leader be elected.
+func (s *Server) coordinatorOf(ctx context.Context, c *connection, name string) (endpoint, code) {
+	if len(s.offsets().Partitions) == 0 {
+		if err := s.createOffsets(ctx); err != nil {
+			s.complain("the topic of committed offsets was not created", "error", err)
+			return endpoint{}, coordinatorNotAvailable
+		}
+	}
+	t := s.offsets()
+	if len(t.Partitions) == 0 { // another node made it; its image has not come here yet
+		return endpoint{}, coordinatorNotAvailable
+	}
+	leader, _, ok := s.Node.Leader(metadata.PartitionID{Topic: t.ID, Index: s.groups.Partition(name)})
+	if !ok || !s.Node.Live(leader) {
+		return endpoint{}, coordinatorNotAvailable
+	}
+	b, ok := s.Node.Image().Broker(leader)
+	if !ok {
+		return endpoint{}, coordinatorNotAvailable
+	}
+	return c.address(b), none
+}
+
+// groupSettings are the settings that groups look at.
+func (s *Server) groupSettings() group.Settings {
+	set := s.settings().broker
+	return group.Settings{
+		MinSessionTimeout:      millis(set.GroupMinSessionTimeoutMillis),
+		MaxSessionTimeout:      millis(set.GroupMaxSessionTimeoutMillis),
+		InitialRebalanceDelay:  orNone(millis(set.GroupInitialRebalanceDelayMillis)),
+		MaxSize:                int(set.GroupMaxSize),
+		OffsetRetention:        millis(set.OffsetsRetentionMillis),
+		RetentionCheckInterval: millis(set.OffsetsRetentionCheckMillis),
+		MaxMetadataBytes:       int(set.OffsetMetadataMaxBytes),
+		Consumer: group.ConsumerSettings{
+			SessionTimeout:       millis(set.ConsumerSessionTimeoutMillis),
+			MinSessionTimeout:    millis(set.ConsumerMinSessionTimeoutMillis),
+			MaxSessionTimeout:    millis(set.ConsumerMaxSessionTimeoutMillis),
+			HeartbeatInterval:    millis(set.ConsumerHeartbeatIntervalMillis),
+			MinHeartbeatInterval: millis(set.ConsumerMinHeartbeatIntervalMillis),
+			MaxHeartbeatInterval: millis(set.ConsumerMaxHeartbeatIntervalMillis),
+			MaxSize:              int(set.ConsumerMaxSize),
+			Assignors:            set.ConsumerAssignors,
+			MigrationPolicy:      set.ConsumerMigrationPolicy,
+		},
+	}
+}
+
+// millis turns milliseconds into a duration, at most some 292 years.
+func millis[T int32 | int64](n T) time.Duration {
+	const most = int64(1<<63-1) / int64(time.Millisecond)
+	return time.Duration(min(int64(n), most)) * time.Millisecond
+}
+
+// orNone says 0 as group.Settings has it, where 0 is the default.
+func orNone(d time.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return d
+}
+
+// topics is what groups know of topics: the image's.
+type topics struct{ *Server }
+
+// Topic implements group.Topics.
+func (t topics) Topic(name string) (id [16]byte, partitions int32, ok bool) {
+	topic, ok := t.Node.Image().Topic(name)
+	if !ok {
+		return id, 0, false
+	}
+	return topic.ID, int32(len(topic.Partitions)), true
+}
+
+// TopicByID implements group.Topics.
+func (t topics) TopicByID(id [16]byte) (name string, partitions int32, ok bool) {
+	topic, ok := t.Node.Image().TopicByID(id)
+	if !ok {
+		return "", 0, false
+	}
+	return topic.Name, int32(len(topic.Partitions)), true
+}
+
+// Names implements group.Topics.
+func (t topics) Names() []string {
+	all := t.Node.Image().Topics()
+	names := make([]string, len(all))
+	for i, topic := range all {
+		names[i] = topic.Name
+	}
+	return names
+}
+
+// Changed implements group.Topics.
+func (t topics) Changed() <-chan struct{} { return t.Node.Changed() }

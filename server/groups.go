@@ -1,0 +1,185 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/server/group"
+)
+
+// The handlers of consumer groups. What they mean is package group's business;
+// here is which versions there are, who asks, and how long an answer may take.
+// A group that this node does not coordinate is answered NOT_COORDINATOR, one
+// that is being loaded COORDINATOR_LOAD_IN_PROGRESS; clients ask again.
+
+// client says who asks, as groups remember it.
+func (c *call) from() group.Client {
+	host := c.conn.conn.RemoteAddr().String()
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		host = ip.Unmap().WithZone("").String()
+	}
+	return group.Client{ID: c.client, Host: "/" + host}
+}
+
+// JoinGroup, versions 0–9.
+//
+//   - Waits until the rebalance is complete, minutes if members are slow; a
+//     client that hangs up meanwhile is noticed.
+//   - A first join without a member id gets MEMBER_ID_REQUIRED and its id
+//     (KIP-394); static members keep their place (KIP-345).
+//
+// v1 adds the rebalance timeout, v2 the throttle time, v4 the required id, v5 the
+// instance id, v6 tagged fields, v7 the protocol's type and a null protocol, v8
+// the reason (KIP-800), v9 that the leader may skip the assignment (KIP-814).
+func (s *Server) joinGroup(c *call, req *kmsg.JoinGroupRequest) (resp *kmsg.JoinGroupResponse) {
+	c.waiting(func(ctx context.Context) { resp = s.groups.Join(ctx, c.from(), req) })
+	return resp
+}
+
+// SyncGroup, versions 0–5.
+//
+//   - Waits for the leader's assignment; a client that hangs up is noticed.
+//   - The answer is durable: the generation is in the journal before it is sent.
+//
+// v1 adds the throttle time, v3 the instance id (KIP-345), v4 tagged fields, v5
+// the protocol's type and name (KIP-559).
+func (s *Server) syncGroup(c *call, req *kmsg.SyncGroupRequest) (resp *kmsg.SyncGroupResponse) {
+	c.waiting(func(ctx context.Context) { resp = s.groups.Sync(ctx, req) })
+	return resp
+}
+
+// Heartbeat, versions 0–4.
+//
+//   - REBALANCE_IN_PROGRESS tells a member to join again.
+//
+// v1 adds the throttle time, v3 the instance id (KIP-345), v4 tagged fields.
+func (s *Server) heartbeat(c *call, req *kmsg.HeartbeatRequest) *kmsg.HeartbeatResponse {
+	return s.groups.Heartbeat(c.ctx, req)
+}
+
+// LeaveGroup, versions 0–5.
+//
+// v1 adds the throttle time, v3 several members, static ones among them
+// (KIP-345), v4 tagged fields, v5 the reason (KIP-800).
+func (s *Server) leaveGroup(c *call, req *kmsg.LeaveGroupRequest) *kmsg.LeaveGroupResponse {
+	return s.groups.Leave(c.ctx, req)
+}
+
+// OffsetCommit, versions 2–9.
+//
+//   - Answered when a quorum has the offsets, and visible only then.
+//   - Generation -1 and no member: a client that assigns partitions to itself,
+//     or a tool; the group must be empty.
+//
+// v5 drops the retention time (KIP-211), v6 adds the leader's epoch (KIP-320), v7
+// the instance id (KIP-345), v8 tagged fields, v9 members of KIP-848.
+func (s *Server) offsetCommit(c *call, req *kmsg.OffsetCommitRequest) *kmsg.OffsetCommitResponse {
+	ctx, cancel := context.WithTimeout(c.ctx, changeTimeout)
+	defer cancel()
+	return s.groups.OffsetCommit(ctx, req)
+}
+
+// OffsetFetch, versions 1–9.
+//
+//   - Answered after a quorum said that this node still coordinates the group.
+//   - An unknown group or partition is no error: its offset is -1.
+//   - Null topics are all topics, from version 2 on.
+//
+// v2 adds a top-level error, v3 the throttle time, v5 the leader's epoch
+// (KIP-320), v6 tagged fields, v7 requires stable offsets (KIP-447), v8 several
+// groups (KIP-709), v9 members of KIP-848.
+func (s *Server) offsetFetch(c *call, req *kmsg.OffsetFetchRequest) *kmsg.OffsetFetchResponse {
+	ctx, cancel := context.WithTimeout(c.ctx, changeTimeout)
+	defer cancel()
+	return s.groups.OffsetFetch(ctx, req)
+}
+
+// OffsetDelete, version 0 (KIP-496).
+//
+//   - Offsets of topics that the group's members read are kept:
+//     GROUP_SUBSCRIBED_TO_TOPIC.
+func (s *Server) offsetDelete(c *call, req *kmsg.OffsetDeleteRequest) *kmsg.OffsetDeleteResponse {
+	ctx, cancel := context.WithTimeout(c.ctx, changeTimeout)
+	defer cancel()
+	return s.groups.OffsetDelete(ctx, req)
+}
+
+// DescribeGroups, versions 0–6.
+//
+//   - A group that is not there is dead; from version 6 on GROUP_ID_NOT_FOUND
+//     (KIP-1043).
+//
+// v1 adds the throttle time, v3 authorized operations (KIP-430), v4 the instance
+// id (KIP-345), v5 tagged fields, v6 an error message.
+func (s *Server) describeGroups(c *call, req *kmsg.DescribeGroupsRequest) *kmsg.DescribeGroupsResponse {
+	resp := s.groups.Describe(c.ctx, req)
+	if req.IncludeAuthorizedOperations {
+		for i := range resp.Groups {
+			if resp.Groups[i].ErrorCode == int16(none) {
+				resp.Groups[i].AuthorizedOperations = groupOperations
+			}
+		}
+	}
+	return resp
+}
+
+// groupOperations are the operations on groups (KIP-430): read, delete,
+// describe, and their settings (KIP-1071).
+const groupOperations = 1<<3 | 1<<6 | 1<<8 | 1<<10 | 1<<11
+
+// ListGroups, versions 0–5.
+//
+//   - The groups that this node coordinates; clients ask every broker.
+//
+// v1 adds the throttle time, v3 tagged fields, v4 states (KIP-518), v5 types
+// (KIP-848).
+func (s *Server) listGroups(c *call, req *kmsg.ListGroupsRequest) *kmsg.ListGroupsResponse {
+	return s.groups.List(c.ctx, req)
+}
+
+// DeleteGroups, versions 0–2 (KIP-229).
+//
+//   - Each group by itself: NON_EMPTY_GROUP, GROUP_ID_NOT_FOUND.
+//
+// v1 adds the throttle time, v2 tagged fields.
+func (s *Server) deleteGroups(c *call, req *kmsg.DeleteGroupsRequest) *kmsg.DeleteGroupsResponse {
+	ctx, cancel := context.WithTimeout(c.ctx, changeTimeout)
+	defer cancel()
+	return s.groups.Delete(ctx, req)
+}
+
+// waiting calls do, which may wait for minutes, with a context that also ends
+// when the client hangs up. Nothing else reads from the connection meanwhile, so
+// a goroutine, "listener", may: it waits for the first byte of the next request,
+// and the client's end of the connection. A client that has sent its next request
+// already is not listened to; the group's own timers bound it.
+func (c *call) waiting(do func(ctx context.Context)) {
+	ctx, cancel := context.WithCancel(c.ctx)
+	defer cancel()
+	conn := c.conn
+	conn.conn.SetReadDeadline(time.Time{}) // this client is not idle, it waits
+	if c.ctx.Err() != nil {
+		cancel() // Shutdown's deadline may have been lifted just now
+	}
+	listened := make(chan struct{})
+	go func() {
+		defer close(listened)
+		if _, err := conn.r.Peek(1); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			cancel()
+		}
+	}()
+	defer func() {
+		conn.conn.SetReadDeadline(time.Unix(1, 0)) // wakes the listener
+		<-listened
+	}()
+	do(ctx)
+}
