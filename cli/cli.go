@@ -101,6 +101,7 @@ func commands() []*urfave.Command {
 		produceCommand(),
 		consumeCommand(),
 		topicCommand(),
+		groupCommand(),
 		clusterCommand(),
 		segmentCommand(),
 		versionCommand(),

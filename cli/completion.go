@@ -26,7 +26,7 @@ func completionCommand() *urfave.Command {
 		Name:      "completion",
 		Usage:     "print a completion script for bash, zsh or fish",
 		ArgsUsage: "SHELL",
-		Description: `   Commands, flags and their values, and the names of the topics that exist now.
+		Description: `   Commands, flags and their values, and the names of the topics and groups that exist now.
 
    bash:  source <(millrace completion bash)            in ~/.bashrc
    zsh:   source <(millrace completion zsh)             in ~/.zshrc, after compinit
@@ -131,6 +131,9 @@ func complete(ctx context.Context, words []string, w io.Writer) error {
 			for _, v := range flagValues[f.Names()[0]] {
 				say(v, "")
 			}
+			if live := liveValues[f.Names()[0]]; live != nil {
+				live(liveContext(ctx, w, command, before, partial))
+			}
 			return nil // without candidates the shell offers files
 		}
 	}
@@ -144,14 +147,27 @@ func complete(ctx context.Context, words []string, w io.Writer) error {
 	if command.BashComplete == nil {
 		return nil
 	}
+	command.BashComplete(liveContext(ctx, w, command, before, append([]string{partial}, rest...)...))
+	return nil
+}
+
+// liveContext is what a completion that asks the cluster is called with; its
+// first argument is the word to complete.
+func liveContext(ctx context.Context, w io.Writer, command *urfave.Command, before []string, args ...string) *urfave.Context {
 	set := flag.NewFlagSet("", flag.ContinueOnError)
 	set.String("brokers", brokersTyped(before), "")
 	c := urfave.NewContext(&urfave.App{Writer: w}, set, nil)
 	c.Context = ctx
 	c.Command = command
-	set.Parse(append([]string{"--", partial}, rest...))
-	command.BashComplete(c)
-	return nil
+	set.Parse(append([]string{"--"}, args...))
+	return c
+}
+
+// liveValues are the flags whose values the cluster knows.
+var liveValues = map[string]urfave.BashCompleteFunc{
+	"group":       completeGroups,
+	"topics":      completeTopics,
+	"dead-letter": completeTopics,
 }
 
 // flagNamed finds the flag a word of the command line is: "-o", "--output".
@@ -186,9 +202,31 @@ func brokersTyped(words []string) string {
 	return defaultBroker
 }
 
-// completeTopics prints the topics that begin with the first argument. Whatever
-// goes wrong, it says nothing: an error has no place in a completion.
+// completeTopics prints the topics that begin with the first argument.
 func completeTopics(c *urfave.Context) {
+	completeLive(c, func(ctx context.Context, admin *kadm.Client, say func(word, description string)) error {
+		topics, err := admin.ListTopics(ctx)
+		for _, t := range topics.Sorted() {
+			say(t.Topic, count(len(t.Partitions), "partition"))
+		}
+		return err
+	})
+}
+
+// completeGroups prints the groups that begin with the first argument.
+func completeGroups(c *urfave.Context) {
+	completeLive(c, func(ctx context.Context, admin *kadm.Client, say func(word, description string)) error {
+		groups, err := admin.ListGroups(ctx)
+		for _, g := range groups.Sorted() {
+			say(g.Group, g.State)
+		}
+		return err
+	})
+}
+
+// completeLive asks the cluster for candidates. Whatever goes wrong, it says
+// nothing: an error has no place in a completion.
+func completeLive(c *urfave.Context, list func(ctx context.Context, admin *kadm.Client, say func(word, description string)) error) {
 	ctx, cancel := context.WithTimeout(c.Context, completeTimeout)
 	defer cancel()
 	brokers, err := brokersOf(c.String("brokers"))
@@ -200,13 +238,9 @@ func completeTopics(c *urfave.Context) {
 		return
 	}
 	defer client.Close()
-	topics, err := kadm.NewClient(client).ListTopics(ctx)
-	if err != nil {
-		return
-	}
-	for _, t := range topics.Sorted() {
-		if strings.HasPrefix(t.Topic, c.Args().First()) {
-			fmt.Fprintf(c.App.Writer, "%s\t%s\n", t.Topic, count(len(t.Partitions), "partition"))
+	list(ctx, kadm.NewClient(client), func(word, description string) {
+		if strings.HasPrefix(word, c.Args().First()) {
+			fmt.Fprintf(c.App.Writer, "%s\t%s\n", word, description)
 		}
-	}
+	})
 }

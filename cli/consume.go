@@ -44,14 +44,28 @@ func consumeCommand() *urfave.Command {
       or the percent language of rpk: %t topic, %p partition, %o offset, %k key, %v value,
       %d time in ms, %d{go#2006-01-02T15:04:05Z07:00#}, %h{%k=%v } headers, %K %V %H their sizes
 
+   With -g it reads as a member of a group: the members share the partitions, and the group
+   remembers how far it is. What was printed is committed, after it was printed, so every
+   record is seen at least once; those seen twice after a kill come after the last commit.
+   -o then says where the group begins in a partition of which it remembers nothing.
+
+   --exec runs CMD, by the shell, for each record, its value on standard input; partitions go
+   on beside each other, each in order. In its environment are MILLRACE_TOPIC, _PARTITION,
+   _OFFSET, _TIMESTAMP (ms), _KEY and _ATTEMPT. Exit status 0: committed. Anything else: run
+   again after --backoff, then twice that, and so on; after --max-retries the record goes to
+   the --dead-letter topic, with its headers and millrace.reason, .attempts, .topic,
+   .partition, .offset and .timestamp, or, without one, consume stops there.
+
 EXAMPLES:
    $ millrace consume flights -n 5
    $ millrace consume flights -o start -e --format value
    $ millrace consume flights -o -3 -e -p 0,1
    $ millrace consume flights -o @-1h:end --format json
    $ millrace consume flights -e -n 3 --format '%t %p %o %k %v\n'
-   $ millrace consume -r '^fl.*s$' -o :end -n 1`,
-		Flags: clientFlags([]urfave.Flag{
+   $ millrace consume -r '^fl.*s$' -o :end -n 1
+   $ millrace consume flights -g audit -n 100
+   $ millrace consume flights -g mailer -e --exec 'cat >/dev/null' --dead-letter flights-dead`,
+		Flags: clientFlags(groupFlags(), execFlags(), []urfave.Flag{
 			&urfave.StringFlag{Name: "offset", Aliases: []string{"o"}, Value: "start", DefaultText: "start", Usage: "where to begin, and end, `OFFSET`"},
 			&urfave.Int64Flag{Name: "num", Aliases: []string{"n"}, Usage: "stop after `N` records", DefaultText: "no limit"},
 			&urfave.BoolFlag{Name: "exit", Aliases: []string{"e"}, Usage: "stop at the end, as it is at the start"},
@@ -87,6 +101,17 @@ func consume(c *urfave.Context) error {
 	print, err := newPrinter(c.String("format"))
 	if err != nil {
 		return err
+	}
+	if c.IsSet("group") {
+		if c.String("group") == "" {
+			return usage("-g: a group has a name")
+		}
+		return consumeInGroup(c, what, print)
+	}
+	for _, f := range []string{"instance", "session-timeout", "exec", "max-retries", "backoff", "dead-letter"} {
+		if c.IsSet(f) {
+			return usage("--%s needs a group; say -g GROUP", f)
+		}
 	}
 	r := &reading{c: c, span: what, remaining: make(map[string]map[int32]int64), limit: c.Int64("num"), print: print}
 	if r.partitions, err = parsePartitions(c.String("partitions")); err != nil {
@@ -159,7 +184,7 @@ func (r *reading) run(ctx context.Context) error {
 		if err := out.Flush(); err != nil {
 			return fmt.Errorf("write to standard output: %w", err)
 		}
-		if err := r.check(fetches); err != nil {
+		if err := checkFetches(r.c, fetches); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -350,24 +375,36 @@ func passes(err error) bool {
 	return kerr.IsRetriable(err) && !errors.Is(err, kerr.UnknownTopicOrPartition)
 }
 
-// check returns an error that waiting does not mend.
-func (r *reading) check(fetches kgo.Fetches) error {
+// checkFetches returns an error that waiting does not mend.
+func checkFetches(c *urfave.Context, fetches kgo.Fetches) error {
 	var found error
 	fetches.EachError(func(topic string, partition int32, err error) {
 		var lost *kgo.ErrDataLoss
 		switch {
 		case found != nil, errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		case errors.As(err, &lost):
-			fmt.Fprintf(r.c.App.ErrWriter, "millrace: %s/%d lost its records from offset %d on; continuing at %d\n",
+			fmt.Fprintf(c.App.ErrWriter, "millrace: %s/%d lost its records from offset %d on; continuing at %d\n",
 				topic, partition, lost.ConsumedTo, lost.ResetTo)
 		case kerr.IsRetriable(err) && !errors.Is(err, kerr.UnknownTopicOrPartition):
 		case topic != "" && partition >= 0:
 			found = topicError(topic, err, "")
+		case joinRefused(err) != nil:
+			found = groupError(c.String("group"), joinRefused(err))
 		default:
 			found = err
 		}
 	})
 	return found
+}
+
+// joinRefused returns why the coordinator does not let this member in, nil if
+// that is not what happened.
+func joinRefused(err error) error {
+	var session *kgo.ErrGroupSession
+	if errors.As(err, &session) {
+		return session.Err
+	}
+	return nil
 }
 
 // parsePartitions reads "0,2,5-7" as a set. "" is the set of all.

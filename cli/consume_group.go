@@ -1,0 +1,313 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	urfave "github.com/urfave/cli/v2"
+)
+
+const (
+	// groupSession is how long a member that died without a word keeps its
+	// partitions from the others: the least a broker allows by default.
+	groupSession = 6 * time.Second
+	// groupPoll is the most records printed, or handed to commands, between two
+	// commits. What a kill makes a group see twice is never more.
+	groupPoll = 1000
+)
+
+// groupFlags are those that make consume a member of a group.
+func groupFlags() []urfave.Flag {
+	return []urfave.Flag{
+		&urfave.StringFlag{Name: "group", Aliases: []string{"g"}, Usage: "as a member of `GROUP`, which shares the partitions and remembers how far it is"},
+		&urfave.StringFlag{Name: "instance", Usage: "be the group's static member `ID`: a restart takes up where it was, without a rebalance"},
+		&urfave.DurationFlag{Name: "session-timeout", Value: groupSession, DefaultText: "6s", Usage: "a member silent for `TIME` has died"},
+	}
+}
+
+// A membership is one run of consume -g. Records are printed, or handled by a
+// command, and committed only then; partitions are given up only in between. So
+// whatever happens, every record is seen at least once, and those seen twice
+// come after the last commit.
+type membership struct {
+	c      *urfave.Context
+	client *kgo.Client
+	admin  *kadm.Client
+	group  string
+	topics []string         // none: patterns
+	match  []*regexp.Regexp // what the patterns are
+	limit  int64            // records, 0: all
+	done   int64            // records printed or handled
+
+	until  map[string]map[int32]int64 // with --exit: where each partition ended at the start
+	reader *commandRunner             // with --exec
+}
+
+// consumeInGroup is consume with -g.
+func consumeInGroup(c *urfave.Context, what span, print printer) error {
+	m := &membership{c: c, group: c.String("group"), limit: c.Int64("num")}
+	switch {
+	case c.IsSet("partitions"):
+		return usage("-p and -g do not go together: the group shares out the partitions")
+	case what.to != nil:
+		return usage("-o %s and -g do not go together: a group goes on for ever; end it with -n or -e", c.String("offset"))
+	case c.Duration("session-timeout") <= 0:
+		return usage("--session-timeout %v: it is more than 0", c.Duration("session-timeout"))
+	}
+	reset, err := what.from.reset()
+	if err != nil {
+		return err
+	}
+	options := []kgo.Opt{
+		kgo.ConsumerGroup(m.group),
+		kgo.Balancers(kgo.CooperativeStickyBalancer()),
+		kgo.ConsumeTopics(c.Args().Slice()...),
+		kgo.ConsumeResetOffset(reset),
+		kgo.DisableAutoCommit(),
+		kgo.BlockRebalanceOnPoll(),
+		kgo.SessionTimeout(c.Duration("session-timeout")),
+		kgo.HeartbeatInterval(max(c.Duration("session-timeout")/3, time.Millisecond)),
+		kgo.FetchMaxWait(time.Second),
+		kgo.FetchMaxBytes(16 << 20),
+		kgo.FetchMaxPartitionBytes(4 << 20),
+	}
+	if c.Bool("regex") {
+		options = append(options, kgo.ConsumeRegex())
+		for _, pattern := range c.Args().Slice() {
+			p, err := regexp.Compile(pattern)
+			if err != nil {
+				return usage("-r: %v", err)
+			}
+			m.match = append(m.match, p)
+		}
+	} else {
+		m.topics = c.Args().Slice()
+	}
+	if id := c.String("instance"); id != "" {
+		options = append(options, kgo.InstanceID(id))
+	}
+	if c.Bool("read-committed") {
+		options = append(options, kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+	}
+	if c.IsSet("exec") {
+		if m.reader, err = newCommandRunner(c); err != nil {
+			return err
+		}
+		options = append(options, kgo.OnPartitionsCallbackBlocked(m.reader.yield))
+	}
+	// Who the topics and the group are is asked before the group is joined: a
+	// member that only finds out that its topic is misspelt disturbs the others.
+	admin, err := dialClient(c)
+	if err != nil {
+		return err
+	}
+	defer admin.Close()
+	m.admin = kadm.NewClient(admin)
+	if err := m.prepare(c.Context); err != nil {
+		return err
+	}
+	if m.client, err = dialClient(c, options...); err != nil {
+		return err
+	}
+	defer m.client.CloseAllowingRebalance()
+	if m.reader != nil {
+		return m.runCommands(c.Context)
+	}
+	return m.print(c.Context, print)
+}
+
+// reset is where a group begins in a partition it has never committed.
+func (p point) reset() (kgo.Offset, error) {
+	switch p.kind {
+	case atStart:
+		return kgo.NewOffset().AtStart().Relative(p.offset), nil
+	case atEnd:
+		return kgo.NewOffset().AtEnd().Relative(-p.offset), nil
+	case atTime:
+		return kgo.NewOffset().AfterMilli(p.time.UnixMilli()), nil
+	}
+	return kgo.NewOffset().At(p.offset), nil
+}
+
+// prepare checks that the topics are there, and notes their ends for --exit.
+func (m *membership) prepare(ctx context.Context) error {
+	return settle(ctx, func(ctx context.Context) error {
+		for _, t := range m.topics {
+			if _, err := describeTopic(ctx, m.admin, t); err != nil {
+				return err
+			}
+		}
+		if m.reader != nil {
+			if err := m.reader.prepare(ctx, m.admin); err != nil {
+				return err
+			}
+		}
+		if !m.c.Bool("exit") {
+			return nil
+		}
+		topics := m.topics
+		if topics == nil {
+			all, err := m.admin.ListTopics(ctx)
+			if err != nil {
+				return err
+			}
+			for _, name := range all.Names() {
+				if slices.ContainsFunc(m.match, func(p *regexp.Regexp) bool { return p.MatchString(name) }) {
+					topics = append(topics, name)
+				}
+			}
+		}
+		all, err := span{}.resolve(ctx, m.admin, topics, true, m.c.Bool("read-committed"))
+		if err != nil {
+			return err
+		}
+		m.until = make(map[string]map[int32]int64)
+		for topic, partitions := range all {
+			m.until[topic] = make(map[int32]int64)
+			for i, b := range partitions {
+				if b.from < b.to {
+					m.until[topic][i] = b.to
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// next polls for records, at most as many as are still wanted. It returns none
+// when the run is over: done, interrupted, or failed.
+func (m *membership) next(ctx context.Context, most int64) (records []*kgo.Record, over bool, err error) {
+	if m.limit > 0 {
+		most = min(most, m.limit-m.done)
+	}
+	looked := time.Now()
+	for {
+		if m.limit > 0 && m.done == m.limit {
+			return nil, true, nil
+		}
+		if ctx.Err() != nil {
+			return nil, true, nil
+		}
+		poll, cancel := context.WithTimeout(ctx, time.Second)
+		fetches := m.client.PollRecords(poll, int(most))
+		cancel()
+		if err := checkFetches(m.c, fetches); err != nil {
+			return nil, true, err
+		}
+		if records = fetches.Records(); len(records) > 0 {
+			return records, false, nil
+		}
+		m.client.AllowRebalance()
+		if m.until != nil && time.Since(looked) > 500*time.Millisecond {
+			if m.reachedEnd(ctx) {
+				return nil, true, nil
+			}
+			looked = time.Now()
+		}
+	}
+}
+
+// reachedEnd tells whether the group has committed everything there was at the
+// start. Not being told is no harm: it will be asked again.
+func (m *membership) reachedEnd(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	committed, err := m.admin.FetchOffsets(ctx, m.group)
+	if err != nil {
+		return false
+	}
+	for topic, partitions := range m.until {
+		for i, end := range partitions {
+			if o, ok := committed.Lookup(topic, i); !ok || o.Err != nil || o.At < end {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// print prints records and commits them once they are written.
+func (m *membership) print(ctx context.Context, print printer) error {
+	out := bufio.NewWriterSize(m.c.App.Writer, 64<<10)
+	for {
+		records, over, err := m.next(ctx, groupPoll)
+		if over {
+			return m.ended(ctx, err)
+		}
+		for _, r := range records {
+			if _, err := out.Write(print(out.AvailableBuffer(), r)); err != nil {
+				return fmt.Errorf("write to standard output: %w", err)
+			}
+		}
+		// What is committed must have been printed, not buffered.
+		if err := out.Flush(); err != nil {
+			return fmt.Errorf("write to standard output: %w", err)
+		}
+		m.done += int64(len(records))
+		if err := m.commit(ctx, records...); err != nil {
+			return err
+		}
+		m.client.AllowRebalance()
+	}
+}
+
+// ended is how a run ends that did not fail: done, or interrupted.
+func (m *membership) ended(ctx context.Context, err error) error {
+	if err == nil && ctx.Err() != nil && m.limit > 0 {
+		return fail(StatusFailed, "interrupted after %s", count(m.done, "record"))
+	}
+	return err
+}
+
+// commit commits records that were seen. An interrupt does not hinder it: they
+// were. A group that moved on has given the partitions to another member, which
+// will see the records again.
+func (m *membership) commit(ctx context.Context, records ...*kgo.Record) error {
+	if len(records) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	err := m.client.CommitRecords(ctx, records...)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, kerr.RebalanceInProgress), errors.Is(err, kerr.IllegalGeneration), errors.Is(err, kerr.UnknownMemberID),
+		errors.Is(err, kerr.StaleMemberEpoch), errors.Is(err, kerr.FencedMemberEpoch):
+		fmt.Fprintf(m.c.App.ErrWriter, "millrace: group %q took partitions away before %s could be committed: another member sees them again\n",
+			m.group, count(len(records), "record"))
+		return nil
+	}
+	return groupError(m.group, fmt.Errorf("commit: %w", err))
+}
+
+// groupError explains a coordinator's refusal.
+func groupError(group string, err error) error {
+	status := statusOf(err)
+	switch {
+	case errors.Is(err, kerr.GroupIDNotFound):
+		return fail(status, "group %q does not exist; see `millrace group list`", group)
+	case errors.Is(err, kerr.NonEmptyGroup):
+		return fail(status, "group %q has members; stop its consumers first", group)
+	case errors.Is(err, kerr.FencedInstanceID):
+		return fail(status, "group %q: another process is this static member now; each needs an --instance of its own", group)
+	case errors.Is(err, kerr.InvalidSessionTimeout):
+		return fail(StatusUsage, "group %q: the broker does not allow this --session-timeout; see group.min.session.timeout.ms and group.max.session.timeout.ms", group)
+	case errors.Is(err, kerr.InconsistentGroupProtocol):
+		return fail(status, "group %q is in use by consumers that share partitions in another way (or by something that is no consumer); choose another --group", group)
+	case errors.Is(err, kerr.GroupAuthorizationFailed):
+		return fail(status, "not allowed on group %q; ask for the permission with an ACL", group)
+	case errors.Is(err, kerr.InvalidGroupID):
+		return fail(StatusUsage, "%q is not the name of a group", group)
+	}
+	return fail(status, "group %q: %s", group, strings.TrimSpace(brokerSaid(err, "")))
+}
