@@ -141,14 +141,17 @@ type Log struct {
 	manifest  *manifest  // under changing; what the disk has, or will have with the next one
 	unflushed int64      // records stored since the last sync; under changing
 	onRoll    func(lastIndex uint64)
-	rolled    uint64 // last index of a segment ended by the change under way; 0: none
+	rolled    uint64        // last index of a segment ended by the change under way; 0: none
+	writing   map[name]bool // files of the compaction under way; under changing
+
+	compaction sync.Mutex // held by a compaction, which holds changing for moments
 }
 
 // A state is what readers see: an immutable list of segments, whose last one may
 // grow. It is replaced when the list changes.
 type state struct {
 	segments []*segment.Segment
-	origin   place // the end, if there are no segments
+	origin   place // the end, if there are no segments or all are compacted
 	start    int64 // the log start offset
 	epochs   []Epoch
 }
@@ -156,7 +159,9 @@ type state struct {
 // end returns where the next entry will be.
 func (st *state) end() place {
 	if n := len(st.segments); n > 0 {
-		return endOf(st.segments[n-1].Info())
+		if info := st.segments[n-1].Info(); !info.Compacted {
+			return endOf(info)
+		}
 	}
 	return st.origin
 }
@@ -169,13 +174,30 @@ func (st *state) active() *segment.Segment {
 	return nil
 }
 
-// byIndex returns the segment that holds the entry, or nil.
+// byIndex returns the segment that holds the entry, or nil. What was compacted
+// holds no entries.
 func (st *state) byIndex(index uint64) *segment.Segment {
+	if s := st.numbered(index); s != nil && !s.Compacted() {
+		return s
+	}
+	return nil
+}
+
+// numbered returns the segment that holds the frame with this number, or nil.
+func (st *state) numbered(index uint64) *segment.Segment {
 	i := sort.Search(len(st.segments), func(i int) bool { return st.segments[i].Header().FirstIndex > index })
 	if i == 0 {
 		return nil
 	}
 	return st.segments[i-1]
+}
+
+// compacted returns how many segments are: the first ones.
+func (st *state) compacted() (n int) {
+	for n < len(st.segments) && st.segments[n].Compacted() {
+		n++
+	}
+	return n
 }
 
 // byOffset returns the number of the segment that holds the record, or would
@@ -193,7 +215,7 @@ func Open(dir string, id segment.Identity, cfg Config) (*Log, error) {
 		return nil, fmt.Errorf("log: identity %q, %q is too long", id.Cluster, id.Replica)
 	}
 	cfg.defaults()
-	l := &Log{dir: dir, fs: cfg.FS, now: cfg.Now, logger: cfg.Logger.With("log", dir), cache: cfg.Cache, cfg: cfg}
+	l := &Log{dir: dir, fs: cfg.FS, now: cfg.Now, logger: cfg.Logger.With("log", dir), cache: cfg.Cache, cfg: cfg, writing: map[name]bool{}}
 	if err := l.open(id); err != nil {
 		return nil, err
 	}
@@ -415,6 +437,10 @@ func (l *Log) sealTorn(st *state) error {
 func (l *Log) removeFiles(m *manifest) {
 	left := m.removed[:0]
 	for _, n := range m.removed {
+		if l.writing[n] {
+			left = append(left, n)
+			continue
+		}
 		if err := segment.Remove(l.fs, l.path(n.file())); err != nil {
 			l.logger.Warn("a segment could not be deleted", "file", n.file(), "error", err)
 			left = append(left, n)
@@ -424,6 +450,13 @@ func (l *Log) removeFiles(m *manifest) {
 }
 
 func (l *Log) path(name string) string { return filepath.Join(l.dir, name) }
+
+// identity returns whose log it is.
+func (l *Log) identity() segment.Identity {
+	l.changing.Lock()
+	defer l.changing.Unlock()
+	return l.manifest.identity
+}
 
 // Dir returns the folder.
 func (l *Log) Dir() string { return l.dir }

@@ -34,11 +34,11 @@ import (
 //	152 startOffset  int64     the log's
 //	160 nextSerial   uint64    of the next segment to be made
 //	168 endIndex     uint64    where the next segment begins if the last is sealed,
-//	176 endOffset    int64     or if there is none;
+//	176 endOffset    int64     or if there is none; beyond the last if that is compacted
 //	184 endTerm      uint64    of the entry before
 //	192 segments, 104 bytes each:
 //	      0  serial        uint64  part of the file's name
-//	      8  flags         uint32  bit 0: sealed
+//	      8  flags         uint32  bit 0: sealed, bit 1: compacted, see segment.Info
 //	     12  reserved      [4]byte zero
 //	     16  firstIndex    uint64
 //	     24  lastIndex     uint64
@@ -157,9 +157,7 @@ func (m *manifest) encode() []byte {
 	at := p[manifestHeader:]
 	for _, s := range m.segments {
 		be.PutUint64(at, s.serial)
-		if s.sealed {
-			be.PutUint32(at[8:], 1)
-		}
+		be.PutUint32(at[8:], s.flags())
 		for i, x := range []uint64{
 			s.info.FirstIndex, s.info.LastIndex, uint64(s.info.BaseOffset), uint64(s.info.NextOffset),
 			s.info.PrevTerm, s.info.LastTerm, uint64(s.info.MaxTimestamp), uint64(s.info.Bytes),
@@ -181,6 +179,21 @@ func (m *manifest) encode() []byte {
 	}
 	be.PutUint32(p[16:], manifestCRC(p))
 	return p
+}
+
+const (
+	flagSealed    = 1
+	flagCompacted = 2
+)
+
+func (s *listed) flags() (flags uint32) {
+	if s.sealed {
+		flags |= flagSealed
+	}
+	if s.info.Compacted {
+		flags |= flagCompacted
+	}
+	return flags
 }
 
 func manifestCRC(p []byte) uint32 {
@@ -238,21 +251,29 @@ func parseManifest(path string, p []byte) (*manifest, error) {
 		for j := range x {
 			x[j] = be.Uint64(q[16+8*j:])
 		}
-		s := listed{name{be.Uint64(q), int64(x[2])}, be.Uint32(q[8:]) == 1, segment.Info{
+		flags := be.Uint32(q[8:])
+		s := listed{name{be.Uint64(q), int64(x[2])}, flags&flagSealed != 0, segment.Info{
 			FirstIndex: x[0], LastIndex: x[1], BaseOffset: int64(x[2]), NextOffset: int64(x[3]),
 			PrevTerm: x[4], LastTerm: x[5], MaxTimestamp: int64(x[6]), Bytes: int64(x[7]),
-			Salt: x[8], Created: int64(x[9]),
+			Salt: x[8], Created: int64(x[9]), Compacted: flags&flagCompacted != 0,
 		}}
+		if flags&^(flagSealed|flagCompacted) != 0 || flags == flagCompacted {
+			return corrupt(at+8, fmt.Sprintf("segment flags %#x", flags), "known ones; only sealed segments are compacted")
+		}
 		if why := s.wrong(i == segments-1); why != "" {
 			return corrupt(at, fmt.Sprintf("segment %+v", s), why)
 		}
 		if i > 0 {
-			if prev := m.segments[i-1].info; s.info.FirstIndex != prev.LastIndex+1 || s.info.BaseOffset != prev.NextOffset || s.info.PrevTerm != prev.LastTerm {
+			prev := m.segments[i-1].info
+			if !follows(prev, place{s.info.FirstIndex, s.info.BaseOffset, s.info.PrevTerm}) {
 				return corrupt(at, fmt.Sprintf("segment at index %d, offset %d, after term %d", s.info.FirstIndex, s.info.BaseOffset, s.info.PrevTerm),
 					fmt.Sprintf("%d, %d, %d", prev.LastIndex+1, prev.NextOffset, prev.LastTerm))
 			}
+			if s.info.Compacted && !prev.Compacted {
+				return corrupt(at, "a compacted segment behind one that is not", "compacted segments at the beginning")
+			}
 		}
-		if s.sealed && i == segments-1 && m.end != endOf(s.info) {
+		if s.sealed && i == segments-1 && !follows(s.info, m.end) {
 			return corrupt(168, fmt.Sprintf("end %+v", m.end), fmt.Sprintf("%+v", endOf(s.info)))
 		}
 		if s.serial >= m.nextSerial || serials[s.serial] {
@@ -299,6 +320,13 @@ func (s *listed) wrong(last bool) string {
 		return "entries"
 	}
 	return ""
+}
+
+// follows tells whether what begins at p may come next behind a segment: at its
+// end, or, since entries vanish in compaction, at a later index.
+func follows(i segment.Info, p place) bool {
+	end := endOf(i)
+	return p == end || i.Compacted && p.offset == end.offset && p.term == end.term && p.index > end.index
 }
 
 func endOf(i segment.Info) place { return place{i.LastIndex + 1, i.NextOffset, i.LastTerm} }

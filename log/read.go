@@ -18,28 +18,33 @@ func (l *Log) EndOffset() int64 { return l.state.Load().end().offset }
 // as many as fit maxBytes, the first one always. They are mapped pages, checked
 // against their CRC, and valid until Release. The view is empty at limit, and
 // when the batch at offset reaches beyond it. A view may end early, where a
-// segment does. ErrOutOfRange below StartOffset, above EndOffset and above
+// segment does. Of a compacted log the first batch may begin beyond offset. ErrOutOfRange below StartOffset, above EndOffset and above
 // limit; a *segment.CorruptError instead of bad bytes.
 func (l *Log) Read(offset, limit int64, maxBytes int) (*record.View, error) {
-	var v *record.View
+	var found *record.View
 	err := l.read(func(st *state) error {
 		end := st.end().offset
 		if offset < st.start || offset > end || offset > limit {
 			return fmt.Errorf("%w: %d is not in [%d,%d]", ErrOutOfRange, offset, st.start, min(end, limit))
 		}
 		if offset == end || offset == limit {
-			v = record.NewView(nil, offset, nil)
+			found = record.NewView(nil, offset, nil)
 			return nil
 		}
 		i := st.byOffset(offset)
 		if i < 0 {
 			return fmt.Errorf("%w: %d", ErrOutOfRange, offset)
 		}
-		var err error
-		v, err = st.segments[i].Read(offset, limit, maxBytes)
+		v, err := st.segments[i].Read(offset, limit, maxBytes)
+		// Compaction may have left nothing between offset and the segment's end.
+		for i++; err == nil && v.Len() == 0 && i < len(st.segments) && st.segments[i].Header().BaseOffset < limit; i++ {
+			v.Release()
+			v, err = st.segments[i].Read(st.segments[i].Header().BaseOffset, limit, maxBytes)
+		}
+		found = v
 		return err
 	})
-	return v, err
+	return found, err
 }
 
 // read calls f with the state, and again with a newer one if a segment was closed
@@ -158,7 +163,7 @@ func (l *Log) Sealed() []SegmentInfo {
 // ErrNoSegment when it is not there, or not any more.
 func (l *Log) ReadSegment(firstIndex uint64, at int64, p []byte) (n int, err error) {
 	err = l.read(func(st *state) error {
-		s := st.byIndex(firstIndex)
+		s := st.numbered(firstIndex)
 		if s == nil || !s.Sealed() || s.Header().FirstIndex != firstIndex {
 			return fmt.Errorf("%w: at entry %d", ErrNoSegment, firstIndex)
 		}

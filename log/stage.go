@@ -24,6 +24,17 @@ type Plan struct {
 	EndTerm   uint64
 }
 
+// FirstIndex returns the index of the first entry that a log made of the plan
+// has: what was compacted holds none.
+func (p *Plan) FirstIndex() uint64 {
+	for _, s := range p.Segments {
+		if !s.Compacted {
+			return s.FirstIndex
+		}
+	}
+	return p.EndIndex
+}
+
 // Bytes returns the length of all segments.
 func (p *Plan) Bytes() int64 {
 	var n int64
@@ -43,10 +54,17 @@ func (l *Log) Plan() Plan {
 		h := st.segments[0].Header()
 		end = place{h.FirstIndex, h.BaseOffset, h.PrevTerm}
 	}
-	for _, s := range st.segments {
-		if s.Sealed() {
-			p.Segments = append(p.Segments, s.Info())
-			end = endOf(s.Info())
+	for i, s := range st.segments {
+		if !s.Sealed() {
+			break
+		}
+		info := s.Info()
+		p.Segments = append(p.Segments, info)
+		switch end = endOf(info); {
+		case info.Compacted && i+1 < len(st.segments):
+			end.index = st.segments[i+1].Header().FirstIndex
+		case info.Compacted:
+			end = st.origin
 		}
 	}
 	p.StartOffset = min(p.StartOffset, end.offset)

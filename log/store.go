@@ -57,10 +57,11 @@ func (l *Log) LastIndex() (uint64, error) {
 
 // bounds returns the first and the last index, 0 and 0 if there is no entry.
 func (st *state) bounds() (first, last uint64) {
-	if len(st.segments) == 0 {
+	n := st.compacted()
+	if n == len(st.segments) {
 		return 0, 0
 	}
-	first, last = st.segments[0].Header().FirstIndex, st.end().index-1
+	first, last = st.segments[n].Header().FirstIndex, st.end().index-1
 	if last < first {
 		return 0, 0
 	}

@@ -162,10 +162,7 @@ func (p *Partition) pull(r *replica, leader int32, index uint64) (total int64, e
 // may be missing between them. The leader may have dropped segments since it
 // took that snapshot; it sends a newer one then.
 func covers(plan log.Plan, index uint64) error {
-	first := plan.EndIndex
-	if len(plan.Segments) > 0 {
-		first = plan.Segments[0].FirstIndex
-	}
+	first := plan.FirstIndex()
 	if first > index+1 || plan.EndIndex <= index {
 		return fmt.Errorf("the leader's segments hold entries %d to %d, the snapshot is at %d", first, plan.EndIndex-1, index)
 	}

@@ -44,6 +44,7 @@ func (t Type) known() bool { return t >= Command && t <= Trim }
 //	 2  version       uint8   1
 //	 3  type          uint8
 //	 4  flags         uint8   bit 0: all bytes before this frame were synced when it was written
+//	                          bit 1: compacted, see Info
 //	 5  reserved      [3]byte zero
 //	 8  payloadLen    uint32
 //	12  span          uint32  offsets the entry takes; 0 unless a command
@@ -67,6 +68,9 @@ type Frame struct {
 	// Synced is the frame's word that all bytes before it had reached the disk
 	// when it was written. Append sets it in the file by itself.
 	Synced bool
+	// Compacted says that compaction has merged the frame of several entries: its
+	// batches have gaps between them, and may be none, and are of terms up to Term.
+	Compacted bool
 	// PayloadCRC is what the header says; Append computes it.
 	PayloadCRC uint32
 	// Position of the frame in its file; Append computes it.
@@ -97,6 +101,7 @@ const (
 	frameMagic   = 0x4d46 // "MF"
 	frameVersion = 1
 	flagSynced   = 1
+	flagCompact  = 2
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -131,6 +136,9 @@ func appendFrameHeader(p []byte, f *Frame, salt uint64, position int64, synced b
 	if synced {
 		h[4] = flagSynced
 	}
+	if f.Compacted {
+		h[4] |= flagCompact
+	}
 	binary.BigEndian.PutUint32(h[8:], uint32(len(f.Payload)))
 	binary.BigEndian.PutUint32(h[12:], f.Span)
 	binary.BigEndian.PutUint64(h[16:], f.Index)
@@ -162,6 +170,7 @@ func parseFrameHeader(p []byte, salt uint64, position int64) (Frame, *mismatch) 
 	f := Frame{
 		Type:         Type(p[3]),
 		Synced:       p[4]&flagSynced != 0,
+		Compacted:    p[4]&flagCompact != 0,
 		payloadLen:   binary.BigEndian.Uint32(p[8:]),
 		Span:         binary.BigEndian.Uint32(p[12:]),
 		Index:        binary.BigEndian.Uint64(p[16:]),
@@ -176,7 +185,7 @@ func parseFrameHeader(p []byte, salt uint64, position int64) (Frame, *mismatch) 
 		return f, &mismatch{fmt.Sprintf("frame version %d", p[2]), fmt.Sprint(frameVersion)}
 	case !f.Type.known():
 		return f, &mismatch{f.Type.String(), "a known frame type"}
-	case p[4]&^flagSynced != 0 || p[5] != 0 || p[6] != 0 || p[7] != 0:
+	case p[4]&^(flagSynced|flagCompact) != 0 || p[5] != 0 || p[6] != 0 || p[7] != 0:
 		return f, &mismatch{fmt.Sprintf("flags and reserved bytes % x", p[4:8]), "known flags, then zeros"}
 	case f.payloadLen > MaxPayload:
 		return f, &mismatch{fmt.Sprintf("payload of %d bytes", f.payloadLen), fmt.Sprintf("at most %d", MaxPayload)}

@@ -187,6 +187,7 @@ func (s *Segment) lastFits(p []byte) bool {
 // those that known counts.
 func (s *Segment) rescanLocked(p []byte, known Info) error {
 	s.restart()
+	s.info.Compacted = known.Compacted // only the manifest knows
 	for c := s.h.cursor(); c.position < known.Bytes; {
 		f, wrong, _ := c.next(p[:known.Bytes], s.h.Salt)
 		if wrong != nil {

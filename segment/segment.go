@@ -75,6 +75,11 @@ type Info struct {
 	Bytes        int64 // of the file: header and frames
 	Salt         uint64
 	Created      int64 // milliseconds since 1970
+	// Compacted says that compaction wrote the segment. Its frames are numbered
+	// from FirstIndex on without a gap, but they are no entries any more: it has
+	// fewer of them than entries went into it, and the next segment's FirstIndex
+	// lies beyond LastIndex+1.
+	Compacted bool
 }
 
 // Frames returns the number of entries.
@@ -128,6 +133,9 @@ func (s *Segment) Info() Info {
 	defer s.mu.RUnlock()
 	return s.info
 }
+
+// Compacted tells whether compaction wrote the segment: see Info.
+func (s *Segment) Compacted() bool { return s.sealed.Load() && s.Info().Compacted }
 
 // Sealed tells whether the segment has ended.
 func (s *Segment) Sealed() bool { return s.sealed.Load() }

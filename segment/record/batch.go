@@ -67,7 +67,7 @@ const (
 	appendTimeBit = 0x08
 	transactBit   = 0x10
 	controlBit    = 0x20
-	horizonBit    = 0x40 // KIP-534: the base timestamp is a delete horizon; never set by this broker
+	horizonBit    = 0x40 // KIP-534: the base timestamp is a delete horizon; set by compaction alone
 )
 
 // Codec returns the compression of the records.
@@ -84,10 +84,18 @@ func (b Batch) IsTransactional() bool { return b[22]&transactBit != 0 }
 // instead of records for consumers.
 func (b Batch) IsControl() bool { return b[22]&controlBit != 0 }
 
+// DeleteHorizon returns the time in milliseconds since 1970 after which
+// compaction may drop the batch's tombstones; ok is false where none has been set
+// (KIP-534).
+func (b Batch) DeleteHorizon() (millis int64, ok bool) {
+	return b.BaseTimestamp(), b[22]&horizonBit != 0
+}
+
 // LastOffsetDelta returns the last record's offset less the first's.
 func (b Batch) LastOffsetDelta() int32 { return int32(binary.BigEndian.Uint32(b[23:])) }
 
-// BaseTimestamp returns the first record's timestamp in milliseconds since 1970.
+// BaseTimestamp returns what the records' timestamps are counted from, in
+// milliseconds since 1970: the first one's, or the delete horizon.
 func (b Batch) BaseTimestamp() int64 { return int64(binary.BigEndian.Uint64(b[27:])) }
 
 // MaxTimestamp returns the largest timestamp in milliseconds since 1970.

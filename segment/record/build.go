@@ -103,8 +103,18 @@ func (bu *Builder) Batch() (Batch, error) {
 // need. If none is left, Count is 0 and MaxTimestamp -1, and the batch still says
 // what offsets and sequences it had. The result is the caller's and does not alias b.
 func (b Batch) Rewrite(codec Codec, keep func(Record) bool) (Batch, error) {
+	return b.rewrite(codec, keep, b.BaseTimestamp(), b.Attributes())
+}
+
+// RewriteUntil is Rewrite, and sets the batch's delete horizon, milliseconds since
+// 1970: when compaction may drop its tombstones (KIP-534).
+func (b Batch) RewriteUntil(horizon int64, codec Codec, keep func(Record) bool) (Batch, error) {
+	return b.rewrite(codec, keep, horizon, b.Attributes()|horizonBit)
+}
+
+func (b Batch) rewrite(codec Codec, keep func(Record) bool, base int64, attributes int16) (Batch, error) {
 	records := make([]byte, 0, len(b)-HeaderSize)
-	base, offset := b.BaseTimestamp(), b.BaseOffset()
+	offset := b.BaseOffset()
 	latest, count := int64(-1), int32(0)
 	for r, err := range b.Records() {
 		if err != nil {
@@ -134,7 +144,7 @@ func (b Batch) Rewrite(codec Codec, keep func(Record) bool) (Batch, error) {
 		return nil, fmt.Errorf("%w: %d bytes", ErrTooLarge, len(p))
 	}
 	return finish(p, header{
-		offset: offset, epoch: b.Epoch(), attributes: b.Attributes()&^codecMask | int16(codec),
+		offset: offset, epoch: b.Epoch(), attributes: attributes&^codecMask | int16(codec),
 		last: b.LastOffsetDelta(), base: base, max: latest, count: count,
 		producer: Producer{ID: b.ProducerID(), Epoch: b.ProducerEpoch(), Sequence: b.BaseSequence()},
 	}), nil

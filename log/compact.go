@@ -1,0 +1,551 @@
+package log
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"math"
+	"time"
+
+	"millrace/segment"
+	"millrace/segment/record"
+)
+
+// Compaction keeps the last record of every key (cleanup.policy=compact). It
+// rewrites the log's first segments, those that are compacted already and those
+// that are not, into new ones, and puts them in their place with one manifest:
+//
+//	clean         dirty                        not yet
+//	|====|====|   |----------|----------|      |-------|---...      before
+//	|=======================|                  |-------|---...      after
+//	                                     ^ MaxIndex
+//
+// Every record keeps its offset, every batch its range of offsets. Of Raft's
+// entries nothing is kept: the new segments hold frames of several entries each,
+// so the log's first index moves behind them, which is why only what a snapshot
+// covers is rewritten. The last segment never is: it says where the log goes on.
+//
+// Names of new files stand among the manifest's removed ones until the switch,
+// so whatever a crash leaves, the next Open deletes it: the old segments or the
+// new ones.
+
+// A Compaction says how far and by what rules a log is compacted.
+type Compaction struct {
+	// MaxIndex is the newest snapshot's: entries above it are left alone.
+	MaxIndex uint64
+	// Limit is the offset below which everything is decided; records from it on
+	// are left alone.
+	Limit int64
+	// MinLag is how old the youngest record of a segment must be
+	// (min.compaction.lag.ms).
+	MinLag time.Duration
+	// DeleteRetention is how long tombstones stay after the first compaction that
+	// met them (delete.retention.ms).
+	DeleteRetention time.Duration
+	// BytesPerSecond bounds reading and writing together; 0: no bound.
+	BytesPerSecond int64
+	// MaxKeys bounds the keys remembered at once, at about 50 bytes each; beyond
+	// it the rest of the dirty segments is left for the next time. 0: 2 million.
+	MaxKeys int
+}
+
+// A Compacted says what a compaction did.
+type Compacted struct {
+	Segments    int   // read; 0: there was nothing to do
+	Read, Wrote int64 // bytes of segments
+	Records     int64 // read
+	Kept        int64 // of them
+}
+
+// errChanged ends a compaction whose segments were deleted meanwhile.
+var errChanged = errors.New("log: segments were deleted during their compaction")
+
+// ErrCompacting says that another compaction of the log is under way.
+var ErrCompacting = errors.New("log: being compacted already")
+
+const (
+	defaultMaxKeys = 2_000_000
+	// compactedFrame is how many bytes of batches are gathered in one frame.
+	compactedFrame = 256 << 10
+)
+
+// Dirty returns the bytes of the segments that are compacted and of those that
+// could be, and the timestamp, milliseconds since 1970, of the youngest record in
+// the oldest of these, -1 without any.
+func (l *Log) Dirty(c Compaction) (clean, dirty int64, since int64) {
+	st := l.state.Load()
+	n := st.compacted()
+	for _, s := range st.segments[:n] {
+		clean += s.Info().Bytes
+	}
+	since = -1
+	for i, s := range l.dirty(st, c) {
+		info := s.Info()
+		if dirty += info.Bytes; i == 0 {
+			since = youngest(info)
+		}
+	}
+	return clean, dirty, since
+}
+
+// youngest is the timestamp of a segment's youngest record, or its own.
+func youngest(info segment.Info) int64 {
+	if info.MaxTimestamp < 0 {
+		return info.Created
+	}
+	return info.MaxTimestamp
+}
+
+// dirty returns the segments that could be compacted and are not.
+func (l *Log) dirty(st *state, c Compaction) []*segment.Segment {
+	n := st.compacted()
+	now := l.now().UnixMilli()
+	k := n
+	for ; k < len(st.segments)-1; k++ {
+		info := st.segments[k].Info()
+		young := c.MinLag > 0 && now-youngest(info) < c.MinLag.Milliseconds()
+		if info.LastIndex > c.MaxIndex || info.NextOffset > c.Limit || young {
+			break
+		}
+	}
+	return st.segments[n:max(n, k)]
+}
+
+// Compact compacts what c allows. It may run beside everything else, and takes
+// the log's lock only for moments. Any error, ctx's included, leaves the log as
+// it was; ErrNoSpace, ErrCompacting, a *segment.CorruptError.
+func (l *Log) Compact(ctx context.Context, c Compaction) (Compacted, error) {
+	if !l.compaction.TryLock() {
+		return Compacted{}, ErrCompacting
+	}
+	defer l.compaction.Unlock()
+	st := l.state.Load()
+	dirty := l.dirty(st, c)
+	if len(dirty) == 0 {
+		return Compacted{}, nil
+	}
+	if c.MaxKeys <= 0 {
+		c.MaxKeys = defaultMaxKeys
+	}
+	r := &compactor{l: l, c: c, ctx: ctx, began: time.Now(), now: l.now().UnixMilli(), start: st.start, latest: map[keyHash]int64{}}
+	r.seeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
+	covered := 0
+	for _, s := range dirty {
+		if covered > 0 && len(r.latest) >= c.MaxKeys {
+			break
+		}
+		if err := r.index(s); err != nil {
+			return Compacted{}, err
+		}
+		covered++
+	}
+	r.sources = st.segments[:st.compacted()+covered]
+	err := r.rewrite()
+	if err == nil {
+		err = r.replace()
+	}
+	switch {
+	case err == errNothing:
+		return Compacted{}, nil
+	case err != nil:
+		r.abandon()
+		return Compacted{}, err
+	}
+	return r.done, nil
+}
+
+// A keyHash stands for a key. Two keys of a log share one with a probability of
+// n²/2¹²⁹ for n keys: 10⁻²⁶ for two million. The seeds are new for each
+// compaction, so no client can make two meet.
+type keyHash [2]uint64
+
+// A compactor is one compaction.
+type compactor struct {
+	l       *Log
+	c       Compaction
+	ctx     context.Context
+	began   time.Time
+	now     int64 // milliseconds since 1970
+	start   int64 // the log start offset
+	seeds   [2]maphash.Seed
+	latest  map[keyHash]int64 // offsets, of the dirty segments' keys
+	sources []*segment.Segment
+	outputs []*segment.Segment // sealed, but for the last while it is written
+	names   []name             // theirs
+	pending segment.Frame      // gathers batches
+	next    int64              // where pending's offsets end
+	number  uint64             // of the next frame
+	last    record.Batch       // of the sources
+	moved   int64              // bytes read and written, for BytesPerSecond
+	done    Compacted
+}
+
+func (r *compactor) hash(key []byte) keyHash {
+	return keyHash{maphash.Bytes(r.seeds[0], key), maphash.Bytes(r.seeds[1], key)}
+}
+
+// each calls f with the frames of a segment, their payloads copied: mapped
+// memory must not be given to decoders.
+func (r *compactor) each(s *segment.Segment, f func(*segment.Frame) error) error {
+	return s.Entries(s.Info().FirstIndex, func(mapped *segment.Frame) error {
+		frame := *mapped
+		frame.Payload = bytes.Clone(mapped.Payload)
+		if err := r.pace(int64(frame.PayloadLen())); err != nil {
+			return err
+		}
+		return f(&frame)
+	})
+}
+
+// pace waits until n more bytes may be moved.
+func (r *compactor) pace(n int64) error {
+	if err := r.ctx.Err(); err != nil {
+		return err
+	}
+	if r.moved += n; r.c.BytesPerSecond <= 0 {
+		return nil
+	}
+	ahead := time.Duration(float64(r.moved)/float64(r.c.BytesPerSecond)*float64(time.Second)) - time.Since(r.began)
+	if ahead < 10*time.Millisecond {
+		return nil
+	}
+	timer := time.NewTimer(ahead)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-r.ctx.Done():
+		return r.ctx.Err()
+	}
+}
+
+// batches calls f with each batch of a command.
+func (r *compactor) batches(s *segment.Segment, frame *segment.Frame, f func(record.Batch) error) error {
+	for p := frame.Payload; len(p) > 0; {
+		b, rest, err := record.Split(p)
+		if err != nil {
+			return &segment.CorruptError{Path: s.Path(), Position: frame.Position, Found: err.Error(), Expected: "whole batches"}
+		}
+		if err := f(b); err != nil {
+			return err
+		}
+		p = rest
+	}
+	return nil
+}
+
+// index notes the last offset of each key in a dirty segment.
+func (r *compactor) index(s *segment.Segment) error {
+	return r.each(s, func(frame *segment.Frame) error {
+		if frame.Type != segment.Command {
+			return nil
+		}
+		return r.batches(s, frame, func(b record.Batch) error {
+			if b.IsControl() {
+				return nil
+			}
+			for rec, err := range b.Records() {
+				if err != nil {
+					return fmt.Errorf("compact %s at %d: %w", s.Path(), frame.Position, err)
+				}
+				if rec.Key != nil {
+					r.latest[r.hash(rec.Key)] = rec.Offset
+				}
+			}
+			return nil
+		})
+	})
+}
+
+// rewrite writes what is to be kept of the sources.
+func (r *compactor) rewrite() error {
+	first, last := r.sources[0].Info(), r.sources[len(r.sources)-1].Info()
+	if first.BaseOffset == last.NextOffset {
+		return errNothing // nothing but Raft's own entries: they are small, and few
+	}
+	r.number, r.next = first.FirstIndex, first.BaseOffset
+	r.pending = segment.Frame{Type: segment.Command, Compacted: true, BaseOffset: first.BaseOffset, Term: first.PrevTerm, MaxTimestamp: -1}
+	for _, s := range r.sources {
+		info := s.Info()
+		r.done.Segments++
+		r.done.Read += info.Bytes
+		if err := r.each(s, func(frame *segment.Frame) error { return r.take(s, frame) }); err != nil {
+			return err
+		}
+	}
+	if err := r.keepEnd(); err != nil {
+		return err
+	}
+	if err := r.flush(last.NextOffset, last.LastTerm); err != nil {
+		return err
+	}
+	return r.seal()
+}
+
+// errNothing ends a compaction that would change nothing.
+var errNothing = errors.New("log: nothing to compact")
+
+// take adds what is kept of one frame to the pending one, which is written when
+// it is large enough. Frames are never split, so there are never more numbers
+// than there were entries.
+func (r *compactor) take(s *segment.Segment, frame *segment.Frame) error {
+	if frame.Type != segment.Command {
+		r.pending.Term = max(r.pending.Term, frame.Term)
+		return nil
+	}
+	var kept []byte
+	newest := int64(-1)
+	err := r.batches(s, frame, func(b record.Batch) error {
+		r.last = b
+		left, err := r.filter(b)
+		if err != nil {
+			return fmt.Errorf("compact %s at %d: %w", s.Path(), frame.Position, err)
+		}
+		if left != nil {
+			kept = append(kept, left...)
+			newest = max(newest, left.MaxTimestamp())
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	full := len(r.pending.Payload) > 0 && len(r.pending.Payload)+len(kept) > compactedFrame
+	if full || frame.NextOffset()-r.pending.BaseOffset > math.MaxInt32 && frame.BaseOffset > r.pending.BaseOffset {
+		if err := r.flush(frame.BaseOffset, r.pending.Term); err != nil {
+			return err
+		}
+	}
+	r.pending.Payload = append(r.pending.Payload, kept...)
+	r.pending.MaxTimestamp = max(r.pending.MaxTimestamp, newest)
+	r.pending.Term = max(r.pending.Term, frame.Term)
+	r.next = frame.NextOffset()
+	return nil
+}
+
+// filter returns what is kept of a batch, nil for nothing.
+func (r *compactor) filter(b record.Batch) (record.Batch, error) {
+	if b.NextOffset() <= r.start {
+		return nil, nil
+	}
+	if b.IsControl() {
+		return b, nil // transactions' markers stay until their records are gone
+	}
+	horizon, set := b.DeleteHorizon()
+	total, kept, tombstones := 0, 0, false
+	keep := func(rec record.Record) bool {
+		switch {
+		case rec.Key == nil:
+			return false // no key: nothing could ever take its place; Kafka drops it too
+		case rec.Offset < r.start:
+			return false
+		}
+		if latest, ok := r.latest[r.hash(rec.Key)]; ok && latest > rec.Offset {
+			return false
+		}
+		return rec.Value != nil || !set || r.now < horizon
+	}
+	for rec, err := range b.Records() {
+		if err != nil {
+			return nil, err
+		}
+		total++
+		if keep(rec) {
+			kept++
+			tombstones = tombstones || rec.Value == nil
+		}
+	}
+	r.done.Records += int64(total)
+	r.done.Kept += int64(kept)
+	switch {
+	case kept == 0:
+		return nil, nil
+	case tombstones && !set:
+		return b.RewriteUntil(r.now+r.c.DeleteRetention.Milliseconds(), b.Codec(), keep)
+	case kept == total:
+		return b, nil
+	}
+	return b.Rewrite(b.Codec(), keep)
+}
+
+// keepEnd keeps the last batch's range of offsets, if not its records: consumers
+// would wait for ever before a gap at the end.
+func (r *compactor) keepEnd() error {
+	if r.last == nil {
+		return nil
+	}
+	for p := r.pending.Payload; len(p) > 0; {
+		b, rest, err := record.Split(p)
+		if err != nil {
+			return err
+		}
+		if b.BaseOffset() == r.last.BaseOffset() {
+			return nil
+		}
+		p = rest
+	}
+	empty, err := r.last.Rewrite(record.None, func(record.Record) bool { return false })
+	if err != nil {
+		return err
+	}
+	r.pending.Payload = append(r.pending.Payload, empty...)
+	return nil
+}
+
+// flush writes the pending frame, which ends at next, and begins another.
+func (r *compactor) flush(next int64, term uint64) error {
+	f := r.pending
+	f.Index, f.Term, f.Span = r.number, term, uint32(next-f.BaseOffset)
+	r.pending = segment.Frame{Type: segment.Command, Compacted: true, BaseOffset: next, Term: term, MaxTimestamp: -1}
+	if f.Span == 0 {
+		return nil
+	}
+	r.number++
+	if err := r.pace(int64(len(f.Payload))); err != nil {
+		return err
+	}
+	frames := []segment.Frame{f}
+	if out := r.output(); out == nil || !out.Fits(frames) {
+		if err := r.seal(); err != nil {
+			return err
+		}
+		if err := r.create(&f); err != nil {
+			return err
+		}
+	}
+	err := r.output().Append(frames, false)
+	r.done.Wrote += segment.Size(frames)
+	return noSpace(err)
+}
+
+// output returns the segment being written, or nil.
+func (r *compactor) output() *segment.Segment {
+	if n := len(r.outputs); n > 0 && !r.outputs[n-1].Sealed() {
+		return r.outputs[n-1]
+	}
+	return nil
+}
+
+// create begins a segment with f. Its name is written down first, as one to be
+// deleted.
+func (r *compactor) create(f *segment.Frame) error {
+	l := r.l
+	if err := l.begin(); err != nil {
+		return err
+	}
+	defer l.finish()
+	m := l.manifest.clone()
+	n := name{m.nextSerial, f.BaseOffset}
+	m.nextSerial++
+	m.removed = append(m.removed, n)
+	if err := l.commitLocked(m); err != nil {
+		return err
+	}
+	l.writing[n] = true
+	prev := r.sources[0].Info().PrevTerm
+	if k := len(r.outputs); k > 0 {
+		prev = r.outputs[k-1].Info().LastTerm
+	}
+	h := segment.Header{
+		Identity: m.identity, FirstIndex: f.Index, BaseOffset: f.BaseOffset, PrevTerm: prev,
+		Salt: newSalt(), Created: l.now().UnixMilli(),
+	}
+	capacity := max(l.cfg.SegmentBytes, segment.HeaderSize+segment.FrameSize(len(f.Payload)))
+	s, err := segment.Create(l.fs, l.path(n.file()), h, capacity)
+	if err != nil {
+		return noSpace(err)
+	}
+	r.outputs, r.names = append(r.outputs, s), append(r.names, n)
+	return nil
+}
+
+// seal ends the segment being written, and opens it for readers.
+func (r *compactor) seal() error {
+	out := r.output()
+	if out == nil {
+		return nil
+	}
+	if err := out.Finish(); err != nil {
+		return noSpace(err)
+	}
+	info, err := out.Seal()
+	if err != nil {
+		return err
+	}
+	info.Compacted = true
+	sealed, err := segment.OpenSealed(r.l.fs, out.Path(), r.l.identity(), info)
+	if err != nil {
+		return err
+	}
+	r.outputs[len(r.outputs)-1] = sealed
+	return out.Close()
+}
+
+// replace puts the outputs in the sources' place.
+func (r *compactor) replace() error {
+	l := r.l
+	if err := l.begin(); err != nil {
+		return err
+	}
+	defer l.finish()
+	st := l.state.Load()
+	if len(st.segments) <= len(r.sources) {
+		return errChanged
+	}
+	for i, s := range r.sources {
+		if st.segments[i] != s {
+			return errChanged
+		}
+	}
+	// The files' names must be there before the manifest that needs them.
+	if err := l.fs.SyncDir(l.dir); err != nil {
+		return l.fail(err)
+	}
+	m := l.manifest.clone()
+	k := len(r.sources)
+	kept := m.segments[k:]
+	m.segments = nil
+	for i, s := range r.outputs {
+		m.segments = append(m.segments, listed{r.names[i], true, s.Info()})
+	}
+	m.segments = append(m.segments, kept...)
+	removed := m.removed[:0:0]
+	for _, n := range m.removed {
+		if !l.writing[n] {
+			removed = append(removed, n)
+		}
+	}
+	m.removed = removed
+	for _, s := range l.manifest.segments[:k] {
+		m.removed = append(m.removed, s.name)
+	}
+	if err := l.commitLocked(m); err != nil {
+		return err
+	}
+	segments := append([]*segment.Segment(nil), r.outputs...)
+	next := *st
+	next.segments = append(segments, st.segments[k:]...)
+	l.state.Store(&next)
+	for _, s := range r.sources {
+		s.Close()
+	}
+	clear(l.writing)
+	l.removeFiles(m)
+	return nil
+}
+
+// abandon deletes what was written. What it cannot delete, the next Open does.
+func (r *compactor) abandon() {
+	for _, s := range r.outputs {
+		s.Close()
+	}
+	l := r.l
+	if l.begin() != nil {
+		return
+	}
+	defer l.finish()
+	clear(l.writing)
+	l.removeFiles(l.manifest)
+}
