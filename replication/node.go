@@ -226,6 +226,7 @@ func (n *Node) Start(ctx context.Context) error {
 	n.goTracked(n.electLoop)
 	n.goTracked(n.snapshotLoop)
 	n.goTracked(n.upkeepLoop)
+	n.goTracked(n.cleanerLoop)
 	n.goTracked(n.reconcileLoop)
 	n.setPeers()
 	n.opened(controllerGroup)

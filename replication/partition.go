@@ -71,9 +71,13 @@ func (p *Partition) identity() segment.Identity {
 // logConfig returns the log's configuration from the topic's settings.
 func (p *Partition) logConfig() log.Config {
 	s := p.settings.Load()
+	age := s.SegmentMillis
+	if s.CleanupCompact {
+		age = min(age, s.MaxCompactionLagMillis) // the last segment is never compacted
+	}
 	return log.Config{
 		SegmentBytes:  s.SegmentBytes,
-		SegmentAge:    millis(s.SegmentMillis),
+		SegmentAge:    millis(max(age, 1)),
 		FlushMessages: s.FlushMessages,
 		Cache:         p.node.cache,
 		Now:           p.node.now,

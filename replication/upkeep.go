@@ -15,6 +15,9 @@ const (
 	controlEvery   = 50 * time.Millisecond
 	memberEvery    = time.Second
 	retentionEvery = 15 * time.Second
+	restEvery      = 5 * time.Minute
+	// expiredBytes is how much an expired last segment must hold to be worth a roll.
+	expiredBytes = 64 << 10
 )
 
 // upkeepLoop does what has to be done now and then, for all groups, so that an
@@ -22,7 +25,7 @@ const (
 func (n *Node) upkeepLoop() {
 	tick := time.NewTicker(controlEvery)
 	defer tick.Stop()
-	var disks, members, retention time.Time
+	var disks, members, retention, rest time.Time
 	for {
 		select {
 		case <-n.closing:
@@ -48,6 +51,10 @@ func (n *Node) upkeepLoop() {
 		if now.Sub(retention) >= retentionEvery || n.retainSoon.Load() && now.Sub(retention) >= time.Second {
 			retention = now
 			n.retainAll()
+		}
+		if now.Sub(rest) >= restEvery {
+			rest = now
+			n.eachReplica(func(r *replica) { r.store.Rest() }) // mappings that nobody reads any more
 		}
 	}
 }
@@ -103,6 +110,13 @@ func (n *Node) retain(r *replica) {
 	now := n.now()
 	if _, err := r.store.RollIfDue(now); err != nil && !errors.Is(err, log.ErrNoSpace) {
 		r.p.logger.Warn("segment was not rolled", "error", err)
+	}
+	if r.store.StartOffset() == r.store.EndOffset() && r.store.Size() > expiredBytes {
+		// All of it has expired, the last segment too: only once that has ended can
+		// it be deleted, by the snapshot that follows.
+		if err := r.store.Roll(); err != nil && !errors.Is(err, log.ErrNoSpace) {
+			r.p.logger.Warn("an expired segment was not rolled", "error", err)
+		}
 	}
 	s := r.p.settings.Load()
 	if r.leadership.Load() == nil || !s.CleanupDelete {

@@ -338,11 +338,13 @@ func TestHostileMembersAreBounded(t *testing.T) {
 	three.SetMaxKeyVersion(int16(kmsg.JoinGroup), 3)
 	codes := make(map[string]int)
 	var mu sync.Mutex
+	atOnce := make(chan struct{}, 50) // what is on its way is bounded by the sockets, not by the group
 	for range fat {
+		atOnce <- struct{}{}
 		client := c.client(kgo.MaxVersions(three))
 		wg.Add(1)
 		go func() { // a fat member: ends with its answer
-			defer wg.Done()
+			defer func() { <-atOnce; wg.Done() }()
 			defer client.Close()
 			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()
