@@ -1,0 +1,276 @@
+package group
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"millrace/segment/record"
+)
+
+// TestNothingGoesBackAndNothingIsSharedWhateverFails lets clients of one group do
+// what they do while coordinators follow one another and the journal fails in
+// every way it may. An acknowledged offset is never read lower (I8), and in one
+// generation no partition is assigned twice, nor differently to one member.
+func TestNothingGoesBackAndNothingIsSharedWhateverFails(t *testing.T) {
+	for seed := range uint64(20) {
+		synctest.Test(t, func(t *testing.T) { run(t, seed) })
+	}
+}
+
+func run(t *testing.T, seed uint64) {
+	random := rand.New(rand.NewPCG(seed, 1))
+	var mu sync.Mutex
+	chance := func(n int) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return random.IntN(n) == 0
+	}
+	p := &tape{}
+	var current atomic.Pointer[Coordinator]
+	current.Store(p.takeOver(t, Config{}))
+	p.failing(func() error {
+		switch {
+		case chance(15):
+			return errors.New("refused")
+		case chance(60):
+			return ErrUnknownOutcome
+		}
+		return nil
+	})
+
+	owners := make(map[string]string) // generation and partition to member
+	own := func(generation int32, assignment, member string) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, partition := range strings.Fields(assignment) {
+			at := fmt.Sprint(generation, " ", partition)
+			if o := owners[at]; o != "" && o != member {
+				t.Errorf("seed %d: in generation %d, %s and %s both own %s", seed, generation, o, member, partition)
+			}
+			owners[at] = member
+		}
+	}
+
+	stop := make(chan struct{})
+	over := func() bool {
+		select {
+		case <-stop:
+			return true
+		default:
+			return false
+		}
+	}
+	entered := atomic.Int64{}
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			var instance *string
+			if i == 0 {
+				s := "static"
+				instance = &s
+			}
+			r := newReader(nil, "g")
+			r.instance, r.timeout = instance, 15*time.Second
+			for !over() {
+				r.c = current.Load()
+				time.Sleep(time.Second)
+				j := r.join()
+				if j.ErrorCode != none {
+					r.id = ""
+					continue
+				}
+				var plan map[string][]byte
+				if j.LeaderID == r.id && !j.SkipAssignment {
+					plan = make(map[string][]byte)
+					for n := range 8 {
+						m := j.Members[n%len(j.Members)].MemberID
+						plan[m] = fmt.Appendf(plan[m], "p%d ", n)
+					}
+				}
+				if r.sync(plan).ErrorCode != none {
+					continue
+				}
+				entered.Add(1)
+				who := r.id
+				if instance != nil {
+					who = *instance // whose former member id is fenced
+				}
+				own(r.generation, string(r.assignment), who)
+				for !over() {
+					time.Sleep(time.Second)
+					r.c = current.Load()
+					code := r.heartbeat()
+					if code == notCoordinator || code == coordinatorLoadInProgress {
+						continue
+					}
+					if code != none {
+						if code != rebalanceInProgress {
+							r.id = ""
+						}
+						break
+					}
+					if chance(30) {
+						r.leave()
+						r.id = ""
+						break
+					}
+					if chance(30) && instance != nil {
+						r.id = ""
+						break
+					}
+				}
+			}
+		})
+	}
+	acknowledged := atomic.Int64{}
+	acknowledged.Store(-1)
+	wg.Go(func() { // one writer of a register
+		for n := int64(1); !over(); n++ {
+			if simpleCommit(current.Load(), "register", n) == none {
+				acknowledged.Store(n)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	})
+	wg.Go(func() { // its reader
+		highest := int64(-1)
+		for !over() {
+			before := acknowledged.Load()
+			if got, code := fetch(current.Load(), "register", "t"); code == none {
+				if got < before || got < highest {
+					t.Errorf("seed %d: read %d, %d was acknowledged and %d seen", seed, got, before, highest)
+				}
+				highest = max(highest, got)
+			}
+			time.Sleep(130 * time.Millisecond)
+		}
+	})
+	for range 30 {
+		time.Sleep(time.Duration(5+random.IntN(25)) * time.Second)
+		if chance(2) {
+			p.holding() // what is on its way stays there, landed or not
+			time.Sleep(200 * time.Millisecond)
+		}
+		old := current.Load()
+		current.Store(p.takeOver(t, Config{}))
+		p.releasing()
+		if chance(2) {
+			old.Unload(0)
+		}
+	}
+	close(stop)
+	wg.Wait()
+	if entered.Load() < 10 || acknowledged.Load() < 100 {
+		t.Errorf("seed %d: only %d assignments and %d commits: the test does not test", seed, entered.Load(), acknowledged.Load())
+	}
+}
+
+// A storm of joins that never come back leaves nothing once sessions are over.
+func TestAStormOfJoinsLeavesNothing(t *testing.T) {
+	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+		for i := range 20_000 {
+			r := newReader(c, fmt.Sprint("g", i%1000))
+			c.Join(t.Context(), Client{"storm", "/"}, r.joinRequest())
+		}
+		if c.bytes.Load() == 0 {
+			t.Error("nothing was charged")
+		}
+		time.Sleep(time.Minute)
+		s, _ := c.shardOf("g")
+		defer s.mu.Unlock()
+		if n := len(s.groups); n != 0 || c.bytes.Load() != 0 || len(s.alarms) != 1 || p.len() != 0 {
+			t.Errorf("%d groups, %d bytes, %d alarms, %d records", n, c.bytes.Load(), len(s.alarms), p.len())
+		}
+	})
+}
+
+func TestMembersOfAllGroupsAreBoundedTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &tape{}
+		c := p.takeOver(t, Config{Settings: func() Settings { return Settings{MaxBytes: 100_000} }})
+		full := 0
+		for i := range 1000 {
+			if c.Join(t.Context(), Client{}, newReader(c, fmt.Sprint("g", i)).joinRequest()).ErrorCode == groupMaxSizeReached {
+				full++
+			}
+		}
+		if n := c.bytes.Load(); n > 100_000 || full == 0 {
+			t.Errorf("%d bytes are held, %d joins were refused", n, full)
+		}
+	})
+}
+
+func TestManyMembersAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &tape{}
+		c := p.takeOver(t, Config{})
+		readers := make([]*reader, 300)
+		for i := range readers {
+			readers[i] = newReader(c, "g")
+		}
+		together(t, readers...)
+		c = p.takeOver(t, Config{})
+		for _, r := range readers {
+			r.c = c
+			wantCode(t, "heartbeat", r.heartbeat(), none)
+		}
+	})
+}
+
+// FuzzReplay: whatever is in __consumer_offsets, a coordinator loads it without a
+// panic and serves.
+func FuzzReplay(f *testing.F) {
+	now := time.Unix(1, 0)
+	o := offsetRecord(now, "g", place{"t", 1}, committed{offset: 1, expiresAt: never, metadata: "m", topicID: [16]byte{1}})
+	f.Add(o.Key, o.Value)
+	f.Add(o.Key, []byte(nil))
+	old := offsetRecord(now, "g", place{"t", 1}, committed{offset: 1, expiresAt: 5})
+	f.Add(old.Key, old.Value)
+	f.Add([]byte{0, 4, 0, 0, 0, 1, 't', 0xff, 0xff}, []byte{})
+	f.Add([]byte{0, 1}, []byte{0, 4})
+	f.Add(classicKey("g"), []byte{0, 3, 0, 8, 'c', 'o', 'n', 's', 'u', 'm', 'e', 'r', 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff})
+	synctestGroup := func() []record.Record {
+		p := &tape{}
+		c := New(Config{Journal: p, Partitions: func() int32 { return 1 }, Settings: func() Settings { return Settings{InitialRebalanceDelay: -1} }})
+		defer c.Close()
+		p.epoch = 1
+		if err := c.Load(0, 1, p.all()); err != nil {
+			f.Fatal(err)
+		}
+		r := newReader(c, "g")
+		if _, code := r.enter(); code != none {
+			f.Fatal(code)
+		}
+		r.leave()
+		return p.records
+	}
+	for _, r := range synctestGroup() {
+		f.Add(r.Key, r.Value)
+	}
+	f.Fuzz(func(t *testing.T, key, value []byte) {
+		p := &tape{epoch: 1}
+		if len(value) == 0 {
+			value = nil
+		}
+		good := offsetRecord(time.Now(), "good", place{"t", 0}, committed{offset: 7, expiresAt: never})
+		p.records = []record.Record{good, {Key: key, Value: value}}
+		c := New(Config{Journal: p, Partitions: func() int32 { return 1 }})
+		defer c.Close()
+		if err := c.Load(0, 1, p.all()); err != nil {
+			t.Fatal(err)
+		}
+		if k, err := parseKey(key); err == nil && k.group == "good" {
+			return
+		}
+		if got := fetched(t, c, "good", "t"); got != 7 {
+			t.Fatalf("offset %d, want 7", got)
+		}
+	})
+}
