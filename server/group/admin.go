@@ -51,14 +51,13 @@ func (c *Coordinator) describe(version int16, id string) kmsg.DescribeGroupsResp
 		return d
 	}
 	d.State, d.ProtocolType = cg.state(), cg.kindOf
-	settled := cg.phase == stable || cg.phase == completing
 	if cg.phase == stable {
 		d.Protocol = cg.protocol
 	}
 	for _, m := range cg.inOrder() {
 		dm := kmsg.NewDescribeGroupsResponseGroupMember()
 		dm.MemberID, dm.InstanceID, dm.ClientID, dm.ClientHost = m.id, m.instanceID, m.client.ID, m.client.Host
-		if settled && cg.phase == stable {
+		if cg.phase == stable {
 			dm.ProtocolMetadata, dm.MemberAssignment = m.metadata(cg.protocol), m.assignment
 		}
 		d.Members = append(d.Members, dm)

@@ -269,9 +269,7 @@ func (s *shard) applyClassicLocked(id string, value []byte) error {
 		}
 		if c, ok := g.members.(*classicGroup); ok {
 			c.stopLocked(coordinatorNotAvailable)
-			fresh := newClassic(g)
-			fresh.storing, fresh.onStored = c.storing, c.onStored
-			g.members = fresh
+			g.members = newClassic(g)
 		}
 		if s.loading.Load() {
 			s.dropIfNothingLocked(g)

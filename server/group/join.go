@@ -21,6 +21,7 @@ const maxPending = 100_000
 type joinCall struct {
 	req    *kmsg.JoinGroupRequest
 	client Client
+	member string                         // the id made up for it, if it came without
 	answer chan<- *kmsg.JoinGroupResponse // has room for one
 }
 
@@ -39,7 +40,7 @@ type joinCall struct {
 // v1 adds the rebalance timeout, v5 instance ids, v7 the protocol type, v8 a reason.
 func (c *Coordinator) Join(ctx context.Context, client Client, req *kmsg.JoinGroupRequest) *kmsg.JoinGroupResponse {
 	answer := make(chan *kmsg.JoinGroupResponse, 1)
-	call := &joinCall{req, client, answer}
+	call := &joinCall{req: req, client: client, answer: answer}
 	if req.Group == "" {
 		return joinFailure(call, invalidGroupID, req.MemberID)
 	}
@@ -110,12 +111,9 @@ func (s *shard) abandonLocked(call *joinCall) {
 	if !ok {
 		return
 	}
-	for _, m := range c.members {
-		if m.join == call {
-			c.removeLocked(m, unknownMemberID)
-			c.settleLocked("a client hung up while it joined")
-			return
-		}
+	if m := c.members[call.member]; m != nil && m.join == call {
+		c.removeLocked(m, unknownMemberID)
+		c.settleLocked("a client hung up while it joined")
 	}
 }
 
@@ -272,6 +270,7 @@ func timeoutsOf(req *kmsg.JoinGroupRequest) (session, rebalance time.Duration) {
 
 func (c *classicGroup) addNewLocked(call *joinCall, id string) {
 	req := call.req
+	call.member = id
 	m := &member{id: id, instanceID: req.InstanceID, client: call.client, protocols: protocolsOf(req.Protocols), isNew: true, join: call}
 	m.session, m.timeout = timeoutsOf(req)
 	c.dropPendingLocked(id)
@@ -360,7 +359,7 @@ func (c *classicGroup) replaceLocked(call *joinCall, old *member, id string) {
 		leader, skip = c.leader, wasLeader
 	}
 	c.storeLocked(generation, c.valueLocked(nil), func(err error) {
-		if m.join != call {
+		if m.join != call || c.shard.unloaded {
 			return // another rebalance has taken it along, or it went
 		}
 		switch {

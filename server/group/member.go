@@ -120,7 +120,7 @@ func (c *classicGroup) assignLocked(req *kmsg.SyncGroupRequest) {
 	c.assigning = true
 	record := c.valueLocked(assignments)
 	c.storeLocked(generation, record, func(err error) {
-		if c.phase != completing || c.generation != generation {
+		if c.phase != completing || c.generation != generation || c.shard.unloaded {
 			return // the group has moved on
 		}
 		c.assigning = false
@@ -267,7 +267,12 @@ func (c *Coordinator) Leave(ctx context.Context, req *kmsg.LeaveGroupRequest) *k
 			g.leftLocked()
 		}
 		if went && g.phase == empty && g.storing > 0 {
-			g.onStored = append(g.onStored, func(error) { answer <- resp })
+			g.onStored = append(g.onStored, func(err error) {
+				if lost(err) {
+					resp = fail(notCoordinator) // whether it has left is for the next coordinator to say
+				}
+				answer <- resp
+			})
 		} else {
 			answer <- resp
 		}

@@ -27,11 +27,12 @@ func TestNothingGoesBackAndNothingIsSharedWhateverFails(t *testing.T) {
 func run(t *testing.T, seed uint64) {
 	random := rand.New(rand.NewPCG(seed, 1))
 	var mu sync.Mutex
-	chance := func(n int) bool {
+	draw := func(n int) int {
 		mu.Lock()
 		defer mu.Unlock()
-		return random.IntN(n) == 0
+		return random.IntN(n)
 	}
+	chance := func(n int) bool { return draw(n) == 0 }
 	p := &tape{}
 	var current atomic.Pointer[Coordinator]
 	current.Store(p.takeOver(t, Config{}))
@@ -153,7 +154,7 @@ func run(t *testing.T, seed uint64) {
 		}
 	})
 	for range 30 {
-		time.Sleep(time.Duration(5+random.IntN(25)) * time.Second)
+		time.Sleep(time.Duration(5+draw(25)) * time.Second)
 		if chance(2) {
 			p.holding() // what is on its way stays there, landed or not
 			time.Sleep(200 * time.Millisecond)
