@@ -28,10 +28,11 @@ var allowed = map[string][]string{
 		"server/auth", "server/group", "server/txn", "twmb/franz-go/pkg/kmsg", "golang.org/x/sys"},
 	"cli": {"log", "segment", "segment/record", "replication", "replication/metadata", "server", "testdata",
 		"urfave/cli", "twmb/franz-go", "klauspost/compress", "golang.org/x/sys", "golang.org/x/term", "gopkg.in/yaml.v3"},
-	"cli/millrace": {"cli"},
-	"cli/faults":   {}, // tests only
-	"testdata":     {},
-	".ci/report":   {},
+	"cli/millrace":    {"cli"},
+	"cli/faults":      {}, // tests only
+	"cli/conformance": {}, // tests only
+	"testdata":        {},
+	".ci/report":      {},
 }
 
 // TestImports holds the table: who may know whom.
