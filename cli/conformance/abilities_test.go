@@ -13,6 +13,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // An ability is something applications do with a client.
@@ -129,6 +130,45 @@ func (x *cell) create(name string, settings ...string) {
 	if _, err := admin.CreateTopic(x.Context(), partitions, replication, configs, name); err != nil {
 		x.Fatalf("create topic %s: %v", name, err)
 	}
+	// Other brokers hear of it a moment later, as with Kafka: what a client makes
+	// of that is not what is asked here.
+	x.eventually(func() error {
+		for _, b := range own.DiscoveredBrokers() {
+			req := kmsg.NewPtrMetadataRequest()
+			req.Topics = []kmsg.MetadataRequestTopic{{Topic: &name}}
+			answer, err := b.RetriableRequest(x.Context(), req)
+			if err != nil {
+				return err
+			}
+			t := answer.(*kmsg.MetadataResponse).Topics[0]
+			if t.ErrorCode != 0 || len(t.Partitions) != partitions {
+				return fmt.Errorf("a node knows %d partitions of %s, error %d", len(t.Partitions), name, t.ErrorCode)
+			}
+			for _, p := range t.Partitions {
+				if p.ErrorCode != 0 || p.Leader < 0 {
+					return fmt.Errorf("a node knows leader %d of %s-%d, error %d", p.Leader, name, p.Partition, p.ErrorCode)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// eventually waits for what nodes come to know in their own time; how long that
+// may take only guards against hanging.
+func (x *cell) eventually(holds func() error) {
+	x.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		err := holds()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			x.Fatal(err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 // filled makes a topic with 300 numbered records, a second apart from 2023-11-14.
@@ -235,67 +275,55 @@ func shown(b []byte) string {
 	return fmt.Sprintf("%q", b)
 }
 
-// settings returns a topic's settings, and fails where there is no such topic.
-func (x *cell) settings(topic string) map[string]string {
+// expectTopic compares a topic's number of partitions and some of its settings.
+func (x *cell) expectTopic(name string, partitions int, settings map[string]string) {
 	x.Helper()
-	described, err := admin.DescribeTopicConfigs(x.Context(), topic)
-	if err != nil {
-		x.Fatal(err)
-	}
-	r, err := described.On(topic, nil)
-	if err == nil {
-		err = r.Err
-	}
-	if err != nil {
-		x.Fatalf("settings of %s: %v", topic, err)
-	}
-	all := map[string]string{}
-	for _, c := range r.Configs {
-		all[c.Key] = c.MaybeValue()
-	}
-	return all
-}
-
-func (x *cell) expectSettings(topic string, want map[string]string) {
-	x.Helper()
-	got := x.settings(topic)
-	for _, k := range slices.Sorted(maps.Keys(want)) {
-		if got[k] != want[k] {
-			x.Errorf("%s of %s is %q, want %q", k, topic, got[k], want[k])
+	x.eventually(func() error {
+		topics, err := admin.ListTopics(x.Context(), name)
+		if err != nil {
+			return err
 		}
-	}
-}
-
-func (x *cell) expectPartitions(topic string, want int) {
-	x.Helper()
-	topics, err := admin.ListTopics(x.Context(), topic)
-	if err != nil {
-		x.Fatal(err)
-	}
-	if d := topics[topic]; d.Err != nil || len(d.Partitions) != want {
-		x.Errorf("%s has %d partitions (%v), want %d", topic, len(d.Partitions), d.Err, want)
-	}
+		if d := topics[name]; d.Err != nil || len(d.Partitions) != partitions {
+			return fmt.Errorf("%s has %d partitions (%v), want %d", name, len(d.Partitions), d.Err, partitions)
+		}
+		described, err := admin.DescribeTopicConfigs(x.Context(), name)
+		if err != nil {
+			return err
+		}
+		r, err := described.On(name, func(r *kadm.ResourceConfig) error { return r.Err })
+		if err != nil {
+			return err
+		}
+		seen := map[string]string{}
+		for _, c := range r.Configs {
+			seen[c.Key] = c.MaybeValue()
+		}
+		for _, k := range slices.Sorted(maps.Keys(settings)) {
+			if seen[k] != settings[k] {
+				return fmt.Errorf("%s of %s is %q, want %q", k, name, seen[k], settings[k])
+			}
+		}
+		return nil
+	})
 }
 
 func (x *cell) expectCreated() {
-	x.expectPartitions(x.prefix+"-made", 4)
-	x.expectSettings(x.prefix+"-made", map[string]string{"retention.ms": "123456789", "cleanup.policy": "compact"})
+	x.expectTopic(x.prefix+"-made", 4, map[string]string{"retention.ms": "123456789", "cleanup.policy": "compact"})
 }
 
 // expectAltered: one setting set, one back to its default, one left alone.
 func (x *cell) expectAltered() {
-	x.expectPartitions(x.prefix, 5)
-	x.expectSettings(x.prefix, map[string]string{"retention.ms": "7777777", "segment.bytes": "1073741824", "max.message.bytes": "2000000"})
+	x.expectTopic(x.prefix, 5, map[string]string{"retention.ms": "7777777", "segment.bytes": "1073741824", "max.message.bytes": "2000000"})
 }
 
 func (x *cell) expectGone() {
-	topics, err := admin.ListTopics(x.Context())
-	if err != nil {
-		x.Fatal(err)
-	}
-	if topics.Has(x.prefix + "-gone") {
-		x.Errorf("%s-gone is still there", x.prefix)
-	}
+	x.eventually(func() error {
+		topics, err := admin.ListTopics(x.Context())
+		if err == nil && topics.Has(x.prefix+"-gone") {
+			err = fmt.Errorf("%s-gone is still there", x.prefix)
+		}
+		return err
+	})
 }
 
 func (x *cell) expectTrimmed() {
