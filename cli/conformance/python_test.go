@@ -10,13 +10,18 @@ import (
 // pythonClients run in one virtual environment, with the packages that
 // requirements.txt pins.
 var pythonClients = []*client{
-	python("confluent-kafka", "confluent.py"),
-	python("kafka-python", "kafkapython.py"),
-	python("aiokafka", "aio.py"),
+	python("confluent-kafka", "confluent.py", nil),
+	python("kafka-python", "kafkapython.py", map[string]string{
+		"next-protocol": "the library has no KIP-848",
+	}),
+	python("aiokafka", "aio.py", map[string]string{
+		"admin-groups":  "the library does not have DeleteGroups",
+		"next-protocol": "the library has no KIP-848",
+	}),
 }
 
-func python(distribution, program string) *client {
-	return &client{name: distribution, setUp: func(t *testing.T) ([]string, string) {
+func python(distribution, program string, lacks map[string]string) *client {
+	return &client{name: distribution, lacks: lacks, setUp: func(t *testing.T) ([]string, string) {
 		t.Helper()
 		base := need(t, "python3", "apt-get install python3 python3-venv")
 		version, err := call("", base, "--version")
