@@ -44,6 +44,7 @@ type layout struct {
 	flexible bool
 	fields   []field
 	tags     []tag
+	tail     int // bytes that may follow the whole request
 }
 
 // A field is one field of a structure, or the element of an array.
@@ -106,6 +107,13 @@ func (p *notationReader) structure(closing byte) *layout {
 			continue
 		}
 		present := p.versions()
+		if p.rest[0] == '~' {
+			if present {
+				l.tail = int(p.rest[1] - '0')
+			}
+			p.rest = p.rest[2:]
+			continue
+		}
 		f := p.field()
 		if present {
 			l.fields = append(l.fields, f)
@@ -197,13 +205,13 @@ func (l *layout) minSize() int {
 	return n
 }
 
-// check walks body, which must be exactly one request of the layout.
+// check walks body, which must be one request of the layout and no more.
 func (l *layout) check(body []byte) error {
 	w := walker{p: body}
 	if err := w.structure(l); err != nil {
 		return err
 	}
-	if len(w.p) > 0 {
+	if len(w.p) > l.tail {
 		return malformed("%d bytes after its end", len(w.p))
 	}
 	return nil

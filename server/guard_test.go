@@ -113,7 +113,11 @@ func TestGuardRefusesEveryPrefixAndEveryExtension(t *testing.T) {
 					t.Fatalf("version %d, seed %d: the first %d of %d bytes: %v", version, seed, n, len(body), err)
 				}
 			}
-			if err := l.check(append(body, 0)); !errors.Is(err, errMalformed) {
+			more := append(body, make([]byte, l.tail)...)
+			if err := l.check(more); err != nil {
+				t.Fatalf("version %d, seed %d: %d bytes after its end: %v", version, seed, l.tail, err)
+			}
+			if err := l.check(append(more, 0)); !errors.Is(err, errMalformed) {
 				t.Fatalf("version %d, seed %d: a byte too many: %v", version, seed, err)
 			}
 		}

@@ -18,6 +18,12 @@ import "github.com/twmb/franz-go/pkg/kmsg"
 //	3+:x      x from version 3 on
 //	3-5:x     x in versions 3 to 5
 //	<0=x>     the tagged fields that are known, last in their structure
+//	~3        up to 3 bytes after the end, which nobody reads
+//
+// librdkafka up to at least 2.16 asks for all topics in Metadata from version 9 on
+// with a count of four zero bytes where one is meant (rd_kafka_MetadataRequest0
+// in its rdkafka_request.c): the request ends three bytes early. Kafka looks at
+// nothing after the end of any request.
 //
 // flexible is the first version with compact lengths and tagged fields
 // (KIP-482), or -1 when there is none.
@@ -28,7 +34,7 @@ var layouts = map[kmsg.Key]struct {
 	kmsg.Produce:                      {9, "3+:s 2 4 [(0-12:s 13+:u [(4 b)])]"},
 	kmsg.Fetch:                        {12, "0-14:4 4 4 3+:4 4+:1 7+:4 7+:4 [(0-12:s 13+:u [(4 9+:4 8 12+:4 5+:8 4 <0=u 1=8>)])] 7+:[(7-12:s 13+:u [4])] 11+:s <0=s 1=(4 8)>"},
 	kmsg.ListOffsets:                  {6, "4 2+:1 [(s [(4 4+:4 8 0-0:4)])] 10+:4"},
-	kmsg.Metadata:                     {9, "[(10+:u s)] 4+:1 8-10:1 8+:1"},
+	kmsg.Metadata:                     {9, "[(10+:u s)] 4+:1 8-10:1 8+:1 9+:~3"},
 	kmsg.OffsetCommit:                 {8, "s 1+:4 1+:s 7+:s 2-4:8 [(0-9:s 10+:u [(4 8 1-1:8 6+:4 s)])]"},
 	kmsg.OffsetFetch:                  {6, "0-7:s 0-7:[(s [4])] 8+:[(s 9+:s 9+:4 [(8-9:s 10+:u [4])])] 7+:1"},
 	kmsg.FindCoordinator:              {3, "0-3:s 1+:1 4+:[s]"},

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net"
 	"slices"
@@ -103,6 +104,27 @@ func TestMetadataInEveryVersion(t *testing.T) {
 }
 
 // Q7: implied below version 4, asked for from it on.
+// What librdkafka 2.16 sends for all topics: four zero bytes, of which the first
+// is the null array, then 1, 0, 0 for the three fields that Kafka has read by then.
+func TestMetadataOfAllTopicsForLibrdkafka(t *testing.T) {
+	b := startBroker(t, nil)
+	b.create("a", 1, nil)
+	w := b.dial()
+	for version := byte(9); version <= 13; version++ {
+		body := []byte{0, 0, 0, 0, 1, 0, 0}
+		if version <= 10 {
+			body = append(body, 0) // include_cluster_authorized_operations
+		}
+		frame := append([]byte{0, 0, 0, 0, 0, 3, 0, version, 0, 0, 0, version, 0xff, 0xff, 0}, body...)
+		binary.BigEndian.PutUint32(frame, uint32(len(frame)-4))
+		w.write(frame)
+		req := metadataRequest(int16(version))
+		if got := topicNames(w.receive(req, int32(version)).(*kmsg.MetadataResponse)); !slices.Equal(got, []string{"a"}) {
+			t.Errorf("version %d: all topics are %v", version, got)
+		}
+	}
+}
+
 func TestMetadataCreatesTopicsWhereAllowed(t *testing.T) {
 	b := startBroker(t, map[string]string{"num.partitions": "3"})
 	w := b.dial()
