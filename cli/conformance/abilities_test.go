@@ -52,7 +52,7 @@ var abilities = []ability{
 	{"commit-resume", (*cell).filled, func(x *cell) { x.expectCommitted(perPartition) }},
 	{"rebalance-three-members", (*cell).filled, nil},
 	{"member-killed", (*cell).filled, nil},
-	{"next-protocol", (*cell).filled, nil},
+	{"next-protocol", (*cell).filled, (*cell).expectNextProtocol},
 	{"admin-groups", (*cell).grouped, (*cell).expectNoGroup},
 }
 
@@ -360,6 +360,19 @@ func (x *cell) expectNoGroup() {
 	}
 	if _, ok := groups[x.group()]; ok {
 		x.Errorf("group %s is still there", x.group())
+	}
+}
+
+// expectNextProtocol looks at what the cell's group was: clients fall back to the
+// classic protocol where brokers do not have KIP-848, and say nothing.
+func (x *cell) expectNextProtocol() {
+	x.Helper()
+	groups, err := admin.ListGroupsByType(x.Context(), []string{"consumer"})
+	if err != nil {
+		x.Fatal(err)
+	}
+	if _, ok := groups[x.group()]; !ok {
+		x.Errorf("%s is not among the groups of type consumer: %v", x.group(), groups.Groups())
 	}
 }
 
