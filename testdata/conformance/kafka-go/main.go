@@ -139,7 +139,6 @@ type member struct {
 
 	mu       sync.Mutex
 	assigned []int32
-	failed   error
 }
 
 // subscribed is the one place where a Reader tells what it was assigned.
