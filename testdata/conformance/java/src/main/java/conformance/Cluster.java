@@ -1,0 +1,181 @@
+package conformance;
+
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Objects;
+import java.util.concurrent.Callable;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.TimeUnit;
+import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.NewTopic;
+import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.clients.producer.KafkaProducer;
+import org.apache.kafka.common.KafkaFuture;
+import org.apache.kafka.common.PartitionInfo;
+import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.serialization.ByteArrayDeserializer;
+import org.apache.kafka.common.serialization.ByteArraySerializer;
+import org.apache.kafka.common.serialization.StringDeserializer;
+import org.apache.kafka.common.serialization.StringSerializer;
+
+/** A Cluster is what one ability sees of the brokers: clients of it, and topics of its own. Used by one thread. */
+final class Cluster implements AutoCloseable {
+    /** How long anything may take before it counts as never; decides nothing else. */
+    static final Duration PATIENCE = Duration.ofSeconds(60);
+
+    final String brokers;
+    /** The topic the harness may have made. */
+    final String topic;
+    /** How names of topics and groups made here begin. */
+    final String prefix;
+    final Admin admin;
+
+    Cluster(String brokers, String topic) {
+        this.brokers = brokers;
+        this.topic = topic;
+        this.prefix = topic + "-own-";
+        this.admin = Admin.create(Map.of("bootstrap.servers", brokers, "default.api.timeout.ms", "60000"));
+    }
+
+    @Override
+    public void close() {
+        admin.close(Duration.ofSeconds(5));
+    }
+
+    /** Makes a topic, three times replicated where there are three brokers, and waits until it has leaders. Settings are KEY, VALUE, … */
+    String topic(String name, int partitions, String... settings) throws Exception {
+        String full = prefix + name;
+        get(admin.createTopics(List.of(new NewTopic(full, partitions, replication()).configs(map(settings)))).all());
+        eventually("leaders of " + full, () -> {
+            var d = get(admin.describeTopics(List.of(full)).allTopicNames()).get(full);
+            return d.partitions().size() == partitions && d.partitions().stream().allMatch(p -> p.leader() != null && !p.leader().isEmpty());
+        });
+        return full;
+    }
+
+    /** Three, or as many as there are brokers. */
+    short replication() throws Exception {
+        return (short) Math.min(3, get(admin.describeCluster().nodes()).size());
+    }
+
+    /** A producer of strings. Settings are KEY, VALUE, … */
+    KafkaProducer<String, String> producer(String... settings) {
+        Map<String, Object> all = new HashMap<>(Map.of("bootstrap.servers", brokers, "delivery.timeout.ms", "60000", "request.timeout.ms", "30000"));
+        all.putAll(map(settings));
+        return new KafkaProducer<>(all, new StringSerializer(), new StringSerializer());
+    }
+
+    KafkaProducer<byte[], byte[]> bytesProducer(String... settings) {
+        Map<String, Object> all = new HashMap<>(Map.of("bootstrap.servers", brokers));
+        all.putAll(map(settings));
+        return new KafkaProducer<>(all, new ByteArraySerializer(), new ByteArraySerializer());
+    }
+
+    /** A consumer of strings that starts at the beginning and commits only when told. */
+    KafkaConsumer<String, String> consumer(String... settings) {
+        Map<String, Object> all = new HashMap<>(Map.of("bootstrap.servers", brokers, "auto.offset.reset", "earliest", "enable.auto.commit", "false"));
+        all.putAll(map(settings));
+        return new KafkaConsumer<>(all, new StringDeserializer(), new StringDeserializer());
+    }
+
+    /** Every record of a topic, partition by partition, up to what was its end at the call. */
+    List<ConsumerRecord<byte[], byte[]>> readAll(String topic) throws Exception {
+        Map<String, Object> settings = Map.of("bootstrap.servers", brokers, "auto.offset.reset", "none", "enable.auto.commit", "false");
+        List<ConsumerRecord<byte[], byte[]>> all = new ArrayList<>();
+        try (var consumer = new KafkaConsumer<>(settings, new ByteArrayDeserializer(), new ByteArrayDeserializer())) {
+            List<TopicPartition> partitions = new ArrayList<>();
+            for (PartitionInfo p : consumer.partitionsFor(topic)) {
+                partitions.add(new TopicPartition(topic, p.partition()));
+            }
+            Map<TopicPartition, Long> ends = consumer.endOffsets(partitions);
+            consumer.assign(partitions);
+            consumer.seekToBeginning(partitions);
+            eventually("the end of " + topic, () -> {
+                for (var r : consumer.poll(Duration.ofMillis(100))) {
+                    all.add(r);
+                }
+                for (TopicPartition p : partitions) {
+                    if (consumer.position(p) < ends.get(p)) {
+                        return false;
+                    }
+                }
+                return true;
+            });
+        }
+        all.sort((a, b) -> a.partition() != b.partition() ? a.partition() - b.partition() : Long.compare(a.offset(), b.offset()));
+        return all;
+    }
+
+    /** Waits for a condition that has to come true; an exception of its is tried again too. */
+    static void eventually(String what, Callable<Boolean> holds) throws Exception {
+        long deadline = System.nanoTime() + PATIENCE.toNanos();
+        Exception last = null;
+        while (true) {
+            try {
+                if (holds.call()) {
+                    return;
+                }
+                last = null;
+            } catch (Exception e) {
+                last = e;
+            }
+            if (System.nanoTime() > deadline) {
+                throw new AssertionError(what + ": not after " + PATIENCE, last);
+            }
+            Thread.sleep(20);
+        }
+    }
+
+    /** The result of a call, or the error the broker answered, bare. */
+    static <T> T get(KafkaFuture<T> future) throws Exception {
+        try {
+            return future.get(PATIENCE.toSeconds(), TimeUnit.SECONDS);
+        } catch (ExecutionException e) {
+            if (e.getCause() instanceof Exception cause) {
+                cause.addSuppressed(e); // keeps the line that asked
+                throw cause;
+            }
+            throw e;
+        }
+    }
+
+    /** Expects a call to fail with an error of Kafka's; returns it. */
+    static <E extends Throwable> E refused(Class<E> want, String what, Callable<?> call) {
+        Object got;
+        try {
+            got = call.call();
+        } catch (Throwable e) {
+            for (Throwable t = e; t != null; t = t.getCause()) {
+                if (want.isInstance(t)) {
+                    return want.cast(t);
+                }
+            }
+            throw new AssertionError(what + ": " + e + ", want " + want.getSimpleName(), e);
+        }
+        throw new AssertionError(what + ": answered " + got + ", want " + want.getSimpleName());
+    }
+
+    static void expect(Object got, Object want, String what) {
+        if (!Objects.equals(got, want)) {
+            throw new AssertionError(what + ": " + got + ", want " + want);
+        }
+    }
+
+    static void expect(boolean holds, String otherwise) {
+        if (!holds) {
+            throw new AssertionError(otherwise);
+        }
+    }
+
+    static Map<String, String> map(String... pairs) {
+        Map<String, String> all = new HashMap<>();
+        for (int i = 0; i < pairs.length; i += 2) {
+            all.put(pairs[i], pairs[i + 1]);
+        }
+        return all;
+    }
+}
