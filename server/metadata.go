@@ -84,7 +84,8 @@ func (s *Server) metadata(c *call, req *kmsg.MetadataRequest) *kmsg.MetadataResp
 			continue
 		}
 		seen[n] = struct{}{}
-		byID := rt.Topic == nil
+		// Kafka's Admin asks by id with an empty name, not with none.
+		byID := rt.Topic == nil || c.version >= 12 && rt.TopicID != (metadata.TopicID{})
 		var t *metadata.Topic
 		var code code
 		switch {
@@ -106,8 +107,11 @@ func (s *Server) metadata(c *call, req *kmsg.MetadataRequest) *kmsg.MetadataResp
 		}
 		e := kmsg.NewMetadataResponseTopic()
 		e.ErrorCode, e.Topic, e.TopicID = int16(code), rt.Topic, rt.TopicID
-		if e.Topic == nil && c.version < 12 {
+		switch {
+		case c.version < 12 && e.Topic == nil:
 			e.Topic = new(string)
+		case byID && c.version >= 12:
+			e.Topic = nil
 		}
 		resp.Topics = append(resp.Topics, e)
 	}
