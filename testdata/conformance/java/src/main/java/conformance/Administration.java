@@ -94,13 +94,18 @@ final class Administration {
         var resource = new ConfigResource(ConfigResource.Type.TOPIC, name);
         get(c.admin.incrementalAlterConfigs(Map.of(resource, List.of(
             op("max.message.bytes", "2000000", OpType.SET), op("cleanup.policy", "compact", OpType.APPEND), op("retention.ms", "", OpType.DELETE)))).all());
-        eventually("the settings are described", () -> entry(c, resource, "max.message.bytes").value().equals("2000000"));
-        expect(entry(c, resource, "max.message.bytes").source(), ConfigSource.DYNAMIC_TOPIC_CONFIG, "source of a changed setting");
-        expect(new TreeSet<>(List.of(entry(c, resource, "cleanup.policy").value().split(","))), new TreeSet<>(List.of("compact", "delete")), "cleanup.policy after an append");
-        expect(entry(c, resource, "retention.ms").value(), "604800000", "retention.ms after a delete");
-        expect(entry(c, resource, "retention.ms").isDefault(), "retention.ms is not the default after a delete");
+        eventually("the settings are described", () -> {
+            Config config = get(c.admin.describeConfigs(List.of(resource)).all()).get(resource);
+            expect(config.get("max.message.bytes").value(), "2000000", "max.message.bytes");
+            expect(config.get("max.message.bytes").source(), ConfigSource.DYNAMIC_TOPIC_CONFIG, "source of a changed setting");
+            expect(new TreeSet<>(List.of(config.get("cleanup.policy").value().split(","))), new TreeSet<>(List.of("compact", "delete")), "cleanup.policy after an append");
+            expect(config.get("retention.ms").value(), "604800000", "retention.ms after a delete");
+            expect(config.get("retention.ms").isDefault(), "retention.ms is not the default after a delete");
+            return true;
+        });
         get(c.admin.incrementalAlterConfigs(Map.of(resource, List.of(op("cleanup.policy", "delete", OpType.SUBTRACT)))).all());
-        eventually("cleanup.policy after a subtract", () -> entry(c, resource, "cleanup.policy").value().equals("compact"));
+        eventually("cleanup.policy after a subtract", 
+            () -> get(c.admin.describeConfigs(List.of(resource)).all()).get(resource).get("cleanup.policy").value().equals("compact"));
         refused(InvalidConfigurationException.class, "a value that is none",
             () -> get(c.admin.incrementalAlterConfigs(Map.of(resource, List.of(op("segment.bytes", "many", OpType.SET)))).all()));
         refused(InvalidConfigurationException.class, "a setting that is none",
@@ -123,16 +128,17 @@ final class Administration {
         return new AlterConfigOp(new ConfigEntry(name, value), type);
     }
 
-    private static ConfigEntry entry(Cluster c, ConfigResource resource, String name) throws Exception {
-        Config config = get(c.admin.describeConfigs(List.of(resource)).all()).get(resource);
-        ConfigEntry e = config.get(name);
-        expect(e != null, name + " is not described");
-        return e;
-    }
-
     static void describe(Cluster c) throws Exception {
         String name = c.topic("topic", 3, "retention.ms", "1000000");
         Consuming.fill(c, name, 3, 20);
+        eventually("all is described", () -> {
+            described(c, name);
+            return true;
+        });
+        refused(UnknownTopicOrPartitionException.class, "a topic that is none", () -> get(c.admin.describeTopics(List.of(c.prefix + "none")).allTopicNames()));
+    }
+
+    private static void described(Cluster c, String name) throws Exception {
         var cluster = c.admin.describeCluster();
         Collection<Node> brokers = get(cluster.nodes());
         expect(brokers.size(), c.brokers.split(",").length, "brokers");
@@ -146,7 +152,6 @@ final class Administration {
             expect(Set.copyOf(p.isr()), Set.copyOf(p.replicas()), "replicas in sync");
             expect(p.replicas().contains(p.leader()), "leader " + p.leader() + " is none of " + p.replicas());
         }
-        refused(UnknownTopicOrPartitionException.class, "a topic that is none", () -> get(c.admin.describeTopics(List.of(c.prefix + "none")).allTopicNames()));
 
         var resource = new ConfigResource(ConfigResource.Type.TOPIC, name);
         var options = new DescribeConfigsOptions().includeSynonyms(true).includeDocumentation(true);
@@ -214,7 +219,12 @@ final class Administration {
         refused(UnknownTopicOrPartitionException.class, "a topic that is none", () -> get(c.admin.deleteTopics(List.of(second)).all()));
         // The same name again is another topic.
         c.topic("topic", 1);
-        expect(!get(c.admin.describeTopics(List.of(name)).allTopicNames()).get(name).topicId().equals(id), "the new topic has the id of the old");
+        eventually("a new topic under the old name", () -> {
+            var d = get(c.admin.describeTopics(List.of(name)).allTopicNames()).get(name);
+            expect(!d.topicId().equals(id), "the new topic has the id of the old");
+            expect(d.partitions().size(), 1, "partitions");
+            return true;
+        });
         expect(c.readAll(name).size(), 0, "records of the new topic");
     }
 

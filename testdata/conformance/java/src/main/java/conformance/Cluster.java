@@ -25,7 +25,7 @@ import org.apache.kafka.common.serialization.StringSerializer;
 /** A Cluster is what one ability sees of the brokers: clients of it, and topics of its own. Used by one thread. */
 final class Cluster implements AutoCloseable {
     /** How long anything may take before it counts as never; decides nothing else. */
-    static final Duration PATIENCE = Duration.ofSeconds(60);
+    static final Duration PATIENCE = Duration.ofSeconds(30);
 
     final String brokers;
     /** The topic the harness may have made. */
@@ -110,17 +110,20 @@ final class Cluster implements AutoCloseable {
         return all;
     }
 
-    /** Waits for a condition that has to come true; an exception of its is tried again too. */
+    /**
+     * Waits for a condition that has to come true; when it throws it is tried again too. So must be asked whatever any
+     * broker may answer: after a change the others learn of it a moment later, here as in Kafka.
+     */
     static void eventually(String what, Callable<Boolean> holds) throws Exception {
         long deadline = System.nanoTime() + PATIENCE.toNanos();
-        Exception last = null;
+        Throwable last = null;
         while (true) {
             try {
                 if (holds.call()) {
                     return;
                 }
                 last = null;
-            } catch (Exception e) {
+            } catch (Exception | AssertionError e) {
                 last = e;
             }
             if (System.nanoTime() > deadline) {

@@ -208,6 +208,13 @@ final class Matrix {
     }
 
     static void adminDescribe(Cluster c) throws Exception {
+        eventually("the topic is described", () -> {
+            described(c);
+            return true;
+        });
+    }
+
+    private static void described(Cluster c) throws Exception {
         var d = get(c.admin.describeTopics(List.of(c.topic)).allTopicNames()).get(c.topic);
         expect(d.partitions().size(), 3, "partitions");
         for (var p : d.partitions()) {
