@@ -29,7 +29,7 @@ type client struct {
 }
 
 // clients are the rows of the matrix, in its order.
-var clients = slices.Concat(goClients, pythonClients, javaClients)
+var clients = slices.Concat(goClients, pythonClients, javaClients, nodeClients)
 
 // cellTimeout bounds one run of a program. Most take a second or two; the
 // longest wait for a session of 6 s to end.
