@@ -33,8 +33,9 @@ type machine struct {
 
 	mu        sync.Mutex
 	producers producers
-	next      int64 // follows the last applied record
-	applied   int64 // bytes since the last snapshot
+	next      int64  // follows the last applied record
+	applied   int64  // bytes since the last snapshot
+	lastGiven uint64 // index of the last entry of this life
 }
 
 // ApplyBatch implements raft.BatchingFSM.
@@ -54,7 +55,8 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []interface{} {
 			m.applied += int64(len(l.Data))
 		}
 	}
-	m.protect(logs[len(logs)-1].Index)
+	m.lastGiven = logs[len(logs)-1].Index
+	m.protect(m.lastGiven)
 	due := m.applied >= snapshotBytes
 	m.mu.Unlock()
 	if next >= 0 {
@@ -88,6 +90,14 @@ func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 func (m *machine) Restore(r io.ReadCloser) error {
 	r.Close()
 	return errors.New("replication: a partition is not restored through Raft")
+}
+
+// given returns the index of the last entry the machine was given, 0 if there was
+// none in this life.
+func (m *machine) given() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.lastGiven
 }
 
 // reached tells whether all records below next are applied.

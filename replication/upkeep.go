@@ -118,6 +118,7 @@ func (n *Node) retain(r *replica) {
 			r.p.logger.Warn("an expired segment was not rolled", "error", err)
 		}
 	}
+	n.cover(r)
 	s := r.p.settings.Load()
 	if r.leadership.Load() == nil || !s.CleanupDelete {
 		return
@@ -135,6 +136,27 @@ func (n *Node) retain(r *replica) {
 	if _, err := r.p.Trim(ctx, start); err != nil {
 		r.p.logger.Warn("retention did not move the log start", "to", start, "error", err)
 	}
+}
+
+// cover sees to it that the snapshot comes to cover the segments that have ended:
+// until it does they can be neither deleted nor compacted. A snapshot stands at
+// the last entry that the state machine was given, and Raft gives it none for the
+// entry that begins a leadership. Where such a one ends a segment, and nothing
+// follows, the leader moves the log start to where it is: an entry like any other.
+func (n *Node) cover(r *replica) {
+	last := uint64(0)
+	for _, s := range r.store.Sealed() {
+		if !s.Compacted {
+			last = s.LastIndex
+		}
+	}
+	if last <= r.snapshots.index() || !r.store.live.Load() {
+		return
+	}
+	if applied := r.raft.AppliedIndex(); r.leadership.Load() != nil && applied >= last && r.machine.given() < last {
+		r.raft.ApplyLog(log.TrimEntry(r.p.StartOffset()), time.Second)
+	}
+	n.wantSnapshot(r)
 }
 
 // wantSnapshot queues a replica for a snapshot. When the queue is full the

@@ -59,11 +59,29 @@ type connection struct {
 	out   []byte             // reused for responses
 	proto *kmsg.FetchRequest // reused
 
+	members  map[memberOf]struct{} // of groups, that spoke over this connection
 	session  *session
 	fetching fetching
 
 	acks   chan *appends // to the acknowledger; nil before the first Produce
 	flight flight
+}
+
+// A memberOf is a member of a group.
+type memberOf struct{ group, id string }
+
+// maxMembers bounds the members remembered for one connection; a client has one.
+const maxMembers = 64
+
+// speaks notes that a member of a group spoke over this connection.
+func (c *connection) speaks(group, id string) {
+	if id == "" || len(c.members) >= maxMembers {
+		return
+	}
+	if c.members == nil {
+		c.members = make(map[memberOf]struct{}, 1)
+	}
+	c.members[memberOf{group, id}] = struct{}{}
 }
 
 // flight counts what is between the connection and its acknowledger.
@@ -106,6 +124,11 @@ func (c *connection) close() {
 		// Shutdown lets what was submitted be answered; a client that left is not waited for.
 		close(c.acks)
 		c.settle(0)
+	}
+	if c.server.ctx.Err() == nil {
+		for m := range c.members {
+			c.server.groups.Disconnected(m.group, m.id)
+		}
 	}
 	c.linger()
 	c.cancel()

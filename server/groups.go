@@ -42,6 +42,7 @@ func (c *call) from() group.Client {
 // the reason (KIP-800), v9 that the leader may skip the assignment (KIP-814).
 func (s *Server) joinGroup(c *call, req *kmsg.JoinGroupRequest) (resp *kmsg.JoinGroupResponse) {
 	c.waiting(func(ctx context.Context) { resp = s.groups.Join(ctx, c.from(), req) })
+	c.conn.speaks(req.Group, resp.MemberID)
 	return resp
 }
 
@@ -53,6 +54,7 @@ func (s *Server) joinGroup(c *call, req *kmsg.JoinGroupRequest) (resp *kmsg.Join
 // v1 adds the throttle time, v3 the instance id (KIP-345), v4 tagged fields, v5
 // the protocol's type and name (KIP-559).
 func (s *Server) syncGroup(c *call, req *kmsg.SyncGroupRequest) (resp *kmsg.SyncGroupResponse) {
+	c.conn.speaks(req.Group, req.MemberID)
 	c.waiting(func(ctx context.Context) { resp = s.groups.Sync(ctx, req) })
 	return resp
 }
@@ -63,6 +65,7 @@ func (s *Server) syncGroup(c *call, req *kmsg.SyncGroupRequest) (resp *kmsg.Sync
 //
 // v1 adds the throttle time, v3 the instance id (KIP-345), v4 tagged fields.
 func (s *Server) heartbeat(c *call, req *kmsg.HeartbeatRequest) *kmsg.HeartbeatResponse {
+	c.conn.speaks(req.Group, req.MemberID)
 	return s.groups.Heartbeat(c.ctx, req)
 }
 

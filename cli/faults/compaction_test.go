@@ -34,7 +34,8 @@ func TestCompactedTopicKeepsTheLastOfEachKey(t *testing.T) {
 	filler := strings.Repeat("v", 250)
 	value := func(key, i int) string { return fmt.Sprintf("%d %d %s", key, i, filler) }
 
-	client := c.client(kgo.MaxBufferedRecords(20_000), kgo.ProducerLinger(5*time.Millisecond))
+	client := c.client(kgo.MaxBufferedRecords(20_000), kgo.ProducerLinger(5*time.Millisecond),
+		kgo.ProducerBatchCompression(kgo.NoCompression()))
 	last := make([]int, keys)
 	var failed atomic.Int64
 	began := time.Now()

@@ -206,6 +206,39 @@ func (c *Coordinator) Heartbeat(_ context.Context, req *kmsg.HeartbeatRequest) *
 	return resp
 }
 
+// Disconnected says that the connection over which a member spoke last has ended
+// without the member's leaving. A process that dies closes its connections at
+// once, so a member that has died is found out by this evidence rather than by
+// patience: half its session is left to it. One that lives sends a heartbeat over
+// another connection before that, as clients do three times a session, and
+// nothing has happened.
+func (c *Coordinator) Disconnected(groupID, memberID string) {
+	s, code := c.shardOf(groupID)
+	if code != none {
+		return
+	}
+	defer s.mu.Unlock()
+	g := s.groups[groupID]
+	if g == nil {
+		return
+	}
+	if m, ok := g.members.(interface{ disconnectedLocked(memberID string) }); ok {
+		m.disconnectedLocked(memberID)
+	}
+}
+
+func (c *classicGroup) disconnectedLocked(memberID string) {
+	m := c.members[memberID]
+	if m == nil || m.join != nil || m.sync != nil || m.instanceID != nil {
+		// Who waits for an answer has a connection; a static member may take its
+		// session to come back.
+		return
+	}
+	if at := c.shard.now().Add(m.session / 2); m.expiry.place > 0 && at.Before(m.expiry.at) {
+		c.shard.setLocked(&m.expiry, at)
+	}
+}
+
 func (c *classicGroup) heartbeatLocked(req *kmsg.HeartbeatRequest) int16 {
 	if code := c.check(req.MemberID, req.InstanceID); code != none {
 		return code

@@ -1,0 +1,29 @@
+package group
+
+import (
+	"testing"
+	"time"
+)
+
+// A member whose connection has ended has half its session left; one that speaks
+// again has lost nothing.
+func TestMemberWhoseConnectionEndedIsFoundOutSooner(t *testing.T) {
+	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+		a, b := newReader(c, "g"), newReader(c, "g")
+		together(t, a, b)
+		session := c.shards[0].groups["g"].members.(*classicGroup).members[b.id].session
+		wantCode(t, "heartbeat of a", a.heartbeat(), none)
+		wantCode(t, "heartbeat of b", b.heartbeat(), none)
+		c.Disconnected("g", a.id)
+		c.Disconnected("g", b.id)
+		c.Disconnected("g", "nobody")
+		c.Disconnected("none", b.id)
+		time.Sleep(session / 3)
+		wantCode(t, "heartbeat of a over another connection", a.heartbeat(), none)
+		time.Sleep(session/2 - session/3 - time.Millisecond)
+		wantCode(t, "heartbeat of a before b is given up", a.heartbeat(), none)
+		time.Sleep(2 * time.Millisecond)
+		wantCode(t, "heartbeat of a when b is given up", a.heartbeat(), rebalanceInProgress)
+		wantCode(t, "heartbeat of b", b.heartbeat(), unknownMemberID)
+	})
+}
