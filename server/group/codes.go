@@ -24,3 +24,13 @@ const (
 	fencedInstanceID          int16 = 82
 	groupSubscribedToTopic    int16 = 86
 )
+
+// Codes of KIP-848.
+const (
+	invalidRequest           int16 = 42
+	fencedMemberEpoch        int16 = 110
+	unreleasedInstanceID     int16 = 111
+	unsupportedAssignor      int16 = 112
+	staleMemberEpoch         int16 = 113
+	invalidRegularExpression int16 = 128
+)

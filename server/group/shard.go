@@ -232,6 +232,8 @@ func (s *shard) applyLocked(r record.Record) error {
 		return s.applyOffsetLocked(k, r.Value)
 	case 2:
 		return s.applyClassicLocked(k.group, r.Value)
+	case groupEpochKey, topicsKey, memberKey, targetEpochKey, targetKey, currentKey, regexKey:
+		return s.applyConsumerLocked(k, r.Value)
 	default:
 		return fmt.Errorf("unknown key version %d", k.version)
 	}

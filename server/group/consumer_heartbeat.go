@@ -1,0 +1,405 @@
+package group
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// A beat is a ConsumerGroupHeartbeat request that is being answered.
+type beat struct {
+	req    *kmsg.ConsumerGroupHeartbeatRequest
+	client Client
+	answer chan<- *kmsg.ConsumerGroupHeartbeatResponse // has room for one
+}
+
+func (b *beat) fail(code int16, why string) {
+	resp := kmsg.NewPtrConsumerGroupHeartbeatResponse()
+	resp.Version, resp.ErrorCode = b.req.Version, code
+	if why != "" {
+		resp.ErrorMessage = &why
+	}
+	b.answer <- resp
+}
+
+// The member epochs that are no epochs.
+const (
+	epochJoin        int32 = 0
+	epochLeave       int32 = -1
+	epochLeaveStatic int32 = -2
+)
+
+// ConsumerHeartbeat is ConsumerGroupHeartbeat, versions 0–1 (KIP-848): joining,
+// living and leaving in one request. The answer waits until the journal has what
+// it says.
+//
+//   - Epoch 0 joins, with everything said and nothing owned; -1 leaves; -2 leaves a
+//     static member's place to be taken within the session.
+//   - What a member has owns counts from topics, when it says them: partitions go to
+//     another only when no member has or owns them.
+//   - An epoch that is not the member's gets FENCED_MEMBER_EPOCH: give all up and join
+//     again. The one before counts while what it owns is within its assignment, since
+//     our answer may be lost.
+//   - A classic group becomes a consumer group when nobody is in it.
+//
+// v1 adds regular expressions and member ids that clients make up.
+func (c *Coordinator) ConsumerHeartbeat(ctx context.Context, client Client, req *kmsg.ConsumerGroupHeartbeatRequest) *kmsg.ConsumerGroupHeartbeatResponse {
+	answer := make(chan *kmsg.ConsumerGroupHeartbeatResponse, 1)
+	b := &beat{req, client, answer}
+	if why := b.invalid(); why != "" {
+		b.fail(invalidRequest, why)
+		return <-answer
+	}
+	if set := c.settings().Consumer; req.ServerAssignor != nil &&
+		(assignors[*req.ServerAssignor] == nil || !slices.Contains(set.Assignors, *req.ServerAssignor)) {
+		b.fail(unsupportedAssignor, "ServerAssignor "+*req.ServerAssignor+" is not supported. Supported assignors: "+strings.Join(set.Assignors, ", ")+".")
+		return <-answer
+	}
+	if req.SubscribedTopicRegex != nil && *req.SubscribedTopicRegex != "" {
+		if _, err := compile(*req.SubscribedTopicRegex); err != nil {
+			b.fail(invalidRegularExpression, "SubscribedTopicRegex is not valid: "+err.Error())
+			return <-answer
+		}
+	}
+	s, code := c.shardOf(req.Group)
+	if code != none {
+		b.fail(code, "")
+		return <-answer
+	}
+	if req.MemberID == "" { // v0 lets the coordinator make it up
+		var u [16]byte
+		rand.Read(u[:])
+		req.MemberID = base64.RawURLEncoding.EncodeToString(u[:])
+	}
+	s.beatLocked(b)
+	s.mu.Unlock()
+	return await(ctx, answer, func() *kmsg.ConsumerGroupHeartbeatResponse {
+		late := make(chan *kmsg.ConsumerGroupHeartbeatResponse, 1)
+		(&beat{req, client, late}).fail(coordinatorNotAvailable, "")
+		return <-late
+	})
+}
+
+// invalid returns what is wrong with a request whatever the group is.
+func (b *beat) invalid() string {
+	req := b.req
+	blank := func(s *string) bool { return s != nil && strings.TrimSpace(*s) == "" }
+	switch {
+	case strings.TrimSpace(req.Group) == "":
+		return "GroupId can't be empty."
+	case blank(req.InstanceID):
+		return "InstanceId can't be empty."
+	case blank(req.RackID):
+		return "RackId can't be empty."
+	case blank(req.ServerAssignor):
+		return "ServerAssignor can't be empty."
+	case req.MemberID == "" && (req.Version > 0 || req.MemberEpoch != epochJoin):
+		return "MemberId can't be empty."
+	case req.MemberEpoch < epochLeaveStatic:
+		return "MemberEpoch is invalid."
+	case req.MemberEpoch == epochLeaveStatic && req.InstanceID == nil:
+		return "InstanceId can't be null."
+	case req.MemberEpoch != epochJoin:
+		return ""
+	case req.RebalanceTimeoutMillis == -1:
+		return "RebalanceTimeoutMs must be provided in first request."
+	case req.Topics == nil || len(req.Topics) > 0:
+		return "TopicPartitions must be empty when (re-)joining."
+	case len(req.SubscribedTopicNames) == 0 && (req.SubscribedTopicRegex == nil || *req.SubscribedTopicRegex == ""):
+		return "Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when (re-)joining."
+	}
+	return ""
+}
+
+// holds returns what the client says it owns; nil: it does not say.
+func (b *beat) holds() assignment {
+	if b.req.Topics == nil {
+		return nil
+	}
+	a := make(assignment)
+	for _, t := range b.req.Topics {
+		if len(t.Partitions) > 0 {
+			a = a.plus(assignment{t.TopicID: t.Partitions})
+		}
+	}
+	return a
+}
+
+func (s *shard) beatLocked(b *beat) {
+	if s.unloaded {
+		b.fail(notCoordinator, "")
+		return
+	}
+	req := b.req
+	g := s.groupLocked(req.Group)
+	if g == nil && req.MemberEpoch != epochJoin {
+		b.fail(groupIDNotFound, "Group "+req.Group+" not found.")
+		return
+	}
+	if g == nil {
+		g = s.createLocked(req.Group)
+	}
+	defer s.dropIfNothingLocked(g)
+	if g.dead {
+		b.fail(coordinatorNotAvailable, "")
+		return
+	}
+	c, ok := g.members.(*consumerGroup)
+	if !ok {
+		if req.MemberEpoch != epochJoin {
+			b.fail(groupIDNotFound, "Group "+req.Group+" is not a consumer group.")
+			return
+		}
+		old := g.members.(*classicGroup)
+		if !old.nothing() && (!old.empty() || old.persisted || len(old.pending) > 0) {
+			s.upgradeLocked(old, b)
+			return
+		}
+		c = newConsumer(g)
+		g.members.stopLocked(coordinatorNotAvailable)
+		g.members = c
+	}
+	c.stepLocked(waiting{
+		again: func() { s.beatLocked(b) },
+		fail:  func(code int16) { b.fail(code, "") },
+	}, func(d *draft) func(error) { return d.beat(b) })
+}
+
+// beat is the step of one heartbeat.
+func (d *draft) beat(b *beat) func(error) {
+	req, c := b.req, d.c
+	fail := func(code int16, why string) func(error) {
+		return func(error) { b.fail(code, why) }
+	}
+	resp := kmsg.NewPtrConsumerGroupHeartbeatResponse()
+	resp.Version, resp.MemberID, resp.MemberEpoch = req.Version, &req.MemberID, req.MemberEpoch
+	land := func(err error) {
+		if err != nil {
+			b.fail(codeOf(err), "")
+			return
+		}
+		b.answer <- resp
+	}
+
+	if req.MemberEpoch < 0 {
+		m, code := d.find(req.MemberID, req.InstanceID)
+		if code != none {
+			return fail(code, "")
+		}
+		if req.MemberEpoch == epochLeaveStatic {
+			next := m.currentValue
+			next.epoch, next.previous = epochLeaveStatic, m.epoch
+			// What it was to give back it has given back now: it is gone.
+			next.state, next.revoking = memberStable, nil
+			d.setCurrent(m, next)
+			return land
+		}
+		d.remove(m.id)
+		d.bump()
+		return land
+	}
+
+	m := d.members[req.MemberID]
+	var replaced *consumerMember
+	switch {
+	case req.InstanceID != nil:
+		other := d.members[d.static[*req.InstanceID]]
+		switch {
+		case other != nil && other.id == req.MemberID:
+		case req.MemberEpoch != epochJoin && other == nil:
+			return fail(unknownMemberID, "Instance id "+*req.InstanceID+" is unknown.")
+		case req.MemberEpoch != epochJoin:
+			return fail(fencedInstanceID, "Instance id "+*req.InstanceID+" belongs to another member.")
+		case other != nil && other.epoch != epochLeaveStatic && other.classic == nil:
+			return fail(unreleasedInstanceID, "Instance id "+*req.InstanceID+" is in use by "+other.id+".")
+		case other != nil:
+			replaced = other
+		}
+	case m == nil && req.MemberEpoch != epochJoin:
+		return fail(unknownMemberID, "Member "+req.MemberID+" is not a member of group "+req.Group+".")
+	}
+	if m != nil && req.MemberEpoch != m.epoch && req.MemberEpoch != epochJoin {
+		if req.MemberEpoch != m.previous || req.Topics == nil || len(b.holds().without(m.assigned)) > 0 || m.epoch < 0 {
+			return fail(fencedMemberEpoch, "The member's epoch is not the one the coordinator knows. It must give up all its partitions and join again.")
+		}
+	}
+	set := c.shard.c.settings()
+	isNew := m == nil && replaced == nil
+	if isNew && len(d.members) >= set.Consumer.MaxSize {
+		return fail(groupMaxSizeReached, "The group is full.")
+	}
+
+	// 1. What the member says of itself.
+	v := memberValue{timeout: -1}
+	if m != nil {
+		v = m.memberValue
+	} else if replaced != nil {
+		v = replaced.memberValue
+	}
+	before := v
+	v.client, v.classic = b.client, nil
+	if req.InstanceID != nil {
+		v.instanceID = req.InstanceID
+	}
+	if req.RackID != nil {
+		v.rackID = req.RackID
+	}
+	if req.RebalanceTimeoutMillis != -1 {
+		v.timeout = req.RebalanceTimeoutMillis
+	}
+	if req.ServerAssignor != nil {
+		v.assignor = req.ServerAssignor
+	}
+	if req.SubscribedTopicNames != nil {
+		v.topics = slices.Clone(req.SubscribedTopicNames)
+		slices.Sort(v.topics)
+		v.topics = slices.Compact(v.topics)
+	}
+	if req.SubscribedTopicRegex != nil {
+		v.regex = req.SubscribedTopicRegex
+	}
+	if grow := (&consumerMember{id: req.MemberID, memberValue: v}).cost(); isNew &&
+		(c.bytes+grow > set.MaxGroupBytes || c.shard.c.bytes.Load()+int64(grow) > int64(set.MaxBytes)) {
+		return fail(groupMaxSizeReached, "The members of the group take too much room.")
+	}
+	var current currentValue
+	hadTarget := assignment(nil)
+	if replaced != nil {
+		// The place, and what it has, goes to the new member id; the old process is gone.
+		current = currentValue{assigned: replaced.assigned}
+		hadTarget = d.targets[replaced.id]
+		d.remove(replaced.id)
+	} else if m != nil {
+		current = m.currentValue
+	}
+	if m != nil && req.MemberEpoch == epochJoin && m.epoch != epochJoin && m.previous != epochJoin {
+		// It was fenced, or came back: what it had it has no more.
+		current = currentValue{assigned: m.assigned}
+	}
+	if encoded := v.append(nil); isNew || replaced != nil || string(encoded) != string(before.append(nil)) {
+		d.put(memberKey, req.MemberID, encoded)
+	}
+	d.setCurrent(d.members[req.MemberID], current)
+	if hadTarget != nil {
+		d.put(targetKey, req.MemberID, appendTarget(nil, hadTarget))
+	}
+
+	// 2. The group's epoch, the target.
+	moved := isNew || !slices.Equal(before.topics, v.topics) || text(before.regex) != text(v.regex) || text(before.assignor) != text(v.assignor)
+	if c.topicsChangedLocked() && !moved {
+		moved = d.refresh() != d.hash
+	}
+	if moved {
+		d.bump()
+	}
+	d.retarget()
+
+	// 3. The member. One that joins owns nothing, whatever it had.
+	holds := b.holds()
+	if d.epochOf(req.MemberID) != d.targetEpoch || d.members[req.MemberID].state != memberStable {
+		d.reconcile(req.MemberID, holds)
+	}
+
+	was := assignment(nil)
+	if m != nil {
+		was = m.assigned
+	}
+	now := d.members[req.MemberID]
+	resp.MemberEpoch = now.epoch
+	resp.HeartbeatIntervalMillis = int32(set.Consumer.HeartbeatInterval / time.Millisecond)
+	full := req.RebalanceTimeoutMillis != -1 && (req.SubscribedTopicNames != nil || req.SubscribedTopicRegex != nil) && req.Topics != nil
+	if req.MemberEpoch == epochJoin || full || !was.equal(now.assigned) {
+		resp.Assignment = &kmsg.ConsumerGroupHeartbeatResponseAssignment{Topics: []kmsg.ConsumerGroupHeartbeatResponseAssignmentTopic{}}
+		for _, topic := range now.assigned.topics() {
+			resp.Assignment.Topics = append(resp.Assignment.Topics, kmsg.ConsumerGroupHeartbeatResponseAssignmentTopic{TopicID: topic, Partitions: now.assigned[topic]})
+		}
+	}
+	c.touchLocked(req.MemberID) // it lives, however long the journal takes
+	return func(err error) {
+		if err == nil {
+			c.touchLocked(req.MemberID)
+		}
+		land(err)
+	}
+}
+
+func (d *draft) epochOf(id string) int32 { return d.members[id].epoch }
+
+func text(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+// ConsumerDescribe is ConsumerGroupDescribe, versions 0–1. Each group is answered
+// on its own; one that is not there, or not of this type, gets GROUP_ID_NOT_FOUND.
+//
+// v1 adds the type of members: 0 classic, 1 consumer.
+func (c *Coordinator) ConsumerDescribe(_ context.Context, req *kmsg.ConsumerGroupDescribeRequest) *kmsg.ConsumerGroupDescribeResponse {
+	resp := kmsg.NewPtrConsumerGroupDescribeResponse()
+	resp.Version = req.Version
+	for _, id := range req.Groups {
+		resp.Groups = append(resp.Groups, c.consumerDescribe(id))
+	}
+	return resp
+}
+
+func (c *Coordinator) consumerDescribe(id string) kmsg.ConsumerGroupDescribeResponseGroup {
+	d := kmsg.NewConsumerGroupDescribeResponseGroup()
+	d.Group = id
+	if id == "" {
+		d.ErrorCode = invalidGroupID
+		return d
+	}
+	s, code := c.shardOf(id)
+	if code != none {
+		d.ErrorCode = code
+		return d
+	}
+	defer s.mu.Unlock()
+	var cg *consumerGroup
+	if g := s.groupLocked(id); g != nil {
+		cg, _ = g.members.(*consumerGroup)
+	}
+	if cg == nil {
+		why := "Group " + id + " is not a consumer group."
+		d.ErrorCode, d.ErrorMessage = groupIDNotFound, &why
+		return d
+	}
+	d.State, d.Epoch, d.AssignmentEpoch, d.AssignorName = cg.state(), cg.epoch, cg.targetEpoch, cg.preferred(cg.assignors())
+	for memberID, m := range cg.members {
+		dm := kmsg.NewConsumerGroupDescribeResponseGroupMember()
+		dm.MemberID, dm.InstanceID, dm.RackID, dm.MemberEpoch = memberID, m.instanceID, m.rackID, m.epoch
+		dm.ClientID, dm.ClientHost, dm.SubscribedTopics, dm.SubscribedTopicRegex = m.client.ID, m.client.Host, m.topics, m.regex
+		dm.Assignment.TopicPartitions = cg.named(m.assigned)
+		dm.TargetAssignment.TopicPartitions = cg.named(cg.targets[memberID])
+		dm.MemberType = 1
+		if m.classic != nil {
+			dm.MemberType = 0
+		}
+		d.Members = append(d.Members, dm)
+	}
+	slices.SortFunc(d.Members, func(a, b kmsg.ConsumerGroupDescribeResponseGroupMember) int {
+		return strings.Compare(a.MemberID, b.MemberID)
+	})
+	return d
+}
+
+// named is an assignment as it is described. Deleted topics have no name.
+func (c *consumerGroup) named(a assignment) (out []kmsg.AssignmentTopicPartition) {
+	for _, topic := range a.topics() {
+		if c.shard.c.cfg.Topics == nil {
+			break
+		}
+		if name, _, ok := c.shard.c.cfg.Topics.TopicByID(topic); ok {
+			out = append(out, kmsg.AssignmentTopicPartition{TopicID: topic, Topic: name, Partitions: a[topic]})
+		}
+	}
+	return out
+}
