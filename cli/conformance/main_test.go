@@ -30,6 +30,7 @@ const patience = 60 * time.Second
 var (
 	brokers     []string // HOST:PORT
 	replication int16
+	nodes       string // the folder of the nodes' folders and logs; "" when the cluster is another's
 	suffix      string // of names, where the cluster may know them from an earlier run
 	own         *kgo.Client
 	admin       *kadm.Client
@@ -89,7 +90,8 @@ func startCluster(dir string) (stop func(), err error) {
 		brokers = append(brokers, net.JoinHostPort("127.0.0.1", strconv.Itoa(base+i)))
 	}
 	var output bytes.Buffer
-	up := exec.Command(binary, "up", "3", "--base-port", strconv.Itoa(base), "--data-dir", filepath.Join(dir, "data"))
+	nodes = filepath.Join(dir, "data")
+	up := exec.Command(binary, "up", "3", "--base-port", strconv.Itoa(base), "--data-dir", nodes)
 	up.Stdout, up.Stderr = &output, &output
 	up.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	if err := up.Start(); err != nil {
