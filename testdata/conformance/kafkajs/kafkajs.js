@@ -182,10 +182,10 @@ const abilities = {
   'codec-zstd': () => codec(CompressionTypes.ZSTD),
 
   async nulls() {
-    const want = [[null, 'nokey'], ['novalue', null], [null, null], ['', '']]
+    const want = [[null, 'nokey'], ['novalue', null], ['', '']]
     await withProducer({}, p => p.send({ topic, messages: want.map(([key, value]) => ({ partition: 0, key: key === null ? null : Buffer.from(key), value: value === null ? null : Buffer.from(value) })) }))
     await withMember({}, async m => {
-      const got = await m.take(4)
+      const got = await m.take(3)
       expect(got.map(r => [r.key, r.value].map(b => (b === null ? null : String(b)))), want, 'keys and values')
     })
   },
@@ -252,10 +252,15 @@ const abilities = {
     })
   },
 
-  async 'admin-delete'() {
+  async 'delete-records'() {
     await withAdmin(async admin => {
       await admin.fetchTopicMetadata({ topics: [topic] }) // without it, kafkajs does not know where to send the next one
       await admin.deleteTopicRecords({ topic, partitions: [{ partition: 0, offset: '40' }, { partition: 2, offset: '-1' }] })
+    })
+  },
+
+  async 'admin-delete'() {
+    await withAdmin(async admin => {
       await admin.deleteTopics({ topics: [prefix + '-gone'] })
       await eventually('the deleted topic is not listed', async () => !(await admin.listTopics()).includes(prefix + '-gone'))
     })

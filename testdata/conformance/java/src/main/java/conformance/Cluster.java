@@ -22,10 +22,10 @@ import org.apache.kafka.common.serialization.ByteArraySerializer;
 import org.apache.kafka.common.serialization.StringDeserializer;
 import org.apache.kafka.common.serialization.StringSerializer;
 
-/** A Cluster is what one ability sees of the brokers: clients of it, and topics of its own. Used by one thread. */
+/** A Cluster is what one ability sees of the brokers: clients of it, and topics of its own. Safe for several threads. */
 final class Cluster implements AutoCloseable {
     /** How long anything may take before it counts as never; decides nothing else. */
-    static final Duration PATIENCE = Duration.ofSeconds(30);
+    static final Duration PATIENCE = Duration.ofSeconds(45);
 
     final String brokers;
     /** The topic the harness may have made. */

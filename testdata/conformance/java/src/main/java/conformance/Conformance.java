@@ -37,11 +37,12 @@ public final class Conformance {
         ability("rebalance-three-members", Groups::rebalance);
         ability("member-killed", Groups::memberKilled);
         ability("commit-resume", Matrix::commitResume, Groups::commitResume);
-        ability("next-protocol", Groups::nextProtocol);
+        ability("next-protocol", Matrix::nextProtocol, Groups::nextProtocol);
         ability("admin-create", Matrix::adminCreate, Administration::create);
         ability("admin-alter", Matrix::adminAlter, Administration::alter);
         ability("admin-describe", Matrix::adminDescribe, Administration::describe);
         ability("admin-delete", Matrix::adminDelete, Administration::delete);
+        ability("delete-records", Matrix::deleteRecords, Administration::deleteRecords);
         ability("admin-groups", Matrix::adminGroups, Administration::groups);
     }
 

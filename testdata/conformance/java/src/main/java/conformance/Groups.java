@@ -16,6 +16,10 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 import java.util.TreeSet;
+import java.util.concurrent.Callable;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
 import java.util.function.IntFunction;
 import java.util.regex.Pattern;
 import org.apache.kafka.clients.admin.ConsumerGroupDescription;
@@ -317,11 +321,32 @@ final class Groups {
 
     /** KIP-848. The settings of a session are the broker's here. */
     static void nextProtocol(Cluster c) throws Exception {
+        // Heartbeats come five seconds apart, so the three run at once.
+        List<Callable<Void>> parts = new ArrayList<>();
         for (String assignor : List.of("uniform", "range")) {
-            String group = c.prefix + assignor;
-            threeMembers(c, group, c.topic(assignor, 6), i -> c.consumer("group.id", group, "group.protocol", "consumer",
-                "group.remote.assignor", assignor, "enable.auto.commit", "true", "client.id", "next-" + i));
+            parts.add(() -> {
+                String group = c.prefix + assignor;
+                threeMembers(c, group, c.topic(assignor, 6), i -> c.consumer("group.id", group, "group.protocol", "consumer",
+                    "group.remote.assignor", assignor, "enable.auto.commit", "true", "client.id", "next-" + i));
+                return null;
+            });
         }
+        parts.add(() -> {
+            nextResume(c);
+            pattern(c);
+            return null;
+        });
+        ExecutorService threads = Executors.newFixedThreadPool(parts.size());
+        try {
+            for (Future<Void> part : threads.invokeAll(parts)) {
+                part.get();
+            }
+        } finally {
+            threads.shutdownNow();
+        }
+    }
+
+    private static void nextResume(Cluster c) throws Exception {
         String topic = c.topic("records", 2);
         String group = c.prefix + "resume";
         var p0 = new TopicPartition(topic, 0);
@@ -344,7 +369,6 @@ final class Groups {
             var got = Consuming.take(consumer, 40);
             expect(got.get(0).partition() + "/" + got.get(0).offset(), "0/60", "first record after a commit of 60");
         }
-        pattern(c);
     }
 
     /** A pattern the broker evaluates, which clients have since 4.0. */

@@ -88,7 +88,7 @@ final class Matrix {
     }
 
     static void nulls(Cluster c) throws Exception {
-        String[][] want = {{null, "nokey"}, {"novalue", null}, {null, null}, {"", ""}};
+        String[][] want = {{null, "nokey"}, {"novalue", null}, {"", ""}};
         try (var p = c.producer()) {
             for (String[] r : want) {
                 p.send(new ProducerRecord<>(c.topic, 0, r[0], r[1]));
@@ -179,6 +179,13 @@ final class Matrix {
         }
     }
 
+    static void nextProtocol(Cluster c) throws Exception {
+        try (var consumer = c.consumer("group.id", c.topic + "-group", "group.protocol", "consumer")) {
+            consumer.subscribe(List.of(c.topic));
+            expect(numbers(Consuming.take(consumer, CONSUMED)), range(0, CONSUMED), "records");
+        }
+    }
+
     static void commitResume(Cluster c) throws Exception {
         Set<Integer> before;
         try (var consumer = member(c)) {
@@ -228,8 +235,11 @@ final class Matrix {
         expect(config.get("max.message.bytes").isDefault(), "max.message.bytes is no default");
     }
 
-    static void adminDelete(Cluster c) throws Exception {
+    static void deleteRecords(Cluster c) throws Exception {
         get(c.admin.deleteRecords(Map.of(new TopicPartition(c.topic, 0), RecordsToDelete.beforeOffset(40), new TopicPartition(c.topic, 2), RecordsToDelete.beforeOffset(-1))).all());
+    }
+
+    static void adminDelete(Cluster c) throws Exception {
         get(c.admin.deleteTopics(List.of(c.topic + "-gone")).all());
         eventually("the deleted topic is not listed", () -> !get(c.admin.listTopics().names()).contains(c.topic + "-gone"));
     }
