@@ -60,6 +60,8 @@ func init() {
 		{key: kmsg.OffsetDelete, min: 0, max: 0, serve: answer((*Server).offsetDelete)},
 		{key: kmsg.DescribeCluster, min: 0, max: 2, serve: answer((*Server).describeCluster)},
 		{key: kmsg.DescribeProducers, min: 0, max: 0, serve: answer((*Server).describeProducers)},
+		{key: kmsg.ConsumerGroupHeartbeat, min: 0, max: 1, serve: answer((*Server).consumerGroupHeartbeat)},
+		{key: kmsg.ConsumerGroupDescribe, min: 0, max: 1, serve: answer((*Server).consumerGroupDescribe)},
 		{key: kmsg.DescribeTopicPartitions, min: 0, max: 0, serve: answer((*Server).describeTopicPartitions)},
 	}
 	for i := range apis {

@@ -273,11 +273,12 @@ func TestApiVersions(t *testing.T) {
 			t.Fatalf("version %d: %+v", version, got)
 		}
 		if version >= 3 {
-			if len(got.FinalizedFeatures) != 1 || got.FinalizedFeatures[0].Name != "metadata.version" || got.FinalizedFeatures[0].MaxVersionLevel != 27 || got.FinalizedFeaturesEpoch < 0 {
+			if len(got.FinalizedFeatures) != 2 || got.FinalizedFeatures[1].Name != "group.version" || got.FinalizedFeatures[1].MaxVersionLevel != 1 ||
+				len(got.SupportedFeatures) != 1+max(0, int(version)-3) || got.FinalizedFeatures[0].Name != "metadata.version" || got.FinalizedFeatures[0].MaxVersionLevel != 27 || got.FinalizedFeaturesEpoch < 0 {
 				t.Errorf("version %d: features %+v", version, got.FinalizedFeatures)
 			}
 			for _, f := range got.SupportedFeatures {
-				if f.MinVersion == 0 {
+				if f.MinVersion == 0 && version < 4 {
 					t.Errorf("version %d: %s begins at 0", version, f.Name)
 				}
 			}

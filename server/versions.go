@@ -13,6 +13,7 @@ var features = []struct {
 	min, level int16
 }{
 	{"metadata.version", 7, 27}, // 4.1-IV1
+	{"group.version", 0, 1},     // KIP-848
 }
 
 // ApiVersions, versions 0–4.

@@ -1,0 +1,57 @@
+package server
+
+import (
+	"context"
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// ConsumerGroupHeartbeat, versions 0–1 (KIP-848).
+//
+//   - Joins, stays in and leaves a group whose assignment is made here.
+//   - UNSUPPORTED_VERSION where group.coordinator.rebalance.protocols leaves
+//     "consumer" out.
+//
+// v1 adds a subscription by a regular expression, and member ids that clients
+// make up themselves (KIP-1082).
+func (s *Server) consumerGroupHeartbeat(c *call, req *kmsg.ConsumerGroupHeartbeatRequest) *kmsg.ConsumerGroupHeartbeatResponse {
+	if !s.servesConsumerGroups() {
+		resp := kmsg.NewPtrConsumerGroupHeartbeatResponse()
+		resp.ErrorCode = int16(unsupportedVersion)
+		return resp
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, changeTimeout)
+	defer cancel()
+	return s.groups.ConsumerHeartbeat(ctx, c.from(), req)
+}
+
+// ConsumerGroupDescribe, versions 0–1 (KIP-848).
+//
+//   - A classic group is GROUP_ID_NOT_FOUND here.
+//
+// v1 adds a member's type.
+func (s *Server) consumerGroupDescribe(c *call, req *kmsg.ConsumerGroupDescribeRequest) *kmsg.ConsumerGroupDescribeResponse {
+	if !s.servesConsumerGroups() {
+		resp := kmsg.NewPtrConsumerGroupDescribeResponse()
+		for _, name := range req.Groups {
+			g := kmsg.NewConsumerGroupDescribeResponseGroup()
+			g.Group, g.ErrorCode = name, int16(unsupportedVersion)
+			resp.Groups = append(resp.Groups, g)
+		}
+		return resp
+	}
+	resp := s.groups.ConsumerDescribe(c.ctx, req)
+	if req.IncludeAuthorizedOperations {
+		for i := range resp.Groups {
+			if resp.Groups[i].ErrorCode == int16(none) {
+				resp.Groups[i].AuthorizedOperations = groupOperations
+			}
+		}
+	}
+	return resp
+}
+
+func (s *Server) servesConsumerGroups() bool {
+	return slices.Contains(s.settings().broker.GroupProtocols, "consumer")
+}
