@@ -59,8 +59,9 @@ type Client interface {
 
 // Joining says how to be a member.
 type Joining struct {
-	Next  bool // by KIP-848
-	Limit int  // leave after so many records, for a client that has to know before; 0: no limit
+	Next     bool   // by KIP-848
+	Limit    int    // leave after so many records, for a client that has to know before; 0: no limit
+	Instance string // be a static member, which closes without leaving; only asked of a Static client
 }
 
 // A Member is a consumer in a group. It is used by one goroutine at a time,
@@ -74,6 +75,12 @@ type Member interface {
 	Commit() error
 	// Close leaves the group.
 	Close() error
+}
+
+// Static is a Client with static members.
+type Static interface {
+	// Generation is the one that a member of its group is in.
+	Generation(Member) int32
 }
 
 // Ending is a Member that may commit records which Poll has not returned.
@@ -198,7 +205,13 @@ func run(c Client, brokers int, ability, topic string) error {
 	case "commit-resume":
 		return commitResume(c, group, topic)
 	case "rebalance-three-members":
-		return rebalance(c, group, topic, Joining{})
+		if err := rebalance(c, group, topic, Joining{}); err != nil {
+			return err
+		}
+		if s, ok := c.(Static); ok {
+			return static(c, group+"-2", topic, s.Generation)
+		}
+		return nil
 	case "member-killed":
 		return memberKilled(c, group, topic)
 	case "victim":
@@ -578,6 +591,41 @@ func rebalance(c Client, group, topic string, how Joining) error {
 		return nil
 	})
 	return errors.Join(err, members[0].close(), members[1].close())
+}
+
+// static checks that a static member which is away for less than its session
+// comes back to its partitions, without a new generation.
+func static(c Client, group, topic string, generation func(Member) int32) error {
+	var members []*driven
+	join := func(name string) error {
+		m, err := c.Join(group, topic, Joining{Instance: name})
+		if err == nil {
+			members = append(members, drive(m))
+		}
+		return err
+	}
+	if err := errors.Join(join("a"), join("b")); err != nil {
+		return fmt.Errorf("join: %w", err)
+	}
+	if err := eventually("two static members share three partitions", func() error { return share(members) }); err != nil {
+		return err
+	}
+	before, during := members[1].Assigned(), generation(members[0].Member)
+	if err := members[1].close(); err != nil {
+		return fmt.Errorf("close: %w", err)
+	}
+	members = members[:1]
+	if err := join("b"); err != nil {
+		return fmt.Errorf("join again: %w", err)
+	}
+	if err := eventually("the member has come back", func() error { return share(members) }); err != nil {
+		return err
+	}
+	now := generation(members[0].Member)
+	if after := members[1].Assigned(); !slices.Equal(after, before) || now != during {
+		return fmt.Errorf("the member came back to %v instead of %v, generation %d became %d", after, before, during, now)
+	}
+	return errors.Join(members[0].close(), members[1].close())
 }
 
 // victim is the second process of member-killed: it says when it has partitions,

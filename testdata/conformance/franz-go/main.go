@@ -143,6 +143,9 @@ func (c client) Join(group, topic string, how ability.Joining) (ability.Member, 
 	} else {
 		options = append(options, kgo.SessionTimeout(6*time.Second), kgo.HeartbeatInterval(500*time.Millisecond))
 	}
+	if how.Instance != "" {
+		options = append(options, kgo.InstanceID(how.Instance))
+	}
 	var err error
 	m.client, err = kgo.NewClient(options...)
 	return m, err
@@ -164,6 +167,11 @@ func (m *member) Assigned() []int32 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.assigned)
+}
+
+func (c client) Generation(m ability.Member) int32 {
+	_, generation := m.(*member).client.GroupMetadata()
+	return generation
 }
 
 func (m *member) Commit() error { return m.client.CommitUncommittedOffsets(ctx) }

@@ -9,7 +9,10 @@ A program wraps its library in a Client and calls main. A Client has
     read(topic, start, n)       the next n records from {partition: offset}, without a group
     offsets_at(topic, ms)       {partition: first offset at or after a time, or -1 for none}
     join(group, topic, next)    a Member that reads from the earliest offset, commits only when
-                                told, and has a session timeout of 6 s; next asks for KIP-848
+                                told, and has a session timeout of 6 s; next asks for KIP-848.
+                                A Client with the attribute varies takes two more arguments by
+                                name: cooperative, to rebalance step by step, and instance, to be
+                                a static member, which closes without leaving
 
 a Member, which one thread uses at a time but for assigned,
 
@@ -17,6 +20,7 @@ a Member, which one thread uses at a time but for assigned,
     assigned()                  the partitions that are the member's now
     commit()                    what poll has returned
     close()                     leaves the group
+    changes                     how often assigned has changed, of a Client that varies
 
 and a Client with administration
 
@@ -115,6 +119,9 @@ def run(client, brokers, ability, topic):
         commit_resume(client, group, topic)
     elif ability == "rebalance-three-members":
         rebalance(client, group, topic)
+        if hasattr(client, "varies"):
+            rebalance(client, group + "-2", topic, cooperative=True)
+            static(client, group + "-3", topic)
     elif ability == "member-killed":
         member_killed(client, group, topic)
     elif ability == "victim":
@@ -259,8 +266,8 @@ def share(members):
         raise Failed(f"assigned: {assigned}")
 
 
-def rebalance(client, group, topic, next=False):
-    members = [Driven(client.join(group, topic, next)) for _ in range(3)]
+def rebalance(client, group, topic, next=False, **how):
+    members = [Driven(client.join(group, topic, next, **how)) for _ in range(3)]
     eventually("three members have a partition each", lambda: share(members))
     members[2].close()
     eventually("two members share three partitions", lambda: share(members[:2]))
@@ -271,6 +278,22 @@ def rebalance(client, group, topic, next=False):
             raise Failed(f"{n} of 300 records")
 
     eventually("all records are read", all_read)
+    members[0].close()
+    members[1].close()
+
+
+def static(client, group, topic):
+    """A static member that is away for less than its session comes back to its
+    partitions, and the others notice nothing."""
+    members = [Driven(client.join(group, topic, False, instance=name)) for name in ("a", "b")]
+    eventually("two static members share three partitions", lambda: share(members))
+    before, changes = members[1].assigned(), members[0].member.changes
+    members[1].close()
+    members[1] = Driven(client.join(group, topic, False, instance="b"))
+    eventually("the member has come back", lambda: share(members))
+    if members[1].assigned() != before or members[0].member.changes != changes:
+        raise Failed(f"the member came back to {members[1].assigned()} instead of {before}, the other's assignment changed "
+                     f"{members[0].member.changes - changes} times")
     members[0].close()
     members[1].close()
 

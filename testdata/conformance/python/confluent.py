@@ -17,6 +17,8 @@ def converted(m):
 
 
 class Client:
+    varies = True
+
     def __init__(self, brokers):
         self.brokers = brokers
         self.admin = AdminClient({"bootstrap.servers": brokers})
@@ -58,8 +60,8 @@ class Client:
         consumer.close()
         return {tp.partition: -1 if tp.offset == OFFSET_END else tp.offset for tp in found}
 
-    def join(self, group, topic, next):
-        return Member(self.brokers, group, topic, next)
+    def join(self, group, topic, next, cooperative=False, instance=None):
+        return Member(self.brokers, group, topic, next, cooperative, instance)
 
     def create_topic(self, name, partitions, replicas, settings):
         try:
@@ -119,21 +121,28 @@ class Client:
 
 
 class Member:
-    def __init__(self, brokers, group, topic, next):
+    def __init__(self, brokers, group, topic, next, cooperative, instance):
+        self.changes = 0
         conf = {"bootstrap.servers": brokers, "group.id": group, "auto.offset.reset": "earliest", "enable.auto.commit": False}
         if next:
             conf["group.protocol"] = "consumer"
         else:
             conf["session.timeout.ms"] = 6000
             conf["heartbeat.interval.ms"] = 500
+        if cooperative:
+            conf["partition.assignment.strategy"] = "cooperative-sticky"
+        if instance:
+            conf["group.instance.id"] = instance
         self.consumer = Consumer(conf)
         self.mine = []
         self.consumer.subscribe([topic], on_assign=self.gained, on_revoke=self.lost, on_lost=self.lost)
 
     def gained(self, consumer, partitions):
+        self.changes += 1
         self.mine = sorted(self.mine + [tp.partition for tp in partitions])
 
     def lost(self, consumer, partitions):
+        self.changes += 1
         gone = {tp.partition for tp in partitions}
         self.mine = [p for p in self.mine if p not in gone]
 
