@@ -206,6 +206,10 @@ func (c client) Join(group, topic string, how ability.Joining) (ability.Member, 
 		"-X", "heartbeat.interval.ms=500", "-X", "auto.commit.interval.ms=1000000"}
 	if how.Limit > 0 {
 		args = append(args, "-c", strconv.Itoa(how.Limit))
+	} else {
+		// Interrupted, kcat may drop the one record it has just polled, whose offset
+		// is stored: also with Apache Kafka. Let it commit nothing.
+		args = append(args, "-X", "enable.auto.commit=false")
 	}
 	m := &member{cmd: exec.Command("kcat", append(args, topic)...), limit: how.Limit, records: make(chan ability.Record), status: make(chan error, 1)}
 	// A killed victim takes its kcat along.
