@@ -11,11 +11,11 @@ import (
 
 // How often the upkeep goroutine looks after its chores.
 const (
-	stallEvery     = 250 * time.Millisecond
-	controlEvery   = 50 * time.Millisecond
-	memberEvery    = time.Second
-	retentionEvery = 15 * time.Second
-	restEvery      = 5 * time.Minute
+	stallEvery   = 250 * time.Millisecond
+	controlEvery = 50 * time.Millisecond
+	memberEvery  = time.Second
+	choresEvery  = 15 * time.Second
+	restEvery    = 5 * time.Minute
 	// expiredBytes is how much an expired last segment must hold to be worth a roll.
 	expiredBytes = 64 << 10
 )
@@ -25,7 +25,8 @@ const (
 func (n *Node) upkeepLoop() {
 	tick := time.NewTicker(controlEvery)
 	defer tick.Stop()
-	var disks, members, retention, rest time.Time
+	var disks, members, chores, rest time.Time
+	retention := time.Now()
 	for {
 		select {
 		case <-n.closing:
@@ -48,9 +49,13 @@ func (n *Node) upkeepLoop() {
 			})
 			n.balance()
 		}
-		if now.Sub(retention) >= retentionEvery || n.retainSoon.Load() && now.Sub(retention) >= time.Second {
-			retention = now
-			n.retainAll()
+		soon := n.retainSoon.Load() && now.Sub(chores) >= time.Second
+		if now.Sub(chores) >= min(choresEvery, n.retentionEvery()) || soon {
+			chores = now
+			due := soon || now.Sub(retention) >= n.retentionEvery()
+			if n.tendLogs(due) && due {
+				retention = now
+			}
 		}
 		if now.Sub(rest) >= restEvery {
 			rest = now
@@ -90,22 +95,35 @@ func (n *Node) watchDisks(now time.Time) {
 	})
 }
 
-// retainAll looks after retention, which waits for quorums, beside the chores
-// that must not wait. A pass that is still under way is left to it.
-func (n *Node) retainAll() {
+// retentionEvery is how often retention looks for what has expired
+// (log.retention.check.interval.ms). Whoever writes records with old timestamps
+// may count on reading them for so long, as with Kafka.
+func (n *Node) retentionEvery() time.Duration {
+	return millis(n.Image().BrokerSettings(n.identity.Node, n.cfg.Settings).RetentionCheckMillis)
+}
+
+// tendLogs looks after all logs, which may wait for disks and quorums, beside the
+// chores that must not wait. A pass that is still under way is left to it, and
+// began is false.
+func (n *Node) tendLogs(retention bool) (began bool) {
 	if !n.retaining.CompareAndSwap(false, true) {
-		return
+		return false
 	}
 	n.retainSoon.Store(false)
 	n.goTracked(func() {
 		defer n.retaining.Store(false)
-		n.eachReplica(n.retain)
+		n.eachReplica(func(r *replica) {
+			n.tendLog(r)
+			if retention {
+				n.retain(r)
+			}
+		})
 	})
+	return true
 }
 
-// retain rolls what is due and, on the leader, moves the log start by the
-// topic's retention.
-func (n *Node) retain(r *replica) {
+// tendLog rolls what is due, and sees to it that it can be deleted.
+func (n *Node) tendLog(r *replica) {
 	r.settleTrim()
 	now := n.now()
 	if _, err := r.store.RollIfDue(now); err != nil && !errors.Is(err, log.ErrNoSpace) {
@@ -119,6 +137,11 @@ func (n *Node) retain(r *replica) {
 		}
 	}
 	n.cover(r)
+}
+
+// retain moves the log start, on the leader, by the topic's retention.
+func (n *Node) retain(r *replica) {
+	now := n.now()
 	s := r.p.settings.Load()
 	if r.leadership.Load() == nil || !s.CleanupDelete {
 		return

@@ -120,7 +120,7 @@ func TestTopicSettingsHoldFromTheNextBatch(t *testing.T) {
 
 // Retention and the length of segments, changed while the topic is in use.
 func TestRetentionChangesAtRunTime(t *testing.T) {
-	b := startBroker(t, nil)
+	b := startBroker(t, map[string]string{"log.retention.check.interval.ms": "1000"})
 	w := b.dial()
 	var values []string
 	for range 200 {

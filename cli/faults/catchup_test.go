@@ -52,7 +52,7 @@ func TestWipedFollowerCatchesUp(t *testing.T) {
 
 // S7. A follower is away until retention has taken what it lacks.
 func TestFollowerPastRetentionCatchesUpBySegments(t *testing.T) {
-	c := startCluster(t, 3, nil)
+	c := startConfigured(t, "log.retention.check.interval.ms=1000")
 	c.createTopic("s7", 1, "segment.bytes=1048576", "retention.bytes=2097152")
 	l := newLedger(c, "s7", 1)
 	l.valueBytes = 8000

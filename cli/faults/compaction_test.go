@@ -6,8 +6,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -23,12 +21,7 @@ import (
 func TestCompactedTopicKeepsTheLastOfEachKey(t *testing.T) {
 	const keys, partitions = 1000, 3
 	updates := setting("FAULTS_UPDATES", 1_000_000)
-	c := startCluster(t, 3, func(n *node) {
-		n.config = filepath.Join(filepath.Dir(n.data), fmt.Sprintf("node-%d.properties", n.id))
-		if err := os.WriteFile(n.config, []byte("log.cleaner.backoff.ms=100\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	})
+	c := startConfigured(t, "log.cleaner.backoff.ms=100")
 	c.createTopic("compacted", partitions, "cleanup.policy=compact", "segment.bytes=4194304",
 		"min.cleanable.dirty.ratio=0.3", "max.compaction.lag.ms=2000", "delete.retention.ms=1000")
 	filler := strings.Repeat("v", 250)

@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -27,9 +28,14 @@ const crowdMemory = 256 << 20
 
 // startPromptCluster starts three nodes whose groups do not wait for more members.
 func startPromptCluster(t *testing.T) *cluster {
+	return startConfigured(t, "group.initial.rebalance.delay.ms=0")
+}
+
+// startConfigured starts three nodes with settings, KEY=VALUE each.
+func startConfigured(t *testing.T, settings ...string) *cluster {
 	return startCluster(t, 3, func(n *node) {
 		n.config = filepath.Join(filepath.Dir(n.data), fmt.Sprintf("node-%d.properties", n.id))
-		if err := os.WriteFile(n.config, []byte("group.initial.rebalance.delay.ms=0\n"), 0o644); err != nil {
+		if err := os.WriteFile(n.config, []byte(strings.Join(settings, "\n")+"\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	})
