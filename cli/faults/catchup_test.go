@@ -55,7 +55,7 @@ func TestFollowerPastRetentionCatchesUpBySegments(t *testing.T) {
 	c := startConfigured(t, "log.retention.check.interval.ms=1000")
 	c.createTopic("s7", 1, "segment.bytes=1048576", "retention.bytes=2097152")
 	l := newLedger(c, "s7", 1)
-	l.valueBytes = 8000
+	l.valueBytes = 50_000 // more than the leader keeps in memory: the entries are really gone
 	p := l.produce(2 * time.Millisecond)
 	l.awaitAcknowledged(200)
 	leader := c.leader("s7", 0)
@@ -64,7 +64,7 @@ func TestFollowerPastRetentionCatchesUpBySegments(t *testing.T) {
 	admin := c.admin()
 	_, ends := l.offsets(admin)
 	had := ends["s7"][0].Offset
-	l.awaitAcknowledged(1500)
+	l.awaitAcknowledged(2000)
 	var start int64
 	eventually(t, patience, "retention passes the absent follower", func() error {
 		starts, err := admin.ListStartOffsets(context.Background(), "s7")
@@ -94,6 +94,9 @@ func TestFollowerPastRetentionCatchesUpBySegments(t *testing.T) {
 	c.stop()
 	c.checkAtRest()
 	logged(t, victim, "caught up by segments")
+	if len(victim.grepLog("caught up by segments")) == 0 {
+		t.Error("the follower never pulled a segment")
+	}
 	figure(t, "the follower had up to offset %d, the log began at %d: in sync after %s, %d catch-ups by segments; %v",
 		had, start, millis(took), len(victim.grepLog("caught up by segments")), y)
 }

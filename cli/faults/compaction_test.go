@@ -19,7 +19,7 @@ import (
 // they clean: the last value of each key is readable from the start, on every
 // replica, and the log becomes as small as its keys.
 func TestCompactedTopicKeepsTheLastOfEachKey(t *testing.T) {
-	const keys, partitions = 1000, 3
+	const keys, partitions, rounds = 1000, 3, 10
 	updates := setting("FAULTS_UPDATES", 1_000_000)
 	c := startConfigured(t, "log.cleaner.backoff.ms=100")
 	c.createTopic("compacted", partitions, "cleanup.policy=compact", "segment.bytes=4194304",
@@ -29,38 +29,37 @@ func TestCompactedTopicKeepsTheLastOfEachKey(t *testing.T) {
 
 	client := c.client(kgo.MaxBufferedRecords(20_000), kgo.ProducerLinger(5*time.Millisecond),
 		kgo.ProducerBatchCompression(kgo.NoCompression()))
-	last := make([]int, keys)
+	last, next := make([]int, keys), 0
 	var failed atomic.Int64
 	began := time.Now()
-	sent := make(chan struct{})
-	go func() { // the producer: ends with the last update
-		defer close(sent)
-		for i := range updates {
-			key := rand.IntN(keys)
-			last[key] = i
-			r := &kgo.Record{Topic: "compacted", Key: fmt.Appendf(nil, "key-%d", key), Value: []byte(value(key, i))}
-			client.Produce(context.Background(), r, func(_ *kgo.Record, err error) {
-				if err != nil {
-					failed.Add(1)
-				}
-			})
-		}
-	}()
 	kills, busy := 0, 0
-	for producing := true; producing; {
-		select {
-		case <-sent:
-			producing = false
-		case <-time.After(time.Duration(500+rand.IntN(1500)) * time.Millisecond):
-			n := c.nodes[rand.IntN(len(c.nodes))]
-			if len(n.grepLog("msg=compacted")) > 0 {
-				busy++
+	for range rounds {
+		sent := make(chan struct{})
+		go func() { // the producer: ends with the round's last update
+			defer close(sent)
+			for range updates / rounds {
+				i := next
+				next++
+				key := rand.IntN(keys)
+				last[key] = i
+				r := &kgo.Record{Topic: "compacted", Key: fmt.Appendf(nil, "key-%d", key), Value: []byte(value(key, i))}
+				client.Produce(context.Background(), r, func(_ *kgo.Record, err error) {
+					if err != nil {
+						failed.Add(1)
+					}
+				})
 			}
-			n.kill()
-			kills++
-			c.restart(n)
-			c.awaitInSync("compacted")
+		}()
+		time.Sleep(time.Duration(100+rand.IntN(400)) * time.Millisecond)
+		n := c.nodes[rand.IntN(len(c.nodes))]
+		if len(n.grepLog("msg=compacted")) > 0 {
+			busy++
 		}
+		n.kill()
+		kills++
+		c.restart(n)
+		c.awaitInSync("compacted")
+		<-sent
 	}
 	if err := client.Flush(context.Background()); err != nil || failed.Load() > 0 {
 		t.Fatalf("%d updates failed: %v", failed.Load(), err)
