@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 
@@ -185,13 +184,4 @@ func partitionsOf(set kadm.TopicsSet) map[string][]int32 {
 		all[topic] = slices.Sorted(maps.Keys(partitions))
 	}
 	return all
-}
-
-// groupNames lists the groups there are.
-func groupNames(ctx context.Context, admin *kadm.Client) ([]string, error) {
-	groups, err := admin.ListGroups(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("list groups: %w", err)
-	}
-	return groups.Groups(), nil
 }
