@@ -17,7 +17,7 @@ check:
 	go run $(STATICCHECK) -tags conformance ./cli/conformance
 	cd testdata/conformance && go vet ./... && go run $(STATICCHECK) ./...
 	go test -run TestImports .
-	go test -race -short ./index ./segment/... ./log ./replication/metadata ./replication/transport
+	go test -race -short ./index ./segment/... ./log ./replication/metadata ./replication/transport ./server/group
 
 bench:
 	go test -run '^$$' -bench . -benchtime 2s ./index ./segment/... ./log ./replication/... ./server/...
