@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -604,5 +605,61 @@ func TestNoReassignmentIsUnderWay(t *testing.T) {
 	rs, err := kadm.NewClient(b.client()).ListPartitionReassignments(testContext(t), nil)
 	if err != nil || len(rs) != 0 {
 		t.Errorf("%v, %v", rs, err)
+	}
+}
+
+// Lists are read, changed and written through any broker, each of which may be
+// behind: nothing that another client did to them is lost.
+func TestListSettingsAreNeverOverwritten(t *testing.T) {
+	all := startCluster(t, 3)
+	if got := ask[*kmsg.CreateTopicsResponse](all[0].dial(), createRequest(7, newTopic("t", 1, 3))).Topics[0]; got.ErrorCode != 0 {
+		t.Fatalf("created: %+v", got)
+	}
+	leaderOf(t, all, "t")
+	const setting, rounds = "leader.replication.throttled.replicas", 10
+	alter := func(w *wire, op kmsg.IncrementalAlterConfigOp, value string) {
+		req := kmsg.NewPtrIncrementalAlterConfigsRequest()
+		req.SetVersion(1)
+		rr := kmsg.NewIncrementalAlterConfigsRequestResource()
+		rr.ResourceType, rr.ResourceName = kmsg.ConfigResourceTypeTopic, "t"
+		rr.Configs = []kmsg.IncrementalAlterConfigsRequestResourceConfig{{Name: setting, Op: op, Value: &value}}
+		req.Resources = append(req.Resources, rr)
+		if got := ask[*kmsg.IncrementalAlterConfigsResponse](w, req).Resources[0]; got.ErrorCode != 0 {
+			t.Errorf("op %d %s: error %d %s", op, value, got.ErrorCode, str(got.ErrorMessage))
+		}
+	}
+	// One client, another broker each time.
+	w := []*wire{all[0].dial(), all[1].dial(), all[2].dial()}
+	for i := range 3 * rounds {
+		alter(w[i%3], kmsg.IncrementalAlterConfigOpAppend, fmt.Sprintf("%d:1", i))
+	}
+	for i := range rounds {
+		alter(w[(i+1)%3], kmsg.IncrementalAlterConfigOpSubtract, fmt.Sprintf("%d:1", i))
+	}
+	// Three clients at once.
+	var clients sync.WaitGroup
+	for i, w := range w {
+		clients.Go(func() {
+			for j := range rounds {
+				alter(w, kmsg.IncrementalAlterConfigOpAppend, fmt.Sprintf("%d:2", 3*j+i))
+			}
+		})
+	}
+	clients.Wait()
+	var want []string
+	for i := range 3 * rounds {
+		if i >= rounds {
+			want = append(want, fmt.Sprintf("%d:1", i))
+		}
+		want = append(want, fmt.Sprintf("%d:2", i))
+	}
+	slices.Sort(want)
+	for _, b := range all {
+		waitFor(t, "all that was appended", func() bool {
+			topic, _ := b.node.Image().Topic("t")
+			got := strings.Split(topic.Config[setting], ",")
+			slices.Sort(got)
+			return slices.Equal(got, want)
+		})
 	}
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 
@@ -164,7 +165,7 @@ func (s *Server) alterConfigs(c *call, req *kmsg.AlterConfigsRequest) *kmsg.Alte
 			code, err = invalidRequest, errDuplicateResource
 		}
 		if code == none {
-			err = s.change(c.ctx, image, res.change(set, nil, true), req.ValidateOnly)
+			err = s.change(c.ctx, image, res.change(set, nil, true, nil), req.ValidateOnly)
 			code = res.codeOf(err)
 		}
 		sr.ErrorCode, sr.ErrorMessage = int16(code), message(err)
@@ -193,12 +194,13 @@ type countedResource struct {
 	name string
 }
 
-// change returns the change of a resource's settings.
-func (r resource) change(set map[string]string, remove []string, replace bool) metadata.Change {
+// change returns the change of a resource's settings; was is what it begins with,
+// nil if that does not matter.
+func (r resource) change(set map[string]string, remove []string, replace bool, was map[string]*string) metadata.Change {
 	if r.topic != nil {
-		return metadata.SetTopicConfig{Topic: r.topic.ID, Set: set, Delete: remove, Replace: replace}
+		return metadata.SetTopicConfig{Topic: r.topic.ID, Set: set, Delete: remove, Replace: replace, Was: was}
 	}
-	return metadata.SetBrokerConfig{Broker: r.broker, Set: set, Delete: remove, Replace: replace}
+	return metadata.SetBrokerConfig{Broker: r.broker, Set: set, Delete: remove, Replace: replace, Was: was}
 }
 
 // change commits a change, or only says whether it would be refused.
@@ -216,8 +218,9 @@ func (s *Server) change(ctx context.Context, image *metadata.Image, c metadata.C
 //   - Each setting is set, deleted, appended to or subtracted from; the last two
 //     only if it is a list, beginning with the value in force.
 //   - A resource, or a setting of one, named twice is INVALID_REQUEST.
-//   - Two clients that append through different brokers at the same instant may
-//     overwrite each other: what is committed are values.
+//   - Lists that are appended to or subtracted from never lose what others do to
+//     them, through whichever broker: what is committed are values, and the
+//     controller refuses them if they were computed from others than it has.
 //
 // v1 adds tagged fields.
 func (s *Server) incrementalAlterConfigs(c *call, req *kmsg.IncrementalAlterConfigsRequest) *kmsg.IncrementalAlterConfigsResponse {
@@ -244,22 +247,45 @@ func (s *Server) incrementalAlterConfigs(c *call, req *kmsg.IncrementalAlterConf
 	return resp
 }
 
+// alterIncrementally changes one resource. This node's image may be behind what
+// another has just answered a client; where it matters, that is found out and
+// the newer image waited for.
 func (s *Server) alterIncrementally(ctx context.Context, res resource, configs []kmsg.IncrementalAlterConfigsRequestResourceConfig, validateOnly bool) (code, error) {
-	s.altering.Lock()
-	defer s.altering.Unlock()
-	image := s.Node.Image() // with what others changed while this one waited
-	if res.topic != nil {
-		var ok bool
-		if res.topic, ok = image.TopicByID(res.topic.ID); !ok {
-			return unknownTopicOrPartition, sentence("This server does not host this topic-partition.")
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	for {
+		changed := s.Node.Changed()
+		image := s.Node.Image()
+		if res.topic != nil {
+			var ok bool
+			if res.topic, ok = image.TopicByID(res.topic.ID); !ok {
+				return unknownTopicOrPartition, sentence("This server does not host this topic-partition.")
+			}
+		}
+		c, code, err := s.increment(image, res, configs)
+		if code != none {
+			return code, err
+		}
+		err = s.change(ctx, image, c, validateOnly)
+		if !errors.Is(err, metadata.ErrConfigChanged) {
+			return res.codeOf(err), err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return requestTimedOut, err
 		}
 	}
-	set := map[string]string{}
+}
+
+// increment computes the change that configs ask for from the settings in an image.
+func (s *Server) increment(image *metadata.Image, res resource, configs []kmsg.IncrementalAlterConfigsRequestResourceConfig) (metadata.Change, code, error) {
+	set, was := map[string]string{}, map[string]*string{}
 	var remove []string
 	seen := map[string]struct{}{}
 	for _, rc := range configs {
 		if _, again := seen[rc.Name]; again {
-			return invalidRequest, sentencef("Error due to duplicate config keys: %s", rc.Name)
+			return nil, invalidRequest, sentencef("Error due to duplicate config keys: %s", rc.Name)
 		}
 		seen[rc.Name] = struct{}{}
 		if rc.Op == kmsg.IncrementalAlterConfigOpDelete {
@@ -267,7 +293,7 @@ func (s *Server) alterIncrementally(ctx context.Context, res resource, configs [
 			continue
 		}
 		if rc.Value == nil {
-			return invalidRequest, sentencef("Null value not supported for : %s", rc.Name)
+			return nil, invalidRequest, sentencef("Null value not supported for : %s", rc.Name)
 		}
 		if rc.Op == kmsg.IncrementalAlterConfigOpSet {
 			set[rc.Name] = *rc.Value
@@ -278,7 +304,7 @@ func (s *Server) alterIncrementally(ctx context.Context, res resource, configs [
 			d, ok = metadata.BrokerDefinition(rc.Name)
 		}
 		if !ok {
-			return invalidConfig, sentencef("Unknown config name: %s", rc.Name)
+			return nil, invalidConfig, sentencef("Unknown config name: %s", rc.Name)
 		}
 		current := s.inForce(image, res, rc.Name)
 		var value string
@@ -289,15 +315,26 @@ func (s *Server) alterIncrementally(ctx context.Context, res resource, configs [
 		case kmsg.IncrementalAlterConfigOpSubtract:
 			value, err = d.Subtract(current, *rc.Value)
 		default:
-			return invalidRequest, sentencef("Unknown operation %d for config %s", rc.Op, rc.Name)
+			return nil, invalidRequest, sentencef("Unknown operation %d for config %s", rc.Op, rc.Name)
 		}
 		if err != nil {
-			return codeOf(err), err
+			return nil, codeOf(err), err
 		}
 		set[rc.Name] = value
+		was[rc.Name] = nil
+		if explicit, ok := res.explicit(image)[rc.Name]; ok {
+			was[rc.Name] = &explicit
+		}
 	}
-	err := s.change(ctx, image, res.change(set, remove, false), validateOnly)
-	return res.codeOf(err), err
+	return res.change(set, remove, false, was), none, nil
+}
+
+// explicit returns what is set for a resource.
+func (r resource) explicit(image *metadata.Image) map[string]string {
+	if r.topic != nil {
+		return r.topic.Config
+	}
+	return image.BrokerConfig(r.broker)
 }
 
 // inForce returns the value of a setting as it stands, "" for none.

@@ -82,7 +82,6 @@ type Server struct {
 	held       atomic.Int64  // bytes of requests, see connection.grow
 	beyond     chan struct{} // full while a connection holds more than the limit
 	creating   sync.Mutex    // held while the topic of committed offsets is created
-	altering   sync.Mutex    // between reading a setting and changing it by what was read
 	resolved   atomic.Pointer[settings]
 	complaints complaints
 	stats      counters

@@ -110,22 +110,24 @@ type CreatePartitions struct {
 
 // SetTopicConfig sets settings of a topic and returns others to their defaults.
 //
-// Errors: ErrUnknownTopic, ErrInvalidConfig, ErrLimit.
+// Errors: ErrUnknownTopic, ErrInvalidConfig, ErrConfigChanged, ErrLimit.
 type SetTopicConfig struct {
 	Topic   TopicID
-	Set     map[string]string `json:",omitempty"`
-	Delete  []string          `json:",omitempty"` // before Set; names that are not set are no error
-	Replace bool              `json:",omitempty"` // all that is not in Set returns to its default
+	Set     map[string]string  `json:",omitempty"`
+	Delete  []string           `json:",omitempty"` // before Set; names that are not set are no error
+	Replace bool               `json:",omitempty"` // all that is not in Set returns to its default
+	Was     map[string]*string `json:",omitempty"` // refused unless these are what is set now, nil for what is not: what Set was computed from
 }
 
 // SetBrokerConfig does the same for one broker, or with Broker 0 for the whole cluster.
 //
-// Errors: ErrUnknownBroker, ErrInvalidConfig, ErrReadOnlyConfig, ErrLimit.
+// Errors: ErrUnknownBroker, ErrInvalidConfig, ErrReadOnlyConfig, ErrConfigChanged, ErrLimit.
 type SetBrokerConfig struct {
 	Broker  int32
-	Set     map[string]string `json:",omitempty"`
-	Delete  []string          `json:",omitempty"`
-	Replace bool              `json:",omitempty"`
+	Set     map[string]string  `json:",omitempty"`
+	Delete  []string           `json:",omitempty"`
+	Replace bool               `json:",omitempty"`
+	Was     map[string]*string `json:",omitempty"`
 }
 
 // SetReplicas says which brokers shall hold a partition. The partition's group
@@ -417,6 +419,9 @@ func (c SetTopicConfig) apply(next *Image) error {
 	if !ok {
 		return unknownTopic(c.Topic)
 	}
+	if err := unchanged(old.Config, c.Was); err != nil {
+		return err
+	}
 	values, err := edited(old.Config, c.Set, c.Delete, c.Replace)
 	if err != nil {
 		return err
@@ -435,6 +440,9 @@ func (c SetBrokerConfig) apply(next *Image) error {
 		return refuse(ErrNoCluster, "there is no cluster whose settings could be changed")
 	}
 	old := next.BrokerConfig(c.Broker)
+	if err := unchanged(old, c.Was); err != nil {
+		return err
+	}
 	values, err := edited(old, c.Set, c.Delete, c.Replace)
 	if err != nil {
 		return err
@@ -449,6 +457,17 @@ func (c SetBrokerConfig) apply(next *Image) error {
 		next.configs = inserted(next.configs, i, brokerConfig{c.Broker, values})
 	}
 	return next.grow(configSize(values) - configSize(old))
+}
+
+// unchanged refuses a change whose maker saw other settings than there are.
+func unchanged(now map[string]string, was map[string]*string) error {
+	for _, name := range slices.Sorted(maps.Keys(was)) {
+		value, set := now[name]
+		if seen := was[name]; set != (seen != nil) || set && value != *seen {
+			return refuse(ErrConfigChanged, "%s was changed by somebody else in the meantime", shown(name))
+		}
+	}
+	return nil
 }
 
 // edited is a new map, nil if it would be empty.

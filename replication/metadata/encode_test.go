@@ -39,8 +39,8 @@ var changes = []Change{
 	CreateTopic{ID: topicID(1), Name: "n", Assignment: [][]int32{{1, 2}, {2, 1}}, Config: map[string]string{"k": "<v>"}, Internal: true, Grow: true},
 	DeleteTopic{Topic: topicID(1)},
 	CreatePartitions{Topic: topicID(1), Count: 3, Assignment: [][]int32{{1}}},
-	SetTopicConfig{Topic: topicID(1), Set: map[string]string{"k": "v"}, Delete: []string{"d"}, Replace: true},
-	SetBrokerConfig{Broker: 4, Set: map[string]string{"k": "v"}, Delete: []string{"d"}, Replace: true},
+	SetTopicConfig{Topic: topicID(1), Set: map[string]string{"k": "v"}, Delete: []string{"d"}, Replace: true, Was: map[string]*string{"k": new("u"), "n": nil}},
+	SetBrokerConfig{Broker: 4, Set: map[string]string{"k": "v"}, Delete: []string{"d"}, Replace: true, Was: map[string]*string{"k": new("u"), "n": nil}},
 	SetReplicas{Partition: PartitionID{topicID(1), 5}, Replicas: []int32{1, 2}, Manual: true},
 	AllocateProducerIDs{Broker: 1, Count: 1000},
 }

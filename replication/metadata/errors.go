@@ -21,6 +21,7 @@ var (
 	ErrInvalidAssignment  = errors.New("metadata: invalid replica assignment")                          // INVALID_REPLICA_ASSIGNMENT
 	ErrInvalidConfig      = errors.New("metadata: invalid setting")                                     // INVALID_CONFIG
 	ErrReadOnlyConfig     = reason("metadata: setting cannot be changed at run time", ErrInvalidConfig) // INVALID_REQUEST
+	ErrConfigChanged      = errors.New("metadata: setting was changed in the meantime")                 // none: the caller looks again
 	ErrUnknownBroker      = errors.New("metadata: unknown broker")                                      // BROKER_ID_NOT_REGISTERED
 	ErrInvalidBroker      = errors.New("metadata: invalid broker")                                      // INVALID_REGISTRATION
 	ErrStaleBroker        = errors.New("metadata: another incarnation of the broker is registered")     // STALE_BROKER_EPOCH
@@ -60,6 +61,7 @@ var codes = [...]error{
 	21: ErrStaleIndex,
 	22: ErrVersion,
 	23: ErrDamaged,
+	24: ErrConfigChanged,
 }
 
 // codeOther stands for an error that is none of ours: only its text arrives.

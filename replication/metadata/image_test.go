@@ -161,6 +161,7 @@ func TestSettingsAreEditedKeyByKey(t *testing.T) {
 		{SetTopicConfig{Set: map[string]string{"c": "3"}}, map[string]string{"a": "1", "b": "2", "c": "3"}},
 		{SetTopicConfig{Delete: []string{"a", "nothing"}}, map[string]string{"b": "2", "c": "3"}},
 		{SetTopicConfig{Delete: []string{"b"}, Set: map[string]string{"b": "9"}}, map[string]string{"b": "9", "c": "3"}},
+		{SetTopicConfig{Set: map[string]string{"c": "33"}, Was: map[string]*string{"a": nil, "b": new("9")}}, map[string]string{"b": "9", "c": "33"}},
 		{SetTopicConfig{Replace: true, Set: map[string]string{"d": ""}}, map[string]string{"d": ""}},
 		{SetTopicConfig{Replace: true}, nil},
 	} {
@@ -173,6 +174,11 @@ func TestSettingsAreEditedKeyByKey(t *testing.T) {
 	}
 	m = apply(t, m, SetBrokerConfig{Set: map[string]string{"a": "all"}})
 	m = apply(t, m, SetBrokerConfig{Broker: 2, Set: map[string]string{"a": "two"}})
+	for _, was := range []*string{nil, new("two")} {
+		if _, err := m.Apply(m.Index+1, SetBrokerConfig{Set: map[string]string{"a": "b"}, Was: map[string]*string{"a": was}}); !errors.Is(err, ErrConfigChanged) {
+			t.Errorf("a change that began with another value: %v", err)
+		}
+	}
 	if m.BrokerConfig(0)["a"] != "all" || m.BrokerConfig(2)["a"] != "two" || m.BrokerConfig(1) != nil {
 		t.Errorf("broker settings: %v %v %v", m.BrokerConfig(0), m.BrokerConfig(2), m.BrokerConfig(1))
 	}
@@ -249,6 +255,8 @@ func TestRefusedChangeLeavesTheImageAndSaysWhy(t *testing.T) {
 		{"count and assignment differ", CreatePartitions{Topic: topicID(1), Count: 3, Assignment: one}, ErrInvalidAssignment, ""},
 		{"100,000 more partitions", CreatePartitions{Topic: topicID(1), Count: 100_001, Assignment: many}, ErrInvalidPartitions, ""},
 		{"settings of nothing", SetTopicConfig{Topic: topicID(9)}, ErrUnknownTopic, ""},
+		{"a setting that was none", SetTopicConfig{Topic: topicID(1), Was: map[string]*string{"a": new("1")}}, ErrConfigChanged, "a was changed by somebody else in the meantime"},
+		{"a setting of all brokers that was one", SetBrokerConfig{Was: map[string]*string{"x": new("0")}}, ErrConfigChanged, ""},
 		{"settings of no broker", SetBrokerConfig{Broker: 9}, ErrUnknownBroker, ""},
 		{"replicas of nothing", SetReplicas{Partition: PartitionID{topicID(9), 0}, Replicas: []int32{1}}, ErrUnknownTopic, ""},
 		{"replicas of partition -1", SetReplicas{Partition: PartitionID{topicID(1), -1}, Replicas: []int32{1}}, ErrUnknownPartition, ""},
