@@ -92,6 +92,28 @@ func (c *Cache) put(w *window, logs []*raft.Log) {
 	}
 }
 
+// release forgets the entries of w up to index.
+func (c *Cache) release(w *window, index uint64) {
+	if !w.begins(index) {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for len(w.entries) > 0 && w.entries[0].entry.Index <= index {
+		c.removeLocked(w.entries[0])
+		w.popLocked()
+	}
+}
+
+// begins tells whether the window has entries up to index.
+func (w *window) begins(index uint64) bool {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	return len(w.entries) > 0 && w.entries[0].entry.Index <= index
+}
+
 // cut forgets the entries of w from index on.
 func (c *Cache) cut(w *window, index uint64) {
 	c.mu.Lock()

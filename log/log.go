@@ -135,6 +135,7 @@ type Log struct {
 	closed    atomic.Bool
 	failed    atomic.Pointer[error]
 	committed atomic.Uint64 // nothing at or below this index is ever cut
+	follows   atomic.Bool   // what was stored last came from a leader elsewhere
 
 	changing  sync.Mutex // held by every change, also while it waits for the disk
 	cfg       Config     // under changing

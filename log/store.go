@@ -168,7 +168,7 @@ func (l *Log) StoreLogs(logs []*raft.Log) error {
 
 func (l *Log) storeLocked(logs []*raft.Log) error {
 	st := l.state.Load()
-	frames, err := l.frames(logs, st.end())
+	frames, own, err := l.frames(logs, st.end())
 	if err != nil {
 		return err
 	}
@@ -193,6 +193,12 @@ func (l *Log) storeLocked(logs []*raft.Log) error {
 	}
 	if l.unflushed = records; sync {
 		l.unflushed = 0
+	}
+	l.follows.Store(!own)
+	if sync && !own {
+		// Clients read where the leader is. Memory that would cache the same records
+		// here is better spent on the partitions that this node leads.
+		l.state.Load().active().Forget()
 	}
 	l.cache.put(&l.window, logs)
 	return nil
@@ -221,56 +227,60 @@ func (l *Log) appendLocked(frames []segment.Frame, sync bool) (n int, err error)
 	return n, err
 }
 
-// frames checks entries, stamps their batches and describes them.
-func (l *Log) frames(logs []*raft.Log, at place) ([]segment.Frame, error) {
-	frames := make([]segment.Frame, len(logs))
+// frames checks entries, stamps their batches and describes them. own tells
+// whether some were new: stamped here, not by a leader elsewhere.
+func (l *Log) frames(logs []*raft.Log, at place) (frames []segment.Frame, own bool, err error) {
+	frames = make([]segment.Frame, len(logs))
 	for i, e := range logs {
 		t, err := typeOf(e)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		switch {
 		case e.Index != at.index:
-			return nil, fmt.Errorf("log %s: entry %d where %d is next", l.dir, e.Index, at.index)
+			return nil, false, fmt.Errorf("log %s: entry %d where %d is next", l.dir, e.Index, at.index)
 		case e.Term < at.term || e.Term > math.MaxInt32:
-			return nil, fmt.Errorf("log %s: entry %d of term %d after term %d", l.dir, e.Index, e.Term, at.term)
+			return nil, false, fmt.Errorf("log %s: entry %d of term %d after term %d", l.dir, e.Index, e.Term, at.term)
 		case len(e.Data) > segment.MaxPayload:
-			return nil, fmt.Errorf("log %s: entry %d of %d bytes, more than %d", l.dir, e.Index, len(e.Data), segment.MaxPayload)
+			return nil, false, fmt.Errorf("log %s: entry %d of %d bytes, more than %d", l.dir, e.Index, len(e.Data), segment.MaxPayload)
 		}
 		f := segment.Frame{Type: t, Index: e.Index, Term: e.Term, BaseOffset: at.offset, MaxTimestamp: -1, Payload: e.Data}
 		if t == segment.Command {
-			if err := l.stamp(e, &f); err != nil {
-				return nil, err
+			stamped, err := l.stamp(e, &f)
+			if err != nil {
+				return nil, false, err
 			}
+			own = own || stamped
 		}
 		frames[i] = f
 		at = place{at.index + 1, f.NextOffset(), e.Term}
 	}
-	return frames, nil
+	return frames, own, nil
 }
 
-// stamp assigns offsets to the batches of e, or compares those they have.
-func (l *Log) stamp(e *raft.Log, f *segment.Frame) error {
+// stamp assigns offsets to the batches of e, or compares those they have; stamped
+// tells whether it assigned any.
+func (l *Log) stamp(e *raft.Log, f *segment.Frame) (stamped bool, err error) {
 	// Look before touching anything, so that a refused entry stays as it was.
 	epoch := int32(e.Term)
 	next := f.BaseOffset
 	for p := e.Data; len(p) > 0 || next == f.BaseOffset; {
 		b, rest, err := record.Split(p)
 		if err != nil {
-			return fmt.Errorf("log %s: entry %d: %w", l.dir, e.Index, err)
+			return false, fmt.Errorf("log %s: entry %d: %w", l.dir, e.Index, err)
 		}
 		if b.LastOffsetDelta() < 0 || next > math.MaxInt64-1<<32 {
-			return fmt.Errorf("log %s: entry %d: batch with last offset delta %d at offset %d", l.dir, e.Index, b.LastOffsetDelta(), next)
+			return false, fmt.Errorf("log %s: entry %d: batch with last offset delta %d at offset %d", l.dir, e.Index, b.LastOffsetDelta(), next)
 		}
 		if b.Epoch() == epoch && b.BaseOffset() != next {
-			return &MismatchError{Dir: l.dir, Index: e.Index, Found: b.BaseOffset(), Expected: next}
+			return false, &MismatchError{Dir: l.dir, Index: e.Index, Found: b.BaseOffset(), Expected: next}
 		}
 		next += int64(b.LastOffsetDelta()) + 1
 		f.MaxTimestamp = max(f.MaxTimestamp, b.MaxTimestamp())
 		p = rest
 	}
 	if next-f.BaseOffset > math.MaxUint32 {
-		return fmt.Errorf("log %s: entry %d takes %d offsets", l.dir, e.Index, next-f.BaseOffset)
+		return false, fmt.Errorf("log %s: entry %d takes %d offsets", l.dir, e.Index, next-f.BaseOffset)
 	}
 	f.Span = uint32(next - f.BaseOffset)
 	next = f.BaseOffset
@@ -278,11 +288,12 @@ func (l *Log) stamp(e *raft.Log, f *segment.Frame) error {
 		b, rest, _ := record.Split(p)
 		if b.Epoch() != epoch {
 			b.Assign(next, epoch)
+			stamped = true
 		}
 		next = b.NextOffset()
 		p = rest
 	}
-	return nil
+	return stamped, nil
 }
 
 func (l *Log) extendEpochsLocked(frames []segment.Frame) {
@@ -326,9 +337,14 @@ func (l *Log) Reserve(bytes int) error {
 	return noSpace(a.Allocate(need))
 }
 
-// Protect says that the entries up to index are committed: a DeleteRange that
-// would cut one of them off the end is refused, however Raft came to want it.
+// Protect says that the entries up to index are committed and applied: a
+// DeleteRange that would cut one of them off the end is refused, however Raft came
+// to want it. Those of a leader elsewhere leave the cache, where the entries
+// have more use that others are still to be sent.
 func (l *Log) Protect(index uint64) {
+	if l.follows.Load() {
+		l.cache.release(&l.window, index)
+	}
 	for {
 		old := l.committed.Load()
 		if index <= old || l.committed.CompareAndSwap(old, index) {

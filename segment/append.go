@@ -216,6 +216,26 @@ func (s *Segment) gone() bool {
 	return s.closed
 }
 
+// forgetStep is how much is synced before the system is told to forget it: a call
+// costs as much as a small write.
+const forgetStep = 1 << 20
+
+// largestFolio is how much memory the system may cache a file in at a time. It
+// forgets no less, so one that ends behind a step is asked for again.
+const largestFolio = 4 << 20
+
+// Forget lets go of the memory that caches what is synced. A replica that follows
+// calls it, whose records nobody reads: those that it would keep from being cached
+// are the ones of the partitions that this node leads. Only the writer may call it.
+func (s *Segment) Forget() {
+	end := s.synced.Load() &^ (page - 1)
+	if end-s.forgotten < forgetStep || s.sealed.Load() {
+		return
+	}
+	s.f.Forget(max(0, s.forgotten-largestFolio), end)
+	s.forgotten = end
+}
+
 // Finish prepares the segment for its end, by sealing or by a clean close: it
 // syncs, and writes the index files, whose failure costs only time later. The
 // segment can still be appended to.

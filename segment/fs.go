@@ -39,6 +39,9 @@ type File interface {
 	// Allocate takes room on the disk for bytes from to to, which hold nothing
 	// yet and read as zero, and makes the file at least to bytes long.
 	Allocate(from, to int64) error
+	// Forget says that bytes from to to, which are synced, will not be read soon:
+	// the system may use the memory that caches them for something else.
+	Forget(from, to int64)
 	// Punch gives back the disk room of bytes from to to, which read as zero
 	// afterwards. The length stays.
 	Punch(from, to int64) error
@@ -130,6 +133,10 @@ func (f *osFile) Allocate(from, to int64) error {
 		aerr = writeZeros(f, from, to) // room is what is promised, so take it the slow way
 	}
 	return f.wrap("allocate", errors.Join(err, aerr))
+}
+
+func (f *osFile) Forget(from, to int64) {
+	_ = f.control(func(fd int) { _ = forget(fd, from, to-from) }) // advice: at worst it is not taken
 }
 
 func (f *osFile) Punch(from, to int64) error {

@@ -11,3 +11,4 @@ import (
 func fdatasync(fd int) error                  { return unix.Fsync(fd) }
 func fallocate(fd int, off, size int64) error { return syscall.EOPNOTSUPP }
 func punch(fd int, off, size int64) error     { return nil }
+func forget(fd int, off, size int64) error    { return nil }

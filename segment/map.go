@@ -17,6 +17,23 @@ type mapping struct {
 	data []byte // may reach beyond the end of the file: only what is written may be touched
 	mm   gommap.MMap
 	refs atomic.Int64
+	read atomic.Int64 // bytes that readers have gone through since the pages were last let go
+}
+
+// residentBytes is how much is read through a mapping before the process lets go
+// of its pages. They stay cached, but count as the process's memory, and a reader
+// of a large topic would make that as large as the topic. To let go costs about
+// 10 µs, and to read on a fault for every 64 KiB.
+const residentBytes = 8 << 20
+
+// releaseRead releases a reference through which n bytes were read. Others may be
+// reading: their pages come back when they touch them.
+func (m *mapping) releaseRead(n int) {
+	if m.read.Add(int64(n)) >= residentBytes {
+		m.read.Store(0)
+		_ = m.mm.Advise(gommap.MADV_DONTNEED) // advice
+	}
+	m.release()
 }
 
 func newMapping(fd uintptr, size int64) (*mapping, error) {

@@ -187,8 +187,8 @@ func (s *Segment) Frame(i uint64) (Frame, error) {
 	if err != nil {
 		return f, err
 	}
-	defer m.release()
 	body := make([]byte, f.size()-FrameHeaderSize)
+	defer m.releaseRead(len(body))
 	err = guard(s.path, func() error {
 		copy(body, f.body(m.data))
 		return nil
@@ -278,7 +278,8 @@ func (s *Segment) Read(offset, limit int64, maxBytes int) (*record.View, error) 
 		m.release()
 		return record.NewView(nil, offset, nil), nil
 	}
-	return record.NewView(r.pieces, r.next, m.release), nil
+	n := maxBytes - r.left
+	return record.NewView(r.pieces, r.next, func() { m.releaseRead(n) }), nil
 }
 
 // A reader gathers the pieces of one view.

@@ -1,0 +1,120 @@
+package log
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/raft"
+
+	"millrace/segment"
+)
+
+// A forgetFS notes what the system is told to forget.
+type forgetFS struct {
+	segment.FS
+	forgotten *int64 // up to here
+}
+
+type forgetFile struct {
+	segment.File
+	fs     forgetFS
+	synced bool
+}
+
+func (f forgetFS) OpenFile(path string, flag int) (segment.File, error) {
+	file, err := f.FS.OpenFile(path, flag)
+	if err != nil || filepath.Ext(path) != ".log" {
+		return file, err
+	}
+	return &forgetFile{File: file, fs: f}, nil
+}
+
+func (f *forgetFile) Pwritev(bufs [][]byte, off int64) error {
+	f.synced = false
+	return f.File.Pwritev(bufs, off)
+}
+
+func (f *forgetFile) Sync() error {
+	f.synced = true
+	return f.File.Sync()
+}
+
+func (f *forgetFile) Forget(from, to int64) {
+	if !f.synced || from > *f.fs.forgotten {
+		panic(fmt.Sprintf("forget %d to %d, synced %v, forgotten before %d", from, to, f.synced, *f.fs.forgotten))
+	}
+	*f.fs.forgotten = to
+	f.File.Forget(from, to)
+}
+
+// A replica that follows keeps neither the page cache nor the node's own cache
+// busy with records that nobody reads there; one that leads keeps both.
+func TestOnlyWhoLeadsKeepsRecordsInMemory(t *testing.T) {
+	var data [2][]string
+	for follows := range 2 {
+		var forgotten int64
+		cache := NewCache(64 << 20)
+		l := mustOpen(t, t.TempDir()+"/p", Config{FS: forgetFS{fastFS{segment.OS}, &forgotten}, SegmentBytes: 64 << 20, Cache: cache})
+		const entries = 40
+		for i := uint64(1); i <= entries; i++ {
+			entry := command(t, i, 1, fmt.Sprint(i, strings.Repeat("x", 100<<10)))
+			if follows == 1 {
+				b := batches(entry.Data)[0]
+				b.Assign(int64(i-1), 1) // as a leader of term 1 has stamped it
+			}
+			if err := l.StoreLogs([]*raft.Log{entry}); err != nil {
+				t.Fatal(err)
+			}
+			l.Protect(i)
+		}
+		switch {
+		case follows == 0 && (forgotten > 0 || cache.Size() < entries*100<<10):
+			t.Errorf("the leader forgot %d bytes and caches %d", forgotten, cache.Size())
+		case follows == 1 && (forgotten < 3<<20 || cache.Size() > 0):
+			t.Errorf("the follower forgot %d bytes and caches %d", forgotten, cache.Size())
+		}
+		// Both have all of it all the same.
+		for i := uint64(1); i <= entries; i++ {
+			var e raft.Log
+			if err := l.GetLog(i, &e); err != nil {
+				t.Fatal(err)
+			}
+			data[follows] = append(data[follows], string(e.Data))
+		}
+	}
+	for i := range data[0] {
+		if data[0][i] != data[1][i] {
+			t.Errorf("entry %d differs", i+1)
+		}
+	}
+}
+
+// What is not committed yet stays in the cache: a follower needs it to apply it.
+func TestAFollowerCachesWhatItHasNotApplied(t *testing.T) {
+	cache := NewCache(1 << 20)
+	l := mustOpen(t, t.TempDir()+"/p", Config{FS: fastFS{segment.OS}, Cache: cache})
+	for i := uint64(1); i <= 10; i++ {
+		entry := command(t, i, 1, fmt.Sprintf("%02d", i))
+		batches(entry.Data)[0].Assign(int64(i-1), 1)
+		if err := l.StoreLogs([]*raft.Log{entry}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all := cache.Size()
+	l.Protect(4)
+	if got := cache.Size(); got != all*6/10 {
+		t.Errorf("%d of %d bytes cached with 4 of 10 entries applied", got, all)
+	}
+	for i := uint64(1); i <= 10; i++ {
+		var e raft.Log
+		if inWindow := l.window.get(i, &e); inWindow != (i > 4) {
+			t.Errorf("entry %d in the cache: %v", i, inWindow)
+		}
+	}
+	l.Protect(10)
+	if cache.Size() != 0 {
+		t.Errorf("%d bytes cached with everything applied", cache.Size())
+	}
+}

@@ -1,0 +1,80 @@
+package segment
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// resident returns how many bytes of the file at path are in this process's
+// memory through mappings.
+func resident(t *testing.T, path string) (bytes int64) {
+	t.Helper()
+	f, err := os.Open("/proc/self/smaps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	within := false
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		line := lines.Text()
+		var kb int64
+		switch {
+		case strings.Contains(line, " "+path):
+			within = true
+		case strings.HasPrefix(line, "VmFlags:"):
+			within = false
+		case within:
+			if n, _ := fmt.Sscanf(line, "Rss: %d kB", &kb); n == 1 {
+				bytes += kb << 10
+			}
+		}
+	}
+	return bytes
+}
+
+// A reader of a large segment does not make it the process's memory, whichever
+// way it reads.
+func TestReadersKeepLittleOfASegmentResident(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("what is resident is read from /proc/self/smaps: not run")
+	}
+	s := newTestSegment(t, 64<<20)
+	for range 40 {
+		appendTest(t, s, 4, [2]int{1, 1 << 20})
+	}
+	info := s.Info()
+	most := int64(residentBytes + 2<<20) // a frame, and what comes with a fault
+	for i := info.FirstIndex; i <= info.LastIndex; i++ {
+		if _, err := s.Frame(i); err != nil {
+			t.Fatal(err)
+		}
+		if got := resident(t, s.Path()); got > most {
+			t.Fatalf("%d bytes resident after reading entry %d", got, i)
+		}
+	}
+	read := 0
+	for offset := info.BaseOffset; offset < info.NextOffset; {
+		v, err := s.Read(offset, info.NextOffset, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range v.Bytes {
+			for _, b := range p {
+				read += int(b & 0)
+			}
+		}
+		read += v.Len()
+		offset = v.Next
+		v.Release()
+		if got := resident(t, s.Path()); got > most {
+			t.Fatalf("%d bytes resident after reading up to offset %d", got, offset)
+		}
+	}
+	if read < 40<<20 {
+		t.Errorf("only %d bytes were read", read)
+	}
+}
