@@ -20,8 +20,10 @@ const (
 	// waitingBytes may wait to be appended to one partition; more is ErrBusy.
 	waitingBytes = 64 << 20
 	// flightBytes may be on their way through Raft; the appender waits above. It
-	// takes as many at a time, so twice that and a call are the most.
-	flightBytes = 8 << 20
+	// takes as many at a time, so twice that and a call are the most. More would
+	// not be faster, it would only wait elsewhere, and drive out of the node's cache
+	// what the followers have yet to be sent.
+	flightBytes = 2 << 20
 )
 
 // An Ack says where batches went.
