@@ -150,7 +150,8 @@ func (l *Log) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raft.Log{e
 // its offset and with the term as its leader epoch, unless its epoch says already
 // that a leader of this term stamped it: then the offset must be the right one,
 // or the answer is a *MismatchError. A leader passes new batches with another
-// epoch than its term; clients send -1. Data belongs to the log from here on: it
+// epoch than its term; clients send -1. The batches' own CRCs must hold, as
+// record.Validate found: the frame's is made of them. Data belongs to the log from here on: it
 // must not change any more.
 //
 // After ErrNoSpace, and errors about the entries themselves, nothing was stored.
@@ -293,6 +294,7 @@ func (l *Log) stamp(e *raft.Log, f *segment.Frame) (stamped bool, err error) {
 		next = b.NextOffset()
 		p = rest
 	}
+	f.PayloadCRC, f.Summed = record.UpdateCRC(0, e.Data), true
 	return stamped, nil
 }
 

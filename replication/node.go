@@ -213,6 +213,7 @@ func (n *Node) Start(ctx context.Context) error {
 		PeerUp:   n.peerUp,
 		PeerDown: n.peerDown,
 		Handle:   n.handle,
+		Sum:      sumOf,
 		Logger:   n.logger,
 	})
 	var err error

@@ -113,7 +113,7 @@ func (s *Segment) write(frames []Frame, start int64) error {
 		f := &frames[i]
 		f.Position = at
 		h = appendFrameHeader(h, f, s.h.Salt, at, i == 0 && s.synced.Load() == start)
-		f.PayloadCRC = binary.BigEndian.Uint32(h[len(h)-8:])
+		f.PayloadCRC, f.Summed = binary.BigEndian.Uint32(h[len(h)-8:]), false
 		v = append(v, h[from:len(h):len(h)])
 		if len(f.Payload) > 0 {
 			v = append(v, f.Payload)

@@ -71,8 +71,10 @@ type Frame struct {
 	// Compacted says that compaction has merged the frame of several entries: its
 	// batches have gaps between them, and may be none, and are of terms up to Term.
 	Compacted bool
-	// PayloadCRC is what the header says; Append computes it.
+	// PayloadCRC is what the header says; Append computes it, unless Summed says
+	// that it is the CRC-32C of Payload already.
 	PayloadCRC uint32
+	Summed     bool
 	// Position of the frame in its file; Append computes it.
 	Position int64
 	Payload  []byte
@@ -114,7 +116,12 @@ func FrameSize(n int) int64 { return FrameHeaderSize + int64(n) + padding(n) }
 func padding(n int) int64 { return int64(-n & 7) }
 
 func payloadCRC(payload []byte) uint32 {
-	return crc32.Update(crc32.Checksum(payload, castagnoli), castagnoli, zeros[:padding(len(payload))])
+	return padCRC(crc32.Checksum(payload, castagnoli), len(payload))
+}
+
+// padCRC adds the padding to the sum of a payload of n bytes.
+func padCRC(sum uint32, n int) uint32 {
+	return crc32.Update(sum, castagnoli, zeros[:padding(n)])
 }
 
 func headerCRC(p []byte, salt uint64, position int64) uint32 {
@@ -145,7 +152,11 @@ func appendFrameHeader(p []byte, f *Frame, salt uint64, position int64, synced b
 	binary.BigEndian.PutUint64(h[24:], f.Term)
 	binary.BigEndian.PutUint64(h[32:], uint64(f.BaseOffset))
 	binary.BigEndian.PutUint64(h[40:], uint64(f.MaxTimestamp))
-	binary.BigEndian.PutUint32(h[48:], payloadCRC(f.Payload))
+	sum := f.PayloadCRC
+	if !f.Summed {
+		sum = crc32.Checksum(f.Payload, castagnoli)
+	}
+	binary.BigEndian.PutUint32(h[48:], padCRC(sum, len(f.Payload)))
 	binary.BigEndian.PutUint32(h[52:], headerCRC(h, salt, position))
 	return p
 }

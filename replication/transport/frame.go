@@ -122,6 +122,11 @@ func setPayload(frame []byte, payload ...[]byte) {
 		n += len(p)
 		sum = crc32.Update(sum, castagnoli, p)
 	}
+	declarePayload(frame, n, sum)
+}
+
+// declarePayload declares a payload of n bytes with this checksum.
+func declarePayload(frame []byte, n int, sum uint32) {
 	binary.BigEndian.PutUint32(frame[4:], uint32(n))
 	binary.BigEndian.PutUint32(frame[28:], sum)
 }

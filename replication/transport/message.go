@@ -3,6 +3,7 @@ package transport
 import (
 	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"math"
 
 	"github.com/hashicorp/raft"
@@ -175,11 +176,12 @@ func appendResponse(from Peer, flags uint8, term, lastLog uint64, resp *raft.App
 
 // putAppend encodes an append with entries, returning the frame and the payload,
 // which is the entries' own bytes.
-func putAppend(b beat, entries []*raft.Log) (frame []byte, payload [][]byte) {
+func putAppend(b beat, entries []*raft.Log, sum func(uint32, *raft.Log) uint32) (frame []byte, payload [][]byte) {
 	frame, head := newFrame(typeAppend, appendHead+len(entries)*entrySize)
 	b.put(head)
 	binary.BigEndian.PutUint32(head[40:], uint32(len(entries)))
 	payload = make([][]byte, 0, len(entries))
+	n, crc := 0, uint32(0)
 	for i, e := range entries {
 		p := head[appendHead+i*entrySize:]
 		binary.BigEndian.PutUint64(p, e.Term)
@@ -188,12 +190,15 @@ func putAppend(b beat, entries []*raft.Log) (frame []byte, payload [][]byte) {
 		p[14] = uint8(e.Type)
 		if len(e.Data) > 0 {
 			payload = append(payload, e.Data)
+			crc = sum(crc, e)
 		}
 		if len(e.Extensions) > 0 {
 			payload = append(payload, e.Extensions)
+			crc = crc32.Update(crc, castagnoli, e.Extensions)
 		}
+		n += len(e.Data) + len(e.Extensions)
 	}
-	setPayload(frame, payload...)
+	declarePayload(frame, n, crc)
 	return frame, payload
 }
 

@@ -386,7 +386,7 @@ func (p *Port) AppendEntries(id raft.ServerID, _ raft.ServerAddress, args *raft.
 	}
 	b := beatOf(p.group, args)
 	b.commit = min(args.LeaderCommitIndex, args.PrevLogEntry+uint64(len(args.Entries)))
-	frame, payload := putAppend(b, args.Entries)
+	frame, payload := putAppend(b, args.Entries, p.t.cfg.Sum)
 	began := time.Now()
 	p.lastEntries.Store(int64(began.Sub(p.t.start)))
 	p.t.stats.Appends.Add(1)

@@ -365,7 +365,7 @@ func frameOf(typ uint8) (frame []byte, payload [][]byte) {
 			{Index: 7, Term: 3, Type: raft.LogNoop},
 			{Index: 8, Term: 3, Type: raft.LogConfiguration, Data: config},
 			{Index: 9, Term: 3, Type: raft.LogBarrier},
-		})
+		}, Config{}.withDefaults().Sum)
 	case typeVote, typePreVote:
 		frame = vote{group: 1, term: 3, lastIndex: 5, lastTerm: 2}.frame(typ)
 	case typeTimeoutNow:

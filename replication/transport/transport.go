@@ -5,12 +5,15 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"log/slog"
 	"net"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/hashicorp/raft"
 )
 
 // Config says who a Transport is and how it reaches others. Fields marked
@@ -44,6 +47,10 @@ type Config struct {
 	// owns req; its answer is limited like the request. A panic is an error.
 	Handle func(ctx context.Context, from Peer, kind uint8, req []byte) ([]byte, error)
 
+	// Sum continues a CRC-32C over an entry's data, for the checksum of an append;
+	// nil: by reading it.
+	Sum func(sum uint32, l *raft.Log) uint32
+
 	GatherInterval  time.Duration // heartbeats to a peer wait this long for company; 15 ms
 	MaxRequestBytes int           // entries' bytes in one append, unless a single one is larger; 4 MiB
 	Timeout         time.Duration // for an answer to a vote, an append, a heartbeat, a call without deadline; 10 s
@@ -72,6 +79,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Address == nil {
 		c.Address = func() string { return "" }
+	}
+	if c.Sum == nil {
+		c.Sum = func(sum uint32, l *raft.Log) uint32 { return crc32.Update(sum, castagnoli, l.Data) }
 	}
 	if c.Dial == nil {
 		c.Dial = func(ctx context.Context, addr string) (net.Conn, error) {
