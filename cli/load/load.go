@@ -157,6 +157,9 @@ type Record struct {
 // The record must not be touched after it.
 func (r *Record) Done(err error) { r.from.done(r, err) }
 
+// Due is the moment at which the record is to be sent, from which its latency runs.
+func (r *Record) Due() time.Time { return r.at }
+
 // Bytes is the size of the record's key and value.
 func (r *Record) Bytes() int64 { return int64(len(r.Key) + len(r.Value)) }
 
@@ -317,7 +320,7 @@ func (p *producer) produce(ctx context.Context) {
 		if !ok || !p.await(until) {
 			if ctx.Err() == nil {
 				// What is left of the schedule is what there was no time for.
-				p.run.unsent.Add(min(limit-measured, pace.due(n, warm.Add(plan.Duration))))
+				p.run.unsent.Add(min(limit-measured, pace.due(n)))
 			}
 			break
 		}

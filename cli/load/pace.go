@@ -11,6 +11,7 @@ type pacer struct {
 	begin  time.Time     // of the producer's first record
 	period time.Duration // from one of its records to the next; 0: no schedule
 	exact  float64       // the same in nanoseconds, unrounded
+	stop   time.Time     // no record from then on; zero: no end
 	timer  *time.Timer
 }
 
@@ -24,18 +25,25 @@ func newPacer(begin time.Time, plan Plan, index int) *pacer {
 		exact: apart * float64(plan.Producers),
 		timer: time.NewTimer(time.Hour),
 	}
+	if plan.Duration > 0 {
+		p.stop = begin.Add(plan.WarmUp + plan.Duration)
+	}
 	p.period = max(1, time.Duration(p.exact))
 	return p
 }
 
 // next waits for the moment of record n, counted from 0 and including the
 // warm-up, and returns it: the zero time without a schedule. A moment that has
-// passed is not waited for, nor does it move the others. false: ctx ended.
+// passed is not waited for, nor does it move the others. false: there is no such
+// record, or ctx ended.
 func (p *pacer) next(ctx context.Context, n int64) (time.Time, bool) {
 	if p.period == 0 {
 		return time.Time{}, true
 	}
 	at := p.moment(n)
+	if !p.stop.IsZero() && !at.Before(p.stop) {
+		return at, false
+	}
 	// The runtime's timers wake an idle process up to 1 ms late: the last bit is
 	// slept by the kernel's.
 	if long := time.Until(at) - 2*time.Millisecond; long > 0 {
@@ -57,16 +65,15 @@ func (p *pacer) moment(n int64) time.Time {
 	return p.begin.Add(time.Duration(float64(n) * p.exact))
 }
 
-// due counts the records from n on whose moment is before stop.
-func (p *pacer) due(n int64, stop time.Time) int64 {
-	if p.period == 0 {
+// due counts the records from n on that have a moment before the end.
+func (p *pacer) due(n int64) (count int64) {
+	if p.period == 0 || p.stop.IsZero() {
 		return 0
 	}
-	left := stop.Sub(p.moment(n))
-	if left <= 0 {
-		return 0
+	for p.moment(n + count).Before(p.stop) {
+		count++
 	}
-	return int64((float64(left)-1)/p.exact) + 1
+	return count
 }
 
 // nap sleeps for a short time. Tests in virtual time replace it.
