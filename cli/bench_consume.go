@@ -232,7 +232,9 @@ func (b *bench) gather(n int, what extent) (*sharing, error) {
 	settled := s.settled
 	for i := range n {
 		changed := func(sign int) func(context.Context, *kgo.Client, map[string][]int32) {
-			return func(_ context.Context, _ *kgo.Client, topics map[string][]int32) { s.change(i, sign*len(topics[b.topic])) }
+			return func(_ context.Context, _ *kgo.Client, topics map[string][]int32) {
+				s.change(i, sign*len(topics[b.topic]))
+			}
 		}
 		client, err := b.reader(
 			kgo.ConsumerGroup(s.group), kgo.ConsumeTopics(b.topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit(),

@@ -355,7 +355,7 @@ var tutorialColumns = []column[*tutorialWay]{
 	{"RECORDS/S", func(w *tutorialWay) string { return number(int64(w.PerSecond)) }},
 	{"MEAN", func(w *tutorialWay) string { return millis(w.Mean) }},
 	{"P99", func(w *tutorialWay) string { return millis(w.P99) }},
-	{"HANDLED", func(w *tutorialWay) string { return millis(w.HandledP99) }},
+	{"HANDLED-P99", func(w *tutorialWay) string { return millis(w.HandledP99) }},
 	{"REFUSED", func(w *tutorialWay) string { return number(w.Refused) }},
 	{"TIMED-OUT", func(w *tutorialWay) string { return number(w.TimedOut) }},
 	{"LOST", func(w *tutorialWay) string { return number(w.Lost) }},
@@ -411,7 +411,8 @@ func (t *tutorial) page(b *bench) load.Page {
 	chart := load.Chart{Title: "Records each second", XLabel: "seconds", YLabel: "records/s",
 		Bar: "acknowledged by the log", Bars: log.Sending.Throughput(),
 		Lines: []load.Line{{Name: "handled, from the log", Points: log.Handling.Throughput()}}}
-	behind := load.Chart{Title: "Waiting in the log", XLabel: "seconds", YLabel: "records", Lines: []load.Line{{Name: "acknowledged and not yet handled"}}}
+	behind := load.Chart{Title: "Waiting in the log", XLabel: "seconds", YLabel: "records",
+		Lines: []load.Line{{Name: "acknowledged and not yet handled", Points: []load.XY{{}}}}}
 	waiting := int64(0)
 	for i := range max(len(log.Sending.Series), len(log.Handling.Series)) {
 		if i < len(log.Sending.Series) {
@@ -420,18 +421,16 @@ func (t *tutorial) page(b *bench) load.Page {
 		if i < len(log.Handling.Series) {
 			waiting -= log.Handling.Series[i].Records
 		}
-		behind.Lines[0].Points = append(behind.Lines[0].Points, load.XY{X: float64(i + 1), Y: float64(max(0, waiting))})
+		behind.Lines[0].Points = append(behind.Lines[0].Points, load.XY{X: min(float64(i+1), log.Handling.Seconds), Y: float64(max(0, waiting))})
 	}
 	if len(t.Ways) > 1 {
 		http := t.Ways[1]
-		failed := load.Line{Name: "failed, by HTTP"}
-		for _, s := range http.Sending.Series {
-			failed.Points = append(failed.Points, load.XY{X: float64(s.Second), Y: float64(s.Errors)})
-		}
-		chart.Lines = append(chart.Lines, load.Line{Name: "answered, by HTTP", Points: http.Sending.Throughput()}, failed)
+		chart.Lines = append(chart.Lines,
+			load.Line{Name: "answered, by HTTP", Points: http.Sending.Throughput()},
+			load.Line{Name: "failed, by HTTP", Points: http.Sending.Rates(func(s load.Second) int64 { return s.Errors })})
 	}
 	p.Charts = []load.Chart{chart, behind}
-	table := load.Table{Caption: "Both ways"}
+	table := load.Table{Caption: "Both ways", Numbers: true}
 	for _, col := range tutorialColumns {
 		table.Headers = append(table.Headers, col.header)
 	}

@@ -180,8 +180,9 @@ func (c Chart) xScale(d *drawing, low, high float64) func(float64) float64 {
 		high = low + 1
 	}
 	at := func(v float64) float64 { return left + plotWidth*(v-low)/(high-low) }
-	for _, v := range ticks(low, high, 10, 1) {
-		d.XTicks = append(d.XTicks, tick{fixed(at(v)), grouped(v)})
+	step := stepOf(high-low, 10, 1)
+	for i := math.Ceil(low/step - 1e-9); i*step <= high+step*1e-9; i++ {
+		d.XTicks = append(d.XTicks, tick{fixed(at(i * step)), label(i*step, step)})
 	}
 	return at
 }
@@ -202,30 +203,36 @@ func (c Chart) yScale(d *drawing, low, high float64) func(float64) float64 {
 		}
 		return at
 	}
-	steps := ticks(0, high*1.05, 6, 0)
-	end := max(high*1.05, steps[len(steps)-1])
+	step := stepOf(high, 7, 0)
+	end := step * math.Ceil(high/step*1.02)
 	at := func(v float64) float64 { return bottom - plotHeight*v/end }
-	for _, v := range steps {
-		d.YTicks = append(d.YTicks, tick{fixed(at(v)), figure(v)})
+	for i := 0.0; i*step <= end*(1+1e-9); i++ {
+		d.YTicks = append(d.YTicks, tick{fixed(at(i * step)), label(i*step, step)})
 	}
 	return at
 }
 
-// ticks returns round numbers from low to high, at most n of them, no closer than
-// least.
-func ticks(low, high float64, n int, least float64) (all []float64) {
-	step := math.Pow(10, math.Floor(math.Log10((high-low)/float64(n))))
-	for _, times := range []float64{1, 2, 5, 10} {
-		if s := step * times; s >= least && (high-low)/s <= float64(n) {
-			step = s
-			break
+// stepOf returns a round number that divides a range into n parts or fewer, and is
+// no smaller than least.
+func stepOf(size float64, n int, least float64) float64 {
+	power := math.Pow(10, math.Floor(math.Log10(size/float64(n))))
+	for _, times := range []float64{1, 2, 5} {
+		if size/(power*times) <= float64(n) {
+			return max(power*times, least)
 		}
 	}
-	step = max(step, least)
-	for i := math.Ceil(low/step - 1e-9); i*step <= high+step*1e-9; i++ {
-		all = append(all, i*step)
+	return max(power*10, least)
+}
+
+// label writes a multiple of step with the digits that tell it from the next.
+func label(v, step float64) string {
+	if v == 0 {
+		return "0"
 	}
-	return all
+	if step >= 1 {
+		return grouped(v)
+	}
+	return strconv.FormatFloat(v, 'f', int(math.Ceil(-math.Log10(step)-1e-9)), 64)
 }
 
 // fixed rounds a coordinate, so that the page stays small.

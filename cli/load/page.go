@@ -30,6 +30,7 @@ type Table struct {
 	Caption string
 	Headers []string
 	Rows    [][]string
+	Numbers bool // all columns but the first are
 	Folded  bool
 }
 
@@ -99,22 +100,24 @@ func ResultPage(r *Result) Page {
 	return p
 }
 
-// Throughput is the series as records a second. The last second may be shorter;
-// a small rest of one says nothing and is left out.
-func (r *Result) Throughput() []XY {
+// Throughput is the series as records a second.
+func (r *Result) Throughput() []XY { return r.Rates(func(s Second) int64 { return s.Records }) }
+
+// Rates is something of the series as a rate a second. The last second may be
+// shorter; a small rest of one says nothing and is left out.
+func (r *Result) Rates(pick func(Second) int64) []XY {
 	var points []XY
 	for i, s := range r.Series {
 		length := 1.0
-		if i == len(r.Series)-1 && len(r.Series) > 1 {
-			if length = r.Seconds - float64(s.Second); length < 0.2 {
+		if i == len(r.Series)-1 {
+			length = max(0, min(1, r.Seconds-float64(s.Second)))
+			if length < 0.2 && i > 0 {
 				break
 			}
-			length = min(1, length)
 		}
-		if len(r.Series) == 1 && r.Seconds > 0 {
-			length = min(1, r.Seconds)
+		if length > 0 {
+			points = append(points, XY{float64(s.Second), float64(pick(s)) / length})
 		}
-		points = append(points, XY{float64(s.Second), float64(s.Records) / length})
 	}
 	return points
 }
@@ -207,7 +210,7 @@ func (r *Result) planTable() Table {
 
 // seriesTable is what the charts show, in figures.
 func (r *Result) seriesTable() Table {
-	t := Table{Caption: "Second by second", Folded: true, Headers: []string{"Second", "Records", "MiB", "Errors"}}
+	t := Table{Caption: "Second by second", Folded: true, Numbers: true, Headers: []string{"Second", "Records", "MiB", "Errors"}}
 	if r.Latency != nil {
 		t.Headers = append(t.Headers, "p50 (ms)", "p99 (ms)", "Max (ms)")
 	}

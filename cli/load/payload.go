@@ -146,7 +146,7 @@ func (w *writer) value(b []byte, n int) []byte {
 	}
 	b = append(b, `{"at":0000000000000000,"id":"00000000-0000-000000000000"`...)
 	// room tells whether n more bytes and the end of the object fit.
-	room := func(more int) bool { return n-len(b) >= more+len(`,"note":""}`) }
+	room := func(more int) bool { return n-len(b) >= more+len(`,"n":""}`) }
 	if room(28) {
 		word(`,"type":`, w.one(events))
 	}
@@ -187,8 +187,8 @@ func (w *writer) value(b []byte, n int) []byte {
 	}
 	// The rest is prose, cut where the value ends; a value that is too small for its
 	// end is cut anywhere.
-	if n-len(b) >= len(`,"note":""}`) {
-		b = append(b, `,"note":"`...)
+	if n-len(b) >= len(`,"n":""}`) {
+		b = append(b, `,"n":"`...)
 		for n-len(b) > len(`"}`) {
 			b = append(b, w.one(words)...)
 			b = append(b, ' ')

@@ -3,6 +3,7 @@ package load
 import (
 	"encoding/json"
 	"io"
+	"math"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -70,23 +71,26 @@ func (c *collector) result(kind string, plan Plan) *Result {
 	t := &c.total
 	r := &Result{
 		Kind: kind, Topic: plan.Topic, Partitions: plan.Partitions, Plan: plan, Start: c.start,
-		Records: t.records, Bytes: t.bytes, Errors: t.errors, Seconds: t.last.Seconds(),
+		Records: t.records, Bytes: t.bytes, Errors: t.errors, Seconds: t.last.Round(time.Microsecond).Seconds(),
 		Series: append([]Second{}, c.closed...), latencies: t.latencies,
 	}
 	if t.first != nil {
 		r.FirstError = t.first.Error()
 	}
 	if r.Seconds > 0 {
-		r.RecordsPerSecond = float64(r.Records) / r.Seconds
-		r.MiBPerSecond = float64(r.Bytes) / r.Seconds / (1 << 20)
+		r.RecordsPerSecond = thousandths(float64(r.Records) / r.Seconds)
+		r.MiBPerSecond = thousandths(float64(r.Bytes) / r.Seconds / (1 << 20))
 	}
 	if h := t.latencies; h != nil && h.TotalCount() > 0 {
 		v := h.ValueAtPercentiles([]float64{50, 90, 99, 99.9})
-		r.Latency = &Latency{millis(v[50]), millis(v[90]), millis(v[99]), millis(v[99.9]), millis(h.Max()), h.Mean() / 1000}
+		r.Latency = &Latency{millis(v[50]), millis(v[90]), millis(v[99]), millis(v[99.9]), millis(h.Max()), thousandths(h.Mean() / 1000)}
 		r.Percentiles = curve(h)
 	}
 	return r
 }
+
+// thousandths leaves three digits behind the point.
+func thousandths(f float64) float64 { return math.Round(f*1000) / 1000 }
 
 // curve returns a percentile curve: from 0 to 100, points closer the closer to
 // 100 they are, no more of them than the number of records gives meaning to.
