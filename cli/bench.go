@@ -55,7 +55,7 @@ func benchTopicFlags() []urfave.Flag {
 func benchLoadFlags(rate string) []urfave.Flag {
 	flags := []urfave.Flag{
 		&urfave.IntFlag{Name: "producers", Value: 1, DefaultText: "1", Usage: "goroutines that produce, `N`"},
-		&urfave.IntFlag{Name: "clients", Usage: "connections' owners that the producers share, `N`", DefaultText: "one each, at most 16"},
+		&urfave.IntFlag{Name: "clients", Usage: "clients with connections of their own, which the producers share, `N`", DefaultText: "one each, at most 16"},
 		&urfave.Int64Flag{Name: "records", Aliases: []string{"n"}, Usage: "stop after `N` records of all producers together", DefaultText: "no limit"},
 		&urfave.DurationFlag{Name: "duration", Usage: "stop after this time, `DURATION`", DefaultText: "10s, or with -n no limit"},
 		&urfave.IntFlag{Name: "size", Value: 1024, DefaultText: "1024", Usage: "`BYTES` of a value: JSON, about as compressible as real data"},
@@ -108,7 +108,7 @@ type bench struct {
 
 // openBench looks at the flags, reaches the cluster and finds the topic, or makes
 // it. The caller closes it.
-func openBench(c *urfave.Context) (b *bench, err error) {
+func openBench(c *urfave.Context) (_ *bench, err error) {
 	if c.NArg() > 0 {
 		return nil, usage("%q: bench %s takes flags only; a topic is named with -t", c.Args().First(), c.Command.Name)
 	}
@@ -128,7 +128,7 @@ func openBench(c *urfave.Context) (b *bench, err error) {
 	if replicas == 0 || replicas < -1 || replicas > 1<<10 {
 		return nil, usage("-r %d: a partition has 1 replica or more", replicas)
 	}
-	b = &bench{c: c, topic: c.String("topic"), progress: newProgress(c.App.ErrWriter, true)}
+	b := &bench{c: c, topic: c.String("topic"), progress: newProgress(c.App.ErrWriter, true)}
 	if b.topic == "" {
 		b.topic = fmt.Sprintf("bench-%08x", rand.Uint32())
 	}

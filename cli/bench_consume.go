@@ -24,9 +24,9 @@ func benchConsumeCommand() *urfave.Command {
 		Name:  "consume",
 		Usage: "how fast a topic is read",
 		Description: `   Reads a topic from its start to where it ends at the beginning of the run. Each consumer
-   reads everything, and what all of them read is counted; with --group they share it. A topic
-   that does not exist is made, filled with -n records as bench produce would, read and
-   deleted.
+   reads everything, and what all of them read is counted; with --group they share it, once the
+   group has divided the partitions (some seconds: the broker waits for members). A topic that
+   does not exist is made, filled with -n records as bench produce would, read and deleted.
 
    --raw measures the broker rather than a client: it sends fetch requests to the leaders
    itself, and counts records by the headers of their batches without decoding them. bytes are
@@ -38,8 +38,7 @@ func benchConsumeCommand() *urfave.Command {
 EXAMPLES:
    $ millrace bench consume -n 5000
    $ millrace bench consume -n 5000 --raw --rounds 3 -z lz4
-   $ millrace bench consume -n 5000 --consumers 2 --group -o json
-   $ millrace bench consume -t flights-bench --consumers 2 --html consume.html`,
+   $ millrace bench consume -t flights-bench --consumers 2 --html consume.html -o json`,
 		Flags: clientFlags(benchTopicFlags(), []urfave.Flag{
 			&urfave.IntFlag{Name: "consumers", Value: 1, DefaultText: "1", Usage: "clients that read at the same time, `N`"},
 			&urfave.BoolFlag{Name: "group", Usage: "they are members of a group, made for the run, and share the partitions"},
@@ -238,6 +237,7 @@ func (b *bench) gather(n int, what extent) (*sharing, error) {
 		}
 		client, err := b.reader(
 			kgo.ConsumerGroup(s.group), kgo.ConsumeTopics(b.topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit(),
+			kgo.HeartbeatInterval(250*time.Millisecond), // a member learns of the next one's coming by it
 			kgo.OnPartitionsAssigned(changed(1)), kgo.OnPartitionsRevoked(changed(-1)), kgo.OnPartitionsLost(changed(-1)))
 		if err != nil {
 			s.leave()

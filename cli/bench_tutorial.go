@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,8 +34,8 @@ func benchTutorialCommand() *urfave.Command {
    asks. Success is counted, not assumed: through the topic, a record is a success when it was
    acknowledged and then handled, once, which is checked record by record; by HTTP, when it was
    answered with 200 before its sender's --patience ended. MEAN and P99 are what the senders of
-   successful records waited, from the moment each was to be sent; HANDLED is the 99th
-   percentile of the time until it was handled. The exit status is 0 only if everything sent to
+   successful records waited, from the moment each was to be sent; HANDLED-P99 is the same until
+   the service was done with it. The exit status is 0 only if everything sent to
    the topic was handled.
 
    -o json is {service: {workers, service_millis, queue, patience_seconds}, ways: [{way (log or
@@ -44,10 +45,10 @@ func benchTutorialCommand() *urfave.Command {
 
 EXAMPLES:
    $ millrace bench tutorial -n 500 --within 250ms --html tutorial.html
-   $ millrace bench tutorial -n 200 --producers 2 --within 200ms --workers 1 -o json`,
+   $ millrace bench tutorial -n 100 --producers 2 --within 100ms --workers 1 -o json`,
 		Flags: clientFlags(benchTopicFlags(), []urfave.Flag{
 			&urfave.IntFlag{Name: "producers", Value: 5, DefaultText: "5", Usage: "that send at the same time, `N`"},
-			&urfave.IntFlag{Name: "clients", Usage: "connections' owners that the producers share, `N`", DefaultText: "one each, at most 16"},
+			&urfave.IntFlag{Name: "clients", Usage: "clients with connections of their own, which the producers share, `N`", DefaultText: "one each, at most 16"},
 			&urfave.Int64Flag{Name: "records", Aliases: []string{"n"}, Value: 20_000, DefaultText: "20000", Usage: "of each producer, `N`"},
 			&urfave.DurationFlag{Name: "within", Value: 10 * time.Second, DefaultText: "10s", Usage: "the length of the spike, `DURATION`"},
 			&urfave.IntFlag{Name: "size", Value: 256, DefaultText: "256", Usage: "`BYTES` of a value"},
@@ -430,13 +431,13 @@ func (t *tutorial) page(b *bench) load.Page {
 			load.Line{Name: "failed, by HTTP", Points: http.Sending.Rates(func(s load.Second) int64 { return s.Errors })})
 	}
 	p.Charts = []load.Chart{chart, behind}
-	table := load.Table{Caption: "Both ways", Numbers: true}
-	for _, col := range tutorialColumns {
-		table.Headers = append(table.Headers, col.header)
-	}
+	table := load.Table{Caption: "Both ways", Headers: []string{""}, Numbers: true}
 	for _, w := range t.Ways {
-		var row []string
-		for _, col := range tutorialColumns {
+		table.Headers = append(table.Headers, w.Way)
+	}
+	for _, col := range tutorialColumns[1:] {
+		row := []string{strings.ToLower(col.header)}
+		for _, w := range t.Ways {
 			row = append(row, col.cell(w))
 		}
 		table.Rows = append(table.Rows, row)

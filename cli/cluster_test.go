@@ -476,6 +476,7 @@ func TestExamplesRun(t *testing.T) {
 	ran := make(map[string]bool)
 	for _, words := range []string{
 		"topic create", "produce", "consume", "group list", "group describe", "group seek", "group delete", "topic list", "topic describe", "topic alter", "topic trim", "topic delete",
+		"bench produce", "bench consume", "bench e2e", "bench tutorial",
 		"cluster status", "cluster health", "cluster metadata", "version", "completion",
 	} {
 		ran[words] = true

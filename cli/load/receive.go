@@ -134,7 +134,8 @@ func (r *run) await(ctx context.Context, acked, taken *Ledger, left <-chan struc
 	last, since := taken.Taken(), time.Now()
 	end := ctx.Done()
 	var goodbye <-chan time.Time
-	for n := 0; acked.missing(taken) > 0; {
+	// Counting first: going through the ledgers of a long run takes its time.
+	for n := 0; taken.Taken() < acked.Taken() || acked.missing(taken) > 0; {
 		select {
 		case <-left:
 			if n++; n == r.plan.Consumers {
