@@ -35,7 +35,7 @@ type XY struct{ X, Y float64 }
 // The geometry of a drawing, in units of its view box.
 const (
 	drawWidth, drawHeight    = 760.0, 300.0
-	left, right, top, bottom = 72.0, 16.0, 14.0, 46.0
+	left, right, top, bottom = 84.0, 16.0, 14.0, 46.0
 	plotWidth, plotHeight    = drawWidth - left - right, drawHeight - top - bottom
 	markers                  = 60 // points of a line up to which each is marked
 )
