@@ -17,7 +17,7 @@ check:
 	go run $(STATICCHECK) -tags conformance ./cli/conformance
 	cd testdata/conformance && go vet ./... && go run $(STATICCHECK) ./...
 	go test -run TestImports .
-	go test -race -short ./index ./segment/... ./log ./replication/metadata ./replication/transport ./server/group
+	go test -race -short ./index ./segment/... ./log ./replication/metadata ./replication/transport ./server/group ./cli/load
 
 bench:
-	go test -run '^$$' -bench . -benchtime 2s ./index ./segment/... ./log ./replication/... ./server/...
+	go test -run '^$$' -bench . -benchtime 2s ./index ./segment/... ./log ./replication/... ./server/... ./cli/load

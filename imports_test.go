@@ -26,8 +26,9 @@ var allowed = map[string][]string{
 	"server/group": {"segment/record", "twmb/franz-go/pkg/kmsg", "twmb/franz-go/pkg/kbin"},
 	"server": {"log", "replication", "replication/metadata", "replication/transport", "segment/record",
 		"server/auth", "server/group", "server/txn", "twmb/franz-go/pkg/kmsg", "golang.org/x/sys"},
-	"cli": {"log", "segment", "segment/record", "replication", "replication/metadata", "server", "testdata",
+	"cli": {"cli/load", "log", "segment", "segment/record", "replication", "replication/metadata", "server", "testdata",
 		"urfave/cli", "twmb/franz-go", "klauspost/compress", "golang.org/x/sys", "golang.org/x/term", "gopkg.in/yaml.v3"},
+	"cli/load":        {"HdrHistogram/hdrhistogram-go"},
 	"cli/millrace":    {"cli"},
 	"cli/faults":      {}, // tests only
 	"cli/conformance": {}, // tests only

@@ -104,6 +104,7 @@ func commands() []*urfave.Command {
 		groupCommand(),
 		clusterCommand(),
 		segmentCommand(),
+		benchCommand(),
 		versionCommand(),
 		completionCommand(),
 	}

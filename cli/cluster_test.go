@@ -476,6 +476,7 @@ func TestExamplesRun(t *testing.T) {
 	ran := make(map[string]bool)
 	for _, words := range []string{
 		"topic create", "produce", "consume", "group list", "group describe", "group seek", "group delete", "topic list", "topic describe", "topic alter", "topic trim", "topic delete",
+		"bench produce", "bench consume", "bench e2e", "bench tutorial",
 		"cluster status", "cluster health", "cluster metadata", "version", "completion",
 	} {
 		ran[words] = true
@@ -861,7 +862,7 @@ func TestBashCompletesTopicNames(t *testing.T) {
 	c := startCluster(t, 1)
 	c.do("", "topic", "create", "flights", "freight", "orders")
 	for _, test := range []struct{ line, want string }{
-		{"millrace ", "serve up demo produce consume topic group cluster segment version completion"},
+		{"millrace ", "serve up demo produce consume topic group cluster segment bench version completion"},
 		{"millrace topic d", "describe delete"},
 		{"millrace consume f", "flights freight"},
 		{"millrace -b " + c.all[0].address + " topic describe fl", "flights"},

@@ -94,12 +94,13 @@ complete -c millrace -f -a '(__millrace_complete)'
 
 // flagValues are the values of flags that take one of a few words.
 var flagValues = map[string][]string{
-	"output":      {"table", "json", "yaml", "jsonl", "name"},
-	"compression": {"none", "gzip", "snappy", "lz4", "zstd"},
-	"acks":        {"all", "1", "0"},
-	"format":      {"text", "json", "value"},
-	"offset":      {"start", "end", ":end"},
-	"log-level":   {"debug", "info", "warn", "error"},
+	"output":       {"table", "json", "yaml", "jsonl", "name"},
+	"compression":  {"none", "gzip", "snappy", "lz4", "zstd"},
+	"acks":         {"all", "1", "0"},
+	"format":       {"text", "json", "value"},
+	"offset":       {"start", "end", ":end"},
+	"distribution": {"uniform", "round-robin", "zipf"},
+	"log-level":    {"debug", "info", "warn", "error"},
 }
 
 // complete prints the candidates for the last of words.
@@ -166,6 +167,7 @@ func liveContext(ctx context.Context, w io.Writer, command *urfave.Command, befo
 // liveValues are the flags whose values the cluster knows.
 var liveValues = map[string]urfave.BashCompleteFunc{
 	"group":       completeGroups,
+	"topic":       completeTopics,
 	"topics":      completeTopics,
 	"dead-letter": completeTopics,
 }

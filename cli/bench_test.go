@@ -1,0 +1,262 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"millrace/cli/load"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+)
+
+// ends returns where the partitions of a topic end.
+func (c *testCluster) ends(topic string) (all []int64) {
+	c.t.Helper()
+	client, err := dialBrokers(c.t.Context(), c.addresses())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer client.Close()
+	var ends kadm.ListedOffsets
+	err = settle(c.t.Context(), func(ctx context.Context) (err error) {
+		ends, err = listed(kadm.NewClient(client).ListEndOffsets(ctx, topic))
+		return err
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, o := range ends.Offsets().Sorted() {
+		all = append(all, o.At)
+	}
+	return all
+}
+
+func sum(all []int64) (n int64) {
+	for _, i := range all {
+		n += i
+	}
+	return n
+}
+
+// bench runs a bench command with -o json and returns its result, whose parts
+// must make its whole.
+func (c *testCluster) bench(args ...string) *load.Result {
+	c.t.Helper()
+	return readResult(c.t, c.do("", append([]string{"bench"}, append(args, "-o", "json")...)...).stdout)
+}
+
+func readResult(t *testing.T, out string) *load.Result {
+	t.Helper()
+	var r load.Result
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatalf("%v in %q", err, out)
+	}
+	mustAddUp(t, &r)
+	return &r
+}
+
+func mustAddUp(t *testing.T, r *load.Result) {
+	t.Helper()
+	var records, bytes int64
+	for _, s := range r.Series {
+		records, bytes = records+s.Records, bytes+s.Bytes
+	}
+	if records != r.Records || bytes != r.Bytes || r.Errors != 0 || r.FirstError != "" {
+		t.Errorf("%s: the series has %d records, %d bytes; the result %d, %d, and %d errors (%s)", r.Kind, records, bytes, r.Records, r.Bytes, r.Errors, r.FirstError)
+	}
+	if r.Records > 0 && (r.Seconds <= 0 || r.RecordsPerSecond <= 0) {
+		t.Errorf("%s: %d records in %v s, %v a second", r.Kind, r.Records, r.Seconds, r.RecordsPerSecond)
+	}
+	if (r.Kind != "consume") != (r.Latency != nil) {
+		t.Errorf("%s: latency %+v", r.Kind, r.Latency)
+	}
+	if l := r.Latency; l != nil && !(0 < l.P50 && l.P50 <= l.P90 && l.P90 <= l.P99 && l.P99 <= l.P999 && l.P999 <= l.Max && l.Mean <= l.Max) {
+		t.Errorf("%s: latency %+v", r.Kind, *l)
+	}
+}
+
+func TestBenchMeasuresWhatReallyHappens(t *testing.T) {
+	c := startCluster(t, 3)
+	page := filepath.Join(t.TempDir(), "page.html")
+
+	// What produce counts is stored, and bears the stamps of one run.
+	r := c.bench("produce", "-t", "one", "-p", "4", "-n", "3000", "--size", "200", "--producers", "3", "-z", "lz4", "--keep", "--html", page)
+	if r.Kind != "produce" || r.Topic != "one" || r.Partitions != 4 || r.Records != 3000 || r.Bytes != 600_000 || r.Plan.Producers != 3 || r.Plan.Settings["compression"] != "lz4" {
+		t.Errorf("produce: %+v", r)
+	}
+	if stored := sum(c.ends("one")); stored != 3000 {
+		t.Errorf("produce counts 3,000 records, and the topic has %d", stored)
+	}
+	seen := make(map[int]int)
+	for line := range strings.Lines(c.do("", "consume", "one", "-e", "--format", "value").stdout) {
+		s, ok := load.ReadStamp([]byte(line))
+		if !ok || len(line) != 201 {
+			t.Fatalf("a value of %d bytes: %s", len(line)-1, line)
+		}
+		seen[s.Producer]++
+	}
+	if seen[0] != 1000 || seen[1] != 1000 || seen[2] != 1000 {
+		t.Errorf("records by producer: %v", seen)
+	}
+	if b, err := os.ReadFile(page); err != nil || !bytes.Contains(b, []byte("Producing to one")) || !bytes.HasSuffix(b, []byte("</html>\n")) {
+		t.Errorf("the page: %v, %d bytes", err, len(b))
+	}
+
+	// A group needs some seconds to divide the partitions: it does so beside the rest.
+	group := make(chan result, 1)
+	go func() {
+		defer close(group)
+		group <- millrace(t, c.addresses(), "", "bench", "consume", "-t", "one", "--consumers", "2", "--group", "-o", "json")
+	}()
+
+	// consume counts every record, as often as it is read.
+	for _, test := range []struct {
+		args    string
+		records int64
+		bytes   int64 // 0: whatever they are, compressed
+	}{
+		{"", 3000, 600_000},
+		{"--consumers 2", 6000, 1_200_000},
+		{"--consumers 2 --rounds 2", 12_000, 2_400_000},
+		{"--raw --rounds 3", 9000, 0},
+		{"--raw --consumers 2 --fetch-bytes 5000 --partition-bytes 1000", 6000, 0},
+	} {
+		r := c.bench(append([]string{"consume", "-t", "one"}, strings.Fields(test.args)...)...)
+		if r.Kind != "consume" || r.Records != test.records || test.bytes > 0 && r.Bytes != test.bytes || test.bytes == 0 && (r.Bytes <= 0 || r.Bytes > 200*r.Records/2) {
+			t.Errorf("consume %s: %d records, %d bytes; want %d, %d", test.args, r.Records, r.Bytes, test.records, test.bytes)
+		}
+	}
+	if r := c.bench("consume", "-n", "500", "--size", "100"); r.Records != 500 || r.Bytes != 50_000 {
+		t.Errorf("consume of a topic of its own: %d records, %d bytes", r.Records, r.Bytes)
+	}
+
+	// Keys have their partitions; the topic is made as it is asked for; the warm-up is
+	// stored and not counted.
+	r = c.bench("produce", "-t", "two", "-p", "3", "-r", "1", "-c", "flush.messages=1", "--rate", "1000/s", "--duration", "500ms", "--warm-up", "200ms",
+		"--keys", "1", "--distribution", "zipf", "--acks", "1", "--keep")
+	if r.Records+r.Unsent != 500 || r.Plan.Settings["topic.flush.messages"] != "1" {
+		t.Errorf("at a rate: %d records, %d not sent: %+v", r.Records, r.Unsent, r.Plan)
+	}
+	ends := c.ends("two")
+	if n := sum(ends); n != r.Records+200 || max(ends[0], ends[1], ends[2]) != n {
+		t.Errorf("one key is stored in partitions that end at %v; %d records were counted after a warm-up of 200", ends, r.Records)
+	}
+	if got := c.do("", "topic", "describe", "two").stdout; !strings.Contains(got, "flush.messages") {
+		t.Errorf("the topic's setting is not there: %s", got)
+	}
+
+	r = c.bench("e2e", "-t", "three", "-n", "1000", "--rate", "2000/s", "--linger", "0s", "--producers", "2", "--consumers", "2", "--keep")
+	if r.Kind != "e2e" || r.Records != 1000 || r.Lost != 0 || r.Duplicates != 0 || sum(c.ends("three")) != 1000 {
+		t.Errorf("e2e: %+v", r)
+	}
+	// What is there already is not taken for ours.
+	if r = c.bench("e2e", "-t", "three", "-n", "100", "--rate", "max", "--size", "64"); r.Records != 100 || r.Duplicates != 0 || sum(c.ends("three")) != 1100 {
+		t.Errorf("e2e again: %+v", r)
+	}
+
+	// Both other formats, and topics that are gone afterwards.
+	seconds, err := csv.NewReader(strings.NewReader(c.do("", "bench", "produce", "-n", "100", "-o", "csv").stdout)).ReadAll()
+	if err != nil || len(seconds) != 2 || seconds[0][1] != "records" || seconds[1][1] != "100" {
+		t.Errorf("%v: %v", err, seconds)
+	}
+	table := strings.Fields(c.do("", "bench", "e2e", "-n", "50").stdout)
+	if len(table) < 16 || table[0] != "TOPIC" || table[2] != "RECORDS" {
+		t.Errorf("%v", table)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		left := strings.Fields(c.do("", "topic", "list", "-o", "name").stdout)
+		if strings.Join(left, " ") == "one three two" {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("topics left: %v", left)
+		}
+	}
+
+	if r := readResult(t, (<-group).stdout); r.Records != 3000 || r.Bytes != 600_000 || r.Plan.Consumers != 2 {
+		t.Errorf("a group of two reads %d records, %d bytes: %+v", r.Records, r.Bytes, r)
+	}
+
+	for _, test := range []struct {
+		args   string
+		status int
+	}{
+		{"produce orders", StatusUsage}, {"produce -o yaml", StatusUsage}, {"produce --rate fast", StatusUsage}, {"produce --distribution zipf", StatusUsage},
+		{"produce --keys 5 --distribution gauss", StatusUsage}, {"produce -t one -p 3", StatusUsage}, {"produce --acks 2", StatusUsage}, {"produce --size 0", StatusUsage},
+		{"e2e --size 10", StatusUsage}, {"e2e --consumers 0", StatusUsage}, {"consume --raw --group", StatusUsage}, {"consume -t one -n 5", StatusUsage},
+		{"consume -t one --consumers 9 --group", StatusUsage}, {"tutorial --workers 0", StatusUsage}, {"produce --html /no/such/page.html", StatusNotFound},
+	} {
+		r := millrace(t, c.addresses(), "", append([]string{"bench"}, strings.Fields(test.args)...)...)
+		if r.status != test.status || strings.Count(r.stderr, "\n") != 1 {
+			t.Errorf("millrace bench %s: status %d, want %d, %q", test.args, r.status, test.status, r.stderr)
+		}
+	}
+}
+
+func TestBenchTutorialCountsBothWays(t *testing.T) {
+	c := startCluster(t, 3)
+	page := filepath.Join(t.TempDir(), "page.html")
+	out := c.do("", "bench", "tutorial", "-n", "300", "--within", "300ms", "--html", page, "-o", "json").stdout
+	var got tutorial
+	if err := json.Unmarshal([]byte(out), &got); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	if len(got.Ways) != 2 || got.Ways[0].Way != "log" || got.Ways[1].Way != "http" {
+		t.Fatalf("%s", out)
+	}
+	log, http := got.Ways[0], got.Ways[1]
+	if log.Sent != 1500 || log.Succeeded != 1500 || log.Percent != 100 || log.Lost != 0 || log.Handling.Records != 1500 || log.Sending.Records != 1500 {
+		t.Errorf("log: %+v", log)
+	}
+	mustAddUp(t, log.Sending)
+	mustAddUp(t, log.Handling)
+	if http.Sent != 1500 || http.Succeeded+http.Refused+http.TimedOut != 1500 || http.Succeeded != http.Sending.Records {
+		t.Errorf("http: %+v", http)
+	}
+	if b, err := os.ReadFile(page); err != nil || !bytes.Contains(b, []byte("acknowledged and not yet handled")) {
+		t.Errorf("the page: %v, %d bytes", err, len(b))
+	}
+}
+
+// Ctrl-C ends a run, which says what it has, and takes its topic along.
+func TestBenchIsInterruptedInAnOrderlyWay(t *testing.T) {
+	c := startCluster(t, 1)
+	cmd := command(t, c.addresses(), "bench", "produce", "--rate", "500/s", "--duration", "1h", "--warm-up", "0s", "-o", "json")
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	topics := func() []string { return strings.Fields(c.do("", "topic", "list", "-o", "name").stdout) }
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if all := topics(); len(all) == 1 && sum(c.ends(all[0])) > 50 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("nothing is produced: %s", stderr.String())
+		}
+	}
+	cmd.Process.Signal(syscall.SIGINT)
+	err := cmd.Wait()
+	if status := cmd.ProcessState.ExitCode(); status != StatusFailed || stderr.String() != "millrace: interrupted; the figures are those of what was done\n" {
+		t.Errorf("it ends with %v, %q", err, stderr.String())
+	}
+	var r load.Result
+	if err := json.Unmarshal(stdout.Bytes(), &r); err != nil || !r.Interrupted || r.Records <= 50 || r.Unacknowledged != 0 {
+		t.Errorf("%v: %+v", err, r)
+	}
+	mustAddUp(t, &r)
+	for deadline := time.Now().Add(10 * time.Second); len(topics()) > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("topics left: %v", topics())
+		}
+	}
+}
