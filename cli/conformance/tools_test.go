@@ -25,6 +25,7 @@ var kafkaTools = []string{
 const kafkaToolsRelease = "4.1.2"
 
 func TestKafkaTools(t *testing.T) {
+	t.Parallel()
 	command := runJava(t, setUpJava(t, "kafka-tools", kafkaToolsRelease), "conformance.Tools")
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
