@@ -216,9 +216,11 @@ func (b *bench) close() {
 	b.client.Close()
 }
 
-// plan reads the flags of the load.
-func (b *bench) plan() (load.Plan, error) {
-	c := b.c
+// benchPlan reads the flags of the load, before anything is asked of the cluster.
+func benchPlan(c *urfave.Context) (load.Plan, error) {
+	if _, err := produceOptions(c); err != nil {
+		return load.Plan{}, err
+	}
 	rate, err := benchRate(c.String("rate"))
 	if err != nil {
 		return load.Plan{}, err
@@ -261,9 +263,7 @@ func (b *bench) plan() (load.Plan, error) {
 		WarmUp:       benchWarmUp,
 		InFlight:     c.Int("in-flight"),
 		Seed:         c.Uint64("seed"),
-		Topic:        b.topic,
-		Partitions:   b.partitions,
-		Settings:     b.settings(),
+		Settings:     benchSettings(c),
 	}
 	if c.IsSet("duration") || p.Records > 0 {
 		p.Duration = c.Duration("duration")
@@ -286,15 +286,15 @@ func benchRate(s string) (float64, error) {
 	return rate, err
 }
 
-// settings says how the clients are set up, and the topic that was made.
-func (b *bench) settings() map[string]string {
+// benchSettings says how the clients are set up, and the topic that is made.
+func benchSettings(c *urfave.Context) map[string]string {
 	s := map[string]string{
-		"acks":        b.c.String("acks"),
-		"compression": b.c.String("compression"),
-		"linger":      b.c.Duration("linger").String(),
-		"batch.size":  strconv.Itoa(b.c.Int("batch-size")),
+		"acks":        c.String("acks"),
+		"compression": c.String("compression"),
+		"linger":      c.Duration("linger").String(),
+		"batch.size":  strconv.Itoa(c.Int("batch-size")),
 	}
-	if given, err := settings(b.c); err == nil {
+	if given, err := settings(c); err == nil {
 		for k, v := range given {
 			s["topic."+k] = v
 		}

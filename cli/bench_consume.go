@@ -71,6 +71,9 @@ func benchConsume(c *urfave.Context) error {
 	case c.Int("rounds") > 1 && c.Bool("group"):
 		return usage("--rounds and --group exclude each other: a group reads a topic once")
 	}
+	if _, err := produceOptions(c); err != nil {
+		return err
+	}
 	b, err := openBench(c)
 	if err != nil {
 		return err

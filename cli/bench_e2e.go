@@ -37,15 +37,19 @@ func benchEndToEnd(c *urfave.Context) error {
 	if c.Int("consumers") < 1 {
 		return usage("--consumers %d: it is 1 or more", c.Int("consumers"))
 	}
+	plan, err := benchPlan(c)
+	if err != nil {
+		return err
+	}
+	if plan.RecordBytes < load.MinStamped {
+		return usage("--size %d: the stamp by which records are told apart needs %d", plan.RecordBytes, load.MinStamped)
+	}
 	b, err := openBench(c)
 	if err != nil {
 		return err
 	}
 	defer b.close()
-	plan, err := b.plan()
-	if err != nil {
-		return err
-	}
+	plan.Topic, plan.Partitions = b.topic, b.partitions
 	senders, closeSenders, err := b.senders(plan)
 	if err != nil {
 		return err

@@ -38,15 +38,16 @@ EXAMPLES:
 }
 
 func benchProduce(c *urfave.Context) error {
+	plan, err := benchPlan(c)
+	if err != nil {
+		return err
+	}
 	b, err := openBench(c)
 	if err != nil {
 		return err
 	}
 	defer b.close()
-	plan, err := b.plan()
-	if err != nil {
-		return err
-	}
+	plan.Topic, plan.Partitions = b.topic, b.partitions
 	senders, closeAll, err := b.senders(plan)
 	if err != nil {
 		return err

@@ -189,14 +189,33 @@ func TestBenchMeasuresWhatReallyHappens(t *testing.T) {
 		args   string
 		status int
 	}{
-		{"produce orders", StatusUsage}, {"produce -o yaml", StatusUsage}, {"produce --rate fast", StatusUsage}, {"produce --distribution zipf", StatusUsage},
-		{"produce --keys 5 --distribution gauss", StatusUsage}, {"produce -t one -p 3", StatusUsage}, {"produce --acks 2", StatusUsage}, {"produce --size 0", StatusUsage},
-		{"e2e --size 10", StatusUsage}, {"e2e --consumers 0", StatusUsage}, {"consume --raw --group", StatusUsage}, {"consume -t one -n 5", StatusUsage},
-		{"consume -t one --consumers 9 --group", StatusUsage}, {"tutorial --workers 0", StatusUsage}, {"produce --html /no/such/page.html", StatusNotFound},
+		{"produce -t one -p 3", StatusUsage}, {"consume -t one -n 5", StatusUsage}, {"consume -t one --consumers 9 --group", StatusUsage},
+		{"produce --html /no/such/page.html", StatusNotFound},
 	} {
 		r := millrace(t, c.addresses(), "", append([]string{"bench"}, strings.Fields(test.args)...)...)
 		if r.status != test.status || strings.Count(r.stderr, "\n") != 1 {
 			t.Errorf("millrace bench %s: status %d, want %d, %q", test.args, r.status, test.status, r.stderr)
+		}
+	}
+}
+
+// What is wrong with a command line is said before a broker is asked for anything.
+func TestBenchUsage(t *testing.T) {
+	for _, args := range []string{
+		"produce orders", "produce -o yaml", "produce --rate fast", "produce --rate -1", "produce --distribution zipf", "produce --keys 5 --distribution gauss",
+		"produce --acks 2", "produce -z brotli", "produce --size 0", "produce -n -1", "produce --duration -1s", "produce -p 0", "produce -r 0", "produce -c x",
+		"e2e --size 10", "e2e --consumers 0", "consume --raw --group", "consume --rounds 2 --group", "consume --rounds 0", "tutorial --workers 0",
+		"tutorial --within 0s", "tutorial --size 10", "-b localhost:none produce",
+	} {
+		var out, errs strings.Builder
+		words := append([]string{"bench"}, strings.Fields(args)...)
+		if strings.HasPrefix(args, "-b") {
+			words = append(strings.Fields(args)[:2], "bench", "produce")
+		} else {
+			words = append(words, "-b", "127.0.0.1:1")
+		}
+		if status := Run(t.Context(), words, strings.NewReader(""), &out, &errs); status != StatusUsage || strings.Count(errs.String(), "\n") != 1 || out.Len() > 0 {
+			t.Errorf("millrace %s: status %d, %q", strings.Join(words, " "), status, errs.String())
 		}
 	}
 }

@@ -125,6 +125,12 @@ func benchTutorial(c *urfave.Context) error {
 	if c.Int64("records") < 1 {
 		return usage("-n %d: it is 1 or more", c.Int64("records"))
 	}
+	if c.Int("size") < load.MinStamped {
+		return usage("--size %d: the stamp by which records are told apart needs %d", c.Int("size"), load.MinStamped)
+	}
+	if _, err := produceOptions(c); err != nil {
+		return err
+	}
 	b, err := openBench(c)
 	if err != nil {
 		return err
@@ -133,7 +139,7 @@ func benchTutorial(c *urfave.Context) error {
 	all := int64(c.Int("producers")) * c.Int64("records")
 	plan := load.Plan{
 		Producers: c.Int("producers"), Records: all, RecordBytes: c.Int("size"), Rate: float64(all) / c.Duration("within").Seconds(),
-		Seed: c.Uint64("seed"), Topic: b.topic, Partitions: b.partitions, InFlight: c.Int("in-flight"), Settings: b.settings(),
+		Seed: c.Uint64("seed"), Topic: b.topic, Partitions: b.partitions, InFlight: c.Int("in-flight"), Settings: benchSettings(c),
 	}
 	t := &tutorial{Service: tutorialService{c.Int("workers"), float64(c.Duration("service-time")) / float64(time.Millisecond), c.Int("queue"), c.Duration("patience").Seconds()}}
 	throughLog, err := b.throughLog(plan)
