@@ -46,10 +46,15 @@ final class Cluster implements AutoCloseable {
         admin.close(Duration.ofSeconds(5));
     }
 
-    /** Makes a topic, three times replicated where there are three brokers, and waits until it has leaders. Settings are KEY, VALUE, … */
+    /**
+     * Makes a topic, three times replicated where there are three brokers, and waits until it has leaders. Settings are KEY, VALUE, …
+     * Records stay unless they say otherwise: some have timestamps of years ago, and every five minutes a broker looks for what has expired.
+     */
     String topic(String name, int partitions, String... settings) throws Exception {
         String full = prefix + name;
-        get(admin.createTopics(List.of(new NewTopic(full, partitions, replication()).configs(map(settings)))).all());
+        Map<String, String> all = new HashMap<>(map(settings));
+        all.putIfAbsent("retention.ms", "-1");
+        get(admin.createTopics(List.of(new NewTopic(full, partitions, replication()).configs(all))).all());
         eventually("leaders of " + full, () -> {
             var d = get(admin.describeTopics(List.of(full)).allTopicNames()).get(full);
             return d.partitions().size() == partitions && d.partitions().stream().allMatch(p -> p.leader() != null && !p.leader().isEmpty());
