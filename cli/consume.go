@@ -64,7 +64,7 @@ EXAMPLES:
    $ millrace consume flights -e -n 3 --format '%t %p %o %k %v\n'
    $ millrace consume -r '^fl.*s$' -o :end -n 1
    $ millrace consume flights -g audit -n 100
-   $ millrace consume flights -g mailer -e --exec 'cat >/dev/null' --dead-letter flights-dead`,
+   $ millrace consume flights -g mailer -n 100 --exec 'cat >/dev/null' --dead-letter flights-dead`,
 		Flags: clientFlags(groupFlags(), execFlags(), []urfave.Flag{
 			&urfave.StringFlag{Name: "offset", Aliases: []string{"o"}, Value: "start", DefaultText: "start", Usage: "where to begin, and end, `OFFSET`"},
 			&urfave.Int64Flag{Name: "num", Aliases: []string{"n"}, Usage: "stop after `N` records", DefaultText: "no limit"},
