@@ -117,7 +117,9 @@ func compareCommand(ctx context.Context, args []string) error {
 func (c *comparison) build() (err error) {
 	c.say("building")
 	c.millrace = millrace{binary: filepath.Join(c.root, "millrace"), commit: commit()}
-	if out, err := exec.Command("go", "build", "-o", c.millrace.binary, "millrace/cli/millrace").CombinedOutput(); err != nil {
+	build := exec.Command("go", "build", "-o", c.millrace.binary, "./cli/millrace")
+	build.Dir = filepath.Join("..", "..") // with the versions that it is released with
+	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build millrace: %w\n%s", err, out)
 	}
 	c.nats = natsServer{binary: filepath.Join(c.root, "nats-server")}
