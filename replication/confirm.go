@@ -10,7 +10,7 @@ import (
 
 // confirmTime bounds one round of questions to the voters. A leader that a
 // quorum does not answer for so long has lost its lease anyway.
-const confirmTime = leaseTimeout
+const confirmTime = 3 * time.Second
 
 // A confirmer asks the voters of a led group whether they still follow this
 // leadership. One round answers all who came before it began; who comes while

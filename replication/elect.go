@@ -35,7 +35,8 @@ const (
 	// for lookForLeader.
 	hair = time.Millisecond
 	// A group that is still without a leader after haste tries again every
-	// hastyTimeout or two, until there is one. Raft takes none below the lease.
+	// hastyTimeout or two by itself, until there is one. Raft takes none below the
+	// lease.
 	haste        = time.Second
 	hastyTimeout = leaseTimeout
 )
@@ -96,10 +97,10 @@ func (n *Node) orphan(group uint64, dead raft.ServerID, while time.Duration) {
 	n.gossipMu.Lock()
 	defer n.gossipMu.Unlock()
 	before := n.orphans[group]
-	n.orphans[group] = &orphan{
+	n.orphanLocked(group, &orphan{
 		since: time.Now().Add(while), dead: dead, term: m.raft.CurrentTerm(),
 		hasty: before != nil && before.hasty, // whose timers are to be made long again
-	}
+	})
 }
 
 // rank returns this node's place among the voters that are there, -1 if it has none.
@@ -117,7 +118,7 @@ func (n *Node) rank(voters []raft.ServerID, there func(raft.ServerID) bool) int 
 }
 
 // stalls tells whether the replica's disk keeps it from leading.
-func (r *replica) stalls() bool { return r.store.stalled(time.Now()) > leaseTimeout/2 }
+func (r *replica) stalls() bool { return r.store.stalled(time.Now()) > stallTime/2 }
 
 // peerUp introduces this node: what it has open, what it leads.
 func (n *Node) peerUp(peer transport.Peer) {
@@ -162,7 +163,7 @@ func (n *Node) leads(group, term uint64) {
 // opened notes and spreads that a group is open here.
 func (n *Node) opened(group uint64) {
 	n.gossipMu.Lock()
-	n.orphans[group] = &orphan{since: time.Now()}
+	n.orphanLocked(group, &orphan{since: time.Now()})
 	n.news.open = append(n.news.open, group)
 	n.gossipMu.Unlock()
 	n.spread()
@@ -290,6 +291,7 @@ func (n *Node) claimed(group uint64) (claim, bool) {
 }
 
 // electLoop looks after the groups without a leader.
+// electLoop looks after groups without a leader, and sleeps while there are none.
 func (n *Node) electLoop() {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -298,12 +300,29 @@ func (n *Node) electLoop() {
 		case <-n.closing:
 			return
 		case <-tick.C:
-			n.electLeaderless(time.Now())
+		}
+		if n.electLeaderless(time.Now()) > 0 {
+			continue
+		}
+		select {
+		case <-n.closing:
+			return
+		case <-n.orphaned:
 		}
 	}
 }
 
-func (n *Node) electLeaderless(now time.Time) {
+// orphanLocked puts a group into the care of electLoop, with gossipMu held.
+func (n *Node) orphanLocked(group uint64, o *orphan) {
+	n.orphans[group] = o
+	select {
+	case n.orphaned <- struct{}{}:
+	default:
+	}
+}
+
+// electLeaderless looks after each of these groups once, and returns how many are left.
+func (n *Node) electLeaderless(now time.Time) (left int) {
 	n.gossipMu.Lock()
 	groups := slices.Sorted(maps.Keys(n.orphans))
 	introduced := now.Sub(n.lastPeerUp) >= introduction
@@ -320,6 +339,9 @@ func (n *Node) electLeaderless(now time.Time) {
 			n.gossipMu.Unlock()
 		}
 	}
+	n.gossipMu.Lock()
+	defer n.gossipMu.Unlock()
+	return len(n.orphans)
 }
 
 // electOne looks after one group; done means that it has a leader, or that it

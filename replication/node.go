@@ -90,6 +90,7 @@ type Node struct {
 	openAt     map[int32]map[uint64]bool
 	acquainted map[int32]*acquaintance
 	orphans    map[uint64]*orphan
+	orphaned   chan struct{} // wakes electLoop
 	lastPeerUp time.Time
 	news       gossip
 	gossipWake chan struct{}
@@ -127,6 +128,7 @@ func Open(cfg Config) (*Node, error) {
 		openAt:        make(map[int32]map[uint64]bool),
 		acquainted:    make(map[int32]*acquaintance),
 		orphans:       make(map[uint64]*orphan),
+		orphaned:      make(chan struct{}, 1),
 		gossipWake:    make(chan struct{}, 1),
 		snapshots:     make(chan *replica, 1024),
 		reconcileWake: make(chan struct{}, 1),
@@ -214,7 +216,10 @@ func (n *Node) Start(ctx context.Context) error {
 		PeerDown: n.peerDown,
 		Handle:   n.handle,
 		Sum:      sumOf,
-		Logger:   n.logger,
+		Standing: 2*commitTimeout + 2*time.Second,
+		// Far below the lease, and long enough that idle groups share frames.
+		GatherInterval: 200 * time.Millisecond,
+		Logger:         n.logger,
 	})
 	var err error
 	if n.controller, err = n.openController(); err != nil {

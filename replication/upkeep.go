@@ -12,7 +12,8 @@ import (
 // How often the upkeep goroutine looks after its chores.
 const (
 	stallEvery   = 250 * time.Millisecond
-	controlEvery = 50 * time.Millisecond
+	controlEvery = 50 * time.Millisecond // while the node is young and may have to become a voter
+	settledAfter = 30 * time.Second
 	memberEvery  = time.Second
 	choresEvery  = 15 * time.Second
 	restEvery    = 5 * time.Minute
@@ -26,7 +27,9 @@ func (n *Node) upkeepLoop() {
 	tick := time.NewTicker(controlEvery)
 	defer tick.Stop()
 	var disks, members, chores, rest time.Time
-	retention := time.Now()
+	settled := false
+	began := time.Now()
+	retention := began
 	for {
 		select {
 		case <-n.closing:
@@ -34,6 +37,10 @@ func (n *Node) upkeepLoop() {
 		case <-tick.C:
 		}
 		now := time.Now()
+		if !settled && now.Sub(began) > settledAfter {
+			settled = true
+			tick.Reset(stallEvery)
+		}
 		n.reconcileControllers()
 		if now.Sub(disks) >= stallEvery {
 			disks = now
@@ -64,16 +71,20 @@ func (n *Node) upkeepLoop() {
 	}
 }
 
-// watchDisks makes groups whose disk hangs lose leadership: while a write
-// takes longer than the lease, their heartbeats fail on purpose. It also has
+// watchDisks makes groups whose disk hangs lose leadership: while a write takes
+// longer than stallTime, their heartbeats fail on purpose, and when that begins
+// another voter is asked to stand for election, since Raft itself hangs with the
+// write. It also has
 // the topics synced that leave that to time (flush.ms), beside itself: a sync
 // hangs with the disk, and then this is needed most.
 func (n *Node) watchDisks(now time.Time) {
 	var due []*replica
 	flushing := n.flushing.Load()
 	n.eachReplica(func(r *replica) {
-		stalls := r.store.stalled(now) > leaseTimeout
-		r.port.Stall(stalls)
+		stalls := r.store.stalled(now) > stallTime
+		if r.port.Stall(stalls) && stalls {
+			n.goTracked(r.resign)
+		}
 		s := r.p.settings.Load()
 		if stalls || flushing || s.FlushMessages <= 1 || now.Sub(r.flushed) < millis(s.FlushMillis) {
 			return

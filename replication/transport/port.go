@@ -44,6 +44,10 @@ type Port struct {
 	stalled     atomic.Bool
 	lastEntries atomic.Int64 // when entries were last sent or acknowledged, since Transport.start
 
+	standingMu sync.Mutex
+	standings  map[raft.ServerID]standing
+	underWay   map[raft.ServerID]int // appends sent and not answered
+
 	mu         sync.Mutex
 	closed     bool
 	queue      []*delivery
@@ -146,8 +150,8 @@ func (p *Port) endInstall() {
 
 // Stall makes the group silent while on is true: its appends, with entries or
 // without, and its requests for votes fail with ErrStalled, so that others elect a
-// leader while this node's disk hangs.
-func (p *Port) Stall(on bool) { p.stalled.Store(on) }
+// leader while this node's disk hangs. It tells whether that is a change.
+func (p *Port) Stall(on bool) (changed bool) { return p.stalled.Swap(on) != on }
 
 // Elect makes the group stand for election now, as if a leader had handed over to
 // it. The request takes its place at the end of the group's queue and is dropped if
@@ -365,16 +369,35 @@ func (p *Port) connect(id raft.ServerID, kind uint8) (*client, error) {
 }
 
 // AppendEntries sends an append. One without entries is gathered with those of
-// other groups. args.Entries is shortened, in place, to what one request may
-// carry; Raft takes up what follows next time.
+// other groups, and a heartbeat is answered here if there is no doubt of the
+// answer (see standing). args.Entries is shortened, in place, to what one request
+// may carry; Raft takes up what follows next time.
 func (p *Port) AppendEntries(id raft.ServerID, _ raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if p.stalled.Load() {
 		return ErrStalled
 	}
+	// Only replication, never the heartbeat goroutine, names a previous entry.
+	if args.PrevLogEntry == 0 && len(args.Entries) == 0 {
+		if !p.stands(id, args.Term) {
+			return p.heartbeat(id, args, resp, false)
+		}
+		h := args.RPCHeader
+		h.ID, h.Addr = []byte(id), []byte(id)
+		*resp = raft.AppendEntriesResponse{RPCHeader: h, Term: args.Term, Success: true}
+		p.t.stats.Unsent.Add(1)
+		return nil
+	}
+	ends := p.begin(id)
+	err := p.append(id, args, resp)
+	p.finish(id, args, resp, err, ends)
+	return err
+}
+
+// append sends an append that is no mere heartbeat.
+func (p *Port) append(id raft.ServerID, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if len(args.Entries) == 0 {
-		// Only replication, never the heartbeat goroutine, names a previous entry.
 		quiet := time.Since(p.t.start) - time.Duration(p.lastEntries.Load())
-		return p.heartbeat(id, args, resp, args.PrevLogEntry > 0 && quiet < activeFor)
+		return p.heartbeat(id, args, resp, quiet < activeFor)
 	}
 	c, err := p.connect(id, kindData)
 	if err != nil {

@@ -103,6 +103,7 @@ func (t *Transport) leave(c *tracked) {
 	defer t.mu.Unlock()
 	delete(t.conns, c.Conn)
 	if pr := c.presence; pr != nil {
+		t.ends.Add(1)
 		delete(pr.conns, c)
 		if len(pr.conns) == 0 && t.present[pr.peer] == pr {
 			t.departLocked(pr)

@@ -58,6 +58,7 @@ type Config struct {
 	DialTimeout     time.Duration // for connect and greeting together, on either side; 3 s
 	PingInterval    time.Duration // between pings on a control connection; 500 ms
 	PeerTimeout     time.Duration // a peer silent for longer is gone; 3 s
+	Standing        time.Duration // a follower's answer holds for its group's heartbeats so long, see standing; 0: not at all
 	QueueLength     int           // requests of one group not yet answered, before busy; 32
 	QueueBytes      int           // bytes of the entries they carry; 4 × MaxRequestBytes
 	InflightBytes   int           // the same over all groups and calls of the node; 128 MiB
@@ -109,8 +110,9 @@ func (c Config) withDefaults() Config {
 // node to node, over three connections a peer. It is safe for concurrent use.
 type Transport struct {
 	cfg      Config
-	session  uint64    // tells this process from one before it under the same name
-	start    time.Time // epoch of presence.last
+	session  uint64        // tells this process from one before it under the same name
+	start    time.Time     // epoch of presence.last
+	ends     atomic.Uint64 // connections to peers that have ended
 	ctx      context.Context
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup // every goroutine but those of ports; added to under mu while not closed
@@ -293,7 +295,7 @@ func (t *Transport) port(group uint64) (*Port, error) {
 // counters are Stats, counting.
 type counters struct {
 	Dials, DialsFailed, Refused, Malformed, Invalid, Busy, Expired, Panics, Silent, Ups, Downs atomic.Uint64
-	HeartbeatFrames, Heartbeats, Appends                                                       atomic.Uint64
+	HeartbeatFrames, Heartbeats, Unsent, Appends                                               atomic.Uint64
 }
 
 // Stats counts what happened since New.
@@ -309,6 +311,7 @@ type Stats struct {
 	Ups, Downs         uint64 // events reported
 	HeartbeatFrames    uint64 // sent
 	Heartbeats         uint64 // sent in them
+	Unsent             uint64 // heartbeats answered here; see standing
 	Appends            uint64 // with entries, sent
 }
 
@@ -320,6 +323,6 @@ func (t *Transport) Stats() Stats {
 		Malformed: c.Malformed.Load(), Invalid: c.Invalid.Load(), Busy: c.Busy.Load(),
 		Expired: c.Expired.Load(), Panics: c.Panics.Load(), Silent: c.Silent.Load(),
 		Ups: c.Ups.Load(), Downs: c.Downs.Load(), HeartbeatFrames: c.HeartbeatFrames.Load(),
-		Heartbeats: c.Heartbeats.Load(), Appends: c.Appends.Load(),
+		Heartbeats: c.Heartbeats.Load(), Unsent: c.Unsent.Load(), Appends: c.Appends.Load(),
 	}
 }
