@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 
 	"github.com/tysonmote/gommap"
@@ -17,22 +18,68 @@ type mapping struct {
 	data []byte // may reach beyond the end of the file: only what is written may be touched
 	mm   gommap.MMap
 	refs atomic.Int64
-	read atomic.Int64 // bytes that readers have gone through since the pages were last let go
+	read bool // since its pages were last let go; under resident.mu
 }
 
-// residentBytes is how much is read through a mapping before the process lets go
-// of its pages. They stay cached, but count as the process's memory, and a reader
-// of a large topic would make that as large as the topic. To let go costs about
-// 10 µs, and to read on a fault for every 64 KiB.
-const residentBytes = 8 << 20
+// residentBytes is how much is read through mappings before the process lets go
+// of their pages. They stay cached, but count as the process's memory, and a
+// reader of a large topic would make that as large as the topic. To let go of a
+// mapping costs about 10 µs, and to read on a fault for every 64 KiB.
+const residentBytes = 16 << 20
 
-// releaseRead releases a reference through which n bytes were read. Others may be
-// reading: their pages come back when they touch them.
-func (m *mapping) releaseRead(n int) {
-	if m.read.Add(int64(n)) >= residentBytes {
-		m.read.Store(0)
-		_ = m.mm.Advise(gommap.MADV_DONTNEED) // advice
+// resident knows the mappings whose pages may be in this process's memory. There
+// is one, as there is of the memory.
+var resident residence
+
+// A residence is safe for concurrent use.
+type residence struct {
+	mu    sync.Mutex
+	bytes int64 // read through the mappings below since they were last let go
+	of    []*mapping
+}
+
+// add notes that n bytes of m were read, and lets go of all pages when that makes
+// them too many. Others may be reading: theirs come back when they touch them.
+func (r *residence) add(m *mapping, n int) {
+	r.mu.Lock()
+	if !m.read {
+		m.read = true
+		r.of = append(r.of, m)
 	}
+	if r.bytes += int64(n); r.bytes < residentBytes {
+		r.mu.Unlock()
+		return
+	}
+	all := r.of
+	r.bytes, r.of = 0, nil
+	for _, m := range all {
+		m.read = false
+	}
+	r.mu.Unlock()
+	for _, m := range all {
+		if m.acquireLive() {
+			_ = m.mm.Advise(gommap.MADV_DONTNEED) // advice
+			m.release()
+		}
+	}
+}
+
+// acquireLive takes a reference unless the mapping is gone.
+func (m *mapping) acquireLive() bool {
+	for {
+		n := m.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if m.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// releaseRead releases a reference through which n bytes were read.
+func (m *mapping) releaseRead(n int) {
+	resident.add(m, n)
 	m.release()
 }
 

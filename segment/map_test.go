@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// resident returns how many bytes of the file at path are in this process's
+// residentBytesOf returns how many bytes of the file at path are in this process's
 // memory through mappings.
-func resident(t *testing.T, path string) (bytes int64) {
+func residentBytesOf(t *testing.T, path string) (bytes int64) {
 	t.Helper()
 	f, err := os.Open("/proc/self/smaps")
 	if err != nil {
@@ -52,7 +52,7 @@ func TestReadersKeepLittleOfASegmentResident(t *testing.T) {
 		if _, err := s.Frame(i); err != nil {
 			t.Fatal(err)
 		}
-		if got := resident(t, s.Path()); got > most {
+		if got := residentBytesOf(t, s.Path()); got > most {
 			t.Fatalf("%d bytes resident after reading entry %d", got, i)
 		}
 	}
@@ -70,7 +70,7 @@ func TestReadersKeepLittleOfASegmentResident(t *testing.T) {
 		read += v.Len()
 		offset = v.Next
 		v.Release()
-		if got := resident(t, s.Path()); got > most {
+		if got := residentBytesOf(t, s.Path()); got > most {
 			t.Fatalf("%d bytes resident after reading up to offset %d", got, offset)
 		}
 	}
