@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -106,9 +107,19 @@ type bench struct {
 	progress progress
 }
 
+// collectLate trades memory for processor time, which the load takes from the
+// brokers it measures, unless GOGC says otherwise: reading 1 GiB by fetch requests
+// reaches 2,060 MiB/s so, and 1,310 with a collection for every few answers.
+func collectLate() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(1600)
+	}
+}
+
 // openBench looks at the flags, reaches the cluster and finds the topic, or makes
 // it. The caller closes it.
 func openBench(c *urfave.Context) (_ *bench, err error) {
+	collectLate()
 	if c.NArg() > 0 {
 		return nil, usage("%q: bench %s takes flags only; a topic is named with -t", c.Args().First(), c.Command.Name)
 	}

@@ -256,10 +256,7 @@ func (c *comparison) produce(ctx context.Context, s *system, scenario, variant s
 			args = append(args, "-c", key+"="+value)
 		}
 		if rate > 0 {
-			args = append(args, "--rate", fmt.Sprintf("%.0f/s", rate))
-			if rate < 1e6 {
-				args = append(args, "--linger", "0s")
-			}
+			args = append(args, "--rate", fmt.Sprintf("%.0f/s", rate), "--linger", "0s")
 		}
 		r, err = c.measured(s, scenario, variant, c.seconds+3*time.Minute, c.millrace.binary, args...)
 	}
@@ -313,7 +310,7 @@ func (c *comparison) consume(ctx context.Context, s *system) error {
 
 func (c *comparison) endToEnd(ctx context.Context, s *system) error {
 	name := s.kind.name()
-	args := []string{"bench", "e2e", "-b", strings.Join(s.addresses(), ","), "-t", "e2e", "-p", "6", "-r", fmt.Sprint(nodes), "--rate", "1000/s",
+	args := []string{"bench", "e2e", "-b", strings.Join(s.addresses(), ","), "-t", "e2e", "-p", "6", "-r", fmt.Sprint(nodes), "--rate", "1000/s", "--linger", "0s",
 		"--duration", c.seconds.String(), "--warm-up", (c.seconds / 5).String(), "-o", "json"}
 	for key, value := range variants[name] {
 		args = append(args, "-c", key+"="+value)
