@@ -152,6 +152,7 @@ func (c *controller) watchLeadership() {
 			return
 		case leads := <-c.notify:
 			if leads {
+				c.port.Hurry()
 				c.n.leads(controllerGroup, c.raft.CurrentTerm())
 			}
 		}
@@ -208,6 +209,7 @@ func (c *controller) propose(change metadata.Change) (index uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
+	c.port.Hurry()
 	f := c.raft.Apply(data, 5*time.Second)
 	switch err := c.n.await(f); {
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout):

@@ -118,6 +118,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 		Log:   l,
 		fault: func(err error) { p.bounce(r, err) },
 		begin: func() error { return stable.Set(storedKey, []byte{1}) },
+		hurry: func() { r.port.Hurry() },
 	}
 	r.store.placed = func(data []byte, index uint64) {
 		if l := r.leadership.Load(); l != nil {

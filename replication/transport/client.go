@@ -369,6 +369,13 @@ func (f *beatFrame) stop() {
 
 // ping asks every peer we have a control connection to for a sign of life.
 func (t *Transport) ping() {
+	for _, c := range t.controls() {
+		c.ping()
+	}
+}
+
+// controls returns the control connections there are.
+func (t *Transport) controls() (all []*client) {
 	t.mu.Lock()
 	peers := make([]*peer, 0, len(t.peers))
 	for _, p := range t.peers {
@@ -380,9 +387,10 @@ func (t *Transport) ping() {
 		c := p.links[kindControl].client
 		p.mu.Unlock()
 		if c != nil {
-			c.ping()
+			all = append(all, c)
 		}
 	}
+	return all
 }
 
 // callFrame encodes a node-to-node call.
