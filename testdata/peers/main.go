@@ -1,73 +1,63 @@
+// Peers measures Millrace beside Apache Kafka and NATS JetStream: three brokers
+// of each in turn on this machine, the same loads, several rounds.
+//
+//	go run . compare -o ../../BENCHMARKS.md
+//	go run . compare -quick
 package main
 
 import (
 	"context"
+	"errors"
+	"flag"
 	"fmt"
+	"io"
 	"os"
-	"os/exec"
 	"os/signal"
-	"strings"
+	"syscall"
 
-	"millrace/cli/load"
-	"encoding/json"
-	"millrace/peers/cluster"
 	"millrace/peers/natsload"
-	"millrace/peers/process"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if len(os.Args) > 1 && os.Args[1] == "nats-bench" {
-		if err := natsload.Command(ctx, os.Args[2:], os.Stdout); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	if err := try(ctx); err != nil {
-		fmt.Println(err)
+	// The first signal ends everything in an orderly way, a second one at once; no
+	// process is left behind in either case.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	err := command(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	switch {
+	case err == nil:
+	case errors.Is(err, flag.ErrHelp):
+		os.Exit(2)
+	case ctx.Err() != nil:
+		fmt.Fprintln(os.Stderr, "peers: interrupted")
+		os.Exit(1)
+	default:
+		fmt.Fprintln(os.Stderr, "peers:", err)
+		os.Exit(1)
 	}
 }
-func try(ctx context.Context) error {
-	dir, _ := os.MkdirTemp("", "peers-")
-	defer os.RemoveAll(dir)
-	p, err := cluster.Build(ctx, []cluster.System{cluster.NATS}, dir, func(f string, a ...any) { fmt.Printf(f+"\n", a...) })
-	if err != nil {
-		return err
+
+const usageText = `peers measures Millrace beside Apache Kafka and NATS JetStream.
+
+  peers compare [-h | flags]   the same loads for all three, side by side
+`
+
+func command(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	if len(args) == 0 {
+		fmt.Fprint(stderr, usageText)
+		return flag.ErrHelp
 	}
-	s := cluster.NATS
-	os.Mkdir(dir+"/c-"+string(s), 0o755)
-	c, err := cluster.New(ctx, s, p, dir+"/c-"+string(s))
-	if err != nil {
-		return err
+	switch name, args := args[0], args[1:]; name {
+	case "compare":
+		return compare(ctx, args, stdout, stderr)
+	// The rest is what this program starts itself as.
+	case "nats-bench":
+		return natsload.Command(ctx, args, stdout)
+	case "writev-send":
+		return writevSend(args, stdout)
+	case "writev-read":
+		return writevRead(args, stdout)
 	}
-	defer c.Kill()
-	if err := c.Start(ctx); err != nil {
-		return err
-	}
-	if err := c.FirstAck(ctx); err != nil {
-		return err
-	}
-	self, _ := os.Executable()
-	bench := func(args string) {
-		a := strings.Fields(args)
-		c0, _ := c.CPU()
-		var out strings.Builder
-		cmd := exec.Command(self, append([]string{"nats-bench", a[0], "-b", c.Servers()}, a[1:]...)...)
-		cmd.Stdout = &out
-		cpu, err := process.Run(ctx, cmd)
-		var r load.Result
-		json.Unmarshal([]byte(out.String()), &r)
-		c1, _ := c.CPU()
-		fmt.Println(args, int(r.RecordsPerSecond), r.MiBPerSecond, r.Latency, r.Errors, r.FirstError, r.Unacknowledged, r.Lost, cpu, c1[0]-c0[0], c1[1]-c0[1], c1[2]-c0[2], err)
-	}
-	bench("produce -producers 5 -duration 4s -warm-up 1s")
-	bench("produce -producers 5 -duration 4s -warm-up 1s -size 100")
-	bench("produce -producers 5 -duration 4s -warm-up 1s -rate 5000")
-	bench("produce -producers 1 -n 200000 -keep")
-	bench("consume -duration 4s -keep")
-	bench("consume -duration 4s -consumers 10")
-	bench("e2e -duration 4s -rate 1000")
-	return nil
+	fmt.Fprint(stderr, usageText)
+	return fmt.Errorf("there is no command %q", args[0])
 }

@@ -7,11 +7,13 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"millrace/peers/process"
@@ -128,27 +130,18 @@ func (c *Cluster) CPU() (all []time.Duration, err error) {
 	return all, nil
 }
 
-// Resident is the memory of the broker that has most of it now, in bytes.
-func (c *Cluster) Resident() (most int64, err error) {
-	for i, b := range c.Brokers {
-		u, err := b.usage()
-		if err != nil {
-			return 0, fmt.Errorf("broker %d: %w", i+1, err)
-		}
-		most = max(most, u.Resident)
-	}
-	return most, nil
-}
-
-// Peak is the most memory any broker had since the cluster was laid out, in bytes.
-func (c *Cluster) Peak() (most int64) {
+// Memory is what the broker that has most of it uses, in bytes: now, of that
+// without the pages of files it has mapped, and at its peak since the cluster was
+// laid out. Brokers that do not run count with their peak.
+func (c *Cluster) Memory() (resident, own, peak int64) {
 	for _, b := range c.Brokers {
-		most = max(most, b.peak)
-		if u, err := b.usage(); err == nil {
-			most = max(most, u.Peak)
+		u, err := b.usage()
+		if err == nil {
+			resident, own = max(resident, u.Resident), max(own, u.Own)
 		}
+		peak = max(peak, b.peak, u.Peak)
 	}
-	return most
+	return resident, own, peak
 }
 
 // Check returns an error that names a broker which has ended by itself, with the
@@ -219,17 +212,39 @@ func freeAddresses(n int) (all []string, err error) {
 	return all, nil
 }
 
-// await asks every 5 ms until ok or ctx ends, or a broker does.
-func (c *Cluster) await(ctx context.Context, ok func() error) error {
-	poll := time.NewTicker(probeInterval)
+// How soon a probe tries again, the same for all systems: where the time counts,
+// and where asking often would only make work.
+const (
+	probeInterval  = 5 * time.Millisecond
+	settleInterval = 50 * time.Millisecond
+)
+
+// await retries until ok or ctx ends, or a broker does.
+func (c *Cluster) await(ctx context.Context, interval time.Duration, ok func() error) error {
+	var ended error
+	err := retry(ctx, interval, func() error {
+		err := ok()
+		if err != nil {
+			if ended = c.Check(); ended != nil {
+				return nil
+			}
+		}
+		return err
+	})
+	if ended != nil {
+		return ended
+	}
+	return err
+}
+
+// retry calls ok until it returns nil or ctx ends.
+func retry(ctx context.Context, interval time.Duration, ok func() error) error {
+	poll := time.NewTicker(interval)
 	defer poll.Stop()
 	for {
 		err := ok()
 		if err == nil {
 			return nil
-		}
-		if ended := c.Check(); ended != nil {
-			return ended
 		}
 		select {
 		case <-poll.C:
@@ -239,10 +254,27 @@ func (c *Cluster) await(ctx context.Context, ok func() error) error {
 	}
 }
 
-// probeInterval is how soon a probe tries again, the same for all systems.
-const probeInterval = 5 * time.Millisecond
-
 // writeFile writes a configuration file of the given lines.
 func writeFile(path string, lines ...string) error {
 	return os.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o644)
+}
+
+// OnDisk is what the broker's folder takes on disk, in bytes and files.
+func (b *Broker) OnDisk() (bytes int64, files int, err error) {
+	err = filepath.WalkDir(b.data, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		// Blocks, not lengths: room that was set aside is on the disk, holes are not.
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+			bytes += stat.Blocks * 512
+		}
+		files++
+		return nil
+	})
+	return bytes, files, err
 }

@@ -34,7 +34,7 @@ func (c *Cluster) layOutMillrace(programs *Programs) {
 		}
 		ctx, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
-		return c.await(ctx, func() error {
+		return c.await(ctx, probeInterval, func() error {
 			_, err := os.Stat(founder.data + ".ready")
 			return err
 		})

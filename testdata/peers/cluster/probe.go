@@ -65,7 +65,7 @@ func (p *Probe) ask(ctx context.Context, request kmsg.Request) (kmsg.Response, e
 // CreateTopic creates a topic with three replicas, and tries until there is one.
 // It does not wait for leaders.
 func (p *Probe) CreateTopic(ctx context.Context, name string, partitions int) error {
-	return p.cluster.await(ctx, func() error { return p.createTopic(ctx, name, partitions) })
+	return p.cluster.await(ctx, probeInterval, func() error { return p.createTopic(ctx, name, partitions) })
 }
 
 func (p *Probe) createTopic(ctx context.Context, name string, partitions int) error {
@@ -91,7 +91,7 @@ func (p *Probe) createTopic(ctx context.Context, name string, partitions int) er
 
 // DeleteTopic deletes a topic.
 func (p *Probe) DeleteTopic(ctx context.Context, name string) error {
-	return p.cluster.await(ctx, func() error {
+	return p.cluster.await(ctx, probeInterval, func() error {
 		request := kmsg.NewPtrDeleteTopicsRequest()
 		request.TimeoutMillis = int32(probeTimeout / time.Millisecond)
 		request.TopicNames = []string{name}
@@ -158,7 +158,7 @@ func (p *Probe) describe(ctx context.Context, name string) (topic, error) {
 // started answers late, so it is not taken for in sync because nobody has missed
 // it yet.
 func (p *Probe) AwaitInSync(ctx context.Context, name string, partitions int) error {
-	return p.cluster.await(ctx, func() error {
+	return p.cluster.await(ctx, settleInterval, func() error {
 		for range Size {
 			t, err := p.describe(ctx, name)
 			if err != nil {
@@ -205,24 +205,7 @@ func (p *Probe) Leader(ctx context.Context, name string, number int) (*Broker, e
 // Produce produces a small record to a partition with acks=all, and tries until
 // one is acknowledged. Brokers may die meanwhile, and not run.
 func (p *Probe) Produce(ctx context.Context, name string, number int) error {
-	return p.retry(ctx, func() error { return p.produce(ctx, name, number) })
-}
-
-// retry is await for when brokers are expected to be dead.
-func (p *Probe) retry(ctx context.Context, ok func() error) error {
-	poll := time.NewTicker(probeInterval)
-	defer poll.Stop()
-	for {
-		err := ok()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-poll.C:
-		case <-ctx.Done():
-			return fmt.Errorf("%w; the last attempt: %w", ctx.Err(), err)
-		}
-	}
+	return retry(ctx, probeInterval, func() error { return p.produce(ctx, name, number) })
 }
 
 func (p *Probe) produce(ctx context.Context, name string, number int) error {
@@ -261,7 +244,7 @@ func (p *Probe) produce(ctx context.Context, name string, number int) error {
 }
 
 // FirstAck waits until the cluster has acknowledged a record to a topic of one
-// partition and three replicas that it creates, and then deletes.
+// partition and three replicas, which it creates.
 func (c *Cluster) FirstAck(ctx context.Context) error {
 	const name = "first"
 	if c.System == NATS {
@@ -275,12 +258,12 @@ func (c *Cluster) FirstAck(ctx context.Context) error {
 	if err := p.CreateTopic(ctx, name, 1); err != nil {
 		return err
 	}
-	return c.await(ctx, func() error { return p.produce(ctx, name, 0) })
+	return c.await(ctx, probeInterval, func() error { return p.produce(ctx, name, 0) })
 }
 
 func (c *Cluster) firstAckNATS(ctx context.Context, name string) error {
 	var js jetstream.JetStream
-	return c.await(ctx, func() error {
+	return c.await(ctx, probeInterval, func() error {
 		if js == nil {
 			conn, err := nats.Connect(c.Servers(), nats.Timeout(probeTimeout))
 			if err != nil {

@@ -28,12 +28,13 @@ func TestStatIsReadBehindTheProgramsName(t *testing.T) {
 }
 
 func TestStatusIsReadInBytes(t *testing.T) {
-	resident, peak, err := parseStatus([]byte("Name:\tjava\nVmPeak:\t  900 kB\nVmHWM:\t  2048 kB\nVmRSS:\t    1024 kB\nThreads:\t1\n"))
-	if err != nil || resident != 1<<20 || peak != 2<<20 {
-		t.Errorf("%d, %d, %v", resident, peak, err)
+	var u Usage
+	err := u.parseStatus([]byte("Name:\tjava\nVmPeak:\t  900 kB\nVmHWM:\t  2048 kB\nVmRSS:\t    1024 kB\nRssAnon:\t 512 kB\nThreads:\t1\n"))
+	if want := (Usage{Resident: 1 << 20, Own: 1 << 19, Peak: 2 << 20}); err != nil || u != want {
+		t.Errorf("%+v, %v", u, err)
 	}
-	for _, bad := range []string{"", "VmRSS:\t1 kB\n", "VmRSS:\t1 MB\nVmHWM:\t1 kB\n"} {
-		if _, _, err := parseStatus([]byte(bad)); err == nil {
+	for _, bad := range []string{"", "VmRSS:\t1 kB\n", "VmRSS:\t1 MB\nVmHWM:\t1 kB\nRssAnon:\t1 kB\n"} {
+		if err := new(Usage).parseStatus([]byte(bad)); err == nil {
 			t.Errorf("%q was read", bad)
 		}
 	}

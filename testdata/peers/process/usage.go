@@ -13,7 +13,8 @@ import (
 type Usage struct {
 	CPU      time.Duration // user and system, of its children that have ended too; in steps of 10 ms
 	Resident int64         // bytes of memory now (VmRSS)
-	Peak     int64         // the most there ever were (VmHWM)
+	Own      int64         // of them, those that are no file's pages (RssAnon)
+	Peak     int64         // the most that were ever resident (VmHWM)
 }
 
 // tick is the unit of the times in /proc/PID/stat: USER_HZ is 100 on every
@@ -32,7 +33,7 @@ func usageOf(pid int) (u Usage, err error) {
 	if err != nil {
 		return u, err
 	}
-	if u.Resident, u.Peak, err = parseStatus(status); err != nil {
+	if err := u.parseStatus(status); err != nil {
 		return u, fmt.Errorf("/proc/%d/status: %w", pid, err)
 	}
 	return u, nil
@@ -62,28 +63,25 @@ func parseStat(stat []byte) (time.Duration, error) {
 	return time.Duration(ticks) * tick, nil
 }
 
-// parseStatus finds VmRSS and VmHWM in /proc/PID/status, in bytes.
-func parseStatus(status []byte) (resident, peak int64, err error) {
+// parseStatus finds the sizes in /proc/PID/status, which are in KiB.
+func (u *Usage) parseStatus(status []byte) error {
+	sizes := map[string]*int64{"VmRSS": &u.Resident, "RssAnon": &u.Own, "VmHWM": &u.Peak}
 	for line := range strings.Lines(string(status)) {
 		name, value, _ := strings.Cut(line, ":")
-		var to *int64
-		switch name {
-		case "VmRSS":
-			to = &resident
-		case "VmHWM":
-			to = &peak
-		default:
+		size, ok := sizes[name]
+		if !ok {
 			continue
 		}
 		kib, ok := strings.CutSuffix(strings.TrimSpace(value), " kB")
 		n, err := strconv.ParseInt(kib, 10, 64)
 		if !ok || err != nil {
-			return 0, 0, fmt.Errorf("%s is %q", name, value)
+			return fmt.Errorf("%s is %q", name, value)
 		}
-		*to = n << 10
+		*size = n << 10
+		delete(sizes, name)
 	}
-	if resident == 0 || peak == 0 {
-		return 0, 0, fmt.Errorf("no VmRSS or VmHWM: the process has ended")
+	if len(sizes) > 0 {
+		return fmt.Errorf("no memory: the process has ended")
 	}
-	return resident, peak, nil
+	return nil
 }
