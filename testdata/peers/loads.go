@@ -193,7 +193,9 @@ func (s *session) measure(ctx context.Context, scenario, row string, v variant, 
 	if err != nil {
 		return fmt.Errorf("%s: %w", row, err)
 	}
-	add := func(metric string, value float64) { s.figures.Add(report.Key{Scenario: scenario, Row: row, Metric: metric}, value) }
+	add := func(metric string, value float64) {
+		s.figures.Add(report.Key{Scenario: scenario, Row: row, Metric: metric}, value)
+	}
 	add("records", r.RecordsPerSecond)
 	add("mib", r.MiBPerSecond)
 	if r.Latency != nil {
