@@ -1,7 +1,7 @@
 # make check is what every commit must pass, besides `go test ./...`.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: check build test bench
+.PHONY: check build test bench compare compare-quick
 
 build:
 	go build -o bin/millrace ./cli/millrace
@@ -16,8 +16,18 @@ check:
 	go run $(STATICCHECK) -tags faults ./cli/faults
 	go run $(STATICCHECK) -tags conformance ./cli/conformance
 	cd testdata/conformance && go vet ./... && go run $(STATICCHECK) ./...
+	cd testdata/peers && go vet ./... && go run $(STATICCHECK) ./... && go test ./...
 	go test -run TestImports .
 	go test -race -short ./index ./segment/... ./log ./replication/metadata ./replication/transport ./server/group ./cli/load
 
 bench:
 	go test -run '^$$' -bench . -benchtime 2s ./index ./segment/... ./log ./replication/... ./server/... ./cli/load
+
+# Beside Apache Kafka and NATS JetStream: three quarters of an hour on a machine
+# that does nothing else, with Java and Maven.
+compare:
+	cd testdata/peers && go run . compare -o ../../BENCHMARKS.md
+
+# Whether that works, in two minutes or less, to standard output.
+compare-quick:
+	cd testdata/peers && go run . compare -quick

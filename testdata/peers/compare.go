@@ -75,7 +75,7 @@ func compare(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	f.BoolVar(&o.quick, "quick", false, "tiny loads, one round: whether the tool works, not how fast anything is; changes the defaults below")
 	f.IntVar(&o.rounds, "rounds", 3, "how often everything is measured, `N`")
 	f.Float64Var(&o.seconds, "seconds", 10, "of a load that is measured, `N`")
-	f.Float64Var(&o.warmUp, "warm-up", 3, "seconds of a load before anything counts, `N`")
+	f.Float64Var(&o.warmUp, "warm-up", 2, "seconds of a load before anything counts, `N`")
 	f.IntVar(&o.producers, "producers", 5, "that send at the same time, `N`")
 	fill := f.Int("fill", 1024, "`MiB` of a topic that is consumed")
 	f.IntVar(&o.kills, "kills", 4, "of Millrace's brokers in a round, `N`")
@@ -314,7 +314,8 @@ func (r *run) failed(ctx context.Context, what string, err error) error {
 		return ctx.Err()
 	}
 	if err != nil {
-		failure := fmt.Sprintf("%s: %v", what, err)
+		// A report is for others, who have no such folder.
+		failure := strings.ReplaceAll(fmt.Sprintf("%s: %v", what, err), r.dir, "…")
 		r.failures = append(r.failures, failure)
 		r.say("FAILED: %s", failure)
 	}
@@ -419,9 +420,13 @@ func (s *session) prelude(ctx context.Context, all []*scenario) error {
 // markdown writes the report.
 func (r *run) markdown() string {
 	var b strings.Builder
+	rounds := fmt.Sprintf("%d rounds", r.o.rounds)
+	if r.o.rounds == 1 {
+		rounds = "one round"
+	}
 	fmt.Fprintf(&b, "## Side by side\n\n")
-	fmt.Fprintf(&b, "Written by `make compare` on %s, in %d minutes: %d rounds in alternating order, %s s a load after %s s of warm-up. ",
-		r.begin.UTC().Format("2 January 2006"), int(time.Since(r.begin).Minutes()+0.5), r.o.rounds, report.Number(r.o.seconds), report.Number(r.o.warmUp))
+	fmt.Fprintf(&b, "Written by `make compare` on %s, in %d minutes: %s, systems in alternating order, %s s a load after %s s of warm-up. ",
+		r.begin.UTC().Format("2 January 2006"), int(time.Since(r.begin).Minutes()+0.5), rounds, report.Number(r.o.seconds), report.Number(r.o.warmUp))
 	fmt.Fprintf(&b, "Figures are medians of the rounds, with the least and the most. The load of Kafka and Millrace is made by the same program, `millrace bench` (franz-go); that of NATS by nats.go with the same plan, payloads and clock. CPU seconds are those of all three brokers together, over the whole load with its warm-up.\n\n")
 	b.WriteString(r.machine.describe(r.programs))
 	if len(r.o.systems) < len(cluster.Systems) || r.o.only != nil {
@@ -438,7 +443,7 @@ func (r *run) markdown() string {
 	}
 	fmt.Fprintf(&b, "- Of %d things wanted, %d held, %d missed, %d not measured\n", len(wants), count[report.Held], count[report.Missed], count[report.NotMeasured])
 	for _, f := range r.failures {
-		fmt.Fprintf(&b, "- Failed: %s\n", strings.ReplaceAll(f, r.dir, "…"))
+		fmt.Fprintf(&b, "- Failed: %s\n", strings.Join(strings.Fields(f), " "))
 	}
 	for _, sc := range r.scenarios {
 		fmt.Fprintf(&b, "\n### %s\n\n`%s`: %s\n", sc.title, sc.name, sc.about(r.o))

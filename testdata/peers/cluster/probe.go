@@ -137,20 +137,21 @@ func (p *Probe) describe(ctx context.Context, name string) (topic, error) {
 	for _, b := range response.Brokers {
 		addresses[b.NodeID] = net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port)))
 	}
-	for _, t := range response.Topics {
-		if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
-			return topic{}, err
-		}
-		described := topic{name: name, id: t.TopicID, partitions: make([]partition, len(t.Partitions))}
-		for _, q := range t.Partitions {
-			if q.Partition < 0 || int(q.Partition) >= len(t.Partitions) {
-				return topic{}, fmt.Errorf("partition %d of %d", q.Partition, len(t.Partitions))
-			}
-			described.partitions[q.Partition] = partition{addresses[q.Leader], len(q.ISR)}
-		}
-		return described, nil
+	if len(response.Topics) != 1 {
+		return topic{}, kerr.UnknownTopicOrPartition
 	}
-	return topic{}, kerr.UnknownTopicOrPartition
+	found := response.Topics[0]
+	if err := kerr.ErrorForCode(found.ErrorCode); err != nil {
+		return topic{}, err
+	}
+	described := topic{name: name, id: found.TopicID, partitions: make([]partition, len(found.Partitions))}
+	for _, q := range found.Partitions {
+		if q.Partition < 0 || int(q.Partition) >= len(found.Partitions) {
+			return topic{}, fmt.Errorf("partition %d of %d", q.Partition, len(found.Partitions))
+		}
+		described.partitions[q.Partition] = partition{addresses[q.Leader], len(q.ISR)}
+	}
+	return described, nil
 }
 
 // AwaitInSync waits until every broker says that all replicas of a topic of so
@@ -235,12 +236,11 @@ func (p *Probe) produce(ctx context.Context, name string, number int) error {
 	if err != nil {
 		return err
 	}
-	for _, t := range answer.(*kmsg.ProduceResponse).Topics {
-		for _, q := range t.Partitions {
-			return kerr.ErrorForCode(q.ErrorCode)
-		}
+	topics := answer.(*kmsg.ProduceResponse).Topics
+	if len(topics) != 1 || len(topics[0].Partitions) != 1 {
+		return errors.New("the answer is not about the partition that was produced to")
 	}
-	return errors.New("the answer is empty")
+	return kerr.ErrorForCode(topics[0].Partitions[0].ErrorCode)
 }
 
 // FirstAck waits until the cluster has acknowledged a record to a topic of one

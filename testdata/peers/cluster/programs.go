@@ -43,9 +43,11 @@ func Build(ctx context.Context, systems []System, dir string, say func(format st
 	if _, err := process.Run(ctx, build); err != nil {
 		return nil, err
 	}
-	if p.Versions["millrace"], err = process.Output(ctx, exec.Command(p.Millrace, "--version")); err != nil {
+	version, err := process.Output(ctx, exec.Command(p.Millrace, "--version"))
+	if err != nil {
 		return nil, err
 	}
+	p.Versions["millrace"] = strings.TrimPrefix(version, "millrace ")
 	p.Commit = commit(ctx, root)
 	if slices.Contains(systems, NATS) {
 		say("building nats-server")

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -110,7 +111,7 @@ func Run(ctx context.Context, cmd *exec.Cmd) (cpu time.Duration, err error) {
 	state := p.State()
 	cpu = state.UserTime() + state.SystemTime()
 	if !state.Success() {
-		return cpu, fmt.Errorf("%s: %s: %s", strings.Join(append([]string{cmd.Args[0]}, cmd.Args[1:]...), " "), state, strings.TrimSpace(string(stderr)))
+		return cpu, fmt.Errorf("%s: %s: %s", filepath.Base(cmd.Args[0]), state, strings.TrimSpace(string(stderr)))
 	}
 	return cpu, nil
 }
