@@ -149,12 +149,12 @@ func (r *run) wanted(name string) bool { return r.o.only == nil || slices.Contai
 
 // say writes a line of progress.
 func (r *run) say(format string, args ...any) {
-	fmt.Fprintf(r.stderr, "%7s  %s\n", clock(time.Since(r.begin)), fmt.Sprintf(format, args...))
+	fmt.Fprintf(r.stderr, "%9s  %s\n", clock(time.Since(r.begin)), fmt.Sprintf(format, args...))
 }
 
 // clock writes a duration as minutes and seconds.
 func clock(d time.Duration) string {
-	return fmt.Sprintf("%d:%02d", int(d.Minutes()), int(d.Seconds())%60)
+	return fmt.Sprintf("%d:%02d min", int(d.Minutes()), int(d.Seconds())%60)
 }
 
 func (r *run) compare(ctx context.Context, stdout io.Writer) (err error) {
@@ -169,20 +169,11 @@ func (r *run) compare(ctx context.Context, stdout io.Writer) (err error) {
 	if r.o.quick && slices.Contains(r.o.systems, cluster.Kafka) { // what it can do is needed for the others
 		r.o.systems = append([]cluster.System{cluster.Kafka}, slices.DeleteFunc(r.o.systems, func(s cluster.System) bool { return s == cluster.Kafka })...)
 	}
-	if r.dir, err = os.MkdirTemp(r.o.dir, "millrace-peers-"); err != nil {
+	done, err := r.prepare(ctx)
+	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(r.dir)
-	r.o.dir = r.dir
-	if r.machine, err = describeMachine(r.dir); err != nil {
-		return err
-	}
-	if r.machine.filesystem == "tmpfs" {
-		r.say("WARNING: the brokers' folders are on a tmpfs, on which an fsync is nothing; choose another -dir")
-	}
-	if r.programs, err = cluster.Build(ctx, r.o.systems, r.dir, r.say); err != nil {
-		return err
-	}
+	defer done()
 	r.say("this will take about %d minutes", r.estimate())
 	if r.o.json != "" {
 		defer func() { err = errors.Join(err, r.writeJSON()) }()
@@ -195,16 +186,41 @@ func (r *run) compare(ctx context.Context, stdout io.Writer) (err error) {
 			return err
 		}
 	}
-	text := r.markdown()
+	return r.publish("compare", r.markdown(), stdout)
+}
+
+// publish writes a section, and returns an error if anything in it is missing.
+func (r *run) publish(section, text string, stdout io.Writer) (err error) {
 	if r.o.output == "" {
 		_, err = io.WriteString(stdout, text)
 	} else {
-		err = report.WriteSection(r.o.output, "compare", text)
+		err = report.WriteSection(r.o.output, section, text)
 	}
 	if err == nil && len(r.failures) > 0 {
 		err = fmt.Errorf("%d measurements failed, the first: %s", len(r.failures), r.failures[0])
 	}
 	return err
+}
+
+// prepare makes a folder for everything that is written, looks at the machine and
+// builds the programs. done removes the folder.
+func (r *run) prepare(ctx context.Context) (done func(), err error) {
+	if r.dir, err = os.MkdirTemp(r.o.dir, "millrace-peers-"); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			os.RemoveAll(r.dir)
+		}
+	}()
+	if r.machine, err = describeMachine(r.dir); err != nil {
+		return nil, err
+	}
+	if r.machine.filesystem == "tmpfs" {
+		r.say("WARNING: the brokers' folders are on a tmpfs, on which an fsync is nothing; choose another -dir")
+	}
+	r.programs, err = cluster.Build(ctx, r.o.systems, r.dir, r.say)
+	return func() { os.RemoveAll(r.dir) }, err
 }
 
 func (r *run) writeJSON() error {
@@ -322,8 +338,31 @@ func (r *run) failed(ctx context.Context, what string, err error) error {
 	return nil
 }
 
-// runCluster runs scenarios on a new cluster, which is gone when it returns.
-func (r *run) runCluster(ctx context.Context, system cluster.System, round, phase int, all []*scenario) (err error) {
+// runCluster runs scenarios on a new cluster.
+func (r *run) runCluster(ctx context.Context, system cluster.System, round, phase int, all []*scenario) error {
+	return r.withCluster(ctx, system, round, func(s *session) error {
+		if err := s.prelude(ctx, all); err != nil {
+			return err
+		}
+		for _, sc := range all {
+			if err := r.failed(ctx, fmt.Sprintf("%s, %s, round %d", sc.name, system, round), sc.run(ctx, s)); err != nil {
+				return err
+			}
+			if err := s.cluster.Check(); err != nil {
+				return err
+			}
+		}
+		if phase != restart { // it is not what a broker is expected to do all day
+			_, _, peak := s.cluster.Memory()
+			s.memory("peak", peak)
+			s.memory("own", s.own)
+		}
+		return nil
+	})
+}
+
+// withCluster calls f with a new cluster that serves, and is gone when it returns.
+func (r *run) withCluster(ctx context.Context, system cluster.System, round int, f func(*session) error) (err error) {
 	dir, err := os.MkdirTemp(r.dir, string(system)+"-")
 	if err != nil {
 		return err
@@ -347,23 +386,7 @@ func (r *run) runCluster(ctx context.Context, system cluster.System, round, phas
 	if err := s.start(ctx); err != nil {
 		return err
 	}
-	if err := s.prelude(ctx, all); err != nil {
-		return err
-	}
-	for _, sc := range all {
-		if err := r.failed(ctx, fmt.Sprintf("%s, %s, round %d", sc.name, system, round), sc.run(ctx, s)); err != nil {
-			return err
-		}
-		if err := s.cluster.Check(); err != nil {
-			return err
-		}
-	}
-	if phase != restart { // it is not what a broker is expected to do all day
-		_, _, peak := s.cluster.Memory()
-		s.memory("peak", peak)
-		s.memory("own", s.own)
-	}
-	return nil
+	return f(s)
 }
 
 // start starts the cluster, and measures what a start is measured for.
@@ -425,8 +448,8 @@ func (r *run) markdown() string {
 		rounds = "one round"
 	}
 	fmt.Fprintf(&b, "## Side by side\n\n")
-	fmt.Fprintf(&b, "Written by `make compare` on %s, in %d minutes: %s, systems in alternating order, %s s a load after %s s of warm-up. ",
-		r.begin.UTC().Format("2 January 2006"), int(time.Since(r.begin).Minutes()+0.5), rounds, report.Number(r.o.seconds), report.Number(r.o.warmUp))
+	fmt.Fprintf(&b, "Written by `make compare` on %s, in %s: %s, systems in alternating order, %s s a load after %s s of warm-up. ",
+		r.begin.UTC().Format("2 January 2006"), clock(time.Since(r.begin)), rounds, report.Number(r.o.seconds), report.Number(r.o.warmUp))
 	fmt.Fprintf(&b, "Figures are medians of the rounds, with the least and the most. The load of Kafka and Millrace is made by the same program, `millrace bench` (franz-go); that of NATS by nats.go with the same plan, payloads and clock. CPU seconds are those of all three brokers together, over the whole load with its warm-up.\n\n")
 	b.WriteString(r.machine.describe(r.programs))
 	if len(r.o.systems) < len(cluster.Systems) || r.o.only != nil {
@@ -442,9 +465,7 @@ func (r *run) markdown() string {
 		count[verdict]++
 	}
 	fmt.Fprintf(&b, "- Of %d things wanted, %d held, %d missed, %d not measured\n", len(wants), count[report.Held], count[report.Missed], count[report.NotMeasured])
-	for _, f := range r.failures {
-		fmt.Fprintf(&b, "- Failed: %s\n", strings.Join(strings.Fields(f), " "))
-	}
+	b.WriteString(r.notMeasured())
 	for _, sc := range r.scenarios {
 		fmt.Fprintf(&b, "\n### %s\n\n`%s`: %s\n", sc.title, sc.name, sc.about(r.o))
 		if sc.name == "latency" {
@@ -461,6 +482,15 @@ func (r *run) markdown() string {
 				fmt.Fprintf(&b, "\n%s", part)
 			}
 		}
+	}
+	return b.String()
+}
+
+// notMeasured lists what failed, as Markdown.
+func (r *run) notMeasured() string {
+	var b strings.Builder
+	for _, f := range r.failures {
+		fmt.Fprintf(&b, "- Failed: %s\n", strings.Join(strings.Fields(f), " "))
 	}
 	return b.String()
 }

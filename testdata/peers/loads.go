@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -59,6 +60,12 @@ type bench struct {
 	noLinger   bool    // send each record at once
 	raw        bool    // consume without decoding
 	keep       bool    // the topic
+	exists     bool    // the topic, already
+
+	// For Millrace and Kafka alone.
+	configs   []string // of a topic that is made, besides the variant's
+	batchSize int      // bytes of the largest batch; 0: the client's default
+	inFlight  int      // records of a producer, at most; 0: the default
 }
 
 // command is the program that makes the load: `millrace bench` for everything
@@ -76,12 +83,18 @@ func (b bench) command(s *session, v variant) (*exec.Cmd, error) {
 	} else {
 		add("-b", strings.Join(s.cluster.Addresses(), ","))
 		add("-o", "json")
-		if b.kind != "consume" { // it reads a topic that is there
+		if !b.exists {
 			add("-p", b.partitions)
 			add("-r", cluster.Size)
-			for _, c := range append([]string{"min.insync.replicas=2"}, v.configs...) {
+			for _, c := range slices.Concat([]string{"min.insync.replicas=2"}, v.configs, b.configs) {
 				add("-c", c)
 			}
+		}
+		if b.batchSize > 0 {
+			add("--batch-size", b.batchSize)
+		}
+		if b.inFlight > 0 {
+			add("--in-flight", b.inFlight)
 		}
 	}
 	if topic != "" {
@@ -135,7 +148,7 @@ func (b bench) run(ctx context.Context, s *session, v variant) (*load.Result, us
 	var out bytes.Buffer
 	cmd.Stdout = &out
 	// What was written before is not this load's to write back.
-	if err := syncFilesystem(s.o.dir); err != nil {
+	if err := syncFilesystem(s.dir); err != nil {
 		return nil, u, err
 	}
 	limit := time.Duration((b.seconds+b.warmUp)*float64(time.Second)) + 2*time.Minute

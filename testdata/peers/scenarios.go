@@ -254,7 +254,7 @@ func consuming(name, title string, consumers int) *scenario {
 				s.filled = true
 			}
 			read := func(row string, b bench) error {
-				b.kind, b.topic, b.keep, b.partitions, b.consumers = "consume", topic, true, 6, consumers
+				b.kind, b.topic, b.exists, b.keep, b.partitions, b.consumers = "consume", topic, true, true, 6, consumers
 				// Once for nothing: nobody starts warm.
 				b.seconds = max(s.o.warmUp, 0.2)
 				if _, _, err := b.run(ctx, s, v); err != nil {
@@ -430,27 +430,41 @@ func runRestart(ctx context.Context, s *session) error {
 	return nil
 }
 
-// restart fills a topic of 6 partitions with so many bytes on each broker, kills
-// all of them and starts them again: how long it takes until every partition has
-// acknowledged a record, and what a broker had on disk.
+// restart fills a topic with so many bytes on each broker and says how long it
+// takes to serve it again, and what a broker had on disk.
 func (s *session) restart(ctx context.Context, bytes int64) (seconds, gib, files float64, err error) {
-	const topic, partitions = "restart", 6
-	free, err := freeBytes(s.o.dir)
-	if err != nil {
+	const topic = "restart"
+	if err := s.fill(ctx, bytes, bench{topic: topic}); err != nil {
 		return 0, 0, 0, err
+	}
+	return s.crash(ctx, topic)
+}
+
+// filledPartitions is how many partitions a topic has that fill makes.
+const filledPartitions = 6
+
+// fill adds so many bytes of 1 KiB records to a topic, on each broker.
+func (s *session) fill(ctx context.Context, bytes int64, b bench) error {
+	free, err := freeBytes(s.dir)
+	if err != nil {
+		return err
 	}
 	// A twelfth more than the records, for what is around them, and room to breathe.
 	if need := bytes*cluster.Size*13/12 + 1<<30; free < need {
-		return 0, 0, 0, fmt.Errorf("it needs %s GiB of disk and there are %s", report.Number(float64(need)/(1<<30)), report.Number(float64(free)/(1<<30)))
+		return fmt.Errorf("it needs %s GiB of disk and there are %s", report.Number(float64(need)/(1<<30)), report.Number(float64(free)/(1<<30)))
 	}
 	s.say("filling %s GiB a broker", report.Number(float64(bytes)/(1<<30)))
-	b := bench{kind: "produce", topic: topic, keep: true, partitions: partitions, size: 1024, producers: s.o.producers, records: bytes / 1024}
+	b.kind, b.keep, b.partitions, b.size, b.producers, b.records = "produce", true, filledPartitions, 1024, s.o.producers, bytes/1024
 	if _, _, err := b.run(ctx, s, variantsOf(s.cluster.System)[0]); err != nil {
-		return 0, 0, 0, fmt.Errorf("fill: %w", err)
+		return fmt.Errorf("fill: %w", err)
 	}
-	if err := syncFilesystem(s.o.dir); err != nil {
-		return 0, 0, 0, err
-	}
+	return syncFilesystem(s.dir)
+}
+
+// crash kills all brokers and starts them again: how long it takes until every
+// partition of a filled topic has acknowledged a record, and what the first
+// broker had on disk.
+func (s *session) crash(ctx context.Context, topic string) (seconds, gib, files float64, err error) {
 	s.cluster.Kill()
 	size, count, err := s.cluster.Brokers[0].OnDisk()
 	if err != nil {
@@ -467,7 +481,7 @@ func (s *session) restart(ctx context.Context, bytes int64) (seconds, gib, files
 	if err := s.cluster.Start(ctx); err != nil {
 		return 0, 0, 0, err
 	}
-	for i := range partitions {
+	for i := range filledPartitions {
 		if err := p.Produce(patience, topic, i); err != nil {
 			if ended := s.cluster.Check(); ended != nil {
 				err = ended
