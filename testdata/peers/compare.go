@@ -92,13 +92,8 @@ func compare(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return err
 	}
 	if o.quick {
-		set := make(map[string]bool)
-		f.Visit(func(f *flag.Flag) { set[f.Name] = true })
-		for name, value := range map[string]string{"rounds": "1", "seconds": "0.5", "warm-up": "0.2", "producers": "2", "fill": "32", "kills": "2", "kafka-kills": "1", "partitions": "60", "restart": "0.05"} {
-			if !set[name] {
-				f.Set(name, value)
-			}
-		}
+		preset(f, map[string]string{"rounds": "1", "seconds": "0.5", "warm-up": "0.2", "producers": "2", "fill": "32",
+			"kills": "2", "kafka-kills": "1", "partitions": "60", "restart": "0.05"})
 	}
 	o.fill, o.restartBytes = int64(*fill)<<20, int64(*restart*(1<<30))
 	if err := o.check(f.Args(), *only, *systems); err != nil {
@@ -106,6 +101,14 @@ func compare(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	}
 	r := &run{o: o, stderr: stderr, begin: time.Now()}
 	return r.compare(ctx, stdout)
+}
+
+// preset gives flags that were not set other values than their defaults.
+func preset(f *flag.FlagSet, values map[string]string) {
+	f.Visit(func(given *flag.Flag) { delete(values, given.Name) })
+	for name, value := range values {
+		f.Set(name, value)
+	}
 }
 
 func names(all []*scenario) (names []string) {

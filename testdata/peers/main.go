@@ -3,6 +3,7 @@
 //
 //	go run . compare -o ../../BENCHMARKS.md
 //	go run . compare -quick
+//	go run . curves -o ../../BENCHMARKS.md
 package main
 
 import (
@@ -40,6 +41,7 @@ func main() {
 const usageText = `peers measures Millrace beside Apache Kafka and NATS JetStream.
 
   peers compare [-h | flags]   the same loads for all three, side by side
+  peers curves [-h | flags]    how Millrace scales
 `
 
 func command(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -50,6 +52,8 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	switch name, args := args[0], args[1:]; name {
 	case "compare":
 		return compare(ctx, args, stdout, stderr)
+	case "curves":
+		return runCurves(ctx, args, stdout, stderr)
 	// The rest is what this program starts itself as.
 	case "nats-bench":
 		return natsload.Command(ctx, args, stdout)

@@ -19,7 +19,8 @@ type Row struct{ Name, Note string }
 // A Table shows a scenario's figures.
 type Table struct {
 	Scenario string
-	Note     string // the header of the rows' notes
+	Head     string // the header of the rows' names
+	Note     string // that of their notes; "": they have none
 	Rows     []Row
 	Columns  []Column
 }
@@ -52,7 +53,7 @@ func (t Table) Markdown(f *Figures) string {
 	}
 	var b strings.Builder
 	line := func(cells []string) { fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | ")) }
-	head, rule := []string{""}, []string{"---"}
+	head, rule := []string{t.Head}, []string{"---"}
 	if t.Note != "" {
 		head, rule = append(head, t.Note), append(rule, "---")
 	}
