@@ -21,6 +21,7 @@ type options struct {
 	seconds      float64 // a load that is measured
 	warmUp       float64 // seconds of a load before anything counts
 	producers    int
+	inFlight     int   // records of one of them, at most; 0: as many as its client's default
 	fill         int64 // bytes of a topic that is consumed
 	kills        int   // of Millrace's brokers in a round
 	kafkaKills   int
@@ -77,6 +78,7 @@ func compare(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	f.Float64Var(&o.seconds, "seconds", 10, "of a load that is measured, `N`")
 	f.Float64Var(&o.warmUp, "warm-up", 2, "seconds of a load before anything counts, `N`")
 	f.IntVar(&o.producers, "producers", 5, "that send at the same time, `N`")
+	f.IntVar(&o.inFlight, "in-flight", 0, "records that one of them has sent and not heard of, at most, `N`; 0: 32 MiB of them")
 	fill := f.Int("fill", 1024, "`MiB` of a topic that is consumed")
 	f.IntVar(&o.kills, "kills", 4, "of Millrace's brokers in a round, `N`")
 	f.IntVar(&o.kafkaKills, "kafka-kills", 2, "of Kafka's brokers in a round, `N`")
@@ -92,7 +94,7 @@ func compare(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return err
 	}
 	if o.quick {
-		preset(f, map[string]string{"rounds": "1", "seconds": "0.5", "warm-up": "0.2", "producers": "2", "fill": "32",
+		preset(f, map[string]string{"rounds": "1", "seconds": "0.5", "warm-up": "0.2", "producers": "2", "in-flight": "2000", "fill": "32",
 			"kills": "2", "kafka-kills": "1", "partitions": "60", "restart": "0.05"})
 	}
 	o.fill, o.restartBytes = int64(*fill)<<20, int64(*restart*(1<<30))
@@ -123,7 +125,7 @@ func (o *options) check(args []string, only, systems string) error {
 	if len(args) > 0 {
 		return fmt.Errorf("%q: everything is said by flags", args[0])
 	}
-	if o.rounds < 1 || o.seconds <= 0 || o.warmUp < 0 || o.producers < 1 || o.fill < 1<<20 || o.kills < 1 || o.kafkaKills < 1 || o.partitions < 1 || o.restartBytes < 1<<20 {
+	if o.rounds < 1 || o.seconds <= 0 || o.warmUp < 0 || o.producers < 1 || o.inFlight < 0 || o.fill < 1<<20 || o.kills < 1 || o.kafkaKills < 1 || o.partitions < 1 || o.restartBytes < 1<<20 {
 		return errors.New("-rounds, -seconds, -producers, -fill, -kills, -kafka-kills, -partitions and -restart are more than nothing")
 	}
 	for name := range strings.SplitSeq(systems, ",") {
@@ -436,7 +438,7 @@ func (s *session) prelude(ctx context.Context, all []*scenario) error {
 	if seconds == 0 {
 		return nil
 	}
-	_, _, err := bench{kind: "produce", partitions: 6, size: 1024, producers: s.o.producers, seconds: seconds}.run(ctx, s, variantsOf(s.cluster.System)[0])
+	_, _, err := bench{kind: "produce", partitions: 6, size: 1024, producers: s.o.producers, inFlight: s.o.inFlight, seconds: seconds}.run(ctx, s, variantsOf(s.cluster.System)[0])
 	if err != nil {
 		return fmt.Errorf("warm-up: %w", err)
 	}

@@ -237,6 +237,9 @@ func (s *session) curveLoad(ctx context.Context, b bench, prefix string, add fun
 	if err != nil {
 		return err
 	}
+	if r.Records == 0 {
+		return errors.New("no record came through in the time that counts")
+	}
 	add(prefix+"records", r.RecordsPerSecond)
 	add(prefix+"mib", r.MiBPerSecond)
 	if r.Latency != nil {
