@@ -1,7 +1,7 @@
 # make check is what every commit must pass, besides `go test ./...`.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: check build test bench compare compare-quick
+.PHONY: check build test bench compare compare-quick curves
 
 build:
 	go build -o bin/millrace ./cli/millrace
@@ -31,3 +31,7 @@ compare:
 # Whether that works, in two minutes or less, to standard output.
 compare-quick:
 	cd testdata/peers && go run . compare -quick
+
+# How Millrace scales: a quarter of an hour. Drawings go beside the tool.
+curves:
+	cd testdata/peers && go run . curves -o ../../BENCHMARKS.md

@@ -32,7 +32,7 @@ type Point struct {
 // The geometry of a chart, in pixels.
 const (
 	chartWidth, chartHeight        = 640.0, 360.0
-	chartLeft, chartRight          = 84.0, 24.0
+	chartLeft, chartRight          = 84.0, 44.0
 	chartTop, chartBottom          = 56.0, 52.0
 	plotWidth                      = chartWidth - chartLeft - chartRight
 	plotHeight                     = chartHeight - chartTop - chartBottom
