@@ -21,7 +21,8 @@ type options struct {
 	seconds      float64 // a load that is measured
 	warmUp       float64 // seconds of a load before anything counts
 	producers    int
-	inFlight     int   // records of one of them, at most; 0: as many as its client's default
+	records      int64 // of a load as fast as possible; 0: what there is time for
+	inFlight     int   // records of a producer, at most; 0: as many as its client's default
 	fill         int64 // bytes of a topic that is consumed
 	kills        int   // of Millrace's brokers in a round
 	kafkaKills   int
@@ -78,6 +79,7 @@ func compare(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	f.Float64Var(&o.seconds, "seconds", 10, "of a load that is measured, `N`")
 	f.Float64Var(&o.warmUp, "warm-up", 2, "seconds of a load before anything counts, `N`")
 	f.IntVar(&o.producers, "producers", 5, "that send at the same time, `N`")
+	f.Int64Var(&o.records, "records", 0, "end a load that is as fast as possible after `N` records, however long it takes; 0: after -seconds")
 	f.IntVar(&o.inFlight, "in-flight", 0, "records that one of them has sent and not heard of, at most, `N`; 0: 32 MiB of them")
 	fill := f.Int("fill", 1024, "`MiB` of a topic that is consumed")
 	f.IntVar(&o.kills, "kills", 4, "of Millrace's brokers in a round, `N`")
@@ -94,8 +96,8 @@ func compare(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return err
 	}
 	if o.quick {
-		preset(f, map[string]string{"rounds": "1", "seconds": "0.5", "warm-up": "0.2", "producers": "2", "in-flight": "2000", "fill": "32",
-			"kills": "2", "kafka-kills": "1", "partitions": "60", "restart": "0.05"})
+		preset(f, map[string]string{"rounds": "1", "seconds": "1", "warm-up": "0.3", "producers": "2", "records": "20000", "in-flight": "2000", "fill": "32",
+			"kills": "1", "kafka-kills": "1", "partitions": "60", "restart": "0.05"})
 	}
 	o.fill, o.restartBytes = int64(*fill)<<20, int64(*restart*(1<<30))
 	if err := o.check(f.Args(), *only, *systems); err != nil {
@@ -125,7 +127,7 @@ func (o *options) check(args []string, only, systems string) error {
 	if len(args) > 0 {
 		return fmt.Errorf("%q: everything is said by flags", args[0])
 	}
-	if o.rounds < 1 || o.seconds <= 0 || o.warmUp < 0 || o.producers < 1 || o.inFlight < 0 || o.fill < 1<<20 || o.kills < 1 || o.kafkaKills < 1 || o.partitions < 1 || o.restartBytes < 1<<20 {
+	if o.rounds < 1 || o.seconds <= 0 || o.warmUp < 0 || o.producers < 1 || o.records < 0 || o.inFlight < 0 || o.fill < 1<<20 || o.kills < 1 || o.kafkaKills < 1 || o.partitions < 1 || o.restartBytes < 1<<20 {
 		return errors.New("-rounds, -seconds, -producers, -fill, -kills, -kafka-kills, -partitions and -restart are more than nothing")
 	}
 	for name := range strings.SplitSeq(systems, ",") {
@@ -428,7 +430,7 @@ func (r *run) preludeSeconds(all []*scenario) float64 {
 	}) {
 		return 0
 	}
-	return 2 * r.o.warmUp
+	return max(2, 2*r.o.warmUp)
 }
 
 // prelude makes a load that counts for nothing: a virtual machine has compiled

@@ -182,7 +182,7 @@ func producing(name, title string, size, partitions int, systems []cluster.Syste
 		run: func(ctx context.Context, s *session) error {
 			return s.each(func(v variant) error {
 				return s.measure(ctx, name, v.name, v, bench{kind: "produce", partitions: partitions, size: size,
-					producers: s.o.producers, inFlight: s.o.inFlight, seconds: s.o.seconds, warmUp: s.o.warmUp})
+					producers: s.o.producers, records: s.o.records, inFlight: s.o.inFlight, seconds: s.o.seconds, warmUp: s.o.warmUp})
 			})
 		},
 		seconds: loads(func(s cluster.System) int { return len(variantsOf(s)) }),
