@@ -1,7 +1,7 @@
 # make check is what every commit must pass, besides `go test ./...`.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: check build test bench compare compare-quick
+.PHONY: check build test bench compare compare-quick curves
 
 build:
 	go build -o bin/millrace ./cli/millrace
@@ -23,10 +23,15 @@ check:
 bench:
 	go test -run '^$$' -bench . -benchtime 2s ./index ./segment/... ./log ./replication/... ./server/... ./cli/load
 
-# Kafka and NATS beside us, on a machine that does nothing else: about 40 minutes,
-# into BENCHMARKS.md. The quick one only shows that the tool works.
+# Beside Apache Kafka and NATS JetStream: three quarters of an hour on a machine
+# that does nothing else, with Java and Maven.
 compare:
 	cd testdata/peers && go run . compare -o ../../BENCHMARKS.md
 
+# Whether that works, in two minutes or less, to standard output.
 compare-quick:
 	cd testdata/peers && go run . compare -quick
+
+# How Millrace scales: a quarter of an hour. Drawings go beside the tool.
+curves:
+	cd testdata/peers && go run . curves -o ../../BENCHMARKS.md

@@ -2,519 +2,510 @@ package main
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
+	"flag"
 	"fmt"
+	"io"
 	"os"
-	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
-
-	"millrace/cli/load"
+	"millrace/peers/cluster"
+	"millrace/peers/report"
 )
 
-// A comparison is one run of the command: the systems in turn, round after round.
-type comparison struct {
-	millrace millrace
-	kafka    kafka
-	nats     natsServer
+// options is what a run is asked for.
+type options struct {
+	rounds       int
+	seconds      float64 // a load that is measured
+	warmUp       float64 // seconds of a load before anything counts
+	producers    int
+	records      int64 // of a load as fast as possible; 0: what there is time for
+	inFlight     int   // records of a producer, at most; 0: as many as its client's default
+	fill         int64 // bytes of a topic that is consumed
+	kills        int   // of Millrace's brokers in a round
+	kafkaKills   int
+	partitions   int     // that are idle
+	restartBytes int64   // on each broker
+	peak         float64 // records/s of Kafka; 0: as measured
 
-	root    string        // for folders
-	rounds  int           //
-	seconds time.Duration // a measurement of throughput
-	quick   bool          // to try the tool: small everything
-	only    []string      // scenarios; none: all
-	systems []string      // none: all
-
-	values map[string]sample // by "scenario system figure"
-	notes  []string          // what went wrong
+	systems []cluster.System
+	only    []string // names of scenarios; nil: all
+	quick   bool     // everything on one cluster of each system, one after the other
+	dir     string   // where folders of data are made
+	output  string   // a Markdown file; "": standard output
+	json    string   // a file of all figures; "": none
 }
 
-// The settings that topics of a variant have besides the system's.
-var variants = map[string]map[string]string{
-	"millrace":         nil,
-	"millrace relaxed": {"flush.messages": "9223372036854775807", "flush.ms": "1000"},
-	"kafka":            {"min.insync.replicas": "2"},
-	"kafka fsync":      {"min.insync.replicas": "2", "flush.messages": "1"},
-	"nats":             nil,
+// A run is a comparison going on.
+type run struct {
+	o         *options
+	programs  *cluster.Programs
+	machine   machine
+	scenarios []*scenario // that are to be run
+	figures   report.Figures
+	dir       string // everything that is written meanwhile
+	stderr    io.Writer
+	begin     time.Time
+	failures  []string
 }
 
-// durability says what an acknowledgement means, for the table.
-var durability = map[string]string{
-	"millrace": "fsync on a majority", "millrace relaxed": "page cache of a majority, fsync every second",
-	"kafka": "page cache of all in sync", "kafka fsync": "fsync on all in sync", "nats": "page cache of a majority, fsync every 2 min",
+// A session is one cluster in one round.
+type session struct {
+	*run
+	cluster *cluster.Cluster
+	round   int
+	filled  bool  // the topic that is consumed
+	own     int64 // the most memory without files that was seen, bytes
 }
 
-func (c *comparison) wants(scenario string) bool {
-	return len(c.only) == 0 || slices.Contains(c.only, scenario)
-}
+const compareHelp = `peers compare [flags]
 
-func (c *comparison) say(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, time.Now().Format("15:04:05 ")+format+"\n", args...)
-}
+Starts three brokers of each system in turn, makes the same loads, and prints
+medians, spreads and ratios as Markdown; with -o, writes them into the section
+"compare" of a file. Systems take turns in alternating order. Run it on a machine
+that does nothing else. It needs Java 17 or newer and, the first time, Maven.
 
-func (c *comparison) note(format string, args ...any) {
-	c.say("! "+format, args...)
-	c.notes = append(c.notes, fmt.Sprintf(format, args...))
-}
+`
 
-// add enters a figure of this round.
-func (c *comparison) add(scenario, system, figure string, value float64) {
-	key := scenario + " " + system + " " + figure
-	c.values[key] = append(c.values[key], value)
-	c.say("%-14s %-17s %-22s %.3g", scenario, system, figure, value)
-}
-
-func (c *comparison) sample(scenario, system, figure string) sample {
-	return c.values[scenario+" "+system+" "+figure]
-}
-
-// compare runs everything.
-func (c *comparison) compare(ctx context.Context) error {
-	kinds := []kind{c.kafka, c.millrace, c.nats} // Kafka first: its peak sets the rate of the others' latency
-	kinds = slices.DeleteFunc(kinds, func(k kind) bool { return len(c.systems) > 0 && !slices.Contains(c.systems, k.name()) })
-	for round := range c.rounds {
-		order := slices.Clone(kinds)
-		if round%2 == 1 {
-			slices.Reverse(order)
-		}
-		for _, k := range order {
-			c.say("round %d of %d: %s", round+1, c.rounds, k.version())
-			if err := c.round(ctx, k); err != nil {
-				if ctx.Err() != nil {
-					return ctx.Err()
-				}
-				c.note("round %d, %s: %v", round+1, k.name(), err)
-			}
-		}
-		if c.wants("consume") {
-			for _, readers := range []int{1, 10} {
-				size := c.topicBytes()
-				limit, err := writevLimit(c.root, size, readers)
-				if err != nil {
-					return err
-				}
-				c.add(fmt.Sprint("consume-", readers), "writev", "MiB/s", limit)
-			}
-		}
-	}
-	for _, k := range kinds {
-		if k.name() == "nats" {
-			continue
-		}
-		if c.wants("idle-1000") {
-			if err := c.idlePartitions(ctx, k); err != nil {
-				c.note("1,000 partitions, %s: %v", k.name(), err)
-			}
-		}
-		if c.wants("restart") {
-			if err := c.restartWithData(ctx, k); err != nil {
-				c.note("restart, %s: %v", k.name(), err)
-			}
-		}
-	}
-	return ctx.Err()
-}
-
-// topicBytes is the size of the topic that is consumed.
-func (c *comparison) topicBytes() int64 {
-	if c.quick {
-		return 64 << 20
-	}
-	return 1 << 30
-}
-
-// round is one life of one system.
-func (c *comparison) round(ctx context.Context, k kind) error {
-	s, err := newSystem(k, c.root)
-	if err != nil {
+func compare(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	o := &options{}
+	f := flag.NewFlagSet("compare", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.Usage = func() { fmt.Fprint(stderr, compareHelp); f.PrintDefaults() }
+	f.BoolVar(&o.quick, "quick", false, "tiny loads, one round: whether the tool works, not how fast anything is; changes the defaults below")
+	f.IntVar(&o.rounds, "rounds", 3, "how often everything is measured, `N`")
+	f.Float64Var(&o.seconds, "seconds", 10, "of a load that is measured, `N`")
+	f.Float64Var(&o.warmUp, "warm-up", 2, "seconds of a load before anything counts, `N`")
+	f.IntVar(&o.producers, "producers", 5, "that send at the same time, `N`")
+	f.Int64Var(&o.records, "records", 0, "end a load that is as fast as possible after `N` records, however long it takes; 0: after -seconds")
+	f.IntVar(&o.inFlight, "in-flight", 0, "records that one of them has sent and not heard of, at most, `N`; 0: 32 MiB of them")
+	fill := f.Int("fill", 1024, "`MiB` of a topic that is consumed")
+	f.IntVar(&o.kills, "kills", 4, "of Millrace's brokers in a round, `N`")
+	f.IntVar(&o.kafkaKills, "kafka-kills", 2, "of Kafka's brokers in a round, `N`")
+	f.IntVar(&o.partitions, "partitions", 1000, "that are idle, `N`")
+	restart := f.Float64("restart", 10, "`GiB` on each broker that is restarted")
+	f.Float64Var(&o.peak, "peak", 0, "records/s of Kafka, for latency; 0: as measured, `N`")
+	only := f.String("only", "", "scenarios, `NAME,…`: "+strings.Join(names(scenarios()), ",")+" (all)")
+	systems := f.String("systems", "millrace,kafka,nats", "`NAME,…`")
+	f.StringVar(&o.dir, "dir", os.TempDir(), "`DIR` where the brokers' folders are made")
+	f.StringVar(&o.output, "o", "", "Markdown `FILE` whose section is replaced; without it, to standard output")
+	f.StringVar(&o.json, "json", "", "`FILE` for all figures, also of a run that is interrupted")
+	if err := f.Parse(args); err != nil {
 		return err
 	}
-	defer s.end()
-	patience, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
-	if err := s.start(patience, false); err != nil {
+	if o.quick {
+		preset(f, map[string]string{"rounds": "1", "seconds": "1", "warm-up": "0.3", "producers": "2", "records": "20000", "in-flight": "2000", "fill": "32",
+			"kills": "1", "kafka-kills": "1", "partitions": "60", "restart": "0.05"})
+	}
+	o.fill, o.restartBytes = int64(*fill)<<20, int64(*restart*(1<<30))
+	if err := o.check(f.Args(), *only, *systems); err != nil {
 		return err
 	}
-	name := k.name()
-	first := s.firstAck
-	if name == "nats" {
-		first = func(ctx context.Context) (time.Duration, error) { return natsFirstAck(ctx, s) }
+	r := &run{o: o, stderr: stderr, begin: time.Now()}
+	return r.compare(ctx, stdout)
+}
+
+// preset gives flags that were not set other values than their defaults.
+func preset(f *flag.FlagSet, values map[string]string) {
+	f.Visit(func(given *flag.Flag) { delete(values, given.Name) })
+	for name, value := range values {
+		f.Set(name, value)
 	}
-	took, err := first(patience)
-	if err != nil {
-		return err
+}
+
+func names(all []*scenario) (names []string) {
+	for _, s := range all {
+		names = append(names, s.name)
 	}
-	c.add("start", name, "ms", float64(took.Milliseconds()))
-	if _, memory := s.idle(ctx, 3*time.Second); true {
-		c.add("memory", name, "idle MiB", float64(memory)/(1<<20))
+	return names
+}
+
+// check looks at what flags cannot say by themselves.
+func (o *options) check(args []string, only, systems string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%q: everything is said by flags", args[0])
 	}
-	for _, p := range []struct {
-		scenario         string
-		bytes, partition int
-	}{{"produce-1k", 1024, 6}, {"produce-100", 100, 6}, {"produce-100p", 1024, 100}} {
-		if !c.wants(p.scenario) {
-			continue
+	if o.rounds < 1 || o.seconds <= 0 || o.warmUp < 0 || o.producers < 1 || o.records < 0 || o.inFlight < 0 || o.fill < 1<<20 || o.kills < 1 || o.kafkaKills < 1 || o.partitions < 1 || o.restartBytes < 1<<20 {
+		return errors.New("-rounds, -seconds, -producers, -fill, -kills, -kafka-kills, -partitions and -restart are more than nothing")
+	}
+	for name := range strings.SplitSeq(systems, ",") {
+		if !slices.Contains(cluster.Systems, cluster.System(name)) {
+			return fmt.Errorf("-systems %q: they are millrace, kafka and nats", name)
 		}
-		if err := c.produce(ctx, s, p.scenario, name, p.bytes, p.partition, 0); err != nil {
-			return err
-		}
-		for _, variant := range []string{"millrace relaxed", "kafka fsync"} {
-			if p.scenario == "produce-1k" && strings.HasPrefix(variant, name+" ") {
-				if err := c.produce(ctx, s, p.scenario, variant, p.bytes, p.partition, 0); err != nil {
-					return err
-				}
+		o.systems = append(o.systems, cluster.System(name))
+	}
+	if only != "" {
+		o.only = strings.Split(only, ",")
+		for _, name := range o.only {
+			if !slices.Contains(names(scenarios()), name) {
+				return fmt.Errorf("-only %q: scenarios are %s", name, strings.Join(names(scenarios()), ", "))
 			}
 		}
-	}
-	if peak := c.sample("produce-1k", "kafka", "records/s").median(); c.wants("latency") && peak > 0 {
-		if err := c.produce(ctx, s, "latency", name, 1024, 6, peak/5); err != nil {
-			return err
-		}
-		if name == "kafka" {
-			if err := c.produce(ctx, s, "latency", "kafka fsync", 1024, 6, peak/5); err != nil {
-				return err
-			}
-		}
-	}
-	if name != "nats" {
-		if c.wants("consume") {
-			if err := c.consume(ctx, s); err != nil {
-				return err
-			}
-		}
-		if c.wants("e2e") {
-			if err := c.endToEnd(ctx, s); err != nil {
-				return err
-			}
-		}
-	}
-	c.add("memory", name, "peak MiB", float64(s.memory("VmHWM"))/(1<<20))
-	if name != "nats" && c.wants("failover") {
-		kills := map[string]int{"kafka": 2, "millrace": 10}[name]
-		if c.quick {
-			kills = min(kills, 2)
-		}
-		patience, cancel := context.WithTimeout(ctx, 5*time.Minute)
-		defer cancel()
-		all, err := s.failovers(patience, kills)
-		for _, d := range all {
-			c.add("failover", name, "ms", float64(d.Microseconds())/1000)
-		}
-		if err != nil {
-			return err
+		// What Kafka can do is needed for a fifth of it.
+		if slices.Contains(o.only, "latency") && o.peak == 0 && !slices.Contains(o.only, "produce-1k") {
+			o.only = append(o.only, "produce-1k")
 		}
 	}
 	return nil
 }
 
-// measured runs a load with the processor time of the brokers and of the load
-// around it.
-func (c *comparison) measured(s *system, scenario, variant string, patience time.Duration, command string, args ...string) (*load.Result, error) {
-	before := s.cpu()
-	out, loader, err := run(patience, command, args...)
+// wanted tells whether a scenario is to be run.
+func (r *run) wanted(name string) bool { return r.o.only == nil || slices.Contains(r.o.only, name) }
+
+// say writes a line of progress.
+func (r *run) say(format string, args ...any) {
+	fmt.Fprintf(r.stderr, "%9s  %s\n", clock(time.Since(r.begin)), fmt.Sprintf(format, args...))
+}
+
+// clock writes a duration as minutes and seconds.
+func clock(d time.Duration) string {
+	return fmt.Sprintf("%d:%02d min", int(d.Minutes()), int(d.Seconds())%60)
+}
+
+func (r *run) compare(ctx context.Context, stdout io.Writer) (err error) {
+	for _, s := range scenarios() {
+		if r.wanted(s.name) {
+			r.scenarios = append(r.scenarios, s)
+		}
+		if r.o.quick { // starting Kafka is what takes longest
+			s.phase = throughput
+		}
+	}
+	if r.o.quick && slices.Contains(r.o.systems, cluster.Kafka) { // what it can do is needed for the others
+		r.o.systems = append([]cluster.System{cluster.Kafka}, slices.DeleteFunc(r.o.systems, func(s cluster.System) bool { return s == cluster.Kafka })...)
+	}
+	done, err := r.prepare(ctx)
 	if err != nil {
+		return err
+	}
+	defer done()
+	r.say("this will take about %d minutes", r.estimate())
+	if r.o.json != "" {
+		defer func() { err = errors.Join(err, r.writeJSON()) }()
+	}
+	for phase := range phases {
+		if r.o.quick && phase > throughput {
+			break
+		}
+		if err := r.runPhase(ctx, phase); err != nil {
+			return err
+		}
+	}
+	return r.publish("compare", r.markdown(), stdout)
+}
+
+// publish writes a section, and returns an error if anything in it is missing.
+func (r *run) publish(section, text string, stdout io.Writer) (err error) {
+	if r.o.output == "" {
+		_, err = io.WriteString(stdout, text)
+	} else {
+		err = report.WriteSection(r.o.output, section, text)
+	}
+	if err == nil && len(r.failures) > 0 {
+		err = fmt.Errorf("%d measurements failed, the first: %s", len(r.failures), r.failures[0])
+	}
+	return err
+}
+
+// prepare makes a folder for everything that is written, looks at the machine and
+// builds the programs. done removes the folder.
+func (r *run) prepare(ctx context.Context) (done func(), err error) {
+	if r.dir, err = os.MkdirTemp(r.o.dir, "millrace-peers-"); err != nil {
 		return nil, err
 	}
-	var r load.Result
-	if err := json.Unmarshal(out, &r); err != nil {
-		return nil, fmt.Errorf("%s %v printed %.200q: %w", command, args, out, err)
+	defer func() {
+		if err != nil {
+			os.RemoveAll(r.dir)
+		}
+	}()
+	if r.machine, err = describeMachine(r.dir); err != nil {
+		return nil, err
 	}
-	if r.Errors+r.Unacknowledged+r.Lost > 0 {
-		c.note("%s, %s: %d errors, %d unacknowledged, %d lost; first: %s", scenario, variant, r.Errors, r.Unacknowledged, r.Lost, r.FirstError)
+	if r.machine.filesystem == "tmpfs" {
+		r.say("WARNING: the brokers' folders are on a tmpfs, on which an fsync is nothing; choose another -dir")
 	}
-	if r.Bytes > 0 {
-		// The warm-up costs the brokers as well: a byte of it counts like any other.
-		whole := float64(r.Bytes) * (r.Seconds + r.Plan.WarmUp.Seconds()) / r.Seconds
-		c.add(scenario, variant, "broker CPU ns/B", float64((s.cpu()-before).Nanoseconds())/whole)
-		c.add(scenario, variant, "load CPU ns/B", float64(loader.Nanoseconds())/whole)
-	}
-	return &r, nil
+	r.programs, err = cluster.Build(ctx, r.o.systems, r.dir, r.say)
+	return func() { os.RemoveAll(r.dir) }, err
 }
 
-const loadClients = 3
-
-func (c *comparison) produce(ctx context.Context, s *system, scenario, variant string, bytes, partitions int, rate float64) error {
-	topic := strings.ReplaceAll(scenario+"-"+variant, " ", "-")
-	warm := c.seconds / 5
-	var r *load.Result
-	var err error
-	if variant == "nats" {
-		self, e := os.Executable()
-		if e != nil {
-			return e
-		}
-		r, err = c.measured(s, scenario, variant, c.seconds+3*time.Minute, self, "nats-load", strings.Join(s.addresses(), ","), topic,
-			fmt.Sprint(partitions), fmt.Sprint(loadClients), fmt.Sprint(bytes), fmt.Sprint(rate), c.seconds.String(), warm.String())
-	} else {
-		args := []string{"bench", "produce", "-b", strings.Join(s.addresses(), ","), "-t", topic, "-p", fmt.Sprint(partitions), "-r", fmt.Sprint(nodes),
-			"--producers", fmt.Sprint(loadClients), "--size", fmt.Sprint(bytes), "--duration", c.seconds.String(), "--warm-up", warm.String(), "-o", "json"}
-		for key, value := range variants[variant] {
-			args = append(args, "-c", key+"="+value)
-		}
-		if rate > 0 {
-			args = append(args, "--rate", fmt.Sprintf("%.0f/s", rate), "--linger", "0s")
-		}
-		r, err = c.measured(s, scenario, variant, c.seconds+3*time.Minute, c.millrace.binary, args...)
-	}
+func (r *run) writeJSON() error {
+	f, err := os.Create(r.o.json)
 	if err != nil {
 		return err
 	}
-	if rate > 0 {
-		c.add(scenario, variant, "p50 ms", r.Latency.P50)
-		c.add(scenario, variant, "p99 ms", r.Latency.P99)
-		c.add(scenario, variant, "p99.9 ms", r.Latency.P999)
-		c.add(scenario, variant, "records/s", r.RecordsPerSecond)
-		return ctx.Err()
-	}
-	c.add(scenario, variant, "records/s", r.RecordsPerSecond)
-	c.add(scenario, variant, "MiB/s", r.MiBPerSecond)
-	return ctx.Err()
+	defer f.Close()
+	return r.figures.WriteJSON(f)
 }
 
-func (c *comparison) consume(ctx context.Context, s *system) error {
-	const topic = "consume"
-	name := s.kind.name()
-	brokers := strings.Join(s.addresses(), ",")
-	records := fmt.Sprint(c.topicBytes() / 1024)
-	fill := []string{"bench", "produce", "-b", brokers, "-t", topic, "-p", "6", "-r", fmt.Sprint(nodes), "--keep", "-n", records, "--producers", fmt.Sprint(loadClients), "-o", "json"}
-	for key, value := range variants[name] {
-		fill = append(fill, "-c", key+"="+value)
-	}
-	if _, _, err := run(5*time.Minute, c.millrace.binary, fill...); err != nil {
-		return err
-	}
-	for _, consumers := range []int{1, 10} {
-		for _, raw := range []bool{false, true} {
-			scenario := fmt.Sprint("consume-", consumers)
-			args := []string{"bench", "consume", "-b", brokers, "-t", topic, "--consumers", fmt.Sprint(consumers), "-o", "json"}
-			if raw {
-				scenario += "-raw"
-				args = append(args, "--raw")
+// inPhase lists what is to be run on a system in a phase, and whether there is
+// anything for which the cluster has to be started.
+func (r *run) inPhase(phase int, s cluster.System) (all []*scenario, needed bool) {
+	for _, sc := range r.scenarios {
+		if !slices.Contains(sc.systems, s) {
+			continue
+		}
+		if sc.phase == phase {
+			needed = true
+			if sc.run != nil {
+				all = append(all, sc)
 			}
-			if consumers == 1 {
-				args = append(args, "--rounds", "3")
+		}
+	}
+	return all, needed
+}
+
+// rounds is how often a phase is run.
+func (r *run) rounds(phase int) int {
+	if phase == restart {
+		return 1
+	}
+	return r.o.rounds
+}
+
+// startSeconds estimates what comes before the first scenario of a cluster, and
+// what comes after the last.
+func startSeconds(s cluster.System) float64 {
+	if s == cluster.Kafka {
+		return 14
+	}
+	return 4
+}
+
+// estimate is how many minutes the run will take.
+func (r *run) estimate() int {
+	seconds := 0.0
+	for phase := range phases {
+		for _, s := range r.o.systems {
+			all, needed := r.inPhase(phase, s)
+			if !needed {
+				continue
 			}
-			r, err := c.measured(s, scenario, name, 5*time.Minute, c.millrace.binary, args...)
-			if err != nil {
+			once := startSeconds(s) + r.preludeSeconds(all)
+			for _, sc := range all {
+				once += sc.seconds(r.o, s)
+			}
+			seconds += once * float64(r.rounds(phase))
+		}
+	}
+	return int(seconds/60) + 1
+}
+
+// runPhase runs a phase's rounds.
+func (r *run) runPhase(ctx context.Context, phase int) error {
+	for round := 1; round <= r.rounds(phase); round++ {
+		order := slices.Clone(r.o.systems)
+		forth := round%2 == 1
+		if !forth {
+			slices.Reverse(order)
+		}
+		limits := func() error {
+			if phase != everythingElse && !r.o.quick {
+				return nil
+			}
+			return r.failed(ctx, "writev", r.runLimits(ctx))
+		}
+		if forth {
+			if err := limits(); err != nil {
 				return err
 			}
-			c.add(scenario, name, "MiB/s", r.MiBPerSecond)
+		}
+		for _, s := range order {
+			all, needed := r.inPhase(phase, s)
+			if !needed {
+				continue
+			}
+			r.say("round %d of %d, %s: %s", round, r.rounds(phase), s, strings.Join(names(all), ", "))
+			if err := r.failed(ctx, string(s), r.runCluster(ctx, s, round, phase, all)); err != nil {
+				return err
+			}
+		}
+		if !forth {
+			if err := limits(); err != nil {
+				return err
+			}
 		}
 	}
-	return ctx.Err()
+	return nil
 }
 
-func (c *comparison) endToEnd(ctx context.Context, s *system) error {
-	name := s.kind.name()
-	args := []string{"bench", "e2e", "-b", strings.Join(s.addresses(), ","), "-t", "e2e", "-p", "6", "-r", fmt.Sprint(nodes), "--rate", "1000/s", "--linger", "0s",
-		"--duration", c.seconds.String(), "--warm-up", (c.seconds / 5).String(), "-o", "json"}
-	for key, value := range variants[name] {
-		args = append(args, "-c", key+"="+value)
+// failed notes an error, for which the run goes on; it returns an error if it is
+// time to go.
+func (r *run) failed(ctx context.Context, what string, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
-	r, err := c.measured(s, "e2e", name, c.seconds+3*time.Minute, c.millrace.binary, args...)
+	if err != nil {
+		// A report is for others, who have no such folder.
+		failure := strings.ReplaceAll(fmt.Sprintf("%s: %v", what, err), r.dir, "…")
+		r.failures = append(r.failures, failure)
+		r.say("FAILED: %s", failure)
+	}
+	return nil
+}
+
+// runCluster runs scenarios on a new cluster.
+func (r *run) runCluster(ctx context.Context, system cluster.System, round, phase int, all []*scenario) error {
+	return r.withCluster(ctx, system, round, func(s *session) error {
+		if err := s.prelude(ctx, all); err != nil {
+			return err
+		}
+		for _, sc := range all {
+			if err := r.failed(ctx, fmt.Sprintf("%s, %s, round %d", sc.name, system, round), sc.run(ctx, s)); err != nil {
+				return err
+			}
+			if err := s.cluster.Check(); err != nil {
+				return err
+			}
+		}
+		if phase != restart { // it is not what a broker is expected to do all day
+			_, _, peak := s.cluster.Memory()
+			s.memory("peak", peak)
+			s.memory("own", s.own)
+		}
+		return nil
+	})
+}
+
+// withCluster calls f with a new cluster that serves, and is gone when it returns.
+func (r *run) withCluster(ctx context.Context, system cluster.System, round int, f func(*session) error) (err error) {
+	dir, err := os.MkdirTemp(r.dir, string(system)+"-")
 	if err != nil {
 		return err
 	}
-	c.add("e2e", name, "p50 ms", r.Latency.P50)
-	c.add("e2e", name, "p99 ms", r.Latency.P99)
-	c.add("e2e", name, "max ms", r.Latency.Max)
-	return ctx.Err()
-}
-
-// idlePartitions measures what 1,000 partitions cost while nothing happens.
-func (c *comparison) idlePartitions(ctx context.Context, k kind) error {
-	partitions := int32(1000)
-	if c.quick {
-		partitions = 50
-	}
-	c.say("%d partitions, idle: %s", partitions, k.version())
-	s, err := newSystem(k, c.root)
-	if err != nil {
+	defer func() {
+		// What is deleted before it is written back never reaches the disk, and nobody
+		// else pays for it.
+		os.RemoveAll(dir)
+		if e := syncFilesystem(r.dir); err == nil {
+			err = e
+		}
+	}()
+	s := &session{run: r, round: round}
+	if s.cluster, err = cluster.New(ctx, system, r.programs, dir); err != nil {
 		return err
 	}
-	defer s.end()
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer s.cluster.Kill()
+	if err := syncFilesystem(r.dir); err != nil {
+		return err
+	}
+	if err := s.start(ctx); err != nil {
+		return err
+	}
+	return f(s)
+}
+
+// start starts the cluster, and measures what a start is measured for.
+func (s *session) start(ctx context.Context) error {
+	patience, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	if err := s.start(ctx, false); err != nil {
+	begin := time.Now()
+	if err := s.cluster.Start(patience); err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
+	if err := s.cluster.FirstAck(patience); err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
+	took := time.Since(begin)
+	s.figures.Add(report.Key{Scenario: "start", Row: string(s.cluster.System), Metric: "seconds"}, took.Seconds())
+	if err := sleep(ctx, 2*time.Second); err != nil {
 		return err
 	}
-	if _, err := s.firstAck(ctx); err != nil {
-		return err
-	}
-	client, err := s.connect()
-	if err != nil {
-		return err
-	}
-	admin := kadm.NewClient(client)
-	if err := create(ctx, admin, "idle", partitions, nil); err != nil {
-		client.Close()
-		return err
-	}
-	err = s.inSync(ctx, admin)
-	client.Close() // an idle broker has no clients
-	if err != nil {
-		return err
-	}
-	settle, watch := 20*time.Second, 30*time.Second
-	if c.quick {
-		settle, watch = 2*time.Second, 3*time.Second
-	}
-	s.idle(ctx, settle)
-	share, memory := s.idle(ctx, watch)
-	c.add("idle-1000", k.name(), "% of a core", 100*share)
-	c.add("idle-1000", k.name(), "MiB", float64(memory)/(1<<20))
-	return ctx.Err()
+	resident, own, _ := s.cluster.Memory()
+	s.memory("idle", resident)
+	s.own = own
+	s.say("%s: started in %.2f s, %s MiB", s.cluster.System, took.Seconds(), report.Number(float64(resident)/(1<<20)))
+	return nil
 }
 
-// restartWithData kills all brokers with much on their disks, and times the restart.
-func (c *comparison) restartWithData(ctx context.Context, k kind) error {
-	bytes := int64(10 << 30)
-	if c.quick {
-		bytes = 128 << 20
+func (s *session) memory(metric string, bytes int64) {
+	s.figures.Add(report.Key{Scenario: "memory", Row: string(s.cluster.System), Metric: metric}, float64(bytes)/(1<<20))
+}
+
+// preludeSeconds is how long the load is that comes before any that is measured.
+func (r *run) preludeSeconds(all []*scenario) float64 {
+	if !slices.ContainsFunc(all, func(sc *scenario) bool {
+		return sc.phase != restart && sc.name != "failover" && sc.name != "partitions"
+	}) {
+		return 0
 	}
-	c.say("restart with %d MiB on each disk: %s", bytes>>20, k.version())
-	s, err := newSystem(k, c.root)
+	return max(2, 2*r.o.warmUp)
+}
+
+// prelude makes a load that counts for nothing: a virtual machine has compiled
+// nothing yet, and caches are cold.
+func (s *session) prelude(ctx context.Context, all []*scenario) error {
+	seconds := s.preludeSeconds(all)
+	if seconds == 0 {
+		return nil
+	}
+	_, _, err := bench{kind: "produce", partitions: 6, size: 1024, producers: s.o.producers, inFlight: s.o.inFlight, seconds: seconds}.run(ctx, s, variantsOf(s.cluster.System)[0])
 	if err != nil {
-		return err
+		return fmt.Errorf("warm-up: %w", err)
 	}
-	defer s.end()
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Minute)
-	defer cancel()
-	if err := s.start(ctx, false); err != nil {
-		return err
-	}
-	if _, err := s.firstAck(ctx); err != nil {
-		return err
-	}
-	if _, _, err := run(12*time.Minute, c.millrace.binary, "bench", "produce", "-b", strings.Join(s.addresses(), ","), "-t", "full", "-p", "6", "-r", fmt.Sprint(nodes),
-		"--keep", "-n", fmt.Sprint(bytes/(10<<10)), "--size", fmt.Sprint(10<<10), "--producers", fmt.Sprint(loadClients), "-o", "json"); err != nil {
-		return err
-	}
-	c.add("restart", k.name(), "GiB on a disk", float64(diskOf(s.folder(0)))/(1<<30))
-	took, err := s.restart(ctx)
-	if err != nil {
-		return err
-	}
-	c.add("restart", k.name(), "ms", float64(took.Milliseconds()))
-	return ctx.Err()
+	return nil
 }
 
-// demands are what the results are held against.
-func (c *comparison) demands() []demand {
-	v := c.sample
-	return []demand{
-		ratio("produce 1 KiB, 6 partitions: millrace (fsync) / kafka (no fsync)", v("produce-1k", "millrace", "records/s"), v("produce-1k", "kafka", "records/s"), 1.5, false),
-		ratio("produce 1 KiB, 6 partitions: millrace / nats", v("produce-1k", "millrace", "records/s"), v("produce-1k", "nats", "records/s"), 2.5, false),
-		ratio("produce 100 B: millrace / kafka", v("produce-100", "millrace", "records/s"), v("produce-100", "kafka", "records/s"), 1.5, false),
-		ratio("produce 100 B: millrace / nats", v("produce-100", "millrace", "records/s"), v("produce-100", "nats", "records/s"), 10, false),
-		ratio("produce 1 KiB, 100 partitions: millrace / kafka", v("produce-100p", "millrace", "records/s"), v("produce-100p", "kafka", "records/s"), 1.5, false),
-		ratio("latency at 20 % of Kafka's peak, p50: millrace / kafka", v("latency", "millrace", "p50 ms"), v("latency", "kafka", "p50 ms"), 0.5, true),
-		ratio("latency at 20 % of Kafka's peak, p99: millrace / kafka", v("latency", "millrace", "p99 ms"), v("latency", "kafka", "p99 ms"), 0.5, true),
-		ratio("consume, 1 consumer: millrace / kafka", v("consume-1", "millrace", "MiB/s"), v("consume-1", "kafka", "MiB/s"), 1.2, false),
-		ratio("consume, 10 consumers: millrace / kafka", v("consume-10", "millrace", "MiB/s"), v("consume-10", "kafka", "MiB/s"), 1.2, false),
-		ratio("consume without decoding, 1 consumer: millrace / kafka", v("consume-1-raw", "millrace", "MiB/s"), v("consume-1-raw", "kafka", "MiB/s"), 1.2, false),
-		ratio("consume without decoding, 10 consumers: millrace / kafka", v("consume-10-raw", "millrace", "MiB/s"), v("consume-10-raw", "kafka", "MiB/s"), 1.2, false),
-		ratio("consume without decoding, 1 consumer: millrace / bare writev", v("consume-1-raw", "millrace", "MiB/s"), v("consume-1", "writev", "MiB/s"), 0.5, false),
-		ratio("consume without decoding, 10 consumers: millrace / bare writev", v("consume-10-raw", "millrace", "MiB/s"), v("consume-10", "writev", "MiB/s"), 0.5, false),
-		absolute("end to end at 1,000 records/s, p99 in ms", "%.2f", v("e2e", "millrace", "p99 ms"), 5, true),
-		ratio("peak memory of a broker: millrace / kafka", v("memory", "millrace", "peak MiB"), v("memory", "kafka", "peak MiB"), 0.25, true),
-		absolute("memory of an idle broker, MiB", "%.0f", v("memory", "millrace", "idle MiB"), 64, true),
-		ratio("start to first acknowledgement: millrace / kafka", v("start", "millrace", "ms"), v("start", "kafka", "ms"), 0.2, true),
-		absolute("kill -9 of a leader to the next acknowledgement, p50 in ms", "%.0f", v("failover", "millrace", "ms"), 150, true),
-		ratio("kill -9 of a leader to the next acknowledgement: millrace / kafka", v("failover", "millrace", "ms"), v("failover", "kafka", "ms"), 0.05, true),
-		absolute("1,000 partitions × 3, idle: % of a core, the busiest broker", "%.1f", v("idle-1000", "millrace", "% of a core"), 3, true),
-		absolute("restart after kill -9 with 10 GiB on each disk, ms", "%.0f", v("restart", "millrace", "ms"), 3000, true),
-	}
-}
-
-// The tables: each figure of a scenario, and how it is written.
-var shown = []struct{ scenario, title, figure, format string }{
-	{"produce-1k", "produce 1 KiB, 6 partitions", "records/s", "%.0f"},
-	{"produce-1k", "", "MiB/s", "%.1f"},
-	{"produce-1k", "", "broker CPU ns/B", "%.1f"},
-	{"produce-1k", "", "load CPU ns/B", "%.1f"},
-	{"produce-100", "produce 100 B, 6 partitions", "records/s", "%.0f"},
-	{"produce-100", "", "MiB/s", "%.1f"},
-	{"produce-100", "", "broker CPU ns/B", "%.1f"},
-	{"produce-100", "", "load CPU ns/B", "%.1f"},
-	{"produce-100p", "produce 1 KiB, 100 partitions", "records/s", "%.0f"},
-	{"produce-100p", "", "MiB/s", "%.1f"},
-	{"produce-100p", "", "broker CPU ns/B", "%.1f"},
-	{"latency", "latency at 20 % of Kafka's peak", "records/s", "%.0f"},
-	{"latency", "", "p50 ms", "%.2f"},
-	{"latency", "", "p99 ms", "%.2f"},
-	{"latency", "", "p99.9 ms", "%.2f"},
-	{"consume-1", "consume, 1 consumer", "MiB/s", "%.0f"},
-	{"consume-1", "", "broker CPU ns/B", "%.2f"},
-	{"consume-1", "", "load CPU ns/B", "%.2f"},
-	{"consume-10", "consume, 10 consumers together", "MiB/s", "%.0f"},
-	{"consume-10", "", "broker CPU ns/B", "%.2f"},
-	{"consume-10", "", "load CPU ns/B", "%.2f"},
-	{"consume-1-raw", "consume without decoding, 1", "MiB/s", "%.0f"},
-	{"consume-1-raw", "", "broker CPU ns/B", "%.2f"},
-	{"consume-10-raw", "consume without decoding, 10", "MiB/s", "%.0f"},
-	{"consume-10-raw", "", "broker CPU ns/B", "%.2f"},
-	{"e2e", "end to end, 1,000 records/s", "p50 ms", "%.2f"},
-	{"e2e", "", "p99 ms", "%.2f"},
-	{"e2e", "", "max ms", "%.1f"},
-	{"start", "start to first acknowledgement", "ms", "%.0f"},
-	{"failover", "kill -9 of a leader to the next acknowledgement", "ms", "%.0f"},
-	{"memory", "largest broker", "idle MiB", "%.0f"},
-	{"memory", "", "peak MiB", "%.0f"},
-	{"idle-1000", "1,000 partitions × 3, idle, the busiest broker", "% of a core", "%.1f"},
-	{"idle-1000", "", "MiB", "%.0f"},
-	{"restart", "kill -9 of all to the next acknowledgement", "GiB on a disk", "%.1f"},
-	{"restart", "", "ms", "%.0f"},
-}
-
-// report is the section for BENCHMARKS.md.
-func (c *comparison) report() string {
+// markdown writes the report.
+func (r *run) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "## Side by side\n\nThree brokers each, on one machine, one system at a time; %d rounds in alternating order; medians, in parentheses the lowest and highest round.\n\n", c.rounds)
-	for _, line := range machine(c.root) {
-		fmt.Fprintf(&b, "- %s\n", line)
+	rounds := fmt.Sprintf("%d rounds", r.o.rounds)
+	if r.o.rounds == 1 {
+		rounds = "one round"
 	}
-	fmt.Fprintf(&b, "- %s · %s · %s · %s · %s\n", c.millrace.version(), c.kafka.version(), c.nats.version(), runtime.Version(), javaVersion())
-	fmt.Fprintf(&b, "- %s, measurements of %v, replication 3, acks=all; the load is %d producers of franz-go (nats.go for NATS), which share the machine\n", time.Now().UTC().Format("2006-01-02"), c.seconds, loadClients)
-	for _, v := range []string{"millrace", "millrace relaxed", "kafka", "kafka fsync", "nats"} {
-		fmt.Fprintf(&b, "- *%s*: an acknowledgement means %s\n", v, durability[v])
+	fmt.Fprintf(&b, "## Side by side\n\n")
+	fmt.Fprintf(&b, "Written by `make compare` on %s, in %s: %s, systems in alternating order, %s s a load after %s s of warm-up. ",
+		r.begin.UTC().Format("2 January 2006"), clock(time.Since(r.begin)), rounds, report.Number(r.o.seconds), report.Number(r.o.warmUp))
+	fmt.Fprintf(&b, "Figures are medians of the rounds, with the least and the most. The load of Kafka and Millrace is made by the same program, `millrace bench` (franz-go); that of NATS by nats.go with the same plan, payloads and clock. CPU seconds are those of all three brokers together, over the whole load with its warm-up.\n\n")
+	b.WriteString(r.machine.describe(r.programs))
+	if len(r.o.systems) < len(cluster.Systems) || r.o.only != nil {
+		fmt.Fprintf(&b, "- Only a part was run: %s on %s\n", strings.Join(names(r.scenarios), ", "), joined(r.o.systems))
 	}
-	rows := [][]string{{"what", "measured", "wanted", ""}}
-	for _, d := range c.demands() {
-		rows = append(rows, d.row())
+	var wants []report.Want
+	for _, sc := range r.scenarios {
+		wants = append(wants, sc.wants...)
 	}
-	fmt.Fprintf(&b, "\n%s\n", table(rows))
-	columns := []string{"millrace", "millrace relaxed", "kafka", "kafka fsync", "nats", "writev"}
-	rows = [][]string{append([]string{"", ""}, columns...)}
-	for _, s := range shown {
-		row := []string{s.title, s.figure}
-		any := false
-		for _, column := range columns {
-			v := c.sample(s.scenario, column, s.figure)
-			any = any || len(v) > 0
-			row = append(row, v.cell(s.format))
+	count := make(map[report.Verdict]int)
+	for _, w := range wants {
+		_, verdict := r.figures.Judge(w)
+		count[verdict]++
+	}
+	fmt.Fprintf(&b, "- Of %d things wanted, %d held, %d missed, %d not measured\n", len(wants), count[report.Held], count[report.Missed], count[report.NotMeasured])
+	b.WriteString(r.notMeasured())
+	for _, sc := range r.scenarios {
+		fmt.Fprintf(&b, "\n### %s\n\n`%s`: %s\n", sc.title, sc.name, sc.about(r.o))
+		if sc.name == "latency" {
+			s := &session{run: r}
+			if peak := s.peak(); peak > 0 {
+				fmt.Fprintf(&b, "The rate was %s records/s.\n", report.Number(0.2*peak))
+			}
 		}
-		if any {
-			rows = append(rows, row)
+		for _, part := range []string{
+			report.Table{Scenario: sc.name, Note: sc.note, Rows: sc.rows, Columns: sc.columns}.Markdown(&r.figures),
+			report.Wants(&r.figures, sc.wants),
+		} {
+			if part != "" {
+				fmt.Fprintf(&b, "\n%s", part)
+			}
 		}
-	}
-	b.WriteString(table(rows))
-	for _, n := range c.notes {
-		fmt.Fprintf(&b, "\nNot as it should be: %s\n", strings.ReplaceAll(n, "\n", " "))
 	}
 	return b.String()
 }
 
-// javaVersion is what the installed Java calls itself.
-func javaVersion() string {
-	out, err := exec.Command("java", "-version").CombinedOutput()
-	if err != nil {
-		return "no java"
+// notMeasured lists what failed, as Markdown.
+func (r *run) notMeasured() string {
+	var b strings.Builder
+	for _, f := range r.failures {
+		fmt.Fprintf(&b, "- Failed: %s\n", strings.Join(strings.Fields(f), " "))
 	}
-	first, _, _ := strings.Cut(string(out), "\n")
-	return strings.ReplaceAll(first, "\"", "")
+	return b.String()
+}
+
+func joined(systems []cluster.System) string {
+	var all []string
+	for _, s := range systems {
+		all = append(all, string(s))
+	}
+	return strings.Join(all, ", ")
 }
