@@ -96,7 +96,7 @@ func compare(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return err
 	}
 	if o.quick {
-		preset(f, map[string]string{"rounds": "1", "seconds": "1", "warm-up": "0.3", "producers": "2", "records": "20000", "in-flight": "2000", "fill": "32",
+		preset(f, map[string]string{"rounds": "1", "seconds": "1", "warm-up": "0.3", "producers": "2", "records": "5000", "in-flight": "2000", "fill": "32",
 			"kills": "1", "kafka-kills": "1", "partitions": "60", "restart": "0.05"})
 	}
 	o.fill, o.restartBytes = int64(*fill)<<20, int64(*restart*(1<<30))
