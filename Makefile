@@ -30,7 +30,7 @@ compare:
 
 # Whether that works, in two minutes or less, to standard output.
 compare-quick:
-	cd testdata/peers && go run . compare -quick
+	@cd testdata/peers && go run . compare -quick
 
 # How Millrace scales: a quarter of an hour. Drawings go beside the tool.
 curves:

@@ -96,7 +96,7 @@ func compare(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return err
 	}
 	if o.quick {
-		preset(f, map[string]string{"rounds": "1", "seconds": "1", "warm-up": "0.3", "producers": "2", "records": "20000", "in-flight": "2000", "fill": "32",
+		preset(f, map[string]string{"rounds": "1", "seconds": "1", "warm-up": "0.3", "producers": "2", "records": "5000", "in-flight": "2000", "fill": "32",
 			"kills": "1", "kafka-kills": "1", "partitions": "60", "restart": "0.05"})
 	}
 	o.fill, o.restartBytes = int64(*fill)<<20, int64(*restart*(1<<30))
@@ -455,6 +455,9 @@ func (r *run) markdown() string {
 		rounds = "one round"
 	}
 	fmt.Fprintf(&b, "## Side by side\n\n")
+	if r.o.quick {
+		b.WriteString("**A quick run: it shows that the tool works, and nothing about how fast anything is.**\n\n")
+	}
 	fmt.Fprintf(&b, "Written by `make compare` on %s, in %s: %s, systems in alternating order, %s s a load after %s s of warm-up. ",
 		r.begin.UTC().Format("2 January 2006"), clock(time.Since(r.begin)), rounds, report.Number(r.o.seconds), report.Number(r.o.warmUp))
 	fmt.Fprintf(&b, "Figures are medians of the rounds, with the least and the most. The load of Kafka and Millrace is made by the same program, `millrace bench` (franz-go); that of NATS by nats.go with the same plan, payloads and clock. CPU seconds are those of all three brokers together, over the whole load with its warm-up.\n\n")
