@@ -351,6 +351,9 @@ func (b *bench) fetchAll(ctx context.Context, what extent, m *load.Meter) error 
 	}
 	defer client.Close()
 	for range b.c.Int("rounds") {
+		if ctx.Err() != nil {
+			break
+		}
 		f := &fetching{b: b, client: client, meter: m, next: maps.Clone(what.from), to: what.to}
 		if err := f.run(ctx); err != nil {
 			return err
