@@ -30,7 +30,7 @@ const (
 	// the last commit, and from once to twice that the time between two of its
 	// answers that tell how far it has come. Nothing waits for either; inSync
 	// allows for it, and the follower's heartbeatTimeout is longer.
-	commitTimeout = 12 * time.Second
+	commitTimeout = 5 * time.Second
 	// stallTime is how long a write may take before the disk is said to hang.
 	stallTime = 3 * time.Second
 	// maxAppendEntries entries travel in one request at most; the transport

@@ -118,7 +118,8 @@ func TestGroupDescribeAgrees(t *testing.T) {
 // beforeID is the space between a coordinator's address and its id.
 var beforeID = regexp.MustCompile(`\s+\(`)
 
-// javaView runs kafka-consumer-groups twice: for partitions, and for the state.
+// javaView runs kafka-consumer-groups twice: for the state, and then for
+// partitions, which are those of that state if it is one that stays.
 func javaView(t *testing.T, tool []string, group string) groupView {
 	t.Helper()
 	v := groupView{}
@@ -146,6 +147,14 @@ func javaView(t *testing.T, tool []string, group string) groupView {
 		}
 		return rows
 	}
+	for _, row := range table("--state") {
+		v["GROUP"], v["STATE"], v["MEMBERS"] = row["GROUP"], row["STATE"], row["#MEMBERS"]
+		_, id, _ := strings.Cut(row["COORDINATOR(ID)"], "(")
+		v["COORDINATOR"] = strings.TrimSuffix(id, ")")
+		if row["ASSIGNMENT-STRATEGY"] != "-" && row["STATE"] == "Stable" {
+			v["BALANCER"] = row["ASSIGNMENT-STRATEGY"]
+		}
+	}
 	for _, row := range table() {
 		at := row["TOPIC"] + "/" + row["PARTITION"]
 		for theirs, ours := range map[string]string{
@@ -153,14 +162,6 @@ func javaView(t *testing.T, tool []string, group string) groupView {
 			"CONSUMER-ID": "MEMBER-ID", "HOST": "HOST", "CLIENT-ID": "CLIENT-ID",
 		} {
 			v[at+" "+ours] = row[theirs]
-		}
-	}
-	for _, row := range table("--state") {
-		v["GROUP"], v["STATE"], v["MEMBERS"] = row["GROUP"], row["STATE"], row["#MEMBERS"]
-		_, id, _ := strings.Cut(row["COORDINATOR(ID)"], "(")
-		v["COORDINATOR"] = strings.TrimSuffix(id, ")")
-		if row["ASSIGNMENT-STRATEGY"] != "-" && row["STATE"] == "Stable" {
-			v["BALANCER"] = row["ASSIGNMENT-STRATEGY"]
 		}
 	}
 	return v
