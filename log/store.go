@@ -151,8 +151,8 @@ func (l *Log) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raft.Log{e
 // that a leader of this term stamped it: then the offset must be the right one,
 // or the answer is a *MismatchError. A leader passes new batches with another
 // epoch than its term; clients send -1. The batches' own CRCs must hold, as
-// record.Validate found: the frame's is made of them. Data belongs to the log from here on: it
-// must not change any more.
+// record.Validate found: the frame's is made of them. Data belongs to the log from
+// here on: it must not change any more.
 //
 // After ErrNoSpace, and errors about the entries themselves, nothing was stored.
 // After any other error anything may have been, and the log is failed.

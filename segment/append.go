@@ -224,9 +224,9 @@ const forgetStep = 1 << 20
 // forgets no less, so one that ends behind a step is asked for again.
 const largestFolio = 4 << 20
 
-// Forget lets go of the memory that caches what is synced. A replica that follows
-// calls it, whose records nobody reads: those that it would keep from being cached
-// are the ones of the partitions that this node leads. Only the writer may call it.
+// Forget lets go of the memory in which the system caches what is synced. It is for
+// replicas that follow: nobody reads their records, and the memory serves those of
+// the partitions that this node leads. Only the writer may call it.
 func (s *Segment) Forget() {
 	end := s.synced.Load() &^ (page - 1)
 	if end-s.forgotten < forgetStep || s.sealed.Load() {
