@@ -538,6 +538,10 @@ func (s *story) cut(from uint64) error {
 	return s.step(func(m *model) { m.entries = m.entries[:from-m.first] }, func() error { return s.l.DeleteRange(from, s.now.last()) })
 }
 
+func (s *story) checkpoint() error {
+	return s.step(nil, func() error { return s.l.Checkpoint() })
+}
+
 func (s *story) roll() error { return s.step(nil, func() error { return s.l.Roll() }) }
 
 // drop drops what it can below the entry with this index.
@@ -754,6 +758,13 @@ func TestCrashAtEveryOperationLeavesBeforeOrAfter(t *testing.T) {
 			return errors.Join(s.openLog(), s.store(1, [2]int{}, small), s.closeLog(true), s.openLog(), s.store(1, small), s.closeLog(true), s.openLog(), s.closeLog(true),
 				s.openLog(), s.store(2, small, small), s.closeLog(false), s.openLog(), s.store(2, small), s.cut(4), s.closeLog(true), s.openLog(), s.store(3, small))
 		}},
+		"checkpoint": {Config{SegmentBytes: 4 << 10}, func(s *story) error {
+			return errors.Join(s.openLog(), s.checkpoint(), s.store(1, [2]int{}, small), s.checkpoint(), s.store(1, small), s.checkpoint(), s.checkpoint(), s.closeLog(false),
+				s.openLog(), s.store(1, small, small), s.checkpoint(), s.cut(4), s.store(2, small), s.checkpoint(), s.store(2, [2]int{1, 3000}), s.checkpoint(), s.store(2, small))
+		}},
+		"lazy checkpoint": {Config{SegmentBytes: 4 << 10, FlushMessages: 1 << 40}, func(s *story) error {
+			return errors.Join(s.openLog(), s.store(1, small), s.store(1, small), s.checkpoint(), s.store(1, small), s.store(1, small), s.checkpoint(), s.store(1, small))
+		}},
 		"install": {Config{SegmentBytes: 4 << 10}, func(s *story) error {
 			return errors.Join(s.openLog(), s.store(1, [2]int{}, [2]int{1, 2000}), s.store(1, [2]int{1, 1900}), s.store(1, small, small), s.install(source), s.store(9, [2]int{}, small))
 		}},
@@ -871,5 +882,48 @@ func checkEpochs(t *testing.T, l *Log, m model, where string) {
 	// Of a log that begins exactly at its start the table may know one more.
 	if len(got) < len(want) || len(got) > len(want)+1 || fmt.Sprint(got[len(got)-len(want):]) != fmt.Sprint(want) {
 		t.Fatalf("%s: epochs %v, want %v", where, got, want)
+	}
+}
+
+// TestOpenReadsWhatFollowsTheCheckpoint tells by a header that is bad: what lies
+// below the checkpoint is found out about when it is read, what lies above when
+// the log is opened.
+func TestOpenReadsWhatFollowsTheCheckpoint(t *testing.T) {
+	dir := t.TempDir() + "/p"
+	cfg := Config{FS: fastFS{segment.OS}}
+	l := mustOpen(t, dir, cfg)
+	for i := range uint64(6) {
+		if i == 3 {
+			if err := l.Checkpoint(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := l.StoreLog(command(t, i+1, 1, "value")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Close(false); err != nil {
+		t.Fatal(err)
+	}
+	path := logFiles(t, dir)[0]
+	whole := mustRead(t, path)
+	size := int(segment.FrameSize(len(command(t, 1, 1, "value").Data)))
+	for entry := range uint64(6) {
+		p := bytes.Clone(whole)
+		p[segment.HeaderSize+int(entry)*size+20] ^= 1
+		mustWrite(t, path, p)
+		l, err := Open(dir, testID, cfg)
+		// Nothing tells that the last one had been synced: it is a torn tail.
+		var corrupt *segment.CorruptError
+		if found := errors.As(err, &corrupt); found != (entry >= 2 && entry < 5) || err != nil && !found {
+			t.Fatalf("entry %d is bad: opened with %v", entry+1, err)
+		}
+		if err != nil {
+			continue
+		}
+		if err := l.GetLog(entry+1, new(raft.Log)); entry < 2 && !errors.As(err, &corrupt) {
+			t.Errorf("entry %d is bad: read with %v", entry+1, err)
+		}
+		l.Close(false)
 	}
 }

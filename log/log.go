@@ -715,6 +715,20 @@ func (l *Log) Close(clean bool) error {
 	return err
 }
 
+// Checkpoint syncs and records how far the log is whole, as a clean Close does:
+// the next Open reads what follows, and not the whole of a segment that may be
+// large. StoreLogs waits meanwhile, but not for what there is to sync.
+func (l *Log) Checkpoint() error {
+	if err := l.Flush(); err != nil {
+		return err
+	}
+	if err := l.begin(); err != nil {
+		return err
+	}
+	defer l.finish()
+	return l.checkpointLocked()
+}
+
 // checkpointLocked records in the manifest what the last segment holds.
 func (l *Log) checkpointLocked() error {
 	st := l.state.Load()

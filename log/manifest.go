@@ -47,7 +47,7 @@ import (
 //	     48  prevTerm      uint64
 //	     56  lastTerm      uint64
 //	     64  maxTimestamp  int64
-//	     72  bytes         int64   0 in the last segment until it is cleanly closed
+//	     72  bytes         int64   0 in the last segment until its first checkpoint or clean close
 //	     80  salt          uint64
 //	     88  created       int64
 //	     96  reserved      [8]byte zero
@@ -79,8 +79,8 @@ type place struct {
 }
 
 // A listed segment is a manifest's word on it. Only the last may be unsealed;
-// its info then says what it held when it was cleanly closed, or only how it
-// begins (Bytes is 0).
+// its info then says what it held at its last checkpoint or clean close, or only
+// how it begins (Bytes is 0).
 type listed struct {
 	name
 	sealed bool

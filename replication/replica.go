@@ -319,7 +319,7 @@ func (r *replica) settleTrim() {
 }
 
 // takeSnapshot takes a snapshot of the state machine, and drops the segments
-// that only waited for it.
+// that only waited for it. What a restart reads follows it, in the log too.
 func (r *replica) takeSnapshot() error {
 	if !r.store.live.Load() {
 		return nil // asked for while Raft starts; the next roll asks again
@@ -328,7 +328,7 @@ func (r *replica) takeSnapshot() error {
 		return err
 	}
 	r.trimmed(r.store.StartOffset())
-	return nil
+	return r.store.Checkpoint()
 }
 
 // A member is this node's part in one Raft group.

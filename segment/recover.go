@@ -9,9 +9,9 @@ import (
 
 // Recover opens the last segment of a log for appending. id, and the
 // FirstIndex, BaseOffset, PrevTerm and Salt of known, say which segment it has
-// to be. If known.Bytes is not zero, the segment was closed cleanly at that
-// length with all that known says, and only what follows is scanned; anything
-// bad below is corruption.
+// to be. If known.Bytes is not zero, the segment was synced and whole at
+// that length, with all that known says, and only what follows is scanned;
+// anything bad below is corruption.
 //
 // torn tells that bytes behind the last entry are neither frames nor zeros: the
 // caller must seal the segment as it is and append to another. All entries that
@@ -147,7 +147,7 @@ func (s *Segment) restart() {
 	}
 }
 
-// resume takes up a segment at the length it was cleanly closed at, from its
+// resume takes up a segment at the length that is known of it, from its
 // index files if they are good.
 func (s *Segment) resume(p []byte, known Info) error {
 	s.info = known
