@@ -98,6 +98,13 @@ func TestDeposedLeaderDoesNotConfirm(t *testing.T) {
 				heir = n
 			}
 		}
+		// One that lacks an entry would not be elected before the old leader's lease ends.
+		for {
+			if r := heir.replicaOf(p.group); r != nil && r.store.NextIndex() >= old.replicaOf(p.group).store.NextIndex() {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
 		answers := make(chan error, 3)
 		confirm := func() {
 			_, err := p.Confirm(context.Background())

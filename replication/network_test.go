@@ -17,6 +17,7 @@ type network struct {
 	listeners map[string]func(net.Conn)
 	links     map[*link]struct{}
 	cuts      map[[2]string]bool
+	frozen    map[string]bool
 }
 
 // A link is both ends of one connection.
@@ -30,6 +31,7 @@ func newNetwork() *network {
 		listeners: make(map[string]func(net.Conn)),
 		links:     make(map[*link]struct{}),
 		cuts:      make(map[[2]string]bool),
+		frozen:    make(map[string]bool),
 	}
 }
 
@@ -54,6 +56,8 @@ func (w *network) dialer(from string) func(context.Context, string) (net.Conn, e
 			return nil, fmt.Errorf("dial %s: connection refused", to)
 		}
 		a, b := newPipe(from, to)
+		a.in.setFrozen(w.frozen[from])
+		b.in.setFrozen(w.frozen[to])
 		l := &link{from, to, a, b}
 		w.links[l] = struct{}{}
 		go serve(b)
@@ -83,6 +87,7 @@ func (w *network) thaw(addr string) { w.setFrozen(addr, false) }
 func (w *network) setFrozen(addr string, frozen bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.frozen[addr] = frozen
 	for l := range w.links {
 		if l.from == addr {
 			l.a.in.setFrozen(frozen)
