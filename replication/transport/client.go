@@ -274,6 +274,7 @@ func (c *client) flush() {
 }
 
 func (c *client) sendBeats(beats []*waitingBeat) {
+	frame := putBeats(beats) // once f is registered, its beats may end at any moment
 	f := &beatFrame{from: c.remote, beats: beats, left: len(beats)}
 	id, err := c.register(f)
 	if err != nil {
@@ -282,7 +283,6 @@ func (c *client) sendBeats(beats []*waitingBeat) {
 		}
 		return
 	}
-	frame := putBeats(beats)
 	seal(frame, id, c.t.cfg.Timeout)
 	c.mu.Lock()
 	if c.waiting[id] == waiter(f) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -389,6 +390,29 @@ func TestPeerThatDoesNotReadIsDropped(t *testing.T) {
 }
 
 // Heartbeats of 1,000 groups to one peer travel in few frames.
+// A connection may end between any two steps of those who send on it.
+func TestHeartbeatsEndWithTheirConnection(t *testing.T) {
+	duo(t, nil, func(t *testing.T, c *cluster, _ *pipenet, from, to *Port) {
+		defer answerer(to)()
+		beats := make([]*waitingBeat, maxHeartbeats/2)
+		for range 50 {
+			for from.Heartbeat(to.local, &raft.AppendEntriesRequest{Term: 3}, new(raft.AppendEntriesResponse)) != nil {
+				time.Sleep(10 * time.Millisecond) // until the next connection
+			}
+			client := c.nodes[0].controls()[0]
+			for i := range beats {
+				beats[i] = &waitingBeat{beat: beat{group: 1, term: 3}, done: make(chan struct{})}
+			}
+			go client.sendBeats(slices.Clone(beats))
+			runtime.Gosched()
+			client.close(nil)
+			for _, b := range beats {
+				<-b.done
+			}
+		}
+	})
+}
+
 func TestHeartbeatsAreGathered(t *testing.T) {
 	bubble(t, 2, nil, func(t *testing.T, c *cluster, n *pipenet) {
 		a, b := c.nodes[0], c.nodes[1]
