@@ -76,7 +76,7 @@ func (l *Log) NextIndex() uint64 { return l.state.Load().end().index }
 // entries share it with the cache. raft.ErrLogNotFound; a *segment.CorruptError
 // instead of bytes that are not those stored.
 func (l *Log) GetLog(index uint64, out *raft.Log) error {
-	if l.window.get(index, out) {
+	if l.window.get(index, out) && !IsOutline(out) {
 		return nil
 	}
 	for {
@@ -201,7 +201,7 @@ func (l *Log) storeLocked(logs []*raft.Log) error {
 		// here is better spent on the partitions that this node leads.
 		l.state.Load().active().Forget()
 	}
-	l.cache.put(&l.window, logs)
+	l.cache.put(&l.window, logs, !own)
 	return nil
 }
 
@@ -341,8 +341,7 @@ func (l *Log) Reserve(bytes int) error {
 
 // Protect says that the entries up to index are committed and applied: a
 // DeleteRange that would cut one of them off the end is refused, however Raft came
-// to want it. Those of a leader elsewhere leave the cache, where the entries
-// have more use that others are still to be sent.
+// to want it. What the cache has of those of a leader elsewhere leaves it.
 func (l *Log) Protect(index uint64) {
 	if l.follows.Load() {
 		l.cache.release(&l.window, index)
@@ -354,6 +353,10 @@ func (l *Log) Protect(index uint64) {
 		}
 	}
 }
+
+// Release says that nobody will ask for the entries up to index for now: they
+// leave the cache.
+func (l *Log) Release(index uint64) { l.cache.release(&l.window, index) }
 
 // DeleteRange deletes the entries from min to max, both included, as far as the
 // log has them. Raft has three reasons to ask:

@@ -21,9 +21,12 @@ const (
 	waitingBytes = 64 << 20
 	// flightBytes may be on their way through Raft; the appender waits above. It
 	// takes as many at a time, so twice that and a call are the most. More would
-	// not be faster, it would only wait elsewhere, and drive out of the node's cache
-	// what the followers have yet to be sent.
+	// not be faster, it would only wait elsewhere.
 	flightBytes = 2 << 20
+	// nodeFlightBytes is what the busy partitions that a node leads share, so that
+	// what is on its way fits the caches: a follower applies what it finds there,
+	// and reads the disk for what it does not.
+	nodeFlightBytes = 8 << 20
 )
 
 // An Ack says where batches went.
@@ -169,12 +172,15 @@ func (e *entry) answer(how func(*part) (Ack, error)) {
 
 // appendWaiting is the appender: it runs while calls wait.
 func (l *leadership) appendWaiting() {
+	busy := &l.r.p.node.appending
+	busy.Add(1)
+	defer busy.Add(-1)
 	for {
 		l.mu.Lock()
-		for l.flying > flightBytes && l.over == nil {
+		for l.flying > l.flightLimit() && l.over == nil {
 			l.freed.Wait()
 		}
-		queue := l.takeLocked()
+		queue := l.takeLocked(l.flightLimit())
 		if len(queue) == 0 {
 			l.appending = false
 			l.mu.Unlock()
@@ -195,11 +201,17 @@ func (l *leadership) appendWaiting() {
 	}
 }
 
-// takeLocked takes the first waiting calls, as many as may fly at once: what
-// lies behind them still counts as queued, and is not yet in flight.
-func (l *leadership) takeLocked() []waiting {
+// flightLimit is this partition's share of what may be in flight. The appender
+// that asks is one of those that are busy.
+func (l *leadership) flightLimit() int {
+	return min(flightBytes, nodeFlightBytes/int(l.r.p.node.appending.Load()))
+}
+
+// takeLocked takes the first waiting calls, at least one and as many as may fly
+// at once: what lies behind them still counts as queued, and is not yet in flight.
+func (l *leadership) takeLocked(limit int) []waiting {
 	n, bytes := 0, 0
-	for n < len(l.queue) && bytes < flightBytes {
+	for n < len(l.queue) && bytes < limit {
 		bytes += l.queue[n].bytes
 		n++
 	}

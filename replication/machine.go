@@ -8,7 +8,6 @@ import (
 	"github.com/hashicorp/raft"
 
 	"millrace/log"
-	"millrace/segment/record"
 )
 
 // snapshotBytes is how many applied bytes call for a new snapshot. A restart
@@ -45,14 +44,11 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []interface{} {
 	for _, l := range logs {
 		if start, trims := log.ParseTrim(l); trims {
 			m.trim(start)
-		} else if l.Type == raft.LogCommand {
-			for p := l.Data; len(p) > 0; {
-				b := record.Batch(p)
-				m.producers.apply(b, l.Index)
-				next = b.NextOffset()
-				p = p[b.Size():]
-			}
-			m.applied += int64(len(l.Data))
+		}
+		for b := range log.Headers(l) {
+			m.producers.apply(b, l.Index)
+			next = b.NextOffset()
+			m.applied += int64(b.Size())
 		}
 	}
 	m.lastGiven = logs[len(logs)-1].Index

@@ -98,6 +98,7 @@ type Node struct {
 	electMu sync.Mutex // held while one orphan is looked after
 
 	snapshots chan *replica
+	appending atomic.Int64 // appenders that run
 
 	producerMu   sync.Mutex
 	producerNext int64

@@ -121,6 +121,9 @@ func (p *Partition) startReplica() (r *replica, err error) {
 		fault: func(err error) { p.bounce(r, err) },
 		begin: func() error { return stable.Set(storedKey, []byte{1}) },
 		hurry: func() { r.port.Hurry() },
+		// Raft is Leader before it begins to read what it sends. What it still reads
+		// when it no longer is, the followers' transport refuses to send.
+		follows: func() bool { return r.raft.State() != raft.Leader },
 	}
 	r.store.placed = func(data []byte, index uint64) {
 		if l := r.leadership.Load(); l != nil {
@@ -152,7 +155,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	}
 	l.SetRollHook(func(uint64) { n.wantSnapshot(r) })
 	r.port = n.transport.Group(p.group, n.serverID())
-	r.peers = newFollowers(r.port)
+	r.peers = newFollowers(r.port, r.store.Release)
 
 	if err := r.startRaft(stable); err != nil {
 		r.port.Close()
@@ -359,6 +362,9 @@ func (m *member) voters() []raft.ServerID {
 type followers struct {
 	*canvasser
 
+	// release is told up to which entry all followers have everything.
+	release func(index uint64)
+
 	mu    sync.Mutex
 	match map[raft.ServerID]matched
 }
@@ -369,12 +375,18 @@ type matched struct {
 	caught time.Time // when it last had all that there was
 }
 
-func newFollowers(port *transport.Port) *followers {
-	return &followers{canvasser: newCanvasser(port), match: make(map[raft.ServerID]matched)}
+// errOutline refuses to send what a leader read when it was none any more.
+var errOutline = errors.New("replication: an outline is not sent")
+
+func newFollowers(port *transport.Port, release func(index uint64)) *followers {
+	return &followers{canvasser: newCanvasser(port), release: release, match: make(map[raft.ServerID]matched)}
 }
 
 // AppendEntries implements raft.Transport.
 func (f *followers) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if slices.ContainsFunc(args.Entries, log.IsOutline) {
+		return errOutline
+	}
 	err := f.Port.AppendEntries(id, target, args, resp)
 	if err != nil || !resp.Success || args.PrevLogEntry == 0 && len(args.Entries) == 0 {
 		return err
@@ -382,7 +394,11 @@ func (f *followers) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 	index := args.PrevLogEntry + uint64(len(args.Entries))
 	f.mu.Lock()
 	f.match[id] = matched{index: index, caught: time.Now()}
+	for _, m := range f.match {
+		index = min(index, m.index)
+	}
 	f.mu.Unlock()
+	f.release(index)
 	return nil
 }
 

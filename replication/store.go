@@ -50,6 +50,9 @@ type store struct {
 	opening atomic.Pointer[opening]
 	// began is when the StoreLogs under way began, in Unix nanoseconds; 0: none is.
 	began atomic.Int64
+	// follows tells that Raft is no leader, and has begun to send nothing to anybody.
+	// It is asked once live is set.
+	follows func() bool
 	// live is set once NewRaft returned: from then on damage ends the goroutine.
 	live atomic.Bool
 	// cut is set between a suffix cut and the next successful write. Raft's
@@ -140,8 +143,12 @@ func (s *store) DeleteRange(min, max uint64) error {
 	return nil
 }
 
-// GetLog implements raft.LogStore.
+// GetLog implements raft.LogStore. A replica that follows is given outlines where
+// there are some: Raft applies them, and compares terms.
 func (s *store) GetLog(index uint64, l *raft.Log) error {
+	if s.live.Load() && s.follows() && s.Outline(index, l) {
+		return nil
+	}
 	err := s.Log.GetLog(index, l)
 	if err == nil || errors.Is(err, raft.ErrLogNotFound) {
 		return err

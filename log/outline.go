@@ -1,0 +1,68 @@
+package log
+
+import (
+	"bytes"
+	"iter"
+
+	"github.com/hashicorp/raft"
+
+	"millrace/segment/record"
+)
+
+// outlineExtension marks an entry whose Data is an outline: of each batch only the
+// header. StoreLogs has no form on disk for it.
+var outlineExtension = []byte{2}
+
+// outline returns a copy of e with the headers of its batches, which is what a
+// state machine reads of them, or, of any other entry, all of it.
+func outline(e *raft.Log) raft.Log {
+	if e.Type != raft.LogCommand || len(e.Extensions) > 0 {
+		d := *e
+		d.Data = bytes.Clone(e.Data)
+		return d
+	}
+	n := 0
+	for p := e.Data; len(p) > 0; p = p[record.Batch(p).Size():] {
+		n++
+	}
+	d := *e
+	d.Data = make([]byte, 0, n*record.HeaderSize)
+	for p := e.Data; len(p) > 0; p = p[record.Batch(p).Size():] {
+		d.Data = append(d.Data, p[:record.HeaderSize]...)
+	}
+	d.Extensions = outlineExtension
+	return d
+}
+
+// IsOutline tells whether the entry has only the headers of its batches: it can be
+// applied, and must not be sent to anybody.
+func IsOutline(l *raft.Log) bool {
+	return l.Type == raft.LogCommand && len(l.Extensions) == 1 && l.Extensions[0] == outlineExtension[0]
+}
+
+// Headers returns the batches of an entry that adds records, whole ones or, of a
+// outline, their headers; of any other entry none. Only what a header says may be
+// asked of them: Size is the whole batch's in both cases.
+func Headers(l *raft.Log) iter.Seq[record.Batch] {
+	return func(yield func(record.Batch) bool) {
+		short := IsOutline(l)
+		if l.Type != raft.LogCommand || len(l.Extensions) > 0 && !short {
+			return
+		}
+		for p := l.Data; len(p) > 0; {
+			b := record.Batch(p)
+			if !yield(b) {
+				return
+			}
+			if short {
+				p = p[record.HeaderSize:]
+			} else {
+				p = p[b.Size():]
+			}
+		}
+	}
+}
+
+// Outline returns what a replica that follows has in memory of the entry, if
+// anything: enough to apply it. false: ask GetLog.
+func (l *Log) Outline(index uint64, out *raft.Log) bool { return l.window.get(index, out) }

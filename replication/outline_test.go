@@ -1,0 +1,57 @@
+package replication
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"github.com/hashicorp/raft"
+
+	"millrace/log"
+	"millrace/segment"
+)
+
+// A follower applies outlines, and must come to the state that the entries
+// themselves lead to; nobody may be sent one.
+func TestOutlinesAreAppliedAsTheirEntries(t *testing.T) {
+	l, err := log.Open(t.TempDir()+"/p", segment.Identity{Cluster: "c"}, log.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close(false)
+	offset := int64(0)
+	var outlines, entries []*raft.Log
+	for i := range uint64(20) {
+		var data []byte
+		for j := range 1 + i%3 {
+			b := sequencedBatch(int64(i%4), 0, int32(i), int(1+10*i+j), offset)
+			offset = b.NextOffset()
+			data = append(data, b...)
+		}
+		entry := &raft.Log{Index: i + 1, Term: 1, Data: bytes.Clone(data)}
+		if err := l.StoreLog(entry); err != nil {
+			t.Fatal(err)
+		}
+		outline := new(raft.Log)
+		if !l.Outline(i+1, outline) || !log.IsOutline(outline) {
+			t.Fatalf("no outline of entry %d", i+1)
+		}
+		outlines, entries = append(outlines, outline), append(entries, entry)
+	}
+	apply := func(logs []*raft.Log) *machine {
+		m := &machine{producers: producers{}, protect: func(uint64) {}, committed: func(int64) {}, landed: func(uint64) {}, wantSnapshot: func() {}}
+		m.ApplyBatch(logs)
+		return m
+	}
+	got, want := apply(outlines), apply(entries)
+	if a, b := got.producers.encode(nil), want.producers.encode(nil); !bytes.Equal(a, b) || len(want.producers) != 4 {
+		t.Errorf("outlines lead to the producers %x, entries to %x", a, b)
+	}
+	if got.next != want.next || got.next != offset || got.applied != want.applied || got.applied == 0 {
+		t.Errorf("outlines lead to offset %d after %d bytes, entries to %d after %d", got.next, got.applied, want.next, want.applied)
+	}
+	err = newFollowers(nil, nil).AppendEntries("", "", &raft.AppendEntriesRequest{Entries: []*raft.Log{entries[0], outlines[1]}}, nil)
+	if !errors.Is(err, errOutline) {
+		t.Errorf("an outline was sent: %v", err)
+	}
+}
