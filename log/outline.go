@@ -18,7 +18,7 @@ var outlineExtension = []byte{2}
 func outline(e *raft.Log) raft.Log {
 	if e.Type != raft.LogCommand || len(e.Extensions) > 0 {
 		d := *e
-		d.Data = bytes.Clone(e.Data)
+		d.Data, d.Extensions = bytes.Clone(e.Data), bytes.Clone(e.Extensions)
 		return d
 	}
 	n := 0

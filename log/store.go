@@ -152,7 +152,8 @@ func (l *Log) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raft.Log{e
 // or the answer is a *MismatchError. A leader passes new batches with another
 // epoch than its term; clients send -1. The batches' own CRCs must hold, as
 // record.Validate found: the frame's is made of them. Data belongs to the log from
-// here on: it must not change any more.
+// here on: it must not change any more. Only if all batches of the call had their
+// leader's stamp already, nothing of it is kept.
 //
 // After ErrNoSpace, and errors about the entries themselves, nothing was stored.
 // After any other error anything may have been, and the log is failed.

@@ -15,8 +15,11 @@ import (
 const (
 	// joinBytes is how many waiting bytes are joined into one entry: enough
 	// that the cost of an entry vanishes, little enough that the copy does.
-	// A batch that alone is larger travels uncopied.
 	joinBytes = 512 << 10
+	// KeptBytes is the size of batches that may make an entry as they are: their
+	// memory is kept. Smaller ones are copied, whose memory may be a small part of
+	// what was read with them and would be kept for their sake.
+	KeptBytes = 512 << 10
 	// waitingBytes may wait to be appended to one partition; more is ErrBusy.
 	waitingBytes = 64 << 20
 	// flightBytes may be on their way through Raft; the appender waits above. It
@@ -291,9 +294,10 @@ func (l *leadership) refuse(e *entry, err error) {
 	e.answer(func(*part) (Ack, error) { return Ack{}, err })
 }
 
-// join returns the parts' batches one after another. A single batch is not copied.
+// join returns the parts' batches one after another. A single one of KeptBytes or
+// more is not copied.
 func join(parts []part, size int) []byte {
-	if len(parts) == 1 && len(parts[0].batches) == 1 {
+	if len(parts) == 1 && len(parts[0].batches) == 1 && size >= KeptBytes {
 		return parts[0].batches[0]
 	}
 	data := make([]byte, 0, size)
@@ -406,6 +410,7 @@ func (l *leadership) landed(index uint64) {
 		n++
 	}
 	if n > 0 {
+		clear(l.flight[:n]) // the array stays, and what they came in must not
 		l.flight = l.flight[n:]
 		l.freed.Broadcast()
 	}

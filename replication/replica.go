@@ -155,6 +155,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	}
 	l.SetRollHook(func(uint64) { n.wantSnapshot(r) })
 	r.port = n.transport.Group(p.group, n.serverID())
+	r.port.Recycle() // followers' logs keep outlines, which are copies
 	r.peers = newFollowers(r.port, r.store.Release)
 
 	if err := r.startRaft(stable); err != nil {

@@ -84,8 +84,11 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 			continue
 		}
 		first := record.Batch(l.Data)
-		if first.BaseOffset() >= 0 {
-			continue // replicated to us, offsets and all
+		if first.BaseOffset() >= 0 { // replicated to us, offsets and all
+			if err := checkStamps(l); err != nil {
+				return err
+			}
+			continue
 		}
 		if n := uint64(-1 - first.BaseOffset()); n != next || first.Epoch() != int32(l.Term) {
 			return fmt.Errorf("%w: number %d of term %d, expected %d of term %d", errStale, n, first.Epoch(), next, l.Term)
@@ -119,6 +122,22 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 	}
 	if first := logs[0]; first.Type == raft.LogNoop {
 		s.opening.Store(&opening{term: first.Term, index: first.Index, next: s.Log.EndOffset()})
+	}
+	return nil
+}
+
+// checkStamps refuses an entry from elsewhere with a batch that no leader has
+// stamped: the log would do it, and keep memory that is not its own.
+func checkStamps(l *raft.Log) error {
+	for p := l.Data; len(p) > 0; {
+		b, rest, err := record.Split(p)
+		if err != nil {
+			return fmt.Errorf("replication: entry %d: %w", l.Index, err)
+		}
+		if b.Epoch() != int32(l.Term) {
+			return fmt.Errorf("replication: entry %d of term %d has a batch of epoch %d", l.Index, l.Term, b.Epoch())
+		}
+		p = rest
 	}
 	return nil
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/replication/transport"
 )
 
 const (
@@ -158,6 +160,8 @@ type call struct {
 	conn *connection
 	body []byte
 	size int // of the frame, in bytes
+
+	frame []byte // all of it
 }
 
 func (c *connection) serveOne() error {
@@ -184,7 +188,7 @@ func (c *connection) serveOne() error {
 	if err := a.layout(h.version).check(body); err != nil {
 		return fmt.Errorf("%s version %d: %w", h.key.Name(), h.version, err)
 	}
-	cl := &call{header: h, ctx: c.ctx, conn: c, body: body, size: len(frame)}
+	cl := &call{header: h, ctx: c.ctx, conn: c, body: body, size: len(frame), frame: frame}
 	if h.key == kmsg.Produce {
 		return c.produce(cl)
 	}
@@ -193,7 +197,8 @@ func (c *connection) serveOne() error {
 }
 
 // readFrame reads one request, into memory of its own: handlers, and what they
-// hand bytes to, may keep it. Only Fetch's is used again.
+// hand bytes to, may keep it. Only Fetch's is used again, and Produce's when
+// nobody does: see appends.giveBack.
 //
 // Memory follows the bytes that have arrived. The first piece is as large as
 // the largest frame this connection has sent before, so a producer's batches
@@ -259,11 +264,13 @@ func (c *connection) grow(p []byte, n int) ([]byte, error) {
 			return nil, err
 		}
 	}
-	grown := make([]byte, len(p), n)
-	copy(grown, p)
+	grown := s.lender.Borrow(n)
+	if grown == nil {
+		grown = make([]byte, 0, transport.RoundUp(n))
+	}
 	s.held.Add(int64(n - c.holding))
 	c.holding = n
-	return grown, nil
+	return append(grown, p...), nil
 }
 
 // wait waits until n bytes may be held, within the limit or beyond it.

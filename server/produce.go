@@ -29,7 +29,9 @@ import (
 // place of names (KIP-516).
 //
 // The record bytes are never copied here: batches alias the frame, which has
-// memory of its own and belongs to the partitions from Append on.
+// memory of its own and belongs to the partitions from Append on, until they have
+// all said what became of their batches and the response is encoded. Then it is
+// lent to the next request, unless a partition keeps it: see replication.KeptBytes.
 func (c *connection) produce(cl *call) error {
 	var req kmsg.ProduceRequest
 	req.SetVersion(cl.version)
@@ -43,6 +45,7 @@ func (c *connection) produce(cl *call) error {
 		header:   cl.header,
 		conn:     c,
 		size:     cl.size,
+		frame:    cl.frame,
 		silent:   req.Acks == 0,
 		deadline: time.Now().Add(min(max(wait, 0), maxWait)),
 		finished: make(chan struct{}),
@@ -125,6 +128,7 @@ func (c *connection) append(a *appends, i int, topic *metadata.Topic, settings *
 		return
 	}
 	came := len(b)
+	a.kept = a.kept || came >= replication.KeptBytes
 	if b, err = recompress(b, settings); err != nil {
 		a.refuse(i, appended{code: codeOf(err), err: err})
 		return
@@ -233,8 +237,10 @@ type appends struct {
 	topics   []kmsg.ProduceRequestTopic
 
 	finished chan struct{} // closed when nothing is left
+	kept     bool          // a partition may keep its part of the frame; set before the last countDown
 
 	mu       sync.Mutex
+	frame    []byte // nil once given back
 	left     int
 	answered bool // later results come too late
 	results  []appended
@@ -303,6 +309,18 @@ func (a *appends) countDown() {
 	a.mu.Unlock()
 	if last {
 		close(a.finished)
+		a.giveBack()
+	}
+}
+
+// giveBack lends the frame to the next request once nobody uses it any more. It is
+// called when nothing is left, and when the answer is encoded.
+func (a *appends) giveBack() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.left == 0 && a.answered && !a.kept {
+		a.server.lender.GiveBack(a.frame)
+		a.frame = nil
 	}
 }
 
@@ -310,6 +328,7 @@ func (a *appends) countDown() {
 // timed out. Without acks there is none, and an error says that the connection
 // must go: that is how such a client learns of it.
 func (a *appends) response() ([]byte, error) {
+	defer a.giveBack()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.answered = true

@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"millrace/replication"
+	"millrace/replication/transport"
 	"millrace/server/group"
 )
 
@@ -57,8 +58,8 @@ type Server struct {
 	StallTimeout time.Duration
 	// MaxHeldBytes bounds the memory that requests of all connections together
 	// take while they are read and appended. Beyond it requests of more than
-	// 64 KiB wait to be read, all but one, for at most StallTimeout. 0: 512 MiB,
-	// and never less than twice socket.request.max.bytes.
+	// 64 KiB wait to be read, all but one, for at most StallTimeout. 0: 24 MiB.
+	// More made producing no faster: what waits here has already arrived.
 	MaxHeldBytes int64
 	// MaxSessionPartitions bounds the partitions that all fetch sessions
 	// together may hold. Beyond it clients fetch without sessions. 0: 1,000,000.
@@ -79,7 +80,8 @@ type Server struct {
 	closing   bool
 	active    sync.WaitGroup // counts open
 
-	held       atomic.Int64  // bytes of requests, see connection.grow
+	held       atomic.Int64 // bytes of requests, see connection.grow
+	lender     transport.Lender
 	beyond     chan struct{} // full while a connection holds more than the limit
 	creating   sync.Mutex    // held while the topic of committed offsets is created
 	resolved   atomic.Pointer[settings]
@@ -131,9 +133,9 @@ func (s *Server) init() {
 func (s *Server) maxHeldBytes() int64 {
 	held := s.MaxHeldBytes
 	if held <= 0 {
-		held = 512 << 20
+		held = 24 << 20
 	}
-	return max(held, 2*int64(s.maxRequestBytes()))
+	return held
 }
 
 func (s *Server) maxSessionPartitions() int64 {

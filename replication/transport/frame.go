@@ -43,8 +43,8 @@ const (
 	maxControlCall  = 1 << 20
 	maxBulkCall     = 16<<20 + 64<<10 // 16 MiB of data and what describes it
 	maxFailureText  = 1024
-	firstGrant      = 128 << 10 // bytes lent to a frame before any has arrived
-	grantFactor     = 3         // bytes lent for each that has arrived
+	firstGrant      = 128 << 10 // bytes granted to a frame before any has arrived
+	grantFactor     = 3         // bytes granted for each that has arrived
 	maxChunk        = 256 << 10 // small entries share an allocation of at most this
 	smallestTimeout = time.Millisecond
 	largestTimeout  = 10 * time.Minute
@@ -145,7 +145,8 @@ func seal(frame []byte, request uint64, timeout time.Duration) {
 // An intake reads frames off one connection. It is used by one goroutine.
 //
 // Memory follows the bytes that have arrived: whatever a frame declares, it is
-// lent firstGrant bytes, and grantFactor more for each that came.
+// granted firstGrant bytes, and grantFactor more for each that came. Memory that
+// is there already it may borrow at once.
 type intake struct {
 	r       *bufio.Reader
 	head    []byte // of the current frame, reused
@@ -153,6 +154,9 @@ type intake struct {
 	answers bool   // we dialled: answers come in, else requests
 	arrived int    // payload bytes of the current frame read so far
 	sum     uint32 // their CRC-32C
+
+	lender *Lender  // of memory for the current frame's payload; nil: all is new
+	lent   [][]byte // what the payload was read into, if it is to be given back
 }
 
 // next reads the next frame up to its payload, which the caller must read or
@@ -194,6 +198,7 @@ func (in *intake) next() (header, []byte, error) {
 	h.timeout = min(h.timeout, largestTimeout)
 
 	in.arrived, in.sum = 0, 0
+	in.lender, in.lent = nil, nil
 	// The largest head, a full heartbeat frame, is within 164 KiB, so it is
 	// read in the two steps grow takes and then kept for the frames to come.
 	if cap(in.head) < h.headLen {
@@ -224,7 +229,7 @@ func (in *intake) grow(b []byte, n int) ([]byte, error) {
 	for len(b) < n {
 		step := min(n-len(b), in.grant())
 		if cap(b)-len(b) < step {
-			bigger := make([]byte, len(b), len(b)+step)
+			bigger := make([]byte, len(b), in.capacity(len(b)+step))
 			copy(bigger, b)
 			b = bigger
 		}
@@ -237,12 +242,29 @@ func (in *intake) grow(b []byte, n int) ([]byte, error) {
 	return b, nil
 }
 
+// capacity is what to allocate for n bytes.
+func (in *intake) capacity(n int) int {
+	if in.lender == nil {
+		return n
+	}
+	return RoundUp(n)
+}
+
+// borrow returns memory with room for n bytes, or nil.
+func (in *intake) borrow(n int) []byte {
+	if in.lender == nil {
+		return nil
+	}
+	return in.lender.Borrow(n)
+}
+
 // payload reads n bytes of payload into memory of their own.
 func (in *intake) payload(n int) ([]byte, error) {
-	b, err := in.grow(nil, n)
+	b, err := in.grow(in.borrow(n), n)
 	if err != nil {
 		return nil, err
 	}
+	in.lent = append(in.lent, b)
 	in.sum = crc32.Update(in.sum, castagnoli, b)
 	return b, nil
 }
@@ -267,7 +289,12 @@ func (in *intake) spread(sizes []int, parts [][]byte) error {
 			i++
 			continue
 		}
-		chunk := make([]byte, total)
+		chunk := in.borrow(total)
+		if chunk == nil {
+			chunk = make([]byte, 0, in.capacity(total))
+		}
+		in.lent = append(in.lent, chunk)
+		chunk = chunk[:total]
 		for ; i < j; i++ {
 			b := chunk[:sizes[i]:sizes[i]]
 			chunk = chunk[align(sizes[i]):]

@@ -42,6 +42,7 @@ type Port struct {
 	consumer    chan raft.RPC
 	done        chan struct{} // closed by Close
 	stalled     atomic.Bool
+	recycles    atomic.Bool  // see Recycle
 	lastEntries atomic.Int64 // when entries were last sent or acknowledged, since Transport.start
 
 	gathering atomic.Int32 // appends without entries that wait for company, or for their answer
@@ -478,6 +479,10 @@ func (p *Port) heartbeat(id raft.ServerID, args *raft.AppendEntriesRequest, resp
 	*resp = b.resp
 	return nil
 }
+
+// Recycle says that nobody keeps anything of what an append's entries have in Data
+// and Extensions once Raft has answered it: the memory is used again.
+func (p *Port) Recycle() { p.recycles.Store(true) }
 
 // Hurry says that the group's leader has new entries. Raft sends them to a follower
 // only when the append before has come back: if that gathers for company it goes

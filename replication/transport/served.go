@@ -329,6 +329,9 @@ func (s *served) append(in *intake, h header, head []byte) error {
 		return s.refuse(in, h, err)
 	}
 	deadline := s.deadline(h)
+	if port.recycles.Load() {
+		in.lender = &s.t.lender
+	}
 	if err := s.entries(in, h, &r); err != nil {
 		port.unreserve(h.payloadLen)
 		return err
@@ -340,11 +343,17 @@ func (s *served) append(in *intake, h header, head []byte) error {
 	}
 	req := r.request(s.from)
 	req.Entries = r.entries
+	lender, lent := in.lender, in.lent
 	port.push(&delivery{command: req, deadline: deadline, size: h.payloadLen, reply: func(resp any, err error) {
 		a, ok := resp.(*raft.AppendEntriesResponse)
 		if err != nil || !ok {
-			s.fail(h.request, orUnexpected(resp, err))
+			s.fail(h.request, orUnexpected(resp, err)) // Raft may still be at it
 			return
+		}
+		if lender != nil {
+			for _, b := range lent {
+				lender.GiveBack(b)
+			}
 		}
 		s.send(putAppendAnswer(a), h.request)
 	}})

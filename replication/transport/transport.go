@@ -120,6 +120,7 @@ type Transport struct {
 	log      limitedLog
 	stats    counters
 	inflight atomic.Int64 // bytes admitted and not yet answered
+	lender   Lender
 
 	mu       sync.Mutex
 	closed   bool
