@@ -318,7 +318,7 @@ func (l *Log) extendEpochsLocked(frames []segment.Frame) {
 // takes a full disk for a lost leadership. It is cheap when there is room.
 // ErrNoSpace.
 func (l *Log) Reserve(bytes int) error {
-	// Headers and padding for the 64 entries that Raft stores at most in one call.
+	// Headers and padding for more entries than Raft stores in one call.
 	const headers = 64 * (segment.FrameHeaderSize + 8)
 	need := int64(bytes) + headers
 	if a := l.state.Load().active(); a != nil && a.Room() >= need && l.Err() == nil {
