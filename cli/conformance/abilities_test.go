@@ -5,6 +5,7 @@ package conformance
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -183,16 +185,30 @@ func (x *cell) filled() {
 	}
 }
 
+// ends returns where the topic's partitions end. A broker that is asked may hear a
+// moment later than others who leads, and says so: clients ask again.
+func (x *cell) ends(name string) kadm.ListedOffsets {
+	x.Helper()
+	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		ends, err := admin.ListEndOffsets(x.Context(), name)
+		if err == nil {
+			err = ends.Error()
+		}
+		var shards *kadm.ShardErrors
+		again := kerr.IsRetriable(err) || errors.As(err, &shards) && kerr.IsRetriable(shards.Errs[0].Err)
+		switch {
+		case err == nil:
+			return ends
+		case !again || time.Since(begin) > patience:
+			x.Fatalf("ends of %s: %v", name, err)
+		}
+	}
+}
+
 // read returns all records of the cell's topic, by partition and offset.
 func (x *cell) read(name string) []*kgo.Record {
 	x.Helper()
-	ends, err := admin.ListEndOffsets(x.Context(), name)
-	if err == nil {
-		err = ends.Error()
-	}
-	if err != nil {
-		x.Fatalf("ends of %s: %v", name, err)
-	}
+	ends := x.ends(name)
 	missing := map[int32]int64{}
 	from := map[int32]kgo.Offset{}
 	ends.Each(func(o kadm.ListedOffset) {
