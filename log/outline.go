@@ -22,13 +22,13 @@ func outline(e *raft.Log) raft.Log {
 		return d
 	}
 	n := 0
-	for p := e.Data; len(p) > 0; p = p[record.Batch(p).Size():] {
+	for range Headers(e) {
 		n++
 	}
 	d := *e
 	d.Data = make([]byte, 0, n*record.HeaderSize)
-	for p := e.Data; len(p) > 0; p = p[record.Batch(p).Size():] {
-		d.Data = append(d.Data, p[:record.HeaderSize]...)
+	for b := range Headers(e) {
+		d.Data = append(d.Data, b[:record.HeaderSize]...)
 	}
 	d.Extensions = outlineExtension
 	return d

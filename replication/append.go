@@ -19,7 +19,7 @@ const (
 	// KeptBytes is the size of batches that may make an entry as they are: their
 	// memory is kept. Smaller ones are copied, whose memory may be a small part of
 	// what was read with them and would be kept for their sake.
-	KeptBytes = 512 << 10
+	KeptBytes = joinBytes
 	// waitingBytes may wait to be appended to one partition; more is ErrBusy.
 	waitingBytes = 64 << 20
 	// flightBytes may be on their way through Raft; the appender waits above. It

@@ -331,8 +331,9 @@ func (p *Partition) Serving() (epoch int32, err error) {
 // be called before Append returns.
 //
 // The batches must have passed record.Validate and belong to the partition
-// until done is called, those of KeptBytes or more for good. An idempotent producer's batch comes alone; one that is
-// among its last five is answered with the offset it got then (KIP-98).
+// until done is called, those of KeptBytes or more for good. An idempotent
+// producer's batch comes alone; one that is among its last five is answered with
+// the offset it got then (KIP-98).
 func (p *Partition) Append(batches []record.Batch, done func(Ack, error)) {
 	_, l, err := p.serving()
 	if err != nil {
