@@ -45,11 +45,21 @@ type run struct {
 	machine   machine
 	scenarios []*scenario // that are to be run
 	figures   report.Figures
+	peaks     map[life]memory
 	dir       string // everything that is written meanwhile
 	stderr    io.Writer
 	begin     time.Time
 	failures  []string
 }
+
+// A life is what a system does in one round, in clusters that follow each other.
+type life struct {
+	system cluster.System
+	round  int
+}
+
+// memory is the most that a broker had, bytes; own is that of it which is no files.
+type memory struct{ peak, own int64 }
 
 // A session is one cluster in one round.
 type session struct {
@@ -57,6 +67,7 @@ type session struct {
 	cluster *cluster.Cluster
 	round   int
 	filled  bool  // the topic that is consumed
+	loaded  bool  // there was a load
 	own     int64 // the most memory without files that was seen, bytes
 }
 
@@ -193,6 +204,7 @@ func (r *run) compare(ctx context.Context, stdout io.Writer) (err error) {
 			return err
 		}
 	}
+	r.addPeaks()
 	return r.publish("compare", r.markdown(), stdout)
 }
 
@@ -359,13 +371,33 @@ func (r *run) runCluster(ctx context.Context, system cluster.System, round, phas
 				return err
 			}
 		}
-		if phase != restart { // it is not what a broker is expected to do all day
+		if s.loaded && phase != restart { // a restart is not what a broker is expected to do all day
 			_, _, peak := s.cluster.Memory()
-			s.memory("peak", peak)
-			s.memory("own", s.own)
+			r.note(life{system, round}, memory{peak, s.own})
 		}
 		return nil
 	})
+}
+
+// note enters what a cluster's brokers had at most into its life.
+func (r *run) note(l life, m memory) {
+	if r.peaks == nil {
+		r.peaks = make(map[life]memory)
+	}
+	before := r.peaks[l]
+	r.peaks[l] = memory{max(m.peak, before.peak), max(m.own, before.own)}
+}
+
+// addPeaks enters the peaks of all lives into the figures.
+func (r *run) addPeaks() {
+	for _, system := range r.o.systems {
+		for round := 1; round <= r.o.rounds; round++ {
+			if m, ok := r.peaks[life{system, round}]; ok {
+				r.addMemory(system, "peak", m.peak)
+				r.addMemory(system, "own", m.own)
+			}
+		}
+	}
 }
 
 // withCluster calls f with a new cluster that serves, and is gone when it returns.
@@ -413,14 +445,14 @@ func (s *session) start(ctx context.Context) error {
 		return err
 	}
 	resident, own, _ := s.cluster.Memory()
-	s.memory("idle", resident)
+	s.addMemory(s.cluster.System, "idle", resident)
 	s.own = own
 	s.say("%s: started in %.2f s, %s MiB", s.cluster.System, took.Seconds(), report.Number(float64(resident)/(1<<20)))
 	return nil
 }
 
-func (s *session) memory(metric string, bytes int64) {
-	s.figures.Add(report.Key{Scenario: "memory", Row: string(s.cluster.System), Metric: metric}, float64(bytes)/(1<<20))
+func (r *run) addMemory(system cluster.System, metric string, bytes int64) {
+	r.figures.Add(report.Key{Scenario: "memory", Row: string(system), Metric: metric}, float64(bytes)/(1<<20))
 }
 
 // preludeSeconds is how long the load is that comes before any that is measured.

@@ -107,6 +107,26 @@ func TestLatencyIsHeldAtAFifthOfTheMedian(t *testing.T) {
 	}
 }
 
+// A round has two clusters of a system, and the peak is that of the one that
+// needed more.
+func TestAPeakIsThatOfAWholeRound(t *testing.T) {
+	r := fullRun()
+	for round, peaks := range [][]int64{{300, 20}, {10, 500}, {40}} {
+		for _, peak := range peaks {
+			r.note(life{cluster.Kafka, round + 1}, memory{peak << 20, peak << 19})
+		}
+	}
+	r.addPeaks()
+	for metric, want := range map[string][]float64{"peak": {300, 500, 40}, "own": {150, 250, 20}} {
+		if got := r.figures.Of(report.Key{Scenario: "memory", Row: "kafka", Metric: metric}); !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", metric, got, want)
+		}
+	}
+	if got := r.figures.Of(report.Key{Scenario: "memory", Row: "nats", Metric: "peak"}); len(got) > 0 {
+		t.Errorf("a peak of a system without load: %v", got)
+	}
+}
+
 func TestVariantsTakeTurns(t *testing.T) {
 	var orders [2][]string
 	for i := range orders {

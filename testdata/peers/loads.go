@@ -176,7 +176,7 @@ func (b bench) run(ctx context.Context, s *session, v variant) (*load.Result, us
 		u.servers += after[i] - before[i]
 	}
 	_, own, _ := s.cluster.Memory()
-	s.own = max(s.own, own)
+	s.own, s.loaded = max(s.own, own), true
 	r := new(load.Result)
 	if err := json.Unmarshal(out.Bytes(), r); err != nil {
 		return nil, u, fmt.Errorf("%s: %w", cmd.Args[0], err)

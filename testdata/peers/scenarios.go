@@ -104,7 +104,7 @@ func scenarios() []*scenario {
 		{
 			name: "memory", title: "Memory of a broker", phase: everythingElse, systems: all,
 			about: func(*options) string {
-				return "The broker that has most of it. Idle is what is resident two seconds after the first record was acknowledged, before any load. The peak (VmHWM) is that of all scenarios here but restart; it includes pages of files that are mapped, which Millrace reads records from and the kernel takes back when it needs them. Without them is what was seen after the loads (RssAnon)."
+				return "The broker that has most of it. Idle is what is resident two seconds after the first record was acknowledged, before any load. The peak (VmHWM) is that of a round's scenarios here, all but restart; it includes pages of files that are mapped, which Millrace reads records from and the kernel takes back when it needs them. Without them is what was seen after the loads (RssAnon)."
 			},
 			seconds: func(*options, cluster.System) float64 { return 0 },
 			rows:    []report.Row{{Name: "millrace"}, {Name: "kafka"}, {Name: "nats"}},
