@@ -50,6 +50,7 @@ type claim struct {
 // peerDown is evidence that a process died, or cannot be reached.
 func (n *Node) peerDown(peer transport.Peer) {
 	n.logger.Warn("peer is down", "node", peer.Node)
+	n.happened.Add(1)
 	n.gossipMu.Lock()
 	delete(n.openAt, peer.Node)
 	for group, c := range n.claims {
@@ -85,6 +86,7 @@ type orphan struct {
 	term  uint64        // when it lost it: the dead leader may come back and lead in a later one
 	tries int           // how often this node stood for election
 	hasty bool          // Raft's timers are short until a leader is found
+	again bool          // it withdrew, to look for a leader anew once it follows
 }
 
 // orphan notes that a group lost its leader. The election loop looks after it
@@ -123,6 +125,7 @@ func (r *replica) stalls() bool { return r.store.stalled(time.Now()) > stallTime
 // peerUp introduces this node: what it has open, what it leads.
 func (n *Node) peerUp(peer transport.Peer) {
 	n.logger.Info("peer is up", "node", peer.Node)
+	n.happened.Add(1)
 	n.gossipMu.Lock()
 	n.lastPeerUp = time.Now()
 	n.gossipMu.Unlock()
@@ -157,6 +160,7 @@ func (n *Node) leads(group, term uint64) {
 	n.claims[group] = claim{n.identity.Node, term}
 	n.news.leads = append(n.news.leads, groupTerm{group, term})
 	n.gossipMu.Unlock()
+	n.happened.Add(1)
 	n.spread()
 }
 
@@ -267,6 +271,7 @@ func (n *Node) tell(node int32, g gossip) {
 
 // heard takes in a node's gossip.
 func (n *Node) heard(from int32, g gossip) {
+	defer n.happened.Add(1)
 	n.gossipMu.Lock()
 	defer n.gossipMu.Unlock()
 	if n.openAt[from] == nil || g.first {
@@ -386,6 +391,10 @@ func (n *Node) electOne(group uint64, o *orphan, now time.Time, introduced bool)
 	case o.dead == "" && !introduced:
 		return false
 	}
+	if o.again && m.raft.State() == raft.Follower {
+		o.again = false
+		m.lookForLeader()
+	}
 	if now.Sub(o.since) >= turn(rank, present, o.tries) {
 		o.tries++
 		if err := n.stand(group, m, o); err != nil {
@@ -409,13 +418,10 @@ func turn(rank, present, tries int) time.Duration {
 }
 
 // stand asks for votes: at once if the leader is known to be dead, else with a
-// pre-vote. A candidate that has asked a whole round ago begins anew: somebody
-// else may have stood in the same term.
+// pre-vote. A candidate that has asked a whole round ago begins anew: others may have
+// stood in the same term, and Raft would wait for its election timeout.
 func (n *Node) stand(group uint64, m *member, o *orphan) error {
-	if o.dead == "" {
-		return m.lookForLeader()
-	}
-	if r := n.replicaOf(group); r != nil && r.stalls() {
+	if r := n.replicaOf(group); o.dead != "" && r != nil && r.stalls() {
 		return nil
 	}
 	if m.raft.State() == raft.Candidate {
@@ -425,6 +431,12 @@ func (n *Node) stand(group uint64, m *member, o *orphan) error {
 		if err := m.port.Withdraw(m.raft.CurrentTerm() + 1); err != nil {
 			return err
 		}
+		o.again = o.dead == ""
+	} else if o.dead == "" {
+		return m.lookForLeader()
+	}
+	if o.dead == "" {
+		return nil
 	}
 	return m.port.Elect()
 }

@@ -2,9 +2,11 @@ package replication
 
 import (
 	"slices"
+	"time"
 
 	"github.com/hashicorp/raft"
 
+	"millrace/log"
 	"millrace/replication/metadata"
 	"millrace/replication/transport"
 )
@@ -33,9 +35,7 @@ func nextMember(current []raft.Server, wanted []raft.ServerID) *membershipChange
 		return errX == nil && errY == nil && x.Node == y.Node
 	}
 	var learners []raft.ServerID
-	present := make(map[raft.ServerID]bool)
 	for _, s := range current {
-		present[s.ID] = true
 		if wants(s.ID) {
 			if s.Suffrage != raft.Voter {
 				learners = append(learners, s.ID)
@@ -49,7 +49,7 @@ func nextMember(current []raft.Server, wanted []raft.ServerID) *membershipChange
 		}
 	}
 	for _, id := range wanted {
-		if !present[id] {
+		if !slices.ContainsFunc(current, func(s raft.Server) bool { return s.ID == id }) {
 			return &membershipChange{add: id}
 		}
 	}
@@ -64,28 +64,71 @@ func nextMember(current []raft.Server, wanted []raft.ServerID) *membershipChange
 	return nil
 }
 
-// reconcileMembers takes the next step for a group that this node leads.
-func (n *Node) reconcileMembers(r *replica) {
+// tendMembers takes the next step for each group that this node leads, and tells
+// whether more are to be taken even if nothing happens.
+func (n *Node) tendMembers(now time.Time) (more bool) {
+	n.growTopics()
+	moved := 0
+	n.eachReplica(func(r *replica) {
+		l := r.leadership.Load()
+		if l == nil {
+			return
+		}
+		servers := r.raft.GetConfiguration().Configuration().Servers
+		changes := n.reconcileMembers(r, servers)
+		lacks := n.greet(r, servers, now)
+		away := n.balance(r, l, &moved)
+		more = more || changes || lacks || away
+	})
+	return more
+}
+
+// greet makes Raft look after a replica that is there and lacks entries, of a group
+// in which nothing happens: what did not arrive is sent again with the next entry,
+// so it appends one that changes nothing. For a replica that does not catch up by
+// that it is done again after 1 s, 2 s, and so on, up to a minute.
+func (n *Node) greet(r *replica, servers []raft.Server, now time.Time) (lacks bool) {
+	last := r.raft.LastIndex()
+	lacks = slices.ContainsFunc(servers, func(s raft.Server) bool {
+		return s.ID != n.serverID() && r.peers.matchIndex(s.ID) < last && n.hasOpen(s.ID, r.p.group)
+	})
+	if !lacks {
+		r.greetings = 0
+		return false
+	}
+	if r.port.Active() || now.Sub(r.greeted) < min(memberEvery<<r.greetings, time.Minute) {
+		return true
+	}
+	r.greeted = now
+	r.greetings = min(r.greetings+1, 10)
+	r.raft.ApplyLog(log.TrimEntry(r.p.StartOffset()), time.Millisecond) // upkeepLoop does not wait for a disk
+	return true
+}
+
+// reconcileMembers takes a group's next step to the members that it shall have, and
+// tells whether there is one.
+func (n *Node) reconcileMembers(r *replica, servers []raft.Server) (changes bool) {
 	_, part, ok := r.p.lookup()
 	if !ok {
-		return
+		return false
 	}
 	var wanted []raft.ServerID
 	for _, node := range part.Replicas {
 		id, ok := n.serverOf(node)
 		if !ok {
-			return // the image is about to say more
+			return false // the image is about to say more
 		}
 		wanted = append(wanted, id)
 	}
-	change := nextMember(r.raft.GetConfiguration().Configuration().Servers, wanted)
+	change := nextMember(servers, wanted)
 	if change == nil || !r.changing.CompareAndSwap(false, true) {
-		return
+		return change != nil
 	}
 	n.goTracked(func() {
 		defer r.changing.Store(false)
 		n.changeMember(r, change)
 	})
+	return true
 }
 
 // changeMember takes one step and waits for it.
@@ -223,26 +266,24 @@ func (n *Node) growNow() {
 	}
 }
 
-// balance hands leadership back to preferred replicas that can take it.
-func (n *Node) balance() {
-	moved := 0
-	n.eachReplica(func(r *replica) {
-		l := r.leadership.Load()
-		if l == nil || moved >= 32 || !l.settled() {
-			return
+// balance hands leadership back to the preferred replica if it can take it, of so
+// many groups at a time. It tells whether the preferred replica is another.
+func (n *Node) balance(r *replica, l *leadership, moved *int) (away bool) {
+	id, ok := r.p.preferred()
+	if !ok || id == n.serverID() {
+		return false
+	}
+	if *moved >= 32 || !l.settled() || !n.connected(id) || !r.peers.inSync(id, r.raft.LastIndex(), n.now()) ||
+		r.peers.matchIndex(id)+caughtUp < r.raft.LastIndex() || !slices.Contains(r.voters(), id) {
+		return true
+	}
+	*moved++
+	n.goTracked(func() {
+		ctx, cancel := n.callContext()
+		defer cancel()
+		if err := r.transferTo(ctx, id); err != nil {
+			r.p.logger.Debug("leadership was not handed back", "to", id, "error", err)
 		}
-		id, ok := r.p.preferred()
-		if !ok || id == n.serverID() || !n.connected(id) || !r.peers.inSync(id, r.raft.LastIndex(), n.now()) ||
-			r.peers.matchIndex(id)+caughtUp < r.raft.LastIndex() || !slices.Contains(r.voters(), id) {
-			return
-		}
-		moved++
-		n.goTracked(func() {
-			ctx, cancel := n.callContext()
-			defer cancel()
-			if err := r.transferTo(ctx, id); err != nil {
-				r.p.logger.Debug("leadership was not handed back", "to", id, "error", err)
-			}
-		})
 	})
+	return true
 }

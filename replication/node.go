@@ -110,6 +110,9 @@ type Node struct {
 	retainSoon    atomic.Bool // a topic's settings changed: retention does not wait for its time
 	growing       atomic.Bool // topics are, with the cluster
 	flushing      atomic.Bool // a flush of the topics that are due is under way
+
+	writes   atomic.Uint64 // to logs, begun
+	happened atomic.Uint64 // counts what may call for another leader or member: images, nodes, leaders
 }
 
 // Open reads who the node is and opens what its groups share. Start does the rest.
@@ -217,7 +220,7 @@ func (n *Node) Start(ctx context.Context) error {
 		PeerDown: n.peerDown,
 		Handle:   n.handle,
 		Sum:      sumOf,
-		Standing: 2*commitTimeout + 2*time.Second,
+		Rest:     restTime,
 		// Far below the lease, and long enough that idle groups share frames.
 		GatherInterval: 200 * time.Millisecond,
 		Logger:         n.logger,
@@ -528,6 +531,7 @@ func (n *Node) imageChanged() {
 	close(n.changed)
 	n.changed = make(chan struct{})
 	n.imageMu.Unlock()
+	n.happened.Add(1)
 	select {
 	case n.reconcileWake <- struct{}{}:
 	default:

@@ -20,19 +20,21 @@ import (
 // says nothing for 3 s, is replaced by evidence (see elect.go), a leader whose disk
 // hangs for stallTime has another elected, and a group without a leader gets
 // shorter ones until it has one. Long ones are what makes an idle group cheap,
-// since it is waking up that costs, some 70 µs each time: a leader looks after
-// each follower every 1.6 to 3.2 s, and after its lease every three or so. The lease
-// outlasts one of them. It is no longer because the timers of a group without a
-// leader may not be shorter: with 10 s, a thousand groups took 22 s to be led again
-// after all nodes were killed.
+// since it is waking up that costs, some 70 µs each time.
 const (
-	heartbeatTimeout = 16 * time.Second
-	leaseTimeout     = 5 * time.Second
-	// commitTimeout is how long a follower of an idle group may not know of
-	// the last commit, and from once to twice that the time between two of its
-	// answers that tell how far it has come. Nothing waits for either; inSync
-	// allows for it, and the follower's heartbeatTimeout is longer.
-	commitTimeout = 5 * time.Second
+	// heartbeatTimeout is how long a follower waits for its leader, and five to
+	// ten times what a leader waits before its next heartbeat, which rests then.
+	heartbeatTimeout = 36 * time.Second
+	// restTime is from one answer of an idle follower to when it is asked again,
+	// with the others that are due.
+	restTime = 12 * time.Second
+	// leaseTimeout leaves a busy node the time to ask them all. It is no longer
+	// because the timers of a group without a leader may not be shorter.
+	leaseTimeout = restTime + 2*time.Second
+	// commitTimeout, once to twice, is when Raft sends again what did not arrive, or
+	// what it has committed, without a new entry that makes it. Nothing waits for it:
+	// who comes back is greeted (see greet).
+	commitTimeout = 30 * time.Second
 	// stallTime is how long a write may take before the disk is said to hang.
 	stallTime = 3 * time.Second
 	// maxAppendEntries entries travel in one request at most; the transport
@@ -65,6 +67,8 @@ type replica struct {
 	wantsSnapshot atomic.Bool // queued for one
 	changing      atomic.Bool // a membership change is under way
 	flushed       time.Time   // when flush.ms was last honoured; upkeepLoop's own
+	greeted       time.Time   // see greet; upkeepLoop's own, too
+	greetings     int
 
 	notify   chan bool
 	closing  chan struct{}
@@ -120,7 +124,10 @@ func (p *Partition) startReplica() (r *replica, err error) {
 		Log:   l,
 		fault: func(err error) { p.bounce(r, err) },
 		begin: func() error { return stable.Set(storedKey, []byte{1}) },
-		hurry: func() { r.port.Hurry() },
+		storing: func() {
+			r.port.Hurry()
+			n.writes.Add(1)
+		},
 		// Raft is Leader before it begins to read what it sends. What it still reads
 		// when it no longer is, the followers' transport refuses to send.
 		follows: func() bool { return r.raft.State() != raft.Leader },
@@ -156,7 +163,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	l.SetRollHook(func(uint64) { n.wantSnapshot(r) })
 	r.port = n.transport.Group(p.group, n.serverID())
 	r.port.Recycle() // followers' logs keep outlines, which are copies
-	r.peers = newFollowers(r.port, r.store.Release)
+	r.peers = newFollowers(r.port, r.store.Release, func() uint64 { return r.raft.LastIndex() })
 
 	if err := r.startRaft(stable); err != nil {
 		r.port.Close()
@@ -365,6 +372,8 @@ type followers struct {
 
 	// release is told up to which entry all followers have everything.
 	release func(index uint64)
+	// last returns the index of the last entry there is.
+	last func() uint64
 
 	mu    sync.Mutex
 	match map[raft.ServerID]matched
@@ -379,8 +388,8 @@ type matched struct {
 // errOutline refuses to send what a leader read when it was none any more.
 var errOutline = errors.New("replication: an outline is not sent")
 
-func newFollowers(port *transport.Port, release func(index uint64)) *followers {
-	return &followers{canvasser: newCanvasser(port), release: release, match: make(map[raft.ServerID]matched)}
+func newFollowers(port *transport.Port, release func(index uint64), last func() uint64) *followers {
+	return &followers{canvasser: newCanvasser(port), release: release, last: last, match: make(map[raft.ServerID]matched)}
 }
 
 // AppendEntries implements raft.Transport.
@@ -389,8 +398,17 @@ func (f *followers) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 		return errOutline
 	}
 	err := f.Port.AppendEntries(id, target, args, resp)
-	if err != nil || !resp.Success || args.PrevLogEntry == 0 && len(args.Entries) == 0 {
+	if err != nil || !resp.Success {
 		return err
+	}
+	if args.PrevLogEntry == 0 && len(args.Entries) == 0 { // a heartbeat
+		last := f.last()
+		f.mu.Lock()
+		if m := f.match[id]; m.index >= last {
+			f.match[id] = matched{index: m.index, caught: time.Now()}
+		}
+		f.mu.Unlock()
+		return nil
 	}
 	index := args.PrevLogEntry + uint64(len(args.Entries))
 	f.mu.Lock()
@@ -414,7 +432,7 @@ func (f *followers) inSync(id raft.ServerID, index uint64, now time.Time) bool {
 
 // lagTime is as long as an idle follower may be silent, and a little; Kafka's
 // replica.lag.time.max.ms is 30 s.
-const lagTime = 2*commitTimeout + 4*time.Second
+const lagTime = restTime + 4*time.Second
 
 // matchIndex returns the last index known to be on the follower.
 func (f *followers) matchIndex(id raft.ServerID) uint64 {

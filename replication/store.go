@@ -33,9 +33,9 @@ type store struct {
 	// placed is told which index an entry of our own got, before Raft may commit it.
 	placed func(data []byte, index uint64)
 
-	// hurry is told that entries are being stored: followers that have answered
-	// get those of a leader at once.
-	hurry func()
+	// storing is told that entries are being stored: followers that have answered
+	// get those of a leader at once, and the disk is watched.
+	storing func()
 
 	// begin is called before entry 1 is stored: from then on the log must be there.
 	begin func() error
@@ -74,8 +74,8 @@ func number(data []byte, n uint64, term uint64) {
 
 // StoreLogs implements raft.LogStore.
 func (s *store) StoreLogs(logs []*raft.Log) error {
-	s.hurry()
 	s.began.Store(time.Now().UnixNano())
+	s.storing()
 	defer s.began.Store(0)
 	var own []*raft.Log
 	next := s.next.Load()

@@ -15,6 +15,7 @@ const (
 	controlEvery = 50 * time.Millisecond // while the node is young and may have to become a voter
 	settledAfter = 30 * time.Second
 	memberEvery  = time.Second
+	membersEvery = 5 * time.Second // when nothing has happened and all is as it should be
 	choresEvery  = 15 * time.Second
 	restEvery    = 5 * time.Minute
 	// expiredBytes is how much an expired last segment must hold to be worth a roll.
@@ -28,6 +29,8 @@ func (n *Node) upkeepLoop() {
 	defer tick.Stop()
 	var disks, members, chores, rest time.Time
 	settled := false
+	watched, writes := true, uint64(0) // what watchDisks said last, and how many writes had begun then
+	steps, known := true, uint64(0)    // what tendMembers said last, and Node.happened then
 	began := time.Now()
 	retention := began
 	for {
@@ -42,19 +45,13 @@ func (n *Node) upkeepLoop() {
 			tick.Reset(stallEvery)
 		}
 		n.reconcileControllers()
-		if now.Sub(disks) >= stallEvery {
-			disks = now
-			n.watchDisks(now)
+		if begun := n.writes.Load(); now.Sub(disks) >= stallEvery && (watched || begun != writes) {
+			disks, writes = now, begun
+			watched = n.watchDisks(now)
 		}
-		if now.Sub(members) >= memberEvery {
-			members = now
-			n.growTopics()
-			n.eachReplica(func(r *replica) {
-				if r.leadership.Load() != nil {
-					n.reconcileMembers(r)
-				}
-			})
-			n.balance()
+		if happened := n.happened.Load(); now.Sub(members) >= membersEvery || now.Sub(members) >= memberEvery && (steps || happened != known) {
+			members, known = now, happened
+			steps = n.tendMembers(now)
 		}
 		soon := n.retainSoon.Load() && now.Sub(chores) >= time.Second
 		if now.Sub(chores) >= min(choresEvery, n.retentionEvery()) || soon {
@@ -76,16 +73,19 @@ func (n *Node) upkeepLoop() {
 // another voter is asked to stand for election, since Raft itself hangs with the
 // write. It also has
 // the topics synced that leave that to time (flush.ms), beside itself: a sync
-// hangs with the disk, and then this is needed most.
-func (n *Node) watchDisks(now time.Time) {
+// hangs with the disk, and then this is needed most. It returns whether there is
+// anything to watch, if no further write begins.
+func (n *Node) watchDisks(now time.Time) (more bool) {
 	var due []*replica
 	flushing := n.flushing.Load()
 	n.eachReplica(func(r *replica) {
-		stalls := r.store.stalled(now) > stallTime
+		took := r.store.stalled(now)
+		stalls := took > stallTime
 		if r.port.Stall(stalls) && stalls {
 			n.goTracked(r.resign)
 		}
 		s := r.p.settings.Load()
+		more = more || took != 0 || s.FlushMessages > 1
 		if stalls || flushing || s.FlushMessages <= 1 || now.Sub(r.flushed) < millis(s.FlushMillis) {
 			return
 		}
@@ -93,7 +93,7 @@ func (n *Node) watchDisks(now time.Time) {
 		due = append(due, r)
 	})
 	if len(due) == 0 {
-		return
+		return more
 	}
 	n.flushing.Store(true)
 	n.goTracked(func() {
@@ -104,6 +104,7 @@ func (n *Node) watchDisks(now time.Time) {
 			}
 		}
 	})
+	return more
 }
 
 // retentionEvery is how often retention looks for what has expired

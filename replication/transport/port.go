@@ -47,9 +47,10 @@ type Port struct {
 
 	gathering atomic.Int32 // appends without entries that wait for company, or for their answer
 
-	standingMu sync.Mutex
-	standings  map[raft.ServerID]standing
-	underWay   map[raft.ServerID]int // appends sent and not answered
+	restMu       sync.Mutex // see rest
+	resting      []*rest    // those that hurry
+	affirmations map[raft.ServerID]affirmation
+	underWay     map[raft.ServerID]int // appends, heartbeats excepted, sent and not answered
 
 	mu         sync.Mutex
 	closed     bool
@@ -371,36 +372,33 @@ func (p *Port) connect(id raft.ServerID, kind uint8) (*client, error) {
 	return p.t.peer(to.Node).connect(kind, to.Incarnation, p.done)
 }
 
-// AppendEntries sends an append. One without entries is gathered with those of
-// other groups, and a heartbeat is answered here if there is no doubt of the
-// answer (see standing). args.Entries is shortened, in place, to what one request
-// may carry; Raft takes up what follows next time.
+// AppendEntries sends an append. One without entries rests until it is due (see
+// rest) and is gathered with those of other groups. args.Entries is shortened, in
+// place, to what one request may carry; Raft takes up what follows next time.
 func (p *Port) AppendEntries(id raft.ServerID, _ raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	// Only replication, never the heartbeat goroutine, names a previous entry.
+	heartbeat := args.PrevLogEntry == 0 && len(args.Entries) == 0
+	if len(args.Entries) == 0 {
+		p.rest(id, args, heartbeat)
+	}
 	if p.stalled.Load() {
 		return ErrStalled
 	}
-	// Only replication, never the heartbeat goroutine, names a previous entry.
-	if args.PrevLogEntry == 0 && len(args.Entries) == 0 {
-		if !p.stands(id, args.Term) {
-			return p.heartbeat(id, args, resp, false)
-		}
-		h := args.RPCHeader
-		h.ID, h.Addr = []byte(id), []byte(id)
-		*resp = raft.AppendEntriesResponse{RPCHeader: h, Term: args.Term, Success: true}
-		p.t.stats.Unsent.Add(1)
-		return nil
+	ends := p.begin(id, heartbeat)
+	var err error
+	if heartbeat {
+		err = p.heartbeat(id, args, resp, false)
+	} else {
+		err = p.append(id, args, resp)
 	}
-	ends := p.begin(id)
-	err := p.append(id, args, resp)
-	p.finish(id, args, resp, err, ends)
+	p.finish(id, heartbeat, args, resp, err, ends)
 	return err
 }
 
 // append sends an append that is no mere heartbeat.
 func (p *Port) append(id raft.ServerID, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if len(args.Entries) == 0 {
-		quiet := time.Since(p.t.start) - time.Duration(p.lastEntries.Load())
-		return p.heartbeat(id, args, resp, quiet < activeFor)
+		return p.heartbeat(id, args, resp, p.Active())
 	}
 	c, err := p.connect(id, kindData)
 	if err != nil {
@@ -485,10 +483,11 @@ func (p *Port) heartbeat(id raft.ServerID, args *raft.AppendEntriesRequest, resp
 func (p *Port) Recycle() { p.recycles.Store(true) }
 
 // Hurry says that the group's leader has new entries. Raft sends them to a follower
-// only when the append before has come back: if that gathers for company it goes
-// now, and those of the next second do not wait at all.
+// only when the append before has come back: if that rests or gathers for company
+// it goes now, and those of the next second do not wait at all.
 func (p *Port) Hurry() {
 	p.lastEntries.Store(int64(time.Since(p.t.start)))
+	p.hurry()
 	if p.gathering.Load() == 0 {
 		return
 	}

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"math"
 	"net"
 	"slices"
 	"sync/atomic"
@@ -99,11 +100,14 @@ func (t *Transport) join(conn net.Conn, peer Peer, session uint64, kind uint8, i
 // leave is join's end.
 func (t *Transport) leave(c *tracked) {
 	c.Close()
+	if c.presence != nil {
+		t.ends.Add(1)
+		defer t.resting.wake(math.MaxInt64)
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.conns, c.Conn)
 	if pr := c.presence; pr != nil {
-		t.ends.Add(1)
 		delete(pr.conns, c)
 		if len(pr.conns) == 0 && t.present[pr.peer] == pr {
 			t.departLocked(pr)
@@ -125,8 +129,8 @@ func (t *Transport) departLocked(pr *presence) []*tracked {
 	return conns
 }
 
-// monitor pings every peer we have a control connection to, and takes peers that
-// were silent too long for gone. One goroutine, from New to Close.
+// monitor pings every peer we have a control connection to, wakes the appends that
+// rest until they are due, and takes peers that were silent too long for gone. One goroutine, from New to Close.
 func (t *Transport) monitor() {
 	defer t.wg.Done()
 	tick := time.NewTicker(t.cfg.PingInterval)
@@ -142,6 +146,7 @@ func (t *Transport) monitor() {
 		late := now.Sub(before) > t.cfg.PingInterval+t.cfg.PeerTimeout/3
 		before = now
 		t.ping()
+		t.resting.wake(t.tick(now.Sub(t.start)))
 		t.buryTheSilent(late)
 	}
 }

@@ -58,7 +58,7 @@ type Config struct {
 	DialTimeout     time.Duration // for connect and greeting together, on either side; 3 s
 	PingInterval    time.Duration // between pings on a control connection; 500 ms
 	PeerTimeout     time.Duration // a peer silent for longer is gone; 3 s
-	Standing        time.Duration // a follower's answer holds for its group's heartbeats so long, see standing; 0: not at all
+	Rest            time.Duration // from a follower's answer to the next append without entries, about, see rest; 0: none
 	QueueLength     int           // requests of one group not yet answered, before busy; 32
 	QueueBytes      int           // bytes of the entries they carry; 4 × MaxRequestBytes
 	InflightBytes   int           // the same over all groups and calls of the node; 128 MiB
@@ -121,6 +121,7 @@ type Transport struct {
 	stats    counters
 	inflight atomic.Int64 // bytes admitted and not yet answered
 	lender   Lender
+	resting  bed
 
 	mu       sync.Mutex
 	closed   bool
@@ -296,7 +297,7 @@ func (t *Transport) port(group uint64) (*Port, error) {
 // counters are Stats, counting.
 type counters struct {
 	Dials, DialsFailed, Refused, Malformed, Invalid, Busy, Expired, Panics, Silent, Ups, Downs atomic.Uint64
-	HeartbeatFrames, Heartbeats, Unsent, Appends                                               atomic.Uint64
+	HeartbeatFrames, Heartbeats, Rests, Appends                                                atomic.Uint64
 }
 
 // Stats counts what happened since New.
@@ -312,7 +313,7 @@ type Stats struct {
 	Ups, Downs         uint64 // events reported
 	HeartbeatFrames    uint64 // sent
 	Heartbeats         uint64 // sent in them
-	Unsent             uint64 // heartbeats answered here; see standing
+	Rests              uint64 // appends without entries that were not sent at once, see rest
 	Appends            uint64 // with entries, sent
 }
 
@@ -324,6 +325,6 @@ func (t *Transport) Stats() Stats {
 		Malformed: c.Malformed.Load(), Invalid: c.Invalid.Load(), Busy: c.Busy.Load(),
 		Expired: c.Expired.Load(), Panics: c.Panics.Load(), Silent: c.Silent.Load(),
 		Ups: c.Ups.Load(), Downs: c.Downs.Load(), HeartbeatFrames: c.HeartbeatFrames.Load(),
-		Heartbeats: c.Heartbeats.Load(), Unsent: c.Unsent.Load(), Appends: c.Appends.Load(),
+		Heartbeats: c.Heartbeats.Load(), Rests: c.Rests.Load(), Appends: c.Appends.Load(),
 	}
 }

@@ -1,0 +1,197 @@
+package transport
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// An idle group's leader has nothing to tell its followers but that it is there.
+// Raft has it say so at times of its own choosing, and what costs is that nodes
+// wake up for each; with a thousand groups that is most of what an idle node does.
+// So an append without entries rests here until it is due, Config.Rest after the
+// follower's last answer, and goes when the transport wakes for its pings anyhow,
+// in one frame with those of all groups that are due then. It rests only while
+// nothing hints that the answer would be news:
+//
+//   - The follower answered the last append that this term's leader sent it with
+//     success, on the connection that is still open, and knows the leader's commit
+//     index.
+//   - No append to it is under way: one that does not come back, from a disk that
+//     hangs say, must cost the leader its lease.
+//   - No connection to any peer has ended since it was asked. Who lost us may have
+//     elected another leader with those who still hear us.
+//
+// Raft's lease and heartbeat timeout must exceed Config.Rest by what a busy node may
+// need to ask and to answer.
+
+// An affirmation is that a follower answered an append with success.
+type affirmation struct {
+	client *client
+	term   uint64
+	commit uint64        // it was told
+	at     time.Duration // of Transport.start
+	ends   uint64        // Transport.ends when it was asked
+}
+
+// A rest is an append without entries that waits until it is due.
+type rest struct {
+	hurries bool          // new entries wait for its answer
+	over    chan struct{} // filled when it is to go
+}
+
+func (r *rest) end() {
+	select {
+	case r.over <- struct{}{}:
+	default: // ended already
+	}
+}
+
+// A bed has the rests of all groups, by the tick of the transport at which they end.
+// What ends earlier stays in it till then.
+type bed struct {
+	mu    sync.Mutex
+	ticks map[int64][]*rest
+}
+
+// lay puts a rest to where it ends at a tick.
+func (b *bed) lay(r *rest, tick int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ticks == nil {
+		b.ticks = make(map[int64][]*rest)
+	}
+	b.ticks[tick] = append(b.ticks[tick], r)
+}
+
+// wake ends the rests of all ticks up to one.
+func (b *bed) wake(tick int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for t, rests := range b.ticks {
+		if t <= tick {
+			delete(b.ticks, t)
+			for _, r := range rests {
+				r.end()
+			}
+		}
+	}
+}
+
+// tick numbers the pings: an append is due at the last tick before its time.
+func (t *Transport) tick(since time.Duration) int64 { return int64(since / t.cfg.PingInterval) }
+
+// rest waits until an append without entries is due: one of Raft's heartbeats, or
+// else one of its replication, for whose answer new entries would wait.
+func (p *Port) rest(id raft.ServerID, args *raft.AppendEntriesRequest, heartbeat bool) {
+	at, ok := p.affirmed(id, args)
+	if !ok {
+		return
+	}
+	r := &rest{hurries: !heartbeat, over: make(chan struct{}, 1)}
+	if r.hurries {
+		p.restMu.Lock()
+		p.resting = append(p.resting, r)
+		p.restMu.Unlock()
+		defer func() {
+			p.restMu.Lock()
+			p.resting = slices.DeleteFunc(p.resting, func(other *rest) bool { return other == r })
+			p.restMu.Unlock()
+		}()
+	}
+	p.t.resting.lay(r, p.t.tick(at+p.t.cfg.Rest))
+	// What changed before it was there has woken nobody.
+	if _, ok := p.affirmed(id, args); !ok || r.hurries && p.Active() {
+		return
+	}
+	p.t.stats.Rests.Add(1)
+	select {
+	case <-r.over:
+	case <-p.done:
+	}
+}
+
+// hurry ends the rests for which new entries would wait.
+func (p *Port) hurry() {
+	p.restMu.Lock()
+	defer p.restMu.Unlock()
+	for _, r := range p.resting {
+		r.end()
+	}
+}
+
+// affirmed returns when a follower last answered, and whether an append without
+// entries for it may rest.
+func (p *Port) affirmed(id raft.ServerID, args *raft.AppendEntriesRequest) (at time.Duration, ok bool) {
+	p.restMu.Lock()
+	a, ok := p.affirmations[id]
+	ok = ok && p.underWay[id] == 0
+	p.restMu.Unlock()
+	return a.at, ok && a.term == args.Term && args.LeaderCommitIndex <= a.commit && a.ends == p.t.ends.Load() && a.client.open() &&
+		time.Since(p.t.start)-a.at < p.t.cfg.Rest
+}
+
+// Active tells whether the group had new entries a moment ago.
+func (p *Port) Active() bool {
+	return time.Since(p.t.start)-time.Duration(p.lastEntries.Load()) < activeFor
+}
+
+// begin notes that an append to a server is asked, and returns how many connections
+// have ended so far. A heartbeat is under way without anybody waiting for it.
+func (p *Port) begin(id raft.ServerID, heartbeat bool) (ends uint64) {
+	p.restMu.Lock()
+	defer p.restMu.Unlock()
+	if !heartbeat {
+		if p.underWay == nil {
+			p.underWay = make(map[raft.ServerID]int)
+		}
+		p.underWay[id]++
+	}
+	return p.t.ends.Load()
+}
+
+// finish notes what became of an append; ends is what begin returned.
+func (p *Port) finish(id raft.ServerID, heartbeat bool, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, err error, ends uint64) {
+	var c *client
+	if err == nil && resp.Success && resp.Term == args.Term {
+		if to, err := ParseServerID(id); err == nil {
+			c = p.t.peer(to.Node).current(kindControl, to.Incarnation)
+		}
+	}
+	p.restMu.Lock()
+	defer p.restMu.Unlock()
+	if !heartbeat {
+		p.underWay[id]--
+	}
+	if c == nil {
+		delete(p.affirmations, id)
+		return
+	}
+	if p.affirmations == nil {
+		p.affirmations = make(map[raft.ServerID]affirmation)
+	}
+	commit := args.LeaderCommitIndex // of which a heartbeat says nothing
+	if before := p.affirmations[id]; before.term == args.Term {
+		commit = max(commit, before.commit)
+	}
+	p.affirmations[id] = affirmation{client: c, term: args.Term, commit: commit, at: time.Since(p.t.start), ends: ends}
+}
+
+// open tells whether the connection has not ended.
+func (c *client) open() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err == nil
+}
+
+// current returns the open connection of a kind to an incarnation of the peer, or nil.
+func (p *peer) current(kind uint8, incarnation string) *client {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c := p.links[kind].client; c != nil && c.remote.Incarnation == incarnation {
+		return c
+	}
+	return nil
+}

@@ -1,0 +1,132 @@
+package transport
+
+import (
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// An append without entries rests while there is no doubt of its answer; everything
+// that could make it another answer has it sent.
+func TestAppendsWithoutEntriesRestUntilTheyAreDue(t *testing.T) {
+	const interval = 4 * time.Second
+	adjust := func(c *Config) { c.Rest = interval }
+	heartbeat := &raft.AppendEntriesRequest{Term: 3}
+	// took is how long an append was away, which the follower says yes to at once.
+	took := func(t *testing.T, from, to *Port, req *raft.AppendEntriesRequest) time.Duration {
+		t.Helper()
+		begin := time.Now()
+		resp := new(raft.AppendEntriesResponse)
+		if err := from.AppendEntries(to.local, "", req, resp); err == nil && (!resp.Success || resp.Term != req.Term) {
+			t.Errorf("answered with %+v", resp)
+		}
+		return time.Since(begin)
+	}
+	resting := func(d time.Duration) bool { return d > time.Second }
+	type nodes struct {
+		c        *cluster
+		n        *pipenet
+		from, to *Port
+	}
+	for _, tt := range []struct {
+		name string
+		want bool // it rests
+		then func(t *testing.T, x nodes)
+	}{
+		{"nothing has changed", true, func(*testing.T, nodes) {}},
+		{"the answer is not so old", true, func(*testing.T, nodes) { time.Sleep(interval / 2) }},
+		{"it is due", false, func(*testing.T, nodes) { time.Sleep(interval) }},
+		{"the follower has died", false, func(t *testing.T, x nodes) {
+			x.n.kill(x.c.nodes[1].peer.Node)
+			time.Sleep(10 * time.Millisecond)
+		}},
+		{"an append was refused since", false, func(t *testing.T, x nodes) {
+			done := make(chan error, 1)
+			go func() {
+				done <- x.from.AppendEntries(x.to.local, "", appendOf(6, 1, 10), new(raft.AppendEntriesResponse))
+			}()
+			rpc := consume(t, x.to)
+			rpc.Respond(&raft.AppendEntriesResponse{Term: 9}, nil)
+			<-done
+		}},
+		{"a connection to somebody else ended", false, func(t *testing.T, x nodes) { x.c.nodes[0].ends.Add(1) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			duo(t, adjust, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
+				stop := answerer(to)
+				if d := took(t, from, to, heartbeat); resting(d) {
+					t.Errorf("the first heartbeat of all rested for %v", d)
+				}
+				if d := took(t, from, to, heartbeat); d < interval/2 || d > interval {
+					t.Errorf("the second rested for %v", d)
+				}
+				if d := took(t, from, to, appendOf(5, 1, 10)); resting(d) {
+					t.Errorf("an append with entries rested for %v", d)
+				}
+				if d := took(t, from, to, &raft.AppendEntriesRequest{Term: 4}); resting(d) {
+					t.Errorf("a heartbeat of another term rested for %v", d)
+				}
+				took(t, from, to, heartbeat)
+				stop()
+				tt.then(t, nodes{c, n, from, to})
+				stop = answerer(to)
+				defer stop()
+				if d := took(t, from, to, heartbeat); resting(d) != tt.want {
+					t.Errorf("rested for %v", d)
+				}
+			})
+		})
+	}
+}
+
+// What rests is woken by what could make its answer news, and by new entries.
+func TestRestsEndEarly(t *testing.T) {
+	adjust := func(c *Config) { c.Rest = time.Minute }
+	heartbeat := &raft.AppendEntriesRequest{Term: 3}
+	empty := appendOf(5, 0, 0)
+	for _, tt := range []struct {
+		name      string
+		heartbeat bool // goes too
+		then      func(c *cluster, n *pipenet, from, to *Port)
+	}{
+		{"new entries", false, func(c *cluster, n *pipenet, from, to *Port) { from.Hurry() }},
+		{"a connection ended", true, func(c *cluster, n *pipenet, from, to *Port) { n.kill(c.nodes[1].peer.Node) }},
+		{"the group ended", true, func(c *cluster, n *pipenet, from, to *Port) { from.Close() }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			duo(t, adjust, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
+				defer answerer(to)()
+				if err := from.AppendEntries(to.local, "", heartbeat, new(raft.AppendEntriesResponse)); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(2 * activeFor)
+				beat, sent := make(chan struct{}), make(chan struct{})
+				go func() {
+					from.AppendEntries(to.local, "", heartbeat, new(raft.AppendEntriesResponse))
+					close(beat)
+				}()
+				go func() { from.AppendEntries(to.local, "", empty, new(raft.AppendEntriesResponse)); close(sent) }()
+				over := func(ch chan struct{}) bool {
+					select {
+					case <-ch:
+						return true
+					default:
+						return false
+					}
+				}
+				time.Sleep(10 * time.Second)
+				if over(beat) || over(sent) || c.nodes[0].Stats().Rests != 2 {
+					t.Fatalf("resting: %d", c.nodes[0].Stats().Rests)
+				}
+				tt.then(c, n, from, to)
+				time.Sleep(5 * time.Second)
+				if over(beat) != tt.heartbeat || !over(sent) {
+					t.Errorf("the heartbeat is over: %v, the append: %v", over(beat), over(sent))
+				}
+				from.Close()
+				<-beat
+			})
+		})
+	}
+}
