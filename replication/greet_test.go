@@ -1,0 +1,43 @@
+package replication
+
+import (
+	"testing"
+	"time"
+)
+
+// A follower that comes back to a group in which nothing happens gets what it
+// lacks at once, and then nothing more.
+func TestWhoComesBackIsGreeted(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		id := c.create("orders", 1, 3, nil)
+		leader, p := c.leader(id)
+		if _, err := appendWait(p, batchOf("before")); err != nil {
+			t.Fatal(err)
+		}
+		var away *testNode
+		for _, n := range c.nodes {
+			if n != leader {
+				away = n
+			}
+		}
+		away.stop()
+		if _, err := appendWait(p, batchOf("meanwhile")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * commitTimeout)
+		away.start()
+		begin := time.Now()
+		for back := (*Partition)(nil); back == nil || back.EndOffset() < 2; time.Sleep(10 * time.Millisecond) {
+			back, _ = away.Partition(id)
+			if time.Since(begin) > commitTimeout/3 {
+				t.Fatal("it was left to Raft's own time")
+			}
+		}
+		time.Sleep(2 * time.Minute)
+		last := p.current.Load().raft.LastIndex()
+		time.Sleep(time.Hour)
+		if now := p.current.Load().raft.LastIndex(); now != last {
+			t.Errorf("%d entries were added to an idle group in an hour", now-last)
+		}
+	})
+}
