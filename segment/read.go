@@ -354,6 +354,13 @@ func (r *reader) frame(i int, e index.Entry) (more bool, err error) {
 		return false, nil
 	}
 	body := f.body(r.m.data)
+	if len(r.pieces) > 0 {
+		// What will not fit is left to the next read, unread. If its length has rotted,
+		// that is found there.
+		if b, _, err := record.Split(body[:f.payloadLen]); err == nil && len(b) > r.left {
+			return false, nil
+		}
+	}
 	if wrong := f.checkPayload(body); wrong != nil {
 		return false, r.s.corrupt(&f, wrong)
 	}

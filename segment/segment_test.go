@@ -538,6 +538,43 @@ func evilCopy(s *Segment, f *Frame) []byte {
 	return appendFrameHeader(nil, f, s.h.Salt, HeaderSize, true)
 }
 
+// TestWhatDoesNotFitIsNotRead: a frame that has rotted costs those nothing who get
+// only what lies before it, and is never served to who comes to it, whatever of it
+// has rotted.
+func TestWhatDoesNotFitIsNotRead(t *testing.T) {
+	for what, at := range map[string]int64{"its values": 100, "its length": 8, "its magic": 16} {
+		s := newTestSegment(t, 1<<20)
+		frames := appendTest(t, s, 4, [2]int{1, 500}, [2]int{1, 500})
+		position := s.Info().Bytes - int64(len(frames[1].Payload)) - int64(padding(len(frames[1].Payload)))
+		if err := s.f.Pwritev([][]byte{{0x7f}}, position+at); err != nil {
+			t.Fatal(err)
+		}
+		first, second := frames[0].BaseOffset, frames[1].BaseOffset
+		rooms := []int{1, len(frames[0].Payload)}
+		if what == "its values" { // its length tells that it does not fit
+			rooms = append(rooms, len(frames[0].Payload)+200)
+		}
+		for _, room := range rooms {
+			v, err := s.Read(first, second+1, room)
+			if err != nil {
+				t.Errorf("%s: %d bytes of room: %v", what, room, err)
+				continue
+			}
+			if v.Next != second || v.Len() != len(frames[0].Payload) {
+				t.Errorf("%s: %d bytes of room: %d bytes up to %d", what, room, v.Len(), v.Next)
+			}
+			v.Release()
+		}
+		var c *CorruptError
+		if _, err := s.Read(second, second+1, 1); !errors.As(err, &c) {
+			t.Errorf("%s was served: %v", what, err)
+		}
+		if _, err := s.Read(first, second+1, 1<<20); !errors.As(err, &c) {
+			t.Errorf("%s was served after what is before it: %v", what, err)
+		}
+	}
+}
+
 // TestAFrameOutOfSequenceIsCorruption: its CRC holds, so no crash explains it.
 func TestAFrameOutOfSequenceIsCorruption(t *testing.T) {
 	for what, change := range map[string]func(*Frame){
