@@ -35,8 +35,8 @@ const (
 	// for lookForLeader.
 	hair = time.Millisecond
 	// A group that is still without a leader after haste tries again every
-	// hastyTimeout or two by itself, until there is one. Raft takes none below the
-	// lease.
+	// hastyTimeout or two by itself, until there is one, should its turns (see stand)
+	// lead nowhere. Raft takes none below the lease.
 	haste        = time.Second
 	hastyTimeout = leaseTimeout
 )
