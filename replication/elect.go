@@ -391,12 +391,11 @@ func (n *Node) electOne(group uint64, o *orphan, now time.Time, introduced bool)
 	case o.dead == "" && !introduced:
 		return false
 	}
-	if o.again && m.raft.State() == raft.Follower {
-		o.again = false
-		m.lookForLeader()
-	}
-	if now.Sub(o.since) >= turn(rank, present, o.tries) {
-		o.tries++
+	again := o.again && m.raft.State() == raft.Follower
+	if again || now.Sub(o.since) >= turn(rank, present, o.tries) {
+		if !again { // which belongs to the turn before
+			o.tries++
+		}
 		if err := n.stand(group, m, o); err != nil {
 			n.logger.Debug("election not started", "group", group, "error", err)
 		}
@@ -424,6 +423,7 @@ func (n *Node) stand(group uint64, m *member, o *orphan) error {
 	if r := n.replicaOf(group); o.dead != "" && r != nil && r.stalls() {
 		return nil
 	}
+	o.again = false
 	if m.raft.State() == raft.Candidate {
 		if o.tries < 2 {
 			return nil
@@ -431,12 +431,13 @@ func (n *Node) stand(group uint64, m *member, o *orphan) error {
 		if err := m.port.Withdraw(m.raft.CurrentTerm() + 1); err != nil {
 			return err
 		}
-		o.again = o.dead == ""
-	} else if o.dead == "" {
-		return m.lookForLeader()
+		if o.dead == "" { // a pre-vote is a follower's
+			o.again = true
+			return nil
+		}
 	}
 	if o.dead == "" {
-		return nil
+		return m.lookForLeader()
 	}
 	return m.port.Elect()
 }

@@ -266,8 +266,9 @@ func (n *Node) growNow() {
 	}
 }
 
-// balance hands leadership back to the preferred replica if it can take it, of so
-// many groups at a time. It tells whether the preferred replica is another.
+// balance hands leadership back to the preferred replica if that is another and can
+// take it, and tells whether it is another. moved counts the groups of one pass: no
+// more than 32, so that the others go on serving.
 func (n *Node) balance(r *replica, l *leadership, moved *int) (away bool) {
 	id, ok := r.p.preferred()
 	if !ok || id == n.serverID() {

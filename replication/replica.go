@@ -28,8 +28,8 @@ const (
 	// restTime is from one answer of an idle follower to when it is asked again,
 	// with the others that are due.
 	restTime = 12 * time.Second
-	// leaseTimeout leaves a busy node the time to ask them all. It is no longer
-	// because the timers of a group without a leader may not be shorter.
+	// leaseTimeout leaves a busy node the time to ask them all. Longer would only keep
+	// a leader that is cut off for longer.
 	leaseTimeout = restTime + 2*time.Second
 	// commitTimeout, once to twice, is when Raft sends again what did not arrive, or
 	// what it has committed, without a new entry that makes it. Nothing waits for it:

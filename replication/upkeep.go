@@ -14,8 +14,8 @@ const (
 	stallEvery   = 250 * time.Millisecond
 	controlEvery = 50 * time.Millisecond // while the node is young and may have to become a voter
 	settledAfter = 30 * time.Second
-	memberEvery  = time.Second
-	membersEvery = 5 * time.Second // when nothing has happened and all is as it should be
+	memberEvery  = time.Second     // after anything has happened, and while there are steps to take
+	quietEvery   = 5 * time.Second // the same chore, otherwise
 	choresEvery  = 15 * time.Second
 	restEvery    = 5 * time.Minute
 	// expiredBytes is how much an expired last segment must hold to be worth a roll.
@@ -49,7 +49,7 @@ func (n *Node) upkeepLoop() {
 			disks, writes = now, begun
 			watched = n.watchDisks(now)
 		}
-		if happened := n.happened.Load(); now.Sub(members) >= membersEvery || now.Sub(members) >= memberEvery && (steps || happened != known) {
+		if happened := n.happened.Load(); now.Sub(members) >= quietEvery || now.Sub(members) >= memberEvery && (steps || happened != known) {
 			members, known = now, happened
 			steps = n.tendMembers(now)
 		}

@@ -487,7 +487,7 @@ func (p *Port) Recycle() { p.recycles.Store(true) }
 // it goes now, and those of the next second do not wait at all.
 func (p *Port) Hurry() {
 	p.lastEntries.Store(int64(time.Since(p.t.start)))
-	p.hurry()
+	p.wakeHurried()
 	if p.gathering.Load() == 0 {
 		return
 	}

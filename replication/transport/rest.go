@@ -49,15 +49,15 @@ func (r *rest) end() {
 	}
 }
 
-// A bed has the rests of all groups, by the tick of the transport at which they end.
-// What ends earlier stays in it till then.
-type bed struct {
+// A restTable has the rests of all groups, by the tick of the transport at which they
+// end. What ends earlier stays in it till then.
+type restTable struct {
 	mu    sync.Mutex
 	ticks map[int64][]*rest
 }
 
-// lay puts a rest to where it ends at a tick.
-func (b *bed) lay(r *rest, tick int64) {
+// add has a rest end at a tick.
+func (b *restTable) add(r *rest, tick int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.ticks == nil {
@@ -67,7 +67,7 @@ func (b *bed) lay(r *rest, tick int64) {
 }
 
 // wake ends the rests of all ticks up to one.
-func (b *bed) wake(tick int64) {
+func (b *restTable) wake(tick int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for t, rests := range b.ticks {
@@ -101,7 +101,7 @@ func (p *Port) rest(id raft.ServerID, args *raft.AppendEntriesRequest, heartbeat
 			p.restMu.Unlock()
 		}()
 	}
-	p.t.resting.lay(r, p.t.tick(at+p.t.cfg.Rest))
+	p.t.resting.add(r, p.t.tick(at+p.t.cfg.Rest))
 	// What changed before it was there has woken nobody.
 	if _, ok := p.affirmed(id, args); !ok || r.hurries && p.Active() {
 		return
@@ -113,8 +113,8 @@ func (p *Port) rest(id raft.ServerID, args *raft.AppendEntriesRequest, heartbeat
 	}
 }
 
-// hurry ends the rests for which new entries would wait.
-func (p *Port) hurry() {
+// wakeHurried ends the rests for whose answers new entries would wait.
+func (p *Port) wakeHurried() {
 	p.restMu.Lock()
 	defer p.restMu.Unlock()
 	for _, r := range p.resting {
@@ -139,7 +139,8 @@ func (p *Port) Active() bool {
 }
 
 // begin notes that an append to a server is asked, and returns how many connections
-// have ended so far. A heartbeat is under way without anybody waiting for it.
+// have ended so far. Heartbeats do not count as under way: none of
+// them waits for a disk.
 func (p *Port) begin(id raft.ServerID, heartbeat bool) (ends uint64) {
 	p.restMu.Lock()
 	defer p.restMu.Unlock()

@@ -121,7 +121,7 @@ type Transport struct {
 	stats    counters
 	inflight atomic.Int64 // bytes admitted and not yet answered
 	lender   Lender
-	resting  bed
+	resting  restTable
 
 	mu       sync.Mutex
 	closed   bool

@@ -196,15 +196,11 @@ func (r *run) compare(ctx context.Context, stdout io.Writer) (err error) {
 	if r.o.json != "" {
 		defer func() { err = errors.Join(err, r.writeJSON()) }()
 	}
-	for phase := range phases {
-		if r.o.quick && phase > throughput {
-			break
-		}
-		if err := r.runPhase(ctx, phase); err != nil {
-			return err
-		}
+	err = r.runPhases(ctx)
+	r.addPeaks() // of a run that was interrupted, too
+	if err != nil {
+		return err
 	}
-	r.addPeaks()
 	return r.publish("compare", r.markdown(), stdout)
 }
 
@@ -302,6 +298,19 @@ func (r *run) estimate() int {
 		}
 	}
 	return int(seconds/60) + 1
+}
+
+// runPhases runs what is to be run, one phase after the other.
+func (r *run) runPhases(ctx context.Context) error {
+	for phase := range phases {
+		if r.o.quick && phase > throughput {
+			break
+		}
+		if err := r.runPhase(ctx, phase); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // runPhase runs a phase's rounds.
