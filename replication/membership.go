@@ -70,13 +70,17 @@ func (n *Node) tendMembers(now time.Time) (more bool) {
 	n.growTopics()
 	moved := 0
 	n.eachReplica(func(r *replica) {
-		l := r.leadership.Load()
-		if l == nil {
+		if r.raft.State() != raft.Leader {
 			return
 		}
 		servers := r.raft.GetConfiguration().Configuration().Servers
-		changes := n.reconcileMembers(r, servers)
 		lacks := n.greet(r, servers, now)
+		l := r.leadership.Load()
+		if l == nil { // it begins once a quorum has its first entry, which may have to be sent again
+			more = true
+			return
+		}
+		changes := n.reconcileMembers(r, servers)
 		away := n.balance(r, l, &moved)
 		more = more || changes || lacks || away
 	})

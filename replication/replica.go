@@ -252,6 +252,7 @@ func (r *replica) watchLeadership() {
 			r.serving.Unlock()
 			r.loseLeadership()
 			if leads {
+				r.p.node.happened.Add(1)
 				r.wait.Add(1)
 				go r.takeLeadership(turn)
 			} else {
