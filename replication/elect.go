@@ -23,9 +23,9 @@ import (
 //     members.
 //   - A group has no leader because it is new, or because the cluster just
 //     started. Nodes tell each other which groups they have open and which they
-//     lead. Once a quorum has the group open and nobody leads it, the first of
-//     those voters asks for votes, with Raft's pre-vote, which disturbs nobody if
-//     a leader turns out to exist.
+//     lead. Once a quorum has the group open and nobody leads it, the first voter
+//     that is connected asks for votes, with Raft's pre-vote, which disturbs nobody
+//     if a leader turns out to exist; the next follow a stagger later each.
 const (
 	electionStagger = 150 * time.Millisecond
 	// introduction is how long after the last peer came up nodes are given to
@@ -105,18 +105,25 @@ func (n *Node) orphan(group uint64, dead raft.ServerID, while time.Duration) {
 	})
 }
 
-// rank returns this node's place among the voters that are there, -1 if it has none.
-func (n *Node) rank(voters []raft.ServerID, there func(raft.ServerID) bool) int {
-	rank := 0
+// lineUp returns a voter's place among those that may stand for election, or -1
+// if it has no vote, how many these are, and how many of them have the group
+// open. Who is about to open it keeps its place: the first voter is the one that
+// should lead, and nodes open a new group some milliseconds apart.
+func lineUp(voters []raft.ServerID, self raft.ServerID, open, coming func(raft.ServerID) bool) (rank, line, present int) {
+	rank = -1
 	for _, id := range voters {
-		switch {
-		case id == n.serverID():
-			return rank
-		case there(id):
-			rank++
+		here := id == self || open(id)
+		if id == self {
+			rank = line
+		}
+		if here {
+			present++
+		}
+		if here || coming(id) {
+			line++
 		}
 	}
-	return -1
+	return rank, line, present
 }
 
 // stalls tells whether the replica's disk keeps it from leading.
@@ -295,7 +302,6 @@ func (n *Node) claimed(group uint64) (claim, bool) {
 	return c, ok
 }
 
-// electLoop looks after the groups without a leader.
 // electLoop looks after groups without a leader, and sleeps while there are none.
 func (n *Node) electLoop() {
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -372,16 +378,9 @@ func (n *Node) electOne(group uint64, o *orphan, now time.Time, introduced bool)
 	if len(voters) == 0 {
 		return false // joins a group; its leader will find it
 	}
-	there := func(id raft.ServerID) bool {
-		return id == n.serverID() || id != o.dead && n.hasOpen(id, group)
-	}
-	present := 0
-	for _, id := range voters {
-		if there(id) {
-			present++
-		}
-	}
-	rank := n.rank(voters, there)
+	open := func(id raft.ServerID) bool { return id != o.dead && n.hasOpen(id, group) }
+	coming := func(id raft.ServerID) bool { return o.dead == "" && n.connected(id) }
+	rank, line, present := lineUp(voters, n.serverID(), open, coming)
 	switch {
 	case rank < 0:
 		return true // no vote here
@@ -392,7 +391,7 @@ func (n *Node) electOne(group uint64, o *orphan, now time.Time, introduced bool)
 		return false
 	}
 	again := o.again && m.raft.State() == raft.Follower
-	if again || now.Sub(o.since) >= turn(rank, present, o.tries) {
+	if again || now.Sub(o.since) >= turn(rank, line, o.tries) {
 		if !again { // which belongs to the turn before
 			o.tries++
 		}
@@ -408,12 +407,12 @@ func (n *Node) electOne(group uint64, o *orphan, now time.Time, introduced bool)
 }
 
 // turn returns how long after a group lost its leader the voter of a rank stands
-// for the next time, of so many that are there: in order, then all again after
+// for the next time, of so many in line: in order, then all again after
 // one round, two, four. The first in line may lack entries that others have; it
 // stays a candidate for seconds then, while they refuse it.
-func turn(rank, present, tries int) time.Duration {
+func turn(rank, line, tries int) time.Duration {
 	rounds := 1<<min(tries, 10) - 1
-	return time.Duration(rank+present*rounds) * electionStagger
+	return time.Duration(rank+line*rounds) * electionStagger
 }
 
 // stand asks for votes: at once if the leader is known to be dead, else with a

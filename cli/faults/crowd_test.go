@@ -115,8 +115,16 @@ func (c *cluster) watch(topic, group string) *bystander {
 		if err != nil {
 			return err
 		}
-		if g := d[group]; g.State != "Stable" || len(g.Members) != 2 || b.read.Load() == 0 {
-			return fmt.Errorf("state %s, %d members, %d records read", g.State, len(g.Members), b.read.Load())
+		topics, err := c.admin().ListTopics(context.Background(), topic)
+		if err != nil {
+			return err
+		}
+		// A cooperative group is stable once before the second member has its share:
+		// in the generation in which the first gives it up.
+		all := len(topics[topic].Partitions)
+		g := d[group]
+		if n := len(g.AssignedPartitions()[topic]); g.State != "Stable" || len(g.Members) != 2 || n != all || b.read.Load() == 0 {
+			return fmt.Errorf("state %s, %d members with %d of %d partitions, %d records read", g.State, len(g.Members), n, all, b.read.Load())
 		}
 		return nil
 	})

@@ -15,6 +15,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.TreeMap;
 import java.util.TreeSet;
 import java.util.concurrent.Callable;
 import java.util.concurrent.ExecutorService;
@@ -132,11 +133,12 @@ final class Groups {
             }
         }
         // Everything read is committed: the clients do so when they leave.
-        long committed = 0;
-        for (var o : get(c.admin.listConsumerGroupOffsets(group).partitionsToOffsetAndMetadata()).values()) {
-            committed += o.offset();
+        for (Member m : members) {
+            expect(m.error(), null, "error of a member that left");
         }
-        expect(committed, 1200L, "committed offsets, added up");
+        Map<Integer, Long> committed = new TreeMap<>();
+        get(c.admin.listConsumerGroupOffsets(group).partitionsToOffsetAndMetadata()).forEach((p, o) -> committed.put(p.partition(), o.offset()));
+        expect(committed, Map.of(0, 200L, 1, 200L, 2, 200L, 3, 200L, 4, 200L, 5, 200L), "committed offset of each partition");
         eventually("the group is empty", () -> describe(c, group).state() == ConsumerGroupState.EMPTY);
     }
 
