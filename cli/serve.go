@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
@@ -97,7 +96,7 @@ func serve(c *urfave.Context) (err error) {
 		return usage("%s holds the nodes of `millrace up`; serve one of them with --data-dir %s", b.dataDir, filepath.Dir(nodes[0]))
 	}
 
-	collectEarly()
+	defer tuneCollector()()
 	listener, err := net.Listen("tcp", b.listen)
 	if err != nil {
 		return cannotListen(b.listen, err)
@@ -151,15 +150,6 @@ func serve(c *urfave.Context) (err error) {
 		return nil
 	case err := <-served:
 		return fmt.Errorf("serve %s: %w", b.listen, err)
-	}
-}
-
-// collectEarly trades processor time for memory, unless GOGC says otherwise. What a
-// broker holds is large and without pointers, records on their way, so collecting
-// it twice as often costs next to nothing.
-func collectEarly() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
 	}
 }
 

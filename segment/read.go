@@ -111,7 +111,7 @@ func (s *Segment) rebuildLocked(m *mapping) error {
 	s.rebuilt = true
 	// Aside: the writer, which appends nothing meanwhile, reads info without mu.
 	r := newSegment(s.fs, s.path, s.h, s.capacity)
-	if err := guard(s.path, func() error { return r.rescanLocked(m.data, s.info) }); err != nil {
+	if err := guard(s.path, func() error { return r.rescanLocked(m, s.info) }); err != nil {
 		return err
 	}
 	s.entries.release()
@@ -214,7 +214,7 @@ func (s *Segment) Entry(i uint64) (Frame, error) {
 	if err != nil {
 		return Frame{}, err
 	}
-	defer m.release()
+	defer m.releaseRead(FrameHeaderSize)
 	return s.frame(m, int(i-info.FirstIndex))
 }
 
@@ -658,7 +658,7 @@ func (s *Segment) ReadAt(p []byte, at int64) (n int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer m.release()
+	defer func() { m.releaseRead(n) }()
 	err = guard(s.path, func() error {
 		n = copy(p, m.data[at:end])
 		return nil
@@ -687,6 +687,7 @@ func (s *Segment) Entries(from uint64, f func(*Frame) error) error {
 		if err != nil {
 			return err
 		}
+		resident.add(m, int(e.size()))
 		err = guard(s.path, func() error {
 			body := e.body(m.data)
 			if wrong := e.checkPayload(body); wrong != nil {

@@ -105,6 +105,7 @@ func (s *Segment) recover(p []byte, known Info) (proven int64, torn bool, err er
 		}
 		s.addLocked(&f)
 		c.follow(&f)
+		resident.add(s.m, int(f.size()))
 	}
 	end := s.end()
 	rest := p[end.position:]
@@ -153,7 +154,7 @@ func (s *Segment) resume(p []byte, known Info) error {
 	s.info = known
 	if !s.loadIndexesLocked() || !s.lastFits(p) {
 		s.entries.release()
-		if err := s.rescanLocked(p, known); err != nil {
+		if err := s.rescanLocked(s.m, known); err != nil {
 			return err
 		}
 	}
@@ -183,13 +184,13 @@ func (s *Segment) lastFits(p []byte) bool {
 	return wrong == nil && f.Position+f.size() == s.info.Bytes && f.NextOffset() == s.info.NextOffset && f.Term == s.info.LastTerm
 }
 
-// rescanLocked fills the tables from the frames in p, which have to be exactly
+// rescanLocked fills the tables from the frames in m, which have to be exactly
 // those that known counts.
-func (s *Segment) rescanLocked(p []byte, known Info) error {
+func (s *Segment) rescanLocked(m *mapping, known Info) error {
 	s.restart()
 	s.info.Compacted = known.Compacted // only the manifest knows
 	for c := s.h.cursor(); c.position < known.Bytes; {
-		f, wrong, _ := c.next(p[:known.Bytes], s.h.Salt)
+		f, wrong, _ := c.next(m.data[:known.Bytes], s.h.Salt)
 		if wrong != nil {
 			return &CorruptError{Path: s.path, Position: c.position, Found: wrong.found, Expected: wrong.expected}
 		}
@@ -198,6 +199,7 @@ func (s *Segment) rescanLocked(p []byte, known Info) error {
 		}
 		s.addLocked(&f)
 		c.follow(&f)
+		resident.add(m, int(f.size()))
 	}
 	if s.info != known {
 		return &CorruptError{Path: s.path, Position: known.Bytes, Found: fmt.Sprintf("%+v", s.info), Expected: fmt.Sprintf("%+v", known)}

@@ -1,0 +1,54 @@
+package cli
+
+import (
+	"runtime"
+	"runtime/debug"
+	"testing"
+	"time"
+)
+
+func TestSpare(t *testing.T) {
+	const mib = 1 << 20
+	for _, c := range []struct{ live, want uint64 }{
+		{0, 24 * mib}, {10 * mib, 24 * mib}, {60 * mib, 30 * mib}, {80 * mib, 40 * mib},
+		{110 * mib, 40 * mib}, {160 * mib, 40 * mib}, {1000 * mib, 250 * mib},
+	} {
+		if got := spare(c.live); got != c.want {
+			t.Errorf("of %d MiB live: %d bytes, want %d", c.live/mib, got, c.want)
+		}
+	}
+}
+
+// ballast is live for as long as the test wants.
+var ballast []byte
+
+func TestCollectorFollowsWhatIsLive(t *testing.T) {
+	t.Setenv("GOGC", "")
+	before := debug.SetGCPercent(100)
+	stop := tuneCollector()
+	t.Cleanup(func() {
+		stop()
+		ballast = nil
+		debug.SetGCPercent(before)
+	})
+	// The target is read by setting it, which the tuner must not see as its own.
+	target := func() int {
+		p := debug.SetGCPercent(100)
+		debug.SetGCPercent(p)
+		return p
+	}
+	await := func(what string, ok func(percent int) bool) {
+		t.Helper()
+		for deadline := time.Now().Add(30 * time.Second); !ok(target()); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: the target is %d %%", what, target())
+			}
+			runtime.GC()
+		}
+	}
+	small := target()
+	ballast = make([]byte, 1<<30)
+	await("with 1 GiB live", func(percent int) bool { return percent <= 25 })
+	ballast = nil
+	await("when it is gone", func(percent int) bool { return percent >= small/2 && percent > 25 })
+}
