@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"os"
 	"runtime"
 	"strings"
@@ -75,5 +76,29 @@ func TestReadersKeepLittleOfASegmentResident(t *testing.T) {
 	}
 	if read < 40<<20 || sum == 0 {
 		t.Errorf("only %d bytes were read, with CRC %08x", read, sum)
+	}
+	// As Raft replays them after a start.
+	read = 0
+	err := s.Entries(info.FirstIndex, func(f *Frame) error {
+		read += len(f.Payload)
+		if got := residentBytesOf(t, s.Path()); got > most {
+			return fmt.Errorf("%d bytes resident at entry %d", got, f.Index)
+		}
+		return nil
+	})
+	if err != nil || read < 40<<20 {
+		t.Errorf("%d bytes of entries: %v", read, err)
+	}
+	// As a follower pulls a segment.
+	p := make([]byte, 1<<20)
+	for at := int64(0); at < info.Bytes; {
+		n, err := s.ReadAt(p, at)
+		if err != nil && err != io.EOF {
+			t.Fatal(err)
+		}
+		at += int64(n)
+		if got := residentBytesOf(t, s.Path()); got > most {
+			t.Fatalf("%d bytes resident after copying %d", got, at)
+		}
 	}
 }
