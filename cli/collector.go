@@ -8,14 +8,16 @@ import (
 	"sync/atomic"
 )
 
-// What a broker allocates between two collections of garbage. Half of what is
-// live, as a rule; less would make a small broker collect many times a second,
-// which its latencies show, and more would make a large one larger than its work
-// needs: what it holds is mostly records on their way, which have no pointers, so
-// collecting often costs next to nothing.
+// What a broker may allocate between two collections of garbage: half of what is
+// live within these bounds, and a quarter beyond them. With less a small broker would collect many times a
+// second; more would be memory for nothing, since what a large one holds is mostly
+// records on their way, and what has no pointers is not looked through.
 const (
 	leastSpare = 24 << 20
 	mostSpare  = 40 << 20
+	// mostPercent makes the first collection come at leastSpare: Go collects nothing
+	// below 4 MiB times the target.
+	mostPercent = 100 * leastSpare / (4 << 20)
 )
 
 // spare returns how many bytes may be allocated until the next collection, for so
@@ -30,19 +32,17 @@ func tuneCollector() (stop func()) {
 	if os.Getenv("GOGC") != "" {
 		return func() {}
 	}
-	percent := -1
 	tune := func() {
-		live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}}
-		metrics.Read(live)
-		var base uint64
-		for _, s := range live {
-			base += s.Value.Uint64()
+		s := []metrics.Sample{{Name: "/gc/gogc:percent"}, {Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}}
+		metrics.Read(s)
+		percent, live := s[0].Value.Uint64(), uint64(1)
+		for _, part := range s[1:] {
+			live += part.Value.Uint64()
 		}
-		base = max(base, 1<<20)
+		want := min(100*spare(live)/live, mostPercent)
 		// Each change stops the world for some microseconds.
-		if p := int(100 * spare(base) / base); p < percent-percent/16 || p > percent+percent/16 {
-			percent = p
-			debug.SetGCPercent(p)
+		if slack := want / 16; percent+slack < want || want+slack < percent {
+			debug.SetGCPercent(int(want))
 		}
 	}
 	tune()

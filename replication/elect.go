@@ -371,8 +371,8 @@ func (n *Node) electOne(group uint64, o *orphan, now time.Time, introduced bool)
 		}
 		return true
 	}
-	if c, led := n.claimed(group); led && c.node != n.identity.Node && n.Live(c.node) {
-		return false // Raft will hear from it
+	if c, led := n.claimed(group); led && c.node != n.identity.Node && n.Live(c.node) && c.term >= m.raft.CurrentTerm() {
+		return false // Raft will hear from it; the leader of an earlier term will lead no more
 	}
 	voters := m.voters()
 	if len(voters) == 0 {

@@ -3,9 +3,40 @@ package replication
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
+
+// A leader that is deposed before it said that it leads stands again, whatever
+// its node heard of who led before.
+func TestFormerClaimsHinderNoElection(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		id := c.create("orders", 1, 3, nil)
+		leader, p := c.leader(id)
+		var other *testNode
+		for _, n := range c.nodes {
+			if n != leader {
+				other = n
+			}
+		}
+		r := p.current.Load()
+		term := r.raft.CurrentTerm()
+		leader.gossipMu.Lock()
+		leader.claims[p.group] = claim{other.identity.Node, term - 1}
+		leader.gossipMu.Unlock()
+		if err := r.port.Withdraw(term + 1); err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		for r.raft.CurrentTerm() == term || r.leader() == "" {
+			if time.Since(begin) > heartbeatTimeout/10 {
+				t.Fatal("it was left to Raft's own time")
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	})
+}
 
 func TestLineUp(t *testing.T) {
 	voters := []raft.ServerID{"a", "b", "c"}
