@@ -208,8 +208,9 @@ func (c client) Join(group, topic string, how ability.Joining) (ability.Member, 
 		args = append(args, "-c", strconv.Itoa(how.Limit))
 	} else {
 		// Interrupted, kcat may drop the one record it has just polled, whose offset
-		// is stored: also with Apache Kafka. Let it commit nothing.
-		args = append(args, "-X", "enable.auto.commit=false")
+		// is stored: also with Apache Kafka. Let it store, and so commit, nothing. It
+		// takes enable.auto.commit for a setting of topics, which does nothing here.
+		args = append(args, "-X", "enable.auto.offset.store=false")
 	}
 	m := &member{cmd: exec.Command("kcat", append(args, topic)...), limit: how.Limit, records: make(chan ability.Record), status: make(chan error, 1)}
 	// A killed victim takes its kcat along.
