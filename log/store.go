@@ -165,35 +165,52 @@ func (l *Log) StoreLogs(logs []*raft.Log) error {
 		return err
 	}
 	defer l.finish()
-	return l.storeLocked(logs)
+	_, err := l.writeLocked(logs, true)
+	return err
 }
 
-func (l *Log) storeLocked(logs []*raft.Log) error {
+// WriteLogs is StoreLogs without the wait for the disk: due tells that the entries
+// are not durable and FlushMessages wants them to be. The caller then calls Flush,
+// and lets nobody believe in them before it returns. Readers see them at once.
+func (l *Log) WriteLogs(logs []*raft.Log) (due bool, err error) {
+	if len(logs) == 0 {
+		return false, nil
+	}
+	if err := l.begin(); err != nil {
+		return false, err
+	}
+	defer l.finish()
+	return l.writeLocked(logs, false)
+}
+
+// writeLocked appends entries; due tells that they are to be durable at once, which
+// they are if sync is set.
+func (l *Log) writeLocked(logs []*raft.Log, sync bool) (due bool, err error) {
 	st := l.state.Load()
 	frames, own, err := l.frames(logs, st.end())
 	if err != nil {
-		return err
+		return false, err
 	}
-	sync := false
 	records := l.unflushed
 	for i := range frames {
 		records += int64(frames[i].Span)
-		sync = sync || frames[i].Type != segment.Command
+		due = due || frames[i].Type != segment.Command
 	}
-	sync = sync || records >= l.cfg.FlushMessages
+	due = due || records >= l.cfg.FlushMessages
+	sync = sync && due
 
 	for rest := frames; len(rest) > 0; {
 		n, err := l.appendLocked(rest, sync)
 		if err != nil && len(rest) == len(frames) && errors.Is(err, ErrNoSpace) {
-			return err
+			return false, err
 		}
 		if err != nil {
-			return l.fail(err) // also a disk that got full half-way
+			return false, l.fail(err) // also a disk that got full half-way
 		}
 		l.extendEpochsLocked(rest[:n]) // before the next roll, which writes them down
 		rest = rest[n:]
 	}
-	if l.unflushed = records; sync {
+	if l.unflushed = records; due {
 		l.unflushed = 0
 	}
 	l.follows.Store(!own)
@@ -203,7 +220,7 @@ func (l *Log) storeLocked(logs []*raft.Log) error {
 		l.state.Load().active().Forget()
 	}
 	l.cache.put(&l.window, logs, !own)
-	return nil
+	return due, nil
 }
 
 // appendLocked appends as many frames as belong into one segment, after a roll if

@@ -33,6 +33,7 @@ type testNode struct {
 	id       int32
 	addr     string
 	dir      string
+	disk     *testDisk
 	listener net.Listener
 }
 
@@ -48,7 +49,7 @@ func testLogger(t testing.TB) *slog.Logger {
 func startCluster(t testing.TB, n int, w *network) *testCluster {
 	c := &testCluster{t: t, net: w, dir: t.TempDir()}
 	for i := range n {
-		node := &testNode{c: c, id: int32(i + 1), dir: filepath.Join(c.dir, fmt.Sprint("node-", i+1))}
+		node := &testNode{c: c, id: int32(i + 1), dir: filepath.Join(c.dir, fmt.Sprint("node-", i+1)), disk: newTestDisk()}
 		node.addr = fmt.Sprintf("127.0.0.1:%d", 9000+i)
 		if w == nil {
 			l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -73,7 +74,7 @@ func (n *testNode) start() {
 }
 
 func (n *testNode) tryStart(limit time.Duration) error {
-	cfg := Config{DataDir: n.dir, NodeID: n.id, Advertise: n.addr, Logger: testLogger(n.c.t)}
+	cfg := Config{DataDir: n.dir, NodeID: n.id, Advertise: n.addr, Logger: testLogger(n.c.t), FS: n.disk}
 	if n.id != 1 {
 		cfg.Join = []string{n.c.nodes[0].addr}
 	}

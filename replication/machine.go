@@ -3,6 +3,7 @@ package replication
 import (
 	"errors"
 	"io"
+	"runtime"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -19,6 +20,9 @@ const snapshotBytes = 64 << 20
 // the data is in the log already. It moves the high watermark, remembers
 // producers, and hands trims to the log.
 type machine struct {
+	// durable waits until this replica has all entries up to index for good. An
+	// error says that it never will.
+	durable func(index uint64) error
 	// protect is told up to which entry everything is committed.
 	protect func(index uint64)
 	// committed is told the new high watermark, landed the last applied index.
@@ -37,8 +41,12 @@ type machine struct {
 	lastGiven uint64 // index of the last entry of this life
 }
 
-// ApplyBatch implements raft.BatchingFSM.
+// ApplyBatch implements raft.BatchingFSM. If an entry does not become durable it ends
+// the goroutine, so that nothing later is applied, nor a snapshot taken.
 func (m *machine) ApplyBatch(logs []*raft.Log) []interface{} {
+	if m.durable(logs[len(logs)-1].Index) != nil {
+		runtime.Goexit()
+	}
 	next := int64(-1)
 	m.mu.Lock()
 	for _, l := range logs {

@@ -20,6 +20,7 @@ import (
 	"millrace/log"
 	"millrace/replication/metadata"
 	"millrace/replication/transport"
+	"millrace/segment"
 )
 
 // cacheBytes is what a node keeps of its partitions' recent entries, so that
@@ -51,6 +52,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Now is the clock for timestamps and retention; nil is time.Now.
 	Now func() time.Time
+	// FS is the file system of the partitions' logs; nil is the operating system's.
+	FS segment.FS
 	// Dial opens connections to other nodes; nil is TCP.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
 }
@@ -112,6 +115,7 @@ type Node struct {
 	flushing      atomic.Bool // a flush of the topics that are due is under way
 
 	writes   atomic.Uint64 // to logs, begun
+	beside   atomic.Int64  // see store.StoreLogs
 	happened atomic.Uint64 // counts what may call for another leader or member: images, nodes, leaders
 }
 

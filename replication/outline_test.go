@@ -39,7 +39,7 @@ func TestOutlinesAreAppliedAsTheirEntries(t *testing.T) {
 		outlines, entries = append(outlines, outline), append(entries, entry)
 	}
 	apply := func(logs []*raft.Log) *machine {
-		m := &machine{producers: producers{}, protect: func(uint64) {}, committed: func(int64) {}, landed: func(uint64) {}, wantSnapshot: func() {}}
+		m := &machine{durable: func(uint64) error { return nil }, producers: producers{}, protect: func(uint64) {}, committed: func(int64) {}, landed: func(uint64) {}, wantSnapshot: func() {}}
 		m.ApplyBatch(logs)
 		return m
 	}
@@ -50,7 +50,7 @@ func TestOutlinesAreAppliedAsTheirEntries(t *testing.T) {
 	if got.next != want.next || got.next != offset || got.applied != want.applied || got.applied == 0 {
 		t.Errorf("outlines lead to offset %d after %d bytes, entries to %d after %d", got.next, got.applied, want.next, want.applied)
 	}
-	err = newFollowers(nil, nil, nil).AppendEntries("", "", &raft.AppendEntriesRequest{Entries: []*raft.Log{entries[0], outlines[1]}}, nil)
+	err = newFollowers(nil, nil, nil, nil).AppendEntries("", "", &raft.AppendEntriesRequest{Entries: []*raft.Log{entries[0], outlines[1]}}, nil)
 	if !errors.Is(err, errOutline) {
 		t.Errorf("an outline was sent: %v", err)
 	}

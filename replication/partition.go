@@ -82,6 +82,7 @@ func (p *Partition) logConfig() log.Config {
 		Cache:         p.node.cache,
 		Now:           p.node.now,
 		Logger:        p.logger,
+		FS:            p.node.cfg.FS,
 	}
 }
 

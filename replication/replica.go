@@ -121,9 +121,11 @@ func (p *Partition) startReplica() (r *replica, err error) {
 		closing:   make(chan struct{}),
 	}
 	r.store = &store{
-		Log:   l,
-		fault: func(err error) { p.bounce(r, err) },
-		begin: func() error { return stable.Set(storedKey, []byte{1}) },
+		Log:     l,
+		durable: newDurable(last), // opening it synced it
+		beside:  &n.beside,
+		fault:   func(err error) { p.bounce(r, err) },
+		begin:   func() error { return stable.Set(storedKey, []byte{1}) },
 		storing: func() {
 			r.port.Hurry()
 			n.writes.Add(1)
@@ -148,6 +150,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 		p.raiseWatermark(next)
 	}
 	r.machine = &machine{
+		durable:   r.store.durable.await,
 		producers: state,
 		next:      next,
 		protect:   l.Protect,
@@ -163,7 +166,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	l.SetRollHook(func(uint64) { n.wantSnapshot(r) })
 	r.port = n.transport.Group(p.group, n.serverID())
 	r.port.Recycle() // followers' logs keep outlines, which are copies
-	r.peers = newFollowers(r.port, r.store.Release, func() uint64 { return r.raft.LastIndex() })
+	r.peers = newFollowers(r.port, r.store.Release, r.store.durable.index.Load, func() uint64 { return r.raft.LastIndex() })
 
 	if err := r.startRaft(stable); err != nil {
 		r.port.Close()
@@ -373,6 +376,8 @@ type followers struct {
 
 	// release is told up to which entry all followers have everything.
 	release func(index uint64)
+	// durable returns up to which entry this replica has everything for good.
+	durable func() uint64
 	// last returns the index of the last entry there is.
 	last func() uint64
 
@@ -389,8 +394,8 @@ type matched struct {
 // errOutline refuses to send what a leader read when it was none any more.
 var errOutline = errors.New("replication: an outline is not sent")
 
-func newFollowers(port *transport.Port, release func(index uint64), last func() uint64) *followers {
-	return &followers{canvasser: newCanvasser(port), release: release, last: last, match: make(map[raft.ServerID]matched)}
+func newFollowers(port *transport.Port, release func(index uint64), durable, last func() uint64) *followers {
+	return &followers{canvasser: newCanvasser(port), release: release, durable: durable, last: last, match: make(map[raft.ServerID]matched)}
 }
 
 // AppendEntries implements raft.Transport.
@@ -398,6 +403,8 @@ func (f *followers) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 	if slices.ContainsFunc(args.Entries, log.IsOutline) {
 		return errOutline
 	}
+	// Raft may take for committed what is not durable here: see store.StoreLogs.
+	args.LeaderCommitIndex = min(args.LeaderCommitIndex, f.durable())
 	err := f.Port.AppendEntries(id, target, args, resp)
 	if err != nil || !resp.Success {
 		return err

@@ -50,6 +50,11 @@ type store struct {
 	opening atomic.Pointer[opening]
 	// began is when the StoreLogs under way began, in Unix nanoseconds; 0: none is.
 	began atomic.Int64
+	// durable is how far the log is durable, which a leader does not wait for; see
+	// StoreLogs.
+	durable *durable
+	// beside counts the node's syncs that nobody waits for in StoreLogs.
+	beside *atomic.Int64
 	// follows tells that Raft is no leader, and has begun to send nothing to anybody.
 	// It is asked once live is set.
 	follows func() bool
@@ -72,11 +77,36 @@ func number(data []byte, n uint64, term uint64) {
 	record.Batch(data).Assign(-1-int64(n), int32(term))
 }
 
-// StoreLogs implements raft.LogStore.
+// maxBeside syncs of a node at most run beside the Raft instances that wrote. With
+// more at a time the disk is busy, and what gathers while Raft waits saves writes.
+const maxBeside = 2
+
+// StoreLogs implements raft.LogStore. It returns when the entries are durable, with
+// one exception: a leader's own commands may be synced while they are on their way to
+// the followers, which sync them too. Raft then counts this replica too early, and
+// may take for committed what a crash would take back. So nobody else learns of it
+// before durable has the entry:
+//
+//   - the state machine, and with it clients: see machine.durable;
+//   - followers, which are told of commits up to there: see followers.durable;
+//   - a later leader that counts us, having sent an entry that we have already:
+//     see GetLog.
+//
+// A second call waits for the sync of the first, so as much is gathered for a sync
+// as if each call waited for its own. Entries of other types are waited for: Raft
+// itself acts on a configuration that it takes for committed.
 func (s *store) StoreLogs(logs []*raft.Log) error {
+	if err := s.durable.settle(); err != nil {
+		return err // which fault was told
+	}
 	s.began.Store(time.Now().UnixNano())
 	s.storing()
-	defer s.began.Store(0)
+	syncing := false
+	defer func() {
+		if !syncing {
+			s.began.Store(0)
+		}
+	}()
 	var own []*raft.Log
 	next := s.next.Load()
 	for _, l := range logs {
@@ -108,7 +138,14 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 		}
 	}
 	s.writes.Add(1)
-	if err := s.Log.StoreLogs(logs); err != nil {
+	due := false
+	var err error
+	if len(own) == len(logs) && s.beside.Load() < maxBeside {
+		due, err = s.Log.WriteLogs(logs)
+	} else {
+		err = s.Log.StoreLogs(logs)
+	}
+	if err != nil {
 		if !errors.Is(err, log.ErrNoSpace) || s.cut {
 			s.fault(fmt.Errorf("store entries: %w", err))
 		}
@@ -123,7 +160,27 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 	if first := logs[0]; first.Type == raft.LogNoop {
 		s.opening.Store(&opening{term: first.Term, index: first.Index, next: s.Log.EndOffset()})
 	}
+	last := logs[len(logs)-1].Index
+	if !due {
+		s.durable.reach(last)
+		return nil
+	}
+	syncing = true
+	s.durable.begin()
+	s.beside.Add(1)
+	go s.sync(last)
 	return nil
+}
+
+// sync makes durable what was written up to the entry last.
+func (s *store) sync(last uint64) {
+	err := s.Log.Flush()
+	s.beside.Add(-1)
+	s.began.Store(0)
+	if err != nil && !errors.Is(err, log.ErrClosed) {
+		s.fault(fmt.Errorf("sync entries up to %d: %w", last, err))
+	}
+	s.durable.end(last, err)
 }
 
 // checkStamps refuses an entry from elsewhere with a batch that no leader has
@@ -154,19 +211,29 @@ func (s *store) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l})
 
 // DeleteRange implements raft.LogStore.
 func (s *store) DeleteRange(min, max uint64) error {
+	if err := s.durable.settle(); err != nil {
+		return err
+	}
 	if err := s.Log.DeleteRange(min, max); err != nil {
 		s.fault(fmt.Errorf("delete entries %d to %d: %w", min, max, err))
 		return err
 	}
+	s.durable.reach(s.Log.NextIndex() - 1)
 	s.cut = true
 	return nil
 }
 
 // GetLog implements raft.LogStore. A replica that follows is given outlines where
-// there are some: Raft applies them, and compares terms.
+// there are some: Raft applies them, and compares terms. An entry that a leader sent
+// and that we had already is one that we answer for, so it must be durable.
 func (s *store) GetLog(index uint64, l *raft.Log) error {
-	if s.live.Load() && s.follows() && s.Outline(index, l) {
-		return nil
+	if s.live.Load() && s.follows() {
+		if index < s.Log.NextIndex() && s.durable.await(index) != nil {
+			runtime.Goexit() // fault was told
+		}
+		if s.Outline(index, l) {
+			return nil
+		}
 	}
 	err := s.Log.GetLog(index, l)
 	if err == nil || errors.Is(err, raft.ErrLogNotFound) {

@@ -135,12 +135,19 @@ func TestDivergedSuffixAndRetentionPastIt(t *testing.T) {
 	})
 }
 
+// mustPartition waits until the node has the partition open, which a leader that two
+// of three elected does not wait for.
 func mustPartition(t *testing.T, n *testNode, id idOf) *Partition {
-	p, err := n.Partition(id)
-	if err != nil {
-		t.Fatal(err)
+	t.Helper()
+	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		p, err := n.Partition(id)
+		if err == nil {
+			return p
+		}
+		if time.Since(begin) > time.Minute {
+			t.Fatal(err)
+		}
 	}
-	return p
 }
 
 // An hour without traffic changes nothing: no elections, no new terms.

@@ -1,0 +1,255 @@
+package replication
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"millrace/log"
+	"millrace/segment"
+	"millrace/segment/record"
+)
+
+// A testDisk is the operating system's file system, whose syncs may be held, or
+// fail.
+type testDisk struct {
+	segment.FS
+	mu      sync.Mutex
+	changed sync.Cond
+	held    bool
+	err     error
+}
+
+func newTestDisk() *testDisk {
+	d := &testDisk{FS: segment.OS}
+	d.changed.L = &d.mu
+	return d
+}
+
+// set says whether syncs wait from now on, and what they return then.
+func (d *testDisk) set(held bool, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.held, d.err = held, err
+	d.changed.Broadcast()
+}
+
+func (d *testDisk) OpenFile(name string, flag int) (segment.File, error) {
+	f, err := d.FS.OpenFile(name, flag)
+	if err != nil {
+		return nil, err
+	}
+	return &testFile{f, d}, nil
+}
+
+type testFile struct {
+	segment.File
+	disk *testDisk
+}
+
+func (f *testFile) Sync() error {
+	d := f.disk
+	d.mu.Lock()
+	for d.held {
+		d.changed.Wait()
+	}
+	err := d.err
+	d.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return f.File.Sync()
+}
+
+// appendSoon appends a batch and returns where its answer will be.
+func appendSoon(p *Partition, value string) chan error {
+	done := make(chan error, 1)
+	p.Append([]record.Batch{batchOf(value)}, func(_ Ack, err error) { done <- err })
+	return done
+}
+
+// A leader sends entries to its followers while it syncs them. Raft then takes them
+// for committed before this replica has them for good; nobody else may.
+func TestNobodyHearsOfACommitThatTheLeaderHasNotSynced(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		id := c.create("orders", 1, 3, nil)
+		leader, p := c.leader(id)
+		if _, err := appendWait(p, batchOf("first")); err != nil {
+			t.Fatal(err)
+		}
+		r := p.current.Load()
+		leader.disk.set(true, nil)
+		defer leader.disk.set(false, nil)
+		done := appendSoon(p, "second")
+		time.Sleep(stallTime / 3)
+		last := r.raft.LastIndex()
+		if got := r.raft.CommitIndex(); got != last {
+			t.Fatalf("Raft has committed up to entry %d, not the %d that two followers have: this tests nothing", got, last)
+		}
+		select {
+		case err := <-done:
+			t.Fatalf("answered before it was synced: %v", err)
+		default:
+		}
+		if got := p.HighWatermark(); got != 1 {
+			t.Errorf("the high watermark is %d, want 1", got)
+		}
+		var second raft.Log
+		if err := r.store.GetLog(last, &second); err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range c.nodes {
+			if n == leader {
+				continue
+			}
+			// It is sent again, with Raft's opinion of what is committed.
+			var resp raft.AppendEntriesResponse
+			args := raft.AppendEntriesRequest{
+				RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(leader.serverID()), Addr: []byte(leader.serverID())},
+				Term:      r.raft.CurrentTerm(), PrevLogEntry: last - 1, PrevLogTerm: r.raft.CurrentTerm(),
+				Entries: []*raft.Log{&second}, LeaderCommitIndex: last,
+			}
+			if err := r.peers.AppendEntries(n.serverID(), raft.ServerAddress(n.serverID()), &args, &resp); err != nil || !resp.Success {
+				t.Fatalf("node %d: %v, success %t", n.id, err, resp.Success)
+			}
+			if follower := mustPartition(t, n, id).current.Load(); follower.raft.CommitIndex() >= last {
+				t.Errorf("node %d was told that entry %d is committed", n.id, last)
+			}
+		}
+		leader.disk.set(false, nil)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if got := p.HighWatermark(); got != 2 {
+			t.Errorf("the high watermark is %d, want 2", got)
+		}
+		c.check("after the sync", id, []string{"first", "second"})
+	})
+}
+
+// What a leader could not sync it does not acknowledge, though both followers have
+// it, and it leads no more.
+func TestSyncThatFailsIsNotAcknowledged(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		id := c.create("orders", 1, 3, nil)
+		leader, p := c.leader(id)
+		if _, err := appendWait(p, batchOf("first")); err != nil {
+			t.Fatal(err)
+		}
+		leader.disk.set(false, syscall.EIO)
+		if err := <-appendSoon(p, "second"); err == nil {
+			t.Fatal("acknowledged")
+		}
+		if got := p.HighWatermark(); got != 1 {
+			t.Errorf("the high watermark is %d, want 1", got)
+		}
+		for begin := time.Now(); p.current.Load() != nil; time.Sleep(10 * time.Millisecond) {
+			if time.Since(begin) > time.Minute {
+				t.Fatal("the replica goes on")
+			}
+		}
+		next, q := c.leader(id)
+		if next == leader {
+			t.Fatal("it leads again")
+		}
+		if _, err := appendWait(q, batchOf("third")); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// A replica that no longer leads is asked for entries to answer for them: a later
+// leader sent them and counts this replica. That waits for the disk, as does whatever
+// changes the log.
+func TestFormerLeaderAnswersForNothingItHasNotSynced(t *testing.T) {
+	s, disk := testStore(t)
+	disk.set(true, nil)
+	defer disk.set(false, nil)
+	if err := s.StoreLogs([]*raft.Log{ownEntry(2, 0)}); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.durable.index.Load(); got != 1 {
+		t.Fatalf("durable up to entry %d, want 1", got)
+	}
+	var e raft.Log
+	if err := s.GetLog(2, &e); err != nil { // the leader sends it
+		t.Fatal(err)
+	}
+	s.follows = func() bool { return true }
+	for name, f := range map[string]func() error{
+		"read":          func() error { return s.GetLog(2, new(raft.Log)) },
+		"store":         func() error { return s.StoreLogs([]*raft.Log{ownEntry(3, 1)}) },
+		"state machine": func() error { return s.durable.await(2) },
+	} {
+		done := make(chan error, 1)
+		go func() { done <- f() }()
+		select {
+		case err := <-done:
+			t.Errorf("%s: did not wait: %v", name, err)
+		case <-time.After(20 * time.Millisecond):
+		}
+		defer func() {
+			if err := <-done; err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}()
+	}
+	if err := s.GetLog(9, new(raft.Log)); !errors.Is(err, raft.ErrLogNotFound) {
+		t.Errorf("an entry that is not there: %v", err)
+	}
+	disk.set(false, nil)
+}
+
+// While maxBeside syncs run beside Raft, further ones are waited for.
+func TestBusyDiskIsWaitedFor(t *testing.T) {
+	s, disk := testStore(t)
+	disk.set(true, nil)
+	defer disk.set(false, nil)
+	s.beside.Store(maxBeside)
+	done := make(chan error, 1)
+	go func() { done <- s.StoreLogs([]*raft.Log{ownEntry(2, 0)}) }()
+	select {
+	case err := <-done:
+		t.Errorf("did not wait: %v", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	disk.set(false, nil)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if got := s.durable.index.Load(); got != 2 {
+		t.Errorf("durable up to entry %d, want 2", got)
+	}
+}
+
+// testStore returns the store of a leader in term 1, with the entry that begins it.
+func testStore(t *testing.T) (*store, *testDisk) {
+	disk := newTestDisk()
+	l, err := log.Open(t.TempDir()+"/p", segment.Identity{Cluster: "c"}, log.Config{FS: disk})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close(false) })
+	s := &store{
+		Log: l, durable: newDurable(0), beside: new(atomic.Int64),
+		fault: func(err error) { t.Error(err) }, placed: func([]byte, uint64) {}, storing: func() {}, begin: func() error { return nil },
+		follows: func() bool { return false },
+	}
+	s.live.Store(true)
+	if err := s.StoreLogs([]*raft.Log{{Index: 1, Term: 1, Type: raft.LogNoop}}); err != nil {
+		t.Fatal(err)
+	}
+	return s, disk
+}
+
+// ownEntry is the n-th entry that the leader of term 1 has for Raft.
+func ownEntry(index, n uint64) *raft.Log {
+	b := batchOf("value")
+	number(b, n, 1)
+	return &raft.Log{Index: index, Term: 1, Type: raft.LogCommand, Data: b}
+}
