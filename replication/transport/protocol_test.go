@@ -287,6 +287,11 @@ func TestMuteConnectionsLeaveRoomForPeers(t *testing.T) {
 		cfg.DialTimeout = time.Hour
 	})
 	s := connect(t, n, kindData)
+	eventually(t, "the peer is no longer greeting", func() bool {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return n.greeting == 0
+	})
 	for range 16 {
 		rawConn(t, n)
 	}

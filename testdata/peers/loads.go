@@ -161,7 +161,9 @@ func (b bench) run(ctx context.Context, s *session, v variant) (*load.Result, us
 	if err != nil {
 		return nil, u, err
 	}
+	stolen := stolenTime()
 	u.loader, err = process.Run(patience, cmd)
+	u.stolen = stolenTime() - stolen
 	if err != nil {
 		if ended := s.cluster.Check(); ended != nil {
 			err = ended
@@ -196,6 +198,7 @@ func (b bench) run(ctx context.Context, s *session, v variant) (*load.Result, us
 type usage struct {
 	servers time.Duration // all brokers together
 	loader  time.Duration
+	stolen  time.Duration // processor time that the host gave to others meanwhile
 }
 
 // measure makes a load and enters its figures into a row.
@@ -222,10 +225,11 @@ func (s *session) measure(ctx context.Context, scenario, row string, v variant, 
 	}
 	add("servers", u.servers.Seconds())
 	add("loader", u.loader.Seconds())
+	add("stolen", u.stolen.Seconds())
 	said := fmt.Sprintf("%s records/s, %s MiB/s", report.Number(r.RecordsPerSecond), report.Number(r.MiBPerSecond))
 	if r.Latency != nil {
 		said += fmt.Sprintf(", p50 %s ms, p99 %s ms", report.Number(r.Latency.P50), report.Number(r.Latency.P99))
 	}
-	s.say("%s: %s: %s; servers %.1f, loader %.1f CPU s", scenario, row, said, u.servers.Seconds(), u.loader.Seconds())
+	s.say("%s: %s: %s; servers %.1f, loader %.1f, stolen %.2f CPU s", scenario, row, said, u.servers.Seconds(), u.loader.Seconds(), u.stolen.Seconds())
 	return nil
 }
