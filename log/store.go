@@ -158,21 +158,18 @@ func (l *Log) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raft.Log{e
 // After ErrNoSpace, and errors about the entries themselves, nothing was stored.
 // After any other error anything may have been, and the log is failed.
 func (l *Log) StoreLogs(logs []*raft.Log) error {
-	if len(logs) == 0 {
-		return nil
-	}
-	if err := l.begin(); err != nil {
-		return err
-	}
-	defer l.finish()
-	_, err := l.writeLocked(logs, true)
+	_, err := l.write(logs, true)
 	return err
 }
 
 // WriteLogs is StoreLogs without the wait for the disk: due tells that the entries
 // are not durable and FlushMessages wants them to be. The caller then calls Flush,
 // and lets nobody believe in them before it returns. Readers see them at once.
-func (l *Log) WriteLogs(logs []*raft.Log) (due bool, err error) {
+func (l *Log) WriteLogs(logs []*raft.Log) (due bool, err error) { return l.write(logs, false) }
+
+// write appends entries; due tells that they are to be durable at once, which they
+// are if sync is set.
+func (l *Log) write(logs []*raft.Log, sync bool) (due bool, err error) {
 	if len(logs) == 0 {
 		return false, nil
 	}
@@ -180,12 +177,6 @@ func (l *Log) WriteLogs(logs []*raft.Log) (due bool, err error) {
 		return false, err
 	}
 	defer l.finish()
-	return l.writeLocked(logs, false)
-}
-
-// writeLocked appends entries; due tells that they are to be durable at once, which
-// they are if sync is set.
-func (l *Log) writeLocked(logs []*raft.Log, sync bool) (due bool, err error) {
 	st := l.state.Load()
 	frames, own, err := l.frames(logs, st.end())
 	if err != nil {

@@ -122,7 +122,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	}
 	r.store = &store{
 		Log:     l,
-		durable: newDurable(last), // opening it synced it
+		pending: newPendingSync(),
 		beside:  &n.beside,
 		fault:   func(err error) { p.bounce(r, err) },
 		begin:   func() error { return stable.Set(storedKey, []byte{1}) },
@@ -150,7 +150,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 		p.raiseWatermark(next)
 	}
 	r.machine = &machine{
-		durable:   r.store.durable.await,
+		durable:   r.store.pending.await,
 		producers: state,
 		next:      next,
 		protect:   l.Protect,
@@ -166,7 +166,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	l.SetRollHook(func(uint64) { n.wantSnapshot(r) })
 	r.port = n.transport.Group(p.group, n.serverID())
 	r.port.Recycle() // followers' logs keep outlines, which are copies
-	r.peers = newFollowers(r.port, r.store.Release, r.store.durable.index.Load, func() uint64 { return r.raft.LastIndex() })
+	r.peers = newFollowers(r.port, r.store.Release, r.store.pending.durable, func() uint64 { return r.raft.LastIndex() })
 
 	if err := r.startRaft(stable); err != nil {
 		r.port.Close()
@@ -376,7 +376,7 @@ type followers struct {
 
 	// release is told up to which entry all followers have everything.
 	release func(index uint64)
-	// durable returns up to which entry this replica has everything for good.
+	// durable returns up to which entry this replica has everything for good, at least.
 	durable func() uint64
 	// last returns the index of the last entry there is.
 	last func() uint64

@@ -48,12 +48,12 @@ type store struct {
 	writes atomic.Uint64
 	// opening is the last noop that was stored.
 	opening atomic.Pointer[opening]
-	// began is when the StoreLogs under way began, in Unix nanoseconds; 0: none is.
+	// began is when the write under way began, in Unix nanoseconds, until it is
+	// synced; 0: none is.
 	began atomic.Int64
-	// durable is how far the log is durable, which a leader does not wait for; see
-	// StoreLogs.
-	durable *durable
-	// beside counts the node's syncs that nobody waits for in StoreLogs.
+	// pending is the sync that Raft does not wait for; see StoreLogs.
+	pending *pendingSync
+	// beside counts such syncs of all groups of the node.
 	beside *atomic.Int64
 	// follows tells that Raft is no leader, and has begun to send nothing to anybody.
 	// It is asked once live is set.
@@ -77,15 +77,16 @@ func number(data []byte, n uint64, term uint64) {
 	record.Batch(data).Assign(-1-int64(n), int32(term))
 }
 
-// maxBeside syncs of a node at most run beside the Raft instances that wrote. With
-// more at a time the disk is busy, and what gathers while Raft waits saves writes.
+// maxBeside syncs of a node run beside Raft, or one or two more of groups that ask at
+// the same moment. With as many the disk is busy, and what gathers while Raft waits
+// saves writes.
 const maxBeside = 2
 
 // StoreLogs implements raft.LogStore. It returns when the entries are durable, with
 // one exception: a leader's own commands may be synced while they are on their way to
 // the followers, which sync them too. Raft then counts this replica too early, and
 // may take for committed what a crash would take back. So nobody else learns of it
-// before durable has the entry:
+// while the sync is pending:
 //
 //   - the state machine, and with it clients: see machine.durable;
 //   - followers, which are told of commits up to there: see followers.durable;
@@ -96,17 +97,35 @@ const maxBeside = 2
 // as if each call waited for its own. Entries of other types are waited for: Raft
 // itself acts on a configuration that it takes for committed.
 func (s *store) StoreLogs(logs []*raft.Log) error {
-	if err := s.durable.settle(); err != nil {
+	if err := s.pending.settle(); err != nil {
 		return err // which fault was told
 	}
 	s.began.Store(time.Now().UnixNano())
 	s.storing()
-	syncing := false
-	defer func() {
-		if !syncing {
-			s.began.Store(0)
-		}
-	}()
+	due, err := s.write(logs)
+	if err != nil || !due {
+		s.began.Store(0)
+		return err
+	}
+	s.pending.begin(logs[0].Index - 1)
+	s.beside.Add(1)
+	go s.sync(logs[len(logs)-1].Index)
+	return nil
+}
+
+// sync makes durable what was written, up to the entry last.
+func (s *store) sync(last uint64) {
+	err := s.Log.Flush()
+	s.beside.Add(-1)
+	s.began.Store(0)
+	if err != nil && !errors.Is(err, log.ErrClosed) {
+		s.fault(fmt.Errorf("sync entries up to %d: %w", last, err))
+	}
+	s.pending.end(err)
+}
+
+// write stores entries; due tells that they are still to be synced.
+func (s *store) write(logs []*raft.Log) (due bool, err error) {
 	var own []*raft.Log
 	next := s.next.Load()
 	for _, l := range logs {
@@ -116,12 +135,12 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 		first := record.Batch(l.Data)
 		if first.BaseOffset() >= 0 { // replicated to us, offsets and all
 			if err := checkStamps(l); err != nil {
-				return err
+				return false, err
 			}
 			continue
 		}
 		if n := uint64(-1 - first.BaseOffset()); n != next || first.Epoch() != int32(l.Term) {
-			return fmt.Errorf("%w: number %d of term %d, expected %d of term %d", errStale, n, first.Epoch(), next, l.Term)
+			return false, fmt.Errorf("%w: number %d of term %d, expected %d of term %d", errStale, n, first.Epoch(), next, l.Term)
 		}
 		next++
 		own = append(own, l)
@@ -134,12 +153,10 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 	if logs[0].Index == 1 {
 		if err := s.begin(); err != nil {
 			s.fault(fmt.Errorf("note that entries are stored: %w", err))
-			return err
+			return false, err
 		}
 	}
 	s.writes.Add(1)
-	due := false
-	var err error
 	if len(own) == len(logs) && s.beside.Load() < maxBeside {
 		due, err = s.Log.WriteLogs(logs)
 	} else {
@@ -149,7 +166,7 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 		if !errors.Is(err, log.ErrNoSpace) || s.cut {
 			s.fault(fmt.Errorf("store entries: %w", err))
 		}
-		return err
+		return false, err
 	}
 	s.cut = false
 	s.next.Store(next)
@@ -160,27 +177,7 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 	if first := logs[0]; first.Type == raft.LogNoop {
 		s.opening.Store(&opening{term: first.Term, index: first.Index, next: s.Log.EndOffset()})
 	}
-	last := logs[len(logs)-1].Index
-	if !due {
-		s.durable.reach(last)
-		return nil
-	}
-	syncing = true
-	s.durable.begin()
-	s.beside.Add(1)
-	go s.sync(last)
-	return nil
-}
-
-// sync makes durable what was written up to the entry last.
-func (s *store) sync(last uint64) {
-	err := s.Log.Flush()
-	s.beside.Add(-1)
-	s.began.Store(0)
-	if err != nil && !errors.Is(err, log.ErrClosed) {
-		s.fault(fmt.Errorf("sync entries up to %d: %w", last, err))
-	}
-	s.durable.end(last, err)
+	return due, nil
 }
 
 // checkStamps refuses an entry from elsewhere with a batch that no leader has
@@ -211,14 +208,13 @@ func (s *store) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l})
 
 // DeleteRange implements raft.LogStore.
 func (s *store) DeleteRange(min, max uint64) error {
-	if err := s.durable.settle(); err != nil {
+	if err := s.pending.settle(); err != nil {
 		return err
 	}
 	if err := s.Log.DeleteRange(min, max); err != nil {
 		s.fault(fmt.Errorf("delete entries %d to %d: %w", min, max, err))
 		return err
 	}
-	s.durable.reach(s.Log.NextIndex() - 1)
 	s.cut = true
 	return nil
 }
@@ -228,7 +224,7 @@ func (s *store) DeleteRange(min, max uint64) error {
 // and that we had already is one that we answer for, so it must be durable.
 func (s *store) GetLog(index uint64, l *raft.Log) error {
 	if s.live.Load() && s.follows() {
-		if index < s.Log.NextIndex() && s.durable.await(index) != nil {
+		if s.pending.await(index) != nil {
 			runtime.Goexit() // fault was told
 		}
 		if s.Outline(index, l) {
