@@ -2,20 +2,14 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"sync"
 	"time"
 
 	"millrace/cli/load"
-	"millrace/segment/record"
 
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 	urfave "github.com/urfave/cli/v2"
 )
 
@@ -345,155 +339,14 @@ func (s *sharing) take(m *load.Meter, partition int32, records []*kgo.Record) {
 
 // fetchAll reads everything by requests of its own, as often as there are rounds.
 func (b *bench) fetchAll(ctx context.Context, what extent, m *load.Meter) error {
-	client, err := b.reader()
-	if err != nil {
-		return err
-	}
-	defer client.Close()
 	for range b.c.Int("rounds") {
 		if ctx.Err() != nil {
 			break
 		}
-		f := &fetching{b: b, client: client, meter: m, next: maps.Clone(what.from), to: what.to}
+		f := &fetching{b: b, meter: m, next: maps.Clone(what.from), to: what.to}
 		if err := f.run(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// A fetching is one reading of a topic by fetch requests.
-type fetching struct {
-	b      *bench
-	client *kgo.Client
-	meter  *load.Meter
-	to     map[int32]int64
-
-	mu   sync.Mutex
-	next map[int32]int64 // by partition; those read to their end are left out
-}
-
-// run asks each leader for its partitions, all leaders at the same time, until
-// all are read. Where a leadership has moved it asks again who leads.
-func (f *fetching) run(ctx context.Context) error {
-	admin := kadm.NewClient(f.client)
-	for attempt := 1; ctx.Err() == nil; attempt++ {
-		topic, err := describeTopic(ctx, admin, f.b.topic)
-		if err != nil {
-			return err
-		}
-		led := make(map[int32][]int32)
-		for _, p := range topic.Partitions.Numbers() {
-			if _, wanted := f.next[p]; wanted {
-				led[topic.Partitions[p].Leader] = append(led[topic.Partitions[p].Leader], p)
-			}
-		}
-		if len(led) == 0 {
-			return nil
-		}
-		errs := make(chan error, len(led))
-		for leader, partitions := range led {
-			go func() { errs <- f.ask(ctx, topic, leader, partitions) }() // ends with the partitions, or an error
-		}
-		for range led {
-			if e := <-errs; e != nil && (err == nil || !retried(e)) {
-				err = e
-			}
-		}
-		if err != nil && (!retried(err) || attempt > unknownRetries) {
-			return err
-		}
-		if err != nil {
-			select {
-			case <-time.After(backoff(attempt)):
-			case <-ctx.Done():
-			}
-		}
-	}
-	return nil
-}
-
-// retried tells whether asking again, perhaps somebody else, may help.
-func retried(err error) bool {
-	var broker *kerr.Error
-	return kerr.IsRetriable(err) || !errors.As(err, &broker)
-}
-
-// ask fetches partitions from their leader until they are read to their ends.
-func (f *fetching) ask(ctx context.Context, topic kadm.TopicDetail, leader int32, partitions []int32) error {
-	broker := f.client.Broker(int(leader))
-	for len(partitions) > 0 && ctx.Err() == nil {
-		request := kmsg.NewPtrFetchRequest()
-		request.MaxWaitMillis = 500
-		request.MinBytes = 1
-		request.MaxBytes = int32(min(f.b.c.Int("fetch-bytes"), 1<<30))
-		t := kmsg.NewFetchRequestTopic()
-		t.Topic, t.TopicID = topic.Topic, topic.ID
-		f.mu.Lock()
-		for _, p := range partitions {
-			part := kmsg.NewFetchRequestTopicPartition()
-			part.Partition, part.FetchOffset = p, f.next[p]
-			part.PartitionMaxBytes = int32(min(f.b.c.Int("partition-bytes"), 1<<30))
-			t.Partitions = append(t.Partitions, part)
-		}
-		f.mu.Unlock()
-		request.Topics = append(request.Topics, t)
-		answer, err := broker.Request(ctx, request)
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return err
-		}
-		response := answer.(*kmsg.FetchResponse)
-		if err := kerr.ErrorForCode(response.ErrorCode); err != nil {
-			return err
-		}
-		for _, t := range response.Topics {
-			for _, p := range t.Partitions {
-				if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
-					return fmt.Errorf("fetch %s/%d: %w", topic.Topic, p.Partition, err)
-				}
-				f.take(p.Partition, p.RecordBatches)
-			}
-		}
-		// Who was first in one request is last in the next: an answer has an end.
-		partitions = append(partitions[1:len(partitions):len(partitions)], partitions[0])
-		f.mu.Lock()
-		partitions = slices.DeleteFunc(partitions, func(p int32) bool { _, wanted := f.next[p]; return !wanted })
-		f.mu.Unlock()
-	}
-	return nil
-}
-
-// take counts the whole batches of an answer.
-func (f *fetching) take(partition int32, batches []byte) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	next, wanted := f.next[partition]
-	if !wanted {
-		return
-	}
-	end := f.to[partition]
-	n, bytes := int64(0), int64(0)
-	for len(batches) >= record.HeaderSize && next < end {
-		batch := record.Batch(batches)
-		size := batch.Size()
-		if size < record.HeaderSize || size > len(batches) {
-			break // the last one is cut: answers are, at their limit
-		}
-		if batch.NextOffset() > next {
-			next = batch.NextOffset()
-			bytes += int64(size)
-			if !batch.IsControl() {
-				n += int64(batch.Count())
-			}
-		}
-		batches = batches[size:]
-	}
-	f.meter.Got(n, bytes)
-	f.next[partition] = next
-	if next >= end {
-		delete(f.next, partition)
-	}
 }

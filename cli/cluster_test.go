@@ -41,8 +41,8 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// binary builds the program, once, and returns its path.
-func binary(t *testing.T) string {
+// program builds the program, once, and returns its path.
+func program(t *testing.T) string {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("runs processes; left out with -short")
@@ -73,7 +73,7 @@ type testCluster struct {
 // shows the ends of their logs.
 func startCluster(t *testing.T, n int) *testCluster {
 	t.Helper()
-	exe := binary(t)
+	exe := program(t)
 	addresses, err := freeAddresses(n)
 	if err != nil {
 		t.Fatal(err)
@@ -143,7 +143,7 @@ type result struct {
 // command is the program with some arguments, in a folder of its own, talking to
 // the cluster if there is one.
 func command(t *testing.T, brokers []string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(t.Context(), binary(t), args...)
+	cmd := exec.CommandContext(t.Context(), program(t), args...)
 	cmd.Dir = t.TempDir()
 	cmd.Env = append(os.Environ(), "MILLRACE_BROKERS="+strings.Join(brokers, ","))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -468,7 +468,7 @@ func TestProduceOutlivesTheWholeCluster(t *testing.T) {
 // finds what it needs.
 func TestExamplesRun(t *testing.T) {
 	c := startCluster(t, 3)
-	bin := filepath.Dir(binary(t))
+	bin := filepath.Dir(program(t))
 	dir := t.TempDir()
 	if err := os.Symlink(filepath.Dir(dataFile(t, "flights.jsonl")), filepath.Join(dir, "testdata")); err != nil {
 		t.Fatal(err)
@@ -535,7 +535,7 @@ func TestTheTourOfTheReadmeRuns(t *testing.T) {
 	for _, line := range lines {
 		run := exec.CommandContext(t.Context(), "sh", "-e", "-c", line)
 		run.Dir = dir
-		run.Env = append(os.Environ(), "PATH="+filepath.Dir(binary(t))+":"+os.Getenv("PATH"), "MILLRACE_BROKERS=127.0.0.1:"+port)
+		run.Env = append(os.Environ(), "PATH="+filepath.Dir(program(t))+":"+os.Getenv("PATH"), "MILLRACE_BROKERS=127.0.0.1:"+port)
 		var stderr bytes.Buffer
 		run.Stderr = &stderr
 		out, err := run.Output()
@@ -874,7 +874,7 @@ func TestBashCompletesTopicNames(t *testing.T) {
 	} {
 		cmd := exec.Command(bash, "-c", `source <(millrace completion bash)
 			COMP_LINE="$1" COMP_POINT=${#1}; _millrace; echo "${COMPREPLY[*]}"`, "bash", test.line)
-		cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(binary(t))+":"+os.Getenv("PATH"), "MILLRACE_BROKERS="+c.all[0].address)
+		cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(program(t))+":"+os.Getenv("PATH"), "MILLRACE_BROKERS="+c.all[0].address)
 		out, err := cmd.CombinedOutput()
 		if got := strings.TrimSpace(string(out)); err != nil || got != test.want {
 			t.Errorf("%q completes to %q, want %q (%v)", test.line, got, test.want, err)
