@@ -325,7 +325,7 @@ func (r *run) runPhase(ctx context.Context, phase int) error {
 			if phase != everythingElse && !r.o.quick {
 				return nil
 			}
-			return r.failed(ctx, "writev", r.runLimits(ctx))
+			return r.failed(ctx, "limits", r.runLimits(ctx))
 		}
 		if forth {
 			if err := limits(); err != nil {

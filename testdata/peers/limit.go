@@ -18,28 +18,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a broker that sends mapped files could reach at most: one process writes
-// a mapped file to connections over loopback with writev, another reads them and
-// discards what it gets. Nothing is parsed, asked for or copied.
+// What a broker could reach at most: one process sends a file to connections over
+// loopback, another reads them and discards what it gets. Nothing is parsed,
+// asked for or copied, but by the kernel.
 
-// writevChunk is how much one call hands to the kernel: as much as a consumer asks
-// for at a time of one partition, of two of them.
+// The system calls that send a file.
 const (
-	writevChunk = 1 << 20
+	writev   = "writev"   // of mapped pages, as Millrace does
+	sendfile = "sendfile" // as Kafka does
+)
+
+// limitChunk is how much one call hands to the kernel: as much as a consumer asks
+// for at a time of one partition; writev gets two of them.
+const (
+	limitChunk  = 1 << 20
 	writevParts = 2
 )
 
 // limit runs both sides for a while and returns MiB a second of all readers
 // together. The file of the given size is made in dir.
-func limit(ctx context.Context, dir string, bytes int64, readers int, duration time.Duration) (mib float64, err error) {
-	file, err := os.CreateTemp(dir, "writev-")
+func limit(ctx context.Context, call, dir string, bytes int64, readers int, duration time.Duration) (mib float64, err error) {
+	file, err := os.CreateTemp(dir, "limit-")
 	if err != nil {
 		return 0, err
 	}
 	defer os.Remove(file.Name())
 	defer file.Close()
-	block := []byte(strings.Repeat("0123456789abcde\n", writevChunk/16))
-	for n := int64(0); n < bytes; n += writevChunk {
+	block := []byte(strings.Repeat("0123456789abcde\n", limitChunk/16))
+	for n := int64(0); n < bytes; n += limitChunk {
 		if _, err := file.Write(block); err != nil {
 			return 0, err
 		}
@@ -48,7 +54,7 @@ func limit(ctx context.Context, dir string, bytes int64, readers int, duration t
 	if err != nil {
 		return 0, err
 	}
-	sending := exec.Command(self, "writev-send", "-file", file.Name())
+	sending := exec.Command(self, "limit-send", "-call", call, "-file", file.Name())
 	announced, err := sending.StdoutPipe()
 	if err != nil {
 		return 0, err
@@ -60,9 +66,9 @@ func limit(ctx context.Context, dir string, bytes int64, readers int, duration t
 	defer sender.Kill()
 	var address string
 	if _, err := fmt.Fscanln(announced, &address); err != nil {
-		return 0, fmt.Errorf("writev-send did not start: %w", err)
+		return 0, fmt.Errorf("limit-send did not start: %w", err)
 	}
-	out, err := process.Output(ctx, exec.Command(self, "writev-read", "-address", address, "-readers", fmt.Sprint(readers), "-duration", duration.String()))
+	out, err := process.Output(ctx, exec.Command(self, "limit-read", "-address", address, "-readers", fmt.Sprint(readers), "-duration", duration.String()))
 	if err != nil {
 		return 0, err
 	}
@@ -70,10 +76,11 @@ func limit(ctx context.Context, dir string, bytes int64, readers int, duration t
 	return mib, err
 }
 
-// writevSend maps a file and writes it to every connection, over and over. It
-// prints its address, and is ended by a signal.
-func writevSend(args []string, stdout io.Writer) error {
-	f := flag.NewFlagSet("writev-send", flag.ContinueOnError)
+// limitSend writes a file to every connection, over and over. It prints its
+// address, and is ended by a signal.
+func limitSend(args []string, stdout io.Writer) error {
+	f := flag.NewFlagSet("limit-send", flag.ContinueOnError)
+	call := f.String("call", writev, "`NAME` of the system call: writev or sendfile")
 	name := f.String("file", "", "`FILE` to send")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -86,12 +93,19 @@ func writevSend(args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if info.Size() < writevChunk {
-		return fmt.Errorf("%s has %d bytes, fewer than one chunk", *name, info.Size())
+	if info.Size() < writevParts*limitChunk {
+		return fmt.Errorf("%s has %d bytes, fewer than one call gets", *name, info.Size())
 	}
 	mapped, err := unix.Mmap(int(file.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_SHARED|unix.MAP_POPULATE)
 	if err != nil {
 		return fmt.Errorf("map %s: %w", *name, err)
+	}
+	send := map[string]func(net.Conn) error{
+		writev:   func(conn net.Conn) error { return sendMapped(conn, mapped) },
+		sendfile: func(conn net.Conn) error { return sendFile(conn, *name, info.Size()) },
+	}[*call]
+	if send == nil {
+		return fmt.Errorf("-call %q: it is %s or %s", *call, writev, sendfile)
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -105,26 +119,46 @@ func writevSend(args []string, stdout io.Writer) error {
 		}
 		go func() { // a connection: ends with it
 			defer conn.Close()
-			for at := 0; ; {
-				var views net.Buffers
-				for range writevParts {
-					if at+writevChunk > len(mapped) {
-						at = 0
-					}
-					views = append(views, mapped[at:at+writevChunk])
-					at += writevChunk
-				}
-				if _, err := views.WriteTo(conn); err != nil {
-					return
-				}
+			for err := error(nil); err == nil; {
+				err = send(conn)
 			}
 		}()
 	}
 }
 
-// writevRead reads from several connections for a while and prints MiB a second.
-func writevRead(args []string, stdout io.Writer) error {
-	f := flag.NewFlagSet("writev-read", flag.ContinueOnError)
+// sendMapped writes mapped pages once, but for what is left of a last answer.
+func sendMapped(conn net.Conn, mapped []byte) error {
+	for at := 0; at+writevParts*limitChunk <= len(mapped); {
+		var views net.Buffers
+		for range writevParts {
+			views = append(views, mapped[at:at+limitChunk])
+			at += limitChunk
+		}
+		if _, err := views.WriteTo(conn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sendFile sends a file of size bytes once; net has sendfile do it.
+func sendFile(conn net.Conn, name string, size int64) error {
+	file, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	for at := int64(0); at+limitChunk <= size; at += limitChunk {
+		if _, err := io.CopyN(conn, file, limitChunk); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// limitRead reads from several connections for a while and prints MiB a second.
+func limitRead(args []string, stdout io.Writer) error {
+	f := flag.NewFlagSet("limit-read", flag.ContinueOnError)
 	address := f.String("address", "", "`HOST:PORT` of the sender")
 	readers := f.Int("readers", 1, "connections, `N`")
 	duration := f.Duration("duration", time.Second, "how long, `DURATION`")
@@ -142,7 +176,7 @@ func writevRead(args []string, stdout io.Writer) error {
 				return
 			}
 			defer conn.Close()
-			buffer := make([]byte, writevChunk)
+			buffer := make([]byte, limitChunk)
 			for time.Since(begin) < *duration {
 				n, err := conn.Read(buffer)
 				if err != nil {

@@ -57,10 +57,10 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	// The rest is what this program starts itself as.
 	case "nats-bench":
 		return natsload.Command(ctx, args, stdout)
-	case "writev-send":
-		return writevSend(args, stdout)
-	case "writev-read":
-		return writevRead(args, stdout)
+	case "limit-send":
+		return limitSend(args, stdout)
+	case "limit-read":
+		return limitRead(args, stdout)
 	}
 	fmt.Fprint(stderr, usageText)
 	return fmt.Errorf("there is no command %q", args[0])

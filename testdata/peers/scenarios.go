@@ -230,9 +230,6 @@ func runEndToEnd(ctx context.Context, s *session) error {
 		rate: 1000, noLinger: true, seconds: s.o.seconds, warmUp: s.o.warmUp})
 }
 
-// writevRow is the row of what writev alone reaches.
-const writevRow = "writev"
-
 func consuming(name, title string, consumers int) *scenario {
 	raw := func(v string) string { return v + ", not decoded" }
 	mibRatio := func(of, to string, bound float64) report.Want {
@@ -241,7 +238,7 @@ func consuming(name, title string, consumers int) *scenario {
 	return &scenario{
 		name: name, title: title, phase: everythingElse, systems: all,
 		about: func(o *options) string {
-			return fmt.Sprintf("A topic of 6 partitions, filled with %s MiB of 1 KiB records just before; everybody reads everything, over and over. Not decoded: fetch requests are sent and their answers only counted. writev: one process sends a mapped file of the same size, another discards it, over as many connections of loopback.", report.Number(float64(o.fill)/(1<<20)))
+			return fmt.Sprintf("A topic of 6 partitions, filled with %s MiB of 1 KiB records just before; everybody reads everything, over and over. Not decoded: fetch requests are sent and their answers only counted. writev, sendfile: one process sends a file of the same size by that call, writev a mapped one, another discards it, over as many connections of loopback.", report.Number(float64(o.fill)/(1<<20)))
 		},
 		run: func(ctx context.Context, s *session) error {
 			v := variantsOf(s.cluster.System)[0]
@@ -277,32 +274,34 @@ func consuming(name, title string, consumers int) *scenario {
 			if s == cluster.NATS {
 				n = 1
 			}
-			return n*(o.seconds+o.warmUp+3) + float64(o.fill)/(200<<20) + o.seconds/float64(len(all))
+			return n*(o.seconds+o.warmUp+3) + float64(o.fill)/(200<<20) + 2*o.seconds/float64(len(all))
 		},
-		rows: []report.Row{{Name: "millrace"}, {Name: "kafka"}, {Name: "nats"}, {Name: raw("millrace")}, {Name: raw("kafka")}, {Name: writevRow}},
+		rows: []report.Row{{Name: "millrace"}, {Name: "kafka"}, {Name: "nats"}, {Name: raw("millrace")}, {Name: raw("kafka")}, {Name: writev}, {Name: sendfile}},
 		columns: []report.Column{{Header: "records/s", Metric: "records"}, {Header: "MiB/s", Metric: "mib"},
 			{Header: "brokers' CPU s", Metric: "servers"}, {Header: "loader's CPU s", Metric: "loader"}},
 		wants: []report.Want{
 			mibRatio("millrace", "kafka", 1.2),
 			mibRatio(raw("millrace"), raw("kafka"), 1.2),
-			mibRatio(raw("millrace"), writevRow, 0.5),
+			mibRatio(raw("millrace"), writev, 0.5),
 		},
 	}
 }
 
-// runLimits measures what writev alone reaches, for the consume scenarios that
-// are to be run, with no broker running.
+// runLimits measures what the system calls alone reach, for the consume scenarios
+// that are to be run, with no broker running.
 func (r *run) runLimits(ctx context.Context) error {
 	for name, readers := range map[string]int{"consume-1": 1, "consume-10": 10} {
 		if !r.wanted(name) {
 			continue
 		}
-		mib, err := limit(ctx, r.dir, r.o.fill, readers, time.Duration(r.o.seconds*float64(time.Second)))
-		if err != nil {
-			return fmt.Errorf("writev: %w", err)
+		for _, call := range []string{writev, sendfile} {
+			mib, err := limit(ctx, call, r.dir, r.o.fill, readers, time.Duration(r.o.seconds*float64(time.Second)))
+			if err != nil {
+				return fmt.Errorf("%s: %w", call, err)
+			}
+			r.figures.Add(report.Key{Scenario: name, Row: call, Metric: "mib"}, mib)
+			r.say("%s: %s: %s MiB/s", name, call, report.Number(mib))
 		}
-		r.figures.Add(report.Key{Scenario: name, Row: writevRow, Metric: "mib"}, mib)
-		r.say("%s: writev: %s MiB/s", name, report.Number(mib))
 	}
 	return nil
 }
