@@ -26,6 +26,21 @@ func fail(status int, format string, args ...any) error {
 	return &failure{status, fmt.Errorf(format, args...)}
 }
 
+// explain returns an error with words of ours that ends the program as err would.
+// It is err all the same, for who asks again when that may help.
+func explain(err error, format string, args ...any) error {
+	return &failure{statusOf(err), &explained{fmt.Sprintf(format, args...), err}}
+}
+
+// An explained error is another one, in other words.
+type explained struct {
+	words string
+	err   error
+}
+
+func (e *explained) Error() string { return e.words }
+func (e *explained) Unwrap() error { return e.err }
+
 // usage returns an error in the command line itself.
 func usage(format string, args ...any) error { return fail(StatusUsage, format, args...) }
 
@@ -98,7 +113,7 @@ func topicError(topic string, err error, detail string) error {
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
 		return fail(status, "not allowed on topic %q; ask for the permission with an ACL", topic)
 	}
-	return fail(status, "topic %q: %s", topic, brokerSaid(err, detail))
+	return explain(err, "topic %q: %s", topic, brokerSaid(err, detail))
 }
 
 // brokerSaid is a broker's error in words: its own message when it sent one,

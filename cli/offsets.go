@@ -282,7 +282,7 @@ func listed(offsets kadm.ListedOffsets, err error) (kadm.ListedOffsets, error) {
 			if o.Partition < 0 {
 				err = topicError(o.Topic, o.Err, "")
 			} else {
-				err = fail(statusOf(o.Err), "list offsets of %s/%d: %s", o.Topic, o.Partition, brokerSaid(o.Err, ""))
+				err = explain(o.Err, "list offsets of %s/%d: %s", o.Topic, o.Partition, brokerSaid(o.Err, ""))
 			}
 		}
 	})

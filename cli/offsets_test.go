@@ -1,9 +1,14 @@
 package cli
 
 import (
+	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 )
 
 // say writes a span so that a table can hold it.
@@ -155,6 +160,36 @@ func TestPartitionsAreListsAndRanges(t *testing.T) {
 		}
 		if got != " "+test.want {
 			t.Errorf("-p %q:%s, want %s", test.in, got, test.want)
+		}
+	}
+}
+
+// TestAPartitionBetweenLeadersIsAskedAgain: what settle is given by listed says in
+// our words what the broker said, and is known as that.
+func TestAPartitionBetweenLeadersIsAskedAgain(t *testing.T) {
+	for _, test := range []struct {
+		err   error
+		again bool
+		said  string
+	}{
+		{nil, false, ""},
+		{kerr.NotLeaderForPartition, true, "list offsets of orders/4: This server is not the leader for that topic-partition (NOT_LEADER_FOR_PARTITION)"},
+		{kerr.UnknownTopicOrPartition, false, "list offsets of orders/4: "},
+		{kerr.TopicAuthorizationFailed, false, "list offsets of orders/4: "},
+	} {
+		asked := 0
+		err := settle(t.Context(), func(context.Context) error {
+			if asked++; asked > 1 {
+				return nil
+			}
+			_, err := listed(kadm.ListedOffsets{"orders": {4: {Topic: "orders", Partition: 4, Err: test.err}}}, nil)
+			if err != nil && !strings.HasPrefix(err.Error(), test.said) || test.err == nil && err != nil {
+				t.Errorf("%v: says %q, want %q", test.err, err, test.said)
+			}
+			return err
+		})
+		if again := asked > 1; again != test.again || (err == nil) != (test.err == nil || test.again) {
+			t.Errorf("%v: asked %d times, and then %v", test.err, asked, err)
 		}
 	}
 }
