@@ -1,6 +1,10 @@
 package segment
 
-import "golang.org/x/sys/unix"
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
 
 func fdatasync(fd int) error { return unix.Fdatasync(fd) }
 
@@ -15,4 +19,13 @@ func punch(fd int, off, size int64) error {
 
 func forget(fd int, off, size int64) error {
 	return unix.Fadvise(fd, off, size, unix.FADV_DONTNEED)
+}
+
+// stateOf returns the state of the file at path.
+func stateOf(path string) (fileState, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return fileState{}, err
+	}
+	return fileState{inode: st.Ino, changed: time.Unix(st.Ctim.Unix())}, nil
 }

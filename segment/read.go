@@ -71,6 +71,7 @@ func (s *Segment) Rest() {
 	if s.used.Swap(false) {
 		return
 	}
+	s.checked.Store(nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.m != nil {
@@ -258,7 +259,7 @@ func (s *Segment) search(offset int64) (i int, err error) {
 
 // Read returns whole batches from the one that holds offset on, as long as they
 // lie below limit and within maxBytes together; the first one always. They are
-// mapped pages, checked against their CRC. The view is empty when no batch
+// mapped pages, checked against their CRC, now or of late. The view is empty when no batch
 // qualifies. offset must not lie below the segment's base offset.
 func (s *Segment) Read(offset, limit int64, maxBytes int) (*record.View, error) {
 	info := s.Info()
@@ -270,6 +271,7 @@ func (s *Segment) Read(offset, limit int64, maxBytes int) (*record.View, error) 
 		return nil, err
 	}
 	r := reader{s: s, m: m, offset: offset, limit: limit, left: maxBytes, next: offset}
+	r.recall(maxBytes)
 	if err := r.read(info.Frames()); err != nil {
 		m.release()
 		return nil, err
@@ -290,6 +292,8 @@ type reader struct {
 	left          int
 	pieces        [][]byte
 	next          int64
+	checked       *checkedFrames // what is remembered; nil: nothing
+	recalled      int64          // of frames that end here or before
 }
 
 // ahead is how many frames a reader looks up in the index at a time: locks and
@@ -361,7 +365,7 @@ func (r *reader) frame(i int, e index.Entry) (more bool, err error) {
 			return false, nil
 		}
 	}
-	if wrong := f.checkPayload(body); wrong != nil {
+	if wrong := r.check(&f, body); wrong != nil {
 		return false, r.s.corrupt(&f, wrong)
 	}
 	return r.take(&f, body[:f.payloadLen:f.payloadLen])

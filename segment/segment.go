@@ -107,6 +107,7 @@ type Segment struct {
 	written   atomic.Int64 // == info.Bytes, readable without mu
 	room      atomic.Int64 // allocated less written
 	forgotten int64        // bytes that Forget has dealt with; the writer's
+	checked   atomic.Pointer[checkedFrames]
 
 	syncing sync.Mutex // held while f syncs or closes; taken before mu
 	broken  error      // of the sync that failed, for good
