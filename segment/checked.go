@@ -89,11 +89,17 @@ func (r *reader) recall(maxBytes int) {
 	if to-from < checkedBlock && r.s.checked.Load() == nil {
 		return // nothing to rely on, and nothing to forget
 	}
-	r.checked, r.recalled = r.s.checkedFrames(), to
-	if r.checked != nil && !r.m.resident(from, to) {
-		r.s.checked.CompareAndSwap(r.checked, nil)
-		r.checked = r.s.checkedFrames()
+	c := r.s.checkedFrames()
+	switch {
+	case c == nil:
+		return
+	case !r.m.resident(from, to):
+		r.s.checked.Store(nil)
+		c = r.s.checkedFrames()
+	case r.s.checked.Load() != c:
+		return // another reader has just found a page missing, and may have had these read
 	}
+	r.checked, r.recalled = c, to
 }
 
 // check compares a frame, whose bytes with padding are body, with its CRC, unless
