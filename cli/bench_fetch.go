@@ -76,7 +76,7 @@ func (f *fetching) run(ctx context.Context) error {
 func addressOf(brokers kadm.BrokerDetails, id int32) string {
 	for _, b := range brokers {
 		if b.NodeID == id {
-			return net.JoinHostPort(b.Host, fmt.Sprint(b.Port))
+			return address(b)
 		}
 	}
 	return ""

@@ -309,5 +309,5 @@ func groupError(group string, err error) error {
 	case errors.Is(err, kerr.InvalidGroupID):
 		return fail(StatusUsage, "%q is not the name of a group", group)
 	}
-	return fail(status, "group %q: %s", group, strings.TrimSpace(brokerSaid(err, "")))
+	return explain(err, "group %q: %s", group, strings.TrimSpace(brokerSaid(err, "")))
 }

@@ -164,29 +164,35 @@ func TestPartitionsAreListsAndRanges(t *testing.T) {
 	}
 }
 
-// TestAPartitionBetweenLeadersIsAskedAgain: what settle is given by listed says in
-// our words what the broker said, and is known as that.
-func TestAPartitionBetweenLeadersIsAskedAgain(t *testing.T) {
+// TestWhoIsBetweenLeadersIsAskedAgain: what settle is given says in our words what
+// the broker said, and is known as that.
+func TestWhoIsBetweenLeadersIsAskedAgain(t *testing.T) {
+	list := func(err error) error {
+		_, err = listed(kadm.ListedOffsets{"orders": {4: {Topic: "orders", Partition: 4, Err: err}}}, nil)
+		return err
+	}
 	for _, test := range []struct {
 		err   error
 		again bool
 		said  string
 	}{
-		{nil, false, ""},
-		{kerr.NotLeaderForPartition, true, "list offsets of orders/4: This server is not the leader for that topic-partition (NOT_LEADER_FOR_PARTITION)"},
-		{kerr.UnknownTopicOrPartition, false, "list offsets of orders/4: "},
-		{kerr.TopicAuthorizationFailed, false, "list offsets of orders/4: "},
+		{list(nil), false, ""},
+		{list(kerr.NotLeaderForPartition), true, "list offsets of orders/4: This server is not the leader for that topic-partition (NOT_LEADER_FOR_PARTITION)"},
+		{list(kerr.UnknownTopicOrPartition), false, "list offsets of orders/4: "},
+		{list(kerr.TopicAuthorizationFailed), false, "list offsets of orders/4: "},
+		{topicError("orders", kerr.LeaderNotAvailable, ""), true, `topic "orders": `},
+		{groupError("billing", kerr.NotCoordinator), true, `group "billing": `},
+		{groupError("billing", kerr.NonEmptyGroup), false, `group "billing" has members`},
 	} {
+		if test.err != nil && !strings.HasPrefix(test.err.Error(), test.said) || test.said == "" && test.err != nil {
+			t.Errorf("says %q, want %q", test.err, test.said)
+		}
 		asked := 0
 		err := settle(t.Context(), func(context.Context) error {
 			if asked++; asked > 1 {
 				return nil
 			}
-			_, err := listed(kadm.ListedOffsets{"orders": {4: {Topic: "orders", Partition: 4, Err: test.err}}}, nil)
-			if err != nil && !strings.HasPrefix(err.Error(), test.said) || test.err == nil && err != nil {
-				t.Errorf("%v: says %q, want %q", test.err, err, test.said)
-			}
-			return err
+			return test.err
 		})
 		if again := asked > 1; again != test.again || (err == nil) != (test.err == nil || test.again) {
 			t.Errorf("%v: asked %d times, and then %v", test.err, asked, err)
