@@ -16,7 +16,7 @@ func (l *Log) EndOffset() int64 { return l.state.Load().end().offset }
 
 // Read returns whole batches from the one that holds offset on, all below limit:
 // as many as fit maxBytes, the first one always. They are mapped pages, checked
-// against their CRC, and valid until Release. The view is empty at limit, and
+// against their CRC, now or up to ten seconds ago, and valid until Release. The view is empty at limit, and
 // when the batch at offset reaches beyond it. A view may end early, where a
 // segment does. Of a compacted log the first batch may begin beyond offset. ErrOutOfRange below StartOffset, above EndOffset and above
 // limit; a *segment.CorruptError instead of bad bytes.

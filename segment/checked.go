@@ -67,14 +67,14 @@ func (s *Segment) checkedFrames() *checkedFrames {
 }
 
 // recall finds out what is remembered, before r, which may return maxBytes of
-// batches, touches anything of the file.
-func (r *reader) recall(maxBytes int) {
+// batches of the first frames, touches anything of the file.
+func (r *reader) recall(frames, maxBytes int) {
 	i, err := r.s.search(r.offset)
-	if err != nil {
+	if err != nil || i >= frames {
 		return
 	}
 	var at [2]index.Entry // of the first frame, and of the one behind it
-	n, err := r.s.lookup(at[:min(2, r.s.Info().Frames()-i)], i)
+	n, err := r.s.lookup(at[:min(len(at), frames-i)], i)
 	if err != nil || n == 0 {
 		return
 	}
@@ -99,7 +99,9 @@ func (r *reader) recall(maxBytes int) {
 	case r.s.checked.Load() != c:
 		return // another reader has just found a page missing, and may have had these read
 	}
-	r.checked, r.recalled = c, to
+	if c != nil {
+		r.checked, r.recalled = c, min(to, int64(len(c.stamps))*checkedBlock)
+	}
 }
 
 // check compares a frame, whose bytes with padding are body, with its CRC, unless
@@ -122,20 +124,12 @@ func (c *checkedFrames) second() uint32 { return uint32(time.Since(c.began)/time
 
 // good tells whether the frame was found good of late.
 func (c *checkedFrames) good(f *Frame) bool {
-	i := f.Position / checkedBlock
-	if i >= int64(len(c.stamps)) {
-		return false
-	}
-	stamp := c.stamps[i].Load()
+	stamp := c.stamps[f.Position/checkedBlock].Load()
 	return stamp != 0 && c.second()-stamp < uint32(checkedFor/time.Second)
 }
 
 // found notes that the frame was found good.
-func (c *checkedFrames) found(f *Frame) {
-	if i := f.Position / checkedBlock; i < int64(len(c.stamps)) {
-		c.stamps[i].Store(c.second())
-	}
-}
+func (c *checkedFrames) found(f *Frame) { c.stamps[f.Position/checkedBlock].Store(c.second()) }
 
 // resident tells whether all pages of the bytes from from to to are in memory.
 func (m *mapping) resident(from, to int64) bool {

@@ -22,9 +22,6 @@ func newCompared(t *testing.T) *compared {
 	t.Helper()
 	s := newTestSegment(t, 1<<20)
 	c := &compared{s, t, appendTest(t, s, 3, [2]int{1, 3000}, [2]int{10, 3000}, [2]int{10, 3000})}
-	if err := os.Chmod(s.path, 0o600); err != nil { // another change of the inode, the last one
-		t.Fatal(err)
-	}
 	c.settle()
 	c.read(0, 3, true)
 	if !c.checked.Load().good(&c.frames[1]) || !c.checked.Load().good(&c.frames[2]) {
@@ -157,6 +154,33 @@ func TestReadReliesOnAComparison(t *testing.T) {
 	c.read(0, 2, false)
 	c.checked.Load().began = c.checked.Load().began.Add(-checkedFor)
 	c.read(1, 2, false)
+}
+
+// TestReadReliesOnNothingBeyondWhereItLooked: whether a page is in memory was
+// asked only as far as the answer was expected to go.
+func TestReadReliesOnNothingBeyondWhereItLooked(t *testing.T) {
+	t.Parallel()
+	c := newCompared(t)
+	c.rot(1)
+	c.rot(2)
+	c.pretend()
+	m, err := c.pin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.release()
+	r := reader{s: c.Segment, m: m, offset: c.frames[1].BaseOffset}
+	r.recall(len(c.frames), 1)
+	for i, relied := range map[int]bool{1: true, 2: false} {
+		f, err := c.Entry(c.frames[i].Index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.checked.Load().found(&f)
+		if wrong := r.check(&f, f.body(m.data)); (wrong == nil) != relied {
+			t.Errorf("frame %d, which is rotten, and good for what is remembered: %v", i, wrong)
+		}
+	}
 }
 
 // TestReadComparesWhatComesFromTheDisk: the system may drop pages at any time,

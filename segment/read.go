@@ -271,7 +271,7 @@ func (s *Segment) Read(offset, limit int64, maxBytes int) (*record.View, error) 
 		return nil, err
 	}
 	r := reader{s: s, m: m, offset: offset, limit: limit, left: maxBytes, next: offset}
-	r.recall(maxBytes)
+	r.recall(info.Frames(), maxBytes)
 	if err := r.read(info.Frames()); err != nil {
 		m.release()
 		return nil, err
