@@ -183,6 +183,7 @@ func (s *Server) groupSettings() group.Settings {
 			MaxHeartbeatInterval: millis(set.ConsumerMaxHeartbeatIntervalMillis),
 			MaxSize:              int(set.ConsumerMaxSize),
 			Assignors:            set.ConsumerAssignors,
+			RegexRefresh:         millis(set.ConsumerRegexRefreshMillis),
 			MigrationPolicy:      set.ConsumerMigrationPolicy,
 		},
 	}

@@ -518,7 +518,7 @@ func (c *consumerGroup) touchLocked(id string) {
 		seat = newSeat(c, id)
 		c.seats[id] = seat
 	}
-	session := c.shard.c.settings().Consumer.SessionTimeout
+	session := c.shard.c.groupSettings(c.group.id).SessionTimeout
 	if m.classic != nil {
 		session = time.Duration(m.classic.session) * time.Millisecond
 	}

@@ -110,7 +110,9 @@ func (b *beat) invalid() string {
 		return "RebalanceTimeoutMs must be provided in first request."
 	case req.Topics == nil || len(req.Topics) > 0:
 		return "TopicPartitions must be empty when (re-)joining."
-	case len(req.SubscribedTopicNames) == 0 && (req.SubscribedTopicRegex == nil || *req.SubscribedTopicRegex == ""):
+	case req.SubscribedTopicNames == nil && req.SubscribedTopicRegex == nil:
+		// Empty is not null: Java's consumer with a pattern that matches nothing yet
+		// joins with an empty list.
 		return "Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when (re-)joining."
 	}
 	return ""
@@ -311,7 +313,7 @@ func (d *draft) beat(b *beat) func(error) {
 	}
 	now := d.members[req.MemberID]
 	resp.MemberEpoch = now.epoch
-	resp.HeartbeatIntervalMillis = int32(set.Consumer.HeartbeatInterval / time.Millisecond)
+	resp.HeartbeatIntervalMillis = int32(c.shard.c.groupSettings(c.group.id).HeartbeatInterval / time.Millisecond)
 	full := req.RebalanceTimeoutMillis != -1 && (req.SubscribedTopicNames != nil || req.SubscribedTopicRegex != nil) && req.Topics != nil
 	if req.MemberEpoch == epochJoin || full || !was.equal(now.assigned) {
 		resp.Assignment = &kmsg.ConsumerGroupHeartbeatResponseAssignment{Topics: []kmsg.ConsumerGroupHeartbeatResponseAssignmentTopic{}}

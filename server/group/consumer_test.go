@@ -505,3 +505,68 @@ func FuzzConsumerRecords(f *testing.F) {
 		}
 	})
 }
+
+// Java's consumer with a pattern that matches nothing yet says an empty list of
+// names; only a client that says neither names nor an expression is wrong.
+func TestASubscriptionToNothingIsOne(t *testing.T) {
+	consumerStory(t, map[string]int32{"t": 2}, func(t *testing.T, c *Coordinator, p *tape, s *shelf) {
+		x := newBeater(c, "x")
+		wantCode(t, "neither names nor an expression", x.beat(), invalidRequest)
+		x.topics = []string{}
+		wantCode(t, "an empty list", x.beat(), none)
+		if x.epoch != 1 || x.owned.count() != 0 {
+			t.Errorf("epoch %d, owns %v", x.epoch, x.owned)
+		}
+		y, expression := newBeater(c, "y"), ""
+		y.regex = &expression
+		wantCode(t, "an empty expression", y.beat(), none)
+		x.topics = []string{"t"}
+		settle(t, x, y)
+		if x.owned.count() != 2 || y.owned.count() != 0 {
+			t.Errorf("x owns %v, y %v", x.owned, y.owned)
+		}
+	})
+}
+
+// What is set for one group holds for it, within the broker's bounds, and for no
+// other group.
+func TestAGroupHasSettingsOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, s := &tape{}, newShelf(map[string]int32{"t": 2})
+		own := GroupSettings{SessionTimeout: 50 * time.Second, HeartbeatInterval: 9 * time.Second}
+		c := p.takeOver(t, Config{Topics: s, Group: func(id string) GroupSettings {
+			if id != "g" {
+				return GroupSettings{}
+			}
+			return own
+		}})
+		defer c.Close()
+		beat := func(group string) *kmsg.ConsumerGroupHeartbeatResponse {
+			req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+			req.Version, req.Group, req.MemberID, req.RebalanceTimeoutMillis = 1, group, "x", 60_000
+			req.SubscribedTopicNames, req.Topics = []string{"t"}, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+			return c.ConsumerHeartbeat(t.Context(), Client{"app", "/127.0.0.1"}, req)
+		}
+		for group, want := range map[string]int32{"g": 9000, "h": 5000} {
+			if got := beat(group).HeartbeatIntervalMillis; got != want {
+				t.Errorf("group %s: a heartbeat each %d ms, want %d", group, got, want)
+			}
+		}
+		time.Sleep(47 * time.Second) // beyond the default, within g's own
+		if d := describe(c); len(d.Members) != 1 {
+			t.Errorf("after 47 s g has %d members, want 1", len(d.Members))
+		}
+		time.Sleep(4 * time.Second)
+		if d := describe(c); len(d.Members) != 0 {
+			t.Errorf("after 51 s g has %d members, want none", len(d.Members))
+		}
+		own = GroupSettings{SessionTimeout: time.Hour, HeartbeatInterval: time.Millisecond}
+		if got := beat("g").HeartbeatIntervalMillis; got != 5000 {
+			t.Errorf("a heartbeat each %d ms, want the least, 5000", got)
+		}
+		time.Sleep(61 * time.Second)
+		if d := describe(c); len(d.Members) != 0 {
+			t.Errorf("a session lasts longer than the most there may be")
+		}
+	})
+}

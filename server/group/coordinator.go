@@ -57,6 +57,10 @@ type Config struct {
 	// live. Nil: all defaults.
 	Settings func() Settings
 
+	// Group is asked for what is set for one group by name, at each heartbeat. It
+	// does not block. Nil: nothing is.
+	Group func(id string) GroupSettings
+
 	// Partitions is the number of partitions of __consumer_offsets; 0: not created
 	// yet, requests get COORDINATOR_NOT_AVAILABLE. Nil: 50.
 	Partitions func() int32
@@ -127,6 +131,15 @@ func (c *Coordinator) Close() {
 		s.unload()
 	}
 	c.watcher.Wait()
+}
+
+// groupSettings returns what holds for one group.
+func (c *Coordinator) groupSettings(id string) GroupSettings {
+	var own GroupSettings
+	if c.cfg.Group != nil {
+		own = c.cfg.Group(id)
+	}
+	return c.settings().Consumer.of(own)
 }
 
 func (c *Coordinator) settings() Settings { return c.cfg.Settings().withDefaults() }

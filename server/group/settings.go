@@ -2,6 +2,7 @@ package group
 
 import (
 	"math"
+	"strings"
 	"time"
 )
 
@@ -43,7 +44,43 @@ type ConsumerSettings struct {
 	MaxHeartbeatInterval time.Duration // group.consumer.max.heartbeat.interval.ms, 15 s
 	MaxSize              int           // group.consumer.max.size, no limit
 	Assignors            []string      // group.consumer.assignors, uniform and range; the first is the default
-	MigrationPolicy      string        // group.consumer.migration.policy, "disabled": groups change their type only when empty
+	RegexRefresh         time.Duration // group.consumer.regex.refresh.interval.ms, 10 min
+
+	// MigrationPolicy says which groups change their type while members are in them:
+	// group.consumer.migration.policy, "disabled" (none), "upgrade" (classic ones, when
+	// a consumer joins), "downgrade" (consumer ones, when the last consumer goes) or
+	// "bidirectional". Letter case does not count; "disabled".
+	MigrationPolicy string
+}
+
+// GroupSettings are what is set for one group of the consumer protocol: the config
+// resource GROUP (KIP-848). Zero means the broker's default; values beyond the
+// bounds of ConsumerSettings count as the bound, since bounds may change later.
+type GroupSettings struct {
+	SessionTimeout    time.Duration // consumer.session.timeout.ms
+	HeartbeatInterval time.Duration // consumer.heartbeat.interval.ms
+}
+
+// of returns what holds for a group for which g is set.
+func (c ConsumerSettings) of(g GroupSettings) GroupSettings {
+	if g.SessionTimeout <= 0 {
+		g.SessionTimeout = c.SessionTimeout
+	}
+	if g.HeartbeatInterval <= 0 {
+		g.HeartbeatInterval = c.HeartbeatInterval
+	}
+	g.SessionTimeout = min(max(g.SessionTimeout, c.MinSessionTimeout), c.MaxSessionTimeout)
+	g.HeartbeatInterval = min(max(g.HeartbeatInterval, c.MinHeartbeatInterval), c.MaxHeartbeatInterval)
+	return g
+}
+
+// upgrades and downgrades tell what the migration policy allows.
+func (c ConsumerSettings) upgrades() bool {
+	return strings.EqualFold(c.MigrationPolicy, "upgrade") || strings.EqualFold(c.MigrationPolicy, "bidirectional")
+}
+
+func (c ConsumerSettings) downgrades() bool {
+	return strings.EqualFold(c.MigrationPolicy, "downgrade") || strings.EqualFold(c.MigrationPolicy, "bidirectional")
 }
 
 func (s Settings) withDefaults() Settings {
@@ -66,6 +103,7 @@ func (s Settings) withDefaults() Settings {
 	fill(&c.MinHeartbeatInterval, 5*time.Second)
 	fill(&c.MaxHeartbeatInterval, 15*time.Second)
 	fill(&c.MaxSize, math.MaxInt32)
+	fill(&c.RegexRefresh, 10*time.Minute)
 	fill(&c.MigrationPolicy, "disabled")
 	if len(c.Assignors) == 0 {
 		c.Assignors = []string{"uniform", "range"}
