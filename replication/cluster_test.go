@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,15 +35,76 @@ type testNode struct {
 	addr     string
 	dir      string
 	disk     *testDisk
+	log      testLog
 	listener net.Listener
 }
 
-// testLogger shows what nodes log when the test is verbose and MILLRACE_LOG is set.
-func testLogger(t testing.TB) *slog.Logger {
-	if os.Getenv("MILLRACE_LOG") == "" {
-		return slog.New(slog.DiscardHandler)
+// A testLog keeps what a node logs at level info and above.
+type testLog struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+// A testHandler is a testLog's slog.Handler, which also shows everything where that is
+// asked for by MILLRACE_LOG.
+type testHandler struct {
+	log  *testLog
+	show slog.Handler // nil: nowhere
+}
+
+func (l *testLog) handler() slog.Handler {
+	h := testHandler{log: l}
+	if os.Getenv("MILLRACE_LOG") != "" {
+		h.show = slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})
 	}
-	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	return h
+}
+
+// Enabled implements slog.Handler.
+func (h testHandler) Enabled(_ context.Context, level slog.Level) bool {
+	return level >= slog.LevelInfo || h.show != nil
+}
+
+// Handle implements slog.Handler.
+func (h testHandler) Handle(ctx context.Context, r slog.Record) error {
+	if h.show != nil {
+		h.show.Handle(ctx, r)
+	}
+	if r.Level < slog.LevelInfo {
+		return nil
+	}
+	line := r.Message
+	r.Attrs(func(a slog.Attr) bool {
+		line += " " + a.String()
+		return true
+	})
+	h.log.mu.Lock()
+	defer h.log.mu.Unlock()
+	h.log.lines = append(h.log.lines, line)
+	return nil
+}
+
+// WithAttrs implements slog.Handler. What a logger carries along is shown, not kept.
+func (h testHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	if h.show != nil {
+		h.show = h.show.WithAttrs(attrs)
+	}
+	return h
+}
+
+// WithGroup implements slog.Handler.
+func (h testHandler) WithGroup(string) slog.Handler { return h }
+
+// count counts the lines so far that begin with text.
+func (l *testLog) count(text string) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.lines {
+		if strings.HasPrefix(line, text) {
+			n++
+		}
+	}
+	return n
 }
 
 // startCluster starts n nodes; node 1 founds the cluster.
@@ -74,7 +136,17 @@ func (n *testNode) start() {
 }
 
 func (n *testNode) tryStart(limit time.Duration) error {
-	cfg := Config{DataDir: n.dir, NodeID: n.id, Advertise: n.addr, Logger: testLogger(n.c.t), FS: n.disk}
+	if err := n.open(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	return n.Start(ctx)
+}
+
+// open opens the node on its folder and takes connections for it.
+func (n *testNode) open() error {
+	cfg := Config{DataDir: n.dir, NodeID: n.id, Advertise: n.addr, Logger: slog.New(n.log.handler()), FS: n.disk}
 	if n.id != 1 {
 		cfg.Join = []string{n.c.nodes[0].addr}
 	}
@@ -102,9 +174,7 @@ func (n *testNode) tryStart(limit time.Duration) error {
 			}
 		}(n.listener)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	return node.Start(ctx)
+	return nil
 }
 
 // stop ends the node without handing anything over, as close to a crash as
@@ -331,4 +401,10 @@ func entryAt(t testing.TB, r *replica, index uint64) string {
 		t.Fatalf("read entry %d: %v", index, err)
 	}
 	return fmt.Sprintf("%d %d %v %x", l.Index, l.Term, l.Type, l.Data)
+}
+
+// leadsController tells whether the node leads the controller group.
+func (n *testNode) leadsController() bool {
+	m := n.memberOf(controllerGroup)
+	return m != nil && m.raft.State() == raft.Leader
 }

@@ -146,17 +146,14 @@ func (c *controller) close() {
 
 // watchLeadership tells the node when this member leads the group.
 func (c *controller) watchLeadership() {
-	for {
-		select {
-		case <-c.n.closing:
+	c.n.watchLeadership(controllerGroup, c.notify, c.n.closing, func(leads bool) {
+		if !leads {
+			c.n.logger.Info("this node is the controller no longer")
 			return
-		case leads := <-c.notify:
-			if leads {
-				c.port.Hurry()
-				c.n.leads(controllerGroup, c.raft.CurrentTerm())
-			}
 		}
-	}
+		c.port.Hurry()
+		c.n.leads(controllerGroup, c.raft.CurrentTerm())
+	})
 }
 
 // Apply implements raft.FSM: the result is an outcome.

@@ -87,6 +87,57 @@ type orphan struct {
 	tries int           // how often this node stood for election
 	hasty bool          // Raft's timers are short until a leader is found
 	again bool          // it withdrew, to look for a leader anew once it follows
+
+	lost   time.Time // when this node first knew of no leader; none since
+	lacked bool      // which lasts for so long that it was logged
+}
+
+// lackTime is how long a group may be without a leader before that is logged.
+const lackTime = 5 * time.Second
+
+// lackEvery is how often groups that lack a leader are logged, together.
+const lackEvery = time.Second
+
+// A lack is what is to be logged of groups without a leader, and of those that have
+// one again. electMu guards it.
+type lack struct {
+	logged      time.Time
+	lost, found []uint64
+}
+
+// log logs what there is, now or after a while.
+func (l *lack) log(n *Node, now time.Time, flush bool) {
+	if !flush && now.Sub(l.logged) < lackEvery {
+		return
+	}
+	say := func(groups []uint64, text string) {
+		if len(groups) == 0 {
+			return
+		}
+		names := make([]string, 0, 4)
+		for _, g := range groups[:min(len(groups), 3)] {
+			names = append(names, n.groupName(g))
+		}
+		if len(groups) > 3 {
+			names = append(names, "…")
+		}
+		n.logger.Info(text, "count", len(groups), "groups", names)
+		l.logged = now
+	}
+	say(l.lost, fmt.Sprintf("no leader for more than %v", lackTime))
+	say(l.found, "there is a leader again")
+	l.lost, l.found = nil, nil
+}
+
+// groupName names a group for the log.
+func (n *Node) groupName(group uint64) string {
+	if group == controllerGroup {
+		return "controller"
+	}
+	if r := n.replicaOf(group); r != nil {
+		return fmt.Sprintf("%s/%d", r.p.topic, r.p.id.Index)
+	}
+	return fmt.Sprint(group)
 }
 
 // orphan notes that a group lost its leader. The election loop looks after it
@@ -98,11 +149,32 @@ func (n *Node) orphan(group uint64, dead raft.ServerID, while time.Duration) {
 	}
 	n.gossipMu.Lock()
 	defer n.gossipMu.Unlock()
-	before := n.orphans[group]
-	n.orphanLocked(group, &orphan{
-		since: time.Now().Add(while), dead: dead, term: m.raft.CurrentTerm(),
-		hasty: before != nil && before.hasty, // whose timers are to be made long again
-	})
+	now := time.Now()
+	o := &orphan{since: now.Add(while), dead: dead, term: m.raft.CurrentTerm(), lost: now}
+	if before := n.orphans[group]; before != nil {
+		o.hasty = before.hasty // whose timers are to be made long again
+		o.lost, o.lacked = before.lost, before.lacked
+	}
+	n.orphanLocked(group, o)
+}
+
+// watchLeadership hands what Raft says of one group's leadership to changed. Every
+// group is watched here, the controllers' and the partitions', so that one that this
+// node leads no longer is elected like any other: a leader that steps down, for its
+// lease or for a later term, may be the only one whose log can win, and nobody else
+// learns that it is needed. It never waits for Raft: Raft waits for it.
+func (n *Node) watchLeadership(group uint64, notify <-chan bool, closing <-chan struct{}, changed func(leads bool)) {
+	for {
+		select {
+		case <-closing:
+			return
+		case leads := <-notify:
+			changed(leads)
+			if !leads {
+				n.orphan(group, n.serverID(), 2*electionStagger)
+			}
+		}
+	}
 }
 
 // lineUp returns a voter's place among those that may stand for election, or -1
@@ -167,6 +239,9 @@ func (n *Node) leads(group, term uint64) {
 	n.claims[group] = claim{n.identity.Node, term}
 	n.news.leads = append(n.news.leads, groupTerm{group, term})
 	n.gossipMu.Unlock()
+	if group == controllerGroup {
+		n.logger.Info("this node is the controller now", "term", term)
+	}
 	n.happened.Add(1)
 	n.spread()
 }
@@ -174,7 +249,8 @@ func (n *Node) leads(group, term uint64) {
 // opened notes and spreads that a group is open here.
 func (n *Node) opened(group uint64) {
 	n.gossipMu.Lock()
-	n.orphanLocked(group, &orphan{since: time.Now()})
+	now := time.Now()
+	n.orphanLocked(group, &orphan{since: now, lost: now})
 	n.news.open = append(n.news.open, group)
 	n.gossipMu.Unlock()
 	n.spread()
@@ -290,6 +366,9 @@ func (n *Node) heard(from int32, g gossip) {
 	for _, gt := range g.leads {
 		if c, ok := n.claims[gt.group]; !ok || gt.term >= c.term {
 			n.claims[gt.group] = claim{from, gt.term}
+			if gt.group == controllerGroup && c != n.claims[gt.group] {
+				n.logger.Info("another node is the controller now", "controller", from, "term", gt.term)
+			}
 		}
 	}
 }
@@ -351,8 +430,12 @@ func (n *Node) electLeaderless(now time.Time) (left int) {
 		}
 	}
 	n.gossipMu.Lock()
-	defer n.gossipMu.Unlock()
-	return len(n.orphans)
+	left = len(n.orphans)
+	n.gossipMu.Unlock()
+	n.electMu.Lock()
+	n.lack.log(n, now, left == 0)
+	n.electMu.Unlock()
+	return left
 }
 
 // electOne looks after one group; done means that it has a leader, or that it
@@ -369,10 +452,17 @@ func (n *Node) electOne(group uint64, o *orphan, now time.Time, introduced bool)
 		if o.hasty {
 			m.setTimeouts(heartbeatTimeout)
 		}
+		if o.lacked {
+			n.lack.found = append(n.lack.found, group)
+		}
 		return true
 	}
 	if c, led := n.claimed(group); led && c.node != n.identity.Node && n.Live(c.node) && c.term >= m.raft.CurrentTerm() {
 		return false // Raft will hear from it; the leader of an earlier term will lead no more
+	}
+	if !o.lacked && now.Sub(o.lost) > lackTime {
+		o.lacked = true
+		n.lack.lost = append(n.lack.lost, group)
 	}
 	voters := m.voters()
 	if len(voters) == 0 {

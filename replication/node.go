@@ -99,6 +99,7 @@ type Node struct {
 	gossipWake chan struct{}
 
 	electMu sync.Mutex // held while one orphan is looked after
+	lack    lack
 
 	snapshots chan *replica
 	appending atomic.Int64 // appenders that run

@@ -240,29 +240,22 @@ func (r *replica) stop(clean bool) {
 	})
 }
 
-// watchLeadership follows Raft's notifications. It never waits for Raft: Raft
-// waits for it.
+// watchLeadership follows Raft's notifications.
 func (r *replica) watchLeadership() {
 	defer r.wait.Done()
-	for {
-		select {
-		case <-r.closing:
-			return
-		case leads := <-r.notify:
-			r.serving.Lock()
-			r.turn++
-			turn := r.turn
-			r.serving.Unlock()
-			r.loseLeadership()
-			if leads {
-				r.p.node.happened.Add(1)
-				r.wait.Add(1)
-				go r.takeLeadership(turn)
-			} else {
-				r.p.node.orphan(r.p.group, r.p.node.serverID(), 2*electionStagger)
-			}
+	n := r.p.node
+	n.watchLeadership(r.p.group, r.notify, r.closing, func(leads bool) {
+		r.serving.Lock()
+		r.turn++
+		turn := r.turn
+		r.serving.Unlock()
+		r.loseLeadership()
+		if leads {
+			n.happened.Add(1)
+			r.wait.Add(1)
+			go r.takeLeadership(turn)
 		}
-	}
+	})
 }
 
 // takeLeadership begins to serve once the first entry of the current term is

@@ -234,3 +234,13 @@ func (c *testCluster) sameEverywhere(id idOf) {
 		}
 	}
 }
+
+// others returns the nodes but one, in order.
+func (c *testCluster) others(one *testNode) (others []*testNode) {
+	for _, n := range c.nodes {
+		if n != one {
+			others = append(others, n)
+		}
+	}
+	return others
+}
