@@ -28,10 +28,13 @@ type TopicRequest struct {
 	Config       map[string]string
 	Internal     bool
 	ValidateOnly bool
+	// LeaderWait bounds how long CreateTopic waits for leaders once the topic is
+	// there; 0: as long as its context.
+	LeaderWait time.Duration
 }
 
 // CreateTopic places replicas, commits the topic and waits until its
-// partitions have leaders or ctx ends. With ValidateOnly it only says what it
+// partitions have leaders, LeaderWait is over or ctx ends. With ValidateOnly it only says what it
 // would do. A refusal is metadata's own error.
 func (n *Node) CreateTopic(ctx context.Context, req TopicRequest) (*metadata.Topic, error) {
 	image := n.Image()
@@ -79,6 +82,11 @@ func (n *Node) CreateTopic(ctx context.Context, req TopicRequest) (*metadata.Top
 	t, ok := n.Image().TopicByID(change.ID)
 	if !ok {
 		return nil, fmt.Errorf("%w: topic %q was deleted at once", ErrUnknown, req.Name)
+	}
+	if req.LeaderWait > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, req.LeaderWait)
+		defer cancel()
 	}
 	n.awaitLeaders(ctx, t, 0)
 	return t, nil

@@ -2,12 +2,14 @@ package server
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/replication/metadata"
@@ -103,7 +105,7 @@ func TestCreateTopicsRefusals(t *testing.T) {
 		{"NUL", newTopic("a\x00b", 1, 1), invalidTopic},
 		{"invalid UTF-8", newTopic("a\xffb", 1, 1), invalidTopic},
 		{"a collision of . and _", newTopic("taken_name", 1, 1), invalidTopic},
-		{"the cluster's own", newTopic("__consumer_offsets", 1, 1), invalidTopic},
+		{"what is no topic", newTopic("__cluster_metadata", 1, 1), invalidRequest},
 		{"no partitions", newTopic("n", 0, 1), invalidPartitions},
 		{"-2 partitions", newTopic("n", -2, 1), invalidPartitions},
 		{"10⁵ partitions (B28)", newTopic("n", 100_000, 1), policyViolation},
@@ -153,7 +155,7 @@ func TestDeleteTopicsInEveryVersion(t *testing.T) {
 		if version < 6 {
 			req.TopicNames = []string{"t", "nobody", "u"}
 		} else {
-			for _, name := range []string{"t", "nobody"} {
+			for _, name := range []string{"nobody"} {
 				rt := kmsg.NewDeleteTopicsRequestTopic()
 				rt.Topic = &name
 				req.Topics = append(req.Topics, rt)
@@ -166,7 +168,7 @@ func TestDeleteTopicsInEveryVersion(t *testing.T) {
 			mixed := kmsg.NewDeleteTopicsRequestTopic()
 			mixed.Topic, mixed.TopicID = kmsg.StringPtr("t"), id
 			req.Topics = append(req.Topics, mixed)
-			want = append(want, unknownTopicID, invalidRequest, invalidRequest)
+			want = []code{unknownTopicOrPartition, none, unknownTopicID, none, invalidRequest}
 		}
 		resp := ask[*kmsg.DeleteTopicsResponse](w, req)
 		for i, rt := range resp.Topics {
@@ -177,6 +179,118 @@ func TestDeleteTopicsInEveryVersion(t *testing.T) {
 		if got := topicNames(ask[*kmsg.MetadataResponse](w, &kmsg.MetadataRequest{Version: 4})); len(got) != 0 {
 			t.Errorf("version %d: left over: %v", version, got)
 		}
+	}
+}
+
+// As Kafka's ControllerApis.deleteTopics: what is named twice stays, whichever
+// way it is named, and every refusal says why.
+func TestDeleteTopicsRefusesWhatIsNamedTwice(t *testing.T) {
+	b := startBroker(t, nil)
+	ids := map[string][16]byte{}
+	for _, name := range []string{"twice", "by-both", "by-id-twice", "once"} {
+		ids[name] = b.create(name, 1, nil)
+	}
+	w := b.dial()
+	req := kmsg.NewPtrDeleteTopicsRequest()
+	req.SetVersion(6)
+	req.TimeoutMillis = 20_000
+	add := func(name string, id [16]byte) {
+		rt := kmsg.NewDeleteTopicsRequestTopic()
+		if rt.TopicID = id; name != "" {
+			rt.Topic = &name
+		}
+		req.Topics = append(req.Topics, rt)
+	}
+	add("twice", [16]byte{})
+	add("by-both", [16]byte{})
+	add("twice", [16]byte{})
+	add("", ids["by-both"])
+	add("", ids["by-id-twice"])
+	add("", ids["by-id-twice"])
+	add("", [16]byte{})
+	add("once", ids["once"])
+	add("once", [16]byte{})
+	add("nobody", [16]byte{})
+	add("", [16]byte{9})
+	got := map[string]int{}
+	for _, rt := range ask[*kmsg.DeleteTopicsResponse](w, req).Topics {
+		got[fmt.Sprintf("%s %d %s", str(rt.Topic), rt.ErrorCode, str(rt.ErrorMessage))]++
+	}
+	want := map[string]int{
+		"twice 42 Duplicate topic name.":                                              1,
+		"by-both 42 The provided topic name maps to an ID that was already supplied.": 1,
+		"null 42 Duplicate topic id.":                                                 1,
+		"null 42 Neither topic name nor id were specified.":                           1,
+		"once 42 You may not specify both topic name and topic id.":                   1,
+		"once 0 null": 1,
+		"nobody 3 This server does not host this topic-partition.": 1,
+		"null 100 This server does not host this topic ID.":        1,
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("answers\n%v, want\n%v", got, want)
+	}
+	if left := topicNames(ask[*kmsg.MetadataResponse](w, &kmsg.MetadataRequest{Version: 4})); len(left) != len(ids)-1 {
+		t.Errorf("left are %v", left)
+	}
+}
+
+// Migrations create the cluster's own topics first, with partitions of their
+// own number (MirrorMaker's runbooks); Kafka lets them, save for __cluster_metadata.
+func TestTheClustersOwnTopicsCanBeCreatedByHand(t *testing.T) {
+	b := startBroker(t, map[string]string{"group.initial.rebalance.delay.ms": "0"})
+	w := b.dial()
+	got := ask[*kmsg.CreateTopicsResponse](w, createRequest(7,
+		newTopic(offsetsTopic, 7, 1, "segment.bytes", "2000000"), newTopic(transactionsTopic, -1, -1), newTopic(shareTopic, 3, 1), newTopic(metadataTopic, 1, 1))).Topics
+	for i, want := range []struct {
+		code       code
+		partitions int32
+	}{{none, 7}, {none, 50}, {none, 3}, {invalidRequest, -1}} {
+		if got[i].ErrorCode != int16(want.code) || got[i].NumPartitions != want.partitions {
+			t.Errorf("%s: error %d (%s), %d partitions; want %d, %d", got[i].Topic, got[i].ErrorCode, str(got[i].ErrorMessage), got[i].NumPartitions, want.code, want.partitions)
+		}
+	}
+	values := map[string]string{}
+	for _, c := range got[0].Configs {
+		values[c.Name] = str(c.Value)
+	}
+	if values["cleanup.policy"] != "compact" || values["segment.bytes"] != "2000000" {
+		t.Errorf("committed offsets are kept with %q, segments of %s", values["cleanup.policy"], values["segment.bytes"])
+	}
+	if rt := ask[*kmsg.MetadataResponse](w, metadataRequest(12, offsetsTopic)).Topics[0]; !rt.IsInternal || len(rt.Partitions) != 7 {
+		t.Errorf("internal %v, %d partitions", rt.IsInternal, len(rt.Partitions))
+	}
+	b.coordinates("g") // groups use it
+}
+
+// KIP-664: kafka-transactions find-hanging asks the broker it was told, which
+// need not lead.
+func TestDescribeProducersIsAnsweredByAnyReplica(t *testing.T) {
+	all := startCluster(t, 3)
+	if got := ask[*kmsg.CreateTopicsResponse](all[0].dial(), createRequest(7, newTopic("t", 1, 3))).Topics[0]; got.ErrorCode != 0 {
+		t.Fatalf("%+v", got)
+	}
+	cl := all[0].client(kgo.SeedBrokers(all[0].addr, all[1].addr, all[2].addr))
+	for range 2 { // the second tells the followers that the first is committed
+		if err := cl.ProduceSync(testContext(t), &kgo.Record{Topic: "t", Value: []byte("x")}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	id, epoch, err := cl.ProducerID(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range all {
+		waitFor(t, "the replica to have the record", func() bool {
+			req := kmsg.NewPtrDescribeProducersRequest()
+			rt := kmsg.NewDescribeProducersRequestTopic()
+			rt.Topic, rt.Partitions = "t", []int32{0}
+			req.Topics = append(req.Topics, rt)
+			p := ask[*kmsg.DescribeProducersResponse](b.dial(), req).Topics[0].Partitions[0]
+			if p.ErrorCode != 0 {
+				t.Fatalf("node %d: error %d", b.node.ID(), p.ErrorCode)
+			}
+			return len(p.ActiveProducers) == 1 && p.ActiveProducers[0].ProducerID == id && p.ActiveProducers[0].ProducerEpoch == int32(epoch)
+		})
 	}
 }
 

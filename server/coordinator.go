@@ -3,12 +3,10 @@ package server
 import (
 	"context"
 	"errors"
-	"strconv"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"millrace/replication"
 	"millrace/replication/metadata"
 	"millrace/server/group"
 )
@@ -55,29 +53,13 @@ func (s *Server) createOffsets(ctx context.Context) error {
 	if len(s.offsets().Partitions) > 0 {
 		return nil
 	}
-	set := s.settings().broker
-	replicas, grow := set.OffsetsReplication, false
-	if replicas < 1 || replicas == standardReplicas {
-		replicas, grow = standardReplicas, true
-	}
-	replicas = min(replicas, len(s.Node.Image().Brokers()))
-	_, err := s.Node.CreateTopic(ctx, replication.TopicRequest{
-		Name: offsetsTopic, Partitions: set.OffsetsPartitions, Replicas: int16(replicas), Grow: grow, Internal: true,
-		Config: map[string]string{
-			"cleanup.policy":   "compact",
-			"compression.type": "producer",
-			"segment.bytes":    strconv.Itoa(int(set.OffsetsSegmentBytes)),
-		},
-	})
+	want, _ := s.ownTopic(offsetsTopic)
+	_, err := s.Node.CreateTopic(ctx, want)
 	if errors.Is(err, metadata.ErrTopicExists) {
 		return nil
 	}
 	return err
 }
-
-// standardReplicas is how many replicas the cluster's own topics have where there
-// are as many brokers; with fewer they grow.
-const standardReplicas = 3
 
 // Types of coordinators (KIP-98, KIP-932).
 const (
@@ -90,8 +72,12 @@ const (
 //   - A group's coordinator is who leads its partition of __consumer_offsets,
 //     which is created when it is first asked for.
 //   - COORDINATOR_NOT_AVAILABLE while nobody leads it.
-//   - Transactions: UNSUPPORTED_VERSION, which no client retries; they are not
-//     there. Other types are INVALID_REQUEST.
+//   - Transactions are not there. Up to version 2, which librdkafka, sarama and
+//     aiokafka speak, that is TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which they
+//     take as final where they would ask again for UNSUPPORTED_VERSION until they
+//     time out. From version 3 on it is UNSUPPORTED_VERSION, which says it better
+//     and which Java, franz-go and kafka-python do not retry. Other types are
+//     INVALID_REQUEST.
 //
 // v1 adds the type and the throttle time, v3 tagged fields, v4 several keys
 // (KIP-699), v5 an error code that transactions use, v6 share groups (KIP-932).
@@ -116,7 +102,9 @@ func (s *Server) findCoordinator(c *call, req *kmsg.FindCoordinatorRequest) *kms
 				f.NodeID, f.Host, f.Port = e.id, e.host, e.port
 			}
 		case transactionCoordinator:
-			code = unsupportedVersion
+			if code = unsupportedVersion; c.version < 3 {
+				code = transactionalIDDenied
+			}
 		default:
 			code = invalidRequest
 		}
@@ -136,6 +124,7 @@ func (s *Server) findCoordinator(c *call, req *kmsg.FindCoordinatorRequest) *kms
 var coordinatorMessages = map[code]string{
 	coordinatorNotAvailable: "The coordinator is not available.",
 	unsupportedVersion:      "Transactions are not supported.",
+	transactionalIDDenied:   "Transactions are not supported.",
 	invalidRequest:          "The coordinator type is not known.",
 }
 

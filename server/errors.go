@@ -47,6 +47,7 @@ const (
 	duplicateSequence          code = 46
 	invalidProducerEpoch       code = 47
 	invalidTxnState            code = 48
+	transactionalIDDenied      code = 53
 	kafkaStorageError          code = 56
 	unknownProducerID          code = 59
 	fetchSessionNotFound       code = 70

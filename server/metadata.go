@@ -20,8 +20,8 @@ import (
 //   - No topics is none, null is all; in version 0 none is all.
 //   - A topic that is not there is created where the client and
 //     auto.create.topics.enable allow it, implied below version 4. The answer
-//     that creates it says LEADER_NOT_AVAILABLE, as Kafka's does; the next one
-//     has it. An illegal name is INVALID_TOPIC_EXCEPTION.
+//     that creates it says UNKNOWN_TOPIC_OR_PARTITION, as that of Kafka with
+//     KRaft does; the next one has it. An illegal name is INVALID_TOPIC_EXCEPTION.
 //   - A partition without a known, living leader has leader -1 and
 //     LEADER_NOT_AVAILABLE.
 //   - Only living brokers are listed. The controller named is one of them; any
@@ -125,10 +125,12 @@ const (
 	clusterOperations = 1<<5 | 1<<7 | 1<<8 | 1<<9 | 1<<10 | 1<<11 | 1<<12
 )
 
-// autoCreate creates the topics that are not there, and says of each what the
-// client is told: LEADER_NOT_AVAILABLE, upon which it asks again, or why the
-// topic cannot be. Clients know a topic that answers at once as one that was
-// there; segmentio/kafka-go's tests tell a deleted topic by it.
+// autoCreate creates the topics that are not there, the cluster's own among
+// them, and says of each what the client is told: UNKNOWN_TOPIC_OR_PARTITION,
+// upon which it asks again, or why the topic cannot be. Kafka does not wait for
+// the controller and so never says why; a client that is told stops asking.
+// Clients know a topic that answers at once as one that was there;
+// segmentio/kafka-go's tests tell a deleted topic by it.
 func (s *Server) autoCreate(c *call, image *metadata.Image, topics []kmsg.MetadataRequestTopic) map[string]code {
 	missing := map[string]code{}
 	var names []string
@@ -137,11 +139,11 @@ func (s *Server) autoCreate(c *call, image *metadata.Image, topics []kmsg.Metada
 		if n == nil {
 			continue
 		}
-		if _, ok := image.Topic(*n); ok || metadata.ValidateTopicName(*n) != nil || reservedName(*n) {
+		if _, ok := image.Topic(*n); ok || metadata.ValidateTopicName(*n) != nil || *n == metadataTopic {
 			continue
 		}
 		if _, ok := missing[*n]; !ok {
-			missing[*n] = leaderNotAvailable
+			missing[*n] = unknownTopicOrPartition
 			if len(names) < maxAutoCreate {
 				names = append(names, *n)
 			}
@@ -154,10 +156,14 @@ func (s *Server) autoCreate(c *call, image *metadata.Image, topics []kmsg.Metada
 	defer cancel()
 	results := make([]code, len(names))
 	s.together(len(names), func(i int) {
-		_, err := s.Node.CreateTopic(ctx, replication.TopicRequest{Name: names[i], Partitions: -1, Replicas: -1})
+		want, own := s.ownTopic(names[i])
+		if !own {
+			want = replication.TopicRequest{Name: names[i], Partitions: -1, Replicas: -1}
+		}
+		_, err := s.Node.CreateTopic(ctx, want)
 		switch code := codeOf(err); code {
 		case none, topicAlreadyExists, requestTimedOut, notLeaderOrFollower:
-			results[i] = leaderNotAvailable
+			results[i] = unknownTopicOrPartition
 		default:
 			results[i] = code
 			s.complain("topic not created on demand", "topic", names[i], "error", err)

@@ -142,7 +142,7 @@ func TestMetadataCreatesTopicsWhereAllowed(t *testing.T) {
 			switch {
 			case !created && rt.ErrorCode != int16(unknownTopicOrPartition):
 				t.Errorf("%s: error %d", name, rt.ErrorCode)
-			case created && (rt.ErrorCode != int16(leaderNotAvailable) || len(rt.Partitions) != 0):
+			case created && (rt.ErrorCode != int16(unknownTopicOrPartition) || len(rt.Partitions) != 0):
 				t.Errorf("%s when it is created: %+v", name, rt)
 			}
 			if !created {
@@ -153,11 +153,23 @@ func TestMetadataCreatesTopicsWhereAllowed(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"..", "a/b", "", "__consumer_offsets", "ümlaut", string(make([]byte, 250))} {
+	for _, name := range []string{"..", "a/b", "", "ümlaut", string(make([]byte, 250)), metadataTopic} {
 		req := metadataRequest(12, name)
 		req.AllowAutoTopicCreation = true
-		if rt := ask[*kmsg.MetadataResponse](w, req).Topics[0]; rt.ErrorCode != int16(invalidTopic) && rt.ErrorCode != int16(unknownTopicOrPartition) {
-			t.Errorf("%q: error %d", name, rt.ErrorCode)
+		for range 2 {
+			if rt := ask[*kmsg.MetadataResponse](w, req).Topics[0]; rt.ErrorCode != int16(invalidTopic) && rt.ErrorCode != int16(unknownTopicOrPartition) {
+				t.Errorf("%q: error %d", name, rt.ErrorCode)
+			}
+		}
+	}
+	// The cluster's own topics are made as the cluster makes them, whoever asks
+	// first (AutoTopicCreationManager.creatableTopic).
+	for name, partitions := range map[string]int{offsetsTopic: 50, transactionsTopic: 50, shareTopic: 50} {
+		req := metadataRequest(12, name)
+		req.AllowAutoTopicCreation = true
+		ask[*kmsg.MetadataResponse](w, req)
+		if rt := ask[*kmsg.MetadataResponse](w, req).Topics[0]; rt.ErrorCode != 0 || len(rt.Partitions) != partitions || !rt.IsInternal {
+			t.Errorf("%s: error %d, %d partitions, internal %v", name, rt.ErrorCode, len(rt.Partitions), rt.IsInternal)
 		}
 	}
 }
@@ -173,7 +185,7 @@ func TestMetadataCreatesAFewTopicsAtATime(t *testing.T) {
 	req.AllowAutoTopicCreation = true
 	resp := ask[*kmsg.MetadataResponse](b.dial(), req)
 	for _, rt := range resp.Topics {
-		if code(rt.ErrorCode) != leaderNotAvailable {
+		if code(rt.ErrorCode) != unknownTopicOrPartition {
 			t.Fatalf("%s: error %d", *rt.Topic, rt.ErrorCode)
 		}
 	}

@@ -27,6 +27,8 @@ var sinceVersion = [...]int16{-latestOffset: 1, -earliestOffset: 1, -maxTimestam
 //   - A time finds the first record at or after it, or -1 with time -1.
 //   - A negative timestamp that the version does not know is UNSUPPORTED_VERSION.
 //   - A partition named twice is INVALID_REQUEST.
+//   - A replica's id is not looked at: kafka-python 3.0 sends 0, and Kafka
+//     answers such a client as any other where it asks for what consumers may see.
 //
 // v2 adds the isolation level, v4 leader epochs both ways (KIP-207, KIP-320), v6
 // tagged fields, v10 a timeout.
@@ -45,9 +47,6 @@ func (s *Server) listOffsets(c *call, req *kmsg.ListOffsetsRequest) *kmsg.ListOf
 		st.Default()
 		st.Topic = rt.Topic
 		topic, code := findTopic(image, rt.Topic, metadata.TopicID{}, false)
-		if req.ReplicaID >= 0 {
-			code = clusterAuthorizationFailed
-		}
 		st.Partitions = make([]kmsg.ListOffsetsResponseTopicPartition, len(rt.Partitions))
 		for j := range rt.Partitions {
 			rp, sp := &rt.Partitions[j], &st.Partitions[j]
@@ -153,7 +152,9 @@ func (c countPartitions) repeated(topic string, index int32) bool {
 //     below what a consumer has seen.
 //   - -1 and -1 for an epoch we know nothing at or below of, or one to come.
 //
-// v3 adds the replica's id, which must be a consumer's, v4 tagged fields.
+// v3 adds the replica's id, which changes nothing here: no node asks another in
+// this way, so whoever gives one is answered as a consumer is. v4 adds tagged
+// fields.
 func (s *Server) offsetForLeaderEpoch(c *call, req *kmsg.OffsetForLeaderEpochRequest) *kmsg.OffsetForLeaderEpochResponse {
 	resp := kmsg.NewPtrOffsetForLeaderEpochResponse()
 	image := s.Node.Image()
@@ -163,9 +164,6 @@ func (s *Server) offsetForLeaderEpoch(c *call, req *kmsg.OffsetForLeaderEpochReq
 		st.Default()
 		st.Topic = rt.Topic
 		topic, code := findTopic(image, rt.Topic, metadata.TopicID{}, false)
-		if req.ReplicaID >= 0 {
-			code = clusterAuthorizationFailed
-		}
 		st.Partitions = make([]kmsg.OffsetForLeaderEpochResponseTopicPartition, len(rt.Partitions))
 		for j := range rt.Partitions {
 			rp, sp := &rt.Partitions[j], &st.Partitions[j]

@@ -96,7 +96,8 @@ func TestListOffsetsRefusals(t *testing.T) {
 		{"the same partition twice", func(r *kmsg.ListOffsetsRequest) {
 			r.Topics[0].Partitions = append(r.Topics[0].Partitions, r.Topics[0].Partitions[0])
 		}, invalidRequest},
-		{"a replica", func(r *kmsg.ListOffsetsRequest) { r.ReplicaID = 2 }, clusterAuthorizationFailed},
+		{"a replica, as kafka-python 3.0 calls itself", func(r *kmsg.ListOffsetsRequest) { r.ReplicaID = 0 }, none},
+		{"a replica", func(r *kmsg.ListOffsetsRequest) { r.ReplicaID = 2 }, none},
 		{"an old epoch (KIP-320)", func(r *kmsg.ListOffsetsRequest) { r.Topics[0].Partitions[0].CurrentLeaderEpoch = epoch - 1 }, fencedLeaderEpoch},
 		{"the epoch", func(r *kmsg.ListOffsetsRequest) { r.Topics[0].Partitions[0].CurrentLeaderEpoch = epoch }, none},
 		{"a coming epoch", func(r *kmsg.ListOffsetsRequest) { r.Topics[0].Partitions[0].CurrentLeaderEpoch = epoch + 1 }, unknownLeaderEpoch},
@@ -121,7 +122,7 @@ func TestEpochsWithoutRecordsHaveAnEnd(t *testing.T) {
 	if epoch < 1 {
 		t.Fatalf("epoch %d, and there is none before it", epoch)
 	}
-	for range 2 {
+	for replica := range int32(2) { // Kafka answers whoever asks, also one that says it is a replica
 		req := kmsg.NewPtrOffsetForLeaderEpochRequest()
 		req.SetVersion(4)
 		rt := kmsg.NewOffsetForLeaderEpochRequestTopic()
@@ -129,7 +130,7 @@ func TestEpochsWithoutRecordsHaveAnEnd(t *testing.T) {
 		rp := kmsg.NewOffsetForLeaderEpochRequestTopicPartition()
 		rp.LeaderEpoch = epoch - 1
 		rt.Partitions = append(rt.Partitions, rp)
-		req.ReplicaID = -1
+		req.ReplicaID = replica - 1
 		req.Topics = append(req.Topics, rt)
 		p := ask[*kmsg.OffsetForLeaderEpochResponse](w, req).Topics[0].Partitions[0]
 		if p.ErrorCode != 0 || p.LeaderEpoch != epoch-1 || p.EndOffset != 0 {

@@ -36,7 +36,10 @@ func (s *Server) initProducerID(c *call, req *kmsg.InitProducerIDRequest) *kmsg.
 
 // DescribeProducers, version 0 (KIP-664).
 //
-//   - What the leader remembers of each idempotent producer on the partition.
+//   - What the replica here remembers of each idempotent producer on the
+//     partition, whether it leads or not: kafka-transactions find-hanging asks
+//     the broker it was given. A follower knows what it knows to be committed,
+//     which without further records takes up to a minute. Without a replica here it is NOT_LEADER_OR_FOLLOWER.
 func (s *Server) describeProducers(c *call, req *kmsg.DescribeProducersRequest) *kmsg.DescribeProducersResponse {
 	resp := kmsg.NewPtrDescribeProducersResponse()
 	image := s.Node.Image()
@@ -64,8 +67,13 @@ func (s *Server) describeProducers(c *call, req *kmsg.DescribeProducersRequest) 
 				sp.ErrorCode = int16(invalidRequest)
 				continue
 			}
-			p, _, code := s.leading(topic, index, -1)
-			if sp.ErrorCode = int16(code); code != none {
+			if index < 0 || int(index) >= len(topic.Partitions) {
+				sp.ErrorCode = int16(unknownTopicOrPartition)
+				continue
+			}
+			p, err := s.Node.Partition(metadata.PartitionID{Topic: topic.ID, Index: index})
+			if err != nil {
+				sp.ErrorCode = int16(codeOf(err))
 				continue
 			}
 			for _, info := range p.Producers() {

@@ -15,25 +15,21 @@ import (
 // changeTimeout bounds a change of metadata for which the client set no limit.
 const changeTimeout = 30 * time.Second
 
+// maxLeaderWait bounds how long CreateTopics waits for the leaders of what it
+// has created; electing them takes some 10 ms each under load.
+const maxLeaderWait = 5 * time.Second
+
 // maxCreate bounds the partitions that one CreateTopics or CreatePartitions may
 // make, as Kafka's controller does (MAX_PARTITIONS_PER_BATCH).
 const maxCreate = 10_000
 
 const (
 	errTooManyPartitions = sentence("Excessively large number of partitions per request.")
+	errUnknownTopic      = sentence("This server does not host this topic-partition.")
 	errDuplicateTopic    = sentence("Duplicate topic name.")
 	errReservedName      = sentence("The name is reserved for a topic of the cluster itself.")
+	errMetadataTopic     = sentence("Creation of internal topic " + metadataTopic + " is prohibited.")
 )
-
-// reservedName tells whether a topic of that name is the cluster's own, to be
-// created only by whoever keeps it.
-func reservedName(name string) bool {
-	switch name {
-	case "__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata":
-		return true
-	}
-	return false
-}
 
 // together calls do for 0 to n-1, several at once, and returns when all have
 // returned. Changes of metadata wait for a quorum, which then writes them
@@ -84,8 +80,14 @@ func (s *Server) together(n int, do func(i int)) {
 //   - -1 partitions or replicas mean the broker's default (KIP-464); with an
 //     assignment both must be -1.
 //   - More than 10,000 partitions in one request are POLICY_VIOLATION.
-//   - It returns when the topic's partitions have leaders, or at the timeout;
-//     a topic that is there by then is no error.
+//   - It returns when the topic's partitions have leaders, or after half the
+//     timeout, five seconds at most: Kafka does not wait for them at all, and a
+//     client has no more patience than what it says. A topic that is there by
+//     then is no error.
+//   - The cluster's own topics may be created by hand, as migrations do, all but
+//     __cluster_metadata; what is not given for them is what the cluster would give.
+//   - Two replicas are created with a warning in the log: when either is down,
+//     the other is no majority.
 //   - Validate-only says what would be created.
 //
 // v5 adds the resulting partitions, replication and settings (KIP-525) and
@@ -117,8 +119,8 @@ func (s *Server) createTopics(c *call, req *kmsg.CreateTopicsRequest) *kmsg.Crea
 			named[rt.Topic] = 0
 		case total > maxCreate:
 			st.ErrorCode, err = int16(policyViolation), errTooManyPartitions
-		case reservedName(rt.Topic):
-			st.ErrorCode, err = int16(invalidTopic), errReservedName
+		case rt.Topic == metadataTopic:
+			st.ErrorCode, err = int16(invalidRequest), errMetadataTopic
 		default:
 			todo = append(todo, i)
 		}
@@ -131,12 +133,12 @@ func (s *Server) createTopics(c *call, req *kmsg.CreateTopicsRequest) *kmsg.Crea
 	}
 	s.together(len(todo), func(i int) {
 		rt := &req.Topics[todo[i]]
-		s.createTopic(ctx, c.version, req.ValidateOnly, rt, at[rt.Topic])
+		s.createTopic(ctx, clamp(req.TimeoutMillis), c.version, req.ValidateOnly, rt, at[rt.Topic])
 	})
 	return resp
 }
 
-func (s *Server) createTopic(ctx context.Context, version int16, validateOnly bool, rt *kmsg.CreateTopicsRequestTopic, st *kmsg.CreateTopicsResponseTopic) {
+func (s *Server) createTopic(ctx context.Context, patience time.Duration, version int16, validateOnly bool, rt *kmsg.CreateTopicsRequestTopic, st *kmsg.CreateTopicsResponseTopic) {
 	refuse := func(c code, err error) {
 		st.ErrorCode, st.ErrorMessage = int16(c), message(err)
 	}
@@ -146,10 +148,18 @@ func (s *Server) createTopic(ctx context.Context, version int16, validateOnly bo
 		return
 	}
 	want.ValidateOnly = validateOnly
+	want.LeaderWait = min(patience/2, maxLeaderWait)
+	if own, ok := s.ownTopic(rt.Topic); ok {
+		want = completed(want, own)
+	}
 	topic, err := s.Node.CreateTopic(ctx, want)
 	if err != nil {
 		refuse(adminCodeOf(err), err)
 		return
+	}
+	if len(topic.Partitions[0].Replicas) == 2 && !validateOnly {
+		s.logger().Warn("a topic of two replicas stands still while either of them is down: both are needed for a majority; three replicas bear the loss of one",
+			"topic", topic.Name)
 	}
 	if !validateOnly {
 		st.TopicID = topic.ID
@@ -214,6 +224,8 @@ func topicRequest(rt *kmsg.CreateTopicsRequestTopic) (replication.TopicRequest, 
 //   - delete.topic.enable=false refuses all of them.
 //   - The cluster's own topics cannot be deleted.
 //   - By name, or from version 6 on by id (KIP-516), one of the two.
+//   - A topic named more than once is refused and stays: once by itself, and
+//     where its id stands beside its name.
 //
 // v4 adds tagged fields, v5 an error message.
 func (s *Server) deleteTopics(c *call, req *kmsg.DeleteTopicsRequest) *kmsg.DeleteTopicsResponse {
@@ -228,9 +240,17 @@ func (s *Server) deleteTopics(c *call, req *kmsg.DeleteTopicsRequest) *kmsg.Dele
 	}
 	image := s.Node.Image()
 	enabled := s.settings().broker.DeleteTopics
-	seen := map[metadata.TopicID]struct{}{}
+	names, ids := map[string]int{}, map[metadata.TopicID]int{}
+	for i := range asked {
+		switch rt := &asked[i]; {
+		case rt.Topic == nil:
+			ids[rt.TopicID]++
+		case metadata.TopicID(rt.TopicID).IsZero():
+			names[*rt.Topic]++
+		}
+	}
 	var todo []int
-	var ids []metadata.TopicID
+	var gone []metadata.TopicID
 	for i := range asked {
 		rt := &asked[i]
 		st := kmsg.NewDeleteTopicsResponseTopic()
@@ -239,46 +259,53 @@ func (s *Server) deleteTopics(c *call, req *kmsg.DeleteTopicsRequest) *kmsg.Dele
 		if rt.Topic != nil {
 			name = *rt.Topic
 		}
-		topic, code := findTopic(image, name, rt.TopicID, rt.Topic == nil)
+		named, hasID := rt.Topic != nil, !metadata.TopicID(rt.TopicID).IsZero()
+		topic, code := findTopic(image, name, rt.TopicID, !named)
 		var err error
-		_, again := seen[idOf(topic)]
 		switch {
-		case rt.Topic != nil && !metadata.TopicID(rt.TopicID).IsZero():
-			code, err = invalidRequest, sentence("Topic name and topic ID can not both be specified.")
 		case !enabled && c.version < 3:
-			code = invalidRequest
+			code, err = invalidRequest, sentence("Topic deletion is disabled.")
 		case !enabled:
-			code = topicDeletionDisabled
-		case code != none:
-		case again:
+			code, err = topicDeletionDisabled, sentence("Topic deletion is disabled.")
+		case named && hasID:
+			code, err = invalidRequest, sentence("You may not specify both topic name and topic id.")
+		case !named && !hasID:
+			code, err = invalidRequest, sentence("Neither topic name nor id were specified.")
+		case named && names[name] > 1:
 			code, err = invalidRequest, errDuplicateTopic
+			names[name] = 0
+		case named && names[name] == 0, !named && ids[rt.TopicID] == 0:
+			continue // answered with the first of the name
+		case !named && ids[rt.TopicID] > 1:
+			code, err = invalidRequest, sentence("Duplicate topic id.")
+			ids[rt.TopicID] = 0
+		case code == unknownTopicOrPartition:
+			err = errUnknownTopic
+		case code != none:
+			err = sentence("This server does not host this topic ID.")
+		case named && ids[topic.ID] > 0:
+			code, err = invalidRequest, sentence("The provided topic name maps to an ID that was already supplied.")
+		case !named && names[topic.Name] > 0:
+			continue // answered with the name
 		case topic.Internal:
 			code, err = invalidRequest, errReservedName
 		default:
-			seen[topic.ID] = struct{}{}
-			if rt.Topic == nil {
+			if !named {
 				st.Topic = &topic.Name
 			}
 			st.TopicID = topic.ID
-			todo = append(todo, i)
-			ids = append(ids, topic.ID)
+			todo = append(todo, len(resp.Topics))
+			gone = append(gone, topic.ID)
 		}
 		st.ErrorCode, st.ErrorMessage = int16(code), message(err)
 		resp.Topics = append(resp.Topics, st)
 	}
 	s.together(len(todo), func(i int) {
-		err := s.Node.Change(ctx, metadata.DeleteTopic{Topic: ids[i]})
+		err := s.Node.Change(ctx, metadata.DeleteTopic{Topic: gone[i]})
 		st := &resp.Topics[todo[i]]
 		st.ErrorCode, st.ErrorMessage = int16(adminCodeOf(err)), message(err)
 	})
 	return resp
-}
-
-func idOf(t *metadata.Topic) metadata.TopicID {
-	if t == nil {
-		return metadata.TopicID{}
-	}
-	return t.ID
 }
 
 // CreatePartitions, versions 0–3.
@@ -316,7 +343,7 @@ func (s *Server) createPartitions(c *call, req *kmsg.CreatePartitionsRequest) *k
 			code, err = invalidRequest, errDuplicateTopic
 			named[rt.Topic] = 0
 		case code != none:
-			err = sentence("This server does not host this topic-partition.")
+			err = errUnknownTopic
 		case int(rt.Count) == len(t.Partitions):
 			code, err = invalidPartitions, sentencef("Topic already has %d partition(s).", rt.Count)
 		case int(rt.Count) < len(t.Partitions):

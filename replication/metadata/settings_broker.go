@@ -175,6 +175,8 @@ type BrokerSettings struct {
 	TransactionMaxTimeoutMillis     int32
 	TransactionalIDExpirationMillis int64
 	TransactionPartitions           int32
+	TransactionReplication          int // -1: the default
+	TransactionSegmentBytes         int32
 	ProducerIDExpirationMillis      int64
 	RetentionCheckMillis            int64
 
@@ -233,6 +235,8 @@ func (m *Image) BrokerSettings(id int32, static map[string]string) BrokerSetting
 		TransactionMaxTimeoutMillis:     r.bounded("transaction.max.timeout.ms"),
 		TransactionalIDExpirationMillis: r.long("transactional.id.expiration.ms"),
 		TransactionPartitions:           r.bounded("transaction.state.log.num.partitions"),
+		TransactionReplication:          int(r.long("transaction.state.log.replication.factor")),
+		TransactionSegmentBytes:         r.bounded("transaction.state.log.segment.bytes"),
 		ProducerIDExpirationMillis:      r.long("producer.id.expiration.ms"),
 		RetentionCheckMillis:            r.long("log.retention.check.interval.ms"),
 
