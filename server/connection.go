@@ -24,8 +24,10 @@ const (
 	// maxTrust is the most memory a frame gets before its bytes are there.
 	// Beyond it memory doubles, and the bytes are copied once more.
 	maxTrust = 4 << 20
-	// maxKept is the largest frame buffer a connection keeps between requests.
-	maxKept = 64 << 10
+	// maxKept is the largest buffer that a connection keeps between requests, for
+	// a Fetch's frame, for what it answers around the records, and for other
+	// answers. There may be tens of thousands of connections.
+	maxKept = 8 << 10
 	// maxFlight bounds the Produce requests of one connection that are being
 	// appended at once. Clients keep five (idempotent) or as many as they
 	// like; entries are joined from all that wait.
@@ -55,8 +57,8 @@ type connection struct {
 
 	frame   []byte // reused by Fetch
 	trust   int    // the largest frame that came whole, at most maxTrust
-	holding int    // bytes counted for the frame being read or served
-	beyond  bool   // this connection is the one that may hold more than the limit
+	share   share  // of the memory for requests and answers
+	holding int    // bytes of share for the request being read or served
 
 	out   []byte             // reused for responses
 	proto *kmsg.FetchRequest // reused
@@ -99,8 +101,12 @@ func newConnection(s *Server, conn net.Conn) *connection {
 	c := &connection{server: s, conn: conn, r: bufio.NewReaderSize(conn, 4<<10)}
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	c.flight.changed.L = &c.flight.mu
+	s.budget.join(&c.share, func() { conn.Close() })
 	return c
 }
+
+// errSlow is why a connection was closed that others needed memory of.
+var errSlow = errors.New("it is slow in the middle of a request or an answer while memory for requests is short")
 
 // errBye ends a connection without a word: the client left, or Shutdown came.
 var errBye = errors.New("server: bye")
@@ -135,6 +141,7 @@ func (c *connection) close() {
 	c.linger()
 	c.cancel()
 	c.endSession()
+	c.share.leave()
 }
 
 // linger ends a connection that Shutdown closes. Closing it with requests
@@ -176,7 +183,7 @@ func (c *connection) serveOne() error {
 	case errors.Is(err, errVersion) && h.key == kmsg.ApiVersions:
 		// KIP-511: answered in version 0, so that the client learns what to ask for.
 		c.settle(0)
-		return c.write(c.server.unsupportedVersion(h), nil)
+		return c.write(c.server.unsupportedVersion(h), nil, &c.share.client)
 	case errors.Is(err, errUnknownKey):
 		return fmt.Errorf("%w %d", err, int16(h.key))
 	case errors.Is(err, errVersion):
@@ -185,8 +192,14 @@ func (c *connection) serveOne() error {
 		return err
 	}
 	a := lookup(h.key)
-	if err := a.layout(h.version).check(body); err != nil {
+	elements, err := a.layout(h.version).count(body)
+	if err != nil {
 		return fmt.Errorf("%s version %d: %w", h.key.Name(), h.version, err)
+	}
+	if elements > freeElements {
+		if err := c.hold(elements * elementBytes); err != nil {
+			return err
+		}
 	}
 	cl := &call{header: h, ctx: c.ctx, conn: c, body: body, size: len(frame), frame: frame}
 	if h.key == kmsg.Produce {
@@ -214,6 +227,7 @@ func (c *connection) readFrame() ([]byte, error) {
 		return nil, malformed("a frame of %d bytes; at most %d are read", size, c.server.maxRequestBytes())
 	}
 	c.deadline(c.server.stallTimeout())
+	c.share.begin()
 	if prefix, err = c.r.Peek(6); err != nil {
 		return nil, c.readError(err, true)
 	}
@@ -223,6 +237,12 @@ func (c *connection) readFrame() ([]byte, error) {
 		c.admit(size)
 	}
 
+	// A byte now and then is not enough: 64 KiB/s at the least, without the time
+	// that it waits for memory.
+	client := &c.share.client
+	client.begin(time.Now())
+	slowest := c.server.stallTimeout() + time.Duration(size)*time.Second/(64<<10)
+
 	p := c.frame[:0]
 	reused := key == kmsg.Fetch && cap(p) >= size
 	if !reused {
@@ -230,21 +250,22 @@ func (c *connection) readFrame() ([]byte, error) {
 			return nil, err
 		}
 	}
-	// A byte now and then is not enough: 64 KiB/s at the least.
-	last := time.Now().Add(c.server.stallTimeout() + time.Duration(size)*time.Second/(64<<10))
 	for len(p) < size {
 		if len(p) == cap(p) {
 			if p, err = c.grow(p, min(size, 2*cap(p))); err != nil {
 				return nil, err
 			}
 		}
+		last := time.Unix(0, client.since.Load()).Add(slowest)
 		c.deadline(min(c.server.stallTimeout(), time.Until(last)))
 		n, err := c.r.Read(p[len(p):min(cap(p), size)])
 		p = p[:len(p)+n]
+		client.moved.Add(int64(n))
 		if err != nil {
 			return nil, c.readError(err, true)
 		}
 	}
+	client.end()
 	c.trust = min(max(c.trust, size), maxTrust)
 	if key == kmsg.Fetch && size <= maxKept {
 		c.frame = p
@@ -252,57 +273,50 @@ func (c *connection) readFrame() ([]byte, error) {
 	return p, nil
 }
 
-// grow returns p with room for n bytes, which it adds to what the connection
-// holds. If all connections together hold too much it waits, and takes nothing
-// from the client meanwhile; small frames never wait. So that those who wait
-// with half a frame each do not wait for each other, one at a time may go on
-// beyond the limit until its frame is served.
+// grow returns p with room for n bytes, all of what the connection then holds.
+// It waits while the budget has none, and takes nothing from the client meanwhile.
 func (c *connection) grow(p []byte, n int) ([]byte, error) {
-	s := c.server
-	if n > firstRead && !c.beyond && s.held.Load()+int64(n-c.holding) > s.maxHeldBytes() {
-		if err := c.wait(n); err != nil {
-			return nil, err
-		}
+	if err := c.hold(n - c.holding); err != nil {
+		return nil, err
 	}
-	grown := s.lender.Borrow(n)
+	grown := c.server.lender.Borrow(n)
 	if grown == nil {
 		grown = make([]byte, 0, transport.RoundUp(n))
 	}
-	s.held.Add(int64(n - c.holding))
-	c.holding = n
 	return append(grown, p...), nil
 }
 
-// wait waits until n bytes may be held, within the limit or beyond it.
-func (c *connection) wait(n int) error {
-	s := c.server
-	end := time.NewTimer(s.stallTimeout())
-	defer end.Stop()
-	look := time.NewTicker(10 * time.Millisecond)
-	defer look.Stop()
-	for s.held.Load()+int64(n-c.holding) > s.maxHeldBytes() {
-		select {
-		case s.beyond <- struct{}{}:
-			c.beyond = true
-			return nil
-		case <-look.C:
-		case <-end.C:
-			return fmt.Errorf("no memory for its request in %v", s.stallTimeout())
-		case <-c.ctx.Done():
-			return errBye
-		}
+// hold takes n bytes more for the request being read or served. While it waits
+// for them nothing is up to the client.
+func (c *connection) hold(n int) error {
+	client := &c.share.client
+	since := client.since.Swap(0)
+	waited, err := c.share.take(c.ctx, n, c.server.stallTimeout())
+	if err != nil {
+		return err
+	}
+	c.holding += n
+	if since != 0 {
+		client.since.Store(since + int64(waited))
 	}
 	return nil
 }
 
-// letGo takes what is held for the frame being read or served off the books.
-func (c *connection) letGo() {
-	c.server.held.Add(-int64(c.holding))
-	c.holding = 0
-	if c.beyond {
-		c.beyond = false
-		<-c.server.beyond
+// cover makes what is held for the request n bytes, which are there already.
+func (c *connection) cover(n int) {
+	if n > c.holding {
+		c.share.add(n - c.holding)
+	} else {
+		c.share.give(c.holding - n)
 	}
+	c.holding = n
+}
+
+// letGo gives back what is held for the request being read or served.
+func (c *connection) letGo() {
+	c.share.client.end()
+	c.share.give(c.holding)
+	c.holding = 0
 }
 
 // deadline gives the client so long for its next byte. Shutdown sets a
@@ -318,6 +332,8 @@ func (c *connection) deadline(d time.Duration) {
 // readError says why no request came.
 func (c *connection) readError(err error, within bool) error {
 	switch {
+	case c.share.slow.Load():
+		return errSlow
 	case c.ctx.Err() != nil, !within && (err == io.EOF || errors.Is(err, os.ErrDeadlineExceeded)):
 		return errBye
 	case errors.Is(err, os.ErrDeadlineExceeded):
@@ -330,11 +346,17 @@ func (c *connection) readError(err error, within bool) error {
 
 // write writes one response: p, which begins with the frame's length, or the
 // pieces, of which p is the backing, when there are any.
-func (c *connection) write(p []byte, pieces net.Buffers) error {
+// client is where its progress is counted.
+func (c *connection) write(p []byte, pieces net.Buffers, client *progress) error {
 	if pieces == nil {
 		pieces = net.Buffers{p}
 	}
-	if err := c.writePieces(pieces); err != nil {
+	client.begin(time.Now())
+	defer client.end()
+	if err := c.writePieces(pieces, client); err != nil {
+		if c.share.slow.Load() {
+			return errSlow
+		}
 		if c.ctx.Err() != nil || isReset(err) || errors.Is(err, net.ErrClosed) {
 			return errBye
 		}
@@ -349,7 +371,7 @@ func (c *connection) write(p []byte, pieces net.Buffers) error {
 const writeStep = 1 << 20
 
 // writePieces writes all pieces and consumes them.
-func (c *connection) writePieces(pieces net.Buffers) error {
+func (c *connection) writePieces(pieces net.Buffers, client *progress) error {
 	for len(pieces) > 0 {
 		n, step := 0, 0
 		for n < len(pieces) && n < 512 && (n == 0 || step+len(pieces[n]) <= writeStep) {
@@ -366,6 +388,7 @@ func (c *connection) writePieces(pieces net.Buffers) error {
 				if _, err := c.conn.Write(whole[:k]); err != nil {
 					return err
 				}
+				client.moved.Add(int64(k))
 				whole = whole[k:]
 			}
 			continue
@@ -374,6 +397,7 @@ func (c *connection) writePieces(pieces net.Buffers) error {
 		if _, err := part.WriteTo(c.conn); err != nil {
 			return err
 		}
+		client.moved.Add(int64(step))
 	}
 	return nil
 }
@@ -386,8 +410,11 @@ func (c *connection) respond(h header, resp kmsg.Response) error {
 	finish(p, 0)
 	if cap(p) <= maxKept {
 		c.out = p
+	} else {
+		// From now on the answer is what the request holds.
+		c.cover(len(p))
 	}
-	return c.write(p, nil)
+	return c.write(p, nil, &c.share.client)
 }
 
 // admit waits until a Produce of so many bytes may be read beside those in
@@ -444,7 +471,7 @@ func (c *connection) acknowledge(acks <-chan *appends) {
 		a.settled = true
 		f.requests--
 		f.bytes -= a.size
-		c.server.held.Add(-int64(a.held))
+		c.share.give(a.held)
 		if err != nil {
 			f.broken = true
 		}
@@ -481,7 +508,11 @@ func (c *connection) acknowledgeOne(a *appends, timer *time.Timer) (err error) {
 	}
 	p, err := a.response()
 	if err == nil && p != nil {
-		err = c.write(p, nil)
+		if len(p) > maxKept {
+			c.share.add(len(p))
+			defer c.share.give(len(p))
+		}
+		err = c.write(p, nil, &c.share.acks)
 	}
 	if err != nil && !errors.Is(err, errBye) {
 		c.server.refuse(c.conn, err.Error())

@@ -36,7 +36,7 @@ import (
 // response around them is encoded here and not by kmsg, which would copy them.
 func (s *Server) fetch(cl *call) error {
 	c := cl.conn
-	if c.proto == nil || cap(c.proto.Topics) > maxKeptTopics {
+	if c.proto == nil {
 		c.proto = new(kmsg.FetchRequest)
 	}
 	req := c.proto
@@ -52,7 +52,7 @@ func (s *Server) fetch(cl *call) error {
 	f.full = true
 	f.sessionID = 0
 	f.parts = nil
-	defer f.finish() // also when writing fails or something panics
+	defer c.finishFetch(f) // also when writing fails or something panics
 
 	if req.IsolationLevel != 0 && req.IsolationLevel != 1 {
 		f.code = invalidRequest
@@ -72,8 +72,10 @@ func (s *Server) fetch(cl *call) error {
 	return f.write(c, cl.header)
 }
 
-// maxKeptTopics is how many topics a connection keeps room for between fetches.
-const maxKeptTopics = 1024
+// maxKeptParts is for how many partitions a connection keeps room between
+// fetches, 20 KB. Those who fetch more of them without a session make garbage
+// instead, a small part of what the records are.
+const maxKeptParts = 64
 
 // A wanted is one partition of a fetch or of a fetch session.
 type wanted struct {
@@ -139,7 +141,7 @@ func (f *fetching) sessionless(req *kmsg.FetchRequest) {
 	for i := range req.Topics {
 		n += len(req.Topics[i].Partitions)
 	}
-	if cap(f.own) < n || cap(f.own) > 4*n+maxKeptTopics {
+	if cap(f.own) < n {
 		f.own = make([]wanted, 0, n)
 		f.ownPtr = make([]*wanted, 0, n)
 	}
@@ -175,6 +177,7 @@ func (f *fetching) gather(cl *call, req *kmsg.FetchRequest) {
 	enough := min(int(req.MinBytes), budget)
 	wait := min(time.Duration(req.MaxWaitMillis)*time.Millisecond, maxWait)
 	timing := false
+	share := &cl.conn.share
 	for {
 		select {
 		case <-f.wake:
@@ -195,10 +198,21 @@ func (f *fetching) gather(cl *call, req *kmsg.FetchRequest) {
 			}
 		}
 		select {
+		case <-share.hurried: // at an earlier one
+		default:
+		}
+		share.idle.begin(time.Now())
+		woken := false
+		select {
 		case <-f.wake:
-			continue
+			woken = true
+		case <-share.hurried:
 		case <-f.timer.C:
 		case <-cl.ctx.Done():
+		}
+		share.idle.end()
+		if woken {
+			continue
 		}
 		f.read(budget)
 		break
@@ -371,7 +385,38 @@ func (f *fetching) release() {
 	}
 }
 
-// finish ends the fetch.
+// finishFetch ends the fetch and lets go of what it was larger for than others.
+// Ten thousand idle connections may each have asked for much once.
+func (c *connection) finishFetch(f *fetching) {
+	f.finish()
+	if cap(f.own) > maxKeptParts {
+		f.own, f.ownPtr = nil, nil
+	}
+	if cap(f.ownPtr) > maxKeptParts {
+		f.ownPtr = nil
+	}
+	if cap(f.cuts) > maxKeptParts {
+		f.cuts = nil
+	}
+	if cap(f.pieces) > 4*maxKeptParts {
+		f.pieces = nil
+	}
+	if cap(f.head) > maxKept {
+		f.head = nil
+	}
+	n := cap(c.proto.Topics) + cap(c.proto.ForgottenTopics)
+	for i := range c.proto.Topics {
+		n += cap(c.proto.Topics[i].Partitions)
+	}
+	for i := range c.proto.ForgottenTopics {
+		n += cap(c.proto.ForgottenTopics[i].Partitions)
+	}
+	if n > 2*maxKeptParts {
+		c.proto = nil
+	}
+}
+
+// finish gives the records and the replicas back.
 func (f *fetching) finish() {
 	f.release()
 	if f.session == nil {
@@ -398,11 +443,8 @@ func (f *fetching) write(c *connection, h header) error {
 	f.pick()
 	f.encode(c, h)
 	pieces := f.pieces
-	err := c.write(nil, pieces)
+	err := c.write(nil, pieces, &c.share.client)
 	clear(f.pieces)
-	if cap(f.head) > maxKept {
-		f.head = nil
-	}
 	f.reorder()
 	return err
 }

@@ -2,11 +2,14 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -501,7 +504,7 @@ func TestFetchSessionsBelongToTheirConnection(t *testing.T) {
 }
 
 func TestSessionsThatDoNotFitAreNotBegun(t *testing.T) {
-	b := startBrokerWith(t, nil, func(s *Server) { s.MaxSessionPartitions = 4 })
+	b := startBrokerWith(t, nil, func(s *Server) { s.MaxSessionPartitions = 6 })
 	id := b.create("t", 10, nil)
 	w, other := b.dial(), b.dial()
 	first := ask[*kmsg.FetchResponse](w, fetchRequest(13, "", id, 0, 0, 1, 2))
@@ -523,6 +526,99 @@ func TestSessionsThatDoNotFitAreNotBegun(t *testing.T) {
 		t.Errorf("%d partitions left over", n)
 	}
 	if resp := ask[*kmsg.FetchResponse](other, fetchRequest(13, "", id, 0, 0, 1, 2)); resp.SessionID == 0 {
+		t.Error("no room after the first session's end")
+	}
+}
+
+// retained is what a connection keeps for its next Fetch, in bytes.
+func (c *connection) retained() int {
+	f := &c.fetching
+	n := cap(c.frame) + cap(c.out) + cap(f.head) + cap(f.own)*int(unsafe.Sizeof(wanted{})) +
+		8*cap(f.ownPtr) + 8*cap(f.cuts) + 24*cap(f.pieces)
+	if c.proto != nil {
+		n += cap(c.proto.Topics) * int(unsafe.Sizeof(kmsg.FetchRequestTopic{}))
+		for i := range c.proto.Topics {
+			n += cap(c.proto.Topics[i].Partitions) * int(unsafe.Sizeof(kmsg.FetchRequestTopicPartition{}))
+		}
+	}
+	return n
+}
+
+// An idle connection keeps little, however much it asked for once: partitions of
+// one topic, as many topics, or a session that was given up.
+func TestAnIdleConnectionKeepsLittle(t *testing.T) {
+	b := startBroker(t, nil)
+	const n = 20_000
+	several := func(version int16, topics, partitions int) *kmsg.FetchRequest {
+		req := fetchRequest(version, "", [16]byte{}, 0)
+		for i := range topics {
+			rt := kmsg.NewFetchRequestTopic()
+			rt.Topic = fmt.Sprint("nope-", i)
+			rt.TopicID = [16]byte{1, byte(i), byte(i >> 8)}
+			rt.Partitions = make([]kmsg.FetchRequestTopicPartition, partitions)
+			for j := range rt.Partitions {
+				rt.Partitions[j].Default()
+				rt.Partitions[j].Partition = int32(j)
+			}
+			req.Topics = append(req.Topics, rt)
+		}
+		return req
+	}
+	for name, req := range map[string]*kmsg.FetchRequest{
+		"partitions":             several(4, 1, n),
+		"topics":                 several(4, n, 1),
+		"a session's partitions": several(13, 1, n),
+		"a session's topics":     several(12, n, 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newConnection(b.server, nowhere{})
+			defer c.close()
+			h := header{key: kmsg.Fetch, version: req.Version}
+			if err := b.server.fetch(&call{header: h, ctx: context.Background(), conn: c, body: req.AppendTo(nil)}); err != nil {
+				t.Fatal(err)
+			}
+			if c.session != nil {
+				forget := fetchRequest(req.Version, "", [16]byte{}, 0)
+				forget.SessionID, forget.SessionEpoch = c.session.id, 1
+				for i := range req.Topics {
+					rt := kmsg.NewFetchRequestForgottenTopic()
+					rt.Topic, rt.TopicID = req.Topics[i].Topic, req.Topics[i].TopicID
+					for j := range req.Topics[i].Partitions {
+						rt.Partitions = append(rt.Partitions, int32(j))
+					}
+					forget.ForgottenTopics = append(forget.ForgottenTopics, rt)
+				}
+				old := c.session.byKey
+				if err := b.server.fetch(&call{header: h, ctx: context.Background(), conn: c, body: forget.AppendTo(nil)}); err != nil {
+					t.Fatal(err)
+				}
+				if c.session == nil || len(c.session.byKey) != 0 || cap(c.session.parts) > maxKeptParts || reflect.ValueOf(old).Pointer() == reflect.ValueOf(c.session.byKey).Pointer() {
+					t.Errorf("the session keeps room for %d partitions", cap(c.session.parts))
+				}
+			} else if req.Version >= 7 {
+				t.Error("no session")
+			}
+			if n := c.retained(); n > 64<<10 {
+				t.Errorf("%d bytes are kept", n)
+			}
+		})
+	}
+}
+
+// max.incremental.fetch.session.cache.slots
+func TestSessionsAreCounted(t *testing.T) {
+	b := startBroker(t, map[string]string{"max.incremental.fetch.session.cache.slots": "1"})
+	id := b.create("t", 1, nil)
+	first, second := b.dial(), b.dial()
+	if r := ask[*kmsg.FetchResponse](first, fetchRequest(13, "", id, 0, 0)); r.SessionID == 0 {
+		t.Fatal("no session")
+	}
+	if r := ask[*kmsg.FetchResponse](second, fetchRequest(13, "", id, 0, 0)); r.SessionID != 0 || r.ErrorCode != 0 || len(r.Topics) != 1 {
+		t.Errorf("answer %+v", r)
+	}
+	first.conn.Close()
+	waitFor(t, "the session's end", func() bool { return b.server.Stats().Sessions == 0 })
+	if r := ask[*kmsg.FetchResponse](second, fetchRequest(13, "", id, 0, 0)); r.SessionID == 0 {
 		t.Error("no room after the first session's end")
 	}
 }

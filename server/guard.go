@@ -27,6 +27,12 @@ const (
 	// included: less than 100 MiB of structures. Kafka clusters hold
 	// some 200,000 partitions, so no honest request comes near.
 	maxElements = 1 << 19
+	// elementBytes is what an element of a request takes while it is served,
+	// counted in the connection's share: the decoded structure, what a handler
+	// notes about it and its part of the answer. The largest is a Fetch's
+	// partition. So few elements as freeElements are not counted.
+	elementBytes = 320
+	freeElements = 256
 	// maxTags bounds the tagged fields of one request that we do not know.
 	// kmsg keeps them in maps; none is defined today.
 	maxTags = 64
@@ -207,14 +213,20 @@ func (l *layout) minSize() int {
 
 // check walks body, which must be one request of the layout and no more.
 func (l *layout) check(body []byte) error {
+	_, err := l.count(body)
+	return err
+}
+
+// count is check, and returns the number of array elements.
+func (l *layout) count(body []byte) (elements int, err error) {
 	w := walker{p: body}
 	if err := w.structure(l); err != nil {
-		return err
+		return 0, err
 	}
 	if len(w.p) > l.tail {
-		return malformed("%d bytes after its end", len(w.p))
+		return 0, malformed("%d bytes after its end", len(w.p))
 	}
-	return nil
+	return w.elements, nil
 }
 
 // A walker is the guard at work on one body.

@@ -578,16 +578,17 @@ func TestRequestsTogetherHoldABoundedNumberOfBytes(t *testing.T) {
 			w.conn.Write(frame) // the kernel may not take all of it
 		}()
 	}
-	waitFor(t, "the bytes to be held", func() bool { return b.server.held.Load() > held-request })
+	waitFor(t, "the bytes to be held", func() bool { return b.server.budget.holds() > held-request })
 	for range 20 {
 		y.unaffected()
-		if n := b.server.held.Load(); n > held+request+20*firstRead {
-			t.Fatalf("%d bytes are held, at most %d should be", n, held)
+		// 4 MiB × (1 + 1/2 … 1/20), and one request.
+		if n := b.server.budget.holds(); n > held*36/10+request {
+			t.Fatalf("%d bytes are held", n)
 		}
 	}
 	for _, w := range all {
 		w.conn.Close()
 	}
 	wg.Wait()
-	waitFor(t, "them to be let go", func() bool { return b.server.held.Load() <= 64<<10 })
+	waitFor(t, "them to be let go", func() bool { return b.server.budget.holds() <= 64<<10 })
 }

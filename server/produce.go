@@ -284,7 +284,7 @@ func (a *appends) hold(n int) {
 	a.held += n
 	a.size += n
 	f.bytes += n
-	a.server.held.Add(int64(n))
+	a.conn.share.add(n)
 }
 
 func (a *appends) finish(i int, r appended) {

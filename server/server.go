@@ -56,13 +56,15 @@ type Server struct {
 	// StallTimeout closes a connection that sends no byte in the middle of a
 	// request, or takes no byte of a response, for so long. 0: 30 seconds.
 	StallTimeout time.Duration
-	// MaxHeldBytes bounds the memory that requests of all connections together
-	// take while they are read and appended. Beyond it requests of more than
-	// 64 KiB wait to be read, all but one, for at most StallTimeout. 0: 24 MiB.
-	// More made producing no faster: what waits here has already arrived.
+	// MaxHeldBytes is how much memory the requests of all connections together,
+	// and the answers to them, may take before it is shared out: see budget.
+	// Up to four times as much and one request are held then; who waits for
+	// more than StallTimeout is closed. 0: 24 MiB. More made producing no faster:
+	// what waits here has already arrived.
 	MaxHeldBytes int64
 	// MaxSessionPartitions bounds the partitions that all fetch sessions
-	// together may hold. Beyond it clients fetch without sessions. 0: 1,000,000.
+	// together may hold, 400 bytes each. Beyond it clients fetch without sessions.
+	// 0: 200,000.
 	MaxSessionPartitions int
 	// Logger takes diagnostics. nil: slog.Default().
 	Logger *slog.Logger
@@ -80,10 +82,9 @@ type Server struct {
 	closing   bool
 	active    sync.WaitGroup // counts open
 
-	held       atomic.Int64 // bytes of requests, see connection.grow
+	budget     budget
 	lender     transport.Lender
-	beyond     chan struct{} // full while a connection holds more than the limit
-	creating   sync.Mutex    // held while the topic of committed offsets is created
+	creating   sync.Mutex // held while the topic of committed offsets is created
 	resolved   atomic.Pointer[settings]
 	complaints complaints
 	stats      counters
@@ -123,26 +124,25 @@ func (s *Server) Stats() Stats {
 func (s *Server) init() {
 	s.once.Do(func() {
 		s.ctx, s.stop = context.WithCancel(context.Background())
-		s.beyond = make(chan struct{}, 1)
+		s.budget.size = s.maxHeldBytes()
 		s.listeners = map[net.Listener]struct{}{}
 		s.open = map[net.Conn]*connection{}
 		s.from = map[netip.Addr]int{}
 	})
 }
 
-func (s *Server) maxHeldBytes() int64 {
-	held := s.MaxHeldBytes
-	if held <= 0 {
-		held = 24 << 20
+func (s *Server) maxHeldBytes() int {
+	if s.MaxHeldBytes > 0 {
+		return int(s.MaxHeldBytes)
 	}
-	return held
+	return 24 << 20
 }
 
 func (s *Server) maxSessionPartitions() int64 {
 	if s.MaxSessionPartitions > 0 {
 		return int64(s.MaxSessionPartitions)
 	}
-	return 1_000_000
+	return 200_000
 }
 
 func (s *Server) stallTimeout() time.Duration {

@@ -3,6 +3,7 @@ package server
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -15,8 +16,9 @@ import (
 // is nothing to evict and nobody can use, or end, another's: an id from
 // elsewhere is FETCH_SESSION_ID_NOT_FOUND, which every client takes as the
 // request to begin anew. A connection has one session at a time. All sessions
-// of a server together hold at most MaxSessionPartitions; beyond that clients
-// are told to fetch without.
+// of a server together hold at most MaxSessionPartitions, and each at most half
+// of what others leave, so that none takes it all; beyond that clients are told to
+// fetch without.
 type session struct {
 	id       int32
 	epoch    int32 // of the next request
@@ -62,11 +64,13 @@ func (c *connection) beginSession(f *fetching, req *kmsg.FetchRequest) bool {
 		topicIDs: f.version >= 13,
 		byKey:    map[partitionKey]*wanted{},
 	}
-	if !c.add(s, req) {
+	// max.incremental.fetch.session.cache.slots
+	if c.server.stats.sessions.Add(1) > int64(c.server.settings().broker.FetchSessions) || !c.add(s, req) {
+		c.server.stats.sessions.Add(-1)
+		s.end(c.server)
 		return false
 	}
 	c.session = s
-	c.server.stats.sessions.Add(1)
 	f.session, f.parts, f.sessionID = s, s.parts, s.id
 	return true
 }
@@ -111,7 +115,10 @@ func (c *connection) add(s *session, req *kmsg.FetchRequest) bool {
 			key := partitionKey{t.Topic, t.TopicID, t.Partitions[j].Partition}
 			w := s.byKey[key]
 			if w == nil {
-				if c.server.stats.sessionPartitions.Add(1) > c.server.maxSessionPartitions() {
+				all := c.server.stats.sessionPartitions.Add(1)
+				left := c.server.maxSessionPartitions() - (all - int64(len(s.byKey)) - 1)
+				// A longer name is no topic's, and would be kept.
+				if int64(len(s.byKey)) >= (left+1)/2 || len(t.Topic) > 249 {
 					c.server.stats.sessionPartitions.Add(-1)
 					s.end(c.server)
 					return false
@@ -137,7 +144,8 @@ func (c *connection) drop(s *session, key partitionKey) {
 	c.server.stats.sessionPartitions.Add(-1)
 }
 
-// compact removes from parts what is no longer in byKey, in one pass.
+// compact removes from parts what is no longer in byKey, in one pass. Memory for
+// what is gone goes too, once it is most of it.
 func (s *session) compact() {
 	kept := s.parts[:0]
 	for _, w := range s.parts {
@@ -147,6 +155,13 @@ func (s *session) compact() {
 	}
 	clear(s.parts[len(kept):])
 	s.parts = kept
+	if cap(kept) > 4*len(kept)+maxKeptParts {
+		s.parts = slices.Clone(kept)
+		s.byKey = make(map[partitionKey]*wanted, len(kept))
+		for _, w := range s.parts {
+			s.byKey[w.partitionKey] = w
+		}
+	}
 }
 
 // end lets go of what the session holds. A second call has no effect.

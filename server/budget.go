@@ -1,0 +1,392 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A budget shares out the memory that requests, and the answers to them, take
+// on all connections together: a share each.
+//
+// While there is enough, everybody gets what they ask for. Beyond size
+//
+//   - a share that stays within its fair part, size divided by those that hold
+//     more than smallShare, goes on without waiting. So whoever arrives last is
+//     not made to pay for those who were there first. What is held grows by size
+//     × (1 + 1/2 + 1/3 …) that way, and ends at maxOver × size;
+//   - the others wait, the oldest request first, and take nothing from their
+//     clients meanwhile;
+//   - the oldest of those that wait goes beyond: what it holds is counted apart,
+//     until it is back within its fair part. There is one such place, and a
+//     request larger than size has no other.
+//
+// Nobody keeps others waiting by being slow. A share is late when its client
+// moves less than pace for as long as grace, in the middle of a request or of an
+// answer. While memory is short those who are late may hold half of size
+// together; beyond that the largest are closed, or answered if they are Fetches that
+// wait for records. The one beyond is closed when it
+// is late and somebody waits. While memory is not short, a line may be as slow as
+// the connection's own timeouts allow.
+//
+// So at most maxOver × size and one request are held. A budget is safe for
+// concurrent use; a request and its end take mu once each, some 20 ns.
+type budget struct {
+	size int // set before use
+
+	mu     sync.Mutex
+	held   int // by all but the share beyond
+	peak   int // the most that was held, by all
+	large  int // shares that hold more than smallShare, or wait to
+	shares map[*share]struct{}
+	queue  []*share // those that wait, oldest request first
+	beyond *share   // nil: nobody
+	turns  uint64   // requests so far: their order
+	looked time.Time
+}
+
+const (
+	// smallShare is what everybody gets without being counted among the large.
+	smallShare = 64 << 10
+	// maxOver times size is held at most by those within their fair parts.
+	maxOver = 4
+	// A client is late that moves less than pace bytes a second in a stretch of
+	// grace or more. At pace a request of 100 MiB comes in the time for which
+	// others wait for it.
+	grace = time.Second
+	pace  = 4 << 20
+	// lateEvery is how often it is looked for those who are late.
+	lateEvery = 20 * time.Millisecond
+)
+
+// A share is one connection's part of a budget. Its connection's goroutines may
+// use it at once; only one of them takes.
+type share struct {
+	budget *budget
+	// close is called, in a goroutine of its own, when the share is late and
+	// others need the memory: it must lead to leave. It may be called again.
+	close func()
+
+	held  int    // under budget.mu, as the next three
+	want  int    // more bytes, while it waits
+	turn  uint64 // of the request under way
+	isBig bool   // counted in budget.large
+	fresh bool   // turn is to be given; of the goroutine that takes
+	ready chan struct{}
+
+	client  progress      // of the request or the answer
+	acks    progress      // of the answers to Produce, which come beside requests
+	idle    progress      // of a Fetch that waits for records: it never moves
+	hurried chan struct{} // takes one: others need the memory of a Fetch that waits
+	slow    atomic.Bool   // close was, or is about to be, called
+}
+
+// progress is how a client is getting on with what it has to send or to take.
+type progress struct {
+	since atomic.Int64 // when it began, in Unix nanoseconds; 0: nothing is up to it
+	moved atomic.Int64 // bytes since
+
+	// The stretch that is looked at, under budget.mu: it began at from, with so
+	// many bytes moved as mark says, in what began at seen.
+	seen, from, mark int64
+}
+
+func (p *progress) begin(now time.Time) {
+	p.moved.Store(0)
+	p.since.Store(now.UnixNano())
+}
+
+func (p *progress) end() { p.since.Store(0) }
+
+// late tells whether the client lags behind at now: whether it moved too little
+// in a stretch of grace or more. What it was ahead in earlier ones does not count.
+func (p *progress) late(now time.Time) bool {
+	since := p.since.Load()
+	if since == 0 {
+		return false
+	}
+	if p.seen != since {
+		p.seen, p.from, p.mark = since, since, 0
+	}
+	stretch := time.Duration(now.UnixNano() - p.from)
+	if stretch < grace {
+		return false
+	}
+	moved := p.moved.Load()
+	if moved-p.mark < int64(float64(pace)*stretch.Seconds()) {
+		return true
+	}
+	p.from, p.mark = now.UnixNano(), moved
+	return false
+}
+
+func (s *share) late(now time.Time) bool {
+	return s.client.late(now) || s.acks.late(now) || s.idle.late(now)
+}
+
+// hasten ends what a late share holds memory for: a Fetch that waits is answered,
+// anything else costs the connection.
+func (s *share) hasten() {
+	if s.idle.since.Load() != 0 {
+		select {
+		case s.hurried <- struct{}{}:
+		default:
+		}
+		return
+	}
+	s.slow.Store(true)
+	go s.close() // "closer": a TLS connection's end may take its time
+}
+
+// join makes s a share of b. leave must follow.
+func (b *budget) join(s *share, close func()) {
+	s.budget, s.close = b, close
+	s.ready, s.hurried = make(chan struct{}, 1), make(chan struct{}, 1)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.shares == nil {
+		b.shares = map[*share]struct{}{}
+	}
+	b.shares[s] = struct{}{}
+}
+
+// leave gives everything back and ends the share.
+func (s *share) leave() {
+	b := s.budget
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.giveLocked(s, s.held)
+	delete(b.shares, s)
+}
+
+// begin says that a new request begins, from which its age is counted. It is for
+// the goroutine that takes.
+func (s *share) begin() { s.fresh = true }
+
+// errNoMemory is what take says when nothing became free in time.
+var errNoMemory = errors.New("server: no memory for its request")
+
+// take adds n bytes to what the share holds. It waits for them, for patience at
+// most, and tells for how long it did.
+func (s *share) take(ctx context.Context, n int, patience time.Duration) (waited time.Duration, err error) {
+	b := s.budget
+	b.mu.Lock()
+	if s.fresh {
+		s.fresh = false
+		b.turns++
+		s.turn = b.turns
+	}
+	s.want = n
+	b.countLocked(s)
+	if b.fitsLocked(s, !slices.ContainsFunc(b.queue, func(q *share) bool { return q.held+q.want <= b.size })) {
+		b.grantLocked(s)
+		short := b.held > b.size
+		b.mu.Unlock()
+		if short {
+			b.look()
+		}
+		return 0, nil
+	}
+	at, _ := slices.BinarySearchFunc(b.queue, s, func(q, s *share) int { return cmp.Compare(q.turn, s.turn) })
+	b.queue = slices.Insert(b.queue, at, s)
+	b.serveLocked()
+	b.mu.Unlock()
+
+	begin := time.Now()
+	end := time.NewTimer(patience)
+	defer end.Stop()
+	again := time.NewTicker(lateEvery)
+	defer again.Stop()
+	for {
+		b.look()
+		select {
+		case <-s.ready:
+			return time.Since(begin), nil
+		case <-again.C:
+			continue
+		case <-end.C:
+			err = fmt.Errorf("%w in %v", errNoMemory, patience)
+		case <-ctx.Done():
+			err = errBye
+		}
+		break
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	select {
+	case <-s.ready: // it came after all
+		return time.Since(begin), nil
+	default:
+	}
+	b.queue = slices.DeleteFunc(b.queue, func(q *share) bool { return q == s })
+	s.want = 0
+	b.countLocked(s)
+	b.serveLocked()
+	return time.Since(begin), err
+}
+
+// add counts n bytes that are there already.
+func (s *share) add(n int) {
+	b := s.budget
+	b.mu.Lock()
+	s.want += n
+	b.grantLocked(s)
+	b.countLocked(s)
+	short := b.held > b.size
+	b.mu.Unlock()
+	if short {
+		b.look()
+	}
+}
+
+// give takes n bytes off what the share holds.
+func (s *share) give(n int) {
+	if n == 0 {
+		return
+	}
+	b := s.budget
+	b.mu.Lock()
+	b.giveLocked(s, n)
+	b.mu.Unlock()
+}
+
+// isBeyond tells whether the share holds what others have no part of.
+func (s *share) isBeyond() bool {
+	s.budget.mu.Lock()
+	defer s.budget.mu.Unlock()
+	return s.budget.beyond == s
+}
+
+// fairLocked is the part that s may have while memory is short.
+func (b *budget) fairLocked(s *share) int {
+	n := b.large
+	if !s.isBig {
+		n++
+	}
+	return max(b.size/max(n, 1), smallShare)
+}
+
+// fitsLocked tells whether s may have what it wants. first: no older request waits
+// that could do without going beyond.
+func (b *budget) fitsLocked(s *share, first bool) bool {
+	switch {
+	case s == b.beyond:
+		return true
+	case first && b.held+s.want <= b.size:
+		return true
+	}
+	return s.held+s.want <= b.fairLocked(s) && b.held+s.want <= maxOver*b.size
+}
+
+// grantLocked gives s what it wants.
+func (b *budget) grantLocked(s *share) {
+	s.held += s.want
+	if s != b.beyond {
+		b.held += s.want
+	}
+	s.want = 0
+	all := b.held
+	if b.beyond != nil {
+		all += b.beyond.held
+	}
+	b.peak = max(b.peak, all)
+}
+
+func (b *budget) giveLocked(s *share, n int) {
+	s.held -= n
+	if s.held < 0 {
+		panic(fmt.Sprintf("server: a share gave %d bytes back of %d", n, s.held+n))
+	}
+	if s != b.beyond {
+		b.held -= n
+	}
+	b.countLocked(s)
+	if s == b.beyond && (s.held <= b.fairLocked(s) || b.held+s.held <= b.size) {
+		b.beyond = nil
+		b.held += s.held
+	}
+	b.serveLocked()
+}
+
+// countLocked keeps large up to date with s.
+func (b *budget) countLocked(s *share) {
+	if big := s.held+s.want > smallShare; big != s.isBig {
+		s.isBig = big
+		if big {
+			b.large++
+		} else {
+			b.large--
+		}
+	}
+}
+
+// serveLocked gives those that wait what there is, oldest first. Of ten thousand
+// nobody looks at each whenever a byte is given back.
+func (b *budget) serveLocked() {
+	first := true
+	for i := 0; i < min(len(b.queue), 64); {
+		s := b.queue[i]
+		if !b.fitsLocked(s, first) {
+			if b.beyond != nil {
+				first = first && s.held+s.want > b.size
+				i++
+				continue
+			}
+			b.beyond = s
+			b.held -= s.held
+		}
+		b.queue = slices.Delete(b.queue, i, i+1)
+		b.grantLocked(s)
+		s.ready <- struct{}{}
+	}
+}
+
+// look hastens those who are late, if that is due.
+func (b *budget) look() {
+	b.mu.Lock()
+	now := time.Now()
+	if now.Sub(b.looked) < lateEvery {
+		b.mu.Unlock()
+		return
+	}
+	b.looked = now
+	for _, s := range b.lateLocked(now) {
+		s.hasten()
+	}
+	b.mu.Unlock()
+}
+
+// lateLocked lists those to be hastened.
+func (b *budget) lateLocked(now time.Time) (list []*share) {
+	if len(b.queue) > 0 && b.beyond != nil && b.beyond.late(now) {
+		list = append(list, b.beyond)
+	}
+	var late []*share
+	sum := 0
+	for s := range b.shares {
+		if s != b.beyond && s.held > 0 && s.late(now) {
+			late = append(late, s)
+			sum += s.held
+		}
+	}
+	if sum <= b.size/2 {
+		return list
+	}
+	// Of two that hold the same, the one that came last goes first.
+	slices.SortFunc(late, func(x, y *share) int {
+		return cmp.Or(cmp.Compare(y.held, x.held), cmp.Compare(y.turn, x.turn))
+	})
+	for _, s := range late {
+		if sum <= b.size/2 {
+			break
+		}
+		sum -= s.held
+		list = append(list, s)
+	}
+	return list
+}

@@ -1,0 +1,378 @@
+package server
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// holds is what all shares hold.
+func (b *budget) holds() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := 0
+	for s := range b.shares {
+		n += s.held
+	}
+	return n
+}
+
+// A holder is a share of a budget under test, with what became of it.
+type holder struct {
+	*share
+	t      *testing.T
+	name   string
+	ctx    context.Context
+	cancel context.CancelFunc
+	got    chan error // what a take that waited said
+	closed bool
+}
+
+func (b *budget) holder(t *testing.T, name string) *holder {
+	h := &holder{share: new(share), t: t, name: name, got: make(chan error, 1)}
+	h.ctx, h.cancel = context.WithCancel(t.Context())
+	b.join(h.share, func() { h.closed = true; h.cancel(); h.share.leave() })
+	return h
+}
+
+// asks begins a request and takes n bytes for it in the background.
+func (h *holder) asks(n int) {
+	h.begin()
+	go func() {
+		_, err := h.take(h.ctx, n, 30*time.Second)
+		h.got <- err
+	}()
+}
+
+// has fails the test unless what h asked for was given by now.
+func (h *holder) has() {
+	h.t.Helper()
+	synctest.Wait()
+	select {
+	case err := <-h.got:
+		if err != nil {
+			h.t.Fatalf("%s: %v", h.name, err)
+		}
+	default:
+		h.t.Fatalf("%s waits", h.name)
+	}
+}
+
+// waits fails the test unless h is still waiting.
+func (h *holder) waits() {
+	h.t.Helper()
+	synctest.Wait()
+	select {
+	case err := <-h.got:
+		h.t.Fatalf("%s does not wait: %v", h.name, err)
+	default:
+	}
+}
+
+const mib = 1 << 20
+
+// One client that holds everything and sends no more delays nobody who asks for
+// a fair part.
+func TestWhoeverAsksForAFairPartDoesNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &budget{size: 24 * mib}
+		slow := b.holder(t, "slow")
+		slow.asks(24 * mib)
+		slow.has()
+		for i, fair := range []int{12, 8, 6, 4} {
+			h := b.holder(t, fmt.Sprint("fair ", i))
+			h.asks(fair * mib)
+			h.has()
+		}
+		if n := b.holds(); n != (24+12+8+6+4)*mib {
+			t.Errorf("%d bytes are held", n)
+		}
+	})
+}
+
+// However many come, what is held stays below a bound, and small requests find
+// room below it.
+func TestABudgetEndsAtFourTimesItsSize(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &budget{size: 24 * mib}
+		var all []*holder
+		for i := range 3000 {
+			h := b.holder(t, fmt.Sprint(i))
+			h.asks(64 << 10)
+			synctest.Wait()
+			h.asks(100 * mib / (i + 1))
+			all = append(all, h)
+		}
+		synctest.Wait()
+		if b.peak > maxOver*b.size+100*mib+64<<10 || b.peak < 3*b.size {
+			t.Errorf("%d bytes were held at the most", b.peak)
+		}
+		for _, h := range all {
+			h.cancel()
+			<-h.got
+			synctest.Wait()
+			h.leave()
+		}
+		if b.held != 0 || b.large != 0 || len(b.queue) != 0 || b.beyond != nil {
+			t.Errorf("left: held %d, large %d, %d waiting, beyond %v", b.held, b.large, len(b.queue), b.beyond)
+		}
+	})
+}
+
+// A request larger than all there is goes beyond it, one at a time, the oldest
+// first, and takes nothing away from the others.
+func TestTheOldestGoesBeyond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &budget{size: 24 * mib}
+		one, two, three := b.holder(t, "one"), b.holder(t, "two"), b.holder(t, "three")
+		one.asks(30 * mib)
+		one.has()
+		two.asks(40 * mib)
+		two.waits()
+		three.asks(50 * mib)
+		three.waits()
+		for i := range 8 { // what is within size is not theirs to take
+			h := b.holder(t, fmt.Sprint("other ", i))
+			h.asks(3 * mib)
+			h.has()
+		}
+		one.give(30 * mib)
+		two.has()
+		three.waits()
+		two.give(40 * mib)
+		three.has()
+	})
+}
+
+// Half a request waits for the rest of its memory with its age, not with its
+// place in the queue.
+func TestTheAgeIsThatOfTheRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &budget{size: 24 * mib}
+		first := b.holder(t, "first")
+		first.asks(6 * mib)
+		first.has()
+		beyond := b.holder(t, "beyond")
+		beyond.asks(90 * mib)
+		beyond.has()
+		young := b.holder(t, "young")
+		young.asks(25 * mib)
+		young.waits()
+		go func() { // the same request of first
+			_, err := first.take(first.ctx, 25*mib, 30*time.Second)
+			first.got <- err
+		}()
+		first.waits()
+		beyond.give(90 * mib)
+		first.has()
+		young.waits()
+	})
+}
+
+// The one beyond is closed when it trickles while others wait, and only then.
+func TestATricklingRequestIsClosedWhenOthersWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &budget{size: 24 * mib}
+		slow := b.holder(t, "slow")
+		slow.asks(64 * mib)
+		slow.has()
+		slow.client.begin(time.Now())
+		for range 100 { // a byte every ten seconds
+			time.Sleep(10 * time.Second)
+			slow.client.moved.Add(1)
+		}
+		small := b.holder(t, "small")
+		small.asks(100_000)
+		small.has()
+		if slow.closed {
+			t.Fatal("closed, and nobody waits")
+		}
+		large := b.holder(t, "large")
+		large.asks(30 * mib)
+		time.Sleep(2 * lateEvery)
+		large.has()
+		if !slow.closed || !slow.slow.Load() {
+			t.Error("the slow one is still there")
+		}
+	})
+}
+
+// A client that keeps the pace is not closed, whoever waits.
+func TestARequestThatKeepsPaceIsNotClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &budget{size: 24 * mib}
+		steady := b.holder(t, "steady")
+		steady.asks(100 * mib)
+		steady.has()
+		steady.client.begin(time.Now())
+		large := b.holder(t, "large")
+		large.asks(30 * mib)
+		for range 200 {
+			time.Sleep(100 * time.Millisecond)
+			steady.client.moved.Add(5 * mib / 10)
+		}
+		steady.client.end()
+		if steady.closed {
+			t.Fatal("closed at 5 MiB/s")
+		}
+		steady.give(100 * mib)
+		large.has()
+	})
+}
+
+// Those who are late may hold half of it all together: the largest go, and of
+// equals the newest.
+func TestThoseWhoAreLateHoldHalfAtMost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &budget{size: 24 * mib}
+		var late []*holder
+		for i, n := range []int{1, 1, 9, 6, 6, 6} {
+			h := b.holder(t, fmt.Sprint("late ", i))
+			if i < 5 {
+				h.asks(n * mib)
+				h.has()
+			} else {
+				h.begin()
+				h.turn = 1000
+				h.add(n * mib) // it was there already: an answer
+			}
+			h.client.begin(time.Now())
+			late = append(late, h)
+		}
+		time.Sleep(2 * time.Second)
+		b.holder(t, "other").add(1)
+		synctest.Wait()
+		for i, want := range []bool{false, false, true, false, true, true} {
+			if late[i].closed != want {
+				t.Errorf("late %d: closed %v, want %v", i, late[i].closed, want)
+			}
+		}
+	})
+}
+
+// A Fetch that waits for records is answered when its memory is needed.
+func TestAWaitingFetchIsHurried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &budget{size: 24 * mib}
+		fetch := b.holder(t, "fetch")
+		fetch.asks(90 * mib)
+		fetch.has()
+		fetch.idle.begin(time.Now())
+		time.Sleep(time.Minute)
+		h := b.holder(t, "large")
+		h.asks(30 * mib)
+		h.waits()
+		time.Sleep(lateEvery)
+		select {
+		case <-fetch.hurried:
+		default:
+			t.Error("it goes on waiting")
+		}
+		if fetch.closed {
+			t.Error("it was closed")
+		}
+		fetch.give(90 * mib)
+		h.has()
+	})
+}
+
+// Who waits too long is told so, and leaves no trace.
+func TestWaitingForMemoryEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &budget{size: 24 * mib}
+		working := b.holder(t, "working") // its client has done its part
+		working.asks(90 * mib)
+		working.has()
+		h := b.holder(t, "large")
+		h.asks(30 * mib)
+		time.Sleep(31 * time.Second)
+		synctest.Wait()
+		if err := <-h.got; !errors.Is(err, errNoMemory) {
+			t.Fatal(err)
+		}
+		if len(b.queue) != 0 || h.held != 0 || h.want != 0 || h.isBig {
+			t.Errorf("%d wait; held %d, want %d", len(b.queue), h.held, h.want)
+		}
+	})
+}
+
+// One connection that sends 34 of 95 MiB and then a byte now and then delays
+// nobody: not who produces 100 KB, and not who needs the place beyond the limit.
+func TestATricklingConnectionDelaysNobody(t *testing.T) {
+	b := startBroker(t, nil)
+	id := b.create("t", 1, map[string]string{"max.message.bytes": fmt.Sprint(32 << 20)})
+	slow := b.dial()
+	slow.write(binary.BigEndian.AppendUint32(nil, 95<<20))
+	slow.write(append(frameOf(kmsg.Produce, 9, 0xff, 0xff), make([]byte, 34<<20)...))
+	waitFor(t, "34 MiB to arrive", func() bool { return b.server.budget.holds() >= 34<<20 })
+	drip := func() { slow.conn.Write([]byte{0}) }
+	drip()
+
+	cl := b.client(kgo.DefaultProduceTopic("t"), kgo.ProducerBatchCompression(kgo.NoCompression()))
+	for i := range 50 {
+		if err := cl.ProduceSync(testContext(t), kgo.StringRecord(strings.Repeat("x", 100_000))).FirstErr(); err != nil {
+			t.Fatalf("record %d of 100 KB: %v", i, err)
+		}
+		drip()
+	}
+	if slow.conn.SetReadDeadline(time.Now().Add(time.Millisecond)); b.server.Stats().Refused != 0 {
+		t.Error("a connection was refused, and nobody needed its memory")
+	}
+	// 30 MiB have no other place than the one that the slow one is in.
+	p := producedPartition(t, ask[*kmsg.ProduceResponse](b.dial(), produceRequest(13, "t", id, batchOf(t, 0, nil, strings.Repeat("y", 30<<20)))))
+	if p.ErrorCode != 0 {
+		t.Errorf("30 MiB: error %d", p.ErrorCode)
+	}
+	slow.closed()
+}
+
+// An honest client on a slow line gets a large request through, while others
+// produce.
+func TestALargeRequestOnASlowLineGetsThrough(t *testing.T) {
+	b := startBroker(t, nil)
+	id := b.create("t", 1, map[string]string{"max.message.bytes": fmt.Sprint(32 << 20)})
+	cl := b.client(kgo.DefaultProduceTopic("t"), kgo.ProducerBatchCompression(kgo.NoCompression()))
+	w := b.dial()
+	frame := kmsg.NewRequestFormatter().AppendRequest(nil, produceRequest(13, "t", id, batchOf(t, 0, nil, strings.Repeat("y", 30<<20))), 1)
+	for i := 0; len(frame) > 0; i++ { // 15 steps: others come between, not time
+		n := min(len(frame), 2<<20+1)
+		w.write(frame[:n])
+		frame = frame[n:]
+		if err := cl.ProduceSync(testContext(t), kgo.StringRecord(strings.Repeat("x", 100_000))).FirstErr(); err != nil {
+			t.Fatalf("step %d: %v", i, err)
+		}
+	}
+	_, body, err := readResponse(w.conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp := produceRequest(13, "t", id).ResponseKind().(*kmsg.ProduceResponse)
+	if err := resp.ReadFrom(body[1:]); err != nil || producedPartition(t, resp).ErrorCode != 0 {
+		t.Errorf("%+v, %v", resp, err)
+	}
+}
+
+// BenchmarkShare is what a request costs in the budget.
+func BenchmarkShare(b *testing.B) {
+	g := &budget{size: 24 * mib}
+	b.RunParallel(func(p *testing.PB) {
+		var s share
+		g.join(&s, func() {})
+		defer s.leave()
+		for p.Next() {
+			s.begin()
+			if _, err := s.take(context.Background(), 60<<10, time.Second); err != nil {
+				b.Fatal(err)
+			}
+			s.give(60 << 10)
+		}
+	})
+}
