@@ -74,8 +74,20 @@ type entry struct {
 //
 // Raft's futures are not waited for: it never answers those that a shutdown
 // finds in one of its channels. An entry is acknowledged when the state machine
-// has applied the index that the store gave it, and unknown when the leadership
-// ends before that. The appender is the only one that numbers entries and
+// has applied the index that the store gave it, in the leadership's own term, and
+// unknown when the leadership ends before that. The index alone says nothing: a
+// deposed leader applies what its heir has put in the place of what it lost, and
+// may do so before Raft's notification that it is deposed has been looked at.
+//
+//	Raft       term 3 ─ deposed ─ cuts 7, stores the heir's 7 ─ applies 7 of term 4
+//	ours                    └─ notification ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ late │
+//	                                       "term 4": our 7 is unknown ◄──┘     └─► nothing left to end
+//
+// Whatever replaced an entry has a later term than it, and so has everything behind
+// that. There is one leadership a term at most: a second one would not know of what
+// the first has in flight.
+//
+// The appender is the only one that numbers entries and
 // that reads and writes tails; calls are answered in the order of the entries.
 type leadership struct {
 	r    *replica
@@ -101,10 +113,15 @@ type leadership struct {
 	confirmer confirmer
 }
 
+// numbersEach numbers are a leadership's own, so that no entry of an earlier one, which
+// may still be on its way to Raft, has the number that the next entry must carry. At
+// 100,000 entries a second they last for four months.
+const numbersEach = 1 << 40
+
 func newLeadership(r *replica, term uint64) *leadership {
 	l := &leadership{r: r, term: term, since: time.Now(), tails: make(map[int64]*producer)}
 	l.freed.L = &l.mu
-	l.next = r.p.number.Add(1 << 32) // above any number of an earlier leadership
+	l.next = r.p.number.Add(numbersEach)
 	r.store.next.Store(l.next)
 	l.sent = r.store.stored.Load()
 	return l
@@ -155,6 +172,10 @@ func (l *leadership) settled() bool {
 func (l *leadership) end() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.endLocked()
+}
+
+func (l *leadership) endLocked() {
 	if l.over != nil {
 		return
 	}
@@ -251,8 +272,11 @@ func (l *leadership) appendSome(queue []waiting) []waiting {
 	switch {
 	case len(e.parts) == 0:
 	case size == 0: // repeats only: answered after what they repeat
-		l.fly(e)
-		l.landed(0)
+		if l.fly(e) {
+			l.mu.Lock()
+			l.landLocked(0)
+			l.mu.Unlock()
+		}
 	default:
 		l.send(e, size)
 	}
@@ -270,7 +294,6 @@ func (l *leadership) send(e *entry, size int) {
 	}
 	l.next++
 	l.sent += int64(size)
-	l.r.p.number.Store(l.next)
 	if l.fly(e) {
 		l.r.raft.ApplyLog(raft.Log{Data: e.data}, 0)
 	}
@@ -394,11 +417,20 @@ func (l *leadership) placed(data []byte, index uint64) {
 	}
 }
 
-// landed is told that everything up to index is applied, and answers what was
-// in flight up to there.
-func (l *leadership) landed(index uint64) {
+// landed is told that everything up to index is applied, of which the last entry is
+// of term, and answers what was in flight up to there.
+func (l *leadership) landed(index, term uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if term > l.term {
+		l.endLocked() // the entry at index may be another's; see replica.outlived, too
+		return
+	}
+	l.landLocked(index)
+}
+
+// landLocked answers what is in flight up to index, which this leader has committed.
+func (l *leadership) landLocked(index uint64) {
 	start := l.r.store.StartOffset()
 	n := 0
 	for _, e := range l.flight {

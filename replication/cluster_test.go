@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,6 +38,7 @@ type testNode struct {
 	disk     *testDisk
 	log      testLog
 	listener net.Listener
+	late     atomic.Int64 // for how long Raft's notifications of leadership lie there, a time.Duration
 }
 
 // A testLog keeps what a node logs at level info and above.
@@ -158,6 +160,7 @@ func (n *testNode) open() error {
 		return err
 	}
 	n.Node = node
+	node.holdNotice = func() { time.Sleep(time.Duration(n.late.Load())) }
 	if n.c.net != nil {
 		n.c.net.listen(n.addr, node.ServeConn)
 	} else {

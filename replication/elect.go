@@ -170,7 +170,7 @@ func (n *Node) watchLeadership(group uint64, notify <-chan bool, closing <-chan 
 			return
 		case leads := <-notify:
 			changed(leads)
-			if !leads {
+			if m := n.memberOf(group); !leads && m != nil && m.raft.State() != raft.Leader { // it may be late, and tell of a term before this one
 				n.orphan(group, n.serverID(), 2*electionStagger)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"runtime"
+	"slices"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -25,10 +26,12 @@ type machine struct {
 	durable func(index uint64) error
 	// protect is told up to which entry everything is committed.
 	protect func(index uint64)
-	// committed is told the new high watermark, landed the last applied index.
-	// They must not block.
+	// begins is told the term of what is about to be applied, before anybody can see
+	// anything of it: the leadership of an earlier term is over. committed is told the
+	// new high watermark, landed the last applied entry. They must not block.
+	begins    func(term uint64)
 	committed func(next int64)
-	landed    func(index uint64)
+	landed    func(index, term uint64)
 	// trim is told a new log start offset.
 	trim func(start int64)
 	// wantSnapshot is told that enough was applied. It must not block.
@@ -43,10 +46,28 @@ type machine struct {
 
 // ApplyBatch implements raft.BatchingFSM. If an entry does not become durable it ends
 // the goroutine, so that nothing later is applied, nor a snapshot taken.
+//
+// Entries of different terms are applied one term after the other, since what a leader
+// of the first has committed is acknowledged, and what it lost to the second is not.
+// Terms do not fall along a log, so mostly one comparison says that they are the same.
 func (m *machine) ApplyBatch(logs []*raft.Log) []interface{} {
 	if m.durable(logs[len(logs)-1].Index) != nil {
 		runtime.Goexit()
 	}
+	for rest := logs; len(rest) > 0; {
+		n := len(rest)
+		if term := rest[0].Term; rest[n-1].Term != term {
+			n = slices.IndexFunc(rest, func(l *raft.Log) bool { return l.Term != term })
+		}
+		m.applyTerm(rest[:n])
+		rest = rest[n:]
+	}
+	return make([]interface{}, len(logs))
+}
+
+// applyTerm applies entries of one term.
+func (m *machine) applyTerm(logs []*raft.Log) {
+	m.begins(logs[0].Term)
 	next := int64(-1)
 	m.mu.Lock()
 	for _, l := range logs {
@@ -71,11 +92,10 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []interface{} {
 		m.next = next
 		m.mu.Unlock()
 	}
-	m.landed(logs[len(logs)-1].Index)
+	m.landed(logs[len(logs)-1].Index, logs[0].Term)
 	if due {
 		m.wantSnapshot()
 	}
-	return make([]interface{}, len(logs))
 }
 
 // Apply implements raft.FSM.

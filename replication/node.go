@@ -115,6 +115,8 @@ type Node struct {
 	growing       atomic.Bool // topics are, with the cluster
 	flushing      atomic.Bool // a flush of the topics that are due is under way
 
+	holdNotice func() // unless nil, called before a notification of Raft's is looked at: tests make them late
+
 	writes   atomic.Uint64 // to logs, begun
 	beside   atomic.Int64  // see store.StoreLogs
 	happened atomic.Uint64 // counts what may call for another leader or member: images, nodes, leaders

@@ -43,7 +43,7 @@ type Partition struct {
 	mu   sync.Mutex
 	down error // why there is no current life and none will be
 
-	number    atomic.Uint64 // see leadership.next
+	number    atomic.Uint64 // where the latest leadership's numbers begin, see numbersEach
 	start     atomic.Int64
 	watermark atomic.Int64
 

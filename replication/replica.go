@@ -57,9 +57,9 @@ type replica struct {
 	// leadership is set while this replica leads and may serve.
 	leadership atomic.Pointer[leadership]
 	// serving is held while a leadership begins, so that of two that were won
-	// one after the other only the later one does.
+	// one after the other only the later one does, and none begins twice.
 	serving sync.Mutex
-	turn    uint64 // counts Raft's notifications; under serving
+	served  uint64 // the term of the latest leadership; under serving
 
 	trimMu sync.Mutex // held while the log start moves, by Raft's or by a snapshot's doing
 	owed   int64      // the log start that a full disk did not allow yet; 0: none
@@ -154,9 +154,10 @@ func (p *Partition) startReplica() (r *replica, err error) {
 		producers: state,
 		next:      next,
 		protect:   l.Protect,
-		landed: func(index uint64) {
+		begins:    r.outlived,
+		landed: func(index, term uint64) {
 			if l := r.leadership.Load(); l != nil {
-				l.landed(index)
+				l.landed(index, term)
 			}
 		},
 		committed:    p.raiseWatermark,
@@ -240,20 +241,23 @@ func (r *replica) stop(clean bool) {
 	})
 }
 
-// watchLeadership follows Raft's notifications.
+// watchLeadership follows Raft's notifications. One may be late, and tell of a term
+// that is over when a later one has begun; so it is a reason to look, and Raft says
+// what is true.
 func (r *replica) watchLeadership() {
 	defer r.wait.Done()
 	n := r.p.node
 	n.watchLeadership(r.p.group, r.notify, r.closing, func(leads bool) {
-		r.serving.Lock()
-		r.turn++
-		turn := r.turn
-		r.serving.Unlock()
-		r.loseLeadership()
+		if n.holdNotice != nil {
+			n.holdNotice()
+		}
+		if l := r.leadership.Load(); l != nil && !r.leads(l.term) {
+			r.endLeadership(l)
+		}
 		if leads {
 			n.happened.Add(1)
 			r.wait.Add(1)
-			go r.takeLeadership(turn)
+			go r.takeLeadership()
 		}
 	})
 }
@@ -262,10 +266,10 @@ func (r *replica) watchLeadership() {
 // committed and everything before it applied: then no entry of an earlier term
 // is missing, and the producer state is complete. (A Raft barrier would say the
 // same, but its future may never be answered.)
-func (r *replica) takeLeadership(turn uint64) {
+func (r *replica) takeLeadership() {
 	defer r.wait.Done()
 	term := r.raft.CurrentTerm()
-	leads := func() bool { return r.raft.State() == raft.Leader && r.raft.CurrentTerm() == term }
+	leads := func() bool { return r.leads(term) }
 	opened := func() bool {
 		o := r.store.opening.Load()
 		return o != nil && o.term == term && r.raft.CommitIndex() >= o.index && r.machine.reached(o.next)
@@ -274,27 +278,49 @@ func (r *replica) takeLeadership(turn uint64) {
 		return
 	}
 	r.serving.Lock()
-	if r.turn != turn || !leads() { // a newer notification has come, or is on its way
+	if term <= r.served || !leads() { // it serves already, or another notification is on its way
 		r.serving.Unlock()
 		return
 	}
+	r.served = term
+	r.loseLeadership() // of an earlier term, whose end is not noticed yet
 	l := newLeadership(r, term)
 	r.leadership.Store(l)
 	r.serving.Unlock()
 	if !leads() {
-		r.leadership.CompareAndSwap(l, nil)
-		l.end()
+		r.endLeadership(l)
 		return
 	}
 	r.p.node.leads(r.p.group, term)
 	r.p.wake()
 }
 
+// leads tells whether Raft leads in term, in which it has led before: its state is
+// read first, and terms do not fall, so both are of one moment.
+func (r *replica) leads(term uint64) bool {
+	return r.raft.State() == raft.Leader && r.raft.CurrentTerm() == term
+}
+
 // loseLeadership stops serving. What is in flight becomes unknown.
 func (r *replica) loseLeadership() {
-	if l := r.leadership.Swap(nil); l != nil {
-		l.end()
+	if l := r.leadership.Load(); l != nil {
+		r.endLeadership(l)
+	}
+}
+
+// endLeadership ends l, and what it has in flight before anybody can see that it ended.
+func (r *replica) endLeadership(l *leadership) {
+	l.end()
+	if r.leadership.CompareAndSwap(l, nil) {
 		r.p.wake()
+	}
+}
+
+// outlived is told that entries of term are committed here: the leadership of an
+// earlier one is over.
+func (r *replica) outlived(term uint64) {
+	if l := r.leadership.Load(); l != nil && l.term < term {
+		r.endLeadership(l)
 	}
 }
 
@@ -457,14 +483,11 @@ func (r *replica) transferTo(ctx context.Context, id raft.ServerID) error {
 	ctx, cancel := context.WithTimeout(ctx, transferTime)
 	defer cancel()
 	err := r.yieldTo(ctx, id)
-	if r.raft.State() == raft.Leader && r.raft.CurrentTerm() == l.term {
+	if r.leads(l.term) {
 		l.reopen()
 		return err
 	}
-	if r.leadership.CompareAndSwap(l, nil) { // Raft's notification was not faster
-		l.end()
-		r.p.wake()
-	}
+	r.endLeadership(l) // unless Raft's notification was faster
 	return err
 }
 

@@ -1,0 +1,202 @@
+package replication
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"millrace/segment/record"
+)
+
+// lateNotices are how late a leader may look at the notification that it is deposed.
+// Raft does not wait for that: it cuts the log, stores what the heir sends, and applies
+// it, within a millisecond or two.
+var lateNotices = []time.Duration{0, time.Millisecond, 2 * time.Millisecond, 5 * time.Millisecond, 20 * time.Millisecond, 300 * time.Millisecond}
+
+// An answer is what came of an append.
+type answer struct {
+	ack Ack
+	err error
+}
+
+// appendLater appends a batch and returns where its answer will be.
+func appendLater(p *Partition, b record.Batch) chan answer {
+	done := make(chan answer, 1)
+	p.Append([]record.Batch{b}, func(ack Ack, err error) { done <- answer{ack, err} })
+	return done
+}
+
+// heir waits until another node than old serves the partition.
+func (c *testCluster) heir(old *testNode, id idOf) *Partition {
+	c.t.Helper()
+	for begin := time.Now(); time.Since(begin) < time.Minute; time.Sleep(time.Millisecond) {
+		for _, n := range c.nodes {
+			if n == old {
+				continue
+			}
+			if p, err := n.Partition(id); err == nil {
+				if _, err := p.Serving(); err == nil {
+					return p
+				}
+			}
+		}
+	}
+	c.t.Fatal("nobody takes over")
+	return nil
+}
+
+// I1: what a leader had in flight when it was deposed, and its heir has replaced, is
+// unknown, however late the old leader looks at the news. What its followers had, and
+// the heir has committed, is acknowledged if the old leader finds it applied before it
+// looks, and else unknown.
+func TestDeposedLeaderAcknowledgesOnlyWhatItsHeirCommitted(t *testing.T) {
+	for _, late := range lateNotices {
+		t.Run(late.String(), func(t *testing.T) {
+			inVirtualTime(t, func(t *testing.T, c *testCluster) {
+				id := c.create("orders", 1, 3, nil)
+				old, p := c.leader(id)
+				if _, err := appendWait(p, batchOf("before")); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Second) // no request is unanswered, so the next entry goes to both at once
+				i := slices.IndexFunc(c.nodes, func(n *testNode) bool { return n != old })
+				heir := c.nodes[i].replicaOf(p.group)
+				last := p.current.Load().raft.LastIndex()
+				old.late.Store(int64(late))
+				c.net.freeze(old.addr) // its followers' answers lie there, and what the heir will send
+				kept := appendLater(p, batchOf("kept"))
+				for begin := time.Now(); heir.raft.LastIndex() <= last; time.Sleep(time.Millisecond) {
+					if time.Since(begin) > time.Minute {
+						t.Fatal("the follower does not get the entry")
+					}
+				}
+				// These are not sent before there is an answer for the first.
+				lost := appendLater(p, batchOf("lost"))
+				time.Sleep(time.Millisecond)
+				more := appendLater(p, batchOf("lost, too"))
+				time.Sleep(time.Millisecond)
+				if err := heir.port.Elect(); err != nil {
+					t.Fatal(err)
+				}
+				next := c.heir(old, id)
+				for _, v := range []string{"x", "y", "z"} {
+					if _, err := appendWait(next, batchOf(v)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if _, err := p.Serving(); err != nil {
+					t.Fatalf("the old leader knows already (%v): the test shows nothing", err)
+				}
+				c.net.thaw(old.addr)
+				a := <-kept
+				switch {
+				case a.err == nil && a.ack.BaseOffset != 1:
+					t.Errorf("acknowledged at offset %d, want 1", a.ack.BaseOffset)
+				case a.err != nil && !errors.Is(a.err, ErrUnknown):
+					t.Errorf("answered with %v", a.err)
+				case a.err != nil && late > 100*time.Millisecond:
+					t.Errorf("it was applied long before the news was looked at, and answered with %v", a.err)
+				}
+				for _, done := range []chan answer{lost, more} {
+					if a := <-done; !errors.Is(a.err, ErrUnknown) {
+						t.Errorf("a lost record is acknowledged: offset %d, %v", a.ack.BaseOffset, a.err)
+					}
+				}
+				old.late.Store(0)
+				time.Sleep(time.Minute)
+				c.check("in the end", id, []string{"before", "kept", "x", "y", "z"})
+				c.sameEverywhere(id)
+			})
+		})
+	}
+}
+
+// A notification that is looked at when its term is long over, and another has begun
+// here, ends nothing: a second leadership of that term would append again what
+// producers send again, and the first has in flight.
+func TestLateNoticeEndsNoLaterLeadership(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		id := c.create("orders", 1, 3, nil)
+		leader, p := c.leader(id)
+		time.Sleep(time.Minute) // whatever the start has queued is done
+		r := p.current.Load()
+		l := r.leadership.Load()
+		if l == nil {
+			t.Fatalf("node %d leads no more", leader.id)
+		}
+		leader.disk.set(true, nil)
+		defer leader.disk.set(false, nil)
+		first := appendLater(p, sequencedBatch(9, 0, 0, 1, 0))
+		time.Sleep(10 * time.Millisecond)
+		r.notify <- false
+		r.notify <- true
+		time.Sleep(10 * time.Millisecond)
+		if now := r.leadership.Load(); now != l {
+			t.Fatalf("the leadership of term %d was replaced", l.term)
+		}
+		again := appendLater(p, sequencedBatch(9, 0, 0, 1, 0))
+		leader.disk.set(false, nil)
+		a, b := <-first, <-again
+		if a.err != nil || b.err != nil || a.ack.BaseOffset != b.ack.BaseOffset {
+			t.Fatalf("a batch that was sent twice is at %+v and %+v", a, b)
+		}
+		if end := p.HighWatermark(); end != 1 {
+			t.Errorf("the high watermark is %d, want 1", end)
+		}
+	})
+}
+
+// What is applied in one go may be of several terms. What the leader committed in its
+// own is acknowledged, the rest unknown, and the leadership over before anybody sees
+// a record of the next.
+func TestAppliedEntriesAreAcknowledgedInTheirOwnTermOnly(t *testing.T) {
+	s, _ := testStore(t)
+	r := &replica{p: &Partition{}, store: s}
+	l := &leadership{r: r, term: 3}
+	l.freed.L = &l.mu
+	r.leadership.Store(l)
+	answers := make([]error, 3)
+	for i := range answers {
+		answers[i] = errors.New("none")
+		e := &entry{data: batchOf("v"), index: uint64(7 + i)}
+		record.Batch(e.data).Assign(int64(20+i), 3)
+		e.parts = []part{{waiting: waiting{done: func(_ Ack, err error) { answers[i] = err }}}}
+		l.flight = append(l.flight, e)
+	}
+	var seen []string
+	m := &machine{
+		durable: func(uint64) error { return nil }, producers: producers{}, protect: func(uint64) {}, wantSnapshot: func() {},
+		begins: r.outlived,
+		committed: func(next int64) {
+			seen = append(seen, fmt.Sprintf("%d serves=%t", next, r.leadership.Load() != nil))
+		},
+		landed: func(index, term uint64) {
+			if l := r.leadership.Load(); l != nil {
+				l.landed(index, term)
+			}
+		},
+	}
+	log := func(index, term uint64, offset int64) *raft.Log {
+		b := batchOf("v")
+		b.Assign(offset, int32(term))
+		return &raft.Log{Index: index, Term: term, Type: raft.LogCommand, Data: b}
+	}
+	m.ApplyBatch([]*raft.Log{log(6, 2, 19), log(7, 3, 20), log(8, 3, 21), log(10, 4, 22)})
+	if answers[0] != nil || answers[1] != nil || !errors.Is(answers[2], ErrUnknown) {
+		t.Errorf("answers: %v", answers)
+	}
+	e := &entry{data: batchOf("v"), index: 9, parts: []part{{waiting: waiting{done: func(_ Ack, err error) { answers[0] = err }}}}}
+	alone := &leadership{r: r, term: 3, flight: []*entry{e}}
+	alone.freed.L = &alone.mu
+	alone.landed(9, 4) // it answers for itself, whoever else has been told
+	if !errors.Is(answers[0], ErrUnknown) {
+		t.Errorf("an entry in the place of which another was applied: %v", answers[0])
+	}
+	if want := []string{"20 serves=true", "22 serves=true", "23 serves=false"}; !slices.Equal(seen, want) {
+		t.Errorf("seen: %q, want %q", seen, want)
+	}
+}
