@@ -115,6 +115,9 @@ func (c *connection) append(a *appends, i int, topic *metadata.Topic, settings *
 		return
 	}
 	b, err := record.Validate(rp.Records, int(settings.MaxMessageBytes))
+	if errors.Is(err, record.ErrTimestamp) && settings.TimestampType == metadata.CreateTime {
+		err = nil // the claim has been cleared; Kafka refuses it where the broker stamps
+	}
 	if err != nil {
 		a.refuse(i, refusedBatch(err))
 		return

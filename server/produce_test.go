@@ -194,7 +194,6 @@ func TestProduceRefusals(t *testing.T) {
 		{"an unknown codec", 13, sealed(put16(21, 7)), nil, unsupportedCompression},
 		{"gzip that is none", 13, sealed(put16(21, 1)), nil, invalidRecord},
 		{"the control bit", 13, sealed(put16(21, 0x20)), nil, invalidRecord},
-		{"append time claimed", 13, sealed(put16(21, 0x08)), nil, invalidTimestamp},
 		{"a negative key length", 13, sealed(func(p []byte) { p[record.HeaderSize+4] = 0x05 }), nil, invalidRecord},
 		{"zstd before version 7 (KIP-110)", 6, batchOf(t, record.Zstd, nil, "a"), nil, unsupportedCompression},
 		{"more than max.message.bytes", 13, batchOf(t, record.None, nil, string(make([]byte, 2<<20))), nil, messageTooLarge},
@@ -315,6 +314,30 @@ func TestAppendTimeIsReturned(t *testing.T) {
 	r := cl.PollRecords(testContext(t), 1).Records()[0]
 	if r.Timestamp.UnixMilli() != p.LogAppendTime || r.Attrs.TimestampType() != 1 {
 		t.Errorf("consumed with time %d of type %d, want %d of type 1", r.Timestamp.UnixMilli(), r.Attrs.TimestampType(), p.LogAppendTime)
+	}
+}
+
+// A client that claims append time is refused where the broker stamps, and taken
+// where it does not, with the producer's times, as by Kafka.
+func TestAppendTimeClaimedByAClient(t *testing.T) {
+	b := startBroker(t, nil)
+	for kind, want := range map[string]code{"CreateTime": none, "LogAppendTime": invalidTimestamp} {
+		id := b.create(kind, 1, map[string]string{"message.timestamp.type": kind})
+		bu := record.Builder{}
+		bu.Append(record.Record{Timestamp: 5, Value: []byte("x")})
+		batch, err := bu.Batch()
+		if err != nil {
+			t.Fatal(err)
+		}
+		batch.SetAppendTime(1234)
+		p := producedPartition(t, ask[*kmsg.ProduceResponse](b.dial(), produceRequest(13, kind, id, batch)))
+		if p.ErrorCode != int16(want) {
+			t.Errorf("%s: error %d, want %d", kind, p.ErrorCode, want)
+		}
+	}
+	r := b.client(kgo.ConsumeTopics("CreateTime")).PollRecords(testContext(t), 1).Records()[0]
+	if r.Timestamp.UnixMilli() != 5 || r.Attrs.TimestampType() != 0 {
+		t.Errorf("consumed with time %d of type %d", r.Timestamp.UnixMilli(), r.Attrs.TimestampType())
 	}
 }
 

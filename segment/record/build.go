@@ -35,7 +35,6 @@ type Builder struct {
 	records   []byte // encoded
 	count     int32
 	base, max int64 // timestamps
-	err       error // the first record that cannot be encoded
 }
 
 // Append adds a record, numbered by its place. Its Offset is not looked at, and
@@ -44,12 +43,8 @@ func (bu *Builder) Append(r Record) {
 	if bu.count == 0 {
 		bu.base, bu.max = r.Timestamp, r.Timestamp
 	}
-	delta := r.Timestamp - bu.base
-	if _, ok := addTimestamp(bu.base, delta); !ok && bu.err == nil {
-		bu.err = &RecordError{Index: int(bu.count), Reason: "timestamp out of range"}
-	}
 	bu.max = max(bu.max, r.Timestamp)
-	bu.records = appendRecord(bu.records, r, delta, bu.count)
+	bu.records = appendRecord(bu.records, r, r.Timestamp-bu.base, bu.count)
 	bu.count++
 }
 
@@ -60,18 +55,14 @@ func (bu *Builder) Len() int { return int(bu.count) }
 func (bu *Builder) Size() int { return HeaderSize + len(bu.records) }
 
 // Reset drops the records and keeps the rest.
-func (bu *Builder) Reset() { bu.records, bu.count, bu.err = bu.records[:0], 0, nil }
+func (bu *Builder) Reset() { bu.records, bu.count = bu.records[:0], 0 }
 
 // Batch returns the batch, with base offset 0 and leader epoch -1 until Assign. It
 // is the caller's: later Appends do not change it. It fails without records, with
-// an unknown codec, with more than 2 GiB, and with timestamps further apart than
-// an int64 can say.
+// an unknown codec, and with more than 2 GiB.
 func (bu *Builder) Batch() (Batch, error) {
 	if bu.count == 0 {
 		return nil, fmt.Errorf("%w: no records", ErrInvalid)
-	}
-	if bu.err != nil {
-		return nil, bu.err
 	}
 	if len(bu.records) > math.MaxInt32-HeaderSize {
 		return nil, fmt.Errorf("%w: %d bytes", ErrTooLarge, len(bu.records))
@@ -153,7 +144,10 @@ func (b Batch) rewrite(codec Codec, keep func(Record) bool, base int64, attribut
 // Recompress returns a batch with the records of b, which Validate has let
 // through, compressed by another codec at a level (DefaultLevel: the codec's
 // own), as compression.type asks. All else stays: offsets, timestamps, producer,
-// sequence and attributes. The result is the caller's and does not alias b.
+// sequence and attributes. The result is the caller's and does not alias b, unless
+// it is b: where the codec compresses so well that the result would expand beyond
+// what a gate allows, the producer's codec stays, or another cluster would refuse
+// what this one has acknowledged.
 //
 // The records go from one codec into the other without being looked at, through
 // a window of 64 KiB, so it takes no memory but the result's; with that longer
@@ -172,16 +166,20 @@ func (b Batch) Recompress(codec Codec, level, maxBytes int) (Batch, error) {
 		return nil, fmt.Errorf("record: compress: %w", err)
 	}
 	defer d.close()
+	expanded := int64(len(b) - HeaderSize)
 	if b.Codec() == None {
 		_, err = d.Write(b[HeaderSize:])
 	} else {
-		err = b.expandTo(d)
+		expanded, err = b.expandTo(d)
 	}
 	if err == nil {
 		p, err = d.finish()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("record: recompress: %w", err)
+	}
+	if codec != None && expanded > expandLimit(len(p)-HeaderSize) {
+		return b, nil
 	}
 	e := binary.BigEndian
 	e.PutUint32(p[8:], uint32(len(p)-12))
@@ -190,17 +188,29 @@ func (b Batch) Recompress(codec Codec, level, maxBytes int) (Batch, error) {
 	return p, nil
 }
 
-// expandTo writes the records of a compressed batch, expanded.
-func (b Batch) expandTo(d *deflater) error {
-	f := inflate(b.Codec(), b[HeaderSize:], false)
+// expandTo writes the records of a compressed batch, expanded, and counts their
+// bytes.
+func (b Batch) expandTo(d *deflater) (n int64, err error) {
+	f := inflate(b.Codec(), b[HeaderSize:], false, insideLimit)
 	defer f.close()
 	for f.more(1) {
 		if _, err := d.Write(f.buf[f.i:]); err != nil {
-			return err
+			return 0, err
 		}
+		n += int64(len(f.buf) - f.i)
 		f.i = len(f.buf)
 	}
-	return f.err
+	return n, f.err
+}
+
+// Emptied returns the batch without its records, which it does not look at: what
+// is left says which offsets and sequences there were, as Rewrite leaves it.
+func (b Batch) Emptied() Batch {
+	return finish(make([]byte, HeaderSize), header{
+		offset: b.BaseOffset(), epoch: b.Epoch(), attributes: b.Attributes() &^ codecMask,
+		last: b.LastOffsetDelta(), base: b.BaseTimestamp(), max: -1,
+		producer: Producer{ID: b.ProducerID(), Epoch: b.ProducerEpoch(), Sequence: b.BaseSequence()},
+	})
 }
 
 // A header is what finish writes.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
+	"math/rand/v2"
 	"reflect"
 	"sync"
 	"testing"
@@ -125,6 +126,9 @@ func TestTimestampSearchReportsDamage(t *testing.T) {
 	}
 	if _, err := b.Rewrite(None, nil); !errors.Is(err, ErrInvalid) {
 		t.Errorf("Rewrite: %v", err)
+	}
+	if e := b.Emptied(); e.Check() != nil || e.NextOffset() != b.NextOffset() || e.Codec() != None || len(collect(t, e)) != 0 {
+		t.Errorf("Emptied: %x", e)
 	}
 }
 
@@ -326,22 +330,94 @@ func TestBuilderMakesOneBatchAfterAnother(t *testing.T) {
 	}
 }
 
-func TestBuilderRefusesTimesTooFarApart(t *testing.T) {
-	var bu Builder
-	bu.Append(Record{Timestamp: math.MaxInt64})
-	bu.Append(Record{Timestamp: -2})
-	if _, err := bu.Batch(); !errors.Is(err, ErrInvalid) {
-		t.Errorf("got %v", err)
+// Java adds a timestamp's delta without a look at its sign, so there is no pair of
+// times that a batch cannot hold: neither from a client, nor when compaction counts
+// from a delete horizon instead of the first record.
+func TestTimesFarApartStayWhatTheyAre(t *testing.T) {
+	times := []int64{math.MaxInt64, -2, math.MinInt64, -1, 0, 1_700_000_000_000, math.MinInt64 + 1_800_000_000_000}
+	for _, c := range codecs {
+		for _, first := range times {
+			for _, second := range times {
+				want := []Record{{Timestamp: first, Key: []byte("k")}, {Offset: 1, Timestamp: second, Key: []byte("k")}}
+				b := mustBuild(t, c, want...)
+				got, err := Validate(b, -1)
+				if err != nil || got.MaxTimestamp() != max(first, second) {
+					t.Fatalf("%v: %d and %d: max %d, %v", c, first, second, b.MaxTimestamp(), err)
+				}
+				again, err := got.RewriteUntil(1_700_000_000_000, c, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !reflect.DeepEqual(collect(t, got), want) || !reflect.DeepEqual(collect(t, again), want) {
+					t.Errorf("%v: %d and %d are read as %v, and compacted as %v", c, first, second, collect(t, got), collect(t, again))
+				}
+				if again.MaxTimestamp() != max(first, second) {
+					t.Errorf("%v: %d and %d: max timestamp %d once compacted", c, first, second, again.MaxTimestamp())
+				}
+				if found := franz(t, again); !reflect.DeepEqual(found, want) {
+					t.Errorf("%v: %d and %d: franz-go reads %v", c, first, second, found)
+				}
+			}
+		}
 	}
-	bu.Reset()
-	bu.Append(Record{Timestamp: math.MinInt64})
-	bu.Append(Record{Timestamp: -1})
-	b, err := bu.Batch()
-	if err != nil {
-		t.Fatal(err)
+}
+
+// What expands far from few bytes passes the gate if it came in many. When
+// compaction or compression.type leaves few, it is still read, and compression.type
+// leaves nothing that another cluster's gate would refuse.
+func TestFewerBytesOfTheSameRecordsStayReadable(t *testing.T) {
+	random := func(n int) []byte {
+		p, r := make([]byte, n), rand.New(rand.NewPCG(1, 2))
+		for i := range p {
+			p[i] = byte(r.Uint32())
+		}
+		return p
 	}
-	if _, err := Validate(b, -1); err != nil || b.MaxTimestamp() != -1 {
-		t.Errorf("got %v, max %d", err, b.MaxTimestamp())
+	text := bytes.Repeat([]byte("a line of a log that says the same. "), 14222)
+	for _, tt := range []struct {
+		name    string
+		codec   Codec
+		value   []byte
+		records int
+		last    []byte
+	}{
+		{"text beside noise", Zstd, text, 12, random(100 << 10)},
+		{"a block repeated", Gzip, bytes.Repeat(random(8<<10), 60), 12, nil},
+		{"plain text", None, bytes.Repeat(text, 11), 1, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var records []Record
+			for i := range tt.records {
+				records = append(records, Record{Offset: int64(i), Timestamp: 1, Key: []byte("k"), Value: tt.value})
+			}
+			all := append(records[:len(records):len(records)], Record{Offset: int64(len(records)), Timestamp: 1, Key: []byte("noise"), Value: tt.last})
+			b, err := Validate(mustBuild(t, tt.codec, all...), 10<<20)
+			if err != nil {
+				t.Fatal(err)
+			}
+			promises(t, b)
+			left, err := b.Rewrite(tt.codec, func(r Record) bool { return string(r.Key) != "noise" })
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(collect(t, left), records) {
+				t.Error("other records are left")
+			}
+			if at, _, ok, err := left.FirstAt(1); at != 0 || !ok || err != nil {
+				t.Errorf("FirstAt: %d, %v, %v", at, ok, err)
+			}
+			// In fewer bytes than a gate would expand, the batch stays as it is.
+			for _, c := range codecs {
+				again, err := b.Recompress(c, DefaultLevel, -1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				kept := again.Codec() != c
+				if kept != (c != None && int64(len(mustBuild(t, None, all...)))-HeaderSize > expandLimit(len(mustBuild(t, c, all...))-HeaderSize)) || kept && &again[0] != &b[0] {
+					t.Errorf("%d bytes by %v became %d by %v, asked for was %v", len(b), b.Codec(), len(again), again.Codec(), c)
+				}
+			}
+		})
 	}
 }
 
@@ -472,7 +548,6 @@ func TestRecordsTrustsNoHeader(t *testing.T) {
 		"count -1":                  {func(b Batch) { put32(b, 57, -1) }, ErrInvalid},
 		"count 2^31-1":              {func(b Batch) { put32(b, 57, math.MaxInt32) }, ErrInvalid},
 		"last offset delta too low": {func(b Batch) { put32(b, 23, 0) }, ErrInvalid},
-		"base timestamp":            {func(b Batch) { put64(b, 27, math.MaxInt64) }, ErrInvalid},
 	} {
 		b := mustBuild(t, None, Record{Timestamp: 1}, Record{Timestamp: 2})
 		tt.damage(b)

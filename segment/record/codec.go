@@ -78,6 +78,11 @@ const (
 	// are decoded in memory, which costs what they expand to, one at a time.
 	maxZstdWindow = 128 << 20
 
+	// insideLimit bounds what a batch that has passed the gate expands to: no entry
+	// is longer than 1 GiB. It only ends what would never end; a window holds 64 KiB
+	// of it and the current record.
+	insideLimit = alwaysExpand << 30
+
 	// snappyRatio bounds what a raw snappy block can honestly expand to: 3 bytes
 	// copy 64 at most. The decoder allocates what the block declares.
 	snappyRatio = 22
@@ -88,7 +93,7 @@ const (
 	windowSize = 64 << 10
 )
 
-// expandLimit returns how many bytes n compressed bytes may expand to.
+// expandLimit returns how many bytes n compressed bytes may expand to at the gate.
 func expandLimit(n int) int64 {
 	return max(minExpanded, min(expandRatio*int64(n), maxExpanded), alwaysExpand*int64(n))
 }
@@ -119,15 +124,16 @@ var wideZstd = make(chan struct{}, 1)
 // microseconds and as many KiB) and cheap to reset.
 var inflaters [len(codecNames)]sync.Pool
 
-// inflate returns an inflater on src, compressed by c, which is not None. With
+// inflate returns an inflater on src, compressed by c, which is not None, that
+// yields at most room bytes: expandLimit at the gate, insideLimit elsewhere. With
 // keep, bytes that have been read stay as they are for good, else until more are
 // read. Whatever is wrong with src shows when the window is read.
-func inflate(c Codec, src []byte, keep bool) *inflater {
+func inflate(c Codec, src []byte, keep bool, room int64) *inflater {
 	f, _ := inflaters[c].Get().(*inflater)
 	if f == nil {
 		f = &inflater{codec: c}
 	}
-	f.window = window{room: expandLimit(len(src)), keep: keep}
+	f.window = window{room: room, keep: keep}
 	if keep {
 		f.buf = make([]byte, 0, min(windowSize, max(1<<10, 4*len(src)))) // most expand to less, and fit
 	} else {
@@ -216,7 +222,12 @@ func (f *inflater) widen(src []byte, h zstd.Header) error {
 	if err != nil {
 		return err
 	}
-	size := f.room
+	// Only producers choose such windows, so what lies here is as long as it was at
+	// the gate, and expands no farther.
+	size := min(f.room, expandLimit(len(src)))
+	if h.HasFCS && h.FrameContentSize > uint64(size) {
+		return errExpands
+	}
 	if h.HasFCS {
 		size = int64(h.FrameContentSize)
 	}
@@ -321,12 +332,13 @@ const (
 type snappyReader struct {
 	src    []byte // what has not been expanded
 	framed bool
+	joined bool   // another stream has begun behind the first
 	block  []byte // the current block's room
 	out    []byte // what has not been read of it
 }
 
 func (s *snappyReader) reset(src []byte) error {
-	s.src, s.framed, s.out = src, false, nil
+	s.src, s.framed, s.joined, s.out = src, false, false, nil
 	if bytes.HasPrefix(src, []byte(xerialMagic)) {
 		if len(src) < len(xerialHeader) {
 			return fmt.Errorf("header of %d bytes", len(src))
@@ -359,6 +371,10 @@ func (s *snappyReader) next() error {
 	if s.framed {
 		if len(s.src) < 4 {
 			return fmt.Errorf("%d bytes after the last block", len(s.src))
+		}
+		if s.src[0] == xerialMagic[0] && len(s.src) >= len(xerialHeader) && bytes.HasPrefix(s.src, []byte(xerialMagic)) {
+			s.src, s.joined = s.src[len(xerialHeader):], true
+			return nil
 		}
 		n := int(int32(binary.BigEndian.Uint32(s.src)))
 		if n <= 0 || n > len(s.src)-4 {

@@ -40,8 +40,9 @@ var (
 	// may write.
 	ErrControl = fmt.Errorf("%w: control batch from a client", ErrInvalid)
 
-	// ErrTimestamp means that the producer claims append time.
-	// INVALID_TIMESTAMP (32).
+	// ErrTimestamp means that the producer claims append time. Validate has cleared
+	// the claim and returns the batch beside this error: Kafka takes it where
+	// the topic keeps the producers' times. INVALID_TIMESTAMP (32).
 	ErrTimestamp = errors.New("record: append time set by a client")
 
 	// ErrTransactional means a batch that belongs to a transaction and is

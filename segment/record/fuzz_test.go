@@ -3,6 +3,7 @@ package record
 import (
 	"bytes"
 	"errors"
+	"math"
 	"reflect"
 	"runtime/metrics"
 	"testing"
@@ -86,8 +87,8 @@ func FuzzValidate(f *testing.F) {
 		b.seal()
 		var got Batch
 		var err error
-		bounded(t, "Validate", gateMemory+2*expandLimit(len(b)), func() { got, err = Validate(b, -1) })
-		if err != nil && err != ErrTransactional {
+		bounded(t, "Validate", gateMemory+4*expandLimit(len(b)), func() { got, err = Validate(b, -1) })
+		if err != nil && err != ErrTransactional && err != ErrTimestamp {
 			if class(err) == nil || got != nil {
 				t.Fatalf("%v: no Kafka code", err)
 			}
@@ -97,15 +98,17 @@ func FuzzValidate(f *testing.F) {
 	})
 }
 
-// promises checks what Validate says of a batch that has passed.
+// promises checks what Validate says of a batch that has passed, and that nothing
+// below it refuses what it let in.
 func promises(t *testing.T, b Batch) {
 	if err := b.Check(); err != nil {
 		t.Fatal(err)
 	}
 	records := collect(t, b)
-	if len(records) != int(b.Count()) || b.LastOffsetDelta() != b.Count()-1 || b.BaseOffset() != 0 || b.IsControl() || b.AppendTime() {
+	if len(records) != int(b.Count()) || b.LastOffsetDelta() != b.Count()-1 || b.BaseOffset() != 0 || b.Attributes()&^(codecMask|transactBit) != 0 {
 		t.Fatalf("%d records in %x", len(records), b[:HeaderSize])
 	}
+	defer staysReadable(t, b, records)
 	latest, first := records[0].Timestamp, 0
 	for i, r := range records {
 		if r.Offset != int64(i) {
@@ -126,6 +129,63 @@ func promises(t *testing.T, b Batch) {
 	}
 }
 
+// staysReadable takes a batch that has passed the gate through all that the
+// broker does to it: append time, compression.type, compaction with and without a
+// delete horizon. What is kept is the same after each.
+func staysReadable(t *testing.T, b Batch, records []Record) {
+	t.Helper()
+	same := func(what string, got Batch, want []Record) {
+		t.Helper()
+		if err := got.Check(); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if found := collect(t, got); !reflect.DeepEqual(found, want) {
+			t.Fatalf("%s: %d records are not the %d that they were", what, len(found), len(want))
+		}
+		for _, at := range []int64{got.MaxTimestamp(), math.MinInt64, 0} {
+			if _, _, ok, err := got.FirstAt(at); err != nil || !ok && at <= got.MaxTimestamp() && len(want) > 0 {
+				t.Fatalf("%s: FirstAt(%d): %v, %v", what, at, ok, err)
+			}
+		}
+		if _, latest, err := got.MaxRecord(); err != nil || len(want) > 0 && latest != got.MaxTimestamp() {
+			t.Fatalf("%s: MaxRecord: %d, %v; the header says %d", what, latest, err, got.MaxTimestamp())
+		}
+		if _, err := got.NullKeys(); err != nil {
+			t.Fatalf("%s: NullKeys: %v", what, err)
+		}
+	}
+	const horizon = 1_700_000_000_000
+	var odd []Record
+	for i := 1; i < len(records); i += 2 {
+		odd = append(odd, records[i])
+	}
+	keepOdd := func(r Record) bool { return r.Offset%2 == 1 }
+	stored := bytes.Clone(b)
+	for _, c := range codecs {
+		again, err := Batch(stored).Recompress(c, DefaultLevel, -1)
+		if err != nil {
+			t.Fatalf("recompressed by %v: %v", c, err)
+		}
+		same("recompressed by "+c.String(), again, records)
+		if _, err := Validate(bytes.Clone(again), -1); err != nil && err != ErrTransactional {
+			t.Fatalf("recompressed by %v: another cluster's gate: %v", c, err)
+		}
+		for range 2 { // also the second time over
+			if again, err = again.RewriteUntil(horizon, again.Codec(), nil); err != nil {
+				t.Fatal(err)
+			}
+			same("with a delete horizon", again, records)
+		}
+		if again, err = again.Rewrite(again.Codec(), keepOdd); err != nil {
+			t.Fatal(err)
+		}
+		same("compacted", again, odd)
+	}
+	if !bytes.Equal(b, stored) {
+		t.Fatal("changed")
+	}
+}
+
 // FuzzRecord: the records are the fuzzer's, the compression ours. All codecs
 // agree with each other, the gate agrees with Records, and franz-go reads the
 // same.
@@ -138,10 +198,9 @@ func FuzzRecord(f *testing.F) {
 			t.Skip()
 		}
 		plain := rawBatch(t, None, count, records)
-		_, want := Validate(plain, -1)
+		plain, want := Validate(plain, -1)
 		for _, c := range codecs[1:] {
-			b := rawBatch(t, c, count, records)
-			_, err := Validate(b, -1)
+			b, err := Validate(rawBatch(t, c, count, records), -1)
 			if (err == nil) != (want == nil) {
 				t.Fatalf("plain: %v; %v: %v", want, c, err)
 			}
@@ -175,9 +234,20 @@ func fuzzRecords(f *testing.F, c Codec) {
 	}
 	f.Fuzz(func(t *testing.T, count int32, compressed []byte) {
 		b := wrap(c, count, compressed)
+		came := bytes.Clone(b)
+		var err error
+		bounded(t, "Validate", gateMemory+4*expandLimit(len(b)), func() { b, err = Validate(b, -1) })
+		if err != nil {
+			for _, failed := range Batch(came).Records() { // it ends, and trusts no byte
+				if failed != nil && class(failed) == nil {
+					t.Fatal(failed)
+				}
+			}
+			return
+		}
 		var failed error
 		n, size := 0, int64(0)
-		bounded(t, "Records", gateMemory+6*expandLimit(len(b)), func() {
+		bounded(t, "Records", gateMemory+6*expandLimit(len(came)), func() {
 			for r, err := range b.Records() {
 				if err != nil {
 					failed = err
@@ -187,17 +257,13 @@ func fuzzRecords(f *testing.F, c Codec) {
 				size += int64(len(r.Key) + len(r.Value))
 			}
 		})
-		if size > expandLimit(len(b)) {
-			t.Fatalf("%d bytes from %d", size, len(b))
+		if size > expandLimit(len(came)) {
+			t.Fatalf("%d bytes from %d", size, len(came))
 		}
-		var err error
-		bounded(t, "Validate", gateMemory+2*expandLimit(len(b)), func() { _, err = Validate(b, -1) })
-		if err == nil && (failed != nil || n != int(count)) {
+		if failed != nil || n != int(count) {
 			t.Fatalf("passed the gate, then %d records and %v", n, failed)
 		}
-		if failed != nil && class(failed) == nil {
-			t.Fatal(failed)
-		}
+		promises(t, b)
 	})
 }
 

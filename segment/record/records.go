@@ -29,7 +29,13 @@ type Header struct {
 // they pin in pieces of 64 KiB. Neither may be written to.
 //
 // Compacted batches are fine: offsets increase and may have gaps. The records of
-// a control batch are yielded like others; see Marker.
+// a control batch are yielded like others; see Marker. Timestamps are the base's and
+// the delta's sum, which wraps around as in Java: that is how a record of a time long
+// ago comes through a base of another time, a delete horizon for example.
+//
+// How far a batch may expand is the gate's to judge, by the length it came in.
+// Compaction leaves fewer bytes of it, and another codec others, so Records goes by
+// one limit for all, which nothing that has passed the gate exceeds.
 func (b Batch) Records() iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		c := b.Codec()
@@ -42,7 +48,7 @@ func (b Batch) Records() iter.Seq2[Record, error] {
 			w := window{buf: b[HeaderSize:], keep: true}
 			w.records(b, yield)
 		case b.Count() > 0: // compaction leaves empty batches with nothing to expand
-			f := inflate(c, b[HeaderSize:], true)
+			f := inflate(c, b[HeaderSize:], true, insideLimit)
 			defer f.close()
 			f.records(b, yield)
 		}
@@ -55,17 +61,14 @@ func (w *window) records(b Batch, yield func(Record, error) bool) {
 		var r Record
 		timestamp, offset := w.next(&r)
 		var err error
-		ok := true
 		if r.Timestamp = b.MaxTimestamp(); !b.AppendTime() {
-			r.Timestamp, ok = addTimestamp(b.BaseTimestamp(), timestamp)
+			r.Timestamp = b.BaseTimestamp() + timestamp
 		}
 		switch {
 		case w.err != nil:
 			err = w.failure(int(i))
 		case offset <= previous || offset > last:
 			err = &RecordError{Index: int(i), Reason: fmt.Sprintf("offset delta %d after %d, last %d", offset, previous, last)}
-		case !ok:
-			err = &RecordError{Index: int(i), Reason: "timestamp out of range"}
 		}
 		if err != nil {
 			yield(Record{}, err)

@@ -52,9 +52,15 @@ func Split(p []byte) (first Batch, rest []byte, err error) {
 // count is at least 1 and equals the records there are; offset deltas count from
 // 0 to LastOffsetDelta; base offset is 0; every length in every record fits, and
 // nothing lies between or after the records; MaxTimestamp is the largest there
-// is; producer id, epoch and base sequence belong together; and the batch is no
-// control batch. Compressed records are expanded to check this, through a window
-// of 64 KiB, for a batch that cannot be read stops every consumer that reaches it.
+// is; producer id, epoch and base sequence belong together; the batch is no
+// control batch and carries no attribute of the broker's. Compressed records are
+// expanded to check this, through a window of 64 KiB, for a batch that cannot be
+// read stops every consumer that reaches it.
+//
+// What it lets in, everything below reads for ever: Records and what is built on
+// it refuse nothing that Validate accepts, before and after compaction and
+// compression.type.
+//
 // A batch may expand to 4 MiB, or 256 times its length up to 64 MiB, or 16 times
 // its length, whichever is most; beyond that it is too large.
 //
@@ -63,12 +69,19 @@ func Split(p []byte) (first Batch, rest []byte, err error) {
 // 30 us gzip; a plain record of any length takes about 25 ns, and a plain batch
 // allocates nothing. See BenchmarkValidate.
 //
-// p is changed in one case: a client that does not fill in the max timestamp
-// (Sarama did not before 1.31) has it filled in, and the CRC with it, as Kafka
-// does.
+// What clients leave to the broker is put right, as Kafka does, and the CRC with it:
+//
+//   - the max timestamp, in p (Sarama did not fill it in before 1.31);
+//   - attribute bits that are the broker's, or nobody's yet: they are cleared, in p.
+//     Append time is an ErrTimestamp besides;
+//   - offset deltas that do not count from 0, and snappy of several xerial streams,
+//     which few but Java read. Such a batch is written anew, in memory of its own
+//     and within maxBytes, and its records are numbered in the order they came in.
+//     (Kafka numbers compressed records and stores plain ones as they are, of which
+//     consumers then see one for each delta; an acknowledged record is not lost here.)
 //
 // Errors are those listed beside ErrCorrupt, never ErrShort. With
-// ErrTransactional the batch is returned as well.
+// ErrTransactional and ErrTimestamp the batch is returned as well.
 func Validate(p []byte, maxBytes int) (Batch, error) {
 	if len(p) == 0 {
 		return nil, fmt.Errorf("%w: no batch", ErrInvalid)
@@ -92,31 +105,38 @@ func Validate(p []byte, maxBytes int) (Batch, error) {
 	if err := b.checkHeader(); err != nil {
 		return nil, err
 	}
-	latest, err := b.walk()
+	latest, plain, err := b.walk()
 	if err != nil {
 		return nil, err
 	}
-	if latest != b.MaxTimestamp() {
+	claimed := b.AppendTime()
+	attributes := b.Attributes() & (codecMask | transactBit)
+	if latest != b.MaxTimestamp() || attributes != b.Attributes() {
+		binary.BigEndian.PutUint16(b[21:], uint16(attributes))
 		binary.BigEndian.PutUint64(b[35:], uint64(latest))
 		b.seal()
 	}
-	if b.IsTransactional() {
+	if !plain {
+		if b, err = b.renumber(maxBytes); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case b.IsTransactional():
 		return b, ErrTransactional
+	case claimed:
+		return b, ErrTimestamp
 	}
 	return b, nil
 }
 
 // checkHeader checks what a produced batch's header says on its own.
 func (b Batch) checkHeader() error {
-	switch attributes := uint16(b.Attributes()); {
+	switch {
 	case int(b.Codec()) >= len(codecNames):
 		return fmt.Errorf("%w %d", ErrCodec, b.Codec())
-	case attributes&controlBit != 0:
+	case b.IsControl():
 		return ErrControl
-	case attributes&appendTimeBit != 0:
-		return ErrTimestamp
-	case attributes&^(codecMask|transactBit) != 0:
-		return fmt.Errorf("%w: attributes %#x", ErrInvalid, attributes)
 	}
 	count := b.Count()
 	switch {
@@ -141,39 +161,67 @@ func (b Batch) checkHeader() error {
 }
 
 // walk checks the records of a batch that has passed checkHeader and returns the
-// largest timestamp.
-func (b Batch) walk() (latest int64, err error) {
+// largest timestamp. plain is false when the batch has to be written anew.
+func (b Batch) walk() (latest int64, plain bool, err error) {
 	if b.Codec() == None {
 		w := window{buf: b[HeaderSize:]}
 		return w.walk(b)
 	}
-	f := inflate(b.Codec(), b[HeaderSize:], false)
+	f := inflate(b.Codec(), b[HeaderSize:], false, expandLimit(len(b)-HeaderSize))
 	defer f.close()
-	return f.walk(b)
+	latest, plain, err = f.walk(b)
+	return latest, plain && !f.sn.joined, err
 }
 
-func (w *window) walk(b Batch) (latest int64, err error) {
-	latest = math.MinInt64
+func (w *window) walk(b Batch) (latest int64, numbered bool, err error) {
+	latest, numbered = math.MinInt64, true
 	base := b.BaseTimestamp()
 	for i := range b.Count() {
 		timestamp, offset := w.next(nil)
 		if w.err != nil {
-			return 0, w.failure(int(i))
+			return 0, false, w.failure(int(i))
 		}
-		if offset != i {
-			return 0, &RecordError{Index: int(i), Reason: fmt.Sprintf("offset delta %d", offset)}
-		}
-		timestamp, ok := addTimestamp(base, timestamp)
-		if !ok {
-			return 0, &RecordError{Index: int(i), Reason: "timestamp out of range"}
-		}
-		latest = max(latest, timestamp)
+		numbered = numbered && offset == i
+		latest = max(latest, base+timestamp) // which may wrap: see Records
 	}
-	return latest, w.finish()
+	return latest, numbered, w.finish()
 }
 
-// addTimestamp returns base+delta, unless that overflows.
-func addTimestamp(base, delta int64) (int64, bool) {
-	sum := base + delta
-	return sum, (sum > base) == (delta > 0)
+// renumber returns the batch, which has passed walk, written anew: compressed as it
+// was, its records numbered from 0. It costs what Recompress costs and a copy of
+// each record; it is for the few clients that do not number.
+func (b Batch) renumber(maxBytes int) (Batch, error) {
+	if maxBytes < 0 {
+		maxBytes = math.MaxInt32
+	}
+	d, err := newDeflater(append(make([]byte, 0, len(b)), b[:HeaderSize]...), maxBytes, b.Codec(), DefaultLevel)
+	if err != nil {
+		return nil, fmt.Errorf("record: compress: %w", err)
+	}
+	defer d.close()
+	w := &window{buf: b[HeaderSize:], keep: true}
+	if b.Codec() != None {
+		f := inflate(b.Codec(), b[HeaderSize:], true, expandLimit(len(b)-HeaderSize))
+		defer f.close()
+		w = &f.window
+	}
+	var encoded []byte
+	for i := range b.Count() {
+		var r Record
+		timestamp, _ := w.next(&r)
+		if w.err != nil {
+			return nil, w.failure(int(i))
+		}
+		encoded = appendRecord(encoded[:0], r, timestamp, i)
+		if _, err := d.Write(encoded); err != nil {
+			return nil, fmt.Errorf("record: number the records: %w", err)
+		}
+	}
+	p, err := d.finish()
+	if err != nil {
+		return nil, fmt.Errorf("record: number the records: %w", err)
+	}
+	binary.BigEndian.PutUint32(p[8:], uint32(len(p)-12))
+	Batch(p).seal()
+	return p, nil
 }
