@@ -53,6 +53,9 @@ func (r *replica) installSnapshot(rpc raft.RPC, req *raft.InstallSnapshotRequest
 		return
 	}
 	peer, err := transport.ParseServerID(raft.ServerID(req.ID))
+	if err == nil {
+		_, err = decodeProducers(state) // once it is kept, a life cannot begin without reading it
+	}
 	if err != nil {
 		rpc.Respond(nil, err)
 		return
@@ -91,6 +94,10 @@ func (p *Partition) catchUp(r *replica, leader transport.Peer, snap *snapshot) <
 	}
 	p.node.goTracked(func() {
 		defer p.catching.Store(false)
+		defer contain("catch up", func(err error) { // what a peer sent is read here
+			p.logger.Error("catch-up failed", "error", err)
+			done <- err
+		})
 		began, writes := time.Now(), r.store.writes.Load()
 		p.logger.Info("catching up by segments", "leader", leader.Node, "index", snap.index)
 		bytes, err := p.pull(r, leader.Node, snap.index)

@@ -36,6 +36,8 @@ type machine struct {
 	trim func(start int64)
 	// wantSnapshot is told that enough was applied. It must not block.
 	wantSnapshot func()
+	// fault is told of a mistake that ends this life. It must not block.
+	fault func(error)
 
 	mu        sync.Mutex
 	producers producers
@@ -51,6 +53,7 @@ type machine struct {
 // of the first has committed is acknowledged, and what it lost to the second is not.
 // Terms do not fall along a log, so mostly one comparison says that they are the same.
 func (m *machine) ApplyBatch(logs []*raft.Log) []interface{} {
+	defer contain("apply entries", m.fault)
 	if m.durable(logs[len(logs)-1].Index) != nil {
 		runtime.Goexit()
 	}
@@ -68,22 +71,7 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []interface{} {
 // applyTerm applies entries of one term.
 func (m *machine) applyTerm(logs []*raft.Log) {
 	m.begins(logs[0].Term)
-	next := int64(-1)
-	m.mu.Lock()
-	for _, l := range logs {
-		if start, trims := log.ParseTrim(l); trims {
-			m.trim(start)
-		}
-		for b := range log.Headers(l) {
-			m.producers.apply(b, l.Index)
-			next = b.NextOffset()
-			m.applied += int64(b.Size())
-		}
-	}
-	m.lastGiven = logs[len(logs)-1].Index
-	m.protect(m.lastGiven)
-	due := m.applied >= snapshotBytes
-	m.mu.Unlock()
+	next, due := m.take(logs)
 	if next >= 0 {
 		// The watermark first: a new leader serves as soon as next says that all
 		// is applied, and may then not show less than was acknowledged.
@@ -96,6 +84,27 @@ func (m *machine) applyTerm(logs []*raft.Log) {
 	if due {
 		m.wantSnapshot()
 	}
+}
+
+// take reads what entries say. next is the offset that follows their last record,
+// -1 without one; due tells that a snapshot is.
+func (m *machine) take(logs []*raft.Log) (next int64, due bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	next = -1
+	for _, l := range logs {
+		if start, trims := log.ParseTrim(l); trims {
+			m.trim(start)
+		}
+		for b := range log.Headers(l) {
+			m.producers.apply(b, l.Index)
+			next = b.NextOffset()
+			m.applied += int64(b.Size())
+		}
+	}
+	m.lastGiven = logs[len(logs)-1].Index
+	m.protect(m.lastGiven)
+	return next, m.applied >= snapshotBytes
 }
 
 // Apply implements raft.FSM.

@@ -227,6 +227,7 @@ func (n *Node) Start(ctx context.Context) error {
 		PeerDown: n.peerDown,
 		Handle:   n.handle,
 		Sum:      sumOf,
+		Check:    checkEntry,
 		Rest:     restTime,
 		// Far below the lease, and long enough that idle groups share frames.
 		GatherInterval: 200 * time.Millisecond,

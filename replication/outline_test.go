@@ -39,7 +39,7 @@ func TestOutlinesAreAppliedAsTheirEntries(t *testing.T) {
 		outlines, entries = append(outlines, outline), append(entries, entry)
 	}
 	apply := func(logs []*raft.Log) *machine {
-		m := &machine{durable: func(uint64) error { return nil }, producers: producers{}, protect: func(uint64) {}, committed: func(int64) {}, landed: func(uint64, uint64) {}, begins: func(uint64) {}, wantSnapshot: func() {}}
+		m := &machine{durable: func(uint64) error { return nil }, producers: producers{}, protect: func(uint64) {}, committed: func(int64) {}, landed: func(uint64, uint64) {}, begins: func(uint64) {}, wantSnapshot: func() {}, fault: func(err error) { t.Error(err) }}
 		m.ApplyBatch(logs)
 		return m
 	}

@@ -163,6 +163,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 		committed:    p.raiseWatermark,
 		trim:         r.trimmed,
 		wantSnapshot: func() { n.wantSnapshot(r) },
+		fault:        func(err error) { p.bounce(r, err) },
 	}
 	l.SetRollHook(func(uint64) { n.wantSnapshot(r) })
 	r.port = n.transport.Group(p.group, n.serverID())

@@ -74,6 +74,9 @@ func decodeSnapshot(p []byte) (*snapshot, error) {
 	if len(rest) != 0 {
 		return nil, fmt.Errorf("%d bytes too many", len(rest))
 	}
+	if _, err := decodeConfiguration(s.configuration); err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
 	return s, nil
 }
 

@@ -97,6 +97,7 @@ const maxBeside = 2
 // as if each call waited for its own. Entries of other types are waited for: Raft
 // itself acts on a configuration that it takes for committed.
 func (s *store) StoreLogs(logs []*raft.Log) error {
+	defer contain("store entries", s.fault)
 	if err := s.pending.settle(); err != nil {
 		return err // which fault was told
 	}
@@ -132,7 +133,10 @@ func (s *store) write(logs []*raft.Log) (due bool, err error) {
 		if _, trims := log.ParseTrim(l); trims || l.Type != raft.LogCommand {
 			continue
 		}
-		first := record.Batch(l.Data)
+		first, _, err := record.Split(l.Data)
+		if err != nil {
+			return false, fmt.Errorf("replication: entry %d: %w", l.Index, err)
+		}
 		if first.BaseOffset() >= 0 { // replicated to us, offsets and all
 			if err := checkStamps(l); err != nil {
 				return false, err
@@ -145,9 +149,12 @@ func (s *store) write(logs []*raft.Log) (due bool, err error) {
 		next++
 		own = append(own, l)
 		for p := l.Data; len(p) > 0; {
-			b := record.Batch(p)
+			b, rest, err := record.Split(p)
+			if err != nil {
+				return false, fmt.Errorf("replication: entry %d: %w", l.Index, err)
+			}
 			b.Assign(0, -1)
-			p = p[b.Size():]
+			p = rest
 		}
 	}
 	if logs[0].Index == 1 {
@@ -208,6 +215,7 @@ func (s *store) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l})
 
 // DeleteRange implements raft.LogStore.
 func (s *store) DeleteRange(min, max uint64) error {
+	defer contain("delete entries", s.fault)
 	if err := s.pending.settle(); err != nil {
 		return err
 	}

@@ -79,6 +79,26 @@ func DecodeChange(p []byte) (Change, error) {
 	return nil, refuse(ErrVersion, "this release does not know the change %q; a newer one wrote it, upgrade this node", shown(e.Change))
 }
 
+// CheckChange tells whether p can be a change of some release, this one or another:
+// it is what DecodeChange refuses as ErrDamaged in all releases. p is not retained.
+func CheckChange(p []byte) error {
+	var e struct {
+		Version int             `json:"v"`
+		Change  string          `json:"change"`
+		Body    json.RawMessage `json:"body"`
+	}
+	if len(p) > MaxChangeBytes || !utf8.Valid(p) {
+		return refuse(ErrDamaged, "change of %d bytes is too long or not UTF-8", len(p))
+	}
+	if err := json.Unmarshal(p, &e); err != nil {
+		return refuse(ErrDamaged, "change cannot be read: %v", err)
+	}
+	if e.Version < 1 || e.Change == "" || len(e.Body) == 0 {
+		return refuse(ErrDamaged, "change of version %d, named %q, with a body of %d bytes", e.Version, shown(e.Change), len(e.Body))
+	}
+	return nil
+}
+
 func decodeBody[C Change](e changeEnvelope) (Change, error) {
 	var c C
 	if err := strict(e.Body, &c); err != nil {

@@ -29,7 +29,8 @@
 // that does not decode and on unknown types of entry, stores entries out of order
 // if told so, and takes any term, even the last there is. All of it is checked
 // before a message is queued, on the receiving side; the names of the sender in a
-// message's header come from the connection's greeting.
+// message's header come from the connection's greeting. What is in an entry's data
+// is Config.Check's to judge, in the same place.
 //
 // # Format
 //

@@ -267,15 +267,37 @@ func (r *appendRequest) fill(parts [][]byte) {
 	}
 }
 
-// checkConfigurations follows fill.
-func (r *appendRequest) checkConfigurations() error {
+// checkEntries follows fill: Raft, and whatever is behind it, believes what it finds
+// in an entry, in goroutines where a panic ends the process. sum is the payload's
+// checksum, which was compared with the bytes: Config.Sum, which takes some of it
+// from what the entries say of themselves, must come to the same.
+func (t *Transport) checkEntries(r *appendRequest, sum uint32) error {
 	for _, l := range r.entries {
-		if l.Type != raft.LogConfiguration {
+		if l.Type == raft.LogConfiguration {
+			if err := checkConfiguration(l.Data); err != nil {
+				return malformedf("append: configuration at entry %d: %v", l.Index, err)
+			}
 			continue
 		}
-		if err := checkConfiguration(l.Data); err != nil {
-			return malformedf("append: configuration at entry %d: %v", l.Index, err)
+		if t.cfg.Check == nil {
+			continue
 		}
+		if err := t.cfg.Check(r.group, l); err != nil {
+			return malformedf("append: entry %d: %v", l.Index, err)
+		}
+	}
+	if t.cfg.Check == nil {
+		return nil
+	}
+	said := uint32(0)
+	for _, l := range r.entries {
+		if len(l.Data) > 0 {
+			said = t.cfg.Sum(said, l)
+		}
+		said = crc32.Update(said, castagnoli, l.Extensions)
+	}
+	if said != sum {
+		return malformedf("append: entries whose checksums make %08x, their bytes make %08x", said, sum)
 	}
 	return nil
 }

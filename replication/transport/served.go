@@ -336,9 +336,10 @@ func (s *served) append(in *intake, h header, head []byte) error {
 		port.unreserve(h.payloadLen)
 		return err
 	}
-	if err := r.checkConfigurations(); err != nil {
+	if err := s.t.checkEntries(&r, h.payloadCRC); err != nil {
 		port.unreserve(h.payloadLen)
 		s.fail(h.request, err)
+		s.t.log.say("entries "+s.from.String(), "refused the entries that a peer sent", "peer", s.from.String(), "group", r.group, "err", err)
 		return nil
 	}
 	req := r.request(s.from)

@@ -51,6 +51,11 @@ type Config struct {
 	// nil: by reading it.
 	Sum func(sum uint32, l *raft.Log) uint32
 
+	// Check looks at an entry that a peer sent for a group, before the group is given
+	// it: what is refused costs the sender an answer of invalid, and nobody else
+	// anything. Its header was checked by then. nil: whatever it holds is let in.
+	Check func(group uint64, l *raft.Log) error
+
 	GatherInterval  time.Duration // heartbeats to a peer wait this long for company; 15 ms
 	MaxRequestBytes int           // entries' bytes in one append, unless a single one is larger; 4 MiB
 	Timeout         time.Duration // for an answer to a vote, an append, a heartbeat, a call without deadline; 10 s

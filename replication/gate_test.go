@@ -1,0 +1,287 @@
+package replication
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"math"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/hashicorp/raft"
+
+	"millrace/log"
+	"millrace/replication/metadata"
+	"millrace/replication/transport"
+	"millrace/segment"
+	"millrace/segment/record"
+)
+
+// stampedAt is a batch as a leader of the term has stored it.
+func stampedAt(offset int64, term uint64, values ...string) record.Batch {
+	b := batchOf(values...)
+	b.Assign(offset, int32(term))
+	return b
+}
+
+// A partition's entry from a peer is a trim, or whole batches with their leader's
+// stamp. Each other shape is one that something behind the gate would take for
+// granted: a header that is not there ended the process.
+func TestGateLetsInOnlyWhatALeaderStores(t *testing.T) {
+	two := append(bytes.Clone(stampedAt(5, 3, "a", "b")), stampedAt(7, 3, "c")...)
+	rotten := bytes.Clone(stampedAt(5, 3, "a"))
+	rotten[len(rotten)-1] ^= 1
+	negative := bytes.Clone(stampedAt(5, 3, "a"))
+	binary.BigEndian.PutUint32(negative[23:], 0xffffffff) // last offset delta
+	for _, c := range []struct {
+		name       string
+		data, ext  []byte
+		want       string // part of the error; "": let in
+		typ        raft.LogType
+		controller bool
+	}{
+		{name: "a batch", data: stampedAt(5, 3, "a")},
+		{name: "two batches", data: two},
+		{name: "a trim", data: u64s(9), ext: []byte{1}},
+		{name: "a noop", typ: raft.LogNoop},
+		{name: "nothing", want: "batch"},
+		{name: "one byte", data: []byte{1}, want: "batch"},
+		{name: "a header cut short", data: stampedAt(5, 3, "a")[:40], want: "batch"},
+		{name: "a batch cut short", data: two[:len(two)-1], want: "batch"},
+		{name: "something behind a batch", data: append(bytes.Clone(two), 7), want: "batch"},
+		{name: "another leader's stamp", data: stampedAt(5, 2, "a"), want: "epoch 2"},
+		{name: "no stamp", data: batchOf("a"), want: "epoch -1"},
+		{name: "the number of an entry of our own", data: stampedAt(-1, 3, "a"), want: "offset -1"},
+		{name: "offsets with a gap", data: append(bytes.Clone(stampedAt(5, 3, "a")), stampedAt(7, 3, "c")...), want: "offset 7"},
+		{name: "the last offset there is", data: stampedAt(math.MaxInt64, 3, "a"), want: "offset"},
+		{name: "a negative delta", data: negative, want: "delta -1"},
+		{name: "a flipped bit", data: rotten, want: "checksum"},
+		{name: "an outline", data: stampedAt(5, 3, "a")[:record.HeaderSize], ext: []byte{2}, want: "extensions"},
+		{name: "a trim of seven bytes", data: u64s(9)[:7], ext: []byte{1}, want: "extensions"},
+		{name: "a trim below zero", data: u64s(math.MaxUint64), ext: []byte{1}, want: "trim"},
+		{name: "a change", data: []byte(`{"v":1,"change":"DeleteTopic","body":{}}`), controller: true},
+		{name: "a change of a newer release", data: []byte(`{"v":9,"change":"Fly","body":{"how":1}}`), controller: true},
+		{name: "no change", data: []byte{1}, controller: true, want: "cannot be read"},
+		{name: "a change with extensions", data: []byte(`{"v":1,"change":"DeleteTopic","body":{}}`), ext: []byte{1}, controller: true, want: "extensions"},
+	} {
+		l := &raft.Log{Index: 9, Term: 3, Type: c.typ, Data: c.data, Extensions: c.ext}
+		group := uint64(4)
+		if c.controller {
+			group = controllerGroup
+		}
+		err := checkEntry(group, l)
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		}
+	}
+}
+
+// A replica that a peer sends bytes instead of a batch to refuses them, goes on, and
+// the process with it.
+func TestAppendOfOneByteEndsNothing(t *testing.T) {
+	c := startCluster(t, 1, nil)
+	defer c.stop()
+	id := c.create("orders", 1, 1, nil)
+	n, p := c.leader(id)
+	if _, err := appendWait(p, batchOf("kept")); err != nil {
+		t.Fatal(err)
+	}
+	s := c.knock(n, greeting{kind: dataConn, node: n.id + 1, incarnation: "x", cluster: n.ClusterID()})
+	r := n.replicaOf(p.group)
+	last, term := r.raft.LastIndex(), r.raft.CurrentTerm()
+	for _, data := range [][]byte{{1}, make([]byte, 20), stampedAt(-1, term, "a")} {
+		head, payload := appendFrame(p.group, term, last, term, 0, &raft.Log{Term: term, Data: data})
+		if typ, head, _, err := s.ask(5, head, payload); typ != 17 || head[0] != 4 {
+			t.Fatalf("an append of %d bytes was answered with type %d, %x, %v; want failure 4, invalid", len(data), typ, head, err)
+		}
+	}
+	if _, err := appendWait(p, batchOf("after")); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.values(id); strings.Join(got, " ") != "kept after" {
+		t.Fatalf("the partition holds %q", got)
+	}
+}
+
+// Should something reach the log or the machine after all that they cannot take, it
+// ends that life of the replica and Raft's goroutine, and is told.
+func TestPanicInRaftsGoroutineIsContained(t *testing.T) {
+	told := make(chan error, 1)
+	m := &machine{
+		durable: func(uint64) error { return nil }, producers: producers{}, protect: func(uint64) {}, begins: func(uint64) {},
+		fault: func(err error) { told <- err },
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		m.Apply(&raft.Log{Index: 2, Term: 1, Data: []byte{1}})
+		t.Error("Apply returned from bytes that are no batch")
+	}()
+	<-ended
+	if err := <-told; !errors.Is(err, errPanic) {
+		t.Errorf("told %v, want %v", err, errPanic)
+	}
+	if m.reached(1) { // the lock was given back
+		t.Error("the machine took it")
+	}
+
+	s, _ := testStore(t)
+	if err := s.StoreLogs([]*raft.Log{{Index: 2, Term: 1, Data: []byte{1}}}); err == nil {
+		t.Error("the store took a command of one byte")
+	}
+	second := bytes.Clone(ownEntry(2, 0).Data)
+	if err := s.StoreLogs([]*raft.Log{{Index: 2, Term: 1, Data: append(second, 1, 2, 3)}}); err == nil {
+		t.Error("the store took an entry of our own with three bytes behind its batch")
+	}
+	if err := s.StoreLogs([]*raft.Log{ownEntry(2, 0)}); err != nil {
+		t.Errorf("and then refused a good one: %v", err)
+	}
+}
+
+// A snapshot whose producer state cannot be read is refused before anything is kept
+// of it: no later life could begin without reading it.
+func TestSnapshotWithDamagedStateIsRefused(t *testing.T) {
+	good := &snapshot{index: 3, term: 1, configurationIndex: 1, configuration: raft.EncodeConfiguration(raft.Configuration{}), state: producers{}.encode(nil)}
+	if _, err := decodeSnapshot(good.encode()); err != nil {
+		t.Fatal(err)
+	}
+	bad := *good
+	bad.configuration = []byte("\x81\xa7Servers\xdd\xff\xff\xff\xff")
+	if _, err := decodeSnapshot(bad.encode()); err == nil || !strings.Contains(err.Error(), "configuration") {
+		t.Errorf("a configuration that Raft panics on was read: %v", err)
+	}
+}
+
+// FuzzPeerEntries sends whatever it likes in appends to a replica's real store and
+// machine, through a real transport: what the gate lets in the log must take, or
+// refuse for where it stands (an offset or an index that is not next), and the
+// machine must be able to apply what the log gives back. Nothing may panic.
+func FuzzPeerEntries(f *testing.F) {
+	two := append(bytes.Clone(stampedAt(0, 1, "a", "b")), stampedAt(2, 1, "c")...)
+	f.Add(uint8(raft.LogCommand), []byte(stampedAt(0, 1, "a")), []byte(nil), uint8(raft.LogCommand), []byte(stampedAt(1, 1, "b")), []byte(nil))
+	f.Add(uint8(raft.LogCommand), two, []byte(nil), uint8(raft.LogCommand), u64s(2), []byte{1})
+	f.Add(uint8(raft.LogCommand), []byte{1}, []byte(nil), uint8(raft.LogNoop), []byte(nil), []byte(nil))
+	f.Add(uint8(raft.LogCommand), []byte(stampedAt(-1, 1, "a")), []byte(nil), uint8(raft.LogBarrier), []byte("x"), []byte{3})
+	f.Add(uint8(raft.LogCommand), two[:record.HeaderSize], []byte{2}, uint8(raft.LogCommand), []byte(sequencedBatch(9, 0, 0, 1, 0)), []byte(nil))
+	f.Add(uint8(raft.LogConfiguration), raft.EncodeConfiguration(raft.Configuration{Servers: []raft.Server{{ID: "1.a", Address: "1.a"}}}), []byte(nil), uint8(raft.LogNoop), []byte(nil), []byte(nil))
+	f.Fuzz(func(t *testing.T, type1 uint8, data1, ext1 []byte, type2 uint8, data2, ext2 []byte) {
+		l, err := log.Open(filepath.Join(t.TempDir(), "p"), segment.Identity{Cluster: "c"}, log.Config{SegmentBytes: 1 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close(false)
+		fault := func(err error) {
+			if errors.Is(err, errPanic) {
+				t.Errorf("contained: %v", err)
+			}
+		}
+		s := &store{
+			Log: l, pending: newPendingSync(), beside: new(atomic.Int64), fault: fault,
+			placed: func([]byte, uint64) {}, storing: func() {}, begin: func() error { return nil }, follows: func() bool { return true },
+		}
+		m := &machine{
+			durable: func(uint64) error { return nil }, producers: producers{}, protect: l.Protect, fault: fault,
+			committed: func(int64) {}, landed: func(uint64, uint64) {}, begins: func(uint64) {}, trim: func(start int64) { l.Drop(start, 0) }, wantSnapshot: func() {},
+		}
+		tr := transport.New(transport.Config{
+			Local: transport.Peer{Node: 1, Incarnation: "a"}, Cluster: func() string { return "c" },
+			Resolve: func(int32) (string, bool) { return "", false }, Sum: sumOf, Check: checkEntry,
+		})
+		defer tr.Close()
+		port := tr.Group(7, "1.a")
+		port.Recycle()
+		ended := make(chan struct{})
+		defer close(ended)
+		go func() { // Raft, as far as a follower's log is concerned
+			for {
+				var rpc raft.RPC
+				select {
+				case rpc = <-port.Consumer():
+				case <-ended:
+					return
+				}
+				req := rpc.Command.(*raft.AppendEntriesRequest)
+				if err := s.StoreLogs(req.Entries); err != nil {
+					var mismatch *log.MismatchError
+					if !errors.As(err, &mismatch) && !strings.Contains(err.Error(), "takes") && !strings.Contains(err.Error(), "no form on disk") {
+						t.Errorf("the gate let in what the store refuses: %v", err)
+					}
+					rpc.Respond(&raft.AppendEntriesResponse{Term: 1}, nil)
+					continue
+				}
+				var given []*raft.Log
+				for _, e := range req.Entries {
+					var back raft.Log
+					if err := s.GetLog(e.Index, &back); err != nil {
+						t.Errorf("entry %d was stored and cannot be read: %v", e.Index, err)
+						continue
+					}
+					if back.Type == raft.LogCommand || back.Type == raft.LogConfiguration {
+						given = append(given, &back)
+					}
+				}
+				if len(given) > 0 {
+					m.ApplyBatch(given)
+				}
+				rpc.Respond(&raft.AppendEntriesResponse{Term: 1, LastLog: uint64(len(req.Entries)), Success: true}, nil)
+			}
+		}()
+		a, b := newPipe("stranger", "node")
+		go tr.Serve(b)
+		defer a.Close()
+		peer := greet(t, a, greeting{kind: dataConn, node: 2, incarnation: "x", cluster: "c"})
+		data1, data2 = resealed(data1), resealed(data2)
+		head, payload := appendFrame(7, 1, 0, 0, 0,
+			&raft.Log{Term: 1, Type: raft.LogType(type1), Data: data1, Extensions: ext1},
+			&raft.Log{Term: 1, Type: raft.LogType(type2), Data: data2, Extensions: ext2})
+		if len(head) > 1<<20 || len(ext1) > 0xffff || len(ext2) > 0xffff {
+			return
+		}
+		peer.ask(5, head, payload)
+		if tr.Stats().Panics > 0 {
+			t.Error("the transport contained a panic")
+		}
+	})
+}
+
+// resealed gives batches the checksums of what they hold: whoever damages a batch can
+// repair them.
+func resealed(p []byte) []byte {
+	p = bytes.Clone(p)
+	for rest := p; len(rest) > 0; {
+		b, next, err := record.Split(rest)
+		if err != nil {
+			break
+		}
+		binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], castagnoli))
+		rest = next
+	}
+	return p
+}
+
+// FuzzControllerEntries applies whatever the gate lets in to an image.
+func FuzzControllerEntries(f *testing.F) {
+	f.Add([]byte(`{"v":1,"change":"RegisterBroker","body":{"Broker":{"ID":1,"Incarnation":"a","Host":"h","Port":1},"ClusterID":"c"}}`))
+	f.Add([]byte(`{"v":1,"change":"CreateTopic","body":{"Name":"t","Assignment":[[1]]}}`))
+	f.Add([]byte(`{"v":2,"change":"Fly","body":{}}`))
+	f.Fuzz(func(t *testing.T, p []byte) {
+		if checkEntry(controllerGroup, &raft.Log{Index: 1, Term: 1, Data: p}) != nil {
+			if _, err := metadata.DecodeChange(p); err == nil {
+				t.Error("the gate refuses a change that can be read")
+			}
+			return
+		}
+		change, err := metadata.DecodeChange(p)
+		if err != nil {
+			return
+		}
+		if next, err := (&metadata.Image{}).Apply(1, change); err == nil {
+			if _, err := metadata.DecodeImage(next.Encode()); err != nil {
+				t.Errorf("an image that was made by %s cannot be read: %v", p, err)
+			}
+		}
+	})
+}
