@@ -27,6 +27,18 @@ import (
 // so the log's first index moves behind them, which is why only what a snapshot
 // covers is rewritten. The last segment never is: it says where the log goes on.
 //
+// If the first dirty segment has more keys than may be remembered at once, it is
+// cut in two where they end. What comes before is compacted; what follows is copied
+// as it is, entry by entry, into a segment of its own, the next to be compacted:
+//
+//	clean         dirty
+//	|====|====|   |----------------------|      before
+//	|================|  |----------------|      after
+//	                 ^ the first entry with a key too many
+//
+// What is remembered of keys behind the cut does no harm: the records that made
+// the others superfluous stay.
+//
 // Names of new files stand among the manifest's removed ones until the switch,
 // so whatever a crash leaves, the next Open deletes it: the old segments or the
 // new ones.
@@ -46,8 +58,9 @@ type Compaction struct {
 	DeleteRetention time.Duration
 	// BytesPerSecond bounds reading and writing together; 0: no bound.
 	BytesPerSecond int64
-	// MaxKeys bounds the keys remembered at once, at about 50 bytes each; beyond
-	// it the rest of the dirty segments is left for the next time. 0: 2 million.
+	// MaxKeys bounds the keys remembered at once, KeyBytes each; beyond it the rest
+	// of what is dirty is left for the next time. 0: 2 million. Only the keys of a
+	// single entry may be more.
 	MaxKeys int
 }
 
@@ -57,6 +70,12 @@ type Compacted struct {
 	Read, Wrote int64 // bytes of segments
 	Records     int64 // read
 	Kept        int64 // of them
+	Keys        int   // remembered, at most MaxKeys but for one entry
+
+	// Unreadable counts the batches that could not be read, and stay as they were;
+	// Problem says what is wrong with the first.
+	Unreadable int
+	Problem    error
 }
 
 // errChanged ends a compaction whose segments were deleted meanwhile.
@@ -129,19 +148,26 @@ func (l *Log) Compact(ctx context.Context, c Compaction) (Compacted, error) {
 	if c.MaxKeys <= 0 {
 		c.MaxKeys = defaultMaxKeys
 	}
-	r := &compactor{l: l, c: c, ctx: ctx, began: time.Now(), now: l.now().UnixMilli(), start: st.start, latest: map[keyHash]int64{}}
+	r := &compactor{l: l, c: c, ctx: ctx, began: time.Now(), now: l.now().UnixMilli(), start: st.start, latest: keyTable{max: c.MaxKeys}}
 	r.seeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
 	covered := 0
 	for _, s := range dirty {
-		if covered > 0 && len(r.latest) >= c.MaxKeys {
-			break
-		}
-		if err := r.index(s); err != nil {
+		full, err := r.index(s)
+		if err != nil {
 			return Compacted{}, err
 		}
-		covered++
+		if full == 0 {
+			covered++
+			continue
+		}
+		if covered == 0 {
+			r.cut = full
+			covered++
+		}
+		break
 	}
 	r.sources = st.segments[:st.compacted()+covered]
+	r.done.Keys = r.latest.n
 	err := r.rewrite()
 	if err == nil {
 		err = r.replace()
@@ -156,11 +182,6 @@ func (l *Log) Compact(ctx context.Context, c Compaction) (Compacted, error) {
 	return r.done, nil
 }
 
-// A keyHash stands for a key. Two keys of a log share one with a probability of
-// n²/2¹²⁹ for n keys: 10⁻²⁶ for two million. The seeds are new for each
-// compaction, so no client can make two meet.
-type keyHash [2]uint64
-
 // A compactor is one compaction.
 type compactor struct {
 	l       *Log
@@ -170,8 +191,10 @@ type compactor struct {
 	now     int64 // milliseconds since 1970
 	start   int64 // the log start offset
 	seeds   [2]maphash.Seed
-	latest  map[keyHash]int64 // offsets, of the dirty segments' keys
+	latest  keyTable // of the dirty segments
 	sources []*segment.Segment
+	cut     uint64             // the entry of the last source from which on it is copied; 0: none
+	copying bool               // the cut has been reached
 	outputs []*segment.Segment // sealed, but for the last while it is written
 	names   []name             // theirs
 	pending segment.Frame      // gathers batches
@@ -236,27 +259,38 @@ func (r *compactor) batches(s *segment.Segment, frame *segment.Frame, f func(rec
 	return nil
 }
 
-// index notes the last offset of each key in a dirty segment.
-func (r *compactor) index(s *segment.Segment) error {
-	return r.each(s, func(frame *segment.Frame) error {
+// errFull ends the indexing of a segment that has too many keys.
+var errFull = errors.New("log: too many keys")
+
+// index notes the last offset of each key in a dirty segment. full is the first
+// entry that has a key too many, 0 if there is none.
+func (r *compactor) index(s *segment.Segment) (full uint64, err error) {
+	err = r.each(s, func(frame *segment.Frame) error {
 		if frame.Type != segment.Command {
 			return nil
 		}
+		// The first entry is taken whole, or nothing would ever be done.
+		first := r.latest.n == 0
 		return r.batches(s, frame, func(b record.Batch) error {
 			if b.IsControl() {
 				return nil
 			}
 			for rec, err := range b.Records() {
 				if err != nil {
-					return fmt.Errorf("compact %s at %d: %w", s.Path(), frame.Position, err)
+					return nil // filter keeps such a batch, and says so
 				}
-				if rec.Key != nil {
-					r.latest[r.hash(rec.Key)] = rec.Offset
+				if rec.Key != nil && !r.latest.put(r.hash(rec.Key), rec.Offset, first) {
+					full = frame.Index
+					return errFull
 				}
 			}
 			return nil
 		})
 	})
+	if err == errFull {
+		err = nil
+	}
+	return full, err
 }
 
 // rewrite writes what is to be kept of the sources.
@@ -267,21 +301,51 @@ func (r *compactor) rewrite() error {
 	}
 	r.number, r.next = first.FirstIndex, first.BaseOffset
 	r.pending = segment.Frame{Type: segment.Command, Compacted: true, BaseOffset: first.BaseOffset, Term: first.PrevTerm, MaxTimestamp: -1}
-	for _, s := range r.sources {
+	for i, s := range r.sources {
 		info := s.Info()
 		r.done.Segments++
 		r.done.Read += info.Bytes
-		if err := r.each(s, func(frame *segment.Frame) error { return r.take(s, frame) }); err != nil {
+		err := r.each(s, func(frame *segment.Frame) error {
+			if r.cut != 0 && i == len(r.sources)-1 && frame.Index >= r.cut {
+				return r.copy(s, frame)
+			}
+			return r.take(s, frame)
+		})
+		if err != nil {
 			return err
 		}
 	}
+	if !r.copying {
+		return r.end(last.NextOffset, last.LastTerm)
+	}
+	return r.seal()
+}
+
+// end writes what is pending of the compacted segments, which end at next.
+func (r *compactor) end(next int64, term uint64) error {
 	if err := r.keepEnd(); err != nil {
 		return err
 	}
-	if err := r.flush(last.NextOffset, last.LastTerm); err != nil {
+	if err := r.flush(next, term); err != nil {
 		return err
 	}
 	return r.seal()
+}
+
+// copy adds an entry from behind the cut as it is.
+func (r *compactor) copy(s *segment.Segment, frame *segment.Frame) error {
+	if !r.copying {
+		// The pending frame holds the last command before, so its term is right.
+		if err := r.end(frame.BaseOffset, r.pending.Term); err != nil {
+			return err
+		}
+		r.copying = true
+	}
+	f := segment.Frame{
+		Type: frame.Type, Index: frame.Index, Term: frame.Term, BaseOffset: frame.BaseOffset, Span: frame.Span,
+		MaxTimestamp: frame.MaxTimestamp, Payload: frame.Payload,
+	}
+	return r.append(&f, s.Header().Created)
 }
 
 // errNothing ends a compaction that would change nothing.
@@ -301,7 +365,10 @@ func (r *compactor) take(s *segment.Segment, frame *segment.Frame) error {
 		r.last = b
 		left, err := r.filter(b)
 		if err != nil {
-			return fmt.Errorf("compact %s at %d: %w", s.Path(), frame.Position, err)
+			// Nobody else is told, and whoever reads it may know more than we do.
+			if left, r.done.Unreadable = b, r.done.Unreadable+1; r.done.Problem == nil {
+				r.done.Problem = fmt.Errorf("%s at %d: the batch at offset %d: %w", s.Path(), frame.Position, b.BaseOffset(), err)
+			}
 		}
 		if left != nil {
 			kept = append(kept, left...)
@@ -311,6 +378,9 @@ func (r *compactor) take(s *segment.Segment, frame *segment.Frame) error {
 	})
 	if err != nil {
 		return err
+	}
+	if len(kept) > segment.MaxPayload { // counted from a delete horizon, its times took more bytes
+		kept, newest = frame.Payload, frame.MaxTimestamp
 	}
 	full := len(r.pending.Payload) > 0 && len(r.pending.Payload)+len(kept) > compactedFrame
 	if full || frame.NextOffset()-r.pending.BaseOffset > math.MaxInt32 && frame.BaseOffset > r.pending.BaseOffset {
@@ -342,7 +412,7 @@ func (r *compactor) filter(b record.Batch) (record.Batch, error) {
 		case rec.Offset < r.start:
 			return false
 		}
-		if latest, ok := r.latest[r.hash(rec.Key)]; ok && latest > rec.Offset {
+		if latest, ok := r.latest.get(r.hash(rec.Key)); ok && latest > rec.Offset {
 			return false
 		}
 		return rec.Value != nil || !set || r.now < horizon
@@ -386,11 +456,7 @@ func (r *compactor) keepEnd() error {
 		}
 		p = rest
 	}
-	empty, err := r.last.Rewrite(record.None, func(record.Record) bool { return false })
-	if err != nil {
-		return err
-	}
-	r.pending.Payload = append(r.pending.Payload, empty...)
+	r.pending.Payload = append(r.pending.Payload, r.last.Emptied()...)
 	return nil
 }
 
@@ -403,15 +469,21 @@ func (r *compactor) flush(next int64, term uint64) error {
 		return nil
 	}
 	r.number++
+	return r.append(&f, r.l.now().UnixMilli())
+}
+
+// append writes a frame, into a segment made at created if there has to be
+// another one.
+func (r *compactor) append(f *segment.Frame, created int64) error {
 	if err := r.pace(int64(len(f.Payload))); err != nil {
 		return err
 	}
-	frames := []segment.Frame{f}
+	frames := []segment.Frame{*f}
 	if out := r.output(); out == nil || !out.Fits(frames) {
 		if err := r.seal(); err != nil {
 			return err
 		}
-		if err := r.create(&f); err != nil {
+		if err := r.create(f, created); err != nil {
 			return err
 		}
 	}
@@ -430,7 +502,7 @@ func (r *compactor) output() *segment.Segment {
 
 // create begins a segment with f. Its name is written down first, as one to be
 // deleted.
-func (r *compactor) create(f *segment.Frame) error {
+func (r *compactor) create(f *segment.Frame, created int64) error {
 	l := r.l
 	if err := l.begin(); err != nil {
 		return err
@@ -450,7 +522,7 @@ func (r *compactor) create(f *segment.Frame) error {
 	}
 	h := segment.Header{
 		Identity: m.identity, FirstIndex: f.Index, BaseOffset: f.BaseOffset, PrevTerm: prev,
-		Salt: newSalt(), Created: l.now().UnixMilli(),
+		Salt: newSalt(), Created: created,
 	}
 	capacity := max(l.cfg.SegmentBytes, segment.HeaderSize+segment.FrameSize(len(f.Payload)))
 	s, err := segment.Create(l.fs, l.path(n.file()), h, capacity)
@@ -474,7 +546,7 @@ func (r *compactor) seal() error {
 	if err != nil {
 		return err
 	}
-	info.Compacted = true
+	info.Compacted = !r.copying
 	sealed, err := segment.OpenSealed(r.l.fs, out.Path(), r.l.identity(), info)
 	if err != nil {
 		return err

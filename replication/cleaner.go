@@ -60,7 +60,7 @@ func (n *Node) dirtiest(settings metadata.BrokerSettings, except map[*replica]bo
 			Limit:           r.p.StableOffset(),
 			MinLag:          millis(s.MinCompactionLagMillis),
 			DeleteRetention: millis(s.DeleteRetentionMillis),
-			MaxKeys:         int(min(settings.CleanerDedupeBytes/50, 1<<30)),
+			MaxKeys:         int(min(settings.CleanerDedupeBytes/log.KeyBytes, 1<<30)),
 		}
 		if rate := settings.CleanerBytesPerSecond; rate < math.MaxInt64 {
 			c.BytesPerSecond = int64(rate)
@@ -103,6 +103,10 @@ func (n *Node) clean(r *replica, c log.Compaction) error {
 	case err == nil:
 		r.p.logger.Info("compacted", "segments", done.Segments, "read_bytes", done.Read, "wrote_bytes", done.Wrote,
 			"records", done.Records, "kept", done.Kept, "took", time.Since(began).Round(time.Millisecond))
+		if done.Unreadable > 0 {
+			r.p.logger.Warn("a compaction met batches that cannot be read, and kept them as they are: see `millrace segment dump`",
+				"batches", done.Unreadable, "first", done.Problem)
+		}
 		if done.Segments == 0 {
 			err = errNothingCompacted
 		}

@@ -438,12 +438,9 @@ func (s *Segment) OffsetAt(timestamp, from, limit int64) (offset, found int64, o
 		if err != nil {
 			return 0, 0, false, err
 		}
-		best, err := s.firstRecord(&f, p, from, limit, func(r record.Record) bool { return r.Timestamp >= timestamp })
-		if err != nil || best != nil {
-			if err != nil {
-				return 0, 0, false, err
-			}
-			return best.Offset, best.Timestamp, true, nil
+		offset, found, ok, err := s.firstRecord(&f, p, from, limit, func(t int64) bool { return t >= timestamp })
+		if err != nil || ok {
+			return offset, found, ok, err
 		}
 	}
 	return 0, 0, false, nil
@@ -478,31 +475,34 @@ func (s *Segment) payload(m *mapping, f *Frame) ([]byte, error) {
 	return p[:f.payloadLen], nil
 }
 
-// firstRecord returns the first record of p in [from, limit) for which want
-// holds.
-func (s *Segment) firstRecord(f *Frame, p []byte, from, limit int64, want func(record.Record) bool) (*record.Record, error) {
+// firstRecord returns the first record of p in [from, limit) whose timestamp is
+// wanted. Where a batch cannot be read, its header speaks for the records that are
+// left of it: a reader who begins there misses nothing.
+func (s *Segment) firstRecord(f *Frame, p []byte, from, limit int64, want func(timestamp int64) bool) (offset, timestamp int64, ok bool, err error) {
 	for len(p) > 0 {
 		b, rest, err := record.Split(p)
 		if err != nil {
-			return nil, s.corrupt(f, &mismatch{err.Error(), "whole batches"})
+			return 0, 0, false, s.corrupt(f, &mismatch{err.Error(), "whole batches"})
 		}
 		p = rest
 		if b.NextOffset() <= from {
 			continue
 		}
+		next := b.BaseOffset()
 		for r, err := range b.Records() {
 			if err != nil {
-				return nil, fmt.Errorf("%s at %d: %w", s.path, f.Position, err)
+				r = record.Record{Offset: max(next, from), Timestamp: b.MaxTimestamp()}
 			}
 			if r.Offset >= limit {
-				return nil, nil
+				return 0, 0, false, nil
 			}
-			if r.Offset >= from && want(r) {
-				return &r, nil
+			if r.Offset >= from && want(r.Timestamp) {
+				return r.Offset, r.Timestamp, true, nil
 			}
+			next = r.Offset + 1
 		}
 	}
-	return nil, nil
+	return 0, 0, false, nil
 }
 
 // MaxTimestamp returns the first record with the largest timestamp among those
@@ -562,8 +562,8 @@ func (s *Segment) MaxTimestamp(from, limit int64) (offset, timestamp int64, ok b
 		if err != nil {
 			return 0, 0, false, err
 		}
-		_, err = s.firstRecord(&f, p, from, limit, func(r record.Record) bool {
-			timestamp = max(timestamp, r.Timestamp)
+		_, _, _, err = s.firstRecord(&f, p, from, limit, func(t int64) bool {
+			timestamp = max(timestamp, t)
 			return false
 		})
 		if err != nil {
