@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -75,7 +76,7 @@ func serve(c *urfave.Context) (err error) {
 	if c.NArg() > 0 {
 		return usage("serve takes no arguments, but %q was given", c.Args().First())
 	}
-	logger, err := newLogger(c)
+	logger, levels, err := newLogger(c)
 	if err != nil {
 		return err
 	}
@@ -119,7 +120,7 @@ func serve(c *urfave.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("open %s: %w", b.dataDir, err)
 	}
-	kafka := &server.Server{Node: node, Advertised: b.advertise, DataDir: b.dataDir, Logger: logger}
+	kafka := &server.Server{Node: node, Advertised: b.advertise, DataDir: b.dataDir, Logger: logger, Levels: levels}
 	defer func() { stop(context.WithoutCancel(c.Context), logger, node, kafka) }()
 
 	// Until it has the cluster's metadata the node talks to other nodes only: it
@@ -356,12 +357,15 @@ func writeReady(name string, r ready) error {
 	return os.Rename(name+".new", name)
 }
 
-func newLogger(c *urfave.Context) (*slog.Logger, error) {
+// newLogger makes the node's logger, with levels that may be changed while it runs.
+func newLogger(c *urfave.Context) (*slog.Logger, *server.Levels, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
-		return nil, usage("--log-level %q: it is one of debug, info, warn, error", c.String("log-level"))
+		return nil, nil, usage("--log-level %q: it is one of debug, info, warn, error", c.String("log-level"))
 	}
-	return slog.New(slog.NewTextHandler(c.App.ErrWriter, &slog.HandlerOptions{Level: level})), nil
+	levels := server.NewLevels(level)
+	all := slog.NewTextHandler(c.App.ErrWriter, &slog.HandlerOptions{Level: slog.Level(math.MinInt)})
+	return slog.New(levels.Handler(all)), levels, nil
 }
 
 // cannotListen explains why an address cannot be listened on.

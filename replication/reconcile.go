@@ -68,7 +68,7 @@ func (n *Node) reconcileLoop() {
 // up to date, and removes the ones whose deletion the image holds.
 func (n *Node) reconcile(image *metadata.Image, limit chan struct{}) {
 	for _, t := range image.Topics() {
-		settings := image.TopicSettings(t, n.cfg.Settings)
+		settings := image.TopicSettings(t, n.identity.Node, n.cfg.Settings)
 		for i := range t.Partitions {
 			part := &t.Partitions[i]
 			id := metadata.PartitionID{Topic: t.ID, Index: int32(i)}

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"millrace/replication/metadata"
@@ -47,15 +46,12 @@ func (n *Node) CreateTopic(ctx context.Context, req TopicRequest) (*metadata.Top
 	}
 	if req.Assignment == nil {
 		partitions, replicas := int(req.Partitions), int(req.Replicas)
+		settings := image.BrokerSettings(n.identity.Node, n.cfg.Settings)
 		if partitions == -1 {
-			partitions = n.intSetting("num.partitions", 1)
+			partitions = int(settings.NumPartitions)
 		}
 		if replicas == -1 {
-			replicas = n.intSetting("default.replication.factor", 0)
-			if replicas <= 0 {
-				replicas = min(defaultReplicas, len(image.Brokers()))
-				change.Grow = true
-			}
+			replicas, change.Grow = settings.Replication, settings.Grows
 		} else if req.Grow {
 			replicas = min(replicas, len(image.Brokers()))
 			change.Grow = true
@@ -158,18 +154,6 @@ func (n *Node) awaitLeaders(ctx context.Context, t *metadata.Topic, first int) {
 			}
 		}
 	}
-}
-
-// intSetting returns a broker setting: changed at run time, given at the
-// start, or the default.
-func (n *Node) intSetting(name string, standard int) int {
-	image := n.Image()
-	for _, values := range []map[string]string{image.BrokerConfig(n.identity.Node), image.BrokerConfig(0), n.cfg.Settings} {
-		if v, err := strconv.Atoi(values[name]); err == nil {
-			return v
-		}
-	}
-	return standard
 }
 
 // producerBlock is how many producer ids a node takes at a time (KIP-730).

@@ -473,7 +473,7 @@ func TestDescribeConfigs(t *testing.T) {
 			{kmsg.ConfigResourceTypeBroker, "2", invalidRequest},
 			{kmsg.ConfigResourceTypeBroker, "x", invalidRequest},
 			{kmsg.ConfigResourceTypeBroker, "", none},
-			{8, "1", invalidRequest},
+			{kmsg.ConfigResourceTypeBrokerLogger, "1", none},
 			{99, "1", invalidRequest},
 		} {
 			if got := describe(version, c.kind, c.name); got.ErrorCode != int16(c.want) {

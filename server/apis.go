@@ -62,6 +62,7 @@ func init() {
 		{key: kmsg.DescribeProducers, min: 0, max: 0, serve: answer((*Server).describeProducers)},
 		{key: kmsg.ConsumerGroupHeartbeat, min: 0, max: 1, serve: answer((*Server).consumerGroupHeartbeat)},
 		{key: kmsg.ConsumerGroupDescribe, min: 0, max: 1, serve: answer((*Server).consumerGroupDescribe)},
+		{key: kmsg.ListConfigResources, min: 0, max: 1, serve: answer((*Server).listConfigResources)},
 		{key: kmsg.DescribeTopicPartitions, min: 0, max: 0, serve: answer((*Server).describeTopicPartitions)},
 	}
 	for i := range apis {

@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -11,11 +13,15 @@ import (
 	"millrace/replication/metadata"
 )
 
-// A resource is what settings are of: a topic, or a broker, where 0 is the
-// whole cluster.
+// A resource is what settings are of: a topic; a broker, where 0 is the whole
+// cluster; a group or a subscription to clients' metrics, there or not; or the
+// loggers of this node.
 type resource struct {
-	topic  *metadata.Topic // nil: a broker
-	broker int32
+	topic   *metadata.Topic // nil: none of a topic
+	broker  int32
+	kind    metadata.ResourceKind // 0: none of these
+	name    string                // of a resource of kind
+	loggers bool
 }
 
 // findResource finds what a client names. Settings of a broker are known to
@@ -40,6 +46,28 @@ func (s *Server) findResource(image *metadata.Image, kind kmsg.ConfigResourceTyp
 			return resource{}, invalidRequest, sentencef("Broker id must be an integer, but it is: %q", name)
 		}
 		return resource{broker: int32(id)}, none, nil
+	case kmsg.ConfigResourceTypeBrokerLogger:
+		// A node's loggers are known to that node alone; clients ask it.
+		id, err := strconv.ParseInt(name, 10, 32)
+		switch {
+		case name == "":
+			return resource{}, invalidRequest, sentence("Broker id must not be empty")
+		case err != nil:
+			return resource{}, invalidRequest, sentencef("Node id must be an integer, but it is: %s", name)
+		case int32(id) != s.Node.ID():
+			return resource{}, invalidRequest, sentencef("Unexpected broker id, expected %d but received %s", s.Node.ID(), name)
+		}
+		return resource{loggers: true}, none, nil
+	case kmsg.ConfigResourceTypeClientMetrics:
+		if name == "" {
+			return resource{}, invalidRequest, sentence("Subscription name can't be empty")
+		}
+		return resource{kind: metadata.ClientMetrics, name: name}, none, nil
+	case kmsg.ConfigResourceTypeGroupConfig:
+		if name == "" {
+			return resource{}, invalidRequest, sentence("Default group resources are not allowed.")
+		}
+		return resource{kind: metadata.Group, name: name}, none, nil
 	}
 	return resource{}, invalidRequest, sentencef("Unsupported resource type: %d", kind)
 }
@@ -49,6 +77,9 @@ func (s *Server) findResource(image *metadata.Image, kind kmsg.ConfigResourceTyp
 //   - Topics: every setting of Kafka's with source, synonyms and type, whether
 //     it has an effect here or not. No names, or an empty list of them, is all.
 //   - Brokers: this one; with the empty name what was set for the whole cluster.
+//   - Groups and subscriptions to clients' metrics: any name, whether anything is
+//     known by it or not, with the defaults.
+//   - Loggers: those of this node, each with the level in force.
 //   - Values of secrets are null.
 //
 // v1 adds synonyms and sources (KIP-226), v3 types and documentation (KIP-569),
@@ -70,7 +101,7 @@ func (s *Server) describeConfigs(c *call, req *kmsg.DescribeConfigsRequest) *kms
 		sr := kmsg.NewDescribeConfigsResponseResource()
 		sr.ResourceType, sr.ResourceName = rr.ResourceType, rr.ResourceName
 		res, code, err := s.findResource(image, rr.ResourceType, rr.ResourceName)
-		if code == none && res.topic == nil && res.broker != 0 && res.broker != s.Node.ID() {
+		if code == none && res.broker != 0 && res.broker != s.Node.ID() {
 			code, err = invalidRequest, sentencef("Unexpected broker id, expected %d or empty string, but received %s", s.Node.ID(), rr.ResourceName)
 		}
 		if code != none {
@@ -93,7 +124,11 @@ func (s *Server) describeConfigs(c *call, req *kmsg.DescribeConfigsRequest) *kms
 func (s *Server) describe(image *metadata.Image, r resource) []metadata.Value {
 	switch {
 	case r.topic != nil:
-		return image.DescribeTopic(r.topic, s.Node.Settings())
+		return image.DescribeTopic(r.topic, s.Node.ID(), s.Node.Settings())
+	case r.kind != 0:
+		return image.DescribeResource(r.kind, r.name, s.Node.ID(), s.Node.Settings())
+	case r.loggers:
+		return s.describeLoggers()
 	case r.broker != 0:
 		return image.DescribeBroker(r.broker, s.Node.Settings())
 	}
@@ -109,7 +144,7 @@ func describedConfig(v metadata.Value, r resource, req *kmsg.DescribeConfigsRequ
 	if !v.Null && !secret {
 		sc.Value = &v.Value
 	}
-	sc.ReadOnly = r.topic == nil && v.ReadOnly
+	sc.ReadOnly = v.ReadOnly // of topics none is
 	sc.IsSensitive = secret
 	sc.Source = kmsg.ConfigSource(v.Source)
 	sc.ConfigType = kmsg.ConfigType(v.Type)
@@ -132,7 +167,7 @@ func describedConfig(v metadata.Value, r resource, req *kmsg.DescribeConfigsRequ
 // AlterConfigs, versions 0–2.
 //
 //   - What is given replaces all that was set for the resource; a null value is
-//     refused.
+//     refused, and so are loggers, as in Kafka: they are altered one by one.
 //   - Validate-only says what would be refused.
 //
 // v2 adds tagged fields.
@@ -164,6 +199,12 @@ func (s *Server) alterConfigs(c *call, req *kmsg.AlterConfigsRequest) *kmsg.Alte
 		if code == none && count[countedResource{rr.ResourceType, rr.ResourceName}] > 1 {
 			code, err = invalidRequest, errDuplicateResource
 		}
+		if code == none && res.loggers {
+			code, err = invalidRequest, sentencef("Unknown resource type %d", rr.ResourceType)
+		}
+		if code == none {
+			code, err = s.fits(res, set)
+		}
 		if code == none {
 			err = s.change(c.ctx, image, res.change(set, nil, true, nil), req.ValidateOnly)
 			code = res.codeOf(err)
@@ -174,14 +215,38 @@ func (s *Server) alterConfigs(c *call, req *kmsg.AlterConfigsRequest) *kmsg.Alte
 }
 
 // codeOf is adminCodeOf for changes of a resource's settings. A bad value is
-// INVALID_CONFIG for topics and INVALID_REQUEST for brokers, as Kafka has kept
-// it for compatibility (KAFKA-13609).
+// INVALID_CONFIG, and for brokers INVALID_REQUEST, as Kafka has kept it for
+// compatibility (KAFKA-13609).
 func (r resource) codeOf(err error) code {
 	c := adminCodeOf(err)
-	if c == invalidConfig && r.topic == nil {
+	if c == invalidConfig && r.topic == nil && r.kind == 0 {
 		return invalidRequest
 	}
 	return c
+}
+
+// fits tells whether a resource may have these settings and no others, as far as
+// this node's own settings bound them. Of what it lacks metadata speaks.
+func (s *Server) fits(r resource, values map[string]string) (code, error) {
+	switch r.kind {
+	case metadata.Group:
+		err := metadata.CheckGroupConfig(values, s.settings().broker)
+		return codeOf(err), err
+	case metadata.ClientMetrics:
+		for name, value := range values {
+			d, ok := metadata.ResourceDefinition(r.kind, name)
+			if !ok {
+				return invalidRequest, sentencef("Unknown client metrics configuration: %s", name)
+			}
+			// Kafka's codes: a number out of bounds is a bad request, anything else a bad setting.
+			if n, err := strconv.ParseInt(value, 10, 32); name == "interval.ms" && err == nil {
+				if _, err := d.Validate(value); err != nil {
+					return invalidRequest, sentencef("Invalid value %d for interval.ms, interval must be between 100 and 3600000 (1 hour)", n)
+				}
+			}
+		}
+	}
+	return none, nil
 }
 
 var errDuplicateResource = sentence("Each resource must appear at most once.")
@@ -197,8 +262,11 @@ type countedResource struct {
 // change returns the change of a resource's settings; was is what it begins with,
 // nil if that does not matter.
 func (r resource) change(set map[string]string, remove []string, replace bool, was map[string]*string) metadata.Change {
-	if r.topic != nil {
+	switch {
+	case r.topic != nil:
 		return metadata.SetTopicConfig{Topic: r.topic.ID, Set: set, Delete: remove, Replace: replace, Was: was}
+	case r.kind != 0:
+		return metadata.SetResourceConfig{Kind: r.kind, Name: r.name, Set: set, Delete: remove, Replace: replace, Was: was}
 	}
 	return metadata.SetBrokerConfig{Broker: r.broker, Set: set, Delete: remove, Replace: replace, Was: was}
 }
@@ -221,6 +289,8 @@ func (s *Server) change(ctx context.Context, image *metadata.Image, c metadata.C
 //   - Lists that are appended to or subtracted from never lose what others do to
 //     them, through whichever broker: what is committed are values, and the
 //     controller refuses them if they were computed from others than it has.
+//   - Levels of loggers (KIP-412) are set or deleted, on the node that is named
+//     and as long as it runs.
 //
 // v1 adds tagged fields.
 func (s *Server) incrementalAlterConfigs(c *call, req *kmsg.IncrementalAlterConfigsRequest) *kmsg.IncrementalAlterConfigsResponse {
@@ -239,7 +309,11 @@ func (s *Server) incrementalAlterConfigs(c *call, req *kmsg.IncrementalAlterConf
 		if code == none && count[countedResource{rr.ResourceType, rr.ResourceName}] > 1 {
 			code, err = invalidRequest, errDuplicateResource
 		}
-		if code == none {
+		switch {
+		case code != none:
+		case res.loggers:
+			code, err = s.alterLoggers(rr.Configs, req.ValidateOnly)
+		default:
 			code, err = s.alterIncrementally(c.ctx, res, rr.Configs, req.ValidateOnly)
 		}
 		sr.ErrorCode, sr.ErrorMessage = int16(code), message(err)
@@ -299,10 +373,7 @@ func (s *Server) increment(image *metadata.Image, res resource, configs []kmsg.I
 			set[rc.Name] = *rc.Value
 			continue
 		}
-		d, ok := metadata.TopicDefinition(rc.Name)
-		if res.topic == nil {
-			d, ok = metadata.BrokerDefinition(rc.Name)
-		}
+		d, ok := res.definition(rc.Name)
 		if !ok {
 			return nil, invalidConfig, sentencef("Unknown config name: %s", rc.Name)
 		}
@@ -326,24 +397,49 @@ func (s *Server) increment(image *metadata.Image, res resource, configs []kmsg.I
 			was[rc.Name] = &explicit
 		}
 	}
+	if res.kind != 0 {
+		after := maps.Clone(res.explicit(image))
+		for _, name := range remove {
+			delete(after, name)
+		}
+		if after == nil {
+			after = map[string]string{}
+		}
+		maps.Copy(after, set)
+		if code, err := s.fits(res, after); code != none {
+			return nil, code, err
+		}
+	}
 	return res.change(set, remove, false, was), none, nil
+}
+
+// definition finds what a setting of a resource is.
+func (r resource) definition(name string) (*metadata.Definition, bool) {
+	switch {
+	case r.topic != nil:
+		return metadata.TopicDefinition(name)
+	case r.kind != 0:
+		return metadata.ResourceDefinition(r.kind, name)
+	}
+	return metadata.BrokerDefinition(name)
 }
 
 // explicit returns what is set for a resource.
 func (r resource) explicit(image *metadata.Image) map[string]string {
-	if r.topic != nil {
+	switch {
+	case r.topic != nil:
 		return r.topic.Config
+	case r.kind != 0:
+		return image.ResourceConfig(r.kind, r.name)
 	}
 	return image.BrokerConfig(r.broker)
 }
 
 // inForce returns the value of a setting as it stands, "" for none.
 func (s *Server) inForce(image *metadata.Image, res resource, name string) string {
-	var values []metadata.Value
-	if res.topic != nil {
-		values = image.DescribeTopic(res.topic, s.Node.Settings())
-	} else {
-		values = image.DescribeBroker(res.broker, s.Node.Settings())
+	values := s.describe(image, res)
+	if res.topic == nil && res.kind == 0 && res.broker == 0 { // not only what was set
+		values = image.DescribeBroker(0, s.Node.Settings())
 	}
 	for _, v := range values {
 		if v.Name == name {
@@ -351,4 +447,118 @@ func (s *Server) inForce(image *metadata.Image, res resource, name string) strin
 		}
 	}
 	return ""
+}
+
+// describeLoggers lists the loggers as settings.
+func (s *Server) describeLoggers() []metadata.Value {
+	var all []metadata.Value
+	for _, name := range loggers {
+		all = append(all, metadata.Value{
+			Definition: &metadata.Definition{Name: name, Type: metadata.String, PerNode: true, Doc: "Level from which on this logger writes."},
+			Value:      nameOf(s.Levels.level(name)), Source: metadata.SourceLogger,
+		})
+	}
+	return all
+}
+
+// alterLoggers changes levels, all or, if one is not possible, none, with the
+// refusals of Kafka's RuntimeLoggerManager.
+func (s *Server) alterLoggers(configs []kmsg.IncrementalAlterConfigsRequestResourceConfig, validateOnly bool) (code, error) {
+	set := map[string]slog.Level{}
+	var unset []string
+	seen := map[string]struct{}{}
+	for _, rc := range configs {
+		if _, again := seen[rc.Name]; again {
+			return invalidRequest, sentence("Error due to duplicate config keys")
+		}
+		seen[rc.Name] = struct{}{}
+		switch {
+		case rc.Op == kmsg.IncrementalAlterConfigOpAppend:
+			return invalidRequest, sentence("APPEND operation is not allowed for the BROKER_LOGGER resource")
+		case rc.Op == kmsg.IncrementalAlterConfigOpSubtract:
+			return invalidRequest, sentence("SUBTRACT operation is not allowed for the BROKER_LOGGER resource")
+		case rc.Op != kmsg.IncrementalAlterConfigOpSet && rc.Op != kmsg.IncrementalAlterConfigOpDelete:
+			return invalidRequest, sentencef("Unknown operation type %d is not allowed for the BROKER_LOGGER resource", rc.Op)
+		case rc.Op == kmsg.IncrementalAlterConfigOpSet && rc.Value == nil:
+			return invalidRequest, sentencef("Null value not supported for : %s", rc.Name)
+		case !slices.Contains(loggers, rc.Name):
+			return invalidConfig, sentencef("Logger %s does not exist!", rc.Name)
+		case rc.Op == kmsg.IncrementalAlterConfigOpDelete && rc.Name == rootLogger:
+			return invalidRequest, sentencef("Removing the log level of the %s logger is not allowed", rootLogger)
+		case rc.Op == kmsg.IncrementalAlterConfigOpDelete:
+			unset = append(unset, rc.Name)
+		default:
+			level, ok := levelOf(*rc.Value)
+			if !ok {
+				return invalidConfig, sentencef("Cannot set the log level of %s to %s as it is not a supported log level. Valid log levels are %s", rc.Name, *rc.Value, validLevels())
+			}
+			set[rc.Name] = level
+		}
+	}
+	if validateOnly {
+		return none, nil
+	}
+	s.Levels.alter(set, unset)
+	for name, level := range set {
+		s.logger().Warn("log level changed", "logger", name, "level", nameOf(level))
+	}
+	for _, name := range unset {
+		s.logger().Warn("log level unset", "logger", name)
+	}
+	return none, nil
+}
+
+// ListConfigResources, versions 0–1 (KIP-1000, KIP-1142).
+//
+//   - Everything that settings are of: groups and subscriptions to clients'
+//     metrics where some are set, brokers, their loggers, and topics; in the order
+//     of Kafka's.
+//   - Version 0 knows subscriptions to clients' metrics only. A type that is not
+//     known is UNSUPPORTED_VERSION.
+//
+// v1 adds types both ways.
+func (s *Server) listConfigResources(c *call, req *kmsg.ListConfigResourcesRequest) *kmsg.ListConfigResourcesResponse {
+	resp := kmsg.NewPtrListConfigResourcesResponse()
+	types := []kmsg.ConfigResourceType{kmsg.ConfigResourceTypeClientMetrics}
+	if c.version >= 1 {
+		types = []kmsg.ConfigResourceType{
+			kmsg.ConfigResourceTypeGroupConfig, kmsg.ConfigResourceTypeClientMetrics, kmsg.ConfigResourceTypeBrokerLogger,
+			kmsg.ConfigResourceTypeBroker, kmsg.ConfigResourceTypeTopic,
+		}
+	}
+	wanted := map[kmsg.ConfigResourceType]bool{}
+	for _, t := range req.ResourceTypes {
+		if !slices.Contains(types, kmsg.ConfigResourceType(t)) {
+			resp.ErrorCode = int16(unsupportedVersion)
+			return resp
+		}
+		wanted[kmsg.ConfigResourceType(t)] = true
+	}
+	image := s.Node.Image()
+	for _, t := range types {
+		if len(wanted) > 0 && !wanted[t] {
+			continue
+		}
+		var names []string
+		switch t {
+		case kmsg.ConfigResourceTypeGroupConfig:
+			names = image.Resources(metadata.Group)
+		case kmsg.ConfigResourceTypeClientMetrics:
+			names = image.Resources(metadata.ClientMetrics)
+		case kmsg.ConfigResourceTypeBroker, kmsg.ConfigResourceTypeBrokerLogger:
+			for _, b := range image.Brokers() {
+				names = append(names, strconv.Itoa(int(b.ID)))
+			}
+		case kmsg.ConfigResourceTypeTopic:
+			for _, topic := range image.Topics() {
+				names = append(names, topic.Name)
+			}
+		}
+		for _, name := range names {
+			r := kmsg.NewListConfigResourcesResponseConfigResource()
+			r.Name, r.Type = name, int8(t)
+			resp.ConfigResources = append(resp.ConfigResources, r)
+		}
+	}
+	return resp
 }

@@ -68,6 +68,9 @@ type Server struct {
 	MaxSessionPartitions int
 	// Logger takes diagnostics. nil: slog.Default().
 	Logger *slog.Logger
+	// Levels are the levels of Logger that clients may see and change, if its
+	// handler is theirs. nil: INFO for all, and changing it has no effect.
+	Levels *Levels
 	// Now is the clock for append times. nil: time.Now.
 	Now func() time.Time
 
@@ -128,6 +131,9 @@ func (s *Server) init() {
 		s.listeners = map[net.Listener]struct{}{}
 		s.open = map[net.Conn]*connection{}
 		s.from = map[netip.Addr]int{}
+		if s.Levels == nil {
+			s.Levels = NewLevels(slog.LevelInfo)
+		}
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 // once an image, topics when they are first asked for.
 type settings struct {
 	image  *metadata.Image
+	node   int32
 	static map[string]string
 	broker metadata.BrokerSettings
 	topics sync.Map // *metadata.Topic to *metadata.TopicSettings
@@ -27,7 +28,7 @@ func (s *Server) settings() *settings {
 		id = s.Node.ID()
 	}
 	static := s.Node.Settings()
-	c := &settings{image: image, static: static, broker: image.BrokerSettings(id, static)}
+	c := &settings{image: image, node: id, static: static, broker: image.BrokerSettings(id, static)}
 	s.resolved.Store(c)
 	return c
 }
@@ -37,7 +38,7 @@ func (c *settings) topic(t *metadata.Topic) *metadata.TopicSettings {
 	if v, ok := c.topics.Load(t); ok {
 		return v.(*metadata.TopicSettings)
 	}
-	ts := c.image.TopicSettings(t, c.static)
+	ts := c.image.TopicSettings(t, c.node, c.static)
 	c.topics.Store(t, &ts)
 	return &ts
 }

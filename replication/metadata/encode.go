@@ -23,7 +23,7 @@ import (
 //	image    {"v":1,"image":{…}}
 const (
 	changeVersion = 1
-	imageVersion  = 1
+	imageVersion  = 2 // with resources; without them 1 is written, which older releases read
 )
 
 type changeEnvelope struct {
@@ -75,6 +75,8 @@ func DecodeChange(p []byte) (Change, error) {
 		return decodeBody[SetReplicas](e)
 	case AllocateProducerIDs{}.kind():
 		return decodeBody[AllocateProducerIDs](e)
+	case SetResourceConfig{}.kind():
+		return decodeBody[SetResourceConfig](e)
 	}
 	return nil, refuse(ErrVersion, "this release does not know the change %q; a newer one wrote it, upgrade this node", shown(e.Change))
 }
@@ -171,6 +173,8 @@ type imageBody struct {
 	Configs      []configBody `json:"configs,omitempty"`
 	Servers      []string     `json:"servers,omitempty"` // what Bootstrap refers to, sorted
 	Topics       []topicBody  `json:"topics,omitempty"`
+
+	Resources []resourceBody `json:"resources,omitempty"` // from version 2 on
 }
 
 type brokerBody struct {
@@ -185,6 +189,12 @@ type brokerBody struct {
 
 type configBody struct {
 	Broker int32             `json:"broker"`
+	Values map[string]string `json:"values"`
+}
+
+type resourceBody struct {
+	Kind   ResourceKind      `json:"kind"`
+	Name   string            `json:"name"`
 	Values map[string]string `json:"values"`
 }
 
@@ -253,6 +263,11 @@ func (m *Image) Encode() []byte {
 	for _, c := range m.configs {
 		body.Configs = append(body.Configs, configBody{c.broker, c.values})
 	}
+	version := 1
+	for _, r := range m.resources {
+		body.Resources = append(body.Resources, resourceBody{r.kind, r.name, r.values})
+		version = imageVersion
+	}
 	numbers := make(map[string]int32)
 	for _, t := range m.topics {
 		for i := range t.Partitions {
@@ -280,7 +295,7 @@ func (m *Image) Encode() []byte {
 		}
 		body.Topics = append(body.Topics, topicBody{t.ID, t.Name, t.Internal, t.Grow, t.Config, partitions})
 	}
-	return compact(imageEnvelope{Version: imageVersion, Image: compact(body)})
+	return compact(imageEnvelope{Version: version, Image: compact(body)})
 }
 
 // DecodeImage reads what Encode wrote. p is not retained. ErrVersion if a newer
@@ -295,6 +310,9 @@ func DecodeImage(p []byte) (*Image, error) {
 		return nil, refuse(ErrDamaged, "image cannot be read: %v", err)
 	}
 	m, err := body.image()
+	if err == nil && len(body.Resources) > 0 && e.Version < 2 {
+		err = errors.New("settings of resources are in an image of version 1")
+	}
 	if err != nil {
 		return nil, refuse(ErrDamaged, "image does not hold together: %v", err)
 	}
@@ -316,6 +334,9 @@ func (body *imageBody) image() (*Image, error) {
 		return nil, err
 	}
 	if err := body.configs(m); err != nil {
+		return nil, err
+	}
+	if err := body.resources(m); err != nil {
 		return nil, err
 	}
 	if err := body.topics(m); err != nil {
@@ -374,6 +395,30 @@ func (body *imageBody) configs(m *Image) error {
 		last = c.Broker
 		m.configs = append(m.configs, brokerConfig{c.Broker, c.Values})
 		m.size += configSize(c.Values)
+	}
+	return nil
+}
+
+func (body *imageBody) resources(m *Image) error {
+	for _, b := range body.Resources {
+		r := resourceConfig{b.Kind, b.Name, b.Values}
+		if err := validResource(r.kind, r.name); err != nil {
+			return err
+		}
+		if n := len(m.resources); n > 0 && r.compare(m.resources[n-1]) <= 0 {
+			return fmt.Errorf("settings of %s %s follow those of %s", r.kind, shown(r.name), shown(m.resources[n-1].name))
+		}
+		if len(r.values) == 0 {
+			return fmt.Errorf("no settings of %s %s", r.kind, shown(r.name))
+		}
+		if err := validConfig(r.values); err != nil {
+			return err
+		}
+		m.resources = append(m.resources, r)
+		m.size += r.size()
+	}
+	if len(m.resources) > 0 && m.ClusterID == "" {
+		return errors.New("there are settings but no cluster id")
 	}
 	return nil
 }

@@ -40,6 +40,7 @@ var changes = []Change{
 	DeleteTopic{Topic: topicID(1)},
 	CreatePartitions{Topic: topicID(1), Count: 3, Assignment: [][]int32{{1}}},
 	SetTopicConfig{Topic: topicID(1), Set: map[string]string{"k": "v"}, Delete: []string{"d"}, Replace: true, Was: map[string]*string{"k": new("u"), "n": nil}},
+	SetResourceConfig{Kind: Group, Name: "g\"", Set: map[string]string{"k": "v"}, Delete: []string{"d"}, Replace: true, Was: map[string]*string{"k": new("u"), "n": nil}},
 	SetBrokerConfig{Broker: 4, Set: map[string]string{"k": "v"}, Delete: []string{"d"}, Replace: true, Was: map[string]*string{"k": new("u"), "n": nil}},
 	SetReplicas{Partition: PartitionID{topicID(1), 5}, Replicas: []int32{1, 2}, Manual: true},
 	AllocateProducerIDs{Broker: 1, Count: 1000},
@@ -67,7 +68,7 @@ func TestEveryChangeSurvivesEncoding(t *testing.T) {
 // and a new version gets files of its own.
 func TestVersionOneIsReadForGood(t *testing.T) {
 	frozen := func(name string, now []byte) []byte {
-		path := filepath.Join("testdata", "v1", name)
+		path := filepath.Join("testdata", name)
 		p, err := os.ReadFile(path)
 		if os.IsNotExist(err) && *rewrite {
 			p, err = now, os.WriteFile(path, now, 0o644)
@@ -78,16 +79,34 @@ func TestVersionOneIsReadForGood(t *testing.T) {
 		return p
 	}
 	want := everything(t)
-	m, err := DecodeImage(frozen("image.json", want.Encode()))
+	m, err := DecodeImage(frozen("v1/image.json", want.Encode()))
 	if err != nil || !reflect.DeepEqual(m, want) {
 		t.Errorf("image: %#v, want %#v: %v", m, want, err)
+	}
+	// With settings of groups or clients' metrics it is version 2, and an older
+	// release stops at it; without them it is version 1 as ever.
+	for _, c := range []Change{
+		SetResourceConfig{Kind: Group, Name: "billing", Set: map[string]string{"consumer.session.timeout.ms": "50000"}},
+		SetResourceConfig{Kind: ClientMetrics, Name: "all", Set: map[string]string{"interval.ms": "60000", "metrics": "org."}},
+	} {
+		want = apply(t, want, c)
+	}
+	m, err = DecodeImage(frozen("v2/image.json", want.Encode()))
+	if err != nil || !reflect.DeepEqual(m, want) || !bytes.HasPrefix(want.Encode(), []byte(`{"v":2,`)) {
+		t.Errorf("image: %#v, want %#v: %v", m, want, err)
+	}
+	for _, kind := range []ResourceKind{Group, ClientMetrics} {
+		want = apply(t, want, SetResourceConfig{Kind: kind, Name: want.Resources(kind)[0], Replace: true})
+	}
+	if p := want.Encode(); !bytes.HasPrefix(p, []byte(`{"v":1,`)) {
+		t.Errorf("an image without settings of resources is %.10s", p)
 	}
 	for _, want := range changes {
 		p, err := EncodeChange(want)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := DecodeChange(frozen(want.kind()+".json", p))
+		c, err := DecodeChange(frozen("v1/"+want.kind()+".json", p))
 		if err != nil || !reflect.DeepEqual(c, want) {
 			t.Errorf("change: %#v, want %#v: %v", c, want, err)
 		}
@@ -104,7 +123,7 @@ func TestBytesOfAnotherVersionAreRefusedWithASentence(t *testing.T) {
 			t.Errorf("%s: %v", c.bytes, err)
 		}
 	}
-	if _, err := DecodeImage([]byte(`{"v":9,"image":{}}`)); !errors.Is(err, ErrVersion) || err.Error() != "image has version 9, this release knows versions up to 1; upgrade this node" {
+	if _, err := DecodeImage([]byte(`{"v":9,"image":{}}`)); !errors.Is(err, ErrVersion) || err.Error() != "image has version 9, this release knows versions up to 2; upgrade this node" {
 		t.Errorf("image: %v", err)
 	}
 }
@@ -317,8 +336,8 @@ func FuzzDecodeImage(f *testing.F) {
 		}
 		consistent(t, m)
 		for _, topic := range m.Topics() {
-			m.TopicSettings(topic, nil)
-			m.DescribeTopic(topic, nil)
+			m.TopicSettings(topic, 0, nil)
+			m.DescribeTopic(topic, 0, nil)
 		}
 		m.BrokerSettings(1, nil)
 	})
@@ -354,7 +373,7 @@ func BenchmarkEncodeImage(b *testing.B) {
 	b.Run("settings", func(b *testing.B) {
 		topic := m.Topics()[17]
 		for b.Loop() {
-			m.TopicSettings(topic, nil)
+			m.TopicSettings(topic, 0, nil)
 		}
 	})
 }

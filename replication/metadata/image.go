@@ -80,6 +80,8 @@ type Image struct {
 	configs []brokerConfig // by broker, 0 (the whole cluster) first; none is empty
 	blocks  []brokerBlock  // by broker
 
+	resources []resourceConfig // by kind and name; none is empty
+
 	lastBroker   int32  // the highest id ever registered
 	lastGroup    uint64 // the highest group ever numbered
 	nextProducer int64

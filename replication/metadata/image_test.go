@@ -406,7 +406,10 @@ func randomChange(r *rand.Rand, m *Image) Change {
 	if r.IntN(2) == 0 {
 		unset = []string{"retention.ms", "x"}[:1+r.IntN(2)]
 	}
-	switch r.IntN(12) {
+	switch r.IntN(13) {
+	case 12:
+		kind := []ResourceKind{ClientMetrics, Group}[r.IntN(2)]
+		return SetResourceConfig{Kind: kind, Name: texts[r.IntN(len(texts))], Set: config(), Delete: unset, Replace: r.IntN(6) == 0}
 	case 0, 1:
 		b := Broker{ID: int32(r.IntN(10)), Incarnation: fmt.Sprintf("i%d", r.IntN(1000)), Host: texts[1+r.IntN(4)], Port: int32(1 + r.IntN(70000)), Rack: texts[r.IntN(len(texts))]}
 		return RegisterBroker{Broker: b, ClusterID: []string{testCluster, ""}[r.IntN(2)]}
@@ -439,7 +442,7 @@ func randomChange(r *rand.Rand, m *Image) Change {
 // back give what the originals give, no step touches the image it began with,
 // and groups and producer ids are never given twice.
 func TestRandomChangesGiveEqualImagesEverywhere(t *testing.T) {
-	const seeds, steps = 12, 200
+	const seeds, steps = 13, 220
 	taken := make(map[string]int)
 	for seed := range uint64(seeds) {
 		r := rand.New(rand.NewPCG(seed, 1))
@@ -499,7 +502,7 @@ func TestRandomChangesGiveEqualImagesEverywhere(t *testing.T) {
 			}
 		}
 	}
-	for _, c := range []Change{RegisterBroker{}, UnregisterBroker{}, CreateTopic{}, DeleteTopic{}, CreatePartitions{}, SetTopicConfig{}, SetBrokerConfig{}, SetReplicas{}, AllocateProducerIDs{}} {
+	for _, c := range []Change{RegisterBroker{}, UnregisterBroker{}, CreateTopic{}, DeleteTopic{}, CreatePartitions{}, SetTopicConfig{}, SetBrokerConfig{}, SetResourceConfig{}, SetReplicas{}, AllocateProducerIDs{}} {
 		if taken[c.kind()] < 10 {
 			t.Errorf("%s was taken %d times only: the test tests nothing", c.kind(), taken[c.kind()])
 		}

@@ -47,6 +47,10 @@ const (
 	SourceCluster Source = 3 // DYNAMIC_DEFAULT_BROKER_CONFIG: set at run time for the whole cluster
 	SourceStatic  Source = 4 // STATIC_BROKER_CONFIG: from the node's flags or configuration file
 	SourceDefault Source = 5 // DEFAULT_CONFIG
+
+	SourceLogger        Source = 6 // DYNAMIC_BROKER_LOGGER_CONFIG: a log level, see package server
+	SourceClientMetrics Source = 7 // CLIENT_METRICS_CONFIG: set for a subscription
+	SourceGroup         Source = 8 // GROUP_CONFIG: set for the group
 )
 
 // A Definition says what a setting is. Definitions are shared and must not be written to.
@@ -61,8 +65,8 @@ type Definition struct {
 	// its flags or configuration file. Settings of topics never are.
 	ReadOnly bool
 	// PerNode settings of brokers may differ from node to node. The others
-	// hold for the whole cluster, because all replicas of a partition, or
-	// whichever node is asked, must agree; they may not be set for one broker.
+	// hold for the whole cluster, because whichever node is asked must give the
+	// same answer; they may not be set for one broker at run time.
 	PerNode bool
 	// Hidden settings may be set but are only described where they are. They are for tests.
 	Hidden bool
@@ -262,10 +266,8 @@ func (c SetBrokerConfig) check(m, _ *Image) error {
 		value, set := c.Set[name]
 		d, ok := BrokerDefinition(name)
 		switch {
-		case !ok && !set:
-			continue // a newer release may have set it, and anyone may take it away
 		case !ok:
-			return refuse(ErrInvalidConfig, "Unknown broker config name: %s", shown(name))
+			continue // as Kafka: it may be a newer release's or a plug-in's, and has no effect
 		case d.ReadOnly:
 			return refuse(ErrReadOnlyConfig, "Cannot update these configs dynamically: Set(%s)", name)
 		case set && c.Broker != 0 && !d.PerNode:
@@ -284,7 +286,7 @@ func (c SetBrokerConfig) check(m, _ *Image) error {
 // checkTogether is for settings that contradict each other. The nodes' own
 // settings are left out of it: they may differ.
 func (m *Image) checkTogether(t *Topic) error {
-	s := m.TopicSettings(t, nil)
+	s := m.TopicSettings(t, 0, nil)
 	if s.MinCompactionLagMillis > s.MaxCompactionLagMillis {
 		return refuse(ErrInvalidConfig, "conflict topic config setting min.compaction.lag.ms (%d) > max.compaction.lag.ms (%d)", s.MinCompactionLagMillis, s.MaxCompactionLagMillis)
 	}
@@ -308,10 +310,10 @@ type Origin struct {
 }
 
 // DescribeTopic returns every setting of t as it stands on a node: all of the
-// visible ones and of the hidden ones those that are set. static are the node's
-// own settings; they are only read.
-func (m *Image) DescribeTopic(t *Topic, static map[string]string) []Value {
-	layers := m.layers(0, static)
+// visible ones and of the hidden ones those that are set. static are the own
+// settings of the node, id; they are only read.
+func (m *Image) DescribeTopic(t *Topic, id int32, static map[string]string) []Value {
+	layers := m.layers(id, static)
 	var all []Value
 	for _, d := range topicSettings {
 		if _, set := t.Config[d.Name]; set || !d.Hidden {
@@ -321,11 +323,28 @@ func (m *Image) DescribeTopic(t *Topic, static map[string]string) []Value {
 	return all
 }
 
-// DescribeBroker returns every setting of a node as it stands. static are the node's own.
+// DescribeBroker returns every setting of a node as it stands, and those that were
+// set at run time although no release has them; as in Kafka, their values count as
+// secrets, since nobody knows better. static are the node's own.
 func (m *Image) DescribeBroker(id int32, static map[string]string) []Value {
 	layers := m.layers(id, static)
 	all := make([]Value, 0, len(brokerSettings))
 	for _, d := range brokerSettings {
+		all = append(all, d.ofBroker(layers, true))
+	}
+	strange := make(map[string]bool)
+	for _, l := range layers {
+		if l.source == SourceStatic {
+			continue // what only a file says was warned of at the start
+		}
+		for name := range l.values {
+			if _, known := BrokerDefinition(name); !known {
+				strange[name] = true
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(strange)) {
+		d := &Definition{Name: name, Type: Password, Null: true, PerNode: true, Doc: "Unknown, without effect."}
 		all = append(all, d.ofBroker(layers, true))
 	}
 	return all

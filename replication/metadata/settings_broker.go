@@ -8,7 +8,9 @@ const replicationDefault = 3
 // something here and those that give a topic's setting its default.
 //
 // Settings a topic takes its default from may be changed at run time for the
-// whole cluster, never for one broker: the replicas of a partition must agree.
+// whole cluster or, as in Kafka, for one broker, whose replicas then differ from
+// the others: it deletes segments of its own at other times, and where it leads
+// it takes batches of another size or stores them with another codec.
 var brokerSettings = sorted([]*Definition{
 	// The node.
 	{Name: "node.id", Type: Int, Default: "-1", ReadOnly: true, PerNode: true, Doc: "Number of this node, 1 or more; -1 lets the cluster give one."},
@@ -70,7 +72,7 @@ var brokerSettings = sorted([]*Definition{
 	{Name: "transaction.state.log.replication.factor", Type: Short, Default: "3", valid: replicationFactor, ReadOnly: true, Doc: "Replicas of that topic's partitions; with fewer brokers, as many as there are, growing with them."},
 	{Name: "transaction.state.log.min.isr", Type: Int, Default: "2", valid: atLeast(1), ReadOnly: true, Doc: "Accepted and shown: a majority of the replicas acknowledges."},
 	{Name: "transaction.state.log.segment.bytes", Type: Int, Default: "104857600", valid: atLeast(1), ReadOnly: true, Doc: "Segment size of that topic."},
-	{Name: "producer.id.expiration.ms", Type: Int, Default: "86400000", valid: atLeast(1), Doc: "Time after which a partition forgets an idle producer's sequence numbers."},
+	{Name: "producer.id.expiration.ms", Type: Int, Default: "86400000", valid: atLeast(1), PerNode: true, Doc: "Time after which a partition forgets an idle producer's sequence numbers."},
 
 	// Cleaning.
 	{Name: "log.retention.check.interval.ms", Type: Long, Default: "300000", valid: atLeast(1), ReadOnly: true, PerNode: true, Doc: "Time between searches for segments to delete."},
@@ -83,39 +85,39 @@ var brokerSettings = sorted([]*Definition{
 	{Name: "log.cleaner.io.max.bytes.per.second", Type: Double, Default: "1.7976931348623157E308", PerNode: true, Doc: "Bytes a second compaction reads and writes at most."},
 
 	// Defaults of topics' settings. What a value means is said there.
-	{Name: "log.cleanup.policy", Type: List, Default: "delete", valid: eachOneOf("compact", "delete"), Doc: topicsDefault("cleanup.policy")},
-	{Name: "compression.type", Type: String, Default: "producer", valid: oneOf("uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"), Doc: topicsDefault("compression.type")},
-	{Name: "compression.gzip.level", Type: Int, Default: "-1", valid: gzipLevel, Doc: topicsDefault("compression.gzip.level")},
-	{Name: "compression.lz4.level", Type: Int, Default: "9", valid: between(1, 17), Doc: topicsDefault("compression.lz4.level")},
-	{Name: "compression.zstd.level", Type: Int, Default: "3", valid: between(-131072, 22), Doc: topicsDefault("compression.zstd.level")},
-	{Name: "log.cleaner.delete.retention.ms", Type: Long, Default: "86400000", valid: atLeast(0), Doc: topicsDefault("delete.retention.ms")},
-	{Name: "log.segment.delete.delay.ms", Type: Long, Default: "60000", valid: atLeast(0), Doc: topicsDefault("file.delete.delay.ms")},
-	{Name: "log.flush.interval.messages", Type: Long, Default: "1", valid: atLeast(1), Doc: topicsDefault("flush.messages")},
-	{Name: "log.flush.interval.ms", Type: Long, Null: true, valid: atLeast(0), Doc: topicsDefault("flush.ms")},
-	{Name: "log.flush.scheduler.interval.ms", Type: Long, Default: maxLong, valid: atLeast(0), ReadOnly: true, Doc: "Default of flush.ms where log.flush.interval.ms is not set."},
-	{Name: "log.index.interval.bytes", Type: Int, Default: "4096", valid: atLeast(0), Doc: topicsDefault("index.interval.bytes")},
-	{Name: "log.index.size.max.bytes", Type: Int, Default: "10485760", valid: atLeast(4), Doc: topicsDefault("segment.index.bytes")},
-	{Name: "log.local.retention.bytes", Type: Long, Default: "-2", valid: atLeast(-2), Doc: topicsDefault("local.retention.bytes")},
-	{Name: "log.local.retention.ms", Type: Long, Default: "-2", valid: atLeast(-2), Doc: topicsDefault("local.retention.ms")},
-	{Name: "log.cleaner.max.compaction.lag.ms", Type: Long, Default: maxLong, valid: atLeast(1), Doc: topicsDefault("max.compaction.lag.ms")},
-	{Name: "log.cleaner.min.compaction.lag.ms", Type: Long, Default: "0", valid: atLeast(0), Doc: topicsDefault("min.compaction.lag.ms")},
-	{Name: "log.cleaner.min.cleanable.ratio", Type: Double, Default: "0.5", valid: between(0, 1), Doc: topicsDefault("min.cleanable.dirty.ratio")},
-	{Name: "message.max.bytes", Type: Int, Default: "1048588", valid: atLeast(0), Doc: topicsDefault("max.message.bytes")},
-	{Name: "log.message.timestamp.after.max.ms", Type: Long, Default: "3600000", valid: atLeast(0), Doc: topicsDefault("message.timestamp.after.max.ms")},
-	{Name: "log.message.timestamp.before.max.ms", Type: Long, Default: maxLong, valid: atLeast(0), Doc: topicsDefault("message.timestamp.before.max.ms")},
-	{Name: "log.message.timestamp.type", Type: String, Default: "CreateTime", valid: oneOf("CreateTime", "LogAppendTime"), Doc: topicsDefault("message.timestamp.type")},
-	{Name: "min.insync.replicas", Type: Int, Default: "1", valid: atLeast(1), Doc: topicsDefault("min.insync.replicas")},
-	{Name: "log.preallocate", Type: Boolean, Default: "false", Doc: topicsDefault("preallocate")},
-	{Name: "log.retention.bytes", Type: Long, Default: "-1", Doc: topicsDefault("retention.bytes")},
-	{Name: "log.retention.ms", Type: Long, Null: true, valid: atLeast(-1), Doc: topicsDefault("retention.ms")},
-	{Name: "log.retention.minutes", Type: Int, Null: true, ReadOnly: true, Doc: "The same in minutes, where log.retention.ms is not set."},
-	{Name: "log.retention.hours", Type: Int, Default: "168", ReadOnly: true, Doc: "The same in hours, where neither log.retention.ms nor log.retention.minutes is set."},
-	{Name: "log.segment.bytes", Type: Int, Default: "1073741824", valid: atLeast(1 << 20), Doc: topicsDefault("segment.bytes")},
-	{Name: "log.roll.jitter.ms", Type: Long, Null: true, valid: atLeast(0), Doc: topicsDefault("segment.jitter.ms")},
-	{Name: "log.roll.jitter.hours", Type: Int, Default: "0", valid: atLeast(0), ReadOnly: true, Doc: "The same in hours, where log.roll.jitter.ms is not set."},
-	{Name: "log.roll.ms", Type: Long, Null: true, valid: atLeast(1), Doc: topicsDefault("segment.ms")},
-	{Name: "log.roll.hours", Type: Int, Default: "168", valid: atLeast(1), ReadOnly: true, Doc: "The same in hours, where log.roll.ms is not set."},
-	{Name: "unclean.leader.election.enable", Type: Boolean, Default: "false", Doc: topicsDefault("unclean.leader.election.enable")},
+	{Name: "log.cleanup.policy", Type: List, Default: "delete", valid: eachOneOf("compact", "delete"), PerNode: true, Doc: topicsDefault("cleanup.policy")},
+	{Name: "compression.type", Type: String, Default: "producer", valid: oneOf("uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"), PerNode: true, Doc: topicsDefault("compression.type")},
+	{Name: "compression.gzip.level", Type: Int, Default: "-1", valid: gzipLevel, PerNode: true, Doc: topicsDefault("compression.gzip.level")},
+	{Name: "compression.lz4.level", Type: Int, Default: "9", valid: between(1, 17), PerNode: true, Doc: topicsDefault("compression.lz4.level")},
+	{Name: "compression.zstd.level", Type: Int, Default: "3", valid: between(-131072, 22), PerNode: true, Doc: topicsDefault("compression.zstd.level")},
+	{Name: "log.cleaner.delete.retention.ms", Type: Long, Default: "86400000", valid: atLeast(0), PerNode: true, Doc: topicsDefault("delete.retention.ms")},
+	{Name: "log.segment.delete.delay.ms", Type: Long, Default: "60000", valid: atLeast(0), PerNode: true, Doc: topicsDefault("file.delete.delay.ms")},
+	{Name: "log.flush.interval.messages", Type: Long, Default: "1", valid: atLeast(1), PerNode: true, Doc: topicsDefault("flush.messages")},
+	{Name: "log.flush.interval.ms", Type: Long, Null: true, valid: atLeast(0), PerNode: true, Doc: topicsDefault("flush.ms")},
+	{Name: "log.flush.scheduler.interval.ms", Type: Long, Default: maxLong, valid: atLeast(0), ReadOnly: true, PerNode: true, Doc: "Default of flush.ms where log.flush.interval.ms is not set."},
+	{Name: "log.index.interval.bytes", Type: Int, Default: "4096", valid: atLeast(0), PerNode: true, Doc: topicsDefault("index.interval.bytes")},
+	{Name: "log.index.size.max.bytes", Type: Int, Default: "10485760", valid: atLeast(4), PerNode: true, Doc: topicsDefault("segment.index.bytes")},
+	{Name: "log.local.retention.bytes", Type: Long, Default: "-2", valid: atLeast(-2), PerNode: true, Doc: topicsDefault("local.retention.bytes")},
+	{Name: "log.local.retention.ms", Type: Long, Default: "-2", valid: atLeast(-2), PerNode: true, Doc: topicsDefault("local.retention.ms")},
+	{Name: "log.cleaner.max.compaction.lag.ms", Type: Long, Default: maxLong, valid: atLeast(1), PerNode: true, Doc: topicsDefault("max.compaction.lag.ms")},
+	{Name: "log.cleaner.min.compaction.lag.ms", Type: Long, Default: "0", valid: atLeast(0), PerNode: true, Doc: topicsDefault("min.compaction.lag.ms")},
+	{Name: "log.cleaner.min.cleanable.ratio", Type: Double, Default: "0.5", valid: between(0, 1), PerNode: true, Doc: topicsDefault("min.cleanable.dirty.ratio")},
+	{Name: "message.max.bytes", Type: Int, Default: "1048588", valid: atLeast(0), PerNode: true, Doc: topicsDefault("max.message.bytes")},
+	{Name: "log.message.timestamp.after.max.ms", Type: Long, Default: "3600000", valid: atLeast(0), PerNode: true, Doc: topicsDefault("message.timestamp.after.max.ms")},
+	{Name: "log.message.timestamp.before.max.ms", Type: Long, Default: maxLong, valid: atLeast(0), PerNode: true, Doc: topicsDefault("message.timestamp.before.max.ms")},
+	{Name: "log.message.timestamp.type", Type: String, Default: "CreateTime", valid: oneOf("CreateTime", "LogAppendTime"), PerNode: true, Doc: topicsDefault("message.timestamp.type")},
+	{Name: "min.insync.replicas", Type: Int, Default: "1", valid: atLeast(1), PerNode: true, Doc: topicsDefault("min.insync.replicas")},
+	{Name: "log.preallocate", Type: Boolean, Default: "false", PerNode: true, Doc: topicsDefault("preallocate")},
+	{Name: "log.retention.bytes", Type: Long, Default: "-1", PerNode: true, Doc: topicsDefault("retention.bytes")},
+	{Name: "log.retention.ms", Type: Long, Null: true, valid: atLeast(-1), PerNode: true, Doc: topicsDefault("retention.ms")},
+	{Name: "log.retention.minutes", Type: Int, Null: true, ReadOnly: true, PerNode: true, Doc: "The same in minutes, where log.retention.ms is not set."},
+	{Name: "log.retention.hours", Type: Int, Default: "168", ReadOnly: true, PerNode: true, Doc: "The same in hours, where neither log.retention.ms nor log.retention.minutes is set."},
+	{Name: "log.segment.bytes", Type: Int, Default: "1073741824", valid: atLeast(1 << 20), PerNode: true, Doc: topicsDefault("segment.bytes")},
+	{Name: "log.roll.jitter.ms", Type: Long, Null: true, valid: atLeast(0), PerNode: true, Doc: topicsDefault("segment.jitter.ms")},
+	{Name: "log.roll.jitter.hours", Type: Int, Default: "0", valid: atLeast(0), ReadOnly: true, PerNode: true, Doc: "The same in hours, where log.roll.jitter.ms is not set."},
+	{Name: "log.roll.ms", Type: Long, Null: true, valid: atLeast(1), PerNode: true, Doc: topicsDefault("segment.ms")},
+	{Name: "log.roll.hours", Type: Int, Default: "168", valid: atLeast(1), ReadOnly: true, PerNode: true, Doc: "The same in hours, where log.roll.ms is not set."},
+	{Name: "unclean.leader.election.enable", Type: Boolean, Default: "false", PerNode: true, Doc: topicsDefault("unclean.leader.election.enable")},
 })
 
 func topicsDefault(name string) string { return "Default of a topic's " + name + "." }

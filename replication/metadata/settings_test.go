@@ -90,8 +90,8 @@ func TestDefinitionsHoldTogether(t *testing.T) {
 			if v, ok := s.scaled(b.Default); !ok || v != d.Default {
 				t.Errorf("default of %s is %s, of its synonym %s %s", d.Name, d.Default, s.Name, v)
 			}
-			if b.PerNode {
-				t.Errorf("%s may differ from node to node, but replicas must agree on %s", b.Name, d.Name)
+			if !b.PerNode && !b.ReadOnly {
+				t.Errorf("%s cannot be set for one broker; in Kafka it can", b.Name)
 			}
 			if s.Scale == 1 && b.Type != d.Type {
 				t.Errorf("%s is %s, its synonym %s is %s", d.Name, d.Type, b.Name, b.Type)
@@ -243,10 +243,10 @@ func TestNearestSettingWins(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m, topic := configured(t, c.cluster, c.topic)
-			if got := m.TopicSettings(topic, c.static).RetentionMillis; got != c.want {
+			if got := m.TopicSettings(topic, 0, c.static).RetentionMillis; got != c.want {
 				t.Errorf("retention is %d, want %d", got, c.want)
 			}
-			for _, v := range m.DescribeTopic(topic, c.static) {
+			for _, v := range m.DescribeTopic(topic, 0, c.static) {
 				if v.Name != "retention.ms" {
 					continue
 				}
@@ -271,7 +271,7 @@ func TestTypedViewOfDefaults(t *testing.T) {
 		TimestampBeforeMaxMillis: math.MaxInt64, TimestampAfterMaxMillis: 3600000,
 		FlushMessages: 1, FlushMillis: math.MaxInt64, MinInSync: 1,
 	}
-	if got := m.TopicSettings(topic, nil); got != want {
+	if got := m.TopicSettings(topic, 0, nil); got != want {
 		t.Errorf("settings %+v\nwant %+v", got, want)
 	}
 }
@@ -289,20 +289,20 @@ func TestTypedViewOfEverySetting(t *testing.T) {
 		MaxMessageBytes: 8, CompressionType: CompressionZstd, CompressionLevel: -9, TimestampType: LogAppendTime,
 		TimestampBeforeMaxMillis: 10, TimestampAfterMaxMillis: 11, FlushMessages: 12, FlushMillis: 13, MinInSync: 14,
 	}
-	if got := m.TopicSettings(topic, nil); got != want {
+	if got := m.TopicSettings(topic, 0, nil); got != want {
 		t.Errorf("settings %+v\nwant %+v", got, want)
 	}
 	for value, want := range map[string]CompressionType{"uncompressed": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4, "producer": -1} {
 		m, topic := configured(t, nil, map[string]string{"compression.type": value})
-		if got := m.TopicSettings(topic, nil).CompressionType; got != want {
+		if got := m.TopicSettings(topic, 0, nil).CompressionType; got != want {
 			t.Errorf("%s is %d, want %d", value, got, want)
 		}
 	}
 	m, topic = configured(t, nil, map[string]string{"cleanup.policy": "", "internal.segment.bytes": "100"})
-	if s := m.TopicSettings(topic, nil); s.CleanupCompact || s.CleanupDelete || s.SegmentBytes != 100 {
+	if s := m.TopicSettings(topic, 0, nil); s.CleanupCompact || s.CleanupDelete || s.SegmentBytes != 100 {
 		t.Errorf("neither policy, small segments: %+v", s)
 	}
-	shown := m.DescribeTopic(topic, nil)
+	shown := m.DescribeTopic(topic, 0, nil)
 	if i := slices.IndexFunc(shown, func(v Value) bool { return v.Name == "internal.segment.bytes" }); i < 0 || shown[i].Value != "100" || len(shown) != len(TopicDefinitions())+1 {
 		t.Errorf("a hidden setting that is set must be described")
 	}
@@ -360,10 +360,18 @@ func TestGateRefusesValuesThatApplyWouldTake(t *testing.T) {
 		{"take it away", SetTopicConfig{Topic: topic.ID, Delete: []string{"also.from.the.future"}}, nil, ""},
 		{"cluster setting", SetBrokerConfig{Set: map[string]string{"log.retention.ms": "5"}}, nil, ""},
 		{"bad cluster setting", SetBrokerConfig{Set: map[string]string{"log.retention.ms": "-5"}}, ErrInvalidConfig, "Invalid value -5 for configuration log.retention.ms: Value must be at least -1"},
-		{"unknown cluster setting", SetBrokerConfig{Set: map[string]string{"x": "5"}}, ErrInvalidConfig, "Unknown broker config name: x"},
+		{"unknown cluster setting", SetBrokerConfig{Set: map[string]string{"num.io.threads": "5", "my.plugin": "6"}}, nil, ""},
+		{"unknown setting of a broker", SetBrokerConfig{Broker: 1, Set: map[string]string{"background.threads": "5"}}, nil, ""},
 		{"read-only setting", SetBrokerConfig{Set: map[string]string{"listeners": "PLAINTEXT://:1"}}, ErrReadOnlyConfig, "Cannot update these configs dynamically: Set(listeners)"},
 		{"read-only setting taken away", SetBrokerConfig{Delete: []string{"listeners"}}, ErrReadOnlyConfig, ""},
-		{"replicas would disagree", SetBrokerConfig{Broker: 1, Set: map[string]string{"log.retention.ms": "5"}}, ErrReadOnlyConfig, ""},
+		{"nodes would disagree", SetBrokerConfig{Broker: 1, Set: map[string]string{"num.partitions": "5"}}, ErrReadOnlyConfig, ""},
+		{"one broker's retention", SetBrokerConfig{Broker: 1, Set: map[string]string{"log.retention.ms": "5", "message.max.bytes": "6", "compression.type": "zstd"}}, nil, ""},
+		{"a group's", SetResourceConfig{Kind: Group, Name: "g", Set: map[string]string{"consumer.session.timeout.ms": "50000"}}, nil, ""},
+		{"a group's unknown", SetResourceConfig{Kind: Group, Name: "g", Set: map[string]string{"session": "1"}}, ErrInvalidConfig, "Unknown group config name: session"},
+		{"a group's bad", SetResourceConfig{Kind: Group, Name: "g", Set: map[string]string{"share.auto.offset.reset": "by_duration:PT"}}, ErrInvalidConfig, "Invalid value by_duration:PT for configuration share.auto.offset.reset: Value must be latest, earliest or by_duration:PnDTnHnMn.nS"},
+		{"clients' metrics", SetResourceConfig{Kind: ClientMetrics, Name: "all", Set: map[string]string{"match": "client_id=app-.*,client_software_name=Java", "interval.ms": "100"}}, nil, ""},
+		{"too often", SetResourceConfig{Kind: ClientMetrics, Name: "all", Set: map[string]string{"interval.ms": "99"}}, ErrInvalidConfig, ""},
+		{"no such thing to match", SetResourceConfig{Kind: ClientMetrics, Name: "all", Set: map[string]string{"match": "color=red"}}, ErrInvalidConfig, "Invalid value color=red for configuration match: Illegal client matching pattern: color=red"},
 		{"one broker's own", SetBrokerConfig{Broker: 1, Set: map[string]string{"log.cleaner.threads": "5"}}, nil, ""},
 		{"the future taken away", SetBrokerConfig{Replace: true}, nil, ""},
 	} {
@@ -404,6 +412,75 @@ func TestTypesHaveKafkasNamesAndNumbers(t *testing.T) {
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// As in Kafka a broker may keep its replicas otherwise than the others do, and
+// takes settings that nobody knows.
+func TestOneBrokersSettingsHoldForItsReplicas(t *testing.T) {
+	m, topic := configured(t, nil, nil)
+	m = apply(t, m, SetBrokerConfig{Set: map[string]string{"log.retention.ms": "7"}})
+	m = apply(t, m, SetBrokerConfig{Broker: 1, Set: map[string]string{"log.retention.ms": "5", "message.max.bytes": "600", "num.io.threads": "12"}})
+	if s := m.TopicSettings(topic, 1, nil); s.RetentionMillis != 5 || s.MaxMessageBytes != 600 {
+		t.Errorf("on broker 1: %+v", s)
+	}
+	if s := m.TopicSettings(topic, 0, nil); s.RetentionMillis != 7 {
+		t.Errorf("elsewhere: %+v", s)
+	}
+	for _, v := range m.DescribeTopic(topic, 1, nil) {
+		if v.Name == "retention.ms" && (v.Value != "5" || v.Source != SourceBroker) {
+			t.Errorf("described as %s of source %d", v.Value, v.Source)
+		}
+	}
+	all := m.DescribeBroker(1, map[string]string{"only.in.a.file": "x"})
+	last := all[len(all)-1]
+	if last.Name != "num.io.threads" || last.Value != "12" || last.Source != SourceBroker || !last.Sensitive() {
+		t.Errorf("the last setting is %s=%s of source %d", last.Name, last.Value, last.Source)
+	}
+}
+
+func TestGroupsHaveSettings(t *testing.T) {
+	static := map[string]string{"group.consumer.session.timeout.ms": "55000"}
+	m := apply(t, three(t), SetResourceConfig{Kind: Group, Name: "g", Set: map[string]string{"consumer.heartbeat.interval.ms": "6000"}})
+	for group, want := range map[string]string{
+		"g":     "consumer.heartbeat.interval.ms=6000 8, consumer.session.timeout.ms=55000 5",
+		"other": "consumer.heartbeat.interval.ms=5000 5, consumer.session.timeout.ms=55000 5",
+	} {
+		var got []string
+		for _, v := range m.DescribeResource(Group, group, 1, static) {
+			if strings.HasPrefix(v.Name, "consumer.") {
+				got = append(got, fmt.Sprintf("%s=%s %d", v.Name, v.Value, v.Source))
+			}
+		}
+		if strings.Join(got, ", ") != want {
+			t.Errorf("%s: %v, want %s", group, got, want)
+		}
+	}
+	if session, beat := m.GroupTimes("g"); session != 0 || beat != 6000 {
+		t.Errorf("the group's own are %d and %d", session, beat)
+	}
+	for values, want := range map[[2]string]string{
+		{"50000", ""}:      "",
+		{"30000", ""}:      "consumer.session.timeout.ms must be greater than or equal to group.consumer.min.session.timeout.ms",
+		{"70000", ""}:      "consumer.session.timeout.ms must be less than or equal to group.consumer.max.session.timeout.ms",
+		{"", "100"}:        "consumer.heartbeat.interval.ms must be greater than or equal to group.consumer.min.heartbeat.interval.ms",
+		{"", "20000"}:      "consumer.heartbeat.interval.ms must be less than or equal to group.consumer.max.heartbeat.interval.ms",
+		{"50000", "14000"}: "",
+	} {
+		config := map[string]string{}
+		for i, name := range []string{"consumer.session.timeout.ms", "consumer.heartbeat.interval.ms"} {
+			if values[i] != "" {
+				config[name] = values[i]
+			}
+		}
+		err := CheckGroupConfig(config, m.BrokerSettings(1, nil))
+		if (err == nil) != (want == "") || err != nil && err.Error() != want {
+			t.Errorf("%v: %v, want %q", values, err, want)
+		}
+	}
+	wide := m.BrokerSettings(1, map[string]string{"group.consumer.min.session.timeout.ms": "1000", "group.consumer.min.heartbeat.interval.ms": "1000"})
+	if err := CheckGroupConfig(map[string]string{"consumer.session.timeout.ms": "4000"}, wide); err == nil || err.Error() != "consumer.session.timeout.ms must be greater than consumer.heartbeat.interval.ms" {
+		t.Errorf("a session shorter than a heartbeat: %v", err)
 	}
 }
 

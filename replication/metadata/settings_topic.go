@@ -160,12 +160,13 @@ type TopicSettings struct {
 	MinInSync     int // for display; the quorum decides
 }
 
-// TopicSettings resolves the settings of t: what was set for the topic, else
-// for the cluster at run time, else in broker, the node's own settings from its
-// flags and configuration file, else the default. broker may be nil and is only
-// read. It takes a few microseconds: keep the result while the image is the same.
-func (m *Image) TopicSettings(t *Topic, broker map[string]string) TopicSettings {
-	r := resolver{topic: t.Config, layers: m.layers(0, broker)}
+// TopicSettings resolves the settings of t on node id: what was set for the
+// topic, else for the broker at run time, else for the cluster, else in static,
+// the node's own settings from its flags and configuration file, else the
+// default. static may be nil and is only read; with id 0 no broker's are looked
+// at. It takes a few microseconds: keep the result while the image is the same.
+func (m *Image) TopicSettings(t *Topic, id int32, static map[string]string) TopicSettings {
+	r := resolver{topic: t.Config, layers: m.layers(id, static)}
 	s := TopicSettings{
 		RetentionMillis:     r.long("retention.ms"),
 		RetentionBytes:      r.long("retention.bytes"),
