@@ -22,6 +22,8 @@ import (
 	"millrace/testdata"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // These tests run the real program: they build it once, start nodes as processes
@@ -671,6 +673,70 @@ func TestServeIsOrderly(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(dir); len(left) > 0 {
 		t.Errorf("%s is left", left[0].Name())
+	}
+}
+
+// DescribeConfigs of a node tells what it is, as the file, a flag or the cluster
+// said; librdkafka and consoles look there for the rack.
+func TestABrokerIsDescribedAsItIs(t *testing.T) {
+	dir := t.TempDir()
+	ready, file := filepath.Join(dir, "ready"), filepath.Join(dir, "server.properties")
+	text := "node.id=0\nlisteners=INTERNAL://127.0.0.1:0\nlistener.security.protocol.map=INTERNAL:PLAINTEXT\nbroker.rack=r1\nlog.retention.hours=3\nlog.retention.hour=4\n"
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := command(t, nil, "serve", "--data-dir", filepath.Join(dir, "data"), "--config", file, "--ready-file", ready)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		if cmd.Wait(); strings.Count(stderr.String(), "is log.retention.hours meant?") != 1 {
+			t.Errorf("the misspelt name is not warned of, once: %s", stderr.String())
+		}
+	}()
+	n := &child{ready: ready, pid: cmd.Process.Pid}
+	for deadline := time.Now().Add(30 * time.Second); !n.serves(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not ready: %s", stderr.String())
+		}
+	}
+	b, err := os.ReadFile(ready)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := string(mustField(t, b, "address"))
+	client, err := kgo.NewClient(kgo.SeedBrokers(address))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	resources, err := kadm.NewClient(client).DescribeBrokerConfigs(t.Context(), 1)
+	if err != nil || len(resources) != 1 || resources[0].Err != nil {
+		t.Fatalf("%+v, %v", resources, err)
+	}
+	want := map[string]string{
+		"node.id": "1", "broker.id": "1", "broker.rack": "r1", "listeners": "PLAINTEXT://" + address,
+		"log.dirs": filepath.Join(dir, "data"), "log.retention.hours": "3",
+	}
+	for _, c := range resources[0].Configs {
+		if value, ok := want[c.Key]; ok && (c.MaybeValue() != value || c.Source != kmsg.ConfigSourceStaticBrokerConfig) {
+			t.Errorf("%s=%s from %v, want %s from the node itself", c.Key, c.MaybeValue(), c.Source, value)
+		}
+		delete(want, c.Key)
+	}
+	if len(want) > 0 {
+		t.Errorf("not described: %v", want)
+	}
+	// A file that cannot be had as it is written serves nobody.
+	if err := os.WriteFile(file, []byte("\nnum.partitions=abc\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := millrace(t, nil, "", "serve", "--data-dir", filepath.Join(dir, "other"), "--config", file)
+	if line := fmt.Sprintf("millrace: %s:2: num.partitions=abc: Not a number of type INT\n", file); r.status != StatusUsage || !strings.HasPrefix(r.stderr, line) {
+		t.Errorf("status %d, %q, want %q", r.status, r.stderr, line)
 	}
 }
 

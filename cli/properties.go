@@ -1,41 +1,124 @@
 package cli
 
 import (
-	"bufio"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 )
 
-// readProperties reads the file format of Kafka's server.properties: KEY=VALUE
-// lines, comments that begin with # or !, blank lines, a backslash at the end of
-// a line that goes on. A key given twice is an error, unlike in Java, where the
-// last one wins and nobody notices.
-func readProperties(r io.Reader) (map[string]string, error) {
-	all := make(map[string]string)
-	lines := bufio.NewScanner(r)
-	for n := 1; lines.Scan(); n++ {
-		line := strings.TrimSpace(lines.Text())
+// A property is one line of a configuration file.
+type property struct {
+	key, value string
+	line       int // where it begins, from 1 on
+}
+
+// readProperties reads the file format of Kafka's server.properties as Java's
+// Properties.load does: a key ends at the first =, : or white space that has no
+// backslash before it; comments begin with # or !; a line that ends with a
+// backslash goes on in the next; \uXXXX, \t, \n, \r and \f are escapes, and any
+// other character behind a backslash is itself.
+//
+// Two things are otherwise. A key given twice is an error; in Java the last one
+// wins and nobody notices. And the file is UTF-8; in Java it is Latin-1.
+func readProperties(r io.Reader) ([]property, error) {
+	b, err := io.ReadAll(r)
+	if err != nil {
+		return nil, err
+	}
+	var all []property
+	at := make(map[string]int)
+	lines := strings.Split(strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(b)), "\n")
+	for n := 0; n < len(lines); n++ {
+		first := n + 1
+		line := strings.TrimLeft(lines[n], blanks)
 		if line == "" || line[0] == '#' || line[0] == '!' {
 			continue
 		}
-		at := n
-		for strings.HasSuffix(line, `\`) && lines.Scan() {
+		for goesOn(line) {
+			line = line[:len(line)-1]
+			if n+1 == len(lines) {
+				break
+			}
 			n++
-			line = strings.TrimSuffix(line, `\`) + strings.TrimSpace(lines.Text())
+			line += strings.TrimLeft(lines[n], blanks)
 		}
-		i := strings.IndexAny(line, "=:")
-		if i < 0 {
-			return nil, fmt.Errorf("line %d: %q is not KEY=VALUE", at, line)
+		p, err := parseProperty(line)
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", first, err)
 		}
-		key, value := strings.TrimSpace(line[:i]), strings.TrimSpace(line[i+1:])
-		if key == "" {
-			return nil, fmt.Errorf("line %d: no key before %q", at, line[i:])
+		if p.key == "" {
+			return nil, fmt.Errorf("line %d: no key before %q", first, line)
 		}
-		if _, twice := all[key]; twice {
-			return nil, fmt.Errorf("line %d: %s is given twice", at, key)
+		if before, twice := at[p.key]; twice {
+			return nil, fmt.Errorf("line %d: %s is given twice, first in line %d", first, p.key, before)
 		}
-		all[key] = value
+		at[p.key], p.line = first, first
+		all = append(all, p)
 	}
-	return all, lines.Err()
+	return all, nil
+}
+
+const blanks = " \t\f"
+
+// goesOn tells whether a line ends with a backslash that is not itself escaped.
+func goesOn(line string) bool {
+	return (len(line)-len(strings.TrimRight(line, `\`)))%2 == 1
+}
+
+func parseProperty(line string) (p property, err error) {
+	end := len(line)
+	for i := 0; i < len(line); i++ {
+		if line[i] == '\\' {
+			i++
+		} else if strings.IndexByte(blanks+"=:", line[i]) >= 0 {
+			end = i
+			break
+		}
+	}
+	value := strings.TrimLeft(line[end:], blanks)
+	if value != "" && (value[0] == '=' || value[0] == ':') {
+		value = strings.TrimLeft(value[1:], blanks)
+	}
+	if p.key, err = unescape(line[:end]); err == nil {
+		p.value, err = unescape(value)
+	}
+	return p, err
+}
+
+func unescape(s string) (string, error) {
+	if !strings.Contains(s, `\`) {
+		return s, nil
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] != '\\' || i+1 == len(s) {
+			b.WriteByte(s[i])
+			continue
+		}
+		i++
+		switch s[i] {
+		case 't':
+			b.WriteByte('\t')
+		case 'n':
+			b.WriteByte('\n')
+		case 'r':
+			b.WriteByte('\r')
+		case 'f':
+			b.WriteByte('\f')
+		case 'u':
+			n, err := uint64(0), strconv.ErrSyntax
+			if i+5 <= len(s) {
+				n, err = strconv.ParseUint(s[i+1:i+5], 16, 16)
+			}
+			if err != nil {
+				return "", fmt.Errorf(`malformed \uXXXX in %q: four hexadecimal digits follow \u`, s)
+			}
+			b.WriteRune(rune(n))
+			i += 4
+		default:
+			b.WriteByte(s[i])
+		}
+	}
+	return b.String(), nil
 }

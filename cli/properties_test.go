@@ -1,77 +1,207 @@
 package cli
 
 import (
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
 
-func TestPropertiesAreReadAsKafkaDoes(t *testing.T) {
+// As Java's Properties.load reads them, see its documentation.
+func TestPropertiesAreReadAsJavaDoes(t *testing.T) {
 	for _, test := range []struct {
 		in    string
 		want  map[string]string
 		wrong string
 	}{
 		{in: "", want: map[string]string{}},
-		{in: "# comment\n! comment\n\n  \n", want: map[string]string{}},
-		{in: "node.id=1\nlisteners = PLAINTEXT://:9092 \n", want: map[string]string{"node.id": "1", "listeners": "PLAINTEXT://:9092"}},
-		{in: "a:b", want: map[string]string{"a": "b"}},
+		{in: "# comment\n! comment\n\n  \n \t# one more", want: map[string]string{}},
+		{in: "node.id=1\nlisteners = PLAINTEXT://:9092 \n", want: map[string]string{"node.id": "1", "listeners": "PLAINTEXT://:9092 "}},
+		{in: "Truth = Beauty\n Truth2:Beauty\nTruth3   :Beauty", want: map[string]string{"Truth": "Beauty", "Truth2": "Beauty", "Truth3": "Beauty"}},
 		{in: "a=b=c", want: map[string]string{"a": "b=c"}},
+		{in: "a==b", want: map[string]string{"a": "=b"}},
 		{in: "a=", want: map[string]string{"a": ""}},
+		{in: "cheeses", want: map[string]string{"cheeses": ""}},
+		{in: "key value of it", want: map[string]string{"key": "value of it"}},
+		{in: "key\t value", want: map[string]string{"key": "value"}},
 		{in: "a=1,\\\n   2,\\\n   3\nb=4", want: map[string]string{"a": "1,2,3", "b": "4"}},
-		{in: "a=1\r\nb=2\r\n", want: map[string]string{"a": "1", "b": "2"}},
-		{in: "a=1\nnonsense", wrong: `line 2: "nonsense" is not KEY=VALUE`},
+		{in: "a=1,\\\n# no comment\nb=4", want: map[string]string{"a": "1,# no comment", "b": "4"}},
+		{in: "a=C:\\\\dir\\\\\nb=4", want: map[string]string{"a": `C:\dir\`, "b": "4"}},
+		{in: `a\ b\=c\:d=\u0041\u00e4\t\n\r\f\q`, want: map[string]string{"a b=c:d": "A\u00e4\t\n\r\fq"}},
+		{in: "a=1\\", want: map[string]string{"a": "1"}},
+		{in: "a=1\r\nb=2\rc=3", want: map[string]string{"a": "1", "b": "2", "c": "3"}},
+		{in: "a=zürich", want: map[string]string{"a": "zürich"}},
 		{in: "=1", wrong: "line 1: no key"},
-		{in: "a=1\n\na=2", wrong: "line 3: a is given twice"},
-		{in: "a=1\\\n2\nb", wrong: "line 3:"},
+		{in: "a=1\n\na=2", wrong: "line 3: a is given twice, first in line 1"},
+		{in: `a=\u12`, wrong: `line 1: malformed \uXXXX`},
+		{in: `a=\uxyzw`, wrong: `line 1: malformed \uXXXX`},
 	} {
-		got, err := readProperties(strings.NewReader(test.in))
+		all, err := readProperties(strings.NewReader(test.in))
+		got := map[string]string{}
+		for _, p := range all {
+			got[p.key] = p.value
+		}
 		switch {
 		case test.wrong != "":
 			if err == nil || !strings.Contains(err.Error(), test.wrong) {
 				t.Errorf("%q: error %v, want %s", test.in, err, test.wrong)
 			}
 		case err != nil || !maps.Equal(got, test.want):
-			t.Errorf("%q: %v %v, want %v", test.in, got, err, test.want)
+			t.Errorf("%q: %q %v, want %q", test.in, got, err, test.want)
 		}
+	}
+	all, err := readProperties(strings.NewReader("# first\n\na=1,\\\n2\nb=3"))
+	if err != nil || len(all) != 2 || all[0].line != 3 || all[1].line != 5 {
+		t.Errorf("lines of %+v, %v", all, err)
 	}
 }
 
-func TestConfigSaysWhatFlagsDoNot(t *testing.T) {
+// config reads a config file of that text, with the flags given that are named.
+func config(t *testing.T, text string, flags ...string) (*broker, error) {
+	t.Helper()
 	name := filepath.Join(t.TempDir(), "server.properties")
-	os.WriteFile(name, []byte(`node.id=7
+	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	b := &broker{dataDir: "flag", listen: "127.0.0.1:1"}
+	err := b.readConfig(name, func(flag string) bool { return slices.Contains(flags, flag) })
+	for i := range b.warnings {
+		b.warnings[i] = strings.TrimPrefix(b.warnings[i], name+":")
+	}
+	if err != nil {
+		return b, &failure{statusOf(err), errors.New(strings.TrimPrefix(err.Error(), name+":"))}
+	}
+	return b, nil
+}
+
+func TestConfigSaysWhatFlagsDoNot(t *testing.T) {
+	b, err := config(t, `node.id=7
 listeners=PLAINTEXT://127.0.0.1:19092
 advertised.listeners=PLAINTEXT://example.org:9092
 log.dirs=/somewhere
 broker.rack=r1
 controller.quorum.bootstrap.servers=a:1,b
 num.partitions=12
-`), 0o644)
-	b := &broker{dataDir: "flag", listen: "127.0.0.1:1"}
-	if err := b.readConfig(name, func(flag string) bool { return flag == "data-dir" }); err != nil {
+`, "data-dir")
+	if err != nil {
 		t.Fatal(err)
 	}
 	if b.dataDir != "flag" {
 		t.Errorf("data dir %s: the flag does not win", b.dataDir)
 	}
 	if b.nodeID != 7 || b.listen != "127.0.0.1:19092" || b.advertise != "example.org:9092" || b.rack != "r1" ||
-		strings.Join(b.join, " ") != "a:1 b:9092" || !maps.Equal(b.settings, map[string]string{"num.partitions": "12"}) {
+		strings.Join(b.join, " ") != "a:1 b:9092" || !maps.Equal(b.settings, map[string]string{"num.partitions": "12"}) || len(b.warnings) > 0 {
 		t.Errorf("%+v", b)
 	}
 }
 
+// The file that comes with Apache Kafka 4.1 (config/server.properties), and the
+// names that compose files give to listeners.
+func TestConfigTakesTheStockFileAndNamedListeners(t *testing.T) {
+	b, err := config(t, `
+process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers=localhost:9093
+listeners=PLAINTEXT://:9092,CONTROLLER://:9093
+inter.broker.listener.name=PLAINTEXT
+advertised.listeners=PLAINTEXT://localhost:9092,CONTROLLER://localhost:9093
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL
+num.network.threads=3
+num.io.threads=8
+socket.send.buffer.bytes=102400
+socket.receive.buffer.bytes=102400
+socket.request.max.bytes=104857600
+log.dirs=/tmp/kraft-combined-logs
+num.partitions=1
+num.recovery.threads.per.data.dir=1
+offsets.topic.replication.factor=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+log.retention.hours=168
+log.segment.bytes=1073741824
+log.retention.check.interval.ms=300000
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.listen != ":9092" || b.advertise != "localhost:9092" || len(b.join) > 0 || b.nodeID != 1 || b.dataDir != "/tmp/kraft-combined-logs" {
+		t.Errorf("%+v", b)
+	}
+	// Two that are left out and seven names of Kafka's without effect here.
+	if !slices.ContainsFunc(b.warnings, func(w string) bool {
+		return strings.HasPrefix(w, "5: CONTROLLER://:9093 is left out: nodes speak with each other where clients do")
+	}) || len(b.warnings) != 9 {
+		t.Errorf("%d warnings: %q", len(b.warnings), b.warnings)
+	}
+	b, err = config(t, "listeners=INTERNAL://0.0.0.0:29092\nadvertised.listeners=INTERNAL://kafka:29092\nlistener.security.protocol.map=INTERNAL:PLAINTEXT\ninter.broker.listener.name=INTERNAL\n")
+	if err != nil || b.listen != "0.0.0.0:29092" || b.advertise != "kafka:29092" || len(b.warnings) > 0 {
+		t.Errorf("%+v, %v", b, err)
+	}
+}
+
+func TestConfigWarnsOfWhatHasNoEffect(t *testing.T) {
+	b, err := config(t, "log.retention.hour=1\nnum.io.threads=8\nnode.id=0\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"1: log.retention.hour is not a setting of this release and has no effect; is log.retention.hours meant?",
+		"2: num.io.threads is not a setting of this release and has no effect",
+		"3: node.id=0: ids of nodes begin with 1; this node keeps the one it has or gets one from the cluster",
+	}
+	if !slices.Equal(b.warnings, want) || len(b.settings) > 0 || b.nodeID != 0 {
+		t.Errorf("%q\nwant %q", b.warnings, want)
+	}
+}
+
+// Whatever cannot be had as the file says ends the start with status 2, naming
+// the line and what would do.
 func TestConfigRefusesWhatANodeCannotBe(t *testing.T) {
-	for _, line := range []string{
-		"node.id=0", "node.id=x", "log.dirs=/a,/b", "listeners=SSL://:9093", "listeners=PLAINTEXT://:1,PLAINTEXT://:2",
-		"advertised.listeners=nonsense", "controller.quorum.bootstrap.servers=a:x",
+	for text, want := range map[string]string{
+		"node.id=x":                                     "1: node.id=x: Not a number of type INT",
+		"node.id=-2":                                    "1: node.id=-2: it is a number from 0 to 1073741824",
+		"node.id=1\nbroker.id=2":                        "2: broker.id=2: node.id says 1",
+		"log.dirs=/a,/b":                                "1: log.dirs=/a,/b: a node keeps its data in one folder",
+		"listeners=SSL://:9093":                         "1: listeners=SSL://:9093: SSL is of the protocol SSL, and this release has PLAINTEXT only",
+		"listeners=X://:9093":                           "1: listeners=X://:9093: X has no protocol in listener.security.protocol.map",
+		"listeners=PLAINTEXT://:1,A://:2":               "1: listeners=PLAINTEXT://:1,A://:2: a node has one listener for clients, other nodes and HTTP, these are 2",
+		"listeners=nonsense":                            "1: listeners=nonsense: address nonsense: missing port in address",
+		"advertised.listeners=PLAINTEXT://h:0":          `1: advertised.listeners=PLAINTEXT://h:0: "0" is not a port`,
+		"listeners=C://:1\ncontroller.listener.names=C": "1: listeners=C://:1: all of these are listeners of controllers; a node needs one for clients",
+		"listeners=PLAINTEXT://:1\ninter.broker.listener.name=X": "2: inter.broker.listener.name=X: there is no such listener in listeners",
+		"controller.quorum.bootstrap.servers=a:x":                "1: controller.quorum.bootstrap.servers=a:x: ",
+		"process.roles=controller":                               "1: process.roles=controller: every node is a broker",
+		"num.partitions=abc":                                     "1: num.partitions=abc: Not a number of type INT",
+		"\n\nauto.create.topics.enable=no":                       "3: auto.create.topics.enable=no: Expected value to be either true or false",
+		"log.retention.hours=7d":                                 "1: log.retention.hours=7d: Not a number of type INT",
+		"log.segment.bytes=14":                                   "1: log.segment.bytes=14: Value must be at least 1048576",
+		"log.cleanup.policy=delet":                               "1: log.cleanup.policy=delet: String must be one of: compact, delete",
+		"message.max.bytes=10MB":                                 "1: message.max.bytes=10MB: Not a number of type INT",
+		"max.connections.per.ip=oops":                            "1: max.connections.per.ip=oops: Not a number of type INT",
+		"authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer": "1: authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer: this release has neither authentication nor access control",
+		"super.users=User:admin":                                                                       "1: super.users=User:admin: this release has neither",
+		"allow.everyone.if.no.acl.found=false":                                                         "1: allow.everyone.if.no.acl.found=false: this release has neither",
+		"sasl.enabled.mechanisms=SCRAM-SHA-256":                                                        "1: sasl.enabled.mechanisms=SCRAM-SHA-256: this release has neither",
+		"listener.name.internal.ssl.client.auth=required":                                              "1: listener.name.internal.ssl.client.auth=required: this release has neither",
+		"security.inter.broker.protocol=SSL":                                                           "1: security.inter.broker.protocol=SSL: connections between nodes are PLAINTEXT in this release",
+		"create.topic.policy.class.name=com.example.Policy":                                            "1: create.topic.policy.class.name=com.example.Policy: this release runs no plug-ins",
+		"listener.security.protocol.map=A":                                                             "1: listener.security.protocol.map=A: \"A\" is not NAME:PROTOCOL",
+		"listeners=PLAINTEXT://:1\nadvertised.listeners=A://h:1\nlistener.security.protocol.map=A:SSL": "2: advertised.listeners=A://h:1: A is of the protocol SSL",
 	} {
-		name := filepath.Join(t.TempDir(), "server.properties")
-		os.WriteFile(name, []byte(line+"\n"), 0o644)
-		if err := new(broker).readConfig(name, func(string) bool { return false }); statusOf(err) != StatusUsage {
-			t.Errorf("%s: %v, want a usage error", line, err)
+		_, err := config(t, text+"\n")
+		if statusOf(err) != StatusUsage || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%q: status %d, %v; want %s", text, statusOf(err), err, want)
 		}
+	}
+	// What forbids nothing is no reason to stay away.
+	if b, err := config(t, "ssl.client.auth=none\nallow.everyone.if.no.acl.found=true\nsecurity.inter.broker.protocol=PLAINTEXT\nauthorizer.class.name=\n"); err != nil {
+		t.Errorf("%+v, %v", b, err)
 	}
 }
 

@@ -10,8 +10,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -38,9 +36,11 @@ func serveCommand() *urfave.Command {
 
    SIGTERM and Ctrl-C: hand leadership over, flush, exit 0.
 
-   --config reads KEY=VALUE lines under Kafka's names: node.id, listeners, advertised.listeners,
+   --config reads a properties file under Kafka's names: node.id, listeners, advertised.listeners,
    log.dirs, broker.rack, controller.quorum.bootstrap.servers (the nodes to join) and the
    settings of brokers, such as num.partitions or log.retention.hours. Flags go before it.
+   A bad value, or a setting that asks for access control, ends the start with status 2;
+   names that have no effect are warned of.
 
 EXAMPLES:
    $ millrace serve
@@ -70,6 +70,7 @@ type broker struct {
 	join      []string
 	rack      string
 	settings  map[string]string
+	warnings  []string // what its configuration says without effect
 }
 
 func serve(c *urfave.Context) (err error) {
@@ -83,6 +84,9 @@ func serve(c *urfave.Context) (err error) {
 	b, err := brokerOf(c)
 	if err != nil {
 		return err
+	}
+	for _, w := range b.warnings {
+		logger.Warn(w)
 	}
 	if c.Bool("ephemeral") {
 		if c.IsSet("data-dir") {
@@ -108,6 +112,7 @@ func serve(c *urfave.Context) (err error) {
 	if registered == "" {
 		registered = advertised(b.listen)
 	}
+	b.describe()
 	node, err := replication.Open(replication.Config{
 		DataDir:   b.dataDir,
 		NodeID:    b.nodeID,
@@ -217,7 +222,7 @@ func stop(ctx context.Context, logger *slog.Logger, node *replication.Node, kafk
 
 // brokerOf joins flags and config file; flags win.
 func brokerOf(c *urfave.Context) (*broker, error) {
-	b := &broker{dataDir: c.String("data-dir"), listen: c.String("listen")}
+	b := &broker{dataDir: c.String("data-dir"), listen: c.String("listen"), settings: make(map[string]string)}
 	if name := c.String("config"); name != "" {
 		if err := b.readConfig(name, c.IsSet); err != nil {
 			return nil, err
@@ -249,71 +254,18 @@ func brokerOf(c *urfave.Context) (*broker, error) {
 	return b, nil
 }
 
-// readConfig takes a config file over, save for what isSet says flags have set.
-func (b *broker) readConfig(name string, isSet func(string) bool) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
+// describe puts what the node is among its settings, where DescribeConfigs looks
+// for it, whether a flag, a file or a default said so. The id follows when the node
+// knows it.
+func (b *broker) describe() {
+	b.settings[listenersKey] = plaintextProtocol + "://" + b.listen
+	b.settings[logDirsKey] = b.dataDir
+	if b.advertise != "" {
+		b.settings[advertisedKey] = plaintextProtocol + "://" + b.advertise
 	}
-	defer f.Close()
-	all, err := readProperties(f)
-	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+	if b.rack != "" {
+		b.settings[rackKey] = b.rack
 	}
-	b.settings = make(map[string]string)
-	for key, value := range all {
-		switch key {
-		case "node.id", "broker.id":
-			n, err := strconv.ParseInt(value, 10, 32)
-			if err != nil || n < 1 {
-				return usage("%s: %s=%s: it is 1 or more", name, key, value)
-			}
-			b.nodeID = int32(n)
-		case "log.dirs", "log.dir":
-			if strings.Contains(value, ",") {
-				return usage("%s: %s=%s: a node keeps its data in one folder", name, key, value)
-			}
-			if !isSet("data-dir") {
-				b.dataDir = value
-			}
-		case "listeners", "advertised.listeners":
-			address, err := listenerAddress(value)
-			if err != nil {
-				return usage("%s: %s=%s: %v", name, key, value, err)
-			}
-			if key == "advertised.listeners" {
-				b.advertise = address
-			} else if !isSet("listen") {
-				b.listen = address
-			}
-		case "broker.rack":
-			b.rack = value
-		case "controller.quorum.bootstrap.servers":
-			if b.join, err = brokersOf(value); err != nil {
-				return usage("%s: %s=%s: %v", name, key, value, err)
-			}
-		default:
-			b.settings[key] = value
-		}
-	}
-	return nil
-}
-
-// listenerAddress reads Kafka's NAME://HOST:PORT. One listener serves clients,
-// nodes and HTTP alike, so there is one.
-func listenerAddress(s string) (string, error) {
-	if strings.Contains(s, ",") {
-		return "", errors.New("a node has one listener")
-	}
-	name, address, ok := strings.Cut(s, "://")
-	if !ok {
-		name, address = "PLAINTEXT", s
-	}
-	if name != "PLAINTEXT" {
-		return "", fmt.Errorf("a listener of type %s is not supported", name)
-	}
-	_, _, err := net.SplitHostPort(address)
-	return address, err
 }
 
 // advertised is the address a node registers under when it is told none: the one

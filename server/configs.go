@@ -124,13 +124,13 @@ func (s *Server) describeConfigs(c *call, req *kmsg.DescribeConfigsRequest) *kms
 func (s *Server) describe(image *metadata.Image, r resource) []metadata.Value {
 	switch {
 	case r.topic != nil:
-		return image.DescribeTopic(r.topic, s.Node.ID(), s.Node.Settings())
+		return image.DescribeTopic(r.topic, s.Node.ID(), s.settings().static)
 	case r.kind != 0:
-		return image.DescribeResource(r.kind, r.name, s.Node.ID(), s.Node.Settings())
+		return image.DescribeResource(r.kind, r.name, s.Node.ID(), s.settings().static)
 	case r.loggers:
 		return s.describeLoggers()
 	case r.broker != 0:
-		return image.DescribeBroker(r.broker, s.Node.Settings())
+		return image.DescribeBroker(r.broker, s.settings().static)
 	}
 	return slices.DeleteFunc(image.DescribeBroker(0, nil), func(v metadata.Value) bool {
 		return v.Source != metadata.SourceCluster
@@ -439,7 +439,7 @@ func (r resource) explicit(image *metadata.Image) map[string]string {
 func (s *Server) inForce(image *metadata.Image, res resource, name string) string {
 	values := s.describe(image, res)
 	if res.topic == nil && res.kind == 0 && res.broker == 0 { // not only what was set
-		values = image.DescribeBroker(0, s.Node.Settings())
+		values = image.DescribeBroker(0, s.settings().static)
 	}
 	for _, v := range values {
 		if v.Name == name {

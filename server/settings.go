@@ -1,6 +1,8 @@
 package server
 
 import (
+	"maps"
+	"strconv"
 	"sync"
 	"time"
 
@@ -27,7 +29,14 @@ func (s *Server) settings() *settings {
 	if image.ClusterID != "" { // before that the node has no number to ask for
 		id = s.Node.ID()
 	}
-	static := s.Node.Settings()
+	// What the node was started with, and the id it has since.
+	static := maps.Clone(s.Node.Settings())
+	if id != 0 {
+		if static == nil {
+			static = map[string]string{}
+		}
+		static["node.id"], static["broker.id"] = strconv.Itoa(int(id)), strconv.Itoa(int(id))
+	}
 	c := &settings{image: image, node: id, static: static, broker: image.BrokerSettings(id, static)}
 	s.resolved.Store(c)
 	return c

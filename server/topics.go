@@ -171,7 +171,7 @@ func (s *Server) createTopic(ctx context.Context, patience time.Duration, versio
 	if len(topic.Partitions) > 0 {
 		st.ReplicationFactor = int16(len(topic.Partitions[0].Replicas))
 	}
-	for _, v := range s.Node.Image().DescribeTopic(topic, s.Node.ID(), s.Node.Settings()) {
+	for _, v := range s.Node.Image().DescribeTopic(topic, s.Node.ID(), s.settings().static) {
 		rc := kmsg.NewCreateTopicsResponseTopicConfig()
 		rc.Name, rc.Source, rc.IsSensitive = v.Name, int8(v.Source), v.Sensitive()
 		if !v.Null && !v.Sensitive() {

@@ -213,21 +213,6 @@ func ValidateTopicConfig(values map[string]string) error {
 	return nil
 }
 
-// ValidateStatic checks a node's own settings, from its flags and configuration
-// file. The error is ErrInvalidConfig and names the first that is wrong.
-func ValidateStatic(values map[string]string) error {
-	for _, name := range slices.Sorted(maps.Keys(values)) {
-		d, ok := BrokerDefinition(name)
-		if !ok {
-			return refuse(ErrInvalidConfig, "Unknown broker config name: %s", shown(name))
-		}
-		if _, err := d.Validate(values[name]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func (RegisterBroker) check(_, _ *Image) error      { return nil }
 func (UnregisterBroker) check(_, _ *Image) error    { return nil }
 func (DeleteTopic) check(_, _ *Image) error         { return nil }

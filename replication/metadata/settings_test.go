@@ -386,24 +386,6 @@ func TestGateRefusesValuesThatApplyWouldTake(t *testing.T) {
 	}
 }
 
-func TestStaticSettingsAreChecked(t *testing.T) {
-	for _, c := range []struct {
-		values map[string]string
-		text   string
-	}{
-		{map[string]string{"listeners": "PLAINTEXT://:9092", "broker.rack": "a", "log.retention.hours": "-1"}, ""},
-		{map[string]string{"listener": "x"}, "Unknown broker config name: listener"},
-		{map[string]string{"num.partitions": "0"}, "Invalid value 0 for configuration num.partitions: Value must be at least 1"},
-		{map[string]string{"default.replication.factor": "0"}, "Invalid value 0 for configuration default.replication.factor: Value must be at least 1, or -1 for the default"},
-		{map[string]string{"default.replication.factor": "16"}, "Invalid value 16 for configuration default.replication.factor: Value must be no more than 15"},
-	} {
-		err := ValidateStatic(c.values)
-		if (err == nil) != (c.text == "") || err != nil && (!errors.Is(err, ErrInvalidConfig) || err.Error() != c.text) {
-			t.Errorf("%v: %v, want %q", c.values, err, c.text)
-		}
-	}
-}
-
 func TestTypesHaveKafkasNamesAndNumbers(t *testing.T) {
 	want := []string{"UNKNOWN", "BOOLEAN", "STRING", "INT", "SHORT", "LONG", "DOUBLE", "LIST", "CLASS", "PASSWORD", "UNKNOWN"}
 	var got []string
