@@ -28,6 +28,7 @@ func (s *Server) coordinate() {
 		Journal:    journal{s},
 		Topics:     topics{s},
 		Settings:   s.groupSettings,
+		Group:      s.settingsOfGroup,
 		Partitions: func() int32 { return int32(len(s.offsets().Partitions)) },
 		Lost:       s.watch.lost,
 		Logger:     s.logger(),
@@ -176,6 +177,12 @@ func (s *Server) groupSettings() group.Settings {
 			MigrationPolicy:      set.ConsumerMigrationPolicy,
 		},
 	}
+}
+
+// settingsOfGroup are what is set for one group (KIP-848's config resource GROUP).
+func (s *Server) settingsOfGroup(id string) group.GroupSettings {
+	session, heartbeat := s.Node.Image().GroupTimes(id)
+	return group.GroupSettings{SessionTimeout: millis(session), HeartbeatInterval: millis(heartbeat)}
 }
 
 // millis turns milliseconds into a duration, at most some 292 years.

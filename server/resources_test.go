@@ -141,6 +141,39 @@ func TestGroupsHaveConfigs(t *testing.T) {
 	}
 }
 
+// What is set for a group, its members are told at their next heartbeat.
+func TestAGroupsConfigsHoldForItsMembers(t *testing.T) {
+	b := startBroker(t, nil)
+	b.create("t", 1, nil)
+	b.coordinates("g")
+	w := b.dial()
+	beat := func(epoch int32) *kmsg.ConsumerGroupHeartbeatResponse {
+		req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+		req.SetVersion(1)
+		req.Group, req.MemberID, req.MemberEpoch = "g", "AAAAAAAAAAAAAAAAAAAAAA", epoch
+		if epoch == 0 {
+			req.RebalanceTimeoutMillis = 60_000
+			req.SubscribedTopicNames = []string{"t"}
+			req.Topics = []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+		}
+		resp := ask[*kmsg.ConsumerGroupHeartbeatResponse](w, req)
+		if resp.ErrorCode != 0 {
+			t.Fatalf("error %d, %s", resp.ErrorCode, str(resp.ErrorMessage))
+		}
+		return resp
+	}
+	first := beat(0)
+	if first.HeartbeatIntervalMillis != 5000 {
+		t.Errorf("heartbeats every %d ms at first", first.HeartbeatIntervalMillis)
+	}
+	if r := w.alter(groupResource, "g", false, alteration{opSet, "consumer.heartbeat.interval.ms", "7000"}); r.ErrorCode != 0 {
+		t.Fatalf("%+v", r)
+	}
+	if resp := beat(first.MemberEpoch); resp.HeartbeatIntervalMillis != 7000 {
+		t.Errorf("heartbeats every %d ms, want 7000", resp.HeartbeatIntervalMillis)
+	}
+}
+
 // KIP-714: subscriptions to clients' metrics are kept, although nothing is
 // collected.
 func TestClientMetricsAreKept(t *testing.T) {
