@@ -24,7 +24,7 @@ func (n *Node) cleanerLoop() {
 			return
 		case <-timer.C:
 		}
-		settings := n.Image().BrokerSettings(n.identity.Node, n.cfg.Settings)
+		settings := n.settings()
 		pause := max(millis(settings.CleanerBackoffMillis), 100*time.Millisecond)
 		if settings.CleanerEnable {
 			failed := make(map[*replica]bool) // in this round

@@ -117,6 +117,7 @@ type Node struct {
 
 	holdNotice func() // unless nil, called before a notification of Raft's is looked at: tests make them late
 
+	resolved atomic.Pointer[resolvedSettings]
 	writes   atomic.Uint64 // to logs, begun
 	beside   atomic.Int64  // see store.StoreLogs
 	happened atomic.Uint64 // counts what may call for another leader or member: images, nodes, leaders
@@ -381,12 +382,14 @@ func (n *Node) ServeConn(conn net.Conn) {
 	}
 }
 
-// Shutdown hands leadership over, closes every log clean and leaves. ctx
-// bounds the handing over only.
+// Shutdown hands leadership over, unless controlled.shutdown.enable says not to,
+// closes every log clean and leaves. ctx bounds the handing over only.
 func (n *Node) Shutdown(ctx context.Context) error {
 	select {
 	case <-n.ready:
-		n.handOver(ctx)
+		if n.settings().ControlledShutdown {
+			n.handOver(ctx)
+		}
 	default:
 	}
 	n.closeOnce.Do(func() {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sync"
@@ -74,6 +75,11 @@ func (p *Partition) logConfig() log.Config {
 	age := s.SegmentMillis
 	if s.CleanupCompact {
 		age = min(age, s.MaxCompactionLagMillis) // the last segment is never compacted
+	}
+	if jitter := min(s.SegmentJitterMillis, age); jitter > 0 {
+		// One for the whole log, until its settings change: partitions that were made
+		// together do not roll together, which is what it is for.
+		age -= rand.Int64N(jitter)
 	}
 	return log.Config{
 		SegmentBytes:  s.SegmentBytes,

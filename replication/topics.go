@@ -46,7 +46,7 @@ func (n *Node) CreateTopic(ctx context.Context, req TopicRequest) (*metadata.Top
 	}
 	if req.Assignment == nil {
 		partitions, replicas := int(req.Partitions), int(req.Replicas)
-		settings := image.BrokerSettings(n.identity.Node, n.cfg.Settings)
+		settings := n.settings()
 		if partitions == -1 {
 			partitions = int(settings.NumPartitions)
 		}

@@ -111,7 +111,7 @@ func (n *Node) watchDisks(now time.Time) (more bool) {
 // (log.retention.check.interval.ms). Whoever writes records with old timestamps
 // may count on reading them for so long, as with Kafka.
 func (n *Node) retentionEvery() time.Duration {
-	return millis(n.Image().BrokerSettings(n.identity.Node, n.cfg.Settings).RetentionCheckMillis)
+	return millis(n.settings().RetentionCheckMillis)
 }
 
 // tendLogs looks after all logs, which may wait for disks and quorums, beside the

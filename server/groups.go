@@ -79,14 +79,15 @@ func (s *Server) leaveGroup(c *call, req *kmsg.LeaveGroupRequest) *kmsg.LeaveGro
 
 // OffsetCommit, versions 2–9.
 //
-//   - Answered when a quorum has the offsets, and visible only then.
+//   - Answered when a quorum has the offsets, and visible only then; after
+//     offsets.commit.timeout.ms the client is told to ask again.
 //   - Generation -1 and no member: a client that assigns partitions to itself,
 //     or a tool; the group must be empty.
 //
 // v5 drops the retention time (KIP-211), v6 adds the leader's epoch (KIP-320), v7
 // the instance id (KIP-345), v8 tagged fields, v9 members of KIP-848.
 func (s *Server) offsetCommit(c *call, req *kmsg.OffsetCommitRequest) *kmsg.OffsetCommitResponse {
-	ctx, cancel := context.WithTimeout(c.ctx, changeTimeout)
+	ctx, cancel := context.WithTimeout(c.ctx, millis(s.settings().broker.OffsetsCommitTimeoutMillis))
 	defer cancel()
 	return s.groups.OffsetCommit(ctx, req)
 }

@@ -44,7 +44,7 @@ func (j journal) Append(partition, epoch int32, records []record.Record, done fu
 
 // batch makes one batch of records, stamped with the time if they are not yet.
 func (j journal) batch(records []record.Record) (record.Batch, error) {
-	var bu record.Builder
+	bu := record.Builder{Codec: record.Codec(j.settings().broker.OffsetsCodec)}
 	now := j.now().UnixMilli()
 	for _, r := range records {
 		if r.Timestamp <= 0 {

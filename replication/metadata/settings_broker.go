@@ -66,21 +66,21 @@ var brokerSettings = sorted([]*Definition{
 	{Name: "offsets.topic.segment.bytes", Type: Int, Default: "104857600", valid: atLeast(1), ReadOnly: true, Doc: "Segment size of that topic."},
 
 	// Transactions and producers.
-	{Name: "transaction.max.timeout.ms", Type: Int, Default: "900000", valid: atLeast(1), ReadOnly: true, Doc: "Longest transaction timeout a producer may ask for."},
-	{Name: "transactional.id.expiration.ms", Type: Int, Default: "604800000", valid: atLeast(1), ReadOnly: true, Doc: "Time after which an unused transactional id is forgotten."},
+	{Name: "transaction.max.timeout.ms", Type: Int, Default: "900000", valid: atLeast(1), ReadOnly: true, Doc: noTransactions},
+	{Name: "transactional.id.expiration.ms", Type: Int, Default: "604800000", valid: atLeast(1), ReadOnly: true, Doc: noTransactions},
 	{Name: "transaction.state.log.num.partitions", Type: Int, Default: "50", valid: atLeast(1), ReadOnly: true, Doc: "Partitions of the topic that holds transactions."},
 	{Name: "transaction.state.log.replication.factor", Type: Short, Default: "3", valid: replicationFactor, ReadOnly: true, Doc: "Replicas of that topic's partitions; with fewer brokers, as many as there are, growing with them."},
-	{Name: "transaction.state.log.min.isr", Type: Int, Default: "2", valid: atLeast(1), ReadOnly: true, Doc: "Accepted and shown: a majority of the replicas acknowledges."},
+	{Name: "transaction.state.log.min.isr", Type: Int, Default: "2", valid: atLeast(1), ReadOnly: true, Doc: "Accepted without effect: a majority of the replicas acknowledges."},
 	{Name: "transaction.state.log.segment.bytes", Type: Int, Default: "104857600", valid: atLeast(1), ReadOnly: true, Doc: "Segment size of that topic."},
-	{Name: "producer.id.expiration.ms", Type: Int, Default: "86400000", valid: atLeast(1), PerNode: true, Doc: "Time after which a partition forgets an idle producer's sequence numbers."},
+	{Name: "producer.id.expiration.ms", Type: Int, Default: "86400000", valid: atLeast(1), PerNode: true, Doc: "Accepted without effect: a partition remembers its last producers, however long ago they wrote, since all replicas must forget the same and have no common clock."},
 
 	// Cleaning.
 	{Name: "log.retention.check.interval.ms", Type: Long, Default: "300000", valid: atLeast(1), ReadOnly: true, PerNode: true, Doc: "Time between searches for segments to delete."},
 	{Name: "log.cleaner.enable", Type: Boolean, Default: "true", ReadOnly: true, PerNode: true, Doc: "Compact logs."},
-	{Name: "log.cleaner.threads", Type: Int, Default: "1", valid: atLeast(0), PerNode: true, Doc: "Logs compacted at one time."},
+	{Name: "log.cleaner.threads", Type: Int, Default: "1", valid: atLeast(0), PerNode: true, Doc: "Accepted without effect: a node compacts one log at a time."},
 	{Name: "log.cleaner.backoff.ms", Type: Long, Default: "15000", valid: atLeast(0), PerNode: true, Doc: "Pause when there is nothing to compact."},
 	{Name: "log.cleaner.dedupe.buffer.size", Type: Long, Default: "134217728", PerNode: true, Doc: "Bytes of memory for the keys seen while compacting."},
-	{Name: "log.cleaner.io.buffer.load.factor", Type: Double, Default: "0.9", PerNode: true, Doc: "Share of the memory for keys that is filled before a round of compaction ends."},
+	{Name: "log.cleaner.io.buffer.load.factor", Type: Double, Default: "0.9", PerNode: true, Doc: "Accepted without effect: all of the memory for keys is used, which is what log.cleaner.dedupe.buffer.size bounds."},
 	{Name: "log.cleaner.io.buffer.size", Type: Int, Default: "524288", valid: atLeast(0), PerNode: true, Doc: "Accepted without effect: compaction reads batch by batch."},
 	{Name: "log.cleaner.io.max.bytes.per.second", Type: Double, Default: "1.7976931348623157E308", PerNode: true, Doc: "Bytes a second compaction reads and writes at most."},
 
@@ -120,6 +120,8 @@ var brokerSettings = sorted([]*Definition{
 	{Name: "unclean.leader.election.enable", Type: Boolean, Default: "false", PerNode: true, Doc: topicsDefault("unclean.leader.election.enable")},
 })
 
+const noTransactions = "Accepted without effect: there are no transactions."
+
 func topicsDefault(name string) string { return "Default of a topic's " + name + "." }
 
 func replicationFactor(value string) string {
@@ -140,6 +142,9 @@ type BrokerSettings struct {
 	// three, so that the topic is created with Grow.
 	Replication int
 	Grows       bool
+
+	LeaderRebalance    bool // auto.leader.rebalance.enable
+	ControlledShutdown bool
 
 	SocketRequestMaxBytes    int32
 	ConnectionsMaxIdleMillis int64 // negative: never
@@ -174,20 +179,15 @@ type BrokerSettings struct {
 	OffsetsReplication          int  // -1: the default
 	OffsetsSegmentBytes         int32
 
-	TransactionMaxTimeoutMillis     int32
-	TransactionalIDExpirationMillis int64
-	TransactionPartitions           int32
-	TransactionReplication          int // -1: the default
-	TransactionSegmentBytes         int32
-	ProducerIDExpirationMillis      int64
-	RetentionCheckMillis            int64
+	TransactionPartitions   int32
+	TransactionReplication  int // -1: the default
+	TransactionSegmentBytes int32
+	RetentionCheckMillis    int64
 
-	CleanerEnable           bool // log.cleaner.*
-	CleanerThreads          int32
-	CleanerBackoffMillis    int64
-	CleanerDedupeBytes      int64
-	CleanerDedupeLoadFactor float64
-	CleanerBytesPerSecond   float64
+	CleanerEnable         bool // log.cleaner.*
+	CleanerBackoffMillis  int64
+	CleanerDedupeBytes    int64
+	CleanerBytesPerSecond float64
 }
 
 // BrokerSettings resolves the settings of node id: what was set for the broker
@@ -200,6 +200,9 @@ func (m *Image) BrokerSettings(id int32, static map[string]string) BrokerSetting
 		DeleteTopics:     r.truth("delete.topic.enable"),
 		NumPartitions:    r.bounded("num.partitions"),
 		Replication:      int(r.long("default.replication.factor")),
+
+		LeaderRebalance:    r.truth("auto.leader.rebalance.enable"),
+		ControlledShutdown: r.truth("controlled.shutdown.enable"),
 
 		SocketRequestMaxBytes:    r.bounded("socket.request.max.bytes"),
 		ConnectionsMaxIdleMillis: r.long("connections.max.idle.ms"),
@@ -234,20 +237,15 @@ func (m *Image) BrokerSettings(id int32, static map[string]string) BrokerSetting
 		OffsetsReplication:          int(r.long("offsets.topic.replication.factor")),
 		OffsetsSegmentBytes:         r.bounded("offsets.topic.segment.bytes"),
 
-		TransactionMaxTimeoutMillis:     r.bounded("transaction.max.timeout.ms"),
-		TransactionalIDExpirationMillis: r.long("transactional.id.expiration.ms"),
-		TransactionPartitions:           r.bounded("transaction.state.log.num.partitions"),
-		TransactionReplication:          int(r.long("transaction.state.log.replication.factor")),
-		TransactionSegmentBytes:         r.bounded("transaction.state.log.segment.bytes"),
-		ProducerIDExpirationMillis:      r.long("producer.id.expiration.ms"),
-		RetentionCheckMillis:            r.long("log.retention.check.interval.ms"),
+		TransactionPartitions:   r.bounded("transaction.state.log.num.partitions"),
+		TransactionReplication:  int(r.long("transaction.state.log.replication.factor")),
+		TransactionSegmentBytes: r.bounded("transaction.state.log.segment.bytes"),
+		RetentionCheckMillis:    r.long("log.retention.check.interval.ms"),
 
-		CleanerEnable:           r.truth("log.cleaner.enable"),
-		CleanerThreads:          r.bounded("log.cleaner.threads"),
-		CleanerBackoffMillis:    r.long("log.cleaner.backoff.ms"),
-		CleanerDedupeBytes:      r.long("log.cleaner.dedupe.buffer.size"),
-		CleanerDedupeLoadFactor: r.float("log.cleaner.io.buffer.load.factor"),
-		CleanerBytesPerSecond:   r.float("log.cleaner.io.max.bytes.per.second"),
+		CleanerEnable:         r.truth("log.cleaner.enable"),
+		CleanerBackoffMillis:  r.long("log.cleaner.backoff.ms"),
+		CleanerDedupeBytes:    r.long("log.cleaner.dedupe.buffer.size"),
+		CleanerBytesPerSecond: r.float("log.cleaner.io.max.bytes.per.second"),
 	}
 	if s.Replication < 1 {
 		s.Replication = max(min(replicationDefault, len(m.brokers)), 1)

@@ -269,7 +269,7 @@ func TestTypedViewOfDefaults(t *testing.T) {
 		CleanupDelete: true, MinCleanableDirtyRatio: 0.5, MaxCompactionLagMillis: math.MaxInt64, DeleteRetentionMillis: 86400000,
 		MaxMessageBytes: 1048588, CompressionType: CompressionProducer, TimestampType: CreateTime,
 		TimestampBeforeMaxMillis: math.MaxInt64, TimestampAfterMaxMillis: 3600000,
-		FlushMessages: 1, FlushMillis: math.MaxInt64, MinInSync: 1,
+		FlushMessages: 1, FlushMillis: math.MaxInt64,
 	}
 	if got := m.TopicSettings(topic, 0, nil); got != want {
 		t.Errorf("settings %+v\nwant %+v", got, want)
@@ -287,7 +287,7 @@ func TestTypedViewOfEverySetting(t *testing.T) {
 		RetentionMillis: 1, RetentionBytes: -1, SegmentBytes: 2000000, SegmentMillis: 3, SegmentJitterMillis: 4,
 		CleanupCompact: true, MinCleanableDirtyRatio: 0.25, MinCompactionLagMillis: 5, MaxCompactionLagMillis: 6, DeleteRetentionMillis: 7,
 		MaxMessageBytes: 8, CompressionType: CompressionZstd, CompressionLevel: -9, TimestampType: LogAppendTime,
-		TimestampBeforeMaxMillis: 10, TimestampAfterMaxMillis: 11, FlushMessages: 12, FlushMillis: 13, MinInSync: 14,
+		TimestampBeforeMaxMillis: 10, TimestampAfterMaxMillis: 11, FlushMessages: 12, FlushMillis: 13,
 	}
 	if got := m.TopicSettings(topic, 0, nil); got != want {
 		t.Errorf("settings %+v\nwant %+v", got, want)
@@ -478,7 +478,7 @@ func TestCoordinatorSettingsResolve(t *testing.T) {
 	if s.ConsumerMinSessionTimeoutMillis != 45_000 || s.ConsumerMaxSessionTimeoutMillis != 60_000 || s.ConsumerMinHeartbeatIntervalMillis != 5000 || s.ConsumerMaxHeartbeatIntervalMillis != 15_000 {
 		t.Errorf("consumer groups: %+v", s)
 	}
-	if !s.CleanerEnable || s.CleanerThreads != 1 || s.CleanerBackoffMillis != 15_000 || s.CleanerDedupeBytes != 128<<20 || s.CleanerDedupeLoadFactor != 0.9 || s.CleanerBytesPerSecond != math.MaxFloat64 {
+	if !s.CleanerEnable || s.CleanerBackoffMillis != 15_000 || s.CleanerDedupeBytes != 128<<20 || s.CleanerBytesPerSecond != math.MaxFloat64 {
 		t.Errorf("cleaner: %+v", s)
 	}
 	s = m.BrokerSettings(1, map[string]string{

@@ -65,7 +65,7 @@ var topicSettings = sorted(named([]*Definition{
 	{Name: "min.compaction.lag.ms", Type: Long, Default: "0", valid: atLeast(0), Synonyms: same("log.cleaner."),
 		Doc: "Shortest time a record stays uncompacted."},
 	{Name: "min.insync.replicas", Type: Int, Default: "1", valid: atLeast(1), Synonyms: same(""),
-		Doc: "Accepted and shown: a write is acknowledged by a majority of its partition's replicas, whatever this says and whatever acks asks for."},
+		Doc: "Accepted without effect: a write is acknowledged by a majority of its partition's replicas, whatever this says and whatever acks asks for."},
 	{Name: "preallocate", Type: Boolean, Default: "false", Synonyms: same("log."),
 		Doc: "Accepted without effect: segments are always preallocated, in steps."},
 	{Name: "remote.log.copy.disable", Type: Boolean, Default: "false",
@@ -157,7 +157,6 @@ type TopicSettings struct {
 
 	FlushMessages int64 // 1: fsync before every acknowledgement
 	FlushMillis   int64
-	MinInSync     int // for display; the quorum decides
 }
 
 // TopicSettings resolves the settings of t on node id: what was set for the
@@ -185,7 +184,6 @@ func (m *Image) TopicSettings(t *Topic, id int32, static map[string]string) Topi
 
 		FlushMessages: r.long("flush.messages"),
 		FlushMillis:   r.long("flush.ms"),
-		MinInSync:     int(r.long("min.insync.replicas")),
 	}
 	s.RetentionBytes = max(s.RetentionBytes, -1) // Kafka takes any negative number
 	if small := r.text("internal.segment.bytes"); small != "" {
