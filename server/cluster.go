@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"slices"
 	"syscall"
 
@@ -185,6 +186,95 @@ func (s *Server) describeTopicPartitions(c *call, req *kmsg.DescribeTopicPartiti
 			resp.NextCursor = &cursor
 			break
 		}
+	}
+	return resp
+}
+
+// ElectLeaders, versions 0–2 (KIP-183, KIP-460).
+//
+//   - Leaders are elected, and go back to their preferred replica, by themselves:
+//     ELECTION_NOT_NEEDED wherever one leads that may. With null for the topics
+//     such partitions are left out, as Kafka leaves them out.
+//   - A preferred replica that does not lead is PREFERRED_LEADER_NOT_AVAILABLE:
+//     it is away, or has not caught up; then nothing here could make it lead.
+//   - Unclean, a partition without a leader is ELIGIBLE_LEADERS_NOT_AVAILABLE:
+//     a replica that lacks acknowledged records never leads.
+//
+// v1 adds the type of election, v2 tagged fields.
+func (s *Server) electLeaders(c *call, req *kmsg.ElectLeadersRequest) *kmsg.ElectLeadersResponse {
+	resp := kmsg.NewPtrElectLeadersResponse()
+	if c.version >= 1 && req.ElectionType != 0 && req.ElectionType != 1 {
+		resp.ErrorCode = int16(invalidRequest)
+		return resp
+	}
+	unclean := c.version >= 1 && req.ElectionType == 1
+	image := s.Node.Image()
+	elect := func(t *metadata.Topic, index int32) (code, error) {
+		if t == nil || index < 0 || int(index) >= len(t.Partitions) {
+			return unknownTopicOrPartition, errUnknownTopic
+		}
+		leader, _, ok := s.Node.Leader(metadata.PartitionID{Topic: t.ID, Index: index})
+		switch preferred := t.Partitions[index].Replicas[0]; {
+		case unclean && ok, !unclean && ok && leader == preferred:
+			return electionNotNeeded, sentence("Leader election not needed for topic partition.")
+		case unclean:
+			return eligibleNotAvailable, sentence("No replica that has all acknowledged records is there; one that lacks some is never elected.")
+		default:
+			return preferredNotAvailable, sentencef("Broker %d is not there or has not caught up; it leads again by itself when it has.", preferred)
+		}
+	}
+	one := func(st *kmsg.ElectLeadersResponseTopic, index int32, code code, err error) {
+		sp := kmsg.NewElectLeadersResponseTopicPartition()
+		sp.Partition, sp.ErrorCode, sp.ErrorMessage = index, int16(code), message(err)
+		st.Partitions = append(st.Partitions, sp)
+	}
+	if req.Topics == nil {
+		for _, t := range image.Topics() {
+			st := kmsg.NewElectLeadersResponseTopic()
+			st.Topic = t.Name
+			for i := range t.Partitions {
+				if code, err := elect(t, int32(i)); code != electionNotNeeded {
+					one(&st, int32(i), code, err)
+				}
+			}
+			if len(st.Partitions) > 0 {
+				resp.Topics = append(resp.Topics, st)
+			}
+		}
+		return resp
+	}
+	for i := range req.Topics {
+		rt := &req.Topics[i]
+		t, _ := image.Topic(rt.Topic)
+		st := kmsg.NewElectLeadersResponseTopic()
+		st.Topic = rt.Topic
+		for _, index := range rt.Partitions {
+			code, err := elect(t, index)
+			one(&st, index, code, err)
+		}
+		resp.Topics = append(resp.Topics, st)
+	}
+	return resp
+}
+
+// UnregisterBroker, version 0 (KIP-500).
+//
+//   - The cluster forgets a broker. One that holds replicas is INVALID_REQUEST,
+//     unlike in Kafka: its partitions would count on it for ever.
+//   - One that is there is INVALID_REQUEST as well: stop it first. Kafka fences it.
+func (s *Server) unregisterBroker(c *call, req *kmsg.UnregisterBrokerRequest) *kmsg.UnregisterBrokerResponse {
+	resp := kmsg.NewPtrUnregisterBrokerResponse()
+	_, registered := s.Node.Image().Broker(req.BrokerID)
+	var err error
+	switch {
+	case registered && s.Node.Live(req.BrokerID):
+		err = sentencef("Broker %d is there; stop it before the cluster forgets it.", req.BrokerID)
+		resp.ErrorCode, resp.ErrorMessage = int16(invalidRequest), message(err)
+	default:
+		ctx, cancel := context.WithTimeout(c.ctx, changeTimeout)
+		defer cancel()
+		err = s.Node.Change(ctx, metadata.UnregisterBroker{ID: req.BrokerID})
+		resp.ErrorCode, resp.ErrorMessage = int16(adminCodeOf(err)), message(err)
 	}
 	return resp
 }

@@ -1,0 +1,92 @@
+package server
+
+import (
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// What Kafka answers where no authorizer is configured, no quota is set and no
+// user has a password. Tools ask by default, MirrorMaker among them, and take
+// these for an answer where a closed connection would end them. What would set a
+// quota or a password is not served, since nothing could keep to it.
+
+const errNoAuthorizer = sentence("No Authorizer is configured.")
+
+// DescribeAcls, versions 1–3 (KIP-140).
+//
+//   - SECURITY_DISABLED, always.
+//
+// v2 adds tagged fields, v3 user principals.
+func (s *Server) describeACLs(c *call, req *kmsg.DescribeACLsRequest) *kmsg.DescribeACLsResponse {
+	resp := kmsg.NewPtrDescribeACLsResponse()
+	resp.ErrorCode, resp.ErrorMessage = int16(securityDisabled), message(errNoAuthorizer)
+	return resp
+}
+
+// CreateAcls, versions 1–3 (KIP-140).
+//
+//   - SECURITY_DISABLED for each.
+//
+// v2 adds tagged fields, v3 user principals.
+func (s *Server) createACLs(c *call, req *kmsg.CreateACLsRequest) *kmsg.CreateACLsResponse {
+	resp := kmsg.NewPtrCreateACLsResponse()
+	for range req.Creations {
+		r := kmsg.NewCreateACLsResponseResult()
+		r.ErrorCode, r.ErrorMessage = int16(securityDisabled), message(errNoAuthorizer)
+		resp.Results = append(resp.Results, r)
+	}
+	return resp
+}
+
+// DeleteAcls, versions 1–3 (KIP-140).
+//
+//   - SECURITY_DISABLED for each.
+//
+// v2 adds tagged fields, v3 user principals.
+func (s *Server) deleteACLs(c *call, req *kmsg.DeleteACLsRequest) *kmsg.DeleteACLsResponse {
+	resp := kmsg.NewPtrDeleteACLsResponse()
+	for range req.Filters {
+		r := kmsg.NewDeleteACLsResponseResult()
+		r.ErrorCode, r.ErrorMessage = int16(securityDisabled), message(errNoAuthorizer)
+		resp.Results = append(resp.Results, r)
+	}
+	return resp
+}
+
+// DescribeClientQuotas, versions 0–1 (KIP-546).
+//
+//   - There are none, whoever is asked about.
+//
+// v1 adds tagged fields.
+func (s *Server) describeClientQuotas(c *call, req *kmsg.DescribeClientQuotasRequest) *kmsg.DescribeClientQuotasResponse {
+	resp := kmsg.NewPtrDescribeClientQuotasResponse()
+	resp.Entries = []kmsg.DescribeClientQuotasResponseEntry{} // null is a null pointer in Java's client
+	return resp
+}
+
+// DescribeUserScramCredentials, version 0 (KIP-554).
+//
+//   - No user has any: all of them are none, and who is asked for by name is
+//     RESOURCE_NOT_FOUND, named twice DUPLICATE_RESOURCE.
+func (s *Server) describeUserSCRAM(c *call, req *kmsg.DescribeUserSCRAMCredentialsRequest) *kmsg.DescribeUserSCRAMCredentialsResponse {
+	resp := kmsg.NewPtrDescribeUserSCRAMCredentialsResponse()
+	named := map[string]int{}
+	for _, u := range req.Users {
+		named[u.Name]++
+	}
+	for _, u := range req.Users {
+		n := named[u.Name]
+		if n == 0 {
+			continue // answered with the first of the name
+		}
+		named[u.Name] = 0
+		r := kmsg.NewDescribeUserSCRAMCredentialsResponseResult()
+		r.User = u.Name
+		code, err := resourceNotFound, sentencef("Attempt to describe a user credential that does not exist: %s", u.Name)
+		if n > 1 {
+			code, err = duplicateResource, sentencef("Cannot describe SCRAM credentials for the same user twice in a single request: %s", u.Name)
+		}
+		r.ErrorCode, r.ErrorMessage = int16(code), message(err)
+		resp.Results = append(resp.Results, r)
+	}
+	return resp
+}
