@@ -22,6 +22,7 @@ const (
 	callStatus   uint8 = 4
 	callSegments uint8 = 5
 	callSegment  uint8 = 6
+	callView     uint8 = 7
 )
 
 // callTimeout bounds the small calls that the node makes by itself.
@@ -48,6 +49,7 @@ func (n *Node) callBulk(node int32, kind uint8, req []byte) ([]byte, error) {
 //	5 segments    group u64 · snapshot's index u64          log.Plan, JSON
 //	6 segment     group u64 · first index u64 ·             bytes of that sealed segment
 //	              position u64 · bytes u32, at most 1 MiB
+//	7 view        whom the sender hears, JSON: see view     nothing
 func (n *Node) handle(ctx context.Context, from transport.Peer, kind uint8, req []byte) ([]byte, error) {
 	select {
 	case <-n.ready:
@@ -64,8 +66,10 @@ func (n *Node) handle(ctx context.Context, from transport.Peer, kind uint8, req 
 		if err != nil {
 			return nil, err
 		}
-		n.heard(from.Node, g)
+		n.heard(from, g)
 		return nil, nil
+	case callView:
+		return nil, n.viewed(from, req)
 	case callChange:
 		change, err := metadata.DecodeChange(req)
 		if err != nil {

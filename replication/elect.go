@@ -41,24 +41,36 @@ const (
 	hastyTimeout = leaseTimeout
 )
 
-// A claim is what a node said of a group: who leads it, under which term.
+// A claim is what a process said of a group: that it leads it, under which term. It
+// holds until a later one, or until the process says that it leads other groups only:
+// that it is not heard here any more says nothing of those who hear it.
 type claim struct {
-	node int32
+	process
 	term uint64
 }
 
-// peerDown is evidence that a process died, or cannot be reached.
-func (n *Node) peerDown(peer transport.Peer) {
+// claimLocked takes a claim in, with gossipMu held.
+func (n *Node) claimLocked(group uint64, c claim) {
+	before, ok := n.claims[group]
+	if ok && c.term < before.term {
+		return
+	}
+	n.claims[group] = c
+	if group == controllerGroup && c != before && c.process != n.transport.Self() {
+		n.logger.Info("another node is the controller now", "controller", c.Node, "term", c.term)
+	}
+}
+
+// peerDown is evidence that a process died, or cannot be reached from here.
+func (n *Node) peerDown(peer process) {
 	n.logger.Warn("peer is down", "node", peer.Node)
 	n.happened.Add(1)
 	n.gossipMu.Lock()
-	delete(n.openAt, peer.Node)
-	for group, c := range n.claims {
-		if c.node == peer.Node {
-			delete(n.claims, group)
-		}
-	}
+	delete(n.openAt, peer)
+	delete(n.views, peer)
 	n.gossipMu.Unlock()
+	n.showViews()
+	n.isolated(time.Now()) // from now on, it may be
 
 	// A group that knows no leader may have lost this one too: a survivor that was
 	// quicker has asked for votes, and Raft forgets its leader when it is asked.
@@ -67,9 +79,9 @@ func (n *Node) peerDown(peer transport.Peer) {
 	look := func(group uint64, leader raft.ServerID) {
 		switch leader {
 		case id:
-			n.orphan(group, id, 0)
+			n.orphan(group, peer, 0)
 		case "":
-			n.orphan(group, id, electionStagger)
+			n.orphan(group, peer, electionStagger)
 		}
 	}
 	if m := n.memberOf(controllerGroup); m != nil {
@@ -83,12 +95,13 @@ func (n *Node) peerDown(peer transport.Peer) {
 type orphan struct {
 	since time.Time     // when it was found so, or a quorum for it
 	dead  raft.ServerID // the leader it lost; "": it has had none since it was opened
+	lost  process       // and which run of it
 	term  uint64        // when it lost it: the dead leader may come back and lead in a later one
 	tries int           // how often this node stood for election
 	hasty bool          // Raft's timers are short until a leader is found
 	again bool          // it withdrew, to look for a leader anew once it follows
 
-	lost   time.Time // when this node first knew of no leader; none since
+	from   time.Time // when this node first knew of no leader; none since
 	lacked bool      // which lasts for so long that it was logged
 }
 
@@ -142,7 +155,7 @@ func (n *Node) groupName(group uint64) string {
 
 // orphan notes that a group lost its leader. The election loop looks after it
 // from then on, after a while that gives a leader the time to show.
-func (n *Node) orphan(group uint64, dead raft.ServerID, while time.Duration) {
+func (n *Node) orphan(group uint64, lost process, while time.Duration) {
 	m := n.memberOf(group)
 	if m == nil {
 		return
@@ -150,10 +163,10 @@ func (n *Node) orphan(group uint64, dead raft.ServerID, while time.Duration) {
 	n.gossipMu.Lock()
 	defer n.gossipMu.Unlock()
 	now := time.Now()
-	o := &orphan{since: now.Add(while), dead: dead, term: m.raft.CurrentTerm(), lost: now}
+	o := &orphan{since: now.Add(while), dead: lost.ServerID(), lost: lost, term: m.raft.CurrentTerm(), from: now}
 	if before := n.orphans[group]; before != nil {
 		o.hasty = before.hasty // whose timers are to be made long again
-		o.lost, o.lacked = before.lost, before.lacked
+		o.from, o.lacked = before.from, before.lacked
 	}
 	n.orphanLocked(group, o)
 }
@@ -171,7 +184,7 @@ func (n *Node) watchLeadership(group uint64, notify <-chan bool, closing <-chan 
 		case leads := <-notify:
 			changed(leads)
 			if m := n.memberOf(group); !leads && m != nil && m.raft.State() != raft.Leader { // it may be late, and tell of a term before this one
-				n.orphan(group, n.serverID(), 2*electionStagger)
+				n.orphan(group, n.transport.Self(), 2*electionStagger)
 			}
 		}
 	}
@@ -202,7 +215,7 @@ func lineUp(voters []raft.ServerID, self raft.ServerID, open, coming func(raft.S
 func (r *replica) stalls() bool { return r.store.stalled(time.Now()) > stallTime/2 }
 
 // peerUp introduces this node: what it has open, what it leads.
-func (n *Node) peerUp(peer transport.Peer) {
+func (n *Node) peerUp(peer process) {
 	n.logger.Info("peer is up", "node", peer.Node)
 	n.happened.Add(1)
 	n.gossipMu.Lock()
@@ -213,6 +226,8 @@ func (n *Node) peerUp(peer transport.Peer) {
 	a.missed = true
 	a.mu.Unlock()
 	n.goTracked(func() { n.tell(peer.Node, gossip{}) })
+	n.showViews()
+	n.isolated(time.Now()) // not any more
 }
 
 // everything is all that gossip says of this node.
@@ -236,7 +251,7 @@ func (n *Node) everything() gossip {
 // leads notes and spreads that this node leads a group.
 func (n *Node) leads(group, term uint64) {
 	n.gossipMu.Lock()
-	n.claims[group] = claim{n.identity.Node, term}
+	n.claimLocked(group, claim{n.transport.Self(), term})
 	n.news.leads = append(n.news.leads, groupTerm{group, term})
 	n.gossipMu.Unlock()
 	if group == controllerGroup {
@@ -250,7 +265,7 @@ func (n *Node) leads(group, term uint64) {
 func (n *Node) opened(group uint64) {
 	n.gossipMu.Lock()
 	now := time.Now()
-	n.orphanLocked(group, &orphan{since: now, lost: now})
+	n.orphanLocked(group, &orphan{since: now, from: now})
 	n.news.open = append(n.news.open, group)
 	n.gossipMu.Unlock()
 	n.spread()
@@ -295,6 +310,9 @@ type acquaintance struct {
 	mu     sync.Mutex
 	busy   bool // a goroutine is telling it something
 	missed bool // it does not know all that was said until now
+
+	showing bool // a goroutine is showing it this node's view
+	stale   bool // which has changed since
 }
 
 func (n *Node) acquaintance(node int32) *acquaintance {
@@ -353,23 +371,30 @@ func (n *Node) tell(node int32, g gossip) {
 }
 
 // heard takes in a node's gossip.
-func (n *Node) heard(from int32, g gossip) {
+func (n *Node) heard(from transport.Peer, g gossip) {
+	by, ok := n.transport.Hears(from)
+	if !ok {
+		return // its connection has just ended; the next one begins with everything
+	}
 	defer n.happened.Add(1)
 	n.gossipMu.Lock()
-	defer n.gossipMu.Unlock()
-	if n.openAt[from] == nil || g.first {
-		n.openAt[from] = make(map[uint64]bool)
+	if n.openAt[by] == nil || g.first {
+		n.openAt[by] = make(map[uint64]bool)
 	}
 	for _, group := range g.open {
-		n.openAt[from][group] = true
+		n.openAt[by][group] = true
+	}
+	if g.first {
+		maps.DeleteFunc(n.claims, func(group uint64, c claim) bool {
+			return c.Node == by.Node && !slices.ContainsFunc(g.leads, func(gt groupTerm) bool { return gt.group == group })
+		})
 	}
 	for _, gt := range g.leads {
-		if c, ok := n.claims[gt.group]; !ok || gt.term >= c.term {
-			n.claims[gt.group] = claim{from, gt.term}
-			if gt.group == controllerGroup && c != n.claims[gt.group] {
-				n.logger.Info("another node is the controller now", "controller", from, "term", gt.term)
-			}
-		}
+		n.claimLocked(gt.group, claim{by, gt.term})
+	}
+	n.gossipMu.Unlock()
+	if len(g.leads) > 0 {
+		n.relay(by)
 	}
 }
 
@@ -448,19 +473,21 @@ func (n *Node) electOne(group uint64, o *orphan, now time.Time, introduced bool)
 	if m == nil {
 		return true
 	}
-	if leader := m.leader(); leader != "" && (leader != o.dead || m.raft.CurrentTerm() > o.term) {
-		if o.hasty {
-			m.setTimeouts(heartbeatTimeout)
-		}
-		if o.lacked {
-			n.lack.found = append(n.lack.found, group)
-		}
-		return true
+	leader := m.leader()
+	if leader != "" && (leader != o.dead || m.raft.CurrentTerm() > o.term) {
+		return n.settle(m, o, group)
 	}
-	if c, led := n.claimed(group); led && c.node != n.identity.Node && n.Live(c.node) && c.term >= m.raft.CurrentTerm() {
-		return false // Raft will hear from it; the leader of an earlier term will lead no more
+	if c, led := n.claimed(group); led && c.Node != n.identity.Node && c.term >= m.raft.CurrentTerm() {
+		switch {
+		case n.hears(c.process):
+			// Raft will hear from it; the leader of an earlier term will lead no more.
+			// Or has all along: this one was out of hearing for a while, and is back.
+			return leader == c.ServerID() && n.settle(m, o, group)
+		case n.anyHears(func(p process) bool { return p == c.process }):
+			return false // others hear it
+		}
 	}
-	if !o.lacked && now.Sub(o.lost) > lackTime {
+	if !o.lacked && now.Sub(o.from) > lackTime {
 		o.lacked = true
 		n.lack.lost = append(n.lack.lost, group)
 	}
@@ -468,7 +495,7 @@ func (n *Node) electOne(group uint64, o *orphan, now time.Time, introduced bool)
 	if len(voters) == 0 {
 		return false // joins a group; its leader will find it
 	}
-	open := func(id raft.ServerID) bool { return id != o.dead && n.hasOpen(id, group) }
+	open := func(id raft.ServerID) bool { return n.hasOpen(id, group, o.lost) }
 	coming := func(id raft.ServerID) bool { return o.dead == "" && n.connected(id) }
 	rank, line, present := lineUp(voters, n.serverID(), open, coming)
 	switch {
@@ -496,6 +523,17 @@ func (n *Node) electOne(group uint64, o *orphan, now time.Time, introduced bool)
 	return false
 }
 
+// settle ends what was done for a group that has a leader now.
+func (n *Node) settle(m *member, o *orphan, group uint64) (done bool) {
+	if o.hasty {
+		m.setTimeouts(heartbeatTimeout)
+	}
+	if o.lacked {
+		n.lack.found = append(n.lack.found, group)
+	}
+	return true
+}
+
 // turn returns how long after a group lost its leader the voter of a rank stands
 // for the next time, of so many in line: in order, then all again after
 // one round, two, four. The first in line may lack entries that others have; it
@@ -505,11 +543,14 @@ func turn(rank, line, tries int) time.Duration {
 	return time.Duration(rank+line*rounds) * electionStagger
 }
 
-// stand asks for votes: at once if the leader is known to be dead, else with a
-// pre-vote. A candidate that has asked a whole round ago begins anew: others may have
+// stand asks for votes: at once if the leader is known to be dead, which it is when a
+// majority of the voters lost it, else with a pre-vote, to which those who hear their
+// leader say no. Asked at once they would have to say yes, and a link that is cut
+// between two nodes would depose leaders for as long as it is. A candidate that has asked a whole round ago begins anew: others may have
 // stood in the same term, and Raft would wait for its election timeout.
 func (n *Node) stand(group uint64, m *member, o *orphan) error {
-	if r := n.replicaOf(group); o.dead != "" && r != nil && r.stalls() {
+	dead := o.dead != "" && (o.dead == n.serverID() || n.lost(o.lost, m.voters()))
+	if r := n.replicaOf(group); dead && r != nil && r.stalls() {
 		return nil
 	}
 	o.again = false
@@ -520,26 +561,31 @@ func (n *Node) stand(group uint64, m *member, o *orphan) error {
 		if err := m.port.Withdraw(m.raft.CurrentTerm() + 1); err != nil {
 			return err
 		}
-		if o.dead == "" { // a pre-vote is a follower's
+		if !dead { // a pre-vote is a follower's
 			o.again = true
 			return nil
 		}
 	}
-	if o.dead == "" {
+	if !dead {
 		return m.lookForLeader()
 	}
 	return m.port.Elect()
 }
 
-// hasOpen tells whether a server's node said that it has the group open.
-func (n *Node) hasOpen(id raft.ServerID, group uint64) bool {
+// hasOpen tells whether a server's process, which is not lost, said that it has the
+// group open.
+func (n *Node) hasOpen(id raft.ServerID, group uint64, lost process) bool {
 	peer, err := transport.ParseServerID(id)
-	if err != nil || !n.Live(peer.Node) {
+	if err != nil {
+		return false
+	}
+	p, ok := n.transport.Hears(peer)
+	if !ok || p == lost {
 		return false
 	}
 	n.gossipMu.Lock()
 	defer n.gossipMu.Unlock()
-	return n.openAt[peer.Node][group]
+	return n.openAt[p][group]
 }
 
 // setTimeouts sets Raft's heartbeat and election timeouts. A candidate that

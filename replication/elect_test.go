@@ -23,7 +23,7 @@ func TestFormerClaimsHinderNoElection(t *testing.T) {
 		r := p.current.Load()
 		term := r.raft.CurrentTerm()
 		leader.gossipMu.Lock()
-		leader.claims[p.group] = claim{other.identity.Node, term - 1}
+		leader.claims[p.group] = claim{other.transport.Self(), term - 1}
 		leader.gossipMu.Unlock()
 		if err := r.port.Withdraw(term + 1); err != nil {
 			t.Fatal(err)

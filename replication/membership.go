@@ -94,7 +94,7 @@ func (n *Node) tendMembers(now time.Time) (more bool) {
 func (n *Node) greet(r *replica, servers []raft.Server, now time.Time) (lacks bool) {
 	last := r.raft.LastIndex()
 	lacks = slices.ContainsFunc(servers, func(s raft.Server) bool {
-		return s.ID != n.serverID() && r.peers.matchIndex(s.ID) < last && n.hasOpen(s.ID, r.p.group)
+		return s.ID != n.serverID() && r.peers.matchIndex(s.ID) < last && n.hasOpen(s.ID, r.p.group, process{})
 	})
 	if !lacks {
 		r.greetings = 0

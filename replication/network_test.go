@@ -18,6 +18,7 @@ type network struct {
 	links     map[*link]struct{}
 	cuts      map[[2]string]bool
 	frozen    map[string]bool
+	drops     map[[2]string]bool
 }
 
 // A link is both ends of one connection.
@@ -32,6 +33,7 @@ func newNetwork() *network {
 		links:     make(map[*link]struct{}),
 		cuts:      make(map[[2]string]bool),
 		frozen:    make(map[string]bool),
+		drops:     make(map[[2]string]bool),
 	}
 }
 
@@ -55,6 +57,12 @@ func (w *network) dialer(from string) func(context.Context, string) (net.Conn, e
 		if serve == nil || w.cuts[[2]string{from, to}] || w.cuts[[2]string{to, from}] {
 			return nil, fmt.Errorf("dial %s: connection refused", to)
 		}
+		if w.drops[[2]string{from, to}] || w.drops[[2]string{to, from}] {
+			w.mu.Unlock()
+			<-ctx.Done()
+			w.mu.Lock()
+			return nil, fmt.Errorf("dial %s: %w", to, ctx.Err())
+		}
 		a, b := newPipe(from, to)
 		a.in.setFrozen(w.frozen[from])
 		b.in.setFrozen(w.frozen[to])
@@ -76,6 +84,22 @@ func (w *network) cut(a, b string) {
 	w.cuts[[2]string{a, b}] = true
 	w.mu.Unlock()
 	w.closeLinks(func(l *link) bool { return l.from == a && l.to == b || l.from == b && l.to == a })
+}
+
+// drop loses what one address sends to another, the end of a connection too, until
+// heal. Neither can open a connection to the other meanwhile.
+func (w *network) drop(from, to string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.drops[[2]string{from, to}] = true
+	for l := range w.links {
+		switch {
+		case l.from == from && l.to == to:
+			l.b.in.drop()
+		case l.from == to && l.to == from:
+			l.a.in.drop()
+		}
+	}
 }
 
 // freeze keeps from addr what is sent to it, until thaw, and closes no
@@ -102,6 +126,7 @@ func (w *network) heal() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	clear(w.cuts)
+	clear(w.drops)
 }
 
 func (w *network) closeLinks(match func(*link) bool) {
@@ -123,6 +148,7 @@ type stream struct {
 	data     []byte
 	closed   bool
 	frozen   bool
+	dropped  bool // nothing arrives any more
 	deadline time.Time
 }
 
@@ -155,6 +181,9 @@ func (s *stream) write(p []byte) (int, error) {
 	if s.closed {
 		return 0, io.ErrClosedPipe
 	}
+	if s.dropped {
+		return len(p), nil
+	}
 	s.data = append(s.data, p...)
 	s.change.Broadcast()
 	return len(p), nil
@@ -165,6 +194,22 @@ func (s *stream) close() {
 	defer s.mu.Unlock()
 	s.closed = true
 	s.change.Broadcast()
+}
+
+// hangUp is close, by the end that writes.
+func (s *stream) hangUp() {
+	s.mu.Lock()
+	dropped := s.dropped
+	s.mu.Unlock()
+	if !dropped {
+		s.close()
+	}
+}
+
+func (s *stream) drop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dropped = true
 }
 
 func (s *stream) setFrozen(frozen bool) {
@@ -206,7 +251,7 @@ func newPipe(from, to string) (a, b *pipeEnd) {
 
 func (p *pipeEnd) Read(b []byte) (int, error)        { return p.in.read(b) }
 func (p *pipeEnd) Write(b []byte) (int, error)       { return p.out.write(b) }
-func (p *pipeEnd) Close() error                      { p.in.close(); p.out.close(); return nil }
+func (p *pipeEnd) Close() error                      { p.in.close(); p.out.hangUp(); return nil }
 func (p *pipeEnd) LocalAddr() net.Addr               { return p.local }
 func (p *pipeEnd) RemoteAddr() net.Addr              { return p.remote }
 func (p *pipeEnd) SetReadDeadline(t time.Time) error { p.in.setDeadline(t); return nil }

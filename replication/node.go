@@ -90,7 +90,10 @@ type Node struct {
 
 	gossipMu   sync.Mutex
 	claims     map[uint64]claim
-	openAt     map[int32]map[uint64]bool
+	openAt     map[process]map[uint64]bool
+	views      map[process]seen
+	viewNumber uint64
+	alone      time.Time // since when this node has lost the majority; none: it has not
 	acquainted map[int32]*acquaintance
 	orphans    map[uint64]*orphan
 	orphaned   chan struct{} // wakes electLoop
@@ -137,7 +140,8 @@ func Open(cfg Config) (*Node, error) {
 		partitions:    make(map[metadata.PartitionID]*Partition),
 		byGroup:       make(map[uint64]*Partition),
 		claims:        make(map[uint64]claim),
-		openAt:        make(map[int32]map[uint64]bool),
+		openAt:        make(map[process]map[uint64]bool),
+		views:         make(map[process]seen),
 		acquainted:    make(map[int32]*acquaintance),
 		orphans:       make(map[uint64]*orphan),
 		orphaned:      make(chan struct{}, 1),
@@ -677,23 +681,42 @@ func (n *Node) Partitions(f func(*Partition)) {
 	}
 }
 
-// Leader returns who leads a partition and since which epoch, as far as this
-// node knows; ok is false while nobody that is there does.
+// Leader returns who leads a partition and since which epoch, as far as this node
+// knows. Whoever said so last stays the leader, out of this node's own hearing too,
+// until another one does. ok is false when nobody has said so, when nobody among a
+// majority of the brokers hears who did, and when this node is Isolated.
 func (n *Node) Leader(id metadata.PartitionID) (broker, epoch int32, ok bool) {
 	_, part, known := n.Image().Partition(id)
 	if !known {
 		return -1, -1, false
 	}
 	if p, err := n.Partition(id); err == nil {
-		if epoch, err := p.Serving(); err == nil {
+		if epoch, err := p.Serving(); err == nil && !n.stranded(part.Replicas) {
 			return n.identity.Node, epoch, true
 		}
 	}
 	c, ok := n.claimed(part.Group)
-	if !ok || c.node == n.identity.Node || !n.Live(c.node) {
+	switch {
+	case !ok || c.Node == n.identity.Node:
+		return -1, -1, false
+	case n.hears(c.process):
+	case n.Isolated():
+		return -1, -1, false
+	case n.majority() && !n.anyHears(func(p process) bool { return p == c.process }):
 		return -1, -1, false
 	}
-	return c.node, int32(c.term), true
+	return c.Node, int32(c.term), true
+}
+
+// stranded tells whether this node is Isolated, and hears no majority of replicas.
+func (n *Node) stranded(replicas []int32) bool {
+	heard := 0
+	for _, r := range replicas {
+		if n.Live(r) {
+			heard++
+		}
+	}
+	return heard <= len(replicas)/2 && n.Isolated()
 }
 
 // InSync lists the replicas that have what the leader has: on the leader by

@@ -32,7 +32,7 @@ func (s *Server) describeCluster(c *call, req *kmsg.DescribeClusterRequest) *kms
 	resp.ClusterID = s.Node.ClusterID()
 	resp.ControllerID = s.controller()
 	for _, b := range s.Node.Image().Brokers() {
-		live := s.Node.Live(b.ID)
+		live := s.Node.Present(b.ID)
 		if !live && !req.IncludeFencedBrokers {
 			continue
 		}

@@ -296,3 +296,39 @@ func TestClusterOfThree(t *testing.T) {
 		}
 	})
 }
+
+// A broker that is cut off sends its clients to the others: it goes on listing them,
+// and after a while no longer says who leads what. The others do not list it.
+func TestABrokerThatIsCutOffListsTheOthers(t *testing.T) {
+	all := startCluster(t, 3)
+	if got := ask[*kmsg.CreateTopicsResponse](all[0].dial(), createRequest(7, newTopic("t1", 1, 3))).Topics[0]; got.ErrorCode != 0 {
+		t.Fatalf("created: %+v", got)
+	}
+	leader, _, _ := leaderOf(t, all, "t1")
+	alone := all[0]
+	if alone == leader {
+		alone = all[1]
+	}
+	other := all[2]
+	if other == leader {
+		other = all[1]
+	}
+	alone.peers.isolate(alone.addr)
+	brokersOf := func(b *broker) (brokers int, leader int32) {
+		resp := ask[*kmsg.MetadataResponse](b.dial(), metadataRequest(12, "t1"))
+		return len(resp.Brokers), resp.Topics[0].Partitions[0].Leader
+	}
+	if brokers, led := brokersOf(alone); brokers != 3 || led != leader.node.ID() {
+		t.Errorf("cut off, it lists %d brokers, and %d leads; want 3 and %d", brokers, led, leader.node.ID())
+	}
+	waitFor(t, "the broker to know that it is cut off", alone.node.Isolated)
+	if brokers, led := brokersOf(alone); brokers != 3 || led != -1 {
+		t.Errorf("cut off for long, it lists %d brokers, and %d leads; want 3 and -1", brokers, led)
+	}
+	waitFor(t, "the others to miss it", func() bool { brokers, _ := brokersOf(other); return brokers == 2 })
+	alone.peers.heal()
+	waitFor(t, "the broker to be back", func() bool {
+		brokers, led := brokersOf(alone)
+		return brokers == 3 && led == leader.node.ID()
+	})
+}

@@ -143,7 +143,7 @@ func (s *Server) coordinatorOf(ctx context.Context, c *connection, name string) 
 		return endpoint{}, coordinatorNotAvailable
 	}
 	leader, _, ok := s.Node.Leader(metadata.PartitionID{Topic: t.ID, Index: s.groups.Partition(name)})
-	if !ok || !s.Node.Live(leader) {
+	if !ok || !s.Node.Present(leader) {
 		return endpoint{}, coordinatorNotAvailable
 	}
 	b, ok := s.Node.Image().Broker(leader)

@@ -24,8 +24,10 @@ import (
 //     KRaft does; the next one has it. An illegal name is INVALID_TOPIC_EXCEPTION.
 //   - A partition without a known, living leader has leader -1 and
 //     LEADER_NOT_AVAILABLE.
-//   - Only living brokers are listed. The controller named is one of them; any
-//     broker serves what Kafka would have its controller serve.
+//   - Living brokers are listed: those that this one hears, or hears of from one
+//     that it does. Without a majority of them it cannot tell, and lists all, so that
+//     a client of a broker that is cut off asks another. The controller named is one
+//     of those; any broker serves what Kafka would have its controller serve.
 //   - A broker without an advertised address is where the client came in.
 //
 // v1 adds the controller, racks and internal topics, v2 the cluster's id, v5
@@ -194,11 +196,11 @@ func (s *Server) metadataTopic(t *metadata.Topic, live map[int32]bool) kmsg.Meta
 	return rt
 }
 
-// live tells which brokers are there, once for a whole answer.
+// live tells which brokers are there, as far as is known here, once for a whole answer.
 func (s *Server) live(image *metadata.Image) map[int32]bool {
 	live := make(map[int32]bool, len(image.Brokers()))
 	for _, b := range image.Brokers() {
-		live[b.ID] = s.Node.Live(b.ID)
+		live[b.ID] = s.Node.Present(b.ID)
 	}
 	return live
 }
@@ -235,7 +237,7 @@ func (s *Server) partitionState(t *metadata.Topic, index int, live map[int32]boo
 // controller names a living broker for what clients believe must be asked of
 // the controller.
 func (s *Server) controller() int32 {
-	if id, ok := s.Node.Controller(); ok && s.Node.Live(id) {
+	if id, ok := s.Node.Controller(); ok && s.Node.Present(id) {
 		if _, registered := s.Node.Image().Broker(id); registered {
 			return id
 		}

@@ -9,7 +9,7 @@ const (
 )
 
 type event struct {
-	peer    Peer
+	peer    Process
 	what    uint8
 	address string
 }
@@ -70,7 +70,7 @@ func (t *Transport) report() {
 				}
 			case eventLearned:
 				if t.cfg.Learned != nil {
-					t.cfg.Learned(e.peer, e.address)
+					t.cfg.Learned(e.peer.Peer, e.address)
 				}
 			}
 		}

@@ -8,6 +8,13 @@ import (
 	"time"
 )
 
+// A Process is one run of one peer: Session is random, so that a peer which started
+// again is told from the one before it.
+type Process struct {
+	Peer
+	Session uint64
+}
+
 // A presence is one process of one peer, as long as a connection to or from it
 // is open. Its beginning and its end are the evidence that PeerUp and PeerDown
 // report.
@@ -79,7 +86,7 @@ func (t *Transport) join(conn net.Conn, peer Peer, session uint64, kind uint8, i
 		if pr == nil {
 			pr = &presence{peer: peer, session: session, conns: make(map[*tracked]struct{})}
 			t.present[peer] = pr
-			t.evidence.put(event{peer: peer, what: eventUp})
+			t.evidence.put(event{peer: Process{peer, session}, what: eventUp})
 		}
 		pr.last.Store(int64(time.Since(t.start)))
 		for old := range pr.conns {
@@ -120,7 +127,7 @@ func (t *Transport) leave(c *tracked) {
 func (t *Transport) departLocked(pr *presence) []*tracked {
 	delete(t.present, pr.peer)
 	if !t.closed {
-		t.evidence.put(event{peer: pr.peer, what: eventDown})
+		t.evidence.put(event{peer: Process{pr.peer, pr.session}, what: eventDown})
 	}
 	conns := make([]*tracked, 0, len(pr.conns))
 	for c := range pr.conns {
@@ -177,6 +184,31 @@ func (t *Transport) buryTheSilent(late bool) {
 		c.Close()
 	}
 }
+
+// Hears returns the process of a peer that has an open connection to or from here.
+func (t *Transport) Hears(peer Peer) (p Process, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	pr := t.present[peer]
+	if pr == nil {
+		return Process{}, false
+	}
+	return Process{peer, pr.session}, true
+}
+
+// Heard returns every process that has an open connection to or from here, in no order.
+func (t *Transport) Heard() []Process {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := make([]Process, 0, len(t.present))
+	for peer, pr := range t.present {
+		all = append(all, Process{peer, pr.session})
+	}
+	return all
+}
+
+// Self returns this process.
+func (t *Transport) Self() Process { return Process{t.self(), t.session} }
 
 // Connected returns the ids of the nodes with an open connection to or from
 // here, in order.

@@ -130,8 +130,8 @@ func newCluster(tb testing.TB, network network, size int, adjust func(*Config)) 
 // start adds a node. One that takes an id again takes its address over.
 func (c *cluster) start(p Peer, adjust func(*Config)) *node {
 	n := &node{peer: p}
-	record := func(what string) func(Peer) {
-		return func(p Peer) {
+	record := func(what string) func(Process) {
+		return func(p Process) {
 			n.eventsMu.Lock()
 			defer n.eventsMu.Unlock()
 			n.events = append(n.events, what+" "+p.String())

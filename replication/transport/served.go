@@ -101,7 +101,7 @@ func (t *Transport) welcome(conn net.Conn) (s *served, err error) {
 		return refuse(statusClosed, "closing")
 	}
 	if h.kind != kindOnce && h.address != "" {
-		t.evidence.put(event{peer: h.from, what: eventLearned, address: h.address})
+		t.evidence.put(event{peer: Process{h.from, h.session}, what: eventLearned, address: h.address})
 	}
 	if _, err := conn.Write(a.encode()); err != nil {
 		t.leave(tc)

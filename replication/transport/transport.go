@@ -34,13 +34,13 @@ type Config struct {
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
 
 	// Learned hears of the address a peer introduced itself with. PeerUp is
-	// called when the first connection from or to a peer opens, PeerDown when
+	// called when the first connection from or to a process opens, PeerDown when
 	// the last one closed or was closed because the peer fell silent; they
 	// alternate. All three are called by one goroutine, in order, and hold up
 	// each other: they must not block, nor call Close. Not called after Close.
 	Learned  func(p Peer, addr string)
-	PeerUp   func(p Peer)
-	PeerDown func(p Peer)
+	PeerUp   func(p Process)
+	PeerDown func(p Process)
 
 	// Handle serves Call, CallBulk and CallAddr of other nodes. It must return
 	// soon after ctx ends. from.Node may be 0 for a node that is joining. It
