@@ -10,13 +10,26 @@ import (
 	"millrace/segment/record"
 )
 
-// Describe is DescribeGroups, versions 0–6. A group that is not there is dead; from
-// v6 it also gets GROUP_ID_NOT_FOUND (KIP-1043), as does one of the other type.
+// Describe is DescribeGroups, versions 0–6. A group that is not there is dead, the one
+// without a name too; from v6 it also gets GROUP_ID_NOT_FOUND (KIP-1043), as does one
+// of the other type. One that is named twice is answered once.
 func (c *Coordinator) Describe(_ context.Context, req *kmsg.DescribeGroupsRequest) *kmsg.DescribeGroupsResponse {
 	resp := kmsg.NewPtrDescribeGroupsResponse()
 	resp.Version = req.Version
-	for _, id := range req.Groups {
-		resp.Groups = append(resp.Groups, c.describe(req.Version, id))
+	bound := newAnswer()
+	for _, id := range once(req.Groups) {
+		if bound.full() {
+			g := kmsg.NewDescribeGroupsResponseGroup()
+			g.Group, g.ErrorCode = id, coordinatorLoadInProgress
+			resp.Groups = append(resp.Groups, g)
+			continue
+		}
+		g := c.describe(req.Version, id)
+		for i := range g.Members {
+			m := &g.Members[i]
+			bound.add(128 + len(m.MemberID) + len(m.ClientID) + len(m.ClientHost) + len(m.ProtocolMetadata) + len(m.MemberAssignment))
+		}
+		resp.Groups = append(resp.Groups, g)
 	}
 	return resp
 }
@@ -24,16 +37,12 @@ func (c *Coordinator) Describe(_ context.Context, req *kmsg.DescribeGroupsReques
 func (c *Coordinator) describe(version int16, id string) kmsg.DescribeGroupsResponseGroup {
 	d := kmsg.NewDescribeGroupsResponseGroup()
 	d.Group = id
-	if id == "" {
-		d.ErrorCode = invalidGroupID
-		return d
-	}
 	s, code := c.shardOf(id)
 	if code != none {
 		d.ErrorCode = code
 		return d
 	}
-	defer s.mu.Unlock()
+	defer s.leave()
 	g := s.groupLocked(id)
 	var cg *classicGroup
 	if g != nil {
@@ -80,15 +89,16 @@ func (c *Coordinator) List(_ context.Context, req *kmsg.ListGroupsRequest) *kmsg
 	}
 	for _, s := range shards {
 		s.mu.Lock()
-		for id, g := range s.groups {
-			if !passes(req.StatesFilter, g.members.state()) || !passes(req.TypesFilter, g.members.kind()) {
-				continue
+		s.do(func() {
+			for id, g := range s.groups {
+				if !passes(req.StatesFilter, g.members.state()) || !passes(req.TypesFilter, g.members.kind()) {
+					continue
+				}
+				rg := kmsg.NewListGroupsResponseGroup()
+				rg.Group, rg.ProtocolType, rg.GroupState, rg.GroupType = id, g.members.protocolType(), g.members.state(), g.members.kind()
+				resp.Groups = append(resp.Groups, rg)
 			}
-			rg := kmsg.NewListGroupsResponseGroup()
-			rg.Group, rg.ProtocolType, rg.GroupState, rg.GroupType = id, g.members.protocolType(), g.members.state(), g.members.kind()
-			resp.Groups = append(resp.Groups, rg)
-		}
-		s.mu.Unlock()
+		})
 	}
 	slices.SortFunc(resp.Groups, func(a, b kmsg.ListGroupsResponseGroup) int { return strings.Compare(a.Group, b.Group) })
 	return resp
@@ -100,17 +110,19 @@ func (c *Coordinator) List(_ context.Context, req *kmsg.ListGroupsRequest) *kmsg
 func (c *Coordinator) Delete(ctx context.Context, req *kmsg.DeleteGroupsRequest) *kmsg.DeleteGroupsResponse {
 	resp := kmsg.NewPtrDeleteGroupsResponse()
 	resp.Version = req.Version
-	codes := make([]chan int16, len(req.Groups))
-	for i, id := range req.Groups {
-		codes[i] = make(chan int16, 1)
+	groups := once(req.Groups)
+	codes := make([]chan int16, len(groups))
+	for i, id := range groups {
+		codes[i] = make(chan int16, 2) // two: it may be answered before a panic
 		if s, code := c.shardOf(id); code != none {
 			codes[i] <- code
 		} else {
-			s.deleteLocked(id, codes[i])
-			s.mu.Unlock()
+			if !s.do(func() { s.deleteLocked(id, codes[i]) }) {
+				codes[i] <- notCoordinator
+			}
 		}
 	}
-	for i, id := range req.Groups {
+	for i, id := range groups {
 		rg := kmsg.NewDeleteGroupsResponseGroup()
 		rg.Group = id
 		rg.ErrorCode = await(ctx, codes[i], func() int16 { return coordinatorNotAvailable })

@@ -81,7 +81,7 @@ func (s *shard) armLocked() {
 // wake is the timer's goroutine. It ends when every alarm that is due has rung.
 func (s *shard) wake() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.leave()
 	s.wakeAt = time.Time{}
 	for !s.unloaded && len(s.alarms) > 0 {
 		now := s.now()

@@ -3,10 +3,12 @@ package group
 import (
 	"cmp"
 	"crypto/rand"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kbin"
@@ -73,20 +75,20 @@ type classicGroup struct {
 	protocol   string // what the generation's members agreed on; "": nothing
 	leader     string
 	members    map[string]*member
-	static     map[string]string // instance id to member id
-	supported  map[string]int    // protocol to how many members support it
-	waiting    int               // members with a join call
-	unsynced   map[string]bool   // members of this generation that have yet to sync
-	pending    map[string]*pendingMember
-	topics     map[string]bool // what members subscribe to; nil: not known
-	initial    bool            // preparing began empty
-	assigning  bool            // the leader's assignment is on its way to the journal
-	gone       bool            // members have left, and settleLocked is to be called
-	extend     bool            // somebody came since the initial delay began
-	delayLeft  time.Duration   // how much longer the initial delay may get
-	rebalance  alarm           // ends preparing
-	sync       alarm           // ends the wait for syncs
-	bytes      int             // what members and pending members hold
+	static     map[string]string           // instance id to member id
+	supported  map[string]int              // protocol to how many members support it
+	waiting    int                         // members with a join call
+	unsynced   map[string]bool             // members of this generation that have yet to sync
+	pending    map[[16]byte]*pendingMember // by what was made up of the id
+	topics     map[string]bool             // what members subscribe to; nil: not known
+	initial    bool                        // preparing began empty
+	assigning  bool                        // the leader's assignment is on its way to the journal
+	gone       bool                        // members have left, and settleLocked is to be called
+	extend     bool                        // somebody came since the initial delay began
+	delayLeft  time.Duration               // how much longer the initial delay may get
+	rebalance  alarm                       // ends preparing
+	sync       alarm                       // ends the wait for syncs
+	bytes      int                         // what members hold
 	nextJoined uint64
 }
 
@@ -118,6 +120,7 @@ type protocol struct {
 // A pendingMember is a member id that was handed out with MEMBER_ID_REQUIRED and
 // has not come back.
 type pendingMember struct {
+	since  uint64 // the order in which ids were handed out
 	expiry alarm
 	bytes  int
 }
@@ -125,8 +128,9 @@ type pendingMember struct {
 // memberOverhead is about what a member takes besides its bytes.
 const memberOverhead = 512
 
-// pendingOverhead is the same for a pending member.
-const pendingOverhead = 256
+// pendingOverhead is about what a pending member takes, and the group that may have
+// been made for it, besides the group's id.
+const pendingOverhead = 1024
 
 func (m *member) cost() int {
 	n := memberOverhead + 2*len(m.id) + len(m.client.ID) + len(m.client.Host) + len(m.assignment)
@@ -171,7 +175,7 @@ func newClassic(g *group) *classicGroup {
 	c := &classicGroup{
 		group: g, shard: g.shard, phase: empty, since: g.shard.now(),
 		members: make(map[string]*member), static: make(map[string]string), supported: make(map[string]int),
-		unsynced: make(map[string]bool), pending: make(map[string]*pendingMember),
+		unsynced: make(map[string]bool), pending: make(map[[16]byte]*pendingMember),
 	}
 	c.sync.ring = c.expireSyncsLocked
 	return c
@@ -252,12 +256,15 @@ func (c *classicGroup) stopLocked(code int16) {
 		c.answerJoinLocked(m, joinFailure(m.join, code, m.id))
 		c.answerSyncLocked(m, code)
 	}
-	for _, p := range c.pending {
-		c.shard.stopLocked(&p.expiry)
+	for id := range c.pending {
+		c.dropPendingLocked(id)
 	}
 	c.shard.stopLocked(&c.rebalance)
 	c.shard.stopLocked(&c.sync)
-	c.chargeLocked(-c.bytes)
+	for _, m := range c.members {
+		c.chargeLocked(m, -m.bytes)
+		m.bytes = 0
+	}
 }
 
 // applyClassicLocked replays one metadata record.
@@ -394,25 +401,31 @@ func (c *classicGroup) inOrder() []*member {
 	return slices.SortedFunc(maps.Values(c.members), func(a, b *member) int { return cmp.Compare(a.joined, b.joined) })
 }
 
-func (c *classicGroup) chargeLocked(n int) {
+func (c *classicGroup) chargeLocked(m *member, n int) {
 	c.bytes += n
-	c.shard.c.bytes.Add(int64(n))
+	c.shard.chargeLocked(m.client.Host, n)
 }
 
-// fitsLocked tells whether n more bytes are allowed.
-func (c *classicGroup) fitsLocked(n int) bool {
+// fitsLocked tells whether a client's members may hold n more bytes.
+func (c *classicGroup) fitsLocked(client Client, n int) bool {
 	set := c.shard.c.settings()
-	return n <= 0 || c.bytes+n <= set.MaxGroupBytes && c.shard.c.bytes.Load()+int64(n) <= int64(set.MaxBytes)
+	return n <= 0 || c.bytes+n <= set.MaxGroupBytes && c.shard.c.memory.fits(client.Host, n, set.MaxBytes)
 }
 
 // recostLocked charges what m holds now.
 func (c *classicGroup) recostLocked(m *member) {
 	n := m.cost()
-	c.chargeLocked(n - m.bytes)
+	c.chargeLocked(m, n-m.bytes)
 	m.bytes = n
 }
 
 func (c *classicGroup) addLocked(m *member) {
+	c.enlist(m)
+	c.recostLocked(m)
+}
+
+// enlist adds a member whose bytes are not charged yet.
+func (c *classicGroup) enlist(m *member) {
 	m.joined = c.nextJoined
 	c.nextJoined++
 	m.expiry.ring = func(time.Time) { c.expireMemberLocked(m) }
@@ -426,7 +439,6 @@ func (c *classicGroup) addLocked(m *member) {
 	if m.join != nil {
 		c.waiting++
 	}
-	c.recostLocked(m)
 }
 
 // removeLocked takes a member out and tells it so if it waits. What that means
@@ -441,7 +453,7 @@ func (c *classicGroup) removeLocked(m *member, code int16) {
 		delete(c.static, *m.instanceID)
 	}
 	c.unsupportLocked(m)
-	c.chargeLocked(-m.bytes)
+	c.chargeLocked(m, -m.bytes)
 }
 
 func (c *classicGroup) unsupportLocked(m *member) {
@@ -452,12 +464,30 @@ func (c *classicGroup) unsupportLocked(m *member) {
 	}
 }
 
-func (c *classicGroup) dropPendingLocked(id string) {
-	if p := c.pending[id]; p != nil {
-		c.shard.stopLocked(&p.expiry)
-		delete(c.pending, id)
-		c.chargeLocked(-p.bytes)
+// pendingOf returns what is known of a member id that was handed out and has not
+// come back. It is found by the part that was made up: a client id may have 32 KB.
+func (c *classicGroup) pendingOf(id string) (u [16]byte, ok bool) {
+	if len(id) < 36 {
+		return u, false
 	}
+	if n, err := hex.Decode(u[:], []byte(strings.ReplaceAll(id[len(id)-36:], "-", ""))); err != nil || n != 16 {
+		return u, false
+	}
+	return u, c.pending[u] != nil
+}
+
+func (c *classicGroup) dropPendingLocked(u [16]byte) {
+	if p := c.pending[u]; p != nil {
+		c.shard.stopLocked(&p.expiry)
+		delete(c.pending, u)
+		c.shard.pendLocked(-p.bytes)
+	}
+}
+
+// pendLocked counts n bytes of those about to join.
+func (s *shard) pendLocked(n int) {
+	s.idle += n
+	s.c.pending.Add(int64(n))
 }
 
 // touchLocked begins a member's session anew.
@@ -711,12 +741,17 @@ func subscription(metadata []byte) (topics []string, ok bool) {
 	return topics, r.Ok()
 }
 
+// maxIDName is how much of a client's name goes into its member id, which has to
+// have room in a record's key.
+const maxIDName = 1 << 10
+
 // memberID makes up a member id nobody has.
 func memberID(client Client, instanceID *string) string {
 	name := client.ID
 	if instanceID != nil {
 		name = *instanceID
 	}
+	name = name[:min(len(name), maxIDName)]
 	var u [16]byte
 	rand.Read(u[:])
 	u[6], u[8] = u[6]&0x0f|0x40, u[8]&0x3f|0x80

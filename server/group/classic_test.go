@@ -416,8 +416,8 @@ func TestPendingMembersHoldUpARebalanceAndExpire(t *testing.T) {
 		if stateOf(c, "of ghosts").State != "Dead" {
 			t.Error("a group whose only pending member went is still there")
 		}
-		if c.bytes.Load() < 0 {
-			t.Errorf("%d bytes are charged", c.bytes.Load())
+		if c.memory.held() < 0 {
+			t.Errorf("%d bytes are charged", c.memory.held())
 		}
 	})
 }
@@ -435,7 +435,7 @@ func TestAClientThatHangsUpBeforeItHasAnIDIsForgotten(t *testing.T) {
 		if d := stateOf(c, "g"); d.State != "Dead" {
 			t.Errorf("group is %s with %d members", d.State, len(d.Members))
 		}
-		if n := c.bytes.Load(); n != 0 {
+		if n := c.memory.held(); n != 0 {
 			t.Errorf("%d bytes are still charged", n)
 		}
 	})
@@ -453,7 +453,7 @@ func TestThoseWhoWaitLearnThatTheCoordinatorMoved(t *testing.T) {
 		wantCode(t, "join", <-codes, notCoordinator)
 		wantCode(t, "join", <-codes, notCoordinator)
 		wantCode(t, "heartbeat", a.heartbeat(), notCoordinator)
-		if n := c.bytes.Load(); n != 0 {
+		if n := c.memory.held(); n != 0 {
 			t.Errorf("%d bytes are still charged", n)
 		}
 	})

@@ -16,6 +16,10 @@ type beat struct {
 	req    *kmsg.ConsumerGroupHeartbeatRequest
 	client Client
 	answer chan<- *kmsg.ConsumerGroupHeartbeatResponse // has room for one
+
+	matches []string        // the topics that its expression matches, ascending
+	was     assignment      // what its member had before
+	land    func(err error) // what follows an append that has its answer
 }
 
 func (b *beat) fail(code int16, why string) {
@@ -45,12 +49,17 @@ const (
 //   - An epoch that is not the member's gets FENCED_MEMBER_EPOCH: give all up and join
 //     again. The one before counts while what it owns is within its assignment, since
 //     our answer may be lost.
-//   - A classic group becomes a consumer group when nobody is in it.
+//   - A classic group becomes a consumer group when nobody is in it, or where
+//     group.consumer.migration.policy lets it while its members are.
 //
 // v1 adds regular expressions and member ids that clients make up.
 func (c *Coordinator) ConsumerHeartbeat(ctx context.Context, client Client, req *kmsg.ConsumerGroupHeartbeatRequest) *kmsg.ConsumerGroupHeartbeatResponse {
 	answer := make(chan *kmsg.ConsumerGroupHeartbeatResponse, 1)
-	b := &beat{req, client, answer}
+	b := &beat{req: req, client: client, answer: answer}
+	if tooLong(req.Group) {
+		b.fail(invalidGroupID, "GroupId has at most 32767 bytes.")
+		return <-answer
+	}
 	if why := b.invalid(); why != "" {
 		b.fail(invalidRequest, why)
 		return <-answer
@@ -60,27 +69,33 @@ func (c *Coordinator) ConsumerHeartbeat(ctx context.Context, client Client, req 
 		b.fail(unsupportedAssignor, "ServerAssignor "+*req.ServerAssignor+" is not supported. Supported assignors: "+strings.Join(set.Assignors, ", ")+".")
 		return <-answer
 	}
-	if req.SubscribedTopicRegex != nil && *req.SubscribedTopicRegex != "" {
-		if _, err := compile(*req.SubscribedTopicRegex); err != nil {
+	if req.MemberEpoch >= 0 && req.SubscribedTopicRegex != nil && *req.SubscribedTopicRegex != "" {
+		// Outside the lock: what an expression costs, who sends it pays.
+		matches, err := c.resolve(*req.SubscribedTopicRegex)
+		if err != nil {
 			b.fail(invalidRegularExpression, "SubscribedTopicRegex is not valid: "+err.Error())
 			return <-answer
 		}
-	}
-	s, code := c.shardOf(req.Group)
-	if code != none {
-		b.fail(code, "")
-		return <-answer
+		b.matches = matches
 	}
 	if req.MemberID == "" { // v0 lets the coordinator make it up
 		var u [16]byte
 		rand.Read(u[:])
 		req.MemberID = base64.RawURLEncoding.EncodeToString(u[:])
 	}
-	s.beatLocked(b)
-	s.mu.Unlock()
+	s, code := c.shardOf(req.Group)
+	if code != none {
+		b.fail(code, "")
+		return <-answer
+	}
+	if !s.do(func() { s.beatLocked(b) }) {
+		late := make(chan *kmsg.ConsumerGroupHeartbeatResponse, 1)
+		(&beat{req: req, client: client, answer: late}).fail(notCoordinator, "")
+		return <-late
+	}
 	return await(ctx, answer, func() *kmsg.ConsumerGroupHeartbeatResponse {
 		late := make(chan *kmsg.ConsumerGroupHeartbeatResponse, 1)
-		(&beat{req, client, late}).fail(coordinatorNotAvailable, "")
+		(&beat{req: req, client: client, answer: late}).fail(coordinatorNotAvailable, "")
 		return <-late
 	})
 }
@@ -104,6 +119,8 @@ func (b *beat) invalid() string {
 		return "MemberEpoch is invalid."
 	case req.MemberEpoch == epochLeaveStatic && req.InstanceID == nil:
 		return "InstanceId can't be null."
+	case tooLong(req.MemberID), req.InstanceID != nil && tooLong(*req.InstanceID), req.RackID != nil && tooLong(*req.RackID):
+		return "Ids of members, instances and racks have at most 32767 bytes."
 	case req.MemberEpoch != epochJoin:
 		return ""
 	case req.RebalanceTimeoutMillis == -1:
@@ -166,8 +183,12 @@ func (s *shard) beatLocked(b *beat) {
 		g.members.stopLocked(coordinatorNotAvailable)
 		g.members = c
 	}
+	c.beatLocked(b)
+}
+
+func (c *consumerGroup) beatLocked(b *beat) {
 	c.stepLocked(waiting{
-		again: func() { s.beatLocked(b) },
+		again: func() { c.shard.beatLocked(b) },
 		fail:  func(code int16) { b.fail(code, "") },
 	}, func(d *draft) func(error) { return d.beat(b) })
 }
@@ -180,7 +201,7 @@ func (d *draft) beat(b *beat) func(error) {
 	}
 	resp := kmsg.NewPtrConsumerGroupHeartbeatResponse()
 	resp.Version, resp.MemberID, resp.MemberEpoch = req.Version, &req.MemberID, req.MemberEpoch
-	land := func(err error) {
+	b.land = func(err error) {
 		if err != nil {
 			b.fail(codeOf(err), "")
 			return
@@ -199,18 +220,20 @@ func (d *draft) beat(b *beat) func(error) {
 			// What it was to give back it has given back now: it is gone.
 			next.state, next.revoking = memberStable, nil
 			d.setCurrent(m, next)
-			return land
+			return b.land
 		}
-		d.remove(m.id)
-		d.bump()
-		return land
+		after := d.take(m.id)
+		return func(err error) {
+			after(err)
+			b.land(err)
+		}
 	}
 
-	m := d.members[req.MemberID]
+	m := d.member(req.MemberID)
 	var replaced *consumerMember
 	switch {
 	case req.InstanceID != nil:
-		other := d.members[d.static[*req.InstanceID]]
+		other := d.member(d.staticMember(*req.InstanceID))
 		switch {
 		case other != nil && other.id == req.MemberID:
 		case req.MemberEpoch != epochJoin && other == nil:
@@ -232,7 +255,7 @@ func (d *draft) beat(b *beat) func(error) {
 	}
 	set := c.shard.c.settings()
 	isNew := m == nil && replaced == nil
-	if isNew && len(d.members) >= set.Consumer.MaxSize {
+	if isNew && d.size >= set.Consumer.MaxSize {
 		return fail(groupMaxSizeReached, "The group is full.")
 	}
 
@@ -266,71 +289,124 @@ func (d *draft) beat(b *beat) func(error) {
 		v.regex = req.SubscribedTopicRegex
 	}
 	if grow := (&consumerMember{id: req.MemberID, memberValue: v}).cost(); isNew &&
-		(c.bytes+grow > set.MaxGroupBytes || c.shard.c.bytes.Load()+int64(grow) > int64(set.MaxBytes)) {
+		(c.bytes+grow > set.MaxGroupBytes || !c.shard.c.memory.fits(b.client.Host, grow, set.MaxBytes)) {
 		return fail(groupMaxSizeReached, "The members of the group take too much room.")
 	}
-	var current currentValue
-	hadTarget := assignment(nil)
-	if replaced != nil {
-		// The place, and what it has, goes to the new member id; the old process is gone.
-		current = currentValue{assigned: replaced.assigned}
-		hadTarget = d.targets[replaced.id]
-		d.remove(replaced.id)
-	} else if m != nil {
-		current = m.currentValue
-	}
-	if m != nil && req.MemberEpoch == epochJoin && m.epoch != epochJoin && m.previous != epochJoin {
-		// It was fenced, or came back: what it had it has no more.
-		current = currentValue{assigned: m.assigned}
-	}
-	if encoded := v.append(nil); isNew || replaced != nil || string(encoded) != string(before.append(nil)) {
-		d.put(memberKey, req.MemberID, encoded)
-	}
-	d.setCurrent(d.members[req.MemberID], current)
-	if hadTarget != nil {
-		d.put(targetKey, req.MemberID, appendTarget(nil, hadTarget))
+	d.settle(req.MemberID, v, m, replaced, m != nil && req.MemberEpoch == epochJoin && m.epoch != epochJoin && m.previous != epochJoin)
+	if v.regex != nil && *v.regex != "" && d.regex(*v.regex) == nil {
+		d.put(regexKey, *v.regex, regexValue{topics: b.matches, version: millis(d.now), at: millis(d.now)}.append(nil))
 	}
 
-	// 2. The group's epoch, the target.
-	moved := isNew || !slices.Equal(before.topics, v.topics) || text(before.regex) != text(v.regex) || text(before.assignor) != text(v.assignor)
+	// 2. The group's epoch, the target. Whoever has changed it waits for the target.
+	moved := isNew || replaced != nil && c.planning || !slices.Equal(before.topics, v.topics) ||
+		text(before.regex) != text(v.regex) || text(before.assignor) != text(v.assignor)
+	noticed := false
 	if c.topicsChangedLocked() && !moved {
-		moved = d.refresh() != d.hash
+		noticed = d.topicHash() != d.hash
 	}
-	if moved {
+	if moved || noticed {
 		d.bump()
 	}
-	d.retarget()
-
-	// 3. The member. One that joins owns nothing, whatever it had.
-	holds := b.holds()
-	if d.epochOf(req.MemberID) != d.targetEpoch || d.members[req.MemberID].state != memberStable {
-		d.reconcile(req.MemberID, holds)
-	}
-
-	was := assignment(nil)
+	d.replan()
+	c.touchLocked(req.MemberID) // it lives, however long the journal takes
 	if m != nil {
-		was = m.assigned
+		b.was = m.assigned
 	}
-	now := d.members[req.MemberID]
+	if (moved || req.MemberEpoch == epochJoin) && d.epoch > d.targetEpoch {
+		epoch := d.epoch
+		return func(err error) {
+			if err != nil {
+				b.fail(codeOf(err), "")
+				return
+			}
+			c.touchLocked(req.MemberID)
+			c.parkLocked(epoch, waiting{
+				again: func() { c.placeLocked(b) },
+				fail:  func(code int16) { b.fail(code, "") },
+			})
+		}
+	}
+
+	// 3. The member.
+	return d.place(b, resp)
+}
+
+// settle puts what a member says of itself, and what it has: as before, or what the
+// member had that it replaces, whose process is gone. One that is back without what
+// it had owns nothing, whatever it had.
+func (d *draft) settle(id string, v memberValue, m, replaced *consumerMember, back bool) {
+	var current currentValue
+	var target assignment
+	switch {
+	case replaced != nil:
+		current = currentValue{assigned: replaced.assigned}
+		target = d.target(replaced.id)
+		d.remove(replaced.id)
+	case back:
+		current = currentValue{assigned: m.assigned}
+	case m != nil:
+		current = m.currentValue
+	}
+	if m == nil || string(v.append(nil)) != string(m.memberValue.append(nil)) {
+		d.put(memberKey, id, v.append(nil))
+	}
+	d.setCurrent(d.member(id), current)
+	if target != nil {
+		d.put(targetKey, id, appendTarget(nil, target))
+	}
+}
+
+// placeLocked is the second step of a heartbeat that had to wait for a target.
+func (c *consumerGroup) placeLocked(b *beat) {
+	if c.group.members != membership(c) {
+		c.shard.beatLocked(b) // of another type meanwhile
+		return
+	}
+	c.stepLocked(waiting{
+		again: func() { c.placeLocked(b) },
+		fail:  func(code int16) { b.fail(code, "") },
+	}, func(d *draft) func(error) {
+		if d.member(b.req.MemberID) == nil {
+			return func(error) { b.fail(unknownMemberID, "The member left while it joined.") }
+		}
+		resp := kmsg.NewPtrConsumerGroupHeartbeatResponse()
+		resp.Version, resp.MemberID = b.req.Version, &b.req.MemberID
+		b.land = func(err error) {
+			if err != nil {
+				b.fail(codeOf(err), "")
+				return
+			}
+			b.answer <- resp
+		}
+		return d.place(b, resp)
+	})
+}
+
+// place brings the member that beats nearer to its target, and fills its answer.
+func (d *draft) place(b *beat, resp *kmsg.ConsumerGroupHeartbeatResponse) func(error) {
+	req, c := b.req, d.c
+	if m := d.member(req.MemberID); m.epoch != d.targetEpoch || m.state != memberStable {
+		d.reconcile(req.MemberID, b.holds())
+	}
+	now := d.member(req.MemberID)
 	resp.MemberEpoch = now.epoch
 	resp.HeartbeatIntervalMillis = int32(c.shard.c.groupSettings(c.group.id).HeartbeatInterval / time.Millisecond)
 	full := req.RebalanceTimeoutMillis != -1 && (req.SubscribedTopicNames != nil || req.SubscribedTopicRegex != nil) && req.Topics != nil
-	if req.MemberEpoch == epochJoin || full || !was.equal(now.assigned) {
+	if req.MemberEpoch == epochJoin || full || !b.was.equal(now.assigned) {
 		resp.Assignment = &kmsg.ConsumerGroupHeartbeatResponseAssignment{Topics: []kmsg.ConsumerGroupHeartbeatResponseAssignmentTopic{}}
 		for _, topic := range now.assigned.topics() {
 			resp.Assignment.Topics = append(resp.Assignment.Topics, kmsg.ConsumerGroupHeartbeatResponseAssignmentTopic{TopicID: topic, Partitions: now.assigned[topic]})
 		}
 	}
-	c.touchLocked(req.MemberID) // it lives, however long the journal takes
 	return func(err error) {
 		if err == nil {
 			c.touchLocked(req.MemberID)
+			c.planAfter(nil)
+			c.resolveLocked()
 		}
-		land(err)
+		b.land(err)
 	}
 }
-
-func (d *draft) epochOf(id string) int32 { return d.members[id].epoch }
 
 func text(s *string) string {
 	if s == nil {
@@ -346,8 +422,26 @@ func text(s *string) string {
 func (c *Coordinator) ConsumerDescribe(_ context.Context, req *kmsg.ConsumerGroupDescribeRequest) *kmsg.ConsumerGroupDescribeResponse {
 	resp := kmsg.NewPtrConsumerGroupDescribeResponse()
 	resp.Version = req.Version
-	for _, id := range req.Groups {
-		resp.Groups = append(resp.Groups, c.consumerDescribe(id))
+	bound := newAnswer()
+	for _, id := range once(req.Groups) {
+		if bound.full() {
+			g := kmsg.NewConsumerGroupDescribeResponseGroup()
+			g.Group, g.ErrorCode = id, coordinatorLoadInProgress
+			resp.Groups = append(resp.Groups, g)
+			continue
+		}
+		g := c.consumerDescribe(id)
+		for i := range g.Members {
+			m := &g.Members[i]
+			bound.add(128 + len(m.MemberID) + len(m.ClientID) + len(m.ClientHost))
+			for _, t := range m.SubscribedTopics {
+				bound.add(16 + len(t))
+			}
+			for _, t := range append(m.Assignment.TopicPartitions, m.TargetAssignment.TopicPartitions...) {
+				bound.add(64 + len(t.Topic) + 4*len(t.Partitions))
+			}
+		}
+		resp.Groups = append(resp.Groups, g)
 	}
 	return resp
 }
@@ -364,17 +458,20 @@ func (c *Coordinator) consumerDescribe(id string) kmsg.ConsumerGroupDescribeResp
 		d.ErrorCode = code
 		return d
 	}
-	defer s.mu.Unlock()
+	defer s.leave()
 	var cg *consumerGroup
 	if g := s.groupLocked(id); g != nil {
 		cg, _ = g.members.(*consumerGroup)
 	}
 	if cg == nil {
-		why := "Group " + id + " is not a consumer group."
+		why := "Group " + id + " not found."
+		if s.groupLocked(id) != nil {
+			why = "Group " + id + " is not a consumer group."
+		}
 		d.ErrorCode, d.ErrorMessage = groupIDNotFound, &why
 		return d
 	}
-	d.State, d.Epoch, d.AssignmentEpoch, d.AssignorName = cg.state(), cg.epoch, cg.targetEpoch, cg.preferred(cg.assignors())
+	d.State, d.Epoch, d.AssignmentEpoch, d.AssignorName = cg.state(), cg.epoch, cg.targetEpoch, cg.preferred(&cg.consumerState)
 	for memberID, m := range cg.members {
 		dm := kmsg.NewConsumerGroupDescribeResponseGroupMember()
 		dm.MemberID, dm.InstanceID, dm.RackID, dm.MemberEpoch = memberID, m.instanceID, m.rackID, m.epoch

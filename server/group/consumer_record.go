@@ -35,6 +35,8 @@ const (
 
 type uuid = [16]byte
 
+func compareUUID(x, y uuid) int { return bytes.Compare(x[:], y[:]) }
+
 // An assignment is partitions by topic, each list ascending and not empty. It is
 // never changed once made.
 type assignment map[uuid][]int32
@@ -69,6 +71,19 @@ func (a assignment) filter(b assignment, in bool) assignment {
 	return out
 }
 
+// only returns what of a keep tells to keep.
+func (a assignment) only(keep func(topic uuid, partition int32) bool) assignment {
+	out := make(assignment)
+	for topic, parts := range a {
+		for _, p := range parts {
+			if keep(topic, p) {
+				out[topic] = append(out[topic], p)
+			}
+		}
+	}
+	return out
+}
+
 // plus returns what is in either.
 func (a assignment) plus(b assignment) assignment {
 	out := maps.Clone(a)
@@ -85,7 +100,7 @@ func (a assignment) plus(b assignment) assignment {
 
 // topics returns the topics in the order in which they are written.
 func (a assignment) topics() []uuid {
-	return slices.SortedFunc(maps.Keys(a), func(x, y uuid) int { return bytes.Compare(x[:], y[:]) })
+	return slices.SortedFunc(maps.Keys(a), compareUUID)
 }
 
 // The states of a member, as they are written.

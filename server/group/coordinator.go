@@ -36,6 +36,7 @@ import (
 	"io"
 	"iter"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -82,8 +83,13 @@ type Client struct{ ID, Host string }
 // A Coordinator serves the groups of the partitions that were loaded into it. All
 // methods may be called at once from many goroutines.
 type Coordinator struct {
-	cfg   Config
-	bytes atomic.Int64 // what members and those about to join hold, of all groups
+	cfg     Config
+	memory  memory       // what members hold, of all groups
+	pending atomic.Int64 // what those about to join hold, of all groups
+
+	workers  sync.WaitGroup
+	working  chan struct{} // one token a plan under way
+	matching chan struct{} // one token an expression that is being matched
 
 	mu     sync.RWMutex // taken with a shard's lock held, never the other way round
 	shards map[int32]*shard
@@ -107,7 +113,11 @@ func New(cfg Config) *Coordinator {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	c := &Coordinator{cfg: cfg, shards: make(map[int32]*shard), done: make(chan struct{})}
+	c := &Coordinator{
+		cfg: cfg, shards: make(map[int32]*shard), done: make(chan struct{}),
+		working:  make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
+		matching: make(chan struct{}, 1),
+	}
 	if cfg.Topics != nil {
 		c.watcher.Go(c.watchTopics)
 	}
@@ -131,6 +141,17 @@ func (c *Coordinator) Close() {
 		s.unload()
 	}
 	c.watcher.Wait()
+	c.workers.Wait()
+}
+
+// work waits for a turn to use a core for long; false: the coordinator closes.
+func (c *Coordinator) work() (release func(), ok bool) {
+	select {
+	case c.working <- struct{}{}:
+		return func() { <-c.working }, true
+	case <-c.done:
+		return nil, false
+	}
 }
 
 // groupSettings returns what holds for one group.
@@ -222,7 +243,7 @@ func (c *Coordinator) remove(s *shard) {
 }
 
 // shardOf returns the shard of a group with its lock held, or a code. The caller
-// unlocks.
+// defers shard.leave.
 func (c *Coordinator) shardOf(group string) (*shard, int16) {
 	n := c.cfg.Partitions()
 	if n <= 0 {

@@ -1,8 +1,11 @@
 package group
 
 import (
+	"cmp"
 	"context"
+	"maps"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -13,9 +16,16 @@ import (
 // that gave up.
 const newMemberTimeout = 5 * time.Minute
 
-// maxPending bounds the member ids of one group that were handed out and have not
-// come back.
-const maxPending = 100_000
+// What the member ids that were handed out and have not come back may take: in one
+// shard, and in any however many there are elsewhere; and about when others are many.
+// Beyond it the group that has most of them loses its oldest, whose client is told
+// UNKNOWN_MEMBER_ID and asks for another. So who asks for ids by the thousand takes
+// them from itself.
+const (
+	maxPending    = 8 << 20
+	minPending    = 1 << 20
+	maxAllPending = 32 << 20
+)
 
 // A joinCall is a JoinGroup request that waits.
 type joinCall struct {
@@ -41,8 +51,16 @@ type joinCall struct {
 func (c *Coordinator) Join(ctx context.Context, client Client, req *kmsg.JoinGroupRequest) *kmsg.JoinGroupResponse {
 	answer := make(chan *kmsg.JoinGroupResponse, 1)
 	call := &joinCall{req: req, client: client, answer: answer}
-	if req.Group == "" {
+	if req.Group == "" || tooLong(req.Group) {
 		return joinFailure(call, invalidGroupID, req.MemberID)
+	}
+	switch {
+	case tooLong(req.MemberID):
+		return joinFailure(call, unknownMemberID, "")
+	case req.InstanceID != nil && tooLong(*req.InstanceID):
+		return joinFailure(call, invalidRequest, "")
+	case tooLong(req.ProtocolType), slices.ContainsFunc(req.Protocols, func(p kmsg.JoinGroupRequestProtocol) bool { return tooLong(p.Name) }):
+		return joinFailure(call, inconsistentGroupProtocol, req.MemberID)
 	}
 	set := c.settings()
 	session := time.Duration(req.SessionTimeoutMillis) * time.Millisecond
@@ -53,12 +71,12 @@ func (c *Coordinator) Join(ctx context.Context, client Client, req *kmsg.JoinGro
 	if code != none {
 		return joinFailure(call, code, req.MemberID)
 	}
-	s.joinLocked(call)
-	s.mu.Unlock()
+	if !s.do(func() { s.joinLocked(call) }) {
+		return joinFailure(call, notCoordinator, req.MemberID)
+	}
 	return await(ctx, answer, func() *kmsg.JoinGroupResponse {
 		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.abandonLocked(call)
+		s.do(func() { s.abandonLocked(call) })
 		return joinFailure(call, coordinatorNotAvailable, req.MemberID)
 	})
 }
@@ -101,19 +119,32 @@ func (c *classicGroup) answerJoinLocked(m *member, resp *kmsg.JoinGroupResponse)
 	}
 }
 
-// abandonLocked forgets a member whose client hung up before it learnt its id.
+// abandonLocked forgets that a client waits which has hung up. A member that nobody
+// can name any more goes. Any other has not joined: it has half its session to come
+// back over another connection, and does not enter the next generation before.
 func (s *shard) abandonLocked(call *joinCall) {
 	g := s.groupLocked(call.req.Group)
-	if g == nil || call.req.MemberID != "" || call.req.InstanceID != nil {
+	if g == nil {
 		return
 	}
 	c, ok := g.members.(*classicGroup)
 	if !ok {
 		return
 	}
-	if m := c.members[call.member]; m != nil && m.join == call {
+	m := c.members[call.member]
+	switch {
+	case m == nil || m.join != call:
+	case call.req.MemberID == "" && call.req.InstanceID == nil:
 		c.removeLocked(m, unknownMemberID)
 		c.settleLocked("a client hung up while it joined")
+	default:
+		m.join = nil
+		c.waiting--
+		left := m.session
+		if m.instanceID == nil {
+			left /= 2
+		}
+		s.setLocked(&m.expiry, s.now().Add(left))
 	}
 }
 
@@ -135,7 +166,7 @@ func (s *shard) joinLocked(call *joinCall) {
 	c, ok := g.members.(*classicGroup)
 	if !ok {
 		if !g.members.empty() {
-			fail(inconsistentGroupProtocol, req.MemberID)
+			g.members.(*consumerGroup).joinLocked(call)
 			return
 		}
 		if req.MemberID != "" {
@@ -151,15 +182,19 @@ func (s *shard) joinLocked(call *joinCall) {
 			c.removeLocked(m, groupMaxSizeReached)
 			c.settleLocked("the group is full")
 		}
-		c.dropPendingLocked(req.MemberID)
+		if u, ok := c.pendingOf(req.MemberID); ok {
+			c.dropPendingLocked(u)
+		}
 		fail(groupMaxSizeReached, "")
 	case !c.supports(req.ProtocolType, req.Protocols):
 		fail(inconsistentGroupProtocol, req.MemberID)
 	case req.MemberID == "":
 		c.joinNewLocked(call)
-	case c.pending[req.MemberID] != nil && req.InstanceID == nil:
-		c.addNewLocked(call, req.MemberID)
 	default:
+		if _, ok := c.pendingOf(req.MemberID); ok && req.InstanceID == nil {
+			c.addNewLocked(call, req.MemberID)
+			return
+		}
 		if code := c.check(req.MemberID, req.InstanceID); code != none {
 			fail(code, req.MemberID)
 			return
@@ -211,20 +246,48 @@ func (c *classicGroup) joinNewLocked(call *joinCall) {
 		c.addNewLocked(call, id)
 		return
 	}
-	p := &pendingMember{bytes: pendingOverhead + 2*len(id)}
-	if len(c.pending) >= maxPending || !c.fitsLocked(p.bytes) {
-		call.answer <- joinFailure(call, groupMaxSizeReached, "")
-		return
-	}
+	c.shard.pended++
+	p := &pendingMember{since: c.shard.pended, bytes: pendingOverhead + len(c.group.id)}
+	u, _ := c.pendingOf(id)
 	p.expiry.ring = func(time.Time) {
-		c.dropPendingLocked(id)
+		c.dropPendingLocked(u)
 		c.settlePendingLocked()
 	}
-	c.pending[id] = p
-	c.chargeLocked(p.bytes)
+	c.pending[u] = p
+	c.shard.pendLocked(p.bytes)
+	c.shard.makeRoomLocked(c)
 	session := time.Duration(req.SessionTimeoutMillis) * time.Millisecond
 	c.shard.setLocked(&p.expiry, c.shard.now().Add(min(session, newMemberTimeout)))
 	call.answer <- joinFailure(call, memberIDRequired, id)
+}
+
+// makeRoomLocked takes member ids back that were handed out, until they take no more
+// than they may. The newest is last's.
+func (s *shard) makeRoomLocked(last *classicGroup) {
+	most := maxPending
+	if s.c.pending.Load() > maxAllPending {
+		most = minPending
+	}
+	for s.idle > most {
+		var from *classicGroup
+		for _, g := range s.groups {
+			c, ok := g.members.(*classicGroup)
+			if ok && len(c.pending) > 0 && (c != last || len(c.pending) > 1) && (from == nil || len(c.pending) > len(from.pending)) {
+				from = c
+			}
+		}
+		if from == nil {
+			return
+		}
+		ids := slices.SortedFunc(maps.Keys(from.pending), func(a, b [16]byte) int {
+			return cmp.Compare(from.pending[a].since, from.pending[b].since)
+		})
+		// Several at once: the search is dear.
+		for _, u := range ids[:min(len(ids), 1+len(ids)/8)] {
+			from.dropPendingLocked(u)
+		}
+		from.settlePendingLocked()
+	}
 }
 
 // settlePendingLocked does what follows when a pending member went: a rebalance may
@@ -242,7 +305,7 @@ func (c *classicGroup) takeLocked(call *joinCall, m *member) bool {
 	protocols := protocolsOf(req.Protocols)
 	next := *m
 	next.protocols = protocols
-	if !c.fitsLocked(next.cost() - m.bytes) {
+	if !c.fitsLocked(call.client, next.cost()-m.bytes) {
 		call.answer <- joinFailure(call, groupMaxSizeReached, "")
 		return false
 	}
@@ -254,6 +317,7 @@ func (c *classicGroup) takeLocked(call *joinCall, m *member) bool {
 	}
 	m.session, m.timeout = timeoutsOf(req)
 	m.join = call
+	call.member = m.id
 	c.waiting++
 	c.recostLocked(m)
 	return true
@@ -273,8 +337,10 @@ func (c *classicGroup) addNewLocked(call *joinCall, id string) {
 	call.member = id
 	m := &member{id: id, instanceID: req.InstanceID, client: call.client, protocols: protocolsOf(req.Protocols), isNew: true, join: call}
 	m.session, m.timeout = timeoutsOf(req)
-	c.dropPendingLocked(id)
-	if !c.fitsLocked(m.cost()) {
+	if u, ok := c.pendingOf(id); ok {
+		c.dropPendingLocked(u)
+	}
+	if !c.fitsLocked(call.client, m.cost()) {
 		call.answer <- joinFailure(call, groupMaxSizeReached, "")
 		c.settlePendingLocked()
 		return
@@ -323,7 +389,7 @@ func (c *classicGroup) replaceLocked(call *joinCall, old *member, id string) {
 	protocols := protocolsOf(req.Protocols)
 	next := *m
 	next.protocols = protocols
-	if !c.fitsLocked(next.cost() - old.bytes) {
+	if !c.fitsLocked(call.client, next.cost()-old.bytes) {
 		call.answer <- joinFailure(call, groupMaxSizeReached, "")
 		return
 	}

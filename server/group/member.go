@@ -22,7 +22,7 @@ type syncCall struct {
 //
 // v3 adds the instance id (KIP-345).
 func (c *Coordinator) Sync(ctx context.Context, req *kmsg.SyncGroupRequest) *kmsg.SyncGroupResponse {
-	if req.Group == "" {
+	if req.Group == "" || tooLong(req.Group) {
 		return syncFailure(req, invalidGroupID)
 	}
 	s, code := c.shardOf(req.Group)
@@ -30,12 +30,17 @@ func (c *Coordinator) Sync(ctx context.Context, req *kmsg.SyncGroupRequest) *kms
 		return syncFailure(req, code)
 	}
 	answer := make(chan *kmsg.SyncGroupResponse, 1)
-	if g, code := s.classicLocked(req.Group); code != none {
-		answer <- syncFailure(req, code)
-	} else {
-		g.syncLocked(&syncCall{req, answer})
+	if !s.do(func() {
+		if g, other, code := s.classicLocked(req.Group); code != none {
+			answer <- syncFailure(req, code)
+		} else if other != nil {
+			answer <- other.syncLocked(req)
+		} else {
+			g.syncLocked(&syncCall{req, answer})
+		}
+	}) {
+		return syncFailure(req, notCoordinator)
 	}
-	s.mu.Unlock()
 	return await(ctx, answer, func() *kmsg.SyncGroupResponse { return syncFailure(req, coordinatorNotAvailable) })
 }
 
@@ -46,20 +51,22 @@ func syncFailure(req *kmsg.SyncGroupRequest, code int16) *kmsg.SyncGroupResponse
 }
 
 // classicLocked returns a group that a member of the classic protocol may speak
-// to, or a code.
-func (s *shard) classicLocked(id string) (*classicGroup, int16) {
+// to, as what it is, or a code.
+func (s *shard) classicLocked(id string) (*classicGroup, *consumerGroup, int16) {
 	g := s.groupLocked(id)
 	if g == nil {
-		return nil, unknownMemberID
+		return nil, nil, unknownMemberID
 	}
 	if g.dead {
-		return nil, coordinatorNotAvailable
+		return nil, nil, coordinatorNotAvailable
 	}
-	c, ok := g.members.(*classicGroup)
-	if !ok {
-		return nil, unknownMemberID
+	switch m := g.members.(type) {
+	case *classicGroup:
+		return m, nil, none
+	case *consumerGroup:
+		return nil, m, none
 	}
-	return c, none
+	return nil, nil, unknownMemberID
 }
 
 func (c *classicGroup) syncLocked(call *syncCall) {
@@ -111,7 +118,7 @@ func (c *classicGroup) assignLocked(req *kmsg.SyncGroupRequest) {
 	for _, a := range assignments {
 		more += len(a)
 	}
-	if !c.fitsLocked(more) {
+	if !c.fitsLocked(c.members[req.MemberID].client, more) {
 		c.propagateLocked(unknownServerError) // as Kafka, for a record that is too large
 		c.prepareLocked("the assignment is too large")
 		return
@@ -196,11 +203,18 @@ func (c *Coordinator) Heartbeat(_ context.Context, req *kmsg.HeartbeatRequest) *
 	}
 	s, code := c.shardOf(req.Group)
 	if code == none {
-		defer s.mu.Unlock()
-		var g *classicGroup
-		if g, code = s.classicLocked(req.Group); code == none {
-			code = g.heartbeatLocked(req)
-		}
+		code = notCoordinator
+		s.do(func() {
+			g, other, why := s.classicLocked(req.Group)
+			switch {
+			case why != none:
+				code = why
+			case other != nil:
+				code = other.heartbeatLocked(req)
+			default:
+				code = g.heartbeatLocked(req)
+			}
+		})
 	}
 	resp.ErrorCode = code
 	return resp
@@ -217,7 +231,7 @@ func (c *Coordinator) Disconnected(groupID, memberID string) {
 	if code != none {
 		return
 	}
-	defer s.mu.Unlock()
+	defer s.leave()
 	g := s.groups[groupID]
 	if g == nil {
 		return
@@ -259,19 +273,14 @@ func (c *classicGroup) heartbeatLocked(req *kmsg.HeartbeatRequest) int16 {
 // The last one to leave is answered when the journal knows that the group is
 // empty, so that no failover brings it back. v5 adds a reason.
 func (c *Coordinator) Leave(ctx context.Context, req *kmsg.LeaveGroupRequest) *kmsg.LeaveGroupResponse {
-	fail := func(code int16) *kmsg.LeaveGroupResponse {
-		resp := kmsg.NewPtrLeaveGroupResponse()
-		resp.Version, resp.ErrorCode = req.Version, code
-		return resp
-	}
-	if req.Group == "" {
+	fail := func(code int16) *kmsg.LeaveGroupResponse { return leaveFailure(req, code) }
+	if req.Group == "" || tooLong(req.Group) {
 		return fail(invalidGroupID)
 	}
 	s, code := c.shardOf(req.Group)
 	if code != none {
 		return fail(code)
 	}
-	resp := fail(none)
 	answer := make(chan *kmsg.LeaveGroupResponse, 1)
 	members := req.Members
 	if req.Version < 3 {
@@ -279,39 +288,76 @@ func (c *Coordinator) Leave(ctx context.Context, req *kmsg.LeaveGroupRequest) *k
 		m.MemberID = req.MemberID
 		members = []kmsg.LeaveGroupRequestMember{m}
 	}
-	if g, code := s.classicLocked(req.Group); code == coordinatorNotAvailable {
-		answer <- fail(code)
-	} else {
-		went := false
-		for _, m := range members {
-			rm := kmsg.NewLeaveGroupResponseMember()
-			rm.MemberID, rm.InstanceID, rm.ErrorCode = m.MemberID, m.InstanceID, code
-			if code == none {
-				rm.ErrorCode = g.leaveLocked(m)
-				went = went || rm.ErrorCode == none
-			}
-			if req.Version < 3 {
-				resp.ErrorCode = rm.ErrorCode
-			} else {
-				resp.Members = append(resp.Members, rm)
-			}
-		}
-		if went {
-			g.leftLocked()
-		}
-		if went && g.phase == empty && g.storing > 0 {
-			g.onStored = append(g.onStored, func(err error) {
-				if lost(err) {
-					resp = fail(notCoordinator) // whether it has left is for the next coordinator to say
-				}
-				answer <- resp
-			})
+	if !s.do(func() { s.leaveLocked(req, members, answer) }) {
+		return fail(notCoordinator)
+	}
+	return await(ctx, answer, func() *kmsg.LeaveGroupResponse { return fail(coordinatorNotAvailable) })
+}
+
+func leaveFailure(req *kmsg.LeaveGroupRequest, code int16) *kmsg.LeaveGroupResponse {
+	resp := kmsg.NewPtrLeaveGroupResponse()
+	resp.Version, resp.ErrorCode = req.Version, code
+	return resp
+}
+
+// leaveResponse tells each member its code, and under which id it went.
+func leaveResponse(req *kmsg.LeaveGroupRequest, members []kmsg.LeaveGroupRequestMember, codes []int16, ids []string) *kmsg.LeaveGroupResponse {
+	resp := leaveFailure(req, none)
+	for i, m := range members {
+		rm := kmsg.NewLeaveGroupResponseMember()
+		rm.MemberID, rm.InstanceID, rm.ErrorCode = ids[i], m.InstanceID, codes[i]
+		if req.Version < 3 {
+			resp.ErrorCode = rm.ErrorCode
 		} else {
-			answer <- resp
+			resp.Members = append(resp.Members, rm)
 		}
 	}
-	s.mu.Unlock()
-	return await(ctx, answer, func() *kmsg.LeaveGroupResponse { return fail(coordinatorNotAvailable) })
+	return resp
+}
+
+func (s *shard) leaveLocked(req *kmsg.LeaveGroupRequest, members []kmsg.LeaveGroupRequestMember, answer chan<- *kmsg.LeaveGroupResponse) {
+	if s.unloaded {
+		answer <- leaveFailure(req, notCoordinator)
+		return
+	}
+	g, other, code := s.classicLocked(req.Group)
+	if code == coordinatorNotAvailable {
+		answer <- leaveFailure(req, code)
+		return
+	}
+	if other != nil {
+		other.leaveLocked(members, func() { s.leaveLocked(req, members, answer) }, func(codes []int16, ids []string, err error) {
+			if err != nil {
+				answer <- leaveFailure(req, codeOf(err))
+			} else {
+				answer <- leaveResponse(req, members, codes, ids)
+			}
+		})
+		return
+	}
+	codes, ids := make([]int16, len(members)), make([]string, len(members))
+	went := false
+	for i, m := range members {
+		codes[i], ids[i] = code, m.MemberID
+		if code == none {
+			codes[i] = g.leaveLocked(m)
+			went = went || codes[i] == none
+		}
+	}
+	resp := leaveResponse(req, members, codes, ids)
+	if went {
+		g.leftLocked()
+	}
+	if went && g.phase == empty && g.storing > 0 {
+		g.onStored = append(g.onStored, func(err error) {
+			if lost(err) {
+				resp = leaveFailure(req, notCoordinator) // whether it has left is for the next coordinator to say
+			}
+			answer <- resp
+		})
+		return
+	}
+	answer <- resp
 }
 
 // leaveLocked takes one member out.
@@ -323,8 +369,8 @@ func (c *classicGroup) leaveLocked(m kmsg.LeaveGroupRequestMember) int16 {
 		}
 		id = c.static[*m.InstanceID]
 	}
-	if c.pending[id] != nil {
-		c.dropPendingLocked(id)
+	if u, ok := c.pendingOf(id); ok {
+		c.dropPendingLocked(u)
 		c.gone = c.gone || c.phase == preparing || c.phase == empty
 		return none
 	}

@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kmsg"
+
 	"millrace/segment/record"
 )
 
@@ -187,31 +189,78 @@ func TestAStormOfJoinsLeavesNothing(t *testing.T) {
 			r := newReader(c, fmt.Sprint("g", i%1000))
 			c.Join(t.Context(), Client{"storm", "/"}, r.joinRequest())
 		}
-		if c.bytes.Load() == 0 {
+		if c.pending.Load() == 0 {
 			t.Error("nothing was charged")
 		}
 		time.Sleep(time.Minute)
 		s, _ := c.shardOf("g")
 		defer s.mu.Unlock()
-		if n := len(s.groups); n != 0 || c.bytes.Load() != 0 || len(s.alarms) != 1 || p.len() != 0 {
-			t.Errorf("%d groups, %d bytes, %d alarms, %d records", n, c.bytes.Load(), len(s.alarms), p.len())
+		if n := len(s.groups); n != 0 || c.memory.held()+c.pending.Load() != 0 || len(s.alarms) != 1 || p.len() != 0 {
+			t.Errorf("%d groups, %d bytes, %d alarms, %d records", n, c.memory.held()+c.pending.Load(), len(s.alarms), p.len())
 		}
 	})
 }
 
-func TestMembersOfAllGroupsAreBoundedTogether(t *testing.T) {
+// Members of all groups are bounded together, and one address leaves room for
+// others: what it may hold is what it leaves free.
+func TestMembersOfAllGroupsAreBoundedTogetherAndShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &tape{}
 		c := p.takeOver(t, Config{Settings: func() Settings { return Settings{MaxBytes: 100_000} }})
-		full := 0
-		for i := range 1000 {
-			if c.Join(t.Context(), Client{}, newReader(c, fmt.Sprint("g", i)).joinRequest()).ErrorCode == groupMaxSizeReached {
-				full++
+		join := func(host string, i int) int16 {
+			req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+			req.Version, req.Group, req.MemberID, req.RebalanceTimeoutMillis = 1, fmt.Sprint("g", i), host, 60_000
+			req.SubscribedTopicNames, req.Topics = []string{"t"}, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+			return c.ConsumerHeartbeat(t.Context(), Client{Host: host}, req).ErrorCode
+		}
+		for i, host := range []string{"/1", "/2", "/3", "/4"} {
+			got := 0
+			for i := range 1000 {
+				if join(host, i) == none {
+					got++
+				}
+			}
+			if least := 100_000 / memoryOf(host) / (2 << i); got < least*8/10 || got == 1000 {
+				t.Errorf("%s got %d members in, want about %d", host, got, least)
 			}
 		}
-		if n := c.bytes.Load(); n > 100_000 || full == 0 {
-			t.Errorf("%d bytes are held, %d joins were refused", n, full)
+		if n := c.memory.held(); n > 100_000 {
+			t.Errorf("%d bytes are held", n)
 		}
+		s, _ := c.shardOf("g")
+		s.mu.Unlock()
+		c.Unload(0)
+		if n := c.memory.held(); n != 0 {
+			t.Errorf("%d bytes are held after the unload", n)
+		}
+	})
+}
+
+func memoryOf(host string) int {
+	topic := consumerMember{id: host, memberValue: memberValue{client: Client{Host: host}, topics: []string{"t"}}}
+	return topic.cost()
+}
+
+// Who asks for member ids by the thousand, with client ids as long as can be, keeps
+// no other group's members from getting theirs, and takes the ids from itself.
+func TestMemberIDsThatAreNeverUsedShutNobodyOut(t *testing.T) {
+	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+		victim := newReader(c, "victim")
+		id := c.Join(t.Context(), Client{"v", "/v"}, victim.joinRequest()).MemberID
+		long := strings.Repeat("x", 32_000)
+		for i := range 20_000 {
+			r := newReader(c, fmt.Sprint("g", i%10))
+			wantCode(t, "a member id", c.Join(t.Context(), Client{long, "/a"}, r.joinRequest()).ErrorCode, memberIDRequired)
+		}
+		if n := c.pending.Load(); n > maxPending {
+			t.Errorf("%d bytes are pending, want at most %d", n, maxPending)
+		}
+		if n := c.memory.held(); n != 0 {
+			t.Errorf("%d bytes are members'", n)
+		}
+		victim.id = id
+		together(t, victim)
+		together(t, newReader(c, "another"))
 	})
 }
 

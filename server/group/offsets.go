@@ -81,13 +81,17 @@ func (g *group) forgetLocked(p place) {
 //
 // v2–4 carry a retention time, v6 leader epochs (KIP-320), v7 the instance id (KIP-345).
 func (c *Coordinator) OffsetCommit(ctx context.Context, req *kmsg.OffsetCommitRequest) *kmsg.OffsetCommitResponse {
+	if tooLong(req.Group) {
+		return commitResponse(req, invalidGroupID, nil)
+	}
 	s, code := c.shardOf(req.Group)
 	if code != none {
 		return commitResponse(req, code, nil)
 	}
 	answer := make(chan *kmsg.OffsetCommitResponse, 1)
-	s.commitLocked(req, answer)
-	s.mu.Unlock()
+	if !s.do(func() { s.commitLocked(req, answer) }) {
+		return commitResponse(req, notCoordinator, nil)
+	}
 	return await(ctx, answer, func() *kmsg.OffsetCommitResponse {
 		return commitResponse(req, coordinatorNotAvailable, nil)
 	})
@@ -139,7 +143,7 @@ func (s *shard) commitLocked(req *kmsg.OffsetCommitRequest, answer chan<- *kmsg.
 				o.metadata = *part.Metadata
 			}
 			switch {
-			case !known || p.partition < 0 || p.partition >= partitions:
+			case !known || tooLong(t.Topic) || p.partition < 0 || p.partition >= partitions:
 				refused[p] = unknownTopicOrPartition
 			case len(o.metadata) > settings.MaxMetadataBytes:
 				refused[p] = offsetMetadataTooLarge
@@ -217,8 +221,20 @@ func (c *Coordinator) OffsetFetch(ctx context.Context, req *kmsg.OffsetFetchRequ
 	resp.Version = req.Version
 	confirmed := make(map[*shard]bool)
 	if req.Version >= 8 {
+		bound := newAnswer()
+		seen := make(map[string]bool, len(req.Groups))
 		for _, g := range req.Groups {
-			resp.Groups = append(resp.Groups, c.fetchOffsets(ctx, g, confirmed))
+			switch {
+			case seen[g.Group]:
+				continue
+			case bound.full():
+				rg := kmsg.NewOffsetFetchResponseGroup()
+				rg.Group, rg.ErrorCode = g.Group, coordinatorLoadInProgress
+				resp.Groups = append(resp.Groups, rg)
+			default:
+				resp.Groups = append(resp.Groups, c.fetchOffsets(ctx, g, confirmed, bound))
+			}
+			seen[g.Group] = true
 		}
 		return resp
 	}
@@ -234,7 +250,7 @@ func (c *Coordinator) OffsetFetch(ctx context.Context, req *kmsg.OffsetFetchRequ
 		at.Topic, at.Partitions = t.Topic, t.Partitions
 		ask.Topics = append(ask.Topics, at)
 	}
-	got := c.fetchOffsets(ctx, ask, confirmed)
+	got := c.fetchOffsets(ctx, ask, confirmed, newAnswer())
 	resp.ErrorCode = got.ErrorCode
 	if got.ErrorCode != none && req.Version < 2 {
 		got.Topics = nil
@@ -266,12 +282,12 @@ func noOffset(partition int32, code int16) kmsg.OffsetFetchResponseGroupTopicPar
 	return p
 }
 
-func (c *Coordinator) fetchOffsets(ctx context.Context, ask kmsg.OffsetFetchRequestGroup, confirmed map[*shard]bool) kmsg.OffsetFetchResponseGroup {
+func (c *Coordinator) fetchOffsets(ctx context.Context, ask kmsg.OffsetFetchRequestGroup, confirmed map[*shard]bool, bound *answer) kmsg.OffsetFetchResponseGroup {
 	resp := kmsg.NewOffsetFetchResponseGroup()
 	resp.Group = ask.Group
 	s, code := c.shardOf(ask.Group)
 	if code == none && !confirmed[s] {
-		s.mu.Unlock()
+		s.mu.Unlock() // nothing was done under it
 		if err := c.cfg.Journal.Confirm(ctx, s.partition, s.epoch); err != nil {
 			// Java's consumers before 3.9 know no other code to look for the coordinator again.
 			resp.ErrorCode = notCoordinator
@@ -287,7 +303,7 @@ func (c *Coordinator) fetchOffsets(ctx context.Context, ask kmsg.OffsetFetchRequ
 	if resp.ErrorCode = code; code != none {
 		return resp
 	}
-	defer s.mu.Unlock()
+	defer s.leave()
 
 	g := s.groupLocked(ask.Group)
 	if g == nil {
@@ -301,6 +317,7 @@ func (c *Coordinator) fetchOffsets(ctx context.Context, ask kmsg.OffsetFetchRequ
 		if o, ok := g.visibleLocked(place{t.Topic, p}); ok {
 			rp.Offset, rp.LeaderEpoch, rp.Metadata = o.offset, o.leaderEpoch, &o.metadata
 		}
+		bound.add(32 + len(*rp.Metadata))
 		t.Partitions = append(t.Partitions, rp)
 	}
 	if ask.Topics == nil {
@@ -314,11 +331,15 @@ func (c *Coordinator) fetchOffsets(ctx context.Context, ask kmsg.OffsetFetchRequ
 		}
 		return resp
 	}
+	seen := make(map[place]bool)
 	for _, at := range ask.Topics {
 		t := kmsg.NewOffsetFetchResponseGroupTopic()
 		t.Topic, t.TopicID = at.Topic, at.TopicID
 		for _, p := range at.Partitions {
-			add(&t, p)
+			if k := (place{at.Topic, p}); !seen[k] {
+				seen[k] = true
+				add(&t, p)
+			}
 		}
 		resp.Topics = append(resp.Topics, t)
 	}
@@ -330,15 +351,20 @@ func (c *Coordinator) fetchOffsets(ctx context.Context, ask kmsg.OffsetFetchRequ
 //   - Offsets of topics that members subscribe to stay: GROUP_SUBSCRIBED_TO_TOPIC. A
 //     group whose members' subscriptions are not known to be anything is in use as a
 //     whole: NON_EMPTY_GROUP.
-//   - What has no offset is deleted without an error.
+//   - What has no offset is deleted without an error, but for topics that are not
+//     there: UNKNOWN_TOPIC_OR_PARTITION.
 func (c *Coordinator) OffsetDelete(ctx context.Context, req *kmsg.OffsetDeleteRequest) *kmsg.OffsetDeleteResponse {
+	if tooLong(req.Group) {
+		return deleteFailure(req, invalidGroupID)
+	}
 	s, code := c.shardOf(req.Group)
 	if code != none {
 		return deleteFailure(req, code)
 	}
 	answer := make(chan *kmsg.OffsetDeleteResponse, 1)
-	s.offsetDeleteLocked(req, answer)
-	s.mu.Unlock()
+	if !s.do(func() { s.offsetDeleteLocked(req, answer) }) {
+		return deleteFailure(req, notCoordinator)
+	}
 	return await(ctx, answer, func() *kmsg.OffsetDeleteResponse {
 		return deleteFailure(req, coordinatorNotAvailable)
 	})
@@ -378,6 +404,10 @@ func (s *shard) offsetDeleteLocked(req *kmsg.OffsetDeleteRequest, answer chan<- 
 				rp.ErrorCode = groupSubscribedToTopic
 			} else if _, ok := g.visibleLocked(p); ok || g.pending[p] > 0 {
 				records = append(records, offsetTombstone(now, req.Group, p))
+			} else if s.c.cfg.Topics != nil {
+				if _, _, known := s.c.cfg.Topics.Topic(t.Topic); !known {
+					rp.ErrorCode = unknownTopicOrPartition
+				}
 			}
 			rt.Partitions = append(rt.Partitions, rp)
 		}
@@ -519,7 +549,7 @@ func (c *Coordinator) watchTopics() {
 // deleteTopics deletes the offsets that were committed for those topics.
 func (s *shard) deleteTopics(gone map[string][16]byte) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.leave()
 	if s.unloaded {
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"iter"
 	"log/slog"
 	"maps"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +25,10 @@ type shard struct {
 	mu       sync.Mutex
 	unloaded bool
 	groups   map[string]*group
+	held     map[string]int64 // by host, what its members hold here
+	idle     int              // what those about to join hold here
+	pended   uint64           // member ids handed out
+	taken    []*flight        // that landSome is at
 	alarms   alarms
 	timer    *time.Timer
 	wakeAt   time.Time // when timer goes off; zero: it does not
@@ -47,7 +52,7 @@ func newShard(c *Coordinator, partition, epoch int32) *shard {
 	s := &shard{
 		c: c, partition: partition, epoch: epoch,
 		log:    c.cfg.Logger.With("partition", partition, "epoch", epoch),
-		groups: make(map[string]*group),
+		groups: make(map[string]*group), held: make(map[string]int64),
 	}
 	s.loading.Store(true)
 	return s
@@ -56,7 +61,7 @@ func newShard(c *Coordinator, partition, epoch int32) *shard {
 func (s *shard) now() time.Time { return s.c.cfg.Now() }
 
 // load replays records and begins to serve.
-func (s *shard) load(records iter.Seq2[record.Record, error]) error {
+func (s *shard) load(records iter.Seq2[record.Record, error]) (failed error) {
 	began := s.now()
 	n := 0
 	for r, err := range records {
@@ -76,6 +81,11 @@ func (s *shard) load(records iter.Seq2[record.Record, error]) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer func() {
+		if p := recover(); p != nil {
+			failed = fmt.Errorf("load group partition %d: panic: %v\n%s", s.partition, p, debug.Stack())
+		}
+	}()
 	if s.unloaded {
 		return ErrUnloaded
 	}
@@ -87,6 +97,74 @@ func (s *shard) load(records iter.Seq2[record.Record, error]) error {
 	s.loading.Store(false)
 	s.log.Info("loaded groups", "groups", len(s.groups), "records", n, "took", s.now().Sub(began))
 	return nil
+}
+
+// leave unlocks the shard after something was done with it, and is deferred right
+// after the lock is taken. A panic in between ends what the shard knows, not the
+// process and not its lock: memory is suspect from then on, the journal is not, and
+// memory is nothing but what the journal says. So the shard is dropped, as after an
+// append of unknown outcome, and is to be loaded again. Where a request brings about
+// the panic each time, its partition is loaded again and again, which is seen in the
+// log and keeps no other partition from being served.
+func (s *shard) leave() {
+	p := recover()
+	if p == nil {
+		s.mu.Unlock()
+		return
+	}
+	s.log.Error("unloading groups: a panic", "panic", p, "stack", string(debug.Stack()))
+	s.breakLocked()
+	s.mu.Unlock()
+	s.lost()
+}
+
+// do runs f with the shard's lock held, which it releases. It returns false if f
+// panicked, and the shard is unloaded.
+func (s *shard) do(f func()) bool {
+	defer s.leave()
+	f()
+	return true
+}
+
+// breakLocked unloads a shard whose state cannot be relied on. Those who wait are
+// answered as far as they can be found.
+func (s *shard) breakLocked() {
+	if s.unloaded {
+		return
+	}
+	s.unloaded = true
+	s.loading.Store(false)
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	try := func(f func()) {
+		defer func() { recover() }()
+		f()
+	}
+	for _, f := range append(s.taken, s.takeFlights(true)...) {
+		try(func() { f.landed(ErrUnloaded) })
+	}
+	for _, g := range s.groups {
+		try(func() { g.members.stopLocked(notCoordinator) })
+	}
+	s.forgetLocked()
+}
+
+// forgetLocked gives back what the shard holds.
+func (s *shard) forgetLocked() {
+	for host, n := range s.held {
+		s.c.memory.add(host, -n)
+	}
+	s.c.pending.Add(-int64(s.idle))
+	s.groups, s.alarms, s.held, s.idle = nil, nil, make(map[string]int64), 0
+}
+
+// lost says that the shard has unloaded itself.
+func (s *shard) lost() {
+	s.c.remove(s)
+	if s.c.cfg.Lost != nil {
+		s.c.cfg.Lost(s.partition, s.epoch)
+	}
 }
 
 // unload answers whoever waits and drops everything. It may be called twice.
@@ -111,7 +189,7 @@ func (s *shard) unloadLocked() {
 	for _, g := range s.groups {
 		g.members.stopLocked(notCoordinator)
 	}
-	s.groups, s.alarms = nil, nil
+	s.forgetLocked()
 }
 
 // appendLocked appends records to the journal. landed is called once, with the
@@ -154,29 +232,31 @@ func (s *shard) takeFlights(all bool) []*flight {
 // queue is over.
 func (s *shard) land() {
 	wasLost := false
-	for {
-		// The lock comes first: an unload may take the same flights.
-		s.mu.Lock()
-		flights := s.takeFlights(false)
-		for _, f := range flights {
-			if lost(f.err) && !s.unloaded {
-				s.log.Warn("unloading groups: the journal cannot tell what became of an append", "err", f.err)
-				s.unloadLocked()
-				wasLost = true
-			}
-			f.landed(f.err)
-		}
-		s.mu.Unlock()
-		if len(flights) == 0 {
-			break
-		}
+	for s.landSome(&wasLost) {
 	}
 	if wasLost {
-		s.c.remove(s)
-		if s.c.cfg.Lost != nil {
-			s.c.cfg.Lost(s.partition, s.epoch)
-		}
+		s.lost()
 	}
+}
+
+// landSome takes the flights that are over; false: there were none.
+func (s *shard) landSome(wasLost *bool) bool {
+	// The lock comes first: an unload may take the same flights.
+	s.mu.Lock()
+	defer s.leave()
+	s.taken = s.takeFlights(false)
+	some := len(s.taken) > 0
+	for len(s.taken) > 0 {
+		f := s.taken[0]
+		s.taken = s.taken[1:]
+		if lost(f.err) && !s.unloaded {
+			s.log.Warn("unloading groups: the journal cannot tell what became of an append", "err", f.err)
+			s.unloadLocked()
+			*wasLost = true
+		}
+		f.landed(f.err)
+	}
+	return some
 }
 
 // groupLocked returns a group, or nil.
@@ -213,6 +293,11 @@ func (s *shard) dropIfNothingLocked(g *group) {
 // skips: a record that an operator or a newer release wrote must not keep groups
 // from being served.
 func (s *shard) replayLocked(r record.Record) {
+	defer func() {
+		if p := recover(); p != nil { // each load would meet it again
+			s.log.Error("skipping a record of the groups' journal: a panic", "offset", r.Offset, "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
 	if err := s.applyLocked(r); err != nil {
 		s.log.Warn("skipping a record of the groups' journal", "offset", r.Offset, "err", err)
 	}

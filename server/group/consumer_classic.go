@@ -1,0 +1,451 @@
+package group
+
+import (
+	"math"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kbin"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Members that speak the classic protocol within a consumer group, while it rolls
+// from one to the other (KIP-848, "online migration"). The coordinator assigns to
+// them as to all others, and tells them in their own words:
+//
+//	JoinGroup   what they subscribe to and still own; the answer's generation is their epoch
+//	SyncGroup   what they are assigned, as a leader would have encoded it
+//	Heartbeat   REBALANCE_IN_PROGRESS when they are to join again: to give back, or to get more
+//
+// Nobody of them leads. One that assigns eagerly owns nothing when it joins, one that
+// does so cooperatively says what it owns; both are so within the rules of
+// consumerGroup, where a partition has one owner.
+
+// A classicJoin is what a JoinGroup says, in the consumer protocol's terms.
+type classicJoin struct {
+	call *joinCall
+	id   string
+	said subscribed
+	took bool // the place of a consumer
+}
+
+// subscribed is a consumer's embedded metadata (ConsumerProtocolSubscription).
+type subscribed struct {
+	version int16
+	topics  []string // ascending
+	owned   []kmsg.ConsumerMemberMetadataOwnedPartition
+	rack    *string
+}
+
+// readSubscription reads the metadata of a protocol. Later versions only add.
+func readSubscription(metadata []byte) (subscribed, bool) {
+	r := kbin.Reader{Src: metadata}
+	s := subscribed{version: r.Int16()}
+	for n := r.ArrayLen(); n > 0 && r.Ok(); n-- {
+		s.topics = append(s.topics, r.String())
+	}
+	r.NullableBytes()
+	if s.version >= 1 {
+		for n := r.ArrayLen(); n > 0 && r.Ok(); n-- {
+			o := kmsg.NewConsumerMemberMetadataOwnedPartition()
+			o.Topic = r.String()
+			for k := r.ArrayLen(); k > 0 && r.Ok(); k-- {
+				o.Partitions = append(o.Partitions, r.Int32())
+			}
+			s.owned = append(s.owned, o)
+		}
+	}
+	if s.version >= 2 {
+		r.Int32() // the generation in which it owned them
+	}
+	if s.version >= 3 {
+		s.rack = r.NullableString()
+	}
+	slices.Sort(s.topics)
+	s.topics = slices.Compact(s.topics)
+	return s, r.Ok() && len(metadata) >= 2
+}
+
+// owns returns what a subscription says it owns, by topics' ids.
+func (s *shard) owns(said subscribed) assignment {
+	a := make(assignment)
+	for _, o := range said.owned {
+		if id, ok := s.topicID(o.Topic); ok && len(o.Partitions) > 0 {
+			a = a.plus(assignment{id: o.Partitions})
+		}
+	}
+	return a
+}
+
+func (s *shard) topicID(name string) (id uuid, ok bool) {
+	if s.c.cfg.Topics == nil {
+		return id, false
+	}
+	id, _, ok = s.c.cfg.Topics.Topic(name)
+	return id, ok
+}
+
+// encodeAssignment is what a leader would have sent (ConsumerProtocolAssignment), in
+// the version of the member's own metadata. Topics that are gone are left out.
+func (s *shard) encodeAssignment(a assignment, version int16) []byte {
+	v := kmsg.NewConsumerMemberAssignment()
+	v.Version = min(max(version, 0), 3)
+	for _, topic := range a.topics() {
+		if s.c.cfg.Topics == nil {
+			break
+		}
+		if name, _, ok := s.c.cfg.Topics.TopicByID(topic); ok {
+			v.Topics = append(v.Topics, kmsg.ConsumerMemberAssignmentTopic{Topic: name, Partitions: a[topic]})
+		}
+	}
+	return v.AppendTo(nil)
+}
+
+// decodeAssignment reads what a leader sent; false: it cannot be read.
+func (s *shard) decodeAssignment(p []byte) (assignment, bool) {
+	a := make(assignment)
+	if len(p) == 0 {
+		return a, true
+	}
+	r := kbin.Reader{Src: p}
+	r.Int16()
+	for n := r.ArrayLen(); n > 0 && r.Ok(); n-- {
+		name := r.String()
+		var parts []int32
+		for k := r.ArrayLen(); k > 0 && r.Ok(); k-- {
+			parts = append(parts, r.Int32())
+		}
+		if id, ok := s.topicID(name); ok && len(parts) > 0 {
+			a = a.plus(assignment{id: parts})
+		}
+	}
+	return a, r.Ok()
+}
+
+// joinLocked is a JoinGroup into a consumer group that has members.
+func (c *consumerGroup) joinLocked(call *joinCall) {
+	req := call.req
+	fail := func(code int16, id string) { call.answer <- joinFailure(call, code, id) }
+	j := &classicJoin{call: call, id: req.MemberID}
+	ok := false
+	if len(req.Protocols) > 0 {
+		j.said, ok = readSubscription(req.Protocols[0].Metadata)
+	}
+	if req.ProtocolType != consumerProtocol || !ok {
+		fail(inconsistentGroupProtocol, req.MemberID)
+		return
+	}
+	if req.MemberID == "" {
+		j.id = memberID(call.client, req.InstanceID)
+		if req.InstanceID == nil && req.Version >= 4 {
+			// Nothing is kept of it: in such a group any id may join.
+			fail(memberIDRequired, j.id)
+			return
+		}
+	}
+	c.classicJoinLocked(j)
+}
+
+func (c *consumerGroup) classicJoinLocked(j *classicJoin) {
+	if c.group.members != membership(c) || c.empty() {
+		c.shard.joinLocked(j.call) // of another type meanwhile, or about to be
+		return
+	}
+	c.stepLocked(waiting{
+		again: func() { c.classicJoinLocked(j) },
+		fail:  func(code int16) { j.call.answer <- joinFailure(j.call, code, j.call.req.MemberID) },
+	}, func(d *draft) func(error) { return d.classicJoin(j) })
+}
+
+// classicJoin is the step of one JoinGroup.
+func (d *draft) classicJoin(j *classicJoin) func(error) {
+	c, req := d.c, j.call.req
+	fail := func(code int16) func(error) {
+		return func(error) { j.call.answer <- joinFailure(j.call, code, req.MemberID) }
+	}
+	var m, replaced *consumerMember
+	if req.InstanceID == nil {
+		m = d.member(j.id)
+	} else if other := d.member(d.staticMember(*req.InstanceID)); other != nil && other.id == j.id {
+		m = other
+	} else if req.MemberID != "" {
+		if other == nil {
+			return fail(unknownMemberID)
+		}
+		return fail(fencedInstanceID)
+	} else {
+		replaced = other
+	}
+	if m != nil && m.classic == nil {
+		return fail(unknownMemberID)
+	}
+
+	// Protocols that all of them support, this one included with what it says now.
+	others := d.classics
+	was := m
+	if was == nil {
+		was = replaced
+	}
+	mine := func(name string) int { return 0 }
+	if was != nil && was.classic != nil {
+		others--
+		mine = func(name string) int {
+			for _, p := range was.classic.protocols {
+				if p.name == name {
+					return 1
+				}
+			}
+			return 0
+		}
+	}
+	if !slices.ContainsFunc(req.Protocols, func(p kmsg.JoinGroupRequestProtocol) bool {
+		return d.supporters(p.Name)-mine(p.Name) == others
+	}) {
+		return fail(inconsistentGroupProtocol)
+	}
+
+	set := c.shard.c.settings()
+	isNew := m == nil && replaced == nil
+	if isNew && d.size >= set.Consumer.MaxSize {
+		return func(error) { j.call.answer <- joinFailure(j.call, groupMaxSizeReached, "") }
+	}
+	session, timeout := timeoutsOf(req)
+	v := memberValue{
+		instanceID: req.InstanceID, rackID: j.said.rack, client: j.call.client, topics: j.said.topics,
+		timeout: int32(min(timeout.Milliseconds(), math.MaxInt32)),
+		classic: &classicValue{session: int32(session.Milliseconds()), protocols: protocolsOf(req.Protocols)},
+	}
+	grow := (&consumerMember{id: j.id, memberValue: v}).cost()
+	if m != nil {
+		grow -= m.cost()
+	}
+	if grow > 0 && (c.bytes+grow > set.MaxGroupBytes || !c.shard.c.memory.fits(j.call.client.Host, grow, set.MaxBytes)) {
+		return func(error) { j.call.answer <- joinFailure(j.call, groupMaxSizeReached, "") }
+	}
+	var before []string
+	expression := ""
+	if was != nil {
+		before, expression = was.topics, text(was.regex)
+	}
+	d.settle(j.id, v, m, replaced, false)
+	moved := isNew || replaced != nil && c.planning || !slices.Equal(before, v.topics) || expression != ""
+	noticed := false
+	if c.topicsChangedLocked() && !moved {
+		noticed = d.topicHash() != d.hash
+	}
+	if moved || noticed {
+		d.bump()
+	}
+	d.replan()
+	j.took = j.took || replaced != nil && replaced.classic == nil
+	c.touchLocked(j.id)
+	if d.epoch > d.targetEpoch { // a generation is worth waiting for
+		epoch := d.epoch
+		return func(err error) {
+			if err != nil {
+				j.call.answer <- joinFailure(j.call, codeOf(err), req.MemberID)
+				return
+			}
+			c.touchLocked(j.id)
+			c.parkLocked(epoch, waiting{
+				again: func() { c.classicPlaceLocked(j) },
+				fail:  func(code int16) { j.call.answer <- joinFailure(j.call, code, req.MemberID) },
+			})
+		}
+	}
+	return d.classicPlace(j)
+}
+
+// classicPlaceLocked is the second step of a JoinGroup that had to wait for a target.
+func (c *consumerGroup) classicPlaceLocked(j *classicJoin) {
+	if c.group.members != membership(c) {
+		c.shard.joinLocked(j.call)
+		return
+	}
+	c.stepLocked(waiting{
+		again: func() { c.classicPlaceLocked(j) },
+		fail:  func(code int16) { j.call.answer <- joinFailure(j.call, code, j.call.req.MemberID) },
+	}, func(d *draft) func(error) {
+		if d.member(j.id) == nil {
+			return func(error) { j.call.answer <- joinFailure(j.call, unknownMemberID, "") }
+		}
+		return d.classicPlace(j)
+	})
+}
+
+// classicPlace brings a member that joins nearer to its target, and answers it.
+func (d *draft) classicPlace(j *classicJoin) func(error) {
+	c := d.c
+	if j.took {
+		if after := d.downgradeFor(j); after != nil {
+			return after
+		}
+	}
+	if m := d.member(j.id); m.epoch != d.targetEpoch || m.state != memberStable {
+		d.reconcile(j.id, c.shard.owns(j.said))
+	}
+	now := d.member(j.id)
+	return func(err error) {
+		if err != nil {
+			j.call.answer <- joinFailure(j.call, codeOf(err), j.call.req.MemberID)
+			return
+		}
+		if c.members[j.id] != nil {
+			c.touchLocked(j.id)
+			c.revokeLocked(j.id) // by then it has to sync
+		}
+		resp := joinFailure(j.call, none, j.id)
+		protocolType, protocol := consumerProtocol, j.call.req.Protocols[0].Name
+		resp.Generation, resp.ProtocolType, resp.Protocol = now.epoch, &protocolType, &protocol
+		j.call.answer <- resp
+		c.planAfter(nil)
+	}
+}
+
+// classicMember returns a member that speaks the classic protocol, in its present
+// generation, or a code.
+func (c *consumerGroup) classicMember(id string, instanceID *string, generation int32) (*consumerMember, int16) {
+	m, code := c.find(id, instanceID)
+	switch {
+	case code != none:
+		return nil, code
+	case m.classic == nil:
+		return nil, unknownMemberID
+	case m.epoch != generation:
+		return nil, illegalGeneration
+	}
+	return m, none
+}
+
+// syncLocked is a SyncGroup within a consumer group: the member's assignment, unless
+// it has to join again first.
+func (c *consumerGroup) syncLocked(req *kmsg.SyncGroupRequest) *kmsg.SyncGroupResponse {
+	m, code := c.classicMember(req.MemberID, req.InstanceID, req.Generation)
+	if code != none {
+		return syncFailure(req, code)
+	}
+	if len(m.classic.protocols) == 0 { // a record that we did not write
+		return syncFailure(req, inconsistentGroupProtocol)
+	}
+	first := m.classic.protocols[0]
+	if req.ProtocolType != nil && *req.ProtocolType != consumerProtocol || req.Protocol != nil && *req.Protocol != first.name {
+		return syncFailure(req, inconsistentGroupProtocol)
+	}
+	c.touchLocked(m.id)
+	if c.epoch > m.epoch && m.state != memberUnrevoked {
+		c.rejoinLocked(m.id)
+		return syncFailure(req, rebalanceInProgress)
+	}
+	c.shard.stopLocked(&c.seats[m.id].revoke)
+	resp := syncFailure(req, none)
+	protocolType, protocol := consumerProtocol, first.name
+	resp.ProtocolType, resp.Protocol = &protocolType, &protocol
+	said, _ := readSubscription(first.metadata)
+	resp.MemberAssignment = c.shard.encodeAssignment(m.assigned, said.version)
+	return resp
+}
+
+// heartbeatLocked is a Heartbeat within a consumer group.
+func (c *consumerGroup) heartbeatLocked(req *kmsg.HeartbeatRequest) int16 {
+	m, code := c.classicMember(req.MemberID, req.InstanceID, req.Generation)
+	if code != none {
+		return code
+	}
+	c.touchLocked(m.id)
+	c.noticeLocked()
+	if m.epoch < c.epoch || m.state == memberUnrevoked || m.state == memberUnreleased && c.releasedFor(m) {
+		c.rejoinLocked(m.id)
+		return rebalanceInProgress
+	}
+	return none
+}
+
+// rejoinLocked gives a member its rebalance timeout to join again, from when it was
+// first told so.
+func (c *consumerGroup) rejoinLocked(id string) {
+	if c.seats[id].revoke.place == 0 {
+		c.revokeLocked(id)
+	}
+}
+
+// releasedFor tells whether m would get more if it joined now.
+func (c *consumerGroup) releasedFor(m *consumerMember) bool {
+	for topic, parts := range c.target(m.id) {
+		for _, p := range parts {
+			if !m.assigned.has(topic, p) && c.ownersOf(topic, p) == 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// noticeLocked begins a new epoch if topics have changed. Members of the consumer
+// protocol do so as they beat; a group may have none.
+func (c *consumerGroup) noticeLocked() {
+	if c.size > c.classics || !c.topicsChangedLocked() {
+		return
+	}
+	c.stepLocked(waiting{func() {}, func(int16) {}}, func(d *draft) func(error) {
+		if d.topicHash() != d.hash {
+			d.bump()
+			d.replan()
+		}
+		return func(err error) {
+			if err != nil {
+				c.changed = nil // look again
+			}
+			c.planAfter(err)
+		}
+	})
+}
+
+// leaveLocked is a LeaveGroup from a consumer group: members of the classic protocol
+// go, by member id or by instance id.
+func (c *consumerGroup) leaveLocked(leaving []kmsg.LeaveGroupRequestMember, again func(), done func(codes []int16, ids []string, err error)) {
+	fail := func(code int16) {
+		codes, ids := make([]int16, len(leaving)), make([]string, len(leaving))
+		for i, l := range leaving {
+			codes[i], ids[i] = code, l.MemberID
+		}
+		done(codes, ids, nil)
+	}
+	c.stepLocked(waiting{again, fail}, func(d *draft) func(error) {
+		codes, ids := make([]int16, len(leaving)), make([]string, len(leaving))
+		went := false
+		for i, l := range leaving {
+			id := l.MemberID
+			if id == "" && l.InstanceID != nil {
+				id = d.staticMember(*l.InstanceID)
+			}
+			m, code := d.find(id, l.InstanceID)
+			if code == none && m.classic == nil {
+				code = unknownMemberID
+			}
+			if codes[i], ids[i] = code, id; code == none {
+				d.remove(id)
+				went = true
+			}
+		}
+		if went {
+			d.bump()
+			d.replan()
+		}
+		return func(err error) {
+			done(codes, ids, err)
+			c.planAfter(err)
+		}
+	})
+}
+
+// disconnectedLocked leaves a member of the classic protocol half its session.
+func (c *consumerGroup) disconnectedLocked(memberID string) {
+	m, seat := c.members[memberID], c.seats[memberID]
+	if m == nil || seat == nil || m.classic == nil || m.instanceID != nil {
+		return
+	}
+	at := c.shard.now().Add(time.Duration(m.classic.session) * time.Millisecond / 2)
+	if seat.expiry.place > 0 && at.Before(seat.expiry.at) {
+		c.shard.setLocked(&seat.expiry, at)
+	}
+}

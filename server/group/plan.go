@@ -1,0 +1,263 @@
+package group
+
+import (
+	"maps"
+	"slices"
+)
+
+// A question is what a plan answers: who is in the group in an epoch, and what
+// there is to read. It is a copy, to be looked at without the lock.
+type question struct {
+	epoch      int32
+	assignor   assignor
+	members    []reading
+	partitions map[uuid]int32
+}
+
+// planAtOnce is how many members and partitions together are planned for within
+// the step that asks: less than a tenth of a millisecond of the shard's lock, and
+// two appends fewer for the member that waits. It is a variable for tests.
+var planAtOnce = 500
+
+// question asks for the epoch of st.
+func (c *consumerGroup) question(st *consumerState) *question {
+	q := &question{epoch: st.epoch, assignor: assignors[c.preferred(st)], partitions: make(map[uuid]int32)}
+	q.members = make([]reading, 0, st.size)
+	type subscription struct{ set, regex string }
+	read := make(map[*nameSet][]uuid)
+	matched := make(map[subscription][]uuid)
+	resolve := func(names []string) []uuid {
+		topics := make([]uuid, 0, len(names))
+		for _, name := range names {
+			if id, n, ok := c.topic(name); ok {
+				topics = append(topics, id)
+				q.partitions[id] = n
+			}
+		}
+		slices.SortFunc(topics, compareUUID)
+		return slices.Compact(topics)
+	}
+	st.each(func(m *consumerMember) {
+		r := reading{id: m.id, owned: st.target(m.id)}
+		if m.instanceID != nil {
+			r.instance = *m.instanceID
+		}
+		topics, ok := read[m.set]
+		if !ok {
+			topics = resolve(m.set.names)
+			read[m.set] = topics
+		}
+		if m.regex != nil && *m.regex != "" {
+			k := subscription{m.set.key, *m.regex}
+			all, ok := matched[k]
+			if !ok {
+				all = topics
+				if v := st.regex(*m.regex); v != nil {
+					all = resolve(append(slices.Clone(m.set.names), v.topics...))
+				}
+				matched[k] = all
+			}
+			topics = all
+		}
+		r.topics = topics
+		q.members = append(q.members, r)
+	})
+	return q
+}
+
+// size is how much there is to plan.
+func (q *question) size() int {
+	n := len(q.members)
+	for _, parts := range q.partitions {
+		n += int(parts)
+	}
+	return n
+}
+
+// answer puts a plan, with its epoch.
+func (d *draft) answer(epoch int32, plan map[string]assignment) {
+	for id, a := range plan {
+		if d.member(id) == nil {
+			continue // it went meanwhile, and a newer epoch has begun
+		}
+		if old := d.target(id); old == nil || !old.equal(a) {
+			d.put(targetKey, id, appendTarget(nil, a))
+		}
+	}
+	d.put(targetEpochKey, "", targetEpochValue(epoch).append(nil))
+}
+
+// replan answers the draft's own question, if that is done at once.
+func (d *draft) replan() {
+	if d.epoch <= d.targetEpoch || d.c.planning || d.size > planAtOnce {
+		return
+	}
+	if q := d.c.question(&d.consumerState); q.size() <= planAtOnce {
+		d.answer(q.epoch, q.assignor(q.members, q.partitions))
+	}
+}
+
+// parkLocked lets a step wait for the target of an epoch, and sees to it that there
+// will be one.
+func (c *consumerGroup) parkLocked(epoch int32, w waiting) {
+	c.parked = append(c.parked, parked{epoch, w})
+	c.planLocked()
+}
+
+// planAfter is what follows a step that may have begun an epoch.
+func (c *consumerGroup) planAfter(err error) {
+	if err == nil && c.group.members == membership(c) {
+		c.planLocked()
+	}
+}
+
+// planLocked starts the planner, unless it runs or there is nothing to plan.
+func (c *consumerGroup) planLocked() {
+	if c.planning || c.epoch <= c.targetEpoch || c.shard.unloaded {
+		return
+	}
+	c.planning = true
+	q := c.question(&c.consumerState)
+	c.shard.c.workers.Go(func() { c.plan(q) })
+}
+
+// plan is the goroutine "planner": it answers a question without the lock, and puts
+// the answer if the group is still there. Who joined, left or changed meanwhile has
+// begun a newer epoch, and the next plan is for that.
+func (c *consumerGroup) plan(q *question) {
+	s := c.shard
+	release, ok := s.c.work()
+	if !ok {
+		return // the coordinator closes
+	}
+	plan := func() map[string]assignment {
+		defer release()
+		return q.assignor(q.members, q.partitions)
+	}()
+	s.mu.Lock()
+	defer s.leave()
+	c.putLocked(q.epoch, plan)
+}
+
+func (c *consumerGroup) putLocked(epoch int32, plan map[string]assignment) {
+	if c.shard.unloaded || c.group.members != membership(c) {
+		return
+	}
+	again := func() { c.putLocked(epoch, plan) }
+	c.stepLocked(waiting{again, func(int16) {}}, func(d *draft) func(error) {
+		if epoch > d.targetEpoch {
+			d.answer(epoch, plan)
+		}
+		return func(err error) {
+			c.planning = false
+			if err != nil {
+				c.wakeLocked(func(p parked) { p.fail(codeOf(err)) }, func(parked) bool { return true })
+				return // whoever comes next asks again
+			}
+			c.wakeLocked(func(p parked) { p.again() }, func(p parked) bool { return p.epoch <= c.targetEpoch })
+			c.planLocked()
+		}
+	})
+}
+
+// wakeLocked lets those parked steps go that are due.
+func (c *consumerGroup) wakeLocked(wake func(parked), due func(parked) bool) {
+	var ready, rest []parked
+	for _, p := range c.parked {
+		if due(p) {
+			ready = append(ready, p)
+		} else {
+			rest = append(rest, p)
+		}
+	}
+	c.parked = rest
+	for _, p := range ready {
+		// Together, if they may go: they make up one draft.
+		c.queue = append(c.queue, waiting{func() { wake(p) }, p.fail})
+	}
+}
+
+// preferred is the assignor that most members prefer, or the first configured.
+func (c *consumerGroup) preferred(st *consumerState) string {
+	configured := c.assignors()
+	votes := make(map[string]int)
+	st.each(func(m *consumerMember) {
+		if m.assignor != nil {
+			votes[*m.assignor]++
+		}
+	})
+	best := configured[0]
+	for _, name := range slices.Sorted(maps.Keys(votes)) {
+		if slices.Contains(configured, name) && votes[name] > votes[best] {
+			best = name
+		}
+	}
+	return best
+}
+
+// assignors returns the configured ones that there are.
+func (c *consumerGroup) assignors() []string {
+	var out []string
+	for _, name := range c.shard.c.settings().Consumer.Assignors {
+		if assignors[name] != nil {
+			out = append(out, name)
+		}
+	}
+	if len(out) == 0 {
+		return []string{"uniform"}
+	}
+	return out
+}
+
+// reconcile brings a member nearer to its target. holds is what it says it owns;
+// nil: it does not say.
+func (d *draft) reconcile(id string, holds assignment) {
+	m := d.member(id)
+	next := m.currentValue
+	switch m.state {
+	case memberStable:
+		if m.epoch == d.targetEpoch {
+			return
+		}
+	case memberUnrevoked:
+		if holds == nil || len(holds.common(m.revoking)) > 0 {
+			return
+		}
+	}
+	target := d.target(id)
+	keep := m.assigned.common(target)
+	revoke := m.assigned.without(target)
+	// What is taken counts without what this member has just given back.
+	missing := target.without(keep)
+	free := missing.only(func(topic uuid, p int32) bool {
+		others := d.ownersOf(topic, p)
+		if m.assigned.has(topic, p) || m.revoking.has(topic, p) {
+			others--
+		}
+		return others == 0
+	})
+	unreleased := free.count() < missing.count()
+
+	next.assigned, next.revoking, next.state = keep, nil, memberStable
+	if len(revoke) > 0 && (holds == nil || len(holds.common(revoke)) > 0) {
+		next.state, next.revoking = memberUnrevoked, revoke
+	} else {
+		next.assigned = keep.plus(free)
+		if unreleased {
+			next.state = memberUnreleased
+		}
+		if m.epoch != d.targetEpoch {
+			next.previous, next.epoch = m.epoch, d.targetEpoch
+		}
+	}
+	d.setCurrent(m, next)
+}
+
+// setCurrent puts a member's current assignment if it is new.
+func (d *draft) setCurrent(m *consumerMember, next currentValue) {
+	old := m.currentValue
+	if old.epoch != next.epoch || old.previous != next.previous || old.state != next.state ||
+		!old.assigned.equal(next.assigned) || !old.revoking.equal(next.revoking) {
+		d.put(currentKey, m.id, next.append(nil))
+	}
+}

@@ -1,0 +1,249 @@
+package group
+
+import (
+	"errors"
+	"fmt"
+	"regexp/syntax"
+	"slices"
+	"unicode/utf8"
+)
+
+// Regular expressions of subscriptions (KIP-848) are RE2's, whose syntax is Go's.
+// They come from anyone who may join, so what one costs is bounded twice: by the
+// size of its program before that is made, and by the steps it takes over all
+// names. Package regexp bounds neither: 2 KB of it compiled for seconds, and matched
+// one name for a minute.
+
+// maxProgram is the most instructions of an expression: five hundred names of
+// twenty characters side by side.
+const maxProgram = 10_000
+
+// stepsOf is how many steps an expression may take over so many names: some 10 ms,
+// and as much as a hundred threads of a name of forty characters for each.
+func stepsOf(names int) int { return 1<<20 + names<<12 }
+
+var (
+	errLargeExpression = errors.New("it is too large")
+	errSlowExpression  = errors.New("it takes too many steps to match")
+)
+
+// compile returns the program of an expression that matches whole names.
+func compile(expression string) (*syntax.Prog, error) {
+	if tooLong(expression) {
+		return nil, errLargeExpression
+	}
+	if _, err := syntax.Parse(expression, syntax.Perl); err != nil {
+		return nil, err // what is not balanced by itself does not become so by our brackets
+	}
+	re, err := syntax.Parse(`\A(?:`+expression+`)\z`, syntax.Perl)
+	if err != nil {
+		return nil, err
+	}
+	if instructions(re) > maxProgram {
+		return nil, errLargeExpression
+	}
+	return syntax.Compile(re.Simplify())
+}
+
+// instructions is about how many instructions re compiles to; beyond maxProgram it
+// may say less.
+func instructions(re *syntax.Regexp) int {
+	n := 2 + len(re.Rune)/64
+	if re.Op == syntax.OpLiteral {
+		n = len(re.Rune)
+	}
+	for _, sub := range re.Sub {
+		if n += instructions(sub); n > maxProgram {
+			return n
+		}
+	}
+	if re.Op == syntax.OpRepeat {
+		n *= max(re.Min, re.Max, 1)
+	}
+	return n
+}
+
+// A matcher runs a program over names in lockstep, so that a rune costs no more
+// than the program has instructions, and counts the steps.
+type matcher struct {
+	prog    *syntax.Prog
+	steps   int
+	turn    int
+	seen    []int // by instruction: the turn in which it was last added
+	now     []uint32
+	next    []uint32
+	stack   []uint32
+	matched bool // the program ends at this place in the name
+}
+
+func newMatcher(prog *syntax.Prog) *matcher {
+	return &matcher{prog: prog, seen: make([]int, len(prog.Inst))}
+}
+
+// add adds an instruction to the list, and those it leads to without a rune.
+func (m *matcher) add(list []uint32, pc uint32, at syntax.EmptyOp) []uint32 {
+	m.stack = append(m.stack[:0], pc)
+	for len(m.stack) > 0 {
+		pc := m.stack[len(m.stack)-1]
+		m.stack = m.stack[:len(m.stack)-1]
+		m.steps++
+		if m.seen[pc] == m.turn {
+			continue
+		}
+		m.seen[pc] = m.turn
+		i := &m.prog.Inst[pc]
+		switch i.Op {
+		case syntax.InstAlt, syntax.InstAltMatch:
+			m.stack = append(m.stack, i.Out, i.Arg)
+		case syntax.InstCapture, syntax.InstNop:
+			m.stack = append(m.stack, i.Out)
+		case syntax.InstEmptyWidth:
+			if syntax.EmptyOp(i.Arg)&^at == 0 {
+				m.stack = append(m.stack, i.Out)
+			}
+		case syntax.InstMatch:
+			m.matched = true
+		case syntax.InstFail:
+		default:
+			list = append(list, pc)
+		}
+	}
+	return list
+}
+
+// match tells whether the program matches a name from end to end. It gives up when
+// more than limit steps have been taken, over all names.
+func (m *matcher) match(name string, limit int) (bool, error) {
+	before := rune(-1)
+	r, size := first(name)
+	m.turn++
+	m.matched = false
+	m.now = m.add(m.now[:0], uint32(m.prog.Start), syntax.EmptyOpContext(before, r))
+	for len(name) > 0 {
+		name = name[size:]
+		before = r
+		r, size = first(name)
+		at := syntax.EmptyOpContext(before, r)
+		m.turn++
+		m.matched = false
+		m.next = m.next[:0]
+		for _, pc := range m.now {
+			m.steps++
+			if i := &m.prog.Inst[pc]; i.MatchRune(before) {
+				m.next = m.add(m.next, i.Out, at)
+			}
+		}
+		m.now, m.next = m.next, m.now
+		if m.steps > limit {
+			return false, errSlowExpression
+		}
+	}
+	return m.matched, nil
+}
+
+// first returns the first rune of s and its size; -1 and 0: there is none.
+func first(s string) (rune, int) {
+	if s == "" {
+		return -1, 0
+	}
+	return utf8.DecodeRuneInString(s)
+}
+
+// resolve returns the topics whose names an expression matches, ascending. It runs
+// without any lock, one expression at a time on a node.
+func (c *Coordinator) resolve(expression string) ([]string, error) {
+	prog, err := compile(expression)
+	if err != nil {
+		return nil, err
+	}
+	if c.cfg.Topics == nil {
+		return nil, nil
+	}
+	select {
+	case c.matching <- struct{}{}:
+		defer func() { <-c.matching }()
+	case <-c.done:
+		return nil, fmt.Errorf("the coordinator closes")
+	}
+	var matches []string
+	m, names := newMatcher(prog), c.cfg.Topics.Names()
+	for _, name := range names {
+		ok, err := m.match(name, stepsOf(len(names)))
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			matches = append(matches, name)
+		}
+	}
+	slices.Sort(matches)
+	return matches, nil
+}
+
+// resolveLocked starts the resolver if topics have changed since the group's
+// expressions were resolved, and group.consumer.regex.refresh.interval.ms is over.
+func (c *consumerGroup) resolveLocked() {
+	topics := c.shard.c.cfg.Topics
+	if c.resolving || len(c.regexes) == 0 || topics == nil || c.shard.unloaded || !over(c.resolvedBy) {
+		return
+	}
+	if c.resolvedAt.IsZero() { // not by this coordinator: the records say when
+		c.resolvedAt = c.shard.now()
+		for _, v := range c.regexes {
+			if v.at < millis(c.resolvedAt) {
+				c.resolvedAt = c.shard.now().Add(-millisOf(millis(c.shard.now()) - v.at))
+			}
+		}
+	}
+	if c.shard.now().Sub(c.resolvedAt) < c.shard.c.settings().Consumer.RegexRefresh {
+		return
+	}
+	c.resolving = true
+	expressions := c.allRegexes()
+	changed := topics.Changed()
+	c.shard.c.workers.Go(func() { c.refresh(expressions, changed) })
+}
+
+// refresh is the goroutine "resolver". An expression that has become too slow keeps
+// what it matched.
+func (c *consumerGroup) refresh(expressions []string, changed <-chan struct{}) {
+	found := make(map[string][]string)
+	for _, expression := range expressions {
+		matches, err := c.shard.c.resolve(expression)
+		if err != nil {
+			c.shard.log.Warn("an expression is not resolved again", "group", c.group.id, "err", err)
+			continue
+		}
+		found[expression] = matches
+	}
+	c.shard.mu.Lock()
+	defer c.shard.leave()
+	c.refreshedLocked(found, changed)
+}
+
+func (c *consumerGroup) refreshedLocked(found map[string][]string, changed <-chan struct{}) {
+	if c.shard.unloaded || c.group.members != membership(c) {
+		return
+	}
+	again := func() { c.refreshedLocked(found, changed) }
+	c.stepLocked(waiting{again, func(int16) {}}, func(d *draft) func(error) {
+		moved := false
+		for expression, matches := range found {
+			if old := d.regex(expression); old != nil && !slices.Equal(old.topics, matches) {
+				d.put(regexKey, expression, regexValue{topics: matches, version: millis(d.now), at: millis(d.now)}.append(nil))
+				moved = true
+			}
+		}
+		if moved {
+			d.bump()
+			d.replan()
+		}
+		return func(err error) {
+			c.resolving = false
+			if err == nil {
+				c.resolvedAt, c.resolvedBy = c.shard.now(), changed
+				c.planAfter(nil)
+			}
+		}
+	})
+}
