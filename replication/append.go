@@ -259,6 +259,10 @@ func (l *leadership) appendSome(queue []waiting) []waiting {
 		}
 		taken++
 		p, err := l.admit(w)
+		if errors.Is(err, ErrSequence) {
+			go l.refuseSequence(w, err)
+			continue
+		}
 		if err != nil {
 			w.done(Ack{}, err)
 			continue
@@ -315,6 +319,18 @@ func (l *leadership) refuse(e *entry, err error) {
 		err = fmt.Errorf("%w: %v", ErrUnknown, err)
 	}
 	e.answer(func(*part) (Ack, error) { return Ack{}, err })
+}
+
+// refuseSequence refuses a batch that does not follow its producer's last one, if a
+// quorum confirms that this is the leader: a deposed one does not know what the producer
+// has sent to its heir, and clients take the error for a loss of data.
+func (l *leadership) refuseSequence(w waiting, err error) {
+	round := l.confirmer.join(func() error { return l.r.askVoters(l) })
+	<-round.done // within confirmTime
+	if round.err != nil {
+		err = round.err
+	}
+	w.done(Ack{}, err)
 }
 
 // join returns the parts' batches one after another. A single one of KeptBytes or

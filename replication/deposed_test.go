@@ -115,6 +115,34 @@ func TestDeposedLeaderAcknowledgesOnlyWhatItsHeirCommitted(t *testing.T) {
 	}
 }
 
+// A deposed leader does not know what a producer has sent to its heir. That a batch
+// follows nothing it has seen is for a leader to say.
+func TestDeposedLeaderDoesNotJudgeSequences(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		id := c.create("orders", 1, 3, nil)
+		old, p := c.leader(id)
+		if _, err := appendWait(p, sequencedBatch(9, 0, 0, 1, 0)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := appendWait(p, sequencedBatch(9, 0, 5, 1, 0)); !errors.Is(err, ErrSequence) {
+			t.Fatalf("a gap: %v", err)
+		}
+		c.separate(old)
+		next := c.heir(old, id)
+		for i := range int32(4) {
+			if _, err := appendWait(next, sequencedBatch(9, 0, 1+i, 1, 0)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := p.Serving(); err != nil {
+			t.Fatalf("the old leader knows already (%v): the test shows nothing", err)
+		}
+		if _, err := appendWait(p, sequencedBatch(9, 0, 5, 1, 0)); !errors.Is(err, ErrNotLeader) {
+			t.Errorf("what follows at the heir is refused by the old leader with %v", err)
+		}
+	})
+}
+
 // A notification that is looked at when its term is long over, and another has begun
 // here, ends nothing: a second leadership of that term would append again what
 // producers send again, and the first has in flight.

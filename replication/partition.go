@@ -514,11 +514,17 @@ func (p *Partition) Trim(ctx context.Context, before int64) (start int64, err er
 	if err != nil {
 		return -1, err
 	}
+	high := p.HighWatermark()
 	if before == -1 {
-		before = p.HighWatermark()
+		before = high
 	}
 	switch {
-	case before < 0 || before > p.HighWatermark():
+	case before < 0:
+		return -1, ErrOutOfRange
+	case before > high: // which a deposed leader may not know of
+		if epoch, err := p.Confirm(ctx); err != nil || epoch != int32(l.term) {
+			return -1, ErrNotLeader
+		}
 		return -1, ErrOutOfRange
 	case before <= p.StartOffset():
 		return p.StartOffset(), nil

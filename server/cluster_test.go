@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/replication"
+	"millrace/replication/metadata"
 )
 
 // startCluster founds a cluster of n nodes, each with a server on an address of
@@ -331,4 +332,106 @@ func TestABrokerThatIsCutOffListsTheOthers(t *testing.T) {
 		brokers, led := brokersOf(alone)
 		return brokers == 3 && led == leader.node.ID()
 	})
+}
+
+// A leader that was cut off and deposed, and does not know it yet, knows nothing of what
+// its heir has committed. It must not tell a client that is ahead of it that there is
+// nothing, since the client would go back, or reset; to read on at the end costs nothing.
+func TestDeposedLeaderDoesNotSayWhereTheLogEnds(t *testing.T) {
+	all := startCluster(t, 3)
+	if got := ask[*kmsg.CreateTopicsResponse](all[0].dial(), createRequest(7, newTopic("t", 1, 3))).Topics[0]; got.ErrorCode != 0 {
+		t.Fatalf("create: %+v", got)
+	}
+	old, follower, epoch := leaderOf(t, all, "t")
+	top, _ := old.node.Image().Topic("t")
+	id := metadata.PartitionID{Topic: top.ID}
+	produce := func(b *broker) {
+		t.Helper()
+		p := producedPartition(t, ask[*kmsg.ProduceResponse](b.dial(), produceRequest(13, "", top.ID, batchOf(t, 0, nil, "x"))))
+		if p.ErrorCode != 0 {
+			t.Fatalf("produce at node %d: error %d", b.node.ID(), p.ErrorCode)
+		}
+	}
+	produce(old)
+
+	w := old.dial()
+	list := func(timestamp int64) int16 {
+		return ask[*kmsg.ListOffsetsResponse](w, listRequest(10, "t", 0, timestamp)).Topics[0].Partitions[0].ErrorCode
+	}
+	fetch := func(offset int64, lastEpoch int32) kmsg.FetchResponseTopicPartition {
+		req := fetchRequest(13, "", top.ID, offset, 0)
+		req.Topics[0].Partitions[0].LastFetchedEpoch = lastEpoch
+		return fetchedPartition(t, ask[*kmsg.FetchResponse](w, req))
+	}
+	epochEnd := func() int16 {
+		req := kmsg.NewPtrOffsetForLeaderEpochRequest()
+		req.SetVersion(4)
+		req.ReplicaID = -1
+		rt := kmsg.NewOffsetForLeaderEpochRequestTopic()
+		rt.Topic = "t"
+		rp := kmsg.NewOffsetForLeaderEpochRequestTopicPartition()
+		rp.CurrentLeaderEpoch, rp.LeaderEpoch = -1, epoch
+		rt.Partitions = append(rt.Partitions, rp)
+		req.Topics = append(req.Topics, rt)
+		return ask[*kmsg.OffsetForLeaderEpochResponse](w, req).Topics[0].Partitions[0].ErrorCode
+	}
+	check := func(what string, got int16, want code) {
+		t.Helper()
+		if got != int16(want) {
+			t.Errorf("%s: error %d, want %d", what, got, want)
+		}
+	}
+	// While it leads it says so.
+	check("latest", list(latestOffset), none)
+	check("a time", list(1<<60), none)
+	check("the end of its epoch", epochEnd(), none)
+	check("past the end", fetch(5, -1).ErrorCode, offsetOutOfRange)
+	if p := fetch(5, epoch); p.ErrorCode != 0 || p.DivergingEpoch.EndOffset != 1 {
+		t.Errorf("past the end of its epoch: %+v", p)
+	}
+
+	old.peers.isolate(old.addr)
+	var heir *broker
+	waitFor(t, "another leader", func() bool {
+		for _, b := range all {
+			p, err := b.node.Partition(id)
+			if err != nil || b == old {
+				continue
+			}
+			if _, err := p.Serving(); err == nil {
+				heir = b
+			}
+		}
+		return heir != nil
+	})
+	for range 5 {
+		produce(heir)
+	}
+	p, _ := old.node.Partition(id)
+	if now, err := p.Serving(); err != nil || now != epoch {
+		t.Fatalf("node %d knows already (%d, %v; %v): the test shows nothing", old.node.ID(), now, err, follower.addr)
+	}
+	check("latest, deposed", list(latestOffset), notLeaderOrFollower)
+	check("a time, deposed", list(1<<60), notLeaderOrFollower)
+	check("the end of its epoch, deposed", epochEnd(), notLeaderOrFollower)
+	check("past its end, deposed", fetch(5, -1).ErrorCode, notLeaderOrFollower)
+	if p := fetch(5, epoch); p.ErrorCode != int16(notLeaderOrFollower) || p.DivergingEpoch.EndOffset >= 0 {
+		t.Errorf("past the end of its epoch, deposed: %+v", p)
+	}
+	delete := kmsg.NewPtrDeleteRecordsRequest()
+	delete.SetVersion(2)
+	delete.TimeoutMillis = 5000
+	dt := kmsg.NewDeleteRecordsRequestTopic()
+	dt.Topic = "t"
+	dp := kmsg.NewDeleteRecordsRequestTopicPartition()
+	dp.Offset = 5
+	dt.Partitions = append(dt.Partitions, dp)
+	delete.Topics = append(delete.Topics, dt)
+	check("delete past its end, deposed", ask[*kmsg.DeleteRecordsResponse](w, delete).Topics[0].Partitions[0].ErrorCode, notLeaderOrFollower)
+	if now, err := p.Serving(); err != nil || now != epoch {
+		t.Fatalf("node %d has learned of it meanwhile (%d, %v): the test shows nothing", old.node.ID(), now, err)
+	}
+	// What it has it may read, and wait for more at its end.
+	check("below its end, deposed", fetch(0, epoch).ErrorCode, none)
+	check("at its end, deposed", fetch(1, epoch).ErrorCode, none)
 }

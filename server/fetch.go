@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/binary"
 	"net"
 	"time"
@@ -24,6 +25,9 @@ import (
 //     of replicas are refused.
 //   - Batches compressed by zstd are UNSUPPORTED_COMPRESSION_TYPE below version
 //     10 (KIP-110).
+//   - An offset past the end, or on another history, may be this replica's fault, if it
+//     was deposed and has not heard of it: a quorum confirms such an answer, else it
+//     is NOT_LEADER_OR_FOLLOWER.
 //   - A stale or unknown leader epoch is refused (KIP-320); a fetch position that
 //     lies on another history is answered with where the histories part (KIP-595).
 //
@@ -98,6 +102,8 @@ type wanted struct {
 	diverging        bool
 	divergingEpoch   int32
 	divergingOffset  int64
+	ahead            bool  // the client knows more than this replica does, or another history
+	leads            int32 // the epoch in which that was found
 	leader, newEpoch int32 // of the leader elsewhere; -1: not known
 	include          bool
 
@@ -183,7 +189,7 @@ func (f *fetching) gather(cl *call, req *kmsg.FetchRequest) {
 		case <-f.wake:
 		default:
 		}
-		troubled := f.read(budget)
+		troubled := f.read(cl.ctx, budget)
 		if troubled || f.total >= enough || wait <= 0 || len(f.parts) == 0 && f.session == nil {
 			break
 		}
@@ -214,7 +220,7 @@ func (f *fetching) gather(cl *call, req *kmsg.FetchRequest) {
 		if woken {
 			continue
 		}
-		f.read(budget)
+		f.read(cl.ctx, budget)
 		break
 	}
 	if timing {
@@ -225,20 +231,30 @@ func (f *fetching) gather(cl *call, req *kmsg.FetchRequest) {
 // read looks at every partition, and borrows records up to the budget. It
 // tells whether something is wrong with one of them, so that the client should
 // hear of it at once.
-func (f *fetching) read(budget int) (troubled bool) {
+func (f *fetching) read(ctx context.Context, budget int) (troubled bool) {
 	f.total, f.spent = 0, false
+	var claims []claim
 	for _, w := range f.parts {
 		f.readOne(w, budget-f.total)
 		if w.view != nil {
 			f.total += w.view.Len()
 		}
 		troubled = troubled || w.code != none || w.diverging
+		if w.ahead {
+			claims = append(claims, claim{w.p, w.leads, func(c code) {
+				w.diverging = false
+				w.fail(f, c)
+			}})
+		}
+	}
+	if claims != nil { // who reads at the end, or before it, waits for nobody
+		confirm(ctx, claims)
 	}
 	return troubled
 }
 
 func (f *fetching) readOne(w *wanted, left int) {
-	w.code, w.diverging = none, false
+	w.code, w.diverging, w.ahead = none, false, false
 	w.high, w.stable, w.start = -1, -1, -1
 	w.leader, w.newEpoch = -1, -1
 	if w.code = f.find(w); w.code != none {
@@ -262,6 +278,7 @@ func (f *fetching) readOne(w *wanted, left int) {
 			w.diverging, w.divergingEpoch, w.divergingOffset = true, e, end
 		}
 	}
+	w.ahead, w.leads = w.diverging || w.offset > high, epoch
 	if !w.diverging && (w.offset < start || w.offset > high) {
 		w.fail(f, offsetOutOfRange)
 		return

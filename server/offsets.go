@@ -27,6 +27,8 @@ var sinceVersion = [...]int16{-latestOffset: 1, -earliestOffset: 1, -maxTimestam
 //   - A time finds the first record at or after it, or -1 with time -1.
 //   - A negative timestamp that the version does not know is UNSUPPORTED_VERSION.
 //   - A partition named twice is INVALID_REQUEST.
+//   - A quorum confirms that the answer is a leader's, NOT_LEADER_OR_FOLLOWER else: a
+//     deposed leader's end of the log would lie before what consumers have read.
 //   - A replica's id is not looked at: kafka-python 3.0 sends 0, and Kafka
 //     answers such a client as any other where it asks for what consumers may see.
 //
@@ -41,6 +43,7 @@ func (s *Server) listOffsets(c *call, req *kmsg.ListOffsetsRequest) *kmsg.ListOf
 			count.add(req.Topics[i].Topic, req.Topics[i].Partitions[j].Partition)
 		}
 	}
+	var claims []claim
 	resp.Topics = make([]kmsg.ListOffsetsResponseTopic, len(req.Topics))
 	for i := range req.Topics {
 		rt, st := &req.Topics[i], &resp.Topics[i]
@@ -63,11 +66,18 @@ func (s *Server) listOffsets(c *call, req *kmsg.ListOffsetsRequest) *kmsg.ListOf
 				if code == none {
 					code = listOffset(p, epoch, c.version, req.IsolationLevel == 1, rp.Timestamp, sp)
 				}
-				sp.ErrorCode = int16(code)
+				if sp.ErrorCode = int16(code); code == none {
+					claims = append(claims, claim{p, epoch, denyOffset(sp)})
+				}
 			}
 		}
 	}
+	confirm(c.ctx, claims)
 	return resp
+}
+
+func denyOffset(sp *kmsg.ListOffsetsResponseTopicPartition) func(code) {
+	return func(c code) { sp.ErrorCode, sp.Timestamp, sp.Offset, sp.LeaderEpoch = int16(c), -1, -1, -1 }
 }
 
 func listOffset(p *replication.Partition, epoch int32, version int16, committed bool, timestamp int64, sp *kmsg.ListOffsetsResponseTopicPartition) code {
@@ -151,6 +161,7 @@ func (c countPartitions) repeated(topic string, index int32) bool {
 //     current epoch ends at the high watermark, so that the answer is never
 //     below what a consumer has seen.
 //   - -1 and -1 for an epoch we know nothing at or below of, or one to come.
+//   - A quorum confirms that the answer is a leader's, as in ListOffsets.
 //
 // v3 adds the replica's id, which changes nothing here: no node asks another in
 // this way, so whoever gives one is answered as a consumer is. v4 adds tagged
@@ -158,6 +169,7 @@ func (c countPartitions) repeated(topic string, index int32) bool {
 func (s *Server) offsetForLeaderEpoch(c *call, req *kmsg.OffsetForLeaderEpochRequest) *kmsg.OffsetForLeaderEpochResponse {
 	resp := kmsg.NewPtrOffsetForLeaderEpochResponse()
 	image := s.Node.Image()
+	var claims []claim
 	resp.Topics = make([]kmsg.OffsetForLeaderEpochResponseTopic, len(req.Topics))
 	for i := range req.Topics {
 		rt, st := &req.Topics[i], &resp.Topics[i]
@@ -174,12 +186,18 @@ func (s *Server) offsetForLeaderEpoch(c *call, req *kmsg.OffsetForLeaderEpochReq
 				sp.ErrorCode = int16(code)
 				continue
 			}
-			p, _, code := s.leading(topic, rp.Partition, rp.CurrentLeaderEpoch)
+			p, epoch, code := s.leading(topic, rp.Partition, rp.CurrentLeaderEpoch)
 			if code == none && rp.LeaderEpoch >= 0 {
 				sp.LeaderEpoch, sp.EndOffset = p.EpochEnd(rp.LeaderEpoch)
+				claims = append(claims, claim{p, epoch, denyEpochEnd(sp)})
 			}
 			sp.ErrorCode = int16(code)
 		}
 	}
+	confirm(c.ctx, claims)
 	return resp
+}
+
+func denyEpochEnd(sp *kmsg.OffsetForLeaderEpochResponseTopicPartition) func(code) {
+	return func(c code) { sp.ErrorCode, sp.LeaderEpoch, sp.EndOffset = int16(c), -1, -1 }
 }
