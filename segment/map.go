@@ -1,11 +1,16 @@
 package segment
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"runtime/debug"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/tysonmote/gommap"
 )
@@ -83,11 +88,107 @@ func (m *mapping) releaseRead(n int) {
 	m.release()
 }
 
+// mapped knows the segments that have mappings, so that there are never too many
+// of these. There is one, as there is one process to be limited.
+var mapped = mappings{bound: mappingsBound()}
+
+// mappingsBound is how many mappings segments may have: half of what the system
+// allows a process, 65,530 by default. Beyond that mmap fails, for Go's heap as
+// well, which ends the process. A gigabyte of heap takes some twenty.
+func mappingsBound() int64 {
+	p, err := os.ReadFile("/proc/sys/vm/max_map_count")
+	n, perr := strconv.ParseInt(strings.TrimSpace(string(p)), 10, 64)
+	if err != nil || perr != nil || n < 1<<10 {
+		n = 65530
+	}
+	return n / 2
+}
+
+// A mappings counts the mappings of segments and lets go of those of the segments
+// that were least recently read, as far as a clock's hand tells: it passes over
+// one that was read since it came by last, and takes the next. A sealed segment
+// that is read has two, of its data and of its index.
+//
+// Nothing is done here for a read of what is mapped: that a segment was read it
+// notes itself. Safe for concurrent use; mu is taken after a segment's mu, and
+// another segment's mu is only ever tried for.
+type mappings struct {
+	count atomic.Int64
+	bound int64
+
+	mu   sync.Mutex
+	ring []*Segment // those with a mapping of their data; ring[i].ring == i+1
+	hand int
+}
+
+// add takes up a segment that has mapped its data. Its mu is held.
+func (a *mappings) add(s *Segment) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ring = append(a.ring, s)
+	s.ring = len(a.ring)
+}
+
+// remove forgets a segment, if it was taken up. Its mu is held.
+func (a *mappings) remove(s *Segment) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if s.ring == 0 {
+		return
+	}
+	i, last := s.ring-1, a.ring[len(a.ring)-1]
+	a.ring[i], last.ring = last, i+1
+	a.ring[len(a.ring)-1] = nil
+	a.ring = a.ring[:len(a.ring)-1]
+	s.ring = 0
+}
+
+// next moves the hand.
+func (a *mappings) next() *Segment {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.ring) == 0 {
+		return nil
+	}
+	a.hand = (a.hand + 1) % len(a.ring)
+	return a.ring[a.hand]
+}
+
+// makeRoom lets go of mappings until n more are within bound. What views and
+// readers hold stays, and so do the mappings that a writer needs, so there may be
+// more than bound all the same. The caller may hold the mu of one segment, which is
+// then passed over.
+func (a *mappings) makeRoom(n, bound int64) {
+	if a.count.Load()+n <= bound {
+		return
+	}
+	a.mu.Lock()
+	turns := 2*len(a.ring) + 1 // all may have been read since the hand came by
+	a.mu.Unlock()
+	for ; turns > 0 && a.count.Load()+n > bound; turns-- {
+		s := a.next()
+		if s == nil {
+			return
+		}
+		if s.used.Swap(false) || !s.mu.TryLock() {
+			continue
+		}
+		s.restLocked()
+		s.mu.Unlock()
+	}
+}
+
 func newMapping(fd uintptr, size int64) (*mapping, error) {
+	mapped.makeRoom(1, mapped.bound)
 	mm, err := gommap.MapRegion(fd, 0, size, gommap.PROT_READ, gommap.MAP_SHARED)
+	if errors.Is(err, syscall.ENOMEM) { // somebody else has many mappings
+		mapped.makeRoom(1, 0)
+		mm, err = gommap.MapRegion(fd, 0, size, gommap.PROT_READ, gommap.MAP_SHARED)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("map %d bytes: %w", size, err)
 	}
+	mapped.count.Add(1)
 	m := &mapping{data: mm, mm: mm}
 	m.refs.Store(1)
 	return m, nil
@@ -107,6 +208,7 @@ func (m *mapping) release() {
 		if err := m.mm.UnsafeUnmap(); err != nil {
 			panic(fmt.Sprintf("segment: unmap %d bytes: %v", len(m.mm), err))
 		}
+		mapped.count.Add(-1)
 	case n < 0:
 		panic("segment: mapping released twice")
 	}

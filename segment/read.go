@@ -24,26 +24,33 @@ func (s *Segment) pin() (*mapping, error) {
 	}
 	s.mu.RUnlock()
 
+	m, loaded, err := s.load()
+	if err == nil && !loaded {
+		if err = s.rebuild(m); err != nil {
+			m.release()
+			m = nil
+		}
+	}
+	return m, err
+}
+
+// load maps what is not mapped and returns the mapping with a reference for the
+// caller. loaded is false when the index files have to be rebuilt.
+func (s *Segment) load() (m *mapping, loaded bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, ErrClosed
+		return nil, false, ErrClosed
 	}
 	if s.m == nil {
-		m, err := s.mapData()
-		if err != nil {
-			return nil, err
+		if s.m, err = s.mapData(); err != nil {
+			return nil, false, err
 		}
-		s.m = m
-	}
-	if !s.loaded && !s.loadIndexesLocked() {
-		if err := s.rebuildLocked(s.m); err != nil {
-			return nil, err
-		}
+		mapped.add(s)
 	}
 	s.used.Store(true)
 	s.m.acquire()
-	return s.m, nil
+	return s.m, s.loaded || s.loadIndexesLocked(), nil
 }
 
 // lookUp takes mu for reading, with the tables in memory: Rest may have let go of
@@ -64,17 +71,21 @@ func (s *Segment) lookUp() error {
 }
 
 // Rest lets go of the mappings of a segment that nobody has read since the last
-// Rest; the next reader maps them again. Views keep theirs. There is a limit to
-// the mappings of a process (65,530 by default), and a broker keeps more segments
-// than that.
+// Rest; the next reader maps them again. Views keep theirs.
 func (s *Segment) Rest() {
 	if s.used.Swap(false) {
 		return
 	}
-	s.checked.Store(nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.restLocked()
+}
+
+// restLocked lets go of the mappings, and of the tables of a sealed segment.
+func (s *Segment) restLocked() {
+	s.checked.Store(nil)
 	if s.m != nil {
+		mapped.remove(s)
 		s.m.release()
 		s.m = nil
 	}
@@ -106,22 +117,52 @@ func (s *Segment) mapData() (*mapping, error) {
 	return m, nil
 }
 
-// rebuildLocked fills the tables from the frames in m and replaces the index files.
-// A *CorruptError when the frames are bad.
-func (s *Segment) rebuildLocked(m *mapping) error {
-	s.rebuilt = true
-	// Aside: the writer, which appends nothing meanwhile, reads info without mu.
+// rebuild fills the tables from the frames in m, which is pinned, and replaces the
+// index files, unless another reader has just done that. It reads the header of
+// every frame of up to a gigabyte, so it does so beside: mu is held for what the
+// writer has appended meanwhile. A *CorruptError when the frames are bad.
+func (s *Segment) rebuild(m *mapping) error {
+	s.rebuilding.Lock()
+	defer s.rebuilding.Unlock()
+	s.mu.RLock()
+	known, done, closed := s.info, s.loaded && s.rebuilt, s.closed
+	s.mu.RUnlock()
+	if closed {
+		return ErrClosed
+	}
+	if done {
+		return nil
+	}
 	r := newSegment(s.fs, s.path, s.h, s.capacity)
-	if err := guard(s.path, func() error { return r.rescanLocked(m, s.info) }); err != nil {
+	if err := guard(s.path, func() error { return r.rescanLocked(m, known) }); err != nil {
+		s.mu.Lock()
+		s.rebuilt = true
+		s.mu.Unlock()
+		return err
+	}
+	sealed := s.sealed.Load()
+	var aside error
+	if sealed {
+		aside = r.asideIndexesLocked() // nobody else knows r
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		aside = ErrClosed // the files may have been deleted: leave none behind
+	}
+	if sealed {
+		_ = s.publishIndexes(aside) // without them the next one rebuilds again
+	}
+	if s.closed {
+		return ErrClosed
+	}
+	if err := guard(s.path, func() error { return r.scanLocked(m, s.info) }); err != nil {
 		return err
 	}
 	s.entries.release()
 	s.entries, s.times, s.timed = r.entries, r.times, r.timed
 	s.entries.detached = !s.sealed.Load() // its file is not to be trusted with more
-	s.loaded = true
-	if s.sealed.Load() {
-		_ = s.writeIndexesLocked()
-	}
+	s.loaded, s.rebuilt = true, true
 	return nil
 }
 
@@ -151,19 +192,11 @@ func (s *Segment) frame(m *mapping, i int) (Frame, error) {
 		return f, err
 	}
 	if !rebuilt {
-		s.mu.Lock()
-		if s.closed {
-			s.mu.Unlock()
-			return f, ErrClosed
-		}
-		if !s.rebuilt {
-			rerr := s.rebuildLocked(m)
-			s.mu.Unlock()
-			if rerr == nil {
-				return s.frame(m, i)
-			}
-		} else {
-			s.mu.Unlock()
+		switch err := s.rebuild(m); {
+		case err == nil:
+			return s.frame(m, i)
+		case err == ErrClosed:
+			return f, err
 		}
 	}
 	return f, &CorruptError{Path: s.path, Position: f.Position, Found: wrong.found, Expected: wrong.expected}

@@ -189,7 +189,13 @@ func (s *Segment) lastFits(p []byte) bool {
 func (s *Segment) rescanLocked(m *mapping, known Info) error {
 	s.restart()
 	s.info.Compacted = known.Compacted // only the manifest knows
-	for c := s.h.cursor(); c.position < known.Bytes; {
+	return s.scanLocked(m, known)
+}
+
+// scanLocked adds to the tables the frames in m from their end on, up to those that
+// known counts.
+func (s *Segment) scanLocked(m *mapping, known Info) error {
+	for c := s.end(); c.position < known.Bytes; {
 		f, wrong, _ := c.next(m.data[:known.Bytes], s.h.Salt)
 		if wrong != nil {
 			return &CorruptError{Path: s.path, Position: c.position, Found: wrong.found, Expected: wrong.expected}

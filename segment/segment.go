@@ -109,6 +109,9 @@ type Segment struct {
 	forgotten int64        // bytes that Forget has dealt with; the writer's
 	checked   atomic.Pointer[checkedFrames]
 
+	rebuilding sync.Mutex // held while the tables are rebuilt; taken before mu
+	ring       int        // place among the mapped ones, from 1; mapped's
+
 	syncing sync.Mutex // held while f syncs or closes; taken before mu
 	broken  error      // of the sync that failed, for good
 
@@ -117,7 +120,7 @@ type Segment struct {
 	info    Info
 	m       *mapping // of the data; nil until the first reader
 	loaded  bool     // entries and times are in memory; always, for an active segment
-	rebuilt bool     // the index files were found wrong once: do not try again
+	rebuilt bool     // the index files were found wrong since they were loaded: do not try again
 	entries table
 	times   *index.TimeIndex
 	timed   int64 // position up to which times covers
@@ -287,6 +290,7 @@ func (s *Segment) Close() error {
 	}
 	s.closed = true
 	if s.m != nil {
+		mapped.remove(s)
 		s.m.release()
 		s.m = nil
 	}

@@ -159,7 +159,8 @@ func (s *Segment) spill() error {
 	if err := f.Pwritev([][]byte{p}, int64(index.HeaderSize+inFile*index.EntrySize)); err != nil {
 		return err
 	}
-	if file == nil {
+	fresh := file == nil
+	if fresh {
 		if file, err = newMapping(f.Fd(), s.indexCapacity()); err != nil {
 			return err
 		}
@@ -167,7 +168,7 @@ func (s *Segment) spill() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.entries.tail != tail { // a reader found the tables wrong and rebuilt them
-		if s.entries.file != file {
+		if fresh { // else it was the tables', and went with them
 			file.release()
 		}
 		return nil
@@ -190,7 +191,7 @@ func (s *Segment) indexCapacity() int64 {
 // appended later, the table goes on in the new file.
 func (s *Segment) writeIndexes() error {
 	s.mu.RLock()
-	err := guard(s.path, s.writeIndexesLocked)
+	err := s.publishIndexes(guard(s.path, s.asideIndexesLocked))
 	s.mu.RUnlock()
 
 	s.mu.Lock()
@@ -214,7 +215,8 @@ func (s *Segment) writeIndexes() error {
 	return nil
 }
 
-func (s *Segment) writeIndexesLocked() error {
+// asideIndexesLocked writes the index files aside.
+func (s *Segment) asideIndexesLocked() error {
 	n := s.info.Frames()
 	entries := s.entries.bytes()
 	var times []byte
@@ -224,13 +226,13 @@ func (s *Segment) writeIndexesLocked() error {
 	if len(entries) != n*index.EntrySize {
 		panic(fmt.Sprintf("segment: %d bytes of index for %d frames", len(entries), n))
 	}
-	err := s.writeIndex(indexPath(s.path), s.indexHeader(index.KindEntries, n), entries)
-	return errors.Join(err, s.writeIndex(timePath(s.path), s.indexHeader(index.KindTimes, n), times))
+	err := s.writeAside(indexPath(s.path), s.indexHeader(index.KindEntries, n), entries)
+	return errors.Join(err, s.writeAside(timePath(s.path), s.indexHeader(index.KindTimes, n), times))
 }
 
-func (s *Segment) writeIndex(path string, h index.Header, entries []byte) error {
-	aside := path + ".tmp"
-	f, err := s.fs.OpenFile(aside, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+// writeAside writes what publishIndexes will put in the place of the file at path.
+func (s *Segment) writeAside(path string, h index.Header, entries []byte) error {
+	f, err := s.fs.OpenFile(path+".tmp", os.O_RDWR|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return err
 	}
@@ -238,11 +240,19 @@ func (s *Segment) writeIndex(path string, h index.Header, entries []byte) error 
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
-	if err == nil {
-		err = s.fs.Rename(aside, path)
-	}
-	if err != nil {
-		s.fs.Remove(aside)
+	return err
+}
+
+// publishIndexes puts the index files written aside in their place, or removes them
+// if there was an error, which it returns.
+func (s *Segment) publishIndexes(err error) error {
+	for _, path := range []string{indexPath(s.path), timePath(s.path)} {
+		if err == nil {
+			err = s.fs.Rename(path+".tmp", path)
+		}
+		if err != nil {
+			s.fs.Remove(path + ".tmp")
+		}
 	}
 	return err
 }
@@ -255,7 +265,9 @@ func (s *Segment) loadIndexesLocked() bool {
 		s.entries.release()
 		s.times = nil
 	}
-	s.loaded = err == nil
+	if s.loaded = err == nil; s.loaded {
+		s.rebuilt = false // what rots from here on has not been tried yet
+	}
 	return s.loaded
 }
 
