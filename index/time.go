@@ -17,9 +17,11 @@ type TimeEntry struct {
 }
 
 // A TimeIndex is a sparse table of the largest timestamp so far, an entry every
-// so many bytes of frames, however the timestamps run: a look-up is bounded
-// even when producers send them out of order. Max and Frame never fall. An
-// entry takes 12 bytes, big-endian:
+// so many bytes of frames, however the timestamps run: to find the first of all
+// frames that reaches a timestamp takes that many bytes, even when producers send
+// them out of order. Of the frames behind the newest it says nothing: who looks
+// among those alone needs an index that begins there. Max and Frame never fall.
+// An entry takes 12 bytes, big-endian:
 //
 //	0  max    int64
 //	8  frame  uint32

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"millrace/segment/record"
 )
 
 // sealedTest returns a sealed segment of its own with n frames, and the frames.
@@ -292,5 +294,88 @@ func TestManyReadersMeetARottenIndex(t *testing.T) {
 			}()
 		}
 		wg.Wait()
+	}
+}
+
+// A log start behind a record dated far ahead: look-ups by time read the headers
+// behind it once, and from then on only those near what they look for.
+func TestLookUpsByTimeBehindARecordDatedAhead(t *testing.T) {
+	s := newTestSegment(t, 64<<20)
+	const frames = 400
+	var at []Frame
+	add := func(timestamp int64) {
+		t.Helper()
+		f := testFrame(t, s.Info(), 4, 1, 4000)
+		b := record.Batch(f.Payload)
+		b.SetAppendTime(timestamp)
+		f.MaxTimestamp = timestamp
+		if err := s.Append([]Frame{f}, false); err != nil {
+			t.Fatal(err)
+		}
+		at = append(at, f)
+	}
+	ahead := []int{3, 200} // of the frames
+	for i := range frames {
+		if i == ahead[0] || i == ahead[1] {
+			add(testClock + 1_000_000 - int64(i))
+			continue
+		}
+		add(testClock + int64(i))
+	}
+	if err := s.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	info, err := s.Seal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err = OpenSealed(quick, s.path, testID, info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	lookUp := func(timestamp int64, from int) {
+		t.Helper()
+		want := -1
+		for i := from; i < frames && want < 0; i++ {
+			if at[i].MaxTimestamp >= timestamp {
+				want = i
+			}
+		}
+		offset, found, ok, err := s.OffsetAt(timestamp, at[from].BaseOffset, 1<<40)
+		if err != nil || ok != (want >= 0) || ok && (offset != at[want].BaseOffset || found != at[want].MaxTimestamp) {
+			t.Fatalf("at %d from frame %d: offset %d, time %d, %v, %v; want frame %d", timestamp-testClock, from, offset, found-testClock, ok, err, want)
+		}
+	}
+	for _, from := range []int{0, 3, 4, 199, 200, 201, 399} {
+		for _, timestamp := range []int64{testClock, testClock + 100, testClock + 250, testClock + 399, testClock + 400, testClock + 900_000, testClock + 1_000_000} {
+			lookUp(timestamp, from)
+		}
+	}
+	// The log start moves back only in this test: the index begins at 201 by now.
+	s.late.Store(nil)
+	lookUp(testClock+390, 201)
+	late := s.late.Load()
+	if late == nil || late.from != 201 {
+		t.Fatalf("nothing is remembered: %+v", late)
+	}
+	// Who reads what lies between finds it rotten.
+	data, err := os.OpenFile(s.path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer data.Close()
+	for i := 300; i < 350; i++ {
+		if _, err := data.WriteAt([]byte("rotten"), at[i].Position); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, timestamp := range []int64{testClock + 390, testClock + 399, testClock + 400, testClock + 1_000_000} {
+		for _, from := range []int{201, 210} {
+			lookUp(timestamp, from)
+		}
+	}
+	if s.late.Load() != late {
+		t.Error("the frames behind the log start were read again")
 	}
 }

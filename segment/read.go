@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"sort"
 
@@ -438,6 +439,13 @@ func (r *reader) take(f *Frame, p []byte) (more bool, err error) {
 
 // OffsetAt returns the first record with a timestamp of at least timestamp and
 // an offset in [from, limit); ok is false when there is none.
+//
+// The time index says where the largest timestamp so far passes timestamp, so a
+// look-up reads the headers of the frames of timeInterval bytes and one payload;
+// unless that place lies before from, as when the log start has moved beyond a
+// record dated far ahead, for then every frame from there on may be the one. Of a
+// sealed segment their headers are read once, and what is found is remembered
+// (see lateTimes); of the one that is written to, at each such look-up.
 func (s *Segment) OffsetAt(timestamp, from, limit int64) (offset, found int64, ok bool, err error) {
 	info := s.Info()
 	if info.MaxTimestamp < timestamp || info.NextOffset <= max(from, info.BaseOffset) || info.BaseOffset >= limit {
@@ -456,6 +464,7 @@ func (s *Segment) OffsetAt(timestamp, from, limit int64) (offset, found int64, o
 	if err != nil {
 		return 0, 0, false, err
 	}
+	walked := int64(-1) // the position of the first frame
 	for i := max(start, skip); i < info.Frames(); i++ {
 		f, err := s.frame(m, i)
 		if err != nil {
@@ -463,6 +472,19 @@ func (s *Segment) OffsetAt(timestamp, from, limit int64) (offset, found int64, o
 		}
 		if f.BaseOffset >= limit {
 			break
+		}
+		switch {
+		case walked < 0:
+			walked = f.Position
+		case skip <= start && walked < math.MaxInt64 && f.Position-walked >= lateAfter && s.sealed.Load():
+			late, err := s.firstAfter(m, start, i, timestamp)
+			if err != nil {
+				return 0, 0, false, err
+			}
+			if walked = math.MaxInt64; late > i {
+				i = late - 1
+				continue
+			}
 		}
 		if f.Type != Command || f.MaxTimestamp < timestamp || f.NextOffset() <= from {
 			continue
@@ -477,6 +499,55 @@ func (s *Segment) OffsetAt(timestamp, from, limit int64) (offset, found int64, o
 		}
 	}
 	return 0, 0, false, nil
+}
+
+// lateAfter is how many bytes of frames a look-up walks before it asks lateTimes.
+const lateAfter = 4 * timeInterval
+
+// A lateTimes is a time index of a sealed segment's frames from one on, as if it
+// began there: of up to 12 bytes for each timeInterval. Few segments need one.
+type lateTimes struct {
+	from  int
+	times *index.TimeIndex
+}
+
+// firstAfter returns the first frame at or after i that may hold a timestamp of at
+// least t, of a sealed segment whose frames between start and i do not.
+func (s *Segment) firstAfter(m *mapping, start, i int, t int64) (int, error) {
+	if l := s.late.Load(); l != nil && l.from <= start {
+		// Were what is found before i, it would be before start: the log start has
+		// moved on beyond it, and the index has to begin behind it.
+		if first := l.first(t); first > i {
+			return first, nil
+		}
+	}
+	l := &lateTimes{from: start}
+	newest, timed := int64(-1), int64(-1)
+	for k := start; k < s.Info().Frames(); k++ {
+		f, err := s.frame(m, k)
+		if err != nil {
+			return 0, err
+		}
+		if timed < 0 {
+			timed = f.Position
+		}
+		newest = max(newest, f.MaxTimestamp)
+		if end := f.Position + f.size(); end-timed >= timeInterval {
+			l.times = appendTime(l.times, index.TimeEntry{Max: newest, Frame: uint32(k)})
+			timed = end
+		}
+	}
+	resident.add(m, int(s.written.Load()-HeaderSize))
+	s.late.Store(l)
+	return max(i, l.first(t)), nil
+}
+
+// first returns the first frame that may hold a timestamp of at least t.
+func (l *lateTimes) first(t int64) int {
+	if l.times == nil {
+		return l.from
+	}
+	return max(l.from, int(l.times.First(t)))
 }
 
 // firstAt returns the first frame that may hold a timestamp of at least t.

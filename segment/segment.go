@@ -108,6 +108,7 @@ type Segment struct {
 	room      atomic.Int64 // allocated less written
 	forgotten int64        // bytes that Forget has dealt with; the writer's
 	checked   atomic.Pointer[checkedFrames]
+	late      atomic.Pointer[lateTimes] // nil until a look-up by time needs it
 
 	rebuilding sync.Mutex // held while the tables are rebuilt; taken before mu
 	ring       int        // place among the mapped ones, from 1; mapped's
