@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/replication/transport"
+	"millrace/segment/record"
 )
 
 const (
@@ -365,27 +366,27 @@ func (c *connection) write(p []byte, pieces net.Buffers, client *progress) error
 	return nil
 }
 
-// writeStep is how much is given to the kernel under one deadline: a client
+// writeStepBytes is how much is given to the kernel under one deadline: a client
 // must take so much within StallTimeout, 35 KB/s with the default. It is also
 // the most a writev takes anyway, by way of the socket's buffer.
-const writeStep = 1 << 20
+const writeStepBytes = 1 << 20
 
 // writePieces writes all pieces and consumes them.
 func (c *connection) writePieces(pieces net.Buffers, client *progress) error {
 	for len(pieces) > 0 {
 		n, step := 0, 0
-		for n < len(pieces) && n < 512 && (n == 0 || step+len(pieces[n]) <= writeStep) {
+		for n < len(pieces) && n < 512 && (n == 0 || step+len(pieces[n]) <= writeStepBytes) {
 			step += len(pieces[n])
 			n++
 		}
 		part := pieces[:n:n]
 		pieces = pieces[n:]
-		if n == 1 && len(part[0]) > 2*writeStep {
+		if n == 1 && len(part[0]) > 2*writeStepBytes {
 			whole := part[0]
 			for len(whole) > 0 {
 				c.conn.SetWriteDeadline(time.Now().Add(c.server.stallTimeout()))
-				k := min(len(whole), writeStep)
-				if _, err := c.conn.Write(whole[:k]); err != nil {
+				k := min(len(whole), writeStepBytes)
+				if err := c.writeStep(net.Buffers{whole[:k]}); err != nil {
 					return err
 				}
 				client.moved.Add(int64(k))
@@ -394,12 +395,25 @@ func (c *connection) writePieces(pieces net.Buffers, client *progress) error {
 			continue
 		}
 		c.conn.SetWriteDeadline(time.Now().Add(c.server.stallTimeout()))
-		if _, err := part.WriteTo(c.conn); err != nil {
+		if err := c.writeStep(part); err != nil {
 			return err
 		}
 		client.moved.Add(int64(step))
 	}
 	return nil
+}
+
+// writeStep writes pieces, some of which may be mapped pages. writev makes an
+// error of a page that cannot be read; whatever encrypts or copies would fault.
+func (c *connection) writeStep(part net.Buffers) error {
+	if _, ok := c.conn.(*net.TCPConn); !ok {
+		return record.Guard(func() error {
+			_, err := part.WriteTo(c.conn)
+			return err
+		})
+	}
+	_, err := part.WriteTo(c.conn)
+	return err
 }
 
 // respond encodes and writes an ordinary response.

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"net"
 	"time"
 
@@ -301,10 +302,16 @@ func (f *fetching) readOne(w *wanted, left int) {
 		w.fail(f, codeOf(err))
 		return
 	}
-	if f.version < 10 && usesZstd(view) {
-		view.Release()
-		w.fail(f, unsupportedCompression)
-		return
+	if f.version < 10 {
+		if err := checkZstd(view); err != nil {
+			view.Release()
+			if err == errZstd {
+				w.fail(f, unsupportedCompression)
+			} else {
+				w.fail(f, kafkaStorageError)
+			}
+			return
+		}
 	}
 	n := view.Len()
 	if n == 0 || n > left && !first {
@@ -315,22 +322,25 @@ func (f *fetching) readOne(w *wanted, left int) {
 	w.view = view
 }
 
-// usesZstd tells whether a batch in the view is compressed by zstd, which
-// clients below version 10 do not know (KIP-110). Batches lie whole in the pieces.
-func usesZstd(view *record.View) bool {
-	for _, piece := range view.Bytes {
+// errZstd ends a look at a view.
+var errZstd = errors.New("server: a batch compressed by zstd")
+
+// checkZstd returns errZstd when a batch in the view is compressed by zstd, which
+// clients below version 10 do not know (KIP-110).
+func checkZstd(view *record.View) error {
+	return view.Look(func(piece []byte) error {
 		for len(piece) > 0 {
 			b, rest, err := record.Split(piece)
 			if err != nil {
-				return false // what is wrong with it is the log's to find
+				return nil // what is wrong with it is the log's to find
 			}
 			if b.Codec() == record.Zstd {
-				return true
+				return errZstd
 			}
 			piece = rest
 		}
-	}
-	return false
+		return nil
+	})
 }
 
 // find makes sure that w.p is the replica here of the partition that w names.

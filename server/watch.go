@@ -285,11 +285,12 @@ func (l *led) records(epoch int32, count *int) iter.Seq2[record.Record, error] {
 				yield(record.Record{}, err)
 				return
 			}
-			data := make([]byte, 0, view.Len())
-			for _, piece := range view.Bytes {
-				data = append(data, piece...)
-			}
+			data, err := view.Copy(nil)
 			view.Release()
+			if err != nil {
+				yield(record.Record{}, fmt.Errorf("offset %d: %w", at, err))
+				return
+			}
 			if len(data) == 0 {
 				yield(record.Record{}, fmt.Errorf("nothing is read at offset %d below the high watermark %d", at, limit))
 				return

@@ -1,9 +1,19 @@
 package record
 
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+)
+
 // A View is borrowed bytes: whole batches in offset order, read straight from
 // mapped pages. It is valid until Release, which must be called exactly once.
+//
+// A page that the disk cannot deliver faults when it is touched, which ends the
+// process. So nobody reads Bytes but the system, which makes an error of it
+// (writev), and Look and Copy.
 type View struct {
-	// Bytes holds the batches, in pieces to be written one after another.
+	// Bytes holds the batches, in pieces to be given to writev one after another.
 	Bytes [][]byte
 	// Next is the offset that follows the last record in Bytes.
 	Next int64
@@ -24,6 +34,55 @@ func (v *View) Len() int {
 		n += len(p)
 	}
 	return n
+}
+
+// Copy appends the bytes to dst, which may be nil. An error when a page cannot
+// be read.
+func (v *View) Copy(dst []byte) ([]byte, error) {
+	if need := len(dst) + v.Len(); cap(dst) < need {
+		dst = append(make([]byte, 0, need), dst...)
+	}
+	err := v.Look(func(piece []byte) error {
+		dst = append(dst, piece...)
+		return nil
+	})
+	return dst, err
+}
+
+// Look calls f with one piece after another, in each of which batches lie whole,
+// until it returns an error, which Look returns as well. f must not keep the
+// piece. A page that cannot be read is an error.
+func (v *View) Look(f func(piece []byte) error) error {
+	return Guard(func() error {
+		for _, p := range v.Bytes {
+			if err := f(p); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Guard runs f, which reads mapped memory, and turns a fault (a page the disk
+// cannot deliver, a file somebody truncated) into an error, since it must not end
+// the process. Any other panic goes on.
+func Guard(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		r := recover()
+		if r == nil {
+			return
+		}
+		fault, ok := r.(interface {
+			runtime.Error
+			Addr() uintptr
+		})
+		if !ok {
+			panic(r)
+		}
+		err = fmt.Errorf("record: a mapped page cannot be read: %w", fault)
+	}()
+	return f()
 }
 
 // Release gives the bytes back; they must not be touched afterwards.
