@@ -109,6 +109,7 @@ func answer[R any, P request[R], A kmsg.Response](handle func(*Server, *call, P)
 		if err := req.ReadFrom(c.body); err != nil {
 			return malformed("%s version %d: %v", c.key.Name(), c.version, err)
 		}
-		return c.conn.respond(c.header, handle(s, c, req))
+		resp := handle(s, c, req)
+		return c.conn.respond(c.header, resp, c.answer)
 	}
 }

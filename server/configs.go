@@ -115,6 +115,9 @@ func (s *Server) describeConfigs(c *call, req *kmsg.DescribeConfigsRequest) *kms
 			}
 			sr.Configs = append(sr.Configs, describedConfig(v, res, req))
 		}
+		if !c.fits(&sr) {
+			sr.Configs, sr.ErrorCode, sr.ErrorMessage = nil, int16(messageTooLarge), message(errNoPlace)
+		}
 		resp.Resources = append(resp.Resources, sr)
 	}
 	return resp

@@ -170,6 +170,9 @@ type call struct {
 	size int // of the frame, in bytes
 
 	frame []byte // all of it
+
+	answer  int // bytes of the answer so far, where that is counted: see fits
+	covered int // of them counted in the connection's share
 }
 
 func (c *connection) serveOne() error {
@@ -416,10 +419,15 @@ func (c *connection) writeStep(part net.Buffers) error {
 	return err
 }
 
-// respond encodes and writes an ordinary response.
-func (c *connection) respond(h header, resp kmsg.Response) error {
+// respond encodes and writes an ordinary response, of about so many bytes if that
+// is known.
+func (c *connection) respond(h header, resp kmsg.Response, about int) error {
 	resp.SetVersion(h.version)
-	p := appendHeader(c.out[:0], h)
+	p := c.out[:0]
+	if about > maxKept {
+		p = make([]byte, 0, about)
+	}
+	p = appendHeader(p, h)
 	p = resp.AppendTo(p)
 	finish(p, 0)
 	if cap(p) <= maxKept {

@@ -29,6 +29,7 @@ func (s *Server) consumerGroupHeartbeat(c *call, req *kmsg.ConsumerGroupHeartbea
 // ConsumerGroupDescribe, versions 0–1 (KIP-848).
 //
 //   - A classic group is GROUP_ID_NOT_FOUND here.
+//   - What is named twice is answered once, as far as there is place: see maxAnswer.
 //
 // v1 adds a member's type.
 func (s *Server) consumerGroupDescribe(c *call, req *kmsg.ConsumerGroupDescribeRequest) *kmsg.ConsumerGroupDescribeResponse {
@@ -41,7 +42,16 @@ func (s *Server) consumerGroupDescribe(c *call, req *kmsg.ConsumerGroupDescribeR
 		}
 		return resp
 	}
-	resp := s.groups.ConsumerDescribe(c.ctx, req)
+	resp := kmsg.NewPtrConsumerGroupDescribeResponse()
+	one := *req
+	for _, name := range distinct(req.Groups) {
+		one.Groups = []string{name}
+		g := s.groups.ConsumerDescribe(c.ctx, &one).Groups[0]
+		if !c.fits(&g) {
+			g.Members, g.ErrorCode, g.ErrorMessage = nil, int16(messageTooLarge), message(errNoPlace)
+		}
+		resp.Groups = append(resp.Groups, g)
+	}
 	if req.IncludeAuthorizedOperations {
 		for i := range resp.Groups {
 			if resp.Groups[i].ErrorCode == int16(none) {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -97,6 +98,7 @@ func (s *Server) offsetCommit(c *call, req *kmsg.OffsetCommitRequest) *kmsg.Offs
 //   - Answered after a quorum said that this node still coordinates the group.
 //   - An unknown group or partition is no error: its offset is -1.
 //   - Null topics are all topics, from version 2 on.
+//   - What is named twice is answered once, as far as there is place: see maxAnswer.
 //
 // v2 adds a top-level error, v3 the throttle time, v5 the leader's epoch
 // (KIP-320), v6 tagged fields, v7 requires stable offsets (KIP-447), v8 several
@@ -104,7 +106,55 @@ func (s *Server) offsetCommit(c *call, req *kmsg.OffsetCommitRequest) *kmsg.Offs
 func (s *Server) offsetFetch(c *call, req *kmsg.OffsetFetchRequest) *kmsg.OffsetFetchResponse {
 	ctx, cancel := context.WithTimeout(c.ctx, changeTimeout)
 	defer cancel()
-	return s.groups.OffsetFetch(ctx, req)
+	askOnce(req)
+	resp := s.groups.OffsetFetch(ctx, req)
+	for i := range resp.Groups {
+		if g := &resp.Groups[i]; !c.fits(g) {
+			g.Topics, g.ErrorCode = nil, int16(messageTooLarge)
+		}
+	}
+	if !c.fits(&resp.Topics) {
+		resp.Topics, resp.ErrorCode = nil, int16(messageTooLarge)
+	}
+	return resp
+}
+
+// askOnce takes out of req what it names twice: with each of a group's offsets
+// come up to 4 KB of metadata, for the four bytes of a partition.
+func askOnce(req *kmsg.OffsetFetchRequest) {
+	seen := map[string]struct{}{}
+	req.Groups = slices.DeleteFunc(req.Groups, func(g kmsg.OffsetFetchRequestGroup) bool {
+		_, again := seen[g.Group]
+		seen[g.Group] = struct{}{}
+		return again
+	})
+	type partition struct {
+		topic string
+		id    [16]byte
+		index int32
+	}
+	parts := map[partition]struct{}{}
+	again := func(p partition) bool {
+		_, ok := parts[p]
+		parts[p] = struct{}{}
+		return ok
+	}
+	for i := range req.Groups {
+		clear(parts)
+		for j := range req.Groups[i].Topics {
+			t := &req.Groups[i].Topics[j]
+			t.Partitions = slices.DeleteFunc(t.Partitions, func(index int32) bool {
+				return again(partition{t.Topic, t.TopicID, index})
+			})
+		}
+	}
+	clear(parts)
+	for j := range req.Topics {
+		t := &req.Topics[j]
+		t.Partitions = slices.DeleteFunc(t.Partitions, func(index int32) bool {
+			return again(partition{topic: t.Topic, index: index})
+		})
+	}
 }
 
 // OffsetDelete, version 0 (KIP-496).
@@ -121,11 +171,23 @@ func (s *Server) offsetDelete(c *call, req *kmsg.OffsetDeleteRequest) *kmsg.Offs
 //
 //   - A group that is not there is dead; from version 6 on GROUP_ID_NOT_FOUND
 //     (KIP-1043).
+//   - A group that is named twice is answered once, and one that has no place in
+//     the answer beside the others is MESSAGE_TOO_LARGE: see maxAnswer.
 //
 // v1 adds the throttle time, v3 authorized operations (KIP-430), v4 the instance
 // id (KIP-345), v5 tagged fields, v6 an error message.
 func (s *Server) describeGroups(c *call, req *kmsg.DescribeGroupsRequest) *kmsg.DescribeGroupsResponse {
-	resp := s.groups.Describe(c.ctx, req)
+	resp := kmsg.NewPtrDescribeGroupsResponse()
+	one := *req
+	for _, name := range distinct(req.Groups) {
+		one.Groups = []string{name}
+		g := s.groups.Describe(c.ctx, &one).Groups[0]
+		if !c.fits(&g) {
+			g.Members, g.ErrorCode = nil, int16(messageTooLarge)
+			g.ErrorMessage = message(errNoPlace)
+		}
+		resp.Groups = append(resp.Groups, g)
+	}
 	if req.IncludeAuthorizedOperations {
 		for i := range resp.Groups {
 			if resp.Groups[i].ErrorCode == int16(none) {

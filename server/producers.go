@@ -83,6 +83,9 @@ func (s *Server) describeProducers(c *call, req *kmsg.DescribeProducersRequest) 
 				ap.CoordinatorEpoch, ap.CurrentTxnStartOffset = -1, -1
 				sp.ActiveProducers = append(sp.ActiveProducers, ap)
 			}
+			if !c.fits(sp) {
+				sp.ActiveProducers, sp.ErrorCode, sp.ErrorMessage = nil, int16(messageTooLarge), message(errNoPlace)
+			}
 		}
 	}
 	return resp

@@ -1,0 +1,176 @@
+package server
+
+import (
+	"fmt"
+	"net"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// A few bytes that name a thing again do not make the answer longer.
+func TestWhatIsNamedTwiceIsAnsweredOnce(t *testing.T) {
+	b := startBroker(t, map[string]string{"offsets.topic.num.partitions": "1"})
+	b.create("t", 3, nil)
+	b.coordinates("g")
+	w := b.dial()
+	for p := range int32(2) {
+		if got := ask[*kmsg.OffsetCommitResponse](w, commitRequest(8, "g", "t", p, 7)).Topics[0].Partitions[0]; got.ErrorCode != 0 {
+			t.Fatalf("commit: error %d", got.ErrorCode)
+		}
+	}
+	const times = 100
+
+	of := kmsg.NewPtrOffsetFetchRequest()
+	of.SetVersion(8)
+	for i := range times {
+		g := kmsg.NewOffsetFetchRequestGroup()
+		g.Group = "g"
+		if i == 0 {
+			rt := kmsg.NewOffsetFetchRequestGroupTopic()
+			rt.Topic, rt.Partitions = "t", []int32{1, 0, 1, 1, 2, 0}
+			g.Topics = append(g.Topics, rt, rt)
+		}
+		of.Groups = append(of.Groups, g)
+	}
+	got := ask[*kmsg.OffsetFetchResponse](w, of)
+	if len(got.Groups) != 1 {
+		t.Fatalf("%d groups", len(got.Groups))
+	}
+	var parts []string
+	for _, rt := range got.Groups[0].Topics {
+		for _, p := range rt.Partitions {
+			parts = append(parts, fmt.Sprintf("%s-%d:%d", rt.Topic, p.Partition, p.Offset))
+		}
+	}
+	if want := "t-1:7 t-0:7 t-2:-1"; strings.Join(parts, " ") != want {
+		t.Errorf("offsets %s, want %s", parts, want)
+	}
+	of = kmsg.NewPtrOffsetFetchRequest()
+	of.SetVersion(5)
+	of.Group = "g"
+	rt := kmsg.NewOffsetFetchRequestTopic()
+	rt.Topic, rt.Partitions = "t", []int32{1, 1, 1}
+	of.Topics = append(of.Topics, rt)
+	if got := ask[*kmsg.OffsetFetchResponse](w, of); len(got.Topics[0].Partitions) != 1 || got.Topics[0].Partitions[0].Offset != 7 {
+		t.Errorf("version 5: %+v", got)
+	}
+
+	dg := kmsg.NewPtrDescribeGroupsRequest()
+	dg.SetVersion(5)
+	cg := kmsg.NewPtrConsumerGroupDescribeRequest()
+	for i := range times {
+		dg.Groups = append(dg.Groups, []string{"g", "", "h"}[i%3])
+		cg.Groups = append(cg.Groups, []string{"g", "h"}[i%2])
+	}
+	var names []string
+	for _, g := range ask[*kmsg.DescribeGroupsResponse](w, dg).Groups {
+		names = append(names, g.Group)
+	}
+	if strings.Join(names, ",") != "g,,h" {
+		t.Errorf("DescribeGroups answers %q", names)
+	}
+	if got := ask[*kmsg.ConsumerGroupDescribeResponse](w, cg).Groups; len(got) != 2 || got[0].Group != "g" || got[1].Group != "h" {
+		t.Errorf("ConsumerGroupDescribe answers %+v", got)
+	}
+}
+
+// What has no place in an answer is refused by itself; what does is counted
+// before it is encoded.
+func TestAnswersAreBounded(t *testing.T) {
+	b := startBroker(t, nil)
+	c := newConnection(b.server, nowhere{})
+	defer c.close()
+	cl := &call{ctx: c.ctx, conn: c}
+	g := kmsg.NewDescribeGroupsResponseGroup()
+	g.Members = []kmsg.DescribeGroupsResponseGroupMember{{ProtocolMetadata: make([]byte, 5<<20)}}
+	n := 0
+	for cl.fits(&g) {
+		n++
+	}
+	if n != maxAnswer/(5<<20) {
+		t.Errorf("%d groups of 5 MiB fit", n)
+	}
+	if got := b.server.budget.holds(); got < (n*5-1)<<20 || got > maxAnswer {
+		t.Errorf("%d bytes are counted for %d groups of 5 MiB", got, n)
+	}
+	small := kmsg.NewDescribeGroupsResponseGroup()
+	if !cl.fits(&small) {
+		t.Error("a small one finds no place behind a large one")
+	}
+	c.letGo()
+	if got := b.server.budget.holds(); got != 0 {
+		t.Errorf("%d bytes are left over", got)
+	}
+
+	cl.answer = maxAnswer
+	dg := kmsg.NewPtrDescribeGroupsRequest()
+	dg.Groups = []string{"a"}
+	if got := b.server.describeGroups(cl, dg).Groups[0]; got.ErrorCode != int16(messageTooLarge) || got.ErrorMessage == nil {
+		t.Errorf("answer %+v", got)
+	}
+}
+
+// What sizeOf says is what the codec writes, within a few bytes a field.
+func TestSizeOfIsAboutWhatIsEncoded(t *testing.T) {
+	for _, key := range []kmsg.Key{kmsg.DescribeGroups, kmsg.OffsetFetch, kmsg.DescribeConfigs, kmsg.ConsumerGroupDescribe} {
+		resp := key.Response()
+		resp.SetVersion(0)
+		switch r := resp.(type) {
+		case *kmsg.DescribeGroupsResponse:
+			g := kmsg.NewDescribeGroupsResponseGroup()
+			g.Members = make([]kmsg.DescribeGroupsResponseGroupMember, 100)
+			for i := range g.Members {
+				g.Members[i].ClientID, g.Members[i].MemberAssignment = strings.Repeat("x", 100), make([]byte, 1000)
+			}
+			r.Groups = append(r.Groups, g)
+		case *kmsg.DescribeConfigsResponse:
+			g := kmsg.NewDescribeConfigsResponseResource()
+			g.Configs = make([]kmsg.DescribeConfigsResponseResourceConfig, 100)
+			for i := range g.Configs {
+				g.Configs[i].Name, g.Configs[i].Value = "name", kmsg.StringPtr(strings.Repeat("v", 500))
+			}
+			r.Resources = append(r.Resources, g)
+		default:
+			continue
+		}
+		size, encoded := sizeOf(reflect.ValueOf(resp)), len(resp.AppendTo(nil))
+		if size < encoded || size > encoded*5/4 {
+			t.Errorf("%s: %d bytes, %d encoded", key.Name(), size, encoded)
+		}
+	}
+}
+
+// Clients that ask for a lot and read nothing make the broker hold no more than
+// its budget, and nobody else waits for them.
+func TestUnreadAnswersAreCounted(t *testing.T) {
+	b := startBrokerWith(t, nil, func(s *Server) { s.MaxHeldBytes = 8 << 20 })
+	y := b.bystander()
+	req := kmsg.NewPtrFindCoordinatorRequest()
+	req.SetVersion(4)
+	req.CoordinatorKeys = make([]string, 200_000) // answered with 4.6 MB
+	frame := kmsg.NewRequestFormatter().AppendRequest(nil, req, 1)
+	const n = 8
+	for range n {
+		w := b.dial()
+		w.conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+		w.write(frame)
+		y.unaffected()
+	}
+	end := time.Now().Add(20 * time.Second)
+	for b.server.Stats().Refused < n-5 {
+		if time.Now().After(end) {
+			t.Fatalf("%d connections were closed for what they do not read; %d bytes are held", b.server.Stats().Refused, b.server.budget.holds())
+		}
+		y.unaffected()
+	}
+	b.server.budget.mu.Lock()
+	defer b.server.budget.mu.Unlock()
+	// One request beyond the rest: its elements, with the frame.
+	if limit := maxOver*8<<20 + 200_000*elementBytes + len(frame); b.server.budget.peak > limit {
+		t.Errorf("%d bytes were held", b.server.budget.peak)
+	}
+}
