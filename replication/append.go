@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -107,8 +108,10 @@ type leadership struct {
 	// tails is the producer state with what is in flight, filled from the
 	// committed state as producers turn up. Only the appender touches it.
 	tails map[int64]*producer
-	next  uint64 // number of the next entry
-	sent  int64  // payload bytes handed to Raft, against store.stored
+	// outdated is set when producers were forgotten that tails may still hold.
+	outdated atomic.Bool
+	next     uint64 // number of the next entry
+	sent     int64  // payload bytes handed to Raft, against store.stored
 
 	confirmer confirmer
 }
@@ -393,12 +396,14 @@ func (l *leadership) tail(b record.Batch) *producer {
 	return tail
 }
 
-// makeRoom bounds tails, but for those one entry adds. What is dropped is read
+// makeRoom bounds tails, but for those one entry adds, and drops what the machine
+// has forgotten. What is dropped is read
 // again from the committed state, so nothing may be in flight then.
 func (l *leadership) makeRoom() {
-	if len(l.tails) < 2*maxProducers {
+	if len(l.tails) < maxTails && !l.outdated.Load() {
 		return
 	}
+	l.outdated.Store(false)
 	l.mu.Lock()
 	for len(l.flight) > 0 && l.over == nil {
 		l.freed.Wait()

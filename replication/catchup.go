@@ -54,7 +54,7 @@ func (r *replica) installSnapshot(rpc raft.RPC, req *raft.InstallSnapshotRequest
 	}
 	peer, err := transport.ParseServerID(raft.ServerID(req.ID))
 	if err == nil {
-		_, err = decodeProducers(state) // once it is kept, a life cannot begin without reading it
+		_, err = decodeProducers(state, 0) // once it is kept, a life cannot begin without reading it
 	}
 	if err != nil {
 		rpc.Respond(nil, err)

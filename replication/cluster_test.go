@@ -27,6 +27,8 @@ type testCluster struct {
 	net   *network // nil: loopback
 	dir   string
 	nodes []*testNode
+
+	settings map[string]string // of each node's configuration file
 }
 
 type testNode struct {
@@ -111,7 +113,11 @@ func (l *testLog) count(text string) (n int) {
 
 // startCluster starts n nodes; node 1 founds the cluster.
 func startCluster(t testing.TB, n int, w *network) *testCluster {
-	c := &testCluster{t: t, net: w, dir: t.TempDir()}
+	return startClusterWith(t, n, w, nil)
+}
+
+func startClusterWith(t testing.TB, n int, w *network, settings map[string]string) *testCluster {
+	c := &testCluster{t: t, net: w, dir: t.TempDir(), settings: settings}
 	for i := range n {
 		node := &testNode{c: c, id: int32(i + 1), dir: filepath.Join(c.dir, fmt.Sprint("node-", i+1)), disk: newTestDisk()}
 		node.addr = fmt.Sprintf("127.0.0.1:%d", 9000+i)
@@ -148,7 +154,7 @@ func (n *testNode) tryStart(limit time.Duration) error {
 
 // open opens the node on its folder and takes connections for it.
 func (n *testNode) open() error {
-	cfg := Config{DataDir: n.dir, NodeID: n.id, Advertise: n.addr, Logger: slog.New(n.log.handler()), FS: n.disk}
+	cfg := Config{DataDir: n.dir, NodeID: n.id, Advertise: n.addr, Logger: slog.New(n.log.handler()), FS: n.disk, Settings: n.c.settings}
 	if n.id != 1 {
 		cfg.Join = []string{n.c.nodes[0].addr}
 	}

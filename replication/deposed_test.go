@@ -197,6 +197,7 @@ func TestAppliedEntriesAreAcknowledgedInTheirOwnTermOnly(t *testing.T) {
 	}
 	var seen []string
 	m := &machine{
+		now: time.Now, limit: func() int { return maxProducers }, forgot: func(int) {},
 		durable: func(uint64) error { return nil }, producers: producers{}, protect: func(uint64) {}, wantSnapshot: func() {},
 		begins: r.outlived,
 		committed: func(next int64) {

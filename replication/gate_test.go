@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -111,6 +112,7 @@ func TestAppendOfOneByteEndsNothing(t *testing.T) {
 func TestPanicInRaftsGoroutineIsContained(t *testing.T) {
 	told := make(chan error, 1)
 	m := &machine{
+		now: time.Now, limit: func() int { return maxProducers }, forgot: func(int) {},
 		durable: func(uint64) error { return nil }, producers: producers{}, protect: func(uint64) {}, begins: func(uint64) {},
 		fault: func(err error) { told <- err },
 	}
@@ -183,6 +185,7 @@ func FuzzPeerEntries(f *testing.F) {
 			placed: func([]byte, uint64) {}, storing: func() {}, begin: func() error { return nil }, follows: func() bool { return true },
 		}
 		m := &machine{
+			now: time.Now, limit: func() int { return maxProducers }, forgot: func(int) {},
 			durable: func(uint64) error { return nil }, producers: producers{}, protect: l.Protect, fault: fault,
 			committed: func(int64) {}, landed: func(uint64, uint64) {}, begins: func(uint64) {}, trim: func(start int64) { l.Drop(start, 0) }, wantSnapshot: func() {},
 		}

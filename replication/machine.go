@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -38,6 +39,11 @@ type machine struct {
 	wantSnapshot func()
 	// fault is told of a mistake that ends this life. It must not block.
 	fault func(error)
+	// now is the clock by which producers are forgotten, limit how many are
+	// remembered at most, and forgot is told how many went for that, with mu held.
+	now    func() time.Time
+	limit  func() int
+	forgot func(n int)
 
 	mu        sync.Mutex
 	producers producers
@@ -89,6 +95,7 @@ func (m *machine) applyTerm(logs []*raft.Log) {
 // take reads what entries say. next is the offset that follows their last record,
 // -1 without one; due tells that a snapshot is.
 func (m *machine) take(logs []*raft.Log) (next int64, due bool) {
+	now := m.now().UnixMilli()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	next = -1
@@ -97,7 +104,9 @@ func (m *machine) take(logs []*raft.Log) (next int64, due bool) {
 			m.trim(start)
 		}
 		for b := range log.Headers(l) {
-			m.producers.apply(b, l.Index)
+			if n := m.producers.apply(b, l.Index, now, m.limit()); n > 0 {
+				m.forgot(n)
+			}
 			next = b.NextOffset()
 			m.applied += int64(b.Size())
 		}
@@ -148,6 +157,15 @@ func (m *machine) producer(id int64) *producer {
 		return p.clone()
 	}
 	return nil
+}
+
+// expire forgets the producers that have written nothing since before, and returns
+// how many, and how many are left.
+func (m *machine) expire(before time.Time) (forgot, left int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	forgot = m.producers.expire(before.UnixMilli())
+	return forgot, len(m.producers)
 }
 
 // A machineSnapshot is encoded producer state.

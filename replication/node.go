@@ -120,10 +120,11 @@ type Node struct {
 
 	holdNotice func() // unless nil, called before a notification of Raft's is looked at: tests make them late
 
-	resolved atomic.Pointer[resolvedSettings]
-	writes   atomic.Uint64 // to logs, begun
-	beside   atomic.Int64  // see store.StoreLogs
-	happened atomic.Uint64 // counts what may call for another leader or member: images, nodes, leaders
+	producers atomic.Int64 // remembered by all partitions, when that was last counted
+	resolved  atomic.Pointer[resolvedSettings]
+	writes    atomic.Uint64 // to logs, begun
+	beside    atomic.Int64  // see store.StoreLogs
+	happened  atomic.Uint64 // counts what may call for another leader or member: images, nodes, leaders
 }
 
 // Open reads who the node is and opens what its groups share. Start does the rest.

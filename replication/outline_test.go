@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -39,7 +40,7 @@ func TestOutlinesAreAppliedAsTheirEntries(t *testing.T) {
 		outlines, entries = append(outlines, outline), append(entries, entry)
 	}
 	apply := func(logs []*raft.Log) *machine {
-		m := &machine{durable: func(uint64) error { return nil }, producers: producers{}, protect: func(uint64) {}, committed: func(int64) {}, landed: func(uint64, uint64) {}, begins: func(uint64) {}, wantSnapshot: func() {}, fault: func(err error) { t.Error(err) }}
+		m := &machine{durable: func(uint64) error { return nil }, producers: producers{}, protect: func(uint64) {}, committed: func(int64) {}, landed: func(uint64, uint64) {}, begins: func(uint64) {}, wantSnapshot: func() {}, fault: func(err error) { t.Error(err) }, now: time.Now, limit: func() int { return maxProducers }, forgot: func(int) {}}
 		m.ApplyBatch(logs)
 		return m
 	}

@@ -14,11 +14,25 @@ import (
 // they are sent again. Clients keep at most five in flight (KIP-98).
 const cachedBatches = 5
 
-// maxProducers bounds the producers remembered for one partition: about 1 MiB.
-// The one that wrote longest ago is forgotten first, by index, so that all
-// replicas forget the same. A forgotten producer may go on with any sequence
-// number, as in Kafka.
-const maxProducers = 8192
+// A producer that has written nothing for producer.id.expiration.ms is forgotten,
+// by the clock of each replica since it applied the last batch, or since it began.
+// A forgotten producer may go on with any sequence number, as in Kafka. Replicas
+// may differ by what one of them has forgotten already: so it is in Kafka, and none
+// is less careful than the setting says.
+//
+// One takes 130 bytes with a single batch and 260 with five, so the bounds are
+// memory. Where one is reached, those that wrote longest ago are forgotten before
+// their time, by index, and a line in the log says so.
+const (
+	// maxProducers bounds those of one partition: 9 to 17 MB.
+	maxProducers = 1 << 16
+	// crowdedProducers is how many a node remembers of all partitions, 50 to
+	// 100 MB, before each of them must do with sureProducers.
+	crowdedProducers = 400_000
+	sureProducers    = 8192
+	// maxTails bounds those that a leader copies while they write.
+	maxTails = 1 << 14
+)
 
 // A sequenced is one remembered batch of a producer.
 type sequenced struct {
@@ -41,6 +55,7 @@ type producer struct {
 	epoch     int16
 	index     uint64 // Raft index of its last batch; orders forgetting
 	timestamp int64  // largest timestamp of its last batch, milliseconds
+	seen      int64  // when that was applied here, Unix milliseconds; in no snapshot
 	batches   []sequenced
 }
 
@@ -96,6 +111,9 @@ func (p *producer) add(b record.Batch, s sequenced) {
 		p.batches = p.batches[:cachedBatches-1]
 	}
 	s.first, s.last = b.BaseSequence(), lastSequence(b)
+	if len(p.batches) == 2 {
+		p.batches = slices.Grow(p.batches, cachedBatches-2) // and not twice more
+	}
 	p.batches = append(p.batches, s)
 	p.timestamp = b.MaxTimestamp()
 }
@@ -119,18 +137,19 @@ func follows(last, next int32) bool {
 }
 
 // producers is the committed producer state of a partition: the same on every
-// replica that has applied the same entries.
+// replica that has applied the same entries, but for what was forgotten.
 type producers map[int64]*producer
 
-// apply remembers a committed batch of the entry at index.
-func (ps producers) apply(b record.Batch, index uint64) {
+// apply remembers a committed batch of the entry at index, applied at now, and no
+// more than limit producers. It returns how many it forgot for that.
+func (ps producers) apply(b record.Batch, index uint64, now int64, limit int) (forgot int) {
 	id := b.ProducerID()
 	if id < 0 || b.IsControl() {
-		return
+		return 0
 	}
 	p := ps[id]
 	if p == nil {
-		ps.makeRoom()
+		forgot = ps.makeRoom(limit)
 		p = &producer{epoch: b.ProducerEpoch()}
 		ps[id] = p
 	}
@@ -139,26 +158,42 @@ func (ps producers) apply(b record.Batch, index uint64) {
 		appended = b.MaxTimestamp()
 	}
 	p.add(b, sequenced{offset: b.BaseOffset(), appended: appended})
-	p.index = index
+	p.index, p.seen = index, now
+	return forgot
 }
 
-// makeRoom forgets the producers that wrote longest ago, an eighth at a time
-// so that the search for them is paid seldom.
-func (ps producers) makeRoom() {
-	if len(ps) < maxProducers {
-		return
+// makeRoom makes room for one more than limit-1 by forgetting the producers that
+// wrote longest ago, an eighth of limit at a time so that the search for them is
+// paid seldom. It returns how many.
+func (ps producers) makeRoom(limit int) int {
+	if len(ps) < limit {
+		return 0
 	}
 	indexes := make([]uint64, 0, len(ps))
 	for _, p := range ps {
 		indexes = append(indexes, p.index)
 	}
 	slices.Sort(indexes)
-	limit := indexes[len(indexes)/8]
+	last := indexes[len(ps)-limit+limit/8]
+	before := len(ps)
 	for id, p := range ps {
-		if p.index <= limit {
+		if p.index <= last {
 			delete(ps, id)
 		}
 	}
+	return before - len(ps)
+}
+
+// expire forgets the producers that have written nothing since before, in Unix
+// milliseconds, and returns how many.
+func (ps producers) expire(before int64) (n int) {
+	for id, p := range ps {
+		if p.seen < before {
+			delete(ps, id)
+			n++
+		}
+	}
+	return n
 }
 
 // encode appends the state in the snapshot's format:
@@ -187,8 +222,8 @@ func (ps producers) encode(p []byte) []byte {
 	return p
 }
 
-// decodeProducers reads what encode wrote.
-func decodeProducers(p []byte) (producers, error) {
+// decodeProducers reads what encode wrote. All are taken for seen at now.
+func decodeProducers(p []byte, now int64) (producers, error) {
 	const fixed, each = 8 + 2 + 8 + 8 + 1, 4 + 4 + 8 + 8
 	bad := fmt.Errorf("replication: producer state of %d bytes ends early", len(p))
 	if len(p) < 4 {
@@ -209,6 +244,7 @@ func decodeProducers(p []byte) (producers, error) {
 			epoch:     int16(binary.BigEndian.Uint16(p[8:])),
 			index:     binary.BigEndian.Uint64(p[10:]),
 			timestamp: int64(binary.BigEndian.Uint64(p[18:])),
+			seen:      now,
 		}
 		count := int(p[26])
 		p = p[fixed:]

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"reflect"
+	"runtime"
 	"testing"
 	"time"
 
@@ -53,7 +54,7 @@ func TestProducerSequences(t *testing.T) {
 			ps := producers{}
 			offset := int64(0)
 			for i, s := range tt.before {
-				ps.apply(sequencedBatch(7, s.epoch, s.sequence, s.count, offset), uint64(i))
+				ps.apply(sequencedBatch(7, s.epoch, s.sequence, s.count, offset), uint64(i), 0, maxProducers)
 				offset += int64(s.count)
 			}
 			p := ps[7]
@@ -71,7 +72,7 @@ func TestProducerSequences(t *testing.T) {
 func TestProducerLastFiveBatchesAreRecognised(t *testing.T) {
 	ps := producers{}
 	for i := range int32(7) {
-		ps.apply(sequencedBatch(7, 0, 2*i, 2, int64(100+2*i)), uint64(i))
+		ps.apply(sequencedBatch(7, 0, 2*i, 2, int64(100+2*i)), uint64(i), 0, maxProducers)
 	}
 	for i := range int32(7) {
 		s, found := ps[7].find(sequencedBatch(7, 0, 2*i, 2, 0))
@@ -90,10 +91,69 @@ func TestProducerLastFiveBatchesAreRecognised(t *testing.T) {
 	}
 }
 
+// A producer is remembered for producer.id.expiration.ms after its last batch, and
+// is in no snapshot afterwards.
+func TestProducersAreForgottenByTime(t *testing.T) {
+	ps := producers{}
+	ps.apply(sequencedBatch(1, 0, 0, 1, 0), 1, 1000, maxProducers)
+	ps.apply(sequencedBatch(2, 0, 0, 1, 1), 2, 1500, maxProducers)
+	ps.apply(sequencedBatch(1, 0, 1, 1, 2), 3, 2000, maxProducers)
+	if n := ps.expire(1500); n != 0 || len(ps) != 2 {
+		t.Fatalf("%d forgotten", n)
+	}
+	if n := ps.expire(1501); n != 1 || ps[1] == nil || ps[2] != nil {
+		t.Fatalf("%d forgotten, left %v", n, ps)
+	}
+	// What a snapshot brings counts as seen when it is read.
+	again, err := decodeProducers(ps.encode(nil), 9000)
+	if err != nil || len(again) != 1 {
+		t.Fatal(again, err)
+	}
+	if n := again.expire(9000); n != 0 {
+		t.Error("forgotten with the restart")
+	}
+	if n := again.expire(9001); n != 1 {
+		t.Error("kept for ever")
+	}
+}
+
+// When there are fewer places than producers, as when a node is crowded, the
+// oldest make room.
+func TestACrowdedPartitionForgetsItsOldestProducers(t *testing.T) {
+	ps := producers{}
+	for i := range 100 {
+		ps.apply(sequencedBatch(int64(i), 0, 0, 1, int64(i)), uint64(i), 0, 1000)
+	}
+	if forgot := ps.apply(sequencedBatch(100, 0, 0, 1, 100), 100, 0, 16); forgot != 87 || len(ps) != 14 || ps[86] != nil || ps[87] == nil {
+		t.Errorf("%d forgotten, %d left", forgot, len(ps))
+	}
+}
+
+// The bound of a partition in bytes is what the comment at maxProducers says.
+func TestProducersTakeWhatIsSaid(t *testing.T) {
+	for batches, most := range map[int]uint64{1: 9 << 20, 5: 18 << 20} {
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		ps := producers{}
+		for i := range maxProducers {
+			for j := range batches {
+				ps.apply(sequencedBatch(int64(i), 0, int32(j), 1, int64(i)), uint64(i), 0, maxProducers)
+			}
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		if grown := after.HeapAlloc - before.HeapAlloc; grown > most || grown < most/4 {
+			t.Errorf("%d producers of %d batches take %d bytes", len(ps), batches, grown)
+		}
+		runtime.KeepAlive(ps)
+	}
+}
+
 func TestProducersOldestAreForgottenAlikeEverywhere(t *testing.T) {
 	ps := producers{}
 	for i := range maxProducers + 1 {
-		ps.apply(sequencedBatch(int64(i), 0, 0, 1, int64(i)), uint64(i))
+		ps.apply(sequencedBatch(int64(i), 0, 0, 1, int64(i)), uint64(i), 0, maxProducers)
 	}
 	if len(ps) > maxProducers {
 		t.Fatalf("%d producers are remembered, the limit is %d", len(ps), maxProducers)
@@ -107,11 +167,11 @@ func TestProducersSurviveTheirEncoding(t *testing.T) {
 	ps := producers{}
 	for id := range int64(3) {
 		for i := range int32(3) {
-			ps.apply(sequencedBatch(id, int16(id), i, 1, int64(i)), uint64(i))
+			ps.apply(sequencedBatch(id, int16(id), i, 1, int64(i)), uint64(i), 0, maxProducers)
 		}
 	}
 	p := ps.encode(nil)
-	got, err := decodeProducers(p)
+	got, err := decodeProducers(p, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +184,7 @@ func TestProducersSurviveTheirEncoding(t *testing.T) {
 		}
 	}
 	for n := range p {
-		if _, err := decodeProducers(p[:n]); err == nil {
+		if _, err := decodeProducers(p[:n], 0); err == nil {
 			t.Fatalf("the first %d of %d bytes were taken for whole", n, len(p))
 		}
 	}
@@ -132,14 +192,14 @@ func TestProducersSurviveTheirEncoding(t *testing.T) {
 
 func FuzzProducers(f *testing.F) {
 	ps := producers{}
-	ps.apply(sequencedBatch(1, 0, 0, 1, 5), 9)
+	ps.apply(sequencedBatch(1, 0, 0, 1, 5), 9, 0, maxProducers)
 	f.Add(ps.encode(nil))
 	f.Fuzz(func(t *testing.T, p []byte) {
-		ps, err := decodeProducers(p)
+		ps, err := decodeProducers(p, 0)
 		if err != nil {
 			return
 		}
-		if again, err := decodeProducers(ps.encode(nil)); err != nil || len(again) != len(ps) {
+		if again, err := decodeProducers(ps.encode(nil), 0); err != nil || len(again) != len(ps) {
 			t.Fatalf("what was decoded does not survive: %v", err)
 		}
 	})

@@ -64,6 +64,9 @@ type replica struct {
 	trimMu sync.Mutex // held while the log start moves, by Raft's or by a snapshot's doing
 	owed   int64      // the log start that a full disk did not allow yet; 0: none
 
+	forgotten int       // producers since forgotAt, before their time; under machine.mu
+	forgotAt  time.Time // when that was last said
+
 	wantsSnapshot atomic.Bool // queued for one
 	changing      atomic.Bool // a membership change is under way
 	flushed       time.Time   // when flush.ms was last honoured; upkeepLoop's own
@@ -141,7 +144,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	}
 	state, next := producers{}, int64(0)
 	if snap := snapshots.newest(); snap != nil {
-		if state, err = decodeProducers(snap.state); err != nil {
+		if state, err = decodeProducers(snap.state, n.now().UnixMilli()); err != nil {
 			return nil, fmt.Errorf("read %s: %w", snapshots.path, err)
 		}
 		if next, err = l.OffsetOf(snap.index); err != nil {
@@ -164,6 +167,9 @@ func (p *Partition) startReplica() (r *replica, err error) {
 		trim:         r.trimmed,
 		wantSnapshot: func() { n.wantSnapshot(r) },
 		fault:        func(err error) { p.bounce(r, err) },
+		now:          n.now,
+		limit:        n.maxProducers,
+		forgot:       r.forgot,
 	}
 	l.SetRollHook(func(uint64) { n.wantSnapshot(r) })
 	r.port = n.transport.Group(p.group, n.serverID())

@@ -14,7 +14,7 @@ func TestFullTailsKeepTheEntryBeingMade(t *testing.T) {
 	id := c.create("orders", 1, 1, nil)
 	_, p := c.leader(id)
 	l := p.current.Load().leadership.Load()
-	for i := range int64(2*maxProducers - 1) {
+	for i := range int64(maxTails - 1) {
 		l.tails[1000+i] = &producer{}
 	}
 	var queue []waiting

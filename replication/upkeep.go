@@ -27,7 +27,7 @@ const (
 func (n *Node) upkeepLoop() {
 	tick := time.NewTicker(controlEvery)
 	defer tick.Stop()
-	var disks, members, chores, rest time.Time
+	var disks, members, chores, rest, producers time.Time
 	settled := false
 	watched, writes := true, uint64(0) // what watchDisks said last, and how many writes had begun then
 	steps, known := true, uint64(0)    // what tendMembers said last, and Node.happened then
@@ -53,6 +53,10 @@ func (n *Node) upkeepLoop() {
 			members, known = now, happened
 			steps = n.tendMembers(now)
 		}
+		if now.Sub(producers) >= choresEvery {
+			producers = now
+			n.expireProducers()
+		}
 		soon := n.retainSoon.Load() && now.Sub(chores) >= time.Second
 		if now.Sub(chores) >= min(choresEvery, n.retentionEvery()) || soon {
 			chores = now
@@ -65,6 +69,40 @@ func (n *Node) upkeepLoop() {
 			rest = now
 			n.eachReplica(func(r *replica) { r.store.Rest() }) // mappings that nobody reads any more
 		}
+	}
+}
+
+// expireProducers forgets the producers that have written nothing for
+// producer.id.expiration.ms, and counts the others.
+func (n *Node) expireProducers() {
+	before := n.now().Add(-millis(n.settings().ProducerExpirationMillis))
+	all := 0
+	n.eachReplica(func(r *replica) {
+		forgot, left := r.machine.expire(before)
+		all += left
+		if l := r.leadership.Load(); l != nil && forgot > 0 {
+			l.outdated.Store(true)
+		}
+	})
+	n.producers.Store(int64(all))
+}
+
+// maxProducers is how many producers a partition may remember now.
+func (n *Node) maxProducers() int {
+	if n.producers.Load() > crowdedProducers {
+		return sureProducers
+	}
+	return maxProducers
+}
+
+// forgot says that a partition forgot idempotent producers before their time, at
+// most once a minute. It must not block.
+func (r *replica) forgot(n int) {
+	r.forgotten += n
+	if now := r.p.node.now(); now.Sub(r.forgotAt) >= time.Minute {
+		r.p.logger.Warn("idempotent producers were forgotten before producer.id.expiration.ms, since there are too many: what they send again is stored again",
+			"forgotten", r.forgotten, "remembered", r.p.node.maxProducers())
+		r.forgotAt, r.forgotten = now, 0
 	}
 }
 

@@ -17,7 +17,8 @@ import (
 // Produce, versions 3–13; 0–2 are advertised and refused (KAFKA-18659).
 //
 //   - acks=0 sends no response, and closes the connection on an error; 1 and -1
-//     both wait for the quorum. Other values are refused.
+//     both wait for the quorum, for a second at least: with a timeout of 0 Kafka
+//     answers the offset too. Other values are refused.
 //   - One batch a partition, of format v2; zstd from version 7 on (KIP-110).
 //   - The last five batches of an idempotent producer are recognised (KIP-98).
 //   - A record without a key for a compacted topic is INVALID_RECORD, with the
@@ -39,7 +40,6 @@ func (c *connection) produce(cl *call) error {
 	if err := req.UnsafeReadFrom(cl.body); err != nil {
 		return malformed("Produce version %d: %v", cl.version, err)
 	}
-	wait := time.Duration(req.TimeoutMillis) * time.Millisecond
 	a := &appends{
 		server:   c.server,
 		header:   cl.header,
@@ -47,7 +47,7 @@ func (c *connection) produce(cl *call) error {
 		size:     cl.size,
 		frame:    cl.frame,
 		silent:   req.Acks == 0,
-		deadline: time.Now().Add(min(max(wait, 0), maxWait)),
+		deadline: time.Now().Add(clamp(req.TimeoutMillis)),
 		finished: make(chan struct{}),
 	}
 	n := 0

@@ -72,7 +72,7 @@ var brokerSettings = sorted([]*Definition{
 	{Name: "transaction.state.log.replication.factor", Type: Short, Default: "3", valid: replicationFactor, ReadOnly: true, Doc: "Replicas of that topic's partitions; with fewer brokers, as many as there are, growing with them."},
 	{Name: "transaction.state.log.min.isr", Type: Int, Default: "2", valid: atLeast(1), ReadOnly: true, Doc: "Accepted without effect: a majority of the replicas acknowledges."},
 	{Name: "transaction.state.log.segment.bytes", Type: Int, Default: "104857600", valid: atLeast(1), ReadOnly: true, Doc: "Segment size of that topic."},
-	{Name: "producer.id.expiration.ms", Type: Int, Default: "86400000", valid: atLeast(1), PerNode: true, Doc: "Accepted without effect: a partition remembers its last producers, however long ago they wrote, since all replicas must forget the same and have no common clock."},
+	{Name: "producer.id.expiration.ms", Type: Int, Default: "86400000", valid: atLeast(1), PerNode: true, Doc: "Time after which a partition forgets an idle producer's sequence numbers."},
 
 	// Cleaning.
 	{Name: "log.retention.check.interval.ms", Type: Long, Default: "300000", valid: atLeast(1), ReadOnly: true, PerNode: true, Doc: "Time between searches for segments to delete."},
@@ -179,10 +179,11 @@ type BrokerSettings struct {
 	OffsetsReplication          int  // -1: the default
 	OffsetsSegmentBytes         int32
 
-	TransactionPartitions   int32
-	TransactionReplication  int // -1: the default
-	TransactionSegmentBytes int32
-	RetentionCheckMillis    int64
+	TransactionPartitions    int32
+	TransactionReplication   int // -1: the default
+	TransactionSegmentBytes  int32
+	RetentionCheckMillis     int64
+	ProducerExpirationMillis int64
 
 	CleanerEnable         bool // log.cleaner.*
 	CleanerBackoffMillis  int64
@@ -237,10 +238,11 @@ func (m *Image) BrokerSettings(id int32, static map[string]string) BrokerSetting
 		OffsetsReplication:          int(r.long("offsets.topic.replication.factor")),
 		OffsetsSegmentBytes:         r.bounded("offsets.topic.segment.bytes"),
 
-		TransactionPartitions:   r.bounded("transaction.state.log.num.partitions"),
-		TransactionReplication:  int(r.long("transaction.state.log.replication.factor")),
-		TransactionSegmentBytes: r.bounded("transaction.state.log.segment.bytes"),
-		RetentionCheckMillis:    r.long("log.retention.check.interval.ms"),
+		TransactionPartitions:    r.bounded("transaction.state.log.num.partitions"),
+		TransactionReplication:   int(r.long("transaction.state.log.replication.factor")),
+		TransactionSegmentBytes:  r.bounded("transaction.state.log.segment.bytes"),
+		RetentionCheckMillis:     r.long("log.retention.check.interval.ms"),
+		ProducerExpirationMillis: r.long("producer.id.expiration.ms"),
 
 		CleanerEnable:         r.truth("log.cleaner.enable"),
 		CleanerBackoffMillis:  r.long("log.cleaner.backoff.ms"),
