@@ -134,7 +134,7 @@ func (l *Log) dirty(st *state, c Compaction) []*segment.Segment {
 
 // Compact compacts what c allows. It may run beside everything else, and takes
 // the log's lock only for moments. Any error, ctx's included, leaves the log as
-// it was; ErrNoSpace, ErrCompacting, a *segment.CorruptError.
+// it was; *RefusedError, ErrCompacting, a *segment.CorruptError.
 func (l *Log) Compact(ctx context.Context, c Compaction) (Compacted, error) {
 	if !l.compaction.TryLock() {
 		return Compacted{}, ErrCompacting
@@ -489,7 +489,7 @@ func (r *compactor) append(f *segment.Frame, created int64) error {
 	}
 	err := r.output().Append(frames, false)
 	r.done.Wrote += segment.Size(frames)
-	return noSpace(err)
+	return segment.Refused(err)
 }
 
 // output returns the segment being written, or nil.
@@ -527,7 +527,7 @@ func (r *compactor) create(f *segment.Frame, created int64) error {
 	capacity := max(l.cfg.SegmentBytes, segment.HeaderSize+segment.FrameSize(len(f.Payload)))
 	s, err := segment.Create(l.fs, l.path(n.file()), h, capacity)
 	if err != nil {
-		return noSpace(err)
+		return segment.Refused(err)
 	}
 	r.outputs, r.names = append(r.outputs, s), append(r.names, n)
 	return nil
@@ -540,7 +540,7 @@ func (r *compactor) seal() error {
 		return nil
 	}
 	if err := out.Finish(); err != nil {
-		return noSpace(err)
+		return segment.Refused(err)
 	}
 	info, err := out.Seal()
 	if err != nil {
@@ -572,8 +572,8 @@ func (r *compactor) replace() error {
 		}
 	}
 	// The files' names must be there before the manifest that needs them.
-	if err := l.fs.SyncDir(l.dir); err != nil {
-		return l.fail(err)
+	if err := segment.SyncDir(l.fs, l.dir); err != nil {
+		return l.failUnlessRefused(err)
 	}
 	m := l.manifest.clone()
 	k := len(r.sources)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -31,6 +32,7 @@ type crashFS struct {
 	ops   int
 	stop  int   // 0: never
 	once  error // instead of a crash: operation number stop fails with this, and no other
+	opens bool  // once is the answer to an open of a file or folder, and these are counted
 	trace []string
 	live  map[string]*inode // by path
 	kept  map[string]*inode // names that are durable
@@ -82,6 +84,21 @@ func (c *crashFS) adopt(t testing.TB, root string) *crashFS {
 
 // step counts an operation that changes something.
 func (c *crashFS) step(format string, args ...any) error {
+	if c.opens {
+		return nil
+	}
+	return c.count(format, args...)
+}
+
+// opening counts an open of a file or folder.
+func (c *crashFS) opening(name string) error {
+	if !c.opens {
+		return nil
+	}
+	return c.count("open %s", filepath.Base(name))
+}
+
+func (c *crashFS) count(format string, args ...any) error {
 	c.ops++
 	if c.once != nil && c.ops == c.stop {
 		c.trace = append(c.trace, fmt.Sprintf("FAILED "+format, args...))
@@ -101,6 +118,9 @@ func (c *crashFS) OpenFile(path string, flag int) (segment.File, error) {
 	defer c.mu.Unlock()
 	if c.dead() {
 		return nil, errCrash
+	}
+	if err := c.opening(path); err != nil {
+		return nil, err
 	}
 	node := c.live[path]
 	if node == nil && flag&os.O_CREATE != 0 || flag&os.O_TRUNC != 0 {
@@ -158,7 +178,24 @@ func (c *crashFS) Remove(path string) error {
 	return nil
 }
 
-func (c *crashFS) SyncDir(dir string) error {
+func (c *crashFS) OpenDir(dir string) (segment.Dir, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dead() {
+		return nil, errCrash
+	}
+	return &crashDir{c, dir}, c.opening(dir)
+}
+
+type crashDir struct {
+	*crashFS
+	name string
+}
+
+func (c *crashDir) Close() error { return nil }
+
+func (c *crashDir) Sync() error {
+	dir := c.name
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.step("syncdir"); err != nil {
@@ -366,7 +403,7 @@ func fates(seed uint64) map[string]func() int {
 // A fastFS syncs nothing: for logs whose crash nobody looks at.
 type fastFS struct{ segment.FS }
 
-func (f fastFS) SyncDir(string) error { return nil }
+func (f fastFS) OpenDir(string) (segment.Dir, error) { return fastFile{}, nil }
 func (f fastFS) OpenFile(path string, flag int) (segment.File, error) {
 	g, err := f.FS.OpenFile(path, flag)
 	if err != nil {
@@ -378,6 +415,14 @@ func (f fastFS) OpenFile(path string, flag int) (segment.File, error) {
 type fastFile struct{ segment.File }
 
 func (fastFile) Sync() error { return nil }
+
+// Close also closes a folder, which was not opened.
+func (f fastFile) Close() error {
+	if f.File == nil {
+		return nil
+	}
+	return f.File.Close()
+}
 
 // A model is what a log must hold: entries from index first on, and the start.
 type model struct {
@@ -469,6 +514,9 @@ type story struct {
 	next  model // what the step under way would lead to
 	lossy bool  // acknowledged entries may be unsynced
 	err   error // of the step that failed; later ones do nothing
+
+	closes bool         // the step under way works on the folder of a closed log
+	again  func() error // does again what the story ends with
 }
 
 func (s *story) dir() string { return filepath.Join(s.root, "p") }
@@ -477,7 +525,7 @@ func (s *story) step(change func(m *model), do func() error) error {
 	if s.err != nil {
 		return s.err
 	}
-	s.next = s.now.clone()
+	s.next, s.closes = s.now.clone(), false
 	if change != nil {
 		change(&s.next)
 	}
@@ -489,6 +537,7 @@ func (s *story) step(change func(m *model), do func() error) error {
 
 func (s *story) openLog() error {
 	return s.step(nil, func() error {
+		s.closes = true
 		l, err := Open(s.dir(), testID, s.cfg)
 		if err == nil {
 			s.l = l
@@ -498,7 +547,10 @@ func (s *story) openLog() error {
 }
 
 func (s *story) closeLog(clean bool) error {
-	return s.step(nil, func() error { return s.l.Close(clean) })
+	return s.step(nil, func() error {
+		s.closes = true
+		return s.l.Close(clean)
+	})
 }
 
 // store appends entries, each given by its number of records and their size; 0
@@ -542,6 +594,23 @@ func (s *story) checkpoint() error {
 	return s.step(nil, func() error { return s.l.Checkpoint() })
 }
 
+// reserve asks for room as a leader does before it hands entries to Raft.
+func (s *story) reserve(entries, bytes int) error {
+	return s.step(nil, func() error { return s.l.Reserve(entries, bytes) })
+}
+
+func (s *story) rollIfDue() error {
+	return s.step(nil, func() error {
+		rolled, err := s.l.RollIfDue(time.Now().Add(8 * 24 * time.Hour))
+		if err == nil && !rolled {
+			s.t.Fatal("no roll was due")
+		}
+		return err
+	})
+}
+
+func (s *story) flush() error { return s.step(nil, func() error { return s.l.Flush() }) }
+
 func (s *story) roll() error { return s.step(nil, func() error { return s.l.Roll() }) }
 
 // drop drops what it can below the entry with this index.
@@ -581,6 +650,7 @@ func (s *story) install(source *Log) error {
 		got.start = max(m.start, got.start)
 		*m = got
 	}, func() error {
+		s.closes = true
 		st, err := Stage(s.dir(), testID, plan, s.cfg)
 		if err != nil {
 			return err
@@ -602,7 +672,10 @@ func (s *story) install(source *Log) error {
 		if err := Install(s.dir(), testID, st.Dir(), s.cfg); err != nil {
 			return err
 		}
-		s.l, err = Open(s.dir(), testID, s.cfg)
+		l, err := Open(s.dir(), testID, s.cfg)
+		if err == nil {
+			s.l = l
+		}
 		return err
 	})
 }
@@ -697,6 +770,13 @@ func crashRecovery(t *testing.T, root string, cfg Config, want model, depth int)
 	}
 }
 
+// reserveStory does what a replica does beside storing entries.
+func reserveStory(s *story) error {
+	small := [2]int{1, 40}
+	return errors.Join(s.openLog(), s.reserve(1, 100), s.store(1, [2]int{}, small), s.checkpoint(), s.reserve(2, 3000), s.store(1, [2]int{1, 1400}, [2]int{1, 1400}),
+		s.reserve(1, 3000), s.store(2, [2]int{1, 2000}), s.rollIfDue(), s.reserve(3, 9000), s.store(2, small), s.flush(), s.checkpoint(), s.rollIfDue(), s.store(3, small))
+}
+
 // memDir is a folder for thousands of short-lived files, in memory where there is
 // such a file system.
 func memDir(t testing.TB) string {
@@ -768,6 +848,7 @@ func TestCrashAtEveryOperationLeavesBeforeOrAfter(t *testing.T) {
 		"install": {Config{SegmentBytes: 4 << 10}, func(s *story) error {
 			return errors.Join(s.openLog(), s.store(1, [2]int{}, [2]int{1, 2000}), s.store(1, [2]int{1, 1900}), s.store(1, small, small), s.install(source), s.store(9, [2]int{}, small))
 		}},
+		"reserve": {Config{SegmentBytes: 4 << 10}, reserveStory},
 		"lazy": {Config{SegmentBytes: 4 << 10, FlushMessages: 1 << 40}, func(s *story) error {
 			return errors.Join(s.openLog(), s.store(1, [2]int{}, small), s.store(1, small), s.store(1, [2]int{1, 900}), s.store(1, small), s.store(1, [2]int{1, 2500}),
 				s.store(1, small), s.store(1, small), s.cut(7), s.store(2, small), s.store(2, small))

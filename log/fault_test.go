@@ -15,20 +15,33 @@ import (
 	"millrace/segment"
 )
 
-// TestAFaultAtAnyOperationIsSurvived is S20 and S21 operation by operation: one
-// call fails, with EIO or ENOSPC, and the disk is well again. With ENOSPC the log
-// either goes on as if nothing had been asked, or is failed. Opened again it holds
-// what was acknowledged, and what it shows then survives a loss of power, even
-// though a sync failed: what the page cache shows may never have been written.
+// TestAFaultAtAnyOperationIsSurvived is S20, S21 and S25 operation by operation: one
+// call fails, with EIO, ENOSPC or EMFILE, or one file or folder cannot be opened, and
+// the system is well again. Either all is as before and the next try succeeds, or the
+// log has failed and said so once. Opened again it holds what was acknowledged, and
+// what it shows then survives a loss of power, even though a sync failed: what the page
+// cache shows may never have been written.
 func TestAFaultAtAnyOperationIsSurvived(t *testing.T) {
+	faults := map[string]fault{
+		"EIO":          {syscall.EIO, false},
+		"ENOSPC":       {syscall.ENOSPC, false},
+		"EMFILE":       {syscall.EMFILE, false},
+		"EMFILE opens": {syscall.EMFILE, true},
+	}
 	for name, st := range faultStories {
-		for _, fault := range []error{syscall.EIO, syscall.ENOSPC} {
-			t.Run(fmt.Sprintf("%s/%v", name, fault), func(t *testing.T) {
+		for kind, f := range faults {
+			t.Run(name+"/"+kind, func(t *testing.T) {
 				t.Parallel()
-				faultEverywhere(t, st.cfg, fault, st.run)
+				faultEverywhere(t, st.cfg, f, st.run)
 			})
 		}
 	}
+}
+
+// A fault is what one operation answers: each that changes something, or each open.
+type fault struct {
+	err   error
+	opens bool
 }
 
 var small = [2]int{1, 40}
@@ -49,6 +62,22 @@ var faultStories = map[string]struct {
 	}},
 	"close": {Config{}, func(s *story) error {
 		return errors.Join(s.store(1, [2]int{}, small), s.closeLog(true), s.openLog(), s.store(2, small), s.closeLog(true), s.openLog())
+	}},
+	"reserve": {Config{SegmentBytes: 4 << 10}, func(s *story) error {
+		return errors.Join(s.closeLog(true), reserveStory(s))
+	}},
+	"install": {Config{SegmentBytes: 4 << 10}, func(s *story) error {
+		source := mustOpen(s.t, s.t.TempDir()+"/source", Config{FS: fastFS{segment.OS}, SegmentBytes: 4 << 10})
+		for i := range uint64(6) {
+			if err := source.StoreLog(command(s.t, i+1, 2, strings.Repeat("s", 1500))); err != nil {
+				return err
+			}
+		}
+		if err := errors.Join(source.Roll(), s.store(1, [2]int{}, [2]int{1, 2000}), s.store(1, [2]int{1, 1900})); err != nil {
+			return err
+		}
+		s.again = func() error { return s.install(source) }
+		return s.again()
 	}},
 	"lazy": {Config{SegmentBytes: 4 << 10, FlushMessages: 1 << 40}, func(s *story) error {
 		return errors.Join(s.store(1, [2]int{}, small), s.store(1, small), s.store(1, [2]int{1, 3000}), s.store(1, small), s.cut(4), s.store(1, small))
@@ -115,55 +144,64 @@ func killEverywhere(t *testing.T, cfg Config, run func(*story) error) {
 	}
 }
 
-func faultEverywhere(t *testing.T, cfg Config, fault error, run func(*story) error) {
+func faultEverywhere(t *testing.T, cfg Config, fault fault, run func(*story) error) {
+	refusals, failures := 0, 0
 	for stop := 1; ; stop++ {
 		fs := newCrashFS(0)
+		fs.opens = fault.opens
 		s := &story{t: t, root: filepath.Join(memDir(t), fmt.Sprint(stop)), cfg: cfg, lossy: cfg.FlushMessages > 1}
-		s.cfg.FS = fs
+		told := 0
+		s.cfg.FS, s.cfg.Failed = fs, func(err error) {
+			if told++; !errors.As(err, new(*FailedError)) {
+				t.Errorf("Failed was told %v", err)
+			}
+		}
 		s.now.first = 1
 		if err := errors.Join(os.MkdirAll(s.dir(), 0o755), s.openLog()); err != nil {
 			t.Fatal(err)
 		}
 		opened := fs.ops
-		fs.stop, fs.once = opened+stop, fault
+		fs.stop, fs.once = opened+stop, fault.err
 		err := run(s)
 		where := fmt.Sprintf("operation %d of %v", stop, fs.trace[max(0, fs.stop-7):min(len(fs.trace), fs.stop)])
 		if fs.ops < fs.stop {
 			if err != nil {
 				t.Fatalf("without a fault: %v", err)
 			}
+			t.Logf("%d operations, %d refused, %d failed the log", stop-1, refusals, failures)
 			return
 		}
-		if err != nil && !errors.Is(err, fault) {
+		if err != nil && !errors.Is(err, fault.err) {
 			t.Fatalf("%s: %v", where, err)
 		}
 		if err == nil {
 			s.next = s.now // the fault cost nothing: an index file, a deletion
 		}
-		if err != nil && errors.Is(err, ErrNoSpace) && s.l.Err() == nil {
-			// Nothing has changed, and the same call works now.
-			got, oerr := observe(s.l)
-			if oerr != nil {
-				t.Fatalf("%s: %v", where, oerr)
+		failed := s.l.failed.Load() != nil
+		if want := map[bool]int{true: 1}[failed]; told != want {
+			t.Fatalf("%s: Failed was told %d times, the log has failed: %v", where, told, failed)
+		}
+		switch {
+		case err != nil && failed:
+			failures++
+			if fault.opens && !strings.Contains(err.Error(), "half of a call is stored") {
+				t.Errorf("%s: %v: nothing has changed when a file is not opened", where, err)
 			}
-			if wrong := got.within(s.now, s.now, false); wrong != "" || got.last() != s.now.last() {
-				t.Fatalf("%s: no space, but %s (last %d, want %d)", where, wrong, got.last(), s.now.last())
+			if !errors.As(err, new(*FailedError)) || segment.IsRefused(err) {
+				t.Fatalf("%s: the log failed, and the answer is %#v", where, err)
 			}
-			e := command(t, s.l.NextIndex(), 50, "again")
-			if err := s.l.StoreLog(e); err != nil {
-				t.Fatalf("%s: again: %v", where, err)
-			}
-			s.now.entries = append(s.now.entries, *e)
-			s.next = s.now
-		} else if err != nil && s.l.Err() == nil {
-			t.Fatalf("%s: the log goes on after %v", where, err)
-		} else if err != nil && s.l.Err() != ErrClosed {
 			if err := s.l.StoreLog(command(t, s.l.NextIndex(), 50, "x")); err == nil {
 				t.Fatalf("%s: a failed log took an entry", where)
 			}
-			if _, err := observe(s.l); err != nil {
+			if _, err := observe(s.l); err != nil && !s.closes {
 				t.Fatalf("%s: a failed log cannot be read: %v", where, err)
 			}
+		case err != nil:
+			refusals++
+			if !segment.IsRefused(err) && !s.closes {
+				t.Fatalf("%s: the log goes on after %v", where, err)
+			}
+			asBefore(t, s, where)
 		}
 		s.l.Close(false)
 
@@ -179,6 +217,7 @@ func faultEverywhere(t *testing.T, cfg Config, fault error, run func(*story) err
 		if wrong := got.within(s.now, s.next, false); wrong != "" {
 			t.Fatalf("%s: reopen: %s", where, wrong)
 		}
+		onlyListedFiles(t, l, where)
 		l.Close(false)
 		for name, fate := range fates(uint64(stop)) {
 			target := filepath.Join(memDir(t), "image")
@@ -203,6 +242,159 @@ func faultEverywhere(t *testing.T, cfg Config, fault error, run func(*story) err
 	}
 }
 
+// asBefore checks that a story's log holds what it did before the step that was
+// refused, and that the same steps succeed now. A log that is closed is opened first.
+func asBefore(t *testing.T, s *story, where string) {
+	t.Helper()
+	if s.l.Err() != nil {
+		l, err := Open(s.dir(), testID, s.cfg)
+		if err != nil {
+			t.Fatalf("%s: open again: %v", where, err)
+		}
+		s.l = l
+	}
+	got, err := observe(s.l)
+	if err != nil {
+		t.Fatalf("%s: %v", where, err)
+	}
+	if wrong := got.within(s.now, s.now, false); wrong != "" || got.last() != s.now.last() {
+		if s.closes && got.within(s.next, s.next, false) == "" && got.last() == s.next.last() {
+			s.now = got // an installation that had happened when the fault came
+		} else {
+			t.Fatalf("%s: refused, but %s (last %d, want %d)", where, wrong, got.last(), s.now.last())
+		}
+	}
+	s.err = nil
+	term := uint64(50)
+	if err := errors.Join(s.reserve(1, 200), s.store(term, [2]int{1, 200}), s.checkpoint(), s.reserve(1, 3000), s.roll(), s.store(term, [2]int{1, 100})); err != nil {
+		t.Fatalf("%s: again: %v", where, err)
+	}
+	if s.again != nil {
+		if err := s.again(); err != nil {
+			t.Fatalf("%s: again: %v", where, err)
+		}
+	}
+	s.next = s.now
+}
+
+// onlyListedFiles checks that an opened log has left no file that it does not list.
+func onlyListedFiles(t *testing.T, l *Log, where string) {
+	t.Helper()
+	listed := map[string]bool{manifestName: true}
+	for _, s := range l.state.Load().segments {
+		for _, p := range segment.Paths(s.Path()) {
+			listed[filepath.Base(p)] = true
+		}
+	}
+	names, err := segment.OS.ReadDir(l.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range names {
+		if !listed[n] && n != "staging" {
+			t.Fatalf("%s: %s was left behind", where, n)
+		}
+	}
+}
+
+// TestARefusedEntryIsAsItWas: not even the stamps of a call that was not stored stay,
+// in which a later entry was wrong, or for which there was no room.
+func TestARefusedEntryIsAsItWas(t *testing.T) {
+	full := false
+	l := mustOpen(t, t.TempDir()+"/p", Config{FS: fullFS{fastFS{segment.OS}, &full}, SegmentBytes: 1 << 20})
+	if err := l.StoreLogs([]*raft.Log{noop(1, 1), command(t, 2, 1, "a")}); err != nil {
+		t.Fatal(err)
+	}
+	stamped := command(t, 4, 1, "b")
+	stampTest(stamped, 77)
+	calls := map[string][]*raft.Log{
+		"no room":        {command(t, 3, 1, "a"), command(t, 4, 1, strings.Repeat("b", 900<<10))},
+		"a wrong offset": {command(t, 3, 1, "a"), stamped},
+		"a gap":          {command(t, 3, 1, "a"), command(t, 5, 1, "b")},
+		"an old term":    {command(t, 3, 2, "a"), command(t, 4, 1, "b")},
+	}
+	for name, logs := range calls {
+		full = name == "no room"
+		var before [][]byte
+		for _, e := range logs {
+			before = append(before, bytes.Clone(e.Data))
+		}
+		if err := l.StoreLogs(logs); err == nil || errors.Is(err, ErrNoSpace) != full {
+			t.Fatalf("%s: %v", name, err)
+		}
+		for i, e := range logs {
+			if !bytes.Equal(before[i], e.Data) {
+				t.Errorf("%s: entry %d has changed", name, i)
+			}
+		}
+	}
+	full = false
+	if err := l.StoreLogs(calls["no room"]); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestADropIsNoLongerThanWhatIsSynced: the log start may not move beyond entries that a
+// loss of power takes, or their offsets would be given twice.
+func TestADropIsNoLongerThanWhatIsSynced(t *testing.T) {
+	fs := newCrashFS(0)
+	root := t.TempDir()
+	l := mustOpen(t, filepath.Join(root, "p"), Config{FS: fs})
+	if err := l.StoreLogs([]*raft.Log{noop(1, 1), command(t, 2, 1, "a")}); err != nil {
+		t.Fatal(err)
+	}
+	if due, err := l.WriteLogs([]*raft.Log{command(t, 3, 1, "b", "c")}); err != nil || !due {
+		t.Fatal(due, err)
+	}
+	if _, err := l.Drop(l.EndOffset(), 0); err != nil {
+		t.Fatal(err)
+	}
+	images := 0
+	for name, fate := range fates(1) {
+		target := filepath.Join(t.TempDir(), "image")
+		if !fs.powerLoss(t, root, target, fate) {
+			continue
+		}
+		images++
+		after, err := Open(filepath.Join(target, "p"), testID, Config{FS: fastFS{segment.OS}})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if after.StartOffset() != 3 || after.EndOffset() != 3 {
+			t.Errorf("%s: [%d,%d), want [3,3)", name, after.StartOffset(), after.EndOffset())
+		}
+		after.Close(false)
+	}
+	if images == 0 {
+		t.Fatal("no image was looked at")
+	}
+}
+
+// TestAFailedSyncIsRemembered: the system reports a write-back that failed to one
+// caller of fdatasync, and to the next one success.
+func TestAFailedSyncIsRemembered(t *testing.T) {
+	fs := newCrashFS(0)
+	told := 0
+	l := mustOpen(t, filepath.Join(t.TempDir(), "p"), Config{FS: fs, Failed: func(error) { told++ }})
+	if err := l.StoreLog(noop(1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.WriteLogs([]*raft.Log{command(t, 2, 1, "a")}); err != nil {
+		t.Fatal(err)
+	}
+	fs.stop, fs.once = fs.ops+1, syscall.EIO
+	active := l.state.Load().active()
+	if err := active.Sync(); !errors.Is(err, syscall.EIO) {
+		t.Fatal(err)
+	}
+	if err := active.Sync(); !errors.Is(err, syscall.EIO) || active.Synced() {
+		t.Errorf("the next caller is told %v; synced: %v", err, active.Synced())
+	}
+	if err := l.Flush(); !errors.Is(err, syscall.EIO) || told != 1 {
+		t.Errorf("Flush says %v; Failed was told %d times", err, told)
+	}
+}
+
 // A fullFS has no room when it is full, but for index files.
 type fullFS struct {
 	segment.FS
@@ -219,24 +411,26 @@ func (f fullFS) OpenFile(path string, flag int) (segment.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return fullFile{g, f.full}, nil
+	return &fullFile{File: g, full: f.full}, nil
 }
 
 type fullFile struct {
 	segment.File
-	full *bool
+	full  *bool
+	taken int64
 }
 
-func (f fullFile) Allocate(from, to int64) error {
+func (f *fullFile) Allocate(from, to int64) error {
 	if *f.full {
 		return syscall.ENOSPC
 	}
+	f.taken = max(f.taken, to)
 	return f.File.Allocate(from, to)
 }
 
-// Punch makes a little room, as it does on a real disk.
-func (f fullFile) Punch(from, to int64) error {
-	if to > from {
+// Punch makes a little room, as it does on a real disk, if there was any to give back.
+func (f *fullFile) Punch(from, to int64) error {
+	if from < f.taken {
 		*f.full = false
 	}
 	return f.File.Punch(from, to)
@@ -250,17 +444,17 @@ func TestAFullDiskRefusesAndHeals(t *testing.T) {
 	if err := l.StoreLogs([]*raft.Log{noop(1, 1), command(t, 2, 1, "a")}); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Reserve(200 << 10); err != nil {
+	if err := l.Reserve(1, 200<<10); err != nil {
 		t.Fatal(err)
 	}
 	full = true
-	if err := l.Reserve(200 << 10); err != nil {
+	if err := l.Reserve(1, 200<<10); err != nil {
 		t.Fatalf("what was reserved is not there: %v", err)
 	}
 	if err := l.StoreLog(command(t, 3, 1, strings.Repeat("r", 200<<10))); err != nil {
 		t.Fatalf("what was reserved is not there: %v", err)
 	}
-	if err := l.Reserve(200 << 10); !errors.Is(err, ErrNoSpace) {
+	if err := l.Reserve(1, 200<<10); !errors.Is(err, ErrNoSpace) {
 		t.Fatal(err)
 	}
 	big := command(t, 4, 1, strings.Repeat("b", 900<<10))
@@ -320,7 +514,7 @@ func TestALongSegmentOutlivesARollThatFailed(t *testing.T) {
 	}
 	store(1300)
 	check()
-	if err := l.Reserve(1 << 20); err != nil {
+	if err := l.Reserve(1, 1<<20); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {

@@ -16,10 +16,17 @@
 // the segments: files are made and synced before, and deleted after. A crash
 // leaves either list. See FORMAT.md and package segment for the crash model.
 //
-// A change that fails half-way leaves the log failed: it can be read, but every
-// later change returns the same error, until it is closed and opened again.
-// A full disk is no such failure, since room is taken before anything is
-// written.
+// # When a change goes wrong
+//
+// A *RefusedError says that the system would not begin it, for want of room on the
+// disk, of descriptors or of memory: nothing has changed, what was half made is gone,
+// and the next try may succeed. A full disk is one of those, since room is taken
+// before anything is written.
+//
+// Whatever goes wrong from the first write on that counts (a write, a sync, a
+// rename) leaves the disk's state unknown, and the log failed: it can be read, but
+// every change returns the same *FailedError until it is closed and opened again.
+// Config.Failed is told at that moment, whoever it was that asked for the change.
 package log
 
 import (
@@ -41,9 +48,8 @@ import (
 // Errors a caller can act on.
 var (
 	ErrOutOfRange = errors.New("log: offset out of range")
-	// ErrNoSpace says that the disk is full. Nothing was written and the log is as
-	// it was; the call can be made again.
-	ErrNoSpace = errors.New("log: no space left on the disk")
+	// ErrNoSpace says that the disk is full. It always comes as a *RefusedError.
+	ErrNoSpace = segment.ErrNoSpace
 	ErrClosed  = errors.New("log: closed")
 	// ErrNoSegment says that the log has no sealed segment that begins there, or
 	// none any more.
@@ -51,6 +57,27 @@ var (
 	// ErrCommitted refuses to delete entries that are known to be committed.
 	ErrCommitted = errors.New("log: entries are committed")
 )
+
+// A RefusedError says that nothing has changed, and that the same call may succeed
+// later: the system lacks room on the disk, descriptors, mappings or memory.
+type RefusedError = segment.RefusedError
+
+// A FailedError says that a change began and did not end, so that nobody knows what
+// the disk holds. The log takes no more changes: it has to be closed, and opened
+// again, which finds out.
+type FailedError struct {
+	Dir string
+	Err error // never a *RefusedError
+}
+
+func (e *FailedError) Error() string { return fmt.Sprintf("log %s failed: %v", e.Dir, e.Err) }
+
+func (e *FailedError) Unwrap() error { return e.Err }
+
+// Scarce tells whether the system only ran out of something half-way, so that the
+// log may be opened again as soon as that is back. Else the disk itself failed: a
+// sync that failed once has failed for good, whatever a later one says.
+func (e *FailedError) Scarce() bool { return segment.Scarce(e.Err) }
 
 // A MismatchError says that a follower's batch carries another offset than the
 // log would give it: two replicas disagree about what precedes it. Nothing was
@@ -85,6 +112,9 @@ type Config struct {
 	Cache *Cache
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
+	// Failed is told when the log fails, once, on the goroutine of the change that
+	// failed, with a *FailedError. It must neither block nor call the log. nil: nobody is.
+	Failed func(error)
 	// Logger takes what an operator should know; nil: none of it.
 	Logger *slog.Logger
 	// FS is the file system; nil: the operating system's.
@@ -112,6 +142,9 @@ func (c *Config) defaults() {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.Failed == nil {
+		c.Failed = func(error) {}
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -124,12 +157,13 @@ func (c *Config) defaults() {
 // Readers take no lock of the log and wait for no disk but the pages they read;
 // changes wait for one another. It has no goroutine of its own.
 type Log struct {
-	dir    string
-	fs     segment.FS
-	now    func() time.Time
-	logger *slog.Logger
-	cache  *Cache
-	window window
+	dir        string
+	fs         segment.FS
+	now        func() time.Time
+	tellFailed func(error) // by fail only
+	logger     *slog.Logger
+	cache      *Cache
+	window     window
 
 	state     atomic.Pointer[state]
 	closed    atomic.Bool
@@ -210,15 +244,16 @@ func (st *state) byOffset(offset int64) int {
 // Open opens the log in dir, and makes it if there is none. id names the log; a
 // folder of another one is refused. Every entry the log has afterwards is
 // durable. A *segment.CorruptError says that bytes which had been safe are bad:
-// nothing was changed, and the log must not be used until it is repaired.
+// nothing was changed, and the log must not be used until it is repaired. After a
+// *RefusedError Open can be called again.
 func Open(dir string, id segment.Identity, cfg Config) (*Log, error) {
 	if len(id.Cluster) > maxCluster || len(id.Replica) > maxReplica {
 		return nil, fmt.Errorf("log: identity %q, %q is too long", id.Cluster, id.Replica)
 	}
 	cfg.defaults()
-	l := &Log{dir: dir, fs: cfg.FS, now: cfg.Now, logger: cfg.Logger.With("log", dir), cache: cfg.Cache, cfg: cfg, writing: map[name]bool{}}
+	l := &Log{dir: dir, fs: cfg.FS, now: cfg.Now, tellFailed: cfg.Failed, logger: cfg.Logger.With("log", dir), cache: cfg.Cache, cfg: cfg, writing: map[name]bool{}}
 	if err := l.open(id); err != nil {
-		return nil, err
+		return nil, segment.Refused(err) // another Open does again what this one has done
 	}
 	return l, nil
 }
@@ -233,7 +268,7 @@ func (l *Log) open(id segment.Identity) error {
 	} else {
 		// A manifest that was renamed, but not synced, by a life that ended there: make
 		// it durable before anything is done in its name.
-		err = l.fs.SyncDir(l.dir)
+		err = segment.SyncDir(l.fs, l.dir)
 	}
 	if err != nil {
 		return err
@@ -285,7 +320,7 @@ func (l *Log) open(id segment.Identity) error {
 // segments without a manifest always mean that it was lost.
 func (l *Log) create(id segment.Identity) (*manifest, error) {
 	if err := l.fs.MkdirAll(l.dir); err != nil {
-		return nil, noSpace(err)
+		return nil, err
 	}
 	names, err := l.fs.ReadDir(l.dir)
 	if err != nil {
@@ -296,12 +331,12 @@ func (l *Log) create(id segment.Identity) (*manifest, error) {
 			return nil, &segment.CorruptError{Path: l.path(manifestName), Found: "no manifest beside " + s, Expected: "a manifest"}
 		}
 	}
-	if err := l.fs.SyncDir(filepath.Dir(filepath.Clean(l.dir))); err != nil {
+	if err := segment.SyncDir(l.fs, filepath.Dir(filepath.Clean(l.dir))); err != nil {
 		return nil, err
 	}
 	m := &manifest{identity: id, nextSerial: 1, end: place{index: 1}, generation: 1}
 	if _, err := segment.WriteFile(l.fs, l.path(manifestName), m.encode()); err != nil {
-		return nil, noSpace(fmt.Errorf("create log %s: %w", l.dir, err))
+		return nil, fmt.Errorf("create log %s: %w", l.dir, err)
 	}
 	return m, nil
 }
@@ -392,7 +427,7 @@ func (l *Log) recoverEpochs(st *state) ([]Epoch, error) {
 }
 
 // sealTorn ends the last segment, whose tail is torn. A full disk does not stop
-// it: whoever opens the log next finds the same end.
+// it: whoever opens the log next finds the same end. Nor does any other refusal.
 func (l *Log) sealTorn(st *state) error {
 	n := len(st.segments)
 	s := st.segments[n-1]
@@ -423,7 +458,7 @@ func (l *Log) sealTorn(st *state) error {
 		}
 	}
 	renamed, err := segment.WriteFile(l.fs, l.path(manifestName), m.encode())
-	if err != nil && (renamed || !segment.IsNoSpace(err)) {
+	if err != nil && (renamed || !segment.IsRefused(err)) {
 		return fmt.Errorf("cut the tail of log %s: %w", l.dir, err)
 	}
 	l.manifest = m
@@ -492,7 +527,8 @@ func (l *Log) Generation() uint64 {
 	return l.manifest.generation
 }
 
-// Err returns why the log takes no more changes, or nil.
+// Err returns why the log takes no more changes, or nil: a *FailedError, or
+// ErrClosed.
 func (l *Log) Err() error {
 	if l.closed.Load() {
 		return ErrClosed
@@ -503,13 +539,31 @@ func (l *Log) Err() error {
 	return nil
 }
 
-// fail makes err the log's answer to every later change.
+// fail makes err the log's answer to every later change, and tells Config.Failed.
 func (l *Log) fail(err error) error {
-	err = fmt.Errorf("log %s failed: %w", l.dir, err)
+	err = &FailedError{Dir: l.dir, Err: unrefused(err)}
 	if l.failed.CompareAndSwap(nil, &err) {
 		l.logger.Error("log failed and has to be reopened", "error", err)
+		l.tellFailed(err)
 	}
 	return *l.failed.Load()
+}
+
+// unrefused returns what the system said, where something has changed all the same.
+func unrefused(err error) error {
+	var refused *RefusedError
+	if errors.As(err, &refused) {
+		return refused.Err
+	}
+	return err
+}
+
+// failUnlessRefused is for a step before which nothing has changed.
+func (l *Log) failUnlessRefused(err error) error {
+	if segment.IsRefused(err) {
+		return err
+	}
+	return l.fail(err)
 }
 
 // begin starts a change; finish, which must follow, ends it and calls the roll
@@ -532,15 +586,8 @@ func (l *Log) finish() {
 	}
 }
 
-func noSpace(err error) error {
-	if (segment.IsNoSpace(err) || errors.Is(err, segment.ErrNoSpace)) && !errors.Is(err, ErrNoSpace) {
-		return fmt.Errorf("%w: %w", ErrNoSpace, err)
-	}
-	return err
-}
-
-// commitLocked replaces the manifest by m. ErrNoSpace: nothing has changed. Any
-// other error fails the log.
+// commitLocked replaces the manifest by m. *RefusedError; any other error fails the
+// log.
 func (l *Log) commitLocked(m *manifest) error {
 	renamed, err := segment.WriteFile(l.fs, l.path(manifestName), m.encode())
 	if a := l.state.Load().active(); a != nil && !renamed && segment.IsNoSpace(err) {
@@ -549,18 +596,15 @@ func (l *Log) commitLocked(m *manifest) error {
 		renamed, err = segment.WriteFile(l.fs, l.path(manifestName), m.encode())
 	}
 	if err != nil {
-		err = fmt.Errorf("write the manifest of log %s: %w", l.dir, err)
-		if !renamed && segment.IsNoSpace(err) {
-			return noSpace(err)
-		}
-		return l.fail(err)
+		return l.failUnlessRefused(fmt.Errorf("write the manifest of log %s: %w", l.dir, err))
 	}
 	l.manifest = m
 	return nil
 }
 
 // rollLocked ends the last segment, if it has entries, and begins a new one with
-// room for capacity bytes. ErrNoSpace: nothing has changed.
+// room for capacity bytes. *RefusedError: the new one is gone, and the last one goes
+// on.
 func (l *Log) rollLocked(capacity int64) error {
 	st := l.state.Load()
 	end := st.end()
@@ -578,22 +622,22 @@ func (l *Log) rollLocked(capacity int64) error {
 		Identity: m.identity, FirstIndex: end.index, BaseOffset: end.offset, PrevTerm: end.term,
 		Salt: newSalt(), Created: l.now().UnixMilli(),
 	}
+	abandon := func() {
+		if segment.Remove(l.fs, l.path(n.file())) != nil {
+			// That name is taken, until the manifest that comes next has it deleted.
+			l.manifest.nextSerial++
+			l.manifest.removed = append(l.manifest.removed, n)
+		}
+	}
 	seg, err := segment.Create(l.fs, l.path(n.file()), h, capacity)
 	if err != nil {
-		if errors.Is(err, segment.ErrNoSpace) {
-			return noSpace(err)
-		}
-		return l.fail(err)
-	}
-	abandon := func() {
-		seg.Close()
-		if segment.Remove(l.fs, seg.Path()) != nil {
-			l.manifest.nextSerial++ // that name is taken
-		}
-	}
-	if err := l.fs.SyncDir(l.dir); err != nil {
 		abandon()
-		return l.fail(err)
+		return l.failUnlessRefused(err)
+	}
+	if err := segment.SyncDir(l.fs, l.dir); err != nil {
+		seg.Close()
+		abandon()
+		return l.failUnlessRefused(fmt.Errorf("begin a segment of log %s: %w", l.dir, err))
 	}
 	segments := append([]*segment.Segment(nil), st.segments...)
 	last := len(segments) - 1
@@ -611,10 +655,9 @@ func (l *Log) rollLocked(capacity int64) error {
 	info.Bytes = 0
 	m.segments = append(m.segments, listed{n, false, info})
 	if err := l.commitLocked(m); err != nil {
-		if errors.Is(err, ErrNoSpace) {
+		seg.Close()
+		if segment.IsRefused(err) { // else only the disk knows whether it is listed
 			abandon()
-		} else {
-			seg.Close() // whether it is listed, only the disk knows
 		}
 		return err
 	}
@@ -644,7 +687,7 @@ func newSalt() uint64 {
 	return binary.BigEndian.Uint64(p[:])
 }
 
-// Roll ends the last segment, if it has any entry.
+// Roll ends the last segment, if it has any entry. *RefusedError.
 func (l *Log) Roll() error {
 	if err := l.begin(); err != nil {
 		return err
@@ -657,7 +700,7 @@ func (l *Log) Roll() error {
 }
 
 // RollIfDue ends the last segment if it has any entry and is older than
-// SegmentAge; rolled tells.
+// SegmentAge; rolled tells. *RefusedError.
 func (l *Log) RollIfDue(now time.Time) (rolled bool, err error) {
 	if err := l.begin(); err != nil {
 		return false, err
@@ -717,7 +760,7 @@ func (l *Log) Close(clean bool) error {
 
 // Checkpoint syncs and records how far the log is whole, as a clean Close does:
 // the next Open reads what follows, and not the whole of a segment that may be
-// large. StoreLogs waits meanwhile, but not for what there is to sync.
+// large. StoreLogs waits meanwhile, but not for what there is to sync. *RefusedError.
 func (l *Log) Checkpoint() error {
 	if err := l.Flush(); err != nil {
 		return err

@@ -149,7 +149,7 @@ func TestReadersAgainstDeletion(t *testing.T) {
 			return err
 		}
 		l.Rest()
-		return l.Reserve(r.IntN(9000))
+		return l.Reserve(1, r.IntN(9000))
 	})
 
 	r := rand.New(rand.NewPCG(7, 7))
@@ -293,7 +293,7 @@ func TestViewsOutliveEverything(t *testing.T) {
 	}
 	for what, err := range map[string]error{
 		"store": l.StoreLog(noop(99, 9)), "get": l.GetLog(22, &raft.Log{}), "cut": l.DeleteRange(1, 99), "roll": l.Roll(),
-		"flush": l.Flush(), "checkpoint": l.Checkpoint(), "reserve": l.Reserve(1), "verify": l.Verify(0),
+		"flush": l.Flush(), "checkpoint": l.Checkpoint(), "reserve": l.Reserve(1, 1), "verify": l.Verify(0),
 		"read": func() error { _, err := l.Read(22, 24, 1); return err }(), "drop": func() error { _, err := l.Drop(0, 0); return err }(),
 	} {
 		if !errors.Is(err, ErrClosed) {

@@ -11,7 +11,7 @@ import (
 // segments that lie wholly below it and hold no entry above maxIndex, which is
 // the index of the newest snapshot: Raft needs what follows. It is the only thing
 // that deletes committed data. removed is the number of segments deleted. A before
-// below the start only deletes; one above EndOffset is ErrOutOfRange. ErrNoSpace.
+// below the start only deletes; one above EndOffset is ErrOutOfRange. *RefusedError.
 func (l *Log) Drop(before int64, maxIndex uint64) (removed int, err error) {
 	if err := l.begin(); err != nil {
 		return 0, err

@@ -114,13 +114,13 @@ func Stage(dir string, id segment.Identity, plan Plan, cfg Config) (*Staging, er
 	}
 	s.m, s.have = m, make([]int64, len(m.segments))
 	if err := s.fs.MkdirAll(s.dir); err != nil {
-		return nil, noSpace(err)
+		return nil, segment.Refused(err)
 	}
 	if err := s.keep(); err != nil {
 		return nil, err
 	}
 	if _, err := segment.WriteFile(s.fs, path, m.encode()); err != nil {
-		return nil, noSpace(err)
+		return nil, segment.Refused(err)
 	}
 	return s, nil
 }
@@ -215,7 +215,7 @@ func (s *Staging) Arrived() int64 {
 // Write takes bytes of the segment that begins at firstIndex, which must lie at
 // the position that Next says. With its last byte a segment is synced and
 // checked; a bad one is deleted, to be pulled again, and the error is a
-// *segment.CorruptError. ErrNoSpace: nothing has changed.
+// *segment.CorruptError. *RefusedError: what had arrived is still there.
 func (s *Staging) Write(firstIndex uint64, at int64, p []byte) error {
 	for i, g := range s.m.segments {
 		if g.info.FirstIndex != firstIndex {
@@ -233,7 +233,7 @@ func (s *Staging) write(i int, p []byte) error {
 	g := s.m.segments[i]
 	f, err := s.fs.OpenFile(s.path(g), os.O_RDWR|os.O_CREATE)
 	if err != nil {
-		return noSpace(err)
+		return segment.Refused(err)
 	}
 	end := s.have[i] + int64(len(p))
 	err = f.Pwritev([][]byte{p}, s.have[i])
@@ -249,7 +249,7 @@ func (s *Staging) write(i int, p []byte) error {
 		err = cerr
 	}
 	if err != nil {
-		return noSpace(err) // what a short write left is written over
+		return segment.Refused(err) // what a short write left is written over
 	}
 	s.have[i] = end
 	if end < g.info.Bytes {
@@ -286,7 +286,7 @@ func removeAll(fs segment.FS, dir string) error {
 // damaged or missing, by that of the folder staged, which is checked from end to
 // end first. The replacement happens in one moment: a crash leaves the old log or
 // the new one, and what it leaves of the other is deleted by the next Open. The
-// log start does not fall, unless below it lies the end. ErrNoSpace, and a *segment.CorruptError that names a
+// log start does not fall, unless below it lies the end. A *RefusedError, and a *segment.CorruptError that names a
 // staged file, leave the old log.
 func Install(dir string, id segment.Identity, staged string, cfg Config) error {
 	cfg.defaults()
@@ -308,12 +308,12 @@ func Install(dir string, id segment.Identity, staged string, cfg Config) error {
 		}
 		// A life that was killed before it synced left the bytes in the page cache.
 		if err := syncFile(fs, path); err != nil {
-			return noSpace(err)
+			return segment.Refused(err)
 		}
 	}
 	old, err := prepare(fs, dir, id, next)
 	if err != nil {
-		return noSpace(err)
+		return segment.Refused(err)
 	}
 	fresh := *next
 	fresh.identity, fresh.generation, fresh.nextSerial = id, old.generation+1, old.nextSerial
@@ -327,11 +327,11 @@ func Install(dir string, id segment.Identity, staged string, cfg Config) error {
 		from := filepath.Join(staged, g.file())
 		g.serial = old.removed[len(old.removed)-len(fresh.segments)+i].serial
 		if err := fs.Rename(from, filepath.Join(dir, g.file())); err != nil {
-			return noSpace(err)
+			return segment.Refused(err)
 		}
 		segment.Remove(fs, from) // its index files
 	}
-	if err := fs.SyncDir(dir); err != nil {
+	if err := segment.SyncDir(fs, dir); err != nil {
 		return err
 	}
 	fresh.removed = append([]name(nil), old.removed[:len(old.removed)-len(fresh.segments)]...)
@@ -339,7 +339,7 @@ func Install(dir string, id segment.Identity, staged string, cfg Config) error {
 		fresh.removed = append(fresh.removed, g.name)
 	}
 	if _, err := segment.WriteFile(fs, filepath.Join(dir, manifestName), fresh.encode()); err != nil {
-		return noSpace(err)
+		return segment.Refused(err)
 	}
 	for _, n := range fresh.removed {
 		if err := segment.Remove(fs, filepath.Join(dir, n.file())); err != nil {
@@ -371,7 +371,7 @@ func prepare(fs segment.FS, dir string, id segment.Identity, next *manifest) (*m
 	if err := fs.MkdirAll(dir); err != nil {
 		return nil, err
 	}
-	if err := fs.SyncDir(filepath.Dir(filepath.Clean(dir))); err != nil {
+	if err := segment.SyncDir(fs, filepath.Dir(filepath.Clean(dir))); err != nil {
 		return nil, err
 	}
 	old, err := readManifest(fs, dir)

@@ -155,8 +155,9 @@ func (l *Log) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raft.Log{e
 // here on: it must not change any more. Only if all batches of the call had their
 // leader's stamp already, nothing of it is kept.
 //
-// After ErrNoSpace, and errors about the entries themselves, nothing was stored.
-// After any other error anything may have been, and the log is failed.
+// After a *RefusedError, and errors about the entries themselves, nothing was stored
+// and the entries are as they were. After any other error anything may have been
+// stored, and the log is failed.
 func (l *Log) StoreLogs(logs []*raft.Log) error {
 	_, err := l.write(logs, true)
 	return err
@@ -178,10 +179,15 @@ func (l *Log) write(logs []*raft.Log, sync bool) (due bool, err error) {
 	}
 	defer l.finish()
 	st := l.state.Load()
-	frames, own, err := l.frames(logs, st.end())
+	frames, err := l.frames(logs, st.end())
 	if err != nil {
 		return false, err
 	}
+	n, err := l.makeRoomLocked(frames)
+	if err != nil {
+		return false, err
+	}
+	own := l.stamp(logs, frames)
 	records := l.unflushed
 	for i := range frames {
 		records += int64(frames[i].Span)
@@ -190,16 +196,17 @@ func (l *Log) write(logs []*raft.Log, sync bool) (due bool, err error) {
 	due = due || records >= l.cfg.FlushMessages
 	sync = sync && due
 
-	for rest := frames; len(rest) > 0; {
-		n, err := l.appendLocked(rest, sync)
-		if err != nil && len(rest) == len(frames) && errors.Is(err, ErrNoSpace) {
-			return false, err
-		}
-		if err != nil {
-			return false, l.fail(err) // also a disk that got full half-way
+	for rest := frames; ; {
+		if err := l.state.Load().active().Append(rest[:n], sync); err != nil {
+			return false, l.fail(err) // also a disk that got full in spite of the room made
 		}
 		l.extendEpochsLocked(rest[:n]) // before the next roll, which writes them down
-		rest = rest[n:]
+		if rest = rest[n:]; len(rest) == 0 {
+			break
+		}
+		if n, err = l.makeRoomLocked(rest); err != nil {
+			return false, l.fail(fmt.Errorf("half of a call is stored: %w", unrefused(err)))
+		}
 	}
 	if l.unflushed = records; due {
 		l.unflushed = 0
@@ -214,10 +221,12 @@ func (l *Log) write(logs []*raft.Log, sync bool) (due bool, err error) {
 	return due, nil
 }
 
-// appendLocked appends as many frames as belong into one segment, after a roll if
-// need be. All of them, nearly always: a call is not split for the sake of
-// filling a segment to the brim, only if it is larger than a segment.
-func (l *Log) appendLocked(frames []segment.Frame, sync bool) (n int, err error) {
+// makeRoomLocked sees to it that the active segment, after a roll if need be, has room
+// on the disk for the first n frames: as many as belong into one segment. All of
+// them, nearly always: a call is not split for the sake of filling a segment to the
+// brim, only if it is larger than a segment. *RefusedError; any other error has
+// failed the log.
+func (l *Log) makeRoomLocked(frames []segment.Frame) (n int, err error) {
 	active := l.state.Load().active()
 	n = len(frames)
 	if active == nil || !active.Fits(frames) || active.Info().Bytes+segment.Size(frames) > l.cfg.SegmentBytes && active.Info().Frames() > 0 {
@@ -230,81 +239,90 @@ func (l *Log) appendLocked(frames []segment.Frame, sync bool) (n int, err error)
 			n--
 		}
 	}
-	err = active.Append(frames[:n], sync)
-	if errors.Is(err, segment.ErrNoSpace) {
-		return 0, noSpace(err)
+	if err := active.Allocate(segment.Size(frames[:n])); err != nil {
+		return 0, l.failUnlessRefused(err)
 	}
-	return n, err
+	return n, nil
 }
 
-// frames checks entries, stamps their batches and describes them. own tells
-// whether some were new: stamped here, not by a leader elsewhere.
-func (l *Log) frames(logs []*raft.Log, at place) (frames []segment.Frame, own bool, err error) {
+// frames checks entries and describes them, without a change to them.
+func (l *Log) frames(logs []*raft.Log, at place) (frames []segment.Frame, err error) {
 	frames = make([]segment.Frame, len(logs))
 	for i, e := range logs {
 		t, err := typeOf(e)
 		if err != nil {
-			return nil, false, err
+			return nil, err
 		}
 		switch {
 		case e.Index != at.index:
-			return nil, false, fmt.Errorf("log %s: entry %d where %d is next", l.dir, e.Index, at.index)
+			return nil, fmt.Errorf("log %s: entry %d where %d is next", l.dir, e.Index, at.index)
 		case e.Term < at.term || e.Term > math.MaxInt32:
-			return nil, false, fmt.Errorf("log %s: entry %d of term %d after term %d", l.dir, e.Index, e.Term, at.term)
+			return nil, fmt.Errorf("log %s: entry %d of term %d after term %d", l.dir, e.Index, e.Term, at.term)
 		case len(e.Data) > segment.MaxPayload:
-			return nil, false, fmt.Errorf("log %s: entry %d of %d bytes, more than %d", l.dir, e.Index, len(e.Data), segment.MaxPayload)
+			return nil, fmt.Errorf("log %s: entry %d of %d bytes, more than %d", l.dir, e.Index, len(e.Data), segment.MaxPayload)
 		}
 		f := segment.Frame{Type: t, Index: e.Index, Term: e.Term, BaseOffset: at.offset, MaxTimestamp: -1, Payload: e.Data}
 		if t == segment.Command {
-			stamped, err := l.stamp(e, &f)
-			if err != nil {
-				return nil, false, err
+			if err := l.count(e, &f); err != nil {
+				return nil, err
 			}
-			own = own || stamped
 		}
 		frames[i] = f
 		at = place{at.index + 1, f.NextOffset(), e.Term}
 	}
-	return frames, own, nil
+	return frames, nil
 }
 
-// stamp assigns offsets to the batches of e, or compares those they have; stamped
-// tells whether it assigned any.
-func (l *Log) stamp(e *raft.Log, f *segment.Frame) (stamped bool, err error) {
-	// Look before touching anything, so that a refused entry stays as it was.
+// count finds out how many offsets the batches of e take, and compares those that a
+// leader of this term has given them.
+func (l *Log) count(e *raft.Log, f *segment.Frame) error {
 	epoch := int32(e.Term)
 	next := f.BaseOffset
 	for p := e.Data; len(p) > 0 || next == f.BaseOffset; {
 		b, rest, err := record.Split(p)
 		if err != nil {
-			return false, fmt.Errorf("log %s: entry %d: %w", l.dir, e.Index, err)
+			return fmt.Errorf("log %s: entry %d: %w", l.dir, e.Index, err)
 		}
 		if b.LastOffsetDelta() < 0 || next > math.MaxInt64-1<<32 {
-			return false, fmt.Errorf("log %s: entry %d: batch with last offset delta %d at offset %d", l.dir, e.Index, b.LastOffsetDelta(), next)
+			return fmt.Errorf("log %s: entry %d: batch with last offset delta %d at offset %d", l.dir, e.Index, b.LastOffsetDelta(), next)
 		}
 		if b.Epoch() == epoch && b.BaseOffset() != next {
-			return false, &MismatchError{Dir: l.dir, Index: e.Index, Found: b.BaseOffset(), Expected: next}
+			return &MismatchError{Dir: l.dir, Index: e.Index, Found: b.BaseOffset(), Expected: next}
 		}
 		next += int64(b.LastOffsetDelta()) + 1
 		f.MaxTimestamp = max(f.MaxTimestamp, b.MaxTimestamp())
 		p = rest
 	}
 	if next-f.BaseOffset > math.MaxUint32 {
-		return false, fmt.Errorf("log %s: entry %d takes %d offsets", l.dir, e.Index, next-f.BaseOffset)
+		return fmt.Errorf("log %s: entry %d takes %d offsets", l.dir, e.Index, next-f.BaseOffset)
 	}
 	f.Span = uint32(next - f.BaseOffset)
-	next = f.BaseOffset
-	for p := e.Data; len(p) > 0; {
-		b, rest, _ := record.Split(p)
-		if b.Epoch() != epoch {
-			b.Assign(next, epoch)
-			stamped = true
+	return nil
+}
+
+// stamp assigns offsets to the batches that no leader of their term has given any, and
+// sums up the payloads. own tells whether there were such: new ones, not from a leader
+// elsewhere. It comes last before the write, so that whatever refuses an entry leaves
+// it byte for byte as it was.
+func (l *Log) stamp(logs []*raft.Log, frames []segment.Frame) (own bool) {
+	for i, e := range logs {
+		f := &frames[i]
+		if f.Type != segment.Command {
+			continue
 		}
-		next = b.NextOffset()
-		p = rest
+		epoch, next := int32(e.Term), f.BaseOffset
+		for p := e.Data; len(p) > 0; {
+			b, rest, _ := record.Split(p)
+			if b.Epoch() != epoch {
+				b.Assign(next, epoch)
+				own = true
+			}
+			next = b.NextOffset()
+			p = rest
+		}
+		f.PayloadCRC, f.Summed = record.UpdateCRC(0, e.Data), true
 	}
-	f.PayloadCRC, f.Summed = record.UpdateCRC(0, e.Data), true
-	return stamped, nil
+	return own
 }
 
 func (l *Log) extendEpochsLocked(frames []segment.Frame) {
@@ -320,14 +338,15 @@ func (l *Log) extendEpochsLocked(frames []segment.Frame) {
 	}
 }
 
-// Reserve makes sure that the next StoreLogs, of data with this many bytes in
-// all, has room on the disk, up to a segment's size. A leader calls it before it
-// hands an entry to Raft, with the bytes of all entries on their way, since Raft
-// takes a full disk for a lost leadership. It is cheap when there is room.
-// ErrNoSpace.
-func (l *Log) Reserve(bytes int) error {
-	// Headers and padding for more entries than Raft stores in one call.
-	const headers = 64 * (segment.FrameHeaderSize + 8)
+// Reserve makes sure that the next StoreLogs, of this many entries with so many bytes
+// of data in all, has room on the disk, up to a segment's size. A leader calls it
+// before it hands an entry to Raft, with all entries on their way, since Raft takes a
+// full disk for a lost leadership. Room for some entries without data is left beside
+// them, for those that Raft makes itself. It is cheap when there is room.
+// *RefusedError; any other error has failed the log.
+func (l *Log) Reserve(entries, bytes int) error {
+	const perEntry = segment.FrameHeaderSize + 8 // and padding
+	headers := int64(entries+64) * perEntry
 	need := int64(bytes) + headers
 	if a := l.state.Load().active(); a != nil && a.Room() >= need && l.Err() == nil {
 		return nil
@@ -338,14 +357,17 @@ func (l *Log) Reserve(bytes int) error {
 	defer l.finish()
 	a := l.state.Load().active()
 	size := l.cfg.SegmentBytes
-	need = int64(bytes) + min(headers, size/64+segment.FrameHeaderSize+8) // small segments need not end early for it
+	need = int64(bytes) + min(headers, int64(entries)*perEntry+size/64) // small segments need not end early for it
 	if a == nil || a.Info().Bytes+need > max(size, a.Capacity()) || a.Info().Frames() > 0 && a.Info().Bytes+need > size {
 		if err := l.rollLocked(max(size, segment.HeaderSize+need)); err != nil {
 			return err
 		}
 		a = l.state.Load().active()
 	}
-	return noSpace(a.Allocate(need))
+	if err := a.Allocate(need); err != nil {
+		return l.failUnlessRefused(err)
+	}
+	return nil
 }
 
 // Protect says that the entries up to index are committed and applied: a
@@ -368,7 +390,7 @@ func (l *Log) Protect(index uint64) {
 func (l *Log) Release(index uint64) { l.cache.release(&l.window, index) }
 
 // DeleteRange deletes the entries from min to max, both included, as far as the
-// log has them. Raft has three reasons to ask:
+// log has them. *RefusedError. Raft has three reasons to ask:
 //
 //	   first              last
 //	     |==================|
@@ -417,7 +439,7 @@ func (l *Log) cutLocked(index uint64) error {
 	}
 	info, err := s.Prefix(index)
 	if err != nil {
-		return l.fail(err)
+		return l.failUnlessRefused(err)
 	}
 	if info.NextOffset < st.start {
 		return fmt.Errorf("%w: log %s: delete entries from %d at offset %d, the log starts at %d", ErrCommitted, l.dir, index, info.NextOffset, st.start)
@@ -431,7 +453,7 @@ func (l *Log) cutLocked(index uint64) error {
 		// The file keeps its bytes; what comes next goes to another one.
 		sealed, err := segment.OpenSealed(l.fs, s.Path(), m.identity, info)
 		if err != nil {
-			return l.fail(err)
+			return l.failUnlessRefused(err)
 		}
 		segments = append(segments, sealed)
 		m.segments[k].sealed, m.segments[k].info = true, info

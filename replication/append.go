@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"millrace/log"
+	"millrace/segment"
 	"millrace/segment/record"
 )
 
@@ -295,7 +296,8 @@ func (l *leadership) send(e *entry, size int) {
 	e.data = join(e.parts, size)
 	number(e.data, l.next, l.term)
 	inFlight := l.sent - l.r.store.stored.Load()
-	if err := l.r.store.Reserve(int(inFlight) + size); err != nil {
+	entries := l.next - l.r.store.next.Load() // the same, counted
+	if err := l.r.store.Reserve(int(entries)+1, int(inFlight)+size); err != nil {
 		l.refuse(e, err)
 		return
 	}
@@ -316,11 +318,7 @@ func (l *leadership) refuse(e *entry, err error) {
 	}
 	l.mu.Unlock()
 	clear(l.tails)
-	if errors.Is(err, log.ErrNoSpace) {
-		err = fmt.Errorf("%w: %v", ErrNoSpace, err)
-	} else {
-		err = fmt.Errorf("%w: %v", ErrUnknown, err)
-	}
+	err = refusal(err)
 	e.answer(func(*part) (Ack, error) { return Ack{}, err })
 }
 
@@ -334,6 +332,17 @@ func (l *leadership) refuseSequence(w waiting, err error) {
 		err = round.err
 	}
 	w.done(Ack{}, err)
+}
+
+// refusal says for a client what the log said before anything was handed to Raft.
+func refusal(err error) error {
+	switch {
+	case errors.Is(err, log.ErrNoSpace):
+		return fmt.Errorf("%w: %v", ErrNoSpace, err)
+	case segment.IsRefused(err):
+		return fmt.Errorf("%w: %v", ErrRefused, err)
+	}
+	return fmt.Errorf("%w: %v", ErrUnknown, err) // the log has failed, and said so itself: see Partition.bounce
 }
 
 // join returns the parts' batches one after another. A single one of KeptBytes or

@@ -278,6 +278,24 @@ func (n *Node) shut(group uint64) {
 	delete(n.orphans, group)
 }
 
+// notOpen has every peer told anew what is open here, since news only tell what is
+// added. It is for a group that stays shut: those that bounce are open again before it
+// matters.
+func (n *Node) notOpen() {
+	select {
+	case <-n.ready:
+	default:
+		return // nobody has been told anything
+	}
+	for _, node := range n.transport.Connected() {
+		a := n.acquaintance(node)
+		a.mu.Lock()
+		a.missed = true
+		a.mu.Unlock()
+		n.goTracked(func() { n.tell(node, gossip{}) })
+	}
+}
+
 // spread wakes the gossip goroutine.
 func (n *Node) spread() {
 	select {

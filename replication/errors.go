@@ -12,6 +12,8 @@ var (
 	ErrUnknown = errors.New("replication: outcome unknown, leadership was lost or storage failed")
 	// ErrNoSpace: the disk is full. Nothing was written; the same append may succeed once there is room.
 	ErrNoSpace = errors.New("replication: no space left for the partition")
+	// ErrRefused: the node lacks descriptors, mappings or memory. Nothing was done; the same call may succeed soon.
+	ErrRefused = errors.New("replication: refused for want of descriptors, mappings or memory; raise the limits of the process (ulimit -n, vm.max_map_count) or close connections")
 	// ErrQuarantined: the replica's data is damaged, or it failed too often; it neither votes nor serves.
 	ErrQuarantined = errors.New("replication: partition is quarantined")
 	// ErrOutOfRange: the offset lies before the log start or past the high watermark.

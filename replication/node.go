@@ -721,7 +721,7 @@ func (n *Node) stranded(replicas []int32) bool {
 }
 
 // InSync lists the replicas that have what the leader has: on the leader by
-// what they acknowledged, elsewhere those that are there.
+// what they acknowledged, elsewhere those that are there and have the partition open.
 func (n *Node) InSync(id metadata.PartitionID) []int32 {
 	_, part, ok := n.Image().Partition(id)
 	if !ok {
@@ -740,13 +740,14 @@ func (n *Node) InSync(id metadata.PartitionID) []int32 {
 			if !leads && (r == nil) {
 				continue
 			}
-		case !n.Live(node):
-			continue
-		case leads:
+		default:
+			server, ok := n.serverOf(node)
+			if !ok || !n.hasOpen(server, part.Group, process{}) {
+				continue
+			}
 			// A replica that has no vote yet has all the data and still is not one
 			// that the partition can lose another for.
-			server, ok := n.serverOf(node)
-			if !ok || !slices.Contains(voters, server) || !r.peers.inSync(server, r.raft.LastIndex(), n.now()) {
+			if leads && (!slices.Contains(voters, server) || !r.peers.inSync(server, r.raft.LastIndex(), n.now())) {
 				continue
 			}
 		}

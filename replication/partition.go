@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -37,7 +36,8 @@ type Partition struct {
 	lifecycle sync.Mutex
 	current   atomic.Pointer[replica] // nil: between lives, or down
 	closed    bool
-	bounces   []time.Time // of the last minute
+	bounces   []time.Time   // of the last minute
+	patience  time.Duration // before the next try to begin a life that the system refused
 
 	catching atomic.Bool // a catch-up is under way
 
@@ -189,7 +189,7 @@ func (p *Partition) open() {
 		return
 	}
 	if err := p.prepareFolder(); err != nil {
-		p.quarantine(err)
+		p.notBegunLocked(err)
 		return
 	}
 	p.beginLocked()
@@ -199,12 +199,60 @@ func (p *Partition) open() {
 func (p *Partition) beginLocked() {
 	r, err := p.startReplica()
 	if err != nil {
-		p.quarantine(err)
+		p.notBegunLocked(err)
 		return
 	}
+	p.patience = 0
+	p.mu.Lock()
+	p.down = nil
+	p.mu.Unlock()
 	p.start.Store(r.store.StartOffset())
 	p.current.Store(r)
 	p.node.opened(p.group)
+}
+
+// notBegunLocked deals with a life that did not begin. What the system lacks comes
+// back, and a partition must not need a restart for that.
+func (p *Partition) notBegunLocked(err error) {
+	if segment.Scarce(err) {
+		p.patience = min(max(2*p.patience, patienceFirst), patienceMost)
+		p.waitLocked(err, p.patience)
+		return
+	}
+	p.quarantine(err)
+}
+
+// A life that the system refused is tried again after patienceFirst, then after twice
+// as long each time.
+const (
+	patienceFirst = 250 * time.Millisecond
+	patienceMost  = 15 * time.Second
+)
+
+// waitLocked keeps the partition down for a while, and says why.
+func (p *Partition) waitLocked(cause error, while time.Duration) {
+	why := ErrRefused
+	if segment.IsNoSpace(cause) {
+		why = ErrNoSpace
+	}
+	p.logger.Warn("the replica is down for want of what the system may have again soon", "again", while, "error", cause)
+	p.takeDown(fmt.Errorf("%w: %w", why, cause))
+	p.node.goTracked(func() { // "reopening": ends with the node, or with the wait
+		select {
+		case <-p.node.closing:
+		case <-time.After(while):
+			p.open()
+		}
+	})
+}
+
+// takeDown tells why there is no life, to clients and to the other nodes.
+func (p *Partition) takeDown(err error) {
+	p.mu.Lock()
+	p.down = err
+	p.mu.Unlock()
+	p.node.notOpen()
+	p.wake()
 }
 
 // quarantine keeps the partition down, and says why.
@@ -212,22 +260,22 @@ func (p *Partition) quarantine(err error) {
 	if !errors.Is(err, ErrQuarantined) {
 		err = fmt.Errorf("%w: %w", ErrQuarantined, err)
 	}
-	p.mu.Lock()
-	p.down = err
-	p.mu.Unlock()
 	p.logger.Error("partition is quarantined: it neither votes nor serves here", "error", err)
-	p.wake()
+	p.takeDown(err)
 }
 
-// Down returns why the partition is quarantined, nil while it is not.
+// Down returns why the partition neither votes nor serves here: ErrQuarantined, until
+// the node is restarted; or ErrNoSpace or ErrRefused, for as long as the system lacks
+// what it takes to open it. nil while it does.
 func (p *Partition) Down() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.down
 }
 
-// bounce ends a life whose memory and disk may disagree, and begins another.
-// It does not block; calls for a life that has already ended do nothing.
+// bounce ends a life whose memory and disk may disagree, and begins another, unless the
+// data is damaged or the disk failed, for which it is quarantined. It does not block;
+// calls for a life that has already ended do nothing.
 func (p *Partition) bounce(r *replica, cause error) {
 	go func() {
 		p.lifecycle.Lock()
@@ -238,13 +286,12 @@ func (p *Partition) bounce(r *replica, cause error) {
 		p.logger.Warn("bouncing the replica", "cause", cause)
 		r.resign()
 		p.endLocked(false)
-		var corrupt *segment.CorruptError
-		var system syscall.Errno
+		var failed *log.FailedError
 		switch {
-		case errors.As(cause, &corrupt):
+		case segment.IsCorrupt(cause):
 			p.quarantine(cause)
 			return
-		case errors.As(cause, &system) && !errors.Is(cause, log.ErrNoSpace):
+		case errors.As(cause, &failed) && !failed.Scarce():
 			// An fsync that failed has failed for good: what the page cache still
 			// shows may not be on the disk, and must not count for a quorum.
 			p.quarantine(fmt.Errorf("the disk failed; restart the node when it is repaired or replaced: %w", cause))
@@ -258,7 +305,12 @@ func (p *Partition) bounce(r *replica, cause error) {
 			}
 		}
 		p.bounces = append(recent, now)
-		if len(p.bounces) > bounceLimit {
+		if n := len(p.bounces); segment.Scarce(cause) && n > 1 {
+			// On a disk that is full and cannot promise room (where writing copies), every
+			// write ends like this.
+			p.waitLocked(cause, min(time.Second<<(n-2), patienceMost))
+			return
+		} else if n > bounceLimit && !segment.Scarce(cause) {
 			p.quarantine(fmt.Errorf("bounced %d times within a minute, last: %w", bounceLimit, cause))
 			return
 		}
@@ -333,8 +385,8 @@ func (p *Partition) Serving() (epoch int32, err error) {
 
 // Append queues batches, in the order of the calls, and calls done exactly
 // once: when a quorum has them, or with an error that says whether they were
-// refused (ErrNotLeader, ErrNoSpace, ErrBusy, ErrSequence, ErrProducerFenced,
-// ErrQuarantined) or may yet survive (ErrUnknown). done must not block; it may
+// refused (ErrNotLeader, ErrNoSpace, ErrRefused, ErrBusy, ErrSequence,
+// ErrProducerFenced, ErrQuarantined) or may yet survive (ErrUnknown). done must not block; it may
 // be called before Append returns.
 //
 // The batches must have passed record.Validate and belong to the partition
@@ -405,7 +457,8 @@ func (p *Partition) Size() int64 {
 
 // Read returns whole batches from the one that holds offset on: about
 // maxBytes of them, at least one, none above the high watermark. At the high
-// watermark the view is empty. ErrOutOfRange, ErrNotLeader, ErrQuarantined.
+// watermark the view is empty. ErrOutOfRange, ErrNotLeader, ErrRefused,
+// ErrQuarantined.
 func (p *Partition) Read(offset int64, maxBytes int, committed bool) (*record.View, error) {
 	r, _, err := p.serving()
 	if err != nil {
@@ -436,6 +489,8 @@ func (r *replica) readError(err error) error {
 	case errors.As(err, &corrupt):
 		r.p.bounce(r, err)
 		return fmt.Errorf("%w: %w", ErrQuarantined, err)
+	case segment.IsRefused(err):
+		return refusal(err)
 	}
 	return err
 }

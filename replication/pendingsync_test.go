@@ -23,6 +23,30 @@ type testDisk struct {
 	changed sync.Cond
 	held    bool
 	err     error
+	open    func(name string, flag int) error // what an open answers; nil: nothing
+}
+
+// refuse says what opens of files and folders answer from now on.
+func (d *testDisk) refuse(open func(name string, flag int) error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.open = open
+}
+
+func (d *testDisk) opening(name string, flag int) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.open == nil {
+		return nil
+	}
+	return d.open(name, flag)
+}
+
+func (d *testDisk) OpenDir(name string) (segment.Dir, error) {
+	if err := d.opening(name, 0); err != nil {
+		return nil, err
+	}
+	return d.FS.OpenDir(name)
 }
 
 func newTestDisk() *testDisk {
@@ -40,6 +64,9 @@ func (d *testDisk) set(held bool, err error) {
 }
 
 func (d *testDisk) OpenFile(name string, flag int) (segment.File, error) {
+	if err := d.opening(name, flag); err != nil {
+		return nil, err
+	}
 	f, err := d.FS.OpenFile(name, flag)
 	if err != nil {
 		return nil, err

@@ -14,6 +14,7 @@ import (
 
 	"millrace/log"
 	"millrace/replication/transport"
+	"millrace/segment"
 )
 
 // Raft's timers. They are for silent failures only: a process that dies, or
@@ -87,7 +88,9 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := log.Open(p.dir, p.identity(), p.logConfig())
+	cfg := p.logConfig()
+	cfg.Failed = func(err error) { p.bounce(r, err) }
+	l, err := log.Open(p.dir, p.identity(), cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
@@ -129,6 +132,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 		beside:  &n.beside,
 		fault:   func(err error) { p.bounce(r, err) },
 		begin:   func() error { return stable.Set(storedKey, []byte{1}) },
+		closing: r.closing,
 		storing: func() {
 			r.port.Hurry()
 			n.writes.Add(1)
@@ -176,8 +180,12 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	r.port.Recycle() // followers' logs keep outlines, which are copies
 	r.peers = newFollowers(r.port, r.store.Release, r.store.pending.durable, func() uint64 { return r.raft.LastIndex() })
 
+	snapshots.troubled = r.snapshotTroubled
 	if err := r.startRaft(stable); err != nil {
 		r.port.Close()
+		if r.store.refused != nil { // Raft wraps no error
+			err = fmt.Errorf("start raft: %w", r.store.refused)
+		}
 		return nil, err
 	}
 	r.port.OnInstallSnapshot(r.installSnapshot) // it asks r.raft
@@ -331,13 +339,14 @@ func (r *replica) outlived(term uint64) {
 	}
 }
 
-// trimmed moves the log start, and drops what the newest snapshot allows. On a
-// full disk it is owed: upkeep tries again, and a bounce would not help.
+// trimmed moves the log start, and drops what the newest snapshot allows. If the
+// system refuses (a full disk) it is owed: upkeep tries again, and a bounce would not
+// help.
 func (r *replica) trimmed(start int64) {
 	r.trimMu.Lock()
 	defer r.trimMu.Unlock()
 	start = max(start, r.owed)
-	if _, err := r.store.Drop(start, r.snapshots.index()); errors.Is(err, log.ErrNoSpace) {
+	if _, err := r.store.Drop(start, r.snapshots.index()); segment.IsRefused(err) {
 		r.owed = start
 		r.p.logger.Warn("the log start was not moved, trying again later", "to", start, "error", err)
 		return
@@ -360,16 +369,31 @@ func (r *replica) settleTrim() {
 }
 
 // takeSnapshot takes a snapshot of the state machine, and drops the segments
-// that only waited for it. What a restart reads follows it, in the log too.
-func (r *replica) takeSnapshot() error {
+// that only waited for it. What a restart reads follows it, in the log too. What goes
+// wrong on the disk meanwhile ends this life, or is said and tried again: see
+// snapshotTroubled, trimmed and log.Config.Failed.
+func (r *replica) takeSnapshot() {
 	if !r.store.live.Load() {
-		return nil // asked for while Raft starts; the next roll asks again
+		return // asked for while Raft starts; the next roll asks again
 	}
 	if err := r.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
-		return err
+		r.p.logger.Debug("Raft took no snapshot", "error", err) // it does not while members change
+		return
 	}
 	r.trimmed(r.store.StartOffset())
-	return r.store.Checkpoint()
+	if err := r.store.Checkpoint(); segment.IsRefused(err) {
+		r.p.logger.Warn("no checkpoint was written; a restart reads more of the log until one is", "error", err)
+	}
+}
+
+// snapshotTroubled is told why a snapshot was not kept. The one before stands, and the
+// next is tried when more has been applied; unless the disk failed, which the log has
+// only not met yet.
+func (r *replica) snapshotTroubled(err error) {
+	r.p.logger.Warn("a snapshot was not kept; no segment is deleted until one is", "error", err)
+	if !segment.Scarce(err) {
+		r.store.fault(&log.FailedError{Dir: r.p.dir, Err: err})
+	}
 }
 
 // A member is this node's part in one Raft group.
@@ -547,14 +571,21 @@ func (m *member) abdicate(id raft.ServerID) error {
 	}, &raft.TimeoutNowResponse{})
 }
 
-// successor picks the voter to hand leadership to: the preferred one if it is
-// in sync, else any in sync.
+// successor picks the voter to hand leadership to: of those in sync that have most of
+// the log, since whoever lacks what another has loses the election, the preferred one,
+// or any.
 func (r *replica) successor() (raft.ServerID, bool) {
 	n := r.p.node
 	now := n.now()
 	var candidates []raft.ServerID
+	most := uint64(0)
 	for _, id := range r.voters() {
-		if id != n.serverID() && n.connected(id) && r.peers.inSync(id, r.raft.LastIndex(), now) {
+		if id != n.serverID() && n.connected(id) && n.hasOpen(id, r.p.group, process{}) && r.peers.inSync(id, r.raft.LastIndex(), now) {
+			if has := r.peers.matchIndex(id); has > most {
+				candidates, most = nil, has
+			} else if has < most {
+				continue
+			}
 			candidates = append(candidates, id)
 		}
 	}

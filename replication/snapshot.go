@@ -84,6 +84,8 @@ func decodeSnapshot(p []byte) (*snapshot, error) {
 // implements raft.SnapshotStore.
 type snapshotStore struct {
 	path string
+	// troubled is told why a snapshot was not kept; nil: nobody is. It must not block.
+	troubled func(error)
 
 	mu   sync.Mutex
 	last *snapshot // nil: none yet
@@ -129,6 +131,9 @@ func (s *snapshotStore) put(snap *snapshot) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := replaceFile(s.path, snap.encode()); err != nil {
+		if s.troubled != nil {
+			s.troubled(err)
+		}
 		return err
 	}
 	s.last = snap

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"millrace/log"
+	"millrace/segment"
 	"millrace/segment/record"
 )
 
@@ -21,7 +22,10 @@ import (
 //     it, or whose leadership ended, is refused before anything is written;
 //     Raft then steps down.
 //   - After a write that may have happened in part, or a read of damaged bytes,
-//     Raft's memory and the disk disagree: fault is told, and the replica bounced.
+//     Raft's memory and the disk disagree: fault is told, and the replica bounced. The
+//     log tells it too when it fails in what Raft did not ask for (a roll, a checkpoint).
+//   - What the system refuses for want of descriptors or memory is no such thing. A
+//     write has not happened then; a read waits, since Raft takes no such answer.
 //   - Raft panics when it cannot read a committed entry. One partition's data
 //     never ends the process, so the goroutine that read damage ends instead
 //     (runtime.Goexit runs Raft's deferred clean-up), and fault ends the rest.
@@ -60,6 +64,10 @@ type store struct {
 	follows func() bool
 	// live is set once NewRaft returned: from then on damage ends the goroutine.
 	live atomic.Bool
+	// refused is why NewRaft could not read an entry, if the system refused to.
+	refused error
+	// closing is closed when this life ends.
+	closing <-chan struct{}
 	// cut is set between a suffix cut and the next successful write. Raft's
 	// last index is wrong in between, so even a clean failure must bounce.
 	// Only Raft's main goroutine touches it.
@@ -170,7 +178,7 @@ func (s *store) write(logs []*raft.Log) (due bool, err error) {
 		err = s.Log.StoreLogs(logs)
 	}
 	if err != nil {
-		if !errors.Is(err, log.ErrNoSpace) || s.cut {
+		if !segment.IsRefused(err) || s.cut {
 			s.fault(fmt.Errorf("store entries: %w", err))
 		}
 		return false, err
@@ -220,6 +228,9 @@ func (s *store) DeleteRange(min, max uint64) error {
 		return err
 	}
 	if err := s.Log.DeleteRange(min, max); err != nil {
+		if segment.IsRefused(err) {
+			return err // Raft answers the leader with a failure, and is sent the entries again
+		}
 		s.fault(fmt.Errorf("delete entries %d to %d: %w", min, max, err))
 		return err
 	}
@@ -240,12 +251,42 @@ func (s *store) GetLog(index uint64, l *raft.Log) error {
 		}
 	}
 	err := s.Log.GetLog(index, l)
+	if err != nil && segment.IsRefused(err) {
+		if !s.live.Load() {
+			s.refused = err
+			return err
+		}
+		err = s.insist(index, l, err)
+	}
 	if err == nil || errors.Is(err, raft.ErrLogNotFound) {
 		return err
 	}
 	s.fault(fmt.Errorf("read entry %d: %w", index, err))
 	if s.live.Load() {
 		runtime.Goexit()
+	}
+	return err
+}
+
+// A read that the system refused is tried again after readAgainFirst, then after twice
+// as long each time.
+const (
+	readAgainFirst = 5 * time.Millisecond
+	readAgainMost  = time.Second
+)
+
+// insist reads an entry until the system lets it. Raft panics without an entry that it
+// applies, and lets a follower wait for half a minute without one that it sends; who
+// waits here is one follower's goroutine, or a state machine whose log is far behind.
+// If this life ends first, so does the goroutine.
+func (s *store) insist(index uint64, l *raft.Log, err error) error {
+	for wait := readAgainFirst; segment.IsRefused(err); wait = min(2*wait, readAgainMost) {
+		select {
+		case <-s.closing:
+			runtime.Goexit()
+		case <-time.After(wait):
+		}
+		err = s.Log.GetLog(index, l)
 	}
 	return err
 }

@@ -252,9 +252,7 @@ func (n *Node) snapshotLoop() {
 			return
 		case r := <-n.snapshots:
 			r.wantsSnapshot.Store(false)
-			if err := r.takeSnapshot(); err != nil {
-				r.p.logger.Debug("snapshot was not taken", "error", err)
-			}
+			r.takeSnapshot()
 		}
 	}
 }

@@ -47,7 +47,7 @@ func (s *Segment) fits(frames []Frame, size int64) bool {
 // It fills in their Position and PayloadCRC. Payloads are neither changed nor
 // retained.
 //
-// ErrFull and ErrNoSpace leave everything as it was. After any other error the
+// ErrFull and a *RefusedError leave everything as it was. After any other error the
 // file may hold all, some or none of the frames: the segment must be closed and
 // recovered.
 func (s *Segment) Append(frames []Frame, sync bool) error {
@@ -129,8 +129,8 @@ func (s *Segment) write(frames []Frame, start int64) error {
 }
 
 // Allocate makes sure that the next Append of n bytes, as Size counts them, has
-// room on the disk. It does not go beyond the segment's capacity. ErrNoSpace:
-// nothing has changed.
+// room on the disk. It does not go beyond the segment's capacity. *RefusedError;
+// frames are as they were after any error.
 func (s *Segment) Allocate(n int64) error {
 	need := min(s.written.Load()+n, s.capacity)
 	if need <= s.allocated {
@@ -141,29 +141,50 @@ func (s *Segment) Allocate(n int64) error {
 		size += min(max(size, minAllocate), maxAllocate)
 	}
 	size = min(size, s.capacity)
-	err := s.f.Allocate(s.allocated, size)
+	err := s.allocate(size)
 	if IsNoSpace(err) && size > need {
 		size = need // a full disk may still have what is needed, if not what is convenient
-		err = s.f.Allocate(s.allocated, size)
+		err = s.allocate(size)
 	}
 	if err != nil {
-		return noSpace(fmt.Errorf("allocate %d bytes for %s: %w", size, s.path, err))
+		return Refused(fmt.Errorf("allocate %d bytes for %s: %w", size, s.path, err))
 	}
-	s.allocated = size
+	return nil
+}
+
+// allocate takes room up to size. A call that finds too little may have taken what
+// there was, and made the file longer: that is given back.
+func (s *Segment) allocate(size int64) error {
+	err := s.f.Allocate(s.allocated, size)
+	if err != nil {
+		if n, serr := s.f.Size(); serr == nil {
+			s.length = max(s.length, n)
+		}
+		if from := pageUp(s.allocated); IsNoSpace(err) && from < size {
+			_ = s.f.Punch(from, size) // at worst it stays taken until the segment is sealed
+		}
+		return err
+	}
+	s.length, s.allocated = max(s.length, size), size
 	s.room.Store(size - s.written.Load())
 	return nil
 }
 
-// Yield gives back the disk room behind the last frame, for a full disk on which
-// something has to be written that will free more. The next Append allocates
-// anew.
+// yieldKeeps is the room that Yield leaves: some 60 entries without records, as an
+// election and a move of the log start need them. A partition without that could
+// not say which of its data may go.
+const yieldKeeps = 4 << 10
+
+// Yield gives back the disk room behind the last frame, but for some, for a full
+// disk on which something has to be written that will free more. The next Append of
+// more allocates anew. The file keeps its length.
 func (s *Segment) Yield() {
-	end := pageUp(s.written.Load())
-	if s.sealed.Load() || end >= s.allocated || s.f.Punch(end, s.allocated) != nil {
+	end := pageUp(s.written.Load() + yieldKeeps)
+	if s.sealed.Load() || end >= s.length || s.f.Punch(end, s.length) != nil {
 		return
 	}
-	s.allocated = end
-	s.room.Store(end - s.written.Load())
+	s.allocated = min(s.allocated, end)
+	s.room.Store(s.allocated - s.written.Load())
 }
 
 const page = 4096
@@ -256,8 +277,8 @@ func (s *Segment) Seal() (Info, error) {
 	if !s.Synced() {
 		panic("segment: sealed before it was synced")
 	}
-	if from := pageUp(s.info.Bytes); from < s.allocated {
-		_ = s.f.Punch(from, s.allocated) // room, not safety
+	if from := pageUp(s.info.Bytes); from < s.length {
+		_ = s.f.Punch(from, s.length) // room, not safety
 	}
 	s.syncing.Lock()
 	defer s.syncing.Unlock()

@@ -18,13 +18,32 @@ type FS interface {
 	// OpenFile opens name with the flags of package os; new files get mode 0644.
 	OpenFile(name string, flag int) (File, error)
 	MkdirAll(name string) error
-	// Rename replaces newName if it exists. It is durable after SyncDir.
+	// Rename replaces newName if it exists. It is durable once its folder is synced.
 	Rename(oldName, newName string) error
 	Remove(name string) error
 	// ReadDir returns the names in a folder, sorted.
 	ReadDir(name string) ([]string, error)
-	// SyncDir makes the names in a folder durable.
-	SyncDir(name string) error
+	// OpenDir opens a folder. Who changes a name in it and must know that the change
+	// lasts opens it before, so that nothing has changed if that is refused.
+	OpenDir(name string) (Dir, error)
+}
+
+// A Dir is an open folder.
+type Dir interface {
+	// Sync makes the names in the folder durable. After an error nobody knows which are.
+	Sync() error
+	Close() error
+}
+
+// SyncDir makes the names in a folder durable. A *RefusedError says that it did not
+// get to try.
+func SyncDir(fs FS, name string) error {
+	d, err := fs.OpenDir(name)
+	if err != nil {
+		return Refused(err)
+	}
+	defer d.Close()
+	return d.Sync()
 }
 
 // A File is one open file. Its methods may be called at the same time.
@@ -84,16 +103,12 @@ func (osFS) ReadDir(name string) ([]string, error) {
 	return names, nil
 }
 
-func (osFS) SyncDir(name string) error {
+func (osFS) OpenDir(name string) (Dir, error) {
 	d, err := os.Open(name)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("sync folder %s: %w", name, err)
-	}
-	return nil
+	return d, nil // whose Sync is fsync: what fdatasync leaves out of a folder is not said anywhere
 }
 
 // An osFile keeps the descriptor inside os.File, which waits for calls in
@@ -238,18 +253,25 @@ func ReadFile(fs FS, name string, limit int64) ([]byte, error) {
 
 // WriteFile replaces a file whole: it is written aside, synced, renamed, and
 // the folder synced, so that a crash leaves either the old or the new one. An
-// error before the rename leaves the old one; renamed tells.
+// error before the rename leaves the old one; renamed tells. Only such an error may be a
+// *RefusedError. The folder is opened first: after the rename nothing is left to be
+// refused.
 func WriteFile(fs FS, name string, p []byte) (renamed bool, err error) {
+	d, err := fs.OpenDir(filepath.Dir(name))
+	if err != nil {
+		return false, Refused(err)
+	}
+	defer d.Close()
 	aside := name + ".tmp"
 	if err := writeAside(fs, aside, p); err != nil {
 		fs.Remove(aside)
-		return false, err
+		return false, Refused(err)
 	}
 	if err := fs.Rename(aside, name); err != nil {
 		fs.Remove(aside)
-		return false, err
+		return false, Refused(err)
 	}
-	return true, fs.SyncDir(filepath.Dir(name))
+	return true, d.Sync()
 }
 
 func writeAside(fs FS, name string, p []byte) error {

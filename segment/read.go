@@ -96,7 +96,8 @@ func (s *Segment) restLocked() {
 	}
 }
 
-// mapData maps the data file, with mu held: an active segment at its full capacity, since the
+// mapData maps the data file, *RefusedError if the system has no descriptor or mapping
+// to spare, with mu held: an active segment at its full capacity, since the
 // mapping stays while the file grows.
 func (s *Segment) mapData() (*mapping, error) {
 	f := s.f
@@ -107,13 +108,16 @@ func (s *Segment) mapData() (*mapping, error) {
 		}
 		defer f.Close()
 		// A file that somebody cut short after the log was opened.
-		if size, err := f.Size(); err != nil || size < s.info.Bytes {
-			return nil, &CorruptError{Path: s.path, Position: size, Found: fmt.Sprintf("a file of %d bytes", size), Expected: fmt.Sprintf("at least %d", s.info.Bytes), Err: err}
+		switch size, err := f.Size(); {
+		case err != nil:
+			return nil, Refused(err)
+		case size < s.info.Bytes:
+			return nil, &CorruptError{Path: s.path, Position: size, Found: fmt.Sprintf("a file of %d bytes", size), Expected: fmt.Sprintf("at least %d", s.info.Bytes)}
 		}
 	}
 	m, err := newMapping(f.Fd(), s.capacity)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.path, err)
+		return nil, Refused(fmt.Errorf("%s: %w", s.path, err))
 	}
 	return m, nil
 }

@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 
@@ -17,8 +18,15 @@ import (
 // caller must seal the segment as it is and append to another. All entries that
 // Recover keeps are durable when it returns.
 //
+// The file's length says nothing about room on the disk: a Yield, and every copy by a
+// program that leaves zeros out, keeps the length and gives back what is behind the
+// last frame. So what follows the frames is not relied on, and is not read through
+// the mapping either: where memory is the disk, as on a tmpfs, a hole takes room when
+// it is touched there, and is a fault when there is none.
+//
 // A *CorruptError says that bytes which had been safe are bad; nothing was
-// changed.
+// changed. Nor was anything that counts after any other error: Recover can be called
+// again.
 func Recover(fs FS, path string, id Identity, known Info, capacity int64) (s *Segment, torn bool, err error) {
 	f, err := openData(fs, path, os.O_RDWR)
 	if err != nil {
@@ -44,15 +52,19 @@ func Recover(fs FS, path string, id Identity, known Info, capacity int64) (s *Se
 	if size < known.Bytes {
 		return nil, false, &CorruptError{Path: path, Position: size, Found: fmt.Sprintf("a file of %d bytes", size), Expected: fmt.Sprintf("at least %d", known.Bytes)}
 	}
+	end, err := dataEnd(f, max(known.Bytes, HeaderSize), size)
+	if err != nil {
+		return nil, false, fmt.Errorf("read %s: %w", path, err)
+	}
 	s = newSegment(fs, path, h, max(capacity, size))
 	s.f = f
-	s.allocated = size
+	s.length, s.allocated = size, size
 	if s.m, err = newMapping(f.Fd(), s.capacity); err != nil {
-		return s, false, err
+		return s, false, Refused(fmt.Errorf("%s: %w", path, err))
 	}
 	var proven int64
 	err = guard(path, func() error {
-		proven, torn, err = s.recover(s.m.data[:size], known)
+		proven, torn, err = s.recover(s.m.data[:size], end, known)
 		return err
 	})
 	if err != nil {
@@ -66,13 +78,32 @@ func Recover(fs FS, path string, id Identity, known Info, capacity int64) (s *Se
 	s.loaded = true
 	s.written.Store(s.info.Bytes)
 	s.synced.Store(s.info.Bytes)
-	s.room.Store(size - s.info.Bytes)
+	s.allocated = min(pageUp(s.info.Bytes), size)
+	s.room.Store(s.allocated - s.info.Bytes)
 	return s, torn, nil
 }
 
-// recover fills in info and the tables from p, the file's bytes. Bytes below
-// proven had been synced.
-func (s *Segment) recover(p []byte, known Info) (proven int64, torn bool, err error) {
+// dataEnd returns the end of the last page below size that is not all zeros, at least
+// from. It reads backwards, so that it stops at the last frame.
+func dataEnd(f File, from, size int64) (int64, error) {
+	buf := make([]byte, 64<<10)
+	for end := size; end > from; {
+		at := max(from, (end-1)&^(int64(len(buf))-1))
+		p := buf[:end-at]
+		if _, err := f.ReadAt(p, at); err != nil {
+			return 0, err
+		}
+		if n := int64(len(bytes.TrimRight(p, "\x00"))); n > 0 {
+			return min(pageUp(at+n), size), nil
+		}
+		end = at
+	}
+	return from, nil
+}
+
+// recover fills in info and the tables from p, the file's bytes, which are zeros
+// from end on. Bytes below proven had been synced.
+func (s *Segment) recover(p []byte, end int64, known Info) (proven int64, torn bool, err error) {
 	if known.Bytes > 0 {
 		if err := s.resume(p, known); err != nil {
 			return 0, false, err
@@ -88,6 +119,10 @@ func (s *Segment) recover(p []byte, known Info) (proven int64, torn bool, err er
 	doubtful := s.end()
 	var wrong *mismatch
 	for c := s.end(); ; {
+		if c.position >= end {
+			wrong = &mismatch{"zeros", "a frame"}
+			break
+		}
 		f, w, lied := c.next(p, s.h.Salt)
 		if lied {
 			return 0, false, &CorruptError{Path: s.path, Position: c.position, Found: w.found, Expected: w.expected}
@@ -107,16 +142,15 @@ func (s *Segment) recover(p []byte, known Info) (proven int64, torn bool, err er
 		c.follow(&f)
 		resident.add(s.m, int(f.size()))
 	}
-	end := s.end()
-	rest := p[end.position:]
-	if proof, ok := findFrame(p, s.h.Salt, end.position+8, func(f Frame) bool { return f.Synced }); ok {
+	last := s.end()
+	if proof, ok := findFrame(p[:max(end, last.position)], s.h.Salt, last.position+8, func(f Frame) bool { return f.Synced }); ok {
 		return 0, false, &CorruptError{
-			Path: s.path, Position: end.position, Found: wrong.found,
+			Path: s.path, Position: last.position, Found: wrong.found,
 			Expected: fmt.Sprintf("%s, since the frame of index %d at %d was written after all before it was synced", wrong.expected, proof.Index, proof.Position),
 		}
 	}
 
-	for c := doubtful; c.position < end.position; {
+	for c := doubtful; c.position < last.position; {
 		f, w, _ := c.next(p, s.h.Salt)
 		if w == nil {
 			w = f.checkPayload(f.body(p))
@@ -126,7 +160,7 @@ func (s *Segment) recover(p []byte, known Info) (proven int64, torn bool, err er
 		}
 		c.follow(&f)
 	}
-	return proven, !allZero(rest), nil
+	return proven, last.position < end && !allZero(p[last.position:end]), nil
 }
 
 // end returns the place behind the last frame counted.

@@ -41,8 +41,8 @@ var (
 	// ErrFull says that the frames do not fit this segment; they belong into the
 	// next one.
 	ErrFull = errors.New("segment: full")
-	// ErrNoSpace says that the disk is full. Nothing was written and nothing
-	// has changed.
+	// ErrNoSpace says that the disk is full. Nothing has changed; it always comes as a
+	// *RefusedError.
 	ErrNoSpace = errors.New("segment: no space left on the disk")
 	// ErrClosed says that the segment was closed, or deleted.
 	ErrClosed = errors.New("segment: closed")
@@ -102,7 +102,8 @@ type Segment struct {
 	f         File // closed once sealed; the writer's
 	sealed    atomic.Bool
 	used      atomic.Bool // read since the last Rest
-	allocated int64       // length of the file; the writer's
+	length    int64       // of the file; the writer's
+	allocated int64       // what is sure to have room on the disk, at most length; the writer's
 	synced    atomic.Int64
 	written   atomic.Int64 // == info.Bytes, readable without mu
 	room      atomic.Int64 // allocated less written
@@ -157,7 +158,8 @@ func timePath(path string) string  { return strings.TrimSuffix(path, ".log") + "
 // Create makes the file at path, which ends in .log, with room for at most
 // capacity bytes (at least one frame of any size is up to the caller). The file
 // and its header are durable when it returns; its name is not until the folder
-// is synced. ErrNoSpace leaves nothing behind. The file must not exist.
+// is synced. The file must not exist, and after an error it does not, or nothing is
+// in it. A *RefusedError says that the next try may succeed.
 func Create(fs FS, path string, h Header, capacity int64) (*Segment, error) {
 	if len(h.Identity.Cluster) > maxCluster {
 		panic(fmt.Sprintf("segment: cluster id %q is longer than %d bytes", h.Identity.Cluster, maxCluster))
@@ -165,7 +167,7 @@ func Create(fs FS, path string, h Header, capacity int64) (*Segment, error) {
 	h.Identity.Replica = ""
 	f, err := fs.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
 	if err != nil {
-		return nil, noSpace(err)
+		return nil, Refused(err)
 	}
 	s := newSegment(fs, path, h, max(capacity, HeaderSize))
 	s.f = f
@@ -182,7 +184,7 @@ func Create(fs FS, path string, h Header, capacity int64) (*Segment, error) {
 	if err != nil {
 		f.Close()
 		fs.Remove(path)
-		return nil, noSpace(err)
+		return nil, Refused(err) // even of a write or a sync: what it was for is gone
 	}
 	return s, nil
 }
@@ -207,16 +209,10 @@ func newSegment(fs FS, path string, h Header, capacity int64) *Segment {
 	return s
 }
 
-func noSpace(err error) error {
-	if IsNoSpace(err) && !errors.Is(err, ErrNoSpace) {
-		return fmt.Errorf("%w: %w", ErrNoSpace, err)
-	}
-	return err
-}
-
 // OpenSealed opens a sealed segment that holds what info says. The files are
 // mapped when the first reader comes, and no descriptor stays open. A
-// *CorruptError says that the file is not the one that info describes.
+// *CorruptError says that the file is not the one that info describes. Nothing is
+// changed by it; *RefusedError.
 func OpenSealed(fs FS, path string, id Identity, info Info) (*Segment, error) {
 	f, err := openData(fs, path, os.O_RDONLY)
 	if err != nil {
@@ -235,7 +231,7 @@ func OpenSealed(fs FS, path string, id Identity, info Info) (*Segment, error) {
 	}
 	s := newSegment(fs, path, h, info.Bytes)
 	s.sealed.Store(true)
-	s.allocated = size
+	s.length, s.allocated = size, size
 	s.info = info
 	s.written.Store(info.Bytes)
 	s.synced.Store(info.Bytes)
@@ -248,7 +244,7 @@ func openData(fs FS, path string, flag int) (File, error) {
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, &CorruptError{Path: path, Position: 0, Found: "no file", Expected: "a segment", Err: err}
 	}
-	return f, err
+	return f, Refused(err)
 }
 
 func readHeader(f File, path string) (Header, int64, error) {

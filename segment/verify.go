@@ -67,7 +67,7 @@ type Found struct {
 func Walk(fs FS, path string, limit int64, frame func(*Frame) error, problem func(*CorruptError) error) (Found, error) {
 	f, err := fs.OpenFile(path, os.O_RDONLY)
 	if err != nil {
-		return Found{}, err
+		return Found{}, Refused(err)
 	}
 	defer f.Close()
 	found := Found{Torn: -1}
@@ -93,7 +93,7 @@ func Walk(fs FS, path string, limit int64, frame func(*Frame) error, problem fun
 	}
 	m, err := newMapping(f.Fd(), limit)
 	if err != nil {
-		return found, fmt.Errorf("%s: %w", path, err)
+		return found, Refused(fmt.Errorf("%s: %w", path, err))
 	}
 	defer m.release()
 	w := walker{path: path, salt: h.Salt, p: m.data, known: known, frame: frame, problem: problem, found: &found}

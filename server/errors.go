@@ -123,6 +123,7 @@ var codes = []struct {
 	{replication.ErrNotLeader, notLeaderOrFollower},
 	{replication.ErrUnknown, notLeaderOrFollower}, // it may have been appended; idempotent producers find out
 	{replication.ErrNoSpace, kafkaStorageError},
+	{replication.ErrRefused, kafkaStorageError}, // retriable, for readers too
 	{replication.ErrQuarantined, kafkaStorageError},
 	{replication.ErrOutOfRange, offsetOutOfRange},
 	{replication.ErrBusy, notEnoughReplicas}, // retriable, and says that nothing was appended

@@ -1,0 +1,270 @@
+package replication
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"millrace/log"
+	"millrace/segment/record"
+)
+
+// downAs waits for the partition of a node to be down for a reason, nil for up.
+func (n *testNode) downAs(id idOf, want error) {
+	n.c.t.Helper()
+	p, err := n.Partition(id)
+	if err != nil {
+		n.c.t.Fatal(err)
+	}
+	for range 1000 {
+		down := p.Down()
+		if want == nil && down == nil && p.current.Load() != nil || want != nil && errors.Is(down, want) {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	n.c.t.Fatalf("node %d: %v, want %v", n.id, p.Down(), want)
+}
+
+// ofLog tells whether a file belongs to the log of the partition.
+func ofLog(id idOf, name string) bool {
+	return strings.Contains(name, folderName(id)) && (strings.HasSuffix(name, ".log") || strings.Contains(name, "manifest"))
+}
+
+// S21 for all that a replica does to its log besides storing entries: whatever fails
+// on the leader's disk, whoever asked for it, another leads within seconds, and everybody
+// sees that the replica is gone.
+func TestALeaderWhoseLogFailsIsReplaced(t *testing.T) {
+	big := strings.Repeat("x", 600<<10)
+	for name, act := range map[string]struct {
+		fails string // the file whose opening fails with EIO
+		do    func(p *Partition, r *replica)
+	}{
+		"a roll before an append": {".log", func(p *Partition, r *replica) {
+			appendWait(p, batchOf(big)) // the last that fits
+			appendWait(p, batchOf(big))
+		}},
+		"a roll that is due":    {".log", func(p *Partition, r *replica) { r.store.RollIfDue(time.Now().Add(365 * 24 * time.Hour)) }},
+		"a roll for a follower": {".log", func(p *Partition, r *replica) { p.node.segments(p.group, r.store.NextIndex()-1) }},
+		"a checkpoint":          {"manifest.tmp", func(p *Partition, r *replica) { r.takeSnapshot() }},
+		"a trim":                {"manifest.tmp", func(p *Partition, r *replica) { r.raft.ApplyLog(log.TrimEntry(p.HighWatermark()), time.Second) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inVirtualTime(t, func(t *testing.T, c *testCluster) {
+				id := c.create("orders", 1, 3, map[string]string{"segment.bytes": "1048576"})
+				old, p := c.leader(id)
+				if _, err := appendWait(p, batchOf("before")); err != nil {
+					t.Fatal(err)
+				}
+				r := p.current.Load()
+				old.disk.refuse(func(name string, flag int) error {
+					if ofLog(id, name) && strings.HasSuffix(name, act.fails) {
+						return syscall.EIO
+					}
+					return nil
+				})
+				began := time.Now()
+				act.do(p, r)
+				old.downAs(id, ErrQuarantined)
+				next, q := c.leader(id)
+				if next == old {
+					t.Fatal("it leads again")
+				}
+				if _, err := appendWait(q, batchOf("after")); err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(began); took > 5*time.Second {
+					t.Errorf("another leads after %v", took)
+				}
+				time.Sleep(100 * time.Millisecond) // gossip
+				for _, n := range c.nodes {
+					if list := n.InSync(id); slices.Contains(list, old.ID()) || len(list) != 2 {
+						t.Errorf("node %d says that %v are in sync", n.id, list)
+					}
+				}
+			})
+		})
+	}
+}
+
+// S25: a node without descriptors refuses, and goes on where it was when it has some
+// again. Nothing is bounced or quarantined, no restart is needed.
+func TestANodeWithoutDescriptorsGoesOnWhenItHasSome(t *testing.T) {
+	big := strings.Repeat("x", 600<<10)
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		id := c.create("orders", 1, 3, map[string]string{"segment.bytes": "1048576"})
+		leader, p := c.leader(id)
+		want := []string{"before"}
+		if _, err := appendWait(p, batchOf("before")); err != nil {
+			t.Fatal(err)
+		}
+		lives := make(map[*testNode]*replica)
+		none := func(string, int) error { return syscall.EMFILE }
+		for _, n := range c.nodes {
+			q, err := n.Partition(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lives[n] = q.current.Load()
+			n.disk.refuse(none)
+		}
+		// What fits the segment is taken, what calls for another is refused.
+		refused := 0
+		for i := range 6 {
+			v := fmt.Sprint(i, big)
+			switch _, err := appendWait(p, batchOf(v)); {
+			case err == nil:
+				want = append(want, v)
+			case errors.Is(err, ErrRefused):
+				refused++
+			default:
+				t.Fatal(err)
+			}
+		}
+		if refused == 0 {
+			t.Fatal("nothing was refused: the test is of nothing")
+		}
+		time.Sleep(time.Minute) // upkeep has its turn
+		for _, n := range c.nodes {
+			n.disk.refuse(nil)
+		}
+		for i := range 4 {
+			v := fmt.Sprint("after ", i, big)
+			if _, err := appendWait(p, batchOf(v)); err != nil {
+				t.Fatal(err)
+			}
+			want = append(want, v)
+		}
+		if again, _ := c.leader(id); again != leader {
+			t.Errorf("node %d leads, it was node %d", again.id, leader.id)
+		}
+		for n, r := range lives {
+			if q, err := n.Partition(id); err != nil || q.current.Load() != r || q.Down() != nil {
+				t.Errorf("node %d did not keep its replica: %v, %v", n.id, err, q.Down())
+			}
+		}
+		c.check("after the healing", id, want)
+		c.sameEverywhere(id)
+	})
+}
+
+// A follower that is behind is sent what lies in segments that ended. To read them takes
+// a descriptor and a mapping each; without, it waits, and the leader leads on.
+func TestAFollowerWaitsForWhatTheLeaderCannotOpen(t *testing.T) {
+	big := strings.Repeat("x", 600<<10)
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		id := c.create("orders", 1, 3, map[string]string{"segment.bytes": "1048576"})
+		leader, p := c.leader(id)
+		behind := c.nodes[0]
+		if behind == leader {
+			behind = c.nodes[1]
+		}
+		var want []string
+		behind.stop()
+		behind.Node = nil
+		for i := range 20 { // more than the cache of entries keeps
+			v := fmt.Sprint(i, big)
+			if _, err := appendWait(p, batchOf(v)); err != nil {
+				t.Fatal(err)
+			}
+			want = append(want, v)
+		}
+		r := p.current.Load()
+		r.store.Release(r.store.NextIndex())
+		r.store.Rest()
+		r.store.Rest()
+		tries := 0
+		leader.disk.refuse(func(name string, flag int) error {
+			if ofLog(id, name) && flag&os.O_CREATE == 0 && filepath.Ext(name) == ".log" {
+				tries++
+				return syscall.EMFILE
+			}
+			return nil
+		})
+		behind.start()
+		time.Sleep(20 * time.Second)
+		if v, err := p.Read(0, 1, false); !errors.Is(err, ErrRefused) {
+			t.Errorf("a read says %v, %v", v, err)
+		}
+		leader.disk.refuse(nil)
+		if tries < 3 {
+			t.Fatalf("%d tries: the test is of nothing", tries)
+		}
+		time.Sleep(20 * time.Second)
+		if p.current.Load() != r || r.leadership.Load() == nil {
+			t.Errorf("the leader did not lead on: %v", p.Down())
+		}
+		c.check("after the healing", id, want)
+		c.sameEverywhere(id)
+	})
+}
+
+// A replica that cannot be opened for want of descriptors is, as soon as there are some.
+func TestAReplicaIsOpenedWhenThereAreDescriptors(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		id := c.create("orders", 1, 3, nil)
+		leader, p := c.leader(id)
+		if _, err := appendWait(p, batchOf("before")); err != nil {
+			t.Fatal(err)
+		}
+		n := c.nodes[0]
+		if n == leader {
+			n = c.nodes[1]
+		}
+		n.stop()
+		n.Node = nil
+		n.disk.refuse(func(name string, flag int) error { return syscall.ENFILE })
+		n.start()
+		n.downAs(id, ErrRefused)
+		time.Sleep(5 * time.Second)
+		if list := leader.InSync(id); slices.Contains(list, n.id) {
+			t.Errorf("a replica that is down is in sync: %v", list)
+		}
+		n.disk.refuse(nil)
+		time.Sleep(2 * patienceMost)
+		n.downAs(id, nil)
+		if _, err := appendWait(p, batchOf("after")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		c.sameEverywhere(id)
+	})
+}
+
+// A disk that is full in spite of the room that was promised (one that copies what is
+// written) ends a life, not the replica.
+func TestAWriteThatFindsTheDiskFullEndsALifeOnly(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		id := c.create("orders", 1, 3, nil)
+		old, p := c.leader(id)
+		if _, err := appendWait(p, batchOf("before")); err != nil {
+			t.Fatal(err)
+		}
+		r := p.current.Load()
+		old.disk.set(false, syscall.ENOSPC)
+		p.Append([]record.Batch{batchOf("unknown")}, func(Ack, error) {})
+		for range 500 {
+			if p.current.Load() != r {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if p.current.Load() == r {
+			t.Fatal("the life goes on although its log failed")
+		}
+		time.Sleep(5 * time.Second)
+		if err := p.Down(); errors.Is(err, ErrQuarantined) {
+			t.Fatal(err)
+		}
+		old.disk.set(false, nil)
+		time.Sleep(2 * patienceMost)
+		old.downAs(id, nil)
+		c.sameEverywhere(id)
+	})
+}
