@@ -12,6 +12,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	urfave "github.com/urfave/cli/v2"
 )
 
@@ -36,6 +37,7 @@ type clusterState struct {
 	Partitions      int          `json:"partitions"`
 	UnderReplicated []string     `json:"under_replicated"` // topic/partition
 	Leaderless      []string     `json:"leaderless"`
+	Down            []string     `json:"down"` // topic/partition on broker: a replica its own broker calls down
 }
 
 type brokerItem struct {
@@ -46,6 +48,16 @@ type brokerItem struct {
 	Leaders    int    `json:"leaders"`
 	Replicas   int    `json:"replicas"`
 	Up         bool   `json:"up"` // it answers
+	// The file system of its data folder, bytes; -1: not known.
+	DiskBytes int64 `json:"disk_bytes"`
+	DiskFree  int64 `json:"disk_free"`
+	dataDir   string
+}
+
+// diskFull tells whether a broker soon refuses to write: a busy partition takes up to
+// 16 MiB of room at a time.
+func (b *brokerItem) diskFull() bool {
+	return b.DiskBytes > 0 && b.DiskFree < min(16<<20, b.DiskBytes/20)
 }
 
 // troubles lists, a sentence each, why the cluster is not healthy.
@@ -54,6 +66,12 @@ func (s *clusterState) troubles() (all []string) {
 		if !b.Up {
 			all = append(all, fmt.Sprintf("broker %d at %s does not answer", b.Node, b.Address))
 		}
+		if b.diskFull() {
+			all = append(all, fmt.Sprintf("the disk of broker %d is full: %d KiB are left below %s; delete or trim topics, or make room", b.Node, b.DiskFree>>10, b.dataDir))
+		}
+	}
+	if n := len(s.Down); n > 0 {
+		all = append(all, fmt.Sprintf("%s down, since a disk failed, data is damaged or something ran out, as the broker's log says: %s", count(n, "replica"), some(s.Down)))
 	}
 	if s.Controller < 0 {
 		all = append(all, "there is no controller")
@@ -93,34 +111,21 @@ func readCluster(ctx context.Context, client *kgo.Client) (*clusterState, error)
 	}
 	s := &clusterState{
 		Cluster: metadata.Cluster, Controller: metadata.Controller, Topics: len(metadata.Topics),
-		Brokers: []brokerItem{}, UnderReplicated: []string{}, Leaderless: []string{},
+		Brokers: []brokerItem{}, UnderReplicated: []string{}, Leaderless: []string{}, Down: []string{},
 	}
-	var mu sync.Mutex
-	views := make(map[int32]kadm.TopicDetails)
-	probe, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	var asked sync.WaitGroup
-	for _, b := range metadata.Brokers {
-		asked.Go(func() {
-			if topics, err := viewOf(probe, address(b)); err == nil {
-				mu.Lock()
-				views[b.NodeID] = topics
-				mu.Unlock()
-			}
-		})
-	}
-	asked.Wait()
+	views := viewsOf(ctx, metadata.Brokers)
 	leaders, replicas := make(map[int32]int), make(map[int32]int)
 	for _, t := range metadata.Topics.Sorted() {
 		for _, p := range t.Partitions.Sorted() {
-			if own, ok := views[p.Leader][p.Topic].Partitions[p.Partition]; ok && own.Leader == p.Leader {
-				p = own
-			}
+			p, down := views.firstHand(p)
 			s.Partitions++
+			name := fmt.Sprintf("%s/%d", p.Topic, p.Partition)
 			for _, r := range p.Replicas {
 				replicas[r]++
 			}
-			name := fmt.Sprintf("%s/%d", p.Topic, p.Partition)
+			for _, r := range down {
+				s.Down = append(s.Down, fmt.Sprintf("%s on %d", name, r))
+			}
 			if p.Leader < 0 {
 				s.Leaderless = append(s.Leaderless, name)
 			} else {
@@ -134,9 +139,11 @@ func readCluster(ctx context.Context, client *kgo.Client) (*clusterState, error)
 	for _, b := range metadata.Brokers {
 		item := brokerItem{
 			Node: b.NodeID, Address: address(b), Controller: b.NodeID == metadata.Controller,
-			Leaders: leaders[b.NodeID], Replicas: replicas[b.NodeID],
+			Leaders: leaders[b.NodeID], Replicas: replicas[b.NodeID], DiskBytes: -1, DiskFree: -1,
 		}
-		_, item.Up = views[b.NodeID]
+		if view, ok := views[b.NodeID]; ok {
+			item.Up, item.DiskBytes, item.DiskFree, item.dataDir = true, view.disk.TotalBytes, view.disk.UsableBytes, view.disk.Dir
+		}
 		if b.Rack != nil {
 			item.Rack = *b.Rack
 		}
@@ -150,14 +157,75 @@ func address(b kadm.BrokerDetail) string {
 	return net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port)))
 }
 
-// viewOf returns the topics as one broker sees them. A client that knows no other
-// broker yet can ask no other.
-func viewOf(ctx context.Context, address string) (kadm.TopicDetails, error) {
+// A brokerView is what one broker says of itself.
+type brokerView struct {
+	topics kadm.TopicDetails
+	disk   kmsg.DescribeLogDirsResponseDir
+}
+
+// brokerViews are those of the brokers that answered, by id.
+type brokerViews map[int32]*brokerView
+
+// viewsOf asks all brokers at once.
+func viewsOf(ctx context.Context, brokers kadm.BrokerDetails) brokerViews {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	var mu sync.Mutex
+	var asked sync.WaitGroup
+	views := make(brokerViews)
+	for _, b := range brokers {
+		asked.Go(func() {
+			if view, err := viewOf(ctx, address(b)); err == nil {
+				mu.Lock()
+				views[b.NodeID] = view
+				mu.Unlock()
+			}
+		})
+	}
+	asked.Wait()
+	return views
+}
+
+// firstHand returns a partition as its leader sees it, if that can be had, and which
+// replicas their own brokers call down.
+func (v brokerViews) firstHand(p kadm.PartitionDetail) (own kadm.PartitionDetail, down []int32) {
+	of := func(broker int32) (kadm.PartitionDetail, bool) {
+		if v[broker] == nil {
+			return p, false
+		}
+		own, ok := v[broker].topics[p.Topic].Partitions[p.Partition]
+		return own, ok
+	}
+	for _, r := range p.Replicas {
+		if seen, ok := of(r); ok && slices.Contains(seen.OfflineReplicas, r) {
+			down = append(down, r)
+		}
+	}
+	if seen, ok := of(p.Leader); ok && seen.Leader == p.Leader {
+		return seen, down
+	}
+	return p, down
+}
+
+// viewOf returns the topics as one broker sees them, and how full its disk is. A
+// client that knows no other broker yet can ask no other.
+func viewOf(ctx context.Context, address string) (*brokerView, error) {
 	client, err := kgo.NewClient(kgo.SeedBrokers(address), kgo.ClientID("millrace"), kgo.DialTimeout(2*time.Second), kgo.RequestRetries(0))
 	if err != nil {
 		return nil, err
 	}
 	defer client.Close()
 	metadata, err := kadm.NewClient(client).Metadata(ctx)
-	return metadata.Topics, err
+	if err != nil {
+		return nil, err
+	}
+	v := &brokerView{topics: metadata.Topics, disk: kmsg.DescribeLogDirsResponseDir{TotalBytes: -1, UsableBytes: -1}}
+	req := kmsg.NewPtrDescribeLogDirsRequest()
+	req.Topics = []kmsg.DescribeLogDirsRequestTopic{} // none
+	if resp, err := client.SeedBrokers()[0].Request(ctx, req); err == nil {
+		if dirs := resp.(*kmsg.DescribeLogDirsResponse).Dirs; len(dirs) == 1 {
+			v.disk = dirs[0]
+		}
+	}
+	return v, nil
 }

@@ -15,8 +15,8 @@ func clusterHealthCommand() *urfave.Command {
 	return &urfave.Command{
 		Name:  "health",
 		Usage: "exit 0 when all is well, 10 when not",
-		Description: `   Healthy: every broker answers, there is a controller, every partition has its leader and
-   all its replicas in sync. Prints "healthy", or a line of what is wrong.
+		Description: `   Healthy: every broker answers and has room on its disk, there is a controller, every
+   partition has its leader and all its replicas in sync. Prints "healthy", or a line of what is wrong.
 
    JSON: {healthy, troubles: [TEXT]}.
 

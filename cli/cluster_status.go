@@ -14,7 +14,8 @@ func clusterStatusCommand() *urfave.Command {
 		Name:  "status",
 		Usage: "show brokers, controller, leaders and partitions in trouble",
 		Description: `   JSON: {cluster, controller, brokers: [{node, address, rack, controller, leaders, replicas,
-   up}], topics, partitions, under_replicated: [TOPIC/PARTITION], leaderless}; internal topics count.
+   up, disk_bytes, disk_free}], topics, partitions, under_replicated: [TOPIC/PARTITION], leaderless,
+   down: ["TOPIC/PARTITION on NODE"]}; internal topics count.
 
 EXAMPLES:
    $ millrace cluster status
@@ -50,6 +51,8 @@ func clusterStatus(c *urfave.Context) error {
 				switch {
 				case !b.Up:
 					return red(w, "down")
+				case b.diskFull():
+					return red(w, "up, disk full")
 				case b.Controller:
 					return "up, controller"
 				}

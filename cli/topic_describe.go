@@ -20,7 +20,7 @@ func topicDescribeCommand() *urfave.Command {
 		BashComplete: completeTopics,
 		Description: `   A table of the partitions, then one of the settings that are not defaults (all with
    --all). JSON: {name, id, internal, partitions: [{partition, leader, epoch, replicas, isr,
-   start_offset, end_offset}], settings: [{name, value, source}]}; a leader of -1 is none, an
+   down, start_offset, end_offset}], settings: [{name, value, source}]}; a leader of -1 is none, an
    offset of -1 is not known.
 
 EXAMPLES:
@@ -47,6 +47,7 @@ type partitionItem struct {
 	Epoch       int32   `json:"epoch"`
 	Replicas    []int32 `json:"replicas"`
 	ISR         []int32 `json:"isr"`
+	Down        []int32 `json:"down"` // replicas that their own brokers call down
 	StartOffset int64   `json:"start_offset"`
 	EndOffset   int64   `json:"end_offset"`
 }
@@ -77,6 +78,7 @@ func topicDescribe(c *urfave.Context) error {
 				{"ISR", func(p partitionItem) string { return ids(p.ISR) }},
 				{"LOG-START-OFFSET", func(p partitionItem) string { return offsetOrNone(p.StartOffset) }},
 				{"LOG-END-OFFSET", func(p partitionItem) string { return offsetOrNone(p.EndOffset) }},
+				{"DOWN", func(p partitionItem) string { return ids(p.Down) }},
 			})
 			if err != nil || len(d.Settings) == 0 {
 				return err
@@ -111,9 +113,14 @@ func describe(ctx context.Context, admin *kadm.Client, topic string, all bool) (
 		return -1
 	}
 	d := &topicDescription{Name: topic, ID: topicID(t.ID), Internal: t.IsInternal, Partitions: []partitionItem{}, Settings: []settingItem{}}
+	var views brokerViews // without, what one broker knows has to do
+	if brokers, err := admin.ListBrokers(ctx); err == nil {
+		views = viewsOf(ctx, brokers)
+	}
 	for _, p := range t.Partitions.Sorted() {
+		p, down := views.firstHand(p)
 		d.Partitions = append(d.Partitions, partitionItem{
-			p.Partition, p.Leader, p.LeaderEpoch, p.Replicas, p.ISR, offset(starts, p.Partition), offset(ends, p.Partition),
+			p.Partition, p.Leader, p.LeaderEpoch, p.Replicas, p.ISR, append([]int32{}, down...), offset(starts, p.Partition), offset(ends, p.Partition),
 		})
 	}
 	resources, err := admin.DescribeTopicConfigs(ctx, topic)

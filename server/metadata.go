@@ -225,8 +225,12 @@ func (s *Server) partitionState(t *metadata.Topic, index int, live map[int32]boo
 	} else {
 		st.code = leaderNotAvailable
 	}
+	down := false // here: the disk failed, the data is damaged, or something ran out
+	if p, err := s.Node.Partition(id); err == nil {
+		down = p.Down() != nil
+	}
 	for _, r := range st.replicas {
-		if !live[r] {
+		if !live[r] || down && r == s.Node.ID() {
 			st.offline = append(st.offline, r)
 		}
 	}
