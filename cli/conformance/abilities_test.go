@@ -54,6 +54,8 @@ var abilities = []ability{
 	{"commit-resume", (*cell).filled, func(x *cell) { x.expectCommitted(perPartition) }},
 	{"rebalance-three-members", (*cell).filled, nil},
 	{"member-killed", (*cell).filled, nil},
+	{"roll-eager", (*cell).filled, nil},
+	{"roll-cooperative", (*cell).filled, nil},
 	{"next-protocol", (*cell).filled, (*cell).expectNextProtocol},
 	{"admin-groups", (*cell).grouped, (*cell).expectNoGroup},
 }

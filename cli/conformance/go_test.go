@@ -16,15 +16,18 @@ var goClients = []*client{
 		"admin-*":        "kcat has no administration",
 		"delete-records": "kcat has no administration",
 		"next-protocol":  "its librdkafka is older than KIP-848",
+		"roll-*":         "its librdkafka is older than KIP-848",
 	}},
 	{name: "franz-go", setUp: func(t *testing.T) ([]string, string) { return setUpGo(t, "franz-go", "github.com/twmb/franz-go") }},
 	{name: "sarama", setUp: func(t *testing.T) ([]string, string) { return setUpGo(t, "sarama", "github.com/IBM/sarama") }, lacks: map[string]string{
 		"next-protocol": "the library has no KIP-848",
+		"roll-*":        "the library has no KIP-848",
 	}},
 	{name: "kafka-go", setUp: func(t *testing.T) ([]string, string) { return setUpGo(t, "kafka-go", "github.com/segmentio/kafka-go") }, lacks: map[string]string{
 		"produce-idempotent": "the library's producer is not idempotent",
 		"delete-records":     "the library does not have DeleteRecords",
 		"next-protocol":      "the library has no KIP-848",
+		"roll-*":             "the library has no KIP-848",
 	}},
 }
 

@@ -16,6 +16,7 @@ var nodeClients = []*client{{
 		"consume-assign": "its consumers are always members of a group",
 		"headers":        "a record's headers are an object, which keeps those of one name together",
 		"next-protocol":  "knows only the classic protocol of groups",
+		"roll-*":         "knows only the classic protocol of groups",
 	},
 }}
 

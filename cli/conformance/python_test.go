@@ -13,10 +13,12 @@ var pythonClients = []*client{
 	python("confluent-kafka", "confluent.py", nil),
 	python("kafka-python", "kafkapython.py", map[string]string{
 		"next-protocol": "the library has no KIP-848",
+		"roll-*":        "the library has no KIP-848",
 	}),
 	python("aiokafka", "aio.py", map[string]string{
 		"admin-groups":  "the library does not have DeleteGroups",
 		"next-protocol": "the library has no KIP-848",
+		"roll-*":        "the library has no KIP-848",
 	}),
 }
 

@@ -126,6 +126,10 @@ def run(client, brokers, ability, topic):
         member_killed(client, group, topic)
     elif ability == "victim":
         victim(client, group, topic)
+    elif ability == "roll-eager":
+        roll(client, group, topic)
+    elif ability == "roll-cooperative":
+        roll(client, group, topic, cooperative=True)
     elif ability == "next-protocol":
         subscribe(client, group, topic, next=True)
         rebalance(client, group + "-2", topic, next=True)
@@ -257,6 +261,82 @@ class Driven(threading.Thread):
             raise self.error
         if self.is_alive():
             raise Failed(f"a member does not close within {QUIET} s")
+
+
+class Rolling(threading.Thread):
+    """A member that commits what it polls before it polls again, and remembers what it could not."""
+
+    def __init__(self, member):
+        super().__init__(daemon=True)
+        self.member, self.keys, self.loose, self.error = member, [], set(), None
+        self.stopping = threading.Event()
+        self.start()
+
+    def run(self):
+        try:
+            while not self.stopping.is_set():
+                records = self.member.poll(50)
+                self.keys += [r.key for r in records]
+                try:
+                    if records:
+                        self.member.commit()
+                except Exception:  # a rebalance came between
+                    self.loose |= {r.key for r in records}
+            self.member.close()
+        except BaseException as e:
+            self.error = e
+
+    assigned, close = Driven.assigned, Driven.close
+
+
+def roll(client, group, topic, **how):
+    """A group goes from the classic protocol to KIP-848's and back, member by member, while
+    records keep coming. None is skipped, none read again that was committed."""
+    sent, done, trouble = {b"k%d" % i for i in range(300)}, threading.Event(), []
+
+    def load():
+        try:
+            while not done.is_set():
+                batch = [Record(p, 0, f"{group}-{len(sent)}-{p}".encode(), b"v") for p in range(PARTITIONS)]
+                client.produce(topic, batch)
+                sent.update(r.key for r in batch)
+                time.sleep(0.05)
+        except BaseException as e:
+            trouble.append(e)
+
+    def member(next):
+        m = Rolling(client.join(group, topic, next, **how if not next else {}))
+        everybody.append(m)
+        return m
+
+    everybody = []
+    members = [member(False), member(False)]
+    eventually("two classic members share", lambda: share(members))
+    loading = threading.Thread(target=load, daemon=True)
+    loading.start()
+    for next in [True, True, False, False]:
+        members.append(member(next))
+        eventually(f"another member shares, of KIP-848: {next}", lambda: share(members))
+        members.pop(0).close()
+        eventually("the others share", lambda: share(members))
+    done.set()
+    loading.join(QUIET)
+    if trouble:
+        raise trouble[0]
+
+    def all_read():
+        missing = sent - set().union(*(m.keys for m in everybody))
+        if missing:
+            raise Failed(f"{len(missing)} of {len(sent)} records are missing: {sorted(missing)[:10]}")
+
+    eventually("all records are read", all_read)
+    for m in members:
+        m.close()
+    keys = sorted(k for m in everybody for k in m.keys)
+    twice = {a for a, b in zip(keys, keys[1:]) if a == b}
+    loose = set().union(*(m.loose for m in everybody))
+    if twice - loose:
+        raise Failed(f"read again although committed: {sorted(twice - loose)[:10]}")
 
 
 def share(members):

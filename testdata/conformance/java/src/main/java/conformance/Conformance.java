@@ -37,6 +37,8 @@ public final class Conformance {
         ability("rebalance-three-members", Groups::rebalance);
         ability("member-killed", Groups::memberKilled);
         ability("commit-resume", Matrix::commitResume, Groups::commitResume);
+        ability("roll-eager", c -> Groups.roll(c, "RangeAssignor"));
+        ability("roll-cooperative", c -> Groups.roll(c, "CooperativeStickyAssignor"));
         ability("next-protocol", Matrix::nextProtocol, Groups::nextProtocol);
         ability("admin-create", Matrix::adminCreate, Administration::create);
         ability("admin-alter", Matrix::adminAlter, Administration::alter);

@@ -142,6 +142,62 @@ final class Groups {
         eventually("the group is empty", () -> describe(c, group).state() == ConsumerGroupState.EMPTY);
     }
 
+    /**
+     * A group goes from the classic protocol to KIP-848's and back, member by member, while records keep coming.
+     * Consumers commit what they give up, so that no record is read twice, and none is skipped.
+     */
+    static void roll(Cluster c, String assignor) throws Exception {
+        String group = c.prefix + "roll-" + assignor;
+        String topic = c.topic("roll-" + assignor, 6);
+        IntFunction<KafkaConsumer<String, String>> old = i -> c.consumer(classic(group,
+            "enable.auto.commit", "true", "partition.assignment.strategy", "org.apache.kafka.clients.consumer." + assignor));
+        IntFunction<KafkaConsumer<String, String>> next = i -> c.consumer("group.id", group, "group.protocol", "consumer", "enable.auto.commit", "true");
+        List<Member> all = new ArrayList<>();
+        var rounds = new java.util.concurrent.atomic.AtomicInteger();
+        var stop = new java.util.concurrent.atomic.AtomicBoolean();
+        var trouble = new java.util.concurrent.atomic.AtomicReference<Throwable>();
+        Thread load = new Thread(() -> {
+            try {
+                while (!stop.get()) {
+                    Consuming.fill(c, topic, 6, 5);
+                    rounds.incrementAndGet();
+                    Thread.sleep(50);
+                }
+            } catch (Throwable e) {
+                trouble.set(e);
+            }
+        }, "load");
+        try {
+            List<Member> members = new ArrayList<>();
+            for (int i = 0; i < 2; i++) {
+                members.add(new Member(old.apply(i), topic));
+                all.add(members.get(i));
+            }
+            eventually("two classic members with three partitions each", () -> shares(members, 3));
+            load.start();
+            for (IntFunction<KafkaConsumer<String, String>> kind : List.of(next, next, old, old)) {
+                Member m = new Member(kind.apply(all.size()), topic);
+                members.add(m);
+                all.add(m);
+                eventually("three members with two partitions each", () -> shares(members, 2));
+                Member leaver = members.remove(0);
+                leaver.close();
+                expect(leaver.error(), null, "error of the member that left");
+                eventually("two members with three partitions each", () -> shares(members, 3));
+            }
+            stop.set(true);
+            load.join();
+            expect(trouble.get(), null, "error of the producer");
+            eventually(rounds.get() * 30 + " records", () -> read(all).size() >= rounds.get() * 30);
+            expectOnce(all, rounds.get() * 30);
+        } finally {
+            stop.set(true);
+            for (Member m : all) {
+                m.close();
+            }
+        }
+    }
+
     /** Whether each member has n partitions and no partition two owners. */
     private static boolean shares(List<Member> members, int n) throws Exception {
         Set<Integer> all = new TreeSet<>();
