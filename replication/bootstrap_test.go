@@ -1,11 +1,14 @@
 package replication
 
 import (
+	"errors"
 	"log/slog"
 	"path/filepath"
 	"testing"
 
+	"millrace/log"
 	"millrace/replication/metadata"
+	"millrace/segment"
 )
 
 // A replica that joins its group knows the term before it has an entry. Started
@@ -31,5 +34,38 @@ func TestJoiningReplicaMayBeEmptyUntilItStores(t *testing.T) {
 	}
 	if err := p.bootstrap(nil, stable, snapshots, 0); err == nil {
 		t.Fatal("a replica whose log was lost would vote again")
+	}
+}
+
+// A replica that was there when its group was founded has entry 1 before it reaches term
+// 2. Without an entry in a later term its log was lost, and with it what it acknowledged:
+// under the old name it must neither vote nor be counted again.
+func TestFoundingReplicaWithoutItsLogIsQuarantined(t *testing.T) {
+	c := startCluster(t, 1, nil)
+	defer c.stop()
+	id := c.create("orders", 1, 1, nil)
+	_, founder := c.leader(id)
+	for term := range uint64(4) {
+		p := &Partition{node: founder.node, id: id, group: 1<<20 + term, dir: t.TempDir(), logger: slog.New(slog.DiscardHandler)}
+		if _, part, ok := p.lookup(); !ok || len(part.Bootstrap) != 1 {
+			t.Fatal("the group was not founded with this node: the test shows nothing")
+		}
+		l, err := log.Open(filepath.Join(p.dir, "log"), segment.Identity{Cluster: "c"}, log.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close(false)
+		stable := p.node.stable.Group(p.group)
+		if term > 0 {
+			if err := stable.SetUint64([]byte(currentTermKey), term); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err = p.bootstrap(l, stable, &snapshotStore{path: filepath.Join(p.dir, snapshotName)}, 0)
+		if last, _ := l.LastIndex(); term <= 1 && (err != nil || last != 1) {
+			t.Errorf("in term %d: %v, the log ends at entry %d", term, err, last)
+		} else if term > 1 && (!errors.Is(err, ErrQuarantined) || last != 0) {
+			t.Errorf("in term %d: %v, the log ends at entry %d", term, err, last)
+		}
 	}
 }

@@ -3,8 +3,12 @@ package replication
 import (
 	"errors"
 	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
 
 	"millrace/log"
+	"millrace/segment/record"
 )
 
 func TestCatchUpRefusesSegmentsThatLeaveAGap(t *testing.T) {
@@ -48,4 +52,56 @@ func TestCatchUpKeepsWhatCameInMeanwhile(t *testing.T) {
 		t.Fatalf("the log was replaced: %v", err)
 	}
 	c.check("after the catch-up", id, []string{"acknowledged"})
+}
+
+// What Raft stores until the moment it has ended counts, too.
+func TestCatchUpKeepsWhatCameInUntilRaftEnded(t *testing.T) {
+	c := startCluster(t, 1, nil)
+	defer c.stop()
+	id := c.create("orders", 1, 1, nil)
+	n, p := c.leader(id)
+	if _, err := appendWait(p, batchOf("before")); err != nil {
+		t.Fatal(err)
+	}
+	r := p.current.Load()
+	n.disk.set(true, nil)
+	defer n.disk.set(false, nil)
+	before := r.store.writes.Load()
+	p.Append([]record.Batch{batchOf("in flight")}, func(Ack, error) {
+		// The replica is ending, and Raft is told after this: it may store something still.
+		r.store.writes.Add(1)
+		n.disk.set(false, nil)
+	})
+	for begin := time.Now(); r.store.writes.Load() == before; time.Sleep(time.Millisecond) {
+		if time.Since(begin) > time.Minute {
+			t.Fatal("nothing is stored")
+		}
+	}
+	if err := p.install(r, &snapshot{index: 1, term: 1}, before+1); !errors.Is(err, errOvertaken) {
+		t.Fatalf("the log was replaced: %v", err)
+	}
+	c.check("after the catch-up", id, []string{"before", "in flight"})
+}
+
+// A deposed leader's InstallSnapshot changes nothing.
+func TestInstallSnapshotOfAnEarlierTermIsRefused(t *testing.T) {
+	c := startCluster(t, 1, nil)
+	defer c.stop()
+	id := c.create("orders", 1, 1, nil)
+	_, p := c.leader(id)
+	r := p.current.Load()
+	term := r.raft.CurrentTerm()
+	answers := make(chan raft.RPCResponse, 1)
+	r.installSnapshot(raft.RPC{RespChan: answers}, &raft.InstallSnapshotRequest{
+		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte("2.00000000"), Addr: []byte("2.00000000")},
+		Term:      term - 1, LastLogIndex: 1 << 20, LastLogTerm: term - 1,
+	}, nil)
+	a := <-answers
+	resp, ok := a.Response.(*raft.InstallSnapshotResponse)
+	if !ok || a.Error != nil || resp.Success || resp.Term != term {
+		t.Errorf("answered with %+v, %v; want a refusal in term %d", a.Response, a.Error, term)
+	}
+	if p.catching.Load() || p.current.Load() != r {
+		t.Error("the replica catches up with a leader that is none")
+	}
 }

@@ -190,6 +190,35 @@ func TestSyncThatFailsIsNotAcknowledged(t *testing.T) {
 	})
 }
 
+// A sync that failed once has failed for good: the page cache may show what the disk
+// does not have, and what it shows must not count for a quorum. That the next sync works
+// does not bring the replica back.
+func TestReplicaStaysDownAfterASyncThatFailed(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		id := c.create("orders", 1, 3, nil)
+		leader, p := c.leader(id)
+		if _, err := appendWait(p, batchOf("first")); err != nil {
+			t.Fatal(err)
+		}
+		leader.disk.set(false, syscall.EIO)
+		if err := <-appendSoon(p, "second"); err == nil {
+			t.Fatal("acknowledged")
+		}
+		leader.disk.set(false, nil)
+		time.Sleep(5 * time.Minute)
+		if err := p.Down(); !errors.Is(err, ErrQuarantined) {
+			t.Errorf("the replica is down for %v", err)
+		}
+		if p.current.Load() != nil {
+			t.Error("the replica votes and acknowledges again")
+		}
+		next, _ := c.leader(id)
+		if next == leader {
+			t.Error("it leads again")
+		}
+	})
+}
+
 // A replica that no longer leads is asked for entries to answer for them: a later
 // leader sent them and counts this replica. That waits for the disk, as does whatever
 // changes the log.

@@ -221,7 +221,9 @@ type opening struct {
 // StoreLog implements raft.LogStore.
 func (s *store) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
-// DeleteRange implements raft.LogStore.
+// DeleteRange implements raft.LogStore. Raft has read the first of the entries before,
+// which has waited for the sync under way (see GetLog); that it waits here, too, costs
+// nothing and relies on nothing that Raft does.
 func (s *store) DeleteRange(min, max uint64) error {
 	defer contain("delete entries", s.fault)
 	if err := s.pending.settle(); err != nil {

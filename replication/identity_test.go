@@ -1,0 +1,61 @@
+package replication
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// A folder that lost its votes or its metadata log is another disk to the cluster: under
+// its old name it could vote twice in a term. Nothing of what it has is deleted.
+func TestLostVotesOrMetadataLogMakeANewIncarnation(t *testing.T) {
+	old := identity{Cluster: "AAAAAAAAAAAAAAAAAAAAAA", Node: 3, Incarnation: "01234567", Founder: true}
+	for name, lost := range map[string]string{
+		"nothing": "", "votes": stableName, "metadata log": filepath.Join(metaName, raftName),
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			for _, file := range []string{stableName, filepath.Join(metaName, raftName), filepath.Join(partitionsName, "p", "data")} {
+				if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, file)), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(filepath.Join(dir, file), []byte(file), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := old.save(dir); err != nil {
+				t.Fatal(err)
+			}
+			if lost == "" {
+				if id, ok, err := loadIdentity(dir); err != nil || !ok || id != old {
+					t.Fatalf("%+v, %t, %v; want %+v", id, ok, err, old)
+				}
+				return
+			}
+			if err := os.Remove(filepath.Join(dir, lost)); err != nil {
+				t.Fatal(err)
+			}
+			id, ok, err := loadIdentity(dir)
+			if err != nil || !ok {
+				t.Fatalf("%t, %v", ok, err)
+			}
+			if len(id.Incarnation) != 8 || id.Incarnation == old.Incarnation {
+				t.Errorf("incarnation %q after %q", id.Incarnation, old.Incarnation)
+			}
+			if id.Cluster != old.Cluster || id.Node != old.Node || id.Founder || !id.Rejoin {
+				t.Errorf("it comes back as %+v", id)
+			}
+			if _, err := os.Stat(filepath.Join(dir, partitionsName+"-"+old.Incarnation, "p", "data")); err != nil {
+				t.Errorf("the old partitions were not set aside: %v", err)
+			}
+			if _, err := os.Stat(filepath.Join(dir, partitionsName)); !os.IsNotExist(err) {
+				t.Errorf("the old partitions are the new incarnation's: %v", err)
+			}
+			// What it says once it says for good.
+			again, ok, err := loadIdentity(dir)
+			if err != nil || !ok || !again.Rejoin || again.Incarnation == old.Incarnation {
+				t.Errorf("loaded again: %+v, %t, %v", again, ok, err)
+			}
+		})
+	}
+}

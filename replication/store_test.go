@@ -1,0 +1,95 @@
+package replication
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// An entry of our own must be the next of its leadership: behind one that was refused
+// it would let two batches of a producer change places, and of another term it was
+// judged by what another leadership knew.
+func TestOwnEntriesOutOfTurnAreRefused(t *testing.T) {
+	later := ownEntry(2, 0)
+	later.Term = 2
+	for name, tt := range map[string]struct {
+		entries []*raft.Log
+		ok      bool
+	}{
+		"in turn":                   {[]*raft.Log{ownEntry(2, 0), ownEntry(3, 1)}, true},
+		"one was left out":          {[]*raft.Log{ownEntry(2, 1)}, false},
+		"one was left out behind":   {[]*raft.Log{ownEntry(2, 0), ownEntry(3, 2)}, false},
+		"sent under an earlier one": {[]*raft.Log{later}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := testStore(t)
+			err := s.StoreLogs(tt.entries)
+			if !tt.ok && !errors.Is(err, errStale) || tt.ok && err != nil {
+				t.Errorf("stored with %v", err)
+			}
+			want := uint64(1)
+			if tt.ok {
+				want = 3
+			}
+			if last, _ := s.LastIndex(); last != want {
+				t.Errorf("the log ends at entry %d, want %d", last, want)
+			}
+			if err := s.pending.settle(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// Raft itself acts on a configuration, and serves once its first entry of a term is
+// committed, counting itself: these are not synced beside it.
+func TestWhatRaftActsOnIsSyncedFirst(t *testing.T) {
+	noop := &raft.Log{Index: 2, Term: 1, Type: raft.LogNoop}
+	configuration := &raft.Log{Index: 2, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(raft.Configuration{})}
+	behind := *configuration
+	behind.Index = 3
+	for name, entries := range map[string][]*raft.Log{
+		"noop":                            {noop},
+		"configuration":                   {configuration},
+		"configuration behind an own one": {ownEntry(2, 0), &behind},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, disk := testStore(t)
+			disk.set(true, nil)
+			defer disk.set(false, nil)
+			done := make(chan error, 1)
+			go func() { done <- s.StoreLogs(entries) }()
+			select {
+			case err := <-done:
+				t.Fatalf("stored before it was synced: %v", err)
+			case <-time.After(20 * time.Millisecond):
+			}
+			disk.set(false, nil)
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// After a sync that failed nothing above it is ever durable, whatever a later sync says.
+func TestFailedSyncMakesNothingDurable(t *testing.T) {
+	failed := errors.New("failed")
+	s := newPendingSync()
+	s.begin(4)
+	s.end(failed)
+	if got := s.durable(); got != 4 {
+		t.Errorf("durable up to entry %d, want 4", got)
+	}
+	if err := s.await(5); err != failed {
+		t.Errorf("entry 5: %v", err)
+	}
+	if err := s.await(4); err != nil {
+		t.Errorf("entry 4 was durable before: %v", err)
+	}
+	if err := s.settle(); err != failed {
+		t.Errorf("settled with %v", err)
+	}
+}
