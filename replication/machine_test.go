@@ -2,6 +2,7 @@ package replication
 
 import (
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -13,7 +14,7 @@ func TestWatermarkRisesBeforeTheMachineSaysWhatItReached(t *testing.T) {
 	committed := int64(-1)
 	m = &machine{
 		durable: func(uint64) error { return nil }, producers: producers{}, protect: func(uint64) {}, wantSnapshot: func() {},
-		begins: func(uint64) {}, landed: func(uint64, uint64) {},
+		now: time.Now, limit: func() int { return maxProducers }, forgot: func(int) {}, begins: func(uint64) {}, landed: func(uint64, uint64) {},
 		committed: func(next int64) {
 			if m.reached(next) {
 				t.Errorf("offset %d is said to be reached, and is above the high watermark", next)

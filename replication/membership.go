@@ -151,7 +151,9 @@ func (n *Node) changeMember(r *replica, change *membershipChange) {
 	case change.add != "":
 		f = r.raft.AddNonvoter(change.add, raft.ServerAddress(change.add), 0, callTimeout)
 	default:
-		if r.peers.matchIndex(change.promote)+caughtUp < r.raft.LastIndex() {
+		// Of a short log an empty replica lacks no more than caughtUp entries: it must have
+		// said in this term what it has, and have had all there was, too.
+		if last := r.raft.LastIndex(); r.peers.matchIndex(change.promote)+caughtUp < last || !r.peers.inSync(change.promote, last, n.now()) {
 			return
 		}
 		f = r.raft.AddVoter(change.promote, raft.ServerAddress(change.promote), 0, callTimeout)

@@ -51,7 +51,7 @@ func TestOutlinesAreAppliedAsTheirEntries(t *testing.T) {
 	if got.next != want.next || got.next != offset || got.applied != want.applied || got.applied == 0 {
 		t.Errorf("outlines lead to offset %d after %d bytes, entries to %d after %d", got.next, got.applied, want.next, want.applied)
 	}
-	err = newFollowers(nil, nil, nil, nil).AppendEntries("", "", &raft.AppendEntriesRequest{Entries: []*raft.Log{entries[0], outlines[1]}}, nil)
+	err = newFollowers(nil, nil, nil, nil, nil).AppendEntries("", "", &raft.AppendEntriesRequest{Entries: []*raft.Log{entries[0], outlines[1]}}, nil)
 	if !errors.Is(err, errOutline) {
 		t.Errorf("an outline was sent: %v", err)
 	}

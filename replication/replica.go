@@ -178,7 +178,8 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	l.SetRollHook(func(uint64) { n.wantSnapshot(r) })
 	r.port = n.transport.Group(p.group, n.serverID())
 	r.port.Recycle() // followers' logs keep outlines, which are copies
-	r.peers = newFollowers(r.port, r.store.Release, r.store.pending.durable, func() uint64 { return r.raft.LastIndex() })
+	r.peers = newFollowers(r.port, r.store.Release, r.store.pending.durable,
+		func() uint64 { return r.raft.LastIndex() }, func() uint64 { return r.raft.CurrentTerm() })
 
 	snapshots.troubled = r.snapshotTroubled
 	if err := r.startRaft(stable); err != nil {
@@ -428,24 +429,30 @@ type followers struct {
 	release func(index uint64)
 	// durable returns up to which entry this replica has everything for good, at least.
 	durable func() uint64
-	// last returns the index of the last entry there is.
-	last func() uint64
+	// last returns the index of the last entry there is, now Raft's term.
+	last, now func() uint64
 
 	mu    sync.Mutex
+	term  uint64 // in which match was learned: a follower may have lost entries since an earlier one
 	match map[raft.ServerID]matched
 }
 
 // A matched follower had all entries up to index when it last answered.
 type matched struct {
 	index  uint64
-	caught time.Time // when it last had all that there was
+	caught time.Time // a time at which there was nothing that it does not have now
+
+	// last was the last entry when it answered before, at asked: once it has that, it has
+	// caught up with what there was then. Under load there is always something newer.
+	last  uint64
+	asked time.Time
 }
 
 // errOutline refuses to send what a leader read when it was none any more.
 var errOutline = errors.New("replication: an outline is not sent")
 
-func newFollowers(port *transport.Port, release func(index uint64), durable, last func() uint64) *followers {
-	return &followers{canvasser: newCanvasser(port), release: release, durable: durable, last: last, match: make(map[raft.ServerID]matched)}
+func newFollowers(port *transport.Port, release func(index uint64), durable, last, now func() uint64) *followers {
+	return &followers{canvasser: newCanvasser(port), release: release, durable: durable, last: last, now: now, match: make(map[raft.ServerID]matched)}
 }
 
 // AppendEntries implements raft.Transport.
@@ -459,33 +466,68 @@ func (f *followers) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 	if err != nil || !resp.Success {
 		return err
 	}
-	if args.PrevLogEntry == 0 && len(args.Entries) == 0 { // a heartbeat
-		last := f.last()
-		f.mu.Lock()
-		if m := f.match[id]; m.index >= last {
-			f.match[id] = matched{index: m.index, caught: time.Now()}
-		}
-		f.mu.Unlock()
-		return nil
-	}
 	index := args.PrevLogEntry + uint64(len(args.Entries))
-	f.mu.Lock()
-	f.match[id] = matched{index: index, caught: time.Now()}
-	for _, m := range f.match {
-		index = min(index, m.index)
+	heartbeat := index == 0
+	if all, ok := f.answered(id, args.Term, index); ok && !heartbeat {
+		f.release(all)
 	}
-	f.mu.Unlock()
-	f.release(index)
 	return nil
+}
+
+// answered notes that a follower has the entries up to index, 0 if it only answered, and
+// returns up to which entry all have everything. ok is false for an answer to an earlier
+// leadership.
+func (f *followers) answered(id raft.ServerID, term, index uint64) (all uint64, ok bool) {
+	last, now := f.last(), time.Now()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case term < f.term:
+		return 0, false
+	case term > f.term:
+		f.term = term
+		clear(f.match)
+	}
+	m := f.match[id]
+	if index == 0 {
+		index = m.index
+	}
+	m.index = index
+	switch {
+	case index >= last:
+		m.caught = now
+	case index >= m.last:
+		m.caught = m.asked
+	}
+	if index >= m.last { // else it is still behind what there was then
+		m.last, m.asked = last, now
+	}
+	f.match[id] = m
+	all = index
+	for _, m := range f.match {
+		all = min(all, m.index)
+	}
+	return all, true
 }
 
 // inSync tells whether a follower has everything up to index, or had all
 // there was within the last lagTime.
 func (f *followers) inSync(id raft.ServerID, index uint64, now time.Time) bool {
-	f.mu.Lock()
-	m, ok := f.match[id]
-	f.mu.Unlock()
+	m, ok := f.matched(id)
 	return ok && (m.index >= index || now.Sub(m.caught) < lagTime)
+}
+
+// matched returns what is known of a follower in Raft's present term, false if it has
+// not answered in it.
+func (f *followers) matched(id raft.ServerID) (m matched, ok bool) {
+	now := f.now()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.term != now {
+		return matched{}, false
+	}
+	m, ok = f.match[id]
+	return m, ok
 }
 
 // lagTime is as long as an idle follower may be silent, and a little; Kafka's
@@ -494,9 +536,8 @@ const lagTime = restTime + 4*time.Second
 
 // matchIndex returns the last index known to be on the follower.
 func (f *followers) matchIndex(id raft.ServerID) uint64 {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.match[id].index
+	m, _ := f.matched(id)
+	return m.index
 }
 
 // transferTo hands leadership to a voter: it stops serving, waits until the
