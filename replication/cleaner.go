@@ -18,11 +18,17 @@ import (
 func (n *Node) cleanerLoop() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	complained := make(map[*replica]time.Time) // of batches that cannot be read
 	for {
 		select {
 		case <-n.closing:
 			return
 		case <-timer.C:
+		}
+		for r, at := range complained {
+			if time.Since(at) >= complainEvery {
+				delete(complained, r)
+			}
 		}
 		settings := n.settings()
 		pause := max(millis(settings.CleanerBackoffMillis), 100*time.Millisecond)
@@ -33,14 +39,24 @@ func (n *Node) cleanerLoop() {
 				if r == nil {
 					break
 				}
-				if err := n.clean(r, compaction); err != nil {
+				done, err := n.clean(r, compaction)
+				if err != nil {
 					failed[r] = true
+				}
+				if _, said := complained[r]; done.Unreadable > 0 && !said {
+					complained[r] = time.Now()
+					r.p.logger.Warn("a compaction met batches that cannot be read, and kept them as they are: see `millrace segment dump`",
+						"batches", done.Unreadable, "first", done.Problem)
 				}
 			}
 		}
 		timer.Reset(pause)
 	}
 }
+
+// complainEvery is how often a replica is complained of that has batches which
+// cannot be read: each compaction meets them again.
+const complainEvery = time.Hour
 
 // dirtiest returns the replica to compact next, and how: one whose dirty part has
 // waited for max.compaction.lag.ms before one in which it has reached
@@ -85,7 +101,7 @@ func (n *Node) dirtiest(settings metadata.BrokerSettings, except map[*replica]bo
 }
 
 // clean compacts one replica.
-func (n *Node) clean(r *replica, c log.Compaction) error {
+func (n *Node) clean(r *replica, c log.Compaction) (log.Compacted, error) {
 	ctx, cancel := context.WithCancel(n.ctx)
 	defer cancel()
 	stop := context.AfterFunc(n.ctx, cancel)
@@ -103,10 +119,6 @@ func (n *Node) clean(r *replica, c log.Compaction) error {
 	case err == nil:
 		r.p.logger.Info("compacted", "segments", done.Segments, "read_bytes", done.Read, "wrote_bytes", done.Wrote,
 			"records", done.Records, "kept", done.Kept, "took", time.Since(began).Round(time.Millisecond))
-		if done.Unreadable > 0 {
-			r.p.logger.Warn("a compaction met batches that cannot be read, and kept them as they are: see `millrace segment dump`",
-				"batches", done.Unreadable, "first", done.Problem)
-		}
 		if done.Segments == 0 {
 			err = errNothingCompacted
 		}
@@ -116,7 +128,7 @@ func (n *Node) clean(r *replica, c log.Compaction) error {
 	default:
 		r.p.logger.Warn("a compaction failed and will be tried again", "error", err)
 	}
-	return err
+	return done, err
 }
 
 // errNothingCompacted keeps a replica that had nothing to compact out of the round.
