@@ -48,6 +48,8 @@ type budget struct {
 	beyond *share   // nil: nobody
 	turns  uint64   // requests so far: their order
 	looked time.Time
+	// watched is set while a timer looks for those who are late.
+	watched bool
 }
 
 const (
@@ -57,9 +59,12 @@ const (
 	maxOver = 4
 	// A client is late that moves less than pace bytes a second in a stretch of
 	// grace or more. At pace a request of 100 MiB comes in the time for which
-	// others wait for it.
-	grace = time.Second
-	pace  = 4 << 20
+	// others wait for it. When nearly nothing is left, after size times fullAt,
+	// grace is but shortGrace.
+	grace      = time.Second
+	pace       = 4 << 20
+	fullAt     = 3
+	shortGrace = grace / 10
 	// lateEvery is how often it is looked for those who are late.
 	lateEvery = 20 * time.Millisecond
 )
@@ -105,7 +110,7 @@ func (p *progress) end() { p.since.Store(0) }
 
 // late tells whether the client lags behind at now: whether it moved too little
 // in a stretch of grace or more. What it was ahead in earlier ones does not count.
-func (p *progress) late(now time.Time) bool {
+func (p *progress) late(now time.Time, grace time.Duration) bool {
 	since := p.since.Load()
 	if since == 0 {
 		return false
@@ -125,8 +130,8 @@ func (p *progress) late(now time.Time) bool {
 	return false
 }
 
-func (s *share) late(now time.Time) bool {
-	return s.client.late(now) || s.acks.late(now) || s.idle.late(now)
+func (s *share) late(now time.Time, grace time.Duration) bool {
+	return s.client.late(now, grace) || s.acks.late(now, grace) || s.idle.late(now, grace)
 }
 
 // hasten ends what a late share holds memory for: a Fetch that waits is answered,
@@ -195,26 +200,23 @@ func (s *share) take(ctx context.Context, n int, patience time.Duration) (waited
 	at, _ := slices.BinarySearchFunc(b.queue, s, func(q, s *share) int { return cmp.Compare(q.turn, s.turn) })
 	b.queue = slices.Insert(b.queue, at, s)
 	b.serveLocked()
+	if len(b.queue) > 0 && !b.watched {
+		b.watched = true
+		time.AfterFunc(lateEvery, b.watch)
+	}
 	b.mu.Unlock()
 
 	begin := time.Now()
 	end := time.NewTimer(patience)
 	defer end.Stop()
-	again := time.NewTicker(lateEvery)
-	defer again.Stop()
-	for {
-		b.look()
-		select {
-		case <-s.ready:
-			return time.Since(begin), nil
-		case <-again.C:
-			continue
-		case <-end.C:
-			err = fmt.Errorf("%w in %v", errNoMemory, patience)
-		case <-ctx.Done():
-			err = errBye
-		}
-		break
+	b.look()
+	select {
+	case <-s.ready:
+		return time.Since(begin), nil
+	case <-end.C:
+		err = fmt.Errorf("%w in %v", errNoMemory, patience)
+	case <-ctx.Done():
+		err = errBye
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -346,6 +348,16 @@ func (b *budget) serveLocked() {
 	}
 }
 
+// watch looks for those who are late as long as anybody waits.
+func (b *budget) watch() {
+	b.look()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.watched = len(b.queue) > 0; b.watched {
+		time.AfterFunc(lateEvery, b.watch)
+	}
+}
+
 // look hastens those who are late, if that is due.
 func (b *budget) look() {
 	b.mu.Lock()
@@ -363,13 +375,17 @@ func (b *budget) look() {
 
 // lateLocked lists those to be hastened.
 func (b *budget) lateLocked(now time.Time) (list []*share) {
-	if len(b.queue) > 0 && b.beyond != nil && b.beyond.late(now) {
+	if len(b.queue) > 0 && b.beyond != nil && b.beyond.late(now, grace) {
 		list = append(list, b.beyond)
+	}
+	patience := grace
+	if b.held > fullAt*b.size {
+		patience = shortGrace
 	}
 	var late []*share
 	sum := 0
 	for s := range b.shares {
-		if s != b.beyond && s.held > 0 && s.late(now) {
+		if s != b.beyond && s.held > 0 && s.late(now, patience) {
 			late = append(late, s)
 			sum += s.held
 		}

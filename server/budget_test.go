@@ -284,6 +284,36 @@ func TestAWaitingFetchIsHurried(t *testing.T) {
 	})
 }
 
+// When nearly nothing is left, a tenth of a second decides who is late: those who
+// wait with a small request do not pay for a crowd that sends none.
+func TestACrowdThatSendsNothingIsGoneSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &budget{size: 24 * mib}
+		var crowd []*holder
+		for i := range 1700 {
+			h := b.holder(t, fmt.Sprint(i))
+			h.asks(60 << 10)
+			synctest.Wait()
+			h.client.begin(time.Now())
+			crowd = append(crowd, h)
+		}
+		h := b.holder(t, "honest")
+		h.asks(60 << 10)
+		h.waits()
+		time.Sleep(shortGrace + 2*lateEvery)
+		h.has()
+		closed := 0
+		for _, c := range crowd {
+			if c.closed {
+				closed++
+			}
+		}
+		if closed < 1000 || h.closed {
+			t.Errorf("%d of the crowd were closed", closed)
+		}
+	})
+}
+
 // Who waits too long is told so, and leaves no trace.
 func TestWaitingForMemoryEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -21,7 +21,7 @@ import (
 const (
 	// firstRead is how much memory a connection that has sent nothing yet gets
 	// for a frame, whatever length it declares.
-	firstRead = 64 << 10
+	firstRead = 4 << 10
 	// maxTrust is the most memory a frame gets before its bytes are there.
 	// Beyond it memory doubles, and the bytes are copied once more.
 	maxTrust = 4 << 20
@@ -50,11 +50,12 @@ const (
 //	connection   read P1 submit | read P2 submit | read Fetch | settle . . . . . | serve Fetch, write
 //	acknowledger                  . wait for P1 .  write P1     wait P2, write P2
 type connection struct {
-	server *Server
-	conn   net.Conn
-	ctx    context.Context // done when the connection or the server ends
-	cancel context.CancelFunc
-	r      *bufio.Reader
+	server   *Server
+	conn     net.Conn
+	accepted net.Conn        // what conn came in as, until the first whole request; nil then
+	ctx      context.Context // done when the connection or the server ends
+	cancel   context.CancelFunc
+	r        *bufio.Reader
 
 	frame   []byte // reused by Fetch
 	trust   int    // the largest frame that came whole, at most maxTrust
@@ -183,6 +184,10 @@ func (c *connection) serveOne() error {
 	}
 	h, body, err := readHeader(frame)
 	c.server.stats.requests.Add(1)
+	if err == nil && c.accepted != nil {
+		c.server.greeted(c.accepted)
+		c.accepted = nil
+	}
 	switch {
 	case errors.Is(err, errVersion) && h.key == kmsg.ApiVersions:
 		// KIP-511: answered in version 0, so that the client learns what to ask for.

@@ -50,29 +50,32 @@ const (
 	transactionalIDDenied      code = 53
 	securityDisabled           code = 54
 	kafkaStorageError          code = 56
-	unknownProducerID          code = 59
-	fetchSessionNotFound       code = 70
-	invalidFetchSessionEpoch   code = 71
-	topicDeletionDisabled      code = 73
-	fencedLeaderEpoch          code = 74
-	preferredNotAvailable      code = 80
-	eligibleNotAvailable       code = 83
-	electionNotNeeded          code = 84
-	unknownLeaderEpoch         code = 75
-	unsupportedCompression     code = 76
-	staleBrokerEpoch           code = 77
-	noReassignmentInProgress   code = 85
-	invalidRecord              code = 87
-	throttlingQuotaExceeded    code = 89
-	resourceNotFound           code = 91
-	duplicateResource          code = 92
-	unknownTopicID             code = 100
-	inconsistentClusterID      code = 104
-	brokerIDNotRegistered      code = 102
-	inconsistentTopicID        code = 103
-	fetchSessionTopicIDError   code = 106
-	mismatchedEndpointType     code = 114
-	unsupportedEndpointType    code = 115
+
+	transactionalIDAuthorizationFailed code = 53
+
+	unknownProducerID        code = 59
+	fetchSessionNotFound     code = 70
+	invalidFetchSessionEpoch code = 71
+	topicDeletionDisabled    code = 73
+	fencedLeaderEpoch        code = 74
+	preferredNotAvailable    code = 80
+	eligibleNotAvailable     code = 83
+	electionNotNeeded        code = 84
+	unknownLeaderEpoch       code = 75
+	unsupportedCompression   code = 76
+	staleBrokerEpoch         code = 77
+	noReassignmentInProgress code = 85
+	invalidRecord            code = 87
+	throttlingQuotaExceeded  code = 89
+	resourceNotFound         code = 91
+	duplicateResource        code = 92
+	unknownTopicID           code = 100
+	inconsistentClusterID    code = 104
+	brokerIDNotRegistered    code = 102
+	inconsistentTopicID      code = 103
+	fetchSessionTopicIDError code = 106
+	mismatchedEndpointType   code = 114
+	unsupportedEndpointType  code = 115
 )
 
 // codeOf is the one place where our errors become Kafka's codes. Where the
@@ -151,7 +154,7 @@ var codes = []struct {
 	{record.ErrTooLarge, messageTooLarge},
 	{record.ErrCodec, unsupportedCompression},
 	{record.ErrTimestamp, invalidTimestamp},
-	{record.ErrTransactional, invalidTxnState},
+	{record.ErrTransactional, transactionalIDAuthorizationFailed}, // a batch of a transaction in a request without one: as Kafka
 	{record.ErrInvalid, invalidRecord},
 	{record.ErrCorrupt, corruptMessage},
 

@@ -670,3 +670,45 @@ func TestAPageThatCannotBeReadEndsItsConnectionOnly(t *testing.T) {
 		}
 	}
 }
+
+// A partition that is named twice is answered once, where it stood first with what
+// it said last: Kafka's request is a map.
+func TestAPartitionFetchedTwiceIsAnsweredOnce(t *testing.T) {
+	b := startBroker(t, nil)
+	id := b.create("t", 3, nil)
+	w := b.dial()
+	req := fetchRequest(13, "", id, 0, 1, 0, 1, 2, 1)
+	req.SessionEpoch = finalEpoch
+	req.Topics[0].Partitions[4].FetchOffset = 99
+	req.Topics = append(req.Topics, req.Topics[0])
+	var got []string
+	for _, rt := range ask[*kmsg.FetchResponse](w, req).Topics {
+		for _, p := range rt.Partitions {
+			got = append(got, fmt.Sprintf("%d:%d", p.Partition, p.ErrorCode))
+		}
+	}
+	if want := "1:1 0:0 2:0"; strings.Join(got, " ") != want {
+		t.Errorf("partitions and errors %s, want %s", got, want)
+	}
+}
+
+func TestFetchesThatAskForTheImpossible(t *testing.T) {
+	b := startBroker(t, nil)
+	id := b.create("t", 1, nil)
+	w := b.dial()
+	for name, c := range map[string]struct {
+		change func(*kmsg.FetchRequestTopicPartition)
+		want   code
+	}{
+		"a limit of -1":                 {func(p *kmsg.FetchRequestTopicPartition) { p.PartitionMaxBytes = -1 }, invalidRequest},
+		"an epoch that is yet to come":  {func(p *kmsg.FetchRequestTopicPartition) { p.LastFetchedEpoch = 1 << 30 }, offsetOutOfRange},
+		"an old epoch, below the start": {func(p *kmsg.FetchRequestTopicPartition) { p.LastFetchedEpoch, p.FetchOffset = 0, -5 }, offsetOutOfRange},
+		"nothing special":               {func(p *kmsg.FetchRequestTopicPartition) {}, none},
+	} {
+		req := fetchRequest(13, "", id, 0, 0)
+		c.change(&req.Topics[0].Partitions[0])
+		if p := fetchedPartition(t, ask[*kmsg.FetchResponse](w, req)); p.ErrorCode != int16(c.want) || len(p.RecordBatches) != 0 {
+			t.Errorf("%s: error %d, want %d", name, p.ErrorCode, c.want)
+		}
+	}
+}

@@ -423,6 +423,80 @@ func TestConnectionsAreBounded(t *testing.T) {
 	ask[*kmsg.ApiVersionsResponse](first, &kmsg.ApiVersionsRequest{})
 }
 
+// When all places are taken, those who came and said nothing make room, clients
+// that are at work keep theirs, and another node is let in.
+func TestAFloodOfConnectionsKeepsNobodyOut(t *testing.T) {
+	b := startBroker(t, map[string]string{"max.connections": "20"})
+	working := b.dial()
+	ask[*kmsg.ApiVersionsResponse](working, &kmsg.ApiVersionsRequest{})
+	strangers := func() (n int) {
+		b.server.mu.Lock()
+		defer b.server.mu.Unlock()
+		return b.server.strangers.Len()
+	}
+	flood := func(n int) {
+		for range n {
+			b.dial()
+		}
+	}
+	flood(19)
+	waitFor(t, "them to be let in", func() bool { return strangers() == 19 })
+	waitFor(t, "an honest client to be let in", func() bool {
+		w := b.dial()
+		w.conn.SetDeadline(time.Now().Add(time.Second))
+		w.conn.Write(kmsg.NewRequestFormatter().AppendRequest(nil, &kmsg.ApiVersionsRequest{}, 1))
+		_, _, err := readResponse(w.conn)
+		return err == nil
+	})
+	ask[*kmsg.ApiVersionsResponse](working, &kmsg.ApiVersionsRequest{})
+
+	// Clients at work in all places: no further client, but another node.
+	var all []*wire
+	waitFor(t, "clients in all places", func() bool {
+		w := b.dial()
+		w.conn.SetDeadline(time.Now().Add(10 * time.Second))
+		w.conn.Write(kmsg.NewRequestFormatter().AppendRequest(nil, &kmsg.ApiVersionsRequest{}, 1))
+		if _, _, err := readResponse(w.conn); err == nil {
+			all = append(all, w)
+		}
+		return strangers() == 0 && len(all) >= 15
+	})
+	b.dial().closed()
+	peer := b.dial()
+	peer.write([]byte(nodeMagic))
+	waitFor(t, "the node to be let in", func() bool {
+		b.server.mu.Lock()
+		defer b.server.mu.Unlock()
+		return b.server.handed == 1
+	})
+	peer.conn.Close()
+	waitFor(t, "it to be forgotten", func() bool {
+		b.server.mu.Lock()
+		defer b.server.mu.Unlock()
+		return b.server.handed == 0 && len(b.server.known) == 0
+	})
+}
+
+// Connections leave the logs their descriptors.
+func TestConnectionsLeaveTheLogsTheirDescriptors(t *testing.T) {
+	for _, c := range []struct{ descriptors, replicas, want int }{
+		{20_000, 0, 19_744}, {20_000, 4000, 11_744}, {1024, 100, 568}, {1024, 400, fewest}, {256, 0, fewest},
+	} {
+		if got := roomFor(c.descriptors, c.replicas); got != c.want {
+			t.Errorf("%d descriptors, %d replicas: room for %d connections, want %d", c.descriptors, c.replicas, got, c.want)
+		}
+	}
+	if n := descriptors(); n < 256 {
+		t.Errorf("%d descriptors", n)
+	}
+	b := startBroker(t, nil)
+	if n := b.server.maxConnections(); n > descriptors()-otherFiles {
+		t.Errorf("%d connections of %d descriptors", n, descriptors())
+	}
+	b.create("t", 3, nil)
+	waitFor(t, "the topic's files to be counted", func() bool { return b.server.settings().room <= descriptors()-otherFiles-3*eachReplica })
+}
+
 func TestConnectionsFromOneAddressAreBounded(t *testing.T) {
 	b := startBroker(t, nil)
 	first := b.dial()

@@ -24,6 +24,8 @@ import (
 //   - A record without a key for a compacted topic is INVALID_RECORD, with the
 //     record's index (KIP-467).
 //   - Append times are those of the partition; none is -1.
+//   - An unknown codec is UNSUPPORTED_COMPRESSION_TYPE, which says what it is;
+//     Kafka answers UNKNOWN_SERVER_ERROR, by an exception it does not expect.
 //
 // v5 adds the log start offset to the response, v8 the records at fault and a
 // message, v9 tagged fields, v10 the current leader (KIP-951), v13 topic ids in
@@ -73,8 +75,6 @@ func (c *connection) produce(cl *call) error {
 			code = none
 		case code == none && topic.Internal:
 			code = invalidTopic
-		case code == unknownTopicOrPartition && metadata.ValidateTopicName(rt.Topic) != nil:
-			code = invalidTopic
 		}
 		for p := range rt.Partitions {
 			rp := &rt.Partitions[p]
@@ -114,12 +114,15 @@ func (c *connection) append(a *appends, i int, topic *metadata.Topic, settings *
 		a.refuse(i, appended{code: unknownTopicOrPartition})
 		return
 	}
+	id := metadata.PartitionID{Topic: topic.ID, Index: rp.Partition}
 	b, err := record.Validate(rp.Records, int(settings.MaxMessageBytes))
 	if errors.Is(err, record.ErrTimestamp) && settings.TimestampType == metadata.CreateTime {
 		err = nil // the claim has been cleared; Kafka refuses it where the broker stamps
 	}
 	if err != nil {
-		a.refuse(i, refusedBatch(err))
+		r := refusedBatch(err)
+		r.id = id
+		a.refuse(i, r)
 		return
 	}
 	if b.Codec() == record.Zstd && a.header.version < 7 {
@@ -127,6 +130,7 @@ func (c *connection) append(a *appends, i int, topic *metadata.Topic, settings *
 		return
 	}
 	if refused := s.checkRecords(b, settings, topic.Name, rp.Partition); refused != nil {
+		refused.id = id
 		a.refuse(i, *refused)
 		return
 	}
@@ -137,16 +141,20 @@ func (c *connection) append(a *appends, i int, topic *metadata.Topic, settings *
 		return
 	}
 	a.hold(len(b) - came)
-	id := metadata.PartitionID{Topic: topic.ID, Index: rp.Partition}
 	p, err := s.Node.Partition(id)
 	if err != nil {
-		a.refuse(i, appended{code: codeOf(err), err: err, id: id})
+		a.refuse(i, appended{code: codeOf(err), id: id})
 		return
 	}
 	b.Assign(0, -1) // offset and epoch are the leader's to stamp
 	p.Append([]record.Batch{b}, func(ack replication.Ack, err error) {
 		if err != nil {
-			a.refuse(i, appended{code: codeOf(err), err: err, id: id})
+			// Without a message, as Kafka: clients show it to people, and what it
+			// says is ours. Most of it passes, and is no news in the log.
+			if code := codeOf(err); code == unknownServerError {
+				s.complain("a produce failed", "topic", topic.Name, "partition", id.Index, "error", err)
+			}
+			a.refuse(i, appended{code: codeOf(err), id: id})
 			return
 		}
 		a.finish(i, appended{base: ack.BaseOffset, time: ack.AppendTime, start: ack.StartOffset})
@@ -190,7 +198,7 @@ func (s *Server) checkRecords(b record.Batch, t *metadata.TopicSettings, topic s
 		var reason string
 		switch {
 		case t.CleanupCompact && r.Key == nil:
-			reason = fmt.Sprintf("Compacted topic cannot accept message without key in topic partition %s-%d.", topic, partition)
+			reason = fmt.Sprintf("Compacted topic cannot accept message without key in topic partition %s-%d", topic, partition)
 		// -1 is a record without a timestamp.
 		case r.Timestamp != -1 && (r.Timestamp > latest || r.Timestamp < earliest):
 			untimely = true
@@ -258,7 +266,7 @@ type appended struct {
 	time    int64
 	start   int64
 	records []faulty
-	id      metadata.PartitionID // set when the leader may be elsewhere
+	id      metadata.PartitionID // zero: it is not known
 }
 
 // A faulty record is one a batch was refused for.
@@ -356,6 +364,13 @@ func (a *appends) response() ([]byte, error) {
 			sp.Partition = rt.Partitions[p].Partition
 			sp.ErrorCode = int16(r.code)
 			sp.BaseOffset, sp.LogAppendTime, sp.LogStartOffset = r.base, r.time, r.start
+			switch r.code {
+			case invalidRecord, invalidTimestamp, outOfOrderSequence, invalidProducerEpoch, unknownProducerID, unsupportedCompression:
+				// Kafka tells it where the partition itself refused.
+				if p, err := a.server.Node.Partition(r.id); err == nil {
+					sp.LogStartOffset = p.StartOffset()
+				}
+			}
 			sp.ErrorMessage = message(r.err)
 			for _, f := range r.records {
 				e := kmsg.NewProduceResponseTopicPartitionErrorRecord()

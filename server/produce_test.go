@@ -169,14 +169,14 @@ func TestProduceRefusals(t *testing.T) {
 		want    code
 	}{
 		{"an unknown topic", 12, good, func(r *kmsg.ProduceRequest) { r.Topics[0].Topic = "nobody" }, unknownTopicOrPartition},
-		{"an illegal name (B21)", 12, good, func(r *kmsg.ProduceRequest) { r.Topics[0].Topic = "../x" }, invalidTopic},
+		{"an illegal name (B21)", 12, good, func(r *kmsg.ProduceRequest) { r.Topics[0].Topic = "../x" }, unknownTopicOrPartition},
 		{"an unknown id", 13, good, func(r *kmsg.ProduceRequest) { r.Topics[0].TopicID = [16]byte{9} }, unknownTopicID},
 		{"an unknown partition", 13, good, func(r *kmsg.ProduceRequest) { r.Topics[0].Partitions[0].Partition = 1 }, unknownTopicOrPartition},
 		{"partition −1 (B27)", 13, good, func(r *kmsg.ProduceRequest) { r.Topics[0].Partitions[0].Partition = -1 }, unknownTopicOrPartition},
 		{"acks of 2", 13, good, func(r *kmsg.ProduceRequest) { r.Acks = 2 }, invalidRequiredAcks},
 		{"acks of −2", 13, good, func(r *kmsg.ProduceRequest) { r.Acks = -2 }, invalidRequiredAcks},
 		{"a transactional id", 13, good, func(r *kmsg.ProduceRequest) { r.TransactionID = kmsg.StringPtr("tx") }, invalidTxnState},
-		{"a transactional batch (B7)", 13, transactional, nil, invalidTxnState},
+		{"a transactional batch (B7)", 13, transactional, nil, transactionalIDAuthorizationFailed},
 		{"null records", 13, nil, func(r *kmsg.ProduceRequest) { r.Topics[0].Partitions[0].Records = nil }, invalidRecord},
 		{"no records", 13, record.Batch{}, nil, invalidRecord},
 		{"two batches", 13, append(slices.Clone(good), good...), nil, invalidRecord},
@@ -510,6 +510,58 @@ func TestTransactionalProducersAreRefusedForGood(t *testing.T) {
 		init.TransactionalID = kmsg.StringPtr("tx")
 		if resp := ask[*kmsg.InitProducerIDResponse](w, init); resp.ErrorCode != int16(unsupportedVersion) || resp.ProducerID != -1 {
 			t.Errorf("version %d: %+v", version, resp)
+		}
+	}
+}
+
+// What a client is told in words is Kafka's, and nothing of ours: the partition's
+// refusals have none. Where it was the partition that refused, its log start is told.
+func TestProduceRefusalsInWords(t *testing.T) {
+	b := startBroker(t, nil)
+	id := b.create("t", 1, map[string]string{"cleanup.policy": "compact"})
+	w := b.dial()
+	send := func(batch record.Batch) kmsg.ProduceResponseTopicPartition {
+		t.Helper()
+		return producedPartition(t, ask[*kmsg.ProduceResponse](w, produceRequest(13, "t", id, batch)))
+	}
+	numbered := func(sequence int32) record.Batch {
+		bu := record.Builder{Producer: &record.Producer{ID: 5, Sequence: sequence}}
+		bu.Append(record.Record{Key: []byte("k"), Value: []byte("v")})
+		batch, err := bu.Batch()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return batch
+	}
+	if p := send(numbered(0)); p.ErrorCode != 0 {
+		t.Fatalf("error %d", p.ErrorCode)
+	}
+	if p := send(numbered(7)); p.ErrorCode != int16(outOfOrderSequence) || p.ErrorMessage != nil || p.LogStartOffset != 0 {
+		t.Errorf("a gap: error %d, message %s, log start %d", p.ErrorCode, str(p.ErrorMessage), p.LogStartOffset)
+	}
+	bu := record.Builder{}
+	bu.Append(record.Record{Timestamp: time.Now().UnixMilli(), Value: []byte("no key")})
+	batch, err := bu.Batch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := send(batch)
+	if p.ErrorCode != int16(invalidRecord) || p.LogStartOffset != 0 || len(p.ErrorRecords) != 1 ||
+		str(p.ErrorRecords[0].ErrorMessage) != "Compacted topic cannot accept message without key in topic partition t-0" {
+		t.Errorf("no key: %+v", p)
+	}
+}
+
+// A timeout of 0 is no reason to say that it timed out.
+func TestProduceWithTimeoutZero(t *testing.T) {
+	b := startBroker(t, nil)
+	id := b.create("t", 1, nil)
+	w := b.dial()
+	for i := range int64(20) {
+		req := produceRequest(13, "t", id, batchOf(t, record.None, nil, "x"))
+		req.TimeoutMillis = 0
+		if p := producedPartition(t, ask[*kmsg.ProduceResponse](w, req)); p.ErrorCode != 0 || p.BaseOffset != i {
+			t.Fatalf("error %d, offset %d", p.ErrorCode, p.BaseOffset)
 		}
 	}
 }

@@ -18,6 +18,7 @@
 package server
 
 import (
+	"container/list"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -81,7 +82,10 @@ type Server struct {
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
 	open      map[net.Conn]*connection // nil for those not yet known to speak Kafka
-	from      map[netip.Addr]int       // how many of open come from each address
+	from      map[netip.Addr]int       // how many come from each address
+	handed    int                      // connections that Node or HTTP serve
+	strangers list.List                // net.Conns of open that have sent no whole request yet, oldest first, as stranger
+	known     map[net.Conn]*list.Element
 	closing   bool
 	active    sync.WaitGroup // counts open
 
@@ -131,6 +135,7 @@ func (s *Server) init() {
 		s.listeners = map[net.Listener]struct{}{}
 		s.open = map[net.Conn]*connection{}
 		s.from = map[netip.Addr]int{}
+		s.known = map[net.Conn]*list.Element{}
 		if s.Levels == nil {
 			s.Levels = NewLevels(slog.LevelInfo)
 		}
@@ -186,6 +191,8 @@ func (s *Server) Serve(l net.Listener) error {
 	s.listeners[l] = struct{}{}
 	s.coordinating.Do(s.coordinate)
 	s.mu.Unlock()
+	s.logger().Info("accepting connections", "listener", l.Addr(), "max", s.maxConnections(), "descriptors", descriptors(),
+		"kept_for", "the logs' files, two a replica, and 256 others")
 	defer func() {
 		s.mu.Lock()
 		delete(s.listeners, l)
@@ -194,6 +201,7 @@ func (s *Server) Serve(l net.Listener) error {
 	}()
 
 	pause := time.Duration(0)
+	var next time.Time // see acceptEvery
 	for {
 		conn, err := l.Accept()
 		if err != nil {
@@ -215,30 +223,102 @@ func (s *Server) Serve(l net.Listener) error {
 		}
 		pause = 0
 		s.accept(conn)
+		// Whoever floods the listener waits in its queue, not in that of the processor.
+		now := time.Now()
+		if next = next.Add(acceptEvery); next.Before(now.Add(-acceptBurst * acceptEvery)) {
+			next = now.Add(-acceptBurst * acceptEvery)
+		}
+		if next.After(now) {
+			select {
+			case <-time.After(next.Sub(now)):
+			case <-s.ctx.Done():
+			}
+		}
 	}
 }
 
+// So many connections are accepted at once, and one each millisecond from there: to
+// accept one and find out that it wants nothing costs a tenth of that. Clients of
+// a large cluster that all come back have connected after some seconds.
+const (
+	acceptEvery = time.Millisecond
+	acceptBurst = 1000
+)
+
+// A stranger is a connection that has sent no whole request yet.
+type stranger struct {
+	conn  net.Conn
+	since time.Time
+}
+
+const (
+	// strangerTime is how long a stranger keeps its place when there is no other.
+	strangerTime = time.Second
+	// onProbation is how many connections are let in beyond all bounds, until their
+	// first bytes tell whether they are other nodes'.
+	onProbation = 64
+)
+
 // accept starts the goroutine that serves conn, or closes conn.
+//
+// When all places are taken, the oldest stranger makes room: whoever comes to
+// send a request has done so before it is its turn. Clients at work keep their
+// places, and other nodes get one beyond.
 func (s *Server) accept(conn net.Conn) {
 	s.stats.accepted.Add(1)
 	remote := remoteIP(conn)
 	all, one := s.maxConnections(), s.maxConnectionsPerIP()
+	now := time.Now()
+	var leaves net.Conn
 	s.mu.Lock()
-	refused := s.closing || len(s.open) >= all || s.from[remote] >= one
+	n := len(s.open) + s.handed
+	refused := s.closing || s.from[remote] >= one || n >= all+onProbation
+	probation := n >= all
+	if front := s.strangers.Front(); probation && !refused && front != nil && now.Sub(front.Value.(stranger).since) >= strangerTime {
+		leaves = front.Value.(stranger).conn
+		s.greetedLocked(leaves)
+		probation = false
+	}
 	if !refused {
 		s.open[conn] = nil
 		s.from[remote]++
 		s.active.Add(1)
+		if !probation {
+			s.known[conn] = s.strangers.PushBack(stranger{conn, now})
+		}
 	}
 	s.mu.Unlock()
-	if refused {
+	if leaves != nil {
 		s.stats.refused.Add(1)
-		s.complain("too many connections", "remote", conn.RemoteAddr(), "max", all, "max_per_ip", one)
+		s.complain("too many connections: one that sent no request makes room", "remote", leaves.RemoteAddr(), "max", all)
+		leaves.Close()
+	}
+	if refused {
+		s.refuseOne(conn, all, one)
 		conn.Close()
 		return
 	}
 	s.stats.connections.Add(1)
-	go s.serve(conn)
+	go s.serve(conn, probation)
+}
+
+func (s *Server) refuseOne(conn net.Conn, all, one int) {
+	s.stats.refused.Add(1)
+	s.complain("too many connections", "remote", conn.RemoteAddr(), "max", all, "max_per_ip", one)
+}
+
+// greeted says that conn is no stranger any more.
+func (s *Server) greeted(conn net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.greetedLocked(conn)
+}
+
+func (s *Server) greetedLocked(conn net.Conn) {
+	if e := s.known[conn]; e != nil {
+		s.strangers.Remove(e)
+		delete(s.known, conn)
+	}
 }
 
 // remoteIP is the address a connection comes from; all that do not come over
@@ -251,15 +331,21 @@ func remoteIP(conn net.Conn) netip.Addr {
 }
 
 // serve finds out who is calling and serves them to the end. It is the body of
-// the goroutine "connection".
-func (s *Server) serve(conn net.Conn) {
+// the goroutine "connection". On probation only other nodes are served.
+func (s *Server) serve(conn net.Conn, probation bool) {
 	kept := false // conn has another owner now
 	handOver := func() {
 		kept = true
-		s.forget(conn)
+		s.forget(conn, true)
 	}
 	defer func() {
-		s.forget(conn)
+		s.forget(conn, false)
+		if kept {
+			s.mu.Lock()
+			s.handed--
+			s.leftLocked(conn)
+			s.mu.Unlock()
+		}
 		if r := recover(); r != nil {
 			s.panicked(conn, r)
 		}
@@ -268,7 +354,15 @@ func (s *Server) serve(conn net.Conn) {
 		}
 	}()
 
-	caller, conn2, err := s.sniff(conn)
+	patience := s.stallTimeout()
+	if probation {
+		patience = min(patience, strangerTime) // nodes greet at once
+	}
+	caller, conn2, err := s.sniff(conn, patience)
+	if probation && (err != nil || caller != callerNode) {
+		s.refuseOne(conn, s.maxConnections(), s.maxConnectionsPerIP())
+		return
+	}
 	if err != nil {
 		// Port scanners and health checks connect and leave: not worth a line.
 		if !errors.Is(err, io.EOF) && s.ctx.Err() == nil {
@@ -292,6 +386,7 @@ func (s *Server) serve(conn net.Conn) {
 			return // the node has not joined yet; clients come again
 		}
 		c := newConnection(s, conn2)
+		c.accepted = conn
 		s.mu.Lock()
 		if _, ok := s.open[conn]; ok {
 			s.open[conn] = c
@@ -305,20 +400,31 @@ func (s *Server) serve(conn net.Conn) {
 }
 
 // forget takes conn off the list of open connections, for which Shutdown
-// waits. Only the first call for a connection has an effect.
-func (s *Server) forget(conn net.Conn) {
+// waits. Only the first call for a connection has an effect. One that is handed
+// over goes on counting until it ends.
+func (s *Server) forget(conn net.Conn, handed bool) {
 	s.mu.Lock()
 	_, ok := s.open[conn]
 	delete(s.open, conn)
-	if remote := remoteIP(conn); ok {
-		if s.from[remote]--; s.from[remote] == 0 {
-			delete(s.from, remote)
-		}
+	s.greetedLocked(conn)
+	switch {
+	case ok && handed:
+		s.handed++
+	case ok:
+		s.leftLocked(conn)
 	}
 	s.mu.Unlock()
 	if ok {
 		s.stats.connections.Add(-1)
 		s.active.Done()
+	}
+}
+
+// leftLocked takes a connection off what comes from its address.
+func (s *Server) leftLocked(conn net.Conn) {
+	remote := remoteIP(conn)
+	if s.from[remote]--; s.from[remote] == 0 {
+		delete(s.from, remote)
 	}
 }
 

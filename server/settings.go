@@ -4,8 +4,10 @@ import (
 	"maps"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
+	"millrace/replication"
 	"millrace/replication/metadata"
 )
 
@@ -16,6 +18,7 @@ type settings struct {
 	node   int32
 	static map[string]string
 	broker metadata.BrokerSettings
+	room   int      // for connections, by descriptors
 	topics sync.Map // *metadata.Topic to *metadata.TopicSettings
 }
 
@@ -38,6 +41,9 @@ func (s *Server) settings() *settings {
 		static["node.id"], static["broker.id"] = strconv.Itoa(int(id)), strconv.Itoa(int(id))
 	}
 	c := &settings{image: image, node: id, static: static, broker: image.BrokerSettings(id, static)}
+	replicas := 0
+	s.Node.Partitions(func(*replication.Partition) { replicas++ })
+	c.room = roomFor(descriptors(), replicas)
 	s.resolved.Store(c)
 	return c
 }
@@ -67,9 +73,38 @@ func (s *Server) maxFetchBytes() int {
 }
 
 // maxConnections is max.connections, or 50,000 if that says more: a connection
-// costs about 10 KB, and more than that are an attack.
+// costs about 10 KB, and more than that are an attack. Or it is what descriptors
+// there are room for beside the logs'.
 func (s *Server) maxConnections() int {
-	return min(max(int(s.settings().broker.MaxConnections), 1), 50_000)
+	c := s.settings()
+	return min(max(int(c.broker.MaxConnections), 1), 50_000, c.room)
+}
+
+const (
+	// eachReplica descriptors are a replica's: the file that is written, and one more
+	// while it rolls or is compacted.
+	eachReplica = 2
+	// otherFiles are the listener's, the databases', connections to other nodes,
+	// files that are copied to them, and connections that wait to be known as such.
+	otherFiles = 256
+	// fewest connections are let in whatever there is room for.
+	fewest = 64
+)
+
+// roomFor is for how many connections there are descriptors, so that a flood of
+// them leaves the logs theirs.
+func roomFor(descriptors, replicas int) int {
+	return max(descriptors-eachReplica*replicas-otherFiles, fewest)
+}
+
+// descriptors is how many the process may have. Go's runtime has raised the limit
+// to what is allowed when the process began.
+func descriptors() int {
+	var r syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil || r.Cur > 1<<30 {
+		return 1 << 30
+	}
+	return int(r.Cur)
 }
 
 // maxConnectionsPerIP is max.connections.per.ip. 0, which Kafka takes together

@@ -43,9 +43,9 @@ func callerOf(first [4]byte) caller {
 
 // sniff tells who calls by the first bytes, which stay unread. The connection
 // it returns is conn itself, or what TLS makes of it. It waits for those bytes
-// for StallTimeout.
-func (s *Server) sniff(conn net.Conn) (caller, net.Conn, error) {
-	conn.SetDeadline(time.Now().Add(s.stallTimeout()))
+// for patience.
+func (s *Server) sniff(conn net.Conn, patience time.Duration) (caller, net.Conn, error) {
+	conn.SetDeadline(time.Now().Add(patience))
 	first, conn2, err := peek(conn)
 	if err != nil {
 		return 0, nil, err

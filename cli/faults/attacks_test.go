@@ -1,0 +1,880 @@
+//go:build faults
+
+package faults
+
+import (
+	"bytes"
+	"context"
+	enc "encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/segment/record"
+)
+
+// An attack is what one bad client, or many, do to one broker. It returns a word on
+// what came of it, and an error when the broker did something it must not.
+type attack struct {
+	name string
+	run  func(*siege) (string, error)
+}
+
+// A siege is a broker of a cluster of three under attack, with those who must not
+// notice.
+type siege struct {
+	*testing.T
+	c      *cluster
+	victim *node
+	topic  string
+	part   int32         // of topic, led by the victim
+	until  time.Duration // how long an attack that has no end of its own goes on
+	keep   []net.Conn    // of the attack under way
+	keepMu sync.Mutex
+}
+
+// TestAttacksOnOneBroker makes all attacks on one broker in a row, while the
+// cluster works, and prints what each cost: the broker's peak of resident memory,
+// what another client saw, and who was refused anything.
+//
+//	go test -tags faults -run TestAttacksOnOneBroker -v ./cli/faults
+//
+// ATTACKS names some of them, separated by commas, FAULTS_SECONDS how long each
+// goes on, FAULTS_FACTOR by how much another client's p99 may grow and FAULTS_MIB
+// what the broker may hold. On a machine that attackers, brokers and clients share,
+// p99 also measures how busy it is.
+func TestAttacksOnOneBroker(t *testing.T) {
+	c := startConfigured(t, "group.initial.rebalance.delay.ms=0", "offsets.topic.num.partitions=12")
+	c.createTopic("bystander", 3)
+	c.createTopic("load", 3)
+	c.awaitLeaders("bystander")
+	c.awaitLeaders("load")
+	s := &siege{T: t, c: c, victim: c.leader("bystander", 0), topic: "bystander", until: time.Duration(setting("FAULTS_SECONDS", 5)) * time.Second}
+	limit := int64(setting("FAULTS_MIB", 512)) << 20
+	factor := setting("FAULTS_FACTOR", 4)
+
+	stopLoad := s.load()
+	defer stopLoad()
+	readers := c.watch("load", "readers")
+	y := s.honest()
+	defer y.stop()
+	time.Sleep(3 * time.Second) // caches, connections
+	y.take()
+	time.Sleep(10 * time.Second)
+	base := y.take()
+
+	t.Logf("%-34s %9s %9s %6s %9s %8s  %s", "attack", "peak RSS", "p99", "times", "worst", "refused", "what came of it")
+	row := func(name string, peak int64, q quiet, note string) {
+		t.Logf("%-34s %5d MiB %9s %6.1f %9s %8d  %s", name, peak>>20, millis(q.p99), float64(q.p99)/float64(max(base.p99, 1)), millis(q.worst), q.refused, note)
+	}
+	row("none", s.victim.usage().rss, base, "")
+	only := strings.Split(os.Getenv("ATTACKS"), ",")
+	var most int64
+	for _, a := range attacks {
+		if only[0] != "" && !slices.Contains(only, a.name) {
+			continue
+		}
+		s.victim.settle()
+		y.take()
+		watching, peak := s.watchMemory()
+		began := time.Now()
+		note, err := a.run(s)
+		s.closeAll()
+		if rest := s.until - time.Since(began); rest > 0 {
+			time.Sleep(rest) // so that there is something to take a percentile of
+		}
+		watching()
+		q := y.take()
+		most = max(most, peak.Load())
+		row(a.name, peak.Load(), q, note)
+		if err != nil {
+			t.Errorf("%s: %v", a.name, err)
+		}
+		if peak.Load() > limit {
+			t.Errorf("%s: %d MiB were resident, more than %d", a.name, peak.Load()>>20, limit>>20)
+		}
+		if float64(q.p99) > float64(factor)*float64(base.p99) {
+			t.Errorf("%s: another client's p99 was %s, %s without", a.name, millis(q.p99), millis(base.p99))
+		}
+		if q.refused > 0 {
+			t.Errorf("%s: others were refused %d times: %s", a.name, q.refused, q.why)
+		}
+		if !s.victim.running() {
+			t.Fatalf("%s: the broker is gone", a.name)
+		}
+	}
+	readers.check(t)
+	figure(t, "peak of %d MiB", most>>20)
+}
+
+// settle waits until the broker has let go of the last attack's connections and
+// memory, for ten seconds at most.
+func (n *node) settle() {
+	last := n.usage().rss
+	for range 10 {
+		time.Sleep(time.Second)
+		now := n.usage().rss
+		if now > last-4<<20 {
+			return
+		}
+		last = now
+	}
+}
+
+// watchMemory follows the victim's resident memory until it is stopped.
+func (s *siege) watchMemory() (stop func(), peak *atomic.Int64) {
+	peak = new(atomic.Int64)
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			peak.Store(max(peak.Load(), s.victim.usage().rss))
+			select {
+			case <-done:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}()
+	return func() { close(done); <-ended }, peak
+}
+
+// load keeps the cluster at work: two producers of small records.
+func (s *siege) load() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	for range 2 {
+		client := s.c.client(kgo.DefaultProduceTopic("load"), kgo.ProducerLinger(5*time.Millisecond))
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			for ctx.Err() == nil {
+				for range 10 {
+					client.Produce(ctx, &kgo.Record{Value: make([]byte, 300)}, nil)
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		}()
+	}
+	return func() { cancel(); all.Wait() }
+}
+
+// An honest client produces to the victim, one record after another, of 1 KB and
+// each fifth of 100 KB, and is a member of a group that the victim coordinates.
+type honest struct {
+	mu      sync.Mutex
+	took    []time.Duration
+	refused int
+	why     string
+	stop    func()
+}
+
+// A quiet is what an honest client saw for a while.
+type quiet struct {
+	p99, worst time.Duration
+	refused    int
+	why        string
+}
+
+func (y *honest) take() quiet {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	slices.Sort(y.took)
+	q := quiet{refused: y.refused, why: y.why}
+	if len(y.took) > 0 {
+		q.p99, q.worst = y.took[len(y.took)*99/100], y.took[len(y.took)-1]
+	}
+	y.took, y.refused, y.why = nil, 0, ""
+	return q
+}
+
+func (y *honest) trouble(format string, args ...any) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	y.refused++
+	y.why = fmt.Sprintf(format, args...)
+}
+
+func (s *siege) honest() *honest {
+	y := &honest{}
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	client := s.c.client(kgo.DefaultProduceTopic(s.topic), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0),
+		kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.RecordDeliveryTimeout(60*time.Second))
+	all.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			size := 1000
+			if i%5 == 4 {
+				size = 100_000
+			}
+			began := time.Now()
+			err := client.ProduceSync(ctx, &kgo.Record{Partition: s.part, Value: make([]byte, size)}).FirstErr()
+			if ctx.Err() != nil {
+				return
+			}
+			took := time.Since(began)
+			if err != nil {
+				y.trouble("a produce of %d bytes: %v", size, err)
+			}
+			y.mu.Lock()
+			y.took = append(y.took, took)
+			y.mu.Unlock()
+			time.Sleep(10 * time.Millisecond)
+		}
+	})
+	w := s.dial()
+	group := s.coordinated("honest")
+	join := joinRequest(group, "", nil)
+	join.SetVersion(3)
+	join.SessionTimeoutMillis, join.RebalanceTimeoutMillis = 45_000, 45_000
+	joined, err := ask[*kmsg.JoinGroupResponse](w, join)
+	if err != nil || joined.ErrorCode != 0 {
+		s.Fatalf("an honest member's join: %+v, %v", joined, err)
+	}
+	assign := kmsg.NewPtrSyncGroupRequest()
+	assign.SetVersion(3)
+	assign.Group, assign.MemberID, assign.Generation = group, joined.MemberID, joined.Generation
+	if got, err := ask[*kmsg.SyncGroupResponse](w, assign); err != nil || got.ErrorCode != 0 {
+		s.Fatalf("an honest member's sync: %+v, %v", got, err)
+	}
+	s.keep = nil // this one is not of an attack
+	all.Go(func() {
+		defer w.Close()
+		for ctx.Err() == nil {
+			beat := kmsg.NewPtrHeartbeatRequest()
+			beat.SetVersion(3)
+			beat.Group, beat.MemberID, beat.Generation = group, joined.MemberID, joined.Generation
+			if got, err := ask[*kmsg.HeartbeatResponse](w, beat); err != nil || got.ErrorCode != 0 {
+				if ctx.Err() == nil {
+					y.trouble("a heartbeat: %+v, %v", got, err)
+				}
+				if err != nil {
+					return
+				}
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	})
+	y.stop = sync.OnceFunc(func() { cancel(); w.Close(); all.Wait() })
+	return y
+}
+
+// coordinated returns the name of a group that the victim coordinates.
+func (s *siege) coordinated(prefix string) (name string) {
+	eventually(s.T, patience, "a group that the node coordinates", func() error {
+		for i := range 40 {
+			name = fmt.Sprint(prefix, "-", i)
+			fc := kmsg.NewPtrFindCoordinatorRequest()
+			fc.SetVersion(3)
+			fc.CoordinatorKey = name
+			w := s.dial()
+			got, err := ask[*kmsg.FindCoordinatorResponse](w, fc)
+			w.Close()
+			if err != nil || got.ErrorCode != 0 || got.NodeID != s.victim.id {
+				continue
+			}
+			of := kmsg.NewPtrOffsetFetchRequest()
+			of.SetVersion(5)
+			of.Group = name
+			w = s.dial()
+			r, err := ask[*kmsg.OffsetFetchResponse](w, of)
+			w.Close()
+			if err == nil && r.ErrorCode == 0 {
+				return nil
+			}
+		}
+		return errors.New("none yet")
+	})
+	return name
+}
+
+// dial connects to the victim until the attack's end.
+func (s *siege) dial() net.Conn {
+	w, err := s.tryDial()
+	if err != nil {
+		s.Fatal(err)
+	}
+	return w
+}
+
+func (s *siege) tryDial() (net.Conn, error) {
+	w, err := net.DialTimeout("tcp", s.victim.address, 10*time.Second)
+	if err != nil {
+		return nil, err
+	}
+	s.keepMu.Lock()
+	s.keep = append(s.keep, w)
+	s.keepMu.Unlock()
+	return w, nil
+}
+
+// crowd makes n connections and writes to each; it goes on as far as it gets.
+func (s *siege) crowd(n int, first []byte) (made int) {
+	for range n {
+		w, err := s.tryDial()
+		if err != nil {
+			break
+		}
+		if tcp, ok := w.(*net.TCPConn); ok {
+			tcp.SetReadBuffer(4 << 10)
+		}
+		w.SetWriteDeadline(time.Now().Add(5 * time.Second))
+		if len(first) > 0 {
+			w.Write(first)
+		}
+		made++
+	}
+	return made
+}
+
+func (s *siege) closeAll() {
+	s.keepMu.Lock()
+	defer s.keepMu.Unlock()
+	for _, w := range s.keep {
+		w.Close()
+	}
+	s.keep = nil
+}
+
+func (s *siege) forAWhile() { time.Sleep(s.until) }
+
+// frame is a request as it goes over the wire.
+func frame(req kmsg.Request) []byte { return kmsg.NewRequestFormatter().AppendRequest(nil, req, 1) }
+
+// ask sends a request and reads the answer.
+func ask[R kmsg.Response](w net.Conn, req kmsg.Request) (r R, err error) {
+	w.SetDeadline(time.Now().Add(60 * time.Second))
+	if _, err := w.Write(frame(req)); err != nil {
+		return r, err
+	}
+	body, err := answer(w)
+	if err != nil {
+		return r, err
+	}
+	resp := req.ResponseKind()
+	resp.SetVersion(req.GetVersion())
+	if resp.IsFlexible() {
+		body = body[1:]
+	}
+	err = resp.ReadFrom(body)
+	return resp.(R), err
+}
+
+// answer reads one answer, without its correlation id.
+func answer(w net.Conn) ([]byte, error) {
+	var head [8]byte
+	if _, err := io.ReadFull(w, head[:]); err != nil {
+		return nil, err
+	}
+	body := make([]byte, enc.BigEndian.Uint32(head[:])-4)
+	_, err := io.ReadFull(w, body)
+	return body, err
+}
+
+// length reads one answer and says how long it is; it keeps nothing of it.
+func length(w net.Conn) (int64, error) {
+	w.SetReadDeadline(time.Now().Add(90 * time.Second))
+	var head [4]byte
+	if _, err := io.ReadFull(w, head[:]); err != nil {
+		return 0, err
+	}
+	n, err := io.Copy(io.Discard, io.LimitReader(w, int64(enc.BigEndian.Uint32(head[:]))))
+	return n, err
+}
+
+func mb(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
+
+const elements = 500_000 // of a request, nearly as many as are read
+
+// fetchOf names so many partitions of a topic.
+func fetchOf(version int16, topic string, partitions int, same bool, wait, least, most int32) *kmsg.FetchRequest {
+	req := kmsg.NewPtrFetchRequest()
+	req.SetVersion(version)
+	req.MaxWaitMillis, req.MinBytes, req.MaxBytes, req.SessionEpoch = wait, least, 1<<30, -1
+	rt := kmsg.NewFetchRequestTopic()
+	rt.Topic = topic
+	rt.Partitions = make([]kmsg.FetchRequestTopicPartition, partitions)
+	for i := range rt.Partitions {
+		p := &rt.Partitions[i]
+		p.Default()
+		if p.PartitionMaxBytes = most; !same {
+			p.Partition = int32(i)
+		}
+	}
+	req.Topics = append(req.Topics, rt)
+	return req
+}
+
+func produceOf(topic string, partition int32, batch []byte) *kmsg.ProduceRequest {
+	req := kmsg.NewPtrProduceRequest()
+	req.SetVersion(9)
+	req.Acks, req.TimeoutMillis = -1, 30_000
+	rt := kmsg.NewProduceRequestTopic()
+	rt.Topic = topic
+	rp := kmsg.NewProduceRequestTopicPartition()
+	rp.Partition, rp.Records = partition, batch
+	rt.Partitions = append(rt.Partitions, rp)
+	req.Topics = append(req.Topics, rt)
+	return req
+}
+
+// batchBy is one record of one idempotent producer.
+func batchBy(producer int64) []byte {
+	bu := record.Builder{Producer: &record.Producer{ID: producer}}
+	bu.Append(record.Record{Timestamp: time.Now().UnixMilli(), Value: []byte("x")})
+	b, err := bu.Batch()
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+var attacks = []attack{
+	{"a frame that trickles", func(s *siege) (string, error) {
+		for range 4 {
+			w := s.dial()
+			go func() {
+				w.Write(enc.BigEndian.AppendUint32(nil, 95<<20))
+				w.Write([]byte{0, 0, 0, 9, 0, 0, 0, 1, 0xff, 0xff})
+				for range 34 {
+					w.Write(make([]byte, 1<<20))
+				}
+				for range 100 {
+					time.Sleep(time.Second)
+					w.Write([]byte{0})
+				}
+			}()
+		}
+		time.Sleep(2 * s.until)
+		return "4 × 34 of 95 MiB", nil
+	}},
+	{"fetches of unknown partitions", func(s *siege) (string, error) {
+		f := frame(fetchOf(4, "nope", elements, false, 0, 0, 1))
+		for i := range 15 {
+			w := s.dial()
+			w.Write(f)
+			if _, err := length(w); err != nil {
+				return "", fmt.Errorf("connection %d: %w", i, err)
+			}
+		}
+		idle := s.victim.usage().rss
+		return fmt.Sprintf("15 idle connections, %d MiB", idle>>20), nil
+	}},
+	{"one group described 400 times", func(s *siege) (string, error) {
+		group := s.coordinated("fat")
+		w := s.dial()
+		join := joinRequest(group, "", make([]byte, 4<<20))
+		join.SetVersion(3)
+		joined, err := ask[*kmsg.JoinGroupResponse](w, join)
+		if err != nil || joined.ErrorCode != 0 {
+			return "", fmt.Errorf("join: %+v, %v", joined, err)
+		}
+		assign := kmsg.NewPtrSyncGroupRequest()
+		assign.SetVersion(3)
+		assign.Group, assign.MemberID, assign.Generation = group, joined.MemberID, joined.Generation
+		assign.GroupAssignment = []kmsg.SyncGroupRequestGroupAssignment{{MemberID: joined.MemberID, MemberAssignment: make([]byte, 2<<20)}}
+		if got, err := ask[*kmsg.SyncGroupResponse](w, assign); err != nil || got.ErrorCode != 0 {
+			return "", fmt.Errorf("sync: %+v, %v", got, err)
+		}
+		dg := kmsg.NewPtrDescribeGroupsRequest()
+		dg.SetVersion(5)
+		dg.Groups = slices.Repeat([]string{group}, 400)
+		w = s.dial()
+		w.Write(frame(dg))
+		n, err := length(w)
+		if n > 64<<20 {
+			err = fmt.Errorf("%s answered", mb(n))
+		}
+		return fmt.Sprintf("%d bytes answered with %s", len(frame(dg)), mb(n)), err
+	}},
+	{"one group's offsets 500 times", func(s *siege) (string, error) {
+		group := s.coordinated("offsets")
+		if s.c.describeOrNil("many") == nil {
+			s.c.createTopic("many", 100)
+		}
+		oc := kmsg.NewPtrOffsetCommitRequest()
+		oc.SetVersion(7)
+		oc.Group, oc.Generation = group, -1
+		rt := kmsg.NewOffsetCommitRequestTopic()
+		rt.Topic = "many"
+		for i := range int32(100) {
+			rp := kmsg.NewOffsetCommitRequestTopicPartition()
+			rp.Partition, rp.Offset, rp.Metadata = i, 1, kmsg.StringPtr(strings.Repeat("m", 4096))
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		oc.Topics = append(oc.Topics, rt)
+		if got, err := ask[*kmsg.OffsetCommitResponse](s.dial(), oc); err != nil || got.Topics[0].Partitions[0].ErrorCode != 0 {
+			return "", fmt.Errorf("commit: %v", err)
+		}
+		of := kmsg.NewPtrOffsetFetchRequest()
+		of.SetVersion(8)
+		for range 500 {
+			g := kmsg.NewOffsetFetchRequestGroup()
+			g.Group = group
+			of.Groups = append(of.Groups, g)
+		}
+		w := s.dial()
+		w.Write(frame(of))
+		n, err := length(w)
+		if n > 64<<20 {
+			err = fmt.Errorf("%s answered", mb(n))
+		}
+		return fmt.Sprintf("%d bytes answered with %s", len(frame(of)), mb(n)), err
+	}},
+	{"large answers nobody reads", func(s *siege) (string, error) {
+		fc := kmsg.NewPtrFindCoordinatorRequest()
+		fc.SetVersion(4)
+		fc.CoordinatorKeys = make([]string, elements)
+		n := s.crowd(40, frame(fc))
+		time.Sleep(2 * s.until)
+		return fmt.Sprintf("%d × 500,000 coordinators", n), nil
+	}},
+	{"an expression that explodes", func(s *siege) (string, error) {
+		hb := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+		hb.SetVersion(1)
+		hb.Group, hb.MemberID, hb.RebalanceTimeoutMillis = s.coordinated("regex"), "m", 60_000
+		hb.SubscribedTopicRegex = kmsg.StringPtr("(?:" + strings.Repeat(".?", 1000) + "){0,1000}")
+		hb.Topics = []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+		began := time.Now()
+		got, err := ask[*kmsg.ConsumerGroupHeartbeatResponse](s.dial(), hb)
+		if err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("error %d after %v", got.ErrorCode, time.Since(began).Round(time.Millisecond)), nil
+	}},
+	{"40,000 idempotent producers", func(s *siege) (string, error) {
+		w := s.dial()
+		produce := func(id int64) (int64, error) {
+			got, err := ask[*kmsg.ProduceResponse](w, produceOf(s.topic, s.part, batchBy(id)))
+			if err != nil {
+				return 0, err
+			}
+			p := got.Topics[0].Partitions[0]
+			if p.ErrorCode != 0 {
+				err = fmt.Errorf("error %d", p.ErrorCode)
+			}
+			return p.BaseOffset, err
+		}
+		first, err := produce(1 << 40)
+		if err != nil {
+			return "", err
+		}
+		for i := 0; i < 40_000; i += 50 {
+			var all []byte
+			for j := range 50 {
+				all = append(all, frame(produceOf(s.topic, s.part, batchBy(1<<41+int64(i+j))))...)
+			}
+			w.Write(all)
+			for range 50 {
+				w.SetReadDeadline(time.Now().Add(30 * time.Second))
+				if _, err := answer(w); err != nil {
+					return "", err
+				}
+			}
+		}
+		again, err := produce(1 << 40)
+		if err == nil && again != first {
+			err = fmt.Errorf("what was sent again is stored again: at %d and %d", first, again)
+		}
+		return "the first one's retry is recognised", err
+	}},
+	{"groups filled with client ids", func(s *siege) (string, error) {
+		f := kmsg.NewRequestFormatter(kmsg.FormatterClientID(strings.Repeat("c", 16_000)))
+		group := s.coordinated("full")
+		w := s.dial()
+		codes := map[int16]int{}
+		for i := 0; i < 9000; i += 50 {
+			var all []byte
+			for j := range 50 {
+				join := joinRequest(fmt.Sprint(group, "-", (i+j)/100), "", nil)
+				join.SetVersion(4)
+				all = f.AppendRequest(all, join, 1)
+			}
+			go w.Write(all)
+			for range 50 {
+				w.SetReadDeadline(time.Now().Add(30 * time.Second))
+				p, err := answer(w)
+				if err != nil {
+					return "", err
+				}
+				codes[int16(enc.BigEndian.Uint16(p[4:]))]++
+			}
+		}
+		join := joinRequest(s.coordinated("newcomer"), "", nil)
+		join.SetVersion(4)
+		got, err := ask[*kmsg.JoinGroupResponse](s.dial(), join)
+		if err == nil && got.ErrorCode != 79 {
+			err = fmt.Errorf("a newcomer to another group got error %d instead of its member id", got.ErrorCode)
+		}
+		return fmt.Sprintf("answers %v", codes), err
+	}},
+	{"500 joins of a KIP-848 group", func(s *siege) (string, error) {
+		group := s.coordinated("k848")
+		w := s.dial()
+		began := time.Now()
+		for i := range 500 {
+			hb := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+			hb.SetVersion(1)
+			hb.Group, hb.MemberID, hb.RebalanceTimeoutMillis = group, fmt.Sprint("member-", i), 60_000
+			hb.SubscribedTopicNames, hb.Topics = []string{"load"}, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+			got, err := ask[*kmsg.ConsumerGroupHeartbeatResponse](w, hb)
+			if err != nil || got.ErrorCode != 0 {
+				return "", fmt.Errorf("member %d: %+v, %v", i, got, err)
+			}
+		}
+		return fmt.Sprint("in ", time.Since(began).Round(time.Millisecond)), nil
+	}},
+	{"10,000 declared frames", func(s *siege) (string, error) {
+		n := s.crowd(10_000, append(enc.BigEndian.AppendUint32(nil, 64<<10), 0, 3))
+		s.forAWhile()
+		return fmt.Sprintf("%d connections", n), nil
+	}},
+	{"5,000 frames all but their ends", func(s *siege) (string, error) {
+		n := s.crowd(5000, append(append(enc.BigEndian.AppendUint32(nil, 64<<10), 0, 3), make([]byte, 60_000)...))
+		s.forAWhile()
+		return fmt.Sprintf("%d × 60 KB", n), nil
+	}},
+	{"5,000 half-open connections", func(s *siege) (string, error) {
+		n := s.crowd(5000, []byte{0, 0, 0})
+		s.forAWhile()
+		return fmt.Sprintf("%d connections", n), nil
+	}},
+	{"1,000 readers that read nothing", func(s *siege) (string, error) {
+		n := s.crowd(1000, frame(fetchOf(11, s.topic, 1, true, 100, 1, 1<<20)))
+		s.forAWhile()
+		return fmt.Sprintf("%d × 1 MiB", n), nil
+	}},
+	{"zstd bombs", func(s *siege) (string, error) { return s.bombs(4<<20-200, 0, 4) }},
+	{"zstd with wide windows", func(s *siege) (string, error) { return s.bombs(60<<20, 64<<20, 4) }},
+	{"500,000 topics to create", func(s *siege) (string, error) {
+		r := kmsg.NewPtrCreateTopicsRequest()
+		r.SetVersion(7)
+		r.TimeoutMillis = 1000
+		r.ValidateOnly = true
+		r.Topics = make([]kmsg.CreateTopicsRequestTopic, elements)
+		for i := range r.Topics {
+			r.Topics[i].Default()
+			r.Topics[i].Topic = fmt.Sprint(i)
+		}
+		return s.large(r)
+	}},
+	{"500,000 topics to describe", func(s *siege) (string, error) {
+		r := kmsg.NewPtrDescribeTopicPartitionsRequest()
+		r.Topics = make([]kmsg.DescribeTopicPartitionsRequestTopic, elements)
+		for i := range r.Topics {
+			r.Topics[i].Topic = fmt.Sprint(i)
+		}
+		return s.large(r)
+	}},
+	{"500,000 coordinators", func(s *siege) (string, error) {
+		r := kmsg.NewPtrFindCoordinatorRequest()
+		r.SetVersion(4)
+		r.CoordinatorKeys = make([]string, elements)
+		return s.large(r)
+	}},
+	{"500,000 groups", func(s *siege) (string, error) {
+		r := kmsg.NewPtrDescribeGroupsRequest()
+		r.SetVersion(6)
+		for i := range elements {
+			r.Groups = append(r.Groups, fmt.Sprint(i))
+		}
+		return s.large(r)
+	}},
+	{"500,000 resources", func(s *siege) (string, error) {
+		r := kmsg.NewPtrDescribeConfigsRequest()
+		r.SetVersion(4)
+		r.IncludeSynonyms, r.IncludeDocumentation = true, true
+		for i := range elements {
+			x := kmsg.NewDescribeConfigsRequestResource()
+			x.ResourceType, x.ResourceName = kmsg.ConfigResourceTypeBroker, fmt.Sprintf("%0*d", 1+i%60, s.victim.id)
+			r.Resources = append(r.Resources, x)
+		}
+		return s.large(r)
+	}},
+	{"500,000 topics' metadata", func(s *siege) (string, error) {
+		r := kmsg.NewPtrMetadataRequest()
+		r.SetVersion(9)
+		for i := range elements {
+			x := kmsg.NewMetadataRequestTopic()
+			x.Topic = kmsg.StringPtr(fmt.Sprint("t", i))
+			r.Topics = append(r.Topics, x)
+		}
+		return s.large(r)
+	}},
+	{"one partition fetched 500,000 times", func(s *siege) (string, error) {
+		n := s.crowd(2, frame(fetchOf(4, s.topic, elements, true, 300_000, 1<<30, 1)))
+		s.forAWhile()
+		return fmt.Sprintf("%d waiting fetches", n), nil
+	}},
+	{"100,000 member ids", func(s *siege) (string, error) {
+		group := s.coordinated("ids")
+		w := s.dial()
+		codes := map[int16]int{}
+		for i := 0; i < 100_000; i += 200 {
+			var all []byte
+			for j := range 200 {
+				join := joinRequest(fmt.Sprint(group, "-", (i+j)/20_000), "", nil)
+				join.SetVersion(4)
+				all = append(all, frame(join)...)
+			}
+			go w.Write(all)
+			for range 200 {
+				w.SetReadDeadline(time.Now().Add(30 * time.Second))
+				p, err := answer(w)
+				if err != nil {
+					return "", err
+				}
+				codes[int16(enc.BigEndian.Uint16(p[4:]))]++
+			}
+		}
+		return fmt.Sprintf("answers %v", codes), nil
+	}},
+	{"100 topics made and deleted", func(s *siege) (string, error) {
+		admin := s.c.admin()
+		var names []string
+		for i := range 100 {
+			names = append(names, fmt.Sprint("many-", i))
+		}
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if _, err := admin.CreateTopics(ctx, 1, -1, nil, names...); err != nil {
+			return "", err
+		}
+		_, err := admin.DeleteTopics(ctx, names...)
+		return fmt.Sprint("in ", time.Since(began).Round(time.Millisecond)), err
+	}},
+	{"a topic deleted under its readers", func(s *siege) (string, error) {
+		s.c.createTopic("gone", 1)
+		s.c.awaitLeaders("gone")
+		at := s.c.leader("gone", 0)
+		client := s.c.client(kgo.DefaultProduceTopic("gone"), kgo.ProducerBatchMaxBytes(900_000), kgo.ProducerBatchCompression(kgo.NoCompression()))
+		for range 24 {
+			if err := client.ProduceSync(context.Background(), &kgo.Record{Value: make([]byte, 800_000)}).FirstErr(); err != nil {
+				return "", err
+			}
+		}
+		var conns []net.Conn
+		for range 10 {
+			w, err := net.Dial("tcp", at.address)
+			if err != nil {
+				return "", err
+			}
+			defer w.Close()
+			w.(*net.TCPConn).SetReadBuffer(64 << 10)
+			w.Write(frame(fetchOf(11, "gone", 1, true, 100, 1, 50<<20)))
+			conns = append(conns, w)
+		}
+		time.Sleep(time.Second)
+		if _, err := s.c.admin().DeleteTopics(context.Background(), "gone"); err != nil {
+			return "", err
+		}
+		whole := 0
+		for _, w := range conns {
+			if n, err := length(w); err == nil && n > 15<<20 {
+				whole++
+			}
+		}
+		if whole < 10 {
+			return "", fmt.Errorf("%d of 10 answers were whole", whole)
+		}
+		return "10 answers read whole", nil
+	}},
+	{"other protocols", func(s *siege) (string, error) {
+		end := time.Now().Add(s.until)
+		n := 0
+		for time.Now().Before(end) {
+			for _, hello := range []string{"GET / HTTP/1.1\r\n\r\n", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "SSH-2.0-x\r\n", "\x7f\xff\xff\xff", strings.Repeat("\xa5\x11", 500)} {
+				w, err := s.tryDial()
+				if err != nil {
+					return "", err
+				}
+				w.Write([]byte(hello))
+				w.Close()
+				n++
+			}
+			s.closeAll()
+		}
+		return fmt.Sprintf("%d connections", n), nil
+	}},
+}
+
+// large sends one request and reads the answer.
+func (s *siege) large(req kmsg.Request) (string, error) {
+	f := frame(req)
+	began := time.Now()
+	w := s.dial()
+	if _, err := w.Write(f); err != nil {
+		return "", err
+	}
+	n, err := length(w)
+	return fmt.Sprintf("%s answered with %s in %v", mb(int64(len(f))), mb(n), time.Since(began).Round(time.Millisecond)), err
+}
+
+// bombs sends batches that expand to size, over so many connections.
+func (s *siege) bombs(size, window, conns int) (string, error) {
+	bu := record.Builder{}
+	bu.Append(record.Record{Timestamp: time.Now().UnixMilli(), Value: make([]byte, size)})
+	plain, err := bu.Batch()
+	if err != nil {
+		return "", err
+	}
+	options := []zstd.EOption{zstd.WithEncoderConcurrency(1)}
+	if window > 0 {
+		options = append(options, zstd.WithWindowSize(window))
+	}
+	packer, err := zstd.NewWriter(nil, options...)
+	if err != nil {
+		return "", err
+	}
+	batch := append(bytes.Clone(plain[:record.HeaderSize]), packer.EncodeAll(plain[record.HeaderSize:], nil)...)
+	b := record.Batch(batch)
+	enc.BigEndian.PutUint32(b[8:], uint32(len(b)-12))
+	b[22] = b[22]&^7 | byte(record.Zstd)
+	enc.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], crc32.MakeTable(crc32.Castagnoli)))
+	var all sync.WaitGroup
+	var sent atomic.Int64
+	codes := sync.Map{}
+	end := time.Now().Add(s.until)
+	for range conns {
+		w := s.dial()
+		all.Go(func() {
+			for time.Now().Before(end) {
+				got, err := ask[*kmsg.ProduceResponse](w, produceOf(s.topic, s.part, b))
+				if err != nil {
+					codes.Store(err.Error(), true)
+					return
+				}
+				codes.Store(fmt.Sprint("error ", got.Topics[0].Partitions[0].ErrorCode), true)
+				sent.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	var seen []string
+	codes.Range(func(k, _ any) bool { seen = append(seen, k.(string)); return true })
+	return fmt.Sprintf("%d × %d bytes: %s", sent.Load(), len(b), strings.Join(seen, ", ")), nil
+}
+
+// describeOrNil returns a topic's details, or nil when there is none.
+func (c *cluster) describeOrNil(topic string) *kadm.TopicDetail {
+	d, err := c.describe(c.admin(), topic)
+	if err != nil || d.Err != nil {
+		return nil
+	}
+	return &d
+}
