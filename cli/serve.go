@@ -32,7 +32,8 @@ func serveCommand() *urfave.Command {
 		Name:  "serve",
 		Usage: "run one broker",
 		Description: `   Without flags: a cluster of one node in ./millrace-data on 127.0.0.1:9092. Further nodes
-   --join any node of it. Started again, a node knows its cluster and needs no --join.
+   --join any node of it. Started again, a node knows its cluster and needs no --join; nodes
+   that all moved to other addresses find each other by it.
 
    SIGTERM and Ctrl-C: hand leadership over, flush, exit 0.
 

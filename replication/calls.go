@@ -23,6 +23,8 @@ const (
 	callSegments uint8 = 5
 	callSegment  uint8 = 6
 	callView     uint8 = 7
+	callSeek     uint8 = 8
+	callForward  uint8 = 9
 )
 
 // callTimeout bounds the small calls that the node makes by itself.
@@ -50,6 +52,9 @@ func (n *Node) callBulk(node int32, kind uint8, req []byte) ([]byte, error) {
 //	6 segment     group u64 · first index u64 ·             bytes of that sealed segment
 //	              position u64 · bytes u32, at most 1 MiB
 //	7 view        whom the sender hears, JSON: see view     nothing
+//	8 seek        addresses that the sender knows, JSON     those known here, JSON
+//	9 forward     a change, as in the controller's log,     as of change
+//	              for the controller that the receiver hears
 func (n *Node) handle(ctx context.Context, from transport.Peer, kind uint8, req []byte) ([]byte, error) {
 	select {
 	case <-n.ready:
@@ -70,6 +75,16 @@ func (n *Node) handle(ctx context.Context, from transport.Peer, kind uint8, req 
 		return nil, nil
 	case callView:
 		return nil, n.viewed(from, req)
+	case callSeek:
+		if from.Node < 1 {
+			return nil, fmt.Errorf("replication: %v of no cluster asks where the others are", from)
+		}
+		if err := n.sought(req); err != nil {
+			return nil, err
+		}
+		return json.Marshal(n.knownAddresses())
+	case callForward:
+		return n.forwarded(ctx, req)
 	case callChange:
 		change, err := metadata.DecodeChange(req)
 		if err != nil {

@@ -36,6 +36,7 @@ type testNode struct {
 	c        *testCluster
 	id       int32
 	addr     string
+	join     []string // nil: the first node's address, unless it is the first
 	dir      string
 	disk     *testDisk
 	log      testLog
@@ -155,7 +156,7 @@ func (n *testNode) tryStart(limit time.Duration) error {
 // open opens the node on its folder and takes connections for it.
 func (n *testNode) open() error {
 	cfg := Config{DataDir: n.dir, NodeID: n.id, Advertise: n.addr, Logger: slog.New(n.log.handler()), FS: n.disk, Settings: n.c.settings}
-	if n.id != 1 {
+	if cfg.Join = n.join; n.join == nil && n.id != 1 {
 		cfg.Join = []string{n.c.nodes[0].addr}
 	}
 	if n.c.net != nil {

@@ -264,11 +264,20 @@ func (n *Node) commit(ctx context.Context, change metadata.Change, data []byte) 
 	leader, ok := n.Controller()
 	switch {
 	case !ok:
-		return 0, ErrNoController
+		through, ok := n.hearsController()
+		if !ok {
+			return 0, ErrNoController
+		}
+		return n.ask(ctx, through, callForward, data)
 	case leader == n.identity.Node:
 		return n.controller.propose(change)
 	}
-	answer, err := n.transport.Call(ctx, leader, callChange, data)
+	return n.ask(ctx, leader, callChange, data)
+}
+
+// ask sends a change to another node.
+func (n *Node) ask(ctx context.Context, node int32, kind uint8, data []byte) (uint64, error) {
+	answer, err := n.transport.Call(ctx, node, kind, data)
 	if err != nil {
 		if ctx.Err() != nil || !sentNothing(err) {
 			return 0, fmt.Errorf("%w: %v", ErrUnknown, err)
@@ -276,6 +285,40 @@ func (n *Node) commit(ctx context.Context, change metadata.Change, data []byte) 
 		return 0, ErrNoController
 	}
 	return decodeOutcome(answer)
+}
+
+// hearsController returns a node that hears the controller, which this one does not.
+func (n *Node) hearsController() (node int32, ok bool) {
+	c, led := n.claimed(controllerGroup)
+	if !led {
+		return 0, false
+	}
+	for _, p := range n.transport.Heard() {
+		n.gossipMu.Lock()
+		ok := n.views[p].hears[c.process]
+		n.gossipMu.Unlock()
+		if ok {
+			return p.Node, true
+		}
+	}
+	return 0, false
+}
+
+// forwarded passes a change on to the controller, if that is heard here, and returns
+// what it answered. It is passed on once only.
+func (n *Node) forwarded(ctx context.Context, data []byte) ([]byte, error) {
+	change, err := metadata.DecodeChange(data)
+	if err != nil {
+		return encodeOutcome(0, err), nil
+	}
+	leader, ok := n.Controller()
+	switch {
+	case !ok:
+		return encodeOutcome(0, ErrNoController), nil
+	case leader == n.identity.Node:
+		return encodeOutcome(n.controller.propose(change)), nil
+	}
+	return encodeOutcome(n.ask(ctx, leader, callChange, data)), nil
 }
 
 // awaitIndex waits until this node's image has reached index.

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,8 +40,8 @@ type Config struct {
 	// Advertise is the HOST:PORT that peers and clients are told.
 	Advertise string
 	// Join lists addresses of nodes of a cluster to become a member of. With an
-	// empty folder and no addresses the node founds a cluster. Ignored once the
-	// folder belongs to a cluster.
+	// empty folder and no addresses the node founds a cluster. Once the folder
+	// belongs to a cluster they are asked where the others are, at each start.
 	Join []string
 	// Rack is where the broker stands, for placement; "" is nowhere in particular.
 	Rack string
@@ -82,7 +81,9 @@ type Node struct {
 	changed chan struct{} // closed and replaced at each new image
 
 	addressMu sync.Mutex
-	addresses map[int32]string
+	addresses map[int32]string    // where the others are
+	told      map[int32]addressed // and who said so
+	epoch     uint64              // of this node's own
 
 	partitionMu sync.RWMutex
 	partitions  map[metadata.PartitionID]*Partition
@@ -138,6 +139,8 @@ func Open(cfg Config) (*Node, error) {
 		ready:         make(chan struct{}),
 		changed:       make(chan struct{}),
 		addresses:     make(map[int32]string),
+		told:          make(map[int32]addressed),
+		epoch:         uint64(time.Now().UnixMilli()),
 		partitions:    make(map[metadata.PartitionID]*Partition),
 		byGroup:       make(map[uint64]*Partition),
 		claims:        make(map[uint64]claim),
@@ -252,6 +255,7 @@ func (n *Node) Start(ctx context.Context) error {
 	n.goTracked(n.upkeepLoop)
 	n.goTracked(n.cleanerLoop)
 	n.goTracked(n.reconcileLoop)
+	n.goTracked(n.seekLoop)
 	n.setPeers()
 	n.opened(controllerGroup)
 	return n.enrol(ctx)
@@ -552,69 +556,6 @@ func (n *Node) imageChanged() {
 	case n.reconcileWake <- struct{}{}:
 	default:
 	}
-}
-
-// resolve finds a node's address: what it said itself last, else the image.
-func (n *Node) resolve(node int32) (addr string, ok bool) {
-	n.addressMu.Lock()
-	addr, ok = n.addresses[node]
-	n.addressMu.Unlock()
-	if ok {
-		return addr, true
-	}
-	if b, ok := n.Image().Broker(node); ok {
-		return address(b), true
-	}
-	return "", false
-}
-
-// learned keeps the address a peer introduced itself with.
-func (n *Node) learned(peer transport.Peer, addr string) {
-	n.addressMu.Lock()
-	defer n.addressMu.Unlock()
-	if addr == "" || n.addresses[peer.Node] == addr {
-		return
-	}
-	n.addresses[peer.Node] = addr
-	if err := savePeers(n.cfg.DataDir, n.addresses); err != nil {
-		n.logger.Warn("peers' addresses were not saved", "error", err)
-	}
-}
-
-// setPeers tells the transport whom to stay connected to.
-func (n *Node) setPeers() {
-	nodes := make(map[int32]bool)
-	n.addressMu.Lock()
-	for node := range n.addresses {
-		nodes[node] = true
-	}
-	n.addressMu.Unlock()
-	for _, b := range n.Image().Brokers() {
-		nodes[b.ID] = true
-	}
-	delete(nodes, n.identity.Node)
-	list := make([]int32, 0, len(nodes))
-	for node := range nodes {
-		list = append(list, node)
-	}
-	slices.Sort(list)
-	n.transport.SetPeers(list)
-}
-
-func address(b *metadata.Broker) string {
-	return net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port)))
-}
-
-func splitAddress(addr string) (host string, port int32, err error) {
-	host, text, err := net.SplitHostPort(addr)
-	if err != nil {
-		return "", 0, err
-	}
-	p, err := strconv.ParseUint(text, 10, 16)
-	if err != nil {
-		return "", 0, fmt.Errorf("port %q is not a number below 65536", text)
-	}
-	return host, int32(p), nil
 }
 
 // memberOf returns this node's member of a group, nil if it has none now.

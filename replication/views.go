@@ -33,6 +33,8 @@ type view struct {
 	Self   processName     `json:"self"`
 	Hears  []processName   `json:"hears"`
 	Leads  []relayedGroups `json:"leads,omitempty"` // by whom the receiver does not hear
+
+	Addresses []addressed `json:"addresses,omitempty"` // all that the sender knows
 }
 
 // A processName is a process in a view.
@@ -181,11 +183,11 @@ func (n *Node) showOnce(node int32) error {
 
 // viewFor is what this node shows to another.
 func (n *Node) viewFor(node int32) view {
-	heard := n.transport.Heard()
+	heard, known := n.transport.Heard(), n.knownAddresses()
 	n.gossipMu.Lock()
 	defer n.gossipMu.Unlock()
 	n.viewNumber++
-	v := view{Number: n.viewNumber, Self: nameOf(n.transport.Self())}
+	v := view{Number: n.viewNumber, Self: nameOf(n.transport.Self()), Addresses: known}
 	blind := make(map[process]*relayedGroups)
 	for _, p := range heard {
 		v.Hears = append(v.Hears, nameOf(p))
@@ -267,6 +269,9 @@ func (n *Node) viewed(from transport.Peer, data []byte) error {
 	}
 	n.gossipMu.Unlock()
 	n.happened.Add(1)
+	if n.takeAddresses(v.Addresses) {
+		n.showViews()
+	}
 	if changed {
 		n.showTo(from.Node) // what it does not hear, it is told of
 		n.electLeaderless(time.Now())

@@ -1,0 +1,159 @@
+package replication
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"millrace/replication/metadata"
+)
+
+// moves restarts nodes at new addresses, in the background, and fails the test unless
+// all of them are registered there within a while.
+func (c *testCluster) moves(limit time.Duration, moving ...*testNode) {
+	c.t.Helper()
+	for _, n := range moving {
+		n.stop()
+		n.addr = fmt.Sprintf("127.0.0.1:%d", 9100+n.id)
+	}
+	begin := time.Now()
+	var started []<-chan error
+	for _, n := range moving {
+		started = append(started, n.startInBackground())
+	}
+	for i, n := range moving {
+		select {
+		case err := <-started[i]:
+			if err != nil {
+				c.t.Fatalf("start node %d: %v", n.id, err)
+			}
+		case <-time.After(limit - time.Since(begin)):
+			c.t.Fatalf("node %d was not registered at its new address after %v", n.id, limit)
+		}
+	}
+	for _, n := range c.nodes {
+		for _, other := range c.nodes {
+			for !n.Live(other.id) {
+				if time.Since(begin) > limit {
+					c.t.Fatalf("node %d does not hear node %d after %v", n.id, other.id, limit)
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		}
+	}
+	c.t.Logf("all hear each other after %v", time.Since(begin))
+}
+
+// serves fails the test unless a partition takes a record.
+func (c *testCluster) serves(id idOf, value string) {
+	c.t.Helper()
+	_, p := c.leader(id)
+	if _, err := appendWait(p, batchOf(value)); err != nil {
+		c.t.Fatalf("append %s: %v", value, err)
+	}
+}
+
+// All nodes have new addresses, and are told those of each other by --join: what they
+// knew is of no use.
+func TestAllMoveAndAreToldWhere(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		id := c.create("orders", 1, 3, nil)
+		c.serves(id, "before")
+		time.Sleep(time.Minute)
+		for _, n := range c.nodes {
+			n.join = []string{"127.0.0.1:9101", "127.0.0.1:9102", "127.0.0.1:9103"}
+		}
+		c.moves(10*time.Second, c.nodes...)
+		c.serves(id, "after")
+		c.check("after the move", id, []string{"before", "after"})
+		for _, n := range c.nodes {
+			b, _ := c.nodes[0].Image().Broker(n.id)
+			if address(b) != n.addr {
+				t.Errorf("node %d is registered at %s, want %s", n.id, address(b), n.addr)
+			}
+		}
+	})
+}
+
+// Two of three have new addresses, and are told nothing. Both know where the third is,
+// and find each other through it.
+func TestTwoMoveAndFindEachOther(t *testing.T) {
+	for third := range 3 {
+		t.Run(fmt.Sprint("node ", third+1, " stays"), func(t *testing.T) {
+			inVirtualTime(t, func(t *testing.T, c *testCluster) {
+				id := c.create("orders", 1, 3, nil)
+				c.serves(id, "before")
+				time.Sleep(time.Minute)
+				for _, n := range c.nodes {
+					n.join = []string{}
+				}
+				c.moves(10*time.Second, c.others(c.nodes[third])...)
+				c.serves(id, "after")
+			})
+		})
+	}
+}
+
+// A node that does not hear the controller commits changes through one that does.
+func TestChangesAreForwarded(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		time.Sleep(time.Minute)
+		controller := c.controllerWithin(0)
+		others := c.others(controller)
+		c.net.cut(controller.addr, others[1].addr)
+		time.Sleep(time.Second)
+		req := metadata.RegisterBroker{Broker: metadata.Broker{ID: 9, Incarnation: "0123abcd", Host: "far", Port: 1}, ClusterID: controller.ClusterID()}
+		data, err := metadata.EncodeChange(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		index, err := others[1].commit(ctx, req, data)
+		if err != nil {
+			t.Fatalf("commit: %v", err)
+		}
+		time.Sleep(time.Second)
+		if at := controller.Image().Index; at < index {
+			t.Errorf("the controller's image is at %d, the change is %d", at, index)
+		}
+	})
+}
+
+// Of two addresses the later one holds, whoever tells it; and a node that is told an
+// old one of its own, under a later time than its start, tells its own anew.
+func TestTheLaterAddressHolds(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		time.Sleep(10 * time.Second)
+		n, other := c.nodes[0], c.nodes[1]
+		at := func(n *testNode, node int32) addressed {
+			for _, a := range n.knownAddresses() {
+				if a.Node == node {
+					return a
+				}
+			}
+			return addressed{}
+		}
+		now := at(n, other.id)
+		if now.Address != other.addr || now.Epoch == 0 || now.Incarnation != other.identity.Incarnation {
+			t.Fatalf("node 2 is known as %+v", now)
+		}
+		earlier, foreign, later := now, now, now
+		earlier.Address, earlier.Epoch = "old:1", now.Epoch-1
+		foreign.Address, foreign.Epoch, foreign.Incarnation = "foreign:1", now.Epoch+9, "ffffffff"
+		later.Address, later.Epoch = "new:1", now.Epoch+5
+		n.takeAddresses([]addressed{earlier, foreign})
+		if got := at(n, other.id); got != now {
+			t.Errorf("an earlier address, or one of another incarnation, was taken: %+v", got)
+		}
+		if !n.takeAddresses([]addressed{later}) || at(n, other.id) != later {
+			t.Errorf("a later address was not taken: %+v", at(n, other.id))
+		}
+		n.showViews()
+		time.Sleep(time.Second)
+		if got := at(n, other.id); got.Address != other.addr || got.Epoch <= later.Epoch {
+			t.Errorf("node 2 did not tell its address anew: %+v", got)
+		}
+	})
+}
