@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -48,10 +49,30 @@ type brokerItem struct {
 	Leaders    int    `json:"leaders"`
 	Replicas   int    `json:"replicas"`
 	Up         bool   `json:"up"` // it answers
+	// DownFor is how many seconds ago the others missed it; 0: they do not, or cannot tell.
+	DownFor float64 `json:"down_for,omitempty"`
 	// The file system of its data folder, bytes; -1: not known.
 	DiskBytes int64 `json:"disk_bytes"`
 	DiskFree  int64 `json:"disk_free"`
 	dataDir   string
+	behind    string // how its metadata is, if that stands still
+}
+
+// state is a word or two for the table.
+func (b *brokerItem) state() string {
+	switch {
+	case !b.Up && b.DownFor > 0:
+		return "down " + lasting(b.DownFor)
+	case !b.Up:
+		return "down"
+	case b.diskFull():
+		return "up, disk full"
+	case b.behind != "":
+		return "up, behind"
+	case b.Controller:
+		return "up, controller"
+	}
+	return "up"
 }
 
 // diskFull tells whether a broker soon refuses to write: a busy partition takes up to
@@ -63,8 +84,13 @@ func (b *brokerItem) diskFull() bool {
 // troubles lists, a sentence each, why the cluster is not healthy.
 func (s *clusterState) troubles() (all []string) {
 	for _, b := range s.Brokers {
-		if !b.Up {
+		switch {
+		case !b.Up && b.DownFor > 0:
+			all = append(all, fmt.Sprintf("broker %d at %s is down, for %s", b.Node, b.Address, lasting(b.DownFor)))
+		case !b.Up:
 			all = append(all, fmt.Sprintf("broker %d at %s does not answer", b.Node, b.Address))
+		case b.behind != "":
+			all = append(all, fmt.Sprintf("broker %d: %s", b.Node, b.behind))
 		}
 		if b.diskFull() {
 			all = append(all, fmt.Sprintf("the disk of broker %d is full: %d KiB are left below %s; delete or trim topics, or make room", b.Node, b.DiskFree>>10, b.dataDir))
@@ -74,7 +100,7 @@ func (s *clusterState) troubles() (all []string) {
 		all = append(all, fmt.Sprintf("%s down, since a disk failed, data is damaged or something ran out, as the broker's log says: %s", count(n, "replica"), some(s.Down)))
 	}
 	if s.Controller < 0 {
-		all = append(all, "there is no controller")
+		all = append(all, "the controllers have no leader")
 	}
 	if n := len(s.Leaderless); n > 0 {
 		all = append(all, fmt.Sprintf("%s without a leader: %s", count(n, "partition"), some(s.Leaderless)))
@@ -100,10 +126,10 @@ func some(names []string) string {
 	return s
 }
 
-// readCluster asks for the cluster's state, and every broker that the metadata
-// names for its own view of it, all at once: whether it answers, and which
-// replicas are in sync in the partitions it leads. Only a leader knows that at
-// first hand.
+// readCluster asks for the cluster's state, and then every broker that is
+// registered, whether the others hear it or not, for its own view of it, all at once:
+// whether it answers, which replicas are in sync in the partitions it leads, which
+// only a leader knows at first hand, and what it alone knows of itself.
 func readCluster(ctx context.Context, client *kgo.Client) (*clusterState, error) {
 	metadata, err := kadm.NewClient(client).Metadata(ctx)
 	if err != nil {
@@ -113,7 +139,12 @@ func readCluster(ctx context.Context, client *kgo.Client) (*clusterState, error)
 		Cluster: metadata.Cluster, Controller: metadata.Controller, Topics: len(metadata.Topics),
 		Brokers: []brokerItem{}, UnderReplicated: []string{}, Leaderless: []string{}, Down: []string{},
 	}
-	views := viewsOf(ctx, metadata.Brokers)
+	brokers := slices.Clone(metadata.Brokers)
+	views := viewsOf(ctx, brokers)
+	if gone := views.unlisted(brokers); len(gone) > 0 {
+		maps.Copy(views, viewsOf(ctx, gone))
+		brokers = append(brokers, gone...)
+	}
 	leaders, replicas := make(map[int32]int), make(map[int32]int)
 	for _, t := range metadata.Topics.Sorted() {
 		for _, p := range t.Partitions.Sorted() {
@@ -136,13 +167,13 @@ func readCluster(ctx context.Context, client *kgo.Client) (*clusterState, error)
 			}
 		}
 	}
-	for _, b := range metadata.Brokers {
+	for _, b := range brokers {
 		item := brokerItem{
-			Node: b.NodeID, Address: address(b), Controller: b.NodeID == metadata.Controller,
+			Node: b.NodeID, Address: address(b),
 			Leaders: leaders[b.NodeID], Replicas: replicas[b.NodeID], DiskBytes: -1, DiskFree: -1,
 		}
 		if view, ok := views[b.NodeID]; ok {
-			item.Up, item.DiskBytes, item.DiskFree, item.dataDir = true, view.disk.TotalBytes, view.disk.UsableBytes, view.disk.Dir
+			item.DiskBytes, item.DiskFree, item.dataDir = view.disk.TotalBytes, view.disk.UsableBytes, view.disk.Dir
 		}
 		if b.Rack != nil {
 			item.Rack = *b.Rack
@@ -150,6 +181,7 @@ func readCluster(ctx context.Context, client *kgo.Client) (*clusterState, error)
 		s.Brokers = append(s.Brokers, item)
 	}
 	slices.SortFunc(s.Brokers, func(a, b brokerItem) int { return cmp.Compare(a.Node, b.Node) })
+	s.judge(ctx, views)
 	return s, nil
 }
 
@@ -161,6 +193,11 @@ func address(b kadm.BrokerDetail) string {
 type brokerView struct {
 	topics kadm.TopicDetails
 	disk   kmsg.DescribeLogDirsResponseDir
+
+	registered []registered // brokers, there or not
+	index      int64        // of its metadata's last change; -1 not known
+	leader     int32        // of the controllers; -1 none
+	quorum     bool         // it told who leads the controllers
 }
 
 // brokerViews are those of the brokers that answered, by id.
@@ -184,6 +221,26 @@ func viewsOf(ctx context.Context, brokers kadm.BrokerDetails) brokerViews {
 	}
 	asked.Wait()
 	return views
+}
+
+// unlisted are the brokers that are registered, as somebody says, and not in a list.
+func (v brokerViews) unlisted(brokers kadm.BrokerDetails) (more kadm.BrokerDetails) {
+	for _, view := range v {
+		for _, r := range view.registered {
+			known := func(b kadm.BrokerDetail) bool { return b.NodeID == r.node }
+			if slices.ContainsFunc(brokers, known) || slices.ContainsFunc(more, known) {
+				continue
+			}
+			host, port, _ := net.SplitHostPort(r.address)
+			n, _ := strconv.Atoi(port)
+			b := kadm.BrokerDetail{NodeID: r.node, Host: host, Port: int32(n)}
+			if r.rack != "" {
+				b.Rack = &r.rack
+			}
+			more = append(more, b)
+		}
+	}
+	return more
 }
 
 // firstHand returns a partition as its leader sees it, if that can be had, and which
@@ -220,9 +277,12 @@ func viewOf(ctx context.Context, address string) (*brokerView, error) {
 		return nil, err
 	}
 	v := &brokerView{topics: metadata.Topics, disk: kmsg.DescribeLogDirsResponseDir{TotalBytes: -1, UsableBytes: -1}}
+	seed := client.SeedBrokers()[0]
+	v.registered, v.index = registeredBrokers(ctx, seed), metadataIndex(ctx, seed)
+	v.leader, v.quorum = controllerLeader(ctx, seed)
 	req := kmsg.NewPtrDescribeLogDirsRequest()
 	req.Topics = []kmsg.DescribeLogDirsRequestTopic{} // none
-	if resp, err := client.SeedBrokers()[0].Request(ctx, req); err == nil {
+	if resp, err := seed.Request(ctx, req); err == nil {
 		if dirs := resp.(*kmsg.DescribeLogDirsResponse).Dirs; len(dirs) == 1 {
 			v.disk = dirs[0]
 		}

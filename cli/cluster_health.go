@@ -15,8 +15,9 @@ func clusterHealthCommand() *urfave.Command {
 	return &urfave.Command{
 		Name:  "health",
 		Usage: "exit 0 when all is well, 10 when not",
-		Description: `   Healthy: every broker answers and has room on its disk, there is a controller, every
-   partition has its leader and all its replicas in sync. Prints "healthy", or a line of what is wrong.
+		Description: `   Healthy: every registered broker answers, has room on its disk and the newest metadata; the
+   controllers have a leader; no replica is down; every partition has its leader and all its
+   replicas in sync. Prints "healthy", or a line of what is wrong.
 
    JSON: {healthy, troubles: [TEXT]}.
 

@@ -14,8 +14,9 @@ func clusterStatusCommand() *urfave.Command {
 		Name:  "status",
 		Usage: "show brokers, controller, leaders and partitions in trouble",
 		Description: `   JSON: {cluster, controller, brokers: [{node, address, rack, controller, leaders, replicas,
-   up, disk_bytes, disk_free}], topics, partitions, under_replicated: [TOPIC/PARTITION], leaderless,
-   down: ["TOPIC/PARTITION on NODE"]}; internal topics count.
+   up, down_for, disk_bytes, disk_free}], topics, partitions, under_replicated: [TOPIC/PARTITION],
+   leaderless, down: ["TOPIC/PARTITION on NODE"]}; down_for is in seconds, internal topics count.
+   Every registered broker is a row, whether it is there or not.
 
 EXAMPLES:
    $ millrace cluster status
@@ -48,15 +49,10 @@ func clusterStatus(c *urfave.Context) error {
 			{"LEADERS", func(b brokerItem) string { return strconv.Itoa(b.Leaders) }},
 			{"REPLICAS", func(b brokerItem) string { return strconv.Itoa(b.Replicas) }},
 			{"STATE", func(b brokerItem) string {
-				switch {
-				case !b.Up:
-					return red(w, "down")
-				case b.diskFull():
-					return red(w, "up, disk full")
-				case b.Controller:
-					return "up, controller"
+				if state := b.state(); state != "up" && state != "up, controller" {
+					return red(w, state)
 				}
-				return "up"
+				return b.state()
 			}},
 		})
 		if err != nil {

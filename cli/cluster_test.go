@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -558,11 +559,100 @@ func TestHealthFollowsTheCluster(t *testing.T) {
 	c.do("", "topic", "create", "t", "-p3", "-r3")
 	c.do("", "cluster", "health", "--wait", "30s")
 	c.kill(c.all[2])
-	if r := millrace(t, c.addresses(), "", "cluster", "health"); r.status != StatusUnhealthy || !strings.HasPrefix(r.stderr, "millrace: unhealthy: ") {
-		t.Errorf("with a node down: status %d, %q", r.status, r.stderr)
+	// A node that is gone is named: at once by its address, and when the others have
+	// missed it, with how long that is.
+	want := regexp.MustCompile(`^millrace: unhealthy: broker 3 at ` + regexp.QuoteMeta(c.all[2].address) + ` is down, for \d+ s; `)
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		r := millrace(t, c.addresses()[:2], "", "cluster", "health")
+		if r.status != StatusUnhealthy || !strings.HasPrefix(r.stderr, "millrace: unhealthy: ") {
+			t.Fatalf("with a node down: status %d, %q", r.status, r.stderr)
+		}
+		if want.MatchString(r.stderr) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("with a node down for a while: %q, want %v", r.stderr, want)
+		}
+	}
+	r := millrace(t, c.addresses()[:2], "", "cluster", "status")
+	row := regexp.MustCompile(`(?m)^3 +` + regexp.QuoteMeta(c.all[2].address) + ` +- +0 +3 +down \d+ s *$`)
+	if r.status != StatusDone || !row.MatchString(r.stdout) || !strings.Contains(r.stdout, "3 brokers") {
+		t.Errorf("status %d, %q, want a row like %v", r.status, r.stdout, row)
+	}
+	// A topic that nobody can lead is there, and is no success.
+	client, err := kgo.NewClient(kgo.SeedBrokers(c.addresses()[:2]...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	req := kmsg.NewPtrCreateTopicsRequest()
+	rt := kmsg.NewCreateTopicsRequestTopic()
+	rt.Topic, rt.NumPartitions, rt.ReplicationFactor = "unled", -1, -1
+	rt.ReplicaAssignment = []kmsg.CreateTopicsRequestTopicReplicaAssignment{{Partition: 0, Replicas: []int32{3}}}
+	req.Topics, req.TimeoutMillis = append(req.Topics, rt), 1000
+	if resp, err := req.RequestWith(t.Context(), client); err != nil || resp.Topics[0].ErrorCode != 0 {
+		t.Fatalf("%+v, %v", resp, err)
+	}
+	err = awaitLeaders(t.Context(), kadm.NewClient(client), []string{"unled"}, time.Second)
+	if want := "created, but 1 of 1 partition have no leader after 1s: unled/0; "; statusOf(err) != StatusFailed || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("a topic without leaders: %v, want %s", err, want)
 	}
 	c.start()
 	c.do("", "cluster", "health", "--wait", "30s")
+}
+
+// A node whose disk is full, or that is gone, or whose controller group has no
+// leader, is named with what it is.
+func TestHealthNamesWhatIsWrongWithANode(t *testing.T) {
+	now := time.Now()
+	view := func(leader int32, gone ...registered) *brokerView {
+		return &brokerView{index: -1, quorum: true, leader: leader, registered: gone}
+	}
+	s := &clusterState{Controller: 3, Down: []string{"orders/2 on 1"}, Brokers: []brokerItem{
+		{Node: 1, Address: "a:1"}, {Node: 2, Address: "b:1", DiskBytes: 64e6, DiskFree: 3e6, dataDir: "/data"}, {Node: 4, Address: "d:1"}, {Node: 5, Address: "e:1"},
+	}}
+	s.judge(t.Context(), brokerViews{
+		1: view(1, registered{node: 4, missed: now.Add(-200 * time.Second)}),
+		2: view(1, registered{node: 4, missed: now.Add(-100 * time.Second)}),
+	})
+	want := []string{
+		"the disk of broker 2 is full: 2929 KiB are left below /data; delete or trim topics, or make room",
+		"broker 4 at d:1 is down, for 100 s",
+		"broker 5 at e:1 does not answer",
+		"1 replica down, since a disk failed, data is damaged or something ran out, as the broker's log says: orders/2 on 1",
+	}
+	if got := s.troubles(); !slices.Equal(got, want) || s.Controller != 1 || s.Brokers[2].state() != "down 100 s" {
+		t.Errorf("controller %d, %q\nwant %q", s.Controller, got, want)
+	}
+	// All say that the controllers have no leader: that Metadata names a broker is
+	// for clients, which want one.
+	s = &clusterState{Controller: 3, Brokers: []brokerItem{{Node: 1}}}
+	s.judge(t.Context(), brokerViews{1: view(-1)})
+	if got := s.troubles(); !slices.Equal(got, []string{"the controllers have no leader"}) {
+		t.Errorf("%q", got)
+	}
+}
+
+// A node whose metadata stands still is named, and one that only comes a little
+// later is not.
+func TestHealthSeesMetadataThatStandsStill(t *testing.T) {
+	c := startCluster(t, 1)
+	client, err := kgo.NewClient(kgo.SeedBrokers(c.addresses()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	index := metadataIndex(t.Context(), client.SeedBrokers()[0])
+	if index < 1 {
+		t.Fatalf("the node's metadata is at change %d", index)
+	}
+	if got := behind(t.Context(), c.addresses()[0], index-1, index); got != "" {
+		t.Errorf("a node that has caught up by the time it is asked again: %s", got)
+	}
+	want := fmt.Sprintf("its metadata stands at change %d, others are at %d", index, index+1)
+	if got := behind(t.Context(), c.addresses()[0], index, index+1); got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
 }
 
 func TestSegmentsAreReadWithoutABroker(t *testing.T) {

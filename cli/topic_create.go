@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -62,6 +63,7 @@ func topicCreate(c *urfave.Context) error {
 			return err
 		}
 		var first error
+		var made []string
 		for _, topic := range c.Args().Slice() {
 			a := answers[topic]
 			switch {
@@ -69,6 +71,12 @@ func topicCreate(c *urfave.Context) error {
 				line := said + " topic " + topic
 				if a.NumPartitions > 0 {
 					line += fmt.Sprintf(": %s, %s", count(a.NumPartitions, "partition"), count(int(a.ReplicationFactor), "replica"))
+				}
+				if !c.Bool("dry-run") {
+					if r := a.ReplicationFactor; r == 2 {
+						fmt.Fprintf(c.App.ErrWriter, "millrace: warning: topic %s has two replicas: while either broker is down it stands still; three bear the loss of one\n", topic)
+					}
+					made = append(made, topic)
 				}
 				fmt.Fprintln(c.App.Writer, line)
 			case c.Bool("if-not-exists") && errors.Is(a.Err, kerr.TopicAlreadyExists):
@@ -79,6 +87,49 @@ func topicCreate(c *urfave.Context) error {
 				fmt.Fprintf(c.App.ErrWriter, "millrace: %s\n", oneLine(topicError(topic, a.Err, a.ErrMessage)))
 			}
 		}
+		if err := awaitLeaders(ctx, admin, made, leaderPatience); first == nil {
+			first = err
+		}
 		return first
 	})
+}
+
+// leaderPatience is how long a new topic may be without leaders before that is an error.
+const leaderPatience = 10 * time.Second
+
+// awaitLeaders waits until all partitions of new topics have leaders. A topic that
+// is there and cannot be used, because a node is out of file descriptors, say, is
+// not what was asked for.
+func awaitLeaders(ctx context.Context, admin *kadm.Client, topics []string, patience time.Duration) error {
+	if len(topics) == 0 {
+		return nil
+	}
+	deadline := time.Now().Add(patience)
+	for attempt := 1; ; attempt++ {
+		var without []string
+		all := 0
+		m, err := admin.Metadata(ctx, topics...)
+		if err != nil {
+			return fmt.Errorf("created, but ask for the leaders: %w", err)
+		}
+		for _, t := range m.Topics.Sorted() {
+			for _, p := range t.Partitions.Sorted() {
+				if all++; p.Leader < 0 {
+					without = append(without, fmt.Sprintf("%s/%d", p.Topic, p.Partition))
+				}
+			}
+		}
+		switch {
+		case len(without) == 0 && all > 0:
+			return nil
+		case time.Now().After(deadline):
+			return fail(StatusFailed, "created, but %d of %s have no leader after %s: %s; millrace cluster health and the nodes' logs say why",
+				len(without), count(all, "partition"), patience, some(without))
+		}
+		select {
+		case <-time.After(backoff(attempt)):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }

@@ -63,6 +63,7 @@ func (n *Node) claimLocked(group uint64, c claim) {
 
 // peerDown is evidence that a process died, or cannot be reached from here.
 func (n *Node) peerDown(peer process) {
+	n.lostAt.Store(peer.Node, time.Now())
 	n.logger.Warn("peer is down", "node", peer.Node)
 	n.happened.Add(1)
 	n.gossipMu.Lock()

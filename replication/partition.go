@@ -264,6 +264,9 @@ func (p *Partition) quarantine(err error) {
 	p.takeDown(err)
 }
 
+// Dir is the folder that holds the replica's log.
+func (p *Partition) Dir() string { return p.dir }
+
 // Down returns why the partition neither votes nor serves here: ErrQuarantined, until
 // the node is restarted; or ErrNoSpace or ErrRefused, for as long as the system lacks
 // what it takes to open it. nil while it does.

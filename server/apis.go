@@ -63,6 +63,7 @@ func init() {
 		{key: kmsg.ListPartitionReassignments, min: 0, max: 0, serve: answer((*Server).listPartitionReassignments)},
 		{key: kmsg.DescribeClientQuotas, min: 0, max: 1, serve: answer((*Server).describeClientQuotas)},
 		{key: kmsg.DescribeUserSCRAMCredentials, min: 0, max: 0, serve: answer((*Server).describeUserSCRAM)},
+		{key: kmsg.DescribeQuorum, min: 0, max: 2, serve: answer((*Server).describeQuorum)},
 		{key: kmsg.OffsetDelete, min: 0, max: 0, serve: answer((*Server).offsetDelete)},
 		{key: kmsg.DescribeCluster, min: 0, max: 2, serve: answer((*Server).describeCluster)},
 		{key: kmsg.DescribeProducers, min: 0, max: 0, serve: answer((*Server).describeProducers)},

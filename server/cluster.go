@@ -2,11 +2,13 @@ package server
 
 import (
 	"context"
+	"encoding/binary"
 	"slices"
 	"syscall"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"millrace/replication"
 	"millrace/replication/metadata"
 )
 
@@ -14,7 +16,9 @@ import (
 //
 //   - Asked for controllers (KIP-919), it answers MISMATCHED_ENDPOINT_TYPE: this
 //     is a broker.
-//   - Brokers that are not there now are fenced, and listed if asked for.
+//   - Brokers that are not there now are fenced, and listed if asked for. Since
+//     when this node has missed each of them is told in a tagged field of our own,
+//     which other clients pass over.
 //
 // v1 adds the endpoint type, v2 fenced brokers (KIP-1073).
 func (s *Server) describeCluster(c *call, req *kmsg.DescribeClusterRequest) *kmsg.DescribeClusterResponse {
@@ -39,6 +43,9 @@ func (s *Server) describeCluster(c *call, req *kmsg.DescribeClusterRequest) *kms
 		e := c.conn.address(b)
 		rb := kmsg.NewDescribeClusterResponseBroker()
 		rb.NodeID, rb.Host, rb.Port, rb.Rack, rb.IsFenced = e.id, e.host, e.port, e.rack, !live
+		if since := s.Node.DownSince(b.ID); rb.IsFenced && !since.IsZero() {
+			rb.UnknownTags.Set(DownTag, binary.BigEndian.AppendUint64(nil, uint64(since.UnixMilli())))
+		}
 		resp.Brokers = append(resp.Brokers, rb)
 	}
 	if req.IncludeClusterAuthorizedOperations {
@@ -47,9 +54,16 @@ func (s *Server) describeCluster(c *call, req *kmsg.DescribeClusterRequest) *kms
 	return resp
 }
 
+// DownTag is the tagged field of a broker in DescribeCluster's answers that says
+// since when a broker has been missed: 8 bytes, milliseconds since 1970. Kafka's own
+// tags count from 0 on.
+const DownTag = 10_000
+
 // DescribeLogDirs, versions 1–4.
 //
 //   - There is one folder. No topics is none, null is all, of the replicas here.
+//   - A replica that is quarantined is a folder of its own, with its partition and
+//     KAFKA_STORAGE_ERROR, which is how Kafka shows a disk that has failed.
 //   - A replica's lag is what it has not yet committed.
 //
 // v2 adds tagged fields, v3 a top-level error, v4 the size and the space left of
@@ -74,6 +88,15 @@ func (s *Server) describeLogDirs(c *call, req *kmsg.DescribeLogDirsRequest) *kms
 				continue
 			}
 			sp := kmsg.NewDescribeLogDirsResponseDirTopicPartition()
+			if p.Down() != nil {
+				sp.Partition = i
+				failed := kmsg.NewDescribeLogDirsResponseDir()
+				failed.Dir, failed.ErrorCode = p.Dir(), int16(kafkaStorageError)
+				failed.TotalBytes, failed.UsableBytes = -1, -1
+				failed.Topics = []kmsg.DescribeLogDirsResponseDirTopic{{Topic: t.Name, Partitions: []kmsg.DescribeLogDirsResponseDirTopicPartition{sp}}}
+				resp.Dirs = append(resp.Dirs, failed)
+				continue
+			}
 			sp.Partition, sp.Size = i, p.Size()
 			sp.OffsetLag = max(p.EndOffset()-p.HighWatermark(), 0)
 			st.Partitions = append(st.Partitions, sp)
@@ -101,7 +124,7 @@ func (s *Server) describeLogDirs(c *call, req *kmsg.DescribeLogDirsRequest) *kms
 		slices.Sort(indexes)
 		describe(t, slices.Compact(indexes))
 	}
-	resp.Dirs = append(resp.Dirs, dir)
+	resp.Dirs = slices.Insert(resp.Dirs, 0, dir)
 	return resp
 }
 
@@ -253,6 +276,61 @@ func (s *Server) electLeaders(c *call, req *kmsg.ElectLeadersRequest) *kmsg.Elec
 			one(&st, index, code, err)
 		}
 		resp.Topics = append(resp.Topics, st)
+	}
+	return resp
+}
+
+// DescribeQuorum, versions 0–2 (KIP-595, KIP-836).
+//
+//   - The controller group, under the name of Kafka's topic for it, as this node
+//     sees it: of other members it knows that they are there, and not how far they
+//     have come. Kafka's brokers ask their controller.
+//   - Without a leader it is LEADER_NOT_AVAILABLE, and the leader -1.
+//
+// v1 adds times, v2 error messages, folders and addresses (KIP-853).
+func (s *Server) describeQuorum(c *call, req *kmsg.DescribeQuorumRequest) *kmsg.DescribeQuorumResponse {
+	resp := kmsg.NewPtrDescribeQuorumResponse()
+	q := s.Node.Quorum()
+	members := func(list []replication.QuorumMember) []kmsg.DescribeQuorumResponseTopicPartitionReplicaState {
+		states := make([]kmsg.DescribeQuorumResponseTopicPartitionReplicaState, len(list))
+		for i, m := range list {
+			states[i].Default()
+			states[i].ReplicaID, states[i].LogEndOffset = m.Node, m.Last
+		}
+		return states
+	}
+	for i := range req.Topics {
+		rt := &req.Topics[i]
+		st := kmsg.NewDescribeQuorumResponseTopic()
+		st.Topic = rt.Topic
+		for _, rp := range rt.Partitions {
+			sp := kmsg.NewDescribeQuorumResponseTopicPartition()
+			sp.Partition, sp.LeaderID, sp.LeaderEpoch, sp.HighWatermark = rp.Partition, -1, -1, -1
+			switch {
+			case rt.Topic != metadataTopic || rp.Partition != 0:
+				sp.ErrorCode, sp.ErrorMessage = int16(unknownTopicOrPartition), message(errUnknownTopic)
+			default:
+				sp.LeaderID, sp.LeaderEpoch, sp.HighWatermark = q.Leader, int32(q.Term), int64(q.Committed)
+				sp.CurrentVoters, sp.Observers = members(q.Voters), members(q.Learners)
+				if q.Leader < 0 {
+					sp.ErrorCode, sp.ErrorMessage = int16(leaderNotAvailable), message(sentence("The controller has no leader that this broker knows of."))
+				}
+			}
+			st.Partitions = append(st.Partitions, sp)
+		}
+		resp.Topics = append(resp.Topics, st)
+	}
+	for _, m := range q.Voters {
+		b, ok := s.Node.Image().Broker(m.Node)
+		if !ok {
+			continue
+		}
+		e := c.conn.address(b)
+		l := kmsg.NewDescribeQuorumResponseNodeListener()
+		l.Name, l.Host, l.Port = "PLAINTEXT", e.host, uint16(e.port)
+		n := kmsg.NewDescribeQuorumResponseNode()
+		n.NodeID, n.Listeners = m.Node, []kmsg.DescribeQuorumResponseNodeListener{l}
+		resp.Nodes = append(resp.Nodes, n)
 	}
 	return resp
 }

@@ -2,10 +2,13 @@ package server
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/replication/metadata"
 )
 
 // What Kafka answers without an authorizer, quotas and users (AclApis,
@@ -120,5 +123,85 @@ func TestUnregisterBroker(t *testing.T) {
 	}
 	if _, ok := all[0].node.Image().Broker(3); ok {
 		t.Error("it is still registered")
+	}
+}
+
+// A replica that cannot be opened is shown as a disk that failed is in Kafka, with
+// its folder; the others stay where they are.
+func TestDescribeLogDirsShowsWhatFailed(t *testing.T) {
+	dir := t.TempDir()
+	b := startBrokerIn(t, dir, nil, nil)
+	b.create("good", 1, nil)
+	b.create("bad", 1, nil)
+	b.produce("bad", 0, "x")
+	p, err := b.node.Partition(partitionOf(b, "bad"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := p.Dir()
+	ctx := testContext(t)
+	if err := b.server.Shutdown(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.node.Shutdown(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(lost); err != nil {
+		t.Fatal(err)
+	}
+	b = startBrokerIn(t, dir, nil, nil)
+	waitFor(t, "the replica to be set aside", func() bool {
+		p, err := b.node.Partition(partitionOf(b, "bad"))
+		return err == nil && p.Down() != nil
+	})
+	req := kmsg.NewPtrDescribeLogDirsRequest()
+	req.SetVersion(4)
+	dirs := ask[*kmsg.DescribeLogDirsResponse](b.dial(), req).Dirs
+	if len(dirs) != 2 || dirs[0].ErrorCode != 0 || len(dirs[0].Topics) != 1 || dirs[0].Topics[0].Topic != "good" {
+		t.Fatalf("%+v", dirs)
+	}
+	if d := dirs[1]; d.ErrorCode != int16(kafkaStorageError) || d.Dir != lost || len(d.Topics) != 1 || d.Topics[0].Topic != "bad" || d.Topics[0].Partitions[0].Partition != 0 {
+		t.Errorf("%+v, want %s", d, lost)
+	}
+}
+
+func partitionOf(b *broker, topic string) metadata.PartitionID {
+	t, _ := b.node.Image().Topic(topic)
+	return metadata.PartitionID{Topic: t.ID}
+}
+
+// KIP-595: the controller group, as each of its members sees it.
+func TestDescribeQuorum(t *testing.T) {
+	all := startCluster(t, 3)
+	for _, b := range all {
+		for version := int16(0); version <= 2; version++ {
+			req := kmsg.NewPtrDescribeQuorumRequest()
+			req.SetVersion(version)
+			rt := kmsg.NewDescribeQuorumRequestTopic()
+			rt.Topic = metadataTopic
+			rt.Partitions = []kmsg.DescribeQuorumRequestTopicPartition{{Partition: 0}, {Partition: 1}}
+			req.Topics = append(req.Topics, rt)
+			var p, other kmsg.DescribeQuorumResponseTopicPartition
+			var resp *kmsg.DescribeQuorumResponse
+			waitFor(t, "three voters", func() bool {
+				resp = ask[*kmsg.DescribeQuorumResponse](b.dial(), req)
+				p, other = resp.Topics[0].Partitions[0], resp.Topics[0].Partitions[1]
+				return len(p.CurrentVoters) == 3
+			})
+			own := 0
+			for _, v := range p.CurrentVoters {
+				if v.ReplicaID == b.node.ID() && v.LogEndOffset > 0 {
+					own++
+				} else if v.LogEndOffset != -1 {
+					t.Errorf("node %d says how far %d is", b.node.ID(), v.ReplicaID)
+				}
+			}
+			if leader, _ := b.node.Controller(); p.ErrorCode != 0 || p.LeaderID != leader || p.LeaderEpoch < 1 || p.HighWatermark < 1 || own != 1 {
+				t.Errorf("node %d, version %d: %+v", b.node.ID(), version, p)
+			}
+			if other.ErrorCode != int16(unknownTopicOrPartition) || version >= 2 && len(resp.Nodes) != 3 {
+				t.Errorf("partition 1: error %d; %d nodes", other.ErrorCode, len(resp.Nodes))
+			}
+		}
 	}
 }

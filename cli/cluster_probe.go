@@ -1,0 +1,139 @@
+package cli
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/server"
+)
+
+// What one node is asked beyond its topics and its disk, for what it alone knows.
+// A broker that is not one of ours serves less of it, and that stays unknown.
+
+// A registered broker is one of the cluster's as another sees it.
+type registered struct {
+	node    int32
+	address string
+	rack    string
+	missed  time.Time // since when it has been missed, if it is; zero also when nobody tells
+}
+
+// registeredBrokers asks for all brokers of the cluster, there or not.
+func registeredBrokers(ctx context.Context, b *kgo.Broker) (all []registered) {
+	req := kmsg.NewPtrDescribeClusterRequest()
+	req.IncludeFencedBrokers = true
+	resp, err := b.Request(ctx, req)
+	if err != nil {
+		return nil
+	}
+	for _, rb := range resp.(*kmsg.DescribeClusterResponse).Brokers {
+		one := registered{node: rb.NodeID, address: net.JoinHostPort(rb.Host, strconv.Itoa(int(rb.Port)))}
+		if rb.Rack != nil {
+			one.rack = *rb.Rack
+		}
+		rb.UnknownTags.Each(func(key uint32, value []byte) {
+			if key == server.DownTag && len(value) == 8 {
+				one.missed = time.UnixMilli(int64(binary.BigEndian.Uint64(value)))
+			}
+		})
+		all = append(all, one)
+	}
+	return all
+}
+
+// controllerLeader asks who leads the controllers, -1 for nobody; told says whether
+// there was an answer. Metadata always names a broker, because clients want one.
+func controllerLeader(ctx context.Context, b *kgo.Broker) (leader int32, told bool) {
+	rt := kmsg.NewDescribeQuorumRequestTopic()
+	rt.Topic = "__cluster_metadata"
+	rt.Partitions = append(rt.Partitions, kmsg.NewDescribeQuorumRequestTopicPartition())
+	req := kmsg.NewPtrDescribeQuorumRequest()
+	req.Topics = append(req.Topics, rt)
+	resp, err := b.Request(ctx, req)
+	if err != nil {
+		return -1, false
+	}
+	q := resp.(*kmsg.DescribeQuorumResponse)
+	if q.ErrorCode != 0 || len(q.Topics) != 1 || len(q.Topics[0].Partitions) != 1 {
+		return -1, false
+	}
+	return q.Topics[0].Partitions[0].LeaderID, true
+}
+
+// metadataIndex asks how far a node's metadata is: the epoch of its features is the
+// number of the last change it has applied. -1: it does not say.
+func metadataIndex(ctx context.Context, b *kgo.Broker) int64 {
+	req := kmsg.NewPtrApiVersionsRequest()
+	req.ClientSoftwareName, req.ClientSoftwareVersion = "millrace", "1"
+	resp, err := b.Request(ctx, req)
+	if err != nil {
+		return -1
+	}
+	return resp.(*kmsg.ApiVersionsResponse).FinalizedFeaturesEpoch
+}
+
+// judge says of each broker whether it is there and what is wrong with it, and who
+// leads the controllers, from what all of those that answered say.
+func (s *clusterState) judge(ctx context.Context, views brokerViews) {
+	newest, told, leader := int64(-1), false, int32(-1)
+	missed := make(map[int32]time.Time) // by who heard it last
+	for _, v := range views {
+		newest = max(newest, v.index)
+		told = told || v.quorum
+		leader = max(leader, v.leader)
+		for _, r := range v.registered {
+			if r.missed.After(missed[r.node]) {
+				missed[r.node] = r.missed
+			}
+		}
+	}
+	if told {
+		s.Controller = leader
+	}
+	for i := range s.Brokers {
+		b := &s.Brokers[i]
+		b.Controller = b.Node == s.Controller
+		v := views[b.Node]
+		if b.Up = v != nil; b.Up {
+			b.behind = behind(ctx, b.Address, v.index, newest)
+		} else if since := missed[b.Node]; !since.IsZero() {
+			b.DownFor = max(time.Since(since).Seconds(), 1)
+		}
+	}
+}
+
+// behind tells whether a node's metadata stands still while that of others goes on.
+// A change takes milliseconds to get everywhere, so it is given two seconds.
+func behind(ctx context.Context, address string, index, newest int64) string {
+	for tries := 0; index >= 0 && index < newest; tries++ {
+		if tries == 20 || ctx.Err() != nil {
+			return fmt.Sprintf("its metadata stands at change %d, others are at %d", index, newest)
+		}
+		time.Sleep(100 * time.Millisecond)
+		if client, err := kgo.NewClient(kgo.SeedBrokers(address), kgo.ClientID("millrace"), kgo.RequestRetries(0)); err == nil {
+			if now := metadataIndex(ctx, client.SeedBrokers()[0]); now >= 0 {
+				index = now
+			}
+			client.Close()
+		}
+	}
+	return ""
+}
+
+// lasting prints seconds as people say them: 12 s, 3 min, 5 h.
+func lasting(s float64) string {
+	switch d := time.Duration(s * float64(time.Second)); {
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%d s", int(d.Seconds()))
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%d min", int(d.Minutes()))
+	}
+	return fmt.Sprintf("%d h", int(s/3600))
+}
