@@ -326,6 +326,14 @@ func TestABrokerThatIsCutOffListsTheOthers(t *testing.T) {
 	if brokers, led := brokersOf(alone); brokers != 3 || led != -1 {
 		t.Errorf("cut off for long, it lists %d brokers, and %d leads; want 3 and -1", brokers, led)
 	}
+	if id := ask[*kmsg.MetadataResponse](alone.dial(), metadataRequest(12)).ControllerID; id == alone.node.ID() || id < 1 {
+		t.Errorf("cut off for long, node %d names %d for what only the controller can do", alone.node.ID(), id)
+	}
+	describe := kmsg.NewPtrDescribeClusterRequest()
+	describe.SetVersion(2)
+	if got := ask[*kmsg.DescribeClusterResponse](alone.dial(), describe); len(got.Brokers) != 3 || got.ControllerID == alone.node.ID() {
+		t.Errorf("cut off for long, DescribeCluster lists %d brokers, controller %d", len(got.Brokers), got.ControllerID)
+	}
 	waitFor(t, "the others to miss it", func() bool { brokers, _ := brokersOf(other); return brokers == 2 })
 	alone.peers.heal()
 	waitFor(t, "the broker to be back", func() bool {

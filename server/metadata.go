@@ -239,11 +239,19 @@ func (s *Server) partitionState(t *metadata.Topic, index int, live map[int32]boo
 }
 
 // controller names a living broker for what clients believe must be asked of
-// the controller.
+// the controller. A broker that is cut off names another: it could do nothing of
+// that itself, and a client that took it for the controller would go on asking it.
 func (s *Server) controller() int32 {
 	if id, ok := s.Node.Controller(); ok && s.Node.Present(id) {
 		if _, registered := s.Node.Image().Broker(id); registered {
 			return id
+		}
+	}
+	if s.Node.Isolated() {
+		for _, b := range s.Node.Image().Brokers() {
+			if b.ID != s.Node.ID() {
+				return b.ID
+			}
 		}
 	}
 	return s.Node.ID()
