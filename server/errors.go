@@ -170,6 +170,31 @@ func (s sentence) Error() string { return string(s) }
 
 func sentencef(format string, args ...any) error { return sentence(fmt.Sprintf(format, args...)) }
 
+// words are what clients are told of errors that are ours: clients log them, and
+// their users search for Kafka's. Searched in order, like codes.
+var words = []struct {
+	err  error
+	text string
+}{
+	{replication.ErrNoController, "The request timed out: the controllers have no leader now."},
+	{replication.ErrNotHosted, notLeaderText},
+	{replication.ErrNotLeader, notLeaderText},
+	{replication.ErrClosed, notLeaderText},
+	{replication.ErrUnknown, "The request timed out; whether it took effect is not known."},
+	{replication.ErrNoSpace, "Disk error when trying to access log file on the disk: there is no space left on it."},
+	{replication.ErrRefused, "Disk error when trying to access log file on the disk: the broker is out of descriptors, mappings or memory."},
+	{replication.ErrQuarantined, "Disk error when trying to access log file on the disk."},
+	{replication.ErrOutOfRange, "The requested offset is not within the range of offsets maintained by the server."},
+	{replication.ErrBusy, "The partition has too many appends under way; nothing was appended."},
+	{replication.ErrSequence, "The broker received an out of order sequence number."},
+	{replication.ErrProducerFenced, "Producer attempted to produce with an old epoch."},
+	{context.DeadlineExceeded, "The request timed out."},
+	{context.Canceled, "The request timed out."},
+}
+
+const notLeaderText = "For requests intended only for the leader, this error indicates that the broker is not the current leader. " +
+	"For requests intended for any replica, this error indicates that the broker is not a replica of the topic partition."
+
 // message is what a client is told beside a code, nil for none.
 func message(err error) *string {
 	if err == nil {
@@ -179,6 +204,13 @@ func message(err error) *string {
 	var refusal *metadata.Refusal
 	if errors.As(err, &refusal) {
 		text = refusal.Message // Kafka's own sentence
+	} else {
+		for _, w := range words {
+			if errors.Is(err, w.err) {
+				text = w.text
+				break
+			}
+		}
 	}
 	return &text
 }

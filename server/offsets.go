@@ -162,6 +162,8 @@ func (c countPartitions) repeated(topic string, index int32) bool {
 //     below what a consumer has seen.
 //   - -1 and -1 for an epoch we know nothing at or below of, or one to come.
 //   - A quorum confirms that the answer is a leader's, as in ListOffsets.
+//   - Epochs are Raft's terms. Term 1 is that of the configuration a group begins
+//     with, so the first leader has 2 where Kafka's has 0; clients only compare.
 //
 // v3 adds the replica's id, which changes nothing here: no node asks another in
 // this way, so whoever gives one is answered as a consumer is. v4 adds tagged
