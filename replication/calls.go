@@ -71,8 +71,7 @@ func (n *Node) handle(ctx context.Context, from transport.Peer, kind uint8, req 
 		if err != nil {
 			return nil, err
 		}
-		n.heard(from, g)
-		return nil, nil
+		return nil, n.heard(from, g)
 	case callView:
 		return nil, n.viewed(from, req)
 	case callSeek:

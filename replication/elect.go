@@ -66,8 +66,9 @@ func (n *Node) peerDown(peer process) {
 	n.lostAt.Store(peer.Node, time.Now())
 	n.logger.Warn("peer is down", "node", peer.Node)
 	n.happened.Add(1)
+	// What the process has open it still has, if it is there after all: it may have heard
+	// this node all the while, and then says nothing again. See hasOpen, and heard.
 	n.gossipMu.Lock()
-	delete(n.openAt, peer)
 	delete(n.views, peer)
 	n.gossipMu.Unlock()
 	n.showViews()
@@ -390,14 +391,19 @@ func (n *Node) tell(node int32, g gossip) {
 }
 
 // heard takes in a node's gossip.
-func (n *Node) heard(from transport.Peer, g gossip) {
+//
+// Two nodes do not lose each other at the same moment, nor need both of them. One that
+// was paused finds new connections beside the old ones, and sees no end; the other had
+// given it up. So what could not be taken in is refused, and said again.
+func (n *Node) heard(from transport.Peer, g gossip) error {
 	by, ok := n.transport.Hears(from)
 	if !ok {
-		return // its connection has just ended; the next one begins with everything
+		return fmt.Errorf("%w: its connection has just ended, or is not known yet", transport.ErrUnreachable)
 	}
 	defer n.happened.Add(1)
 	n.gossipMu.Lock()
 	if n.openAt[by] == nil || g.first {
+		maps.DeleteFunc(n.openAt, func(p process, _ map[uint64]bool) bool { return p.Node == by.Node }) // of its former lives, too
 		n.openAt[by] = make(map[uint64]bool)
 	}
 	for _, group := range g.open {
@@ -415,6 +421,7 @@ func (n *Node) heard(from transport.Peer, g gossip) {
 	if len(g.leads) > 0 {
 		n.relay(by)
 	}
+	return nil
 }
 
 // claimed returns who leads a group by gossip.

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"millrace/replication/transport"
 )
 
 // A leader that is deposed before it said that it leads stands again, whatever
@@ -64,4 +66,45 @@ func TestLineUp(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Two nodes need not lose each other at the same time. One that was paused finds new
+// connections beside the old ones and has heard the other all the while, so it says
+// nothing again; the other had given it up, and must still know what it has open, else it
+// would never find a quorum for a group.
+func TestNodeThatWasGivenUpAndCameBackStillHasItsGroupsOpen(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		id := c.create("orders", 1, 3, nil)
+		_, p := c.leader(id)
+		time.Sleep(time.Second)
+		a, b := c.nodes[0], c.nodes[1]
+		lost, ok := a.transport.Hears(b.transport.Self().Peer)
+		if !ok || !a.hasOpen(b.serverID(), p.group, process{}) {
+			t.Fatal("the nodes do not know each other: the test shows nothing")
+		}
+		a.peerDown(lost)
+		a.peerUp(lost)
+		time.Sleep(time.Minute)
+		if !a.hasOpen(b.serverID(), p.group, process{}) {
+			t.Error("it is not known to have the group open")
+		}
+		// What is heard from nobody who is there is refused, so that it is said again.
+		if err := a.heard(transport.Peer{Node: b.id, Incarnation: "00000000"}, gossip{open: []uint64{p.group}}); err == nil {
+			t.Error("news of a node that is not heard are taken for told")
+		}
+		// A new process has nothing open until it says so.
+		b.stop()
+		b.start()
+		b = c.nodes[1]
+		for begin := time.Now(); !a.hasOpen(b.serverID(), p.group, process{}); time.Sleep(10 * time.Millisecond) {
+			if time.Since(begin) > time.Minute {
+				t.Fatal("it says nothing")
+			}
+		}
+		a.gossipMu.Lock()
+		defer a.gossipMu.Unlock()
+		if len(a.openAt) != 2 || a.openAt[lost] != nil {
+			t.Errorf("of two other nodes %d processes are remembered, among them one that is gone", len(a.openAt))
+		}
+	})
 }
