@@ -1,6 +1,7 @@
 package log
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -122,7 +123,7 @@ func readRecords(l *Log) (all []record.Record, err error) {
 						return nil, err
 					}
 					if r.Offset >= at {
-						r.Key, r.Value = append([]byte(nil), r.Key...), append([]byte(nil), r.Value...)
+						r.Key, r.Value = bytes.Clone(r.Key), bytes.Clone(r.Value)
 						all = append(all, r)
 					}
 				}

@@ -76,7 +76,7 @@ func (n *Node) dirtiest(settings metadata.BrokerSettings, except map[*replica]bo
 			Limit:           r.p.StableOffset(),
 			MinLag:          millis(s.MinCompactionLagMillis),
 			DeleteRetention: millis(s.DeleteRetentionMillis),
-			MaxKeys:         int(min(settings.CleanerDedupeBytes/log.KeyBytes, 1<<30)),
+			MaxKeys:         int(max(1, min(settings.CleanerDedupeBytes/log.KeyBytes, 1<<30))),
 		}
 		if rate := settings.CleanerBytesPerSecond; rate < math.MaxInt64 {
 			c.BytesPerSecond = int64(rate)
