@@ -78,10 +78,11 @@ func (n *Node) openController() (*controller, error) {
 		}
 	}
 	stable := &patientStable{StableStore: db, logger: n.logger, closing: n.closing}
-	if c.raft, err = raft.NewRaft(conf, c, db, stable, snapshots, newDirectPort(c.port, n.closing)); err != nil {
+	if c.raft, err = raft.NewRaft(conf, c, db, stable, snapshots, newDirectPort(c.port)); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("start the controller group: %w", err)
 	}
+	c.port.OnElect(func() bool { return c.raft.State() == raft.Leader })
 	return c, nil
 }
 
@@ -95,43 +96,15 @@ func openControllerStore(dir string) (*raftboltdb.BoltStore, error) {
 	return db, nil
 }
 
-// A directPort lets InstallSnapshot go to Raft after all: the controller
+// newDirectPort lets InstallSnapshot go to Raft after all: the controller
 // group's snapshots hold the whole image, and raft-boltdb keeps its log.
-type directPort struct {
-	*canvasser
-	rpcs chan raft.RPC
-}
-
-// newDirectPort joins what the port keeps from Raft to what it does not, until
-// closing is closed.
-func newDirectPort(port *transport.Port, closing <-chan struct{}) *directPort {
-	d := &directPort{canvasser: newCanvasser(port), rpcs: make(chan raft.RPC)}
-	pass := func(rpc raft.RPC) {
-		select {
-		case d.rpcs <- rpc:
-		case <-closing:
-			rpc.Respond(nil, ErrClosed)
-		}
-	}
+func newDirectPort(port *transport.Port) *canvasser {
 	port.OnInstallSnapshot(func(rpc raft.RPC, req *raft.InstallSnapshotRequest, data []byte) {
 		rpc.Command, rpc.Reader = req, bytes.NewReader(data)
-		pass(rpc)
+		port.Pass(rpc)
 	})
-	go func() {
-		for {
-			select {
-			case rpc := <-port.Consumer():
-				pass(rpc)
-			case <-closing:
-				return
-			}
-		}
-	}()
-	return d
+	return newCanvasser(port)
 }
-
-// Consumer implements raft.Transport.
-func (d *directPort) Consumer() <-chan raft.RPC { return d.rpcs }
 
 // close ends the member.
 func (c *controller) close() {

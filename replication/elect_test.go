@@ -27,7 +27,13 @@ func TestFormerClaimsHinderNoElection(t *testing.T) {
 		leader.gossipMu.Lock()
 		leader.claims[p.group] = claim{other.transport.Self(), term - 1}
 		leader.gossipMu.Unlock()
-		if err := r.port.Withdraw(term + 1); err != nil {
+		// A candidate that the leader hands over to, and that nobody can vote for.
+		name := []byte(other.serverID())
+		err := mustPartition(t, other, id).current.Load().port.RequestVote(leader.serverID(), "", &raft.RequestVoteRequest{
+			RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: name, Addr: name},
+			Term:      term + 1, LeadershipTransfer: true,
+		}, &raft.RequestVoteResponse{})
+		if err != nil {
 			t.Fatal(err)
 		}
 		begin := time.Now()
@@ -36,6 +42,32 @@ func TestFormerClaimsHinderNoElection(t *testing.T) {
 				t.Fatal("it was left to Raft's own time")
 			}
 			time.Sleep(10 * time.Millisecond)
+		}
+	})
+}
+
+// What a candidate tells itself, to give up or to stand, may reach Raft when it has won.
+func TestWinnerIsNotDeposedByWhatItToldItselfBefore(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		id := c.create("orders", 1, 3, nil)
+		leader, p := c.leader(id)
+		r := p.current.Load()
+		l := r.leadership.Load()
+		for _, port := range []*transport.Port{r.port, c.nodes[0].controller.port} {
+			if err := port.Withdraw(l.term + 1000); err != nil {
+				t.Fatal(err)
+			}
+			if err := port.Elect(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		term := c.nodes[0].controller.raft.CurrentTerm()
+		time.Sleep(time.Minute)
+		if r.leadership.Load() != l || r.raft.CurrentTerm() != l.term {
+			t.Errorf("node %d led in term %d, and is in term %d now", leader.id, l.term, r.raft.CurrentTerm())
+		}
+		if now := c.nodes[0].controller.raft.CurrentTerm(); now != term || c.nodes[0].controller.raft.State() != raft.Leader {
+			t.Errorf("the controller led in term %d, and is in term %d now", term, now)
 		}
 	})
 }

@@ -190,6 +190,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 		return nil, err
 	}
 	r.port.OnInstallSnapshot(r.installSnapshot) // it asks r.raft
+	r.port.OnElect(func() bool { return r.raft.State() == raft.Leader })
 	r.wait.Add(1)
 	go r.watchLeadership()
 	return r, nil

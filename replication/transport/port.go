@@ -42,8 +42,9 @@ type Port struct {
 	consumer    chan raft.RPC
 	done        chan struct{} // closed by Close
 	stalled     atomic.Bool
-	recycles    atomic.Bool  // see Recycle
-	lastEntries atomic.Int64 // when entries were last sent or acknowledged, since Transport.start
+	leads       atomic.Pointer[func() bool] // see OnElect
+	recycles    atomic.Bool                 // see Recycle
+	lastEntries atomic.Int64                // when entries were last sent or acknowledged, since Transport.start
 
 	gathering atomic.Int32 // appends without entries that wait for company, or for their answer
 
@@ -168,9 +169,13 @@ func (p *Port) Elect() error {
 // Withdraw ends a candidacy in a term before the one given, which nobody gets a
 // vote for: the group follows then, and Elect has it stand anew. Raft alone would
 // wait for its election timeout. Errors as of Elect.
+//
+// It may wait in the queue while the candidate wins. The vote is asked for in nobody's
+// name, so Raft refuses it then, and keeps its term: it knows a leader, and that is
+// another. In its own name, a leader would step down.
 func (p *Port) Withdraw(term uint64) error {
-	h := p.header()
-	return p.tellSelf(&raft.RequestVoteRequest{RPCHeader: h, Candidate: h.Addr, Term: term})
+	h := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}
+	return p.tellSelf(&raft.RequestVoteRequest{RPCHeader: h, Candidate: []byte("nobody"), Term: term})
 }
 
 func (p *Port) header() raft.RPCHeader {
@@ -315,17 +320,23 @@ func (p *Port) offer(d *delivery) (any, error) {
 	}
 	resp := make(chan raft.RPCResponse, 1) // Raft answers from its main loop and must not wait for us
 	rpc := raft.RPC{Command: d.command, RespChan: resp}
-	select {
-	case p.consumer <- rpc:
-	default:
-		timer := time.NewTimer(wait)
-		defer timer.Stop()
+	if _, stands := d.command.(*raft.TimeoutNowRequest); stands {
+		if leads, err := p.offerElection(rpc, d.deadline); leads || err != nil {
+			return &raft.TimeoutNowResponse{}, err
+		}
+	} else {
 		select {
 		case p.consumer <- rpc:
-		case <-timer.C:
-			return nil, ErrTimeout
-		case <-p.done:
-			return nil, ErrClosed
+		default:
+			timer := time.NewTimer(wait)
+			defer timer.Stop()
+			select {
+			case p.consumer <- rpc:
+			case <-timer.C:
+				return nil, ErrTimeout
+			case <-p.done:
+				return nil, ErrClosed
+			}
 		}
 	}
 	select {
@@ -333,6 +344,46 @@ func (p *Port) offer(d *delivery) (any, error) {
 		return r.Response, r.Error
 	case <-p.done:
 		return nil, ErrClosed
+	}
+}
+
+// offerElection has Raft stand for election, unless it leads by then. Raft does as it
+// is told, even a leader that has won while the request waited for it, and deposes
+// itself. It looks after its queue again when it has stored the entry with which it
+// begins to lead, some milliseconds later; so this asks before each offer, and does
+// not wait in line.
+func (p *Port) offerElection(rpc raft.RPC, deadline time.Time) (leads bool, err error) {
+	const again = time.Millisecond
+	for {
+		if leads := p.leads.Load(); leads != nil && (*leads)() {
+			return true, nil
+		}
+		select {
+		case p.consumer <- rpc:
+			return false, nil
+		default:
+		}
+		if !time.Now().Before(deadline) {
+			return false, ErrTimeout
+		}
+		select {
+		case <-time.After(again):
+		case <-p.done:
+			return false, ErrClosed
+		}
+	}
+}
+
+// OnElect sets what tells that the group leads, and that an election would only depose
+// its leader: such a request is answered then, and Raft is not told.
+func (p *Port) OnElect(leads func() bool) { p.leads.Store(&leads) }
+
+// Pass hands Raft a request beside the queue, and waits until it has taken it.
+func (p *Port) Pass(rpc raft.RPC) {
+	select {
+	case p.consumer <- rpc:
+	case <-p.done:
+		rpc.Respond(nil, ErrClosed)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -1148,4 +1149,62 @@ func TestCloseLeavesNothing(t *testing.T) {
 		}
 	}
 	eventually(t, fmt.Sprintf("%d goroutines as before", before), func() bool { return runtime.NumGoroutine() <= before })
+}
+
+// A node tells itself to stand for election, or a leader that leaves does. Raft may win
+// in the meantime, and would depose itself; what it is told to do is done then.
+func TestElectionIsNotHeldForALeader(t *testing.T) {
+	duo(t, nil, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
+		var leads atomic.Bool
+		to.OnElect(leads.Load)
+		elect := func() chan error {
+			done := make(chan error, 1)
+			go func() { done <- from.TimeoutNow(to.local, "", &raft.TimeoutNowRequest{}, &raft.TimeoutNowResponse{}) }()
+			return done
+		}
+		done := elect()
+		rpc := consume(t, to)
+		if _, ok := rpc.Command.(*raft.TimeoutNowRequest); !ok {
+			t.Fatalf("a follower is told %T", rpc.Command)
+		}
+		rpc.Respond(&raft.TimeoutNowResponse{}, nil)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+
+		// Two requests wait while Raft counts votes and stores its first entry.
+		done = elect()
+		if err := to.Elect(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(electWithin / 2)
+		leads.Store(true)
+		if err := <-done; err != nil {
+			t.Errorf("answered with %v", err)
+		}
+		time.Sleep(electWithin)
+		select {
+		case rpc := <-to.Consumer():
+			t.Errorf("a leader is told %T", rpc.Command)
+		default:
+		}
+		// Anything else gets through.
+		_, appended := async(from, to, appendOf(0, 1, 10))
+		yes(consume(t, to))
+		if err := <-appended; err != nil {
+			t.Error(err)
+		}
+
+		// A group that is busy for too long is not told any more.
+		leads.Store(false)
+		if err := to.Elect(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * electWithin)
+		select {
+		case rpc := <-to.Consumer():
+			t.Errorf("it is told %T after %v", rpc.Command, 2*electWithin)
+		default:
+		}
+	})
 }
