@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -73,6 +74,7 @@ const (
 //   - A group's coordinator is who leads its partition of __consumer_offsets,
 //     which is created when it is first asked for.
 //   - COORDINATOR_NOT_AVAILABLE while nobody leads it.
+//   - A key that is named twice is answered once.
 //   - Transactions are not there. Up to version 2, which librdkafka, sarama and
 //     aiokafka speak, that is TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which they
 //     take as final where they would ask again for UNSUPPORTED_VERSION until they
@@ -86,9 +88,9 @@ func (s *Server) findCoordinator(c *call, req *kmsg.FindCoordinatorRequest) *kms
 	resp := kmsg.NewPtrFindCoordinatorResponse()
 	ctx, cancel := context.WithTimeout(c.ctx, createWait)
 	defer cancel()
-	keys := req.CoordinatorKeys
-	if c.version < 4 {
-		keys = []string{req.CoordinatorKey}
+	keys := []string{req.CoordinatorKey}
+	if c.version >= 4 {
+		keys = onceEach(req.CoordinatorKeys)
 	}
 	found := make([]kmsg.FindCoordinatorResponseCoordinator, len(keys))
 	for i, key := range keys {
@@ -120,6 +122,17 @@ func (s *Server) findCoordinator(c *call, req *kmsg.FindCoordinatorRequest) *kms
 	f := found[0]
 	resp.ErrorCode, resp.ErrorMessage, resp.NodeID, resp.Host, resp.Port = f.ErrorCode, f.ErrorMessage, f.NodeID, f.Host, f.Port
 	return resp
+}
+
+// onceEach returns names without those that have come before: half a megabyte of
+// empty keys was an answer of 12.
+func onceEach(names []string) []string {
+	seen := make(map[string]struct{}, min(len(names), 1<<10))
+	return slices.DeleteFunc(names, func(name string) bool {
+		_, again := seen[name]
+		seen[name] = struct{}{}
+		return again
+	})
 }
 
 var coordinatorMessages = map[code]string{

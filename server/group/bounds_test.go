@@ -1,0 +1,314 @@
+package group
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// What has no room in the journal's keys is refused where it comes in, by each
+// request that would write it; nothing is acknowledged that cannot be read back.
+func TestWhatCannotBeReadBackIsRefused(t *testing.T) {
+	consumerStory(t, map[string]int32{"t": 1}, func(t *testing.T, c *Coordinator, p *tape, s *shelf) {
+		long, fits := strings.Repeat("x", 1<<15), strings.Repeat("y", 1<<15-1)
+		wantCode(t, "commit", simpleCommit(c, long, 5), invalidGroupID)
+		wantCode(t, "commit", simpleCommit(c, fits, 5), none)
+		join := func(change func(*kmsg.JoinGroupRequest)) int16 {
+			req := newReader(c, "g").joinRequest()
+			change(req)
+			return c.Join(t.Context(), Client{"app", "/"}, req).ErrorCode
+		}
+		wantCode(t, "join", join(func(r *kmsg.JoinGroupRequest) { r.Group = long }), invalidGroupID)
+		wantCode(t, "join", join(func(r *kmsg.JoinGroupRequest) { r.MemberID = long }), unknownMemberID)
+		wantCode(t, "join", join(func(r *kmsg.JoinGroupRequest) { r.InstanceID = &long }), invalidRequest)
+		wantCode(t, "join", join(func(r *kmsg.JoinGroupRequest) { r.ProtocolType = long }), inconsistentGroupProtocol)
+		wantCode(t, "join", join(func(r *kmsg.JoinGroupRequest) { r.Protocols[0].Name = long }), inconsistentGroupProtocol)
+		wantCode(t, "sync", c.Sync(t.Context(), &kmsg.SyncGroupRequest{Group: long}).ErrorCode, invalidGroupID)
+		wantCode(t, "leave", c.Leave(t.Context(), &kmsg.LeaveGroupRequest{Group: long}).ErrorCode, invalidGroupID)
+		wantCode(t, "offset delete", c.OffsetDelete(t.Context(), &kmsg.OffsetDeleteRequest{Group: long}).ErrorCode, invalidGroupID)
+		b := newBeater(c, long, "t")
+		wantCode(t, "member id", b.beat(), invalidRequest)
+		b = newBeater(c, "b", "t")
+		b.instance = &long
+		wantCode(t, "instance id", b.beat(), invalidRequest)
+		b.instance, b.regex = nil, &long
+		wantCode(t, "expression", b.beat(), invalidRegularExpression)
+		b.regex, b.group = nil, long
+		wantCode(t, "group", b.beat(), invalidGroupID)
+
+		// As long as can be, client ids included, and read back by the next coordinator.
+		static := newReader(c, "classic")
+		static.instance = &fits
+		together(t, static)
+		r := newReader(c, "named")
+		for i := 0; ; i++ {
+			resp := c.Join(t.Context(), Client{fits, "/"}, r.joinRequest())
+			if r.id, r.generation = resp.MemberID, resp.Generation; resp.ErrorCode != memberIDRequired || i > 1 {
+				wantCode(t, "join", resp.ErrorCode, none)
+				break
+			}
+		}
+		wantCode(t, "sync", r.sync(map[string][]byte{r.id: []byte("a")}).ErrorCode, none)
+		b = newBeater(c, fits, "t")
+		b.instance = &fits
+		wantCode(t, "beat", b.beat(), none)
+		next := p.takeOver(t, Config{Topics: s})
+		defer next.Close()
+		if got := fetched(t, next, fits, "t"); got != 5 {
+			t.Errorf("offset %d, want 5", got)
+		}
+		static.c, r.c, b.c = next, next, next
+		wantCode(t, "heartbeat", static.heartbeat(), none)
+		wantCode(t, "heartbeat", r.heartbeat(), none)
+		wantCode(t, "heartbeat", b.beat(), none)
+		if b.owned.count() != 1 {
+			t.Errorf("b owns %v", b.owned)
+		}
+	})
+}
+
+// A group is answered once, however often it is named, and an answer about many
+// ends where it becomes too large; clients ask for the rest again.
+func TestAnswersAreBounded(t *testing.T) {
+	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+		var groups []string
+		var readers []*reader
+		for i := range 6 {
+			r := newReader(c, fmt.Sprint("g", i))
+			r.topics = []string{strings.Repeat("t", 30_000)}
+			for range 240 {
+				r.topics = append(r.topics, r.topics[0])
+			}
+			groups, readers = append(groups, r.group), append(readers, r)
+		}
+		together(t, readers...)
+		req := kmsg.NewPtrDescribeGroupsRequest()
+		for range 100 {
+			req.Groups = append(req.Groups, groups...)
+		}
+		bytes, later := 0, 0
+		got := c.Describe(t.Context(), req).Groups
+		for _, g := range got {
+			if g.ErrorCode == coordinatorLoadInProgress {
+				later++
+			}
+			for _, m := range g.Members {
+				bytes += len(m.ProtocolMetadata)
+			}
+		}
+		if len(got) != 6 || bytes > maxAnswer+8<<20 || later == 0 || later == 6 {
+			t.Errorf("%d groups, %d bytes, %d are to be asked again", len(got), bytes, later)
+		}
+
+		wantCode(t, "commit", simpleCommit(c, "o", 1), none)
+		fetch := kmsg.NewPtrOffsetFetchRequest()
+		fetch.Version = 8
+		for range 100 {
+			fetch.Groups = append(fetch.Groups, kmsg.OffsetFetchRequestGroup{Group: "o", Topics: []kmsg.OffsetFetchRequestGroupTopic{{Topic: "t", Partitions: []int32{0, 0, 0}}}})
+		}
+		offsets := c.OffsetFetch(t.Context(), fetch).Groups
+		if len(offsets) != 1 || len(offsets[0].Topics[0].Partitions) != 1 {
+			t.Errorf("%d answers", len(offsets))
+		}
+		if n := len(c.Delete(t.Context(), &kmsg.DeleteGroupsRequest{Groups: []string{"x", "x", "o", "o"}}).Groups); n != 2 {
+			t.Errorf("%d deletions are answered, want 2", n)
+		}
+		if n := len(c.ConsumerDescribe(t.Context(), &kmsg.ConsumerGroupDescribeRequest{Groups: []string{"x", "x"}}).Groups); n != 1 {
+			t.Errorf("%d descriptions, want 1", n)
+		}
+	})
+}
+
+func TestWhatIsNotThereIsSaidAsKafkaSaysIt(t *testing.T) {
+	consumerStory(t, map[string]int32{"t": 1}, func(t *testing.T, c *Coordinator, p *tape, s *shelf) {
+		if d := stateOf(c, ""); d.ErrorCode != none || d.State != "Dead" {
+			t.Errorf("the group without a name: %+v", d)
+		}
+		if d := describe(c); d.ErrorCode != groupIDNotFound || *d.ErrorMessage != "Group g not found." {
+			t.Errorf("a group that is not there: %d %q", d.ErrorCode, *d.ErrorMessage)
+		}
+		wantCode(t, "commit", simpleCommit(c, "g", 1), none)
+		if d := describe(c); d.ErrorCode != groupIDNotFound || *d.ErrorMessage != "Group g is not a consumer group." {
+			t.Errorf("a classic group: %d %q", d.ErrorCode, *d.ErrorMessage)
+		}
+		req := kmsg.NewPtrOffsetDeleteRequest()
+		req.Group = "g"
+		for _, topic := range []string{"t", "nowhere"} {
+			req.Topics = append(req.Topics, kmsg.OffsetDeleteRequestTopic{Topic: topic, Partitions: []kmsg.OffsetDeleteRequestTopicPartition{{Partition: 0}}})
+		}
+		got := c.OffsetDelete(t.Context(), req).Topics
+		wantCode(t, "an offset", got[0].Partitions[0].ErrorCode, none)
+		wantCode(t, "a topic that is not there", got[1].Partitions[0].ErrorCode, unknownTopicOrPartition)
+	})
+}
+
+// A member whose client hangs up while it waits in JoinGroup has not joined: the
+// next generation is without it, half its session later.
+func TestWhoHangsUpWhileJoiningIsNotInTheGeneration(t *testing.T) {
+	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+		a, b := newReader(c, "g"), newReader(c, "g")
+		together(t, a, b)
+		third := newReader(c, "g")
+		third.id = c.Join(t.Context(), Client{"c", "/"}, third.joinRequest()).MemberID
+		began := time.Now()
+		for _, r := range []*reader{third, b} {
+			ctx, hangUp := context.WithCancel(t.Context())
+			gone := make(chan bool)
+			go func() { c.Join(ctx, Client{"c", "/"}, r.joinRequest()); gone <- true }()
+			synctest.Wait()
+			hangUp()
+			<-gone
+		}
+		j := a.join()
+		if took := time.Since(began); took > 6*time.Second {
+			t.Errorf("the rebalance took %v, want half a session of 10 s", took)
+		}
+		if len(j.Members) != 1 || j.Members[0].MemberID != a.id {
+			t.Errorf("in the generation are %+v", j.Members)
+		}
+	})
+}
+
+// A panic under a shard's lock costs the shard what it knows in memory, and neither
+// the lock nor the process: whoever waits is answered, and after the next load all
+// is as the journal says.
+func TestAPanicDropsTheShardAndNothingElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &tape{}
+		var lost []int32
+		cfg := Config{Lost: func(_, epoch int32) { lost = append(lost, epoch) }}
+		for _, how := range []string{"request", "alarm", "landing"} {
+			c := p.takeOver(t, cfg)
+			wantCode(t, "commit", simpleCommit(c, "g", 7), none)
+			waiting := make(chan int16)
+			go func() { waiting <- newReader(c, "waits").join().ErrorCode }()
+			synctest.Wait()
+			s, code := c.shardOf("g")
+			wantCode(t, "shard", code, none)
+			switch how {
+			case "request":
+				s.groups["bad"] = &group{id: "bad", shard: s} // with no membership at all
+				s.mu.Unlock()
+				wantCode(t, "join", c.Join(t.Context(), Client{}, newReader(c, "bad").joinRequest()).ErrorCode, notCoordinator)
+			case "alarm":
+				s.setLocked(&alarm{ring: func(time.Time) { panic("alarm") }}, time.Now().Add(time.Second))
+				s.mu.Unlock()
+				time.Sleep(2 * time.Second)
+			case "landing":
+				answered := false
+				s.appendLocked(nil, func(error) { panic("landing") })
+				s.appendLocked(nil, func(err error) { answered = err != nil })
+				s.mu.Unlock()
+				synctest.Wait()
+				if !answered {
+					t.Error("an append behind the panic has no outcome")
+				}
+			}
+			if code := <-waiting; code != notCoordinator {
+				t.Errorf("%s: who waits gets code %d", how, code)
+			}
+			wantCode(t, how, simpleCommit(c, "g", 8), notCoordinator)
+			if n := c.memory.held() + c.pending.Load(); n != 0 {
+				t.Errorf("%s: %d bytes are still charged", how, n)
+			}
+			next := p.takeOver(t, cfg)
+			if got := fetched(t, next, "g", "t"); got != 7 {
+				t.Errorf("%s: after the next load the offset is %d, want 7", how, got)
+			}
+			next.Close()
+			c.Close()
+		}
+		if len(lost) != 3 {
+			t.Errorf("told of lost shards: %v", lost)
+		}
+	})
+}
+
+// A group becomes a consumer group after all have joined again, with what they own,
+// and before anybody has synced: what they own is theirs until they give it back.
+func TestUpgradeWhileAGenerationIsMade(t *testing.T) {
+	migrationStory(t, "upgrade", func(t *testing.T, c *Coordinator, _ func() *Coordinator) {
+		m := mixed{riders: []*rider{newRider(c, true, "t"), newRider(c, true, "t")}}
+		if n := m.settle(t, 60); n != 12 {
+			t.Fatalf("%d partitions", n)
+		}
+		for _, r := range m.riders {
+			r.topics = []string{"t", "u"}
+			r.join()
+			synctest.Wait()
+		}
+		if s := stateOf(c, "g").State; s != "CompletingRebalance" {
+			t.Fatalf("the group is %s", s)
+		}
+		b := newBeater(c, "b", "t")
+		m.beaters = []*beater{b}
+		for range 10 {
+			wantCode(t, "a consumer", b.beat(), none)
+			m.alone(t)
+		}
+		if n := m.settle(t, 60); n != 12 || b.owned.count() != 4 {
+			t.Errorf("%d partitions are owned, %d by the consumer", n, b.owned.count())
+		}
+	})
+}
+
+// A static member is replaced while a plan is made that knows only the former one:
+// no partition stays in two targets.
+func TestAStaticMemberIsReplacedWhileAPlanIsMade(t *testing.T) {
+	was, uniform := planAtOnce, assignors["uniform"]
+	defer func() { planAtOnce, assignors["uniform"] = was, uniform }()
+	planAtOnce = 0
+	consumerStory(t, map[string]int32{"t": 4}, func(t *testing.T, c *Coordinator, p *tape, s *shelf) {
+		i := "i"
+		// x is to give one up for z: of those that have two, the first keeps them.
+		x, y := newBeater(c, "x", "t"), newBeater(c, "a", "t")
+		x.instance = &i
+		settle(t, x, y)
+		working, goOn := make(chan struct{}), make(chan struct{})
+		held := false
+		assignors["uniform"] = func(members []reading, parts map[uuid]int32) map[string]assignment {
+			plan := uniform(members, parts)
+			if len(members) == 3 && !held {
+				held = true
+				close(working)
+				<-goOn
+			}
+			return plan
+		}
+		z := newBeater(c, "z", "t")
+		joined := make(chan int16)
+		go func() { joined <- z.beat() }()
+		<-working
+		x.epoch, x.owned = -2, assignment{}
+		wantCode(t, "leave for a while", x.beat(), none)
+		back := newBeater(c, "back", "t")
+		back.instance = &i
+		returned := make(chan int16)
+		go func() { returned <- back.beat() }()
+		synctest.Wait()
+		close(goOn)
+		wantCode(t, "z", <-joined, none)
+		wantCode(t, "back", <-returned, none)
+		settle(t, y, z, back)
+		if total(y, z, back) != 4 {
+			t.Errorf("%v %v %v", y.owned, z.owned, back.owned)
+		}
+		taken := make(map[string]bool)
+		for _, m := range describe(c).Members {
+			for _, tp := range m.TargetAssignment.TopicPartitions {
+				for _, part := range tp.Partitions {
+					if k := fmt.Sprint(tp.Topic, part); taken[k] {
+						t.Errorf("%s is in two targets", k)
+					} else {
+						taken[k] = true
+					}
+				}
+			}
+		}
+	})
+}
