@@ -31,6 +31,10 @@ type controller struct {
 	db     *raftboltdb.BoltStore
 	image  atomic.Pointer[metadata.Image]
 	notify chan bool
+
+	loaded  uint64        // where the image stood that the node started from
+	given   atomic.Uint64 // the last change that Raft had applied, that one's again
+	saveNow chan struct{} // wakes saveImages
 }
 
 // openController starts the controller group's member here.
@@ -40,7 +44,7 @@ func (n *Node) openController() (*controller, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &controller{n: n, db: db, notify: make(chan bool, 16)}
+	c := &controller{n: n, db: db, notify: make(chan bool, 16), saveNow: make(chan struct{}, 1)}
 	c.image.Store(&metadata.Image{})
 	logger := newRaftLogger(n.logger.With("group", "controller"), &n.raftLimit)
 	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, logger)
@@ -77,6 +81,8 @@ func (n *Node) openController() (*controller, error) {
 			return nil, fmt.Errorf("found the controller group: %w", err)
 		}
 	}
+	c.loadImage(last, snapshots)
+	c.loaded = c.image.Load().Index
 	stable := &patientStable{StableStore: db, logger: n.logger, closing: n.closing}
 	if c.raft, err = raft.NewRaft(conf, c, db, stable, snapshots, newDirectPort(c.port)); err != nil {
 		db.Close()
@@ -131,6 +137,9 @@ func (c *controller) watchLeadership() {
 
 // Apply implements raft.FSM: the result is an outcome.
 func (c *controller) Apply(l *raft.Log) interface{} {
+	if c.applied(l.Index) {
+		return nil
+	}
 	change, err := metadata.DecodeChange(l.Data)
 	if err != nil {
 		c.n.logger.Error("metadata change cannot be read; was it written by a newer version?", "index", l.Index, "error", err)
@@ -147,6 +156,13 @@ func (c *controller) Apply(l *raft.Log) interface{} {
 
 // Snapshot implements raft.FSM.
 func (c *controller) Snapshot() (raft.FSMSnapshot, error) {
+	if c.replays() {
+		return nil, errReplays
+	}
+	select {
+	case c.saveNow <- struct{}{}:
+	default:
+	}
 	return machineSnapshot(c.image.Load().Encode()), nil
 }
 
@@ -160,6 +176,9 @@ func (c *controller) Restore(r io.ReadCloser) error {
 	image, err := metadata.DecodeImage(p)
 	if err != nil {
 		return err
+	}
+	if c.applied(image.Index) {
+		return nil
 	}
 	c.image.Store(image)
 	c.n.imageChanged()

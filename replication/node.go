@@ -219,8 +219,9 @@ func (n *Node) identify() error {
 // Start makes the node a member of its cluster, founding or joining one if the
 // folder is empty. The listener must hand connections that begin with
 // transport.Magic to ServeConn by now. It returns when the node has the
-// cluster's image and is registered in it; for that a quorum of controllers
-// must be there.
+// cluster's image and is registered in it. The image that it had last will do; a
+// quorum of controllers must be there where that does not have the node as it is
+// now, at another address say.
 func (n *Node) Start(ctx context.Context) error {
 	if n.identity.Cluster == "" || n.identity.Rejoin {
 		if err := n.belong(ctx); err != nil {
@@ -252,6 +253,7 @@ func (n *Node) Start(ctx context.Context) error {
 	}
 	close(n.ready)
 	n.goTracked(n.controller.watchLeadership)
+	n.goTracked(n.controller.saveImages)
 	n.goTracked(n.gossipLoop)
 	n.goTracked(n.electLoop)
 	n.goTracked(n.snapshotLoop)
