@@ -109,8 +109,11 @@ func (n *Node) handle(ctx context.Context, from transport.Peer, kind uint8, req 
 		}
 		return n.segmentBytes(group, first, position, size)
 	}
-	return nil, fmt.Errorf("replication: unknown call %d", kind)
+	return nil, fmt.Errorf("%w %d", errUnknownCall, kind)
 }
+
+// errUnknownCall is what a node answers to a call of a later version.
+var errUnknownCall = errors.New("replication: unknown call")
 
 // outcomeNoController and outcomeUnknown stand beside metadata's error codes.
 const (

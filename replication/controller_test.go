@@ -46,6 +46,11 @@ func (n *testNode) startInBackground() (started <-chan error) {
 	if err := n.open(); err != nil {
 		n.c.t.Fatal(err)
 	}
+	return n.startNow()
+}
+
+// startNow starts a node that is open, in the background.
+func (n *testNode) startNow() (started <-chan error) {
 	done := make(chan error, 1)
 	go func(node *Node) {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)

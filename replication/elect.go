@@ -66,11 +66,9 @@ func (n *Node) peerDown(peer process) {
 	n.lostAt.Store(peer.Node, time.Now())
 	n.logger.Warn("peer is down", "node", peer.Node)
 	n.happened.Add(1)
-	// What the process has open it still has, if it is there after all: it may have heard
-	// this node all the while, and then says nothing again. See hasOpen, and heard.
-	n.gossipMu.Lock()
-	delete(n.views, peer)
-	n.gossipMu.Unlock()
+	// What the process has open it still has, and what it hears it still hears, if it is
+	// there after all: it may have heard this node all the while, and then says nothing
+	// again. See hasOpen, and heard.
 	n.showViews()
 	n.isolated(time.Now()) // from now on, it may be
 

@@ -120,6 +120,12 @@ func TestNodeThatWasGivenUpAndCameBackStillHasItsGroupsOpen(t *testing.T) {
 		if !a.hasOpen(b.serverID(), p.group, process{}) {
 			t.Error("it is not known to have the group open")
 		}
+		a.gossipMu.Lock()
+		_, shown := a.views[lost]
+		a.gossipMu.Unlock()
+		if !shown {
+			t.Error("it is not known whom it hears")
+		}
 		// What is heard from nobody who is there is refused, so that it is said again.
 		if err := a.heard(transport.Peer{Node: b.id, Incarnation: "00000000"}, gossip{open: []uint64{p.group}}); err == nil {
 			t.Error("news of a node that is not heard are taken for told")
@@ -133,8 +139,12 @@ func TestNodeThatWasGivenUpAndCameBackStillHasItsGroupsOpen(t *testing.T) {
 				t.Fatal("it says nothing")
 			}
 		}
+		time.Sleep(time.Second)
 		a.gossipMu.Lock()
 		defer a.gossipMu.Unlock()
+		if _, stale := a.views[lost]; stale || len(a.views) != 2 {
+			t.Errorf("of two other nodes the views of %d processes are remembered, of one that is gone: %v", len(a.views), stale)
+		}
 		if len(a.openAt) != 2 || a.openAt[lost] != nil {
 			t.Errorf("of two other nodes %d processes are remembered, among them one that is gone", len(a.openAt))
 		}

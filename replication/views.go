@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -174,7 +176,8 @@ func (n *Node) showOnce(node int32) error {
 	defer cancel()
 	_, err = n.transport.Call(ctx, node, callView, data)
 	var refused *transport.RemoteError
-	if errors.As(err, &refused) || errors.Is(err, transport.ErrTooLarge) {
+	unknown := errors.As(err, &refused) && strings.Contains(refused.Message, errUnknownCall.Error())
+	if unknown || errors.Is(err, transport.ErrTooLarge) {
 		n.logger.Debug("view not taken", "node", node, "error", err)
 		return nil
 	}
@@ -247,9 +250,10 @@ func (n *Node) viewed(from transport.Peer, data []byte) error {
 		hears[name.process()] = true
 	}
 	if !n.hears(by) {
-		return nil // its connection has just ended
+		return fmt.Errorf("%w: its connection has just ended, or is not known yet", transport.ErrUnreachable)
 	}
 	n.gossipMu.Lock()
+	maps.DeleteFunc(n.views, func(p process, _ seen) bool { return p.Node == by.Node && p != by }) // of its former lives
 	before, shown := n.views[by]
 	if shown && before.number >= v.Number {
 		n.gossipMu.Unlock()
