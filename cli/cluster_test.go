@@ -557,6 +557,10 @@ func TestTheTourOfTheReadmeRuns(t *testing.T) {
 func TestHealthFollowsTheCluster(t *testing.T) {
 	c := startCluster(t, 3)
 	c.do("", "topic", "create", "t", "-p3", "-r3")
+	if r := millrace(t, c.addresses(), "", "topic", "create", "two", "-p1", "-r2"); r.status != StatusDone || !strings.HasPrefix(r.stderr, "millrace: warning: topic two has two replicas: ") {
+		t.Errorf("a topic of two replicas: status %d, %q", r.status, r.stderr)
+	}
+	c.do("", "topic", "delete", "two", "--yes")
 	c.do("", "cluster", "health", "--wait", "30s")
 	c.kill(c.all[2])
 	// A node that is gone is named: at once by its address, and when the others have

@@ -262,6 +262,17 @@ func TestTheClustersOwnTopicsCanBeCreatedByHand(t *testing.T) {
 	b.coordinates("g") // groups use it
 }
 
+// Two replicas of committed offsets would make every group stand still with either
+// broker: an even number becomes the odd one above, where there are the brokers.
+func TestCommittedOffsetsHaveAnOddNumberOfReplicas(t *testing.T) {
+	all := startClusterWith(t, 3, map[string]string{"offsets.topic.replication.factor": "2", "offsets.topic.num.partitions": "1", "group.initial.rebalance.delay.ms": "0"})
+	coordinatorAmong(t, all, "g")
+	top, ok := all[0].node.Image().Topic(offsetsTopic)
+	if !ok || len(top.Partitions[0].Replicas) != 3 {
+		t.Errorf("%+v", top)
+	}
+}
+
 // KIP-664: kafka-transactions find-hanging asks the broker it was told, which
 // need not lead.
 func TestDescribeProducersIsAnsweredByAnyReplica(t *testing.T) {
