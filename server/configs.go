@@ -274,14 +274,24 @@ func (r resource) change(set map[string]string, remove []string, replace bool, w
 	return metadata.SetBrokerConfig{Broker: r.broker, Set: set, Delete: remove, Replace: replace, Was: was}
 }
 
-// change commits a change, or only says whether it would be refused.
+// change commits a change, or only says whether it would be refused. Settings of
+// brokers that nobody knows are taken, as in Kafka, and the log says so: most are
+// misspelt.
 func (s *Server) change(ctx context.Context, image *metadata.Image, c metadata.Change, validateOnly bool) error {
 	if validateOnly {
 		return image.Check(c)
 	}
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
-	return s.Node.Change(ctx, c)
+	err := s.Node.Change(ctx, c)
+	if set, ok := c.(metadata.SetBrokerConfig); ok && err == nil {
+		for name := range set.Set {
+			if _, known := metadata.BrokerDefinition(name); !known {
+				s.logger().Warn("a setting was set that has no effect: this release does not know it", "setting", name, "broker", set.Broker)
+			}
+		}
+	}
+	return err
 }
 
 // IncrementalAlterConfigs, versions 0–1 (KIP-339).
