@@ -39,6 +39,12 @@ const (
 	// replicas are what grows.
 	MaxConfigBytes = 64 << 10
 
+	// MaxResources bounds the groups and subscriptions to clients' metrics that have
+	// settings. Names are free, so without a bound one client could fill the image,
+	// and no topic could be created any more; this is 2 MiB of settings as people
+	// give them.
+	MaxResources = 10_000
+
 	// MaxBlock bounds a block of producer ids. Kafka hands out 1,000 at a time;
 	// this is enough for any rate and leaves 2⁴³ blocks.
 	MaxBlock = 1_000_000

@@ -80,6 +80,8 @@ func (c SetResourceConfig) apply(next *Image) error {
 		next.resources = removed(next.resources, i)
 	case known:
 		next.resources = replaced(next.resources, i, r)
+	case values != nil && len(next.resources) >= MaxResources:
+		return refuse(ErrLimit, "%d groups and subscriptions to clients' metrics have settings, the most there may be", MaxResources)
 	case values != nil:
 		next.resources = inserted(next.resources, i, r)
 	}

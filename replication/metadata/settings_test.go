@@ -421,6 +421,29 @@ func TestOneBrokersSettingsHoldForItsReplicas(t *testing.T) {
 	}
 }
 
+func TestNobodyFillsTheImageWithGroups(t *testing.T) {
+	m := three(t)
+	for i := range MaxResources {
+		m.resources = append(m.resources, resourceConfig{Group, fmt.Sprintf("g%05d", i), map[string]string{"k": "v"}})
+	}
+	set := SetResourceConfig{Kind: Group, Name: "one-more", Set: map[string]string{"k": "v"}}
+	if _, err := m.Apply(m.Index+1, set); !errors.Is(err, ErrLimit) {
+		t.Errorf("one more: %v", err)
+	}
+	set.Name = "g00007"
+	if _, err := m.Apply(m.Index+1, set); err != nil {
+		t.Errorf("one of them changed: %v", err)
+	}
+	next, err := m.Apply(m.Index+1, SetResourceConfig{Kind: Group, Name: "g00007", Replace: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	set.Name = "one-more"
+	if _, err := next.Apply(next.Index+1, set); err != nil {
+		t.Errorf("one in the place of another: %v", err)
+	}
+}
+
 func TestGroupsHaveSettings(t *testing.T) {
 	static := map[string]string{"group.consumer.session.timeout.ms": "55000"}
 	m := apply(t, three(t), SetResourceConfig{Kind: Group, Name: "g", Set: map[string]string{"consumer.heartbeat.interval.ms": "6000"}})
