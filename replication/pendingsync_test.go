@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -186,6 +187,68 @@ func TestSyncThatFailsIsNotAcknowledged(t *testing.T) {
 		}
 		if _, err := appendWait(q, batchOf("third")); err != nil {
 			t.Fatal(err)
+		}
+	})
+}
+
+// A leader whose disk hangs makes room for another. If there is none it goes on, and
+// serves again when the disk does: nobody else would have it lead, nor tell it that it
+// does not.
+func TestLeaderWithoutAnHeirOutlivesAStall(t *testing.T) {
+	if testing.Short() {
+		t.Skip("whole clusters take a second or two each; run without -short")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 1, newNetwork())
+		defer func() {
+			c.stop()
+			time.Sleep(time.Minute)
+		}()
+		id := c.create("orders", 1, 1, nil)
+		leader, p := c.leader(id)
+		leader.disk.set(true, nil)
+		done := appendSoon(p, "before")
+		time.Sleep(2 * stallTime)
+		leader.disk.set(false, nil)
+		if err := <-done; err != nil && !errors.Is(err, ErrUnknown) {
+			t.Errorf("what was in flight: %v", err)
+		}
+		time.Sleep(10 * time.Second)
+		if _, err := appendWait(p, batchOf("after")); err != nil {
+			t.Fatalf("ten seconds after the disk was back: %v", err)
+		}
+	})
+}
+
+// The same for a leader whose heir does not take over: it leads anew, in a later term,
+// since what it had in flight is unknown in this one.
+func TestLeaderWhoseHeirDoesNotTakeOverOutlivesAStall(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		id := c.create("orders", 1, 3, nil)
+		leader, p := c.leader(id)
+		if _, err := appendWait(p, batchOf("before")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Second) // it may be handed over by now
+		r := p.current.Load()
+		term := r.raft.CurrentTerm()
+		for _, n := range c.nodes { // they do not hear what they are told, and nothing else either
+			if n != leader {
+				n.replicaOf(p.group).port.OnElect(func() bool { return true })
+			}
+		}
+		leader.disk.set(true, nil)
+		done := appendSoon(p, "in flight")
+		time.Sleep(stallTime + time.Second)
+		leader.disk.set(false, nil)
+		if err := <-done; err != nil && !errors.Is(err, ErrUnknown) {
+			t.Errorf("what was in flight: %v", err)
+		}
+		time.Sleep(10 * time.Second)
+		_, q := c.leader(id)
+		ack, err := appendWait(q, batchOf("after"))
+		if err != nil || uint64(ack.Epoch) <= term {
+			t.Fatalf("ten seconds after the disk was back: %v, in term %d after %d", err, ack.Epoch, term)
 		}
 	})
 }

@@ -605,6 +605,37 @@ func (r *replica) resign() {
 	}
 }
 
+// standAside has another voter lead while this replica's disk hangs. What is in flight
+// becomes unknown. If no voter can, this replica goes on: its callers may as well wait
+// for the disk. If the one that was asked does not take over, Raft is made to follow when
+// the disk is back, and the group elects anew: without that it would lead for ever, in a
+// term in which it has served and serves no more.
+func (r *replica) standAside() {
+	l := r.leadership.Load()
+	if l == nil {
+		return
+	}
+	id, ok := r.successor()
+	if !ok {
+		return
+	}
+	r.endLeadership(l)
+	if err := r.abdicate(id); err != nil {
+		r.p.logger.Debug("nobody took leadership over", "asked", id, "error", err)
+	}
+	for {
+		ctx, cancel := context.WithTimeout(r.p.node.ctx, transferTime)
+		err := r.until(ctx, func() bool { return !r.leads(l.term) })
+		cancel()
+		if err == nil || errors.Is(err, ErrClosed) || r.p.node.ctx.Err() != nil {
+			return
+		}
+		if err := r.port.StepDown(l.term + 1); err != nil { // while the disk hangs
+			r.p.logger.Debug("the replica goes on leading", "error", err)
+		}
+	}
+}
+
 // abdicate tells another voter to stand for election now.
 func (m *member) abdicate(id raft.ServerID) error {
 	self := []byte(m.port.LocalAddr())

@@ -120,7 +120,7 @@ func (n *Node) watchDisks(now time.Time) (more bool) {
 		took := r.store.stalled(now)
 		stalls := took > stallTime
 		if r.port.Stall(stalls) && stalls {
-			n.goTracked(r.resign)
+			n.goTracked(r.standAside)
 		}
 		s := r.p.settings.Load()
 		more = more || took != 0 || s.FlushMessages > 1

@@ -178,6 +178,12 @@ func (p *Port) Withdraw(term uint64) error {
 	return p.tellSelf(&raft.RequestVoteRequest{RPCHeader: h, Candidate: []byte("nobody"), Term: term})
 }
 
+// StepDown ends a leadership in a term before the one given. Errors as of Elect.
+func (p *Port) StepDown(term uint64) error {
+	h := p.header() // a leader listens to a candidate that it takes for the leader
+	return p.tellSelf(&raft.RequestVoteRequest{RPCHeader: h, Candidate: h.Addr, Term: term})
+}
+
 func (p *Port) header() raft.RPCHeader {
 	name := []byte(p.local)
 	return raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: name, Addr: name}
