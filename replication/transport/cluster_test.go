@@ -1,8 +1,10 @@
 package transport
 
 import (
+	"context"
 	"fmt"
 	"math/rand"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -352,6 +354,35 @@ func TestSilenceIsDeathUntilItEnds(t *testing.T) {
 	}
 }
 
+// Anybody can greet in a peer's name. While that peer speaks its connections stay, and
+// nobody is told that it went down and came back.
+func TestGreetingInTheNameOfALivingPeerReplacesNothing(t *testing.T) {
+	bubble(t, 2, nil, func(t *testing.T, c *cluster, n *pipenet) {
+		a, b := c.nodes[0], c.nodes[1]
+		a.SetPeers([]int32{2})
+		b.SetPeers([]int32{1})
+		time.Sleep(time.Second)
+		for range 20 {
+			conn, err := a.cfg.Dial(context.Background(), a.cfg.Address())
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.Write(hello{kind: kindControl, low: 1, high: 1, session: 99, from: b.peer, cluster: "test"}.encode())
+			v, status, body, err := readHello(conn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if refusal, err := decodeAck(v, status, body); err != nil || refusal.status != statusNode || !strings.Contains(refusal.reason, "is alive") {
+				t.Fatalf("answered %+v, %v", refusal, err)
+			}
+			conn.Close()
+		}
+		if up, down := a.heard("up 2.b"), a.heard("down 2.b"); up != 1 || down != 0 {
+			t.Fatalf("up %d, down %d, want 1 and 0", up, down)
+		}
+	})
+}
+
 // A node loses power and is back before anybody noticed: no connection was closed,
 // the new ones tell.
 func TestRestartIsEvidenceToo(t *testing.T) {
@@ -365,7 +396,7 @@ func TestRestartIsEvidenceToo(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 		fresh := c.start(b.peer, nil)
 		fresh.SetPeers([]int32{1})
-		time.Sleep(time.Second)
+		time.Sleep(2 * time.Second) // the old session is given two pings' time to say that it lives
 		if up, down := a.heard("up 2.b"), a.heard("down 2.b"); up != 2 || down != 1 {
 			t.Fatalf("up %d, down %d, want 2 and 1", up, down)
 		}

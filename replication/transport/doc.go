@@ -19,7 +19,8 @@
 // reported down. One that keeps its connections but says nothing for 3 s (a paused
 // process, a cut cable) has them closed and is down as well. Pings on the control
 // connections, every 500 ms, give an idle peer something to say. A session number
-// in the greeting tells a process from the one before it under the same name.
+// in the greeting tells a process from the one before it under the same name; while
+// that one speaks, no other session takes its place.
 //
 // # What Raft is protected from
 //
@@ -40,7 +41,7 @@
 //
 //	hello                                     acknowledgement
 //	 0  magic    "MLRC"                        0  magic    "MLRC"
-//	 4  version  u8 = 1                        4  version  u8 = 1
+//	 4  version  u8, lowest spoken: 1          4  version  u8, lowest spoken: 1
 //	 5  kind     u8, 1 to 4                    5  status   u8, below
 //	 6  length   u16 of the body, <= 1024      6  length   u16 of the body, <= 1024
 //	 8  crc      u32 of [0,8) and body         8  crc      u32 of [0,8) and body
@@ -50,12 +51,20 @@
 //	28  cluster      string, <= 64             .  incarnation  string, <= 64
 //	 .  incarnation  string, <= 64             .  reason       string, <= 200
 //	 .  target's incarnation  string, <= 64; empty: any
-//	 .  address  string, <= 270, where the caller listens
+//	 .  address  string, <= 270, where         .  highest version  u8
+//	             the caller listens            .  about  string, <= 128
+//	 .  highest version  u8
+//	 .  about    string, <= 128: Config.About's
 //
-// Bytes of a body behind the fields above are ignored. Kinds 1 to 3 need a node
-// id, an incarnation and a cluster id, equal on both sides. Status is 0 welcome,
-// 1 version, 2 cluster, 3 node, 4 incarnation, 5 malformed, 6 closing, 7 you called
-// yourself; all but 0 are refusals, after which the connection is closed. Behind
+// Bytes of a body behind the fields above are ignored, and the last two may be
+// missing, as in the first release: the highest version is then the lowest. These
+// fields stay where they are in all versions. A connection speaks the highest version
+// that both sides know; without one it is refused. Kinds 1 to 3 need a node
+// id, an incarnation and a cluster id, equal on both sides. An acknowledgement tells
+// session, incarnation and about only to who was let in with one of them. Status is
+// 0 welcome, 1 version, 2 cluster, 3 node, 4 incarnation, 5 malformed, 6 closing, 7 you
+// called yourself, 8 no member, 9 your data folder is an old copy; all but 0 are
+// refusals, after which the connection is closed. Behind
 // a welcome both directions are a sequence of frames:
 //
 //	 0  head length     u32

@@ -22,6 +22,9 @@ var (
 	ErrWrongCluster     = errors.New("transport: wrong cluster")
 	ErrWrongNode        = errors.New("transport: wrong node")
 	ErrWrongIncarnation = errors.New("transport: wrong incarnation")
+	ErrVersion          = errors.New("transport: no version of the protocol in common")
+	ErrStranger         = errors.New("transport: not a member of the cluster") // Config.Judge's, or a peer's
+	ErrOldDisk          = errors.New("transport: an old copy of the peer's data folder")
 )
 
 // A RemoteError is what the other node's Handle returned.
@@ -52,6 +55,12 @@ func (e *RefusedError) Unwrap() error {
 		return ErrWrongNode
 	case statusIncarnation:
 		return ErrWrongIncarnation
+	case statusVersion:
+		return ErrVersion
+	case statusStranger:
+		return ErrStranger
+	case statusOldDisk:
+		return ErrOldDisk
 	}
 	return ErrUnreachable
 }

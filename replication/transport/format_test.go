@@ -26,11 +26,11 @@ func TestFramesAreAsWritten(t *testing.T) {
 		return append(frame, bytes.Join(payload, nil)...)
 	}
 	put("hello", hello{
-		kind: kindControl, session: 0x1112131415161718, from: Peer{2, "b"}, target: Peer{1, "a"},
+		kind: kindControl, low: 1, high: 1, session: 0x1112131415161718, from: Peer{2, "b"}, target: Peer{1, "a"},
 		cluster: "cluster", address: "host:9092",
 	}.encode())
 	put("acknowledgement", ack{
-		status: statusIncarnation, session: 0x2122232425262728, from: Peer{1, "a"}, cluster: "cluster", reason: "no",
+		status: statusIncarnation, low: 1, high: 1, session: 0x2122232425262728, from: Peer{1, "a"}, cluster: "cluster", reason: "no",
 	}.encode())
 	for typ := typePing; typ < types; typ++ {
 		switch typ {

@@ -13,27 +13,27 @@ import (
 )
 
 func FuzzHello(f *testing.F) {
-	f.Add(hello{kind: kindControl, session: 5, from: Peer{2, "b"}, target: Peer{1, "a"}, cluster: "test", address: "h:1"}.encode())
-	f.Add(hello{kind: kindOnce}.encode())
-	f.Add(ack{status: statusCluster, session: 1, from: Peer{1, "a"}, cluster: "c", reason: "no"}.encode())
+	f.Add(hello{kind: kindControl, low: 1, high: 3, about: "a", session: 5, from: Peer{2, "b"}, target: Peer{1, "a"}, cluster: "test", address: "h:1"}.encode())
+	f.Add(hello{kind: kindOnce, low: 1, high: 1}.encode())
+	f.Add(ack{status: statusCluster, low: 1, high: 1, session: 1, from: Peer{1, "a"}, cluster: "c", reason: "no"}.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		// Whoever damages a greeting can also repair its checksum.
 		if len(b) > helloFixed {
-			b = sealHello(bytes.Clone(b), b[5])
+			b = sealHello(bytes.Clone(b), b[4], b[5])
 		}
-		_, kind, body, err := readHello(bytes.NewReader(b))
+		v, kind, body, err := readHello(bytes.NewReader(b))
 		if err != nil {
 			return
 		}
-		if h, err := decodeHello(kind, body); err == nil {
-			_, kind, body, err := readHello(bytes.NewReader(h.encode()))
-			if again, err2 := decodeHello(kind, body); err != nil || err2 != nil || again != h {
+		if h, err := decodeHello(v, kind, body); err == nil {
+			v, kind, body, err := readHello(bytes.NewReader(h.encode()))
+			if again, err2 := decodeHello(v, kind, body); err != nil || err2 != nil || again != h {
 				t.Errorf("%+v became %+v (%v, %v)", h, again, err, err2)
 			}
 		}
-		if a, err := decodeAck(kind, body); err == nil {
-			_, status, body, err := readHello(bytes.NewReader(a.encode()))
-			if again, err2 := decodeAck(status, body); err != nil || err2 != nil || again != a {
+		if a, err := decodeAck(v, kind, body); err == nil {
+			v, status, body, err := readHello(bytes.NewReader(a.encode()))
+			if again, err2 := decodeAck(v, status, body); err != nil || err2 != nil || again != a {
 				t.Errorf("%+v became %+v (%v, %v)", a, again, err, err2)
 			}
 		}

@@ -10,13 +10,20 @@ import (
 // shared listener tells it from Kafka, HTTP and TLS.
 const Magic = "MLRC"
 
+// Versions of the protocol that this release speaks. A greeting carries both ends of
+// its sender's range, and the connection speaks the highest that both know.
 const (
-	version        = 1
+	minVersion = 1
+	maxVersion = 1
+)
+
+const (
 	helloFixed     = 12   // bytes before a hello's or an acknowledgement's body
 	maxHelloBody   = 1024 // a stranger may have this much and no more
 	maxClusterID   = 64
 	maxAddress     = 270 // 255 of a DNS name, a colon, a port, brackets
 	maxRefusalText = 200
+	maxAbout       = 128
 )
 
 // Kinds of connection.
@@ -40,25 +47,35 @@ const (
 	statusMalformed
 	statusClosed
 	statusSelf
+	statusStranger
+	statusOldDisk
 )
 
 // A hello is how the dialling side begins.
 type hello struct {
 	kind    uint8
+	low     uint8 // versions spoken
+	high    uint8
 	session uint64 // random, one a process: a restarted peer is told from the one before
 	from    Peer   // node 0 while joining
 	target  Peer   // node 0: whoever answers; incarnation "": any
 	cluster string // "" while joining
 	address string // where from listens
+	about   string // Config.About's; "" of the first release
 }
 
 // An ack answers a hello.
 type ack struct {
 	status  uint8
+	low     uint8
+	high    uint8
 	session uint64
 	from    Peer
 	cluster string
 	reason  string
+	about   string
+
+	version uint8 // what the two agreed on, not a part of it
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -72,7 +89,7 @@ func (h hello) encode() []byte {
 	b = appendString(b, h.from.Incarnation)
 	b = appendString(b, h.target.Incarnation)
 	b = appendString(b, h.address)
-	return sealHello(b, h.kind)
+	return sealHello(appendTail(b, h.low, h.high, h.about), h.low, h.kind)
 }
 
 func (a ack) encode() []byte {
@@ -82,12 +99,41 @@ func (a ack) encode() []byte {
 	b = appendString(b, a.cluster)
 	b = appendString(b, a.from.Incarnation)
 	b = appendString(b, a.reason[:min(len(a.reason), maxRefusalText)])
-	return sealHello(b, a.status)
+	return sealHello(appendTail(b, a.low, a.high, a.about), a.low, a.status)
 }
 
-func sealHello(b []byte, kindOrStatus uint8) []byte {
+// appendTail writes what the first release ends without, and skips when it reads: the
+// highest version, and about. It is left out where it would say nothing.
+func appendTail(b []byte, low, high uint8, about string) []byte {
+	if high == low && about == "" {
+		return b
+	}
+	return appendString(append(b, high), about)
+}
+
+// tail reads it.
+func (c *cursor) tail(low uint8) (high uint8, about string) {
+	if len(c.b) == 0 {
+		return low, ""
+	}
+	if p := c.take(1); p != nil {
+		high = p[0]
+	}
+	return high, c.string(maxAbout)
+}
+
+// meet returns the version that two sides speak with each other, 0 if they have none
+// in common.
+func meet(low, high, theirLow, theirHigh uint8) uint8 {
+	if v := min(high, theirHigh); v >= max(low, theirLow) {
+		return v
+	}
+	return 0
+}
+
+func sealHello(b []byte, low, kindOrStatus uint8) []byte {
 	copy(b, Magic)
-	b[4], b[5] = version, kindOrStatus
+	b[4], b[5] = low, kindOrStatus
 	binary.BigEndian.PutUint16(b[6:], uint16(len(b)-helloFixed))
 	sum := crc32.Update(crc32.Checksum(b[:8], castagnoli), castagnoli, b[helloFixed:])
 	binary.BigEndian.PutUint32(b[8:], sum)
@@ -95,8 +141,9 @@ func sealHello(b []byte, kindOrStatus uint8) []byte {
 }
 
 // readHello reads the fixed part and body that begin either side of a
-// connection and checks all that does not depend on which side it is. On
-// another version it returns v and no body, so that the caller can say so.
+// connection and checks all that does not depend on which side it is. It reads every
+// version's: the fields of the first stay where they are, others follow them. v is
+// the lowest version that the sender speaks.
 func readHello(r io.Reader) (v, kindOrStatus uint8, body []byte, err error) {
 	var fixed [helloFixed]byte
 	if _, err := io.ReadFull(r, fixed[:]); err != nil {
@@ -106,9 +153,6 @@ func readHello(r io.Reader) (v, kindOrStatus uint8, body []byte, err error) {
 		return 0, 0, nil, malformedf("greeting: begins with %q", fixed[:4])
 	}
 	v, kindOrStatus = fixed[4], fixed[5]
-	if v != version {
-		return v, kindOrStatus, nil, nil
-	}
 	n := int(binary.BigEndian.Uint16(fixed[6:]))
 	if n > maxHelloBody {
 		return v, kindOrStatus, nil, malformedf("greeting: %d bytes, at most %d", n, maxHelloBody)
@@ -126,9 +170,9 @@ func readHello(r io.Reader) (v, kindOrStatus uint8, body []byte, err error) {
 
 // decodeHello parses a hello's body. Bytes behind the known fields are left for
 // later versions.
-func decodeHello(kind uint8, body []byte) (hello, error) {
+func decodeHello(low, kind uint8, body []byte) (hello, error) {
 	d := cursor{b: body}
-	h := hello{kind: kind}
+	h := hello{low: low, kind: kind}
 	h.session = d.uint64()
 	h.from.Node = int32(d.uint32())
 	h.target.Node = int32(d.uint32())
@@ -136,9 +180,12 @@ func decodeHello(kind uint8, body []byte) (hello, error) {
 	h.from.Incarnation = d.string(maxIncarnation)
 	h.target.Incarnation = d.string(maxIncarnation)
 	h.address = d.string(maxAddress)
+	h.high, h.about = d.tail(low)
 	switch {
 	case d.bad:
 		return h, malformed("hello: fields run past its end")
+	case low == 0 || h.high < low:
+		return h, malformedf("hello: versions %d to %d", low, h.high)
 	case kind < kindControl || kind > kindOnce:
 		return h, malformedf("hello: connection kind %d", kind)
 	case h.from.Node < 0 || h.from.Node == 0 && kind != kindOnce:
@@ -151,14 +198,15 @@ func decodeHello(kind uint8, body []byte) (hello, error) {
 	return h, nil
 }
 
-func decodeAck(status uint8, body []byte) (ack, error) {
+func decodeAck(low, status uint8, body []byte) (ack, error) {
 	d := cursor{b: body}
-	a := ack{status: status}
+	a := ack{low: low, status: status}
 	a.session = d.uint64()
 	a.from.Node = int32(d.uint32())
 	a.cluster = d.string(maxClusterID)
 	a.from.Incarnation = d.string(maxIncarnation)
 	a.reason = d.string(maxRefusalText)
+	a.high, a.about = d.tail(low)
 	if d.bad {
 		return a, malformed("acknowledgement: fields run past its end")
 	}

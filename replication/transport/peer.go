@@ -280,6 +280,7 @@ func (t *Transport) dial(ctx context.Context, addr string, kind uint8, target Pe
 		conn.Close()
 		return nil, err
 	}
+	tc.version = a.version
 	c = newClient(t, tc, a.from)
 	if !t.spawn(c.w.run) {
 		t.leave(tc)
@@ -294,7 +295,13 @@ func (t *Transport) greet(conn io.ReadWriter, kind uint8, target Peer) (ack, err
 	if cluster == "" && kind != kindOnce {
 		return ack{}, fmt.Errorf("%w: this node has no cluster id yet", ErrWrongCluster)
 	}
-	h := hello{kind: kind, session: t.session, from: t.self(), target: target, cluster: cluster, address: t.cfg.Address()}
+	h := hello{
+		kind: kind, low: t.low, high: t.high, session: t.session, from: t.self(), target: target,
+		cluster: cluster, address: t.cfg.Address(),
+	}
+	if kind != kindOnce {
+		h.about = t.cfg.About()
+	}
 	if _, err := conn.Write(h.encode()); err != nil {
 		return ack{}, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
@@ -302,10 +309,10 @@ func (t *Transport) greet(conn io.ReadWriter, kind uint8, target Peer) (ack, err
 	if err != nil {
 		return ack{}, fmt.Errorf("%w: greeting: %w", ErrUnreachable, err)
 	}
-	if v != version {
-		return ack{}, &RefusedError{status: statusVersion, Reason: fmt.Sprintf("speaks version %d, this node %d", v, version)}
+	a, err := decodeAck(v, status, body)
+	if a.version = meet(t.low, t.high, v, a.high); a.version == 0 {
+		return ack{}, &RefusedError{Peer: a.from, status: statusVersion, Reason: fmt.Sprintf("it speaks versions %d to %d, this node %d to %d", v, a.high, t.low, t.high)}
 	}
-	a, err := decodeAck(status, body)
 	if err != nil {
 		return ack{}, err
 	}
@@ -314,6 +321,9 @@ func (t *Transport) greet(conn io.ReadWriter, kind uint8, target Peer) (ack, err
 	}
 	switch {
 	case a.status != statusWelcome:
+		if a.status == statusOldDisk && a.cluster == cluster {
+			t.cfg.Outdated(a.from, a.reason)
+		}
 		return a, &RefusedError{Peer: a.from, Reason: a.reason, status: a.status}
 	case kind == kindOnce && (cluster == "" || a.cluster == "" || a.cluster == cluster):
 		return a, nil
@@ -323,6 +333,9 @@ func (t *Transport) greet(conn io.ReadWriter, kind uint8, target Peer) (ack, err
 		return a, refused(statusNode, "it is node %s, want node %d", a.from, target.Node)
 	case target.Incarnation != "" && a.from.Incarnation != target.Incarnation:
 		return a, refused(statusIncarnation, "it is %s, want %s", a.from, target)
+	}
+	if status, reason := t.admits(a.from, a.about); status != statusWelcome {
+		return a, refused(status, "%s", reason)
 	}
 	return a, nil
 }

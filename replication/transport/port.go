@@ -46,6 +46,9 @@ type Port struct {
 	recycles    atomic.Bool                 // see Recycle
 	lastEntries atomic.Int64                // when entries were last sent or acknowledged, since Transport.start
 
+	terms  atomic.Pointer[func() uint64] // see BoundTerms
+	jumped atomic.Int64                  // when the group was last told of a term far above its own, since Transport.start
+
 	gathering atomic.Int32 // appends without entries that wait for company, or for their answer
 
 	restMu       sync.Mutex // see rest
@@ -482,7 +485,10 @@ func (p *Port) append(id raft.ServerID, args *raft.AppendEntriesRequest, resp *r
 		return err
 	}
 	p.lastEntries.Store(int64(time.Since(p.t.start)))
-	return getAppendAnswer(c.remote, head, resp)
+	if err := getAppendAnswer(c.remote, head, resp); err != nil {
+		return err
+	}
+	return p.plausible(resp.Term)
 }
 
 // shorten keeps as many entries as one request may carry, and always the first.
@@ -532,7 +538,7 @@ func (p *Port) heartbeat(id raft.ServerID, args *raft.AppendEntriesRequest, resp
 		return b.err
 	}
 	*resp = b.resp
-	return nil
+	return p.plausible(resp.Term)
 }
 
 // Recycle says that nobody keeps anything of what an append's entries have in Data
@@ -595,7 +601,9 @@ func (p *Port) vote(id raft.ServerID, typ uint8, v vote) (from Peer, term uint64
 	if err != nil {
 		return from, 0, false, err
 	}
-	term, granted, err = getVoteAnswer(head)
+	if term, granted, err = getVoteAnswer(head); err == nil {
+		err = p.plausible(term)
+	}
 	return c.remote, term, granted, err
 }
 
@@ -637,5 +645,8 @@ func (p *Port) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress, args *raf
 	if err != nil {
 		return err
 	}
-	return getSnapshotAnswer(c.remote, head, resp)
+	if err := getSnapshotAnswer(c.remote, head, resp); err != nil {
+		return err
+	}
+	return p.plausible(resp.Term)
 }

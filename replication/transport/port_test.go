@@ -864,11 +864,15 @@ func TestCalls(t *testing.T) {
 			"CallBulk": func(kind uint8, req []byte) ([]byte, error) { return a.CallBulk(ctx, 2, kind, req) },
 			"CallAddr": func(kind uint8, req []byte) ([]byte, error) { return a.CallAddr(ctx, addr, kind, req) },
 		} {
-			if got, err := call(1, []byte("hello")); string(got) != "1.a hello" || err != nil {
+			caller, answerer := "1.a hello", c.nodes[1].peer
+			if name == "CallAddr" { // neither side has shown who it is
+				caller, answerer = "0.a hello", Peer{Node: 2}
+			}
+			if got, err := call(1, []byte("hello")); string(got) != caller || err != nil {
 				t.Errorf("%s: %q, %v", name, got, err)
 			}
 			var remote *RemoteError
-			if _, err := call(2, nil); !errors.As(err, &remote) || remote.Message != "no such luck" || remote.Peer != c.nodes[1].peer {
+			if _, err := call(2, nil); !errors.As(err, &remote) || remote.Message != "no such luck" || remote.Peer != answerer {
 				t.Errorf("%s: the handler's error came as %v", name, err)
 			}
 			if _, err := call(3, nil); !errors.As(err, &remote) || strings.Contains(remote.Message, "in the handler") {

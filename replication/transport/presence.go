@@ -31,6 +31,7 @@ type tracked struct {
 	t        *Transport
 	presence *presence // nil on connections that are no evidence
 	kind     uint8
+	version  uint8 // of the protocol, that both sides speak
 	inbound  bool
 	last     atomic.Int64 // as presence.last, of this connection
 }
@@ -67,7 +68,7 @@ func (c *tracked) patience(n int) (done func()) {
 // A peer's new connection replaces the one of its kind it opened before: the
 // peer opens a second only when it has given the first up. A new session
 // replaces every connection of the session before, whose process is gone even if
-// no packet ever said so.
+// no packet ever said so; see replaces for one that only says so.
 func (t *Transport) join(conn net.Conn, peer Peer, session uint64, kind uint8, inbound bool) (*tracked, error) {
 	c := &tracked{Conn: conn, t: t, kind: kind, inbound: inbound}
 	var stale []*tracked
@@ -102,6 +103,44 @@ func (t *Transport) join(conn net.Conn, peer Peer, session uint64, kind uint8, i
 		old.Close()
 	}
 	return c, nil
+}
+
+// replaces tells whether a greeting may begin a new session of a peer. Anybody can
+// greet in a peer's name, and the end of a session is evidence that a process died:
+// while the one there is speaks it is not replaced. It is asked for a sign of life
+// and given two pings' time; a process that really died closed its connections, or
+// is silent.
+func (t *Transport) replaces(peer Peer, session uint64) bool {
+	t.mu.Lock()
+	pr := t.present[peer]
+	t.mu.Unlock()
+	if pr == nil || pr.session == session {
+		return true
+	}
+	asked := int64(time.Since(t.start))
+	for _, c := range t.controls() {
+		if c.remote == peer {
+			c.ping()
+		}
+	}
+	every := t.cfg.PingInterval / 10
+	for range 20 {
+		select {
+		case <-time.After(every):
+		case <-t.ctx.Done():
+			return false
+		}
+		t.mu.Lock()
+		gone := t.present[peer] != pr
+		t.mu.Unlock()
+		if gone {
+			return true
+		}
+		if pr.last.Load() > asked {
+			return false
+		}
+	}
+	return true
 }
 
 // leave is join's end.

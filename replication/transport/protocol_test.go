@@ -34,7 +34,7 @@ func alone(t *testing.T, adjust func(*Config)) *node {
 func connect(t *testing.T, n *node, kind uint8) *stranger {
 	t.Helper()
 	s := rawConn(t, n)
-	if _, err := s.conn.Write(hello{kind: kind, session: 99, from: Peer{9, "z"}, target: Peer{Node: 1}, cluster: "test"}.encode()); err != nil {
+	if _, err := s.conn.Write(hello{kind: kind, low: 1, high: 1, session: 99, from: Peer{9, "z"}, target: Peer{Node: 1}, cluster: "test"}.encode()); err != nil {
 		t.Fatal(err)
 	}
 	if a := s.ack(); a.status != statusWelcome {
@@ -56,11 +56,11 @@ func rawConn(t *testing.T, n *node) *stranger {
 
 func (s *stranger) ack() ack {
 	s.t.Helper()
-	_, status, body, err := readHello(s.conn)
+	v, status, body, err := readHello(s.conn)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	a, err := decodeAck(status, body)
+	a, err := decodeAck(v, status, body)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func nothingWaits(t *testing.T, p *Port) {
 
 func TestGreetingIsRefusedWithAReason(t *testing.T) {
 	n := alone(t, nil)
-	good := hello{kind: kindControl, session: 5, from: Peer{2, "b"}, target: Peer{1, "a"}, cluster: "test"}
+	good := hello{kind: kindControl, low: 1, high: 1, session: 5, from: Peer{2, "b"}, target: Peer{1, "a"}, cluster: "test"}
 	for _, c := range []struct {
 		name   string
 		change func(h *hello)
@@ -151,7 +151,7 @@ func TestGreetingIsRefusedWithAReason(t *testing.T) {
 		{"any target", func(h *hello) { h.target = Peer{} }, statusWelcome, ""},
 		{"wrong cluster", func(h *hello) { h.cluster = "other" }, statusCluster, `this is cluster "test", not "other"`},
 		{"wrong node", func(h *hello) { h.target.Node = 3 }, statusNode, "this is node 1, not 3"},
-		{"wrong incarnation", func(h *hello) { h.target.Incarnation = "wiped" }, statusIncarnation, "this is incarnation a of node 1, not wiped"},
+		{"wrong incarnation", func(h *hello) { h.target.Incarnation = "wiped" }, statusIncarnation, "this is another incarnation of node 1 than wiped"},
 		{"my own id", func(h *hello) { h.from.Node = 1 }, statusNode, "node 1 is me"},
 		{"myself", func(h *hello) { h.session = n.session }, statusSelf, "this is yourself"},
 		{"no cluster id", func(h *hello) { h.cluster = "" }, statusMalformed, "no cluster id"},
@@ -175,8 +175,14 @@ func TestGreetingIsRefusedWithAReason(t *testing.T) {
 			if a.status != c.status || !strings.Contains(a.reason, c.reason) {
 				t.Fatalf("status %d (%s), want %d (%s)", a.status, a.reason, c.status, c.reason)
 			}
-			if a.from != n.peer || a.cluster != "test" {
-				t.Errorf("answered as %s of %q", a.from, a.cluster)
+			// Only who knows the cluster, and is let in, is told what members know each
+			// other by.
+			want := Peer{Node: 1}
+			if c.status == statusWelcome && h.kind != kindOnce {
+				want = n.peer
+			}
+			if a.from != want || a.cluster != "test" || (a.session != 0) != (want == n.peer) {
+				t.Errorf("answered as %s of %q, session %x", a.from, a.cluster, a.session)
 			}
 			if c.status != statusWelcome {
 				s.closed()
@@ -185,11 +191,11 @@ func TestGreetingIsRefusedWithAReason(t *testing.T) {
 	}
 	t.Run("another version", func(t *testing.T) {
 		s := rawConn(t, n)
-		b := good.encode()
-		b[4] = 2
-		s.raw(b)
-		if a := s.ack(); a.status != statusVersion {
-			t.Fatalf("status %d, want %d", a.status, statusVersion)
+		h := good
+		h.low, h.high = 2, 5
+		s.raw(h.encode())
+		if a := s.ack(); a.status != statusVersion || a.reason != "versions 2 to 5 are not spoken here, 1 to 1 are" {
+			t.Fatalf("status %d (%s), want %d", a.status, a.reason, statusVersion)
 		}
 	})
 	t.Run("not a member yet", func(t *testing.T) {
@@ -206,7 +212,7 @@ func TestGreetingIsRefusedWithAReason(t *testing.T) {
 // somebody else.
 func TestDamagedGreetingIsRefused(t *testing.T) {
 	n := alone(t, nil)
-	good := hello{kind: kindControl, session: 5, from: Peer{2, "b"}, target: Peer{1, "a"}, cluster: "test", address: "h:1"}.encode()
+	good := hello{kind: kindControl, low: 1, high: 1, session: 5, from: Peer{2, "b"}, target: Peer{1, "a"}, cluster: "test", address: "h:1"}.encode()
 	for i := range good {
 		s := rawConn(t, n)
 		bad := bytes.Clone(good)
@@ -214,7 +220,7 @@ func TestDamagedGreetingIsRefused(t *testing.T) {
 		s.raw(bad)
 		s.conn.(*net.TCPConn).CloseWrite()
 		v, status, body, err := readHello(s.conn)
-		if err == nil && v == version && status == statusWelcome {
+		if err == nil && v == minVersion && status == statusWelcome {
 			t.Errorf("byte %d changed: welcome, %x", i, body)
 		}
 	}
@@ -224,7 +230,7 @@ func TestDamagedGreetingIsRefused(t *testing.T) {
 }
 
 func TestDialerJudgesTheAnswer(t *testing.T) {
-	right := ack{session: 7, from: Peer{2, "b"}, cluster: "test"}
+	right := ack{low: 1, high: 1, session: 7, from: Peer{2, "b"}, cluster: "test"}
 	for _, c := range []struct {
 		name   string
 		target Peer
@@ -583,7 +589,7 @@ func TestAnswersToNobodyAreSkipped(t *testing.T) {
 	c.addrs[2] = c.net.listen(2, func(conn net.Conn) {
 		defer conn.Close()
 		readHello(conn)
-		conn.Write(ack{session: 7, from: Peer{2, "b"}, cluster: "test"}.encode())
+		conn.Write(ack{low: 1, high: 1, session: 7, from: Peer{2, "b"}, cluster: "test"}.encode())
 		in := &intake{r: newReader(conn), kind: kindControl}
 		for {
 			h, _, err := in.next()

@@ -80,26 +80,44 @@ func (t *Transport) welcome(conn net.Conn) (s *served, err error) {
 		return nil, err
 	}
 	self := t.self()
-	a := ack{session: t.session, from: self, cluster: t.cfg.Cluster()}
+	// Who has not shown that it knows a member is not told what members know each
+	// other by.
+	a := ack{low: t.low, high: t.high, from: Peer{Node: self.Node}, cluster: t.cfg.Cluster()}
 	refuse := func(status uint8, reason string) (*served, error) {
 		a.status, a.reason = status, reason
 		conn.Write(a.encode())
 		return nil, errors.New(reason)
 	}
-	if v != version {
-		return refuse(statusVersion, fmt.Sprintf("version %d is not spoken here, %d is", v, version))
-	}
-	h, err := decodeHello(kind, body)
-	if err != nil {
+	h, err := decodeHello(v, kind, body)
+	version := meet(t.low, t.high, v, h.high)
+	switch {
+	case version == 0 && v > 0 && h.high >= v:
+		return refuse(statusVersion, fmt.Sprintf("versions %d to %d are not spoken here, %d to %d are", v, h.high, t.low, t.high))
+	case err != nil:
 		return refuse(statusMalformed, err.Error())
 	}
 	if status, reason := t.judge(h, self, a.cluster); status != statusWelcome {
+		if status == statusCluster && h.cluster != "" && h.kind != kindOnce && h.session != t.session {
+			t.cfg.Foreign(h.cluster, h.from, h.target.Node)
+		}
 		return refuse(status, reason)
+	}
+	if h.kind != kindOnce {
+		if status, reason := t.admits(h.from, h.about); status != statusWelcome {
+			return refuse(status, reason)
+		}
+		if !t.replaces(h.from, h.session) {
+			return refuse(statusNode, fmt.Sprintf("another process of %s is alive, and spoke just now", h.from))
+		}
+		a.session, a.from, a.about = t.session, self, t.cfg.About()
+	} else {
+		h.from.Node = 0
 	}
 	tc, err := t.join(conn, h.from, h.session, h.kind, true)
 	if err != nil {
 		return refuse(statusClosed, "closing")
 	}
+	tc.version = version
 	if h.kind != kindOnce && h.address != "" {
 		t.evidence.put(event{peer: Process{h.from, h.session}, what: eventLearned, address: h.address})
 	}
@@ -115,6 +133,18 @@ func (t *Transport) welcome(conn net.Conn) (s *served, err error) {
 	}, nil
 }
 
+// admits asks Config.Judge about the other side of a connection.
+func (t *Transport) admits(p Peer, about string) (status uint8, reason string) {
+	switch err := t.cfg.Judge(p, about); {
+	case err == nil:
+		return statusWelcome, ""
+	case errors.Is(err, ErrOldDisk):
+		return statusOldDisk, err.Error()
+	default:
+		return statusStranger, err.Error()
+	}
+}
+
 // judge decides whether a caller is let in.
 func (t *Transport) judge(h hello, self Peer, cluster string) (status uint8, reason string) {
 	once := h.kind == kindOnce
@@ -128,7 +158,7 @@ func (t *Transport) judge(h hello, self Peer, cluster string) (status uint8, rea
 	case h.target.Node != 0 && h.target.Node != self.Node:
 		return statusNode, fmt.Sprintf("this is node %d, not %d", self.Node, h.target.Node)
 	case h.target.Incarnation != "" && h.target.Incarnation != self.Incarnation:
-		return statusIncarnation, fmt.Sprintf("this is incarnation %s of node %d, not %s", self.Incarnation, self.Node, h.target.Incarnation)
+		return statusIncarnation, fmt.Sprintf("this is another incarnation of node %d than %s", self.Node, h.target.Incarnation)
 	case h.from.Node == self.Node && !once:
 		return statusNode, fmt.Sprintf("node %d is me", self.Node)
 	}
@@ -244,8 +274,11 @@ func (s *served) deadline(h header) time.Time {
 }
 
 // deliver puts a request without payload into its group's queue.
-func (s *served) deliver(h header, group uint64, command any, reply func(any, error)) {
+func (s *served) deliver(h header, group, term uint64, command any, reply func(any, error)) {
 	port, err := s.t.port(group)
+	if err == nil {
+		err = port.plausible(term)
+	}
 	if err == nil {
 		err = port.reserve(0)
 	}
@@ -272,7 +305,7 @@ func (s *served) vote(h header, head []byte) {
 	} else {
 		command = &raft.RequestPreVoteRequest{RPCHeader: rh, Term: v.term, LastLogIndex: v.lastIndex, LastLogTerm: v.lastTerm}
 	}
-	s.deliver(h, v.group, command, func(resp any, err error) {
+	s.deliver(h, v.group, v.term, command, func(resp any, err error) {
 		switch r := resp.(type) {
 		case *raft.RequestVoteResponse:
 			if err == nil {
@@ -299,7 +332,7 @@ func orUnexpected(resp any, err error) error {
 
 func (s *served) timeoutNow(h header, head []byte) {
 	rh, _ := rpcHeader(s.from)
-	s.deliver(h, binary.BigEndian.Uint64(head), &raft.TimeoutNowRequest{RPCHeader: rh}, func(_ any, err error) {
+	s.deliver(h, binary.BigEndian.Uint64(head), 0, &raft.TimeoutNowRequest{RPCHeader: rh}, func(_ any, err error) {
 		if err != nil {
 			s.fail(h.request, err)
 			return
@@ -322,6 +355,9 @@ func (s *served) append(in *intake, h header, head []byte) error {
 		return s.refuse(in, h, err)
 	}
 	port, err := s.t.port(r.group)
+	if err == nil {
+		err = port.plausible(r.term)
+	}
 	if err == nil {
 		err = port.reserve(h.payloadLen)
 	}
@@ -387,6 +423,9 @@ func (s *served) heartbeats(h header, head []byte) error {
 		var port *Port
 		if err == nil {
 			port, err = s.t.port(b.group)
+		}
+		if err == nil {
+			err = port.plausible(b.term)
 		}
 		if err == nil {
 			err = port.reserve(0)
@@ -481,6 +520,9 @@ func (s *served) snapshot(in *intake, h header, head []byte) error {
 	}
 	port, err := s.t.port(group)
 	var install func(raft.RPC, *raft.InstallSnapshotRequest, []byte)
+	if err == nil {
+		err = port.plausible(req.Term)
+	}
 	if err == nil {
 		install, err = port.beginInstall()
 	}

@@ -42,9 +42,24 @@ type Config struct {
 	PeerUp   func(p Process)
 	PeerDown func(p Process)
 
+	// About says at most 128 bytes about this node in every greeting and its answer;
+	// nil: nothing. Judge is told what the other side says, and who it says it is,
+	// before a connection of kind 1 to 3 carries anything; its error is the reason
+	// for which there is none, ErrStranger unless it is ErrOldDisk. nil: all are let
+	// in. Both are called by many goroutines at once.
+	About func() string
+	Judge func(p Peer, about string) error
+
+	// Outdated hears of a peer that refused this node with ErrOldDisk, Foreign of a
+	// greeting that is for this node's id or address and names another cluster. They
+	// must not block. nil: nobody cares.
+	Outdated func(by Peer, reason string)
+	Foreign  func(cluster string, from Peer, target int32)
+
 	// Handle serves Call, CallBulk and CallAddr of other nodes. It must return
 	// soon after ctx ends. from.Node may be 0 for a node that is joining. It
-	// owns req; its answer is limited like the request. A panic is an error.
+	// owns req; its answer is limited like the request. A panic is an error. On a
+	// connection of kind 4 from.Node is 0, whatever the caller said it was.
 	Handle func(ctx context.Context, from Peer, kind uint8, req []byte) ([]byte, error)
 
 	// Sum continues a CRC-32C over an entry's data, for the checksum of an append;
@@ -86,6 +101,18 @@ func (c Config) withDefaults() Config {
 	if c.Address == nil {
 		c.Address = func() string { return "" }
 	}
+	if c.About == nil {
+		c.About = func() string { return "" }
+	}
+	if c.Judge == nil {
+		c.Judge = func(Peer, string) error { return nil }
+	}
+	if c.Outdated == nil {
+		c.Outdated = func(Peer, string) {}
+	}
+	if c.Foreign == nil {
+		c.Foreign = func(string, Peer, int32) {}
+	}
 	if c.Sum == nil {
 		c.Sum = func(sum uint32, l *raft.Log) uint32 { return crc32.Update(sum, castagnoli, l.Data) }
 	}
@@ -115,6 +142,8 @@ func (c Config) withDefaults() Config {
 // node to node, over three connections a peer. It is safe for concurrent use.
 type Transport struct {
 	cfg      Config
+	low      uint8 // versions spoken
+	high     uint8
 	session  uint64        // tells this process from one before it under the same name
 	start    time.Time     // epoch of presence.last
 	ends     atomic.Uint64 // connections to peers that have ended
@@ -146,6 +175,8 @@ func New(cfg Config) *Transport {
 	ctx, cancel := context.WithCancel(context.Background())
 	t := &Transport{
 		cfg:     cfg.withDefaults(),
+		low:     minVersion,
+		high:    maxVersion,
 		start:   time.Now(),
 		ctx:     ctx,
 		cancel:  cancel,

@@ -1,0 +1,53 @@
+package transport
+
+import (
+	"fmt"
+	"time"
+)
+
+// Raft takes any term that is higher than its own, for good, and a term is an int32 in
+// Kafka's protocol: one message that names the last one there is would leave a group
+// without an election for ever. So a group is told only of terms that elections can
+// have made since it last heard of one.
+//
+// An election takes a vote on a disk and a turn of 150 ms, so maxJump, a million, is
+// 43 hours of elections without a break that this node has missed. Beyond closeJump
+// terms at once, which is a node that was away, a group takes one jump every jumpPace:
+// a peer gone wrong needs 2,048 of them, more than five hours, to use up all
+// terms. A group that has no term yet may be told of any up to half of them all;
+// damage to it is a replica that is made again.
+const (
+	closeJump  = 1 << 10
+	maxJump    = 1 << 20
+	firstTerms = 1 << 30
+	jumpPace   = 10 * time.Second
+)
+
+// BoundTerms makes the group take no messages and no answers of terms that are
+// absurdly far from what term returns, its own. term is called for every message and
+// must not block. Without it any term is taken.
+func (p *Port) BoundTerms(term func() uint64) { p.terms.Store(&term) }
+
+// plausible tells whether the group may be told of a term.
+func (p *Port) plausible(term uint64) error {
+	own := p.terms.Load()
+	if own == nil {
+		return nil
+	}
+	have := (*own)()
+	if term <= have+closeJump {
+		return nil
+	}
+	if have == 0 && term <= firstTerms {
+		return nil
+	}
+	if have == 0 || term > have+maxJump {
+		return malformedf("term: %d, far above %d, the group's here", term, have)
+	}
+	now := int64(time.Since(p.t.start))
+	last := p.jumped.Load()
+	if last != 0 && time.Duration(now-last) < jumpPace || !p.jumped.CompareAndSwap(last, max(now, 1)) {
+		return fmt.Errorf("%w: term %d is %d above the group's, which has jumped just now", ErrBusy, term, term-have)
+	}
+	return nil
+}
