@@ -13,6 +13,8 @@ import (
 type Change interface {
 	// kind is the change's name on disk and between nodes.
 	kind() string
+	// level is the feature level whose releases can read all of it.
+	level() int32
 	// apply turns next, a copy of an image that shares all it points to, into
 	// the image after the change. It must be a function of the two alone.
 	apply(next *Image) error
@@ -43,6 +45,11 @@ func (m *Image) Apply(index uint64, c Change) (*Image, error) {
 // ones. A caller who only wants to know what would happen (validate_only) needs
 // nothing else.
 func (m *Image) Check(c Change) error {
+	if m.ClusterID != "" && c.level() > m.level {
+		if _, raises := c.(SetLevel); !raises {
+			return refuse(ErrLevel, "%s needs feature level %d, and the cluster is at %d until all its brokers are upgraded", c.kind(), c.level(), m.level)
+		}
+	}
 	next, err := m.Apply(m.Index+1, c)
 	if err != nil {
 		return err
@@ -54,7 +61,11 @@ func (m *Image) Check(c Change) error {
 // incarnation. A new incarnation takes the place of the old one; partitions
 // keep naming the broker by its id.
 //
-// Errors: ErrInvalidBroker, ErrOtherCluster, ErrNoCluster, ErrStaleBroker, ErrLimit.
+// At feature level 2 it is refused if the broker's release does not read the
+// cluster's level, or if its folder is a copy of one that has gone on: one that was
+// started as often or less often, in another run. Who founds a cluster sets the level.
+//
+// Errors: ErrInvalidBroker, ErrOtherCluster, ErrNoCluster, ErrStaleBroker, ErrLimit, ErrLevel, ErrOldDisk.
 type RegisterBroker struct {
 	// Broker to register. With ID 0 the broker gets the id it has, if its
 	// incarnation is registered, or else the next that no broker ever had; see BrokerOf.
@@ -160,6 +171,21 @@ func (SetBrokerConfig) kind() string     { return "SetBrokerConfig" }
 func (SetReplicas) kind() string         { return "SetReplicas" }
 func (AllocateProducerIDs) kind() string { return "AllocateProducerIDs" }
 
+func (c RegisterBroker) level() int32 {
+	if b := c.Broker; b.MinLevel != 0 || b.MaxLevel != 0 || b.Starts != 0 || b.Run != "" {
+		return 2
+	}
+	return 1
+}
+func (UnregisterBroker) level() int32    { return 1 }
+func (CreateTopic) level() int32         { return 1 }
+func (DeleteTopic) level() int32         { return 1 }
+func (CreatePartitions) level() int32    { return 1 }
+func (SetTopicConfig) level() int32      { return 1 }
+func (SetBrokerConfig) level() int32     { return 1 }
+func (SetReplicas) level() int32         { return 1 }
+func (AllocateProducerIDs) level() int32 { return 1 }
+
 func (c RegisterBroker) apply(next *Image) error {
 	b := c.Broker
 	if err := validBroker(&b); err != nil {
@@ -172,6 +198,9 @@ func (c RegisterBroker) apply(next *Image) error {
 		return refuse(ErrInvalidBroker, "the cluster id is not a text of at most %d bytes", maxText)
 	case c.ClusterID != "" && next.ClusterID != "" && c.ClusterID != next.ClusterID:
 		return refuse(ErrOtherCluster, "broker %d belongs to cluster %s, this is cluster %s", b.ID, shown(c.ClusterID), next.ClusterID)
+	}
+	if next.level > 1 && b.MaxLevel < next.level || b.MinLevel > max(next.level, 1) {
+		return refuse(ErrLevel, "broker %d reads feature levels %d to %d, the cluster is at %d; run a release on it that reads that", b.ID, max(b.MinLevel, 1), max(b.MaxLevel, 1), next.level)
 	}
 	if b.ID == 0 {
 		if known, ok := next.BrokerOf(b.Incarnation); ok {
@@ -192,6 +221,9 @@ func (c RegisterBroker) apply(next *Image) error {
 		if c.Replaces != "" && now != c.Replaces && now != b.Incarnation {
 			return refuse(ErrStaleBroker, "broker %d is registered as incarnation %s, not %s", b.ID, now, shown(c.Replaces))
 		}
+		if was := next.brokers[i]; now == b.Incarnation && was.Outran(&b) {
+			return refuse(ErrOldDisk, "the data folder of broker %d was started %d times; this is a copy of it that was started %d times", b.ID, was.Starts, b.Starts)
+		}
 		next.brokers = replaced(next.brokers, i, &b)
 	case c.Replaces != "":
 		return refuse(ErrStaleBroker, "broker %d is not registered, so incarnation %s cannot be replaced", b.ID, shown(c.Replaces))
@@ -202,6 +234,7 @@ func (c RegisterBroker) apply(next *Image) error {
 	}
 	if next.ClusterID == "" {
 		next.ClusterID = c.ClusterID
+		next.level = max(b.MaxLevel, 1)
 	}
 	next.lastBroker = max(next.lastBroker, b.ID)
 	return nil
@@ -217,6 +250,10 @@ func validBroker(b *Broker) error {
 		return refuse(ErrInvalidBroker, "broker %d: host %q is empty or not a text of at most %d bytes", b.ID, shown(b.Host), maxText)
 	case b.Port < 1 || b.Port > 65535:
 		return refuse(ErrInvalidBroker, "broker %d: port %d is not between 1 and 65535", b.ID, b.Port)
+	case b.MinLevel < 0 || b.MaxLevel < b.MinLevel || (b.MinLevel == 0) != (b.MaxLevel == 0):
+		return refuse(ErrInvalidBroker, "broker %d: feature levels %d to %d", b.ID, b.MinLevel, b.MaxLevel)
+	case len(b.Run) > maxIncarnation || !text(b.Run):
+		return refuse(ErrInvalidBroker, "broker %d: the name of its run is too long or no text", b.ID)
 	case !text(b.Rack):
 		return refuse(ErrInvalidBroker, "broker %d: rack is not a text of at most %d bytes", b.ID, maxText)
 	}
@@ -309,6 +346,9 @@ func (c DeleteTopic) apply(next *Image) error {
 		kept = nil
 	}
 	next.groups = kept
+	if next.level >= 2 {
+		next.deleted = next.missing()
+	}
 	for _, p := range t.Partitions {
 		next.replicas -= len(p.Replicas)
 	}

@@ -16,16 +16,11 @@ import (
 // Both encodings are one JSON object whose first member is the version. A
 // reader that meets another version refuses the whole, and so it does with a
 // member it does not know: a field that was silently left out would make two
-// nodes hold different images. Whoever adds a field raises the version, and
-// goes on reading the older ones.
+// nodes hold different images. The version is the feature level whose releases
+// read it: see MaxLevel for who adds a field.
 //
 //	change   {"v":1,"change":"DeleteTopic","body":{"Topic":"…"}}
 //	image    {"v":1,"image":{…}}
-const (
-	changeVersion = 1
-	imageVersion  = 2 // with resources; without them 1 is written, which older releases read
-)
-
 type changeEnvelope struct {
 	Version int             `json:"v"`
 	Change  string          `json:"change"`
@@ -40,7 +35,7 @@ type imageEnvelope struct {
 // EncodeChange writes c for the controller group's log and for other nodes.
 // ErrLimit if that takes more than MaxChangeBytes.
 func EncodeChange(c Change) ([]byte, error) {
-	p := compact(changeEnvelope{Version: changeVersion, Change: c.kind(), Body: compact(c)})
+	p := compact(changeEnvelope{Version: int(c.level()), Change: c.kind(), Body: compact(c)})
 	if len(p) > MaxChangeBytes {
 		return nil, refuse(ErrLimit, "a change of %d bytes is too large; split it, one may have %d", len(p), MaxChangeBytes)
 	}
@@ -53,7 +48,7 @@ func EncodeChange(c Change) ([]byte, error) {
 // the others. ErrDamaged if no release did.
 func DecodeChange(p []byte) (Change, error) {
 	var e changeEnvelope
-	if err := envelope(p, &e, &e.Version, changeVersion, "change"); err != nil {
+	if err := envelope(p, &e, &e.Version, MaxLevel, "change"); err != nil {
 		return nil, err
 	}
 	switch e.Change {
@@ -77,6 +72,8 @@ func DecodeChange(p []byte) (Change, error) {
 		return decodeBody[AllocateProducerIDs](e)
 	case SetResourceConfig{}.kind():
 		return decodeBody[SetResourceConfig](e)
+	case SetLevel{}.kind():
+		return decodeBody[SetLevel](e)
 	}
 	return nil, refuse(ErrVersion, "this release does not know the change %q; a newer one wrote it, upgrade this node", shown(e.Change))
 }
@@ -105,6 +102,9 @@ func decodeBody[C Change](e changeEnvelope) (Change, error) {
 	var c C
 	if err := strict(e.Body, &c); err != nil {
 		return nil, refuse(ErrDamaged, "change %s cannot be read: %v", e.Change, err)
+	}
+	if c.level() > int32(e.Version) {
+		return nil, refuse(ErrDamaged, "change %s has members of version %d, and says it is of version %d", e.Change, c.level(), e.Version)
 	}
 	return c, nil
 }
@@ -169,6 +169,8 @@ type imageBody struct {
 	LastBroker   int32        `json:"lastBroker"`
 	LastGroup    uint64       `json:"lastGroup"`
 	NextProducer int64        `json:"nextProducer"`
+	Level        int32        `json:"level,omitempty"`   // from version 2 on
+	Deleted      [][2]uint64  `json:"deleted,omitempty"` // first and last group of each run
 	Brokers      []brokerBody `json:"brokers,omitempty"`
 	Configs      []configBody `json:"configs,omitempty"`
 	Servers      []string     `json:"servers,omitempty"` // what Bootstrap refers to, sorted
@@ -185,6 +187,10 @@ type brokerBody struct {
 	Rack        string `json:"rack,omitempty"`
 	BlockStart  int64  `json:"blockStart,omitempty"`
 	BlockCount  int32  `json:"blockCount,omitempty"` // 0: never had a block
+	MinLevel    int32  `json:"minLevel,omitempty"`
+	MaxLevel    int32  `json:"maxLevel,omitempty"`
+	Starts      uint64 `json:"starts,omitempty"`
+	Run         string `json:"run,omitempty"`
 }
 
 type configBody struct {
@@ -256,17 +262,21 @@ func (m *Image) Encode() []byte {
 		Index: m.Index, ClusterID: m.ClusterID,
 		LastBroker: m.lastBroker, LastGroup: m.lastGroup, NextProducer: m.nextProducer,
 	}
+	if m.level > 1 {
+		body.Level = m.level
+		for _, s := range m.deleted {
+			body.Deleted = append(body.Deleted, [2]uint64{s.first, s.last})
+		}
+	}
 	for _, b := range m.brokers {
 		block, _ := m.ProducerBlock(b.ID)
-		body.Brokers = append(body.Brokers, brokerBody{b.ID, b.Incarnation, b.Host, b.Port, b.Rack, block.Start, block.Count})
+		body.Brokers = append(body.Brokers, brokerBody{b.ID, b.Incarnation, b.Host, b.Port, b.Rack, block.Start, block.Count, b.MinLevel, b.MaxLevel, b.Starts, b.Run})
 	}
 	for _, c := range m.configs {
 		body.Configs = append(body.Configs, configBody{c.broker, c.values})
 	}
-	version := 1
 	for _, r := range m.resources {
 		body.Resources = append(body.Resources, resourceBody{r.kind, r.name, r.values})
-		version = imageVersion
 	}
 	numbers := make(map[string]int32)
 	for _, t := range m.topics {
@@ -295,21 +305,21 @@ func (m *Image) Encode() []byte {
 		}
 		body.Topics = append(body.Topics, topicBody{t.ID, t.Name, t.Internal, t.Grow, t.Config, partitions})
 	}
-	return compact(imageEnvelope{Version: version, Image: compact(body)})
+	return compact(imageEnvelope{Version: max(int(m.level), 1), Image: compact(body)})
 }
 
 // DecodeImage reads what Encode wrote. p is not retained. ErrVersion if a newer
 // release wrote it, ErrDamaged if it is not a thing Apply could have made.
 func DecodeImage(p []byte) (*Image, error) {
 	var e imageEnvelope
-	if err := envelope(p, &e, &e.Version, imageVersion, "image"); err != nil {
+	if err := envelope(p, &e, &e.Version, MaxLevel, "image"); err != nil {
 		return nil, err
 	}
 	var body imageBody
 	if err := strict(e.Image, &body); err != nil {
 		return nil, refuse(ErrDamaged, "image cannot be read: %v", err)
 	}
-	m, err := body.image()
+	m, err := body.image(e.Version)
 	if err == nil && len(body.Resources) > 0 && e.Version < 2 {
 		err = errors.New("settings of resources are in an image of version 1")
 	}
@@ -319,10 +329,21 @@ func DecodeImage(p []byte) (*Image, error) {
 	return m, nil
 }
 
-func (body *imageBody) image() (*Image, error) {
+func (body *imageBody) image(version int) (*Image, error) {
 	m := &Image{
 		Index: body.Index, ClusterID: body.ClusterID,
 		lastBroker: body.LastBroker, lastGroup: body.LastGroup, nextProducer: body.NextProducer,
+	}
+	switch {
+	case version > 1:
+		m.level = body.Level
+	case body.Level != 0:
+		return nil, fmt.Errorf("feature level %d in version 1", body.Level)
+	case m.ClusterID != "":
+		m.level = 1
+	}
+	if version > 1 && int(m.level) != version {
+		return nil, fmt.Errorf("feature level %d in version %d", m.level, version)
 	}
 	if !text(m.ClusterID) {
 		return nil, errors.New("cluster id is not a text")
@@ -342,6 +363,13 @@ func (body *imageBody) image() (*Image, error) {
 	if err := body.topics(m); err != nil {
 		return nil, err
 	}
+	for _, s := range body.Deleted {
+		m.deleted = append(m.deleted, span{s[0], s[1]})
+	}
+	// It is exactly what is missing, and is written because being missing is not enough.
+	if want := m.missing(); m.level > 1 && !slices.Equal(m.deleted, want) || m.level <= 1 && m.deleted != nil {
+		return nil, errors.New("the groups that it says were deleted are not those that are missing")
+	}
 	return m, nil
 }
 
@@ -349,7 +377,7 @@ func (body *imageBody) brokers(m *Image) error {
 	incarnations := make(map[string]bool)
 	last := int32(0)
 	for _, b := range body.Brokers {
-		broker := &Broker{b.ID, b.Incarnation, b.Host, b.Port, b.Rack}
+		broker := &Broker{b.ID, b.Incarnation, b.Host, b.Port, b.Rack, b.MinLevel, b.MaxLevel, b.Starts, b.Run}
 		if err := validBroker(broker); err != nil {
 			return err
 		}

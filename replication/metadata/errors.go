@@ -31,6 +31,8 @@ var (
 	ErrLimit              = errors.New("metadata: the cluster holds as much as it may")                 // POLICY_VIOLATION
 	ErrInvalidBlock       = errors.New("metadata: invalid block of producer ids")                       // none
 	ErrStaleIndex         = errors.New("metadata: change was applied before")                           // none: replayed twice, a bug of the caller
+	ErrLevel              = errors.New("metadata: not all brokers are upgraded")                        // INVALID_REGISTRATION, or UNSUPPORTED_VERSION of a change
+	ErrOldDisk            = reason("metadata: the broker's data folder is an old copy", ErrStaleBroker) // STALE_BROKER_EPOCH
 	ErrVersion            = errors.New("metadata: written by another version")                          // none: the node must be upgraded
 	ErrDamaged            = errors.New("metadata: bytes are not what was written")                      // none
 )
@@ -62,6 +64,8 @@ var codes = [...]error{
 	22: ErrVersion,
 	23: ErrDamaged,
 	24: ErrConfigChanged,
+	25: ErrLevel,
+	26: ErrOldDisk,
 }
 
 // codeOther stands for an error that is none of ours: only its text arrives.

@@ -35,12 +35,26 @@ type Broker struct {
 	Host        string // as told to peers and, unless a listener says otherwise, to clients
 	Port        int32
 	Rack        string // "" when none was given
+
+	// Since feature level 2.
+	MinLevel int32  `json:",omitempty"` // the feature levels its release reads; 0: it registered with the first release
+	MaxLevel int32  `json:",omitempty"`
+	Starts   uint64 `json:",omitempty"` // how often its data folder was started
+	Run      string `json:",omitempty"` // random, of that start: a copy of the folder has another
 }
 
 // ServerID is the name under which this incarnation of the broker is a member
 // of Raft groups: "<node>.<incarnation>".
 func (b *Broker) ServerID() string {
 	return strconv.Itoa(int(b.ID)) + "." + b.Incarnation
+}
+
+// Outran tells whether b is registered from a start of its data folder that other,
+// which says it is the same incarnation, does not know of: other's folder is a copy
+// of b's, a restored backup or a clone.
+func (b *Broker) Outran(other *Broker) bool {
+	return b.Incarnation == other.Incarnation && other.Starts != 0 &&
+		(other.Starts < b.Starts || other.Starts == b.Starts && other.Run != b.Run)
 }
 
 // A Partition is a log with its replicas, one Raft group.
@@ -82,6 +96,8 @@ type Image struct {
 
 	resources []resourceConfig // by kind and name; none is empty
 
+	level        int32  // see Level
+	deleted      []span // since level 2, groups that were deleted, in order; neighbours are one
 	lastBroker   int32  // the highest id ever registered
 	lastGroup    uint64 // the highest group ever numbered
 	nextProducer int64

@@ -406,12 +406,15 @@ func randomChange(r *rand.Rand, m *Image) Change {
 	if r.IntN(2) == 0 {
 		unset = []string{"retention.ms", "x"}[:1+r.IntN(2)]
 	}
-	switch r.IntN(13) {
+	switch r.IntN(14) {
 	case 12:
 		kind := []ResourceKind{ClientMetrics, Group}[r.IntN(2)]
 		return SetResourceConfig{Kind: kind, Name: texts[r.IntN(len(texts))], Set: config(), Delete: unset, Replace: r.IntN(6) == 0}
 	case 0, 1:
 		b := Broker{ID: int32(r.IntN(10)), Incarnation: fmt.Sprintf("i%d", r.IntN(1000)), Host: texts[1+r.IntN(4)], Port: int32(1 + r.IntN(70000)), Rack: texts[r.IntN(len(texts))]}
+		if r.IntN(4) > 0 {
+			b.MinLevel, b.MaxLevel, b.Starts, b.Run = 1, int32(1+r.IntN(2)), uint64(r.IntN(3)), texts[r.IntN(len(texts))]
+		}
 		return RegisterBroker{Broker: b, ClusterID: []string{testCluster, ""}[r.IntN(2)]}
 	case 2:
 		return UnregisterBroker{ID: broker()}
@@ -433,6 +436,8 @@ func randomChange(r *rand.Rand, m *Image) Change {
 		return SetBrokerConfig{Broker: []int32{0, broker()}[r.IntN(2)], Set: config(), Delete: unset, Replace: r.IntN(6) == 0}
 	case 10:
 		return SetReplicas{Partition: PartitionID{pick().ID, int32(r.IntN(6))}, Replicas: replicas(), Manual: r.IntN(2) == 0}
+	case 13:
+		return SetLevel{Level: int32(r.IntN(3))}
 	default:
 		return AllocateProducerIDs{Broker: broker(), Count: int32(r.IntN(2000))}
 	}
@@ -502,7 +507,7 @@ func TestRandomChangesGiveEqualImagesEverywhere(t *testing.T) {
 			}
 		}
 	}
-	for _, c := range []Change{RegisterBroker{}, UnregisterBroker{}, CreateTopic{}, DeleteTopic{}, CreatePartitions{}, SetTopicConfig{}, SetBrokerConfig{}, SetResourceConfig{}, SetReplicas{}, AllocateProducerIDs{}} {
+	for _, c := range []Change{RegisterBroker{}, UnregisterBroker{}, CreateTopic{}, DeleteTopic{}, CreatePartitions{}, SetTopicConfig{}, SetBrokerConfig{}, SetResourceConfig{}, SetLevel{}, SetReplicas{}, AllocateProducerIDs{}} {
 		if taken[c.kind()] < 10 {
 			t.Errorf("%s was taken %d times only: the test tests nothing", c.kind(), taken[c.kind()])
 		}

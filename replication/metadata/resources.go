@@ -43,7 +43,7 @@ func (r resourceConfig) compare(o resourceConfig) int {
 // metrics, and returns others to their defaults. Neither need be there, and what
 // has no settings left is forgotten.
 //
-// Errors: ErrNoCluster, ErrInvalidConfig, ErrConfigChanged, ErrLimit.
+// Errors: ErrNoCluster, ErrInvalidConfig, ErrConfigChanged, ErrLimit, ErrLevel.
 type SetResourceConfig struct {
 	Kind    ResourceKind
 	Name    string
@@ -54,6 +54,7 @@ type SetResourceConfig struct {
 }
 
 func (SetResourceConfig) kind() string { return "SetResourceConfig" }
+func (SetResourceConfig) level() int32 { return 2 }
 
 func (c SetResourceConfig) apply(next *Image) error {
 	if err := validResource(c.Kind, c.Name); err != nil {
@@ -61,6 +62,9 @@ func (c SetResourceConfig) apply(next *Image) error {
 	}
 	if next.ClusterID == "" {
 		return refuse(ErrNoCluster, "there is no cluster whose settings could be changed")
+	}
+	if next.level < 2 {
+		return refuse(ErrLevel, "settings of a %s need feature level 2, and the cluster is at %d until all its brokers are upgraded", c.Kind, next.level)
 	}
 	i, known := next.resource(c.Kind, c.Name)
 	var old map[string]string

@@ -366,6 +366,7 @@ func TestGateRefusesValuesThatApplyWouldTake(t *testing.T) {
 		{"read-only setting taken away", SetBrokerConfig{Delete: []string{"listeners"}}, ErrReadOnlyConfig, ""},
 		{"nodes would disagree", SetBrokerConfig{Broker: 1, Set: map[string]string{"num.partitions": "5"}}, ErrReadOnlyConfig, ""},
 		{"one broker's retention", SetBrokerConfig{Broker: 1, Set: map[string]string{"log.retention.ms": "5", "message.max.bytes": "6", "compression.type": "zstd"}}, nil, ""},
+		{"a group's before all brokers are upgraded", SetResourceConfig{Kind: Group, Name: "g", Set: map[string]string{"consumer.session.timeout.ms": "50000"}}, ErrLevel, ""},
 		{"a group's", SetResourceConfig{Kind: Group, Name: "g", Set: map[string]string{"consumer.session.timeout.ms": "50000"}}, nil, ""},
 		{"a group's unknown", SetResourceConfig{Kind: Group, Name: "g", Set: map[string]string{"session": "1"}}, ErrInvalidConfig, "Unknown group config name: session"},
 		{"a group's bad", SetResourceConfig{Kind: Group, Name: "g", Set: map[string]string{"share.auto.offset.reset": "by_duration:PT"}}, ErrInvalidConfig, "Invalid value by_duration:PT for configuration share.auto.offset.reset: Value must be latest, earliest or by_duration:PnDTnHnMn.nS"},
@@ -376,10 +377,14 @@ func TestGateRefusesValuesThatApplyWouldTake(t *testing.T) {
 		{"the future taken away", SetBrokerConfig{Replace: true}, nil, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			m := m
+			if _, ok := c.change.(SetResourceConfig); ok && c.reason != ErrLevel {
+				m = apply(t, m, SetLevel{Level: 2})
+			}
 			if err := m.Check(c.change); c.reason == nil && err != nil || !errors.Is(err, c.reason) || c.text != "" && err.Error() != c.text {
 				t.Errorf("the gate says %v, want %v: %s", err, c.reason, c.text)
 			}
-			if _, err := m.Apply(m.Index+1, c.change); err != nil {
+			if _, err := m.Apply(m.Index+1, c.change); err != nil && c.reason != ErrLevel {
 				t.Errorf("Apply looked at a value: %v", err)
 			}
 		})
@@ -446,7 +451,7 @@ func TestNobodyFillsTheImageWithGroups(t *testing.T) {
 
 func TestGroupsHaveSettings(t *testing.T) {
 	static := map[string]string{"group.consumer.session.timeout.ms": "55000"}
-	m := apply(t, three(t), SetResourceConfig{Kind: Group, Name: "g", Set: map[string]string{"consumer.heartbeat.interval.ms": "6000"}})
+	m := apply(t, apply(t, three(t), SetLevel{Level: 2}), SetResourceConfig{Kind: Group, Name: "g", Set: map[string]string{"consumer.heartbeat.interval.ms": "6000"}})
 	for group, want := range map[string]string{
 		"g":     "consumer.heartbeat.interval.ms=6000 8, consumer.session.timeout.ms=55000 5",
 		"other": "consumer.heartbeat.interval.ms=5000 5, consumer.session.timeout.ms=55000 5",
