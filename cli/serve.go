@@ -155,6 +155,8 @@ func serve(c *urfave.Context) (err error) {
 	case <-c.Context.Done():
 		logger.Info("stopping: handing leadership over")
 		return nil
+	case <-node.Failed():
+		return node.Failure()
 	case err := <-served:
 		return fmt.Errorf("serve %s: %w", b.listen, err)
 	}

@@ -64,6 +64,9 @@ func (n *Node) handle(ctx context.Context, from transport.Peer, kind uint8, req 
 	if kind == callJoin {
 		return n.admit(ctx, req)
 	}
+	if from.Node == 0 {
+		return nil, fmt.Errorf("replication: call %d is for members of the cluster", kind)
+	}
 	d := &decoder{p: req}
 	switch kind {
 	case callGossip:
@@ -88,6 +91,9 @@ func (n *Node) handle(ctx context.Context, from transport.Peer, kind uint8, req 
 		change, err := metadata.DecodeChange(req)
 		if err != nil {
 			return encodeOutcome(0, err), nil
+		}
+		if r, registers := change.(metadata.RegisterBroker); registers && (r.Broker.ID != from.Node || r.Broker.Incarnation != from.Incarnation) {
+			return nil, fmt.Errorf("replication: node %s registers broker %s; a node registers itself", from, r.Broker.ServerID())
 		}
 		return encodeOutcome(n.controller.propose(change)), nil
 	case callStatus:
@@ -164,6 +170,8 @@ type joinRequest struct {
 	Port        int32  `json:"port"`
 	Rack        string `json:"rack,omitempty"`
 	Forwarded   bool   `json:"forwarded,omitempty"`
+	MinLevel    int32  `json:"minLevel,omitempty"` // the feature levels it reads; 0: the first release
+	MaxLevel    int32  `json:"maxLevel,omitempty"`
 }
 
 // A joinAnswer tells the new member who it is.
@@ -204,12 +212,18 @@ func (n *Node) register(ctx context.Context, req joinRequest) joinAnswer {
 		retry := errors.Is(err, ErrNoController) || errors.Is(err, ErrUnknown) || errors.Is(err, metadata.ErrNoCluster)
 		return joinAnswer{Refused: err.Error(), Retry: retry}
 	}
-	if known, ok := n.Image().Broker(req.Node); ok && known.Incarnation != req.Incarnation && n.Live(req.Node) {
+	if level := n.Image().Level(); max(req.MaxLevel, 1) < level || req.MinLevel > max(level, 1) {
+		return refused(fmt.Errorf("the cluster is at feature level %d, the node reads %d to %d: run a release on it that reads that", level, max(req.MinLevel, 1), max(req.MaxLevel, 1)))
+	}
+	if known, ok := n.Image().Broker(req.Node); ok && n.Live(req.Node) &&
+		(known.Incarnation != req.Incarnation || known.Host != req.Host || known.Port != req.Port) {
 		return refused(fmt.Errorf("node %d is in the cluster and alive at %s:%d; choose another id with --node-id", req.Node, known.Host, known.Port))
 	}
-	err := n.Change(ctx, metadata.RegisterBroker{Broker: metadata.Broker{
-		ID: req.Node, Incarnation: req.Incarnation, Host: req.Host, Port: req.Port, Rack: req.Rack,
-	}})
+	joiner := metadata.Broker{ID: req.Node, Incarnation: req.Incarnation, Host: req.Host, Port: req.Port, Rack: req.Rack}
+	if n.Image().Level() >= 2 {
+		joiner.MinLevel, joiner.MaxLevel = req.MinLevel, req.MaxLevel
+	}
+	err := n.Change(ctx, metadata.RegisterBroker{Broker: joiner})
 	if err != nil {
 		return refused(err)
 	}

@@ -28,7 +28,9 @@ type testCluster struct {
 	dir   string
 	nodes []*testNode
 
-	settings map[string]string // of each node's configuration file
+	settings map[string]string                     // of each node's configuration file
+	decode   func([]byte) (metadata.Change, error) // how nodes that start read changes; nil: as this release does
+	maxLevel int32                                 // the highest feature level of nodes that start; 0: this release's
 }
 
 type testNode struct {
@@ -118,22 +120,36 @@ func startCluster(t testing.TB, n int, w *network) *testCluster {
 }
 
 func startClusterWith(t testing.TB, n int, w *network, settings map[string]string) *testCluster {
-	c := &testCluster{t: t, net: w, dir: t.TempDir(), settings: settings}
+	return startClusterOf(&testCluster{t: t, net: w, dir: t.TempDir(), settings: settings}, n)
+}
+
+// startClusterAt starts n nodes of a release that reads feature levels up to level.
+func startClusterAt(t testing.TB, n int, w *network, level int32) *testCluster {
+	return startClusterOf(&testCluster{t: t, net: w, dir: t.TempDir(), maxLevel: level}, n)
+}
+
+func startClusterOf(c *testCluster, n int) *testCluster {
+	t, w := c.t, c.net
 	for i := range n {
 		node := &testNode{c: c, id: int32(i + 1), dir: filepath.Join(c.dir, fmt.Sprint("node-", i+1)), disk: newTestDisk()}
 		node.addr = fmt.Sprintf("127.0.0.1:%d", 9000+i)
 		if w == nil {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			node.addr = l.Addr().String()
-			l.Close()
+			node.addr = freeAddr(t)
 		}
 		c.nodes = append(c.nodes, node)
 		node.start()
 	}
 	return c
+}
+
+// freeAddr returns an address of this machine that nobody listens on.
+func freeAddr(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }
 
 // start opens the node on its folder and waits until it is registered.
@@ -165,6 +181,12 @@ func (n *testNode) open() error {
 	node, err := Open(cfg)
 	if err != nil {
 		return err
+	}
+	if n.c.decode != nil {
+		node.decodeChange = n.c.decode
+	}
+	if n.c.maxLevel > 0 {
+		node.maxLevel = n.c.maxLevel
 	}
 	n.Node = node
 	node.holdNotice = func() { time.Sleep(time.Duration(n.late.Load())) }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,12 +30,19 @@ type controller struct {
 	member
 	n      *Node
 	db     *raftboltdb.BoltStore
+	store  *controllerStore
 	image  atomic.Pointer[metadata.Image]
 	notify chan bool
 
 	loaded  uint64        // where the image stood that the node started from
 	given   atomic.Uint64 // the last change that Raft had applied, that one's again
 	saveNow chan struct{} // wakes saveImages
+
+	// decode reads a change: metadata.DecodeChange, or in tests an older release's.
+	decode func([]byte) (metadata.Change, error)
+	// stuck is why this member stopped; see stop.
+	stuck atomic.Pointer[error]
+	ended sync.WaitGroup // of the goroutine that ends it
 }
 
 // openController starts the controller group's member here.
@@ -44,7 +52,8 @@ func (n *Node) openController() (*controller, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &controller{n: n, db: db, notify: make(chan bool, 16), saveNow: make(chan struct{}, 1)}
+	c := &controller{n: n, db: db, notify: make(chan bool, 16), saveNow: make(chan struct{}, 1), decode: n.decodeChange}
+	c.store = &controllerStore{BoltStore: db, fault: c.stop}
 	c.image.Store(&metadata.Image{})
 	logger := newRaftLogger(n.logger.With("group", "controller"), &n.raftLimit)
 	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, logger)
@@ -73,7 +82,7 @@ func (n *Node) openController() (*controller, error) {
 	}
 	if last == 0 && n.identity.Founder {
 		id := n.serverID()
-		err := raft.BootstrapCluster(conf, db, db, snapshots, c.port, raft.Configuration{
+		err := raft.BootstrapCluster(conf, c.store, db, snapshots, c.port, raft.Configuration{
 			Servers: []raft.Server{{ID: id, Address: raft.ServerAddress(id)}},
 		})
 		if err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
@@ -83,13 +92,63 @@ func (n *Node) openController() (*controller, error) {
 	}
 	c.loadImage(last, snapshots)
 	c.loaded = c.image.Load().Index
+	c.store.committed.Store(c.loaded)
 	stable := &patientStable{StableStore: db, logger: n.logger, closing: n.closing}
-	if c.raft, err = raft.NewRaft(conf, c, db, stable, snapshots, newDirectPort(c.port)); err != nil {
+	term, err := db.GetUint64([]byte("CurrentTerm"))
+	if err != nil && !errors.Is(err, raftboltdb.ErrKeyNotFound) {
 		db.Close()
-		return nil, fmt.Errorf("start the controller group: %w", err)
+		return nil, err
 	}
+	c.port.BoundTerms(func() uint64 { return term })
+	if c.raft, err = raft.NewRaft(conf, c, c.store, stable, snapshots, newDirectPort(c.port, c.vet)); err != nil {
+		db.Close()
+		return nil, errors.Join(fmt.Errorf("start the controller group: %w", err), c.Down())
+	}
+	c.port.BoundTerms(c.raft.CurrentTerm)
+	c.store.live.Store(true)
 	c.port.OnElect(func() bool { return c.raft.State() == raft.Leader })
 	return c, nil
+}
+
+// stop ends this member of the group, before it would apply what it cannot: to go on
+// without a change is to hold another image than all others, and to store one
+// topic's records in the other's folder. It takes no further entry, takes no
+// snapshot, does not vote, and says so; the partitions go on with the image there
+// is. Raft is ended beside, since this is called in its goroutines.
+func (c *controller) stop(cause error) {
+	if !c.stuck.CompareAndSwap(nil, &cause) {
+		return
+	}
+	c.n.logger.Error("this node's member of the controller group has stopped: it knows of no change of the cluster from here on",
+		"error", cause, "image", c.image.Load().Index)
+	if !c.store.live.Load() {
+		return // NewRaft fails
+	}
+	c.ended.Add(1)
+	go func() { // ends with Raft
+		defer c.ended.Done()
+		c.port.Close()
+		c.raft.Shutdown().Error()
+	}()
+}
+
+// Down returns why this member has stopped, nil while it has not.
+func (c *controller) Down() error {
+	if cause := c.stuck.Load(); cause != nil {
+		return *cause
+	}
+	return nil
+}
+
+// ControllerDown returns why this node learns of no change of the cluster any more,
+// nil while it does.
+func (n *Node) ControllerDown() error {
+	select {
+	case <-n.ready:
+		return n.controller.Down()
+	default:
+		return nil
+	}
 }
 
 // openControllerStore opens the controller group's log and votes.
@@ -103,9 +162,18 @@ func openControllerStore(dir string) (*raftboltdb.BoltStore, error) {
 }
 
 // newDirectPort lets InstallSnapshot go to Raft after all: the controller
-// group's snapshots hold the whole image, and raft-boltdb keeps its log.
-func newDirectPort(port *transport.Port) *canvasser {
+// group's snapshots hold the whole image, and raft-boltdb keeps its log. vet judges
+// them first.
+func newDirectPort(port *transport.Port, vet func(*raft.InstallSnapshotRequest, []byte) (skip bool, err error)) *canvasser {
 	port.OnInstallSnapshot(func(rpc raft.RPC, req *raft.InstallSnapshotRequest, data []byte) {
+		switch skip, err := vet(req, data); {
+		case err != nil:
+			rpc.Respond(nil, err)
+			return
+		case skip:
+			rpc.Respond(&raft.InstallSnapshotResponse{Term: req.Term, Success: true}, nil)
+			return
+		}
 		rpc.Command, rpc.Reader = req, bytes.NewReader(data)
 		port.Pass(rpc)
 	})
@@ -114,6 +182,7 @@ func newDirectPort(port *transport.Port) *canvasser {
 
 // close ends the member.
 func (c *controller) close() {
+	c.ended.Wait()
 	c.port.Close()
 	if err := c.raft.Shutdown().Error(); err != nil {
 		c.n.logger.Warn("the controller group did not shut down cleanly", "error", err)
@@ -135,19 +204,29 @@ func (c *controller) watchLeadership() {
 	})
 }
 
-// Apply implements raft.FSM: the result is an outcome.
+// Apply implements raft.FSM: the result is an outcome. A change that cannot be read
+// stops this member; whether it was refused is for all nodes the same.
 func (c *controller) Apply(l *raft.Log) interface{} {
+	defer contain("apply a metadata change", c.stop)
+	if err := c.Down(); err != nil {
+		return err
+	}
+	c.store.committed.Store(max(c.store.committed.Load(), l.Index))
 	if c.applied(l.Index) {
 		return nil
 	}
-	change, err := metadata.DecodeChange(l.Data)
+	change, err := c.decode(l.Data)
 	if err != nil {
-		c.n.logger.Error("metadata change cannot be read; was it written by a newer version?", "index", l.Index, "error", err)
+		err = fmt.Errorf("metadata change %d cannot be read; upgrade this node if a newer release wrote it: %w", l.Index, err)
+		c.stop(err)
 		return err
 	}
 	next, err := c.image.Load().Apply(l.Index, change)
 	if err != nil {
 		return err
+	}
+	if d, deletes := change.(metadata.DeleteTopic); deletes {
+		c.n.drop(d.Topic)
 	}
 	c.image.Store(next)
 	c.n.imageChanged()
@@ -156,6 +235,9 @@ func (c *controller) Apply(l *raft.Log) interface{} {
 
 // Snapshot implements raft.FSM.
 func (c *controller) Snapshot() (raft.FSMSnapshot, error) {
+	if err := c.Down(); err != nil {
+		return nil, err
+	}
 	if c.replays() {
 		return nil, errReplays
 	}
@@ -166,7 +248,7 @@ func (c *controller) Snapshot() (raft.FSMSnapshot, error) {
 	return machineSnapshot(c.image.Load().Encode()), nil
 }
 
-// Restore implements raft.FSM.
+// Restore implements raft.FSM. What a leader sends was vetted.
 func (c *controller) Restore(r io.ReadCloser) error {
 	defer r.Close()
 	p, err := io.ReadAll(r)
@@ -174,9 +256,14 @@ func (c *controller) Restore(r io.ReadCloser) error {
 		return err
 	}
 	image, err := metadata.DecodeImage(p)
+	if err == nil && image.ClusterID != "" && image.ClusterID != c.n.identity.Cluster {
+		err = fmt.Errorf("the image is of cluster %s, this node of %s", image.ClusterID, c.n.identity.Cluster)
+	}
 	if err != nil {
+		c.stop(fmt.Errorf("metadata image cannot be taken: %w", err))
 		return err
 	}
+	c.store.committed.Store(max(c.store.committed.Load(), image.Index))
 	if c.applied(image.Index) {
 		return nil
 	}
@@ -185,10 +272,45 @@ func (c *controller) Restore(r io.ReadCloser) error {
 	return nil
 }
 
+// vet judges a snapshot of the image before Raft is given it, which keeps it, forgets
+// its log and asks afterwards. skip tells that everything in it is here already.
+func (c *controller) vet(req *raft.InstallSnapshotRequest, data []byte) (skip bool, err error) {
+	if !c.store.live.Load() {
+		return false, ErrNoController // starting
+	}
+	if term := c.raft.CurrentTerm(); req.Term < term {
+		return false, fmt.Errorf("replication: a snapshot of term %d in term %d", req.Term, term)
+	}
+	if req.LastLogIndex <= max(c.raft.CommitIndex(), c.raft.AppliedIndex()) {
+		return true, nil
+	}
+	image, err := metadata.DecodeImage(data)
+	now := c.image.Load()
+	switch {
+	case errors.Is(err, metadata.ErrVersion):
+		c.stop(fmt.Errorf("metadata image at entry %d cannot be read: %w", req.LastLogIndex, err))
+		return false, err
+	case err != nil:
+		return false, err
+	case image.Level() < now.Level():
+		return false, fmt.Errorf("replication: an image at feature level %d after %d", image.Level(), now.Level())
+	case image.ClusterID != c.n.identity.Cluster:
+		return false, fmt.Errorf("replication: an image of cluster %s in cluster %s", image.ClusterID, c.n.identity.Cluster)
+	case image.Index > req.LastLogIndex || image.Index < now.Index:
+		return false, fmt.Errorf("replication: an image at change %d in a snapshot at %d, after change %d", image.Index, req.LastLogIndex, now.Index)
+	case image.LastGroup() < now.LastGroup(),
+		image.LastGroup()-now.LastGroup() > (image.Index-now.Index)*metadata.MaxTopicPartitions:
+		return false, fmt.Errorf("replication: an image at change %d with group %d, after change %d with group %d", image.Index, image.LastGroup(), now.Index, now.LastGroup())
+	case len(image.Brokers()) == 0 && len(now.Brokers()) > 0:
+		return false, errors.New("replication: an image without brokers")
+	}
+	return false, nil
+}
+
 // propose commits a change here, on the leader. It returns the index that an
 // image must have reached to hold the change.
 func (c *controller) propose(change metadata.Change) (index uint64, err error) {
-	if c.raft.State() != raft.Leader {
+	if c.Down() != nil || c.raft.State() != raft.Leader {
 		return 0, ErrNoController
 	}
 	if err := c.image.Load().Check(change); err != nil {

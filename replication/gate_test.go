@@ -83,28 +83,19 @@ func TestGateLetsInOnlyWhatALeaderStores(t *testing.T) {
 // A replica that a peer sends bytes instead of a batch to refuses them, goes on, and
 // the process with it.
 func TestAppendOfOneByteEndsNothing(t *testing.T) {
-	c := startCluster(t, 1, nil)
+	c, id, gone, who, starts := threeWithARecord(t)
 	defer c.stop()
-	id := c.create("orders", 1, 1, nil)
 	n, p := c.leader(id)
-	if _, err := appendWait(p, batchOf("kept")); err != nil {
-		t.Fatal(err)
-	}
-	s := c.knock(n, greeting{kind: dataConn, node: n.id + 1, incarnation: "x", cluster: n.ClusterID()})
+	s := c.inTheNameOf(gone, who, starts, n, dataConn)
 	r := n.replicaOf(p.group)
 	last, term := r.raft.LastIndex(), r.raft.CurrentTerm()
 	for _, data := range [][]byte{{1}, make([]byte, 20), stampedAt(-1, term, "a")} {
 		head, payload := appendFrame(p.group, term, last, term, 0, &raft.Log{Term: term, Data: data})
-		if typ, head, _, err := s.ask(5, head, payload); typ != 17 || head[0] != 4 {
-			t.Fatalf("an append of %d bytes was answered with type %d, %x, %v; want failure 4, invalid", len(data), typ, head, err)
+		if typ, head, payload, err := s.ask(5, head, payload); typ != 17 || head[0] != 4 {
+			t.Fatalf("an append of %d bytes: %s; want failure 4, invalid", len(data), describe(typ, head, payload, err))
 		}
 	}
-	if _, err := appendWait(p, batchOf("after")); err != nil {
-		t.Fatal(err)
-	}
-	if got := c.values(id); strings.Join(got, " ") != "kept after" {
-		t.Fatalf("the partition holds %q", got)
-	}
+	c.stillWorks(id)
 }
 
 // Should something reach the log or the machine after all that they cannot take, it

@@ -20,6 +20,9 @@ type identity struct {
 	Incarnation string `json:"incarnation"`       // 8 hex digits
 	Founder     bool   `json:"founder,omitempty"` // this node founded the cluster
 	Rejoin      bool   `json:"rejoin,omitempty"`  // a new incarnation that the cluster does not know yet
+	// Outdated: the cluster knows of starts of this incarnation that this folder does
+	// not: it is a copy.
+	Outdated bool `json:"outdated,omitempty"`
 }
 
 const (
@@ -32,7 +35,8 @@ const (
 )
 
 // loadIdentity reads who the node in dir is; ok is false in an empty folder.
-// A node whose votes or metadata log are gone comes back as a new incarnation,
+// A node whose votes or metadata log are gone, or whose folder is an old copy, comes
+// back as a new incarnation,
 // which owns none of the partitions: their folder and their votes are set aside,
 // not deleted.
 func loadIdentity(dir string) (id identity, ok bool, err error) {
@@ -51,7 +55,7 @@ func loadIdentity(dir string) (id identity, ok bool, err error) {
 		return id, false, fmt.Errorf("read %s: cluster, node and incarnation must be set; found %s", path, p)
 	}
 	for _, name := range []string{stableName, filepath.Join(metaName, raftName)} {
-		if _, err := os.Stat(filepath.Join(dir, name)); errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Stat(filepath.Join(dir, name)); errors.Is(err, os.ErrNotExist) || id.Outdated {
 			aside := filepath.Join(dir, partitionsName+"-"+id.Incarnation)
 			if err := os.Rename(filepath.Join(dir, partitionsName), aside); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return id, false, err
@@ -62,7 +66,13 @@ func loadIdentity(dir string) (id identity, ok bool, err error) {
 			if err := os.Rename(stable, stable+"-"+id.Incarnation); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return id, false, err
 			}
-			id.Incarnation, id.Founder, id.Rejoin = newIncarnation(), false, true
+			if id.Outdated { // an old log of the controller's, under a name that is no longer ours
+				meta := filepath.Join(dir, metaName)
+				if err := os.Rename(meta, meta+"-"+id.Incarnation); err != nil && !errors.Is(err, os.ErrNotExist) {
+					return id, false, err
+				}
+			}
+			id.Incarnation, id.Founder, id.Rejoin, id.Outdated = newIncarnation(), false, true, false
 			return id, true, id.save(dir)
 		}
 	}
@@ -76,6 +86,9 @@ func (id identity) save(dir string) error {
 	}
 	return replaceFile(filepath.Join(dir, identityName), append(p, '\n'))
 }
+
+// newRun returns a name for one start of a data folder.
+func newRun() string { return newIncarnation() + newIncarnation() }
 
 func newIncarnation() string {
 	var p [4]byte

@@ -66,6 +66,22 @@ type Node struct {
 	cache    *log.Cache
 	stable   *stableStore
 
+	start     time.Time
+	starts    uint64 // of the data folder, with this one
+	run       string // random, of this process
+	enrolled  atomic.Bool
+	enrolling atomic.Bool
+	raising   atomic.Bool // the feature level is
+	// controllerSeen is when there was a controller last, as time since start.
+	controllerSeen atomic.Int64
+	decodeChange   func([]byte) (metadata.Change, error) // metadata's, or in tests that of an older release,
+	maxLevel       int32                                 // whose highest feature level this is
+
+	aboutMu sync.Mutex
+	abouts  map[transport.Peer]about // of who greeted last
+	failed  chan struct{}
+	failure error
+
 	ctx       context.Context // ends with the node
 	cancel    context.CancelFunc
 	closing   chan struct{}
@@ -78,7 +94,8 @@ type Node struct {
 	raftLimit  rateLimit
 
 	imageMu sync.Mutex
-	changed chan struct{} // closed and replaced at each new image
+	dropped map[metadata.TopicID]bool // whose deletion was applied here below feature level 2
+	changed chan struct{}             // closed and replaced at each new image
 
 	addressMu sync.Mutex
 	addresses map[int32]string    // where the others are
@@ -154,6 +171,13 @@ func Open(cfg Config) (*Node, error) {
 		gossipWake:    make(chan struct{}, 1),
 		snapshots:     make(chan *replica, 1024),
 		reconcileWake: make(chan struct{}, 1),
+		start:         time.Now(),
+		run:           newRun(),
+		decodeChange:  metadata.DecodeChange,
+		maxLevel:      metadata.MaxLevel,
+		abouts:        make(map[transport.Peer]about),
+		failed:        make(chan struct{}),
+		dropped:       make(map[metadata.TopicID]bool),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if n.logger == nil {
@@ -229,6 +253,10 @@ func (n *Node) Start(ctx context.Context) error {
 		}
 	}
 	n.logger = n.logger.With("node", n.identity.Node)
+	var err error
+	if n.starts, err = countStart(n.cfg.DataDir); err != nil {
+		return fmt.Errorf("count this start: %w", err)
+	}
 	n.transport = transport.New(transport.Config{
 		Cluster:  func() string { return n.identity.Cluster },
 		Local:    transport.Peer{Node: n.identity.Node, Incarnation: n.identity.Incarnation},
@@ -241,12 +269,15 @@ func (n *Node) Start(ctx context.Context) error {
 		Handle:   n.handle,
 		Sum:      sumOf,
 		Check:    checkEntry,
+		About:    n.about,
+		Judge:    n.judge,
+		Admitted: n.admitted,
+		Outdated: n.refusedAsOld,
 		Rest:     restTime,
 		// Far below the lease, and long enough that idle groups share frames.
 		GatherInterval: 200 * time.Millisecond,
 		Logger:         n.logger,
 	})
-	var err error
 	if n.controller, err = n.openController(); err != nil {
 		n.transport.Close()
 		return err
@@ -263,7 +294,21 @@ func (n *Node) Start(ctx context.Context) error {
 	n.goTracked(n.seekLoop)
 	n.setPeers()
 	n.opened(controllerGroup)
-	return n.enrol(ctx)
+	if n.known() {
+		// As it was; that it was started again is said in the background, since the
+		// node can serve what it has without a controller.
+		n.enrolled.Store(true)
+		n.stayEnrolled(n.Image())
+		return nil
+	}
+	if err := n.enrol(ctx); err != nil {
+		if errors.Is(err, metadata.ErrOldDisk) {
+			n.outdated(err.Error())
+		}
+		return errors.Join(n.Failure(), err)
+	}
+	n.enrolled.Store(true)
+	return nil
 }
 
 // belong founds a cluster or joins one, and keeps who the node is from then on.
@@ -304,6 +349,7 @@ func (n *Node) join(ctx context.Context) error {
 	}
 	req, err := json.Marshal(joinRequest{
 		Node: n.identity.Node, Incarnation: n.identity.Incarnation, Host: host, Port: port, Rack: n.cfg.Rack,
+		MinLevel: metadata.MinLevel, MaxLevel: n.maxLevel,
 	})
 	if err != nil {
 		return err
@@ -355,24 +401,43 @@ func (n *Node) join(ctx context.Context) error {
 // enrol makes the image say what this node is: it registers the broker if the
 // image does not know it, or knows it otherwise.
 func (n *Node) enrol(ctx context.Context) error {
-	host, port, err := splitAddress(n.cfg.Advertise)
-	if err != nil {
-		return err
+	// The cluster's level as far as this node knows; who founds one sets it.
+	level, refusals := n.maxLevel, 0
+	if known := n.Image().Level(); known > 0 {
+		level = known
 	}
-	self := metadata.Broker{ID: n.identity.Node, Incarnation: n.identity.Incarnation, Host: host, Port: port, Rack: n.cfg.Rack}
 	for {
 		changed := n.Changed()
+		self, err := n.broker(level)
+		if err != nil {
+			return err
+		}
 		if b, ok := n.Image().Broker(self.ID); ok && *b == self {
 			return nil
 		}
 		// What another node committed may still be on its way here; a change
 		// waits for the group's leader, so it finds out.
-		err := n.Change(ctx, metadata.RegisterBroker{Broker: self, ClusterID: n.identity.Cluster})
+		trying, cancel := context.WithCancel(ctx)
+		stop := n.cancelWhenFailed(cancel)
+		err = n.Change(trying, metadata.RegisterBroker{Broker: self, ClusterID: n.identity.Cluster})
+		stop()
+		cancel()
 		switch {
 		case err == nil:
 			continue
+		case n.Failure() != nil:
+			return fmt.Errorf("register with the cluster: %w", n.Failure())
 		case ctx.Err() != nil, errors.Is(err, ErrClosed):
 			return fmt.Errorf("register with the cluster: %w", err)
+		case (errors.Is(err, metadata.ErrLevel) || errors.Is(err, metadata.ErrVersion)) && refusals < 2:
+			// It is not at that level, or its controller's release does not read that.
+			refusals++
+			if level > 1 {
+				level = 1
+			} else {
+				level = n.maxLevel
+			}
+			continue
 		case !errors.Is(err, ErrUnknown):
 			return fmt.Errorf("register with the cluster: %w", err)
 		}

@@ -54,6 +54,7 @@ func (n *Node) reconcileLoop() {
 			continue
 		}
 		n.setPeers()
+		n.stayEnrolled(image)
 		n.reconcile(image, limit)
 		if _, registered := image.Broker(n.identity.Node); registered && !swept {
 			strange = n.sweep(image, n.folders())
@@ -86,7 +87,7 @@ func (n *Node) reconcile(image *metadata.Image, limit chan struct{}) {
 	var gone []*Partition
 	n.partitionMu.Lock()
 	for id, p := range n.partitions {
-		if _, ok := image.TopicByID(id.Topic); !ok && p.group <= image.LastGroup() {
+		if _, ok := image.TopicByID(id.Topic); !ok && n.deleted(image, id.Topic, p.group) {
 			delete(n.partitions, id)
 			delete(n.byGroup, p.group)
 			gone = append(gone, p)
@@ -101,6 +102,15 @@ func (n *Node) reconcile(image *metadata.Image, limit chan struct{}) {
 			}
 		})
 	}
+}
+
+// deleted tells whether a committed change deleted a group that the image does not
+// mention: the image says so, or the change was applied here. That it is missing is
+// not enough; a leader's snapshot may be anything.
+func (n *Node) deleted(image *metadata.Image, topic metadata.TopicID, group uint64) bool {
+	n.imageMu.Lock()
+	defer n.imageMu.Unlock()
+	return image.Deleted(group) || n.dropped[topic]
 }
 
 // forgetGroups drops what gossip said of groups whose deletion the image holds.
@@ -189,10 +199,10 @@ func (n *Node) folders() (dirs []string) {
 }
 
 // sweep looks, after the start, for folders that the image does not mention.
-// Those whose group was given and is gone were deleted by a committed change
-// while this node was away; any other is left alone.
+// Those whose group the image says was deleted were, by a committed change while
+// this node was away; any other is left alone.
 //
-// It returns those whose group the image has not given yet. The first images
+// It returns those of which the image does not say so yet. The first images
 // after a start may be old, and a topic that was made and deleted later may never
 // be seen in one; a later image tells.
 func (n *Node) sweep(image *metadata.Image, dirs []string) (strange []string) {
@@ -214,7 +224,7 @@ func (n *Node) sweep(image *metadata.Image, dirs []string) (strange []string) {
 		case err != nil || file.Group == 0:
 			n.logger.Warn("a folder does not say which partition it belongs to; it is left alone", "folder", dir, "error", err)
 		case known:
-		case file.Group > image.LastGroup():
+		case !image.Deleted(file.Group):
 			strange = append(strange, dir)
 		default:
 			n.logger.Info("removing a partition that was deleted while this node was away", "folder", dir)

@@ -177,6 +177,12 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	}
 	l.SetRollHook(func(uint64) { n.wantSnapshot(r) })
 	r.port = n.transport.Group(p.group, n.serverID())
+	term, err := stable.GetUint64([]byte("CurrentTerm"))
+	if err != nil && err.Error() != "not found" { // Raft's own words for a key that is not there
+		r.port.Close()
+		return nil, err
+	}
+	r.port.BoundTerms(func() uint64 { return term })
 	r.port.Recycle() // followers' logs keep outlines, which are copies
 	r.peers = newFollowers(r.port, r.store.Release, r.store.pending.durable,
 		func() uint64 { return r.raft.LastIndex() }, func() uint64 { return r.raft.CurrentTerm() })
@@ -189,6 +195,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 		}
 		return nil, err
 	}
+	r.port.BoundTerms(r.raft.CurrentTerm)
 	r.port.OnInstallSnapshot(r.installSnapshot) // it asks r.raft
 	r.port.OnElect(func() bool { return r.raft.State() == raft.Leader })
 	r.wait.Add(1)

@@ -44,6 +44,8 @@ func (n *Node) upkeepLoop() {
 			settled = true
 			tick.Reset(stallEvery)
 		}
+		n.noteController()
+		n.raiseLevel()
 		n.reconcileControllers()
 		if begun := n.writes.Load(); now.Sub(disks) >= stallEvery && (watched || begun != writes) {
 			disks, writes = now, begun

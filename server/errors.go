@@ -149,6 +149,7 @@ var codes = []struct {
 	{metadata.ErrStaleBroker, staleBrokerEpoch},
 	{metadata.ErrOtherCluster, inconsistentClusterID},
 	{metadata.ErrLimit, policyViolation},
+	{metadata.ErrLevel, unsupportedVersion},
 
 	{record.ErrMagic, unsupportedForFormat},
 	{record.ErrTooLarge, messageTooLarge},

@@ -337,6 +337,7 @@ func (t *Transport) greet(conn io.ReadWriter, kind uint8, target Peer) (ack, err
 	if status, reason := t.admits(a.from, a.about); status != statusWelcome {
 		return a, refused(status, "%s", reason)
 	}
+	t.cfg.Admitted(a.from, a.about)
 	return a, nil
 }
 

@@ -109,6 +109,7 @@ func (t *Transport) welcome(conn net.Conn) (s *served, err error) {
 		if !t.replaces(h.from, h.session) {
 			return refuse(statusNode, fmt.Sprintf("another process of %s is alive, and spoke just now", h.from))
 		}
+		t.cfg.Admitted(h.from, h.about)
 		a.session, a.from, a.about = t.session, self, t.cfg.About()
 	} else {
 		h.from.Node = 0

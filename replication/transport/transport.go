@@ -46,9 +46,11 @@ type Config struct {
 	// nil: nothing. Judge is told what the other side says, and who it says it is,
 	// before a connection of kind 1 to 3 carries anything; its error is the reason
 	// for which there is none, ErrStranger unless it is ErrOldDisk. nil: all are let
-	// in. Both are called by many goroutines at once.
-	About func() string
-	Judge func(p Peer, about string) error
+	// in. Admitted is told of those who really were, which takes that no other process
+	// of the same name is alive. All are called by many goroutines at once.
+	About    func() string
+	Judge    func(p Peer, about string) error
+	Admitted func(p Peer, about string)
 
 	// Outdated hears of a peer that refused this node with ErrOldDisk, Foreign of a
 	// greeting that is for this node's id or address and names another cluster. They
@@ -106,6 +108,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Judge == nil {
 		c.Judge = func(Peer, string) error { return nil }
+	}
+	if c.Admitted == nil {
+		c.Admitted = func(Peer, string) {}
 	}
 	if c.Outdated == nil {
 		c.Outdated = func(Peer, string) {}

@@ -1,0 +1,315 @@
+package replication
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"millrace/replication/metadata"
+	"millrace/replication/transport"
+)
+
+// An about is what a node says about itself in each greeting between nodes:
+//
+//	lowest feature level u16 · highest u16 · starts u64 · run, the rest: 16 hex digits
+//
+// Nodes of the first release say nothing.
+type about struct {
+	low, high int32
+	starts    uint64
+	run       string
+}
+
+func (a about) encode() string {
+	p := binary.BigEndian.AppendUint16(nil, uint16(a.low))
+	p = binary.BigEndian.AppendUint16(p, uint16(a.high))
+	return string(binary.BigEndian.AppendUint64(p, a.starts)) + a.run
+}
+
+func decodeAbout(s string) (about, error) {
+	if s == "" {
+		return about{low: 1, high: 1}, nil
+	}
+	if len(s) < 12 {
+		return about{}, fmt.Errorf("replication: a peer says %d bytes about itself, at least 12", len(s))
+	}
+	p := []byte(s)
+	return about{
+		low: int32(binary.BigEndian.Uint16(p)), high: int32(binary.BigEndian.Uint16(p[2:])),
+		starts: binary.BigEndian.Uint64(p[4:]), run: s[12:],
+	}, nil
+}
+
+// about is what this node says.
+func (n *Node) about() string {
+	if n.maxLevel < 2 {
+		return "" // as the first release
+	}
+	return about{low: metadata.MinLevel, high: n.maxLevel, starts: n.starts, run: n.run}.encode()
+}
+
+// lostAfter is how long a node must have known of no controller before it lets in whom
+// its image does not name: it may be the one whose image is old.
+const lostAfter = 10 * time.Second
+
+// judge decides who opens connections to this node, and to whom it does: the brokers
+// that the image names, by their incarnation, and members of the controller group. A
+// node without an image lets everybody in who knows the cluster's id, and so does
+// one that has been without a controller for a while.
+//
+// A name is no proof. What only authentication can tell, such as one who knows a
+// member's incarnation and the starts of its folder, passes here.
+func (n *Node) judge(p transport.Peer, text string) error {
+	a, err := decodeAbout(text)
+	if err != nil {
+		return err
+	}
+	image := n.Image()
+	b, known := image.Broker(p.Node)
+	switch {
+	case image.ClusterID == "":
+	case known && b.Incarnation == p.Incarnation:
+		if text != "" && b.Outran(&metadata.Broker{Incarnation: p.Incarnation, Starts: a.starts, Run: a.run}) {
+			return fmt.Errorf("%w: the folder of node %s was started %d times, this one says it is its start %d", transport.ErrOldDisk, p, b.Starts, a.starts)
+		}
+		if a.high < image.Level() || a.low > image.Level() {
+			return fmt.Errorf("node %d runs a release that reads feature levels %d to %d, the cluster is at %d: upgrade it", p.Node, a.low, a.high, image.Level())
+		}
+	case n.inControllerGroup(p), time.Since(n.start)-time.Duration(n.controllerSeen.Load()) > lostAfter:
+	case known:
+		return fmt.Errorf("%w: another incarnation took the place of %s", transport.ErrStranger, p)
+	default:
+		return fmt.Errorf("%w: %s", transport.ErrStranger, p)
+	}
+	n.aboutMu.Lock()
+	defer n.aboutMu.Unlock()
+	// A start may have been seen here and not be registered yet.
+	seen := metadata.Broker{Incarnation: p.Incarnation, Starts: n.abouts[p].starts, Run: n.abouts[p].run}
+	if seen.Outran(&metadata.Broker{Incarnation: p.Incarnation, Starts: a.starts, Run: a.run}) {
+		return fmt.Errorf("%w: start %d of the folder of node %s was here, this one says it is its start %d", transport.ErrOldDisk, seen.Starts, p, a.starts)
+	}
+	return nil
+}
+
+// admitted remembers what a peer says about itself.
+func (n *Node) admitted(p transport.Peer, text string) {
+	a, err := decodeAbout(text)
+	if err != nil {
+		return // judge has refused it
+	}
+	n.aboutMu.Lock()
+	defer n.aboutMu.Unlock()
+	if _, known := n.abouts[p]; known || len(n.abouts) < 2*metadata.MaxBrokers {
+		n.abouts[p] = a
+	}
+}
+
+func (n *Node) inControllerGroup(p transport.Peer) bool {
+	m := n.memberOf(controllerGroup)
+	if m == nil {
+		return false
+	}
+	for _, s := range m.raft.GetConfiguration().Configuration().Servers {
+		if s.ID == p.ServerID() {
+			return true
+		}
+	}
+	return false
+}
+
+// noteController remembers when there was a controller last.
+func (n *Node) noteController() {
+	if _, ok := n.Controller(); ok {
+		n.controllerSeen.Store(int64(time.Since(n.start)))
+	}
+}
+
+// raiseLevel raises the cluster's feature level, on its controller, to the highest
+// that all registered brokers read: of those that registered below level 2, and so
+// could not say it, by what the process that is connected now says.
+func (n *Node) raiseLevel() {
+	image := n.Image()
+	m := n.memberOf(controllerGroup)
+	if m == nil || n.controller.Down() != nil || image.Level() == 0 || image.Level() >= n.maxLevel || m.raft.State() != raft.Leader {
+		return
+	}
+	level := n.maxLevel
+	for _, b := range image.Brokers() {
+		high := max(b.MaxLevel, 1)
+		switch {
+		case b.ID == n.identity.Node:
+			high = n.maxLevel
+		case high < n.maxLevel && n.Live(b.ID):
+			n.aboutMu.Lock()
+			high = max(high, n.abouts[transport.Peer{Node: b.ID, Incarnation: b.Incarnation}].high)
+			n.aboutMu.Unlock()
+		}
+		level = min(level, high)
+	}
+	if level <= image.Level() || !n.raising.CompareAndSwap(false, true) {
+		return
+	}
+	n.goTracked(func() {
+		defer n.raising.Store(false)
+		if _, err := n.controller.propose(metadata.SetLevel{Level: level}); err != nil {
+			n.logger.Warn("the cluster's feature level was not raised", "to", level, "error", err)
+			return
+		}
+		n.logger.Info("the cluster's feature level was raised: all brokers read it", "to", level)
+	})
+}
+
+// broker is this node as it registers at a feature level.
+func (n *Node) broker(level int32) (metadata.Broker, error) {
+	host, port, err := splitAddress(n.cfg.Advertise)
+	b := metadata.Broker{ID: n.identity.Node, Incarnation: n.identity.Incarnation, Host: host, Port: port, Rack: n.cfg.Rack}
+	if level >= 2 {
+		b.MinLevel, b.MaxLevel, b.Starts, b.Run = metadata.MinLevel, n.maxLevel, n.starts, n.run
+	}
+	return b, err
+}
+
+// known tells whether the image has this node where it is, whatever start it was.
+func (n *Node) known() bool {
+	self, err := n.broker(1)
+	b, ok := n.Image().Broker(self.ID)
+	if err != nil || !ok {
+		return false
+	}
+	was := *b
+	was.MinLevel, was.MaxLevel, was.Starts, was.Run = 0, 0, 0, ""
+	return was == self
+}
+
+// stayEnrolled registers again when the image no longer says what this node is: the
+// feature level was raised, or somebody else said something.
+func (n *Node) stayEnrolled(image *metadata.Image) {
+	if !n.enrolled.Load() || n.controller.Down() != nil {
+		return
+	}
+	self, err := n.broker(image.Level())
+	if b, ok := image.Broker(self.ID); err != nil || ok && *b == self || !n.enrolling.CompareAndSwap(false, true) {
+		return
+	}
+	n.goTracked(func() {
+		defer n.enrolling.Store(false)
+		if err := n.enrol(n.ctx); err != nil && n.ctx.Err() == nil {
+			n.logger.Error("this node could not register again", "error", err)
+			if errors.Is(err, metadata.ErrOldDisk) {
+				n.outdated(err.Error())
+			}
+		}
+	})
+}
+
+// refusedAsOld hears of a peer that says this folder is an old copy.
+func (n *Node) refusedAsOld(by transport.Peer, reason string) {
+	if _, member := n.Image().Broker(by.Node); member || n.Image().ClusterID == "" {
+		n.outdated(reason)
+	}
+}
+
+// cancelWhenFailed cancels what waits for the cluster when this node must end.
+func (n *Node) cancelWhenFailed(cancel func()) (stop func()) {
+	done := make(chan struct{})
+	go func() { // ends with stop
+		select {
+		case <-n.failed:
+			cancel()
+		case <-done:
+		}
+	}()
+	return func() { close(done) }
+}
+
+// drop notes that a topic's deletion was applied here, which an image below feature
+// level 2 does not remember.
+func (n *Node) drop(topic metadata.TopicID) {
+	n.imageMu.Lock()
+	defer n.imageMu.Unlock()
+	n.dropped[topic] = true
+}
+
+// ErrOldDisk ends a node whose data folder turned out to be a copy of one that has
+// gone on: a restored backup, or the clone of a disk.
+var ErrOldDisk = errors.New("replication: the data folder is an old copy of this node's")
+
+// outdated is called when another node shows that this folder is an old copy. It may
+// lack what was acknowledged under its name, and another may be at work under it: so
+// it is noted that the next start is that of a new incarnation, as after a lost
+// disk, and the node ends.
+func (n *Node) outdated(reason string) {
+	n.aboutMu.Lock()
+	defer n.aboutMu.Unlock()
+	select {
+	case <-n.failed:
+		return
+	default:
+	}
+	n.failure = fmt.Errorf("%w: %s; start it again: it comes back as a new incarnation and catches up, and its partitions are set aside", ErrOldDisk, reason)
+	id := n.identity
+	id.Outdated = true
+	if err := id.save(n.cfg.DataDir); err != nil {
+		n.failure = fmt.Errorf("%w: %s; empty the folder and start it again with --join (%w)", ErrOldDisk, reason, err)
+	}
+	n.logger.Error("this node must end", "error", n.failure)
+	close(n.failed)
+}
+
+// Failed is closed when the node must not go on; Failure says why.
+func (n *Node) Failed() <-chan struct{} { return n.failed }
+
+// Failure is why the node must not go on, nil while it may.
+func (n *Node) Failure() error {
+	n.aboutMu.Lock()
+	defer n.aboutMu.Unlock()
+	return n.failure
+}
+
+// startsName is the file that counts how often a data folder was started.
+const startsName = "starts"
+
+const startsSlot = 16
+
+// countStart adds one to the starts of a folder, for good, and returns them. It is
+// called before the node speaks to any other: whatever a node says, it says as a
+// start that is on its disk.
+//
+// The file has two slots of 16 bytes, used in turn and overwritten in place, so that a
+// full disk does not stop a start and a crash leaves one of them:
+//
+//	starts u64 · CRC-32C of it u32 · 4 bytes zero
+func countStart(dir string) (starts uint64, err error) {
+	f, err := os.OpenFile(filepath.Join(dir, startsName), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	var p [2 * startsSlot]byte
+	f.ReadAt(p[:], 0) // what is not there, or torn, counts nothing
+	for slot := range 2 {
+		s := p[slot*startsSlot : (slot+1)*startsSlot]
+		if crc32.Checksum(s[:8], castagnoli) == binary.BigEndian.Uint32(s[8:]) {
+			starts = max(starts, binary.BigEndian.Uint64(s))
+		}
+	}
+	starts++
+	at := int(starts%2) * startsSlot
+	s := p[at : at+startsSlot]
+	clear(s)
+	binary.BigEndian.PutUint64(s, starts)
+	binary.BigEndian.PutUint32(s[8:], crc32.Checksum(s[:8], castagnoli))
+	if _, err := f.WriteAt(s, int64(at)); err != nil {
+		return 0, err
+	}
+	if err := f.Sync(); err != nil {
+		return 0, err
+	}
+	return starts, syncFolder(dir)
+}

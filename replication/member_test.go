@@ -1,0 +1,227 @@
+package replication
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"millrace/replication/metadata"
+)
+
+// eventually polls until done, for at most 30 s.
+func eventually(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 30 s: %s", what)
+		}
+	}
+}
+
+// startUntilFailed starts a node that is to find out that it must not go on.
+func (n *testNode) startUntilFailed() error {
+	if err := n.tryStart(20 * time.Second); err != nil {
+		return err
+	}
+	select {
+	case <-n.Failed():
+		return n.Failure()
+	case <-time.After(30 * time.Second):
+		return nil
+	}
+}
+
+// A cluster is upgraded node by node. Nothing is written that the nodes of the first
+// release cannot read while there is one; then everything is, and no such node comes
+// in again.
+func TestFeatureLevelFollowsTheLastNodeThatIsUpgraded(t *testing.T) {
+	c := startClusterAt(t, 3, nil, 1)
+	defer c.stop()
+	id := c.create("orders", 1, 3, nil)
+	if level := c.nodes[0].Image().Level(); level != 1 {
+		t.Fatalf("a cluster of the first release is at level %d", level)
+	}
+	c.maxLevel = 0
+	for _, n := range c.nodes[:2] {
+		n.stop()
+		n.start()
+	}
+	for _, n := range c.nodes[:2] {
+		eventually(t, "the upgraded nodes know of each other", func() bool { return len(n.transport.Connected()) == 2 })
+		n.raiseLevel()
+		if level := n.Image().Level(); level != 1 {
+			t.Fatalf("node %d: level %d with a node of the first release", n.id, level)
+		}
+	}
+	c.nodes[2].stop()
+	c.nodes[2].start()
+	for _, n := range c.nodes {
+		eventually(t, "all nodes are at level 2 and registered so", func() bool {
+			image := n.Image()
+			for _, b := range image.Brokers() {
+				if b.MaxLevel != metadata.MaxLevel || b.Starts == 0 || b.Run != c.nodes[b.ID-1].run {
+					return false
+				}
+			}
+			return image.Level() == 2
+		})
+	}
+	if _, p := c.leader(id); p != nil {
+		if _, err := appendWait(p, batchOf("kept")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The first release again: it would skip what it cannot read.
+	old := c.nodes[2]
+	old.stop()
+	c.maxLevel = 1
+	for _, n := range c.nodes[:2] {
+		eventually(t, "its end is noticed", func() bool { return !n.Live(old.id) })
+	}
+	refused := c.nodes[0].transport.Stats().Refused
+	old.tryStart(2 * time.Second) // it opens what it has
+	eventually(t, "it is refused", func() bool { return c.nodes[0].transport.Stats().Refused > refused })
+	for _, n := range c.nodes[:2] {
+		if n.Live(old.id) {
+			t.Errorf("node %d has a connection to a node of the first release", n.id)
+		}
+	}
+}
+
+// A restored backup lacks what was acknowledged since, under a name that answered for
+// it. The others know of starts that it does not, and it comes back as who lost its
+// disk.
+func TestRestoredBackupComesBackAsANewIncarnation(t *testing.T) {
+	c := startCluster(t, 3, nil)
+	defer c.stop()
+	id := c.create("orders", 1, 3, nil)
+	n := c.nodes[2]
+	eventually(t, "node 3 has its replica", func() bool { return n.replicaOf(1) != nil })
+	n.stop()
+	backup := filepath.Join(c.dir, "backup")
+	if err := os.CopyFS(backup, os.DirFS(n.dir)); err != nil {
+		t.Fatal(err)
+	}
+	n.start()
+	before := n.identity.Incarnation
+	_, p := c.leader(id)
+	if _, err := appendWait(p, batchOf("after the backup")); err != nil {
+		t.Fatal(err)
+	}
+	n.stop()
+	if err := os.RemoveAll(n.dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(n.dir, os.DirFS(backup)); err != nil {
+		t.Fatal(err)
+	}
+	err := n.startUntilFailed()
+	if !errors.Is(err, ErrOldDisk) || !strings.Contains(err.Error(), "new incarnation") {
+		t.Fatalf("a restored backup started: %v", err)
+	}
+	for _, other := range c.nodes[:2] {
+		if m := other.memberOf(1); m != nil && other.connected(n.serverID()) {
+			t.Errorf("node %d has a connection to the old copy", other.id)
+		}
+	}
+	n.stop()
+	n.start()
+	if n.identity.Incarnation == before {
+		t.Error("it came back under its old name")
+	}
+	if aside, _ := filepath.Glob(filepath.Join(n.dir, "partitions-"+before, "*")); len(aside) != 1 {
+		t.Errorf("%d partitions were set aside, want 1", len(aside))
+	}
+	eventually(t, "the new incarnation has caught up", func() bool {
+		r := n.replicaOf(1)
+		return r != nil && mustPartition(t, n, id).HighWatermark() == 1
+	})
+}
+
+// Two copies of one disk are started: one of them is the node, the other is told.
+func TestTwoLiveClonesAreToldApart(t *testing.T) {
+	c := startCluster(t, 3, nil)
+	defer c.stop()
+	c.create("orders", 1, 3, nil)
+	n := c.nodes[2]
+	n.stop()
+	clone := &testNode{c: c, id: n.id, addr: freeAddr(t), dir: filepath.Join(c.dir, "clone"), disk: newTestDisk()}
+	if err := os.CopyFS(clone.dir, os.DirFS(n.dir)); err != nil {
+		t.Fatal(err)
+	}
+	defer clone.stop()
+	n.start()
+	err := clone.startUntilFailed()
+	if !errors.Is(err, ErrOldDisk) {
+		t.Fatalf("both run: %v", err)
+	}
+	if err := n.Failure(); err != nil {
+		t.Errorf("the first one must end, too: %v", err)
+	}
+}
+
+// A restart, a crash in the middle of one, and a node alone, restored or not, find
+// nobody who knows better.
+func TestStartsLockNobodyOut(t *testing.T) {
+	c := startCluster(t, 3, nil)
+	defer c.stop()
+	n := c.nodes[1]
+	for range 3 {
+		n.stop()
+		for range 2 { // it came as far as counting, and no further
+			if _, err := countStart(n.dir); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n.start()
+	}
+	if n.starts != 10 {
+		t.Errorf("%d starts, want 10", n.starts)
+	}
+
+	alone := startCluster(t, 1, nil)
+	defer alone.stop()
+	one := alone.nodes[0]
+	one.stop()
+	backup := filepath.Join(alone.dir, "backup")
+	if err := os.CopyFS(backup, os.DirFS(one.dir)); err != nil {
+		t.Fatal(err)
+	}
+	one.start()
+	one.stop()
+	if err := os.RemoveAll(one.dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(one.dir, os.DirFS(backup)); err != nil {
+		t.Fatal(err)
+	}
+	one.start() // its metadata is as old as its starts
+}
+
+// A start that was torn by a crash counts as the one before.
+func TestTornCountOfStartsKeepsTheOneBefore(t *testing.T) {
+	dir := t.TempDir()
+	for want := uint64(1); want <= 3; want++ {
+		if got, err := countStart(dir); err != nil || got != want {
+			t.Fatalf("start %d: %d, %v", want, got, err)
+		}
+	}
+	path := filepath.Join(dir, startsName)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range startsSlot - 4 { // slot 1 has start 3
+		torn := append([]byte(nil), whole...)
+		torn[startsSlot+i] ^= 0x55
+		if err := os.WriteFile(path, torn, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := countStart(dir); err != nil || got != 3 {
+			t.Errorf("byte %d damaged: start %d, %v; want 3 again", i, got, err)
+		}
+	}
+}
