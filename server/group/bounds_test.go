@@ -312,3 +312,31 @@ func TestAStaticMemberIsReplacedWhileAPlanIsMade(t *testing.T) {
 		}
 	})
 }
+
+// An append of unknown outcome unloads the shard; what landed behind it changes
+// nothing any more, and nothing stays charged.
+func TestNothingIsChargedAfterAnUnload(t *testing.T) {
+	consumerStory(t, map[string]int32{"t": 4}, func(t *testing.T, c *Coordinator, p *tape, s *shelf) {
+		p.holding()
+		appends := 0
+		p.failing(func() error {
+			if appends++; appends == 1 {
+				return ErrUnknownOutcome
+			}
+			return nil
+		})
+		codes := make(chan int16, 2)
+		for _, group := range []string{"g", "h"} {
+			b := newBeater(c, "b", "t")
+			b.group = group
+			go func() { codes <- b.beat() }()
+			synctest.Wait()
+		}
+		p.releasing()
+		wantCode(t, "one", <-codes, notCoordinator)
+		wantCode(t, "the other", <-codes, notCoordinator)
+		if n := c.memory.held(); n != 0 {
+			t.Errorf("%d bytes are charged", n)
+		}
+	})
+}

@@ -369,10 +369,11 @@ func (c *classicGroup) storeLocked(generation int32, r record.Record, then func(
 		}
 		then(err)
 		if c.storing == 0 {
-			for _, f := range c.onStored {
+			waiting := c.onStored
+			c.onStored = nil
+			for _, f := range waiting {
 				f(err)
 			}
-			c.onStored = nil
 		}
 	})
 }
@@ -486,6 +487,9 @@ func (c *classicGroup) dropPendingLocked(u [16]byte) {
 
 // pendLocked counts n bytes of those about to join.
 func (s *shard) pendLocked(n int) {
+	if s.unloaded {
+		return
+	}
 	s.idle += n
 	s.c.pending.Add(int64(n))
 }

@@ -342,6 +342,9 @@ func (c *consumerGroup) flushLocked(d *draft) {
 	c.busy = true
 	c.shard.appendLocked(d.records, func(err error) {
 		c.busy = false
+		if err != nil {
+			c.changed = nil // topics are to be looked at again
+		}
 		if err == nil && c.group.members == membership(c) {
 			c.mergeLocked(d)
 		}

@@ -386,17 +386,12 @@ func (c *consumerGroup) noticeLocked() {
 	if c.size > c.classics || !c.topicsChangedLocked() {
 		return
 	}
-	c.stepLocked(waiting{func() {}, func(int16) {}}, func(d *draft) func(error) {
+	c.stepLocked(waiting{func() { c.changed = nil }, func(int16) {}}, func(d *draft) func(error) {
 		if d.topicHash() != d.hash {
 			d.bump()
 			d.replan()
 		}
-		return func(err error) {
-			if err != nil {
-				c.changed = nil // look again
-			}
-			c.planAfter(err)
-		}
+		return c.planAfter
 	})
 }
 

@@ -254,6 +254,9 @@ func (s *shard) landSome(wasLost *bool) bool {
 			s.unloadLocked()
 			*wasLost = true
 		}
+		if s.unloaded {
+			f.err = ErrUnloaded // what it would change is gone
+		}
 		f.landed(f.err)
 	}
 	return some

@@ -60,6 +60,7 @@ type Client interface {
 // Joining says how to be a member.
 type Joining struct {
 	Next     bool   // by KIP-848
+	Eager    bool   // by the classic protocol, giving everything up at each rebalance; a client may ignore it that has one way only
 	Limit    int    // leave after so many records, for a client that has to know before; 0: no limit
 	Instance string // be a static member, which closes without leaving; only asked of a Static client
 }
@@ -216,6 +217,10 @@ func run(c Client, brokers int, ability, topic string) error {
 		return memberKilled(c, group, topic)
 	case "victim":
 		return victim(c, group, topic)
+	case "roll-eager":
+		return roll(c, group, topic, Joining{Eager: true})
+	case "roll-cooperative":
+		return roll(c, group, topic, Joining{})
 	case "next-protocol":
 		if err := subscribe(c, group, topic, Joining{Next: true}); err != nil {
 			return err
@@ -558,6 +563,131 @@ func share(members []*driven) error {
 		}
 	}
 	return nil
+}
+
+// A rolling is a member that commits what it polls before it polls again, and
+// remembers what it could not commit.
+type rolling struct {
+	Member
+	mu    sync.Mutex
+	keys  map[string]int // how often each was read
+	loose map[string]bool
+}
+
+func (r *rolling) Poll(most int) ([]Record, error) {
+	records, err := r.Member.Poll(most)
+	if err != nil || len(records) == 0 {
+		return records, err
+	}
+	failed := r.Member.Commit() != nil // a rebalance came between
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, rec := range records {
+		r.keys[string(rec.Key)]++
+		if failed {
+			r.loose[string(rec.Key)] = true
+		}
+	}
+	return records, nil
+}
+
+// roll lets a group go from the classic protocol to KIP-848's and back, member by
+// member, while records keep coming. None is skipped, none read again that was
+// committed.
+func roll(c Client, group, topic string, how Joining) error {
+	var everybody []*rolling
+	var members []*driven
+	join := func(next bool) error {
+		how := how
+		how.Next = next
+		m, err := c.Join(group, topic, how)
+		if err != nil {
+			return fmt.Errorf("join: %w", err)
+		}
+		r := &rolling{Member: m, keys: map[string]int{}, loose: map[string]bool{}}
+		everybody = append(everybody, r)
+		members = append(members, drive(r))
+		return nil
+	}
+	for range 2 {
+		if err := join(false); err != nil {
+			return err
+		}
+	}
+	if err := eventually("two classic members share", func() error { return share(members) }); err != nil {
+		return err
+	}
+	sent := map[string]bool{}
+	for i := range 300 {
+		sent[fmt.Sprintf("k%d", i)] = true
+	}
+	stop, loaded := make(chan struct{}), make(chan error, 1)
+	go func() { // the load: ended by stop
+		for n := 0; ; n++ {
+			var batch []Record
+			for p := range int32(partitions) {
+				key := fmt.Sprintf("roll-%d-%d", n, p)
+				sent[key] = true
+				batch = append(batch, Record{Partition: p, Key: []byte(key), Value: []byte("v")})
+			}
+			if err := c.Produce(topic, Producing{}, batch); err != nil {
+				loaded <- err
+				return
+			}
+			select {
+			case <-stop:
+				loaded <- nil
+				return
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}()
+	for _, next := range []bool{true, true, false, false} {
+		if err := join(next); err != nil {
+			return err
+		}
+		if err := eventually("three members share", func() error { return share(members) }); err != nil {
+			return err
+		}
+		if err := members[0].close(); err != nil {
+			return fmt.Errorf("close a member: %w", err)
+		}
+		members = members[1:]
+		if err := eventually("two members share", func() error { return share(members) }); err != nil {
+			return err
+		}
+	}
+	close(stop)
+	if err := <-loaded; err != nil {
+		return fmt.Errorf("produce: %w", err)
+	}
+	times, loose := map[string]int{}, map[string]bool{}
+	err := eventually("all records are read", func() error {
+		clear(times)
+		for _, r := range everybody {
+			r.mu.Lock()
+			for k, n := range r.keys {
+				times[k] += n
+			}
+			maps.Copy(loose, r.loose)
+			r.mu.Unlock()
+		}
+		for k := range sent {
+			if times[k] == 0 {
+				return fmt.Errorf("%s is one of those missing of %d", k, len(sent))
+			}
+		}
+		return nil
+	})
+	for k, n := range times {
+		if n > 1 && !loose[k] {
+			err = errors.Join(err, fmt.Errorf("%s was committed, and read %d times", k, n))
+		}
+	}
+	for _, m := range members {
+		err = errors.Join(err, m.close())
+	}
+	return err
 }
 
 func rebalance(c Client, group, topic string, how Joining) error {

@@ -143,6 +143,9 @@ func (c client) Join(group, topic string, how ability.Joining) (ability.Member, 
 	} else {
 		options = append(options, kgo.SessionTimeout(6*time.Second), kgo.HeartbeatInterval(500*time.Millisecond))
 	}
+	if how.Eager && !how.Next {
+		options = append(options, kgo.Balancers(kgo.RangeBalancer()))
+	}
 	if how.Instance != "" {
 		options = append(options, kgo.InstanceID(how.Instance))
 	}
