@@ -1,0 +1,318 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write what the stories of testdata/replication tell now into them")
+
+// TestStories runs testdata/replication/*.txt, each with a cluster of three in virtual
+// time: a command with its arguments, "----" and what came of it. A is the node that
+// leads the partition at first, B and C are the others, and "leader" is whoever leads.
+// What is told of entries is told by offsets: how many entries and terms there are
+// depends on who is elected when.
+//
+//	create [KEY=VALUE …]     a topic with one partition, and its settings
+//	append VALUE …           one after the other, at the leader: their offsets, or errors
+//	fill N BYTES             N values of so many bytes, one after the other
+//	in-flight NODE VALUE …   append at a node, and do not wait
+//	answers                  what came of those, in order
+//	trim OFFSET              move the log start
+//	cut NODE | heal          off from both others | all again
+//	stop NODE | start NODE   as if it had crashed
+//	wipe NODE                stop, and start with an empty folder under the same number
+//	wait DURATION            in virtual time
+//	state                    each replica, when all know what is committed
+//	read                     the values from the log start on
+func TestStories(t *testing.T) {
+	paths, err := filepath.Glob("../testdata/replication/*.txt")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no stories: %v", err)
+	}
+	for _, path := range paths {
+		t.Run(strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			inVirtualTime(t, func(t *testing.T, c *testCluster) {
+				got := runStory(t, c, string(text))
+				switch {
+				case got == string(text):
+				case *rewrite:
+					if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+						t.Fatal(err)
+					}
+				default:
+					t.Errorf("%s: run with -rewrite and look at the difference; now:\n%s", path, got)
+				}
+			})
+		})
+	}
+}
+
+// A story is a script under way.
+type story struct {
+	t       *testing.T
+	c       *testCluster
+	id      idOf
+	nodes   map[string]*testNode
+	cut     map[*testNode]bool
+	filled  int
+	waiting []inFlight
+}
+
+type inFlight struct {
+	value string
+	done  chan answer
+}
+
+// runStory returns the story as it goes now: everything but the results as it was.
+func runStory(t *testing.T, c *testCluster, text string) string {
+	s := &story{t: t, c: c, nodes: make(map[string]*testNode), cut: make(map[*testNode]bool)}
+	var out strings.Builder
+	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	for i := 0; i < len(lines); i++ {
+		line := lines[i]
+		fmt.Fprintln(&out, line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		if i+1 >= len(lines) || lines[i+1] != "----" {
+			t.Fatalf("%q is not followed by ----", line)
+		}
+		for i++; i+1 < len(lines) && lines[i+1] != ""; i++ { // what came of it before
+		}
+		fmt.Fprintln(&out, "----")
+		if result := s.run(strings.Fields(line)); result != "" {
+			fmt.Fprintln(&out, result)
+		}
+	}
+	return out.String()
+}
+
+func (s *story) run(args []string) string {
+	command, args := args[0], args[1:]
+	switch command {
+	case "create":
+		config := make(map[string]string)
+		for _, arg := range args {
+			k, v, _ := strings.Cut(arg, "=")
+			config[k] = v
+		}
+		s.id = s.c.create("orders", 1, 3, config)
+		first, _ := s.c.leader(s.id)
+		s.nodes["A"] = first
+		for _, n := range s.c.nodes {
+			mustPartition(s.t, n, s.id)
+			if n != first {
+				s.nodes[string(rune('A'+len(s.nodes)))] = n
+			}
+		}
+		time.Sleep(time.Minute) // it stays there
+		return ""
+	case "append":
+		var results []string
+		for _, v := range args {
+			_, p := s.leader()
+			ack, err := appendWait(p, batchOf(v))
+			results = append(results, outcome(ack, err))
+		}
+		return strings.Join(results, " ")
+	case "fill":
+		n, size := s.number(args[0]), s.number(args[1])
+		first, last := int64(-1), int64(-1)
+		for range n {
+			_, p := s.leader()
+			ack, err := appendWait(p, batchOf(fmt.Sprintf("fill-%d %s", s.filled, strings.Repeat("x", size))))
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			if s.filled++; first < 0 {
+				first = ack.BaseOffset
+			}
+			last = ack.BaseOffset
+		}
+		return fmt.Sprintf("offsets %d to %d", first, last)
+	case "in-flight":
+		p := mustPartition(s.t, s.node(args[0]), s.id)
+		for _, v := range args[1:] {
+			s.waiting = append(s.waiting, inFlight{v, appendLater(p, batchOf(v))})
+			time.Sleep(10 * time.Millisecond) // one entry each
+		}
+		return ""
+	case "answers":
+		var results []string
+		for _, w := range s.waiting {
+			a := <-w.done
+			results = append(results, w.value+": "+outcome(a.ack, a.err))
+		}
+		s.waiting = nil
+		return strings.Join(results, "\n")
+	case "trim":
+		_, p := s.leader()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		start, err := p.Trim(ctx, int64(s.number(args[0])))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return fmt.Sprintf("start=%d", start)
+	case "cut":
+		n := s.node(args[0])
+		s.c.separate(n)
+		s.cut[n] = true
+	case "heal":
+		s.c.net.heal()
+		clear(s.cut)
+	case "stop":
+		s.node(args[0]).stop()
+	case "start":
+		s.node(args[0]).start()
+	case "wipe":
+		n := s.node(args[0])
+		if n.id == 1 {
+			s.t.Fatal("node 1 would found another cluster")
+		}
+		n.stop()
+		if err := os.RemoveAll(n.dir); err != nil {
+			s.t.Fatal(err)
+		}
+		n.start()
+	case "wait":
+		d, err := time.ParseDuration(args[0])
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		time.Sleep(d)
+	case "state":
+		return s.state()
+	case "read":
+		return s.read()
+	default:
+		s.t.Fatalf("unknown command %q", command)
+	}
+	return ""
+}
+
+// state tells of each replica what it holds and does, and whether it was caught up by
+// segments since it started.
+func (s *story) state() string {
+	leader, led := s.leader()
+	for begin := time.Now(); time.Since(begin) < 3*commitTimeout; time.Sleep(time.Second) {
+		if !slices.ContainsFunc(s.c.nodes, func(n *testNode) bool {
+			return n.Node != nil && mustPartition(s.t, n, s.id).HighWatermark() < led.HighWatermark()
+		}) {
+			break // an idle follower hears of the last commit by the way
+		}
+	}
+	var lines []string
+	for _, name := range []string{"A", "B", "C"} {
+		n := s.nodes[name]
+		if n.Node == nil {
+			lines = append(lines, name+" is down")
+			continue
+		}
+		p := mustPartition(s.t, n, s.id)
+		r := p.current.Load()
+		if r == nil {
+			lines = append(lines, fmt.Sprintf("%s has no replica: %v", name, p.Down()))
+			continue
+		}
+		line := fmt.Sprintf("%s start=%d high=%d end=%d", name, p.StartOffset(), p.HighWatermark(), p.EndOffset())
+		if voters := leader.replicaOf(p.group).voters(); !slices.Contains(voters, n.serverID()) {
+			line += " no vote"
+		}
+		if times := n.log.count("caught up by segments"); times > 0 {
+			line += " caught up by segments"
+		}
+		lines = append(lines, line)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// read returns the names of the values, and compares the replicas.
+func (s *story) read() string {
+	var names []string
+	for _, v := range s.c.values(s.id) {
+		name, _, _ := strings.Cut(v, " ")
+		names = append(names, name)
+	}
+	var short []string
+	for i := 0; i < len(names); i++ {
+		j := i
+		for j+1 < len(names) && strings.HasPrefix(names[i], "fill-") && strings.HasPrefix(names[j+1], "fill-") {
+			j++
+		}
+		short = append(short, names[i])
+		if j > i {
+			short[len(short)-1] += "…" + names[j]
+		}
+		i = j
+	}
+	s.c.sameEverywhere(s.id)
+	return strings.Join(short, " ")
+}
+
+// leader waits for a node that serves the partition and can be told of it by the others:
+// one that is cut off may still believe that it leads.
+func (s *story) leader() (*testNode, *Partition) {
+	s.t.Helper()
+	for begin := time.Now(); time.Since(begin) < time.Minute; time.Sleep(10 * time.Millisecond) {
+		for _, n := range s.c.nodes {
+			if n.Node == nil || s.cut[n] {
+				continue
+			}
+			if p, err := n.Partition(s.id); err == nil {
+				if _, err := p.Confirm(context.Background()); err == nil {
+					return n, p
+				}
+			}
+		}
+	}
+	s.t.Fatal("nobody leads")
+	return nil, nil
+}
+
+func (s *story) node(name string) *testNode {
+	if name == "leader" {
+		n, _ := s.leader()
+		return n
+	}
+	if n := s.nodes[name]; n != nil {
+		return n
+	}
+	s.t.Fatalf("there is no node %q", name)
+	return nil
+}
+
+func (s *story) number(text string) int {
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return n
+}
+
+// outcome says what came of an append.
+func outcome(ack Ack, err error) string {
+	switch {
+	case err == nil:
+		return fmt.Sprint(ack.BaseOffset)
+	case errors.Is(err, ErrUnknown):
+		return "unknown"
+	case errors.Is(err, ErrNotLeader):
+		return "not leader"
+	}
+	return err.Error()
+}
