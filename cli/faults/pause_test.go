@@ -136,6 +136,107 @@ func TestPausedLeaderAcknowledgesNothingStale(t *testing.T) {
 		resumed.Seconds(), millis(took), len(raw), codes, y)
 }
 
+// S6, again and again. A leader gets requests while its followers stand still, and is
+// stopped with entries in its log that nobody else has. The others elect a leader,
+// which puts records of its own in their place; then the old one goes on, with the
+// requests in flight and all the news in its sockets at once: it must learn that it is
+// deposed before it answers. What it acknowledges must be there.
+func TestLeaderPausedAgainAndAgainAcknowledgesNothingThatIsLost(t *testing.T) {
+	rounds := setting("FAULTS_PAUSE_ROUNDS", 20)
+	const partitions, clients, each = 3, 4, 5
+	c := startCluster(t, 3, nil)
+	c.createTopic("s6-again", partitions)
+	l := newLedger(c, "s6-again", partitions)
+	// Requests to the stopped node are given up soon, so that the next leader is found.
+	p := l.produce(10*time.Millisecond, kgo.ProduceRequestTimeout(time.Second), kgo.RequestTimeoutOverhead(time.Second))
+	var raw []*kgo.Client
+	for range clients {
+		raw = append(raw, c.client(kgo.MaxVersions(produceTwelve())))
+	}
+	type answer struct {
+		value string
+		kmsg.ProduceResponseTopicPartition
+		err error
+	}
+	acked := make(map[string]place)
+	codes := make(map[string]int)
+	var gaps []time.Duration
+	alone := 0
+	began := time.Now()
+	for round := range rounds {
+		partition := int32(round % partitions)
+		l.awaitAck(partition, "before a pause")
+		leader := c.leader("s6-again", partition)
+		followers := func(f func(*node)) {
+			c.each(func(n *node) {
+				if n != leader {
+					f(n)
+				}
+			})
+		}
+		answers := make(chan answer, clients*each)
+		followers((*node).pause)
+		for i := range each {
+			for j, client := range raw {
+				value := fmt.Sprintf("%d/%d/%d-%d", rawProducer, round, i, j)
+				go func() { // ends with its answer, or its deadline
+					ctx, cancel := context.WithTimeout(context.Background(), patience)
+					defer cancel()
+					a, err := produceRaw(ctx, client, leader.id, "s6-again", partition, []byte(value))
+					answers <- answer{value, a, err}
+				}()
+			}
+			time.Sleep(4 * time.Millisecond) // one entry each, or two
+		}
+		next := l.mark(partition)
+		leader.pause()
+		followers((*node).resume)
+		select {
+		case at := <-next.acked:
+			gaps = append(gaps, at.Sub(next.since))
+		case <-time.After(20 * time.Second): // that somebody takes over is for other tests
+			alone++
+		}
+		leader.resume()
+		for range clients * each {
+			a := <-answers
+			switch {
+			case a.err != nil:
+				codes[a.err.Error()]++
+			case a.ErrorCode == 0:
+				acked[a.value] = place{partition, a.BaseOffset}
+				codes["acknowledged"]++
+			default:
+				codes[kerr.ErrorForCode(a.ErrorCode).(*kerr.Error).Message]++
+				if !retriable(a.ErrorCode) {
+					t.Errorf("%s was answered with %v, which clients do not retry", a.value, kerr.ErrorForCode(a.ErrorCode))
+				}
+			}
+		}
+		c.awaitInSync("s6-again")
+	}
+	elapsed := time.Since(began)
+	p.finish()
+	y := l.check()
+	there := make(map[place]string)
+	for _, all := range l.readAll() {
+		for _, r := range all {
+			there[place{r.Partition, r.Offset}] = string(r.Value)
+		}
+	}
+	for value, at := range acked {
+		if there[at] != value {
+			t.Errorf("%s was acknowledged at offset %d of partition %d, where %.40q is", value, at.offset, at.partition, there[at])
+		}
+	}
+	c.stop()
+	compared := c.checkAtRest()
+	figure(t, "%d rounds of a leader that is stopped and deposed in %.0f s: %d requests in flight were answered %v; %v; %d partitions identical",
+		rounds, elapsed.Seconds(), rounds*clients*each, codes, y, compared)
+	figure(t, "from the stop to the next acknowledgement: p50 %s, max %s; none within 20 s in %d rounds",
+		millis(percentile(gaps, 50)), millis(percentile(gaps, 100)), alone)
+}
+
 // produceTwelve are versions in which Produce names topics and not their ids.
 func produceTwelve() *kversion.Versions {
 	v := kversion.Stable()
