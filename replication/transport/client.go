@@ -190,8 +190,12 @@ func (c *client) do(frame []byte, payload [][]byte, timeout time.Duration, stop 
 // suspect is called when a request sent at a time since Transport.start was not
 // answered. A connection on which nothing came since is asked for a sign of life
 // and closed without one: one connection may be dead, to a firewall that forgot it
-// say, while another carries the pings.
+// say, while another carries the pings. One that was opened for one call ends with it,
+// and knows no ping.
 func (c *client) suspect(since time.Duration) {
+	if c.conn.kind == kindOnce {
+		return
+	}
 	silent := func() bool { return c.conn.last.Load() <= int64(since) }
 	if !silent() {
 		return

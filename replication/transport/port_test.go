@@ -978,6 +978,26 @@ func TestCallsAreBounded(t *testing.T) {
 	})
 }
 
+// A connection opened for one call is asked for no sign of life when the call is not
+// answered in time: the other side would have to take that for nonsense.
+func TestConnectionForOneCallIsNotPinged(t *testing.T) {
+	bubble(t, 2, nil, func(t *testing.T, c *cluster, n *pipenet) {
+		addr, _ := c.resolve(2)
+		once, err := c.nodes[0].dial(context.Background(), addr, kindOnce, Peer{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		go once.read()
+		once.suspect(time.Since(once.t.start)) // a request of now, as it were
+		time.Sleep(time.Second)
+		once.close(ErrClosed)
+		time.Sleep(time.Minute)
+		if bad := c.nodes[1].Stats().Malformed; bad != 0 {
+			t.Errorf("%d connections were closed for what came on them", bad)
+		}
+	})
+}
+
 func TestJoiningNodeCallsWithoutAName(t *testing.T) {
 	var heard Peer
 	bubble(t, 1, func(cfg *Config) {

@@ -71,6 +71,9 @@ func (c *tracked) patience(n int) (done func()) {
 // no packet ever said so; see replaces for one that only says so.
 func (t *Transport) join(conn net.Conn, peer Peer, session uint64, kind uint8, inbound bool) (*tracked, error) {
 	c := &tracked{Conn: conn, t: t, kind: kind, inbound: inbound}
+	if err := giveUpAfter(conn, t.cfg.PeerTimeout); err != nil {
+		t.log.say("user timeout", "a lost burst may be waited for longer", "peer", peer.String(), "err", err)
+	}
 	var stale []*tracked
 	t.mu.Lock()
 	if t.closed {
