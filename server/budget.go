@@ -26,9 +26,8 @@ import (
 //     until it is back within its fair part. There is one such place, and a
 //     request larger than size has no other.
 //
-// Nobody keeps others waiting by being slow. A share is late when its client
-// moves less than pace for as long as grace, in the middle of a request or of an
-// answer. While memory is short those who are late may hold half of size
+// Nobody keeps others waiting by being slow, in the middle of a request or of an
+// answer: see care. While memory is short those who are late may hold half of size
 // together; beyond that the largest are closed, or answered if they are Fetches that
 // wait for records. The one beyond is closed when it
 // is late and somebody waits. While memory is not short, a line may be as slow as
@@ -53,21 +52,37 @@ type budget struct {
 }
 
 const (
-	// smallShare is what everybody gets without being counted among the large.
+	// tinyShare is what everybody gets whatever is left.
+	tinyShare = 4 << 10
+	// smallShare is what everybody gets without being counted among the large, as
+	// long as no more than half of all there may be is held.
 	smallShare = 64 << 10
 	// maxOver times size is held at most by those within their fair parts.
 	maxOver = 4
-	// A client is late that moves less than pace bytes a second in a stretch of
-	// grace or more. At pace a request of 100 MiB comes in the time for which
-	// others wait for it. When nearly nothing is left, after size times fullAt,
-	// grace is but shortGrace.
-	grace      = time.Second
-	pace       = 4 << 20
-	fullAt     = 3
-	shortGrace = grace / 10
 	// lateEvery is how often it is looked for those who are late.
 	lateEvery = 20 * time.Millisecond
 )
+
+// A care says who is late: whose client moves less than pace bytes a second in a
+// stretch of grace or more.
+type care struct {
+	grace time.Duration
+	pace  int64
+}
+
+var (
+	// patient is for those who wait for more than their fair part: it is enough
+	// that clients do not stand still. Lines of their pace may all be honest.
+	patient = care{time.Second, 64 << 10}
+	// pressing is for those who wait for a fair part, or when it comes to that.
+	pressing = care{time.Second / 10, 4 << 20}
+)
+
+// careBeyond is for the one beyond, which must be there before those who wait for
+// its place give up: 100 MiB at 4 MiB/s, 1 MiB as slow as any.
+func careBeyond(held int) care {
+	return care{time.Second, max(patient.pace, int64(held)/25)}
+}
 
 // A share is one connection's part of a budget. Its connection's goroutines may
 // use it at once; only one of them takes.
@@ -110,7 +125,7 @@ func (p *progress) end() { p.since.Store(0) }
 
 // late tells whether the client lags behind at now: whether it moved too little
 // in a stretch of grace or more. What it was ahead in earlier ones does not count.
-func (p *progress) late(now time.Time, grace time.Duration) bool {
+func (p *progress) late(now time.Time, c care) bool {
 	since := p.since.Load()
 	if since == 0 {
 		return false
@@ -119,19 +134,19 @@ func (p *progress) late(now time.Time, grace time.Duration) bool {
 		p.seen, p.from, p.mark = since, since, 0
 	}
 	stretch := time.Duration(now.UnixNano() - p.from)
-	if stretch < grace {
+	if stretch < c.grace {
 		return false
 	}
 	moved := p.moved.Load()
-	if moved-p.mark < int64(float64(pace)*stretch.Seconds()) {
+	if moved-p.mark < int64(float64(c.pace)*stretch.Seconds()) {
 		return true
 	}
 	p.from, p.mark = now.UnixNano(), moved
 	return false
 }
 
-func (s *share) late(now time.Time, grace time.Duration) bool {
-	return s.client.late(now, grace) || s.acks.late(now, grace) || s.idle.late(now, grace)
+func (s *share) late(now time.Time, c care) bool {
+	return s.client.late(now, c) || s.acks.late(now, c) || s.idle.late(now, c)
 }
 
 // hasten ends what a late share holds memory for: a Fetch that waits is answered,
@@ -276,13 +291,16 @@ func (b *budget) fairLocked(s *share) int {
 // fitsLocked tells whether s may have what it wants. first: no older request waits
 // that could do without going beyond.
 func (b *budget) fitsLocked(s *share, first bool) bool {
+	after := s.held + s.want
 	switch {
-	case s == b.beyond:
+	case s == b.beyond, after <= tinyShare:
 		return true
 	case first && b.held+s.want <= b.size:
 		return true
+	case after <= smallShare:
+		return b.held+s.want <= maxOver/2*b.size
 	}
-	return s.held+s.want <= b.fairLocked(s) && b.held+s.want <= maxOver*b.size
+	return after <= b.fairLocked(s) && b.held+s.want <= maxOver*b.size
 }
 
 // grantLocked gives s what it wants.
@@ -375,17 +393,17 @@ func (b *budget) look() {
 
 // lateLocked lists those to be hastened.
 func (b *budget) lateLocked(now time.Time) (list []*share) {
-	if len(b.queue) > 0 && b.beyond != nil && b.beyond.late(now, grace) {
+	if len(b.queue) > 0 && b.beyond != nil && b.beyond.late(now, careBeyond(b.beyond.held)) {
 		list = append(list, b.beyond)
 	}
-	patience := grace
-	if b.held > fullAt*b.size {
-		patience = shortGrace
+	c := patient
+	if b.held > (maxOver-1)*b.size || slices.ContainsFunc(b.queue[:min(len(b.queue), 64)], func(s *share) bool { return s.held+s.want <= b.fairLocked(s) }) {
+		c = pressing
 	}
 	var late []*share
 	sum := 0
 	for s := range b.shares {
-		if s != b.beyond && s.held > 0 && s.late(now, patience) {
+		if s != b.beyond && s.held > 0 && s.late(now, c) {
 			late = append(late, s)
 			sum += s.held
 		}

@@ -224,7 +224,7 @@ func (c *connection) serveOne() error {
 //
 // Memory follows the bytes that have arrived. The first piece is as large as
 // the largest frame this connection has sent before, so a producer's batches
-// are read where they stay; from there memory doubles as it fills.
+// are read where they stay; from there it is 64 KiB, and doubles as it fills.
 func (c *connection) readFrame() ([]byte, error) {
 	c.deadline(c.server.idleTimeout())
 	prefix, err := c.r.Peek(4)
@@ -261,7 +261,7 @@ func (c *connection) readFrame() ([]byte, error) {
 	}
 	for len(p) < size {
 		if len(p) == cap(p) {
-			if p, err = c.grow(p, min(size, 2*cap(p))); err != nil {
+			if p, err = c.grow(p, min(size, max(2*cap(p), smallShare))); err != nil {
 				return nil, err
 			}
 		}

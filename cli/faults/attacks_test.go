@@ -53,7 +53,7 @@ type siege struct {
 //
 //	go test -tags faults -run TestAttacksOnOneBroker -v ./cli/faults
 //
-// ATTACKS names some of them, separated by commas, FAULTS_SECONDS how long each
+// ATTACKS names some of them, separated by semicolons, FAULTS_SECONDS how long each
 // goes on, FAULTS_FACTOR by how much another client's p99 may grow and FAULTS_MIB
 // what the broker may hold. On a machine that attackers, brokers and clients share,
 // p99 also measures how busy it is.
@@ -82,7 +82,7 @@ func TestAttacksOnOneBroker(t *testing.T) {
 		t.Logf("%-34s %5d MiB %9s %6.1f %9s %8d  %s", name, peak>>20, millis(q.p99), float64(q.p99)/float64(max(base.p99, 1)), millis(q.worst), q.refused, note)
 	}
 	row("none", s.victim.usage().rss, base, "")
-	only := strings.Split(os.Getenv("ATTACKS"), ",")
+	only := strings.Split(os.Getenv("ATTACKS"), ";")
 	var most int64
 	for _, a := range attacks {
 		if only[0] != "" && !slices.Contains(only, a.name) {
@@ -602,7 +602,7 @@ var attacks = []attack{
 			for j := range 50 {
 				join := joinRequest(fmt.Sprint(group, "-", (i+j)/100), "", nil)
 				join.SetVersion(4)
-				all = f.AppendRequest(all, join, 1)
+				all = append(all, f.AppendRequest(nil, join, 1)...)
 			}
 			go w.Write(all)
 			for range 50 {
