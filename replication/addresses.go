@@ -127,12 +127,6 @@ func (n *Node) saveAddressesLocked() {
 	}
 }
 
-// How often the addresses given to join through are asked where the others are.
-const (
-	seekEvery = 500 * time.Millisecond // at first
-	seekRest  = 30 * time.Second       // at last
-)
-
 // seekLoop asks at the addresses that the node was given to join through, at each
 // start, where the others are, until all that are known are heard: all of them may
 // have moved since this node heard of them.

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -26,9 +25,6 @@ const (
 	callSeek     uint8 = 8
 	callForward  uint8 = 9
 )
-
-// callTimeout bounds the small calls that the node makes by itself.
-const callTimeout = 5 * time.Second
 
 func (n *Node) callContext() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(n.ctx, callTimeout)

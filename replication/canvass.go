@@ -10,9 +10,6 @@ import (
 	"millrace/replication/transport"
 )
 
-// canvassEvery is how often a candidate repeats a question that did not arrive.
-const canvassEvery = 20 * time.Millisecond
-
 // A canvasser is a group's transport that asks for votes until somebody answers.
 //
 // Raft asks each voter once. A candidate whose question found the other node

@@ -8,10 +8,6 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// confirmTime bounds one round of questions to the voters. A leader that a
-// quorum does not answer for so long has lost its lease anyway.
-const confirmTime = 3 * time.Second
-
 // A confirmer asks the voters of a led group whether they still follow this
 // leadership. One round answers all who came before it began; who comes while
 // one is under way waits for the next.

@@ -26,20 +26,6 @@ import (
 //     lead. Once a quorum has the group open and nobody leads it, the first voter
 //     that is connected asks for votes, with Raft's pre-vote, which disturbs nobody
 //     if a leader turns out to exist; the next follow a stagger later each.
-const (
-	electionStagger = 150 * time.Millisecond
-	// introduction is how long after the last peer came up nodes are given to
-	// say which groups they lead.
-	introduction = 100 * time.Millisecond
-	// hair is by how much the election timeout exceeds the heartbeat timeout,
-	// for lookForLeader.
-	hair = time.Millisecond
-	// A group that is still without a leader after haste tries again every
-	// hastyTimeout or two by itself, until there is one, should its turns (see stand)
-	// lead nowhere. Raft takes none below the lease.
-	haste        = time.Second
-	hastyTimeout = leaseTimeout
-)
 
 // A claim is what a process said of a group: that it leads it, under which term. It
 // holds until a later one, or until the process says that it leads other groups only:
@@ -104,12 +90,6 @@ type orphan struct {
 	from   time.Time // when this node first knew of no leader; none since
 	lacked bool      // which lasts for so long that it was logged
 }
-
-// lackTime is how long a group may be without a leader before that is logged.
-const lackTime = 5 * time.Second
-
-// lackEvery is how often groups that lack a leader are logged, together.
-const lackEvery = time.Second
 
 // A lack is what is to be logged of groups without a leader, and of those that have
 // one again. electMu guards it.
@@ -343,9 +323,6 @@ func (n *Node) acquaintance(node int32) *acquaintance {
 	}
 	return a
 }
-
-// tellEvery is how often a node is told again what did not reach it.
-const tellEvery = 20 * time.Millisecond
 
 // tell sends news to one node, or everything if it has missed something, until
 // it arrives or the node is gone. A peer that came up by its own connection may

@@ -274,8 +274,11 @@ func (n *Node) Start(ctx context.Context) error {
 		Admitted: n.admitted,
 		Outdated: n.refusedAsOld,
 		Rest:     restTime,
-		// Far below the lease, and long enough that idle groups share frames.
-		GatherInterval: 200 * time.Millisecond,
+
+		PingInterval:   pingInterval,
+		PeerTimeout:    peerTimeout,
+		Timeout:        answerTimeout,
+		GatherInterval: gatherInterval,
 		Logger:         n.logger,
 	})
 	if n.controller, err = n.openController(); err != nil {

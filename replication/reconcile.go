@@ -26,9 +26,6 @@ type partitionFile struct {
 	Partition int32  `json:"partition"`
 }
 
-// settleTime is how long leadership stays where it went before it is handed back.
-const settleTime = 10 * time.Second
-
 // openAtOnce limits how many partitions open at the same time.
 const openAtOnce = 8
 

@@ -17,33 +17,9 @@ import (
 	"millrace/segment"
 )
 
-// Raft's timers. They are for silent failures only: a process that dies, or
-// says nothing for 3 s, is replaced by evidence (see elect.go), a leader whose disk
-// hangs for stallTime has another elected, and a group without a leader gets
-// shorter ones until it has one. Long ones are what makes an idle group cheap,
-// since it is waking up that costs, some 70 µs each time.
-const (
-	// heartbeatTimeout is how long a follower waits for its leader, and five to
-	// ten times what a leader waits before its next heartbeat, which rests then.
-	heartbeatTimeout = 36 * time.Second
-	// restTime is from one answer of an idle follower to when it is asked again,
-	// with the others that are due.
-	restTime = 12 * time.Second
-	// leaseTimeout leaves a busy node the time to ask them all. Longer would only keep
-	// a leader that is cut off for longer.
-	leaseTimeout = restTime + 2*time.Second
-	// commitTimeout, once to twice, is when Raft sends again what did not arrive, or
-	// what it has committed, without a new entry that makes it. Nothing waits for it:
-	// who comes back is greeted (see greet).
-	commitTimeout = 30 * time.Second
-	// stallTime is how long a write may take before the disk is said to hang.
-	stallTime = 3 * time.Second
-	// maxAppendEntries entries travel in one request at most; the transport
-	// limits their bytes.
-	maxAppendEntries = 16
-	// transferTime bounds a transfer of leadership, during which nobody serves.
-	transferTime = 2 * time.Second
-)
+// maxAppendEntries entries travel in one request at most; the transport limits their
+// bytes.
+const maxAppendEntries = 16
 
 // A replica is one life of a partition's Raft instance: from NewRaft to
 // Shutdown over one open log. It is bounced, never repaired.
@@ -537,10 +513,6 @@ func (f *followers) matched(id raft.ServerID) (m matched, ok bool) {
 	m, ok = f.match[id]
 	return m, ok
 }
-
-// lagTime is as long as an idle follower may be silent, and a little; Kafka's
-// replica.lag.time.max.ms is 30 s.
-const lagTime = restTime + 4*time.Second
 
 // matchIndex returns the last index known to be on the follower.
 func (f *followers) matchIndex(id raft.ServerID) uint64 {

@@ -9,18 +9,8 @@ import (
 	"millrace/log"
 )
 
-// How often the upkeep goroutine looks after its chores.
-const (
-	stallEvery   = 250 * time.Millisecond
-	controlEvery = 50 * time.Millisecond // while the node is young and may have to become a voter
-	settledAfter = 30 * time.Second
-	memberEvery  = time.Second     // after anything has happened, and while there are steps to take
-	quietEvery   = 5 * time.Second // the same chore, otherwise
-	choresEvery  = 15 * time.Second
-	restEvery    = 5 * time.Minute
-	// expiredBytes is how much an expired last segment must hold to be worth a roll.
-	expiredBytes = 64 << 10
-)
+// expiredBytes is how much an expired last segment must hold to be worth a roll.
+const expiredBytes = 64 << 10
 
 // upkeepLoop does what has to be done now and then, for all groups, so that an
 // idle group needs no timer of its own.

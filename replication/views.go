@@ -283,10 +283,6 @@ func (n *Node) viewed(from transport.Peer, data []byte) error {
 	return nil
 }
 
-// isolatedAfter is for how long a node goes on telling clients who leads what when it
-// has lost the majority of the brokers: what it knows may be old from then on.
-const isolatedAfter = 3 * time.Second
-
 // majority tells whether this node hears a majority of the brokers, itself included.
 func (n *Node) majority() bool {
 	brokers := n.Image().Brokers()
