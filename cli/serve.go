@@ -33,7 +33,9 @@ func serveCommand() *urfave.Command {
 		Usage: "run one broker",
 		Description: `   Without flags: a cluster of one node in ./millrace-data on 127.0.0.1:9092. Further nodes
    --join any node of it. Started again, a node knows its cluster and needs no --join; nodes
-   that all moved to other addresses find each other by it.
+   that all moved to other addresses find each other by it. An empty folder founds a cluster
+   unless a join was begun in it, or the nodes of another cluster look for this one; --found
+   founds one all the same.
 
    SIGTERM and Ctrl-C: hand leadership over, flush, exit 0.
 
@@ -53,6 +55,7 @@ EXAMPLES:
 			&urfave.StringFlag{Name: "advertise", Usage: "address others are told, `HOST:PORT`", DefaultText: "where it listens"},
 			&urfave.IntFlag{Name: "node-id", Usage: "`N`: id of a new node, 1 or more", DefaultText: "given by the cluster"},
 			&urfave.StringFlag{Name: "join", Usage: "nodes of the cluster to join, `HOST:PORT,…`"},
+			&urfave.BoolFlag{Name: "found", Usage: "found a cluster in an empty folder, whatever speaks against it"},
 			&urfave.StringFlag{Name: "config", Usage: "read settings from this `FILE`"},
 			&urfave.BoolFlag{Name: "ephemeral", Usage: "keep the data in a temporary folder that is removed at the end"},
 			&urfave.StringFlag{Name: "ready-file", Usage: "write this `FILE` when serving: pid, node, address and cluster as JSON"},
@@ -122,6 +125,9 @@ func serve(c *urfave.Context) (err error) {
 		Rack:      b.rack,
 		Settings:  b.settings,
 		Logger:    logger,
+
+		Found:      c.Bool("found"),
+		FoundAfter: listenFirst(registered, c.Bool("ephemeral")),
 	})
 	if err != nil {
 		return fmt.Errorf("open %s: %w", b.dataDir, err)
@@ -160,6 +166,18 @@ func serve(c *urfave.Context) (err error) {
 	case err := <-served:
 		return fmt.Errorf("serve %s: %w", b.listen, err)
 	}
+}
+
+// listenFirst is how long a node listens, before it founds a cluster, whether the nodes
+// of another look for it at its address: they dial once a second. On this machine
+// alone, and for data that does not stay, it is not worth a second and a half of
+// each first start; then a node ends if it hears of them afterwards.
+func listenFirst(registered string, ephemeral bool) time.Duration {
+	host, _, err := net.SplitHostPort(registered)
+	if ip := net.ParseIP(host); ephemeral || err != nil || host == "localhost" || ip != nil && ip.IsLoopback() {
+		return 0
+	}
+	return 1500 * time.Millisecond
 }
 
 // peersOnly hands every connection to the node, which closes those that are not

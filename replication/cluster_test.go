@@ -43,7 +43,8 @@ type testNode struct {
 	disk     *testDisk
 	log      testLog
 	listener net.Listener
-	late     atomic.Int64 // for how long Raft's notifications of leadership lie there, a time.Duration
+	adjust   func(*Config) // of the next starts, if not nil
+	late     atomic.Int64  // for how long Raft's notifications of leadership lie there, a time.Duration
 }
 
 // A testLog keeps what a node logs at level info and above.
@@ -177,6 +178,9 @@ func (n *testNode) open() error {
 	}
 	if n.c.net != nil {
 		cfg.Dial = n.c.net.dialer(n.addr)
+	}
+	if n.adjust != nil {
+		n.adjust(&cfg)
 	}
 	node, err := Open(cfg)
 	if err != nil {

@@ -23,6 +23,9 @@ type identity struct {
 	// Outdated: the cluster knows of starts of this incarnation that this folder does
 	// not: it is a copy.
 	Outdated bool `json:"outdated,omitempty"`
+	// Doubted is the cluster whose nodes looked for this one just after it had founded
+	// its own.
+	Doubted string `json:"doubted,omitempty"`
 }
 
 const (

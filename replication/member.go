@@ -245,21 +245,8 @@ var ErrOldDisk = errors.New("replication: the data folder is an old copy of this
 // it is noted that the next start is that of a new incarnation, as after a lost
 // disk, and the node ends.
 func (n *Node) outdated(reason string) {
-	n.aboutMu.Lock()
-	defer n.aboutMu.Unlock()
-	select {
-	case <-n.failed:
-		return
-	default:
-	}
-	n.failure = fmt.Errorf("%w: %s; start it again: it comes back as a new incarnation and catches up, and its partitions are set aside", ErrOldDisk, reason)
-	id := n.identity
-	id.Outdated = true
-	if err := id.save(n.cfg.DataDir); err != nil {
-		n.failure = fmt.Errorf("%w: %s; empty the folder and start it again with --join (%w)", ErrOldDisk, reason, err)
-	}
-	n.logger.Error("this node must end", "error", n.failure)
-	close(n.failed)
+	n.fail(fmt.Errorf("%w: %s; start it again: it comes back as a new incarnation and catches up, and its partitions are set aside", ErrOldDisk, reason),
+		func(id *identity) { id.Outdated = true })
 }
 
 // Failed is closed when the node must not go on; Failure says why.

@@ -40,9 +40,16 @@ type Config struct {
 	// Advertise is the HOST:PORT that peers and clients are told.
 	Advertise string
 	// Join lists addresses of nodes of a cluster to become a member of. With an
-	// empty folder and no addresses the node founds a cluster. Once the folder
-	// belongs to a cluster they are asked where the others are, at each start.
+	// empty folder and no addresses the node founds a cluster, unless a join was begun
+	// there. Once the folder belongs to a cluster they are asked where the others are,
+	// at each start.
 	Join []string
+	// Found has an empty folder found a cluster whatever else is known: that a join was
+	// begun in it, or that nodes of another cluster look for this one.
+	Found bool
+	// FoundAfter is how long a node that would found a cluster listens before whether
+	// the nodes of another look for it; they dial once a second at least. 0: not at all.
+	FoundAfter time.Duration
 	// Rack is where the broker stands, for placement; "" is nowhere in particular.
 	Rack string
 	// Settings are broker settings under Kafka's names, defaults for topics among them.
@@ -76,6 +83,9 @@ type Node struct {
 	controllerSeen atomic.Int64
 	decodeChange   func([]byte) (metadata.Change, error) // metadata's, or in tests that of an older release,
 	maxLevel       int32                                 // whose highest feature level this is
+
+	founding bool // this process founded the cluster
+	ears     atomic.Pointer[transport.Transport]
 
 	aboutMu sync.Mutex
 	abouts  map[transport.Peer]about // of who greeted last
@@ -226,7 +236,16 @@ func (n *Node) identify() error {
 				n.cfg.DataDir, identityName)
 		}
 		n.identity = identity{Node: n.cfg.NodeID, Incarnation: newIncarnation()}
-		return nil
+		return n.resumeJoin()
+	}
+	switch {
+	case id.Doubted != "" && !n.cfg.Found:
+		return fmt.Errorf("%s founded cluster %s by mistake, it seems, and must be empty to join another: %w", n.cfg.DataDir, id.Cluster, elsewhere(id.Doubted))
+	case id.Doubted != "":
+		id.Doubted = ""
+		if err := id.save(n.cfg.DataDir); err != nil {
+			return err
+		}
 	}
 	if n.cfg.NodeID != 0 && n.cfg.NodeID != id.Node {
 		return fmt.Errorf("%s belongs to node %d, not %d; leave out --node-id or choose another folder with --data-dir", n.cfg.DataDir, id.Node, n.cfg.NodeID)
@@ -273,6 +292,7 @@ func (n *Node) Start(ctx context.Context) error {
 		Judge:    n.judge,
 		Admitted: n.admitted,
 		Outdated: n.refusedAsOld,
+		Foreign:  n.foreign,
 		Rest:     restTime,
 
 		PingInterval:   pingInterval,
@@ -316,11 +336,23 @@ func (n *Node) Start(ctx context.Context) error {
 
 // belong founds a cluster or joins one, and keeps who the node is from then on.
 func (n *Node) belong(ctx context.Context) error {
-	if len(n.cfg.Join) == 0 && !n.identity.Rejoin {
+	switch found := len(n.cfg.Join) == 0 && !n.identity.Rejoin; {
+	case found:
+		if err := n.nobodyLooks(ctx); err != nil {
+			return err
+		}
+		n.founding = true
 		n.identity.Cluster, n.identity.Founder = newClusterID(), true
 		n.identity.Node = max(n.identity.Node, 1)
-	} else if err := n.join(ctx); err != nil {
-		return err
+	case !n.identity.Rejoin:
+		if err := n.noteJoin(); err != nil {
+			return err
+		}
+		fallthrough
+	default:
+		if err := n.join(ctx); err != nil {
+			return err
+		}
 	}
 	// The files that loadIdentity looks for must be there before node.json is.
 	db, err := openControllerStore(filepath.Join(n.cfg.DataDir, metaName))
@@ -333,7 +365,10 @@ func (n *Node) belong(ctx context.Context) error {
 	if err := savePeers(n.cfg.DataDir, n.addresses); err != nil {
 		return err
 	}
-	return n.identity.save(n.cfg.DataDir)
+	if err := n.identity.save(n.cfg.DataDir); err != nil {
+		return err
+	}
+	return n.joined()
 }
 
 // join asks the nodes of a cluster, in turn, to take this one in: those given,
@@ -454,6 +489,9 @@ func (n *Node) enrol(ctx context.Context) error {
 // ServeConn takes an inbound connection that begins with transport.Magic, and
 // returns when it is done with it.
 func (n *Node) ServeConn(conn net.Conn) {
+	if n.overhear(conn) {
+		return
+	}
 	select {
 	case <-n.ready:
 		n.transport.Serve(conn)

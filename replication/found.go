@@ -1,0 +1,158 @@
+package replication
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"millrace/replication/transport"
+)
+
+// An empty folder says nothing about whether its node is new or has lost its disk. Who
+// founds a cluster in the second case serves clients that look for the first one, under
+// an address that they know. Three things tell:
+//
+//   - the file "joining": a join was begun here, and not finished;
+//   - nodes of another cluster that look for this one at its address, before it founds
+//     (Config.FoundAfter): they dial a peer that is away at least once a second;
+//   - the same within foundDoubt of founding, while the cluster has no other node.
+
+// joiningName is the file that notes a join from its first try to node.json: who is
+// started again without an address to join goes on with it.
+const joiningName = "joining"
+
+// foundDoubt is how long after founding a cluster a node still ends for the nodes of
+// another that look for it. Later it is they who are wrong.
+const foundDoubt = 30 * time.Second
+
+// ErrFoundElsewhere ends a node that would found a cluster, or just has, at an address
+// where the nodes of another look for it.
+var ErrFoundElsewhere = errors.New("replication: nodes of another cluster look for this one")
+
+// A joining is the file's content.
+type joining struct {
+	Join []string `json:"join"`
+}
+
+// resumeJoin reads whom a join that was not finished asked, if there was one and nobody
+// else is named.
+func (n *Node) resumeJoin() error {
+	p, err := os.ReadFile(filepath.Join(n.cfg.DataDir, joiningName))
+	if errors.Is(err, os.ErrNotExist) || err == nil && (n.cfg.Found || len(n.cfg.Join) > 0) {
+		return nil
+	}
+	var j joining
+	if err == nil {
+		err = json.Unmarshal(p, &j)
+	}
+	if err == nil && len(j.Join) == 0 {
+		err = errors.New("it names no node")
+	}
+	if err != nil {
+		return fmt.Errorf("%s: a join was begun in this folder, and it cannot be read whom it asked: %w; name a node of the cluster with --join",
+			filepath.Join(n.cfg.DataDir, joiningName), err)
+	}
+	n.logger.Info("going on with a join that was not finished", "through", j.Join)
+	n.cfg.Join = j.Join
+	return nil
+}
+
+// noteJoin writes the file, before the first node is asked.
+func (n *Node) noteJoin() error {
+	p, err := json.Marshal(joining{Join: n.cfg.Join})
+	if err != nil {
+		return err
+	}
+	return replaceFile(filepath.Join(n.cfg.DataDir, joiningName), append(p, '\n'))
+}
+
+// joined removes it, once node.json says more.
+func (n *Node) joined() error {
+	err := os.Remove(filepath.Join(n.cfg.DataDir, joiningName))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// elsewhere is the error for a cluster whose nodes look for this one.
+func elsewhere(cluster string) error {
+	return fmt.Errorf("%w: they are of cluster %s; if this node lost its disk, start it with --node-id and --join, if a new cluster is meant, with --found", ErrFoundElsewhere, cluster)
+}
+
+// nobodyLooks waits, before a cluster is founded, whether nodes of another look for this
+// one.
+func (n *Node) nobodyLooks(ctx context.Context) error {
+	if n.cfg.Found || n.cfg.FoundAfter <= 0 {
+		return nil
+	}
+	found := make(chan string, 1)
+	ears := transport.New(transport.Config{
+		Cluster: func() string { return "" },
+		Local:   transport.Peer{Node: max(n.identity.Node, 1), Incarnation: n.identity.Incarnation},
+		Resolve: func(int32) (string, bool) { return "", false },
+		Logger:  n.logger,
+		Foreign: func(cluster string, _ transport.Peer, _ int32) {
+			select {
+			case found <- cluster:
+			default:
+			}
+		},
+	})
+	n.ears.Store(ears)
+	defer func() {
+		n.ears.Store(nil)
+		ears.Close()
+	}()
+	select {
+	case cluster := <-found:
+		return elsewhere(cluster)
+	case <-time.After(n.cfg.FoundAfter):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-n.closing:
+		return ErrClosed
+	}
+}
+
+// foreign hears of a greeting from another cluster. Just after this node has founded its
+// own, alone, it is its folder that was empty and should not have been.
+func (n *Node) foreign(cluster string, from transport.Peer, target int32) {
+	if !n.founding || n.cfg.Found || target != 0 && target != n.identity.Node || time.Since(n.start) > foundDoubt || len(n.Image().Brokers()) > 1 {
+		return
+	}
+	n.fail(elsewhere(cluster), func(id *identity) { id.Doubted = cluster })
+}
+
+// fail ends the node, after a note in its folder of why.
+func (n *Node) fail(cause error, note func(*identity)) {
+	n.aboutMu.Lock()
+	defer n.aboutMu.Unlock()
+	if n.failure != nil {
+		return
+	}
+	id := n.identity
+	note(&id)
+	if err := id.save(n.cfg.DataDir); err != nil {
+		cause = fmt.Errorf("%w (and %s was not written: %w)", cause, identityName, err)
+	}
+	n.failure = cause
+	n.logger.Error("this node must end", "error", cause)
+	close(n.failed)
+}
+
+// overhear gives a connection that comes before the node is ready to who listens for
+// other clusters. It tells whether there is somebody.
+func (n *Node) overhear(conn net.Conn) bool {
+	ears := n.ears.Load()
+	if ears != nil {
+		ears.Serve(conn)
+	}
+	return ears != nil
+}

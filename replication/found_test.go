@@ -1,0 +1,123 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// launch opens and starts a node of its own on loopback, with what adjust says.
+func launch(t *testing.T, n *testNode, adjust func(*Config)) error {
+	t.Helper()
+	n.adjust = adjust
+	return n.tryStart(20 * time.Second)
+}
+
+// A join that was cut short leaves a folder with nothing in it but the note that it was
+// begun. Started again without --join the node goes on with it, and founds nothing.
+func TestCutShortJoinIsGoneOnWith(t *testing.T) {
+	c := startCluster(t, 1, nil)
+	defer c.stop()
+	first := c.nodes[0]
+	where := first.addr
+	n := &testNode{c: c, id: 2, addr: freeAddr(t), dir: filepath.Join(c.dir, "node-2"), disk: newTestDisk()}
+	defer n.stop()
+	first.stop()
+	n.adjust = func(cfg *Config) { cfg.Join = []string{where} }
+	if err := n.tryStart(100 * time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("joined a node that is away: %v", err)
+	}
+	n.stop()
+	if _, err := os.Stat(filepath.Join(n.dir, identityName)); !errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("it is somebody already: %v", err)
+	}
+	first.start()
+	if err := launch(t, n, func(cfg *Config) { cfg.Join = nil }); err != nil {
+		t.Fatal(err)
+	}
+	if n.ClusterID() != first.ClusterID() {
+		t.Errorf("it is of cluster %s, not %s", n.ClusterID(), first.ClusterID())
+	}
+	if _, err := os.Stat(filepath.Join(n.dir, joiningName)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the note is still there: %v", err)
+	}
+	other := &testNode{c: c, id: 3, addr: freeAddr(t), dir: filepath.Join(c.dir, "node-3"), disk: newTestDisk()}
+	if err := os.MkdirAll(other.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(other.dir, joiningName), []byte("{"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := launch(t, other, func(cfg *Config) { cfg.Join = nil }); err == nil || !strings.Contains(err.Error(), "--join") {
+		t.Errorf("a note that cannot be read: %v", err)
+	}
+	defer other.stop()
+	if err := launch(t, other, func(cfg *Config) { cfg.Join, cfg.Found, cfg.NodeID = nil, true, 0 }); err != nil {
+		t.Errorf("told to found one all the same: %v", err)
+	}
+}
+
+// The founder of a cluster loses its disk and is started as it was the first time. The
+// others still look for it, which is how it knows.
+func TestWipedFounderFoundsNoSecondCluster(t *testing.T) {
+	for _, listens := range []bool{true, false} {
+		c := startCluster(t, 3, nil)
+		n := c.nodes[0]
+		id := c.create("orders", 1, 3, nil)
+		_, p := c.leader(id)
+		if _, err := appendWait(p, batchOf("kept")); err != nil {
+			t.Fatal(err)
+		}
+		was := n.ClusterID()
+		n.stop()
+		if err := os.RemoveAll(n.dir); err != nil {
+			t.Fatal(err)
+		}
+		err := launch(t, n, func(cfg *Config) {
+			cfg.Join = nil
+			if listens {
+				cfg.FoundAfter = 20 * time.Second // the first greeting ends it
+			}
+		})
+		if !listens {
+			if err == nil {
+				select {
+				case <-n.Failed():
+					err = n.Failure()
+				case <-time.After(30 * time.Second):
+				}
+			}
+		}
+		if !errors.Is(err, ErrFoundElsewhere) || !strings.Contains(err.Error(), was) {
+			t.Fatalf("listening %v: %v", listens, err)
+		}
+		n.stop()
+		if !listens { // it must not come back with what it founded
+			if err := launch(t, n, nil); !errors.Is(err, ErrFoundElsewhere) {
+				t.Errorf("started again: %v", err)
+			}
+		}
+		if listens {
+			if _, err := os.Stat(filepath.Join(n.dir, identityName)); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("it founded a cluster: %v", err)
+			}
+		}
+		n.stop()
+		// As the error says.
+		if err := os.RemoveAll(n.dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := launch(t, n, func(cfg *Config) { cfg.Join = []string{c.nodes[1].addr} }); err != nil {
+			t.Fatal(err)
+		}
+		if n.ClusterID() != was {
+			t.Errorf("it is of cluster %s, not %s", n.ClusterID(), was)
+		}
+		c.check("afterwards", id, []string{"kept"})
+		c.stop()
+	}
+}
