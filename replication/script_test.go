@@ -31,7 +31,15 @@ var rewrite = flag.Bool("rewrite", false, "write what the stories of testdata/re
 //	cut NODE | heal          off from both others | all again
 //	stop NODE | start NODE   as if it had crashed
 //	wipe NODE                stop, and start with an empty folder under the same number
+//	break NODE NODE          the link between two, until heal
+//	lose NODE NODE           what the first sends to the second, until heal
+//	open NODE                start, and do not wait until it is registered
+//	move NODE …              stop them, and start all of them at new addresses
 //	wait DURATION            in virtual time
+//	leads                    who leads, and whether the epoch is that of the last leads
+//	controller               who leads the controller group
+//	change NODE              create a topic through a node, within 2 s
+//	addresses                which nodes are registered where they are
 //	state                    each replica, when all know what is committed
 //	read                     the values from the log start on
 func TestStories(t *testing.T) {
@@ -70,6 +78,9 @@ type story struct {
 	cut     map[*testNode]bool
 	filled  int
 	waiting []inFlight
+	epoch   int32 // of the last leads
+	changed int   // topics made by change
+	started []<-chan error
 }
 
 type inFlight struct {
@@ -98,6 +109,11 @@ func runStory(t *testing.T, c *testCluster, text string) string {
 			fmt.Fprintln(&out, result)
 		}
 	}
+	for _, started := range s.started {
+		if err := <-started; err != nil {
+			t.Fatal(err)
+		}
+	}
 	return out.String()
 }
 
@@ -120,6 +136,8 @@ func (s *story) run(args []string) string {
 			}
 		}
 		time.Sleep(time.Minute) // it stays there
+		_, p := s.leader()
+		s.epoch, _ = p.Serving()
 		return ""
 	case "append":
 		var results []string
@@ -175,6 +193,55 @@ func (s *story) run(args []string) string {
 	case "heal":
 		s.c.net.heal()
 		clear(s.cut)
+	case "break":
+		s.c.net.cut(s.node(args[0]).addr, s.node(args[1]).addr)
+	case "lose":
+		s.c.net.drop(s.node(args[0]).addr, s.node(args[1]).addr)
+	case "open":
+		s.started = append(s.started, s.node(args[0]).startInBackground())
+	case "move":
+		var moving []*testNode
+		for _, name := range args {
+			moving = append(moving, s.node(name))
+		}
+		s.c.moves(10*time.Second, moving...)
+	case "leads":
+		n, p := s.leader()
+		epoch, _ := p.Serving()
+		before := s.epoch
+		s.epoch = epoch
+		if epoch == before {
+			return s.name(n) + ", as before"
+		}
+		return s.name(n) + ", in a later epoch"
+	case "controller":
+		if n := s.c.controllerLead(); n != nil {
+			return s.name(n)
+		}
+		return "nobody"
+	case "change":
+		s.changed++
+		err := s.node(args[0]).changes(fmt.Sprint("topic-", s.changed), 2*time.Second)
+		switch {
+		case err == nil:
+			return "done"
+		case errors.Is(err, ErrUnknown), errors.Is(err, context.DeadlineExceeded):
+			return "no answer in time"
+		}
+		return err.Error()
+	case "addresses":
+		var lines []string
+		for _, name := range []string{"A", "B", "C"} {
+			n := s.node(name)
+			b, _ := s.c.live().Image().Broker(n.id)
+			switch address(b) {
+			case n.addr:
+				lines = append(lines, name+" where it is")
+			default:
+				lines = append(lines, name+" elsewhere")
+			}
+		}
+		return strings.Join(lines, "\n")
 	case "stop":
 		s.node(args[0]).stop()
 	case "start":
@@ -294,6 +361,16 @@ func (s *story) node(name string) *testNode {
 	}
 	s.t.Fatalf("there is no node %q", name)
 	return nil
+}
+
+// name is the inverse of node.
+func (s *story) name(n *testNode) string {
+	for name, other := range s.nodes {
+		if other == n {
+			return name
+		}
+	}
+	return fmt.Sprint("node ", n.id)
 }
 
 func (s *story) number(text string) int {
