@@ -498,8 +498,9 @@ func TestMixedGroupsShareNothingWhateverHappens(t *testing.T) {
 				return Settings{Consumer: ConsumerSettings{MigrationPolicy: "bidirectional"}}
 			}}
 			c := p.takeOver(t, cfg)
+			failing := rand.New(rand.NewPCG(seed, 10)) // under the tape's lock
 			p.failing(func() error {
-				switch random.IntN(80) {
+				switch failing.IntN(80) {
 				case 0, 1, 2:
 					return fmt.Errorf("refused")
 				case 3:
