@@ -69,3 +69,20 @@ func TestANodeHandsOverBeforeItStopsWhereThatIsWanted(t *testing.T) {
 		})
 	}
 }
+
+// segment.jitter.ms: partitions that were made together are not rolled together.
+func TestSegmentsAreClosedAtDifferentTimes(t *testing.T) {
+	ages := make(map[time.Duration]bool)
+	for range 20 {
+		p := &Partition{node: &Node{}}
+		p.settings.Store(&metadata.TopicSettings{SegmentMillis: 1_000_000, SegmentJitterMillis: 400_000})
+		age := p.logConfig().SegmentAge
+		if age <= 600*time.Second || age > 1000*time.Second {
+			t.Fatalf("a segment of at most 1000 s is closed after %v, with 400 s of jitter", age)
+		}
+		ages[age] = true
+	}
+	if len(ages) < 15 {
+		t.Errorf("20 partitions have %d different ages", len(ages))
+	}
+}
