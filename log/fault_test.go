@@ -431,7 +431,7 @@ func (f *fullFile) Allocate(from, to int64) error {
 // Punch makes a little room, as it does on a real disk, if there was any to give back.
 func (f *fullFile) Punch(from, to int64) error {
 	if from < f.taken {
-		*f.full = false
+		*f.full, f.taken = false, from
 	}
 	return f.File.Punch(from, to)
 }
@@ -483,6 +483,40 @@ func TestAFullDiskRefusesAndHeals(t *testing.T) {
 	var e raft.Log
 	if err := l.GetLog(4, &e); err != nil || !bytes.Equal(e.Data, big.Data) {
 		t.Fatal(err)
+	}
+}
+
+// TestAFullDiskHasRoomForElections: what yields room keeps some, or a partition could
+// not say which of its data may go.
+func TestAFullDiskHasRoomForElections(t *testing.T) {
+	full := false
+	dir := t.TempDir() + "/p"
+	cfg := Config{FS: fullFS{fastFS{segment.OS}, &full}, SegmentBytes: 1 << 20}
+	l := mustOpen(t, dir, cfg)
+	for l.Size()%4096 < 4000 { // nearly a page, which is all that would be left
+		if err := l.StoreLog(noop(l.NextIndex(), 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Reserve(1, 100<<10); err != nil {
+		t.Fatal(err)
+	}
+	full = true
+	l.Yield()
+	full = true // somebody else has taken it
+	if err := l.Reserve(1, 8<<10); !errors.Is(err, ErrNoSpace) {
+		t.Fatalf("nothing was given back: %v", err)
+	}
+	for i := range uint64(50) {
+		e := noop(l.NextIndex(), 2+i)
+		if i%2 == 0 {
+			trim := TrimEntry(0)
+			trim.Index, trim.Term = e.Index, e.Term
+			e = &trim
+		}
+		if err := l.StoreLog(e); err != nil {
+			t.Fatalf("entry %d: %v", i, err)
+		}
 	}
 }
 

@@ -590,16 +590,44 @@ func (l *Log) finish() {
 // log.
 func (l *Log) commitLocked(m *manifest) error {
 	renamed, err := segment.WriteFile(l.fs, l.path(manifestName), m.encode())
-	if a := l.state.Load().active(); a != nil && !renamed && segment.IsNoSpace(err) {
-		// What is preallocated lets even a full disk take the change that frees it.
-		a.Yield()
-		renamed, err = segment.WriteFile(l.fs, l.path(manifestName), m.encode())
+	if !renamed && segment.IsNoSpace(err) {
+		l.yieldLocked(m.removed) // even a full disk takes the change that frees it
+		_, err = segment.WriteFile(l.fs, l.path(manifestName), m.encode())
 	}
 	if err != nil {
 		return l.failUnlessRefused(fmt.Errorf("write the manifest of log %s: %w", l.dir, err))
 	}
 	l.manifest = m
 	return nil
+}
+
+// Yield gives back what disk room the log can have again later at the cost of time,
+// for a full disk on which something has to be written that will free more.
+func (l *Log) Yield() {
+	if l.begin() != nil {
+		return
+	}
+	defer l.finish()
+	l.yieldLocked(nil)
+}
+
+// yieldLocked is Yield, of a log that is about to lose some segments. It gives back
+// what was taken ahead, and index files: of the segments that go, and of the oldest,
+// which nobody may have read for long. Readers keep what they have mapped, and the next
+// one makes them anew.
+func (l *Log) yieldLocked(going []name) {
+	st := l.state.Load()
+	if a := st.active(); a != nil {
+		a.Yield()
+	}
+	for _, n := range going {
+		if !l.writing[n] {
+			_ = segment.RemoveIndexes(l.fs, l.path(n.file()))
+		}
+	}
+	if len(st.segments) > 0 && st.segments[0].Sealed() {
+		_ = segment.RemoveIndexes(l.fs, st.segments[0].Path())
+	}
 }
 
 // rollLocked ends the last segment, if it has entries, and begins a new one with

@@ -52,6 +52,7 @@ func (n *Node) openController() (*controller, error) {
 	if err != nil {
 		return nil, err
 	}
+	n.keepRoom()
 	c := &controller{n: n, db: db, notify: make(chan bool, 16), saveNow: make(chan struct{}, 1), decode: n.decodeChange}
 	c.store = &controllerStore{BoltStore: db, fault: c.stop}
 	c.image.Store(&metadata.Image{})

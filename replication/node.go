@@ -142,6 +142,7 @@ type Node struct {
 	reconcileWake chan struct{}
 	controlling   atomic.Bool // the controller group's members are being looked after
 	retaining     atomic.Bool // retention is
+	lacksRoom     atomic.Bool // the node's own files have none to grow; see keepRoom
 	retainSoon    atomic.Bool // a topic's settings changed: retention does not wait for its time
 	growing       atomic.Bool // topics are, with the cluster
 	flushing      atomic.Bool // a flush of the topics that are due is under way
@@ -217,6 +218,7 @@ func Open(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	n.keepRoom()
 	return n, nil
 }
 

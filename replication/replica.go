@@ -163,7 +163,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	r.peers = newFollowers(r.port, r.store.Release, r.store.pending.durable,
 		func() uint64 { return r.raft.LastIndex() }, func() uint64 { return r.raft.CurrentTerm() })
 
-	snapshots.troubled = r.snapshotTroubled
+	snapshots.troubled, snapshots.yield = r.snapshotTroubled, l.Yield
 	if err := r.startRaft(stable); err != nil {
 		r.port.Close()
 		if r.store.refused != nil { // Raft wraps no error

@@ -12,6 +12,8 @@ import (
 	"sync"
 
 	"github.com/hashicorp/raft"
+
+	"millrace/segment"
 )
 
 // snapshotName is the file in a partition's folder that holds its snapshot.
@@ -86,6 +88,9 @@ type snapshotStore struct {
 	path string
 	// troubled is told why a snapshot was not kept; nil: nobody is. It must not block.
 	troubled func(error)
+	// yield is called when the disk is too full for a snapshot, without which nothing
+	// there can be deleted; nil: nobody has anything to give back.
+	yield func()
 
 	mu   sync.Mutex
 	last *snapshot // nil: none yet
@@ -130,7 +135,12 @@ func (s *snapshotStore) index() uint64 {
 func (s *snapshotStore) put(snap *snapshot) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := replaceFile(s.path, snap.encode()); err != nil {
+	err := replaceFile(s.path, snap.encode())
+	if segment.IsNoSpace(err) && s.yield != nil {
+		s.yield()
+		err = replaceFile(s.path, snap.encode())
+	}
+	if err != nil {
 		if s.troubled != nil {
 			s.troubled(err)
 		}

@@ -154,6 +154,7 @@ func (n *Node) tendLogs(retention bool) (began bool) {
 	n.retainSoon.Store(false)
 	n.goTracked(func() {
 		defer n.retaining.Store(false)
+		n.keepRoom()
 		n.eachReplica(func(r *replica) {
 			n.tendLog(r)
 			if retention {

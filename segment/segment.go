@@ -311,6 +311,18 @@ func Remove(fs FS, path string) error {
 	return nil
 }
 
+// RemoveIndexes deletes the index files of the segment whose data file is path. They
+// are made again when they are needed.
+func RemoveIndexes(fs FS, path string) error {
+	var err error
+	for _, p := range Paths(path)[1:] {
+		if rerr := fs.Remove(p); !errors.Is(rerr, os.ErrNotExist) {
+			err = errors.Join(err, rerr)
+		}
+	}
+	return err
+}
+
 // Unused tells whether the data file at path is one that Create made, or began
 // to make, and nothing was ever appended to.
 func Unused(fs FS, path string) bool {

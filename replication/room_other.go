@@ -1,0 +1,7 @@
+//go:build !linux
+
+package replication
+
+import "os"
+
+func takeRoom(*os.File, int64) error { return nil }
