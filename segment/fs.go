@@ -70,21 +70,34 @@ type File interface {
 }
 
 // OS is the operating system's file system.
-var OS FS = osFS{}
+var OS = NewOS(System{Fdatasync: fdatasync, Fsync: unix.Fsync, Fallocate: fallocate})
+
+// A System is the calls by which bytes, names and room come to be on the disk. What
+// they are worth only a machine that loses power can tell, but not that they are made:
+// a test counts them.
+type System struct {
+	Fdatasync func(fd int) error
+	Fsync     func(fd int) error // of folders
+	// Fallocate takes room for size bytes from off on, and makes the file as long.
+	Fallocate func(fd int, off, size int64) error
+}
+
+// NewOS returns the operating system's file system over some system calls.
+func NewOS(sys System) FS { return osFS{&sys} }
 
 // IsNoSpace tells whether err says that the disk or a quota is full.
 func IsNoSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-type osFS struct{}
+type osFS struct{ sys *System }
 
-func (osFS) OpenFile(name string, flag int) (File, error) {
+func (fs osFS) OpenFile(name string, flag int) (File, error) {
 	f, err := os.OpenFile(name, flag, 0o644)
 	if err != nil {
 		return nil, err
 	}
-	return &osFile{f}, nil
+	return &osFile{f, fs.sys}, nil
 }
 
 func (osFS) MkdirAll(name string) error           { return os.MkdirAll(name, 0o755) }
@@ -103,17 +116,26 @@ func (osFS) ReadDir(name string) ([]string, error) {
 	return names, nil
 }
 
-func (osFS) OpenDir(name string) (Dir, error) {
+func (fs osFS) OpenDir(name string) (Dir, error) {
 	d, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
-	return d, nil // whose Sync is fsync: what fdatasync leaves out of a folder is not said anywhere
+	return &osDir{osFile{d, fs.sys}}, nil
 }
 
 // An osFile keeps the descriptor inside os.File, which waits for calls in
 // flight before it closes it.
-type osFile struct{ *os.File }
+type osFile struct {
+	*os.File
+	sys *System
+}
+
+// An osDir is synced by fsync: what fdatasync leaves out of a folder is not said
+// anywhere.
+type osDir struct{ osFile }
+
+func (d *osDir) Sync() error { return d.sync("sync folder", d.sys.Fsync) }
 
 func (f *osFile) Pwritev(bufs [][]byte, off int64) error {
 	var werr error
@@ -123,23 +145,25 @@ func (f *osFile) Pwritev(bufs [][]byte, off int64) error {
 	return f.wrap("write", errors.Join(err, werr))
 }
 
-func (f *osFile) Sync() error {
+func (f *osFile) Sync() error { return f.sync("sync", f.sys.Fdatasync) }
+
+func (f *osFile) sync(verb string, call func(fd int) error) error {
 	var serr error
 	err := f.control(func(fd int) {
 		for {
-			if serr = fdatasync(fd); serr != syscall.EINTR {
+			if serr = call(fd); serr != syscall.EINTR {
 				return
 			}
 		}
 	})
-	return f.wrap("sync", errors.Join(err, serr))
+	return f.wrap(verb, errors.Join(err, serr))
 }
 
 func (f *osFile) Allocate(from, to int64) error {
 	var aerr error
 	err := f.control(func(fd int) {
 		for {
-			if aerr = fallocate(fd, from, to-from); aerr != syscall.EINTR {
+			if aerr = f.sys.Fallocate(fd, from, to-from); aerr != syscall.EINTR {
 				return
 			}
 		}

@@ -1,0 +1,85 @@
+package log
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/hashicorp/raft"
+	"golang.org/x/sys/unix"
+
+	"millrace/segment"
+)
+
+// TestWhatIsAskedOfTheDisk counts the system calls by which things come to be on the
+// disk. One too few loses what was acknowledged, when the power goes; one too many
+// costs every append.
+func TestWhatIsAskedOfTheDisk(t *testing.T) {
+	var data, folders, room int
+	real := segment.System{Fdatasync: unix.Fdatasync, Fsync: unix.Fsync, Fallocate: func(fd int, off, size int64) error {
+		return unix.Fallocate(fd, 0, off, size)
+	}}
+	cfg := Config{FS: segment.NewOS(segment.System{
+		Fdatasync: func(fd int) error { data++; return real.Fdatasync(fd) },
+		Fsync:     func(fd int) error { folders++; return real.Fsync(fd) },
+		Fallocate: func(fd int, off, size int64) error { room++; return real.Fallocate(fd, off, size) },
+	})}
+	dir := t.TempDir() + "/p"
+	var l *Log
+	count := func(what, want string, do func() error) {
+		t.Helper()
+		data, folders, room = 0, 0, 0
+		if err := do(); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if got := fmt.Sprintf("fdatasync %d, fsync %d, fallocate %d", data, folders, room); got != want {
+			t.Errorf("%s: %s, want %s", what, got, want)
+		}
+	}
+	open := func() (err error) {
+		l, err = Open(dir, testID, cfg)
+		return err
+	}
+	store := func() error { return l.StoreLog(command(t, l.NextIndex(), 1, "a")) }
+	write := func() error {
+		_, err := l.WriteLogs([]*raft.Log{command(t, l.NextIndex(), 1, "a")})
+		return err
+	}
+	// A new log: its manifest, the names in its folder and in the one above.
+	count("create", "fdatasync 1, fsync 2, fallocate 0", open)
+	// Its first segment: the header, and a manifest; the segment's name, and the
+	// manifest's. Then the entry.
+	count("the first append", "fdatasync 3, fsync 2, fallocate 1", store)
+	count("an append", "fdatasync 1, fsync 0, fallocate 0", store)
+	count("an append that is synced later", "fdatasync 0, fsync 0, fallocate 0", write)
+	count("a flush", "fdatasync 1, fsync 0, fallocate 0", l.Flush)
+	count("a flush of nothing", "fdatasync 0, fsync 0, fallocate 0", l.Flush)
+	count("a roll", "fdatasync 2, fsync 2, fallocate 1", l.Roll)
+	if err := write(); err != nil {
+		t.Fatal(err)
+	}
+	count("a roll of what is not synced", "fdatasync 3, fsync 2, fallocate 1", l.Roll)
+	if err := write(); err != nil {
+		t.Fatal(err)
+	}
+	count("a checkpoint", "fdatasync 2, fsync 1, fallocate 0", l.Checkpoint)
+	if err := write(); err != nil {
+		t.Fatal(err)
+	}
+	count("a trim", "fdatasync 2, fsync 1, fallocate 0", func() error { _, err := l.Drop(l.EndOffset(), 0); return err })
+	count("a cut", "fdatasync 1, fsync 1, fallocate 0", func() error {
+		if err := l.StoreLog(noop(l.NextIndex(), 2)); err != nil {
+			return err
+		}
+		data = 0
+		return l.DeleteRange(l.NextIndex()-1, l.NextIndex()-1)
+	})
+	count("a clean close", "fdatasync 0, fsync 0, fallocate 0", func() error { return l.Close(true) })
+	count("an open", "fdatasync 0, fsync 1, fallocate 0", open)
+	if err := store(); err != nil {
+		t.Fatal(err)
+	}
+	count("an unclean close", "fdatasync 0, fsync 0, fallocate 0", func() error { return l.Close(false) })
+	// What a recovery keeps it writes again, and syncs.
+	count("an open after a crash", "fdatasync 1, fsync 1, fallocate 0", open)
+	l.Close(false)
+}
