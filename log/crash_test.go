@@ -156,7 +156,12 @@ func (c *crashFS) Rename(from, to string) error {
 	delete(c.live, from)
 	c.live[to] = node
 	node.path = to
-	c.moves = append(c.moves, move{dir: filepath.Dir(to), from: from, to: to, node: node})
+	if filepath.Dir(from) == filepath.Dir(to) {
+		c.moves = append(c.moves, move{dir: filepath.Dir(to), from: from, to: to, node: node})
+		return nil
+	}
+	// Two folders, each of which is durable when it is synced.
+	c.moves = append(c.moves, move{dir: filepath.Dir(to), to: to, node: node}, move{dir: filepath.Dir(from), from: from, node: node})
 	return nil
 }
 

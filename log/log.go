@@ -352,8 +352,9 @@ func checkIdentity(path string, found, want segment.Identity) error {
 	}
 }
 
-// tidy deletes what the manifest says was removed, temporary files, and segments
-// that a crash left before their first frame. A segment with frames whose serial
+// tidy deletes what the manifest says was removed, temporary files, index files
+// without a segment (a compaction that was still under way when the log was closed
+// leaves some), and segments that a crash left before their first frame. A segment with frames whose serial
 // the manifest has not given out is proof of a newer manifest: somebody put an
 // older one in its place, and the log must not be used without what it lost.
 func (l *Log) tidy() error {
@@ -366,7 +367,19 @@ func (l *Log) tidy() error {
 	if err != nil {
 		return err
 	}
+	segments := map[string]bool{}
 	for _, s := range names {
+		segments[strings.TrimSuffix(s, ".log")] = strings.HasSuffix(s, ".log")
+	}
+	for _, s := range names {
+		if base, kind, _ := strings.Cut(s, "."); kind == "index" || kind == "timeindex" {
+			if _, ok := parseName(base + ".log"); ok && !segments[base] {
+				if err := l.fs.Remove(l.path(s)); err != nil {
+					return fmt.Errorf("tidy log %s: %w", l.dir, err)
+				}
+			}
+			continue
+		}
 		if strings.HasSuffix(s, ".tmp") && (s == manifestName+".tmp" || strings.HasSuffix(s, "index.tmp")) {
 			if err := l.fs.Remove(l.path(s)); err != nil {
 				return fmt.Errorf("tidy log %s: %w", l.dir, err)

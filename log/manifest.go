@@ -56,7 +56,7 @@ import (
 //
 // Removed names files that are no longer part of the log and may not have been
 // deleted yet. Nothing else in the folder is ever deleted, save segments without
-// a single frame and temporary files.
+// a single frame, index files without a segment and temporary files.
 type manifest struct {
 	generation  uint64
 	identity    segment.Identity

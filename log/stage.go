@@ -331,8 +331,12 @@ func Install(dir string, id segment.Identity, staged string, cfg Config) error {
 		}
 		segment.Remove(fs, from) // its index files
 	}
-	if err := segment.SyncDir(fs, dir); err != nil {
-		return err
+	// In both folders: a segment that had kept its old name as well would be written to,
+	// under that name, by the next one who stages.
+	for _, d := range []string{dir, staged} {
+		if err := segment.SyncDir(fs, d); err != nil {
+			return err
+		}
 	}
 	fresh.removed = append([]name(nil), old.removed[:len(old.removed)-len(fresh.segments)]...)
 	for _, g := range old.segments {

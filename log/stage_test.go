@@ -459,3 +459,67 @@ func observeAt(dir string, fs segment.FS) (model, error) {
 	defer l.Close(false)
 	return observe(l)
 }
+
+// TestAnInstalledSegmentHasOneName: once a log is installed no loss of power brings a
+// staged segment's old name back, under which the next one who stages would write to it.
+func TestAnInstalledSegmentHasOneName(t *testing.T) {
+	fs := newCrashFS(0)
+	root := t.TempDir()
+	source := mustOpen(t, t.TempDir()+"/source", Config{FS: fastFS{segment.OS}, SegmentBytes: 4 << 10})
+	for i := range uint64(6) {
+		if err := source.StoreLog(command(t, i+1, 2, strings.Repeat("s", 1500))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := &story{t: t, root: root, cfg: Config{FS: fs, SegmentBytes: 4 << 10}}
+	s.now.first = 1
+	if err := errors.Join(os.MkdirAll(s.dir(), 0o755), source.Roll(), s.openLog(), s.store(1, [2]int{}), s.install(source)); err != nil {
+		t.Fatal(err)
+	}
+	s.l.Close(false)
+	for name, fate := range fates(3) {
+		target := filepath.Join(t.TempDir(), "image")
+		if !fs.powerLoss(t, root, target, fate) {
+			continue
+		}
+		if left, _ := filepath.Glob(StagingDir(filepath.Join(target, "p")) + "/*.log"); len(left) > 0 {
+			t.Errorf("%s: %v", name, left)
+		}
+		if n := len(logFiles(t, filepath.Join(target, "p"))); n < 2 {
+			t.Errorf("%s: %d segments", name, n)
+		}
+	}
+}
+
+// TestIndexesWithoutASegmentAreDeleted: a compaction that was under way when the log was
+// closed may rename its index files into the folder later.
+func TestIndexesWithoutASegmentAreDeleted(t *testing.T) {
+	dir := t.TempDir() + "/p"
+	cfg := Config{FS: fastFS{segment.OS}, SegmentBytes: 4 << 10}
+	l := mustOpen(t, dir, cfg)
+	for i := range uint64(4) {
+		if err := l.StoreLog(command(t, i+1, 1, strings.Repeat("s", 1500))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Close(true); err != nil {
+		t.Fatal(err)
+	}
+	kept, err := segment.OS.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stray := strings.TrimSuffix(name{2, 7}.file(), ".log")
+	for _, s := range []string{stray + ".index", stray + ".timeindex"} {
+		mustWrite(t, filepath.Join(dir, s), []byte("x"))
+	}
+	mustWrite(t, filepath.Join(dir, "notes.index"), []byte("somebody's own"))
+	mustOpen(t, dir, cfg)
+	left, err := segment.OS.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := append(kept, "notes.index"); strings.Join(left, " ") != strings.Join(want, " ") {
+		t.Errorf("left are %v, want %v", left, want)
+	}
+}

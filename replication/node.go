@@ -204,10 +204,7 @@ func Open(cfg Config) (*Node, error) {
 	if err := n.identify(); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Join(cfg.DataDir, partitionsName), 0o755); err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(filepath.Join(cfg.DataDir, metaName), 0o755); err != nil {
+	if err := makeFolders(cfg.DataDir, partitionsName, metaName); err != nil {
 		return nil, err
 	}
 	var err error

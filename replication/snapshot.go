@@ -242,6 +242,26 @@ func replaceFile(path string, p []byte) error {
 	return syncFolder(filepath.Dir(path))
 }
 
+// makeFolders makes dir and folders in it, and their names durable: what lies in a
+// folder is worth nothing if a crash takes the folder.
+func makeFolders(dir string, names ...string) error {
+	_, err := os.Stat(dir)
+	made := errors.Is(err, os.ErrNotExist)
+	for _, name := range names {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
+			return err
+		}
+	}
+	if err := syncFolder(dir); err != nil || !made {
+		return err
+	}
+	// A folder above may be one in which we may make names and not read them.
+	if err := syncFolder(filepath.Dir(filepath.Clean(dir))); !errors.Is(err, os.ErrPermission) {
+		return err
+	}
+	return nil
+}
+
 // syncFolder makes renames and removals in dir durable.
 func syncFolder(dir string) error {
 	d, err := os.Open(dir)
