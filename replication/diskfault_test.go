@@ -18,18 +18,18 @@ import (
 // downAs waits for the partition of a node to be down for a reason, nil for up.
 func (n *testNode) downAs(id idOf, want error) {
 	n.c.t.Helper()
-	p, err := n.Partition(id)
-	if err != nil {
-		n.c.t.Fatal(err)
-	}
+	var down error
 	for range 1000 {
-		down := p.Down()
-		if want == nil && down == nil && p.current.Load() != nil || want != nil && errors.Is(down, want) {
-			return
+		p, err := n.Partition(id) // a node that has just started may not host it yet
+		if down = err; err == nil {
+			down = p.Down()
+			if want == nil && down == nil && p.current.Load() != nil || want != nil && errors.Is(down, want) {
+				return
+			}
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	n.c.t.Fatalf("node %d: %v, want %v", n.id, p.Down(), want)
+	n.c.t.Fatalf("node %d: %v, want %v", n.id, down, want)
 }
 
 // ofLog tells whether a file belongs to the log of the partition.
