@@ -166,26 +166,34 @@ func (n *Node) hearsAll() bool {
 	return true
 }
 
-// seek tells whoever is at an address what is known here, and takes in what it knows.
-func (n *Node) seek(addr string) error {
-	req, err := json.Marshal(n.knownAddresses())
-	if err != nil {
-		return err
+// hintedAddresses are those known here, for whoever asks: without incarnations, which
+// are what a node shows who it is by.
+func (n *Node) hintedAddresses() []addressed {
+	all := n.knownAddresses()
+	for i := range all {
+		all[i].Incarnation = ""
 	}
-	ctx, cancel := context.WithTimeout(n.ctx, callTimeout)
-	defer cancel()
-	p, err := n.transport.CallAddr(ctx, addr, callSeek, req)
-	if err != nil {
-		return err
-	}
-	return n.sought(p)
+	return all
 }
 
-// sought takes in a list of addresses, in JSON.
-func (n *Node) sought(p []byte) error {
+// seek asks whoever is at an address where the others are, and takes that for where
+// those are whom this node knows. If it is, they are told in the greeting where this
+// one is.
+func (n *Node) seek(addr string) error {
+	ctx, cancel := context.WithTimeout(n.ctx, callTimeout)
+	defer cancel()
+	p, err := n.transport.CallAddr(ctx, addr, callSeek, nil)
+	if err != nil {
+		return err
+	}
 	var list []addressed
 	if err := json.Unmarshal(p, &list); err != nil {
 		return fmt.Errorf("addresses: %w", err)
+	}
+	for i := range list {
+		if b, ok := n.Image().Broker(list[i].Node); ok {
+			list[i].Incarnation = b.Incarnation
+		}
 	}
 	if n.takeAddresses(list) {
 		n.showViews()

@@ -103,7 +103,10 @@ func TestChangesAreForwarded(t *testing.T) {
 		others := c.others(controller)
 		c.net.cut(controller.addr, others[1].addr)
 		time.Sleep(time.Second)
-		req := metadata.RegisterBroker{Broker: metadata.Broker{ID: 9, Incarnation: "0123abcd", Host: "far", Port: 1}, ClusterID: controller.ClusterID()}
+		self, _ := controller.Image().Broker(others[1].id)
+		moved := *self
+		moved.Rack = "elsewhere"
+		req := metadata.RegisterBroker{Broker: moved, ClusterID: controller.ClusterID()}
 		data, err := metadata.EncodeChange(req)
 		if err != nil {
 			t.Fatal(err)
@@ -117,6 +120,17 @@ func TestChangesAreForwarded(t *testing.T) {
 		time.Sleep(time.Second)
 		if at := controller.Image().Index; at < index {
 			t.Errorf("the controller's image is at %d, the change is %d", at, index)
+		}
+		if b, _ := controller.Image().Broker(moved.ID); b.Rack != moved.Rack {
+			t.Errorf("broker %d stands in %q, want %q", b.ID, b.Rack, moved.Rack)
+		}
+		foreign, _ := controller.Image().Broker(controller.id)
+		other := metadata.RegisterBroker{Broker: *foreign, ClusterID: controller.ClusterID()}
+		if data, err = metadata.EncodeChange(other); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := others[1].commit(ctx, other, data); err == nil {
+			t.Error("a node registered another one")
 		}
 	})
 }

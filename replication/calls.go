@@ -48,9 +48,10 @@ func (n *Node) callBulk(node int32, kind uint8, req []byte) ([]byte, error) {
 //	6 segment     group u64 · first index u64 ·             bytes of that sealed segment
 //	              position u64 · bytes u32, at most 1 MiB
 //	7 view        whom the sender hears, JSON: see view     nothing
-//	8 seek        addresses that the sender knows, JSON     those known here, JSON
-//	9 forward     a change, as in the controller's log,     as of change
-//	              for the controller that the receiver hears
+//	8 seek        nothing; anybody may ask                  addresses known here, JSON
+//	9 forward     hops u8 · a change, as in the             as of change
+//	              controller's log; 0: for the controller
+//	              that the receiver hears, 1: for it
 func (n *Node) handle(ctx context.Context, from transport.Peer, kind uint8, req []byte) ([]byte, error) {
 	select {
 	case <-n.ready:
@@ -59,6 +60,9 @@ func (n *Node) handle(ctx context.Context, from transport.Peer, kind uint8, req 
 	}
 	if kind == callJoin {
 		return n.admit(ctx, req)
+	}
+	if kind == callSeek { // over a connection on which nobody shows who he is
+		return json.Marshal(n.hintedAddresses())
 	}
 	if from.Node == 0 {
 		return nil, fmt.Errorf("replication: call %d is for members of the cluster", kind)
@@ -73,16 +77,8 @@ func (n *Node) handle(ctx context.Context, from transport.Peer, kind uint8, req 
 		return nil, n.heard(from, g)
 	case callView:
 		return nil, n.viewed(from, req)
-	case callSeek:
-		if from.Node < 1 {
-			return nil, fmt.Errorf("replication: %v of no cluster asks where the others are", from)
-		}
-		if err := n.sought(req); err != nil {
-			return nil, err
-		}
-		return json.Marshal(n.knownAddresses())
 	case callForward:
-		return n.forwarded(ctx, req)
+		return n.forwarded(ctx, from, req)
 	case callChange:
 		change, err := metadata.DecodeChange(req)
 		if err != nil {

@@ -383,7 +383,7 @@ func (n *Node) commit(ctx context.Context, change metadata.Change, data []byte) 
 		if !ok {
 			return 0, ErrNoController
 		}
-		return n.ask(ctx, through, callForward, data)
+		return n.ask(ctx, through, callForward, append([]byte{0}, data...))
 	case leader == n.identity.Node:
 		return n.controller.propose(change)
 	}
@@ -420,20 +420,29 @@ func (n *Node) hearsController() (node int32, ok bool) {
 }
 
 // forwarded passes a change on to the controller, if that is heard here, and returns
-// what it answered. It is passed on once only.
-func (n *Node) forwarded(ctx context.Context, data []byte) ([]byte, error) {
+// what it answered. It is passed on once only, and a broker that it registers must be
+// the one who sent it, as where it is sent to the controller itself.
+func (n *Node) forwarded(ctx context.Context, from transport.Peer, req []byte) ([]byte, error) {
+	if len(req) == 0 || req[0] > 1 {
+		return nil, fmt.Errorf("replication: a change to pass on, of %d bytes, says not how often it was", len(req))
+	}
+	hops, data := req[0], req[1:]
 	change, err := metadata.DecodeChange(data)
 	if err != nil {
 		return encodeOutcome(0, err), nil
 	}
+	r, registers := change.(metadata.RegisterBroker)
+	if hops == 0 && registers && (r.Broker.ID != from.Node || r.Broker.Incarnation != from.Incarnation) {
+		return nil, fmt.Errorf("replication: node %s registers broker %s; a node registers itself", from, r.Broker.ServerID())
+	}
 	leader, ok := n.Controller()
 	switch {
-	case !ok:
+	case !ok || hops > 0 && leader != n.identity.Node:
 		return encodeOutcome(0, ErrNoController), nil
 	case leader == n.identity.Node:
 		return encodeOutcome(n.controller.propose(change)), nil
 	}
-	return encodeOutcome(n.ask(ctx, leader, callChange, data)), nil
+	return encodeOutcome(n.ask(ctx, leader, callForward, append([]byte{1}, data...))), nil
 }
 
 // awaitIndex waits until this node's image has reached index.
