@@ -1,0 +1,84 @@
+package log
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"millrace/segment"
+)
+
+// TestAFaultDuringCompactionIsSurvived: one operation fails, or one open is refused.
+// Then the log is as it was and compacts at the next try, or has failed and said so
+// once; what it holds is right either way, then and when it is opened again.
+func TestAFaultDuringCompactionIsSurvived(t *testing.T) {
+	for name, f := range map[string]fault{
+		"EIO": {syscall.EIO, false}, "ENOSPC": {syscall.ENOSPC, false},
+		"EMFILE": {syscall.EMFILE, false}, "EMFILE opens": {syscall.EMFILE, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			failures, goesOn := 0, 0
+			for stop := 1; ; stop++ {
+				fs := newCrashFS(0)
+				fs.opens = f.opens
+				k := newKeyedLog(t, filepath.Join(memDir(t), fmt.Sprint(stop), "p"), 3, fs)
+				told := 0
+				k.cfg.SegmentBytes, k.cfg.Failed = 1500, func(error) { told++ }
+				if err := errors.Join(os.MkdirAll(k.dir, 0o755), k.open()); err != nil {
+					t.Fatal(err)
+				}
+				for range 14 {
+					if err := k.update(6); err != nil {
+						t.Fatal(err)
+					}
+				}
+				fs.stop, fs.once = fs.ops+stop, f.err
+				_, err := k.compact()
+				if fs.ops < fs.stop {
+					if err != nil {
+						t.Fatal(err)
+					}
+					t.Logf("%d operations, %d failed the log, %d did not", stop-1, failures, goesOn)
+					return
+				}
+				where := fmt.Sprintf("operation %d of %v", stop, fs.trace[max(0, fs.stop-5):])
+				failed := k.l.Err() != nil
+				if want := map[bool]int{true: 1}[failed]; told != want {
+					t.Fatalf("%s: Failed was told %d times, failed: %v", where, told, failed)
+				}
+				if failed {
+					failures++
+					if f.opens {
+						t.Errorf("%s: an open that was refused failed the log: %v", where, err)
+					}
+				} else {
+					goesOn++
+					if err != nil && !errors.Is(err, f.err) {
+						t.Fatalf("%s: %v", where, err)
+					}
+					if _, err := k.compact(); err != nil {
+						t.Fatalf("%s: again: %v", where, err)
+					}
+					if err := k.update(6); err != nil {
+						t.Fatalf("%s: again: %v", where, err)
+					}
+				}
+				if err := k.check(k.l); err != nil {
+					t.Fatalf("%s: %v", where, err)
+				}
+				k.l.Close(false)
+				k.cfg.FS = fastFS{segment.OS}
+				if err := errors.Join(k.open(), k.check(k.l)); err != nil {
+					t.Fatalf("%s: opened again: %v", where, err)
+				}
+				onlyListedFiles(t, k.l, where)
+				k.l.Close(false)
+				os.RemoveAll(filepath.Dir(k.dir))
+			}
+		})
+	}
+}
