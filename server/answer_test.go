@@ -151,9 +151,9 @@ func TestUnreadAnswersAreCounted(t *testing.T) {
 	y := b.bystander()
 	req := kmsg.NewPtrFindCoordinatorRequest()
 	req.SetVersion(4)
-	req.CoordinatorKeys = make([]string, 200_000) // answered with 4.6 MB
+	req.CoordinatorKeys = make([]string, 500_000) // answered with 11.5 MB, more than the kernel takes
 	frame := kmsg.NewRequestFormatter().AppendRequest(nil, req, 1)
-	const n = 8
+	const n = 4
 	for range n {
 		w := b.dial()
 		w.conn.(*net.TCPConn).SetReadBuffer(4 << 10)
@@ -161,7 +161,7 @@ func TestUnreadAnswersAreCounted(t *testing.T) {
 		y.unaffected()
 	}
 	end := time.Now().Add(20 * time.Second)
-	for b.server.Stats().Refused < n-5 {
+	for b.server.Stats().Refused < 1 {
 		if time.Now().After(end) {
 			t.Fatalf("%d connections were closed for what they do not read; %d bytes are held", b.server.Stats().Refused, b.server.budget.holds())
 		}
@@ -170,7 +170,7 @@ func TestUnreadAnswersAreCounted(t *testing.T) {
 	b.server.budget.mu.Lock()
 	defer b.server.budget.mu.Unlock()
 	// One request beyond the rest: its elements, with the frame.
-	if limit := maxOver*8<<20 + 200_000*elementBytes + len(frame); b.server.budget.peak > limit {
+	if limit := maxOver*8<<20 + 500_000*elementBytes + len(frame); b.server.budget.peak > limit {
 		t.Errorf("%d bytes were held", b.server.budget.peak)
 	}
 }
