@@ -6,7 +6,6 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -151,7 +150,7 @@ func TestUnreadAnswersAreCounted(t *testing.T) {
 	y := b.bystander()
 	req := kmsg.NewPtrFindCoordinatorRequest()
 	req.SetVersion(4)
-	req.CoordinatorKeys = make([]string, 500_000) // answered with 11.5 MB, more than the kernel takes
+	req.CoordinatorKeys = make([]string, 500_000) // answered with 11.5 MB
 	frame := kmsg.NewRequestFormatter().AppendRequest(nil, req, 1)
 	const n = 4
 	for range n {
@@ -160,16 +159,16 @@ func TestUnreadAnswersAreCounted(t *testing.T) {
 		w.write(frame)
 		y.unaffected()
 	}
-	end := time.Now().Add(20 * time.Second)
-	for b.server.Stats().Refused < 1 {
-		if time.Now().After(end) {
-			t.Fatalf("%d connections were closed for what they do not read; %d bytes are held", b.server.Stats().Refused, b.server.budget.holds())
-		}
+	// How much of it the kernel takes is its own affair; what is left is counted.
+	for range 20 {
 		y.unaffected()
 	}
 	b.server.budget.mu.Lock()
 	defer b.server.budget.mu.Unlock()
 	// One request beyond the rest: its elements, with the frame.
+	if b.server.budget.peak < 11<<20 {
+		t.Errorf("%d bytes were held at most: nothing was counted", b.server.budget.peak)
+	}
 	if limit := maxOver*8<<20 + 500_000*elementBytes + len(frame); b.server.budget.peak > limit {
 		t.Errorf("%d bytes were held", b.server.budget.peak)
 	}
