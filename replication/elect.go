@@ -484,8 +484,8 @@ func (n *Node) electOne(group uint64, o *orphan, now time.Time, introduced bool)
 			// Raft will hear from it; the leader of an earlier term will lead no more.
 			// Or has all along: this one was out of hearing for a while, and is back.
 			return leader == c.ServerID() && n.settle(m, o, group)
-		case n.anyHears(func(p process) bool { return p == c.process }):
-			return false // others hear it
+		case n.anyHears(func(p process) bool { return p == c.process }) && !n.lost(c.process, m.voters()):
+			return false // others hear it, and may follow it: a broker that has no vote does not
 		}
 	}
 	if !o.lacked && now.Sub(o.from) > lackTime {
