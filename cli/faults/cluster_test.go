@@ -46,6 +46,7 @@ type node struct {
 	log     string
 	ready   string
 	config  string // a config file, "" for none
+	host    *host  // where it runs, nil for the test's own
 
 	pid    int
 	exited chan struct{} // closed when the process has ended; nil before the first
@@ -90,6 +91,13 @@ func newCluster(t *testing.T, n int, prepare func(*node)) *cluster {
 func startCluster(t *testing.T, n int, prepare func(*node)) *cluster {
 	t.Helper()
 	c := newCluster(t, n, prepare)
+	c.form()
+	return c
+}
+
+// form starts the nodes for the first time and waits until all are members.
+func (c *cluster) form() {
+	c.t.Helper()
 	c.nodes[0].start("--node-id", "1")
 	c.nodes[0].awaitReady()
 	for _, n := range c.nodes[1:] {
@@ -99,15 +107,14 @@ func startCluster(t *testing.T, n int, prepare func(*node)) *cluster {
 		n.awaitReady()
 	}
 	admin := c.admin()
-	eventually(t, patience, "all brokers are members", func() error {
+	eventually(c.t, patience, "all brokers are members", func() error {
 		m, err := admin.BrokerMetadata(context.Background())
-		if err == nil && len(m.Brokers) != n {
+		if err == nil && len(m.Brokers) != len(c.nodes) {
 			err = fmt.Errorf("brokers %v", m.Brokers.NodeIDs())
 		}
 		return err
 	})
 	c.awaitHealthy()
-	return c
 }
 
 // freeAddresses returns addresses that nobody listens on. They lie below the
@@ -149,6 +156,9 @@ func (n *node) start(args ...string) {
 	}
 	fmt.Fprintf(f, "---- millrace %s\n", strings.Join(all, " "))
 	cmd := exec.Command(binary, all...)
+	if n.host != nil {
+		cmd = n.host.command(binary, all...)
+	}
 	cmd.Stdout, cmd.Stderr = f, f
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	fork(func() { err = cmd.Start() })

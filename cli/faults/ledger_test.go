@@ -93,6 +93,7 @@ type load struct {
 	l      *ledger
 	id     int
 	client *kgo.Client
+	pulse  pulse // of acknowledgements
 	stop   chan struct{}
 	done   chan struct{}
 	once   sync.Once
@@ -161,6 +162,7 @@ func (p *load) send(partition int32) {
 			return
 		}
 		s.offset = r.Offset
+		p.pulse.beat(partition)
 		if w := l.marks[partition]; w != nil && s.at.After(w.since) {
 			w.acked <- time.Now()
 			delete(l.marks, partition)
@@ -444,7 +446,10 @@ func (l *ledger) readAll() map[int32][]*kgo.Record {
 
 // tail reads a topic as it grows until the test ends or stop is called: a
 // consumer skips nothing and sees no value change (I2, I5, I6).
-func (l *ledger) tail() (stop func() (read int)) {
+func (l *ledger) tail() (stop func() (read int)) { return l.tailWith(new(pulse)) }
+
+// tailWith is tail with a pulse of what is read.
+func (l *ledger) tailWith(p *pulse) (stop func() (read int)) {
 	client := l.c.client(
 		kgo.ConsumeTopics(l.topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchMaxWait(500*time.Millisecond),
@@ -470,6 +475,7 @@ func (l *ledger) tail() (stop func() (read int)) {
 				}
 				next[r.Partition] = r.Offset + 1
 				l.sawLocked(r)
+				p.beat(r.Partition)
 				read++
 			})
 			l.mu.Unlock()
