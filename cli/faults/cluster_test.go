@@ -47,6 +47,7 @@ type node struct {
 	ready   string
 	config  string // a config file, "" for none
 	host    *host  // where it runs, nil for the test's own
+	files   int    // the most descriptors it may have, 0 for the test's own limit
 
 	pid    int
 	exited chan struct{} // closed when the process has ended; nil before the first
@@ -155,9 +156,13 @@ func (n *node) start(args ...string) {
 		all = append(all, "--config", n.config)
 	}
 	fmt.Fprintf(f, "---- millrace %s\n", strings.Join(all, " "))
-	cmd := exec.Command(binary, all...)
+	program := binary
+	if n.files > 0 {
+		program, all = "prlimit", append([]string{fmt.Sprintf("--nofile=%d:%d", n.files, n.files), binary}, all...)
+	}
+	cmd := exec.Command(program, all...)
 	if n.host != nil {
-		cmd = n.host.command(binary, all...)
+		cmd = n.host.command(program, all...)
 	}
 	cmd.Stdout, cmd.Stderr = f, f
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -428,6 +433,22 @@ func (c *cluster) leader(topic string, partition int32) *node {
 		return nil
 	})
 	return c.node(leader)
+}
+
+// controller returns the node that leads the controller group, as a broker says.
+func (c *cluster) controller() *node {
+	c.t.Helper()
+	admin := c.admin()
+	var id int32
+	eventually(c.t, patience, "a controller", func() error {
+		m, err := admin.BrokerMetadata(context.Background())
+		if err == nil && m.Controller < 1 {
+			err = fmt.Errorf("controller %d", m.Controller)
+		}
+		id = m.Controller
+		return err
+	})
+	return c.node(id)
 }
 
 // run runs the binary as a client of the cluster.

@@ -174,22 +174,6 @@ func (l *lab) heal() {
 	}
 }
 
-// controller returns the node that leads the controller group, as another says.
-func (l *lab) controller() *node {
-	l.t.Helper()
-	admin := l.admin()
-	var id int32
-	eventually(l.t, patience, "a controller", func() error {
-		m, err := admin.BrokerMetadata(context.Background())
-		if err == nil && m.Controller < 1 {
-			err = fmt.Errorf("controller %d", m.Controller)
-		}
-		id = m.Controller
-		return err
-	})
-	return l.node(id)
-}
-
 // createThrough asks for a topic of one partition and returns what came of it.
 func createThrough(ctx context.Context, client *kgo.Client, topic string) error {
 	_, err := kadm.NewClient(client).CreateTopic(ctx, 1, 1, nil, topic)

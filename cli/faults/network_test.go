@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -343,4 +344,50 @@ func TestNodesMoveToOtherAddresses(t *testing.T) {
 			t.Log(ledger.check())
 		})
 	}
+}
+
+// A member's folder is lost, and its unit file starts it again as it did when it
+// founded the cluster, without --join. It must not found another cluster on an
+// address that members of this one dial: what it took there would be lost to all.
+func TestEmptyFolderOnAMembersAddressFoundsNothing(t *testing.T) {
+	l := startLab(t, 3)
+	l.createTopic(labTopic, labPartitions)
+	before, err := l.admin().BrokerMetadata(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	founder := l.node(1)
+	founder.kill()
+	if err := os.RemoveAll(founder.data); err != nil {
+		t.Fatal(err)
+	}
+	founder.start()
+	eventually(t, patience, "the founder ends, or belongs to its cluster", func() error {
+		if !founder.running() {
+			return nil
+		}
+		client, err := kgo.NewClient(kgo.SeedBrokers(founder.address))
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		m, err := kadm.NewClient(client).BrokerMetadata(ctx)
+		if err == nil && m.Cluster != before.Cluster {
+			err = fmt.Errorf("it serves cluster %s, which nobody else knows", m.Cluster)
+		}
+		return err
+	})
+	figure(t, "started without --join in an empty folder: %d lines of its log name the cluster it found; it runs: %v",
+		len(founder.grepLog(before.Cluster)), founder.running())
+	// As the message says, it comes back by joining.
+	founder.kill()
+	if err := os.RemoveAll(founder.data); err != nil {
+		t.Fatal(err)
+	}
+	founder.start("--node-id", "1", "--join", l.node(2).address+","+l.node(3).address)
+	founder.awaitReady()
+	l.awaitHealthy()
+	l.awaitInSync(labTopic)
 }

@@ -1,0 +1,69 @@
+//go:build faults
+
+package faults
+
+import (
+	"net"
+	"os/exec"
+	"testing"
+	"time"
+)
+
+// S25. A flood of connections takes a node's descriptors while segments roll, on
+// the leader, a follower and the controller. When the flood is over everything
+// is acknowledged and in sync again, without a restart.
+func TestDescriptorFloodLeavesNothingDeaf(t *testing.T) {
+	if _, err := exec.LookPath("prlimit"); err != nil {
+		t.Skip("prlimit (package util-linux) is not installed: not run")
+	}
+	const limit, flood = 200, 400
+	c := startCluster(t, 3, func(n *node) { n.files = limit })
+	// Small segments, so that they roll all the time; two replicas are a quorum.
+	c.createTopic("s25", 3, "segment.bytes=1048576")
+	pids := make(map[int32]int)
+	c.each(func(n *node) { pids[n.id] = n.pid })
+	l := newLedger(c, "s25", 3)
+	l.valueBytes = 20_000
+	p := l.produce(10 * time.Millisecond)
+	l.awaitAcknowledged(300)
+	leader := c.leader("s25", 0)
+	for _, victim := range []struct {
+		what string
+		*node
+	}{
+		{"the leader of partition 0", leader},
+		{"a follower of it", c.node(leader.id%3 + 1)},
+		{"the controller", c.controller()},
+	} {
+		var all []net.Conn
+		for range flood {
+			conn, err := net.DialTimeout("tcp", victim.address, time.Second)
+			if err != nil {
+				break // the queue of connections is full as well
+			}
+			all = append(all, conn)
+		}
+		time.Sleep(5 * time.Second) // segments roll meanwhile, or do not
+		for _, conn := range all {
+			conn.Close()
+		}
+		var worst time.Duration
+		for partition := range int32(3) {
+			worst = max(worst, l.awaitAck(partition, "after the flood of "+victim.what))
+		}
+		c.awaitInSync("s25")
+		c.awaitHealthy()
+		figure(t, "%d connections to %s, whose limit is %d descriptors: after the flood the next acknowledgement within %s",
+			len(all), victim.what, limit, millis(worst))
+	}
+	p.finish()
+	c.each(func(n *node) {
+		if !n.running() || n.pid != pids[n.id] {
+			t.Errorf("node %d did not live through it", n.id)
+		}
+	})
+	y := l.check()
+	c.stop()
+	c.checkAtRest()
+	figure(t, "%v", y)
+}
