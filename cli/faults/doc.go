@@ -20,7 +20,10 @@
 // A ledger records what was sent and acknowledged; the checkers are in
 // ledger_test.go and replicas_test.go. Times are printed, and decide nothing.
 //
-// Power loss, mounted folders and full disks need root and skip with a sentence
-// where they cannot be had. A failed test prints the end of every node's log
+// As root the tests run in a network namespace of their own, and those of networks
+// give each node another (lab_test.go), with nftables(8) between them.
+//
+// Power loss, mounted folders, full disks and networks need root and skip with a
+// sentence where they cannot be had. A failed test prints the end of every node's log
 // and leaves its folder behind.
 package faults
