@@ -266,7 +266,7 @@ func TestControllerWithTheOnlyLogIsElected(t *testing.T) {
 	other.start()
 	began := time.Now()
 	eventually(t, patience/2, "a topic can be created by two of three", func() error {
-		_, errs, status := l.exec(nil, binary, "topic", "create", "after", "-p", "1", "-r", "2", "-b", other.address+","+first.address)
+		_, errs, status := l.exec(nil, binary, "topic", "create", "after", "-p", "1", "-r", "3", "-b", other.address+","+first.address)
 		if status != 0 && !strings.Contains(errs, "exists") {
 			return fmt.Errorf("%s", errs)
 		}
