@@ -154,8 +154,7 @@ type Node struct {
 	writes    atomic.Uint64 // to logs, begun
 	beside    atomic.Int64  // see store.StoreLogs
 	happened  atomic.Uint64 // counts what may call for another leader or member: images, nodes, leaders
-	began     time.Time
-	lostAt    sync.Map // int32, a node, to time.Time: when its last connection ended
+	lostAt    sync.Map      // int32, a node, to time.Time: when its last connection ended
 }
 
 // Open reads who the node is and opens what its groups share. Start does the rest.
@@ -197,7 +196,6 @@ func Open(cfg Config) (*Node, error) {
 	if n.now == nil {
 		n.now = time.Now
 	}
-	n.began = time.Now()
 	if _, _, err := splitAddress(cfg.Advertise); err != nil {
 		return nil, fmt.Errorf("advertised address %q: %w", cfg.Advertise, err)
 	}

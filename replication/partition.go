@@ -133,11 +133,11 @@ func (p *Partition) bootstrap(l *log.Log, stable raft.StableStore, snapshots *sn
 		return stable.Set(storedKey, []byte{1})
 	}
 	term, err := stable.GetUint64([]byte("CurrentTerm"))
-	if err != nil && err.Error() != "not found" {
+	if err != nil && !errors.Is(err, errStableNotFound) {
 		return err
 	}
 	stored, err := stable.Get(storedKey)
-	if err != nil && err.Error() != "not found" {
+	if err != nil && !errors.Is(err, errStableNotFound) {
 		return err
 	}
 	if mine && term > 1 || len(stored) > 0 {

@@ -61,5 +61,5 @@ func (n *Node) DownSince(broker int32) time.Time {
 	if at, ok := n.lostAt.Load(broker); ok {
 		return at.(time.Time)
 	}
-	return n.began
+	return n.start
 }

@@ -154,7 +154,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	l.SetRollHook(func(uint64) { n.wantSnapshot(r) })
 	r.port = n.transport.Group(p.group, n.serverID())
 	term, err := stable.GetUint64([]byte("CurrentTerm"))
-	if err != nil && err.Error() != "not found" { // Raft's own words for a key that is not there
+	if err != nil && !errors.Is(err, errStableNotFound) {
 		r.port.Close()
 		return nil, err
 	}
