@@ -343,7 +343,7 @@ func Install(dir string, id segment.Identity, staged string, cfg Config) error {
 		fresh.removed = append(fresh.removed, g.name)
 	}
 	if _, err := segment.WriteFile(fs, filepath.Join(dir, manifestName), fresh.encode()); err != nil {
-		return segment.Refused(err)
+		return err // a *RefusedError before the rename only
 	}
 	for _, n := range fresh.removed {
 		if err := segment.Remove(fs, filepath.Join(dir, n.file())); err != nil {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/hashicorp/raft"
@@ -275,6 +276,61 @@ func TestALogWithoutSegmentsCanBeTakenToo(t *testing.T) {
 	}
 	if f, _ := l.FirstIndex(); f != 41 {
 		t.Error(f)
+	}
+}
+
+// A lateFS cannot make names durable once an installation has switched the log in dir,
+// by the second manifest that it puts there, for want of room.
+type lateFS struct {
+	segment.FS
+	dir       string
+	manifests *int
+}
+
+func (f lateFS) Rename(from, to string) error {
+	if to == filepath.Join(f.dir, manifestName) {
+		*f.manifests++
+	}
+	return f.FS.Rename(from, to)
+}
+
+func (f lateFS) OpenDir(name string) (segment.Dir, error) {
+	d, err := f.FS.OpenDir(name)
+	return lateDir{d, f.manifests}, err
+}
+
+type lateDir struct {
+	segment.Dir
+	manifests *int
+}
+
+func (d lateDir) Sync() error {
+	if *d.manifests > 1 {
+		return syscall.ENOSPC
+	}
+	return d.Dir.Sync()
+}
+
+// TestAnInstallationThatSwitchedIsNotRefused: a refusal says that the old log is still
+// there, and after the manifest's rename it is not.
+func TestAnInstallationThatSwitchedIsNotRefused(t *testing.T) {
+	source := leader(t)
+	dir := filepath.Join(t.TempDir(), "p")
+	filled(t, dir, testID, true)
+	s, err := Stage(dir, testID, source.Plan(), Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := pull(source, s, 1000, rand.New(rand.NewPCG(1, 1))); err != nil {
+		t.Fatal(err)
+	}
+	err = Install(dir, testID, s.Dir(), Config{FS: lateFS{segment.OS, dir, new(int)}})
+	if !errors.Is(err, syscall.ENOSPC) || segment.IsRefused(err) {
+		t.Fatalf("the installation came to %v", err)
+	}
+	l := mustOpen(t, dir, Config{})
+	if got, want := l.NextIndex(), source.NextIndex(); got != want {
+		t.Errorf("the log goes on at entry %d, want %d: it was switched", got, want)
 	}
 }
 
