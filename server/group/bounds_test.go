@@ -3,11 +3,13 @@ package group
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kbin"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -339,4 +341,51 @@ func TestNothingIsChargedAfterAnUnload(t *testing.T) {
 			t.Errorf("%d bytes are charged", n)
 		}
 	})
+}
+
+// What a list of topics costs grows as the list does, wherever it comes from: most are
+// read under the shard's lock, and clients may make them as long as they like.
+func TestAssignmentsAreReadInOnePass(t *testing.T) {
+	const topics = 4000
+	parts := make(map[string]int32)
+	beat := &beat{req: kmsg.NewPtrConsumerGroupHeartbeatRequest()}
+	said := kmsg.NewConsumerMemberMetadata()
+	said.Version = 1
+	given := kmsg.NewConsumerMemberAssignment()
+	want := make(assignment)
+	for i := range topics {
+		name := fmt.Sprintf("%08d", i)
+		parts[name] = 3
+		want[idOf(name)] = []int32{0, 1, 2}
+		for _, list := range [][]int32{{2, 0}, {1, 2}, {}} { // one topic may come several times
+			beat.req.Topics = append(beat.req.Topics, kmsg.ConsumerGroupHeartbeatRequestTopic{TopicID: idOf(name), Partitions: list})
+			said.OwnedPartitions = append(said.OwnedPartitions, kmsg.ConsumerMemberMetadataOwnedPartition{Topic: name, Partitions: list})
+			given.Topics = append(given.Topics, kmsg.ConsumerMemberAssignmentTopic{Topic: name, Partitions: list})
+		}
+	}
+	beat.req.Topics = append(beat.req.Topics, kmsg.ConsumerGroupHeartbeatRequestTopic{TopicID: idOf("none of it")})
+	s := newShard(New(Config{Topics: nil}), 0, 0)
+	s.c.cfg.Topics = newShelf(parts)
+	read, ok := readSubscription(said.AppendTo(nil))
+	if !ok {
+		t.Fatal("the subscription cannot be read")
+	}
+	sent, record := given.AppendTo(nil), appendAssignment(nil, want)
+	for what, f := range map[string]func() assignment{
+		"a heartbeat's":    beat.holds,
+		"a subscription's": func() assignment { return s.owns(read) },
+		"a leader's":       func() assignment { a, _ := s.decodeAssignment(sent); return a },
+		"the journal's":    func() assignment { return readAssignment(&kbin.Reader{Src: record}) },
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		got := f()
+		runtime.ReadMemStats(&after)
+		if !got.equal(want) {
+			t.Errorf("%s: not what was written", what)
+		}
+		if n := after.TotalAlloc - before.TotalAlloc; n > topics*2<<10 {
+			t.Errorf("%s: it took %d bytes for each topic", what, n/topics)
+		}
+	}
 }

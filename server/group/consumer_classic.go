@@ -70,11 +70,11 @@ func readSubscription(metadata []byte) (subscribed, bool) {
 func (s *shard) owns(said subscribed) assignment {
 	a := make(assignment)
 	for _, o := range said.owned {
-		if id, ok := s.topicID(o.Topic); ok && len(o.Partitions) > 0 {
-			a = a.plus(assignment{id: o.Partitions})
+		if id, ok := s.topicID(o.Topic); ok {
+			a.add(id, o.Partitions)
 		}
 	}
-	return a
+	return a.made()
 }
 
 func (s *shard) topicID(name string) (id uuid, ok bool) {
@@ -115,11 +115,11 @@ func (s *shard) decodeAssignment(p []byte) (assignment, bool) {
 		for k := r.ArrayLen(); k > 0 && r.Ok(); k-- {
 			parts = append(parts, r.Int32())
 		}
-		if id, ok := s.topicID(name); ok && len(parts) > 0 {
-			a = a.plus(assignment{id: parts})
+		if id, ok := s.topicID(name); ok {
+			a.add(id, parts)
 		}
 	}
-	return a, r.Ok()
+	return a.made(), r.Ok()
 }
 
 // joinLocked is a JoinGroup into a consumer group that has members.

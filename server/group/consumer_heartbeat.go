@@ -142,11 +142,9 @@ func (b *beat) holds() assignment {
 	}
 	a := make(assignment)
 	for _, t := range b.req.Topics {
-		if len(t.Partitions) > 0 {
-			a = a.plus(assignment{t.TopicID: t.Partitions})
-		}
+		a.add(t.TopicID, t.Partitions)
 	}
-	return a
+	return a.made()
 }
 
 func (s *shard) beatLocked(b *beat) {

@@ -98,6 +98,23 @@ func (a assignment) plus(b assignment) assignment {
 	return out
 }
 
+// An assignment that is read from a list is made in two steps, so that it costs what
+// the list is long: add for each entry, then made, once. Lists come from clients; with
+// plus for each of 4,000 topics it took a second of the shard's lock.
+func (a assignment) add(topic uuid, parts []int32) {
+	if len(parts) > 0 {
+		a[topic] = append(a[topic], parts...)
+	}
+}
+
+func (a assignment) made() assignment {
+	for topic, parts := range a {
+		slices.Sort(parts)
+		a[topic] = slices.Compact(parts)
+	}
+	return a
+}
+
 // topics returns the topics in the order in which they are written.
 func (a assignment) topics() []uuid {
 	return slices.SortedFunc(maps.Keys(a), compareUUID)
@@ -368,10 +385,7 @@ func readAssignment(r *kbin.Reader) assignment {
 			parts = append(parts, r.Int32())
 		}
 		tags(r, nil)
-		a = a.plus(assignment{topic: parts})
-		if len(a[topic]) == 0 {
-			delete(a, topic)
-		}
+		a.add(topic, parts)
 	}
-	return a
+	return a.made()
 }
