@@ -22,31 +22,56 @@ type claim struct {
 // loopback takes some 50 µs (BenchmarkConfirm), and all who ask at one time share it;
 // without a quorum it takes three seconds, and the leadership is about to end.
 func confirm(ctx context.Context, claims []claim) {
-	ask := func(c claim) code {
-		epoch, err := c.partition.Confirm(ctx)
+	confirmBy(claims, func(p *replication.Partition) confirmed {
+		epoch, err := p.Confirm(ctx)
 		switch {
-		case err == nil && epoch == c.epoch:
-			return none
-		case err == nil || ctx.Err() != nil:
-			return notLeaderOrFollower
+		case err == nil:
+			return confirmed{epoch: epoch}
+		case ctx.Err() != nil:
+			return confirmed{code: notLeaderOrFollower}
 		}
-		return codeOf(err)
-	}
-	if len(claims) == 1 {
-		if code := ask(claims[0]); code != none {
-			claims[0].deny(code)
-		}
+		return confirmed{code: codeOf(err)}
+	})
+}
+
+// confirmed is what a quorum says of a partition: who asked leads in epoch, or why that
+// is not known.
+type confirmed struct {
+	epoch int32
+	code  code
+}
+
+// confirmBy asks once about each partition, however many claims there are of it:
+// OffsetForLeaderEpoch may name one half a million times, and whoever asks takes a
+// goroutine.
+func confirmBy(claims []claim, ask func(*replication.Partition) confirmed) {
+	if len(claims) == 0 {
 		return
 	}
-	codes := make([]code, len(claims))
+	if len(claims) == 1 {
+		claims[0].settle(ask(claims[0].partition))
+		return
+	}
+	said := make(map[*replication.Partition]*confirmed)
+	for _, c := range claims {
+		said[c.partition] = new(confirmed)
+	}
 	var wait sync.WaitGroup
-	for i, c := range claims {
-		wait.Go(func() { codes[i] = ask(c) })
+	for p, answer := range said {
+		wait.Go(func() { *answer = ask(p) })
 	}
 	wait.Wait()
-	for i, c := range claims {
-		if codes[i] != none {
-			c.deny(codes[i])
-		}
+	for _, c := range claims {
+		c.settle(*said[c.partition])
+	}
+}
+
+// settle denies the claim unless a quorum confirmed its epoch.
+func (c claim) settle(said confirmed) {
+	switch {
+	case said.code != none:
+		c.deny(said.code)
+	case said.epoch != c.epoch:
+		c.deny(notLeaderOrFollower)
 	}
 }

@@ -1,0 +1,48 @@
+package server
+
+import (
+	"sync/atomic"
+	"testing"
+
+	"millrace/replication"
+)
+
+// A request may name one partition half a million times; a quorum is asked once
+// about each, and every answer that it does not confirm is taken back.
+func TestAQuorumIsAskedOnceAboutAPartition(t *testing.T) {
+	sure, moved, deposed := new(replication.Partition), new(replication.Partition), new(replication.Partition)
+	says := map[*replication.Partition]confirmed{
+		sure: {epoch: 2}, moved: {epoch: 3}, deposed: {code: kafkaStorageError},
+	}
+	want := map[*replication.Partition]code{sure: none, moved: notLeaderOrFollower, deposed: kafkaStorageError}
+	for _, each := range []int{1, 1000} {
+		for p := range says {
+			got := make([]code, each)
+			var claims []claim
+			for i := range each {
+				claims = append(claims, claim{p, 2, func(c code) { got[i] = c }})
+			}
+			// Beside claims of others, where there are several.
+			if each > 1 {
+				for other := range says {
+					if other != p {
+						claims = append(claims, claim{other, 2, func(code) {}})
+					}
+				}
+			}
+			var asked atomic.Int32
+			confirmBy(claims, func(p *replication.Partition) confirmed {
+				asked.Add(1)
+				return says[p]
+			})
+			if n, want := int(asked.Load()), min(each, len(says)); n != want {
+				t.Errorf("%d claims of %d partitions were asked about %d times", len(claims), want, n)
+			}
+			for i := range got {
+				if got[i] != want[p] {
+					t.Fatalf("claim %d of %d: code %d, want %d", i, each, got[i], want[p])
+				}
+			}
+		}
+	}
+}
