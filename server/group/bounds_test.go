@@ -231,6 +231,35 @@ func TestAPanicDropsTheShardAndNothingElse(t *testing.T) {
 	})
 }
 
+// A panic of an assignor, in the planner's own goroutine, is no worse than one under
+// the lock: who waits for the plan is answered, and the next load goes on.
+func TestAPanicOfThePlannerDropsTheShardAndNothingElse(t *testing.T) {
+	was, uniform := planAtOnce, assignors["uniform"]
+	defer func() { planAtOnce, assignors["uniform"] = was, uniform }()
+	planAtOnce = 0
+	synctest.Test(t, func(t *testing.T) {
+		p := &tape{}
+		lost := 0
+		cfg := Config{Topics: newShelf(map[string]int32{"t": 4}), Lost: func(_, _ int32) { lost++ }}
+		c := p.takeOver(t, cfg)
+		assignors["uniform"] = func([]reading, map[uuid]int32) map[string]assignment { panic("assignor") }
+		wantCode(t, "join", newBeater(c, "b", "t").beat(), notCoordinator)
+		synctest.Wait()
+		if n := c.memory.held(); n != 0 || lost != 1 {
+			t.Errorf("%d bytes are still charged, %d shards were lost, want 1", n, lost)
+		}
+		assignors["uniform"] = uniform
+		next := p.takeOver(t, cfg)
+		b := newBeater(next, "b", "t")
+		settle(t, b)
+		if b.owned.count() != 4 {
+			t.Errorf("after the next load %v is owned", b.owned)
+		}
+		c.Close()
+		next.Close()
+	})
+}
+
 // A group becomes a consumer group after all have joined again, with what they own,
 // and before anybody has synced: what they own is theirs until they give it back.
 func TestUpgradeWhileAGenerationIsMade(t *testing.T) {

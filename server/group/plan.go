@@ -130,12 +130,16 @@ func (c *consumerGroup) plan(q *question) {
 	if !ok {
 		return // the coordinator closes
 	}
-	plan := func() map[string]assignment {
+	var plan map[string]assignment
+	failed := caught(func() {
 		defer release()
-		return q.assignor(q.members, q.partitions)
-	}()
+		plan = q.assignor(q.members, q.partitions)
+	})
 	s.mu.Lock()
 	defer s.leave()
+	if failed != nil {
+		panic(failed) // what was asked is the shard's memory
+	}
 	c.putLocked(q.epoch, plan)
 }
 

@@ -209,7 +209,11 @@ func (c *consumerGroup) resolveLocked() {
 func (c *consumerGroup) refresh(expressions []string, changed <-chan struct{}) {
 	found := make(map[string][]string)
 	for _, expression := range expressions {
-		matches, err := c.shard.c.resolve(expression)
+		var matches []string
+		var err error
+		if failed := caught(func() { matches, err = c.shard.c.resolve(expression) }); failed != nil {
+			err = failed
+		}
 		if err != nil {
 			c.shard.log.Warn("an expression is not resolved again", "group", c.group.id, "err", err)
 			continue

@@ -118,6 +118,18 @@ func (s *shard) leave() {
 	s.lost()
 }
 
+// caught runs f without the lock, for a goroutine that no caller recovers for, and
+// returns its panic as an error.
+func caught(f func()) (failed error) {
+	defer func() {
+		if p := recover(); p != nil {
+			failed = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	f()
+	return nil
+}
+
 // do runs f with the shard's lock held, which it releases. It returns false if f
 // panicked, and the shard is unloaded.
 func (s *shard) do(f func()) bool {
