@@ -260,6 +260,31 @@ func TestAPanicOfThePlannerDropsTheShardAndNothingElse(t *testing.T) {
 	})
 }
 
+// A member that is in may not grow beyond what it might have joined with; it stays,
+// as it was, and what costs nothing more is always taken.
+func TestAMemberDoesNotGrowBeyondTheBounds(t *testing.T) {
+	consumerStory(t, map[string]int32{"t": 4}, func(t *testing.T, c *Coordinator, p *tape, s *shelf) {
+		b := newBeater(c, "b", "t")
+		settle(t, b)
+		held := c.memory.held()
+		b.topics = []string{"t"}
+		for i := range 300 {
+			b.topics = append(b.topics, fmt.Sprint(strings.Repeat("x", 32<<10), i)) // 9 MiB
+		}
+		wantCode(t, "grow", b.beat(), groupMaxSizeReached)
+		if n := c.memory.held(); n != held {
+			t.Errorf("%d bytes are charged, want %d", n, held)
+		}
+		b.topics = []string{"t"}
+		wantCode(t, "go on", b.beat(), none)
+		b.topics = []string{"t", "u"}
+		wantCode(t, "grow a little", b.beat(), none)
+		if b.owned.count() != 4 {
+			t.Errorf("%v is owned", b.owned)
+		}
+	})
+}
+
 // A group becomes a consumer group after all have joined again, with what they own,
 // and before anybody has synced: what they own is theirs until they give it back.
 func TestUpgradeWhileAGenerationIsMade(t *testing.T) {

@@ -286,8 +286,13 @@ func (d *draft) beat(b *beat) func(error) {
 	if req.SubscribedTopicRegex != nil {
 		v.regex = req.SubscribedTopicRegex
 	}
-	if grow := (&consumerMember{id: req.MemberID, memberValue: v}).cost(); isNew &&
-		(c.bytes+grow > set.MaxGroupBytes || !c.shard.c.memory.fits(b.client.Host, grow, set.MaxBytes)) {
+	grow := (&consumerMember{id: req.MemberID, memberValue: v}).cost()
+	if !isNew { // it may come from elsewhere, under another name
+		had := before
+		had.client = v.client
+		grow -= (&consumerMember{id: req.MemberID, memberValue: had}).cost()
+	}
+	if grow > 0 && (c.bytes+grow > set.MaxGroupBytes || !c.shard.c.memory.fits(b.client.Host, grow, set.MaxBytes)) {
 		return fail(groupMaxSizeReached, "The members of the group take too much room.")
 	}
 	d.settle(req.MemberID, v, m, replaced, m != nil && req.MemberEpoch == epochJoin && m.epoch != epochJoin && m.previous != epochJoin)
