@@ -251,8 +251,10 @@ func (s *share) take(ctx context.Context, n int, patience time.Duration) (waited
 func (s *share) add(n int) {
 	b := s.budget
 	b.mu.Lock()
-	s.want += n
+	waits := s.want // the connection may wait for a request beside
+	s.want = n
 	b.grantLocked(s)
+	s.want = waits
 	b.countLocked(s)
 	short := b.held > b.size
 	b.mu.Unlock()

@@ -177,6 +177,32 @@ func TestTheAgeIsThatOfTheRequest(t *testing.T) {
 	})
 }
 
+// What is counted beside a request that waits, an acknowledgement of a connection that
+// goes on, does not let the request in.
+func TestWhatIsAddedBesideLeavesARequestWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &budget{size: 24 * mib}
+		full, beyond, h := b.holder(t, "full"), b.holder(t, "beyond"), b.holder(t, "waits")
+		full.asks(24 * mib)
+		full.has()
+		beyond.asks(90 * mib)
+		beyond.has()
+		h.asks(20 * mib)
+		h.waits()
+		h.add(100)
+		h.waits()
+		if n := b.holds(); n != 114*mib+100 {
+			t.Errorf("%d bytes are held", n)
+		}
+		h.give(100)
+		full.give(24 * mib)
+		h.has()
+		if n := b.holds(); n != 110*mib {
+			t.Errorf("%d bytes are held in the end", n)
+		}
+	})
+}
+
 // The one beyond is closed when it trickles while others wait, and only then.
 func TestATricklingRequestIsClosedWhenOthersWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
