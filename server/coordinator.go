@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -90,7 +89,7 @@ func (s *Server) findCoordinator(c *call, req *kmsg.FindCoordinatorRequest) *kms
 	defer cancel()
 	keys := []string{req.CoordinatorKey}
 	if c.version >= 4 {
-		keys = onceEach(req.CoordinatorKeys)
+		keys = distinct(req.CoordinatorKeys)
 	}
 	found := make([]kmsg.FindCoordinatorResponseCoordinator, len(keys))
 	for i, key := range keys {
@@ -106,7 +105,7 @@ func (s *Server) findCoordinator(c *call, req *kmsg.FindCoordinatorRequest) *kms
 			}
 		case transactionCoordinator:
 			if code = unsupportedVersion; c.version < 3 {
-				code = transactionalIDDenied
+				code = transactionalIDAuthorizationFailed
 			}
 		default:
 			code = invalidRequest
@@ -124,22 +123,11 @@ func (s *Server) findCoordinator(c *call, req *kmsg.FindCoordinatorRequest) *kms
 	return resp
 }
 
-// onceEach returns names without those that have come before: half a megabyte of
-// empty keys was an answer of 12.
-func onceEach(names []string) []string {
-	seen := make(map[string]struct{}, min(len(names), 1<<10))
-	return slices.DeleteFunc(names, func(name string) bool {
-		_, again := seen[name]
-		seen[name] = struct{}{}
-		return again
-	})
-}
-
 var coordinatorMessages = map[code]string{
-	coordinatorNotAvailable: "The coordinator is not available.",
-	unsupportedVersion:      "Transactions are not supported.",
-	transactionalIDDenied:   "Transactions are not supported.",
-	invalidRequest:          "The coordinator type is not known.",
+	coordinatorNotAvailable:            "The coordinator is not available.",
+	unsupportedVersion:                 "Transactions are not supported.",
+	transactionalIDAuthorizationFailed: "Transactions are not supported.",
+	invalidRequest:                     "The coordinator type is not known.",
 }
 
 // coordinatorOf finds the node that coordinates a group. It waits a little for

@@ -94,7 +94,7 @@ func TestFindCoordinatorInEveryVersion(t *testing.T) {
 		for _, version := range []int16{1, 2, 3, 6} {
 			want := want
 			if kind == 1 && version < 3 {
-				want = transactionalIDDenied // final to librdkafka, which asks again for ever otherwise
+				want = transactionalIDAuthorizationFailed // final to librdkafka, which asks again for ever otherwise
 			}
 			resp := ask[*kmsg.FindCoordinatorResponse](w, findRequest(version, kind, "x"))
 			got, message := resp.ErrorCode, resp.ErrorMessage
