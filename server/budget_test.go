@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -149,6 +151,42 @@ func TestTheOldestGoesBeyond(t *testing.T) {
 		three.waits()
 		two.give(40 * mib)
 		three.has()
+	})
+}
+
+// A client that takes a large answer at four times the pace that is asked of the
+// patient is never late: what it has taken is known in steps that are small enough.
+func TestAnAnswerThatIsTakenSlowlyIsNotLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here, there := net.Pipe()
+		c := &connection{server: &Server{}, conn: here, ctx: t.Context()}
+		gone := make(chan bool)
+		go func() {
+			defer close(gone)
+			for p := make([]byte, 16<<10); ; time.Sleep(time.Second / 16) {
+				if _, err := io.ReadFull(there, p); err != nil {
+					return
+				}
+			}
+		}()
+		written := make(chan error)
+		go func() { written <- c.write(make([]byte, 8*mib), nil, &c.share.client) }()
+		for looks := 0; ; looks++ {
+			select {
+			case err := <-written:
+				if err != nil || looks < 1000 {
+					t.Errorf("%d looks, %v", looks, err)
+				}
+				here.Close()
+				<-gone
+				return
+			case <-time.After(lateEvery):
+			}
+			if c.share.late(time.Now(), patient) {
+				t.Errorf("late after %d bytes", c.share.client.moved.Load())
+				here.Close()
+			}
+		}
 	})
 }
 

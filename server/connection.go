@@ -357,12 +357,15 @@ func (c *connection) readError(err error, within bool) error {
 // pieces, of which p is the backing, when there are any.
 // client is where its progress is counted.
 func (c *connection) write(p []byte, pieces net.Buffers, client *progress) error {
-	if pieces == nil {
-		pieces = net.Buffers{p}
-	}
 	client.begin(time.Now())
 	defer client.end()
-	if err := c.writePieces(pieces, client); err != nil {
+	var err error
+	if pieces == nil {
+		err = c.writeWhole(p, answerStepBytes, client)
+	} else {
+		err = c.writePieces(pieces, client)
+	}
+	if err != nil {
 		if c.share.slow.Load() {
 			return errSlow
 		}
@@ -379,6 +382,11 @@ func (c *connection) write(p []byte, pieces net.Buffers, client *progress) error
 // the most a writev takes anyway, by way of the socket's buffer.
 const writeStepBytes = 1 << 20
 
+// answerStepBytes is how much of an answer is written at once that takes memory of
+// its own. A care looks at what its client has taken since the last second or less,
+// and a step counts when it is done. It divides writeStepBytes.
+const answerStepBytes = 32 << 10
+
 // writePieces writes all pieces and consumes them.
 func (c *connection) writePieces(pieces net.Buffers, client *progress) error {
 	for len(pieces) > 0 {
@@ -390,15 +398,8 @@ func (c *connection) writePieces(pieces net.Buffers, client *progress) error {
 		part := pieces[:n:n]
 		pieces = pieces[n:]
 		if n == 1 && len(part[0]) > 2*writeStepBytes {
-			whole := part[0]
-			for len(whole) > 0 {
-				c.conn.SetWriteDeadline(time.Now().Add(c.server.stallTimeout()))
-				k := min(len(whole), writeStepBytes)
-				if err := c.writeStep(net.Buffers{whole[:k]}); err != nil {
-					return err
-				}
-				client.moved.Add(int64(k))
-				whole = whole[k:]
+			if err := c.writeWhole(part[0], writeStepBytes, client); err != nil {
+				return err
 			}
 			continue
 		}
@@ -407,6 +408,22 @@ func (c *connection) writePieces(pieces net.Buffers, client *progress) error {
 			return err
 		}
 		client.moved.Add(int64(step))
+	}
+	return nil
+}
+
+// writeWhole writes p in steps, each of which client is told of.
+func (c *connection) writeWhole(p []byte, step int, client *progress) error {
+	for at := 0; at < len(p); {
+		if at%writeStepBytes == 0 {
+			c.conn.SetWriteDeadline(time.Now().Add(c.server.stallTimeout()))
+		}
+		k := min(len(p)-at, step)
+		if err := c.writeStep(net.Buffers{p[at : at+k]}); err != nil {
+			return err
+		}
+		client.moved.Add(int64(k))
+		at += k
 	}
 	return nil
 }
