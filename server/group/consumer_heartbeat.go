@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -71,7 +72,11 @@ func (c *Coordinator) ConsumerHeartbeat(ctx context.Context, client Client, req 
 	}
 	if req.MemberEpoch >= 0 && req.SubscribedTopicRegex != nil && *req.SubscribedTopicRegex != "" {
 		// Outside the lock: what an expression costs, who sends it pays.
-		matches, err := c.resolve(*req.SubscribedTopicRegex)
+		matches, err := c.resolve(ctx, *req.SubscribedTopicRegex)
+		if errors.Is(err, errNoTurn) {
+			b.fail(coordinatorNotAvailable, "")
+			return <-answer
+		}
 		if err != nil {
 			b.fail(invalidRegularExpression, "SubscribedTopicRegex is not valid: "+err.Error())
 			return <-answer

@@ -1,6 +1,7 @@
 package group
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"regexp"
@@ -10,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // crowd is the members of a large group. each: how many topics each reads of all;
@@ -329,6 +332,31 @@ func TestExpressionsAreBounded(t *testing.T) {
 	if limit := stepsOf(len(names)); !refused || m.steps > limit+limit/10 {
 		t.Errorf("%d steps, limit %d, refused %v", m.steps, limit, refused)
 	}
+}
+
+// An expression whose turn does not come, because its client hangs up or the coordinator
+// closes, is not called invalid: a client would give up for good.
+func TestAnExpressionWithoutATurnIsNotInvalid(t *testing.T) {
+	consumerStory(t, map[string]int32{"t": 1}, func(t *testing.T, c *Coordinator, p *tape, s *shelf) {
+		c.matching <- struct{}{} // another is being matched
+		all := ".*"
+		codes := make(chan int16)
+		join := func(ctx context.Context) {
+			req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+			req.Version, req.Group, req.MemberID, req.RebalanceTimeoutMillis = 1, "g", "b", 60_000
+			req.SubscribedTopicRegex, req.Topics = &all, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+			codes <- c.ConsumerHeartbeat(ctx, Client{"c", "/"}, req).ErrorCode
+		}
+		ctx, hangUp := context.WithCancel(t.Context())
+		go join(ctx)
+		synctest.Wait()
+		hangUp()
+		wantCode(t, "who hangs up", <-codes, coordinatorNotAvailable)
+		go join(t.Context())
+		synctest.Wait()
+		c.Close()
+		wantCode(t, "who waits at the end", <-codes, coordinatorNotAvailable)
+	})
 }
 
 func TestExpressionsMatchWholeNames(t *testing.T) {

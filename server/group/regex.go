@@ -1,8 +1,8 @@
 package group
 
 import (
+	"context"
 	"errors"
-	"fmt"
 	"regexp/syntax"
 	"slices"
 	"unicode/utf8"
@@ -25,6 +25,10 @@ func stepsOf(names int) int { return 1<<20 + names<<12 }
 var (
 	errLargeExpression = errors.New("it is too large")
 	errSlowExpression  = errors.New("it takes too many steps to match")
+
+	// errNoTurn is not the expression's fault: the coordinator closed, or the client
+	// hung up, before it was its turn.
+	errNoTurn = errors.New("group: no turn to match an expression")
 )
 
 // compile returns the program of an expression that matches whole names.
@@ -150,8 +154,8 @@ func first(s string) (rune, int) {
 }
 
 // resolve returns the topics whose names an expression matches, ascending. It runs
-// without any lock, one expression at a time on a node.
-func (c *Coordinator) resolve(expression string) ([]string, error) {
+// without any lock, one expression at a time on a node. errNoTurn if ctx ends first.
+func (c *Coordinator) resolve(ctx context.Context, expression string) ([]string, error) {
 	prog, err := compile(expression)
 	if err != nil {
 		return nil, err
@@ -163,7 +167,9 @@ func (c *Coordinator) resolve(expression string) ([]string, error) {
 	case c.matching <- struct{}{}:
 		defer func() { <-c.matching }()
 	case <-c.done:
-		return nil, fmt.Errorf("the coordinator closes")
+		return nil, errNoTurn
+	case <-ctx.Done():
+		return nil, errNoTurn
 	}
 	var matches []string
 	m, names := newMatcher(prog), c.cfg.Topics.Names()
@@ -211,7 +217,7 @@ func (c *consumerGroup) refresh(expressions []string, changed <-chan struct{}) {
 	for _, expression := range expressions {
 		var matches []string
 		var err error
-		if failed := caught(func() { matches, err = c.shard.c.resolve(expression) }); failed != nil {
+		if failed := caught(func() { matches, err = c.shard.c.resolve(context.Background(), expression) }); failed != nil {
 			err = failed
 		}
 		if err != nil {
