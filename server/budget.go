@@ -88,8 +88,8 @@ func careBeyond(held int) care {
 // use it at once; only one of them takes.
 type share struct {
 	budget *budget
-	// close is called, in a goroutine of its own, when the share is late and
-	// others need the memory: it must lead to leave. It may be called again.
+	// close is called once, in a goroutine of its own, when the share is late and
+	// others need the memory: it must lead to leave.
 	close func()
 
 	held  int    // under budget.mu, as the next three
@@ -159,8 +159,9 @@ func (s *share) hasten() {
 		}
 		return
 	}
-	s.slow.Store(true)
-	go s.close() // "closer": a TLS connection's end may take its time
+	if !s.slow.Swap(true) {
+		go s.close() // "closer": a TLS connection's end may take its time
+	}
 }
 
 // join makes s a share of b. leave must follow.
