@@ -65,9 +65,9 @@ func (n *Node) peerDown(peer process) {
 	look := func(group uint64, leader raft.ServerID) {
 		switch leader {
 		case id:
-			n.orphan(group, peer, 0)
+			n.orphan(group, peer, false, 0)
 		case "":
-			n.orphan(group, peer, electionStagger)
+			n.orphan(group, peer, false, electionStagger)
 		}
 	}
 	if m := n.memberOf(controllerGroup); m != nil {
@@ -82,6 +82,7 @@ type orphan struct {
 	since time.Time     // when it was found so, or a quorum for it
 	dead  raft.ServerID // the leader it lost; "": it has had none since it was opened
 	lost  process       // and which run of it
+	said  bool          // which said itself that it leads no more
 	term  uint64        // when it lost it: the dead leader may come back and lead in a later one
 	tries int           // how often this node stood for election
 	hasty bool          // Raft's timers are short until a leader is found
@@ -134,8 +135,9 @@ func (n *Node) groupName(group uint64) string {
 }
 
 // orphan notes that a group lost its leader. The election loop looks after it
-// from then on, after a while that gives a leader the time to show.
-func (n *Node) orphan(group uint64, lost process, while time.Duration) {
+// from then on, after a while that gives a leader the time to show. said tells that the
+// leader itself says that it leads no more.
+func (n *Node) orphan(group uint64, lost process, said bool, while time.Duration) {
 	m := n.memberOf(group)
 	if m == nil {
 		return
@@ -143,7 +145,7 @@ func (n *Node) orphan(group uint64, lost process, while time.Duration) {
 	n.gossipMu.Lock()
 	defer n.gossipMu.Unlock()
 	now := time.Now()
-	o := &orphan{since: now.Add(while), dead: lost.ServerID(), lost: lost, term: m.raft.CurrentTerm(), from: now}
+	o := &orphan{since: now.Add(while), dead: lost.ServerID(), lost: lost, said: said, term: m.raft.CurrentTerm(), from: now}
 	if before := n.orphans[group]; before != nil {
 		o.hasty = before.hasty // whose timers are to be made long again
 		o.from, o.lacked = before.from, before.lacked
@@ -164,7 +166,7 @@ func (n *Node) watchLeadership(group uint64, notify <-chan bool, closing <-chan 
 		case leads := <-notify:
 			changed(leads)
 			if m := n.memberOf(group); !leads && m != nil && m.raft.State() != raft.Leader { // it may be late, and tell of a term before this one
-				n.orphan(group, n.transport.Self(), 2*electionStagger)
+				n.orphan(group, n.transport.Self(), true, 2*electionStagger)
 			}
 		}
 	}
@@ -259,8 +261,8 @@ func (n *Node) shut(group uint64) {
 }
 
 // notOpen has every peer told anew what is open here, since news only tell what is
-// added. It is for a group that stays shut: those that bounce are open again before it
-// matters.
+// added. It is for a group that stays shut, or was led here until now: others that
+// bounce are open again before it matters.
 func (n *Node) notOpen() {
 	select {
 	case <-n.ready:
@@ -376,6 +378,7 @@ func (n *Node) heard(from transport.Peer, g gossip) error {
 		return fmt.Errorf("%w: its connection has just ended, or is not known yet", transport.ErrUnreachable)
 	}
 	defer n.happened.Add(1)
+	var given []uint64 // groups that it says it leads no more
 	n.gossipMu.Lock()
 	if n.openAt[by] == nil || g.first {
 		maps.DeleteFunc(n.openAt, func(p process, _ map[uint64]bool) bool { return p.Node == by.Node }) // of its former lives, too
@@ -386,7 +389,13 @@ func (n *Node) heard(from transport.Peer, g gossip) error {
 	}
 	if g.first {
 		maps.DeleteFunc(n.claims, func(group uint64, c claim) bool {
-			return c.Node == by.Node && !slices.ContainsFunc(g.leads, func(gt groupTerm) bool { return gt.group == group })
+			if c.Node != by.Node || slices.ContainsFunc(g.leads, func(gt groupTerm) bool { return gt.group == group }) {
+				return false
+			}
+			if c.process == by {
+				given = append(given, group)
+			}
+			return true
 		})
 	}
 	for _, gt := range g.leads {
@@ -395,6 +404,13 @@ func (n *Node) heard(from transport.Peer, g gossip) error {
 	n.gossipMu.Unlock()
 	if len(g.leads) > 0 {
 		n.relay(by)
+	}
+	for _, group := range given {
+		// It had another voter stand if it knew of one that could, or it opens the group
+		// again and stands itself: both are given a while.
+		if m := n.memberOf(group); m != nil && m.leader() == by.ServerID() {
+			n.orphan(group, by, true, 2*electionStagger)
+		}
 	}
 	return nil
 }
@@ -544,13 +560,14 @@ func turn(rank, line, tries int) time.Duration {
 	return time.Duration(rank+line*rounds) * electionStagger
 }
 
-// stand asks for votes: at once if the leader is known to be dead, which it is when a
-// majority of the voters lost it, else with a pre-vote, to which those who hear their
-// leader say no. Asked at once they would have to say yes, and a link that is cut
-// between two nodes would depose leaders for as long as it is. A candidate that has asked a whole round ago begins anew: others may have
-// stood in the same term, and Raft would wait for its election timeout.
+// stand asks for votes: at once if the leader is known to lead no more, since it says so
+// or a majority of the voters lost it, else with a pre-vote, to which those who hear
+// their leader say no. Asked at once they would have to say yes, and a link that is cut
+// between two nodes would depose leaders for as long as it is. A candidate that has
+// asked a whole round ago begins anew: others may have stood in the same term, and Raft
+// would wait for its election timeout.
 func (n *Node) stand(group uint64, m *member, o *orphan) error {
-	dead := o.dead != "" && (o.dead == n.serverID() || n.lost(o.lost, m.voters()))
+	dead := o.dead != "" && (o.said || n.lost(o.lost, m.voters()))
 	if r := n.replicaOf(group); dead && r != nil && r.stalls() {
 		return nil
 	}

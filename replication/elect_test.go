@@ -2,11 +2,13 @@ package replication
 
 import (
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/raft"
 
+	"millrace/log"
 	"millrace/replication/transport"
 )
 
@@ -147,6 +149,30 @@ func TestNodeThatWasGivenUpAndCameBackStillHasItsGroupsOpen(t *testing.T) {
 		}
 		if len(a.openAt) != 2 || a.openAt[lost] != nil {
 			t.Errorf("of two other nodes %d processes are remembered, among them one that is gone", len(a.openAt))
+		}
+	})
+}
+
+// A leader whose disk failed says that it leads no more. That is enough for the others to
+// elect another, also when it could hand leadership to nobody.
+func TestALeaderThatCouldHandOverToNobodyIsReplaced(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		id := c.create("orders", 1, 3, nil)
+		c.leader(id)
+		time.Sleep(time.Minute) // it stays there
+		old, p := c.leader(id)
+		r := p.current.Load()
+		r.peers.mu.Lock()
+		clear(r.peers.match) // as if nobody had answered in this term: there is no successor
+		r.peers.mu.Unlock()
+		p.bounce(r, &log.FailedError{Dir: p.dir, Err: syscall.EIO})
+		for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+			if n, _ := c.serving(id); n != nil && n != old {
+				return
+			}
+			if took := time.Since(began); took > 2*time.Second {
+				t.Fatalf("nobody else leads after %v", took)
+			}
 		}
 	})
 }

@@ -287,8 +287,12 @@ func (p *Partition) bounce(r *replica, cause error) {
 			return
 		}
 		p.logger.Warn("bouncing the replica", "cause", cause)
+		led := r.raft.State() == raft.Leader
 		r.resign()
 		p.endLocked(false)
+		if led {
+			p.node.notOpen() // who was asked to lead may not be elected, and the others wait for this leader
+		}
 		var failed *log.FailedError
 		switch {
 		case segment.IsCorrupt(cause):

@@ -568,8 +568,8 @@ func (r *replica) until(ctx context.Context, done func() bool) error {
 }
 
 // resign has another voter stand for election if this replica leads, because it
-// is about to end. No connection closes then, so nobody would notice before
-// Raft's timers of seconds do.
+// is about to end. No connection closes then, so the others learn of it later, by what
+// this node says that it leads (see Node.heard).
 func (r *replica) resign() {
 	if r.raft.State() != raft.Leader {
 		return
