@@ -427,7 +427,7 @@ func TestOneBrokersSettingsHoldForItsReplicas(t *testing.T) {
 }
 
 func TestNobodyFillsTheImageWithGroups(t *testing.T) {
-	m := three(t)
+	m := apply(t, three(t), SetLevel{Level: 2})
 	for i := range MaxResources {
 		m.resources = append(m.resources, resourceConfig{Group, fmt.Sprintf("g%05d", i), map[string]string{"k": "v"}})
 	}
