@@ -115,6 +115,8 @@ type leadership struct {
 	sent     int64  // payload bytes handed to Raft, against store.stored
 
 	confirmer confirmer
+
+	cutOff atomic.Bool // no majority of the voters is heard, see Partition.CutOff
 }
 
 // numbersEach numbers are a leadership's own, so that no entry of an earlier one, which

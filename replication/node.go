@@ -741,7 +741,7 @@ func (n *Node) Leader(id metadata.PartitionID) (broker, epoch int32, ok bool) {
 		return -1, -1, false
 	}
 	if p, err := n.Partition(id); err == nil {
-		if epoch, err := p.Serving(); err == nil && !n.stranded(part.Replicas) {
+		if epoch, err := p.Serving(); err == nil && !p.CutOff() {
 			return n.identity.Node, epoch, true
 		}
 	}
@@ -756,17 +756,6 @@ func (n *Node) Leader(id metadata.PartitionID) (broker, epoch int32, ok bool) {
 		return -1, -1, false
 	}
 	return c.Node, int32(c.term), true
-}
-
-// stranded tells whether this node is Isolated, and hears no majority of replicas.
-func (n *Node) stranded(replicas []int32) bool {
-	heard := 0
-	for _, r := range replicas {
-		if n.Live(r) {
-			heard++
-		}
-	}
-	return heard <= len(replicas)/2 && n.Isolated()
 }
 
 // InSync lists the replicas that have what the leader has: on the leader by

@@ -390,6 +390,19 @@ func (p *Partition) Serving() (epoch int32, err error) {
 	return int32(l.term), nil
 }
 
+// CutOff tells whether this replica leads and has heard no majority of its voters for
+// cutOffAfter, and a little: they may have elected another leader, and nothing new is
+// committed here before they are heard again. What is below the high watermark stays
+// readable. Notify tells when it begins. It costs three atomic loads.
+func (p *Partition) CutOff() bool {
+	r := p.current.Load()
+	if r == nil {
+		return false
+	}
+	l := r.leadership.Load()
+	return l != nil && l.cutOff.Load()
+}
+
 // Append queues batches, in the order of the calls, and calls done exactly
 // once: when a quorum has them, or with an error that says whether they were
 // refused (ErrNotLeader, ErrNoSpace, ErrRefused, ErrBusy, ErrSequence,
@@ -636,7 +649,7 @@ type waiter struct {
 }
 
 // Notify sends on wake, without blocking, when the high watermark passes
-// offset and whenever this replica's leadership changes. The send may come
+// offset and whenever this replica's leadership changes or is cut off. The send may come
 // at once, and more than once. cancel ends it and must be called.
 func (p *Partition) Notify(offset int64, wake chan<- struct{}) (cancel func()) {
 	w := &waiter{offset: offset, wake: wake}
@@ -648,7 +661,7 @@ func (p *Partition) Notify(offset int64, wake chan<- struct{}) (cancel func()) {
 	p.waiterCount.Add(1)
 	p.waiters.Unlock()
 	// What moved before the waiter was counted is told now.
-	if _, err := p.Serving(); err != nil || p.watermark.Load() > offset {
+	if _, err := p.Serving(); err != nil || p.watermark.Load() > offset || p.CutOff() {
 		w.tell()
 	}
 	return func() {
@@ -691,7 +704,7 @@ func (p *Partition) raiseWatermark(next int64) {
 	}
 }
 
-// wake tells every waiter that leadership changed.
+// wake tells every waiter that leadership changed, or is cut off.
 func (p *Partition) wake() {
 	p.waiters.Lock()
 	defer p.waiters.Unlock()

@@ -47,6 +47,10 @@ const (
 	// isolatedAfter is for how long a node goes on telling clients who leads what when
 	// it has lost the majority of the brokers: what it knows may be old from then on.
 	isolatedAfter = 3 * time.Second
+	// cutOffAfter is for how long a voter whose connections ended counts as heard since
+	// its last word. A leader that hears no majority sends clients that wait for records
+	// to look for another. Who was given up for its silence has been silent for as long.
+	cutOffAfter = peerTimeout
 	// seekEvery is how often the addresses given to join through are asked where the
 	// others are, at first, and seekRest at last.
 	seekEvery = 500 * time.Millisecond

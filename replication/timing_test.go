@@ -34,6 +34,7 @@ func TestTimesGoTogether(t *testing.T) {
 		{tellEvery, electionStagger, "news that did not arrive come again before the next turn"},
 		{canvassEvery, electionStagger, "a question for a vote comes again before the next turn"},
 		{tick, electionStagger, "turns are told apart"},
+		{max(peerTimeout+pingInterval, cutOffAfter) + stallEvery, 5 * time.Second, "a consumer that waits at a leader that is cut off looks for another within 5 s"},
 		{stallTime, leaseTimeout, "a leader whose disk hangs is replaced by its own node"},
 		{stallEvery, stallTime, "which looks often enough"},
 		{transferTime, callTimeout, "a transfer ends before the call that asked for it"},

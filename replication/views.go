@@ -75,6 +75,21 @@ func (n *Node) hears(p process) bool {
 	return ok && now == p
 }
 
+// heardOf tells when a server was last heard of: now, while it is connected.
+func (n *Node) heardOf(id raft.ServerID, now time.Time) (at time.Time, connected bool) {
+	if id == n.serverID() {
+		return now, true
+	}
+	peer, err := transport.ParseServerID(id)
+	if err != nil {
+		return at, false
+	}
+	if _, ok := n.transport.Hears(peer); ok {
+		return now, true
+	}
+	return n.transport.LastHeard(peer), false
+}
+
 // anyHears tells whether this node, or one that it hears, has a connection to a
 // process that is.
 func (n *Node) anyHears(is func(process) bool) bool {

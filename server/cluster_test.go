@@ -439,7 +439,20 @@ func TestDeposedLeaderDoesNotSayWhereTheLogEnds(t *testing.T) {
 	if now, err := p.Serving(); err != nil || now != epoch {
 		t.Fatalf("node %d has learned of it meanwhile (%d, %v): the test shows nothing", old.node.ID(), now, err)
 	}
-	// What it has it may read, and wait for more at its end.
+	// What it has it may read. At its end it waits for more, until it is cut off for long.
 	check("below its end, deposed", fetch(0, epoch).ErrorCode, none)
-	check("at its end, deposed", fetch(1, epoch).ErrorCode, none)
+	wait := fetchRequest(13, "", top.ID, 1, 0)
+	wait.MaxWaitMillis = 60_000
+	begun := time.Now()
+	if p := fetchedPartition(t, ask[*kmsg.FetchResponse](w, wait)); p.ErrorCode != int16(notLeaderOrFollower) {
+		t.Errorf("who waited at its end was answered %d after %v, want %d", p.ErrorCode, time.Since(begun), notLeaderOrFollower)
+	}
+	if _, _, ok := old.node.Leader(id); ok {
+		t.Error("and is told by the same node's metadata that somebody leads")
+	}
+	check("at its end, cut off", fetch(1, epoch).ErrorCode, notLeaderOrFollower)
+	check("below its end, cut off", fetch(0, epoch).ErrorCode, none)
+	if now, err := p.Serving(); err != nil || now != epoch {
+		t.Fatalf("node %d has learned of it meanwhile (%d, %v): the test shows nothing", old.node.ID(), now, err)
+	}
 }

@@ -29,6 +29,9 @@ import (
 //   - An offset past the end, or on another history, may be this replica's fault, if it
 //     was deposed and has not heard of it: a quorum confirms such an answer, else it
 //     is NOT_LEADER_OR_FOLLOWER.
+//   - A leader that hears no majority of the voters any more serves what it has. At the
+//     end, where nothing comes before they are heard again, it is
+//     NOT_LEADER_OR_FOLLOWER at once, so that clients look for who leads now.
 //   - A stale or unknown leader epoch is refused (KIP-320); a fetch position that
 //     lies on another history is answered with where the histories part (KIP-595).
 //
@@ -307,16 +310,21 @@ func (f *fetching) readOne(w *wanted, left int) {
 			w.diverging, w.divergingEpoch, w.divergingOffset = true, e, end
 		}
 	}
+	limit := high
+	if f.committed {
+		limit = stable
+	}
+	if (w.diverging || w.offset >= limit) && w.p.CutOff() {
+		w.diverging = false
+		w.fail(f, notLeaderOrFollower)
+		return
+	}
 	w.ahead, w.leads = w.diverging || w.offset > high, epoch
 	if !w.diverging && (w.offset < start || w.offset > high) {
 		w.fail(f, offsetOutOfRange)
 		return
 	}
 	w.high, w.stable, w.start = high, stable, start
-	limit := high
-	if f.committed {
-		limit = stable
-	}
 	if w.diverging || w.offset >= limit {
 		return
 	}

@@ -93,6 +93,7 @@ func (t *Transport) join(conn net.Conn, peer Peer, session uint64, kind uint8, i
 			t.evidence.put(event{peer: Process{peer, session}, what: eventUp})
 		}
 		pr.last.Store(int64(time.Since(t.start)))
+		delete(t.departed, peer)
 		for old := range pr.conns {
 			if inbound && old.inbound && old.kind == kind {
 				stale = append(stale, old)
@@ -164,10 +165,17 @@ func (t *Transport) leave(c *tracked) {
 	}
 }
 
+// maxDeparted is how many peers are remembered that are not present.
+const maxDeparted = 1024
+
 // departLocked ends a presence and returns its connections, for the caller to
 // close. They leave later without a second word.
 func (t *Transport) departLocked(pr *presence) []*tracked {
 	delete(t.present, pr.peer)
+	if len(t.departed) >= maxDeparted { // names that anybody made up
+		clear(t.departed)
+	}
+	t.departed[pr.peer] = time.Duration(pr.last.Load())
 	if !t.closed {
 		t.evidence.put(event{peer: Process{pr.peer, pr.session}, what: eventDown})
 	}
@@ -236,6 +244,18 @@ func (t *Transport) Hears(peer Peer) (p Process, ok bool) {
 		return Process{}, false
 	}
 	return Process{peer, pr.session}, true
+}
+
+// LastHeard returns when a byte last came from a peer that has no open connection to or
+// from here any more; the zero time if it never had one.
+func (t *Transport) LastHeard(peer Peer) time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	last, ok := t.departed[peer]
+	if !ok {
+		return time.Time{}
+	}
+	return t.start.Add(last)
 }
 
 // Heard returns every process that has an open connection to or from here, in no order.

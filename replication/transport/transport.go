@@ -168,6 +168,7 @@ type Transport struct {
 	conns    map[net.Conn]struct{} // all there are, for Close
 	greeting int                   // inbound ones that have not greeted yet
 	present  map[Peer]*presence
+	departed map[Peer]time.Duration // when those who are not present were last heard, since start
 	peers    map[int32]*peer
 
 	portsMu sync.RWMutex
@@ -179,17 +180,18 @@ type Transport struct {
 func New(cfg Config) *Transport {
 	ctx, cancel := context.WithCancel(context.Background())
 	t := &Transport{
-		cfg:     cfg.withDefaults(),
-		low:     minVersion,
-		high:    maxVersion,
-		start:   time.Now(),
-		ctx:     ctx,
-		cancel:  cancel,
-		local:   cfg.Local,
-		conns:   make(map[net.Conn]struct{}),
-		present: make(map[Peer]*presence),
-		peers:   make(map[int32]*peer),
-		ports:   make(map[uint64]*Port),
+		cfg:      cfg.withDefaults(),
+		low:      minVersion,
+		high:     maxVersion,
+		start:    time.Now(),
+		ctx:      ctx,
+		cancel:   cancel,
+		local:    cfg.Local,
+		conns:    make(map[net.Conn]struct{}),
+		present:  make(map[Peer]*presence),
+		departed: make(map[Peer]time.Duration),
+		peers:    make(map[int32]*peer),
+		ports:    make(map[uint64]*Port),
 	}
 	var b [8]byte
 	rand.Read(b[:]) // never fails
