@@ -236,24 +236,12 @@ func (n *Node) register(ctx context.Context, req joinRequest) joinAnswer {
 	return answer
 }
 
-// status answers how far a group has come here.
+// status answers how far a group has come here. Nodes of the first release ask it before
+// they give a member of the controller group its vote.
 func (n *Node) status(group uint64) ([]byte, error) {
 	m := n.memberOf(group)
 	if m == nil {
 		return nil, ErrNotHosted
 	}
 	return binary.BigEndian.AppendUint64(nil, m.raft.AppliedIndex()), nil
-}
-
-// statusOf asks a node how far it has come in a group.
-func (n *Node) statusOf(node int32, group uint64) (index uint64, err error) {
-	ctx, cancel := n.callContext()
-	defer cancel()
-	p, err := n.transport.Call(ctx, node, callStatus, binary.BigEndian.AppendUint64(nil, group))
-	if err != nil {
-		return 0, err
-	}
-	d := &decoder{p: p}
-	index = d.uint64()
-	return index, d.end()
 }

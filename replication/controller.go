@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -28,6 +29,7 @@ const maxVoters = 5
 // raft-boltdb, with the image as its state machine.
 type controller struct {
 	member
+	peers  *followers
 	n      *Node
 	db     *raftboltdb.BoltStore
 	store  *controllerStore
@@ -101,7 +103,10 @@ func (n *Node) openController() (*controller, error) {
 		return nil, err
 	}
 	c.port.BoundTerms(func() uint64 { return term })
-	if c.raft, err = raft.NewRaft(conf, c, c.store, stable, snapshots, newDirectPort(c.port, c.vet)); err != nil {
+	c.directSnapshots()
+	c.peers = newFollowers(c.port, func(uint64) {}, func() uint64 { return math.MaxUint64 }, // raft-boltdb syncs what it stores
+		func() uint64 { return c.raft.LastIndex() }, func() uint64 { return c.raft.CurrentTerm() })
+	if c.raft, err = raft.NewRaft(conf, c, c.store, stable, snapshots, c.peers); err != nil {
 		db.Close()
 		return nil, errors.Join(fmt.Errorf("start the controller group: %w", err), c.Down())
 	}
@@ -162,12 +167,12 @@ func openControllerStore(dir string) (*raftboltdb.BoltStore, error) {
 	return db, nil
 }
 
-// newDirectPort lets InstallSnapshot go to Raft after all: the controller
+// directSnapshots lets InstallSnapshot go to Raft after all: the controller
 // group's snapshots hold the whole image, and raft-boltdb keeps its log. vet judges
 // them first.
-func newDirectPort(port *transport.Port, vet func(*raft.InstallSnapshotRequest, []byte) (skip bool, err error)) *canvasser {
-	port.OnInstallSnapshot(func(rpc raft.RPC, req *raft.InstallSnapshotRequest, data []byte) {
-		switch skip, err := vet(req, data); {
+func (c *controller) directSnapshots() {
+	c.port.OnInstallSnapshot(func(rpc raft.RPC, req *raft.InstallSnapshotRequest, data []byte) {
+		switch skip, err := c.vet(req, data); {
 		case err != nil:
 			rpc.Respond(nil, err)
 			return
@@ -176,9 +181,8 @@ func newDirectPort(port *transport.Port, vet func(*raft.InstallSnapshotRequest, 
 			return
 		}
 		rpc.Command, rpc.Reader = req, bytes.NewReader(data)
-		port.Pass(rpc)
+		c.port.Pass(rpc)
 	})
-	return newCanvasser(port)
 }
 
 // close ends the member.

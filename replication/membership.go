@@ -151,9 +151,7 @@ func (n *Node) changeMember(r *replica, change *membershipChange) {
 	case change.add != "":
 		f = r.raft.AddNonvoter(change.add, raft.ServerAddress(change.add), 0, callTimeout)
 	default:
-		// Of a short log an empty replica lacks no more than caughtUp entries: it must have
-		// said in this term what it has, and have had all there was, too.
-		if last := r.raft.LastIndex(); r.peers.matchIndex(change.promote)+caughtUp < last || !r.peers.inSync(change.promote, last, n.now()) {
+		if !r.peers.mayVote(change.promote) {
 			return
 		}
 		f = r.raft.AddVoter(change.promote, raft.ServerAddress(change.promote), 0, callTimeout)
@@ -201,7 +199,7 @@ func (n *Node) changeController(m *member) {
 		case s.Suffrage == raft.Voter:
 			voters++
 		default:
-			if n.connected(s.ID) {
+			if n.connected(s.ID) && n.controller.peers.mayVote(s.ID) {
 				learners = append(learners, s.ID)
 			}
 		}
@@ -218,13 +216,6 @@ func (n *Node) changeController(m *member) {
 		return
 	}
 	id := learners[0]
-	peer, err := transport.ParseServerID(id)
-	if err != nil {
-		return
-	}
-	if at, err := n.statusOf(peer.Node, controllerGroup); err != nil || at+caughtUp < m.raft.AppliedIndex() {
-		return
-	}
 	if err := n.await(m.raft.AddVoter(id, raft.ServerAddress(id), 0, callTimeout)); err != nil {
 		n.logger.Warn("a controller did not get its vote", "server", id, "error", err)
 	}

@@ -501,6 +501,14 @@ func (f *followers) inSync(id raft.ServerID, index uint64, now time.Time) bool {
 	return ok && (m.index >= index || now.Sub(m.caught) < lagTime)
 }
 
+// mayVote tells whether a follower is close enough to get its vote. Of a short log an
+// empty replica lacks no more than caughtUp entries: it must have said in this term
+// what it has, and have had all there was, too.
+func (f *followers) mayVote(id raft.ServerID) bool {
+	last := f.last()
+	return f.matchIndex(id)+caughtUp >= last && f.inSync(id, last, time.Now())
+}
+
 // matched returns what is known of a follower in Raft's present term, false if it has
 // not answered in it.
 func (f *followers) matched(id raft.ServerID) (m matched, ok bool) {

@@ -1,0 +1,61 @@
+package replication
+
+import (
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"fmt"
+	"github.com/hashicorp/raft"
+)
+
+// A member of the controller group gets its vote when it has said in this term that it
+// has the log. The log of a young cluster is short: one that has nothing, and does not
+// hear the controller, is as close to its end as one that lags; with its vote the
+// controller would need it, and commit nothing any more.
+func TestAnEmptyControllerGetsNoVote(t *testing.T) {
+	if testing.Short() {
+		t.Skip("whole clusters take a second or two each; run without -short")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 1, newNetwork())
+		defer func() {
+			c.stop()
+			time.Sleep(time.Minute)
+		}()
+		first := c.nodes[0]
+		votes := func() (voters, learners int) {
+			for _, s := range first.controller.raft.GetConfiguration().Configuration().Servers {
+				if s.Suffrage == raft.Voter {
+					voters++
+				} else {
+					learners++
+				}
+			}
+			return voters, learners
+		}
+		first.controller.port.Stall(true) // what it appends does not arrive
+		var started []<-chan error
+		for i := 1; i < 3; i++ {
+			n := &testNode{c: c, id: int32(i + 1), addr: fmt.Sprintf("127.0.0.1:%d", 9000+i),
+				dir: filepath.Join(c.dir, fmt.Sprint("node-", i+1)), disk: newTestDisk()}
+			c.nodes = append(c.nodes, n)
+			started = append(started, n.startInBackground())
+		}
+		time.Sleep(10 * time.Second)
+		if voters, learners := votes(); voters != 1 || learners != 2 {
+			t.Fatalf("%d members vote and %d learn, want 1 and 2: nobody has heard of the log", voters, learners)
+		}
+		first.controller.port.Stall(false)
+		for _, s := range started {
+			if err := <-s; err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(10 * time.Second)
+		if voters, _ := votes(); voters != 3 {
+			t.Fatalf("%d members vote of 3 that have the log", voters)
+		}
+	})
+}
