@@ -137,6 +137,76 @@ func TestForgedImageDeletesNothing(t *testing.T) {
 	c.stillWorks(id)
 }
 
+// Each thing that tells a forged image from the next one is enough to refuse it, when
+// all else is as it should be.
+func TestEachSignOfAForgedImageIsEnough(t *testing.T) {
+	c := startCluster(t, 1, nil)
+	defer c.stop()
+	c.create("orders", 1, 1, nil)
+	n := c.nodes[0]
+	image := n.Image()
+	last := max(n.controller.raft.CommitIndex(), n.controller.raft.AppliedIndex()) + 10
+	req := func() *raft.InstallSnapshotRequest {
+		return &raft.InstallSnapshotRequest{Term: n.controller.raft.CurrentTerm(), LastLogIndex: last}
+	}
+	text := string(image.Encode())
+	with := func(was, is string) []byte {
+		t.Helper()
+		if strings.Count(text, was) != 1 {
+			t.Fatalf("%q is not once in %s", was, text)
+		}
+		return []byte(strings.Replace(text, was, is, 1))
+	}
+	index, group := fmt.Sprintf(`"index":%d,`, image.Index), fmt.Sprintf(`"lastGroup":%d,`, image.LastGroup())
+	brokers := text[strings.Index(text, `"brokers":[`):]
+	brokers = brokers[:strings.Index(brokers, "],")+2]
+
+	if skip, err := n.controller.vet(req(), []byte(text)); skip || err != nil {
+		t.Fatalf("the image itself, in a later snapshot: %t, %v", skip, err)
+	}
+	earlier := req()
+	earlier.Term--
+	if _, err := n.controller.vet(earlier, []byte(text)); err == nil {
+		t.Error("a snapshot of an earlier term was let in")
+	}
+	for what, forged := range map[string][]byte{
+		"of another cluster":               with(image.ClusterID, "another"),
+		"of an earlier level":              []byte(`{"v":1,"image":{` + index + `"cluster":"` + image.ClusterID + `","lastBroker":1,` + group + `"nextProducer":0,"brokers":[{"id":1,"incarnation":"i","host":"h","port":1}]}}`),
+		"of an earlier change":             with(index, fmt.Sprintf(`"index":%d,`, image.Index-1)),
+		"of a change behind the snapshot":  with(index, fmt.Sprintf(`"index":%d,`, last+1)),
+		"with more groups than there were": []byte(strings.Replace(string(with(group, fmt.Sprintf(`"lastGroup":%d,`, image.LastGroup()+1))), `"level":2,`, fmt.Sprintf(`"level":2,"deleted":[[%d,%[1]d]],`, image.LastGroup()+1), 1)),
+		"without brokers":                  []byte(`{"v":2,"image":{` + index + `"cluster":"` + image.ClusterID + `","lastBroker":1,` + group + `"nextProducer":0,"level":2,"deleted":[[1,` + fmt.Sprint(image.LastGroup()) + `]]}}`),
+		"with fewer groups":                []byte(`{"v":2,"image":{` + index + `"cluster":"` + image.ClusterID + `","lastBroker":1,"lastGroup":0,"nextProducer":0,"level":2,` + strings.TrimSuffix(brokers, ",") + `}}`),
+	} {
+		if _, err := n.controller.vet(req(), forged); err == nil || !strings.HasPrefix(err.Error(), "replication: an image") {
+			t.Errorf("an image %s: %v", what, err)
+		}
+	}
+	if err := n.controller.Down(); err != nil {
+		t.Errorf("the member stopped: %v", err)
+	}
+}
+
+// What a snapshot holds is committed: a member that has started from one, and has heard
+// of no leader yet, lets nobody cut it from its log.
+func TestWhatASnapshotHoldsIsNotCut(t *testing.T) {
+	c := startCluster(t, 1, nil)
+	defer c.stop()
+	n := c.nodes[0]
+	image := n.Image()
+	n.controller.store.committed.Store(0)
+	if err := n.controller.Restore(io.NopCloser(strings.NewReader(string(image.Encode())))); err != nil {
+		t.Fatal(err)
+	}
+	last, err := n.controller.db.LastIndex()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.controller.store.DeleteRange(image.Index, last); !errors.Is(err, errCommitted) {
+		t.Errorf("the entries from %d on were cut: %v", image.Index, err)
+	}
+}
+
 // That the image does not mention a partition deletes nothing, whatever image it is.
 func TestPartitionThatNoImageMentionsIsKept(t *testing.T) {
 	c := startCluster(t, 1, nil)

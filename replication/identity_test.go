@@ -10,8 +10,10 @@ import (
 // its old name it could vote twice in a term. Nothing of what it has is deleted.
 func TestLostVotesOrMetadataLogMakeANewIncarnation(t *testing.T) {
 	old := identity{Cluster: "AAAAAAAAAAAAAAAAAAAAAA", Node: 3, Incarnation: "01234567", Founder: true}
+	const node = "the node: it found out that its folder is an old copy"
 	for name, lost := range map[string]string{
 		"nothing": "", "votes": stableName, "metadata log": filepath.Join(metaName, raftName),
+		"it is an old copy": node,
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -32,7 +34,13 @@ func TestLostVotesOrMetadataLogMakeANewIncarnation(t *testing.T) {
 				}
 				return
 			}
-			if err := os.Remove(filepath.Join(dir, lost)); err != nil {
+			if lost == node {
+				outdated := old
+				outdated.Outdated = true
+				if err := outdated.save(dir); err != nil {
+					t.Fatal(err)
+				}
+			} else if err := os.Remove(filepath.Join(dir, lost)); err != nil {
 				t.Fatal(err)
 			}
 			id, ok, err := loadIdentity(dir)
@@ -50,6 +58,18 @@ func TestLostVotesOrMetadataLogMakeANewIncarnation(t *testing.T) {
 			}
 			if _, err := os.Stat(filepath.Join(dir, partitionsName)); !os.IsNotExist(err) {
 				t.Errorf("the old partitions are the new incarnation's: %v", err)
+			}
+			if _, err := os.Stat(filepath.Join(dir, stableName)); !os.IsNotExist(err) {
+				t.Errorf("the old votes are the new incarnation's: %v", err)
+			}
+			if lost == node {
+				// What the controller's log says of this name may not be what the others have.
+				if _, err := os.Stat(filepath.Join(dir, metaName+"-"+old.Incarnation, raftName)); err != nil {
+					t.Errorf("the old metadata log was not set aside: %v", err)
+				}
+				if id.Outdated {
+					t.Error("the new incarnation is an old copy, too")
+				}
 			}
 			// What it says once it says for good.
 			again, ok, err := loadIdentity(dir)

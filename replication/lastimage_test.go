@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"millrace/replication/metadata"
 )
 
@@ -121,6 +123,26 @@ func TestLastImageIsReadOrRefused(t *testing.T) {
 	for n := range p {
 		if _, err := decodeLastImage(p[:n]); !errors.Is(err, errImageDamaged) {
 			t.Errorf("cut at byte %d: %v", n, err)
+		}
+	}
+}
+
+// An image that the log does not reach is of a log that was lost: what follows in the
+// one that is there is not what made it.
+func TestALastImageBeyondTheLogIsNotUsed(t *testing.T) {
+	c := startCluster(t, 1, nil)
+	defer c.stop()
+	n := c.nodes[0]
+	image := n.Image()
+	if err := replaceFile(filepath.Join(n.dir, metaName, imageName), encodeLastImage(image)); err != nil {
+		t.Fatal(err)
+	}
+	for last, used := range map[uint64]bool{image.Index - 1: false, image.Index: true, image.Index + 1: true} {
+		fresh := &controller{n: n.Node}
+		fresh.image.Store(&metadata.Image{})
+		fresh.loadImage(last, raft.NewInmemSnapshotStore())
+		if got := fresh.image.Load().Index == image.Index; got != used {
+			t.Errorf("an image at change %d, a log that ends at %d: used %t", image.Index, last, got)
 		}
 	}
 }

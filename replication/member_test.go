@@ -44,14 +44,22 @@ func TestFeatureLevelFollowsTheLastNodeThatIsUpgraded(t *testing.T) {
 	if level := c.nodes[0].Image().Level(); level != 1 {
 		t.Fatalf("a cluster of the first release is at level %d", level)
 	}
-	c.maxLevel = 0
-	for _, n := range c.nodes[:2] {
+	for _, n := range c.nodes { // the last one as it was, so that the controller is not there
+		c.maxLevel = 0
+		if n == c.nodes[2] {
+			c.maxLevel = 1
+		}
 		n.stop()
 		n.start()
 	}
+	c.maxLevel = 0
+	eventually(t, "an upgraded node is the controller", func() bool {
+		return c.nodes[0].leadsController() || c.nodes[1].leadsController()
+	})
 	for _, n := range c.nodes[:2] {
 		eventually(t, "the upgraded nodes know of each other", func() bool { return len(n.transport.Connected()) == 2 })
 		n.raiseLevel()
+		eventually(t, "it has proposed what it would", func() bool { return !n.raising.Load() })
 		if level := n.Image().Level(); level != 1 {
 			t.Fatalf("node %d: level %d with a node of the first release", n.id, level)
 		}

@@ -25,6 +25,14 @@ type testDisk struct {
 	held    bool
 	err     error
 	open    func(name string, flag int) error // what an open answers; nil: nothing
+	full    bool
+}
+
+// fill takes what room there is left.
+func (d *testDisk) fill() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.full = true
 }
 
 // refuse says what opens of files and folders answer from now on.
@@ -78,6 +86,16 @@ func (d *testDisk) OpenFile(name string, flag int) (segment.File, error) {
 type testFile struct {
 	segment.File
 	disk *testDisk
+}
+
+func (f *testFile) Allocate(from, to int64) error {
+	f.disk.mu.Lock()
+	full := f.disk.full
+	f.disk.mu.Unlock()
+	if full {
+		return syscall.ENOSPC
+	}
+	return f.File.Allocate(from, to)
 }
 
 func (f *testFile) Sync() error {

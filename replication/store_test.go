@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"millrace/segment"
 )
 
 // An entry of our own must be the next of its leadership: behind one that was refused
@@ -40,6 +42,35 @@ func TestOwnEntriesOutOfTurnAreRefused(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// A write that the system refuses has changed nothing, and Raft is told. Behind a cut it
+// is not so simple: Raft takes the cut entries for its last ones until it has stored
+// others, so that this life has to end.
+func TestARefusedWriteBehindACutEndsALife(t *testing.T) {
+	for _, cut := range []bool{false, true} {
+		s, disk := testStore(t)
+		if err := s.StoreLogs([]*raft.Log{{Index: 2, Term: 1, Type: raft.LogNoop}, {Index: 3, Term: 1, Type: raft.LogNoop}}); err != nil {
+			t.Fatal(err)
+		}
+		var told error
+		s.fault = func(err error) { told = err }
+		next := uint64(4)
+		if cut {
+			if err := s.DeleteRange(3, 3); err != nil {
+				t.Fatal(err)
+			}
+			next = 3
+		}
+		disk.fill()
+		err := s.StoreLogs([]*raft.Log{{Index: next, Term: 2, Type: raft.LogConfiguration, Data: make([]byte, 4<<20)}})
+		if !segment.IsRefused(err) {
+			t.Fatalf("cut %t: stored with %v", cut, err)
+		}
+		if (told != nil) != cut {
+			t.Errorf("cut %t: the end of this life was asked for with %v", cut, told)
+		}
 	}
 }
 

@@ -129,6 +129,34 @@ func TestABudgetEndsAtFourTimesItsSize(t *testing.T) {
 	})
 }
 
+// Each of those that come takes exactly its fair part, which nobody waits for: their sum
+// grows without an end of its own.
+func TestFairPartsEndAtFourTimesTheSize(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &budget{size: 24 * mib}
+		var all []*holder
+		for i := range 300 {
+			h := b.holder(t, fmt.Sprint(i))
+			h.asks(b.size / (i + 1))
+			synctest.Wait()
+			all = append(all, h)
+		}
+		held := b.held
+		if b.beyond != nil {
+			held += b.beyond.held
+		}
+		if b.held > maxOver*b.size || held < 3*b.size || len(b.queue) == 0 {
+			t.Errorf("%d bytes are held of %d, %d requests wait", b.held, b.size, len(b.queue))
+		}
+		for _, h := range all {
+			h.cancel()
+			<-h.got
+			synctest.Wait()
+			h.leave()
+		}
+	})
+}
+
 // A request larger than all there is goes beyond it, one at a time, the oldest
 // first, and takes nothing away from the others.
 func TestTheOldestGoesBeyond(t *testing.T) {
