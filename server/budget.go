@@ -275,13 +275,6 @@ func (s *share) give(n int) {
 	b.mu.Unlock()
 }
 
-// isBeyond tells whether the share holds what others have no part of.
-func (s *share) isBeyond() bool {
-	s.budget.mu.Lock()
-	defer s.budget.mu.Unlock()
-	return s.budget.beyond == s
-}
-
 // fairLocked is the part that s may have while memory is short.
 func (b *budget) fairLocked(s *share) int {
 	n := b.large

@@ -261,7 +261,7 @@ func (m *mixed) settle(t testing.TB, rounds int) int {
 		}
 		for _, b := range m.beaters {
 			b.beat()
-			n = m.alone(t)
+			m.alone(t)
 		}
 		n = m.alone(t)
 	}
