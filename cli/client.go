@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	urfave "github.com/urfave/cli/v2"
 )
 
@@ -88,9 +89,10 @@ func dialBrokers(ctx context.Context, brokers []string, options ...kgo.Opt) (*kg
 		return nil, usage("%v", err)
 	}
 	// A client retries for ever; somebody at a terminal who forgot to start a
-	// broker wants to hear so at once. Ping asks each broker once.
+	// broker wants to hear so at once. Ping asks each broker once, in order.
 	ping, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	preferAnswering(ping, client, brokers)
 	if err := client.Ping(ping); err != nil {
 		client.Close()
 		if errors.Is(err, kerr.SaslAuthenticationFailed) {
@@ -99,6 +101,35 @@ func dialBrokers(ctx context.Context, brokers []string, options ...kgo.Opt) (*kg
 		return nil, unreachable(brokers, err)
 	}
 	return client, nil
+}
+
+// preferAnswering puts the broker that answers first before the others, if one does.
+// A process that is paused, or whose machine hangs, takes connections and says nothing:
+// asked in order, it would use up the time of all that are named after it.
+func preferAnswering(ctx context.Context, client *kgo.Client, brokers []string) {
+	if len(brokers) < 2 {
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	answered := make(chan int, len(brokers))
+	for i, b := range client.SeedBrokers() {
+		go func() { // ends with the answer, or with ctx
+			if _, err := b.Request(ctx, kmsg.NewPtrApiVersionsRequest()); err != nil {
+				i = -1
+			}
+			answered <- i
+		}()
+	}
+	for range brokers {
+		if i := <-answered; i == 0 {
+			return
+		} else if i > 0 {
+			first := append([]string{brokers[i]}, brokers[:i]...)
+			client.UpdateSeedBrokers(append(first, brokers[i+1:]...)...) // of addresses that were taken before
+			return
+		}
+	}
 }
 
 // backoff is the wait before the given attempt, counted from 1: a new leader

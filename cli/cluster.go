@@ -205,12 +205,15 @@ type brokerViews map[int32]*brokerView
 
 // viewsOf asks all brokers at once.
 func viewsOf(ctx context.Context, brokers kadm.BrokerDetails) brokerViews {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, viewTimeout)
 	defer cancel()
 	var mu sync.Mutex
 	var asked sync.WaitGroup
 	views := make(brokerViews)
 	for _, b := range brokers {
+// viewTimeout is how long a broker may take to tell its view.
+const viewTimeout = 3 * time.Second
+
 		asked.Go(func() {
 			if view, err := viewOf(ctx, address(b)); err == nil {
 				mu.Lock()
@@ -267,7 +270,9 @@ func (v brokerViews) firstHand(p kadm.PartitionDetail) (own kadm.PartitionDetail
 // viewOf returns the topics as one broker sees them, and how full its disk is. A
 // client that knows no other broker yet can ask no other.
 func viewOf(ctx context.Context, address string) (*brokerView, error) {
-	client, err := kgo.NewClient(kgo.SeedBrokers(address), kgo.ClientID("millrace"), kgo.DialTimeout(2*time.Second), kgo.RequestRetries(0))
+	// How a connection begins no context ends, only the time that a request may take.
+	client, err := kgo.NewClient(kgo.SeedBrokers(address), kgo.ClientID("millrace"), kgo.DialTimeout(2*time.Second),
+		kgo.RequestTimeoutOverhead(viewTimeout), kgo.RequestRetries(0))
 	if err != nil {
 		return nil, err
 	}

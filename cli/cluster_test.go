@@ -647,6 +647,21 @@ func TestHealthSeesMetadataThatStandsStill(t *testing.T) {
 	}
 	defer client.Close()
 	index := metadataIndex(t.Context(), client.SeedBrokers()[0])
+// A process that hangs takes connections and answers nothing. Named first, it keeps
+// nobody from those named after it.
+func TestABrokerThatHangsIsPassedBy(t *testing.T) {
+	c := startCluster(t, 1)
+	hanging, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hanging.Close()
+	brokers := []string{hanging.Addr().String(), c.all[0].address}
+	if r := millrace(t, brokers, "", "cluster", "health"); r.status != StatusDone {
+		t.Errorf("status %d, %s", r.status, r.stderr)
+	}
+}
+
 	if index < 1 {
 		t.Fatalf("the node's metadata is at change %d", index)
 	}
