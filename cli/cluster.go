@@ -56,11 +56,14 @@ type brokerItem struct {
 	DiskFree  int64 `json:"disk_free"`
 	dataDir   string
 	behind    string // how its metadata is, if that stands still
+	stranger  string // the other cluster, if a node of one answers at its address
 }
 
 // state is a word or two for the table.
 func (b *brokerItem) state() string {
 	switch {
+	case b.stranger != "":
+		return "down, another cluster's node there"
 	case !b.Up && b.DownFor > 0:
 		return "down " + lasting(b.DownFor)
 	case !b.Up:
@@ -85,6 +88,8 @@ func (b *brokerItem) diskFull() bool {
 func (s *clusterState) troubles() (all []string) {
 	for _, b := range s.Brokers {
 		switch {
+		case b.stranger != "":
+			all = append(all, fmt.Sprintf("broker %d is away, and a node of another cluster, %s, answers at %s; if its folder was lost, it starts with an empty one, --node-id %d and --join", b.Node, b.stranger, b.Address, b.Node))
 		case !b.Up && b.DownFor > 0:
 			all = append(all, fmt.Sprintf("broker %d at %s is down, for %s", b.Node, b.Address, lasting(b.DownFor)))
 		case !b.Up:
@@ -145,6 +150,7 @@ func readCluster(ctx context.Context, client *kgo.Client) (*clusterState, error)
 		maps.Copy(views, viewsOf(ctx, gone))
 		brokers = append(brokers, gone...)
 	}
+	strangers := views.dropStrangers(s.Cluster)
 	leaders, replicas := make(map[int32]int), make(map[int32]int)
 	for _, t := range metadata.Topics.Sorted() {
 		for _, p := range t.Partitions.Sorted() {
@@ -171,6 +177,7 @@ func readCluster(ctx context.Context, client *kgo.Client) (*clusterState, error)
 		item := brokerItem{
 			Node: b.NodeID, Address: address(b),
 			Leaders: leaders[b.NodeID], Replicas: replicas[b.NodeID], DiskBytes: -1, DiskFree: -1,
+			stranger: strangers[b.NodeID],
 		}
 		if view, ok := views[b.NodeID]; ok {
 			item.DiskBytes, item.DiskFree, item.dataDir = view.disk.TotalBytes, view.disk.UsableBytes, view.disk.Dir
@@ -191,8 +198,9 @@ func address(b kadm.BrokerDetail) string {
 
 // A brokerView is what one broker says of itself.
 type brokerView struct {
-	topics kadm.TopicDetails
-	disk   kmsg.DescribeLogDirsResponseDir
+	cluster string
+	topics  kadm.TopicDetails
+	disk    kmsg.DescribeLogDirsResponseDir
 
 	registered []registered // brokers, there or not
 	index      int64        // of its metadata's last change; -1 not known
@@ -203,6 +211,9 @@ type brokerView struct {
 // brokerViews are those of the brokers that answered, by id.
 type brokerViews map[int32]*brokerView
 
+// viewTimeout is how long a broker may take to tell its view.
+const viewTimeout = 3 * time.Second
+
 // viewsOf asks all brokers at once.
 func viewsOf(ctx context.Context, brokers kadm.BrokerDetails) brokerViews {
 	ctx, cancel := context.WithTimeout(ctx, viewTimeout)
@@ -211,9 +222,6 @@ func viewsOf(ctx context.Context, brokers kadm.BrokerDetails) brokerViews {
 	var asked sync.WaitGroup
 	views := make(brokerViews)
 	for _, b := range brokers {
-// viewTimeout is how long a broker may take to tell its view.
-const viewTimeout = 3 * time.Second
-
 		asked.Go(func() {
 			if view, err := viewOf(ctx, address(b)); err == nil {
 				mu.Lock()
@@ -224,6 +232,19 @@ const viewTimeout = 3 * time.Second
 	}
 	asked.Wait()
 	return views
+}
+
+// dropStrangers removes the views of nodes that are of another cluster than the given
+// one and have only the address of one of its brokers; it returns which, by broker.
+func (v brokerViews) dropStrangers(cluster string) map[int32]string {
+	strangers := make(map[int32]string)
+	for broker, view := range v {
+		if view.cluster != "" && cluster != "" && view.cluster != cluster {
+			strangers[broker] = view.cluster
+			delete(v, broker)
+		}
+	}
+	return strangers
 }
 
 // unlisted are the brokers that are registered, as somebody says, and not in a list.
@@ -281,7 +302,7 @@ func viewOf(ctx context.Context, address string) (*brokerView, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &brokerView{topics: metadata.Topics, disk: kmsg.DescribeLogDirsResponseDir{TotalBytes: -1, UsableBytes: -1}}
+	v := &brokerView{cluster: metadata.Cluster, topics: metadata.Topics, disk: kmsg.DescribeLogDirsResponseDir{TotalBytes: -1, UsableBytes: -1}}
 	seed := client.SeedBrokers()[0]
 	v.registered, v.index = registeredBrokers(ctx, seed), metadataIndex(ctx, seed)
 	v.leader, v.quorum = controllerLeader(ctx, seed)

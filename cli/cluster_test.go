@@ -583,6 +583,10 @@ func TestHealthFollowsTheCluster(t *testing.T) {
 	if r.status != StatusDone || !row.MatchString(r.stdout) || !strings.Contains(r.stdout, "3 brokers") {
 		t.Errorf("status %d, %q, want a row like %v", r.status, r.stdout, row)
 	}
+	r = millrace(t, c.addresses()[:2], "", "topic", "describe", "t", "-o", "json")
+	if n := strings.Count(strings.Join(strings.Fields(r.stdout), ""), `"down":[3]`); n != 3 {
+		t.Errorf("%d of 3 partitions have a replica down: %s", n, r.stdout)
+	}
 	// A topic that nobody can lead is there, and is no success.
 	client, err := kgo.NewClient(kgo.SeedBrokers(c.addresses()[:2]...))
 	if err != nil {
@@ -614,15 +618,21 @@ func TestHealthNamesWhatIsWrongWithANode(t *testing.T) {
 	}
 	s := &clusterState{Controller: 3, Down: []string{"orders/2 on 1"}, Brokers: []brokerItem{
 		{Node: 1, Address: "a:1"}, {Node: 2, Address: "b:1", DiskBytes: 64e6, DiskFree: 3e6, dataDir: "/data"}, {Node: 4, Address: "d:1"}, {Node: 5, Address: "e:1"},
+		{Node: 6, Address: "f:1"},
 	}}
-	s.judge(t.Context(), brokerViews{
+	views := brokerViews{
 		1: view(1, registered{node: 4, missed: now.Add(-200 * time.Second)}),
 		2: view(1, registered{node: 4, missed: now.Add(-100 * time.Second)}),
-	})
+		6: {cluster: "other", index: 7, quorum: true, leader: 9}, // what it says does not count
+	}
+	views[1].cluster = "this"
+	s.Brokers[4].stranger = views.dropStrangers("this")[6]
+	s.judge(t.Context(), views)
 	want := []string{
 		"the disk of broker 2 is full: 2929 KiB are left below /data; delete or trim topics, or make room",
 		"broker 4 at d:1 is down, for 100 s",
 		"broker 5 at e:1 does not answer",
+		"broker 6 is away, and a node of another cluster, other, answers at f:1; if its folder was lost, it starts with an empty one, --node-id 6 and --join",
 		"1 replica down, since a disk failed, data is damaged or something ran out, as the broker's log says: orders/2 on 1",
 	}
 	if got := s.troubles(); !slices.Equal(got, want) || s.Controller != 1 || s.Brokers[2].state() != "down 100 s" {
@@ -637,16 +647,6 @@ func TestHealthNamesWhatIsWrongWithANode(t *testing.T) {
 	}
 }
 
-// A node whose metadata stands still is named, and one that only comes a little
-// later is not.
-func TestHealthSeesMetadataThatStandsStill(t *testing.T) {
-	c := startCluster(t, 1)
-	client, err := kgo.NewClient(kgo.SeedBrokers(c.addresses()...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	index := metadataIndex(t.Context(), client.SeedBrokers()[0])
 // A process that hangs takes connections and answers nothing. Named first, it keeps
 // nobody from those named after it.
 func TestABrokerThatHangsIsPassedBy(t *testing.T) {
@@ -662,6 +662,16 @@ func TestABrokerThatHangsIsPassedBy(t *testing.T) {
 	}
 }
 
+// A node whose metadata stands still is named, and one that only comes a little
+// later is not.
+func TestHealthSeesMetadataThatStandsStill(t *testing.T) {
+	c := startCluster(t, 1)
+	client, err := kgo.NewClient(kgo.SeedBrokers(c.addresses()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	index := metadataIndex(t.Context(), client.SeedBrokers()[0])
 	if index < 1 {
 		t.Fatalf("the node's metadata is at change %d", index)
 	}

@@ -21,7 +21,7 @@ func topicDescribeCommand() *urfave.Command {
 		Description: `   A table of the partitions, then one of the settings that are not defaults (all with
    --all). JSON: {name, id, internal, partitions: [{partition, leader, epoch, replicas, isr,
    down, start_offset, end_offset}], settings: [{name, value, source}]}; a leader of -1 is none, an
-   offset of -1 is not known.
+   offset of -1 is not known. DOWN are the replicas whose brokers are down, or that failed on them.
 
 EXAMPLES:
    $ millrace topic describe flights
@@ -47,7 +47,7 @@ type partitionItem struct {
 	Epoch       int32   `json:"epoch"`
 	Replicas    []int32 `json:"replicas"`
 	ISR         []int32 `json:"isr"`
-	Down        []int32 `json:"down"` // replicas that their own brokers call down
+	Down        []int32 `json:"down"` // replicas that their own brokers call down, or whose brokers are
 	StartOffset int64   `json:"start_offset"`
 	EndOffset   int64   `json:"end_offset"`
 }
@@ -114,11 +114,17 @@ func describe(ctx context.Context, admin *kadm.Client, topic string, all bool) (
 	}
 	d := &topicDescription{Name: topic, ID: topicID(t.ID), Internal: t.IsInternal, Partitions: []partitionItem{}, Settings: []settingItem{}}
 	var views brokerViews // without, what one broker knows has to do
-	if brokers, err := admin.ListBrokers(ctx); err == nil {
-		views = viewsOf(ctx, brokers)
+	if cluster, err := admin.BrokerMetadata(ctx); err == nil {
+		views = viewsOf(ctx, cluster.Brokers)
+		views.dropStrangers(cluster.Cluster)
 	}
 	for _, p := range t.Partitions.Sorted() {
 		p, down := views.firstHand(p)
+		for _, r := range p.Replicas { // and those whose brokers cannot say it
+			if views[r] == nil && slices.Contains(p.OfflineReplicas, r) {
+				down = append(down, r)
+			}
+		}
 		d.Partitions = append(d.Partitions, partitionItem{
 			p.Partition, p.Leader, p.LeaderEpoch, p.Replicas, p.ISR, append([]int32{}, down...), offset(starts, p.Partition), offset(ends, p.Partition),
 		})
