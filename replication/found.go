@@ -97,7 +97,7 @@ func (n *Node) nobodyLooks(ctx context.Context) error {
 		Local:   transport.Peer{Node: max(n.identity.Node, 1), Incarnation: n.identity.Incarnation},
 		Resolve: func(int32) (string, bool) { return "", false },
 		Logger:  n.logger,
-		Foreign: func(cluster string, _ transport.Peer, _ int32) {
+		Foreign: func(cluster string) {
 			select {
 			case found <- cluster:
 			default:
@@ -122,9 +122,10 @@ func (n *Node) nobodyLooks(ctx context.Context) error {
 }
 
 // foreign hears of a greeting from another cluster. Just after this node has founded its
-// own, alone, it is its folder that was empty and should not have been.
-func (n *Node) foreign(cluster string, from transport.Peer, target int32) {
-	if !n.founding || n.cfg.Found || target != 0 && target != n.identity.Node || time.Since(n.start) > foundDoubt || len(n.Image().Brokers()) > 1 {
+// own, alone, it is its folder that was empty and should not have been. Which of their
+// nodes they look for says nothing: the id of one that founds is 1 if nobody gave it one.
+func (n *Node) foreign(cluster string) {
+	if !n.founding || n.cfg.Found || time.Since(n.start) > foundDoubt || len(n.Image().Brokers()) > 1 {
 		return
 	}
 	n.fail(elsewhere(cluster), func(id *identity) { id.Doubted = cluster })

@@ -61,12 +61,17 @@ func TestCutShortJoinIsGoneOnWith(t *testing.T) {
 	}
 }
 
-// The founder of a cluster loses its disk and is started as it was the first time. The
+// A node loses its disk and is started without --join: the founder of the cluster as it
+// was the first time, or another one, which then gives itself the founder's id. The
 // others still look for it, which is how it knows.
-func TestWipedFounderFoundsNoSecondCluster(t *testing.T) {
-	for _, listens := range []bool{true, false} {
+func TestWipedNodeFoundsNoSecondCluster(t *testing.T) {
+	for _, run := range []struct {
+		wiped   int
+		listens bool
+	}{{0, true}, {0, false}, {2, true}, {2, false}} {
+		listens := run.listens
 		c := startCluster(t, 3, nil)
-		n := c.nodes[0]
+		n := c.nodes[run.wiped]
 		id := c.create("orders", 1, 3, nil)
 		_, p := c.leader(id)
 		if _, err := appendWait(p, batchOf("kept")); err != nil {
@@ -78,7 +83,7 @@ func TestWipedFounderFoundsNoSecondCluster(t *testing.T) {
 			t.Fatal(err)
 		}
 		err := launch(t, n, func(cfg *Config) {
-			cfg.Join = nil
+			cfg.Join, cfg.NodeID = nil, 0
 			if listens {
 				cfg.FoundAfter = 20 * time.Second // the first greeting ends it
 			}
@@ -93,7 +98,7 @@ func TestWipedFounderFoundsNoSecondCluster(t *testing.T) {
 			}
 		}
 		if !errors.Is(err, ErrFoundElsewhere) || !strings.Contains(err.Error(), was) {
-			t.Fatalf("listening %v: %v", listens, err)
+			t.Fatalf("%+v: %v", run, err)
 		}
 		n.stop()
 		if !listens { // it must not come back with what it founded

@@ -98,7 +98,7 @@ func (t *Transport) welcome(conn net.Conn) (s *served, err error) {
 	}
 	if status, reason := t.judge(h, self, a.cluster); status != statusWelcome {
 		if status == statusCluster && h.cluster != "" && h.kind != kindOnce && h.session != t.session {
-			t.cfg.Foreign(h.cluster, h.from, h.target.Node)
+			t.cfg.Foreign(h.cluster)
 		}
 		return refuse(status, reason)
 	}

@@ -53,10 +53,9 @@ type Config struct {
 	Admitted func(p Peer, about string)
 
 	// Outdated hears of a peer that refused this node with ErrOldDisk, Foreign of a
-	// greeting that is for this node's id or address and names another cluster. They
-	// must not block. nil: nobody cares.
+	// greeting, for whichever node, that names another cluster. They must not block. nil: nobody cares.
 	Outdated func(by Peer, reason string)
-	Foreign  func(cluster string, from Peer, target int32)
+	Foreign  func(cluster string)
 
 	// Handle serves Call, CallBulk and CallAddr of other nodes. It must return
 	// soon after ctx ends. from.Node may be 0 for a node that is joining. It
@@ -116,7 +115,7 @@ func (c Config) withDefaults() Config {
 		c.Outdated = func(Peer, string) {}
 	}
 	if c.Foreign == nil {
-		c.Foreign = func(string, Peer, int32) {}
+		c.Foreign = func(string) {}
 	}
 	if c.Sum == nil {
 		c.Sum = func(sum uint32, l *raft.Log) uint32 { return crc32.Update(sum, castagnoli, l.Data) }
