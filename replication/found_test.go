@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -59,6 +60,33 @@ func TestCutShortJoinIsGoneOnWith(t *testing.T) {
 	if err := launch(t, other, func(cfg *Config) { cfg.Join, cfg.Found, cfg.NodeID = nil, true, 0 }); err != nil {
 		t.Errorf("told to found one all the same: %v", err)
 	}
+}
+
+// Who waits for a join hears whom the node asks and what they say, and not before
+// nodes that start together have found each other.
+func TestJoinThatNobodyAnswersIsSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 1, newNetwork())
+		defer func() {
+			c.stop()
+			time.Sleep(time.Minute)
+		}()
+		n := &testNode{c: c, id: 2, addr: "n2:9092", dir: filepath.Join(c.dir, "node-2"), disk: newTestDisk()}
+		defer n.stop()
+		n.adjust = func(cfg *Config) { cfg.Join = []string{"nowhere:9092"} }
+		for _, after := range []struct {
+			waited time.Duration
+			lines  int
+		}{{time.Second, 0}, {15 * time.Second, 2}} {
+			if err := n.tryStart(after.waited); !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatal(err)
+			}
+			n.stop()
+			if lines := n.log.count("not a member of a cluster yet"); lines != after.lines {
+				t.Errorf("%d lines in %v, want %d", lines, after.waited, after.lines)
+			}
+		}
+	})
 }
 
 // A node loses its disk and is started without --join: the founder of the cluster as it

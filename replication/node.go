@@ -398,6 +398,8 @@ func (n *Node) join(ctx context.Context) error {
 		Logger:  n.logger,
 	})
 	defer t.Close()
+	// Nodes that start together need some tries; later somebody waits and wonders.
+	complain := time.Now().Add(2 * time.Second)
 	for {
 		var last error
 		for _, addr := range through {
@@ -422,6 +424,10 @@ func (n *Node) join(ctx context.Context) error {
 				n.addresses = answer.Peers
 				return nil
 			}
+		}
+		if now := time.Now(); now.After(complain) {
+			complain = now.Add(10 * time.Second)
+			n.logger.Warn("not a member of a cluster yet: no node to join takes this one in, it goes on asking", "through", through, "error", last)
 		}
 		select {
 		case <-ctx.Done():
