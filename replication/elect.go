@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -85,6 +86,7 @@ type orphan struct {
 	said  bool          // which said itself that it leads no more
 	term  uint64        // when it lost it: the dead leader may come back and lead in a later one
 	tries int           // how often this node stood for election
+	luck  time.Duration // what its next turn comes later, see turn
 	hasty bool          // Raft's timers are short until a leader is found
 	again bool          // it withdrew, to look for a leader anew once it follows
 
@@ -525,9 +527,9 @@ func (n *Node) electOne(group uint64, o *orphan, now time.Time, introduced bool)
 		return false
 	}
 	again := o.again && m.raft.State() == raft.Follower
-	if again || now.Sub(o.since) >= turn(rank, line, o.tries) {
+	if again || now.Sub(o.since) >= turn(rank, line, o.tries)+o.luck {
 		if !again { // which belongs to the turn before
-			o.tries++
+			o.stands(line)
 		}
 		if err := n.stand(group, m, o); err != nil {
 			n.logger.Debug("election not started", "group", group, "error", err)
@@ -553,11 +555,27 @@ func (n *Node) settle(m *member, o *orphan, group uint64) (done bool) {
 
 // turn returns how long after a group lost its leader the voter of a rank stands
 // for the next time, of so many in line: in order, then all again after
-// one round, two, four. The first in line may lack entries that others have; it
-// stays a candidate for seconds then, while they refuse it.
+// one round, two, four, and each up to a round later, by luck. The first in line may lack
+// entries that others have; it stays a candidate for seconds then, while they refuse it.
+//
+// Two nodes do not lose a leader at the same moment: up to a ping's interval apart, and so
+// the second's turn may be the first's.
+//
+//	     lost                   rank 1
+//	A ────┼───────────────────────┼ stands ─ ─ ─ ─ ─ ─ ┼ again ─ ─ ─ ─ ─ ─ ┼
+//	          150 ms later, lost, rank 0
+//	B ────────────────────────────┼ stands ─ ─ ─ ─ ─ ─ ┼ again ─ ─ ─ ─ ─ ─ ┼
+//
+// Each votes for itself. Without luck they would meet at all further turns, too.
 func turn(rank, line, tries int) time.Duration {
 	rounds := 1<<min(tries, 10) - 1
 	return time.Duration(rank+line*rounds) * electionStagger
+}
+
+// stands counts a turn that is taken, and draws the luck of the next.
+func (o *orphan) stands(line int) {
+	o.tries++
+	o.luck = rand.N(time.Duration(line) * electionStagger)
 }
 
 // stand asks for votes: at once if the leader is known to lead no more, since it says so

@@ -176,3 +176,27 @@ func TestALeaderThatCouldHandOverToNobodyIsReplaced(t *testing.T) {
 		}
 	})
 }
+
+// Two survivors that lost a leader as far apart as their places in the line stand at the
+// same moment, and neither wins. They must not meet again and again: votes take some
+// milliseconds, and looks at who is due come every 20 ms.
+func TestWhoStoodTogetherDoesNotDoSoAgain(t *testing.T) {
+	const line, pairs, close = 2, 1000, 25 * time.Millisecond
+	var again [5]int // pairs that met at all turns up to this one
+	for range pairs {
+		var first, second orphan // which has rank 1 and lost the leader before the other, of rank 0
+		for i := range again {
+			first.stands(line)
+			second.stands(line)
+			a := turn(1, line, first.tries) + first.luck
+			b := electionStagger + turn(0, line, second.tries) + second.luck
+			if (a - b).Abs() > close {
+				break
+			}
+			again[i]++
+		}
+	}
+	if again[0] > pairs/3 || again[2] > pairs/20 {
+		t.Errorf("of %d pairs that stood together, so many did it at each further turn: %v", pairs, again)
+	}
+}

@@ -194,6 +194,9 @@ func TestLeaderPausedAgainAndAgainAcknowledgesNothingThatIsLost(t *testing.T) {
 		select {
 		case at := <-next.acked:
 			gaps = append(gaps, at.Sub(next.since))
+			if took := at.Sub(next.since); took > 10*time.Second {
+				t.Logf("round %d: partition %d of node %d was without an acknowledgement for %.1f s, until %s", round, partition, leader.id, took.Seconds(), at.UTC().Format(time.TimeOnly))
+			}
 		case <-time.After(20 * time.Second): // that somebody takes over is for other tests
 			alone++
 		}
