@@ -3,6 +3,7 @@ package transport
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -14,6 +15,8 @@ import (
 const (
 	firstRest   = 50 * time.Millisecond // before the second dial
 	longestRest = time.Second           // healing is noticed within this
+	reachFor    = time.Minute           // how long an append waits for a peer that is away
+	reachEvery  = 5 * time.Second       // how often it has a peer dialled that nobody holds
 	stableLife  = time.Second           // a connection that lived shorter counts as a failed dial
 	readBuffer  = 64 << 10
 	leastBytes  = 16 << 10 // the cap on an append goes no lower than this
@@ -31,7 +34,8 @@ type peer struct {
 	limit atomic.Int64
 
 	mu    sync.Mutex
-	held  bool // SetPeers wants a control connection
+	came  chan struct{} // closed and replaced when a connection to or from the peer opens
+	held  bool          // SetPeers wants a control connection
 	links [kinds]link
 }
 
@@ -50,7 +54,7 @@ type link struct {
 }
 
 func newPeer(t *Transport, node int32) *peer {
-	p := &peer{t: t, node: node}
+	p := &peer{t: t, node: node, came: make(chan struct{})}
 	p.limit.Store(int64(t.cfg.MaxRequestBytes))
 	for i := range p.links {
 		p.links[i].changed = make(chan struct{})
@@ -114,6 +118,52 @@ func (p *peer) connect(kind uint8, incarnation string, stop <-chan struct{}) (*c
 	}
 }
 
+// reach is connect for those who have nothing to do but to wait for the peer: one that
+// is away is waited for, up to reachFor; away is called before that. It costs nothing
+// until the peer comes, but a look at it now and then.
+func (p *peer) reach(kind uint8, incarnation string, stop <-chan struct{}, away func()) error {
+	var late <-chan time.Time
+	for {
+		p.mu.Lock()
+		came, changed := p.came, p.links[kind].changed
+		p.mu.Unlock()
+		_, err := p.connect(kind, incarnation, stop)
+		if !errors.Is(err, ErrUnreachable) {
+			return err
+		}
+		if _, there := p.t.Hears(Peer{p.node, incarnation}); !there {
+			changed = nil // what a dial comes to while it is away is no news
+		}
+		if late == nil {
+			timer := time.NewTimer(reachFor)
+			defer timer.Stop()
+			late = timer.C
+			away()
+		}
+		again := time.NewTimer(reachEvery)
+		select {
+		case <-came:
+		case <-changed:
+		case <-again.C:
+		case <-late:
+			return err
+		case <-stop:
+			return ErrClosed
+		case <-p.t.ctx.Done():
+			return ErrClosed
+		}
+		again.Stop()
+	}
+}
+
+// arrived wakes those who wait for the peer.
+func (p *peer) arrived() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(p.came)
+	p.came = make(chan struct{})
+}
+
 func (p *peer) wantLocked(kind uint8) {
 	l := &p.links[kind]
 	if l.client != nil {
@@ -147,6 +197,7 @@ func (t *Transport) heard(node int32) {
 	for kind := range p.links {
 		poke(p.links[kind].heard)
 	}
+	p.arrived()
 }
 
 // dueLocked tells whether a link should be dialled.
@@ -206,6 +257,7 @@ func (p *peer) keep(kind uint8) {
 		p.mu.Unlock()
 
 		if err == nil {
+			p.arrived()
 			began := time.Now()
 			err = c.read()
 			p.mu.Lock()
@@ -235,6 +287,7 @@ func (p *peer) keep(kind uint8) {
 		timer.Stop()
 		p.mu.Lock()
 		l.resting = false
+		l.changedLocked()
 		p.mu.Unlock()
 	}
 }

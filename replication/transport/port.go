@@ -435,6 +435,11 @@ func (p *Port) connect(id raft.ServerID, kind uint8) (*client, error) {
 // AppendEntries sends an append. One without entries rests until it is due (see
 // rest) and is gathered with those of other groups. args.Entries is shortened, in
 // place, to what one request may carry; Raft takes up what follows next time.
+//
+// An append that is no heartbeat waits for a server that is away, for up to reachFor:
+// Raft counts what fails, and tries again only after up to 10 s when that was often, so
+// that a follower was without its leader for as long after its return. Meanwhile it lets
+// go of its entries. What the follower is asked then is whether it has those before.
 func (p *Port) AppendEntries(id raft.ServerID, _ raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	// Only replication, never the heartbeat goroutine, names a previous entry.
 	heartbeat := args.PrevLogEntry == 0 && len(args.Entries) == 0
@@ -443,6 +448,11 @@ func (p *Port) AppendEntries(id raft.ServerID, _ raft.ServerAddress, args *raft.
 	}
 	if p.stalled.Load() {
 		return ErrStalled
+	}
+	if !heartbeat {
+		if err := p.reach(id, args); err != nil {
+			return err
+		}
 	}
 	ends := p.begin(id, heartbeat)
 	var err error
@@ -453,6 +463,29 @@ func (p *Port) AppendEntries(id raft.ServerID, _ raft.ServerAddress, args *raft.
 	}
 	p.finish(id, heartbeat, args, resp, err, ends)
 	return err
+}
+
+// reach waits for a server that is away, and drops args.Entries if it did.
+func (p *Port) reach(id raft.ServerID, args *raft.AppendEntriesRequest) error {
+	to, err := ParseServerID(id)
+	if err != nil {
+		return err
+	}
+	kind := kindData
+	if len(args.Entries) == 0 {
+		kind = kindControl
+	}
+	peer := p.t.peer(to.Node)
+	if peer.current(kind, to.Incarnation) != nil {
+		return nil
+	}
+	if err := peer.reach(kind, to.Incarnation, p.done, func() { args.Entries = nil }); err != nil {
+		return err
+	}
+	if p.stalled.Load() {
+		return ErrStalled
+	}
+	return nil
 }
 
 // append sends an append that is no mere heartbeat.
