@@ -423,6 +423,7 @@ func TestDeposedLeaderDoesNotSayWhereTheLogEnds(t *testing.T) {
 	check("a time, deposed", list(1<<60), notLeaderOrFollower)
 	check("the end of its epoch, deposed", epochEnd(), notLeaderOrFollower)
 	check("past its end, deposed", fetch(5, -1).ErrorCode, notLeaderOrFollower)
+	check("after an epoch it has not heard of, deposed", fetch(1, epoch+1).ErrorCode, notLeaderOrFollower)
 	if p := fetch(5, epoch); p.ErrorCode != int16(notLeaderOrFollower) || p.DivergingEpoch.EndOffset >= 0 {
 		t.Errorf("past the end of its epoch, deposed: %+v", p)
 	}

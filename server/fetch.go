@@ -298,7 +298,9 @@ func (f *fetching) readOne(w *wanted, left int) {
 	high, stable, start := w.p.HighWatermark(), w.p.StableOffset(), w.p.StartOffset()
 	switch {
 	case w.lastEpoch > epoch:
-		// Nobody can have read that: the client speaks of another cluster.
+		// Nobody can have read that, unless this replica was deposed: the client speaks
+		// of another cluster.
+		w.ahead, w.leads = true, epoch
 		w.fail(f, offsetOutOfRange)
 		return
 	case w.maxBytes < 0:
