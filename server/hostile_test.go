@@ -23,6 +23,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/replication/transport"
 )
 
 // bystander is a well-behaved client, to be asked whether it noticed anything.
@@ -462,6 +464,7 @@ func TestAFloodOfConnectionsKeepsNobodyOut(t *testing.T) {
 		return strangers() == 0 && len(all) >= 15
 	})
 	b.dial().closed()
+	flood(2 * onProbation) // who says nothing is no hindrance
 	peer := b.dial()
 	peer.write([]byte(nodeMagic))
 	waitFor(t, "the node to be let in", func() bool {
@@ -473,8 +476,15 @@ func TestAFloodOfConnectionsKeepsNobodyOut(t *testing.T) {
 	waitFor(t, "it to be forgotten", func() bool {
 		b.server.mu.Lock()
 		defer b.server.mu.Unlock()
-		return b.server.handed == 0 && len(b.server.known) == 0
+		return b.server.handed == 0 && len(b.server.known) == 0 && b.server.probation.Len() == 0
 	})
+}
+
+// Who joins the full queue of a flooded listener is greeted before it gives up.
+func TestNodesOutwaitAFlood(t *testing.T) {
+	if wait := acceptQueue * acceptEvery; wait > transport.DialTimeout*2/3 {
+		t.Errorf("a node waits for %v in a full queue, and gives up after %v", wait, transport.DialTimeout)
+	}
 }
 
 // Connections leave the logs their descriptors.
@@ -516,6 +526,19 @@ func TestConnectionsFromOneAddressAreBounded(t *testing.T) {
 	second := b.dial()
 	ask[*kmsg.ApiVersionsResponse](second, &kmsg.ApiVersionsRequest{})
 	b.dial().closed()
+	peer := b.dial() // other nodes may be behind the same address
+	peer.write([]byte(nodeMagic))
+	waitFor(t, "the node to be let in", func() bool {
+		b.server.mu.Lock()
+		defer b.server.mu.Unlock()
+		return b.server.handed == 1
+	})
+	peer.conn.Close()
+	waitFor(t, "it to be forgotten", func() bool {
+		b.server.mu.Lock()
+		defer b.server.mu.Unlock()
+		return b.server.handed == 0
+	})
 
 	// Others are none of its business, and who leaves makes room.
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}

@@ -86,6 +86,7 @@ type Server struct {
 	handed    int                      // connections that Node or HTTP serve
 	strangers list.List                // net.Conns of open that have sent no whole request yet, oldest first, as stranger
 	known     map[net.Conn]*list.Element
+	probation list.List // net.Conns of open that are let in beyond all bounds, oldest first
 	closing   bool
 	active    sync.WaitGroup // counts open
 
@@ -237,12 +238,17 @@ func (s *Server) Serve(l net.Listener) error {
 	}
 }
 
-// So many connections are accepted at once, and one each millisecond from there: to
-// accept one and find out that it wants nothing costs a tenth of that. Clients of
-// a large cluster that all come back have connected after some seconds.
+// So many connections are accepted at once, and one each acceptEvery from there: to
+// accept one and find out that it wants nothing costs a fourth of that.
+//
+// Other nodes wait in the same queue, which is of acceptQueue connections with Linux:
+// whoever joins it must be greeted before it gives up (transport.DialTimeout), or a
+// flood would keep a node that has lost its connections from all others for as long as
+// it lasts.
 const (
-	acceptEvery = time.Millisecond
+	acceptEvery = 400 * time.Microsecond
 	acceptBurst = 1000
+	acceptQueue = 4096 // net.core.somaxconn
 )
 
 // A stranger is a connection that has sent no whole request yet.
@@ -255,7 +261,8 @@ const (
 	// strangerTime is how long a stranger keeps its place when there is no other.
 	strangerTime = time.Second
 	// onProbation is how many connections are let in beyond all bounds, until their
-	// first bytes tell whether they are other nodes'.
+	// first bytes tell whether they are other nodes'. A node has sent its by the time
+	// that so many have come after it.
 	onProbation = 64
 )
 
@@ -263,7 +270,9 @@ const (
 //
 // When all places are taken, the oldest stranger makes room: whoever comes to
 // send a request has done so before it is its turn. Clients at work keep their
-// places, and other nodes get one beyond.
+// places, and other nodes get one beyond. Bounds are for clients: who comes is on
+// probation beyond any of them, and the oldest one there makes room for it, so that
+// no flood keeps a node out.
 func (s *Server) accept(conn net.Conn) {
 	s.stats.accepted.Add(1)
 	remote := remoteIP(conn)
@@ -271,21 +280,28 @@ func (s *Server) accept(conn net.Conn) {
 	now := time.Now()
 	var leaves net.Conn
 	s.mu.Lock()
-	n := len(s.open) + s.handed
-	refused := s.closing || s.from[remote] >= one || n >= all+onProbation
-	probation := n >= all
-	if front := s.strangers.Front(); probation && !refused && front != nil && now.Sub(front.Value.(stranger).since) >= strangerTime {
+	full := len(s.open)+s.handed-s.probation.Len() >= all
+	probation := full || s.from[remote] >= one
+	if front := s.strangers.Front(); full && s.from[remote] < one && front != nil && now.Sub(front.Value.(stranger).since) >= strangerTime {
 		leaves = front.Value.(stranger).conn
 		s.greetedLocked(leaves)
 		probation = false
 	}
-	if !refused {
+	var expelled net.Conn // its goroutine counts it
+	if probation && s.probation.Len() >= onProbation {
+		expelled = s.probation.Front().Value.(stranger).conn
+		s.greetedLocked(expelled)
+	}
+	closing := s.closing
+	if !closing {
 		s.open[conn] = nil
 		s.from[remote]++
 		s.active.Add(1)
-		if !probation {
-			s.known[conn] = s.strangers.PushBack(stranger{conn, now})
+		line := &s.strangers
+		if probation {
+			line = &s.probation
 		}
+		s.known[conn] = line.PushBack(stranger{conn, now})
 	}
 	s.mu.Unlock()
 	if leaves != nil {
@@ -293,8 +309,10 @@ func (s *Server) accept(conn net.Conn) {
 		s.complain("too many connections: one that sent no request makes room", "remote", leaves.RemoteAddr(), "max", all)
 		leaves.Close()
 	}
-	if refused {
-		s.refuseOne(conn, all, one)
+	if expelled != nil {
+		expelled.Close()
+	}
+	if closing {
 		conn.Close()
 		return
 	}
@@ -316,7 +334,8 @@ func (s *Server) greeted(conn net.Conn) {
 
 func (s *Server) greetedLocked(conn net.Conn) {
 	if e := s.known[conn]; e != nil {
-		s.strangers.Remove(e)
+		s.strangers.Remove(e) // of the two, the one that has it
+		s.probation.Remove(e)
 		delete(s.known, conn)
 	}
 }

@@ -16,6 +16,9 @@ import (
 	"github.com/hashicorp/raft"
 )
 
+// DialTimeout is how long a node waits for another to accept its connection and to greet.
+const DialTimeout = 3 * time.Second
+
 // Config says who a Transport is and how it reaches others. Fields marked
 // required have no default; the zero of every other one means the default named.
 type Config struct {
@@ -76,7 +79,7 @@ type Config struct {
 	MaxRequestBytes int           // entries' bytes in one append, unless a single one is larger; 4 MiB
 	Timeout         time.Duration // for an answer to a vote, an append, a heartbeat, a call without deadline; 10 s
 	SnapshotTimeout time.Duration // for an answer to InstallSnapshot; 5 min
-	DialTimeout     time.Duration // for connect and greeting together, on either side; 3 s
+	DialTimeout     time.Duration // for connect and greeting together, on either side; the constant
 	PingInterval    time.Duration // between pings on a control connection; 500 ms
 	PeerTimeout     time.Duration // a peer silent for longer is gone; 3 s
 	Rest            time.Duration // from a follower's answer to the next append without entries, about, see rest; 0: none
@@ -131,7 +134,7 @@ func (c Config) withDefaults() Config {
 	or(&c.GatherInterval, 15*time.Millisecond)
 	or(&c.Timeout, 10*time.Second)
 	or(&c.SnapshotTimeout, 5*time.Minute)
-	or(&c.DialTimeout, 3*time.Second)
+	or(&c.DialTimeout, DialTimeout)
 	or(&c.PingInterval, 500*time.Millisecond)
 	or(&c.PeerTimeout, 3*time.Second)
 	orInt(&c.MaxRequestBytes, 4<<20)
