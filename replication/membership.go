@@ -90,22 +90,43 @@ func (n *Node) tendMembers(now time.Time) (more bool) {
 // greet makes Raft look after a replica that is there and lacks entries, of a group
 // in which nothing happens: what did not arrive is sent again with the next entry,
 // so it appends one that changes nothing. For a replica that does not catch up by
-// that it is done again after 1 s, 2 s, and so on, up to a minute.
+// that it is done again: see nudges.
 func (n *Node) greet(r *replica, servers []raft.Server, now time.Time) (lacks bool) {
 	last := r.raft.LastIndex()
 	lacks = slices.ContainsFunc(servers, func(s raft.Server) bool {
 		return s.ID != n.serverID() && r.peers.matchIndex(s.ID) < last && n.hasOpen(s.ID, r.p.group, process{})
 	})
 	if !lacks {
-		r.greetings = 0
+		r.nudges = nudges{}
 		return false
 	}
-	if r.port.Active() || now.Sub(r.greeted) < min(memberEvery<<r.greetings, time.Minute) {
+	if r.port.Active() || !r.nudges.due(now, r.raft.CurrentTerm(), r.leadership.Load() != nil) {
 		return true
 	}
-	r.greeted = now
-	r.greetings = min(r.greetings+1, 10)
 	r.raft.ApplyLog(log.TrimEntry(r.p.StartOffset()), time.Millisecond) // upkeepLoop does not wait for a disk
+	return true
+}
+
+// nudges are when a leader last had Raft look after replicas that lack entries.
+type nudges struct {
+	at    time.Time
+	term  uint64
+	times int // while it served, in that term
+}
+
+// due tells whether it is time to do so again, and takes it for done then. A leader that
+// serves does it after 1 s, 2 s, and so on, up to a minute: the others are there without
+// the one that does not catch up. One that does not serve yet is waiting for a quorum to
+// have its first entry, and everybody for it: it does so each second, however long
+// somebody lacked something in a leadership before.
+func (g *nudges) due(now time.Time, term uint64, serves bool) bool {
+	if term != g.term || !serves {
+		g.term, g.times = term, 0
+	}
+	if now.Sub(g.at) < min(memberEvery<<g.times, time.Minute) {
+		return false
+	}
+	g.at, g.times = now, min(g.times+1, 10)
 	return true
 }
 

@@ -2,6 +2,7 @@ package replication
 
 import (
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -56,4 +57,29 @@ func FuzzGossip(f *testing.F) {
 			t.Fatal("gossip that was read has another length when written")
 		}
 	})
+}
+
+// A leader that serves does less and less for a replica that does not catch up. What it
+// waits must not be what the next leadership waits, which nobody can write to until a
+// quorum has its first entry.
+func TestGreetingsHurryUntilTheLeaderServes(t *testing.T) {
+	var g nudges
+	now := time.Now()
+	count := func(term uint64, serves bool, within time.Duration) (n int) {
+		for end := now.Add(within); now.Before(end); now = now.Add(stallEvery) {
+			if g.due(now, term, serves) {
+				n++
+			}
+		}
+		return n
+	}
+	if n := count(3, true, 10*time.Minute); n < 12 || n > 16 {
+		t.Errorf("a leader that serves did so %d times in ten minutes, want 1 s, 2 s … 1 min apart", n)
+	}
+	if n := count(5, false, 10*time.Second); n < 9 {
+		t.Errorf("a leader that does not serve yet did so %d times in 10 s", n)
+	}
+	if n := count(5, true, 10*time.Second); n < 3 || n > 5 {
+		t.Errorf("the same leader, serving, did so %d times in 10 s", n)
+	}
 }

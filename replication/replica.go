@@ -47,8 +47,7 @@ type replica struct {
 	wantsSnapshot atomic.Bool // queued for one
 	changing      atomic.Bool // a membership change is under way
 	flushed       time.Time   // when flush.ms was last honoured; upkeepLoop's own
-	greeted       time.Time   // see greet; upkeepLoop's own, too
-	greetings     int
+	nudges        nudges      // see greet; upkeepLoop's own, too
 
 	notify   chan bool
 	closing  chan struct{}
