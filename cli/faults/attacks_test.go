@@ -53,10 +53,13 @@ type siege struct {
 //
 //	go test -tags faults -run TestAttacksOnOneBroker -v ./cli/faults
 //
+// It fails where others are refused anything, get nothing acknowledged, or the broker
+// holds too much. p99 is printed: on a machine that attackers, brokers and clients
+// share, it also measures how busy that is.
+//
 // ATTACKS names some of them, separated by semicolons, FAULTS_SECONDS how long each
-// goes on, FAULTS_FACTOR by how much another client's p99 may grow and FAULTS_MIB
-// what the broker may hold. On a machine that attackers, brokers and clients share,
-// p99 also measures how busy it is.
+// goes on, FAULTS_MIB what the broker may hold, and FAULTS_FACTOR by how much another
+// client's p99 may grow, on a machine that has nothing else to do.
 func TestAttacksOnOneBroker(t *testing.T) {
 	c := startConfigured(t, "group.initial.rebalance.delay.ms=0", "offsets.topic.num.partitions=12")
 	c.createTopic("bystander", 3)
@@ -65,7 +68,7 @@ func TestAttacksOnOneBroker(t *testing.T) {
 	c.awaitLeaders("load")
 	s := &siege{T: t, c: c, victim: c.leader("bystander", 0), topic: "bystander", until: time.Duration(setting("FAULTS_SECONDS", 5)) * time.Second}
 	limit := int64(setting("FAULTS_MIB", 512)) << 20
-	factor := setting("FAULTS_FACTOR", 4)
+	factor := setting("FAULTS_FACTOR", 0) // 0: it is not judged
 
 	stopLoad := s.load()
 	defer stopLoad()
@@ -77,11 +80,14 @@ func TestAttacksOnOneBroker(t *testing.T) {
 	time.Sleep(10 * time.Second)
 	base := y.take()
 
-	t.Logf("%-34s %9s %9s %6s %9s %8s  %s", "attack", "peak RSS", "p99", "times", "worst", "refused", "what came of it")
+	t.Logf("%-34s %9s %9s %6s %9s %6s %8s  %s", "attack", "peak RSS", "p99", "times", "worst", "acked", "refused", "what came of it")
 	row := func(name string, peak int64, q quiet, note string) {
-		t.Logf("%-34s %5d MiB %9s %6.1f %9s %8d  %s", name, peak>>20, millis(q.p99), float64(q.p99)/float64(max(base.p99, 1)), millis(q.worst), q.refused, note)
+		t.Logf("%-34s %5d MiB %9s %6.1f %9s %6d %8d  %s", name, peak>>20, millis(q.p99), float64(q.p99)/float64(max(base.p99, 1)), millis(q.worst), q.acked, q.refused, note)
 	}
 	row("none", s.victim.usage().rss, base, "")
+	if base.acked == 0 {
+		t.Fatal("nothing is acknowledged even without an attack")
+	}
 	only := strings.Split(os.Getenv("ATTACKS"), ";")
 	var most int64
 	for _, a := range attacks {
@@ -107,7 +113,10 @@ func TestAttacksOnOneBroker(t *testing.T) {
 		if peak.Load() > limit {
 			t.Errorf("%s: %d MiB were resident, more than %d", a.name, peak.Load()>>20, limit>>20)
 		}
-		if float64(q.p99) > float64(factor)*float64(base.p99) {
+		if q.acked == 0 {
+			t.Errorf("%s: nothing that another client produced was acknowledged", a.name)
+		}
+		if factor > 0 && float64(q.p99) > float64(factor)*float64(base.p99) {
 			t.Errorf("%s: another client's p99 was %s, %s without", a.name, millis(q.p99), millis(base.p99))
 		}
 		if q.refused > 0 {
@@ -185,7 +194,8 @@ type honest struct {
 
 // A quiet is what an honest client saw for a while.
 type quiet struct {
-	p99, worst time.Duration
+	p99, worst time.Duration // of what was acknowledged
+	acked      int
 	refused    int
 	why        string
 }
@@ -194,7 +204,7 @@ func (y *honest) take() quiet {
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	slices.Sort(y.took)
-	q := quiet{refused: y.refused, why: y.why}
+	q := quiet{acked: len(y.took), refused: y.refused, why: y.why}
 	if len(y.took) > 0 {
 		q.p99, q.worst = y.took[len(y.took)*99/100], y.took[len(y.took)-1]
 	}
@@ -229,10 +239,11 @@ func (s *siege) honest() *honest {
 			took := time.Since(began)
 			if err != nil {
 				y.trouble("a produce of %d bytes: %v", size, err)
+			} else {
+				y.mu.Lock()
+				y.took = append(y.took, took)
+				y.mu.Unlock()
 			}
-			y.mu.Lock()
-			y.took = append(y.took, took)
-			y.mu.Unlock()
 			time.Sleep(10 * time.Millisecond)
 		}
 	})
