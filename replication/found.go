@@ -139,6 +139,7 @@ func (n *Node) fail(cause error, note func(*identity)) {
 		return
 	}
 	id := n.identity
+	id.Level = max(id.Level, n.Image().Level())
 	note(&id)
 	if err := id.save(n.cfg.DataDir); err != nil {
 		cause = fmt.Errorf("%w (and %s was not written: %w)", cause, identityName, err)

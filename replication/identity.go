@@ -9,13 +9,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"millrace/replication/metadata"
 )
 
 // An identity is who a node is, kept in node.json. The incarnation names the
 // disk: a folder that lost its votes or its log gets a new one, so that it can
 // neither vote nor acknowledge under the old name.
 type identity struct {
-	Cluster     string `json:"cluster"`           // 22 characters of base64, as Kafka's
+	Cluster     string `json:"cluster,omitempty"` // 22 characters of base64, as Kafka's
 	Node        int32  `json:"node"`              // 1 or more
 	Incarnation string `json:"incarnation"`       // 8 hex digits
 	Founder     bool   `json:"founder,omitempty"` // this node founded the cluster
@@ -26,6 +28,11 @@ type identity struct {
 	// Doubted is the cluster whose nodes looked for this one just after it had founded
 	// its own.
 	Doubted string `json:"doubted,omitempty"`
+	// Level is the feature level at which the folder was written, 0 below level 2. From
+	// there on the file has the cluster's id as ClusterID: see save.
+	Level     int32  `json:"level,omitempty"`
+	ClusterID string `json:"clusterId,omitempty"` // in the file only
+	Needs     string `json:"needs,omitempty"`     // in the file only
 }
 
 const (
@@ -53,6 +60,12 @@ func loadIdentity(dir string) (id identity, ok bool, err error) {
 	}
 	if err := json.Unmarshal(p, &id); err != nil {
 		return id, false, fmt.Errorf("read %s: %w", path, err)
+	}
+	if id.Level > metadata.MaxLevel {
+		return id, false, fmt.Errorf("read %s: the folder was written at feature level %d, this release reads levels up to %d: upgrade it", path, id.Level, metadata.MaxLevel)
+	}
+	if id.ClusterID != "" {
+		id.Cluster, id.ClusterID, id.Needs = id.ClusterID, "", ""
 	}
 	if id.Cluster == "" || id.Node < 1 || id.Incarnation == "" {
 		return id, false, fmt.Errorf("read %s: cluster, node and incarnation must be set; found %s", path, p)
@@ -82,7 +95,15 @@ func loadIdentity(dir string) (id identity, ok bool, err error) {
 	return id, true, nil
 }
 
+// save writes the file. The first release skips a change of metadata that it cannot
+// read, and would go on with another image than the folder's, in which a topic made
+// anew has another one's group. So from level 2 on it does not find the cluster's id,
+// refuses to start, and shows the file, which says why.
 func (id identity) save(dir string) error {
+	if id.Level >= 2 {
+		id.Cluster, id.ClusterID = "", id.Cluster
+		id.Needs = fmt.Sprintf("a release that reads feature level %d", id.Level)
+	}
 	p, err := json.MarshalIndent(id, "", "  ")
 	if err != nil {
 		return err

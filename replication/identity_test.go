@@ -1,9 +1,13 @@
 package replication
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"millrace/replication/metadata"
 )
 
 // A folder that lost its votes or its metadata log is another disk to the cluster: under
@@ -77,5 +81,44 @@ func TestLostVotesOrMetadataLogMakeANewIncarnation(t *testing.T) {
 				t.Errorf("loaded again: %+v, %t, %v", again, ok, err)
 			}
 		})
+	}
+}
+
+// The first release would skip what it cannot read in a folder of feature level 2: so it
+// must not find a cluster's id there, without which it does not start. Nor does this one
+// start on a folder of a later level.
+func TestFolderOfALaterLevelIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	for _, file := range []string{stableName, filepath.Join(metaName, raftName)} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, file)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, file), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := identity{Cluster: "AAAAAAAAAAAAAAAAAAAAAA", Node: 3, Incarnation: "01234567"}
+	for level := range int32(metadata.MaxLevel + 2) {
+		want.Level = level
+		if err := want.save(dir); err != nil {
+			t.Fatal(err)
+		}
+		p, err := os.ReadFile(filepath.Join(dir, identityName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var first struct{ Cluster string } // what the first release reads
+		if err := json.Unmarshal(p, &first); err != nil || (first.Cluster == "") != (level >= 2) {
+			t.Errorf("level %d: %v, the first release reads %s", level, err, p)
+		}
+		id, ok, err := loadIdentity(dir)
+		switch {
+		case level > metadata.MaxLevel:
+			if err == nil || !strings.Contains(err.Error(), "upgrade") {
+				t.Errorf("level %d was read, with %v", level, err)
+			}
+		case err != nil || !ok || id != want:
+			t.Errorf("level %d: %+v, %t, %v; want %+v", level, id, ok, err, want)
+		}
 	}
 }

@@ -165,6 +165,26 @@ func (n *Node) raiseLevel() {
 	})
 }
 
+// noteLevel keeps in the folder that the cluster has reached a feature level, for a
+// release that cannot read it. It is the reconciler's.
+func (n *Node) noteLevel(level int32) {
+	if level < 2 || level <= max(n.identity.Level, n.noted) {
+		return
+	}
+	n.aboutMu.Lock()
+	defer n.aboutMu.Unlock()
+	if n.failure != nil {
+		return // which has noted it, and more
+	}
+	id := n.identity
+	id.Level = level
+	if err := id.save(n.cfg.DataDir); err != nil {
+		n.logger.Warn("the feature level was not noted, trying again", "level", level, "error", err)
+		return
+	}
+	n.noted = level
+}
+
 // broker is this node as it registers at a feature level.
 func (n *Node) broker(level int32) (metadata.Broker, error) {
 	host, port, err := splitAddress(n.cfg.Advertise)

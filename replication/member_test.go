@@ -64,9 +64,18 @@ func TestFeatureLevelFollowsTheLastNodeThatIsUpgraded(t *testing.T) {
 			t.Fatalf("node %d: level %d with a node of the first release", n.id, level)
 		}
 	}
+	for _, n := range c.nodes {
+		if id, _, err := loadIdentity(n.dir); err != nil || id.Level != 0 {
+			t.Errorf("node %d cannot go back: level %d is noted, %v", n.id, id.Level, err)
+		}
+	}
 	c.nodes[2].stop()
 	c.nodes[2].start()
 	for _, n := range c.nodes {
+		eventually(t, "the level is noted in the folder", func() bool {
+			id, _, err := loadIdentity(n.dir)
+			return err == nil && id.Level == 2
+		})
 		eventually(t, "all nodes are at level 2 and registered so", func() bool {
 			image := n.Image()
 			for _, b := range image.Brokers() {

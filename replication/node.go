@@ -91,6 +91,7 @@ type Node struct {
 	abouts  map[transport.Peer]about // of who greeted last
 	failed  chan struct{}
 	failure error
+	noted   int32 // the level that node.json has by now; reconcileLoop's own
 
 	ctx       context.Context // ends with the node
 	cancel    context.CancelFunc

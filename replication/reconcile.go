@@ -50,6 +50,7 @@ func (n *Node) reconcileLoop() {
 		if image.ClusterID == "" {
 			continue
 		}
+		n.noteLevel(image.Level())
 		n.setPeers()
 		n.stayEnrolled(image)
 		n.reconcile(image, limit)
