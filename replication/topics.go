@@ -56,7 +56,7 @@ func (n *Node) CreateTopic(ctx context.Context, req TopicRequest) (*metadata.Top
 			replicas = min(replicas, len(image.Brokers()))
 			change.Grow = true
 		}
-		change.Assignment, err = metadata.Place(n.placeable(image), partitions, replicas, int(image.LastGroup()%1024))
+		change.Assignment, err = metadata.Place(n.placeable(image, replicas), partitions, replicas, int(image.LastGroup()%1024))
 		if err != nil {
 			return nil, err
 		}
@@ -99,8 +99,8 @@ func (n *Node) AddPartitions(ctx context.Context, topic string, count int32, ass
 	change := metadata.CreatePartitions{Topic: t.ID, Count: count, Assignment: assignment}
 	if assignment == nil && int(count) > len(t.Partitions) {
 		var err error
-		change.Assignment, err = metadata.PlaceFor(n.placeable(image), t.Partitions,
-			int(count)-len(t.Partitions), len(t.Partitions[0].Replicas), 0)
+		replicas := len(t.Partitions[0].Replicas)
+		change.Assignment, err = metadata.PlaceFor(n.placeable(image, replicas), t.Partitions, int(count)-len(t.Partitions), replicas, 0)
 		if err != nil {
 			return err
 		}
@@ -118,18 +118,19 @@ func (n *Node) AddPartitions(ctx context.Context, topic string, count int32, ass
 	return nil
 }
 
-// placeable lists the brokers that may get new replicas: those that are there,
-// or all when too few are.
-func (n *Node) placeable(image *metadata.Image) []*metadata.Broker {
+// placeable lists the brokers that may get new replicas, so many of each partition:
+// those that are there, or all when these are too few. A topic of two replicas, one of
+// them on a broker that is down, would have no quorum.
+func (n *Node) placeable(image *metadata.Image, replicas int) []*metadata.Broker {
 	all := image.Brokers()
-	var live []*metadata.Broker
+	var there []*metadata.Broker
 	for _, b := range all {
-		if n.Live(b.ID) {
-			live = append(live, b)
+		if n.Present(b.ID) {
+			there = append(there, b)
 		}
 	}
-	if len(live) >= min(defaultReplicas, len(all)) {
-		return live
+	if len(there) >= replicas {
+		return there
 	}
 	return all
 }
