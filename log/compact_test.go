@@ -390,6 +390,42 @@ func TestCompactionRemembersNoMoreKeysThanItMay(t *testing.T) {
 	}
 }
 
+// Where a segment is cut between two terms, what comes before ends in the first one.
+func TestCutBetweenTermsKeepsThem(t *testing.T) {
+	l := mustOpen(t, filepath.Join(t.TempDir(), "p"), Config{FS: fastFS{segment.OS}})
+	store := func(term uint64, key string) {
+		t.Helper()
+		var bu record.Builder
+		bu.Append(record.Record{Key: []byte(key), Value: []byte("v"), Timestamp: testClock})
+		b, err := bu.Batch()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.StoreLog(&raft.Log{Index: l.NextIndex(), Term: term, Type: raft.LogCommand, Data: b}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, key := range []string{"a", "b", "a", "b"} {
+		store(1, key)
+	}
+	store(2, "c")
+	if err := l.Roll(); err != nil {
+		t.Fatal(err)
+	}
+	store(2, "d")
+	if _, err := l.Compact(t.Context(), Compaction{MaxIndex: l.NextIndex() - 1, Limit: l.EndOffset(), MaxKeys: 2}); err != nil {
+		t.Fatal(err)
+	}
+	segments := l.state.Load().segments
+	if len(segments) != 3 || l.state.Load().compacted() != 1 {
+		t.Fatalf("%d segments, %d of them compacted", len(segments), l.state.Load().compacted())
+	}
+	before, after := segments[0].Info(), segments[1].Info()
+	if before.LastTerm != 1 || after.PrevTerm != 1 || after.LastTerm != 2 {
+		t.Errorf("cut into %+v and %+v", before, after)
+	}
+}
+
 func TestKeyTable(t *testing.T) {
 	for _, most := range []int{1, 2, 1000, 5000} {
 		table, model := keyTable{max: most}, map[keyHash]int64{}
