@@ -349,6 +349,9 @@ func (n *Node) tell(node int32, g gossip) {
 		} else {
 			a.mu.Unlock()
 		}
+		if n.Image().Level() >= 2 { // whoever is earlier does not read numbers
+			g.number = n.said.Add(1)
+		}
 		ctx, cancel := n.callContext()
 		_, err := n.transport.Call(ctx, node, callGossip, g.encode())
 		cancel()
@@ -374,6 +377,10 @@ func (n *Node) tell(node int32, g gossip) {
 // Two nodes do not lose each other at the same moment, nor need both of them. One that
 // was paused finds new connections beside the old ones, and sees no end; the other had
 // given it up. So what could not be taken in is refused, and said again.
+//
+// What was not answered in time is said again too, as everything there is, and may
+// have been on its way all the while, over a connection that has ended. It must not
+// undo what overtook it: nobody would say that again.
 func (n *Node) heard(from transport.Peer, g gossip) error {
 	by, ok := n.transport.Hears(from)
 	if !ok {
@@ -382,6 +389,14 @@ func (n *Node) heard(from transport.Peer, g gossip) error {
 	defer n.happened.Add(1)
 	var given []uint64 // groups that it says it leads no more
 	n.gossipMu.Lock()
+	if g.number > 0 {
+		if g.number <= n.numbers[by] {
+			n.gossipMu.Unlock()
+			return nil
+		}
+		maps.DeleteFunc(n.numbers, func(p process, _ uint64) bool { return p.Node == by.Node && p != by })
+		n.numbers[by] = g.number
+	}
 	if n.openAt[by] == nil || g.first {
 		maps.DeleteFunc(n.openAt, func(p process, _ map[uint64]bool) bool { return p.Node == by.Node }) // of its former lives, too
 		n.openAt[by] = make(map[uint64]bool)
@@ -653,21 +668,27 @@ type groupTerm struct{ group, term uint64 }
 
 // A gossip is what one node tells another about itself.
 type gossip struct {
-	first bool // everything; forget what was said before
-	open  []uint64
-	leads []groupTerm
+	first  bool // everything; forget what was said before
+	open   []uint64
+	leads  []groupTerm
+	number uint64 // of what this process told anybody; 0: not said
 }
 
 // encode returns the message:
 //
-//	first u8 · opens u32 · group u64 … · leads u32 · group u64, term u64 …
+//	flags u8 · opens u32 · group u64 … · leads u32 · group u64, term u64 … · number u64
+//
+// Flags are 1 for first, and 2 for a number, which is not there without.
 func (g gossip) encode() []byte {
-	p := make([]byte, 0, 9+8*len(g.open)+16*len(g.leads))
+	p := make([]byte, 0, 17+8*len(g.open)+16*len(g.leads))
+	flags := byte(0)
 	if g.first {
-		p = append(p, 1)
-	} else {
-		p = append(p, 0)
+		flags |= 1
 	}
+	if g.number > 0 {
+		flags |= 2
+	}
+	p = append(p, flags)
 	p = binary.BigEndian.AppendUint32(p, uint32(len(g.open)))
 	for _, group := range g.open {
 		p = binary.BigEndian.AppendUint64(p, group)
@@ -677,17 +698,26 @@ func (g gossip) encode() []byte {
 		p = binary.BigEndian.AppendUint64(p, gt.group)
 		p = binary.BigEndian.AppendUint64(p, gt.term)
 	}
+	if g.number > 0 {
+		p = binary.BigEndian.AppendUint64(p, g.number)
+	}
 	return p
 }
 
 func decodeGossip(p []byte) (g gossip, err error) {
 	d := &decoder{p: p}
-	g.first = d.byte() == 1
+	flags := d.byte()
+	g.first = flags&1 != 0
 	for range d.count(8) {
 		g.open = append(g.open, d.uint64())
 	}
 	for range d.count(16) {
 		g.leads = append(g.leads, groupTerm{d.uint64(), d.uint64()})
+	}
+	if flags&2 != 0 {
+		if g.number = d.uint64(); g.number == 0 {
+			return g, errShortMessage
+		}
 	}
 	return g, d.end()
 }

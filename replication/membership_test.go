@@ -42,11 +42,54 @@ func TestGossipSurvivesItsEncoding(t *testing.T) {
 	if err != nil || !got.first || len(got.open) != 2 || got.open[1] != 7 || len(got.leads) != 1 || got.leads[0] != g.leads[0] {
 		t.Fatalf("got %+v, %v", got, err)
 	}
-	for n := range p {
-		if _, err := decodeGossip(p[:n]); err == nil {
-			t.Fatalf("the first %d of %d bytes were taken for whole", n, len(p))
+	g.number = 9
+	numbered := g.encode()
+	if got, err := decodeGossip(numbered); err != nil || !got.first || got.number != 9 || len(got.leads) != 1 {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	for _, p := range [][]byte{p, numbered} {
+		for n := range p {
+			if _, err := decodeGossip(p[:n]); err == nil {
+				t.Fatalf("the first %d of %d bytes were taken for whole", n, len(p))
+			}
 		}
 	}
+}
+
+// What was on its way while it was said again, with more, changes nothing.
+func TestOvertakenGossipChangesNothing(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		id := c.create("orders", 1, 3, nil)
+		time.Sleep(time.Minute)
+		lead, p := c.leader(id)
+		other := c.others(lead)[0]
+		g := lead.everything()
+		g.number = 1 << 40
+		if err := other.heard(lead.transport.Self().Peer, g); err != nil {
+			t.Fatal(err)
+		}
+		for _, early := range []gossip{{first: true, number: 1<<40 - 1}, {first: true, number: 1}} {
+			if err := other.heard(lead.transport.Self().Peer, early); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if broker, _, ok := other.Leader(id); !ok || broker != lead.id {
+			t.Errorf("it is said that %d leads the partition (%v), want %d", broker, ok, lead.id)
+		}
+		if !other.hasOpen(lead.serverID(), p.group, process{}) {
+			t.Error("the leader is said not to have it open")
+		}
+		other.gossipMu.Lock()
+		defer other.gossipMu.Unlock()
+		for by, number := range other.numbers {
+			if number == 0 {
+				t.Errorf("%s does not count what it says", by)
+			}
+		}
+		if len(other.numbers) != 2 {
+			t.Errorf("%d processes count what they say, want 2", len(other.numbers))
+		}
+	})
 }
 
 func FuzzGossip(f *testing.F) {

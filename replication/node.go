@@ -120,6 +120,7 @@ type Node struct {
 	gossipMu   sync.Mutex
 	claims     map[uint64]claim
 	openAt     map[process]map[uint64]bool
+	numbers    map[process]uint64 // of the latest gossip that was taken in
 	views      map[process]seen
 	viewNumber uint64
 	alone      time.Time // since when this node has lost the majority; none: it has not
@@ -129,6 +130,7 @@ type Node struct {
 	lastPeerUp time.Time
 	news       gossip
 	gossipWake chan struct{}
+	said       atomic.Uint64 // gossip so far
 
 	electMu sync.Mutex // held while one orphan is looked after
 	lack    lack
@@ -175,6 +177,7 @@ func Open(cfg Config) (*Node, error) {
 		byGroup:       make(map[uint64]*Partition),
 		claims:        make(map[uint64]claim),
 		openAt:        make(map[process]map[uint64]bool),
+		numbers:       make(map[process]uint64),
 		views:         make(map[process]seen),
 		acquainted:    make(map[int32]*acquaintance),
 		orphans:       make(map[uint64]*orphan),
