@@ -24,9 +24,17 @@ const (
 // Serve takes over an inbound connection, from its magic bytes on, and returns
 // when it is closed. The caller runs it in a goroutine of its own. After Close it
 // closes conn and returns at once.
+//
+// When there is no room, the oldest of those that have not greeted yet makes it: a peer
+// greets at once, and must not be kept out by who came before it and says nothing.
 func (t *Transport) Serve(conn net.Conn) {
 	t.mu.Lock()
-	full := len(t.conns) >= t.cfg.MaxConnections || t.greeting >= max(1, t.cfg.MaxConnections/4)
+	full := len(t.conns) >= t.cfg.MaxConnections
+	var expelled net.Conn // its goroutine counts it
+	if oldest := t.greeting.Front(); !t.closed && oldest != nil && (full || t.greeting.Len() >= max(1, t.cfg.MaxConnections/4)) {
+		full = false
+		expelled = t.greeting.Remove(oldest).(net.Conn)
+	}
 	if t.closed || full {
 		t.mu.Unlock()
 		conn.Close()
@@ -37,9 +45,12 @@ func (t *Transport) Serve(conn net.Conn) {
 		return
 	}
 	t.conns[conn] = struct{}{}
-	t.greeting++
+	place := t.greeting.PushBack(conn)
 	t.wg.Add(1)
 	t.mu.Unlock()
+	if expelled != nil {
+		expelled.Close()
+	}
 	defer t.wg.Done()
 	defer func() {
 		conn.Close()
@@ -49,7 +60,7 @@ func (t *Transport) Serve(conn net.Conn) {
 	}()
 	s, err := t.welcome(conn)
 	t.mu.Lock()
-	t.greeting--
+	t.greeting.Remove(place)
 	t.mu.Unlock()
 	if err != nil {
 		t.stats.Refused.Add(1)

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"container/list"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -168,7 +169,7 @@ type Transport struct {
 	closed   bool
 	local    Peer
 	conns    map[net.Conn]struct{} // all there are, for Close
-	greeting int                   // inbound ones that have not greeted yet
+	greeting list.List             // inbound ones that have not greeted yet, oldest first
 	present  map[Peer]*presence
 	departed map[Peer]time.Duration // when those who are not present were last heard, since start
 	peers    map[int32]*peer
