@@ -128,7 +128,10 @@ func (p *peer) reach(kind uint8, incarnation string, stop <-chan struct{}, away 
 		came, changed := p.came, p.links[kind].changed
 		p.mu.Unlock()
 		_, err := p.connect(kind, incarnation, stop)
-		if !errors.Is(err, ErrUnreachable) {
+		switch {
+		case err == ErrTimeout: // which is what connect says when it is stopped
+			return ErrClosed
+		case !errors.Is(err, ErrUnreachable):
 			return err
 		}
 		if _, there := p.t.Hears(Peer{p.node, incarnation}); !there {

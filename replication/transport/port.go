@@ -471,16 +471,22 @@ func (p *Port) reach(id raft.ServerID, args *raft.AppendEntriesRequest) error {
 	if err != nil {
 		return err
 	}
-	kind := kindData
-	if len(args.Entries) == 0 {
-		kind = kindControl
-	}
 	peer := p.t.peer(to.Node)
-	if peer.current(kind, to.Incarnation) != nil {
-		return nil
+	there := func(kind uint8) error {
+		if peer.current(kind, to.Incarnation) != nil {
+			return nil
+		}
+		return peer.reach(kind, to.Incarnation, p.done, func() { args.Entries = nil })
 	}
-	if err := peer.reach(kind, to.Incarnation, p.done, func() { args.Entries = nil }); err != nil {
-		return err
+	if len(args.Entries) > 0 {
+		if err := there(kindData); err != nil {
+			return err
+		}
+	}
+	if len(args.Entries) == 0 { // goes with the heartbeats
+		if err := there(kindControl); err != nil {
+			return err
+		}
 	}
 	if p.stalled.Load() {
 		return ErrStalled
