@@ -3,6 +3,7 @@ package transport
 import (
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -39,6 +40,7 @@ func TestAnAppendWaitsForWhoIsAway(t *testing.T) {
 				if len(done) > 0 {
 					t.Fatalf("it did not wait: %v", <-done)
 				}
+				synctest.Wait()
 				if len(req.Entries) > 0 {
 					t.Error("it keeps its entries while it waits")
 				}
