@@ -258,7 +258,6 @@ const (
 	needsQuotas       = "quotas are a later release's"
 	needsSASL         = "SASL is a later release's"
 	needsReassignment = "moving replicas is a later release's"
-	needsElections    = "elections on request are a later release's"
 
 	itsOwnPanic = "its getOffsets calls a connect function that it has not set: a nil pointer, whatever the broker"
 )
@@ -329,7 +328,6 @@ kill $broker; wait $broker`
 			"TestClientCreateACLs":                                        needsACLs,
 			"TestClientDeleteACLs":                                        needsACLs,
 			"TestClientDescribeACLs":                                      needsACLs,
-			"TestClientElectLeaders":                                      needsElections,
 			"TestClientFindCoordinator":                                   needsTransactions,
 			"TestUnsupportedSASLMechanism":                                needsSASL,
 		},
