@@ -66,7 +66,7 @@ func TestAttacksOnOneBroker(t *testing.T) {
 	c.createTopic("load", 3)
 	c.awaitLeaders("bystander")
 	c.awaitLeaders("load")
-	s := &siege{T: t, c: c, victim: c.leader("bystander", 0), topic: "bystander", until: time.Duration(setting("FAULTS_SECONDS", 5)) * time.Second}
+	s := &siege{T: t, c: c, victim: c.leader("bystander", 0), topic: "bystander", until: time.Duration(setting("FAULTS_SECONDS", 3)) * time.Second}
 	limit := int64(setting("FAULTS_MIB", 512)) << 20
 	factor := setting("FAULTS_FACTOR", 0) // 0: it is not judged
 

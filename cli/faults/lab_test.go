@@ -11,9 +11,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // A lab is a cluster whose nodes are hosts of their own: a network namespace and
@@ -178,4 +180,32 @@ func (l *lab) heal() {
 func createThrough(ctx context.Context, client *kgo.Client, topic string) error {
 	_, err := kadm.NewClient(client).CreateTopic(ctx, 1, 1, nil, topic)
 	return err
+}
+
+// awaitVoters waits until so many nodes vote in the controller group. A node is one of
+// the cluster's before it votes, and a quorum is one of those that do.
+func (c *cluster) awaitVoters(n int) {
+	c.t.Helper()
+	client := c.client()
+	defer client.Close()
+	eventually(c.t, patience, fmt.Sprintf("%d voters of the controller group", n), func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		req := kmsg.NewPtrDescribeQuorumRequest()
+		partition := kmsg.NewDescribeQuorumRequestTopicPartition()
+		topic := kmsg.NewDescribeQuorumRequestTopic()
+		topic.Topic, topic.Partitions = "__cluster_metadata", []kmsg.DescribeQuorumRequestTopicPartition{partition}
+		req.Topics = []kmsg.DescribeQuorumRequestTopic{topic}
+		resp, err := req.RequestWith(ctx, client)
+		if err != nil {
+			return err
+		}
+		if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
+			return fmt.Errorf("error %d, %d topics", resp.ErrorCode, len(resp.Topics))
+		}
+		if p := resp.Topics[0].Partitions[0]; len(p.CurrentVoters) != n {
+			return fmt.Errorf("%d voters, error %d", len(p.CurrentVoters), p.ErrorCode)
+		}
+		return nil
+	})
 }

@@ -251,6 +251,7 @@ func TestKillAndCut(t *testing.T) {
 // led again as soon as one of them returns: it alone can be elected.
 func TestControllerWithTheOnlyLogIsElected(t *testing.T) {
 	l := startLab(t, 3)
+	l.awaitVoters(3)
 	first := l.controller()
 	other := l.node(first.id%3 + 1)
 	l.others(first, (*node).kill)
@@ -279,6 +280,7 @@ func TestControllerWithTheOnlyLogIsElected(t *testing.T) {
 // controller group hang; when that one returns with its data, everything is led.
 func TestWipedNodeJoinsWhileAnotherIsDown(t *testing.T) {
 	l := startLab(t, 3)
+	l.awaitVoters(3)
 	l.createTopic(labTopic, labPartitions)
 	ledger := newLedger(l.cluster, labTopic, labPartitions)
 	p := ledger.produce(20 * time.Millisecond)

@@ -142,7 +142,7 @@ func TestPausedLeaderAcknowledgesNothingStale(t *testing.T) {
 // requests in flight and all the news in its sockets at once: it must learn that it is
 // deposed before it answers. What it acknowledges must be there.
 func TestLeaderPausedAgainAndAgainAcknowledgesNothingThatIsLost(t *testing.T) {
-	rounds := setting("FAULTS_PAUSE_ROUNDS", 20)
+	rounds := setting("FAULTS_PAUSE_ROUNDS", 8)
 	const partitions, clients, each = 3, 4, 5
 	c := startCluster(t, 3, nil)
 	c.createTopic("s6-again", partitions)
