@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,6 +11,8 @@ import (
 	"syscall"
 
 	"github.com/tysonmote/gommap"
+
+	"millrace/segment/record"
 )
 
 // A mapping is a file's bytes in memory, read-only. It starts with one
@@ -214,27 +214,16 @@ func (m *mapping) release() {
 	}
 }
 
-// guard runs f, which reads mapped memory of the file at path, and turns a
-// fault (a page the disk cannot deliver, a file somebody truncated) into an
-// error, since it must not end the process.
-func guard(path string, f func() error) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		r := recover()
-		if r == nil {
-			return
-		}
-		fault, ok := r.(interface {
-			runtime.Error
-			Addr() uintptr
-		})
-		if !ok {
-			panic(r)
-		}
-		err = &CorruptError{
+// guard is record.Guard for mapped memory of the file at path, which a fault says is
+// corrupt.
+func guard(path string, f func() error) error {
+	err := record.Guard(f)
+	var fault *record.FaultError
+	if errors.As(err, &fault) {
+		return &CorruptError{
 			Path: path, Position: -1,
-			Found: "a page that cannot be read", Expected: "bytes of the file", Err: fault,
+			Found: "a page that cannot be read", Expected: "bytes of the file", Err: fault.Err,
 		}
-	}()
-	return f()
+	}
+	return err
 }

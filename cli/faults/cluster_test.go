@@ -283,6 +283,20 @@ func (c *cluster) restart(nodes ...*node) {
 	}
 }
 
+// mustLive returns what fails the test if a node's process is another by then than now.
+func (c *cluster) mustLive() (check func()) {
+	pids := make(map[int32]int)
+	c.each(func(n *node) { pids[n.id] = n.pid })
+	return func() {
+		c.t.Helper()
+		c.each(func(n *node) {
+			if !n.running() || n.pid != pids[n.id] {
+				c.t.Errorf("node %d did not live through it", n.id)
+			}
+		})
+	}
+}
+
 func (c *cluster) addresses() []string {
 	var all []string
 	c.each(func(n *node) { all = append(all, n.address) })

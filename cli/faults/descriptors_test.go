@@ -20,8 +20,7 @@ func TestDescriptorFloodLeavesNothingDeaf(t *testing.T) {
 	c := startCluster(t, 3, func(n *node) { n.files = limit })
 	// Small segments, so that they roll all the time; two replicas are a quorum.
 	c.createTopic("s25", 3, "segment.bytes=1048576")
-	pids := make(map[int32]int)
-	c.each(func(n *node) { pids[n.id] = n.pid })
+	living := c.mustLive()
 	l := newLedger(c, "s25", 3)
 	l.valueBytes = 20_000
 	p := l.produce(10 * time.Millisecond)
@@ -57,11 +56,7 @@ func TestDescriptorFloodLeavesNothingDeaf(t *testing.T) {
 			len(all), victim.what, limit, millis(worst))
 	}
 	p.finish()
-	c.each(func(n *node) {
-		if !n.running() || n.pid != pids[n.id] {
-			t.Errorf("node %d did not live through it", n.id)
-		}
-	})
+	living()
 	y := l.check()
 	c.stop()
 	c.checkAtRest()

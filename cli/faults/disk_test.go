@@ -19,8 +19,7 @@ func TestFullDiskIsRetriableAndHealsWithoutRestart(t *testing.T) {
 	c := startCluster(t, 3, func(n *node) { disks[n.id] = newMemory(t, n, 96) })
 	// Small segments, so that what is allocated ahead is used up soon.
 	c.createTopic("s20", 1, "segment.bytes=4194304")
-	pids := make(map[int32]int)
-	c.each(func(n *node) { pids[n.id] = n.pid })
+	living := c.mustLive()
 	l := newLedger(c, "s20", 1)
 	l.valueBytes = 8000
 	p := l.produce(10 * time.Millisecond)
@@ -58,11 +57,7 @@ func TestFullDiskIsRetriableAndHealsWithoutRestart(t *testing.T) {
 			what, acked, codes, readable, millis(healed))
 	}
 	p.finish()
-	c.each(func(n *node) {
-		if !n.running() || n.pid != pids[n.id] {
-			t.Errorf("node %d did not live through it", n.id)
-		}
-	})
+	living()
 	y := l.check()
 	c.stop()
 	c.checkAtRest()

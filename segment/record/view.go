@@ -1,7 +1,6 @@
 package record
 
 import (
-	"fmt"
 	"runtime"
 	"runtime/debug"
 )
@@ -63,9 +62,16 @@ func (v *View) Look(f func(piece []byte) error) error {
 	})
 }
 
-// Guard runs f, which reads mapped memory, and turns a fault (a page the disk
-// cannot deliver, a file somebody truncated) into an error, since it must not end
-// the process. Any other panic goes on.
+// A FaultError says that mapped memory could not be read: a page the disk cannot
+// deliver, or a file somebody truncated.
+type FaultError struct{ Err error }
+
+func (e *FaultError) Error() string { return "record: a mapped page cannot be read: " + e.Err.Error() }
+
+func (e *FaultError) Unwrap() error { return e.Err }
+
+// Guard runs f, which reads mapped memory, and turns a fault into a *FaultError,
+// since it must not end the process. Any other panic goes on.
 func Guard(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -80,7 +86,7 @@ func Guard(f func() error) (err error) {
 		if !ok {
 			panic(r)
 		}
-		err = fmt.Errorf("record: a mapped page cannot be read: %w", fault)
+		err = &FaultError{fault}
 	}()
 	return f()
 }
