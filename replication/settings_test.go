@@ -13,6 +13,7 @@ import (
 func TestLeadersAreBroughtBackOnlyWhereThatIsWanted(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
 		id := c.create("orders", 1, 3, nil)
+		time.Sleep(time.Minute) // leadership goes where it is wanted
 		preferred, _ := c.leader(id)
 		set := func(value string) {
 			t.Helper()
