@@ -236,10 +236,20 @@ func (d *demonstration) replay(ctx context.Context, verb string, what span, when
 }
 
 // readAll reads a topic up to its present end.
-func readAll(ctx context.Context, brokers []string, topic string, what span) ([]*kgo.Record, error) {
+func readAll(ctx context.Context, brokers []string, topic string, what span) (all []*kgo.Record, err error) {
+	whole, err := eachRecord(ctx, brokers, topic, what, func(r *kgo.Record) { all = append(all, r) })
+	if err == nil && !whole {
+		err = ctx.Err()
+	}
+	return all, err
+}
+
+// eachRecord calls f for every record of a span of a topic, up to its present end. whole
+// is false when ctx ended before.
+func eachRecord(ctx context.Context, brokers []string, topic string, what span, f func(*kgo.Record)) (whole bool, err error) {
 	client, err := dialBrokers(ctx, brokers, kgo.KeepControlRecords())
 	if err != nil {
-		return nil, err
+		return false, err
 	}
 	defer client.Close()
 	var ends map[string]map[int32]bounds
@@ -249,7 +259,7 @@ func readAll(ctx context.Context, brokers []string, topic string, what span) ([]
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return false, err
 	}
 	left := 0
 	for i, b := range ends[topic] {
@@ -258,24 +268,23 @@ func readAll(ctx context.Context, brokers []string, topic string, what span) ([]
 			client.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: {i: kgo.NewOffset().At(b.from)}})
 		}
 	}
-	var all []*kgo.Record
 	for left > 0 {
 		fetches := client.PollFetches(ctx)
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			return false, nil
 		}
 		for it := fetches.RecordIter(); !it.Done(); {
 			r := it.Next()
 			end := ends[topic][r.Partition].to
 			if r.Offset < end && !r.Attrs.IsControl() {
-				all = append(all, r)
+				f(r)
 			}
 			if r.Offset == end-1 {
 				left--
 			}
 		}
 	}
-	return all, nil
+	return true, nil
 }
 
 // compare checks that got is exactly want: each record where it was acknowledged,

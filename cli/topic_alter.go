@@ -2,11 +2,21 @@ package cli
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"hash/maphash"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"millrace/server"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	urfave "github.com/urfave/cli/v2"
 )
 
@@ -19,16 +29,21 @@ func topicAlterCommand() *urfave.Command {
 		Description: `   Settings that are not named stay as they are. More partitions move keys: records
    of one key may lie in two partitions afterwards, old and new.
 
+   A change that deletes records says how many and asks first, as topic delete does.
+   What it deletes goes when file.delete.delay.ms is over, a minute by default: altering
+   back until then saves it. How many records compaction would delete it finds out by
+   reading the topic, for 10 seconds at most.
+
 EXAMPLES:
    $ millrace topic alter orders -c retention.ms=86400000 -c max.message.bytes=2000000
+   $ millrace topic alter orders -c retention.ms=1000 --dry-run
    $ millrace topic alter orders --unset retention.ms
    $ millrace topic alter orders -p 6 --dry-run`,
 		Flags: clientFlags([]urfave.Flag{
 			configFlag(),
 			&urfave.StringSliceFlag{Name: "unset", Usage: "`KEY`: return this setting to its default; may be repeated"},
 			&urfave.IntFlag{Name: "partitions", Aliases: []string{"p"}, DefaultText: "unchanged", Usage: "`N`: number of partitions, more than now"},
-			&urfave.BoolFlag{Name: "dry-run", Usage: "only ask whether it could be done"},
-		}),
+		}, destructiveFlags()),
 		Action: topicAlter,
 	}
 }
@@ -53,37 +68,281 @@ func topicAlter(c *urfave.Context) error {
 	if len(changes) == 0 && !c.IsSet("partitions") {
 		return usage("topic alter: nothing to change; say -c KEY=VALUE, --unset KEY or -p N")
 	}
-	return withAdmin(c, func(ctx context.Context, admin *kadm.Client) error {
-		if _, err := describeTopic(ctx, admin, topic); err != nil {
+	brokers, err := brokersOf(c.String("brokers"))
+	if err != nil {
+		return err
+	}
+	client, err := dialBrokers(c.Context, brokers)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	admin := kadm.NewClient(client)
+	admin.SetTimeoutMillis(15_000)
+	ctx, cancel := context.WithTimeout(c.Context, 30*time.Second)
+	defer cancel()
+	before, err := describeTopic(ctx, admin, topic)
+	if err != nil {
+		return err
+	}
+	// Both are asked about before either is done.
+	a := alteration{brokers: brokers, client: client, admin: admin, topic: topic, changes: changes, partitions: len(before.Partitions)}
+	var lost []string
+	if len(changes) > 0 {
+		if err := a.ask(ctx); err != nil {
 			return err
 		}
-		alter, grow, said := admin.AlterTopicConfigs, admin.UpdatePartitions, "altered"
-		if c.Bool("dry-run") {
-			alter, grow, said = admin.ValidateAlterTopicConfigs, admin.ValidateUpdatePartitions, "could alter"
+		if lost, err = a.consequences(ctx); err != nil {
+			return err
 		}
-		if len(changes) > 0 {
-			answers, err := alter(ctx, changes, topic)
-			if err != nil {
-				return err
-			}
-			for _, a := range answers {
-				if a.Err != nil {
-					return topicError(topic, a.Err, a.ErrMessage)
-				}
-			}
+	}
+	grown := ""
+	if c.IsSet("partitions") {
+		if err := grow(ctx, admin.ValidateUpdatePartitions, topic, c.Int("partitions")); err != nil {
+			return err
 		}
-		if c.IsSet("partitions") {
-			answers, err := grow(ctx, c.Int("partitions"), topic)
-			if err != nil {
-				return err
-			}
-			for _, a := range answers {
-				if a.Err != nil {
-					return topicError(topic, a.Err, a.ErrMessage)
-				}
-			}
+		grown = fmt.Sprintf(", %s instead of %d", count(c.Int("partitions"), "partition"), a.partitions)
+	}
+	gone := strings.Join(lost, ", and ")
+	if c.Bool("dry-run") {
+		if gone != "" {
+			grown += "; it deletes " + gone
 		}
-		_, err := fmt.Fprintln(c.App.Writer, said, "topic", topic)
+		_, err := fmt.Fprintf(c.App.Writer, "could alter topic %s%s\n", topic, grown)
 		return err
+	}
+	if gone != "" {
+		if err := confirm(c, fmt.Sprintf("alter topic %s (it deletes %s)", topic, gone)); err != nil {
+			return err
+		}
+	}
+	// Asking a person may have taken longer than the time for the request.
+	ctx, cancel = context.WithTimeout(c.Context, 30*time.Second)
+	defer cancel()
+	if len(changes) > 0 {
+		answers, err := admin.AlterTopicConfigs(ctx, changes, topic)
+		if err != nil {
+			return err
+		}
+		for _, a := range answers {
+			if a.Err != nil {
+				return topicError(topic, a.Err, a.ErrMessage)
+			}
+		}
+	}
+	if c.IsSet("partitions") {
+		if err := grow(ctx, admin.UpdatePartitions, topic, c.Int("partitions")); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(c.App.Writer, "altered topic %s%s\n", topic, grown)
+	if wait := a.delay(ctx); gone != "" && wait != "" {
+		fmt.Fprintf(c.App.ErrWriter, "millrace: it deletes %s, from %s on; altered back before then, it keeps them\n", gone, wait)
+	}
+	return nil
+}
+
+// grow gives a topic more partitions, or asks whether it could get them.
+func grow(ctx context.Context, how func(context.Context, int, ...string) (kadm.CreatePartitionsResponses, error), topic string, n int) error {
+	answers, err := how(ctx, n, topic)
+	if err != nil {
+		return err
+	}
+	for _, a := range answers {
+		if a.Err != nil {
+			return topicError(topic, a.Err, a.ErrMessage)
+		}
+	}
+	return nil
+}
+
+// An alteration of a topic's settings, before it is done.
+type alteration struct {
+	brokers    []string
+	client     *kgo.Client
+	admin      *kadm.Client
+	topic      string
+	changes    []kadm.AlterConfig
+	partitions int
+
+	// What the leaders said, by partition.
+	answered map[int32]retained
+}
+
+// retained is where a partition's log would start: with the settings as they are, and
+// with those that are asked about.
+type retained struct{ before, after int64 }
+
+// ask asks every broker whether the settings could be altered, and what that would
+// delete of the partitions it leads: no other knows. It is an error if one refuses.
+func (a *alteration) ask(ctx context.Context) error {
+	req := kmsg.NewPtrIncrementalAlterConfigsRequest()
+	rr := kmsg.NewIncrementalAlterConfigsRequestResource()
+	rr.ResourceType, rr.ResourceName = kmsg.ConfigResourceTypeTopic, a.topic
+	for _, change := range a.changes {
+		rc := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
+		rc.Name, rc.Value, rc.Op = change.Name, change.Value, kmsg.IncrementalAlterConfigOp(change.Op)
+		rr.Configs = append(rr.Configs, rc)
+	}
+	req.Resources, req.ValidateOnly = append(req.Resources, rr), true
+	metadata, err := a.admin.BrokerMetadata(ctx)
+	if err != nil {
+		return fmt.Errorf("ask for the brokers: %w", err)
+	}
+	a.answered = make(map[int32]retained)
+	var unanswered error
+	heard := false
+	for _, b := range metadata.Brokers {
+		one, cancel := context.WithTimeout(ctx, viewTimeout)
+		resp, err := a.client.Broker(int(b.NodeID)).RetriableRequest(one, req)
+		cancel()
+		if err != nil {
+			unanswered = fmt.Errorf("ask broker %d whether topic %q could be altered: %w", b.NodeID, a.topic, err)
+			continue
+		}
+		heard = true
+		for _, sr := range resp.(*kmsg.IncrementalAlterConfigsResponse).Resources {
+			if err := kerr.ErrorForCode(sr.ErrorCode); err != nil {
+				detail := ""
+				if sr.ErrorMessage != nil {
+					detail = *sr.ErrorMessage
+				}
+				return topicError(a.topic, err, detail)
+			}
+			sr.UnknownTags.Each(func(key uint32, b []byte) {
+				for ; key == server.RetainedTag && len(b) >= 20; b = b[20:] {
+					a.answered[int32(binary.BigEndian.Uint32(b))] = retained{
+						int64(binary.BigEndian.Uint64(b[4:])), int64(binary.BigEndian.Uint64(b[12:])),
+					}
+				}
+			})
+		}
+	}
+	if !heard {
+		return unanswered
+	}
+	return nil
+}
+
+// shortens tells whether one of the changes may delete something: what a broker that
+// does not count it is to be asked about all the same.
+func (a *alteration) shortens() bool {
+	return slices.ContainsFunc(a.changes, func(c kadm.AlterConfig) bool {
+		return c.Name == "cleanup.policy" || strings.HasPrefix(c.Name, "retention.") || strings.HasPrefix(c.Name, "segment.")
 	})
+}
+
+// consequences says what the alteration deletes, a phrase for each way in which it
+// does; none if it deletes nothing.
+func (a *alteration) consequences(ctx context.Context) (phrases []string, err error) {
+	if !a.shortens() {
+		return nil, nil
+	}
+	starts, err := a.admin.ListStartOffsets(ctx, a.topic)
+	if err != nil {
+		return nil, fmt.Errorf("list offsets: %w", err)
+	}
+	ends, err := a.admin.ListEndOffsets(ctx, a.topic)
+	if err != nil {
+		return nil, fmt.Errorf("list offsets: %w", err)
+	}
+	deleted, all, unknown := int64(0), int64(0), 0
+	for i := range int32(a.partitions) {
+		start, ok1 := starts.Lookup(a.topic, i)
+		end, ok2 := ends.Lookup(a.topic, i)
+		r, ok := a.answered[i]
+		if !ok || !ok1 || !ok2 || start.Err != nil || end.Err != nil {
+			unknown++
+			continue
+		}
+		all += end.Offset - start.Offset
+		deleted += max(0, r.after-max(r.before, start.Offset))
+	}
+	switch {
+	case len(a.answered) == 0 && a.partitions > 0 && unknown == a.partitions:
+		return []string{"perhaps records: the brokers do not say how many"}, nil
+	case deleted > 0 && deleted == all && unknown == 0:
+		phrases = append(phrases, count(deleted, "record")+", all of them")
+	case deleted > 0 && unknown == 0:
+		phrases = append(phrases, fmt.Sprintf("%s of %s", count(deleted, "record"), number(all)))
+	case unknown > 0:
+		phrases = append(phrases, fmt.Sprintf("%s of %s, and perhaps more in %s without a leader", count(deleted, "record"), number(all), count(unknown, "partition")))
+	}
+	compacted, err := a.compacted(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if compacted != "" {
+		phrases = append(phrases, compacted)
+	}
+	return phrases, nil
+}
+
+// setting returns what a setting of the topic is, "" if it is not there.
+func (a *alteration) setting(ctx context.Context, name string) (is string, err error) {
+	resources, err := a.admin.DescribeTopicConfigs(ctx, a.topic)
+	if err != nil {
+		return "", fmt.Errorf("ask for the settings of topic %q: %w", a.topic, err)
+	}
+	for _, r := range resources {
+		if r.Err != nil {
+			return "", topicError(a.topic, r.Err, r.ErrMessage)
+		}
+		for _, s := range r.Configs {
+			if s.Key == name && s.Value != nil {
+				return *s.Value, nil
+			}
+		}
+	}
+	return "", nil
+}
+
+// delay is how long deletion waits now, "" if it does not or nobody says.
+func (a *alteration) delay(ctx context.Context) string {
+	value, err := a.setting(ctx, "file.delete.delay.ms")
+	ms, e := strconv.ParseInt(value, 10, 64)
+	if err != nil || e != nil || ms <= 0 {
+		return ""
+	}
+	return lasting(float64(ms) / 1000)
+}
+
+// countingTime bounds how long a topic is read to count what compaction would delete.
+const countingTime = 10 * time.Second
+
+// compacted says what compaction would delete if the alteration brings it: all but
+// the last record of each key, and what has no key. "" if it brings none.
+func (a *alteration) compacted(ctx context.Context) (string, error) {
+	brings := slices.ContainsFunc(a.changes, func(c kadm.AlterConfig) bool {
+		return c.Name == "cleanup.policy" && c.Value != nil && strings.Contains(*c.Value, "compact")
+	})
+	if !brings {
+		return "", nil
+	}
+	policy, err := a.setting(ctx, "cleanup.policy")
+	if err != nil || strings.Contains(policy, "compact") {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, countingTime)
+	defer cancel()
+	// Keys by their hash: 64 bits are never the same for two of so few.
+	seed := maphash.MakeSeed()
+	latest := make(map[uint64]struct{})
+	read := int64(0)
+	whole, err := eachRecord(ctx, a.brokers, a.topic, span{}, func(r *kgo.Record) {
+		read++
+		if r.Key != nil {
+			latest[maphash.Bytes(seed, r.Key)^uint64(r.Partition)*0x9e3779b97f4a7c15] = struct{}{}
+		}
+	})
+	goes := read - int64(len(latest))
+	switch {
+	case err != nil:
+		return "", err
+	case !whole:
+		return fmt.Sprintf("by compaction, as segments end, at least %s of the first %s read: all but the last of each key, and what has no key", count(goes, "record"), number(read)), nil
+	case goes == 0:
+		return "", nil
+	}
+	return fmt.Sprintf("by compaction, as segments end, %s of %s: all but the last of each key, and what has no key", count(goes, "record"), number(read)), nil
 }

@@ -65,10 +65,14 @@ func (n *Node) dirtiest(settings metadata.BrokerSettings, except map[*replica]bo
 	var best *replica
 	var how log.Compaction
 	most := 0.0
-	now := n.now().UnixMilli()
+	at := n.now()
+	now := at.UnixMilli()
 	n.eachReplica(func(r *replica) {
 		s := r.p.settings.Load()
 		if !s.CleanupCompact || except[r] || !r.store.live.Load() {
+			return
+		}
+		if _, spared := n.spared(r.p, at); spared {
 			return
 		}
 		c := log.Compaction{

@@ -143,12 +143,12 @@ type Node struct {
 	producerEnd  int64
 
 	reconcileWake chan struct{}
-	controlling   atomic.Bool // the controller group's members are being looked after
-	retaining     atomic.Bool // retention is
-	lacksRoom     atomic.Bool // the node's own files have none to grow; see keepRoom
-	retainSoon    atomic.Bool // a topic's settings changed: retention does not wait for its time
-	growing       atomic.Bool // topics are, with the cluster
-	flushing      atomic.Bool // a flush of the topics that are due is under way
+	controlling   atomic.Bool  // the controller group's members are being looked after
+	retaining     atomic.Bool  // retention is
+	lacksRoom     atomic.Bool  // the node's own files have none to grow; see keepRoom
+	retainAt      atomic.Int64 // when retention is due before its time, since settings changed; ms since 1970, 0: at its time
+	growing       atomic.Bool  // topics are, with the cluster
+	flushing      atomic.Bool  // a flush of the topics that are due is under way
 
 	holdNotice func() // unless nil, called before a notification of Raft's is looked at: tests make them late
 

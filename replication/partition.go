@@ -30,7 +30,8 @@ type Partition struct {
 	dir    string
 	logger *slog.Logger
 
-	settings atomic.Pointer[metadata.TopicSettings]
+	settings   atomic.Pointer[metadata.TopicSettings]
+	deleteFrom atomic.Int64 // before this time, ms since 1970, nothing is deleted; see configure
 
 	// lifecycle is held while a life begins or ends.
 	lifecycle sync.Mutex

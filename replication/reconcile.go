@@ -173,13 +173,35 @@ func (p *Partition) prepareFolder() error {
 
 // configure takes new settings into use.
 func (p *Partition) configure(settings metadata.TopicSettings) {
-	if old := p.settings.Load(); *old == settings {
+	old := p.settings.Load()
+	if *old == settings {
 		return
 	}
+	if deletion(*old) != deletion(settings) {
+		// Before the settings: whoever sees these must see that they have to wait.
+		due := p.node.now().Add(millis(settings.FileDeleteDelayMillis)).UnixMilli()
+		p.deleteFrom.Store(due)
+		p.node.retainBy(due)
+	}
 	p.settings.Store(&settings)
-	p.node.retainSoon.Store(true)
 	if r := p.current.Load(); r != nil {
 		r.store.Configure(p.logConfig())
+	}
+}
+
+// deletion is the part of a topic's settings that decides what is deleted and when.
+func deletion(s metadata.TopicSettings) metadata.TopicSettings {
+	return metadata.TopicSettings{
+		RetentionMillis:        s.RetentionMillis,
+		RetentionBytes:         s.RetentionBytes,
+		SegmentBytes:           s.SegmentBytes,
+		SegmentMillis:          s.SegmentMillis,
+		CleanupDelete:          s.CleanupDelete,
+		CleanupCompact:         s.CleanupCompact,
+		MinCleanableDirtyRatio: s.MinCleanableDirtyRatio,
+		MinCompactionLagMillis: s.MinCompactionLagMillis,
+		MaxCompactionLagMillis: s.MaxCompactionLagMillis,
+		DeleteRetentionMillis:  s.DeleteRetentionMillis,
 	}
 }
 

@@ -63,6 +63,55 @@ func TestANodeHandsOverBeforeItStopsWhereThatIsWanted(t *testing.T) {
 	}
 }
 
+// file.delete.delay.ms: a retention that was made shorter deletes nothing until the
+// delay is over, so that making it longer again saves everything; then it deletes
+// without waiting for the next search. A disk without room waits for nothing.
+func TestAShorterRetentionCanBeTakenBack(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		retention := func(id metadata.PartitionID, ms string) {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			if err := c.live().Change(ctx, metadata.SetTopicConfig{Topic: id.Topic, Set: map[string]string{"retention.ms": ms}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		delay := map[string]string{"file.delete.delay.ms": "60000"}
+		for _, name := range []string{"saved", "deleted"} {
+			id := c.create(name, 1, 3, delay)
+			n, p := c.leader(id)
+			if _, err := appendWait(p, batchOf("x")); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Second)
+			retention(id, "1000")
+			time.Sleep(time.Second)
+			_, spared := n.spared(p, n.now())
+			n.lacksRoom.Store(true)
+			if _, full := n.spared(p, n.now()); !spared || full {
+				t.Errorf("topic %s: spared %v, and on a disk without room %v", name, spared, full)
+			}
+			n.lacksRoom.Store(false)
+			time.Sleep(49 * time.Second)
+			if p.StartOffset() != 0 {
+				t.Errorf("topic %s: the log starts at %d before the delay is over", name, p.StartOffset())
+			}
+			if name == "saved" {
+				retention(id, "-1")
+				time.Sleep(10 * time.Minute)
+				if p.StartOffset() != 0 {
+					t.Errorf("altered back, and the log starts at %d", p.StartOffset())
+				}
+				continue
+			}
+			time.Sleep(15 * time.Second)
+			if p.StartOffset() != 1 {
+				t.Errorf("topic %s: the log starts at %d after the delay", name, p.StartOffset())
+			}
+		}
+	})
+}
+
 // segment.jitter.ms: partitions that were made together are not rolled together.
 func TestSegmentsAreClosedAtDifferentTimes(t *testing.T) {
 	ages := make(map[time.Duration]bool)

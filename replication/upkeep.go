@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"millrace/log"
+	"millrace/replication/metadata"
 )
 
 // expiredBytes is how much an expired last segment must hold to be worth a roll.
@@ -54,7 +55,8 @@ func (n *Node) upkeepLoop() {
 			producers = now
 			n.expireProducers()
 		}
-		soon := n.retainSoon.Load() && now.Sub(chores) >= time.Second
+		at := n.retainAt.Load()
+		soon := at != 0 && (n.now().UnixMilli() >= at || n.lacksRoom.Load()) && now.Sub(chores) >= time.Second
 		if now.Sub(chores) >= min(choresEvery, n.retentionEvery()) || soon {
 			chores = now
 			due := soon || now.Sub(retention) >= n.retentionEvery()
@@ -185,7 +187,9 @@ func (n *Node) tendLogs(retention bool) (began bool) {
 	if !n.retaining.CompareAndSwap(false, true) {
 		return false
 	}
-	n.retainSoon.Store(false)
+	if retention {
+		n.retainAt.Store(0)
+	}
 	n.goTracked(func() {
 		defer n.retaining.Store(false)
 		n.keepRoom()
@@ -216,18 +220,49 @@ func (n *Node) tendLog(r *replica) {
 	n.cover(r)
 }
 
-// retain moves the log start, on the leader, by the topic's retention.
-func (n *Node) retain(r *replica) {
-	now := n.now()
-	s := r.p.settings.Load()
-	if r.leadership.Load() == nil || !s.CleanupDelete {
-		return
+// retainBy asks for a pass of retention at a time, ms since 1970, or earlier.
+func (n *Node) retainBy(due int64) {
+	for {
+		at := n.retainAt.Load()
+		if at != 0 && at <= due || n.retainAt.CompareAndSwap(at, due) {
+			return
+		}
+	}
+}
+
+// spared tells until when nothing of a partition is deleted, if that is not over:
+// its settings have changed, and changing them back is still to be of use. A disk
+// without room has no time for that.
+func (n *Node) spared(p *Partition, now time.Time) (until int64, spared bool) {
+	until = p.deleteFrom.Load()
+	return until, now.UnixMilli() < until && !n.lacksRoom.Load()
+}
+
+// Retained returns where the log of a partition that is led here would start at a
+// time under the given settings, if nothing was written until then.
+func (p *Partition) Retained(s *metadata.TopicSettings, at time.Time) int64 {
+	r := p.current.Load()
+	if r == nil || !s.CleanupDelete {
+		return p.StartOffset()
 	}
 	age := time.Duration(-1)
 	if s.RetentionMillis >= 0 {
 		age = millis(s.RetentionMillis)
 	}
-	start := r.store.RetentionOffset(now, age, s.RetentionBytes, r.p.HighWatermark())
+	return max(p.StartOffset(), r.store.RetentionOffset(at, age, s.RetentionBytes, p.HighWatermark()))
+}
+
+// retain moves the log start, on the leader, by the topic's retention.
+func (n *Node) retain(r *replica) {
+	now := n.now()
+	if r.leadership.Load() == nil {
+		return
+	}
+	if until, spared := n.spared(r.p, now); spared {
+		n.retainBy(until)
+		return
+	}
+	start := r.p.Retained(r.p.settings.Load(), now)
 	if start <= r.p.StartOffset() {
 		return
 	}

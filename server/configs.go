@@ -2,11 +2,14 @@ package server
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -304,6 +307,8 @@ func (s *Server) change(ctx context.Context, image *metadata.Image, c metadata.C
 //     controller refuses them if they were computed from others than it has.
 //   - Levels of loggers (KIP-412) are set or deleted, on the node that is named
 //     and as long as it runs.
+//   - Whoever only asks whether a topic's could be changed is told what that would
+//     delete, in a tagged field of our own: see RetainedTag.
 //
 // v1 adds tagged fields.
 func (s *Server) incrementalAlterConfigs(c *call, req *kmsg.IncrementalAlterConfigsRequest) *kmsg.IncrementalAlterConfigsResponse {
@@ -328,10 +333,50 @@ func (s *Server) incrementalAlterConfigs(c *call, req *kmsg.IncrementalAlterConf
 			code, err = s.alterLoggers(rr.Configs, req.ValidateOnly)
 		default:
 			code, err = s.alterIncrementally(c.ctx, res, rr.Configs, req.ValidateOnly)
+			if code == none && res.topic != nil && req.ValidateOnly {
+				sr.UnknownTags.Set(RetainedTag, s.retained(image, res, rr.Configs))
+			}
 		}
 		sr.ErrorCode, sr.ErrorMessage = int16(code), message(err)
 	})
 	return resp
+}
+
+// RetainedTag is the tagged field of a topic in IncrementalAlterConfigs' answers to
+// requests that only validate. For each partition that the broker leads it has 20
+// bytes: the partition, where its log would start with the settings as they are, and
+// where with those that were asked about, both after file.delete.delay.ms. Records
+// between the two are what the change would delete. Compaction is not in it: what it
+// would delete, only reading everything tells.
+const RetainedTag = 10_001
+
+// retained says what RetainedTag does.
+func (s *Server) retained(image *metadata.Image, res resource, configs []kmsg.IncrementalAlterConfigsRequestResourceConfig) (b []byte) {
+	change, c, _ := s.increment(image, res, configs)
+	set, ok := change.(metadata.SetTopicConfig)
+	if c != none || !ok {
+		return nil
+	}
+	altered := *res.topic
+	altered.Config = maps.Clone(altered.Config)
+	for _, name := range set.Delete {
+		delete(altered.Config, name)
+	}
+	if altered.Config == nil {
+		altered.Config = map[string]string{}
+	}
+	maps.Copy(altered.Config, set.Set)
+	conf := s.settings()
+	before, after := image.TopicSettings(res.topic, conf.node, conf.static), image.TopicSettings(&altered, conf.node, conf.static)
+	at := time.Now().Add(time.Duration(min(after.FileDeleteDelayMillis, math.MaxInt64/int64(time.Millisecond))) * time.Millisecond)
+	for i := range res.topic.Partitions {
+		if p, _, c := s.leading(res.topic, int32(i), -1); c == none {
+			b = binary.BigEndian.AppendUint32(b, uint32(i))
+			b = binary.BigEndian.AppendUint64(b, uint64(p.Retained(&before, at)))
+			b = binary.BigEndian.AppendUint64(b, uint64(p.Retained(&after, at)))
+		}
+	}
+	return b
 }
 
 // alterIncrementally changes one resource. This node's image may be behind what

@@ -1,8 +1,11 @@
 package server
 
 import (
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -120,7 +123,7 @@ func TestTopicSettingsHoldFromTheNextBatch(t *testing.T) {
 
 // Retention and the length of segments, changed while the topic is in use.
 func TestRetentionChangesAtRunTime(t *testing.T) {
-	b := startBroker(t, map[string]string{"log.retention.check.interval.ms": "1000"})
+	b := startBroker(t, map[string]string{"log.retention.check.interval.ms": "1000", "log.segment.delete.delay.ms": "0"})
 	w := b.dial()
 	var values []string
 	for range 200 {
@@ -152,6 +155,58 @@ func TestRetentionChangesAtRunTime(t *testing.T) {
 	waitFor(t, "retention.ms to take what segment.ms has closed", func() bool { return start("age") == 200 })
 	if end := ask[*kmsg.ListOffsetsResponse](w, listRequest(7, "size", 0, latestOffset)).Topics[0].Partitions[0].Offset; end != 4000 || start("size") == end {
 		t.Errorf("retention.bytes left %d to %d", start("size"), end)
+	}
+}
+
+// Who only asks whether a topic could be altered is told by each partition's leader
+// what that would delete: whole segments, and no more than the settings that are
+// there delete anyway.
+func TestAnAlterationIsAskedWhatItDeletes(t *testing.T) {
+	b := startBroker(t, nil)
+	b.create("t", 2, map[string]string{"internal.segment.bytes": "1000", "file.delete.delay.ms": "60000"})
+	for range 10 { // several segments
+		b.produce("t", 0, strings.Repeat("x", 400))
+	}
+	b.produce("t", 1, "x")
+	retained := func(settings ...string) string {
+		t.Helper()
+		req := kmsg.NewPtrIncrementalAlterConfigsRequest()
+		req.Version, req.ValidateOnly = 1, true
+		rr := kmsg.NewIncrementalAlterConfigsRequestResource()
+		rr.ResourceType, rr.ResourceName = kmsg.ConfigResourceTypeTopic, "t"
+		for i := 0; i < len(settings); i += 2 {
+			rc := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
+			rc.Name, rc.Value = settings[i], &settings[i+1]
+			rr.Configs = append(rr.Configs, rc)
+		}
+		req.Resources = append(req.Resources, rr)
+		resp := ask[*kmsg.IncrementalAlterConfigsResponse](b.dial(), req)
+		var got []string
+		resp.Resources[0].UnknownTags.Each(func(key uint32, b []byte) {
+			for ; key == RetainedTag && len(b) >= 20; b = b[20:] {
+				got = append(got, fmt.Sprint(binary.BigEndian.Uint32(b), ":", binary.BigEndian.Uint64(b[4:]), "→", binary.BigEndian.Uint64(b[12:])))
+			}
+		})
+		return strings.Join(got, " ")
+	}
+	for _, test := range []struct {
+		settings []string
+		want     string
+	}{
+		{[]string{"retention.ms", "1000"}, "0:0→10 1:0→1"}, // a minute from now all of it is older
+		{[]string{"retention.ms", "3600000"}, "0:0→0 1:0→0"},
+		{[]string{"retention.bytes", "1000"}, "0:0→4 1:0→0"},
+		{[]string{"retention.ms", "1000", "cleanup.policy", "compact"}, "0:0→0 1:0→0"}, // without delete no retention
+		{[]string{"max.message.bytes", "1000"}, "0:0→0 1:0→0"},
+		{[]string{"retention.ms", "soon"}, ""}, // refused
+	} {
+		if got := retained(test.settings...); got != test.want {
+			t.Errorf("%v: the log would start at %s, want %s", test.settings, got, test.want)
+		}
+	}
+	b.alter("t", "retention.ms", "1000")
+	if got, want := retained("retention.ms", "500"), "0:10→10 1:1→1"; got != want {
+		t.Errorf("what goes anyway: %s, want %s", got, want)
 	}
 }
 

@@ -32,7 +32,7 @@ var topicSettings = sorted(named([]*Definition{
 	{Name: "delete.retention.ms", Type: Long, Default: "86400000", valid: atLeast(0), Synonyms: same("log.cleaner."),
 		Doc: "How long compaction keeps a record that deletes its key, so that readers can see it."},
 	{Name: "file.delete.delay.ms", Type: Long, Default: "60000", valid: atLeast(0), Synonyms: other("log.segment.delete.delay.ms"),
-		Doc: "Accepted without effect: a deleted segment goes when its last reader leaves."},
+		Doc: "How long deletion and compaction wait after a change of the topic's retention, cleanup or segment settings: changing them back in this time saves what they would have deleted."},
 	// Kafka's default is to leave flushing to the page cache. Ours is to acknowledge nothing that a power loss could take.
 	{Name: "flush.messages", Type: Long, Default: "1", valid: atLeast(1), Synonyms: other("log.flush.interval.messages"),
 		Doc: "1: records are fsynced before they are acknowledged, concurrent writes together. More: after that many records, which trades safety of a power loss for speed."},
@@ -141,6 +141,8 @@ type TopicSettings struct {
 	SegmentMillis       int64
 	SegmentJitterMillis int64
 
+	FileDeleteDelayMillis int64 // after a change of what decides about deletion
+
 	CleanupDelete          bool // cleanup.policy; both may be true, or neither
 	CleanupCompact         bool
 	MinCleanableDirtyRatio float64
@@ -172,6 +174,8 @@ func (m *Image) TopicSettings(t *Topic, id int32, static map[string]string) Topi
 		SegmentBytes:        r.long("segment.bytes"),
 		SegmentMillis:       r.long("segment.ms"),
 		SegmentJitterMillis: r.long("segment.jitter.ms"),
+
+		FileDeleteDelayMillis: r.long("file.delete.delay.ms"),
 
 		MinCleanableDirtyRatio: r.float("min.cleanable.dirty.ratio"),
 		MinCompactionLagMillis: r.long("min.compaction.lag.ms"),

@@ -1,0 +1,36 @@
+package cli
+
+import (
+	"strings"
+	"testing"
+)
+
+// An alteration that deletes says how many records, and is not done in a pipe without
+// --yes; altered back in time, it has deleted nothing. One that deletes nothing is done
+// without a question.
+func TestAnAlterationThatDeletesIsCountedAndAskedFor(t *testing.T) {
+	c := startCluster(t, 1)
+	c.do("", "topic", "create", "orders", "-p2")
+	c.do(strings.Repeat("k v\n", 900)+strings.Repeat("l v\n", 100), "produce", "orders", "-q", "-f", "%k %v\n")
+	c.do("", "produce", "orders", "-q", "no key")
+	says := func(status int, want string, args ...string) {
+		t.Helper()
+		args = append([]string{"topic", "alter", "orders"}, args...)
+		r := millrace(t, c.addresses(), "", args...)
+		if got := r.stdout + r.stderr; r.status != status || got != want {
+			t.Errorf("millrace %s: status %d, %q\nwant %d, %q", strings.Join(args, " "), r.status, got, status, want)
+		}
+	}
+	all := "1,001 records, all of them"
+	says(StatusDone, "could alter topic orders; it deletes "+all+"\n", "-c", "retention.ms=1000", "--dry-run")
+	says(StatusUsage, "millrace: refusing to alter topic orders (it deletes "+all+") without a terminal to ask on; say --yes\n", "-c", "retention.ms=1000")
+	says(StatusDone, "could alter topic orders; it deletes by compaction, as segments end, 999 records of 1,001: all but the last of each key, and what has no key\n",
+		"-c", "cleanup.policy=compact", "--dry-run")
+	says(StatusDone, "could alter topic orders, 6 partitions instead of 2\n", "-p6", "--dry-run")
+	says(StatusDone, "altered topic orders\n", "-c", "retention.ms=86400000")
+	says(StatusDone, "altered topic orders\nmillrace: it deletes "+all+", from 60 s on; altered back before then, it keeps them\n", "-c", "retention.ms=1000", "--yes")
+	says(StatusDone, "altered topic orders\n", "--unset", "retention.ms")
+	if got := c.do("", "consume", "orders", "-e", "-f", "value").stdout; strings.Count(got, "\n") != 1001 {
+		t.Errorf("%d records are left", strings.Count(got, "\n"))
+	}
+}
