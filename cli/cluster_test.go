@@ -548,6 +548,9 @@ func TestTheTourOfTheReadmeRuns(t *testing.T) {
 		if len(out) == 0 && !strings.Contains(line, "produce") {
 			t.Errorf("$ %s prints nothing", line)
 		}
+		if strings.Contains(line, "group describe") && !strings.Contains(string(out), "TOTAL-LAG    19800 ") {
+			t.Errorf("$ %s prints\n%swhile 200 of 20,000 were read", line, out)
+		}
 		if strings.Contains(line, "wc -l") && strings.TrimSpace(string(out)) != "20000" {
 			t.Errorf("$ %s prints %s", line, out)
 		}

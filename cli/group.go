@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -37,17 +39,31 @@ func oneGroup(c *urfave.Context) (string, error) {
 // A groupDescription is what the cluster says of a group, whichever protocol
 // its members speak.
 type groupDescription struct {
-	Name        string      `json:"name"`
-	Coordinator int32       `json:"coordinator"`
-	State       string      `json:"state"`
-	Balancer    string      `json:"balancer"`
-	Members     int         `json:"members"`
-	TotalLag    int64       `json:"total_lag"` // of the partitions whose lag is known
-	Partitions  []groupLine `json:"partitions"`
+	Name        string `json:"name"`
+	Coordinator int32  `json:"coordinator"`
+	State       string `json:"state"`
+	Balancer    string `json:"balancer"`
+	Members     int    `json:"members"`
+	// TotalLag is what is left to read of all partitions below. Where nothing was
+	// committed the group is to read everything that is there: what a consumer's reset
+	// position makes of that, only the consumer knows.
+	TotalLag     int64        `json:"total_lag"`
+	NotCommitted int          `json:"not_committed"` // partitions that count from their start
+	Unknown      int          `json:"unknown"`       // partitions whose lag nobody tells, for want of a leader: they are not in TotalLag
+	Partitions   []groupLine  `json:"partitions"`
+	Idle         []idleMember `json:"idle_members"`
 }
 
-// A groupLine is one partition the group has committed, or a member has. Offsets
-// and the lag are -1 while unknown.
+// An idleMember is a member that has no partition.
+type idleMember struct {
+	MemberID string `json:"member_id"`
+	ClientID string `json:"client_id"`
+	Host     string `json:"host"`
+}
+
+// A groupLine is one partition of a topic that the group reads: of which it has
+// committed a partition, or to which a member subscribes. Offsets and the lag are -1
+// while unknown; the current offset also while nothing is committed.
 type groupLine struct {
 	Topic          string `json:"topic"`
 	Partition      int32  `json:"partition"`
@@ -64,6 +80,8 @@ type groupLine struct {
 type groupMember struct {
 	id, client, host string
 	assigned         map[string][]int32
+	subscribed       []string
+	pattern          string // to the topics that match it, too; "": none
 }
 
 // describeGroup asks for a group's members, offsets and lag.
@@ -104,13 +122,31 @@ func describeGroup(ctx context.Context, admin *kadm.Client, name string) (*group
 	if d.State == "Dead" && len(lines) == 0 {
 		return nil, groupError(name, kerr.GroupIDNotFound)
 	}
-	topics := make(map[string]bool)
-	for p := range lines {
-		topics[p.topic] = true
+	read, err := topicsRead(ctx, admin, members)
+	if err != nil {
+		return nil, err
 	}
-	if len(topics) > 0 { // no topics would mean all topics
-		// A topic may be gone, or without a leader, and the rest is still worth telling.
-		names := slices.Sorted(maps.Keys(topics))
+	for p := range lines {
+		read[p.topic] = true
+	}
+	d.Partitions, d.Idle = []groupLine{}, []idleMember{}
+	for _, m := range members {
+		if len(m.assigned) == 0 {
+			d.Idle = append(d.Idle, idleMember{m.id, m.client, m.host})
+		}
+	}
+	if len(read) > 0 { // no topics would mean all topics
+		names := slices.Sorted(maps.Keys(read))
+		details, err := admin.ListTopicsWithInternal(ctx, names...)
+		if err != nil {
+			return nil, fmt.Errorf("ask for the topics of group %q: %w", name, err)
+		}
+		for _, t := range details {
+			for i := range t.Partitions {
+				line(t.Topic, i)
+			}
+		}
+		// A topic may be without a leader, and the rest is still worth telling.
 		starts, _ := admin.ListStartOffsets(ctx, names...)
 		ends, _ := admin.ListEndOffsets(ctx, names...)
 		for p, l := range lines {
@@ -120,13 +156,10 @@ func describeGroup(ctx context.Context, admin *kadm.Client, name string) (*group
 			if o, ok := ends.Lookup(p.topic, p.index); ok && o.Err == nil {
 				l.LogEndOffset = o.Offset
 			}
-			if l.CurrentOffset >= 0 && l.LogEndOffset >= 0 {
-				l.Lag = max(0, l.LogEndOffset-l.CurrentOffset)
-				d.TotalLag += l.Lag
-			}
+			_, exists := details[p.topic].Partitions[p.index]
+			d.count(l, exists)
 		}
 	}
-	d.Partitions = []groupLine{}
 	for _, l := range lines {
 		d.Partitions = append(d.Partitions, *l)
 	}
@@ -134,6 +167,60 @@ func describeGroup(ctx context.Context, admin *kadm.Client, name string) (*group
 		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
 	})
 	return d, nil
+}
+
+// count sets the lag of a partition, and adds it to the sum; exists tells whether the
+// partition does.
+func (d *groupDescription) count(l *groupLine, exists bool) {
+	switch {
+	case l.LogStartOffset < 0 || l.LogEndOffset < 0:
+		if exists {
+			d.Unknown++
+		}
+		return
+	case l.CurrentOffset < 0:
+		d.NotCommitted++
+	}
+	// What was deleted before it was read is not left to read.
+	l.Lag = max(0, l.LogEndOffset-max(l.CurrentOffset, l.LogStartOffset))
+	d.TotalLag += l.Lag
+}
+
+// committed counts the partitions of which the group has committed an offset.
+func (d *groupDescription) committed() (n int) {
+	for _, l := range d.Partitions {
+		if l.CurrentOffset >= 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// topicsRead are the topics to which members subscribe.
+func topicsRead(ctx context.Context, admin *kadm.Client, members []groupMember) (map[string]bool, error) {
+	read := make(map[string]bool)
+	var patterns []*regexp.Regexp
+	for _, m := range members {
+		for _, topic := range m.subscribed {
+			read[topic] = true
+		}
+		if p, err := regexp.Compile("^(?:" + m.pattern + ")$"); m.pattern != "" && err == nil {
+			patterns = append(patterns, p)
+		}
+	}
+	if len(patterns) == 0 {
+		return read, nil
+	}
+	all, err := admin.ListTopics(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("ask for the topics: %w", err)
+	}
+	for _, topic := range all.Names() {
+		if slices.ContainsFunc(patterns, func(p *regexp.Regexp) bool { return p.MatchString(topic) }) {
+			read[topic] = true
+		}
+	}
+	return read, nil
 }
 
 // groupState asks for a group's state and members, of either protocol.
@@ -144,7 +231,11 @@ func groupState(ctx context.Context, admin *kadm.Client, name string) (*groupDes
 	if g, ok := next[name]; err == nil && ok && g.Err == nil {
 		var members []groupMember
 		for _, m := range g.Members {
-			members = append(members, groupMember{m.MemberID, m.ClientID, m.ClientHost, partitionsOf(m.Assignment)})
+			member := groupMember{id: m.MemberID, client: m.ClientID, host: m.ClientHost, assigned: partitionsOf(m.Assignment), subscribed: m.SubscribedTopics}
+			if m.SubscribedTopicRegex != nil {
+				member.pattern = *m.SubscribedTopicRegex
+			}
+			members = append(members, member)
 		}
 		return &groupDescription{
 			Name: name, Coordinator: g.Coordinator.NodeID, State: g.State, Balancer: g.AssignorName, Members: len(members),
@@ -171,7 +262,11 @@ func groupState(ctx context.Context, admin *kadm.Client, name string) (*groupDes
 				assigned[t.Topic] = t.Partitions
 			}
 		}
-		members = append(members, groupMember{m.MemberID, m.ClientID, m.ClientHost, assigned})
+		member := groupMember{id: m.MemberID, client: m.ClientID, host: m.ClientHost, assigned: assigned}
+		if j, ok := m.Join.AsConsumer(); ok {
+			member.subscribed = j.Topics
+		}
+		members = append(members, member)
 	}
 	return &groupDescription{
 		Name: name, Coordinator: g.Coordinator.NodeID, State: g.State, Balancer: g.Protocol, Members: len(members),

@@ -45,7 +45,7 @@ func groupDelete(c *urfave.Context) error {
 			if d.Members > 0 {
 				return groupError(name, kerr.NonEmptyGroup)
 			}
-			what = append(what, fmt.Sprintf("group %s with what it committed for %s", name, count(len(d.Partitions), "partition")))
+			what = append(what, fmt.Sprintf("group %s with what it committed for %s", name, count(d.committed(), "partition")))
 		}
 		if c.Bool("dry-run") {
 			_, err := fmt.Fprintln(c.App.Writer, "would delete", strings.Join(what, ", "))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	urfave "github.com/urfave/cli/v2"
@@ -15,10 +16,18 @@ func groupDescribeCommand() *urfave.Command {
 		Usage:        "show a group's members, offsets and lag",
 		ArgsUsage:    "GROUP",
 		BashComplete: completeGroups,
-		Description: `   JSON: {name, coordinator, state, balancer, members, total_lag, partitions: [{topic,
-   partition, current_offset, log_start_offset, log_end_offset, lag, member_id, client_id,
-   host}]}; an offset or lag of -1 is not known. With --max-lag the exit status is 11 when the
-   total lag is larger.
+		Description: `   Every partition of the topics that the group reads is a row, and so is every member that
+   has none. Where nothing was committed the lag counts from the start of the log, which is
+   what a consumer that begins at the start has before it.
+
+   With --max-lag the exit status is 11 when the total lag is larger, and 1 when it is not
+   known of every partition.
+
+   JSON: {name, coordinator, state, balancer, members, total_lag, not_committed, unknown,
+   partitions: [{topic, partition, current_offset, log_start_offset, log_end_offset, lag,
+   member_id, client_id, host}], idle_members: [{member_id, client_id, host}]}; an offset or
+   lag of -1 is not known, a current offset of -1 not committed. not_committed and unknown
+   count partitions.
 
 EXAMPLES:
    $ millrace group describe audit
@@ -49,30 +58,85 @@ func groupDescribe(c *urfave.Context) error {
 			return err
 		}
 		err = printObject(c, d, d.Name, func() error {
-			fmt.Fprintf(c.App.Writer, "GROUP        %s\nCOORDINATOR  %d\nSTATE        %s\nBALANCER     %s\nMEMBERS      %d\nTOTAL-LAG    %d\n",
-				d.Name, d.Coordinator, d.State, dash(d.Balancer), d.Members, d.TotalLag)
-			if len(d.Partitions) == 0 {
+			w := c.App.Writer
+			fmt.Fprintf(w, "GROUP        %s\nCOORDINATOR  %d\nSTATE        %s\nBALANCER     %s\nMEMBERS      %d\nTOTAL-LAG    %d%s\n",
+				d.Name, d.Coordinator, d.State, dash(d.Balancer), d.Members, d.TotalLag, d.notes())
+			rows := make([]groupRow, 0, len(d.Partitions)+len(d.Idle))
+			for i := range d.Partitions {
+				l := &d.Partitions[i]
+				rows = append(rows, groupRow{l, idleMember{l.MemberID, l.ClientID, l.Host}})
+			}
+			for _, m := range d.Idle {
+				rows = append(rows, groupRow{nil, m})
+			}
+			if len(rows) == 0 {
 				return nil
 			}
-			fmt.Fprintln(c.App.Writer)
-			return printTable(c.App.Writer, !c.Bool("no-headers"), d.Partitions, []column[groupLine]{
-				{"TOPIC", func(l groupLine) string { return l.Topic }},
-				{"PARTITION", func(l groupLine) string { return strconv.Itoa(int(l.Partition)) }},
-				{"CURRENT-OFFSET", func(l groupLine) string { return orDash(l.CurrentOffset) }},
-				{"LOG-START-OFFSET", func(l groupLine) string { return orDash(l.LogStartOffset) }},
-				{"LOG-END-OFFSET", func(l groupLine) string { return orDash(l.LogEndOffset) }},
-				{"LAG", func(l groupLine) string { return orDash(l.Lag) }},
-				{"MEMBER-ID", func(l groupLine) string { return l.MemberID }},
-				{"CLIENT-ID", func(l groupLine) string { return l.ClientID }},
-				{"HOST", func(l groupLine) string { return l.Host }},
+			fmt.Fprintln(w)
+			offset := func(of func(*groupLine) int64) func(groupRow) string {
+				return func(r groupRow) string {
+					if r.groupLine == nil {
+						return ""
+					}
+					return orDash(of(r.groupLine))
+				}
+			}
+			return printTable(w, !c.Bool("no-headers"), rows, []column[groupRow]{
+				{"TOPIC", func(r groupRow) string {
+					if r.groupLine == nil {
+						return ""
+					}
+					return r.Topic
+				}},
+				{"PARTITION", offset(func(l *groupLine) int64 { return int64(l.Partition) })},
+				{"CURRENT-OFFSET", func(r groupRow) string {
+					if r.groupLine != nil && r.CurrentOffset < 0 {
+						return "uncommitted"
+					}
+					return offset(func(l *groupLine) int64 { return l.CurrentOffset })(r)
+				}},
+				{"LOG-START-OFFSET", offset(func(l *groupLine) int64 { return l.LogStartOffset })},
+				{"LOG-END-OFFSET", offset(func(l *groupLine) int64 { return l.LogEndOffset })},
+				{"LAG", offset(func(l *groupLine) int64 { return l.Lag })},
+				{"MEMBER-ID", func(r groupRow) string { return r.member.MemberID }},
+				{"CLIENT-ID", func(r groupRow) string { return r.member.ClientID }},
+				{"HOST", func(r groupRow) string { return r.member.Host }},
 			})
 		})
-		if err == nil && c.IsSet("max-lag") && d.TotalLag > c.Int64("max-lag") {
-			return fail(StatusLag, "group %q is %s behind, more than %s; its consumers are too slow or not there",
-				name, count(d.TotalLag, "record"), number(c.Int64("max-lag")))
+		if err != nil || !c.IsSet("max-lag") {
+			return err
 		}
-		return err
+		switch most := c.Int64("max-lag"); {
+		case d.TotalLag > most:
+			return fail(StatusLag, "group %q is %s behind, more than %s; its consumers are too slow or not there",
+				name, count(d.TotalLag, "record"), number(most))
+		case d.Unknown > 0:
+			return fail(StatusFailed, "group %q: the lag of %s is not known, for want of a leader; see `millrace cluster health`",
+				name, count(d.Unknown, "partition"))
+		}
+		return nil
 	})
+}
+
+// A groupRow is a row of the table: a partition and who has it, or a member that has none.
+type groupRow struct {
+	*groupLine // nil: none
+	member     idleMember
+}
+
+// notes says what the total is made of besides what was committed, "" if nothing.
+func (d *groupDescription) notes() string {
+	var notes []string
+	if d.NotCommitted > 0 {
+		notes = append(notes, count(d.NotCommitted, "partition")+" not committed, from the start of the log")
+	}
+	if d.Unknown > 0 {
+		notes = append(notes, "without "+count(d.Unknown, "partition")+" that cannot tell")
+	}
+	if len(notes) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(notes, "; ") + ")"
 }
 
 func dash(s string) string {

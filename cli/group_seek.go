@@ -19,9 +19,9 @@ func groupSeekCommand() *urfave.Command {
 		Usage:        "make a group go on from somewhere else",
 		ArgsUsage:    "GROUP",
 		BashComplete: completeGroups,
-		Description: `   Commits new offsets for every partition the group has committed, or for those of
-   --topics, to which it may be new. The group must have no members. --to is start, end,
-   an OFFSET, +N, -N or @TIME, as consume's -o.
+		Description: `   Commits new offsets for every partition of the topics of which the group has committed
+   any, or of --topics, to which it may be new. The group must have no members. --to is
+   start, end, an OFFSET, +N, -N or @TIME, as consume's -o.
 
    JSON: a list of {topic, partition, from, to}; from -1 is none.
 
@@ -114,8 +114,7 @@ func planSeek(ctx context.Context, admin *kadm.Client, group string, to span, li
 			}
 			topics[t] = true
 		}
-		named := len(topics) > 0
-		if !named {
+		if len(topics) == 0 {
 			for _, o := range committed.Sorted() {
 				topics[o.Topic] = true
 			}
@@ -134,13 +133,10 @@ func planSeek(ctx context.Context, admin *kadm.Client, group string, to span, li
 		for topic, partitions := range all {
 			for i, b := range partitions {
 				s := seek{Topic: topic, Partition: i, From: -1, To: min(b.from, b.to)}
-				o, ok := committed.Lookup(topic, i)
-				if ok {
+				if o, ok := committed.Lookup(topic, i); ok {
 					s.From = o.At
 				}
-				if ok || named {
-					seeks = append(seeks, s)
-				}
+				seeks = append(seeks, s)
 			}
 		}
 		slices.SortFunc(seeks, func(a, b seek) int {
