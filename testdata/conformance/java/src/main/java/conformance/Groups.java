@@ -10,6 +10,7 @@ import java.io.InputStreamReader;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Collection;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
@@ -26,6 +27,7 @@ import java.util.regex.Pattern;
 import org.apache.kafka.clients.admin.ConsumerGroupDescription;
 import org.apache.kafka.clients.admin.ListConsumerGroupsOptions;
 import org.apache.kafka.clients.consumer.Consumer;
+import org.apache.kafka.clients.consumer.ConsumerRebalanceListener;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.consumer.OffsetAndMetadata;
 import org.apache.kafka.clients.producer.ProducerRecord;
@@ -34,6 +36,7 @@ import org.apache.kafka.common.GroupType;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.errors.FencedInstanceIdException;
 import org.apache.kafka.common.errors.UnknownMemberIdException;
+import org.apache.kafka.common.utils.AppInfoParser;
 
 /** What members of groups rely on: every partition has one owner, and what was committed is where the next one begins. */
 final class Groups {
@@ -179,7 +182,8 @@ final class Groups {
             eventually("two classic members with three partitions each", () -> shares(members, 3));
             load.start();
             for (IntFunction<KafkaConsumer<String, String>> kind : List.of(next, next, old, old)) {
-                Member m = new Member(kind.apply(all.size()), topic);
+                Member m = new Member(kind.apply(all.size()), (consumer, listener) ->
+                    consumer.subscribe(List.of(topic), kind == next ? seeking(consumer, listener) : listener));
                 members.add(m);
                 all.add(m);
                 eventually("three members with two partitions each", () -> shares(members, 2));
@@ -202,6 +206,34 @@ final class Groups {
                 m.close();
             }
         }
+    }
+
+    /**
+     * A listener that seeks to what is committed before it hands on what was assigned. The preview of KIP-848's protocol
+     * in the client of 3.9 needs it: there a partition that is assigned between the answer to OffsetFetch for others and
+     * the reset of positions begins at auto.offset.reset, without a question whether anything is committed
+     * (KAFKA-17066, mended in 4.0).
+     */
+    private static ConsumerRebalanceListener seeking(KafkaConsumer<String, String> consumer, ConsumerRebalanceListener listener) {
+        if (!AppInfoParser.getVersion().startsWith("3.")) {
+            return listener;
+        }
+        return new ConsumerRebalanceListener() {
+            @Override
+            public void onPartitionsAssigned(Collection<TopicPartition> partitions) {
+                consumer.committed(Set.copyOf(partitions)).forEach((p, o) -> {
+                    if (o != null) {
+                        consumer.seek(p, o);
+                    }
+                });
+                listener.onPartitionsAssigned(partitions);
+            }
+
+            @Override
+            public void onPartitionsRevoked(Collection<TopicPartition> partitions) {
+                listener.onPartitionsRevoked(partitions);
+            }
+        };
     }
 
     /** Whether each member has n partitions and no partition two owners. */
