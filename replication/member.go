@@ -140,12 +140,16 @@ func (n *Node) raiseLevel() {
 		return
 	}
 	level := n.maxLevel
+	if image.Level() < 2 {
+		level = min(level, 2) // where brokers register with what they read; from there it goes on
+	}
 	for _, b := range image.Brokers() {
 		high := max(b.MaxLevel, 1)
 		switch {
+		case image.Level() >= 2:
 		case b.ID == n.identity.Node:
 			high = n.maxLevel
-		case high < n.maxLevel && n.Live(b.ID):
+		case n.Live(b.ID):
 			n.aboutMu.Lock()
 			high = max(high, n.abouts[transport.Peer{Node: b.ID, Incarnation: b.Incarnation}].high)
 			n.aboutMu.Unlock()
@@ -192,6 +196,9 @@ func (n *Node) broker(level int32) (metadata.Broker, error) {
 	if level >= 2 {
 		b.MinLevel, b.MaxLevel, b.Starts, b.Run = metadata.MinLevel, n.maxLevel, n.starts, n.run
 	}
+	if level >= 3 {
+		b.Listeners = metadata.JoinListeners(n.cfg.Listeners)
+	}
 	return b, err
 }
 
@@ -203,7 +210,7 @@ func (n *Node) known() bool {
 		return false
 	}
 	was := *b
-	was.MinLevel, was.MaxLevel, was.Starts, was.Run = 0, 0, 0, ""
+	was.MinLevel, was.MaxLevel, was.Starts, was.Run, was.Listeners = 0, 0, 0, "", ""
 	return was == self
 }
 

@@ -76,16 +76,16 @@ func TestFeatureLevelFollowsTheLastNodeThatIsUpgraded(t *testing.T) {
 	for _, n := range c.nodes {
 		eventually(t, "the level is noted in the folder", func() bool {
 			id, _, err := loadIdentity(n.dir)
-			return err == nil && id.Level == 2
+			return err == nil && id.Level == metadata.MaxLevel
 		})
-		eventually(t, "all nodes are at level 2 and registered so", func() bool {
+		eventually(t, "all nodes are at the highest level and registered so", func() bool {
 			image := n.Image()
 			for _, b := range image.Brokers() {
 				if b.MaxLevel != metadata.MaxLevel || b.Starts == 0 || b.Run != c.nodes[b.ID-1].run {
 					return false
 				}
 			}
-			return image.Level() == 2
+			return image.Level() == metadata.MaxLevel
 		})
 	}
 	if _, p := c.leader(id); p != nil {

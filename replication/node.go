@@ -37,8 +37,12 @@ type Config struct {
 	// NodeID is the node's id, 1 or more. 0: what the folder says; in an empty
 	// one 1 when founding a cluster, or whatever the cluster gives.
 	NodeID int32
-	// Advertise is the HOST:PORT that peers and clients are told.
+	// Advertise is the HOST:PORT that peers are told, and clients unless Listeners
+	// says otherwise.
 	Advertise string
+	// Listeners are where clients reach this node, by the name of the listener that
+	// they came in by, here or at another node. None: at Advertise.
+	Listeners []metadata.Listener
 	// Join lists addresses of nodes of a cluster to become a member of. With an
 	// empty folder and no addresses the node founds a cluster, unless a join was begun
 	// there. Once the folder belongs to a cluster they are asked where the others are,
@@ -474,12 +478,10 @@ func (n *Node) enrol(ctx context.Context) error {
 			return fmt.Errorf("register with the cluster: %w", n.Failure())
 		case ctx.Err() != nil, errors.Is(err, ErrClosed):
 			return fmt.Errorf("register with the cluster: %w", err)
-		case (errors.Is(err, metadata.ErrLevel) || errors.Is(err, metadata.ErrVersion)) && refusals < 2:
+		case (errors.Is(err, metadata.ErrLevel) || errors.Is(err, metadata.ErrVersion)) && refusals < int(n.maxLevel):
 			// It is not at that level, or its controller's release does not read that.
 			refusals++
-			if level > 1 {
-				level = 1
-			} else {
+			if level--; level < 1 {
 				level = n.maxLevel
 			}
 			continue

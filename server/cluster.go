@@ -328,6 +328,9 @@ func (s *Server) describeQuorum(c *call, req *kmsg.DescribeQuorumRequest) *kmsg.
 		e := c.conn.address(b)
 		l := kmsg.NewDescribeQuorumResponseNodeListener()
 		l.Name, l.Host, l.Port = "PLAINTEXT", e.host, uint16(e.port)
+		if c.conn.listener != nil {
+			l.Name = c.conn.listener.Name
+		}
 		n := kmsg.NewDescribeQuorumResponseNode()
 		n.NodeID, n.Listeners = m.Node, []kmsg.DescribeQuorumResponseNodeListener{l}
 		resp.Nodes = append(resp.Nodes, n)

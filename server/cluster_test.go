@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -24,6 +25,11 @@ import (
 func startCluster(t *testing.T, n int) []*broker {
 	t.Helper()
 	return startClusterWith(t, n, nil)
+}
+
+func startClusterWith(t *testing.T, n int, settings map[string]string) []*broker {
+	t.Helper()
+	return startClusterOf(t, n, settings, nil)
 }
 
 // A switchboard joins the nodes of a cluster, until one is cut off. Clients
@@ -71,7 +77,9 @@ func (s *switchboard) heal() {
 	clear(s.cut)
 }
 
-func startClusterWith(t *testing.T, n int, settings map[string]string) []*broker {
+// startClusterOf starts one whose nodes have further listeners for clients, by name;
+// each is advertised as "<name in lower case>-<node>.example", port 9092.
+func startClusterOf(t *testing.T, n int, settings map[string]string, names []string) []*broker {
 	t.Helper()
 	var all []*broker
 	peers := &switchboard{cut: map[string]bool{}, conns: map[net.Conn][2]string{}}
@@ -90,14 +98,31 @@ func startClusterWith(t *testing.T, n int, settings map[string]string) []*broker
 		if i > 0 {
 			cfg.Join = []string{all[0].addr}
 		}
+		listeners := []net.Listener{l}
+		if len(names) > 0 {
+			listeners[0] = &Listener{l, "PLAINTEXT", ""}
+			cfg.Listeners = []metadata.Listener{{Name: "PLAINTEXT", Address: cfg.Advertise}}
+		}
+		for _, name := range names {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			advertised := fmt.Sprintf("%s-%d.example:9092", strings.ToLower(name), i+1)
+			listeners = append(listeners, &Listener{l, name, advertised})
+			cfg.Listeners = append(cfg.Listeners, metadata.Listener{Name: name, Address: advertised})
+		}
 		node, err := replication.Open(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
 		b := &broker{t: t, node: node, addr: l.Addr().String(), peers: peers}
 		b.server = &Server{Node: node, DataDir: cfg.DataDir, Logger: logger}
-		served := make(chan error, 1)
-		go func() { served <- b.server.Serve(l) }()
+		served := make(chan error, len(listeners))
+		for _, l := range listeners {
+			go func() { served <- b.server.Serve(l) }()
+			b.listeners = append(b.listeners, l.Addr().String())
+		}
 		t.Cleanup(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 			defer cancel()
@@ -107,8 +132,10 @@ func startClusterWith(t *testing.T, n int, settings map[string]string) []*broker
 			if err := b.server.Shutdown(ctx); err != nil {
 				t.Errorf("shutdown: %v", err)
 			}
-			if err := <-served; err != ErrClosed {
-				t.Errorf("Serve returned %v", err)
+			for range listeners {
+				if err := <-served; err != ErrClosed {
+					t.Errorf("Serve returned %v", err)
+				}
 			}
 		})
 		if err := node.Start(ctx); err != nil {

@@ -51,6 +51,7 @@ const (
 //	acknowledger                  . wait for P1 .  write P1     wait P2, write P2
 type connection struct {
 	server   *Server
+	listener *Listener // that the client came in by; nil: one that says nothing
 	conn     net.Conn
 	accepted net.Conn        // what conn came in as, until the first whole request; nil then
 	ctx      context.Context // done when the connection or the server ends

@@ -28,7 +28,9 @@ import (
 //     that it does. Without a majority of them it cannot tell, and lists all, so that
 //     a client of a broker that is cut off asks another. The controller named is one
 //     of those; any broker serves what Kafka would have its controller serve.
-//   - A broker without an advertised address is where the client came in.
+//   - Brokers are where the listener that the client came in by has them: each
+//     registers an address for each of its listeners. One without an advertised
+//     address is where the client came in.
 //
 // v1 adds the controller, racks and internal topics, v2 the cluster's id, v5
 // offline replicas, v7 leader epochs, v8 authorized operations (KIP-430), v9
@@ -284,15 +286,30 @@ func (c *connection) addresses(brokers endpoints) []endpoint {
 	return list
 }
 
-// address returns where the client reaches a broker. For this node, unless an
-// address is advertised, that is where its connection came in: right behind
-// port forwarding of the same port, and from every network this node is in.
+// address returns where the client reaches a broker: at what that registered for the
+// listener the client came in by. For this node, unless an address is advertised,
+// that is where its connection came in: right behind port forwarding of the same
+// port, and from every network this node is in.
 func (c *connection) address(b *metadata.Broker) endpoint {
 	e := endpoint{id: b.ID, host: b.Host, port: b.Port}
 	if b.Rack != "" {
 		e.rack = &b.Rack
 	}
-	if b.ID != c.server.Node.ID() || c.server.Advertised != "" {
+	advertised := c.server.Advertised
+	if c.listener != nil {
+		advertised = c.listener.Advertised
+		e.host, e.port = b.At(c.listener.Name)
+	}
+	if b.ID != c.server.Node.ID() {
+		return e
+	}
+	if advertised != "" {
+		// Not what is registered: below feature level 3 that is one address for all.
+		if host, port, err := net.SplitHostPort(advertised); err == nil {
+			if n, err := strconv.ParseUint(port, 10, 16); err == nil {
+				e.host, e.port = host, int32(n)
+			}
+		}
 		return e
 	}
 	if host, port, ok := splitAddr(c.conn.LocalAddr()); ok {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -258,3 +259,70 @@ type addr string
 
 func (addr) Network() string  { return "test" }
 func (a addr) String() string { return string(a) }
+
+// A client is told where all brokers are for the listener that it came in by, by
+// whichever broker and in whatever answer.
+func TestClientsAreToldTheAddressesOfTheirListener(t *testing.T) {
+	all := startClusterOf(t, 2, nil, []string{"EXTERNAL", "VPN"})
+	waitFor(t, "listeners to be registered and known everywhere", func() bool {
+		for _, b := range all {
+			for _, o := range b.node.Image().Brokers() {
+				if o.Listeners == "" {
+					return false
+				}
+			}
+		}
+		return true
+	})
+	group := kmsg.NewPtrFindCoordinatorRequest()
+	group.CoordinatorKeys = []string{"g"}
+	for _, b := range all {
+		for i, name := range []string{"", "external", "vpn"} {
+			client, err := kgo.NewClient(kgo.SeedBrokers(b.listeners[i]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			seed := client.SeedBrokers()[0]
+			want := map[int32]string{}
+			for j, o := range all {
+				want[o.node.ID()] = o.addr
+				if name != "" {
+					want[o.node.ID()] = fmt.Sprintf("%s-%d.example:9092", name, j+1)
+				}
+			}
+			check := func(answer string, id int32, host string, port int32) {
+				t.Helper()
+				if got := net.JoinHostPort(host, strconv.Itoa(int(port))); got != want[id] {
+					t.Errorf("%s of broker %d by listener %q: broker %d is at %s, want %s", answer, b.node.ID(), name, id, got, want[id])
+				}
+			}
+			m, err := seed.Request(testContext(t), kmsg.NewPtrMetadataRequest())
+			if err != nil || len(m.(*kmsg.MetadataResponse).Brokers) != len(all) {
+				t.Fatal(m, err)
+			}
+			for _, o := range m.(*kmsg.MetadataResponse).Brokers {
+				check("Metadata", o.NodeID, o.Host, o.Port)
+			}
+			d, err := seed.Request(testContext(t), kmsg.NewPtrDescribeClusterRequest())
+			if err != nil || len(d.(*kmsg.DescribeClusterResponse).Brokers) != len(all) {
+				t.Fatal(d, err)
+			}
+			for _, o := range d.(*kmsg.DescribeClusterResponse).Brokers {
+				check("DescribeCluster", o.NodeID, o.Host, o.Port)
+			}
+			waitFor(t, "a coordinator", func() bool {
+				f, err := seed.Request(testContext(t), group)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c := f.(*kmsg.FindCoordinatorResponse).Coordinators[0]
+				if c.ErrorCode != 0 {
+					return false
+				}
+				check("FindCoordinator", c.NodeID, c.Host, c.Port)
+				return true
+			})
+		}
+	}
+}

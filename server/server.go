@@ -43,8 +43,8 @@ var ErrClosed = errors.New("server: closed")
 type Server struct {
 	// Node holds the replicas and the metadata that requests are answered from.
 	Node *replication.Node
-	// Advertised is HOST:PORT that clients are told for this node. "": the
-	// address by which each client's connection came in.
+	// Advertised is HOST:PORT that clients are told for this node, unless they came in
+	// by a Listener. "": the address by which each client's connection came in.
 	Advertised string
 	// DataDir is the folder that DescribeLogDirs speaks of.
 	DataDir string
@@ -100,6 +100,15 @@ type Server struct {
 	coordinating sync.Once          // begins the coordination of groups
 	groups       *group.Coordinator // nil before Serve, like watch
 	watch        *watch
+}
+
+// A Listener is one of several that clients come in by, with a name and an address of
+// its own: Serve knows it for one. A client is told of other brokers what they
+// registered under that name.
+type Listener struct {
+	net.Listener
+	Name       string
+	Advertised string // as Server.Advertised
 }
 
 // Stats counts what a Server has met since it began.
@@ -180,7 +189,8 @@ func (s *Server) now() time.Time {
 
 // Serve accepts connections from l, each served by a goroutine of its own,
 // until Shutdown closes l. It returns ErrClosed then, or what Accept said. It
-// may be called for several listeners.
+// may be called for several listeners; what a client is told depends on which, if they
+// are of type *Listener.
 func (s *Server) Serve(l net.Listener) error {
 	s.init()
 	s.mu.Lock()
@@ -201,6 +211,7 @@ func (s *Server) Serve(l net.Listener) error {
 		l.Close()
 	}()
 
+	by, _ := l.(*Listener)
 	pause := time.Duration(0)
 	var next time.Time // see acceptEvery
 	for {
@@ -223,7 +234,7 @@ func (s *Server) Serve(l net.Listener) error {
 			continue
 		}
 		pause = 0
-		s.accept(conn)
+		s.accept(conn, by)
 		// Whoever floods the listener waits in its queue, not in that of the processor.
 		now := time.Now()
 		if next = next.Add(acceptEvery); next.Before(now.Add(-acceptBurst * acceptEvery)) {
@@ -273,7 +284,7 @@ const (
 // places, and other nodes get one beyond. Bounds are for clients: who comes is on
 // probation beyond any of them, and the oldest one there makes room for it, so that
 // no flood keeps a node out.
-func (s *Server) accept(conn net.Conn) {
+func (s *Server) accept(conn net.Conn, by *Listener) {
 	s.stats.accepted.Add(1)
 	remote := remoteIP(conn)
 	all, one := s.maxConnections(), s.maxConnectionsPerIP()
@@ -317,7 +328,7 @@ func (s *Server) accept(conn net.Conn) {
 		return
 	}
 	s.stats.connections.Add(1)
-	go s.serve(conn, probation)
+	go s.serve(conn, by, probation)
 }
 
 func (s *Server) refuseOne(conn net.Conn, all, one int) {
@@ -351,7 +362,7 @@ func remoteIP(conn net.Conn) netip.Addr {
 
 // serve finds out who is calling and serves them to the end. It is the body of
 // the goroutine "connection". On probation only other nodes are served.
-func (s *Server) serve(conn net.Conn, probation bool) {
+func (s *Server) serve(conn net.Conn, by *Listener, probation bool) {
 	kept := false // conn has another owner now
 	handOver := func() {
 		kept = true
@@ -405,7 +416,7 @@ func (s *Server) serve(conn net.Conn, probation bool) {
 			return // the node has not joined yet; clients come again
 		}
 		c := newConnection(s, conn2)
-		c.accepted = conn
+		c.accepted, c.listener = conn, by
 		s.mu.Lock()
 		if _, ok := s.open[conn]; ok {
 			s.open[conn] = c

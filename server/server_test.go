@@ -24,6 +24,8 @@ type broker struct {
 	server *Server
 	addr   string
 
+	listeners []string // addresses of all its listeners, in a cluster
+
 	peers   *switchboard // of a cluster
 	stopped bool
 }

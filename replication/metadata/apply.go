@@ -172,6 +172,9 @@ func (SetReplicas) kind() string         { return "SetReplicas" }
 func (AllocateProducerIDs) kind() string { return "AllocateProducerIDs" }
 
 func (c RegisterBroker) level() int32 {
+	if c.Broker.Listeners != "" {
+		return 3
+	}
 	if b := c.Broker; b.MinLevel != 0 || b.MaxLevel != 0 || b.Starts != 0 || b.Run != "" {
 		return 2
 	}
@@ -254,6 +257,8 @@ func validBroker(b *Broker) error {
 		return refuse(ErrInvalidBroker, "broker %d: feature levels %d to %d", b.ID, b.MinLevel, b.MaxLevel)
 	case len(b.Run) > maxIncarnation || !text(b.Run):
 		return refuse(ErrInvalidBroker, "broker %d: the name of its run is too long or no text", b.ID)
+	case len(b.Listeners) > maxListeners || !utf8.ValidString(b.Listeners) || !validListeners(b.Listeners):
+		return refuse(ErrInvalidBroker, "broker %d: listeners %q are not NAME://HOST:PORT,… in the order of their names, %d bytes at most", b.ID, shown(b.Listeners), maxListeners)
 	case !text(b.Rack):
 		return refuse(ErrInvalidBroker, "broker %d: rack is not a text of at most %d bytes", b.ID, maxText)
 	}

@@ -191,6 +191,7 @@ type brokerBody struct {
 	MaxLevel    int32  `json:"maxLevel,omitempty"`
 	Starts      uint64 `json:"starts,omitempty"`
 	Run         string `json:"run,omitempty"`
+	Listeners   string `json:"listeners,omitempty"` // from version 3 on
 }
 
 type configBody struct {
@@ -270,7 +271,7 @@ func (m *Image) Encode() []byte {
 	}
 	for _, b := range m.brokers {
 		block, _ := m.ProducerBlock(b.ID)
-		body.Brokers = append(body.Brokers, brokerBody{b.ID, b.Incarnation, b.Host, b.Port, b.Rack, block.Start, block.Count, b.MinLevel, b.MaxLevel, b.Starts, b.Run})
+		body.Brokers = append(body.Brokers, brokerBody{b.ID, b.Incarnation, b.Host, b.Port, b.Rack, block.Start, block.Count, b.MinLevel, b.MaxLevel, b.Starts, b.Run, b.Listeners})
 	}
 	for _, c := range m.configs {
 		body.Configs = append(body.Configs, configBody{c.broker, c.values})
@@ -377,11 +378,13 @@ func (body *imageBody) brokers(m *Image) error {
 	incarnations := make(map[string]bool)
 	last := int32(0)
 	for _, b := range body.Brokers {
-		broker := &Broker{b.ID, b.Incarnation, b.Host, b.Port, b.Rack, b.MinLevel, b.MaxLevel, b.Starts, b.Run}
+		broker := &Broker{b.ID, b.Incarnation, b.Host, b.Port, b.Rack, b.MinLevel, b.MaxLevel, b.Starts, b.Run, b.Listeners}
 		if err := validBroker(broker); err != nil {
 			return err
 		}
 		switch {
+		case b.Listeners != "" && m.level < 3:
+			return fmt.Errorf("broker %d has listeners at feature level %d", b.ID, m.level)
 		case b.ID <= last:
 			return fmt.Errorf("broker %d follows broker %d", b.ID, last)
 		case b.ID > m.lastBroker:

@@ -101,15 +101,15 @@ func TestVersionOneIsReadForGood(t *testing.T) {
 
 func TestBytesOfAnotherVersionAreRefusedWithASentence(t *testing.T) {
 	for _, c := range []struct{ bytes, text string }{
-		{`{"v":9,"change":"DeleteTopic","body":{}}`, "change has version 9, this release knows versions up to 2; upgrade this node"},
-		{`{"v":9,"anything":"else"}`, "change has version 9, this release knows versions up to 2; upgrade this node"},
+		{`{"v":9,"change":"DeleteTopic","body":{}}`, "change has version 9, this release knows versions up to 3; upgrade this node"},
+		{`{"v":9,"anything":"else"}`, "change has version 9, this release knows versions up to 3; upgrade this node"},
 		{`{"v":1,"change":"Sing","body":{}}`, `this release does not know the change "Sing"; a newer one wrote it, upgrade this node`},
 	} {
 		if _, err := DecodeChange([]byte(c.bytes)); !errors.Is(err, ErrVersion) || err.Error() != c.text {
 			t.Errorf("%s: %v", c.bytes, err)
 		}
 	}
-	if _, err := DecodeImage([]byte(`{"v":9,"image":{}}`)); !errors.Is(err, ErrVersion) || err.Error() != "image has version 9, this release knows versions up to 2; upgrade this node" {
+	if _, err := DecodeImage([]byte(`{"v":9,"image":{}}`)); !errors.Is(err, ErrVersion) || err.Error() != "image has version 9, this release knows versions up to 3; upgrade this node" {
 		t.Errorf("image: %v", err)
 	}
 }

@@ -24,8 +24,10 @@ package metadata
 
 import (
 	"cmp"
+	"net"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // A Broker is a node that serves clients and holds replicas.
@@ -41,6 +43,64 @@ type Broker struct {
 	MaxLevel int32  `json:",omitempty"`
 	Starts   uint64 `json:",omitempty"` // how often its data folder was started
 	Run      string `json:",omitempty"` // random, of that start: a copy of the folder has another
+
+	// Listeners says where clients reach the broker that came in by a listener of that
+	// name, here or at another broker: NAME://HOST:PORT,…, in the order of the names.
+	// "", before feature level 3 too: at Host and Port, by whatever listener they come.
+	// A text and not a list, so that brokers can be compared.
+	Listeners string `json:",omitempty"`
+}
+
+// At returns where clients reach the broker that came in by the listener of a name:
+// there, or where the broker has no listener of that name, where other nodes do.
+func (b *Broker) At(listener string) (host string, port int32) {
+	for one := range strings.SplitSeq(b.Listeners, ",") {
+		if name, address, ok := strings.Cut(one, "://"); ok && name == listener {
+			if host, port, err := splitAddress(address); err == nil {
+				return host, port
+			}
+		}
+	}
+	return b.Host, b.Port
+}
+
+// A Listener is a name, and the HOST:PORT that clients are told who came in by it.
+type Listener struct{ Name, Address string }
+
+// JoinListeners is what a broker with these registers as its Listeners.
+func JoinListeners(all []Listener) string {
+	all = slices.SortedFunc(slices.Values(all), func(a, b Listener) int { return cmp.Compare(a.Name, b.Name) })
+	var texts []string
+	for _, l := range all {
+		texts = append(texts, l.Name+"://"+l.Address)
+	}
+	return strings.Join(texts, ",")
+}
+
+// validListeners tells whether a text is one of JoinListeners.
+func validListeners(text string) bool {
+	if text == "" {
+		return true
+	}
+	before := ""
+	for one := range strings.SplitSeq(text, ",") {
+		name, address, ok := strings.Cut(one, "://")
+		host, port, err := splitAddress(address)
+		if !ok || name <= before || err != nil || host == "" || port < 1 {
+			return false
+		}
+		before = name
+	}
+	return true
+}
+
+func splitAddress(address string) (host string, port int32, err error) {
+	host, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", 0, err
+	}
+	n, err := strconv.ParseUint(text, 10, 16)
+	return host, int32(n), err
 }
 
 // ServerID is the name under which this incarnation of the broker is a member

@@ -97,7 +97,7 @@ func TestNothingIsWrittenAboveTheLevel(t *testing.T) {
 	if err := old.Check(SetLevel{Level: 2}); err != nil {
 		t.Errorf("raising the level: %v", err)
 	}
-	if err := old.Check(SetLevel{Level: 3}); !errors.Is(err, ErrLevel) {
+	if err := old.Check(SetLevel{Level: MaxLevel + 1}); !errors.Is(err, ErrLevel) {
 		t.Errorf("raising it above what this release reads: %v", err)
 	}
 	m := atLevelTwo(t)
@@ -170,5 +170,84 @@ func TestImageThatContradictsItsLevelIsRefused(t *testing.T) {
 	}
 	if p := fmt.Sprint(DecodeChange([]byte(`{"v":1,"change":"SetLevel","body":{"Level":2}}`))); !strings.Contains(p, "version 2") {
 		t.Errorf("a change of level 2 in version 1: %s", p)
+	}
+}
+
+// atLevelThree is an image whose brokers tell clients where they are by listener.
+func atLevelThree(t testing.TB) *Image {
+	return grown(t, listening(1, "EXTERNAL://example.org:29092,INTERNAL://node-1:9092"), listening(2, "EXTERNAL://[::1]:29093,INTERNAL://node-2:9092"), upgraded(3, 3, 1, "ghi"))
+}
+
+func listening(id int32, listeners string) RegisterBroker {
+	r := upgraded(id, 3, 7, "abc")
+	r.Broker.Listeners = listeners
+	return r
+}
+
+// Level 3's bytes stay readable, as level 2's do: these files are never regenerated.
+func TestLevelThreeIsReadForGood(t *testing.T) {
+	for name, want := range map[string]any{"image.json": atLevelThree(t), "RegisterBroker.json": listening(1, "EXTERNAL://example.org:29092,INTERNAL://node-1:9092")} {
+		path := filepath.Join("testdata", "v3", name)
+		p, err := os.ReadFile(path)
+		if os.IsNotExist(err) && *rewrite {
+			if m, ok := want.(*Image); ok {
+				p = m.Encode()
+			} else if p, err = EncodeChange(want.(Change)); err != nil {
+				t.Fatal(err)
+			}
+			err = os.WriteFile(path, p, 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got any
+		if _, ok := want.(*Image); ok {
+			got, err = DecodeImage(p)
+		} else {
+			got, err = DecodeChange(p)
+		}
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %#v, want %#v: %v", path, got, want, err)
+		}
+	}
+	bad := strings.NewReplacer(`"v":3`, `"v":2`, `"level":3`, `"level":2`).Replace(string(atLevelThree(t).Encode()))
+	if m, err := DecodeImage([]byte(bad)); m != nil || !errors.Is(err, ErrDamaged) {
+		t.Errorf("listeners at feature level 2: %v", err)
+	}
+}
+
+// A broker registers its listeners where every node can read them, and clients are
+// told of the one they came in by; where a broker has none of that name, of its own.
+func TestBrokersAreFoundByListener(t *testing.T) {
+	old := grown(t, upgraded(1, 2, 7, "abc"))
+	if err := old.Check(listening(1, "A://h:1")); !errors.Is(err, ErrLevel) {
+		t.Errorf("a registration with listeners at level 2: %v", err)
+	}
+	m := atLevelThree(t)
+	for _, c := range []struct {
+		broker   int32
+		listener string
+		host     string
+		port     int32
+	}{
+		{1, "EXTERNAL", "example.org", 29092}, {1, "INTERNAL", "node-1", 9092}, {2, "EXTERNAL", "::1", 29093},
+		{1, "external", "", 0}, {1, "", "", 0}, {3, "EXTERNAL", "", 0},
+	} {
+		b, _ := m.Broker(c.broker)
+		if c.host == "" {
+			c.host, c.port = b.Host, b.Port
+		}
+		if host, port := b.At(c.listener); host != c.host || port != c.port {
+			t.Errorf("broker %d by %q is at %s:%d, want %s:%d", c.broker, c.listener, host, port, c.host, c.port)
+		}
+	}
+	for _, bad := range []string{"A", "A://h", "://h:1", "A://:1", "A://h:0", "A://h:65536", "B://h:1,A://h:1", "A://h:1,A://h:2", "A://h:1,", "A://" + strings.Repeat("h", maxListeners) + ":1"} {
+		if err := m.Check(listening(1, bad)); !errors.Is(err, ErrInvalidBroker) {
+			t.Errorf("listeners %.40q: %v", bad, err)
+		}
+	}
+	all := JoinListeners([]Listener{{"INTERNAL", "node-1:9092"}, {"EXTERNAL", "example.org:29092"}})
+	if all != "EXTERNAL://example.org:29092,INTERNAL://node-1:9092" || JoinListeners(nil) != "" {
+		t.Errorf("joined: %s", all)
 	}
 }

@@ -52,6 +52,9 @@ const (
 	// maxText bounds a broker's host and rack, a cluster id and the name of a setting.
 	maxText = 255
 
+	// maxListeners bounds the names and addresses a broker registers for clients.
+	maxListeners = 4 << 10
+
 	// maxIncarnation bounds an incarnation, which is repeated wherever a server id is.
 	maxIncarnation = 64
 )
