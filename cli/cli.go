@@ -61,7 +61,13 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	var said *silent
 	if !errors.As(err, &said) {
-		fmt.Fprintf(stderr, "millrace: %s\n", oneLine(err))
+		var several mistakes
+		if !errors.As(err, &several) {
+			several = mistakes{oneLine(err)}
+		}
+		for _, m := range several {
+			fmt.Fprintf(stderr, "millrace: %s\n", m)
+		}
 	}
 	return statusOf(err)
 }

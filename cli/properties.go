@@ -7,10 +7,18 @@ import (
 	"strings"
 )
 
-// A property is one line of a configuration file.
+// A property is one line of a configuration file, or a variable of the environment.
 type property struct {
 	key, value string
-	line       int // where it begins, from 1 on
+	line       int    // where it begins, from 1 on
+	written    string // the key as it was written: a variable has another name
+	where      string // "server.properties:7" or "environment"
+}
+
+// A wrongLine is one that is no property.
+type wrongLine struct {
+	line int
+	text string
 }
 
 // readProperties reads the file format of Kafka's server.properties as Java's
@@ -19,15 +27,13 @@ type property struct {
 // backslash goes on in the next; \uXXXX, \t, \n, \r and \f are escapes, and any
 // other character behind a backslash is itself.
 //
-// Two things are otherwise. A key given twice is an error; in Java the last one
-// wins and nobody notices. And the file is UTF-8; in Java it is Latin-1.
-func readProperties(r io.Reader) ([]property, error) {
+// A key may be given twice: they are all returned, in their order. One thing is
+// otherwise: the file is UTF-8; in Java it is Latin-1.
+func readProperties(r io.Reader) (all []property, wrong []wrongLine, err error) {
 	b, err := io.ReadAll(r)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var all []property
-	at := make(map[string]int)
 	lines := strings.Split(strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(b)), "\n")
 	for n := 0; n < len(lines); n++ {
 		first := n + 1
@@ -44,19 +50,18 @@ func readProperties(r io.Reader) ([]property, error) {
 			line += strings.TrimLeft(lines[n], blanks)
 		}
 		p, err := parseProperty(line)
-		if err != nil {
-			return nil, fmt.Errorf("line %d: %w", first, err)
+		switch {
+		case err != nil:
+			wrong = append(wrong, wrongLine{first, err.Error()})
+			continue
+		case p.key == "":
+			wrong = append(wrong, wrongLine{first, fmt.Sprintf("no key before %q", line)})
+			continue
 		}
-		if p.key == "" {
-			return nil, fmt.Errorf("line %d: no key before %q", first, line)
-		}
-		if before, twice := at[p.key]; twice {
-			return nil, fmt.Errorf("line %d: %s is given twice, first in line %d", first, p.key, before)
-		}
-		at[p.key], p.line = first, first
+		p.line, p.written = first, p.key
 		all = append(all, p)
 	}
-	return all, nil
+	return all, wrong, nil
 }
 
 const blanks = " \t\f"

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -34,12 +35,15 @@ func TestPropertiesAreReadAsJavaDoes(t *testing.T) {
 		{in: "a=1\\", want: map[string]string{"a": "1"}},
 		{in: "a=1\r\nb=2\rc=3", want: map[string]string{"a": "1", "b": "2", "c": "3"}},
 		{in: "a=zürich", want: map[string]string{"a": "zürich"}},
-		{in: "=1", wrong: "line 1: no key"},
-		{in: "a=1\n\na=2", wrong: "line 3: a is given twice, first in line 1"},
-		{in: `a=\u12`, wrong: `line 1: malformed \uXXXX`},
-		{in: `a=\uxyzw`, wrong: `line 1: malformed \uXXXX`},
+		{in: "a=1\n\na=2", want: map[string]string{"a": "2"}},
+		{in: "=1", wrong: "1: no key"},
+		{in: "b=1\na=\\u12\n=1", wrong: `2: malformed \uXXXX`},
+		{in: `a=\uxyzw`, wrong: `1: malformed \uXXXX`},
 	} {
-		all, err := readProperties(strings.NewReader(test.in))
+		all, wrong, err := readProperties(strings.NewReader(test.in))
+		for i := len(wrong) - 1; i >= 0; i-- {
+			err = fmt.Errorf("%d: %s", wrong[i].line, wrong[i].text)
+		}
 		got := map[string]string{}
 		for _, p := range all {
 			got[p.key] = p.value
@@ -53,7 +57,7 @@ func TestPropertiesAreReadAsJavaDoes(t *testing.T) {
 			t.Errorf("%q: %q %v, want %q", test.in, got, err, test.want)
 		}
 	}
-	all, err := readProperties(strings.NewReader("# first\n\na=1,\\\n2\nb=3"))
+	all, _, err := readProperties(strings.NewReader("# first\n\na=1,\\\n2\nb=3"))
 	if err != nil || len(all) != 2 || all[0].line != 3 || all[1].line != 5 {
 		t.Errorf("lines of %+v, %v", all, err)
 	}
@@ -66,16 +70,25 @@ func config(t *testing.T, text string, flags ...string) (*broker, error) {
 	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	b := &broker{dataDir: "flag", listen: "127.0.0.1:1"}
-	err := b.readConfig(name, func(flag string) bool { return slices.Contains(flags, flag) })
+	return configured(t, name, nil, flags...)
+}
+
+// configured takes a file and an environment over; the file's name is left out of what it says.
+func configured(t *testing.T, name string, environ []string, flags ...string) (*broker, error) {
+	t.Helper()
+	b := &broker{dataDir: "flag", listeners: []listener{{name: plaintextProtocol, listen: "127.0.0.1:1"}}}
+	err := b.configure(name, environ, knownVariables(), func(flag string) bool { return slices.Contains(flags, flag) })
 	for i := range b.warnings {
 		b.warnings[i] = strings.TrimPrefix(b.warnings[i], name+":")
 	}
 	if err != nil {
-		return b, &failure{statusOf(err), errors.New(strings.TrimPrefix(err.Error(), name+":"))}
+		return b, &failure{statusOf(err), errors.New(strings.ReplaceAll(err.Error(), name+":", ""))}
 	}
 	return b, nil
 }
+
+// own is the listener by which other nodes reach one.
+func (b *broker) own() listener { return b.listeners[b.nodes] }
 
 func TestConfigSaysWhatFlagsDoNot(t *testing.T) {
 	b, err := config(t, `node.id=7
@@ -92,8 +105,8 @@ num.partitions=12
 	if b.dataDir != "flag" {
 		t.Errorf("data dir %s: the flag does not win", b.dataDir)
 	}
-	if b.nodeID != 7 || b.listen != "127.0.0.1:19092" || b.advertise != "example.org:9092" || b.rack != "r1" ||
-		strings.Join(b.join, " ") != "a:1 b:9092" || !maps.Equal(b.settings, map[string]string{"num.partitions": "12"}) || len(b.warnings) > 0 {
+	if b.nodeID != 7 || b.own().listen != "127.0.0.1:19092" || b.own().advertise != "example.org:9092" || b.rack != "r1" ||
+		strings.Join(b.join, " ") != "a:1 b:9092" || b.founds || b.settings["num.partitions"] != "12" || len(b.warnings) > 0 {
 		t.Errorf("%+v", b)
 	}
 }
@@ -130,17 +143,16 @@ log.retention.check.interval.ms=300000
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b.listen != ":9092" || b.advertise != "localhost:9092" || len(b.join) > 0 || b.nodeID != 1 || b.dataDir != "/tmp/kraft-combined-logs" {
+	if b.own().listen != ":9092" || b.own().advertise != "localhost:9092" || len(b.join) > 0 || b.nodeID != 1 || b.dataDir != "/tmp/kraft-combined-logs" ||
+		len(b.listeners) != 2 || !b.listeners[1].only || len(b.registered()) > 0 {
 		t.Errorf("%+v", b)
 	}
-	// Two that are left out and seven names of Kafka's without effect here.
-	if !slices.ContainsFunc(b.warnings, func(w string) bool {
-		return strings.HasPrefix(w, "5: CONTROLLER://:9093 is left out: nodes speak with each other where clients do")
-	}) || len(b.warnings) != 9 {
+	// Seven names of Kafka's without effect here.
+	if len(b.warnings) != 7 {
 		t.Errorf("%d warnings: %q", len(b.warnings), b.warnings)
 	}
 	b, err = config(t, "listeners=INTERNAL://0.0.0.0:29092\nadvertised.listeners=INTERNAL://kafka:29092\nlistener.security.protocol.map=INTERNAL:PLAINTEXT\ninter.broker.listener.name=INTERNAL\n")
-	if err != nil || b.listen != "0.0.0.0:29092" || b.advertise != "kafka:29092" || len(b.warnings) > 0 {
+	if err != nil || b.own().listen != "0.0.0.0:29092" || b.own().advertise != "kafka:29092" || len(b.warnings) > 0 {
 		t.Errorf("%+v, %v", b, err)
 	}
 }
@@ -155,7 +167,8 @@ func TestConfigWarnsOfWhatHasNoEffect(t *testing.T) {
 		"2: num.io.threads is not a setting of this release and has no effect",
 		"3: node.id=0: ids of nodes begin with 1; this node keeps the one it has or gets one from the cluster",
 	}
-	if !slices.Equal(b.warnings, want) || len(b.settings) > 0 || b.nodeID != 0 {
+	slices.Sort(b.warnings)
+	if !slices.Equal(b.warnings, want) || b.nodeID != 0 {
 		t.Errorf("%q\nwant %q", b.warnings, want)
 	}
 }
@@ -164,26 +177,26 @@ func TestConfigWarnsOfWhatHasNoEffect(t *testing.T) {
 // the line and what would do.
 func TestConfigRefusesWhatANodeCannotBe(t *testing.T) {
 	for text, want := range map[string]string{
-		"node.id=x":                                     "1: node.id=x: Not a number of type INT",
+		"node.id=x":                                     "1: node.id=x: it is a whole number",
 		"node.id=-2":                                    "1: node.id=-2: it is a number from 0 to 1073741824",
 		"node.id=1\nbroker.id=2":                        "2: broker.id=2: node.id says 1",
-		"log.dirs=/a,/b":                                "1: log.dirs=/a,/b: a node keeps its data in one folder",
+		"log.dirs=/a,/b":                                "1: log.dirs=/a,/b: a node keeps its data in one folder; name one of these",
 		"listeners=SSL://:9093":                         "1: listeners=SSL://:9093: SSL is of the protocol SSL, and this release has PLAINTEXT only",
 		"listeners=X://:9093":                           "1: listeners=X://:9093: X has no protocol in listener.security.protocol.map",
-		"listeners=PLAINTEXT://:1,A://:2":               "1: listeners=PLAINTEXT://:1,A://:2: a node has one listener for clients, other nodes and HTTP, these are 2",
-		"listeners=nonsense":                            "1: listeners=nonsense: address nonsense: missing port in address",
+		"listeners=A://:1,a://:2":                       "1: listeners=A://:1,a://:2: there are two listeners called A",
+		"listeners=nonsense":                            "1: listeners=nonsense: \"nonsense\" is not NAME://HOST:PORT",
 		"advertised.listeners=PLAINTEXT://h:0":          `1: advertised.listeners=PLAINTEXT://h:0: "0" is not a port`,
 		"listeners=C://:1\ncontroller.listener.names=C": "1: listeners=C://:1: all of these are listeners of controllers; a node needs one for clients",
 		"listeners=PLAINTEXT://:1\ninter.broker.listener.name=X": "2: inter.broker.listener.name=X: there is no such listener in listeners",
-		"controller.quorum.bootstrap.servers=a:x":                "1: controller.quorum.bootstrap.servers=a:x: ",
+		"controller.quorum.bootstrap.servers=a:x":                "1: controller.quorum.bootstrap.servers=a:x: it is HOST:PORT,…",
 		"process.roles=controller":                               "1: process.roles=controller: every node is a broker",
-		"num.partitions=abc":                                     "1: num.partitions=abc: Not a number of type INT",
-		"\n\nauto.create.topics.enable=no":                       "3: auto.create.topics.enable=no: Expected value to be either true or false",
-		"log.retention.hours=7d":                                 "1: log.retention.hours=7d: Not a number of type INT",
-		"log.segment.bytes=14":                                   "1: log.segment.bytes=14: Value must be at least 1048576",
-		"log.cleanup.policy=delet":                               "1: log.cleanup.policy=delet: String must be one of: compact, delete",
-		"message.max.bytes=10MB":                                 "1: message.max.bytes=10MB: Not a number of type INT",
-		"max.connections.per.ip=oops":                            "1: max.connections.per.ip=oops: Not a number of type INT",
+		"num.partitions=abc":                                     "1: num.partitions=abc: it is a whole number, 1 or more",
+		"\n\nauto.create.topics.enable=no":                       "3: auto.create.topics.enable=no: it is true or false",
+		"log.retention.hours=7x":                                 "1: log.retention.hours=7x: it is a whole number of hours",
+		"log.segment.bytes=14":                                   "1: log.segment.bytes=14: it is a whole number of bytes, 1048576 or more",
+		"log.cleanup.policy=delet":                               "1: log.cleanup.policy=delet: it is any of compact, delete, with commas between them",
+		"message.max.bytes=10s":                                  "1: message.max.bytes=10s: it is a whole number of bytes, 0 or more",
+		"max.connections.per.ip=oops":                            "1: max.connections.per.ip=oops: it is a whole number, 0 or more",
 		"authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer": "1: authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer: this release has neither authentication nor access control",
 		"super.users=User:admin":                                                                       "1: super.users=User:admin: this release has neither",
 		"allow.everyone.if.no.acl.found=false":                                                         "1: allow.everyone.if.no.acl.found=false: this release has neither",

@@ -10,10 +10,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
 	"millrace/replication"
+	"millrace/replication/metadata"
 	"millrace/server"
 
 	urfave "github.com/urfave/cli/v2"
@@ -40,15 +42,26 @@ func serveCommand() *urfave.Command {
    SIGTERM and Ctrl-C: hand leadership over, flush, exit 0.
 
    --config reads a properties file under Kafka's names: node.id, listeners, advertised.listeners,
-   log.dirs, broker.rack, controller.quorum.bootstrap.servers (the nodes to join) and the
-   settings of brokers, such as num.partitions or log.retention.hours. Flags go before it.
-   A bad value, or a setting that asks for access control, ends the start with status 2;
-   names that have no effect are warned of.
+   log.dirs, broker.rack, controller.quorum.voters (the nodes to join) and the settings of
+   brokers, such as num.partitions or log.retention.hours; see "millrace cluster config list".
+   The environment may say the same. What stands first here wins:
+
+      flags                         --data-dir ./d
+      variables of flags            MILLRACE_DATA_DIR=./d, and so on for each
+      variables of settings         MILLRACE_CFG_LOG_RETENTION_HOURS=7d
+      those of Kafka's images       KAFKA_LOG_RETENTION_HOURS=168
+      the file of --config          log.retention.hours=168
+
+   Units work where they are plain: 7d, 10MB. A bad value, or a setting that asks for access
+   control, ends the start with status 2, all of them told at once; names that have no effect
+   are warned of. With several listeners a client is told the advertised addresses of the one
+   it came in by.
 
 EXAMPLES:
    $ millrace serve
    $ millrace serve --listen 127.0.0.1:9093 --data-dir ./node-2 --join 127.0.0.1:9092
-   $ millrace serve --ephemeral --listen 127.0.0.1:0 --ready-file ./ready`,
+   $ millrace serve --ephemeral --listen 127.0.0.1:0 --ready-file ./ready
+   $ MILLRACE_CFG_NUM_PARTITIONS=6 millrace serve --config ./server.properties`,
 		Flags: []urfave.Flag{
 			&urfave.StringFlag{Name: "data-dir", Value: defaultDataDir, DefaultText: defaultDataDir, Usage: "`DIR`: where the node keeps its data"},
 			&urfave.StringFlag{Name: "listen", Value: defaultBroker, DefaultText: defaultBroker, Usage: "`HOST:PORT`: address for clients and other nodes; port 0 is a free one"},
@@ -68,10 +81,11 @@ EXAMPLES:
 // A broker is everything a command line and a config file say about a node.
 type broker struct {
 	dataDir   string
-	listen    string
-	advertise string
+	listeners []listener // one or more
+	nodes     int        // the one of listeners at which other nodes reach it
 	nodeID    int32
 	join      []string
+	founds    bool // with an empty folder, although there are nodes to join
 	rack      string
 	settings  map[string]string
 	warnings  []string // what its configuration says without effect
@@ -81,11 +95,11 @@ func serve(c *urfave.Context) (err error) {
 	if c.NArg() > 0 {
 		return usage("serve takes no arguments, but %q was given", c.Args().First())
 	}
-	logger, levels, err := newLogger(c)
+	b, err := brokerOf(c)
 	if err != nil {
 		return err
 	}
-	b, err := brokerOf(c)
+	logger, levels, err := newLogger(c)
 	if err != nil {
 		return err
 	}
@@ -105,22 +119,26 @@ func serve(c *urfave.Context) (err error) {
 		return usage("%s holds the nodes of `millrace up`; serve one of them with --data-dir %s", b.dataDir, filepath.Dir(nodes[0]))
 	}
 
+	if _, err := os.Stat(filepath.Join(b.dataDir, nodeFile)); err != nil && b.founds {
+		b.join = nil
+	}
+
 	defer tuneCollector()()
-	listener, err := net.Listen("tcp", b.listen)
+	listeners, err := b.open()
 	if err != nil {
-		return cannotListen(b.listen, err)
+		return err
 	}
-	defer listener.Close()
-	b.listen = listener.Addr().String() // port 0 has become a real one
-	registered := b.advertise
-	if registered == "" {
-		registered = advertised(b.listen)
+	for _, l := range listeners {
+		defer l.Close()
 	}
+	own := b.listeners[b.nodes]
+	registered := own.registered()
 	b.describe()
 	node, err := replication.Open(replication.Config{
 		DataDir:   b.dataDir,
 		NodeID:    b.nodeID,
 		Advertise: registered,
+		Listeners: b.registered(),
 		Join:      b.join,
 		Rack:      b.rack,
 		Settings:  b.settings,
@@ -132,12 +150,15 @@ func serve(c *urfave.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("open %s: %w", b.dataDir, err)
 	}
-	kafka := &server.Server{Node: node, Advertised: b.advertise, DataDir: b.dataDir, Logger: logger, Levels: levels}
+	kafka := &server.Server{Node: node, Advertised: own.advertise, DataDir: b.dataDir, Logger: logger, Levels: levels}
 	defer func() { stop(context.WithoutCancel(c.Context), logger, node, kafka) }()
 
 	// Until it has the cluster's metadata the node talks to other nodes only: it
 	// would tell a client that no topic exists.
-	closed := peersOnly(listener, node, logger)
+	var closed []func() error
+	for _, l := range listeners {
+		closed = append(closed, peersOnly(l, node, logger))
+	}
 	err = node.Start(c.Context)
 	switch {
 	case c.Context.Err() != nil:
@@ -145,14 +166,24 @@ func serve(c *urfave.Context) (err error) {
 	case err != nil:
 		return fmt.Errorf("start: %w", err)
 	}
-	if err := closed(); err != nil {
-		return fmt.Errorf("serve %s: %w", b.listen, err)
+	served := make(chan error, len(listeners))
+	for i, l := range listeners {
+		if err := closed[i](); err != nil {
+			return fmt.Errorf("serve %s: %w", l.Addr(), err)
+		}
+		if len(listeners) > 1 {
+			l = &server.Listener{Listener: l, Name: b.listeners[i].name, Advertised: b.listeners[i].advertise}
+		}
+		go func() { served <- kafka.Serve(l) }() // the acceptor: ends with kafka.Shutdown
 	}
-	served := make(chan error, 1)
-	go func() { served <- kafka.Serve(listener) }() // the acceptor: ends with kafka.Shutdown
-	logger.Info("serving", "address", b.listen, "advertised", registered, "node", node.ID(), "cluster", node.ClusterID(), "data", b.dataDir)
+	for i, l := range b.listeners {
+		if i != b.nodes && !l.only {
+			logger.Info("serving", "listener", l.name, "address", l.listen, "advertised", l.registered())
+		}
+	}
+	logger.Info("serving", "address", own.listen, "advertised", registered, "node", node.ID(), "cluster", node.ClusterID(), "data", b.dataDir)
 	if name := c.String("ready-file"); name != "" {
-		if err := writeReady(name, ready{os.Getpid(), node.ID(), b.listen, node.ClusterID()}); err != nil {
+		if err := writeReady(name, ready{os.Getpid(), node.ID(), own.listen, node.ClusterID()}); err != nil {
 			return err
 		}
 		defer os.Remove(name)
@@ -164,7 +195,7 @@ func serve(c *urfave.Context) (err error) {
 	case <-node.Failed():
 		return node.Failure()
 	case err := <-served:
-		return fmt.Errorf("serve %s: %w", b.listen, err)
+		return fmt.Errorf("serve %s: %w", own.listen, err)
 	}
 }
 
@@ -241,48 +272,142 @@ func stop(ctx context.Context, logger *slog.Logger, node *replication.Node, kafk
 	logger.Info("stopped", "took", time.Since(begin).Round(time.Millisecond))
 }
 
-// brokerOf joins flags and config file; flags win.
-func brokerOf(c *urfave.Context) (*broker, error) {
-	b := &broker{dataDir: c.String("data-dir"), listen: c.String("listen"), settings: make(map[string]string)}
-	if name := c.String("config"); name != "" {
-		if err := b.readConfig(name, c.IsSet); err != nil {
-			return nil, err
+// open listens on all of a node's addresses; their ports are the real ones afterwards.
+func (b *broker) open() (all []net.Listener, err error) {
+	for i := range b.listeners {
+		l := &b.listeners[i]
+		listener, err := net.Listen("tcp", l.listen)
+		if err != nil {
+			for _, opened := range all {
+				opened.Close()
+			}
+			return nil, cannotListen(l.listen, err)
 		}
+		l.listen = listener.Addr().String()
+		all = append(all, listener)
+	}
+	return all, nil
+}
+
+// registered is what others are told of a listener.
+func (l *listener) registered() string {
+	if l.advertise != "" {
+		return l.advertise
+	}
+	return advertised(l.listen)
+}
+
+// registered lists what clients are told by listener, nothing when there is only one.
+func (b *broker) registered() (all []metadata.Listener) {
+	clients := 0
+	for _, l := range b.listeners {
+		if !l.only {
+			clients++
+			all = append(all, metadata.Listener{Name: l.name, Address: l.registered()})
+		}
+	}
+	if clients < 2 {
+		return nil
+	}
+	return all
+}
+
+// brokerOf joins flags, environment and config file, in this order.
+func brokerOf(c *urfave.Context) (*broker, error) {
+	variables, err := flagsFromEnvironment(c)
+	if err != nil {
+		return nil, err
+	}
+	// says names a flag as whoever set it did.
+	says := func(flag string) string {
+		if v := variables[flag]; v != "" {
+			return "environment: " + v + "=" + c.String(flag)
+		}
+		return "--" + flag + " " + c.String(flag)
+	}
+	b := &broker{dataDir: c.String("data-dir"), settings: make(map[string]string)}
+	b.listeners = []listener{{name: plaintextProtocol, listen: c.String("listen")}}
+	if err := b.configure(c.String("config"), os.Environ(), knownVariables(), c.IsSet); err != nil {
+		return nil, err
 	}
 	if c.IsSet("node-id") {
 		if c.Int("node-id") < 1 || c.Int("node-id") > 1<<30 {
-			return nil, usage("--node-id %d: it is 1 or more", c.Int("node-id"))
+			return nil, usage("%s: it is 1 or more", says("node-id"))
 		}
 		b.nodeID = int32(c.Int("node-id"))
 	}
+	own := &b.listeners[b.nodes]
 	if c.IsSet("advertise") {
-		b.advertise = c.String("advertise")
+		own.advertise = c.String("advertise")
+		if why := unreachableAddress(own.advertise); why != "" {
+			return nil, usage("%s: %s", says("advertise"), why)
+		}
 	}
 	if c.IsSet("join") {
-		var err error
 		if b.join, err = brokersOf(c.String("join")); err != nil {
-			return nil, usage("--join: %v", err)
+			return nil, usage("%s: it is HOST:PORT,…", says("join"))
 		}
 	}
-	if _, _, err := net.SplitHostPort(b.listen); err != nil {
-		return nil, usage("--listen %q: it is HOST:PORT", b.listen)
-	}
-	if b.advertise != "" {
-		if host, port, err := net.SplitHostPort(b.advertise); err != nil || host == "" || port == "0" {
-			return nil, usage("--advertise %q: it is HOST:PORT, as others reach this node", b.advertise)
-		}
+	if _, _, err := net.SplitHostPort(own.listen); err != nil {
+		return nil, usage("%s: it is HOST:PORT", says("listen"))
 	}
 	return b, nil
+}
+
+// variableOf is the environment's name of a flag: MILLRACE_DATA_DIR is --data-dir.
+func variableOf(flag string) string {
+	return ownPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// flagsFromEnvironment sets the flags of a command that nobody gave from MILLRACE_…, and
+// returns which variable set which. An empty variable says nothing.
+func flagsFromEnvironment(c *urfave.Context) (variables map[string]string, err error) {
+	variables = make(map[string]string)
+	for _, f := range c.Command.Flags {
+		name := f.Names()[0]
+		variable := variableOf(name)
+		value := os.Getenv(variable)
+		if value == "" || c.IsSet(name) {
+			continue
+		}
+		if err := c.Set(name, value); err != nil {
+			what := "a whole number"
+			if _, truth := f.(*urfave.BoolFlag); truth {
+				what = "true or false"
+			}
+			return nil, usage("environment: %s=%s: it is %s", variable, value, what)
+		}
+		variables[name] = variable
+	}
+	return variables, nil
+}
+
+// knownVariables lists the variables that mean something to one of the commands.
+func knownVariables() (all []string) {
+	for _, c := range []*urfave.Command{serveCommand(), upCommand()} {
+		for _, f := range c.Flags {
+			all = append(all, variableOf(f.Names()[0]))
+		}
+	}
+	return append(all, "MILLRACE_BROKERS")
 }
 
 // describe puts what the node is among its settings, where DescribeConfigs looks
 // for it, whether a flag, a file or a default said so. The id follows when the node
 // knows it.
 func (b *broker) describe() {
-	b.settings[listenersKey] = plaintextProtocol + "://" + b.listen
+	var listens, told []string
+	for _, l := range b.listeners {
+		listens = append(listens, l.name+"://"+l.listen)
+		if l.advertise != "" {
+			told = append(told, l.name+"://"+l.advertise)
+		}
+	}
+	b.settings[listenersKey] = strings.Join(listens, ",")
 	b.settings[logDirsKey] = b.dataDir
-	if b.advertise != "" {
-		b.settings[advertisedKey] = plaintextProtocol + "://" + b.advertise
+	delete(b.settings, advertisedKey)
+	if len(told) > 0 {
+		b.settings[advertisedKey] = strings.Join(told, ",")
 	}
 	if b.rack != "" {
 		b.settings[rackKey] = b.rack

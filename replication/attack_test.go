@@ -174,9 +174,9 @@ func TestEachSignOfAForgedImageIsEnough(t *testing.T) {
 		"of an earlier level":              []byte(`{"v":1,"image":{` + index + `"cluster":"` + image.ClusterID + `","lastBroker":1,` + group + `"nextProducer":0,"brokers":[{"id":1,"incarnation":"i","host":"h","port":1}]}}`),
 		"of an earlier change":             with(index, fmt.Sprintf(`"index":%d,`, image.Index-1)),
 		"of a change behind the snapshot":  with(index, fmt.Sprintf(`"index":%d,`, last+1)),
-		"with more groups than there were": []byte(strings.Replace(string(with(group, fmt.Sprintf(`"lastGroup":%d,`, image.LastGroup()+1))), `"level":2,`, fmt.Sprintf(`"level":2,"deleted":[[%d,%[1]d]],`, image.LastGroup()+1), 1)),
-		"without brokers":                  []byte(`{"v":2,"image":{` + index + `"cluster":"` + image.ClusterID + `","lastBroker":1,` + group + `"nextProducer":0,"level":2,"deleted":[[1,` + fmt.Sprint(image.LastGroup()) + `]]}}`),
-		"with fewer groups":                []byte(`{"v":2,"image":{` + index + `"cluster":"` + image.ClusterID + `","lastBroker":1,"lastGroup":0,"nextProducer":0,"level":2,` + strings.TrimSuffix(brokers, ",") + `}}`),
+		"with more groups than there were": []byte(strings.Replace(string(with(group, fmt.Sprintf(`"lastGroup":%d,`, image.LastGroup()+1))), `"level":3,`, fmt.Sprintf(`"level":3,"deleted":[[%d,%[1]d]],`, image.LastGroup()+1), 1)),
+		"without brokers":                  []byte(`{"v":3,"image":{` + index + `"cluster":"` + image.ClusterID + `","lastBroker":1,` + group + `"nextProducer":0,"level":3,"deleted":[[1,` + fmt.Sprint(image.LastGroup()) + `]]}}`),
+		"with fewer groups":                []byte(`{"v":3,"image":{` + index + `"cluster":"` + image.ClusterID + `","lastBroker":1,"lastGroup":0,"nextProducer":0,"level":3,` + strings.TrimSuffix(brokers, ",") + `}}`),
 	} {
 		if _, err := n.controller.vet(req(), forged); err == nil || !strings.HasPrefix(err.Error(), "replication: an image") {
 			t.Errorf("an image %s: %v", what, err)

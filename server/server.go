@@ -200,9 +200,14 @@ func (s *Server) Serve(l net.Listener) error {
 		return ErrClosed
 	}
 	s.listeners[l] = struct{}{}
-	s.coordinating.Do(s.coordinate)
+	first := false
+	s.coordinating.Do(func() { s.coordinate(); first = true })
 	s.mu.Unlock()
-	s.logger().Info("accepting connections", "listener", l.Addr(), "max", s.maxConnections(), "descriptors", descriptors(),
+	level := slog.LevelDebug
+	if first {
+		level = slog.LevelInfo // the rest is as with the first listener
+	}
+	s.logger().Log(s.ctx, level, "accepting connections", "listener", l.Addr(), "max", s.maxConnections(), "descriptors", descriptors(),
 		"kept_for", "the logs' files, two a replica, and 256 others")
 	defer func() {
 		s.mu.Lock()

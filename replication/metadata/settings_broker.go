@@ -1,5 +1,7 @@
 package metadata
 
+import "fmt"
+
 // replicationDefault is how many replicas a topic gets when nobody says:
 // enough to lose one broker, and no more than there are brokers.
 const replicationDefault = 3
@@ -16,8 +18,14 @@ var brokerSettings = sorted([]*Definition{
 	{Name: "node.id", Type: Int, Default: "-1", ReadOnly: true, PerNode: true, Doc: "Number of this node, 1 or more; -1 lets the cluster give one."},
 	{Name: "broker.id", Type: Int, Default: "-1", ReadOnly: true, PerNode: true, Doc: "The same as node.id."},
 	{Name: "broker.rack", Type: String, Null: true, ReadOnly: true, PerNode: true, Doc: "Rack or zone of this node: replicas of a partition are put in different ones."},
-	{Name: "listeners", Type: List, Default: "PLAINTEXT://:9092", ReadOnly: true, PerNode: true, Doc: "Addresses this node listens on."},
-	{Name: "advertised.listeners", Type: List, Null: true, ReadOnly: true, PerNode: true, Doc: "Addresses clients are told; without it, the one they came in by."},
+	{Name: "listeners", Type: List, Default: "PLAINTEXT://:9092", ReadOnly: true, PerNode: true, Doc: "Addresses this node listens on, NAME://HOST:PORT,…; other nodes and clients come in by any of them."},
+	{Name: "advertised.listeners", Type: List, Null: true, ReadOnly: true, PerNode: true, Doc: "Addresses clients are told, by the listener they came in by; without one, where their connection arrived."},
+	{Name: "listener.security.protocol.map", Type: String, Null: true, ReadOnly: true, PerNode: true, Doc: "Protocols of listeners with names of their own, NAME:PROTOCOL,…; there is PLAINTEXT only."},
+	{Name: "inter.broker.listener.name", Type: String, Null: true, ReadOnly: true, PerNode: true, Doc: "Listener at which other nodes reach this one; without it, PLAINTEXT or else the first."},
+	{Name: "controller.listener.names", Type: List, Null: true, ReadOnly: true, PerNode: true, Doc: "Listeners for nodes alone. Every node takes part in the controller group as it is needed."},
+	{Name: "controller.quorum.bootstrap.servers", Type: List, Null: true, ReadOnly: true, PerNode: true, Doc: "Nodes to join; of a list that has this node itself the first founds the cluster and the others join it."},
+	{Name: "controller.quorum.voters", Type: List, Null: true, ReadOnly: true, PerNode: true, Doc: "The same, as ID@HOST:PORT,…; the lowest id founds the cluster."},
+	{Name: "process.roles", Type: List, Null: true, ReadOnly: true, PerNode: true, Doc: "broker or broker,controller, which are the same: every node is both."},
 	{Name: "log.dir", Type: String, Null: true, ReadOnly: true, PerNode: true, Doc: "Folder that holds this node's data."},
 	{Name: "log.dirs", Type: String, Null: true, ReadOnly: true, PerNode: true, Doc: "The same as log.dir; one folder."},
 
@@ -38,7 +46,8 @@ var brokerSettings = sorted([]*Definition{
 	{Name: "max.incremental.fetch.session.cache.slots", Type: Int, Default: "1000", valid: atLeast(0), ReadOnly: true, PerNode: true, Doc: "Fetch sessions kept at one time."},
 
 	// Groups.
-	{Name: "group.initial.rebalance.delay.ms", Type: Int, Default: "3000", valid: atLeast(0), ReadOnly: true, Doc: "Time a new group waits for further members before its first rebalance."},
+	// Kafka's own default is 3,000 and its shipped configuration says 0.
+	{Name: "group.initial.rebalance.delay.ms", Type: Int, Default: "0", valid: atLeast(0), ReadOnly: true, Doc: "Time a new group waits for further members before its first rebalance."},
 	{Name: "group.min.session.timeout.ms", Type: Int, Default: "6000", valid: atLeast(1), ReadOnly: true, Doc: "Shortest session timeout a member may ask for."},
 	{Name: "group.max.session.timeout.ms", Type: Int, Default: "1800000", valid: atLeast(1), ReadOnly: true, Doc: "Longest session timeout a member may ask for."},
 	{Name: "group.max.size", Type: Int, Default: maxInt, valid: atLeast(1), ReadOnly: true, Doc: "Members a group may have."},
@@ -124,12 +133,12 @@ const noTransactions = "Accepted without effect: there are no transactions."
 
 func topicsDefault(name string) string { return "Default of a topic's " + name + "." }
 
-func replicationFactor(value string) string {
+var replicationFactor = rule{fmt.Sprintf("1 to %d, or -1", MaxReplicas), func(value string) string {
 	if value == "0" {
 		return "Value must be at least 1, or -1 for the default"
 	}
-	return between(-1, MaxReplicas)(value)
-}
+	return between(-1, MaxReplicas).wrong(value)
+}}
 
 // BrokerSettings are settings of a node as numbers, each in force whatever its
 // source, for those the server and the controller act on.

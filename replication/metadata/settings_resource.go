@@ -18,7 +18,7 @@ var resourceSettings = map[ResourceKind][]*Definition{
 		{Name: "share.session.timeout.ms", Type: Int, Default: "45000", valid: between(45000, 60000), Doc: noShareGroups},
 		{Name: "share.heartbeat.interval.ms", Type: Int, Default: "5000", valid: between(5000, 15000), Doc: noShareGroups},
 		{Name: "share.record.lock.duration.ms", Type: Int, Default: "30000", valid: between(15000, 60000), Doc: noShareGroups},
-		{Name: "share.auto.offset.reset", Type: String, Default: "latest", valid: offsetReset, Doc: noShareGroups},
+		{Name: "share.auto.offset.reset", Type: String, Default: "latest", valid: rule{"latest, earliest or by_duration:PT…", offsetReset}, Doc: noShareGroups},
 		{Name: "share.isolation.level", Type: String, Default: "read_uncommitted", valid: oneOf("read_committed", "read_uncommitted"), Doc: noShareGroups},
 		{Name: "streams.session.timeout.ms", Type: Int, Default: "45000", valid: between(45000, 60000), Doc: noStreamsGroups},
 		{Name: "streams.heartbeat.interval.ms", Type: Int, Default: "5000", valid: between(5000, 15000), Doc: noStreamsGroups},
@@ -26,8 +26,8 @@ var resourceSettings = map[ResourceKind][]*Definition{
 	}),
 	ClientMetrics: sorted([]*Definition{
 		{Name: "metrics", Type: List, Doc: noTelemetry},
-		{Name: "interval.ms", Type: Int, Default: "300000", valid: pushInterval, Doc: noTelemetry},
-		{Name: "match", Type: List, valid: clientMatch, Doc: noTelemetry},
+		{Name: "interval.ms", Type: Int, Default: "300000", valid: rule{"100 to 3600000, or 0", pushInterval}, Doc: noTelemetry},
+		{Name: "match", Type: List, valid: rule{"NAME=EXPRESSION,…", clientMatch}, Doc: noTelemetry},
 	}),
 }
 
@@ -94,7 +94,7 @@ func offsetReset(value string) string {
 }
 
 func pushInterval(value string) string {
-	if between(100, 3_600_000)(value) != "" {
+	if between(100, 3_600_000).wrong(value) != "" {
 		return "interval must be between 100 and 3600000 (1 hour)"
 	}
 	return ""

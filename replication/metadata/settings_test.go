@@ -517,3 +517,39 @@ func TestCoordinatorSettingsResolve(t *testing.T) {
 		t.Errorf("a node's own: %+v", s)
 	}
 }
+
+// Units that people write work where their meaning is plain, and nowhere else.
+func TestValuesWithUnits(t *testing.T) {
+	for _, c := range []struct{ name, value, want string }{
+		{"log.retention.hours", "7d", "168"}, {"log.retention.hours", "2w", "336"}, {"log.retention.hours", "90m", "90m"}, {"log.retention.hours", "120 min", "2"},
+		{"log.retention.minutes", "1h", "60"}, {"log.retention.ms", "7d", "604800000"}, {"log.retention.ms", "-1", "-1"}, {"log.retention.ms", "10s", "10000"},
+		{"log.retention.ms", "-7d", "-7d"}, {"log.retention.ms", "7 days", "7 days"}, {"log.retention.ms", "7dd", "7dd"}, {"log.retention.ms", "1.5h", "1.5h"},
+		{"message.max.bytes", "10MB", "10485760"}, {"log.segment.bytes", "1 GiB", "1073741824"}, {"log.retention.bytes", "10g", "10737418240"}, {"message.max.bytes", "512k", "524288"},
+		{"message.max.bytes", "10s", "10s"}, {"log.retention.ms", "10MB", "10MB"}, {"log.cleaner.dedupe.buffer.size", "128mb", "134217728"},
+		{"num.partitions", "3k", "3k"}, {"group.max.size", "10k", "10k"}, {"log.retention.bytes", "9223372036854775807t", "9223372036854775807t"},
+		{"auto.create.topics.enable", "no", "no"}, {"log.cleanup.policy", "7d", "7d"}, {"log.retention.ms", "", ""}, {"log.retention.ms", "d", "d"},
+	} {
+		d, ok := BrokerDefinition(c.name)
+		if got := d.Plain(c.value); !ok || got != c.want {
+			t.Errorf("%s=%s is %s, want %s", c.name, c.value, got, c.want)
+		}
+	}
+}
+
+func TestEverySettingSaysWhatItMayBe(t *testing.T) {
+	for _, c := range []struct{ name, want string }{
+		{"log.retention.hours", "a whole number of hours"}, {"log.segment.bytes", "a whole number of bytes, 1048576 or more"},
+		{"log.cleanup.policy", "any of compact, delete, with commas between them"}, {"auto.create.topics.enable", "true or false"},
+		{"compression.type", "one of uncompressed, zstd, lz4, snappy, gzip, producer"}, {"compression.gzip.level", "a whole number, 1 to 9, or -1"},
+		{"log.cleaner.min.cleanable.ratio", "a number, 0 to 1"}, {"default.replication.factor", "a whole number, 1 to 15, or -1"}, {"broker.rack", "text"},
+	} {
+		if d, _ := BrokerDefinition(c.name); d.Allowed() != c.want {
+			t.Errorf("%s is %s, want %s", c.name, d.Allowed(), c.want)
+		}
+	}
+	for _, d := range slices.Concat(topicSettings, brokerSettings) {
+		if d.valid.wrong != nil && d.valid.allowed == "" {
+			t.Errorf("nobody is told what %s may be", d.Name)
+		}
+	}
+}
