@@ -266,9 +266,16 @@ func TestVoteOfTheLastTermEndsNoGroup(t *testing.T) {
 				}
 			}
 		}
-		// The highest that is taken, once: the group goes on above it.
+		// The highest that is taken, once: the group goes on above it. Who only asks whether
+		// it would get a vote there takes nothing from who then asks for it.
 		m := n.memberOf(p.group)
 		head := append(u64s(p.group, m.raft.CurrentTerm()+1<<20, 1<<40, 1), 1, 0, 0, 0, 0, 0, 0, 0)
+		for range 2 {
+			head := u64s(p.group, m.raft.CurrentTerm()+1<<20, 1<<40, 1)
+			if typ, head, payload, err := s.ask(9, append(head, make([]byte, 8)...), nil); n.id == 1 && typ != 10 {
+				t.Errorf("a pre-vote for a jump of 2^20: %s", describe(typ, head, payload, err))
+			}
+		}
 		if typ, head, payload, err := s.ask(7, head, nil); n.id == 1 && typ != 8 {
 			t.Errorf("a jump of 2^20: %s", describe(typ, head, payload, err))
 		}

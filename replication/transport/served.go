@@ -288,7 +288,9 @@ func (s *served) deadline(h header) time.Time {
 // deliver puts a request without payload into its group's queue.
 func (s *served) deliver(h header, group, term uint64, command any, reply func(any, error)) {
 	port, err := s.t.port(group)
-	if err == nil {
+	if err == nil && h.typ == typePreVote {
+		_, err = port.reachable(term)
+	} else if err == nil {
 		err = port.plausible(term)
 	}
 	if err == nil {

@@ -28,26 +28,35 @@ const (
 // must not block. Without it any term is taken.
 func (p *Port) BoundTerms(term func() uint64) { p.terms.Store(&term) }
 
-// plausible tells whether the group may be told of a term.
+// plausible tells whether the group may be told of a term, which it may take for its own:
+// of one far above that, this is the jump that it takes for a while.
 func (p *Port) plausible(term uint64) error {
-	own := p.terms.Load()
-	if own == nil {
-		return nil
-	}
-	have := (*own)()
-	if term <= have+closeJump {
-		return nil
-	}
-	if have == 0 && term <= firstTerms {
-		return nil
-	}
-	if have == 0 || term > have+maxJump {
-		return malformedf("term: %d, far above %d, the group's here", term, have)
+	jumps, err := p.reachable(term)
+	if err != nil || !jumps {
+		return err
 	}
 	now := int64(time.Since(p.t.start))
 	last := p.jumped.Load()
 	if last != 0 && time.Duration(now-last) < jumpPace || !p.jumped.CompareAndSwap(last, max(now, 1)) {
-		return fmt.Errorf("%w: term %d is %d above the group's, which has jumped just now", ErrBusy, term, term-have)
+		return fmt.Errorf("%w: term %d is far above the group's, which has jumped just now", ErrBusy, term)
 	}
 	return nil
+}
+
+// reachable tells whether elections can have reached a term, and whether it is a jump
+// for the group. It is enough for a pre-vote, which Raft answers and keeps its term: the
+// vote that follows needs the jump.
+func (p *Port) reachable(term uint64) (jumps bool, err error) {
+	own := p.terms.Load()
+	if own == nil {
+		return false, nil
+	}
+	have := (*own)()
+	if term <= have+closeJump || have == 0 && term <= firstTerms {
+		return false, nil
+	}
+	if have == 0 || term > have+maxJump {
+		return false, malformedf("term: %d, far above %d, the group's here", term, have)
+	}
+	return true, nil
 }
