@@ -130,15 +130,31 @@ func (n *Node) noteController() {
 	}
 }
 
-// raiseLevel raises the cluster's feature level, on its controller, to the highest
-// that all registered brokers read: of those that registered below level 2, and so
-// could not say it, by what the process that is connected now says.
+// raiseLevel raises the cluster's feature level, on its controller, as far as it can.
 func (n *Node) raiseLevel() {
-	image := n.Image()
 	m := n.memberOf(controllerGroup)
-	if m == nil || n.controller.Down() != nil || image.Level() == 0 || image.Level() >= n.maxLevel || m.raft.State() != raft.Leader {
+	if m == nil || n.controller.Down() != nil || n.Image().Level() >= n.maxLevel || m.raft.State() != raft.Leader {
 		return
 	}
+	change, ok := n.nextLevel()
+	if !ok || !n.raising.CompareAndSwap(false, true) {
+		return
+	}
+	n.goTracked(func() {
+		defer n.raising.Store(false)
+		if _, err := n.controller.propose(change); err != nil {
+			n.logger.Warn("the cluster's feature level was not raised", "to", change.Level, "error", err)
+			return
+		}
+		n.logger.Info("the cluster's feature level was raised: all brokers read it", "to", change.Level)
+	})
+}
+
+// nextLevel is the change to the highest feature level that all registered brokers read:
+// of those that registered below level 2, and so could not say it, by what the process
+// that is connected now says. ok is false if that is no higher than the cluster's.
+func (n *Node) nextLevel() (change metadata.SetLevel, ok bool) {
+	image := n.Image()
 	level := n.maxLevel
 	if image.Level() < 2 {
 		level = min(level, 2) // where brokers register with what they read; from there it goes on
@@ -156,17 +172,7 @@ func (n *Node) raiseLevel() {
 		}
 		level = min(level, high)
 	}
-	if level <= image.Level() || !n.raising.CompareAndSwap(false, true) {
-		return
-	}
-	n.goTracked(func() {
-		defer n.raising.Store(false)
-		if _, err := n.controller.propose(metadata.SetLevel{Level: level}); err != nil {
-			n.logger.Warn("the cluster's feature level was not raised", "to", level, "error", err)
-			return
-		}
-		n.logger.Info("the cluster's feature level was raised: all brokers read it", "to", level)
-	})
+	return metadata.SetLevel{Level: level, Judged: image.Index}, image.Level() > 0 && level > image.Level()
 }
 
 // noteLevel keeps in the folder that the cluster has reached a feature level, for a

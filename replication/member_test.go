@@ -61,6 +61,9 @@ func TestFeatureLevelFollowsTheLastNodeThatIsUpgraded(t *testing.T) {
 	for _, n := range c.nodes[:2] {
 		eventually(t, "the upgraded nodes know of each other", func() bool { return len(n.transport.Connected()) == 2 })
 		n.raiseLevel()
+		if change, ok := n.nextLevel(); ok || change.Judged != n.Image().Index {
+			t.Fatalf("node %d would raise the level to %d, as judged at change %d of %d", n.id, change.Level, change.Judged, n.Image().Index)
+		}
 		eventually(t, "it has proposed what it would", func() bool { return !n.raising.Load() })
 		if level := n.Image().Level(); level != 1 {
 			t.Fatalf("node %d: level %d with a node of the first release", n.id, level)

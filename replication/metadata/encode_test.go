@@ -44,7 +44,7 @@ var changes = []Change{
 	SetBrokerConfig{Broker: 4, Set: map[string]string{"k": "v"}, Delete: []string{"d"}, Replace: true, Was: map[string]*string{"k": new("u"), "n": nil}},
 	SetReplicas{Partition: PartitionID{topicID(1), 5}, Replicas: []int32{1, 2}, Manual: true},
 	AllocateProducerIDs{Broker: 1, Count: 1000},
-	SetLevel{Level: 2},
+	SetLevel{Level: 2, Judged: 7},
 }
 
 func TestEveryChangeSurvivesEncoding(t *testing.T) {

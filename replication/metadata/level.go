@@ -23,11 +23,14 @@ const (
 
 // SetLevel raises the cluster's feature level. That every registered broker reads
 // it is for the proposer to know when the level is 2, since a broker cannot register
-// with what it reads before; afterwards the image says it.
+// with what it reads before; afterwards the image says it. One that registers while the
+// change is on its way was not among those that the proposer looked at, so the change
+// says by which image it was judged, and is refused on any other.
 //
 // Errors: ErrLevel, ErrNoCluster.
 type SetLevel struct {
-	Level int32
+	Level  int32
+	Judged uint64 `json:",omitempty"` // the Index of the image that it was judged by; 0: any
 }
 
 func (SetLevel) kind() string { return "SetLevel" }
@@ -39,6 +42,9 @@ func (c SetLevel) apply(next *Image) error {
 	}
 	if c.Level <= next.level {
 		return refuse(ErrLevel, "the cluster is at feature level %d already", next.level)
+	}
+	if c.Judged != 0 && c.Judged != next.Index {
+		return refuse(ErrLevel, "level %d was judged by the image at change %d, and it is at %d now", c.Level, c.Judged, next.Index)
 	}
 	for _, b := range next.brokers {
 		if c.Level > 2 && b.MaxLevel < c.Level {

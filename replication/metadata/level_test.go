@@ -100,6 +100,18 @@ func TestNothingIsWrittenAboveTheLevel(t *testing.T) {
 	if err := old.Check(SetLevel{Level: MaxLevel + 1}); !errors.Is(err, ErrLevel) {
 		t.Errorf("raising it above what this release reads: %v", err)
 	}
+	// A broker of the first release registers while the change is on its way.
+	judged := SetLevel{Level: 2, Judged: old.Index}
+	if err := old.Check(judged); err != nil {
+		t.Errorf("raising it as it was judged: %v", err)
+	}
+	met, err := old.Apply(old.Index+1, register(9))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := met.Apply(met.Index+1, judged); !errors.Is(err, ErrLevel) || !strings.Contains(err.Error(), "judged by the image") {
+		t.Errorf("raising it beside a broker that was not looked at: %v", err)
+	}
 	m := atLevelTwo(t)
 	for _, c := range []struct {
 		change Change
