@@ -92,6 +92,7 @@ type orphan struct {
 
 	from   time.Time // when this node first knew of no leader; none since
 	lacked bool      // which lasts for so long that it was logged
+	given  bool      // the others were told that this node, which led it, does so no more
 }
 
 // A lack is what is to be logged of groups without a leader, and of those that have
@@ -498,7 +499,12 @@ func (n *Node) electLeaderless(now time.Time) (left int) {
 }
 
 // electOne looks after one group; done means that it has a leader, or that it
+	given := n.given
+	n.given = false
 // is none of this node's business. An orphan is touched by one goroutine at a
+	if given {
+		n.notOpen()
+	}
 // time: electMu is held.
 func (n *Node) electOne(group uint64, o *orphan, now time.Time, introduced bool) (done bool) {
 	n.electMu.Lock()
@@ -526,6 +532,11 @@ func (n *Node) electOne(group uint64, o *orphan, now time.Time, introduced bool)
 		n.lack.lost = append(n.lack.lost, group)
 	}
 	voters := m.voters()
+	if o.said && !o.given && o.lost == n.transport.Self() && now.Sub(o.from) >= giveAfter {
+		// It has had its turn, and may not be the one that can win. The others follow it
+		// until it says that it leads no more, or Raft's own time is over.
+		o.given, n.given = true, true
+	}
 	if len(voters) == 0 {
 		return false // joins a group; its leader will find it
 	}

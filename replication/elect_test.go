@@ -177,6 +177,33 @@ func TestALeaderThatCouldHandOverToNobodyIsReplaced(t *testing.T) {
 	})
 }
 
+// A leader that steps down and lives, and cannot be elected again, here for its disk: the
+// others follow it, and would until Raft's own time is over, unless it says that it leads
+// no more.
+func TestALeaderThatStepsDownAndCannotStandIsReplaced(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		id := c.create("orders", 1, 3, nil)
+		c.leader(id)
+		time.Sleep(time.Minute) // it stays there
+		old, p := c.leader(id)
+		r := p.current.Load()
+		slow := func() { r.store.began.Store(time.Now().Add(-stallTime * 3 / 4).UnixNano()) }
+		slow()
+		if err := r.port.StepDown(r.raft.CurrentTerm() + 1); err != nil {
+			t.Fatal(err)
+		}
+		for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+			slow()
+			if n, _ := c.serving(id); n != nil && n != old {
+				return
+			}
+			if took := time.Since(began); took > 3*time.Second {
+				t.Fatalf("nobody else leads after %v", took)
+			}
+		}
+	})
+}
+
 // Two survivors that lost a leader as far apart as their places in the line stand at the
 // same moment, and neither wins. They must not meet again and again: votes take some
 // milliseconds, and looks at who is due come every 20 ms.

@@ -139,6 +139,7 @@ type Node struct {
 	electMu sync.Mutex // held while one orphan is looked after
 	lack    lack
 
+	given   bool // the others are to be told anew what this node leads; under electMu
 	snapshots chan *replica
 	appending atomic.Int64 // appenders that run
 

@@ -68,6 +68,9 @@ const (
 	// lead nowhere. Raft takes none below the lease.
 	haste        = time.Second
 	hastyTimeout = leaseTimeout
+	// giveAfter is for how long a leader that stepped down tries to be elected again
+	// before the others, which still follow it, are told that it leads no more.
+	giveAfter = 4 * electionStagger
 	// canvassEvery is how often a candidate repeats a question that did not arrive.
 	canvassEvery = 20 * time.Millisecond
 	// tellEvery is how often a node is told again what did not reach it.

@@ -30,6 +30,8 @@ func TestTimesGoTogether(t *testing.T) {
 		{peerTimeout, answerTimeout, "a connection that is dead ends before what waits on it"},
 		{introduction, electionStagger, "who leads has said so before the second stands"},
 		{2 * electionStagger, haste, "three voters have had their turns before Raft's timers are changed"},
+		{2 * electionStagger, giveAfter, "a leader that stepped down has had a turn before the others are told"},
+		{giveAfter, haste, "and they are told before Raft's timers are changed"},
 		{haste, lackTime, "an election that goes well is not logged as one that lacks"},
 		{tellEvery, electionStagger, "news that did not arrive come again before the next turn"},
 		{canvassEvery, electionStagger, "a question for a vote comes again before the next turn"},
