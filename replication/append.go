@@ -89,8 +89,9 @@ type entry struct {
 // that. There is one leadership a term at most: a second one would not know of what
 // the first has in flight.
 //
-// The appender is the only one that numbers entries and
-// that reads and writes tails; calls are answered in the order of the entries.
+// The appender is the only one that numbers entries, and that reads and writes tails.
+// Calls that are in flight are answered in the order of their entries; one that is refused
+// is answered when that is known, be it before those.
 type leadership struct {
 	r    *replica
 	term uint64

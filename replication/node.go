@@ -85,8 +85,9 @@ type Node struct {
 	raising   atomic.Bool // the feature level is
 	// controllerSeen is when there was a controller last, as time since start.
 	controllerSeen atomic.Int64
-	decodeChange   func([]byte) (metadata.Change, error) // metadata's, or in tests that of an older release,
-	maxLevel       int32                                 // whose highest feature level this is
+	// decodeChange reads a change: metadata's, or in tests an older release's.
+	decodeChange func([]byte) (metadata.Change, error)
+	maxLevel     int32 // the highest feature level it reads
 
 	founding bool // this process founded the cluster
 	ears     atomic.Pointer[transport.Transport]
