@@ -19,9 +19,10 @@ import (
 )
 
 // inTheNameOf greets a node as another, whose process is gone, would at its next start.
-func (c *testCluster) inTheNameOf(gone *testNode, id identity, starts uint64, to *testNode, kind byte) *stranger {
+func (c *testCluster) inTheNameOf(gone *testNode, id identity, age uint64, to *testNode, kind byte) *stranger {
 	c.t.Helper()
-	says := about{low: 1, high: metadata.MaxLevel, starts: starts + 1, run: "0123456789abcdef"}.encode()
+	gone.copied = true // to who heard this, the node itself is the copy when it is back
+	says := about{low: 1, high: metadata.MaxLevel, age: age + 1, run: "0123456789abcdef"}.encode()
 	s := c.knock(to, greeting{
 		kind: kind, node: gone.id, incarnation: id.Incarnation, cluster: id.Cluster,
 		more: append(binary.BigEndian.AppendUint16([]byte{1}, uint16(len(says))), says...),
@@ -33,7 +34,7 @@ func (c *testCluster) inTheNameOf(gone *testNode, id identity, starts uint64, to
 }
 
 // threeWithARecord is a cluster of three with one record, whose node 3 has ended.
-func threeWithARecord(t *testing.T) (c *testCluster, id idOf, gone *testNode, who identity, starts uint64) {
+func threeWithARecord(t *testing.T) (c *testCluster, id idOf, gone *testNode, who identity, age uint64) {
 	c = startCluster(t, 3, nil)
 	id = c.create("orders", 1, 3, nil)
 	_, p := c.leader(id)
@@ -41,9 +42,9 @@ func threeWithARecord(t *testing.T) (c *testCluster, id idOf, gone *testNode, wh
 		t.Fatal(err)
 	}
 	gone = c.nodes[2]
-	who, starts = gone.identity, gone.starts
+	node := gone.Node
 	gone.stop()
-	return c, id, gone, who, starts
+	return c, id, gone, node.identity, node.age.now.Load()
 }
 
 // stillWorks fails the test unless the data is there, the groups elect and change.
@@ -111,7 +112,7 @@ func TestStrangersAreKeptOut(t *testing.T) {
 // A snapshot that a leader sends for the controller group is the whole image. One that
 // no leader of this group can have made is refused before Raft forgets its log for it.
 func TestForgedImageDeletesNothing(t *testing.T) {
-	c, id, gone, who, starts := threeWithARecord(t)
+	c, id, gone, who, age := threeWithARecord(t)
 	defer c.stop()
 	conf := raft.EncodeConfiguration(raft.Configuration{Servers: []raft.Server{{ID: "77.x", Address: "77.x"}}})
 	for _, n := range c.nodes[:2] {
@@ -124,7 +125,7 @@ func TestForgedImageDeletesNothing(t *testing.T) {
 			strings.Replace(string(image.Encode()), fmt.Sprintf(`"index":%d`, image.Index), `"index":1`, 1),
 			`not an image`,
 		} {
-			s := c.inTheNameOf(gone, who, starts, n, bulkConn)
+			s := c.inTheNameOf(gone, who, age, n, bulkConn)
 			head := u64s(0, n.controller.raft.CurrentTerm(), 1000000, n.controller.raft.CurrentTerm(), 1000000)
 			head = append(binary.BigEndian.AppendUint32(head, uint32(len(conf))), 1)
 			typ, head, payload, err := s.ask(13, append(head, make([]byte, 19)...), append(append([]byte{}, conf...), forged...))
@@ -250,11 +251,11 @@ func TestPartitionThatNoImageMentionsIsKept(t *testing.T) {
 // A vote, an append or a snapshot of a term that no election can have reached is not
 // taken: a group that had taken the last term there is could never elect again.
 func TestVoteOfTheLastTermEndsNoGroup(t *testing.T) {
-	c, id, gone, who, starts := threeWithARecord(t)
+	c, id, gone, who, age := threeWithARecord(t)
 	defer c.stop()
 	_, p := c.leader(id)
 	for _, n := range c.nodes[:2] {
-		s := c.inTheNameOf(gone, who, starts, n, controlConn)
+		s := c.inTheNameOf(gone, who, age, n, controlConn)
 		for _, group := range []uint64{0, p.group} {
 			for _, term := range []uint64{1<<31 - 1, 1 << 30, 1<<20 + 1<<12} {
 				head := append(u64s(group, term, 1<<40, term-1), 1, 0, 0, 0, 0, 0, 0, 0)
@@ -269,13 +270,13 @@ func TestVoteOfTheLastTermEndsNoGroup(t *testing.T) {
 		// The highest that is taken, once: the group goes on above it. Who only asks whether
 		// it would get a vote there takes nothing from who then asks for it.
 		m := n.memberOf(p.group)
-		head := append(u64s(p.group, m.raft.CurrentTerm()+1<<20, 1<<40, 1), 1, 0, 0, 0, 0, 0, 0, 0)
 		for range 2 {
 			head := u64s(p.group, m.raft.CurrentTerm()+1<<20, 1<<40, 1)
 			if typ, head, payload, err := s.ask(9, append(head, make([]byte, 8)...), nil); n.id == 1 && typ != 10 {
 				t.Errorf("a pre-vote for a jump of 2^20: %s", describe(typ, head, payload, err))
 			}
 		}
+		head := append(u64s(p.group, m.raft.CurrentTerm()+1<<20, 1<<40, 1), 1, 0, 0, 0, 0, 0, 0, 0)
 		if typ, head, payload, err := s.ask(7, head, nil); n.id == 1 && typ != 8 {
 			t.Errorf("a jump of 2^20: %s", describe(typ, head, payload, err))
 		}
@@ -297,14 +298,14 @@ func TestVoteOfTheLastTermEndsNoGroup(t *testing.T) {
 // An append to the controller group may cut what lost an election, never what was
 // committed.
 func TestAppendCutsNothingCommittedFromTheControllersLog(t *testing.T) {
-	c, id, gone, who, starts := threeWithARecord(t)
+	c, id, gone, who, age := threeWithARecord(t)
 	defer c.stop()
 	for _, n := range c.nodes[:2] {
 		last, err := n.controller.db.LastIndex()
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := c.inTheNameOf(gone, who, starts, n, dataConn)
+		s := c.inTheNameOf(gone, who, age, n, dataConn)
 		term := n.controller.raft.CurrentTerm() + 5
 		head, payload := appendFrame(0, term, 0, 0, 0, &raft.Log{Term: term, Type: raft.LogNoop})
 		if typ, head, payload, err := s.ask(5, head, payload); typ != 6 || head[16]&1 != 0 {

@@ -44,6 +44,7 @@ type testNode struct {
 	log      testLog
 	listener net.Listener
 	adjust   func(*Config) // of the next starts, if not nil
+	copied   bool          // it is to find out that its folder is a copy
 	late     atomic.Int64  // for how long Raft's notifications of leadership lie there, a time.Duration
 }
 
@@ -219,6 +220,10 @@ func (n *testNode) stop() {
 	if n.Node == nil {
 		return
 	}
+	if err := n.Failure(); errors.Is(err, ErrOldDisk) && !n.copied {
+		n.c.t.Errorf("node %d was told that it is a copy: %v", n.id, err)
+	}
+	n.copied = false
 	if n.c.net != nil {
 		n.c.net.listen(n.addr, nil)
 		n.c.net.kill(n.addr)

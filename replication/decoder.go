@@ -56,6 +56,9 @@ func (d *decoder) count(size int) int {
 	return n
 }
 
+// rest reads all that is left.
+func (d *decoder) rest() string { return string(d.take(len(d.p))) }
+
 // end returns an error if a field was missing or bytes are left.
 func (d *decoder) end() error {
 	if d.bad || len(d.p) > 0 {

@@ -350,8 +350,8 @@ func (n *Node) tell(node int32, g gossip) {
 		} else {
 			a.mu.Unlock()
 		}
-		if n.Image().Level() >= 2 { // whoever is earlier does not read numbers
-			g.number = n.said.Add(1)
+		if n.Image().Level() >= 2 { // whoever is earlier reads neither
+			g.number, g.about = n.said.Add(1), n.about()
 		}
 		ctx, cancel := n.callContext()
 		_, err := n.transport.Call(ctx, node, callGossip, g.encode())
@@ -387,7 +387,12 @@ func (n *Node) heard(from transport.Peer, g gossip) error {
 	if !ok {
 		return fmt.Errorf("%w: its connection has just ended, or is not known yet", transport.ErrUnreachable)
 	}
-	defer n.happened.Add(1)
+	if g.about != "" {
+		n.admitted(from, g.about)
+	}
+	if g.first || len(g.open)+len(g.leads) > 0 { // else it only says how old it is
+		defer n.happened.Add(1)
+	}
 	var given []uint64 // groups that it says it leads no more
 	n.gossipMu.Lock()
 	if g.number > 0 {
@@ -494,17 +499,17 @@ func (n *Node) electLeaderless(now time.Time) (left int) {
 	n.gossipMu.Unlock()
 	n.electMu.Lock()
 	n.lack.log(n, now, left == 0)
+	given := n.given
+	n.given = false
 	n.electMu.Unlock()
+	if given {
+		n.notOpen()
+	}
 	return left
 }
 
 // electOne looks after one group; done means that it has a leader, or that it
-	given := n.given
-	n.given = false
 // is none of this node's business. An orphan is touched by one goroutine at a
-	if given {
-		n.notOpen()
-	}
 // time: electMu is held.
 func (n *Node) electOne(group uint64, o *orphan, now time.Time, introduced bool) (done bool) {
 	n.electMu.Lock()
@@ -527,16 +532,16 @@ func (n *Node) electOne(group uint64, o *orphan, now time.Time, introduced bool)
 			return false // others hear it, and may follow it: a broker that has no vote does not
 		}
 	}
-	if !o.lacked && now.Sub(o.from) > lackTime {
-		o.lacked = true
-		n.lack.lost = append(n.lack.lost, group)
-	}
-	voters := m.voters()
 	if o.said && !o.given && o.lost == n.transport.Self() && now.Sub(o.from) >= giveAfter {
 		// It has had its turn, and may not be the one that can win. The others follow it
 		// until it says that it leads no more, or Raft's own time is over.
 		o.given, n.given = true, true
 	}
+	if !o.lacked && now.Sub(o.from) > lackTime {
+		o.lacked = true
+		n.lack.lost = append(n.lack.lost, group)
+	}
+	voters := m.voters()
 	if len(voters) == 0 {
 		return false // joins a group; its leader will find it
 	}
@@ -683,21 +688,25 @@ type gossip struct {
 	open   []uint64
 	leads  []groupTerm
 	number uint64 // of what this process told anybody; 0: not said
+	about  string // see about; "": not said
 }
 
 // encode returns the message:
 //
-//	flags u8 · opens u32 · group u64 … · leads u32 · group u64, term u64 … · number u64
+//	flags u8 · opens u32 · group u64 … · leads u32 · group u64, term u64 … · number u64 · about, the rest
 //
-// Flags are 1 for first, and 2 for a number, which is not there without.
+// Flags are 1 for first, 2 for a number and 4 for about, which are not there without.
 func (g gossip) encode() []byte {
-	p := make([]byte, 0, 17+8*len(g.open)+16*len(g.leads))
+	p := make([]byte, 0, 17+8*len(g.open)+16*len(g.leads)+len(g.about))
 	flags := byte(0)
 	if g.first {
 		flags |= 1
 	}
 	if g.number > 0 {
 		flags |= 2
+	}
+	if g.about != "" {
+		flags |= 4
 	}
 	p = append(p, flags)
 	p = binary.BigEndian.AppendUint32(p, uint32(len(g.open)))
@@ -712,7 +721,7 @@ func (g gossip) encode() []byte {
 	if g.number > 0 {
 		p = binary.BigEndian.AppendUint64(p, g.number)
 	}
-	return p
+	return append(p, g.about...)
 }
 
 func decodeGossip(p []byte) (g gossip, err error) {
@@ -727,6 +736,11 @@ func decodeGossip(p []byte) (g gossip, err error) {
 	}
 	if flags&2 != 0 {
 		if g.number = d.uint64(); g.number == 0 {
+			return g, errShortMessage
+		}
+	}
+	if flags&4 != 0 {
+		if g.about = d.rest(); g.about == "" {
 			return g, errShortMessage
 		}
 	}

@@ -4,9 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -17,19 +14,24 @@ import (
 
 // An about is what a node says about itself in each greeting between nodes:
 //
-//	lowest feature level u16 · highest u16 · starts u64 · run, the rest: 16 hex digits
+//	lowest feature level u16 · highest u16 · age u64 · run, the rest: 16 hex digits
 //
-// Nodes of the first release say nothing.
+// and in gossip too, as the age grows. Nodes of the first release say nothing.
 type about struct {
 	low, high int32
-	starts    uint64
-	run       string
+	age       uint64 // of its data folder
+	run       string // random, of the process
+}
+
+// of is what a says, as the image would have it of the node that says it.
+func (a about) of(p transport.Peer) *metadata.Broker {
+	return &metadata.Broker{Incarnation: p.Incarnation, Starts: a.age, Run: a.run}
 }
 
 func (a about) encode() string {
 	p := binary.BigEndian.AppendUint16(nil, uint16(a.low))
 	p = binary.BigEndian.AppendUint16(p, uint16(a.high))
-	return string(binary.BigEndian.AppendUint64(p, a.starts)) + a.run
+	return string(binary.BigEndian.AppendUint64(p, a.age)) + a.run
 }
 
 func decodeAbout(s string) (about, error) {
@@ -42,7 +44,7 @@ func decodeAbout(s string) (about, error) {
 	p := []byte(s)
 	return about{
 		low: int32(binary.BigEndian.Uint16(p)), high: int32(binary.BigEndian.Uint16(p[2:])),
-		starts: binary.BigEndian.Uint64(p[4:]), run: s[12:],
+		age: binary.BigEndian.Uint64(p[4:]), run: s[12:],
 	}, nil
 }
 
@@ -51,7 +53,7 @@ func (n *Node) about() string {
 	if n.maxLevel < 2 {
 		return "" // as the first release
 	}
-	return about{low: metadata.MinLevel, high: n.maxLevel, starts: n.starts, run: n.run}.encode()
+	return about{low: metadata.MinLevel, high: n.maxLevel, age: n.age.now.Load(), run: n.run}.encode()
 }
 
 // lostAfter is how long a node must have known of no controller before it lets in whom
@@ -75,8 +77,8 @@ func (n *Node) judge(p transport.Peer, text string) error {
 	switch {
 	case image.ClusterID == "":
 	case known && b.Incarnation == p.Incarnation:
-		if text != "" && b.Outran(&metadata.Broker{Incarnation: p.Incarnation, Starts: a.starts, Run: a.run}) {
-			return fmt.Errorf("%w: the folder of node %s was started %d times, this one says it is its start %d", transport.ErrOldDisk, p, b.Starts, a.starts)
+		if b.Outran(a.of(p)) {
+			return oldDisk(p, b.Starts, a.age)
 		}
 		if a.high < image.Level() || a.low > image.Level() {
 			return fmt.Errorf("node %d runs a release that reads feature levels %d to %d, the cluster is at %d: upgrade it", p.Node, a.low, a.high, image.Level())
@@ -89,15 +91,17 @@ func (n *Node) judge(p transport.Peer, text string) error {
 	}
 	n.aboutMu.Lock()
 	defer n.aboutMu.Unlock()
-	// A start may have been seen here and not be registered yet.
-	seen := metadata.Broker{Incarnation: p.Incarnation, Starts: n.abouts[p].starts, Run: n.abouts[p].run}
-	if seen.Outran(&metadata.Broker{Incarnation: p.Incarnation, Starts: a.starts, Run: a.run}) {
-		return fmt.Errorf("%w: start %d of the folder of node %s was here, this one says it is its start %d", transport.ErrOldDisk, seen.Starts, p, a.starts)
+	if seen := n.abouts[p]; seen.of(p).Outran(a.of(p)) { // more than is registered
+		return oldDisk(p, seen.age, a.age)
 	}
 	return nil
 }
 
-// admitted remembers what a peer says about itself.
+func oldDisk(p transport.Peer, heard, says uint64) error {
+	return fmt.Errorf("%w: the folder of node %s had come to age %d, this one is at %d", transport.ErrOldDisk, p, heard, says)
+}
+
+// admitted remembers what a peer says about itself, unless it has said more meanwhile.
 func (n *Node) admitted(p transport.Peer, text string) {
 	a, err := decodeAbout(text)
 	if err != nil {
@@ -105,9 +109,16 @@ func (n *Node) admitted(p transport.Peer, text string) {
 	}
 	n.aboutMu.Lock()
 	defer n.aboutMu.Unlock()
-	if _, known := n.abouts[p]; known || len(n.abouts) < 2*metadata.MaxBrokers {
-		n.abouts[p] = a
+	seen, known := n.abouts[p]
+	switch {
+	case !known && len(n.abouts) >= 2*metadata.MaxBrokers:
+		return
+	case a.age == 0: // the first release again, which does not count
+		a.age, a.run = seen.age, seen.run
+	case a.age < seen.age:
+		return
 	}
+	n.abouts[p] = a
 }
 
 func (n *Node) inControllerGroup(p transport.Peer) bool {
@@ -200,12 +211,21 @@ func (n *Node) broker(level int32) (metadata.Broker, error) {
 	host, port, err := splitAddress(n.cfg.Advertise)
 	b := metadata.Broker{ID: n.identity.Node, Incarnation: n.identity.Incarnation, Host: host, Port: port, Rack: n.cfg.Rack}
 	if level >= 2 {
-		b.MinLevel, b.MaxLevel, b.Starts, b.Run = metadata.MinLevel, n.maxLevel, n.starts, n.run
+		b.MinLevel, b.MaxLevel, b.Starts, b.Run = metadata.MinLevel, n.maxLevel, n.age.now.Load(), n.run
 	}
 	if level >= 3 {
 		b.Listeners = metadata.JoinListeners(n.cfg.Listeners)
 	}
 	return b, err
+}
+
+// registered tells whether b, as the image has it, is what self says. The age moves on
+// in one run, and is registered where that begins.
+func registered(b, self metadata.Broker) bool {
+	if b.Run == self.Run {
+		self.Starts = b.Starts
+	}
+	return b == self
 }
 
 // known tells whether the image has this node where it is, whatever start it was.
@@ -227,7 +247,7 @@ func (n *Node) stayEnrolled(image *metadata.Image) {
 		return
 	}
 	self, err := n.broker(image.Level())
-	if b, ok := image.Broker(self.ID); err != nil || ok && *b == self || !n.enrolling.CompareAndSwap(false, true) {
+	if b, ok := image.Broker(self.ID); err != nil || ok && registered(*b, self) || !n.enrolling.CompareAndSwap(false, true) {
 		return
 	}
 	n.goTracked(func() {
@@ -290,46 +310,4 @@ func (n *Node) Failure() error {
 	n.aboutMu.Lock()
 	defer n.aboutMu.Unlock()
 	return n.failure
-}
-
-// startsName is the file that counts how often a data folder was started.
-const startsName = "starts"
-
-const startsSlot = 16
-
-// countStart adds one to the starts of a folder, for good, and returns them. It is
-// called before the node speaks to any other: whatever a node says, it says as a
-// start that is on its disk.
-//
-// The file has two slots of 16 bytes, used in turn and overwritten in place, so that a
-// full disk does not stop a start and a crash leaves one of them:
-//
-//	starts u64 · CRC-32C of it u32 · 4 bytes zero
-func countStart(dir string) (starts uint64, err error) {
-	f, err := os.OpenFile(filepath.Join(dir, startsName), os.O_RDWR|os.O_CREATE, 0o644)
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	var p [2 * startsSlot]byte
-	f.ReadAt(p[:], 0) // what is not there, or torn, counts nothing
-	for slot := range 2 {
-		s := p[slot*startsSlot : (slot+1)*startsSlot]
-		if crc32.Checksum(s[:8], castagnoli) == binary.BigEndian.Uint32(s[8:]) {
-			starts = max(starts, binary.BigEndian.Uint64(s))
-		}
-	}
-	starts++
-	at := int(starts%2) * startsSlot
-	s := p[at : at+startsSlot]
-	clear(s)
-	binary.BigEndian.PutUint64(s, starts)
-	binary.BigEndian.PutUint32(s[8:], crc32.Checksum(s[:8], castagnoli))
-	if _, err := f.WriteAt(s, int64(at)); err != nil {
-		return 0, err
-	}
-	if err := f.Sync(); err != nil {
-		return 0, err
-	}
-	return starts, syncFolder(dir)
 }

@@ -23,6 +23,7 @@ func eventually(t testing.TB, what string, done func() bool) {
 
 // startUntilFailed starts a node that is to find out that it must not go on.
 func (n *testNode) startUntilFailed() error {
+	n.copied = true
 	if err := n.tryStart(20 * time.Second); err != nil {
 		return err
 	}
@@ -60,10 +61,10 @@ func TestFeatureLevelFollowsTheLastNodeThatIsUpgraded(t *testing.T) {
 	c.maxLevel = 0
 	for _, n := range c.nodes[:2] {
 		eventually(t, "the upgraded nodes know of each other", func() bool { return len(n.transport.Connected()) == 2 })
-		n.raiseLevel()
 		if change, ok := n.nextLevel(); ok || change.Judged != n.Image().Index {
 			t.Fatalf("node %d would raise the level to %d, as judged at change %d of %d", n.id, change.Level, change.Judged, n.Image().Index)
 		}
+		n.raiseLevel()
 		eventually(t, "it has proposed what it would", func() bool { return !n.raising.Load() })
 		if level := n.Image().Level(); level != 1 {
 			t.Fatalf("node %d: level %d with a node of the first release", n.id, level)
@@ -204,14 +205,12 @@ func TestStartsLockNobodyOut(t *testing.T) {
 	for range 3 {
 		n.stop()
 		for range 2 { // it came as far as counting, and no further
-			if _, err := countStart(n.dir); err != nil {
-				t.Fatal(err)
-			}
+			startOnly(t, n.dir)
 		}
 		n.start()
 	}
-	if n.starts != 10 {
-		t.Errorf("%d starts, want 10", n.starts)
+	if age := n.age.now.Load(); age < 10 {
+		t.Errorf("it was started 10 times, and the folder's age is %d", age)
 	}
 
 	alone := startCluster(t, 1, nil)
@@ -233,27 +232,38 @@ func TestStartsLockNobodyOut(t *testing.T) {
 	one.start() // its metadata is as old as its starts
 }
 
-// A start that was torn by a crash counts as the one before.
-func TestTornCountOfStartsKeepsTheOneBefore(t *testing.T) {
+// startOnly raises a folder's age as a start does, and returns it.
+func startOnly(t *testing.T, dir string) uint64 {
+	t.Helper()
+	a, err := openAge(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.f.Close()
+	return a.now.Load()
+}
+
+// An age that was torn by a crash is the one before.
+func TestTornAgeIsTheOneBefore(t *testing.T) {
 	dir := t.TempDir()
 	for want := uint64(1); want <= 3; want++ {
-		if got, err := countStart(dir); err != nil || got != want {
-			t.Fatalf("start %d: %d, %v", want, got, err)
+		if got := startOnly(t, dir); got != want {
+			t.Fatalf("start %d: age %d", want, got)
 		}
 	}
-	path := filepath.Join(dir, startsName)
+	path := filepath.Join(dir, ageName)
 	whole, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range startsSlot - 4 { // slot 1 has start 3
+	for i := range ageSlot - 4 { // slot 1 has age 3
 		torn := append([]byte(nil), whole...)
-		torn[startsSlot+i] ^= 0x55
+		torn[ageSlot+i] ^= 0x55
 		if err := os.WriteFile(path, torn, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := countStart(dir); err != nil || got != 3 {
-			t.Errorf("byte %d damaged: start %d, %v; want 3 again", i, got, err)
+		if got := startOnly(t, dir); got != 3 {
+			t.Errorf("byte %d damaged: age %d, want 3 again", i, got)
 		}
 	}
 }

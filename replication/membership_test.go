@@ -47,7 +47,12 @@ func TestGossipSurvivesItsEncoding(t *testing.T) {
 	if got, err := decodeGossip(numbered); err != nil || !got.first || got.number != 9 || len(got.leads) != 1 {
 		t.Fatalf("got %+v, %v", got, err)
 	}
-	for _, p := range [][]byte{p, numbered} {
+	g.about = "what a node says about itself"
+	old := g.encode()
+	if got, err := decodeGossip(old); err != nil || got.number != 9 || got.about != g.about {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	for _, p := range [][]byte{p, numbered, old[:len(old)-len(g.about)+1]} { // about is the rest
 		for n := range p {
 			if _, err := decodeGossip(p[:n]); err == nil {
 				t.Fatalf("the first %d of %d bytes were taken for whole", n, len(p))
@@ -94,6 +99,7 @@ func TestOvertakenGossipChangesNothing(t *testing.T) {
 
 func FuzzGossip(f *testing.F) {
 	f.Add(gossip{open: []uint64{1}, leads: []groupTerm{{1, 2}}}.encode())
+	f.Add(gossip{first: true, number: 3, about: "what a node says about itself"}.encode())
 	f.Fuzz(func(t *testing.T, p []byte) {
 		g, err := decodeGossip(p)
 		if err == nil && len(g.encode()) != len(p) {

@@ -78,7 +78,8 @@ type Node struct {
 	stable   *stableStore
 
 	start     time.Time
-	starts    uint64 // of the data folder, with this one
+	age       *age // of the data folder
+	ages      ages
 	run       string // random, of this process
 	enrolled  atomic.Bool
 	enrolling atomic.Bool
@@ -139,8 +140,8 @@ type Node struct {
 
 	electMu sync.Mutex // held while one orphan is looked after
 	lack    lack
-
 	given   bool // the others are to be told anew what this node leads; under electMu
+
 	snapshots chan *replica
 	appending atomic.Int64 // appenders that run
 
@@ -280,8 +281,8 @@ func (n *Node) Start(ctx context.Context) error {
 	}
 	n.logger = n.logger.With("node", n.identity.Node)
 	var err error
-	if n.starts, err = countStart(n.cfg.DataDir); err != nil {
-		return fmt.Errorf("count this start: %w", err)
+	if n.age, err = openAge(n.cfg.DataDir); err != nil {
+		return fmt.Errorf("raise the data folder's age: %w", err)
 	}
 	n.transport = transport.New(transport.Config{
 		Cluster:  func() string { return n.identity.Cluster },
@@ -463,7 +464,7 @@ func (n *Node) enrol(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if b, ok := n.Image().Broker(self.ID); ok && *b == self {
+		if b, ok := n.Image().Broker(self.ID); ok && registered(*b, self) {
 			return nil
 		}
 		// What another node committed may still be on its way here; a change
@@ -558,6 +559,9 @@ func (n *Node) closeAll() {
 		n.transport.Close()
 	}
 	n.tracked.Wait()
+	if n.age != nil {
+		n.age.f.Close()
+	}
 }
 
 // handOver moves leadership of every group to another node.

@@ -103,5 +103,6 @@ const (
 	memberEvery  = time.Second     // after anything has happened, and while there are steps to take
 	quietEvery   = 5 * time.Second // the same chore, otherwise
 	choresEvery  = 15 * time.Second
+	ageEvery     = time.Second // while something is written
 	restEvery    = 5 * time.Minute
 )

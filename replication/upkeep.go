@@ -18,7 +18,7 @@ const expiredBytes = 64 << 10
 func (n *Node) upkeepLoop() {
 	tick := time.NewTicker(controlEvery)
 	defer tick.Stop()
-	var disks, members, chores, rest, producers time.Time
+	var disks, members, chores, rest, producers, ages time.Time
 	settled := false
 	watched, writes := true, uint64(0) // what watchDisks said last, and how many writes had begun then
 	unheard, heard := true, uint64(0)  // what watchVoters said last, and Node.happened then
@@ -50,6 +50,10 @@ func (n *Node) upkeepLoop() {
 		if happened := n.happened.Load(); now.Sub(members) >= quietEvery || now.Sub(members) >= memberEvery && (steps || happened != known) {
 			members, known = now, happened
 			steps = n.tendMembers(now)
+		}
+		if now.Sub(ages) >= ageEvery {
+			ages = now
+			n.grow()
 		}
 		if now.Sub(producers) >= choresEvery {
 			producers = now

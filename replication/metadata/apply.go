@@ -62,8 +62,8 @@ func (m *Image) Check(c Change) error {
 // keep naming the broker by its id.
 //
 // At feature level 2 it is refused if the broker's release does not read the
-// cluster's level, or if its folder is a copy of one that has gone on: one that was
-// started as often or less often, in another run. Who founds a cluster sets the level.
+// cluster's level, or if its folder is a copy of one that has gone on: see Outran. Who
+// founds a cluster sets the level.
 //
 // Errors: ErrInvalidBroker, ErrOtherCluster, ErrNoCluster, ErrStaleBroker, ErrLimit, ErrLevel, ErrOldDisk.
 type RegisterBroker struct {
@@ -225,7 +225,9 @@ func (c RegisterBroker) apply(next *Image) error {
 			return refuse(ErrStaleBroker, "broker %d is registered as incarnation %s, not %s", b.ID, now, shown(c.Replaces))
 		}
 		if was := next.brokers[i]; now == b.Incarnation && was.Outran(&b) {
-			return refuse(ErrOldDisk, "the data folder of broker %d was started %d times; this is a copy of it that was started %d times", b.ID, was.Starts, b.Starts)
+			return refuse(ErrOldDisk, "the data folder of broker %d had come to age %d; this is a copy of it, at %d", b.ID, was.Starts, b.Starts)
+		} else if was.Run == b.Run {
+			b.Starts = max(b.Starts, was.Starts)
 		}
 		next.brokers = replaced(next.brokers, i, &b)
 	case c.Replaces != "":

@@ -41,8 +41,8 @@ type Broker struct {
 	// Since feature level 2.
 	MinLevel int32  `json:",omitempty"` // the feature levels its release reads; 0: it registered with the first release
 	MaxLevel int32  `json:",omitempty"`
-	Starts   uint64 `json:",omitempty"` // how often its data folder was started
-	Run      string `json:",omitempty"` // random, of that start: a copy of the folder has another
+	Starts   uint64 `json:",omitempty"` // the age of its data folder when it registered: each start raises it, and so does writing
+	Run      string `json:",omitempty"` // random, of that start: who starts a copy of the folder has another
 
 	// Listeners says where clients reach the broker that came in by a listener of that
 	// name, here or at another broker: NAME://HOST:PORT,…, in the order of the names.
@@ -109,12 +109,12 @@ func (b *Broker) ServerID() string {
 	return strconv.Itoa(int(b.ID)) + "." + b.Incarnation
 }
 
-// Outran tells whether b is registered from a start of its data folder that other,
-// which says it is the same incarnation, does not know of: other's folder is a copy
-// of b's, a restored backup or a clone.
+// Outran tells whether b shows that other, which says it is the same incarnation, is at
+// work in a copy of b's data folder, a restored backup or a clone: each start is at a
+// greater age than any that was told before. What one run says of itself may come late,
+// and is no copy.
 func (b *Broker) Outran(other *Broker) bool {
-	return b.Incarnation == other.Incarnation && other.Starts != 0 &&
-		(other.Starts < b.Starts || other.Starts == b.Starts && other.Run != b.Run)
+	return b.Incarnation == other.Incarnation && other.Starts != 0 && other.Starts <= b.Starts && other.Run != b.Run
 }
 
 // A Partition is a log with its replicas, one Raft group.

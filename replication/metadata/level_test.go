@@ -133,25 +133,29 @@ func TestNothingIsWrittenAboveTheLevel(t *testing.T) {
 	}
 }
 
-// A folder that was started as often as the registered one or less, in another run,
-// is a copy of it. Each start counts, whether it came to a registration or not.
+// A folder that has come as far as the registered one or less, in another run, is a copy
+// of it. Each start counts, whether it came to a registration or not.
 func TestCopyOfADataFolderIsRefused(t *testing.T) {
-	m := atLevelTwo(t) // broker 1: start 7, run abc
+	m := atLevelTwo(t) // broker 1: age 7, run abc
 	for _, c := range []struct {
 		starts uint64
 		run    string
 		want   error
 	}{
 		{7, "abc", nil}, // said again
+		{6, "abc", nil}, // and late
 		{8, "new", nil}, // the next start
 		{11, "new", nil},
 		{7, "other", ErrOldDisk}, // a clone that was started beside it
-		{6, "abc", ErrOldDisk},   // an old backup
+		{6, "other", ErrOldDisk}, // an old backup
 		{1, "new", ErrOldDisk},
 	} {
-		_, err := m.Apply(m.Index+1, upgraded(1, 2, c.starts, c.run))
+		next, err := m.Apply(m.Index+1, upgraded(1, 2, c.starts, c.run))
 		if !errors.Is(err, c.want) {
-			t.Errorf("start %d, run %s: %v, want %v", c.starts, c.run, err, c.want)
+			t.Errorf("age %d, run %s: %v, want %v", c.starts, c.run, err, c.want)
+		}
+		if b, _ := next.Broker(1); b.Starts < 7 {
+			t.Errorf("age %d, run %s: the image goes back to %d", c.starts, c.run, b.Starts)
 		}
 	}
 	fresh := upgraded(1, 2, 1, "new")

@@ -1,0 +1,201 @@
+package replication
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"millrace/replication/transport"
+)
+
+// heardAge is the greatest age of n's folder that another node has heard of.
+func (n *testNode) heardAge(of *testNode) uint64 {
+	n.aboutMu.Lock()
+	defer n.aboutMu.Unlock()
+	return n.abouts[transport.Peer{Node: of.id, Incarnation: of.identity.Incarnation}].age
+}
+
+// copyOfALivingNode is a cluster of three whose node 3 was copied while it ran, and has
+// acknowledged more in the same run since. Both others have heard of that.
+func copyOfALivingNode(t *testing.T) (c *testCluster, id idOf, copied string) {
+	c = startCluster(t, 3, nil)
+	id = c.create("orders", 1, 3, nil)
+	_, p := c.leader(id)
+	n := c.nodes[2]
+	if _, err := appendWait(p, batchOf("before")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "node 3 has the first record", func() bool { return mustPartition(t, n, id).EndOffset() == 1 })
+	eventually(t, "nothing is written any more", func() bool {
+		before := n.written()
+		time.Sleep(2*ageEvery + 2*stallEvery)
+		return n.written() == before && !n.ages.under.Load()
+	})
+	copied = filepath.Join(c.dir, "copy")
+	if err := os.CopyFS(copied, os.DirFS(n.dir)); err != nil {
+		t.Fatal(err)
+	}
+	age := n.age.now.Load()
+	if _, err := appendWait(p, batchOf("after")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "node 3 has the second record", func() bool { return mustPartition(t, n, id).EndOffset() == 2 })
+	for _, other := range c.nodes[:2] {
+		eventually(t, "the others hear that the folder has grown older", func() bool { return other.heardAge(n) > age })
+	}
+	return c, id, copied
+}
+
+// A copy of a running node, put in its place when it has ended, lacks what the node
+// acknowledged in the same run. It was started as often as the node was.
+func TestACopyOfTheLastRunComesBackAsANewIncarnation(t *testing.T) {
+	c, id, copied := copyOfALivingNode(t)
+	defer c.stop()
+	n := c.nodes[2]
+	before := n.identity.Incarnation
+	n.stop()
+	if err := os.RemoveAll(n.dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(copied, n.dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.startUntilFailed(); !errors.Is(err, ErrOldDisk) {
+		t.Fatalf("a copy of the last run started: %v", err)
+	}
+	n.stop()
+	n.start()
+	if n.identity.Incarnation == before {
+		t.Error("it came back under its old name")
+	}
+	eventually(t, "the new incarnation has caught up", func() bool {
+		return n.replicaOf(1) != nil && mustPartition(t, n, id).HighWatermark() == 2
+	})
+}
+
+// The same copy, started beside the node: the copy ends, and the node does not.
+func TestACloneBesideTheNodeEnds(t *testing.T) {
+	c, id, copied := copyOfALivingNode(t)
+	defer c.stop()
+	n := c.nodes[2]
+	clone := &testNode{c: c, id: n.id, addr: freeAddr(t), dir: copied, disk: newTestDisk()}
+	defer clone.stop()
+	if err := clone.startUntilFailed(); !errors.Is(err, ErrOldDisk) {
+		t.Fatalf("both run: %v", err)
+	}
+	_, p := c.leader(id)
+	if _, err := appendWait(p, batchOf("and on")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the node follows", func() bool { return mustPartition(t, n, id).EndOffset() == 3 })
+}
+
+// Whatever happens to what a node says of its age on the way, late, repeated, out of
+// order, from runs that are over: nobody says that the folder that is the newest is a
+// copy. And of a copy from before something that was heard, everybody does.
+func TestNoOrderOfMessagesMakesACopyOfTheOriginal(t *testing.T) {
+	type said struct {
+		text string
+		run  string
+		age  uint64
+	}
+	copies := 0
+	for seed := range uint64(2000) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		n := &Node{ready: make(chan struct{}), abouts: make(map[transport.Peer]about), start: time.Now()}
+		p := transport.Peer{Node: 3, Incarnation: "0123abcd"}
+		disk, now, runs := uint64(1), uint64(1), 0
+		var way []said
+		heard := uint64(0)
+		run := func() string { return fmt.Sprint("run ", runs) }
+		for range 100 {
+			switch r.IntN(5) {
+			case 0: // the folder is started again
+				disk++
+				now = disk
+				runs++
+			case 1: // it is raised, and what is raised is said once that is done
+				if disk = now + 1; r.IntN(4) > 0 {
+					now = disk
+				} else { // a crash in between
+					disk++
+					now = disk
+					runs++
+				}
+			case 2:
+				way = append(way, said{about{low: 1, high: 2, age: now, run: run()}.encode(), run(), now})
+			default:
+				if len(way) == 0 {
+					continue
+				}
+				i := r.IntN(len(way))
+				m := way[i]
+				if r.IntN(2) == 0 {
+					way = append(way[:i], way[i+1:]...)
+				}
+				if r.IntN(2) == 0 { // a greeting, and not gossip
+					err := n.judge(p, m.text)
+					if m.run == run() && err != nil {
+						t.Fatalf("seed %d: the newest folder, at age %d: %v", seed, now, err)
+					}
+					if err != nil {
+						continue
+					}
+				}
+				n.admitted(p, m.text)
+				heard = max(heard, m.age)
+			}
+		}
+		for old := uint64(0); old < heard; old++ { // a copy at age old says one more when it is started
+			copies++
+			if err := n.judge(p, about{low: 1, high: 2, age: old + 1, run: "copy"}.encode()); !errors.Is(err, transport.ErrOldDisk) {
+				t.Fatalf("seed %d: a copy at age %d was let in, and %d was heard: %v", seed, old, heard, err)
+			}
+		}
+		if err := n.judge(p, about{low: 1, high: 2, age: heard + 1, run: "next"}.encode()); err != nil {
+			t.Fatalf("seed %d: the next start: %v", seed, err)
+		}
+	}
+	if copies < 10_000 {
+		t.Errorf("%d copies were looked at", copies)
+	}
+}
+
+// A node that writes nothing leaves its disk alone.
+func TestAnIdleFolderGrowsNoOlder(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		id := c.create("orders", 1, 3, nil)
+		_, p := c.leader(id)
+		time.Sleep(time.Minute)
+		n := c.nodes[2]
+		before := n.age.now.Load()
+		time.Sleep(time.Hour)
+		if idle := n.age.now.Load(); idle > before+10 {
+			t.Errorf("in an hour without traffic the age went from %d to %d", before, idle)
+		}
+		before = n.age.now.Load()
+		if _, err := appendWait(p, batchOf("x")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		if after := n.age.now.Load(); after == before || after > before+3 {
+			t.Errorf("after one record the age went from %d to %d", before, after)
+		}
+	})
+}
+
+// What could not be written is not said.
+func TestAnAgeIsSaidOnceItIsOnTheDisk(t *testing.T) {
+	a, err := openAge(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.f.Close()
+	if err := a.raise(); err == nil || a.now.Load() != 1 {
+		t.Errorf("age %d on a disk that takes nothing: %v", a.now.Load(), err)
+	}
+}
