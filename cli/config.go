@@ -65,13 +65,14 @@ var forbidding = map[string][]string{
 type configuration struct {
 	all      []property // in the order in which they were given
 	at       map[string]property
-	mistakes []string // that end the start, all told at once
-	warnings []string // what has no effect
+	mistakes []wrongLine // that end the start, all told at once
+	warnings []string    // what has no effect
 }
 
 // mistaken ends the start for what a property says.
 func (c *configuration) mistaken(p property, format string, args ...any) {
-	c.mistakes = append(c.mistakes, fmt.Sprintf("%s: %s=%s: %s", p.where, p.written, p.value, fmt.Sprintf(format, args...)))
+	text := fmt.Sprintf("%s: %s=%s: %s", p.where, p.written, p.value, fmt.Sprintf(format, args...))
+	c.mistakes = append(c.mistakes, wrongLine{p.line, text})
 }
 
 // warn says that a property has no effect, or another than was meant.
@@ -106,7 +107,7 @@ func (c *configuration) takeFile(name string) error {
 		return err
 	}
 	for _, w := range wrong {
-		c.mistakes = append(c.mistakes, fmt.Sprintf("%s:%d: %s", name, w.line, w.text))
+		c.mistakes = append(c.mistakes, wrongLine{w.line, fmt.Sprintf("%s:%d: %s", name, w.line, w.text)})
 	}
 	before := make(map[string]property)
 	for i := range all {
@@ -166,6 +167,39 @@ func (c *configuration) takeEnvironment(environ []string, flags []string) {
 	c.take(own)
 }
 
+// ofOneNode tells whether a variable says which of several nodes one is, or concerns
+// one command line.
+func ofOneNode(name string) bool {
+	if flag := lookup(serveCommand(), flagOf(name)); flag != nil {
+		return flag.Names()[0] != "log-level"
+	}
+	if !strings.HasPrefix(name, ownSettings) && !strings.HasPrefix(name, kafkaPrefix) {
+		return false
+	}
+	switch settingOf(name) {
+	case nodeIDKey, brokerIDKey, logDirsKey, logDirKey, listenersKey, advertisedKey, rackKey, bootstrapKey, votersKey, controllersKey,
+		protocolsKey, interBrokerKey, processRolesKey, hostKey, portKey, advertisedHostKey, advertisedPortKey:
+		return true
+	}
+	return false
+}
+
+// flagOf is the flag that a variable of ours would set, "" for others.
+func flagOf(variable string) string {
+	rest, own := strings.CutPrefix(variable, ownPrefix)
+	if !own {
+		return ""
+	}
+	return strings.ToLower(strings.ReplaceAll(rest, "_", "-"))
+}
+
+// withoutSettings is an environment without what configures a node.
+func withoutSettings(environ []string) []string {
+	return slices.DeleteFunc(slices.Clone(environ), func(variable string) bool {
+		return strings.HasPrefix(variable, ownPrefix) || strings.HasPrefix(variable, kafkaPrefix)
+	})
+}
+
 // settingOf is the setting that a variable names: _ is a dot, __ a _ and ___ a dash, as
 // in the image of Apache's.
 func settingOf(variable string) string {
@@ -206,13 +240,17 @@ func (b *broker) configure(file string, environ, flags []string, isSet func(stri
 	for _, p := range c.all {
 		b.takeProperty(c, p, isSet)
 	}
-	controllers := b.takeListeners(c, isSet)
-	b.takeQuorum(c, controllers, isSet)
+	b.takeQuorum(c, b.takeListeners(c, file != "", isSet), isSet)
 	b.warnings = append(b.warnings, c.warnings...)
-	if len(c.mistakes) > 0 {
-		return &failure{StatusUsage, mistakes(c.mistakes)}
+	if len(c.mistakes) == 0 {
+		return nil
 	}
-	return nil
+	slices.SortStableFunc(c.mistakes, func(a, b wrongLine) int { return a.line - b.line })
+	var all mistakes
+	for _, m := range c.mistakes {
+		all = append(all, m.text)
+	}
+	return &failure{StatusUsage, all}
 }
 
 // takeProperty takes what a property says by itself.
@@ -401,8 +439,9 @@ func (c *configuration) controllers() map[string]bool {
 }
 
 // takeListeners finds where the node listens and what others are told. The listeners of
-// controllers, which it returns, are there for nodes that were told to join at them.
-func (b *broker) takeListeners(c *configuration, isSet func(string) bool) (controllers []listener) {
+// controllers are there for nodes that were told to join at them. It returns all that
+// the configuration says the node is at, whether a flag says otherwise or not.
+func (b *broker) takeListeners(c *configuration, file bool, isSet func(string) bool) (all []listener) {
 	for pair := range list(c.at[protocolsKey].value) {
 		if !strings.Contains(pair, ":") {
 			c.mistaken(c.at[protocolsKey], "%q is not NAME:PROTOCOL", pair)
@@ -415,9 +454,10 @@ func (b *broker) takeListeners(c *configuration, isSet func(string) bool) (contr
 	if len(c.mistakes) > before {
 		return nil
 	}
+	all = append(slices.Clone(listens), told...)
 	at, advertisedAt := c.at[listenersKey], c.at[advertisedKey]
 	ofControllers := c.controllers()
-	var own []listener
+	var own, controllers []listener
 	for _, l := range listens {
 		c.protocolOf(at, l.name)
 		if l.only = ofControllers[l.name]; l.only {
@@ -428,7 +468,7 @@ func (b *broker) takeListeners(c *configuration, isSet func(string) bool) (contr
 	}
 	if len(listens) > 0 && len(own) == 0 {
 		c.mistaken(at, "all of these are listeners of controllers; a node needs one for clients")
-		return controllers
+		return all
 	}
 	if len(own) == 0 || isSet("listen") {
 		one := listener{name: plaintextProtocol, listen: b.listeners[0].listen}
@@ -436,6 +476,13 @@ func (b *broker) takeListeners(c *configuration, isSet func(string) bool) (contr
 			one.name = inter
 		} else if len(own) == 0 && len(told) > 0 && !slices.ContainsFunc(told, func(l listener) bool { return l.name == plaintextProtocol }) {
 			one.name = told[0].name
+		}
+		switch {
+		case isSet("listen"):
+		case len(told) > 0:
+			one.listen = ":9092" // as in Kafka: who says what others are told means others
+		case file:
+			c.warnings = append(c.warnings, fmt.Sprintf("%s is not set: this node listens on %s alone, where Kafka would on every address; %s=PLAINTEXT://:9092 says so", listenersKey, one.listen, listenersKey))
 		}
 		own, controllers = []listener{one}, nil
 	}
@@ -472,7 +519,7 @@ func (b *broker) takeListeners(c *configuration, isSet func(string) bool) (contr
 		b.nodes = max(i, 0)
 	}
 	b.listeners = append(own, controllers...)
-	return controllers
+	return all
 }
 
 // protocolMissing tells whether a listener's name has no protocol at all, or not the
@@ -521,7 +568,7 @@ func unreachableAddress(address string) string {
 // takeQuorum takes the nodes to join over. Kafka's nodes name themselves there as well;
 // of several that do, the one with the lowest id founds the cluster, or the first
 // where none has an id.
-func (b *broker) takeQuorum(c *configuration, controllers []listener, isSet func(string) bool) {
+func (b *broker) takeQuorum(c *configuration, own []listener, isSet func(string) bool) {
 	type voter struct {
 		id      int64
 		address string
@@ -559,7 +606,7 @@ func (b *broker) takeQuorum(c *configuration, controllers []listener, isSet func
 		}
 	}
 	for i, v := range all {
-		if v.id >= 0 && v.id == self || v.id < 0 && b.isOwn(v.address) {
+		if v.id >= 0 && v.id == self || v.id < 0 && isOwn(v.address, own) {
 			b.founds = b.founds || i == 0
 			continue
 		}
@@ -567,9 +614,9 @@ func (b *broker) takeQuorum(c *configuration, controllers []listener, isSet func
 	}
 }
 
-// isOwn tells whether an address is one of the node's own: at a port that it listens
-// on, under a name that it has.
-func (b *broker) isOwn(address string) bool {
+// isOwn tells whether an address is of a node that is at these: at one of their ports,
+// under a name that the node has.
+func isOwn(address string, at []listener) bool {
 	host, port, _ := net.SplitHostPort(address)
 	ip := net.ParseIP(host)
 	named := host == "localhost" || ip != nil && (ip.IsLoopback() || ip.IsUnspecified())
@@ -577,12 +624,10 @@ func (b *broker) isOwn(address string) bool {
 		named = true
 	}
 	listens := false
-	for _, l := range b.listeners {
-		for _, own := range []string{l.listen, l.advertise} {
-			ownHost, ownPort, _ := net.SplitHostPort(own)
-			named = named || ownHost != "" && strings.EqualFold(ownHost, host)
-			listens = listens || port == ownPort
-		}
+	for _, l := range at {
+		ownHost, ownPort, _ := net.SplitHostPort(l.listen)
+		named = named || ownHost != "" && strings.EqualFold(ownHost, host)
+		listens = listens || port == ownPort
 	}
 	return named && listens
 }

@@ -21,6 +21,7 @@ import (
 type nodes struct {
 	all  []*child
 	exe  string       // the program to run; "" is this one
+	env  []string     // of the processes
 	fork func(func()) // runs a function on the one thread that starts processes
 	keep bool         // children outlive this process
 }
@@ -39,9 +40,10 @@ type child struct {
 }
 
 // newNodes lays out n nodes under dir, at the given addresses. Nothing runs yet.
-// With keep, they go on running when this process ends.
+// With keep, they go on running when this process ends. They are given this process's
+// environment without what would configure them.
 func newNodes(dir string, addresses []string, keep bool) *nodes {
-	n := &nodes{keep: keep}
+	n := &nodes{keep: keep, env: withoutSettings(os.Environ())}
 	for i, address := range addresses {
 		data := filepath.Join(dir, fmt.Sprintf("node-%d", i+1))
 		n.all = append(n.all, &child{id: i + 1, address: address, data: data, log: data + ".log", ready: data + ".ready"})
@@ -109,6 +111,7 @@ func (n *nodes) start(c *child) error {
 	}
 	cmd := exec.Command(exe, args...)
 	cmd.Stdout, cmd.Stderr = logFile, logFile
+	cmd.Env = n.env
 	// A group of its own: Ctrl-C at a terminal is for us, who then stop the nodes.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if !n.keep {

@@ -78,6 +78,9 @@ func configured(t *testing.T, name string, environ []string, flags ...string) (*
 	t.Helper()
 	b := &broker{dataDir: "flag", listeners: []listener{{name: plaintextProtocol, listen: "127.0.0.1:1"}}}
 	err := b.configure(name, environ, knownVariables(), func(flag string) bool { return slices.Contains(flags, flag) })
+	if name == "" {
+		return b, err
+	}
 	for i := range b.warnings {
 		b.warnings[i] = strings.TrimPrefix(b.warnings[i], name+":")
 	}
@@ -166,6 +169,7 @@ func TestConfigWarnsOfWhatHasNoEffect(t *testing.T) {
 		"1: log.retention.hour is not a setting of this release and has no effect; is log.retention.hours meant?",
 		"2: num.io.threads is not a setting of this release and has no effect",
 		"3: node.id=0: ids of nodes begin with 1; this node keeps the one it has or gets one from the cluster",
+		"listeners is not set: this node listens on 127.0.0.1:1 alone, where Kafka would on every address; listeners=PLAINTEXT://:9092 says so",
 	}
 	slices.Sort(b.warnings)
 	if !slices.Equal(b.warnings, want) || b.nodeID != 0 {
@@ -228,5 +232,86 @@ func TestANodeRegistersUnderAnAddressOthersCanReach(t *testing.T) {
 		if got := advertised(listening); strings.HasPrefix(got, "0.0.0.0") || strings.HasPrefix(got, "[::]") || !strings.HasSuffix(got, ":9092") {
 			t.Errorf("listening on %s it registers as %s", listening, got)
 		}
+	}
+}
+
+// Flags go before MILLRACE_CFG_…, that before KAFKA_…, and that before the file.
+func TestTheEnvironmentGoesBeforeTheFile(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "server.properties")
+	if err := os.WriteFile(name, []byte("listeners=PLAINTEXT://:1\nnum.partitions=1\nlog.retention.hours=1\nlog.segment.bytes=1048576\nbroker.rack=file\nlog.dirs=/file\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	b, err := configured(t, name, []string{
+		"MILLRACE_CFG_NUM_PARTITIONS=3", "MILLRACE_CFG_LOG_RETENTION_HOURS=3d", "KAFKA_LOG_RETENTION_HOURS=2", "KAFKA_BROKER_RACK=kafka", "KAFKA_CFG_LOG_SEGMENT_BYTES=2MB",
+		"MILLRACE_CFG_LOG_DIRS=/own", "KAFKA_MESSAGE_MAX_BYTES=", "KAFKA_HOME=/opt/kafka", "KAFKA_PORT=tcp://10.0.0.1:9092", "MILLRACE_BROKERS=h:1", "MILLRACE_DATA_DIR=elsewhere", "HOME=/root",
+	}, "data-dir")
+	if err != nil || len(b.warnings) > 0 {
+		t.Fatal(err, b.warnings)
+	}
+	for key, want := range map[string]string{"num.partitions": "3", "log.retention.hours": "72", "broker.rack": "kafka", "log.segment.bytes": "2097152", "message.max.bytes": ""} {
+		if b.settings[key] != want {
+			t.Errorf("%s=%s, want %s", key, b.settings[key], want)
+		}
+	}
+	if b.rack != "kafka" || b.dataDir != "flag" {
+		t.Errorf("%+v", b)
+	}
+	b, err = configured(t, "", []string{"MILLRACE_CFG_NUM_PARTITIONS=x", "KAFKA_AUTHORIZER_CLASS_NAME=a.B", "KAFKA_LOG_RETENTION_HOUR=7", "MILLRACE_LISTN=:1", "MILLRACE_CFG_SASL__X___Y=1"})
+	if err == nil || err.Error() != "environment: KAFKA_AUTHORIZER_CLASS_NAME=a.B: this release has neither authentication nor access control and would let everybody in; leave it out if everybody who reaches the node may use it\n"+
+		"environment: MILLRACE_CFG_NUM_PARTITIONS=x: it is a whole number, 1 or more" || statusOf(err) != StatusUsage {
+		t.Errorf("%v", err)
+	}
+	slices.Sort(b.warnings)
+	if want := []string{
+		"environment: KAFKA_LOG_RETENTION_HOUR is not a setting of this release and has no effect; is log.retention.hours meant?",
+		"environment: MILLRACE_CFG_SASL__X___Y is not a setting of this release and has no effect",
+		"environment: MILLRACE_LISTN is nobody's variable and has no effect; is MILLRACE_LISTEN meant?",
+	}; !slices.Equal(b.warnings, want) {
+		t.Errorf("%q\nwant %q", b.warnings, want)
+	}
+	if got := settingOf("KAFKA_SASL__X___Y_Z"); got != "sasl_x-y.z" {
+		t.Errorf("KAFKA_SASL__X___Y_Z is %s", got)
+	}
+}
+
+// What flags may not say, variables of theirs may not, and the message names the variable.
+func TestVariablesOfFlagsAreJudgedAsFlags(t *testing.T) {
+	for variable, want := range map[string]string{
+		"MILLRACE_NODE_ID=abc":                                "millrace: environment: MILLRACE_NODE_ID=abc: it is a whole number",
+		"MILLRACE_NODE_ID=0":                                  "millrace: environment: MILLRACE_NODE_ID=0: it is 1 or more",
+		"MILLRACE_EPHEMERAL=perhaps":                          "millrace: environment: MILLRACE_EPHEMERAL=perhaps: it is true or false",
+		"MILLRACE_ADVERTISE=0.0.0.0:9092":                     "millrace: environment: MILLRACE_ADVERTISE=0.0.0.0:9092: 0.0.0.0 is every address of a machine",
+		"MILLRACE_ADVERTISE=[::]:9092":                        "millrace: environment: MILLRACE_ADVERTISE=[::]:9092: :: is every address of a machine",
+		"MILLRACE_JOIN=h:x":                                   "millrace: environment: MILLRACE_JOIN=h:x: it is HOST:PORT,…",
+		"MILLRACE_LISTEN=9092":                                "millrace: environment: MILLRACE_LISTEN=9092: it is HOST:PORT",
+		"KAFKA_ADVERTISED_LISTENERS=PLAINTEXT://0.0.0.0:9092": "millrace: environment: KAFKA_ADVERTISED_LISTENERS=PLAINTEXT://0.0.0.0:9092: 0.0.0.0 is every address of a machine",
+	} {
+		t.Run(variable, func(t *testing.T) {
+			name, value, _ := strings.Cut(variable, "=")
+			t.Setenv(name, value)
+			var out strings.Builder
+			if status := Run(t.Context(), []string{"serve"}, strings.NewReader(""), &out, &out); status != StatusUsage || !strings.HasPrefix(out.String(), want) {
+				t.Errorf("status %d: %s, want %s", status, out.String(), want)
+			}
+		})
+	}
+	var out strings.Builder
+	if status := Run(t.Context(), []string{"serve", "--advertise", "0.0.0.0:1"}, strings.NewReader(""), &out, &out); status != StatusUsage || !strings.HasPrefix(out.String(), "millrace: --advertise 0.0.0.0:1: 0.0.0.0 is every address of a machine") {
+		t.Errorf("status %d: %s", status, out.String())
+	}
+}
+
+// What up hands to its nodes says nothing of which one each is.
+func TestUpKeepsWhatIsOneNodesFromItsNodes(t *testing.T) {
+	for name, own := range map[string]bool{
+		"MILLRACE_LISTEN": true, "MILLRACE_NODE_ID": true, "MILLRACE_CONFIG": true, "KAFKA_NODE_ID": true, "MILLRACE_CFG_LISTENERS": true, "KAFKA_ADVERTISED_LISTENERS": true,
+		"MILLRACE_LOG_LEVEL": false, "MILLRACE_CFG_NUM_PARTITIONS": false, "KAFKA_LOG_RETENTION_HOURS": false, "PATH": false, "LISTENERS": false,
+	} {
+		if ofOneNode(name) != own {
+			t.Errorf("%s is one node's: %v", name, !own)
+		}
+	}
+	if got := withoutSettings([]string{"PATH=/bin", "KAFKA_NODE_ID=1", "MILLRACE_CFG_NUM_PARTITIONS=2"}); !slices.Equal(got, []string{"PATH=/bin"}) {
+		t.Errorf("%q", got)
 	}
 }

@@ -281,7 +281,7 @@ func (b *broker) open() (all []net.Listener, err error) {
 			for _, opened := range all {
 				opened.Close()
 			}
-			return nil, cannotListen(l.listen, err)
+			return nil, cannotListen(l.listen, err, "--listen")
 		}
 		l.listen = listener.Addr().String()
 		all = append(all, listener)
@@ -466,23 +466,24 @@ func newLogger(c *urfave.Context) (*slog.Logger, *server.Levels, error) {
 	return slog.New(levels.Handler(all)), levels, nil
 }
 
-// cannotListen explains why an address cannot be listened on.
-func cannotListen(address string, err error) error {
+// cannotListen explains why an address cannot be listened on; flag is the command's own
+// that names another.
+func cannotListen(address string, err error, flag string) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		by := ""
 		if pid := listenerPID(address); pid > 0 {
 			by = fmt.Sprintf(" by pid %d", pid)
 		}
-		return fail(StatusFailed, "cannot listen on %s: address in use%s; choose another with --listen", address, by)
+		return fail(StatusFailed, "cannot listen on %s: address in use%s; choose another with %s", address, by, flag)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return fail(StatusFailed, "cannot listen on %s: this machine does not have that address; choose another with --listen", address)
+		return fail(StatusFailed, "cannot listen on %s: this machine does not have that address; choose another with %s", address, flag)
 	case errors.Is(err, syscall.EACCES):
-		return fail(StatusNotAllowed, "cannot listen on %s: not allowed; choose a port above 1023 with --listen", address)
+		return fail(StatusNotAllowed, "cannot listen on %s: not allowed; choose a port above 1023 with %s", address, flag)
 	}
 	var op *net.OpError
 	if errors.As(err, &op) {
 		err = op.Err
 	}
-	return fail(StatusFailed, "cannot listen on %s: %v; choose another with --listen", address, err)
+	return fail(StatusFailed, "cannot listen on %s: %v; choose another with %s", address, err, flag)
 }

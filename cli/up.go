@@ -22,7 +22,8 @@ func upCommand() *urfave.Command {
 		Description: `   N processes of serve (3, or as many as the folder has), a data folder each, on the ports
    base, base+1, … Prints a table of them when all are ready, tells when one ends, and stops
    them all on Ctrl-C or SIGTERM. On the same folder it continues with what is there. The nodes'
-   logs are DIR/node-N.log.
+   logs are DIR/node-N.log. MILLRACE_DATA_DIR and so on stand for the flags, and settings are
+   taken from the environment as serve does, MILLRACE_CFG_NUM_PARTITIONS=6 for all nodes.
 
    Try: kill -9 one of the pids.
 
@@ -50,6 +51,13 @@ const (
 )
 
 func up(c *urfave.Context) error {
+	if _, err := flagsFromEnvironment(c); err != nil {
+		return err
+	}
+	env, err := environmentOfAll(c)
+	if err != nil {
+		return err
+	}
 	n, err := nodesWanted(c)
 	if err != nil {
 		return err
@@ -58,11 +66,19 @@ func up(c *urfave.Context) error {
 	for i := range n {
 		addresses = append(addresses, net.JoinHostPort("127.0.0.1", strconv.Itoa(c.Int("base-port")+i)))
 	}
+	for _, address := range addresses { // before the first node is started, and under up's own flag
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			return cannotListen(address, err, "--base-port")
+		}
+		l.Close()
+	}
 	dir, err := filepath.Abs(c.String("data-dir"))
 	if err != nil {
 		return err
 	}
 	cluster := newNodes(dir, addresses, false)
+	cluster.env = env
 	defer cluster.stop()
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(c.Context, startTimeout)
@@ -78,6 +94,30 @@ func up(c *urfave.Context) error {
 	}
 	fmt.Fprintf(c.App.ErrWriter, "%s ready after %s; Ctrl-C stops them\n", count(n, "node"), seconds(time.Since(begin)))
 	return follow(c, cluster)
+}
+
+// environmentOfAll is this process's environment for each of several nodes: what says
+// which one a node is, and is up's to say, is left out with a warning.
+func environmentOfAll(c *urfave.Context) ([]string, error) {
+	warn := func(text string) { fmt.Fprintf(c.App.ErrWriter, "millrace: warning: %s\n", text) }
+	var kept []string
+	for _, variable := range os.Environ() {
+		name, value, _ := strings.Cut(variable, "=")
+		switch {
+		case value == "" || lookup(c.Command, flagOf(name)) != nil:
+			continue
+		case ofOneNode(name):
+			warn(fmt.Sprintf("environment: %s has no effect here: up says for each node what it is", name))
+			continue
+		}
+		kept = append(kept, variable)
+	}
+	b := &broker{listeners: []listener{{name: plaintextProtocol, listen: defaultBroker}}}
+	err := b.configure("", kept, knownVariables(), func(string) bool { return true })
+	for _, w := range b.warnings {
+		warn(w)
+	}
+	return kept, err
 }
 
 // nodesWanted is how many nodes to run: the argument, what the folder has, or 3.
