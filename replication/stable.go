@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 )
 
 // A stableStore keeps the votes and terms of all partition groups of a node in
@@ -163,7 +164,13 @@ func openStable(path string, logger *slog.Logger) (*stableStore, error) {
 	if err := s.load(p); err != nil {
 		return nil, fmt.Errorf("stable store %s: %w", path, err)
 	}
-	if s.db, err = openBolt(path); err != nil {
+	if s.db, err = openBolt(path); errors.Is(err, bbolterrors.ErrTimeout) {
+		by := "another process"
+		if pid := lockHolder(path); pid > 0 {
+			by = fmt.Sprintf("pid %d", pid)
+		}
+		return nil, fmt.Errorf("in use by %s; stop it, or choose another folder with --data-dir", by)
+	} else if err != nil {
 		return nil, fmt.Errorf("open stable store %s: %w", path, err)
 	}
 	go s.runCommitter()
