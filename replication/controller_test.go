@@ -90,8 +90,8 @@ func TestControllerThatSteppedDownIsElectedAgain(t *testing.T) {
 		for text, want := range map[string]int{
 			"this node is the controller now":       2,
 			"this node is the controller no longer": 1,
-			"no leader for more than 5s":            1,
-			"there is a leader again":               1,
+			"no leader for more than 5s reason=1 of its 3 voters are here, too few to elect one: without node": 1,
+			"there is a leader again": 1,
 		} {
 			if n := first.log.count(text); n != want {
 				t.Errorf("%q was logged %d times, want %d; the log:\n%s", text, n, want, strings.Join(first.log.lines, "\n"))

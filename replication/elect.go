@@ -1,11 +1,14 @@
 package replication
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -107,7 +110,7 @@ func (l *lack) log(n *Node, now time.Time, flush bool) {
 	if !flush && now.Sub(l.logged) < lackEvery {
 		return
 	}
-	say := func(groups []uint64, text string) {
+	say := func(level slog.Level, groups []uint64, text string, args ...any) {
 		if len(groups) == 0 {
 			return
 		}
@@ -118,12 +121,36 @@ func (l *lack) log(n *Node, now time.Time, flush bool) {
 		if len(groups) > 3 {
 			names = append(names, "…")
 		}
-		n.logger.Info(text, "count", len(groups), "groups", names)
+		n.logger.Log(context.Background(), level, text, append(args, "count", len(groups), "groups", names)...)
 		l.logged = now
 	}
-	say(l.lost, fmt.Sprintf("no leader for more than %v", lackTime))
-	say(l.found, "there is a leader again")
+	if len(l.lost) > 0 {
+		say(slog.LevelWarn, l.lost, fmt.Sprintf("no leader for more than %v", lackTime), "reason", n.whyLeaderless(l.lost[0]))
+	}
+	say(slog.LevelInfo, l.found, "there is a leader again")
 	l.lost, l.found = nil, nil
+}
+
+// whyLeaderless says what a group lacks to elect a leader, as far as is known here.
+func (n *Node) whyLeaderless(group uint64) string {
+	m := n.memberOf(group)
+	if m == nil {
+		return "it is not open here"
+	}
+	voters := m.voters()
+	var away []string
+	for _, id := range voters {
+		if p, err := transport.ParseServerID(id); err == nil && id != n.serverID() && !n.hasOpen(id, group, process{}) {
+			away = append(away, fmt.Sprint(p.Node))
+		}
+	}
+	switch {
+	case len(voters) == 0:
+		return "it knows of no voters yet"
+	case len(voters)-len(away) < len(voters)/2+1:
+		return fmt.Sprintf("%d of its %d voters are here, too few to elect one: without node %s", len(voters)-len(away), len(voters), strings.Join(away, ", "))
+	}
+	return "enough of its voters are here, and none has been elected"
 }
 
 // groupName names a group for the log.

@@ -2,6 +2,7 @@ package replication
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	stdlog "log"
@@ -10,12 +11,16 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"millrace/replication/transport"
 )
 
 // A raftLogger writes what hashicorp/raft logs to slog, one level down: what
 // Raft calls news is routine with a thousand groups. Errors about a peer that
-// is away repeat for every group and every heartbeat, so each message passes
-// once in a while; the rest goes to debug.
+// is away repeat for every group and every heartbeat, and the transport has said that
+// it is; they go to debug. So does that a peer has not opened a group, unless it goes
+// on: nodes open a new one some milliseconds apart. Of the rest each message passes
+// once in a while.
 type raftLogger struct {
 	to    *slog.Logger
 	limit *rateLimit
@@ -31,7 +36,13 @@ func (l *raftLogger) Log(level hclog.Level, msg string, args ...interface{}) {
 	to := slog.LevelDebug
 	switch level {
 	case hclog.Error:
-		if l.limit.allow(msg) {
+		switch err := errorOf(args); {
+		case errors.Is(err, transport.ErrUnreachable):
+		case errors.Is(err, transport.ErrUnknownGroup):
+			if l.limit.lasts(fmt.Sprint(l.args...)) && l.limit.allow(msg) {
+				to = slog.LevelWarn
+			}
+		case l.limit.allow(msg):
 			to = slog.LevelWarn
 		}
 	case hclog.NoLevel, hclog.Off:
@@ -48,6 +59,16 @@ func (l *raftLogger) Log(level hclog.Level, msg string, args ...interface{}) {
 		attrs = append(attrs, a)
 	}
 	l.to.Log(context.Background(), to, "raft: "+msg, attrs...)
+}
+
+// errorOf finds the error among what is logged.
+func errorOf(args []interface{}) error {
+	for _, a := range args {
+		if err, ok := a.(error); ok {
+			return err
+		}
+	}
+	return nil
 }
 
 func (l *raftLogger) Trace(msg string, args ...interface{}) {}
@@ -87,10 +108,37 @@ func (l *raftLogger) StandardLogger(*hclog.StandardLoggerOptions) *stdlog.Logger
 
 func (l *raftLogger) StandardWriter(*hclog.StandardLoggerOptions) io.Writer { return io.Discard }
 
-// A rateLimit lets each message pass once in five seconds.
+// A rateLimit lets each message pass once in five seconds, and knows what lasts.
 type rateLimit struct {
-	mu   sync.Mutex
-	last map[string]time.Time
+	mu    sync.Mutex
+	last  map[string]time.Time
+	since map[string]lasting
+}
+
+// A lasting is since when something has been so, and when it was so last.
+type lasting struct{ first, last time.Time }
+
+const (
+	lastsAfter = 30 * time.Second // is how long something must have been so to be said
+	lastsUntil = time.Minute      // is how long it is not so before it begins anew
+	maxLasting = 10_000           // bounds what is remembered; it is all forgotten then
+)
+
+// lasts tells whether what key names has been so for a while.
+func (r *rateLimit) lasts(key string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	l, known := r.since[key]
+	if !known || now.Sub(l.last) > lastsUntil {
+		l.first = now
+	}
+	l.last = now
+	if r.since == nil || len(r.since) >= maxLasting {
+		r.since = make(map[string]lasting)
+	}
+	r.since[key] = l
+	return now.Sub(l.first) >= lastsAfter
 }
 
 func (r *rateLimit) allow(msg string) bool {

@@ -22,12 +22,44 @@ type limitedLog struct {
 
 type logKey struct {
 	next    time.Time
+	pause   time.Duration // of away, from one line to the next
 	skipped int
 }
 
-func (l *limitedLog) say(key, message string, args ...any) {
+// A peer that is away is spoken of after quietFor, since whoever lost it says so at once
+// and most come back by then, and ever more rarely from there on.
+const rarestLine = 10 * time.Minute
+
+// away is say for what fails until a peer is back, and is then ended by back.
+func (l *limitedLog) away(key, message string, args ...any) {
 	now := time.Now()
 	l.mu.Lock()
+	k := l.keyLocked(key)
+	if k.pause == 0 {
+		k.pause = quietFor
+		k.next = now.Add(k.pause)
+	}
+	if now.Before(k.next) {
+		k.skipped++
+		l.mu.Unlock()
+		return
+	}
+	k.pause = min(6*k.pause, rarestLine)
+	k.next = now.Add(k.pause)
+	args = append(args, "tries", k.skipped+1)
+	k.skipped = 0
+	l.mu.Unlock()
+	l.logger.Warn("transport: "+message, args...)
+}
+
+// back ends what away said.
+func (l *limitedLog) back(key string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.keys, key)
+}
+
+func (l *limitedLog) keyLocked(key string) *logKey {
 	if l.keys == nil || len(l.keys) >= maxLogKeys {
 		l.keys = make(map[string]*logKey)
 	}
@@ -36,6 +68,13 @@ func (l *limitedLog) say(key, message string, args ...any) {
 		k = &logKey{}
 		l.keys[key] = k
 	}
+	return k
+}
+
+func (l *limitedLog) say(key, message string, args ...any) {
+	now := time.Now()
+	l.mu.Lock()
+	k := l.keyLocked(key)
 	if now.Before(k.next) {
 		k.skipped++
 		l.mu.Unlock()

@@ -225,6 +225,7 @@ func (p *peer) incarnationLocked() string {
 func (p *peer) keep(kind uint8) {
 	t, l := p.t, &p.links[kind]
 	rest := time.Duration(0)
+	away := fmt.Sprintf("dial %d", p.node) // one line for all its links
 	for {
 		p.mu.Lock()
 		due, incarnation := p.dueLocked(kind), p.incarnationLocked()
@@ -261,6 +262,9 @@ func (p *peer) keep(kind uint8) {
 
 		if err == nil {
 			p.arrived()
+			if kind == kindControl {
+				t.log.back(away)
+			}
 			began := time.Now()
 			err = c.read()
 			p.mu.Lock()
@@ -277,7 +281,7 @@ func (p *peer) keep(kind uint8) {
 		if t.ctx.Err() != nil {
 			return
 		}
-		t.log.say(fmt.Sprintf("dial %d %d", p.node, kind), "no connection to a peer", "node", p.node, "kind", kindNames[kind], "err", err)
+		t.log.away(away, "no connection to a peer", "node", p.node, "kind", kindNames[kind], "err", err)
 		rest = min(max(2*rest, firstRest), longestRest)
 		timer := time.NewTimer(rest/2 + rand.N(rest/2))
 		select {

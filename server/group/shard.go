@@ -1,6 +1,7 @@
 package group
 
 import (
+	"context"
 	"fmt"
 	"iter"
 	"log/slog"
@@ -95,7 +96,11 @@ func (s *shard) load(records iter.Seq2[record.Record, error]) (failed error) {
 	s.sweep.ring = s.sweepLocked
 	s.setLocked(&s.sweep, s.now().Add(s.c.settings().RetentionCheckInterval))
 	s.loading.Store(false)
-	s.log.Info("loaded groups", "groups", len(s.groups), "records", n, "took", s.now().Sub(began))
+	level := slog.LevelInfo
+	if len(s.groups) == 0 {
+		level = slog.LevelDebug // of fifty partitions most hold none, and all are loaded at each failover
+	}
+	s.log.Log(context.Background(), level, "loaded groups", "groups", len(s.groups), "records", n, "took", s.now().Sub(began))
 	return nil
 }
 
