@@ -266,7 +266,8 @@ func TestTypedViewOfDefaults(t *testing.T) {
 	m, topic := configured(t, nil, nil)
 	want := TopicSettings{
 		RetentionMillis: 604800000, RetentionBytes: -1, SegmentBytes: 1 << 30, SegmentMillis: 604800000,
-		CleanupDelete: true, MinCleanableDirtyRatio: 0.5, MaxCompactionLagMillis: math.MaxInt64, DeleteRetentionMillis: 86400000,
+		FileDeleteDelayMillis: 60000,
+		CleanupDelete:         true, MinCleanableDirtyRatio: 0.5, MaxCompactionLagMillis: math.MaxInt64, DeleteRetentionMillis: 86400000,
 		MaxMessageBytes: 1048588, CompressionType: CompressionProducer, TimestampType: CreateTime,
 		TimestampBeforeMaxMillis: math.MaxInt64, TimestampAfterMaxMillis: 3600000,
 		FlushMessages: 1, FlushMillis: math.MaxInt64,
@@ -282,12 +283,13 @@ func TestTypedViewOfEverySetting(t *testing.T) {
 		"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.25", "min.compaction.lag.ms": "5", "max.compaction.lag.ms": "6", "delete.retention.ms": "7",
 		"max.message.bytes": "8", "compression.type": "zstd", "compression.zstd.level": "-9", "message.timestamp.type": "LogAppendTime",
 		"message.timestamp.before.max.ms": "10", "message.timestamp.after.max.ms": "11", "flush.messages": "12", "flush.ms": "13", "min.insync.replicas": "14",
+		"file.delete.delay.ms": "15",
 	})
 	want := TopicSettings{
 		RetentionMillis: 1, RetentionBytes: -1, SegmentBytes: 2000000, SegmentMillis: 3, SegmentJitterMillis: 4,
 		CleanupCompact: true, MinCleanableDirtyRatio: 0.25, MinCompactionLagMillis: 5, MaxCompactionLagMillis: 6, DeleteRetentionMillis: 7,
 		MaxMessageBytes: 8, CompressionType: CompressionZstd, CompressionLevel: -9, TimestampType: LogAppendTime,
-		TimestampBeforeMaxMillis: 10, TimestampAfterMaxMillis: 11, FlushMessages: 12, FlushMillis: 13,
+		TimestampBeforeMaxMillis: 10, TimestampAfterMaxMillis: 11, FlushMessages: 12, FlushMillis: 13, FileDeleteDelayMillis: 15,
 	}
 	if got := m.TopicSettings(topic, 0, nil); got != want {
 		t.Errorf("settings %+v\nwant %+v", got, want)
