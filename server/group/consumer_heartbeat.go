@@ -19,6 +19,7 @@ type beat struct {
 	answer chan<- *kmsg.ConsumerGroupHeartbeatResponse // has room for one
 
 	matches []string        // the topics that its expression matches, ascending
+	matched bool            // they were looked for: the group had not resolved it
 	was     assignment      // what its member had before
 	land    func(err error) // what follows an append that has its answer
 }
@@ -72,16 +73,23 @@ func (c *Coordinator) ConsumerHeartbeat(ctx context.Context, client Client, req 
 	}
 	if req.MemberEpoch >= 0 && req.SubscribedTopicRegex != nil && *req.SubscribedTopicRegex != "" {
 		// Outside the lock: what an expression costs, who sends it pays.
-		matches, err := c.resolve(ctx, *req.SubscribedTopicRegex)
-		if errors.Is(err, errNoTurn) {
-			b.fail(coordinatorNotAvailable, "")
+		known, code := c.resolved(req.Group, *req.SubscribedTopicRegex)
+		if code == none && !known {
+			var err error
+			b.matches, err = c.resolve(ctx, client.Host, *req.SubscribedTopicRegex)
+			switch {
+			case errors.Is(err, errNoTurn):
+				code = coordinatorNotAvailable
+			case err != nil:
+				b.fail(invalidRegularExpression, "SubscribedTopicRegex is not valid: "+err.Error())
+				return <-answer
+			}
+			b.matched = true
+		}
+		if code != none {
+			b.fail(code, "")
 			return <-answer
 		}
-		if err != nil {
-			b.fail(invalidRegularExpression, "SubscribedTopicRegex is not valid: "+err.Error())
-			return <-answer
-		}
-		b.matches = matches
 	}
 	if req.MemberID == "" { // v0 lets the coordinator make it up
 		var u [16]byte
@@ -299,6 +307,9 @@ func (d *draft) beat(b *beat) func(error) {
 	}
 	if grow > 0 && (c.bytes+grow > set.MaxGroupBytes || !c.shard.c.memory.fits(b.client.Host, grow, set.MaxBytes)) {
 		return fail(groupMaxSizeReached, "The members of the group take too much room.")
+	}
+	if req.SubscribedTopicRegex != nil && *v.regex != "" && !b.matched && d.regex(*v.regex) == nil {
+		return fail(coordinatorNotAvailable, "") // the last member that had it went just now; the client asks again
 	}
 	d.settle(req.MemberID, v, m, replaced, m != nil && req.MemberEpoch == epochJoin && m.epoch != epochJoin && m.previous != epochJoin)
 	if v.regex != nil && *v.regex != "" && d.regex(*v.regex) == nil {

@@ -89,7 +89,7 @@ type Coordinator struct {
 
 	workers  sync.WaitGroup
 	working  chan struct{} // one token a plan under way
-	matching chan struct{} // one token an expression that is being matched
+	matching turns         // of those that match an expression
 
 	mu     sync.RWMutex // taken with a shard's lock held, never the other way round
 	shards map[int32]*shard
@@ -115,8 +115,7 @@ func New(cfg Config) *Coordinator {
 	}
 	c := &Coordinator{
 		cfg: cfg, shards: make(map[int32]*shard), done: make(chan struct{}),
-		working:  make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
-		matching: make(chan struct{}, 1),
+		working: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 	}
 	if cfg.Topics != nil {
 		c.watcher.Go(c.watchTopics)

@@ -338,7 +338,9 @@ func TestExpressionsAreBounded(t *testing.T) {
 // closes, is not called invalid: a client would give up for good.
 func TestAnExpressionWithoutATurnIsNotInvalid(t *testing.T) {
 	consumerStory(t, map[string]int32{"t": 1}, func(t *testing.T, c *Coordinator, p *tape, s *shelf) {
-		c.matching <- struct{}{} // another is being matched
+		if err := c.matching.take(t.Context(), nil, "/"); err != nil { // another is being matched
+			t.Fatal(err)
+		}
 		all := ".*"
 		codes := make(chan int16)
 		join := func(ctx context.Context) {

@@ -154,22 +154,19 @@ func first(s string) (rune, int) {
 }
 
 // resolve returns the topics whose names an expression matches, ascending. It runs
-// without any lock, one expression at a time on a node. errNoTurn if ctx ends first.
-func (c *Coordinator) resolve(ctx context.Context, expression string) ([]string, error) {
+// without any lock, one expression at a time on a node, and hosts by turns. errNoTurn
+// if ctx ends first.
+func (c *Coordinator) resolve(ctx context.Context, host, expression string) ([]string, error) {
+	if err := c.matching.take(ctx, c.done, host); err != nil {
+		return nil, err
+	}
+	defer c.matching.leave()
 	prog, err := compile(expression)
 	if err != nil {
 		return nil, err
 	}
 	if c.cfg.Topics == nil {
 		return nil, nil
-	}
-	select {
-	case c.matching <- struct{}{}:
-		defer func() { <-c.matching }()
-	case <-c.done:
-		return nil, errNoTurn
-	case <-ctx.Done():
-		return nil, errNoTurn
 	}
 	var matches []string
 	m, names := newMatcher(prog), c.cfg.Topics.Names()
@@ -184,6 +181,26 @@ func (c *Coordinator) resolve(ctx context.Context, expression string) ([]string,
 	}
 	slices.Sort(matches)
 	return matches, nil
+}
+
+// resolved tells whether a group has resolved an expression, as it has once a member
+// has joined with it: whoever joins with the same costs nothing more. Otherwise it
+// returns the code for a group that is not served here.
+func (c *Coordinator) resolved(group, expression string) (is bool, code int16) {
+	s, code := c.shardOf(group)
+	if code != none {
+		return false, code
+	}
+	if !s.do(func() {
+		if g := s.groupLocked(group); g != nil {
+			if cg, ok := g.members.(*consumerGroup); ok {
+				is = cg.regex(expression) != nil
+			}
+		}
+	}) {
+		return false, notCoordinator
+	}
+	return is, none
 }
 
 // resolveLocked starts the resolver if topics have changed since the group's
@@ -217,7 +234,7 @@ func (c *consumerGroup) refresh(expressions []string, changed <-chan struct{}) {
 	for _, expression := range expressions {
 		var matches []string
 		var err error
-		if failed := caught(func() { matches, err = c.shard.c.resolve(context.Background(), expression) }); failed != nil {
+		if failed := caught(func() { matches, err = c.shard.c.resolve(context.Background(), "", expression) }); failed != nil {
 			err = failed
 		}
 		if err != nil {
