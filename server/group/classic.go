@@ -2,13 +2,12 @@ package group
 
 import (
 	"cmp"
+	"container/list"
 	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"maps"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kbin"
@@ -80,6 +79,8 @@ type classicGroup struct {
 	waiting    int                         // members with a join call
 	unsynced   map[string]bool             // members of this generation that have yet to sync
 	pending    map[[16]byte]*pendingMember // by what was made up of the id
+	line       list.List                   // pending, oldest first
+	place      int                         // in the shard's pendings, from 1; 0: not there
 	topics     map[string]bool             // what members subscribe to; nil: not known
 	initial    bool                        // preparing began empty
 	assigning  bool                        // the leader's assignment is on its way to the journal
@@ -117,20 +118,8 @@ type protocol struct {
 	metadata []byte
 }
 
-// A pendingMember is a member id that was handed out with MEMBER_ID_REQUIRED and
-// has not come back.
-type pendingMember struct {
-	since  uint64 // the order in which ids were handed out
-	expiry alarm
-	bytes  int
-}
-
 // memberOverhead is about what a member takes besides its bytes.
 const memberOverhead = 512
-
-// pendingOverhead is about what a pending member takes, and the group that may have
-// been made for it, besides the group's id.
-const pendingOverhead = 1024
 
 func (m *member) cost() int {
 	n := memberOverhead + 2*len(m.id) + len(m.client.ID) + len(m.client.Host) + len(m.assignment)
@@ -463,35 +452,6 @@ func (c *classicGroup) unsupportLocked(m *member) {
 			delete(c.supported, p.name)
 		}
 	}
-}
-
-// pendingOf returns what is known of a member id that was handed out and has not
-// come back. It is found by the part that was made up: a client id may have 32 KB.
-func (c *classicGroup) pendingOf(id string) (u [16]byte, ok bool) {
-	if len(id) < 36 {
-		return u, false
-	}
-	if n, err := hex.Decode(u[:], []byte(strings.ReplaceAll(id[len(id)-36:], "-", ""))); err != nil || n != 16 {
-		return u, false
-	}
-	return u, c.pending[u] != nil
-}
-
-func (c *classicGroup) dropPendingLocked(u [16]byte) {
-	if p := c.pending[u]; p != nil {
-		c.shard.stopLocked(&p.expiry)
-		delete(c.pending, u)
-		c.shard.pendLocked(-p.bytes)
-	}
-}
-
-// pendLocked counts n bytes of those about to join.
-func (s *shard) pendLocked(n int) {
-	if s.unloaded {
-		return
-	}
-	s.idle += n
-	s.c.pending.Add(int64(n))
 }
 
 // touchLocked begins a member's session anew.

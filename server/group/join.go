@@ -1,9 +1,7 @@
 package group
 
 import (
-	"cmp"
 	"context"
-	"maps"
 	"math"
 	"slices"
 	"time"
@@ -15,17 +13,6 @@ import (
 // no member id yet, so it can neither send heartbeats nor be told apart from one
 // that gave up.
 const newMemberTimeout = 5 * time.Minute
-
-// What the member ids that were handed out and have not come back may take: in one
-// shard, and in any however many there are elsewhere; and about when others are many.
-// Beyond it the group that has most of them loses its oldest, whose client is told
-// UNKNOWN_MEMBER_ID and asks for another. So who asks for ids by the thousand takes
-// them from itself.
-const (
-	maxPending    = 8 << 20
-	minPending    = 1 << 20
-	maxAllPending = 32 << 20
-)
 
 // A joinCall is a JoinGroup request that waits.
 type joinCall struct {
@@ -246,56 +233,16 @@ func (c *classicGroup) joinNewLocked(call *joinCall) {
 		c.addNewLocked(call, id)
 		return
 	}
-	c.shard.pended++
-	p := &pendingMember{since: c.shard.pended, bytes: pendingOverhead + len(c.group.id)}
 	u, _ := c.pendingOf(id)
+	p := &pendingMember{id: u, bytes: pendingOverhead + len(c.group.id)}
 	p.expiry.ring = func(time.Time) {
 		c.dropPendingLocked(u)
 		c.settlePendingLocked()
 	}
-	c.pending[u] = p
-	c.shard.pendLocked(p.bytes)
-	c.shard.makeRoomLocked(c)
+	c.pendLocked(p)
 	session := time.Duration(req.SessionTimeoutMillis) * time.Millisecond
 	c.shard.setLocked(&p.expiry, c.shard.now().Add(min(session, newMemberTimeout)))
 	call.answer <- joinFailure(call, memberIDRequired, id)
-}
-
-// makeRoomLocked takes member ids back that were handed out, until they take no more
-// than they may. The newest is last's.
-func (s *shard) makeRoomLocked(last *classicGroup) {
-	most := maxPending
-	if s.c.pending.Load() > maxAllPending {
-		most = minPending
-	}
-	for s.idle > most {
-		var from *classicGroup
-		for _, g := range s.groups {
-			c, ok := g.members.(*classicGroup)
-			if ok && len(c.pending) > 0 && (c != last || len(c.pending) > 1) && (from == nil || len(c.pending) > len(from.pending)) {
-				from = c
-			}
-		}
-		if from == nil {
-			return
-		}
-		ids := slices.SortedFunc(maps.Keys(from.pending), func(a, b [16]byte) int {
-			return cmp.Compare(from.pending[a].since, from.pending[b].since)
-		})
-		// Several at once: the search is dear.
-		for _, u := range ids[:min(len(ids), 1+len(ids)/8)] {
-			from.dropPendingLocked(u)
-		}
-		from.settlePendingLocked()
-	}
-}
-
-// settlePendingLocked does what follows when a pending member went: a rebalance may
-// have waited for it, but none begins.
-func (c *classicGroup) settlePendingLocked() {
-	if c.phase == preparing || c.phase == empty {
-		c.settleLocked("a pending member went")
-	}
 }
 
 // takeLocked makes call the one that m waits with, and m what call says it is. It

@@ -28,6 +28,7 @@ type shard struct {
 	groups   map[string]*group
 	held     map[string]int64 // by host, what its members hold here
 	idle     int              // what those about to join hold here
+	pendings pendings         // groups that somebody is about to join
 	pended   uint64           // member ids handed out
 	taken    []*flight        // that landSome is at
 	alarms   alarms
@@ -173,7 +174,7 @@ func (s *shard) forgetLocked() {
 		s.c.memory.add(host, -n)
 	}
 	s.c.pending.Add(-int64(s.idle))
-	s.groups, s.alarms, s.held, s.idle = nil, nil, make(map[string]int64), 0
+	s.groups, s.alarms, s.pendings, s.held, s.idle = nil, nil, nil, make(map[string]int64), 0
 }
 
 // lost says that the shard has unloaded itself.
