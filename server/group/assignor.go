@@ -3,6 +3,7 @@ package group
 import (
 	"cmp"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 )
@@ -86,80 +87,109 @@ func spread(members []reading, partitions map[uuid]int32) (map[string]assignment
 	} else {
 		u.greedy()
 		u.even()
+		u.settle()
 	}
 	return u.plan(), u.steps
 }
 
 // uniform is an assignment in the making. Members and topics go by their place in
 // a list, partitions by their place among those of all topics.
+//
+// Where subscriptions differ, a link is one topic that one member reads. Who gets how
+// many partitions of which topic is worked out on links alone, by counting; which
+// partitions those are is said at the end, so that only what a member gives up moves.
 type uniform struct {
 	members []reading
 	same    bool // all read the same
 	topics  []uuid
-	sizes   []int32   // of topics, in partitions
-	first   []int     // of a topic, its partition 0 among all
-	reads   [][]int32 // by member: topics
-	readers [][]int32 // by topic; nil if all read the same
-	owner   []int32   // by partition; -1: nobody
+	sizes   []int32 // of topics, in partitions
+	first   []int   // of a topic, its partition 0 among all
+	owner   []int32 // by partition; -1: nobody
 	load    []int
 	kept    []int // of its load, what a member had before
 	total   int
 	steps   int
+
+	// Empty if all read the same.
+	links   []link  // by member, and each member's by topic
+	begin   []int32 // of a member, its first link; one more than members
+	readers [][]int32
+	free    []int // by topic: partitions that nobody owns yet
+}
+
+// A link is one topic that one member reads, and how many partitions of it the
+// member has.
+type link struct{ member, topic, has int32 }
+
+func (u *uniform) linksOf(member int32) []link {
+	return u.links[u.begin[member]:u.begin[member+1]]
 }
 
 func newUniform(members []reading, partitions map[uuid]int32) *uniform {
 	n := len(members)
 	u := &uniform{members: members, same: true, load: make([]int, n), kept: make([]int, n)}
+	links := 0
 	for _, m := range members {
 		u.same = u.same && sameTopics(m.topics, members[0].topics)
-	}
-	read := func(t uuid) bool { // by somebody
-		_, ok := partitions[t]
-		return ok
+		links += len(m.topics)
 	}
 	if u.same {
 		for _, t := range members[0].topics {
-			if read(t) {
+			if _, ok := partitions[t]; ok {
 				u.topics = append(u.topics, t)
 			}
 		}
 	} else {
-		all := make(map[uuid]bool)
-		for i, m := range members {
-			if i > 0 && sameTopics(m.topics, members[i-1].topics) {
-				continue
-			}
-			for _, t := range m.topics {
-				all[t] = read(t)
-			}
-		}
-		maps.DeleteFunc(all, func(_ uuid, there bool) bool { return !there })
-		u.topics = slices.SortedFunc(maps.Keys(all), compareUUID)
+		u.topics = slices.SortedFunc(maps.Keys(partitions), compareUUID)
 	}
 	place := make(map[uuid]int32, len(u.topics))
 	for i, t := range u.topics {
 		place[t] = int32(i)
+	}
+	if !u.same {
+		u.link(place, links)
+	}
+	for i, t := range u.topics {
+		size := max(partitions[t], 0)
+		if !u.same && len(u.readers[i]) == 0 {
+			size = 0
+		}
 		u.first = append(u.first, u.total)
-		u.sizes = append(u.sizes, max(partitions[t], 0))
-		u.total += int(u.sizes[i])
+		u.sizes = append(u.sizes, size)
+		u.total += int(size)
 	}
 	u.owner = make([]int32, u.total)
 	for i := range u.owner {
 		u.owner[i] = -1
 	}
-	if !u.same {
-		u.reads, u.readers = make([][]int32, n), make([][]int32, len(u.topics))
-		for i, m := range members {
-			for _, t := range m.topics {
-				if p, ok := place[t]; ok {
-					u.reads[i] = append(u.reads[i], p)
-					u.readers[p] = append(u.readers[p], int32(i))
-				}
+	u.keep(place)
+	return u
+}
+
+// link makes the links, of which there are so many at most.
+func (u *uniform) link(place map[uuid]int32, most int) {
+	u.links, u.begin = make([]link, 0, most), make([]int32, 0, len(u.members)+1)
+	count := make([]int32, len(u.topics))
+	for i, m := range u.members {
+		u.begin = append(u.begin, int32(len(u.links)))
+		for _, t := range m.topics {
+			if p, ok := place[t]; ok {
+				u.links = append(u.links, link{member: int32(i), topic: p})
+				count[p]++
 			}
 		}
 	}
-	u.keep(place)
-	return u
+	u.begin = append(u.begin, int32(len(u.links)))
+	u.readers, u.free = make([][]int32, len(u.topics)), make([]int, len(u.topics))
+	all := make([]int32, len(u.links))
+	for t, n := range count {
+		u.readers[t], all = all[:0:n], all[n:]
+	}
+	for i := range u.links {
+		t := u.links[i].topic
+		u.readers[t] = append(u.readers[t], int32(i))
+	}
+	u.steps += 2 * len(u.links)
 }
 
 func sameTopics(a, b []uuid) bool {
@@ -182,15 +212,20 @@ func (u *uniform) keep(place map[uuid]int32) {
 			}
 		} else {
 			fair := 0.0
-			for _, t := range u.reads[i] {
-				fair += float64(u.sizes[t]) / float64(len(u.readers[t]))
+			for _, l := range u.linksOf(int32(i)) {
+				fair += float64(u.sizes[l.topic]) / float64(len(u.readers[l.topic]))
 			}
 			quota = max(share, int(fair)) + 1
 		}
 		take := func(topic uuid, parts []int32) {
 			t, ok := place[topic]
+			var l *link
 			if ok && !u.same {
-				_, ok = slices.BinarySearch(u.readers[t], int32(i))
+				links := u.linksOf(int32(i))
+				var at int
+				if at, ok = slices.BinarySearchFunc(links, t, func(l link, t int32) int { return cmp.Compare(l.topic, t) }); ok {
+					l = &links[at]
+				}
 			}
 			if !ok {
 				return
@@ -204,6 +239,9 @@ func (u *uniform) keep(place map[uuid]int32) {
 					u.owner[u.first[t]+int(p)] = int32(i)
 					u.load[i]++
 					quota--
+					if l != nil {
+						l.has++
+					}
 				}
 			}
 		}
@@ -242,34 +280,95 @@ func (u *uniform) fill() {
 	}
 }
 
-// greedy gives what nobody owns to the reader that has least, the topics with the
-// fewest readers first.
+// greedy gives what nobody owns to the readers that have least, the topics with the
+// fewest readers first. The readers of a topic fill up as vessels do that water is
+// poured into: to one level, and what is left over one each.
 func (u *uniform) greedy() {
 	order := make([]int, len(u.topics))
-	for i := range order {
-		order[i] = i
+	for t := range order {
+		order[t] = t
+		for _, owner := range u.ownersOf(t) {
+			if owner < 0 {
+				u.free[t]++
+			}
+		}
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(len(u.readers[a]), len(u.readers[b])) })
+	var at []int // by height above the lowest: readers that stand there
 	for _, t := range order {
-		readers := u.readers[t]
-		if len(readers) == 0 {
+		readers, free := u.readers[t], u.free[t]
+		if free == 0 {
 			continue
 		}
-		for p := range u.owner[u.first[t] : u.first[t]+int(u.sizes[t])] {
-			at := u.first[t] + p
-			if u.owner[at] >= 0 {
+		lowest := math.MaxInt
+		for _, r := range readers {
+			lowest = min(lowest, u.load[u.links[r].member])
+		}
+		at = slices.Grow(at[:0], free+1)[:free+1]
+		clear(at)
+		for _, r := range readers {
+			if above := u.load[u.links[r].member] - lowest; above <= free {
+				at[above]++
+			}
+		}
+		level, below := lowest, at[0] // those at the level or below it
+		for free >= below {
+			free -= below
+			level++
+			below += at[level-lowest]
+		}
+		for _, r := range readers {
+			l := &u.links[r]
+			load := u.load[l.member]
+			to := max(load, level)
+			if to == level && free > 0 {
+				free--
+				to++
+			}
+			l.has += int32(to - load)
+			u.load[l.member] = to
+		}
+		u.steps += 3*len(readers) + u.free[t]
+	}
+}
+
+// ownersOf is who owns each partition of a topic.
+func (u *uniform) ownersOf(topic int) []int32 {
+	return u.owner[u.first[topic] : u.first[topic]+int(u.sizes[topic])]
+}
+
+// settle makes the owners of partitions what the links say. A member that has more of
+// a topic than that gives up some of it, and nothing else moves.
+func (u *uniform) settle() {
+	left := make([]int32, len(u.members)) // of a topic, by member
+	for t, readers := range u.readers {
+		owners := u.ownersOf(t)
+		if len(owners) == 0 {
+			continue
+		}
+		for _, r := range readers {
+			left[u.links[r].member] = u.links[r].has
+		}
+		for p, owner := range owners {
+			switch {
+			case owner >= 0 && left[owner] > 0:
+				left[owner]--
+			default:
+				owners[p] = -1
+			}
+		}
+		next := 0 // the reader that gets what is free
+		for p, owner := range owners {
+			if owner >= 0 {
 				continue
 			}
-			to := readers[0]
-			for _, r := range readers[1:] {
-				if u.load[r] < u.load[to] {
-					to = r
-				}
+			for left[u.links[readers[next]].member] == 0 {
+				next++
 			}
-			u.steps += len(readers)
-			u.owner[at] = to
-			u.load[to]++
+			owners[p] = u.links[readers[next]].member
+			left[owners[p]]--
 		}
+		u.steps += 2 * (len(readers) + len(owners))
 	}
 }
 
@@ -286,7 +385,7 @@ func (u *uniform) plan() map[string]assignment {
 		}
 	}
 	for t, topic := range u.topics {
-		for p, owner := range u.owner[u.first[t] : u.first[t]+int(u.sizes[t])] {
+		for p, owner := range u.ownersOf(t) {
 			if owner >= 0 && fresh[owner] != nil {
 				fresh[owner][topic] = append(fresh[owner][topic], int32(p))
 			}
@@ -298,28 +397,30 @@ func (u *uniform) plan() map[string]assignment {
 // even moves partitions along chains from fuller members to emptier ones. It goes
 // by levels, the fullest members first: once no chain leads from a member of load l
 // to one of l-2 or less, none ever will again, because a chain of a lower level that
-// touched what is within reach from there would itself have been within reach.
+// touched what is within reach from there would itself have been within reach. So
+// whatever the last search of a level came by is done, and looked at no more: all
+// those searches together go over each link once.
 //
 // Within a level it goes in phases, as Hopcroft and Karp do: a search in breadth
 // from all members of the level at once finds how long the shortest chain is, then
 // all chains of that length are taken that do not get in each other's way.
 func (u *uniform) even() {
+	n := len(u.members)
 	e := &evening{
-		uniform: u, held: make([]map[int32][]int32, len(u.members)), has: make([][]int32, len(u.members)),
-		depth: make([]int, len(u.members)), dead: make([]bool, len(u.members)),
-		asked: make([]int, len(u.topics)), next: make([]int, len(u.topics)),
+		uniform: u, depth: make([]int32, n), next: make([]int32, n), dead: make([]bool, n),
+		asked: make([]int32, len(u.topics)), reader: make([]int32, len(u.topics)),
 	}
-	for i := range e.held {
-		e.held[i] = make(map[int32][]int32)
-	}
-	for t := range u.topics {
-		for p, owner := range u.owner[u.first[t] : u.first[t]+int(u.sizes[t])] {
-			if owner >= 0 {
-				e.give(owner, int32(t), int32(p))
+	for u.steps < maxSteps {
+		level, least := 0, math.MaxInt
+		for i, load := range u.load {
+			if e.depth[i] == 0 {
+				level, least = max(level, load), min(least, load)
 			}
 		}
-	}
-	for level := slices.Max(u.load); level >= 2 && level-2 >= slices.Min(u.load); level-- {
+		u.steps += n
+		if level-2 < least {
+			return
+		}
 		for e.phase(level) && u.steps < maxSteps {
 		}
 	}
@@ -327,102 +428,117 @@ func (u *uniform) even() {
 
 type evening struct {
 	*uniform
-	held  []map[int32][]int32 // by member: its partitions of each topic
-	has   [][]int32           // by member: topics it has, or had, partitions of
-	depth []int               // of a member in this phase's search, from 1; 0: not found
-	dead  []bool              // no chain goes on from here
-	asked []int               // of a topic: the depth from which it was asked; 0: not
-	next  []int               // of a topic: its readers before are dead
+
+	// Of a member.
+	depth []int32 // in this phase's search, from 1; 0: not found; -1: done, no chain will ever touch it
+	next  []int32 // its links before lead nowhere in this phase
+	dead  []bool  // no chain goes on from here in this phase
+
+	// Of a topic.
+	asked  []int32 // the depth from which it was asked; 0: not; -1: done
+	reader []int32 // its readers before are dead
+
+	found  []int32 // members of this phase's search, by depth
+	topics []int32 // topics of it
 }
 
-func (e *evening) give(to, topic, p int32) {
-	if _, ok := e.held[to][topic]; !ok {
-		e.has[to] = append(e.has[to], topic)
-	}
-	e.held[to][topic] = append(e.held[to][topic], p)
-	e.owner[e.first[topic]+int(p)] = to
-}
-
-// move moves one partition of a topic.
-func (e *evening) move(from, to, topic int32) {
-	parts := e.held[from][topic]
-	last := len(parts) - 1
-	e.held[from][topic] = parts[:last]
-	e.give(to, topic, parts[last])
+// move moves one partition from one reader of a topic to another.
+func (e *evening) move(from, to *link) {
+	from.has--
+	to.has++
 }
 
 // phase takes chains from members of a level; false: there are none.
 func (e *evening) phase(level int) bool {
-	clear(e.depth)
-	clear(e.dead)
-	clear(e.asked)
-	clear(e.next)
-	var sources []int32
+	e.found, e.topics = e.found[:0], e.topics[:0]
 	for i, n := range e.load {
-		if n == level {
-			sources = append(sources, int32(i))
+		if n == level && e.depth[i] == 0 {
+			e.found = append(e.found, int32(i))
 			e.depth[i] = 1
 		}
 	}
-	found := false
-	for layer := sources; len(layer) > 0 && !found; {
-		var following []int32
-		for _, at := range layer {
-			for _, t := range e.has[at] {
-				e.steps++
-				if len(e.held[at][t]) == 0 || e.asked[t] != 0 {
-					continue
-				}
-				e.asked[t] = e.depth[at] // whoever reads t is within reach now
-				for _, to := range e.readers[t] {
-					e.steps++
-					if e.depth[to] == 0 {
-						e.depth[to] = e.depth[at] + 1
-						following = append(following, to)
-						found = found || e.load[to] <= level-2
+	e.steps += len(e.load)
+	sources := len(e.found)
+	short := int32(math.MaxInt32) // the depth of the nearest members that have room
+	for at := 0; at < len(e.found) && e.depth[e.found[at]] < short; at++ {
+		member := e.found[at]
+		depth := e.depth[member]
+		links := e.linksOf(member)
+		e.steps += len(links)
+		for i := range links {
+			t := links[i].topic
+			if links[i].has == 0 || e.asked[t] != 0 {
+				continue
+			}
+			e.asked[t] = depth // whoever reads t is within reach now
+			e.topics = append(e.topics, t)
+			e.steps += len(e.readers[t])
+			for _, r := range e.readers[t] {
+				to := e.links[r].member
+				if e.depth[to] == 0 {
+					e.depth[to] = depth + 1
+					e.found = append(e.found, to)
+					if e.load[to] <= level-2 {
+						short = depth + 1
 					}
 				}
 			}
 		}
-		layer = following
 	}
-	if !found {
+	if short == math.MaxInt32 {
+		e.markAs(-1)
 		return false
 	}
-	moved := false
-	for _, from := range sources {
+	for _, member := range e.found {
+		e.next[member], e.dead[member] = e.begin[member], false
+	}
+	for _, t := range e.topics {
+		e.reader[t] = 0
+	}
+	for _, from := range e.found[:sources] {
 		if e.chain(from, level) {
 			e.load[from]--
-			moved = true
 		}
 	}
-	return moved
+	e.markAs(0)
+	return true
+}
+
+// markAs ends a search: what it came by is not found, or done.
+func (e *evening) markAs(what int32) {
+	for _, member := range e.found {
+		e.depth[member] = what
+	}
+	for _, t := range e.topics {
+		e.asked[t] = what
+	}
 }
 
 // chain moves one partition's worth of load from a member, along the search, to one
 // that has room for it.
 func (e *evening) chain(from int32, level int) bool {
-	for _, t := range e.has[from] {
+	for ; e.next[from] < e.begin[from+1]; e.next[from]++ {
+		l := &e.links[e.next[from]]
 		e.steps++
-		if e.asked[t] != e.depth[from] || len(e.held[from][t]) == 0 {
+		if l.has == 0 || e.asked[l.topic] != e.depth[from] {
 			continue
 		}
-		for readers := e.readers[t]; e.next[t] < len(readers); e.next[t]++ {
-			to := readers[e.next[t]]
+		for readers := e.readers[l.topic]; int(e.reader[l.topic]) < len(readers); e.reader[l.topic]++ {
+			to := &e.links[readers[e.reader[l.topic]]]
 			e.steps++
-			if e.dead[to] || e.depth[to] != e.depth[from]+1 {
+			if e.dead[to.member] || e.depth[to.member] != e.depth[from]+1 {
 				continue
 			}
-			if e.load[to] <= level-2 {
-				e.load[to]++
-				e.move(from, to, t)
+			if e.load[to.member] <= level-2 {
+				e.load[to.member]++
+				e.move(l, to)
 				return true
 			}
-			if e.chain(to, level) {
-				e.move(from, to, t)
+			if e.chain(to.member, level) {
+				e.move(l, to)
 				return true
 			}
-			e.dead[to] = true
+			e.dead[to.member] = true
 		}
 	}
 	return false

@@ -6,63 +6,104 @@ import (
 )
 
 // A question is what a plan answers: who is in the group in an epoch, and what
-// there is to read. It is a copy, to be looked at without the lock.
+// there is to read. It is a copy, to be looked at without the lock; ask makes it, and
+// resolve completes it.
 type question struct {
 	epoch      int32
 	assignor   assignor
 	members    []reading
+	reads      []wants // of members, until they are resolved
 	partitions map[uuid]int32
 }
 
-// planAtOnce is how many members and partitions together are planned for within
-// the step that asks: less than a tenth of a millisecond of the shard's lock, and
-// two appends fewer for the member that waits. It is a variable for tests.
+// Wants are what a member reads, by name: what it names, and what its
+// expression matches.
+type wants struct {
+	set   *nameSet
+	regex *regexValue // nil: it has none, or that has not been resolved
+}
+
+// planAtOnce is how many members, names and partitions together are planned for
+// within the step that asks: less than a tenth of a millisecond of the shard's lock,
+// and two appends fewer for the member that waits. It is a variable for tests.
 var planAtOnce = 500
 
-// question asks for the epoch of st.
-func (c *consumerGroup) question(st *consumerState) *question {
-	q := &question{epoch: st.epoch, assignor: assignors[c.preferred(st)], partitions: make(map[uuid]int32)}
-	q.members = make([]reading, 0, st.size)
-	type subscription struct{ set, regex string }
-	read := make(map[*nameSet][]uuid)
-	matched := make(map[subscription][]uuid)
-	resolve := func(names []string) []uuid {
-		topics := make([]uuid, 0, len(names))
-		for _, name := range names {
-			if id, n, ok := c.topic(name); ok {
-				topics = append(topics, id)
-				q.partitions[id] = n
-			}
-		}
-		slices.SortFunc(topics, compareUUID)
-		return slices.Compact(topics)
-	}
+// ask asks for the epoch of st. It looks at members, not at what each subscribes to: a
+// thousand members that name two hundred topics each are to be resolved without the lock.
+func (c *consumerGroup) ask(st *consumerState) *question {
+	q := &question{epoch: st.epoch, assignor: assignors[c.preferred(st)]}
+	q.members, q.reads = make([]reading, 0, st.size), make([]wants, 0, st.size)
 	st.each(func(m *consumerMember) {
 		r := reading{id: m.id, owned: st.target(m.id)}
 		if m.instanceID != nil {
 			r.instance = *m.instanceID
 		}
-		topics, ok := read[m.set]
-		if !ok {
-			topics = resolve(m.set.names)
-			read[m.set] = topics
-		}
+		sub := wants{set: m.set}
 		if m.regex != nil && *m.regex != "" {
-			k := subscription{m.set.key, *m.regex}
-			all, ok := matched[k]
-			if !ok {
-				all = topics
-				if v := st.regex(*m.regex); v != nil {
-					all = resolve(append(slices.Clone(m.set.names), v.topics...))
-				}
-				matched[k] = all
-			}
-			topics = all
+			sub.regex = st.regex(*m.regex)
 		}
-		r.topics = topics
-		q.members = append(q.members, r)
+		q.members, q.reads = append(q.members, r), append(q.reads, sub)
 	})
 	return q
+}
+
+// names is how many names there are to resolve.
+func (q *question) names() (n int) {
+	seen := make(map[wants]bool, 1)
+	for _, sub := range q.reads {
+		if seen[sub] {
+			continue
+		}
+		seen[sub] = true
+		n += len(sub.set.names)
+		if sub.regex != nil {
+			n += len(sub.regex.topics)
+		}
+	}
+	return n
+}
+
+// resolve finds the topics that members read, each name and each subscription once.
+// Topics that have come or gone since the epoch began are the next epoch's: whoever
+// beats next sees that there are others, and begins it.
+func (q *question) resolve(topic func(name string) (uuid, int32, bool)) {
+	type found struct {
+		id uuid
+		ok bool
+	}
+	q.partitions = make(map[uuid]int32)
+	known := make(map[string]found)
+	done := make(map[wants][]uuid)
+	for i, sub := range q.reads {
+		topics, ok := done[sub]
+		if !ok {
+			topics = make([]uuid, 0, len(sub.set.names))
+			add := func(names []string) {
+				for _, name := range names {
+					f, ok := known[name]
+					if !ok {
+						var n int32
+						if f.id, n, f.ok = topic(name); f.ok {
+							q.partitions[f.id] = n
+						}
+						known[name] = f
+					}
+					if f.ok {
+						topics = append(topics, f.id)
+					}
+				}
+			}
+			add(sub.set.names)
+			if sub.regex != nil {
+				add(sub.regex.topics)
+			}
+			slices.SortFunc(topics, compareUUID)
+			topics = slices.Compact(topics)
+			done[sub] = topics
+		}
+		q.members[i].topics = topics
+	}
+	q.reads = nil
 }
 
 // size is how much there is to plan.
@@ -92,7 +133,11 @@ func (d *draft) replan() {
 	if d.epoch <= d.targetEpoch || d.c.planning || d.size > planAtOnce {
 		return
 	}
-	if q := d.c.question(&d.consumerState); q.size() <= planAtOnce {
+	q := d.c.ask(&d.consumerState)
+	if len(q.members)+q.names() > planAtOnce {
+		return
+	}
+	if q.resolve(d.c.topic); q.size() <= planAtOnce {
 		d.answer(q.epoch, q.assignor(q.members, q.partitions))
 	}
 }
@@ -117,7 +162,7 @@ func (c *consumerGroup) planLocked() {
 		return
 	}
 	c.planning = true
-	q := c.question(&c.consumerState)
+	q := c.ask(&c.consumerState)
 	c.shard.c.workers.Go(func() { c.plan(q) })
 }
 
@@ -133,6 +178,7 @@ func (c *consumerGroup) plan(q *question) {
 	var plan map[string]assignment
 	failed := caught(func() {
 		defer release()
+		q.resolve(c.topic)
 		plan = q.assignor(q.members, q.partitions)
 	})
 	s.mu.Lock()

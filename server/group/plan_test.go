@@ -60,15 +60,16 @@ var crowds = []struct {
 	{1000, 400, 10, 400, true, 20_000},
 	{200, 100, 40, 10, false, 1_000_000},
 	{400, 200, 20, 20, false, 1_000_000},
-	{1000, 400, 10, 20, false, 2_000_000},
+	{1000, 400, 10, 20, false, 1_000_000},
 	{200, 100, 40, 10, true, 1_000_000},
 	{400, 200, 20, 20, true, 1_000_000},
-	{1000, 400, 10, 20, true, 2_000_000},
-	{1000, 400, 10, 200, true, 8_000_000},
+	{1000, 400, 10, 20, true, 1_000_000},
+	{1000, 400, 10, 200, true, 2_500_000},
 }
 
-// Uniform assignment of large groups takes few steps, assigns everything, as evenly
-// as can be, and what is assigned stays so.
+// Uniform assignment of large groups takes few steps and little memory, some for each
+// member and each topic of a member's but none for each link between them, assigns
+// everything, as evenly as can be, and what is assigned stays so.
 func TestUniformStaysCheap(t *testing.T) {
 	for _, c := range crowds {
 		name := fmt.Sprintf("%dx%dx%d each %d had %v", c.members, c.topics, c.size, c.each, c.had)
@@ -98,7 +99,12 @@ func TestUniformStaysCheap(t *testing.T) {
 				break
 			}
 		}
-		t.Logf("%s: %d steps", name, steps)
+		members, parts = crowd(c.members, c.topics, c.size, c.each, c.had)
+		allocs := testing.AllocsPerRun(1, func() { spread(members, parts) })
+		if most := 2*float64(c.members+c.topics*c.size) + 200; allocs > most {
+			t.Errorf("%s: %.0f allocations, want at most %.0f", name, allocs, most)
+		}
+		t.Logf("%s: %d steps, %.0f allocations", name, steps, allocs)
 	}
 }
 
@@ -233,6 +239,54 @@ func TestManyConsumersJoinAtOnce(t *testing.T) {
 		t.Logf("%d members: %d appends, %d records, %d lookups", n, appends, records, topics.lookups.Load())
 		if records > 30*n || topics.lookups.Load() > 20*n {
 			t.Errorf("%d records and %d lookups for %d members", records, topics.lookups.Load(), n)
+		}
+	})
+}
+
+// Members that name twenty topics each, each of them others, look up each topic once
+// a plan and not each name of each member's, and none of it in the step that asks.
+func TestAPlanLooksUpEachTopicOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n, of, each = 100, 100, 20
+		shelf := newShelf(map[string]int32{})
+		for i := range of {
+			shelf.parts[fmt.Sprintf("t%02d", i)] = 2
+		}
+		p, topics := &tape{}, &countedTopics{shelf: shelf}
+		c := p.takeOver(t, Config{Topics: topics})
+		defer c.Close()
+		r := rand.New(rand.NewPCG(7, 7))
+		var all []*beater
+		for i := range n {
+			b := newBeater(c, fmt.Sprintf("m%03d", i))
+			for _, k := range r.Perm(of)[:each] {
+				b.topics = append(b.topics, fmt.Sprintf("t%02d", k))
+			}
+			slices.Sort(b.topics)
+			wantCode(t, "join", b.beat(), none)
+			all = append(all, b)
+		}
+		// One look for the hash of each epoch, one for its plan, and as many again for
+		// whatever else there is.
+		if got, most := topics.lookups.Load(), int64(4*n*of); got > most {
+			t.Errorf("%d members looked up topics %d times, want at most %d", n, got, most)
+		}
+		settle(t, all...)
+		if total(all...) != 2*of {
+			t.Errorf("%d partitions are owned, want %d", total(all...), 2*of)
+		}
+		s, code := c.shardOf("g")
+		wantCode(t, "shard", code, none)
+		defer s.mu.Unlock()
+		cg := s.groupLocked("g").members.(*consumerGroup)
+		before := topics.lookups.Load()
+		q := cg.ask(&cg.consumerState)
+		if got := topics.lookups.Load() - before; got != 0 || q.names() != n*each {
+			t.Errorf("%d lookups under the lock, %d names are left to resolve", got, q.names())
+		}
+		q.resolve(cg.topic)
+		if got := topics.lookups.Load() - before; got != of {
+			t.Errorf("%d lookups for %d topics", got, of)
 		}
 	})
 }
