@@ -66,9 +66,10 @@ func (s *shard) chargeLocked(host string, n int) {
 	s.c.memory.add(host, int64(n))
 }
 
-// maxAnswer bounds an answer about several groups, which is made in memory before it
-// is sent. Groups beyond it get COORDINATOR_LOAD_IN_PROGRESS, and clients ask for
-// those again; the first is always answered.
+// maxAnswer is how much of an answer about the offsets of several groups is made at
+// once: for these a quorum is asked once, not group by group. Groups beyond it get
+// COORDINATOR_LOAD_IN_PROGRESS, and clients ask for those again; the first is always
+// answered. What an answer may be at all is for who asks to say.
 const maxAnswer = 32 << 20
 
 // An answer counts what has gone into one.

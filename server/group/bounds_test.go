@@ -75,36 +75,39 @@ func TestWhatCannotBeReadBackIsRefused(t *testing.T) {
 }
 
 // A group is answered once, however often it is named, and an answer about many
-// ends where it becomes too large; clients ask for the rest again.
+// groups' offsets ends where it becomes too large; clients ask for the rest again.
 func TestAnswersAreBounded(t *testing.T) {
 	story(t, func(t *testing.T, c *Coordinator, p *tape) {
-		var groups []string
-		var readers []*reader
+		long := strings.Repeat("m", 4000)
+		many := kmsg.NewPtrOffsetFetchRequest()
+		many.Version = 8
 		for i := range 6 {
-			r := newReader(c, fmt.Sprint("g", i))
-			r.topics = []string{strings.Repeat("t", 30_000)}
-			for range 240 {
-				r.topics = append(r.topics, r.topics[0])
+			req := kmsg.NewPtrOffsetCommitRequest()
+			req.Version, req.Group, req.Generation = 9, fmt.Sprint("g", i), -1
+			var parts []kmsg.OffsetCommitRequestTopicPartition
+			for k := range int32(1800) {
+				parts = append(parts, kmsg.OffsetCommitRequestTopicPartition{Partition: k, LeaderEpoch: -1, Metadata: &long})
 			}
-			groups, readers = append(groups, r.group), append(readers, r)
-		}
-		together(t, readers...)
-		req := kmsg.NewPtrDescribeGroupsRequest()
-		for range 100 {
-			req.Groups = append(req.Groups, groups...)
+			req.Topics = []kmsg.OffsetCommitRequestTopic{{Topic: "t", Partitions: parts}}
+			wantCode(t, "commit", c.OffsetCommit(t.Context(), req).Topics[0].Partitions[0].ErrorCode, none)
+			many.Groups = append(many.Groups, kmsg.OffsetFetchRequestGroup{Group: req.Group, MemberEpoch: -1})
 		}
 		bytes, later := 0, 0
-		got := c.Describe(t.Context(), req).Groups
-		for _, g := range got {
+		for _, g := range c.OffsetFetch(t.Context(), many).Groups {
 			if g.ErrorCode == coordinatorLoadInProgress {
 				later++
 			}
-			for _, m := range g.Members {
-				bytes += len(m.ProtocolMetadata)
+			for _, rt := range g.Topics {
+				for _, rp := range rt.Partitions {
+					bytes += len(*rp.Metadata)
+				}
 			}
 		}
-		if len(got) != 6 || bytes > maxAnswer+8<<20 || later == 0 || later == 6 {
-			t.Errorf("%d groups, %d bytes, %d are to be asked again", len(got), bytes, later)
+		if bytes > maxAnswer+8<<20 || later == 0 || later == 6 {
+			t.Errorf("%d bytes, %d groups are to be asked again", bytes, later)
+		}
+		if n := len(c.Describe(t.Context(), &kmsg.DescribeGroupsRequest{Groups: []string{"x", "g0", "x", "g0"}}).Groups); n != 2 {
+			t.Errorf("%d descriptions, want 2", n)
 		}
 
 		wantCode(t, "commit", simpleCommit(c, "o", 1), none)

@@ -441,26 +441,8 @@ func text(s *string) string {
 func (c *Coordinator) ConsumerDescribe(_ context.Context, req *kmsg.ConsumerGroupDescribeRequest) *kmsg.ConsumerGroupDescribeResponse {
 	resp := kmsg.NewPtrConsumerGroupDescribeResponse()
 	resp.Version = req.Version
-	bound := newAnswer()
 	for _, id := range once(req.Groups) {
-		if bound.full() {
-			g := kmsg.NewConsumerGroupDescribeResponseGroup()
-			g.Group, g.ErrorCode = id, coordinatorLoadInProgress
-			resp.Groups = append(resp.Groups, g)
-			continue
-		}
-		g := c.consumerDescribe(id)
-		for i := range g.Members {
-			m := &g.Members[i]
-			bound.add(128 + len(m.MemberID) + len(m.ClientID) + len(m.ClientHost))
-			for _, t := range m.SubscribedTopics {
-				bound.add(16 + len(t))
-			}
-			for _, t := range append(m.Assignment.TopicPartitions, m.TargetAssignment.TopicPartitions...) {
-				bound.add(64 + len(t.Topic) + 4*len(t.Partitions))
-			}
-		}
-		resp.Groups = append(resp.Groups, g)
+		resp.Groups = append(resp.Groups, c.consumerDescribe(id))
 	}
 	return resp
 }
