@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"sync"
+	"time"
 
 	"millrace/replication"
 )
@@ -20,8 +21,11 @@ type claim struct {
 // was not found by a leader. The answers were found before, so what one of them says
 // holds for everything that was acknowledged before the request came. A round over
 // loopback takes some 50 µs (BenchmarkConfirm), and all who ask at one time share it;
-// without a quorum it takes three seconds, and the leadership is about to end.
+// without a quorum it takes three seconds, and the leadership is about to end. Whoever
+// is not heard of within confirmWait is taken for no leader.
 func confirm(ctx context.Context, claims []claim) {
+	ctx, cancel := context.WithTimeout(ctx, confirmWait)
+	defer cancel()
 	confirmBy(claims, func(p *replication.Partition) confirmed {
 		epoch, err := p.Confirm(ctx)
 		switch {
@@ -33,6 +37,16 @@ func confirm(ctx context.Context, claims []claim) {
 		return confirmed{code: codeOf(err)}
 	})
 }
+
+const (
+	// confirmAtOnce is how many quorums one request asks at a time. A request may name
+	// thousands of partitions, a round takes some 50 µs, and whoever asks takes a
+	// goroutine here, one of the partition's and two of the transport's.
+	confirmAtOnce = 64
+	// confirmWait bounds all of a request's questions together: those behind the first
+	// ones that nobody answers, for three seconds, are not to wait for as long again.
+	confirmWait = 4 * time.Second
+)
 
 // confirmed is what a quorum says of a partition: who asked leads in epoch, or why that
 // is not known.
@@ -56,9 +70,18 @@ func confirmBy(claims []claim, ask func(*replication.Partition) confirmed) {
 	for _, c := range claims {
 		said[c.partition] = new(confirmed)
 	}
+	todo := make(chan *replication.Partition, len(said))
+	for p := range said {
+		todo <- p
+	}
+	close(todo)
 	var wait sync.WaitGroup
-	for p, answer := range said {
-		wait.Go(func() { *answer = ask(p) })
+	for range min(len(said), confirmAtOnce) {
+		wait.Go(func() {
+			for p := range todo {
+				*said[p] = ask(p)
+			}
+		})
 	}
 	wait.Wait()
 	for _, c := range claims {

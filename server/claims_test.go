@@ -3,6 +3,8 @@ package server
 import (
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"millrace/replication"
 )
@@ -45,4 +47,31 @@ func TestAQuorumIsAskedOnceAboutAPartition(t *testing.T) {
 			}
 		}
 	}
+}
+
+// However many partitions a request names, so many quorums are asked at a time.
+func TestFewQuorumsAreAskedAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 1000
+		var claims []claim
+		for range n {
+			claims = append(claims, claim{new(replication.Partition), 2, func(code) { t.Error("denied") }})
+		}
+		var asks, most, asked atomic.Int32
+		confirmBy(claims, func(*replication.Partition) confirmed {
+			for now := asks.Add(1); ; {
+				was := most.Load()
+				if was >= now || most.CompareAndSwap(was, now) {
+					break
+				}
+			}
+			time.Sleep(time.Millisecond)
+			asks.Add(-1)
+			asked.Add(1)
+			return confirmed{epoch: 2}
+		})
+		if most.Load() != confirmAtOnce || asked.Load() != n {
+			t.Errorf("%d of %d were asked, %d at a time, want %d", asked.Load(), n, most.Load(), confirmAtOnce)
+		}
+	})
 }
