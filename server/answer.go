@@ -15,18 +15,23 @@ var errNoPlace = sentencef("The answer to this request would be larger than %d M
 
 // fits tells whether x, a part of the answer that the handler has put together
 // from what is in memory anyway, has a place in it. What is encoded is counted in
-// the connection's share before it is, so this may wait for memory.
+// the connection's share before it is, so this may wait for memory. If that does not
+// come, because Shutdown does or the client leaves, there will be no answer: x is no
+// larger than it may be, and the client must not be told so.
 //
 // It walks x by reflection, some 20 ns a field: it is for parts that can be large
 // and are asked for seldom.
 func (c *call) fits(x any) bool {
+	if c.failed != nil {
+		return false
+	}
 	n := c.answer + sizeOf(reflect.ValueOf(x))
 	if n > maxAnswer {
 		return false
 	}
 	// In steps, so that small answers take none and large ones few.
 	if want := n &^ (1<<20 - 1); want > c.covered {
-		if c.conn.hold(want-c.covered) != nil {
+		if c.failed = c.conn.hold(want - c.covered); c.failed != nil {
 			return false
 		}
 		c.covered = want

@@ -1,11 +1,13 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -110,6 +112,99 @@ func TestAnswersAreBounded(t *testing.T) {
 	dg.Groups = []string{"a"}
 	if got := b.server.describeGroups(cl, dg).Groups[0]; got.ErrorCode != int16(messageTooLarge) || got.ErrorMessage == nil {
 		t.Errorf("answer %+v", got)
+	}
+}
+
+// Whoever waits for memory for an answer when Shutdown comes, or the client leaves, gets
+// none: a group that is no larger than it may be is not called so.
+func TestAnAnswerWithoutMemoryIsNone(t *testing.T) {
+	b := startBroker(t, nil)
+	var other share
+	b.server.budget.join(&other, func() {})
+	defer other.leave()
+	other.add(maxOver * b.server.budget.size)
+	var beyond share // whose place is taken
+	b.server.budget.join(&beyond, func() {})
+	defer beyond.leave()
+	if _, err := beyond.take(t.Context(), b.server.budget.size, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	w := &witness{}
+	c := newConnection(b.server, w)
+	defer c.close()
+	c.cancel()
+	cl := &call{ctx: c.ctx, conn: c}
+	req := kmsg.NewPtrDescribeGroupsRequest()
+	req.Groups = []string{"g"}
+	cl.header, cl.body = header{key: kmsg.DescribeGroups}, req.AppendTo(nil)
+	large := kmsg.NewDescribeGroupsResponseGroup()
+	large.Members = []kmsg.DescribeGroupsResponseGroupMember{{ProtocolMetadata: make([]byte, 5<<20)}}
+	handle := answer(func(_ *Server, cl *call, _ *kmsg.DescribeGroupsRequest) *kmsg.DescribeGroupsResponse {
+		if cl.fits(&large) {
+			t.Error("there was memory")
+		}
+		small := kmsg.NewDescribeGroupsResponseGroup()
+		if cl.fits(&small) {
+			t.Error("an answer is gone on with that nobody will get")
+		}
+		return kmsg.NewPtrDescribeGroupsResponse()
+	})
+	if err := handle(b.server, cl); !errors.Is(err, errBye) || w.wrote > 0 {
+		t.Errorf("%v, %d bytes were written", err, w.wrote)
+	}
+}
+
+// A witness counts what is written.
+type witness struct {
+	nowhere
+	wrote int
+}
+
+func (w *witness) Write(p []byte) (int, error) {
+	w.wrote += len(p)
+	return len(p), nil
+}
+
+// Version 1 of OffsetFetch has a place for an error with each partition only.
+func TestOffsetsThatHaveNoPlaceAreRefusedInEachVersion(t *testing.T) {
+	b := startBroker(t, map[string]string{"offsets.topic.num.partitions": "1"})
+	b.create("t", 2, nil)
+	b.coordinates("g")
+	if got := ask[*kmsg.OffsetCommitResponse](b.dial(), commitRequest(8, "g", "t", 0, 7)).Topics[0].Partitions[0]; got.ErrorCode != 0 {
+		t.Fatalf("commit: error %d", got.ErrorCode)
+	}
+	c := newConnection(b.server, nowhere{})
+	defer c.close()
+	for version := int16(1); version <= 8; version++ {
+		req := kmsg.NewPtrOffsetFetchRequest()
+		req.SetVersion(version)
+		req.Group = "g"
+		req.Topics = []kmsg.OffsetFetchRequestTopic{{Topic: "t", Partitions: []int32{0, 1}}}
+		req.Groups = []kmsg.OffsetFetchRequestGroup{{Group: "g", MemberEpoch: -1, Topics: []kmsg.OffsetFetchRequestGroupTopic{{Topic: "t", Partitions: []int32{0, 1}}}}}
+		cl := &call{ctx: c.ctx, conn: c, answer: maxAnswer}
+		cl.version = version
+		resp := b.server.offsetFetch(cl, req)
+		var codes []int16
+		switch {
+		case version >= 8:
+			codes = append(codes, resp.Groups[0].ErrorCode)
+		case version >= 2:
+			codes = append(codes, resp.ErrorCode)
+		default:
+			for _, p := range resp.Topics[0].Partitions {
+				if codes = append(codes, p.ErrorCode); p.Offset != -1 {
+					t.Errorf("offset %d beside an error", p.Offset)
+				}
+			}
+		}
+		for _, code := range codes {
+			if code != int16(messageTooLarge) {
+				t.Errorf("version %d: error %d", version, code)
+			}
+		}
+		if version == 1 && len(codes) != 2 {
+			t.Errorf("version 1: %d partitions", len(codes))
+		}
 	}
 }
 

@@ -111,6 +111,9 @@ func answer[R any, P request[R], A kmsg.Response](handle func(*Server, *call, P)
 			return malformed("%s version %d: %v", c.key.Name(), c.version, err)
 		}
 		resp := handle(s, c, req)
+		if c.failed != nil {
+			return c.failed
+		}
 		return c.conn.respond(c.header, resp, c.answer)
 	}
 }

@@ -173,8 +173,9 @@ type call struct {
 
 	frame []byte // all of it
 
-	answer  int // bytes of the answer so far, where that is counted: see fits
-	covered int // of them counted in the connection's share
+	answer  int   // bytes of the answer so far, where that is counted: see fits
+	covered int   // of them counted in the connection's share
+	failed  error // why there will be no answer
 }
 
 func (c *connection) serveOne() error {

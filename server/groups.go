@@ -113,8 +113,19 @@ func (s *Server) offsetFetch(c *call, req *kmsg.OffsetFetchRequest) *kmsg.Offset
 			g.Topics, g.ErrorCode = nil, int16(messageTooLarge)
 		}
 	}
-	if !c.fits(&resp.Topics) {
-		resp.Topics, resp.ErrorCode = nil, int16(messageTooLarge)
+	if c.fits(&resp.Topics) {
+		return resp
+	}
+	if resp.ErrorCode = int16(messageTooLarge); c.version >= 2 {
+		resp.Topics = nil
+		return resp
+	}
+	// v1 has no other place for it; without metadata an answer is about as long as its request.
+	for i := range resp.Topics {
+		for j := range resp.Topics[i].Partitions {
+			p := &resp.Topics[i].Partitions[j]
+			p.Offset, p.Metadata, p.ErrorCode = -1, new(string), int16(messageTooLarge)
+		}
 	}
 	return resp
 }
