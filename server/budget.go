@@ -70,13 +70,17 @@ type care struct {
 	pace  int64
 }
 
-var (
-	// patient is for those who wait for more than their fair part: it is enough
-	// that clients do not stand still. Lines of their pace may all be honest.
-	patient = care{time.Second, 64 << 10}
-	// pressing is for those who wait for a fair part, or when it comes to that.
-	pressing = care{time.Second / 10, 4 << 20}
-)
+// patient is for those who wait for more than their fair part: it is enough
+// that clients do not stand still. Lines of their pace may all be honest.
+var patient = care{time.Second, 64 << 10}
+
+// pressing is for those who wait for a fair part, or when it comes to that. They give
+// up after 30 seconds, and may be behind others: what is held by one must be through
+// in a fifth of that, 24 MiB at 4 MiB/s and 384 KiB as slow as any. So a slow line
+// costs nobody their connection for what it holds little of.
+func pressing(held int) care {
+	return care{time.Second / 10, max(patient.pace, int64(held)/6)}
+}
 
 // careBeyond is for the one beyond, which must be there before those who wait for
 // its place give up: 100 MiB at 4 MiB/s, 1 MiB as slow as any.
@@ -392,14 +396,14 @@ func (b *budget) lateLocked(now time.Time) (list []*share) {
 	if len(b.queue) > 0 && b.beyond != nil && b.beyond.late(now, careBeyond(b.beyond.held)) {
 		list = append(list, b.beyond)
 	}
-	c := patient
+	of := func(int) care { return patient }
 	if b.held > (maxOver-1)*b.size || slices.ContainsFunc(b.queue[:min(len(b.queue), 64)], func(s *share) bool { return s.held+s.want <= b.fairLocked(s) }) {
-		c = pressing
+		of = pressing
 	}
 	var late []*share
 	sum := 0
 	for s := range b.shares {
-		if s != b.beyond && s.held > 0 && s.late(now, c) {
+		if s != b.beyond && s.held > 0 && s.late(now, of(s.held)) {
 			late = append(late, s)
 			sum += s.held
 		}

@@ -392,7 +392,7 @@ func TestACrowdThatSendsNothingIsGoneSoon(t *testing.T) {
 		h := b.holder(t, "honest")
 		h.asks(60 << 10)
 		h.waits()
-		time.Sleep(pressing.grace + 2*lateEvery)
+		time.Sleep(pressing(0).grace + 2*lateEvery)
 		h.has()
 		closed := 0
 		for _, c := range crowd {
@@ -403,6 +403,60 @@ func TestACrowdThatSendsNothingIsGoneSoon(t *testing.T) {
 		if closed < 500 || h.closed {
 			t.Errorf("%d of the crowd were closed", closed)
 		}
+	})
+}
+
+// Where others wait for a fair part, who is late is a question of what they hold: on a
+// line of 1 MB/s a frame of 2 MiB is through in two seconds, and one of 20 is not.
+func TestAShortRequestMayBeSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &budget{size: 24 * mib}
+		send := func(h *holder) { // 1 MB/s, until the test ends
+			h.client.begin(time.Now())
+			go func() {
+				for range 100 {
+					time.Sleep(10 * time.Millisecond)
+					h.client.moved.Add(10_000)
+				}
+			}()
+		}
+		large := b.holder(t, "large")
+		large.asks(20 * mib)
+		large.has()
+		send(large)
+		var all []*holder
+		for i := range 30 {
+			h := b.holder(t, fmt.Sprint(i))
+			h.asks(2 * mib)
+			synctest.Wait()
+			if h.held > 0 {
+				send(h)
+			}
+			all = append(all, h)
+		}
+		var crowd []*holder
+		for i := range 1200 { // of small requests, until one of them waits for its fair part
+			h := b.holder(t, fmt.Sprint("small ", i))
+			h.asks(60 << 10)
+			synctest.Wait()
+			if h.held > 0 {
+				send(h)
+			}
+			crowd = append(crowd, h)
+		}
+		time.Sleep(time.Second / 2)
+		if !large.closed {
+			t.Error("who holds 20 MiB and sends 1 MB/s keeps the others waiting")
+		}
+		for _, h := range append(all, crowd...) {
+			if h.closed {
+				t.Fatalf("%s, who holds %d bytes, was closed", h.name, h.held)
+			}
+		}
+		for _, h := range append(all, crowd...) {
+			h.cancel()
+		}
+		time.Sleep(time.Second)
 	})
 }
 
