@@ -447,6 +447,7 @@ func (body *imageBody) resources(m *Image) error {
 		}
 		m.resources = append(m.resources, r)
 		m.size += r.size()
+		m.resourceBytes += r.size()
 	}
 	if len(m.resources) > 0 && m.ClusterID == "" {
 		return errors.New("there are settings but no cluster id")

@@ -162,8 +162,9 @@ type Image struct {
 	lastGroup    uint64 // the highest group ever numbered
 	nextProducer int64
 
-	replicas int // over all partitions
-	size     int // an upper bound of len(Encode()), without brokers
+	replicas      int // over all partitions
+	size          int // an upper bound of len(Encode()), without brokers
+	resourceBytes int // of size, what resources take
 }
 
 // A run says whose groups [first, first+count) are: those of one topic, its

@@ -40,10 +40,12 @@ const (
 	MaxConfigBytes = 64 << 10
 
 	// MaxResources bounds the groups and subscriptions to clients' metrics that have
-	// settings. Names are free, so without a bound one client could fill the image,
-	// and no topic could be created any more; this is 2 MiB of settings as people
-	// give them.
-	MaxResources = 10_000
+	// settings, and MaxResourceBytes those settings with their names, as Encode writes
+	// them. Names are free, and what is set for one may take MaxConfigBytes, so without
+	// both one client could fill the image, and no topic could be created any more.
+	// 10,000 of them take 2 MiB as people set them.
+	MaxResources     = 10_000
+	MaxResourceBytes = 3 << 20
 
 	// MaxBlock bounds a block of producer ids. Kafka hands out 1,000 at a time;
 	// this is enough for any rate and leaves 2⁴³ blocks.

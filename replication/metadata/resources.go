@@ -79,6 +79,10 @@ func (c SetResourceConfig) apply(next *Image) error {
 		return err
 	}
 	r := resourceConfig{c.Kind, c.Name, values}
+	more := r.size() - resourceConfig{c.Kind, c.Name, old}.size()
+	if next.resourceBytes += more; more > 0 && next.resourceBytes > MaxResourceBytes {
+		return refuse(ErrLimit, "The settings of all groups and subscriptions to clients' metrics would take %d bytes; they may take at most %d.", next.resourceBytes, MaxResourceBytes)
+	}
 	switch {
 	case known && values == nil:
 		next.resources = removed(next.resources, i)
@@ -89,7 +93,7 @@ func (c SetResourceConfig) apply(next *Image) error {
 	case values != nil:
 		next.resources = inserted(next.resources, i, r)
 	}
-	return next.grow(r.size() - resourceConfig{c.Kind, c.Name, old}.size())
+	return next.grow(more)
 }
 
 func validResource(kind ResourceKind, name string) error {

@@ -451,6 +451,47 @@ func TestNobodyFillsTheImageWithGroups(t *testing.T) {
 	}
 }
 
+// Few names with long values are as good as many to fill an image with.
+func TestNobodyFillsTheImageWithSettingsOfGroups(t *testing.T) {
+	m := apply(t, three(t), SetLevel{Level: 2})
+	long := strings.Repeat("v", MaxConfigBytes-100)
+	n := 0
+	for {
+		next, err := m.Apply(m.Index+1, SetResourceConfig{Kind: Group, Name: fmt.Sprint("g", n), Set: map[string]string{"k": long}})
+		if errors.Is(err, ErrLimit) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		m = next
+		n++
+	}
+	if most := MaxResourceBytes / len(long); n < most-1 || n > most {
+		t.Errorf("%d groups have settings of %d bytes, want at most %d", n, len(long), most)
+	}
+	// As much is left as without, and it is the same after the image was read back.
+	if m.size > MaxImageBytes/2 {
+		t.Errorf("the image takes %d bytes", m.size)
+	}
+	again, err := DecodeImage(m.Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []*Image{m, again} {
+		if _, err := m.Apply(m.Index+1, SetResourceConfig{Kind: Group, Name: "more", Set: map[string]string{"k": long}}); !errors.Is(err, ErrLimit) {
+			t.Errorf("one more: %v", err)
+		}
+		next, err := m.Apply(m.Index+1, SetResourceConfig{Kind: Group, Name: "g0", Replace: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := next.Apply(next.Index+1, SetResourceConfig{Kind: Group, Name: "more", Set: map[string]string{"k": long}}); err != nil {
+			t.Errorf("one in the place of another: %v", err)
+		}
+	}
+}
+
 func TestGroupsHaveSettings(t *testing.T) {
 	static := map[string]string{"group.consumer.session.timeout.ms": "55000"}
 	m := apply(t, apply(t, three(t), SetLevel{Level: 2}), SetResourceConfig{Kind: Group, Name: "g", Set: map[string]string{"consumer.heartbeat.interval.ms": "6000"}})
