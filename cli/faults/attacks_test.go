@@ -6,16 +6,18 @@ import (
 	"bytes"
 	"context"
 	enc "encoding/binary"
-	"errors"
+	"encoding/json"
 	"fmt"
 	"hash/crc32"
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -34,39 +36,77 @@ type attack struct {
 	run  func(*siege) (string, error)
 }
 
-// A siege is a broker of a cluster of three under attack, with those who must not
-// notice.
+// A siege is a broker of a cluster of three under attack. It is there twice: in the
+// test's own process, and in that of the attackers, which has only what is said in brief.
 type siege struct {
 	*testing.T
 	c      *cluster
 	victim *node
-	topic  string
-	part   int32         // of topic, led by the victim
-	until  time.Duration // how long an attack that has no end of its own goes on
-	keep   []net.Conn    // of the attack under way
-	keepMu sync.Mutex
+	brief
+
+	began time.Time // the attack under way; in its process only, as what follows
+	round int       // of what is repeated
+	spent spent
+	keep  []net.Conn
+	mu    sync.Mutex
+}
+
+// A brief is what another process is told of a siege.
+type brief struct {
+	Nodes  []nodeBrief
+	Victim int32
+	Topic  string
+	Part   int32         // of Topic, led by the victim
+	Until  time.Duration // how long an attack goes on
+}
+
+type nodeBrief struct {
+	ID      int32
+	Address string
+	PID     int
+}
+
+// spent is what an attack has put into it.
+type spent struct {
+	Conns, Sent, Took atomic.Int64 // connections, and bytes both ways
+}
+
+// A verdict is what came of an attack.
+type verdict struct {
+	Note, Err         string
+	Conns, Sent, Took int64
+	For               time.Duration
 }
 
 // TestAttacksOnOneBroker makes all attacks on one broker in a row, while the
 // cluster works, and prints what each cost: the broker's peak of resident memory,
 // what another client saw, and who was refused anything.
 //
-//	go test -tags faults -run TestAttacksOnOneBroker -v ./cli/faults
+//	go test -tags faults -timeout 40m -run TestAttacksOnOneBroker -v ./cli/faults
+//
+// Attackers sit on machines of their own, not on the broker's. Here they share it, so
+// they are a process of their own of the lowest priority, and the client whose latency
+// is taken is another: no attacker takes the processor from the broker, or its turn in
+// a scheduler from that client. How much an attack gets through all the same is in the
+// table: connections and bytes a second, to the broker and from it. What a request
+// costs is asked for again and again until the time is over.
 //
 // It fails where others are refused anything, get nothing acknowledged, or the broker
-// holds too much. p99 is printed: on a machine that attackers, brokers and clients
-// share, it also measures how busy that is.
+// holds too much. p99 is printed: it also measures how busy a machine is that three
+// brokers, the load and the attackers share.
 //
 // ATTACKS names some of them, separated by semicolons, FAULTS_SECONDS how long each
 // goes on, FAULTS_MIB what the broker may hold, and FAULTS_FACTOR by how much another
 // client's p99 may grow, on a machine that has nothing else to do.
 func TestAttacksOnOneBroker(t *testing.T) {
-	c := startConfigured(t, "group.initial.rebalance.delay.ms=0", "offsets.topic.num.partitions=12")
+	c := startConfigured(t, "group.initial.rebalance.delay.ms=0", "offsets.Topic.num.partitions=12")
 	c.createTopic("bystander", 3)
 	c.createTopic("load", 3)
 	c.awaitLeaders("bystander")
 	c.awaitLeaders("load")
-	s := &siege{T: t, c: c, victim: c.leader("bystander", 0), topic: "bystander", until: time.Duration(setting("FAULTS_SECONDS", 3)) * time.Second}
+	s := &siege{T: t, c: c, victim: c.leader("bystander", 0)}
+	s.brief = brief{Victim: s.victim.id, Topic: "bystander", Until: time.Duration(setting("FAULTS_SECONDS", 3)) * time.Second}
+	c.each(func(n *node) { s.Nodes = append(s.Nodes, nodeBrief{n.id, n.address, n.pid}) })
 	limit := int64(setting("FAULTS_MIB", 512)) << 20
 	factor := setting("FAULTS_FACTOR", 0) // 0: it is not judged
 
@@ -80,12 +120,14 @@ func TestAttacksOnOneBroker(t *testing.T) {
 	time.Sleep(10 * time.Second)
 	base := y.take()
 
-	t.Logf("%-34s %9s %9s %6s %9s %6s %8s  %s", "attack", "peak RSS", "p99", "times", "worst", "acked", "refused", "what came of it")
-	row := func(name string, peak int64, q quiet, note string) {
-		t.Logf("%-34s %5d MiB %9s %6.1f %9s %6d %8d  %s", name, peak>>20, millis(q.p99), float64(q.p99)/float64(max(base.p99, 1)), millis(q.worst), q.acked, q.refused, note)
+	t.Logf("%-34s %9s %9s %6s %9s %6s %8s %24s  %s", "attack", "peak RSS", "p99", "times", "worst", "acked", "refused", "conns, MB sent, taken /s", "what came of it")
+	row := func(name string, peak int64, q quiet, v verdict) {
+		per := func(n int64) float64 { return float64(n) / max(v.For.Seconds(), 1e-3) }
+		t.Logf("%-34s %5d MiB %9s %6.1f %9s %6d %8d %8.1f %7.2f %7.2f  %s", name, peak>>20, millis(q.P99), float64(q.P99)/float64(max(base.P99, 1)), millis(q.Worst), q.Acked, q.Refused,
+			per(v.Conns), per(v.Sent)/1e6, per(v.Took)/1e6, v.Note)
 	}
-	row("none", s.victim.usage().rss, base, "")
-	if base.acked == 0 {
+	row("none", s.victim.usage().rss, base, verdict{})
+	if base.Acked == 0 {
 		t.Fatal("nothing is acknowledged even without an attack")
 	}
 	only := strings.Split(os.Getenv("ATTACKS"), ";")
@@ -97,37 +139,128 @@ func TestAttacksOnOneBroker(t *testing.T) {
 		s.victim.settle()
 		y.take()
 		watching, peak := s.watchMemory()
-		began := time.Now()
-		note, err := a.run(s)
-		s.closeAll()
-		if rest := s.until - time.Since(began); rest > 0 {
-			time.Sleep(rest) // so that there is something to take a percentile of
-		}
+		v := s.attack(a)
 		watching()
 		q := y.take()
 		most = max(most, peak.Load())
-		row(a.name, peak.Load(), q, note)
-		if err != nil {
-			t.Errorf("%s: %v", a.name, err)
+		row(a.name, peak.Load(), q, v)
+		if v.Err != "" {
+			t.Errorf("%s: %s", a.name, v.Err)
 		}
 		if peak.Load() > limit {
 			t.Errorf("%s: %d MiB were resident, more than %d", a.name, peak.Load()>>20, limit>>20)
 		}
-		if q.acked == 0 {
+		if q.Acked == 0 {
 			t.Errorf("%s: nothing that another client produced was acknowledged", a.name)
 		}
-		if factor > 0 && float64(q.p99) > float64(factor)*float64(base.p99) {
-			t.Errorf("%s: another client's p99 was %s, %s without", a.name, millis(q.p99), millis(base.p99))
+		if factor > 0 && float64(q.P99) > float64(factor)*float64(base.P99) {
+			t.Errorf("%s: another client's p99 was %s, %s without", a.name, millis(q.P99), millis(base.P99))
 		}
-		if q.refused > 0 {
-			t.Errorf("%s: others were refused %d times: %s", a.name, q.refused, q.why)
+		if q.Refused > 0 {
+			t.Errorf("%s: others were refused %d times: %s", a.name, q.Refused, q.Why)
 		}
 		if !s.victim.running() {
 			t.Fatalf("%s: the broker is gone", a.name)
 		}
 	}
+	s.victim.settle()
+	y.take()
+	time.Sleep(10 * time.Second)
+	row("none, afterwards", s.victim.usage().rss, y.take(), verdict{})
 	readers.check(t)
 	figure(t, "peak of %d MiB", most>>20)
+}
+
+// Roles of other processes of a siege: who they are, and what they are told. They are
+// this binary, which then runs TestRole alone.
+const (
+	roleVariable  = "FAULTS_ROLE"
+	briefVariable = "FAULTS_BRIEF"
+	honestRole    = "honest"
+)
+
+// TestRole is a process of TestAttacksOnOneBroker's: one attack, by its name, or the
+// honest client.
+func TestRole(t *testing.T) {
+	role := os.Getenv(roleVariable)
+	if role == "" {
+		t.Skip("it is a part of TestAttacksOnOneBroker, in a process of its own")
+	}
+	s := &siege{T: t, c: &cluster{t: t}}
+	if err := json.Unmarshal([]byte(os.Getenv(briefVariable)), &s.brief); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range s.Nodes {
+		s.c.nodes = append(s.c.nodes, &node{t: t, id: n.ID, address: n.Address, pid: n.PID})
+	}
+	s.victim = s.c.node(s.Victim)
+	out := json.NewEncoder(os.NewFile(3, "out"))
+	if role == honestRole {
+		s.beHonest(out)
+		return
+	}
+	at := slices.IndexFunc(attacks, func(a attack) bool { return a.name == role })
+	if at < 0 {
+		t.Fatalf("there is no attack %q", role)
+	}
+	s.began = time.Now()
+	v := verdict{Err: "it could not be made"} // unless it comes to its end; something may be fatal
+	defer func() {
+		v.For = time.Since(s.began)
+		v.Conns, v.Sent, v.Took = s.spent.Conns.Load(), s.spent.Sent.Load(), s.spent.Took.Load()
+		out.Encode(v)
+	}()
+	note, err := attacks[at].run(s)
+	v.Note, v.Err = note, ""
+	if err != nil {
+		v.Err = err.Error()
+	}
+	if rest := s.Until - time.Since(s.began); rest > 0 {
+		time.Sleep(rest)
+	}
+}
+
+// other starts another process of the siege, with so much less priority. What it has to
+// say it writes to the second file it returns, what it prints comes with end.
+func (s *siege) other(role string, nice int) (in io.WriteCloser, out *json.Decoder, end func() string) {
+	said, says, err := os.Pipe()
+	if err != nil {
+		s.Fatal(err)
+	}
+	told, err := json.Marshal(s.brief)
+	if err != nil {
+		s.Fatal(err)
+	}
+	cmd := exec.Command("nice", "-n", fmt.Sprint(nice), os.Args[0], "-test.run", "^TestRole$", "-test.timeout", "1h")
+	cmd.Env = append(os.Environ(), roleVariable+"="+role, briefVariable+"="+string(told))
+	cmd.ExtraFiles = []*os.File{says}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	var prints bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &prints, &prints
+	if in, err = cmd.StdinPipe(); err != nil {
+		s.Fatal(err)
+	}
+	fork(func() { err = cmd.Start() })
+	says.Close()
+	if err != nil {
+		s.Fatal(err)
+	}
+	return in, json.NewDecoder(said), func() string {
+		in.Close()
+		cmd.Wait()
+		said.Close()
+		return prints.String()
+	}
+}
+
+// attack makes one attack, from a process that gets what the brokers leave.
+func (s *siege) attack(a attack) (v verdict) {
+	_, out, end := s.other(a.name, 19)
+	err := out.Decode(&v)
+	if prints := end(); err != nil || v.Err != "" {
+		v.Err += "\n" + prints
+	}
+	return v
 }
 
 // settle waits until the broker has let go of the last attack's connections and
@@ -182,48 +315,73 @@ func (s *siege) load() (stop func()) {
 	return func() { cancel(); all.Wait() }
 }
 
-// An honest client produces to the victim, one record after another, of 1 KB and
-// each fifth of 100 KB, and is a member of a group that the victim coordinates.
+// An honest client, in a process of its own, produces to the victim, one record after
+// another, of 1 KB and each fifth of 100 KB, and is a member of a group that the victim
+// coordinates.
 type honest struct {
-	mu      sync.Mutex
-	took    []time.Duration
-	refused int
-	why     string
-	stop    func()
+	take func() quiet // what it saw since
+	stop func()
 }
 
 // A quiet is what an honest client saw for a while.
 type quiet struct {
-	p99, worst time.Duration // of what was acknowledged
-	acked      int
-	refused    int
-	why        string
+	P99, Worst time.Duration // of what was acknowledged
+	Acked      int
+	Refused    int
+	Why        string
 }
 
-func (y *honest) take() quiet {
+func (s *siege) honest() *honest {
+	in, out, end := s.other(honestRole, 0)
+	y := &honest{stop: sync.OnceFunc(func() { end() })}
+	y.take = func() (q quiet) {
+		_, err := in.Write([]byte("\n"))
+		if err == nil {
+			err = out.Decode(&q)
+		}
+		if err != nil {
+			s.Fatalf("the honest client is gone: %v\n%s", err, end())
+		}
+		return q
+	}
+	y.take() // it has begun
+	return y
+}
+
+// diary is what an honest client writes down.
+type diary struct {
+	mu      sync.Mutex
+	took    []time.Duration
+	refused int
+	why     string
+}
+
+func (y *diary) take() quiet {
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	slices.Sort(y.took)
-	q := quiet{acked: len(y.took), refused: y.refused, why: y.why}
+	q := quiet{Acked: len(y.took), Refused: y.refused, Why: y.why}
 	if len(y.took) > 0 {
-		q.p99, q.worst = y.took[len(y.took)*99/100], y.took[len(y.took)-1]
+		q.P99, q.Worst = y.took[len(y.took)*99/100], y.took[len(y.took)-1]
 	}
 	y.took, y.refused, y.why = nil, 0, ""
 	return q
 }
 
-func (y *honest) trouble(format string, args ...any) {
+func (y *diary) trouble(format string, args ...any) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	y.refused++
 	y.why = fmt.Sprintf(format, args...)
 }
 
-func (s *siege) honest() *honest {
-	y := &honest{}
+// beHonest is the honest client's process: it says what it saw for each line that
+// comes in, and ends with them.
+func (s *siege) beHonest(out *json.Encoder) {
+	y := &diary{}
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
-	client := s.c.client(kgo.DefaultProduceTopic(s.topic), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0),
+	client := s.c.client(kgo.DefaultProduceTopic(s.Topic), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0),
 		kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.RecordDeliveryTimeout(60*time.Second))
 	all.Go(func() {
 		for i := 0; ctx.Err() == nil; i++ {
@@ -232,7 +390,7 @@ func (s *siege) honest() *honest {
 				size = 100_000
 			}
 			began := time.Now()
-			err := client.ProduceSync(ctx, &kgo.Record{Partition: s.part, Value: make([]byte, size)}).FirstErr()
+			err := client.ProduceSync(ctx, &kgo.Record{Partition: s.Part, Value: make([]byte, size)}).FirstErr()
 			if ctx.Err() != nil {
 				return
 			}
@@ -247,8 +405,8 @@ func (s *siege) honest() *honest {
 			time.Sleep(10 * time.Millisecond)
 		}
 	})
-	w := s.dial()
 	group := s.coordinated("honest")
+	w := s.dial()
 	join := joinRequest(group, "", nil)
 	join.SetVersion(3)
 	join.SessionTimeoutMillis, join.RebalanceTimeoutMillis = 45_000, 45_000
@@ -262,7 +420,6 @@ func (s *siege) honest() *honest {
 	if got, err := ask[*kmsg.SyncGroupResponse](w, assign); err != nil || got.ErrorCode != 0 {
 		s.Fatalf("an honest member's sync: %+v, %v", got, err)
 	}
-	s.keep = nil // this one is not of an attack
 	all.Go(func() {
 		defer w.Close()
 		for ctx.Err() == nil {
@@ -280,37 +437,65 @@ func (s *siege) honest() *honest {
 			time.Sleep(100 * time.Millisecond)
 		}
 	})
-	y.stop = sync.OnceFunc(func() { cancel(); w.Close(); all.Wait() })
-	return y
+	var line [1]byte
+	for {
+		if _, err := os.Stdin.Read(line[:]); err != nil {
+			break
+		}
+		out.Encode(y.take())
+	}
+	cancel()
+	w.Close()
+	all.Wait()
 }
 
 // coordinated returns the name of a group that the victim coordinates.
-func (s *siege) coordinated(prefix string) (name string) {
-	eventually(s.T, patience, "a group that the node coordinates", func() error {
-		for i := range 40 {
-			name = fmt.Sprint(prefix, "-", i)
-			fc := kmsg.NewPtrFindCoordinatorRequest()
-			fc.SetVersion(3)
-			fc.CoordinatorKey = name
-			w := s.dial()
-			got, err := ask[*kmsg.FindCoordinatorResponse](w, fc)
-			w.Close()
-			if err != nil || got.ErrorCode != 0 || got.NodeID != s.victim.id {
-				continue
+func (s *siege) coordinated(prefix string) string { return s.allCoordinated(prefix, 1)[0] }
+
+// allCoordinated returns so many of them.
+func (s *siege) allCoordinated(prefix string, n int) (names []string) {
+	w := s.dial()
+	defer w.Close()
+	eventually(s.T, patience, "groups that the node coordinates", func() error {
+		fc := kmsg.NewPtrFindCoordinatorRequest()
+		fc.SetVersion(4)
+		for i := range 50 + 10*n {
+			fc.CoordinatorKeys = append(fc.CoordinatorKeys, fmt.Sprint(prefix, "-", i))
+		}
+		got, err := ask[*kmsg.FindCoordinatorResponse](w, fc)
+		if err != nil {
+			return err
+		}
+		names = nil
+		for _, f := range got.Coordinators {
+			if f.ErrorCode == 0 && f.NodeID == s.victim.id && len(names) < n {
+				names = append(names, f.Key)
 			}
+		}
+		if len(names) < n {
+			return fmt.Errorf("%d of %d", len(names), n)
+		}
+		for _, name := range names[:min(n, 40)] { // it serves them already
 			of := kmsg.NewPtrOffsetFetchRequest()
 			of.SetVersion(5)
 			of.Group = name
-			w = s.dial()
-			r, err := ask[*kmsg.OffsetFetchResponse](w, of)
-			w.Close()
-			if err == nil && r.ErrorCode == 0 {
-				return nil
+			if r, err := ask[*kmsg.OffsetFetchResponse](w, of); err != nil || r.ErrorCode != 0 {
+				return fmt.Errorf("%s: error %v, %v", name, r, err)
 			}
 		}
-		return errors.New("none yet")
+		return nil
 	})
-	return name
+	return names
+}
+
+// repeat goes on with f until the attack's time is over.
+func (s *siege) repeat(f func() (string, error)) (string, error) {
+	for s.round = 0; ; s.round++ {
+		note, err := f()
+		if err != nil || time.Since(s.began) >= s.Until {
+			return fmt.Sprintf("%d ×: %s", s.round+1, note), err
+		}
+	}
 }
 
 // dial connects to the victim until the attack's end.
@@ -327,10 +512,30 @@ func (s *siege) tryDial() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.keepMu.Lock()
-	s.keep = append(s.keep, w)
-	s.keepMu.Unlock()
-	return w, nil
+	s.spent.Conns.Add(1)
+	counted := hose{w.(*net.TCPConn), &s.spent}
+	s.mu.Lock()
+	s.keep = append(s.keep, counted)
+	s.mu.Unlock()
+	return counted, nil
+}
+
+// A hose is a connection on which it is counted what goes over it.
+type hose struct {
+	*net.TCPConn
+	spent *spent
+}
+
+func (h hose) Write(p []byte) (int, error) {
+	n, err := h.TCPConn.Write(p)
+	h.spent.Sent.Add(int64(n))
+	return n, err
+}
+
+func (h hose) Read(p []byte) (int, error) {
+	n, err := h.TCPConn.Read(p)
+	h.spent.Took.Add(int64(n))
+	return n, err
 }
 
 // crowd makes n connections and writes to each; it goes on as far as it gets.
@@ -340,9 +545,7 @@ func (s *siege) crowd(n int, first []byte) (made int) {
 		if err != nil {
 			break
 		}
-		if tcp, ok := w.(*net.TCPConn); ok {
-			tcp.SetReadBuffer(4 << 10)
-		}
+		w.(hose).SetReadBuffer(4 << 10)
 		w.SetWriteDeadline(time.Now().Add(5 * time.Second))
 		if len(first) > 0 {
 			w.Write(first)
@@ -353,15 +556,15 @@ func (s *siege) crowd(n int, first []byte) (made int) {
 }
 
 func (s *siege) closeAll() {
-	s.keepMu.Lock()
-	defer s.keepMu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, w := range s.keep {
 		w.Close()
 	}
 	s.keep = nil
 }
 
-func (s *siege) forAWhile() { time.Sleep(s.until) }
+func (s *siege) forAWhile() { time.Sleep(s.Until) }
 
 // frame is a request as it goes over the wire.
 func frame(req kmsg.Request) []byte { return kmsg.NewRequestFormatter().AppendRequest(nil, req, 1) }
@@ -470,20 +673,17 @@ var attacks = []attack{
 				}
 			}()
 		}
-		time.Sleep(2 * s.until)
+		time.Sleep(2 * s.Until)
 		return "4 × 34 of 95 MiB", nil
 	}},
 	{"fetches of unknown partitions", func(s *siege) (string, error) {
 		f := frame(fetchOf(4, "nope", elements, false, 0, 0, 1))
-		for i := range 15 {
+		return s.repeat(func() (string, error) {
 			w := s.dial()
 			w.Write(f)
-			if _, err := length(w); err != nil {
-				return "", fmt.Errorf("connection %d: %w", i, err)
-			}
-		}
-		idle := s.victim.usage().rss
-		return fmt.Sprintf("15 idle connections, %d MiB", idle>>20), nil
+			_, err := length(w)
+			return fmt.Sprintf("then they idle, with %d MiB", s.victim.usage().rss>>20), err
+		})
 	}},
 	{"one group described 400 times", func(s *siege) (string, error) {
 		group := s.coordinated("fat")
@@ -504,13 +704,7 @@ var attacks = []attack{
 		dg := kmsg.NewPtrDescribeGroupsRequest()
 		dg.SetVersion(5)
 		dg.Groups = slices.Repeat([]string{group}, 400)
-		w = s.dial()
-		w.Write(frame(dg))
-		n, err := length(w)
-		if n > 64<<20 {
-			err = fmt.Errorf("%s answered", mb(n))
-		}
-		return fmt.Sprintf("%d bytes answered with %s", len(frame(dg)), mb(n)), err
+		return s.repeat(func() (string, error) { return s.amplified(frame(dg)) })
 	}},
 	{"one group's offsets 500 times", func(s *siege) (string, error) {
 		group := s.coordinated("offsets")
@@ -538,20 +732,14 @@ var attacks = []attack{
 			g.Group = group
 			of.Groups = append(of.Groups, g)
 		}
-		w := s.dial()
-		w.Write(frame(of))
-		n, err := length(w)
-		if n > 64<<20 {
-			err = fmt.Errorf("%s answered", mb(n))
-		}
-		return fmt.Sprintf("%d bytes answered with %s", len(frame(of)), mb(n)), err
+		return s.repeat(func() (string, error) { return s.amplified(frame(of)) })
 	}},
 	{"large answers nobody reads", func(s *siege) (string, error) {
 		fc := kmsg.NewPtrFindCoordinatorRequest()
 		fc.SetVersion(4)
 		fc.CoordinatorKeys = make([]string, elements)
 		n := s.crowd(40, frame(fc))
-		time.Sleep(2 * s.until)
+		time.Sleep(2 * s.Until)
 		return fmt.Sprintf("%d × 500,000 coordinators", n), nil
 	}},
 	{"an expression that explodes", func(s *siege) (string, error) {
@@ -560,17 +748,23 @@ var attacks = []attack{
 		hb.Group, hb.MemberID, hb.RebalanceTimeoutMillis = s.coordinated("regex"), "m", 60_000
 		hb.SubscribedTopicRegex = kmsg.StringPtr("(?:" + strings.Repeat(".?", 1000) + "){0,1000}")
 		hb.Topics = []kmsg.ConsumerGroupHeartbeatRequestTopic{}
-		began := time.Now()
-		got, err := ask[*kmsg.ConsumerGroupHeartbeatResponse](s.dial(), hb)
-		if err != nil {
-			return "", err
-		}
-		return fmt.Sprintf("error %d after %v", got.ErrorCode, time.Since(began).Round(time.Millisecond)), nil
+		slow := strings.Repeat(".?", 1000) // compiles, and takes as many steps as there may be
+		return s.repeat(func() (string, error) {
+			began := time.Now()
+			if s.round > 0 {
+				hb.SubscribedTopicRegex = kmsg.StringPtr(fmt.Sprintf("(?:%s)*%d", slow, s.round))
+			}
+			got, err := ask[*kmsg.ConsumerGroupHeartbeatResponse](s.dial(), hb)
+			if err != nil {
+				return "", err
+			}
+			return fmt.Sprintf("error %d after %v", got.ErrorCode, time.Since(began).Round(time.Millisecond)), nil
+		})
 	}},
 	{"40,000 idempotent producers", func(s *siege) (string, error) {
 		w := s.dial()
 		produce := func(id int64) (int64, error) {
-			got, err := ask[*kmsg.ProduceResponse](w, produceOf(s.topic, s.part, batchBy(id)))
+			got, err := ask[*kmsg.ProduceResponse](w, produceOf(s.Topic, s.Part, batchBy(id)))
 			if err != nil {
 				return 0, err
 			}
@@ -580,74 +774,76 @@ var attacks = []attack{
 			}
 			return p.BaseOffset, err
 		}
-		first, err := produce(1 << 40)
-		if err != nil {
-			return "", err
-		}
-		for i := 0; i < 40_000; i += 50 {
-			var all []byte
-			for j := range 50 {
-				all = append(all, frame(produceOf(s.topic, s.part, batchBy(1<<41+int64(i+j))))...)
+		return s.repeat(func() (string, error) {
+			base := int64(1+s.round) << 41
+			first, err := produce(base - 1)
+			if err != nil {
+				return "", err
 			}
-			w.Write(all)
-			for range 50 {
-				w.SetReadDeadline(time.Now().Add(30 * time.Second))
-				if _, err := answer(w); err != nil {
-					return "", err
+			for i := 0; i < 40_000; i += 50 {
+				var all []byte
+				for j := range 50 {
+					all = append(all, frame(produceOf(s.Topic, s.Part, batchBy(base+int64(i+j))))...)
+				}
+				w.Write(all)
+				for range 50 {
+					w.SetReadDeadline(time.Now().Add(30 * time.Second))
+					if _, err := answer(w); err != nil {
+						return "", err
+					}
 				}
 			}
-		}
-		again, err := produce(1 << 40)
-		if err == nil && again != first {
-			err = fmt.Errorf("what was sent again is stored again: at %d and %d", first, again)
-		}
-		return "the first one's retry is recognised", err
+			again, err := produce(base - 1)
+			if err == nil && again != first {
+				err = fmt.Errorf("what was sent again is stored again: at %d and %d", first, again)
+			}
+			return "the first one's retry is recognised", err
+		})
 	}},
 	{"groups filled with client ids", func(s *siege) (string, error) {
 		f := kmsg.NewRequestFormatter(kmsg.FormatterClientID(strings.Repeat("c", 16_000)))
-		group := s.coordinated("full")
+		groups := s.allCoordinated("full", 90)
+		newcomers := s.allCoordinated("newcomer", 100)
 		w := s.dial()
 		codes := map[int16]int{}
-		for i := 0; i < 9000; i += 50 {
-			var all []byte
-			for j := range 50 {
-				join := joinRequest(fmt.Sprint(group, "-", (i+j)/100), "", nil)
-				join.SetVersion(4)
-				all = append(all, f.AppendRequest(nil, join, 1)...)
-			}
-			go w.Write(all)
-			for range 50 {
-				w.SetReadDeadline(time.Now().Add(30 * time.Second))
-				p, err := answer(w)
-				if err != nil {
+		return s.repeat(func() (string, error) {
+			for i := 0; i < 9000; i += 50 {
+				var all []byte
+				for j := range 50 {
+					join := joinRequest(groups[(i+j)/100], "", nil)
+					join.SetVersion(4)
+					all = append(all, f.AppendRequest(nil, join, 1)...)
+				}
+				if err := pipelined(w, all, 50, codes); err != nil {
 					return "", err
 				}
-				codes[int16(enc.BigEndian.Uint16(p[4:]))]++
 			}
-		}
-		join := joinRequest(s.coordinated("newcomer"), "", nil)
-		join.SetVersion(4)
-		got, err := ask[*kmsg.JoinGroupResponse](s.dial(), join)
-		if err == nil && got.ErrorCode != 79 {
-			err = fmt.Errorf("a newcomer to another group got error %d instead of its member id", got.ErrorCode)
-		}
-		return fmt.Sprintf("answers %v", codes), err
+			join := joinRequest(newcomers[s.round%100], "", nil)
+			join.SetVersion(4)
+			got, err := ask[*kmsg.JoinGroupResponse](s.dial(), join)
+			if err == nil && got.ErrorCode != 79 {
+				err = fmt.Errorf("a newcomer to another group got error %d instead of its member id", got.ErrorCode)
+			}
+			return fmt.Sprintf("answers %v", codes), err
+		})
 	}},
 	{"500 joins of a KIP-848 group", func(s *siege) (string, error) {
-		group := s.coordinated("k848")
+		groups := s.allCoordinated("k848", 100)
 		w := s.dial()
-		began := time.Now()
-		for i := range 500 {
-			hb := kmsg.NewPtrConsumerGroupHeartbeatRequest()
-			hb.SetVersion(1)
-			hb.Group, hb.MemberID, hb.RebalanceTimeoutMillis = group, fmt.Sprint("member-", i), 60_000
-			hb.SubscribedTopicNames, hb.Topics = []string{"load"}, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
-			got, err := ask[*kmsg.ConsumerGroupHeartbeatResponse](w, hb)
-			if err != nil || got.ErrorCode != 0 {
-				return "", fmt.Errorf("member %d: %+v, %v", i, got, err)
+		return s.repeat(func() (string, error) {
+			began := time.Now()
+			for i := range 500 {
+				hb := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+				hb.SetVersion(1)
+				hb.Group, hb.MemberID, hb.RebalanceTimeoutMillis = groups[s.round%100], fmt.Sprint("member-", i), 60_000
+				hb.SubscribedTopicNames, hb.Topics = []string{"load"}, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+				got, err := ask[*kmsg.ConsumerGroupHeartbeatResponse](w, hb)
+				if err != nil || got.ErrorCode != 0 {
+					return "", fmt.Errorf("member %d: %+v, %v", i, got, err)
+				}
 			}
-		}
-		return fmt.Sprint("in ", time.Since(began).Round(time.Millisecond)), nil
+			return fmt.Sprint("in ", time.Since(began).Round(time.Millisecond)), nil
+		})
 	}},
 	{"10,000 declared frames", func(s *siege) (string, error) {
 		n := s.crowd(10_000, append(enc.BigEndian.AppendUint32(nil, 64<<10), 0, 3))
@@ -665,7 +861,7 @@ var attacks = []attack{
 		return fmt.Sprintf("%d connections", n), nil
 	}},
 	{"1,000 readers that read nothing", func(s *siege) (string, error) {
-		n := s.crowd(1000, frame(fetchOf(11, s.topic, 1, true, 100, 1, 1<<20)))
+		n := s.crowd(1000, frame(fetchOf(11, s.Topic, 1, true, 100, 1, 1<<20)))
 		s.forAWhile()
 		return fmt.Sprintf("%d × 1 MiB", n), nil
 	}},
@@ -727,86 +923,70 @@ var attacks = []attack{
 		return s.large(r)
 	}},
 	{"one partition fetched 500,000 times", func(s *siege) (string, error) {
-		n := s.crowd(2, frame(fetchOf(4, s.topic, elements, true, 300_000, 1<<30, 1)))
+		n := s.crowd(2, frame(fetchOf(4, s.Topic, elements, true, 300_000, 1<<30, 1)))
 		s.forAWhile()
 		return fmt.Sprintf("%d waiting fetches", n), nil
 	}},
 	{"100,000 member ids", func(s *siege) (string, error) {
-		group := s.coordinated("ids")
+		groups := s.allCoordinated("ids", 5)
 		w := s.dial()
 		codes := map[int16]int{}
-		for i := 0; i < 100_000; i += 200 {
-			var all []byte
-			for j := range 200 {
-				join := joinRequest(fmt.Sprint(group, "-", (i+j)/20_000), "", nil)
-				join.SetVersion(4)
-				all = append(all, frame(join)...)
-			}
-			go w.Write(all)
-			for range 200 {
-				w.SetReadDeadline(time.Now().Add(30 * time.Second))
-				p, err := answer(w)
-				if err != nil {
+		return s.repeat(func() (string, error) {
+			for i := 0; i < 100_000; i += 200 {
+				var all []byte
+				for j := range 200 {
+					join := joinRequest(groups[(i+j)/20_000], "", nil)
+					join.SetVersion(4)
+					all = append(all, frame(join)...)
+				}
+				if err := pipelined(w, all, 200, codes); err != nil {
 					return "", err
 				}
-				codes[int16(enc.BigEndian.Uint16(p[4:]))]++
 			}
-		}
-		return fmt.Sprintf("answers %v", codes), nil
+			return fmt.Sprintf("answers %v", codes), nil
+		})
+	}},
+	{"100,000 groups of one member id", func(s *siege) (string, error) {
+		groups := s.allCoordinated("one", 4000)
+		w := s.dial()
+		codes := map[int16]int{}
+		return s.repeat(func() (string, error) {
+			for i := 0; i < 100_000; i += 200 {
+				var all []byte
+				for j := range 200 {
+					join := joinRequest(groups[(i+j)%len(groups)], "", nil)
+					join.SetVersion(4)
+					all = append(all, frame(join)...)
+				}
+				if err := pipelined(w, all, 200, codes); err != nil {
+					return "", err
+				}
+			}
+			return fmt.Sprintf("answers %v", codes), nil
+		})
 	}},
 	{"100 topics made and deleted", func(s *siege) (string, error) {
 		admin := s.c.admin()
-		var names []string
-		for i := range 100 {
-			names = append(names, fmt.Sprint("many-", i))
-		}
-		began := time.Now()
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), s.Until+patience)
 		defer cancel()
-		if _, err := admin.CreateTopics(ctx, 1, -1, nil, names...); err != nil {
-			return "", err
-		}
-		_, err := admin.DeleteTopics(ctx, names...)
-		return fmt.Sprint("in ", time.Since(began).Round(time.Millisecond)), err
+		return s.repeat(func() (string, error) {
+			var names []string
+			for i := range 100 {
+				names = append(names, fmt.Sprint("many-", s.round, "-", i))
+			}
+			began := time.Now()
+			if _, err := admin.CreateTopics(ctx, 1, -1, nil, names...); err != nil {
+				return "", err
+			}
+			_, err := admin.DeleteTopics(ctx, names...)
+			return fmt.Sprint("in ", time.Since(began).Round(time.Millisecond)), err
+		})
 	}},
 	{"a topic deleted under its readers", func(s *siege) (string, error) {
-		s.c.createTopic("gone", 1)
-		s.c.awaitLeaders("gone")
-		at := s.c.leader("gone", 0)
-		client := s.c.client(kgo.DefaultProduceTopic("gone"), kgo.ProducerBatchMaxBytes(900_000), kgo.ProducerBatchCompression(kgo.NoCompression()))
-		for range 24 {
-			if err := client.ProduceSync(context.Background(), &kgo.Record{Value: make([]byte, 800_000)}).FirstErr(); err != nil {
-				return "", err
-			}
-		}
-		var conns []net.Conn
-		for range 10 {
-			w, err := net.Dial("tcp", at.address)
-			if err != nil {
-				return "", err
-			}
-			defer w.Close()
-			w.(*net.TCPConn).SetReadBuffer(64 << 10)
-			w.Write(frame(fetchOf(11, "gone", 1, true, 100, 1, 50<<20)))
-			conns = append(conns, w)
-		}
-		time.Sleep(time.Second)
-		if _, err := s.c.admin().DeleteTopics(context.Background(), "gone"); err != nil {
-			return "", err
-		}
-		whole := 0
-		for _, w := range conns {
-			if n, err := length(w); err == nil && n > 15<<20 {
-				whole++
-			}
-		}
-		if whole < 10 {
-			return "", fmt.Errorf("%d of 10 answers were whole", whole)
-		}
-		return "10 answers read whole", nil
+		return s.repeat(func() (string, error) { return s.deleteUnderReaders(fmt.Sprint("gone-", s.round)) })
 	}},
 	{"other protocols", func(s *siege) (string, error) {
-		end := time.Now().Add(s.until)
+		end := time.Now().Add(s.Until)
 		n := 0
 		for time.Now().Before(end) {
 			for _, hello := range []string{"GET / HTTP/1.1\r\n\r\n", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "SSH-2.0-x\r\n", "\x7f\xff\xff\xff", strings.Repeat("\xa5\x11", 500)} {
@@ -824,16 +1004,84 @@ var attacks = []attack{
 	}},
 }
 
-// large sends one request and reads the answer.
+// large sends one request and reads the answer, again and again.
 func (s *siege) large(req kmsg.Request) (string, error) {
 	f := frame(req)
-	began := time.Now()
+	return s.repeat(func() (string, error) {
+		began := time.Now()
+		w := s.dial()
+		if _, err := w.Write(f); err != nil {
+			return "", err
+		}
+		n, err := length(w)
+		return fmt.Sprintf("%s answered with %s in %v", mb(int64(len(f))), mb(n), time.Since(began).Round(time.Millisecond)), err
+	})
+}
+
+// amplified sends a small request and reads the answer, which is not to be endless.
+func (s *siege) amplified(f []byte) (string, error) {
 	w := s.dial()
-	if _, err := w.Write(f); err != nil {
+	w.Write(f)
+	n, err := length(w)
+	if err == nil && n > 64<<20 {
+		err = fmt.Errorf("%s answered", mb(n))
+	}
+	return fmt.Sprintf("%d bytes answered with %s", len(f), mb(n)), err
+}
+
+// deleteUnderReaders makes a topic and deletes it while ten read it.
+func (s *siege) deleteUnderReaders(topic string) (string, error) {
+	s.c.createTopic(topic, 1)
+	s.c.awaitLeaders(topic)
+	at := s.c.leader(topic, 0)
+	client := s.c.client(kgo.DefaultProduceTopic(topic), kgo.ProducerBatchMaxBytes(900_000), kgo.ProducerBatchCompression(kgo.NoCompression()))
+	defer client.Close()
+	for range 24 {
+		if err := client.ProduceSync(context.Background(), &kgo.Record{Value: make([]byte, 800_000)}).FirstErr(); err != nil {
+			return "", err
+		}
+	}
+	var conns []net.Conn
+	for range 10 {
+		w, err := net.Dial("tcp", at.address)
+		if err != nil {
+			return "", err
+		}
+		defer w.Close()
+		s.spent.Conns.Add(1)
+		w.(*net.TCPConn).SetReadBuffer(64 << 10)
+		w = hose{w.(*net.TCPConn), &s.spent}
+		w.Write(frame(fetchOf(11, topic, 1, true, 100, 1, 50<<20)))
+		conns = append(conns, w)
+	}
+	time.Sleep(time.Second)
+	if _, err := s.c.admin().DeleteTopics(context.Background(), topic); err != nil {
 		return "", err
 	}
-	n, err := length(w)
-	return fmt.Sprintf("%s answered with %s in %v", mb(int64(len(f))), mb(n), time.Since(began).Round(time.Millisecond)), err
+	whole := 0
+	for _, w := range conns {
+		if n, err := length(w); err == nil && n > 15<<20 {
+			whole++
+		}
+	}
+	if whole < 10 {
+		return "", fmt.Errorf("%d of 10 answers were whole", whole)
+	}
+	return "10 answers read whole", nil
+}
+
+// pipelined sends n joins at once and counts the codes of their answers.
+func pipelined(w net.Conn, all []byte, n int, codes map[int16]int) error {
+	go w.Write(all)
+	for range n {
+		w.SetReadDeadline(time.Now().Add(30 * time.Second))
+		p, err := answer(w)
+		if err != nil {
+			return err
+		}
+		codes[int16(enc.BigEndian.Uint16(p[4:]))]++
+	}
+	return nil
 }
 
 // bombs sends batches that expand to size, over so many connections.
@@ -860,12 +1108,12 @@ func (s *siege) bombs(size, window, conns int) (string, error) {
 	var all sync.WaitGroup
 	var sent atomic.Int64
 	codes := sync.Map{}
-	end := time.Now().Add(s.until)
+	end := time.Now().Add(s.Until)
 	for range conns {
 		w := s.dial()
 		all.Go(func() {
 			for time.Now().Before(end) {
-				got, err := ask[*kmsg.ProduceResponse](w, produceOf(s.topic, s.part, b))
+				got, err := ask[*kmsg.ProduceResponse](w, produceOf(s.Topic, s.Part, b))
 				if err != nil {
 					codes.Store(err.Error(), true)
 					return
