@@ -605,7 +605,7 @@ func TestHealthFollowsTheCluster(t *testing.T) {
 		t.Fatalf("%+v, %v", resp, err)
 	}
 	err = awaitLeaders(t.Context(), kadm.NewClient(client), []string{"unled"}, time.Second)
-	if want := "created, but 1 of 1 partition have no leader after 1s: unled/0; "; statusOf(err) != StatusFailed || !strings.HasPrefix(err.Error(), want) {
+	if want := "created, but 1 of 1 partition has no leader after 1s: unled/0; "; statusOf(err) != StatusFailed || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("a topic without leaders: %v, want %s", err, want)
 	}
 	c.start()

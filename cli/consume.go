@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -32,7 +34,7 @@ func consumeCommand() *urfave.Command {
       start, end        the beginning (default); what comes from now on
       N, N:M, :N, :end  from offset N; from N up to before M; up to N; up to the end as it is now
       +N, -N            from N records after the start; from N before the end
-      @T, @T:U, @:T     from time T; from T up to U; up to T
+      @T, @T:@U, @:@T   from time T; from T up to U; up to T
    A time is seconds or milliseconds since 1970, a day, an RFC 3339 time, or -1h: so long ago;
    as the second of two also end, or 1h: so long after the first.
 
@@ -94,7 +96,7 @@ func consume(c *urfave.Context) error {
 	if c.IsSet("num") && c.Int64("num") <= 0 {
 		return usage("-n %d: it is 1 or more", c.Int64("num"))
 	}
-	what, err := parseSpan(c.String("offset"), time.Now())
+	what, err := parseSpan("-o", c.String("offset"), time.Now())
 	if err != nil {
 		return err
 	}
@@ -113,7 +115,7 @@ func consume(c *urfave.Context) error {
 			return usage("--%s needs a group; say -g GROUP", f)
 		}
 	}
-	r := &reading{c: c, span: what, remaining: make(map[string]map[int32]int64), limit: c.Int64("num"), print: print}
+	r := &reading{c: c, span: what, remaining: make(map[string]map[int32]int64), first: make(map[string]map[int32]int64), limit: c.Int64("num"), print: print}
 	if r.partitions, err = parsePartitions(c.String("partitions")); err != nil {
 		return err
 	}
@@ -142,7 +144,27 @@ func consume(c *urfave.Context) error {
 	}
 	defer r.client.Close()
 	r.admin = kadm.NewClient(r.client)
-	return r.run(c.Context)
+	ctx, stop := whileRead(c.Context, c.App.Writer)
+	defer stop()
+	return r.run(ctx)
+}
+
+// nobodyReads is why a context of whileRead ended.
+var nobodyReads = errors.New("nobody reads the output any more")
+
+// whileRead returns a context that ends with ctx, or when the reader of a pipe that is
+// written to has gone, as head does when it has its lines. Without that, who waits for
+// records finds out with the next one, which may never come.
+func whileRead(ctx context.Context, w io.Writer) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	if f, ok := w.(*os.File); ok && !isTerminal(f) {
+		go func() { // the watcher of the output: ends with it, or with ctx
+			if readerGone(ctx, f) {
+				cancel(nobodyReads)
+			}
+		}()
+	}
+	return ctx, func() { cancel(nil) }
 }
 
 // A reading is one run of consume: what is to be read, and how far it is.
@@ -158,6 +180,7 @@ type reading struct {
 
 	printed   int64
 	remaining map[string]map[int32]int64 // where each partition ends that is being read
+	first     map[string]map[int32]int64 // and where it begins
 	known     map[string]int             // partitions of each topic already begun with
 }
 
@@ -168,10 +191,14 @@ func (r *reading) run(ctx context.Context) error {
 	out := bufio.NewWriterSize(r.c.App.Writer, 64<<10)
 	follows := r.span.to == nil && !r.c.Bool("exit")
 	looked := time.Now()
+	waiting := newNotice(r.c, follows)
 	for follows || r.open() > 0 {
-		poll, cancel := context.WithTimeout(ctx, joinInterval)
+		poll, cancel := context.WithTimeout(ctx, waiting.within(joinInterval))
 		fetches := r.client.PollRecords(poll, 10_000)
 		cancel()
+		if fetches.NumRecords() == 0 && ctx.Err() == nil {
+			waiting.say()
+		}
 		for it := fetches.RecordIter(); !it.Done(); {
 			done, err := r.take(out, it.Next())
 			if err != nil {
@@ -188,7 +215,7 @@ func (r *reading) run(ctx context.Context) error {
 			return err
 		}
 		if ctx.Err() != nil {
-			if follows && r.limit == 0 {
+			if follows && r.limit == 0 || context.Cause(ctx) == nobodyReads {
 				return nil // following ends this way and no other
 			}
 			return fail(StatusFailed, "interrupted after %s", count(r.printed, "record"))
@@ -205,13 +232,43 @@ func (r *reading) run(ctx context.Context) error {
 	return out.Flush()
 }
 
+// A notice tells somebody at a terminal, once, that a command waits and has not hung.
+type notice struct {
+	w io.Writer // nil: said, or nobody is there
+}
+
+// quietFor is how long nothing comes before a notice is due.
+const quietFor = time.Second
+
+func newNotice(c *urfave.Context, wanted bool) notice {
+	if !wanted || !isTerminal(c.App.Writer) || !isTerminal(c.App.ErrWriter) {
+		return notice{}
+	}
+	return notice{c.App.ErrWriter}
+}
+
+// within is how long to wait for records: less than d while the notice is to come.
+func (n *notice) within(d time.Duration) time.Duration {
+	if n.w == nil {
+		return d
+	}
+	return min(d, quietFor)
+}
+
+func (n *notice) say() {
+	if n.w != nil {
+		fmt.Fprintln(n.w, "waiting for records; Ctrl-C ends")
+		n.w = nil
+	}
+}
+
 // take prints a record if it is wanted, and says whether that was all.
 func (r *reading) take(out *bufio.Writer, record *kgo.Record) (done bool, err error) {
 	end, ok := r.remaining[record.Topic][record.Partition]
 	if !ok {
 		return false, nil // past its end, fetched before that was known
 	}
-	if record.Offset < end && !record.Attrs.IsControl() {
+	if record.Offset < end && record.Offset >= r.first[record.Topic][record.Partition] && !record.Attrs.IsControl() {
 		b := r.print(out.AvailableBuffer(), record)
 		if _, err := out.Write(b); err != nil {
 			return false, err
@@ -247,6 +304,9 @@ func (r *reading) begin(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := beyond("-o", all, r.partitions); err != nil {
+			return err
+		}
 		wanted := 0
 		for topic, partitions := range all {
 			for i, b := range partitions {
@@ -276,7 +336,7 @@ func (r *reading) join(ctx context.Context) {
 	for topic, n := range topics {
 		for i := r.known[topic]; i < n; i++ {
 			if r.partitions(int32(i)) {
-				r.add(topic, int32(i), bounds{to: unbounded})
+				r.add(topic, int32(i), bounds{to: unbounded, end: unbounded})
 			}
 		}
 		r.known[topic] = max(r.known[topic], n)
@@ -315,10 +375,12 @@ func (r *reading) add(topic string, partition int32, b bounds) {
 		return
 	}
 	if r.remaining[topic] == nil {
-		r.remaining[topic] = make(map[int32]int64)
+		r.remaining[topic], r.first[topic] = make(map[int32]int64), make(map[int32]int64)
 	}
-	r.remaining[topic][partition] = b.to
-	r.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().At(b.from)}})
+	// A fetch beyond the end would be sent to the beginning. What lies between the end
+	// and where to begin is passed over when it comes.
+	r.remaining[topic][partition], r.first[topic][partition] = b.to, b.from
+	r.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().At(min(b.from, b.end))}})
 }
 
 // topics returns the topics to read, with their numbers of partitions.

@@ -45,16 +45,19 @@ type membership struct {
 	group  string
 	topics []string         // none: patterns
 	match  []*regexp.Regexp // what the patterns are
+	begin  point            // where nothing was committed
 	limit  int64            // records, 0: all
 	done   int64            // records printed or handled
 
 	until  map[string]map[int32]int64 // with --exit: where each partition ended at the start
 	reader *commandRunner             // with --exec
+
+	waiting notice
 }
 
 // consumeInGroup is consume with -g.
 func consumeInGroup(c *urfave.Context, what span, print printer) error {
-	m := &membership{c: c, group: c.String("group"), limit: c.Int64("num")}
+	m := &membership{c: c, group: c.String("group"), limit: c.Int64("num"), begin: what.from}
 	switch {
 	case c.IsSet("partitions"):
 		return usage("-p and -g do not go together: the group shares out the partitions")
@@ -119,10 +122,13 @@ func consumeInGroup(c *urfave.Context, what span, print printer) error {
 		return err
 	}
 	defer m.client.CloseAllowingRebalance()
+	m.waiting = newNotice(c, !c.Bool("exit"))
+	ctx, stop := whileRead(c.Context, c.App.Writer)
+	defer stop()
 	if m.reader != nil {
-		return m.runCommands(c.Context)
+		return m.runCommands(ctx)
 	}
-	return m.print(c.Context, print)
+	return m.print(ctx, print)
 }
 
 // reset is where a group begins in a partition it has never committed.
@@ -148,6 +154,15 @@ func (m *membership) prepare(ctx context.Context) error {
 		}
 		if m.reader != nil {
 			if err := m.reader.prepare(ctx, m.admin); err != nil {
+				return err
+			}
+		}
+		if m.begin.kind == atOffset && len(m.topics) > 0 {
+			all, err := span{from: m.begin}.resolve(ctx, m.admin, m.topics, false, false)
+			if err != nil {
+				return err
+			}
+			if err := beyond("-o", all, func(int32) bool { return true }); err != nil {
 				return err
 			}
 		}
@@ -206,7 +221,9 @@ func (m *membership) next(ctx context.Context, most int64) (records []*kgo.Recor
 		if records = fetches.Records(); len(records) > 0 {
 			return records, false, nil
 		}
-		m.client.AllowRebalance()
+		if m.client.AllowRebalance(); ctx.Err() == nil {
+			m.waiting.say()
+		}
 		if m.until != nil && time.Since(looked) > 500*time.Millisecond {
 			if m.reachedEnd(ctx) {
 				return nil, true, nil
@@ -262,7 +279,7 @@ func (m *membership) print(ctx context.Context, print printer) error {
 
 // ended is how a run ends that did not fail: done, or interrupted.
 func (m *membership) ended(ctx context.Context, err error) error {
-	if err == nil && ctx.Err() != nil && m.limit > 0 {
+	if err == nil && ctx.Err() != nil && m.limit > 0 && context.Cause(ctx) != nobodyReads {
 		return fail(StatusFailed, "interrupted after %s", count(m.done, "record"))
 	}
 	return err

@@ -54,7 +54,7 @@ func groupSeek(c *urfave.Context) error {
 	if !c.IsSet("to") {
 		return usage("group seek to where? say --to start, --to end, --to OFFSET or --to @TIME")
 	}
-	to, err := parseSpan(c.String("to"), time.Now())
+	to, err := parseSpan("--to", c.String("to"), time.Now())
 	if err != nil {
 		return err
 	}
@@ -127,6 +127,9 @@ func planSeek(ctx context.Context, admin *kadm.Client, group string, to span, li
 		}
 		all, err := to.resolve(ctx, admin, slices.Sorted(maps.Keys(topics)), true, false)
 		if err != nil {
+			return err
+		}
+		if err := beyond("--to", all, func(int32) bool { return true }); err != nil {
 			return err
 		}
 		seeks = nil

@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,7 +25,7 @@ import (
 //	+N              from N after the start
 //	-N              from N before the end
 //	@T  @T:         from the first record at or after time T on
-//	@:T  @T:U       up to time T, from T up to U
+//	@:T  @T:U       up to time T, from T up to U; @:@T and @T:@U are the same
 //
 // A time is a number of seconds (to 10 digits) or milliseconds (13) since 1970,
 // a day, an RFC 3339 time, or a duration before now, "-1h30m"; as the second of
@@ -49,10 +51,11 @@ const (
 	atTime
 )
 
-// parseSpan reads an offset in rpk's grammar. now is what durations count from.
-func parseSpan(s string, now time.Time) (span, error) {
+// parseSpan reads an offset in rpk's grammar, which flag, as errors name it, has. now is
+// what durations count from.
+func parseSpan(flag, s string, now time.Time) (span, error) {
 	wrong := func(why string) (span, error) {
-		return span{}, usage("-o %q: %s; it is start, end, OFFSET, +N, -N, START:END, @TIME or @FROM:TO", s, why)
+		return span{}, usage("%s %q: %s; it is start, end, OFFSET, +N, -N, START:END, @TIME or @FROM:TO", flag, s, why)
 	}
 	end := &point{kind: atEnd}
 	switch s {
@@ -125,7 +128,8 @@ func parseTimes(s string, now time.Time, wrong func(string) (span, error)) (span
 	if rest[0] != ':' {
 		return wrong(fmt.Sprintf("%q follows the time", rest))
 	}
-	switch rest = rest[1:]; rest {
+	// "@FROM:@TO" is what everybody types first.
+	switch rest = strings.TrimPrefix(rest[1:], "@"); rest {
 	case "":
 		return result, nil
 	case "end":
@@ -205,8 +209,9 @@ func parseDays(s string) (time.Duration, error) {
 	return time.ParseDuration(s)
 }
 
-// bounds are the offsets a span means in one partition, [from, to).
-type bounds struct{ from, to int64 }
+// bounds are the offsets a span means in one partition, [from, to), and where that
+// ends now. from may lie beyond the end.
+type bounds struct{ from, to, end int64 }
 
 // unbounded is the end of a partition that is followed for ever.
 const unbounded int64 = math.MaxInt64
@@ -262,7 +267,7 @@ func (s span) resolve(ctx context.Context, admin *kadm.Client, topics []string, 
 	for topic, partitions := range starts {
 		result[topic] = make(map[int32]bounds, len(partitions))
 		for i := range partitions {
-			b := bounds{from: from(topic, i), to: to(topic, i)}
+			b := bounds{from: from(topic, i), to: to(topic, i), end: ends[topic][i].Offset}
 			if untilEnd {
 				b.to = min(b.to, ends[topic][i].Offset)
 			}
@@ -270,6 +275,44 @@ func (s span) resolve(ctx context.Context, admin *kadm.Client, topics []string, 
 		}
 	}
 	return result, nil
+}
+
+// beyond refuses to begin at an offset that no partition has reached: whoever asks
+// for it is mistaken, and a client that fetched there would be sent elsewhere. wanted
+// says which partitions count, flag where the offset is from.
+func beyond(flag string, all map[string]map[int32]bounds, wanted func(int32) bool) error {
+	type partition struct {
+		topic string
+		index int32
+	}
+	var short []partition
+	from := int64(0)
+	for topic, partitions := range all {
+		for i, b := range partitions {
+			if !wanted(i) {
+				continue
+			}
+			if b.from <= b.end {
+				return nil
+			}
+			short, from = append(short, partition{topic, i}), max(from, b.from)
+		}
+	}
+	if len(short) == 0 {
+		return nil
+	}
+	slices.SortFunc(short, func(a, b partition) int {
+		return cmp.Or(cmp.Compare(a.topic, b.topic), cmp.Compare(a.index, b.index))
+	})
+	var ends []string
+	for i, p := range short {
+		topic := ""
+		if i == 0 || short[i-1].topic != p.topic {
+			topic = "topic " + p.topic + ": "
+		}
+		ends = append(ends, fmt.Sprintf("%spartition %d ends at %s", topic, p.index, number(all[p.topic][p.index].end)))
+	}
+	return fail(StatusNotFound, "%s %s is beyond the end of %s; %[1]s end is what comes next, %[1]s -10 the last ten", flag, number(from), some(ends))
 }
 
 // listed refuses an answer in which any partition is missing.

@@ -73,6 +73,10 @@ var spanTests = []struct{ in, want string }{
 	{"@-1h:", "2026-07-01T11:00:00Z …"},
 	{"@-1h:end", "2026-07-01T11:00:00Z … end-0"},
 	{"@-48h:-24h", "2026-06-29T12:00:00Z … 2026-06-30T12:00:00Z"},
+	{"@2021-06-01:@2021-06-02", "2021-06-01T00:00:00Z … 2021-06-02T00:00:00Z"},
+	{"@-2h:@-1h", "2026-07-01T10:00:00Z … 2026-07-01T11:00:00Z"},
+	{"@:@2021-06-01", "start+0 … 2021-06-01T00:00:00Z"},
+	{"@-1h:@end", "2026-07-01T11:00:00Z … end-0"},
 	{"@-48h:24h", "2026-06-29T12:00:00Z … 2026-06-30T12:00:00Z"},
 
 	{"", "error"},
@@ -94,6 +98,9 @@ var spanTests = []struct{ in, want string }{
 	{"@2021-06-01x", "error"},
 	{"@2021-06-02:2021-06-01", "error"},
 	{"@-1h:-2h", "error"},
+	{"@-1h:@-2h", "error"},
+	{"@-1h:@@-2h", "error"},
+	{"@-2h:@-1h:", "error"},
 	{"@12345", "error"},
 	{"@16225056001234567", "error"},
 }
@@ -101,7 +108,7 @@ var spanTests = []struct{ in, want string }{
 func TestSpansFollowTheGrammarOfRpk(t *testing.T) {
 	for _, test := range spanTests {
 		got := "error"
-		s, err := parseSpan(test.in, spanNow)
+		s, err := parseSpan("-o", test.in, spanNow)
 		if err == nil {
 			got = s.say()
 		} else if statusOf(err) != StatusUsage {
@@ -113,13 +120,47 @@ func TestSpansFollowTheGrammarOfRpk(t *testing.T) {
 	}
 }
 
+// An offset that nobody has reached is no place to begin. Where some partitions have, it
+// is one, and what the others get until then is not asked for.
+func TestAnOffsetBeyondTheEndIsRefused(t *testing.T) {
+	c := startCluster(t, 1)
+	c.do("", "topic", "create", "jobs", "-p2")
+	c.do(strings.Repeat("x\n", 4), "produce", "jobs", "-q", "-p0")
+	c.do(strings.Repeat("x\n", 2), "produce", "jobs", "-q", "-p1")
+	for _, test := range []struct{ line, want string }{
+		{"consume jobs -o 9999 -e", "-o 9,999 is beyond the end of topic jobs: partition 0 ends at 4, partition 1 ends at 2; -o end is what comes next, -o -10 the last ten"},
+		{"consume jobs -o 9999", "-o 9,999 is beyond the end of topic jobs: partition 0 "},
+		{"consume jobs -o 9999:10000 -p1", "-o 9,999 is beyond the end of topic jobs: partition 1 "},
+		{"consume jobs -o +5 -e", "-o 5 is beyond the end of topic jobs: partition 0 "},
+		{"consume jobs -g workers -o 9999", "-o 9,999 is beyond the end of topic jobs: partition 0 "},
+		{"group seek workers --topics jobs --to 9999", "--to 9,999 is beyond the end of topic jobs: partition 0 ends at 4, partition 1 ends at 2; --to end is "},
+	} {
+		if r := millrace(t, c.addresses(), "", strings.Fields(test.line)...); r.status != StatusNotFound || !strings.HasPrefix(r.stderr, "millrace: "+test.want) {
+			t.Errorf("millrace %s: status %d, %s", test.line, r.status, r.stderr)
+		}
+	}
+	if got := c.do("", "consume", "jobs", "-o", "3", "-e", "-f", "%p/%o\n").stdout; got != "0/3\n" {
+		t.Errorf("from offset 3 on: %q", got)
+	}
+	follower := command(t, c.addresses(), "consume", "jobs", "-o", "3", "-n2", "-f", "%p/%o ")
+	var out strings.Builder
+	follower.Stdout = &out
+	if err := follower.Start(); err != nil {
+		t.Fatal(err)
+	}
+	c.do(strings.Repeat("x\n", 2), "produce", "jobs", "-q", "-p1")
+	if err := follower.Wait(); err != nil || !strings.Contains(out.String(), "0/3 ") || !strings.Contains(out.String(), "1/3 ") {
+		t.Errorf("followed from offset 3 on: %q, %v", out.String(), err)
+	}
+}
+
 // Whatever is accepted has offsets that exist and does not end before it begins.
 func FuzzParseSpan(f *testing.F) {
 	for _, test := range spanTests {
 		f.Add(test.in)
 	}
 	f.Fuzz(func(t *testing.T, in string) {
-		s, err := parseSpan(in, spanNow)
+		s, err := parseSpan("-o", in, spanNow)
 		if err != nil {
 			return
 		}

@@ -123,8 +123,12 @@ func awaitLeaders(ctx context.Context, admin *kadm.Client, topics []string, pati
 		case len(without) == 0 && all > 0:
 			return nil
 		case time.Now().After(deadline):
-			return fail(StatusFailed, "created, but %d of %s have no leader after %s: %s; millrace cluster health and the nodes' logs say why",
-				len(without), count(all, "partition"), patience, some(without))
+			have := "have"
+			if len(without) == 1 {
+				have = "has"
+			}
+			return fail(StatusFailed, "created, but %s of %s %s no leader after %s: %s; `millrace cluster health` and the nodes' logs say why",
+				number(len(without)), count(all, "partition"), have, patience, some(without))
 		}
 		select {
 		case <-time.After(backoff(attempt)):

@@ -50,7 +50,7 @@ func topicTrim(c *urfave.Context) error {
 	if !c.IsSet("offset") {
 		return usage("topic trim up to where? say -o OFFSET")
 	}
-	to, err := parseSpan(c.String("offset"), time.Now())
+	to, err := parseSpan("-o", c.String("offset"), time.Now())
 	if err != nil {
 		return err
 	}

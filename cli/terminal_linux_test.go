@@ -1,0 +1,110 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// onTerminal runs the program on a terminal of some columns, to its end, or until it
+// has printed something and then was interrupted. It returns what the terminal got.
+func onTerminal(t *testing.T, brokers []string, columns int, until string, args ...string) string {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Skip("there are no terminals here: ", err)
+	}
+	defer master.Close()
+	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0)
+	}
+	if err == nil {
+		err = unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 25, Col: uint16(columns)})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	slave, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := command(t, brokers, args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
+	err = cmd.Start()
+	slave.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	late := time.AfterFunc(30*time.Second, func() { cmd.Process.Kill() })
+	defer late.Stop()
+	var out strings.Builder
+	for b := make([]byte, 4096); ; {
+		n, err := master.Read(b) // EIO once nobody has the other end
+		out.Write(b[:n])
+		if err != nil {
+			break
+		}
+		if until != "" && strings.Contains(out.String(), until) {
+			cmd.Process.Signal(syscall.SIGINT)
+			until = ""
+		}
+	}
+	cmd.Wait()
+	if until != "" {
+		t.Errorf("millrace %s never printed %q", strings.Join(args, " "), until)
+	}
+	return strings.ReplaceAll(out.String(), "\r\n", "\n")
+}
+
+// Who follows a topic on a terminal is told that it waits, once it does.
+func TestWhoWaitsForRecordsSaysSo(t *testing.T) {
+	c := startCluster(t, 1)
+	c.do("", "produce", "jobs", "one", "two", "-q")
+	const waits = "waiting for records; Ctrl-C ends\n"
+	for _, args := range [][]string{{"consume", "jobs", "-f", "value"}, {"consume", "jobs", "-f", "value", "-g", "workers"}} {
+		if got := onTerminal(t, c.addresses(), 80, "ends\r\n", args...); got != "one\ntwo\n"+waits {
+			t.Errorf("millrace %s: %q", strings.Join(args, " "), got)
+		}
+	}
+	if got := onTerminal(t, c.addresses(), 80, "", "consume", "jobs", "-f", "value", "-e"); got != "one\ntwo\n" {
+		t.Errorf("with -e: %q", got)
+	}
+}
+
+// Who follows a topic ends when nobody reads the output any more, record or not.
+func TestConsumeEndsWithItsReader(t *testing.T) {
+	c := startCluster(t, 1)
+	c.do("", "produce", "jobs", "one", "two", "-q")
+	for _, args := range [][]string{{"consume", "jobs"}, {"consume", "jobs", "-n", "3"}, {"consume", "jobs", "-g", "workers"}, {"consume", "jobs", "-g", "runners", "--exec", "cat"}} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := command(t, c.addresses(), args...)
+		cmd.Stdout = w
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+		r.Read(make([]byte, 1))
+		r.Close()
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Errorf("millrace %s: %v", strings.Join(args, " "), err)
+			}
+		case <-time.After(30 * time.Second):
+			t.Errorf("millrace %s does not end", strings.Join(args, " "))
+			cmd.Process.Kill()
+			<-ended
+		}
+	}
+}
