@@ -20,7 +20,7 @@ func arrange(commands []*urfave.Command, args []string) ([]string, error) {
 	}
 	words, command, flags, rest := split(commands, args)
 	if command == nil {
-		for _, a := range append(flags, rest...) {
+		for _, a := range flags { // before a word that is no command; what follows one is about it
 			switch a {
 			case "-h", "--help":
 				return append(words, "--help"), nil

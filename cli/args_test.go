@@ -36,6 +36,12 @@ func TestFlagsMayStandAnywhere(t *testing.T) {
 		{"consume t --ofset 3", "did you mean --offset?"},
 		{"prodcue t", "did you mean produce?"},
 		{"topic dscribe t", "did you mean describe?"},
+		{"frobnicate --help", `error: "frobnicate" is not a command of millrace`},
+		{"topic frobnicate -h", `error: "frobnicate" is not a command of millrace topic`},
+		{"help frobnicate", `error: "frobnicate" is not a command of millrace`},
+		{"consum --help", "did you mean consume?"},
+		{"--help frobnicate", "--help"},
+		{"topic --help", "topic --help"},
 		{"frobnicate", `error: "frobnicate" is not a command of millrace`},
 	} {
 		got, err := arrange(commands(), strings.Fields(test.line))
@@ -84,6 +90,25 @@ func TestUsageErrorsEndWithStatus2(t *testing.T) {
 		}
 		if n := strings.Count(stderr.String(), "\n"); n != 1 || !strings.HasPrefix(stderr.String(), "millrace: ") {
 			t.Errorf("millrace %s: %d lines, want the one line of an error:\n%s", line, n, stderr.String())
+		}
+	}
+}
+
+// A value that cannot be read is named with its flag, as it is called here, and with
+// what it should be.
+func TestBadValuesAreSaidInOneVoice(t *testing.T) {
+	for line, want := range map[string]string{
+		"topic create a -p abc":                  "--partitions \"abc\": it is a whole number; see `millrace topic create --help`",
+		"consume t -n 1.5":                       "--num \"1.5\": it is a whole number; see `millrace consume --help`",
+		"consume t -g g --session-timeout 3":     "--session-timeout \"3\": it is a time with its unit, such as 500ms, 30s or 5m; see `millrace consume --help`",
+		"bench produce --seed -1":                "--seed \"-1\": it is a whole number; see `millrace bench produce --help`",
+		"consume t --exit=perhaps":               "--exit \"perhaps\": it is true or false, or nothing; see `millrace consume --help`",
+		"topic create a -p 99999999999999999999": "--partitions \"99999999999999999999\": it is a whole number; see `millrace topic create --help`",
+		"group seek g --to nonsense":             "--to \"nonsense\": not an offset; it is start, end, OFFSET, +N, -N, START:END, @TIME or @FROM:TO",
+	} {
+		var stderr strings.Builder
+		if status := Run(t.Context(), strings.Fields(line), strings.NewReader(""), &stderr, &stderr); status != StatusUsage || stderr.String() != "millrace: "+want+"\n" {
+			t.Errorf("millrace %s: status %d, %swant %s", line, status, stderr.String(), want)
 		}
 	}
 }

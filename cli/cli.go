@@ -122,7 +122,7 @@ func commands() []*urfave.Command {
 func prepare(commands []*urfave.Command) {
 	for _, c := range commands {
 		c.HideHelpCommand = true
-		c.OnUsageError = func(_ *urfave.Context, err error, _ bool) error { return usage("%v", err) }
+		c.OnUsageError = func(_ *urfave.Context, err error, _ bool) error { return badValue(c, err) }
 		c.CustomHelpTemplate = helpOf(c)
 		prepare(c.Subcommands)
 	}

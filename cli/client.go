@@ -148,6 +148,11 @@ func backoff(attempt int) time.Duration {
 // withAdmin runs f with an administrator's client of the cluster the command
 // line names.
 func withAdmin(c *urfave.Context, f func(ctx context.Context, admin *kadm.Client) error) error {
+	return withClient(c, func(ctx context.Context, _ *kgo.Client, admin *kadm.Client) error { return f(ctx, admin) })
+}
+
+// withClient is withAdmin for who also asks what an administrator's client does not.
+func withClient(c *urfave.Context, f func(ctx context.Context, client *kgo.Client, admin *kadm.Client) error) error {
 	client, err := dialClient(c)
 	if err != nil {
 		return err
@@ -157,5 +162,5 @@ func withAdmin(c *urfave.Context, f func(ctx context.Context, admin *kadm.Client
 	admin.SetTimeoutMillis(15_000)
 	ctx, cancel := context.WithTimeout(c.Context, 30*time.Second)
 	defer cancel()
-	return f(ctx, admin)
+	return f(ctx, client, admin)
 }

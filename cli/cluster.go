@@ -36,9 +36,28 @@ type clusterState struct {
 	Brokers         []brokerItem `json:"brokers"`
 	Topics          int          `json:"topics"`
 	Partitions      int          `json:"partitions"`
-	UnderReplicated []string     `json:"under_replicated"` // topic/partition
+	Internal        int          `json:"internal_partitions"` // of those
+	UnderReplicated []string     `json:"under_replicated"`    // topic/partition
 	Leaderless      []string     `json:"leaderless"`
 	Down            []string     `json:"down"` // topic/partition on broker: a replica its own broker calls down
+
+	internalTopics int
+}
+
+// ownLast sorts topics by name, and the cluster's own behind the others: of many in
+// trouble only the first are named.
+func ownLast(topics kadm.TopicDetails) []kadm.TopicDetail {
+	sorted := topics.Sorted()
+	slices.SortStableFunc(sorted, func(a, b kadm.TopicDetail) int {
+		switch {
+		case a.IsInternal == b.IsInternal:
+			return 0
+		case a.IsInternal:
+			return 1
+		}
+		return -1
+	})
+	return sorted
 }
 
 type brokerItem struct {
@@ -152,10 +171,15 @@ func readCluster(ctx context.Context, client *kgo.Client) (*clusterState, error)
 	}
 	strangers := views.dropStrangers(s.Cluster)
 	leaders, replicas := make(map[int32]int), make(map[int32]int)
-	for _, t := range metadata.Topics.Sorted() {
+	for _, t := range ownLast(metadata.Topics) {
+		if t.IsInternal {
+			s.internalTopics++
+		}
 		for _, p := range t.Partitions.Sorted() {
 			p, down := views.firstHand(p)
-			s.Partitions++
+			if s.Partitions++; t.IsInternal {
+				s.Internal++
+			}
 			name := fmt.Sprintf("%s/%d", p.Topic, p.Partition)
 			for _, r := range p.Replicas {
 				replicas[r]++

@@ -14,14 +14,15 @@ func clusterMetadataCommand() *urfave.Command {
 	return &urfave.Command{
 		Name:  "metadata",
 		Usage: "show every partition with its leader and replicas",
-		Description: `   What a client is told. -o kcat prints it as kcat -L does.
+		Description: `   What a client is told, without internal topics unless -i. -o kcat prints all of it, as
+   kcat -L does.
 
    JSON: a list of {topic, partition, leader, epoch, replicas, isr, offline}.
 
 EXAMPLES:
    $ millrace cluster metadata
    $ millrace cluster metadata -o kcat`,
-		Flags:  clientFlags(outputFlags(true)),
+		Flags:  clientFlags(outputFlags(true), internalFlag()),
 		Action: clusterMetadata,
 	}
 }
@@ -48,6 +49,9 @@ func clusterMetadata(c *urfave.Context) error {
 		}
 		var items []metadataItem
 		for _, t := range m.Topics.Sorted() {
+			if t.IsInternal && !c.Bool("internal") {
+				continue
+			}
 			for _, p := range t.Partitions.Sorted() {
 				items = append(items, metadataItem{p.Topic, p.Partition, p.Leader, p.LeaderEpoch,
 					append([]int32{}, p.Replicas...), append([]int32{}, p.ISR...), append([]int32{}, p.OfflineReplicas...)})

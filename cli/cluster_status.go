@@ -14,8 +14,9 @@ func clusterStatusCommand() *urfave.Command {
 		Name:  "status",
 		Usage: "show brokers, controller, leaders and partitions in trouble",
 		Description: `   JSON: {cluster, controller, brokers: [{node, address, rack, controller, leaders, replicas,
-   up, down_for, disk_bytes, disk_free}], topics, partitions, under_replicated: [TOPIC/PARTITION],
-   leaderless, down: ["TOPIC/PARTITION on NODE"]}; down_for is in seconds, internal topics count.
+   up, down_for, disk_bytes, disk_free}], topics, partitions, internal_partitions, under_replicated:
+   [TOPIC/PARTITION], leaderless, down: ["TOPIC/PARTITION on NODE"]}; down_for is in seconds.
+   Internal topics count among topics, partitions, leaders and replicas.
    Every registered broker is a row, whether it is there or not.
 
 EXAMPLES:
@@ -40,8 +41,12 @@ func clusterStatus(c *urfave.Context) error {
 	}
 	return printObject(c, state, state.Cluster, func() error {
 		w := c.App.Writer
-		fmt.Fprintf(w, "cluster %s  %s  %s  %s\n\n", state.Cluster,
-			count(len(state.Brokers), "broker"), count(state.Topics, "topic"), count(state.Partitions, "partition"))
+		internal := ""
+		if state.internalTopics > 0 {
+			internal = fmt.Sprintf("  (and %s, %s)", count(state.internalTopics, "internal topic"), count(state.Internal, "partition"))
+		}
+		fmt.Fprintf(w, "cluster %s  %s  %s  %s%s\n\n", state.Cluster, count(len(state.Brokers), "broker"),
+			count(state.Topics-state.internalTopics, "topic"), count(state.Partitions-state.Internal, "partition"), internal)
 		err := printTable(w, !c.Bool("no-headers"), state.Brokers, []column[brokerItem]{
 			{"NODE", func(b brokerItem) string { return strconv.Itoa(int(b.Node)) }},
 			{"ADDRESS", func(b brokerItem) string { return b.Address }},

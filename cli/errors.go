@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"regexp"
 	"strings"
 	"syscall"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	urfave "github.com/urfave/cli/v2"
 )
 
 // A failure is an error that knows the exit status it ends the program with.
@@ -44,6 +46,29 @@ func (e *explained) Unwrap() error { return e.err }
 // usage returns an error in the command line itself.
 func usage(format string, args ...any) error { return fail(StatusUsage, format, args...) }
 
+// badValuePattern is how package flag says that a flag's value cannot be read.
+var badValuePattern = regexp.MustCompile(`^invalid (?:boolean )?value ("(?:[^"\\]|\\.)*") for (?:flag )?-(\S+?): `)
+
+// badValue says what a flag's value should have been.
+func badValue(c *urfave.Command, err error) error {
+	m := badValuePattern.FindStringSubmatch(err.Error())
+	if m == nil {
+		return usage("%v", err)
+	}
+	kind := "something else"
+	switch lookup(c, m[2]).(type) {
+	case *urfave.IntFlag, *urfave.Int64Flag, *urfave.UintFlag, *urfave.Uint64Flag:
+		kind = "a whole number"
+	case *urfave.Float64Flag:
+		kind = "a number"
+	case *urfave.DurationFlag:
+		kind = "a time with its unit, such as 500ms, 30s or 5m"
+	case *urfave.BoolFlag:
+		kind = "true or false, or nothing"
+	}
+	return usage("--%s %s: it is %s; see `%s --help`", m[2], m[1], kind, c.HelpName)
+}
+
 // silent is an ending that has been explained already.
 type silent struct{ status int }
 
@@ -66,7 +91,7 @@ func statusOf(err error) int {
 		return StatusNotFound
 	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.GroupAuthorizationFailed),
 		errors.Is(err, kerr.ClusterAuthorizationFailed), errors.Is(err, kerr.TransactionalIDAuthorizationFailed),
-		errors.Is(err, kerr.SaslAuthenticationFailed), errors.Is(err, kerr.PolicyViolation), errors.Is(err, fs.ErrPermission):
+		errors.Is(err, kerr.SaslAuthenticationFailed), errors.Is(err, fs.ErrPermission):
 		return StatusNotAllowed
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, kerr.RequestTimedOut),
 		errors.As(err, &timeout) && timeout.Timeout():
@@ -110,6 +135,10 @@ func topicError(topic string, err error, detail string) error {
 		return fail(status, "topic %q does not exist; see `millrace topic list`, or create it with `millrace topic create %s`", topic, topic)
 	case errors.Is(err, kerr.TopicAlreadyExists):
 		return fail(status, "topic %q exists already; --if-not-exists accepts that", topic)
+	case errors.Is(err, kerr.InvalidTopicException) && detail == "":
+		return explain(err, "topic %q: a name has letters, digits, '.', '_' and '-', 249 at most, and is not '.' or '..'", topic)
+	case errors.Is(err, kerr.PolicyViolation) && detail == "":
+		return explain(err, "topic %q: the cluster's policy does not allow it (POLICY_VIOLATION)", topic)
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
 		return fail(status, "not allowed on topic %q; ask for the permission with an ACL", topic)
 	}

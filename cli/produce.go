@@ -99,7 +99,8 @@ func produce(c *urfave.Context) error {
 		return err
 	}
 	defer client.Close()
-	if err := checkPartition(c, client, topic); err != nil {
+	existed, err := checkPartition(c, client, topic)
+	if err != nil {
 		return err
 	}
 
@@ -159,6 +160,9 @@ send:
 	}
 	// What is in flight is worth waiting for even after a failure: it says what is stored.
 	flushErr := client.Flush(ctx)
+	if !existed && acks.some() && c.Context.Err() == nil {
+		tellCreated(c, client, topic)
+	}
 	cancel()
 	client.Close() // every promise has been kept after it
 	acks.finish(c, time.Since(start))
@@ -214,19 +218,31 @@ func produceOptions(c *urfave.Context) ([]kgo.Opt, error) {
 }
 
 // checkPartition refuses a partition the topic does not have. A topic that does
-// not exist is left to the broker, which may create it.
-func checkPartition(c *urfave.Context, client *kgo.Client, topic string) error {
-	if !c.IsSet("partition") {
-		return nil
-	}
+// not exist is left to the broker, which may create it; existed says whether it did.
+func checkPartition(c *urfave.Context, client *kgo.Client, topic string) (existed bool, err error) {
 	topics, err := kadm.NewClient(client).ListTopicsWithInternal(c.Context, topic)
 	if err != nil {
-		return err
+		return true, fmt.Errorf("ask for topic %q: %w", topic, err)
 	}
-	if n := len(topics[topic].Partitions); topics[topic].Err == nil && n > 0 && c.Int("partition") >= n {
-		return fail(StatusNotFound, "topic %q has no partition %d: it has %d, counted from 0", topic, c.Int("partition"), n)
+	n := len(topics[topic].Partitions)
+	if c.IsSet("partition") && topics[topic].Err == nil && n > 0 && c.Int("partition") >= n {
+		return true, fail(StatusNotFound, "topic %q has no partition %d: it has %d, counted from 0", topic, c.Int("partition"), n)
 	}
-	return nil
+	return !errors.Is(topics[topic].Err, kerr.UnknownTopicOrPartition), nil
+}
+
+// tellCreated says that the broker has created a topic for the first record, and what
+// its default means.
+func tellCreated(c *urfave.Context, client *kgo.Client, topic string) {
+	topics, err := kadm.NewClient(client).ListTopicsWithInternal(c.Context, topic)
+	if err != nil || topics[topic].Err != nil {
+		return // the records are there, which is what was asked for
+	}
+	said := fmt.Sprintf("topic %s was not there and has been created: %s", topic, count(len(topics[topic].Partitions), "partition"))
+	if len(topics[topic].Partitions) == 1 {
+		said += fmt.Sprintf(", strict order, one worker of a group at a time; `millrace topic alter %s -p 6` makes six", topic)
+	}
+	fmt.Fprintln(c.App.ErrWriter, said)
 }
 
 // parseRate reads records a second: "100", "100/s", "0.5/s". 0: as fast as it goes.
@@ -391,6 +407,13 @@ func (a *acks) printLocked(k ack) {
 	a.out.WriteByte('\n')
 }
 
+// some tells whether any record has been acknowledged.
+func (a *acks) some() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.done > 0
+}
+
 // finish prints what is left, and the line that sums it up.
 func (a *acks) finish(c *urfave.Context, took time.Duration) {
 	a.mu.Lock()
@@ -399,6 +422,9 @@ func (a *acks) finish(c *urfave.Context, took time.Duration) {
 		a.err = fmt.Errorf("write to standard output: %w", err)
 	}
 	a.progress.clear()
+	if a.done == 0 && a.err != nil {
+		return // the error says it all
+	}
 	fmt.Fprintln(c.App.ErrWriter, tally(a.done, a.bytes, took))
 }
 
@@ -406,7 +432,7 @@ func (a *acks) finish(c *urfave.Context, took time.Duration) {
 func recordError(n int64, r *kgo.Record, err error) error {
 	which := fmt.Sprintf("record %s", number(n+1))
 	switch {
-	case errors.Is(err, kerr.UnknownTopicOrPartition):
+	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.InvalidTopicException), errors.Is(err, kerr.TopicAuthorizationFailed):
 		return topicError(r.Topic, err, "")
 	case errors.Is(err, kgo.ErrRecordTimeout):
 		return fail(StatusTimedOut, "%s was not acknowledged in time; whether it is stored is not known", which)

@@ -4,9 +4,12 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	urfave "github.com/urfave/cli/v2"
 )
 
@@ -50,6 +53,41 @@ func settings(c *urfave.Context) (map[string]string, error) {
 	}
 	return all, nil
 }
+
+// internalFlag asks for the cluster's own topics, which would drown the others.
+func internalFlag() []urfave.Flag {
+	return []urfave.Flag{&urfave.BoolFlag{Name: "internal", Aliases: []string{"i"}, Usage: "internal topics too"}}
+}
+
+// tellWithoutEffect says of settings that were given for a topic which of them the
+// brokers take and do nothing with: they say so in the settings' documentation. Not being
+// able to find out is no harm.
+func tellWithoutEffect(ctx context.Context, w io.Writer, client *kgo.Client, topic string, keys []string) {
+	if len(keys) == 0 {
+		return
+	}
+	req := kmsg.NewPtrDescribeConfigsRequest()
+	rr := kmsg.NewDescribeConfigsRequestResource()
+	rr.ResourceType, rr.ResourceName, rr.ConfigNames = kmsg.ConfigResourceTypeTopic, topic, keys
+	req.Resources, req.IncludeDocumentation = append(req.Resources, rr), true
+	resp, err := req.RequestWith(ctx, client)
+	if err != nil {
+		return
+	}
+	for _, r := range resp.Resources {
+		for _, s := range r.Configs {
+			if s.Documentation == nil {
+				continue
+			}
+			if why, ok := strings.CutPrefix(*s.Documentation, withoutEffect); ok {
+				fmt.Fprintf(w, "millrace: %s has no effect here:%s\n", s.Name, strings.TrimSuffix(why, "."))
+			}
+		}
+	}
+}
+
+// withoutEffect begins the documentation of settings that are kept for tools' sake.
+const withoutEffect = "Accepted without effect:"
 
 func configFlag() urfave.Flag {
 	return &urfave.StringSliceFlag{Name: "config", Aliases: []string{"c"}, Usage: "`KEY=VALUE`: a setting of the topic; may be repeated"}

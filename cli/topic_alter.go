@@ -136,6 +136,7 @@ func topicAlter(c *urfave.Context) error {
 		}
 	}
 	fmt.Fprintf(c.App.Writer, "altered topic %s%s\n", topic, grown)
+	tellWithoutEffect(ctx, c.App.ErrWriter, client, topic, slices.Sorted(maps.Keys(set)))
 	if wait := a.delay(ctx); gone != "" && wait != "" {
 		fmt.Fprintf(c.App.ErrWriter, "millrace: it deletes %s, from %s on; altered back before then, it keeps them\n", gone, wait)
 	}

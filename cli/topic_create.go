@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 	urfave "github.com/urfave/cli/v2"
 )
 
@@ -53,7 +56,7 @@ func topicCreate(c *urfave.Context) error {
 	for k, v := range given {
 		configs[k] = &v
 	}
-	return withAdmin(c, func(ctx context.Context, admin *kadm.Client) error {
+	return withClient(c, func(ctx context.Context, client *kgo.Client, admin *kadm.Client) error {
 		create, said := admin.CreateTopics, "created"
 		if c.Bool("dry-run") {
 			create, said = admin.ValidateCreateTopics, "could create"
@@ -79,6 +82,9 @@ func topicCreate(c *urfave.Context) error {
 					made = append(made, topic)
 				}
 				fmt.Fprintln(c.App.Writer, line)
+				if a.NumPartitions == 1 && !c.IsSet("partitions") {
+					fmt.Fprintln(c.App.ErrWriter, onePartition)
+				}
 			case c.Bool("if-not-exists") && errors.Is(a.Err, kerr.TopicAlreadyExists):
 				fmt.Fprintf(c.App.Writer, "topic %s exists already\n", topic)
 			case first == nil:
@@ -90,9 +96,15 @@ func topicCreate(c *urfave.Context) error {
 		if err := awaitLeaders(ctx, admin, made, leaderPatience); first == nil {
 			first = err
 		}
+		if len(made) > 0 {
+			tellWithoutEffect(ctx, c.App.ErrWriter, client, made[0], slices.Sorted(maps.Keys(given)))
+		}
 		return first
 	})
 }
+
+// onePartition says what the default means, to who did not ask for a number.
+const onePartition = "1 partition: strict order, one worker of a group at a time; -p 6 makes six"
 
 // leaderPatience is how long a new topic may be without leaders before that is an error.
 const leaderPatience = 10 * time.Second

@@ -19,9 +19,7 @@ EXAMPLES:
    $ millrace topic list
    $ millrace topic ls --internal -o json
    $ millrace topic ls -o name`,
-		Flags: clientFlags(outputFlags(true), []urfave.Flag{
-			&urfave.BoolFlag{Name: "internal", Aliases: []string{"i"}, Usage: "internal topics too"},
-		}),
+		Flags:  clientFlags(outputFlags(true), internalFlag()),
 		Action: topicList,
 	}
 }

@@ -2,12 +2,14 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	urfave "github.com/urfave/cli/v2"
 )
 
@@ -88,6 +90,9 @@ func topicTrim(c *urfave.Context) error {
 				return err
 			}
 			if err := answers.Error(); err != nil {
+				if errors.Is(err, kerr.PolicyViolation) {
+					return explain(err, "topic %q is only compacted, so nothing is deleted before an offset; `millrace topic alter %s -c cleanup.policy=compact,delete` allows it", topic, topic)
+				}
 				return topicError(topic, err, "")
 			}
 		}

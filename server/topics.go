@@ -24,7 +24,7 @@ const maxLeaderWait = 5 * time.Second
 const maxCreate = 10_000
 
 const (
-	errTooManyPartitions = sentence("Excessively large number of partitions per request.")
+	errTooManyPartitions = sentence("Excessively large number of partitions per request: at most 10,000.")
 	errUnknownTopic      = sentence("This server does not host this topic-partition.")
 	errDuplicateTopic    = sentence("Duplicate topic name.")
 	errReservedName      = sentence("The name is reserved for a topic of the cluster itself.")
