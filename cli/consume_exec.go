@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -64,7 +65,8 @@ type commandRunner struct {
 	// been begun are then left to whoever gets their partition.
 	hurry chan struct{}
 
-	write    sync.Mutex // one command's output at a time
+	fork     func(func()) // starts commands, which die with this process
+	write    sync.Mutex   // one command's output at a time
 	retried  atomic.Int64
 	buried   atomic.Int64
 	attempts atomic.Int64
@@ -74,7 +76,7 @@ func newCommandRunner(c *urfave.Context) (*commandRunner, error) {
 	r := &commandRunner{
 		c: c, command: c.String("exec"), maxRetries: c.Int("max-retries"),
 		backoff: c.Duration("backoff"), deadLetter: c.String("dead-letter"),
-		hurry: make(chan struct{}, 1),
+		hurry: make(chan struct{}, 1), fork: newForker(),
 	}
 	switch {
 	case strings.TrimSpace(r.command) == "":
@@ -304,7 +306,15 @@ func (r *commandRunner) run(ctx context.Context, record *kgo.Record, attempt int
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	// What the command leaves running must not keep the record waiting.
 	cmd.WaitDelay = 5 * time.Second
-	err := cmd.Run()
+	// Killed with -9, this process hands its records to another member at once: the
+	// command must not go on with one of them beside it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	dieWithParent(cmd.SysProcAttr)
+	var err error
+	r.fork(func() { err = cmd.Start() })
+	if err == nil {
+		err = cmd.Wait()
+	}
 	if errors.Is(err, exec.ErrWaitDelay) {
 		err = nil
 	}

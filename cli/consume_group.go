@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -52,7 +53,10 @@ type membership struct {
 	until  map[string]map[int32]int64 // with --exit: where each partition ended at the start
 	reader *commandRunner             // with --exec
 
-	waiting notice
+	waiting  notice
+	joined   atomic.Bool  // the group has given this member its partitions, perhaps none
+	assigned atomic.Int32 // how many it has
+	idle     bool         // it was said that it has none
 }
 
 // consumeInGroup is consume with -g.
@@ -77,6 +81,12 @@ func consumeInGroup(c *urfave.Context, what span, print printer) error {
 		kgo.ConsumeResetOffset(reset),
 		kgo.DisableAutoCommit(),
 		kgo.BlockRebalanceOnPoll(),
+		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, new map[string][]int32) {
+			m.assigned.Add(partitionsIn(new))
+			m.joined.Store(true)
+		}),
+		kgo.OnPartitionsRevoked(m.gone),
+		kgo.OnPartitionsLost(m.gone),
 		kgo.SessionTimeout(c.Duration("session-timeout")),
 		kgo.HeartbeatInterval(max(c.Duration("session-timeout")/3, time.Millisecond)),
 		kgo.FetchMaxWait(time.Second),
@@ -129,6 +139,46 @@ func consumeInGroup(c *urfave.Context, what span, print printer) error {
 		return m.runCommands(ctx)
 	}
 	return m.print(ctx, print)
+}
+
+func partitionsIn(all map[string][]int32) (n int32) {
+	for _, partitions := range all {
+		n += int32(len(partitions))
+	}
+	return n
+}
+
+// gone takes away partitions that other members have now.
+func (m *membership) gone(_ context.Context, _ *kgo.Client, old map[string][]int32) {
+	m.assigned.Add(-partitionsIn(old))
+}
+
+// sayIdle tells a member's operator that it has nothing to do, and why. Not being able to
+// find out is no harm.
+func (m *membership) sayIdle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	_, members, err := groupState(ctx, m.admin, m.group)
+	if err != nil || len(m.topics) == 0 {
+		return
+	}
+	topics, err := m.admin.ListTopicsWithInternal(ctx, m.topics...)
+	if err != nil {
+		return
+	}
+	all := 0
+	for _, t := range topics {
+		all += len(t.Partitions)
+	}
+	if all >= len(members) {
+		return // it will get some
+	}
+	what := "topic " + m.topics[0] + " has"
+	if len(m.topics) > 1 {
+		what = "topics " + strings.Join(m.topics, ", ") + " have"
+	}
+	fmt.Fprintf(m.c.App.ErrWriter, "nothing to do here: %s %s, the group %s; `millrace topic alter %s -p %d` gives each one\n",
+		what, count(all, "partition"), count(len(members), "member"), m.topics[0], len(members))
 }
 
 // reset is where a group begins in a partition it has never committed.
@@ -221,8 +271,15 @@ func (m *membership) next(ctx context.Context, most int64) (records []*kgo.Recor
 		if records = fetches.Records(); len(records) > 0 {
 			return records, false, nil
 		}
-		if m.client.AllowRebalance(); ctx.Err() == nil {
+		m.client.AllowRebalance()
+		switch {
+		case ctx.Err() != nil || !m.joined.Load():
+		case m.assigned.Load() > 0:
 			m.waiting.say()
+			m.idle = false
+		case !m.idle:
+			m.idle = true
+			m.sayIdle(ctx)
 		}
 		if m.until != nil && time.Since(looked) > 500*time.Millisecond {
 			if m.reachedEnd(ctx) {

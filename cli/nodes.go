@@ -48,9 +48,15 @@ func newNodes(dir string, addresses []string, keep bool) *nodes {
 		data := filepath.Join(dir, fmt.Sprintf("node-%d", i+1))
 		n.all = append(n.all, &child{id: i + 1, address: address, data: data, log: data + ".log", ready: data + ".ready"})
 	}
-	// Pdeathsig follows the thread that forked, not the process: when that thread
-	// ends, its children are killed. So one goroutine starts them all and keeps
-	// its thread for as long as this process lives.
+	n.fork = newForker()
+	return n
+}
+
+// newForker returns what runs functions on the one thread that starts processes which
+// are to die with this one. Pdeathsig follows the thread that forked, not the process:
+// when that thread ends, its children are killed. So one goroutine starts them all and
+// keeps its thread for as long as this process lives.
+func newForker() func(func()) {
 	calls := make(chan func())
 	go func() { // the forker: lives as long as the process
 		runtime.LockOSThread()
@@ -58,12 +64,11 @@ func newNodes(dir string, addresses []string, keep bool) *nodes {
 			f()
 		}
 	}()
-	n.fork = func(f func()) {
+	return func(f func()) {
 		done := make(chan struct{})
 		calls <- func() { defer close(done); f() }
 		<-done
 	}
-	return n
 }
 
 // fresh tells whether a node's folder has never been served.
