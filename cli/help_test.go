@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -72,6 +74,33 @@ func TestEveryCommandHasHelpWithExamplesAndAllItsFlags(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What the Go command says of a build is its commit; what nobody says is not made up.
+func TestVersionNamesTheCommit(t *testing.T) {
+	revision := debug.BuildSetting{Key: "vcs.revision", Value: "0123456789abcdef"}
+	for want, settings := range map[string][]debug.BuildSetting{
+		"":                     {{Key: "vcs", Value: "git"}},
+		"0123456789ab":         {revision, {Key: "vcs.modified", Value: "false"}},
+		"0123456789ab+changes": {revision, {Key: "vcs.modified", Value: "true"}},
+	} {
+		if got := commitOf(settings); got != want {
+			t.Errorf("%v: %q, want %q", settings, got, want)
+		}
+	}
+	defer func() { commit = "" }()
+	commit = "feedbeef"
+	for args, want := range map[string]string{
+		"version":         "millrace " + version + " (feedbeef, " + runtime.Version() + ", " + runtime.GOOS + "/" + runtime.GOARCH + ")\n",
+		"version -o name": version + "\n",
+		"version -o jsonl": `{"version":"` + version + `","commit":"feedbeef","go":"` + runtime.Version() + `","platform":"` +
+			runtime.GOOS + "/" + runtime.GOARCH + `"}` + "\n",
+	} {
+		var out strings.Builder
+		if status := Run(t.Context(), strings.Fields(args), strings.NewReader(""), &out, &out); status != StatusDone || out.String() != want {
+			t.Errorf("millrace %s: status %d, %q, want %q", args, status, out.String(), want)
+		}
+	}
 }
 
 // Each example at least is a command line that can be understood; those that

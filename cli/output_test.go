@@ -86,7 +86,9 @@ func TestFiguresForPeople(t *testing.T) {
 		{size(0), "0 B"}, {size(999), "999 B"}, {size(1000), "1.00 kB"}, {size(1784866), "1.78 MB"}, {size(99_960), "100 kB"}, {size(999_600), "1.00 MB"},
 		{seconds(2500 * time.Microsecond), "2 ms"}, {seconds(410 * time.Millisecond), "0.41 s"}, {seconds(12340 * time.Millisecond), "12.3 s"},
 		{tally(1, 3, time.Second), "1 record, 3 B in 1.00 s"},
-		{tally(20000, 2_000_000, 500*time.Millisecond), "20,000 records, 2.00 MB in 0.50 s, 40,000 records/s, 4.00 MB/s"},
+		{tally(20000, 2_000_000, 999*time.Millisecond), "20,000 records, 2.00 MB in 1.00 s"},
+		{tally(999, 2_000_000, 2*time.Second), "999 records, 2.00 MB in 2.00 s"},
+		{tally(20000, 2_000_000, 2*time.Second), "20,000 records, 2.00 MB in 2.00 s, 10,000 records/s, 1.00 MB/s"},
 	} {
 		if test.got != test.want {
 			t.Errorf("%q, want %q", test.got, test.want)
