@@ -692,15 +692,20 @@ func TestSegmentsAreReadWithoutABroker(t *testing.T) {
 	c.do("", "topic", "create", "quakes", "-p1")
 	c.do(testdata.Earthquakes, "produce", "quakes", "-q", "--key-field", "net", "-z", "zstd")
 	c.do("", "produce", "quakes", "after it")
+	id := strings.Fields(c.do("", "topic", "describe", "quakes").stdout)[2]
+	c.do("", "group", "seek", "readers", "--to", "end", "--topics", "quakes") // makes the internal topic
 	c.stop()
 	var r result
-	if r = millrace(t, nil, "", "segment", "verify", c.dir, "-o", "json"); r.status != StatusDone || r.stderr != "" {
-		t.Fatalf("verify of an orderly log: status %d, %s", r.status, r.stderr)
+	if r = millrace(t, nil, "", "segment", "verify", c.dir, "-o", "json"); r.status != StatusDone || !regexp.MustCompile(`^51 logs, \d+ kB: no damage\n$`).MatchString(r.stderr) {
+		t.Fatalf("verify of orderly logs: status %d, %s", r.status, r.stderr)
 	}
-	if !strings.Contains(r.stdout, `"end_offset": 1708`) || !strings.Contains(r.stdout, `"damaged": 0`) {
+	if !strings.Contains(r.stdout, `"end_offset": 1708`) || !strings.Contains(r.stdout, `"damaged": 0`) || strings.Count(r.stdout, `"topic": "quakes"`) != 1 || strings.Contains(r.stdout, "__consumer_offsets") {
 		t.Errorf("verify says %s", r.stdout)
 	}
-	files, err := filepath.Glob(filepath.Join(c.all[0].data, "partitions", "*", "*.log"))
+	if r = millrace(t, nil, "", "segment", "verify", c.dir, "-i"); strings.Count(r.stdout, "  __consumer_offsets  ") != 50 || strings.Count(r.stdout, "  quakes ") != 1 {
+		t.Errorf("verify -i says %s", r.stdout)
+	}
+	files, err := filepath.Glob(filepath.Join(c.all[0].data, "partitions", id+"-0", "*.log"))
 	if err != nil || len(files) != 1 {
 		t.Fatalf("segments %v, %v", files, err)
 	}
@@ -740,8 +745,12 @@ func TestSegmentsAreReadWithoutABroker(t *testing.T) {
 	where := fmt.Sprintf("millrace: corrupt: %s at %d: found ", files[0], position)
 	for _, args := range [][]string{{"verify", c.dir}, {"verify", filepath.Dir(files[0])}, {"verify", files[0]}, {"dump", "-r", files[0]}} {
 		r := millrace(t, nil, "", append([]string{"segment"}, args...)...)
-		if r.status != StatusFailed || strings.Count(r.stderr, "\n") != 1 || !strings.HasPrefix(r.stderr, where) || !strings.Contains(r.stderr, ", expected ") {
-			t.Errorf("%s: status %d, %q, want one line that begins %q", args[0], r.status, r.stderr, where)
+		damage, verdict, _ := strings.Cut(r.stderr, "\n")
+		if r.status != StatusFailed || !strings.HasPrefix(damage, where) || !strings.Contains(damage, ", expected ") {
+			t.Errorf("%s: status %d, %q, want a line that begins %q", args[0], r.status, damage, where)
+		}
+		if args[0] == "verify" && !regexp.MustCompile(`^millrace: 1 of (1 log|51 logs) damaged, in 1 place; [^\n]*\n$`).MatchString(verdict) || args[0] == "dump" && verdict != "" {
+			t.Errorf("%s: the verdict is %q", args[0], verdict)
 		}
 		if args[0] == "dump" && !strings.Contains(r.stdout, "after it") {
 			t.Error("what follows the damage is not dumped")

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,8 @@ import (
 	"strings"
 
 	"millrace/log"
+	"millrace/replication"
+	"millrace/replication/metadata"
 	"millrace/segment"
 
 	urfave "github.com/urfave/cli/v2"
@@ -24,23 +27,26 @@ func segmentVerifyCommand() *urfave.Command {
    a segment file. Every frame, every batch and every checksum is read; nothing is changed, and
    nobody needs to run. A tail torn by a crash is no damage: opening the log cuts it.
 
-   A line for each damage on standard error: path, position, what was found, what was expected.
-   The exit status is 1 if there is any, 3 if there is no log.
+   A line for each damage on standard error: path, position, what was found, what was expected;
+   and a last line with the verdict. Internal topics are read too, and are rows with -i, or
+   when they are damaged. The exit status is 1 if there is any damage, 3 if there is no log.
 
-   JSON: a list of {log, topic_id, partition, segments, entries, start_offset, end_offset, bytes,
-   torn, damaged}.
+   JSON: a list of {log, topic, topic_id, internal, partition, segments, entries, start_offset,
+   end_offset, bytes, torn, damaged}; a topic is "" where the node's metadata does not have it.
 
 EXAMPLES:
    $ millrace segment verify ./millrace-data
    $ millrace segment verify -o json ./millrace-data/node-1 ./millrace-data/node-2`,
-		Flags:  outputFlags(true),
+		Flags:  append(outputFlags(true), internalFlag()...),
 		Action: segmentVerify,
 	}
 }
 
 type logItem struct {
 	Log         string `json:"log"`
+	Topic       string `json:"topic"`
 	TopicID     string `json:"topic_id"`
+	Internal    bool   `json:"internal"`
 	Partition   int32  `json:"partition"`
 	Segments    int    `json:"segments"`
 	Entries     int64  `json:"entries"`
@@ -59,7 +65,8 @@ func segmentVerify(c *urfave.Context) error {
 		return usage("segment verify which folder? see `millrace segment verify --help`")
 	}
 	var items []logItem
-	damaged := 0
+	var names topicNames
+	damaged, damages, bytes, all := 0, 0, int64(0), 0
 	for _, root := range c.Args().Slice() {
 		logs, err := logsUnder(root)
 		if err != nil {
@@ -80,13 +87,19 @@ func segmentVerify(c *urfave.Context) error {
 			if err != nil {
 				return err
 			}
-			damaged += item.Damaged
+			names.of(path, item)
+			all, bytes, damages = all+1, bytes+item.Bytes, damages+item.Damaged
+			if item.Damaged > 0 {
+				damaged++
+			} else if item.Internal && !c.Bool("internal") {
+				continue
+			}
 			items = append(items, *item)
 		}
 	}
 	err := printList(c, items, []column[logItem]{
 		{"LOG", func(l logItem) string { return l.Log }},
-		{"TOPIC-ID", func(l logItem) string { return l.TopicID }},
+		{"TOPIC", func(l logItem) string { return cmp.Or(l.Topic, l.TopicID) }},
 		{"PARTITION", func(l logItem) string { return strconv.Itoa(int(l.Partition)) }},
 		{"SEGMENTS", func(l logItem) string { return strconv.Itoa(l.Segments) }},
 		{"ENTRIES", func(l logItem) string { return strconv.FormatInt(l.Entries, 10) }},
@@ -102,10 +115,48 @@ func segmentVerify(c *urfave.Context) error {
 			return "ok"
 		}},
 	})
-	if err == nil && damaged > 0 {
-		return &silent{StatusFailed}
+	if err != nil {
+		return err
 	}
-	return err
+	if damaged > 0 {
+		return fail(StatusFailed, "%s of %s damaged, in %s; a replica on another node may be whole: a damaged one is quarantined when it is opened",
+			number(damaged), count(all, "log"), count(damages, "place"))
+	}
+	fmt.Fprintf(c.App.ErrWriter, "%s, %s: no damage\n", count(all, "log"), size(bytes))
+	return nil
+}
+
+// topicNames finds the names of topics in the metadata of the nodes that have their logs.
+type topicNames struct {
+	images map[string]*metadata.Image // by data folder; nil: it has none that can be read
+}
+
+// of completes an item with what its node calls the topic. A log that was copied away
+// from its node has an id and no name.
+func (n *topicNames) of(path string, item *logItem) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return
+	}
+	if n.images == nil {
+		n.images = make(map[string]*metadata.Image)
+	}
+	for dir := filepath.Dir(path); dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		image, known := n.images[dir]
+		if !known {
+			image, _ = replication.LastImage(dir) // without it there is no name
+			n.images[dir] = image
+		}
+		if image == nil {
+			continue
+		}
+		for _, t := range image.Topics() {
+			if topicID(t.ID) == item.TopicID {
+				item.Topic, item.Internal = t.Name, t.Internal
+			}
+		}
+		return
+	}
 }
 
 // logsUnder finds the folders of logs below root; root may be one, or a segment file.

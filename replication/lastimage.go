@@ -74,6 +74,16 @@ func decodeLastImage(p []byte) (*metadata.Image, error) {
 	return image, nil
 }
 
+// LastImage reads the image that a node's data folder has, whether the node runs or not.
+// It is at most a second older than what the node knows.
+func LastImage(dataDir string) (*metadata.Image, error) {
+	p, err := os.ReadFile(filepath.Join(dataDir, metaName, imageName))
+	if err != nil {
+		return nil, err
+	}
+	return decodeLastImage(p)
+}
+
 // loadImage takes up the last image, if there is one that the log and the snapshots
 // reach. Without it the node waits for the controller, as it would have to.
 func (c *controller) loadImage(lastIndex uint64, snapshots raft.SnapshotStore) {
