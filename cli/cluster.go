@@ -20,11 +20,12 @@ import (
 func clusterCommand() *urfave.Command {
 	return &urfave.Command{
 		Name:  "cluster",
-		Usage: "status, health and metadata of the cluster",
+		Usage: "status, health, metadata and settings of the cluster",
 		Subcommands: []*urfave.Command{
 			clusterStatusCommand(),
 			clusterHealthCommand(),
 			clusterMetadataCommand(),
+			clusterConfigCommand(),
 		},
 	}
 }

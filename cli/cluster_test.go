@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace/replication/metadata"
 	"millrace/testdata"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -868,6 +869,41 @@ func TestABrokerIsDescribedAsItIs(t *testing.T) {
 	r := millrace(t, nil, "", "serve", "--data-dir", filepath.Join(dir, "other"), "--config", file)
 	if line := fmt.Sprintf("millrace: %s:2: num.partitions=abc: Not a number of type INT\n", file); r.status != StatusUsage || !strings.HasPrefix(r.stderr, line) {
 		t.Errorf("status %d, %q, want %q", r.status, r.stderr, line)
+	}
+}
+
+// The settings in force are listed with all that is needed to change one.
+func TestSettingsAreListed(t *testing.T) {
+	c := startCluster(t, 2)
+	c.do("", "topic", "create", "orders", "-c", "retention.ms=5000")
+	if out := c.do("", "cluster", "config", "list", "log.retention.h").stdout; out != "log.retention.hours=168  (default)\n"+
+		"   The same in hours, where neither log.retention.ms nor log.retention.minutes\n   is set. A whole number of hours. Fixed while a node runs.\n" {
+		t.Errorf("%s", out)
+	}
+	changed := c.do("", "cluster", "config", "list", "--changed").stdout
+	for _, n := range c.all {
+		if want := fmt.Sprintf("listeners=PLAINTEXT://%s  (set at the start, node %d)\n", n.address, n.id); !strings.Contains(changed, want) {
+			t.Errorf("%s is not in\n%s", want, changed)
+		}
+	}
+	if strings.Contains(changed, "num.partitions") {
+		t.Errorf("a default is said to be changed:\n%s", changed)
+	}
+	if out := c.do("", "topic", "config", "orders", "--changed").stdout; out != "retention.ms=5000  (set for the topic)\n"+
+		"   Age at which segments are deleted; -1 is no limit. Default: 604800000. A\n   whole number of milliseconds, -1 or more.\n" {
+		t.Errorf("%s", out)
+	}
+	var list []listedSetting
+	if err := json.Unmarshal([]byte(c.do("", "cluster", "config", "list", "-o", "json").stdout), &list); err != nil || len(list) < len(metadata.BrokerDefinitions()) {
+		t.Errorf("%d settings, %v", len(list), err)
+	}
+	for _, s := range list {
+		if s.Doc == "" || s.Allowed == "" || len(s.Nodes) == 0 {
+			t.Errorf("%+v", s)
+		}
+	}
+	if r := millrace(t, c.addresses(), "", "topic", "config", "orders", "retetion.ms"); r.status != StatusNotFound || !strings.Contains(r.stderr, "did you mean retention.ms?") {
+		t.Errorf("%+v", r)
 	}
 }
 

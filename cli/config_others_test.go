@@ -153,3 +153,27 @@ func TestConfigurationsOfOthersStart(t *testing.T) {
 		t.Errorf("only %d of them start", started)
 	}
 }
+
+// What runbooks say is done, or refused with a sentence and the status of its kind.
+func TestRunbooksOfOthers(t *testing.T) {
+	c := startCluster(t, 3)
+	text, err := os.ReadFile(filepath.Join("..", "testdata", "config", "commands.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := 0
+	for line := range strings.Lines(string(text)) {
+		parts := strings.SplitN(strings.TrimSpace(line), " | ", 3)
+		if len(parts) != 3 {
+			continue
+		}
+		lines++
+		r := millrace(t, c.addresses(), "", strings.Fields(parts[1])...)
+		if said := r.stdout + r.stderr; fmt.Sprint(r.status) != parts[0] || !strings.Contains(said, parts[2]) || strings.Count(r.stderr, "\n") > 1 {
+			t.Errorf("millrace %s: status %d, want %s, with %q in\n%s", parts[1], r.status, parts[0], parts[2], said)
+		}
+	}
+	if lines < 20 {
+		t.Errorf("only %d lines", lines)
+	}
+}

@@ -11,8 +11,8 @@ import (
 	"unicode/utf8"
 
 	urfave "github.com/urfave/cli/v2"
+	"go.yaml.in/yaml/v3"
 	"golang.org/x/term"
-	"gopkg.in/yaml.v3"
 )
 
 // outputFlags are the flags of whatever lists or describes. short is false where

@@ -22,6 +22,7 @@ func topicCommand() *urfave.Command {
 			topicListCommand(),
 			topicCreateCommand(),
 			topicDescribeCommand(),
+			topicConfigCommand(),
 			topicAlterCommand(),
 			topicDeleteCommand(),
 			topicTrimCommand(),

@@ -805,10 +805,16 @@ func TestCrashWhileCreatingLeavesNothingThatMatters(t *testing.T) {
 	}
 }
 
+// A folder that another node has open is said to be, by whom, instead of that a lock
+// timed out.
 func TestSecondProcessIsRefused(t *testing.T) {
 	s := testStable(t)
-	if _, err := openStable(s.path, s.logger); err == nil || errors.Is(err, errStableDamaged) || !strings.Contains(err.Error(), s.path) {
-		t.Errorf("opened twice: %v", err)
+	want := "in use by another process; stop it"
+	if runtime.GOOS == "linux" {
+		want = fmt.Sprintf("in use by pid %d; stop it", os.Getpid())
+	}
+	if _, err := openStable(s.path, s.logger); err == nil || errors.Is(err, errStableDamaged) || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("opened twice: %v, want %s", err, want)
 	}
 	must(t, term(s.Group(1), 1))
 }
@@ -892,22 +898,4 @@ func BenchmarkElections(b *testing.B) {
 		})
 		b.ReportMetric(3*groups, "commits/op")
 	})
-}
-
-// A folder that another node has open is said to be, by whom, instead of that a lock
-// timed out.
-func TestAFolderInUseIsSaidToBe(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "stable.db")
-	s, err := openStable(path, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	want := "in use by another process; stop it"
-	if runtime.GOOS == "linux" {
-		want = fmt.Sprintf("in use by pid %d; stop it", os.Getpid())
-	}
-	if _, err := openStable(path, slog.New(slog.DiscardHandler)); err == nil || !strings.HasPrefix(err.Error(), want) {
-		t.Errorf("a second time: %v, want %s", err, want)
-	}
 }

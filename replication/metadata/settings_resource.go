@@ -42,6 +42,9 @@ func ResourceDefinition(kind ResourceKind, name string) (*Definition, bool) {
 	return find(resourceSettings[kind], name)
 }
 
+// ResourceDefinitions lists the settings of a kind of resource, by name.
+func ResourceDefinitions(kind ResourceKind) []*Definition { return visible(resourceSettings[kind]) }
+
 // CheckGroupConfig tells whether a group may have these settings, all of those it
 // would have, on a node with the settings s. The error is ErrInvalidConfig, in
 // the words of Kafka's GroupConfig.
