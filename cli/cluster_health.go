@@ -17,15 +17,19 @@ func clusterHealthCommand() *urfave.Command {
 		Usage: "exit 0 when all is well, 10 when not",
 		Description: `   Healthy: every registered broker answers, has room on its disk and the newest metadata; the
    controllers have a leader; no replica is down; every partition has its leader and all its
-   replicas in sync. Prints "healthy", or a line of what is wrong.
+   replicas in sync. Every broker that -b names is one of them, there are as many as --nodes
+   says, and all know each other: what needs three brokers finds three. Prints "healthy", or
+   a line of what is wrong.
 
    JSON: {healthy, troubles: [TEXT]}.
 
 EXAMPLES:
    $ millrace cluster health
-   $ millrace cluster health --wait 30s`,
+   $ millrace cluster health --wait 30s
+   $ millrace cluster health --wait 30s --nodes 3`,
 		Flags: clientFlags([]urfave.Flag{
 			&urfave.DurationFlag{Name: "wait", Usage: "wait for the cluster to be healthy, at most `DURATION`", DefaultText: "do not wait"},
+			&urfave.IntFlag{Name: "nodes", Usage: "unhealthy with fewer brokers than `N`", DefaultText: "those that have joined"},
 		}, outputFlags(true)),
 		Action: clusterHealth,
 	}
@@ -35,6 +39,9 @@ func clusterHealth(c *urfave.Context) error {
 	brokers, err := brokersOf(c.String("brokers"))
 	if err != nil {
 		return err
+	}
+	if c.IsSet("nodes") && c.Int("nodes") < 1 {
+		return usage("--nodes %d: it is 1 or more", c.Int("nodes"))
 	}
 	deadline := time.Now().Add(c.Duration("wait"))
 	var client *kgo.Client
@@ -52,7 +59,7 @@ func clusterHealth(c *urfave.Context) error {
 			ctx, cancel := context.WithTimeout(c.Context, 10*time.Second)
 			var state *clusterState
 			if state, err = readCluster(ctx, client); err == nil {
-				troubles = state.troubles()
+				troubles = append(state.missing(ctx, brokers, c.Int("nodes")), state.troubles()...)
 			}
 			cancel()
 		}

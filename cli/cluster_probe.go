@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -107,6 +109,36 @@ func (s *clusterState) judge(ctx context.Context, views brokerViews) {
 			b.DownFor = max(time.Since(since).Seconds(), 1)
 		}
 	}
+}
+
+// missing says which of the brokers that a command line names are no brokers of the
+// cluster, or not yet, whether there are fewer than some number, and who has not heard of
+// all of them: a topic could not be given replicas on what its broker does not know.
+func (s *clusterState) missing(ctx context.Context, named []string, nodes int) (all []string) {
+	views, failed := make([]*brokerView, len(named)), make([]error, len(named))
+	var asked sync.WaitGroup
+	ctx, cancel := context.WithTimeout(ctx, viewTimeout)
+	defer cancel()
+	for i, address := range named {
+		asked.Go(func() { views[i], failed[i] = viewOf(ctx, address) })
+	}
+	asked.Wait()
+	for i, address := range named {
+		switch v := views[i]; {
+		case failed[i] != nil && slices.ContainsFunc(s.Brokers, func(b brokerItem) bool { return !b.Up && b.Address == address }):
+			// It has a name, and is called down by it.
+		case failed[i] != nil:
+			all = append(all, fmt.Sprintf("no broker answers at %s, which --brokers names", address))
+		case v.cluster != s.Cluster:
+			all = append(all, fmt.Sprintf("the broker at %s, which --brokers names, is of another cluster, %s", address, v.cluster))
+		case v.registered != nil && len(v.registered) < len(s.Brokers):
+			all = append(all, fmt.Sprintf("the broker at %s has heard of %d of %s", address, len(v.registered), count(len(s.Brokers), "broker")))
+		}
+	}
+	if have := len(s.Brokers); have < nodes {
+		all = append(all, fmt.Sprintf("the cluster has %s, and --nodes asks for %d", count(have, "broker"), nodes))
+	}
+	return all
 }
 
 // behind tells whether a node's metadata stands still while that of others goes on.

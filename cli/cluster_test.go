@@ -661,8 +661,43 @@ func TestABrokerThatHangsIsPassedBy(t *testing.T) {
 	}
 	defer hanging.Close()
 	brokers := []string{hanging.Addr().String(), c.all[0].address}
-	if r := millrace(t, brokers, "", "cluster", "health"); r.status != StatusDone {
+	if r := millrace(t, brokers, "", "cluster", "status"); r.status != StatusDone {
 		t.Errorf("status %d, %s", r.status, r.stderr)
+	}
+	// Health is about every broker that is named.
+	want := "millrace: unhealthy: no broker answers at " + brokers[0] + ", which --brokers names\n"
+	if r := millrace(t, brokers, "", "cluster", "health"); r.status != StatusUnhealthy || r.stderr != want {
+		t.Errorf("status %d, %s, want %s", r.status, r.stderr, want)
+	}
+	for nodes, status := range map[string]int{"1": StatusDone, "2": StatusUnhealthy, "0": StatusUsage} {
+		if r := millrace(t, brokers[1:], "", "cluster", "health", "--nodes", nodes); r.status != status || nodes == "2" && r.stderr != "millrace: unhealthy: the cluster has 1 broker, and --nodes asks for 2\n" {
+			t.Errorf("--nodes %s: status %d, %s", nodes, r.status, r.stderr)
+		}
+	}
+}
+
+// A script that starts three nodes in the background and waits for health finds three:
+// whoever has not joined yet is waited for.
+func TestHealthWaitsForEveryBrokerItIsToldOf(t *testing.T) {
+	program(t)
+	for range 5 {
+		dir := t.TempDir()
+		base := freeBase(t, 3)
+		cmd := command(t, nil, "up", "3", "--data-dir", filepath.Join(dir, "d"), "--base-port", fmt.Sprint(base))
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		var brokers []string
+		for i := range 3 {
+			brokers = append(brokers, fmt.Sprintf("127.0.0.1:%d", base+i))
+		}
+		health := millrace(t, brokers, "", "cluster", "health", "--wait", "30s")
+		create := millrace(t, brokers, "", "topic", "create", "t", "-p1", "-r3")
+		cmd.Process.Signal(syscall.SIGTERM)
+		cmd.Wait()
+		if health.status != StatusDone || create.status != StatusDone {
+			t.Fatalf("health: %d, %s; create: %d, %s", health.status, health.stderr, create.status, create.stderr)
+		}
 	}
 }
 
