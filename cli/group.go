@@ -41,6 +41,7 @@ func oneGroup(c *urfave.Context) (string, error) {
 type groupDescription struct {
 	Name        string `json:"name"`
 	Coordinator int32  `json:"coordinator"`
+	Kind        string `json:"kind"` // classic, or consumer for KIP-848's
 	State       string `json:"state"`
 	Balancer    string `json:"balancer"`
 	Members     int    `json:"members"`
@@ -238,7 +239,7 @@ func groupState(ctx context.Context, admin *kadm.Client, name string) (*groupDes
 			members = append(members, member)
 		}
 		return &groupDescription{
-			Name: name, Coordinator: g.Coordinator.NodeID, State: g.State, Balancer: g.AssignorName, Members: len(members),
+			Name: name, Coordinator: g.Coordinator.NodeID, Kind: "consumer", State: g.State, Balancer: g.AssignorName, Members: len(members),
 		}, members, nil
 	}
 	classic, err := admin.DescribeGroups(ctx, name)
@@ -250,7 +251,7 @@ func groupState(ctx context.Context, admin *kadm.Client, name string) (*groupDes
 	case !ok:
 		return nil, nil, groupError(name, kerr.GroupIDNotFound)
 	case errors.Is(g.Err, kerr.GroupIDNotFound):
-		return &groupDescription{Name: name, Coordinator: g.Coordinator.NodeID, State: "Dead"}, nil, nil
+		return &groupDescription{Name: name, Coordinator: g.Coordinator.NodeID, Kind: "classic", State: "Dead"}, nil, nil
 	case g.Err != nil:
 		return nil, nil, groupError(name, g.Err)
 	}
@@ -269,7 +270,7 @@ func groupState(ctx context.Context, admin *kadm.Client, name string) (*groupDes
 		members = append(members, member)
 	}
 	return &groupDescription{
-		Name: name, Coordinator: g.Coordinator.NodeID, State: g.State, Balancer: g.Protocol, Members: len(members),
+		Name: name, Coordinator: g.Coordinator.NodeID, Kind: "classic", State: g.State, Balancer: g.Protocol, Members: len(members),
 	}, members, nil
 }
 

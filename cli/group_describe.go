@@ -23,7 +23,7 @@ func groupDescribeCommand() *urfave.Command {
    With --max-lag the exit status is 11 when the total lag is larger, and 1 when it is not
    known of every partition.
 
-   JSON: {name, coordinator, state, balancer, members, total_lag, not_committed, unknown,
+   JSON: {name, coordinator, kind, state, balancer, members, total_lag, not_committed, unknown,
    partitions: [{topic, partition, current_offset, log_start_offset, log_end_offset, lag,
    member_id, client_id, host}], idle_members: [{member_id, client_id, host}]}; an offset or
    lag of -1 is not known, a current offset of -1 not committed. not_committed and unknown
@@ -59,8 +59,8 @@ func groupDescribe(c *urfave.Context) error {
 		}
 		err = printObject(c, d, d.Name, func() error {
 			w := c.App.Writer
-			fmt.Fprintf(w, "GROUP        %s\nCOORDINATOR  %d\nSTATE        %s\nBALANCER     %s\nMEMBERS      %d\nTOTAL-LAG    %d%s\n",
-				d.Name, d.Coordinator, d.State, dash(d.Balancer), d.Members, d.TotalLag, d.notes())
+			fmt.Fprintf(w, "GROUP        %s\nCOORDINATOR  %d\nKIND         %s\nSTATE        %s\nBALANCER     %s\nMEMBERS      %d\nTOTAL-LAG    %d%s\n",
+				d.Name, d.Coordinator, d.Kind, d.State, dash(d.Balancer), d.Members, d.TotalLag, d.notes())
 			rows := make([]groupRow, 0, len(d.Partitions)+len(d.Idle))
 			for i := range d.Partitions {
 				l := &d.Partitions[i]

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"sync"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	urfave "github.com/urfave/cli/v2"
@@ -14,7 +15,11 @@ func groupListCommand() *urfave.Command {
 		Name:    "list",
 		Aliases: []string{"ls"},
 		Usage:   "list consumer groups",
-		Description: `   JSON: a list of {name, coordinator, state, protocol_type}.
+		Description: `   KIND is the protocol its members speak: classic, or consumer for KIP-848's; what is no
+   group of consumers has the name it gives itself. LAG is the total of group describe.
+
+   JSON: a list of {name, kind, members, total_lag, state, coordinator, protocol_type}; a
+   total_lag of -1 is not known of every partition.
 
 EXAMPLES:
    $ millrace group list
@@ -27,8 +32,11 @@ EXAMPLES:
 
 type groupItem struct {
 	Name         string `json:"name"`
-	Coordinator  int32  `json:"coordinator"`
+	Kind         string `json:"kind"`
+	Members      int    `json:"members"`
+	TotalLag     int64  `json:"total_lag"`
 	State        string `json:"state"`
+	Coordinator  int32  `json:"coordinator"`
 	ProtocolType string `json:"protocol_type"`
 }
 
@@ -47,12 +55,44 @@ func groupList(c *urfave.Context) error {
 		}
 		var items []groupItem
 		for _, g := range groups.Sorted() {
-			items = append(items, groupItem{g.Group, g.Coordinator, g.State, g.ProtocolType})
+			items = append(items, groupItem{g.Group, g.ProtocolType, -1, -1, g.State, g.Coordinator, g.ProtocolType})
+		}
+		if c.String("output") != "name" {
+			completeGroupItems(ctx, admin, items)
 		}
 		return printList(c, items, []column[groupItem]{
 			{"GROUP", func(g groupItem) string { return g.Name }},
-			{"COORDINATOR", func(g groupItem) string { return strconv.Itoa(int(g.Coordinator)) }},
+			{"KIND", func(g groupItem) string { return g.Kind }},
+			{"MEMBERS", func(g groupItem) string { return orDash(int64(g.Members)) }},
+			{"LAG", func(g groupItem) string { return orDash(g.TotalLag) }},
 			{"STATE", func(g groupItem) string { return g.State }},
+			{"COORDINATOR", func(g groupItem) string { return strconv.Itoa(int(g.Coordinator)) }},
 		})
 	})
+}
+
+// completeGroupItems asks for what a list of groups does not have, several groups at a
+// time. What cannot be had of one stays unknown.
+func completeGroupItems(ctx context.Context, admin *kadm.Client, items []groupItem) {
+	var asked sync.WaitGroup
+	turn := make(chan struct{}, 16)
+	for i := range items {
+		turn <- struct{}{}
+		asked.Go(func() { // ends with its answers
+			defer func() { <-turn }()
+			g := &items[i]
+			d, err := describeGroup(ctx, admin, g.Name)
+			if err != nil {
+				return
+			}
+			g.State, g.Members = d.State, d.Members
+			if g.ProtocolType == "consumer" || g.ProtocolType == "" {
+				g.Kind = d.Kind
+			}
+			if d.Unknown == 0 {
+				g.TotalLag = d.TotalLag
+			}
+		})
+	}
+	asked.Wait()
 }

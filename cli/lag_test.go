@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -35,6 +36,13 @@ func TestTheLagLeavesNothingOut(t *testing.T) {
 		t.Errorf("status %d, %s", r.status, r.stdout)
 	}
 	c.do("", "group", "describe", "audit", "--max-lag", "54")
+	// The lists have the same figures.
+	if got := c.do("", "group", "list", "--no-headers").stdout; strings.Join(strings.Fields(got), " ") != "audit classic 0 54 Empty 1" {
+		t.Errorf("group list: %q", got)
+	}
+	if got := c.do("", "topic", "list", "--no-headers").stdout; !regexp.MustCompile(`^flights +3 +1 +55 +[\d.]+kB +0\.9/s\n$`).MatchString(got) {
+		t.Errorf("topic list: %q", got)
+	}
 	if got := c.do("", "group", "delete", "audit", "--dry-run").stdout; got != "would delete group audit with what it committed for 1 partition\n" {
 		t.Errorf("%q", got)
 	}

@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	urfave "github.com/urfave/cli/v2"
@@ -13,7 +15,12 @@ func topicListCommand() *urfave.Command {
 		Name:    "list",
 		Aliases: []string{"ls"},
 		Usage:   "list topics",
-		Description: `   JSON: a list of {name, id, partitions, replicas, internal}.
+		Description: `   RECORDS are the offsets from the start to the end of the partitions, which of a compacted
+   topic is more than it has; SIZE is that of one replica of each; RATE, records a second,
+   comes from the timestamps of the last minute.
+
+   JSON: a list of {name, id, partitions, replicas, records, bytes, rate, internal}; records,
+   bytes or a rate of -1 are not known of every partition.
 
 EXAMPLES:
    $ millrace topic list
@@ -25,11 +32,14 @@ EXAMPLES:
 }
 
 type topicItem struct {
-	Name       string `json:"name"`
-	ID         string `json:"id"`
-	Partitions int    `json:"partitions"`
-	Replicas   int    `json:"replicas"`
-	Internal   bool   `json:"internal"`
+	Name       string  `json:"name"`
+	ID         string  `json:"id"`
+	Partitions int     `json:"partitions"`
+	Replicas   int     `json:"replicas"`
+	Records    int64   `json:"records"`
+	Bytes      int64   `json:"bytes"`
+	Rate       float64 `json:"rate"`
+	Internal   bool    `json:"internal"`
 }
 
 func topicList(c *urfave.Context) error {
@@ -47,12 +57,89 @@ func topicList(c *urfave.Context) error {
 		}
 		var items []topicItem
 		for _, t := range topics.Sorted() {
-			items = append(items, topicItem{t.Topic, topicID(t.ID), len(t.Partitions), fewestReplicas(t), t.IsInternal})
+			items = append(items, topicItem{t.Topic, topicID(t.ID), len(t.Partitions), fewestReplicas(t), -1, -1, -1, t.IsInternal})
+		}
+		if c.String("output") != "name" {
+			completeTopicItems(ctx, admin, topics, items)
 		}
 		return printList(c, items, []column[topicItem]{
 			{"NAME", func(t topicItem) string { return t.Name }},
 			{"PARTITIONS", func(t topicItem) string { return strconv.Itoa(t.Partitions) }},
 			{"REPLICAS", func(t topicItem) string { return strconv.Itoa(t.Replicas) }},
+			{"RECORDS", func(t topicItem) string { return orDash(t.Records) }},
+			{"SIZE", func(t topicItem) string {
+				if t.Bytes < 0 {
+					return ""
+				}
+				return strings.ReplaceAll(size(t.Bytes), " ", "") // a cell has no spaces, so that columns can be counted
+			}},
+			{"RATE", func(t topicItem) string {
+				if t.Rate < 0 {
+					return ""
+				}
+				return strconv.FormatFloat(t.Rate, 'f', -1, 64) + "/s"
+			}},
 		})
 	})
+}
+
+// rateOver is the time of which topic list tells the rate.
+const rateOver = time.Minute
+
+// completeTopicItems asks for what the metadata does not have. What cannot be had of
+// every partition of a topic stays unknown.
+func completeTopicItems(ctx context.Context, admin *kadm.Client, topics kadm.TopicDetails, items []topicItem) {
+	if len(items) == 0 {
+		return // no topics would mean all topics
+	}
+	names := topics.Names()
+	// Errors are in the partitions they concern, or are that there is no answer at all.
+	starts, _ := admin.ListStartOffsets(ctx, names...)
+	ends, _ := admin.ListEndOffsets(ctx, names...)
+	recent, _ := admin.ListOffsetsAfterMilli(ctx, time.Now().Add(-rateOver).UnixMilli(), names...)
+	dirs, _ := admin.DescribeAllLogDirs(ctx, nil)
+	type partition struct {
+		topic string
+		index int32
+	}
+	bytes := make(map[partition]int64) // of the largest replica
+	for _, d := range dirs.Sorted() {
+		for topic, partitions := range d.Topics {
+			for i, p := range partitions {
+				bytes[partition{topic, i}] = max(bytes[partition{topic, i}], p.Size)
+			}
+		}
+	}
+	for n := range items {
+		t := &items[n]
+		var records, size, latest int64
+		var counted, sized, dated int
+		for i := range int32(t.Partitions) {
+			start, ok1 := starts.Lookup(t.Name, i)
+			end, ok2 := ends.Lookup(t.Name, i)
+			if ok1 && ok2 && start.Err == nil && end.Err == nil {
+				counted++
+				records += end.Offset - start.Offset
+				if from, ok := recent.Lookup(t.Name, i); ok && from.Err == nil {
+					dated++
+					if from.Offset >= 0 {
+						latest += max(0, end.Offset-max(from.Offset, start.Offset))
+					}
+				}
+			}
+			if b, ok := bytes[partition{t.Name, i}]; ok {
+				sized++
+				size += b
+			}
+		}
+		if counted == t.Partitions {
+			t.Records = records
+		}
+		if sized == t.Partitions {
+			t.Bytes = size
+		}
+		if dated == t.Partitions {
+			t.Rate = float64(10*latest/int64(rateOver.Seconds())) / 10
+		}
+	}
 }
