@@ -27,7 +27,7 @@ var allowed = map[string][]string{
 	"server": {"log", "replication", "replication/metadata", "replication/transport", "segment/record",
 		"server/auth", "server/group", "server/txn", "twmb/franz-go/pkg/kmsg", "golang.org/x/sys"},
 	"cli": {"cli/load", "log", "segment", "segment/record", "replication", "replication/metadata", "server", "testdata",
-		"urfave/cli", "twmb/franz-go", "klauspost/compress", "golang.org/x/sys", "golang.org/x/term", "go.yaml.in/yaml"},
+		"urfave/cli", "twmb/franz-go", "klauspost/compress", "golang.org/x/sys", "golang.org/x/term", "go.yaml.in/yaml", "mattn/go-runewidth"},
 	"cli/load":        {"HdrHistogram/hdrhistogram-go"},
 	"cli/millrace":    {"cli"},
 	"cli/faults":      {}, // tests only

@@ -86,6 +86,7 @@ func benchOutputFlags() []urfave.Flag {
 	return []urfave.Flag{
 		&urfave.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "table", DefaultText: "table", Usage: "`FORMAT`: table, json, or csv, which has a row a second"},
 		&urfave.BoolFlag{Name: "no-headers", Usage: "leave out the headers of tables"},
+		&urfave.BoolFlag{Name: "wide", Usage: "all columns of tables in full, however narrow the terminal is"},
 		&urfave.StringFlag{Name: "html", Usage: "write a page with charts to this `FILE`"},
 	}
 }
@@ -415,7 +416,7 @@ func (b *bench) print(r *load.Result, columns []column[*load.Result]) error {
 	case "csv":
 		return b.printSeconds(r.Series)
 	}
-	return printTable(b.c.App.Writer, !b.c.Bool("no-headers"), []*load.Result{r}, columns)
+	return printTable(b.c, []*load.Result{r}, columns)
 }
 
 // printSeconds writes a series as CSV, with the names it has in JSON.

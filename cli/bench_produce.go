@@ -9,7 +9,7 @@ import (
 func benchProduceCommand() *urfave.Command {
 	return &urfave.Command{
 		Name:  "produce",
-		Usage: "how many records a second are acknowledged, and how soon",
+		Usage: "how many records a second are acknowledged, how soon",
 		Description: `   Produces for --duration, or -n records, and says how fast they were acknowledged. The
    latency of a record is the time from its being produced to its acknowledgement; with
    --rate, from the moment the rate has for it, even if the producer was late: a stall is

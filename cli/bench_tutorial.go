@@ -24,7 +24,7 @@ import (
 func benchTutorialCommand() *urfave.Command {
 	return &urfave.Command{
 		Name:  "tutorial",
-		Usage: "a spike of load through a log, and the same by synchronous calls",
+		Usage: "a spike of load, through a log and by HTTP calls",
 		Description: `   Why a log: several producers send more, for a few seconds, than a service can handle. First
    through a topic, which takes everything at once, and from which the service works off what
    is left when the spike is over. Then by HTTP calls to a server with the very same service,
@@ -398,7 +398,7 @@ func (b *bench) printTutorial(t *tutorial) error {
 		}
 		return csv.NewWriter(b.c.App.Writer).WriteAll(rows)
 	}
-	return printTable(b.c.App.Writer, !b.c.Bool("no-headers"), t.Ways, tutorialColumns)
+	return printTable(b.c, t.Ways, tutorialColumns)
 }
 
 // page is the tutorial as a page: what came in and what was worked off, second by

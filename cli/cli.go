@@ -123,6 +123,7 @@ func prepare(commands []*urfave.Command) {
 	for _, c := range commands {
 		c.HideHelpCommand = true
 		c.OnUsageError = func(_ *urfave.Context, err error, _ bool) error { return badValue(c, err) }
+		c.Description = fold(c.Description)
 		c.CustomHelpTemplate = helpOf(c)
 		prepare(c.Subcommands)
 	}

@@ -12,7 +12,7 @@ import (
 func clusterStatusCommand() *urfave.Command {
 	return &urfave.Command{
 		Name:  "status",
-		Usage: "show brokers, controller, leaders and partitions in trouble",
+		Usage: "show brokers, controller, leaders, and what is wrong",
 		Description: `   JSON: {cluster, controller, brokers: [{node, address, rack, controller, leaders, replicas,
    up, down_for, disk_bytes, disk_free}], topics, partitions, internal_partitions, under_replicated:
    [TOPIC/PARTITION], leaderless, down: ["TOPIC/PARTITION on NODE"]}; down_for is in seconds.
@@ -43,11 +43,11 @@ func clusterStatus(c *urfave.Context) error {
 		w := c.App.Writer
 		internal := ""
 		if state.internalTopics > 0 {
-			internal = fmt.Sprintf("  (and %s, %s)", count(state.internalTopics, "internal topic"), count(state.Internal, "partition"))
+			internal = fmt.Sprintf("and %s, %s\n", count(state.internalTopics, "internal topic"), count(state.Internal, "partition"))
 		}
-		fmt.Fprintf(w, "cluster %s  %s  %s  %s%s\n\n", state.Cluster, count(len(state.Brokers), "broker"),
+		fmt.Fprintf(w, "cluster %s  %s  %s  %s\n%s\n", state.Cluster, count(len(state.Brokers), "broker"),
 			count(state.Topics-state.internalTopics, "topic"), count(state.Partitions-state.Internal, "partition"), internal)
-		err := printTable(w, !c.Bool("no-headers"), state.Brokers, []column[brokerItem]{
+		err := printTable(c, state.Brokers, []column[brokerItem]{
 			{"NODE", func(b brokerItem) string { return strconv.Itoa(int(b.Node)) }},
 			{"ADDRESS", func(b brokerItem) string { return b.Address }},
 			{"RACK", func(b brokerItem) string { return b.Rack }},

@@ -81,7 +81,7 @@ func groupDescribe(c *urfave.Context) error {
 					return orDash(of(r.groupLine))
 				}
 			}
-			return printTable(w, !c.Bool("no-headers"), rows, []column[groupRow]{
+			return printTable(c, rows, []column[groupRow]{
 				{"TOPIC", func(r groupRow) string {
 					if r.groupLine == nil {
 						return ""

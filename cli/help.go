@@ -2,13 +2,60 @@ package cli
 
 import (
 	"strings"
-	"unicode/utf8"
 
+	"github.com/mattn/go-runewidth"
 	urfave "github.com/urfave/cli/v2"
 )
 
 // helpWidth is where the lines of help end: the width of a terminal nobody resized.
-const helpWidth = 96
+const helpWidth = 80
+
+// fold sets the text of a command's help in lines of helpWidth. What is indented by three
+// spaces is prose, whose lines are joined and broken again; an example that is too long is
+// continued behind a backslash, before a flag or a pipe; anything else stays as it is.
+func fold(text string) string {
+	var out, prose []string
+	flush := func() {
+		line := "  "
+		for _, word := range prose {
+			if runewidth.StringWidth(line+" "+word) > helpWidth {
+				out = append(out, line)
+				line = "  "
+			}
+			line += " " + word
+		}
+		if len(prose) > 0 {
+			out, prose = append(out, line), nil
+		}
+	}
+	for line := range strings.SplitSeq(text, "\n") {
+		indent := len(line) - len(strings.TrimLeft(line, " "))
+		switch {
+		case indent == 3 && strings.HasPrefix(line, "   $ "):
+			flush()
+			for runewidth.StringWidth(line) > helpWidth {
+				cut := 0
+				for i := range line {
+					if rest := line[i:]; i < helpWidth-2 && (strings.HasPrefix(rest, " -") || strings.HasPrefix(rest, " | ")) {
+						cut = i
+					}
+				}
+				if cut <= 8 {
+					break
+				}
+				out, line = append(out, line[:cut]+" \\"), "       "+line[cut+1:]
+			}
+			out = append(out, line)
+		case indent == 3:
+			prose = append(prose, strings.Fields(line)...)
+		default:
+			flush()
+			out = append(out, line)
+		}
+	}
+	flush()
+	return strings.Join(out, "\n")
+}
 
 // The help texts are urfave's templates. A command's Description ends with its
 // examples, each a line that begins with "$ "; a test runs them.
@@ -91,15 +138,15 @@ func flagsHelp(flags []urfave.Flag) string {
 			}
 		}
 		names, uses = append(names, name), append(uses, use)
-		wide = max(wide, utf8.RuneCountInString(name))
+		wide = max(wide, runewidth.StringWidth(name))
 	}
 	names, uses = append(names, "-h, --help"), append(uses, "show this")
 	var b strings.Builder
 	for i, name := range names {
-		b.WriteString("   " + name + strings.Repeat(" ", wide-utf8.RuneCountInString(name)))
+		b.WriteString("   " + name + strings.Repeat(" ", wide-runewidth.StringWidth(name)))
 		at := 3 + wide
 		for j, word := range strings.Fields(uses[i]) {
-			if n := utf8.RuneCountInString(word); j == 0 {
+			if n := runewidth.StringWidth(word); j == 0 {
 				b.WriteString("  ")
 				at += 2
 			} else if at+1+n > helpWidth {
@@ -110,7 +157,7 @@ func flagsHelp(flags []urfave.Flag) string {
 				at++
 			}
 			b.WriteString(word)
-			at += utf8.RuneCountInString(word)
+			at += runewidth.StringWidth(word)
 		}
 		b.WriteByte('\n')
 	}

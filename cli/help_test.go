@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -29,6 +30,7 @@ func eachCommand(all []*urfave.Command, words []string, f func(words, flags []st
 
 // examples returns the lines of a help text that begin with "$ ".
 func examples(help string) (lines []string) {
+	help = regexp.MustCompile(` \\\\\n +`).ReplaceAllString(help, " ") // what was broken
 	for line := range strings.Lines(help) {
 		if example, ok := strings.CutPrefix(strings.TrimSpace(line), "$ "); ok {
 			lines = append(lines, example)
@@ -66,7 +68,7 @@ func TestEveryCommandHasHelpWithExamplesAndAllItsFlags(t *testing.T) {
 			}
 		}
 		for line := range strings.Lines(help) {
-			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 110 {
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > helpWidth {
 				t.Errorf("%s: a line of help is %d wide: %s", name, n, line)
 			}
 			if strings.Contains(line, "`") {
@@ -121,6 +123,16 @@ func TestExamplesParse(t *testing.T) {
 	})
 }
 
+// Prose is set anew, examples are continued before a flag, and lists stay.
+func TestHelpIsFoldedAtTheTerminalsWidth(t *testing.T) {
+	word := strings.Repeat("x", 30)
+	got := fold("   " + word + " " + word + "\n   " + word + "\n\n      a list stays\nEXAMPLES:\n   $ " + word + " --" + word + " --" + word)
+	want := "   " + word + " " + word + "\n   " + word + "\n\n      a list stays\nEXAMPLES:\n   $ " + word + " --" + word + " \\\n       --" + word
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
 func TestFlagsHelpSetsTwoColumns(t *testing.T) {
 	got := flagsHelp([]urfave.Flag{
 		&urfave.StringFlag{Name: "file", Aliases: []string{"f"}, Usage: "read this `FILE`"},
@@ -129,8 +141,8 @@ func TestFlagsHelpSetsTwoColumns(t *testing.T) {
 	})
 	want := `   -f, --file FILE    read this FILE
        --codec CODEC  one of many (default none)
-       --quiet        say nothing nothing nothing nothing nothing nothing nothing nothing
-                      nothing nothing nothing nothing
+       --quiet        say nothing nothing nothing nothing nothing nothing
+                      nothing nothing nothing nothing nothing nothing
    -h, --help         show this
 `
 	if got != want {

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
+	"github.com/mattn/go-runewidth"
 	urfave "github.com/urfave/cli/v2"
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/term"
@@ -25,6 +27,7 @@ func outputFlags(short bool) []urfave.Flag {
 	return []urfave.Flag{
 		output,
 		&urfave.BoolFlag{Name: "no-headers", Usage: "leave out the headers of tables"},
+		&urfave.BoolFlag{Name: "wide", Usage: "all columns of tables in full, however narrow the terminal is"},
 	}
 }
 
@@ -43,7 +46,7 @@ func printList[T any](c *urfave.Context, items []T, columns []column[T]) error {
 	w := c.App.Writer
 	switch format := c.String("output"); format {
 	case "table", "":
-		return printTable(w, !c.Bool("no-headers"), items, columns)
+		return printTable(c, items, columns)
 	case "name":
 		var b bytes.Buffer
 		for _, item := range items {
@@ -120,51 +123,147 @@ func block(n *yaml.Node) {
 	}
 }
 
-// printTable writes rows under their headers, columns two spaces apart.
-// An empty cell is a dash, so that columns can be counted.
-func printTable[T any](w io.Writer, headers bool, items []T, columns []column[T]) error {
+// printTable writes rows under their headers, columns two spaces apart. An empty cell is
+// a dash, so that columns can be counted. On a terminal that is too narrow for it, ids are
+// shortened, and then columns left out, the least wanted first; a last line says which.
+// With --wide, and in a pipe, nothing is.
+func printTable[T any](c *urfave.Context, items []T, columns []column[T]) error {
+	width := 0 // no limit
+	if !c.Bool("wide") {
+		width = terminalWidth(c.App.Writer)
+	}
+	names := make([]string, len(columns))
+	for i, col := range columns {
+		names[i] = col.header
+	}
 	var rows [][]string
-	if headers {
-		row := make([]string, len(columns))
-		for i, c := range columns {
-			row[i] = c.header
-		}
-		rows = append(rows, row)
+	if !c.Bool("no-headers") {
+		rows = append(rows, slices.Clone(names))
 	}
 	for _, item := range items {
 		row := make([]string, len(columns))
-		for i, c := range columns {
-			if row[i] = c.cell(item); row[i] == "" {
+		for i, col := range columns {
+			if row[i] = col.cell(item); row[i] == "" {
 				row[i] = "-"
 			}
 		}
 		rows = append(rows, row)
 	}
-	return printRows(w, rows)
+	left := fit(names, rows, width)
+	if err := printRows(c.App.Writer, rows); err != nil || len(left) == 0 {
+		return err
+	}
+	_, err := fmt.Fprintf(c.App.Writer, "(%s: --wide)\n", strings.Join(left, ", "))
+	return err
 }
 
-func printRows(w io.Writer, rows [][]string) error {
-	var widths []int
+// shortened are the columns of ids, of which the ends suffice to tell them apart.
+var shortened = []string{"MEMBER-ID", "LOG", "DATA"}
+
+// leftOut are the columns that a narrow terminal does without, the least wanted first.
+var leftOut = []string{
+	"HOST", "CLIENT-ID", "RACK", "COORDINATOR", "LOG-START-OFFSET", "EPOCH", "SEGMENTS", "ENTRIES", "ISR", "MEMBER-ID",
+	"SOURCE", "REPLICAS", "HANDLED-P99", "RECORDS/S", "TIMED-OUT", "MEAN",
+}
+
+// shortWidth is how wide an id is that was shortened.
+const shortWidth = 17
+
+// fit makes rows with columns of some names fit into a width, as far as that goes; 0 is
+// any. It returns the names of the columns that were left out.
+func fit(names []string, rows [][]string, width int) (left []string) {
+	if width <= 0 || tableWidth(rows) <= width {
+		return nil
+	}
+	for i, name := range names {
+		if slices.Contains(shortened, name) {
+			for _, row := range rows {
+				row[i] = shorten(row[i], shortWidth)
+			}
+		}
+	}
+	for _, header := range leftOut {
+		if tableWidth(rows) <= width {
+			break
+		}
+		// Never the first, which names the row.
+		i := slices.Index(names, header)
+		if i <= 0 {
+			continue
+		}
+		names = slices.Delete(names, i, i+1)
+		for n, row := range rows {
+			rows[n] = slices.Delete(row, i, i+1)
+		}
+		left = append(left, header)
+	}
+	return left
+}
+
+// shorten leaves out the middle of what is wider than a width.
+func shorten(s string, width int) string {
+	if cellWidth(s) <= width {
+		return s
+	}
+	end := width / 2
+	return runewidth.Truncate(s, width-end, "…") + runewidth.TruncateLeft(s, cellWidth(s)-end, "")
+}
+
+// columnWidths are the widths of the columns of some rows.
+func columnWidths(rows [][]string) (widths []int) {
 	for _, row := range rows {
 		for i, cell := range row {
 			if i == len(widths) {
 				widths = append(widths, 0)
 			}
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+			widths[i] = max(widths[i], cellWidth(cell))
 		}
 	}
+	return widths
+}
+
+func tableWidth(rows [][]string) int {
+	width := -2
+	for _, w := range columnWidths(rows) {
+		width += w + 2
+	}
+	return width
+}
+
+// colourPattern is what red puts around a text.
+var colourPattern = regexp.MustCompile("\x1b\\[[0-9]*m")
+
+// cellWidth is how many columns of a terminal a text takes: two for a character of
+// Chinese, none for a colour.
+func cellWidth(s string) int { return runewidth.StringWidth(colourPattern.ReplaceAllString(s, "")) }
+
+func printRows(w io.Writer, rows [][]string) error {
+	widths := columnWidths(rows)
 	var b bytes.Buffer
 	for _, row := range rows {
 		for i, cell := range row {
 			b.WriteString(cell)
 			if i < len(row)-1 {
-				b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2))
+				b.WriteString(strings.Repeat(" ", widths[i]-cellWidth(cell)+2))
 			}
 		}
 		b.WriteByte('\n')
 	}
 	_, err := w.Write(b.Bytes())
 	return err
+}
+
+// terminalWidth is how many columns a terminal has, 0 for what is none or does not say.
+func terminalWidth(w io.Writer) int {
+	f, ok := w.(*os.File)
+	if !ok {
+		return 0
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0
+	}
+	return width
 }
 
 // isTerminal tells whether a reader or writer is a terminal.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"flag"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -67,6 +68,46 @@ func contextFor(t *testing.T, flags []urfave.Flag, words ...string) *urfave.Cont
 	c := urfave.NewContext(&urfave.App{Reader: strings.NewReader(""), Writer: new(strings.Builder), ErrWriter: new(strings.Builder)}, set, nil)
 	c.Context = t.Context()
 	return c
+}
+
+// Columns stand under each other whatever characters take two places, or none.
+func TestColumnsAlignAsTheTerminalCounts(t *testing.T) {
+	var out strings.Builder
+	if err := printRows(&out, [][]string{{"订单", "x"}, {"ordersss", "y"}, {"e\u0301", "z"}, {"\x1b[31mred\x1b[0m", "r"}}); err != nil {
+		t.Fatal(err)
+	}
+	if want := "订单      x\nordersss  y\ne\u0301         z\n\x1b[31mred\x1b[0m       r\n"; out.String() != want {
+		t.Errorf("got\n%swant\n%s", out.String(), want)
+	}
+}
+
+// A table that is too wide has its ids shortened, then loses the columns that are least
+// wanted, and never the first.
+func TestWideTablesAreMadeToFit(t *testing.T) {
+	const member = "millrace-3cf8b95c-425b-47cf-a98c-3a2a7a6f1632"
+	for _, test := range []struct {
+		width int
+		want  string
+		left  string
+	}{
+		{0, "TOPIC|LAG|MEMBER-ID|HOST t|5|" + member + "|h", ""},
+		{64, "TOPIC|LAG|MEMBER-ID|HOST t|5|" + member + "|h", ""},
+		{60, "TOPIC|LAG|MEMBER-ID|HOST t|5|millrace…7a6f1632|h", ""},
+		{31, "TOPIC|LAG|MEMBER-ID t|5|millrace…7a6f1632", "HOST"},
+		{12, "TOPIC|LAG t|5", "HOST MEMBER-ID"},
+		{3, "TOPIC|LAG t|5", "HOST MEMBER-ID"},
+	} {
+		names := []string{"TOPIC", "LAG", "MEMBER-ID", "HOST"}
+		rows := [][]string{slices.Clone(names), {"t", "5", member, "h"}}
+		left := fit(names, rows, test.width)
+		var got []string
+		for _, row := range rows {
+			got = append(got, strings.Join(row, "|"))
+		}
+		if strings.Join(got, " ") != test.want || strings.Join(left, " ") != test.left {
+			t.Errorf("in %d columns: %q without %q, want %q without %q", test.width, got, left, test.want, test.left)
+		}
+	}
 }
 
 func TestDestructionInAPipeNeedsYes(t *testing.T) {

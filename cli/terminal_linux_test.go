@@ -77,6 +77,44 @@ func TestWhoWaitsForRecordsSaysSo(t *testing.T) {
 	}
 }
 
+// No table is wider than the terminal, and what is left out is said; --wide leaves out
+// nothing.
+func TestTablesFitTheTerminal(t *testing.T) {
+	c := startCluster(t, 1)
+	c.do("", "topic", "create", "flights", "-p3")
+	c.do("", "produce", "flights", "-q", "one")
+	member := command(t, c.addresses(), "consume", "flights", "-g", "audit")
+	if err := member.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer member.Wait()
+	defer member.Process.Kill()
+	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(c.do("", "group", "list").stdout, "Stable"); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the group is never stable")
+		}
+	}
+	for _, line := range []string{
+		"group describe audit", "group list", "topic list -i", "topic describe flights --all", "cluster status", "cluster metadata -i", "segment verify -i " + c.dir,
+		"topic trim flights -o end --dry-run", "group seek audit --topics flights --to start --dry-run",
+	} {
+		for row := range strings.Lines(onTerminal(t, c.addresses(), 80, "", strings.Fields(line)...)) {
+			if n := cellWidth(strings.TrimSuffix(row, "\n")); n > 80 {
+				t.Errorf("millrace %s: a line is %d wide: %s", line, n, row)
+			}
+		}
+	}
+	narrow := onTerminal(t, c.addresses(), 80, "", "group", "describe", "audit")
+	if !strings.Contains(narrow, "\n(HOST, CLIENT-ID") || !strings.Contains(narrow, ": --wide)\n") {
+		t.Errorf("%s", narrow)
+	}
+	wide := onTerminal(t, c.addresses(), 80, "", "group", "describe", "audit", "--wide")
+	piped := c.do("", "group", "describe", "audit").stdout
+	if wide != piped || !strings.Contains(piped, "HOST") {
+		t.Errorf("with --wide\n%s\nin a pipe\n%s", wide, piped)
+	}
+}
+
 // Who follows a topic ends when nobody reads the output any more, record or not.
 func TestConsumeEndsWithItsReader(t *testing.T) {
 	c := startCluster(t, 1)

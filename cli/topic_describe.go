@@ -70,7 +70,7 @@ func topicDescribe(c *urfave.Context) error {
 		}
 		return printObject(c, d, d.Name, func() error {
 			fmt.Fprintf(c.App.Writer, "%s  id %s  %s\n\n", d.Name, d.ID, count(len(d.Partitions), "partition"))
-			err := printTable(c.App.Writer, !c.Bool("no-headers"), d.Partitions, []column[partitionItem]{
+			err := printTable(c, d.Partitions, []column[partitionItem]{
 				{"PARTITION", func(p partitionItem) string { return strconv.Itoa(int(p.Partition)) }},
 				{"LEADER", func(p partitionItem) string { return nodeOrNone(p.Leader) }},
 				{"EPOCH", func(p partitionItem) string { return strconv.Itoa(int(p.Epoch)) }},
@@ -84,7 +84,7 @@ func topicDescribe(c *urfave.Context) error {
 				return err
 			}
 			fmt.Fprintln(c.App.Writer)
-			return printTable(c.App.Writer, !c.Bool("no-headers"), d.Settings, []column[settingItem]{
+			return printTable(c, d.Settings, []column[settingItem]{
 				{"SETTING", func(s settingItem) string { return s.Name }},
 				{"VALUE", func(s settingItem) string {
 					if s.Value == nil {

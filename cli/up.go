@@ -156,7 +156,7 @@ func nodesWanted(c *urfave.Context) (int, error) {
 }
 
 func printNodes(c *urfave.Context, cluster *nodes) error {
-	return printTable(c.App.Writer, true, cluster.all, []column[*child]{
+	return printTable(c, cluster.all, []column[*child]{
 		{"NODE", func(c *child) string { return strconv.Itoa(c.id) }},
 		{"PID", func(c *child) string { return strconv.Itoa(c.pid) }},
 		{"ADDRESS", func(c *child) string { return c.address }},
