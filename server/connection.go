@@ -58,10 +58,11 @@ type connection struct {
 	cancel   context.CancelFunc
 	r        *bufio.Reader
 
-	frame   []byte // reused by Fetch
-	trust   int    // the largest frame that came whole, at most maxTrust
-	share   share  // of the memory for requests and answers
-	holding int    // bytes of share for the request being read or served
+	frame   []byte    // reused by Fetch
+	trust   int       // the largest frame that came whole, at most maxTrust
+	share   share     // of the memory for requests and answers
+	holding int       // bytes of share for the request being read or served
+	turn    time.Time // when the request's turn began; zero: it has none
 
 	out   []byte             // reused for responses
 	proto *kmsg.FetchRequest // reused
@@ -212,6 +213,12 @@ func (c *connection) serveOne() error {
 			return err
 		}
 	}
+	if elements > turnElements {
+		if err := c.takeTurn(); err != nil {
+			return err
+		}
+		defer c.endTurn()
+	}
 	cl := &call{header: h, ctx: c.ctx, conn: c, body: body, size: len(frame), frame: frame}
 	if h.key == kmsg.Produce {
 		return c.produce(cl)
@@ -302,11 +309,16 @@ func (c *connection) grow(p []byte, n int) ([]byte, error) {
 func (c *connection) hold(n int) error {
 	client := &c.share.client
 	since := client.since.Swap(0)
-	waited, err := c.share.take(c.ctx, n, c.server.stallTimeout())
+	var waited time.Duration
+	var err error
+	noTurn := c.besides(func() { waited, err = c.share.take(c.ctx, n, c.server.stallTimeout()) })
 	if err != nil {
 		return err
 	}
 	c.holding += n
+	if noTurn != nil {
+		return noTurn
+	}
 	if since != 0 {
 		client.since.Store(since + int64(waited))
 	}
@@ -359,6 +371,9 @@ func (c *connection) readError(err error, within bool) error {
 // pieces, of which p is the backing, when there are any.
 // client is where its progress is counted.
 func (c *connection) write(p []byte, pieces net.Buffers, client *progress) error {
+	if client == &c.share.client {
+		c.endTurn() // the acknowledger, which writes beside it, has none
+	}
 	client.begin(time.Now())
 	defer client.end()
 	var err error

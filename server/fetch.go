@@ -60,6 +60,7 @@ func (s *Server) fetch(cl *call) error {
 	f.full = true
 	f.sessionID = 0
 	f.parts = nil
+	f.noTurn = nil
 	defer c.finishFetch(f) // also when writing fails or something panics
 
 	if req.IsolationLevel != 0 && req.IsolationLevel != 1 {
@@ -76,6 +77,9 @@ func (s *Server) fetch(cl *call) error {
 		f.gather(cl, req)
 	} else {
 		f.refuseAll()
+	}
+	if f.noTurn != nil {
+		return f.noTurn
 	}
 	return f.write(c, cl.header)
 }
@@ -144,6 +148,8 @@ type fetching struct {
 	pieces net.Buffers
 	total  int  // bytes of records
 	spent  bool // the limit was reached before the last partition
+
+	noTurn error // why it is not gone on with after a wait
 }
 
 // sessionless takes the partitions from the request.
@@ -230,16 +236,21 @@ func (f *fetching) gather(cl *call, req *kmsg.FetchRequest) {
 		case <-share.hurried: // at an earlier one
 		default:
 		}
-		share.idle.begin(time.Now())
 		woken := false
-		select {
-		case <-f.wake:
-			woken = true
-		case <-share.hurried:
-		case <-f.timer.C:
-		case <-cl.ctx.Done():
+		f.noTurn = cl.conn.besides(func() {
+			share.idle.begin(time.Now())
+			select {
+			case <-f.wake:
+				woken = true
+			case <-share.hurried:
+			case <-f.timer.C:
+			case <-cl.ctx.Done():
+			}
+			share.idle.end()
+		})
+		if f.noTurn != nil {
+			break
 		}
-		share.idle.end()
 		if woken {
 			continue
 		}

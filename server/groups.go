@@ -243,6 +243,7 @@ func (c *call) waiting(do func(ctx context.Context)) {
 	ctx, cancel := context.WithCancel(c.ctx)
 	defer cancel()
 	conn := c.conn
+	conn.endTurn()
 	conn.letGo()                           // what a member brings is counted by the groups while it waits
 	conn.conn.SetReadDeadline(time.Time{}) // this client is not idle, it waits
 	if c.ctx.Err() != nil {

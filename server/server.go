@@ -91,6 +91,7 @@ type Server struct {
 	active    sync.WaitGroup // counts open
 
 	budget     budget
+	turns      turns
 	lender     transport.Lender
 	creating   sync.Mutex // held while the topic of committed offsets is created
 	resolved   atomic.Pointer[settings]

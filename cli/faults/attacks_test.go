@@ -112,9 +112,10 @@ func TestAttacksOnOneBroker(t *testing.T) {
 
 	stopLoad := s.load()
 	defer stopLoad()
-	readers := c.watch("load", "readers")
 	y := s.honest()
 	defer y.stop()
+	c.awaitLeaders("__consumer_offsets") // who joins before that is told to come again
+	readers := c.watch("load", "readers")
 	time.Sleep(3 * time.Second) // caches, connections
 	y.take()
 	time.Sleep(10 * time.Second)
