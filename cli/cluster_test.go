@@ -479,9 +479,9 @@ func TestExamplesRun(t *testing.T) {
 	}
 	ran := make(map[string]bool)
 	for _, words := range []string{
-		"topic create", "produce", "consume", "group list", "group describe", "group seek", "group delete", "topic list", "topic describe", "topic alter", "topic trim", "topic delete",
+		"topic create", "produce", "consume", "group list", "group describe", "group seek", "group delete", "topic list", "topic describe", "topic config", "topic alter", "topic trim", "topic delete",
 		"bench produce", "bench consume", "bench e2e", "bench tutorial",
-		"cluster status", "cluster health", "cluster metadata", "version", "completion",
+		"cluster status", "cluster health", "cluster metadata", "cluster config list", "version", "completion",
 	} {
 		ran[words] = true
 		if words == "cluster status" {
@@ -885,7 +885,7 @@ func TestABrokerIsDescribedAsItIs(t *testing.T) {
 		t.Fatalf("%+v, %v", resources, err)
 	}
 	want := map[string]string{
-		"node.id": "1", "broker.id": "1", "broker.rack": "r1", "listeners": "PLAINTEXT://" + address,
+		"node.id": "1", "broker.id": "1", "broker.rack": "r1", "listeners": "INTERNAL://" + address,
 		"log.dirs": filepath.Join(dir, "data"), "log.retention.hours": "3",
 	}
 	for _, c := range resources[0].Configs {
@@ -902,7 +902,7 @@ func TestABrokerIsDescribedAsItIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := millrace(t, nil, "", "serve", "--data-dir", filepath.Join(dir, "other"), "--config", file)
-	if line := fmt.Sprintf("millrace: %s:2: num.partitions=abc: Not a number of type INT\n", file); r.status != StatusUsage || !strings.HasPrefix(r.stderr, line) {
+	if line := fmt.Sprintf("millrace: %s:2: num.partitions=abc: it is a whole number, 1 or more\n", file); r.status != StatusUsage || !strings.HasPrefix(r.stderr, line) {
 		t.Errorf("status %d, %q, want %q", r.status, r.stderr, line)
 	}
 }

@@ -262,6 +262,9 @@ func (n *Node) identify() error {
 		n.logger.Warn("this node's votes or metadata log are gone: it comes back as a new incarnation and catches up; its old partitions are set aside",
 			"incarnation", id.Incarnation, "folder", n.cfg.DataDir)
 	}
+	if len(n.cfg.Join) > 0 && id.Cluster != "" && !id.Rejoin {
+		n.logger.Info("the folder belongs to a cluster already: the nodes to join are only asked where its nodes are", "cluster", id.Cluster, "node", id.Node, "join", n.cfg.Join, "folder", n.cfg.DataDir)
+	}
 	n.identity = id
 	n.addresses = loadPeers(n.cfg.DataDir)
 	return nil

@@ -40,3 +40,19 @@ func TestLostMetadataLogRejoins(t *testing.T) {
 		}
 	}
 }
+
+// Who tells a node to join whose folder has a cluster is told that it is not done again.
+func TestJoiningAgainIsSaidToBeNothing(t *testing.T) {
+	c := startCluster(t, 2, nil)
+	defer c.stop()
+	const said = "the folder belongs to a cluster already"
+	n := c.nodes[1]
+	if got := n.log.count(said); got != 0 {
+		t.Errorf("it was said %d times at the first start", got)
+	}
+	n.stop()
+	n.start()
+	if got := n.log.count(said); got != 1 {
+		t.Errorf("it was said %d times at the second", got)
+	}
+}

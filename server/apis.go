@@ -22,7 +22,8 @@ type api struct {
 // apis says what is served. It drives dispatch and the answer to ApiVersions,
 // and a test holds it against the ranges of Kafka 4.1: clients infer the
 // release, and features, from combinations of them. A key listed here is a
-// promise; keys of transactions are not listed until they are kept.
+// promise; keys of transactions are not listed until they are kept. SaslHandshake is
+// listed for what it refuses.
 //
 // It is filled in by init because the handler of ApiVersions reads it.
 var apis []api
@@ -44,6 +45,7 @@ func init() {
 		{key: kmsg.SyncGroup, min: 0, max: 5, serve: answer((*Server).syncGroup)},
 		{key: kmsg.DescribeGroups, min: 0, max: 6, serve: answer((*Server).describeGroups)},
 		{key: kmsg.ListGroups, min: 0, max: 5, serve: answer((*Server).listGroups)},
+		{key: kmsg.SASLHandshake, min: 0, max: 1, serve: answer((*Server).saslHandshake)},
 		{key: kmsg.ApiVersions, min: 0, max: 4, serve: answer((*Server).apiVersions)},
 		{key: kmsg.CreateTopics, min: 2, max: 7, serve: answer((*Server).createTopics)},
 		{key: kmsg.DeleteTopics, min: 1, max: 6, serve: answer((*Server).deleteTopics)},

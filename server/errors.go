@@ -33,6 +33,7 @@ const (
 	invalidRequiredAcks                code = 21
 	clusterAuthorizationFailed         code = 31
 	invalidTimestamp                   code = 32
+	unsupportedSASLMechanism           code = 33
 	unsupportedVersion                 code = 35
 	topicAlreadyExists                 code = 36
 	invalidPartitions                  code = 37

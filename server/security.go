@@ -11,6 +11,21 @@ import (
 
 const errNoAuthorizer = sentence("No Authorizer is configured.")
 
+// SaslHandshake, versions 0–1 (KIP-43).
+//
+//   - UNSUPPORTED_SASL_MECHANISM, and that there are none. Clients take it for a failed
+//     authentication and say so; where nothing answers them they connect for ever.
+//     Kafka says ILLEGAL_SASL_STATE at a listener without SASL, which says less.
+//   - The connection stays, and may go on without.
+//
+// v1 says how the tokens that follow are framed.
+func (s *Server) saslHandshake(c *call, req *kmsg.SASLHandshakeRequest) *kmsg.SASLHandshakeResponse {
+	resp := kmsg.NewPtrSASLHandshakeResponse()
+	resp.ErrorCode, resp.SupportedMechanisms = int16(unsupportedSASLMechanism), []string{}
+	s.complain("a client that would authenticate was refused: this release has neither authentication nor access control", "remote", c.conn.conn.RemoteAddr(), "mechanism", req.Mechanism)
+	return resp
+}
+
 // DescribeAcls, versions 1–3 (KIP-140).
 //
 //   - SECURITY_DISABLED, always.

@@ -56,6 +56,24 @@ func TestNothingIsSecured(t *testing.T) {
 	}
 }
 
+// A client that would authenticate is told that it cannot, as often as it asks, and the
+// connection goes on without (KIP-43).
+func TestNobodyAuthenticates(t *testing.T) {
+	b := startBroker(t, nil)
+	w := b.dial()
+	for version := int16(0); version <= 1; version++ {
+		req := kmsg.NewPtrSASLHandshakeRequest()
+		req.SetVersion(version)
+		req.Mechanism = "PLAIN"
+		if got := ask[*kmsg.SASLHandshakeResponse](w, req); got.ErrorCode != int16(unsupportedSASLMechanism) || len(got.SupportedMechanisms) != 0 {
+			t.Errorf("SaslHandshake %d: %+v", version, got)
+		}
+	}
+	if got := ask[*kmsg.MetadataResponse](w, metadataRequest(9)); len(got.Brokers) != 1 {
+		t.Errorf("afterwards: %+v", got)
+	}
+}
+
 // KIP-460: nothing is to elect where who should lead does.
 func TestElectLeaders(t *testing.T) {
 	b := startBroker(t, nil)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -512,6 +513,27 @@ func TestAnAppendOfUnknownOutcomeUnloadsThePartition(t *testing.T) {
 		}
 		if got := fetched(t, c, "s", "t"); got != 1 {
 			t.Errorf("offset %d, want 1", got)
+		}
+	})
+}
+
+// Fifty partitions are loaded at each failover, and most hold no group: only of those that
+// do the log says so.
+func TestNothingLoadedIsNothingLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var lines strings.Builder
+		p := &tape{}
+		c := p.takeOver(t, Config{Logger: slog.New(slog.NewTextHandler(&lines, nil))})
+		if lines.Len() > 0 {
+			t.Errorf("of an empty partition the log says %s", lines.String())
+		}
+		wantCode(t, "commit", simpleCommit(c, "s", 1), none)
+		p.epoch = 2
+		if err := c.Load(0, 2, p.all()); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Count(lines.String(), `msg="loaded groups"`) != 1 || !strings.Contains(lines.String(), "groups=1") {
+			t.Errorf("of a partition with a group the log says %q", lines.String())
 		}
 	})
 }
