@@ -410,6 +410,9 @@ func (b *bench) print(r *load.Result, columns []column[*load.Result]) error {
 	if err := b.writePage(func(w io.Writer) error { return load.ResultPage(r).Write(w) }); err != nil {
 		return err
 	}
+	if b.page != nil && len(r.Series) < 2 {
+		fmt.Fprintf(b.c.App.ErrWriter, "millrace: the run took %s, which is too short for charts by the second; --duration 10s has some\n", seconds(time.Duration(r.Seconds*float64(time.Second))))
+	}
 	switch b.c.String("output") {
 	case "json":
 		return r.WriteJSON(b.c.App.Writer)

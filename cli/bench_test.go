@@ -18,6 +18,30 @@ import (
 )
 
 // ends returns where the partitions of a topic end.
+// What the machine could not send is not held against HTTP.
+func TestAStarvedTutorialComparesNothing(t *testing.T) {
+	for _, test := range []struct {
+		sent, handled int64
+		within        time.Duration
+		want          bool
+	}{
+		{100_000, 40_000, 10 * time.Second, false}, // all that four workers of 1 ms can
+		{100_000, 20_000, 10 * time.Second, false},
+		{100_000, 120, 10 * time.Second, true},
+		{1000, 900, 10 * time.Second, false}, // no more was to be sent
+		{1000, 10, 100 * time.Millisecond, false},
+	} {
+		w := &tutorialWay{Sent: test.sent, handled: test.handled}
+		if got := w.starved(4, time.Millisecond, test.within); got != test.want {
+			t.Errorf("%d handled of %d within %v: starved %v", test.handled, test.sent, test.within, got)
+		}
+	}
+	c := &caller{patience: time.Nanosecond}
+	if err := c.call(t.Context(), &load.Record{}); err != errGivenUp || c.givenUp.Load() != 1 || c.timedOut.Load() != 0 {
+		t.Errorf("a call that is late before it is made: %v, %d given up, %d timed out", err, c.givenUp.Load(), c.timedOut.Load())
+	}
+}
+
 func (c *testCluster) ends(topic string) (all []int64) {
 	c.t.Helper()
 	client, err := dialBrokers(c.t.Context(), c.addresses())

@@ -33,14 +33,17 @@ func benchTutorialCommand() *urfave.Command {
    The service has --workers, each of which is busy for --service-time with a record, whoever
    asks. Success is counted, not assumed: through the topic, a record is a success when it was
    acknowledged and then handled, once, which is checked record by record; by HTTP, when it was
-   answered with 200 before its sender's --patience ended. MEAN and P99 are what the senders of
+   answered with 200 before its sender's --patience ended; TIMED-OUT are calls without an answer,
+   GIVEN-UP those whose patience ended before one of the callers was free to make them. MEAN and P99 are what the senders of
    successful records waited, from the moment each was to be sent; HANDLED-P99 is the same until
    the service was done with it. The exit status is 0 only if everything sent to
-   the topic was handled.
+   the topic was handled, and if this machine could make the calls: when the service had less
+   than half of the work it had time for, nothing is compared.
 
    -o json is {service: {workers, service_millis, queue, patience_seconds}, ways: [{way (log or
    http), sent, succeeded, success_percent, seconds, records_per_second, mean_millis, p99_millis,
-   handled_p99_millis, refused, timed_out, lost, duplicates, sending, handling}]}; sending and
+   handled_p99_millis, refused, timed_out, given_up, lost, duplicates, sending, handling}],
+   starved}; sending and
    handling are results as bench produce and bench e2e write them.
 
 EXAMPLES:
@@ -68,6 +71,7 @@ EXAMPLES:
 type tutorial struct {
 	Service tutorialService `json:"service"`
 	Ways    []*tutorialWay  `json:"ways"`
+	Starved bool            `json:"starved"` // this machine could not send what the HTTP calls were to be: they compare with nothing
 }
 
 type tutorialService struct {
@@ -89,10 +93,21 @@ type tutorialWay struct {
 	HandledP99 float64      `json:"handled_p99_millis"`
 	Refused    int64        `json:"refused"`
 	TimedOut   int64        `json:"timed_out"`
+	GivenUp    int64        `json:"given_up"` // before they were sent
 	Lost       int64        `json:"lost"`
 	Duplicates int64        `json:"duplicates"`
 	Sending    *load.Result `json:"sending"`
 	Handling   *load.Result `json:"handling,omitempty"`
+
+	handled int64 // by the service, in time or not
+}
+
+// starved tells whether calls failed for want of a machine to make them, not of a service:
+// it had worked off less than half of what it had time for. Less than a second of load
+// shows nothing.
+func (w *tutorialWay) starved(workers int, each, within time.Duration) bool {
+	could := int64(float64(workers) * within.Seconds() / each.Seconds())
+	return within >= time.Second && w.handled < min(w.Sent, could)/2
 }
 
 // sum sets what follows from a way's two results: that of the senders and that of
@@ -153,6 +168,7 @@ func benchTutorial(c *urfave.Context) error {
 			return err
 		}
 		t.Ways = append(t.Ways, byHTTP)
+		t.Starved = byHTTP.starved(c.Int("workers"), c.Duration("service-time"), c.Duration("within"))
 	}
 	b.progress.clear()
 	if err := b.printTutorial(t); err != nil {
@@ -163,6 +179,11 @@ func benchTutorial(c *urfave.Context) error {
 	}
 	if throughLog.Succeeded != throughLog.Sent {
 		return fail(StatusFailed, "%s sent to the topic, %s handled", count(throughLog.Sent, "record"), number(throughLog.Succeeded))
+	}
+	if t.Starved {
+		w := t.Ways[1]
+		return fail(StatusFailed, "the HTTP calls are compared with nothing: this machine was too busy to make them, so that the service handled %s of %s, while %s were given up before they were sent; run it on an idle machine, or with a smaller -n",
+			number(w.handled), count(w.Sent, "call"), number(w.GivenUp))
 	}
 	return nil
 }
@@ -222,7 +243,8 @@ func (b *bench) byHTTP(plan load.Plan) (*tutorialWay, error) {
 	if err != nil {
 		return nil, err
 	}
-	server := &http.Server{Handler: &desk{service: b.service(), places: int64(b.c.Int("workers") + b.c.Int("queue"))}}
+	desk := &desk{service: b.service(), places: int64(b.c.Int("workers") + b.c.Int("queue"))}
+	server := &http.Server{Handler: desk}
 	go server.Serve(l) // ends with Close
 	defer server.Close()
 
@@ -240,7 +262,7 @@ func (b *bench) byHTTP(plan load.Plan) (*tutorialWay, error) {
 		return nil, usage("%v", err)
 	}
 	result.Topic, result.Partitions, result.Plan.Settings = "", 0, nil
-	w := &tutorialWay{Way: "http", Refused: caller.refused.Load(), TimedOut: caller.timedOut.Load()}
+	w := &tutorialWay{Way: "http", Refused: caller.refused.Load(), TimedOut: caller.timedOut.Load(), GivenUp: caller.givenUp.Load(), handled: desk.handled.Load()}
 	w.sum(result.Records+result.Errors+result.Unacknowledged, result, result)
 	return w, nil
 }
@@ -280,6 +302,7 @@ type desk struct {
 	service *service
 	places  int64
 	taken   atomic.Int64
+	handled atomic.Int64
 }
 
 func (d *desk) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -290,6 +313,7 @@ func (d *desk) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	d.service.handle()
+	d.handled.Add(1)
 	w.WriteHeader(http.StatusOK)
 }
 
@@ -301,7 +325,7 @@ type caller struct {
 	patience time.Duration
 	calls    sync.WaitGroup
 
-	refused, timedOut atomic.Int64
+	refused, timedOut, givenUp atomic.Int64
 }
 
 // Send calls, in a goroutine of its own: the plan bounds how many there are.
@@ -324,9 +348,16 @@ func (c *caller) Flush(ctx context.Context) error {
 	}
 }
 
-var errRefused = errors.New("503 Service Unavailable")
+var (
+	errRefused = errors.New("503 Service Unavailable")
+	errGivenUp = errors.New("given up before it was sent")
+)
 
 func (c *caller) call(ctx context.Context, r *load.Record) error {
+	if time.Since(r.Due()) >= c.patience { // it waited for its turn among the callers
+		c.givenUp.Add(1)
+		return errGivenUp
+	}
 	ctx, cancel := context.WithDeadline(ctx, r.Due().Add(c.patience))
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url, bytes.NewReader(r.Value))
@@ -365,6 +396,7 @@ var tutorialColumns = []column[*tutorialWay]{
 	{"HANDLED-P99", func(w *tutorialWay) string { return millis(w.HandledP99) }},
 	{"REFUSED", func(w *tutorialWay) string { return number(w.Refused) }},
 	{"TIMED-OUT", func(w *tutorialWay) string { return number(w.TimedOut) }},
+	{"GIVEN-UP", func(w *tutorialWay) string { return number(w.GivenUp) }},
 	{"LOST", func(w *tutorialWay) string { return number(w.Lost) }},
 }
 
@@ -379,14 +411,18 @@ func percent(f float64) string {
 
 // printTutorial writes both ways as the flags ask for, and the page.
 func (b *bench) printTutorial(t *tutorial) error {
-	if err := b.writePage(t.page(b).Write); err != nil {
+	page := *t
+	if t.Starved {
+		page.Ways = t.Ways[:1]
+	}
+	if err := b.writePage(page.page(b).Write); err != nil {
 		return err
 	}
 	switch b.c.String("output") {
 	case "json":
 		return printValue(b.c.App.Writer, "json", t)
 	case "csv":
-		rows := [][]string{{"way", "sent", "succeeded", "success_percent", "seconds", "records_per_second", "mean_millis", "p99_millis", "handled_p99_millis", "refused", "timed_out", "lost", "duplicates"}}
+		rows := [][]string{{"way", "sent", "succeeded", "success_percent", "seconds", "records_per_second", "mean_millis", "p99_millis", "handled_p99_millis", "refused", "timed_out", "given_up", "lost", "duplicates"}}
 		if b.c.Bool("no-headers") {
 			rows = nil
 		}
@@ -394,11 +430,15 @@ func (b *bench) printTutorial(t *tutorial) error {
 		whole := func(n int64) string { return strconv.FormatInt(n, 10) }
 		for _, w := range t.Ways {
 			rows = append(rows, []string{w.Way, whole(w.Sent), whole(w.Succeeded), float(w.Percent), float(w.Seconds), float(w.PerSecond), float(w.Mean),
-				float(w.P99), float(w.HandledP99), whole(w.Refused), whole(w.TimedOut), whole(w.Lost), whole(w.Duplicates)})
+				float(w.P99), float(w.HandledP99), whole(w.Refused), whole(w.TimedOut), whole(w.GivenUp), whole(w.Lost), whole(w.Duplicates)})
 		}
 		return csv.NewWriter(b.c.App.Writer).WriteAll(rows)
 	}
-	return printTable(b.c, t.Ways, tutorialColumns)
+	ways := t.Ways
+	if t.Starved {
+		ways = ways[:1]
+	}
+	return printTable(b.c, ways, tutorialColumns)
 }
 
 // page is the tutorial as a page: what came in and what was worked off, second by

@@ -76,9 +76,15 @@ func ResultPage(r *Result) Page {
 	if r.Kind == "e2e" {
 		p.Facts = append(p.Facts, Fact{"lost", grouped(float64(r.Lost))}, Fact{"duplicates", grouped(float64(r.Duplicates))})
 	}
-	p.Charts = append(p.Charts, Chart{Title: "Throughput", XLabel: "seconds", YLabel: "records/s", Lines: []Line{{Name: "records/s", Points: r.Throughput()}}})
+	// A point a second: less than two are no line.
+	if len(r.Series) > 1 {
+		p.Charts = append(p.Charts, Chart{Title: "Throughput", XLabel: "seconds", YLabel: "records/s", Lines: []Line{{Name: "records/s", Points: r.Throughput()}}})
+		if r.Latency != nil {
+			p.Charts = append(p.Charts, r.latencyChart())
+		}
+	}
 	if r.Latency != nil {
-		p.Charts = append(p.Charts, r.latencyChart(), r.curveChart())
+		p.Charts = append(p.Charts, r.curveChart())
 	}
 	p.Tables = []Table{r.planTable(), r.seriesTable()}
 	if r.FirstError != "" {
