@@ -982,6 +982,12 @@ func upProcess(t *testing.T, dir string, args ...string) (cmd *exec.Cmd, pids []
 	}
 	stderr = bufio.NewReader(errs)
 	stderr.ReadString('\n') // how long it took
+	// And what to try next.
+	next, _ := stderr.ReadString('\n')
+	then, _ := stderr.ReadString('\n')
+	if !strings.HasPrefix(next, "next, in another terminal:  export MILLRACE_BROKERS=127.0.0.1:") || !strings.HasSuffix(then, " produce greetings hello; "+program(t)+" consume greetings -e\n") {
+		t.Errorf("up says next %q, then %q", next, then)
+	}
 	return cmd, pids, stderr
 }
 
@@ -1117,6 +1123,9 @@ func TestDemoLosesNothing(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(dir); len(left) > 0 {
 		t.Errorf("%s is left", left[0].Name())
+	}
+	if !strings.Contains(string(out), "\nNothing was lost. Next, break it yourself:\n   "+program(t)+" demo --keep ") {
+		t.Errorf("it does not end with what to try next")
 	}
 }
 

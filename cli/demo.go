@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -84,6 +85,10 @@ func demo(c *urfave.Context) (err error) {
 		return nil
 	case err == nil:
 		d.cluster.kill(d.cluster.all...) // nothing of it is kept
+		exe := ownName()
+		fmt.Fprintf(d.w, "\nNothing was lost. Next, break it yourself:\n")
+		fmt.Fprintf(d.w, "   %s demo --keep   leaves the three brokers running, and says how to reach and kill them\n", exe)
+		fmt.Fprintf(d.w, "   %s up            starts three of your own\n", exe)
 		return os.RemoveAll(dir)
 	}
 	// What went wrong is in the logs.
@@ -350,16 +355,36 @@ func (d *demonstration) leave(dir string) {
 	for _, n := range d.cluster.all {
 		pids = append(pids, fmt.Sprint(n.pid))
 	}
-	exe, err := os.Executable()
-	if err != nil {
-		exe = "millrace"
-	} else if found, err := filepath.Rel(".", exe); err == nil && !strings.HasPrefix(found, "..") {
-		exe = "./" + found
-	}
+	exe := ownName()
 	fmt.Fprintf(d.w, "\nThe cluster goes on. Its folders and logs are in %s\n", dir)
 	fmt.Fprintf(d.w, "   reach it:  export MILLRACE_BROKERS=%s\n", strings.Join(d.cluster.addresses(), ","))
 	fmt.Fprintf(d.w, "   then:      %s consume %s -n 5\n", exe, demoTopic)
 	fmt.Fprintf(d.w, "   stop it:   kill %s; rm -r %s\n", strings.Join(pids, " "), dir)
+}
+
+// ownName is how somebody at this prompt runs this program again: by its name where the
+// shell finds it, else by where it is.
+func ownName() string {
+	exe, err := os.Executable()
+	if err != nil {
+		return "millrace"
+	}
+	if found, err := exec.LookPath("millrace"); err == nil && sameFile(found, exe) {
+		return "millrace"
+	}
+	if strings.Contains(exe, "go-build") { // go run removes it when it ends
+		return "go run ./cli/millrace"
+	}
+	if found, err := filepath.Rel(".", exe); err == nil && !strings.HasPrefix(found, "..") {
+		return "./" + found
+	}
+	return exe
+}
+
+func sameFile(a, b string) bool {
+	x, err1 := os.Stat(a)
+	y, err2 := os.Stat(b)
+	return err1 == nil && err2 == nil && os.SameFile(x, y)
 }
 
 // readFlights reads the data set compiled into the binary.

@@ -93,6 +93,9 @@ func up(c *urfave.Context) error {
 		return err
 	}
 	fmt.Fprintf(c.App.ErrWriter, "%s ready after %s; Ctrl-C stops them\n", count(n, "node"), seconds(time.Since(begin)))
+	fmt.Fprintf(c.App.ErrWriter, "next, in another terminal:  export MILLRACE_BROKERS=%s\n", strings.Join(cluster.addresses(), ","))
+	exe := ownName()
+	fmt.Fprintf(c.App.ErrWriter, "then:  %s produce greetings hello; %s consume greetings -e\n", exe, exe)
 	return follow(c, cluster)
 }
 
