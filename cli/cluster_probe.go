@@ -159,7 +159,7 @@ func behind(ctx context.Context, address string, index, newest int64) string {
 	return ""
 }
 
-// lasting prints seconds as people say them: 12 s, 3 min, 5 h.
+// lasting prints seconds as people say them: 12 s, 3 min, 5 h, 7 days.
 func lasting(s float64) string {
 	switch d := time.Duration(s * float64(time.Second)); {
 	case d < 2*time.Minute:
@@ -167,5 +167,8 @@ func lasting(s float64) string {
 	case d < 2*time.Hour:
 		return fmt.Sprintf("%d min", int(d.Minutes()))
 	}
-	return fmt.Sprintf("%d h", int(s/3600))
+	if s < 3*24*3600 {
+		return fmt.Sprintf("%d h", int(s/3600))
+	}
+	return fmt.Sprintf("%d days", int(s/(24*3600)))
 }

@@ -106,6 +106,10 @@ func produce(c *urfave.Context) error {
 
 	ctx, cancel := context.WithCancel(c.Context)
 	defer cancel()
+	expiry := &expiry{}
+	if c.IsSet("timestamp-field") || c.Bool("jsonl") || strings.Contains(c.String("format"), "%d") { // records have times of their own
+		expiry = newExpiry(ctx, c.App.ErrWriter, client, topic, existed)
+	}
 	acks := newAcks(c)
 	records := make(chan *kgo.Record, 1024)
 	var inputErr error // written before records is closed
@@ -151,6 +155,7 @@ send:
 				break send
 			}
 			acks.wait()
+			expiry.note(r)
 			client.Produce(ctx, r, acks.expect())
 		case <-acks.failed:
 			break send
@@ -166,6 +171,7 @@ send:
 	cancel()
 	client.Close() // every promise has been kept after it
 	acks.finish(c, time.Since(start))
+	expiry.finish()
 	switch {
 	case acks.err != nil:
 		return acks.err

@@ -171,8 +171,9 @@ type alteration struct {
 }
 
 // retained is where a partition's log would start: with the settings as they are, and
-// with those that are asked about.
-type retained struct{ before, after int64 }
+// with those that are asked about; and up to where it is deleted next, if nothing is
+// altered or written, and when: ms since 1970, 0 is never.
+type retained struct{ before, after, next, at int64 }
 
 // ask asks every broker whether the settings could be altered, and what that would
 // delete of the partitions it leads: no other knows. It is an error if one refuses.
@@ -211,9 +212,10 @@ func (a *alteration) ask(ctx context.Context) error {
 				return topicError(a.topic, err, detail)
 			}
 			sr.UnknownTags.Each(func(key uint32, b []byte) {
-				for ; key == server.RetainedTag && len(b) >= 20; b = b[20:] {
+				for ; key == server.RetainedTag && len(b) >= server.RetainedBytes; b = b[server.RetainedBytes:] {
 					a.answered[int32(binary.BigEndian.Uint32(b))] = retained{
-						int64(binary.BigEndian.Uint64(b[4:])), int64(binary.BigEndian.Uint64(b[12:])),
+						before: int64(binary.BigEndian.Uint64(b[4:])), after: int64(binary.BigEndian.Uint64(b[12:])),
+						next: int64(binary.BigEndian.Uint64(b[20:])), at: int64(binary.BigEndian.Uint64(b[28:])),
 					}
 				}
 			})

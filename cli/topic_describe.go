@@ -7,8 +7,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 	urfave "github.com/urfave/cli/v2"
 )
 
@@ -20,8 +22,9 @@ func topicDescribeCommand() *urfave.Command {
 		BashComplete: completeTopics,
 		Description: `   A table of the partitions, then one of the settings that are not defaults (all with
    --all). JSON: {name, id, internal, partitions: [{partition, leader, epoch, replicas, isr,
-   down, start_offset, end_offset}], settings: [{name, value, source}]}; a leader of -1 is none, an
-   offset of -1 is not known. DOWN are the replicas whose brokers are down, or that failed on them.
+   down, start_offset, end_offset}], settings: [{name, value, source}], deletes_next: {records, at}};
+   a leader of -1 is none, an offset of -1 is not known. deletes_next is what retention
+   takes next if nothing is written, null for nothing. DOWN are the replicas whose brokers are down, or that failed on them.
 
 EXAMPLES:
    $ millrace topic describe flights
@@ -39,6 +42,45 @@ type topicDescription struct {
 	Internal   bool            `json:"internal"`
 	Partitions []partitionItem `json:"partitions"`
 	Settings   []settingItem   `json:"settings"`
+	// What retention deletes next if nothing is written; nil: nothing, or nobody says.
+	Next *nextDeletion `json:"deletes_next"`
+}
+
+// A nextDeletion is what retention takes from a topic next: so many records, once a time
+// has come. It looks for them every log.retention.check.interval.ms.
+type nextDeletion struct {
+	Records int64     `json:"records"`
+	At      time.Time `json:"at"`
+}
+
+// say tells it to people.
+func (n *nextDeletion) say(now time.Time) string {
+	when := "within minutes"
+	if wait := n.At.Sub(now); wait > time.Minute {
+		when = "in " + lasting(wait.Seconds())
+	}
+	return fmt.Sprintf("deleted next: %s, %s", count(n.Records, "record"), when)
+}
+
+// nextOf finds the first time at which something is deleted of any partition, and counts
+// what goes then, or within the minute.
+func nextOf(partitions []partitionItem, answered map[int32]retained) *nextDeletion {
+	first := int64(0)
+	for _, r := range answered {
+		if r.at != 0 && (first == 0 || r.at < first) {
+			first = r.at
+		}
+	}
+	if first == 0 {
+		return nil
+	}
+	n := &nextDeletion{At: time.UnixMilli(first).UTC()}
+	for _, p := range partitions {
+		if r := answered[p.Partition]; r.at != 0 && r.at < first+time.Minute.Milliseconds() && p.StartOffset >= 0 {
+			n.Records += max(0, r.next-p.StartOffset)
+		}
+	}
+	return n
 }
 
 type partitionItem struct {
@@ -63,10 +105,15 @@ func topicDescribe(c *urfave.Context) error {
 	if err != nil {
 		return err
 	}
-	return withAdmin(c, func(ctx context.Context, admin *kadm.Client) error {
+	return withClient(c, func(ctx context.Context, client *kgo.Client, admin *kadm.Client) error {
 		d, err := describe(ctx, admin, topic, c.Bool("all"))
 		if err != nil {
 			return err
+		}
+		// To alter nothing is asked what every alteration is. Who does not say tells nothing.
+		asked := alteration{client: client, admin: admin, topic: topic}
+		if asked.ask(ctx) == nil {
+			d.Next = nextOf(d.Partitions, asked.answered)
 		}
 		return printObject(c, d, d.Name, func() error {
 			fmt.Fprintf(c.App.Writer, "%s  id %s  %s\n\n", d.Name, d.ID, count(len(d.Partitions), "partition"))
@@ -80,6 +127,9 @@ func topicDescribe(c *urfave.Context) error {
 				{"LOG-END-OFFSET", func(p partitionItem) string { return offsetOrNone(p.EndOffset) }},
 				{"DOWN", func(p partitionItem) string { return ids(p.Down) }},
 			})
+			if err == nil && d.Next != nil {
+				_, err = fmt.Fprintf(c.App.Writer, "\n%s\n", d.Next.say(time.Now()))
+			}
 			if err != nil || len(d.Settings) == 0 {
 				return err
 			}

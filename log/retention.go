@@ -60,6 +60,31 @@ func (l *Log) Drop(before int64, maxIndex uint64) (removed int, err error) {
 	return n, nil
 }
 
+// NextRetention returns what RetentionOffset will move the log start to next, if nothing
+// is written, and when: now if it would already. ok is false if it never will, or has
+// nothing to delete.
+func (l *Log) NextRetention(now time.Time, maxAge time.Duration, maxBytes int64, limit int64) (offset int64, at time.Time, ok bool) {
+	st := l.state.Load()
+	if offset = l.RetentionOffset(now, maxAge, maxBytes, limit); offset > st.start {
+		return offset, now, true
+	}
+	for _, s := range st.segments {
+		info := s.Info()
+		if info.NextOffset <= st.start {
+			continue
+		}
+		newest := info.MaxTimestamp
+		if newest < 0 {
+			newest = info.Created
+		}
+		if maxAge < 0 || info.NextOffset > limit {
+			return 0, time.Time{}, false
+		}
+		return info.NextOffset, time.UnixMilli(newest).Add(maxAge), true
+	}
+	return 0, time.Time{}, false
+}
+
 // RetentionOffset returns where a leader would move the log start, by Kafka's
 // rules: whole segments from the oldest on, as long as their newest record is
 // older than maxAge, or the log without them still has maxBytes, and all their

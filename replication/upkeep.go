@@ -256,6 +256,26 @@ func (p *Partition) Retained(s *metadata.TopicSettings, at time.Time) int64 {
 	return max(p.StartOffset(), r.store.RetentionOffset(at, age, s.RetentionBytes, p.HighWatermark()))
 }
 
+// NextDeletion returns up to which offset retention deletes next of a partition that is
+// led here, if nothing is written to it, and when the records have expired: not before
+// deletion may begin at all. ok is false if nothing is to be deleted.
+func (p *Partition) NextDeletion() (offset int64, at time.Time, ok bool) {
+	s := p.settings.Load()
+	r := p.current.Load()
+	if r == nil || !s.CleanupDelete {
+		return 0, time.Time{}, false
+	}
+	age := time.Duration(-1)
+	if s.RetentionMillis >= 0 {
+		age = millis(s.RetentionMillis)
+	}
+	offset, at, ok = r.store.NextRetention(p.node.now(), age, s.RetentionBytes, p.HighWatermark())
+	if until, spared := p.node.spared(p, at); ok && spared {
+		at = time.UnixMilli(until)
+	}
+	return offset, at, ok
+}
+
 // retain moves the log start, on the leader, by the topic's retention.
 func (n *Node) retain(r *replica) {
 	now := n.now()

@@ -343,12 +343,16 @@ func (s *Server) incrementalAlterConfigs(c *call, req *kmsg.IncrementalAlterConf
 }
 
 // RetainedTag is the tagged field of a topic in IncrementalAlterConfigs' answers to
-// requests that only validate. For each partition that the broker leads it has 20
-// bytes: the partition, where its log would start with the settings as they are, and
-// where with those that were asked about, both after file.delete.delay.ms. Records
-// between the two are what the change would delete. Compaction is not in it: what it
-// would delete, only reading everything tells.
-const RetainedTag = 10_001
+// requests that only validate. For each partition that the broker leads it has 36
+// bytes: the partition; where its log would start with the settings as they are, and
+// where with those that were asked about, both after file.delete.delay.ms; up to where
+// it is deleted next with those that it has, and when, in milliseconds since 1970, 0 for
+// never. Records between the first two are what the change would delete. Compaction is
+// not in it: what it would delete, only reading everything tells.
+const (
+	RetainedTag   = 10_001
+	RetainedBytes = 36
+)
 
 // retained says what RetainedTag does.
 func (s *Server) retained(image *metadata.Image, res resource, configs []kmsg.IncrementalAlterConfigsRequestResourceConfig) (b []byte) {
@@ -374,6 +378,12 @@ func (s *Server) retained(image *metadata.Image, res resource, configs []kmsg.In
 			b = binary.BigEndian.AppendUint32(b, uint32(i))
 			b = binary.BigEndian.AppendUint64(b, uint64(p.Retained(&before, at)))
 			b = binary.BigEndian.AppendUint64(b, uint64(p.Retained(&after, at)))
+			next, when, ok := p.NextDeletion()
+			if !ok {
+				when = time.UnixMilli(0)
+			}
+			b = binary.BigEndian.AppendUint64(b, uint64(next))
+			b = binary.BigEndian.AppendUint64(b, uint64(when.UnixMilli()))
 		}
 	}
 	return b

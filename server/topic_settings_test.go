@@ -168,6 +168,18 @@ func TestAnAlterationIsAskedWhatItDeletes(t *testing.T) {
 		b.produce("t", 0, strings.Repeat("x", 400))
 	}
 	b.produce("t", 1, "x")
+	type deletion struct {
+		to uint64
+		at time.Time
+	}
+	next := make(map[uint32]deletion)
+	// What is deleted next by the settings as they are.
+	nextIs := func(partition uint32, to uint64, wait time.Duration) {
+		t.Helper()
+		if n := next[partition]; n.to != to || (time.Until(n.at)-wait).Abs() > 30*time.Second {
+			t.Errorf("partition %d is deleted up to %d in %v next, want %d in %v", partition, n.to, time.Until(n.at), to, wait)
+		}
+	}
 	retained := func(settings ...string) string {
 		t.Helper()
 		req := kmsg.NewPtrIncrementalAlterConfigsRequest()
@@ -183,7 +195,8 @@ func TestAnAlterationIsAskedWhatItDeletes(t *testing.T) {
 		resp := ask[*kmsg.IncrementalAlterConfigsResponse](b.dial(), req)
 		var got []string
 		resp.Resources[0].UnknownTags.Each(func(key uint32, b []byte) {
-			for ; key == RetainedTag && len(b) >= 20; b = b[20:] {
+			for ; key == RetainedTag && len(b) >= RetainedBytes; b = b[RetainedBytes:] {
+				next[binary.BigEndian.Uint32(b)] = deletion{binary.BigEndian.Uint64(b[20:]), time.UnixMilli(int64(binary.BigEndian.Uint64(b[28:])))}
 				got = append(got, fmt.Sprint(binary.BigEndian.Uint32(b), ":", binary.BigEndian.Uint64(b[4:]), "→", binary.BigEndian.Uint64(b[12:])))
 			}
 		})
@@ -204,10 +217,19 @@ func TestAnAlterationIsAskedWhatItDeletes(t *testing.T) {
 			t.Errorf("%v: the log would start at %s, want %s", test.settings, got, test.want)
 		}
 	}
+	if got, want := retained(), "0:0→0 1:0→0"; got != want { // to alter nothing
+		t.Errorf("%s, want %s", got, want)
+	}
+	nextIs(0, 4, 7*24*time.Hour)
+	nextIs(1, 1, 7*24*time.Hour)
 	b.alter("t", "retention.ms", "1000")
 	if got, want := retained("retention.ms", "500"), "0:10→10 1:1→1"; got != want {
 		t.Errorf("what goes anyway: %s, want %s", got, want)
 	}
+	waitFor(t, "the partitions to take the settings", func() bool { retained(); return time.Until(next[1].at) < time.Hour })
+	nextIs(1, 1, time.Minute) // not before file.delete.delay.ms
+	b.alter("t", "retention.ms", "-1")
+	waitFor(t, "the partitions to delete nothing", func() bool { retained(); return next[0].at.UnixMilli() == 0 && next[1].at.UnixMilli() == 0 })
 }
 
 // KIP-226: what a broker refuses, and that bad values are INVALID_REQUEST there
