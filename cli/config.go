@@ -470,6 +470,9 @@ func (b *broker) takeListeners(c *configuration, file bool, isSet func(string) b
 		c.mistaken(at, "all of these are listeners of controllers; a node needs one for clients")
 		return all
 	}
+	if len(own) > 1 && isSet("listen") {
+		c.warn(at, "%s has no effect: --listen, or its variable, names the only one", at.written)
+	}
 	if len(own) == 0 || isSet("listen") {
 		one := listener{name: plaintextProtocol, listen: b.listeners[0].listen}
 		if inter := strings.ToUpper(c.at[interBrokerKey].value); inter != "" {

@@ -2,11 +2,14 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -175,5 +178,68 @@ func TestRunbooksOfOthers(t *testing.T) {
 	}
 	if lines < 20 {
 		t.Errorf("only %d lines", lines)
+	}
+}
+
+// The environments of a compose file of three, as they are, make one cluster of three,
+// in whichever order they start; and clients are told where they came in.
+func TestThreeOfAComposeFileBecomeOneCluster(t *testing.T) {
+	program(t)
+	at, err := freeAddresses(9) // of each: inside, outside, controller
+	if err != nil {
+		t.Fatal(err)
+	}
+	var voters []string
+	for i := range 3 {
+		voters = append(voters, fmt.Sprintf("%d@%s", i+1, at[3*i+2]))
+	}
+	dir := t.TempDir()
+	var inside, outside []string
+	for i := 2; i >= 0; i-- { // who founds comes last
+		inside, outside = append(inside, at[3*i]), append(outside, at[3*i+1])
+		cmd := command(t, nil, "serve")
+		cmd.Env = append(cmd.Env,
+			fmt.Sprintf("KAFKA_NODE_ID=%d", i+1), "KAFKA_PROCESS_ROLES=broker,controller",
+			fmt.Sprintf("KAFKA_LISTENERS=PLAINTEXT://%s,CONTROLLER://%s,PLAINTEXT_HOST://%s", at[3*i], at[3*i+2], at[3*i+1]),
+			fmt.Sprintf("KAFKA_ADVERTISED_LISTENERS=PLAINTEXT://%s,PLAINTEXT_HOST://%s", at[3*i], at[3*i+1]),
+			"KAFKA_LISTENER_SECURITY_PROTOCOL_MAP=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PLAINTEXT_HOST:PLAINTEXT",
+			"KAFKA_CONTROLLER_LISTENER_NAMES=CONTROLLER", "KAFKA_CONTROLLER_QUORUM_VOTERS="+strings.Join(voters, ","),
+			fmt.Sprintf("KAFKA_LOG_DIRS=%s", filepath.Join(dir, fmt.Sprint(i+1))), "KAFKA_HEAP_OPTS=-Xmx1G")
+		var log strings.Builder
+		cmd.Stderr = &log
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			cmd.Process.Signal(syscall.SIGTERM)
+			if cmd.Wait(); t.Failed() {
+				t.Logf("node %d:\n%s", i+1, log.String())
+			}
+		})
+	}
+	if r := millrace(t, inside, "", "cluster", "health", "--wait", "60s"); r.status != StatusDone {
+		t.Fatalf("%+v", r)
+	}
+	for _, through := range [][]string{inside, outside} {
+		var got []string
+		eventuallyTold := time.Now().Add(30 * time.Second) // listeners are registered in the background
+		for {
+			var state clusterState
+			r := millrace(t, through[:1], "", "cluster", "status", "-o", "json")
+			if err := json.Unmarshal([]byte(r.stdout), &state); err != nil {
+				t.Fatalf("%+v: %v", r, err)
+			}
+			got = nil
+			for _, b := range state.Brokers {
+				got = append(got, b.Address)
+			}
+			slices.Reverse(got)
+			if slices.Equal(got, through) || time.Now().After(eventuallyTold) {
+				break
+			}
+		}
+		if !slices.Equal(got, through) {
+			t.Errorf("through %s the brokers are said to be at %s, want %s", through[0], got, through)
+		}
 	}
 }

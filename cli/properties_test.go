@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"millrace/replication/metadata"
 )
 
 // As Java's Properties.load reads them, see its documentation.
@@ -157,6 +159,44 @@ log.retention.check.interval.ms=300000
 	b, err = config(t, "listeners=INTERNAL://0.0.0.0:29092\nadvertised.listeners=INTERNAL://kafka:29092\nlistener.security.protocol.map=INTERNAL:PLAINTEXT\ninter.broker.listener.name=INTERNAL\n")
 	if err != nil || b.own().listen != "0.0.0.0:29092" || b.own().advertise != "kafka:29092" || len(b.warnings) > 0 {
 		t.Errorf("%+v, %v", b, err)
+	}
+}
+
+// Several listeners stay as they are unless a flag names the only one.
+func TestConfigHasSeveralListeners(t *testing.T) {
+	const text = "listeners=inside://:1,OUTSIDE://:2,CONTROLLER://:3\nadvertised.listeners=INSIDE://node:1,OUTSIDE://[2001:db8::1]:30002\n" +
+		"listener.security.protocol.map=INSIDE:PLAINTEXT,OUTSIDE:PLAINTEXT\ncontroller.listener.names=CONTROLLER\ninter.broker.listener.name=OUTSIDE\n"
+	b, err := config(t, text)
+	if err != nil || len(b.warnings) > 0 {
+		t.Fatal(err, b.warnings)
+	}
+	if want := []listener{{"INSIDE", ":1", "node:1", false}, {"OUTSIDE", ":2", "[2001:db8::1]:30002", false}, {"CONTROLLER", ":3", "", true}}; !slices.Equal(b.listeners, want) || b.nodes != 1 {
+		t.Errorf("%+v, nodes at %d", b.listeners, b.nodes)
+	}
+	if want := []metadata.Listener{{Name: "INSIDE", Address: "node:1"}, {Name: "OUTSIDE", Address: "[2001:db8::1]:30002"}}; !slices.Equal(b.registered(), want) {
+		t.Errorf("registers %+v", b.registered())
+	}
+	b.describe()
+	if b.settings[listenersKey] != "INSIDE://:1,OUTSIDE://:2,CONTROLLER://:3" || b.settings[advertisedKey] != "INSIDE://node:1,OUTSIDE://[2001:db8::1]:30002" {
+		t.Errorf("%q", b.settings)
+	}
+	b, err = config(t, text, "listen")
+	if err != nil || len(b.warnings) != 1 || !strings.HasPrefix(b.warnings[0], "1: listeners has no effect: --listen") {
+		t.Fatal(err, b.warnings)
+	}
+	if want := []listener{{"OUTSIDE", "127.0.0.1:1", "[2001:db8::1]:30002", false}}; !slices.Equal(b.listeners, want) {
+		t.Errorf("%+v", b.listeners)
+	}
+	for text, want := range map[string]string{
+		"listeners=A://:1,B://:2\nlistener.security.protocol.map=A:PLAINTEXT,B:PLAINTEXT\nadvertised.listeners=C://h:1\n": "3: advertised.listeners=C://h:1: C has no protocol",
+		"listeners=A://:1\nlistener.security.protocol.map=A:PLAINTEXT,B:PLAINTEXT\nadvertised.listeners=B://h:1\n":        "3: advertised.listeners=B://h:1: there is no listener called B in listeners",
+		"listeners=A://:1,C://:2\nlistener.security.protocol.map=A:PLAINTEXT,C:SASL_SSL\ncontroller.listener.names=C\n":   "1: listeners=A://:1,C://:2: C is of the protocol SASL_SSL",
+		"listeners=PLAINTEXT://:1\nadvertised.listeners=PLAINTEXT://[::]:9092\n":                                          "2: advertised.listeners=PLAINTEXT://[::]:9092: :: is every address",
+		"listeners=PLAINTEXT://:1\ncontroller.quorum.voters=kafka:9093\n":                                                 `2: controller.quorum.voters=kafka:9093: "kafka:9093" is not ID@HOST:PORT`,
+	} {
+		if _, err := config(t, text); statusOf(err) != StatusUsage || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%q: %v, want %s", text, err, want)
+		}
 	}
 }
 

@@ -90,7 +90,8 @@ type Node struct {
 	decodeChange func([]byte) (metadata.Change, error)
 	maxLevel     int32 // the highest feature level it reads
 
-	founding bool // this process founded the cluster
+	founding bool        // this process founded the cluster
+	joining  atomic.Bool // asks for a cluster that takes it in, and has nothing to say to others
 	ears     atomic.Pointer[transport.Transport]
 
 	aboutMu sync.Mutex
@@ -412,6 +413,8 @@ func (n *Node) join(ctx context.Context) error {
 		Logger:  n.logger,
 	})
 	defer t.Close()
+	n.joining.Store(true)
+	defer n.joining.Store(false)
 	// Nodes that start together need some tries; later somebody waits and wonders.
 	complain := time.Now().Add(2 * time.Second)
 	for {
@@ -505,6 +508,10 @@ func (n *Node) enrol(ctx context.Context) error {
 // returns when it is done with it.
 func (n *Node) ServeConn(conn net.Conn) {
 	if n.overhear(conn) {
+		return
+	}
+	if n.joining.Load() {
+		conn.Close() // it may be another that looks for one to join: it asks the next sooner
 		return
 	}
 	select {

@@ -40,7 +40,7 @@ var brokerSettings = sorted([]*Definition{
 	// Connections.
 	{Name: "socket.request.max.bytes", Type: Int, Default: "104857600", valid: atLeast(1), ReadOnly: true, PerNode: true, Doc: "Largest request."},
 	{Name: "connections.max.idle.ms", Type: Long, Default: "600000", ReadOnly: true, PerNode: true, Doc: "Time after which a connection without requests is closed; negative is never."},
-	{Name: "max.connections", Type: Int, Default: maxInt, valid: atLeast(0), PerNode: true, Doc: "Connections at one time."},
+	{Name: "max.connections", Type: Int, Default: maxInt, valid: atLeast(0), PerNode: true, Doc: "Connections at one time: no more than 50,000, and than there are file descriptors for beside those of the logs."},
 	{Name: "max.connections.per.ip", Type: Int, Default: maxInt, valid: atLeast(0), PerNode: true, Doc: "Connections at one time from one address."},
 	{Name: "fetch.max.bytes", Type: Int, Default: "57671680", valid: atLeast(1024), PerNode: true, Doc: "Most bytes a fetch returns, save that one batch always fits."},
 	{Name: "max.incremental.fetch.session.cache.slots", Type: Int, Default: "1000", valid: atLeast(0), ReadOnly: true, PerNode: true, Doc: "Fetch sessions kept at one time."},
