@@ -51,7 +51,11 @@ func (c *canvasser) ask(id raft.ServerID, question func() error) error {
 		if !errors.Is(err, transport.ErrUnreachable) && !errors.Is(err, transport.ErrUnknownGroup) {
 			return err
 		}
-		time.Sleep(canvassEvery)
+		select {
+		case <-time.After(canvassEvery):
+		case <-c.Closed():
+			return err // the replica is ended, and what ends it waits for this
+		}
 		c.mu.Lock()
 		superseded := c.latest[id] != number
 		c.mu.Unlock()

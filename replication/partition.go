@@ -278,13 +278,17 @@ func (p *Partition) Down() error {
 }
 
 // bounce ends a life whose memory and disk may disagree, and begins another, unless the
-// data is damaged or the disk failed, for which it is quarantined. It does not block;
-// calls for a life that has already ended do nothing.
+// data is damaged or the disk failed, for which it is quarantined. It does not block.
+// The first call for a life counts, which is the one that saw the fault; those who meet
+// the same fault beside it, as the log, its writer and its syncs do, do nothing.
 func (p *Partition) bounce(r *replica, cause error) {
+	if r == nil || !r.bouncing.CompareAndSwap(false, true) {
+		return
+	}
 	go func() {
 		p.lifecycle.Lock()
 		defer p.lifecycle.Unlock()
-		if p.closed || p.current.Load() != r || r == nil {
+		if p.closed || p.current.Load() != r {
 			return
 		}
 		p.logger.Warn("bouncing the replica", "cause", cause)

@@ -46,6 +46,7 @@ type replica struct {
 
 	wantsSnapshot atomic.Bool // queued for one
 	changing      atomic.Bool // a membership change is under way
+	bouncing      atomic.Bool // somebody has asked to end it, see bounce
 	flushed       time.Time   // when flush.ms was last honoured; upkeepLoop's own
 	nudges        nudges      // see greet; upkeepLoop's own, too
 

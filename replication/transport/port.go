@@ -125,6 +125,9 @@ func (p *Port) Close() error {
 	return nil
 }
 
+// Closed returns a channel that is closed when Close has been called.
+func (p *Port) Closed() <-chan struct{} { return p.done }
+
 // OnInstallSnapshot sets who is given InstallSnapshot requests, which never reach
 // Raft; without a callback they are refused. It runs in a goroutine of its own,
 // one at a time, and answers through rpc.RespChan, at any time and even after the
