@@ -35,8 +35,9 @@ func clientFlags(own ...[]urfave.Flag) []urfave.Flag {
 	return flags
 }
 
-// brokersOf returns the brokers a command line names. A port left out is 9092.
-func brokersOf(list string) ([]string, error) {
+// brokersOf returns the brokers a command line names with some flag. A port left out is
+// 9092.
+func brokersOf(flag, list string) ([]string, error) {
 	var brokers []string
 	for b := range strings.SplitSeq(list, ",") {
 		b = strings.TrimSpace(b)
@@ -48,12 +49,12 @@ func brokersOf(list string) ([]string, error) {
 			host, port = strings.Trim(b, "[]"), "9092"
 		}
 		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-			return nil, usage("--brokers %q: %q is not a port", b, port)
+			return nil, usage("%s %q: %q is not a port", flag, b, port)
 		}
 		brokers = append(brokers, net.JoinHostPort(host, port))
 	}
 	if len(brokers) == 0 {
-		return nil, usage("--brokers is empty")
+		return nil, usage("%s is empty; it is HOST:PORT,…", flag)
 	}
 	return brokers, nil
 }
@@ -61,7 +62,7 @@ func brokersOf(list string) ([]string, error) {
 // dialClient returns a client of the cluster named by the command line, after a
 // broker has answered it. The caller closes it.
 func dialClient(c *urfave.Context, options ...kgo.Opt) (*kgo.Client, error) {
-	brokers, err := brokersOf(c.String("brokers"))
+	brokers, err := brokersOf("--brokers", c.String("brokers"))
 	if err != nil {
 		return nil, err
 	}

@@ -590,7 +590,7 @@ func (b *broker) takeQuorum(c *configuration, own []listener, isSet func(string)
 		}
 		slices.SortStableFunc(all, func(a, b voter) int { return int(a.id - b.id) })
 	} else if p, given = c.at[bootstrapKey]; given && p.value != "" {
-		addresses, err := brokersOf(p.value)
+		addresses, err := brokersOf(bootstrapKey, p.value)
 		if err != nil {
 			c.mistaken(p, "it is HOST:PORT,…")
 			return

@@ -38,6 +38,24 @@ EXAMPLES:
 	}
 }
 
+// moved sums up what seeks mean for a group.
+func moved(seeks []seek) string {
+	again, skipped, fresh := int64(0), int64(0), 0
+	for _, s := range seeks {
+		if s.From < 0 {
+			fresh++
+			continue
+		}
+		again += max(0, s.From-s.To)
+		skipped += max(0, s.To-s.From)
+	}
+	sum := fmt.Sprintf("%s again, %s skipped", count(again, "record"), number(skipped))
+	if fresh > 0 {
+		sum += fmt.Sprintf("; nothing was committed of %s", count(fresh, "partition"))
+	}
+	return sum
+}
+
 // A seek is what happens to one partition.
 type seek struct {
 	Topic     string `json:"topic"`
@@ -79,6 +97,11 @@ func groupSeek(c *urfave.Context) error {
 				return groupError(name, err)
 			}
 		}
+		did := "moved"
+		if c.Bool("dry-run") {
+			did = "would move"
+		}
+		fmt.Fprintf(c.App.ErrWriter, "%s group %s: %s\n", did, name, moved(seeks))
 		return printList(c, seeks, []column[seek]{
 			{"TOPIC", func(s seek) string { return s.Topic }},
 			{"PARTITION", func(s seek) string { return fmt.Sprint(s.Partition) }},

@@ -46,7 +46,10 @@ func TestTheLagLeavesNothingOut(t *testing.T) {
 	if got := c.do("", "group", "delete", "audit", "--dry-run").stdout; got != "would delete group audit with what it committed for 1 partition\n" {
 		t.Errorf("%q", got)
 	}
-	// Seeking moves them too.
+	// Seeking moves them too, and says what that means.
+	if got, want := c.do("", "group", "seek", "audit", "--to", "1", "--dry-run").stderr, "would move group audit: 0 records again, 0 skipped; nothing was committed of 2 partitions\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
 	if got := c.do("", "group", "seek", "audit", "--to", "end", "-o", "name").stdout; strings.Count(got, "flights") != 3 {
 		t.Errorf("seek moves %q", got)
 	}
@@ -69,6 +72,21 @@ func TestTheLagLeavesNothingOut(t *testing.T) {
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("%+v", d)
+		}
+	}
+}
+
+// What is about to be done to many partitions is summed up; what is not known of one is said.
+func TestSumsBeforeSomethingIsDone(t *testing.T) {
+	for want, got := range map[string]string{
+		" and 5 records": countedRecords(5, 0),
+		" and at least 1 record, since 1 partition does not tell":          countedRecords(1, 1),
+		" and at least 1,000 records, since 2 partitions do not tell":      countedRecords(1000, 2),
+		"0 records again, 0 skipped":                                       moved(nil),
+		"7 records again, 4 skipped; nothing was committed of 1 partition": moved([]seek{{From: 9, To: 2}, {From: 1, To: 5}, {From: -1, To: 3}}),
+	} {
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
 		}
 	}
 }

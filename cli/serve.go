@@ -344,7 +344,7 @@ func brokerOf(c *urfave.Context) (*broker, error) {
 		}
 	}
 	if c.IsSet("join") {
-		if b.join, err = brokersOf(c.String("join")); err != nil {
+		if b.join, err = brokersOf("--join", c.String("join")); err != nil {
 			return nil, usage("%s: it is HOST:PORT,…", says("join"))
 		}
 	}

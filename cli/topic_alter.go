@@ -68,7 +68,7 @@ func topicAlter(c *urfave.Context) error {
 	if len(changes) == 0 && !c.IsSet("partitions") {
 		return usage("topic alter: nothing to change; say -c KEY=VALUE, --unset KEY or -p N")
 	}
-	brokers, err := brokersOf(c.String("brokers"))
+	brokers, err := brokersOf("--brokers", c.String("brokers"))
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ func topicDelete(c *urfave.Context) error {
 			if err != nil {
 				return err
 			}
-			what = append(what, fmt.Sprintf("topic %s with %s%s", topic, count(len(t.Partitions), "partition"), recordsIn(ctx, admin, topic)))
+			what = append(what, fmt.Sprintf("topic %s with %s%s", topic, count(len(t.Partitions), "partition"), recordsIn(ctx, admin, t)))
 		}
 		if c.Bool("dry-run") {
 			_, err := fmt.Fprintln(c.App.Writer, "would delete", strings.Join(what, ", "))
@@ -65,16 +65,31 @@ func topicDelete(c *urfave.Context) error {
 	})
 }
 
-// recordsIn says how many offsets a topic spans, for a question: "" when unknown.
-func recordsIn(ctx context.Context, admin *kadm.Client, topic string) string {
-	starts, err1 := listed(admin.ListStartOffsets(ctx, topic))
-	ends, err2 := listed(admin.ListEndOffsets(ctx, topic))
-	if err1 != nil || err2 != nil {
-		return ""
+// recordsIn says how many offsets a topic spans, for a question. Partitions without a
+// leader do not tell, and are said not to.
+func recordsIn(ctx context.Context, admin *kadm.Client, t kadm.TopicDetail) string {
+	starts, _ := admin.ListStartOffsets(ctx, t.Topic)
+	ends, _ := admin.ListEndOffsets(ctx, t.Topic)
+	n, unknown := int64(0), 0
+	for i := range t.Partitions {
+		start, ok1 := starts.Lookup(t.Topic, i)
+		end, ok2 := ends.Lookup(t.Topic, i)
+		if !ok1 || !ok2 || start.Err != nil || end.Err != nil {
+			unknown++
+			continue
+		}
+		n += end.Offset - start.Offset
 	}
-	n := int64(0)
-	for i, end := range ends[topic] {
-		n += end.Offset - starts[topic][i].Offset
+	return countedRecords(n, unknown)
+}
+
+// countedRecords says how many records there are, when some partitions do not tell.
+func countedRecords(n int64, unknown int) string {
+	switch {
+	case unknown == 0:
+		return " and " + count(n, "record")
+	case unknown == 1:
+		return " and at least " + count(n, "record") + ", since 1 partition does not tell"
 	}
-	return " and " + count(n, "record")
+	return " and at least " + count(n, "record") + ", since " + count(unknown, "partition") + " do not tell"
 }

@@ -96,6 +96,9 @@ func topicTrim(c *urfave.Context) error {
 				return topicError(topic, err, "")
 			}
 		}
+		if c.Bool("dry-run") {
+			fmt.Fprintf(c.App.ErrWriter, "would delete %s of topic %s\n", count(total, "record"), topic)
+		}
 		return printList(c, trims, []column[trim]{
 			{"PARTITION", func(t trim) string { return strconv.Itoa(int(t.Partition)) }},
 			{"LOG-START-OFFSET", func(t trim) string { return strconv.FormatInt(t.From, 10) }},
