@@ -138,7 +138,7 @@ func topicAlter(c *urfave.Context) error {
 	fmt.Fprintf(c.App.Writer, "altered topic %s%s\n", topic, grown)
 	tellWithoutEffect(ctx, c.App.ErrWriter, client, topic, slices.Sorted(maps.Keys(set)))
 	if wait := a.delay(ctx); gone != "" && wait != "" {
-		fmt.Fprintf(c.App.ErrWriter, "millrace: it deletes %s, from %s on; altered back before then, it keeps them\n", gone, wait)
+		fmt.Fprintf(c.App.ErrWriter, "millrace: it deletes %s, from %s on; altered back before then, it keeps what is there\n", gone, wait)
 	}
 	return nil
 }
@@ -264,6 +264,8 @@ func (a *alteration) consequences(ctx context.Context) (phrases []string, err er
 	switch {
 	case len(a.answered) == 0 && a.partitions > 0 && unknown == a.partitions:
 		return []string{"perhaps records: the brokers do not say how many"}, nil
+	case deleted == 1 && all == 1 && unknown == 0:
+		phrases = append(phrases, "the only record")
 	case deleted > 0 && deleted == all && unknown == 0:
 		phrases = append(phrases, count(deleted, "record")+", all of them")
 	case deleted > 0 && unknown == 0:

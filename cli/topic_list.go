@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -139,7 +140,7 @@ func completeTopicItems(ctx context.Context, admin *kadm.Client, topics kadm.Top
 			t.Bytes = size
 		}
 		if dated == t.Partitions {
-			t.Rate = float64(10*latest/int64(rateOver.Seconds())) / 10
+			t.Rate = math.Round(10*float64(latest)/rateOver.Seconds()) / 10
 		}
 	}
 }
