@@ -20,12 +20,13 @@ import (
 func clusterCommand() *urfave.Command {
 	return &urfave.Command{
 		Name:  "cluster",
-		Usage: "status, health, metadata and settings of the cluster",
+		Usage: "status, health, metadata, settings and rescue of the cluster",
 		Subcommands: []*urfave.Command{
 			clusterStatusCommand(),
 			clusterHealthCommand(),
 			clusterMetadataCommand(),
 			clusterConfigCommand(),
+			clusterRescueCommand(),
 		},
 	}
 }
@@ -125,7 +126,7 @@ func (s *clusterState) troubles() (all []string) {
 		all = append(all, fmt.Sprintf("%s down, since a disk failed, data is damaged or something ran out, as the broker's log says: %s", count(n, "replica"), some(s.Down)))
 	}
 	if s.Controller < 0 {
-		all = append(all, "the controllers have no leader")
+		all = append(all, "the controllers have no leader; if a majority of the nodes is gone for good, see `millrace cluster rescue --help`")
 	}
 	if n := len(s.Leaderless); n > 0 {
 		all = append(all, fmt.Sprintf("%s without a leader: %s", count(n, "partition"), some(s.Leaderless)))

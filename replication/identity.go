@@ -10,7 +10,10 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/hashicorp/raft"
+
 	"millrace/replication/metadata"
+	"millrace/replication/transport"
 )
 
 // An identity is who a node is, kept in node.json. The incarnation names the
@@ -44,12 +47,8 @@ const (
 	partitionsName = "partitions"
 )
 
-// loadIdentity reads who the node in dir is; ok is false in an empty folder.
-// A node whose votes or metadata log are gone, or whose folder is an old copy, comes
-// back as a new incarnation,
-// which owns none of the partitions: their folder and their votes are set aside,
-// not deleted.
-func loadIdentity(dir string) (id identity, ok bool, err error) {
+// readIdentity reads who the node in dir is; ok is false in an empty folder.
+func readIdentity(dir string) (id identity, ok bool, err error) {
 	path := filepath.Join(dir, identityName)
 	p, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -69,6 +68,22 @@ func loadIdentity(dir string) (id identity, ok bool, err error) {
 	}
 	if id.Cluster == "" || id.Node < 1 || id.Incarnation == "" {
 		return id, false, fmt.Errorf("read %s: cluster, node and incarnation must be set; found %s", path, p)
+	}
+	return id, true, nil
+}
+
+// serverID is the node's name in Raft groups.
+func (id identity) serverID() raft.ServerID {
+	return transport.Peer{Node: id.Node, Incarnation: id.Incarnation}.ServerID()
+}
+
+// loadIdentity reads who the node in dir is, as readIdentity does, for its start.
+// A node whose votes or metadata log are gone, or whose folder is an old copy, comes
+// back as a new incarnation, which owns none of the partitions: their folder and their
+// votes are set aside, not deleted.
+func loadIdentity(dir string) (id identity, ok bool, err error) {
+	if id, ok, err = readIdentity(dir); err != nil || !ok {
+		return id, ok, err
 	}
 	for _, name := range []string{stableName, filepath.Join(metaName, raftName)} {
 		if _, err := os.Stat(filepath.Join(dir, name)); errors.Is(err, os.ErrNotExist) || id.Outdated {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -78,7 +79,7 @@ func (n *Node) judge(p transport.Peer, text string) error {
 	case image.ClusterID == "":
 	case known && b.Incarnation == p.Incarnation:
 		if b.Outran(a.of(p)) {
-			return oldDisk(p, b.Starts, a.age)
+			return n.oldDisk(p, b.Starts, a.age)
 		}
 		if a.high < image.Level() || a.low > image.Level() {
 			return fmt.Errorf("node %d runs a release that reads feature levels %d to %d, the cluster is at %d: upgrade it", p.Node, a.low, a.high, image.Level())
@@ -92,12 +93,23 @@ func (n *Node) judge(p transport.Peer, text string) error {
 	n.aboutMu.Lock()
 	defer n.aboutMu.Unlock()
 	if seen := n.abouts[p]; seen.of(p).Outran(a.of(p)) { // more than is registered
-		return oldDisk(p, seen.age, a.age)
+		return n.oldDisk(p, seen.age, a.age)
 	}
 	return nil
 }
 
-func oldDisk(p transport.Peer, heard, says uint64) error {
+// oldDisk refuses a peer as an old copy. When too few controllers are left without those
+// that were, nothing goes on by itself any more, and this node says so, once.
+func (n *Node) oldDisk(p transport.Peer, heard, says uint64) error {
+	n.oldCopies.Store(p.ServerID(), true)
+	if m := n.memberOf(controllerGroup); m != nil {
+		voters := m.voters()
+		sound := slices.DeleteFunc(slices.Clone(voters), func(id raft.ServerID) bool { _, old := n.oldCopies.Load(id); return old })
+		if len(sound) < len(voters)/2+1 && n.warned.CompareAndSwap(false, true) {
+			n.logger.Error("the data folders of a majority of the controllers are old copies: they are not let in, and without them no controller is elected, nor a leader of partitions that lost a majority, too; what is on this node is not lost: see `millrace cluster rescue --help`",
+				"controllers", voters, "sound", sound)
+		}
+	}
 	return fmt.Errorf("%w: the folder of node %s had come to age %d, this one is at %d", transport.ErrOldDisk, p, heard, says)
 }
 
@@ -298,7 +310,7 @@ var ErrOldDisk = errors.New("replication: the data folder is an old copy of this
 // it is noted that the next start is that of a new incarnation, as after a lost
 // disk, and the node ends.
 func (n *Node) outdated(reason string) {
-	n.fail(fmt.Errorf("%w: %s; start it again: it comes back as a new incarnation and catches up, and its partitions are set aside", ErrOldDisk, reason),
+	n.fail(fmt.Errorf("%w: %s; start it again: it comes back as a new incarnation and catches up, and its partitions are set aside; if most nodes were restored, there is nobody to catch up from: see `millrace cluster rescue --help` first", ErrOldDisk, reason),
 		func(id *identity) { id.Outdated = true })
 }
 

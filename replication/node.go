@@ -98,7 +98,11 @@ type Node struct {
 	abouts  map[transport.Peer]about // of who greeted last
 	failed  chan struct{}
 	failure error
-	noted   int32 // the level that node.json has by now; reconcileLoop's own
+
+	oldCopies sync.Map    // raft.ServerID, who was refused as an old copy, to true
+	warned    atomic.Bool // that they are too many
+
+	noted int32 // the level that node.json has by now; reconcileLoop's own
 
 	ctx       context.Context // ends with the node
 	cancel    context.CancelFunc
@@ -260,7 +264,7 @@ func (n *Node) identify() error {
 		return fmt.Errorf("%s belongs to node %d, not %d; leave out --node-id or choose another folder with --data-dir", n.cfg.DataDir, id.Node, n.cfg.NodeID)
 	}
 	if id.Rejoin {
-		n.logger.Warn("this node's votes or metadata log are gone: it comes back as a new incarnation and catches up; its old partitions are set aside",
+		n.logger.Warn("this node's votes or metadata log are gone, or its folder was an old copy: it comes back as a new incarnation and catches up; its old partitions are set aside",
 			"incarnation", id.Incarnation, "folder", n.cfg.DataDir)
 	}
 	if len(n.cfg.Join) > 0 && id.Cluster != "" && !id.Rejoin {
@@ -639,9 +643,7 @@ func (n *Node) ClusterID() string {
 func (n *Node) Settings() map[string]string { return n.cfg.Settings }
 
 // serverID returns the node's name in Raft groups.
-func (n *Node) serverID() raft.ServerID {
-	return transport.Peer{Node: n.identity.Node, Incarnation: n.identity.Incarnation}.ServerID()
-}
+func (n *Node) serverID() raft.ServerID { return n.identity.serverID() }
 
 // serverOf returns a node's name in Raft groups, as the image has it.
 func (n *Node) serverOf(node int32) (raft.ServerID, bool) {
