@@ -13,25 +13,28 @@ import (
 func clusterRescueCommand() *urfave.Command {
 	return &urfave.Command{
 		Name:  "rescue",
-		Usage: "go on with one node's folder when a majority is gone for good",
-		Description: `   Nodes that were restored from a backup are refused by those that know better, and come back
-   empty. When a majority of the nodes is restored, or lost, what is left elects no leader and
-   takes in nobody. Nothing that the others still have is lost then, as long as nothing is done.
+		Usage: "go on with one node when a majority is gone for good",
+		Description: `   Nodes that were restored from a backup are refused by those that know
+   better, and come back empty. When a majority of the nodes is restored, or
+   lost, what is left elects no leader and takes in nobody. Nothing that the
+   others still have is lost then, as long as nothing is done.
 
-   First look whether the newest folders of the others, or later backups of them, exist after
-   all: a majority of such, put back, needs no rescue. Else stop every node, look at each folder
-   that is left with --dry-run, and rescue the one whose offsets end last. It is made the only
-   voter of the controllers and of each partition that it has; started again it goes on with all
-   that it has, in higher leader epochs. The other nodes start with empty folders, --node-id and
-   --join, and are filled from it.
+   First look whether the newest folders of the others, or later backups of
+   them, exist after all: a majority of such, put back, needs no rescue. Else
+   stop every node, look at each folder that is left with --dry-run, and rescue
+   the one whose offsets end last. It is made the only voter of the controllers
+   and of each partition that it has; started again it goes on with all that it
+   has, in higher leader epochs. The other nodes start with empty folders,
+   --node-id and --join, and are filled from it.
 
-   What is lost: of each partition the records behind END, if the others acknowledged some without
-   this node; and partitions of which it has nothing, which stay without a leader. Records between
-   COMMITTED and END are kept, though some of them may never have been acknowledged.
+   What is lost: of each partition the records behind END, if the others
+   acknowledged some without this node; and partitions of which it has nothing,
+   which stay without a leader. Records between COMMITTED and END are kept,
+   though some of them may never have been acknowledged.
 
-   Every log is read from end to end first, and nothing is changed with --dry-run. The folders of
-   the other nodes must not be started again as they are: they would go on as the cluster that
-   this one leaves. Keep copies of them.
+   Every log is read from end to end first, and nothing is changed with
+   --dry-run. The folders of the other nodes must not be started again as they
+   are: they would go on as the cluster that this one leaves. Keep copies.
 
    JSON: a list of {topic, partition, start, committed, end, lost}.
 

@@ -646,7 +646,7 @@ func TestHealthNamesWhatIsWrongWithANode(t *testing.T) {
 	// for clients, which want one.
 	s = &clusterState{Controller: 3, Brokers: []brokerItem{{Node: 1}}}
 	s.judge(t.Context(), brokerViews{1: view(-1)})
-	if got := s.troubles(); !slices.Equal(got, []string{"the controllers have no leader"}) {
+	if got := s.troubles(); !slices.Equal(got, []string{"the controllers have no leader; if a majority of the nodes is gone for good, see `millrace cluster rescue --help`"}) {
 		t.Errorf("%q", got)
 	}
 }
