@@ -138,7 +138,9 @@ func (s *Staging) keep() error {
 	for _, n := range names {
 		i, ok := wanted[n]
 		if ok {
-			s.have[i] = s.arrived(s.m.segments[i])
+			if s.have[i], err = s.arrived(s.m.segments[i]); err != nil {
+				return err
+			}
 		}
 		if !ok || s.have[i] == 0 {
 			if err := s.fs.Remove(filepath.Join(s.dir, n)); err != nil {
@@ -151,28 +153,33 @@ func (s *Staging) keep() error {
 
 // arrived returns how many good bytes of g are there: all or none of a whole file
 // that checks or does not, and of a part whatever begins with the right header,
-// to be checked when it is whole.
-func (s *Staging) arrived(g listed) int64 {
+// to be checked when it is whole. *RefusedError: nobody knows.
+func (s *Staging) arrived(g listed) (int64, error) {
 	path := s.path(g)
 	f, err := s.fs.OpenFile(path, os.O_RDONLY)
+	if segment.Scarce(err) {
+		return 0, segment.Refused(err)
+	}
 	if err != nil {
-		return 0
+		return 0, nil
 	}
 	defer f.Close()
 	size, err := f.Size()
 	if err != nil || size > g.info.Bytes {
-		return 0
+		return 0, nil
 	}
 	if size == g.info.Bytes {
-		if s.check(g) != nil {
-			return 0
+		if err := s.check(g); segment.IsRefused(err) {
+			return 0, err
+		} else if err != nil {
+			return 0, nil
 		}
-		return size
+		return size, nil
 	}
 	if segment.Begins(f, path, s.m.identity, g.info) != nil {
-		return 0
+		return 0, nil
 	}
-	return size
+	return size, nil
 }
 
 func (s *Staging) path(g listed) string { return filepath.Join(s.dir, g.file()) }
@@ -251,14 +258,15 @@ func (s *Staging) write(i int, p []byte) error {
 	if err != nil {
 		return segment.Refused(err) // what a short write left is written over
 	}
+	if end == g.info.Bytes {
+		if err := s.check(g); segment.IsRefused(err) {
+			return err // it may be good
+		} else if err != nil {
+			s.have[i] = 0
+			return errors.Join(err, segment.Remove(s.fs, s.path(g)))
+		}
+	}
 	s.have[i] = end
-	if end < g.info.Bytes {
-		return nil
-	}
-	if err := s.check(g); err != nil {
-		s.have[i] = 0
-		return errors.Join(err, segment.Remove(s.fs, s.path(g)))
-	}
 	return nil
 }
 
@@ -286,8 +294,12 @@ func removeAll(fs segment.FS, dir string) error {
 // damaged or missing, by that of the folder staged, which is checked from end to
 // end first. The replacement happens in one moment: a crash leaves the old log or
 // the new one, and what it leaves of the other is deleted by the next Open. The
-// log start does not fall, unless below it lies the end. A *RefusedError, and a *segment.CorruptError that names a
-// staged file, leave the old log.
+// log start does not fall, unless below it lies the end.
+//
+// A *RefusedError leaves the old log and all that is staged: the same call may succeed
+// later. A *segment.CorruptError that names a staged file leaves the old log. After any
+// other error the next Open tells whether it is the old one or the new one; if it is the
+// old one, Stage again, which finds out what there still is.
 func Install(dir string, id segment.Identity, staged string, cfg Config) error {
 	cfg.defaults()
 	fs := cfg.FS
@@ -308,7 +320,7 @@ func Install(dir string, id segment.Identity, staged string, cfg Config) error {
 		}
 		// A life that was killed before it synced left the bytes in the page cache.
 		if err := syncFile(fs, path); err != nil {
-			return segment.Refused(err)
+			return err
 		}
 	}
 	old, err := prepare(fs, dir, id, next)
@@ -322,19 +334,41 @@ func Install(dir string, id segment.Identity, staged string, cfg Config) error {
 	// comes again with what follows.
 	fresh.startOffset = min(max(next.startOffset, old.startOffset), fresh.end.offset)
 	fresh.segments = append([]listed(nil), next.segments...)
+	// Both are opened before anything is moved, so that what follows is not refused for
+	// want of a descriptor.
+	var folders [2]segment.Dir
+	for i, d := range []string{dir, staged} {
+		if folders[i], err = fs.OpenDir(d); err != nil {
+			return segment.Refused(err)
+		}
+		defer folders[i].Close()
+	}
+	moved := 0
+	// back says what err means when the segments that were moved are where they were
+	// again; if they are not, nobody can make the same call again.
+	back := func(err error) error {
+		for i := range moved {
+			from, to := filepath.Join(dir, fresh.segments[i].file()), filepath.Join(staged, next.segments[i].file())
+			if rerr := fs.Rename(from, to); rerr != nil {
+				return errors.Join(unrefused(err), rerr)
+			}
+		}
+		return segment.Refused(err)
+	}
 	for i := range fresh.segments {
 		g := &fresh.segments[i]
 		from := filepath.Join(staged, g.file())
 		g.serial = old.removed[len(old.removed)-len(fresh.segments)+i].serial
 		if err := fs.Rename(from, filepath.Join(dir, g.file())); err != nil {
-			return segment.Refused(err)
+			return back(err)
 		}
+		moved++
 		segment.Remove(fs, from) // its index files
 	}
 	// In both folders: a segment that had kept its old name as well would be written to,
 	// under that name, by the next one who stages.
-	for _, d := range []string{dir, staged} {
-		if err := segment.SyncDir(fs, d); err != nil {
+	for _, d := range folders {
+		if err := d.Sync(); err != nil {
 			return err
 		}
 	}
@@ -342,8 +376,11 @@ func Install(dir string, id segment.Identity, staged string, cfg Config) error {
 	for _, g := range old.segments {
 		fresh.removed = append(fresh.removed, g.name)
 	}
-	if _, err := segment.WriteFile(fs, filepath.Join(dir, manifestName), fresh.encode()); err != nil {
-		return err // a *RefusedError before the rename only
+	if renamed, err := segment.WriteFile(fs, filepath.Join(dir, manifestName), fresh.encode()); err != nil {
+		if !renamed && segment.IsRefused(err) {
+			return back(err)
+		}
+		return err
 	}
 	for _, n := range fresh.removed {
 		if err := segment.Remove(fs, filepath.Join(dir, n.file())); err != nil {
@@ -353,16 +390,19 @@ func Install(dir string, id segment.Identity, staged string, cfg Config) error {
 	return removeAll(fs, staged)
 }
 
+// syncFile syncs a staged segment. One whose sync failed is deleted, to be pulled
+// again: the page cache shows what may never be written, and the next sync succeeds.
+// *RefusedError: it did not get to try.
 func syncFile(fs segment.FS, path string) error {
 	f, err := fs.OpenFile(path, os.O_RDWR)
 	if err != nil {
-		return err
+		return segment.Refused(err)
 	}
-	err = f.Sync()
-	if cerr := f.Close(); err == nil {
-		err = cerr
+	if err := f.Sync(); err != nil {
+		f.Close()
+		return errors.Join(err, segment.Remove(fs, path))
 	}
-	return err
+	return f.Close()
 }
 
 // prepare writes the manifest of the log in dir with the names that the segments
