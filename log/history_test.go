@@ -418,3 +418,76 @@ func TestSegmentsRollByAgeAndSettingsChange(t *testing.T) {
 		t.Fatal(rolled)
 	}
 }
+
+// TestASegmentIsAsOldAsItsFirstEntry: a segment that has lain empty for long does not end
+// with its first entry, one whose clock was set back does not wait until it is right
+// again, and a restart makes no segment younger.
+func TestASegmentIsAsOldAsItsFirstEntry(t *testing.T) {
+	now := time.UnixMilli(testClock)
+	dir := t.TempDir() + "/p"
+	cfg := Config{FS: fastFS{segment.OS}, Now: func() time.Time { return now }, SegmentAge: time.Hour}
+	l := mustOpen(t, dir, cfg)
+	pass := func(d time.Duration, due bool) {
+		t.Helper()
+		now = now.Add(d)
+		if did, err := l.RollIfDue(now); did != due || err != nil {
+			t.Fatalf("after %v more: rolled %v, %v, want %v", d, did, err, due)
+		}
+	}
+	store := func() {
+		t.Helper()
+		if err := l.StoreLog(command(t, l.NextIndex(), 1, "a")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	store()
+	pass(time.Hour, true)
+	pass(24*time.Hour, false) // empty
+	store()
+	pass(0, false)
+	pass(59*time.Minute, false)
+	store()
+	pass(time.Minute, true)
+
+	store()
+	pass(-365*24*time.Hour, false)
+	pass(59*time.Minute, false)
+	pass(time.Minute, true)
+
+	store()
+	pass(30*time.Minute, false)
+	if err := l.Close(true); err != nil {
+		t.Fatal(err)
+	}
+	l = mustOpen(t, dir, cfg)
+	pass(29*time.Minute, false)
+	pass(time.Minute, true)
+}
+
+// TestReserveCountsTheEntries: many small entries take more room than their data, and
+// all of what is reserved must be there when the disk is full by then: Raft takes a full
+// disk for a lost leadership.
+func TestReserveCountsTheEntries(t *testing.T) {
+	full := false
+	l := mustOpen(t, t.TempDir()+"/p", Config{FS: fullFS{fastFS{segment.OS}, &full}, SegmentBytes: 4 << 20})
+	if err := l.StoreLog(noop(1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	var logs []*raft.Log
+	bytes := 0
+	for bytes < 250<<10 { // room comes in powers of two, and the headers must need the next
+		e := command(t, uint64(2+len(logs)), 1, "a")
+		logs = append(logs, e)
+		bytes += len(e.Data)
+	}
+	entries := len(logs)
+	if err := l.Reserve(entries, bytes); err != nil {
+		t.Fatal(err)
+	}
+	full = true
+	for _, e := range logs {
+		if err := l.StoreLog(e); err != nil {
+			t.Fatalf("entry %d of %d: %v", e.Index, entries, err)
+		}
+	}
+}

@@ -74,9 +74,11 @@ func (e *FailedError) Error() string { return fmt.Sprintf("log %s failed: %v", e
 
 func (e *FailedError) Unwrap() error { return e.Err }
 
-// Scarce tells whether the system only ran out of something half-way, so that the
-// log may be opened again as soon as that is back. Else the disk itself failed: a
-// sync that failed once has failed for good, whatever a later one says.
+// Scarce tells whether the system ran out of something half-way through the change: of
+// room, mostly. The disk is sound then, and the log can be opened again as soon as the
+// system has what it lacked. If it is false the disk did not do what it was told. Open may
+// well succeed then, too, since it writes again what was not synced; but a disk that
+// has lost a write is for somebody to look at, before more is entrusted to it.
 func (e *FailedError) Scarce() bool { return segment.Scarce(e.Err) }
 
 // A MismatchError says that a follower's batch carries another offset than the
@@ -100,7 +102,8 @@ type Config struct {
 	// SegmentBytes bounds a segment's file; 0: 256 MiB. An entry that is larger
 	// gets a segment of its own.
 	SegmentBytes int64
-	// SegmentAge is how old a segment may be before RollIfDue ends it; 0: 7 days.
+	// SegmentAge is how old a segment's first entry may be before RollIfDue ends the
+	// segment; 0: 7 days.
 	SegmentAge time.Duration
 	// FlushMessages is the number of records after which StoreLogs syncs; 0 and 1:
 	// every call. Entries that are no command are always synced at once.
@@ -175,6 +178,7 @@ type Log struct {
 	cfg       Config     // under changing
 	manifest  *manifest  // under changing; what the disk has, or will have with the next one
 	unflushed int64      // records stored since the last sync; under changing
+	began     int64      // when the active segment got its first entry, see RollIfDue; under changing
 	onRoll    func(lastIndex uint64)
 	rolled    uint64        // last index of a segment ended by the change under way; 0: none
 	writing   map[name]bool // files of the compaction under way; under changing
@@ -313,6 +317,9 @@ func (l *Log) open(id segment.Identity) error {
 		return err
 	}
 	l.state.Store(st)
+	if a := st.active(); a != nil && a.Info().Frames() > 0 {
+		l.began = a.Info().Created
+	}
 	return nil
 }
 
@@ -718,7 +725,7 @@ func (l *Log) rollLocked(capacity int64) error {
 		active.Close()
 	}
 	l.removeFiles(m)
-	l.unflushed = 0
+	l.unflushed, l.began = 0, 0
 	return nil
 }
 
@@ -740,15 +747,25 @@ func (l *Log) Roll() error {
 	return l.rollLocked(l.cfg.SegmentBytes)
 }
 
-// RollIfDue ends the last segment if it has any entry and is older than
-// SegmentAge; rolled tells. *RefusedError.
+// RollIfDue ends the last segment if its first entry is older than SegmentAge; rolled
+// tells. *RefusedError.
+//
+// An entry's age is the time for which it has been here: one that comes to a segment
+// which has long lain empty does not end it. After a restart it is taken for as old as
+// its segment, the only time that the disk has. A clock that was set back makes it no
+// younger than just stored, so a segment waits for SegmentAge once more at most, and not
+// until the clock is where it was.
 func (l *Log) RollIfDue(now time.Time) (rolled bool, err error) {
 	if err := l.begin(); err != nil {
 		return false, err
 	}
 	defer l.finish()
 	a := l.state.Load().active()
-	if a == nil || a.Info().Frames() == 0 || now.UnixMilli()-a.Info().Created < l.cfg.SegmentAge.Milliseconds() {
+	if a == nil || a.Info().Frames() == 0 {
+		return false, nil
+	}
+	l.began = min(l.began, now.UnixMilli())
+	if now.UnixMilli()-l.began < l.cfg.SegmentAge.Milliseconds() {
 		return false, nil
 	}
 	if err := l.rollLocked(l.cfg.SegmentBytes); err != nil {

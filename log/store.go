@@ -201,6 +201,9 @@ func (l *Log) write(logs []*raft.Log, sync bool) (due bool, err error) {
 			return false, l.fail(err) // also a disk that got full in spite of the room made
 		}
 		l.extendEpochsLocked(rest[:n]) // before the next roll, which writes them down
+		if l.began == 0 {
+			l.began = l.now().UnixMilli()
+		}
 		if rest = rest[n:]; len(rest) == 0 {
 			break
 		}
