@@ -283,11 +283,13 @@ func (n *Node) opened(group uint64) {
 	n.spread()
 }
 
-// shut notes that a group is no longer open here.
+// shut notes that a group is no longer open here. News that it is, not told yet, would
+// come after notOpen's.
 func (n *Node) shut(group uint64) {
 	n.gossipMu.Lock()
 	defer n.gossipMu.Unlock()
 	delete(n.orphans, group)
+	n.news.open = slices.DeleteFunc(n.news.open, func(g uint64) bool { return g == group })
 }
 
 // notOpen has every peer told anew what is open here, since news only tell what is
