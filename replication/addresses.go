@@ -120,11 +120,14 @@ func (n *Node) learned(peer transport.Peer, addr string) {
 	n.showViews()
 }
 
-// saveAddressesLocked keeps the addresses for the next start, with addressMu held.
+// saveAddressesLocked keeps the addresses for the next start, with addressMu held. What
+// was not saved is tried again by upkeep.
 func (n *Node) saveAddressesLocked() {
-	if err := savePeers(n.cfg.DataDir, n.addresses); err != nil {
-		n.logger.Warn("peers' addresses were not saved", "error", err)
+	err := savePeers(n.cfg.FS, n.cfg.DataDir, n.addresses)
+	if n.unsaved.Swap(err != nil) || err == nil {
+		return
 	}
+	n.logger.Warn("peers' addresses were not saved, trying again", "error", err)
 }
 
 // seekLoop asks at the addresses that the node was given to join through, at each

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
+
+	"millrace/segment"
 )
 
 // An age is how far a data folder has come: a number on its disk that each start
@@ -57,7 +59,7 @@ func openAge(dir string) (*age, error) {
 		f.Close()
 		return nil, err
 	}
-	return a, syncFolder(dir)
+	return a, segment.SyncDir(segment.OS, dir)
 }
 
 // raise makes the age one more, on the disk first.

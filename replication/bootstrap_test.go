@@ -21,7 +21,7 @@ func TestJoiningReplicaMayBeEmptyUntilItStores(t *testing.T) {
 	// The same node, for a group that it was not created with.
 	p = &Partition{node: p.node, group: 1 << 20, dir: t.TempDir(), logger: slog.New(slog.DiscardHandler)}
 	p.id = metadata.PartitionID{Topic: id.Topic, Index: 7}
-	snapshots := &snapshotStore{path: filepath.Join(p.dir, snapshotName)}
+	snapshots := &snapshotStore{fs: segment.OS, path: filepath.Join(p.dir, snapshotName)}
 	stable := p.node.stable.Group(p.group)
 	if err := stable.SetUint64([]byte(currentTermKey), 5); err != nil {
 		t.Fatal(err)
@@ -61,7 +61,7 @@ func TestFoundingReplicaWithoutItsLogIsQuarantined(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		err = p.bootstrap(l, stable, &snapshotStore{path: filepath.Join(p.dir, snapshotName)}, 0)
+		err = p.bootstrap(l, stable, &snapshotStore{fs: segment.OS, path: filepath.Join(p.dir, snapshotName)}, 0)
 		if last, _ := l.LastIndex(); term <= 1 && (err != nil || last != 1) {
 			t.Errorf("in term %d: %v, the log ends at entry %d", term, err, last)
 		} else if term > 1 && (!errors.Is(err, ErrQuarantined) || last != 0) {

@@ -87,7 +87,7 @@ func (n *Node) handle(ctx context.Context, from transport.Peer, kind uint8, req 
 		if r, registers := change.(metadata.RegisterBroker); registers && (r.Broker.ID != from.Node || r.Broker.Incarnation != from.Incarnation) {
 			return nil, fmt.Errorf("replication: node %s registers broker %s; a node registers itself", from, r.Broker.ServerID())
 		}
-		return encodeOutcome(n.controller.propose(change)), nil
+		return encodeOutcome(n.controller.propose(ctx, change)), nil
 	case callStatus:
 		group := d.uint64()
 		if err := d.end(); err != nil {
@@ -224,7 +224,7 @@ func (n *Node) register(ctx context.Context, req joinRequest) joinAnswer {
 		return refused(fmt.Errorf("%w: the registration was replaced at once", ErrUnknown))
 	}
 	id := raft.ServerID(broker.ServerID())
-	if err := n.await(n.controller.raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout)); err != nil {
+	if err := n.await(ctx, n.controller.raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout)); err != nil {
 		return refused(fmt.Errorf("%w: %v", ErrNoController, err))
 	}
 	answer := joinAnswer{Cluster: n.identity.Cluster, Node: broker.ID, Peers: make(map[int32]string)}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 
 	"millrace/log"
 	"millrace/replication/transport"
+	"millrace/segment"
 )
 
 // Catch-up by segments. A leader whose log no longer begins early enough for a
@@ -200,7 +200,7 @@ func (p *Partition) install(r *replica, snap *snapshot, writes uint64) error {
 	if r.store.writes.Load() != writes { // once more, now that Raft has ended
 		return errOvertaken
 	}
-	next := &snapshotStore{path: filepath.Join(p.dir, nextSnapshotName)}
+	next := &snapshotStore{fs: p.node.cfg.FS, path: filepath.Join(p.dir, nextSnapshotName)}
 	if err := next.put(snap); err != nil {
 		return fmt.Errorf("keep snapshot: %w", err)
 	}
@@ -212,11 +212,11 @@ func (p *Partition) install(r *replica, snap *snapshot, writes uint64) error {
 
 // adoptSnapshot makes the waiting snapshot the partition's.
 func (p *Partition) adoptSnapshot() error {
-	err := os.Rename(filepath.Join(p.dir, nextSnapshotName), filepath.Join(p.dir, snapshotName))
+	err := p.node.cfg.FS.Rename(filepath.Join(p.dir, nextSnapshotName), filepath.Join(p.dir, snapshotName))
 	if err != nil {
 		return fmt.Errorf("adopt the snapshot: %w", err)
 	}
-	return syncFolder(p.dir)
+	return segment.SyncDir(p.node.cfg.FS, p.dir)
 }
 
 // finishInstall completes an install that a crash cut short after the log's
@@ -225,7 +225,7 @@ func (p *Partition) finishInstall(first uint64, snapshots *snapshotStore) (*snap
 	if first <= snapshots.index()+1 {
 		return snapshots, nil
 	}
-	next, err := openSnapshot(filepath.Join(p.dir, nextSnapshotName))
+	next, err := openSnapshot(p.node.cfg.FS, filepath.Join(p.dir, nextSnapshotName))
 	if err != nil {
 		return nil, err
 	}
@@ -235,7 +235,7 @@ func (p *Partition) finishInstall(first uint64, snapshots *snapshotStore) (*snap
 	if err := p.adoptSnapshot(); err != nil {
 		return nil, err
 	}
-	return openSnapshots(p.dir)
+	return openSnapshots(p.node.cfg.FS, p.dir)
 }
 
 // segments tells a follower, on the leader, which sealed segments hold

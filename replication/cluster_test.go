@@ -194,6 +194,7 @@ func (n *testNode) open() error {
 		node.maxLevel = n.c.maxLevel
 	}
 	n.Node = node
+	n.disk.over(node)
 	node.holdNotice = func() { time.Sleep(time.Duration(n.late.Load())) }
 	if n.c.net != nil {
 		n.c.net.listen(n.addr, node.ServeConn)

@@ -56,13 +56,17 @@ func (n *Node) openController() (*controller, error) {
 	}
 	n.keepRoom()
 	c := &controller{n: n, db: db, notify: make(chan bool, 16), saveNow: make(chan struct{}, 1), decode: n.decodeChange}
-	c.store = &controllerStore{BoltStore: db, fault: c.stop}
+	c.store = &controllerStore{metaStore: db, fault: c.stop, recovered: func() { n.recovered(controllerGroup) }, logger: n.logger, closing: n.closing}
 	c.image.Store(&metadata.Image{})
 	logger := newRaftLogger(n.logger.With("group", "controller"), &n.raftLimit)
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, logger)
+	files, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, logger)
 	if err != nil {
 		db.Close()
 		return nil, fmt.Errorf("open snapshots in %s: %w", dir, err)
+	}
+	snapshots := raft.SnapshotStore(files)
+	if n.overMeta != nil {
+		c.store.metaStore, snapshots = n.overMeta(db, files)
 	}
 	conf := raft.DefaultConfig()
 	conf.LocalID = n.serverID()
@@ -85,7 +89,7 @@ func (n *Node) openController() (*controller, error) {
 	}
 	if last == 0 && n.identity.Founder {
 		id := n.serverID()
-		err := raft.BootstrapCluster(conf, c.store, db, snapshots, c.port, raft.Configuration{
+		err := raft.BootstrapCluster(conf, c.store, c.store.metaStore, snapshots, c.port, raft.Configuration{
 			Servers: []raft.Server{{ID: id, Address: raft.ServerAddress(id)}},
 		})
 		if err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
@@ -96,7 +100,6 @@ func (n *Node) openController() (*controller, error) {
 	c.loadImage(last, snapshots)
 	c.loaded = c.image.Load().Index
 	c.store.committed.Store(c.loaded)
-	stable := &patientStable{StableStore: db, logger: n.logger, closing: n.closing}
 	term, err := db.GetUint64([]byte("CurrentTerm"))
 	if err != nil && !errors.Is(err, raftboltdb.ErrKeyNotFound) {
 		db.Close()
@@ -106,7 +109,7 @@ func (n *Node) openController() (*controller, error) {
 	c.directSnapshots()
 	c.peers = newFollowers(c.port, func(uint64) {}, func() uint64 { return math.MaxUint64 }, // raft-boltdb syncs what it stores
 		func() uint64 { return c.raft.LastIndex() }, func() uint64 { return c.raft.CurrentTerm() })
-	if c.raft, err = raft.NewRaft(conf, c, c.store, stable, snapshots, c.peers); err != nil {
+	if c.raft, err = raft.NewRaft(conf, c, c.store, c.store, snapshots, c.peers); err != nil {
 		db.Close()
 		return nil, errors.Join(fmt.Errorf("start the controller group: %w", err), c.Down())
 	}
@@ -313,8 +316,9 @@ func (c *controller) vet(req *raft.InstallSnapshotRequest, data []byte) (skip bo
 }
 
 // propose commits a change here, on the leader. It returns the index that an
-// image must have reached to hold the change.
-func (c *controller) propose(change metadata.Change) (index uint64, err error) {
+// image must have reached to hold the change. When ctx ends the change may still be
+// committed: a leader whose followers cannot store it leads on.
+func (c *controller) propose(ctx context.Context, change metadata.Change) (index uint64, err error) {
 	if c.Down() != nil || c.raft.State() != raft.Leader {
 		return 0, ErrNoController
 	}
@@ -327,7 +331,7 @@ func (c *controller) propose(change metadata.Change) (index uint64, err error) {
 	}
 	c.port.Hurry()
 	f := c.raft.Apply(data, 5*time.Second)
-	switch err := c.n.await(f); {
+	switch err := c.n.await(ctx, f); {
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout):
 		return 0, ErrNoController
 	case err != nil:
@@ -339,14 +343,16 @@ func (c *controller) propose(change metadata.Change) (index uint64, err error) {
 	return f.Index(), nil
 }
 
-// await waits for one of Raft's futures, or for the node's end: Raft never
+// await waits for one of Raft's futures, for ctx, or for the node's end: Raft never
 // answers those that a shutdown finds in one of its channels.
-func (n *Node) await(f raft.Future) error {
+func (n *Node) await(ctx context.Context, f raft.Future) error {
 	done := make(chan error, 1)
 	go func() { done <- f.Error() }()
 	select {
 	case err := <-done:
 		return err
+	case <-ctx.Done():
+		return ctx.Err()
 	case <-n.closing:
 		return raft.ErrRaftShutdown
 	}
@@ -389,7 +395,7 @@ func (n *Node) commit(ctx context.Context, change metadata.Change, data []byte) 
 		}
 		return n.ask(ctx, through, callForward, append([]byte{0}, data...))
 	case leader == n.identity.Node:
-		return n.controller.propose(change)
+		return n.controller.propose(ctx, change)
 	}
 	return n.ask(ctx, leader, callChange, data)
 }
@@ -444,7 +450,7 @@ func (n *Node) forwarded(ctx context.Context, from transport.Peer, req []byte) (
 	case !ok || hops > 0 && leader != n.identity.Node:
 		return encodeOutcome(0, ErrNoController), nil
 	case leader == n.identity.Node:
-		return encodeOutcome(n.controller.propose(change)), nil
+		return encodeOutcome(n.controller.propose(ctx, change)), nil
 	}
 	return encodeOutcome(n.ask(ctx, leader, callForward, append([]byte{1}, data...))), nil
 }

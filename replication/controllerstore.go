@@ -3,18 +3,43 @@ package replication
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+
+	"millrace/segment"
+	"millrace/segment/record"
 )
 
+// A metaStore is what a controllerStore stands over: raft-boltdb, the controller
+// group's log and votes in one file.
+type metaStore interface {
+	raft.LogStore
+	raft.StableStore
+}
+
 // A controllerStore stands between Raft and the controller group's log, as store does
-// for a partition's: raft-boltdb deletes what it is told to, and Raft panics over a
-// committed entry that it cannot read.
+// for a partition's:
+//
+//   - raft-boltdb deletes what it is told to. What is committed stays.
+//   - Raft panics over a committed entry that it cannot read. The goroutine ends instead,
+//     and fault the member.
+//   - raft-boltdb reads its file through a mapping. A page that the disk does not give is
+//     an error, and does not end the process.
+//   - A write that failed may have happened all the same, and Raft does not know: what is
+//     there then is deleted before anything is stored in its place. A later start would
+//     take it for entries that follow.
+//   - When a suffix was deleted and what replaces it cannot be stored, Raft goes on as if
+//     the suffix were there, and can neither take nor give another entry. So the store
+//     does not return before what replaces it is stored.
+//
+// Its LogStore's writes are called by Raft's main goroutine, but for the deletion of
+// a prefix.
 type controllerStore struct {
-	*raftboltdb.BoltStore
+	metaStore
 	// fault is told what makes this member stop. It must not block.
 	fault func(error)
 	// committed is the last entry known to be committed. After a restart it is the
@@ -22,10 +47,54 @@ type controllerStore struct {
 	committed atomic.Uint64
 	// live is set once NewRaft has returned: from then on damage ends the goroutine.
 	live atomic.Bool
+
+	// recovered is told that votes are saved again that could not be; it must not block.
+	recovered func()
+	logger    *slog.Logger
+	closing   <-chan struct{} // of the node
+
+	cut   bool // a suffix was deleted, and nothing stored since; Raft's main goroutine's
+	doubt bool // a write failed, and nothing was stored since; the same
 }
 
 // errCommitted refuses to delete what was committed.
 var errCommitted = errors.New("replication: entries are committed")
+
+// StoreLogs implements raft.LogStore.
+func (s *controllerStore) StoreLogs(logs []*raft.Log) error {
+	err := s.store(logs)
+	if err == nil || !s.cut {
+		return err // Raft steps down, or is sent the entries again
+	}
+	if !segment.Scarce(err) {
+		s.fault(fmt.Errorf("store entries of the controller's log in the place of others: %w", err))
+		return err
+	}
+	insist(s.logger, "the controller's log cannot be written", s.closing, func() error { return s.store(logs) })
+	return nil
+}
+
+// StoreLog implements raft.LogStore.
+func (s *controllerStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
+
+// store makes one attempt.
+func (s *controllerStore) store(logs []*raft.Log) error {
+	err := record.Guard(func() error {
+		if s.doubt {
+			last, err := s.metaStore.LastIndex()
+			if first := logs[0].Index; err == nil && last >= first {
+				err = s.metaStore.DeleteRange(first, last)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return s.metaStore.StoreLogs(logs)
+	})
+	s.doubt = err != nil
+	s.cut = s.cut && err != nil
+	return err
+}
 
 // DeleteRange implements raft.LogStore. Raft deletes a prefix, up to a snapshot, or a
 // suffix that lost an election, which no committed entry is part of: whoever asks for
@@ -41,15 +110,27 @@ func (s *controllerStore) DeleteRange(min, max uint64) error {
 	if err != nil {
 		return err
 	}
-	if committed := s.committed.Load(); max >= last && min <= committed {
+	suffix := max >= last
+	if committed := s.committed.Load(); suffix && min <= committed {
 		return fmt.Errorf("delete entries %d to %d of the controller's log: %w, up to %d", min, max, errCommitted, committed)
 	}
-	return s.BoltStore.DeleteRange(min, max)
+	err = record.Guard(func() error { return s.metaStore.DeleteRange(min, max) })
+	if !suffix {
+		return err
+	}
+	if err != nil {
+		// It is one transaction: all are there, or none is.
+		if now, lerr := s.LastIndex(); lerr != nil || now >= min {
+			return err
+		}
+	}
+	s.cut = true
+	return nil
 }
 
 // GetLog implements raft.LogStore.
 func (s *controllerStore) GetLog(index uint64, l *raft.Log) error {
-	err := s.BoltStore.GetLog(index, l)
+	err := record.Guard(func() error { return s.metaStore.GetLog(index, l) })
 	if err == nil || !s.live.Load() {
 		return err
 	}
@@ -63,4 +144,66 @@ func (s *controllerStore) GetLog(index uint64, l *raft.Log) error {
 	s.fault(fmt.Errorf("read entry %d of the controller's log: %w", index, err))
 	runtime.Goexit() // Raft would panic if the entry is committed
 	return err
+}
+
+// FirstIndex implements raft.LogStore.
+func (s *controllerStore) FirstIndex() (index uint64, err error) {
+	err = record.Guard(func() error { index, err = s.metaStore.FirstIndex(); return err })
+	return index, err
+}
+
+// LastIndex implements raft.LogStore.
+func (s *controllerStore) LastIndex() (index uint64, err error) {
+	err = record.Guard(func() error { index, err = s.metaStore.LastIndex(); return err })
+	return index, err
+}
+
+// Set implements raft.StableStore. It keeps writing until it succeeds: Raft panics when
+// it cannot save its term, which a full disk must not cause. While the write waits this
+// member neither votes nor leads, which is what a broken disk should do. When the node
+// closes the waiting goroutine ends.
+func (s *controllerStore) Set(key, value []byte) error {
+	return s.save(func() error { return s.metaStore.Set(key, value) })
+}
+
+// SetUint64 implements raft.StableStore; see Set.
+func (s *controllerStore) SetUint64(key []byte, value uint64) error {
+	return s.save(func() error { return s.metaStore.SetUint64(key, value) })
+}
+
+func (s *controllerStore) save(write func() error) error {
+	if insist(s.logger, "the controller's vote cannot be saved", s.closing, func() error { return record.Guard(write) }) {
+		s.recovered()
+	}
+	return nil
+}
+
+// A write that failed is tried again after insistFirst, then after twice as long each
+// time. While it fails, one line in insistLog says so.
+const (
+	insistFirst = 10 * time.Millisecond
+	insistMost  = time.Second
+	insistLog   = 10 * time.Second
+)
+
+// insist tries until it succeeds, and tells whether it failed before. If closing is closed
+// first, the goroutine ends.
+func insist(logger *slog.Logger, trouble string, closing <-chan struct{}, try func() error) (failed bool) {
+	var said time.Time
+	for wait := insistFirst; ; wait = min(2*wait, insistMost) {
+		err := try()
+		if err == nil {
+			return failed
+		}
+		failed = true
+		if now := time.Now(); said.IsZero() || now.Sub(said) >= insistLog {
+			said = now
+			logger.Error(trouble+", trying again; make room or replace the disk", "error", err)
+		}
+		select {
+		case <-closing:
+			runtime.Goexit()
+		case <-time.After(wait):
+		}
+	}
 }

@@ -32,9 +32,9 @@ func (n *testNode) downAs(id idOf, want error) {
 	n.c.t.Fatalf("node %d: %v, want %v", n.id, down, want)
 }
 
-// ofLog tells whether a file belongs to the log of the partition.
+// ofLog tells whether a file belongs to the log of the partition, or is its snapshot.
 func ofLog(id idOf, name string) bool {
-	return strings.Contains(name, folderName(id)) && (strings.HasSuffix(name, ".log") || strings.Contains(name, "manifest"))
+	return strings.Contains(name, folderName(id)) && (strings.HasSuffix(name, ".log") || strings.Contains(name, "manifest") || strings.Contains(name, snapshotName))
 }
 
 // S21 for all that a replica does to its log besides storing entries: whatever fails
@@ -52,6 +52,7 @@ func TestALeaderWhoseLogFailsIsReplaced(t *testing.T) {
 		}},
 		"a roll that is due":    {".log", func(p *Partition, r *replica) { r.store.RollIfDue(time.Now().Add(365 * 24 * time.Hour)) }},
 		"a roll for a follower": {".log", func(p *Partition, r *replica) { p.node.segments(p.group, r.store.NextIndex()-1) }},
+		"a snapshot":            {"snapshot.tmp", func(p *Partition, r *replica) { r.takeSnapshot() }},
 		"a checkpoint":          {"manifest.tmp", func(p *Partition, r *replica) { r.takeSnapshot() }},
 		"a trim":                {"manifest.tmp", func(p *Partition, r *replica) { r.raft.ApplyLog(log.TrimEntry(p.HighWatermark()), time.Second) }},
 	} {
@@ -154,6 +155,47 @@ func TestANodeWithoutDescriptorsGoesOnWhenItHasSome(t *testing.T) {
 	})
 }
 
+// Where a majority cannot store, nothing is acknowledged; and once it can, at once: Raft
+// counts how often it was refused, and would wait for 10 s.
+func TestFollowersThatCouldNotStoreAreSoonSentAgain(t *testing.T) {
+	big := strings.Repeat("x", 600<<10)
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		id := c.create("orders", 1, 3, map[string]string{"segment.bytes": "1048576"})
+		leader, p := c.leader(id)
+		if _, err := appendWait(p, batchOf("0"+big)); err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range c.others(leader) {
+			n.disk.refuse(func(name string, flag int) error {
+				if ofLog(id, name) && flag&os.O_CREATE != 0 {
+					return syscall.EMFILE
+				}
+				return nil
+			})
+		}
+		done := appendSoon(p, "1"+big)
+		time.Sleep(53 * time.Second) // Raft would ask again at 51 s and at 61 s
+		select {
+		case err := <-done:
+			t.Fatalf("the test is of nothing: %v", err)
+		default:
+		}
+		for _, n := range c.nodes {
+			n.disk.refuse(nil)
+		}
+		healed := time.Now()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(healed); took > 2*pauseMost {
+			t.Errorf("acknowledged after %v", took)
+		}
+		c.check("after the healing", id, []string{"0" + big, "1" + big})
+		time.Sleep(time.Second)
+		c.sameEverywhere(id)
+	})
+}
+
 // A follower that is behind is sent what lies in segments that ended. To read them takes
 // a descriptor and a mapping each; without, it waits, and the leader leads on.
 func TestAFollowerWaitsForWhatTheLeaderCannotOpen(t *testing.T) {
@@ -219,7 +261,12 @@ func TestAReplicaIsOpenedWhenThereAreDescriptors(t *testing.T) {
 		}
 		n.stop()
 		n.Node = nil
-		n.disk.refuse(func(name string, flag int) error { return syscall.ENFILE })
+		n.disk.refuse(func(name string, flag int) error {
+			if !strings.Contains(name, partitionsName) {
+				return nil // a node that cannot read who it is does not start
+			}
+			return syscall.ENFILE
+		})
 		n.start()
 		n.downAs(id, ErrRefused)
 		time.Sleep(5 * time.Second)

@@ -283,6 +283,39 @@ func (n *Node) opened(group uint64) {
 	n.spread()
 }
 
+// recovered is told that votes of a group can be saved here again. For as long as they
+// could not, this node answered too late, and the others stood in vain: if the group has
+// no leader, their turns are minutes apart by then. It does not block.
+func (n *Node) recovered(group uint64) {
+	n.gossipMu.Lock()
+	n.news.open = append(n.news.open, group)
+	n.gossipMu.Unlock()
+	n.spread()
+	n.turnsAnew([]uint64{group})
+}
+
+// turnsAnew has the turns of groups without a leader begin anew, where they have led
+// nowhere: a voter is there that was not, or did not answer.
+func (n *Node) turnsAnew(groups []uint64) {
+	n.gossipMu.Lock()
+	groups = slices.DeleteFunc(groups, func(group uint64) bool { return n.orphans[group] == nil })
+	n.gossipMu.Unlock()
+	if len(groups) == 0 {
+		return
+	}
+	n.goTracked(func() { // electMu is held while Raft is asked, which may be who calls
+		n.electMu.Lock()
+		defer n.electMu.Unlock()
+		n.gossipMu.Lock()
+		defer n.gossipMu.Unlock()
+		for _, group := range groups {
+			if o := n.orphans[group]; o != nil && o.tries > 1 {
+				o.since, o.tries, o.luck = time.Now(), 0, 0
+			}
+		}
+	})
+}
+
 // shut notes that a group is no longer open here. News that it is, not told yet, would
 // come after notOpen's.
 func (n *Node) shut(group uint64) {
@@ -454,6 +487,9 @@ func (n *Node) heard(from transport.Peer, g gossip) error {
 		n.claimLocked(gt.group, claim{by, gt.term})
 	}
 	n.gossipMu.Unlock()
+	if !g.first {
+		n.turnsAnew(slices.Clone(g.open))
+	}
 	if len(g.leads) > 0 {
 		n.relay(by)
 	}

@@ -68,7 +68,7 @@ func (n *Node) noteJoin() error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(filepath.Join(n.cfg.DataDir, joiningName), append(p, '\n'))
+	return replaceFile(n.cfg.FS, filepath.Join(n.cfg.DataDir, joiningName), append(p, '\n'))
 }
 
 // joined removes it, once node.json says more.
@@ -141,7 +141,7 @@ func (n *Node) fail(cause error, note func(*identity)) {
 	id := n.identity
 	id.Level = max(id.Level, n.Image().Level())
 	note(&id)
-	if err := id.save(n.cfg.DataDir); err != nil {
+	if err := id.save(n.cfg.FS, n.cfg.DataDir); err != nil {
 		cause = fmt.Errorf("%w (and %s was not written: %w)", cause, identityName, err)
 	}
 	n.failure = cause

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"millrace/replication/metadata"
+	"millrace/segment"
 )
 
 // A smallDisk is an ext4 file system of its own, which can be filled to its last block.
@@ -216,7 +217,7 @@ func TestASnapshotAsksForRoom(t *testing.T) {
 	if err := os.WriteFile(spare, make([]byte, 64<<10), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	s, err := openSnapshots(d.at)
+	s, err := openSnapshots(segment.OS, d.at)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +236,7 @@ func TestASnapshotAsksForRoom(t *testing.T) {
 	if err := s.put(snap); err != nil || yielded != 1 || troubles != 1 {
 		t.Fatalf("%v, %d yielded, %d troubles", err, yielded, troubles)
 	}
-	if again, err := openSnapshots(d.at); err != nil || again.index() != 7 {
+	if again, err := openSnapshots(segment.OS, d.at); err != nil || again.index() != 7 {
 		t.Fatal(err)
 	}
 }

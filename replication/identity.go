@@ -14,6 +14,7 @@ import (
 
 	"millrace/replication/metadata"
 	"millrace/replication/transport"
+	"millrace/segment"
 )
 
 // An identity is who a node is, kept in node.json. The incarnation names the
@@ -48,9 +49,9 @@ const (
 )
 
 // readIdentity reads who the node in dir is; ok is false in an empty folder.
-func readIdentity(dir string) (id identity, ok bool, err error) {
+func readIdentity(fs segment.FS, dir string) (id identity, ok bool, err error) {
 	path := filepath.Join(dir, identityName)
-	p, err := os.ReadFile(path)
+	p, err := segment.ReadFile(fs, path, 1<<20)
 	if errors.Is(err, os.ErrNotExist) {
 		return id, false, nil
 	}
@@ -81,30 +82,30 @@ func (id identity) serverID() raft.ServerID {
 // A node whose votes or metadata log are gone, or whose folder is an old copy, comes
 // back as a new incarnation, which owns none of the partitions: their folder and their
 // votes are set aside, not deleted.
-func loadIdentity(dir string) (id identity, ok bool, err error) {
-	if id, ok, err = readIdentity(dir); err != nil || !ok {
+func loadIdentity(fs segment.FS, dir string) (id identity, ok bool, err error) {
+	if id, ok, err = readIdentity(fs, dir); err != nil || !ok {
 		return id, ok, err
 	}
 	for _, name := range []string{stableName, filepath.Join(metaName, raftName)} {
 		if _, err := os.Stat(filepath.Join(dir, name)); errors.Is(err, os.ErrNotExist) || id.Outdated {
 			aside := filepath.Join(dir, partitionsName+"-"+id.Incarnation)
-			if err := os.Rename(filepath.Join(dir, partitionsName), aside); err != nil && !errors.Is(err, os.ErrNotExist) {
+			if err := fs.Rename(filepath.Join(dir, partitionsName), aside); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return id, false, err
 			}
 			// Its votes and terms too: under the new name they are nobody's, and a
 			// term without a log would look like a log that was lost.
 			stable := filepath.Join(dir, stableName)
-			if err := os.Rename(stable, stable+"-"+id.Incarnation); err != nil && !errors.Is(err, os.ErrNotExist) {
+			if err := fs.Rename(stable, stable+"-"+id.Incarnation); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return id, false, err
 			}
 			if id.Outdated { // an old log of the controller's, under a name that is no longer ours
 				meta := filepath.Join(dir, metaName)
-				if err := os.Rename(meta, meta+"-"+id.Incarnation); err != nil && !errors.Is(err, os.ErrNotExist) {
+				if err := fs.Rename(meta, meta+"-"+id.Incarnation); err != nil && !errors.Is(err, os.ErrNotExist) {
 					return id, false, err
 				}
 			}
 			id.Incarnation, id.Founder, id.Rejoin, id.Outdated = newIncarnation(), false, true, false
-			return id, true, id.save(dir)
+			return id, true, id.save(fs, dir)
 		}
 	}
 	return id, true, nil
@@ -114,7 +115,7 @@ func loadIdentity(dir string) (id identity, ok bool, err error) {
 // read, and would go on with another image than the folder's, in which a topic made
 // anew has another one's group. So from level 2 on it does not find the cluster's id,
 // refuses to start, and shows the file, which says why.
-func (id identity) save(dir string) error {
+func (id identity) save(fs segment.FS, dir string) error {
 	if id.Level >= 2 {
 		id.Cluster, id.ClusterID = "", id.Cluster
 		id.Needs = fmt.Sprintf("a release that reads feature level %d", id.Level)
@@ -123,7 +124,7 @@ func (id identity) save(dir string) error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(filepath.Join(dir, identityName), append(p, '\n'))
+	return replaceFile(fs, filepath.Join(dir, identityName), append(p, '\n'))
 }
 
 // newRun returns a name for one start of a data folder.
@@ -159,10 +160,10 @@ func loadPeers(dir string) map[int32]string {
 	return peers
 }
 
-func savePeers(dir string, peers map[int32]string) error {
+func savePeers(fs segment.FS, dir string, peers map[int32]string) error {
 	p, err := json.Marshal(peers)
 	if err != nil {
 		return err
 	}
-	return replaceFile(filepath.Join(dir, peersName), append(p, '\n'))
+	return replaceFile(fs, filepath.Join(dir, peersName), append(p, '\n'))
 }

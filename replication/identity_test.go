@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"millrace/replication/metadata"
+	"millrace/segment"
 )
 
 // A folder that lost its votes or its metadata log is another disk to the cluster: under
@@ -29,11 +30,11 @@ func TestLostVotesOrMetadataLogMakeANewIncarnation(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if err := old.save(dir); err != nil {
+			if err := old.save(segment.OS, dir); err != nil {
 				t.Fatal(err)
 			}
 			if lost == "" {
-				if id, ok, err := loadIdentity(dir); err != nil || !ok || id != old {
+				if id, ok, err := loadIdentity(segment.OS, dir); err != nil || !ok || id != old {
 					t.Fatalf("%+v, %t, %v; want %+v", id, ok, err, old)
 				}
 				return
@@ -41,13 +42,13 @@ func TestLostVotesOrMetadataLogMakeANewIncarnation(t *testing.T) {
 			if lost == node {
 				outdated := old
 				outdated.Outdated = true
-				if err := outdated.save(dir); err != nil {
+				if err := outdated.save(segment.OS, dir); err != nil {
 					t.Fatal(err)
 				}
 			} else if err := os.Remove(filepath.Join(dir, lost)); err != nil {
 				t.Fatal(err)
 			}
-			id, ok, err := loadIdentity(dir)
+			id, ok, err := loadIdentity(segment.OS, dir)
 			if err != nil || !ok {
 				t.Fatalf("%t, %v", ok, err)
 			}
@@ -76,7 +77,7 @@ func TestLostVotesOrMetadataLogMakeANewIncarnation(t *testing.T) {
 				}
 			}
 			// What it says once it says for good.
-			again, ok, err := loadIdentity(dir)
+			again, ok, err := loadIdentity(segment.OS, dir)
 			if err != nil || !ok || !again.Rejoin || again.Incarnation == old.Incarnation {
 				t.Errorf("loaded again: %+v, %t, %v", again, ok, err)
 			}
@@ -100,7 +101,7 @@ func TestFolderOfALaterLevelIsRefused(t *testing.T) {
 	want := identity{Cluster: "AAAAAAAAAAAAAAAAAAAAAA", Node: 3, Incarnation: "01234567"}
 	for level := range int32(metadata.MaxLevel + 2) {
 		want.Level = level
-		if err := want.save(dir); err != nil {
+		if err := want.save(segment.OS, dir); err != nil {
 			t.Fatal(err)
 		}
 		p, err := os.ReadFile(filepath.Join(dir, identityName))
@@ -111,7 +112,7 @@ func TestFolderOfALaterLevelIsRefused(t *testing.T) {
 		if err := json.Unmarshal(p, &first); err != nil || (first.Cluster == "") != (level >= 2) {
 			t.Errorf("level %d: %v, the first release reads %s", level, err, p)
 		}
-		id, ok, err := loadIdentity(dir)
+		id, ok, err := loadIdentity(segment.OS, dir)
 		switch {
 		case level > metadata.MaxLevel:
 			if err == nil || !strings.Contains(err.Error(), "upgrade") {

@@ -114,20 +114,23 @@ func (c *controller) loadImage(lastIndex uint64, snapshots raft.SnapshotStore) {
 }
 
 // saveImages keeps the last image, once a second at most or when it is asked to, until
-// the node ends.
+// the node ends. What was not saved is tried again after as long.
 func (c *controller) saveImages() {
-	saved := c.loaded
+	saved, failed := c.loaded, false
+	path := filepath.Join(c.n.cfg.DataDir, metaName, imageName)
 	save := func() {
 		image := c.image.Load()
 		if image.Index == saved || image.ClusterID == "" {
 			return
 		}
-		path := filepath.Join(c.n.cfg.DataDir, metaName, imageName)
-		if err := replaceFile(path, encodeLastImage(image)); err != nil {
-			c.n.logger.Warn("the last image was not saved", "path", path, "error", err)
+		if err := replaceFile(c.n.cfg.FS, path, encodeLastImage(image)); err != nil {
+			if !failed {
+				c.n.logger.Warn("the last image was not saved, trying again", "path", path, "error", err)
+			}
+			failed = true
 			return
 		}
-		saved = image.Index
+		saved, failed = image.Index, false
 	}
 	for {
 		changed := c.n.Changed()
@@ -139,6 +142,9 @@ func (c *controller) saveImages() {
 		case <-c.n.closing:
 			save()
 			return
+		}
+		if failed {
+			continue
 		}
 		select {
 		case <-changed:

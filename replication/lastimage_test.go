@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"millrace/replication/metadata"
+	"millrace/segment"
 )
 
 // All nodes of a cluster of five died, and two come back: too few for a controller,
@@ -134,7 +135,7 @@ func TestALastImageBeyondTheLogIsNotUsed(t *testing.T) {
 	defer c.stop()
 	n := c.nodes[0]
 	image := n.Image()
-	if err := replaceFile(filepath.Join(n.dir, metaName, imageName), encodeLastImage(image)); err != nil {
+	if err := replaceFile(segment.OS, filepath.Join(n.dir, metaName, imageName), encodeLastImage(image)); err != nil {
 		t.Fatal(err)
 	}
 	for last, used := range map[uint64]bool{image.Index - 1: false, image.Index: true, image.Index + 1: true} {

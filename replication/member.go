@@ -165,7 +165,7 @@ func (n *Node) raiseLevel() {
 	}
 	n.goTracked(func() {
 		defer n.raising.Store(false)
-		if _, err := n.controller.propose(change); err != nil {
+		if _, err := n.controller.propose(n.ctx, change); err != nil {
 			n.logger.Warn("the cluster's feature level was not raised", "to", change.Level, "error", err)
 			return
 		}
@@ -199,23 +199,24 @@ func (n *Node) nextLevel() (change metadata.SetLevel, ok bool) {
 }
 
 // noteLevel keeps in the folder that the cluster has reached a feature level, for a
-// release that cannot read it. It is the reconciler's.
-func (n *Node) noteLevel(level int32) {
+// release that cannot read it. It is the reconciler's, who comes again if it is not ok.
+func (n *Node) noteLevel(level int32) (ok bool) {
 	if level < 2 || level <= max(n.identity.Level, n.noted) {
-		return
+		return true
 	}
 	n.aboutMu.Lock()
 	defer n.aboutMu.Unlock()
 	if n.failure != nil {
-		return // which has noted it, and more
+		return true // which has noted it, and more
 	}
 	id := n.identity
 	id.Level = level
-	if err := id.save(n.cfg.DataDir); err != nil {
+	if err := id.save(n.cfg.FS, n.cfg.DataDir); err != nil {
 		n.logger.Warn("the feature level was not noted, trying again", "level", level, "error", err)
-		return
+		return false
 	}
 	n.noted = level
+	return true
 }
 
 // broker is this node as it registers at a feature level.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"millrace/replication/metadata"
+	"millrace/segment"
 )
 
 // eventually polls until done, for at most 30 s.
@@ -71,7 +72,7 @@ func TestFeatureLevelFollowsTheLastNodeThatIsUpgraded(t *testing.T) {
 		}
 	}
 	for _, n := range c.nodes {
-		if id, _, err := loadIdentity(n.dir); err != nil || id.Level != 0 {
+		if id, _, err := loadIdentity(segment.OS, n.dir); err != nil || id.Level != 0 {
 			t.Errorf("node %d cannot go back: level %d is noted, %v", n.id, id.Level, err)
 		}
 	}
@@ -79,7 +80,7 @@ func TestFeatureLevelFollowsTheLastNodeThatIsUpgraded(t *testing.T) {
 	c.nodes[2].start()
 	for _, n := range c.nodes {
 		eventually(t, "the level is noted in the folder", func() bool {
-			id, _, err := loadIdentity(n.dir)
+			id, _, err := loadIdentity(segment.OS, n.dir)
 			return err == nil && id.Level == metadata.MaxLevel
 		})
 		eventually(t, "all nodes are at the highest level and registered so", func() bool {

@@ -177,7 +177,7 @@ func (n *Node) changeMember(r *replica, change *membershipChange) {
 		}
 		f = r.raft.AddVoter(change.promote, raft.ServerAddress(change.promote), 0, callTimeout)
 	}
-	if err := n.await(f); err != nil {
+	if err := n.await(n.ctx, f); err != nil {
 		// Raft may now hold a configuration that the log does not (a trap of
 		// the library): only a new life knows what the disk says.
 		r.p.logger.Warn("membership change failed", "change", *change, "error", err)
@@ -213,7 +213,7 @@ func (n *Node) changeController(m *member) {
 	for _, s := range m.raft.GetConfiguration().Configuration().Servers {
 		switch {
 		case !registered[s.ID] && s.ID != n.serverID():
-			if err := n.await(m.raft.RemoveServer(s.ID, 0, callTimeout)); err != nil {
+			if err := n.await(n.ctx, m.raft.RemoveServer(s.ID, 0, callTimeout)); err != nil {
 				n.logger.Warn("a departed controller was not removed", "server", s.ID, "error", err)
 			}
 			return
@@ -227,7 +227,7 @@ func (n *Node) changeController(m *member) {
 		delete(registered, s.ID)
 	}
 	for id := range registered {
-		if err := n.await(m.raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout)); err != nil {
+		if err := n.await(n.ctx, m.raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout)); err != nil {
 			n.logger.Warn("a broker was not added to the controller group", "server", id, "error", err)
 		}
 		return
@@ -237,7 +237,7 @@ func (n *Node) changeController(m *member) {
 		return
 	}
 	id := learners[0]
-	if err := n.await(m.raft.AddVoter(id, raft.ServerAddress(id), 0, callTimeout)); err != nil {
+	if err := n.await(n.ctx, m.raft.AddVoter(id, raft.ServerAddress(id), 0, callTimeout)); err != nil {
 		n.logger.Warn("a controller did not get its vote", "server", id, "error", err)
 	}
 }

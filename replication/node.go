@@ -62,7 +62,9 @@ type Config struct {
 	Logger *slog.Logger
 	// Now is the clock for timestamps and retention; nil is time.Now.
 	Now func() time.Time
-	// FS is the file system of the partitions' logs; nil is the operating system's.
+	// FS is the file system of the partitions and of the node's own small files; nil is the
+	// operating system's. The votes and the controller group's log and snapshots are kept
+	// by libraries that know no other.
 	FS segment.FS
 	// Dial opens connections to other nodes; nil is TCP.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
@@ -157,10 +159,15 @@ type Node struct {
 	reconcileWake chan struct{}
 	controlling   atomic.Bool  // the controller group's members are being looked after
 	retaining     atomic.Bool  // retention is
+	unsaved       atomic.Bool  // the others' addresses are, see saveAddressesLocked
 	lacksRoom     atomic.Bool  // the node's own files have none to grow; see keepRoom
 	retainAt      atomic.Int64 // when retention is due before its time, since settings changed; ms since 1970, 0: at its time
 	growing       atomic.Bool  // topics are, with the cluster
 	flushing      atomic.Bool  // a flush of the topics that are due is under way
+
+	// overMeta, unless nil, puts something over the controller group's files before Raft is
+	// given them: tests make them fail.
+	overMeta func(metaStore, raft.SnapshotStore) (metaStore, raft.SnapshotStore)
 
 	holdNotice func() // unless nil, called before a notification of Raft's is looked at: tests make them late
 
@@ -206,6 +213,9 @@ func Open(cfg Config) (*Node, error) {
 		dropped:       make(map[metadata.TopicID]bool),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
+	if n.cfg.FS == nil {
+		n.cfg.FS = segment.OS
+	}
 	if n.logger == nil {
 		n.logger = slog.New(slog.DiscardHandler)
 	}
@@ -218,7 +228,7 @@ func Open(cfg Config) (*Node, error) {
 	if err := n.identify(); err != nil {
 		return nil, err
 	}
-	if err := makeFolders(cfg.DataDir, partitionsName, metaName); err != nil {
+	if err := makeFolders(n.cfg.FS, cfg.DataDir, partitionsName, metaName); err != nil {
 		return nil, err
 	}
 	var err error
@@ -229,13 +239,14 @@ func Open(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	n.stable.recovered = n.recovered
 	n.keepRoom()
 	return n, nil
 }
 
 // identify loads the node's identity, or makes up what it can.
 func (n *Node) identify() error {
-	id, ok, err := loadIdentity(n.cfg.DataDir)
+	id, ok, err := loadIdentity(n.cfg.FS, n.cfg.DataDir)
 	if err != nil {
 		return err
 	}
@@ -256,7 +267,7 @@ func (n *Node) identify() error {
 		return fmt.Errorf("%s founded cluster %s by mistake, it seems, and must be empty to join another: %w", n.cfg.DataDir, id.Cluster, elsewhere(id.Doubted))
 	case id.Doubted != "":
 		id.Doubted = ""
-		if err := id.save(n.cfg.DataDir); err != nil {
+		if err := id.save(n.cfg.FS, n.cfg.DataDir); err != nil {
 			return err
 		}
 	}
@@ -378,10 +389,13 @@ func (n *Node) belong(ctx context.Context) error {
 	if err := db.Close(); err != nil {
 		return err
 	}
-	if err := savePeers(n.cfg.DataDir, n.addresses); err != nil {
+	if err := segment.SyncDir(n.cfg.FS, filepath.Join(n.cfg.DataDir, metaName)); err != nil { // its name, too
 		return err
 	}
-	if err := n.identity.save(n.cfg.DataDir); err != nil {
+	if err := savePeers(n.cfg.FS, n.cfg.DataDir, n.addresses); err != nil {
+		return err
+	}
+	if err := n.identity.save(n.cfg.FS, n.cfg.DataDir); err != nil {
 		return err
 	}
 	return n.joined()

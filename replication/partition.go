@@ -34,7 +34,7 @@ type Partition struct {
 	deleteFrom atomic.Int64 // before this time, ms since 1970, nothing is deleted; see configure
 
 	// lifecycle is held while a life begins or ends.
-	lifecycle sync.Mutex
+	lifecycle turns
 	current   atomic.Pointer[replica] // nil: between lives, or down
 	closed    bool
 	bounces   []time.Time   // of the last minute
@@ -52,6 +52,34 @@ type Partition struct {
 	waiters     sync.Mutex
 	waiting     map[*waiter]struct{}
 	waiterCount atomic.Int32
+}
+
+// turns is a mutex that may be held for long: Raft is ended under it, and peers are
+// asked. Who waits for a turn waits as for a channel, so that a test's virtual time goes on
+// (see testing/synctest), which it does not while somebody waits for a sync.Mutex.
+type turns struct {
+	mu    sync.Mutex
+	taken bool
+	next  sync.Cond
+}
+
+func (t *turns) Lock() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.next.L == nil {
+		t.next.L = &t.mu
+	}
+	for t.taken {
+		t.next.Wait()
+	}
+	t.taken = true
+}
+
+func (t *turns) Unlock() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.taken = false
+	t.next.Signal()
 }
 
 // deletedSuffix ends the name of a folder that is being removed.
@@ -224,10 +252,11 @@ func (p *Partition) notBegunLocked(err error) {
 }
 
 // A life that the system refused is tried again after patienceFirst, then after twice
-// as long each time.
+// as long each time. With patienceMost a partition serves within 5 s of what the system
+// lacked being there again. Where it lacks descriptors or room, a try costs one call.
 const (
 	patienceFirst = 250 * time.Millisecond
-	patienceMost  = 15 * time.Second
+	patienceMost  = 4 * time.Second
 )
 
 // waitLocked keeps the partition down for a while, and says why.
@@ -236,7 +265,11 @@ func (p *Partition) waitLocked(cause error, while time.Duration) {
 	if segment.IsNoSpace(cause) {
 		why = ErrNoSpace
 	}
-	p.logger.Warn("the replica is down for want of what the system may have again soon", "again", while, "error", cause)
+	level := slog.LevelWarn
+	if while == patienceMost {
+		level = slog.LevelDebug // has been said
+	}
+	p.logger.Log(context.Background(), level, "the replica is down for want of what the system may have again soon", "again", while, "error", cause)
 	p.takeDown(fmt.Errorf("%w: %w", why, cause))
 	p.node.goTracked(func() { // "reopening": ends with the node, or with the wait
 		select {
@@ -354,10 +387,10 @@ func (p *Partition) remove() error {
 	if err := os.RemoveAll(trash); err != nil {
 		return err
 	}
-	if err := os.Rename(p.dir, trash); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := p.node.cfg.FS.Rename(p.dir, trash); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := syncFolder(filepath.Dir(p.dir)); err != nil {
+	if err := segment.SyncDir(p.node.cfg.FS, filepath.Dir(p.dir)); err != nil {
 		return err
 	}
 	if err := p.node.stable.Forget(p.group); err != nil {

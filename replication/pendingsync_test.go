@@ -2,7 +2,6 @@ package replication
 
 import (
 	"errors"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -15,102 +14,6 @@ import (
 	"millrace/segment"
 	"millrace/segment/record"
 )
-
-// A testDisk is the operating system's file system, whose syncs may be held, or
-// fail.
-type testDisk struct {
-	segment.FS
-	mu      sync.Mutex
-	changed sync.Cond
-	held    bool
-	err     error
-	open    func(name string, flag int) error // what an open answers; nil: nothing
-	full    bool
-}
-
-// fill takes what room there is left.
-func (d *testDisk) fill() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.full = true
-}
-
-// refuse says what opens of files and folders answer from now on.
-func (d *testDisk) refuse(open func(name string, flag int) error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.open = open
-}
-
-func (d *testDisk) opening(name string, flag int) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.open == nil {
-		return nil
-	}
-	return d.open(name, flag)
-}
-
-func (d *testDisk) OpenDir(name string) (segment.Dir, error) {
-	if err := d.opening(name, 0); err != nil {
-		return nil, err
-	}
-	return d.FS.OpenDir(name)
-}
-
-func newTestDisk() *testDisk {
-	d := &testDisk{FS: segment.OS}
-	d.changed.L = &d.mu
-	return d
-}
-
-// set says whether syncs wait from now on, and what they return then.
-func (d *testDisk) set(held bool, err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.held, d.err = held, err
-	d.changed.Broadcast()
-}
-
-func (d *testDisk) OpenFile(name string, flag int) (segment.File, error) {
-	if err := d.opening(name, flag); err != nil {
-		return nil, err
-	}
-	f, err := d.FS.OpenFile(name, flag)
-	if err != nil {
-		return nil, err
-	}
-	return &testFile{f, d}, nil
-}
-
-type testFile struct {
-	segment.File
-	disk *testDisk
-}
-
-func (f *testFile) Allocate(from, to int64) error {
-	f.disk.mu.Lock()
-	full := f.disk.full
-	f.disk.mu.Unlock()
-	if full {
-		return syscall.ENOSPC
-	}
-	return f.File.Allocate(from, to)
-}
-
-func (f *testFile) Sync() error {
-	d := f.disk
-	d.mu.Lock()
-	for d.held {
-		d.changed.Wait()
-	}
-	err := d.err
-	d.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	return f.File.Sync()
-}
 
 // appendSoon appends a batch and returns where its answer will be.
 func appendSoon(p *Partition, value string) chan error {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"millrace/replication/metadata"
+	"millrace/segment"
 )
 
 // partitionName is the file in a partition's folder that says whose it is. It
@@ -35,11 +36,13 @@ func (n *Node) reconcileLoop() {
 	swept := false
 	settled := time.After(settleTime)
 	limit := make(chan struct{}, openAtOnce)
+	var unnoted <-chan time.Time // nil: node.json has the level
 	for {
 		select {
 		case <-n.closing:
 			return
 		case <-n.reconcileWake:
+		case <-unnoted:
 		case <-settled:
 			for _, dir := range strange {
 				n.logger.Warn("a folder belongs to no partition of this cluster; it is left alone", "folder", dir)
@@ -50,7 +53,9 @@ func (n *Node) reconcileLoop() {
 		if image.ClusterID == "" {
 			continue
 		}
-		n.noteLevel(image.Level())
+		if unnoted = nil; !n.noteLevel(image.Level()) {
+			unnoted = time.After(imageEvery)
+		}
 		n.setPeers()
 		n.stayEnrolled(image)
 		n.reconcile(image, limit)
@@ -94,12 +99,28 @@ func (n *Node) reconcile(image *metadata.Image, limit chan struct{}) {
 	n.partitionMu.Unlock()
 	n.forgetGroups(image)
 	for _, p := range gone {
-		n.goTracked(func() {
-			if err := p.remove(); err != nil {
-				p.logger.Error("a deleted partition's folder was not removed", "folder", p.dir, "error", err)
-			}
-		})
+		n.removeDeleted(p.dir, p.remove)
 	}
+}
+
+// removeDeleted removes the folder of a partition that was deleted, beside everything
+// else and until it is gone: what it holds is room on the disk, of which there may be
+// none. What the end of the node leaves, the next one sweeps.
+func (n *Node) removeDeleted(dir string, remove func() error) {
+	n.goTracked(func() { // "removing": ends with the folder, or with the node
+		for wait := patienceFirst; ; wait = min(2*wait, patienceMost) {
+			err := remove()
+			if err == nil {
+				return
+			}
+			n.logger.Warn("a deleted partition's folder was not removed, trying again", "folder", dir, "again", wait, "error", err)
+			select {
+			case <-n.closing:
+				return
+			case <-time.After(wait):
+			}
+		}
+	})
 }
 
 // deleted tells whether a committed change deleted a group that the image does not
@@ -158,17 +179,18 @@ func (p *Partition) prepareFolder() error {
 	if _, err := os.Stat(path); err == nil {
 		return nil
 	}
-	if err := os.MkdirAll(p.dir, 0o755); err != nil {
+	fs := p.node.cfg.FS
+	if err := fs.MkdirAll(p.dir); err != nil {
 		return err
 	}
 	data, err := json.Marshal(partitionFile{Group: p.group, Topic: p.id.Topic.String(), Partition: p.id.Index})
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(path, append(data, '\n')); err != nil {
+	if err := replaceFile(fs, path, append(data, '\n')); err != nil {
 		return err
 	}
-	return syncFolder(filepath.Dir(p.dir))
+	return segment.SyncDir(fs, filepath.Dir(p.dir))
 }
 
 // configure takes new settings into use.
@@ -228,9 +250,7 @@ func (n *Node) folders() (dirs []string) {
 func (n *Node) sweep(image *metadata.Image, dirs []string) (strange []string) {
 	for _, dir := range dirs {
 		if strings.HasSuffix(dir, deletedSuffix) {
-			if err := os.RemoveAll(dir); err != nil {
-				n.logger.Warn("a deleted partition's folder was not removed", "folder", dir, "error", err)
-			}
+			n.removeDeleted(dir, func() error { return os.RemoveAll(dir) })
 			continue
 		}
 		var file partitionFile
@@ -249,9 +269,7 @@ func (n *Node) sweep(image *metadata.Image, dirs []string) (strange []string) {
 		default:
 			n.logger.Info("removing a partition that was deleted while this node was away", "folder", dir)
 			p := &Partition{node: n, group: file.Group, dir: dir, logger: n.logger}
-			if err := p.remove(); err != nil {
-				n.logger.Warn("a deleted partition's folder was not removed", "folder", dir, "error", err)
-			}
+			n.removeDeleted(dir, p.remove)
 		}
 	}
 	return strange

@@ -60,7 +60,7 @@ type replica struct {
 // *segment.CorruptError in the chain means damaged data.
 func (p *Partition) startReplica() (r *replica, err error) {
 	n := p.node
-	snapshots, err := openSnapshots(p.dir)
+	snapshots, err := openSnapshots(n.cfg.FS, p.dir)
 	if err != nil {
 		return nil, err
 	}
@@ -419,6 +419,9 @@ type followers struct {
 	mu    sync.Mutex
 	term  uint64 // in which match was learned: a follower may have lost entries since an earlier one
 	match map[raft.ServerID]matched
+	// pauses has the followers that could not store what they were sent last, and how long
+	// they were left alone then.
+	pauses map[raft.ServerID]time.Duration
 }
 
 // A matched follower had all entries up to index when it last answered.
@@ -436,7 +439,7 @@ type matched struct {
 var errOutline = errors.New("replication: an outline is not sent")
 
 func newFollowers(port *transport.Port, release func(index uint64), durable, last, now func() uint64) *followers {
-	return &followers{canvasser: newCanvasser(port), release: release, durable: durable, last: last, now: now, match: make(map[raft.ServerID]matched)}
+	return &followers{canvasser: newCanvasser(port), release: release, durable: durable, last: last, now: now, match: make(map[raft.ServerID]matched), pauses: make(map[raft.ServerID]time.Duration)}
 }
 
 // AppendEntries implements raft.Transport.
@@ -447,6 +450,9 @@ func (f *followers) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 	// Raft may take for committed what is not durable here: see store.StoreLogs.
 	args.LeaderCommitIndex = min(args.LeaderCommitIndex, f.durable())
 	err := f.Port.AppendEntries(id, target, args, resp)
+	if err == nil && !resp.Success {
+		f.pause(id, args, resp)
+	}
 	if err != nil || !resp.Success {
 		return err
 	}
@@ -456,6 +462,29 @@ func (f *followers) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 		f.release(all)
 	}
 	return nil
+}
+
+// A follower that could not store what it was sent is sent it again after pauseFirst,
+// then after twice as long each time.
+const (
+	pauseFirst = 10 * time.Millisecond
+	pauseMost  = time.Second
+)
+
+// pause waits before a follower that could not store entries is sent them again, and
+// tells Raft not to. Raft would count such answers, and wait for up to 10 s when there
+// were many; where a majority was out of room, the partition would be without
+// acknowledgements for that long after it had some.
+func (f *followers) pause(id raft.ServerID, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) {
+	if resp.NoRetryBackoff || resp.Term > args.Term || len(args.Entries) == 0 {
+		return // it lacks what comes before, or is of a later term
+	}
+	f.mu.Lock()
+	pause := min(max(2*f.pauses[id], pauseFirst), pauseMost)
+	f.pauses[id] = pause
+	f.mu.Unlock()
+	f.Port.Wait(pause)
+	resp.NoRetryBackoff = true
 }
 
 // answered notes that a follower has the entries up to index, 0 if it only answered, and
@@ -471,6 +500,9 @@ func (f *followers) answered(id raft.ServerID, term, index uint64) (all uint64, 
 	case term > f.term:
 		f.term = term
 		clear(f.match)
+	}
+	if index > 0 && len(f.pauses) > 0 {
+		delete(f.pauses, id)
 	}
 	m := f.match[id]
 	if index == 0 {

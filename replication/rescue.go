@@ -69,7 +69,7 @@ type SurvivingPartition struct {
 // Survey reads the folder of a node that is stopped, and changes nothing in it. Every
 // entry of every log is read, and takes its time.
 func Survey(dir string) (*Survivor, error) {
-	id, ok, err := readIdentity(dir)
+	id, ok, err := readIdentity(segment.OS, dir)
 	switch {
 	case err != nil:
 		return nil, err
@@ -149,7 +149,7 @@ func (p *SurvivingPartition) survey(group uint64, self string) {
 		p.Lost = err.Error()
 		return
 	}
-	snapshots, err := openSnapshots(p.dir)
+	snapshots, err := openSnapshots(segment.OS, p.dir)
 	if err != nil {
 		p.Lost = err.Error()
 		return
@@ -193,7 +193,7 @@ func (p *SurvivingPartition) survey(group uint64, self string) {
 // be started again but empty, or where they are told that they are old copies. It may be
 // repeated after a crash.
 func (s *Survivor) Rescue() error {
-	id, ok, err := readIdentity(s.Dir)
+	id, ok, err := readIdentity(segment.OS, s.Dir)
 	if err != nil || !ok {
 		return fmt.Errorf("read %s again: %w", s.Dir, err)
 	}
@@ -218,7 +218,7 @@ func (s *Survivor) Rescue() error {
 	}
 	if id.Outdated {
 		id.Outdated = false
-		return id.save(s.Dir)
+		return id.save(segment.OS, s.Dir)
 	}
 	return nil
 }

@@ -85,6 +85,7 @@ func decodeSnapshot(p []byte) (*snapshot, error) {
 // A snapshotStore keeps a partition's newest snapshot in one file. It
 // implements raft.SnapshotStore.
 type snapshotStore struct {
+	fs   segment.FS
 	path string
 	// troubled is told why a snapshot was not kept; nil: nobody is. It must not block.
 	troubled func(error)
@@ -97,13 +98,16 @@ type snapshotStore struct {
 }
 
 // openSnapshots reads the snapshot in dir, if there is one.
-func openSnapshots(dir string) (*snapshotStore, error) {
-	return openSnapshot(filepath.Join(dir, snapshotName))
+func openSnapshots(fs segment.FS, dir string) (*snapshotStore, error) {
+	return openSnapshot(fs, filepath.Join(dir, snapshotName))
 }
 
-func openSnapshot(path string) (*snapshotStore, error) {
-	s := &snapshotStore{path: path}
-	p, err := os.ReadFile(s.path)
+// maxSnapshot bounds what is read: some ten times what maxProducers take.
+const maxSnapshot = 1 << 30
+
+func openSnapshot(fs segment.FS, path string) (*snapshotStore, error) {
+	s := &snapshotStore{fs: fs, path: path}
+	p, err := segment.ReadFile(fs, s.path, maxSnapshot)
 	if errors.Is(err, os.ErrNotExist) {
 		return s, nil
 	}
@@ -135,10 +139,10 @@ func (s *snapshotStore) index() uint64 {
 func (s *snapshotStore) put(snap *snapshot) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	err := replaceFile(s.path, snap.encode())
+	err := replaceFile(s.fs, s.path, snap.encode())
 	if segment.IsNoSpace(err) && s.yield != nil {
 		s.yield()
-		err = replaceFile(s.path, snap.encode())
+		err = replaceFile(s.fs, s.path, snap.encode())
 	}
 	if err != nil {
 		if s.troubled != nil {
@@ -217,57 +221,29 @@ func (s *snapshotSink) Cancel() error {
 
 func (s *snapshotSink) ID() string { return s.snap.meta().ID }
 
-// replaceFile makes path hold p, whole or not at all: written aside, synced,
-// renamed, and the folder synced.
-func replaceFile(path string, p []byte) error {
-	aside := path + ".tmp"
-	f, err := os.Create(aside)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(p)
-	if err == nil {
-		err = f.Sync()
-	}
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	if err == nil {
-		err = os.Rename(aside, path)
-	}
-	if err != nil {
-		os.Remove(aside)
-		return err
-	}
-	return syncFolder(filepath.Dir(path))
+// replaceFile makes path hold p, whole or not at all, and durably: see
+// segment.WriteFile.
+func replaceFile(fs segment.FS, path string, p []byte) error {
+	_, err := segment.WriteFile(fs, path, p)
+	return err
 }
 
 // makeFolders makes dir and folders in it, and their names durable: what lies in a
 // folder is worth nothing if a crash takes the folder.
-func makeFolders(dir string, names ...string) error {
+func makeFolders(fs segment.FS, dir string, names ...string) error {
 	_, err := os.Stat(dir)
 	made := errors.Is(err, os.ErrNotExist)
 	for _, name := range names {
-		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
+		if err := fs.MkdirAll(filepath.Join(dir, name)); err != nil {
 			return err
 		}
 	}
-	if err := syncFolder(dir); err != nil || !made {
+	if err := segment.SyncDir(fs, dir); err != nil || !made {
 		return err
 	}
 	// A folder above may be one in which we may make names and not read them.
-	if err := syncFolder(filepath.Dir(filepath.Clean(dir))); !errors.Is(err, os.ErrPermission) {
+	if err := segment.SyncDir(fs, filepath.Dir(filepath.Clean(dir))); !errors.Is(err, os.ErrPermission) {
 		return err
 	}
 	return nil
-}
-
-// syncFolder makes renames and removals in dir durable.
-func syncFolder(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/hashicorp/raft"
+
+	"millrace/segment"
 )
 
 func testSnapshot() *snapshot {
@@ -20,7 +22,7 @@ func testSnapshot() *snapshot {
 
 func TestSnapshotNewestIsKeptAcrossReopening(t *testing.T) {
 	dir := t.TempDir()
-	s, err := openSnapshots(dir)
+	s, err := openSnapshots(segment.OS, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +46,7 @@ func TestSnapshotNewestIsKeptAcrossReopening(t *testing.T) {
 		t.Fatal(err)
 	}
 	cancelled.Cancel()
-	if s, err = openSnapshots(dir); err != nil {
+	if s, err = openSnapshots(segment.OS, dir); err != nil {
 		t.Fatal(err)
 	}
 	list, err := s.List()
@@ -79,7 +81,7 @@ func TestSnapshotDamageIsFoundAtEveryByte(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, snapshotName), p[:10], 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openSnapshots(dir); err == nil {
+	if _, err := openSnapshots(segment.OS, dir); err == nil {
 		t.Error("a torn snapshot file was opened")
 	}
 }

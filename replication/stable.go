@@ -78,6 +78,10 @@ type stableStore struct {
 	// committer's alone, and replaced in tests.
 	commit func(map[string][]byte) error
 
+	// recovered is told of a group whose writes are done that had to wait for the disk to
+	// take them; nil: nobody is. It must not block. Set before the first write.
+	recovered func(group uint64)
+
 	work chan struct{} // one token: something was queued
 	stop chan struct{} // closed by Close
 	done chan struct{} // closed by the committer when it ends
@@ -448,6 +452,11 @@ func (s *stableStore) runCommitter() {
 		}
 		if !since.IsZero() {
 			s.logger.Info("votes and terms are saved again", "path", s.path, "after", time.Since(since))
+			if s.recovered != nil {
+				for _, w := range batch {
+					s.recovered(w.group)
+				}
+			}
 		}
 	}
 }

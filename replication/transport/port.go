@@ -128,6 +128,16 @@ func (p *Port) Close() error {
 // Closed returns a channel that is closed when Close has been called.
 func (p *Port) Closed() <-chan struct{} { return p.done }
 
+// Wait returns after d, or when the port is closed.
+func (p *Port) Wait(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-p.done:
+	}
+}
+
 // OnInstallSnapshot sets who is given InstallSnapshot requests, which never reach
 // Raft; without a callback they are refused. It runs in a goroutine of its own,
 // one at a time, and answers through rpc.RespChan, at any time and even after the

@@ -1,0 +1,172 @@
+package replication
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// testControllerStore returns the store of a controller whose disk may fail, with n
+// entries of term 1.
+func testControllerStore(t *testing.T, n uint64) (s *controllerStore, disk *testDisk, path string) {
+	dir := t.TempDir()
+	db, err := openControllerStore(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	disk, path = newTestDisk(), filepath.Join(dir, raftName)
+	s = &controllerStore{metaStore: &testMeta{db, disk, path}, logger: slog.New(slog.DiscardHandler), closing: make(chan struct{})}
+	s.fault = func(err error) { t.Error(err) }
+	s.live.Store(true)
+	for i := range n {
+		if err := s.StoreLog(metaEntry(i+1, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s, disk, path
+}
+
+func metaEntry(index, term uint64) *raft.Log {
+	return &raft.Log{Index: index, Term: term, Type: raft.LogCommand, Data: fmt.Append(nil, index, term)}
+}
+
+// holds checks that the log ends with these terms, one an entry.
+func (s *controllerStore) holds(t *testing.T, terms ...uint64) {
+	t.Helper()
+	last, err := s.LastIndex()
+	if err != nil || last != uint64(len(terms)) {
+		t.Fatalf("the log ends at entry %d, %v, want %d", last, err, len(terms))
+	}
+	for i, term := range terms {
+		var l raft.Log
+		if err := s.GetLog(uint64(i+1), &l); err != nil || l.Term != term {
+			t.Fatalf("entry %d is of term %d, %v, want %d", i+1, l.Term, err, term)
+		}
+	}
+}
+
+// A write that failed may have happened. Raft does not know of its entries, and stores
+// others in their place: a start that found the rest behind them would take them for
+// what follows, and an old term for the log's last.
+func TestEntriesThatRaftDoesNotKnowOfGo(t *testing.T) {
+	s, disk, _ := testControllerStore(t, 3)
+	disk.disturb(func(string, string) (error, bool) { return syscall.EIO, true })
+	if err := s.StoreLogs([]*raft.Log{metaEntry(4, 1), metaEntry(5, 1), metaEntry(6, 1)}); !errors.Is(err, syscall.EIO) {
+		t.Fatal(err)
+	}
+	disk.disturb(nil)
+	s.holds(t, 1, 1, 1, 1, 1, 1) // else the test is of nothing
+	if err := s.StoreLogs([]*raft.Log{metaEntry(4, 2)}); err != nil {
+		t.Fatal(err)
+	}
+	s.holds(t, 1, 1, 1, 2)
+}
+
+// Raft goes on as if a suffix were there that was cut for one that could not be stored,
+// and asks for its entries for ever. So it is not told before that is stored.
+func TestACutIsFollowedByWhatReplacesIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, disk, _ := testControllerStore(t, 5)
+		s.committed.Store(2)
+		tries := 0
+		disk.disturb(func(string, string) (error, bool) {
+			tries++
+			if tries == 1 { // the cut
+				return syscall.EIO, true
+			}
+			if tries < 6 {
+				return syscall.ENOSPC, tries == 4
+			}
+			return nil, false
+		})
+		if err := s.DeleteRange(4, 5); err != nil {
+			t.Fatalf("what is cut is cut: %v", err)
+		}
+		if err := s.StoreLogs([]*raft.Log{metaEntry(4, 2)}); err != nil {
+			t.Fatal(err)
+		}
+		s.holds(t, 1, 1, 1, 2)
+		// Without a cut, Raft is told: a leader steps down, a follower is sent them again.
+		disk.disturb(func(string, string) (error, bool) { return syscall.ENOSPC, false })
+		if err := s.StoreLogs([]*raft.Log{metaEntry(5, 2)}); !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+		// Nor is it a cut if nothing happened.
+		if err := s.DeleteRange(4, 4); !errors.Is(err, syscall.ENOSPC) || s.cut {
+			t.Fatal(err, s.cut)
+		}
+		// A broken disk stops the member, which says so.
+		disk.disturb(nil)
+		if err := s.DeleteRange(4, 4); err != nil {
+			t.Fatal(err)
+		}
+		var told error
+		s.fault = func(err error) { told = err }
+		disk.disturb(func(string, string) (error, bool) { return syscall.EIO, false })
+		if err := s.StoreLogs([]*raft.Log{metaEntry(4, 3)}); !errors.Is(err, syscall.EIO) || !errors.Is(told, syscall.EIO) {
+			t.Fatalf("%v, and the member is told %v", err, told)
+		}
+		// Who waits for a full disk ends with the node.
+		disk.disturb(func(string, string) (error, bool) { return syscall.ENOSPC, false })
+		closing := make(chan struct{})
+		s.closing = closing
+		ended, returned := make(chan struct{}), false
+		go func() {
+			defer close(ended)
+			s.StoreLogs([]*raft.Log{metaEntry(4, 3)})
+			returned = true
+		}()
+		time.Sleep(time.Minute)
+		close(closing)
+		if <-ended; returned {
+			t.Error("Raft was told that entries are stored, or went on without")
+		}
+	})
+}
+
+// The log is read through a mapping. A page that the disk does not give ends the member,
+// not the process.
+func TestAPageOfTheControllersLogThatCannotBeReadEndsTheMember(t *testing.T) {
+	s, _, path := testControllerStore(t, 0)
+	for i := range uint64(64) {
+		l := metaEntry(i+1, 1)
+		l.Data = []byte(strings.Repeat("x", 2000)) // pages of its own
+		if err := s.StoreLog(l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Truncate(path, 4*int64(os.Getpagesize())); err != nil { // the rest faults
+		t.Fatal(err)
+	}
+	told := make(chan error, 1)
+	s.fault = func(err error) {
+		select {
+		case told <- err:
+		default:
+		}
+	}
+	ended, returned := make(chan struct{}), false
+	go func() {
+		defer close(ended)
+		for i := range uint64(64) {
+			s.GetLog(i+1, new(raft.Log))
+		}
+		returned = true
+	}()
+	if <-ended; returned {
+		t.Fatal("everything could be read: the test is of nothing")
+	}
+	if err := <-told; !strings.Contains(err.Error(), "of the controller's log") {
+		t.Error(err)
+	}
+}
