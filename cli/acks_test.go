@@ -99,7 +99,7 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 	}{
 		{kerr.MessageTooLarge, StatusFailed, "max.message.bytes"},
 		{kerr.UnknownTopicOrPartition, StatusNotFound, "millrace topic create orders"},
-		{kerr.TopicAuthorizationFailed, StatusNotAllowed, "record 1"},
+		{kerr.TopicAuthorizationFailed, StatusNotAllowed, `not allowed on topic "orders"`},
 		{errors.New("something\nelse"), StatusFailed, "record 1: something"},
 	} {
 		err := recordError(0, &kgo.Record{Topic: "orders"}, test.err)
