@@ -488,10 +488,13 @@ func TestExamplesRun(t *testing.T) {
 			c.do("", "cluster", "health", "--wait", "30s") // replicas of the newest topics may still open
 		}
 		for _, example := range examples(helpText(t, strings.Fields(words))) {
-			cmd := exec.CommandContext(t.Context(), "sh", "-e", "-c", example)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // one that waits for ever is named
+			cmd := exec.CommandContext(ctx, "sh", "-e", "-c", example)
+			cmd.WaitDelay = time.Second
 			cmd.Dir = dir
 			cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "MILLRACE_BROKERS="+strings.Join(c.addresses(), ","))
-			if out, err := cmd.CombinedOutput(); err != nil {
+			out, err := cmd.CombinedOutput()
+			if cancel(); err != nil {
 				t.Errorf("$ %s\n%s%v", example, out, err)
 			}
 		}

@@ -30,7 +30,7 @@ func eachCommand(all []*urfave.Command, words []string, f func(words, flags []st
 
 // examples returns the lines of a help text that begin with "$ ".
 func examples(help string) (lines []string) {
-	help = regexp.MustCompile(` \\\\\n +`).ReplaceAllString(help, " ") // what was broken
+	help = regexp.MustCompile(` \\\n +`).ReplaceAllString(help, " ") // what was broken
 	for line := range strings.Lines(help) {
 		if example, ok := strings.CutPrefix(strings.TrimSpace(line), "$ "); ok {
 			lines = append(lines, example)
@@ -110,6 +110,9 @@ func TestVersionNamesTheCommit(t *testing.T) {
 func TestExamplesParse(t *testing.T) {
 	eachCommand(commands(), nil, func(words, _ []string) {
 		for _, example := range examples(helpText(t, words)) {
+			if strings.HasSuffix(example, `\`) {
+				t.Errorf("$ %s: an example is not put together again", example)
+			}
 			for part := range strings.SplitSeq(example, " | ") {
 				line, ok := strings.CutPrefix(strings.TrimSpace(part), "millrace ")
 				if !ok {
