@@ -28,13 +28,13 @@ type wrongLine struct {
 // other character behind a backslash is itself.
 //
 // A key may be given twice: they are all returned, in their order. One thing is
-// otherwise: the file is UTF-8; in Java it is Latin-1.
+// otherwise: the file is UTF-8, with a mark of that before it or none; in Java it is Latin-1.
 func readProperties(r io.Reader) (all []property, wrong []wrongLine, err error) {
 	b, err := io.ReadAll(r)
 	if err != nil {
 		return nil, nil, err
 	}
-	lines := strings.Split(strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(b)), "\n")
+	lines := strings.Split(strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(strings.TrimPrefix(string(b), "\ufeff")), "\n")
 	for n := 0; n < len(lines); n++ {
 		first := n + 1
 		line := strings.TrimLeft(lines[n], blanks)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"millrace/replication/metadata"
 )
@@ -36,6 +38,7 @@ func TestPropertiesAreReadAsJavaDoes(t *testing.T) {
 		{in: `a\ b\=c\:d=\u0041\u00e4\t\n\r\f\q`, want: map[string]string{"a b=c:d": "A\u00e4\t\n\r\fq"}},
 		{in: "a=1\\", want: map[string]string{"a": "1"}},
 		{in: "a=1\r\nb=2\rc=3", want: map[string]string{"a": "1", "b": "2", "c": "3"}},
+		{in: "\ufeffnode.id=1", want: map[string]string{"node.id": "1"}}, // as Windows' editors begin a file
 		{in: "a=zürich", want: map[string]string{"a": "zürich"}},
 		{in: "a=1\n\na=2", want: map[string]string{"a": "2"}},
 		{in: "=1", wrong: "1: no key"},
@@ -329,14 +332,18 @@ func TestVariablesOfFlagsAreJudgedAsFlags(t *testing.T) {
 		t.Run(variable, func(t *testing.T) {
 			name, value, _ := strings.Cut(variable, "=")
 			t.Setenv(name, value)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // what is not refused serves
+			defer cancel()
 			var out strings.Builder
-			if status := Run(t.Context(), []string{"serve"}, strings.NewReader(""), &out, &out); status != StatusUsage || !strings.HasPrefix(out.String(), want) {
+			if status := Run(ctx, []string{"serve", "--ephemeral"}, strings.NewReader(""), &out, &out); status != StatusUsage || !strings.HasPrefix(out.String(), want) {
 				t.Errorf("status %d: %s, want %s", status, out.String(), want)
 			}
 		})
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
 	var out strings.Builder
-	if status := Run(t.Context(), []string{"serve", "--advertise", "0.0.0.0:1"}, strings.NewReader(""), &out, &out); status != StatusUsage || !strings.HasPrefix(out.String(), "millrace: --advertise 0.0.0.0:1: 0.0.0.0 is every address of a machine") {
+	if status := Run(ctx, []string{"serve", "--ephemeral", "--advertise", "0.0.0.0:1"}, strings.NewReader(""), &out, &out); status != StatusUsage || !strings.HasPrefix(out.String(), "millrace: --advertise 0.0.0.0:1: 0.0.0.0 is every address of a machine") {
 		t.Errorf("status %d: %s", status, out.String())
 	}
 }
