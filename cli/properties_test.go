@@ -322,7 +322,7 @@ func TestVariablesOfFlagsAreJudgedAsFlags(t *testing.T) {
 	for variable, want := range map[string]string{
 		"MILLRACE_NODE_ID=abc":                                "millrace: environment: MILLRACE_NODE_ID=abc: it is a whole number",
 		"MILLRACE_NODE_ID=0":                                  "millrace: environment: MILLRACE_NODE_ID=0: it is 1 or more",
-		"MILLRACE_EPHEMERAL=perhaps":                          "millrace: environment: MILLRACE_EPHEMERAL=perhaps: it is true or false",
+		"MILLRACE_FOUND=perhaps":                              "millrace: environment: MILLRACE_FOUND=perhaps: it is true or false",
 		"MILLRACE_ADVERTISE=0.0.0.0:9092":                     "millrace: environment: MILLRACE_ADVERTISE=0.0.0.0:9092: 0.0.0.0 is every address of a machine",
 		"MILLRACE_ADVERTISE=[::]:9092":                        "millrace: environment: MILLRACE_ADVERTISE=[::]:9092: :: is every address of a machine",
 		"MILLRACE_JOIN=h:x":                                   "millrace: environment: MILLRACE_JOIN=h:x: it is HOST:PORT,…",
