@@ -260,6 +260,36 @@ func (n *Node) everything() gossip {
 	return g
 }
 
+// stillSo returns what of some news holds when they are told, which is milliseconds
+// after they were gathered. A replica that was opened, or elected, and quarantined in
+// between has been told to be shut by then, see notOpen: nobody may hear after that
+// that it is open, or leads.
+func (n *Node) stillSo(g gossip) gossip {
+	leads := func(group, term uint64) bool {
+		if group == controllerGroup {
+			return true // nothing shuts it but the end of the node
+		}
+		r := n.replicaOf(group)
+		if r == nil {
+			return false
+		}
+		l := r.leadership.Load()
+		return l != nil && l.term == term
+	}
+	var still gossip
+	for _, group := range g.open {
+		if n.memberOf(group) != nil {
+			still.open = append(still.open, group)
+		}
+	}
+	for _, l := range g.leads {
+		if leads(l.group, l.term) {
+			still.leads = append(still.leads, l)
+		}
+	}
+	return still
+}
+
 // leads notes and spreads that this node leads a group.
 func (n *Node) leads(group, term uint64) {
 	n.gossipMu.Lock()
@@ -316,13 +346,11 @@ func (n *Node) turnsAnew(groups []uint64) {
 	})
 }
 
-// shut notes that a group is no longer open here. News that it is, not told yet, would
-// come after notOpen's.
+// shut notes that a group is no longer open here.
 func (n *Node) shut(group uint64) {
 	n.gossipMu.Lock()
 	defer n.gossipMu.Unlock()
 	delete(n.orphans, group)
-	n.news.open = slices.DeleteFunc(n.news.open, func(g uint64) bool { return g == group })
 }
 
 // notOpen has every peer told anew what is open here, since news only tell what is
@@ -411,6 +439,7 @@ func (n *Node) tell(node int32, g gossip) {
 			g = n.everything()
 		} else {
 			a.mu.Unlock()
+			g = n.stillSo(g)
 		}
 		if n.Image().Level() >= 2 { // whoever is earlier reads neither
 			g.number, g.about = n.said.Add(1), n.about()
@@ -492,6 +521,18 @@ func (n *Node) heard(from transport.Peer, g gossip) error {
 	}
 	if len(g.leads) > 0 {
 		n.relay(by)
+	}
+	if g.first {
+		// It may have been shut before it was heard of as the leader, but to Raft.
+		known := make(map[uint64]bool, len(g.open)+len(given))
+		for _, group := range slices.Concat(g.open, given) {
+			known[group] = true
+		}
+		n.eachReplica(func(r *replica) {
+			if r.leader() == by.ServerID() && !known[r.p.group] {
+				given = append(given, r.p.group)
+			}
+		})
 	}
 	for _, group := range given {
 		// It had another voter stand if it knew of one that could, or it opens the group

@@ -153,6 +153,19 @@ func TestNodeThatWasGivenUpAndCameBackStillHasItsGroupsOpen(t *testing.T) {
 	})
 }
 
+// replaced waits until another node than old leads, which must be soon.
+func (c *testCluster) replaced(id idOf, old *testNode) {
+	c.t.Helper()
+	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		if n, _ := c.serving(id); n != nil && n != old {
+			return
+		}
+		if took := time.Since(began); took > 2*time.Second {
+			c.t.Fatalf("nobody else leads after %v", took)
+		}
+	}
+}
+
 // A leader whose disk failed says that it leads no more. That is enough for the others to
 // elect another, also when it could hand leadership to nobody.
 func TestALeaderThatCouldHandOverToNobodyIsReplaced(t *testing.T) {
@@ -166,14 +179,48 @@ func TestALeaderThatCouldHandOverToNobodyIsReplaced(t *testing.T) {
 		clear(r.peers.match) // as if nobody had answered in this term: there is no successor
 		r.peers.mu.Unlock()
 		p.bounce(r, &log.FailedError{Dir: p.dir, Err: syscall.EIO})
-		for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-			if n, _ := c.serving(id); n != nil && n != old {
-				return
-			}
-			if took := time.Since(began); took > 2*time.Second {
-				t.Fatalf("nobody else leads after %v", took)
-			}
+		c.replaced(id, old)
+	})
+}
+
+// News are told some milliseconds after they were gathered. A leader whose disk fails
+// within that time has said by then that it leads no more, and must not say after that
+// that it does: the others would follow it until Raft's own time is over.
+func TestALeaderThatFailsBeforeItIsHeardOfIsReplaced(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		id := c.create("orders", 1, 3, nil)
+		c.leader(id)
+		time.Sleep(time.Minute) // it stays there
+		old, p := c.leader(id)
+		r := p.current.Load()
+		r.peers.mu.Lock()
+		clear(r.peers.match) // there is no successor, as when it has just been elected
+		r.peers.mu.Unlock()
+		old.leads(p.group, r.leadership.Load().term) // news from here on
+		p.bounce(r, &log.FailedError{Dir: p.dir, Err: syscall.EIO})
+		c.replaced(id, old)
+	})
+}
+
+// A leader may be shut before anybody has heard that it leads, but Raft: that it does not
+// say that the group is open there is enough.
+func TestALeaderThatNobodyHeardOfIsReplaced(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		id := c.create("orders", 1, 3, nil)
+		c.leader(id)
+		time.Sleep(time.Minute) // it stays there
+		old, p := c.leader(id)
+		r := p.current.Load()
+		r.peers.mu.Lock()
+		clear(r.peers.match)
+		r.peers.mu.Unlock()
+		for _, n := range c.others(old) {
+			n.gossipMu.Lock()
+			delete(n.claims, p.group)
+			n.gossipMu.Unlock()
 		}
+		p.bounce(r, &log.FailedError{Dir: p.dir, Err: syscall.EIO})
+		c.replaced(id, old)
 	})
 }
 
