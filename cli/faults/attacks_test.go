@@ -99,7 +99,7 @@ type verdict struct {
 // goes on, FAULTS_MIB what the broker may hold, and FAULTS_FACTOR by how much another
 // client's p99 may grow, on a machine that has nothing else to do.
 func TestAttacksOnOneBroker(t *testing.T) {
-	c := startConfigured(t, "group.initial.rebalance.delay.ms=0", "offsets.Topic.num.partitions=12")
+	c := startConfigured(t, "group.initial.rebalance.delay.ms=0", "offsets.topic.num.partitions=12")
 	c.createTopic("bystander", 3)
 	c.createTopic("load", 3)
 	c.awaitLeaders("bystander")
