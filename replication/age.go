@@ -2,7 +2,6 @@ package replication
 
 import (
 	"encoding/binary"
-	"fmt"
 	"hash/crc32"
 	"os"
 	"path/filepath"
@@ -25,7 +24,7 @@ import (
 //
 // It is safe for one goroutine that raises it and any number that read it.
 type age struct {
-	f   *os.File
+	f   segment.File
 	now atomic.Uint64
 }
 
@@ -42,7 +41,7 @@ const ageSlot = 16
 //
 //	age u64 · CRC-32C of it u32 · 4 bytes zero
 func openAge(dir string) (*age, error) {
-	f, err := os.OpenFile(filepath.Join(dir, ageName), os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := segment.OS.OpenFile(filepath.Join(dir, ageName), os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +67,7 @@ func (a *age) raise() error {
 	var s [ageSlot]byte
 	binary.BigEndian.PutUint64(s[:], next)
 	binary.BigEndian.PutUint32(s[8:], crc32.Checksum(s[:8], castagnoli))
-	if _, err := a.f.WriteAt(s[:], int64(next%2)*ageSlot); err != nil {
+	if err := a.f.Pwritev([][]byte{s[:]}, int64(next%2)*ageSlot); err != nil {
 		return err
 	}
 	if err := a.f.Sync(); err != nil {
@@ -80,7 +79,7 @@ func (a *age) raise() error {
 
 // ages is the chore that raises the age while the node writes, once a second and once
 // more after the last write: of what is on its way to the disk at one raise, the next
-// tells. It costs a write of 16 bytes, a sync, and a call to each node.
+// tells. It costs a write of 16 bytes in place, an fdatasync, and a call to each node.
 type ages struct {
 	under   atomic.Bool // a raise is under way
 	written uint64      // Node.written at the last one; upkeepLoop's own
@@ -98,11 +97,11 @@ func (n *Node) written() uint64 {
 func (n *Node) grow() {
 	a := &n.ages
 	written := n.written()
-	if changed := written != a.written; a.failed.Load() || !changed && !a.again || !a.under.CompareAndSwap(false, true) {
+	changed := written != a.written
+	if a.failed.Load() || !changed && !a.again || !a.under.CompareAndSwap(false, true) {
 		return
-	} else {
-		a.written, a.again = written, changed
 	}
+	a.written, a.again = written, changed
 	n.goTracked(func() {
 		defer a.under.Store(false)
 		if err := n.age.raise(); err != nil {
@@ -110,7 +109,7 @@ func (n *Node) grow() {
 			// was on the disk; nothing more is said.
 			a.failed.Store(true)
 			n.logger.Warn("the age of the data folder is not kept any more: a copy of it that is restored may not be recognised before the node is started again",
-				"error", fmt.Errorf("write %s: %w", filepath.Join(n.cfg.DataDir, ageName), err))
+				"error", err)
 			return
 		}
 		n.spread()

@@ -40,7 +40,7 @@ import (
 // the file system opened without asking it; it takes the way of an open that is refused,
 // and segment.TestMappingsStayWithinTheirBound and TestANodeWithoutDescriptors… go that. A
 // close that fails, which nothing relies on. What fails while a node starts (its identity,
-// the count of its starts, the files of votes and of the metadata log): the start fails,
+// its age, the files of votes and of the metadata log): the start fails,
 // and says so. Punch and the removal of index files fail like the rest, and cost room only.
 //
 // All cases take some minutes; a part of them, the same each time, is run unless

@@ -64,7 +64,7 @@ type Config struct {
 	Now func() time.Time
 	// FS is the file system of the partitions and of the node's own small files; nil is the
 	// operating system's. The votes and the controller group's log and snapshots are kept
-	// by libraries that know no other.
+	// by libraries that know no other, and the folder's age is overwritten in place.
 	FS segment.FS
 	// Dial opens connections to other nodes; nil is TCP.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
