@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -92,6 +93,9 @@ func TestACloneBesideTheNodeEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the node follows", func() bool { return mustPartition(t, n, id).EndOffset() == 3 })
+	eventually(t, "nobody takes the node for a copy", func() bool {
+		return !slices.ContainsFunc(c.others(n), func(o *testNode) bool { _, old := o.oldCopies.Load(n.serverID()); return old })
+	})
 }
 
 // Whatever happens to what a node says of its age on the way, late, repeated, out of

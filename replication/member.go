@@ -131,6 +131,7 @@ func (n *Node) admitted(p transport.Peer, text string) {
 		return
 	}
 	n.abouts[p] = a
+	n.oldCopies.Delete(p.ServerID()) // a clone of its folder may have called before; this is no copy
 }
 
 func (n *Node) inControllerGroup(p transport.Peer) bool {
