@@ -77,11 +77,16 @@ func decodeLastImage(p []byte) (*metadata.Image, error) {
 // LastImage reads the image that a node's data folder has, whether the node runs or not.
 // It is at most a second older than what the node knows.
 func LastImage(dataDir string) (*metadata.Image, error) {
-	p, err := os.ReadFile(filepath.Join(dataDir, metaName, imageName))
+	path := filepath.Join(dataDir, metaName, imageName)
+	p, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	return decodeLastImage(p)
+	image, err := decodeLastImage(p)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return image, nil
 }
 
 // loadImage takes up the last image, if there is one that the log and the snapshots

@@ -34,7 +34,7 @@ type Partition struct {
 	deleteFrom atomic.Int64 // before this time, ms since 1970, nothing is deleted; see configure
 
 	// lifecycle is held while a life begins or ends.
-	lifecycle turns
+	lifecycle longLock
 	current   atomic.Pointer[replica] // nil: between lives, or down
 	closed    bool
 	bounces   []time.Time   // of the last minute
@@ -54,32 +54,32 @@ type Partition struct {
 	waiterCount atomic.Int32
 }
 
-// turns is a mutex that may be held for long: Raft is ended under it, and peers are
-// asked. Who waits for a turn waits as for a channel, so that a test's virtual time goes on
+// A longLock is a mutex that may be held for long: Raft is ended under it, and peers are
+// asked. Who waits for it waits as for a channel, so that a test's virtual time goes on
 // (see testing/synctest), which it does not while somebody waits for a sync.Mutex.
-type turns struct {
+type longLock struct {
 	mu    sync.Mutex
 	taken bool
 	next  sync.Cond
 }
 
-func (t *turns) Lock() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.next.L == nil {
-		t.next.L = &t.mu
+func (l *longLock) Lock() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.next.L == nil {
+		l.next.L = &l.mu
 	}
-	for t.taken {
-		t.next.Wait()
+	for l.taken {
+		l.next.Wait()
 	}
-	t.taken = true
+	l.taken = true
 }
 
-func (t *turns) Unlock() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.taken = false
-	t.next.Signal()
+func (l *longLock) Unlock() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.taken = false
+	l.next.Signal()
 }
 
 // deletedSuffix ends the name of a folder that is being removed.

@@ -91,14 +91,9 @@ func Survey(dir string) (*Survivor, error) {
 			return nil, err
 		}
 	}
-	path := filepath.Join(dir, metaName, imageName)
-	p, err := os.ReadFile(path)
+	image, err := LastImage(dir)
 	if err != nil {
 		return nil, err
-	}
-	image, err := decodeLastImage(p)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
 	s.Change = image.Index
 	for _, b := range image.Brokers() {

@@ -254,11 +254,7 @@ func (p *Partition) Retained(s *metadata.TopicSettings, at time.Time) int64 {
 	if r == nil || !s.CleanupDelete {
 		return p.StartOffset()
 	}
-	age := time.Duration(-1)
-	if s.RetentionMillis >= 0 {
-		age = millis(s.RetentionMillis)
-	}
-	return max(p.StartOffset(), r.store.RetentionOffset(at, age, s.RetentionBytes, p.HighWatermark()))
+	return max(p.StartOffset(), r.store.RetentionOffset(at, maxAge(s), s.RetentionBytes, p.HighWatermark()))
 }
 
 // NextDeletion returns up to which offset retention deletes next of a partition that is
@@ -270,15 +266,19 @@ func (p *Partition) NextDeletion() (offset int64, at time.Time, ok bool) {
 	if r == nil || !s.CleanupDelete {
 		return 0, time.Time{}, false
 	}
-	age := time.Duration(-1)
-	if s.RetentionMillis >= 0 {
-		age = millis(s.RetentionMillis)
-	}
-	offset, at, ok = r.store.NextRetention(p.node.now(), age, s.RetentionBytes, p.HighWatermark())
+	offset, at, ok = r.store.NextRetention(p.node.now(), maxAge(s), s.RetentionBytes, p.HighWatermark())
 	if until, spared := p.node.spared(p, at); ok && spared {
 		at = time.UnixMilli(until)
 	}
 	return offset, at, ok
+}
+
+// maxAge is how old records may be by a topic's retention, negative for any age.
+func maxAge(s *metadata.TopicSettings) time.Duration {
+	if s.RetentionMillis < 0 {
+		return -1
+	}
+	return millis(s.RetentionMillis)
 }
 
 // retain moves the log start, on the leader, by the topic's retention.
