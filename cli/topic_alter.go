@@ -57,53 +57,36 @@ func topicAlter(c *urfave.Context) error {
 	if err != nil {
 		return err
 	}
-	var changes []kadm.AlterConfig
+	a := alteration{topic: topic}
 	for _, key := range slices.Sorted(maps.Keys(set)) {
 		value := set[key]
-		changes = append(changes, kadm.AlterConfig{Op: kadm.SetConfig, Name: key, Value: &value})
+		a.changes = append(a.changes, kadm.AlterConfig{Op: kadm.SetConfig, Name: key, Value: &value})
 	}
 	for _, key := range c.StringSlice("unset") {
-		changes = append(changes, kadm.AlterConfig{Op: kadm.DeleteConfig, Name: key})
+		a.changes = append(a.changes, kadm.AlterConfig{Op: kadm.DeleteConfig, Name: key})
 	}
-	if len(changes) == 0 && !c.IsSet("partitions") {
+	if c.IsSet("partitions") {
+		n := c.Int("partitions")
+		a.grow = &n
+	}
+	if len(a.changes) == 0 && a.grow == nil {
 		return usage("topic alter: nothing to change; say -c KEY=VALUE, --unset KEY or -p N")
 	}
-	brokers, err := brokersOf("--brokers", c.String("brokers"))
-	if err != nil {
+	if a.brokers, err = brokersOf("--brokers", c.String("brokers")); err != nil {
 		return err
 	}
-	client, err := dialBrokers(c.Context, brokers)
-	if err != nil {
+	if a.client, err = dialBrokers(c.Context, a.brokers); err != nil {
 		return err
 	}
-	defer client.Close()
-	admin := kadm.NewClient(client)
-	admin.SetTimeoutMillis(15_000)
+	defer a.client.Close()
+	a.admin = kadm.NewClient(a.client)
+	a.admin.SetTimeoutMillis(15_000)
 	ctx, cancel := context.WithTimeout(c.Context, 30*time.Second)
 	defer cancel()
-	before, err := describeTopic(ctx, admin, topic)
+	grown, gone, err := a.foresee(ctx)
 	if err != nil {
 		return err
 	}
-	// Both are asked about before either is done.
-	a := alteration{brokers: brokers, client: client, admin: admin, topic: topic, changes: changes, partitions: len(before.Partitions)}
-	var lost []string
-	if len(changes) > 0 {
-		if err := a.ask(ctx); err != nil {
-			return err
-		}
-		if lost, err = a.consequences(ctx); err != nil {
-			return err
-		}
-	}
-	grown := ""
-	if c.IsSet("partitions") {
-		if err := grow(ctx, admin.ValidateUpdatePartitions, topic, c.Int("partitions")); err != nil {
-			return err
-		}
-		grown = fmt.Sprintf(", %s instead of %d", count(c.Int("partitions"), "partition"), a.partitions)
-	}
-	gone := strings.Join(lost, ", and ")
 	if c.Bool("dry-run") {
 		if gone != "" {
 			grown += "; it deletes " + gone
@@ -119,55 +102,89 @@ func topicAlter(c *urfave.Context) error {
 	// Asking a person may have taken longer than the time for the request.
 	ctx, cancel = context.WithTimeout(c.Context, 30*time.Second)
 	defer cancel()
-	if len(changes) > 0 {
-		answers, err := admin.AlterTopicConfigs(ctx, changes, topic)
-		if err != nil {
-			return err
-		}
-		for _, a := range answers {
-			if a.Err != nil {
-				return topicError(topic, a.Err, a.ErrMessage)
-			}
-		}
-	}
-	if c.IsSet("partitions") {
-		if err := grow(ctx, admin.UpdatePartitions, topic, c.Int("partitions")); err != nil {
-			return err
-		}
+	if err := a.do(ctx); err != nil {
+		return err
 	}
 	fmt.Fprintf(c.App.Writer, "altered topic %s%s\n", topic, grown)
-	tellWithoutEffect(ctx, c.App.ErrWriter, client, topic, slices.Sorted(maps.Keys(set)))
+	tellWithoutEffect(ctx, c.App.ErrWriter, a.client, topic, slices.Sorted(maps.Keys(set)))
 	if wait := a.delay(ctx); gone != "" && wait != "" {
 		fmt.Fprintf(c.App.ErrWriter, "millrace: it deletes %s, from %s on; altered back before then, it keeps what is there\n", gone, wait)
 	}
 	return nil
 }
 
-// grow gives a topic more partitions, or asks whether it could get them.
-func grow(ctx context.Context, how func(context.Context, int, ...string) (kadm.CreatePartitionsResponses, error), topic string, n int) error {
-	answers, err := how(ctx, n, topic)
-	if err != nil {
-		return err
-	}
-	for _, a := range answers {
-		if a.Err != nil {
-			return topicError(topic, a.Err, a.ErrMessage)
-		}
-	}
-	return nil
-}
-
-// An alteration of a topic's settings, before it is done.
+// An alteration of a topic's settings and number of partitions, before it is done.
 type alteration struct {
 	brokers    []string
 	client     *kgo.Client
 	admin      *kadm.Client
 	topic      string
 	changes    []kadm.AlterConfig
-	partitions int
+	grow       *int // to so many partitions; nil: it keeps those it has
+	partitions int  // that it has
 
 	// What the leaders said, by partition.
 	answered map[int32]retained
+}
+
+// foresee asks about all of the alteration before any of it is done, and says how the
+// topic grows and what it loses, "" for nothing.
+func (a *alteration) foresee(ctx context.Context) (grown, gone string, err error) {
+	before, err := describeTopic(ctx, a.admin, a.topic)
+	if err != nil {
+		return "", "", err
+	}
+	a.partitions = len(before.Partitions)
+	if len(a.changes) > 0 {
+		if err := a.ask(ctx); err != nil {
+			return "", "", err
+		}
+		lost, err := a.consequences(ctx)
+		if err != nil {
+			return "", "", err
+		}
+		gone = strings.Join(lost, ", and ")
+	}
+	if a.grow != nil {
+		if err := a.growBy(ctx, a.admin.ValidateUpdatePartitions); err != nil {
+			return "", "", err
+		}
+		grown = fmt.Sprintf(", %s instead of %d", count(*a.grow, "partition"), a.partitions)
+	}
+	return grown, gone, nil
+}
+
+// do does it, the settings first.
+func (a *alteration) do(ctx context.Context) error {
+	if len(a.changes) > 0 {
+		answers, err := a.admin.AlterTopicConfigs(ctx, a.changes, a.topic)
+		if err != nil {
+			return err
+		}
+		for _, answer := range answers {
+			if answer.Err != nil {
+				return topicError(a.topic, answer.Err, answer.ErrMessage)
+			}
+		}
+	}
+	if a.grow != nil {
+		return a.growBy(ctx, a.admin.UpdatePartitions)
+	}
+	return nil
+}
+
+// growBy gives the topic more partitions, or asks whether it could get them.
+func (a *alteration) growBy(ctx context.Context, how func(context.Context, int, ...string) (kadm.CreatePartitionsResponses, error)) error {
+	answers, err := how(ctx, *a.grow, a.topic)
+	if err != nil {
+		return err
+	}
+	for _, answer := range answers {
+		if answer.Err != nil {
+			return topicError(a.topic, answer.Err, answer.ErrMessage)
+		}
+	}
+	return nil
 }
 
 // retained is where a partition's log would start: with the settings as they are, and
