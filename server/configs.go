@@ -372,7 +372,7 @@ func (s *Server) retained(image *metadata.Image, res resource, configs []kmsg.In
 	maps.Copy(altered.Config, set.Set)
 	conf := s.settings()
 	before, after := image.TopicSettings(res.topic, conf.node, conf.static), image.TopicSettings(&altered, conf.node, conf.static)
-	at := time.Now().Add(time.Duration(min(after.FileDeleteDelayMillis, math.MaxInt64/int64(time.Millisecond))) * time.Millisecond)
+	at := s.now().Add(time.Duration(min(after.FileDeleteDelayMillis, math.MaxInt64/int64(time.Millisecond))) * time.Millisecond)
 	for i := range res.topic.Partitions {
 		if p, _, c := s.leading(res.topic, int32(i), -1); c == none {
 			b = binary.BigEndian.AppendUint32(b, uint32(i))
