@@ -58,11 +58,11 @@ type connection struct {
 	cancel   context.CancelFunc
 	r        *bufio.Reader
 
-	frame   []byte    // reused by Fetch
-	trust   int       // the largest frame that came whole, at most maxTrust
-	share   share     // of the memory for requests and answers
-	holding int       // bytes of share for the request being read or served
-	turn    time.Time // when the request's turn began; zero: it has none
+	frame   []byte // reused by Fetch
+	trust   int    // the largest frame that came whole, at most maxTrust
+	share   share  // of the memory for requests and answers
+	holding int    // bytes of share for the request being read or served
+	turn    turn   // of the request; zero: it has none
 
 	out   []byte             // reused for responses
 	proto *kmsg.FetchRequest // reused
@@ -213,6 +213,9 @@ func (c *connection) serveOne() error {
 			return err
 		}
 	}
+	if h.key != kmsg.Produce {
+		c.settle(0)
+	}
 	if elements > turnElements {
 		if err := c.takeTurn(); err != nil {
 			return err
@@ -223,7 +226,6 @@ func (c *connection) serveOne() error {
 	if h.key == kmsg.Produce {
 		return c.produce(cl)
 	}
-	c.settle(0)
 	return a.serve(c.server, cl)
 }
 

@@ -20,33 +20,48 @@ func TestTurnsLeaveHalfOfTheTime(t *testing.T) {
 		began := time.Now()
 		var ended []time.Duration
 		for range 3 {
-			if err := line.take(t.Context(), time.Minute); err != nil {
+			mine, err := line.take(t.Context(), time.Minute)
+			if err != nil {
 				t.Fatal(err)
 			}
-			at := time.Now()
 			time.Sleep(100 * time.Millisecond) // its work
 			ended = append(ended, time.Since(began))
-			line.leave(at)
+			line.leave(mine)
 		}
 		if want := "[100ms 300ms 500ms]"; fmt.Sprint(ended) != want {
 			t.Errorf("they ended after %v, want %s", ended, want)
 		}
-		if err := line.take(t.Context(), 10*time.Millisecond); !errors.Is(err, errNoTurn) {
+		if _, err := line.take(t.Context(), 10*time.Millisecond); !errors.Is(err, errNoTurn) {
 			t.Errorf("in the rest: %v", err)
 		}
 		ctx, leave := context.WithCancel(t.Context())
 		leave()
-		if err := line.take(ctx, time.Minute); !errors.Is(err, errBye) {
+		if _, err := line.take(ctx, time.Minute); !errors.Is(err, errBye) {
 			t.Errorf("who left: %v", err)
 		}
-		if err := line.take(t.Context(), time.Second); err != nil {
+		mine, err := line.take(t.Context(), time.Second)
+		if err != nil {
 			t.Error(err)
 		}
-		time.Sleep(time.Hour)
-		line.leave(began)
-		if err := line.take(t.Context(), 2*maxRest); err != nil {
-			t.Errorf("after an hour of work the rest is %v at most: %v", maxRest, err)
+		time.Sleep(3 * maxRest / 2)
+		line.leave(mine)
+		rested := time.Now()
+		if mine, err = line.take(t.Context(), time.Minute); err != nil || time.Since(rested) != maxRest {
+			t.Errorf("after long work the rest is %v, %v; want %v", time.Since(rested), err, maxRest)
 		}
+
+		// Work that does not end, since it waits for somebody, keeps a place for so long
+		// only, and gives it back once.
+		kept := time.Now()
+		next, err := line.take(t.Context(), time.Minute)
+		if err != nil || time.Since(kept) != maxTurn {
+			t.Errorf("a turn of no end was over after %v, %v; want %v", time.Since(kept), err, maxTurn)
+		}
+		line.leave(mine)
+		if _, err := line.take(t.Context(), maxTurn/2); !errors.Is(err, errNoTurn) {
+			t.Errorf("beside one that has the only place: %v", err)
+		}
+		line.leave(next)
 	})
 }
 
@@ -89,4 +104,40 @@ func TestNobodyWaitsInTheirTurn(t *testing.T) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+}
+
+// A request that waits for the answers to its client's Produce requests has no turn yet.
+func TestNobodyWaitsForAnswersInTheirTurn(t *testing.T) {
+	b := startBroker(t, nil)
+	names := kmsg.NewPtrDescribeTopicPartitionsRequest()
+	for i := range 2 * turnElements {
+		names.Topics = append(names.Topics, kmsg.DescribeTopicPartitionsRequestTopic{Topic: fmt.Sprint(i)})
+	}
+	one := b.dial()
+	ask[*kmsg.ApiVersionsResponse](one, kmsg.NewPtrApiVersionsRequest())
+	var c *connection
+	b.server.mu.Lock()
+	for _, c = range b.server.open {
+	}
+	b.server.mu.Unlock()
+	unanswered := func(n int) {
+		c.flight.mu.Lock()
+		c.flight.requests += n
+		c.flight.changed.Broadcast()
+		c.flight.mu.Unlock()
+	}
+	unanswered(1)
+	id := one.send(names)
+	for i := 0; c.server.stats.requests.Load() < 2; i++ {
+		if i == 1000 {
+			t.Fatal("the request has not come")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	time.Sleep(50 * time.Millisecond)
+	if n := len(b.server.turns.places); n > 0 {
+		t.Errorf("%d turns are taken while an answer is waited for", n)
+	}
+	unanswered(-1)
+	one.receive(names, id)
 }
