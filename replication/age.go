@@ -3,6 +3,7 @@ package replication
 import (
 	"encoding/binary"
 	"hash/crc32"
+	"io"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -47,7 +48,12 @@ func openAge(dir string) (*age, error) {
 	}
 	a := &age{f: f}
 	var p [2 * ageSlot]byte
-	f.ReadAt(p[:], 0) // what is not there, or torn, counts nothing
+	// What is not there, or torn, counts nothing. What the disk does not give may be there:
+	// this node must not say that it is younger, and be sent away as a copy of itself.
+	if _, err := f.ReadAt(p[:], 0); err != nil && err != io.EOF {
+		f.Close()
+		return nil, err
+	}
 	for slot := range 2 {
 		s := p[slot*ageSlot : (slot+1)*ageSlot]
 		if crc32.Checksum(s[:8], castagnoli) == binary.BigEndian.Uint32(s[8:]) {

@@ -6,7 +6,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -201,5 +203,20 @@ func TestAnAgeIsSaidOnceItIsOnTheDisk(t *testing.T) {
 	a.f.Close()
 	if err := a.raise(); err == nil || a.now.Load() != 1 {
 		t.Errorf("age %d on a disk that takes nothing: %v", a.now.Load(), err)
+	}
+}
+
+// A file that cannot be read is not one that is not there: a node that said it is of age 1
+// would be sent away as a copy of itself, and come back without its partitions.
+func TestAnAgeThatCannotBeReadIsNotTheFirst(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("there is no file that opens and cannot be read")
+	}
+	dir := t.TempDir()
+	if err := os.Symlink("/proc/self/mem", filepath.Join(dir, ageName)); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := openAge(dir); !errors.Is(err, syscall.EIO) {
+		t.Errorf("it is %v, %v; want an error of the disk's", a, err)
 	}
 }
