@@ -68,11 +68,8 @@ func (n *Node) dirtiest(settings metadata.BrokerSettings, except map[*replica]bo
 	at := n.now()
 	now := at.UnixMilli()
 	n.eachReplica(func(r *replica) {
-		s := r.p.settings.Load()
-		if !s.CleanupCompact || except[r] || !r.store.live.Load() {
-			return
-		}
-		if _, spared := n.spared(r.p, at); spared {
+		s, _, spared := n.deletable(r.p, at)
+		if spared || !s.CleanupCompact || except[r] || !r.store.live.Load() {
 			return
 		}
 		c := log.Compaction{

@@ -112,6 +112,23 @@ func TestAShorterRetentionCanBeTakenBack(t *testing.T) {
 	})
 }
 
+// Who finds new settings at the moment at which they come finds that they have to wait.
+func TestNewSettingsAreNeverFoundWithoutTheirDelay(t *testing.T) {
+	n := &Node{now: time.Now}
+	p := &Partition{node: n}
+	for range 5000 {
+		p.deleteFrom.Store(0)
+		p.settings.Store(&metadata.TopicSettings{RetentionMillis: -1, FileDeleteDelayMillis: 60_000})
+		go p.configure(metadata.TopicSettings{RetentionMillis: 1, FileDeleteDelayMillis: 60_000})
+		for found := false; !found; {
+			s, _, spared := n.deletable(p, n.now())
+			if found = s.RetentionMillis == 1; found && !spared {
+				t.Fatal("new settings without a delay")
+			}
+		}
+	}
+}
+
 // segment.jitter.ms: partitions that were made together are not rolled together.
 func TestSegmentsAreClosedAtDifferentTimes(t *testing.T) {
 	ages := make(map[time.Duration]bool)

@@ -247,6 +247,15 @@ func (n *Node) spared(p *Partition, now time.Time) (until int64, spared bool) {
 	return until, now.UnixMilli() < until && !n.lacksRoom.Load()
 }
 
+// deletable returns a partition's settings as far as deletion goes by them, and until when
+// they spare everything. The settings are read first, since configure sets them last: who
+// read them last might go by new ones at once.
+func (n *Node) deletable(p *Partition, now time.Time) (s *metadata.TopicSettings, until int64, spared bool) {
+	s = p.settings.Load()
+	until, spared = n.spared(p, now)
+	return s, until, spared
+}
+
 // Retained returns where the log of a partition that is led here would start at a
 // time under the given settings, if nothing was written until then.
 func (p *Partition) Retained(s *metadata.TopicSettings, at time.Time) int64 {
@@ -287,11 +296,12 @@ func (n *Node) retain(r *replica) {
 	if r.leadership.Load() == nil {
 		return
 	}
-	if until, spared := n.spared(r.p, now); spared {
+	s, until, spared := n.deletable(r.p, now)
+	if spared {
 		n.retainBy(until)
 		return
 	}
-	start := r.p.Retained(r.p.settings.Load(), now)
+	start := r.p.Retained(s, now)
 	if start <= r.p.StartOffset() {
 		return
 	}
