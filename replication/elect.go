@@ -529,7 +529,7 @@ func (n *Node) heard(from transport.Peer, g gossip) error {
 			known[group] = true
 		}
 		n.eachReplica(func(r *replica) {
-			if r.leader() == by.ServerID() && !known[r.p.group] {
+			if !known[r.p.group] && n.lostLeader(&r.member, r.p.group, by) {
 				given = append(given, r.p.group)
 			}
 		})
@@ -537,11 +537,26 @@ func (n *Node) heard(from transport.Peer, g gossip) error {
 	for _, group := range given {
 		// It had another voter stand if it knew of one that could, or it opens the group
 		// again and stands itself: both are given a while.
-		if m := n.memberOf(group); m != nil && m.leader() == by.ServerID() {
+		if m := n.memberOf(group); m != nil && n.lostLeader(m, group, by) {
 			n.orphan(group, by, true, 2*electionStagger)
 		}
 	}
 	return nil
+}
+
+// lostLeader tells whether a group here, which a process leads no more, followed it until
+// now; or knows no leader and nobody looks for one: a voter that could not win has asked
+// for votes since, and Raft forgets its leader when it is asked.
+func (n *Node) lostLeader(m *member, group uint64, former process) bool {
+	switch m.leader() {
+	case former.ServerID():
+		return true
+	case "":
+		n.gossipMu.Lock()
+		defer n.gossipMu.Unlock()
+		return n.orphans[group] == nil
+	}
+	return false
 }
 
 // claimed returns who leads a group by gossip.

@@ -202,26 +202,39 @@ func TestALeaderThatFailsBeforeItIsHeardOfIsReplaced(t *testing.T) {
 	})
 }
 
-// A leader may be shut before anybody has heard that it leads, but Raft: that it does not
-// say that the group is open there is enough.
+// A leader may be shut before anybody has heard that it leads, but by Raft: that it does
+// not say that the group is open there is enough. And by then followers may know of no
+// leader at all, since one that cannot win has asked them for votes.
 func TestALeaderThatNobodyHeardOfIsReplaced(t *testing.T) {
-	inVirtualTime(t, func(t *testing.T, c *testCluster) {
-		id := c.create("orders", 1, 3, nil)
-		c.leader(id)
-		time.Sleep(time.Minute) // it stays there
-		old, p := c.leader(id)
-		r := p.current.Load()
-		r.peers.mu.Lock()
-		clear(r.peers.match)
-		r.peers.mu.Unlock()
-		for _, n := range c.others(old) {
-			n.gossipMu.Lock()
-			delete(n.claims, p.group)
-			n.gossipMu.Unlock()
-		}
-		p.bounce(r, &log.FailedError{Dir: p.dir, Err: syscall.EIO})
-		c.replaced(id, old)
-	})
+	for _, asked := range []bool{false, true} {
+		inVirtualTime(t, func(t *testing.T, c *testCluster) {
+			id := c.create("orders", 1, 3, nil)
+			c.leader(id)
+			time.Sleep(time.Minute) // it stays there
+			old, p := c.leader(id)
+			r, others := p.current.Load(), c.others(old)
+			r.peers.mu.Lock()
+			clear(r.peers.match)
+			r.peers.mu.Unlock()
+			for i, n := range others {
+				n.gossipMu.Lock()
+				delete(n.claims, p.group)
+				n.gossipMu.Unlock()
+				if asked {
+					port := mustPartition(t, others[1-i], id).current.Load().port
+					err := port.RequestVote(n.serverID(), "", &raft.RequestVoteRequest{
+						RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(others[1-i].serverID()), Addr: []byte(others[1-i].serverID())},
+						Term:      r.raft.CurrentTerm() + 1, LeadershipTransfer: true,
+					}, &raft.RequestVoteResponse{})
+					if err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			p.bounce(r, &log.FailedError{Dir: p.dir, Err: syscall.EIO})
+			c.replaced(id, old)
+		})
+	}
 }
 
 // A leader that steps down and lives, and cannot be elected again, here for its disk: the
