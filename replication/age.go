@@ -91,6 +91,7 @@ type ages struct {
 	written uint64      // Node.written at the last one; upkeepLoop's own
 	again   bool        // it was for something; upkeepLoop's own
 	failed  atomic.Bool // no more: the disk is in doubt
+	scarce  atomic.Bool // the latest found no room for a copy of a block; tried again
 }
 
 // written changes when something was written that others may rely on.
@@ -110,14 +111,22 @@ func (n *Node) grow() {
 	a.written, a.again = written, changed
 	n.goTracked(func() {
 		defer a.under.Store(false)
-		if err := n.age.raise(); err != nil {
-			// As after any sync that failed, nobody knows what is there. What was said
-			// was on the disk; nothing more is said.
-			a.failed.Store(true)
-			n.logger.Warn("the age of the data folder is not kept any more: a copy of it that is restored may not be recognised before the node is started again",
-				"error", err)
+		err := n.age.raise()
+		if err == nil {
+			a.scarce.Store(false)
+			n.spread()
 			return
 		}
-		n.spread()
+		if segment.Scarce(err) { // where to overwrite is to copy; the whole slot is written anew
+			if !a.scarce.Swap(true) {
+				n.logger.Warn("the age of the data folder cannot be kept now, and is tried again", "error", err)
+			}
+			return
+		}
+		// As after any sync that failed, nobody knows what is there. What was said was on
+		// the disk; nothing more is said.
+		a.failed.Store(true)
+		n.logger.Warn("the age of the data folder is not kept any more: a copy of it that is restored may not be recognised before the node is started again",
+			"error", err)
 	})
 }
