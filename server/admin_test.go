@@ -260,6 +260,19 @@ func TestTheClustersOwnTopicsCanBeCreatedByHand(t *testing.T) {
 		t.Errorf("internal %v, %d partitions", rt.IsInternal, len(rt.Partitions))
 	}
 	b.coordinates("g") // groups use it
+	req := kmsg.NewPtrCreatePartitionsRequest()
+	req.SetVersion(3)
+	req.TimeoutMillis = 10_000
+	for _, name := range []string{offsetsTopic, shareTopic} {
+		rt := kmsg.NewCreatePartitionsRequestTopic()
+		rt.Topic, rt.Count = name, 51
+		req.Topics = append(req.Topics, rt)
+	}
+	for _, rt := range ask[*kmsg.CreatePartitionsResponse](w, req).Topics {
+		if rt.ErrorCode != int16(invalidRequest) {
+			t.Errorf("more partitions of %s: error %d", rt.Topic, rt.ErrorCode)
+		}
+	}
 }
 
 // Two replicas of committed offsets would make every group stand still with either

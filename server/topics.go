@@ -28,6 +28,7 @@ const (
 	errUnknownTopic      = sentence("This server does not host this topic-partition.")
 	errDuplicateTopic    = sentence("Duplicate topic name.")
 	errReservedName      = sentence("The name is reserved for a topic of the cluster itself.")
+	errFixedPartitions   = sentence("The number of partitions of a topic of the cluster itself cannot be changed: it says which of them holds what.")
 	errMetadataTopic     = sentence("Creation of internal topic " + metadataTopic + " is prohibited.")
 )
 
@@ -312,6 +313,8 @@ func (s *Server) deleteTopics(c *call, req *kmsg.DeleteTopicsRequest) *kmsg.Dele
 //
 //   - Every topic is answered; a name given twice is refused.
 //   - The count is the total afterwards and must grow.
+//   - Topics of the cluster itself keep theirs: a group's offsets lie in the partition
+//     that its name and the count tell. Kafka takes it, and forgets the groups.
 //   - With an assignment there is one list of replicas for each new partition.
 //
 // v2 adds tagged fields.
@@ -344,6 +347,8 @@ func (s *Server) createPartitions(c *call, req *kmsg.CreatePartitionsRequest) *k
 			named[rt.Topic] = 0
 		case code != none:
 			err = errUnknownTopic
+		case t.Internal:
+			code, err = invalidRequest, errFixedPartitions
 		case int(rt.Count) == len(t.Partitions):
 			code, err = invalidPartitions, sentencef("Topic already has %d partition(s).", rt.Count)
 		case int(rt.Count) < len(t.Partitions):
