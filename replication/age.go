@@ -35,18 +35,21 @@ const ageName = "starts"
 const ageSlot = 16
 
 // openAge opens a folder's age and raises it, for good, before the node speaks to any
-// other: whatever a node says, it says at an age that is on its disk.
+// other: whatever a node says, it says at an age that is on its disk. The age is above
+// registered, at which the folder knows itself to have been registered: a file that was
+// lost alone makes it no copy of itself.
 //
 // The file has two slots of 16 bytes, used in turn and overwritten in place, so that a
 // full disk does not stop a start and a crash leaves one of them:
 //
 //	age u64 · CRC-32C of it u32 · 4 bytes zero
-func openAge(dir string) (*age, error) {
+func openAge(dir string, registered uint64) (*age, error) {
 	f, err := segment.OS.OpenFile(filepath.Join(dir, ageName), os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return nil, err
 	}
 	a := &age{f: f}
+	a.now.Store(registered)
 	var p [2 * ageSlot]byte
 	// What is not there, or torn, counts nothing. What the disk does not give may be there:
 	// this node must not say that it is younger, and be sent away as a copy of itself.
@@ -65,6 +68,20 @@ func openAge(dir string) (*age, error) {
 		return nil, err
 	}
 	return a, segment.SyncDir(segment.OS, dir)
+}
+
+// registeredAge is the age at which this node was registered last, as far as its own
+// folder knows; 0: as far as that goes it never was.
+func (n *Node) registeredAge() uint64 {
+	image, err := LastImage(n.cfg.DataDir)
+	if err != nil {
+		return 0 // none, or damaged: the log of the controllers has it
+	}
+	b, ok := image.Broker(n.identity.Node)
+	if !ok || b.Incarnation != n.identity.Incarnation {
+		return 0
+	}
+	return b.Starts
 }
 
 // raise makes the age one more, on the disk first.

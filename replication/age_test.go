@@ -196,7 +196,7 @@ func TestAnIdleFolderGrowsNoOlder(t *testing.T) {
 
 // What could not be written is not said.
 func TestAnAgeIsSaidOnceItIsOnTheDisk(t *testing.T) {
-	a, err := openAge(t.TempDir())
+	a, err := openAge(t.TempDir(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +216,36 @@ func TestAnAgeThatCannotBeReadIsNotTheFirst(t *testing.T) {
 	if err := os.Symlink("/proc/self/mem", filepath.Join(dir, ageName)); err != nil {
 		t.Fatal(err)
 	}
-	if a, err := openAge(dir); !errors.Is(err, syscall.EIO) {
+	if a, err := openAge(dir, 0); !errors.Is(err, syscall.EIO) {
 		t.Errorf("it is %v, %v; want an error of the disk's", a, err)
+	}
+}
+
+// The file of the age is lost, and nothing else: nobody else knows better, and the folder
+// itself knows at which age it was registered.
+func TestAFolderWithoutItsAgeIsNoCopy(t *testing.T) {
+	c := startCluster(t, 1, nil)
+	defer c.stop()
+	n := c.nodes[0]
+	n.stop()
+	n.start()
+	eventually(t, "its start is on record, in its folder", func() bool { return n.registeredAge() > 1 })
+	was := n.identity.Incarnation
+	n.stop()
+	if err := os.Truncate(filepath.Join(n.dir, ageName), 0); err != nil {
+		t.Fatal(err)
+	}
+	n.start()
+	eventually(t, "it is registered again", func() bool {
+		b, ok := n.Image().Broker(1)
+		return ok && b.Run == n.run
+	})
+	select {
+	case <-n.Failed():
+		t.Fatal(n.Failure())
+	default:
+	}
+	if n.identity.Incarnation != was {
+		t.Error("it came back as another")
 	}
 }

@@ -300,7 +300,7 @@ func (n *Node) Start(ctx context.Context) error {
 	}
 	n.logger = n.logger.With("node", n.identity.Node)
 	var err error
-	if n.age, err = openAge(n.cfg.DataDir); err != nil {
+	if n.age, err = openAge(n.cfg.DataDir, n.registeredAge()); err != nil {
 		return fmt.Errorf("raise the data folder's age: %w", err)
 	}
 	n.transport = transport.New(transport.Config{
