@@ -28,6 +28,8 @@ func TestAnAlterationThatDeletesIsCountedAndAskedFor(t *testing.T) {
 		"-c", "cleanup.policy=compact", "--dry-run")
 	says(StatusDone, "could alter topic orders, 6 partitions instead of 2\n", "-p6", "--dry-run")
 	says(StatusDone, "altered topic orders\n", "-c", "retention.ms=86400000")
+	says(StatusDone, "altered topic orders\nmillrace: it deletes "+all+", from 90 s on; altered back before then, it keeps what is there\n", "-c", "retention.ms=1001", "-c", "file.delete.delay.ms=90000", "--yes")
+	says(StatusDone, "altered topic orders\n", "--unset", "retention.ms", "--unset", "file.delete.delay.ms")
 	says(StatusDone, "altered topic orders\nmillrace: it deletes "+all+", from 60 s on; altered back before then, it keeps what is there\n", "-c", "retention.ms=1000", "--yes")
 	says(StatusDone, "altered topic orders\n", "--unset", "retention.ms")
 	if got := c.do("", "consume", "orders", "-e", "-f", "value").stdout; strings.Count(got, "\n") != 1001 {

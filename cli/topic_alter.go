@@ -319,9 +319,16 @@ func (a *alteration) setting(ctx context.Context, name string) (is string, err e
 	return "", nil
 }
 
+const fileDeleteDelay = "file.delete.delay.ms"
+
 // delay is how long deletion waits now, "" if it does not or nobody says.
 func (a *alteration) delay(ctx context.Context) string {
-	value, err := a.setting(ctx, "file.delete.delay.ms")
+	value, err := a.setting(ctx, fileDeleteDelay)
+	for _, change := range a.changes { // the broker asked may not have applied it yet
+		if change.Name == fileDeleteDelay && change.Value != nil {
+			value = *change.Value
+		}
+	}
 	ms, e := strconv.ParseInt(value, 10, 64)
 	if err != nil || e != nil || ms <= 0 {
 		return ""
