@@ -126,7 +126,17 @@ func (s *clusterState) troubles() (all []string) {
 		all = append(all, fmt.Sprintf("%s down, since a disk failed, data is damaged or something ran out, as the broker's log says: %s", count(n, "replica"), some(s.Down)))
 	}
 	if s.Controller < 0 {
-		all = append(all, "the controllers have no leader; if a majority of the nodes is gone for good, see `millrace cluster rescue --help`")
+		text := "the controllers have no leader"
+		up := 0
+		for _, b := range s.Brokers {
+			if b.Up {
+				up++
+			}
+		}
+		if up <= len(s.Brokers)/2 { // else they elect one, and it takes a second
+			text += "; if a majority of the nodes is gone for good, see `millrace cluster rescue --help`"
+		}
+		all = append(all, text)
 	}
 	if n := len(s.Leaderless); n > 0 {
 		all = append(all, fmt.Sprintf("%s without a leader: %s", count(n, "partition"), some(s.Leaderless)))

@@ -649,8 +649,18 @@ func TestHealthNamesWhatIsWrongWithANode(t *testing.T) {
 	// for clients, which want one.
 	s = &clusterState{Controller: 3, Brokers: []brokerItem{{Node: 1}}}
 	s.judge(t.Context(), brokerViews{1: view(-1)})
-	if got := s.troubles(); !slices.Equal(got, []string{"the controllers have no leader; if a majority of the nodes is gone for good, see `millrace cluster rescue --help`"}) {
+	if got := s.troubles(); !slices.Equal(got, []string{"the controllers have no leader"}) {
 		t.Errorf("%q", got)
+	}
+	// A rescue is for a majority that is gone, not for the second in which one is elected.
+	for up, want := range []bool{true, true, false, false} {
+		s = &clusterState{Controller: -1}
+		for i := range 3 {
+			s.Brokers = append(s.Brokers, brokerItem{Node: int32(i + 1), Up: i < up})
+		}
+		if got := strings.Contains(strings.Join(s.troubles(), "; "), "cluster rescue"); got != want {
+			t.Errorf("with %d of 3 brokers up a rescue is spoken of: %v", up, got)
+		}
 	}
 }
 
