@@ -24,10 +24,14 @@ type expiry struct {
 	all   int64
 }
 
-// newExpiry asks what a topic keeps, or would if its first record made it. Not being able
-// to find out is no harm.
-func newExpiry(ctx context.Context, w io.Writer, client *kgo.Client, topic string, exists bool) *expiry {
-	e := &expiry{w: w, topic: topic}
+// newExpiry counts for a topic with settings as settingsOf tells them.
+func newExpiry(w io.Writer, topic string, settings map[string]string) *expiry {
+	return &expiry{w: w, topic: topic, keeps: keeps(settings)}
+}
+
+// settingsOf asks for a topic's settings; for those that its first record would give it,
+// by the names that brokers have for them, if it does not exist. nil if nobody says.
+func settingsOf(ctx context.Context, client *kgo.Client, topic string, exists bool) map[string]string {
 	admin := kadm.NewClient(client)
 	var resources kadm.ResourceConfigs
 	var err error
@@ -36,19 +40,16 @@ func newExpiry(ctx context.Context, w io.Writer, client *kgo.Client, topic strin
 	} else if brokers, failed := admin.ListBrokers(ctx); failed == nil && len(brokers) > 0 {
 		resources, err = admin.DescribeBrokerConfigs(ctx, brokers[0].NodeID)
 	}
-	if err != nil {
-		return e
+	if err != nil || len(resources) == 0 {
+		return nil
 	}
-	for _, r := range resources {
-		values := make(map[string]string)
-		for _, s := range r.Configs {
-			if s.Value != nil {
-				values[s.Key] = *s.Value
-			}
+	values := make(map[string]string)
+	for _, s := range resources[0].Configs {
+		if s.Value != nil {
+			values[s.Key] = *s.Value
 		}
-		e.keeps = keeps(values)
 	}
-	return e
+	return values
 }
 
 // keeps is how long records are kept by the settings of a topic, or of a broker for a topic

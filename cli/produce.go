@@ -94,7 +94,9 @@ func produce(c *urfave.Context) error {
 		return err
 	}
 	defer closeInput()
-	client, err := dialClient(c, options...)
+	// Asked for with the first record, when the topic's settings are known.
+	largest := int32(defaultBatch)
+	client, err := dialClient(c, append(options, kgo.ProducerBatchMaxBytesFn(func(string) int32 { return largest }))...)
 	if err != nil {
 		return err
 	}
@@ -103,12 +105,14 @@ func produce(c *urfave.Context) error {
 	if err != nil {
 		return err
 	}
+	settings := settingsOf(c.Context, client, topic, existed)
+	largest = largestBatch(settings)
 
 	ctx, cancel := context.WithCancel(c.Context)
 	defer cancel()
 	expiry := &expiry{}
 	if c.IsSet("timestamp-field") || c.Bool("jsonl") || strings.Contains(c.String("format"), "%d") { // records have times of their own
-		expiry = newExpiry(ctx, c.App.ErrWriter, client, topic, existed)
+		expiry = newExpiry(c.App.ErrWriter, topic, settings)
 	}
 	acks := newAcks(c)
 	records := make(chan *kgo.Record, 1024)
@@ -181,6 +185,21 @@ send:
 		return flushErr
 	}
 	return inputErr
+}
+
+// defaultBatch is max.message.bytes of a topic that does not say, bytes.
+const defaultBatch = 1_048_588
+
+// largestBatch is how large a batch may be for a topic with some settings, bytes. A client
+// by itself takes a megabyte, and refuses larger records that the topic would take.
+func largestBatch(settings map[string]string) int32 {
+	for _, name := range []string{"max.message.bytes", "message.max.bytes"} {
+		// The client takes no less than 512.
+		if n, err := strconv.ParseInt(settings[name], 10, 32); err == nil {
+			return int32(max(512, min(n, maxBufferedBytes)))
+		}
+	}
+	return defaultBatch
 }
 
 // produceOptions turns the flags into a producer's settings.
