@@ -84,6 +84,7 @@ func dialBrokers(ctx context.Context, brokers []string, options ...kgo.Opt) (*kg
 		kgo.MetadataMaxAge(10 * time.Second),
 		kgo.RetryBackoffFn(backoff),
 		kgo.RetryTimeout(20 * time.Second),
+		kgo.AlwaysRetryEOF(), // a broker that dies takes connections for a moment more
 	}, options...)
 	client, err := kgo.NewClient(options...)
 	if err != nil {
