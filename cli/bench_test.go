@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -301,5 +302,20 @@ func TestBenchIsInterruptedInAnOrderlyWay(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("topics left: %v", topics())
 		}
+	}
+}
+
+// What README promises of a bench on a terminal is there on a narrow one.
+func TestABenchOnANarrowTerminalSaysItsRate(t *testing.T) {
+	r := &load.Result{Topic: "bench-a6cda8f9", Partitions: 6, Records: 12_345_678, Seconds: 10.01, RecordsPerSecond: 1_240_009, MiBPerSecond: 1234.38,
+		Latency: &load.Latency{P50: 117, P90: 246, P99: 315, P999: 330, Max: 1315, Mean: 120}}
+	var names, row []string
+	for _, c := range benchColumns(true) {
+		names, row = append(names, c.header), append(row, c.cell(r))
+	}
+	rows := [][]string{slices.Clone(names), row}
+	fit(names, rows, 80)
+	if !slices.Contains(rows[0], "RECORDS/S") || !slices.Contains(rows[0], "P99") || tableWidth(rows) > 80 {
+		t.Errorf("%d wide: %v", tableWidth(rows), rows[0])
 	}
 }
