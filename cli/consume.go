@@ -152,8 +152,8 @@ func consume(c *urfave.Context) error {
 	return r.run(ctx)
 }
 
-// nobodyReads is why a context of whileRead ended.
-var nobodyReads = errors.New("nobody reads the output any more")
+// errNobodyReads is why a context of whileRead ended.
+var errNobodyReads = errors.New("nobody reads the output any more")
 
 // whileRead returns a context that ends with ctx, or when the reader of a pipe that is
 // written to has gone, as head does when it has its lines. Without that, who waits for
@@ -163,7 +163,7 @@ func whileRead(ctx context.Context, w io.Writer) (context.Context, context.Cance
 	if f, ok := w.(*os.File); ok && !isTerminal(f) {
 		go func() { // the watcher of the output: ends with it, or with ctx
 			if readerGone(ctx, f) {
-				cancel(nobodyReads)
+				cancel(errNobodyReads)
 			}
 		}()
 	}
@@ -218,7 +218,7 @@ func (r *reading) run(ctx context.Context) error {
 			return err
 		}
 		if ctx.Err() != nil {
-			if follows && r.limit == 0 || context.Cause(ctx) == nobodyReads {
+			if follows && r.limit == 0 || context.Cause(ctx) == errNobodyReads {
 				return nil // following ends this way and no other
 			}
 			return fail(StatusFailed, "interrupted after %s", count(r.printed, "record"))

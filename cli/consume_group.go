@@ -336,7 +336,7 @@ func (m *membership) print(ctx context.Context, print printer) error {
 
 // ended is how a run ends that did not fail: done, or interrupted.
 func (m *membership) ended(ctx context.Context, err error) error {
-	if err == nil && ctx.Err() != nil && m.limit > 0 && context.Cause(ctx) != nobodyReads {
+	if err == nil && ctx.Err() != nil && m.limit > 0 && context.Cause(ctx) != errNobodyReads {
 		return fail(StatusFailed, "interrupted after %s", count(m.done, "record"))
 	}
 	return err

@@ -534,7 +534,7 @@ func (f *faultCase) run(name string) bool {
 		config[k] = v
 	}
 	f.id = f.c.create(name, 1, 3, config)
-	lead, _ := f.c.leader(f.id)
+	f.c.leader(f.id)
 	for _, n := range f.c.nodes { // hosted
 		mustPartition(f.t, n, f.id)
 	}
@@ -544,7 +544,7 @@ func (f *faultCase) run(name string) bool {
 	if f.a.prepare != nil {
 		f.a.prepare(f)
 	}
-	lead, _ = f.c.leader(f.id)
+	lead, _ := f.c.leader(f.id)
 	switch f.role {
 	case "leader":
 		f.victim = lead

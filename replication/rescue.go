@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"millrace/log"
 	"millrace/replication/metadata"
@@ -81,7 +82,7 @@ func Survey(dir string) (*Survivor, error) {
 	s := &Survivor{Dir: dir, Cluster: id.Cluster, Node: id.Node, Incarnation: id.Incarnation, Outdated: id.Outdated}
 	for _, path := range s.stores() {
 		db, err := bbolt.Open(path, 0, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
-		if errors.Is(err, bbolt.ErrTimeout) {
+		if errors.Is(err, bbolterrors.ErrTimeout) {
 			return nil, fmt.Errorf("%s is in use; stop its node first", dir)
 		}
 		if err != nil {

@@ -300,7 +300,9 @@ func TestKafkaGoSuite(t *testing.T) {
 		t.Fatal(err)
 	}
 	config := filepath.Join(dir, "server.properties")
-	settings := "auto.create.topics.enable=true\nmessage.max.bytes=200000000\nsocket.request.max.bytes=210000000\n"
+	// Its groups' members join topics that are made meanwhile, and read their partitions
+	// once: three seconds are Kafka's own default, where its shipped file does not say 0.
+	settings := "auto.create.topics.enable=true\nmessage.max.bytes=200000000\nsocket.request.max.bytes=210000000\ngroup.initial.rebalance.delay.ms=3000\n"
 	if err := os.WriteFile(config, []byte(settings), 0o644); err != nil {
 		t.Fatal(err)
 	}
