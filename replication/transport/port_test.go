@@ -575,10 +575,11 @@ func TestWithdrawnCandidateStandsAnew(t *testing.T) {
 		if now := g.raft.CurrentTerm(); now != term {
 			t.Errorf("a candidate stood again by Elect alone: term %d after %d", now, term)
 		}
-		n.isolate(1, 3, false)
+		// First, since the votes that it asked for may arrive once it is not alone.
 		if err := g.port.Withdraw(term + 1); err != nil {
 			t.Fatal(err)
 		}
+		n.isolate(1, 3, false)
 		if err := g.port.Elect(); err != nil {
 			t.Fatal(err)
 		}
