@@ -162,6 +162,20 @@ func (n *testNode) start() {
 	}
 }
 
+// startAll starts all nodes at once.
+func (c *testCluster) startAll() {
+	c.t.Helper()
+	errs := make(chan error, len(c.nodes))
+	for _, n := range c.nodes {
+		go func() { errs <- n.tryStart(30 * time.Second) }()
+	}
+	for range c.nodes {
+		if err := <-errs; err != nil {
+			c.t.Fatal(err)
+		}
+	}
+}
+
 func (n *testNode) tryStart(limit time.Duration) error {
 	if err := n.open(); err != nil {
 		return err
@@ -370,15 +384,7 @@ func TestClusterReplicatesAndReplaysAfterRestart(t *testing.T) {
 	for _, n := range c.nodes {
 		n.stop()
 	}
-	errs := make(chan error, len(c.nodes))
-	for _, n := range c.nodes {
-		go func() { errs <- n.tryStart(30 * time.Second) }()
-	}
-	for range c.nodes {
-		if err := <-errs; err != nil {
-			t.Fatal(err)
-		}
-	}
+	c.startAll()
 	check("after a restart of all")
 }
 

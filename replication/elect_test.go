@@ -166,18 +166,26 @@ func (c *testCluster) replaced(id idOf, old *testNode) {
 	}
 }
 
+// withoutSuccessor creates a topic and returns its leader, after a while in which it
+// stays that, as if nobody had answered in its term: it can hand over to nobody.
+func (c *testCluster) withoutSuccessor() (id idOf, leader *testNode, p *Partition, r *replica) {
+	c.t.Helper()
+	id = c.create("orders", 1, 3, nil)
+	c.leader(id)
+	time.Sleep(time.Minute)
+	leader, p = c.leader(id)
+	r = p.current.Load()
+	r.peers.mu.Lock()
+	clear(r.peers.match)
+	r.peers.mu.Unlock()
+	return id, leader, p, r
+}
+
 // A leader whose disk failed says that it leads no more. That is enough for the others to
 // elect another, also when it could hand leadership to nobody.
 func TestALeaderThatCouldHandOverToNobodyIsReplaced(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
-		id := c.create("orders", 1, 3, nil)
-		c.leader(id)
-		time.Sleep(time.Minute) // it stays there
-		old, p := c.leader(id)
-		r := p.current.Load()
-		r.peers.mu.Lock()
-		clear(r.peers.match) // as if nobody had answered in this term: there is no successor
-		r.peers.mu.Unlock()
+		id, old, p, r := c.withoutSuccessor()
 		p.bounce(r, &log.FailedError{Dir: p.dir, Err: syscall.EIO})
 		c.replaced(id, old)
 	})
@@ -188,14 +196,7 @@ func TestALeaderThatCouldHandOverToNobodyIsReplaced(t *testing.T) {
 // that it does: the others would follow it until Raft's own time is over.
 func TestALeaderThatFailsBeforeItIsHeardOfIsReplaced(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
-		id := c.create("orders", 1, 3, nil)
-		c.leader(id)
-		time.Sleep(time.Minute) // it stays there
-		old, p := c.leader(id)
-		r := p.current.Load()
-		r.peers.mu.Lock()
-		clear(r.peers.match) // there is no successor, as when it has just been elected
-		r.peers.mu.Unlock()
+		id, old, p, r := c.withoutSuccessor()
 		old.leads(p.group, r.leadership.Load().term) // news from here on
 		p.bounce(r, &log.FailedError{Dir: p.dir, Err: syscall.EIO})
 		c.replaced(id, old)
@@ -208,14 +209,8 @@ func TestALeaderThatFailsBeforeItIsHeardOfIsReplaced(t *testing.T) {
 func TestALeaderThatNobodyHeardOfIsReplaced(t *testing.T) {
 	for _, asked := range []bool{false, true} {
 		inVirtualTime(t, func(t *testing.T, c *testCluster) {
-			id := c.create("orders", 1, 3, nil)
-			c.leader(id)
-			time.Sleep(time.Minute) // it stays there
-			old, p := c.leader(id)
-			r, others := p.current.Load(), c.others(old)
-			r.peers.mu.Lock()
-			clear(r.peers.match)
-			r.peers.mu.Unlock()
+			id, old, p, r := c.withoutSuccessor()
+			others := c.others(old)
 			for i, n := range others {
 				n.gossipMu.Lock()
 				delete(n.claims, p.group)

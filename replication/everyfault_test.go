@@ -783,15 +783,7 @@ func runFaults(t *testing.T, a faultyAction, role string) {
 			for _, n := range c.nodes {
 				n.stop()
 			}
-			errs := make(chan error, len(c.nodes))
-			for _, n := range c.nodes {
-				go func() { errs <- n.tryStart(30 * time.Second) }()
-			}
-			for range c.nodes {
-				if err := <-errs; err != nil {
-					t.Fatal(err)
-				}
-			}
+			c.startAll()
 			for _, f := range ran {
 				f.c.leader(f.id)
 				if !f.tryAppend(healTime) {

@@ -118,20 +118,6 @@ func TestASurvivorIsRescuedFromAMajorityThatWasRestored(t *testing.T) {
 	}
 }
 
-// startAll starts all nodes at once.
-func (c *testCluster) startAll() {
-	c.t.Helper()
-	errs := make(chan error, len(c.nodes))
-	for _, n := range c.nodes {
-		go func() { errs <- n.tryStart(30 * time.Second) }()
-	}
-	for range c.nodes {
-		if err := <-errs; err != nil {
-			c.t.Fatal(err)
-		}
-	}
-}
-
 // treeOf is what a folder holds, byte by byte.
 func treeOf(t *testing.T, dir string) string {
 	t.Helper()

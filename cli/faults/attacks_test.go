@@ -930,41 +930,11 @@ var attacks = []attack{
 	}},
 	{"100,000 member ids", func(s *siege) (string, error) {
 		groups := s.allCoordinated("ids", 5)
-		w := s.dial()
-		codes := map[int16]int{}
-		return s.repeat(func() (string, error) {
-			for i := 0; i < 100_000; i += 200 {
-				var all []byte
-				for j := range 200 {
-					join := joinRequest(groups[(i+j)/20_000], "", nil)
-					join.SetVersion(4)
-					all = append(all, frame(join)...)
-				}
-				if err := pipelined(w, all, 200, codes); err != nil {
-					return "", err
-				}
-			}
-			return fmt.Sprintf("answers %v", codes), nil
-		})
+		return s.memberIDs(func(i int) string { return groups[i/20_000] })
 	}},
 	{"100,000 groups of one member id", func(s *siege) (string, error) {
 		groups := s.allCoordinated("one", 4000)
-		w := s.dial()
-		codes := map[int16]int{}
-		return s.repeat(func() (string, error) {
-			for i := 0; i < 100_000; i += 200 {
-				var all []byte
-				for j := range 200 {
-					join := joinRequest(groups[(i+j)%len(groups)], "", nil)
-					join.SetVersion(4)
-					all = append(all, frame(join)...)
-				}
-				if err := pipelined(w, all, 200, codes); err != nil {
-					return "", err
-				}
-			}
-			return fmt.Sprintf("answers %v", codes), nil
-		})
+		return s.memberIDs(func(i int) string { return groups[i%len(groups)] })
 	}},
 	{"100 topics made and deleted", func(s *siege) (string, error) {
 		admin := s.c.admin()
@@ -1137,4 +1107,25 @@ func (c *cluster) describeOrNil(topic string) *kadm.TopicDetail {
 		return nil
 	}
 	return &d
+}
+
+// memberIDs asks for 100,000 ids of members again and again, each in the group of its
+// number, and says how that was answered.
+func (s *siege) memberIDs(group func(i int) string) (string, error) {
+	w := s.dial()
+	codes := map[int16]int{}
+	return s.repeat(func() (string, error) {
+		for i := 0; i < 100_000; i += 200 {
+			var all []byte
+			for j := range 200 {
+				join := joinRequest(group(i+j), "", nil)
+				join.SetVersion(4)
+				all = append(all, frame(join)...)
+			}
+			if err := pipelined(w, all, 200, codes); err != nil {
+				return "", err
+			}
+		}
+		return fmt.Sprintf("answers %v", codes), nil
+	})
 }
