@@ -244,10 +244,15 @@ func numbered(i int) *kgo.Record {
 	return &kgo.Record{Topic: "tutorial", Key: fmt.Appendf(nil, "key-%d", i%37), Value: fmt.Appendf(nil, "record %d", i)}
 }
 
-// sendTutorial produces n numbered records.
+// sendTutorial makes the topic and produces n numbered records.
 func (c *cluster) sendTutorial(n int, partitions int32) {
 	c.t.Helper()
 	c.createTopic("tutorial", partitions)
+	c.sendNumbered(n)
+}
+
+func (c *cluster) sendNumbered(n int) {
+	c.t.Helper()
 	client := c.client()
 	var records []*kgo.Record
 	for i := range n {
@@ -292,7 +297,7 @@ func TestTutorialRestartLosesNothing(t *testing.T) {
 // the records.
 func TestTutorialAnotherConsumerTakesOver(t *testing.T) {
 	c := startCluster(t, 3, nil)
-	c.sendTutorial(600, 6)
+	c.createTopic("tutorial", 6)
 	held := filepath.Join(t.TempDir(), "held")
 	holder, err := c.start("consume", "tutorial", "-g", "tutorial",
 		"--exec", fmt.Sprintf(`echo "$MILLRACE_PARTITION $MILLRACE_OFFSET" >>'%s'; exec sleep 20`, held))
@@ -319,6 +324,19 @@ func TestTutorialAnotherConsumerTakesOver(t *testing.T) {
 			mu.Unlock()
 		}
 	}()
+	// Sent once both have partitions: the first to come would take everything.
+	admin := c.admin()
+	eventually(t, patience, "the two consumers share the topic", func() error {
+		groups, err := admin.DescribeGroups(context.Background(), "tutorial")
+		if err != nil {
+			return err
+		}
+		if n := len(groups["tutorial"].Members); n != 2 || groups["tutorial"].State != "Stable" {
+			return fmt.Errorf("%d members, %s", n, groups["tutorial"].State)
+		}
+		return nil
+	})
+	c.sendNumbered(600)
 	var holds []string
 	eventually(t, patience, "one consumer holds records and the other has printed some", func() error {
 		b, _ := os.ReadFile(held)

@@ -575,9 +575,14 @@ func TestWithdrawnCandidateStandsAnew(t *testing.T) {
 		if now := g.raft.CurrentTerm(); now != term {
 			t.Errorf("a candidate stood again by Elect alone: term %d after %d", now, term)
 		}
-		// First, since the votes that it asked for may arrive once it is not alone.
+		// First, and to its end, since the votes that it asked for may arrive once it is
+		// not alone.
 		if err := g.port.Withdraw(term + 1); err != nil {
 			t.Fatal(err)
+		}
+		synctest.Wait()
+		if s, now := g.raft.State(), g.raft.CurrentTerm(); s != raft.Follower || now != term+1 {
+			t.Fatalf("withdrawn, it is a %v in term %d, want a follower in %d", s, now, term+1)
 		}
 		n.isolate(1, 3, false)
 		if err := g.port.Elect(); err != nil {
