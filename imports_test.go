@@ -33,6 +33,7 @@ var allowed = map[string][]string{
 	"cli/faults":      {}, // tests only
 	"cli/conformance": {}, // tests only
 	"testdata":        {},
+	"testdata/ports":  {}, // for tests only
 	".ci/report":      {},
 }
 

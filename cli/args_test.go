@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"millrace/testdata/ports"
 )
 
 func TestFlagsMayStandAnywhere(t *testing.T) {
@@ -114,10 +116,7 @@ func TestBadValuesAreSaidInOneVoice(t *testing.T) {
 }
 
 func TestNobodyListeningIsSaidAtOnce(t *testing.T) {
-	free, err := freeAddresses(1)
-	if err != nil {
-		t.Fatal(err)
-	}
+	free := ports.Hold(t, 1)
 	var stderr strings.Builder
 	status := Run(t.Context(), []string{"topic", "list", "-b", free[0]}, strings.NewReader(""), &stderr, &stderr)
 	want := "millrace: cannot reach a broker at " + free[0] + ": connection refused; start one with `millrace serve` or name others with --brokers\n"

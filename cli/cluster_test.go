@@ -22,6 +22,7 @@ import (
 
 	"millrace/replication/metadata"
 	"millrace/testdata"
+	"millrace/testdata/ports"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -78,11 +79,7 @@ type testCluster struct {
 func startCluster(t *testing.T, n int) *testCluster {
 	t.Helper()
 	exe := program(t)
-	addresses, err := freeAddresses(n)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &testCluster{nodes: newNodes(t.TempDir(), addresses, false), t: t}
+	c := &testCluster{nodes: newNodes(t.TempDir(), ports.Hold(t, n), false), t: t}
 	c.exe, c.dir = exe, filepath.Dir(c.all[0].data)
 	t.Cleanup(func() {
 		c.stop()
@@ -533,7 +530,7 @@ func TestTheTourOfTheReadmeRuns(t *testing.T) {
 	if err := os.Symlink(filepath.Dir(dataFile(t, "flights.jsonl")), filepath.Join(dir, "testdata")); err != nil {
 		t.Fatal(err)
 	}
-	port := fmt.Sprint(freeBase(t, 3))
+	port := fmt.Sprint(ports.HoldRow(t, 3))
 	cmd, _, _ := upProcess(t, filepath.Join(dir, "millrace-data"), "--base-port", port)
 	defer func() {
 		cmd.Process.Signal(syscall.SIGTERM)
@@ -695,7 +692,7 @@ func TestHealthWaitsForEveryBrokerItIsToldOf(t *testing.T) {
 	program(t)
 	for range 5 {
 		dir := t.TempDir()
-		base := freeBase(t, 3)
+		base := ports.HoldRow(t, 3)
 		cmd := command(t, nil, "up", "3", "--data-dir", filepath.Join(dir, "d"), "--base-port", fmt.Sprint(base))
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -1004,39 +1001,9 @@ func upProcess(t *testing.T, dir string, args ...string) (cmd *exec.Cmd, pids []
 	return cmd, pids, stderr
 }
 
-// allFree tells whether n ports from base on are free on 127.0.0.1.
-func allFree(base, n int) bool {
-	for i := range n {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", base+i))
-		if err != nil {
-			return false
-		}
-		l.Close()
-	}
-	return true
-}
-
-// freeBase returns a port with free ones behind it.
-func freeBase(t *testing.T, n int) int {
-	t.Helper()
-	for range 50 {
-		address, err := freeAddresses(1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var base int
-		fmt.Sscanf(address[0], "127.0.0.1:%d", &base)
-		if allFree(base, n) {
-			return base
-		}
-	}
-	t.Fatal("no free ports in a row")
-	return 0
-}
-
 func TestUpReportsRestartsAndStops(t *testing.T) {
 	dir := t.TempDir()
-	base := freeBase(t, 3)
+	base := ports.HoldRow(t, 3)
 	port := fmt.Sprint(base)
 	brokers := []string{"127.0.0.1:" + port}
 
@@ -1080,7 +1047,7 @@ func TestUpReportsRestartsAndStops(t *testing.T) {
 func mustBeGone(t *testing.T, pids []int) {
 	t.Helper()
 	for _, pid := range pids {
-		deadline := time.Now().Add(10 * time.Second)
+		deadline := time.Now().Add(time.Minute)
 		for alive(pid) {
 			if time.Now().After(deadline) {
 				t.Errorf("pid %d is left behind", pid)
@@ -1102,27 +1069,19 @@ func alive(pid int) bool {
 	return !strings.HasPrefix(state, "Z")
 }
 
-// A new cluster of three serves its first acknowledgement within 2 s: the best
-// of three tries, because another process may have had the machine.
-func TestUpServesWithinTwoSeconds(t *testing.T) {
-	best := time.Hour
-	for range 3 {
-		port := fmt.Sprint(freeBase(t, 3))
-		begin := time.Now()
-		cmd, _, _ := upProcess(t, t.TempDir(), "--base-port", port)
-		r := millrace(t, []string{"127.0.0.1:" + port}, "", "produce", "t", "x", "-q")
-		took := time.Since(begin)
-		cmd.Process.Signal(syscall.SIGTERM)
-		cmd.Wait()
-		if r.status != StatusDone {
-			t.Fatalf("produce: %s", r.stderr)
-		}
-		if best = min(best, took); best < 2*time.Second {
-			t.Logf("first acknowledgement after %v", best)
-			return
-		}
+// Once `up` says that it serves it does: the first record that is sent is acknowledged, and
+// makes its topic. That nobody waits for a timer until then is
+// replication.TestANewClusterWaitsForNothing; how long it takes is the machine's.
+func TestUpServesOnceItSaysSo(t *testing.T) {
+	port := fmt.Sprint(ports.HoldRow(t, 3))
+	begin := time.Now()
+	cmd, _, _ := upProcess(t, t.TempDir(), "--base-port", port)
+	r := millrace(t, []string{"127.0.0.1:" + port}, "", "produce", "t", "x", "-q")
+	t.Logf("first acknowledgement after %v", time.Since(begin))
+	cmd.Process.Signal(syscall.SIGTERM)
+	if err := cmd.Wait(); err != nil || r.status != StatusDone {
+		t.Errorf("produce: status %d, %s; up ends with %v", r.status, r.stderr, err)
 	}
-	t.Errorf("first acknowledgement after %v, want under 2 s", best)
 }
 
 func TestDemoLosesNothing(t *testing.T) {

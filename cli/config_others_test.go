@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"millrace/testdata/ports"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write what testdata/config says of each configuration anew")
@@ -185,10 +187,7 @@ func TestRunbooksOfOthers(t *testing.T) {
 // in whichever order they start; and clients are told where they came in.
 func TestThreeOfAComposeFileBecomeOneCluster(t *testing.T) {
 	program(t)
-	at, err := freeAddresses(9) // of each: inside, outside, controller
-	if err != nil {
-		t.Fatal(err)
-	}
+	at := ports.Hold(t, 9) // of each: inside, outside, controller
 	var voters []string
 	for i := range 3 {
 		voters = append(voters, fmt.Sprintf("%d@%s", i+1, at[3*i+2]))

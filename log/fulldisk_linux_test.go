@@ -72,7 +72,7 @@ func TestALengthIsNoRoom(t *testing.T) {
 				if l != nil {
 					l.Close(false)
 				}
-				for range 100 {
+				for range 1000 {
 					if exec.Command("umount", mount).Run() == nil {
 						return
 					}

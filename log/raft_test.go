@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -38,6 +39,11 @@ func (f *fsm) Restore(io.ReadCloser) error         { return fmt.Errorf("not here
 // TestRaftKeepsItsLogHere: three nodes elect, replicate, lose their leader and come
 // back, with Raft from the library on top of real logs.
 func TestRaftKeepsItsLogHere(t *testing.T) {
+	// In virtual time no pause of this process costs a leader its lease.
+	synctest.Test(t, raftKeepsItsLog)
+}
+
+func raftKeepsItsLog(t *testing.T) {
 	root := t.TempDir()
 	type node struct {
 		r     *raft.Raft

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"millrace/replication/transport"
+	"millrace/testdata/ports"
 )
 
 // heardAge is the greatest age of n's folder that another node has heard of.
@@ -27,11 +28,8 @@ func (n *testNode) heardAge(of *testNode) uint64 {
 func copyOfALivingNode(t *testing.T) (c *testCluster, id idOf, copied string) {
 	c = startCluster(t, 3, nil)
 	id = c.create("orders", 1, 3, nil)
-	_, p := c.leader(id)
 	n := c.nodes[2]
-	if _, err := appendWait(p, batchOf("before")); err != nil {
-		t.Fatal(err)
-	}
+	c.append(id, "before")
 	eventually(t, "node 3 has the first record", func() bool { return mustPartition(t, n, id).EndOffset() == 1 })
 	eventually(t, "nothing is written any more", func() bool {
 		before := n.written()
@@ -43,9 +41,7 @@ func copyOfALivingNode(t *testing.T) (c *testCluster, id idOf, copied string) {
 		t.Fatal(err)
 	}
 	age := n.age.now.Load()
-	if _, err := appendWait(p, batchOf("after")); err != nil {
-		t.Fatal(err)
-	}
+	c.append(id, "after")
 	eventually(t, "node 3 has the second record", func() bool { return mustPartition(t, n, id).EndOffset() == 2 })
 	for _, other := range c.nodes[:2] {
 		eventually(t, "the others hear that the folder has grown older", func() bool { return other.heardAge(n) > age })
@@ -85,15 +81,12 @@ func TestACloneBesideTheNodeEnds(t *testing.T) {
 	c, id, copied := copyOfALivingNode(t)
 	defer c.stop()
 	n := c.nodes[2]
-	clone := &testNode{c: c, id: n.id, addr: freeAddr(t), dir: copied, disk: newTestDisk()}
+	clone := &testNode{c: c, id: n.id, addr: ports.Hold(t, 1)[0], dir: copied, disk: newTestDisk()}
 	defer clone.stop()
 	if err := clone.startUntilFailed(); !errors.Is(err, ErrOldDisk) {
 		t.Fatalf("both run: %v", err)
 	}
-	_, p := c.leader(id)
-	if _, err := appendWait(p, batchOf("and on")); err != nil {
-		t.Fatal(err)
-	}
+	c.append(id, "and on")
 	eventually(t, "the node follows", func() bool { return mustPartition(t, n, id).EndOffset() == 3 })
 	eventually(t, "nobody takes the node for a copy", func() bool {
 		return !slices.ContainsFunc(c.others(n), func(o *testNode) bool { _, old := o.oldCopies.Load(n.serverID()); return old })

@@ -37,10 +37,7 @@ func (c *testCluster) inTheNameOf(gone *testNode, id identity, age uint64, to *t
 func threeWithARecord(t *testing.T) (c *testCluster, id idOf, gone *testNode, who identity, age uint64) {
 	c = startCluster(t, 3, nil)
 	id = c.create("orders", 1, 3, nil)
-	_, p := c.leader(id)
-	if _, err := appendWait(p, batchOf("kept")); err != nil {
-		t.Fatal(err)
-	}
+	c.append(id, "kept")
 	gone = c.nodes[2]
 	node := gone.Node
 	gone.stop()

@@ -18,6 +18,7 @@ import (
 
 	"millrace/replication/metadata"
 	"millrace/segment/record"
+	"millrace/testdata/ports"
 )
 
 // A testCluster is three nodes with real files, over a network in memory or
@@ -136,22 +137,12 @@ func startClusterOf(c *testCluster, n int) *testCluster {
 		node := &testNode{c: c, id: int32(i + 1), dir: filepath.Join(c.dir, fmt.Sprint("node-", i+1)), disk: newTestDisk()}
 		node.addr = fmt.Sprintf("127.0.0.1:%d", 9000+i)
 		if w == nil {
-			node.addr = freeAddr(t)
+			node.addr = ports.Hold(t, 1)[0]
 		}
 		c.nodes = append(c.nodes, node)
 		node.start()
 	}
 	return c
-}
-
-// freeAddr returns an address of this machine that nobody listens on.
-func freeAddr(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // start opens the node on its folder and waits until it is registered.
@@ -310,6 +301,23 @@ func appendWait(p *Partition, b record.Batch) (Ack, error) {
 	return a.ack, a.err
 }
 
+// append has whoever leads the partition take a record. That leadership goes elsewhere
+// meanwhile, as to the preferred replica, only delays it: of what is refused nothing was
+// stored.
+func (c *testCluster) append(id idOf, value string) *Partition {
+	c.t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		_, p := c.leader(id)
+		_, err := appendWait(p, batchOf(value))
+		if err == nil {
+			return p
+		}
+		if !errors.Is(err, ErrNotLeader) || time.Now().After(deadline) {
+			c.t.Fatalf("append %.40q: %v", value, err)
+		}
+	}
+}
+
 // batchOf builds a plain batch of values.
 func batchOf(values ...string) record.Batch {
 	records := make([]record.Record, len(values))
@@ -330,6 +338,10 @@ func (c *testCluster) values(id metadata.PartitionID) []string {
 	var all []string
 	for offset := p.StartOffset(); offset < p.HighWatermark(); {
 		v, err := p.Read(offset, 1<<20, false)
+		if errors.Is(err, ErrNotLeader) {
+			_, p = c.leader(id)
+			continue
+		}
 		if err != nil {
 			c.t.Fatalf("read at %d: %v", offset, err)
 		}
@@ -394,14 +406,12 @@ func TestClusterSurvivesItsLeader(t *testing.T) {
 	id := c.create("orders", 1, 3, nil)
 	var want []string
 	for round := range 5 {
-		n, p := c.leader(id)
 		for i := range 10 {
 			v := fmt.Sprintf("%d-%d", round, i)
-			if _, err := appendWait(p, batchOf(v)); err != nil {
-				t.Fatalf("append %s: %v", v, err)
-			}
+			c.append(id, v)
 			want = append(want, v)
 		}
+		n, _ := c.leader(id)
 		n.stop()
 		next, _ := c.leader(id)
 		if got := c.values(id); strings.Join(got, " ") != strings.Join(want, " ") {

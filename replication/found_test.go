@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"millrace/testdata/ports"
 )
 
 // launch opens and starts a node of its own on loopback, with what adjust says.
@@ -25,7 +27,7 @@ func TestCutShortJoinIsGoneOnWith(t *testing.T) {
 	defer c.stop()
 	first := c.nodes[0]
 	where := first.addr
-	n := &testNode{c: c, id: 2, addr: freeAddr(t), dir: filepath.Join(c.dir, "node-2"), disk: newTestDisk()}
+	n := &testNode{c: c, id: 2, addr: ports.Hold(t, 1)[0], dir: filepath.Join(c.dir, "node-2"), disk: newTestDisk()}
 	defer n.stop()
 	first.stop()
 	n.adjust = func(cfg *Config) { cfg.Join = []string{where} }
@@ -46,7 +48,7 @@ func TestCutShortJoinIsGoneOnWith(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(n.dir, joiningName)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the note is still there: %v", err)
 	}
-	other := &testNode{c: c, id: 3, addr: freeAddr(t), dir: filepath.Join(c.dir, "node-3"), disk: newTestDisk()}
+	other := &testNode{c: c, id: 3, addr: ports.Hold(t, 1)[0], dir: filepath.Join(c.dir, "node-3"), disk: newTestDisk()}
 	if err := os.MkdirAll(other.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -101,10 +103,7 @@ func TestWipedNodeFoundsNoSecondCluster(t *testing.T) {
 		c := startCluster(t, 3, nil)
 		n := c.nodes[run.wiped]
 		id := c.create("orders", 1, 3, nil)
-		_, p := c.leader(id)
-		if _, err := appendWait(p, batchOf("kept")); err != nil {
-			t.Fatal(err)
-		}
+		c.append(id, "kept")
 		was := n.ClusterID()
 		n.stop()
 		if err := os.RemoveAll(n.dir); err != nil {

@@ -30,10 +30,7 @@ func TestPartitionsOpenWithoutAController(t *testing.T) {
 		}()
 		time.Sleep(time.Minute) // all five vote
 		id := c.create("orders", 1, 3, nil)
-		_, p := c.leader(id)
-		if _, err := appendWait(p, batchOf("before")); err != nil {
-			t.Fatal(err)
-		}
+		p := c.append(id, "before")
 		_, part, _ := c.live().Image().Partition(id)
 		replicas := slices.Clone(part.Replicas)
 		time.Sleep(5 * time.Second)
@@ -63,10 +60,7 @@ func TestPartitionsOpenWithoutAController(t *testing.T) {
 		}
 		c.controllerWithin(2 * time.Second)
 		after := c.create("after", 1, 3, nil)
-		_, p = c.leader(after)
-		if _, err := appendWait(p, batchOf("x")); err != nil {
-			t.Fatal(err)
-		}
+		c.append(after, "x")
 		time.Sleep(10 * time.Second)
 		want := string(c.nodes[0].Image().Encode())
 		for _, n := range c.nodes {
@@ -153,10 +147,7 @@ func TestALastImageBeyondTheLogIsNotUsed(t *testing.T) {
 func TestADamagedLastImageIsNotUsed(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
 		id := c.create("orders", 1, 3, nil)
-		_, p := c.leader(id)
-		if _, err := appendWait(p, batchOf("before")); err != nil {
-			t.Fatal(err)
-		}
+		c.append(id, "before")
 		time.Sleep(5 * time.Second)
 		n := c.nodes[2]
 		n.stop()
@@ -174,10 +165,7 @@ func TestADamagedLastImageIsNotUsed(t *testing.T) {
 			t.Error("the log does not say that the last image is not used")
 		}
 		time.Sleep(10 * time.Second)
-		_, p = c.leader(id)
-		if _, err := appendWait(p, batchOf("after")); err != nil {
-			t.Fatal(err)
-		}
+		c.append(id, "after")
 		time.Sleep(time.Minute)
 		c.sameEverywhere(id)
 	})

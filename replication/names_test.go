@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"millrace/testdata/ports"
 )
 
 // names knows which names on a disk are not durable yet: of a folder or a file that was
@@ -40,14 +42,15 @@ func (s *names) saw(op, name string) (error, bool) {
 	return nil, false
 }
 
-// durable fails the test for names that are not, unless they do not count.
+// durable fails the test for names that are not, unless they do not count: nobody relies
+// on the last image, which is saved in the background, as here meanwhile.
 func (s *names) durable(t *testing.T, when string) {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for p := range s.pending {
 		_, err := os.Stat(p)
-		if err == nil && !strings.HasSuffix(p, ".tmp") && !strings.HasSuffix(p, "index") {
+		if err == nil && !strings.HasSuffix(p, ".tmp") && !strings.HasSuffix(p, "index") && filepath.Base(p) != imageName {
 			t.Errorf("%s: a loss of power may take %s", when, p)
 		}
 	}
@@ -60,7 +63,7 @@ func (s *names) durable(t *testing.T, when string) {
 func TestNoNameIsLostThatIsReliedOn(t *testing.T) {
 	s := &names{pending: map[string]bool{}}
 	c := &testCluster{t: t, dir: t.TempDir()}
-	n := &testNode{c: c, id: 1, dir: filepath.Join(c.dir, "new", "data"), disk: newTestDisk(), addr: freeAddr(t)}
+	n := &testNode{c: c, id: 1, dir: filepath.Join(c.dir, "new", "data"), disk: newTestDisk(), addr: ports.Hold(t, 1)[0]}
 	if err := os.Mkdir(filepath.Dir(n.dir), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -86,9 +89,6 @@ func TestNoNameIsLostThatIsReliedOn(t *testing.T) {
 	}
 	s.durable(t, "started")
 	id := c.create("orders", 1, 1, nil)
-	_, p := c.leader(id)
-	if _, err := appendWait(p, batchOf("a")); err != nil {
-		t.Fatal(err)
-	}
+	c.append(id, "a")
 	s.durable(t, "acknowledged")
 }

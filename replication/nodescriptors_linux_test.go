@@ -37,10 +37,7 @@ func withoutDescriptors(t *testing.T, f func()) {
 func TestElectionsAndChangesNeedNoDescriptors(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
 		id := c.create("orders", 1, 3, nil)
-		_, p := c.leader(id)
-		if _, err := appendWait(p, batchOf("before")); err != nil {
-			t.Fatal(err)
-		}
+		c.append(id, "before")
 		time.Sleep(5 * time.Second) // the image is saved
 		change := func(n *testNode, retention int, limit time.Duration) error {
 			ctx, cancel := context.WithTimeout(context.Background(), limit)
@@ -110,10 +107,7 @@ func TestElectionsAndChangesNeedNoDescriptors(t *testing.T) {
 		if _, err := appendWait(q, batchOf("late")); err != nil {
 			t.Fatal(err)
 		}
-		_, p = c.leader(id)
-		if _, err := appendWait(p, batchOf("after")); err != nil {
-			t.Fatal(err)
-		}
+		c.append(id, "after")
 		want = append(want, "after")
 		if took := time.Since(ended); took > healTime {
 			t.Errorf("all acknowledge after %v", took)

@@ -13,20 +13,14 @@ func TestLostMetadataLogRejoins(t *testing.T) {
 	c := startCluster(t, 3, nil)
 	defer c.stop()
 	id := c.create("orders", 1, 3, nil)
-	_, p := c.leader(id)
-	if _, err := appendWait(p, batchOf("before")); err != nil {
-		t.Fatal(err)
-	}
+	c.append(id, "before")
 	n := c.nodes[2]
 	n.stop()
 	if err := os.Remove(filepath.Join(n.dir, metaName, raftName)); err != nil {
 		t.Fatal(err)
 	}
 	n.start()
-	_, p = c.leader(id)
-	if _, err := appendWait(p, batchOf("after")); err != nil {
-		t.Fatal(err)
-	}
+	c.append(id, "after")
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		back, err := n.Partition(id)
 		if err == nil && back.HighWatermark() == 2 {

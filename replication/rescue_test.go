@@ -34,13 +34,10 @@ func TestASurvivorIsRescuedFromAMajorityThatWasRestored(t *testing.T) {
 		}
 	}
 	c.startAll()
-	_, p := c.leader(id)
 	var want []string
 	for i := range 20 {
 		v := fmt.Sprint("after the backup ", i)
-		if _, err := appendWait(p, batchOf(v)); err != nil {
-			t.Fatal(err)
-		}
+		c.append(id, v)
 		want = append(want, v)
 	}
 	survivor := c.nodes[0]
@@ -92,13 +89,11 @@ func TestASurvivorIsRescuedFromAMajorityThatWasRestored(t *testing.T) {
 	survivor.join = []string{c.nodes[1].addr}
 	survivor.start()
 	c.check("the survivor alone", id, want)
-	_, p = c.leader(id)
+	_, p := c.leader(id)
 	if now, err := p.Serving(); err != nil || uint64(now) < epoch+rescueTerms {
 		t.Errorf("it serves in epoch %d, after %d: %v", now, epoch, err)
 	}
-	if _, err := appendWait(p, batchOf("alone")); err != nil {
-		t.Fatal(err)
-	}
+	c.append(id, "alone")
 	for _, n := range c.nodes[1:] { // told that they are old, they come back empty
 		n.start()
 	}
@@ -112,10 +107,7 @@ func TestASurvivorIsRescuedFromAMajorityThatWasRestored(t *testing.T) {
 		return true
 	})
 	survivor.stop()
-	_, p = c.leader(id)
-	if _, err := appendWait(p, batchOf("without the survivor")); err != nil {
-		t.Fatal(err)
-	}
+	c.append(id, "without the survivor")
 }
 
 // treeOf is what a folder holds, byte by byte.
@@ -144,10 +136,7 @@ func TestASurveySaysWhatIsNotThere(t *testing.T) {
 	c.create("one", 3, 1, nil) // a partition on each node
 	id := c.create("all", 1, 3, nil)
 	c.leader(id)
-	_, p := c.leader(id)
-	if _, err := appendWait(p, batchOf("x")); err != nil {
-		t.Fatal(err)
-	}
+	c.append(id, "x")
 	dir := mustPartition(t, n, id).Dir()
 	eventually(t, "the image is saved", func() bool {
 		s, err := os.ReadFile(filepath.Join(n.dir, metaName, imageName))

@@ -44,6 +44,26 @@ func (c *testCluster) check(what string, id idOf, want []string) {
 	}
 }
 
+// A cluster that starts, of three, makes a topic and takes a record without waiting for a
+// timer of somebody's: what it takes until then is work, and passes in no virtual time.
+func TestANewClusterWaitsForNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("whole clusters take a second or two each; run without -short")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		c := startCluster(t, 3, newNetwork())
+		defer func() {
+			c.stop()
+			time.Sleep(time.Minute)
+		}()
+		c.append(c.create("orders", 1, 3, nil), "first")
+		if took := time.Since(begin); took > time.Second {
+			t.Errorf("the first record is acknowledged after %v of waiting", took)
+		}
+	})
+}
+
 // An isolated leader may acknowledge nothing, and what it appended in the
 // meantime goes when it comes back.
 func TestIsolatedLeaderAcknowledgesNothing(t *testing.T) {

@@ -306,10 +306,11 @@ func TestClusterOfThree(t *testing.T) {
 				want++
 			})
 		}
-		resp := ask[*kmsg.MetadataResponse](follower.dial(), metadataRequest(12, "t1"))
-		if p := resp.Topics[0].Partitions[0]; len(resp.Brokers) != 2 || !slices.Equal(p.OfflineReplicas, []int32{leader.node.ID()}) || p.LeaderEpoch <= epoch {
-			t.Errorf("brokers %+v, partition %+v", resp.Brokers, p)
-		}
+		waitFor(t, "the follower to say that the leader is gone", func() bool {
+			resp := ask[*kmsg.MetadataResponse](follower.dial(), metadataRequest(12, "t1"))
+			p := resp.Topics[0].Partitions[0]
+			return len(resp.Brokers) == 2 && slices.Equal(p.OfflineReplicas, []int32{leader.node.ID()}) && p.LeaderEpoch > epoch
+		})
 		cluster := kmsg.NewPtrDescribeClusterRequest()
 		cluster.SetVersion(2)
 		cluster.IncludeFencedBrokers = true

@@ -102,8 +102,13 @@ func TestAttacksOnOneBroker(t *testing.T) {
 	c := startConfigured(t, "group.initial.rebalance.delay.ms=0", "offsets.topic.num.partitions=12")
 	c.createTopic("bystander", 3)
 	c.createTopic("load", 3)
-	c.awaitLeaders("bystander")
-	c.awaitLeaders("load")
+	admin := c.admin()
+	eventually(t, patience, "a coordinator", func() error {
+		return admin.FindGroupCoordinators(context.Background(), "honest")["honest"].Err
+	})
+	for _, topic := range []string{"bystander", "load", "__consumer_offsets"} {
+		c.awaitPreferred(topic) // the honest client stays with whom it has found
+	}
 	s := &siege{T: t, c: c, victim: c.leader("bystander", 0)}
 	s.brief = brief{Victim: s.victim.id, Topic: "bystander", Until: time.Duration(setting("FAULTS_SECONDS", 3)) * time.Second}
 	c.each(func(n *node) { s.Nodes = append(s.Nodes, nodeBrief{n.id, n.address, n.pid}) })
@@ -114,7 +119,6 @@ func TestAttacksOnOneBroker(t *testing.T) {
 	defer stopLoad()
 	y := s.honest()
 	defer y.stop()
-	c.awaitLeaders("__consumer_offsets") // who joins before that is told to come again
 	readers := c.watch("load", "readers")
 	time.Sleep(3 * time.Second) // caches, connections
 	y.take()

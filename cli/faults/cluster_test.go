@@ -382,6 +382,26 @@ func (c *cluster) awaitLeaders(topic string) {
 	})
 }
 
+// awaitPreferred waits until every partition of a topic is led by its first replica: from
+// then on leadership stays where it is unless something happens. On a busy machine another
+// may be elected first, and hands it back after ten seconds.
+func (c *cluster) awaitPreferred(topic string) {
+	c.t.Helper()
+	admin := c.admin()
+	eventually(c.t, patience, "leaders of "+topic+" are the preferred ones", func() error {
+		d, err := c.describe(admin, topic)
+		if err != nil {
+			return err
+		}
+		for _, p := range d.Partitions.Sorted() {
+			if p.Err != nil || p.Leader != p.Replicas[0] {
+				return fmt.Errorf("partition %d: leader %d, replicas %v, %v", p.Partition, p.Leader, p.Replicas, p.Err)
+			}
+		}
+		return nil
+	})
+}
+
 // awaitInSync waits until every partition of a topic has a leader which says that
 // all replicas are in sync. Only the leader knows.
 func (c *cluster) awaitInSync(topic string) {

@@ -324,15 +324,27 @@ func TestTutorialAnotherConsumerTakesOver(t *testing.T) {
 			mu.Unlock()
 		}
 	}()
-	// Sent once both have partitions: the first to come would take everything.
+	// Sent once each has its half: the first to come would take everything, and would
+	// still have all of it in the generation in which the second has joined, whose
+	// partitions it is only to give back.
 	admin := c.admin()
 	eventually(t, patience, "the two consumers share the topic", func() error {
 		groups, err := admin.DescribeGroups(context.Background(), "tutorial")
 		if err != nil {
 			return err
 		}
-		if n := len(groups["tutorial"].Members); n != 2 || groups["tutorial"].State != "Stable" {
-			return fmt.Errorf("%d members, %s", n, groups["tutorial"].State)
+		g := groups["tutorial"]
+		var shares []int
+		for _, m := range g.Members {
+			assigned, _ := m.Assigned.AsConsumer()
+			n := 0
+			for _, rt := range assigned.Topics {
+				n += len(rt.Partitions)
+			}
+			shares = append(shares, n)
+		}
+		if g.State != "Stable" || !slices.Equal(shares, []int{3, 3}) {
+			return fmt.Errorf("%s, the members have %v of 6 partitions", g.State, shares)
 		}
 		return nil
 	})

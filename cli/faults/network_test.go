@@ -36,6 +36,7 @@ type crowdAtWork struct {
 func (l *lab) work(clients int) *crowdAtWork {
 	l.t.Helper()
 	l.createTopic(labTopic, labPartitions)
+	l.awaitPreferred(labTopic)
 	w := &crowdAtWork{l: l, ledger: newLedger(l.cluster, labTopic, labPartitions)}
 	for range clients {
 		w.producers = append(w.producers, w.ledger.produce(20*time.Millisecond,

@@ -90,7 +90,7 @@ func (v *volume) unmount() {
 	v.t.Helper()
 	var out []byte
 	var err error
-	for range 100 { // the kernel may hold it for a moment after the process is gone
+	for range 1000 { // the kernel may hold it for a moment after the process is gone
 		if out, err = exec.Command("umount", v.at).CombinedOutput(); err == nil {
 			return
 		}
