@@ -24,10 +24,15 @@ type claim struct {
 // without a quorum it takes three seconds, and the leadership is about to end. Whoever
 // is not heard of within confirmWait is taken for no leader.
 func confirm(ctx context.Context, claims []claim) {
+	confirmWithin(ctx, claims, (*replication.Partition).Confirm)
+}
+
+// confirmWithin is confirm, by any ask.
+func confirmWithin(ctx context.Context, claims []claim, ask func(*replication.Partition, context.Context) (epoch int32, err error)) {
 	ctx, cancel := context.WithTimeout(ctx, confirmWait)
 	defer cancel()
 	confirmBy(claims, func(p *replication.Partition) confirmed {
-		epoch, err := p.Confirm(ctx)
+		epoch, err := ask(p, ctx)
 		switch {
 		case err == nil:
 			return confirmed{epoch: epoch}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -72,6 +73,37 @@ func TestFewQuorumsAreAskedAtATime(t *testing.T) {
 		})
 		if most.Load() != confirmAtOnce || asked.Load() != n {
 			t.Errorf("%d of %d were asked, %d at a time, want %d", asked.Load(), n, most.Load(), confirmAtOnce)
+		}
+	})
+}
+
+// Of partitions whose quorums do not answer, which each takes three seconds to find out,
+// more than are asked at a time do not keep a client waiting for as many times three
+// seconds. Whoever was not heard of in time is taken for no leader: clients look for
+// another, and ask that.
+func TestQuorumsThatDoNotAnswerAreGivenUpTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 3 * confirmAtOnce
+		denied := 0
+		var claims []claim
+		for range n {
+			claims = append(claims, claim{new(replication.Partition), 2, func(c code) {
+				if denied++; c != notLeaderOrFollower {
+					t.Errorf("denied with %d, want %d", c, notLeaderOrFollower)
+				}
+			}})
+		}
+		began := time.Now()
+		confirmWithin(t.Context(), claims, func(_ *replication.Partition, ctx context.Context) (int32, error) {
+			select {
+			case <-time.After(3 * time.Second):
+				return -1, replication.ErrNotLeader
+			case <-ctx.Done():
+				return -1, ctx.Err()
+			}
+		})
+		if took := time.Since(began); took != confirmWait || denied != n {
+			t.Errorf("%d of %d were denied after %v, want all after %v", denied, n, took, confirmWait)
 		}
 	})
 }
