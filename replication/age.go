@@ -63,11 +63,15 @@ func openAge(dir string, registered uint64) (*age, error) {
 			a.now.Store(max(a.now.Load(), binary.BigEndian.Uint64(s)))
 		}
 	}
-	if err := a.raise(); err != nil {
+	err = a.raise()
+	if err == nil {
+		err = segment.SyncDir(segment.OS, dir)
+	}
+	if err != nil {
 		f.Close()
 		return nil, err
 	}
-	return a, segment.SyncDir(segment.OS, dir)
+	return a, nil
 }
 
 // registeredAge is the age at which this node was registered last, as far as its own
