@@ -9,6 +9,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/raft"
+
+	"millrace/log"
 )
 
 // Two of three disks are restored from a backup that was taken while the nodes were
@@ -108,6 +112,56 @@ func TestASurvivorIsRescuedFromAMajorityThatWasRestored(t *testing.T) {
 	})
 	survivor.stop()
 	c.append(id, "without the survivor")
+}
+
+// A replica that had no vote was still being filled: what it has is no whole, however
+// whole it looks, and to lead with it would lose the rest without a word.
+func TestALearnerIsNotRescued(t *testing.T) {
+	for _, suffrage := range []raft.ServerSuffrage{raft.Voter, raft.Nonvoter, raft.Staging} {
+		c := startCluster(t, 1, nil)
+		n := c.nodes[0]
+		id := c.create("orders", 1, 1, nil)
+		p := c.append(id, "x")
+		eventually(t, "the image is saved", func() bool {
+			s, err := os.ReadFile(filepath.Join(n.dir, metaName, imageName))
+			return err == nil && strings.Contains(string(s), `"orders"`)
+		})
+		self, folder := n.serverID(), p.identity()
+		n.stop()
+		l, err := log.Open(p.dir, folder, log.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		last, err := l.LastIndex()
+		if err != nil {
+			t.Fatal(err)
+		}
+		members := raft.Configuration{Servers: []raft.Server{
+			{Suffrage: suffrage, ID: self, Address: raft.ServerAddress(self)}, {Suffrage: raft.Voter, ID: "2.00000000", Address: "2.00000000"},
+		}}
+		entry := &raft.Log{Index: last + 1, Term: 1 << 10, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(members)}
+		if err := errors.Join(l.StoreLog(entry), l.Close(true)); err != nil {
+			t.Fatal(err)
+		}
+		s, err := Survey(n.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := ""
+		if suffrage != raft.Voter {
+			want = "it was still catching up here"
+		}
+		if len(s.Partitions) != 1 || s.Partitions[0].Lost != want || s.Partitions[0].End != 1 {
+			t.Errorf("as a %v: surveyed %+v, want it lost: %q", suffrage, s.Partitions, want)
+		}
+		before := treeOf(t, p.dir)
+		if err := s.Rescue(); err != nil {
+			t.Fatal(err)
+		}
+		if after := treeOf(t, p.dir); (after == before) != (want != "") {
+			t.Errorf("as a %v: rescuing left its log as it was: %v", suffrage, after == before)
+		}
+	}
 }
 
 // treeOf is what a folder holds, byte by byte.
