@@ -321,6 +321,9 @@ func (l *leadership) refuse(e *entry, err error) {
 	}
 	l.mu.Unlock()
 	clear(l.tails)
+	if errors.Is(err, log.ErrNoSpace) {
+		l.r.p.node.full(l.r.p, err)
+	}
 	err = refusal(err)
 	e.answer(func(*part) (Ack, error) { return Ack{}, err })
 }

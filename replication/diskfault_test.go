@@ -315,3 +315,30 @@ func TestAWriteThatFindsTheDiskFullEndsALifeOnly(t *testing.T) {
 		c.sameEverywhere(id)
 	})
 }
+
+// A disk that is full takes no records, and the log says so: once, though producers send
+// theirs again and again, and rarely for as long as it goes on.
+func TestAFullDiskIsSaidOnceAndThenRarely(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		id := c.create("orders", 1, 3, map[string]string{"segment.bytes": "1048576"})
+		big := strings.Repeat("x", 600<<10)
+		lead, p := c.leader(id)
+		lead.disk.fill()
+		const said = "the disk is full: records are refused"
+		refused := 0
+		for began := time.Now(); time.Since(began) < time.Hour; time.Sleep(5 * time.Second) {
+			switch _, err := appendWait(p, batchOf(big)); {
+			case errors.Is(err, ErrNoSpace):
+				refused++
+			case err != nil || refused > 0: // what was taken ahead may do for a while
+				t.Fatalf("after %d that were refused, another is answered with %v", refused, err)
+			}
+			if n := lead.log.count(said); n == 0 && refused > 0 || n > 1 && time.Since(began) < fullSaidEvery {
+				t.Fatalf("%d refused in %v, and it was said %d times", refused, time.Since(began), n)
+			}
+		}
+		if n := lead.log.count(said); refused < 500 || n != int(time.Hour/fullSaidEvery) {
+			t.Errorf("%d refused in an hour, and it was said %d times, want once in %v", refused, n, fullSaidEvery)
+		}
+	})
+}

@@ -161,6 +161,7 @@ type Node struct {
 	retaining     atomic.Bool  // retention is
 	unsaved       atomic.Bool  // the others' addresses are, see saveAddressesLocked
 	lacksRoom     atomic.Bool  // the node's own files have none to grow; see keepRoom
+	fullDisk      fullDisk     // which took no records of producers
 	retainAt      atomic.Int64 // when retention is due before its time, since settings changed; ms since 1970, 0: at its time
 	growing       atomic.Bool  // topics are, with the cluster
 	flushing      atomic.Bool  // a flush of the topics that are due is under way

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
+	"time"
 )
 
 // roomAhead is the disk room that each of the node's own files, votes and the metadata
@@ -52,4 +54,28 @@ func keepRoom(path string) error {
 		return &os.PathError{Op: "take room for", Path: path, Err: err}
 	}
 	return nil
+}
+
+// fullSaidEvery is how often it is said that a full disk takes no records, while that
+// goes on.
+const fullSaidEvery = 10 * time.Minute
+
+// A fullDisk counts the appends that one did not take, since that was last said.
+type fullDisk struct {
+	mu      sync.Mutex
+	said    time.Time
+	refused int
+}
+
+// full is told of an append that there was no room for. Producers send it again and
+// again, a thousand times a second, so it is said once, and rarely after that.
+func (n *Node) full(p *Partition, err error) {
+	d := &n.fullDisk
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.refused++
+	if now := time.Now(); now.Sub(d.said) >= fullSaidEvery {
+		p.logger.Error("the disk is full: records are refused until there is room; their producers send them again, and consumers read on", "refused", d.refused, "error", err)
+		d.said, d.refused = now, 0
+	}
 }
