@@ -61,13 +61,23 @@ func findRequest(version int16, kind int8, keys ...string) *kmsg.FindCoordinator
 	return req
 }
 
-// coordinates asks until somebody coordinates the group and has it loaded.
+// coordinates asks until the broker coordinates the group and has it loaded, and every
+// other group with it: the topic's partitions are led, and loaded, one after the other.
 func (b *broker) coordinates(name string) {
 	b.t.Helper()
 	w := b.dial()
-	waitFor(b.t, "a coordinator of "+name, func() bool {
+	all := kmsg.NewPtrOffsetFetchRequest()
+	all.SetVersion(8)
+	for i := range 1000 { // which leave no partition of 50 out
+		g := kmsg.NewOffsetFetchRequestGroup()
+		if g.Group = name; i > 0 {
+			g.Group = fmt.Sprint(name, i)
+		}
+		all.Groups = append(all.Groups, g)
+	}
+	waitFor(b.t, "a coordinator of "+name+" and all others", func() bool {
 		return ask[*kmsg.FindCoordinatorResponse](w, findRequest(4, 0, name)).Coordinators[0].ErrorCode == 0 &&
-			fetchCommitted(w, name).ErrorCode == 0
+			!slices.ContainsFunc(ask[*kmsg.OffsetFetchResponse](w, all).Groups, func(g kmsg.OffsetFetchResponseGroup) bool { return g.ErrorCode != 0 })
 	})
 }
 

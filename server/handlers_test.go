@@ -13,7 +13,7 @@ import (
 func TestHandlersSurviveAnything(t *testing.T) {
 	b := startBroker(t, map[string]string{"auto.create.topics.enable": "false", "offsets.topic.num.partitions": "3"})
 	b.create("t", 1, nil)
-	b.coordinates("g") // and every other group
+	b.coordinates("g")
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel() // nothing is waited for
 	for _, a := range apis {
