@@ -32,6 +32,7 @@ var allowed = map[string][]string{
 	"cli/millrace":    {"cli"},
 	"cli/faults":      {}, // tests only
 	"cli/conformance": {}, // tests only
+	"docs":            {"yuin/goldmark"},
 	"testdata":        {},
 	"testdata/ports":  {}, // for tests only
 	".ci/report":      {},

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace/docs"
 	"millrace/replication/metadata"
 	"millrace/testdata"
 	"millrace/testdata/ports"
@@ -507,54 +508,85 @@ func TestExamplesRun(t *testing.T) {
 	})
 }
 
-// The README's tour, line by line, with up on other ports.
+// The README's tour, line by line in one shell, with up on other ports and without what
+// has tests of its own. Figures beside the commands are what the commands print.
 func TestTheTourOfTheReadmeRuns(t *testing.T) {
-	readme, err := os.ReadFile(filepath.Join("..", "README.md"))
+	readme, err := docs.Read(filepath.Join("..", "README.md"))
 	if err != nil {
 		t.Fatal(err)
-	}
-	var lines []string
-	for i, block := range strings.Split(string(readme), "```") {
-		if code, ok := strings.CutPrefix(block, "sh\n"); ok && i%2 == 1 {
-			for line := range strings.Lines(code) {
-				if strings.HasPrefix(line, "millrace ") && !strings.HasPrefix(line, "millrace up") {
-					lines = append(lines, strings.TrimSpace(line))
-				}
-			}
-		}
-	}
-	if len(lines) < 5 {
-		t.Fatalf("the README has %d lines to run", len(lines))
 	}
 	dir := t.TempDir()
 	if err := os.Symlink(filepath.Dir(dataFile(t, "flights.jsonl")), filepath.Join(dir, "testdata")); err != nil {
 		t.Fatal(err)
 	}
-	port := fmt.Sprint(ports.HoldRow(t, 3))
-	cmd, _, _ := upProcess(t, filepath.Join(dir, "millrace-data"), "--base-port", port)
+	if err := os.Mkdir(filepath.Join(dir, "bin"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	base, other := ports.HoldRow(t, 3), ports.HoldRow(t, 3)
+	cmd, pids, _ := upProcess(t, filepath.Join(dir, "millrace-data"), "--restart", "--base-port", fmt.Sprint(base))
 	defer func() {
 		cmd.Process.Signal(syscall.SIGTERM)
 		cmd.Wait()
 	}()
-	for _, line := range lines {
-		run := exec.CommandContext(t.Context(), "sh", "-e", "-c", line)
-		run.Dir = dir
-		run.Env = append(os.Environ(), "PATH="+filepath.Dir(program(t))+":"+os.Getenv("PATH"), "MILLRACE_BROKERS=127.0.0.1:"+port)
-		var stderr bytes.Buffer
-		run.Stderr = &stderr
-		out, err := run.Output()
-		if err != nil || strings.Contains(stderr.String(), "millrace: ") {
-			t.Errorf("$ %s\n%s%s%v", line, out, stderr.String(), err)
+	var moved []string
+	for i := range 3 {
+		moved = append(moved, fmt.Sprint(":", 9092+i), fmt.Sprint(":", base+i), fmt.Sprint(":", 9192+i), fmt.Sprint(":", other+i))
+	}
+	const begins = "\x1e"
+	var lines []string
+	var script strings.Builder
+	for _, section := range readme.Sections {
+		if section.Heading == "Install" || section.Heading == "Connect" {
+			continue
 		}
-		if len(out) == 0 && !strings.Contains(line, "produce") {
-			t.Errorf("$ %s prints nothing", line)
+		for _, block := range section.Blocks {
+			for line := range strings.Lines(block.Code) {
+				line = strings.TrimSpace(line)
+				first, _, _ := strings.Cut(line, " ")
+				_, lacking := exec.LookPath(first)
+				switch {
+				case block.Language != "sh", first == "go", strings.HasPrefix(line, "millrace up"), first == "kcat" && lacking != nil:
+					continue
+				case slices.Contains(lines, line) && strings.HasPrefix(line, "millrace produce"):
+					fmt.Fprintf(&script, "kill -9 %d\n", pids[1]) // now break something
+				case strings.HasPrefix(line, "millrace topic describe events"): // within seconds
+					fmt.Fprintf(&script, `until %s -o json | tr -d ' \n' | grep -q '"replicas":\[[0-9],[0-9],[0-9]\]'; do sleep 0.1; done`+"\n", strings.Split(line, " #")[0])
+				}
+				lines = append(lines, line)
+				fmt.Fprintf(&script, "printf '%s'\n%s\n", begins, line)
+			}
 		}
-		if strings.Contains(line, "group describe") && !strings.Contains(string(out), "TOTAL-LAG    19800 ") {
-			t.Errorf("$ %s prints\n%swhile 200 of 20,000 were read", line, out)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // a line that waits for ever is named
+	defer cancel()
+	run := exec.CommandContext(ctx, "bash", "-e", "-c", strings.NewReplacer(moved...).Replace(script.String()))
+	run.Dir = dir
+	run.Env = append(os.Environ(), "PATH="+filepath.Dir(program(t))+":"+os.Getenv("PATH"))
+	run.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	run.Cancel = func() error { return syscall.Kill(-run.Process.Pid, syscall.SIGKILL) }
+	run.WaitDelay = 10 * time.Second
+	out, err := run.CombinedOutput()
+	outputs := strings.Split(string(out), begins)[1:]
+	if err != nil {
+		run.Cancel() // the nodes that it started
+		t.Fatalf("$ %s\n%s%v", lines[len(outputs)-1], outputs[len(outputs)-1], err)
+	}
+	figure := regexp.MustCompile(`# (?:.*; )?([\d,]+)(?:$|,| records are left)`)
+	figures := 0
+	for i, line := range lines {
+		if printed := outputs[i]; strings.HasPrefix(printed, "millrace: ") || strings.Contains(printed, "\nmillrace: ") {
+			t.Errorf("$ %s\n%s", line, printed)
 		}
-		if strings.Contains(line, "wc -l") && strings.TrimSpace(string(out)) != "20000" {
-			t.Errorf("$ %s prints %s", line, out)
+		if m := figure.FindStringSubmatch(line); m != nil {
+			figures++
+			want := strings.ReplaceAll(m[1], ",", "")
+			if !regexp.MustCompile(`(?m)^(TOTAL-LAG +)?` + want + `\b`).MatchString(outputs[i]) {
+				t.Errorf("$ %s\nprints\n%s", line, outputs[i])
+			}
 		}
+	}
+	if len(lines) < 25 || figures < 3 {
+		t.Errorf("the README has %d lines to run, with %d figures", len(lines), figures)
 	}
 }
 
