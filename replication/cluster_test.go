@@ -142,6 +142,9 @@ func startClusterOf(c *testCluster, n int) *testCluster {
 		c.nodes = append(c.nodes, node)
 		node.start()
 	}
+	if w == nil { // in virtual time tests wait by themselves, a minute costs nothing there
+		c.settled()
+	}
 	return c
 }
 
@@ -299,6 +302,28 @@ func appendWait(p *Partition, b record.Batch) (Ack, error) {
 	p.Append([]record.Batch{b}, func(ack Ack, err error) { done <- answer{ack, err} })
 	a := <-done
 	return a.ack, a.err
+}
+
+// settled waits until all nodes are members in full: voters of the controller group, so
+// that one of three may go, and registered as they run now, so that all know a folder
+// that was restored from the node's own. A node's start waits for neither.
+func (c *testCluster) settled() {
+	c.t.Helper()
+	voters := len(c.nodes) - (1 - len(c.nodes)%2) // one that makes their number even gets no vote
+	eventually(c.t, "all are voters of the controller group and registered as they run", func() bool {
+		for _, n := range c.nodes {
+			if len(n.memberOf(controllerGroup).voters()) != voters {
+				return false
+			}
+			for _, other := range c.nodes {
+				// The first release does not register runs.
+				if b, ok := n.Image().Broker(other.id); !ok || n.Image().Level() > 1 && b.Run != other.run {
+					return false
+				}
+			}
+		}
+		return true
+	})
 }
 
 // append has whoever leads the partition take a record. That leadership goes elsewhere

@@ -127,6 +127,7 @@ func TestRestoredBackupComesBackAsANewIncarnation(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.start()
+	c.settled()
 	before := n.identity.Incarnation
 	c.append(id, "after the backup")
 	n.stop()
@@ -171,16 +172,9 @@ func TestTwoLiveClonesAreToldApart(t *testing.T) {
 	}
 	defer clone.stop()
 	n.start()
-	// A node does not wait to be registered. Of two copies that start at the same moment
-	// each may be the first that one of the others hears, and then both must end.
-	eventually(t, "the first one is registered", func() bool {
-		for _, other := range c.nodes[:2] {
-			if b, ok := other.Image().Broker(n.id); !ok || b.Run != n.run {
-				return false
-			}
-		}
-		return true
-	})
+	// Of two copies that start at the same moment each may be the first that one of the
+	// others hears, and then both must end.
+	c.settled()
 	err := clone.startUntilFailed()
 	if !errors.Is(err, ErrOldDisk) {
 		t.Fatalf("both run: %v", err)

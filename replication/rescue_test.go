@@ -38,6 +38,7 @@ func TestASurvivorIsRescuedFromAMajorityThatWasRestored(t *testing.T) {
 		}
 	}
 	c.startAll()
+	c.settled()
 	var want []string
 	for i := range 20 {
 		v := fmt.Sprint("after the backup ", i)
