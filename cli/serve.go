@@ -150,7 +150,7 @@ func serve(c *urfave.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("open %s: %w", b.dataDir, err)
 	}
-	kafka := &server.Server{Node: node, Advertised: own.advertise, DataDir: b.dataDir, Logger: logger, Levels: levels}
+	kafka := &server.Server{Node: node, Advertised: own.advertise, DataDir: b.dataDir, Software: software(), Logger: logger, Levels: levels}
 	defer func() { stop(context.WithoutCancel(c.Context), logger, node, kafka) }()
 
 	// Until it has the cluster's metadata the node talks to other nodes only: it

@@ -75,6 +75,15 @@ func commitOf(settings []debug.BuildSetting) (commit string) {
 	return commit + dirty
 }
 
+// software is the program and what it was built of, as a broker tells it.
+func software() string {
+	b := build()
+	if b.Commit == "" {
+		return "millrace " + b.Version
+	}
+	return fmt.Sprintf("millrace %s (%s)", b.Version, b.Commit)
+}
+
 // versionLine says what was built: "0.1.0 (1a2b3c4d5e6f, go1.26.8, linux/amd64)".
 func versionLine() string {
 	b := build()

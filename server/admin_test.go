@@ -1,12 +1,14 @@
 package server
 
 import (
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -631,7 +633,17 @@ func TestDescribeCluster(t *testing.T) {
 		req := kmsg.NewPtrDescribeClusterRequest()
 		req.SetVersion(version)
 		req.IncludeClusterAuthorizedOperations = true
+		before := time.Now().UnixMilli()
 		got := ask[*kmsg.DescribeClusterResponse](w, req)
+		var clock int64
+		got.UnknownTags.Each(func(key uint32, value []byte) {
+			if key == ClockTag {
+				clock = int64(binary.BigEndian.Uint64(value))
+			}
+		})
+		if now := time.Now().UnixMilli(); clock < before || clock > now {
+			t.Errorf("version %d: it is %d at the broker, between %d and %d here", version, clock, before, now)
+		}
 		if got.ErrorCode != 0 || len(got.ClusterID) != 22 || got.ControllerID != 1 || len(got.Brokers) != 1 || got.Brokers[0].IsFenced || got.ClusterAuthorizedOperations != clusterOperations {
 			t.Errorf("version %d: %+v", version, got)
 		}

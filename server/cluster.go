@@ -19,6 +19,7 @@ import (
 //   - Brokers that are not there now are fenced, and listed if asked for. Since
 //     when this node has missed each of them is told in a tagged field of our own,
 //     which other clients pass over.
+//   - So are this node's clock and its program, for who looks for what is wrong.
 //
 // v1 adds the endpoint type, v2 fenced brokers (KIP-1073).
 func (s *Server) describeCluster(c *call, req *kmsg.DescribeClusterRequest) *kmsg.DescribeClusterResponse {
@@ -51,6 +52,10 @@ func (s *Server) describeCluster(c *call, req *kmsg.DescribeClusterRequest) *kms
 	if req.IncludeClusterAuthorizedOperations {
 		resp.ClusterAuthorizedOperations = clusterOperations
 	}
+	resp.UnknownTags.Set(ClockTag, binary.BigEndian.AppendUint64(nil, uint64(s.now().UnixMilli())))
+	if s.Software != "" {
+		resp.UnknownTags.Set(SoftwareTag, []byte(s.Software))
+	}
 	return resp
 }
 
@@ -58,6 +63,13 @@ func (s *Server) describeCluster(c *call, req *kmsg.DescribeClusterRequest) *kms
 // since when a broker has been missed: 8 bytes, milliseconds since 1970. Kafka's own
 // tags count from 0 on.
 const DownTag = 10_000
+
+// ClockTag and SoftwareTag are tagged fields of DescribeCluster's answers: the time at the
+// broker that answers, in 8 bytes, milliseconds since 1970, and Server.Software.
+const (
+	ClockTag    = 10_001
+	SoftwareTag = 10_002
+)
 
 // DescribeLogDirs, versions 1–4.
 //

@@ -48,6 +48,8 @@ type Server struct {
 	Advertised string
 	// DataDir is the folder that DescribeLogDirs speaks of.
 	DataDir string
+	// Software is the program and its version, which DescribeCluster tells. "": it tells none.
+	Software string
 	// HTTP takes a connection that begins with an HTTP verb; the verb is still
 	// to be read from it. HTTP owns the connection and must close it. nil: such
 	// a connection gets a short answer and is closed.
@@ -72,7 +74,7 @@ type Server struct {
 	// Levels are the levels of Logger that clients may see and change, if its
 	// handler is theirs. nil: INFO for all, and changing it has no effect.
 	Levels *Levels
-	// Now is the clock for append times. nil: time.Now.
+	// Now is the clock for append times, and the one that DescribeCluster tells. nil: time.Now.
 	Now func() time.Time
 
 	once sync.Once
