@@ -109,6 +109,7 @@ func commands() []*urfave.Command {
 		topicCommand(),
 		groupCommand(),
 		clusterCommand(),
+		doctorCommand(),
 		segmentCommand(),
 		benchCommand(),
 		versionCommand(),

@@ -1,0 +1,493 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// examineBrokers goes to the brokers that a command line names, to those that they tell
+// clients of, and looks at the cluster they are.
+func (d *doctor) examineBrokers(ctx context.Context, named []string) {
+	seeds := d.visitAll(ctx, named)
+	var reached []*visit
+	hosts := make(map[string]bool)
+	for _, v := range seeds {
+		if !hosts[v.host] {
+			d.judgeName(v)
+		}
+		hosts[v.host] = true
+		if d.judgeDoors(v) && d.judgeProtocol(v) {
+			reached = append(reached, v)
+		}
+	}
+	if len(reached) == 0 {
+		return
+	}
+	d.judgeClusters(reached)
+	all := d.examineAdvertised(ctx, reached)
+	d.judgeVersions(all)
+	d.judgeClocks(all)
+	d.examineHealth(ctx, reached)
+	d.examineProcesses(all)
+}
+
+func (d *doctor) visitAll(ctx context.Context, addresses []string) []*visit {
+	all := make([]*visit, len(addresses))
+	var gone sync.WaitGroup
+	for i, address := range addresses {
+		gone.Go(func() { all[i] = d.visit(ctx, address) })
+	}
+	gone.Wait()
+	return all
+}
+
+func (d *doctor) judgeName(v *visit) {
+	switch {
+	case v.lookup != nil:
+		d.say(failed, "name", v.host, "correct it, or tell this machine of it, in DNS or /etc/hosts", "%s", unresolved(v.lookup))
+	case len(v.doors) > 1 || v.doors[0].ip != v.host:
+		d.say(fine, "name", v.host, "", "%s", strings.Join(v.ips(), ", "))
+	}
+}
+
+func (v *visit) ips() (all []string) {
+	for _, d := range v.doors {
+		all = append(all, d.ip)
+	}
+	return all
+}
+
+// unresolved says why a name has no address.
+func unresolved(err error) string {
+	var dns *net.DNSError
+	switch {
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return "no such host"
+	case errors.As(err, &dns):
+		return "cannot be resolved: " + dns.Err
+	}
+	return err.Error()
+}
+
+// judgeDoors tells whether somebody listens at one of an address's doors, and says where not.
+func (d *doctor) judgeDoors(v *visit) bool {
+	if v.lookup != nil {
+		return false
+	}
+	open, shut := v.open()
+	if open == nil {
+		d.say(failed, "connect", v.address, openIt(shut), "%s", d.closed(shut.err))
+		return false
+	}
+	if first := v.doors[0]; first.err != nil {
+		_, port, _ := net.SplitHostPort(v.address)
+		d.say(worrying, "connect", v.address,
+			fmt.Sprintf("give clients %s, or let the broker listen at %s as well", net.JoinHostPort(open.ip, port), first.ip),
+			"%s is %s first, where it is %s, and then %s, which answers: a client that tries only the first does not get through",
+			v.host, first.ip, d.closed(first.err), open.ip)
+		return true
+	}
+	d.say(fine, "connect", v.address, "", "in %s", fineGrained(open.took))
+	return true
+}
+
+// open returns the first door that is open, nil if none is, and the last that is not.
+func (v *visit) open() (open, shut *door) {
+	for i := range v.doors {
+		if at := &v.doors[i]; at.err != nil {
+			shut = at
+		} else if open == nil {
+			open = at
+		}
+	}
+	return open, shut
+}
+
+// closed says why a connection did not come about.
+func (d *doctor) closed(err error) string {
+	var timeout net.Error
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "refused, nothing listens there"
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return "unreachable, there is no way to it from here"
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return fmt.Sprintf("unanswered for %v", d.patience)
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err
+	}
+	return err.Error()
+}
+
+// openIt says what may open a door.
+func openIt(shut *door) string {
+	refused := errors.Is(shut.err, syscall.ECONNREFUSED)
+	switch ip := net.ParseIP(shut.ip); {
+	case refused && ip != nil && ip.IsLoopback():
+		return "start a broker with `millrace serve`, or name others with -b"
+	case refused:
+		return "start the broker there, or let it listen at that address: --listen, or listeners; without it a broker listens on 127.0.0.1 alone"
+	}
+	return "let firewalls and the network between let this port through, or start the machine"
+}
+
+// short is a duration as people read it: 0.2 ms, 12 ms, 1.5 s.
+func short(d time.Duration) string {
+	switch ms := float64(d) / float64(time.Millisecond); {
+	case ms < 10:
+		return fmt.Sprintf("%.1f ms", ms)
+	case ms < 1000:
+		return fmt.Sprintf("%.0f ms", ms)
+	}
+	return fmt.Sprintf("%.1f s", d.Seconds())
+}
+
+func (d *doctor) judgeProtocol(v *visit) bool {
+	if v.stranger != "" {
+		d.say(failed, "protocol", v.address, v.remedy, "%s", v.stranger)
+		return false
+	}
+	what := "a Kafka broker"
+	if v.software != "" {
+		what = v.software
+	}
+	if v.node >= 0 {
+		what += fmt.Sprintf(", node %d", v.node)
+	}
+	d.say(fine, "protocol", v.address, "", "%s, %s", what, count(len(v.apis), "API"))
+	return true
+}
+
+func (d *doctor) judgeClusters(reached []*visit) {
+	var clusters []string
+	at := make(map[string][]string)
+	for _, v := range reached {
+		if at[v.cluster] == nil {
+			clusters = append(clusters, v.cluster)
+		}
+		at[v.cluster] = append(at[v.cluster], v.address)
+	}
+	if len(clusters) == 1 {
+		all := ""
+		if len(reached) > 1 {
+			all = fmt.Sprintf(", say all %d addresses", len(reached))
+		}
+		d.say(fine, "cluster", "", "", "%s%s", clusters[0], all)
+		return
+	}
+	var parts []string
+	for _, c := range clusters {
+		parts = append(parts, fmt.Sprintf("%s at %s", c, strings.Join(at[c], ", ")))
+	}
+	d.say(failed, "cluster", "", "name the brokers of one cluster; nodes that were to be one need --join, or one controller.quorum.voters",
+		"-b names %d clusters: %s", len(clusters), strings.Join(parts, "; "))
+}
+
+// An advertisement is where a cluster tells its clients that a broker is.
+type advertisement struct {
+	cluster string
+	told
+}
+
+// examineAdvertised goes to where clients are sent, and returns one visit to each broker
+// that was reached.
+func (d *doctor) examineAdvertised(ctx context.Context, seeds []*visit) (all []*visit) {
+	from := make(map[advertisement][]*visit) // by whom it is told
+	at := make(map[string]*visit)
+	for _, v := range seeds {
+		at[v.address] = v
+		for _, t := range v.told {
+			a := advertisement{v.cluster, t}
+			from[a] = append(from[a], v)
+		}
+	}
+	var sent []advertisement
+	var more []string
+	for a := range from {
+		sent = append(sent, a)
+		if _, known := at[a.address]; !known && !slices.Contains(more, a.address) {
+			more = append(more, a.address)
+		}
+	}
+	for i, v := range d.visitAll(ctx, more) {
+		at[more[i]] = v
+	}
+	slices.SortFunc(sent, func(a, b advertisement) int {
+		return cmp.Or(cmp.Compare(a.cluster, b.cluster), cmp.Compare(a.node, b.node), cmp.Compare(a.address, b.address))
+	})
+	for _, a := range sent {
+		d.judgeAdvertised(a, at[a.address], from[a], seeds)
+	}
+	seen := make(map[advertisement]bool)
+	for _, v := range append(slices.Clone(seeds), slices.Collect(maps.Values(at))...) {
+		who := advertisement{v.cluster, told{node: v.node}}
+		if v.reached() && !seen[who] {
+			seen[who] = v.node >= 0 // who does not say is nobody's double
+			all = append(all, v)
+		}
+	}
+	slices.SortFunc(all, func(a, b *visit) int { return cmp.Or(cmp.Compare(a.node, b.node), cmp.Compare(a.address, b.address)) })
+	return all
+}
+
+// judgeAdvertised says whether clients that are sent to a broker get to it.
+func (d *doctor) judgeAdvertised(a advertisement, v *visit, by, seeds []*visit) {
+	subject := fmt.Sprintf("broker %d", a.node)
+	what := ""
+	open, shut := v.open()
+	loopback := isLoopback(v)
+	switch {
+	case unreachableAddress(a.address) != "":
+		what = "is no address that can be reached"
+	case v.lookup != nil:
+		what = "which does not resolve here: " + unresolved(v.lookup)
+	case open == nil:
+		what = "which is " + d.closed(shut.err)
+	case v.stranger != "":
+		what = "where no broker is: " + v.stranger
+	case v.cluster != a.cluster:
+		what = fmt.Sprintf("where a broker of another cluster answers, %s", v.cluster)
+	case v.node >= 0 && v.node != a.node:
+		what = fmt.Sprintf("where broker %d answers", v.node)
+	case loopback && !slices.ContainsFunc(by, isLoopback):
+		d.say(worrying, "advertised", subject, advertise(a, seeds),
+			"clients are told %s, which is reached from this machine only: any other would look for the broker on itself", a.address)
+		return
+	case v.node < 0:
+		d.say(fine, "advertised", subject, "", "%s, in %s; who answers there is not told", a.address, fineGrained(open.took))
+		return
+	default:
+		d.say(fine, "advertised", subject, "", "%s, in %s", a.address, fineGrained(open.took))
+		return
+	}
+	if loopback && !slices.ContainsFunc(by, isLoopback) {
+		what += ", and which is this machine itself"
+	}
+	d.say(failed, "advertised", subject, advertise(a, seeds), "clients are told %s, %s", a.address, what)
+}
+
+// isLoopback tells whether an address is of the machine that uses it, whichever that is.
+func isLoopback(v *visit) bool {
+	ip := net.ParseIP(v.host)
+	if ip == nil && len(v.doors) > 0 {
+		ip = net.ParseIP(v.doors[0].ip)
+	}
+	return ip != nil && ip.IsLoopback()
+}
+
+// advertise says which setting tells clients where a broker is, and the value it should
+// have: the address by which it was reached, if it was, under the name of its listener.
+func advertise(a advertisement, seeds []*visit) string {
+	const key = "advertised.listeners"
+	i := slices.IndexFunc(seeds, func(v *visit) bool { return v.cluster == a.cluster && v.node == a.node })
+	if i < 0 {
+		return fmt.Sprintf("set %s of broker %d to the HOST:PORT by which this machine reaches it; named with -b, it is checked", key, a.node)
+	}
+	own := seeds[i]
+	now := own.settings[key]
+	if now == "" {
+		now = own.settings["listeners"]
+	}
+	listeners, found := strings.Split(now, ","), false
+	for i, l := range listeners {
+		if name, address, ok := strings.Cut(strings.TrimSpace(l), "://"); ok && (address == a.address || len(listeners) == 1) {
+			listeners[i], found = name+"://"+own.address, true
+		}
+	}
+	value := strings.Join(listeners, ",")
+	if !found {
+		value = "PLAINTEXT://" + own.address
+	}
+	text := fmt.Sprintf("set %s=%s on broker %d", key, value, a.node)
+	if own.software != "" && len(listeners) == 1 {
+		text += fmt.Sprintf(" (--advertise %s)", own.address)
+	}
+	if host, _, _ := net.SplitHostPort(a.address); !isLoopback(&visit{host: host}) {
+		text += fmt.Sprintf("; if others use %s, add a second listener with that address", a.address)
+	}
+	return text
+}
+
+// judgeVersions compares what brokers say of their programs, or else what they serve.
+func (d *doctor) judgeVersions(all []*visit) {
+	var versions []string
+	of := make(map[string][]string)
+	own := true
+	for _, v := range all {
+		own = own && v.software != ""
+	}
+	for _, v := range all {
+		version := v.software
+		if !own {
+			version = ""
+			for _, api := range slices.Sorted(maps.Keys(v.apis)) {
+				version += fmt.Sprintf("%d:%d ", api, v.apis[api])
+			}
+		}
+		if of[version] == nil {
+			versions = append(versions, version)
+		}
+		of[version] = append(of[version], who(v))
+	}
+	if len(versions) == 1 {
+		if !own {
+			d.say(fine, "version", "", "", "all serve the same versions of the same APIs")
+			return
+		}
+		d.say(fine, "version", "", "", "%s", versions[0])
+		return
+	}
+	var parts []string
+	for _, version := range versions {
+		what := "others"
+		if own {
+			what = version
+		}
+		parts = append(parts, strings.Join(of[version], ", ")+": "+what)
+	}
+	found := strings.Join(parts, "; ")
+	if !own {
+		found = "the APIs differ between " + strings.Join(groups(versions, of), " and ")
+	}
+	d.say(worrying, "version", "", "finish the upgrade: what is new begins when the last broker has it", "%s", found)
+}
+
+// groups are the brokers of each version.
+func groups(versions []string, of map[string][]string) (all []string) {
+	for _, version := range versions {
+		all = append(all, strings.Join(of[version], ", "))
+	}
+	return all
+}
+
+// who names the broker that was visited.
+func who(v *visit) string {
+	if v.node < 0 {
+		return v.address
+	}
+	return fmt.Sprintf("broker %d", v.node)
+}
+
+// Clocks that are further apart than tolerable are named: what is read from a time, and
+// what retention deletes, is that much off. With an hour a broker takes no records any
+// more: message.timestamp.after.max.ms.
+const (
+	tolerable   = time.Second
+	intolerable = time.Hour
+)
+
+func (d *doctor) judgeClocks(all []*visit) {
+	const change = "let every machine follow one clock, by chrony or systemd-timesyncd"
+	type reading struct {
+		who string
+		clock
+	}
+	var readings []reading
+	others := false // are there, whose time is not known
+	for _, v := range all {
+		switch {
+		case v.clock.known:
+			readings = append(readings, reading{who(v), v.clock})
+		case v.leaderClock.known && v.leader == v.node:
+			readings = append(readings, reading{who(v), v.leaderClock})
+		default:
+			others = true
+		}
+	}
+	for _, v := range all {
+		if len(readings) == 0 && v.leaderClock.known { // the leader is a controller alone, or was not reached
+			readings = append(readings, reading{fmt.Sprintf("controller %d", v.leader), v.leaderClock})
+		}
+	}
+	if len(readings) == 0 {
+		d.say(untold, "clock", "", "", "none of them tells its time")
+		return
+	}
+	within, wrong := time.Duration(0), 0
+	for _, r := range readings {
+		within = max(within, r.ahead.Abs()+r.slack)
+		apart := r.ahead.Abs() - r.slack
+		if apart <= tolerable {
+			continue
+		}
+		wrong++
+		verdict, direction := worrying, "ahead of"
+		if apart > intolerable {
+			verdict = failed
+		}
+		if r.ahead < 0 {
+			direction = "behind"
+		}
+		d.say(verdict, "clock", r.who, change, "its clock is %s %s this machine's", lasting(r.ahead.Abs().Seconds()), direction)
+	}
+	if wrong > 0 {
+		return
+	}
+	var names []string
+	for _, r := range readings {
+		names = append(names, r.who)
+	}
+	rest := ""
+	if others {
+		rest = "; the others do not tell theirs"
+	}
+	d.say(fine, "clock", "", "", "%s: within %s of this machine's%s", strings.Join(names, ", "), short(within), rest)
+}
+
+// examineHealth says what `cluster health` would, and how full the disks are.
+func (d *doctor) examineHealth(ctx context.Context, reached []*visit) {
+	var addresses []string
+	for _, v := range reached {
+		if v.cluster == reached[0].cluster {
+			addresses = append(addresses, v.address)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	client, err := dialBrokers(ctx, addresses)
+	if err != nil {
+		d.say(failed, "health", "", "", "%s", oneLine(err))
+		return
+	}
+	defer client.Close()
+	state, err := readCluster(ctx, client)
+	if err != nil {
+		d.say(failed, "health", "", "", "%s", oneLine(err))
+		return
+	}
+	if troubles := state.troubles(); len(troubles) > 0 {
+		d.say(failed, "health", "", "`millrace cluster status` shows more", "%s", strings.Join(troubles, "; "))
+	} else {
+		d.say(fine, "health", "", "", "%s, %s, %s", count(len(state.Brokers), "broker"), count(state.Topics-state.internalTopics, "topic"), count(state.Partitions-state.Internal, "partition"))
+	}
+	for _, b := range state.Brokers {
+		if b.Up && b.DiskBytes > 0 {
+			d.judgeRoom("disk", fmt.Sprintf("broker %d", b.Node), b.dataDir, b.DiskBytes, b.DiskFree, b.diskFull())
+		} else if b.Up {
+			d.say(untold, "disk", fmt.Sprintf("broker %d", b.Node), "", "it does not tell")
+		}
+	}
+}
+
+// judgeRoom says how much room is left on a disk. With a tenth of it there is time to act.
+func (d *doctor) judgeRoom(check, subject, dir string, total, free int64, full bool) {
+	verdict, change := fine, ""
+	switch {
+	case full:
+		verdict, change = failed, "delete or trim topics, or make room: a broker refuses to write"
+	case free < total/10:
+		verdict, change = worrying, "shorten retention.ms or set retention.bytes, or make room"
+	}
+	d.say(verdict, check, subject, change, "%s of %s free below %s", size(free), size(total), dir)
+}

@@ -1,0 +1,109 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// examineFolder looks at a data folder, or where it will be, and at this machine.
+func (d *doctor) examineFolder(dir string) {
+	at, err := filepath.Abs(dir)
+	if err != nil {
+		d.say(failed, "folder", dir, "", "%v", err)
+		return
+	}
+	info, err := os.Stat(at)
+	missing := errors.Is(err, fs.ErrNotExist)
+	for errors.Is(err, fs.ErrNotExist) && at != filepath.Dir(at) {
+		at = filepath.Dir(at)
+		info, err = os.Stat(at)
+	}
+	switch {
+	case err != nil:
+		d.say(failed, "folder", dir, "", "%v", err)
+		return
+	case !info.IsDir():
+		d.say(failed, "folder", dir, "name a folder with --data-dir", "%s is a file", at)
+		return
+	case missing:
+		d.say(fine, "folder", dir, "", "serve will make it; its disk is looked at in %s", at)
+	default:
+		what := "there, never served"
+		if _, err := os.Stat(filepath.Join(at, nodeFile)); err == nil {
+			what = "a node's"
+		} else if nodes, _ := filepath.Glob(filepath.Join(at, "node-*", nodeFile)); len(nodes) > 0 {
+			what = fmt.Sprintf("%s of `millrace up`", count(len(nodes), "node"))
+		}
+		d.say(fine, "folder", dir, "", "%s", what)
+	}
+	d.examineDisk(at)
+	d.examineSync(at)
+	d.examineLimits()
+}
+
+// An acknowledged record has waited for an fsync, or several in a row: what a disk takes
+// for it is what a producer waits for. An SSD takes a millisecond or less, a hard disk
+// ten; the cheap storage of clouds tens. However slow it is, a broker works on it.
+const (
+	slowSync  = 20 * time.Millisecond
+	syncTries = 32
+)
+
+// examineSync measures what an fsync takes in a folder: of 4 KiB behind others, as often
+// as there is time for in a second.
+func (d *doctor) examineSync(dir string) {
+	f, err := os.CreateTemp(dir, ".millrace-doctor-*")
+	if err != nil {
+		d.say(failed, "write", dir, "let the user that runs the broker write there", "%v", because(err))
+		return
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	var took []time.Duration
+	block := make([]byte, 4<<10)
+	for began := time.Now(); len(took) < syncTries && (len(took) < 3 || time.Since(began) < time.Second); {
+		if _, err = f.Write(block); err == nil {
+			at := time.Now()
+			err = f.Sync()
+			took = append(took, time.Since(at))
+		}
+		if err != nil {
+			change := "look into the system's log for the disk"
+			if errors.Is(err, syscall.ENOSPC) {
+				change = "make room"
+			}
+			d.say(failed, "fsync", dir, change, "%v", because(err))
+			return
+		}
+	}
+	slices.Sort(took)
+	median, worst := took[len(took)/2], took[len(took)-1]
+	verdict, change := fine, ""
+	if median > slowSync {
+		verdict, change = worrying, "choose a faster disk, or one that nothing else writes to; a topic whose loss is bearable can do without: flush.messages"
+	}
+	d.say(verdict, "fsync", dir, change, "%s, at worst %s, of %d", fineGrained(median), fineGrained(worst), len(took))
+}
+
+// because leaves out the path and the call of an error whose line names them.
+func because(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
+// fineGrained is short for what may take microseconds.
+func fineGrained(d time.Duration) string {
+	if d < time.Millisecond {
+		return fmt.Sprintf("%.2f ms", float64(d)/float64(time.Millisecond))
+	}
+	return short(d)
+}

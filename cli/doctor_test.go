@@ -1,0 +1,479 @@
+package cli
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"millrace/replication"
+	"millrace/server"
+
+	"github.com/twmb/franz-go/pkg/kbin"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// A patient doctor asks as long as a test may last, so that a slow machine is never taken
+// for a fault; the names it knows are these.
+func patient(names map[string][]string) *doctor {
+	return &doctor{patience: time.Minute, lookup: func(_ context.Context, host string) ([]string, error) {
+		if ips := names[host]; ips != nil {
+			return ips, nil
+		}
+		return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+	}}
+}
+
+// found returns the findings of one check.
+func (d *doctor) found(check string) (all []finding) {
+	for _, f := range d.findings {
+		if f.Check == check {
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
+// wants fails a test unless a check has one finding, with a verdict and words of what was
+// found and of what to change.
+func (d *doctor) wants(t *testing.T, check, verdict, found, change string) {
+	t.Helper()
+	all := d.found(check)
+	if len(all) != 1 || all[0].Verdict != verdict || !strings.Contains(all[0].Subject+": "+all[0].Found, found) || !strings.Contains(all[0].Change, change) {
+		t.Errorf("%s: %+v, want one that says %s, %q, %q", check, all, verdict, found, change)
+	}
+}
+
+func TestDoctorFindsNothingWrongWithAClusterThatServes(t *testing.T) {
+	c := startCluster(t, 3)
+	c.do("", "cluster", "health", "--wait", "30s")
+	dir := t.TempDir()
+	r := c.do("", "doctor", "--data-dir", dir, "-o", "json")
+	var findings []finding
+	if err := json.Unmarshal([]byte(r.stdout), &findings); err != nil {
+		t.Fatalf("%v: %s", err, r.stdout)
+	}
+	of := make(map[string]int)
+	for _, f := range findings {
+		of[f.Check]++
+		// How full this machine's disks are, and how slow, and what it allows a process.
+		its := []string{"disk", "room", "inodes", "file system", "fsync", "limits", "descriptors", "mappings"}
+		if f.Verdict != fine && !(f.Verdict == worrying && slices.Contains(its, f.Check)) {
+			t.Errorf("%+v", f)
+		}
+	}
+	for check, n := range map[string]int{
+		"connect": 3, "protocol": 3, "cluster": 1, "advertised": 3, "version": 1, "clock": 1, "health": 1, "disk": 3,
+		"folder": 1, "fsync": 1,
+	} {
+		if of[check] != n {
+			t.Errorf("%d lines of %s, want %d", of[check], check, n)
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+	// A line each in a pipe; on a terminal they end where it does.
+	piped := c.do("", "doctor").stdout
+	if !strings.Contains(piped, "ok    clock       broker 1, broker 2, broker 3: within ") || strings.Contains(piped, "\n ") {
+		t.Errorf("in a pipe:\n%s", piped)
+	}
+	for line := range strings.Lines(onTerminal(t, c.addresses(), 60, "", "doctor")) {
+		if n := cellWidth(strings.TrimSuffix(line, "\n")); n > 60 && len(strings.Fields(line)) > 1 { // a path alone is not broken
+			t.Errorf("a line is %d wide: %s", n, line)
+		}
+	}
+}
+
+// The statuses, and that a folder alone is looked at without brokers.
+func TestDoctorEndsAsItFound(t *testing.T) {
+	closed := closedPort(t)
+	for line, want := range map[string]struct {
+		status         int
+		stdout, stderr string
+	}{
+		"doctor -b " + closed: {StatusFailed, "fail  connect  " + closed + ": refused, nothing listens there; start a broker with `millrace serve`", ""},
+		"doctor me":           {StatusUsage, "", "millrace: doctor takes no arguments"},
+		"doctor --data-dir " + filepath.Join(t.TempDir(), "a", "b"): {StatusDone, ": serve will make it; ", ""},
+	} {
+		r := millrace(t, nil, "", strings.Fields(line)...)
+		if r.status != want.status || !strings.Contains(r.stdout, want.stdout) || !strings.HasPrefix(r.stderr, want.stderr) {
+			t.Errorf("millrace %s: status %d\n%s%s", line, r.status, r.stdout, r.stderr)
+		}
+	}
+}
+
+// closedPort is an address at which nothing listens.
+func closedPort(t *testing.T) string {
+	t.Helper()
+	addresses, err := freeAddresses(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return addresses[0]
+}
+
+// accepting accepts connections until the test ends, and hands each to serve.
+func accepting(t *testing.T, serve func(net.Conn)) (address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() { // the acceptor: ends with the listener
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { // ends with the connection
+				defer conn.Close()
+				serve(conn)
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// saying answers whatever comes first with a text.
+func saying(text string) func(net.Conn) {
+	return func(conn net.Conn) {
+		if _, err := conn.Read(make([]byte, 1024)); err == nil {
+			io.WriteString(conn, text)
+		}
+	}
+}
+
+func TestDoctorNamesWhatAnswersInsteadOfABroker(t *testing.T) {
+	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
+	secure.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0) // it complains of whoever does not speak TLS
+	secure.StartTLS()
+	defer secure.Close()
+	for name, c := range map[string]struct{ address, found, change string }{
+		"HTTP":     {accepting(t, saying("HTTP/1.1 400 Bad Request\r\n\r\n")), "an HTTP server answers", "name the address of a broker"},
+		"HTTPS":    {secure.Listener.Addr().String(), "TLS answers, with a certificate for example.com", "whose protocol is PLAINTEXT"},
+		"an alert": {accepting(t, saying("\x15\x03\x01\x00\x02\x02\x0a")), "TLS answers", "name the address"},
+		"SSH":      {accepting(t, saying("SSH-2.0-OpenSSH_9.2\r\n")), "an SSH server answers", "name the address"},
+		"words":    {accepting(t, saying("+OK ready\r\n")), `something else than Kafka answers "+OK ready\r\n"`, "ss -ltnp"},
+		"nobody":   {accepting(t, func(net.Conn) {}), "it closes the connection at the first request", "a listener for nodes does so"},
+		"a controller": {scriptedBroker(t, func(req kmsg.Request) kmsg.Response {
+			return apiVersions(req, kmsg.ApiVersions, kmsg.DescribeQuorum)
+		}), "a controller answers", "controller.listener.names"},
+		"SASL": {scriptedBroker(t, func(req kmsg.Request) kmsg.Response {
+			if r, ok := req.(*kmsg.SASLHandshakeRequest); ok {
+				resp := r.ResponseKind().(*kmsg.SASLHandshakeResponse)
+				resp.ErrorCode, resp.SupportedMechanisms = 33, []string{"SCRAM-SHA-256", "PLAIN"}
+				return resp
+			}
+			return apiVersions(req, kmsg.ApiVersions, kmsg.Metadata, kmsg.SASLHandshake)
+		}), "it wants a client to log in first, by SASL SCRAM-SHA-256, PLAIN", "whose protocol is PLAINTEXT"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := patient(nil)
+			d.examineBrokers(t.Context(), []string{c.address})
+			d.wants(t, "protocol", failed, c.address+": "+c.found, c.change)
+		})
+	}
+	// Who says nothing is waited for as long as patience lasts, however long that is.
+	d := patient(nil)
+	d.patience = 50 * time.Millisecond
+	d.examineBrokers(t.Context(), []string{accepting(t, func(conn net.Conn) { io.Copy(io.Discard, conn) })})
+	d.wants(t, "protocol", failed, "says nothing for 50ms", "paused")
+	// An HTTP server that waits for the end of a line tells itself by its answer to a question of its own.
+	plain := httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	if address := plain.Listener.Addr().String(); !patient(nil).speaksHTTP(t.Context(), address) {
+		t.Error("an HTTP server does not speak HTTP")
+	}
+}
+
+func TestDoctorTellsNamesThatLead(t *testing.T) {
+	c := startCluster(t, 1)
+	_, port, _ := net.SplitHostPort(c.addresses()[0])
+	d := patient(nil)
+	d.examineBrokers(t.Context(), []string{"nobody:" + port})
+	d.wants(t, "name", failed, "nobody: no such host", "/etc/hosts")
+	// A name whose first address is not the one that the broker listens at.
+	d = patient(map[string][]string{"localhost": {"127.0.0.2", "127.0.0.1"}})
+	d.examineBrokers(t.Context(), []string{"localhost:" + port})
+	d.wants(t, "name", fine, "localhost: 127.0.0.2, 127.0.0.1", "")
+	d.wants(t, "connect", worrying, "localhost is 127.0.0.2 first, where it is refused, nothing listens there, and then 127.0.0.1", "give clients 127.0.0.1:"+port)
+	d.wants(t, "advertised", fine, "broker 1: 127.0.0.1:"+port, "")
+}
+
+// A broker that sends its clients to where they do not find it is told which of its
+// settings does so, and the value that would not.
+func TestDoctorFollowsWhatClientsAreTold(t *testing.T) {
+	other := startCluster(t, 1).addresses()[0]
+	for name, c := range map[string]struct {
+		names             map[string][]string
+		advertised, found string
+	}{
+		"a name nobody knows":       {nil, "kafka:9092", "clients are told kafka:9092, which does not resolve here: no such host"},
+		"a port that is not mapped": {nil, closedPort(t), "refused, nothing listens there"},
+		"this machine's own broker": {nil, other, "where a broker of another cluster answers"},
+		"an HTTP server":            {nil, accepting(t, saying("HTTP/1.1 400 Bad Request\r\n\r\n")), "where no broker is: an HTTP server answers"},
+		"a name of somebody else":   {map[string][]string{"kafka": {"127.0.0.2"}}, "kafka:" + portOf(closedPort(t)), "refused, nothing listens there"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			address := closedPort(t)
+			cmd := command(t, nil, "serve", "--ephemeral", "--listen", address, "--advertise", c.advertised, "--ready-file", "ready")
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer cmd.Wait()
+			defer cmd.Process.Signal(syscall.SIGTERM)
+			await(t, func() bool { _, err := os.Stat(filepath.Join(cmd.Dir, "ready")); return err == nil })
+			d := patient(c.names)
+			d.examineBrokers(t.Context(), []string{address})
+			d.wants(t, "advertised", failed, c.found, "set advertised.listeners=PLAINTEXT://"+address+" on broker 1 (--advertise "+address+")")
+		})
+	}
+}
+
+func portOf(address string) string {
+	_, port, _ := net.SplitHostPort(address)
+	return port
+}
+
+// await waits for what is to come.
+func await(t *testing.T, come func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !come(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it does not come")
+		}
+	}
+}
+
+// Two brokers that tell clients the same address, as a copied compose file has them: one
+// of them answers there.
+func TestDoctorMissesTheBrokerBehindAnAddress(t *testing.T) {
+	var first, second string
+	var cluster scriptedCluster
+	first = scriptedBroker(t, func(req kmsg.Request) kmsg.Response { return cluster.answer(1, req) })
+	second = scriptedBroker(t, func(req kmsg.Request) kmsg.Response { return cluster.answer(2, req) })
+	cluster = scriptedCluster{1: first, 2: first}
+	d := patient(nil)
+	d.examineAdvertised(t.Context(), d.visitAll(t.Context(), []string{first, second}))
+	all := d.found("advertised")
+	if len(all) != 2 || all[0].Verdict != fine || all[1].Verdict != failed || all[1].Subject != "broker 2" ||
+		all[1].Found != "clients are told "+first+", where broker 1 answers" ||
+		!strings.Contains(all[1].Change, "set advertised.listeners=INSIDE://kafka2:9093,OUTSIDE://"+second+" on broker 2") {
+		t.Errorf("%+v", all)
+	}
+}
+
+func TestDoctorTellsClustersApart(t *testing.T) {
+	one, two := startCluster(t, 1).addresses()[0], startCluster(t, 1).addresses()[0]
+	d := patient(nil)
+	d.examineBrokers(t.Context(), []string{one, two})
+	d.wants(t, "cluster", failed, "-b names 2 clusters: ", "name the brokers of one cluster")
+	if f := d.found("cluster")[0]; !strings.Contains(f.Found, " at "+one+"; ") || !strings.HasSuffix(f.Found, " at "+two) {
+		t.Errorf("%+v", f)
+	}
+}
+
+// A broker whose clock is not this machine's tells it. The broker is one of ours, in this
+// process: a process of its own would have this machine's clock.
+func TestDoctorComparesClocks(t *testing.T) {
+	for _, c := range []struct {
+		ahead          time.Duration
+		verdict, found string
+	}{
+		{0, fine, ": broker 1: within "},
+		{time.Hour / 2, worrying, "ahead of this machine's"},
+		{-time.Hour / 2, worrying, "behind this machine's"},
+		{7 * time.Hour / 2, failed, "broker 1: its clock is 3 h ahead of this machine's"},
+	} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		quiet, dir := slog.New(slog.DiscardHandler), t.TempDir()
+		node, err := replication.Open(replication.Config{DataDir: dir, Advertise: l.Addr().String(), Logger: quiet})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := node.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		broker := &server.Server{Node: node, DataDir: dir, Logger: quiet, Software: "millrace 9",
+			Now: func() time.Time { return time.Now().Add(c.ahead) }}
+		go broker.Serve(l) // ends with Shutdown
+		d := patient(nil)
+		v := d.visit(t.Context(), l.Addr().String())
+		if off := (v.clock.ahead - c.ahead).Abs(); !v.clock.known || off > v.clock.slack+time.Millisecond {
+			t.Errorf("%v ahead: %+v", c.ahead, v.clock)
+		}
+		d.judgeClocks([]*visit{v})
+		d.wants(t, "clock", c.verdict, c.found, "")
+		d.judgeVersions([]*visit{v})
+		d.wants(t, "version", fine, "millrace 9", "")
+		node.Shutdown(t.Context())
+		broker.Shutdown(t.Context())
+	}
+}
+
+// Of Kafka's brokers the leader of the controllers tells its time, whoever is asked.
+func TestDoctorReadsTheClockOfKafkasController(t *testing.T) {
+	cluster := scriptedCluster{1: "", 2: ""}
+	address := scriptedBroker(t, func(req kmsg.Request) kmsg.Response { return cluster.answer(1, req) })
+	d := patient(nil)
+	v := d.visit(t.Context(), address)
+	d.judgeClocks([]*visit{v})
+	d.wants(t, "clock", worrying, "controller 2: its clock is 10 min behind this machine's", "chrony")
+}
+
+// Nodes that run different versions are told apart by what they say of themselves, others by
+// what they serve.
+func TestDoctorTellsVersionsApart(t *testing.T) {
+	of := func(node int32, software string, produce int16) *visit {
+		return &visit{node: node, software: software, apis: map[int16]int16{0: produce}}
+	}
+	d := patient(nil)
+	d.judgeVersions([]*visit{of(1, "millrace 1", 11), of(2, "millrace 2", 11), of(3, "millrace 1", 11)})
+	d.wants(t, "version", worrying, "broker 1, broker 3: millrace 1; broker 2: millrace 2", "finish the upgrade")
+	d = patient(nil)
+	d.judgeVersions([]*visit{of(1, "", 12), of(2, "", 12), of(3, "", 13)})
+	d.wants(t, "version", worrying, "the APIs differ between broker 1, broker 2 and broker 3", "finish the upgrade")
+	d = patient(nil)
+	d.judgeVersions([]*visit{of(1, "", 12), of(2, "", 12)})
+	d.wants(t, "version", fine, "all serve the same versions", "")
+}
+
+func TestDoctorExaminesAFolder(t *testing.T) {
+	d := patient(nil)
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	d.examineFolder(file)
+	d.wants(t, "folder", failed, file+": "+file+" is a file", "name a folder")
+	c := startCluster(t, 1)
+	d = patient(nil)
+	d.examineFolder(c.all[0].data)
+	d.wants(t, "folder", fine, "a node's", "")
+	d = patient(nil)
+	d.examineFolder(filepath.Dir(c.all[0].data))
+	d.wants(t, "folder", fine, "1 node of `millrace up`", "")
+}
+
+// A scriptedBroker answers requests as it is told, with nil by closing the connection: for
+// what no broker of ours does.
+func scriptedBroker(t *testing.T, answer func(kmsg.Request) kmsg.Response) (address string) {
+	return accepting(t, func(conn net.Conn) {
+		for {
+			var length [4]byte
+			if _, err := io.ReadFull(conn, length[:]); err != nil {
+				return
+			}
+			frame := make([]byte, binary.BigEndian.Uint32(length[:]))
+			if _, err := io.ReadFull(conn, frame); err != nil {
+				return
+			}
+			r := kbin.Reader{Src: frame}
+			req := kmsg.RequestForKey(r.Int16())
+			req.SetVersion(r.Int16())
+			correlation := r.Int32()
+			r.NullableString()
+			if req.IsFlexible() {
+				kmsg.SkipTags(&r)
+			}
+			if err := errors.Join(r.Complete(), req.ReadFrom(r.Src)); err != nil {
+				t.Errorf("a request is not understood: %v", err)
+				return
+			}
+			resp := answer(req)
+			if resp == nil {
+				return
+			}
+			resp.SetVersion(req.GetVersion())
+			out := binary.BigEndian.AppendUint32(make([]byte, 4), uint32(correlation))
+			if resp.IsFlexible() && resp.Key() != int16(kmsg.ApiVersions) {
+				out = append(out, 0)
+			}
+			out = resp.AppendTo(out)
+			binary.BigEndian.PutUint32(out, uint32(len(out)-4))
+			if _, err := conn.Write(out); err != nil {
+				return
+			}
+		}
+	})
+}
+
+// apiVersions answers a request for the versions with some APIs, and no other request.
+func apiVersions(req kmsg.Request, keys ...kmsg.Key) kmsg.Response {
+	r, ok := req.(*kmsg.ApiVersionsRequest)
+	if !ok {
+		return nil
+	}
+	resp := r.ResponseKind().(*kmsg.ApiVersionsResponse)
+	for _, k := range keys {
+		one := kmsg.NewApiVersionsResponseApiKey()
+		one.ApiKey, one.MaxVersion = k.Int16(), kmsg.RequestForKey(k.Int16()).MaxVersion()
+		resp.ApiKeys = append(resp.ApiKeys, one)
+	}
+	return resp
+}
+
+// A scriptedCluster is brokers and the address clients are told for each. It says of
+// itself what Kafka's says; its controllers' leader is 2, whose clock is ten minutes and a half behind.
+type scriptedCluster map[int32]string
+
+func (s scriptedCluster) answer(node int32, req kmsg.Request) kmsg.Response {
+	switch req := req.(type) {
+	case *kmsg.MetadataRequest:
+		resp := req.ResponseKind().(*kmsg.MetadataResponse)
+		resp.ClusterID = kmsg.StringPtr("scripted")
+		for id, address := range s {
+			b := kmsg.NewMetadataResponseBroker()
+			b.NodeID, b.Host = id, "127.0.0.1"
+			port, _ := strconv.Atoi(portOf(address))
+			b.Port = int32(port)
+			resp.Brokers = append(resp.Brokers, b)
+		}
+		return resp
+	case *kmsg.DescribeConfigsRequest:
+		resp := req.ResponseKind().(*kmsg.DescribeConfigsResponse)
+		for _, r := range req.Resources {
+			one := kmsg.NewDescribeConfigsResponseResource()
+			one.ResourceType, one.ResourceName = r.ResourceType, r.ResourceName
+			if r.ResourceName == strconv.Itoa(int(node)) {
+				c := kmsg.NewDescribeConfigsResponseResourceConfig()
+				c.Name = "advertised.listeners"
+				c.Value = kmsg.StringPtr(fmt.Sprintf("INSIDE://kafka%d:9093,OUTSIDE://%s", node, s[node]))
+				one.Configs = append(one.Configs, c)
+			} else {
+				one.ErrorCode = 42
+			}
+			resp.Resources = append(resp.Resources, one)
+		}
+		return resp
+	case *kmsg.DescribeQuorumRequest:
+		resp := req.ResponseKind().(*kmsg.DescribeQuorumResponse)
+		voter := kmsg.NewDescribeQuorumResponseTopicPartitionReplicaState()
+		voter.ReplicaID, voter.LastCaughtUpTimestamp = 2, time.Now().Add(-10*time.Minute-30*time.Second).UnixMilli()
+		topic := kmsg.NewDescribeQuorumResponseTopic()
+		topic.Topic = "__cluster_metadata"
+		topic.Partitions = []kmsg.DescribeQuorumResponseTopicPartition{{LeaderID: 2, CurrentVoters: []kmsg.DescribeQuorumResponseTopicPartitionReplicaState{voter}}}
+		resp.Topics = append(resp.Topics, topic)
+		return resp
+	}
+	return apiVersions(req, kmsg.ApiVersions, kmsg.Metadata, kmsg.DescribeConfigs, kmsg.DescribeQuorum)
+}
