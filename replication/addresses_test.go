@@ -45,27 +45,18 @@ func (c *testCluster) moves(limit time.Duration, moving ...*testNode) {
 	c.t.Logf("all hear each other after %v", time.Since(begin))
 }
 
-// serves fails the test unless a partition takes a record.
-func (c *testCluster) serves(id idOf, value string) {
-	c.t.Helper()
-	_, p := c.leader(id)
-	if _, err := appendWait(p, batchOf(value)); err != nil {
-		c.t.Fatalf("append %s: %v", value, err)
-	}
-}
-
 // All nodes have new addresses, and are told those of each other by --join: what they
 // knew is of no use.
 func TestAllMoveAndAreToldWhere(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
 		id := c.create("orders", 1, 3, nil)
-		c.serves(id, "before")
+		c.append(id, "before")
 		time.Sleep(time.Minute)
 		for _, n := range c.nodes {
 			n.join = []string{"127.0.0.1:9101", "127.0.0.1:9102", "127.0.0.1:9103"}
 		}
 		c.moves(10*time.Second, c.nodes...)
-		c.serves(id, "after")
+		c.append(id, "after")
 		c.check("after the move", id, []string{"before", "after"})
 		for _, n := range c.nodes {
 			b, _ := c.nodes[0].Image().Broker(n.id)
@@ -83,13 +74,13 @@ func TestTwoMoveAndFindEachOther(t *testing.T) {
 		t.Run(fmt.Sprint("node ", third+1, " stays"), func(t *testing.T) {
 			inVirtualTime(t, func(t *testing.T, c *testCluster) {
 				id := c.create("orders", 1, 3, nil)
-				c.serves(id, "before")
+				c.append(id, "before")
 				time.Sleep(time.Minute)
 				for _, n := range c.nodes {
 					n.join = []string{}
 				}
 				c.moves(10*time.Second, c.others(c.nodes[third])...)
-				c.serves(id, "after")
+				c.append(id, "after")
 			})
 		})
 	}

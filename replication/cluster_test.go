@@ -29,9 +29,11 @@ type testCluster struct {
 	dir   string
 	nodes []*testNode
 
-	settings map[string]string                     // of each node's configuration file
-	decode   func([]byte) (metadata.Change, error) // how nodes that start read changes; nil: as this release does
-	maxLevel int32                                 // the highest feature level of nodes that start; 0: this release's
+	settings  map[string]string                     // of each node's configuration file
+	decode    func([]byte) (metadata.Change, error) // how nodes that start read changes; nil: as this release does
+	producers int64                                 // that append was
+
+	maxLevel int32 // the highest feature level of nodes that start; 0: this release's
 }
 
 type testNode struct {
@@ -326,18 +328,24 @@ func (c *testCluster) settled() {
 	})
 }
 
-// append has whoever leads the partition take a record. That leadership goes elsewhere
-// meanwhile, as to the preferred replica, only delays it: of what is refused nothing was
-// stored.
+// append has whoever leads the partition take a record, once. That leadership goes
+// elsewhere meanwhile, as to the preferred replica, only delays it: the record is sent
+// again, by a producer of its own, as clients do.
 func (c *testCluster) append(id idOf, value string) *Partition {
 	c.t.Helper()
+	c.producers++
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		builder := record.Builder{Producer: &record.Producer{ID: 1<<40 + c.producers}}
+		builder.Append(record.Record{Timestamp: time.Now().UnixMilli(), Value: []byte(value)})
+		b, err := builder.Batch()
+		if err != nil {
+			c.t.Fatal(err)
+		}
 		_, p := c.leader(id)
-		_, err := appendWait(p, batchOf(value))
-		if err == nil {
+		if _, err = appendWait(p, b); err == nil {
 			return p
 		}
-		if !errors.Is(err, ErrNotLeader) || time.Now().After(deadline) {
+		if !errors.Is(err, ErrNotLeader) && !errors.Is(err, ErrUnknown) || time.Now().After(deadline) {
 			c.t.Fatalf("append %.40q: %v", value, err)
 		}
 	}
