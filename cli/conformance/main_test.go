@@ -34,6 +34,7 @@ var (
 	suffix      string // of names, where the cluster may know them from an earlier run
 	own         *kgo.Client
 	admin       *kadm.Client
+	program     string // millrace itself; "" when the cluster is another's
 )
 
 func TestMain(m *testing.M) {
@@ -77,8 +78,8 @@ func startCluster(dir string) (stop func(), err error) {
 		suffix = fmt.Sprintf("-%06d", rand.IntN(1_000_000))
 		return func() {}, nil
 	}
-	binary := filepath.Join(dir, "millrace")
-	args := []string{"build", "-o", binary}
+	program = filepath.Join(dir, "millrace")
+	args := []string{"build", "-o", program}
 	if os.Getenv("CONFORMANCE_RACE") != "" {
 		args = append(args, "-race")
 	}
@@ -91,7 +92,7 @@ func startCluster(dir string) (stop func(), err error) {
 	}
 	var output bytes.Buffer
 	nodes = filepath.Join(dir, "data")
-	up := exec.Command(binary, "up", "3", "--base-port", strconv.Itoa(base), "--data-dir", nodes)
+	up := exec.Command(program, "up", "3", "--base-port", strconv.Itoa(base), "--data-dir", nodes)
 	up.Stdout, up.Stderr = &output, &output
 	up.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	if err := up.Start(); err != nil {

@@ -25,24 +25,30 @@ var pythonClients = []*client{
 func python(distribution, program string, lacks map[string]string) *client {
 	return &client{name: distribution, lacks: lacks, setUp: func(t *testing.T) ([]string, string) {
 		t.Helper()
-		base := need(t, "python3", "apt-get install python3 python3-venv")
-		version, err := call("", base, "--version")
-		if err != nil {
-			t.Fatal(err)
-		}
-		dir := workshop(t, "python", version, []string{"python/requirements.txt"}, func(dir string) error {
-			if _, err := call("", base, "-m", "venv", dir); err != nil {
-				return err
-			}
-			_, err := call("", filepath.Join(dir, "bin", "python"), "-m", "pip", "install", "--quiet",
-				"--disable-pip-version-check", "-r", absolute(t, "python/requirements.txt"))
-			return err
-		})
-		interpreter := filepath.Join(dir, "bin", "python")
-		version, err = call("", interpreter, "-c", "import importlib.metadata as m; print(m.version('"+distribution+"'))")
+		interpreter := setUpPython(t)
+		version, err := call("", interpreter, "-c", "import importlib.metadata as m; print(m.version('"+distribution+"'))")
 		if err != nil {
 			t.Fatal(err)
 		}
 		return []string{interpreter, "-B", absolute(t, "python/"+program)}, version
 	}}
+}
+
+// setUpPython makes the virtual environment, and returns its interpreter.
+func setUpPython(t *testing.T) (interpreter string) {
+	t.Helper()
+	base := need(t, "python3", "apt-get install python3 python3-venv")
+	version, err := call("", base, "--version")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := workshop(t, "python", version, []string{"python/requirements.txt"}, func(dir string) error {
+		if _, err := call("", base, "-m", "venv", dir); err != nil {
+			return err
+		}
+		_, err := call("", filepath.Join(dir, "bin", "python"), "-m", "pip", "install", "--quiet",
+			"--disable-pip-version-check", "-r", absolute(t, "python/requirements.txt"))
+		return err
+	})
+	return filepath.Join(dir, "bin", "python")
 }
