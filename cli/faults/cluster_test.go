@@ -109,7 +109,7 @@ func (c *cluster) form() {
 	}
 	admin := c.admin()
 	eventually(c.t, patience, "all brokers are members", func() error {
-		m, err := admin.BrokerMetadata(context.Background())
+		m, err := brokerMetadata(admin)
 		if err == nil && len(m.Brokers) != len(c.nodes) {
 			err = fmt.Errorf("brokers %v", m.Brokers.NodeIDs())
 		}
@@ -333,6 +333,12 @@ func (c *cluster) client(options ...kgo.Opt) *kgo.Client {
 
 func (c *cluster) admin() *kadm.Client { return kadm.NewClient(c.client()) }
 
+// brokerMetadata asks a broker who is there. BrokerMetadata by itself answers with the
+// brokers that its client has heard of, and the client asks every five minutes.
+func brokerMetadata(admin *kadm.Client) (kadm.Metadata, error) {
+	return admin.BrokerMetadata(kadm.WithAuthorizedOps(context.Background()))
+}
+
 // createTopic makes a topic whose records stay for ever, with three replicas
 // where there are as many nodes. settings are KEY=VALUE.
 func (c *cluster) createTopic(name string, partitions int32, settings ...string) {
@@ -475,7 +481,7 @@ func (c *cluster) controller() *node {
 	admin := c.admin()
 	var id int32
 	eventually(c.t, patience, "a controller", func() error {
-		m, err := admin.BrokerMetadata(context.Background())
+		m, err := brokerMetadata(admin)
 		if err == nil && m.Controller < 1 {
 			err = fmt.Errorf("controller %d", m.Controller)
 		}
