@@ -136,6 +136,18 @@ func (c *testCluster) leader(topic string, partition int32) *child {
 	return nil
 }
 
+// killPID ends a process as kill -9 does.
+func killPID(t *testing.T, pid int) {
+	t.Helper()
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Kill(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A result is how one run of the program ended.
 type result struct {
 	stdout, stderr string
@@ -148,7 +160,8 @@ func command(t *testing.T, brokers []string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(t.Context(), program(t), args...)
 	cmd.Dir = t.TempDir()
 	cmd.Env = append(os.Environ(), "MILLRACE_BROKERS="+strings.Join(brokers, ","))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	dieWithParent(cmd.SysProcAttr)
 	return cmd
 }
 
@@ -1043,7 +1056,7 @@ func TestUpReportsRestartsAndStops(t *testing.T) {
 	if r := millrace(t, brokers, testdata.Flights, "produce", "flights", "-q", "--key-field", "origin"); r.status != StatusDone {
 		t.Fatalf("produce: %s", r.stderr)
 	}
-	syscall.Kill(pids[1], syscall.SIGKILL)
+	killPID(t, pids[1])
 	want := fmt.Sprintf("node 2 (pid %d) was killed with -9; 2 of 3 nodes left\n", pids[1])
 	if line, _ := said.ReadString('\n'); line != want {
 		t.Errorf("%q, want %q", line, want)
@@ -1057,7 +1070,7 @@ func TestUpReportsRestartsAndStops(t *testing.T) {
 
 	// Started again it continues, and with --restart a killed node comes back.
 	cmd, pids, said = upProcess(t, dir, "--base-port", port, "--restart")
-	syscall.Kill(pids[2], syscall.SIGKILL)
+	killPID(t, pids[2])
 	said.ReadString('\n')
 	line, _ := said.ReadString('\n')
 	var pid int

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -291,7 +290,7 @@ func (r *commandRunner) wait(attempt int) time.Duration {
 // run runs the command once.
 func (r *commandRunner) run(ctx context.Context, record *kgo.Record, attempt int) error {
 	r.attempts.Add(1)
-	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", r.command)
+	cmd := shell(ctx, r.command)
 	cmd.Env = append(os.Environ(),
 		"MILLRACE_TOPIC="+record.Topic,
 		"MILLRACE_PARTITION="+strconv.Itoa(int(record.Partition)),
@@ -308,7 +307,6 @@ func (r *commandRunner) run(ctx context.Context, record *kgo.Record, attempt int
 	cmd.WaitDelay = 5 * time.Second
 	// Killed with -9, this process hands its records to another member at once: the
 	// command must not go on with one of them beside it.
-	cmd.SysProcAttr = &syscall.SysProcAttr{}
 	dieWithParent(cmd.SysProcAttr)
 	var err error
 	r.fork(func() { err = cmd.Start() })

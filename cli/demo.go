@@ -63,6 +63,9 @@ func demo(c *urfave.Context) (err error) {
 	if c.NArg() > 0 {
 		return usage("demo takes no arguments")
 	}
+	if err := keepsLogs(); err != nil {
+		return err
+	}
 	flights, err := readFlights()
 	if err != nil {
 		return err

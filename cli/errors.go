@@ -8,7 +8,6 @@ import (
 	"net"
 	"regexp"
 	"strings"
-	"syscall"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	urfave "github.com/urfave/cli/v2"
@@ -112,7 +111,7 @@ func unreachable(brokers []string, err error) error {
 	why := "no answer"
 	var dns *net.DNSError
 	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, errnoRefused):
 		why = "connection refused"
 	case errors.Is(err, context.Canceled):
 		return fail(StatusFailed, "interrupted while connecting to %s", where)

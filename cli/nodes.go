@@ -34,9 +34,10 @@ type child struct {
 	log     string
 	ready   string
 
-	pid    int
-	exited chan struct{} // closed when the process has ended; nil before the first
-	state  *os.ProcessState
+	pid     int
+	process *os.Process
+	exited  chan struct{} // closed when the process has ended; nil before the first
+	state   *os.ProcessState
 }
 
 // newNodes lays out n nodes under dir, at the given addresses. Nothing runs yet.
@@ -118,7 +119,8 @@ func (n *nodes) start(c *child) error {
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	cmd.Env = n.env
 	// A group of its own: Ctrl-C at a terminal is for us, who then stop the nodes.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	apart(cmd.SysProcAttr)
 	if !n.keep {
 		dieWithParent(cmd.SysProcAttr)
 	}
@@ -127,7 +129,7 @@ func (n *nodes) start(c *child) error {
 		return err
 	}
 	exited := make(chan struct{})
-	c.pid, c.exited = cmd.Process.Pid, exited
+	c.pid, c.process, c.exited = cmd.Process.Pid, cmd.Process, exited
 	go func() { // the waiter: ends with the process
 		cmd.Wait()
 		c.state = cmd.ProcessState
@@ -223,7 +225,7 @@ func (n *nodes) startAll(ctx context.Context) error {
 func (n *nodes) kill(children ...*child) {
 	for _, c := range children {
 		if c.running() {
-			syscall.Kill(c.pid, syscall.SIGKILL)
+			c.process.Kill()
 		}
 	}
 	for _, c := range children {
@@ -237,7 +239,7 @@ func (n *nodes) kill(children ...*child) {
 func (n *nodes) stop() {
 	for _, c := range n.all {
 		if c.running() {
-			syscall.Kill(c.pid, syscall.SIGTERM)
+			c.process.Signal(syscall.SIGTERM)
 		}
 	}
 	patience := time.NewTimer(shutdownTimeout + 5*time.Second)

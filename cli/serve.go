@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"millrace/replication"
@@ -94,6 +93,9 @@ type broker struct {
 func serve(c *urfave.Context) (err error) {
 	if c.NArg() > 0 {
 		return usage("serve takes no arguments, but %q was given", c.Args().First())
+	}
+	if err := keepsLogs(); err != nil {
+		return err
 	}
 	b, err := brokerOf(c)
 	if err != nil {
@@ -470,15 +472,15 @@ func newLogger(c *urfave.Context) (*slog.Logger, *server.Levels, error) {
 // that names another.
 func cannotListen(address string, err error, flag string) error {
 	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
+	case errors.Is(err, errnoInUse):
 		by := ""
 		if pid := listenerPID(address); pid > 0 {
 			by = fmt.Sprintf(" by pid %d", pid)
 		}
 		return fail(StatusFailed, "cannot listen on %s: address in use%s; choose another with %s", address, by, flag)
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
+	case errors.Is(err, errnoNotAvailable):
 		return fail(StatusFailed, "cannot listen on %s: this machine does not have that address; choose another with %s", address, flag)
-	case errors.Is(err, syscall.EACCES):
+	case errors.Is(err, errnoNotAllowed):
 		return fail(StatusNotAllowed, "cannot listen on %s: not allowed; choose a port above 1023 with %s", address, flag)
 	}
 	var op *net.OpError

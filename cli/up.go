@@ -51,6 +51,9 @@ const (
 )
 
 func up(c *urfave.Context) error {
+	if err := keepsLogs(); err != nil {
+		return err
+	}
 	if _, err := flagsFromEnvironment(c); err != nil {
 		return err
 	}

@@ -1,14 +1,10 @@
 package segment
 
 import (
-	"os"
-	"slices"
 	"sync/atomic"
 	"time"
 
 	"millrace/index"
-
-	"github.com/tysonmote/gommap"
 )
 
 // To compare a frame with its CRC takes longer than to send it: the bytes come
@@ -130,10 +126,3 @@ func (c *checkedFrames) good(f *Frame) bool {
 
 // found notes that the frame was found good.
 func (c *checkedFrames) found(f *Frame) { c.stamps[f.Position/checkedBlock].Store(c.second()) }
-
-// resident tells whether all pages of the bytes from from to to are in memory.
-func (m *mapping) resident(from, to int64) bool {
-	from -= from % int64(os.Getpagesize())
-	pages, err := gommap.MMap(m.data[from:to]).IsResident()
-	return err == nil && !slices.Contains(pages, false)
-}

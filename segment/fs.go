@@ -7,8 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // An FS is the file system as a log needs it. OS is the real one; a test double
@@ -70,7 +68,7 @@ type File interface {
 }
 
 // OS is the operating system's file system.
-var OS = NewOS(System{Fdatasync: fdatasync, Fsync: unix.Fsync, Fallocate: fallocate})
+var OS = NewOS(System{Fdatasync: fdatasync, Fsync: fsync, Fallocate: fallocate})
 
 // A System is the calls by which bytes, names and room come to be on the disk. What
 // they are worth only a machine that loses power can tell, but not that they are made:
@@ -140,7 +138,7 @@ func (d *osDir) Sync() error { return d.sync("sync folder", d.sys.Fsync) }
 func (f *osFile) Pwritev(bufs [][]byte, off int64) error {
 	var werr error
 	err := f.control(func(fd int) {
-		werr = writeAll(func(p [][]byte, off int64) (int, error) { return unix.Pwritev(fd, p, off) }, bufs, off)
+		werr = writeAll(func(p [][]byte, off int64) (int, error) { return pwritev(fd, p, off) }, bufs, off)
 	})
 	return f.wrap("write", errors.Join(err, werr))
 }

@@ -6,7 +6,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+func pwritev(fd int, bufs [][]byte, off int64) (int, error) { return unix.Pwritev(fd, bufs, off) }
+
 func fdatasync(fd int) error { return unix.Fdatasync(fd) }
+func fsync(fd int) error     { return unix.Fsync(fd) }
 
 // fallocate extends the file's length as well: a write below the length then
 // changes no inode, which takes a third off a small write with fdatasync

@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"github.com/tysonmote/gommap"
-
 	"millrace/segment/record"
 )
 
@@ -21,7 +19,7 @@ import (
 // but never shrinks: that would turn reads into faults.
 type mapping struct {
 	data []byte // may reach beyond the end of the file: only what is written may be touched
-	mm   gommap.MMap
+	mm   region
 	refs atomic.Int64
 	read bool // since its pages were last let go; under resident.mu
 }
@@ -63,7 +61,7 @@ func (r *residence) add(m *mapping, n int) {
 	r.mu.Unlock()
 	for _, m := range all {
 		if m.acquireLive() {
-			_ = m.mm.Advise(gommap.MADV_DONTNEED) // advice
+			letGoOf(m.mm)
 			m.release()
 		}
 	}
@@ -180,10 +178,10 @@ func (a *mappings) makeRoom(n, bound int64) {
 
 func newMapping(fd uintptr, size int64) (*mapping, error) {
 	mapped.makeRoom(1, mapped.bound)
-	mm, err := gommap.MapRegion(fd, 0, size, gommap.PROT_READ, gommap.MAP_SHARED)
+	mm, err := mapRegion(fd, size)
 	if errors.Is(err, syscall.ENOMEM) { // somebody else has many mappings
 		mapped.makeRoom(1, 0)
-		mm, err = gommap.MapRegion(fd, 0, size, gommap.PROT_READ, gommap.MAP_SHARED)
+		mm, err = mapRegion(fd, size)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("map %d bytes: %w", size, err)
@@ -205,7 +203,7 @@ func (m *mapping) release() {
 	switch n := m.refs.Add(-1); {
 	case n == 0:
 		m.data = nil
-		if err := m.mm.UnsafeUnmap(); err != nil {
+		if err := unmapRegion(m.mm); err != nil {
 			panic(fmt.Sprintf("segment: unmap %d bytes: %v", len(m.mm), err))
 		}
 		mapped.count.Add(-1)

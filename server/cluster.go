@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"slices"
-	"syscall"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -85,10 +84,8 @@ func (s *Server) describeLogDirs(c *call, req *kmsg.DescribeLogDirsRequest) *kms
 	dir := kmsg.NewDescribeLogDirsResponseDir()
 	dir.Dir = s.DataDir
 	dir.TotalBytes, dir.UsableBytes = -1, -1
-	var fs syscall.Statfs_t
-	if err := syscall.Statfs(s.DataDir, &fs); err == nil {
-		dir.TotalBytes = int64(fs.Blocks) * int64(fs.Bsize)
-		dir.UsableBytes = int64(fs.Bavail) * int64(fs.Bsize)
+	if total, usable, err := volume(s.DataDir); err == nil {
+		dir.TotalBytes, dir.UsableBytes = total, usable
 	}
 	image := s.Node.Image()
 	describe := func(t *metadata.Topic, indexes []int32) {

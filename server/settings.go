@@ -4,7 +4,6 @@ import (
 	"maps"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
 	"millrace/replication"
@@ -95,16 +94,6 @@ const (
 // them leaves the logs theirs.
 func roomFor(descriptors, replicas int) int {
 	return max(descriptors-eachReplica*replicas-otherFiles, fewest)
-}
-
-// descriptors is how many the process may have. Go's runtime has raised the limit
-// to what is allowed when the process began.
-func descriptors() int {
-	var r syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil || r.Cur > 1<<30 {
-		return 1 << 30
-	}
-	return int(r.Cur)
 }
 
 // maxConnectionsPerIP is max.connections.per.ip. 0, which Kafka takes together

@@ -86,7 +86,7 @@ func (s *Server) sniff(conn net.Conn, patience time.Duration) (caller, net.Conn,
 // its next owner gets the *net.TCPConn itself: writev works on nothing else.
 func peek(conn net.Conn) (first [4]byte, whole net.Conn, err error) {
 	tcp, ok := conn.(*net.TCPConn)
-	if !ok {
+	if !ok || !kernelPeeks {
 		r := bufio.NewReaderSize(conn, 16)
 		p, err := r.Peek(len(first))
 		copy(first[:], p)
@@ -99,12 +99,7 @@ func peek(conn net.Conn) (first [4]byte, whole net.Conn, err error) {
 	var n int
 	var peekErr error
 	err = raw.Read(func(fd uintptr) bool {
-		for {
-			n, _, peekErr = syscall.Recvfrom(int(fd), first[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-			if peekErr != syscall.EINTR {
-				break
-			}
-		}
+		n, peekErr = peekKernel(fd, first[:])
 		// With one to three bytes wait for the rest, until the deadline.
 		return peekErr != syscall.EAGAIN && (peekErr != nil || n == 0 || n == len(first))
 	})
