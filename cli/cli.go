@@ -100,7 +100,14 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 
 // commands returns a fresh tree of all commands; urfave writes into it while it runs.
 func commands() []*urfave.Command {
-	all := []*urfave.Command{
+	all := written()
+	prepare(all)
+	return all
+}
+
+// written returns the tree with its texts as they are written.
+func written() []*urfave.Command {
+	return []*urfave.Command{
 		serveCommand(),
 		upCommand(),
 		demoCommand(),
@@ -114,9 +121,8 @@ func commands() []*urfave.Command {
 		benchCommand(),
 		versionCommand(),
 		completionCommand(),
+		manCommand(),
 	}
-	prepare(all)
-	return all
 }
 
 // prepare gives every command of a tree the same manners.

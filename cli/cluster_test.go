@@ -492,7 +492,7 @@ func TestExamplesRun(t *testing.T) {
 	for _, words := range []string{
 		"topic create", "produce", "consume", "group list", "group describe", "group seek", "group delete", "topic list", "topic describe", "topic config", "topic alter", "topic trim", "topic delete",
 		"bench produce", "bench consume", "bench e2e", "bench tutorial",
-		"cluster status", "cluster health", "cluster metadata", "cluster config list", "doctor", "version", "completion",
+		"cluster status", "cluster health", "cluster metadata", "cluster config list", "doctor", "version", "completion", "man",
 	} {
 		ran[words] = true
 		if words == "cluster status" {

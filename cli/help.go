@@ -125,17 +125,9 @@ func flagsHelp(flags []urfave.Flag) string {
 			name = "-" + n[1] + ", "
 		}
 		name += "--" + f.Names()[0]
-		value, use := unquoteUsage(d.GetUsage())
-		if d.TakesValue() {
+		value, use := flagUse(d)
+		if value != "" {
 			name += " " + value
-			var hints []string
-			if text := d.GetDefaultText(); text != "" && text != `""` {
-				hints = append(hints, "default "+text)
-			}
-			hints = append(hints, d.GetEnvVars()...)
-			if len(hints) > 0 {
-				use += " (" + strings.Join(hints, "; ") + ")"
-			}
 		}
 		names, uses = append(names, name), append(uses, use)
 		wide = max(wide, runewidth.StringWidth(name))
@@ -162,6 +154,24 @@ func flagsHelp(flags []urfave.Flag) string {
 		b.WriteByte('\n')
 	}
 	return b.String()
+}
+
+// flagUse is the word for a flag's value, "" when it takes none, and what the flag is
+// for, with its default and its variables.
+func flagUse(d urfave.DocGenerationFlag) (value, use string) {
+	value, use = unquoteUsage(d.GetUsage())
+	if !d.TakesValue() {
+		return "", use
+	}
+	var hints []string
+	if text := d.GetDefaultText(); text != "" && text != `""` {
+		hints = append(hints, "default "+text)
+	}
+	hints = append(hints, d.GetEnvVars()...)
+	if len(hints) > 0 {
+		use += " (" + strings.Join(hints, "; ") + ")"
+	}
+	return value, use
 }
 
 // unquoteUsage splits a flag's usage into the word for its value, which stands

@@ -17,6 +17,7 @@ import (
 	"millrace/replication/metadata"
 	"millrace/server"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	urfave "github.com/urfave/cli/v2"
 )
 
@@ -38,7 +39,8 @@ func serveCommand() *urfave.Command {
    unless a join was begun in it, or the nodes of another cluster look for this one; --found
    founds one all the same.
 
-   SIGTERM and Ctrl-C: hand leadership over, flush, exit 0.
+   SIGTERM and Ctrl-C: hand leadership over, flush, exit 0. A service manager that waits for
+   it is told when the node serves (systemd's Type=notify).
 
    --config reads a properties file under Kafka's names: node.id, listeners, advertised.listeners,
    log.dirs, broker.rack, controller.quorum.voters (the nodes to join) and the settings of
@@ -161,6 +163,7 @@ func serve(c *urfave.Context) (err error) {
 	for _, l := range listeners {
 		closed = append(closed, peersOnly(l, node, logger))
 	}
+	tellManager(logger, "STATUS=looking for its cluster")
 	err = node.Start(c.Context)
 	switch {
 	case c.Context.Err() != nil:
@@ -190,6 +193,7 @@ func serve(c *urfave.Context) (err error) {
 		}
 		defer os.Remove(name)
 	}
+	tellManager(logger, daemon.SdNotifyReady, fmt.Sprintf("STATUS=node %d of cluster %s, serving %s", node.ID(), node.ClusterID(), registered))
 	select {
 	case <-c.Context.Done():
 		logger.Info("stopping: handing leadership over")
@@ -250,6 +254,7 @@ func peersOnly(listener net.Listener, node *replication.Node, logger *slog.Logge
 // so, then the connections and the listener. After shutdownTimeout it is left at
 // that: what was acknowledged is on disk either way.
 func stop(ctx context.Context, logger *slog.Logger, node *replication.Node, kafka *server.Server) {
+	tellManager(logger, daemon.SdNotifyStopping, "STATUS=handing leadership over")
 	ctx, cancel := context.WithTimeout(ctx, shutdownTimeout)
 	defer cancel()
 	begin := time.Now()

@@ -8,8 +8,9 @@ import (
 	urfave "github.com/urfave/cli/v2"
 )
 
-// version is what this tree becomes when it is released.
-const version = "0.1.0"
+// version is what this tree becomes when it is released, unless who packages it says
+// otherwise by -ldflags "-X millrace/cli.version=…".
+var version = "0.1.0"
 
 // commit is what was built, where the Go command does not know it: packages set it by
 // -ldflags "-X millrace/cli.commit=…".
