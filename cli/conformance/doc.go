@@ -15,4 +15,6 @@
 // abilities in abilities_test.go: what a program writes is read here, what it
 // reads was written here. The matrix is printed at the end, with the reason for
 // every cell that a client has no way to do.
+//
+// TestConnect runs what README shows to newcomers, the programs of testdata/connect.
 package conformance

@@ -22,13 +22,24 @@ var nodeClients = []*client{{
 
 func setUpKafkajs(t *testing.T) (command []string, version string) {
 	t.Helper()
-	node := need(t, "node", "apt-get install nodejs npm")
+	node, dir := setUpNode(t, "kafkajs", []string{"kafkajs/package.json", "kafkajs/package-lock.json", "kafkajs/kafkajs.js"}, nil)
+	version, err := call(dir, node, "-p", "require('kafkajs/package.json').version")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{node, "--no-deprecation", "--no-warnings", filepath.Join(dir, "kafkajs.js")}, version
+}
+
+// setUpNode returns Node, and a folder with copies of some files under programs and the
+// packages they ask for, of which no script has run but then, if there is one.
+func setUpNode(t *testing.T, name string, pins []string, then func(dir string) error) (node, dir string) {
+	t.Helper()
+	node = need(t, "node", "apt-get install nodejs npm")
 	runtime, err := call("", node, "--version")
 	if err != nil {
 		t.Fatal(err)
 	}
-	pins := []string{"kafkajs/package.json", "kafkajs/package-lock.json", "kafkajs/kafkajs.js"}
-	dir := workshop(t, "kafkajs", runtime, pins, func(dir string) error {
+	dir = workshop(t, name, runtime, pins, func(dir string) error {
 		for _, pin := range pins {
 			content, err := os.ReadFile(filepath.Join(programs, pin))
 			if err != nil {
@@ -38,12 +49,10 @@ func setUpKafkajs(t *testing.T) (command []string, version string) {
 				return err
 			}
 		}
-		_, err := call(dir, need(t, "npm", "apt-get install npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund")
-		return err
+		if _, err := call(dir, need(t, "npm", "apt-get install npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund"); err != nil || then == nil {
+			return err
+		}
+		return then(dir)
 	})
-	version, err = call(dir, node, "-p", "require('kafkajs/package.json').version")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return []string{node, "--no-deprecation", "--no-warnings", filepath.Join(dir, "kafkajs.js")}, version
+	return node, dir
 }
