@@ -73,16 +73,21 @@ func (l *Log) NextRetention(now time.Time, maxAge time.Duration, maxBytes int64,
 		if info.NextOffset <= st.start {
 			continue
 		}
-		newest := info.MaxTimestamp
-		if newest < 0 {
-			newest = info.Created
-		}
 		if maxAge < 0 || info.NextOffset > limit {
 			return 0, time.Time{}, false
 		}
-		return info.NextOffset, time.UnixMilli(newest).Add(maxAge), true
+		return info.NextOffset, time.UnixMilli(ageFrom(info)).Add(maxAge), true
 	}
 	return 0, time.Time{}, false
+}
+
+// ageFrom is when a segment's age begins: with its newest record, or with itself if its
+// records have no time.
+func ageFrom(info SegmentInfo) int64 {
+	if info.MaxTimestamp < 0 {
+		return info.Created
+	}
+	return info.MaxTimestamp
 }
 
 // RetentionOffset returns where a leader would move the log start, by Kafka's
@@ -103,11 +108,7 @@ func (l *Log) RetentionOffset(now time.Time, maxAge time.Duration, maxBytes int6
 		}
 	}
 	for _, info := range infos {
-		newest := info.MaxTimestamp
-		if newest < 0 {
-			newest = info.Created
-		}
-		expired := maxAge >= 0 && now.UnixMilli()-newest > maxAge.Milliseconds()
+		expired := maxAge >= 0 && now.UnixMilli()-ageFrom(info) > maxAge.Milliseconds()
 		surplus := maxBytes >= 0 && size-info.Bytes >= maxBytes
 		if info.NextOffset > limit || !expired && !surplus {
 			break
