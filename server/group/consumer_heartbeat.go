@@ -78,7 +78,7 @@ func (c *Coordinator) ConsumerHeartbeat(ctx context.Context, client Client, req 
 			var err error
 			b.matches, err = c.resolve(ctx, client.Host, *req.SubscribedTopicRegex)
 			switch {
-			case errors.Is(err, errNoTurn):
+			case errors.Is(err, errNotIn):
 				code = coordinatorNotAvailable
 			case err != nil:
 				b.fail(invalidRegularExpression, "SubscribedTopicRegex is not valid: "+err.Error())

@@ -89,7 +89,7 @@ type Coordinator struct {
 
 	workers  sync.WaitGroup
 	working  chan struct{} // one token a plan under way
-	matching turns         // of those that match an expression
+	matching door          // of those that match an expression
 
 	mu     sync.RWMutex // taken with a shard's lock held, never the other way round
 	shards map[int32]*shard

@@ -6,18 +6,18 @@ import (
 	"sync"
 )
 
-// Turns let one of many go on at a time. Hosts come one after the other, however many
+// A door lets one of many in at a time. Hosts come one after the other, however many
 // wait for each; within a host, who came first.
-type turns struct {
+type door struct {
 	mu    sync.Mutex
 	taken bool
-	hosts []string // that somebody waits for: whose turn is next comes first
+	hosts []string // that somebody waits for, the next first
 	lines map[string][]chan struct{}
 }
 
-// take waits for a turn; leave must follow. It returns errNoTurn, without one, if ctx
+// take waits to be let in; leave must follow. It returns errNotIn if ctx
 // or done ends first.
-func (t *turns) take(ctx context.Context, done <-chan struct{}, host string) error {
+func (t *door) take(ctx context.Context, done <-chan struct{}, host string) error {
 	t.mu.Lock()
 	if !t.taken {
 		t.taken = true
@@ -47,11 +47,11 @@ func (t *turns) take(ctx context.Context, done <-chan struct{}, host string) err
 	} else {
 		t.leaveLocked() // it came after all
 	}
-	return errNoTurn
+	return errNotIn
 }
 
 // setLocked makes line those that wait for a host.
-func (t *turns) setLocked(host string, line []chan struct{}) {
+func (t *door) setLocked(host string, line []chan struct{}) {
 	if len(line) > 0 {
 		t.lines[host] = line
 		return
@@ -60,14 +60,14 @@ func (t *turns) setLocked(host string, line []chan struct{}) {
 	t.hosts = slices.DeleteFunc(t.hosts, func(h string) bool { return h == host })
 }
 
-// leave ends a turn.
-func (t *turns) leave() {
+// leave lets the next in.
+func (t *door) leave() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.leaveLocked()
 }
 
-func (t *turns) leaveLocked() {
+func (t *door) leaveLocked() {
 	if len(t.hosts) == 0 {
 		t.taken = false
 		return

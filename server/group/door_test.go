@@ -12,7 +12,7 @@ import (
 // and within a host it goes by who came first. Who gives up leaves no hole.
 func TestHostsTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var line turns
+		var line door
 		if err := line.take(t.Context(), nil, "greedy"); err != nil {
 			t.Fatal(err)
 		}

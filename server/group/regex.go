@@ -26,9 +26,9 @@ var (
 	errLargeExpression = errors.New("it is too large")
 	errSlowExpression  = errors.New("it takes too many steps to match")
 
-	// errNoTurn is not the expression's fault: the coordinator closed, or the client
-	// hung up, before it was its turn.
-	errNoTurn = errors.New("group: no turn to match an expression")
+	// errNotIn is not the expression's fault: the coordinator closed, or the client
+	// hung up, before it was let in.
+	errNotIn = errors.New("group: not let in to match an expression")
 )
 
 // compile returns the program of an expression that matches whole names.
@@ -72,8 +72,8 @@ func instructions(re *syntax.Regexp) int {
 type matcher struct {
 	prog    *syntax.Prog
 	steps   int
-	turn    int
-	seen    []int // by instruction: the turn in which it was last added
+	place   int   // in the names, counted on
+	seen    []int // by instruction: the place at which it was last added
 	now     []uint32
 	next    []uint32
 	stack   []uint32
@@ -91,10 +91,10 @@ func (m *matcher) add(list []uint32, pc uint32, at syntax.EmptyOp) []uint32 {
 		pc := m.stack[len(m.stack)-1]
 		m.stack = m.stack[:len(m.stack)-1]
 		m.steps++
-		if m.seen[pc] == m.turn {
+		if m.seen[pc] == m.place {
 			continue
 		}
-		m.seen[pc] = m.turn
+		m.seen[pc] = m.place
 		i := &m.prog.Inst[pc]
 		switch i.Op {
 		case syntax.InstAlt, syntax.InstAltMatch:
@@ -120,7 +120,7 @@ func (m *matcher) add(list []uint32, pc uint32, at syntax.EmptyOp) []uint32 {
 func (m *matcher) match(name string, limit int) (bool, error) {
 	before := rune(-1)
 	r, size := first(name)
-	m.turn++
+	m.place++
 	m.matched = false
 	m.now = m.add(m.now[:0], uint32(m.prog.Start), syntax.EmptyOpContext(before, r))
 	for len(name) > 0 {
@@ -128,7 +128,7 @@ func (m *matcher) match(name string, limit int) (bool, error) {
 		before = r
 		r, size = first(name)
 		at := syntax.EmptyOpContext(before, r)
-		m.turn++
+		m.place++
 		m.matched = false
 		m.next = m.next[:0]
 		for _, pc := range m.now {
@@ -154,7 +154,7 @@ func first(s string) (rune, int) {
 }
 
 // resolve returns the topics whose names an expression matches, ascending. It runs
-// without any lock, one expression at a time on a node, and hosts by turns. errNoTurn
+// without any lock, one expression at a time on a node, and hosts by turns. errNotIn
 // if ctx ends first.
 func (c *Coordinator) resolve(ctx context.Context, host, expression string) ([]string, error) {
 	if err := c.matching.take(ctx, c.done, host); err != nil {
