@@ -53,8 +53,9 @@ type testNode struct {
 
 // A testLog keeps what a node logs at level info and above.
 type testLog struct {
-	mu    sync.Mutex
-	lines []string
+	mu       sync.Mutex
+	lines    []string
+	warnings []string // those of them at level warn and above
 }
 
 // A testHandler is a testLog's slog.Handler, which also shows everything where that is
@@ -93,6 +94,9 @@ func (h testHandler) Handle(ctx context.Context, r slog.Record) error {
 	h.log.mu.Lock()
 	defer h.log.mu.Unlock()
 	h.log.lines = append(h.log.lines, line)
+	if r.Level >= slog.LevelWarn {
+		h.log.warnings = append(h.log.warnings, line)
+	}
 	return nil
 }
 

@@ -236,8 +236,11 @@ func (c *controller) Apply(l *raft.Log) interface{} {
 	if d, deletes := change.(metadata.DeleteTopic); deletes {
 		c.n.drop(d.Topic)
 	}
-	c.image.Store(next)
+	was := c.image.Swap(next)
 	c.n.imageChanged()
+	if m := c.n.memberOf(controllerGroup); m != nil && m.raft.State() == raft.Leader {
+		c.n.report(was, next, change)
+	}
 	return nil
 }
 

@@ -183,7 +183,7 @@ func TestLateNoticeEndsNoLaterLeadership(t *testing.T) {
 // a record of the next.
 func TestAppliedEntriesAreAcknowledgedInTheirOwnTermOnly(t *testing.T) {
 	s, _ := testStore(t)
-	r := &replica{p: &Partition{}, store: s}
+	r := &replica{p: &Partition{node: &Node{}}, store: s}
 	l := &leadership{r: r, term: 3}
 	l.freed.L = &l.mu
 	r.leadership.Store(l)

@@ -54,7 +54,7 @@ func (n *Node) claimLocked(group uint64, c claim) {
 // peerDown is evidence that a process died, or cannot be reached from here.
 func (n *Node) peerDown(peer process) {
 	n.lostAt.Store(peer.Node, time.Now())
-	n.logger.Warn("peer is down", "node", peer.Node)
+	n.comings.say(n, peer.Node, false)
 	n.happened.Add(1)
 	// What the process has open it still has, and what it hears it still hears, if it is
 	// there after all: it may have heard this node all the while, and then says nothing
@@ -228,7 +228,7 @@ func (r *replica) stalls() bool { return r.store.stalled(time.Now()) > stallTime
 
 // peerUp introduces this node: what it has open, what it leads.
 func (n *Node) peerUp(peer process) {
-	n.logger.Info("peer is up", "node", peer.Node)
+	n.comings.say(n, peer.Node, true)
 	n.happened.Add(1)
 	n.gossipMu.Lock()
 	n.lastPeerUp = time.Now()

@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
 
+	"millrace/log"
 	"millrace/replication/transport"
 )
 
@@ -19,8 +21,8 @@ import (
 // Raft calls news is routine with a thousand groups. Errors about a peer that
 // is away repeat for every group and every heartbeat, and the transport has said that
 // it is; they go to debug. So does that a peer has not opened a group, unless it goes
-// on: nodes open a new one some milliseconds apart. Of the rest each message passes
-// once in a while.
+// on: nodes open a new one some milliseconds apart. And so does what Raft meets where
+// something ends in order, see ordinary. Of the rest each message passes once in a while.
 type raftLogger struct {
 	to    *slog.Logger
 	limit *rateLimit
@@ -37,7 +39,7 @@ func (l *raftLogger) Log(level hclog.Level, msg string, args ...interface{}) {
 	switch level {
 	case hclog.Error:
 		switch err := errorOf(args); {
-		case errors.Is(err, transport.ErrUnreachable):
+		case routine[msg], ordinary(err), errors.Is(err, transport.ErrUnreachable):
 		case errors.Is(err, transport.ErrUnknownGroup):
 			if l.limit.lasts(fmt.Sprint(l.args...)) && l.limit.allow(msg) {
 				to = slog.LevelWarn
@@ -59,6 +61,23 @@ func (l *raftLogger) Log(level hclog.Level, msg string, args ...interface{}) {
 		attrs = append(attrs, a)
 	}
 	l.to.Log(context.Background(), to, "raft: "+msg, attrs...)
+}
+
+// routine are the messages that Raft calls errors and that every election brings.
+var routine = map[string]bool{"peer has newer term, stopping replication": true}
+
+// ordinary tells whether an error is what a node that stops, a partition that is deleted
+// or a replica that moves away meets everywhere: something here or at a peer was closed,
+// and whoever closed it has said what there is to say. Nor is it news that there is none
+// for a snapshot, or that a node came back as another incarnation, which takes the place
+// of the one before it within seconds.
+func ordinary(err error) bool {
+	for _, end := range []error{transport.ErrClosed, transport.ErrWrongIncarnation, raft.ErrRaftShutdown, errStableClosed, log.ErrClosed, raft.ErrNothingNewToSnapshot} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	return false
 }
 
 // errorOf finds the error among what is logged.

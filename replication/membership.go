@@ -25,6 +25,17 @@ type membershipChange struct {
 	remove, add, promote raft.ServerID
 }
 
+// words says what the change does, and to whom.
+func (c *membershipChange) words() (what, who string) {
+	switch {
+	case c.remove != "":
+		return "removed", string(c.remove)
+	case c.add != "":
+		return "added", string(c.add)
+	}
+	return "promoted", string(c.promote)
+}
+
 // nextMember decides the next step for a group whose members are current and
 // shall be wanted, nil when there is none.
 func nextMember(current []raft.Server, wanted []raft.ServerID) *membershipChange {
@@ -180,14 +191,17 @@ func (n *Node) changeMember(r *replica, change *membershipChange) {
 	if err := n.await(n.ctx, f); err != nil {
 		// Raft may now hold a configuration that the log does not (a trap of
 		// the library): only a new life knows what the disk says.
-		r.p.logger.Warn("membership change failed", "change", *change, "error", err)
+		what, who := change.words()
+		r.p.logger.Warn("membership change failed", what, who, "error", err)
 		if r.raft.State() != raft.Leader {
 			return
 		}
 		r.p.bounce(r, err)
 		return
 	}
-	r.p.logger.Info("membership changed", "removed", change.remove, "added", change.add, "promoted", change.promote)
+	what, who := change.words()
+	r.p.logger.Debug("membership changed", what, who)
+	n.bulletin.add(headline{text: "membership of partitions changed", what: what, who: who}, r.p.group)
 }
 
 // reconcileControllers keeps the controller group's members in step with the

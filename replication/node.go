@@ -116,6 +116,9 @@ type Node struct {
 	transport  *transport.Transport
 	controller *controller
 	raftLimit  rateLimit
+	bulletin   bulletin
+	comings    comings
+	leaving    atomic.Bool // Shutdown has begun
 
 	imageMu sync.Mutex
 	dropped map[metadata.TopicID]bool // whose deletion was applied here below feature level 2
@@ -546,6 +549,7 @@ func (n *Node) ServeConn(conn net.Conn) {
 // Shutdown hands leadership over, unless controlled.shutdown.enable says not to,
 // closes every log clean and leaves. ctx bounds the handing over only.
 func (n *Node) Shutdown(ctx context.Context) error {
+	n.leaving.Store(true)
 	select {
 	case <-n.ready:
 		if n.settings().ControlledShutdown {

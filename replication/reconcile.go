@@ -32,7 +32,8 @@ const openAtOnce = 8
 
 // reconcileLoop makes what is open here follow the image.
 func (n *Node) reconcileLoop() {
-	var strange []string // folders that no image explains yet
+	var strange []string  // folders that no image explains yet
+	before := n.folders() // those that this run makes need no explanation, and are half made for a moment
 	swept := false
 	settled := time.After(settleTime)
 	limit := make(chan struct{}, openAtOnce)
@@ -60,7 +61,7 @@ func (n *Node) reconcileLoop() {
 		n.stayEnrolled(image)
 		n.reconcile(image, limit)
 		if _, registered := image.Broker(n.identity.Node); registered && !swept {
-			strange = n.sweep(image, n.folders())
+			strange = n.sweep(image, before)
 			swept = true
 		} else if len(strange) > 0 {
 			strange = n.sweep(image, strange)
@@ -260,7 +261,7 @@ func (n *Node) sweep(image *metadata.Image, dirs []string) (strange []string) {
 		}
 		_, known := image.Group(file.Group)
 		switch {
-		case errors.Is(err, os.ErrNotExist) && emptyFolder(dir):
+		case errors.Is(err, os.ErrNotExist) && nothingIn(dir):
 		case err != nil || file.Group == 0:
 			n.logger.Warn("a folder does not say which partition it belongs to; it is left alone", "folder", dir, "error", err)
 		case known:
@@ -275,7 +276,8 @@ func (n *Node) sweep(image *metadata.Image, dirs []string) (strange []string) {
 	return strange
 }
 
-func emptyFolder(dir string) bool {
+// nothingIn tells whether a folder is empty, or gone by now.
+func nothingIn(dir string) bool {
 	entries, err := os.ReadDir(dir)
-	return err == nil && len(entries) == 0
+	return errors.Is(err, os.ErrNotExist) || err == nil && len(entries) == 0
 }

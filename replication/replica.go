@@ -292,6 +292,7 @@ func (r *replica) takeLeadership() {
 		return
 	}
 	r.p.node.leads(r.p.group, term)
+	r.p.node.bulletin.add(headline{text: "this node leads more partitions"}, r.p.group)
 	r.p.wake()
 }
 
@@ -312,6 +313,7 @@ func (r *replica) loseLeadership() {
 func (r *replica) endLeadership(l *leadership) {
 	l.end()
 	if r.leadership.CompareAndSwap(l, nil) {
+		r.p.node.bulletin.add(headline{text: "this node leads fewer partitions"}, r.p.group)
 		r.p.wake()
 	}
 }

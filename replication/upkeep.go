@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"millrace/log"
@@ -36,6 +38,8 @@ func (n *Node) upkeepLoop() {
 			settled = true
 			tick.Reset(stallEvery)
 		}
+		n.bulletin.log(n, now)
+		n.comings.log(n, now)
 		n.noteController()
 		n.raiseLevel()
 		n.reconcileControllers()
@@ -202,14 +206,42 @@ func (n *Node) tendLogs(retention bool) (began bool) {
 			n.saveAddressesLocked()
 			n.addressMu.Unlock()
 		}
+		var deleted deletions
 		n.eachReplica(func(r *replica) {
 			n.tendLog(r)
 			if retention {
-				n.retain(r)
+				deleted.add(r.p.topic, n.retain(r))
 			}
 		})
+		deleted.log(n)
 	})
 	return true
+}
+
+// deletions are what a pass of retention deleted, by topic: a line for each, however
+// many partitions and segments it was.
+type deletions map[string]struct {
+	partitions int
+	records    int64
+}
+
+func (d *deletions) add(topic string, records int64) {
+	if records == 0 {
+		return
+	}
+	if *d == nil {
+		*d = make(deletions)
+	}
+	of := (*d)[topic]
+	of.partitions++
+	of.records += records
+	(*d)[topic] = of
+}
+
+func (d deletions) log(n *Node) {
+	for _, topic := range slices.Sorted(maps.Keys(d)) {
+		n.logger.Info("retention deleted records", "topic", topic, "partitions", d[topic].partitions, "records", d[topic].records)
+	}
 }
 
 // tendLog rolls what is due, and sees to it that it can be deleted.
@@ -290,26 +322,29 @@ func maxAge(s *metadata.TopicSettings) time.Duration {
 	return millis(s.RetentionMillis)
 }
 
-// retain moves the log start, on the leader, by the topic's retention.
-func (n *Node) retain(r *replica) {
+// retain moves the log start, on the leader, by the topic's retention. It returns by how
+// many records.
+func (n *Node) retain(r *replica) (records int64) {
 	now := n.now()
 	if r.leadership.Load() == nil {
-		return
+		return 0
 	}
 	s, until, spared := n.deletable(r.p, now)
 	if spared {
 		n.retainBy(until)
-		return
+		return 0
 	}
-	start := r.p.Retained(s, now)
-	if start <= r.p.StartOffset() {
-		return
+	from, start := r.p.StartOffset(), r.p.Retained(s, now)
+	if start <= from {
+		return 0
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, callTimeout)
 	defer cancel()
 	if _, err := r.p.Trim(ctx, start); err != nil {
 		r.p.logger.Warn("retention did not move the log start", "to", start, "error", err)
+		return 0
 	}
+	return start - from
 }
 
 // cover sees to it that the snapshot comes to cover the segments that have ended:

@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/binary"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -396,7 +397,8 @@ func TestCreatePartitions(t *testing.T) {
 
 // KIP-107.
 func TestDeleteRecords(t *testing.T) {
-	b := startBroker(t, nil)
+	var said textLog
+	b := startBrokerWith(t, nil, func(s *Server) { s.Logger = slog.New(slog.NewTextHandler(&said, nil)) })
 	id := b.create("t", 1, nil)
 	b.create("compacted", 1, map[string]string{"cleanup.policy": "compact"})
 	b.produce("t", 0, "a", "b", "c", "d")
@@ -443,6 +445,29 @@ func TestDeleteRecords(t *testing.T) {
 	if got := ask[*kmsg.ListOffsetsResponse](w, listRequest(10, "t", 0, earliestOffset)).Topics[0].Partitions[0].Offset; got != 4 {
 		t.Errorf("earliest offset %d", got)
 	}
+	// Each request that deleted something is said, in a line a topic.
+	if text := said.String(); strings.Count(text, "records deleted by a client") != 2 ||
+		!strings.Contains(text, "topic=t partitions=1 records=1\n") || !strings.Contains(text, "topic=t partitions=1 records=3\n") {
+		t.Errorf("%s", text)
+	}
+}
+
+// A textLog keeps what is logged.
+type textLog struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *textLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *textLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 // Q9; KIP-226, KIP-569: all settings, with sources, synonyms and types.

@@ -206,12 +206,10 @@ func (s *Server) Serve(l net.Listener) error {
 	first := false
 	s.coordinating.Do(func() { s.coordinate(); first = true })
 	s.mu.Unlock()
-	level := slog.LevelDebug
-	if first {
-		level = slog.LevelInfo // the rest is as with the first listener
+	if first { // of all listeners
+		s.logger().Info("accepting connections", "max", s.maxConnections(), "descriptors", descriptors(),
+			"kept_for", "the logs' files, two a replica, and 256 others")
 	}
-	s.logger().Log(s.ctx, level, "accepting connections", "listener", l.Addr(), "max", s.maxConnections(), "descriptors", descriptors(),
-		"kept_for", "the logs' files, two a replica, and 256 others")
 	defer func() {
 		s.mu.Lock()
 		delete(s.listeners, l)

@@ -390,9 +390,10 @@ func (s *Server) deleteRecords(c *call, req *kmsg.DeleteRecordsRequest) *kmsg.De
 	defer cancel()
 	set := s.settings()
 	type one struct {
-		topic  *metadata.Topic
-		offset int64
-		answer *kmsg.DeleteRecordsResponseTopicPartition
+		topic   *metadata.Topic
+		offset  int64
+		answer  *kmsg.DeleteRecordsResponseTopicPartition
+		deleted int64
 	}
 	var todo []one
 	resp.Topics = make([]kmsg.DeleteRecordsResponseTopic, len(req.Topics))
@@ -414,20 +415,33 @@ func (s *Server) deleteRecords(c *call, req *kmsg.DeleteRecordsRequest) *kmsg.De
 			sp.Default()
 			sp.Partition, sp.LowWatermark, sp.ErrorCode = rt.Partitions[j].Partition, -1, int16(code)
 			if code == none {
-				todo = append(todo, one{topic, rt.Partitions[j].Offset, sp})
+				todo = append(todo, one{topic: topic, offset: rt.Partitions[j].Offset, answer: sp})
 			}
 		}
 	}
 	s.together(len(todo), func(i int) {
-		t := todo[i]
+		t := &todo[i]
 		p, _, code := s.leading(t.topic, t.answer.Partition, -1)
 		if code == none {
+			before := p.StartOffset()
 			start, err := p.Trim(ctx, t.offset)
 			if code = codeOf(err); code == none {
-				t.answer.LowWatermark = start
+				t.answer.LowWatermark, t.deleted = start, start-before
 			}
 		}
 		t.answer.ErrorCode = int16(code)
 	})
+	for first := 0; first < len(todo); { // a line a topic, however many partitions
+		topic, partitions, records := todo[first].topic, 0, int64(0)
+		for ; first < len(todo) && todo[first].topic == topic; first++ {
+			if todo[first].deleted > 0 {
+				partitions++
+				records += todo[first].deleted
+			}
+		}
+		if records > 0 {
+			s.logger().Info("records deleted by a client", "topic", topic.Name, "partitions", partitions, "records", records)
+		}
+	}
 	return resp
 }

@@ -2,6 +2,8 @@ package transport
 
 import (
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"hash/crc32"
 	"io"
 )
@@ -140,6 +142,9 @@ func sealHello(b []byte, low, kindOrStatus uint8) []byte {
 	return b
 }
 
+// errNoPeer is that of a connection which is not from a node, but from a client, say.
+var errNoPeer = errors.New("transport: not a node")
+
 // readHello reads the fixed part and body that begin either side of a
 // connection and checks all that does not depend on which side it is. It reads every
 // version's: the fields of the first stay where they are, others follow them. v is
@@ -150,7 +155,7 @@ func readHello(r io.Reader) (v, kindOrStatus uint8, body []byte, err error) {
 		return 0, 0, nil, err
 	}
 	if string(fixed[:4]) != Magic {
-		return 0, 0, nil, malformedf("greeting: begins with %q", fixed[:4])
+		return 0, 0, nil, fmt.Errorf("%w: the greeting begins with %q", errNoPeer, fixed[:4])
 	}
 	v, kindOrStatus = fixed[4], fixed[5]
 	n := int(binary.BigEndian.Uint16(fixed[6:]))

@@ -62,12 +62,16 @@ func (t *Transport) Serve(conn net.Conn) {
 	t.mu.Lock()
 	t.greeting.Remove(place)
 	t.mu.Unlock()
-	if err != nil {
+	switch {
+	case err == nil:
+		s.run()
+	case errors.Is(err, errNoPeer), err == io.EOF: // or nothing was sent at all
+		t.stats.Refused.Add(1) // a client that came before this node serves any, say, and comes again
+	case t.ctx.Err() != nil, errors.Is(err, net.ErrClosed), errors.Is(err, io.ErrClosedPipe): // closed here
+	default:
 		t.stats.Refused.Add(1)
 		t.log.say("refused "+hostOf(conn), "refused a connection", "remote", hostOf(conn), "err", err)
-		return
 	}
-	s.run()
 }
 
 func hostOf(conn net.Conn) string {

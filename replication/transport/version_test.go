@@ -1,9 +1,13 @@
 package transport
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
+	"io"
+	"log/slog"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -124,4 +128,38 @@ func TestJudgeKeepsStrangersOut(t *testing.T) {
 			t.Errorf("connected to %v", got)
 		}
 	})
+}
+
+// What comes before the node serves clients, from clients and from who looks whether the
+// port is open, is refused without a line; a node that cannot be understood is not.
+func TestClientsThatComeTooEarlyAreNoWarning(t *testing.T) {
+	for _, test := range []struct {
+		says  string
+		warns bool
+	}{
+		{"", false},
+		{"\x00\x00\x00%\x00\x12\x00\x03\x00\x00\x00\x01\x00\x07", false},
+		{"GET / HTTP/1.1\r\n\r\n", false},
+		{Magic + "\x01\x01\x00\x00\xff\xff\xff\xff", true},
+	} {
+		var log bytes.Buffer
+		tr := New(Config{
+			Cluster: func() string { return "test" }, Local: Peer{1, "a"}, Address: func() string { return "a:1" },
+			Resolve: func(int32) (string, bool) { return "", false }, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		})
+		ours, theirs := net.Pipe()
+		served := make(chan struct{})
+		go func() { tr.Serve(ours); close(served) }()
+		go io.Copy(io.Discard, theirs) // what it answers
+		theirs.Write([]byte(test.says))
+		if test.says == "" {
+			theirs.Close()
+		}
+		<-served
+		theirs.Close()
+		tr.Close()
+		if got := log.Len() > 0; got != test.warns {
+			t.Errorf("%q: a line %t, want %t: %s", test.says, got, test.warns, log.String())
+		}
+	}
 }

@@ -1,0 +1,189 @@
+package replication
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"millrace/replication/metadata"
+)
+
+// A bulletin gathers what happens to many partitions at once, so that the log has one
+// line for all of them, with their number: where a node dies, others lead hundreds. Its
+// zero value is ready; any goroutine may add to it. It must not be asked to wait: what it
+// has gathered when the node ends is not said.
+type bulletin struct {
+	mu   sync.Mutex
+	news map[headline]*news
+}
+
+// A headline is what happened, to whom and how if that needs saying.
+type headline struct{ text, what, who string }
+
+// news is how often, and to which groups.
+type news struct {
+	first, last time.Time
+	groups      map[uint64]struct{}
+}
+
+const (
+	newsQuiet = time.Second      // for so long it has not happened again when it is said,
+	newsLate  = 10 * time.Second // or it goes on for so long
+)
+
+// add notes that something happened to a group. It costs a lock: for what happens once
+// an election or a change of members.
+func (b *bulletin) add(h headline, group uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	s := b.news[h]
+	if s == nil {
+		s = &news{first: now, groups: make(map[uint64]struct{})}
+		if b.news == nil {
+			b.news = make(map[headline]*news)
+		}
+		b.news[h] = s
+	}
+	s.last = now
+	s.groups[group] = struct{}{}
+}
+
+// log says what is due: not of partitions that were deleted meanwhile, of which their
+// topic's deletion is said.
+func (b *bulletin) log(n *Node, now time.Time) {
+	b.mu.Lock()
+	due := make(map[headline]*news)
+	for h, s := range b.news {
+		if now.Sub(s.last) >= newsQuiet || now.Sub(s.first) >= newsLate {
+			due[h] = s
+			delete(b.news, h)
+		}
+	}
+	b.mu.Unlock()
+	for h, s := range due {
+		var names []string
+		n.partitionMu.RLock()
+		for group := range s.groups {
+			if p := n.byGroup[group]; p != nil {
+				names = append(names, fmt.Sprintf("%s/%d", p.topic, p.id.Index))
+			}
+		}
+		n.partitionMu.RUnlock()
+		if len(names) == 0 {
+			continue
+		}
+		count := len(names)
+		slices.Sort(names)
+		if count > 3 {
+			names = append(names[:3], "…")
+		}
+		var args []any
+		if h.what != "" {
+			args = append(args, h.what, h.who)
+		}
+		n.logger.Info(h.text, append(args, "count", count, "partitions", names)...)
+	}
+}
+
+// A comings says that peers are up or down, and of one that comes and goes only how often
+// it did: it may be let in and leave again many times a second. Its zero value is ready.
+type comings struct {
+	mu sync.Mutex
+	of map[int32]*coming
+}
+
+// A coming is what one peer did of late.
+type coming struct {
+	since  time.Time
+	said   int  // lines since then
+	unsaid int  // times that it came or went since, beyond those
+	up     bool // how that ended
+}
+
+const (
+	comingsTime = time.Minute
+	comingsSaid = 6 // lines in that time
+)
+
+func (c *comings) say(n *Node, node int32, up bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	of := c.of[node]
+	if of == nil {
+		of = &coming{}
+		if c.of == nil {
+			c.of = make(map[int32]*coming)
+		}
+		c.of[node] = of
+	}
+	if now := time.Now(); of.unsaid == 0 && now.Sub(of.since) >= comingsTime {
+		of.since, of.said = now, 0
+	}
+	of.up = up
+	switch {
+	case of.said == comingsSaid:
+		of.unsaid++
+		return
+	case up:
+		n.logger.Info("peer is up", "node", node)
+	case n.leaving.Load(): // all of them are stopped, perhaps
+		n.logger.Info("peer is down", "node", node)
+	default:
+		n.logger.Warn("peer is down", "node", node)
+	}
+	of.said++
+}
+
+// log says what was kept back, once a minute.
+func (c *comings) log(n *Node, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for node, of := range c.of {
+		if of.unsaid > 0 && now.Sub(of.since) >= comingsTime {
+			n.logger.Warn("peer comes and goes", "node", node, "times", of.unsaid, "up", of.up)
+			of.since, of.unsaid = now, 0
+		}
+	}
+}
+
+// report says what a change did to topics and settings. It is the controller's, once for
+// the cluster: every node applies the change.
+func (n *Node) report(was, now *metadata.Image, change metadata.Change) {
+	nameOf := func(image *metadata.Image, id metadata.TopicID) string {
+		if t, ok := image.TopicByID(id); ok {
+			return t.Name
+		}
+		return id.String()
+	}
+	settings := func(set map[string]string, deleted []string, replace bool) []any {
+		var args []any
+		if len(set) > 0 {
+			args = append(args, "set", set)
+		}
+		if len(deleted) > 0 {
+			args = append(args, "unset", deleted)
+		}
+		if replace {
+			args = append(args, "unset", "all others")
+		}
+		return args
+	}
+	switch c := change.(type) {
+	case metadata.CreateTopic:
+		n.logger.Info("topic created", "topic", c.Name, "partitions", len(c.Assignment), "replicas", len(c.Assignment[0]))
+	case metadata.DeleteTopic:
+		n.logger.Info("topic deleted", "topic", nameOf(was, c.Topic))
+	case metadata.CreatePartitions:
+		n.logger.Info("partitions added", "topic", nameOf(now, c.Topic), "added", len(c.Assignment), "partitions", c.Count)
+	case metadata.SetTopicConfig:
+		n.logger.Info("topic altered", append([]any{"topic", nameOf(now, c.Topic)}, settings(c.Set, c.Delete, c.Replace)...)...)
+	case metadata.SetBrokerConfig:
+		of := any(c.Broker)
+		if c.Broker == 0 {
+			of = "all"
+		}
+		n.logger.Info("settings of brokers changed", append([]any{"broker", of}, settings(c.Set, c.Delete, c.Replace)...)...)
+	}
+}
