@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/hashicorp/raft"
 
@@ -47,6 +48,41 @@ const (
 	raftName       = "raft.db"
 	partitionsName = "partitions"
 )
+
+// fewFiles may lie in a folder before a node is started in it: a configuration, what its
+// output goes to, a note of whoever set it up.
+const fewFiles = 3
+
+// strange names some of what is in a folder without node.json, if that shows that it is
+// for something else, such as the one somebody works in: folders, or more than a few
+// files. What a node leaves that did not come to writing node.json shows the opposite.
+func strange(dir string) (names []string) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil // there is none yet
+	}
+	folders := false
+	for _, e := range entries {
+		switch name := e.Name(); {
+		case name == stableName, name == metaName, name == partitionsName, name == peersName, name == ageName, name == joiningName:
+			return nil
+		case strings.HasPrefix(name, "."), name == "lost+found":
+		default:
+			if e.IsDir() {
+				folders = true
+				name += string(filepath.Separator)
+			}
+			names = append(names, name)
+		}
+	}
+	if !folders && len(names) <= fewFiles {
+		return nil
+	}
+	if len(names) > fewFiles {
+		names = append(names[:fewFiles], "…")
+	}
+	return names
+}
 
 // readIdentity reads who the node in dir is; ok is false in an empty folder.
 func readIdentity(fs segment.FS, dir string) (id identity, ok bool, err error) {
