@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -240,5 +241,44 @@ func TestAFolderWithoutItsAgeIsNoCopy(t *testing.T) {
 	}
 	if n.identity.Incarnation != was {
 		t.Error("it came back as another")
+	}
+}
+
+// The folder whose copy took its place learns that it was replaced, and ends; one whose
+// peers are behind does not.
+func TestTheOriginalOfACopyThatReplacedItEnds(t *testing.T) {
+	c, id, copied := copyOfALivingNode(t)
+	defer c.stop()
+	n := c.nodes[2]
+	n.stop()
+	original := n.dir + "-original"
+	if err := os.Rename(n.dir, original); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(copied, n.dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.startUntilFailed(); !errors.Is(err, ErrOldDisk) {
+		t.Fatalf("a copy of the last run started: %v", err)
+	}
+	n.stop()
+	n.start() // as a new incarnation
+	eventually(t, "the new incarnation has caught up", func() bool {
+		return n.replicaOf(1) != nil && mustPartition(t, n, id).HighWatermark() == 2
+	})
+	n.stop() // or the original would greet in the name of one that is alive
+
+	o := &testNode{c: c, id: n.id, addr: n.addr, dir: original, disk: newTestDisk()}
+	defer o.stop()
+	err := o.startUntilFailed()
+	if !errors.Is(err, ErrOldDisk) || !strings.Contains(err.Error(), "another incarnation took the peer's place") {
+		t.Errorf("the original goes on: %v", err)
+	}
+	o.stop()
+	n.start()
+	// A peer's image from before says nothing of one that is named in a later one.
+	n.refusedAsReplaced(transport.Peer{Node: 1}, n.Image().Index, "behind")
+	if err := n.Failure(); err != nil {
+		t.Error(err)
 	}
 }

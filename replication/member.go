@@ -86,7 +86,7 @@ func (n *Node) judge(p transport.Peer, text string) error {
 		}
 	case n.inControllerGroup(p), time.Since(n.start)-time.Duration(n.controllerSeen.Load()) > lostAfter:
 	case known:
-		return fmt.Errorf("%w: another incarnation took the place of %s", transport.ErrStranger, p)
+		return &transport.ReplacedError{Peer: p, At: image.Index}
 	default:
 		return fmt.Errorf("%w: %s", transport.ErrStranger, p)
 	}
@@ -109,6 +109,9 @@ func (n *Node) oldDisk(p transport.Peer, heard, says uint64) error {
 			n.logger.Error("the data folders of a majority of the controllers are old copies: they are not let in, and without them no controller is elected, nor a leader of partitions that lost a majority, too; what is on this node is not lost: see `millrace cluster rescue --help`",
 				"controllers", voters, "sound", sound)
 		}
+	}
+	if heard == says {
+		return fmt.Errorf("%w: another run of node %s was at age %d already, as this one is", transport.ErrOldDisk, p, says)
 	}
 	return fmt.Errorf("%w: the folder of node %s had come to age %d, this one is at %d", transport.ErrOldDisk, p, heard, says)
 }
@@ -282,6 +285,18 @@ func (n *Node) refusedAsOld(by transport.Peer, reason string) {
 	}
 }
 
+// refusedAsReplaced hears of a peer that says that another incarnation has this node's
+// place, at a change of the metadata. That is later than this one only if the change is
+// later than those that are here, the last image among them, which name this one: a peer
+// that is behind says the same of a node that has just taken a place.
+func (n *Node) refusedAsReplaced(by transport.Peer, at uint64, reason string) {
+	image := n.Image()
+	self, named := image.Broker(n.identity.Node)
+	if _, member := image.Broker(by.Node); member && named && self.Incarnation == n.identity.Incarnation && at > image.Index {
+		n.outdated(fmt.Sprintf("node %d says: %s", by.Node, reason))
+	}
+}
+
 // cancelWhenFailed cancels what waits for the cluster when this node must end.
 func (n *Node) cancelWhenFailed(cancel func()) (stop func()) {
 	done := make(chan struct{})
@@ -312,7 +327,7 @@ var ErrOldDisk = errors.New("replication: the data folder is an old copy of this
 // it is noted that the next start is that of a new incarnation, as after a lost
 // disk, and the node ends.
 func (n *Node) outdated(reason string) {
-	n.fail(fmt.Errorf("%w: %s; start it again: it comes back as a new incarnation and catches up, and its partitions are set aside; if most nodes were restored, there is nobody to catch up from: see `millrace cluster rescue --help` first", ErrOldDisk, reason),
+	n.fail(fmt.Errorf("%w: %s; unless the other one is at work, which then has its place, start it again: it comes back as a new incarnation and catches up, and its partitions are set aside; if most nodes were restored, there is nobody to catch up from: see `millrace cluster rescue --help` first", ErrOldDisk, reason),
 		func(id *identity) { id.Outdated = true })
 }
 

@@ -328,6 +328,7 @@ func (n *Node) Start(ctx context.Context) error {
 		Judge:    n.judge,
 		Admitted: n.admitted,
 		Outdated: n.refusedAsOld,
+		Replaced: n.refusedAsReplaced,
 		Foreign:  n.foreign,
 		Rest:     restTime,
 
@@ -364,7 +365,10 @@ func (n *Node) Start(ctx context.Context) error {
 		if errors.Is(err, metadata.ErrOldDisk) {
 			n.outdated(err.Error())
 		}
-		return errors.Join(n.Failure(), err)
+		if failure := n.Failure(); failure != nil {
+			return failure // which says what err does, or made it
+		}
+		return err
 	}
 	n.enrolled.Store(true)
 	return nil
@@ -456,7 +460,7 @@ func (n *Node) join(ctx context.Context) error {
 			}
 			switch {
 			case err != nil:
-				last = fmt.Errorf("join through %s: %w", addr, err)
+				last = err // it names the address
 			case answer.Refused != "" && !answer.Retry:
 				return fmt.Errorf("join through %s: %s", addr, answer.Refused)
 			case answer.Refused != "":

@@ -225,6 +225,9 @@ func (c RegisterBroker) apply(next *Image) error {
 			return refuse(ErrStaleBroker, "broker %d is registered as incarnation %s, not %s", b.ID, now, shown(c.Replaces))
 		}
 		if was := next.brokers[i]; now == b.Incarnation && was.Outran(&b) {
+			if was.Starts == b.Starts {
+				return refuse(ErrOldDisk, "another run of broker %d was at age %d already, as this one is: one of the two is in a copy of the data folder", b.ID, b.Starts)
+			}
 			return refuse(ErrOldDisk, "the data folder of broker %d had come to age %d; this is a copy of it, at %d", b.ID, was.Starts, b.Starts)
 		} else if was.Run == b.Run {
 			b.Starts = max(b.Starts, was.Starts)

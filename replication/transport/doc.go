@@ -53,8 +53,8 @@
 //	 .  target's incarnation  string, <= 64; empty: any
 //	 .  address  string, <= 270, where         .  highest version  u8
 //	             the caller listens            .  about  string, <= 128
-//	 .  highest version  u8
-//	 .  about    string, <= 128: Config.About's
+//	 .  highest version  u8                     .  at     u64, of status 10: the metadata
+//	 .  about    string, <= 128: Config.About's             change at which it is known
 //
 // Bytes of a body behind the fields above are ignored, and the last two may be
 // missing, as in the first release: the highest version is then the lowest. These
@@ -63,7 +63,8 @@
 // id, an incarnation and a cluster id, equal on both sides. An acknowledgement tells
 // session, incarnation and about only to who was let in with one of them. Status is
 // 0 welcome, 1 version, 2 cluster, 3 node, 4 incarnation, 5 malformed, 6 closing, 7 you
-// called yourself, 8 no member, 9 your data folder is an old copy; all but 0 are
+// called yourself, 8 no member, 9 your data folder is an old copy, 10 another incarnation
+// has your place; all but 0 are
 // refusals, after which the connection is closed. Behind
 // a welcome both directions are a sequence of frames:
 //

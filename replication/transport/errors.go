@@ -25,7 +25,22 @@ var (
 	ErrVersion          = errors.New("transport: no version of the protocol in common")
 	ErrStranger         = errors.New("transport: not a member of the cluster") // Config.Judge's, or a peer's
 	ErrOldDisk          = errors.New("transport: an old copy of the peer's data folder")
+	ErrReplaced         = errors.New("transport: another incarnation took the peer's place") // of a ReplacedError, or a peer's
 )
+
+// A ReplacedError is Config.Judge's where another incarnation has the peer's place. At is
+// the metadata change that Judge knows it at.
+type ReplacedError struct {
+	Peer Peer
+	At   uint64
+}
+
+func (e *ReplacedError) Error() string {
+	return fmt.Sprintf("%v: it is not %s any more", ErrReplaced, e.Peer)
+}
+
+// Unwrap returns ErrReplaced.
+func (e *ReplacedError) Unwrap() error { return ErrReplaced }
 
 // A RemoteError is what the other node's Handle returned.
 type RemoteError struct {
@@ -61,6 +76,8 @@ func (e *RefusedError) Unwrap() error {
 		return ErrStranger
 	case statusOldDisk:
 		return ErrOldDisk
+	case statusReplaced:
+		return ErrReplaced
 	}
 	return ErrUnreachable
 }

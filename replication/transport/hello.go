@@ -51,6 +51,7 @@ const (
 	statusSelf
 	statusStranger
 	statusOldDisk
+	statusReplaced
 )
 
 // A hello is how the dialling side begins.
@@ -76,6 +77,7 @@ type ack struct {
 	cluster string
 	reason  string
 	about   string
+	at      uint64 // of statusReplaced: what Config.Judge knew it at
 
 	version uint8 // what the two agreed on, not a part of it
 }
@@ -101,7 +103,14 @@ func (a ack) encode() []byte {
 	b = appendString(b, a.cluster)
 	b = appendString(b, a.from.Incarnation)
 	b = appendString(b, a.reason[:min(len(a.reason), maxRefusalText)])
-	return sealHello(appendTail(b, a.low, a.high, a.about), a.low, a.status)
+	b = appendTail(b, a.low, a.high, a.about)
+	if a.status == statusReplaced {
+		if a.high == a.low && a.about == "" { // the tail was left out, which this follows
+			b = appendString(append(b, a.high), "")
+		}
+		b = binary.BigEndian.AppendUint64(b, a.at)
+	}
+	return sealHello(b, a.low, a.status)
 }
 
 // appendTail writes what the first release ends without, and skips when it reads: the
@@ -212,6 +221,9 @@ func decodeAck(low, status uint8, body []byte) (ack, error) {
 	a.from.Incarnation = d.string(maxIncarnation)
 	a.reason = d.string(maxRefusalText)
 	a.high, a.about = d.tail(low)
+	if status == statusReplaced {
+		a.at = d.uint64()
+	}
 	if d.bad {
 		return a, malformed("acknowledgement: fields run past its end")
 	}

@@ -381,8 +381,12 @@ func (t *Transport) greet(conn io.ReadWriter, kind uint8, target Peer) (ack, err
 	}
 	switch {
 	case a.status != statusWelcome:
-		if a.status == statusOldDisk && a.cluster == cluster {
+		switch {
+		case a.cluster != cluster:
+		case a.status == statusOldDisk:
 			t.cfg.Outdated(a.from, a.reason)
+		case a.status == statusReplaced:
+			t.cfg.Replaced(a.from, a.at, a.reason)
 		}
 		return a, &RefusedError{Peer: a.from, Reason: a.reason, status: a.status}
 	case kind == kindOnce && (cluster == "" || a.cluster == "" || a.cluster == cluster):
@@ -394,7 +398,7 @@ func (t *Transport) greet(conn io.ReadWriter, kind uint8, target Peer) (ack, err
 	case target.Incarnation != "" && a.from.Incarnation != target.Incarnation:
 		return a, refused(statusIncarnation, "it is %s, want %s", a.from, target)
 	}
-	if status, reason := t.admits(a.from, a.about); status != statusWelcome {
+	if status, _, reason := t.admits(a.from, a.about); status != statusWelcome {
 		return a, refused(status, "%s", reason)
 	}
 	t.cfg.Admitted(a.from, a.about)

@@ -118,7 +118,9 @@ func (t *Transport) welcome(conn net.Conn) (s *served, err error) {
 		return refuse(status, reason)
 	}
 	if h.kind != kindOnce {
-		if status, reason := t.admits(h.from, h.about); status != statusWelcome {
+		status, at, reason := t.admits(h.from, h.about)
+		if status != statusWelcome {
+			a.at = at
 			return refuse(status, reason)
 		}
 		if !t.replaces(h.from, h.session) {
@@ -149,15 +151,19 @@ func (t *Transport) welcome(conn net.Conn) (s *served, err error) {
 	}, nil
 }
 
-// admits asks Config.Judge about the other side of a connection.
-func (t *Transport) admits(p Peer, about string) (status uint8, reason string) {
-	switch err := t.cfg.Judge(p, about); {
+// admits asks Config.Judge about the other side of a connection. at is a ReplacedError's.
+func (t *Transport) admits(p Peer, about string) (status uint8, at uint64, reason string) {
+	err := t.cfg.Judge(p, about)
+	var replaced *ReplacedError
+	switch {
 	case err == nil:
-		return statusWelcome, ""
+		return statusWelcome, 0, ""
 	case errors.Is(err, ErrOldDisk):
-		return statusOldDisk, err.Error()
+		return statusOldDisk, 0, err.Error()
+	case errors.As(err, &replaced):
+		return statusReplaced, replaced.At, err.Error()
 	default:
-		return statusStranger, err.Error()
+		return statusStranger, 0, err.Error()
 	}
 }
 

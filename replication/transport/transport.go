@@ -49,16 +49,18 @@ type Config struct {
 	// About says at most 128 bytes about this node in every greeting and its answer;
 	// nil: nothing. Judge is told what the other side says, and who it says it is,
 	// before a connection of kind 1 to 3 carries anything; its error is the reason
-	// for which there is none, ErrStranger unless it is ErrOldDisk. nil: all are let
-	// in. Admitted is told of those who really were, which takes that no other process
+	// for which there is none, ErrStranger unless it is ErrOldDisk or a ReplacedError.
+	// nil: all are let in. Admitted is told of those who really were, which takes that no other process
 	// of the same name is alive. All are called by many goroutines at once.
 	About    func() string
 	Judge    func(p Peer, about string) error
 	Admitted func(p Peer, about string)
 
-	// Outdated hears of a peer that refused this node with ErrOldDisk, Foreign of a
-	// greeting, for whichever node, that names another cluster. They must not block. nil: nobody cares.
+	// Outdated hears of a peer that refused this node with ErrOldDisk, Replaced of one
+	// that did with a ReplacedError and of its At, Foreign of a greeting, for whichever
+	// node, that names another cluster. They must not block. nil: nobody cares.
 	Outdated func(by Peer, reason string)
+	Replaced func(by Peer, at uint64, reason string)
 	Foreign  func(cluster string)
 
 	// Handle serves Call, CallBulk and CallAddr of other nodes. It must return
@@ -117,6 +119,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Outdated == nil {
 		c.Outdated = func(Peer, string) {}
+	}
+	if c.Replaced == nil {
+		c.Replaced = func(Peer, uint64, string) {}
 	}
 	if c.Foreign == nil {
 		c.Foreign = func(string) {}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -126,6 +127,34 @@ func TestJudgeKeepsStrangersOut(t *testing.T) {
 		time.Sleep(time.Second)
 		if got := b.Connected(); len(got) != 0 {
 			t.Errorf("connected to %v", got)
+		}
+	})
+}
+
+// Who is refused because another incarnation has its place is told at which change of the
+// metadata that is known, and its caller what it is.
+func TestWhoWasReplacedIsToldSinceWhen(t *testing.T) {
+	type told struct {
+		by     Peer
+		at     uint64
+		reason string
+	}
+	replaced := make(chan told, 10)
+	bubble(t, 2, func(cfg *Config) {
+		me := cfg.Local
+		cfg.Judge = func(p Peer, _ string) error {
+			if me.Node == 1 {
+				return fmt.Errorf("no: %w", &ReplacedError{Peer: p, At: 1 << 40})
+			}
+			return nil
+		}
+		cfg.Replaced = func(by Peer, at uint64, reason string) { replaced <- told{by, at, reason} }
+	}, func(t *testing.T, c *cluster, _ *pipenet) {
+		if _, err := c.nodes[1].Call(context.Background(), 1, 1, nil); !errors.Is(err, ErrReplaced) {
+			t.Errorf("the caller that was refused got %v", err)
+		}
+		if got := <-replaced; got.by.Node != 1 || got.at != 1<<40 || !strings.HasPrefix(got.reason, "no: transport: another incarnation took the peer's place") {
+			t.Errorf("heard %+v", got)
 		}
 	})
 }
