@@ -437,7 +437,9 @@ func passes(err error) bool {
 	if errors.As(err, &f) && f.status == StatusNotFound {
 		return false
 	}
-	return kerr.IsRetriable(err) && !errors.Is(err, kerr.UnknownTopicOrPartition)
+	// Who does not answer may have died just now, and what was its is another's soon.
+	gone := errors.Is(err, errnoRefused) || kgo.IsRetryableBrokerErr(err)
+	return gone || kerr.IsRetriable(err) && !errors.Is(err, kerr.UnknownTopicOrPartition)
 }
 
 // checkFetches returns an error that waiting does not mend.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"regexp"
 	"slices"
 	"strings"
@@ -383,5 +384,19 @@ func groupError(group string, err error) error {
 	case errors.Is(err, kerr.InvalidGroupID):
 		return fail(StatusUsage, "%q is not the name of a group", group)
 	}
+	var shards *kadm.ShardErrors
+	if errors.As(err, &shards) && len(shards.Errs) > 0 { // of its coordinator
+		if first := shards.Errs[0]; first.Broker.NodeID >= 0 && !answered(first.Err) {
+			return explain(err, "group %q: its coordinator, broker %d at %s, does not answer: %s; `millrace cluster health` says what is wrong",
+				group, first.Broker.NodeID, net.JoinHostPort(first.Broker.Host, fmt.Sprint(first.Broker.Port)), whyNoAnswer(first.Err))
+		}
+		err = shards.Errs[0].Err
+	}
 	return explain(err, "group %q: %s", group, strings.TrimSpace(brokerSaid(err, "")))
+}
+
+// answered tells whether an error is what a broker said.
+func answered(err error) bool {
+	var code *kerr.Error
+	return errors.As(err, &code)
 }

@@ -108,21 +108,28 @@ func oneLine(err error) string {
 func unreachable(brokers []string, err error) error {
 	where := strings.Join(brokers, ", ")
 	status := StatusFailed
-	why := "no answer"
+	switch {
+	case errors.Is(err, errnoRefused):
+	case errors.Is(err, context.Canceled):
+		return fail(StatusFailed, "interrupted while connecting to %s", where)
+	case errors.Is(err, context.DeadlineExceeded):
+		status = StatusTimedOut
+	}
+	return fail(status, "cannot reach a broker at %s: %s; start one with `millrace serve` or name others with --brokers", where, whyNoAnswer(err))
+}
+
+// whyNoAnswer says why a broker did not answer.
+func whyNoAnswer(err error) string {
 	var dns *net.DNSError
 	switch {
 	case errors.Is(err, errnoRefused):
-		why = "connection refused"
-	case errors.Is(err, context.Canceled):
-		return fail(StatusFailed, "interrupted while connecting to %s", where)
+		return "connection refused"
 	case errors.As(err, &dns):
-		why = "no such host " + dns.Name
-	case errors.Is(err, context.DeadlineExceeded):
-		status = StatusTimedOut
-	case err != nil:
-		why = err.Error()
+		return "no such host " + dns.Name
+	case err == nil, errors.Is(err, context.DeadlineExceeded):
+		return "no answer"
 	}
-	return fail(status, "cannot reach a broker at %s: %s; start one with `millrace serve` or name others with --brokers", where, why)
+	return err.Error()
 }
 
 // topicError explains a broker's refusal concerning a topic.
@@ -151,6 +158,9 @@ func brokerSaid(err error, detail string) string {
 		return detail
 	}
 	var code *kerr.Error
+	if errors.Is(err, kerr.LeaderNotAvailable) {
+		return "no leader now (LEADER_NOT_AVAILABLE); `millrace cluster health` says why"
+	}
 	if errors.As(err, &code) {
 		return strings.TrimSuffix(code.Description, ".") + " (" + code.Message + ")"
 	}

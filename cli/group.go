@@ -85,89 +85,131 @@ type groupMember struct {
 	pattern          string // to the topics that match it, too; "": none
 }
 
+// A groupAnswer is what the cluster says of one group, or why it does not.
+type groupAnswer struct {
+	*groupDescription
+	members []groupMember
+	err     error
+}
+
+func byPattern(m groupMember) bool { return m.pattern != "" }
+
 // describeGroup asks for a group's members, offsets and lag.
 func describeGroup(ctx context.Context, admin *kadm.Client, name string) (*groupDescription, error) {
-	d, members, err := groupState(ctx, admin, name)
-	if err != nil {
-		return nil, err
-	}
-	committed, err := admin.FetchOffsets(ctx, name)
-	if err != nil {
-		return nil, groupError(name, err)
-	}
-	type partition struct {
-		topic string
-		index int32
-	}
-	lines := make(map[partition]*groupLine)
-	line := func(topic string, i int32) *groupLine {
-		p := partition{topic, i}
-		if lines[p] == nil {
-			lines[p] = &groupLine{Topic: topic, Partition: i, CurrentOffset: -1, LogStartOffset: -1, LogEndOffset: -1, Lag: -1}
+	a := describeGroups(ctx, admin, name)[name]
+	return a.groupDescription, a.err
+}
+
+// describeGroups asks for the members, offsets and lag of several groups: of all of them
+// at once, a request to each coordinator and to each leader for each thing there is to ask.
+func describeGroups(ctx context.Context, admin *kadm.Client, names ...string) map[string]*groupAnswer {
+	answers := groupStates(ctx, admin, names...)
+	committed := admin.FetchManyOffsets(ctx, names...)
+	var all []groupMember
+	for name, a := range answers {
+		if of := committed[name]; a.err == nil && of.Err != nil {
+			a.err = groupError(name, of.Err)
 		}
-		return lines[p]
+		all = append(all, a.members...)
 	}
-	for _, o := range committed.Sorted() {
-		if o.Err == nil && o.At >= 0 {
-			line(o.Topic, o.Partition).CurrentOffset = o.At
+	existing, err := existingTopics(ctx, admin, all)
+	lines := make(map[string]groupLines, len(answers))
+	read := make(map[string]bool) // the topics of all groups
+	for name, a := range answers {
+		if a.err == nil && slices.ContainsFunc(a.members, byPattern) {
+			a.err = err
 		}
-	}
-	for _, m := range members {
-		for topic, partitions := range m.assigned {
-			for _, i := range partitions {
-				l := line(topic, i)
-				l.MemberID, l.ClientID, l.Host = m.id, m.client, m.host
+		if a.err != nil {
+			continue
+		}
+		l := make(groupLines)
+		for _, o := range committed[name].Fetched.Sorted() {
+			if o.Err == nil && o.At >= 0 {
+				l.of(o.Topic, o.Partition).CurrentOffset = o.At
 			}
 		}
-	}
-	if d.State == "Dead" && len(lines) == 0 {
-		return nil, groupError(name, kerr.GroupIDNotFound)
-	}
-	read, err := topicsRead(ctx, admin, members)
-	if err != nil {
-		return nil, err
-	}
-	for p := range lines {
-		read[p.topic] = true
-	}
-	d.Partitions, d.Idle = []groupLine{}, []idleMember{}
-	for _, m := range members {
-		if len(m.assigned) == 0 {
-			d.Idle = append(d.Idle, idleMember{m.id, m.client, m.host})
-		}
-	}
-	if len(read) > 0 { // no topics would mean all topics
-		names := slices.Sorted(maps.Keys(read))
-		details, err := admin.ListTopicsWithInternal(ctx, names...)
-		if err != nil {
-			return nil, fmt.Errorf("ask for the topics of group %q: %w", name, err)
-		}
-		for _, t := range details {
-			for i := range t.Partitions {
-				line(t.Topic, i)
+		a.Partitions, a.Idle = []groupLine{}, []idleMember{}
+		for _, m := range a.members {
+			if len(m.assigned) == 0 {
+				a.Idle = append(a.Idle, idleMember{m.id, m.client, m.host})
+			}
+			for topic, partitions := range m.assigned {
+				for _, i := range partitions {
+					line := l.of(topic, i)
+					line.MemberID, line.ClientID, line.Host = m.id, m.client, m.host
+				}
 			}
 		}
-		// A topic may be without a leader, and the rest is still worth telling.
-		starts, _ := admin.ListStartOffsets(ctx, names...)
-		ends, _ := admin.ListEndOffsets(ctx, names...)
-		for p, l := range lines {
+		if a.State == "Dead" && len(l) == 0 {
+			a.err = groupError(name, kerr.GroupIDNotFound)
+			continue
+		}
+		lines[name] = l
+		for topic := range l.topics(a.members, existing) {
+			read[topic] = true
+		}
+	}
+	if len(read) == 0 { // no topics would mean all topics
+		return answers
+	}
+	topics := slices.Sorted(maps.Keys(read))
+	details, err := admin.ListTopicsWithInternal(ctx, topics...)
+	// A topic may be without a leader, and the rest is still worth telling.
+	starts, _ := admin.ListStartOffsets(ctx, topics...)
+	ends, _ := admin.ListEndOffsets(ctx, topics...)
+	for name, l := range lines {
+		a := answers[name]
+		own := l.topics(a.members, existing)
+		if err != nil && len(own) > 0 {
+			a.err = fmt.Errorf("ask for the topics of group %q: %w", name, err)
+			continue
+		}
+		for topic := range own {
+			for i := range details[topic].Partitions {
+				l.of(topic, i)
+			}
+		}
+		for p, line := range l {
 			if o, ok := starts.Lookup(p.topic, p.index); ok && o.Err == nil {
-				l.LogStartOffset = o.Offset
+				line.LogStartOffset = o.Offset
 			}
 			if o, ok := ends.Lookup(p.topic, p.index); ok && o.Err == nil {
-				l.LogEndOffset = o.Offset
+				line.LogEndOffset = o.Offset
 			}
 			_, exists := details[p.topic].Partitions[p.index]
-			d.count(l, exists)
+			a.count(line, exists)
+			a.Partitions = append(a.Partitions, *line)
 		}
+		slices.SortFunc(a.Partitions, func(a, b groupLine) int {
+			return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
+		})
 	}
-	for _, l := range lines {
-		d.Partitions = append(d.Partitions, *l)
+	return answers
+}
+
+// groupLines are the partitions that a group reads, while they are put together.
+type groupLines map[linePartition]*groupLine
+
+type linePartition struct {
+	topic string
+	index int32
+}
+
+func (l groupLines) of(topic string, i int32) *groupLine {
+	p := linePartition{topic, i}
+	if l[p] == nil {
+		l[p] = &groupLine{Topic: topic, Partition: i, CurrentOffset: -1, LogStartOffset: -1, LogEndOffset: -1, Lag: -1}
 	}
-	slices.SortFunc(d.Partitions, func(a, b groupLine) int {
-		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
-	})
-	return d, nil
+	return l[p]
+}
+
+// topics are those of the lines, and those to which members subscribe.
+func (l groupLines) topics(members []groupMember, existing []string) map[string]bool {
+	read := topicsRead(members, existing)
+	for p := range l {
+		read[p.topic] = true
+	}
+	return read
 }
 
 // count sets the lag of a partition, and adds it to the sum; exists tells whether the
@@ -197,81 +239,114 @@ func (d *groupDescription) committed() (n int) {
 	return n
 }
 
-// topicsRead are the topics to which members subscribe.
-func topicsRead(ctx context.Context, admin *kadm.Client, members []groupMember) (map[string]bool, error) {
+// topicsRead are the topics to which members subscribe; existing are those that a pattern
+// is held against.
+func topicsRead(members []groupMember, existing []string) map[string]bool {
 	read := make(map[string]bool)
-	var patterns []*regexp.Regexp
 	for _, m := range members {
 		for _, topic := range m.subscribed {
 			read[topic] = true
 		}
-		if p, err := regexp.Compile("^(?:" + m.pattern + ")$"); m.pattern != "" && err == nil {
-			patterns = append(patterns, p)
+		if m.pattern == "" {
+			continue
+		}
+		if p, err := regexp.Compile("^(?:" + m.pattern + ")$"); err == nil {
+			for _, topic := range existing {
+				if p.MatchString(topic) {
+					read[topic] = true
+				}
+			}
 		}
 	}
-	if len(patterns) == 0 {
-		return read, nil
+	return read
+}
+
+// existingTopics lists the topics there are, if any of some members subscribes to a pattern.
+func existingTopics(ctx context.Context, admin *kadm.Client, members []groupMember) ([]string, error) {
+	if !slices.ContainsFunc(members, byPattern) {
+		return nil, nil
 	}
 	all, err := admin.ListTopics(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("ask for the topics: %w", err)
 	}
-	for _, topic := range all.Names() {
-		if slices.ContainsFunc(patterns, func(p *regexp.Regexp) bool { return p.MatchString(topic) }) {
-			read[topic] = true
-		}
-	}
-	return read, nil
+	return all.Names(), nil
 }
 
 // groupState asks for a group's state and members, of either protocol.
 func groupState(ctx context.Context, admin *kadm.Client, name string) (*groupDescription, []groupMember, error) {
+	a := groupStates(ctx, admin, name)[name]
+	return a.groupDescription, a.members, a.err
+}
+
+// groupStates asks for the state and members of groups, of either protocol.
+func groupStates(ctx context.Context, admin *kadm.Client, names ...string) map[string]*groupAnswer {
+	answers := make(map[string]*groupAnswer, len(names))
+	if len(names) == 0 { // which would mean all of them
+		return answers
+	}
 	// KIP-848's groups answer to a request of their own; a broker that does not
 	// know it has none of them.
-	next, err := admin.DescribeConsumerGroups(ctx, name)
-	if g, ok := next[name]; err == nil && ok && g.Err == nil {
-		var members []groupMember
+	next, _ := admin.DescribeConsumerGroups(ctx, names...)
+	var others []string
+	for _, name := range names {
+		g, ok := next[name]
+		if !ok || g.Err != nil {
+			others = append(others, name)
+			continue
+		}
+		a := &groupAnswer{groupDescription: &groupDescription{
+			Name: name, Coordinator: g.Coordinator.NodeID, Kind: "consumer", State: g.State, Balancer: g.AssignorName, Members: len(g.Members),
+		}}
 		for _, m := range g.Members {
 			member := groupMember{id: m.MemberID, client: m.ClientID, host: m.ClientHost, assigned: partitionsOf(m.Assignment), subscribed: m.SubscribedTopics}
 			if m.SubscribedTopicRegex != nil {
 				member.pattern = *m.SubscribedTopicRegex
 			}
-			members = append(members, member)
+			a.members = append(a.members, member)
 		}
-		return &groupDescription{
-			Name: name, Coordinator: g.Coordinator.NodeID, Kind: "consumer", State: g.State, Balancer: g.AssignorName, Members: len(members),
-		}, members, nil
+		answers[name] = a
 	}
-	classic, err := admin.DescribeGroups(ctx, name)
-	if err != nil {
-		return nil, nil, groupError(name, err)
+	if len(others) == 0 {
+		return answers
 	}
-	g, ok := classic[name]
-	switch {
-	case !ok:
-		return nil, nil, groupError(name, kerr.GroupIDNotFound)
-	case errors.Is(g.Err, kerr.GroupIDNotFound):
-		return &groupDescription{Name: name, Coordinator: g.Coordinator.NodeID, Kind: "classic", State: "Dead"}, nil, nil
-	case g.Err != nil:
-		return nil, nil, groupError(name, g.Err)
-	}
-	var members []groupMember
-	for _, m := range g.Members {
-		assigned := make(map[string][]int32)
-		if a, ok := m.Assigned.AsConsumer(); ok {
-			for _, t := range a.Topics {
-				assigned[t.Topic] = t.Partitions
+	classic, err := admin.DescribeGroups(ctx, others...)
+	for _, name := range others {
+		a := &groupAnswer{}
+		answers[name] = a
+		g, ok := classic[name]
+		switch {
+		case !ok && err != nil:
+			a.err = groupError(name, err)
+			continue
+		case !ok:
+			a.err = groupError(name, kerr.GroupIDNotFound)
+			continue
+		case errors.Is(g.Err, kerr.GroupIDNotFound):
+			a.groupDescription = &groupDescription{Name: name, Coordinator: g.Coordinator.NodeID, Kind: "classic", State: "Dead"}
+			continue
+		case g.Err != nil:
+			a.err = groupError(name, g.Err)
+			continue
+		}
+		a.groupDescription = &groupDescription{
+			Name: name, Coordinator: g.Coordinator.NodeID, Kind: "classic", State: g.State, Balancer: g.Protocol, Members: len(g.Members),
+		}
+		for _, m := range g.Members {
+			assigned := make(map[string][]int32)
+			if of, ok := m.Assigned.AsConsumer(); ok {
+				for _, t := range of.Topics {
+					assigned[t.Topic] = t.Partitions
+				}
 			}
+			member := groupMember{id: m.MemberID, client: m.ClientID, host: m.ClientHost, assigned: assigned}
+			if j, ok := m.Join.AsConsumer(); ok {
+				member.subscribed = j.Topics
+			}
+			a.members = append(a.members, member)
 		}
-		member := groupMember{id: m.MemberID, client: m.ClientID, host: m.ClientHost, assigned: assigned}
-		if j, ok := m.Join.AsConsumer(); ok {
-			member.subscribed = j.Topics
-		}
-		members = append(members, member)
 	}
-	return &groupDescription{
-		Name: name, Coordinator: g.Coordinator.NodeID, Kind: "classic", State: g.State, Balancer: g.Protocol, Members: len(members),
-	}, members, nil
+	return answers
 }
 
 func partitionsOf(set kadm.TopicsSet) map[string][]int32 {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"sync"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	urfave "github.com/urfave/cli/v2"
@@ -63,36 +62,33 @@ func groupList(c *urfave.Context) error {
 		return printList(c, items, []column[groupItem]{
 			{"GROUP", func(g groupItem) string { return g.Name }},
 			{"KIND", func(g groupItem) string { return g.Kind }},
-			{"MEMBERS", func(g groupItem) string { return orDash(int64(g.Members)) }},
-			{"LAG", func(g groupItem) string { return orDash(g.TotalLag) }},
+			{"MEMBERS", func(g groupItem) string { return cellNumber(c.App.Writer, int64(g.Members)) }},
+			{"LAG", func(g groupItem) string { return cellNumber(c.App.Writer, g.TotalLag) }},
 			{"STATE", func(g groupItem) string { return g.State }},
 			{"COORDINATOR", func(g groupItem) string { return strconv.Itoa(int(g.Coordinator)) }},
 		})
 	})
 }
 
-// completeGroupItems asks for what a list of groups does not have, several groups at a
-// time. What cannot be had of one stays unknown.
+// completeGroupItems asks for what a list of groups does not have. What cannot be had of
+// one stays unknown.
 func completeGroupItems(ctx context.Context, admin *kadm.Client, items []groupItem) {
-	var asked sync.WaitGroup
-	turn := make(chan struct{}, 16)
-	for i := range items {
-		turn <- struct{}{}
-		asked.Go(func() { // ends with its answers
-			defer func() { <-turn }()
-			g := &items[i]
-			d, err := describeGroup(ctx, admin, g.Name)
-			if err != nil {
-				return
-			}
-			g.State, g.Members = d.State, d.Members
-			if g.ProtocolType == "consumer" || g.ProtocolType == "" {
-				g.Kind = d.Kind
-			}
-			if d.Unknown == 0 {
-				g.TotalLag = d.TotalLag
-			}
-		})
+	names := make([]string, 0, len(items))
+	for _, g := range items {
+		names = append(names, g.Name)
 	}
-	asked.Wait()
+	answers := describeGroups(ctx, admin, names...)
+	for i := range items {
+		g, d := &items[i], answers[items[i].Name]
+		if d.err != nil {
+			continue
+		}
+		g.State, g.Members = d.State, d.Members
+		if g.ProtocolType == "consumer" || g.ProtocolType == "" {
+			g.Kind = d.Kind
+		}
+		if d.Unknown == 0 {
+			g.TotalLag = d.TotalLag
+		}
+	}
 }

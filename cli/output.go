@@ -318,6 +318,31 @@ func number[N int | int32 | int64](n N) string {
 	return s
 }
 
+// cellNumber writes how many there are in a table, nothing for a negative number: with
+// separators, as sentences do, where people read it; in a pipe as digits alone, which
+// scripts add up. Offsets and ids are digits alone everywhere: they are typed again.
+func cellNumber(w io.Writer, n int64) string {
+	switch {
+	case n < 0:
+		return ""
+	case isTerminal(w):
+		return number(n)
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+// cellSize is the same of a number of bytes. In a pipe a cell has no spaces, so that
+// columns can be counted.
+func cellSize(w io.Writer, bytes int64) string {
+	switch {
+	case bytes < 0:
+		return ""
+	case isTerminal(w):
+		return size(bytes)
+	}
+	return strings.ReplaceAll(size(bytes), " ", "")
+}
+
 // count writes a number with its noun: "1 record", "20,000 records".
 func count[N int | int32 | int64](n N, noun string) string {
 	if n == 1 {
