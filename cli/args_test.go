@@ -83,7 +83,7 @@ func TestUsageErrorsEndWithStatus2(t *testing.T) {
 		"serve x", "serve --log-level loud", "serve --node-id 0", "serve --listen nonsense", "serve --advertise nonsense", "serve --ephemeral --data-dir x",
 		"up 0", "up x", "up 1 2", "up --base-port 70000", "demo x", "completion", "completion tcsh",
 		"segment dump", "segment dump x -o yaml", "segment verify",
-		"topic list -b h:port", "topic list -b ,",
+		"topic list -b h:port", "topic list -b ,", "topic list -b http://h:1", "topic create t -p -1", "topic create t -r -1", "bench produce -n 0", "cluster rescue",
 	} {
 		var stderr strings.Builder
 		status := Run(t.Context(), strings.Fields(line), strings.NewReader(""), &stderr, &stderr)
@@ -106,6 +106,9 @@ func TestBadValuesAreSaidInOneVoice(t *testing.T) {
 		"bench produce --seed -1":                "--seed \"-1\": it is a whole number; see `millrace bench produce --help`",
 		"consume t --exit=perhaps":               "--exit \"perhaps\": it is true or false, or nothing; see `millrace consume --help`",
 		"topic create a -p 99999999999999999999": "--partitions \"99999999999999999999\": it is a whole number; see `millrace topic create --help`",
+		"topic list -b http://h:1/":              "--brokers \"http://h:1/\": brokers speak Kafka's protocol, which has no scheme such as http; it is h:1",
+		"topic list -b kafka://":                 "--brokers \"kafka://\": brokers speak Kafka's protocol, which has no scheme such as kafka; it is HOST:PORT",
+		"cluster rescue":                         "cluster rescue which node? say --dir DIR; see `millrace cluster rescue --help`",
 		"group seek g --to nonsense":             "--to \"nonsense\": not an offset; it is start, end, OFFSET, +N, -N, START:END, @TIME or @FROM:TO",
 	} {
 		var stderr strings.Builder

@@ -137,7 +137,7 @@ func openBench(c *urfave.Context) (_ *bench, err error) {
 	if partitions < 1 || partitions > 1<<20 {
 		return nil, usage("-p %d: a topic has 1 partition or more", partitions)
 	}
-	if replicas == 0 || replicas < -1 || replicas > 1<<10 {
+	if c.IsSet("replicas") && replicas < 1 || replicas > 1<<10 {
 		return nil, usage("-r %d: a partition has 1 replica or more", replicas)
 	}
 	b := &bench{c: c, topic: c.String("topic"), progress: newProgress(c.App.ErrWriter, true)}
@@ -252,7 +252,7 @@ func benchPlan(c *urfave.Context) (load.Plan, error) {
 			return load.Plan{}, usage("--%s %v: it is 0 or more", f, c.Duration(f))
 		}
 	}
-	if c.Int64("records") < 0 {
+	if c.IsSet("records") && c.Int64("records") < 1 {
 		return load.Plan{}, usage("-n %d: it is 1 or more", c.Int64("records"))
 	}
 	how := load.Distribution(c.String("distribution"))

@@ -32,7 +32,7 @@ func benchConsumeCommand() *urfave.Command {
 EXAMPLES:
    $ millrace bench consume -n 5000
    $ millrace bench consume -n 5000 --raw --rounds 3 -z lz4
-   $ millrace bench consume -t flights-bench --consumers 2 --html consume.html -o json`,
+   $ millrace bench consume -t flights-bench --consumers 2 -o json`,
 		Flags: clientFlags(benchTopicFlags(), []urfave.Flag{
 			&urfave.IntFlag{Name: "consumers", Value: 1, DefaultText: "1", Usage: "clients that read at the same time, `N`"},
 			&urfave.BoolFlag{Name: "group", Usage: "they are members of a group, made for the run, and share the partitions"},

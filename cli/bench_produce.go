@@ -29,7 +29,7 @@ func benchProduceCommand() *urfave.Command {
 
 EXAMPLES:
    $ millrace bench produce -n 5000
-   $ millrace bench produce -n 1000 --rate 2000/s --size 200 --keys 100 --html bench.html
+   $ millrace bench produce -n 1000 --rate 400/s --size 200 --keys 100 --html bench.html
    $ millrace bench produce -n 5000 --producers 3 -z zstd -p 3 -c flush.messages=1 -o json
    $ millrace bench produce -t flights-bench -n 5000 --keys 50 --distribution zipf --keep`,
 		Flags:  clientFlags(benchTopicFlags(), benchLoadFlags("max"), benchOutputFlags()),

@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -44,6 +46,9 @@ func brokersOf(flag, list string) ([]string, error) {
 		if b == "" {
 			continue
 		}
+		if scheme, rest, ok := strings.Cut(b, "://"); ok {
+			return nil, usage("%s %q: brokers speak Kafka's protocol, which has no scheme such as %s; it is %s", flag, b, scheme, cmp.Or(strings.TrimRight(rest, "/"), "HOST:PORT"))
+		}
 		host, port, err := net.SplitHostPort(b)
 		if err != nil {
 			host, port = strings.Trim(b, "[]"), "9092"
@@ -62,11 +67,21 @@ func brokersOf(flag, list string) ([]string, error) {
 // dialClient returns a client of the cluster named by the command line, after a
 // broker has answered it. The caller closes it.
 func dialClient(c *urfave.Context, options ...kgo.Opt) (*kgo.Client, error) {
-	brokers, err := brokersOf("--brokers", c.String("brokers"))
+	brokers, err := brokersNamed(c)
 	if err != nil {
 		return nil, err
 	}
 	return dialBrokers(c.Context, brokers, options...)
+}
+
+// brokersNamed returns the brokers of the command line, or else of the environment, where
+// a variable that is empty names none.
+func brokersNamed(c *urfave.Context) ([]string, error) {
+	list := c.String("brokers")
+	if empty, set := os.LookupEnv("MILLRACE_BROKERS"); list == "" && set && empty == "" {
+		list = defaultBroker
+	}
+	return brokersOf("--brokers", list)
 }
 
 // dialBrokers is dialClient for addresses already known.

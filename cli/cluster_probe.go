@@ -159,16 +159,15 @@ func behind(ctx context.Context, address string, index, newest int64) string {
 	return ""
 }
 
-// lasting prints seconds as people say them: 12 s, 3 min, 5 h, 7 days.
+// lasting prints seconds as people say them, rounded: 12 s, 3 min, 5 h, 7 days.
 func lasting(s float64) string {
-	switch d := time.Duration(s * float64(time.Second)); {
-	case d < 2*time.Minute:
-		return fmt.Sprintf("%d s", int(d.Seconds()))
-	case d < 2*time.Hour:
-		return fmt.Sprintf("%d min", int(d.Minutes()))
+	switch {
+	case s < 119.5:
+		return fmt.Sprintf("%.0f s", s)
+	case s < 119.5*60:
+		return fmt.Sprintf("%.0f min", s/60)
+	case s < 71.5*3600:
+		return fmt.Sprintf("%.0f h", s/3600)
 	}
-	if s < 3*24*3600 {
-		return fmt.Sprintf("%d h", int(s/3600))
-	}
-	return fmt.Sprintf("%d days", int(s/(24*3600)))
+	return fmt.Sprintf("%.0f days", s/(24*3600))
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -30,7 +31,9 @@ func clusterRescueCommand() *urfave.Command {
    What is lost: of each partition the records behind END, if the others
    acknowledged some without this node; and partitions of which it has nothing,
    which stay without a leader. Records between COMMITTED and END are kept,
-   though some of them may never have been acknowledged.
+   though some of them may never have been acknowledged. COMMITTED is what the
+   last snapshot covers, and - where there is none: a node that was stopped
+   does not know more for certain.
 
    Every log is read from end to end first, and nothing is changed with
    --dry-run. The folders of the other nodes must not be started again as they
@@ -42,7 +45,7 @@ EXAMPLES:
    $ millrace cluster rescue --dir ./millrace-data --dry-run
    $ millrace cluster rescue --dir ./millrace-data --yes`,
 		Flags: append(append([]urfave.Flag{
-			&urfave.StringFlag{Name: "dir", Usage: "`DIR`: the data folder of a node that is stopped", Required: true},
+			&urfave.StringFlag{Name: "dir", Usage: "`DIR`: the data folder of a node that is stopped"},
 		}, destructiveFlags()...), outputFlags(true)...),
 		Action: clusterRescue,
 	}
@@ -61,7 +64,17 @@ func clusterRescue(c *urfave.Context) error {
 	if c.NArg() > 0 {
 		return usage("cluster rescue takes no arguments, but %q was given", c.Args().First())
 	}
-	s, err := replication.Survey(c.String("dir"))
+	dir := c.String("dir")
+	if dir == "" {
+		return usage("cluster rescue which node? say --dir DIR; see `millrace cluster rescue --help`")
+	}
+	if nodes, _ := filepath.Glob(filepath.Join(dir, "node-*", nodeFile)); len(nodes) > 0 {
+		for i := range nodes {
+			nodes[i] = filepath.Dir(nodes[i])
+		}
+		return usage("%s holds the nodes of `millrace up`; name the one to go on with: %s", dir, strings.Join(nodes, ", "))
+	}
+	s, err := replication.Survey(dir)
 	if err != nil {
 		return fail(StatusFailed, "%w", err)
 	}
@@ -79,7 +92,12 @@ func clusterRescue(c *urfave.Context) error {
 		{"TOPIC", func(p rescueItem) string { return p.Topic }},
 		{"PARTITION", func(p rescueItem) string { return strconv.Itoa(int(p.Partition)) }},
 		{"START", func(p rescueItem) string { return strconv.FormatInt(p.Start, 10) }},
-		{"COMMITTED", func(p rescueItem) string { return strconv.FormatInt(p.Committed, 10) }},
+		{"COMMITTED", func(p rescueItem) string {
+			if p.Committed <= p.Start && p.End > p.Start {
+				return "" // nothing that this folder knows of for certain
+			}
+			return strconv.FormatInt(p.Committed, 10)
+		}},
 		{"END", func(p rescueItem) string { return strconv.FormatInt(p.End, 10) }},
 		{"LOST", func(p rescueItem) string { return p.Lost }},
 	}); err != nil {

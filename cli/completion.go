@@ -28,9 +28,9 @@ func completionCommand() *urfave.Command {
 		ArgsUsage: "SHELL",
 		Description: `   Commands, flags and their values, and the names of the topics and groups that exist now.
 
-   bash:  source <(millrace completion bash)            in ~/.bashrc
-   zsh:   source <(millrace completion zsh)             in ~/.zshrc, after compinit
-   fish:  millrace completion fish | source             in ~/.config/fish/config.fish
+      bash  source <(millrace completion bash)   in ~/.bashrc
+      zsh   source <(millrace completion zsh)    in ~/.zshrc, after compinit
+      fish  millrace completion fish | source    in ~/.config/fish/config.fish
 
 EXAMPLES:
    $ millrace completion bash

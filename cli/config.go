@@ -104,7 +104,7 @@ func (c *configuration) takeFile(name string) error {
 	defer f.Close()
 	all, wrong, err := readProperties(f)
 	if err != nil {
-		return err
+		return usage("--config %s: %v", name, err)
 	}
 	for _, w := range wrong {
 		c.mistakes = append(c.mistakes, wrongLine{w.line, fmt.Sprintf("%s:%d: %s", name, w.line, w.text)})

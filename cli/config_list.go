@@ -198,6 +198,9 @@ func printSettings(c *urfave.Context, all []listedSetting, names []string, broke
 	if format := c.String("output"); format != "table" && format != "" {
 		return printList(c, all, []column[listedSetting]{{"NAME", func(s listedSetting) string { return s.Name }}})
 	}
+	if len(all) == 0 && c.Bool("changed") {
+		fmt.Fprintln(c.App.ErrWriter, "every setting is at its default")
+	}
 	var b bytes.Buffer
 	for _, s := range all {
 		value := "-"

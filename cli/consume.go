@@ -320,11 +320,35 @@ func (r *reading) begin(ctx context.Context) error {
 			}
 		}
 		if wanted == 0 && len(r.patterns) == 0 {
-			return fail(StatusNotFound, "%s: none of the partitions %s exists", strings.Join(r.c.Args().Slice(), ", "), r.c.String("partitions"))
+			most := 0
+			for _, n := range topics {
+				most = max(most, n)
+			}
+			return noPartition(strings.Join(r.c.Args().Slice(), ", "), most, r.c.String("partitions"))
 		}
 		r.known = topics
-		return nil
+		return r.tellNothing(all)
 	})
+}
+
+// tellNothing says why there is nothing to print where somebody may wonder, of what is
+// not followed: no topic has a name that fits, or what there is lies outside of -o.
+func (r *reading) tellNothing(all map[string]map[int32]bounds) error {
+	if r.open() > 0 || r.span.to == nil && !r.c.Bool("exit") {
+		return nil
+	}
+	if len(all) == 0 {
+		return fail(StatusNotFound, "no topic fits -r %s; see `millrace topic list`", strings.Join(r.c.Args().Slice(), ", "))
+	}
+	for _, partitions := range all {
+		for i, b := range partitions {
+			if r.partitions(i) && b.end > 0 && r.c.IsSet("offset") {
+				fmt.Fprintf(r.c.App.ErrWriter, "nothing to read: no record lies within -o %s\n", r.c.String("offset"))
+				return nil
+			}
+		}
+	}
+	return nil
 }
 
 // join begins with partitions that appeared since, from their start. Not
@@ -472,6 +496,11 @@ func joinRefused(err error) error {
 		return session.Err
 	}
 	return nil
+}
+
+// noPartition says of a topic that it has none of the partitions that were asked for.
+func noPartition(topic string, has int, which string) error {
+	return fail(StatusNotFound, "topic %s has no partition %s: it has %d, counted from 0", topic, which, has)
 }
 
 // parsePartitions reads "0,2,5-7" as a set. "" is the set of all.

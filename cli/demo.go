@@ -90,7 +90,7 @@ func demo(c *urfave.Context) (err error) {
 		d.cluster.kill(d.cluster.all...) // nothing of it is kept
 		exe := ownName()
 		fmt.Fprintf(d.w, "\nNothing was lost. Next, break it yourself:\n")
-		fmt.Fprintf(d.w, "   %s demo --keep   leaves the three brokers running, and says how to reach and kill them\n", exe)
+		fmt.Fprintf(d.w, "   %s demo --keep   leaves the brokers running, and says how to reach them\n", exe)
 		fmt.Fprintf(d.w, "   %s up            starts three of your own\n", exe)
 		return os.RemoveAll(dir)
 	}
@@ -112,7 +112,11 @@ type demonstration struct {
 }
 
 func (d *demonstration) step(name, format string, args ...any) {
-	fmt.Fprintf(d.w, "%-9s  %s  (%s)\n", name, fmt.Sprintf(format, args...), seconds(time.Since(d.begin)))
+	text := fmt.Sprintf("%s  (%s)", fmt.Sprintf(format, args...), seconds(time.Since(d.begin)))
+	if width := terminalWidth(d.w); width > 0 {
+		text = strings.TrimSpace(wrapped(text, 11, max(width, 40)))
+	}
+	fmt.Fprintf(d.w, "%-9s  %s\n", name, text)
 	d.begin = time.Now()
 }
 

@@ -59,8 +59,8 @@ func groupDescribe(c *urfave.Context) error {
 		}
 		err = printObject(c, d, d.Name, func() error {
 			w := c.App.Writer
-			fmt.Fprintf(w, "GROUP        %s\nCOORDINATOR  %d\nKIND         %s\nSTATE        %s\nBALANCER     %s\nMEMBERS      %d\nTOTAL-LAG    %d%s\n",
-				d.Name, d.Coordinator, d.Kind, d.State, dash(d.Balancer), d.Members, d.TotalLag, d.notes())
+			fmt.Fprintf(w, "GROUP        %s\nCOORDINATOR  %d\nKIND         %s\nSTATE        %s\nBALANCER     %s\nMEMBERS      %s\nTOTAL-LAG    %s%s\n",
+				d.Name, d.Coordinator, d.Kind, d.State, dash(d.Balancer), cellNumber(w, int64(d.Members)), cellNumber(w, d.TotalLag), d.notes())
 			rows := make([]groupRow, 0, len(d.Partitions)+len(d.Idle))
 			for i := range d.Partitions {
 				l := &d.Partitions[i]
@@ -97,7 +97,12 @@ func groupDescribe(c *urfave.Context) error {
 				}},
 				{"LOG-START-OFFSET", offset(func(l *groupLine) int64 { return l.LogStartOffset })},
 				{"LOG-END-OFFSET", offset(func(l *groupLine) int64 { return l.LogEndOffset })},
-				{"LAG", offset(func(l *groupLine) int64 { return l.Lag })},
+				{"LAG", func(r groupRow) string {
+					if r.groupLine == nil {
+						return ""
+					}
+					return cellNumber(w, r.Lag)
+				}},
 				{"MEMBER-ID", func(r groupRow) string { return r.member.MemberID }},
 				{"CLIENT-ID", func(r groupRow) string { return r.member.ClientID }},
 				{"HOST", func(r groupRow) string { return r.member.Host }},

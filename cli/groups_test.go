@@ -7,7 +7,6 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -20,7 +19,7 @@ import (
 // if none does.
 func TestACoordinatorThatIsAwayIsNamed(t *testing.T) {
 	away := &kadm.ShardErrors{Name: "DescribeGroups", AllFailed: true, Errs: []kadm.ShardError{{
-		Err:    fmt.Errorf("unable to dial: %w", &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}),
+		Err:    fmt.Errorf("unable to dial: %w", &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", errnoRefused)}),
 		Broker: kadm.BrokerDetail{NodeID: 3, Host: "127.0.0.1", Port: 9493},
 	}}}
 	err := groupError("audit", away)

@@ -83,13 +83,17 @@ func filler(c *urfave.Context, topic string) (fill, error) {
 
 // arguments yields a record a value.
 func arguments(values []string, fill fill) source {
+	n := 0
 	return func() (*kgo.Record, error) {
-		if len(values) == 0 {
+		if n == len(values) {
 			return nil, io.EOF
 		}
-		r := &kgo.Record{Value: []byte(values[0])}
-		values = values[1:]
-		return r, fill(r)
+		r := &kgo.Record{Value: []byte(values[n])}
+		n++
+		if err := fill(r); err != nil {
+			return nil, fmt.Errorf("value %s: %w", number(n), err)
+		}
+		return r, nil
 	}
 }
 

@@ -174,7 +174,8 @@ send:
 	}
 	cancel()
 	client.Close() // every promise has been kept after it
-	acks.finish(c, time.Since(start))
+	failed := acks.err != nil || c.Context.Err() != nil || flushErr != nil
+	acks.finish(c, time.Since(start), !failed && inputErr != nil)
 	expiry.finish()
 	switch {
 	case acks.err != nil:
@@ -439,16 +440,16 @@ func (a *acks) some() bool {
 	return a.done > 0
 }
 
-// finish prints what is left, and the line that sums it up.
-func (a *acks) finish(c *urfave.Context, took time.Duration) {
+// finish prints what is left, and the line that sums it up, unless an error says it all.
+func (a *acks) finish(c *urfave.Context, took time.Duration, noInput bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err := a.out.Flush(); err != nil && a.err == nil {
 		a.err = fmt.Errorf("write to standard output: %w", err)
 	}
 	a.progress.clear()
-	if a.done == 0 && a.err != nil {
-		return // the error says it all
+	if a.done == 0 && (a.err != nil || noInput) {
+		return
 	}
 	fmt.Fprintln(c.App.ErrWriter, tally(a.done, a.bytes, took))
 }

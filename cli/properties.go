@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -33,6 +35,9 @@ func readProperties(r io.Reader) (all []property, wrong []wrongLine, err error) 
 	b, err := io.ReadAll(r)
 	if err != nil {
 		return nil, nil, err
+	}
+	if bytes.IndexByte(b, 0) >= 0 {
+		return nil, nil, errors.New("it is no text")
 	}
 	lines := strings.Split(strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(strings.TrimPrefix(string(b), "\ufeff")), "\n")
 	for n := 0; n < len(lines); n++ {

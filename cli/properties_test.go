@@ -259,6 +259,20 @@ func TestConfigRefusesWhatANodeCannotBe(t *testing.T) {
 			t.Errorf("%q: status %d, %v; want %s", text, statusOf(err), err, want)
 		}
 	}
+	// Who mends it is told of what would have no effect in the same go.
+	name := filepath.Join(t.TempDir(), "server.properties")
+	if err := os.WriteFile(name, []byte("foo.bar=1\nlisteners=PLAINTEXT://:0\nnum.partitions=abc\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var stderr strings.Builder
+	status := Run(t.Context(), []string{"serve", "--config", name}, strings.NewReader(""), &stderr, &stderr)
+	want := fmt.Sprintf("millrace: %s:3: num.partitions=abc: it is a whole number, 1 or more\nmillrace: warning: %[1]s:1: foo.bar is not a setting of this release and has no effect\n", name)
+	if status != StatusUsage || stderr.String() != want {
+		t.Errorf("status %d, %s\nwant %s", status, stderr.String(), want)
+	}
+	if _, err := config(t, "\x7fELF\x00\x01=1\n"); statusOf(err) != StatusUsage || !strings.HasSuffix(err.Error(), " it is no text") {
+		t.Errorf("%v", err)
+	}
 	// What forbids nothing is no reason to stay away.
 	if b, err := config(t, "ssl.client.auth=none\nallow.everyone.if.no.acl.found=true\nsecurity.inter.broker.protocol=PLAINTEXT\nauthorizer.class.name=\n"); err != nil {
 		t.Errorf("%+v, %v", b, err)

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -31,8 +32,9 @@ func segmentVerifyCommand() *urfave.Command {
    and a last line with the verdict. Internal topics are read too, and are rows with -i, or
    when they are damaged. The exit status is 1 if there is any damage, 3 if there is no log.
 
-   JSON: a list of {log, topic, topic_id, internal, partition, segments, entries, start_offset,
-   end_offset, bytes, torn, damaged}; a topic is "" where the node's metadata does not have it.
+   JSON: a list of {log, node, topic, topic_id, internal, partition, segments, entries, start_offset,
+   end_offset, bytes, torn, damaged}; a topic is "" where the node's metadata does not have it,
+   a node 0 where the log is not in a node's folder.
 
 EXAMPLES:
    $ millrace segment verify ./millrace-data
@@ -44,6 +46,7 @@ EXAMPLES:
 
 type logItem struct {
 	Log         string `json:"log"`
+	Node        int32  `json:"node"` // that has it; 0 where no node's folder is around it
 	Topic       string `json:"topic"`
 	TopicID     string `json:"topic_id"`
 	Internal    bool   `json:"internal"`
@@ -66,7 +69,7 @@ func segmentVerify(c *urfave.Context) error {
 	}
 	var items []logItem
 	var names topicNames
-	damaged, damages, bytes, all := 0, 0, int64(0), 0
+	damaged, damages, bytes, all, hidden := 0, 0, int64(0), 0, 0
 	for _, root := range c.Args().Slice() {
 		logs, err := logsUnder(root)
 		if err != nil {
@@ -92,6 +95,7 @@ func segmentVerify(c *urfave.Context) error {
 			if item.Damaged > 0 {
 				damaged++
 			} else if item.Internal && !c.Bool("internal") {
+				hidden++
 				continue
 			}
 			items = append(items, *item)
@@ -99,12 +103,18 @@ func segmentVerify(c *urfave.Context) error {
 	}
 	err := printList(c, items, []column[logItem]{
 		{"LOG", func(l logItem) string { return l.Log }},
+		{"NODE", func(l logItem) string {
+			if l.Node == 0 {
+				return ""
+			}
+			return strconv.Itoa(int(l.Node))
+		}},
 		{"TOPIC", func(l logItem) string { return cmp.Or(l.Topic, l.TopicID) }},
 		{"PARTITION", func(l logItem) string { return strconv.Itoa(int(l.Partition)) }},
 		{"SEGMENTS", func(l logItem) string { return strconv.Itoa(l.Segments) }},
-		{"ENTRIES", func(l logItem) string { return strconv.FormatInt(l.Entries, 10) }},
+		{"ENTRIES", func(l logItem) string { return cellNumber(c.App.Writer, l.Entries) }},
 		{"OFFSETS", func(l logItem) string { return fmt.Sprintf("[%d,%d)", l.StartOffset, l.EndOffset) }},
-		{"BYTES", func(l logItem) string { return strconv.FormatInt(l.Bytes, 10) }},
+		{"BYTES", func(l logItem) string { return cellNumber(c.App.Writer, l.Bytes) }},
 		{"STATE", func(l logItem) string {
 			switch {
 			case l.Damaged > 0:
@@ -123,6 +133,9 @@ func segmentVerify(c *urfave.Context) error {
 			number(damaged), count(all, "log"), count(damages, "place"))
 	}
 	fmt.Fprintf(c.App.ErrWriter, "%s, %s: no damage\n", count(all, "log"), size(bytes))
+	if hidden > 0 {
+		fmt.Fprintf(c.App.ErrWriter, "%s of them, of internal topics, %s not listed: -i\n", number(hidden), map[bool]string{true: "is", false: "are"}[hidden == 1])
+	}
 	return nil
 }
 
@@ -150,6 +163,7 @@ func (n *topicNames) of(path string, item *logItem) {
 		if image == nil {
 			continue
 		}
+		item.Node = nodeIn(dir)
 		for _, t := range image.Topics() {
 			if topicID(t.ID) == item.TopicID {
 				item.Topic, item.Internal = t.Name, t.Internal
@@ -159,9 +173,22 @@ func (n *topicNames) of(path string, item *logItem) {
 	}
 }
 
+// nodeIn is the node whose data folder dir is, 0 if it is none's.
+func nodeIn(dir string) int32 {
+	var id struct{ Node int32 }
+	p, err := os.ReadFile(filepath.Join(dir, nodeFile))
+	if err != nil || json.Unmarshal(p, &id) != nil {
+		return 0
+	}
+	return id.Node
+}
+
 // logsUnder finds the folders of logs below root; root may be one, or a segment file.
 func logsUnder(root string) (logs []string, err error) {
 	if info, err := os.Stat(root); err != nil || !info.IsDir() {
+		if err == nil && !strings.HasSuffix(root, ".log") {
+			return nil, nil
+		}
 		return []string{root}, err
 	}
 	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {

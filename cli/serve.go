@@ -182,8 +182,8 @@ func serve(c *urfave.Context) (err error) {
 		go func() { served <- kafka.Serve(l) }() // the acceptor: ends with kafka.Shutdown
 	}
 	for i, l := range b.listeners {
-		if i != b.nodes && !l.only {
-			logger.Info("serving", "listener", l.name, "address", l.listen, "advertised", l.registered())
+		if len(b.listeners) > 1 && (!l.only || i == b.nodes) { // of one that is alone the next line says it all
+			logger.Info("listening", "listener", l.name, "address", l.listen, "advertised", l.registered(), "nodes", i == b.nodes)
 		}
 	}
 	logger.Info("serving", "address", own.listen, "advertised", registered, "node", node.ID(), "cluster", node.ClusterID(), "data", b.dataDir)
@@ -335,6 +335,13 @@ func brokerOf(c *urfave.Context) (*broker, error) {
 	b := &broker{dataDir: c.String("data-dir"), settings: make(map[string]string)}
 	b.listeners = []listener{{name: plaintextProtocol, listen: c.String("listen")}}
 	if err := b.configure(c.String("config"), os.Environ(), knownVariables(), c.IsSet); err != nil {
+		var all mistakes
+		if errors.As(err, &all) { // who mends them wants to hear of what has no effect, too
+			for _, w := range b.warnings {
+				all = append(all, "warning: "+w)
+			}
+			err = &failure{StatusUsage, all}
+		}
 		return nil, err
 	}
 	if c.IsSet("node-id") {

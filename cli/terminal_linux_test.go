@@ -153,3 +153,25 @@ func TestConsumeEndsWithItsReader(t *testing.T) {
 		}
 	}
 }
+
+// What people read has one style: numbers with separators, sizes with their unit apart;
+// what a script adds up is digits alone.
+func TestNumbersHaveOneStyle(t *testing.T) {
+	c := startCluster(t, 1)
+	c.do("", "topic", "create", "many", "-p1")
+	c.do(strings.Repeat("0123456789\n", 1500), "produce", "many", "-q")
+	c.do("", "group", "seek", "readers", "--to", "start", "--topics", "many")
+	for line, want := range map[string][2]string{ // on a terminal, in a pipe
+		"topic list":             {"  1,500  ", "  1500  "},
+		"group list":             {"  1,500  ", "  1500  "},
+		"group describe readers": {"TOTAL-LAG    1,500\n", "TOTAL-LAG    1500\n"},
+		"topic list --wide":      {" kB  ", "kB  "},
+	} {
+		if out := onTerminal(t, c.addresses(), 200, "", strings.Fields(line)...); !strings.Contains(out, want[0]) {
+			t.Errorf("on a terminal, millrace %s has no %q:\n%s", line, want[0], out)
+		}
+		if out := c.do("", strings.Fields(line)...).stdout; !strings.Contains(out, want[1]) {
+			t.Errorf("in a pipe, millrace %s has no %q:\n%s", line, want[1], out)
+		}
+	}
+}

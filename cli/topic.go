@@ -11,6 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	urfave "github.com/urfave/cli/v2"
+
+	"millrace/replication/metadata"
 )
 
 func topicCommand() *urfave.Command {
@@ -49,6 +51,9 @@ func settings(c *urfave.Context) (map[string]string, error) {
 		}
 		if _, twice := all[key]; twice {
 			return nil, usage("-c %s is given twice", key)
+		}
+		if d, known := metadata.TopicDefinition(key); known {
+			value = d.Plain(value) // 7d, as in a configuration file
 		}
 		all[key] = value
 	}

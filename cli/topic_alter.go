@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"millrace/server"
@@ -72,7 +73,7 @@ func topicAlter(c *urfave.Context) error {
 	if len(a.changes) == 0 && a.grow == nil {
 		return usage("topic alter: nothing to change; say -c KEY=VALUE, --unset KEY or -p N")
 	}
-	if a.brokers, err = brokersOf("--brokers", c.String("brokers")); err != nil {
+	if a.brokers, err = brokersNamed(c); err != nil {
 		return err
 	}
 	if a.client, err = dialBrokers(c.Context, a.brokers); err != nil {
@@ -135,6 +136,9 @@ func (a *alteration) foresee(ctx context.Context) (grown, gone string, err error
 		return "", "", err
 	}
 	a.partitions = len(before.Partitions)
+	if err := a.knows(ctx); err != nil {
+		return "", "", err
+	}
 	if len(a.changes) > 0 {
 		if err := a.ask(ctx); err != nil {
 			return "", "", err
@@ -208,19 +212,28 @@ func (a *alteration) ask(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("ask for the brokers: %w", err)
 	}
+	answers := make([]kmsg.Response, len(metadata.Brokers))
+	errs := make([]error, len(metadata.Brokers))
+	one, cancel := context.WithTimeout(ctx, viewTimeout)
+	defer cancel()
+	var asked sync.WaitGroup
+	for i, b := range metadata.Brokers {
+		asked.Go(func() { // ends with the answer, or with one
+			own := *req // the client notes in it what it sends
+			answers[i], errs[i] = a.client.Broker(int(b.NodeID)).RetriableRequest(one, &own)
+		})
+	}
+	asked.Wait()
 	a.answered = make(map[int32]retained)
 	var unanswered error
 	heard := false
-	for _, b := range metadata.Brokers {
-		one, cancel := context.WithTimeout(ctx, viewTimeout)
-		resp, err := a.client.Broker(int(b.NodeID)).RetriableRequest(one, req)
-		cancel()
-		if err != nil {
-			unanswered = fmt.Errorf("ask broker %d whether topic %q could be altered: %w", b.NodeID, a.topic, err)
+	for i, b := range metadata.Brokers {
+		if errs[i] != nil {
+			unanswered = fmt.Errorf("ask broker %d whether topic %q could be altered: %w", b.NodeID, a.topic, errs[i])
 			continue
 		}
 		heard = true
-		for _, sr := range resp.(*kmsg.IncrementalAlterConfigsResponse).Resources {
+		for _, sr := range answers[i].(*kmsg.IncrementalAlterConfigsResponse).Resources {
 			if err := kerr.ErrorForCode(sr.ErrorCode); err != nil {
 				detail := ""
 				if sr.ErrorMessage != nil {
@@ -278,17 +291,11 @@ func (a *alteration) consequences(ctx context.Context) (phrases []string, err er
 		all += end.Offset - start.Offset
 		deleted += max(0, r.after-max(r.before, start.Offset))
 	}
-	switch {
-	case len(a.answered) == 0 && a.partitions > 0 && unknown == a.partitions:
+	if len(a.answered) == 0 && a.partitions > 0 && unknown == a.partitions {
 		return []string{"perhaps records: the brokers do not say how many"}, nil
-	case deleted == 1 && all == 1 && unknown == 0:
-		phrases = append(phrases, "the only record")
-	case deleted > 0 && deleted == all && unknown == 0:
-		phrases = append(phrases, count(deleted, "record")+", all of them")
-	case deleted > 0 && unknown == 0:
-		phrases = append(phrases, fmt.Sprintf("%s of %s", count(deleted, "record"), number(all)))
-	case unknown > 0:
-		phrases = append(phrases, fmt.Sprintf("%s of %s, and perhaps more in %s without a leader", count(deleted, "record"), number(all), count(unknown, "partition")))
+	}
+	if some := deletedOf(deleted, all, unknown); some != "" {
+		phrases = append(phrases, some)
 	}
 	compacted, err := a.compacted(ctx)
 	if err != nil {
@@ -300,23 +307,74 @@ func (a *alteration) consequences(ctx context.Context) (phrases []string, err er
 	return phrases, nil
 }
 
-// setting returns what a setting of the topic is, "" if it is not there.
-func (a *alteration) setting(ctx context.Context, name string) (is string, err error) {
+// deletedOf says how many of all records are deleted, "" if none are; of some partitions it
+// is unknown, since nobody leads them.
+func deletedOf(deleted, all int64, unknown int) string {
+	switch {
+	case unknown > 0 && deleted == 0:
+		return fmt.Sprintf("perhaps records of %s without a leader", count(unknown, "partition"))
+	case unknown > 0:
+		return fmt.Sprintf("at least %s, and perhaps some of %s without a leader", count(deleted, "record"), count(unknown, "partition"))
+	case deleted == 0:
+		return ""
+	case deleted == 1 && all == 1:
+		return "the only record"
+	case deleted == all:
+		return count(deleted, "record") + ", all of them"
+	}
+	return fmt.Sprintf("%s of %s", count(deleted, "record"), number(all))
+}
+
+// knows refuses to return a setting to its default that the topic does not have: brokers
+// say nothing of that.
+func (a *alteration) knows(ctx context.Context) error {
+	var unset []string
+	for _, change := range a.changes {
+		if change.Op == kadm.DeleteConfig {
+			unset = append(unset, change.Name)
+		}
+	}
+	if len(unset) == 0 {
+		return nil
+	}
+	has, err := a.settings(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range unset {
+		if _, ok := has[name]; !ok {
+			return usage("--unset %s: topic %s has no such setting%s; see `millrace topic config %[2]s`",
+				name, a.topic, didYouMean(name, slices.Sorted(maps.Keys(has))))
+		}
+	}
+	return nil
+}
+
+// settings are the topic's, with their values.
+func (a *alteration) settings(ctx context.Context) (map[string]*string, error) {
 	resources, err := a.admin.DescribeTopicConfigs(ctx, a.topic)
 	if err != nil {
-		return "", fmt.Errorf("ask for the settings of topic %q: %w", a.topic, err)
+		return nil, fmt.Errorf("ask for the settings of topic %q: %w", a.topic, err)
 	}
+	has := make(map[string]*string)
 	for _, r := range resources {
 		if r.Err != nil {
-			return "", topicError(a.topic, r.Err, r.ErrMessage)
+			return nil, topicError(a.topic, r.Err, r.ErrMessage)
 		}
 		for _, s := range r.Configs {
-			if s.Key == name && s.Value != nil {
-				return *s.Value, nil
-			}
+			has[s.Key] = s.Value
 		}
 	}
-	return "", nil
+	return has, nil
+}
+
+// setting returns what a setting of the topic is, "" if it is not there.
+func (a *alteration) setting(ctx context.Context, name string) (is string, err error) {
+	has, err := a.settings(ctx)
+	if value := has[name]; value != nil {
+		is = *value
+	}
+	return is, err
 }
 
 const fileDeleteDelay = "file.delete.delay.ms"

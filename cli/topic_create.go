@@ -20,7 +20,7 @@ func topicCreateCommand() *urfave.Command {
 		Usage:     "create topics",
 		ArgsUsage: "TOPIC…",
 		Description: `   What is not said is the cluster's default; the replication factor's is three, or as
-   many as there are brokers.
+   many as there are brokers. If one of the topics cannot be created, none is.
 
 EXAMPLES:
    $ millrace topic create orders
@@ -42,10 +42,10 @@ func topicCreate(c *urfave.Context) error {
 		return usage("topic create which topic? see `millrace topic create --help`")
 	}
 	partitions, replicas := c.Int("partitions"), c.Int("replicas")
-	if partitions == 0 || partitions < -1 || partitions > 1<<20 {
+	if c.IsSet("partitions") && partitions < 1 || partitions > 1<<20 {
 		return usage("-p %d: a topic has 1 partition or more", partitions)
 	}
-	if replicas == 0 || replicas < -1 || replicas > 1<<10 {
+	if c.IsSet("replicas") && replicas < 1 || replicas > 1<<10 {
 		return usage("-r %d: a partition has 1 replica or more", replicas)
 	}
 	given, err := settings(c)
@@ -60,6 +60,17 @@ func topicCreate(c *urfave.Context) error {
 		create, said := admin.CreateTopics, "created"
 		if c.Bool("dry-run") {
 			create, said = admin.ValidateCreateTopics, "could create"
+		}
+		if c.NArg() > 1 && !c.Bool("dry-run") { // all or none
+			could, err := admin.ValidateCreateTopics(ctx, int32(partitions), int16(replicas), configs, c.Args().Slice()...)
+			if err != nil {
+				return err
+			}
+			for _, topic := range c.Args().Slice() {
+				if a := could[topic]; a.Err != nil && !(c.Bool("if-not-exists") && errors.Is(a.Err, kerr.TopicAlreadyExists)) {
+					return explain(a.Err, "%s; no topic was created", oneLine(topicError(topic, a.Err, a.ErrMessage)))
+				}
+			}
 		}
 		answers, err := create(ctx, int32(partitions), int16(replicas), configs, c.Args().Slice()...)
 		if err != nil {

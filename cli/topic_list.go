@@ -4,7 +4,6 @@ import (
 	"context"
 	"math"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -67,13 +66,8 @@ func topicList(c *urfave.Context) error {
 			{"NAME", func(t topicItem) string { return t.Name }},
 			{"PARTITIONS", func(t topicItem) string { return strconv.Itoa(t.Partitions) }},
 			{"REPLICAS", func(t topicItem) string { return strconv.Itoa(t.Replicas) }},
-			{"RECORDS", func(t topicItem) string { return orDash(t.Records) }},
-			{"SIZE", func(t topicItem) string {
-				if t.Bytes < 0 {
-					return ""
-				}
-				return strings.ReplaceAll(size(t.Bytes), " ", "") // a cell has no spaces, so that columns can be counted
-			}},
+			{"RECORDS", func(t topicItem) string { return cellNumber(c.App.Writer, t.Records) }},
+			{"SIZE", func(t topicItem) string { return cellSize(c.App.Writer, t.Bytes) }},
 			{"RATE", func(t topicItem) string {
 				if t.Rate < 0 {
 					return ""

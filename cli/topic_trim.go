@@ -21,6 +21,7 @@ func topicTrimCommand() *urfave.Command {
 		BashComplete: completeTopics,
 		Description: `   Moves the start of every partition (or those of -p) up to OFFSET: a number, end for
    all records, -N to keep the last N, @TIME to keep what is younger. There is no way back.
+   The disks have the room back once the segments are deleted, within a minute or two.
 
    JSON: a list of {topic, partition, from, to, records}.
 
@@ -42,6 +43,8 @@ type trim struct {
 	From      int64  `json:"from"`
 	To        int64  `json:"to"`
 	Records   int64  `json:"records"`
+
+	end int64 // of the partition
 }
 
 func topicTrim(c *urfave.Context) error {
@@ -67,16 +70,21 @@ func topicTrim(c *urfave.Context) error {
 		if _, err := describeTopic(ctx, admin, topic); err != nil {
 			return err
 		}
-		trims, err := planTrim(ctx, admin, topic, to, wanted)
+		trims, err := planTrim(ctx, admin, topic, to, c.String("partitions"), wanted)
 		if err != nil {
 			return err
 		}
-		total := int64(0)
+		total, kept := int64(0), int64(0)
 		for _, t := range trims {
 			total += t.Records
+			kept += t.end - t.To
+		}
+		what := count(total, "record")
+		if kept == 0 && total > 1 {
+			what += ", all that there are,"
 		}
 		if !c.Bool("dry-run") && total > 0 {
-			if err := confirm(c, fmt.Sprintf("delete %s of topic %s", count(total, "record"), topic)); err != nil {
+			if err := confirm(c, fmt.Sprintf("delete %s of topic %s", what, topic)); err != nil {
 				return err
 			}
 			before := make(kadm.Offsets)
@@ -95,21 +103,23 @@ func topicTrim(c *urfave.Context) error {
 				}
 				return topicError(topic, err, "")
 			}
+			fmt.Fprintf(c.App.ErrWriter, "deleted %s of topic %s; the disks have their room back within a minute or two\n", count(total, "record"), topic)
 		}
 		if c.Bool("dry-run") {
-			fmt.Fprintf(c.App.ErrWriter, "would delete %s of topic %s\n", count(total, "record"), topic)
+			fmt.Fprintf(c.App.ErrWriter, "would delete %s of topic %s\n", what, topic)
 		}
 		return printList(c, trims, []column[trim]{
 			{"PARTITION", func(t trim) string { return strconv.Itoa(int(t.Partition)) }},
 			{"LOG-START-OFFSET", func(t trim) string { return strconv.FormatInt(t.From, 10) }},
 			{"NEW-START-OFFSET", func(t trim) string { return strconv.FormatInt(t.To, 10) }},
-			{"RECORDS", func(t trim) string { return strconv.FormatInt(t.Records, 10) }},
+			{"RECORDS", func(t trim) string { return cellNumber(c.App.Writer, t.Records) }},
 		})
 	})
 }
 
-// planTrim says what moving the start of a topic to a point means for each partition.
-func planTrim(ctx context.Context, admin *kadm.Client, topic string, to span, wanted func(int32) bool) ([]trim, error) {
+// planTrim says what moving the start of a topic to a point means for each partition that
+// is wanted; which says them as they were typed.
+func planTrim(ctx context.Context, admin *kadm.Client, topic string, to span, which string, wanted func(int32) bool) ([]trim, error) {
 	all, err := to.resolve(ctx, admin, []string{topic}, false, false)
 	if err != nil {
 		return nil, err
@@ -127,10 +137,10 @@ func planTrim(ctx context.Context, admin *kadm.Client, topic string, to span, wa
 			return nil, usage("partition %d of topic %s ends at offset %d, before %d; choose partitions with -p", i, topic, end, b.from)
 		}
 		from := now[topic][i].from
-		trims = append(trims, trim{topic, i, from, max(b.from, from), max(b.from-from, 0)})
+		trims = append(trims, trim{topic, i, from, max(b.from, from), max(b.from-from, 0), now[topic][i].to})
 	}
 	if len(trims) == 0 {
-		return nil, fail(StatusNotFound, "topic %q has none of these partitions", topic)
+		return nil, noPartition(topic, len(all[topic]), which)
 	}
 	slices.SortFunc(trims, func(a, b trim) int { return int(a.Partition - b.Partition) })
 	return trims, nil

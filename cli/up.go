@@ -2,10 +2,12 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -65,6 +67,10 @@ func up(c *urfave.Context) error {
 	if err != nil {
 		return err
 	}
+	dir, err := filepath.Abs(c.String("data-dir"))
+	if err != nil {
+		return err
+	}
 	var addresses []string
 	for i := range n {
 		addresses = append(addresses, net.JoinHostPort("127.0.0.1", strconv.Itoa(c.Int("base-port")+i)))
@@ -72,13 +78,9 @@ func up(c *urfave.Context) error {
 	for _, address := range addresses { // before the first node is started, and under up's own flag
 		l, err := net.Listen("tcp", address)
 		if err != nil {
-			return cannotListen(address, err, "--base-port")
+			return alreadyUp(dir, address, err)
 		}
 		l.Close()
-	}
-	dir, err := filepath.Abs(c.String("data-dir"))
-	if err != nil {
-		return err
 	}
 	cluster := newNodes(dir, addresses, false)
 	cluster.env = env
@@ -96,10 +98,50 @@ func up(c *urfave.Context) error {
 		return err
 	}
 	fmt.Fprintf(c.App.ErrWriter, "%s ready after %s; Ctrl-C stops them\n", count(n, "node"), seconds(time.Since(begin)))
-	fmt.Fprintf(c.App.ErrWriter, "next, in another terminal:  export MILLRACE_BROKERS=%s\n", strings.Join(cluster.addresses(), ","))
 	exe := ownName()
-	fmt.Fprintf(c.App.ErrWriter, "then:  %s produce greetings hello; %s consume greetings -e\n", exe, exe)
+	fmt.Fprintf(c.App.ErrWriter, "next, in another terminal:\n   export MILLRACE_BROKERS=%s\n   %s produce greetings hello; %s consume greetings -e\n", strings.Join(cluster.addresses(), ","), exe, exe)
 	return follow(c, cluster)
+}
+
+// alreadyUp explains why an address cannot be listened on: it may be one of the nodes in
+// dir that does, started by hand after it died.
+func alreadyUp(dir, address string, err error) error {
+	if pid := listenerPID(address); errors.Is(err, errnoInUse) && pid > 0 {
+		if data := servedBy(pid); filepath.Dir(data) == dir {
+			return fail(StatusFailed, "%s is served already, at %s by pid %d; stop that first: kill %[3]d", data, address, pid)
+		}
+	}
+	return cannotListen(address, err, "--base-port")
+}
+
+// servedBy is the data folder of another process that runs serve on this machine, "" if
+// that cannot be told.
+func servedBy(pid int) string {
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil {
+		return ""
+	}
+	cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid))
+	if err != nil {
+		return ""
+	}
+	args := strings.Split(string(line), "\x00")
+	if !slices.Contains(args, "serve") {
+		return ""
+	}
+	for i, a := range args {
+		data, ok := strings.CutPrefix(a, "--data-dir=")
+		if a == "--data-dir" && i+1 < len(args) {
+			data, ok = args[i+1], true
+		}
+		if ok && !filepath.IsAbs(data) {
+			data = filepath.Join(cwd, data)
+		}
+		if ok {
+			return filepath.Clean(data)
+		}
+	}
+	return filepath.Join(cwd, defaultDataDir)
 }
 
 // environmentOfAll is this process's environment for each of several nodes: what says
