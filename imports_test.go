@@ -34,6 +34,7 @@ var allowed = map[string][]string{
 	"cli/faults":      {}, // tests only
 	"cli/conformance": {}, // tests only
 	"docs":            {"yuin/goldmark"},
+	"docs/walk":       {"docs", "creack/pty"},
 	"testdata":        {},
 	"testdata/ports":  {}, // for tests only
 	".ci/report":      {},
