@@ -1157,7 +1157,7 @@ func TestBashCompletesTopicNames(t *testing.T) {
 	c := startCluster(t, 1)
 	c.do("", "topic", "create", "flights", "freight", "orders")
 	for _, test := range []struct{ line, want string }{
-		{"millrace ", "serve up demo produce consume topic group cluster segment bench version completion"},
+		{"millrace ", "serve up demo produce consume topic group cluster doctor segment bench version completion man"},
 		{"millrace topic d", "describe delete"},
 		{"millrace consume f", "flights freight"},
 		{"millrace -b " + c.all[0].address + " topic describe fl", "flights"},

@@ -468,7 +468,7 @@ func (s scriptedCluster) answer(node int32, req kmsg.Request) kmsg.Response {
 	case *kmsg.DescribeQuorumRequest:
 		resp := req.ResponseKind().(*kmsg.DescribeQuorumResponse)
 		voter := kmsg.NewDescribeQuorumResponseTopicPartitionReplicaState()
-		voter.ReplicaID, voter.LastCaughtUpTimestamp = 2, time.Now().Add(-10*time.Minute-30*time.Second).UnixMilli()
+		voter.ReplicaID, voter.LastCaughtUpTimestamp = 2, time.Now().Add(-10*time.Minute-5*time.Second).UnixMilli()
 		topic := kmsg.NewDescribeQuorumResponseTopic()
 		topic.Topic = "__cluster_metadata"
 		topic.Partitions = []kmsg.DescribeQuorumResponseTopicPartition{{LeaderID: 2, CurrentVoters: []kmsg.DescribeQuorumResponseTopicPartitionReplicaState{voter}}}

@@ -31,7 +31,7 @@ func TestRecordsThatHaveExpiredAreWarnedOf(t *testing.T) {
 		}
 	}
 	c.do(line(time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC)), "produce", "gone", "-q", "--timestamp-field", "at")
-	for topic, want := range map[string]string{"old": "\ndeleted next: 6 records, in 6 days\n", "gone": "\ndeleted next: 1 record, within minutes\n"} {
+	for topic, want := range map[string]string{"old": "\ndeleted next: 6 records, in 7 days\n", "gone": "\ndeleted next: 1 record, within minutes\n"} {
 		if got := c.do("", "topic", "describe", topic).stdout; !strings.Contains(got, want) {
 			t.Errorf("topic %s: %s, want %q", topic, got, want)
 		}

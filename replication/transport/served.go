@@ -62,14 +62,15 @@ func (t *Transport) Serve(conn net.Conn) {
 	t.mu.Lock()
 	t.greeting.Remove(place)
 	t.mu.Unlock()
-	switch {
-	case err == nil:
+	if err == nil {
 		s.run()
-	case errors.Is(err, errNoPeer), err == io.EOF: // or nothing was sent at all
-		t.stats.Refused.Add(1) // a client that came before this node serves any, say, and comes again
+		return
+	}
+	t.stats.Refused.Add(1)
+	switch {
+	case errors.Is(err, errNoPeer), err == io.EOF: // a client that came before this node serves any, say
 	case t.ctx.Err() != nil, errors.Is(err, net.ErrClosed), errors.Is(err, io.ErrClosedPipe): // closed here
 	default:
-		t.stats.Refused.Add(1)
 		t.log.say("refused "+hostOf(conn), "refused a connection", "remote", hostOf(conn), "err", err)
 	}
 }
