@@ -15,7 +15,7 @@ import (
 )
 
 // translated are the documents of which there is a Chinese version, NAME.zh-CN.md.
-var translated = []string{"docs/tutorial.md"}
+var translated = []string{"README.md", "docs/tutorial.md"}
 
 // TestTranslations holds Chinese documents to the English ones: section by section the
 // same headings, commands, links, tables and names. What only a reader can compare, the
@@ -103,7 +103,7 @@ func commands(blocks []*docs.Block) (all []string) {
 	for _, b := range blocks {
 		comments := hashComments
 		switch b.Language {
-		case "go", "java", "js", "rust":
+		case "go", "java", "js", "rs":
 			comments = slashComments
 		}
 		all = append(all, b.Language+"\n"+comments.ReplaceAllString(b.Code, ""))
