@@ -72,13 +72,15 @@ func sizeOf(x reflect.Value) int {
 	return int(x.Type().Size())
 }
 
-// distinct returns list without what it repeats, in its order. list is not changed.
-func distinct[T comparable](list []T) []T {
+// distinct returns a list of c's request without what it repeats, in its order. list is
+// not changed.
+func distinct[T comparable](c *call, list []T) []T {
 	if len(list) < 2 {
 		return list
 	}
 	seen := make(map[T]struct{}, len(list))
 	return slices.DeleteFunc(slices.Clone(list), func(x T) bool {
+		c.step()
 		_, again := seen[x]
 		seen[x] = struct{}{}
 		return again

@@ -97,6 +97,14 @@ func lookup(key kmsg.Key) *api {
 // layout returns the layout of a version that is served.
 func (a *api) layout(version int16) *layout { return a.layouts[version-a.min] }
 
+// decode reads the body into req.
+func (c *call) decode(req kmsg.Request) error {
+	if c.conn.turn.has() {
+		return decodeInPieces(req, lookup(c.key).layout(c.version), c.body, c.step)
+	}
+	return req.ReadFrom(c.body)
+}
+
 // A request is a pointer to one of kmsg's request types.
 type request[R any] interface {
 	*R
@@ -109,7 +117,7 @@ func answer[R any, P request[R], A kmsg.Response](handle func(*Server, *call, P)
 	return func(s *Server, c *call) error {
 		req := P(new(R))
 		req.SetVersion(c.version)
-		if err := req.ReadFrom(c.body); err != nil {
+		if err := c.decode(req); err != nil {
 			return malformed("%s version %d: %v", c.key.Name(), c.version, err)
 		}
 		resp := handle(s, c, req)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"slices"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -125,6 +126,7 @@ func (s *Server) describeLogDirs(c *call, req *kmsg.DescribeLogDirsRequest) *kms
 	}
 	asked := map[*metadata.Topic][]int32{}
 	for i := range req.Topics {
+		c.step()
 		if t, ok := image.Topic(req.Topics[i].Topic); ok {
 			asked[t] = append(asked[t], req.Topics[i].Partitions...)
 		}
@@ -149,8 +151,9 @@ func (s *Server) describeLogDirs(c *call, req *kmsg.DescribeLogDirsRequest) *kms
 func (s *Server) describeTopicPartitions(c *call, req *kmsg.DescribeTopicPartitionsRequest) *kmsg.DescribeTopicPartitionsResponse {
 	resp := kmsg.NewPtrDescribeTopicPartitionsResponse()
 	image := s.Node.Image()
-	var names []string
+	names := make([]string, 0, len(req.Topics))
 	for _, t := range req.Topics {
+		c.step()
 		names = append(names, t.Topic)
 	}
 	if len(req.Topics) == 0 {
@@ -158,7 +161,7 @@ func (s *Server) describeTopicPartitions(c *call, req *kmsg.DescribeTopicPartiti
 			names = append(names, t.Name)
 		}
 	}
-	slices.Sort(names)
+	slices.SortFunc(names, func(a, b string) int { c.step(); return strings.Compare(a, b) })
 	names = slices.Compact(names)
 	first := int32(0)
 	if req.Cursor != nil {
@@ -170,6 +173,7 @@ func (s *Server) describeTopicPartitions(c *call, req *kmsg.DescribeTopicPartiti
 	}
 	if req.Cursor != nil && len(req.Topics) > 0 && (len(names) == 0 || names[0] != req.Cursor.Topic) {
 		for i := range req.Topics { // there is no error for the whole answer
+			c.step()
 			st := kmsg.NewDescribeTopicPartitionsResponseTopic()
 			st.Topic, st.ErrorCode = &req.Topics[i].Topic, int16(invalidRequest)
 			resp.Topics = append(resp.Topics, st)
@@ -179,6 +183,7 @@ func (s *Server) describeTopicPartitions(c *call, req *kmsg.DescribeTopicPartiti
 	live := s.live(image)
 	left := int(min(max(req.ResponsePartitionLimit, 1), 2000))
 	for _, name := range names {
+		c.step()
 		if left == 0 {
 			cursor := kmsg.NewDescribeTopicPartitionsResponseNextCursor()
 			cursor.Topic, cursor.Partition = name, first
@@ -281,6 +286,7 @@ func (s *Server) electLeaders(c *call, req *kmsg.ElectLeadersRequest) *kmsg.Elec
 		st := kmsg.NewElectLeadersResponseTopic()
 		st.Topic = rt.Topic
 		for _, index := range rt.Partitions {
+			c.step()
 			code, err := elect(t, index)
 			one(&st, index, code, err)
 		}
@@ -313,6 +319,7 @@ func (s *Server) describeQuorum(c *call, req *kmsg.DescribeQuorumRequest) *kmsg.
 		st := kmsg.NewDescribeQuorumResponseTopic()
 		st.Topic = rt.Topic
 		for _, rp := range rt.Partitions {
+			c.step()
 			sp := kmsg.NewDescribeQuorumResponseTopicPartition()
 			sp.Partition, sp.LeaderID, sp.LeaderEpoch, sp.HighWatermark = rp.Partition, -1, -1, -1
 			switch {

@@ -96,6 +96,7 @@ func (s *Server) describeConfigs(c *call, req *kmsg.DescribeConfigsRequest) *kms
 	}
 	seen := map[name]struct{}{}
 	for i := range req.Resources {
+		c.step()
 		rr := &req.Resources[i]
 		if _, ok := seen[name{rr.ResourceType, rr.ResourceName}]; ok {
 			continue // Kafka's request is a map
@@ -182,6 +183,7 @@ func (s *Server) alterConfigs(c *call, req *kmsg.AlterConfigsRequest) *kmsg.Alte
 	resp.Resources = make([]kmsg.AlterConfigsResponseResource, len(req.Resources))
 	count := countResources{}
 	for i := range req.Resources {
+		c.step()
 		count[countedResource{req.Resources[i].ResourceType, req.Resources[i].ResourceName}]++
 	}
 	s.together(len(req.Resources), func(i int) {
@@ -316,6 +318,7 @@ func (s *Server) incrementalAlterConfigs(c *call, req *kmsg.IncrementalAlterConf
 	resp.Resources = make([]kmsg.IncrementalAlterConfigsResponseResource, len(req.Resources))
 	count := countResources{}
 	for i := range req.Resources {
+		c.step()
 		count[countedResource{req.Resources[i].ResourceType, req.Resources[i].ResourceName}]++
 	}
 	s.together(len(req.Resources), func(i int) {

@@ -370,8 +370,7 @@ func (c *connection) readError(err error, within bool) error {
 }
 
 // write writes one response: p, which begins with the frame's length, or the
-// pieces, of which p is the backing, when there are any.
-// client is where its progress is counted.
+// pieces, of which p is the backing, when there are any. client is where its progress is counted.
 func (c *connection) write(p []byte, pieces net.Buffers, client *progress) error {
 	if client == &c.share.client {
 		c.endTurn() // the acknowledger, which writes beside it, has none
@@ -465,6 +464,11 @@ func (c *connection) writeStep(part net.Buffers) error {
 func (c *connection) respond(h header, resp kmsg.Response, about int) error {
 	resp.SetVersion(h.version)
 	p := c.out[:0]
+	if c.turn.has() {
+		if list := longestList(resp); list.IsValid() && list.Len() > pieceElements {
+			return c.writeAnswer(encodeInPieces(appendHeader(p, h), resp, list, c.turn.step))
+		}
+	}
 	if about > maxKept {
 		p = make([]byte, 0, about)
 	}
@@ -478,6 +482,22 @@ func (c *connection) respond(h header, resp kmsg.Response, about int) error {
 		c.cover(len(p))
 	}
 	return c.write(p, nil, &c.share.client)
+}
+
+// writeAnswer writes an answer that was encoded in pieces.
+func (c *connection) writeAnswer(pieces net.Buffers) error {
+	n := 0
+	for _, p := range pieces {
+		n += len(p)
+	}
+	finish(pieces[0], n-len(pieces[0]))
+	c.cover(n)
+	for _, p := range pieces {
+		if err := c.write(p, nil, &c.share.client); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // admit waits until a Produce of so many bytes may be read beside those in

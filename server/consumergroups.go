@@ -36,6 +36,7 @@ func (s *Server) consumerGroupDescribe(c *call, req *kmsg.ConsumerGroupDescribeR
 	if !s.servesConsumerGroups() {
 		resp := kmsg.NewPtrConsumerGroupDescribeResponse()
 		for _, name := range req.Groups {
+			c.step()
 			g := kmsg.NewConsumerGroupDescribeResponseGroup()
 			g.Group, g.ErrorCode = name, int16(unsupportedVersion)
 			resp.Groups = append(resp.Groups, g)
@@ -44,8 +45,10 @@ func (s *Server) consumerGroupDescribe(c *call, req *kmsg.ConsumerGroupDescribeR
 	}
 	resp := kmsg.NewPtrConsumerGroupDescribeResponse()
 	one := *req
-	for _, name := range distinct(req.Groups) {
-		one.Groups = []string{name}
+	groups := distinct(c, req.Groups)
+	for i := range groups {
+		c.step()
+		one.Groups = groups[i : i+1]
 		g := s.groups.ConsumerDescribe(c.ctx, &one).Groups[0]
 		if !c.fits(&g) {
 			g.Members, g.ErrorCode, g.ErrorMessage = nil, int16(messageTooLarge), message(errNoPlace)

@@ -89,10 +89,11 @@ func (s *Server) findCoordinator(c *call, req *kmsg.FindCoordinatorRequest) *kms
 	defer cancel()
 	keys := []string{req.CoordinatorKey}
 	if c.version >= 4 {
-		keys = distinct(req.CoordinatorKeys)
+		keys = distinct(c, req.CoordinatorKeys)
 	}
 	found := make([]kmsg.FindCoordinatorResponseCoordinator, len(keys))
 	for i, key := range keys {
+		c.step()
 		f := &found[i]
 		f.Default()
 		f.Key, f.NodeID, f.Port = key, -1, -1

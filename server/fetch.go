@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"net"
@@ -71,7 +70,7 @@ func (s *Server) fetch(cl *call) error {
 	if f.code == none {
 		c.openFetch(f, req)
 	} else {
-		f.sessionless(req)
+		f.sessionless(c, req)
 	}
 	if f.code == none {
 		f.gather(cl, req)
@@ -153,7 +152,7 @@ type fetching struct {
 }
 
 // sessionless takes the partitions from the request.
-func (f *fetching) sessionless(req *kmsg.FetchRequest) {
+func (f *fetching) sessionless(c *connection, req *kmsg.FetchRequest) {
 	n := 0
 	for i := range req.Topics {
 		n += len(req.Topics[i].Partitions)
@@ -169,6 +168,7 @@ func (f *fetching) sessionless(req *kmsg.FetchRequest) {
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		for j := range t.Partitions {
+			c.turn.step()
 			key := partitionKey{t.Topic, t.TopicID, t.Partitions[j].Partition}
 			if n > 1 {
 				// What is named twice is answered once, where it stood first with what
@@ -218,7 +218,7 @@ func (f *fetching) gather(cl *call, req *kmsg.FetchRequest) {
 		case <-f.wake:
 		default:
 		}
-		troubled := f.read(cl.ctx, budget)
+		troubled := f.read(cl, budget)
 		if troubled || f.total >= enough || wait <= 0 || len(f.parts) == 0 && f.session == nil {
 			break
 		}
@@ -254,7 +254,7 @@ func (f *fetching) gather(cl *call, req *kmsg.FetchRequest) {
 		if woken {
 			continue
 		}
-		f.read(cl.ctx, budget)
+		f.read(cl, budget)
 		break
 	}
 	if timing {
@@ -265,10 +265,11 @@ func (f *fetching) gather(cl *call, req *kmsg.FetchRequest) {
 // read looks at every partition, and borrows records up to the budget. It
 // tells whether something is wrong with one of them, so that the client should
 // hear of it at once.
-func (f *fetching) read(ctx context.Context, budget int) (troubled bool) {
+func (f *fetching) read(cl *call, budget int) (troubled bool) {
 	f.total, f.spent = 0, false
 	var claims []claim
 	for _, w := range f.parts {
+		cl.step()
 		f.readOne(w, budget-f.total)
 		if w.view != nil {
 			f.total += w.view.Len()
@@ -282,7 +283,7 @@ func (f *fetching) read(ctx context.Context, budget int) (troubled bool) {
 		}
 	}
 	if claims != nil { // who reads at the end, or before it, waits for nobody
-		confirm(ctx, claims)
+		confirm(cl.ctx, claims)
 	}
 	return troubled
 }
@@ -516,7 +517,7 @@ func (f *fetching) refuseAll() {
 
 // write answers the client. Views are borrowed until it returns.
 func (f *fetching) write(c *connection, h header) error {
-	f.pick()
+	f.pick(c)
 	f.encode(c, h)
 	pieces := f.pieces
 	err := c.write(nil, pieces, &c.share.client)
@@ -527,8 +528,9 @@ func (f *fetching) write(c *connection, h header) error {
 
 // pick decides which partitions are in the answer. In a session those are
 // the ones about which there is something to say (KIP-227).
-func (f *fetching) pick() {
+func (f *fetching) pick(c *connection) {
 	for _, w := range f.parts {
+		c.turn.step()
 		w.include = f.full || w.view != nil || w.code != none || w.diverging ||
 			w.high != w.sentHigh || w.start != w.sentStart
 		w.sentHigh, w.sentStart = w.high, w.start
@@ -600,6 +602,7 @@ func (f *fetching) encode(c *connection, h header) {
 		p = appendLength(p, n, flexible)
 		for ; i < end; i++ {
 			w := f.parts[i]
+			c.turn.step()
 			if !w.include {
 				continue
 			}

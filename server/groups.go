@@ -190,8 +190,11 @@ func (s *Server) offsetDelete(c *call, req *kmsg.OffsetDeleteRequest) *kmsg.Offs
 func (s *Server) describeGroups(c *call, req *kmsg.DescribeGroupsRequest) *kmsg.DescribeGroupsResponse {
 	resp := kmsg.NewPtrDescribeGroupsResponse()
 	one := *req
-	for _, name := range distinct(req.Groups) {
-		one.Groups = []string{name}
+	groups := distinct(c, req.Groups)
+	resp.Groups = make([]kmsg.DescribeGroupsResponseGroup, 0, len(groups))
+	for i := range groups {
+		c.step()
+		one.Groups = groups[i : i+1]
 		g := s.groups.Describe(c.ctx, &one).Groups[0]
 		if !c.fits(&g) {
 			g.Members, g.ErrorCode = nil, int16(messageTooLarge)

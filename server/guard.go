@@ -7,6 +7,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -234,7 +235,15 @@ type walker struct {
 	p        []byte // what is left
 	elements int
 	tags     int
+	walked   int // elements, since the last pause
 }
+
+// A walk of many elements pauses after each walkStretch of them, which are a millisecond
+// or two, for as long: see turns. Honest requests have fewer.
+const (
+	walkStretch = turnElements
+	walkPause   = time.Millisecond
+)
 
 func (w *walker) structure(l *layout) error {
 	for i := range l.fields {
@@ -276,6 +285,10 @@ func (w *walker) field(f *field, flexible bool) error {
 		for range n {
 			if err := w.field(f.elem, flexible); err != nil {
 				return err
+			}
+			if w.walked++; w.walked == walkStretch {
+				w.walked = 0
+				time.Sleep(walkPause)
 			}
 		}
 		return nil

@@ -16,9 +16,10 @@ import (
 type filler struct {
 	*rand.Rand
 	most int // elements of an array
+	tags int // a structure in so many has a tagged field that nobody knows; 0: none has
 }
 
-func newFiller(seed uint64) filler { return filler{rand.New(rand.NewPCG(seed, 1)), 3} }
+func newFiller(seed uint64) filler { return filler{rand.New(rand.NewPCG(seed, 1)), 3, 4} }
 
 func (f filler) request(key kmsg.Key, version int16) kmsg.Request {
 	req := kmsg.RequestForKey(int16(key))
@@ -29,7 +30,7 @@ func (f filler) request(key kmsg.Key, version int16) kmsg.Request {
 
 func (f filler) fill(v reflect.Value) {
 	if tags, ok := v.Addr().Interface().(*kmsg.Tags); ok {
-		if f.IntN(4) == 0 {
+		if f.tags > 0 && f.IntN(f.tags) == 0 {
 			tags.Set(1000+f.Uint32N(1000), make([]byte, f.IntN(4)))
 		}
 		return

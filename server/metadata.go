@@ -78,7 +78,9 @@ func (s *Server) metadata(c *call, req *kmsg.MetadataRequest) *kmsg.MetadataResp
 		id   metadata.TopicID
 	}
 	seen := make(map[name]struct{}, len(req.Topics))
+	resp.Topics = make([]kmsg.MetadataResponseTopic, 0, len(req.Topics))
 	for i := range req.Topics {
+		c.step()
 		rt := &req.Topics[i]
 		n := name{id: rt.TopicID}
 		if rt.Topic != nil {
@@ -139,6 +141,7 @@ func (s *Server) autoCreate(c *call, image *metadata.Image, topics []kmsg.Metada
 	missing := map[string]code{}
 	var names []string
 	for i := range topics {
+		c.step()
 		n := topics[i].Topic
 		if n == nil {
 			continue

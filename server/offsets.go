@@ -40,6 +40,7 @@ func (s *Server) listOffsets(c *call, req *kmsg.ListOffsetsRequest) *kmsg.ListOf
 	count := countPartitions{}
 	for i := range req.Topics {
 		for j := range req.Topics[i].Partitions {
+			c.step()
 			count.add(req.Topics[i].Topic, req.Topics[i].Partitions[j].Partition)
 		}
 	}
@@ -52,6 +53,7 @@ func (s *Server) listOffsets(c *call, req *kmsg.ListOffsetsRequest) *kmsg.ListOf
 		topic, code := findTopic(image, rt.Topic, metadata.TopicID{}, false)
 		st.Partitions = make([]kmsg.ListOffsetsResponseTopicPartition, len(rt.Partitions))
 		for j := range rt.Partitions {
+			c.step()
 			rp, sp := &rt.Partitions[j], &st.Partitions[j]
 			sp.Default()
 			sp.Partition = rp.Partition
@@ -180,6 +182,7 @@ func (s *Server) offsetForLeaderEpoch(c *call, req *kmsg.OffsetForLeaderEpochReq
 		topic, code := findTopic(image, rt.Topic, metadata.TopicID{}, false)
 		st.Partitions = make([]kmsg.OffsetForLeaderEpochResponseTopicPartition, len(rt.Partitions))
 		for j := range rt.Partitions {
+			c.step()
 			rp, sp := &rt.Partitions[j], &st.Partitions[j]
 			sp.Default()
 			sp.Partition = rp.Partition

@@ -47,6 +47,7 @@ func (s *Server) describeProducers(c *call, req *kmsg.DescribeProducersRequest) 
 	count := countPartitions{}
 	for i := range req.Topics {
 		for _, index := range req.Topics[i].Partitions {
+			c.step()
 			count.add(req.Topics[i].Topic, index)
 		}
 	}
@@ -57,6 +58,7 @@ func (s *Server) describeProducers(c *call, req *kmsg.DescribeProducersRequest) 
 		topic, code := findTopic(image, rt.Topic, metadata.TopicID{}, false)
 		st.Partitions = make([]kmsg.DescribeProducersResponseTopicPartition, len(rt.Partitions))
 		for j, index := range rt.Partitions {
+			c.step()
 			sp := &st.Partitions[j]
 			sp.Default()
 			sp.Partition, sp.ErrorCode = index, int16(code)

@@ -45,6 +45,7 @@ func (s *Server) describeACLs(c *call, req *kmsg.DescribeACLsRequest) *kmsg.Desc
 func (s *Server) createACLs(c *call, req *kmsg.CreateACLsRequest) *kmsg.CreateACLsResponse {
 	resp := kmsg.NewPtrCreateACLsResponse()
 	for range req.Creations {
+		c.step()
 		r := kmsg.NewCreateACLsResponseResult()
 		r.ErrorCode, r.ErrorMessage = int16(securityDisabled), message(errNoAuthorizer)
 		resp.Results = append(resp.Results, r)
@@ -60,6 +61,7 @@ func (s *Server) createACLs(c *call, req *kmsg.CreateACLsRequest) *kmsg.CreateAC
 func (s *Server) deleteACLs(c *call, req *kmsg.DeleteACLsRequest) *kmsg.DeleteACLsResponse {
 	resp := kmsg.NewPtrDeleteACLsResponse()
 	for range req.Filters {
+		c.step()
 		r := kmsg.NewDeleteACLsResponseResult()
 		r.ErrorCode, r.ErrorMessage = int16(securityDisabled), message(errNoAuthorizer)
 		resp.Results = append(resp.Results, r)
@@ -86,9 +88,11 @@ func (s *Server) describeUserSCRAM(c *call, req *kmsg.DescribeUserSCRAMCredentia
 	resp := kmsg.NewPtrDescribeUserSCRAMCredentialsResponse()
 	named := map[string]int{}
 	for _, u := range req.Users {
+		c.step()
 		named[u.Name]++
 	}
 	for _, u := range req.Users {
+		c.step()
 		n := named[u.Name]
 		if n == 0 {
 			continue // answered with the first of the name

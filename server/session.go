@@ -36,7 +36,7 @@ const (
 // session it goes on with. f.code says what is wrong with the session.
 func (c *connection) openFetch(f *fetching, req *kmsg.FetchRequest) {
 	if f.version < 7 {
-		f.sessionless(req)
+		f.sessionless(c, req)
 		return
 	}
 	switch req.SessionEpoch {
@@ -44,12 +44,12 @@ func (c *connection) openFetch(f *fetching, req *kmsg.FetchRequest) {
 		if c.session != nil && req.SessionID == c.session.id {
 			c.endSession()
 		}
-		f.sessionless(req)
+		f.sessionless(c, req)
 	case initialEpoch:
 		// The client has lost or given up what it had here before.
 		c.endSession()
 		if !c.beginSession(f, req) {
-			f.sessionless(req)
+			f.sessionless(c, req)
 		}
 	default:
 		f.code = c.continueSession(f, req)
@@ -89,6 +89,7 @@ func (c *connection) continueSession(f *fetching, req *kmsg.FetchRequest) code {
 	for i := range req.ForgottenTopics {
 		t := &req.ForgottenTopics[i]
 		for _, index := range t.Partitions {
+			c.turn.step()
 			c.drop(s, partitionKey{t.Topic, t.TopicID, index})
 		}
 	}
@@ -112,6 +113,7 @@ func (c *connection) add(s *session, req *kmsg.FetchRequest) bool {
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		for j := range t.Partitions {
+			c.turn.step()
 			key := partitionKey{t.Topic, t.TopicID, t.Partitions[j].Partition}
 			w := s.byKey[key]
 			if w == nil {

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -101,12 +102,15 @@ func (s *Server) createTopics(c *call, req *kmsg.CreateTopicsRequest) *kmsg.Crea
 	named := map[string]int{}
 	total := 0
 	for i := range req.Topics {
+		c.step()
 		rt := &req.Topics[i]
 		named[rt.Topic]++
 		total += max(len(rt.ReplicaAssignment), int(min(rt.NumPartitions, maxCreate+1)), 1)
 	}
 	var todo []int // of req.Topics, into resp.Topics of the same place
+	resp.Topics = make([]kmsg.CreateTopicsResponseTopic, 0, len(named))
 	for i := range req.Topics {
+		c.step()
 		rt := &req.Topics[i]
 		st := kmsg.NewCreateTopicsResponseTopic()
 		st.Topic = rt.Topic
@@ -130,6 +134,7 @@ func (s *Server) createTopics(c *call, req *kmsg.CreateTopicsRequest) *kmsg.Crea
 	}
 	at := make(map[string]*kmsg.CreateTopicsResponseTopic, len(todo))
 	for i := range resp.Topics {
+		c.step()
 		at[resp.Topics[i].Topic] = &resp.Topics[i]
 	}
 	s.together(len(todo), func(i int) {
@@ -233,8 +238,9 @@ func (s *Server) deleteTopics(c *call, req *kmsg.DeleteTopicsRequest) *kmsg.Dele
 	resp := kmsg.NewPtrDeleteTopicsResponse()
 	ctx, cancel := context.WithTimeout(c.ctx, clamp(req.TimeoutMillis))
 	defer cancel()
-	asked := req.Topics
+	asked := slices.Grow(req.Topics, len(req.TopicNames))
 	for _, n := range req.TopicNames {
+		c.step()
 		rt := kmsg.NewDeleteTopicsRequestTopic()
 		rt.Topic = &n
 		asked = append(asked, rt)
@@ -243,6 +249,7 @@ func (s *Server) deleteTopics(c *call, req *kmsg.DeleteTopicsRequest) *kmsg.Dele
 	enabled := s.settings().broker.DeleteTopics
 	names, ids := map[string]int{}, map[metadata.TopicID]int{}
 	for i := range asked {
+		c.step()
 		switch rt := &asked[i]; {
 		case rt.Topic == nil:
 			ids[rt.TopicID]++
@@ -252,7 +259,9 @@ func (s *Server) deleteTopics(c *call, req *kmsg.DeleteTopicsRequest) *kmsg.Dele
 	}
 	var todo []int
 	var gone []metadata.TopicID
+	resp.Topics = make([]kmsg.DeleteTopicsResponseTopic, 0, len(names)+len(ids))
 	for i := range asked {
+		c.step()
 		rt := &asked[i]
 		st := kmsg.NewDeleteTopicsResponseTopic()
 		st.Topic, st.TopicID = rt.Topic, rt.TopicID
@@ -326,6 +335,7 @@ func (s *Server) createPartitions(c *call, req *kmsg.CreatePartitionsRequest) *k
 	named := map[string]int{}
 	total := 0
 	for i := range req.Topics {
+		c.step()
 		rt := &req.Topics[i]
 		named[rt.Topic]++
 		if t, ok := image.Topic(rt.Topic); ok {
@@ -334,6 +344,7 @@ func (s *Server) createPartitions(c *call, req *kmsg.CreatePartitionsRequest) *k
 	}
 	var todo, place []int
 	for i := range req.Topics {
+		c.step()
 		rt := &req.Topics[i]
 		st := kmsg.NewCreatePartitionsResponseTopic()
 		st.Topic = rt.Topic
@@ -411,6 +422,7 @@ func (s *Server) deleteRecords(c *call, req *kmsg.DeleteRecordsRequest) *kmsg.De
 		}
 		st.Partitions = make([]kmsg.DeleteRecordsResponseTopicPartition, len(rt.Partitions))
 		for j := range rt.Partitions {
+			c.step()
 			sp := &st.Partitions[j]
 			sp.Default()
 			sp.Partition, sp.LowWatermark, sp.ErrorCode = rt.Partitions[j].Partition, -1, int16(code)

@@ -18,10 +18,14 @@ import (
 // A turn is for work and not for waiting: whoever waits for memory, for records, for
 // a group's members or for the client to read gives it up meanwhile. Others wait in
 // theirs, mostly for a quorum and then not for long; where there is none a turn ends by
-// itself after maxTurn, and the request goes on without. When it ends, its place stays
-// empty for as long as the work took, so that what comes one after the
-// other leaves half of that processor to others, and the collector time for what it
-// threw away.
+// itself after maxTurn, and the request goes on without.
+//
+// Work is done in stretches, with a pause after each that is as long at least: see step.
+// So it leaves half of a processor to others, and the collector time for what it threw
+// away. More than that, nobody waits for it longer than a stretch: the scheduler would
+// let it run for 10 ms at a time, and what comes in by the network wait as long to be
+// looked at. A small request takes ten such steps and more, through the leader of a
+// partition and back, and would wait at each.
 //
 // The zero value is ready. It is safe for concurrent use.
 type turns struct {
@@ -34,16 +38,23 @@ type turns struct {
 const turnElements = 10_000
 
 const (
-	// maxTurn bounds a turn: the work on as many elements as a request may have, and some.
+	// maxTurn bounds how long a turn lasts that nothing is done in: see step.
 	maxTurn = 2 * time.Second
-	// maxRest bounds how long a place stays empty.
+	// maxRest bounds how long a place stays empty, and a pause.
 	maxRest = time.Second
+	// stretch is how long it is worked without a pause. Sleeping takes a millisecond
+	// where nothing else is to be done, so with less most of the time would be pauses.
+	stretch = 500 * time.Microsecond
+	// stepsAtOnce is how many steps are taken without a look at the clock, of a
+	// microsecond or a few each.
+	stepsAtOnce = 16
 )
 
 // A turn is one of turns that was taken. The zero value is none.
 type turn struct {
-	began time.Time
+	since time.Time   // it began, or the last pause ended
 	end   *time.Timer // gives the place back after maxTurn
+	steps int
 }
 
 // errNoTurn is what take says when no place became free in time.
@@ -60,7 +71,7 @@ func (t *turns) take(ctx context.Context, patience time.Duration) (turn, error) 
 	defer end.Stop()
 	select {
 	case t.places <- struct{}{}:
-		return turn{time.Now(), time.AfterFunc(maxTurn, t.free)}, nil
+		return turn{since: time.Now(), end: time.AfterFunc(maxTurn, t.free)}, nil
 	case <-end.C:
 		return turn{}, fmt.Errorf("%w: none was served in %v", errNoTurn, patience)
 	case <-ctx.Done():
@@ -68,12 +79,45 @@ func (t *turns) take(ctx context.Context, patience time.Duration) (turn, error) 
 	}
 }
 
-// leave ends a turn, if it has not ended by itself.
+// leave ends a turn, if it has not ended by itself. Its place stays empty for as long
+// as the last stretch took.
 func (t *turns) leave(mine turn) {
 	if mine.end.Stop() {
-		time.AfterFunc(min(time.Since(mine.began), maxRest), t.free)
+		time.AfterFunc(min(time.Since(mine.since), maxRest), t.free)
 	}
 }
+
+// has tells whether there is a turn.
+func (t *turn) has() bool { return t.end != nil }
+
+// step says that the work on one element, or a few, is done: it pauses when the stretch
+// is over. A turn that has ended by itself pauses as well.
+func (t *turn) step() {
+	if t.has() {
+		t.stepped()
+	}
+}
+
+func (t *turn) stepped() {
+	if t.steps++; t.steps%stepsAtOnce != 0 {
+		return
+	}
+	if took := time.Since(t.since); took >= stretch {
+		t.pause(min(took, maxRest))
+	}
+}
+
+func (t *turn) pause(d time.Duration) {
+	if t.end.Stop() {
+		t.end.Reset(maxTurn + d) // it is at work
+	}
+	time.Sleep(d)
+	t.since = time.Now()
+}
+
+// step is to be called for each element of a request that may have many: see turn.step.
+// It costs a nanosecond where there are few.
+func (c *call) step() { c.conn.turn.step() }
 
 func (t *turns) free() { <-t.places }
 
@@ -85,7 +129,7 @@ func (c *connection) takeTurn() (err error) {
 
 // endTurn ends the connection's turn, if it has one, and tells whether it had.
 func (c *connection) endTurn() bool {
-	if c.turn.end == nil {
+	if !c.turn.has() {
 		return false
 	}
 	c.server.turns.leave(c.turn)

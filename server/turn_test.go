@@ -65,6 +65,57 @@ func TestTurnsLeaveHalfOfTheTime(t *testing.T) {
 	})
 }
 
+// Work in a turn pauses for as long as it took, after each stretch. It keeps its turn
+// however long that makes it, as long as it goes on; the rest after it is short.
+func TestWorkPausesForAsLongAsItTook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		line := turns{}
+		line.once.Do(func() { line.places = make(chan struct{}, 1) })
+		mine, err := line.take(t.Context(), time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		const element = stretch / stepsAtOnce / 4
+		longest, since := time.Duration(0), began
+		n := int(3 * maxTurn / element)
+		for range n {
+			time.Sleep(element) // its work
+			before := time.Now()
+			if mine.step(); time.Since(before) > 0 {
+				longest, since = max(longest, before.Sub(since)), time.Now()
+			}
+		}
+		work := time.Duration(n) * element
+		if took := time.Since(began); took < 2*work-stretch || took > 2*work {
+			t.Errorf("%v of work took %v with its pauses", work, took)
+		}
+		if longest > stretch+stepsAtOnce*element {
+			t.Errorf("it worked for %v without a pause", longest)
+		}
+		if len(line.places) != 1 {
+			t.Error("it lost its turn while it worked")
+		}
+		line.leave(mine)
+		left := time.Now()
+		next, err := line.take(t.Context(), time.Minute)
+		if err != nil || time.Since(left) > stretch+stepsAtOnce*element {
+			t.Errorf("the rest after it was %v, %v", time.Since(left), err)
+		}
+		line.leave(next)
+
+		before := time.Now()
+		var none turn
+		for range 10 * stepsAtOnce {
+			time.Sleep(stretch)
+			none.step()
+		}
+		if took := time.Since(before); took != 10*stepsAtOnce*stretch {
+			t.Errorf("without a turn it pauses as well: %v", took)
+		}
+	})
+}
+
 // No request keeps its turn while it waits for somebody: not for records, nor for a
 // client that reads nothing. Others that are as large are served, and more of them at
 // once than there are places.

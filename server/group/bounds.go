@@ -83,6 +83,9 @@ func (a *answer) full() bool { return a.left <= 0 }
 // often as it is named, which makes a response of gigabytes out of a request of a
 // kilobyte; no client names one twice.
 func once(names []string) []string {
+	if len(names) < 2 {
+		return names
+	}
 	seen := make(map[string]bool, len(names))
 	out := make([]string, 0, len(names))
 	for _, name := range names {

@@ -1,0 +1,142 @@
+package server
+
+import (
+	"encoding/binary"
+	"net"
+	"reflect"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// kmsg decodes a request at once, and encodes an answer into one slice of bytes. For half
+// a million topics that is a quarter of a second of a processor each, and an answer is
+// copied each time it has to grow, which the scheduler cannot interrupt. Where there is a
+// turn both are done in pieces, of some elements of the longest list, with the turn's
+// pauses between them. All the rest of the message is decoded or encoded again with each.
+
+// readElements is how many elements are decoded at once.
+const readElements = 1000
+
+// decodeInPieces is req.ReadFrom(body), for a body that l's guard has accepted. It calls
+// step for each element of the longest list.
+func decodeInPieces(req kmsg.Request, l *layout, body []byte, step func()) error {
+	var f *field
+	var before, first, end, n int // where f's count and its elements are, and how many
+	w := walker{p: body}
+	for i := range l.fields {
+		at := len(body) - len(w.p)
+		here := w
+		if err := w.field(&l.fields[i], l.flexible); err != nil {
+			return err
+		}
+		if l.fields[i].kind != array {
+			continue
+		}
+		count, err := here.length(array, l.flexible)
+		if err != nil {
+			return err
+		}
+		if count > n {
+			f, n = &l.fields[i], count
+			before, first, end = at, len(body)-len(here.p), len(body)-len(w.p)
+		}
+	}
+	// A short rest costs little to be decoded again, and has no longer list.
+	if n <= readElements || before+len(body)-end > readElements {
+		return req.ReadFrom(body)
+	}
+	var all reflect.Value
+	w = walker{p: body[first:end]}
+	for at := 0; at < n; at += readElements {
+		count := min(readElements, n-at)
+		from := w.p
+		for range count {
+			if err := w.field(f.elem, l.flexible); err != nil {
+				return err
+			}
+			step()
+		}
+		p := append([]byte(nil), body[:before]...) // what is decoded may alias it
+		p = appendLength(p, count, l.flexible)
+		p = append(append(p, from[:len(from)-len(w.p)]...), body[end:]...)
+		if err := req.ReadFrom(p); err != nil {
+			return err
+		}
+		list := longestList(req)
+		if at == 0 {
+			all = reflect.MakeSlice(list.Type(), 0, n)
+		}
+		all = reflect.AppendSlice(all, list) // which the next piece overwrites
+	}
+	longestList(req).Set(all)
+	return nil
+}
+
+// longestList is the longest of the lists that a message has itself, and not in another.
+// It is not valid if there is none.
+func longestList(message any) (longest reflect.Value) {
+	v := reflect.ValueOf(message).Elem()
+	for i := range v.NumField() {
+		f := v.Field(i)
+		if f.Kind() == reflect.Slice && f.Type().Elem().Kind() != reflect.Uint8 && (!longest.IsValid() || f.Len() > longest.Len()) {
+			longest = f
+		}
+	}
+	return longest
+}
+
+// pieceElements is how many elements are encoded at once. Their count must fit the last
+// byte of its encoding, in both of them.
+const pieceElements = 100
+
+// pieceBytes is how long the slices are that such an answer consists of, if no hundred of its elements are longer.
+const pieceBytes = writeStepBytes
+
+// encodeInPieces appends the encoding of resp, whose list is one of its own, to head.
+// It calls step for each element.
+//
+// Only the list's count and elements differ between two encodings of one answer with
+// other elements. So what stands before and after the elements is found by encoding it
+// with some and with none:
+//
+//	with none    | before | 0 | after |
+//	with some    | before | n | elements | after |
+func encodeInPieces(head []byte, resp kmsg.Response, list reflect.Value, step func()) (pieces net.Buffers) {
+	all := list.Slice(0, list.Len())
+	list.Set(all.Slice(0, 0))
+	none := resp.AppendTo(nil)
+	var before, after int // bytes around the elements
+	p := head
+	var some []byte
+	for at := 0; at < all.Len(); at += pieceElements {
+		n := min(pieceElements, all.Len()-at)
+		list.Set(all.Slice(at, at+n))
+		some = resp.AppendTo(some[:0])
+		if at == 0 {
+			count := 0
+			for count < len(none) && some[count] == none[count] {
+				count++
+			}
+			if count == len(none) {
+				return append(pieces, append(p, none...)) // this version has no such list
+			}
+			if p = append(p, some[:count]...); resp.IsFlexible() {
+				p = binary.AppendUvarint(p, uint64(all.Len())+1)
+			} else {
+				p = binary.BigEndian.AppendUint32(p[:len(p)-3], uint32(all.Len()))
+			}
+			before, after = count+1, len(none)-count-1
+		}
+		elements := some[before : len(some)-after]
+		if len(p)+len(elements) > cap(p) {
+			pieces = append(pieces, p)
+			p = make([]byte, 0, max(pieceBytes, len(elements)))
+		}
+		p = append(p, elements...)
+		for range n {
+			step()
+		}
+	}
+	list.Set(all)
+	return append(pieces, append(p, none[len(none)-after:]...))
+}

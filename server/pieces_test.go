@@ -1,0 +1,95 @@
+package server
+
+import (
+	"bytes"
+	"reflect"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Every request of every version is decoded in pieces to what it is decoded to in one,
+// however many elements it has.
+func TestRequestsInPiecesAreTheSame(t *testing.T) {
+	everyLayout(t, func(t *testing.T, key kmsg.Key, version int16, l *layout) {
+		for seed, n := range []int{readElements, 2*readElements + 500} {
+			f := newFiller(uint64(seed))
+			f.most, f.tags = 1, 0 // the guard does not let many pass
+			req := f.request(key, version)
+			list := longestList(req)
+			if !list.IsValid() {
+				return
+			}
+			all := reflect.MakeSlice(list.Type(), n, n)
+			for i := range n {
+				f.fill(all.Index(i))
+			}
+			list.Set(all)
+			body := req.AppendTo(nil)
+			whole, pieces := kmsg.RequestForKey(int16(key)), kmsg.RequestForKey(int16(key))
+			whole.SetVersion(version)
+			pieces.SetVersion(version)
+			if err := whole.ReadFrom(body); err != nil {
+				t.Fatal(err)
+			}
+			steps := 0
+			if err := decodeInPieces(pieces, l, body, func() { steps++ }); err != nil {
+				t.Fatalf("version %d, %d elements: %v", version, n, err)
+			}
+			if !reflect.DeepEqual(pieces, whole) {
+				t.Errorf("version %d, %d elements: it is not what it is in one", version, n)
+			}
+			if steps != 0 && steps != n {
+				t.Errorf("version %d, %d elements: %d steps", version, n, steps)
+			}
+			if n > readElements && key == kmsg.Metadata && steps == 0 {
+				t.Errorf("version %d, %d elements: it is not in pieces", version, n)
+			}
+		}
+	})
+}
+
+// Every answer of every version is the same bytes in pieces as it is in one, however
+// many elements it has.
+func TestAnswersInPiecesAreTheSame(t *testing.T) {
+	for i := range apis {
+		key := apis[i].key
+		if key == kmsg.Produce || key == kmsg.Fetch || key == kmsg.ApiVersions {
+			continue // encoded in their own ways, or never with a turn
+		}
+		t.Run(key.Name(), func(t *testing.T) {
+			for version := apis[i].min; version <= apis[i].max; version++ {
+				for seed, n := range []int{10, pieceElements - 1, pieceElements, pieceElements + 1, 2*pieceElements + 50, 20_000} {
+					f := newFiller(uint64(seed))
+					resp := kmsg.ResponseForKey(int16(key))
+					f.fill(reflect.ValueOf(resp).Elem())
+					list := longestList(resp)
+					if !list.IsValid() {
+						return
+					}
+					f.most = 1
+					all := reflect.MakeSlice(list.Type(), n, n)
+					for i := range min(n, 300) {
+						f.fill(all.Index(i))
+					}
+					list.Set(all)
+					resp.SetVersion(version)
+					want := resp.AppendTo([]byte("head"))
+					steps := 0
+					pieces := encodeInPieces([]byte("head"), resp, longestList(resp), func() { steps++ })
+					if steps != n && steps != 0 { // 0: it has no such list in this version
+						t.Errorf("version %d, %d elements: %d steps", version, n, steps)
+					}
+					if got := bytes.Join(pieces, nil); !bytes.Equal(got, want) {
+						t.Fatalf("version %d, %d elements: %d bytes in %d pieces, %d in one", version, n, len(got), len(pieces), len(want))
+					}
+					for _, p := range pieces {
+						if len(p) > pieceBytes {
+							t.Errorf("version %d, %d elements: a piece of %d bytes", version, n, len(p))
+						}
+					}
+				}
+			}
+		})
+	}
+}
