@@ -229,3 +229,62 @@ func TestAppliedEntriesAreAcknowledgedInTheirOwnTermOnly(t *testing.T) {
 		t.Errorf("seen: %q, want %q", seen, want)
 	}
 }
+
+// What waits to be stored has no index yet, and is not what was applied, whatever that is.
+// It is acknowledged once it is, and what repeats something with what is before it.
+func TestAnEntryThatIsNotStoredIsNotAcknowledged(t *testing.T) {
+	s, _ := testStore(t)
+	l := &leadership{r: &replica{p: &Partition{}, store: s}, term: 3}
+	l.freed.L = &l.mu
+	var answered []string
+	fly := func(name string, data record.Batch, index uint64, repeats *sequenced) {
+		e := &entry{data: data, index: index}
+		e.parts = []part{{repeats: repeats, waiting: waiting{done: func(_ Ack, err error) { answered = append(answered, fmt.Sprint(name, " ", err)) }}}}
+		l.flight = append(l.flight, e)
+		l.flying += len(data)
+	}
+	stamped := func(offset int64) record.Batch {
+		b := batchOf("v")
+		b.Assign(offset, 3)
+		return b
+	}
+	fly("stored", stamped(20), 7, nil)
+	fly("repeat", nil, 0, &sequenced{offset: 20})
+	waits := stamped(-1)
+	fly("waits", waits, 0, nil)
+	fly("repeat behind", nil, 0, &sequenced{offset: 20})
+	expect := func(when string, want ...string) {
+		t.Helper()
+		if !slices.Equal(answered, want) {
+			t.Fatalf("%s: answered %q, want %q", when, answered, want)
+		}
+	}
+	l.landed(6, 3)
+	expect("before anything is applied")
+	l.landed(7, 3)
+	expect("when the first is applied", "stored <nil>", "repeat <nil>")
+	l.placed(waits, 9)
+	l.landed(8, 3)
+	expect("when what is before the second is", "stored <nil>", "repeat <nil>")
+	l.landed(9, 3)
+	expect("when all is", "stored <nil>", "repeat <nil>", "waits <nil>", "repeat behind <nil>")
+	if len(l.flight) > 0 || l.flying != 0 {
+		t.Errorf("%d entries and %d bytes are in flight when all are answered", len(l.flight), l.flying)
+	}
+	answered = nil
+	fly("repeat of nothing", nil, 0, &sequenced{offset: -1, landing: &landing{offset: -1}})
+	l.landed(9, 3)
+	expect("what repeats an entry that was lost", fmt.Sprint("repeat of nothing ", ErrUnknown))
+}
+
+// An entry that is made as the leadership ends is refused: nobody would answer it.
+func TestNothingFliesWhenTheLeadershipIsOver(t *testing.T) {
+	l := &leadership{r: &replica{}, term: 3}
+	l.freed.L = &l.mu
+	l.end()
+	var answered error
+	e := &entry{data: batchOf("v"), parts: []part{{waiting: waiting{done: func(_ Ack, err error) { answered = err }}}}}
+	if l.fly(e) || !errors.Is(answered, ErrNotLeader) || len(l.flight) > 0 {
+		t.Errorf("answered with %v, %d entries are in flight", answered, len(l.flight))
+	}
+}

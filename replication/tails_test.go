@@ -1,7 +1,9 @@
 package replication
 
 import (
+	"errors"
 	"testing"
+	"testing/synctest"
 
 	"millrace/segment/record"
 )
@@ -36,5 +38,45 @@ func TestFullTailsKeepTheEntryBeingMade(t *testing.T) {
 	first, _, again := <-answers, <-answers, <-answers
 	if first.BaseOffset != 0 || again.BaseOffset != 0 {
 		t.Fatalf("a batch is at offset %d, sent again at %d", first.BaseOffset, again.BaseOffset)
+	}
+}
+
+// What is in flight is only in tails: they are forgotten, because the disk refused an entry
+// that they count or because there are too many, once nothing is in flight, and no sooner.
+// A batch behind it would be taken for a gap, and one that is sent again be stored again.
+func TestTailsAreForgottenOnceNothingIsInFlight(t *testing.T) {
+	refused := errors.New("refused")
+	for name, forget := range map[string]func(l *leadership, e *entry){
+		"refused":  func(l *leadership, e *entry) { l.refuse(e, refused) },
+		"too many": func(l *leadership, e *entry) { l.outdated.Store(true); l.makeRoom() },
+	} {
+		for _, ends := range []bool{false, true} {
+			s, _ := testStore(t)
+			synctest.Test(t, func(t *testing.T) {
+				l := &leadership{r: &replica{p: &Partition{}, store: s}, term: 3, tails: map[int64]*producer{9: {}}}
+				l.freed.L = &l.mu
+				landed, answered, over := false, false, false
+				first := batchOf("v")
+				first.Assign(20, 3)
+				l.flight = []*entry{{data: first, index: 7, parts: []part{{waiting: waiting{done: func(Ack, error) { landed = true }}}}}}
+				go func() {
+					forget(l, &entry{parts: []part{{waiting: waiting{done: func(_ Ack, err error) { answered = errors.Is(err, ErrUnknown) }}}}})
+					over = true
+				}()
+				synctest.Wait()
+				if over || answered || len(l.tails) != 1 {
+					t.Fatalf("%s: %d tails are left, and it is over: %v, while an entry is in flight", name, len(l.tails), over)
+				}
+				if ends {
+					l.end() // which nothing of it outlives
+				} else {
+					l.landed(7, 3)
+				}
+				synctest.Wait()
+				if !landed || !over || answered != (name == "refused") || len(l.tails) != 0 {
+					t.Errorf("%s: landed %v, over %v, answered %v, %d tails are left", name, landed, over, answered, len(l.tails))
+				}
+			})
+		}
 	}
 }
