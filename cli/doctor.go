@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/mattn/go-runewidth"
 	urfave "github.com/urfave/cli/v2"
 )
 
@@ -150,21 +149,5 @@ func hang(text string, width, indent int) string {
 	if width < indent+20 {
 		return text
 	}
-	var b strings.Builder
-	at := indent
-	for i, word := range strings.Fields(text) {
-		n := runewidth.StringWidth(word)
-		switch {
-		case i == 0:
-		case at+1+n > width:
-			b.WriteString("\n" + strings.Repeat(" ", indent))
-			at = indent
-		default:
-			b.WriteByte(' ')
-			at++
-		}
-		b.WriteString(word)
-		at += n
-	}
-	return b.String()
+	return strings.TrimSpace(wrapped(text, indent, width))
 }

@@ -110,7 +110,7 @@ var nodePins = []string{connecting + "package.json", connecting + "package-lock.
 
 // inConfluentsNode is inNode with the native half of Confluent's package, which its install
 // script downloads ready-made. Where it does not get there, the program is not run: to
-// build that half takes librdkafka and all that it links from source.
+// build that half from source takes three minutes of a processor.
 func inConfluentsNode(t *testing.T, program string) []string {
 	command := inNode(t, program)
 	dir := filepath.Join(filepath.Dir(command[1]), "node_modules", "@confluentinc", "kafka-javascript")

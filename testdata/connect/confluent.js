@@ -1,8 +1,8 @@
 // Three records to the topic hello and back, with @confluentinc/kafka-javascript.
-const { Kafka } = require('@confluentinc/kafka-javascript').KafkaJS
+const { Kafka, logLevel } = require('@confluentinc/kafka-javascript').KafkaJS
 
 const brokers = (process.argv[2] || process.env.MILLRACE_BROKERS || '127.0.0.1:9092').split(',')
-const kafka = new Kafka({ kafkaJS: { brokers } })
+const kafka = new Kafka({ kafkaJS: { brokers, logLevel: logLevel.WARN } }) // its log goes to standard output
 
 async function main () {
   const producer = kafka.producer()
