@@ -25,7 +25,7 @@ func benchEndToEndCommand() *urfave.Command {
 EXAMPLES:
    $ millrace bench e2e -n 1000
    $ millrace bench e2e -n 2000 --rate 5000/s --linger 0s --producers 2 --consumers 2 -o json
-   $ millrace bench e2e -n 500 --rate 200/s --keys 10 --html e2e.html -o csv`,
+   $ millrace bench e2e -n 500 --keys 10 -o csv`,
 		Flags: clientFlags(benchTopicFlags(), []urfave.Flag{
 			&urfave.IntFlag{Name: "consumers", Value: 1, DefaultText: "1", Usage: "that share the partitions, `N`"},
 		}, benchLoadFlags("1000/s"), benchOutputFlags()),
