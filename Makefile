@@ -1,13 +1,17 @@
 # make check is what every commit must pass, besides `go test ./...`.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: check build test bench compare compare-quick curves
+.PHONY: check build test dist bench compare compare-quick curves
 
 build:
 	go build -o bin/millrace ./cli/millrace
 
 test:
 	go test ./...
+
+# Archives, packages and the container image, into dist: packaging/README.md.
+dist:
+	cd packaging && go run .
 
 check:
 	@files=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$files" ]; then echo "gofmt would change:"; echo "$$files"; exit 1; fi
@@ -17,6 +21,7 @@ check:
 	go run $(STATICCHECK) -tags conformance ./cli/conformance
 	cd testdata/conformance && go vet ./... && go run $(STATICCHECK) ./...
 	cd testdata/peers && go vet ./... && go run $(STATICCHECK) ./... && go test ./...
+	cd packaging && go vet -tags packaging ./... && go run $(STATICCHECK) -tags packaging ./...
 	GOOS=darwin GOARCH=arm64 go vet ./...
 	GOOS=windows go vet ./...
 	go test -run TestImports .

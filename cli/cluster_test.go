@@ -575,8 +575,7 @@ func TestTheTourOfTheReadmeRuns(t *testing.T) {
 	run := exec.CommandContext(ctx, "bash", "-e", "-c", strings.NewReplacer(moved...).Replace(script.String()))
 	run.Dir = dir
 	run.Env = append(os.Environ(), "PATH="+filepath.Dir(program(t))+":"+os.Getenv("PATH"))
-	run.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	run.Cancel = func() error { return syscall.Kill(-run.Process.Pid, syscall.SIGKILL) }
+	endsWhole(run)
 	run.WaitDelay = 10 * time.Second
 	out, err := run.CombinedOutput()
 	outputs := strings.Split(string(out), begins)[1:]

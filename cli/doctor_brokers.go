@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -116,9 +115,9 @@ func (v *visit) open() (open, shut *door) {
 func (d *doctor) closed(err error) string {
 	var timeout net.Error
 	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, errnoRefused):
 		return "refused, nothing listens there"
-	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+	case errors.Is(err, errnoNoHost), errors.Is(err, errnoNoNet):
 		return "unreachable, there is no way to it from here"
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return fmt.Sprintf("unanswered for %v", d.patience)
@@ -132,7 +131,7 @@ func (d *doctor) closed(err error) string {
 
 // openIt says what may open a door.
 func openIt(shut *door) string {
-	refused := errors.Is(shut.err, syscall.ECONNREFUSED)
+	refused := errors.Is(shut.err, errnoRefused)
 	switch ip := net.ParseIP(shut.ip); {
 	case refused && ip != nil && ip.IsLoopback():
 		return "start a broker with `millrace serve`, or name others with -b"

@@ -14,6 +14,8 @@ const (
 	errnoInUse        = syscall.EADDRINUSE
 	errnoNotAvailable = syscall.EADDRNOTAVAIL
 	errnoNotAllowed   = syscall.EACCES
+	errnoNoHost       = syscall.EHOSTUNREACH
+	errnoNoNet        = syscall.ENETUNREACH
 )
 
 // keepsLogs is nil where a broker can keep its logs.

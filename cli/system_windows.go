@@ -17,6 +17,8 @@ const (
 	errnoInUse        = windows.WSAEADDRINUSE
 	errnoNotAvailable = windows.WSAEADDRNOTAVAIL
 	errnoNotAllowed   = windows.WSAEACCES
+	errnoNoHost       = windows.WSAEHOSTUNREACH
+	errnoNoNet        = windows.WSAENETUNREACH
 )
 
 // keepsLogs says that Windows cannot do what a log needs of its files: remove and
