@@ -30,7 +30,7 @@ func TestPartitionsOpenWithoutAController(t *testing.T) {
 		}()
 		time.Sleep(time.Minute) // all five vote
 		id := c.create("orders", 1, 3, nil)
-		p := c.append(id, "before")
+		c.append(id, "before")
 		_, part, _ := c.live().Image().Partition(id)
 		replicas := slices.Clone(part.Replicas)
 		time.Sleep(5 * time.Second)
@@ -42,7 +42,7 @@ func TestPartitionsOpenWithoutAController(t *testing.T) {
 		for _, n := range two {
 			n.start() // returns, though no controller is there
 		}
-		_, p = c.leader(id)
+		_, p := c.leader(id)
 		if took := time.Since(begin); took > 2*time.Second {
 			t.Errorf("the partition was led %v after the start", took)
 		}
