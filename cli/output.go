@@ -162,7 +162,7 @@ var shortened = []string{"MEMBER-ID", "LOG", "DATA"}
 
 // leftOut are the columns that a narrow terminal does without, the least wanted first.
 var leftOut = []string{
-	"HOST", "CLIENT-ID", "RACK", "COORDINATOR", "LOG-START-OFFSET", "EPOCH", "SEGMENTS", "ENTRIES", "ISR", "MEMBER-ID",
+	"HOST", "CLIENT-ID", "RACK", "COORDINATOR", "LOG-START-OFFSET", "EPOCH", "SEGMENTS", "ENTRIES", "BYTES", "ISR", "MEMBER-ID",
 	"SOURCE", "REPLICAS", "HANDLED-P99", "TIMED-OUT", "MEAN", "P99.9", "P90", "PARTITIONS", "SECONDS", "RECORDS/S",
 }
 
