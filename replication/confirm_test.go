@@ -151,6 +151,30 @@ func TestDeposedLeaderDoesNotConfirm(t *testing.T) {
 	})
 }
 
+// A replica's own voice counts for a leadership in its own term only, and while it lasts:
+// the vote that it gives may be the one that elects another. Here it is the only voice.
+func TestAReplicaDoesNotConfirmALeadershipThatIsOver(t *testing.T) {
+	c := startCluster(t, 1, nil)
+	defer c.stop()
+	_, p := c.leader(c.create("orders", 1, 1, nil))
+	r := p.current.Load()
+	l := r.leadership.Load()
+	if err := r.askVoters(l); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.askVoters(&leadership{r: r, term: l.term}); !errors.Is(err, ErrNotLeader) {
+		t.Errorf("one that was replaced in its term: %v", err)
+	}
+	former := &leadership{r: r, term: l.term - 1}
+	former.freed.L = &former.mu
+	r.leadership.Store(former) // whose end is not noticed yet
+	err := r.askVoters(former)
+	r.leadership.Store(l)
+	if !errors.Is(err, ErrNotLeader) {
+		t.Errorf("one of an earlier term: %v", err)
+	}
+}
+
 // An append that was concluded from one leadership is refused under the next.
 func TestAppendInOneEpochOnly(t *testing.T) {
 	c := startCluster(t, 1, nil)
