@@ -97,7 +97,8 @@ type verdict struct {
 //
 // ATTACKS names some of them, separated by semicolons, FAULTS_SECONDS how long each
 // goes on, FAULTS_MIB what the broker may hold, and FAULTS_FACTOR by how much another
-// client's p99 may grow, on a machine that has nothing else to do.
+// client's p99 may grow, on a machine that has nothing else to do. Then it is taken
+// without an attack before each of them as well, and their median is what it may grow from.
 func TestAttacksOnOneBroker(t *testing.T) {
 	c := startConfigured(t, "group.initial.rebalance.delay.ms=0", "offsets.topic.num.partitions=12")
 	c.createTopic("bystander", 3)
@@ -120,26 +121,32 @@ func TestAttacksOnOneBroker(t *testing.T) {
 	y := s.honest()
 	defer y.stop()
 	readers := c.watch("load", "readers")
-	time.Sleep(3 * time.Second) // caches, connections
-	y.take()
-	time.Sleep(10 * time.Second)
-	base := y.take()
-
-	t.Logf("%-34s %9s %9s %6s %9s %6s %8s %24s  %s", "attack", "peak RSS", "p99", "times", "worst", "acked", "refused", "conns, MB sent, taken /s", "what came of it")
-	row := func(name string, peak int64, q quiet, v verdict) {
-		per := func(n int64) float64 { return float64(n) / max(v.For.Seconds(), 1e-3) }
-		t.Logf("%-34s %5d MiB %9s %6.1f %9s %6d %8d %8.1f %7.2f %7.2f  %s", name, peak>>20, millis(q.P99), float64(q.P99)/float64(max(base.P99, 1)), millis(q.Worst), q.Acked, q.Refused,
-			per(v.Conns), per(v.Sent)/1e6, per(v.Took)/1e6, v.Note)
+	time.Sleep(3 * time.Second)           // caches, connections
+	rest := func(d time.Duration) quiet { // what the client sees when nobody attacks
+		s.victim.settle()
+		y.take()
+		time.Sleep(d)
+		return y.take()
 	}
-	row("none", s.victim.usage().rss, base, verdict{})
-	if base.Acked == 0 {
+	type row struct {
+		name string
+		peak int64
+		quiet
+		verdict
+	}
+	first := rest(10 * time.Second)
+	if first.Acked == 0 {
 		t.Fatal("nothing is acknowledged even without an attack")
 	}
+	rows := []row{{"none", s.victim.usage().rss, first, verdict{}}}
+	bases := []time.Duration{first.P99}
 	only := strings.Split(os.Getenv("ATTACKS"), ";")
-	var most int64
 	for _, a := range attacks {
 		if only[0] != "" && !slices.Contains(only, a.name) {
 			continue
+		}
+		if factor > 0 { // the disk of a machine may be another's from minute to minute
+			bases = append(bases, rest(s.Until).P99)
 		}
 		s.victim.settle()
 		y.take()
@@ -147,8 +154,7 @@ func TestAttacksOnOneBroker(t *testing.T) {
 		v := s.attack(a)
 		watching()
 		q := y.take()
-		most = max(most, peak.Load())
-		row(a.name, peak.Load(), q, v)
+		rows = append(rows, row{a.name, peak.Load(), q, v})
 		if v.Err != "" {
 			t.Errorf("%s: %s", a.name, v.Err)
 		}
@@ -158,9 +164,6 @@ func TestAttacksOnOneBroker(t *testing.T) {
 		if q.Acked == 0 {
 			t.Errorf("%s: nothing that another client produced was acknowledged", a.name)
 		}
-		if factor > 0 && float64(q.P99) > float64(factor)*float64(base.P99) {
-			t.Errorf("%s: another client's p99 was %s, %s without", a.name, millis(q.P99), millis(base.P99))
-		}
 		if q.Refused > 0 {
 			t.Errorf("%s: others were refused %d times: %s", a.name, q.Refused, q.Why)
 		}
@@ -168,10 +171,25 @@ func TestAttacksOnOneBroker(t *testing.T) {
 			t.Fatalf("%s: the broker is gone", a.name)
 		}
 	}
-	s.victim.settle()
-	y.take()
-	time.Sleep(10 * time.Second)
-	row("none, afterwards", s.victim.usage().rss, y.take(), verdict{})
+	last := rest(10 * time.Second)
+	rows = append(rows, row{"none, afterwards", s.victim.usage().rss, last, verdict{}})
+	bases = append(bases, last.P99)
+	slices.Sort(bases)
+	base := bases[len(bases)/2]
+
+	t.Logf("p99 without an attack: median %s, %s to %s in %d stretches", millis(base), millis(bases[0]), millis(bases[len(bases)-1]), len(bases))
+	t.Logf("%-34s %9s %9s %6s %9s %6s %8s %24s  %s", "attack", "peak RSS", "p99", "times", "worst", "acked", "refused", "conns, MB sent, taken /s", "what came of it")
+	var most int64
+	for _, r := range rows {
+		per := func(n int64) float64 { return float64(n) / max(r.For.Seconds(), 1e-3) }
+		times := float64(r.P99) / float64(max(base, 1))
+		t.Logf("%-34s %5d MiB %9s %6.1f %9s %6d %8d %8.1f %7.2f %7.2f  %s", r.name, r.peak>>20, millis(r.P99), times, millis(r.Worst), r.Acked, r.Refused,
+			per(r.Conns), per(r.Sent)/1e6, per(r.Took)/1e6, r.Note)
+		most = max(most, r.peak)
+		if factor > 0 && times > float64(factor) {
+			t.Errorf("%s: another client's p99 was %s, %s without", r.name, millis(r.P99), millis(base))
+		}
+	}
 	readers.check(t)
 	figure(t, "peak of %d MiB", most>>20)
 }
