@@ -48,6 +48,22 @@ func TestFormerClaimsHinderNoElection(t *testing.T) {
 	})
 }
 
+// Of two that say that they lead a group the one of the later term does, whichever is heard
+// last: what a former leader said may have been under way for long.
+func TestALateClaimOfAFormerLeaderIsNotBelieved(t *testing.T) {
+	n := &Node{claims: make(map[uint64]claim)}
+	by := func(node int32) process { return process{Peer: transport.Peer{Node: node, Incarnation: "a"}} }
+	for _, said := range []struct {
+		claim claim
+		want  int32
+	}{{claim{by(1), 4}, 1}, {claim{by(2), 6}, 2}, {claim{by(1), 5}, 2}, {claim{by(3), 7}, 3}, {claim{by(2), 6}, 3}} {
+		n.claimLocked(7, said.claim)
+		if got, ok := n.claimed(7); !ok || got.Node != said.want {
+			t.Errorf("after node %d said that it leads in term %d, node %d is believed, want %d", said.claim.Node, said.claim.term, got.Node, said.want)
+		}
+	}
+}
+
 // What a candidate tells itself, to give up or to stand, may reach Raft when it has won.
 func TestWinnerIsNotDeposedByWhatItToldItselfBefore(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
