@@ -49,7 +49,7 @@ type promise struct {
 }
 
 var promises = []promise{
-	{"go run ./cli/millrace demo", map[string]string{"README.md": "a minute on two cores", "README.zh-CN.md": "双核机器上编译约一分钟"}, 75 * time.Second},
+	{"go run ./cli/millrace demo", map[string]string{"README.md": "a minute or two on two cores", "README.zh-CN.md": "双核机器上编译需要一两分钟"}, 2*time.Minute + 10*time.Second},
 	{"go test ./...", map[string]string{"README.md": "four to five minutes on two cores", "README.zh-CN.md": "双核机器上四到五分钟"}, 5 * time.Minute},
 	{"go build", map[string]string{"README.md": "Later builds take seconds", "README.zh-CN.md": "之后的构建只要几秒"}, 10 * time.Second},
 	{"millrace bench produce", map[string]string{"README.md": "--duration 3s", "README.zh-CN.md": "--duration 3s"}, 10 * time.Second},
@@ -384,7 +384,12 @@ func (t *terminal) interrupt() {
 
 // close ends the shell, and what runs in it.
 func (t *terminal) close() {
-	t.in.Close()
+	if *piped {
+		t.in.Close()
+	} else {
+		io.WriteString(t.in, "exit\n") // to close a terminal ends no read of it
+		defer t.in.Close()
+	}
 	gone := time.AfterFunc(30*time.Second, func() { syscall.Kill(-t.shell.Process.Pid, syscall.SIGKILL) })
 	defer gone.Stop()
 	for range t.chunks { // until all of it is written, and nobody has the terminal any more
