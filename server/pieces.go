@@ -45,7 +45,7 @@ func decodeInPieces(req kmsg.Request, l *layout, body []byte, step func()) error
 	if n <= readElements || before+len(body)-end > readElements {
 		return req.ReadFrom(body)
 	}
-	var all reflect.Value
+	var list, all reflect.Value // what of req the field is, and of it what is decoded
 	w = walker{p: body[first:end]}
 	for at := 0; at < n; at += readElements {
 		count := min(readElements, n-at)
@@ -62,13 +62,13 @@ func decodeInPieces(req kmsg.Request, l *layout, body []byte, step func()) error
 		if err := req.ReadFrom(p); err != nil {
 			return err
 		}
-		list := longestList(req)
-		if at == 0 {
+		if at == 0 { // the last piece may be shorter than another list
+			list = longestList(req)
 			all = reflect.MakeSlice(list.Type(), 0, n)
 		}
 		all = reflect.AppendSlice(all, list) // which the next piece overwrites
 	}
-	longestList(req).Set(all)
+	list.Set(all)
 	return nil
 }
 

@@ -49,6 +49,53 @@ func TestRequestsInPiecesAreTheSame(t *testing.T) {
 	})
 }
 
+// The last piece may have fewer elements than another list of the request has in all.
+func TestTheLastPieceMayBeTheShorterList(t *testing.T) {
+	states := kmsg.NewPtrListGroupsRequest()
+	states.StatesFilter, states.TypesFilter = make([]string, readElements+1), []string{"classic", "consumer"}
+	types := kmsg.NewPtrListGroupsRequest()
+	types.StatesFilter, types.TypesFilter = states.TypesFilter, states.StatesFilter
+	subscribed := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+	subscribed.SubscribedTopicNames, subscribed.Topics = make([]string, readElements+1), make([]kmsg.ConsumerGroupHeartbeatRequestTopic, 2)
+	owned := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+	owned.SubscribedTopicNames, owned.Topics = make([]string, readElements-100), make([]kmsg.ConsumerGroupHeartbeatRequestTopic, 2*readElements+1)
+	for i, req := range []kmsg.Request{states, types, subscribed, owned} {
+		req.SetVersion(req.MaxVersion())
+		if req.Key() == int16(kmsg.ListGroups) {
+			req.SetVersion(5)
+		}
+		body := req.AppendTo(nil)
+		whole, pieces := kmsg.RequestForKey(req.Key()), kmsg.RequestForKey(req.Key())
+		whole.SetVersion(req.GetVersion())
+		pieces.SetVersion(req.GetVersion())
+		if err := whole.ReadFrom(body); err != nil {
+			t.Fatal(err)
+		}
+		steps := 0
+		if err := decodeInPieces(pieces, lookup(kmsg.Key(req.Key())).layout(req.GetVersion()), body, func() { steps++ }); err != nil || steps == 0 {
+			t.Fatalf("request %d: %d steps, %v", i, steps, err)
+		}
+		if !reflect.DeepEqual(pieces, whole) {
+			t.Errorf("request %d: it is not what it is in one", i)
+		}
+	}
+
+	// With two long lists it is decoded at once.
+	both := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+	both.SubscribedTopicNames, both.Topics = make([]string, 2*readElements), make([]kmsg.ConsumerGroupHeartbeatRequestTopic, 2*readElements)
+	both.SetVersion(1)
+	body := both.AppendTo(nil)
+	whole, pieces := kmsg.NewPtrConsumerGroupHeartbeatRequest(), kmsg.NewPtrConsumerGroupHeartbeatRequest()
+	whole.SetVersion(1)
+	pieces.SetVersion(1)
+	if err := whole.ReadFrom(body); err != nil {
+		t.Fatal(err)
+	}
+	if err := decodeInPieces(pieces, lookup(kmsg.ConsumerGroupHeartbeat).layout(1), body, func() {}); err != nil || !reflect.DeepEqual(pieces, whole) {
+		t.Errorf("two long lists: %v, or not what it is in one", err)
+	}
+}
+
 // Every answer of every version is the same bytes in pieces as it is in one, however
 // many elements it has.
 func TestAnswersInPiecesAreTheSame(t *testing.T) {
