@@ -5,8 +5,10 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	urfave "github.com/urfave/cli/v2"
 )
@@ -108,7 +110,24 @@ type doctor struct {
 }
 
 func (d *doctor) say(verdict, check, subject, change, format string, args ...any) {
-	d.findings = append(d.findings, finding{verdict, check, subject, fmt.Sprintf(format, args...), change})
+	d.findings = append(d.findings, finding{verdict, check, harmless(subject), harmless(fmt.Sprintf(format, args...)), harmless(change)})
+}
+
+// harmless escapes what a terminal would act upon: much of what is found somebody else says.
+func harmless(text string) string {
+	if !strings.ContainsFunc(text, func(c rune) bool { return !unicode.IsPrint(c) }) {
+		return text
+	}
+	var b strings.Builder
+	for _, c := range text {
+		if unicode.IsPrint(c) {
+			b.WriteRune(c)
+			continue
+		}
+		quoted := strconv.QuoteRune(c)
+		b.WriteString(quoted[1 : len(quoted)-1])
+	}
+	return b.String()
 }
 
 // print writes the findings as the flags of c ask for: by default a line each, which a

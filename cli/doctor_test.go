@@ -202,6 +202,63 @@ func TestDoctorNamesWhatAnswersInsteadOfABroker(t *testing.T) {
 	}
 }
 
+// Whatever answers, the doctor is done soon, takes little memory, and no terminal does what
+// the answer says.
+func TestDoctorIsNotHarmedByWhatAnswers(t *testing.T) {
+	metadata := func(change func(*kmsg.MetadataResponse)) string {
+		return scriptedBroker(t, func(req kmsg.Request) kmsg.Response {
+			r, ok := req.(*kmsg.MetadataRequest)
+			if !ok {
+				return apiVersions(req, kmsg.ApiVersions, kmsg.Metadata)
+			}
+			resp := r.ResponseKind().(*kmsg.MetadataResponse)
+			change(resp)
+			return resp
+		})
+	}
+	raw := func(answer string) string { // after the length and the number
+		return accepting(t, func(conn net.Conn) {
+			io.ReadFull(conn, make([]byte, 12))
+			conn.Write(binary.BigEndian.AppendUint32(nil, uint32(4+len(answer))))
+			io.WriteString(conn, "\x00\x00\x00\x01"+answer)
+			io.Copy(io.Discard, conn)
+		})
+	}
+	d := patient(nil)
+	d.examineBrokers(t.Context(), []string{metadata(func(r *kmsg.MetadataResponse) {
+		r.Brokers = make([]kmsg.MetadataResponseBroker, maxTold+1)
+	})})
+	d.wants(t, "protocol", failed, "it tells of 2,001 brokers, which no cluster has", "")
+	d = patient(nil)
+	d.examineBrokers(t.Context(), []string{metadata(func(r *kmsg.MetadataResponse) {
+		r.ClusterID = kmsg.StringPtr("\x1b]0;title\a")
+	})})
+	d.wants(t, "cluster", fine, `: \x1b]0;title\a`, "")
+	d = patient(nil)
+	d.examineBrokers(t.Context(), []string{raw("\x00\x00\x7f\xff\xff\xff")})
+	d.wants(t, "protocol", failed, "gives an answer that cannot be read", "")
+	d = patient(nil)
+	d.patience = time.Second
+	d.examineBrokers(t.Context(), []string{accepting(t, func(conn net.Conn) {
+		io.WriteString(conn, "\x03\x00\x00\x00\x00\x00\x00\x01"+strings.Repeat("\x00", 100))
+		io.Copy(io.Discard, conn)
+	})})
+	d.wants(t, "protocol", failed, "something else than Kafka answers", "")
+	// A hundred million tagged fields in a few bytes, which take four seconds to read.
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	go func() {
+		theirs.Read(make([]byte, 1000))
+		io.WriteString(theirs, "\x00\x00\x00\x09\x00\x00\x00\x01\xff\xff\xff\x3f\x00")
+		io.Copy(io.Discard, theirs)
+	}()
+	began := time.Now()
+	_, err := (&talk{conn: ours, patience: 500 * time.Millisecond}).ask(kmsg.NewPtrDescribeClusterRequest(), 0)
+	if !errors.Is(err, errUnreadable) || time.Since(began) > 3*time.Second {
+		t.Errorf("in %v: %v", time.Since(began), err)
+	}
+}
+
 func TestDoctorTellsNamesThatLead(t *testing.T) {
 	c := startCluster(t, 1)
 	_, port, _ := net.SplitHostPort(c.addresses()[0])

@@ -171,6 +171,10 @@ func (v *visit) ask(t *talk) {
 	if metadata.ClusterID != nil {
 		v.cluster = *metadata.ClusterID
 	}
+	if n := len(metadata.Brokers); n > maxTold {
+		v.stranger, v.remedy = fmt.Sprintf("it tells of %s, which no cluster has", count(n, "broker")), "name the address of a broker"
+		return
+	}
 	for _, b := range metadata.Brokers {
 		v.told = append(v.told, told{b.NodeID, net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port)))})
 	}
@@ -283,9 +287,17 @@ func (t *talk) latest(req kmsg.Request) (kmsg.Response, error) {
 	return t.ask(req, min(theirs, req.MaxVersion()))
 }
 
-// unlikely is more than any answer here is long, and what the letters of a protocol of
-// text say when they are read as a length.
-const unlikely = 64 << 20
+const (
+	// unlikely is more than any answer here is long, and less than what the letters of a
+	// protocol of text say when they are read as a length. Bytes that are no answer may
+	// be read as a list of so many elements, of a hundred bytes each in memory.
+	unlikely = 1 << 20
+	// maxTold is how many brokers are visited because somebody told of them.
+	maxTold = 2000
+)
+
+// errUnreadable is of an answer that has the length and the number of one.
+var errUnreadable = errors.New("gives an answer that cannot be read")
 
 // A foreign answer is one that is not of Kafka's protocol: how it begins.
 type foreign []byte
@@ -319,12 +331,24 @@ func (t *talk) ask(req kmsg.Request, version int16) (kmsg.Response, error) {
 	}
 	resp := req.ResponseKind()
 	resp.SetVersion(version)
-	if resp.IsFlexible() && resp.Key() != int16(kmsg.ApiVersions) {
-		r := kbin.Reader{Src: body}
-		kmsg.SkipTags(&r)
-		body = r.Src
+	read := make(chan error, 1)
+	go func() { // ends when the answer is read, for the worst of which, 2³² tagged fields, nobody waits
+		if resp.IsFlexible() && resp.Key() != int16(kmsg.ApiVersions) {
+			r := kbin.Reader{Src: body}
+			kmsg.SkipTags(&r)
+			body = r.Src
+		}
+		read <- resp.ReadFrom(body)
+	}()
+	select {
+	case err := <-read:
+		if err != nil {
+			return nil, errUnreadable
+		}
+		return resp, nil
+	case <-time.After(t.patience):
+		return nil, errUnreadable
 	}
-	return resp, resp.ReadFrom(body)
 }
 
 // identify finds out what answers at an address, IP:PORT, if that is not a broker: err is
@@ -419,6 +443,9 @@ func (d *doctor) speaksHTTP(ctx context.Context, address string) bool {
 func (t *talk) silence(err error) string {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Sprintf("says nothing for %v", t.patience)
+	}
+	if errors.Is(err, errUnreadable) {
+		return err.Error()
 	}
 	return "closes the connection"
 }
