@@ -276,9 +276,20 @@ func TestTheOriginalOfACopyThatReplacedItEnds(t *testing.T) {
 	}
 	o.stop()
 	n.start()
-	// A peer's image from before says nothing of one that is named in a later one.
+	// A peer's image from before says nothing of one that is named in a later one; nor does
+	// one peer alone, however often it says so, or a stranger.
+	later := n.Image().Index + 1<<20
 	n.refusedAsReplaced(transport.Peer{Node: 1}, n.Image().Index, "behind")
+	n.refusedAsReplaced(transport.Peer{Node: 2}, later, "a liar")
+	n.refusedAsReplaced(transport.Peer{Node: 2}, later+1, "a liar")
+	n.refusedAsReplaced(transport.Peer{Node: 3}, later, "this one itself")
+	n.refusedAsReplaced(transport.Peer{Node: 77}, later, "a stranger")
 	if err := n.Failure(); err != nil {
 		t.Error(err)
+	}
+	n.copied = true // is believed from here on
+	n.refusedAsReplaced(transport.Peer{Node: 1}, later, "a majority of the others")
+	if err := n.Failure(); !errors.Is(err, ErrOldDisk) {
+		t.Errorf("a majority says that it was replaced: %v", err)
 	}
 }

@@ -288,11 +288,25 @@ func (n *Node) refusedAsOld(by transport.Peer, reason string) {
 // refusedAsReplaced hears of a peer that says that another incarnation has this node's
 // place, at a change of the metadata. That is later than this one only if the change is
 // later than those that are here, the last image among them, which name this one: a peer
-// that is behind says the same of a node that has just taken a place.
+// that is behind says the same of a node that has just taken a place. It takes a majority
+// of the other brokers to say so: nothing is lost by waiting for them, and one that is
+// wrong ends nobody.
 func (n *Node) refusedAsReplaced(by transport.Peer, at uint64, reason string) {
 	image := n.Image()
 	self, named := image.Broker(n.identity.Node)
-	if _, member := image.Broker(by.Node); member && named && self.Incarnation == n.identity.Incarnation && at > image.Index {
+	if _, member := image.Broker(by.Node); !member || by.Node == n.identity.Node || !named || self.Incarnation != n.identity.Incarnation || at <= image.Index {
+		return
+	}
+	n.aboutMu.Lock()
+	n.replacedAt[by.Node] = at
+	said := 0
+	for node, at := range n.replacedAt {
+		if _, member := image.Broker(node); member && at > image.Index {
+			said++
+		}
+	}
+	n.aboutMu.Unlock()
+	if said > (len(image.Brokers())-1)/2 {
 		n.outdated(fmt.Sprintf("node %d says: %s", by.Node, reason))
 	}
 }

@@ -102,6 +102,8 @@ type Node struct {
 	failed  chan struct{}
 	failure error
 
+	replacedAt map[int32]uint64 // by the brokers that say so, see refusedAsReplaced; under aboutMu
+
 	oldCopies sync.Map    // raft.ServerID, who was refused as an old copy, to true
 	warned    atomic.Bool // that they are too many
 
@@ -214,6 +216,7 @@ func Open(cfg Config) (*Node, error) {
 		decodeChange:  metadata.DecodeChange,
 		maxLevel:      metadata.MaxLevel,
 		abouts:        make(map[transport.Peer]about),
+		replacedAt:    make(map[int32]uint64),
 		failed:        make(chan struct{}),
 		dropped:       make(map[metadata.TopicID]bool),
 	}
