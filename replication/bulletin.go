@@ -2,6 +2,7 @@ package replication
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -148,6 +149,10 @@ func (c *comings) log(n *Node, now time.Time) {
 	}
 }
 
+// settingSaid is how much of a setting's value is said, in bytes: any client may set 64 KiB,
+// a thousand times a second.
+const settingSaid = 100
+
 // report says what a change did to topics and settings. It is the controller's, once for
 // the cluster: every node applies the change.
 func (n *Node) report(was, now *metadata.Image, change metadata.Change) {
@@ -160,7 +165,13 @@ func (n *Node) report(was, now *metadata.Image, change metadata.Change) {
 	settings := func(set map[string]string, deleted []string, replace bool) []any {
 		var args []any
 		if len(set) > 0 {
-			args = append(args, "set", set)
+			said := maps.Clone(set)
+			for name, value := range said {
+				if len(value) > settingSaid {
+					said[name] = value[:settingSaid] + "…"
+				}
+			}
+			args = append(args, "set", said)
 		}
 		if len(deleted) > 0 {
 			args = append(args, "unset", deleted)

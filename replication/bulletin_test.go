@@ -248,6 +248,23 @@ func TestAPeerThatComesAndGoesIsCounted(t *testing.T) {
 	})
 }
 
+// The log says how a long setting begins; what is set stays as it is.
+func TestALongSettingIsCutInTheLog(t *testing.T) {
+	c := startCluster(t, 1, nil)
+	defer c.stop()
+	n := c.nodes[0]
+	from, _ := n.log.since(0, 0)
+	set := map[string]string{"short": strings.Repeat("v", settingSaid), "long": strings.Repeat("v", settingSaid+1)}
+	n.report(n.Image(), n.Image(), metadata.SetBrokerConfig{Set: set})
+	want := fmt.Sprintf("settings of brokers changed broker=all set=map[long:%[1]s… short:%[1]s]", set["short"])
+	if lines, _ := n.log.since(len(from), 0); len(lines) != 1 || lines[0] != want {
+		t.Errorf("%s", strings.Join(lines, "\n"))
+	}
+	if len(set["long"]) != settingSaid+1 {
+		t.Error("the setting is cut")
+	}
+}
+
 // A folder that is being made is nobody's business, and one that is gone by now neither.
 func TestTheSweepKnowsWhatThisRunMakes(t *testing.T) {
 	c := startCluster(t, 1, nil)
