@@ -248,6 +248,28 @@ func TestAPeerThatComesAndGoesIsCounted(t *testing.T) {
 	})
 }
 
+// What is read again when a node starts is not said again.
+func TestAStartTellsNoOldNews(t *testing.T) {
+	c := startCluster(t, 1, nil)
+	defer c.stop()
+	n := c.nodes[0]
+	c.create("flights", 1, 1, nil)
+	const news = "topic created topic=flights"
+	if n.log.count(news) != 1 {
+		t.Fatal("it is not said that the topic was created")
+	}
+	n.stop()
+	if err := os.Remove(filepath.Join(n.dir, metaName, imageName)); err != nil {
+		t.Fatal(err)
+	}
+	n.start()
+	c.create("trains", 1, 1, nil)
+	if n.log.count("topic created topic=trains") != 1 || n.log.count(news) != 1 {
+		lines, _ := n.log.since(0, 0)
+		t.Errorf("%s", strings.Join(lines, "\n"))
+	}
+}
+
 // The log says how a long setting begins; what is set stays as it is.
 func TestALongSettingIsCutInTheLog(t *testing.T) {
 	c := startCluster(t, 1, nil)

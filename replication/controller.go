@@ -238,7 +238,8 @@ func (c *controller) Apply(l *raft.Log) interface{} {
 	}
 	was := c.image.Swap(next)
 	c.n.imageChanged()
-	if m := c.n.memberOf(controllerGroup); m != nil && m.raft.State() == raft.Leader {
+	// A change of an earlier term is no news: it may be applied again after a start.
+	if m := c.n.memberOf(controllerGroup); m != nil && m.raft.State() == raft.Leader && m.raft.CurrentTerm() == l.Term {
 		c.n.report(was, next, change)
 	}
 	return nil
