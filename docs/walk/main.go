@@ -1,3 +1,5 @@
+//go:build unix
+
 // Command walk does what a stranger does who follows the README: in a new clone it pastes
 // every command as it stands, one after the other, into a shell, and does between them
 // what the sentences ask for. Only the section about installing is left out: a clone has

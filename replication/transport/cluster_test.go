@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -401,4 +402,47 @@ func TestRestartIsEvidenceToo(t *testing.T) {
 			t.Fatalf("up %d, down %d, want 2 and 1", up, down)
 		}
 	})
+}
+
+// answerer stands for Raft: it says yes to everything.
+func answerer(p *Port) (stop func()) {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case rpc := <-p.Consumer():
+				switch r := rpc.Command.(type) {
+				case *raft.AppendEntriesRequest:
+					rpc.Respond(&raft.AppendEntriesResponse{Term: r.Term, Success: true, LastLog: r.PrevLogEntry + uint64(len(r.Entries))}, nil)
+				case *raft.RequestVoteRequest:
+					rpc.Respond(&raft.RequestVoteResponse{Term: r.Term, Granted: true}, nil)
+				case *raft.RequestPreVoteRequest:
+					rpc.Respond(&raft.RequestPreVoteResponse{Term: r.Term, Granted: true}, nil)
+				case *raft.TimeoutNowRequest:
+					rpc.Respond(&raft.TimeoutNowResponse{}, nil)
+				}
+			case <-done:
+				return
+			}
+		}
+	})
+	return func() { close(done); wg.Wait() }
+}
+
+// pair opens a group on two nodes, the second of which answers.
+func pair(tb testing.TB, adjust func(*Config)) (c *cluster, from *Port, to raft.ServerID) {
+	c = newCluster(tb, &loopback{}, 2, adjust)
+	from = c.nodes[0].Group(1, c.nodes[0].peer.ServerID())
+	stop := answerer(c.nodes[1].Group(1, c.nodes[1].peer.ServerID()))
+	tb.Cleanup(func() { c.close(); stop() })
+	return c, from, c.nodes[1].peer.ServerID()
+}
+
+func appendOf(prev uint64, entries, size int) *raft.AppendEntriesRequest {
+	req := &raft.AppendEntriesRequest{Term: 3, PrevLogEntry: prev, PrevLogTerm: min(prev, 2)}
+	for i := range entries {
+		req.Entries = append(req.Entries, &raft.Log{Index: prev + 1 + uint64(i), Term: 3, Data: make([]byte, size)})
+	}
+	return req
 }
