@@ -144,7 +144,7 @@ func openBench(c *urfave.Context) (_ *bench, err error) {
 	if b.topic == "" {
 		b.topic = fmt.Sprintf("bench-%08x", rand.Uint32())
 	}
-	if b.brokers, err = brokersOf("--brokers", c.String("brokers")); err != nil {
+	if b.brokers, err = brokersNamed(c); err != nil {
 		return nil, err
 	}
 	if b.client, err = dialBrokers(c.Context, b.brokers); err != nil {

@@ -36,7 +36,7 @@ EXAMPLES:
 }
 
 func clusterHealth(c *urfave.Context) error {
-	brokers, err := brokersOf("--brokers", c.String("brokers"))
+	brokers, err := brokersNamed(c)
 	if err != nil {
 		return err
 	}

@@ -231,7 +231,7 @@ func completeGroups(c *urfave.Context) {
 func completeLive(c *urfave.Context, list func(ctx context.Context, admin *kadm.Client, say func(word, description string)) error) {
 	ctx, cancel := context.WithTimeout(c.Context, completeTimeout)
 	defer cancel()
-	brokers, err := brokersOf("--brokers", c.String("brokers"))
+	brokers, err := brokersNamed(c)
 	if err != nil {
 		return
 	}

@@ -60,7 +60,7 @@ func diagnose(c *urfave.Context) error {
 	d := &doctor{lookup: net.DefaultResolver.LookupHost, patience: 3 * time.Second}
 	folder := c.Path("data-dir")
 	if folder == "" || c.IsSet("brokers") && c.String("brokers") != "" {
-		brokers, err := brokersOf("--brokers", c.String("brokers"))
+		brokers, err := brokersNamed(c)
 		if err != nil {
 			return err
 		}
