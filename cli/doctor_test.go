@@ -22,6 +22,7 @@ import (
 
 	"millrace/replication"
 	"millrace/server"
+	"millrace/testdata/ports"
 
 	"github.com/twmb/franz-go/pkg/kbin"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -117,14 +118,10 @@ func TestDoctorEndsAsItFound(t *testing.T) {
 	}
 }
 
-// closedPort is an address at which nothing listens.
+// closedPort is an address at which nothing listens but what the test starts there.
 func closedPort(t *testing.T) string {
 	t.Helper()
-	addresses, err := freeAddresses(1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return addresses[0]
+	return ports.Hold(t, 1)[0]
 }
 
 // accepting accepts connections until the test ends, and hands each to serve.
@@ -191,9 +188,9 @@ func TestDoctorNamesWhatAnswersInsteadOfABroker(t *testing.T) {
 	}
 	// Who says nothing is waited for as long as patience lasts, however long that is.
 	d := patient(nil)
-	d.patience = 50 * time.Millisecond
+	d.patience = 500 * time.Millisecond // time enough for the connection
 	d.examineBrokers(t.Context(), []string{accepting(t, func(conn net.Conn) { io.Copy(io.Discard, conn) })})
-	d.wants(t, "protocol", failed, "says nothing for 50ms", "paused")
+	d.wants(t, "protocol", failed, "says nothing for 500ms", "paused")
 	// An HTTP server that waits for the end of a line tells itself by its answer to a question of its own.
 	plain := httptest.NewServer(http.NotFoundHandler())
 	defer plain.Close()
@@ -356,7 +353,7 @@ func TestDoctorComparesClocks(t *testing.T) {
 		{0, fine, ": broker 1: within "},
 		{time.Hour / 2, worrying, "ahead of this machine's"},
 		{-time.Hour / 2, worrying, "behind this machine's"},
-		{7 * time.Hour / 2, failed, "broker 1: its clock is 3 h ahead of this machine's"},
+		{10 * time.Hour / 3, failed, "broker 1: its clock is 3 h ahead of this machine's"},
 	} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -490,7 +487,7 @@ func apiVersions(req kmsg.Request, keys ...kmsg.Key) kmsg.Response {
 }
 
 // A scriptedCluster is brokers and the address clients are told for each. It says of
-// itself what Kafka's says; its controllers' leader is 2, whose clock is ten minutes and a half behind.
+// itself what Kafka's says; its controllers' leader is 2, whose clock is ten minutes behind.
 type scriptedCluster map[int32]string
 
 func (s scriptedCluster) answer(node int32, req kmsg.Request) kmsg.Response {
