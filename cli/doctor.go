@@ -43,7 +43,7 @@ func doctorCommand() *urfave.Command {
 EXAMPLES:
    $ millrace doctor
    $ millrace doctor -b $MILLRACE_BROKERS -o json
-   $ millrace doctor --data-dir .`,
+   $ millrace doctor --data-dir ./millrace-data`,
 		Flags: clientFlags([]urfave.Flag{
 			&urfave.PathFlag{Name: "data-dir", Usage: "also look at this `DIR`, for a broker's data, and at this machine"},
 		}, outputFlags(true)[:1]), // lines have no headers, and are broken instead of left out

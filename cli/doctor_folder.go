@@ -7,8 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
+
+	"millrace/replication"
 )
 
 // examineFolder looks at a data folder, or where it will be, and at this machine.
@@ -39,6 +42,9 @@ func (d *doctor) examineFolder(dir string) {
 			what = "a node's"
 		} else if nodes, _ := filepath.Glob(filepath.Join(at, "node-*", nodeFile)); len(nodes) > 0 {
 			what = fmt.Sprintf("%s of `millrace up`", count(len(nodes), "node"))
+		} else if others := replication.Strange(at); len(others) > 0 {
+			d.say(failed, "folder", dir, "choose another, or an empty one, with --data-dir", "it holds %s: serve does not begin among somebody's files", strings.Join(others, ", "))
+			break
 		}
 		d.say(fine, "folder", dir, "", "%s", what)
 	}

@@ -419,6 +419,13 @@ func TestDoctorExaminesAFolder(t *testing.T) {
 	}
 	d.examineFolder(file)
 	d.wants(t, "folder", failed, file+": "+file+" is a file", "name a folder")
+	among := t.TempDir()
+	if err := os.Mkdir(filepath.Join(among, "src"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	d = patient(nil)
+	d.examineFolder(among)
+	d.wants(t, "folder", failed, among+": it holds src", "an empty one")
 	c := startCluster(t, 1)
 	d = patient(nil)
 	d.examineFolder(c.all[0].data)

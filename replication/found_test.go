@@ -186,11 +186,11 @@ func TestSomebodysFilesAreToldFromANodes(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if got := strings.Join(strange(dir), " "); got != test.strange {
+		if got := strings.Join(Strange(dir), " "); got != test.strange {
 			t.Errorf("%q: %q, want %q", test.there, got, test.strange)
 		}
 	}
-	if got := strange(filepath.Join(t.TempDir(), "none")); got != nil {
+	if got := Strange(filepath.Join(t.TempDir(), "none")); got != nil {
 		t.Errorf("no folder: %q", got)
 	}
 }

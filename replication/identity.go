@@ -53,10 +53,10 @@ const (
 // output goes to, a note of whoever set it up.
 const fewFiles = 3
 
-// strange names some of what is in a folder without node.json, if that shows that it is
-// for something else, such as the one somebody works in: folders, or more than a few
-// files. What a node leaves that did not come to writing node.json shows the opposite.
-func strange(dir string) (names []string) {
+// Strange names some of what is in a folder, if that shows that it is for something else
+// than a node, such as the one somebody works in: folders, or more than a few files. Then
+// Open refuses it. What a node leaves, node.json or not, shows the opposite.
+func Strange(dir string) (names []string) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil // there is none yet
@@ -64,7 +64,7 @@ func strange(dir string) (names []string) {
 	folders := false
 	for _, e := range entries {
 		switch name := e.Name(); {
-		case name == stableName, name == metaName, name == partitionsName, name == peersName, name == ageName, name == joiningName:
+		case name == identityName, name == stableName, name == metaName, name == partitionsName, name == peersName, name == ageName, name == joiningName:
 			return nil
 		case strings.HasPrefix(name, "."), name == "lost+found":
 		default:

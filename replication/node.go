@@ -267,7 +267,7 @@ func (n *Node) identify() error {
 			return fmt.Errorf("%s holds partitions but no %s, so nobody knows whose they are; restore the file or choose another folder with --data-dir",
 				n.cfg.DataDir, identityName)
 		}
-		if others := strange(n.cfg.DataDir); len(others) > 0 {
+		if others := Strange(n.cfg.DataDir); len(others) > 0 {
 			return fmt.Errorf("%s holds %s and no %s: it is no node's, and a node keeps its files apart; choose another folder, or an empty one, with --data-dir",
 				n.cfg.DataDir, strings.Join(others, ", "), identityName)
 		}
