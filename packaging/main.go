@@ -1,5 +1,5 @@
 // Packaging builds what people install: archives for three systems, packages for Debian, and a
-// container image, with their checksums. It needs Go and nothing else.
+// container image, with their checksums. It needs Go, and git or SOURCE_DATE_EPOCH.
 //
 //	go run . -o ../dist
 //	go run . -only linux/arm64 -version 0.2.0

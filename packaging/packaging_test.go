@@ -110,8 +110,8 @@ func archiveName(version string) string {
 func debName(version string) string   { return fmt.Sprintf("millrace_%s_%s.deb", version, here.arch) }
 func imageName(version string) string { return fmt.Sprintf("millrace_%s_oci.tar", version) }
 
-// Who builds the same source gets the same bytes: in another folder, with another umask,
-// another locale and another time zone.
+// Who builds the same source gets the same bytes: in another folder, with another locale,
+// another time zone and other flags of Go's.
 func TestTheSameSourceGivesTheSameBytes(t *testing.T) {
 	one := dist(t, testVersion, "one")
 	t.Setenv("TZ", "Asia/Tokyo")

@@ -12,8 +12,8 @@ import (
 
 // A bulletin gathers what happens to many partitions at once, so that the log has one
 // line for all of them, with their number: where a node dies, others lead hundreds. Its
-// zero value is ready; any goroutine may add to it. It must not be asked to wait: what it
-// has gathered when the node ends is not said.
+// zero value is ready; any goroutine may add to it. What has not been said when the node
+// ends is not said.
 type bulletin struct {
 	mu   sync.Mutex
 	news map[headline]*news
