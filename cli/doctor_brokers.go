@@ -290,6 +290,9 @@ func isLoopback(v *visit) bool {
 func advertise(a advertisement, seeds []*visit) string {
 	const key = "advertised.listeners"
 	i := slices.IndexFunc(seeds, func(v *visit) bool { return v.cluster == a.cluster && v.node == a.node })
+	if i < 0 && slices.ContainsFunc(seeds, func(v *visit) bool { return v.address == a.address }) {
+		return fmt.Sprintf("start broker %d, if that is its address; else set its %s to the one it listens on", a.node, key)
+	}
 	if i < 0 {
 		return fmt.Sprintf("set %s of broker %d to the HOST:PORT by which this machine reaches it; named with -b, it is checked", key, a.node)
 	}

@@ -538,3 +538,15 @@ func (s scriptedCluster) answer(node int32, req kmsg.Request) kmsg.Response {
 	}
 	return apiVersions(req, kmsg.ApiVersions, kmsg.Metadata, kmsg.DescribeConfigs, kmsg.DescribeQuorum)
 }
+
+// Where nobody answers at an address that was asked for, the broker is down, and its
+// setting may be right.
+func TestABrokerThatIsDownIsToBeStarted(t *testing.T) {
+	a := advertisement{told: told{node: 3, address: "127.0.0.1:9094"}}
+	if got := advertise(a, []*visit{{address: "127.0.0.1:9092", node: 1}, {address: a.address, node: -1}}); !strings.HasPrefix(got, "start broker 3") {
+		t.Errorf("named with -b: %s", got)
+	}
+	if got := advertise(a, []*visit{{address: "127.0.0.1:9092", node: 1}}); !strings.HasPrefix(got, "set advertised.listeners of broker 3") {
+		t.Errorf("not named: %s", got)
+	}
+}

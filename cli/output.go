@@ -292,12 +292,21 @@ func confirm(c *urfave.Context, what string) error {
 		return usage("refusing to %s without a terminal to ask on; say --yes", what)
 	}
 	fmt.Fprintf(c.App.ErrWriter, "Really %s? [y/N] ", what)
-	var answer string
-	fmt.Fscanln(c.App.Reader, &answer)
-	if a := strings.ToLower(answer); a != "y" && a != "yes" {
-		return fail(StatusFailed, "nothing was done")
+	answered := make(chan string, 1)
+	go func() { // the reader of the answer: ends with the line, or with the program
+		var answer string
+		fmt.Fscanln(c.App.Reader, &answer)
+		answered <- strings.ToLower(answer)
+	}()
+	select {
+	case a := <-answered:
+		if c.Context.Err() == nil && (a == "y" || a == "yes") {
+			return nil
+		}
+	case <-c.Context.Done():
+		fmt.Fprintln(c.App.ErrWriter)
 	}
-	return nil
+	return fail(StatusFailed, "nothing was done")
 }
 
 // destructiveFlags are the flags of commands that cannot be undone.

@@ -175,3 +175,16 @@ func TestNumbersHaveOneStyle(t *testing.T) {
 		}
 	}
 }
+
+// Who interrupts a command at its question has not said yes.
+func TestAnInterruptedQuestionIsNoYes(t *testing.T) {
+	c := startCluster(t, 1)
+	c.do("", "produce", "jobs", "one", "two", "-q")
+	const question = "Really delete topic jobs with 1 partition and 2 records? [y/N] "
+	if got := onTerminal(t, c.addresses(), 80, question, "topic", "delete", "jobs"); got != question+"\nmillrace: nothing was done\n" {
+		t.Errorf("%q", got)
+	}
+	if got := c.do("", "topic", "list", "-o", "name").stdout; got != "jobs\n" {
+		t.Errorf("topics: %q", got)
+	}
+}

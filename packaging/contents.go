@@ -23,8 +23,8 @@ type content struct {
 }
 
 // contents are the files beside the program: the manual, what shells complete with, how
-// systemd starts it, its configuration, the documents, and the flights that the README's
-// examples read.
+// systemd starts it, its configuration, the documents with the programs that they show, and
+// the flights that the README's examples read.
 func (b *builder) contents(ctx context.Context, work string) (all []content, err error) {
 	add := func(text []byte, err2 error, archive, debian string) {
 		if err == nil {
@@ -58,11 +58,32 @@ func (b *builder) contents(ctx context.Context, work string) (all []content, err
 		{"README.md", "README.md", "/usr/share/doc/millrace/README.md"},
 		{"LICENSE", "LICENSE", ""},
 		{"CHANGELOG.md", "CHANGELOG.md", ""},
+		{"README.zh-CN.md", "README.zh-CN.md", "/usr/share/doc/millrace/README.zh-CN.md"},
+		{"ARCHITECTURE.md", "ARCHITECTURE.md", "/usr/share/doc/millrace/ARCHITECTURE.md"},
+		{"BENCHMARKS.md", "BENCHMARKS.md", "/usr/share/doc/millrace/BENCHMARKS.md"},
+		{"FORMAT.md", "FORMAT.md", "/usr/share/doc/millrace/FORMAT.md"},
+		{"docs/tutorial.md", "docs/tutorial.md", "/usr/share/doc/millrace/docs/tutorial.md"},
+		{"docs/tutorial.zh-CN.md", "docs/tutorial.zh-CN.md", "/usr/share/doc/millrace/docs/tutorial.zh-CN.md"},
+		{"docs/glossary.zh-CN.md", "docs/glossary.zh-CN.md", "/usr/share/doc/millrace/docs/glossary.zh-CN.md"},
 		{"docs/settings.md", "docs/settings.md", "/usr/share/doc/millrace/docs/settings.md"},
 		{"testdata/flights.jsonl", "testdata/flights.jsonl", "/usr/share/millrace/testdata/flights.jsonl"},
 	} {
 		text, rerr := os.ReadFile(filepath.Join(b.root, file.name))
 		add(text, rerr, file.archive, file.debian)
+	}
+	for _, folder := range []string{"testdata/connect", "testdata/tutorial"} {
+		programs, rerr := os.ReadDir(filepath.Join(b.root, folder))
+		if rerr != nil {
+			return nil, rerr
+		}
+		for _, program := range programs {
+			if program.IsDir() { // what somebody has built there
+				continue
+			}
+			name := folder + "/" + program.Name()
+			text, rerr := os.ReadFile(filepath.Join(b.root, name))
+			add(text, rerr, name, "/usr/share/millrace/"+name)
+		}
 	}
 	changes, cerr := packed(text(all, "CHANGELOG.md"))
 	add(changes, cerr, "", "/usr/share/doc/millrace/changelog.gz")
