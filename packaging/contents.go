@@ -54,22 +54,20 @@ func (b *builder) contents(ctx context.Context, work string) (all []content, err
 		script, serr := says(ctx, "completion", shell.name)
 		add(script, serr, shell.archive, shell.debian)
 	}
-	for _, file := range []struct{ name, archive, debian string }{
-		{"README.md", "README.md", "/usr/share/doc/millrace/README.md"},
-		{"LICENSE", "LICENSE", ""},
-		{"CHANGELOG.md", "CHANGELOG.md", ""},
-		{"README.zh-CN.md", "README.zh-CN.md", "/usr/share/doc/millrace/README.zh-CN.md"},
-		{"ARCHITECTURE.md", "ARCHITECTURE.md", "/usr/share/doc/millrace/ARCHITECTURE.md"},
-		{"BENCHMARKS.md", "BENCHMARKS.md", "/usr/share/doc/millrace/BENCHMARKS.md"},
-		{"FORMAT.md", "FORMAT.md", "/usr/share/doc/millrace/FORMAT.md"},
-		{"docs/tutorial.md", "docs/tutorial.md", "/usr/share/doc/millrace/docs/tutorial.md"},
-		{"docs/tutorial.zh-CN.md", "docs/tutorial.zh-CN.md", "/usr/share/doc/millrace/docs/tutorial.zh-CN.md"},
-		{"docs/glossary.zh-CN.md", "docs/glossary.zh-CN.md", "/usr/share/doc/millrace/docs/glossary.zh-CN.md"},
-		{"docs/settings.md", "docs/settings.md", "/usr/share/doc/millrace/docs/settings.md"},
-		{"testdata/flights.jsonl", "testdata/flights.jsonl", "/usr/share/millrace/testdata/flights.jsonl"},
+	for _, name := range []string{
+		"README.md", "README.zh-CN.md", "ARCHITECTURE.md", "BENCHMARKS.md", "FORMAT.md",
+		"docs/tutorial.md", "docs/tutorial.zh-CN.md", "docs/glossary.zh-CN.md", "docs/settings.md",
+	} {
+		text, rerr := os.ReadFile(filepath.Join(b.root, name))
+		add(text, rerr, name, "/usr/share/doc/millrace/"+name)
+	}
+	for _, file := range []struct{ name, debian string }{
+		{"LICENSE", ""},
+		{"CHANGELOG.md", ""},
+		{"testdata/flights.jsonl", "/usr/share/millrace/testdata/flights.jsonl"},
 	} {
 		text, rerr := os.ReadFile(filepath.Join(b.root, file.name))
-		add(text, rerr, file.archive, file.debian)
+		add(text, rerr, file.name, file.debian)
 	}
 	for _, folder := range []string{"testdata/connect", "testdata/tutorial"} {
 		programs, rerr := os.ReadDir(filepath.Join(b.root, folder))

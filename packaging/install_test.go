@@ -244,20 +244,20 @@ func TestInstallWithoutGo(t *testing.T) {
 	}
 
 	sub("archive", func(t *testing.T) {
-		m.put(filepath.Join(one, archiveName(testVersion)), "root/"+archiveName(testVersion))
+		m.put(filepath.Join(one, archiveName(testVersion)), "srv/"+archiveName(testVersion))
 		folder := strings.TrimSuffix(archiveName(testVersion), ".tar.gz")
-		m.do("cd /root && tar -xzf " + archiveName(testVersion))
-		in := "cd /root/" + folder + " && export PATH=$PWD:$PATH && "
+		m.do("cd /srv && tar -xzf " + archiveName(testVersion))
+		in := "cd /srv/" + folder + " && export PATH=$PWD:$PATH && "
 		m.wants(in+"millrace version", "millrace "+testVersion+" (")
 		m.wants(in+"millrace demo", "Nothing was lost.")
 		m.do(in + tour(t))
-		m.do("rm -r /root/" + folder)
+		m.do("rm -r /srv/" + folder)
 	})
 
 	sub("install", func(t *testing.T) {
-		m.put(filepath.Join(one, debName(testVersion)), "root/one.deb")
-		m.put(filepath.Join(two, debName(next)), "root/two.deb")
-		if out := m.do("dpkg -i /root/one.deb"); !strings.Contains(out, "a broker runs on 127.0.0.1:9092") {
+		m.put(filepath.Join(one, debName(testVersion)), "srv/one.deb")
+		m.put(filepath.Join(two, debName(next)), "srv/two.deb")
+		if out := m.do("dpkg -i /srv/one.deb"); !strings.Contains(out, "a broker runs on 127.0.0.1:9092") {
 			t.Errorf("it does not say that a broker runs:\n%s", out)
 		}
 		if out := m.try("systemd-analyze --man=no verify /usr/lib/systemd/system/millrace.service"); out.err != nil || strings.TrimSpace(out.out) != "" {
@@ -284,7 +284,7 @@ func TestInstallWithoutGo(t *testing.T) {
 	sub("demo and tour", func(t *testing.T) {
 		m.wants("su -s /bin/sh nobody -c 'millrace demo'", "Nothing was lost.")
 		m.do("systemctl stop millrace")
-		m.do("mkdir /root/tour && cd /root/tour && cp -r /usr/share/millrace/testdata . && " + tour(t))
+		m.do("mkdir /srv/tour && cd /srv/tour && cp -r /usr/share/millrace/testdata . && " + tour(t))
 		m.do("systemctl start millrace")
 		m.wants("millrace consume kept -o start -e --format value", "one")
 	})
@@ -298,7 +298,7 @@ func TestInstallWithoutGo(t *testing.T) {
 
 	sub("upgrade", func(t *testing.T) {
 		m.do("echo num.partitions=3 >>/etc/millrace/millrace.properties")
-		m.do("dpkg -i /root/two.deb")
+		m.do("dpkg -i /srv/two.deb")
 		m.wants("millrace version", "millrace "+next+" (")
 		m.wants("cmp /proc/$(systemctl show -p MainPID --value millrace)/exe /usr/bin/millrace && echo same", "same")
 		m.wants("cat /etc/millrace/millrace.properties", "num.partitions=3")
@@ -322,7 +322,7 @@ func TestInstallWithoutGo(t *testing.T) {
 			t.Errorf("after its removal there is %s", s.out)
 		}
 		m.do("test -f /etc/millrace/millrace.properties && test -d /var/lib/millrace/partitions")
-		m.do("dpkg -i /root/two.deb")
+		m.do("dpkg -i /srv/two.deb")
 		m.wants("millrace consume kept -o start -e --format value", "one")
 		out := m.do("dpkg -P millrace")
 		if !strings.Contains(out, "of records stay in /var/lib/millrace") {

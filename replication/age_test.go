@@ -50,6 +50,18 @@ func copyOfALivingNode(t *testing.T) (c *testCluster, id idOf, copied string) {
 	return c, id, copied
 }
 
+// startsAsACopy puts a copy where n's folder was, and has n end at its start for it.
+func (n *testNode) startsAsACopy(copied string) {
+	n.c.t.Helper()
+	if err := os.Rename(copied, n.dir); err != nil {
+		n.c.t.Fatal(err)
+	}
+	if err := n.startUntilFailed(); !errors.Is(err, ErrOldDisk) {
+		n.c.t.Fatalf("a copy of the last run started: %v", err)
+	}
+	n.stop()
+}
+
 // A copy of a running node, put in its place when it has ended, lacks what the node
 // acknowledged in the same run. It was started as often as the node was.
 func TestACopyOfTheLastRunComesBackAsANewIncarnation(t *testing.T) {
@@ -61,13 +73,7 @@ func TestACopyOfTheLastRunComesBackAsANewIncarnation(t *testing.T) {
 	if err := os.RemoveAll(n.dir); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Rename(copied, n.dir); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.startUntilFailed(); !errors.Is(err, ErrOldDisk) {
-		t.Fatalf("a copy of the last run started: %v", err)
-	}
-	n.stop()
+	n.startsAsACopy(copied)
 	n.start()
 	if n.identity.Incarnation == before {
 		t.Error("it came back under its old name")
@@ -255,13 +261,7 @@ func TestTheOriginalOfACopyThatReplacedItEnds(t *testing.T) {
 	if err := os.Rename(n.dir, original); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Rename(copied, n.dir); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.startUntilFailed(); !errors.Is(err, ErrOldDisk) {
-		t.Fatalf("a copy of the last run started: %v", err)
-	}
-	n.stop()
+	n.startsAsACopy(copied)
 	n.start() // as a new incarnation
 	eventually(t, "the new incarnation has caught up", func() bool {
 		return n.replicaOf(1) != nil && mustPartition(t, n, id).HighWatermark() == 2
