@@ -8,7 +8,7 @@ import (
 
 // A Cache keeps the entries stored last, of all logs that share it, up to a
 // number of bytes: of a log that leads the entries until all followers have them,
-// of one that follows their outlines until they are applied. Replicating the tail
+// of one that follows their batches' headers until they are applied. Replicating the tail
 // of a log then touches no mapping and copies nothing, and applying it reads no
 // disk. Entries are immutable once stored, so they are handed out as they are.
 // Safe for concurrent use.
@@ -69,16 +69,16 @@ func (w *window) get(index uint64, out *raft.Log) bool {
 }
 
 // put adds entries that follow those in w, whose Data is retained, or only their
-// outlines. An entry of more than half the cache is not worth those of all other
+// batches' headers. An entry of more than half the cache is not worth those of all other
 // logs: it goes by, and w begins anew behind it.
-func (c *Cache) put(w *window, logs []*raft.Log, outlines bool) {
+func (c *Cache) put(w *window, logs []*raft.Log, headers bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	w.mu.Lock()
 	for _, l := range logs {
 		e := &cached{entry: *l, owner: w}
-		if outlines {
-			e.entry = outline(l)
+		if headers {
+			e.entry = headersOnly(l)
 		}
 		if e.size() > c.max/2 {
 			c.cutLocked(w, 0)

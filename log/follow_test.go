@@ -94,7 +94,7 @@ func TestOnlyWhoLeadsKeepsRecordsInMemory(t *testing.T) {
 
 // What is not committed yet stays in the cache, as far as a follower needs it to
 // apply it, and none of the memory that it came in.
-func TestAFollowerOutlinesWhatItHasNotApplied(t *testing.T) {
+func TestAFollowerCachesHeadersOnlyUntilApplied(t *testing.T) {
 	cache := NewCache(1 << 20)
 	l := mustOpen(t, t.TempDir()+"/p", Config{FS: fastFS{segment.OS}, Cache: cache})
 	var whole []string
@@ -113,8 +113,8 @@ func TestAFollowerOutlinesWhatItHasNotApplied(t *testing.T) {
 	}
 	for i := uint64(1); i <= 10; i++ {
 		var e raft.Log
-		if !l.Outline(i, &e) || IsOutline(&e) != (i < 10) {
-			t.Fatalf("outline of entry %d: %+v", i, e)
+		if !l.HeadersOnly(i, &e) || IsHeadersOnly(&e) != (i < 10) {
+			t.Fatalf("headers of entry %d: %+v", i, e)
 		}
 		for b := range Headers(&e) {
 			if want := whole[i-1][:record.HeaderSize]; string(b) != want || b.Size() != len(whole[i-1]) {
@@ -123,7 +123,7 @@ func TestAFollowerOutlinesWhatItHasNotApplied(t *testing.T) {
 		}
 		if i < 10 {
 			if err := l.StoreLog(&raft.Log{Index: 11, Term: 1, Data: e.Data, Extensions: e.Extensions}); err == nil {
-				t.Fatal("an outline was stored")
+				t.Fatal("a headers-only entry was stored")
 			}
 		}
 		if err := l.GetLog(i, &e); err != nil || string(e.Data) != whole[i-1] || len(e.Extensions) > 0 {

@@ -76,7 +76,7 @@ func (l *Log) NextIndex() uint64 { return l.state.Load().end().index }
 // entries share it with the cache. raft.ErrLogNotFound; a *segment.CorruptError
 // instead of bytes that are not those stored.
 func (l *Log) GetLog(index uint64, out *raft.Log) error {
-	if l.window.get(index, out) && !IsOutline(out) {
+	if l.window.get(index, out) && !IsHeadersOnly(out) {
 		return nil
 	}
 	for {

@@ -60,7 +60,7 @@ func TestGateLetsInOnlyWhatALeaderStores(t *testing.T) {
 		{name: "the last offset there is", data: stampedAt(math.MaxInt64, 3, "a"), want: "offset"},
 		{name: "a negative delta", data: negative, want: "delta -1"},
 		{name: "a flipped bit", data: rotten, want: "checksum"},
-		{name: "an outline", data: stampedAt(5, 3, "a")[:record.HeaderSize], ext: []byte{2}, want: "extensions"},
+		{name: "headers only", data: stampedAt(5, 3, "a")[:record.HeaderSize], ext: []byte{2}, want: "extensions"},
 		{name: "a trim of seven bytes", data: u64s(9)[:7], ext: []byte{1}, want: "extensions"},
 		{name: "a trim below zero", data: u64s(math.MaxUint64), ext: []byte{1}, want: "trim"},
 		{name: "a change", data: []byte(`{"v":1,"change":"DeleteTopic","body":{}}`), controller: true},

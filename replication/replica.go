@@ -159,7 +159,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 		return nil, err
 	}
 	r.port.BoundTerms(func() uint64 { return term })
-	r.port.Recycle() // followers' logs keep outlines, which are copies
+	r.port.Recycle() // followers' logs keep headers only, which are copies
 	r.peers = newFollowers(r.port, r.store.Release, r.store.pending.durable,
 		func() uint64 { return r.raft.LastIndex() }, func() uint64 { return r.raft.CurrentTerm() })
 
@@ -437,8 +437,8 @@ type matched struct {
 	asked time.Time
 }
 
-// errOutline refuses to send what a leader read when it was none any more.
-var errOutline = errors.New("replication: an outline is not sent")
+// errHeadersOnly refuses to send what a leader read when it was none any more.
+var errHeadersOnly = errors.New("replication: an entry of headers only is not sent")
 
 func newFollowers(port *transport.Port, release func(index uint64), durable, last, now func() uint64) *followers {
 	return &followers{canvasser: newCanvasser(port), release: release, durable: durable, last: last, now: now, match: make(map[raft.ServerID]matched), pauses: make(map[raft.ServerID]time.Duration)}
@@ -446,8 +446,8 @@ func newFollowers(port *transport.Port, release func(index uint64), durable, las
 
 // AppendEntries implements raft.Transport.
 func (f *followers) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	if slices.ContainsFunc(args.Entries, log.IsOutline) {
-		return errOutline
+	if slices.ContainsFunc(args.Entries, log.IsHeadersOnly) {
+		return errHeadersOnly
 	}
 	// Raft may take for committed what is not durable here: see store.StoreLogs.
 	args.LeaderCommitIndex = min(args.LeaderCommitIndex, f.durable())

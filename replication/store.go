@@ -240,7 +240,7 @@ func (s *store) DeleteRange(min, max uint64) error {
 	return nil
 }
 
-// GetLog implements raft.LogStore. A replica that follows is given outlines where
+// GetLog implements raft.LogStore. A replica that follows is given headers-only entries where
 // there are some: Raft applies them, and compares terms. An entry that a leader sent
 // and that we had already is one that we answer for, so it must be durable.
 func (s *store) GetLog(index uint64, l *raft.Log) error {
@@ -248,7 +248,7 @@ func (s *store) GetLog(index uint64, l *raft.Log) error {
 		if s.pending.await(index) != nil {
 			runtime.Goexit() // fault was told
 		}
-		if s.Outline(index, l) {
+		if s.HeadersOnly(index, l) {
 			return nil
 		}
 	}

@@ -12,16 +12,16 @@ import (
 	"millrace/segment"
 )
 
-// A follower applies outlines, and must come to the state that the entries
+// A follower applies headers-only entries, and must come to the state that the entries
 // themselves lead to; nobody may be sent one.
-func TestOutlinesAreAppliedAsTheirEntries(t *testing.T) {
+func TestHeadersOnlyEntriesAreAppliedAsWholeOnes(t *testing.T) {
 	l, err := log.Open(t.TempDir()+"/p", segment.Identity{Cluster: "c"}, log.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close(false)
 	offset := int64(0)
-	var outlines, entries []*raft.Log
+	var headersOnly, entries []*raft.Log
 	for i := range uint64(20) {
 		var data []byte
 		for j := range 1 + i%3 {
@@ -33,26 +33,26 @@ func TestOutlinesAreAppliedAsTheirEntries(t *testing.T) {
 		if err := l.StoreLog(entry); err != nil {
 			t.Fatal(err)
 		}
-		outline := new(raft.Log)
-		if !l.Outline(i+1, outline) || !log.IsOutline(outline) {
-			t.Fatalf("no outline of entry %d", i+1)
+		headers := new(raft.Log)
+		if !l.HeadersOnly(i+1, headers) || !log.IsHeadersOnly(headers) {
+			t.Fatalf("no headers of entry %d", i+1)
 		}
-		outlines, entries = append(outlines, outline), append(entries, entry)
+		headersOnly, entries = append(headersOnly, headers), append(entries, entry)
 	}
 	apply := func(logs []*raft.Log) *machine {
 		m := &machine{durable: func(uint64) error { return nil }, producers: producers{}, protect: func(uint64) {}, committed: func(int64) {}, landed: func(uint64, uint64) {}, begins: func(uint64) {}, wantSnapshot: func() {}, fault: func(err error) { t.Error(err) }, now: time.Now, limit: func() int { return maxProducers }, forgot: func(int) {}}
 		m.ApplyBatch(logs)
 		return m
 	}
-	got, want := apply(outlines), apply(entries)
+	got, want := apply(headersOnly), apply(entries)
 	if a, b := got.producers.encode(nil), want.producers.encode(nil); !bytes.Equal(a, b) || len(want.producers) != 4 {
-		t.Errorf("outlines lead to the producers %x, entries to %x", a, b)
+		t.Errorf("headers lead to the producers %x, entries to %x", a, b)
 	}
 	if got.next != want.next || got.next != offset || got.applied != want.applied || got.applied == 0 {
-		t.Errorf("outlines lead to offset %d after %d bytes, entries to %d after %d", got.next, got.applied, want.next, want.applied)
+		t.Errorf("headers lead to offset %d after %d bytes, entries to %d after %d", got.next, got.applied, want.next, want.applied)
 	}
-	err = newFollowers(nil, nil, nil, nil, nil).AppendEntries("", "", &raft.AppendEntriesRequest{Entries: []*raft.Log{entries[0], outlines[1]}}, nil)
-	if !errors.Is(err, errOutline) {
-		t.Errorf("an outline was sent: %v", err)
+	err = newFollowers(nil, nil, nil, nil, nil).AppendEntries("", "", &raft.AppendEntriesRequest{Entries: []*raft.Log{entries[0], headersOnly[1]}}, nil)
+	if !errors.Is(err, errHeadersOnly) {
+		t.Errorf("a headers-only entry was sent: %v", err)
 	}
 }

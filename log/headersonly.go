@@ -9,13 +9,13 @@ import (
 	"millrace/segment/record"
 )
 
-// outlineExtension marks an entry whose Data is an outline: of each batch only the
+// headersOnlyExtension marks a headers-only entry: its Data has of each batch only the
 // header. StoreLogs has no form on disk for it.
-var outlineExtension = []byte{2}
+var headersOnlyExtension = []byte{2}
 
-// outline returns a copy of e with the headers of its batches, which is what a
+// headersOnly returns a copy of e with the headers of its batches, which is what a
 // state machine reads of them, or, of any other entry, all of it.
-func outline(e *raft.Log) raft.Log {
+func headersOnly(e *raft.Log) raft.Log {
 	if e.Type != raft.LogCommand || len(e.Extensions) > 0 {
 		d := *e
 		d.Data, d.Extensions = bytes.Clone(e.Data), bytes.Clone(e.Extensions)
@@ -30,22 +30,22 @@ func outline(e *raft.Log) raft.Log {
 	for b := range Headers(e) {
 		d.Data = append(d.Data, b[:record.HeaderSize]...)
 	}
-	d.Extensions = outlineExtension
+	d.Extensions = headersOnlyExtension
 	return d
 }
 
-// IsOutline tells whether the entry has only the headers of its batches: it can be
+// IsHeadersOnly tells whether the entry has only the headers of its batches: it can be
 // applied, and must not be sent to anybody.
-func IsOutline(l *raft.Log) bool {
-	return l.Type == raft.LogCommand && len(l.Extensions) == 1 && l.Extensions[0] == outlineExtension[0]
+func IsHeadersOnly(l *raft.Log) bool {
+	return l.Type == raft.LogCommand && len(l.Extensions) == 1 && l.Extensions[0] == headersOnlyExtension[0]
 }
 
 // Headers returns the batches of an entry that adds records, whole ones or, of a
-// outline, their headers; of any other entry none. Only what a header says may be
+// headers-only entry, their headers; of any other entry none. Only what a header says may be
 // asked of them: Size is the whole batch's in both cases.
 func Headers(l *raft.Log) iter.Seq[record.Batch] {
 	return func(yield func(record.Batch) bool) {
-		short := IsOutline(l)
+		short := IsHeadersOnly(l)
 		if l.Type != raft.LogCommand || len(l.Extensions) > 0 && !short {
 			return
 		}
@@ -63,6 +63,6 @@ func Headers(l *raft.Log) iter.Seq[record.Batch] {
 	}
 }
 
-// Outline returns what a replica that follows has in memory of the entry, if
+// HeadersOnly returns what a replica that follows has in memory of the entry, if
 // anything: enough to apply it. false: ask GetLog.
-func (l *Log) Outline(index uint64, out *raft.Log) bool { return l.window.get(index, out) }
+func (l *Log) HeadersOnly(index uint64, out *raft.Log) bool { return l.window.get(index, out) }
