@@ -8,6 +8,7 @@ import (
 
 	"millrace/log"
 	"millrace/replication/metadata"
+	"millrace/replication/vote"
 	"millrace/segment"
 )
 
@@ -22,8 +23,8 @@ func TestJoiningReplicaMayBeEmptyUntilItStores(t *testing.T) {
 	p = &Partition{node: p.node, group: 1 << 20, dir: t.TempDir(), logger: slog.New(slog.DiscardHandler)}
 	p.id = metadata.PartitionID{Topic: id.Topic, Index: 7}
 	snapshots := &snapshotStore{fs: segment.OS, path: filepath.Join(p.dir, snapshotName)}
-	stable := p.node.stable.Group(p.group)
-	if err := stable.SetUint64([]byte(currentTermKey), 5); err != nil {
+	stable := p.node.votes.Group(p.group)
+	if err := stable.SetUint64([]byte(vote.CurrentTerm), 5); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.bootstrap(nil, stable, snapshots, 0); err != nil {
@@ -55,9 +56,9 @@ func TestFoundingReplicaWithoutItsLogIsQuarantined(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer l.Close(false)
-		stable := p.node.stable.Group(p.group)
+		stable := p.node.votes.Group(p.group)
 		if term > 0 {
-			if err := stable.SetUint64([]byte(currentTermKey), term); err != nil {
+			if err := stable.SetUint64([]byte(vote.CurrentTerm), term); err != nil {
 				t.Fatal(err)
 			}
 		}

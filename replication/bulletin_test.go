@@ -17,6 +17,7 @@ import (
 	"millrace/log"
 	"millrace/replication/metadata"
 	"millrace/replication/transport"
+	"millrace/replication/vote"
 )
 
 // since returns what was logged from the line with that number on, and the warnings among it.
@@ -83,7 +84,7 @@ func TestWhatEndsInOrderIsNoWarning(t *testing.T) {
 		err   error
 		warns bool
 	}{
-		{errStableClosed, false},
+		{vote.ErrClosed, false},
 		{fmt.Errorf("save: %w", transport.ErrClosed), false},
 		{raft.ErrRaftShutdown, false},
 		{fmt.Errorf("%w: 2.a is now 2.b", transport.ErrWrongIncarnation), false},

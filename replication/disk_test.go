@@ -182,10 +182,8 @@ func (f *testFile) Sync() error {
 // over puts the votes and the controller group's files of a node under the disk, before
 // it starts.
 func (d *testDisk) over(n *Node) {
-	commit := n.stable.commit
-	n.stable.commit = func(records map[string][]byte) error {
-		return d.do("commit", n.stable.path, func() error { return commit(records) })
-	}
+	votes := filepath.Join(n.cfg.DataDir, stableName)
+	n.votes.Intercept(func(commit func() error) error { return d.do("commit", votes, commit) })
 	meta := filepath.Join(n.cfg.DataDir, metaName)
 	n.overMeta = func(m metaStore, s raft.SnapshotStore) (metaStore, raft.SnapshotStore) {
 		return &testMeta{m, d, filepath.Join(meta, raftName)}, &testSnapshots{s, d, filepath.Join(meta, "snapshots")}

@@ -15,6 +15,7 @@ import (
 
 	"millrace/log"
 	"millrace/replication/transport"
+	"millrace/replication/vote"
 )
 
 // A raftLogger writes what hashicorp/raft logs to slog, one level down: what
@@ -72,7 +73,7 @@ var routine = map[string]bool{"peer has newer term, stopping replication": true}
 // for a snapshot, or that a node came back as another incarnation, which takes the place
 // of the one before it within seconds.
 func ordinary(err error) bool {
-	for _, end := range []error{transport.ErrClosed, transport.ErrWrongIncarnation, raft.ErrRaftShutdown, errStableClosed, log.ErrClosed, raft.ErrNothingNewToSnapshot} {
+	for _, end := range []error{transport.ErrClosed, transport.ErrWrongIncarnation, raft.ErrRaftShutdown, vote.ErrClosed, log.ErrClosed, raft.ErrNothingNewToSnapshot} {
 		if errors.Is(err, end) {
 			return true
 		}

@@ -20,6 +20,7 @@ import (
 	"millrace/log"
 	"millrace/replication/metadata"
 	"millrace/replication/transport"
+	"millrace/replication/vote"
 	"millrace/segment"
 )
 
@@ -78,7 +79,7 @@ type Node struct {
 	now      func() time.Time
 	identity identity
 	cache    *log.Cache
-	stable   *stableStore
+	votes    *vote.Store
 
 	start     time.Time
 	age       *age // of the data folder
@@ -240,14 +241,13 @@ func Open(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	var err error
-	n.stable, err = openStable(filepath.Join(cfg.DataDir, stableName), n.logger)
-	if errors.Is(err, errStableDamaged) {
+	n.votes, err = openVotes(cfg.DataDir, vote.Config{Logger: n.logger, Recovered: n.recovered})
+	if errors.Is(err, vote.ErrDamaged) {
 		return nil, fmt.Errorf("%w; move the file away and start again: the node then comes back as a new incarnation and catches up from the others", err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	n.stable.recovered = n.recovered
 	n.keepRoom()
 	return n, nil
 }
@@ -580,7 +580,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 // closeAll closes what the node has open. The votes go first: a group that
 // still waits to save one on a broken disk gives up then, and can be shut down.
 func (n *Node) closeAll() {
-	if err := n.stable.Close(); err != nil {
+	if err := n.votes.Close(); err != nil {
 		n.logger.Warn("votes did not close cleanly", "error", err)
 	}
 	var wait sync.WaitGroup

@@ -17,6 +17,7 @@ import (
 
 	"millrace/log"
 	"millrace/replication/metadata"
+	"millrace/replication/vote"
 	"millrace/segment"
 	"millrace/segment/record"
 )
@@ -134,7 +135,7 @@ func (p *Partition) appendTime() int64 {
 	return -1
 }
 
-// storedKey stands beside Raft's own keys in the stable store once the log of a
+// storedKey stands beside Raft's own keys among the votes once the log of a
 // replica that joined its group later has an entry.
 var storedKey = []byte("Stored")
 
@@ -161,12 +162,12 @@ func (p *Partition) bootstrap(l *log.Log, stable raft.StableStore, snapshots *sn
 		}
 		return stable.Set(storedKey, []byte{1})
 	}
-	term, err := stable.GetUint64([]byte("CurrentTerm"))
-	if err != nil && !errors.Is(err, errStableNotFound) {
+	term, err := stable.GetUint64([]byte(vote.CurrentTerm))
+	if err != nil && !errors.Is(err, vote.ErrNotFound) {
 		return err
 	}
 	stored, err := stable.Get(storedKey)
-	if err != nil && !errors.Is(err, errStableNotFound) {
+	if err != nil && !errors.Is(err, vote.ErrNotFound) {
 		return err
 	}
 	if mine && term > 1 || len(stored) > 0 {
@@ -176,7 +177,7 @@ func (p *Partition) bootstrap(l *log.Log, stable raft.StableStore, snapshots *sn
 	if !mine {
 		return nil
 	}
-	if err := stable.SetUint64([]byte("CurrentTerm"), 1); err != nil {
+	if err := stable.SetUint64([]byte(vote.CurrentTerm), 1); err != nil {
 		return err
 	}
 	return l.StoreLog(&raft.Log{
@@ -393,7 +394,7 @@ func (p *Partition) remove() error {
 	if err := segment.SyncDir(p.node.cfg.FS, filepath.Dir(p.dir)); err != nil {
 		return err
 	}
-	if err := p.node.stable.Forget(p.group); err != nil {
+	if err := p.node.votes.Forget(p.group); err != nil {
 		return err
 	}
 	return os.RemoveAll(trash)

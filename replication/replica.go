@@ -14,6 +14,7 @@ import (
 
 	"millrace/log"
 	"millrace/replication/transport"
+	"millrace/replication/vote"
 	"millrace/segment"
 )
 
@@ -86,7 +87,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	if snapshots, err = p.finishInstall(first, snapshots); err != nil {
 		return nil, err
 	}
-	stable := n.stable.Group(p.group)
+	stable := n.votes.Group(p.group)
 	if err := p.bootstrap(l, stable, snapshots, last); err != nil {
 		return nil, err
 	}
@@ -153,8 +154,8 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	}
 	l.SetRollHook(func(uint64) { n.wantSnapshot(r) })
 	r.port = n.transport.Group(p.group, n.serverID())
-	term, err := stable.GetUint64([]byte("CurrentTerm"))
-	if err != nil && !errors.Is(err, errStableNotFound) {
+	term, err := stable.GetUint64([]byte(vote.CurrentTerm))
+	if err != nil && !errors.Is(err, vote.ErrNotFound) {
 		r.port.Close()
 		return nil, err
 	}

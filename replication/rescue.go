@@ -19,6 +19,7 @@ import (
 
 	"millrace/log"
 	"millrace/replication/metadata"
+	"millrace/replication/vote"
 	"millrace/segment"
 )
 
@@ -197,14 +198,14 @@ func (s *Survivor) Rescue() error {
 	alone := raft.EncodeConfiguration(raft.Configuration{Servers: []raft.Server{
 		{Suffrage: raft.Voter, ID: self, Address: raft.ServerAddress(self)},
 	}})
-	stable, err := openStable(filepath.Join(s.Dir, stableName), slog.New(slog.DiscardHandler))
+	votes, err := openVotes(s.Dir, vote.Config{})
 	if err != nil {
 		return err
 	}
-	defer stable.Close()
+	defer votes.Close()
 	for i := range s.Partitions {
 		if p := &s.Partitions[i]; p.Lost == "" {
-			if err := p.rescue(id, stable.Group(p.group), alone); err != nil {
+			if err := p.rescue(id, votes.Group(p.group), alone); err != nil {
 				return fmt.Errorf("%s/%d: %w", p.Topic, p.Partition, err)
 			}
 		}
@@ -221,9 +222,9 @@ func (s *Survivor) Rescue() error {
 
 // rescue ends the partition's log with a configuration of this replica alone. The term
 // is raised first: an entry of a term that the votes do not know would be damage.
-func (p *SurvivingPartition) rescue(id identity, stable *groupStable, alone []byte) error {
-	term, err := stable.GetUint64([]byte(currentTermKey))
-	if err != nil && !errors.Is(err, errStableNotFound) {
+func (p *SurvivingPartition) rescue(id identity, stable *vote.Group, alone []byte) error {
+	term, err := stable.GetUint64([]byte(vote.CurrentTerm))
+	if err != nil && !errors.Is(err, vote.ErrNotFound) {
 		return err
 	}
 	l, err := log.Open(p.dir, segment.Identity{
@@ -241,7 +242,7 @@ func (p *SurvivingPartition) rescue(id identity, stable *groupStable, alone []by
 		return fmt.Errorf("%s ends at entry %d, and did at %d when it was surveyed", p.dir, last, p.last)
 	}
 	term = max(term, p.term) + rescueTerms
-	if err := stable.SetUint64([]byte(currentTermKey), term); err != nil {
+	if err := stable.SetUint64([]byte(vote.CurrentTerm), term); err != nil {
 		return err
 	}
 	return l.StoreLog(&raft.Log{Index: last + 1, Term: term, Type: raft.LogConfiguration, Data: alone})
@@ -280,12 +281,12 @@ func (s *Survivor) rescueControllers(alone []byte) error {
 		}
 		at, lastTerm = last, l.Term
 	}
-	term, err := db.GetUint64([]byte(currentTermKey))
+	term, err := db.GetUint64([]byte(vote.CurrentTerm))
 	if err != nil && !errors.Is(err, raftboltdb.ErrKeyNotFound) {
 		return err
 	}
 	term = max(term, lastTerm) + rescueTerms
-	if err := db.SetUint64([]byte(currentTermKey), term); err != nil {
+	if err := db.SetUint64([]byte(vote.CurrentTerm), term); err != nil {
 		return err
 	}
 	return db.StoreLog(&raft.Log{Index: at + 1, Term: term, Type: raft.LogConfiguration, Data: alone})

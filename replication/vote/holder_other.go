@@ -1,5 +1,5 @@
 //go:build !linux
 
-package replication
+package vote
 
 func lockHolder(string) int { return 0 }

@@ -1,4 +1,4 @@
-package replication
+package vote
 
 import (
 	"bytes"
@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -14,6 +13,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,11 +26,11 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-var _ raft.StableStore = (*groupStable)(nil)
+var _ raft.StableStore = (*Group)(nil)
 
-func testStable(t testing.TB) *stableStore {
+func testStore(t testing.TB) *Store {
 	t.Helper()
-	s, err := openStable(filepath.Join(t.TempDir(), "stable.db"), slog.New(slog.DiscardHandler))
+	s, err := Open(filepath.Join(t.TempDir(), "stable.db"), Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,12 +39,12 @@ func testStable(t testing.TB) *stableStore {
 }
 
 // reopened closes s and opens its file again.
-func reopened(t testing.TB, s *stableStore) *stableStore {
+func reopened(t testing.TB, s *Store) *Store {
 	t.Helper()
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	next, err := openStable(s.path, s.logger)
+	next, err := Open(s.path, Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func reopened(t testing.TB, s *stableStore) *stableStore {
 }
 
 // counting makes the store count its commits.
-func counting(s *stableStore) *atomic.Int64 {
+func counting(s *Store) *atomic.Int64 {
 	var n atomic.Int64
 	commit := s.commit
 	s.commit = func(records map[string][]byte) error {
@@ -64,31 +64,47 @@ func counting(s *stableStore) *atomic.Int64 {
 }
 
 // vote does what Raft's persistVote does.
-func vote(g *groupStable, term uint64, candidate string) error {
-	if err := g.SetUint64([]byte(lastVoteTermKey), term); err != nil {
+func vote(g *Group, term uint64, candidate string) error {
+	if err := g.SetUint64([]byte(lastVoteTerm), term); err != nil {
 		return err
 	}
-	return g.Set([]byte(lastVoteVoterKey), []byte(candidate))
+	return g.Set([]byte(lastVoteCand), []byte(candidate))
 }
 
-func term(g *groupStable, term uint64) error { return g.SetUint64([]byte(currentTermKey), term) }
+func term(g *Group, term uint64) error { return g.SetUint64([]byte(CurrentTerm), term) }
 
 // state is what Raft would read: current term, vote's term, vote's candidate.
-func state(t testing.TB, g *groupStable) string {
+func state(t testing.TB, g *Group) string {
 	t.Helper()
 	var all []string
-	for _, key := range []string{currentTermKey, lastVoteTermKey} {
+	for _, key := range []string{CurrentTerm, lastVoteTerm} {
 		n, err := g.GetUint64([]byte(key))
 		if err != nil && err.Error() != "not found" {
 			t.Fatal(err)
 		}
 		all = append(all, fmt.Sprint(n))
 	}
-	candidate, err := g.Get([]byte(lastVoteVoterKey))
+	candidate, err := g.Get([]byte(lastVoteCand))
 	if err != nil && err.Error() != "not found" {
 		t.Fatal(err)
 	}
 	return strings.Join(append(all, string(candidate)), " ")
+}
+
+// known reports whether a group has anything on disk.
+func (s *Store) known(group uint64) bool { return slices.Contains(s.knownGroups(), group) }
+
+// knownGroups lists the groups that have anything on disk, in order.
+func (s *Store) knownGroups() (known []uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for group, state := range s.groups {
+		if len(state.values) > 0 {
+			known = append(known, group)
+		}
+	}
+	slices.Sort(known)
+	return known
 }
 
 func must(t testing.TB, err error) {
@@ -99,10 +115,7 @@ func must(t testing.TB, err error) {
 }
 
 func TestVotesAndTermsSurviveReopening(t *testing.T) {
-	s := testStable(t)
-	if !s.Created() {
-		t.Error("a store without a file was not created")
-	}
+	s := testStore(t)
 	for group := uint64(1); group <= 50; group++ {
 		g := s.Group(group)
 		must(t, term(g, group+1))
@@ -110,9 +123,6 @@ func TestVotesAndTermsSurviveReopening(t *testing.T) {
 	}
 	must(t, s.Group(3).Set([]byte("other"), nil))
 	s = reopened(t, s)
-	if s.Created() {
-		t.Error("a store with a file was created")
-	}
 	for group := uint64(1); group <= 50; group++ {
 		if got, want := state(t, s.Group(group)), fmt.Sprintf("%d %d %d.x", group+1, group, group); got != want {
 			t.Errorf("group %d: %s, want %s", group, got, want)
@@ -124,7 +134,7 @@ func TestVotesAndTermsSurviveReopening(t *testing.T) {
 }
 
 func TestWhatIsMissingIsToldAsRaftExpects(t *testing.T) {
-	g := testStable(t).Group(1)
+	g := testStore(t).Group(1)
 	if v, err := g.Get([]byte("x")); v != nil || err == nil || err.Error() != "not found" {
 		t.Errorf("%v, %v", v, err)
 	}
@@ -141,7 +151,7 @@ func TestWhatIsMissingIsToldAsRaftExpects(t *testing.T) {
 }
 
 func TestGroupsDoNotSeeEachOther(t *testing.T) {
-	s := testStable(t)
+	s := testStore(t)
 	must(t, term(s.Group(1), 7))
 	must(t, vote(s.Group(256), 8, "b"))
 	if got := state(t, s.Group(1)) + "|" + state(t, s.Group(256)) + "|" + state(t, s.Group(2)); got != "7 0 |0 8 b|0 0 " {
@@ -150,14 +160,14 @@ func TestGroupsDoNotSeeEachOther(t *testing.T) {
 }
 
 func TestUnchangedValueCostsNothing(t *testing.T) {
-	s := testStable(t)
+	s := testStore(t)
 	g := s.Group(1)
 	must(t, term(g, 5))
 	must(t, vote(g, 5, "a"))
 	commits := counting(s)
 	must(t, term(g, 5))
 	must(t, vote(g, 5, "a"))
-	must(t, g.Set([]byte(lastVoteVoterKey), []byte("a")))
+	must(t, g.Set([]byte(lastVoteCand), []byte("a")))
 	if n := commits.Load(); n != 0 {
 		t.Errorf("%d commits", n)
 	}
@@ -166,16 +176,16 @@ func TestUnchangedValueCostsNothing(t *testing.T) {
 }
 
 func TestVoteIsOneCommit(t *testing.T) {
-	s := testStable(t)
+	s := testStore(t)
 	g := s.Group(1)
 	must(t, vote(g, 4, "a"))
 	commits := counting(s)
 
-	must(t, g.SetUint64([]byte(lastVoteTermKey), 5))
+	must(t, g.SetUint64([]byte(lastVoteTerm), 5))
 	if got := state(t, g); got != "0 5 a" || commits.Load() != 0 {
 		t.Errorf("first half: reads %q after %d commits", got, commits.Load())
 	}
-	must(t, g.Set([]byte(lastVoteVoterKey), []byte("b")))
+	must(t, g.Set([]byte(lastVoteCand), []byte("b")))
 	if got := state(t, g); got != "0 5 b" || commits.Load() != 1 {
 		t.Errorf("both halves: reads %q after %d commits", got, commits.Load())
 	}
@@ -186,44 +196,44 @@ func TestVoteIsOneCommit(t *testing.T) {
 }
 
 func TestHalfAVoteNeverReachesTheDisk(t *testing.T) {
-	s := testStable(t)
+	s := testStore(t)
 	g := s.Group(1)
 	must(t, vote(g, 4, "a"))
-	must(t, g.SetUint64([]byte(lastVoteTermKey), 5))
+	must(t, g.SetUint64([]byte(lastVoteTerm), 5))
 	must(t, term(g, 5)) // a commit of the same group takes no half along
 	must(t, g.Set([]byte("other"), []byte("x")))
 	if got := state(t, s.Group(1)); got != "5 4 a" {
 		t.Errorf("the group begins anew with %q", got)
 	}
-	must(t, g.SetUint64([]byte(lastVoteTermKey), 5))
-	must(t, g.SetUint64([]byte(lastVoteTermKey), 4)) // back to what is on disk
+	must(t, g.SetUint64([]byte(lastVoteTerm), 5))
+	must(t, g.SetUint64([]byte(lastVoteTerm), 4)) // back to what is on disk
 	commits := counting(s)
-	must(t, g.Set([]byte(lastVoteVoterKey), []byte("a")))
+	must(t, g.Set([]byte(lastVoteCand), []byte("a")))
 	if commits.Load() != 0 {
 		t.Error("a half that was taken back was committed")
 	}
-	must(t, g.SetUint64([]byte(lastVoteTermKey), 9))
+	must(t, g.SetUint64([]byte(lastVoteTerm), 9))
 	if got := state(t, reopened(t, s).Group(1)); got != "5 4 a" {
 		t.Errorf("after reopening: %q", got)
 	}
 }
 
 func TestForgottenGroupIsGone(t *testing.T) {
-	s := testStable(t)
+	s := testStore(t)
 	for group := uint64(1); group <= 3; group++ {
 		must(t, vote(s.Group(group), group, "a"))
 	}
 	s.Group(9)
-	if !s.Known(2) || s.Known(9) || s.Known(77) || !reflect.DeepEqual(s.Groups(), []uint64{1, 2, 3}) {
-		t.Errorf("known: %v, 2 %v, 9 %v, 77 %v", s.Groups(), s.Known(2), s.Known(9), s.Known(77))
+	if !s.known(2) || s.known(9) || s.known(77) || !reflect.DeepEqual(s.knownGroups(), []uint64{1, 2, 3}) {
+		t.Errorf("known: %v, 2 %v, 9 %v, 77 %v", s.knownGroups(), s.known(2), s.known(9), s.known(77))
 	}
 	must(t, s.Forget(2))
 	must(t, s.Forget(77))
-	if s.Known(2) || state(t, s.Group(2)) != "0 0 " {
+	if s.known(2) || state(t, s.Group(2)) != "0 0 " {
 		t.Errorf("group 2 reads %q", state(t, s.Group(2)))
 	}
 	s = reopened(t, s)
-	if got := fmt.Sprint(s.Groups()); got != "[1 3]" {
+	if got := fmt.Sprint(s.knownGroups()); got != "[1 3]" {
 		t.Errorf("after reopening: %s", got)
 	}
 	must(t, vote(s.Group(2), 1, "b"))
@@ -233,7 +243,7 @@ func TestForgottenGroupIsGone(t *testing.T) {
 }
 
 func TestSlicesBelongToTheCaller(t *testing.T) {
-	g := testStable(t).Group(1)
+	g := testStore(t).Group(1)
 	key, val := []byte("key"), []byte("val")
 	must(t, g.Set(key, val))
 	key[0], val[0] = 'x', 'x'
@@ -250,7 +260,7 @@ func TestSlicesBelongToTheCaller(t *testing.T) {
 // The committer is held in its first commit until all other groups wait: they
 // must then need one more, whatever their number.
 func TestWritersThatGatherShareACommit(t *testing.T) {
-	s := testStable(t)
+	s := testStore(t)
 	commit := s.commit
 	var commits int
 	entered, release := make(chan struct{}), make(chan struct{})
@@ -294,7 +304,7 @@ func TestWritersThatGatherShareACommit(t *testing.T) {
 		t.Errorf("%d commits, want 2", commits)
 	}
 	s = reopened(t, s)
-	if n := len(s.Groups()); n != groups {
+	if n := len(s.knownGroups()); n != groups {
 		t.Errorf("%d groups on disk", n)
 	}
 }
@@ -302,7 +312,7 @@ func TestWritersThatGatherShareACommit(t *testing.T) {
 // What was acknowledged is in the file at that moment: a copy of it, taken as a
 // crash would leave it, opens with every vote given so far.
 func TestEveryAcknowledgedVoteIsInTheFile(t *testing.T) {
-	s := testStable(t)
+	s := testStore(t)
 	r := rand.New(rand.NewPCG(1, 2))
 	want := make(map[uint64]string)
 	for i := range uint64(200) {
@@ -322,10 +332,10 @@ func TestEveryAcknowledgedVoteIsInTheFile(t *testing.T) {
 		must(t, err)
 		path := filepath.Join(t.TempDir(), "stable.db")
 		must(t, os.WriteFile(path, p, 0o644))
-		crashed, err := openStable(path, s.logger)
+		crashed, err := Open(path, Config{})
 		must(t, err)
 		for group := uint64(1); group <= 40; group++ {
-			got, known := state(t, crashed.Group(group)), crashed.Known(group)
+			got, known := state(t, crashed.Group(group)), crashed.known(group)
 			if want, ok := want[group]; known != ok || ok && got != want {
 				t.Fatalf("step %d, group %d: %q, want %q", i, group, got, want)
 			}
@@ -335,7 +345,7 @@ func TestEveryAcknowledgedVoteIsInTheFile(t *testing.T) {
 }
 
 // faulty makes commits fail while the switch is on.
-func faulty(s *stableStore) (broken *atomic.Bool, attempts *atomic.Int64) {
+func faulty(s *Store) (broken *atomic.Bool, attempts *atomic.Int64) {
 	broken, attempts = new(atomic.Bool), new(atomic.Int64)
 	commit := s.commit
 	s.commit = func(records map[string][]byte) error {
@@ -351,7 +361,7 @@ func faulty(s *stableStore) (broken *atomic.Bool, attempts *atomic.Int64) {
 func TestWriteThatFailsIsTriedUntilItSucceeds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var lines bytes.Buffer
-		s, err := openStable(filepath.Join(t.TempDir(), "stable.db"), slog.New(slog.NewTextHandler(&lines, nil)))
+		s, err := Open(filepath.Join(t.TempDir(), "stable.db"), Config{Logger: slog.New(slog.NewTextHandler(&lines, nil))})
 		must(t, err)
 		defer s.Close()
 		broken, attempts := faulty(s)
@@ -369,7 +379,7 @@ func TestWriteThatFailsIsTriedUntilItSucceeds(t *testing.T) {
 		}
 		time.Sleep(65 * time.Second)
 		synctest.Wait()
-		if returned.Load() != 0 || s.Known(1) {
+		if returned.Load() != 0 || s.known(1) {
 			t.Errorf("%d writers were told their votes are safe", returned.Load())
 		}
 		// 55 s of failing: 20 ms doubled to 2 s, then every 2 s; a line every 10 s.
@@ -380,7 +390,7 @@ func TestWriteThatFailsIsTriedUntilItSucceeds(t *testing.T) {
 			t.Errorf("%d lines: %s", n, &lines)
 		}
 		broken.Store(false)
-		time.Sleep(stableRetryMost)
+		time.Sleep(retryMost)
 		synctest.Wait()
 		if returned.Load() != 3 {
 			t.Errorf("%d writers went on after the disk came back, %s later", returned.Load(), time.Since(began))
@@ -400,7 +410,7 @@ func cmpErr(errs ...error) error { return errors.Join(errs...) }
 
 func TestCloseLetsBlockedWritersGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, err := openStable(filepath.Join(t.TempDir(), "stable.db"), slog.New(slog.DiscardHandler))
+		s, err := Open(filepath.Join(t.TempDir(), "stable.db"), Config{})
 		must(t, err)
 		broken, _ := faulty(s)
 		broken.Store(true)
@@ -416,19 +426,19 @@ func TestCloseLetsBlockedWritersGo(t *testing.T) {
 		time.Sleep(time.Minute)
 		must(t, s.Close())
 		wait.Wait()
-		if !errors.Is(voteErr, errStableClosed) {
+		if !errors.Is(voteErr, ErrClosed) {
 			t.Errorf("vote: %v; Raft takes an error as a vote not given", voteErr)
 		}
 		if termReturned || !termEnded {
 			t.Errorf("term: returned %v, deferred calls ran %v", termReturned, termEnded)
 		}
 		forgetErr = s.Forget(1)
-		if forgetErr != nil || s.Known(1) || s.Known(2) {
+		if forgetErr != nil || s.known(1) || s.known(2) {
 			t.Errorf("nothing was saved, so nothing is known: %v", forgetErr)
 		}
 
 		// And so it is for those that come later.
-		if err := vote(s.Group(3), 1, "a"); !errors.Is(err, errStableClosed) {
+		if err := vote(s.Group(3), 1, "a"); !errors.Is(err, ErrClosed) {
 			t.Errorf("vote after Close: %v", err)
 		}
 		ended := make(chan struct{})
@@ -443,7 +453,7 @@ func TestCloseLetsBlockedWritersGo(t *testing.T) {
 }
 
 func TestCloseCommitsWhatWaits(t *testing.T) {
-	s := testStable(t)
+	s := testStore(t)
 	commit := s.commit
 	entered, release := make(chan struct{}), make(chan struct{})
 	first := true
@@ -472,15 +482,15 @@ func TestCloseCommitsWhatWaits(t *testing.T) {
 	must(t, s.Close())
 	must(t, <-errs)
 	must(t, <-errs)
-	if s = reopened(t, s); !s.Known(1) || !s.Known(2) {
-		t.Errorf("known: %v", s.Groups())
+	if s = reopened(t, s); !s.known(1) || !s.known(2) {
+		t.Errorf("known: %v", s.knownGroups())
 	}
 }
 
 // bbolt itself runs out of room in the middle of a transaction, several times,
 // and goes on from what is on disk.
 func TestStoreGoesOnAfterBoltFails(t *testing.T) {
-	s := testStable(t)
+	s := testStore(t)
 	must(t, vote(s.Group(1), 1, "a"))
 	commit := s.commit
 	failures := 0
@@ -512,7 +522,7 @@ func TestStoreGoesOnAfterBoltFails(t *testing.T) {
 
 // electing starts the only member of a group. It becomes leader unless its
 // store stops it.
-func electing(t *testing.T, g *groupStable) (*raft.Raft, error) {
+func electing(t *testing.T, g *Group) (*raft.Raft, error) {
 	t.Helper()
 	cfg := raft.DefaultConfig()
 	cfg.LocalID = "1.a"
@@ -537,7 +547,7 @@ func (nullFSM) Snapshot() (raft.FSMSnapshot, error)  { return nil, errors.New("n
 func (nullFSM) Restore(snapshot io.ReadCloser) error { return snapshot.Close() }
 
 func TestRaftElectsItsLeaderThroughTheStore(t *testing.T) {
-	s := testStable(t)
+	s := testStore(t)
 	r, err := electing(t, s.Group(7))
 	must(t, err)
 	if leads := <-r.LeaderCh(); !leads {
@@ -551,7 +561,7 @@ func TestRaftElectsItsLeaderThroughTheStore(t *testing.T) {
 }
 
 func TestRaftOutlivesADiskThatStaysFullUntilTheEnd(t *testing.T) {
-	s := testStable(t)
+	s := testStore(t)
 	broken, attempts := faulty(s)
 	commit := s.commit
 	failing := make(chan struct{})
@@ -587,265 +597,35 @@ func TestRaftOutlivesADiskThatStaysFullUntilTheEnd(t *testing.T) {
 	}
 }
 
-// filled is the bytes of a store, with the records it holds.
-func filled(t testing.TB, groups int) ([]byte, map[string][]byte) {
-	t.Helper()
-	s := testStable(t)
-	var wait sync.WaitGroup
-	for i := range groups {
-		wait.Go(func() {
-			g := s.Group(uint64(i + 1))
-			if err := cmpErr(term(g, uint64(i)), vote(g, uint64(i), fmt.Sprintf("%d.incarnation", i))); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wait.Wait()
-	must(t, s.Close())
-	p, err := os.ReadFile(s.path)
-	must(t, err)
-	records, err := readStable(p)
-	must(t, err)
-	if len(records) != 3*groups {
-		t.Fatalf("%d records of %d groups", len(records), groups)
-	}
-	return p, records
-}
-
-// A flip that matters is found, and one that is not found changes nothing: then
-// the store opens, with the same votes, takes another and keeps it.
-func TestFlippedByteIsFoundOrHarmless(t *testing.T) {
-	for _, c := range []struct{ groups, every int }{
-		{0, 1},    // the bucket lies inside its own entry
-		{2, 1},    // so it does
-		{30, 3},   // a page
-		{120, 29}, // a branch and leaves
-	} {
-		t.Run(fmt.Sprint(c.groups), func(t *testing.T) {
-			good, want := filled(t, c.groups)
-			r := rand.New(rand.NewPCG(uint64(c.groups), 0))
-			path := filepath.Join(t.TempDir(), "stable.db")
-			found, opened := 0, 0
-			bad := bytes.Clone(good)
-			for i := r.IntN(c.every); i < len(good); i += c.every {
-				copy(bad, good)
-				bad[i] ^= 1 << r.IntN(8)
-				if r.IntN(7) == 0 {
-					bad[i] = byte(r.Uint32())
-				}
-				records, err := readStable(bad)
-				if err != nil {
-					if !errors.Is(err, errStableDamaged) || records != nil {
-						t.Fatalf("byte %d: %v", i, err)
-					}
-					found++
-					continue
-				}
-				if !reflect.DeepEqual(records, want) {
-					t.Fatalf("byte %d: a flip changed what is read", i)
-				}
-				// Of those in pages nobody refers to a few are enough.
-				if bytes.Equal(good, bad) || opened > 60 || opened > 30 && r.IntN(100) > 0 {
-					continue
-				}
-				opened++
-				must(t, os.WriteFile(path, bad, 0o644))
-				s, err := openStable(path, slog.New(slog.DiscardHandler))
-				if err != nil {
-					t.Fatalf("byte %d: %v", i, err)
-				}
-				must(t, vote(s.Group(3), 99, "x"))
-				s = reopened(t, s)
-				if got := state(t, s.Group(3)); !strings.HasSuffix(got, "99 x") {
-					t.Fatalf("byte %d: %q", i, got)
-				}
-				must(t, s.Close())
-			}
-			if found == 0 || opened == 0 {
-				t.Errorf("%d found, %d opened: the test tests nothing", found, opened)
-			}
-		})
-	}
-}
-
-// Whatever a long life does to the tree, pages that split, merge and empty
-// among it, the check at opening does not mistake it for damage.
-func TestLongLivedFileIsNotTakenForDamaged(t *testing.T) {
-	s := testStable(t)
-	s.db.NoSync = true // of no interest here, and most of the time
-	r := rand.New(rand.NewPCG(3, 4))
-	for step := range 150 {
-		var wait sync.WaitGroup
-		for range 1 + r.IntN(60) {
-			group := 1 + r.Uint64N(400)
-			forget, size := r.IntN(3) == 0, r.IntN(80)
-			if step/30%2 == 1 {
-				forget = r.IntN(10) > 0 // a time in which it shrinks
-			}
-			wait.Go(func() {
-				if forget {
-					if err := s.Forget(group); err != nil {
-						t.Error(err)
-					}
-					return
-				}
-				if err := vote(s.Group(group), uint64(step), strings.Repeat("x", size)); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		wait.Wait()
-		p, err := os.ReadFile(s.path)
-		must(t, err)
-		records, err := readStable(p)
-		must(t, err)
-		if want := int(s.total.count); len(records) != want {
-			t.Fatalf("step %d: %d records, want %d", step, len(records), want)
-		}
-	}
-}
-
-func TestDamagedFileIsRefusedByName(t *testing.T) {
-	good, _ := filled(t, 150)
-	zeroed := bytes.Clone(good)
-	clear(zeroed[4096:8192])
-	old := bytes.Clone(good)
-	newer := 0
-	if binary.NativeEndian.Uint64(good[16+48:]) < binary.NativeEndian.Uint64(good[4096+16+48:]) {
-		newer = 1
-	}
-	clear(old[newer*4096 : newer*4096+4096])
-	for name, p := range map[string][]byte{
-		"empty":              {},
-		"short":              good[:10],
-		"one page":           good[:4096],
-		"cut to half":        good[:len(good)/2],
-		"cut by a page":      good[:usedBytes(good)-4096],
-		"cut by a byte":      good[:usedBytes(good)-1],
-		"second page zeroed": zeroed,
-		"newest meta gone":   old,
-		"something else":     []byte(strings.Repeat("not a database ", 1000)),
-		"zeros":              make([]byte, 32768),
-	} {
-		t.Run(name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "stable.db")
-			must(t, os.WriteFile(path, p, 0o644))
-			s, err := openStable(path, slog.New(slog.DiscardHandler))
-			if s != nil || !errors.Is(err, errStableDamaged) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "at byte ") {
-				t.Fatalf("%v, %v", s, err)
-			}
-			if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, p) {
-				t.Errorf("the evidence was changed: %v", err)
-			}
-		})
-	}
-}
-
-// usedBytes is where the pages the newest meta page counts end.
-func usedBytes(p []byte) int {
-	newest := max(binary.NativeEndian.Uint64(p[16+48:]), binary.NativeEndian.Uint64(p[4096+16+48:]))
-	at := 16
-	if binary.NativeEndian.Uint64(p[4096+16+48:]) == newest {
-		at += 4096
-	}
-	return int(binary.NativeEndian.Uint64(p[at+40:])) * 4096
-}
-
-// What bbolt's checks cannot see, the records' own do.
-func TestRecordThatIsLostOrForeignIsFound(t *testing.T) {
-	for name, change := range map[string]func(*bbolt.Bucket) error{
-		"a record is lost": func(b *bbolt.Bucket) error { return b.Delete([]byte(stableKey(3, currentTermKey))) },
-		"a record comes from elsewhere": func(b *bbolt.Bucket) error {
-			return b.Put([]byte(stableKey(4, currentTermKey)), b.Get([]byte(stableKey(3, currentTermKey))))
-		},
-		"an older record is back": func(b *bbolt.Bucket) error {
-			key := stableKey(3, currentTermKey)
-			return b.Put([]byte(key), stableRecord(key, make([]byte, 8)))
-		},
-		"the sum is lost": func(b *bbolt.Bucket) error { return b.Delete([]byte(stableKey(sumGroup, sumName))) },
-		"a key is short":  func(b *bbolt.Bucket) error { return b.Put([]byte("short"), nil) },
-		"a bucket in the bucket": func(b *bbolt.Bucket) error {
-			_, err := b.CreateBucket([]byte("bucket in it"))
-			return err
-		},
-		"another bucket beside it": func(b *bbolt.Bucket) error {
-			_, err := b.Tx().CreateBucket([]byte("another"))
-			return err
-		},
-		"the bucket is lost": func(b *bbolt.Bucket) error { return b.Tx().DeleteBucket(stableBucket) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			p, _ := filled(t, 5)
-			path := filepath.Join(t.TempDir(), "stable.db")
-			must(t, os.WriteFile(path, p, 0o644))
-			db, err := openBolt(path)
-			must(t, err)
-			must(t, db.Update(func(tx *bbolt.Tx) error { return change(tx.Bucket(stableBucket)) }))
-			must(t, db.Close())
-			if _, err := openStable(path, slog.New(slog.DiscardHandler)); !errors.Is(err, errStableDamaged) {
-				t.Errorf("%v", err)
-			}
-		})
-	}
-}
-
 func TestCrashWhileCreatingLeavesNothingThatMatters(t *testing.T) {
 	folder := t.TempDir()
 	path := filepath.Join(folder, "stable.db")
 	must(t, os.WriteFile(path+".new", []byte("half"), 0o644))
-	s, err := openStable(path, slog.New(slog.DiscardHandler))
+	s, err := Open(path, Config{})
 	must(t, err)
 	must(t, term(s.Group(1), 1))
 	must(t, s.Close())
 	if left, err := os.ReadDir(folder); err != nil || len(left) != 1 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
-	if _, err := openStable(filepath.Join(folder, "no folder", "stable.db"), slog.New(slog.DiscardHandler)); err == nil {
+	if _, err := Open(filepath.Join(folder, "no folder", "stable.db"), Config{}); err == nil {
 		t.Error("opened in a folder that is not there")
 	}
 }
 
-// A folder that another node has open is said to be, by whom, instead of that a lock
-// timed out.
+// Who has the file open is said, instead of that a lock timed out.
 func TestSecondProcessIsRefused(t *testing.T) {
-	s := testStable(t)
-	want := "in use by another process; stop it"
+	s := testStore(t)
+	want := &InUseError{Path: s.path}
 	if runtime.GOOS == "linux" {
-		want = fmt.Sprintf("in use by pid %d; stop it", os.Getpid())
+		want.PID = os.Getpid()
 	}
-	if _, err := openStable(s.path, s.logger); err == nil || errors.Is(err, errStableDamaged) || !strings.HasPrefix(err.Error(), want) {
-		t.Errorf("opened twice: %v, want %s", err, want)
+	_, err := Open(s.path, Config{})
+	var got *InUseError
+	if !errors.As(err, &got) || *got != *want {
+		t.Errorf("opened twice: %v, want %v", err, want)
 	}
 	must(t, term(s.Group(1), 1))
-}
-
-// The input is a list of bytes to change in a sound file, three for the
-// position and one for the value: random bytes would never get past the meta
-// pages, whose checksums are therefore made right again.
-func FuzzReadStable(f *testing.F) {
-	var sound [][]byte
-	for _, groups := range []int{2, 30, 120} {
-		p, _ := filled(f, groups)
-		sound = append(sound, p[:usedBytes(p)])
-	}
-	f.Add(uint8(0), []byte{0, 0x10, 40, 1})
-	f.Add(uint8(1), []byte{0, 0x20, 10, 0xff, 0, 0x20, 12, 1})
-	f.Add(uint8(2), []byte{0, 0x30, 20, 3})
-	f.Fuzz(func(t *testing.T, which uint8, edits []byte) {
-		p := bytes.Clone(sound[int(which)%len(sound)])
-		for ; len(edits) >= 4; edits = edits[4:] {
-			at := int(edits[0])<<16 | int(edits[1])<<8 | int(edits[2])
-			p[at%len(p)] = edits[3]
-		}
-		for _, at := range []int{16, 4096 + 16} {
-			hash := fnv.New64a()
-			hash.Write(p[at : at+56])
-			binary.NativeEndian.PutUint64(p[at+56:], hash.Sum64())
-		}
-		if records, err := readStable(p); err != nil && (records != nil || !errors.Is(err, errStableDamaged)) {
-			t.Fatal(err)
-		}
-	})
 }
 
 // BenchmarkElections times 300 groups that all vote at once: a term and a vote
@@ -869,7 +649,7 @@ func BenchmarkElections(b *testing.B) {
 		}
 	}
 	b.Run("batched", func(b *testing.B) {
-		s := testStable(b)
+		s := testStore(b)
 		commits := counting(s)
 		run(b, func(group, next uint64) error {
 			g := s.Group(group)
@@ -885,16 +665,16 @@ func BenchmarkElections(b *testing.B) {
 		defer db.Close()
 		put := func(group uint64, name string, value []byte) error {
 			return db.Update(func(tx *bbolt.Tx) error {
-				bucket, err := tx.CreateBucketIfNotExists(stableBucket)
+				bucket, err := tx.CreateBucketIfNotExists(bucketName)
 				if err != nil {
 					return err
 				}
-				return bucket.Put([]byte(stableKey(group, name)), value)
+				return bucket.Put([]byte(recordKey(group, name)), value)
 			})
 		}
 		run(b, func(group, next uint64) error {
 			n := binary.BigEndian.AppendUint64(nil, next)
-			return cmpErr(put(group, currentTermKey, n), put(group, lastVoteTermKey, n), put(group, lastVoteVoterKey, []byte("1.incarnation")))
+			return cmpErr(put(group, CurrentTerm, n), put(group, lastVoteTerm, n), put(group, lastVoteCand, []byte("1.incarnation")))
 		})
 		b.ReportMetric(3*groups, "commits/op")
 	})

@@ -1,0 +1,19 @@
+package replication
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"millrace/replication/vote"
+)
+
+// openVotes opens the votes in a data folder. If another process has the folder open,
+// which this is the first to notice, the error says what to do about it.
+func openVotes(dir string, cfg vote.Config) (*vote.Store, error) {
+	votes, err := vote.Open(filepath.Join(dir, stableName), cfg)
+	if inUse := (*vote.InUseError)(nil); errors.As(err, &inUse) {
+		return nil, fmt.Errorf("in use by %s; stop it, or choose another folder with --data-dir", inUse.Holder())
+	}
+	return votes, err
+}
