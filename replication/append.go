@@ -71,8 +71,8 @@ type entry struct {
 //
 //	Append ─► queue ─► appender ─► raft.ApplyLog ─► flight ─► done
 //	                                    │             ▲  ▲
-//	                                 StoreLogs ─ placed  │
-//	                                 commit ─► machine ─ landed
+//	                                 StoreLogs ─ stored  │
+//	                                 commit ─► machine ─ applied
 //
 // Raft's futures are not waited for: it never answers those that a shutdown
 // finds in one of its channels. An entry is acknowledged when the state machine
@@ -285,7 +285,7 @@ func (l *leadership) appendSome(queue []waiting) []waiting {
 	case size == 0: // repeats only: answered after what they repeat
 		if l.fly(e) {
 			l.mu.Lock()
-			l.landLocked(0)
+			l.acknowledgeLocked(0)
 			l.mu.Unlock()
 		}
 	default:
@@ -440,9 +440,9 @@ func (l *leadership) fly(e *entry) bool {
 	return true
 }
 
-// placed is told that the store gave an index to the entry with this data,
+// stored is told that the store gave an index to the entry with this data,
 // the first in flight without one.
-func (l *leadership) placed(data []byte, index uint64) {
+func (l *leadership) stored(data []byte, index uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, e := range l.flight {
@@ -453,27 +453,27 @@ func (l *leadership) placed(data []byte, index uint64) {
 	}
 }
 
-// landed is told that everything up to index is applied, of which the last entry is
+// applied is told that everything up to index is applied, of which the last entry is
 // of term, and answers what was in flight up to there.
-func (l *leadership) landed(index, term uint64) {
+func (l *leadership) applied(index, term uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if term > l.term {
 		l.endLocked() // the entry at index may be another's; see replica.outlived, too
 		return
 	}
-	l.landLocked(index)
+	l.acknowledgeLocked(index)
 }
 
-// landLocked answers what is in flight up to index, which this leader has committed.
-func (l *leadership) landLocked(index uint64) {
+// acknowledgeLocked answers what is in flight up to index, which this leader has committed.
+func (l *leadership) acknowledgeLocked(index uint64) {
 	start := l.r.store.StartOffset()
 	n := 0
 	for _, e := range l.flight {
 		if len(e.data) > 0 && (e.index == 0 || e.index > index) {
 			break
 		}
-		e.answer(func(p *part) (Ack, error) { return l.acknowledge(e, p, start) })
+		e.answer(func(p *part) (Ack, error) { return l.ack(e, p, start) })
 		l.flying -= len(e.data)
 		n++
 	}
@@ -484,8 +484,8 @@ func (l *leadership) landLocked(index uint64) {
 	}
 }
 
-// acknowledge says where a part of a committed entry went.
-func (l *leadership) acknowledge(e *entry, p *part, start int64) (Ack, error) {
+// ack says where a part of a committed entry went.
+func (l *leadership) ack(e *entry, p *part, start int64) (Ack, error) {
 	ack := Ack{AppendTime: -1, StartOffset: start, Epoch: int32(l.term)}
 	if p.repeats != nil {
 		ack.BaseOffset, ack.AppendTime = p.repeats.resolve(), p.repeats.appended

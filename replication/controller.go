@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -29,7 +28,6 @@ const maxVoters = 5
 // raft-boltdb, with the image as its state machine.
 type controller struct {
 	member
-	peers  *followers
 	n      *Node
 	db     *raftboltdb.BoltStore
 	store  *controllerStore
@@ -56,7 +54,7 @@ func (n *Node) openController() (*controller, error) {
 	}
 	n.keepRoom()
 	c := &controller{n: n, db: db, notify: make(chan bool, 16), saveNow: make(chan struct{}, 1), decode: n.decodeChange}
-	c.store = &controllerStore{metaStore: db, fault: c.stop, recovered: func() { n.recovered(controllerGroup) }, logger: n.logger, closing: n.closing}
+	c.store = &controllerStore{metaStore: db, member: c, logger: n.logger, closing: n.closing}
 	c.image.Store(&metadata.Image{})
 	logger := newRaftLogger(n.logger.With("group", "controller"), &n.raftLimit)
 	files, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, logger)
@@ -107,9 +105,7 @@ func (n *Node) openController() (*controller, error) {
 	}
 	c.port.BoundTerms(func() uint64 { return term })
 	c.directSnapshots()
-	c.peers = newFollowers(c.port, func(uint64) {}, func() uint64 { return math.MaxUint64 }, // raft-boltdb syncs what it stores
-		func() uint64 { return c.raft.LastIndex() }, func() uint64 { return c.raft.CurrentTerm() })
-	if c.raft, err = raft.NewRaft(conf, c, c.store, c.store, snapshots, c.peers); err != nil {
+	if c.raft, err = raft.NewRaft(conf, c, c.store, c.store, snapshots, newGroupTransport(&c.member, nil)); err != nil {
 		db.Close()
 		return nil, errors.Join(fmt.Errorf("start the controller group: %w", err), c.Down())
 	}
@@ -140,6 +136,9 @@ func (c *controller) stop(cause error) {
 		c.raft.Shutdown().Error()
 	}()
 }
+
+// votesRecovered has the group's elections begin anew: see Node.recovered.
+func (c *controller) votesRecovered() { c.n.recovered(controllerGroup) }
 
 // Down returns why this member has stopped, nil while it has not.
 func (c *controller) Down() error {

@@ -26,7 +26,7 @@ type metaStore interface {
 //
 //   - raft-boltdb deletes what it is told to. What is committed stays.
 //   - Raft panics over a committed entry that it cannot read. The goroutine ends instead,
-//     and fault the member.
+//     and with it the member.
 //   - raft-boltdb reads its file through a mapping. A page that the disk does not give is
 //     an error, and does not end the process.
 //   - A write that failed may have happened all the same, and Raft does not know: what is
@@ -40,21 +40,25 @@ type metaStore interface {
 // a prefix.
 type controllerStore struct {
 	metaStore
-	// fault is told what makes this member stop. It must not block.
-	fault func(error)
+	member storeUser
 	// committed is the last entry known to be committed. After a restart it is the
 	// newest snapshot's until the group's leader has said more.
 	committed atomic.Uint64
 	// live is set once NewRaft has returned: from then on damage ends the goroutine.
 	live atomic.Bool
 
-	// recovered is told that votes are saved again that could not be; it must not block.
-	recovered func()
-	logger    *slog.Logger
-	closing   <-chan struct{} // of the node
+	logger  *slog.Logger
+	closing <-chan struct{} // of the node
 
 	cut   bool // a suffix was deleted, and nothing stored since; Raft's main goroutine's
 	doubt bool // a write failed, and nothing was stored since; the same
+}
+
+// A storeUser is the member of the controller group that a controllerStore is of. Neither
+// method may block.
+type storeUser interface {
+	stop(cause error) // there is no going on
+	votesRecovered()  // votes are saved again that could not be
 }
 
 // errCommitted refuses to delete what was committed.
@@ -67,7 +71,7 @@ func (s *controllerStore) StoreLogs(logs []*raft.Log) error {
 		return err // Raft steps down, or is sent the entries again
 	}
 	if !segment.Scarce(err) {
-		s.fault(fmt.Errorf("store entries of the controller's log in the place of others: %w", err))
+		s.member.stop(fmt.Errorf("store entries of the controller's log in the place of others: %w", err))
 		return err
 	}
 	insist(s.logger, "the controller's log cannot be written", s.closing, func() error { return s.store(logs) })
@@ -141,7 +145,7 @@ func (s *controllerStore) GetLog(index uint64, l *raft.Log) error {
 			return raft.ErrLogNotFound
 		}
 	}
-	s.fault(fmt.Errorf("read entry %d of the controller's log: %w", index, err))
+	s.member.stop(fmt.Errorf("read entry %d of the controller's log: %w", index, err))
 	runtime.Goexit() // Raft would panic if the entry is committed
 	return err
 }
@@ -173,7 +177,7 @@ func (s *controllerStore) SetUint64(key []byte, value uint64) error {
 
 func (s *controllerStore) save(write func() error) error {
 	if insist(s.logger, "the controller's vote cannot be saved", s.closing, func() error { return record.Guard(write) }) {
-		s.recovered()
+		s.member.votesRecovered()
 	}
 	return nil
 }

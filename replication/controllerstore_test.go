@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -26,7 +27,7 @@ func testControllerStore(t *testing.T, n uint64) (s *controllerStore, disk *test
 	t.Cleanup(func() { db.Close() })
 	disk, path = newTestDisk(), filepath.Join(dir, raftName)
 	s = &controllerStore{metaStore: &testMeta{db, disk, path}, logger: slog.New(slog.DiscardHandler), closing: make(chan struct{})}
-	s.fault = func(err error) { t.Error(err) }
+	s.member = &testUser{}
 	s.live.Store(true)
 	for i := range n {
 		if err := s.StoreLog(metaEntry(i+1, 1)); err != nil {
@@ -34,6 +35,30 @@ func testControllerStore(t *testing.T, n uint64) (s *controllerStore, disk *test
 		}
 	}
 	return s, disk, path
+}
+
+// A testUser remembers why the member that it stands for had to stop.
+type testUser struct {
+	mu      sync.Mutex
+	stopped error // nil: it need not
+}
+
+func (u *testUser) stop(cause error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.stopped == nil {
+		u.stopped = cause
+	}
+}
+
+func (u *testUser) votesRecovered() {}
+
+// stopped is why the member must not go on, nil if it may.
+func (s *controllerStore) stopped() error {
+	u := s.member.(*testUser)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.stopped
 }
 
 func metaEntry(index, term uint64) *raft.Log {
@@ -110,11 +135,12 @@ func TestACutIsFollowedByWhatReplacesIt(t *testing.T) {
 		if err := s.DeleteRange(4, 4); err != nil {
 			t.Fatal(err)
 		}
-		var told error
-		s.fault = func(err error) { told = err }
+		if err := s.stopped(); err != nil {
+			t.Fatal(err)
+		}
 		disk.disturb(func(string, string) (error, bool) { return syscall.EIO, false })
-		if err := s.StoreLogs([]*raft.Log{metaEntry(4, 3)}); !errors.Is(err, syscall.EIO) || !errors.Is(told, syscall.EIO) {
-			t.Fatalf("%v, and the member is told %v", err, told)
+		if err := s.StoreLogs([]*raft.Log{metaEntry(4, 3)}); !errors.Is(err, syscall.EIO) || !errors.Is(s.stopped(), syscall.EIO) {
+			t.Fatalf("%v, and the member is stopped by %v", err, s.stopped())
 		}
 		// Who waits for a full disk ends with the node.
 		disk.disturb(func(string, string) (error, bool) { return syscall.ENOSPC, false })
@@ -148,13 +174,6 @@ func TestAPageOfTheControllersLogThatCannotBeReadEndsTheMember(t *testing.T) {
 	if err := os.Truncate(path, 4*int64(os.Getpagesize())); err != nil { // the rest faults
 		t.Fatal(err)
 	}
-	told := make(chan error, 1)
-	s.fault = func(err error) {
-		select {
-		case told <- err:
-		default:
-		}
-	}
 	ended, returned := make(chan struct{}), false
 	go func() {
 		defer close(ended)
@@ -166,7 +185,7 @@ func TestAPageOfTheControllersLogThatCannotBeReadEndsTheMember(t *testing.T) {
 	if <-ended; returned {
 		t.Fatal("everything could be read: the test is of nothing")
 	}
-	if err := <-told; !strings.Contains(err.Error(), "of the controller's log") {
+	if err := s.stopped(); err == nil || !strings.Contains(err.Error(), "of the controller's log") {
 		t.Error(err)
 	}
 }

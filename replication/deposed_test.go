@@ -183,50 +183,43 @@ func TestLateNoticeEndsNoLaterLeadership(t *testing.T) {
 // a record of the next.
 func TestAppliedEntriesAreAcknowledgedInTheirOwnTermOnly(t *testing.T) {
 	s, _ := testStore(t)
-	r := &replica{p: &Partition{node: &Node{}}, store: s}
+	r := s.r
 	l := &leadership{r: r, term: 3}
 	l.freed.L = &l.mu
 	r.leadership.Store(l)
 	answers := make([]error, 3)
+	var seen []string
 	for i := range answers {
 		answers[i] = errors.New("none")
 		e := &entry{data: batchOf("v"), index: uint64(7 + i)}
 		record.Batch(e.data).Assign(int64(20+i), 3)
-		e.parts = []part{{waiting: waiting{done: func(_ Ack, err error) { answers[i] = err }}}}
+		e.parts = []part{{waiting: waiting{done: func(_ Ack, err error) {
+			answers[i] = err
+			seen = append(seen, fmt.Sprintf("%d when %d is readable", 20+i, r.p.HighWatermark()))
+		}}}}
 		l.flight = append(l.flight, e)
-	}
-	var seen []string
-	m := &machine{
-		now: time.Now, limit: func() int { return maxProducers }, forgot: func(int) {},
-		durable: func(uint64) error { return nil }, producers: producers{}, protect: func(uint64) {}, wantSnapshot: func() {},
-		begins: r.outlived,
-		committed: func(next int64) {
-			seen = append(seen, fmt.Sprintf("%d serves=%t", next, r.leadership.Load() != nil))
-		},
-		landed: func(index, term uint64) {
-			if l := r.leadership.Load(); l != nil {
-				l.landed(index, term)
-			}
-		},
 	}
 	log := func(index, term uint64, offset int64) *raft.Log {
 		b := batchOf("v")
 		b.Assign(offset, int32(term))
 		return &raft.Log{Index: index, Term: term, Type: raft.LogCommand, Data: b}
 	}
-	m.ApplyBatch([]*raft.Log{log(6, 2, 19), log(7, 3, 20), log(8, 3, 21), log(10, 4, 22)})
+	r.machine.ApplyBatch([]*raft.Log{log(6, 2, 19), log(7, 3, 20), log(8, 3, 21), log(10, 4, 22)})
 	if answers[0] != nil || answers[1] != nil || !errors.Is(answers[2], ErrUnknown) {
 		t.Errorf("answers: %v", answers)
 	}
 	e := &entry{data: batchOf("v"), index: 9, parts: []part{{waiting: waiting{done: func(_ Ack, err error) { answers[0] = err }}}}}
 	alone := &leadership{r: r, term: 3, flight: []*entry{e}}
 	alone.freed.L = &alone.mu
-	alone.landed(9, 4) // it answers for itself, whoever else has been told
+	alone.applied(9, 4) // it answers for itself, whoever else has been told
 	if !errors.Is(answers[0], ErrUnknown) {
 		t.Errorf("an entry in the place of which another was applied: %v", answers[0])
 	}
-	if want := []string{"20 serves=true", "22 serves=true", "23 serves=false"}; !slices.Equal(seen, want) {
-		t.Errorf("seen: %q, want %q", seen, want)
+	if want := []string{"20 when 22 is readable", "21 when 22 is readable", "22 when 22 is readable"}; !slices.Equal(seen, want) {
+		t.Errorf("answered: %q, want %q", seen, want)
+	}
+	if r.leadership.Load() != nil || r.p.HighWatermark() != 23 {
+		t.Errorf("it serves: %t, up to %d, want 23", r.leadership.Load() != nil, r.p.HighWatermark())
 	}
 }
 
@@ -259,21 +252,21 @@ func TestAnEntryThatIsNotStoredIsNotAcknowledged(t *testing.T) {
 			t.Fatalf("%s: answered %q, want %q", when, answered, want)
 		}
 	}
-	l.landed(6, 3)
+	l.applied(6, 3)
 	expect("before anything is applied")
-	l.landed(7, 3)
+	l.applied(7, 3)
 	expect("when the first is applied", "stored <nil>", "repeat <nil>")
-	l.placed(waits, 9)
-	l.landed(8, 3)
+	l.stored(waits, 9)
+	l.applied(8, 3)
 	expect("when what is before the second is", "stored <nil>", "repeat <nil>")
-	l.landed(9, 3)
+	l.applied(9, 3)
 	expect("when all is", "stored <nil>", "repeat <nil>", "waits <nil>", "repeat behind <nil>")
 	if len(l.flight) > 0 || l.flying != 0 {
 		t.Errorf("%d entries and %d bytes are in flight when all are answered", len(l.flight), l.flying)
 	}
 	answered = nil
 	fly("repeat of nothing", nil, 0, &sequenced{offset: -1, landing: &landing{offset: -1}})
-	l.landed(9, 3)
+	l.applied(9, 3)
 	expect("what repeats an entry that was lost", fmt.Sprint("repeat of nothing ", ErrUnknown))
 }
 

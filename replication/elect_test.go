@@ -191,9 +191,9 @@ func (c *testCluster) withoutSuccessor() (id idOf, leader *testNode, p *Partitio
 	time.Sleep(time.Minute)
 	leader, p = c.leader(id)
 	r = p.current.Load()
-	r.peers.mu.Lock()
-	clear(r.peers.match)
-	r.peers.mu.Unlock()
+	r.progress.mu.Lock()
+	clear(r.progress.match)
+	r.progress.mu.Unlock()
 	return id, leader, p, r
 }
 

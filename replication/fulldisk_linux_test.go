@@ -1,9 +1,11 @@
 package replication
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/log"
 	"millrace/replication/metadata"
 	"millrace/segment"
 )
@@ -213,28 +216,37 @@ func TestAFullDiskTakesNothingButAppends(t *testing.T) {
 // TestASnapshotAsksForRoom: without one nothing on a full disk can be deleted.
 func TestASnapshotAsksForRoom(t *testing.T) {
 	d := newSmallDisk(t, 16)
-	spare := filepath.Join(d.at, "spare")
-	if err := os.WriteFile(spare, make([]byte, 64<<10), 0o644); err != nil {
-		t.Fatal(err)
+	replicaIn := func(name string) *replica {
+		l, err := log.Open(filepath.Join(d.at, name), segment.Identity{Cluster: "c"}, log.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close(false) })
+		if err := l.StoreLog(&raft.Log{Index: 1, Term: 1, Type: raft.LogNoop}); err != nil {
+			t.Fatal(err)
+		}
+		return testReplica(t, l)
 	}
+	poor, rich := replicaIn("poor"), replicaIn("rich")
+	var said bytes.Buffer
+	poor.p.logger = slog.New(slog.NewTextHandler(&said, nil))
+	poor.store.Yield()
 	s, err := openSnapshots(segment.OS, d.at)
 	if err != nil {
 		t.Fatal(err)
 	}
 	d.fill()
-	yielded, troubles := 0, 0
-	s.troubled = func(err error) {
-		if troubles++; !errors.Is(err, syscall.ENOSPC) {
-			t.Error(err)
-		}
-	}
 	snap := &snapshot{index: 7, term: 2, configuration: raft.EncodeConfiguration(raft.Configuration{}), state: make([]byte, 8<<10)}
-	if err := s.put(snap); err == nil || troubles != 1 {
-		t.Fatalf("a full disk took it: %v, %d troubles", err, troubles)
+	s.r = poor // its log has given back all that it can
+	if err := s.put(snap); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(said.String(), "a snapshot was not kept") {
+		t.Fatalf("a full disk took it: %v, and said %q", err, said.String())
 	}
-	s.yield = func() { yielded++; os.Remove(spare) }
-	if err := s.put(snap); err != nil || yielded != 1 || troubles != 1 {
-		t.Fatalf("%v, %d yielded, %d troubles", err, yielded, troubles)
+	s.r = rich
+	if err := s.put(snap); err != nil {
+		t.Fatal(err)
+	}
+	if cause := errors.Join(poor.ended(), rich.ended()); cause != nil {
+		t.Errorf("for want of room a replica is ended: %v", cause)
 	}
 	if again, err := openSnapshots(segment.OS, d.at); err != nil || again.index() != 7 {
 		t.Fatal(err)

@@ -8,9 +8,7 @@ import (
 	"math"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -101,12 +99,8 @@ func TestAppendOfOneByteEndsNothing(t *testing.T) {
 // Should something reach the log or the machine after all that they cannot take, it
 // ends that life of the replica and Raft's goroutine, and is told.
 func TestPanicInRaftsGoroutineIsContained(t *testing.T) {
-	told := make(chan error, 1)
-	m := &machine{
-		now: time.Now, limit: func() int { return maxProducers }, forgot: func(int) {},
-		durable: func(uint64) error { return nil }, producers: producers{}, protect: func(uint64) {}, begins: func(uint64) {},
-		fault: func(err error) { told <- err },
-	}
+	s, _ := testStoreThatMayFail(t)
+	m := s.r.machine
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -114,14 +108,14 @@ func TestPanicInRaftsGoroutineIsContained(t *testing.T) {
 		t.Error("Apply returned from bytes that are no batch")
 	}()
 	<-ended
-	if err := <-told; !errors.Is(err, errPanic) {
-		t.Errorf("told %v, want %v", err, errPanic)
+	if cause := s.r.ended(); !errors.Is(cause, errPanic) {
+		t.Errorf("the replica is ended by %v, want %v", cause, errPanic)
 	}
 	if m.reached(1) { // the lock was given back
 		t.Error("the machine took it")
 	}
 
-	s, _ := testStore(t)
+	s, _ = testStore(t)
 	if err := s.StoreLogs([]*raft.Log{{Index: 2, Term: 1, Data: []byte{1}}}); err == nil {
 		t.Error("the store took a command of one byte")
 	}
@@ -166,20 +160,13 @@ func FuzzPeerEntries(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer l.Close(false)
-		fault := func(err error) {
-			if errors.Is(err, errPanic) {
-				t.Errorf("contained: %v", err)
+		r := testReplica(t, l)
+		s, m := r.store, r.machine
+		defer func() {
+			if cause := r.ended(); errors.Is(cause, errPanic) {
+				t.Errorf("contained: %v", cause)
 			}
-		}
-		s := &store{
-			Log: l, pending: newPendingSync(), beside: new(atomic.Int64), fault: fault,
-			placed: func([]byte, uint64) {}, storing: func() {}, begin: func() error { return nil }, follows: func() bool { return true },
-		}
-		m := &machine{
-			now: time.Now, limit: func() int { return maxProducers }, forgot: func(int) {},
-			durable: func(uint64) error { return nil }, producers: producers{}, protect: l.Protect, fault: fault,
-			committed: func(int64) {}, landed: func(uint64, uint64) {}, begins: func(uint64) {}, trim: func(start int64) { l.Drop(start, 0) }, wantSnapshot: func() {},
-		}
+		}()
 		tr := transport.New(transport.Config{
 			Local: transport.Peer{Node: 1, Incarnation: "a"}, Cluster: func() string { return "c" },
 			Resolve: func(int32) (string, bool) { return "", false }, Sum: sumOf, Check: checkEntry,

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -40,9 +39,12 @@ func TestHeadersOnlyEntriesAreAppliedAsWholeOnes(t *testing.T) {
 		headersOnly, entries = append(headersOnly, headers), append(entries, entry)
 	}
 	apply := func(logs []*raft.Log) *machine {
-		m := &machine{durable: func(uint64) error { return nil }, producers: producers{}, protect: func(uint64) {}, committed: func(int64) {}, landed: func(uint64, uint64) {}, begins: func(uint64) {}, wantSnapshot: func() {}, fault: func(err error) { t.Error(err) }, now: time.Now, limit: func() int { return maxProducers }, forgot: func(int) {}}
-		m.ApplyBatch(logs)
-		return m
+		r := testReplica(t, l)
+		r.machine.ApplyBatch(logs)
+		if cause := r.ended(); cause != nil {
+			t.Error(cause)
+		}
+		return r.machine
 	}
 	got, want := apply(headersOnly), apply(entries)
 	if a, b := got.producers.encode(nil), want.producers.encode(nil); !bytes.Equal(a, b) || len(want.producers) != 4 {
@@ -51,7 +53,7 @@ func TestHeadersOnlyEntriesAreAppliedAsWholeOnes(t *testing.T) {
 	if got.next != want.next || got.next != offset || got.applied != want.applied || got.applied == 0 {
 		t.Errorf("headers lead to offset %d after %d bytes, entries to %d after %d", got.next, got.applied, want.next, want.applied)
 	}
-	err = newFollowers(nil, nil, nil, nil, nil).AppendEntries("", "", &raft.AppendEntriesRequest{Entries: []*raft.Log{entries[0], headersOnly[1]}}, nil)
+	err = new(groupTransport).AppendEntries("", "", &raft.AppendEntriesRequest{Entries: []*raft.Log{entries[0], headersOnly[1]}}, nil)
 	if !errors.Is(err, errHeadersOnly) {
 		t.Errorf("a headers-only entry was sent: %v", err)
 	}

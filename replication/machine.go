@@ -22,28 +22,7 @@ const snapshotBytes = 32 << 20
 // the data is in the log already. It moves the high watermark, remembers
 // producers, and hands trims to the log.
 type machine struct {
-	// durable waits until this replica has all entries up to index for good. An
-	// error says that it never will.
-	durable func(index uint64) error
-	// protect is told up to which entry everything is committed.
-	protect func(index uint64)
-	// begins is told the term of what is about to be applied, before anybody can see
-	// anything of it: the leadership of an earlier term is over. committed is told the
-	// new high watermark, landed the last applied entry. They must not block.
-	begins    func(term uint64)
-	committed func(next int64)
-	landed    func(index, term uint64)
-	// trim is told a new log start offset.
-	trim func(start int64)
-	// wantSnapshot is told that enough was applied. It must not block.
-	wantSnapshot func()
-	// fault is told of a mistake that ends this life. It must not block.
-	fault func(error)
-	// now is the clock by which producers are forgotten, limit how many are
-	// remembered at most, and forgot is told how many went for that, with mu held.
-	now    func() time.Time
-	limit  func() int
-	forgot func(n int)
+	r *replica // whose entries are applied
 
 	mu        sync.Mutex
 	producers producers
@@ -59,8 +38,8 @@ type machine struct {
 // of the first has committed is acknowledged, and what it lost to the second is not.
 // Terms do not fall along a log, so mostly one comparison says that they are the same.
 func (m *machine) ApplyBatch(logs []*raft.Log) []interface{} {
-	defer contain("apply entries", m.fault)
-	if m.durable(logs[len(logs)-1].Index) != nil {
+	defer contain("apply entries", m.r.fault)
+	if m.r.store.pending.await(logs[len(logs)-1].Index) != nil {
 		runtime.Goexit()
 	}
 	for rest := logs; len(rest) > 0; {
@@ -76,43 +55,43 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []interface{} {
 
 // applyTerm applies entries of one term.
 func (m *machine) applyTerm(logs []*raft.Log) {
-	m.begins(logs[0].Term)
+	m.r.outlived(logs[0].Term) // before anybody can see anything of this term
 	next, due := m.take(logs)
 	if next >= 0 {
 		// The watermark first: a new leader serves as soon as next says that all
 		// is applied, and may then not show less than was acknowledged.
-		m.committed(next)
+		m.r.p.raiseWatermark(next)
 		m.mu.Lock()
 		m.next = next
 		m.mu.Unlock()
 	}
-	m.landed(logs[len(logs)-1].Index, logs[0].Term)
+	m.r.applied(logs[len(logs)-1].Index, logs[0].Term)
 	if due {
-		m.wantSnapshot()
+		m.r.p.node.wantSnapshot(m.r)
 	}
 }
 
 // take reads what entries say. next is the offset that follows their last record,
 // -1 without one; due tells that a snapshot is.
 func (m *machine) take(logs []*raft.Log) (next int64, due bool) {
-	now := m.now().UnixMilli()
+	now := m.r.p.node.now().UnixMilli()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	next = -1
 	for _, l := range logs {
 		if start, trims := log.ParseTrim(l); trims {
-			m.trim(start)
+			m.r.trimmed(start)
 		}
 		for b := range log.Headers(l) {
-			if n := m.producers.apply(b, l.Index, now, m.limit()); n > 0 {
-				m.forgot(n)
+			if n := m.producers.apply(b, l.Index, now, m.r.p.node.maxProducers()); n > 0 {
+				m.r.forgot(n)
 			}
 			next = b.NextOffset()
 			m.applied += int64(b.Size())
 		}
 	}
 	m.lastGiven = logs[len(logs)-1].Index
-	m.protect(m.lastGiven)
+	m.r.store.Protect(m.lastGiven)
 	return next, m.applied >= snapshotBytes
 }
 

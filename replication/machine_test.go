@@ -10,22 +10,27 @@ import (
 // A new leader serves as soon as the machine says that all is applied. What was
 // acknowledged must be below its high watermark then.
 func TestWatermarkRisesBeforeTheMachineSaysWhatItReached(t *testing.T) {
-	var m *machine
-	committed := int64(-1)
-	m = &machine{
-		durable: func(uint64) error { return nil }, producers: producers{}, protect: func(uint64) {}, wantSnapshot: func() {},
-		now: time.Now, limit: func() int { return maxProducers }, forgot: func(int) {}, begins: func(uint64) {}, landed: func(uint64, uint64) {},
-		committed: func(next int64) {
-			if m.reached(next) {
-				t.Errorf("offset %d is said to be reached, and is above the high watermark", next)
-			}
-			committed = next
-		},
+	s, _ := testStore(t)
+	p, m := s.r.p, s.r.machine
+	p.waiting = map[*waiter]struct{}{{offset: 6, wake: make(chan struct{}, 1)}: {}}
+	p.waiterCount.Store(1)
+	p.waiters.Lock() // so that it stays where it raises the high watermark
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		b := batchOf("a", "b")
+		b.Assign(5, 3)
+		m.ApplyBatch([]*raft.Log{{Index: 9, Term: 3, Type: raft.LogCommand, Data: b}})
+	}()
+	for p.HighWatermark() != 7 {
+		time.Sleep(time.Millisecond)
 	}
-	b := batchOf("a", "b")
-	b.Assign(5, 3)
-	m.ApplyBatch([]*raft.Log{{Index: 9, Term: 3, Type: raft.LogCommand, Data: b}})
-	if committed != 7 || !m.reached(7) || m.reached(8) {
-		t.Errorf("the high watermark is %d, reached: 7 %t, 8 %t", committed, m.reached(7), m.reached(8))
+	if m.reached(7) {
+		t.Error("offset 7 is said to be reached before it is below the high watermark for everybody")
+	}
+	p.waiters.Unlock()
+	<-ended
+	if high := p.HighWatermark(); high != 7 || !m.reached(7) || m.reached(8) {
+		t.Errorf("the high watermark is %d, reached: 7 %t, 8 %t", high, m.reached(7), m.reached(8))
 	}
 }

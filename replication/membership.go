@@ -105,7 +105,7 @@ func (n *Node) tendMembers(now time.Time) (more bool) {
 func (n *Node) greet(r *replica, servers []raft.Server, now time.Time) (lacks bool) {
 	last := r.raft.LastIndex()
 	lacks = slices.ContainsFunc(servers, func(s raft.Server) bool {
-		return s.ID != n.serverID() && r.peers.matchIndex(s.ID) < last && n.hasOpen(s.ID, r.p.group, process{})
+		return s.ID != n.serverID() && r.matchIndex(s.ID) < last && n.hasOpen(s.ID, r.p.group, process{})
 	})
 	if !lacks {
 		r.nudges = nudges{}
@@ -183,7 +183,7 @@ func (n *Node) changeMember(r *replica, change *membershipChange) {
 	case change.add != "":
 		f = r.raft.AddNonvoter(change.add, raft.ServerAddress(change.add), 0, callTimeout)
 	default:
-		if !r.peers.mayVote(change.promote) {
+		if !r.mayVote(change.promote) {
 			return
 		}
 		f = r.raft.AddVoter(change.promote, raft.ServerAddress(change.promote), 0, callTimeout)
@@ -234,7 +234,7 @@ func (n *Node) changeController(m *member) {
 		case s.Suffrage == raft.Voter:
 			voters++
 		default:
-			if n.connected(s.ID) && n.controller.peers.mayVote(s.ID) {
+			if n.connected(s.ID) && m.mayVote(s.ID) {
 				learners = append(learners, s.ID)
 			}
 		}
@@ -306,8 +306,8 @@ func (n *Node) balance(r *replica, l *leadership, moved *int) (away bool) {
 	if !ok || id == n.serverID() || !n.settings().LeaderRebalance {
 		return false
 	}
-	if *moved >= 32 || !l.settled() || !n.connected(id) || !r.peers.inSync(id, r.raft.LastIndex(), n.now()) ||
-		r.peers.matchIndex(id)+caughtUp < r.raft.LastIndex() || !slices.Contains(r.voters(), id) {
+	if *moved >= 32 || !l.settled() || !n.connected(id) || !r.inSync(id, n.now()) ||
+		r.matchIndex(id)+caughtUp < r.raft.LastIndex() || !slices.Contains(r.voters(), id) {
 		return true
 	}
 	*moved++

@@ -316,7 +316,7 @@ func (p *Partition) Down() error {
 // The first call for a life counts, which is the one that saw the fault; those who meet
 // the same fault beside it, as the log, its writer and its syncs do, do nothing.
 func (p *Partition) bounce(r *replica, cause error) {
-	if r == nil || !r.bouncing.CompareAndSwap(false, true) {
+	if !r.cause.CompareAndSwap(nil, &cause) {
 		return
 	}
 	go func() {

@@ -2,6 +2,7 @@ package replication
 
 import (
 	"errors"
+	"log/slog"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"millrace/log"
+	"millrace/replication/transport"
 	"millrace/segment"
 	"millrace/segment/record"
 )
@@ -63,7 +65,7 @@ func TestNobodyHearsOfACommitThatTheLeaderHasNotSynced(t *testing.T) {
 				Term:      r.raft.CurrentTerm(), PrevLogEntry: last - 1, PrevLogTerm: r.raft.CurrentTerm(),
 				Entries: []*raft.Log{&second}, LeaderCommitIndex: last,
 			}
-			if err := r.peers.AppendEntries(n.serverID(), raft.ServerAddress(n.serverID()), &args, &resp); err != nil || !resp.Success {
+			if err := newGroupTransport(&r.member, r.store).AppendEntries(n.serverID(), raft.ServerAddress(n.serverID()), &args, &resp); err != nil || !resp.Success {
 				t.Fatalf("node %d: %v, success %t", n.id, err, resp.Success)
 			}
 			if follower := mustPartition(t, n, id).current.Load(); follower.raft.CommitIndex() >= last {
@@ -220,7 +222,8 @@ func TestFormerLeaderAnswersForNothingItHasNotSynced(t *testing.T) {
 	if err := s.GetLog(2, &e); err != nil { // the leader sends it
 		t.Fatal(err)
 	}
-	s.follows = func() bool { return true }
+	s.r.raft = new(raft.Raft) // which follows, and is asked from here on
+	s.live.Store(true)
 	if err := s.GetLog(1, &e); err != nil { // which waits for nothing
 		t.Fatal(err)
 	}
@@ -270,20 +273,51 @@ func TestBusyDiskIsWaitedFor(t *testing.T) {
 	}
 }
 
-// testStore returns the store of a leader in term 1, with one entry.
+// testStore returns the store of a leader in term 1, with one entry. The test fails if the
+// replica is ended.
 func testStore(t *testing.T) (*store, *testDisk) {
+	t.Helper()
+	s, disk := testStoreThatMayFail(t)
+	t.Cleanup(func() {
+		if cause := s.r.ended(); cause != nil {
+			t.Errorf("the replica was ended: %v", cause)
+		}
+	})
+	return s, disk
+}
+
+// testReplica returns a replica over a log, as far as its store and its machine need one:
+// there is no Raft.
+func testReplica(t *testing.T, l *log.Log) *replica {
+	tr := transport.New(transport.Config{
+		Local: transport.Peer{Node: 1, Incarnation: "a"}, Cluster: func() string { return "c" },
+		Resolve: func(int32) (string, bool) { return "", false }, Sum: sumOf, Check: checkEntry,
+	})
+	t.Cleanup(func() { tr.Close() })
+	p := &Partition{node: &Node{now: time.Now, snapshots: make(chan *replica, 1)}, logger: slog.New(slog.DiscardHandler)}
+	r := &replica{p: p, votes: raft.NewInmemStore(), snapshots: new(snapshotStore), closing: make(chan struct{})}
+	r.port = tr.Group(7, "1.a")
+	r.store = &store{Log: l, r: r, pending: newPendingSync(), beside: new(atomic.Int64)}
+	r.machine = &machine{r: r, producers: producers{}}
+	return r
+}
+
+// ended is why somebody has asked to end the replica, nil if nobody has.
+func (r *replica) ended() error {
+	if cause := r.cause.Load(); cause != nil {
+		return *cause
+	}
+	return nil
+}
+
+func testStoreThatMayFail(t *testing.T) (*store, *testDisk) {
 	disk := newTestDisk()
 	l, err := log.Open(t.TempDir()+"/p", segment.Identity{Cluster: "c"}, log.Config{FS: disk})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close(false) })
-	s := &store{
-		Log: l, pending: newPendingSync(), beside: new(atomic.Int64),
-		fault: func(err error) { t.Error(err) }, placed: func([]byte, uint64) {}, storing: func() {}, begin: func() error { return nil },
-		follows: func() bool { return false },
-	}
-	s.live.Store(true)
+	s := testReplica(t, l).store
 	// What is there when Raft starts did not come through the store: see bootstrap.
 	if err := l.StoreLog(&raft.Log{Index: 1, Term: 1, Type: raft.LogNoop}); err != nil {
 		t.Fatal(err)

@@ -13,7 +13,6 @@ import (
 	"github.com/hashicorp/raft"
 
 	"millrace/log"
-	"millrace/replication/transport"
 	"millrace/replication/vote"
 	"millrace/segment"
 )
@@ -29,7 +28,7 @@ type replica struct {
 	store     *store
 	snapshots *snapshotStore
 	machine   *machine
-	peers     *followers
+	votes     raft.StableStore // of its group: term, vote, and storedKey
 	member
 
 	// leadership is set while this replica leads and may serve.
@@ -45,11 +44,11 @@ type replica struct {
 	forgotten int       // producers since forgotAt, before their time; under machine.mu
 	forgotAt  time.Time // when that was last said
 
-	wantsSnapshot atomic.Bool // queued for one
-	changing      atomic.Bool // a membership change is under way
-	bouncing      atomic.Bool // somebody has asked to end it, see bounce
-	flushed       time.Time   // when flush.ms was last honoured; upkeepLoop's own
-	nudges        nudges      // see greet; upkeepLoop's own, too
+	wantsSnapshot atomic.Bool           // queued for one
+	changing      atomic.Bool           // a membership change is under way
+	cause         atomic.Pointer[error] // why somebody has asked to end it, see bounce; nil: nobody has
+	flushed       time.Time             // when flush.ms was last honoured; upkeepLoop's own
+	nudges        nudges                // see greet; upkeepLoop's own, too
 
 	notify   chan bool
 	closing  chan struct{}
@@ -65,8 +64,14 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	if err != nil {
 		return nil, err
 	}
+	r = &replica{
+		p:       p,
+		votes:   n.votes.Group(p.group),
+		notify:  make(chan bool, 16),
+		closing: make(chan struct{}),
+	}
 	cfg := p.logConfig()
-	cfg.Failed = func(err error) { p.bounce(r, err) }
+	cfg.Failed = r.fault
 	l, err := log.Open(p.dir, p.identity(), cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
@@ -87,8 +92,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	if snapshots, err = p.finishInstall(first, snapshots); err != nil {
 		return nil, err
 	}
-	stable := n.votes.Group(p.group)
-	if err := p.bootstrap(l, stable, snapshots, last); err != nil {
+	if err := p.bootstrap(l, r.votes, snapshots, last); err != nil {
 		return nil, err
 	}
 	// Raft panics over an unreadable entry above the snapshot, so they are
@@ -97,32 +101,8 @@ func (p *Partition) startReplica() (r *replica, err error) {
 		return nil, err
 	}
 
-	r = &replica{
-		p:         p,
-		snapshots: snapshots,
-		notify:    make(chan bool, 16),
-		closing:   make(chan struct{}),
-	}
-	r.store = &store{
-		Log:     l,
-		pending: newPendingSync(),
-		beside:  &n.beside,
-		fault:   func(err error) { p.bounce(r, err) },
-		begin:   func() error { return stable.Set(storedKey, []byte{1}) },
-		closing: r.closing,
-		storing: func() {
-			r.port.Hurry()
-			n.writes.Add(1)
-		},
-		// Raft is Leader before it begins to read what it sends. What it still reads
-		// when it no longer is, the followers' transport refuses to send.
-		follows: func() bool { return r.raft.State() != raft.Leader },
-	}
-	r.store.placed = func(data []byte, index uint64) {
-		if l := r.leadership.Load(); l != nil {
-			l.placed(data, index)
-		}
-	}
+	r.snapshots = snapshots
+	r.store = &store{Log: l, r: r, pending: newPendingSync(), beside: &n.beside}
 	state, next := producers{}, int64(0)
 	if snap := snapshots.newest(); snap != nil {
 		if state, err = decodeProducers(snap.state, n.now().UnixMilli()); err != nil {
@@ -133,39 +113,18 @@ func (p *Partition) startReplica() (r *replica, err error) {
 		}
 		p.raiseWatermark(next)
 	}
-	r.machine = &machine{
-		durable:   r.store.pending.await,
-		producers: state,
-		next:      next,
-		protect:   l.Protect,
-		begins:    r.outlived,
-		landed: func(index, term uint64) {
-			if l := r.leadership.Load(); l != nil {
-				l.landed(index, term)
-			}
-		},
-		committed:    p.raiseWatermark,
-		trim:         r.trimmed,
-		wantSnapshot: func() { n.wantSnapshot(r) },
-		fault:        func(err error) { p.bounce(r, err) },
-		now:          n.now,
-		limit:        n.maxProducers,
-		forgot:       r.forgot,
-	}
+	r.machine = &machine{r: r, producers: state, next: next}
 	l.SetRollHook(func(uint64) { n.wantSnapshot(r) })
 	r.port = n.transport.Group(p.group, n.serverID())
-	term, err := stable.GetUint64([]byte(vote.CurrentTerm))
+	term, err := r.votes.GetUint64([]byte(vote.CurrentTerm))
 	if err != nil && !errors.Is(err, vote.ErrNotFound) {
 		r.port.Close()
 		return nil, err
 	}
 	r.port.BoundTerms(func() uint64 { return term })
 	r.port.Recycle() // followers' logs keep headers only, which are copies
-	r.peers = newFollowers(r.port, r.store.Release, r.store.pending.durable,
-		func() uint64 { return r.raft.LastIndex() }, func() uint64 { return r.raft.CurrentTerm() })
-
-	snapshots.troubled, snapshots.yield = r.snapshotTroubled, l.Yield
-	if err := r.startRaft(stable); err != nil {
+	snapshots.r = r
+	if err := r.startRaft(); err != nil {
 		r.port.Close()
 		if r.store.refused != nil { // Raft wraps no error
 			err = fmt.Errorf("start raft: %w", r.store.refused)
@@ -178,6 +137,42 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	r.wait.Add(1)
 	go r.watchLeadership()
 	return r, nil
+}
+
+// fault ends this life for an error after which it must not go on, beside whoever meets
+// it: Raft's goroutines, the log's, a sync's. It does not block.
+func (r *replica) fault(cause error) { r.p.bounce(r, cause) }
+
+// beforeWrite is called as entries are about to be stored. Followers that have answered
+// get those of a leader now, and the disk is watched.
+func (r *replica) beforeWrite() {
+	r.port.Hurry()
+	r.p.node.writes.Add(1)
+}
+
+// beforeFirstEntry notes that entry 1 is about to be stored: from then on the log must be
+// there.
+func (r *replica) beforeFirstEntry() error { return r.votes.Set(storedKey, []byte{1}) }
+
+// isFollower tells that Raft is no leader, and has begun to send nothing to anybody. Raft is
+// Leader before it begins to read what it sends; what it still reads when it no longer is,
+// groupTransport refuses to send.
+func (r *replica) isFollower() bool { return r.raft.State() != raft.Leader }
+
+// stored says that the store gave an index to the entry of our own with this data, before
+// Raft may commit it. It does not block.
+func (r *replica) stored(data []byte, index uint64) {
+	if l := r.leadership.Load(); l != nil {
+		l.stored(data, index)
+	}
+}
+
+// applied says that the machine has applied everything up to index, of which the last
+// entry is of term. It does not block.
+func (r *replica) applied(index, term uint64) {
+	if l := r.leadership.Load(); l != nil {
+		l.applied(index, term)
+	}
 }
 
 // raftConfig returns the configuration of a partition's group.
@@ -205,7 +200,7 @@ func (r *replica) raftConfig() *raft.Config {
 
 // startRaft runs NewRaft in a goroutine of its own, because reads of damaged
 // entries may panic in it; neither ends the process.
-func (r *replica) startRaft(stable raft.StableStore) error {
+func (r *replica) startRaft() error {
 	done := make(chan error, 1)
 	go func() {
 		err := errors.New("NewRaft ended early")
@@ -215,7 +210,7 @@ func (r *replica) startRaft(stable raft.StableStore) error {
 			}
 			done <- err
 		}()
-		r.raft, err = raft.NewRaft(r.raftConfig(), r.machine, r.store, stable, r.snapshots, r.peers)
+		r.raft, err = raft.NewRaft(r.raftConfig(), r.machine, r.store, r.votes, r.snapshots, newGroupTransport(&r.member, r.store))
 	}()
 	if err := <-done; err != nil {
 		return err
@@ -380,187 +375,8 @@ func (r *replica) takeSnapshot() {
 func (r *replica) snapshotTroubled(err error) {
 	r.p.logger.Warn("a snapshot was not kept; no segment is deleted until one is", "error", err)
 	if !segment.Scarce(err) {
-		r.store.fault(&log.FailedError{Dir: r.p.dir, Err: err})
+		r.fault(&log.FailedError{Dir: r.p.dir, Err: err})
 	}
-}
-
-// A member is this node's part in one Raft group.
-type member struct {
-	raft *raft.Raft
-	port *transport.Port
-}
-
-// leader returns the server that Raft takes for the leader, "" if none.
-func (m *member) leader() raft.ServerID {
-	_, id := m.raft.LeaderWithID()
-	return id
-}
-
-// voters returns the voting servers in the order of the configuration.
-func (m *member) voters() []raft.ServerID {
-	var ids []raft.ServerID
-	for _, s := range m.raft.GetConfiguration().Configuration().Servers {
-		if s.Suffrage == raft.Voter {
-			ids = append(ids, s.ID)
-		}
-	}
-	return ids
-}
-
-// followers is the transport of one group, which also remembers how far each
-// follower has come. That is how a leader knows which replicas are in sync.
-type followers struct {
-	*canvasser
-
-	// release is told up to which entry all followers have everything.
-	release func(index uint64)
-	// durable returns up to which entry this replica has everything for good, at least.
-	durable func() uint64
-	// last returns the index of the last entry there is, now Raft's term.
-	last, now func() uint64
-
-	mu    sync.Mutex
-	term  uint64 // in which match was learned: a follower may have lost entries since an earlier one
-	match map[raft.ServerID]matched
-	// pauses has the followers that could not store what they were sent last, and how long
-	// they were left alone then.
-	pauses map[raft.ServerID]time.Duration
-}
-
-// A matched follower had all entries up to index when it last answered.
-type matched struct {
-	index  uint64
-	caught time.Time // a time at which there was nothing that it does not have now
-
-	// last was the last entry when it answered before, at asked: once it has that, it has
-	// caught up with what there was then. Under load there is always something newer.
-	last  uint64
-	asked time.Time
-}
-
-// errHeadersOnly refuses to send what a leader read when it was none any more.
-var errHeadersOnly = errors.New("replication: an entry of headers only is not sent")
-
-func newFollowers(port *transport.Port, release func(index uint64), durable, last, now func() uint64) *followers {
-	return &followers{canvasser: newCanvasser(port), release: release, durable: durable, last: last, now: now, match: make(map[raft.ServerID]matched), pauses: make(map[raft.ServerID]time.Duration)}
-}
-
-// AppendEntries implements raft.Transport.
-func (f *followers) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	if slices.ContainsFunc(args.Entries, log.IsHeadersOnly) {
-		return errHeadersOnly
-	}
-	// Raft may take for committed what is not durable here: see store.StoreLogs.
-	args.LeaderCommitIndex = min(args.LeaderCommitIndex, f.durable())
-	err := f.Port.AppendEntries(id, target, args, resp)
-	if err == nil && !resp.Success {
-		f.pause(id, args, resp)
-	}
-	if err != nil || !resp.Success {
-		return err
-	}
-	index := args.PrevLogEntry + uint64(len(args.Entries))
-	heartbeat := index == 0
-	if all, ok := f.answered(id, args.Term, index); ok && !heartbeat {
-		f.release(all)
-	}
-	return nil
-}
-
-// A follower that could not store what it was sent is sent it again after pauseFirst,
-// then after twice as long each time.
-const (
-	pauseFirst = 10 * time.Millisecond
-	pauseMost  = time.Second
-)
-
-// pause waits before a follower that could not store entries is sent them again, and
-// tells Raft not to. Raft would count such answers, and wait for up to 10 s when there
-// were many; where a majority was out of room, the partition would be without
-// acknowledgements for that long after it had some.
-func (f *followers) pause(id raft.ServerID, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) {
-	if resp.NoRetryBackoff || resp.Term > args.Term || len(args.Entries) == 0 {
-		return // it lacks what comes before, or is of a later term
-	}
-	f.mu.Lock()
-	pause := min(max(2*f.pauses[id], pauseFirst), pauseMost)
-	f.pauses[id] = pause
-	f.mu.Unlock()
-	f.Port.Wait(pause)
-	resp.NoRetryBackoff = true
-}
-
-// answered notes that a follower has the entries up to index, 0 if it only answered, and
-// returns up to which entry all have everything. ok is false for an answer to an earlier
-// leadership.
-func (f *followers) answered(id raft.ServerID, term, index uint64) (all uint64, ok bool) {
-	last, now := f.last(), time.Now()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	switch {
-	case term < f.term:
-		return 0, false
-	case term > f.term:
-		f.term = term
-		clear(f.match)
-	}
-	if index > 0 && len(f.pauses) > 0 {
-		delete(f.pauses, id)
-	}
-	m := f.match[id]
-	if index == 0 {
-		index = m.index
-	}
-	m.index = index
-	switch {
-	case index >= last:
-		m.caught = now
-	case index >= m.last:
-		m.caught = m.asked
-	}
-	if index >= m.last { // else it is still behind what there was then
-		m.last, m.asked = last, now
-	}
-	f.match[id] = m
-	all = index
-	for _, m := range f.match {
-		all = min(all, m.index)
-	}
-	return all, true
-}
-
-// inSync tells whether a follower has everything up to index, or had all
-// there was within the last lagTime.
-func (f *followers) inSync(id raft.ServerID, index uint64, now time.Time) bool {
-	m, ok := f.matched(id)
-	return ok && (m.index >= index || now.Sub(m.caught) < lagTime)
-}
-
-// mayVote tells whether a follower is close enough to get its vote. Of a short log an
-// empty replica lacks no more than caughtUp entries: it must have said in this term
-// what it has, and have had all there was, too.
-func (f *followers) mayVote(id raft.ServerID) bool {
-	last := f.last()
-	return f.matchIndex(id)+caughtUp >= last && f.inSync(id, last, time.Now())
-}
-
-// matched returns what is known of a follower in Raft's present term, false if it has
-// not answered in it.
-func (f *followers) matched(id raft.ServerID) (m matched, ok bool) {
-	now := f.now()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.term != now {
-		return matched{}, false
-	}
-	m, ok = f.match[id]
-	return m, ok
-}
-
-// matchIndex returns the last index known to be on the follower.
-func (f *followers) matchIndex(id raft.ServerID) uint64 {
-	m, _ := f.matched(id)
-	return m.index
 }
 
 // transferTo hands leadership to a voter: it stops serving, waits until the
@@ -587,7 +403,7 @@ func (r *replica) transferTo(ctx context.Context, id raft.ServerID) error {
 }
 
 func (r *replica) yieldTo(ctx context.Context, id raft.ServerID) error {
-	if err := r.until(ctx, func() bool { return r.peers.matchIndex(id) >= r.raft.LastIndex() }); err != nil {
+	if err := r.until(ctx, func() bool { return r.matchIndex(id) >= r.raft.LastIndex() }); err != nil {
 		return fmt.Errorf("%s does not catch up: %w", id, err)
 	}
 	if err := r.member.abdicate(id); err != nil {
@@ -658,14 +474,6 @@ func (r *replica) standAside() {
 	}
 }
 
-// abdicate tells another voter to stand for election now.
-func (m *member) abdicate(id raft.ServerID) error {
-	self := []byte(m.port.LocalAddr())
-	return m.port.TimeoutNow(id, raft.ServerAddress(id), &raft.TimeoutNowRequest{
-		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: self, Addr: self},
-	}, &raft.TimeoutNowResponse{})
-}
-
 // successor picks the voter to hand leadership to: of those in sync that have most of
 // the log, since whoever lacks what another has loses the election, the preferred one,
 // or any.
@@ -675,8 +483,8 @@ func (r *replica) successor() (raft.ServerID, bool) {
 	var candidates []raft.ServerID
 	most := uint64(0)
 	for _, id := range r.voters() {
-		if id != n.serverID() && n.connected(id) && n.hasOpen(id, r.p.group, process{}) && r.peers.inSync(id, r.raft.LastIndex(), now) {
-			if has := r.peers.matchIndex(id); has > most {
+		if id != n.serverID() && n.connected(id) && n.hasOpen(id, r.p.group, process{}) && r.inSync(id, now) {
+			if has := r.matchIndex(id); has > most {
 				candidates, most = nil, has
 			} else if has < most {
 				continue

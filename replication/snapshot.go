@@ -87,11 +87,7 @@ func decodeSnapshot(p []byte) (*snapshot, error) {
 type snapshotStore struct {
 	fs   segment.FS
 	path string
-	// troubled is told why a snapshot was not kept; nil: nobody is. It must not block.
-	troubled func(error)
-	// yield is called when the disk is too full for a snapshot, without which nothing
-	// there can be deleted; nil: nobody has anything to give back.
-	yield func()
+	r    *replica // whose snapshots they are, once it runs; nil before, and for another's
 
 	mu   sync.Mutex
 	last *snapshot // nil: none yet
@@ -140,13 +136,13 @@ func (s *snapshotStore) put(snap *snapshot) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := replaceFile(s.fs, s.path, snap.encode())
-	if segment.IsNoSpace(err) && s.yield != nil {
-		s.yield()
+	if segment.IsNoSpace(err) && s.r != nil {
+		s.r.store.Yield() // without a snapshot nothing on a full disk can be deleted
 		err = replaceFile(s.fs, s.path, snap.encode())
 	}
 	if err != nil {
-		if s.troubled != nil {
-			s.troubled(err)
+		if s.r != nil {
+			s.r.snapshotTroubled(err)
 		}
 		return err
 	}

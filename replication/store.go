@@ -22,27 +22,16 @@ import (
 //     it, or whose leadership ended, is refused before anything is written;
 //     Raft then steps down.
 //   - After a write that may have happened in part, or a read of damaged bytes,
-//     Raft's memory and the disk disagree: fault is told, and the replica bounced. The
-//     log tells it too when it fails in what Raft did not ask for (a roll, a checkpoint).
+//     Raft's memory and the disk disagree: replica.fault bounces it. The log calls that
+//     too when it fails in what Raft did not ask for (a roll, a checkpoint).
 //   - What the system refuses for want of descriptors or memory is no such thing. A
 //     write has not happened then; a read waits, since Raft takes no such answer.
 //   - Raft panics when it cannot read a committed entry. One partition's data
 //     never ends the process, so the goroutine that read damage ends instead
-//     (runtime.Goexit runs Raft's deferred clean-up), and fault ends the rest.
+//     (runtime.Goexit runs Raft's deferred clean-up), and replica.fault ends the rest.
 type store struct {
 	*log.Log
-	// fault is told of the first error after which this life must end. It must not block.
-	fault func(error)
-
-	// placed is told which index an entry of our own got, before Raft may commit it.
-	placed func(data []byte, index uint64)
-
-	// storing is told that entries are being stored: followers that have answered
-	// get those of a leader at once, and the disk is watched.
-	storing func()
-
-	// begin is called before entry 1 is stored: from then on the log must be there.
-	begin func() error
+	r *replica // which it belongs to
 
 	// next is the number the next entry of our own must carry.
 	next atomic.Uint64
@@ -59,15 +48,10 @@ type store struct {
 	pending *pendingSync
 	// beside counts such syncs of all groups of the node.
 	beside *atomic.Int64
-	// follows tells that Raft is no leader, and has begun to send nothing to anybody.
-	// It is asked once live is set.
-	follows func() bool
 	// live is set once NewRaft returned: from then on damage ends the goroutine.
 	live atomic.Bool
 	// refused is why NewRaft could not read an entry, if the system refused to.
 	refused error
-	// closing is closed when this life ends.
-	closing <-chan struct{}
 	// cut is set between a suffix cut and the next successful write. Raft's
 	// last index is wrong in between, so even a clean failure must bounce.
 	// Only Raft's main goroutine touches it.
@@ -96,8 +80,8 @@ const maxBeside = 2
 // may take for committed what a crash would take back. So nobody else learns of it
 // while the sync is pending:
 //
-//   - the state machine, and with it clients: see machine.durable;
-//   - followers, which are told of commits up to there: see followers.durable;
+//   - the state machine, and with it clients: see machine.ApplyBatch;
+//   - followers, which are told of commits up to there: see groupTransport.durable;
 //   - a later leader that counts us, having sent an entry that we have already:
 //     see GetLog.
 //
@@ -105,12 +89,12 @@ const maxBeside = 2
 // as if each call waited for its own. Entries of other types are waited for: Raft
 // itself acts on a configuration that it takes for committed.
 func (s *store) StoreLogs(logs []*raft.Log) error {
-	defer contain("store entries", s.fault)
+	defer contain("store entries", s.r.fault)
 	if err := s.pending.settle(); err != nil {
-		return err // which fault was told
+		return err // which fault was called with
 	}
 	s.began.Store(time.Now().UnixNano())
-	s.storing()
+	s.r.beforeWrite()
 	due, err := s.write(logs)
 	if err != nil || !due {
 		s.began.Store(0)
@@ -128,7 +112,7 @@ func (s *store) sync(last uint64) {
 	s.beside.Add(-1)
 	s.began.Store(0)
 	if err != nil && !errors.Is(err, log.ErrClosed) {
-		s.fault(fmt.Errorf("sync entries up to %d: %w", last, err))
+		s.r.fault(fmt.Errorf("sync entries up to %d: %w", last, err))
 	}
 	s.pending.end(err)
 }
@@ -166,8 +150,8 @@ func (s *store) write(logs []*raft.Log) (due bool, err error) {
 		}
 	}
 	if logs[0].Index == 1 {
-		if err := s.begin(); err != nil {
-			s.fault(fmt.Errorf("note that entries are stored: %w", err))
+		if err := s.r.beforeFirstEntry(); err != nil {
+			s.r.fault(fmt.Errorf("note that entries are stored: %w", err))
 			return false, err
 		}
 	}
@@ -179,14 +163,14 @@ func (s *store) write(logs []*raft.Log) (due bool, err error) {
 	}
 	if err != nil {
 		if !segment.IsRefused(err) || s.cut {
-			s.fault(fmt.Errorf("store entries: %w", err))
+			s.r.fault(fmt.Errorf("store entries: %w", err))
 		}
 		return false, err
 	}
 	s.cut = false
 	s.next.Store(next)
 	for _, l := range own {
-		s.placed(l.Data, l.Index)
+		s.r.stored(l.Data, l.Index)
 		s.stored.Add(int64(len(l.Data)))
 	}
 	if first := logs[0]; first.Type == raft.LogNoop {
@@ -225,7 +209,7 @@ func (s *store) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l})
 // which has waited for the sync under way (see GetLog); that it waits here, too, costs
 // nothing and relies on nothing that Raft does.
 func (s *store) DeleteRange(min, max uint64) error {
-	defer contain("delete entries", s.fault)
+	defer contain("delete entries", s.r.fault)
 	if err := s.pending.settle(); err != nil {
 		return err
 	}
@@ -233,7 +217,7 @@ func (s *store) DeleteRange(min, max uint64) error {
 		if segment.IsRefused(err) {
 			return err // Raft answers the leader with a failure, and is sent the entries again
 		}
-		s.fault(fmt.Errorf("delete entries %d to %d: %w", min, max, err))
+		s.r.fault(fmt.Errorf("delete entries %d to %d: %w", min, max, err))
 		return err
 	}
 	s.cut = true
@@ -244,9 +228,9 @@ func (s *store) DeleteRange(min, max uint64) error {
 // there are some: Raft applies them, and compares terms. An entry that a leader sent
 // and that we had already is one that we answer for, so it must be durable.
 func (s *store) GetLog(index uint64, l *raft.Log) error {
-	if s.live.Load() && s.follows() {
+	if s.live.Load() && s.r.isFollower() {
 		if s.pending.await(index) != nil {
-			runtime.Goexit() // fault was told
+			runtime.Goexit() // fault was called
 		}
 		if s.HeadersOnly(index, l) {
 			return nil
@@ -263,7 +247,7 @@ func (s *store) GetLog(index uint64, l *raft.Log) error {
 	if err == nil || errors.Is(err, raft.ErrLogNotFound) {
 		return err
 	}
-	s.fault(fmt.Errorf("read entry %d: %w", index, err))
+	s.r.fault(fmt.Errorf("read entry %d: %w", index, err))
 	if s.live.Load() {
 		runtime.Goexit()
 	}
@@ -284,7 +268,7 @@ const (
 func (s *store) insist(index uint64, l *raft.Log, err error) error {
 	for wait := readAgainFirst; segment.IsRefused(err); wait = min(2*wait, readAgainMost) {
 		select {
-		case <-s.closing:
+		case <-s.r.closing:
 			runtime.Goexit()
 		case <-time.After(wait):
 		}

@@ -50,12 +50,10 @@ func TestOwnEntriesOutOfTurnAreRefused(t *testing.T) {
 // others, so that this life has to end.
 func TestARefusedWriteBehindACutEndsALife(t *testing.T) {
 	for _, cut := range []bool{false, true} {
-		s, disk := testStore(t)
+		s, disk := testStoreThatMayFail(t)
 		if err := s.StoreLogs([]*raft.Log{{Index: 2, Term: 1, Type: raft.LogNoop}, {Index: 3, Term: 1, Type: raft.LogNoop}}); err != nil {
 			t.Fatal(err)
 		}
-		var told error
-		s.fault = func(err error) { told = err }
 		next := uint64(4)
 		if cut {
 			if err := s.DeleteRange(3, 3); err != nil {
@@ -68,8 +66,8 @@ func TestARefusedWriteBehindACutEndsALife(t *testing.T) {
 		if !segment.IsRefused(err) {
 			t.Fatalf("cut %t: stored with %v", cut, err)
 		}
-		if (told != nil) != cut {
-			t.Errorf("cut %t: the end of this life was asked for with %v", cut, told)
+		if cause := s.r.ended(); (cause != nil) != cut {
+			t.Errorf("cut %t: the end of this life was asked for with %v", cut, cause)
 		}
 	}
 }

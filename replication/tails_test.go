@@ -70,7 +70,7 @@ func TestTailsAreForgottenOnceNothingIsInFlight(t *testing.T) {
 				if ends {
 					l.end() // which nothing of it outlives
 				} else {
-					l.landed(7, 3)
+					l.applied(7, 3)
 				}
 				synctest.Wait()
 				if !landed || !over || answered != (name == "refused") || len(l.tails) != 0 {
