@@ -16,6 +16,11 @@ func TestLostMetadataLogRejoins(t *testing.T) {
 	c.append(id, "before")
 	n := c.nodes[2]
 	n.stop()
+	for _, other := range c.nodes[:2] { // which would refuse one under the name of a node that is there
+		for other.Live(n.id) {
+			time.Sleep(time.Millisecond)
+		}
+	}
 	if err := os.Remove(filepath.Join(n.dir, metaName, raftName)); err != nil {
 		t.Fatal(err)
 	}
