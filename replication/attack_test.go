@@ -218,7 +218,7 @@ func TestPartitionThatNoImageMentionsIsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.reconcile(image, make(chan struct{}, 1))
+	(&reconciler{Node: n.Node, limit: make(chan struct{}, 1)}).follow(image)
 	if strange := n.sweep(image, n.folders()); len(strange) != 2 {
 		t.Errorf("%d folders are left alone, want 2", len(strange))
 	}

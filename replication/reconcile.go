@@ -36,7 +36,7 @@ func (n *Node) reconcileLoop() {
 	before := n.folders() // those that this run makes need no explanation, and are half made for a moment
 	swept := false
 	settled := time.After(settleTime)
-	limit := make(chan struct{}, openAtOnce)
+	follower := reconciler{Node: n, limit: make(chan struct{}, openAtOnce)}
 	var unnoted <-chan time.Time // nil: node.json has the level
 	for {
 		select {
@@ -59,7 +59,7 @@ func (n *Node) reconcileLoop() {
 		}
 		n.setPeers()
 		n.stayEnrolled(image)
-		n.reconcile(image, limit)
+		follower.follow(image)
 		if _, registered := image.Broker(n.identity.Node); registered && !swept {
 			strange = n.sweep(image, before)
 			swept = true
@@ -69,38 +69,79 @@ func (n *Node) reconcileLoop() {
 	}
 }
 
-// reconcile opens the partitions that the image places here, brings settings
-// up to date, and removes the ones whose deletion the image holds.
-func (n *Node) reconcile(image *metadata.Image, limit chan struct{}) {
-	for _, t := range image.Topics() {
-		settings := image.TopicSettings(t, n.identity.Node, n.cfg.Settings)
+// A reconciler makes what is open here follow one image after the other. It looks only
+// at the topics that a step between them touched, so that a hundred changes of a cluster
+// of ten thousand partitions do not cost a million partitions' worth.
+type reconciler struct {
+	*Node
+	limit chan struct{} // has a place for each partition that may open at the same time
+
+	image  *metadata.Image                     // that was followed last; nil before the first
+	id     int32                               // of this node, then; 0 before it joined
+	absent map[metadata.PartitionID]*Partition // open, of no topic in image, but nothing says that it was deleted
+}
+
+// follow opens the partitions that the image places here, brings settings up to date,
+// and removes the ones whose deletion the image holds.
+func (r *reconciler) follow(image *metadata.Image) {
+	var changed, gone []*metadata.Topic
+	if r.image == nil {
+		changed = image.Topics()
+		r.partitionMu.RLock()
+		r.absent = maps.Clone(r.partitions)
+		r.partitionMu.RUnlock()
+	} else if changed, gone = image.Difference(r.image); r.id != r.identity.Node || !image.SameBrokerConfigs(r.image) {
+		changed = image.Topics() // the settings of each may be others
+	}
+	for _, t := range changed {
+		r.place(image, t)
+	}
+	var removed []*Partition
+	r.partitionMu.Lock()
+	for _, t := range gone {
 		for i := range t.Partitions {
-			part := &t.Partitions[i]
 			id := metadata.PartitionID{Topic: t.ID, Index: int32(i)}
-			n.partitionMu.RLock()
-			p := n.partitions[id]
-			n.partitionMu.RUnlock()
-			switch {
-			case p != nil:
-				p.configure(settings)
-			case slices.Contains(part.Replicas, n.identity.Node):
-				n.host(id, t, part, settings, limit)
+			if p := r.partitions[id]; p != nil {
+				r.absent[id] = p
 			}
 		}
 	}
-	var gone []*Partition
-	n.partitionMu.Lock()
-	for id, p := range n.partitions {
-		if _, ok := image.TopicByID(id.Topic); !ok && n.deleted(image, id.Topic, p.group) {
-			delete(n.partitions, id)
-			delete(n.byGroup, p.group)
-			gone = append(gone, p)
+	for id, p := range r.absent {
+		if _, ok := image.TopicByID(id.Topic); ok {
+			delete(r.absent, id)
+		} else if r.deleted(image, id.Topic, p.group) {
+			delete(r.absent, id)
+			delete(r.partitions, id)
+			delete(r.byGroup, p.group)
+			removed = append(removed, p)
 		}
 	}
-	n.partitionMu.Unlock()
-	n.forgetGroups(image)
-	for _, p := range gone {
-		n.removeDeleted(p.dir, p.remove)
+	r.partitionMu.Unlock()
+	if r.image == nil || len(gone) > 0 {
+		r.forgetGroups(image)
+	}
+	for _, p := range removed {
+		r.removeDeleted(p.dir, p.remove)
+	}
+	r.image, r.id = image, r.identity.Node
+}
+
+// place opens what the image places here of a topic, and has what is open already use the
+// topic's settings.
+func (r *reconciler) place(image *metadata.Image, t *metadata.Topic) {
+	settings := image.TopicSettings(t, r.identity.Node, r.cfg.Settings)
+	for i := range t.Partitions {
+		part := &t.Partitions[i]
+		id := metadata.PartitionID{Topic: t.ID, Index: int32(i)}
+		r.partitionMu.RLock()
+		p := r.partitions[id]
+		r.partitionMu.RUnlock()
+		switch {
+		case p != nil:
+			p.configure(settings)
+		case slices.Contains(part.Replicas, r.identity.Node):
+			r.host(id, t, part, settings, r.limit)
+		}
 	}
 }
 

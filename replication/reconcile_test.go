@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"fmt"
 	"os"
 	"testing"
 
@@ -34,4 +35,37 @@ func TestReplicaDeletedBeforeItOpensLeavesNothing(t *testing.T) {
 			t.Errorf("the folder of deleted replica %d is there: %v", i, err)
 		}
 	}
+}
+
+// A step between two images is followed by what it touched: a topic's setting by that
+// topic, the cluster's by all that have none of their own.
+func TestSettingsReachWhatTheyAreFor(t *testing.T) {
+	c := startCluster(t, 1, nil)
+	defer c.stop()
+	n := c.nodes[0]
+	of := func(name string, config map[string]string) *Partition {
+		p, err := n.Partition(c.create(name, 1, 1, config))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	orders, flights := of("orders", nil), of("flights", map[string]string{"retention.ms": "5"})
+	change := func(change metadata.Change) {
+		if err := n.Change(t.Context(), change); err != nil {
+			t.Fatal(err)
+		}
+	}
+	retains := func(p *Partition, want int64) {
+		t.Helper()
+		eventually(t, fmt.Sprint("records are kept for ", want, " ms"), func() bool { return p.settings.Load().RetentionMillis == want })
+	}
+	change(metadata.SetBrokerConfig{Set: map[string]string{"log.retention.ms": "7"}})
+	retains(orders, 7)
+	retains(flights, 5)
+	change(metadata.SetTopicConfig{Topic: flights.id.Topic, Delete: []string{"retention.ms"}})
+	retains(flights, 7)
+	change(metadata.SetBrokerConfig{Broker: n.ID(), Set: map[string]string{"log.retention.ms": "9"}})
+	retains(orders, 9)
+	retains(flights, 9)
 }

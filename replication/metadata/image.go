@@ -24,6 +24,7 @@ package metadata
 
 import (
 	"cmp"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -213,6 +214,34 @@ func (m *Image) BrokerOf(incarnation string) (*Broker, bool) {
 
 // Topics lists all topics by name, internal ones included.
 func (m *Image) Topics() []*Topic { return m.topics }
+
+// Difference lists what a step, or several, from before to m touched: the topics that
+// before has not or has otherwise, and those of before that m has not. It compares
+// pointers, some nanoseconds a topic, and lists all topics of an image that was decoded.
+func (m *Image) Difference(before *Image) (changed, gone []*Topic) {
+	old := before.byID
+	for _, t := range m.byID {
+		for len(old) > 0 && old[0].ID.compare(t.ID) < 0 {
+			gone, old = append(gone, old[0]), old[1:]
+		}
+		if len(old) == 0 || old[0].ID != t.ID {
+			changed = append(changed, t)
+			continue
+		}
+		if old[0] != t {
+			changed = append(changed, t)
+		}
+		old = old[1:]
+	}
+	return changed, append(gone, old...)
+}
+
+// SameBrokerConfigs reports whether all settings of brokers and of the cluster are before's.
+func (m *Image) SameBrokerConfigs(before *Image) bool {
+	return slices.EqualFunc(m.configs, before.configs, func(a, b brokerConfig) bool {
+		return a.broker == b.broker && maps.Equal(a.values, b.values)
+	})
+}
 
 // Topic finds a topic by name.
 func (m *Image) Topic(name string) (*Topic, bool) {

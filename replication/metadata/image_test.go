@@ -398,7 +398,7 @@ func randomChange(r *rand.Rand, m *Image) Change {
 	config := func() map[string]string {
 		values := make(map[string]string)
 		for range r.IntN(3) {
-			values[[]string{"retention.ms", "cleanup.policy", "x", "ß"}[r.IntN(4)]] = texts[r.IntN(len(texts))]
+			values[[]string{"retention.ms", "cleanup.policy", "log.retention.ms", "x", "ß"}[r.IntN(5)]] = texts[r.IntN(len(texts))]
 		}
 		return values
 	}
@@ -447,11 +447,12 @@ func randomChange(r *rand.Rand, m *Image) Change {
 // back give what the originals give, no step touches the image it began with,
 // and groups and producer ids are never given twice.
 func TestRandomChangesGiveEqualImagesEverywhere(t *testing.T) {
-	const seeds, steps = 13, 220
+	const seeds, steps = 15, 220
 	taken := make(map[string]int)
 	for seed := range uint64(seeds) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		m := new(Image)
+		past, other := []*Image{m}, rand.New(rand.NewPCG(seed, 2))
 		groups := make(map[uint64]PartitionID)
 		for index := range uint64(steps) {
 			c := randomChange(r, m)
@@ -496,6 +497,10 @@ func TestRandomChangesGiveEqualImagesEverywhere(t *testing.T) {
 			}
 			m = next
 			consistent(t, m)
+			for _, before := range []*Image{past[len(past)-1], past[other.IntN(len(past))], copied} {
+				differs(t, m, before)
+			}
+			past = append(past, m)
 			for group := uint64(1); group <= m.lastGroup; group++ {
 				id, ok := m.Group(group)
 				if was, known := groups[group]; ok && known && was != id {
@@ -511,6 +516,31 @@ func TestRandomChangesGiveEqualImagesEverywhere(t *testing.T) {
 		if taken[c.kind()] < 10 {
 			t.Errorf("%s was taken %d times only: the test tests nothing", c.kind(), taken[c.kind()])
 		}
+	}
+}
+
+// differs checks what m says of its difference to an image before it.
+func differs(t *testing.T, m, before *Image) {
+	t.Helper()
+	changed, gone := m.Difference(before)
+	for _, topic := range m.Topics() {
+		was, had := before.TopicByID(topic.ID)
+		if same := had && was == topic; same == slices.Contains(changed, topic) {
+			t.Fatalf("topic %s is the same in both: %v, and among the changed ones", topic.Name, same)
+		}
+		if had && m.SameBrokerConfigs(before) && !slices.Contains(changed, topic) {
+			if now, then := m.TopicSettings(topic, 1, nil), before.TopicSettings(was, 1, nil); now != then {
+				t.Fatalf("topic %s: its settings were %+v and are %+v, and nothing says so", topic.Name, then, now)
+			}
+		}
+	}
+	for _, topic := range before.Topics() {
+		if _, there := m.TopicByID(topic.ID); there == slices.Contains(gone, topic) {
+			t.Fatalf("topic %s is there: %v, and among the gone ones", topic.Name, there)
+		}
+	}
+	if len(changed) > len(m.topics) || len(gone) > len(before.topics) {
+		t.Fatal("a topic is listed twice")
 	}
 }
 
