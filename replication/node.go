@@ -164,14 +164,15 @@ type Node struct {
 	producerEnd  int64
 
 	reconcileWake chan struct{}
-	controlling   atomic.Bool  // the controller group's members are being looked after
-	retaining     atomic.Bool  // retention is
-	unsaved       atomic.Bool  // the others' addresses are, see saveAddressesLocked
-	lacksRoom     atomic.Bool  // the node's own files have none to grow; see keepRoom
-	fullDisk      fullDisk     // which took no records of producers
-	retainAt      atomic.Int64 // when retention is due before its time, since settings changed; ms since 1970, 0: at its time
-	growing       atomic.Bool  // topics are, with the cluster
-	flushing      atomic.Bool  // a flush of the topics that are due is under way
+	removing      chan struct{} // has a place for each folder that may be removed at the same time
+	controlling   atomic.Bool   // the controller group's members are being looked after
+	retaining     atomic.Bool   // retention is
+	unsaved       atomic.Bool   // the others' addresses are, see saveAddressesLocked
+	lacksRoom     atomic.Bool   // the node's own files have none to grow; see keepRoom
+	fullDisk      fullDisk      // which took no records of producers
+	retainAt      atomic.Int64  // when retention is due before its time, since settings changed; ms since 1970, 0: at its time
+	growing       atomic.Bool   // topics are, with the cluster
+	flushing      atomic.Bool   // a flush of the topics that are due is under way
 
 	// overMeta, unless nil, puts something over the controller group's files before Raft is
 	// given them: tests make them fail.
@@ -212,6 +213,7 @@ func Open(cfg Config) (*Node, error) {
 		gossipWake:    make(chan struct{}, 1),
 		snapshots:     make(chan *replica, 1024),
 		reconcileWake: make(chan struct{}, 1),
+		removing:      make(chan struct{}, removeAtOnce),
 		start:         time.Now(),
 		run:           newRun(),
 		decodeChange:  metadata.DecodeChange,
@@ -592,7 +594,7 @@ func (n *Node) closeAll() {
 			defer wait.Done()
 			limit <- struct{}{}
 			defer func() { <-limit }()
-			p.close()
+			p.close(true)
 		}()
 	}
 	n.partitionMu.RUnlock()

@@ -373,17 +373,20 @@ func (p *Partition) endLocked(clean bool) {
 	p.wake()
 }
 
-// close ends the partition on this node.
-func (p *Partition) close() {
+// close ends the partition on this node. Unless it is clean, the log does not record how
+// far it was whole.
+func (p *Partition) close(clean bool) {
 	p.lifecycle.Lock()
 	defer p.lifecycle.Unlock()
 	p.closed = true
-	p.endLocked(true)
+	p.endLocked(clean)
 }
 
 // remove closes the partition and deletes its data, after a committed deletion.
 func (p *Partition) remove() error {
-	p.close()
+	p.close(false) // what is gone in a moment is not worth two syncs
+	p.node.removing <- struct{}{}
+	defer func() { <-p.node.removing }()
 	trash := p.dir + deletedSuffix
 	if err := os.RemoveAll(trash); err != nil {
 		return err

@@ -27,8 +27,13 @@ type partitionFile struct {
 	Partition int32  `json:"partition"`
 }
 
-// openAtOnce limits how many partitions open at the same time.
-const openAtOnce = 8
+const (
+	// openAtOnce limits how many partitions open at the same time.
+	openAtOnce = 8
+	// removeAtOnce limits how many folders of deleted partitions are removed at the same
+	// time: nobody waits for it, and whoever produces meanwhile waits for the disk behind it.
+	removeAtOnce = 2
+)
 
 // reconcileLoop makes what is open here follow the image.
 func (n *Node) reconcileLoop() {
