@@ -171,6 +171,8 @@ func (s *Server) describeTopicPartitions(c *call, req *kmsg.DescribeTopicPartiti
 			first = max(req.Cursor.Partition, 0)
 		}
 	}
+	left := int(min(max(req.ResponsePartitionLimit, 1), 2000))
+	resp.Topics = make([]kmsg.DescribeTopicPartitionsResponseTopic, 0, max(len(req.Topics), min(left, len(names))))
 	if req.Cursor != nil && len(req.Topics) > 0 && (len(names) == 0 || names[0] != req.Cursor.Topic) {
 		for i := range req.Topics { // there is no error for the whole answer
 			c.step()
@@ -181,7 +183,6 @@ func (s *Server) describeTopicPartitions(c *call, req *kmsg.DescribeTopicPartiti
 		return resp
 	}
 	live := s.live(image)
-	left := int(min(max(req.ResponsePartitionLimit, 1), 2000))
 	for _, name := range names {
 		c.step()
 		if left == 0 {
@@ -280,11 +281,12 @@ func (s *Server) electLeaders(c *call, req *kmsg.ElectLeadersRequest) *kmsg.Elec
 		}
 		return resp
 	}
+	resp.Topics = make([]kmsg.ElectLeadersResponseTopic, 0, len(req.Topics))
 	for i := range req.Topics {
 		rt := &req.Topics[i]
 		t, _ := image.Topic(rt.Topic)
 		st := kmsg.NewElectLeadersResponseTopic()
-		st.Topic = rt.Topic
+		st.Topic, st.Partitions = rt.Topic, make([]kmsg.ElectLeadersResponseTopicPartition, 0, len(rt.Partitions))
 		for _, index := range rt.Partitions {
 			c.step()
 			code, err := elect(t, index)
@@ -314,10 +316,11 @@ func (s *Server) describeQuorum(c *call, req *kmsg.DescribeQuorumRequest) *kmsg.
 		}
 		return states
 	}
+	resp.Topics = make([]kmsg.DescribeQuorumResponseTopic, 0, len(req.Topics))
 	for i := range req.Topics {
 		rt := &req.Topics[i]
 		st := kmsg.NewDescribeQuorumResponseTopic()
-		st.Topic = rt.Topic
+		st.Topic, st.Partitions = rt.Topic, make([]kmsg.DescribeQuorumResponseTopicPartition, 0, len(rt.Partitions))
 		for _, rp := range rt.Partitions {
 			c.step()
 			sp := kmsg.NewDescribeQuorumResponseTopicPartition()

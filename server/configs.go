@@ -95,6 +95,7 @@ func (s *Server) describeConfigs(c *call, req *kmsg.DescribeConfigsRequest) *kms
 		name string
 	}
 	seen := map[name]struct{}{}
+	resp.Resources = make([]kmsg.DescribeConfigsResponseResource, 0, len(req.Resources))
 	for i := range req.Resources {
 		c.step()
 		rr := &req.Resources[i]

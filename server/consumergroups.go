@@ -35,6 +35,7 @@ func (s *Server) consumerGroupHeartbeat(c *call, req *kmsg.ConsumerGroupHeartbea
 func (s *Server) consumerGroupDescribe(c *call, req *kmsg.ConsumerGroupDescribeRequest) *kmsg.ConsumerGroupDescribeResponse {
 	if !s.servesConsumerGroups() {
 		resp := kmsg.NewPtrConsumerGroupDescribeResponse()
+		resp.Groups = make([]kmsg.ConsumerGroupDescribeResponseGroup, 0, len(req.Groups))
 		for _, name := range req.Groups {
 			c.step()
 			g := kmsg.NewConsumerGroupDescribeResponseGroup()
@@ -46,6 +47,7 @@ func (s *Server) consumerGroupDescribe(c *call, req *kmsg.ConsumerGroupDescribeR
 	resp := kmsg.NewPtrConsumerGroupDescribeResponse()
 	one := *req
 	groups := distinct(c, req.Groups)
+	resp.Groups = make([]kmsg.ConsumerGroupDescribeResponseGroup, 0, len(groups))
 	for i := range groups {
 		c.step()
 		one.Groups = groups[i : i+1]

@@ -44,6 +44,7 @@ func (s *Server) describeACLs(c *call, req *kmsg.DescribeACLsRequest) *kmsg.Desc
 // v2 adds tagged fields, v3 user principals.
 func (s *Server) createACLs(c *call, req *kmsg.CreateACLsRequest) *kmsg.CreateACLsResponse {
 	resp := kmsg.NewPtrCreateACLsResponse()
+	resp.Results = make([]kmsg.CreateACLsResponseResult, 0, len(req.Creations))
 	for range req.Creations {
 		c.step()
 		r := kmsg.NewCreateACLsResponseResult()
@@ -60,6 +61,7 @@ func (s *Server) createACLs(c *call, req *kmsg.CreateACLsRequest) *kmsg.CreateAC
 // v2 adds tagged fields, v3 user principals.
 func (s *Server) deleteACLs(c *call, req *kmsg.DeleteACLsRequest) *kmsg.DeleteACLsResponse {
 	resp := kmsg.NewPtrDeleteACLsResponse()
+	resp.Results = make([]kmsg.DeleteACLsResponseResult, 0, len(req.Filters))
 	for range req.Filters {
 		c.step()
 		r := kmsg.NewDeleteACLsResponseResult()
@@ -91,6 +93,7 @@ func (s *Server) describeUserSCRAM(c *call, req *kmsg.DescribeUserSCRAMCredentia
 		c.step()
 		named[u.Name]++
 	}
+	resp.Results = make([]kmsg.DescribeUserSCRAMCredentialsResponseResult, 0, len(named))
 	for _, u := range req.Users {
 		c.step()
 		n := named[u.Name]

@@ -343,6 +343,7 @@ func (s *Server) createPartitions(c *call, req *kmsg.CreatePartitionsRequest) *k
 		}
 	}
 	var todo, place []int
+	resp.Topics = make([]kmsg.CreatePartitionsResponseTopic, 0, len(named))
 	for i := range req.Topics {
 		c.step()
 		rt := &req.Topics[i]
