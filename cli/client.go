@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -52,6 +53,9 @@ func brokersOf(flag, list string) ([]string, error) {
 		host, port, err := net.SplitHostPort(b)
 		if err != nil {
 			host, port = strings.Trim(b, "[]"), "9092"
+		}
+		if _, err := netip.ParseAddr(host); err != nil && strings.Contains(host, ":") {
+			return nil, usage("%s %q: it is no HOST:PORT, nor an IPv6 address, which stands in brackets before a port: [::1]:9092", flag, b)
 		}
 		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
 			return nil, usage("%s %q: %q is not a port", flag, b, port)

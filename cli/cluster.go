@@ -162,15 +162,20 @@ func some(names []string) string {
 	return s
 }
 
-// readCluster asks for the cluster's state, and then every broker that is
-// registered, whether the others hear it or not, for its own view of it, all at once:
-// whether it answers, which replicas are in sync in the partitions it leads, which
-// only a leader knows at first hand, and what it alone knows of itself.
+// readCluster asks for the cluster's state, at first hand.
 func readCluster(ctx context.Context, client *kgo.Client) (*clusterState, error) {
 	metadata, err := kadm.NewClient(client).Metadata(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("ask for the metadata: %w", err)
 	}
+	return clusterOf(ctx, metadata), nil
+}
+
+// clusterOf completes what one broker says of the cluster. It asks every broker that is
+// registered, whether the others hear it or not, for its own view of it, all at once:
+// whether it answers, which replicas are in sync in the partitions it leads, which
+// only a leader knows at first hand, and what it alone knows of itself.
+func clusterOf(ctx context.Context, metadata kadm.Metadata) *clusterState {
 	s := &clusterState{
 		Cluster: metadata.Cluster, Controller: metadata.Controller, Topics: len(metadata.Topics),
 		Brokers: []brokerItem{}, UnderReplicated: []string{}, Leaderless: []string{}, Down: []string{},
@@ -225,7 +230,7 @@ func readCluster(ctx context.Context, client *kgo.Client) (*clusterState, error)
 	}
 	slices.SortFunc(s.Brokers, func(a, b brokerItem) int { return cmp.Compare(a.Node, b.Node) })
 	s.judge(ctx, views)
-	return s, nil
+	return s
 }
 
 func address(b kadm.BrokerDetail) string {
@@ -324,12 +329,17 @@ func (v brokerViews) firstHand(p kadm.PartitionDetail) (own kadm.PartitionDetail
 	return p, down
 }
 
-// viewOf returns the topics as one broker sees them, and how full its disk is. A
-// client that knows no other broker yet can ask no other.
-func viewOf(ctx context.Context, address string) (*brokerView, error) {
+// soleClient returns a client that knows one broker, and so asks no other before that has
+// told it of them. It does not ask again.
+func soleClient(address string) (*kgo.Client, error) {
 	// How a connection begins no context ends, only the time that a request may take.
-	client, err := kgo.NewClient(kgo.SeedBrokers(address), kgo.ClientID("millrace"), kgo.DialTimeout(2*time.Second),
+	return kgo.NewClient(kgo.SeedBrokers(address), kgo.ClientID("millrace"), kgo.DialTimeout(2*time.Second),
 		kgo.RequestTimeoutOverhead(viewTimeout), kgo.RequestRetries(0))
+}
+
+// viewOf returns the topics as one broker sees them, and how full its disk is.
+func viewOf(ctx context.Context, address string) (*brokerView, error) {
+	client, err := soleClient(address)
 	if err != nil {
 		return nil, err
 	}

@@ -3,10 +3,14 @@ package cli
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 
@@ -33,12 +37,15 @@ func doctorCommand() *urfave.Command {
       disk        room for every broker's data
       limits      files and mappings of brokers that run on this machine
 
+   What it finds it says at once. It looks at all addresses at the same time, and waits 3
+   seconds at most for a name, a connection or an answer, 30 for all of it.
+
    With --data-dir it looks at a folder and at this machine as well, as what millrace serve
    would find: its file system, room, files, limits, and how long an fsync takes. Without -b
    and MILLRACE_BROKERS it then looks at nothing else, so before the first start too.
 
    Works with every Kafka cluster; it changes nothing. Exit status 1 if a line says fail.
-   JSON: [{verdict, check, subject, found, change}].
+   -o name prints VERDICT CHECK SUBJECT. JSON: [{verdict, check, subject, found, change}].
 
 EXAMPLES:
    $ millrace doctor
@@ -55,10 +62,18 @@ func diagnose(c *urfave.Context) error {
 	if c.NArg() > 0 {
 		return usage("doctor takes no arguments, but %q was given; the brokers are named by -b", c.Args().First())
 	}
-	ctx, cancel := context.WithTimeout(c.Context, time.Minute)
-	defer cancel()
-	d := &doctor{lookup: net.DefaultResolver.LookupHost, patience: 3 * time.Second}
+	format := c.String("output")
+	if !slices.Contains([]string{"", "table", "name", "json", "jsonl", "yaml"}, format) {
+		return printValue(c.App.Writer, format, nil) // refuses it now, not behind what takes seconds
+	}
 	folder := c.Path("data-dir")
+	if folder == "" && c.IsSet("data-dir") {
+		return usage("--data-dir is empty; it is a folder, such as ./millrace-data")
+	}
+	ctx, cancel := context.WithTimeout(c.Context, wholeDiagnosis)
+	defer cancel()
+	sink := &findingWriter{w: c.App.Writer, width: terminalWidth(c.App.Writer), format: format}
+	d := &doctor{lookup: net.DefaultResolver.LookupHost, patience: 3 * time.Second, show: sink.write}
 	if folder == "" || c.IsSet("brokers") && c.String("brokers") != "" {
 		brokers, err := brokersNamed(c)
 		if err != nil {
@@ -66,14 +81,19 @@ func diagnose(c *urfave.Context) error {
 		}
 		d.examineBrokers(ctx, brokers)
 	}
-	if folder != "" {
+	if folder != "" && c.Context.Err() == nil {
 		d.examineFolder(folder)
 	}
 	if c.Context.Err() != nil {
 		return fail(StatusFailed, "interrupted")
 	}
-	if err := d.print(c); err != nil {
-		return err
+	if sink.err != nil {
+		return sink.err
+	}
+	if format == "json" || format == "yaml" { // a list is whole or not one
+		if err := printList[finding](c, d.findings, nil); err != nil {
+			return err
+		}
 	}
 	for _, f := range d.findings {
 		if f.Verdict == failed {
@@ -82,6 +102,11 @@ func diagnose(c *urfave.Context) error {
 	}
 	return nil
 }
+
+// wholeDiagnosis is how long all of a diagnosis may take. Twice somebody may be slow to be
+// found, to let a connection in and to answer, and be somebody else then: those that the
+// command line names, and those that these tell of.
+const wholeDiagnosis = 30 * time.Second
 
 // The verdicts of a diagnosis.
 const (
@@ -100,17 +125,39 @@ type finding struct {
 	Change  string `json:"change,omitempty"` // what to do about it
 }
 
-// A doctor collects findings, in the order in which they are printed.
+// A doctor collects findings, in the order of what it is asked to examine, and shows each
+// as soon as it is found.
 type doctor struct {
 	lookup func(ctx context.Context, host string) ([]string, error) // the IP addresses of a name, in the order clients try them
 	// patience is how long something may take to let a connection in, and to answer a
 	// request: what takes longer looks broken to whoever waits.
 	patience time.Duration
+	show     func(finding) // several goroutines may call it at once
 	findings []finding
+	clusters int // that were found; with several, a broker's number is not its name
 }
 
+// say adds a finding. What has failed has a change behind it.
 func (d *doctor) say(verdict, check, subject, change, format string, args ...any) {
-	d.findings = append(d.findings, finding{verdict, check, harmless(subject), harmless(fmt.Sprintf(format, args...)), harmless(change)})
+	f := finding{verdict, check, harmless(subject), harmless(fmt.Sprintf(format, args...)), harmless(change)}
+	d.findings = append(d.findings, f)
+	d.show(f)
+}
+
+// together makes examinations at the same time, each with a doctor of its own, and adds
+// what they find, in their order.
+func (d *doctor) together(examinations ...func(*doctor)) {
+	doctors := make([]doctor, len(examinations))
+	var made sync.WaitGroup
+	for i, examine := range examinations {
+		doctors[i] = *d
+		doctors[i].findings = nil
+		made.Go(func() { examine(&doctors[i]) })
+	}
+	made.Wait()
+	for i := range doctors {
+		d.findings = append(d.findings, doctors[i].findings...)
+	}
 }
 
 // harmless escapes what a terminal would act upon: much of what is found somebody else says.
@@ -130,20 +177,34 @@ func harmless(text string) string {
 	return b.String()
 }
 
-// print writes the findings as the flags of c ask for: by default a line each, which a
-// terminal gets broken where it ends.
-func (d *doctor) print(c *urfave.Context) error {
-	if format := c.String("output"); format != "table" && format != "" {
-		return printList(c, d.findings, []column[finding]{{"CHECK", func(f finding) string { return f.Check }}})
-	}
-	w := c.App.Writer
-	wide := 0
-	for _, f := range d.findings {
-		wide = max(wide, len(f.Check))
-	}
-	width := terminalWidth(w)
-	var b bytes.Buffer
-	for _, f := range d.findings {
+// A findingWriter writes findings as they come, in the formats that have a line for each.
+// Several goroutines may use it at once.
+type findingWriter struct {
+	w      io.Writer
+	width  int // of the terminal, where lines are broken; 0: none
+	format string
+
+	mu  sync.Mutex
+	err error // the first one, after which nothing is written
+}
+
+// checkWidth is the width of the column of checks. Lines that are printed one by one
+// cannot have the width of what will come.
+const checkWidth = len("descriptors")
+
+func (o *findingWriter) write(f finding) {
+	var line bytes.Buffer
+	switch o.format {
+	case "json", "yaml":
+		return
+	case "jsonl":
+		e := json.NewEncoder(&line)
+		e.SetEscapeHTML(false)
+		e.Encode(f) // which fails with nothing that a finding has
+	case "name":
+		words := []string{f.Verdict, strings.ReplaceAll(f.Check, " ", "-"), f.Subject}
+		fmt.Fprintln(&line, strings.TrimSpace(strings.Join(words, " ")))
+	default:
 		text := f.Found
 		if f.Subject != "" {
 			text = f.Subject + ": " + text
@@ -153,13 +214,15 @@ func (d *doctor) print(c *urfave.Context) error {
 		}
 		verdict := fmt.Sprintf("%-4s", f.Verdict)
 		if f.Verdict == failed {
-			verdict = red(w, verdict)
+			verdict = red(o.w, verdict)
 		}
-		indent := 4 + 2 + wide + 2
-		fmt.Fprintf(&b, "%s  %-*s  %s\n", verdict, wide, f.Check, hang(text, width, indent))
+		fmt.Fprintf(&line, "%s  %-*s  %s\n", verdict, checkWidth, f.Check, hang(text, o.width, 4+2+checkWidth+2))
 	}
-	_, err := w.Write(b.Bytes())
-	return err
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err == nil {
+		_, o.err = o.w.Write(line.Bytes())
+	}
 }
 
 // hang breaks a text between words where a terminal of some width ends, and indents all

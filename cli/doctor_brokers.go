@@ -11,34 +11,71 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
 )
 
 // examineBrokers goes to the brokers that a command line names, to those that they tell
-// clients of, and looks at the cluster they are.
+// clients of, and looks at the clusters they are, which should be one.
 func (d *doctor) examineBrokers(ctx context.Context, named []string) {
-	seeds := d.visitAll(ctx, named)
-	var reached []*visit
-	hosts := make(map[string]bool)
+	seeds := d.examineNamed(ctx, named)
+	var clusters []string
+	of := make(map[string][]*visit)
 	for _, v := range seeds {
-		if !hosts[v.host] {
-			d.judgeName(v)
+		if !v.reached() {
+			continue
 		}
-		hosts[v.host] = true
-		if d.judgeDoors(v) && d.judgeProtocol(v) {
-			reached = append(reached, v)
+		if of[v.cluster] == nil {
+			clusters = append(clusters, v.cluster)
 		}
+		of[v.cluster] = append(of[v.cluster], v)
 	}
-	if len(reached) == 0 {
+	if len(clusters) == 0 {
 		return
 	}
-	d.judgeClusters(reached)
-	all := d.examineAdvertised(ctx, reached)
-	d.judgeVersions(all)
+	d.clusters = len(clusters)
+	d.judgeClusters(clusters, of, len(named))
+	var all []*visit
+	examinations := []func(*doctor){func(d *doctor) { all = d.examineAdvertised(ctx, seeds) }}
+	for _, c := range clusters {
+		examinations = append(examinations, func(d *doctor) { d.examineHealth(ctx, of[c]) })
+	}
+	d.together(examinations...)
+	for _, c := range clusters {
+		d.judgeVersions(slices.DeleteFunc(slices.Clone(all), func(v *visit) bool { return v.cluster != c }))
+	}
 	d.judgeClocks(all)
-	d.examineHealth(ctx, reached)
 	d.examineProcesses(all)
 }
 
+// examineNamed goes to the addresses of a command line.
+func (d *doctor) examineNamed(ctx context.Context, named []string) []*visit {
+	all := make([]*visit, len(named))
+	var examinations []func(*doctor)
+	hosts := make(map[string]bool)
+	for i, address := range named {
+		v := &visit{address: address, node: -1, leader: -1}
+		host, _, _ := net.SplitHostPort(address)
+		first := !hosts[host]
+		hosts[host], all[i] = true, v
+		examinations = append(examinations, func(d *doctor) {
+			d.resolve(ctx, v)
+			if first {
+				d.judgeName(v)
+			}
+			conn := d.knock(ctx, v)
+			d.judgeDoors(v)
+			if conn != nil {
+				d.interview(ctx, v, conn)
+				d.judgeProtocol(v)
+			}
+		})
+	}
+	d.together(examinations...)
+	return all
+}
+
+// visitAll goes to several addresses and judges nothing.
 func (d *doctor) visitAll(ctx context.Context, addresses []string) []*visit {
 	all := make([]*visit, len(addresses))
 	var gone sync.WaitGroup
@@ -77,15 +114,15 @@ func unresolved(err error) string {
 	return err.Error()
 }
 
-// judgeDoors tells whether somebody listens at one of an address's doors, and says where not.
-func (d *doctor) judgeDoors(v *visit) bool {
+// judgeDoors says whether somebody listens at one of an address's doors, and where not.
+func (d *doctor) judgeDoors(v *visit) {
 	if v.lookup != nil {
-		return false
+		return
 	}
 	open, shut := v.open()
 	if open == nil {
 		d.say(failed, "connect", v.address, openIt(shut), "%s", d.closed(shut.err))
-		return false
+		return
 	}
 	if first := v.doors[0]; first.err != nil {
 		_, port, _ := net.SplitHostPort(v.address)
@@ -93,10 +130,9 @@ func (d *doctor) judgeDoors(v *visit) bool {
 			fmt.Sprintf("give clients %s, or let the broker listen at %s as well", net.JoinHostPort(open.ip, port), first.ip),
 			"%s is %s first, where it is %s, and then %s, which answers: a client that tries only the first does not get through",
 			v.host, first.ip, d.closed(first.err), open.ip)
-		return true
+		return
 	}
 	d.say(fine, "connect", v.address, "", "in %s", fineGrained(open.took))
-	return true
 }
 
 // open returns the first door that is open, nil if none is, and the last that is not.
@@ -120,7 +156,7 @@ func (d *doctor) closed(err error) string {
 	case errors.Is(err, errnoNoHost), errors.Is(err, errnoNoNet):
 		return "unreachable, there is no way to it from here"
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return fmt.Sprintf("unanswered for %v", d.patience)
+		return fmt.Sprintf("unanswered for %.3g s", d.patience.Seconds())
 	}
 	var op *net.OpError
 	if errors.As(err, &op) {
@@ -152,10 +188,10 @@ func short(d time.Duration) string {
 	return fmt.Sprintf("%.1f s", d.Seconds())
 }
 
-func (d *doctor) judgeProtocol(v *visit) bool {
+func (d *doctor) judgeProtocol(v *visit) {
 	if v.stranger != "" {
 		d.say(failed, "protocol", v.address, v.remedy, "%s", v.stranger)
-		return false
+		return
 	}
 	what := "a Kafka broker"
 	if v.software != "" {
@@ -165,29 +201,32 @@ func (d *doctor) judgeProtocol(v *visit) bool {
 		what += fmt.Sprintf(", node %d", v.node)
 	}
 	d.say(fine, "protocol", v.address, "", "%s, %s", what, count(len(v.apis), "API"))
-	return true
 }
 
-func (d *doctor) judgeClusters(reached []*visit) {
-	var clusters []string
-	at := make(map[string][]string)
-	for _, v := range reached {
-		if at[v.cluster] == nil {
-			clusters = append(clusters, v.cluster)
-		}
-		at[v.cluster] = append(at[v.cluster], v.address)
-	}
+// judgeClusters says which cluster is there, as those of so many named addresses say that
+// answer.
+func (d *doctor) judgeClusters(clusters []string, of map[string][]*visit, named int) {
 	if len(clusters) == 1 {
-		all := ""
-		if len(reached) > 1 {
-			all = fmt.Sprintf(", say all %d addresses", len(reached))
+		by, answer := "", len(of[clusters[0]])
+		switch {
+		case answer < named:
+			by = fmt.Sprintf(", says %d of %d addresses; no broker answers at the rest", answer, named)
+			if answer > 1 {
+				by = strings.Replace(by, "says", "say", 1)
+			}
+		case named > 1:
+			by = fmt.Sprintf(", say all %d addresses", named)
 		}
-		d.say(fine, "cluster", "", "", "%s%s", clusters[0], all)
+		d.say(fine, "cluster", "", "", "%s%s", clusters[0], by)
 		return
 	}
 	var parts []string
 	for _, c := range clusters {
-		parts = append(parts, fmt.Sprintf("%s at %s", c, strings.Join(at[c], ", ")))
+		var at []string
+		for _, v := range of[c] {
+			at = append(at, v.address)
+		}
+		parts = append(parts, fmt.Sprintf("%s at %s", c, strings.Join(at, ", ")))
 	}
 	d.say(failed, "cluster", "", "name the brokers of one cluster; nodes that were to be one need --join, or one controller.quorum.voters",
 		"-b names %d clusters: %s", len(clusters), strings.Join(parts, "; "))
@@ -211,25 +250,32 @@ func (d *doctor) examineAdvertised(ctx context.Context, seeds []*visit) (all []*
 			from[a] = append(from[a], v)
 		}
 	}
-	var sent []advertisement
-	var more []string
-	for a := range from {
-		sent = append(sent, a)
-		if _, known := at[a.address]; !known && !slices.Contains(more, a.address) {
-			more = append(more, a.address)
-		}
-	}
-	for i, v := range d.visitAll(ctx, more) {
-		at[more[i]] = v
-	}
-	slices.SortFunc(sent, func(a, b advertisement) int {
+	sent := slices.SortedFunc(maps.Keys(from), func(a, b advertisement) int {
 		return cmp.Or(cmp.Compare(a.cluster, b.cluster), cmp.Compare(a.node, b.node), cmp.Compare(a.address, b.address))
 	})
+	var addresses []string
 	for _, a := range sent {
-		d.judgeAdvertised(a, at[a.address], from[a], seeds)
+		if !slices.Contains(addresses, a.address) {
+			addresses = append(addresses, a.address)
+		}
 	}
+	visits := make([]*visit, len(addresses))
+	var examinations []func(*doctor)
+	for i, address := range addresses {
+		examinations = append(examinations, func(d *doctor) {
+			if visits[i] = at[address]; visits[i] == nil {
+				visits[i] = d.visit(ctx, address)
+			}
+			for _, a := range sent {
+				if a.address == address {
+					d.judgeAdvertised(a, visits[i], from[a], seeds)
+				}
+			}
+		})
+	}
+	d.together(examinations...)
 	seen := make(map[advertisement]bool)
-	for _, v := range append(slices.Clone(seeds), slices.Collect(maps.Values(at))...) {
+	for _, v := range slices.Concat(seeds, visits) {
 		who := advertisement{v.cluster, told{node: v.node}}
 		if v.reached() && !seen[who] {
 			seen[who] = v.node >= 0 // who does not say is nobody's double
@@ -242,17 +288,19 @@ func (d *doctor) examineAdvertised(ctx context.Context, seeds []*visit) (all []*
 
 // judgeAdvertised says whether clients that are sent to a broker get to it.
 func (d *doctor) judgeAdvertised(a advertisement, v *visit, by, seeds []*visit) {
-	subject := fmt.Sprintf("broker %d", a.node)
+	subject := fmt.Sprintf("broker %d%s", a.node, d.of(a.cluster))
 	what := ""
 	open, shut := v.open()
 	loopback := isLoopback(v)
 	switch {
 	case unreachableAddress(a.address) != "":
-		what = "is no address that can be reached"
+		what = "which is no address that can be reached"
 	case v.lookup != nil:
 		what = "which does not resolve here: " + unresolved(v.lookup)
 	case open == nil:
 		what = "which is " + d.closed(shut.err)
+	case v.silent():
+		what = "which takes the connection and " + quiet(d.patience)
 	case v.stranger != "":
 		what = "where no broker is: " + v.stranger
 	case v.cluster != a.cluster:
@@ -260,7 +308,7 @@ func (d *doctor) judgeAdvertised(a advertisement, v *visit, by, seeds []*visit) 
 	case v.node >= 0 && v.node != a.node:
 		what = fmt.Sprintf("where broker %d answers", v.node)
 	case loopback && !slices.ContainsFunc(by, isLoopback):
-		d.say(worrying, "advertised", subject, advertise(a, seeds),
+		d.say(worrying, "advertised", subject, advertise(a, v, seeds),
 			"clients are told %s, which is reached from this machine only: any other would look for the broker on itself", a.address)
 		return
 	case v.node < 0:
@@ -273,7 +321,7 @@ func (d *doctor) judgeAdvertised(a advertisement, v *visit, by, seeds []*visit) 
 	if loopback && !slices.ContainsFunc(by, isLoopback) {
 		what += ", and which is this machine itself"
 	}
-	d.say(failed, "advertised", subject, advertise(a, seeds), "clients are told %s, %s", a.address, what)
+	d.say(failed, "advertised", subject, advertise(a, v, seeds), "clients are told %s, %s", a.address, what)
 }
 
 // isLoopback tells whether an address is of the machine that uses it, whichever that is.
@@ -285,16 +333,25 @@ func isLoopback(v *visit) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// advertise says which setting tells clients where a broker is, and the value it should
-// have: the address by which it was reached, if it was, under the name of its listener.
-func advertise(a advertisement, seeds []*visit) string {
+// advertise says what leads clients to a broker, of which v is a visit to where they are
+// told that it is. The broker may be down, or a setting be wrong; then it says which, and
+// the value it should have: the address by which the broker was reached, if it was, under
+// the name of its listener.
+func advertise(a advertisement, v *visit, seeds []*visit) string {
 	const key = "advertised.listeners"
-	i := slices.IndexFunc(seeds, func(v *visit) bool { return v.cluster == a.cluster && v.node == a.node })
-	if i < 0 && slices.ContainsFunc(seeds, func(v *visit) bool { return v.address == a.address }) {
-		return fmt.Sprintf("start broker %d, if that is its address; else set its %s to the one it listens on", a.node, key)
-	}
+	i := slices.IndexFunc(seeds, func(s *visit) bool { return s.cluster == a.cluster && s.node == a.node })
 	if i < 0 {
-		return fmt.Sprintf("set %s of broker %d to the HOST:PORT by which this machine reaches it; named with -b, it is checked", key, a.node)
+		open, shut := v.open()
+		reach := fmt.Sprintf("%s of broker %d to the HOST:PORT by which this machine reaches it; named with -b, it is checked", key, a.node)
+		switch {
+		case v.silent():
+			return v.remedy + "; if that is not broker " + fmt.Sprint(a.node) + ", set " + reach
+		case open != nil || shut == nil:
+			return "set " + reach
+		case slices.ContainsFunc(seeds, v.sameDoor): // somebody believes that it is there
+			return fmt.Sprintf("start broker %d; if it runs, set its %s to the address it listens on", a.node, key)
+		}
+		return fmt.Sprintf("start broker %d, if it is down; else set %s", a.node, reach)
 	}
 	own := seeds[i]
 	now := own.settings[key]
@@ -321,7 +378,14 @@ func advertise(a advertisement, seeds []*visit) string {
 	return text
 }
 
-// judgeVersions compares what brokers say of their programs, or else what they serve.
+// sameDoor tells whether two addresses lead to one place, whatever they call it.
+func (v *visit) sameDoor(o *visit) bool {
+	_, port, _ := net.SplitHostPort(v.address)
+	_, others, _ := net.SplitHostPort(o.address)
+	return port == others && slices.ContainsFunc(v.ips(), func(ip string) bool { return slices.Contains(o.ips(), ip) })
+}
+
+// judgeVersions compares what brokers of one cluster say of their programs, or else what they serve.
 func (d *doctor) judgeVersions(all []*visit) {
 	var versions []string
 	of := make(map[string][]string)
@@ -340,14 +404,15 @@ func (d *doctor) judgeVersions(all []*visit) {
 		if of[version] == nil {
 			versions = append(versions, version)
 		}
-		of[version] = append(of[version], who(v))
+		of[version] = append(of[version], d.who(v))
 	}
+	subject := strings.TrimPrefix(d.of(all[0].cluster), " of ")
 	if len(versions) == 1 {
 		if !own {
-			d.say(fine, "version", "", "", "all serve the same versions of the same APIs")
+			d.say(fine, "version", subject, "", "all serve the same versions of the same APIs")
 			return
 		}
-		d.say(fine, "version", "", "", "%s", versions[0])
+		d.say(fine, "version", subject, "", "%s", versions[0])
 		return
 	}
 	var parts []string
@@ -362,7 +427,7 @@ func (d *doctor) judgeVersions(all []*visit) {
 	if !own {
 		found = "the APIs differ between " + strings.Join(groups(versions, of), " and ")
 	}
-	d.say(worrying, "version", "", "finish the upgrade: what is new begins when the last broker has it", "%s", found)
+	d.say(worrying, "version", subject, "finish the upgrade: what is new begins when the last broker has it", "%s", found)
 }
 
 // groups are the brokers of each version.
@@ -374,11 +439,22 @@ func groups(versions []string, of map[string][]string) (all []string) {
 }
 
 // who names the broker that was visited.
-func who(v *visit) string {
-	if v.node < 0 {
+func (d *doctor) who(v *visit) string {
+	switch {
+	case v.node < 0:
 		return v.address
+	case d.clusters > 1:
+		return fmt.Sprintf("broker %d at %s", v.node, v.address)
 	}
 	return fmt.Sprintf("broker %d", v.node)
+}
+
+// of names a cluster behind the number of a node, if that number alone could be of several.
+func (d *doctor) of(cluster string) string {
+	if d.clusters > 1 {
+		return " of " + cluster
+	}
+	return ""
 }
 
 // Clocks that are further apart than tolerable are named: what is read from a time, and
@@ -400,16 +476,16 @@ func (d *doctor) judgeClocks(all []*visit) {
 	for _, v := range all {
 		switch {
 		case v.clock.known:
-			readings = append(readings, reading{who(v), v.clock})
+			readings = append(readings, reading{d.who(v), v.clock})
 		case v.leaderClock.known && v.leader == v.node:
-			readings = append(readings, reading{who(v), v.leaderClock})
+			readings = append(readings, reading{d.who(v), v.leaderClock})
 		default:
 			others = true
 		}
 	}
 	for _, v := range all {
 		if len(readings) == 0 && v.leaderClock.known { // the leader is a controller alone, or was not reached
-			readings = append(readings, reading{fmt.Sprintf("controller %d", v.leader), v.leaderClock})
+			readings = append(readings, reading{fmt.Sprintf("controller %d%s", v.leader, d.of(v.cluster)), v.leaderClock})
 		}
 	}
 	if len(readings) == 0 {
@@ -447,49 +523,104 @@ func (d *doctor) judgeClocks(all []*visit) {
 	d.say(fine, "clock", "", "", "%s: within %s of this machine's%s", strings.Join(names, ", "), short(within), rest)
 }
 
-// examineHealth says what `cluster health` would, and how full the disks are.
+// examineHealth says what `cluster health` would of the cluster of some visits, and how
+// full the disks are.
 func (d *doctor) examineHealth(ctx context.Context, reached []*visit) {
-	var addresses []string
-	for _, v := range reached {
-		if v.cluster == reached[0].cluster {
-			addresses = append(addresses, v.address)
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	client, err := dialBrokers(ctx, addresses)
+	of := d.of(reached[0].cluster)
+	subject := strings.TrimPrefix(of, " of ")
+	metadata, err := metadataOf(ctx, reached)
 	if err != nil {
-		d.say(failed, "health", "", "", "%s", oneLine(err))
+		d.say(failed, "health", subject, "look into the brokers' logs", "no broker tells which topics there are: %s", whyNoAnswer(err))
 		return
 	}
-	defer client.Close()
-	state, err := readCluster(ctx, client)
-	if err != nil {
-		d.say(failed, "health", "", "", "%s", oneLine(err))
-		return
-	}
+	state := clusterOf(ctx, metadata)
 	if troubles := state.troubles(); len(troubles) > 0 {
-		d.say(failed, "health", "", "`millrace cluster status` shows more", "%s", strings.Join(troubles, "; "))
+		change := strings.Join(append(state.remedies(reached), "`millrace cluster status` shows more"), "; ")
+		d.say(failed, "health", subject, change, "%s", strings.Join(troubles, "; "))
 	} else {
-		d.say(fine, "health", "", "", "%s, %s, %s", count(len(state.Brokers), "broker"), count(state.Topics-state.internalTopics, "topic"), count(state.Partitions-state.Internal, "partition"))
+		d.say(fine, "health", subject, "", "%s, %s, %s", count(len(state.Brokers), "broker"), count(state.Topics-state.internalTopics, "topic"), count(state.Partitions-state.Internal, "partition"))
 	}
 	for _, b := range state.Brokers {
+		broker := fmt.Sprintf("broker %d%s", b.Node, of)
 		if b.Up && b.DiskBytes > 0 {
-			d.judgeRoom("disk", fmt.Sprintf("broker %d", b.Node), b.dataDir, b.DiskBytes, b.DiskFree, b.diskFull())
+			d.judgeRoom("disk", broker, " below "+b.dataDir, b.DiskBytes, b.DiskFree, b.diskFull())
 		} else if b.Up {
-			d.say(untold, "disk", fmt.Sprintf("broker %d", b.Node), "", "it does not tell")
+			d.say(untold, "disk", broker, "", "it does not tell")
 		}
 	}
 }
 
-// judgeRoom says how much room is left on a disk. With a tenth of it there is time to act.
-func (d *doctor) judgeRoom(check, subject, dir string, total, free int64, full bool) {
+// metadataOf asks some brokers of one cluster for all of its topics, and returns what the
+// first says that answers. An ordinary client would go on to brokers that these tell it of,
+// and wait for those that are away.
+func metadataOf(ctx context.Context, brokers []*visit) (kadm.Metadata, error) {
+	type answer struct {
+		kadm.Metadata
+		err error
+	}
+	ctx, cancel := context.WithTimeout(ctx, viewTimeout)
+	defer cancel()
+	answers := make(chan answer, len(brokers))
+	for _, v := range brokers {
+		go func() { // ends with the answer, or with ctx
+			client, err := soleClient(v.address)
+			if err != nil {
+				answers <- answer{err: err}
+				return
+			}
+			defer client.Close()
+			m, err := kadm.NewClient(client).Metadata(ctx)
+			answers <- answer{m, err}
+		}()
+	}
+	var last answer
+	for range brokers {
+		if last = <-answers; last.err == nil {
+			break
+		}
+	}
+	return last.Metadata, last.err
+}
+
+// remedies says what to do about brokers that do not answer at their addresses, some of
+// which may have been reached at others.
+func (s *clusterState) remedies(reached []*visit) (all []string) {
+	var down, elsewhere []string
+	for _, b := range s.Brokers {
+		switch name := fmt.Sprintf("broker %d", b.Node); {
+		case b.Up || b.stranger != "":
+		case slices.ContainsFunc(reached, func(v *visit) bool { return v.node == b.Node }):
+			elsewhere = append(elsewhere, name)
+		default:
+			down = append(down, name)
+		}
+	}
+	if len(down) > 0 {
+		all = append(all, "bring back "+strings.Join(down, ", "))
+	}
+	if len(elsewhere) > 0 {
+		all = append(all, "correct the address of "+strings.Join(elsewhere, ", ")+", as advertised says")
+	}
+	return all
+}
+
+// scarce is room that is little for any broker, however large a part of the disk it is:
+// sixty busy partitions take it before they hold a record, 16 MiB each.
+const scarce = 1_000_000_000
+
+// judgeRoom says how much room is left on a disk, and where. With a tenth of it there is
+// time to act.
+func (d *doctor) judgeRoom(check, subject, where string, total, free int64, full bool) {
 	verdict, change := fine, ""
 	switch {
+	case total == 0:
+		verdict, change = failed, "choose a folder on a disk"
 	case full:
 		verdict, change = failed, "delete or trim topics, or make room: a broker refuses to write"
 	case free < total/10:
 		verdict, change = worrying, "shorten retention.ms or set retention.bytes, or make room"
+	case free < scarce:
+		verdict, change = worrying, "make room, or choose a larger disk: less than 1 GB is little, since a busy partition takes 16 MiB at a time"
 	}
-	d.say(verdict, check, subject, change, "%s of %s free below %s", size(free), size(total), dir)
+	d.say(verdict, check, subject, change, "%s of %s free%s", size(free), size(total), where)
 }

@@ -16,20 +16,29 @@ import (
 
 // examineFolder looks at a data folder, or where it will be, and at this machine.
 func (d *doctor) examineFolder(dir string) {
+	const another = "choose another folder with --data-dir"
 	at, err := filepath.Abs(dir)
 	if err != nil {
-		d.say(failed, "folder", dir, "", "%v", err)
+		d.say(failed, "folder", dir, "name it from the root on with --data-dir", "%v", err)
 		return
 	}
 	info, err := os.Stat(at)
-	missing := errors.Is(err, fs.ErrNotExist)
-	for errors.Is(err, fs.ErrNotExist) && at != filepath.Dir(at) {
+	missing := absent(err)
+	for absent(err) && at != filepath.Dir(at) {
 		at = filepath.Dir(at)
 		info, err = os.Stat(at)
 	}
 	switch {
+	case errors.Is(err, fs.ErrPermission):
+		// One of those above does not let this user in: the last that can be seen.
+		for errors.Is(err, fs.ErrPermission) && at != filepath.Dir(at) {
+			at = filepath.Dir(at)
+			_, err = os.Stat(at)
+		}
+		d.say(failed, "folder", dir, "let the user that runs the broker enter it and write there, or "+another, "%s cannot be entered: permission denied", at)
+		return
 	case err != nil:
-		d.say(failed, "folder", dir, "", "%v", err)
+		d.say(failed, "folder", dir, another, "%v", because(err))
 		return
 	case !info.IsDir():
 		d.say(failed, "folder", dir, "name a folder with --data-dir", "%s is a file", at)
@@ -37,6 +46,10 @@ func (d *doctor) examineFolder(dir string) {
 	case missing:
 		d.say(fine, "folder", dir, "", "serve will make it; its disk is looked at in %s", at)
 	default:
+		if _, err := os.ReadDir(at); err != nil {
+			d.say(failed, "folder", dir, "let the user that runs the broker read and write there, or "+another, "it cannot be read: %v", because(err))
+			return
+		}
 		what := "there, never served"
 		if _, err := os.Stat(filepath.Join(at, nodeFile)); err == nil {
 			what = "a node's"
@@ -53,6 +66,11 @@ func (d *doctor) examineFolder(dir string) {
 	d.examineLimits()
 }
 
+// absent tells whether something is not there: itself, or the folder it should be in.
+func absent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
+}
+
 // An acknowledged record has waited for an fsync, or several in a row: what a disk takes
 // for it is what a producer waits for. An SSD takes a millisecond or less, a hard disk
 // ten; the cheap storage of clouds tens. However slow it is, a broker works on it.
@@ -66,7 +84,14 @@ const (
 func (d *doctor) examineSync(dir string) {
 	f, err := os.CreateTemp(dir, ".millrace-doctor-*")
 	if err != nil {
-		d.say(failed, "write", dir, "let the user that runs the broker write there", "%v", because(err))
+		change := "let the user that runs the broker write there"
+		switch {
+		case errors.Is(err, syscall.ENOSPC):
+			change = "make room, or remove files"
+		case !errors.Is(err, fs.ErrPermission):
+			change = "choose a folder on a disk that can be written, with --data-dir"
+		}
+		d.say(failed, "write", dir, change, "%v", because(err))
 		return
 	}
 	defer os.Remove(f.Name())
@@ -94,7 +119,7 @@ func (d *doctor) examineSync(dir string) {
 	if median > slowSync {
 		verdict, change = worrying, "choose a faster disk, or one that nothing else writes to; a topic whose loss is bearable can do without: flush.messages"
 	}
-	d.say(verdict, "fsync", dir, change, "%s, at worst %s, of %d", fineGrained(median), fineGrained(worst), len(took))
+	d.say(verdict, "fsync", dir, change, "median %s, at worst %s, of %s", fineGrained(median), fineGrained(worst), count(len(took), "fsync"))
 }
 
 // because leaves out the path and the call of an error whose line names them.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"math"
 	"net"
@@ -21,8 +22,8 @@ const (
 )
 
 const (
-	moreFiles    = "raise it: LimitNOFILE= in a systemd unit, --ulimit nofile= of a container, ulimit -n in a shell"
-	moreMappings = "raise it: sysctl -w vm.max_map_count=262144"
+	moreFiles    = "raise the limit of files to 65,536 or more: LimitNOFILE=65536 in a systemd unit, --ulimit nofile=65536 of a container, ulimit -n 65536 in a shell"
+	moreMappings = "raise the limit of mappings: sysctl -w vm.max_map_count=262144"
 )
 
 // examineProcesses looks at the limits of the brokers that are processes of this machine.
@@ -43,26 +44,36 @@ func (d *doctor) examineProcesses(all []*visit) {
 		if err != nil || limit == 0 {
 			continue
 		}
-		used, most := []int64{int64(len(files))}, []int64{limit}
 		found := fmt.Sprintf("%s of %s files", number(len(files)), number(limit))
-		if maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid)); err == nil {
-			if limit := mappingsAllowed(); limit > 0 {
-				n := strings.Count(string(maps), "\n")
-				used, most = append(used, int64(n)), append(most, limit)
-				found += fmt.Sprintf(", %s of %s mappings", number(n), number(limit))
+		verdict, changes := judgeLimit(int64(len(files)), limit, fewFiles), []string(nil)
+		if verdict != fine {
+			changes = append(changes, moreFiles)
+		}
+		maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+		if limit := mappingsAllowed(); err == nil && limit > 0 {
+			n := bytes.Count(maps, []byte("\n"))
+			found += fmt.Sprintf(", %s of %s mappings", number(n), number(limit))
+			if also := judgeLimit(int64(n), limit, fewMappings); also != fine {
+				changes = append(changes, moreMappings)
+				if verdict != failed {
+					verdict = also
+				}
 			}
 		}
-		verdict, change := fine, ""
-		for i, advice := range []string{moreFiles, moreMappings}[:len(used)] {
-			switch {
-			case used[i] > most[i]/10*9:
-				verdict, change = failed, advice
-			case used[i] > most[i]/4*3 && verdict == fine:
-				verdict, change = worrying, advice
-			}
-		}
-		d.say(verdict, "limits", fmt.Sprintf("%s, pid %d", who(v), pid), change, "%s", found)
+		d.say(verdict, "limits", fmt.Sprintf("%s, pid %d", d.who(v), pid), strings.Join(changes, "; "), "%s", found)
 	}
+}
+
+// judgeLimit judges a limit of a process that uses some of it already, or none of it yet,
+// in the same way.
+func judgeLimit(used, limit, few int64) (verdict string) {
+	switch {
+	case used > limit/10*9:
+		return failed
+	case used > limit/4*3, limit < few:
+		return worrying
+	}
+	return fine
 }
 
 // isOwnIP tells whether an address is of this machine.
@@ -124,7 +135,7 @@ var fileSystems = map[int64]string{
 func (d *doctor) examineDisk(dir string) {
 	var s unix.Statfs_t
 	if err := unix.Statfs(dir, &s); err != nil {
-		d.say(failed, "disk", dir, "", "%v", err)
+		d.say(failed, "disk", dir, "look into the system's log for the disk", "%v", err)
 		return
 	}
 	kind, known := fileSystems[int64(s.Type)]
@@ -142,16 +153,31 @@ func (d *doctor) examineDisk(dir string) {
 		d.say(fine, "file system", dir, "", "%s", kind)
 	}
 	total, free := int64(s.Blocks)*int64(s.Bsize), int64(s.Bavail)*int64(s.Bsize)
-	d.judgeRoom("room", dir, dir, total, free, (&brokerItem{DiskBytes: total, DiskFree: free}).diskFull())
-	switch inodes, left := s.Files, s.Ffree; {
-	case inodes == 0: // made as they are needed
-	case left*100 < inodes:
-		d.say(failed, "inodes", dir, "remove small files, or make the file system with more", "%s of %s free", number(int64(left)), number(int64(inodes)))
+	d.judgeRoom("room", dir, "", total, free, (&brokerItem{DiskBytes: total, DiskFree: free}).diskFull())
+	d.judgeInodes(dir, int64(s.Files), int64(s.Ffree))
+}
+
+// A file takes an inode. A broker that serves its first group has some 220 files, of the
+// 50 partitions of the offsets topic; a partition four, and two for each of its segments.
+const (
+	firstInodes = 250
+	fewInodes   = 10_000
+)
+
+func (d *doctor) judgeInodes(dir string, inodes, left int64) {
+	const change = "remove small files, or make the file system with more"
+	verdict, advice := fine, ""
+	switch {
+	case inodes == 0: // they are made as they are needed
+		return
+	case left < firstInodes || left*100 < inodes:
+		verdict, advice = failed, change
 	case left*10 < inodes:
-		d.say(worrying, "inodes", dir, "remove small files, or make the file system with more", "%s of %s free", number(int64(left)), number(int64(inodes)))
-	default:
-		d.say(fine, "inodes", dir, "", "%s of %s free", number(int64(left)), number(int64(inodes)))
+		verdict, advice = worrying, change
+	case left < fewInodes:
+		verdict, advice = worrying, fmt.Sprintf("%s: a broker begins with %d, and fewer than %s are little", change, firstInodes, number(fewInodes))
 	}
+	d.say(verdict, "inodes", dir, advice, "%s of %s free", number(left), number(inodes))
 }
 
 // examineLimits says what a process that is started from here may have. Go has raised the
@@ -167,9 +193,9 @@ func (d *doctor) examineLimits() {
 }
 
 func (d *doctor) judgeAllowed(check string, n, few int64, change string) {
-	if n < few {
-		d.say(worrying, check, "this machine", change, "%s a process, fewer than %s", number(n), number(few))
-		return
+	verdict := judgeLimit(0, n, few)
+	if verdict == fine {
+		change = ""
 	}
-	d.say(fine, check, "this machine", "", "%s a process", number(n))
+	d.say(verdict, check, "this machine", change, "%s for a process that is started here", number(n))
 }

@@ -31,12 +31,20 @@ import (
 // A patient doctor asks as long as a test may last, so that a slow machine is never taken
 // for a fault; the names it knows are these.
 func patient(names map[string][]string) *doctor {
-	return &doctor{patience: time.Minute, lookup: func(_ context.Context, host string) ([]string, error) {
+	return &doctor{patience: time.Minute, show: decent, lookup: func(_ context.Context, host string) ([]string, error) {
 		if ips := names[host]; ips != nil {
 			return ips, nil
 		}
 		return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
 	}}
+}
+
+// decent sees to what every finding has: a check that its column has room for, and a change
+// behind what failed.
+func decent(f finding) {
+	if len(f.Check) > checkWidth || f.Verdict == failed && f.Change == "" {
+		panic(fmt.Sprintf("%+v", f))
+	}
 }
 
 // found returns the findings of one check.
@@ -90,7 +98,7 @@ func TestDoctorFindsNothingWrongWithAClusterThatServes(t *testing.T) {
 	}
 	// A line each in a pipe; on a terminal they end where it does.
 	piped := c.do("", "doctor").stdout
-	if !strings.Contains(piped, "ok    clock       broker 1, broker 2, broker 3: within ") || strings.Contains(piped, "\n ") {
+	if !strings.Contains(piped, "ok    clock        broker 1, broker 2, broker 3: within ") || strings.Contains(piped, "\n ") {
 		t.Errorf("in a pipe:\n%s", piped)
 	}
 	for line := range strings.Lines(onTerminal(t, c.addresses(), 60, "", "doctor")) {
@@ -107,13 +115,26 @@ func TestDoctorEndsAsItFound(t *testing.T) {
 		status         int
 		stdout, stderr string
 	}{
-		"doctor -b " + closed: {StatusFailed, "fail  connect  " + closed + ": refused, nothing listens there; start a broker with `millrace serve`", ""},
+		"doctor -b " + closed: {StatusFailed, "fail  connect      " + closed + ": refused, nothing listens there; start a broker with `millrace serve`", ""},
 		"doctor me":           {StatusUsage, "", "millrace: doctor takes no arguments"},
 		"doctor --data-dir " + filepath.Join(t.TempDir(), "a", "b"): {StatusDone, ": serve will make it; ", ""},
 	} {
 		r := millrace(t, nil, "", strings.Fields(line)...)
 		if r.status != want.status || !strings.Contains(r.stdout, want.stdout) || !strings.HasPrefix(r.stderr, want.stderr) {
 			t.Errorf("millrace %s: status %d\n%s%s", line, r.status, r.stdout, r.stderr)
+		}
+	}
+}
+
+// What has the form of no address is not looked for as a name.
+func TestWhatIsNoAddressIsRefused(t *testing.T) {
+	for list, want := range map[string]string{
+		":::9": "", "::g": "", "1:2:3": "", "[::1]:9:9": "",
+		"::1": "[::1]:9092", "[::1]": "[::1]:9092", "[fe80::1%lo]:9": "[fe80::1%lo]:9", "host": "host:9092", "127.0.0.1:9": "127.0.0.1:9",
+	} {
+		got, err := brokersOf("--brokers", list)
+		if want == "" && (statusOf(err) != StatusUsage || !strings.Contains(err.Error(), "no HOST:PORT")) || want != "" && (err != nil || got[0] != want) {
+			t.Errorf("%s: %q, %v, want %q", list, got, err, want)
 		}
 	}
 }
@@ -190,7 +211,7 @@ func TestDoctorNamesWhatAnswersInsteadOfABroker(t *testing.T) {
 	d := patient(nil)
 	d.patience = 500 * time.Millisecond // time enough for the connection
 	d.examineBrokers(t.Context(), []string{accepting(t, func(conn net.Conn) { io.Copy(io.Discard, conn) })})
-	d.wants(t, "protocol", failed, "says nothing for 500ms", "paused")
+	d.wants(t, "protocol", failed, "says nothing for 0.5 s", "paused")
 	// An HTTP server that waits for the end of a line tells itself by its answer to a question of its own.
 	plain := httptest.NewServer(http.NotFoundHandler())
 	defer plain.Close()
@@ -341,6 +362,14 @@ func TestDoctorTellsClustersApart(t *testing.T) {
 	if f := d.found("cluster")[0]; !strings.Contains(f.Found, " at "+one+"; ") || !strings.HasSuffix(f.Found, " at "+two) {
 		t.Errorf("%+v", f)
 	}
+	// Each has a broker 1.
+	d.wants(t, "clock", fine, "broker 1 at "+min(one, two)+", broker 1 at "+max(one, two)+": within ", "")
+	for _, check := range []string{"advertised", "version", "health", "disk"} {
+		all := d.found(check)
+		if len(all) != 2 || all[0].Subject == all[1].Subject || len(all[0].Subject) < 20 {
+			t.Errorf("%s: %+v, want one for each cluster", check, all)
+		}
+	}
 }
 
 // A broker whose clock is not this machine's tells it. The broker is one of ours, in this
@@ -419,6 +448,9 @@ func TestDoctorExaminesAFolder(t *testing.T) {
 	}
 	d.examineFolder(file)
 	d.wants(t, "folder", failed, file+": "+file+" is a file", "name a folder")
+	d = patient(nil)
+	d.examineFolder(filepath.Join(file, "below"))
+	d.wants(t, "folder", failed, file+" is a file", "name a folder")
 	among := t.TempDir()
 	if err := os.Mkdir(filepath.Join(among, "src"), 0o755); err != nil {
 		t.Fatal(err)
@@ -426,6 +458,18 @@ func TestDoctorExaminesAFolder(t *testing.T) {
 	d = patient(nil)
 	d.examineFolder(among)
 	d.wants(t, "folder", failed, among+": it holds src", "an empty one")
+	if os.Geteuid() != 0 { // whom nothing keeps out
+		shut := filepath.Join(t.TempDir(), "shut")
+		if err := os.Mkdir(shut, 0); err != nil {
+			t.Fatal(err)
+		}
+		d = patient(nil)
+		d.examineFolder(filepath.Join(shut, "new", "node"))
+		d.wants(t, "folder", failed, shut+" cannot be entered: permission denied", "let the user that runs the broker enter it")
+		d = patient(nil)
+		d.examineFolder(shut)
+		d.wants(t, "folder", failed, shut+": it cannot be read: permission denied", "let the user that runs the broker read and write there")
+	}
 	c := startCluster(t, 1)
 	d = patient(nil)
 	d.examineFolder(c.all[0].data)
@@ -539,14 +583,142 @@ func (s scriptedCluster) answer(node int32, req kmsg.Request) kmsg.Response {
 	return apiVersions(req, kmsg.ApiVersions, kmsg.Metadata, kmsg.DescribeConfigs, kmsg.DescribeQuorum)
 }
 
-// Where nobody answers at an address that was asked for, the broker is down, and its
-// setting may be right.
-func TestABrokerThatIsDownIsToBeStarted(t *testing.T) {
-	a := advertisement{told: told{node: 3, address: "127.0.0.1:9094"}}
-	if got := advertise(a, []*visit{{address: "127.0.0.1:9092", node: 1}, {address: a.address, node: -1}}); !strings.HasPrefix(got, "start broker 3") {
-		t.Errorf("named with -b: %s", got)
+// Of three brokers one answers; what is wrong with the others is not their settings.
+func TestDoctorSaysThatABrokerIsDown(t *testing.T) {
+	var cluster scriptedCluster
+	first := scriptedBroker(t, func(req kmsg.Request) kmsg.Response { return cluster.answer(1, req) })
+	cluster = scriptedCluster{1: first, 2: closedPort(t), 3: closedPort(t)}
+	port := func(node int32) string { return portOf(cluster[node]) }
+	for name, c := range map[string]struct {
+		named        []string
+		told, change string
+	}{
+		"named":          {[]string{first, cluster[2], cluster[3]}, ", says 1 of 3 addresses; no broker answers at the rest", "start broker 3; if it runs, set its advertised.listeners to the address it listens on"},
+		"named by names": {[]string{"localhost:" + port(1), "localhost:" + port(2), "localhost:" + port(3)}, ", says 1 of 3 addresses", "start broker 3; if it runs"},
+		"not named":      {[]string{first}, "scripted", "start broker 3, if it is down; else set advertised.listeners of broker 3 to the HOST:PORT by which"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := patient(map[string][]string{"localhost": {"127.0.0.1"}})
+			d.examineBrokers(t.Context(), c.named)
+			d.wants(t, "cluster", fine, c.told, "")
+			all := d.found("advertised")
+			if len(all) != 3 || all[0].Verdict != fine || all[1].Verdict != failed || all[2].Verdict != failed ||
+				all[2].Found != "clients are told "+cluster[3]+", which is refused, nothing listens there" || !strings.HasPrefix(all[2].Change, c.change) {
+				t.Errorf("%+v", all)
+			}
+		})
 	}
-	if got := advertise(a, []*visit{{address: "127.0.0.1:9092", node: 1}}); !strings.HasPrefix(got, "set advertised.listeners of broker 3") {
-		t.Errorf("not named: %s", got)
+}
+
+// Somebody who says nothing may be the broker, which hangs, or a stranger.
+func TestDoctorKnowsNobodyWhoIsSilent(t *testing.T) {
+	a := advertisement{told: told{node: 2, address: "127.0.0.1:9093"}}
+	mute := &visit{address: a.address, host: "127.0.0.1", node: -1, doors: []door{{ip: "127.0.0.1"}}, stranger: "it says nothing", remedy: hangs}
+	want := hangs + "; if that is not broker 2, set advertised.listeners of broker 2 to the HOST:PORT by which this machine reaches it"
+	if got := advertise(a, mute, []*visit{{address: "127.0.0.1:9092", node: 1}}); !strings.HasPrefix(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	d := patient(nil)
+	d.judgeAdvertised(a, mute, []*visit{{host: "127.0.0.1"}}, nil)
+	d.wants(t, "advertised", failed, "broker 2: clients are told 127.0.0.1:9093, which takes the connection and says nothing for 60 s", "paused")
+}
+
+// Who answers at another address than the cluster has of it is not to be started.
+func TestDoctorBringsBackOnlyWhoIsAway(t *testing.T) {
+	s := &clusterState{Brokers: []brokerItem{{Node: 1}, {Node: 2}, {Node: 3, Up: true}, {Node: 4}, {Node: 5, stranger: "another"}}}
+	got := strings.Join(s.remedies([]*visit{{node: 2}, {node: 3}}), "; ")
+	if want := "bring back broker 1, broker 4; correct the address of broker 2, as advertised says"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// What is found of one broker is said while another is still waited for, and in the end all
+// is told in the order in which the brokers were named.
+func TestDoctorSaysAtOnceWhatItFinds(t *testing.T) {
+	var cluster scriptedCluster
+	answers := scriptedBroker(t, func(req kmsg.Request) kmsg.Response { return cluster.answer(1, req) })
+	cluster = scriptedCluster{1: answers}
+	released := make(chan struct{})
+	late := accepting(t, func(conn net.Conn) { <-released })
+	d := patient(nil)
+	said := make(chan finding, 100)
+	d.show = func(f finding) { said <- f }
+	done := make(chan struct{})
+	go func() { // ends with the examination, for which the test waits
+		defer close(done)
+		d.examineNamed(t.Context(), []string{late, answers})
+	}()
+	want := map[[2]string]bool{{"connect", late}: true, {"connect", answers}: true, {"protocol", answers}: true}
+	for len(want) > 0 {
+		f := <-said
+		if who := [2]string{f.Check, f.Subject}; !want[who] {
+			t.Fatalf("too early: %+v", f)
+		} else {
+			delete(want, who)
+		}
+	}
+	close(released)
+	<-done
+	if all := d.found("protocol"); len(all) != 2 || all[0].Subject != late || all[1].Subject != answers {
+		t.Errorf("not in the order of -b: %+v", all)
+	}
+}
+
+// All formats of a line each are written as findings come; a list is written whole.
+func TestDoctorWritesItsFindings(t *testing.T) {
+	for format, want := range map[string]string{
+		"table": "fail  file system  ./d: none; make one\n",
+		"":      "fail  file system  ./d: none; make one\n",
+		"name":  "fail file-system ./d\n",
+		"jsonl": `{"verdict":"fail","check":"file system","subject":"./d","found":"none","change":"make one"}` + "\n",
+		"json":  "",
+		"yaml":  "",
+	} {
+		var b strings.Builder
+		(&findingWriter{w: &b, format: format}).write(finding{failed, "file system", "./d", "none", "make one"})
+		if b.String() != want {
+			t.Errorf("-o %s: %q, want %q", format, b.String(), want)
+		}
+	}
+	dir := t.TempDir()
+	for line, want := range map[string]struct {
+		status int
+		text   string
+	}{
+		"-o name":  {StatusDone, "ok folder " + dir + "\n"},
+		"-o jsonl": {StatusDone, `{"verdict":"ok","check":"folder"`},
+		"-o json":  {StatusDone, "[\n  {\n    \"verdict\": \"ok\",\n    \"check\": \"folder\""},
+		"-o csv":   {StatusUsage, `millrace: --output "csv"`},
+	} {
+		r := millrace(t, nil, "", append([]string{"doctor", "--data-dir", dir}, strings.Fields(line)...)...)
+		if r.status != want.status || !strings.HasPrefix(r.stdout+r.stderr, want.text) {
+			t.Errorf("doctor %s: status %d\n%s%s", line, r.status, r.stdout, r.stderr)
+		}
+	}
+	if r := millrace(t, nil, "", "doctor", "--data-dir", ""); r.status != StatusUsage || !strings.Contains(r.stderr, "--data-dir is empty") {
+		t.Errorf("an empty folder: status %d\n%s%s", r.status, r.stdout, r.stderr)
+	}
+}
+
+// Room is judged by what a broker needs, too, and not only by how large a part of the disk it is.
+func TestDoctorJudgesRoom(t *testing.T) {
+	for _, c := range []struct {
+		total, free int64
+		full        bool
+		verdict     string
+		found       string
+		change      string
+	}{
+		{60 << 30, 40 << 30, false, fine, "42.9 GB of 64.4 GB free", ""},
+		{60 << 30, 5 << 30, false, worrying, "5.37 GB of 64.4 GB free", "retention"},
+		{20 << 20, 20 << 20, false, worrying, "21.0 MB of 21.0 MB free", "choose a larger disk: less than 1 GB is little"},
+		{60 << 30, 1 << 20, true, failed, "1.05 MB of 64.4 GB free", "make room"},
+		{0, 0, false, failed, "0 B of 0 B free", "choose a folder on a disk"},
+	} {
+		d := patient(nil)
+		d.judgeRoom("room", "./d", "", c.total, c.free, c.full)
+		if f := d.findings[0]; f.Verdict != c.verdict || f.Found != c.found || !strings.Contains(f.Change, c.change) {
+			t.Errorf("%d of %d: %+v", c.free, c.total, f)
+		}
 	}
 }

@@ -74,31 +74,43 @@ func clockOf(millis int64, asked, answered time.Time) clock {
 // visit goes to one address. What it asks there depends on nothing but Kafka's protocol.
 func (d *doctor) visit(ctx context.Context, address string) *visit {
 	v := &visit{address: address, node: -1, leader: -1}
-	host, port, err := net.SplitHostPort(address)
+	d.resolve(ctx, v)
+	d.interview(ctx, v, d.knock(ctx, v))
+	return v
+}
+
+// resolve finds the IP addresses of a visit's host.
+func (d *doctor) resolve(ctx context.Context, v *visit) {
+	host, _, err := net.SplitHostPort(v.address)
 	if err != nil {
 		v.lookup = err
-		return v
+		return
 	}
 	v.host = host
 	ips := []string{host}
 	if net.ParseIP(host) == nil {
 		within, cancel := context.WithTimeout(ctx, d.patience)
-		ips, v.lookup = d.lookup(within, host)
-		if cancel(); v.lookup == nil && len(ips) == 0 {
+		defer cancel()
+		if ips, v.lookup = d.lookup(within, host); v.lookup == nil && len(ips) == 0 {
 			v.lookup = errors.New("it has no address")
 		}
-		if v.lookup != nil {
-			return v
-		}
 	}
-	v.doors = make([]door, len(ips))
-	conns := make([]net.Conn, len(ips))
+	for _, ip := range ips {
+		v.doors = append(v.doors, door{ip: ip})
+	}
+}
+
+// knock tries all doors of a visit that was resolved, and returns the connection of the
+// first that is open, nil if none is.
+func (d *doctor) knock(ctx context.Context, v *visit) net.Conn {
+	_, port, _ := net.SplitHostPort(v.address)
+	conns := make([]net.Conn, len(v.doors))
 	var tried sync.WaitGroup
-	for i, ip := range ips {
+	for i := range v.doors {
 		tried.Go(func() {
 			began := time.Now()
-			conn, err := d.dial(ctx, net.JoinHostPort(ip, port))
-			v.doors[i], conns[i] = door{ip, time.Since(began), err}, conn
+			conns[i], v.doors[i].err = d.dial(ctx, net.JoinHostPort(v.doors[i].ip, port))
+			v.doors[i].took = time.Since(began)
 		})
 	}
 	tried.Wait()
@@ -109,18 +121,32 @@ func (d *doctor) visit(ctx context.Context, address string) *visit {
 		}
 	}
 	if open < 0 {
-		return v
+		return nil
 	}
-	t := &talk{conn: conns[open], patience: d.patience}
-	defer t.conn.Close()
-	defer context.AfterFunc(ctx, func() { t.conn.Close() })()
-	if err := v.introduce(t); err != nil {
-		v.stranger, v.remedy = d.identify(ctx, net.JoinHostPort(ips[open], port), host, err)
-		return v
-	}
-	v.ask(t)
-	return v
+	return conns[open]
 }
+
+// interview finds out who is behind an open door, and closes the connection; without one
+// it asks nobody.
+func (d *doctor) interview(ctx context.Context, v *visit, conn net.Conn) {
+	if conn == nil {
+		return
+	}
+	t := &talk{conn: conn, patience: d.patience}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	if err := v.introduce(t); err != nil {
+		v.stranger, v.remedy = d.identify(ctx, conn.RemoteAddr().String(), v.host, err)
+		return
+	}
+	v.ask(ctx, t)
+}
+
+// silent tells whether somebody takes connections and does not answer.
+func (v *visit) silent() bool { return v.remedy == hangs }
+
+// hangs is what to do about who takes connections and does not answer.
+const hangs = "its process is paused or hangs, or is no broker: look into its log"
 
 func (d *doctor) dial(ctx context.Context, address string) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: d.patience}
@@ -149,7 +175,7 @@ func (v *visit) introduce(t *talk) error {
 }
 
 // ask asks a broker about its cluster and itself.
-func (v *visit) ask(t *talk) {
+func (v *visit) ask(ctx context.Context, t *talk) {
 	if _, ok := v.apis[int16(kmsg.Metadata)]; !ok {
 		v.stranger = "a controller answers, which serves other nodes and no clients"
 		v.remedy = "name a listener of a broker, one of listeners that controller.listener.names does not name"
@@ -161,7 +187,7 @@ func (v *visit) ask(t *talk) {
 	if err != nil {
 		v.stranger = fmt.Sprintf("it tells its versions, and then %s when it is asked for the cluster's metadata", t.silence(err))
 		v.remedy = "look into its log"
-		if mechanisms, ok := saslMechanisms(t); ok {
+		if mechanisms, ok := saslMechanisms(ctx, t); ok {
 			v.stranger = "it wants a client to log in first, by SASL " + strings.Join(mechanisms, ", ")
 			v.remedy = "this command cannot; name a listener whose protocol is PLAINTEXT"
 		}
@@ -250,8 +276,9 @@ func (v *visit) askClock(t *talk) {
 
 // saslMechanisms tells whether a broker wants its clients to log in, and how. It has
 // closed the connection of whoever asked something else.
-func saslMechanisms(t *talk) (mechanisms []string, wanted bool) {
-	conn, err := net.DialTimeout("tcp", t.conn.RemoteAddr().String(), t.patience)
+func saslMechanisms(ctx context.Context, t *talk) (mechanisms []string, wanted bool) {
+	dialer := net.Dialer{Timeout: t.patience}
+	conn, err := dialer.DialContext(ctx, "tcp", t.conn.RemoteAddr().String())
 	if err != nil {
 		return nil, false
 	}
@@ -304,7 +331,16 @@ type foreign []byte
 
 func (f foreign) Error() string { return fmt.Sprintf("answers %q", []byte(f)) }
 
+// ask asks in one version. Who did not answer once is not waited for again.
 func (t *talk) ask(req kmsg.Request, version int16) (kmsg.Response, error) {
+	resp, err := t.exchange(req, version)
+	if err != nil && err != errUnreadable {
+		t.conn.Close() // an answer that is late would be taken for the next one
+	}
+	return resp, err
+}
+
+func (t *talk) exchange(req kmsg.Request, version int16) (kmsg.Response, error) {
 	t.asked++
 	t.conn.SetDeadline(time.Now().Add(t.patience))
 	req.SetVersion(version)
@@ -360,6 +396,8 @@ func (d *doctor) identify(ctx context.Context, address, host string, err error) 
 	if what := protocolOf(answer); what != "" {
 		return what, remedy
 	}
+	ctx, cancel := context.WithTimeout(ctx, d.patience)
+	defer cancel()
 	var cert string
 	var isTLS, isHTTP bool
 	var tried sync.WaitGroup
@@ -376,7 +414,7 @@ func (d *doctor) identify(ctx context.Context, address, host string, err error) 
 	case answer != nil:
 		return fmt.Sprintf("something else than Kafka %v", answer), remedy
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Sprintf("it takes the connection and says nothing for %v", d.patience), "its process is paused or hangs, or is no broker; look into its log"
+		return "it takes the connection and " + quiet(d.patience), hangs
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return "it closes the connection at the first request", "a listener for nodes does so, and a broker that starts or has not found its cluster yet: look into its log; a proxy does so whose broker is away"
 	}
@@ -396,6 +434,13 @@ func protocolOf(answer []byte) string {
 	return ""
 }
 
+// until lets a connection wait as long as a context does.
+func until(ctx context.Context, conn net.Conn) {
+	if deadline, ok := ctx.Deadline(); ok {
+		conn.SetDeadline(deadline)
+	}
+}
+
 // speaksTLS tries a handshake; cert says whom the certificate names.
 func (d *doctor) speaksTLS(ctx context.Context, address, host string) (cert string, ok bool) {
 	conn, err := d.dial(ctx, address)
@@ -403,7 +448,7 @@ func (d *doctor) speaksTLS(ctx context.Context, address, host string) (cert stri
 		return "", false
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(d.patience))
+	until(ctx, conn)
 	config := &tls.Config{InsecureSkipVerify: true} // nothing is told or believed: it is only asked who is there
 	if net.ParseIP(host) == nil {
 		config.ServerName = host
@@ -430,7 +475,7 @@ func (d *doctor) speaksHTTP(ctx context.Context, address string) bool {
 		return false
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(d.patience))
+	until(ctx, conn)
 	if _, err := io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n"); err != nil {
 		return false
 	}
@@ -439,10 +484,15 @@ func (d *doctor) speaksHTTP(ctx context.Context, address string) bool {
 	return err == nil && string(begins) == "HTTP/"
 }
 
+// quiet says how long somebody said nothing.
+func quiet(patience time.Duration) string {
+	return fmt.Sprintf("says nothing for %.3g s", patience.Seconds())
+}
+
 // silence says how somebody gave no answer.
 func (t *talk) silence(err error) string {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return fmt.Sprintf("says nothing for %v", t.patience)
+		return quiet(t.patience)
 	}
 	if errors.Is(err, errUnreadable) {
 		return err.Error()
