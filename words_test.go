@@ -23,6 +23,7 @@ import (
 // the name Rest alone, in this spelling, whatever it names, and comments may say it.
 var retired = []retiredWord{
 	{"outline", "", "headers only"},
+	{"lender", "", "pool (internal/bufpool)"},
 }
 
 // A retiredWord is one that is not used any more.

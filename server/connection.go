@@ -14,7 +14,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"millrace/replication/transport"
+	"millrace/internal/bufpool"
 	"millrace/segment/record"
 )
 
@@ -231,7 +231,7 @@ func (c *connection) serveOne() error {
 
 // readFrame reads one request, into memory of its own: handlers, and what they
 // hand bytes to, may keep it. Only Fetch's is used again, and Produce's when
-// nobody does: see appends.giveBack.
+// nobody does: see appends.putBack.
 //
 // Memory follows the bytes that have arrived. The first piece is as large as
 // the largest frame this connection has sent before, so a producer's batches
@@ -299,9 +299,9 @@ func (c *connection) grow(p []byte, n int) ([]byte, error) {
 	if err := c.hold(n - c.holding); err != nil {
 		return nil, err
 	}
-	grown := c.server.lender.Borrow(n)
+	grown := c.server.buffers.Get(n)
 	if grown == nil {
-		grown = make([]byte, 0, transport.RoundUp(n))
+		grown = make([]byte, 0, bufpool.RoundUp(n))
 	}
 	return append(grown, p...), nil
 }

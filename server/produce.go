@@ -34,7 +34,7 @@ import (
 // The record bytes are never copied here: batches alias the frame, which has
 // memory of its own and belongs to the partitions from Append on, until they have
 // all said what became of their batches and the response is encoded. Then it is
-// lent to the next request, unless a partition keeps it: see replication.KeptBytes.
+// put back for the next request, unless a partition keeps it: see replication.KeptBytes.
 func (c *connection) produce(cl *call) error {
 	var req kmsg.ProduceRequest
 	req.SetVersion(cl.version)
@@ -320,17 +320,17 @@ func (a *appends) countDown() {
 	a.mu.Unlock()
 	if last {
 		close(a.finished)
-		a.giveBack()
+		a.putBack()
 	}
 }
 
-// giveBack lends the frame to the next request once nobody uses it any more. It is
+// putBack leaves the frame to the next request once nobody uses it any more. It is
 // called when nothing is left, and when the answer is encoded.
-func (a *appends) giveBack() {
+func (a *appends) putBack() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.left == 0 && a.answered && !a.kept {
-		a.server.lender.GiveBack(a.frame)
+		a.server.buffers.Put(a.frame)
 		a.frame = nil
 	}
 }
@@ -339,7 +339,7 @@ func (a *appends) giveBack() {
 // timed out. Without acks there is none, and an error says that the connection
 // must go: that is how such a client learns of it.
 func (a *appends) response() ([]byte, error) {
-	defer a.giveBack()
+	defer a.putBack()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.answered = true

@@ -30,8 +30,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"millrace/internal/bufpool"
 	"millrace/replication"
-	"millrace/replication/transport"
 	"millrace/server/group"
 )
 
@@ -94,8 +94,8 @@ type Server struct {
 
 	budget     budget
 	turns      turns
-	lender     transport.Lender
-	creating   sync.Mutex // held while the topic of committed offsets is created
+	buffers    bufpool.Pool // of Produce requests
+	creating   sync.Mutex   // held while the topic of committed offsets is created
 	resolved   atomic.Pointer[settings]
 	complaints complaints
 	stats      counters

@@ -6,6 +6,8 @@ import (
 	"hash/crc32"
 	"io"
 	"time"
+
+	"millrace/internal/bufpool"
 )
 
 // headerSize is the length in bytes of a frame's fixed part.
@@ -155,8 +157,8 @@ type intake struct {
 	arrived int    // payload bytes of the current frame read so far
 	sum     uint32 // their CRC-32C
 
-	lender *Lender  // of memory for the current frame's payload; nil: all is new
-	lent   [][]byte // what the payload was read into, if it is to be given back
+	pool   *bufpool.Pool // of memory for the current frame's payload; nil: all is new
+	pooled [][]byte      // what the payload was read into, if it is to be put back
 }
 
 // next reads the next frame up to its payload, which the caller must read or
@@ -198,7 +200,7 @@ func (in *intake) next() (header, []byte, error) {
 	h.timeout = min(h.timeout, largestTimeout)
 
 	in.arrived, in.sum = 0, 0
-	in.lender, in.lent = nil, nil
+	in.pool, in.pooled = nil, nil
 	// The largest head, a full heartbeat frame, is within 164 KiB, so it is
 	// read in the two steps grow takes and then kept for the frames to come.
 	if cap(in.head) < h.headLen {
@@ -244,27 +246,27 @@ func (in *intake) grow(b []byte, n int) ([]byte, error) {
 
 // capacity is what to allocate for n bytes.
 func (in *intake) capacity(n int) int {
-	if in.lender == nil {
+	if in.pool == nil {
 		return n
 	}
-	return RoundUp(n)
+	return bufpool.RoundUp(n)
 }
 
-// borrow returns memory with room for n bytes, or nil.
-func (in *intake) borrow(n int) []byte {
-	if in.lender == nil {
+// reuse returns memory with room for n bytes, or nil.
+func (in *intake) reuse(n int) []byte {
+	if in.pool == nil {
 		return nil
 	}
-	return in.lender.Borrow(n)
+	return in.pool.Get(n)
 }
 
 // payload reads n bytes of payload into memory of their own.
 func (in *intake) payload(n int) ([]byte, error) {
-	b, err := in.grow(in.borrow(n), n)
+	b, err := in.grow(in.reuse(n), n)
 	if err != nil {
 		return nil, err
 	}
-	in.lent = append(in.lent, b)
+	in.pooled = append(in.pooled, b)
 	in.sum = crc32.Update(in.sum, castagnoli, b)
 	return b, nil
 }
@@ -289,11 +291,11 @@ func (in *intake) spread(sizes []int, parts [][]byte) error {
 			i++
 			continue
 		}
-		chunk := in.borrow(total)
+		chunk := in.reuse(total)
 		if chunk == nil {
 			chunk = make([]byte, 0, in.capacity(total))
 		}
-		in.lent = append(in.lent, chunk)
+		in.pooled = append(in.pooled, chunk)
 		chunk = chunk[:total]
 		for ; i < j; i++ {
 			b := chunk[:sizes[i]:sizes[i]]

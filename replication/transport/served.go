@@ -391,7 +391,7 @@ func (s *served) append(in *intake, h header, head []byte) error {
 	}
 	deadline := s.deadline(h)
 	if port.recycles.Load() {
-		in.lender = &s.t.lender
+		in.pool = &s.t.buffers
 	}
 	if err := s.entries(in, h, &r); err != nil {
 		port.unreserve(h.payloadLen)
@@ -405,16 +405,16 @@ func (s *served) append(in *intake, h header, head []byte) error {
 	}
 	req := r.request(s.from)
 	req.Entries = r.entries
-	lender, lent := in.lender, in.lent
+	pool, pooled := in.pool, in.pooled
 	port.push(&delivery{command: req, deadline: deadline, size: h.payloadLen, reply: func(resp any, err error) {
 		a, ok := resp.(*raft.AppendEntriesResponse)
 		if err != nil || !ok {
 			s.fail(h.request, orUnexpected(resp, err)) // Raft may still be at it
 			return
 		}
-		if lender != nil {
-			for _, b := range lent {
-				lender.GiveBack(b)
+		if pool != nil {
+			for _, b := range pooled {
+				pool.Put(b)
 			}
 		}
 		s.send(putAppendAnswer(a), h.request)

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"millrace/internal/bufpool"
 )
 
 // DialTimeout is how long a node waits for another to accept its connection and to greet.
@@ -167,7 +169,7 @@ type Transport struct {
 	log      limitedLog
 	stats    counters
 	inflight atomic.Int64 // bytes admitted and not yet answered
-	lender   Lender
+	buffers  bufpool.Pool // of entries that come in
 	resting  restTable
 
 	mu       sync.Mutex
