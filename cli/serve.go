@@ -16,6 +16,7 @@ import (
 	"millrace/replication"
 	"millrace/replication/metadata"
 	"millrace/server"
+	"millrace/server/mux"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	urfave "github.com/urfave/cli/v2"
@@ -159,9 +160,12 @@ func serve(c *urfave.Context) (err error) {
 
 	// Until it has the cluster's metadata the node talks to other nodes only: it
 	// would tell a client that no topic exists.
-	var closed []func() error
+	var muxes []*mux.Mux
 	for _, l := range listeners {
-		closed = append(closed, peersOnly(l, node, logger))
+		m := kafka.Mux(l)
+		peers := m.Peers()
+		go node.Serve(peers) // the porter: ends with kafka.Shutdown
+		muxes = append(muxes, m)
 	}
 	tellManager(logger, "STATUS=looking for its cluster")
 	err = node.Start(c.Context)
@@ -172,10 +176,8 @@ func serve(c *urfave.Context) (err error) {
 		return fmt.Errorf("start: %w", err)
 	}
 	served := make(chan error, len(listeners))
-	for i, l := range listeners {
-		if err := closed[i](); err != nil {
-			return fmt.Errorf("serve %s: %w", l.Addr(), err)
-		}
+	for i, m := range muxes {
+		l := m.Kafka()
 		if len(listeners) > 1 {
 			l = &server.Listener{Listener: l, Name: b.listeners[i].name, Advertised: b.listeners[i].advertise}
 		}
@@ -215,39 +217,6 @@ func listenFirst(registered string, ephemeral bool) time.Duration {
 		return 0
 	}
 	return 1500 * time.Millisecond
-}
-
-// peersOnly hands every connection to the node, which closes those that are not
-// of other nodes; clients try again. The returned function ends that and leaves
-// the listener open.
-func peersOnly(listener net.Listener, node *replication.Node, logger *slog.Logger) (stop func() error) {
-	done := make(chan error, 1)
-	go func() { // the porter: ends with stop, or when the listener is closed
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				done <- err
-				return
-			}
-			go func() { // a peer's connection: ends with it
-				defer func() {
-					if r := recover(); r != nil {
-						conn.Close()
-						logger.Error("a connection was closed after a panic", "remote", conn.RemoteAddr(), "panic", r)
-					}
-				}()
-				node.ServeConn(conn)
-			}()
-		}
-	}()
-	return func() error {
-		tcp := listener.(*net.TCPListener)
-		tcp.SetDeadline(time.Unix(1, 0))
-		if err := <-done; !errors.Is(err, os.ErrDeadlineExceeded) {
-			return err
-		}
-		return tcp.SetDeadline(time.Time{})
-	}
 }
 
 // stop ends a node in this order: leadership goes while clients can still be told

@@ -229,6 +229,7 @@ func Open(cfg Config) (*Node, error) {
 	}
 	if n.logger == nil {
 		n.logger = slog.New(slog.DiscardHandler)
+		n.cfg.Logger = n.logger
 	}
 	if n.now == nil {
 		n.now = time.Now
@@ -301,11 +302,10 @@ func (n *Node) identify() error {
 }
 
 // Start makes the node a member of its cluster, founding or joining one if the
-// folder is empty. The listener must hand connections that begin with
-// transport.Magic to ServeConn by now. It returns when the node has the
-// cluster's image and is registered in it. The image that it had last will do; a
-// quorum of controllers must be there where that does not have the node as it is
-// now, at another address say.
+// folder is empty. Connections of other nodes must come to Serve or ServeConn by
+// now. It returns when the node has the cluster's image and is registered in it. The
+// image that it had last will do; a quorum of controllers must be there where that does
+// not have the node as it is now, at another address say.
 func (n *Node) Start(ctx context.Context) error {
 	if n.identity.Cluster == "" || n.identity.Rejoin {
 		if err := n.belong(ctx); err != nil {
@@ -537,26 +537,6 @@ func (n *Node) enrol(ctx context.Context) error {
 		case <-changed:
 		case <-time.After(100 * time.Millisecond):
 		}
-	}
-}
-
-// ServeConn takes an inbound connection that begins with transport.Magic, and
-// returns when it is done with it.
-func (n *Node) ServeConn(conn net.Conn) {
-	if n.overhear(conn) {
-		return
-	}
-	if n.joining.Load() {
-		conn.Close() // it may be another that looks for one to join: it asks the next sooner
-		return
-	}
-	select {
-	case <-n.ready:
-		n.transport.Serve(conn)
-	case <-n.closing:
-		conn.Close()
-	case <-time.After(callTimeout):
-		conn.Close()
 	}
 }
 

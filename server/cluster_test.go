@@ -98,9 +98,8 @@ func startClusterOf(t *testing.T, n int, settings map[string]string, names []str
 		if i > 0 {
 			cfg.Join = []string{all[0].addr}
 		}
-		listeners := []net.Listener{l}
+		listeners := []*Listener{{l, "PLAINTEXT", ""}}
 		if len(names) > 0 {
-			listeners[0] = &Listener{l, "PLAINTEXT", ""}
 			cfg.Listeners = []metadata.Listener{{Name: "PLAINTEXT", Address: cfg.Advertise}}
 		}
 		for _, name := range names {
@@ -118,9 +117,15 @@ func startClusterOf(t *testing.T, n int, settings map[string]string, names []str
 		}
 		b := &broker{t: t, node: node, addr: l.Addr().String(), peers: peers}
 		b.server = &Server{Node: node, DataDir: cfg.DataDir, Logger: logger}
-		served := make(chan error, len(listeners))
+		served := make(chan error, 2*len(listeners))
 		for _, l := range listeners {
-			go func() { served <- b.server.Serve(l) }()
+			m := b.server.Mux(l.Listener)
+			peers, clients := m.Peers(), m.Kafka()
+			if len(names) > 0 {
+				clients = &Listener{clients, l.Name, l.Advertised}
+			}
+			go func() { served <- node.Serve(peers) }()
+			go func() { served <- b.server.Serve(clients) }()
 			b.listeners = append(b.listeners, l.Addr().String())
 		}
 		t.Cleanup(func() {
@@ -132,8 +137,8 @@ func startClusterOf(t *testing.T, n int, settings map[string]string, names []str
 			if err := b.server.Shutdown(ctx); err != nil {
 				t.Errorf("shutdown: %v", err)
 			}
-			for range listeners {
-				if err := <-served; err != ErrClosed {
+			for range cap(served) {
+				if err := <-served; err != ErrClosed && err != nil {
 					t.Errorf("Serve returned %v", err)
 				}
 			}

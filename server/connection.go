@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -53,7 +54,7 @@ type connection struct {
 	server   *Server
 	listener *Listener // that the client came in by; nil: one that says nothing
 	conn     net.Conn
-	accepted net.Conn        // what conn came in as, until the first whole request; nil then
+	stranger bool            // it has sent no whole request yet
 	ctx      context.Context // done when the connection or the server ends
 	cancel   context.CancelFunc
 	r        *bufio.Reader
@@ -102,7 +103,7 @@ type flight struct {
 }
 
 func newConnection(s *Server, conn net.Conn) *connection {
-	c := &connection{server: s, conn: conn, r: bufio.NewReaderSize(conn, 4<<10)}
+	c := &connection{server: s, conn: conn, stranger: true, r: bufio.NewReaderSize(conn, 4<<10)}
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	c.flight.changed.L = &c.flight.mu
 	s.budget.join(&c.share, func() { conn.Close() })
@@ -187,9 +188,11 @@ func (c *connection) serveOne() error {
 	}
 	h, body, err := readHeader(frame)
 	c.server.stats.requests.Add(1)
-	if err == nil && c.accepted != nil {
-		c.server.greeted(c.accepted)
-		c.accepted = nil
+	if err == nil && c.stranger {
+		c.stranger = false
+		if counted, ok := c.conn.(interface{ Known() }); ok { // by mux.Quotas
+			counted.Known()
+		}
 	}
 	switch {
 	case errors.Is(err, errVersion) && h.key == kmsg.ApiVersions:
@@ -449,7 +452,7 @@ func (c *connection) writeWhole(p []byte, step int, client *progress) error {
 // writeStep writes pieces, some of which may be mapped pages. writev makes an
 // error of a page that cannot be read; whatever encrypts or copies would fault.
 func (c *connection) writeStep(part net.Buffers) error {
-	if _, ok := c.conn.(*net.TCPConn); !ok {
+	if _, socket := c.conn.(syscall.Conn); !socket {
 		return record.Guard(func() error {
 			_, err := part.WriteTo(c.conn)
 			return err

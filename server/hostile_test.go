@@ -23,8 +23,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
-
-	"millrace/replication/transport"
 )
 
 // bystander is a well-behaved client, to be asked whether it noticed anything.
@@ -184,22 +182,6 @@ func TestOtherProtocols(t *testing.T) {
 		}
 	})
 	y.unaffected()
-}
-
-func TestHTTPIsHandedOn(t *testing.T) {
-	handed := make(chan net.Conn, 1)
-	b := startBrokerWith(t, nil, func(s *Server) { s.HTTP = func(c net.Conn) { handed <- c } })
-	w := b.dial()
-	w.write([]byte("GET / HTTP/1.1\r\n"))
-	c := <-handed
-	defer c.Close()
-	p := make([]byte, 16)
-	if _, err := io.ReadFull(c, p); err != nil || string(p) != "GET / HTTP/1.1\r\n" {
-		t.Errorf("read %q, %v", p, err)
-	}
-	if _, ok := c.(*net.TCPConn); !ok {
-		t.Errorf("it is a %T: no writev", c)
-	}
 }
 
 func TestKafkaOverTLS(t *testing.T) {
@@ -431,23 +413,19 @@ func TestConnectionsAreBounded(t *testing.T) {
 }
 
 // When all places are taken, those who came and said nothing make room, clients
-// that are at work keep theirs, and another node is let in.
+// that are at work keep theirs, and another node is let in: package mux's part, of which
+// the server says who is at work, and the node who is a node.
 func TestAFloodOfConnectionsKeepsNobodyOut(t *testing.T) {
-	b := startBroker(t, map[string]string{"max.connections": "20"})
+	all := startClusterWith(t, 2, map[string]string{"max.connections": "20"})
+	b := all[0]
 	working := b.dial()
 	ask[*kmsg.ApiVersionsResponse](working, &kmsg.ApiVersionsRequest{})
-	strangers := func() (n int) {
-		b.server.mu.Lock()
-		defer b.server.mu.Unlock()
-		return b.server.strangers.Len()
-	}
 	flood := func(n int) {
 		for range n {
 			b.dial()
 		}
 	}
-	flood(19)
-	waitFor(t, "them to be let in", func() bool { return strangers() == 19 })
+	flood(20)
 	waitFor(t, "an honest client to be let in", func() bool {
 		w := b.dial()
 		w.conn.SetDeadline(time.Now().Add(time.Second))
@@ -458,38 +436,21 @@ func TestAFloodOfConnectionsKeepsNobodyOut(t *testing.T) {
 	ask[*kmsg.ApiVersionsResponse](working, &kmsg.ApiVersionsRequest{})
 
 	// Clients at work in all places: no further client, but another node.
-	var all []*wire
 	waitFor(t, "clients in all places", func() bool {
 		w := b.dial()
 		w.conn.SetDeadline(time.Now().Add(10 * time.Second))
 		w.conn.Write(kmsg.NewRequestFormatter().AppendRequest(nil, &kmsg.ApiVersionsRequest{}, 1))
-		if _, _, err := readResponse(w.conn); err == nil {
-			all = append(all, w)
-		}
-		return strangers() == 0 && len(all) >= 15
+		readResponse(w.conn)
+		stats := b.server.Quotas().Stats()
+		return stats.Strangers == 0 && stats.Connections-stats.Probation >= 20
 	})
 	b.dial().closed()
-	flood(2 * onProbation) // who says nothing is no hindrance
-	peer := b.dial()
-	peer.write([]byte(nodeMagic))
-	waitFor(t, "the node to be let in", func() bool {
-		b.server.mu.Lock()
-		defer b.server.mu.Unlock()
-		return b.server.handed == 1
-	})
-	peer.conn.Close()
-	waitFor(t, "it to be forgotten", func() bool {
-		b.server.mu.Lock()
-		defer b.server.mu.Unlock()
-		return b.server.handed == 0 && len(b.server.known) == 0 && b.server.probation.Len() == 0
-	})
-}
-
-// Who joins the full queue of a flooded listener is greeted before it gives up.
-func TestNodesOutwaitAFlood(t *testing.T) {
-	if wait := acceptQueue * acceptEvery; wait > transport.DialTimeout*2/3 {
-		t.Errorf("a node waits for %v in a full queue, and gives up after %v", wait, transport.DialTimeout)
-	}
+	flood(100) // who says nothing is no hindrance
+	all[1].peers.isolate(all[1].addr)
+	waitFor(t, "the other node to be lost", func() bool { return !b.node.Live(2) })
+	all[1].peers.heal()
+	waitFor(t, "the other node to be let in", func() bool { return b.node.Live(2) && all[1].node.Live(1) })
+	ask[*kmsg.ApiVersionsResponse](working, &kmsg.ApiVersionsRequest{})
 }
 
 // Connections leave the logs their descriptors.
@@ -531,20 +492,6 @@ func TestConnectionsFromOneAddressAreBounded(t *testing.T) {
 	second := b.dial()
 	ask[*kmsg.ApiVersionsResponse](second, &kmsg.ApiVersionsRequest{})
 	b.dial().closed()
-	peer := b.dial() // other nodes may be behind the same address
-	peer.write([]byte(nodeMagic))
-	waitFor(t, "the node to be let in", func() bool {
-		b.server.mu.Lock()
-		defer b.server.mu.Unlock()
-		return b.server.handed == 1
-	})
-	peer.conn.Close()
-	waitFor(t, "it to be forgotten", func() bool {
-		b.server.mu.Lock()
-		defer b.server.mu.Unlock()
-		return b.server.handed == 0
-	})
-
 	// Others are none of its business, and who leaves makes room.
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
 	conn, err := dialer.Dial("tcp4", b.addr)
@@ -555,9 +502,7 @@ func TestConnectionsFromOneAddressAreBounded(t *testing.T) {
 	ask[*kmsg.ApiVersionsResponse](&wire{t: t, conn: conn}, &kmsg.ApiVersionsRequest{})
 	second.conn.Close()
 	waitFor(t, "room for another connection", func() bool {
-		b.server.mu.Lock()
-		defer b.server.mu.Unlock()
-		return b.server.from[netip.MustParseAddr("127.0.0.1")] == 1
+		return b.server.Quotas().From(netip.MustParseAddr("127.0.0.1")) == 1
 	})
 	ask[*kmsg.ApiVersionsResponse](b.dial(), &kmsg.ApiVersionsRequest{})
 }

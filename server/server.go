@@ -1,9 +1,10 @@
 // Package server speaks the Kafka protocol: it reads requests from connections
 // and answers them from the replicas and the metadata of one node.
 //
-// A Server is shaped like net/http's: Serve accepts connections from a listener
-// until Shutdown. One address serves everyone; the first bytes of a connection
-// tell Kafka clients, other nodes, HTTP and TLS apart.
+// A Server is shaped like net/http's: Serve accepts connections of Kafka's clients
+// from a listener until Shutdown. One address serves everyone: Mux cuts its listener
+// into that of clients and that of other nodes, and package mux counts the
+// connections and bounds them.
 //
 // What a client sends is never trusted. Memory follows the bytes that have
 // arrived, not a length that was declared (connection.go); bodies are walked by
@@ -18,14 +19,11 @@
 package server
 
 import (
-	"container/list"
 	"context"
 	"crypto/tls"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +31,7 @@ import (
 	"millrace/internal/bufpool"
 	"millrace/replication"
 	"millrace/server/group"
+	"millrace/server/mux"
 )
 
 // ErrClosed is what Serve returns after Shutdown.
@@ -50,11 +49,8 @@ type Server struct {
 	DataDir string
 	// Software is the program and its version, which DescribeCluster tells. "": it tells none.
 	Software string
-	// HTTP takes a connection that begins with an HTTP verb; the verb is still
-	// to be read from it. HTTP owns the connection and must close it. nil: such
-	// a connection gets a short answer and is closed.
-	HTTP func(net.Conn)
-	// TLSConfig serves connections that begin a TLS handshake. nil: they are closed.
+	// TLSConfig is for connections that begin a TLS handshake, by way of Mux. nil: they
+	// are closed.
 	TLSConfig *tls.Config
 	// StallTimeout closes a connection that sends no byte in the middle of a
 	// request, or takes no byte of a response, for so long. 0: 30 seconds.
@@ -82,16 +78,13 @@ type Server struct {
 	stop context.CancelFunc
 
 	mu        sync.Mutex
+	muxes     []*mux.Mux
 	listeners map[net.Listener]struct{}
-	open      map[net.Conn]*connection // nil for those not yet known to speak Kafka
-	from      map[netip.Addr]int       // how many come from each address
-	handed    int                      // connections that Node or HTTP serve
-	strangers list.List                // net.Conns of open that have sent no whole request yet, oldest first, as stranger
-	known     map[net.Conn]*list.Element
-	probation list.List // net.Conns of open that are let in beyond all bounds, oldest first
+	open      map[net.Conn]*connection // nil for a moment
 	closing   bool
 	active    sync.WaitGroup // counts open
 
+	quotas     mux.Quotas
 	budget     budget
 	turns      turns
 	buffers    bufpool.Pool // of Produce requests
@@ -116,8 +109,7 @@ type Listener struct {
 
 // Stats counts what a Server has met since it began.
 type Stats struct {
-	Connections int64 // open now
-	Accepted    int64
+	Connections int64 // of clients, open now; Quotas count all
 	Requests    int64
 	Refused     int64 // connections closed for what was sent over them, or for their number
 	Panics      int64 // in goroutines that parse what came from outside
@@ -125,18 +117,18 @@ type Stats struct {
 }
 
 type counters struct {
-	connections, accepted, requests, refused, panics atomic.Int64
-	sessions, sessionPartitions                      atomic.Int64
+	connections, requests, refused, panics atomic.Int64
+	sessions, sessionPartitions            atomic.Int64
 }
 
 // Stats returns what has been counted so far.
 func (s *Server) Stats() Stats {
+	before := s.quotas.Stats() // of connections that never came to be served here
 	return Stats{
 		Connections: s.stats.connections.Load(),
-		Accepted:    s.stats.accepted.Load(),
 		Requests:    s.stats.requests.Load(),
-		Refused:     s.stats.refused.Load(),
-		Panics:      s.stats.panics.Load(),
+		Refused:     s.stats.refused.Load() + before.Refused,
+		Panics:      s.stats.panics.Load() + before.Panics,
 		Sessions:    s.stats.sessions.Load(),
 	}
 }
@@ -147,8 +139,10 @@ func (s *Server) init() {
 		s.budget.size = s.maxHeldBytes()
 		s.listeners = map[net.Listener]struct{}{}
 		s.open = map[net.Conn]*connection{}
-		s.from = map[netip.Addr]int{}
-		s.known = map[net.Conn]*list.Element{}
+		s.quotas.Limits = func() mux.Limits {
+			return mux.Limits{Connections: s.maxConnections(), PerIP: s.maxConnectionsPerIP()}
+		}
+		s.quotas.Warn = s.complain
 		if s.Levels == nil {
 			s.Levels = NewLevels(slog.LevelInfo)
 		}
@@ -190,10 +184,33 @@ func (s *Server) now() time.Time {
 	return time.Now()
 }
 
-// Serve accepts connections from l, each served by a goroutine of its own,
+// Mux begins to accept from l, and cuts it into a listener for Serve and one for the
+// other nodes (replication.Node.Serve). All that come by it are counted together with
+// those of the Server's other listeners, and bounded by the node's settings; Quotas
+// tells about them. Shutdown closes it.
+func (s *Server) Mux(l net.Listener) *mux.Mux {
+	s.init()
+	m := mux.New(l, mux.Config{Quotas: &s.quotas, TLS: s.TLSConfig, Patience: s.stallTimeout(), MaxRequest: s.maxRequestBytes})
+	s.mu.Lock()
+	s.muxes = append(s.muxes, m)
+	closing := s.closing
+	s.mu.Unlock()
+	if closing {
+		m.Close()
+	}
+	return m
+}
+
+// Quotas returns the books of the connections that came by Mux.
+func (s *Server) Quotas() *mux.Quotas {
+	s.init()
+	return &s.quotas
+}
+
+// Serve accepts connections of clients from l, each served by a goroutine of its own,
 // until Shutdown closes l. It returns ErrClosed then, or what Accept said. It
 // may be called for several listeners; what a client is told depends on which, if they
-// are of type *Listener.
+// are of type *Listener. It bounds no connections: that is the part of Mux.
 func (s *Server) Serve(l net.Listener) error {
 	s.init()
 	s.mu.Lock()
@@ -218,256 +235,63 @@ func (s *Server) Serve(l net.Listener) error {
 	}()
 
 	by, _ := l.(*Listener)
-	pause := time.Duration(0)
-	var next time.Time // see acceptEvery
 	for {
 		conn, err := l.Accept()
-		if err != nil {
-			if s.ctx.Err() != nil {
-				return ErrClosed
-			}
-			if errors.Is(err, net.ErrClosed) {
-				return err
-			}
-			// Out of descriptors, or the client gave up: neither may end the
-			// server, and neither is mended by asking again at once.
-			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			s.complain("accept failed", "listener", l.Addr(), "error", err)
-			select {
-			case <-time.After(pause):
-			case <-s.ctx.Done():
-			}
-			continue
-		}
-		pause = 0
-		s.accept(conn, by)
-		// Whoever floods the listener waits in its queue, not in that of the processor.
-		now := time.Now()
-		if next = next.Add(acceptEvery); next.Before(now.Add(-acceptBurst * acceptEvery)) {
-			next = now.Add(-acceptBurst * acceptEvery)
-		}
-		if next.After(now) {
-			select {
-			case <-time.After(next.Sub(now)):
-			case <-s.ctx.Done():
-			}
+		switch {
+		case err == nil:
+			s.begin(conn, by)
+		case s.ctx.Err() != nil:
+			return ErrClosed
+		default:
+			return err
 		}
 	}
 }
 
-// So many connections are accepted at once, and one each acceptEvery from there: to
-// accept one and find out that it wants nothing costs a fourth of that.
-//
-// Other nodes wait in the same queue, which is of acceptQueue connections with Linux:
-// whoever joins it must be greeted before it gives up (transport.DialTimeout), or a
-// flood would keep a node that has lost its connections from all others for as long as
-// it lasts.
-const (
-	acceptEvery = 400 * time.Microsecond
-	acceptBurst = 1000
-	acceptQueue = 4096 // net.core.somaxconn
-)
-
-// A stranger is a connection that has sent no whole request yet.
-type stranger struct {
-	conn  net.Conn
-	since time.Time
-}
-
-const (
-	// strangerTime is how long a stranger keeps its place when there is no other.
-	strangerTime = time.Second
-	// onProbation is how many connections are let in beyond all bounds, until their
-	// first bytes tell whether they are other nodes'. A node has sent its by the time
-	// that so many have come after it.
-	onProbation = 64
-)
-
-// accept starts the goroutine that serves conn, or closes conn.
-//
-// When all places are taken, the oldest stranger makes room: whoever comes to
-// send a request has done so before it is its turn. Clients at work keep their
-// places, and other nodes get one beyond. Bounds are for clients: who comes is on
-// probation beyond any of them, and the oldest one there makes room for it, so that
-// no flood keeps a node out.
-func (s *Server) accept(conn net.Conn, by *Listener) {
-	s.stats.accepted.Add(1)
-	remote := remoteIP(conn)
-	all, one := s.maxConnections(), s.maxConnectionsPerIP()
-	now := time.Now()
-	var leaves net.Conn
+// begin starts the goroutine that serves conn, unless Shutdown has begun.
+func (s *Server) begin(conn net.Conn, by *Listener) {
 	s.mu.Lock()
-	full := len(s.open)+s.handed-s.probation.Len() >= all
-	probation := full || s.from[remote] >= one
-	if front := s.strangers.Front(); full && s.from[remote] < one && front != nil && now.Sub(front.Value.(stranger).since) >= strangerTime {
-		leaves = front.Value.(stranger).conn
-		s.greetedLocked(leaves)
-		probation = false
-	}
-	var expelled net.Conn // its goroutine counts it
-	if probation && s.probation.Len() >= onProbation {
-		expelled = s.probation.Front().Value.(stranger).conn
-		s.greetedLocked(expelled)
-	}
 	closing := s.closing
 	if !closing {
 		s.open[conn] = nil
-		s.from[remote]++
 		s.active.Add(1)
-		line := &s.strangers
-		if probation {
-			line = &s.probation
-		}
-		s.known[conn] = line.PushBack(stranger{conn, now})
 	}
 	s.mu.Unlock()
-	if leaves != nil {
-		s.stats.refused.Add(1)
-		s.complain("too many connections: one that sent no request makes room", "remote", leaves.RemoteAddr(), "max", all)
-		leaves.Close()
-	}
-	if expelled != nil {
-		expelled.Close()
-	}
 	if closing {
 		conn.Close()
 		return
 	}
 	s.stats.connections.Add(1)
-	go s.serve(conn, by, probation)
+	go s.serve(conn, by)
 }
 
-func (s *Server) refuseOne(conn net.Conn, all, one int) {
-	s.stats.refused.Add(1)
-	s.complain("too many connections", "remote", conn.RemoteAddr(), "max", all, "max_per_ip", one)
-}
-
-// greeted says that conn is no stranger any more.
-func (s *Server) greeted(conn net.Conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.greetedLocked(conn)
-}
-
-func (s *Server) greetedLocked(conn net.Conn) {
-	if e := s.known[conn]; e != nil {
-		s.strangers.Remove(e) // of the two, the one that has it
-		s.probation.Remove(e)
-		delete(s.known, conn)
-	}
-}
-
-// remoteIP is the address a connection comes from; all that do not come over
-// TCP share one.
-func remoteIP(conn net.Conn) netip.Addr {
-	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
-		return a.AddrPort().Addr().Unmap()
-	}
-	return netip.Addr{}
-}
-
-// serve finds out who is calling and serves them to the end. It is the body of
-// the goroutine "connection". On probation only other nodes are served.
-func (s *Server) serve(conn net.Conn, by *Listener, probation bool) {
-	kept := false // conn has another owner now
-	handOver := func() {
-		kept = true
-		s.forget(conn, true)
-	}
+// serve serves a client to the end. It is the body of the goroutine "connection".
+func (s *Server) serve(conn net.Conn, by *Listener) {
 	defer func() {
-		s.forget(conn, false)
-		if kept {
-			s.mu.Lock()
-			s.handed--
-			s.leftLocked(conn)
-			s.mu.Unlock()
-		}
 		if r := recover(); r != nil {
 			s.panicked(conn, r)
 		}
-		if !kept {
-			conn.Close()
-		}
-	}()
-
-	patience := s.stallTimeout()
-	if probation {
-		patience = min(patience, strangerTime) // nodes greet at once
-	}
-	caller, conn2, err := s.sniff(conn, patience)
-	if probation && (err != nil || caller != callerNode) {
-		s.refuseOne(conn, s.maxConnections(), s.maxConnectionsPerIP())
-		return
-	}
-	if err != nil {
-		// Port scanners and health checks connect and leave: not worth a line.
-		if !errors.Is(err, io.EOF) && s.ctx.Err() == nil {
-			s.refuse(conn, err.Error())
-		}
-		return
-	}
-	switch caller {
-	case callerNode:
-		handOver()
-		s.Node.ServeConn(conn2)
-	case callerHTTP:
-		if s.HTTP == nil {
-			s.refuseHTTP(conn2)
-			return
-		}
-		handOver()
-		s.HTTP(conn2)
-	case callerKafka:
-		if s.Node.Image().ClusterID == "" {
-			return // the node has not joined yet; clients come again
-		}
-		c := newConnection(s, conn2)
-		c.accepted, c.listener = conn, by
+		conn.Close()
 		s.mu.Lock()
-		if _, ok := s.open[conn]; ok {
-			s.open[conn] = c
-		}
-		closing := s.closing
+		delete(s.open, conn)
 		s.mu.Unlock()
-		if !closing {
-			c.serve()
-		}
-	}
-}
-
-// forget takes conn off the list of open connections, for which Shutdown
-// waits. Only the first call for a connection has an effect. One that is handed
-// over goes on counting until it ends.
-func (s *Server) forget(conn net.Conn, handed bool) {
-	s.mu.Lock()
-	_, ok := s.open[conn]
-	delete(s.open, conn)
-	s.greetedLocked(conn)
-	switch {
-	case ok && handed:
-		s.handed++
-	case ok:
-		s.leftLocked(conn)
-	}
-	s.mu.Unlock()
-	if ok {
 		s.stats.connections.Add(-1)
 		s.active.Done()
+	}()
+	if s.Node.Image().ClusterID == "" {
+		return // the node has not joined yet; clients come again
 	}
+	c := newConnection(s, conn)
+	c.listener = by
+	s.mu.Lock()
+	s.open[conn] = c
+	s.mu.Unlock()
+	c.serve()
 }
 
-// leftLocked takes a connection off what comes from its address.
-func (s *Server) leftLocked(conn net.Conn) {
-	remote := remoteIP(conn)
-	if s.from[remote]--; s.from[remote] == 0 {
-		delete(s.from, remote)
-	}
-}
-
-// Shutdown closes the listeners, lets every connection finish the requests it
+// Shutdown closes the listeners, what Mux made among them, lets every connection finish the requests it
 // has read, and closes it. Fetches that wait for data answer with what there
 // is. When ctx ends first, the rest is cut off and ctx's error returned.
-// Connections handed to Node or HTTP are theirs to close.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.init()
 	s.mu.Lock()
@@ -476,11 +300,15 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for l := range s.listeners {
 		l.Close()
 	}
+	muxes := s.muxes
 	for conn := range s.open {
 		// Wakes who waits for a request; who is at work on one goes on.
 		conn.SetReadDeadline(time.Unix(1, 0))
 	}
 	s.mu.Unlock()
+	for _, m := range muxes {
+		m.Close()
+	}
 
 	finished := make(chan struct{})
 	go func() { // "shutdown": ends when the last connection has, and the coordination

@@ -63,21 +63,27 @@ func startBrokerIn(t testing.TB, dir string, settings map[string]string, change 
 	if change != nil {
 		change(b.server)
 	}
-	served := make(chan error, 1)
-	go func() { served <- b.server.Serve(l) }()
+	m := b.server.Mux(l)
+	peers := m.Peers()
+	clients := m.Kafka()
+	served := make(chan error, 2)
+	go func() { served <- b.server.Serve(clients) }()
+	go func() { served <- node.Serve(peers) }()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		if err := b.server.Shutdown(ctx); err != nil {
 			t.Errorf("shutdown: %v", err)
 		}
-		if err := <-served; err != ErrClosed {
-			t.Errorf("Serve returned %v, want ErrClosed", err)
-		}
 		if err := node.Shutdown(ctx); err != nil {
 			t.Errorf("node shutdown: %v", err)
 		}
-		if n := b.server.stats.panics.Load(); n != 0 {
+		for range cap(served) {
+			if err := <-served; err != ErrClosed && err != nil {
+				t.Errorf("Serve returned %v", err)
+			}
+		}
+		if n := b.server.Stats().Panics; n != 0 {
 			t.Errorf("%d panics", n)
 		}
 	})

@@ -1,10 +1,6 @@
 package server
 
-import (
-	"errors"
-
-	"golang.org/x/sys/windows"
-)
+import "golang.org/x/sys/windows"
 
 // volume tells the size of the volume that holds path, and what is left of it.
 func volume(path string) (total, usable int64, err error) {
@@ -21,8 +17,3 @@ func volume(path string) (total, usable int64, err error) {
 
 // descriptors is how many handles the process may have: millions.
 func descriptors() int { return 1 << 30 }
-
-// kernelPeeks tells whether peekKernel works.
-const kernelPeeks = false
-
-func peekKernel(uintptr, []byte) (int, error) { return 0, errors.ErrUnsupported }

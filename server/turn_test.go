@@ -168,7 +168,7 @@ func TestNobodyWaitsForAnswersInTheirTurn(t *testing.T) {
 	ask[*kmsg.ApiVersionsResponse](one, kmsg.NewPtrApiVersionsRequest())
 	var c *connection
 	b.server.mu.Lock()
-	for _, c = range b.server.open {
+	for _, c = range b.server.open { // it has answered, so it is there
 	}
 	b.server.mu.Unlock()
 	unanswered := func(n int) {

@@ -63,6 +63,9 @@ func (t *Transport) Serve(conn net.Conn) {
 	t.greeting.Remove(place)
 	t.mu.Unlock()
 	if err == nil {
+		if counted, ok := conn.(interface{ Known() }); ok { // the listener's books take it for a stranger
+			counted.Known()
+		}
 		s.run()
 		return
 	}

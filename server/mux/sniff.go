@@ -1,4 +1,4 @@
-package server
+package mux
 
 import (
 	"bufio"
@@ -9,18 +9,16 @@ import (
 	"net"
 	"syscall"
 	"time"
-)
 
-// nodeMagic begins a connection between nodes: transport.Magic, repeated here
-// because the server hands such a connection on without knowing its protocol.
-const nodeMagic = "MLRC"
+	"millrace/replication/transport"
+)
 
 // A caller is who speaks on a connection, told by its first four bytes.
 type caller int
 
 const (
 	callerKafka caller = iota // a frame's length, below 2³¹: the first byte is 0 to 6 with the default limit
-	callerNode                // nodeMagic
+	callerNode                // transport.Magic
 	callerHTTP                // a verb
 	callerTLS                 // a handshake record: 0x16, 3
 	callerSSH
@@ -28,7 +26,7 @@ const (
 
 func callerOf(first [4]byte) caller {
 	switch string(first[:]) {
-	case nodeMagic:
+	case transport.Magic:
 		return callerNode
 	case "GET ", "POST", "PUT ", "HEAD", "DELE", "OPTI", "PATC", "CONN", "TRAC", "PRI ":
 		return callerHTTP
@@ -41,42 +39,45 @@ func callerOf(first [4]byte) caller {
 	return callerKafka
 }
 
-// sniff tells who calls by the first bytes, which stay unread. The connection
+// leastRequest is the shortest frame there is: key, version, correlation id.
+const leastRequest = 8
+
+// sniff finds out who calls by the first bytes, which stay unread. The connection
 // it returns is conn itself, or what TLS makes of it. It waits for those bytes
 // for patience.
-func (s *Server) sniff(conn net.Conn, patience time.Duration) (caller, net.Conn, error) {
+func (m *Mux) sniff(conn net.Conn, patience time.Duration) (caller, net.Conn, error) {
 	conn.SetDeadline(time.Now().Add(patience))
-	first, conn2, err := peek(conn)
+	first, whole, err := peek(conn)
 	if err != nil {
 		return 0, nil, err
 	}
 	who := callerOf(first)
 	if who == callerTLS {
-		if s.TLSConfig == nil {
+		if m.cfg.TLS == nil {
 			return 0, nil, fmt.Errorf("a TLS handshake, but no certificate is configured")
 		}
-		secure := tls.Server(conn2, s.TLSConfig)
-		if err := secure.HandshakeContext(s.ctx); err != nil {
+		secure := tls.Server(whole, m.cfg.TLS)
+		if err := secure.Handshake(); err != nil { // Close closes conn
 			return 0, nil, fmt.Errorf("TLS handshake: %w", err)
 		}
-		if first, conn2, err = peek(secure); err != nil {
+		if first, whole, err = peek(secure); err != nil {
 			return 0, nil, err
 		}
 		who = callerOf(first)
+	}
+	most := int64(1<<31 - 1)
+	if m.cfg.MaxRequest != nil {
+		most = int64(m.cfg.MaxRequest())
 	}
 	switch n := binary.BigEndian.Uint32(first[:]); {
 	case who == callerSSH:
 		return 0, nil, fmt.Errorf("it speaks SSH")
 	case who == callerTLS:
 		return 0, nil, fmt.Errorf("TLS within TLS")
-	case who == callerKafka && (n < headerSize || int64(n) > int64(s.maxRequestBytes())):
-		return 0, nil, fmt.Errorf("it begins with % x, which is no request of at most %d bytes", first, s.maxRequestBytes())
+	case who == callerKafka && (n < leastRequest || int64(n) > most):
+		return 0, nil, fmt.Errorf("it begins with % x, which is no request of at most %d bytes", first, most)
 	}
-	conn.SetDeadline(time.Time{})
-	if s.ctx.Err() != nil { // Shutdown may have set a deadline that this cleared
-		return 0, nil, s.ctx.Err()
-	}
-	return who, conn2, nil
+	return who, whole, conn.SetDeadline(time.Time{})
 }
 
 // peek returns the first four bytes of conn and a connection from which they
@@ -131,15 +132,16 @@ func (p *peeked) Read(b []byte) (int, error) {
 	return p.first.Read(b[:min(len(b), p.first.Buffered())])
 }
 
-// refuseHTTP answers an HTTP request on an address that serves none.
-func (s *Server) refuseHTTP(conn net.Conn) {
-	s.refuse(conn, "an HTTP request, but this address serves Kafka only")
-	conn.SetDeadline(time.Now().Add(5 * time.Second))
+// refuseHTTP answers an HTTP request on an address that serves none. whole is conn, or
+// what TLS makes of it.
+func (m *Mux) refuseHTTP(conn, whole net.Conn) {
+	m.cfg.Quotas.refuse(conn, "an HTTP request, but this address serves Kafka only")
+	whole.SetDeadline(time.Now().Add(5 * time.Second))
 	const body = "This is a Kafka broker; HTTP is not served here.\n"
-	fmt.Fprintf(conn, "HTTP/1.1 421 Misdirected Request\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body)
+	fmt.Fprintf(whole, "HTTP/1.1 421 Misdirected Request\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body)
 	// Unread bytes would turn the close into a reset, which may overtake the answer.
-	if tcp, ok := conn.(*net.TCPConn); ok {
+	if tcp, ok := whole.(*net.TCPConn); ok {
 		tcp.CloseWrite()
 	}
-	io.Copy(io.Discard, io.LimitReader(conn, 64<<10))
+	io.Copy(io.Discard, io.LimitReader(whole, 64<<10))
 }

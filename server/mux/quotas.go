@@ -1,0 +1,197 @@
+package mux
+
+import (
+	"container/list"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Limits are the bounds on a broker's connections.
+type Limits struct {
+	Connections int // of all addresses together: max.connections
+	PerIP       int // of one address: max.connections.per.ip
+}
+
+// Quotas count the connections of a broker, by whichever of its listeners they
+// came, and say who may come in: what ConnectionQuotas does in Kafka. A connection
+// is counted from Accept until it is closed, whoever serves it. Quotas are safe
+// for concurrent use; the fields must not change once a Mux uses them.
+//
+// A connection is a stranger until Known is called on it: until its first whole
+// request, or the greeting of another node. When all places are taken, the oldest
+// stranger makes room: whoever comes to send a request has done so before it is
+// its turn. Clients at work keep their places.
+//
+// Limits are for clients: who comes when they are reached is on probation beyond
+// any of them, until it is known to be another node or closed. There are onProbation
+// such places, and the oldest there makes room for the next, so that no flood keeps
+// a node out.
+type Quotas struct {
+	// Limits returns the bounds that hold now. It is called for each connection.
+	Limits func() Limits
+	// Warn logs a warning that clients may cause as often as they like. nil: it is lost.
+	Warn func(message string, args ...any)
+	// Now is the clock. nil: time.Now.
+	Now func() time.Time
+
+	mu        sync.Mutex
+	open      int
+	from      map[netip.Addr]int // how many of them come from each address
+	strangers list.List          // *place, of those that have a place, oldest first
+	probation list.List          // *place, of those let in beyond the limits, oldest first
+
+	accepted, refused, panics atomic.Int64
+}
+
+// A place is one connection's in the books. Its fields are under Quotas.mu.
+type place struct {
+	quotas    *Quotas
+	conn      net.Conn // as it was accepted
+	remote    netip.Addr
+	since     time.Time
+	line      *list.List    // strangers or probation, while it is in one
+	at        *list.Element // in line
+	probation bool          // it came when the limits were reached; never changes
+	left      bool
+}
+
+const (
+	// strangerTime is how long a stranger keeps its place when there is no other.
+	strangerTime = time.Second
+	// onProbation is how many connections are let in beyond all limits. A node has
+	// sent its greeting by the time that so many have come after it.
+	onProbation = 64
+)
+
+// Stats are what Quotas have counted.
+type Stats struct {
+	Connections int   // open now
+	Strangers   int   // of them, those that have not been made Known and are not on probation
+	Probation   int   // of them, those let in beyond the limits until they show that they are nodes
+	Accepted    int64 // since the beginning, like the rest
+	Refused     int64 // closed for their number or their first bytes
+	Panics      int64 // while first bytes were looked at
+}
+
+// Stats returns what has been counted so far.
+func (q *Quotas) Stats() Stats {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return Stats{q.open, q.strangers.Len(), q.probation.Len(), q.accepted.Load(), q.refused.Load(), q.panics.Load()}
+}
+
+// From returns how many connections are open from an address.
+func (q *Quotas) From(remote netip.Addr) int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.from[remote]
+}
+
+func (q *Quotas) now() time.Time {
+	if q.Now != nil {
+		return q.Now()
+	}
+	return time.Now()
+}
+
+func (q *Quotas) warn(message string, args ...any) {
+	if q.Warn != nil {
+		q.Warn(message, args...)
+	}
+}
+
+// admit counts conn in, and closes who makes room for it.
+func (q *Quotas) admit(conn net.Conn) *place {
+	q.accepted.Add(1)
+	limits := q.Limits()
+	p := &place{quotas: q, conn: conn, remote: remoteIP(conn), since: q.now()}
+	var leaves, expelled *place
+	q.mu.Lock()
+	full := q.open-q.probation.Len() >= limits.Connections
+	crowded := q.from[p.remote] >= limits.PerIP
+	p.probation = full || crowded
+	if front := q.strangers.Front(); full && !crowded && front != nil && p.since.Sub(front.Value.(*place).since) >= strangerTime {
+		leaves = front.Value.(*place)
+		leaves.knownLocked()
+		p.probation = false
+	}
+	if p.probation && q.probation.Len() >= onProbation {
+		expelled = q.probation.Front().Value.(*place)
+		expelled.knownLocked()
+	}
+	q.open++
+	if q.from == nil {
+		q.from = make(map[netip.Addr]int)
+	}
+	q.from[p.remote]++
+	p.line = &q.strangers
+	if p.probation {
+		p.line = &q.probation
+	}
+	p.at = p.line.PushBack(p)
+	q.mu.Unlock()
+	if leaves != nil {
+		q.refused.Add(1)
+		q.warn("too many connections: one that sent no request makes room", "remote", leaves.conn.RemoteAddr(), "max", limits.Connections)
+		leaves.conn.Close() // whoever serves it finds that out, and takes it off the books
+	}
+	if expelled != nil {
+		expelled.conn.Close() // the same; it is refused there
+	}
+	return p
+}
+
+// refuse counts and reports a connection that is being closed for what came over it.
+func (q *Quotas) refuse(conn net.Conn, reason string) {
+	q.refused.Add(1)
+	q.warn("connection refused", "remote", conn.RemoteAddr(), "reason", reason)
+}
+
+// refuseOne does so for one that is beyond the limits.
+func (q *Quotas) refuseOne(conn net.Conn) {
+	limits := q.Limits()
+	q.refused.Add(1)
+	q.warn("too many connections", "remote", conn.RemoteAddr(), "max", limits.Connections, "max_per_ip", limits.PerIP)
+}
+
+// known says that the connection is no stranger any more.
+func (p *place) known() {
+	p.quotas.mu.Lock()
+	defer p.quotas.mu.Unlock()
+	p.knownLocked()
+}
+
+func (p *place) knownLocked() {
+	if p.line != nil {
+		p.line.Remove(p.at)
+		p.line, p.at = nil, nil
+	}
+}
+
+// leave takes the connection off the books. Only the first call has an effect.
+func (p *place) leave() {
+	q := p.quotas
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if p.left {
+		return
+	}
+	p.left = true
+	p.knownLocked()
+	q.open--
+	if q.from[p.remote]--; q.from[p.remote] == 0 {
+		delete(q.from, p.remote)
+	}
+}
+
+// remoteIP is the address a connection comes from; all that do not come over
+// TCP share one.
+func remoteIP(conn net.Conn) netip.Addr {
+	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+		return a.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}

@@ -1,0 +1,153 @@
+package mux
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"millrace/replication/transport"
+)
+
+// A caller is a connection that is nowhere, from an address.
+type callerFrom struct {
+	net.Conn
+	addr   string
+	closed bool
+}
+
+func (c *callerFrom) RemoteAddr() net.Addr {
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(c.addr), 1))
+}
+
+func (c *callerFrom) Close() error {
+	c.closed = true
+	return nil
+}
+
+// A desk admits connections by a clock of its own.
+type desk struct {
+	*Quotas
+	limits Limits
+	clock  time.Time
+}
+
+func newDesk(all, perIP int) *desk {
+	d := &desk{limits: Limits{all, perIP}, clock: time.Unix(1, 0)}
+	d.Quotas = &Quotas{Limits: func() Limits { return d.limits }, Now: func() time.Time { return d.clock }}
+	return d
+}
+
+func (d *desk) come(addr string) (*callerFrom, *place) {
+	c := &callerFrom{addr: addr}
+	return c, d.admit(c)
+}
+
+func (d *desk) wants(t *testing.T, when string, open, strangers, probation int) {
+	t.Helper()
+	if s := d.Stats(); s.Connections != open || s.Strangers != strangers || s.Probation != probation {
+		t.Errorf("%s: %d open, %d strangers, %d on probation; want %d, %d, %d", when, s.Connections, s.Strangers, s.Probation, open, strangers, probation)
+	}
+}
+
+func TestTheOldestStrangerMakesRoom(t *testing.T) {
+	d := newDesk(3, 100)
+	working, w := d.come("10.0.0.1")
+	w.known()
+	first, f := d.come("10.0.0.1")
+	second, _ := d.come("10.0.0.1")
+	d.wants(t, "full", 3, 2, 0)
+
+	// They may yet send their first request.
+	early, e := d.come("10.0.0.2")
+	if !e.probation || first.closed || early.closed {
+		t.Errorf("within strangerTime: probation %v, the first stranger closed %v", e.probation, first.closed)
+	}
+	e.leave()
+	d.clock = d.clock.Add(strangerTime)
+	_, n := d.come("10.0.0.2")
+	if n.probation || !first.closed || second.closed || working.closed {
+		t.Errorf("after it: probation %v, closed: first %v, second %v, the one at work %v", n.probation, first.closed, second.closed, working.closed)
+	}
+	f.leave()
+	d.wants(t, "when it has left", 3, 2, 0)
+	if s := d.Stats(); s.Refused != 1 || s.Accepted != 5 {
+		t.Errorf("%+v; want one that made room counted as refused", s)
+	}
+}
+
+func TestKnownConnectionsKeepTheirPlaces(t *testing.T) {
+	d := newDesk(2, 100)
+	a, p := d.come("10.0.0.1")
+	p.known()
+	b, q := d.come("10.0.0.1")
+	q.known()
+	d.clock = d.clock.Add(time.Hour)
+	var late []*callerFrom
+	for range onProbation + 10 {
+		c, r := d.come("10.0.0.9")
+		if !r.probation {
+			t.Fatal("a client was let in beyond the limit")
+		}
+		late = append(late, c)
+	}
+	for i, c := range late {
+		if want := i < 10; c.closed != want {
+			t.Errorf("the %d. that came beyond the limit: closed %v; want the oldest to make room", i+1, c.closed)
+		}
+	}
+	if a.closed || b.closed {
+		t.Error("a connection at work was closed")
+	}
+	d.wants(t, "beyond", 2+onProbation+10, 0, onProbation) // those closed count until whoever serves them lets go
+}
+
+// A connection that is known to be a node's keeps the place that it got beyond the limits,
+// and from then on counts like any other.
+func TestNodesStayBeyondTheLimits(t *testing.T) {
+	d := newDesk(1, 100)
+	_, client := d.come("10.0.0.1")
+	client.known()
+	node, n := d.come("10.0.0.2")
+	n.known()
+	for range 2 * onProbation {
+		d.come("10.0.0.3")
+	}
+	if node.closed {
+		t.Error("the node was closed")
+	}
+	d.wants(t, "with a node", 2+2*onProbation, 0, onProbation)
+	client.leave()
+	if _, p := d.come("10.0.0.4"); !p.probation {
+		t.Error("a client got the place that the node counts for")
+	}
+}
+
+func TestAddressesAreBoundedEach(t *testing.T) {
+	d := newDesk(100, 2)
+	_, a := d.come("10.0.0.1")
+	d.come("::ffff:10.0.0.1") // the same
+	d.clock = d.clock.Add(time.Hour)
+	if _, p := d.come("10.0.0.1"); !p.probation {
+		t.Error("a third of one address was let in, or a stranger of it made room")
+	}
+	if _, p := d.come("10.0.0.2"); p.probation {
+		t.Error("another address was not let in")
+	}
+	a.leave()
+	a.leave() // no effect
+	if n := d.From(netip.MustParseAddr("10.0.0.1")); n != 2 {
+		t.Errorf("%d from the address; want one and the one on probation", n)
+	}
+	d.limits.PerIP = 5
+	if _, p := d.come("10.0.0.1"); p.probation {
+		t.Error("a new limit has no effect")
+	}
+}
+
+// Who joins the full queue of a flooded listener is greeted before it gives up.
+func TestNodesOutwaitAFlood(t *testing.T) {
+	if wait := acceptQueue * acceptEvery; wait > transport.DialTimeout*2/3 {
+		t.Errorf("a node waits for %v in a full queue, and gives up after %v", wait, transport.DialTimeout)
+	}
+}
