@@ -48,7 +48,11 @@ type groupDescription struct {
 	// TotalLag is what is left to read of all partitions below. Where nothing was
 	// committed the group is to read everything that is there: what a consumer's reset
 	// position makes of that, only the consumer knows.
-	TotalLag     int64        `json:"total_lag"`
+	//
+	// It is nil where nobody says which topics the group reads: it has committed nothing,
+	// and its members, to whom a broker listens only while they are there, are gone, or
+	// subscribe in another protocol than that of consumers.
+	TotalLag     *int64       `json:"total_lag"`
 	NotCommitted int          `json:"not_committed"` // partitions that count from their start
 	Unknown      int          `json:"unknown"`       // partitions whose lag nobody tells, for want of a leader: they are not in TotalLag
 	Partitions   []groupLine  `json:"partitions"`
@@ -75,6 +79,8 @@ type groupLine struct {
 	MemberID       string `json:"member_id"`
 	ClientID       string `json:"client_id"`
 	Host           string `json:"host"`
+
+	untold bool // whether an offset is committed
 }
 
 // A groupMember is one member and what it has been given.
@@ -124,7 +130,9 @@ func describeGroups(ctx context.Context, admin *kadm.Client, names ...string) ma
 		}
 		l := make(groupLines)
 		for _, o := range committed[name].Fetched.Sorted() {
-			if o.Err == nil && o.At >= 0 {
+			if o.Err != nil {
+				l.of(o.Topic, o.Partition).untold = true
+			} else if o.At >= 0 {
 				l.of(o.Topic, o.Partition).CurrentOffset = o.At
 			}
 		}
@@ -145,9 +153,11 @@ func describeGroups(ctx context.Context, admin *kadm.Client, names ...string) ma
 			continue
 		}
 		lines[name] = l
-		for topic := range l.topics(a.members, existing) {
-			read[topic] = true
+		own := l.topics(a.members, existing)
+		if len(own) > 0 || slices.ContainsFunc(a.members, byPattern) {
+			a.TotalLag = new(int64)
 		}
+		maps.Copy(read, own)
 	}
 	if len(read) == 0 { // no topics would mean all topics
 		return answers
@@ -212,11 +222,12 @@ func (l groupLines) topics(members []groupMember, existing []string) map[string]
 	return read
 }
 
-// count sets the lag of a partition, and adds it to the sum; exists tells whether the
+// count sets the lag of a partition, and adds it to the sum, which there is where there are
+// partitions; exists tells whether the
 // partition does.
 func (d *groupDescription) count(l *groupLine, exists bool) {
 	switch {
-	case l.LogStartOffset < 0 || l.LogEndOffset < 0:
+	case l.untold, l.LogStartOffset < 0, l.LogEndOffset < 0:
 		if exists {
 			d.Unknown++
 		}
@@ -226,7 +237,15 @@ func (d *groupDescription) count(l *groupLine, exists bool) {
 	}
 	// What was deleted before it was read is not left to read.
 	l.Lag = max(0, l.LogEndOffset-max(l.CurrentOffset, l.LogStartOffset))
-	d.TotalLag += l.Lag
+	*d.TotalLag += l.Lag
+}
+
+// lag is the total, -1 if it is not known.
+func (d *groupDescription) lag() int64 {
+	if d.TotalLag == nil {
+		return -1
+	}
+	return *d.TotalLag
 }
 
 // committed counts the partitions of which the group has committed an offset.

@@ -17,8 +17,10 @@ func groupDescribeCommand() *urfave.Command {
 		ArgsUsage:    "GROUP",
 		BashComplete: completeGroups,
 		Description: `   Every partition of the topics that the group reads is a row, and so is every member that
-   has none. Where nothing was committed the lag counts from the start of the log, which is
-   what a consumer that begins at the start has before it.
+   has none. Which topics those are its members say while they are there, and what it has
+   committed. Where nothing was committed the lag counts from the start of the log, which is
+   what a consumer that begins at the start has before it. Of a group that has no members
+   and has committed nothing no broker knows the topics: its total is a dash.
 
    With --max-lag the exit status is 11 when the total lag is larger, and 1 when it is not
    known of every partition.
@@ -26,8 +28,8 @@ func groupDescribeCommand() *urfave.Command {
    JSON: {name, coordinator, kind, state, balancer, members, total_lag, not_committed, unknown,
    partitions: [{topic, partition, current_offset, log_start_offset, log_end_offset, lag,
    member_id, client_id, host}], idle_members: [{member_id, client_id, host}]}; an offset or
-   lag of -1 is not known, a current offset of -1 not committed. not_committed and unknown
-   count partitions.
+   lag of -1 is not known, nor a total_lag of null, a current offset of -1 not committed.
+   not_committed and unknown count partitions; the total has none of those that are unknown.
 
 EXAMPLES:
    $ millrace group describe audit
@@ -60,7 +62,10 @@ func groupDescribe(c *urfave.Context) error {
 		err = printObject(c, d, d.Name, func() error {
 			w := c.App.Writer
 			fmt.Fprintf(w, "GROUP        %s\nCOORDINATOR  %d\nKIND         %s\nSTATE        %s\nBALANCER     %s\nMEMBERS      %s\nTOTAL-LAG    %s%s\n",
-				d.Name, d.Coordinator, d.Kind, d.State, dash(d.Balancer), cellNumber(w, int64(d.Members)), cellNumber(w, d.TotalLag), d.notes())
+				d.Name, d.Coordinator, d.Kind, d.State, dash(d.Balancer), cellNumber(w, int64(d.Members)), dash(cellNumber(w, d.lag())), d.notes())
+			if d.TotalLag == nil {
+				fmt.Fprintln(c.App.ErrWriter, whereConsumersBegin)
+			}
 			rows := make([]groupRow, 0, len(d.Partitions)+len(d.Idle))
 			for i := range d.Partitions {
 				l := &d.Partitions[i]
@@ -90,7 +95,7 @@ func groupDescribe(c *urfave.Context) error {
 				}},
 				{"PARTITION", offset(func(l *groupLine) int64 { return int64(l.Partition) })},
 				{"CURRENT-OFFSET", func(r groupRow) string {
-					if r.groupLine != nil && r.CurrentOffset < 0 {
+					if r.groupLine != nil && r.CurrentOffset < 0 && !r.untold {
 						return "uncommitted"
 					}
 					return offset(func(l *groupLine) int64 { return l.CurrentOffset })(r)
@@ -112,9 +117,12 @@ func groupDescribe(c *urfave.Context) error {
 			return err
 		}
 		switch most := c.Int64("max-lag"); {
-		case d.TotalLag > most:
+		case d.lag() > most:
 			return fail(StatusLag, "group %q is %s behind, more than %s; its consumers are too slow or not there",
-				name, count(d.TotalLag, "record"), number(most))
+				name, count(d.lag(), "record"), number(most))
+		case d.TotalLag == nil:
+			return fail(StatusFailed, "group %q: its lag is not known: %s; start a consumer, or commit by `millrace group seek %s --topics TOPIC --to start`",
+				name, d.unknownTopics(), name)
 		case d.Unknown > 0:
 			return fail(StatusFailed, "group %q: the lag of %s is not known, for want of a leader; see `millrace cluster health`",
 				name, count(d.Unknown, "partition"))
@@ -129,8 +137,23 @@ type groupRow struct {
 	member     idleMember
 }
 
+// whereConsumersBegin is for who would know where a group goes on that has committed nothing.
+const whereConsumersBegin = "where a consumer begins that joins, its auto.offset.reset says: at the start of\n" +
+	"the log with earliest, at its end with latest, the default of most clients"
+
+// unknownTopics says why the topics of a group are not known.
+func (d *groupDescription) unknownTopics() string {
+	if d.Members > 0 {
+		return "nothing was committed, and its members do not say what they read"
+	}
+	return "nothing was committed, and no member says what the group reads"
+}
+
 // notes says what the total is made of besides what was committed, "" if nothing.
 func (d *groupDescription) notes() string {
+	if d.TotalLag == nil {
+		return " (" + d.unknownTopics() + ")"
+	}
 	var notes []string
 	if d.NotCommitted > 0 {
 		notes = append(notes, count(d.NotCommitted, "partition")+" not committed, from the start of the log")

@@ -15,10 +15,12 @@ func groupListCommand() *urfave.Command {
 		Aliases: []string{"ls"},
 		Usage:   "list consumer groups",
 		Description: `   KIND is the protocol its members speak: classic, or consumer for KIP-848's; what is no
-   group of consumers has the name it gives itself. LAG is the total of group describe.
+   group of consumers has the name it gives itself. LAG is the total of group describe; a
+   dash is not known of every partition, or the group has committed nothing and no member is
+   there to say what it reads.
 
    JSON: a list of {name, kind, members, total_lag, state, coordinator, protocol_type}; a
-   total_lag of -1 is not known of every partition.
+   total_lag of null is not known, nor are members of -1.
 
 EXAMPLES:
    $ millrace group list
@@ -33,7 +35,7 @@ type groupItem struct {
 	Name         string `json:"name"`
 	Kind         string `json:"kind"`
 	Members      int    `json:"members"`
-	TotalLag     int64  `json:"total_lag"`
+	TotalLag     *int64 `json:"total_lag"`
 	State        string `json:"state"`
 	Coordinator  int32  `json:"coordinator"`
 	ProtocolType string `json:"protocol_type"`
@@ -54,7 +56,7 @@ func groupList(c *urfave.Context) error {
 		}
 		var items []groupItem
 		for _, g := range groups.Sorted() {
-			items = append(items, groupItem{g.Group, g.ProtocolType, -1, -1, g.State, g.Coordinator, g.ProtocolType})
+			items = append(items, groupItem{g.Group, g.ProtocolType, -1, nil, g.State, g.Coordinator, g.ProtocolType})
 		}
 		if c.String("output") != "name" {
 			completeGroupItems(ctx, admin, items)
@@ -63,7 +65,12 @@ func groupList(c *urfave.Context) error {
 			{"GROUP", func(g groupItem) string { return g.Name }},
 			{"KIND", func(g groupItem) string { return g.Kind }},
 			{"MEMBERS", func(g groupItem) string { return cellNumber(c.App.Writer, int64(g.Members)) }},
-			{"LAG", func(g groupItem) string { return cellNumber(c.App.Writer, g.TotalLag) }},
+			{"LAG", func(g groupItem) string {
+				if g.TotalLag == nil {
+					return ""
+				}
+				return cellNumber(c.App.Writer, *g.TotalLag)
+			}},
 			{"STATE", func(g groupItem) string { return g.State }},
 			{"COORDINATOR", func(g groupItem) string { return strconv.Itoa(int(g.Coordinator)) }},
 		})

@@ -6,6 +6,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // Every partition of a topic that a group reads counts in its lag, committed or not, and
@@ -28,7 +31,7 @@ func TestTheLagLeavesNothingOut(t *testing.T) {
 		return d
 	}
 	c.do("", "consume", "flights", "-g", "audit", "-n1")
-	if d := describe(); d.TotalLag != 54 || d.NotCommitted != 2 || d.Unknown != 0 || len(d.Partitions) != 3 {
+	if d := describe(); d.lag() != 54 || d.NotCommitted != 2 || d.Unknown != 0 || len(d.Partitions) != 3 {
 		t.Errorf("after 1 of 55 records: %+v", d)
 	}
 	r := millrace(t, c.addresses(), "", "group", "describe", "audit", "--max-lag", "53")
@@ -53,7 +56,7 @@ func TestTheLagLeavesNothingOut(t *testing.T) {
 	if got := c.do("", "group", "seek", "audit", "--to", "end", "-o", "name").stdout; strings.Count(got, "flights") != 3 {
 		t.Errorf("seek moves %q", got)
 	}
-	if d := describe(); d.TotalLag != 0 || d.NotCommitted != 0 {
+	if d := describe(); d.lag() != 0 || d.NotCommitted != 0 {
 		t.Errorf("at the end: %+v", d)
 	}
 	// Four members of three partitions: one has none.
@@ -76,6 +79,57 @@ func TestTheLagLeavesNothingOut(t *testing.T) {
 	}
 }
 
+// A group whose only member left before its first commit has everything before it, and
+// nobody knows of what: that is no lag of 0.
+func TestTheLagOfWhoCommittedNothingIsUnknown(t *testing.T) {
+	c := startCluster(t, 1)
+	c.do("", "topic", "create", "orders", "-p2")
+	c.do("", "produce", "orders", "-q", "one", "two", "three", "four", "five")
+	member, err := kgo.NewClient(kgo.SeedBrokers(c.addresses()...), kgo.ConsumerGroup("billing"), kgo.ConsumeTopics("orders"),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fetches := member.PollRecords(t.Context(), 1); fetches.Err() != nil || fetches.NumRecords() != 1 {
+		t.Fatal(fetches.Err())
+	}
+	if got := c.do("", "group", "describe", "billing", "--max-lag", "5").stdout; !strings.Contains(got, "TOTAL-LAG    5 (2 partitions not committed, from the start of the log)\n") {
+		t.Errorf("while the member is there: %s", got)
+	}
+	member.Close() // and so leaves the group
+	r := millrace(t, c.addresses(), "", "group", "describe", "billing")
+	if r.status != StatusDone || !strings.Contains(r.stdout, "TOTAL-LAG    - (nothing was committed, and no member says what the group reads)\n") || r.stderr != whereConsumersBegin+"\n" {
+		t.Errorf("status %d\n%s%s", r.status, r.stdout, r.stderr)
+	}
+	r = millrace(t, c.addresses(), "", "group", "describe", "billing", "--max-lag", "1000000")
+	if r.status != StatusFailed || !strings.Contains(r.stderr, `group "billing": its lag is not known`) {
+		t.Errorf("--max-lag: status %d\n%s", r.status, r.stderr)
+	}
+	if got := c.do("", "group", "describe", "billing", "-o", "json").stdout; !strings.Contains(got, `"total_lag": null,`) {
+		t.Errorf("%s", got)
+	}
+	if got := c.do("", "group", "list", "-o", "jsonl").stdout; !strings.Contains(got, `"members":0,"total_lag":null,`) {
+		t.Errorf("%s", got)
+	}
+	if got := c.do("", "group", "list", "--no-headers").stdout; strings.Join(strings.Fields(got), " ") != "billing classic 0 - Empty 1" {
+		t.Errorf("%q", got)
+	}
+	// As soon as one partition is committed, the topic is known, and all of it counts.
+	client, err := dialBrokers(t.Context(), c.addresses())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	at := make(kadm.Offsets)
+	at.AddOffset("orders", 0, 0, -1)
+	if err := kadm.NewClient(client).CommitAllOffsets(t.Context(), "billing", at); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.do("", "group", "list", "--no-headers").stdout; strings.Join(strings.Fields(got), " ") != "billing classic 0 5 Empty 1" {
+		t.Errorf("%q", got)
+	}
+}
+
 // What is about to be done to many partitions is summed up; what is not known of one is said.
 func TestSumsBeforeSomethingIsDone(t *testing.T) {
 	for want, got := range map[string]string{
@@ -93,15 +147,16 @@ func TestSumsBeforeSomethingIsDone(t *testing.T) {
 
 // What cannot be asked is not counted as nothing.
 func TestAnUnknownLagIsSaid(t *testing.T) {
-	d := groupDescription{}
+	d := groupDescription{TotalLag: new(int64)}
 	d.count(&groupLine{CurrentOffset: 5, LogStartOffset: -1, LogEndOffset: -1}, true)
 	d.count(&groupLine{CurrentOffset: 5, LogStartOffset: -1, LogEndOffset: -1}, false) // of a deleted topic
 	d.count(&groupLine{CurrentOffset: 5, LogStartOffset: 8, LogEndOffset: 10}, true)   // three were deleted unread
 	d.count(&groupLine{CurrentOffset: -1, LogStartOffset: 1, LogEndOffset: 4}, true)
-	if d.TotalLag != 5 || d.Unknown != 1 || d.NotCommitted != 1 {
+	d.count(&groupLine{CurrentOffset: -1, LogStartOffset: 1, LogEndOffset: 4, untold: true}, true) // the coordinator did not tell
+	if d.lag() != 5 || d.Unknown != 2 || d.NotCommitted != 1 {
 		t.Errorf("%+v", d)
 	}
-	if got, want := d.notes(), " (1 partition not committed, from the start of the log; without 1 partition that cannot tell)"; got != want {
+	if got, want := d.notes(), " (1 partition not committed, from the start of the log; without 2 partitions that cannot tell)"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }

@@ -94,7 +94,7 @@ func TestTablesFitTheTerminal(t *testing.T) {
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		var d groupDescription
 		r := millrace(t, c.addresses(), "", "group", "describe", "audit", "-o", "json")
-		if r.status == StatusDone && json.Unmarshal([]byte(r.stdout), &d) == nil && d.State == "Stable" && d.TotalLag == 0 {
+		if r.status == StatusDone && json.Unmarshal([]byte(r.stdout), &d) == nil && d.State == "Stable" && d.lag() == 0 {
 			break
 		}
 		if time.Now().After(deadline) {
