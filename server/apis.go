@@ -100,7 +100,7 @@ func (a *api) layout(version int16) *layout { return a.layouts[version-a.min] }
 // decode reads the body into req.
 func (c *call) decode(req kmsg.Request) error {
 	if c.conn.turn.has() {
-		return decodeInPieces(req, lookup(c.key).layout(c.version), c.body, c.step)
+		return decodeInPieces(req, lookup(c.key).layout(c.version), c.body, readElements, c.step)
 	}
 	return req.ReadFrom(c.body)
 }

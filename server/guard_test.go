@@ -279,7 +279,8 @@ func FuzzRequest(f *testing.F) {
 		if version < 0 || version > req.MaxVersion() {
 			return
 		}
-		if compileLayout(layouts[key].fields, version, isFlexible(key, version)).check(body) != nil {
+		l := compileLayout(layouts[key].fields, version, isFlexible(key, version))
+		if l.check(body) != nil {
 			return
 		}
 		req.SetVersion(version)
@@ -288,6 +289,11 @@ func FuzzRequest(f *testing.F) {
 		}
 		if n := countElements(reflect.ValueOf(req).Elem()); n > len(body) {
 			t.Errorf("%d elements of %d bytes", n, len(body))
+		}
+		pieces := kmsg.RequestForKey(k)
+		pieces.SetVersion(version)
+		if err := decodeInPieces(pieces, l, body, 2, func() {}); err != nil || !reflect.DeepEqual(pieces, req) {
+			t.Errorf("in pieces it is %+v, %v, and in one %+v", pieces, err, req)
 		}
 	})
 }

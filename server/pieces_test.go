@@ -33,7 +33,7 @@ func TestRequestsInPiecesAreTheSame(t *testing.T) {
 				t.Fatal(err)
 			}
 			steps := 0
-			if err := decodeInPieces(pieces, l, body, func() { steps++ }); err != nil {
+			if err := decodeInPieces(pieces, l, body, readElements, func() { steps++ }); err != nil {
 				t.Fatalf("version %d, %d elements: %v", version, n, err)
 			}
 			if !reflect.DeepEqual(pieces, whole) {
@@ -72,7 +72,7 @@ func TestTheLastPieceMayBeTheShorterList(t *testing.T) {
 			t.Fatal(err)
 		}
 		steps := 0
-		if err := decodeInPieces(pieces, lookup(kmsg.Key(req.Key())).layout(req.GetVersion()), body, func() { steps++ }); err != nil || steps == 0 {
+		if err := decodeInPieces(pieces, lookup(kmsg.Key(req.Key())).layout(req.GetVersion()), body, readElements, func() { steps++ }); err != nil || steps == 0 {
 			t.Fatalf("request %d: %d steps, %v", i, steps, err)
 		}
 		if !reflect.DeepEqual(pieces, whole) {
@@ -91,7 +91,7 @@ func TestTheLastPieceMayBeTheShorterList(t *testing.T) {
 	if err := whole.ReadFrom(body); err != nil {
 		t.Fatal(err)
 	}
-	if err := decodeInPieces(pieces, lookup(kmsg.ConsumerGroupHeartbeat).layout(1), body, func() {}); err != nil || !reflect.DeepEqual(pieces, whole) {
+	if err := decodeInPieces(pieces, lookup(kmsg.ConsumerGroupHeartbeat).layout(1), body, readElements, func() {}); err != nil || !reflect.DeepEqual(pieces, whole) {
 		t.Errorf("two long lists: %v, or not what it is in one", err)
 	}
 }
