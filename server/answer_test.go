@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -245,7 +246,10 @@ func TestUnreadAnswersAreCounted(t *testing.T) {
 	y := b.bystander()
 	req := kmsg.NewPtrFindCoordinatorRequest()
 	req.SetVersion(4)
-	req.CoordinatorKeys = make([]string, 500_000) // answered with 11.5 MB
+	req.CoordinatorKeys = make([]string, 500_000)
+	for i := range req.CoordinatorKeys { // what is named twice is answered once
+		req.CoordinatorKeys[i] = strconv.Itoa(i)
+	}
 	frame := kmsg.NewRequestFormatter().AppendRequest(nil, req, 1)
 	const n = 4
 	for range n {
@@ -274,5 +278,36 @@ func TestUnreadAnswersAreCounted(t *testing.T) {
 	}
 	if limit := maxOver*8<<20 + 500_000*elementBytes + len(frame); b.server.budget.peak > limit {
 		t.Errorf("%d bytes were held", b.server.budget.peak)
+	}
+}
+
+// Once a long answer is encoded, its bytes are what is held until the client has read it:
+// no longer what the request's elements took.
+func TestAnUnreadAnswerHoldsItsBytes(t *testing.T) {
+	b := startBroker(t, nil)
+	req := kmsg.NewPtrFindCoordinatorRequest()
+	req.SetVersion(4)
+	req.CoordinatorType = 7 // there is none, and no coordinator to be waited for
+	req.CoordinatorKeys = make([]string, 300_000)
+	for i := range req.CoordinatorKeys {
+		req.CoordinatorKeys[i] = strings.Repeat("x", 60) + strconv.Itoa(i)
+	}
+	w := b.dial()
+	w.conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+	w.write(kmsg.NewRequestFormatter().AppendRequest(nil, req, 1))
+	answer := len(req.CoordinatorKeys) * 60 // and more
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		b.server.budget.mu.Lock()
+		held, peak := b.server.budget.held, b.server.budget.peak
+		if beyond := b.server.budget.beyond; beyond != nil {
+			held += beyond.held
+		}
+		b.server.budget.mu.Unlock()
+		if peak >= len(req.CoordinatorKeys)*elementBytes && held >= answer && held < 2*answer {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d bytes are held, %d were at most; the answer has more than %d", held, peak, answer)
+		}
 	}
 }
