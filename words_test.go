@@ -24,6 +24,17 @@ import (
 var retired = []retiredWord{
 	{"outline", "", "headers only"},
 	{"lender", "", "pool (internal/bufpool)"},
+	{"Rest()", "segment log", "UnmapIdle"},
+	{"Yield()", "segment log", "PunchTail of a segment, ReleaseRoom of a log"},
+	{"Forget()", "segment log", "DropCache"},
+	{"lied", "segment log", "misplaced"},
+	{"Begins()", "segment log", "CheckStart"},
+	{"Unused()", "segment log", "NeverAppended"},
+	{"Protect()", "log", "SetCommitted"},
+	{"Hurry()", "replication", "Expedite"},
+	{"Recycle()", "replication", "ReuseBuffers"},
+	{"place()", "log", "boundary, between two entries"},
+	{"window()", "log", "cacheRun"},
 }
 
 // A retiredWord is one that is not used any more.

@@ -123,7 +123,7 @@ func TestTimeIndexBoundsALookUp(t *testing.T) {
 	}
 }
 
-func TestAFileIsTakenWholeOrNotAtAll(t *testing.T) {
+func TestParseRefusesADamagedFile(t *testing.T) {
 	h := Header{Kind: KindEntries, Salt: 7, FirstIndex: 3, BaseOffset: 9, Frames: 2}
 	x, _ := New(make([]byte, 3*EntrySize), 0, 9)
 	for i := range int64(3) {

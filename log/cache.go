@@ -13,7 +13,7 @@ import (
 // disk. Entries are immutable once stored, so they are handed out as they are.
 // Safe for concurrent use.
 type Cache struct {
-	mu     sync.Mutex // taken before a window's
+	mu     sync.Mutex // taken before a run's
 	max    int64
 	size   int64
 	oldest *cached // a ring through next and prev, in order of storing
@@ -38,7 +38,7 @@ func (c *Cache) Size() int64 {
 
 type cached struct {
 	entry      raft.Log
-	owner      *window
+	owner      *cacheRun
 	prev, next *cached
 }
 
@@ -46,15 +46,15 @@ func (e *cached) size() int64 {
 	return int64(len(e.entry.Data)+len(e.entry.Extensions)) + cachedOverhead
 }
 
-// A window is one log's part of a cache: a run of entries without a gap, whose
+// A cacheRun is one log's part of a cache: a run of entries without a gap, whose
 // first is the first to be evicted.
-type window struct {
+type cacheRun struct {
 	mu      sync.RWMutex
 	entries []*cached
 }
 
 // get copies the entry into out; false when it is not there.
-func (w *window) get(index uint64, out *raft.Log) bool {
+func (w *cacheRun) get(index uint64, out *raft.Log) bool {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	if len(w.entries) == 0 {
@@ -71,7 +71,7 @@ func (w *window) get(index uint64, out *raft.Log) bool {
 // put adds entries that follow those in w, whose Data is retained, or only their
 // batches' headers. An entry of more than half the cache is not worth those of all other
 // logs: it goes by, and w begins anew behind it.
-func (c *Cache) put(w *window, logs []*raft.Log, headers bool) {
+func (c *Cache) put(w *cacheRun, logs []*raft.Log, headers bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	w.mu.Lock()
@@ -97,8 +97,8 @@ func (c *Cache) put(w *window, logs []*raft.Log, headers bool) {
 	}
 }
 
-// release forgets the entries of w up to index.
-func (c *Cache) release(w *window, index uint64) {
+// evict drops the entries of w up to index.
+func (c *Cache) evict(w *cacheRun, index uint64) {
 	if !w.begins(index) {
 		return
 	}
@@ -112,15 +112,15 @@ func (c *Cache) release(w *window, index uint64) {
 	}
 }
 
-// begins tells whether the window has entries up to index.
-func (w *window) begins(index uint64) bool {
+// begins reports whether w begins at index or below.
+func (w *cacheRun) begins(index uint64) bool {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	return len(w.entries) > 0 && w.entries[0].entry.Index <= index
 }
 
 // cut forgets the entries of w from index on.
-func (c *Cache) cut(w *window, index uint64) {
+func (c *Cache) cut(w *cacheRun, index uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	w.mu.Lock()
@@ -129,7 +129,7 @@ func (c *Cache) cut(w *window, index uint64) {
 }
 
 // cutLocked is cut with both locks held.
-func (c *Cache) cutLocked(w *window, index uint64) {
+func (c *Cache) cutLocked(w *cacheRun, index uint64) {
 	for n := len(w.entries); n > 0 && w.entries[n-1].entry.Index >= index; n-- {
 		c.removeLocked(w.entries[n-1])
 		w.entries[n-1] = nil
@@ -142,7 +142,7 @@ func (c *Cache) cutLocked(w *window, index uint64) {
 
 // popLocked forgets the first entry. The slice is moved when it is mostly gone,
 // so that append does not grow it for ever.
-func (w *window) popLocked() {
+func (w *cacheRun) popLocked() {
 	w.entries[0] = nil
 	w.entries = w.entries[1:]
 	if len(w.entries) == 0 {

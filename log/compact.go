@@ -168,7 +168,7 @@ func (l *Log) Compact(ctx context.Context, c Compaction) (Compacted, error) {
 	}
 	r.sources = st.segments[:st.compacted()+covered]
 	r.done.Keys = r.latest.n
-	err := r.rewrite()
+	err := r.writeKept()
 	if err == nil {
 		err = r.replace()
 	}
@@ -293,8 +293,8 @@ func (r *compactor) index(s *segment.Segment) (full uint64, err error) {
 	return full, err
 }
 
-// rewrite writes what is to be kept of the sources.
-func (r *compactor) rewrite() error {
+// writeKept writes what is to be kept of the sources.
+func (r *compactor) writeKept() error {
 	first, last := r.sources[0].Info(), r.sources[len(r.sources)-1].Info()
 	if first.BaseOffset == last.NextOffset {
 		return errNothing // nothing but Raft's own entries: they are small, and few
@@ -365,7 +365,7 @@ func (r *compactor) take(s *segment.Segment, frame *segment.Frame) error {
 		r.last = b
 		left, err := r.filter(b)
 		if err != nil {
-			// Nobody else is told, and whoever reads it may know more than we do.
+			// It stays: who reads it may know more than we do. Only Problem says so.
 			if left, r.done.Unreadable = b, r.done.Unreadable+1; r.done.Problem == nil {
 				r.done.Problem = fmt.Errorf("%s at %d: the batch at offset %d: %w", s.Path(), frame.Position, b.BaseOffset(), err)
 			}
@@ -500,8 +500,8 @@ func (r *compactor) output() *segment.Segment {
 	return nil
 }
 
-// create begins a segment with f. Its name is written down first, as one to be
-// deleted.
+// create begins a segment with f. The manifest lists its name as removed before the file
+// exists, so that the next Open deletes it after a crash.
 func (r *compactor) create(f *segment.Frame, created int64) error {
 	l := r.l
 	if err := l.begin(); err != nil {
@@ -580,7 +580,7 @@ func (r *compactor) replace() error {
 	kept := m.segments[k:]
 	m.segments = nil
 	for i, s := range r.outputs {
-		m.segments = append(m.segments, listed{r.names[i], true, s.Info()})
+		m.segments = append(m.segments, manifestSegment{r.names[i], true, s.Info()})
 	}
 	m.segments = append(m.segments, kept...)
 	removed := m.removed[:0:0]

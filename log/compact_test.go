@@ -391,7 +391,7 @@ func TestCompactionRemembersNoMoreKeysThanItMay(t *testing.T) {
 }
 
 // Where a segment is cut between two terms, what comes before ends in the first one.
-func TestCutBetweenTermsKeepsThem(t *testing.T) {
+func TestACompactionCutBetweenTermsKeepsBoth(t *testing.T) {
 	l := mustOpen(t, filepath.Join(t.TempDir(), "p"), Config{FS: fastFS{segment.OS}})
 	store := func(term uint64, key string) {
 		t.Helper()
@@ -760,7 +760,7 @@ func TestReadersDoNotNoticeCompaction(t *testing.T) {
 // A batch that nobody here can read ends neither compaction nor look-ups by time:
 // it stays, with what its header says, and the rest goes on. Nothing that the
 // gate lets in is such a batch; an earlier version may have left one.
-func TestUnreadableBatchesStayAndStopNothing(t *testing.T) {
+func TestCompactionKeepsUnreadableBatches(t *testing.T) {
 	l := mustOpen(t, filepath.Join(t.TempDir(), "p"), Config{FS: fastFS{segment.OS}})
 	build := func(at int64, keys ...string) record.Batch {
 		var bu record.Builder

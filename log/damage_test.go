@@ -260,9 +260,9 @@ func TestRotInASealedSegmentIsFoundAndNeverServed(t *testing.T) {
 	}
 }
 
-// TestALostIndexBesideRotStopsNothingElse: without its index files a segment is
+// TestALostIndexBesideRotLosesNoOtherFrame: without its index files a segment is
 // walked, and a bad header in the middle ends the walk.
-func TestALostIndexBesideRotStopsNothingElse(t *testing.T) {
+func TestALostIndexBesideRotLosesNoOtherFrame(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "p")
 	want := filled(t, dir, testID, true)
 	paths := logFiles(t, dir)
@@ -319,7 +319,7 @@ func FuzzManifest(f *testing.F) {
 	dir := filepath.Join(f.TempDir(), "p")
 	filled(f, dir, testID, true)
 	f.Add(mustRead(f, filepath.Join(dir, manifestName)))
-	f.Add((&manifest{nextSerial: 1, end: place{index: 1}}).encode())
+	f.Add((&manifest{nextSerial: 1, end: boundary{index: 1}}).encode())
 	f.Fuzz(func(t *testing.T, p []byte) {
 		if len(p) >= manifestHeader { // the CRC is no obstacle to the fuzzer
 			binary.BigEndian.PutUint32(p[12:], uint32(len(p)))

@@ -25,7 +25,7 @@ func addEpoch(epochs []Epoch, term uint64, start int64) []Epoch {
 
 // cutEpochs returns what addEpoch would have made of the entries before end. An
 // epoch that vanished because a later one began at the same offset comes back.
-func cutEpochs(epochs []Epoch, end place) []Epoch {
+func cutEpochs(epochs []Epoch, end boundary) []Epoch {
 	n := sort.Search(len(epochs), func(i int) bool {
 		return int64(epochs[i].Epoch) > int64(end.term) || epochs[i].Start > end.offset
 	})

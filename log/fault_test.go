@@ -84,10 +84,10 @@ var faultStories = map[string]struct {
 	}},
 }
 
-// TestKillsLeaveNothingUnsynced: the process is killed at each operation and the
+// TestPowerLossAfterAKillLosesNothingShown: the process is killed at each operation and the
 // machine is not. The next life reads what was never synced from the page cache;
 // whatever it shows must survive when the power goes then.
-func TestKillsLeaveNothingUnsynced(t *testing.T) {
+func TestPowerLossAfterAKillLosesNothingShown(t *testing.T) {
 	for name, st := range faultStories {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -297,9 +297,9 @@ func onlyListedFiles(t *testing.T, l *Log, where string) {
 	}
 }
 
-// TestARefusedEntryIsAsItWas: not even the stamps of a call that was not stored stay,
+// TestARefusedEntryIsNotStamped: not even the stamps of a call that was not stored stay,
 // in which a later entry was wrong, or for which there was no room.
-func TestARefusedEntryIsAsItWas(t *testing.T) {
+func TestARefusedEntryIsNotStamped(t *testing.T) {
 	full := false
 	l := mustOpen(t, t.TempDir()+"/p", Config{FS: fullFS{fastFS{segment.OS}, &full}, SegmentBytes: 1 << 20})
 	if err := l.StoreLogs([]*raft.Log{noop(1, 1), command(t, 2, 1, "a")}); err != nil {
@@ -334,9 +334,9 @@ func TestARefusedEntryIsAsItWas(t *testing.T) {
 	}
 }
 
-// TestADropIsNoLongerThanWhatIsSynced: the log start may not move beyond entries that a
+// TestDropSyncsBeforeItMovesTheLogStart: the log start may not move beyond entries that a
 // loss of power takes, or their offsets would be given twice.
-func TestADropIsNoLongerThanWhatIsSynced(t *testing.T) {
+func TestDropSyncsBeforeItMovesTheLogStart(t *testing.T) {
 	fs := newCrashFS(0)
 	root := t.TempDir()
 	l := mustOpen(t, filepath.Join(root, "p"), Config{FS: fs})
@@ -502,7 +502,7 @@ func TestAFullDiskHasRoomForElections(t *testing.T) {
 		t.Fatal(err)
 	}
 	full = true
-	l.Yield()
+	l.ReleaseRoom()
 	full = true // somebody else has taken it
 	if err := l.Reserve(1, 8<<10); !errors.Is(err, ErrNoSpace) {
 		t.Fatalf("nothing was given back: %v", err)
@@ -520,9 +520,9 @@ func TestAFullDiskHasRoomForElections(t *testing.T) {
 	}
 }
 
-// TestALongSegmentOutlivesARollThatFailed: the roll had written its index files, and
+// TestASpilledSegmentGoesOnAfterAFailedRoll: the roll had written its index files, and
 // the segment goes on, so that more of its index goes to a file.
-func TestALongSegmentOutlivesARollThatFailed(t *testing.T) {
+func TestASpilledSegmentGoesOnAfterAFailedRoll(t *testing.T) {
 	full := false
 	dir := filepath.Join(t.TempDir(), "p")
 	l := mustOpen(t, dir, Config{FS: fullFS{fastFS{segment.OS}, &full}, SegmentBytes: 4 << 20, Cache: NewCache(1)})

@@ -12,52 +12,52 @@ import (
 	"millrace/segment/record"
 )
 
-// A forgetFS notes what the system is told to forget.
-type forgetFS struct {
+// A dropFS notes what the system is told to forget.
+type dropFS struct {
 	segment.FS
 	forgotten *int64 // up to here
 }
 
-type forgetFile struct {
+type dropFile struct {
 	segment.File
-	fs     forgetFS
+	fs     dropFS
 	synced bool
 }
 
-func (f forgetFS) OpenFile(path string, flag int) (segment.File, error) {
+func (f dropFS) OpenFile(path string, flag int) (segment.File, error) {
 	file, err := f.FS.OpenFile(path, flag)
 	if err != nil || filepath.Ext(path) != ".log" {
 		return file, err
 	}
-	return &forgetFile{File: file, fs: f}, nil
+	return &dropFile{File: file, fs: f}, nil
 }
 
-func (f *forgetFile) Pwritev(bufs [][]byte, off int64) error {
+func (f *dropFile) Pwritev(bufs [][]byte, off int64) error {
 	f.synced = false
 	return f.File.Pwritev(bufs, off)
 }
 
-func (f *forgetFile) Sync() error {
+func (f *dropFile) Sync() error {
 	f.synced = true
 	return f.File.Sync()
 }
 
-func (f *forgetFile) Forget(from, to int64) {
+func (f *dropFile) DropCache(from, to int64) {
 	if !f.synced || from > *f.fs.forgotten {
 		panic(fmt.Sprintf("forget %d to %d, synced %v, forgotten before %d", from, to, f.synced, *f.fs.forgotten))
 	}
 	*f.fs.forgotten = to
-	f.File.Forget(from, to)
+	f.File.DropCache(from, to)
 }
 
 // A replica that follows keeps neither the page cache nor the node's own cache
 // busy with records that nobody reads there; one that leads keeps both.
-func TestOnlyWhoLeadsKeepsRecordsInMemory(t *testing.T) {
+func TestOnlyALeaderKeepsRecordsInMemory(t *testing.T) {
 	var data [2][]string
 	for follows := range 2 {
 		var forgotten int64
 		cache := NewCache(64 << 20)
-		l := mustOpen(t, t.TempDir()+"/p", Config{FS: forgetFS{fastFS{segment.OS}, &forgotten}, SegmentBytes: 64 << 20, Cache: cache})
+		l := mustOpen(t, t.TempDir()+"/p", Config{FS: dropFS{fastFS{segment.OS}, &forgotten}, SegmentBytes: 64 << 20, Cache: cache})
 		const entries = 40
 		for i := uint64(1); i <= entries; i++ {
 			entry := command(t, i, 1, fmt.Sprint(i, strings.Repeat("x", 100<<10)))
@@ -68,7 +68,7 @@ func TestOnlyWhoLeadsKeepsRecordsInMemory(t *testing.T) {
 			if err := l.StoreLogs([]*raft.Log{entry}); err != nil {
 				t.Fatal(err)
 			}
-			l.Protect(i)
+			l.SetCommitted(i)
 		}
 		switch {
 		case follows == 0 && (forgotten > 0 || cache.Size() < entries*100<<10):
@@ -131,17 +131,17 @@ func TestAFollowerCachesHeadersOnlyUntilApplied(t *testing.T) {
 		}
 	}
 	all := cache.Size()
-	l.Protect(4)
+	l.SetCommitted(4)
 	if got := cache.Size(); got < all*59/100 || got > all*61/100 {
 		t.Errorf("%d of %d bytes cached with 4 of 10 entries applied", got, all)
 	}
 	for i := uint64(1); i <= 10; i++ {
 		var e raft.Log
-		if inWindow := l.window.get(i, &e); inWindow != (i > 4) {
+		if inWindow := l.cached.get(i, &e); inWindow != (i > 4) {
 			t.Errorf("entry %d in the cache: %v", i, inWindow)
 		}
 	}
-	l.Protect(10)
+	l.SetCommitted(10)
 	if cache.Size() != 0 {
 		t.Errorf("%d bytes cached with everything applied", cache.Size())
 	}

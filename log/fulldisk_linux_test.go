@@ -44,10 +44,10 @@ func fillDisk(t *testing.T, dir string, n *int) {
 	}
 }
 
-// TestALengthIsNoRoom: a log that gave its room back to a full disk, or a copy that
+// TestRecoveryTakesRoomForAFileWithHoles: a log that gave its room back to a full disk, or a copy that
 // left zeros out, has a file that is longer than what the disk holds of it. Opened
 // again, it takes room before it writes, and reads nothing that would take any.
-func TestALengthIsNoRoom(t *testing.T) {
+func TestRecoveryTakesRoomForAFileWithHoles(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to mount file systems of its own: not run")
 	}

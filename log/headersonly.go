@@ -34,7 +34,7 @@ func headersOnly(e *raft.Log) raft.Log {
 	return d
 }
 
-// IsHeadersOnly tells whether the entry has only the headers of its batches: it can be
+// IsHeadersOnly reports whether the entry has only the headers of its batches: it can be
 // applied, and must not be sent to anybody.
 func IsHeadersOnly(l *raft.Log) bool {
 	return l.Type == raft.LogCommand && len(l.Extensions) == 1 && l.Extensions[0] == headersOnlyExtension[0]
@@ -65,4 +65,4 @@ func Headers(l *raft.Log) iter.Seq[record.Batch] {
 
 // HeadersOnly returns what a replica that follows has in memory of the entry, if
 // anything: enough to apply it. false: ask GetLog.
-func (l *Log) HeadersOnly(index uint64, out *raft.Log) bool { return l.window.get(index, out) }
+func (l *Log) HeadersOnly(index uint64, out *raft.Log) bool { return l.cached.get(index, out) }

@@ -72,7 +72,7 @@ func randomHistory(t *testing.T, r *rand.Rand, steps int) {
 			}
 		case p < 75:
 			committed += r.Uint64N(s.now.last() - committed + 1)
-			s.l.Protect(committed)
+			s.l.SetCommitted(committed)
 			did = append(did, fmt.Sprintf("commit %d", committed))
 		case p < 82:
 			if committed >= s.now.first {
@@ -92,7 +92,7 @@ func randomHistory(t *testing.T, r *rand.Rand, steps int) {
 			clean := r.IntN(2) == 0
 			did = append(did, fmt.Sprintf("close %t", clean))
 			err = errors.Join(s.closeLog(clean), s.openLog())
-			s.l.Protect(committed)
+			s.l.SetCommitted(committed)
 		}
 		if err == nil {
 			err = s.compare(r)
@@ -268,14 +268,14 @@ func TestRetentionPastAnUncommittedSuffix(t *testing.T) {
 			t.Fatalf("entry %d went: %v", i, err)
 		}
 	}
-	l.Protect(10)
+	l.SetCommitted(10)
 	if err := l.DeleteRange(11, 60); err != nil {
 		t.Fatal(err)
 	}
 	for i := uint64(11); i <= 30; i++ {
 		store(i, 3)
 	}
-	l.Protect(30)
+	l.SetCommitted(30)
 	if n, err := l.Drop(25, 30); err != nil || n == 0 {
 		t.Fatal(n, err)
 	}

@@ -69,12 +69,13 @@ func Inspect(fs segment.FS, dir string, frame func(*segment.Frame) error, proble
 	return sum, nil
 }
 
-func inspectSegment(fs segment.FS, dir string, id segment.Identity, s listed, frame func(*segment.Frame) error, problem func(*segment.CorruptError) error) (SegmentSummary, error) {
+func inspectSegment(fs segment.FS, dir string, id segment.Identity, s manifestSegment, frame func(*segment.Frame) error, problem func(*segment.CorruptError) error) (SegmentSummary, error) {
 	sum := SegmentSummary{File: s.file(), Sealed: s.sealed, Info: s.info, Torn: -1}
 	path := filepath.Join(dir, s.file())
-	// Frames of before a checkpoint of the last segment are proven, those behind
-	// may be torn: two walks would tell; one that knows the length of neither does
-	// for all but a bad frame right before the checkpoint.
+	// A sealed segment's length is known. Of the last one the frames up to the checkpoint
+	// had been synced, and those behind may be torn. One walk that knows no length tells
+	// them apart by the flagged frames, except for a bad frame right before the
+	// checkpoint, which is reported below.
 	limit := int64(0)
 	if s.sealed {
 		limit = s.info.Bytes

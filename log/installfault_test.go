@@ -15,13 +15,13 @@ import (
 	"millrace/segment"
 )
 
-// TestAFaultDuringAnInstallationIsCalledWhatItIs: one operation of Install fails, or one
+// TestAFaultDuringInstallIsRefusalOrFailure: one operation of Install fails, or one
 // open is refused. If it says that it was refused, the old log is there and the same call
 // succeeds. After anything else there is the old log or the new one, and it can be
 // staged and installed again; what is installed then survives a loss of power, though the
 // sync that failed was of a staged file, which the page cache shows as if it were
 // written.
-func TestAFaultDuringAnInstallationIsCalledWhatItIs(t *testing.T) {
+func TestAFaultDuringInstallIsRefusalOrFailure(t *testing.T) {
 	source := mustOpen(t, filepath.Join(memDir(t), "source"), Config{FS: fastFS{segment.OS}, SegmentBytes: 4 << 10})
 	for i := range uint64(6) {
 		if err := source.StoreLog(command(t, i+1, 2, strings.Repeat("s", 1500))); err != nil {
@@ -152,9 +152,9 @@ type unsyncedFile struct{ segment.File }
 
 func (unsyncedFile) Sync() error { return nil }
 
-// TestWhatArrivedIsNotJudgedWithoutADescriptor: a segment that cannot be opened to be
+// TestStagedBytesSurviveARefusedCheck: a segment that cannot be opened to be
 // checked is not a bad one, which would have to be pulled again.
-func TestWhatArrivedIsNotJudgedWithoutADescriptor(t *testing.T) {
+func TestStagedBytesSurviveARefusedCheck(t *testing.T) {
 	source := mustOpen(t, filepath.Join(memDir(t), "source"), Config{FS: fastFS{segment.OS}, SegmentBytes: 4 << 10})
 	if err := errors.Join(source.StoreLog(command(t, 1, 2, strings.Repeat("s", 1500))), source.Roll()); err != nil {
 		t.Fatal(err)

@@ -26,7 +26,7 @@
 // Whatever goes wrong from the first write on that counts (a write, a sync, a
 // rename) leaves the disk's state unknown, and the log failed: it can be read, but
 // every change returns the same *FailedError until it is closed and opened again.
-// Config.Failed is told at that moment, whoever it was that asked for the change.
+// Config.Failed is called at that moment, whoever asked for the change.
 package log
 
 import (
@@ -74,11 +74,11 @@ func (e *FailedError) Error() string { return fmt.Sprintf("log %s failed: %v", e
 
 func (e *FailedError) Unwrap() error { return e.Err }
 
-// Scarce tells whether the system ran out of something half-way through the change: of
+// Scarce reports whether the system ran out of something half-way through the change: of
 // room, mostly. The disk is sound then, and the log can be opened again as soon as the
-// system has what it lacked. If it is false the disk did not do what it was told. Open may
-// well succeed then, too, since it writes again what was not synced; but a disk that
-// has lost a write is for somebody to look at, before more is entrusted to it.
+// system has what it lacked. If false, the disk failed. Open may well succeed even so,
+// since it writes again what was not synced; but an operator should look at a disk that
+// has lost a write before more is entrusted to it.
 func (e *FailedError) Scarce() bool { return segment.Scarce(e.Err) }
 
 // A MismatchError says that a follower's batch carries another offset than the
@@ -115,8 +115,8 @@ type Config struct {
 	Cache *Cache
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
-	// Failed is told when the log fails, once, on the goroutine of the change that
-	// failed, with a *FailedError. It must neither block nor call the log. nil: nobody is.
+	// Failed is called once, when the log fails, on the goroutine of the change that
+	// failed, with a *FailedError. It must neither block nor call the log. It may be nil.
 	Failed func(error)
 	// Logger takes what an operator should know; nil: none of it.
 	Logger *slog.Logger
@@ -166,13 +166,13 @@ type Log struct {
 	tellFailed func(error) // by fail only
 	logger     *slog.Logger
 	cache      *Cache
-	window     window
+	cached     cacheRun
 
-	state     atomic.Pointer[state]
-	closed    atomic.Bool
-	failed    atomic.Pointer[error]
-	committed atomic.Uint64 // nothing at or below this index is ever cut
-	follows   atomic.Bool   // what was stored last came from a leader elsewhere
+	state      atomic.Pointer[state]
+	closed     atomic.Bool
+	failed     atomic.Pointer[error]
+	committed  atomic.Uint64 // nothing at or below this index is ever cut
+	isFollower atomic.Bool   // what was stored last was stamped by a leader elsewhere
 
 	changing  sync.Mutex // held by every change, also while it waits for the disk
 	cfg       Config     // under changing
@@ -190,13 +190,13 @@ type Log struct {
 // grow. It is replaced when the list changes.
 type state struct {
 	segments []*segment.Segment
-	origin   place // the end, if there are no segments or all are compacted
-	start    int64 // the log start offset
+	origin   boundary // the end, if there are no segments or all are compacted
+	start    int64    // the log start offset
 	epochs   []Epoch
 }
 
 // end returns where the next entry will be.
-func (st *state) end() place {
+func (st *state) end() boundary {
 	if n := len(st.segments); n > 0 {
 		if info := st.segments[n-1].Info(); !info.Compacted {
 			return endOf(info)
@@ -216,14 +216,14 @@ func (st *state) active() *segment.Segment {
 // byIndex returns the segment that holds the entry, or nil. What was compacted
 // holds no entries.
 func (st *state) byIndex(index uint64) *segment.Segment {
-	if s := st.numbered(index); s != nil && !s.Compacted() {
+	if s := st.byNumber(index); s != nil && !s.Compacted() {
 		return s
 	}
 	return nil
 }
 
-// numbered returns the segment that holds the frame with this number, or nil.
-func (st *state) numbered(index uint64) *segment.Segment {
+// byNumber returns the segment that holds the frame with this number, or nil.
+func (st *state) byNumber(index uint64) *segment.Segment {
 	i := sort.Search(len(st.segments), func(i int) bool { return st.segments[i].Header().FirstIndex > index })
 	if i == 0 {
 		return nil
@@ -341,7 +341,7 @@ func (l *Log) create(id segment.Identity) (*manifest, error) {
 	if err := segment.SyncDir(l.fs, filepath.Dir(filepath.Clean(l.dir))); err != nil {
 		return nil, err
 	}
-	m := &manifest{identity: id, nextSerial: 1, end: place{index: 1}, generation: 1}
+	m := &manifest{identity: id, nextSerial: 1, end: boundary{index: 1}, generation: 1}
 	if _, err := segment.WriteFile(l.fs, l.path(manifestName), m.encode()); err != nil {
 		return nil, fmt.Errorf("create log %s: %w", l.dir, err)
 	}
@@ -397,7 +397,7 @@ func (l *Log) tidy() error {
 		if !ok || n.serial < l.manifest.nextSerial {
 			continue
 		}
-		if segment.Unused(l.fs, l.path(s)) {
+		if segment.NeverAppended(l.fs, l.path(s)) {
 			err = segment.Remove(l.fs, l.path(s))
 			if err != nil {
 				return fmt.Errorf("tidy log %s: %w", l.dir, err)
@@ -413,7 +413,7 @@ func (l *Log) tidy() error {
 	return nil
 }
 
-func (l *Log) openSegment(s listed) (seg *segment.Segment, torn bool, err error) {
+func (l *Log) openSegment(s manifestSegment) (seg *segment.Segment, torn bool, err error) {
 	path := l.path(s.file())
 	id := l.manifest.identity
 	if s.sealed {
@@ -431,7 +431,7 @@ func (l *Log) recoverEpochs(st *state) ([]Epoch, error) {
 		return cutEpochs(l.manifest.epochs, st.end()), nil
 	}
 	last := l.manifest.segments[n-1].info
-	known := place{last.FirstIndex, last.BaseOffset, last.PrevTerm}
+	known := boundary{last.FirstIndex, last.BaseOffset, last.PrevTerm}
 	if last.Bytes > 0 {
 		known = endOf(last)
 	}
@@ -488,8 +488,8 @@ func (l *Log) sealTorn(st *state) error {
 	return nil
 }
 
-// removeFiles deletes the files that the manifest, which is on disk, calls
-// removed. Those it cannot delete stay listed.
+// removeFiles deletes the files that the manifest, which is on disk, calls removed. Those
+// it cannot delete stay among them.
 func (l *Log) removeFiles(m *manifest) {
 	left := m.removed[:0]
 	for _, n := range m.removed {
@@ -611,7 +611,7 @@ func (l *Log) finish() {
 func (l *Log) commitLocked(m *manifest) error {
 	renamed, err := segment.WriteFile(l.fs, l.path(manifestName), m.encode())
 	if !renamed && segment.IsNoSpace(err) {
-		l.yieldLocked(m.removed) // even a full disk takes the change that frees it
+		l.releaseRoomLocked(m.removed) // even a full disk takes the change that frees it
 		_, err = segment.WriteFile(l.fs, l.path(manifestName), m.encode())
 	}
 	if err != nil {
@@ -621,24 +621,24 @@ func (l *Log) commitLocked(m *manifest) error {
 	return nil
 }
 
-// Yield gives back what disk room the log can have again later at the cost of time,
+// ReleaseRoom gives back disk room that the log can take again later, at the cost of time:
 // for a full disk on which something has to be written that will free more.
-func (l *Log) Yield() {
+func (l *Log) ReleaseRoom() {
 	if l.begin() != nil {
 		return
 	}
 	defer l.finish()
-	l.yieldLocked(nil)
+	l.releaseRoomLocked(nil)
 }
 
-// yieldLocked is Yield, of a log that is about to lose some segments. It gives back
-// what was taken ahead, and index files: of the segments that go, and of the oldest,
-// which nobody may have read for long. Readers keep what they have mapped, and the next
-// one makes them anew.
-func (l *Log) yieldLocked(going []name) {
+// releaseRoomLocked is ReleaseRoom of a log that is about to lose the segments named. It
+// gives back what was preallocated, and index files: those of the segments that go, and of
+// the oldest, which is read least. Readers keep what they have mapped, and the next one
+// rebuilds them.
+func (l *Log) releaseRoomLocked(going []name) {
 	st := l.state.Load()
 	if a := st.active(); a != nil {
-		a.Yield()
+		a.PunchTail()
 	}
 	for _, n := range going {
 		if !l.writing[n] {
@@ -701,7 +701,7 @@ func (l *Log) rollLocked(capacity int64) error {
 	}
 	info := seg.Info()
 	info.Bytes = 0
-	m.segments = append(m.segments, listed{n, false, info})
+	m.segments = append(m.segments, manifestSegment{n, false, info})
 	if err := l.commitLocked(m); err != nil {
 		seg.Close()
 		if segment.IsRefused(err) { // else only the disk knows whether it is listed
@@ -747,8 +747,8 @@ func (l *Log) Roll() error {
 	return l.rollLocked(l.cfg.SegmentBytes)
 }
 
-// RollIfDue ends the last segment if its first entry is older than SegmentAge; rolled
-// tells. *RefusedError.
+// RollIfDue ends the last segment if its first entry is older than SegmentAge, and says
+// whether it did. *RefusedError.
 //
 // An entry's age is the time for which it has been here: one that comes to a segment
 // which has long lain empty does not end it. After a restart it is taken for as old as
@@ -807,7 +807,7 @@ func (l *Log) Close(clean bool) error {
 		err = l.checkpointLocked()
 	}
 	l.closed.Store(true)
-	l.cache.cut(&l.window, 0)
+	l.cache.cut(&l.cached, 0)
 	for _, s := range l.state.Load().segments {
 		if cerr := s.Close(); err == nil && clean {
 			err = cerr

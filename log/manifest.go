@@ -62,8 +62,8 @@ type manifest struct {
 	identity    segment.Identity
 	startOffset int64
 	nextSerial  uint64
-	end         place
-	segments    []listed
+	end         boundary
+	segments    []manifestSegment
 	epochs      []Epoch
 	removed     []name
 	// unusable marks the manifest that Install puts in the place of one that was
@@ -71,17 +71,17 @@ type manifest struct {
 	unusable bool
 }
 
-// A place is where an entry begins, or will.
-type place struct {
+// A boundary lies between two entries: it is where one begins, or will.
+type boundary struct {
 	index  uint64
 	offset int64
 	term   uint64 // of the entry before it
 }
 
-// A listed segment is a manifest's word on it. Only the last may be unsealed;
+// A manifestSegment is what a manifest says of a segment. Only the last may be unsealed;
 // its info then says what it held at its last checkpoint or clean close, or only
 // how it begins (Bytes is 0).
-type listed struct {
+type manifestSegment struct {
 	name
 	sealed bool
 	info   segment.Info
@@ -186,7 +186,7 @@ const (
 	flagCompacted = 2
 )
 
-func (s *listed) flags() (flags uint32) {
+func (s *manifestSegment) flags() (flags uint32) {
 	if s.sealed {
 		flags |= flagSealed
 	}
@@ -238,7 +238,7 @@ func parseManifest(path string, p []byte) (*manifest, error) {
 		startOffset: int64(be.Uint64(p[152:])),
 		nextSerial:  be.Uint64(p[160:]),
 		unusable:    be.Uint32(p[20:]) == 1,
-		end:         place{be.Uint64(p[168:]), int64(be.Uint64(p[176:])), be.Uint64(p[184:])},
+		end:         boundary{be.Uint64(p[168:]), int64(be.Uint64(p[176:])), be.Uint64(p[184:])},
 	}
 	if m.startOffset < 0 || m.end.index == 0 || m.end.offset < 0 {
 		return corrupt(152, fmt.Sprintf("start %d, end %+v", m.startOffset, m.end), "offsets of 0 or more, an index of 1 or more")
@@ -252,7 +252,7 @@ func parseManifest(path string, p []byte) (*manifest, error) {
 			x[j] = be.Uint64(q[16+8*j:])
 		}
 		flags := be.Uint32(q[8:])
-		s := listed{name{be.Uint64(q), int64(x[2])}, flags&flagSealed != 0, segment.Info{
+		s := manifestSegment{name{be.Uint64(q), int64(x[2])}, flags&flagSealed != 0, segment.Info{
 			FirstIndex: x[0], LastIndex: x[1], BaseOffset: int64(x[2]), NextOffset: int64(x[3]),
 			PrevTerm: x[4], LastTerm: x[5], MaxTimestamp: int64(x[6]), Bytes: int64(x[7]),
 			Salt: x[8], Created: int64(x[9]), Compacted: flags&flagCompacted != 0,
@@ -260,12 +260,12 @@ func parseManifest(path string, p []byte) (*manifest, error) {
 		if flags&^(flagSealed|flagCompacted) != 0 || flags == flagCompacted {
 			return corrupt(at+8, fmt.Sprintf("segment flags %#x", flags), "known ones; only sealed segments are compacted")
 		}
-		if why := s.wrong(i == segments-1); why != "" {
+		if why := s.invalid(i == segments-1); why != "" {
 			return corrupt(at, fmt.Sprintf("segment %+v", s), why)
 		}
 		if i > 0 {
 			prev := m.segments[i-1].info
-			if !follows(prev, place{s.info.FirstIndex, s.info.BaseOffset, s.info.PrevTerm}) {
+			if !mayFollow(prev, boundary{s.info.FirstIndex, s.info.BaseOffset, s.info.PrevTerm}) {
 				return corrupt(at, fmt.Sprintf("segment at index %d, offset %d, after term %d", s.info.FirstIndex, s.info.BaseOffset, s.info.PrevTerm),
 					fmt.Sprintf("%d, %d, %d", prev.LastIndex+1, prev.NextOffset, prev.LastTerm))
 			}
@@ -273,7 +273,7 @@ func parseManifest(path string, p []byte) (*manifest, error) {
 				return corrupt(at, "a compacted segment behind one that is not", "compacted segments at the beginning")
 			}
 		}
-		if s.sealed && i == segments-1 && !follows(s.info, m.end) {
+		if s.sealed && i == segments-1 && !mayFollow(s.info, m.end) {
 			return corrupt(168, fmt.Sprintf("end %+v", m.end), fmt.Sprintf("%+v", endOf(s.info)))
 		}
 		if s.serial >= m.nextSerial || serials[s.serial] {
@@ -302,8 +302,8 @@ func parseManifest(path string, p []byte) (*manifest, error) {
 	return m, nil
 }
 
-// wrong says what a listed segment should be and is not.
-func (s *listed) wrong(last bool) string {
+// invalid returns what the segment should be and is not, "" if nothing is wrong.
+func (s *manifestSegment) invalid(last bool) string {
 	i := s.info
 	switch {
 	case i.FirstIndex == 0 || i.BaseOffset < 0 || i.FirstIndex > math.MaxUint64/2:
@@ -322,20 +322,20 @@ func (s *listed) wrong(last bool) string {
 	return ""
 }
 
-// follows tells whether what begins at p may come next behind a segment: at its
+// mayFollow reports whether what begins at p may come next behind a segment: at its
 // end, or, since entries vanish in compaction, at a later index.
-func follows(i segment.Info, p place) bool {
+func mayFollow(i segment.Info, p boundary) bool {
 	end := endOf(i)
 	return p == end || i.Compacted && p.offset == end.offset && p.term == end.term && p.index > end.index
 }
 
-func endOf(i segment.Info) place { return place{i.LastIndex + 1, i.NextOffset, i.LastTerm} }
+func endOf(i segment.Info) boundary { return boundary{i.LastIndex + 1, i.NextOffset, i.LastTerm} }
 
 // clone returns a copy to be changed and written.
 func (m *manifest) clone() *manifest {
 	c := *m
 	c.generation++
-	c.segments = append([]listed(nil), m.segments...)
+	c.segments = append([]manifestSegment(nil), m.segments...)
 	c.epochs = append([]Epoch(nil), m.epochs...)
 	c.removed = append([]name(nil), m.removed...)
 	return &c

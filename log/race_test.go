@@ -148,7 +148,7 @@ func TestReadersAgainstDeletion(t *testing.T) {
 		if err := l.Checkpoint(); err != nil {
 			return err
 		}
-		l.Rest()
+		l.UnmapIdle()
 		return l.Reserve(1, r.IntN(9000))
 	})
 
@@ -178,7 +178,7 @@ func TestReadersAgainstDeletion(t *testing.T) {
 			}
 		case p < 18:
 			committed = l.NextIndex() - 1
-			l.Protect(committed)
+			l.SetCommitted(committed)
 			limit.Store(l.EndOffset())
 		case p < 19:
 			if start, end := l.StartOffset(), limit.Load(); end > start {
@@ -228,9 +228,9 @@ func descriptors(t *testing.T, dir string) int {
 	return n
 }
 
-// TestViewsOutliveEverything: a view holds its pages when the segment is dropped,
+// TestViewsOutliveDropCutAndClose: a view holds its pages when the segment is dropped,
 // cut, or the log closed; and nothing else stays (I20).
-func TestViewsOutliveEverything(t *testing.T) {
+func TestViewsOutliveDropCutAndClose(t *testing.T) {
 	dir := t.TempDir() + "/p"
 	l := mustOpen(t, dir, Config{FS: fastFS{segment.OS}, SegmentBytes: 2 << 10, Cache: NewCache(1)})
 	var want []string
@@ -255,11 +255,11 @@ func TestViewsOutliveEverything(t *testing.T) {
 		views = append(views, held{v.Release, v.Bytes, o})
 	}
 	before := mappings(t, dir)
-	l.Rest()
+	l.UnmapIdle()
 	if n := mappings(t, dir); n != before {
 		t.Errorf("%d mappings of %d are left of segments just read", n, before)
 	}
-	l.Rest()
+	l.UnmapIdle()
 	if n := mappings(t, dir); n != len(views) {
 		t.Errorf("%d mappings at rest, want those of %d views", n, len(views))
 	}

@@ -14,12 +14,16 @@ func (l *Log) StartOffset() int64 { return l.state.Load().start }
 // EndOffset returns the offset that the next record will get.
 func (l *Log) EndOffset() int64 { return l.state.Load().end().offset }
 
-// Read returns whole batches from the one that holds offset on, all below limit:
-// as many as fit maxBytes, the first one always. They are mapped pages, checked
-// against their CRC, now or up to ten seconds ago, and valid until Release. The view is empty at limit, and
-// when the batch at offset reaches beyond it. A view may end early, where a
-// segment does. Of a compacted log the first batch may begin beyond offset. ErrOutOfRange below StartOffset, above EndOffset and above
-// limit; a *segment.CorruptError instead of bad bytes.
+// Read returns whole batches from the one that holds offset on, all below limit: as many
+// as fit maxBytes, the first one always. A view may end early, where a segment does. It is
+// empty at limit, and when the batch at offset reaches beyond limit. Of a compacted log
+// the first batch may begin beyond offset.
+//
+// The batches are mapped pages, valid until the view is released, and checked against
+// their CRC, now or up to ten seconds ago.
+//
+// ErrOutOfRange below StartOffset, above EndOffset and above limit; a
+// *segment.CorruptError instead of bad bytes.
 func (l *Log) Read(offset, limit int64, maxBytes int) (*record.View, error) {
 	var found *record.View
 	err := l.read(func(st *state) error {
@@ -60,7 +64,7 @@ func (l *Log) read(f func(st *state) error) error {
 			if st != l.state.Load() {
 				continue
 			}
-			return l.gone()
+			return l.closedError()
 		}
 		return err
 	}
@@ -137,12 +141,12 @@ func (l *Log) Size() int64 {
 	return n
 }
 
-// Rest lets go of the memory mappings of segments that nobody has read since the
-// last Rest. Called now and then, from any goroutine, it keeps the number of a
-// process's mappings bounded by what is read.
-func (l *Log) Rest() {
+// UnmapIdle unmaps the segments that have not been read since the last UnmapIdle. Called
+// now and then, from any goroutine, it keeps the number of a process's mappings bounded by
+// what is read.
+func (l *Log) UnmapIdle() {
 	for _, s := range l.state.Load().segments {
-		s.Rest()
+		s.UnmapIdle()
 	}
 }
 
@@ -163,7 +167,7 @@ func (l *Log) Sealed() []SegmentInfo {
 // ErrNoSegment when it is not there, or not any more.
 func (l *Log) ReadSegment(firstIndex uint64, at int64, p []byte) (n int, err error) {
 	err = l.read(func(st *state) error {
-		s := st.numbered(firstIndex)
+		s := st.byNumber(firstIndex)
 		if s == nil || !s.Sealed() || s.Header().FirstIndex != firstIndex {
 			return fmt.Errorf("%w: at entry %d", ErrNoSegment, firstIndex)
 		}

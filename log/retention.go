@@ -102,7 +102,7 @@ func (l *Log) RetentionOffset(now time.Time, maxAge time.Duration, maxBytes int6
 	var size int64
 	infos := make([]SegmentInfo, 0, len(st.segments))
 	for _, s := range st.segments {
-		if info := s.Info(); info.NextOffset > start { // others are as good as gone
+		if info := s.Info(); info.NextOffset > start { // the others are deleted as soon as a snapshot allows it
 			infos = append(infos, info)
 			size += info.Bytes
 		}

@@ -214,7 +214,7 @@ func (s *script) do(args, input []string) (string, error) {
 		rolled, err := s.l.RollIfDue(s.now)
 		return fmt.Sprintf("rolled=%t", rolled), err
 	case "protect":
-		s.l.Protect(uint64(plain[0]))
+		s.l.SetCommitted(uint64(plain[0]))
 		return "ok", nil
 	case "drop":
 		n, err := s.l.Drop(plain[0], uint64(plain[1]))

@@ -52,7 +52,7 @@ func (l *Log) Plan() Plan {
 	end := st.origin
 	if len(st.segments) > 0 {
 		h := st.segments[0].Header()
-		end = place{h.FirstIndex, h.BaseOffset, h.PrevTerm}
+		end = boundary{h.FirstIndex, h.BaseOffset, h.PrevTerm}
 	}
 	for i, s := range st.segments {
 		if !s.Sealed() {
@@ -96,12 +96,12 @@ func Stage(dir string, id segment.Identity, plan Plan, cfg Config) (*Staging, er
 	s := &Staging{fs: cfg.FS, dir: StagingDir(dir)}
 	m := &manifest{
 		generation: 1, identity: id, startOffset: plan.StartOffset, epochs: plan.Epochs,
-		end: place{plan.EndIndex, plan.EndOffset, plan.EndTerm}, nextSerial: 1,
+		end: boundary{plan.EndIndex, plan.EndOffset, plan.EndTerm}, nextSerial: 1,
 	}
 	for _, info := range plan.Segments {
 		// The first index as serial: the same segment keeps its name in another plan.
 		n := name{info.FirstIndex, info.BaseOffset}
-		m.segments = append(m.segments, listed{n, true, info})
+		m.segments = append(m.segments, manifestSegment{n, true, info})
 		m.nextSerial = max(m.nextSerial, info.FirstIndex+1)
 	}
 	path := filepath.Join(s.dir, manifestName)
@@ -151,10 +151,11 @@ func (s *Staging) keep() error {
 	return nil
 }
 
-// arrived returns how many good bytes of g are there: all or none of a whole file
-// that checks or does not, and of a part whatever begins with the right header,
-// to be checked when it is whole. *RefusedError: nobody knows.
-func (s *Staging) arrived(g listed) (int64, error) {
+// arrived returns how many bytes of g are there and need not be pulled again. A file of
+// full length is checked: it counts whole, or not at all. A shorter one counts as long as
+// its header is the right one; the rest is checked when it is whole. *RefusedError: it
+// could not be looked at.
+func (s *Staging) arrived(g manifestSegment) (int64, error) {
 	path := s.path(g)
 	f, err := s.fs.OpenFile(path, os.O_RDONLY)
 	if segment.Scarce(err) {
@@ -176,16 +177,18 @@ func (s *Staging) arrived(g listed) (int64, error) {
 		}
 		return size, nil
 	}
-	if segment.Begins(f, path, s.m.identity, g.info) != nil {
+	if segment.CheckStart(f, path, s.m.identity, g.info) != nil {
 		return 0, nil
 	}
 	return size, nil
 }
 
-func (s *Staging) path(g listed) string { return filepath.Join(s.dir, g.file()) }
+func (s *Staging) path(g manifestSegment) string { return filepath.Join(s.dir, g.file()) }
 
 // check reads a whole segment and everything in it.
-func (s *Staging) check(g listed) error { return checkSegment(s.fs, s.path(g), s.m.identity, g.info) }
+func (s *Staging) check(g manifestSegment) error {
+	return checkSegment(s.fs, s.path(g), s.m.identity, g.info)
+}
 
 func checkSegment(fs segment.FS, path string, id segment.Identity, info SegmentInfo) error {
 	seg, err := segment.OpenSealed(fs, path, id, info)
@@ -298,7 +301,7 @@ func removeAll(fs segment.FS, dir string) error {
 //
 // A *RefusedError leaves the old log and all that is staged: the same call may succeed
 // later. A *segment.CorruptError that names a staged file leaves the old log. After any
-// other error the next Open tells whether it is the old one or the new one; if it is the
+// other error the next Open reports whether it is the old one or the new one; if it is the
 // old one, Stage again, which finds out what there still is.
 func Install(dir string, id segment.Identity, staged string, cfg Config) error {
 	cfg.defaults()
@@ -333,7 +336,7 @@ func Install(dir string, id segment.Identity, staged string, cfg Config) error {
 	// Should the log start lie beyond what was pulled, the entry that moved it there
 	// comes again with what follows.
 	fresh.startOffset = min(max(next.startOffset, old.startOffset), fresh.end.offset)
-	fresh.segments = append([]listed(nil), next.segments...)
+	fresh.segments = append([]manifestSegment(nil), next.segments...)
 	// Both are opened before anything is moved, so that what follows is not refused for
 	// want of a descriptor.
 	var folders [2]segment.Dir
@@ -392,7 +395,7 @@ func Install(dir string, id segment.Identity, staged string, cfg Config) error {
 
 // syncFile syncs a staged segment. One whose sync failed is deleted, to be pulled
 // again: the page cache shows what may never be written, and the next sync succeeds.
-// *RefusedError: it did not get to try.
+// *RefusedError: the sync was not tried.
 func syncFile(fs segment.FS, path string) error {
 	f, err := fs.OpenFile(path, os.O_RDWR)
 	if err != nil {
@@ -405,12 +408,11 @@ func syncFile(fs segment.FS, path string) error {
 	return f.Close()
 }
 
-// prepare writes the manifest of the log in dir with the names that the segments
-// of next are going to have among the removed ones, last, so that a crash half-way
-// leaves nothing that the next Open does not delete. Segments that are not listed
-// join them. A manifest that is missing
-// or damaged is replaced by one that calls all segments removed and that
-// Open refuses.
+// prepare writes the manifest of the log in dir with the names that the segments of next
+// are going to have, last among the removed ones, so that the next Open deletes whatever a
+// crash half-way leaves. Segments in the folder that the manifest does not know join the
+// removed ones. A manifest that is missing or damaged is replaced by one that calls all
+// segments removed and that Open refuses.
 func prepare(fs segment.FS, dir string, id segment.Identity, next *manifest) (*manifest, error) {
 	if err := fs.MkdirAll(dir); err != nil {
 		return nil, err
@@ -428,7 +430,7 @@ func prepare(fs segment.FS, dir string, id segment.Identity, next *manifest) (*m
 		}
 		old = old.clone()
 	} else {
-		old = &manifest{identity: id, generation: 1, nextSerial: 1, end: place{index: 1}, unusable: true}
+		old = &manifest{identity: id, generation: 1, nextSerial: 1, end: boundary{index: 1}, unusable: true}
 	}
 	listedNames := map[name]bool{}
 	for _, g := range old.segments {

@@ -191,8 +191,8 @@ func TestNoByteOfAPulledSegmentIsTrusted(t *testing.T) {
 	}
 }
 
-// TestAnotherPlanKeepsWhatFits: the leader rolled, dropped or changed meanwhile.
-func TestAnotherPlanKeepsWhatFits(t *testing.T) {
+// TestStageKeepsTheSegmentsOfAnotherPlan: the leader rolled, dropped or changed meanwhile.
+func TestStageKeepsTheSegmentsOfAnotherPlan(t *testing.T) {
 	source := leader(t)
 	r := rand.New(rand.NewPCG(4, 4))
 	dir := filepath.Join(t.TempDir(), "p")
@@ -242,9 +242,9 @@ func TestAnotherPlanKeepsWhatFits(t *testing.T) {
 	}
 }
 
-// TestALogWithoutSegmentsCanBeTakenToo: everything was dropped; the next entry has
+// TestAPlanWithoutSegmentsIsInstalled: everything was dropped; the next entry has
 // an index and an offset all the same.
-func TestALogWithoutSegmentsCanBeTakenToo(t *testing.T) {
+func TestAPlanWithoutSegmentsIsInstalled(t *testing.T) {
 	source := leader(t)
 	if _, err := source.Drop(source.EndOffset(), 40); err != nil {
 		t.Fatal(err)
@@ -311,9 +311,9 @@ func (d lateDir) Sync() error {
 	return d.Dir.Sync()
 }
 
-// TestAnInstallationThatSwitchedIsNotRefused: a refusal says that the old log is still
+// TestInstallIsNotRefusedAfterTheManifestsRename: a refusal says that the old log is still
 // there, and after the manifest's rename it is not.
-func TestAnInstallationThatSwitchedIsNotRefused(t *testing.T) {
+func TestInstallIsNotRefusedAfterTheManifestsRename(t *testing.T) {
 	source := leader(t)
 	dir := filepath.Join(t.TempDir(), "p")
 	filled(t, dir, testID, true)
@@ -334,9 +334,9 @@ func TestAnInstallationThatSwitchedIsNotRefused(t *testing.T) {
 	}
 }
 
-// TestAnInstallationCutShortIsNoEmptyLog: the manifest that stands in for a lost one
+// TestOpenRefusesAnInstallationCutShort: the manifest that stands in for a lost one
 // must not let a replica vote with nothing.
-func TestAnInstallationCutShortIsNoEmptyLog(t *testing.T) {
+func TestOpenRefusesAnInstallationCutShort(t *testing.T) {
 	source := leader(t)
 	dir := filepath.Join(t.TempDir(), "p")
 	filled(t, dir, testID, true)
@@ -439,10 +439,10 @@ func TestInspectFindsWhatIsWrongAndChangesNothing(t *testing.T) {
 	}
 }
 
-// TestKillsDuringCatchUpLeaveNothingUnsynced: the process is killed at each
+// TestPowerLossAfterAKillDuringCatchUpLosesNothing: the process is killed at each
 // operation, the machine is not; the next life finds in the page cache what was
 // never synced, and goes on with it. Then the power goes.
-func TestKillsDuringCatchUpLeaveNothingUnsynced(t *testing.T) {
+func TestPowerLossAfterAKillDuringCatchUpLosesNothing(t *testing.T) {
 	source := leader(t)
 	plan := source.Plan()
 	want, err := observe(source)
@@ -516,9 +516,9 @@ func observeAt(dir string, fs segment.FS) (model, error) {
 	return observe(l)
 }
 
-// TestAnInstalledSegmentHasOneName: once a log is installed no loss of power brings a
+// TestAnInstalledSegmentLosesItsStagedName: once a log is installed no loss of power brings a
 // staged segment's old name back, under which the next one who stages would write to it.
-func TestAnInstalledSegmentHasOneName(t *testing.T) {
+func TestAnInstalledSegmentLosesItsStagedName(t *testing.T) {
 	fs := newCrashFS(0)
 	root := t.TempDir()
 	source := mustOpen(t, t.TempDir()+"/source", Config{FS: fastFS{segment.OS}, SegmentBytes: 4 << 10})

@@ -76,7 +76,7 @@ func (l *Log) NextIndex() uint64 { return l.state.Load().end().index }
 // entries share it with the cache. raft.ErrLogNotFound; a *segment.CorruptError
 // instead of bytes that are not those stored.
 func (l *Log) GetLog(index uint64, out *raft.Log) error {
-	if l.window.get(index, out) && !IsHeadersOnly(out) {
+	if l.cached.get(index, out) && !IsHeadersOnly(out) {
 		return nil
 	}
 	for {
@@ -93,7 +93,7 @@ func (l *Log) GetLog(index uint64, out *raft.Log) error {
 		case errors.Is(err, segment.ErrClosed) && st != l.state.Load():
 			continue // the list of segments changed meanwhile
 		case errors.Is(err, segment.ErrClosed):
-			return l.gone()
+			return l.closedError()
 		case errors.Is(err, segment.ErrRange):
 			return raft.ErrLogNotFound
 		case err != nil:
@@ -107,9 +107,9 @@ func (l *Log) GetLog(index uint64, out *raft.Log) error {
 	}
 }
 
-// gone is the error of a segment closed without a change of the list: the log is
-// closing.
-func (l *Log) gone() error {
+// closedError is returned when a segment was closed and the list has not changed: the log
+// is closing.
+func (l *Log) closedError() error {
 	return fmt.Errorf("log %s: %w", l.dir, ErrClosed)
 }
 
@@ -163,13 +163,13 @@ func (l *Log) StoreLogs(logs []*raft.Log) error {
 	return err
 }
 
-// WriteLogs is StoreLogs without the wait for the disk: due tells that the entries
-// are not durable and FlushMessages wants them to be. The caller then calls Flush,
-// and lets nobody believe in them before it returns. Readers see them at once.
+// WriteLogs is StoreLogs without the wait for the disk. due says that FlushMessages wants
+// the entries durable, which they are not yet: the caller calls Flush, and acknowledges
+// none of them before it has returned. Readers see them at once.
 func (l *Log) WriteLogs(logs []*raft.Log) (due bool, err error) { return l.write(logs, false) }
 
-// write appends entries; due tells that they are to be durable at once, which they
-// are if sync is set.
+// write appends entries. due says that FlushMessages wants them durable at once; if sync
+// is set they are.
 func (l *Log) write(logs []*raft.Log, sync bool) (due bool, err error) {
 	if len(logs) == 0 {
 		return false, nil
@@ -214,13 +214,13 @@ func (l *Log) write(logs []*raft.Log, sync bool) (due bool, err error) {
 	if l.unflushed = records; due {
 		l.unflushed = 0
 	}
-	l.follows.Store(!own)
+	l.isFollower.Store(!own)
 	if sync && !own {
-		// Clients read where the leader is. Memory that would cache the same records
-		// here is better spent on the partitions that this node leads.
-		l.state.Load().active().Forget()
+		// Clients read from the leader, so the page cache is better spent on the
+		// partitions that this node leads.
+		l.state.Load().active().DropCache()
 	}
-	l.cache.put(&l.window, logs, !own)
+	l.cache.put(&l.cached, logs, !own)
 	return due, nil
 }
 
@@ -249,7 +249,7 @@ func (l *Log) makeRoomLocked(frames []segment.Frame) (n int, err error) {
 }
 
 // frames checks entries and describes them, without a change to them.
-func (l *Log) frames(logs []*raft.Log, at place) (frames []segment.Frame, err error) {
+func (l *Log) frames(logs []*raft.Log, at boundary) (frames []segment.Frame, err error) {
 	frames = make([]segment.Frame, len(logs))
 	for i, e := range logs {
 		t, err := typeOf(e)
@@ -271,7 +271,7 @@ func (l *Log) frames(logs []*raft.Log, at place) (frames []segment.Frame, err er
 			}
 		}
 		frames[i] = f
-		at = place{at.index + 1, f.NextOffset(), e.Term}
+		at = boundary{at.index + 1, f.NextOffset(), e.Term}
 	}
 	return frames, nil
 }
@@ -304,8 +304,8 @@ func (l *Log) count(e *raft.Log, f *segment.Frame) error {
 }
 
 // stamp assigns offsets to the batches that no leader of their term has given any, and
-// sums up the payloads. own tells whether there were such: new ones, not from a leader
-// elsewhere. It comes last before the write, so that whatever refuses an entry leaves
+// computes the payloads' CRCs. own says that there were such batches: they are new, and
+// not from a leader elsewhere. It comes last before the write, so that whatever refuses an entry leaves
 // it byte for byte as it was.
 func (l *Log) stamp(logs []*raft.Log, frames []segment.Frame) (own bool) {
 	for i, e := range logs {
@@ -373,12 +373,12 @@ func (l *Log) Reserve(entries, bytes int) error {
 	return nil
 }
 
-// Protect says that the entries up to index are committed and applied: a
-// DeleteRange that would cut one of them off the end is refused, however Raft came
-// to want it. What the cache has of those of a leader elsewhere leaves it.
-func (l *Log) Protect(index uint64) {
-	if l.follows.Load() {
-		l.cache.release(&l.window, index)
+// SetCommitted says that the entries up to index are committed and applied. From then on
+// a DeleteRange that would cut one of them off the end is refused, whatever Raft wants.
+// On a follower they leave the cache.
+func (l *Log) SetCommitted(index uint64) {
+	if l.isFollower.Load() {
+		l.cache.evict(&l.cached, index)
 	}
 	for {
 		old := l.committed.Load()
@@ -388,9 +388,8 @@ func (l *Log) Protect(index uint64) {
 	}
 }
 
-// Release says that nobody will ask for the entries up to index for now: they
-// leave the cache.
-func (l *Log) Release(index uint64) { l.cache.release(&l.window, index) }
+// Evict drops the entries up to index from the cache: they will not be read soon.
+func (l *Log) Evict(index uint64) { l.cache.evict(&l.cached, index) }
 
 // DeleteRange deletes the entries from min to max, both included, as far as the
 // log has them. *RefusedError. Raft has three reasons to ask:
@@ -402,7 +401,7 @@ func (l *Log) Release(index uint64) { l.cache.release(&l.window, index) }
 //	                               the data goes when Drop says so
 //	min---------------------max    the whole log lost an election, and is cut; or, after
 //	                               a snapshot was installed, which must not happen
-//	                               through Raft: Protect refuses it
+//	                               through Raft: SetCommitted refuses it
 //	        min-----max            never: it would leave a hole
 func (l *Log) DeleteRange(min, max uint64) error {
 	if err := l.begin(); err != nil {
@@ -472,7 +471,7 @@ func (l *Log) cutLocked(index uint64) error {
 		}
 		return err
 	}
-	l.cache.cut(&l.window, index)
+	l.cache.cut(&l.cached, index)
 	l.state.Store(&state{segments: segments, origin: m.end, start: st.start, epochs: m.epochs})
 	for _, s := range st.segments[k:] {
 		s.Close()

@@ -10,10 +10,10 @@ import (
 	"millrace/segment"
 )
 
-// TestWhatIsAskedOfTheDisk counts the system calls by which things come to be on the
+// TestSystemCallsOfEachChange counts the system calls by which things come to be on the
 // disk. One too few loses what was acknowledged, when the power goes; one too many
 // costs every append.
-func TestWhatIsAskedOfTheDisk(t *testing.T) {
+func TestSystemCallsOfEachChange(t *testing.T) {
 	var data, folders, room int
 	real := segment.System{Fdatasync: unix.Fdatasync, Fsync: unix.Fsync, Fallocate: func(fd int, off, size int64) error {
 		return unix.Fallocate(fd, 0, off, size)

@@ -206,7 +206,7 @@ func (c *controller) watchLeadership() {
 			c.n.logger.Info("this node is the controller no longer")
 			return
 		}
-		c.port.Hurry()
+		c.port.Expedite()
 		c.n.leads(controllerGroup, c.raft.CurrentTerm())
 	})
 }
@@ -332,7 +332,7 @@ func (c *controller) propose(ctx context.Context, change metadata.Change) (index
 	if err != nil {
 		return 0, err
 	}
-	c.port.Hurry()
+	c.port.Expedite()
 	f := c.raft.Apply(data, 5*time.Second)
 	switch err := c.n.await(ctx, f); {
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout):

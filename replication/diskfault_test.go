@@ -218,9 +218,9 @@ func TestAFollowerWaitsForWhatTheLeaderCannotOpen(t *testing.T) {
 			want = append(want, v)
 		}
 		r := p.current.Load()
-		r.store.Release(r.store.NextIndex())
-		r.store.Rest()
-		r.store.Rest()
+		r.store.Evict(r.store.NextIndex())
+		r.store.UnmapIdle()
+		r.store.UnmapIdle()
 		tries := 0
 		leader.disk.refuse(func(name string, flag int) error {
 			if ofLog(id, name) && flag&os.O_CREATE == 0 && filepath.Ext(name) == ".log" {

@@ -146,7 +146,7 @@ var faultyActions = []faultyAction{
 			f.append()
 		}
 		f.snapshot()
-		f.each(func(r *replica) { r.store.Release(r.store.NextIndex()); r.store.Rest(); r.store.Rest() })
+		f.each(func(r *replica) { r.store.Evict(r.store.NextIndex()); r.store.UnmapIdle(); r.store.UnmapIdle() })
 	}, do: func(f *faultCase) {
 		for _, n := range f.c.nodes {
 			if n != f.victim {

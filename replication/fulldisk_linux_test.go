@@ -230,7 +230,7 @@ func TestASnapshotAsksForRoom(t *testing.T) {
 	poor, rich := replicaIn("poor"), replicaIn("rich")
 	var said bytes.Buffer
 	poor.p.logger = slog.New(slog.NewTextHandler(&said, nil))
-	poor.store.Yield()
+	poor.store.ReleaseRoom()
 	s, err := openSnapshots(segment.OS, d.at)
 	if err != nil {
 		t.Fatal(err)

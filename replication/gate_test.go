@@ -173,7 +173,7 @@ func FuzzPeerEntries(f *testing.F) {
 		})
 		defer tr.Close()
 		port := tr.Group(7, "1.a")
-		port.Recycle()
+		port.ReuseBuffers()
 		ended := make(chan struct{})
 		defer close(ended)
 		go func() { // Raft, as far as a follower's log is concerned

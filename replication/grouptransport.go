@@ -43,7 +43,7 @@ func (t *groupTransport) AppendEntries(id raft.ServerID, target raft.ServerAddre
 	index := args.PrevLogEntry + uint64(len(args.Entries))
 	heartbeat := index == 0
 	if all, ok := t.m.progress.answered(id, args.Term, index, t.m.raft.LastIndex()); ok && !heartbeat && t.log != nil {
-		t.log.Release(all)
+		t.log.Evict(all)
 	}
 	return nil
 }

@@ -91,7 +91,7 @@ func (m *machine) take(logs []*raft.Log) (next int64, due bool) {
 		}
 	}
 	m.lastGiven = logs[len(logs)-1].Index
-	m.r.store.Protect(m.lastGiven)
+	m.r.store.SetCommitted(m.lastGiven)
 	return next, m.applied >= snapshotBytes
 }
 

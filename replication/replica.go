@@ -122,7 +122,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 		return nil, err
 	}
 	r.port.BoundTerms(func() uint64 { return term })
-	r.port.Recycle() // followers' logs keep headers only, which are copies
+	r.port.ReuseBuffers() // followers' logs keep headers only, which are copies
 	snapshots.r = r
 	if err := r.startRaft(); err != nil {
 		r.port.Close()
@@ -146,7 +146,7 @@ func (r *replica) fault(cause error) { r.p.bounce(r, cause) }
 // beforeWrite is called as entries are about to be stored. Followers that have answered
 // get those of a leader now, and the disk is watched.
 func (r *replica) beforeWrite() {
-	r.port.Hurry()
+	r.port.Expedite()
 	r.p.node.writes.Add(1)
 }
 

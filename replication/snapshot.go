@@ -137,7 +137,7 @@ func (s *snapshotStore) put(snap *snapshot) error {
 	defer s.mu.Unlock()
 	err := replaceFile(s.fs, s.path, snap.encode())
 	if segment.IsNoSpace(err) && s.r != nil {
-		s.r.store.Yield() // without a snapshot nothing on a full disk can be deleted
+		s.r.store.ReleaseRoom() // without a snapshot nothing on a full disk can be deleted
 		err = replaceFile(s.fs, s.path, snap.encode())
 	}
 	if err != nil {

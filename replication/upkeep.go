@@ -74,7 +74,7 @@ func (n *Node) upkeepLoop() {
 		}
 		if now.Sub(rest) >= restEvery {
 			rest = now
-			n.eachReplica(func(r *replica) { r.store.Rest() }) // mappings that nobody reads any more
+			n.eachReplica(func(r *replica) { r.store.UnmapIdle() }) // mappings that nobody reads any more
 		}
 	}
 }

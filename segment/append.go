@@ -26,7 +26,7 @@ func Size(frames []Frame) int64 {
 	return n
 }
 
-// Fits tells whether frames can be appended to this segment.
+// Fits reports whether frames can be appended to this segment.
 func (s *Segment) Fits(frames []Frame) bool {
 	return !s.sealed.Load() && s.fits(frames, Size(frames))
 }
@@ -93,7 +93,7 @@ func (s *Segment) check(frames []Frame) {
 			panic(fmt.Sprintf("segment %s: append %s index %d offset [%d,+%d) term %d, %d bytes, after %+v",
 				s.path, f.Type, f.Index, f.BaseOffset, f.Span, f.Term, len(f.Payload), at))
 		}
-		at.follow(f)
+		at.advance(f)
 	}
 }
 
@@ -170,16 +170,16 @@ func (s *Segment) allocate(size int64) error {
 	return nil
 }
 
-// yieldKeeps is the room that Yield leaves: some 60 entries without records, as an
-// election and a move of the log start need them. A partition without that could
-// not say which of its data may go.
-const yieldKeeps = 4 << 10
+// punchKeeps is the room that PunchTail leaves: for some 60 entries without records, as
+// an election and a trim need them. Without that a partition on a full disk could not
+// commit the trim that frees room.
+const punchKeeps = 4 << 10
 
-// Yield gives back the disk room behind the last frame, but for some, for a full
-// disk on which something has to be written that will free more. The next Append of
-// more allocates anew. The file keeps its length.
-func (s *Segment) Yield() {
-	end := pageUp(s.written.Load() + yieldKeeps)
+// PunchTail gives back the disk room behind the last frame, but for punchKeeps, on a
+// full disk on which something has to be written that will free more. The next Append of
+// more allocates anew. The file keeps its length. Only the writer may call it.
+func (s *Segment) PunchTail() {
+	end := pageUp(s.written.Load() + punchKeeps)
 	if s.sealed.Load() || end >= s.length || s.f.Punch(end, s.length) != nil {
 		return
 	}
@@ -195,7 +195,7 @@ func pageUp(n int64) int64 { return (n + page - 1) &^ (page - 1) }
 // may ask.
 func (s *Segment) Room() int64 { return s.room.Load() }
 
-// Synced tells whether all that was appended is durable.
+// Synced reports whether all that was appended is durable.
 func (s *Segment) Synced() bool { return s.synced.Load() == s.written.Load() }
 
 // Sync makes durable what was appended before the call. It may run beside
@@ -220,7 +220,7 @@ func (s *Segment) sync(end int64) error {
 	if s.synced.Load() >= end {
 		return nil
 	}
-	if s.gone() {
+	if s.isClosed() {
 		return ErrClosed
 	}
 	if err := s.f.Sync(); err != nil {
@@ -231,30 +231,30 @@ func (s *Segment) sync(end int64) error {
 	return nil
 }
 
-func (s *Segment) gone() bool {
+func (s *Segment) isClosed() bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.closed
 }
 
-// forgetStep is how much is synced before the system is told to forget it: a call
-// costs as much as a small write.
-const forgetStep = 1 << 20
+// dropStep is how much is synced before it is dropped from the page cache: a call costs
+// as much as a small write.
+const dropStep = 1 << 20
 
-// largestFolio is how much memory the system may cache a file in at a time. It
-// forgets no less, so one that ends behind a step is asked for again.
+// largestFolio is the most memory in which the system caches a file as one piece. It
+// drops whole pieces only, so one that reaches beyond a step is named again with the next.
 const largestFolio = 4 << 20
 
-// Forget lets go of the memory in which the system caches what is synced. It is for
-// replicas that follow: nobody reads their records, and the memory serves those of
-// the partitions that this node leads. Only the writer may call it.
-func (s *Segment) Forget() {
+// DropCache drops what is synced from the page cache (POSIX_FADV_DONTNEED). It is for
+// replicas that follow: their records are read by nobody, and the memory serves the
+// partitions that this node leads. Only the writer may call it.
+func (s *Segment) DropCache() {
 	end := s.synced.Load() &^ (page - 1)
-	if end-s.forgotten < forgetStep || s.sealed.Load() {
+	if end-s.dropped < dropStep || s.sealed.Load() {
 		return
 	}
-	s.f.Forget(max(0, s.forgotten-largestFolio), end)
-	s.forgotten = end
+	s.f.DropCache(max(0, s.dropped-largestFolio), end)
+	s.dropped = end
 }
 
 // Finish prepares the segment for its end, by sealing or by a clean close: it

@@ -26,7 +26,7 @@ func (e *CorruptError) Error() string {
 
 func (e *CorruptError) Unwrap() error { return e.Err }
 
-// IsCorrupt tells whether err is or wraps a *CorruptError.
+// IsCorrupt reports whether err is or wraps a *CorruptError.
 func IsCorrupt(err error) bool {
 	var c *CorruptError
 	return errors.As(err, &c)

@@ -56,9 +56,9 @@ type File interface {
 	// Allocate takes room on the disk for bytes from to to, which hold nothing
 	// yet and read as zero, and makes the file at least to bytes long.
 	Allocate(from, to int64) error
-	// Forget says that bytes from to to, which are synced, will not be read soon:
-	// the system may use the memory that caches them for something else.
-	Forget(from, to int64)
+	// DropCache says that bytes from to to, which are synced, will not be read soon: the
+	// system may drop them from the page cache.
+	DropCache(from, to int64)
 	// Punch gives back the disk room of bytes from to to, which read as zero
 	// afterwards. The length stays.
 	Punch(from, to int64) error
@@ -83,7 +83,7 @@ type System struct {
 // NewOS returns the operating system's file system over some system calls.
 func NewOS(sys System) FS { return osFS{&sys} }
 
-// IsNoSpace tells whether err says that the disk or a quota is full.
+// IsNoSpace reports whether err says that the disk or a quota is full.
 func IsNoSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
@@ -172,8 +172,8 @@ func (f *osFile) Allocate(from, to int64) error {
 	return f.wrap("allocate", errors.Join(err, aerr))
 }
 
-func (f *osFile) Forget(from, to int64) {
-	_ = f.control(func(fd int) { _ = forget(fd, from, to-from) }) // advice: at worst it is not taken
+func (f *osFile) DropCache(from, to int64) {
+	_ = f.control(func(fd int) { _ = dropCache(fd, from, to-from) }) // advice: at worst it is not taken
 }
 
 func (f *osFile) Punch(from, to int64) error {

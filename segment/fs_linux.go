@@ -20,7 +20,7 @@ func punch(fd int, off, size int64) error {
 	return unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, size)
 }
 
-func forget(fd int, off, size int64) error {
+func dropCache(fd int, off, size int64) error {
 	return unix.Fadvise(fd, off, size, unix.FADV_DONTNEED)
 }
 

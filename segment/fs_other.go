@@ -9,6 +9,6 @@ import "syscall"
 
 func fallocate(fd int, off, size int64) error { return syscall.EOPNOTSUPP }
 func punch(fd int, off, size int64) error     { return nil }
-func forget(fd int, off, size int64) error    { return nil }
+func dropCache(fd int, off, size int64) error { return nil }
 
 func stateOf(path string) (fileState, error) { return fileState{}, syscall.EOPNOTSUPP }

@@ -24,7 +24,7 @@ func (id Identity) String() string {
 	return fmt.Sprintf("cluster %q topic %s partition %d", id.Cluster, hex.EncodeToString(id.Topic[:]), id.Partition)
 }
 
-// sameLog tells whether two identities name the same partition.
+// sameLog reports whether two identities name the same partition.
 func (id Identity) sameLog(o Identity) bool {
 	return id.Cluster == o.Cluster && id.Topic == o.Topic && id.Partition == o.Partition
 }

@@ -171,7 +171,7 @@ func (a *mappings) makeRoom(n, bound int64) {
 		if s.used.Swap(false) || !s.mu.TryLock() {
 			continue
 		}
-		s.restLocked()
+		s.unmapLocked()
 		s.mu.Unlock()
 	}
 }

@@ -23,8 +23,8 @@ func unmapRegion(r region) error { return r.UnsafeUnmap() }
 // letGoOf takes a region's pages out of the process's memory. It is advice.
 func letGoOf(r region) { _ = r.Advise(gommap.MADV_DONTNEED) }
 
-// resident tells whether all pages of the bytes from from to to are in memory.
-func (m *mapping) resident(from, to int64) bool {
+// inMemory reports whether all pages of the bytes from from to to are in memory.
+func (m *mapping) inMemory(from, to int64) bool {
 	from -= from % int64(os.Getpagesize())
 	pages, err := gommap.MMap(m.data[from:to]).IsResident()
 	return err == nil && !slices.Contains(pages, false)

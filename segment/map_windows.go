@@ -37,5 +37,5 @@ func unmapRegion(r region) error {
 // letGoOf does nothing: Windows takes pages from a process by itself.
 func letGoOf(region) {}
 
-// resident tells of no page that it is in memory, so that every frame is compared.
-func (m *mapping) resident(from, to int64) bool { return false }
+// inMemory reports of no page that it is, so that every frame is compared.
+func (m *mapping) inMemory(from, to int64) bool { return false }

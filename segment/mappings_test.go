@@ -204,7 +204,7 @@ func TestSpillBesideARebuild(t *testing.T) {
 }
 
 // An index that rots is rebuilt as often as it does.
-func TestAnIndexMayRotAgain(t *testing.T) {
+func TestAnIndexThatRotsTwiceIsRebuiltTwice(t *testing.T) {
 	s, frames := sealedTest(t, quick, 600)
 	for round := range 3 {
 		if _, err := s.Frame(frames[300].Index); err != nil { // loads the index, which is good
@@ -214,8 +214,8 @@ func TestAnIndexMayRotAgain(t *testing.T) {
 		if err := checkFrames(s, frames); err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
-		s.Rest()
-		s.Rest()
+		s.UnmapIdle()
+		s.UnmapIdle()
 	}
 	if err := s.Check(); err != nil {
 		t.Fatal(err)
@@ -224,7 +224,7 @@ func TestAnIndexMayRotAgain(t *testing.T) {
 
 // The tables are rebuilt beside: nobody waits who does not need them, and a segment
 // that is closed meanwhile has no file written into its folder.
-func TestRebuildHoldsUpNobody(t *testing.T) {
+func TestRebuildBlocksNoOtherReader(t *testing.T) {
 	for _, closed := range []bool{false, true} {
 		fs := &hookFS{FS: quick}
 		s, frames := sealedTest(t, fs, 600)
@@ -276,7 +276,7 @@ func TestRebuildHoldsUpNobody(t *testing.T) {
 }
 
 // Readers that find a rotten index at the same time all get what is there.
-func TestManyReadersMeetARottenIndex(t *testing.T) {
+func TestReadersShareTheRebuildOfARottenIndex(t *testing.T) {
 	for range 20 {
 		s, frames := sealedTest(t, quick, 100)
 		if _, err := s.Frame(frames[3].Index); err != nil {

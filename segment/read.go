@@ -54,9 +54,10 @@ func (s *Segment) load() (m *mapping, loaded bool, err error) {
 	return s.m, s.loaded || s.loadIndexesLocked(), nil
 }
 
-// lookUp takes mu for reading, with the tables in memory: Rest may have let go of
-// them since the segment was pinned. The caller unlocks unless there is an error.
-func (s *Segment) lookUp() error {
+// rlockTables takes mu for reading once the tables are in memory, which they may not be
+// any more though the segment is pinned, see UnmapIdle. The caller unlocks, unless there
+// is an error.
+func (s *Segment) rlockTables() error {
 	for {
 		s.mu.RLock()
 		if !s.closed && s.loaded {
@@ -71,20 +72,20 @@ func (s *Segment) lookUp() error {
 	}
 }
 
-// Rest lets go of the mappings of a segment that nobody has read since the last
-// Rest; the next reader maps them again. Views keep theirs.
-func (s *Segment) Rest() {
+// UnmapIdle unmaps a segment that has not been read since the last UnmapIdle; the next
+// reader maps it again. Views keep their mappings.
+func (s *Segment) UnmapIdle() {
 	if s.used.Swap(false) {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.restLocked()
+	s.unmapLocked()
 }
 
-// restLocked lets go of the mappings, and of the tables of a sealed segment.
-func (s *Segment) restLocked() {
-	s.checked.Store(nil)
+// unmapLocked unmaps the data, and drops the tables of a sealed segment.
+func (s *Segment) unmapLocked() {
+	s.crcs.Store(nil)
 	if s.m != nil {
 		mapped.remove(s)
 		s.m.release()
@@ -123,9 +124,11 @@ func (s *Segment) mapData() (*mapping, error) {
 }
 
 // rebuild fills the tables from the frames in m, which is pinned, and replaces the
-// index files, unless another reader has just done that. It reads the header of
-// every frame of up to a gigabyte, so it does so beside: mu is held for what the
-// writer has appended meanwhile. A *CorruptError when the frames are bad.
+// index files, unless another reader has just done that. It reads the header of every
+// frame of up to a gigabyte into tables of its own, without mu, so that neither readers
+// nor the writer wait. mu is held at the end, to add the frames that the writer has
+// appended meanwhile and to put the tables in their place. A *CorruptError when the
+// frames are bad.
 func (s *Segment) rebuild(m *mapping) error {
 	s.rebuilding.Lock()
 	defer s.rebuilding.Unlock()
@@ -148,7 +151,7 @@ func (s *Segment) rebuild(m *mapping) error {
 	sealed := s.sealed.Load()
 	var aside error
 	if sealed {
-		aside = r.asideIndexesLocked() // nobody else knows r
+		aside = r.asideIndexesRLocked() // nobody else has r, so no lock is needed
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -171,9 +174,9 @@ func (s *Segment) rebuild(m *mapping) error {
 	return nil
 }
 
-// parseLocked reads the header of frame i from p, the file's bytes, and compares
+// parseRLocked reads the header of frame i from p, the file's bytes, and compares
 // it with what the index says.
-func (s *Segment) parseLocked(p []byte, i int) (Frame, *mismatch) {
+func (s *Segment) parseRLocked(p []byte, i int) (Frame, *mismatch) {
 	e := s.entries.at(i)
 	limit := min(int64(len(p)), s.info.Bytes)
 	if e.Position < HeaderSize || e.Position > limit {
@@ -188,7 +191,7 @@ func (s *Segment) parseLocked(p []byte, i int) (Frame, *mismatch) {
 // frame returns frame i without its payload. m is pinned. A *CorruptError when
 // it is bad and no index could lead elsewhere.
 func (s *Segment) frame(m *mapping, i int) (Frame, error) {
-	if err := s.lookUp(); err != nil {
+	if err := s.rlockTables(); err != nil {
 		return Frame{}, err
 	}
 	f, wrong, rebuilt, err := s.frameRLocked(m, i)
@@ -209,7 +212,7 @@ func (s *Segment) frame(m *mapping, i int) (Frame, error) {
 
 func (s *Segment) frameRLocked(m *mapping, i int) (f Frame, wrong *mismatch, rebuilt bool, err error) {
 	err = guard(s.path, func() error {
-		f, wrong = s.parseLocked(m.data, i)
+		f, wrong = s.parseRLocked(m.data, i)
 		return nil
 	})
 	return f, wrong, s.rebuilt, err
@@ -264,9 +267,9 @@ func (s *Segment) corrupt(f *Frame, wrong *mismatch) error {
 	}
 }
 
-// find returns a frame whose base offset is at or below offset: the last one,
-// unless the index has rotted since it was loaded, which costs the caller a longer
-// way but leads nobody past a record.
+// find returns the last frame whose base offset is at or below offset. If the index has
+// rotted since it was loaded it may be an earlier frame: the caller walks further, and
+// skips no record.
 func (s *Segment) find(m *mapping, offset int64) (i int, err error) {
 	for range 2 {
 		if i, err = s.search(offset); err != nil {
@@ -284,7 +287,7 @@ func (s *Segment) find(m *mapping, offset int64) (i int, err error) {
 }
 
 func (s *Segment) search(offset int64) (i int, err error) {
-	if err := s.lookUp(); err != nil {
+	if err := s.rlockTables(); err != nil {
 		return 0, err
 	}
 	defer s.mu.RUnlock()
@@ -296,9 +299,9 @@ func (s *Segment) search(offset int64) (i int, err error) {
 }
 
 // Read returns whole batches from the one that holds offset on, as long as they
-// lie below limit and within maxBytes together; the first one always. They are
-// mapped pages, checked against their CRC, now or of late. The view is empty when no batch
-// qualifies. offset must not lie below the segment's base offset.
+// lie below limit and within maxBytes together; the first one always. They are mapped
+// pages, checked against their CRC, now or within checkedFor. The view is empty when no
+// batch qualifies. offset must not lie below the segment's base offset.
 func (s *Segment) Read(offset, limit int64, maxBytes int) (*record.View, error) {
 	info := s.Info()
 	if offset >= info.NextOffset || offset >= limit {
@@ -309,7 +312,7 @@ func (s *Segment) Read(offset, limit int64, maxBytes int) (*record.View, error) 
 		return nil, err
 	}
 	r := reader{s: s, m: m, offset: offset, limit: limit, left: maxBytes, next: offset}
-	r.recall(info.Frames(), maxBytes)
+	r.askCache(info.Frames(), maxBytes)
 	if err := r.read(info.Frames()); err != nil {
 		m.release()
 		return nil, err
@@ -330,8 +333,8 @@ type reader struct {
 	left          int
 	pieces        [][]byte
 	next          int64
-	checked       *checkedFrames // what is remembered; nil: nothing
-	recalled      int64          // of frames that end here or before
+	crcs          *crcCache // nil: every frame is checked
+	cached        int64     // crcs may be asked of frames that end here or before
 }
 
 // ahead is how many frames a reader looks up in the index at a time: locks and
@@ -345,7 +348,7 @@ func (r *reader) read(frames int) error {
 	}
 	var at [ahead]index.Entry
 	for more := true; more && i < frames; {
-		n, err := r.s.lookup(at[:min(ahead, frames-i)], i)
+		n, err := r.s.entriesFrom(at[:min(ahead, frames-i)], i)
 		if err != nil {
 			return err
 		}
@@ -365,9 +368,9 @@ func (r *reader) read(frames int) error {
 	return nil
 }
 
-// lookup copies the index entries of the frames from i on.
-func (s *Segment) lookup(at []index.Entry, i int) (n int, err error) {
-	if err := s.lookUp(); err != nil {
+// entriesFrom copies the index entries of the frames from i on.
+func (s *Segment) entriesFrom(at []index.Entry, i int) (n int, err error) {
+	if err := s.rlockTables(); err != nil {
 		return 0, err
 	}
 	defer s.mu.RUnlock()
@@ -556,7 +559,7 @@ func (l *lateTimes) first(t int64) int {
 
 // firstAt returns the first frame that may hold a timestamp of at least t.
 func (s *Segment) firstAt(t int64) (int, error) {
-	if err := s.lookUp(); err != nil {
+	if err := s.rlockTables(); err != nil {
 		return 0, err
 	}
 	defer s.mu.RUnlock()
@@ -683,19 +686,19 @@ func (s *Segment) MaxTimestamp(from, limit int64) (offset, timestamp int64, ok b
 
 // maxTimestamp returns the largest timestamp of the first n frames.
 func (s *Segment) maxTimestamp(m *mapping, n int) (t int64, err error) {
-	if err := s.lookUp(); err != nil {
+	if err := s.rlockTables(); err != nil {
 		return 0, err
 	}
 	defer s.mu.RUnlock()
 	err = guard(s.path, func() error {
-		t, err = s.maxTimestampLocked(m.data, n)
+		t, err = s.maxTimestampRLocked(m.data, n)
 		return err
 	})
 	return t, err
 }
 
-// maxTimestampLocked is maxTimestamp over p, the file's bytes.
-func (s *Segment) maxTimestampLocked(p []byte, n int) (int64, error) {
+// maxTimestampRLocked is maxTimestamp over p, the file's bytes.
+func (s *Segment) maxTimestampRLocked(p []byte, n int) (int64, error) {
 	newest, i := int64(-1), 0
 	if s.times != nil {
 		if e, ok := s.times.Below(uint32(n)); ok {
@@ -703,7 +706,7 @@ func (s *Segment) maxTimestampLocked(p []byte, n int) (int64, error) {
 		}
 	}
 	for ; i < n; i++ {
-		f, wrong := s.parseLocked(p, i)
+		f, wrong := s.parseRLocked(p, i)
 		if wrong != nil {
 			return 0, &CorruptError{Path: s.path, Position: f.Position, Found: wrong.found, Expected: wrong.expected}
 		}
@@ -722,7 +725,7 @@ func (s *Segment) truncateTimesLocked(n int) {
 	p := s.times.Bytes()[:count*index.TimeEntrySize]
 	if s.times = nil; count > 0 {
 		s.times, _ = index.NewTime(p, count)
-		s.timed = s.positionLocked(int(s.times.At(count-1).Frame) + 1)
+		s.timed = s.positionRLocked(int(s.times.At(count-1).Frame) + 1)
 	}
 }
 

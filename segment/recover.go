@@ -14,15 +14,15 @@ import (
 // that length, with all that known says, and only what follows is scanned;
 // anything bad below is corruption.
 //
-// torn tells that bytes behind the last entry are neither frames nor zeros: the
+// torn is set when bytes behind the last entry are neither frames nor zeros: the
 // caller must seal the segment as it is and append to another. All entries that
 // Recover keeps are durable when it returns.
 //
-// The file's length says nothing about room on the disk: a Yield, and every copy by a
-// program that leaves zeros out, keeps the length and gives back what is behind the
-// last frame. So what follows the frames is not relied on, and is not read through
-// the mapping either: where memory is the disk, as on a tmpfs, a hole takes room when
-// it is touched there, and is a fault when there is none.
+// The file's length says nothing about room on the disk: PunchTail, and a copy by a
+// program that leaves zeros out, keep the length and leave a hole behind the last frame.
+// So Recover counts on no room there, and does not read there through the mapping: on a
+// tmpfs a hole takes room when a mapping touches it, and a fault ends the read when there
+// is none.
 //
 // A *CorruptError says that bytes which had been safe are bad; nothing was
 // changed. Nor was anything that counts after any other error: Recover can be called
@@ -70,7 +70,7 @@ func Recover(fs FS, path string, id Identity, known Info, capacity int64) (s *Se
 	if err != nil {
 		return s, false, err
 	}
-	if err = s.rewrite(proven); err != nil {
+	if err = s.writeTailAgain(proven); err != nil {
 		return s, false, err
 	}
 	s.m.release() // most partitions idle; the first reader maps it again
@@ -123,8 +123,8 @@ func (s *Segment) recover(p []byte, end int64, known Info) (proven int64, torn b
 			wrong = &mismatch{"zeros", "a frame"}
 			break
 		}
-		f, w, lied := c.next(p, s.h.Salt)
-		if lied {
+		f, w, misplaced := c.next(p, s.h.Salt)
+		if misplaced {
 			return 0, false, &CorruptError{Path: s.path, Position: c.position, Found: w.found, Expected: w.expected}
 		}
 		if f.Synced {
@@ -139,7 +139,7 @@ func (s *Segment) recover(p []byte, end int64, known Info) (proven int64, torn b
 			return 0, false, &CorruptError{Path: s.path, Position: c.position, Found: fmt.Sprintf("offset %d", f.BaseOffset), Expected: fmt.Sprintf("less than 2^32 above %d", s.h.BaseOffset)}
 		}
 		s.addLocked(&f)
-		c.follow(&f)
+		c.advance(&f)
 		resident.add(s.m, int(f.size()))
 	}
 	last := s.end()
@@ -158,7 +158,7 @@ func (s *Segment) recover(p []byte, end int64, known Info) (proven int64, torn b
 		if w != nil {
 			return min(proven, c.position), true, s.cut(p, c)
 		}
-		c.follow(&f)
+		c.advance(&f)
 	}
 	return proven, last.position < end && !allZero(p[last.position:end]), nil
 }
@@ -197,7 +197,7 @@ func (s *Segment) resume(p []byte, known Info) error {
 	}
 	// The last entry is read for good measure: were it bad and the replica
 	// started, Raft would find out by panicking.
-	f, wrong := s.parseLocked(p, known.Frames()-1)
+	f, wrong := s.parseRLocked(p, known.Frames()-1)
 	if wrong == nil {
 		wrong = f.checkPayload(f.body(p))
 	}
@@ -207,14 +207,14 @@ func (s *Segment) resume(p []byte, known Info) error {
 	return nil
 }
 
-// lastFits tells whether the last entry of the index leads to a frame that ends
+// lastFits reports whether the last entry of the index leads to a frame that ends
 // where the segment does.
 func (s *Segment) lastFits(p []byte) bool {
 	n := s.info.Frames()
 	if n == 0 {
 		return s.info.Bytes == HeaderSize
 	}
-	f, wrong := s.parseLocked(p, n-1)
+	f, wrong := s.parseRLocked(p, n-1)
 	return wrong == nil && f.Position+f.size() == s.info.Bytes && f.NextOffset() == s.info.NextOffset && f.Term == s.info.LastTerm
 }
 
@@ -238,7 +238,7 @@ func (s *Segment) scanLocked(m *mapping, known Info) error {
 			return &CorruptError{Path: s.path, Position: c.position, Found: fmt.Sprintf("offset %d", f.BaseOffset), Expected: fmt.Sprintf("less than 2^32 above %d", s.h.BaseOffset)}
 		}
 		s.addLocked(&f)
-		c.follow(&f)
+		c.advance(&f)
 		resident.add(m, int(f.size()))
 	}
 	if s.info != known {
@@ -250,7 +250,7 @@ func (s *Segment) scanLocked(m *mapping, known Info) error {
 // cut forgets the frames from c on. Only Recover may: nobody has seen them.
 func (s *Segment) cut(p []byte, c cursor) error {
 	n := int(c.index - s.h.FirstIndex)
-	newest, err := s.maxTimestampLocked(p, n)
+	newest, err := s.maxTimestampRLocked(p, n)
 	if err != nil {
 		return err
 	}
@@ -264,10 +264,10 @@ func (s *Segment) cut(p []byte, c cursor) error {
 	return nil
 }
 
-// rewrite writes the bytes from proven to the end once more and syncs them, so
+// writeTailAgain writes the bytes from proven to the end once more and syncs them, so
 // that they reach the disk even if a sync of an earlier life failed and left
 // them in the page cache as clean.
-func (s *Segment) rewrite(proven int64) error {
+func (s *Segment) writeTailAgain(proven int64) error {
 	if proven >= s.info.Bytes {
 		return nil
 	}

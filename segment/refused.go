@@ -30,7 +30,7 @@ func Refused(err error) error {
 	return &RefusedError{Err: err}
 }
 
-// IsRefused tells whether err is or wraps a *RefusedError.
+// IsRefused reports whether err is or wraps a *RefusedError.
 func IsRefused(err error) bool {
 	var refused *RefusedError
 	return errors.As(err, &refused)
@@ -45,7 +45,7 @@ var scarcities = []error{
 	syscall.EINTR,
 }
 
-// Scarce tells whether err is such an answer. Whether something has changed, it
+// Scarce reports whether err is such an answer. Whether something has changed, it
 // does not tell: a write may have stopped half-way for want of room.
 func Scarce(err error) bool {
 	for _, s := range scarcities {

@@ -50,9 +50,9 @@ func (f *greedyFile) Punch(from, to int64) error {
 	return f.File.Punch(from, to)
 }
 
-// TestRoomThatWasTakenInPartIsGivenBack: a call that finds too little has taken what there
+// TestAPartialAllocationIsPunched: a call that finds too little has taken what there
 // was. On a full disk that is somebody else's room, and it stayed taken until the segment ended.
-func TestRoomThatWasTakenInPartIsGivenBack(t *testing.T) {
+func TestAPartialAllocationIsPunched(t *testing.T) {
 	fs := &greedyFS{FS: quick, most: 256 << 10, taken: map[int64]int{}}
 	s, err := Create(fs, t.TempDir()+"/00000000000000000000-00000001.log", Header{Identity: testID, FirstIndex: 1}, 16<<20)
 	if err != nil {
@@ -69,13 +69,13 @@ func TestRoomThatWasTakenInPartIsGivenBack(t *testing.T) {
 	if err := s.Allocate(100 << 10); err != nil { // what there is
 		t.Fatal(err)
 	}
-	// The file is longer than what is taken of it, and Yield knows how long.
+	// The file is longer than what is taken of it, and PunchTail knows how long.
 	fs.most = 300 << 10
 	if err := s.Allocate(1 << 20); !errors.Is(err, ErrNoSpace) {
 		t.Fatal(err)
 	}
-	s.Yield()
-	if n, most := len(fs.taken), int(pageUp(HeaderSize+yieldKeeps)/page); n > most {
+	s.PunchTail()
+	if n, most := len(fs.taken), int(pageUp(HeaderSize+punchKeeps)/page); n > most {
 		t.Errorf("%d pages are taken after a yield, want %d at most", n, most)
 	}
 	if size, err := s.f.Size(); err != nil || s.length != size {

@@ -10,7 +10,7 @@ type cursor struct {
 	term     uint64 // of the frame before
 }
 
-func (c *cursor) follow(f *Frame) {
+func (c *cursor) advance(f *Frame) {
 	c.position += f.size()
 	c.index++
 	c.offset = f.NextOffset()
@@ -21,11 +21,11 @@ func (h *Header) cursor() cursor {
 	return cursor{position: HeaderSize, index: h.FirstIndex, offset: h.BaseOffset, term: h.PrevTerm}
 }
 
-// next reads the frame that has to lie at c in p, the file's bytes. A mismatch
-// says why it does not; lied is set when there is a frame with a good CRC that
-// does not belong there, which no crash explains. The payload is not looked at,
-// and not in the Frame.
-func (c *cursor) next(p []byte, salt uint64) (f Frame, wrong *mismatch, lied bool) {
+// next reads the header of the frame that has to lie at c in p, the file's bytes; the
+// payload is neither looked at nor in the Frame. wrong says why that frame is not there.
+// misplaced says, beside wrong, that another frame is: one with a right CRC and another
+// index, offset or term than c has. No crash leaves such a frame.
+func (c *cursor) next(p []byte, salt uint64) (f Frame, wrong *mismatch, misplaced bool) {
 	if c.position > int64(len(p)) {
 		return f, &mismatch{fmt.Sprintf("a file of %d bytes", len(p)), fmt.Sprintf("at least %d", c.position)}, false
 	}

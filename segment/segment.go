@@ -91,6 +91,9 @@ func (i Info) Frames() int { return int(i.LastIndex + 1 - i.FirstIndex) }
 // Readers see the entries that info counts, which the writer raises only when
 // the bytes below are complete. Bytes below synced have reached the disk;
 // synced <= info.Bytes. A sealed segment has no writer.
+//
+// A method that ends in RLocked needs mu for reading, one that ends in Locked for
+// writing; neither needs it while nobody else has the Segment.
 type Segment struct {
 	fs   FS
 	path string
@@ -101,14 +104,14 @@ type Segment struct {
 
 	f         File // closed once sealed; the writer's
 	sealed    atomic.Bool
-	used      atomic.Bool // read since the last Rest
+	used      atomic.Bool // read since the last UnmapIdle, or since mappings.makeRoom came by
 	length    int64       // of the file; the writer's
 	allocated int64       // what is sure to have room on the disk, at most length; the writer's
 	synced    atomic.Int64
 	written   atomic.Int64 // == info.Bytes, readable without mu
 	room      atomic.Int64 // allocated less written
-	forgotten int64        // bytes that Forget has dealt with; the writer's
-	checked   atomic.Pointer[checkedFrames]
+	dropped   int64        // below: dropped from the page cache; the writer's
+	crcs      atomic.Pointer[crcCache]
 	late      atomic.Pointer[lateTimes] // nil until a look-up by time needs it
 
 	rebuilding sync.Mutex // held while the tables are rebuilt; taken before mu
@@ -141,10 +144,10 @@ func (s *Segment) Info() Info {
 	return s.info
 }
 
-// Compacted tells whether compaction wrote the segment: see Info.
+// Compacted reports whether compaction wrote the segment: see Info.
 func (s *Segment) Compacted() bool { return s.sealed.Load() && s.Info().Compacted }
 
-// Sealed tells whether the segment has ended.
+// Sealed reports whether the segment has ended.
 func (s *Segment) Sealed() bool { return s.sealed.Load() }
 
 // Paths returns the paths of the files of the segment whose data file is path.
@@ -323,9 +326,9 @@ func RemoveIndexes(fs FS, path string) error {
 	return err
 }
 
-// Unused tells whether the data file at path is one that Create made, or began
+// NeverAppended reports whether the data file at path is one that Create made, or began
 // to make, and nothing was ever appended to.
-func Unused(fs FS, path string) bool {
+func NeverAppended(fs FS, path string) bool {
 	p, err := ReadFile(fs, path, minAllocate)
 	return err == nil && (len(p) <= HeaderSize || allZero(p[HeaderSize:]))
 }

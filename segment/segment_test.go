@@ -411,8 +411,8 @@ func TestIndexFilesAreDerived(t *testing.T) {
 	}
 }
 
-// TestWriteGoesOnWhereItStopped is S24: short writes and interruptions.
-func TestWriteGoesOnWhereItStopped(t *testing.T) {
+// TestShortWritesAreContinued is S24: short writes and interruptions.
+func TestShortWritesAreContinued(t *testing.T) {
 	var pieces [][]byte
 	var want []byte
 	for i := range 3000 {
@@ -477,10 +477,10 @@ func TestAForeignSegmentIsRefused(t *testing.T) {
 	}
 }
 
-// TestAFrameInARecordIsNotAFrame: a client that knew our format could put a frame
+// TestAForgedFrameInARecordIsNotFound: a client that knew our format could put a frame
 // into a record, to be found after a crash. It does not know the salt, and the
 // position would have to be right.
-func TestAFrameInARecordIsNotAFrame(t *testing.T) {
+func TestAForgedFrameInARecordIsNotFound(t *testing.T) {
 	s := newTestSegment(t, 1<<20)
 	fake := Frame{Type: Noop, Index: 999, Term: 9, BaseOffset: 999, MaxTimestamp: -1}
 	evil := appendFrameHeader(nil, &fake, 0, 0, true)
@@ -522,10 +522,10 @@ func evilCopy(s *Segment, f *Frame) []byte {
 	return appendFrameHeader(nil, f, s.h.Salt, HeaderSize, true)
 }
 
-// TestWhatDoesNotFitIsNotRead: a frame that has rotted costs those nothing who get
+// TestReadLeavesOutARottenFrameThatDoesNotFit: a frame that has rotted costs those nothing who get
 // only what lies before it, and is never served to who comes to it, whatever of it
 // has rotted.
-func TestWhatDoesNotFitIsNotRead(t *testing.T) {
+func TestReadLeavesOutARottenFrameThatDoesNotFit(t *testing.T) {
 	for what, at := range map[string]int64{"its values": 100, "its length": 8, "its magic": 16} {
 		s := newTestSegment(t, 1<<20)
 		frames := appendTest(t, s, 4, [2]int{1, 500}, [2]int{1, 500})

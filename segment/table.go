@@ -191,7 +191,7 @@ func (s *Segment) indexCapacity() int64 {
 // appended later, the table goes on in the new file.
 func (s *Segment) writeIndexes() error {
 	s.mu.RLock()
-	err := s.publishIndexes(guard(s.path, s.asideIndexesLocked))
+	err := s.publishIndexes(guard(s.path, s.asideIndexesRLocked))
 	s.mu.RUnlock()
 
 	s.mu.Lock()
@@ -215,8 +215,8 @@ func (s *Segment) writeIndexes() error {
 	return nil
 }
 
-// asideIndexesLocked writes the index files aside.
-func (s *Segment) asideIndexesLocked() error {
+// asideIndexesRLocked writes the index files aside.
+func (s *Segment) asideIndexesRLocked() error {
 	n := s.info.Frames()
 	entries := s.entries.bytes()
 	var times []byte
@@ -314,13 +314,13 @@ func (s *Segment) tryIndexesLocked() error {
 	s.times, s.timed = nil, HeaderSize
 	if count > 0 {
 		s.times, _ = index.NewTime(append([]byte(nil), raw[:count*index.TimeEntrySize]...), count)
-		s.timed = s.positionLocked(int(s.times.At(count-1).Frame) + 1)
+		s.timed = s.positionRLocked(int(s.times.At(count-1).Frame) + 1)
 	}
 	return nil
 }
 
-// positionLocked returns where frame i begins, or would.
-func (s *Segment) positionLocked(i int) int64 {
+// positionRLocked returns where frame i begins, or would.
+func (s *Segment) positionRLocked(i int) int64 {
 	if i == s.info.Frames() {
 		return s.info.Bytes
 	}

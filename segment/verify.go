@@ -10,9 +10,9 @@ import (
 	"os"
 )
 
-// Begins tells, by its error, whether f, a file at path that may be incomplete,
-// begins like the segment that info describes.
-func Begins(f File, path string, id Identity, info Info) error {
+// CheckStart returns nil if f, a file at path that may be incomplete, begins like the
+// segment that info describes.
+func CheckStart(f File, path string, id Identity, info Info) error {
 	h, _, err := readHeader(f, path)
 	if err != nil {
 		return err
@@ -28,7 +28,7 @@ func (s *Segment) Check() error {
 	end := s.h.cursor()
 	newest := int64(-1)
 	found, err := Walk(s.fs, s.path, info.Bytes, func(f *Frame) error {
-		end.follow(f)
+		end.advance(f)
 		newest = max(newest, f.MaxTimestamp)
 		return nil
 	}, func(e *CorruptError) error { return e })
@@ -62,8 +62,8 @@ type Found struct {
 // memory and valid during the call. problem is called for everything that is
 // wrong, between the frames; after it Walk goes on with the next frame it can
 // find. Either ends the walk by returning an error, which Walk returns. limit is
-// the length that the log knows the segment to have, 0 if it is not known: then
-// a bad end without a later frame that proves it had been synced counts as torn.
+// the length that the log knows the segment to have, 0 if it does not: then bad bytes
+// count as torn, unless a flagged frame behind them proves that they had been synced.
 func Walk(fs FS, path string, limit int64, frame func(*Frame) error, problem func(*CorruptError) error) (Found, error) {
 	f, err := fs.OpenFile(path, os.O_RDONLY)
 	if err != nil {
@@ -113,8 +113,8 @@ type walker struct {
 
 func (w *walker) walk(c cursor) error {
 	for c.position < int64(len(w.p)) {
-		f, wrong, lied := c.next(w.p, w.salt)
-		if wrong != nil && !lied {
+		f, wrong, misplaced := c.next(w.p, w.salt)
+		if wrong != nil && !misplaced {
 			next, ok := findFrame(w.p, w.salt, c.position+8, func(Frame) bool { return true })
 			if !ok {
 				return w.end(c.position, wrong)
@@ -128,7 +128,7 @@ func (w *walker) walk(c cursor) error {
 			c = cursor{position: next.Position, index: next.Index, offset: next.BaseOffset, term: max(c.term, next.Term)}
 			continue
 		}
-		if lied {
+		if misplaced {
 			if err := w.report(c.position, wrong); err != nil {
 				return err
 			}
@@ -137,7 +137,7 @@ func (w *walker) walk(c cursor) error {
 		if err := w.take(&f); err != nil {
 			return err
 		}
-		c.follow(&f)
+		c.advance(&f)
 	}
 	return nil
 }

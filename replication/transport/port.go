@@ -43,7 +43,7 @@ type Port struct {
 	done        chan struct{} // closed by Close
 	stalled     atomic.Bool
 	leads       atomic.Pointer[func() bool] // see OnElect
-	recycles    atomic.Bool                 // see Recycle
+	reuses      atomic.Bool                 // see ReuseBuffers
 	lastEntries atomic.Int64                // when entries were last sent or acknowledged, since Transport.start
 
 	terms  atomic.Pointer[func() uint64] // see BoundTerms
@@ -593,14 +593,14 @@ func (p *Port) heartbeat(id raft.ServerID, args *raft.AppendEntriesRequest, resp
 	return p.plausible(resp.Term)
 }
 
-// Recycle says that nobody keeps anything of what an append's entries have in Data
+// ReuseBuffers says that nobody keeps anything of what an append's entries have in Data
 // and Extensions once Raft has answered it: the memory is used again.
-func (p *Port) Recycle() { p.recycles.Store(true) }
+func (p *Port) ReuseBuffers() { p.reuses.Store(true) }
 
-// Hurry says that the group's leader has new entries. Raft sends them to a follower
+// Expedite says that the group's leader has new entries. Raft sends them to a follower
 // only when the append before has come back: if that rests or gathers for company
 // it goes now, and those of the next second do not wait at all.
-func (p *Port) Hurry() {
+func (p *Port) Expedite() {
 	p.lastEntries.Store(int64(time.Since(p.t.start)))
 	p.wakeHurried()
 	if p.gathering.Load() == 0 {

@@ -90,7 +90,7 @@ func TestRestsEndEarly(t *testing.T) {
 		heartbeat bool // goes too
 		then      func(c *cluster, n *pipenet, from, to *Port)
 	}{
-		{"new entries", false, func(c *cluster, n *pipenet, from, to *Port) { from.Hurry() }},
+		{"new entries", false, func(c *cluster, n *pipenet, from, to *Port) { from.Expedite() }},
 		{"a connection ended", true, func(c *cluster, n *pipenet, from, to *Port) { n.kill(c.nodes[1].peer.Node) }},
 		{"the group ended", true, func(c *cluster, n *pipenet, from, to *Port) { from.Close() }},
 	} {

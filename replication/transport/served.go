@@ -393,7 +393,7 @@ func (s *served) append(in *intake, h header, head []byte) error {
 		return s.refuse(in, h, err)
 	}
 	deadline := s.deadline(h)
-	if port.recycles.Load() {
+	if port.reuses.Load() {
 		in.pool = &s.t.buffers
 	}
 	if err := s.entries(in, h, &r); err != nil {

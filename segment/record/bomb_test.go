@@ -233,7 +233,7 @@ func TestDeclaredSizesAllocateNothing(t *testing.T) {
 	}
 }
 
-func TestNothingLeftAndRightOfTheFrameIsAccepted(t *testing.T) {
+func TestBytesAroundACompressedFrameAreRefused(t *testing.T) {
 	records := mustBuild(t, None, kib(40)...)[HeaderSize:]
 	lz := func(p []byte, options ...lz4.Option) []byte {
 		var out bytes.Buffer

@@ -333,7 +333,7 @@ func TestBuilderMakesOneBatchAfterAnother(t *testing.T) {
 // Java adds a timestamp's delta without a look at its sign, so there is no pair of
 // times that a batch cannot hold: neither from a client, nor when compaction counts
 // from a delete horizon instead of the first record.
-func TestTimesFarApartStayWhatTheyAre(t *testing.T) {
+func TestTimestampsFarApartSurviveARewrite(t *testing.T) {
 	times := []int64{math.MaxInt64, -2, math.MinInt64, -1, 0, 1_700_000_000_000, math.MinInt64 + 1_800_000_000_000}
 	for _, c := range codecs {
 		for _, first := range times {
@@ -365,7 +365,7 @@ func TestTimesFarApartStayWhatTheyAre(t *testing.T) {
 // What expands far from few bytes passes the gate if it came in many. When
 // compaction or compression.type leaves few, it is still read, and compression.type
 // leaves nothing that another cluster's gate would refuse.
-func TestFewerBytesOfTheSameRecordsStayReadable(t *testing.T) {
+func TestRecompressedBatchesStayReadable(t *testing.T) {
 	random := func(n int) []byte {
 		p, r := make([]byte, n), rand.New(rand.NewPCG(1, 2))
 		for i := range p {
@@ -458,7 +458,7 @@ func TestMarkerIsAControlRecordToFranzGo(t *testing.T) {
 	}
 }
 
-func TestMarkerRefusesWhatIsNone(t *testing.T) {
+func TestMarkerRefusesOtherBatches(t *testing.T) {
 	control := func(records ...Record) Batch {
 		bu := Builder{Control: true, Transactional: true, Producer: &Producer{ID: 1, Sequence: -1}}
 		for _, r := range records {

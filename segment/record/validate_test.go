@@ -132,7 +132,7 @@ func TestEveryRefusalIsOneKafkaCode(t *testing.T) {
 	}
 }
 
-func TestGateAcceptsWhatClientsMayLeaveOut(t *testing.T) {
+func TestGateAcceptsOptionalFieldsLeftOut(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		change func(b Batch)
@@ -403,7 +403,7 @@ func TestAnyFlippedBitIsRefused(t *testing.T) {
 }
 
 // Whatever passes the gate can be read by everything below it.
-func TestAnySealedDamageIsRefusedOrReadable(t *testing.T) {
+func TestDamageUnderARightCRCIsRefusedOrReadable(t *testing.T) {
 	for _, c := range codecs {
 		good := mustBuild(t, c, variety()[:4]...)
 		passed := 0

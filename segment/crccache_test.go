@@ -26,7 +26,7 @@ func newCompared(t *testing.T) *compared {
 	c := &compared{s, t, appendTest(t, s, 3, [2]int{1, 3000}, [2]int{10, 3000}, [2]int{10, 3000})}
 	c.settle()
 	c.read(0, 3, true)
-	if !c.checked.Load().good(&c.frames[1]) || !c.checked.Load().good(&c.frames[2]) {
+	if !c.crcs.Load().has(&c.frames[1]) || !c.crcs.Load().has(&c.frames[2]) {
 		t.Fatal("the long frames are not remembered")
 	}
 	return c
@@ -93,12 +93,12 @@ func (c *compared) rot(i int) {
 
 // pretend makes Read believe that the file has not changed since it was compared.
 func (c *compared) pretend() {
-	c.checked.Load().file = c.settle()
+	c.crcs.Load().file = c.settle()
 }
 
-// TestReadComparesAgainWhatWasChanged: whoever writes to the file, and in
+// TestReadChecksAgainAfterTheFileChanged: whoever writes to the file, and in
 // whatever way, the next Read finds it.
-func TestReadComparesAgainWhatWasChanged(t *testing.T) {
+func TestReadChecksAgainAfterTheFileChanged(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		change func(c *compared)
@@ -143,24 +143,24 @@ func TestReadComparesAgainWhatWasChanged(t *testing.T) {
 	}
 }
 
-// TestReadReliesOnAComparison: a long frame is not compared again before
+// TestReadChecksALongFrameOncePerCheckedFor: a long frame is not compared again before
 // checkedFor is over, a short one always is.
-func TestReadReliesOnAComparison(t *testing.T) {
+func TestReadChecksALongFrameOncePerCheckedFor(t *testing.T) {
 	t.Parallel()
 	c := newCompared(t)
 	c.rot(0)
 	c.rot(1)
 	c.pretend()
-	c.checked.Load().found(&c.frames[1]) // and will be for a while
+	c.crcs.Load().note(&c.frames[1]) // and will be for a while
 	c.read(1, 2, true)
 	c.read(0, 2, false)
-	c.checked.Load().began = c.checked.Load().began.Add(-checkedFor)
+	c.crcs.Load().began = c.crcs.Load().began.Add(-checkedFor)
 	c.read(1, 2, false)
 }
 
-// TestReadReliesOnNothingBeyondWhereItLooked: whether a page is in memory was
+// TestTheCRCCacheIsUsedOnlyForPagesInMemory: whether a page is in memory was
 // asked only as far as the answer was expected to go.
-func TestReadReliesOnNothingBeyondWhereItLooked(t *testing.T) {
+func TestTheCRCCacheIsUsedOnlyForPagesInMemory(t *testing.T) {
 	t.Parallel()
 	c := newCompared(t)
 	c.rot(1)
@@ -172,43 +172,43 @@ func TestReadReliesOnNothingBeyondWhereItLooked(t *testing.T) {
 	}
 	defer m.release()
 	r := reader{s: c.Segment, m: m, offset: c.frames[1].BaseOffset}
-	r.recall(len(c.frames), 1)
+	r.askCache(len(c.frames), 1)
 	for i, relied := range map[int]bool{1: true, 2: false} {
 		f, err := c.Entry(c.frames[i].Index)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.checked.Load().found(&f)
+		c.crcs.Load().note(&f)
 		if wrong := r.check(&f, f.body(m.data)); (wrong == nil) != relied {
 			t.Errorf("frame %d, which is rotten, and good for what is remembered: %v", i, wrong)
 		}
 	}
 }
 
-// TestReadComparesWhatComesFromTheDisk: the system may drop pages at any time,
+// TestReadChecksWhatComesFromTheDisk: the system may drop pages at any time,
 // and reads them with others when it needs one.
-func TestReadComparesWhatComesFromTheDisk(t *testing.T) {
+func TestReadChecksWhatComesFromTheDisk(t *testing.T) {
 	t.Parallel()
 	c := newCompared(t)
 	c.rot(1)
 	c.pretend()
-	c.checked.Load().found(&c.frames[1])
+	c.crcs.Load().note(&c.frames[1])
 	if err := c.m.mm.Advise(unix.MADV_DONTNEED); err != nil {
 		t.Fatal(err)
 	}
-	c.f.Forget(0, 1<<20)
-	if c.m.resident(c.frames[1].Position, c.middle(1)) {
+	c.f.DropCache(0, 1<<20)
+	if c.m.inMemory(c.frames[1].Position, c.middle(1)) {
 		t.Skip("the system keeps this file in memory: not run")
 	}
 	c.read(0, 1, true) // which brings the rest
-	if !c.m.resident(c.frames[1].Position, c.middle(1)) {
+	if !c.m.inMemory(c.frames[1].Position, c.middle(1)) {
 		t.Log("the system has read nothing ahead")
 	}
 	c.read(1, 1, false)
 }
 
-// TestReadRemembersNothingOfAFileJustChanged: two changes may bear one time.
-func TestReadRemembersNothingOfAFileJustChanged(t *testing.T) {
+// TestTheCRCCacheStaysEmptyForAFileJustChanged: two changes may bear one time.
+func TestTheCRCCacheStaysEmptyForAFileJustChanged(t *testing.T) {
 	s := newTestSegment(t, 1<<20)
 	for {
 		began := time.Now()
@@ -218,7 +218,7 @@ func TestReadRemembersNothingOfAFileJustChanged(t *testing.T) {
 			t.Fatal(err)
 		}
 		v.Release()
-		remembered := s.checked.Load()
+		remembered := s.crcs.Load()
 		if time.Since(began) >= settledAfter {
 			continue // too slow to tell
 		}
