@@ -32,8 +32,8 @@ func consumeCommand() *urfave.Command {
 
    -o says where to begin and end:
       start, end        the beginning (default); what comes from now on
-      N, N:M, :N, :end  from offset N; from N up to before M; up to N; up to the
-                        end as it is now
+      N, N:M, :N, :end  from offset N; from N up to before M; up to N; up to
+                        the end as it is now
       +N, -N            from N records after the start; from N before the end
       @T, @T:@U, @:@T   from time T; from T up to U; up to T
    A time is seconds or milliseconds since 1970, a day, an RFC 3339 time, or -1h: so long ago;
@@ -42,12 +42,13 @@ func consumeCommand() *urfave.Command {
    --format is one of
       text    TOPIC/PARTITION@OFFSET  TIME  KEY  VALUE  (times in UTC; what is
               not plain text is quoted)
-      json    an object a line: topic, partition, offset, timestamp, key, value,
-              headers; what is not UTF-8 is in key_base64 and value_base64
+      json    an object a line: topic, partition, offset, timestamp, key,
+              value, headers; what is not UTF-8 is in key_base64 and
+              value_base64
       value   the values, a line each, byte for byte
-      or the percent language of rpk: %t topic, %p partition, %o offset, %k key,
-      %v value, %d time in ms, %d{go#2006-01-02T15:04:05Z07:00#}, %h{%k=%v }
-      headers, %K %V %H their sizes
+      or the percent language of rpk: %t topic, %p partition, %o offset,
+      %k key, %v value, %d time in ms, %d{go#2006-01-02T15:04:05Z07:00#},
+      %h{%k=%v } headers, %K %V %H their sizes
 
    With -g it reads as a member of a group: the members share the partitions, and the group
    remembers how far it is. What was printed is committed, after it was printed, so every

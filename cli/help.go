@@ -33,19 +33,7 @@ func fold(text string) string {
 		switch {
 		case indent == 3 && strings.HasPrefix(line, "   $ "):
 			flush()
-			for runewidth.StringWidth(line) > helpWidth {
-				cut := 0
-				for i := range line {
-					if rest := line[i:]; i < helpWidth-2 && (strings.HasPrefix(rest, " -") || strings.HasPrefix(rest, " | ")) {
-						cut = i
-					}
-				}
-				if cut <= 8 {
-					break
-				}
-				out, line = append(out, line[:cut]+" \\"), "       "+line[cut+1:]
-			}
-			out = append(out, line)
+			out = append(out, foldExample(line, helpWidth)...)
 		case indent == 3:
 			prose = append(prose, strings.Fields(line)...)
 		default:
@@ -55,6 +43,25 @@ func fold(text string) string {
 	}
 	flush()
 	return strings.Join(out, "\n")
+}
+
+// foldExample breaks a command line that is wider than a page behind backslashes, before a
+// flag or a pipe, if it has any.
+func foldExample(line string, width int) (out []string) {
+	indent := line[:len(line)-len(strings.TrimLeft(line, " "))]
+	for runewidth.StringWidth(line) > width {
+		cut := 0
+		for i := range line {
+			if rest := line[i:]; i < width-2 && (strings.HasPrefix(rest, " -") || strings.HasPrefix(rest, " | ")) {
+				cut = i
+			}
+		}
+		if cut <= len(indent)+5 {
+			break
+		}
+		out, line = append(out, line[:cut]+" \\"), indent+"    "+line[cut+1:]
+	}
+	return append(out, line)
 }
 
 // The help texts are urfave's templates. A command's Description ends with its

@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -15,18 +17,21 @@ import (
 func manCommand() *urfave.Command {
 	return &urfave.Command{
 		Name:      "man",
-		Usage:     "print a manual page, or write all of them",
+		Usage:     "show a manual page, or write all of them",
 		ArgsUsage: "[COMMAND…]",
-		Description: `   The page of a command, of the program itself without one, for man -l - or a printer. Packages
-   have them installed already: man millrace-topic-create.
+		Description: `   The page of a command, of the program itself without one. On a terminal man shows it, or,
+   where there is no man, it is the text of --help. In a pipe, and with --roff, it is as man
+   reads it. Packages have the pages installed already: man millrace-topic-create.
 
    SOURCE_DATE_EPOCH, in seconds, is the date that stands on them.
 
 EXAMPLES:
+   $ millrace man topic create
    $ millrace man topic create >topic-create.1
    $ millrace man --dir ./man1`,
 		Flags: []urfave.Flag{
 			&urfave.StringFlag{Name: "dir", Usage: "write all pages into this folder, `DIR`"},
+			&urfave.BoolFlag{Name: "roff", Usage: "print the page as man reads it, on a terminal too"},
 		},
 		Action: man,
 	}
@@ -38,7 +43,11 @@ func man(c *urfave.Context) error {
 		return err
 	}
 	pages := manPages(date)
-	if dir := c.String("dir"); dir != "" {
+	dir := c.String("dir")
+	if dir == "" && c.IsSet("dir") {
+		return usage("--dir is empty; it is a folder, such as ./man1")
+	}
+	if dir != "" {
 		if c.NArg() > 0 {
 			return usage("--dir writes every page, and takes no command")
 		}
@@ -55,12 +64,29 @@ func man(c *urfave.Context) error {
 	}
 	name := strings.Join(append([]string{c.App.Name}, c.Args().Slice()...), "-")
 	for _, p := range pages {
-		if p.name == name {
-			_, err := c.App.Writer.Write(p.roff)
-			return err
+		switch {
+		case p.name != name:
+			continue
+		case isTerminal(c.App.Writer) && !c.Bool("roff"):
+			return showPage(c, p)
 		}
+		_, err := c.App.Writer.Write(p.roff)
+		return err
 	}
 	return usage("there is no command %q; see `millrace --help`", strings.Join(c.Args().Slice(), " "))
+}
+
+// showPage lets man format a page for the terminal, and page through it. What man there is
+// may not take a page from its input, as those of BSD do not: then it is the help.
+func showPage(c *urfave.Context, p manPage) error {
+	if path, err := exec.LookPath("man"); err == nil {
+		cmd := exec.CommandContext(c.Context, path, "-l", "-")
+		cmd.Stdin, cmd.Stdout = bytes.NewReader(p.roff), c.App.Writer
+		if err := cmd.Run(); err == nil || c.Context.Err() != nil {
+			return nil
+		}
+	}
+	return run(c.Context, append(c.Args().Slice(), "--help"), c.App.Reader, c.App.Writer, c.App.ErrWriter)
 }
 
 // dateOfSource is the day that SOURCE_DATE_EPOCH names, "" without one
@@ -152,9 +178,12 @@ var exitStatuses = []struct {
 	{StatusLag, "the lag is over the threshold"},
 }
 
+// manWidth is how wide a line may be that is not broken: man sets it in by seven columns.
+const manWidth = 80 - 7
+
 // prose writes a command's description as sections: lines that are indented by three
 // spaces are prose, save examples; a line without indent begins a section; what is
-// indented further stays as it is.
+// indented further stays as it is. Examples are broken where they are too wide.
 func prose(b *strings.Builder, section, text string) {
 	if text == "" {
 		return
@@ -190,7 +219,12 @@ func prose(b *strings.Builder, section, text string) {
 			b.WriteString(escape(strings.TrimSpace(line)) + "\n")
 		default:
 			fence(true)
-			b.WriteString(strings.TrimPrefix(line, "   ") + "\n")
+			line = strings.TrimPrefix(line, "   ")
+			lines := []string{strings.TrimPrefix(line, "   ")}
+			if strings.HasPrefix(line, "$ ") {
+				lines = foldExample(line, manWidth)
+			}
+			b.WriteString(strings.Join(lines, "\n") + "\n")
 		}
 	}
 	fence(false)

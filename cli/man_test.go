@@ -2,6 +2,7 @@ package cli
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -16,6 +17,15 @@ func TestEveryCommandHasAPageOfTheManual(t *testing.T) {
 	for _, p := range manPages("2026-01-02") {
 		// What roff makes of \- and \& is the character, and nothing.
 		pages[p.name] = strings.NewReplacer(`\\`, `\`, `\-`, "-", `\&`, "", `\(bu`, "•", `\e`, `\`, `\'`, "'", `\fB`, "", `\fI`, "", `\fP`, "", `\fR`, "").Replace(string(p.roff))
+		fixed := false
+		for line := range strings.Lines(pages[p.name]) {
+			line = strings.TrimSuffix(line, "\n")
+			fixed = line == ".EX" || fixed && line != ".EE"
+			if n := cellWidth(line); fixed && n > manWidth {
+				t.Errorf("%s: a line is %d columns wide, man has room for %d: %s", p.name, n, manWidth, line)
+			}
+		}
+		pages[p.name] = strings.ReplaceAll(pages[p.name], " \\\n    ", " ") // examples in one line again
 	}
 	if !strings.Contains(pages["millrace"], "2026-01-02") {
 		t.Error("no date on the page of the program")
@@ -73,7 +83,7 @@ func TestManWritesAllPagesOrPrintsOne(t *testing.T) {
 	if r := runInProcess(t, "man", "topic", "create"); r.status != StatusDone || r.stdout != string(want) || !strings.Contains(r.stdout, "2026-01-02") {
 		t.Errorf("status %d, %q, want the page in the folder\n%s", r.status, r.stdout, want)
 	}
-	for _, line := range []string{"man topic make", "man --dir x topic"} {
+	for _, line := range []string{"man topic make", "man --dir x topic", "man --dir="} {
 		if r := runInProcess(t, strings.Fields(line)...); r.status != StatusUsage {
 			t.Errorf("%s: status %d", line, r.status)
 		}
@@ -81,6 +91,42 @@ func TestManWritesAllPagesOrPrintsOne(t *testing.T) {
 	t.Setenv("SOURCE_DATE_EPOCH", "yesterday")
 	if r := runInProcess(t, "man"); r.status != StatusUsage || !strings.Contains(r.stderr, "SOURCE_DATE_EPOCH=yesterday") {
 		t.Errorf("status %d, %s", r.status, r.stderr)
+	}
+}
+
+// Who asks for a page on a terminal gets it to read, and what man reads only on request.
+func TestManShowsAPageOnATerminal(t *testing.T) {
+	roff := millrace(t, nil, "", "man", "topic", "create").stdout
+	if !strings.Contains(roff, "\n.SH NAME\n") {
+		t.Fatalf("in a pipe: %s", roff)
+	}
+	t.Setenv("SOURCE_DATE_EPOCH", "")
+	if got := onTerminal(t, nil, 80, "", "man", "topic", "create", "--roff"); got != roff {
+		t.Errorf("with --roff: %q, want %q", got, roff)
+	}
+	t.Run("formatted", func(t *testing.T) {
+		if out, err := exec.Command("sh", "-c", "echo .TH A 1 | man -l -").CombinedOutput(); err != nil {
+			t.Skipf("this machine's man formats no page: %v, %s", err, out)
+		}
+		t.Setenv("MANPAGER", "cat")
+		got := onTerminal(t, nil, 80, "", "man", "topic", "create")
+		if !strings.Contains(got, "MILLRACE-TOPIC-CREATE(1)") || !strings.Contains(got, "SYNOPSIS") || strings.Contains(got, ".SH") {
+			t.Errorf("%s", got)
+		}
+	})
+	help := millrace(t, nil, "", "topic", "create", "--help").stdout
+	t.Setenv("PATH", t.TempDir())
+	if got := onTerminal(t, nil, 80, "", "man", "topic", "create"); got != help {
+		t.Errorf("without man: %q, want %q", got, help)
+	}
+	// A man that does not take a page so says a usage, and fails.
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "man"), []byte("#!/bin/sh\necho usage >&2\nexit 64\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir)
+	if got := onTerminal(t, nil, 80, "", "man", "topic", "create"); got != help {
+		t.Errorf("with another man: %q, want %q", got, help)
 	}
 }
 
