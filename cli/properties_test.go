@@ -11,8 +11,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"millrace/replication/metadata"
 )
 
 // As Java's Properties.load reads them, see its documentation.
@@ -152,7 +150,7 @@ log.retention.check.interval.ms=300000
 		t.Fatal(err)
 	}
 	if b.own().listen != ":9092" || b.own().advertise != "localhost:9092" || len(b.join) > 0 || b.nodeID != 1 || b.dataDir != "/tmp/kraft-combined-logs" ||
-		len(b.listeners) != 2 || !b.listeners[1].only || len(b.registered()) > 0 {
+		len(b.listeners) != 2 || !b.listeners[1].only {
 		t.Errorf("%+v", b)
 	}
 	// Seven names of Kafka's without effect here.
@@ -175,13 +173,6 @@ func TestConfigHasSeveralListeners(t *testing.T) {
 	}
 	if want := []listener{{"INSIDE", ":1", "node:1", false}, {"OUTSIDE", ":2", "[2001:db8::1]:30002", false}, {"CONTROLLER", ":3", "", true}}; !slices.Equal(b.listeners, want) || b.nodes != 1 {
 		t.Errorf("%+v, nodes at %d", b.listeners, b.nodes)
-	}
-	if want := []metadata.Listener{{Name: "INSIDE", Address: "node:1"}, {Name: "OUTSIDE", Address: "[2001:db8::1]:30002"}}; !slices.Equal(b.registered(), want) {
-		t.Errorf("registers %+v", b.registered())
-	}
-	b.describe()
-	if b.settings[listenersKey] != "INSIDE://:1,OUTSIDE://:2,CONTROLLER://:3" || b.settings[advertisedKey] != "INSIDE://node:1,OUTSIDE://[2001:db8::1]:30002" {
-		t.Errorf("%q", b.settings)
 	}
 	b, err = config(t, text, "listen")
 	if err != nil || len(b.warnings) != 1 || !strings.HasPrefix(b.warnings[0], "1: listeners has no effect: --listen") {
@@ -276,19 +267,6 @@ func TestConfigRefusesWhatANodeCannotBe(t *testing.T) {
 	// What forbids nothing is no reason to stay away.
 	if b, err := config(t, "ssl.client.auth=none\nallow.everyone.if.no.acl.found=true\nsecurity.inter.broker.protocol=PLAINTEXT\nauthorizer.class.name=\n"); err != nil {
 		t.Errorf("%+v, %v", b, err)
-	}
-}
-
-func TestANodeRegistersUnderAnAddressOthersCanReach(t *testing.T) {
-	for _, listening := range []string{"127.0.0.1:9092", "[::1]:9092", "10.0.0.7:1"} {
-		if got := advertised(listening); got != listening {
-			t.Errorf("listening on %s it registers as %s", listening, got)
-		}
-	}
-	for _, listening := range []string{"0.0.0.0:9092", "[::]:9092"} {
-		if got := advertised(listening); strings.HasPrefix(got, "0.0.0.0") || strings.HasPrefix(got, "[::]") || !strings.HasSuffix(got, ":9092") {
-			t.Errorf("listening on %s it registers as %s", listening, got)
-		}
 	}
 }
 

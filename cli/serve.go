@@ -13,10 +13,8 @@ import (
 	"strings"
 	"time"
 
-	"millrace/replication"
-	"millrace/replication/metadata"
+	mill "millrace" // the tests here have a func millrace
 	"millrace/server"
-	"millrace/server/mux"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	urfave "github.com/urfave/cli/v2"
@@ -111,181 +109,86 @@ func serve(c *urfave.Context) (err error) {
 	for _, w := range b.warnings {
 		logger.Warn(w)
 	}
+	empty := true
 	if c.Bool("ephemeral") {
 		if c.IsSet("data-dir") {
 			return usage("--ephemeral and --data-dir exclude each other")
 		}
-		if b.dataDir, err = os.MkdirTemp("", "millrace-"); err != nil {
-			return err
+		b.dataDir = ""
+	} else {
+		if nodes, _ := filepath.Glob(filepath.Join(b.dataDir, "node-*", nodeFile)); len(nodes) > 0 {
+			return usage("%s holds the nodes of `millrace up`; serve one of them with --data-dir %s", b.dataDir, filepath.Dir(nodes[0]))
 		}
-		defer os.RemoveAll(b.dataDir)
+		_, err := os.Stat(filepath.Join(b.dataDir, nodeFile))
+		empty = err != nil
 	}
-	if nodes, _ := filepath.Glob(filepath.Join(b.dataDir, "node-*", nodeFile)); len(nodes) > 0 {
-		return usage("%s holds the nodes of `millrace up`; serve one of them with --data-dir %s", b.dataDir, filepath.Dir(nodes[0]))
-	}
-
-	if _, err := os.Stat(filepath.Join(b.dataDir, nodeFile)); err != nil && b.founds {
+	if b.founds && empty {
 		b.join = nil
 	}
 
-	defer tuneCollector()()
-	listeners, err := b.open()
-	if err != nil {
-		return err
-	}
-	for _, l := range listeners {
-		defer l.Close()
-	}
-	own := b.listeners[b.nodes]
-	registered := own.registered()
-	b.describe()
-	node, err := replication.Open(replication.Config{
-		DataDir:   b.dataDir,
-		NodeID:    b.nodeID,
-		Advertise: registered,
-		Listeners: b.registered(),
-		Join:      b.join,
-		Rack:      b.rack,
-		Settings:  b.settings,
-		Logger:    logger,
-
-		Found:      c.Bool("found"),
-		FoundAfter: listenFirst(registered, c.Bool("ephemeral")),
-	})
-	if err != nil {
-		return fmt.Errorf("open %s: %w", b.dataDir, err)
-	}
-	kafka := &server.Server{Node: node, Advertised: own.advertise, DataDir: b.dataDir, Software: software(), Logger: logger, Levels: levels}
-	defer func() { stop(context.WithoutCancel(c.Context), logger, node, kafka) }()
-
-	// Until it has the cluster's metadata the node talks to other nodes only: it
-	// would tell a client that no topic exists.
-	var muxes []*mux.Mux
-	for _, l := range listeners {
-		m := kafka.Mux(l)
-		peers := m.Peers()
-		go node.Serve(peers) // the porter: ends with kafka.Shutdown
-		muxes = append(muxes, m)
-	}
 	tellManager(logger, "STATUS=looking for its cluster")
-	err = node.Start(c.Context)
+	broker, err := mill.Start(c.Context, b.config(c, logger, levels))
+	var unheard *mill.ListenError
 	switch {
-	case c.Context.Err() != nil:
+	case errors.As(err, &unheard):
+		return cannotListen(unheard.Addr, unheard.Err, "--listen")
+	case err != nil && c.Context.Err() != nil:
 		return nil // told to stop before it began
 	case err != nil:
-		return fmt.Errorf("start: %w", err)
+		return err
 	}
-	served := make(chan error, len(listeners))
-	for i, m := range muxes {
-		l := m.Kafka()
-		if len(listeners) > 1 {
-			l = &server.Listener{Listener: l, Name: b.listeners[i].name, Advertised: b.listeners[i].advertise}
+	defer func() {
+		tellManager(logger, daemon.SdNotifyStopping, "STATUS=handing leadership over")
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Context), shutdownTimeout)
+		defer cancel()
+		broker.Shutdown(ctx) // it logs how that went
+	}()
+
+	listeners := broker.Listeners()
+	for i, l := range listeners {
+		if len(listeners) > 1 && (!l.Hidden || i == b.nodes) { // of one that is alone the next line says it all
+			logger.Info("listening", "listener", l.Name, "address", l.Listen, "advertised", l.Advertise, "nodes", i == b.nodes)
 		}
-		go func() { served <- kafka.Serve(l) }() // the acceptor: ends with kafka.Shutdown
 	}
-	for i, l := range b.listeners {
-		if len(b.listeners) > 1 && (!l.only || i == b.nodes) { // of one that is alone the next line says it all
-			logger.Info("listening", "listener", l.name, "address", l.listen, "advertised", l.registered(), "nodes", i == b.nodes)
-		}
-	}
-	logger.Info("serving", "address", own.listen, "advertised", registered, "node", node.ID(), "cluster", node.ClusterID(), "data", b.dataDir)
+	logger.Info("serving", "address", broker.Addr(), "advertised", broker.Advertised(), "node", broker.ID(), "cluster", broker.ClusterID(), "data", broker.DataDir())
 	if name := c.String("ready-file"); name != "" {
-		if err := writeReady(name, ready{os.Getpid(), node.ID(), own.listen, node.ClusterID()}); err != nil {
+		if err := writeReady(name, ready{os.Getpid(), broker.ID(), broker.Addr(), broker.ClusterID()}); err != nil {
 			return err
 		}
 		defer os.Remove(name)
 	}
-	tellManager(logger, daemon.SdNotifyReady, fmt.Sprintf("STATUS=node %d of cluster %s, serving %s", node.ID(), node.ClusterID(), registered))
+	tellManager(logger, daemon.SdNotifyReady, fmt.Sprintf("STATUS=node %d of cluster %s, serving %s", broker.ID(), broker.ClusterID(), broker.Advertised()))
 	select {
 	case <-c.Context.Done():
 		logger.Info("stopping: handing leadership over")
 		return nil
-	case <-node.Failed():
-		return node.Failure()
-	case err := <-served:
-		return fmt.Errorf("serve %s: %w", own.listen, err)
+	case <-broker.Done():
+		return broker.Err()
 	}
 }
 
-// listenFirst is how long a node listens, before it founds a cluster, whether the nodes
-// of another look for it at its address: they dial once a second. On this machine
-// alone, and for data that does not stay, it is not worth a second and a half of
-// each first start; then a node ends if it hears of them afterwards.
-func listenFirst(registered string, ephemeral bool) time.Duration {
-	host, _, err := net.SplitHostPort(registered)
-	if ip := net.ParseIP(host); ephemeral || err != nil || host == "localhost" || ip != nil && ip.IsLoopback() {
-		return 0
-	}
-	return 1500 * time.Millisecond
-}
+// config is what the broker is started with.
+func (b *broker) config(c *urfave.Context, logger *slog.Logger, levels *server.Levels) mill.Config {
+	cfg := mill.Config{
+		DataDir:   b.dataDir,
+		Ephemeral: c.Bool("ephemeral"),
 
-// stop ends a node in this order: leadership goes while clients can still be told
-// so, then the connections and the listener. After shutdownTimeout it is left at
-// that: what was acknowledged is on disk either way.
-func stop(ctx context.Context, logger *slog.Logger, node *replication.Node, kafka *server.Server) {
-	tellManager(logger, daemon.SdNotifyStopping, "STATUS=handing leadership over")
-	ctx, cancel := context.WithTimeout(ctx, shutdownTimeout)
-	defer cancel()
-	begin := time.Now()
-	down := make(chan error, 1)
-	go func() { // the stopper: ends with the node, or with the process
-		err := node.Shutdown(ctx)
-		if e := kafka.Shutdown(ctx); e != nil && !errors.Is(e, context.DeadlineExceeded) {
-			err = errors.Join(err, e)
-		}
-		down <- err
-	}()
-	var err error
-	select {
-	case err = <-down:
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
-	if err != nil {
-		logger.Warn("stopped, but not in order", "err", err)
-		return
-	}
-	logger.Info("stopped", "took", time.Since(begin).Round(time.Millisecond))
-}
+		NodeID: b.nodeID,
+		Join:   b.join,
+		Found:  c.Bool("found"),
+		Rack:   b.rack,
 
-// open listens on all of a node's addresses; their ports are the real ones afterwards.
-func (b *broker) open() (all []net.Listener, err error) {
-	for i := range b.listeners {
-		l := &b.listeners[i]
-		listener, err := net.Listen("tcp", l.listen)
-		if err != nil {
-			for _, opened := range all {
-				opened.Close()
-			}
-			return nil, cannotListen(l.listen, err, "--listen")
-		}
-		l.listen = listener.Addr().String()
-		all = append(all, listener)
+		Settings:      b.settings,
+		InterBroker:   b.listeners[b.nodes].name,
+		Logger:        logger,
+		Levels:        levels,
+		Software:      software(),
+		TuneCollector: true,
 	}
-	return all, nil
-}
-
-// registered is what others are told of a listener.
-func (l *listener) registered() string {
-	if l.advertise != "" {
-		return l.advertise
-	}
-	return advertised(l.listen)
-}
-
-// registered lists what clients are told by listener, nothing when there is only one.
-func (b *broker) registered() (all []metadata.Listener) {
-	clients := 0
 	for _, l := range b.listeners {
-		if !l.only {
-			clients++
-			all = append(all, metadata.Listener{Name: l.name, Address: l.registered()})
-		}
+		cfg.Listeners = append(cfg.Listeners, mill.Listener{Name: l.name, Listen: l.listen, Advertise: l.advertise, Hidden: l.only})
 	}
-	if clients < 2 {
-		return nil
-	}
-	return all
+	return cfg
 }
 
 // brokerOf joins flags, environment and config file, in this order.
@@ -373,46 +276,6 @@ func knownVariables() (all []string) {
 		}
 	}
 	return append(all, "MILLRACE_BROKERS")
-}
-
-// describe puts what the node is among its settings, where DescribeConfigs looks
-// for it, whether a flag, a file or a default said so. The id follows when the node
-// knows it.
-func (b *broker) describe() {
-	var listens, told []string
-	for _, l := range b.listeners {
-		listens = append(listens, l.name+"://"+l.listen)
-		if l.advertise != "" {
-			told = append(told, l.name+"://"+l.advertise)
-		}
-	}
-	b.settings[listenersKey] = strings.Join(listens, ",")
-	b.settings[logDirsKey] = b.dataDir
-	delete(b.settings, advertisedKey)
-	if len(told) > 0 {
-		b.settings[advertisedKey] = strings.Join(told, ",")
-	}
-	if b.rack != "" {
-		b.settings[rackKey] = b.rack
-	}
-}
-
-// advertised is the address a node registers under when it is told none: the one
-// it listens on, with the machine's first address in the place of "all of them".
-func advertised(listening string) string {
-	host, port, err := net.SplitHostPort(listening)
-	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsUnspecified() {
-		return listening
-	}
-	host = "127.0.0.1"
-	addresses, _ := net.InterfaceAddrs()
-	for _, a := range addresses {
-		if n, ok := a.(*net.IPNet); ok && n.IP.IsGlobalUnicast() && n.IP.To4() != nil {
-			host = n.IP.String()
-			break
-		}
-	}
-	return net.JoinHostPort(host, port)
 }
 
 // nodeFile is in every data folder that has been served.

@@ -1,10 +1,11 @@
-package cli
+package millrace
 
 import (
 	"os"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"sync"
 	"sync/atomic"
 )
 
@@ -26,27 +27,57 @@ func spare(live uint64) uint64 {
 	return max(min(max(live/2, leastSpare), mostSpare), live/4)
 }
 
+// The collector is the process's: the first broker that tunes it begins, the last one ends.
+var tuning struct {
+	sync.Mutex
+	brokers int
+	before  int // the target that the last one leaves behind
+	stop    func()
+}
+
 // tuneCollector sets the garbage collector's target anew after each collection
-// until stop is called, unless GOGC says what it is to be. It starts no goroutine.
+// until stop is called as often as it was, unless GOGC says what it is to be. It starts
+// no goroutine.
 func tuneCollector() (stop func()) {
 	if os.Getenv("GOGC") != "" {
 		return func() {}
 	}
-	tune := func() {
-		s := []metrics.Sample{{Name: "/gc/gogc:percent"}, {Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}}
-		metrics.Read(s)
-		percent, live := s[0].Value.Uint64(), uint64(1)
-		for _, part := range s[1:] {
-			live += part.Value.Uint64()
-		}
-		want := min(100*spare(live)/live, mostPercent)
-		// Each change stops the world for some microseconds.
-		if slack := want / 16; percent+slack < want || want+slack < percent {
-			debug.SetGCPercent(int(want))
-		}
+	tuning.Lock()
+	defer tuning.Unlock()
+	if tuning.brokers++; tuning.brokers == 1 {
+		tuning.before = debug.SetGCPercent(mostPercent)
+		tune()
+		tuning.stop = afterEachCollection(func() {
+			tuning.Lock()
+			defer tuning.Unlock()
+			if tuning.brokers > 0 {
+				tune()
+			}
+		})
 	}
-	tune()
-	return afterEachCollection(tune)
+	return sync.OnceFunc(func() {
+		tuning.Lock()
+		defer tuning.Unlock()
+		if tuning.brokers--; tuning.brokers == 0 {
+			tuning.stop()
+			debug.SetGCPercent(tuning.before)
+		}
+	})
+}
+
+// tune sets the target by what is live.
+func tune() {
+	s := []metrics.Sample{{Name: "/gc/gogc:percent"}, {Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}}
+	metrics.Read(s)
+	percent, live := s[0].Value.Uint64(), uint64(1)
+	for _, part := range s[1:] {
+		live += part.Value.Uint64()
+	}
+	want := min(100*spare(live)/live, mostPercent)
+	// Each change stops the world for some microseconds.
+	if slack := want / 16; percent+slack < want || want+slack < percent {
+		debug.SetGCPercent(int(want))
+	}
 }
 
 // afterEachCollection calls f after every collection until stop is called, on the

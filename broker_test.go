@@ -1,0 +1,189 @@
+package millrace
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"millrace/replication/metadata"
+)
+
+func TestConfigsThatMeanNothingStartNothing(t *testing.T) {
+	before := os.Getenv("TMPDIR")
+	t.Setenv("TMPDIR", t.TempDir())
+	defer os.Setenv("TMPDIR", before)
+	for want, cfg := range map[string]Config{
+		"names no DataDir":                        {},
+		"exclude each other":                      {DataDir: "x", Ephemeral: true},
+		"has Listeners besides Listen":            {Ephemeral: true, Listen: ":0", Listeners: []Listener{{}}},
+		"two listeners called A":                  {Ephemeral: true, Listeners: []Listener{{Name: "A"}, {Name: "A"}}},
+		"InterBroker is C":                        {Ephemeral: true, InterBroker: "C"},
+		"setting num.partitions=many: it is":      {Ephemeral: true, Settings: map[string]string{"num.partitions": "many"}},
+		"log.retention.ms=x: it is a whole numbe": {Ephemeral: true, Settings: map[string]string{"num.partitions": "many", "log.retention.ms": "x"}},
+		"open ": {Ephemeral: true, Advertise: "nowhere"},
+	} {
+		b, err := Start(t.Context(), cfg)
+		if err == nil {
+			b.Shutdown(t.Context())
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v; want an error with %q", cfg, err, want)
+		}
+	}
+	if left, _ := os.ReadDir(os.TempDir()); len(left) > 0 {
+		t.Errorf("%s is left", left[0].Name())
+	}
+}
+
+func TestAnAddressInUseIsNamed(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, err = Start(t.Context(), Config{Ephemeral: true, Listeners: []Listener{{Name: "A"}, {Name: "B", Listen: taken.Addr().String()}}})
+	var unheard *ListenError
+	if !errors.As(err, &unheard) || unheard.Addr != taken.Addr().String() || unheard.Unwrap() == nil {
+		t.Errorf("%v", err)
+	}
+}
+
+// A broker with several listeners registers those that clients may use, and is described
+// as it is.
+func TestABrokerHasSeveralListeners(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	b, err := Start(t.Context(), Config{
+		DataDir: dir, Rack: "r1", InterBroker: "OUTSIDE",
+		Listeners: []Listener{{Name: "INSIDE", Advertise: "node:1"}, {Name: "OUTSIDE"}, {Name: "CONTROLLER", Hidden: true}},
+		Settings:  map[string]string{"log.retention.ms": "7d", "advertised.listeners": "X://other:1"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Shutdown(t.Context())
+	at := b.Listeners()
+	if want := []metadata.Listener{{Name: "INSIDE", Address: "node:1"}, {Name: "OUTSIDE", Address: at[1].Listen}}; !slices.Equal(b.registered(), want) {
+		t.Errorf("registers %+v, want %+v", b.registered(), want)
+	}
+	if b.Addr() != at[1].Listen || b.Advertised() != at[1].Listen || b.DataDir() != dir || b.ID() != 1 || len(b.ClusterID()) != 22 {
+		t.Errorf("at %s, advertised %s, data in %s, node %d of %q", b.Addr(), b.Advertised(), b.DataDir(), b.ID(), b.ClusterID())
+	}
+	client, err := kgo.NewClient(kgo.SeedBrokers(b.Addr()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	described, err := kadm.NewClient(client).DescribeBrokerConfigs(t.Context(), 1)
+	if err != nil || len(described) != 1 || described[0].Err != nil {
+		t.Fatalf("%+v, %v", described, err)
+	}
+	want := map[string]string{
+		"listeners":            "INSIDE://" + at[0].Listen + ",OUTSIDE://" + at[1].Listen + ",CONTROLLER://" + at[2].Listen,
+		"advertised.listeners": "INSIDE://node:1", "broker.rack": "r1", "log.dirs": dir, "log.retention.ms": "604800000",
+	}
+	for _, c := range described[0].Configs {
+		if value, ok := want[c.Key]; ok && c.MaybeValue() != value {
+			t.Errorf("%s=%s, want %s", c.Key, c.MaybeValue(), value)
+		}
+		delete(want, c.Key)
+	}
+	if len(want) > 0 {
+		t.Errorf("not described: %q", slices.Collect(maps.Keys(want)))
+	}
+	// Nobody speaks at the first, and metadata tells its clients of its address.
+	inside, err := kgo.NewClient(kgo.SeedBrokers(at[0].Listen))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inside.Close()
+	brokers, err := kadm.NewClient(inside).ListBrokers(t.Context())
+	if err != nil || len(brokers) != 1 || brokers[0].Host != "node" || brokers[0].Port != 1 {
+		t.Errorf("clients of INSIDE are told of %+v, %v", brokers, err)
+	}
+}
+
+func TestABrokerRegistersUnderAnAddressOthersCanReach(t *testing.T) {
+	for _, listening := range []string{"127.0.0.1:9092", "[::1]:9092", "10.0.0.7:1"} {
+		if got := reachable(listening); got != listening {
+			t.Errorf("listening on %s it registers as %s", listening, got)
+		}
+	}
+	for _, listening := range []string{"0.0.0.0:9092", "[::]:9092"} {
+		if got := reachable(listening); strings.HasPrefix(got, "0.0.0.0") || strings.HasPrefix(got, "[::]") || !strings.HasSuffix(got, ":9092") {
+			t.Errorf("listening on %s it registers as %s", listening, got)
+		}
+	}
+}
+
+// What was written is there when a broker is started again on its folder.
+func TestABrokerGoesOnWithItsFolder(t *testing.T) {
+	dir := t.TempDir()
+	for round := range 2 {
+		b, err := Start(t.Context(), Config{DataDir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := kgo.NewClient(kgo.SeedBrokers(b.Addr()), kgo.AllowAutoTopicCreation(), kgo.DefaultProduceTopic("t"), kgo.ConsumeTopics("t"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if round == 0 {
+			if err := client.ProduceSync(t.Context(), kgo.StringRecord("kept")).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+		} else if r := client.PollFetches(t.Context()).Records(); len(r) != 1 || string(r[0].Value) != "kept" {
+			t.Errorf("consumed %v", r)
+		}
+		client.Close()
+		if err := b.Err(); err != nil {
+			t.Error(err)
+		}
+		if err := b.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		<-b.Done()
+		if err := b.Err(); err != nil {
+			t.Errorf("after Shutdown: %v", err)
+		}
+		if err := b.Shutdown(t.Context()); err != nil {
+			t.Errorf("again: %v", err)
+		}
+	}
+}
+
+// A broker that waits for a cluster to join can be told to stop.
+func TestAStartCanBeGivenUp(t *testing.T) {
+	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nobody.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	listening := make(chan struct{})
+	go func() {
+		if conn, err := nobody.Accept(); err == nil { // it asks to join
+			conn.Close()
+		}
+		close(listening)
+		cancel()
+	}()
+	var said strings.Builder
+	b, err := Start(ctx, Config{DataDir: t.TempDir(), Join: []string{nobody.Addr().String()}, Logger: slog.New(slog.NewTextHandler(&said, nil))})
+	if b != nil || !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, %v", b, err)
+	}
+	<-listening
+	if !strings.Contains(said.String(), "msg=stopped") {
+		t.Errorf("it does not say that it stopped: %s", said.String())
+	}
+}
