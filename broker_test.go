@@ -19,9 +19,7 @@ import (
 )
 
 func TestConfigsThatMeanNothingStartNothing(t *testing.T) {
-	before := os.Getenv("TMPDIR")
 	t.Setenv("TMPDIR", t.TempDir())
-	defer os.Setenv("TMPDIR", before)
 	for want, cfg := range map[string]Config{
 		"names no DataDir":                        {},
 		"exclude each other":                      {DataDir: "x", Ephemeral: true},
