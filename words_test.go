@@ -35,6 +35,8 @@ var retired = []retiredWord{
 	{"Recycle()", "replication", "ReuseBuffers"},
 	{"place()", "log", "boundary, between two entries"},
 	{"window()", "log", "cacheRun"},
+	{"complain", "server", "warn (internal/slowlog)"},
+	{"complaint", "server", "warning (internal/slowlog)"},
 }
 
 // A retiredWord is one that is not used any more.

@@ -96,7 +96,7 @@ func TestWhatEndsInOrderIsNoWarning(t *testing.T) {
 		{errors.New("input/output error"), true},
 	} {
 		var to testLog
-		newRaftLogger(slog.New(to.handler()), &rateLimit{}).Error("failed", "error", test.err)
+		newRaftLogger(slog.New(to.handler()), &raftLimits{}).Error("failed", "error", test.err)
 		if got := len(to.warnings) > 0; got != test.warns {
 			t.Errorf("%v: a warning %t, want %t", test.err, got, test.warns)
 		}

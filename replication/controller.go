@@ -56,7 +56,7 @@ func (n *Node) openController() (*controller, error) {
 	c := &controller{n: n, db: db, notify: make(chan bool, 16), saveNow: make(chan struct{}, 1), decode: n.decodeChange}
 	c.store = &controllerStore{metaStore: db, member: c, logger: n.logger, closing: n.closing}
 	c.image.Store(&metadata.Image{})
-	logger := newRaftLogger(n.logger.With("group", "controller"), &n.raftLimit)
+	logger := newRaftLogger(n.logger.With("group", "controller"), &n.raftLimits)
 	files, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, logger)
 	if err != nil {
 		db.Close()

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
+	"millrace/internal/slowlog"
 	"millrace/log"
 	"millrace/replication/transport"
 	"millrace/replication/vote"
@@ -23,30 +24,27 @@ import (
 // is away repeat for every group and every heartbeat, and the transport has said that
 // it is; they go to debug. So does that a peer has not opened a group, unless it goes
 // on: nodes open a new one some milliseconds apart. And so does what Raft meets where
-// something ends in order, see ordinary. Of the rest each message passes once in a while.
+// something ends in order, see ordinary. The rest are warnings, each message once in a while.
 type raftLogger struct {
-	to    *slog.Logger
-	limit *rateLimit
-	name  string
-	args  []interface{}
+	to     *slog.Logger
+	limits *raftLimits
+	name   string
+	args   []interface{}
 }
 
-func newRaftLogger(to *slog.Logger, limit *rateLimit) hclog.Logger {
-	return &raftLogger{to: to, limit: limit}
+func newRaftLogger(to *slog.Logger, limits *raftLimits) hclog.Logger {
+	return &raftLogger{to: to, limits: limits}
 }
 
 func (l *raftLogger) Log(level hclog.Level, msg string, args ...interface{}) {
-	to := slog.LevelDebug
+	to, withheld := slog.LevelDebug, 0
 	switch level {
 	case hclog.Error:
-		switch err := errorOf(args); {
-		case routine[msg], ordinary(err), errors.Is(err, transport.ErrUnreachable):
-		case errors.Is(err, transport.ErrUnknownGroup):
-			if l.limit.lasts(fmt.Sprint(l.args...)) && l.limit.allow(msg) {
-				to = slog.LevelWarn
-			}
-		case l.limit.allow(msg):
-			to = slog.LevelWarn
+		if !l.matters(msg, errorOf(args)) {
+			break
+		}
+		if n, ok := l.limits.warnings.Pass(msg); ok {
+			to, withheld = slog.LevelWarn, n
 		}
 	case hclog.NoLevel, hclog.Off:
 		return
@@ -61,7 +59,21 @@ func (l *raftLogger) Log(level hclog.Level, msg string, args ...interface{}) {
 		}
 		attrs = append(attrs, a)
 	}
+	if withheld > 0 {
+		attrs = append(attrs, "withheld", withheld)
+	}
 	l.to.Log(context.Background(), to, "raft: "+msg, attrs...)
+}
+
+// matters reports whether an error is one that an operator wants to know of.
+func (l *raftLogger) matters(msg string, err error) bool {
+	switch {
+	case routine[msg], ordinary(err), errors.Is(err, transport.ErrUnreachable):
+		return false
+	case errors.Is(err, transport.ErrUnknownGroup):
+		return l.limits.lasts(fmt.Sprint(l.args...))
+	}
+	return true
 }
 
 // routine are the messages that Raft calls errors and that every election brings.
@@ -128,10 +140,11 @@ func (l *raftLogger) StandardLogger(*hclog.StandardLoggerOptions) *stdlog.Logger
 
 func (l *raftLogger) StandardWriter(*hclog.StandardLoggerOptions) io.Writer { return io.Discard }
 
-// A rateLimit lets each message pass once in five seconds, and knows what lasts.
-type rateLimit struct {
+// raftLimits is what the raftLoggers of all of a node's groups share.
+type raftLimits struct {
+	warnings slowlog.Limit // by message
+
 	mu    sync.Mutex
-	last  map[string]time.Time
 	since map[string]lasting
 }
 
@@ -139,13 +152,14 @@ type rateLimit struct {
 type lasting struct{ first, last time.Time }
 
 const (
-	lastsAfter = 30 * time.Second // is how long something must have been so to be said
-	lastsUntil = time.Minute      // is how long it is not so before it begins anew
-	maxLasting = 10_000           // bounds what is remembered; it is all forgotten then
+	raftWarnsEvery = 5 * time.Second
+	lastsAfter     = 30 * time.Second // is how long something must have been so to be said
+	lastsUntil     = time.Minute      // is how long it is not so before it begins anew
+	maxLasting     = 10_000           // bounds what is remembered; it is all forgotten then
 )
 
-// lasts tells whether what key names has been so for a while.
-func (r *rateLimit) lasts(key string) bool {
+// lasts reports whether what key names has been so for a while.
+func (r *raftLimits) lasts(key string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
@@ -159,18 +173,4 @@ func (r *rateLimit) lasts(key string) bool {
 	}
 	r.since[key] = l
 	return now.Sub(l.first) >= lastsAfter
-}
-
-func (r *rateLimit) allow(msg string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := time.Now()
-	if now.Sub(r.last[msg]) < 5*time.Second {
-		return false
-	}
-	if r.last == nil {
-		r.last = make(map[string]time.Time)
-	}
-	r.last[msg] = now
-	return true
 }

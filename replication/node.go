@@ -17,6 +17,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/internal/slowlog"
 	"millrace/log"
 	"millrace/replication/metadata"
 	"millrace/replication/transport"
@@ -119,7 +120,7 @@ type Node struct {
 	ready      chan struct{} // closed when transport and controller are set
 	transport  *transport.Transport
 	controller *controller
-	raftLimit  rateLimit
+	raftLimits raftLimits
 	bulletin   bulletin
 	comings    comings
 	leaving    atomic.Bool // Shutdown has begun
@@ -169,7 +170,7 @@ type Node struct {
 	retaining     atomic.Bool   // retention is
 	unsaved       atomic.Bool   // the others' addresses are, see saveAddressesLocked
 	lacksRoom     atomic.Bool   // the node's own files have none to grow; see keepRoom
-	fullDisk      fullDisk      // which took no records of producers
+	fullDisk      slowlog.Limit // which took no records of producers
 	retainAt      atomic.Int64  // when retention is due before its time, since settings changed; ms since 1970, 0: at its time
 	growing       atomic.Bool   // topics are, with the cluster
 	flushing      atomic.Bool   // a flush of the topics that are due is under way
@@ -210,6 +211,8 @@ func Open(cfg Config) (*Node, error) {
 		acquainted:    make(map[int32]*acquaintance),
 		orphans:       make(map[uint64]*orphan),
 		orphaned:      make(chan struct{}, 1),
+		raftLimits:    raftLimits{warnings: slowlog.Limit{Every: raftWarnsEvery}},
+		fullDisk:      slowlog.Limit{Every: fullSaidEvery},
 		gossipWake:    make(chan struct{}, 1),
 		snapshots:     make(chan *replica, 1024),
 		reconcileWake: make(chan struct{}, 1),

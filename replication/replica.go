@@ -194,7 +194,7 @@ func (r *replica) raftConfig() *raft.Config {
 	c.SnapshotInterval = 24 * time.Hour
 	c.NotifyCh = r.notify
 	c.NoLegacyTelemetry = true
-	c.Logger = newRaftLogger(r.p.logger, &r.p.node.raftLimit)
+	c.Logger = newRaftLogger(r.p.logger, &r.p.node.raftLimits)
 	return c
 }
 

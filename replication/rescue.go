@@ -258,7 +258,7 @@ func (s *Survivor) rescueControllers(alone []byte) error {
 		return err
 	}
 	defer db.Close()
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, newRaftLogger(slog.New(slog.DiscardHandler), &rateLimit{}))
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, newRaftLogger(slog.New(slog.DiscardHandler), &raftLimits{}))
 	if err != nil {
 		return err
 	}

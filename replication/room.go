@@ -4,7 +4,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 )
 
@@ -60,22 +59,8 @@ func keepRoom(path string) error {
 // goes on.
 const fullSaidEvery = 10 * time.Minute
 
-// A fullDisk counts the appends that one did not take, since that was last said.
-type fullDisk struct {
-	mu      sync.Mutex
-	said    time.Time
-	refused int
-}
-
-// full is told of an append that there was no room for. Producers send it again and
-// again, a thousand times a second, so it is said once, and rarely after that.
+// full is called with the error of an append that there was no room for. Producers send
+// it again and again, a thousand times a second, so it is said once, and rarely after that.
 func (n *Node) full(p *Partition, err error) {
-	d := &n.fullDisk
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.refused++
-	if now := time.Now(); now.Sub(d.said) >= fullSaidEvery {
-		p.logger.Error("the disk is full: records are refused until there is room; their producers send them again, and consumers read on", "refused", d.refused, "error", err)
-		d.said, d.refused = now, 0
-	}
+	n.fullDisk.Error(p.logger, "", "the disk is full: records are refused until there is room; their producers send them again, and consumers read on", "error", err)
 }

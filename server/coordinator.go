@@ -136,7 +136,7 @@ var coordinatorMessages = map[code]string{
 func (s *Server) coordinatorOf(ctx context.Context, c *connection, name string) (endpoint, code) {
 	if len(s.offsets().Partitions) == 0 {
 		if err := s.createOffsets(ctx); err != nil {
-			s.complain("the topic of committed offsets was not created", "error", err)
+			s.warn("the topic of committed offsets was not created", "error", err)
 			return endpoint{}, coordinatorNotAvailable
 		}
 	}

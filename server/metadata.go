@@ -173,7 +173,7 @@ func (s *Server) autoCreate(c *call, image *metadata.Image, topics []kmsg.Metada
 			results[i] = unknownTopicOrPartition
 		default:
 			results[i] = code
-			s.complain("topic not created on demand", "topic", names[i], "error", err)
+			s.warn("topic not created on demand", "topic", names[i], "error", err)
 		}
 	})
 	for i, n := range names {

@@ -152,7 +152,7 @@ func (c *connection) append(a *appends, i int, topic *metadata.Topic, settings *
 			// Without a message, as Kafka: clients show it to people, and what it
 			// says is ours. Most of it passes, and is no news in the log.
 			if code := codeOf(err); code == unknownServerError {
-				s.complain("a produce failed", "topic", topic.Name, "partition", id.Index, "error", err)
+				s.warn("a produce failed", "topic", topic.Name, "partition", id.Index, "error", err)
 			}
 			a.refuse(i, appended{code: codeOf(err), id: id})
 			return

@@ -22,7 +22,7 @@ const errNoAuthorizer = sentence("No Authorizer is configured.")
 func (s *Server) saslHandshake(c *call, req *kmsg.SASLHandshakeRequest) *kmsg.SASLHandshakeResponse {
 	resp := kmsg.NewPtrSASLHandshakeResponse()
 	resp.ErrorCode, resp.SupportedMechanisms = int16(unsupportedSASLMechanism), []string{}
-	s.complain("a client that would authenticate was refused: this release has neither authentication nor access control", "remote", c.conn.conn.RemoteAddr(), "mechanism", req.Mechanism)
+	s.warn("a client that would authenticate was refused: this release has neither authentication nor access control", "remote", c.conn.conn.RemoteAddr(), "mechanism", req.Mechanism)
 	return resp
 }
 

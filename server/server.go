@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"millrace/internal/bufpool"
+	"millrace/internal/slowlog"
 	"millrace/replication"
 	"millrace/server/group"
 	"millrace/server/mux"
@@ -84,14 +85,14 @@ type Server struct {
 	closing   bool
 	active    sync.WaitGroup // counts open
 
-	quotas     mux.Quotas
-	budget     budget
-	turns      turns
-	buffers    bufpool.Pool // of Produce requests
-	creating   sync.Mutex   // held while the topic of committed offsets is created
-	resolved   atomic.Pointer[settings]
-	complaints complaints
-	stats      counters
+	quotas   mux.Quotas
+	budget   budget
+	turns    turns
+	buffers  bufpool.Pool // of Produce requests
+	creating sync.Mutex   // held while the topic of committed offsets is created
+	resolved atomic.Pointer[settings]
+	slow     slowlog.Limit // of warnings
+	stats    counters
 
 	coordinating sync.Once          // begins the coordination of groups
 	groups       *group.Coordinator // nil before Serve, like watch
@@ -142,7 +143,7 @@ func (s *Server) init() {
 		s.quotas.Limits = func() mux.Limits {
 			return mux.Limits{Connections: s.maxConnections(), PerIP: s.maxConnectionsPerIP()}
 		}
-		s.quotas.Warn = s.complain
+		s.quotas.Warn = s.warn
 		if s.Levels == nil {
 			s.Levels = NewLevels(slog.LevelInfo)
 		}
@@ -336,10 +337,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // sent over it.
 func (s *Server) refuse(conn net.Conn, reason string) {
 	s.stats.refused.Add(1)
-	s.complain("connection refused", "remote", conn.RemoteAddr(), "reason", reason)
+	s.warn("connection refused", "remote", conn.RemoteAddr(), "reason", reason)
 }
 
 func (s *Server) panicked(conn net.Conn, r any) {
 	s.stats.panics.Add(1)
-	s.complain("panic while serving a connection", "remote", conn.RemoteAddr(), "panic", r, "stack", stack())
+	s.warn("panic while serving a connection", "remote", conn.RemoteAddr(), "panic", r, "stack", stack())
 }

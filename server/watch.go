@@ -231,7 +231,7 @@ func (l *led) load() {
 			continue
 		}
 		if epoch, e := l.partition.Serving(); e == nil && epoch == want && l.w.server.ctx.Err() == nil {
-			l.w.server.complain("groups were not loaded, trying again", "partition", l.index, "epoch", want, "error", err)
+			l.w.server.warn("groups were not loaded, trying again", "partition", l.index, "epoch", want, "error", err)
 			select {
 			case <-l.w.server.ctx.Done():
 			case <-time.After(loadAgain):
@@ -308,7 +308,7 @@ func (l *led) records(epoch int32, count *int) iter.Seq2[record.Record, error] {
 				}
 				for r, err := range b.Records() {
 					if err != nil {
-						s.complain("a batch of committed offsets is damaged; what follows in it is left out",
+						s.warn("a batch of committed offsets is damaged; what follows in it is left out",
 							"partition", l.index, "batch", b.BaseOffset(), "error", err)
 						break
 					}

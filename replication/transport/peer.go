@@ -263,7 +263,7 @@ func (p *peer) keep(kind uint8) {
 		if err == nil {
 			p.arrived()
 			if kind == kindControl {
-				t.log.back(away)
+				t.slow.Over(away)
 			}
 			began := time.Now()
 			err = c.read()
@@ -281,7 +281,7 @@ func (p *peer) keep(kind uint8) {
 		if t.ctx.Err() != nil {
 			return
 		}
-		t.log.away(away, "no connection to a peer", "node", p.node, "kind", kindNames[kind], "err", err)
+		t.slow.Lasting(t.cfg.Logger, away, "transport: no connection to a peer", "node", p.node, "kind", kindNames[kind], "err", err)
 		rest = min(max(2*rest, firstRest), longestRest)
 		timer := time.NewTimer(rest/2 + rand.N(rest/2))
 		select {

@@ -72,7 +72,7 @@ func (c *tracked) patience(n int) (done func()) {
 func (t *Transport) join(conn net.Conn, peer Peer, session uint64, kind uint8, inbound bool) (*tracked, error) {
 	c := &tracked{Conn: conn, t: t, kind: kind, inbound: inbound}
 	if err := giveUpAfter(conn, t.cfg.PeerTimeout); err != nil {
-		t.log.say("user timeout", "a lost burst may be waited for longer", "peer", peer.String(), "err", err)
+		t.warn("user timeout", "a lost burst may be waited for longer", "peer", peer.String(), "err", err)
 	}
 	var stale []*tracked
 	t.mu.Lock()
@@ -228,7 +228,7 @@ func (t *Transport) buryTheSilent(late bool) {
 	t.mu.Unlock()
 	for _, peer := range silent {
 		t.stats.Silent.Add(1)
-		t.log.say("silent "+peer.String(), "closed the connections of a silent peer", "peer", peer.String(), "timeout", t.cfg.PeerTimeout)
+		t.warn("silent "+peer.String(), "closed the connections of a silent peer", "peer", peer.String(), "timeout", t.cfg.PeerTimeout)
 	}
 	for _, c := range stale {
 		c.Close()

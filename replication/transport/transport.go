@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"millrace/internal/bufpool"
+	"millrace/internal/slowlog"
 )
 
 // DialTimeout is how long a node waits for another to accept its connection and to greet.
@@ -166,7 +167,7 @@ type Transport struct {
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup // every goroutine but those of ports; added to under mu while not closed
 	evidence eventQueue
-	log      limitedLog
+	slow     slowlog.Limit // of warnings
 	stats    counters
 	inflight atomic.Int64 // bytes admitted and not yet answered
 	buffers  bufpool.Pool // of entries that come in
@@ -202,12 +203,12 @@ func New(cfg Config) *Transport {
 		departed: make(map[Peer]time.Duration),
 		peers:    make(map[int32]*peer),
 		ports:    make(map[uint64]*Port),
+		slow:     slowlog.Limit{Every: 10 * time.Second},
 	}
 	var b [8]byte
 	rand.Read(b[:]) // never fails
 	t.session = binary.BigEndian.Uint64(b[:])
 	t.evidence.ready.L = &t.evidence.mu
-	t.log.logger = t.cfg.Logger
 	t.wg.Add(2)
 	go t.report()
 	go t.monitor()
@@ -279,9 +280,15 @@ func (t *Transport) spawn(f func()) bool {
 func (t *Transport) contain(what string, peer Peer) {
 	if p := recover(); p != nil {
 		t.stats.Panics.Add(1)
-		t.log.say("panic "+what, "panic while serving a peer", "what", what, "peer", peer.String(),
+		t.warn("panic "+what, "panic while serving a peer", "what", what, "peer", peer.String(),
 			"panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 	}
+}
+
+// warn logs what a peer causes, once in a while for each key, so that one that fails in a
+// loop costs a line, not the disk.
+func (t *Transport) warn(key, message string, args ...any) {
+	t.slow.Warn(t.cfg.Logger, key, "transport: "+message, args...)
 }
 
 // admit reserves n bytes of the node's room for requests. One request is always
