@@ -24,14 +24,14 @@ const (
 	KeptBytes = joinBytes
 	// waitingBytes may wait to be appended to one partition; more is ErrBusy.
 	waitingBytes = 64 << 20
-	// flightBytes may be on their way through Raft; the appender waits above. It
+	// maxInflightBytes may be on their way through Raft; the appender waits above. It
 	// takes as many at a time, so twice that and a call are the most. More would
 	// not be faster, it would only wait elsewhere.
-	flightBytes = 2 << 20
-	// nodeFlightBytes is what the busy partitions that a node leads share, so that
+	maxInflightBytes = 2 << 20
+	// nodeInflightBytes is what the busy partitions that a node leads share, so that
 	// what is on its way fits the caches: a follower applies what it finds there,
 	// and reads the disk for what it does not.
-	nodeFlightBytes = 8 << 20
+	nodeInflightBytes = 8 << 20
 )
 
 // An Ack says where batches went.
@@ -42,36 +42,36 @@ type Ack struct {
 	Epoch       int32 // leader epoch
 }
 
-// A waiting is one call of Append.
-type waiting struct {
+// An appendCall is one call of Append.
+type appendCall struct {
 	batches []record.Batch
 	bytes   int
 	done    func(Ack, error)
 }
 
-// A part is one waiting call's share of an entry.
-type part struct {
-	waiting
+// An entryPart is one call's share of an entry.
+type entryPart struct {
+	appendCall
 	at int // where its first batch begins in the entry's data
 	// repeats is the batch this call sent again; its offset is the answer.
 	repeats *sequenced
-	// landing is told the first batch's offset, for the producer's tail.
-	landing *landing
+	// pending gets the first batch's offset, for the producer's tail.
+	pending *pendingOffset
 }
 
 // An entry is on its way through Raft.
 type entry struct {
 	data  []byte // empty: repeats only
-	parts []part
+	parts []entryPart
 	index uint64 // in the log; 0: not stored yet
 }
 
 // A leadership is the time between the first commit of our own term and the
 // loss of it. Its appender runs only while calls wait:
 //
-//	Append ─► queue ─► appender ─► raft.ApplyLog ─► flight ─► done
-//	                                    │             ▲  ▲
-//	                                 StoreLogs ─ stored  │
+//	Append ─► queue ─► appender ─► raft.ApplyLog ─► inflight ─► done
+//	                                    │              ▲  ▲
+//	                                 StoreLogs ── stored  │
 //	                                 commit ─► machine ─ applied
 //
 // Raft's futures are not waited for: it never answers those that a shutdown
@@ -96,16 +96,16 @@ type leadership struct {
 	r    *replica
 	term uint64
 
-	mu        sync.Mutex
-	since     time.Time // when it began to take calls, last
-	queue     []waiting
-	queued    int // bytes in queue
-	flight    []*entry
-	flying    int // bytes in flight
-	appending bool
-	closed    bool      // takes no more calls
-	over      error     // why it ended; nil: it has not
-	freed     sync.Cond // flying fell, or over was set
+	mu            sync.Mutex
+	since         time.Time // when it began to take calls, last
+	queue         []appendCall
+	queued        int // bytes in queue
+	inflight      []*entry
+	inflightBytes int // bytes in flight
+	appending     bool
+	closed        bool      // takes no more calls
+	over          error     // why it ended; nil: it has not
+	freed         sync.Cond // inflightBytes fell, or over was set
 
 	// tails is the producer state with what is in flight, filled from the
 	// committed state as producers turn up. Only the appender touches it.
@@ -135,7 +135,7 @@ func newLeadership(r *replica, term uint64) *leadership {
 }
 
 // submit queues a call. It answers at once when it cannot.
-func (l *leadership) submit(w waiting) error {
+func (l *leadership) submit(w appendCall) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -148,12 +148,12 @@ func (l *leadership) submit(w waiting) error {
 	l.queued += w.bytes
 	if !l.appending {
 		l.appending = true
-		go l.appendWaiting()
+		go l.appendQueued()
 	}
 	return nil
 }
 
-// close takes no more calls, and lets land what is in flight.
+// close takes no more calls, and lets what is in flight be answered.
 func (l *leadership) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -188,30 +188,30 @@ func (l *leadership) endLocked() {
 	}
 	l.over = ErrNotLeader
 	l.freed.Broadcast()
-	for _, e := range l.flight {
-		e.answer(func(*part) (Ack, error) { return Ack{}, ErrUnknown })
+	for _, e := range l.inflight {
+		e.answer(func(*entryPart) (Ack, error) { return Ack{}, ErrUnknown })
 	}
-	l.flight = nil
+	l.inflight = nil
 }
 
 // answer answers the calls of an entry.
-func (e *entry) answer(how func(*part) (Ack, error)) {
+func (e *entry) answer(how func(*entryPart) (Ack, error)) {
 	for i := range e.parts {
 		e.parts[i].done(how(&e.parts[i]))
 	}
 }
 
-// appendWaiting is the appender: it runs while calls wait.
-func (l *leadership) appendWaiting() {
+// appendQueued is the appender: it runs while calls wait.
+func (l *leadership) appendQueued() {
 	busy := &l.r.p.node.appending
 	busy.Add(1)
 	defer busy.Add(-1)
 	for {
 		l.mu.Lock()
-		for l.flying > l.flightLimit() && l.over == nil {
+		for l.inflightBytes > l.inflightLimit() && l.over == nil {
 			l.freed.Wait()
 		}
-		queue := l.takeLocked(l.flightLimit())
+		queue := l.takeLocked(l.inflightLimit())
 		if len(queue) == 0 {
 			l.appending = false
 			l.mu.Unlock()
@@ -232,15 +232,15 @@ func (l *leadership) appendWaiting() {
 	}
 }
 
-// flightLimit is this partition's share of what may be in flight. The appender
+// inflightLimit is this partition's share of what may be in flight. The appender
 // that asks is one of those that are busy.
-func (l *leadership) flightLimit() int {
-	return min(flightBytes, nodeFlightBytes/int(l.r.p.node.appending.Load()))
+func (l *leadership) inflightLimit() int {
+	return min(maxInflightBytes, nodeInflightBytes/int(l.r.p.node.appending.Load()))
 }
 
-// takeLocked takes the first waiting calls, at least one and as many as may fly
-// at once: what lies behind them still counts as queued, and is not yet in flight.
-func (l *leadership) takeLocked(limit int) []waiting {
+// takeLocked takes the first waiting calls, at least one and as many as may be in
+// flight at once: what lies behind them still counts as queued, and is not yet in flight.
+func (l *leadership) takeLocked(limit int) []appendCall {
 	n, bytes := 0, 0
 	for n < len(l.queue) && bytes < limit {
 		bytes += l.queue[n].bytes
@@ -256,8 +256,8 @@ func (l *leadership) takeLocked(limit int) []waiting {
 
 // appendSome makes one entry of the first waiting calls, and hands it to Raft.
 // It returns the calls that did not fit.
-func (l *leadership) appendSome(queue []waiting) []waiting {
-	l.makeRoom() // not while parts wait to fly: their tails must stay
+func (l *leadership) appendSome(queue []appendCall) []appendCall {
+	l.makeRoom() // not while parts are about to be in flight: their tails must stay
 	e := &entry{}
 	size, taken := 0, 0
 	for _, w := range queue {
@@ -283,7 +283,7 @@ func (l *leadership) appendSome(queue []waiting) []waiting {
 	switch {
 	case len(e.parts) == 0:
 	case size == 0: // repeats only: answered after what they repeat
-		if l.fly(e) {
+		if l.track(e) {
 			l.mu.Lock()
 			l.acknowledgeLocked(0)
 			l.mu.Unlock()
@@ -297,7 +297,7 @@ func (l *leadership) appendSome(queue []waiting) []waiting {
 // send builds the entry's data and hands it to Raft.
 func (l *leadership) send(e *entry, size int) {
 	e.data = join(e.parts, size)
-	number(e.data, l.next, l.term)
+	assignNumber(e.data, l.next, l.term)
 	inFlight := l.sent - l.r.store.stored.Load()
 	entries := l.next - l.r.store.next.Load() // the same, counted
 	if err := l.r.store.Reserve(int(entries)+1, int(inFlight)+size); err != nil {
@@ -306,7 +306,7 @@ func (l *leadership) send(e *entry, size int) {
 	}
 	l.next++
 	l.sent += int64(size)
-	if l.fly(e) {
+	if l.track(e) {
 		l.r.raft.ApplyLog(raft.Log{Data: e.data}, 0)
 	}
 }
@@ -316,7 +316,7 @@ func (l *leadership) send(e *entry, size int) {
 // nothing is in flight; until then no call of these producers could be judged.
 func (l *leadership) refuse(e *entry, err error) {
 	l.mu.Lock()
-	for len(l.flight) > 0 && l.over == nil {
+	for len(l.inflight) > 0 && l.over == nil {
 		l.freed.Wait()
 	}
 	l.mu.Unlock()
@@ -325,13 +325,13 @@ func (l *leadership) refuse(e *entry, err error) {
 		l.r.p.node.full(l.r.p, err)
 	}
 	err = refusal(err)
-	e.answer(func(*part) (Ack, error) { return Ack{}, err })
+	e.answer(func(*entryPart) (Ack, error) { return Ack{}, err })
 }
 
 // refuseSequence refuses a batch that does not follow its producer's last one, if a
 // quorum confirms that this is the leader: a deposed one does not know what the producer
 // has sent to its heir, and clients take the error for a loss of data.
-func (l *leadership) refuseSequence(w waiting, err error) {
+func (l *leadership) refuseSequence(w appendCall, err error) {
 	round := l.confirmer.join(func() error { return l.r.askVoters(l) })
 	<-round.done // within confirmTime
 	if round.err != nil {
@@ -353,7 +353,7 @@ func refusal(err error) error {
 
 // join returns the parts' batches one after another. A single one of KeptBytes or
 // more is not copied.
-func join(parts []part, size int) []byte {
+func join(parts []entryPart, size int) []byte {
 	if len(parts) == 1 && len(parts[0].batches) == 1 && size >= KeptBytes {
 		return parts[0].batches[0]
 	}
@@ -370,8 +370,8 @@ func join(parts []part, size int) []byte {
 }
 
 // admit judges a call by its producer's state and remembers it there.
-func (l *leadership) admit(w waiting) (part, error) {
-	p := part{waiting: w}
+func (l *leadership) admit(w appendCall) (entryPart, error) {
+	p := entryPart{appendCall: w}
 	appended := l.r.p.appendTime()
 	for _, b := range w.batches {
 		if appended >= 0 {
@@ -391,8 +391,8 @@ func (l *leadership) admit(w waiting) (part, error) {
 		if err := tail.check(b); err != nil {
 			return p, err
 		}
-		p.landing = &landing{offset: -1}
-		tail.add(b, sequenced{offset: -1, appended: appended, landing: p.landing})
+		p.pending = &pendingOffset{offset: -1}
+		tail.add(b, sequenced{offset: -1, appended: appended, pending: p.pending})
 	}
 	return p, nil
 }
@@ -420,23 +420,23 @@ func (l *leadership) makeRoom() {
 	}
 	l.outdated.Store(false)
 	l.mu.Lock()
-	for len(l.flight) > 0 && l.over == nil {
+	for len(l.inflight) > 0 && l.over == nil {
 		l.freed.Wait()
 	}
 	l.mu.Unlock()
 	clear(l.tails)
 }
 
-// fly puts an entry in flight, or answers it if the leadership is over.
-func (l *leadership) fly(e *entry) bool {
+// track puts an entry in flight, or answers it if the leadership is over.
+func (l *leadership) track(e *entry) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.over != nil {
-		e.answer(func(*part) (Ack, error) { return Ack{}, ErrNotLeader })
+		e.answer(func(*entryPart) (Ack, error) { return Ack{}, ErrNotLeader })
 		return false
 	}
-	l.flight = append(l.flight, e)
-	l.flying += len(e.data)
+	l.inflight = append(l.inflight, e)
+	l.inflightBytes += len(e.data)
 	return true
 }
 
@@ -445,7 +445,7 @@ func (l *leadership) fly(e *entry) bool {
 func (l *leadership) stored(data []byte, index uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, e := range l.flight {
+	for _, e := range l.inflight {
 		if len(e.data) > 0 && &e.data[0] == &data[0] {
 			e.index = index
 			return
@@ -469,23 +469,23 @@ func (l *leadership) applied(index, term uint64) {
 func (l *leadership) acknowledgeLocked(index uint64) {
 	start := l.r.store.StartOffset()
 	n := 0
-	for _, e := range l.flight {
+	for _, e := range l.inflight {
 		if len(e.data) > 0 && (e.index == 0 || e.index > index) {
 			break
 		}
-		e.answer(func(p *part) (Ack, error) { return l.ack(e, p, start) })
-		l.flying -= len(e.data)
+		e.answer(func(p *entryPart) (Ack, error) { return l.ack(e, p, start) })
+		l.inflightBytes -= len(e.data)
 		n++
 	}
 	if n > 0 {
-		clear(l.flight[:n]) // the array stays, and what they came in must not
-		l.flight = l.flight[n:]
+		clear(l.inflight[:n]) // the array stays, and what they came in must not
+		l.inflight = l.inflight[n:]
 		l.freed.Broadcast()
 	}
 }
 
 // ack says where a part of a committed entry went.
-func (l *leadership) ack(e *entry, p *part, start int64) (Ack, error) {
+func (l *leadership) ack(e *entry, p *entryPart, start int64) (Ack, error) {
 	ack := Ack{AppendTime: -1, StartOffset: start, Epoch: int32(l.term)}
 	if p.repeats != nil {
 		ack.BaseOffset, ack.AppendTime = p.repeats.resolve(), p.repeats.appended
@@ -499,8 +499,8 @@ func (l *leadership) ack(e *entry, p *part, start int64) (Ack, error) {
 	if first.AppendTime() {
 		ack.AppendTime = first.MaxTimestamp()
 	}
-	if p.landing != nil {
-		p.landing.offset = ack.BaseOffset
+	if p.pending != nil {
+		p.pending.offset = ack.BaseOffset
 	}
 	return ack, nil
 }
@@ -508,8 +508,8 @@ func (l *leadership) ack(e *entry, p *part, start int64) (Ack, error) {
 // resolve returns the batch's first offset, -1 if its entry was lost. It is
 // asked behind the entry that carried the batch, under the leadership's mu.
 func (s *sequenced) resolve() int64 {
-	if s.landing != nil {
-		return s.landing.offset
+	if s.pending != nil {
+		return s.pending.offset
 	}
 	return s.offset
 }

@@ -193,11 +193,11 @@ func TestAppliedEntriesAreAcknowledgedInTheirOwnTermOnly(t *testing.T) {
 		answers[i] = errors.New("none")
 		e := &entry{data: batchOf("v"), index: uint64(7 + i)}
 		record.Batch(e.data).Assign(int64(20+i), 3)
-		e.parts = []part{{waiting: waiting{done: func(_ Ack, err error) {
+		e.parts = []entryPart{{appendCall: appendCall{done: func(_ Ack, err error) {
 			answers[i] = err
 			seen = append(seen, fmt.Sprintf("%d when %d is readable", 20+i, r.p.HighWatermark()))
 		}}}}
-		l.flight = append(l.flight, e)
+		l.inflight = append(l.inflight, e)
 	}
 	log := func(index, term uint64, offset int64) *raft.Log {
 		b := batchOf("v")
@@ -208,8 +208,8 @@ func TestAppliedEntriesAreAcknowledgedInTheirOwnTermOnly(t *testing.T) {
 	if answers[0] != nil || answers[1] != nil || !errors.Is(answers[2], ErrUnknown) {
 		t.Errorf("answers: %v", answers)
 	}
-	e := &entry{data: batchOf("v"), index: 9, parts: []part{{waiting: waiting{done: func(_ Ack, err error) { answers[0] = err }}}}}
-	alone := &leadership{r: r, term: 3, flight: []*entry{e}}
+	e := &entry{data: batchOf("v"), index: 9, parts: []entryPart{{appendCall: appendCall{done: func(_ Ack, err error) { answers[0] = err }}}}}
+	alone := &leadership{r: r, term: 3, inflight: []*entry{e}}
 	alone.freed.L = &alone.mu
 	alone.applied(9, 4) // it answers for itself, whoever else has been told
 	if !errors.Is(answers[0], ErrUnknown) {
@@ -230,22 +230,22 @@ func TestAnEntryThatIsNotStoredIsNotAcknowledged(t *testing.T) {
 	l := &leadership{r: &replica{p: &Partition{}, store: s}, term: 3}
 	l.freed.L = &l.mu
 	var answered []string
-	fly := func(name string, data record.Batch, index uint64, repeats *sequenced) {
+	track := func(name string, data record.Batch, index uint64, repeats *sequenced) {
 		e := &entry{data: data, index: index}
-		e.parts = []part{{repeats: repeats, waiting: waiting{done: func(_ Ack, err error) { answered = append(answered, fmt.Sprint(name, " ", err)) }}}}
-		l.flight = append(l.flight, e)
-		l.flying += len(data)
+		e.parts = []entryPart{{repeats: repeats, appendCall: appendCall{done: func(_ Ack, err error) { answered = append(answered, fmt.Sprint(name, " ", err)) }}}}
+		l.inflight = append(l.inflight, e)
+		l.inflightBytes += len(data)
 	}
 	stamped := func(offset int64) record.Batch {
 		b := batchOf("v")
 		b.Assign(offset, 3)
 		return b
 	}
-	fly("stored", stamped(20), 7, nil)
-	fly("repeat", nil, 0, &sequenced{offset: 20})
+	track("stored", stamped(20), 7, nil)
+	track("repeat", nil, 0, &sequenced{offset: 20})
 	waits := stamped(-1)
-	fly("waits", waits, 0, nil)
-	fly("repeat behind", nil, 0, &sequenced{offset: 20})
+	track("waits", waits, 0, nil)
+	track("repeat behind", nil, 0, &sequenced{offset: 20})
 	expect := func(when string, want ...string) {
 		t.Helper()
 		if !slices.Equal(answered, want) {
@@ -261,23 +261,23 @@ func TestAnEntryThatIsNotStoredIsNotAcknowledged(t *testing.T) {
 	expect("when what is before the second is", "stored <nil>", "repeat <nil>")
 	l.applied(9, 3)
 	expect("when all is", "stored <nil>", "repeat <nil>", "waits <nil>", "repeat behind <nil>")
-	if len(l.flight) > 0 || l.flying != 0 {
-		t.Errorf("%d entries and %d bytes are in flight when all are answered", len(l.flight), l.flying)
+	if len(l.inflight) > 0 || l.inflightBytes != 0 {
+		t.Errorf("%d entries and %d bytes are in flight when all are answered", len(l.inflight), l.inflightBytes)
 	}
 	answered = nil
-	fly("repeat of nothing", nil, 0, &sequenced{offset: -1, landing: &landing{offset: -1}})
+	track("repeat of nothing", nil, 0, &sequenced{offset: -1, pending: &pendingOffset{offset: -1}})
 	l.applied(9, 3)
 	expect("what repeats an entry that was lost", fmt.Sprint("repeat of nothing ", ErrUnknown))
 }
 
 // An entry that is made as the leadership ends is refused: nobody would answer it.
-func TestNothingFliesWhenTheLeadershipIsOver(t *testing.T) {
+func TestNothingIsInFlightWhenTheLeadershipIsOver(t *testing.T) {
 	l := &leadership{r: &replica{}, term: 3}
 	l.freed.L = &l.mu
 	l.end()
 	var answered error
-	e := &entry{data: batchOf("v"), parts: []part{{waiting: waiting{done: func(_ Ack, err error) { answered = err }}}}}
-	if l.fly(e) || !errors.Is(answered, ErrNotLeader) || len(l.flight) > 0 {
-		t.Errorf("answered with %v, %d entries are in flight", answered, len(l.flight))
+	e := &entry{data: batchOf("v"), parts: []entryPart{{appendCall: appendCall{done: func(_ Ack, err error) { answered = err }}}}}
+	if l.track(e) || !errors.Is(answered, ErrNotLeader) || len(l.inflight) > 0 {
+		t.Errorf("answered with %v, %d entries are in flight", answered, len(l.inflight))
 	}
 }

@@ -662,7 +662,7 @@ func (f *faultCase) check(when string) {
 			_, p = f.c.leader(f.id)
 			continue
 		}
-		if errors.Is(err, ErrOutOfRange) { // a trim that was owed is made meanwhile
+		if errors.Is(err, ErrOutOfRange) { // a trim that was pending is made meanwhile
 			time.Sleep(10 * time.Millisecond)
 			if start := p.StartOffset(); offset < start {
 				offset = start

@@ -181,12 +181,12 @@ type Node struct {
 
 	holdNotice func() // unless nil, called before a notification of Raft's is looked at: tests make them late
 
-	producers atomic.Int64 // remembered by all partitions, when that was last counted
-	resolved  atomic.Pointer[resolvedSettings]
-	writes    atomic.Uint64 // to logs, begun
-	beside    atomic.Int64  // see store.StoreLogs
-	happened  atomic.Uint64 // counts what may call for another leader or member: images, nodes, leaders
-	lostAt    sync.Map      // int32, a node, to time.Time: when its last connection ended
+	producers       atomic.Int64 // remembered by all partitions, when that was last counted
+	resolved        atomic.Pointer[resolvedSettings]
+	writes          atomic.Uint64 // to logs, begun
+	concurrentSyncs atomic.Int64  // see store.StoreLogs
+	happened        atomic.Uint64 // counts what may call for another leader or member: images, nodes, leaders
+	lostAt          sync.Map      // int32, a node, to time.Time: when its last connection ended
 }
 
 // Open reads who the node is and opens what its groups share. Start does the rest.

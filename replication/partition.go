@@ -484,7 +484,7 @@ func (p *Partition) AppendIn(epoch int32, batches []record.Batch, done func(Ack,
 // append is Partition.Append under this leadership. What it refuses at once, it
 // returns.
 func (l *leadership) append(batches []record.Batch, done func(Ack, error)) error {
-	w := waiting{batches: batches, done: done}
+	w := appendCall{batches: batches, done: done}
 	for _, b := range batches {
 		w.bytes += len(b)
 	}

@@ -251,12 +251,12 @@ func TestFormerLeaderAnswersForNothingItHasNotSynced(t *testing.T) {
 	}
 }
 
-// While maxBeside syncs run beside Raft, further ones are waited for.
+// While maxConcurrentSyncs run beside Raft, further ones are waited for.
 func TestBusyDiskIsWaitedFor(t *testing.T) {
 	s, disk := testStore(t)
 	disk.set(true, nil)
 	defer disk.set(false, nil)
-	s.beside.Store(maxBeside)
+	s.concurrentSyncs.Store(maxConcurrentSyncs)
 	done := make(chan error, 1)
 	go func() { done <- s.StoreLogs([]*raft.Log{ownEntry(2, 0)}) }()
 	select {
@@ -297,7 +297,7 @@ func testReplica(t *testing.T, l *log.Log) *replica {
 	p := &Partition{node: &Node{now: time.Now, snapshots: make(chan *replica, 1)}, logger: slog.New(slog.DiscardHandler)}
 	r := &replica{p: p, votes: raft.NewInmemStore(), snapshots: new(snapshotStore), closing: make(chan struct{})}
 	r.port = tr.Group(7, "1.a")
-	r.store = &store{Log: l, r: r, pending: newPendingSync(), beside: new(atomic.Int64)}
+	r.store = &store{Log: l, r: r, pending: newPendingSync(), concurrentSyncs: new(atomic.Int64)}
 	r.machine = &machine{r: r, producers: producers{}}
 	return r
 }
@@ -328,6 +328,6 @@ func testStoreThatMayFail(t *testing.T) (*store, *testDisk) {
 // ownEntry is the n-th entry that the leader of term 1 has for Raft.
 func ownEntry(index, n uint64) *raft.Log {
 	b := batchOf("value")
-	number(b, n, 1)
+	assignNumber(b, n, 1)
 	return &raft.Log{Index: index, Term: 1, Type: raft.LogCommand, Data: b}
 }

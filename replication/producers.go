@@ -37,15 +37,15 @@ const (
 // A sequenced is one remembered batch of a producer.
 type sequenced struct {
 	first, last int32
-	offset      int64 // of the first record; -1 on a leader that appended it: see landing
+	offset      int64 // of the first record; -1 on a leader that appended it: see pendingOffset
 	appended    int64 // append time in milliseconds, or -1 with CreateTime
-	landing     *landing
+	pending     *pendingOffset
 }
 
-// A landing is where a leader's batch will be, once its entry is committed. It
+// A pendingOffset is where a leader's batch will be, once its entry is committed. It
 // is written before anything behind that entry is answered, under the
 // leadership's mu.
-type landing struct {
+type pendingOffset struct {
 	offset int64 // -1: in flight, or lost
 }
 

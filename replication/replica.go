@@ -38,8 +38,8 @@ type replica struct {
 	serving sync.Mutex
 	served  uint64 // the term of the latest leadership; under serving
 
-	trimMu sync.Mutex // held while the log start moves, by Raft's or by a snapshot's doing
-	owed   int64      // the log start that a full disk did not allow yet; 0: none
+	trimMu      sync.Mutex // held while the log start moves, by Raft's or by a snapshot's doing
+	pendingTrim int64      // the log start that a full disk did not allow yet; 0: none
 
 	forgotten int       // producers since forgotAt, before their time; under machine.mu
 	forgotAt  time.Time // when that was last said
@@ -102,7 +102,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	}
 
 	r.snapshots = snapshots
-	r.store = &store{Log: l, r: r, pending: newPendingSync(), beside: &n.beside}
+	r.store = &store{Log: l, r: r, pending: newPendingSync(), concurrentSyncs: &n.concurrentSyncs}
 	state, next := producers{}, int64(0)
 	if snap := snapshots.newest(); snap != nil {
 		if state, err = decodeProducers(snap.state, n.now().UnixMilli()); err != nil {
@@ -323,31 +323,31 @@ func (r *replica) outlived(term uint64) {
 }
 
 // trimmed moves the log start, and drops what the newest snapshot allows. If the
-// system refuses (a full disk) it is owed: upkeep tries again, and a bounce would not
+// system refuses (a full disk) it is left pending: upkeep tries again, and a bounce would not
 // help.
 func (r *replica) trimmed(start int64) {
 	r.trimMu.Lock()
 	defer r.trimMu.Unlock()
-	start = max(start, r.owed)
+	start = max(start, r.pendingTrim)
 	if _, err := r.store.Drop(start, r.snapshots.index()); segment.IsRefused(err) {
-		r.owed = start
+		r.pendingTrim = start
 		r.p.logger.Warn("the log start was not moved, trying again later", "to", start, "error", err)
 		return
 	} else if err != nil {
 		r.p.bounce(r, fmt.Errorf("drop below offset %d: %w", start, err))
 		return
 	}
-	r.owed = 0
+	r.pendingTrim = 0
 	r.p.start.Store(r.store.StartOffset())
 }
 
-// settleTrim moves the log start to where it is owed.
+// settleTrim moves the log start to where a full disk did not allow it yet.
 func (r *replica) settleTrim() {
 	r.trimMu.Lock()
-	owed := r.owed
+	start := r.pendingTrim
 	r.trimMu.Unlock()
-	if owed > 0 {
-		r.trimmed(owed)
+	if start > 0 {
+		r.trimmed(start)
 	}
 }
 

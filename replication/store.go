@@ -46,8 +46,8 @@ type store struct {
 	began atomic.Int64
 	// pending is the sync that Raft does not wait for; see StoreLogs.
 	pending *pendingSync
-	// beside counts such syncs of all groups of the node.
-	beside *atomic.Int64
+	// concurrentSyncs counts such syncs of all groups of the node.
+	concurrentSyncs *atomic.Int64
 	// live is set once NewRaft returned: from then on damage ends the goroutine.
 	live atomic.Bool
 	// refused is why NewRaft could not read an entry, if the system refused to.
@@ -62,17 +62,17 @@ type store struct {
 // entry sent before it was refused.
 var errStale = errors.New("replication: entry is out of turn")
 
-// number marks the entry in data as the n-th of its leadership's term. The
+// assignNumber marks the entry in data as the n-th of its leadership's term. The
 // mark lies in the base offset and epoch of the first batch, which the log
 // stamps over; n counts from 0.
-func number(data []byte, n uint64, term uint64) {
+func assignNumber(data []byte, n uint64, term uint64) {
 	record.Batch(data).Assign(-1-int64(n), int32(term))
 }
 
-// maxBeside syncs of a node run beside Raft, or one or two more of groups that ask at
+// maxConcurrentSyncs of a node run beside Raft, or one or two more of groups that ask at
 // the same moment. With as many the disk is busy, and what gathers while Raft waits
 // saves writes.
-const maxBeside = 2
+const maxConcurrentSyncs = 2
 
 // StoreLogs implements raft.LogStore. It returns when the entries are durable, with
 // one exception: a leader's own commands may be synced while they are on their way to
@@ -101,7 +101,7 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 		return err
 	}
 	s.pending.begin(logs[0].Index - 1)
-	s.beside.Add(1)
+	s.concurrentSyncs.Add(1)
 	go s.sync(logs[len(logs)-1].Index)
 	return nil
 }
@@ -109,7 +109,7 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 // sync makes durable what was written, up to the entry last.
 func (s *store) sync(last uint64) {
 	err := s.Log.Flush()
-	s.beside.Add(-1)
+	s.concurrentSyncs.Add(-1)
 	s.began.Store(0)
 	if err != nil && !errors.Is(err, log.ErrClosed) {
 		s.r.fault(fmt.Errorf("sync entries up to %d: %w", last, err))
@@ -156,7 +156,7 @@ func (s *store) write(logs []*raft.Log) (due bool, err error) {
 		}
 	}
 	s.writes.Add(1)
-	if len(own) == len(logs) && s.beside.Load() < maxBeside {
+	if len(own) == len(logs) && s.concurrentSyncs.Load() < maxConcurrentSyncs {
 		due, err = s.Log.WriteLogs(logs)
 	} else {
 		err = s.Log.StoreLogs(logs)

@@ -19,12 +19,12 @@ func TestFullTailsKeepTheEntryBeingMade(t *testing.T) {
 	for i := range int64(maxTails - 1) {
 		l.tails[1000+i] = &producer{}
 	}
-	var queue []waiting
+	var queue []appendCall
 	answers := make(chan Ack, 3)
 	for _, b := range []record.Batch{
 		sequencedBatch(9, 0, 0, 1, 0), sequencedBatch(8, 0, 0, 1, 0), sequencedBatch(9, 0, 0, 1, 0),
 	} {
-		queue = append(queue, waiting{batches: []record.Batch{b}, bytes: len(b), done: func(ack Ack, err error) {
+		queue = append(queue, appendCall{batches: []record.Batch{b}, bytes: len(b), done: func(ack Ack, err error) {
 			if err != nil {
 				t.Error(err)
 			}
@@ -55,12 +55,12 @@ func TestTailsAreForgottenOnceNothingIsInFlight(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := &leadership{r: &replica{p: &Partition{}, store: s}, term: 3, tails: map[int64]*producer{9: {}}}
 				l.freed.L = &l.mu
-				landed, answered, over := false, false, false
+				acknowledged, answered, over := false, false, false
 				first := batchOf("v")
 				first.Assign(20, 3)
-				l.flight = []*entry{{data: first, index: 7, parts: []part{{waiting: waiting{done: func(Ack, error) { landed = true }}}}}}
+				l.inflight = []*entry{{data: first, index: 7, parts: []entryPart{{appendCall: appendCall{done: func(Ack, error) { acknowledged = true }}}}}}
 				go func() {
-					forget(l, &entry{parts: []part{{waiting: waiting{done: func(_ Ack, err error) { answered = errors.Is(err, ErrUnknown) }}}}})
+					forget(l, &entry{parts: []entryPart{{appendCall: appendCall{done: func(_ Ack, err error) { answered = errors.Is(err, ErrUnknown) }}}}})
 					over = true
 				}()
 				synctest.Wait()
@@ -73,8 +73,8 @@ func TestTailsAreForgottenOnceNothingIsInFlight(t *testing.T) {
 					l.applied(7, 3)
 				}
 				synctest.Wait()
-				if !landed || !over || answered != (name == "refused") || len(l.tails) != 0 {
-					t.Errorf("%s: landed %v, over %v, answered %v, %d tails are left", name, landed, over, answered, len(l.tails))
+				if !acknowledged || !over || answered != (name == "refused") || len(l.tails) != 0 {
+					t.Errorf("%s: acknowledged %v, over %v, answered %v, %d tails are left", name, acknowledged, over, answered, len(l.tails))
 				}
 			})
 		}

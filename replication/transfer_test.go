@@ -94,28 +94,28 @@ func TestBurstWaitsForWhatIsInFlight(t *testing.T) {
 	l := r.leadership.Load()
 	const calls, size = 40, 1 << 20
 
-	r.machine.mu.Lock() // nothing is applied, so nothing lands
+	r.machine.mu.Lock() // nothing is applied, so nothing is acknowledged
 	answers := make(chan error, calls)
 	l.mu.Lock() // as if the appender had been busy while they came
 	for range calls {
 		b := batchOf(string(make([]byte, size)))
-		l.queue = append(l.queue, waiting{[]record.Batch{b}, len(b), func(_ Ack, err error) { answers <- err }})
+		l.queue = append(l.queue, appendCall{[]record.Batch{b}, len(b), func(_ Ack, err error) { answers <- err }})
 		l.queued += len(b)
 	}
 	l.appending = true
 	l.mu.Unlock()
-	go l.appendWaiting()
-	flying, queued := 0, 0
+	go l.appendQueued()
+	inFlight, queued := 0, 0
 	deadline := time.Now().Add(20 * time.Second)
-	for flying <= flightBytes && time.Now().Before(deadline) {
+	for inFlight <= maxInflightBytes && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond)
 		l.mu.Lock()
-		flying, queued = l.flying, l.queued
+		inFlight, queued = l.inflightBytes, l.queued
 		l.mu.Unlock()
 	}
 	r.machine.mu.Unlock()
-	if flying <= flightBytes || flying > 2*flightBytes+2*size || queued == 0 {
-		t.Errorf("%d bytes in flight and %d waiting of %d, want about %d in flight", flying, queued, calls*size, 2*flightBytes)
+	if inFlight <= maxInflightBytes || inFlight > 2*maxInflightBytes+2*size || queued == 0 {
+		t.Errorf("%d bytes in flight and %d waiting of %d, want about %d in flight", inFlight, queued, calls*size, 2*maxInflightBytes)
 	}
 	for range calls {
 		if err := <-answers; err != nil {
