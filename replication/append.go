@@ -72,7 +72,7 @@ type entry struct {
 //	Append ─► queue ─► appender ─► raft.ApplyLog ─► inflight ─► done
 //	                                    │              ▲  ▲
 //	                                 StoreLogs ── stored  │
-//	                                 commit ─► machine ─ applied
+//	                                 commit ─► fsm ────── applied
 //
 // Raft's futures are not waited for: it never answers those that a shutdown
 // finds in one of its channels. An entry is acknowledged when the state machine
@@ -113,7 +113,7 @@ type leadership struct {
 	// outdated is set when producers were forgotten that tails may still hold.
 	outdated atomic.Bool
 	next     uint64 // number of the next entry
-	sent     int64  // payload bytes handed to Raft, against store.stored
+	sent     int64  // payload bytes handed to Raft, against logStore.stored
 
 	confirmer confirmer
 
@@ -404,14 +404,14 @@ func (l *leadership) tail(b record.Batch) *producer {
 	if tail != nil {
 		return tail
 	}
-	if tail = l.r.machine.producer(id); tail == nil {
+	if tail = l.r.fsm.producer(id); tail == nil {
 		tail = &producer{epoch: b.ProducerEpoch()}
 	}
 	l.tails[id] = tail
 	return tail
 }
 
-// makeRoom bounds tails, but for those one entry adds, and drops what the machine
+// makeRoom bounds tails, but for those one entry adds, and drops what the fsm
 // has forgotten. What is dropped is read
 // again from the committed state, so nothing may be in flight then.
 func (l *leadership) makeRoom() {

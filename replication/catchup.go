@@ -54,7 +54,7 @@ func (r *replica) installSnapshot(rpc raft.RPC, req *raft.InstallSnapshotRequest
 	}
 	peer, err := transport.ParseServerID(raft.ServerID(req.ID))
 	if err == nil {
-		_, err = decodeProducers(state, 0) // once it is kept, a life cannot begin without reading it
+		_, err = decodeProducers(state, 0) // once it is kept, a run cannot begin without reading it
 	}
 	if err != nil {
 		rpc.Respond(nil, err)
@@ -176,8 +176,8 @@ func covers(plan log.Plan, index uint64) error {
 	return nil
 }
 
-// install ends the life r, puts what was pulled in the log's place, and begins
-// another life at the snapshot.
+// install ends the run r, puts what was pulled in the log's place, and begins
+// another run at the snapshot.
 //
 // The log's switch is one rename. The new snapshot waits beside it while that
 // happens: a crash before leaves the old log with the old snapshot, a crash

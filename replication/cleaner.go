@@ -107,7 +107,7 @@ func (n *Node) clean(r *replica, c log.Compaction) (log.Compacted, error) {
 	defer cancel()
 	stop := context.AfterFunc(n.ctx, cancel)
 	defer stop()
-	go func() { // "cleaning": ends with the compaction, which ends with the replica's life
+	go func() { // "cleaning": ends with the compaction, which ends with the replica's run
 		select {
 		case <-r.closing:
 			cancel()

@@ -256,7 +256,7 @@ func (c *controller) Snapshot() (raft.FSMSnapshot, error) {
 	case c.saveNow <- struct{}{}:
 	default:
 	}
-	return machineSnapshot(c.image.Load().Encode()), nil
+	return fsmSnapshot(c.image.Load().Encode()), nil
 }
 
 // Restore implements raft.FSM. What a leader sends was vetted.

@@ -21,7 +21,7 @@ type metaStore interface {
 	raft.StableStore
 }
 
-// A controllerStore stands between Raft and the controller group's log, as store does
+// A controllerStore stands between Raft and the controller group's log, as logStore does
 // for a partition's:
 //
 //   - raft-boltdb deletes what it is told to. What is committed stays.
@@ -74,7 +74,7 @@ func (s *controllerStore) StoreLogs(logs []*raft.Log) error {
 		s.member.stop(fmt.Errorf("store entries of the controller's log in the place of others: %w", err))
 		return err
 	}
-	insist(s.logger, "the controller's log cannot be written", s.closing, func() error { return s.store(logs) })
+	retryForEver(s.logger, "the controller's log cannot be written", s.closing, func() error { return s.store(logs) })
 	return nil
 }
 
@@ -176,7 +176,7 @@ func (s *controllerStore) SetUint64(key []byte, value uint64) error {
 }
 
 func (s *controllerStore) save(write func() error) error {
-	if insist(s.logger, "the controller's vote cannot be saved", s.closing, func() error { return record.Guard(write) }) {
+	if retryForEver(s.logger, "the controller's vote cannot be saved", s.closing, func() error { return record.Guard(write) }) {
 		s.member.votesRecovered()
 	}
 	return nil
@@ -185,22 +185,22 @@ func (s *controllerStore) save(write func() error) error {
 // A write that failed is tried again after insistFirst, then after twice as long each
 // time. While it fails, one line in insistLog says so.
 const (
-	insistFirst = 10 * time.Millisecond
-	insistMost  = time.Second
-	insistLog   = 10 * time.Second
+	retryFirst    = 10 * time.Millisecond
+	retryMost     = time.Second
+	retryLogEvery = 10 * time.Second
 )
 
 // insist tries until it succeeds, and tells whether it failed before. If closing is closed
 // first, the goroutine ends.
-func insist(logger *slog.Logger, trouble string, closing <-chan struct{}, try func() error) (failed bool) {
+func retryForEver(logger *slog.Logger, trouble string, closing <-chan struct{}, try func() error) (failed bool) {
 	var said time.Time
-	for wait := insistFirst; ; wait = min(2*wait, insistMost) {
+	for wait := retryFirst; ; wait = min(2*wait, retryMost) {
 		err := try()
 		if err == nil {
 			return failed
 		}
 		failed = true
-		if now := time.Now(); said.IsZero() || now.Sub(said) >= insistLog {
+		if now := time.Now(); said.IsZero() || now.Sub(said) >= retryLogEvery {
 			said = now
 			logger.Error(trouble+", trying again; make room or replace the disk", "error", err)
 		}

@@ -204,7 +204,7 @@ func TestAppliedEntriesAreAcknowledgedInTheirOwnTermOnly(t *testing.T) {
 		b.Assign(offset, int32(term))
 		return &raft.Log{Index: index, Term: term, Type: raft.LogCommand, Data: b}
 	}
-	r.machine.ApplyBatch([]*raft.Log{log(6, 2, 19), log(7, 3, 20), log(8, 3, 21), log(10, 4, 22)})
+	r.fsm.ApplyBatch([]*raft.Log{log(6, 2, 19), log(7, 3, 20), log(8, 3, 21), log(10, 4, 22)})
 	if answers[0] != nil || answers[1] != nil || !errors.Is(answers[2], ErrUnknown) {
 		t.Errorf("answers: %v", answers)
 	}

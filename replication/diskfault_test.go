@@ -105,14 +105,14 @@ func TestANodeWithoutDescriptorsGoesOnWhenItHasSome(t *testing.T) {
 		if _, err := appendWait(p, batchOf("before")); err != nil {
 			t.Fatal(err)
 		}
-		lives := make(map[*testNode]*replica)
+		runs := make(map[*testNode]*replica)
 		none := func(string, int) error { return syscall.EMFILE }
 		for _, n := range c.nodes {
 			q, err := n.Partition(id)
 			if err != nil {
 				t.Fatal(err)
 			}
-			lives[n] = q.current.Load()
+			runs[n] = q.current.Load()
 			n.disk.refuse(none)
 		}
 		// What fits the segment is taken, what calls for another is refused.
@@ -145,7 +145,7 @@ func TestANodeWithoutDescriptorsGoesOnWhenItHasSome(t *testing.T) {
 		if again, _ := c.leader(id); again != leader {
 			t.Errorf("node %d leads, it was node %d", again.id, leader.id)
 		}
-		for n, r := range lives {
+		for n, r := range runs {
 			if q, err := n.Partition(id); err != nil || q.current.Load() != r || q.Down() != nil {
 				t.Errorf("node %d did not keep its replica: %v, %v", n.id, err, q.Down())
 			}
@@ -285,7 +285,7 @@ func TestAReplicaIsOpenedWhenThereAreDescriptors(t *testing.T) {
 }
 
 // A disk that is full in spite of the room that was promised (one that copies what is
-// written) ends a life, not the replica.
+// written) ends a run, not the replica.
 func TestAWriteThatFindsTheDiskFullEndsALifeOnly(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
 		id := c.create("orders", 1, 3, nil)
@@ -303,7 +303,7 @@ func TestAWriteThatFindsTheDiskFullEndsALifeOnly(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 		if p.current.Load() == r {
-			t.Fatal("the life goes on although its log failed")
+			t.Fatal("the run goes on although its log failed")
 		}
 		time.Sleep(5 * time.Second)
 		if err := p.Down(); errors.Is(err, ErrQuarantined) {

@@ -495,7 +495,7 @@ func (n *Node) heard(from transport.Peer, g gossip) error {
 		n.numbers[by] = g.number
 	}
 	if n.openAt[by] == nil || g.first {
-		maps.DeleteFunc(n.openAt, func(p process, _ map[uint64]bool) bool { return p.Node == by.Node }) // of its former lives, too
+		maps.DeleteFunc(n.openAt, func(p process, _ map[uint64]bool) bool { return p.Node == by.Node }) // of its former processes, too
 		n.openAt[by] = make(map[uint64]bool)
 	}
 	for _, group := range g.open {

@@ -90,7 +90,7 @@ func decodeConfiguration(p []byte) (c raft.Configuration, err error) {
 }
 
 // contain is deferred where Raft calls us in its own goroutines. A panic there is a
-// mistake of ours, met by one group's data: it ends that group's life here, and the
+// mistake of ours, met by one group's data: it ends that group's run here, and the
 // goroutine, never the process.
 func contain(what string, fault func(error)) {
 	cause := recover()

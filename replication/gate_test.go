@@ -96,11 +96,11 @@ func TestAppendOfOneByteEndsNothing(t *testing.T) {
 	c.stillWorks(id)
 }
 
-// Should something reach the log or the machine after all that they cannot take, it
-// ends that life of the replica and Raft's goroutine, and is told.
+// Should something reach the log or the fsm after all that they cannot take, it
+// ends that run of the replica and Raft's goroutine, and is told.
 func TestPanicInRaftsGoroutineIsContained(t *testing.T) {
 	s, _ := testStoreThatMayFail(t)
-	m := s.r.machine
+	m := s.r.fsm
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -112,7 +112,7 @@ func TestPanicInRaftsGoroutineIsContained(t *testing.T) {
 		t.Errorf("the replica is ended by %v, want %v", cause, errPanic)
 	}
 	if m.reached(1) { // the lock was given back
-		t.Error("the machine took it")
+		t.Error("the fsm took it")
 	}
 
 	s, _ = testStore(t)
@@ -129,7 +129,7 @@ func TestPanicInRaftsGoroutineIsContained(t *testing.T) {
 }
 
 // A snapshot whose producer state cannot be read is refused before anything is kept
-// of it: no later life could begin without reading it.
+// of it: no later run could begin without reading it.
 func TestSnapshotWithDamagedStateIsRefused(t *testing.T) {
 	good := &snapshot{index: 3, term: 1, configurationIndex: 1, configuration: raft.EncodeConfiguration(raft.Configuration{}), state: producers{}.encode(nil)}
 	if _, err := decodeSnapshot(good.encode()); err != nil {
@@ -143,9 +143,9 @@ func TestSnapshotWithDamagedStateIsRefused(t *testing.T) {
 }
 
 // FuzzPeerEntries sends whatever it likes in appends to a replica's real store and
-// machine, through a real transport: what the gate lets in the log must take, or
+// fsm, through a real transport: what the gate lets in the log must take, or
 // refuse for where it stands (an offset or an index that is not next), and the
-// machine must be able to apply what the log gives back. Nothing may panic.
+// fsm must be able to apply what the log gives back. Nothing may panic.
 func FuzzPeerEntries(f *testing.F) {
 	two := append(bytes.Clone(stampedAt(0, 1, "a", "b")), stampedAt(2, 1, "c")...)
 	f.Add(uint8(raft.LogCommand), []byte(stampedAt(0, 1, "a")), []byte(nil), uint8(raft.LogCommand), []byte(stampedAt(1, 1, "b")), []byte(nil))
@@ -161,7 +161,7 @@ func FuzzPeerEntries(f *testing.F) {
 		}
 		defer l.Close(false)
 		r := testReplica(t, l)
-		s, m := r.store, r.machine
+		s, m := r.store, r.fsm
 		defer func() {
 			if cause := r.ended(); errors.Is(cause, errPanic) {
 				t.Errorf("contained: %v", cause)

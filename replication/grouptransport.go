@@ -16,10 +16,10 @@ import (
 type groupTransport struct {
 	*canvasser
 	m   *member
-	log *store // nil in the controller group, whose log syncs whatever it stores and keeps no copies
+	log *logStore // nil in the controller group, whose log syncs whatever it stores and keeps no copies
 }
 
-func newGroupTransport(m *member, log *store) *groupTransport {
+func newGroupTransport(m *member, log *logStore) *groupTransport {
 	return &groupTransport{canvasser: newCanvasser(m.port), m: m, log: log}
 }
 
@@ -31,7 +31,7 @@ func (t *groupTransport) AppendEntries(id raft.ServerID, target raft.ServerAddre
 	if slices.ContainsFunc(args.Entries, log.IsHeadersOnly) {
 		return errHeadersOnly
 	}
-	// Raft may take for committed what is not durable here: see store.StoreLogs.
+	// Raft may take for committed what is not durable here: see logStore.StoreLogs.
 	args.LeaderCommitIndex = min(args.LeaderCommitIndex, t.durable())
 	err := t.Port.AppendEntries(id, target, args, resp)
 	if err == nil && !resp.Success {

@@ -38,13 +38,13 @@ func TestHeadersOnlyEntriesAreAppliedAsWholeOnes(t *testing.T) {
 		}
 		headersOnly, entries = append(headersOnly, headers), append(entries, entry)
 	}
-	apply := func(logs []*raft.Log) *machine {
+	apply := func(logs []*raft.Log) *fsm {
 		r := testReplica(t, l)
-		r.machine.ApplyBatch(logs)
+		r.fsm.ApplyBatch(logs)
 		if cause := r.ended(); cause != nil {
 			t.Error(cause)
 		}
-		return r.machine
+		return r.fsm
 	}
 	got, want := apply(headersOnly), apply(entries)
 	if a, b := got.producers.encode(nil), want.producers.encode(nil); !bytes.Equal(a, b) || len(want.producers) != 4 {

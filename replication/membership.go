@@ -190,7 +190,7 @@ func (n *Node) changeMember(r *replica, change *membershipChange) {
 	}
 	if err := n.await(n.ctx, f); err != nil {
 		// Raft may now hold a configuration that the log does not (a trap of
-		// the library): only a new life knows what the disk says.
+		// the library): only a new run knows what the disk says.
 		what, who := change.words()
 		r.p.logger.Warn("membership change failed", what, who, "error", err)
 		if r.raft.State() != raft.Leader {

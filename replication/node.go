@@ -184,7 +184,7 @@ type Node struct {
 	producers       atomic.Int64 // remembered by all partitions, when that was last counted
 	resolved        atomic.Pointer[resolvedSettings]
 	writes          atomic.Uint64 // to logs, begun
-	concurrentSyncs atomic.Int64  // see store.StoreLogs
+	concurrentSyncs atomic.Int64  // see logStore.StoreLogs
 	happened        atomic.Uint64 // counts what may call for another leader or member: images, nodes, leaders
 	lostAt          sync.Map      // int32, a node, to time.Time: when its last connection ended
 }
@@ -728,7 +728,7 @@ func (n *Node) memberOf(group uint64) *member {
 	return nil
 }
 
-// replicaOf returns the current life of a group's replica here, or nil.
+// replicaOf returns the current run of a group's replica here, or nil.
 func (n *Node) replicaOf(group uint64) *replica {
 	n.partitionMu.RLock()
 	p := n.byGroup[group]

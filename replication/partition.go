@@ -34,17 +34,17 @@ type Partition struct {
 	settings   atomic.Pointer[metadata.TopicSettings]
 	deleteFrom atomic.Int64 // before this time, ms since 1970, nothing is deleted; see configure
 
-	// lifecycle is held while a life begins or ends.
+	// lifecycle is held while a run begins or ends.
 	lifecycle longLock
-	current   atomic.Pointer[replica] // nil: between lives, or down
+	current   atomic.Pointer[replica] // nil: between runs, or down
 	closed    bool
 	bounces   []time.Time   // of the last minute
-	patience  time.Duration // before the next try to begin a life that the system refused
+	patience  time.Duration // before the next try to begin a run that the system refused
 
 	catching atomic.Bool // a catch-up is under way
 
 	mu   sync.Mutex
-	down error // why there is no current life and none will be
+	down error // why there is no current run and none will be
 
 	number    atomic.Uint64 // where the latest leadership's numbers begin, see numbersEach
 	start     atomic.Int64
@@ -201,7 +201,7 @@ func (p *Partition) preferred() (raft.ServerID, bool) {
 	return p.node.serverOf(part.Replicas[0])
 }
 
-// open makes the partition's folder and begins the first life, unless the node
+// open makes the partition's folder and begins the first run, unless the node
 // is closing: it may have closed its partitions before this one was among them.
 //
 // It waits for its turn, and a node that was away may learn of the partition's
@@ -225,7 +225,7 @@ func (p *Partition) open() {
 	p.beginLocked()
 }
 
-// beginLocked begins a life, or records why it cannot.
+// beginLocked begins a run, or records why it cannot.
 func (p *Partition) beginLocked() {
 	r, err := p.startReplica()
 	if err != nil {
@@ -241,7 +241,7 @@ func (p *Partition) beginLocked() {
 	p.node.opened(p.group)
 }
 
-// notBegunLocked deals with a life that did not begin. What the system lacks comes
+// notBegunLocked deals with a run that did not begin. What the system lacks comes
 // back, and a partition must not need a restart for that.
 func (p *Partition) notBegunLocked(err error) {
 	if segment.Scarce(err) {
@@ -252,7 +252,7 @@ func (p *Partition) notBegunLocked(err error) {
 	p.quarantine(err)
 }
 
-// A life that the system refused is tried again after patienceFirst, then after twice
+// A run that the system refused is tried again after patienceFirst, then after twice
 // as long each time. With patienceMost a partition serves within 5 s of what the system
 // lacked being there again. Where it lacks descriptors or room, a try costs one call.
 const (
@@ -281,7 +281,7 @@ func (p *Partition) waitLocked(cause error, while time.Duration) {
 	})
 }
 
-// takeDown tells why there is no life, to clients and to the other nodes.
+// takeDown tells why there is no run, to clients and to the other nodes.
 func (p *Partition) takeDown(err error) {
 	p.mu.Lock()
 	p.down = err
@@ -311,9 +311,9 @@ func (p *Partition) Down() error {
 	return p.down
 }
 
-// bounce ends a life whose memory and disk may disagree, and begins another, unless the
+// bounce ends a run whose memory and disk may disagree, and begins another, unless the
 // data is damaged or the disk failed, for which it is quarantined. It does not block.
-// The first call for a life counts, which is the one that saw the fault; those who meet
+// The first call for a run counts, which is the one that saw the fault; those who meet
 // the same fault beside it, as the log, its writer and its syncs do, do nothing.
 func (p *Partition) bounce(r *replica, cause error) {
 	if !r.cause.CompareAndSwap(nil, &cause) {
@@ -364,7 +364,7 @@ func (p *Partition) bounce(r *replica, cause error) {
 	}()
 }
 
-// endLocked ends the current life, if there is one.
+// endLocked ends the current run, if there is one.
 func (p *Partition) endLocked(clean bool) {
 	if r := p.current.Swap(nil); r != nil {
 		r.stop(clean)
@@ -540,7 +540,7 @@ func (p *Partition) Read(offset int64, maxBytes int, committed bool) (*record.Vi
 	return v, r.readError(err)
 }
 
-// readError sorts out what reading the log said; damage ends this life.
+// readError sorts out what reading the log said; damage ends this run.
 func (r *replica) readError(err error) error {
 	var corrupt *segment.CorruptError
 	switch {
@@ -675,10 +675,10 @@ func (p *Partition) Producers() []ProducerInfo {
 	if r == nil {
 		return nil
 	}
-	r.machine.mu.Lock()
-	defer r.machine.mu.Unlock()
-	list := make([]ProducerInfo, 0, len(r.machine.producers))
-	for id, s := range r.machine.producers {
+	r.fsm.mu.Lock()
+	defer r.fsm.mu.Unlock()
+	list := make([]ProducerInfo, 0, len(r.fsm.producers))
+	for id, s := range r.fsm.producers {
 		list = append(list, ProducerInfo{ID: id, Epoch: s.epoch, LastSequence: s.lastSequence(), LastTimestamp: s.timestamp})
 	}
 	return list

@@ -275,7 +275,7 @@ func TestBusyDiskIsWaitedFor(t *testing.T) {
 
 // testStore returns the store of a leader in term 1, with one entry. The test fails if the
 // replica is ended.
-func testStore(t *testing.T) (*store, *testDisk) {
+func testStore(t *testing.T) (*logStore, *testDisk) {
 	t.Helper()
 	s, disk := testStoreThatMayFail(t)
 	t.Cleanup(func() {
@@ -286,7 +286,7 @@ func testStore(t *testing.T) (*store, *testDisk) {
 	return s, disk
 }
 
-// testReplica returns a replica over a log, as far as its store and its machine need one:
+// testReplica returns a replica over a log, as far as its store and its fsm need one:
 // there is no Raft.
 func testReplica(t *testing.T, l *log.Log) *replica {
 	tr := transport.New(transport.Config{
@@ -297,8 +297,8 @@ func testReplica(t *testing.T, l *log.Log) *replica {
 	p := &Partition{node: &Node{now: time.Now, snapshots: make(chan *replica, 1)}, logger: slog.New(slog.DiscardHandler)}
 	r := &replica{p: p, votes: raft.NewInmemStore(), snapshots: new(snapshotStore), closing: make(chan struct{})}
 	r.port = tr.Group(7, "1.a")
-	r.store = &store{Log: l, r: r, pending: newPendingSync(), concurrentSyncs: new(atomic.Int64)}
-	r.machine = &machine{r: r, producers: producers{}}
+	r.store = &logStore{Log: l, r: r, pending: newPendingSync(), concurrentSyncs: new(atomic.Int64)}
+	r.fsm = &fsm{r: r, producers: producers{}}
 	return r
 }
 
@@ -310,7 +310,7 @@ func (r *replica) ended() error {
 	return nil
 }
 
-func testStoreThatMayFail(t *testing.T) (*store, *testDisk) {
+func testStoreThatMayFail(t *testing.T) (*logStore, *testDisk) {
 	disk := newTestDisk()
 	l, err := log.Open(t.TempDir()+"/p", segment.Identity{Cluster: "c"}, log.Config{FS: disk})
 	if err != nil {

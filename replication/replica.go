@@ -21,13 +21,13 @@ import (
 // bytes.
 const maxAppendEntries = 16
 
-// A replica is one life of a partition's Raft instance: from NewRaft to
+// A replica is one run of a partition's Raft instance, from NewRaft to
 // Shutdown over one open log. It is bounced, never repaired.
 type replica struct {
 	p         *Partition
-	store     *store
+	store     *logStore
 	snapshots *snapshotStore
-	machine   *machine
+	fsm       *fsm
 	votes     raft.StableStore // of its group: term, vote, and storedKey
 	member
 
@@ -41,7 +41,7 @@ type replica struct {
 	trimMu      sync.Mutex // held while the log start moves, by Raft's or by a snapshot's doing
 	pendingTrim int64      // the log start that a full disk did not allow yet; 0: none
 
-	forgotten int       // producers since forgotAt, before their time; under machine.mu
+	forgotten int       // producers since forgotAt, before their time; under fsm.mu
 	forgotAt  time.Time // when that was last said
 
 	wantsSnapshot atomic.Bool           // queued for one
@@ -102,7 +102,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	}
 
 	r.snapshots = snapshots
-	r.store = &store{Log: l, r: r, pending: newPendingSync(), concurrentSyncs: &n.concurrentSyncs}
+	r.store = &logStore{Log: l, r: r, pending: newPendingSync(), concurrentSyncs: &n.concurrentSyncs}
 	state, next := producers{}, int64(0)
 	if snap := snapshots.newest(); snap != nil {
 		if state, err = decodeProducers(snap.state, n.now().UnixMilli()); err != nil {
@@ -113,7 +113,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 		}
 		p.raiseWatermark(next)
 	}
-	r.machine = &machine{r: r, producers: state, next: next}
+	r.fsm = &fsm{r: r, producers: state, next: next}
 	l.SetRollHook(func(uint64) { n.wantSnapshot(r) })
 	r.port = n.transport.Group(p.group, n.serverID())
 	term, err := r.votes.GetUint64([]byte(vote.CurrentTerm))
@@ -139,7 +139,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	return r, nil
 }
 
-// fault ends this life for an error after which it must not go on, beside whoever meets
+// fault ends this run for an error after which it must not go on, beside whoever meets
 // it: Raft's goroutines, the log's, a sync's. It does not block.
 func (r *replica) fault(cause error) { r.p.bounce(r, cause) }
 
@@ -167,7 +167,7 @@ func (r *replica) stored(data []byte, index uint64) {
 	}
 }
 
-// applied says that the machine has applied everything up to index, of which the last
+// applied says that the fsm has applied everything up to index, of which the last
 // entry is of term. It does not block.
 func (r *replica) applied(index, term uint64) {
 	if l := r.leadership.Load(); l != nil {
@@ -210,7 +210,7 @@ func (r *replica) startRaft() error {
 			}
 			done <- err
 		}()
-		r.raft, err = raft.NewRaft(r.raftConfig(), r.machine, r.store, r.votes, r.snapshots, newGroupTransport(&r.member, r.store))
+		r.raft, err = raft.NewRaft(r.raftConfig(), r.fsm, r.store, r.votes, r.snapshots, newGroupTransport(&r.member, r.store))
 	}()
 	if err := <-done; err != nil {
 		return err
@@ -219,7 +219,7 @@ func (r *replica) startRaft() error {
 	return nil
 }
 
-// stop ends this life. The log is closed clean unless its state is in doubt.
+// stop ends this run. The log is closed clean unless its state is in doubt.
 // It is safe to call more than once; every call waits.
 func (r *replica) stop(clean bool) {
 	r.stopOnce.Do(func() {
@@ -268,7 +268,7 @@ func (r *replica) takeLeadership() {
 	leads := func() bool { return r.leads(term) }
 	opened := func() bool {
 		o := r.store.opening.Load()
-		return o != nil && o.term == term && r.raft.CommitIndex() >= o.index && r.machine.reached(o.next)
+		return o != nil && o.term == term && r.raft.CommitIndex() >= o.index && r.fsm.reached(o.next)
 	}
 	if r.until(context.Background(), func() bool { return !leads() || opened() }) != nil {
 		return
@@ -353,7 +353,7 @@ func (r *replica) settleTrim() {
 
 // takeSnapshot takes a snapshot of the state machine, and drops the segments
 // that only waited for it. What a restart reads follows it, in the log too. What goes
-// wrong on the disk meanwhile ends this life, or is said and tried again: see
+// wrong on the disk meanwhile ends this run, or is said and tried again: see
 // snapshotTroubled, trimmed and log.Config.Failed.
 func (r *replica) takeSnapshot() {
 	if !r.store.live.Load() {

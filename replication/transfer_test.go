@@ -21,7 +21,7 @@ func TestFailedTransferKeepsTheLeadership(t *testing.T) {
 	r := p.current.Load()
 	l := r.leadership.Load()
 
-	r.machine.mu.Lock() // nothing is applied meanwhile
+	r.fsm.mu.Lock() // nothing is applied meanwhile
 	answer := make(chan error, 1)
 	p.Append([]record.Batch{sequencedBatch(9, 0, 1, 1, 0)}, func(_ Ack, err error) { answer <- err })
 	for r.store.EndOffset() < 2 {
@@ -30,7 +30,7 @@ func TestFailedTransferKeepsTheLeadership(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
 	err := r.transferTo(ctx, "9.00000000")
-	r.machine.mu.Unlock()
+	r.fsm.mu.Unlock()
 	if err == nil {
 		t.Fatal("leadership went to a server that is not there")
 	}
@@ -94,7 +94,7 @@ func TestBurstWaitsForWhatIsInFlight(t *testing.T) {
 	l := r.leadership.Load()
 	const calls, size = 40, 1 << 20
 
-	r.machine.mu.Lock() // nothing is applied, so nothing is acknowledged
+	r.fsm.mu.Lock() // nothing is applied, so nothing is acknowledged
 	answers := make(chan error, calls)
 	l.mu.Lock() // as if the appender had been busy while they came
 	for range calls {
@@ -113,7 +113,7 @@ func TestBurstWaitsForWhatIsInFlight(t *testing.T) {
 		inFlight, queued = l.inflightBytes, l.queued
 		l.mu.Unlock()
 	}
-	r.machine.mu.Unlock()
+	r.fsm.mu.Unlock()
 	if inFlight <= maxInflightBytes || inFlight > 2*maxInflightBytes+2*size || queued == 0 {
 		t.Errorf("%d bytes in flight and %d waiting of %d, want about %d in flight", inFlight, queued, calls*size, 2*maxInflightBytes)
 	}

@@ -85,7 +85,7 @@ func (n *Node) expireProducers() {
 	before := n.now().Add(-millis(n.settings().ProducerExpirationMillis))
 	all := 0
 	n.eachReplica(func(r *replica) {
-		forgot, left := r.machine.expire(before)
+		forgot, left := r.fsm.expire(before)
 		all += left
 		if l := r.leadership.Load(); l != nil && forgot > 0 {
 			l.outdated.Store(true)
@@ -362,7 +362,7 @@ func (n *Node) cover(r *replica) {
 	if last <= r.snapshots.index() || !r.store.live.Load() {
 		return
 	}
-	if applied := r.raft.AppliedIndex(); r.leadership.Load() != nil && applied >= last && r.machine.given() < last {
+	if applied := r.raft.AppliedIndex(); r.leadership.Load() != nil && applied >= last && r.fsm.given() < last {
 		r.raft.ApplyLog(log.TrimEntry(r.p.StartOffset()), time.Second)
 	}
 	n.wantSnapshot(r)

@@ -268,7 +268,7 @@ func (n *Node) viewed(from transport.Peer, data []byte) error {
 		return fmt.Errorf("%w: its connection has just ended, or is not known yet", transport.ErrUnreachable)
 	}
 	n.gossipMu.Lock()
-	maps.DeleteFunc(n.views, func(p process, _ seen) bool { return p.Node == by.Node && p != by }) // of its former lives
+	maps.DeleteFunc(n.views, func(p process, _ seen) bool { return p.Node == by.Node && p != by }) // of its former processes
 	before, shown := n.views[by]
 	if shown && before.number >= v.Number {
 		n.gossipMu.Unlock()

@@ -7,11 +7,11 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// A new leader serves as soon as the machine says that all is applied. What was
+// A new leader serves as soon as the fsm says that all is applied. What was
 // acknowledged must be below its high watermark then.
-func TestWatermarkRisesBeforeTheMachineSaysWhatItReached(t *testing.T) {
+func TestWatermarkRisesBeforeTheFSMSaysWhatItReached(t *testing.T) {
 	s, _ := testStore(t)
-	p, m := s.r.p, s.r.machine
+	p, m := s.r.p, s.r.fsm
 	p.waiting = map[*waiter]struct{}{{offset: 6, wake: make(chan struct{}, 1)}: {}}
 	p.waiterCount.Store(1)
 	p.waiters.Lock() // so that it stays where it raises the high watermark

@@ -18,17 +18,17 @@ import (
 // 10 ms of checksums, and so much to read of each partition.
 const snapshotBytes = 32 << 20
 
-// A machine is the state machine of one life of a replica. It stores nothing:
+// An fsm is the state machine of one run of a replica. It stores nothing:
 // the data is in the log already. It moves the high watermark, remembers
 // producers, and hands trims to the log.
-type machine struct {
+type fsm struct {
 	r *replica // whose entries are applied
 
 	mu        sync.Mutex
 	producers producers
 	next      int64  // follows the last applied record
 	applied   int64  // bytes since the last snapshot
-	lastGiven uint64 // index of the last entry of this life
+	lastGiven uint64 // index of the last entry of this run
 }
 
 // ApplyBatch implements raft.BatchingFSM. If an entry does not become durable it ends
@@ -37,9 +37,9 @@ type machine struct {
 // Entries of different terms are applied one term after the other, since what a leader
 // of the first has committed is acknowledged, and what it lost to the second is not.
 // Terms do not fall along a log, so mostly one comparison says that they are the same.
-func (m *machine) ApplyBatch(logs []*raft.Log) []interface{} {
-	defer contain("apply entries", m.r.fault)
-	if m.r.store.pending.await(logs[len(logs)-1].Index) != nil {
+func (f *fsm) ApplyBatch(logs []*raft.Log) []interface{} {
+	defer contain("apply entries", f.r.fault)
+	if f.r.store.pending.await(logs[len(logs)-1].Index) != nil {
 		runtime.Goexit()
 	}
 	for rest := logs; len(rest) > 0; {
@@ -47,92 +47,92 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []interface{} {
 		if term := rest[0].Term; rest[n-1].Term != term {
 			n = slices.IndexFunc(rest, func(l *raft.Log) bool { return l.Term != term })
 		}
-		m.applyTerm(rest[:n])
+		f.applyTerm(rest[:n])
 		rest = rest[n:]
 	}
 	return make([]interface{}, len(logs))
 }
 
 // applyTerm applies entries of one term.
-func (m *machine) applyTerm(logs []*raft.Log) {
-	m.r.outlived(logs[0].Term) // before anybody can see anything of this term
-	next, due := m.take(logs)
+func (f *fsm) applyTerm(logs []*raft.Log) {
+	f.r.outlived(logs[0].Term) // before anybody can see anything of this term
+	next, due := f.take(logs)
 	if next >= 0 {
 		// The watermark first: a new leader serves as soon as next says that all
 		// is applied, and may then not show less than was acknowledged.
-		m.r.p.raiseWatermark(next)
-		m.mu.Lock()
-		m.next = next
-		m.mu.Unlock()
+		f.r.p.raiseWatermark(next)
+		f.mu.Lock()
+		f.next = next
+		f.mu.Unlock()
 	}
-	m.r.applied(logs[len(logs)-1].Index, logs[0].Term)
+	f.r.applied(logs[len(logs)-1].Index, logs[0].Term)
 	if due {
-		m.r.p.node.wantSnapshot(m.r)
+		f.r.p.node.wantSnapshot(f.r)
 	}
 }
 
 // take reads what entries say. next is the offset that follows their last record,
 // -1 without one; due tells that a snapshot is.
-func (m *machine) take(logs []*raft.Log) (next int64, due bool) {
-	now := m.r.p.node.now().UnixMilli()
-	m.mu.Lock()
-	defer m.mu.Unlock()
+func (f *fsm) take(logs []*raft.Log) (next int64, due bool) {
+	now := f.r.p.node.now().UnixMilli()
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	next = -1
 	for _, l := range logs {
 		if start, trims := log.ParseTrim(l); trims {
-			m.r.trimmed(start)
+			f.r.trimmed(start)
 		}
 		for b := range log.Headers(l) {
-			if n := m.producers.apply(b, l.Index, now, m.r.p.node.maxProducers()); n > 0 {
-				m.r.forgot(n)
+			if n := f.producers.apply(b, l.Index, now, f.r.p.node.maxProducers()); n > 0 {
+				f.r.forgot(n)
 			}
 			next = b.NextOffset()
-			m.applied += int64(b.Size())
+			f.applied += int64(b.Size())
 		}
 	}
-	m.lastGiven = logs[len(logs)-1].Index
-	m.r.store.SetCommitted(m.lastGiven)
-	return next, m.applied >= snapshotBytes
+	f.lastGiven = logs[len(logs)-1].Index
+	f.r.store.SetCommitted(f.lastGiven)
+	return next, f.applied >= snapshotBytes
 }
 
 // Apply implements raft.FSM.
-func (m *machine) Apply(l *raft.Log) interface{} { return m.ApplyBatch([]*raft.Log{l})[0] }
+func (f *fsm) Apply(l *raft.Log) interface{} { return f.ApplyBatch([]*raft.Log{l})[0] }
 
 // Snapshot implements raft.FSM.
-func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.applied = 0
-	return machineSnapshot(m.producers.encode(nil)), nil
+func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.applied = 0
+	return fsmSnapshot(f.producers.encode(nil)), nil
 }
 
 // Restore implements raft.FSM. Catch-up never takes this way: the transport
 // keeps InstallSnapshot from Raft.
-func (m *machine) Restore(r io.ReadCloser) error {
+func (f *fsm) Restore(r io.ReadCloser) error {
 	r.Close()
 	return errors.New("replication: a partition is not restored through Raft")
 }
 
-// given returns the index of the last entry the machine was given, 0 if there was
-// none in this life.
-func (m *machine) given() uint64 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.lastGiven
+// given returns the index of the last entry it was given, 0 if there was
+// none in this run.
+func (f *fsm) given() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.lastGiven
 }
 
 // reached tells whether all records below next are applied.
-func (m *machine) reached(next int64) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.next >= next
+func (f *fsm) reached(next int64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.next >= next
 }
 
 // producer returns a copy of what is committed of a producer id, or nil.
-func (m *machine) producer(id int64) *producer {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if p := m.producers[id]; p != nil {
+func (f *fsm) producer(id int64) *producer {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if p := f.producers[id]; p != nil {
 		return p.clone()
 	}
 	return nil
@@ -140,17 +140,17 @@ func (m *machine) producer(id int64) *producer {
 
 // expire forgets the producers that have written nothing since before, and returns
 // how many, and how many are left.
-func (m *machine) expire(before time.Time) (forgot, left int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	forgot = m.producers.expire(before.UnixMilli())
-	return forgot, len(m.producers)
+func (f *fsm) expire(before time.Time) (forgot, left int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	forgot = f.producers.expire(before.UnixMilli())
+	return forgot, len(f.producers)
 }
 
-// A machineSnapshot is encoded producer state.
-type machineSnapshot []byte
+// An fsmSnapshot is encoded producer state.
+type fsmSnapshot []byte
 
-func (s machineSnapshot) Persist(sink raft.SnapshotSink) error {
+func (s fsmSnapshot) Persist(sink raft.SnapshotSink) error {
 	if _, err := sink.Write(s); err != nil {
 		sink.Cancel()
 		return err
@@ -158,4 +158,4 @@ func (s machineSnapshot) Persist(sink raft.SnapshotSink) error {
 	return sink.Close()
 }
 
-func (s machineSnapshot) Release() {}
+func (s fsmSnapshot) Release() {}

@@ -47,7 +47,7 @@ func TestOwnEntriesOutOfTurnAreRefused(t *testing.T) {
 
 // A write that the system refuses has changed nothing, and Raft is told. Behind a cut it
 // is not so simple: Raft takes the cut entries for its last ones until it has stored
-// others, so that this life has to end.
+// others, so that this run has to end.
 func TestARefusedWriteBehindACutEndsALife(t *testing.T) {
 	for _, cut := range []bool{false, true} {
 		s, disk := testStoreThatMayFail(t)
@@ -67,7 +67,7 @@ func TestARefusedWriteBehindACutEndsALife(t *testing.T) {
 			t.Fatalf("cut %t: stored with %v", cut, err)
 		}
 		if cause := s.r.ended(); (cause != nil) != cut {
-			t.Errorf("cut %t: the end of this life was asked for with %v", cut, cause)
+			t.Errorf("cut %t: the end of this run was asked for with %v", cut, cause)
 		}
 	}
 }

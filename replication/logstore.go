@@ -15,7 +15,7 @@ import (
 	"millrace/segment/record"
 )
 
-// A store stands between Raft and the partition's log. It keeps Raft from
+// A logStore stands between Raft and the partition's log. It keeps Raft from
 // ever acting on what the log did not do:
 //
 //   - An entry of our own that does not follow the one the appender sent before
@@ -29,7 +29,7 @@ import (
 //   - Raft panics when it cannot read a committed entry. One partition's data
 //     never ends the process, so the goroutine that read damage ends instead
 //     (runtime.Goexit runs Raft's deferred clean-up), and replica.fault ends the rest.
-type store struct {
+type logStore struct {
 	*log.Log
 	r *replica // which it belongs to
 
@@ -80,7 +80,7 @@ const maxConcurrentSyncs = 2
 // may take for committed what a crash would take back. So nobody else learns of it
 // while the sync is pending:
 //
-//   - the state machine, and with it clients: see machine.ApplyBatch;
+//   - the state machine, and with it clients: see fsm.ApplyBatch;
 //   - followers, which are told of commits up to there: see groupTransport.durable;
 //   - a later leader that counts us, having sent an entry that we have already:
 //     see GetLog.
@@ -88,7 +88,7 @@ const maxConcurrentSyncs = 2
 // A second call waits for the sync of the first, so as much is gathered for a sync
 // as if each call waited for its own. Entries of other types are waited for: Raft
 // itself acts on a configuration that it takes for committed.
-func (s *store) StoreLogs(logs []*raft.Log) error {
+func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	defer contain("store entries", s.r.fault)
 	if err := s.pending.settle(); err != nil {
 		return err // which fault was called with
@@ -107,7 +107,7 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 }
 
 // sync makes durable what was written, up to the entry last.
-func (s *store) sync(last uint64) {
+func (s *logStore) sync(last uint64) {
 	err := s.Log.Flush()
 	s.concurrentSyncs.Add(-1)
 	s.began.Store(0)
@@ -118,7 +118,7 @@ func (s *store) sync(last uint64) {
 }
 
 // write stores entries; due tells that they are still to be synced.
-func (s *store) write(logs []*raft.Log) (due bool, err error) {
+func (s *logStore) write(logs []*raft.Log) (due bool, err error) {
 	var own []*raft.Log
 	next := s.next.Load()
 	for _, l := range logs {
@@ -203,12 +203,12 @@ type opening struct {
 }
 
 // StoreLog implements raft.LogStore.
-func (s *store) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
+func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
 // DeleteRange implements raft.LogStore. Raft has read the first of the entries before,
 // which has waited for the sync under way (see GetLog); that it waits here, too, costs
 // nothing and relies on nothing that Raft does.
-func (s *store) DeleteRange(min, max uint64) error {
+func (s *logStore) DeleteRange(min, max uint64) error {
 	defer contain("delete entries", s.r.fault)
 	if err := s.pending.settle(); err != nil {
 		return err
@@ -227,7 +227,7 @@ func (s *store) DeleteRange(min, max uint64) error {
 // GetLog implements raft.LogStore. A replica that follows is given headers-only entries where
 // there are some: Raft applies them, and compares terms. An entry that a leader sent
 // and that we had already is one that we answer for, so it must be durable.
-func (s *store) GetLog(index uint64, l *raft.Log) error {
+func (s *logStore) GetLog(index uint64, l *raft.Log) error {
 	if s.live.Load() && s.r.isFollower() {
 		if s.pending.await(index) != nil {
 			runtime.Goexit() // fault was called
@@ -242,7 +242,7 @@ func (s *store) GetLog(index uint64, l *raft.Log) error {
 			s.refused = err
 			return err
 		}
-		err = s.insist(index, l, err)
+		err = s.retryGetLog(index, l, err)
 	}
 	if err == nil || errors.Is(err, raft.ErrLogNotFound) {
 		return err
@@ -264,8 +264,8 @@ const (
 // insist reads an entry until the system lets it. Raft panics without an entry that it
 // applies, and lets a follower wait for half a minute without one that it sends; who
 // waits here is one follower's goroutine, or a state machine whose log is far behind.
-// If this life ends first, so does the goroutine.
-func (s *store) insist(index uint64, l *raft.Log, err error) error {
+// If this run ends first, so does the goroutine.
+func (s *logStore) retryGetLog(index uint64, l *raft.Log, err error) error {
 	for wait := readAgainFirst; segment.IsRefused(err); wait = min(2*wait, readAgainMost) {
 		select {
 		case <-s.r.closing:
@@ -278,7 +278,7 @@ func (s *store) insist(index uint64, l *raft.Log, err error) error {
 }
 
 // stalled returns how long the write under way has taken so far.
-func (s *store) stalled(now time.Time) time.Duration {
+func (s *logStore) stalled(now time.Time) time.Duration {
 	began := s.began.Load()
 	if began == 0 {
 		return 0
