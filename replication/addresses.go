@@ -13,7 +13,7 @@ import (
 	"millrace/replication/transport"
 )
 
-// Where the nodes are. A node says in each greeting where it listens, and in its views
+// Where the nodes are. A node says in each handshake where it listens, and in its views
 // what it knows of the others, so that two which both moved find each other through
 // one that knows both. Of two addresses of a node the one that it told later holds,
 // by the time at which that process began; a process that meets a later one of itself,
@@ -134,7 +134,7 @@ func (n *Node) saveAddressesLocked() {
 // start, where the others are, until all that are known are heard: all of them may
 // have moved since this node heard of them.
 func (n *Node) seekLoop() {
-	for rest := seekEvery; ; rest = min(2*rest, seekRest) {
+	for rest := seekEvery; ; rest = min(2*rest, seekMost) {
 		select {
 		case <-n.closing:
 			return
@@ -180,7 +180,7 @@ func (n *Node) hintedAddresses() []addressed {
 }
 
 // seek asks whoever is at an address where the others are, and takes that for where
-// those are whom this node knows. If it is, they are told in the greeting where this
+// those are whom this node knows. If it is, they are told in the handshake where this
 // one is.
 func (n *Node) seek(addr string) error {
 	ctx, cancel := context.WithTimeout(n.ctx, callTimeout)

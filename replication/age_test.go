@@ -143,7 +143,7 @@ func TestNoOrderOfMessagesMakesACopyOfTheOriginal(t *testing.T) {
 				if r.IntN(2) == 0 {
 					way = append(way[:i], way[i+1:]...)
 				}
-				if r.IntN(2) == 0 { // a greeting, and not gossip
+				if r.IntN(2) == 0 { // a handshake, and not gossip
 					err := n.judge(p, m.text)
 					if m.run == run() && err != nil {
 						t.Fatalf("seed %d: the newest folder, at age %d: %v", seed, now, err)
@@ -266,7 +266,7 @@ func TestTheOriginalOfACopyThatReplacedItEnds(t *testing.T) {
 	eventually(t, "the new incarnation has caught up", func() bool {
 		return n.replicaOf(1) != nil && mustPartition(t, n, id).HighWatermark() == 2
 	})
-	n.stop() // or the original would greet in the name of one that is alive
+	n.stop() // or the original would say hello in the name of one that is alive
 
 	o := &testNode{c: c, id: n.id, addr: n.addr, dir: original, disk: newTestDisk()}
 	defer o.stop()

@@ -18,12 +18,12 @@ import (
 	"millrace/replication/metadata"
 )
 
-// inTheNameOf greets a node as another, whose process is gone, would at its next start.
+// inTheNameOf says hello to a node as another, whose process is gone, would at its next start.
 func (c *testCluster) inTheNameOf(gone *testNode, id identity, age uint64, to *testNode, kind byte) *stranger {
 	c.t.Helper()
 	gone.copied = true // to who heard this, the node itself is the copy when it is back
 	says := about{low: 1, high: metadata.MaxLevel, age: age + 1, run: "0123456789abcdef"}.encode()
-	s := c.knock(to, greeting{
+	s := c.knock(to, strangerHello{
 		kind: kind, node: gone.id, incarnation: id.Incarnation, cluster: id.Cluster,
 		more: append(binary.BigEndian.AppendUint16([]byte{1}, uint16(len(says))), says...),
 	})
@@ -76,7 +76,7 @@ func TestStrangersAreKeptOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	for kind := byte(controlConn); kind <= bulkConn; kind++ {
-		s := c.knock(n, greeting{kind: kind, node: 77, incarnation: "x", cluster: n.ClusterID(), address: "127.0.0.1:1"})
+		s := c.knock(n, strangerHello{kind: kind, node: 77, incarnation: "x", cluster: n.ClusterID(), address: "127.0.0.1:1"})
 		if s.ack.status != 8 || s.ack.incarnation != "" || s.ack.session != 0 {
 			t.Errorf("kind %d: %+v", kind, s.ack)
 		}
@@ -86,7 +86,7 @@ func TestStrangersAreKeptOut(t *testing.T) {
 		t.Errorf("a stranger's address was kept: %v", n.addresses)
 	}
 	n.addressMu.Unlock()
-	for _, g := range []greeting{{}, {node: n.id, incarnation: n.identity.Incarnation}, {node: 77, incarnation: "x", cluster: n.ClusterID()}} {
+	for _, g := range []strangerHello{{}, {node: n.id, incarnation: n.identity.Incarnation}, {node: 77, incarnation: "x", cluster: n.ClusterID()}} {
 		g.kind = onceConn
 		s := c.knock(n, g)
 		if s.ack.status != 0 || s.ack.incarnation != "" || s.ack.session != 0 {

@@ -121,7 +121,7 @@ func (n *Node) nobodyLooks(ctx context.Context) error {
 	}
 }
 
-// foreign hears of a greeting from another cluster. Just after this node has founded its
+// foreign hears of a handshake from another cluster. Just after this node has founded its
 // own, alone, it is its folder that was empty and should not have been. Which of their
 // nodes they look for says nothing: the id of one that founds is 1 if nobody gave it one.
 func (n *Node) foreign(cluster string) {

@@ -112,7 +112,7 @@ func TestWipedNodeFoundsNoSecondCluster(t *testing.T) {
 		err := launch(t, n, func(cfg *Config) {
 			cfg.Join, cfg.NodeID = nil, 0
 			if listens {
-				cfg.FoundAfter = 20 * time.Second // the first greeting ends it
+				cfg.FoundAfter = 20 * time.Second // the first handshake ends it
 			}
 		})
 		if !listens {

@@ -213,7 +213,7 @@ func FuzzPeerEntries(f *testing.F) {
 		a, b := newPipe("stranger", "node")
 		go tr.Serve(b)
 		defer a.Close()
-		peer := greet(t, a, greeting{kind: dataConn, node: 2, incarnation: "x", cluster: "c"})
+		peer := sayHello(t, a, strangerHello{kind: dataConn, node: 2, incarnation: "x", cluster: "c"})
 		data1, data2 = resealed(data1), resealed(data2)
 		head, payload := appendFrame(7, 1, 0, 0, 0,
 			&raft.Log{Term: 1, Type: raft.LogType(type1), Data: data1, Extensions: ext1},

@@ -13,7 +13,7 @@ import (
 	"millrace/replication/transport"
 )
 
-// An about is what a node says about itself in each greeting between nodes:
+// An about is what a node says about itself in each handshake between nodes:
 //
 //	lowest feature level u16 · highest u16 · age u64 · run, the rest: 16 hex digits
 //

@@ -85,7 +85,7 @@ func (n *Node) tendMembers(now time.Time) (more bool) {
 			return
 		}
 		servers := r.raft.GetConfiguration().Configuration().Servers
-		lacks := n.greet(r, servers, now)
+		lacks := n.nudge(r, servers, now)
 		l := r.leadership.Load()
 		if l == nil { // it begins once a quorum has its first entry, which may have to be sent again
 			more = true
@@ -98,11 +98,11 @@ func (n *Node) tendMembers(now time.Time) (more bool) {
 	return more
 }
 
-// greet makes Raft look after a replica that is there and lacks entries, of a group
+// nudge makes Raft look after a replica that is there and lacks entries, of a group
 // in which nothing happens: what did not arrive is sent again with the next entry,
 // so it appends one that changes nothing. For a replica that does not catch up by
 // that it is done again: see nudges.
-func (n *Node) greet(r *replica, servers []raft.Server, now time.Time) (lacks bool) {
+func (n *Node) nudge(r *replica, servers []raft.Server, now time.Time) (lacks bool) {
 	last := r.raft.LastIndex()
 	lacks = slices.ContainsFunc(servers, func(s raft.Server) bool {
 		return s.ID != n.serverID() && r.matchIndex(s.ID) < last && n.hasOpen(s.ID, r.p.group, process{})

@@ -111,7 +111,7 @@ func FuzzGossip(f *testing.F) {
 // A leader that serves does less and less for a replica that does not catch up. What it
 // waits must not be what the next leadership waits, which nobody can write to until a
 // quorum has its first entry.
-func TestGreetingsHurryUntilTheLeaderServes(t *testing.T) {
+func TestNudgesHurryUntilTheLeaderServes(t *testing.T) {
 	var g nudges
 	now := time.Now()
 	count := func(term uint64, serves bool, within time.Duration) (n int) {

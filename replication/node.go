@@ -100,7 +100,7 @@ type Node struct {
 	ears     atomic.Pointer[transport.Transport]
 
 	aboutMu sync.Mutex
-	abouts  map[transport.Peer]about // of who greeted last
+	abouts  map[transport.Peer]about // of the latest handshakes
 	failed  chan struct{}
 	failure error
 
@@ -338,7 +338,7 @@ func (n *Node) Start(ctx context.Context) error {
 		Outdated: n.refusedAsOld,
 		Replaced: n.refusedAsReplaced,
 		Foreign:  n.foreign,
-		Rest:     restTime,
+		Quiesce:  quiesceTime,
 
 		PingInterval:   pingInterval,
 		PeerTimeout:    peerTimeout,

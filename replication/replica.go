@@ -48,7 +48,7 @@ type replica struct {
 	changing      atomic.Bool           // a membership change is under way
 	cause         atomic.Pointer[error] // why somebody has asked to end it, see bounce; nil: nobody has
 	flushed       time.Time             // when flush.ms was last honoured; upkeepLoop's own
-	nudges        nudges                // see greet; upkeepLoop's own, too
+	nudges        nudges                // see nudge; upkeepLoop's own, too
 
 	notify   chan bool
 	closing  chan struct{}

@@ -22,7 +22,7 @@ const (
 	onceConn    = 4
 )
 
-// A stranger speaks the protocol between nodes without being one: it builds greetings
+// A stranger speaks the protocol between nodes without being one: it builds handshakes
 // and frames from FORMAT.md, byte by byte, and so can say what no transport of ours
 // would.
 type stranger struct {
@@ -31,7 +31,7 @@ type stranger struct {
 	ack  strangerAck
 }
 
-// A strangerAck is what a node answered a greeting with.
+// A strangerAck is what a node answered a handshake with.
 type strangerAck struct {
 	status      byte
 	session     uint64
@@ -41,8 +41,8 @@ type strangerAck struct {
 	reason      string
 }
 
-// A greeting is what a stranger says it is.
-type greeting struct {
+// A strangerHello is what a stranger says it is.
+type strangerHello struct {
 	kind        byte
 	session     uint64 // 0: a new one
 	node        int32
@@ -52,8 +52,8 @@ type greeting struct {
 	more        []byte // behind the fields of version 1
 }
 
-// knock dials a node and greets it. The connection is closed with the test.
-func (c *testCluster) knock(n *testNode, g greeting) *stranger {
+// knock dials a node and says hello. The connection is closed with the test.
+func (c *testCluster) knock(n *testNode, g strangerHello) *stranger {
 	c.t.Helper()
 	var conn net.Conn
 	var err error
@@ -66,11 +66,11 @@ func (c *testCluster) knock(n *testNode, g greeting) *stranger {
 		c.t.Fatal(err)
 	}
 	c.t.Cleanup(func() { conn.Close() })
-	return greet(c.t, conn, g)
+	return sayHello(c.t, conn, g)
 }
 
-// greet says hello on a fresh connection and reads the answer.
-func greet(t testing.TB, conn net.Conn, g greeting) *stranger {
+// sayHello says hello on a fresh connection and reads the answer.
+func sayHello(t testing.TB, conn net.Conn, g strangerHello) *stranger {
 	t.Helper()
 	if g.session == 0 {
 		g.session = rand.Uint64()
@@ -91,7 +91,7 @@ func greet(t testing.TB, conn net.Conn, g greeting) *stranger {
 	conn.SetReadDeadline(time.Now().Add(20 * time.Second))
 	fixed := make([]byte, 12)
 	if _, err := io.ReadFull(conn, fixed); err != nil {
-		t.Fatalf("no answer to a greeting: %v", err)
+		t.Fatalf("no answer to a handshake: %v", err)
 	}
 	p := make([]byte, binary.BigEndian.Uint16(fixed[6:]))
 	if _, err := io.ReadFull(conn, p); err != nil {

@@ -14,21 +14,21 @@ const (
 	// Raft, in all groups.
 
 	// heartbeatTimeout is how long a follower waits for its leader, and five to
-	// ten times what a leader waits before its next heartbeat, which rests then.
+	// ten times what a leader waits before its next heartbeat, which is held then.
 	heartbeatTimeout = 36 * time.Second
 	// restTime is from one answer of an idle follower to when it is asked again,
 	// with the others that are due.
-	restTime = 12 * time.Second
+	quiesceTime = 12 * time.Second
 	// leaseTimeout leaves a busy node the time to ask them all. Longer would only keep
 	// a leader that is cut off for longer.
-	leaseTimeout = restTime + 2*time.Second
+	leaseTimeout = quiesceTime + 2*time.Second
 	// commitTimeout, once to twice, is when Raft sends again what did not arrive, or
 	// what it has committed, without a new entry that makes it. Nothing waits for it:
-	// who comes back is greeted (see greet).
+	// who comes back is sent an entry that changes nothing (see nudge).
 	commitTimeout = 30 * time.Second
 	// lagTime is as long as an idle follower may be silent, and a little; Kafka's
 	// replica.lag.time.max.ms is 30 s.
-	lagTime = restTime + 4*time.Second
+	lagTime = quiesceTime + 4*time.Second
 	// hair is by how much the election timeout exceeds the heartbeat timeout,
 	// for lookForLeader.
 	hair = time.Millisecond
@@ -54,7 +54,7 @@ const (
 	// seekEvery is how often the addresses given to join through are asked where the
 	// others are, at first, and seekRest at last.
 	seekEvery = 500 * time.Millisecond
-	seekRest  = 30 * time.Second
+	seekMost  = 30 * time.Second
 
 	// Elections.
 
@@ -97,12 +97,12 @@ const (
 
 // How often the upkeep goroutine looks after its chores.
 const (
-	stallEvery   = 250 * time.Millisecond
-	controlEvery = 50 * time.Millisecond // while the node is young and may have to become a voter
-	settledAfter = 30 * time.Second
-	memberEvery  = time.Second     // after anything has happened, and while there are steps to take
-	quietEvery   = 5 * time.Second // the same chore, otherwise
-	choresEvery  = 15 * time.Second
-	ageEvery     = time.Second // while something is written
-	restEvery    = 5 * time.Minute
+	stallEvery     = 250 * time.Millisecond
+	controlEvery   = 50 * time.Millisecond // while the node is young and may have to become a voter
+	settledAfter   = 30 * time.Second
+	memberEvery    = time.Second     // after anything has happened, and while there are steps to take
+	quietEvery     = 5 * time.Second // the same chore, otherwise
+	choresEvery    = 15 * time.Second
+	ageEvery       = time.Second // while something is written
+	unmapIdleEvery = 5 * time.Minute
 )

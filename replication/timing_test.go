@@ -16,13 +16,13 @@ func TestTimesGoTogether(t *testing.T) {
 		than    time.Duration
 		because string
 	}{
-		{restTime + pingInterval + gatherInterval, leaseTimeout, "a leader keeps its lease though its followers are asked only after they have rested, at the next ping, in company"},
+		{quiesceTime + pingInterval + gatherInterval, leaseTimeout, "a leader keeps its lease though its followers are asked only after they were quiesced, at the next ping, in company"},
 		{leaseTimeout, heartbeatTimeout, "a leader that is cut off has ended its lease before Raft alone has another elected"},
 		{leaseTimeout - 1, hastyTimeout, "Raft refuses a heartbeat timeout below the lease"},
 		{hastyTimeout, heartbeatTimeout, "haste is shorter than patience"},
 		{hair, tick, "the election timeout is the heartbeat timeout, to all but lookForLeader"},
-		{restTime, heartbeatTimeout / 2, "a follower does not give up a leader that rests once, and once more"},
-		{restTime, lagTime, "a follower that rests is in sync"},
+		{quiesceTime, heartbeatTimeout / 2, "a follower does not give up a leader that is quiesced once, and once more"},
+		{quiesceTime, lagTime, "a follower that is quiesced is in sync"},
 		{lagTime, 30 * time.Second, "clients see who lags no later than with Kafka"},
 		{3 * pingInterval, peerTimeout, "two lost pings make nobody dead"},
 		{peerTimeout + pingInterval + 3*electionStagger, 10 * time.Second, "a silent leader is replaced within 10 s, whoever of three has the log for it"},

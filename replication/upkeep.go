@@ -20,7 +20,7 @@ const expiredBytes = 64 << 10
 func (n *Node) upkeepLoop() {
 	tick := time.NewTicker(controlEvery)
 	defer tick.Stop()
-	var disks, members, chores, rest, producers, ages time.Time
+	var disks, members, chores, unmapped, producers, ages time.Time
 	settled := false
 	watched, writes := true, uint64(0) // what watchDisks said last, and how many writes had begun then
 	unheard, heard := true, uint64(0)  // what watchVoters said last, and Node.happened then
@@ -72,8 +72,8 @@ func (n *Node) upkeepLoop() {
 				retention = now
 			}
 		}
-		if now.Sub(rest) >= restEvery {
-			rest = now
+		if now.Sub(unmapped) >= unmapIdleEvery {
+			unmapped = now
 			n.eachReplica(func(r *replica) { r.store.UnmapIdle() }) // mappings that nobody reads any more
 		}
 	}

@@ -18,9 +18,9 @@ func TestAnAppendWaitsForWhoIsAway(t *testing.T) {
 		soon time.Duration                // within which it ends then
 		want error
 	}{
-		{"back", func(n *pipenet, _ *Port) { n.isolate(2, 2, false) }, 3 * longestRest, nil},
+		{"back", func(n *pipenet, _ *Port) { n.isolate(2, 2, false) }, 3 * longestBackoff, nil},
 		{"closed", func(_ *pipenet, from *Port) { from.Close() }, time.Millisecond, ErrClosed},
-		{"stalled and back", func(n *pipenet, from *Port) { from.Stall(true); n.isolate(2, 2, false) }, 3 * longestRest, ErrStalled},
+		{"stalled and back", func(n *pipenet, from *Port) { from.Stall(true); n.isolate(2, 2, false) }, 3 * longestBackoff, ErrStalled},
 		{"for good", func(*pipenet, *Port) {}, reachFor, ErrUnreachable},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

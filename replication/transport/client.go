@@ -12,7 +12,7 @@ import (
 // many at a time and in any order, told apart by request id.
 type client struct {
 	t      *Transport
-	remote Peer // whom the greeting said it leads to
+	remote Peer // whom the handshake said it leads to
 	conn   *tracked
 	w      *writer
 

@@ -355,9 +355,9 @@ func TestSilenceIsDeathUntilItEnds(t *testing.T) {
 	}
 }
 
-// Anybody can greet in a peer's name. While that peer speaks its connections stay, and
+// Anybody can say hello in a peer's name. While that peer speaks its connections stay, and
 // nobody is told that it went down and came back.
-func TestGreetingInTheNameOfALivingPeerReplacesNothing(t *testing.T) {
+func TestHandshakeInTheNameOfALivingPeerReplacesNothing(t *testing.T) {
 	bubble(t, 2, nil, func(t *testing.T, c *cluster, n *pipenet) {
 		a, b := c.nodes[0], c.nodes[1]
 		a.SetPeers([]int32{2})

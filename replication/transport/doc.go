@@ -19,7 +19,7 @@
 // reported down. One that keeps its connections but says nothing for 3 s (a paused
 // process, a cut cable) has them closed and is down as well. Pings on the control
 // connections, every 500 ms, give an idle peer something to say. A session number
-// in the greeting tells a process from the one before it under the same name; while
+// in the handshake tells a process from the one before it under the same name; while
 // that one speaks, no other session takes its place.
 //
 // # What Raft is protected from
@@ -30,7 +30,7 @@
 // that does not decode and on unknown types of entry, stores entries out of order
 // if told so, and takes any term, even the last there is. All of it is checked
 // before a message is queued, on the receiving side; the names of the sender in a
-// message's header come from the connection's greeting. What is in an entry's data
+// message's header come from the connection's handshake. What is in an entry's data
 // is Config.Check's to judge, in the same place.
 //
 // # Format

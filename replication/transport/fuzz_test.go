@@ -17,7 +17,7 @@ func FuzzHello(f *testing.F) {
 	f.Add(hello{kind: kindOnce, low: 1, high: 1}.encode())
 	f.Add(ack{status: statusCluster, low: 1, high: 1, session: 1, from: Peer{1, "a"}, cluster: "c", reason: "no"}.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
-		// Whoever damages a greeting can also repair its checksum.
+		// Whoever damages a handshake can also repair its checksum.
 		if len(b) > helloFixed {
 			b = sealHello(bytes.Clone(b), b[4], b[5])
 		}

@@ -12,7 +12,7 @@ import (
 // shared listener tells it from Kafka, HTTP and TLS.
 const Magic = "MLRC"
 
-// Versions of the protocol that this release speaks. A greeting carries both ends of
+// Versions of the protocol that this release speaks. A handshake carries both ends of
 // its sender's range, and the connection speaks the highest that both know.
 const (
 	minVersion = 1
@@ -164,12 +164,12 @@ func readHello(r io.Reader) (v, kindOrStatus uint8, body []byte, err error) {
 		return 0, 0, nil, err
 	}
 	if string(fixed[:4]) != Magic {
-		return 0, 0, nil, fmt.Errorf("%w: the greeting begins with %q", errNoPeer, fixed[:4])
+		return 0, 0, nil, fmt.Errorf("%w: the handshake begins with %q", errNoPeer, fixed[:4])
 	}
 	v, kindOrStatus = fixed[4], fixed[5]
 	n := int(binary.BigEndian.Uint16(fixed[6:]))
 	if n > maxHelloBody {
-		return v, kindOrStatus, nil, malformedf("greeting: %d bytes, at most %d", n, maxHelloBody)
+		return v, kindOrStatus, nil, malformedf("handshake: %d bytes, at most %d", n, maxHelloBody)
 	}
 	body = make([]byte, n)
 	if _, err := io.ReadFull(r, body); err != nil {
@@ -177,7 +177,7 @@ func readHello(r io.Reader) (v, kindOrStatus uint8, body []byte, err error) {
 	}
 	sum := crc32.Update(crc32.Checksum(fixed[:8], castagnoli), castagnoli, body)
 	if want := binary.BigEndian.Uint32(fixed[8:]); sum != want {
-		return v, kindOrStatus, nil, malformedf("greeting: checksum %08x, want %08x", sum, want)
+		return v, kindOrStatus, nil, malformedf("handshake: checksum %08x, want %08x", sum, want)
 	}
 	return v, kindOrStatus, body, nil
 }

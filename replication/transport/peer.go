@@ -13,13 +13,13 @@ import (
 )
 
 const (
-	firstRest   = 50 * time.Millisecond // before the second dial
-	longestRest = time.Second           // healing is noticed within this
-	reachFor    = time.Minute           // how long an append waits for a peer that is away
-	reachEvery  = 5 * time.Second       // how often it has a peer dialled that nobody holds
-	stableLife  = time.Second           // a connection that lived shorter counts as a failed dial
-	readBuffer  = 64 << 10
-	leastBytes  = 16 << 10 // the cap on an append goes no lower than this
+	firstBackoff   = 50 * time.Millisecond // before the second dial
+	longestBackoff = time.Second           // healing is noticed within this
+	reachFor       = time.Minute           // how long an append waits for a peer that is away
+	reachEvery     = 5 * time.Second       // how often it has a peer dialled that nobody holds
+	stableLife     = time.Second           // a connection that lived shorter counts as a failed dial
+	readBuffer     = 64 << 10
+	leastBytes     = 16 << 10 // the cap on an append goes no lower than this
 )
 
 // A peer is this node's way to one other node: a link of each kind, dialled when
@@ -39,18 +39,18 @@ type peer struct {
 	links [kinds]link
 }
 
-// A link is one kind of connection to a peer: there, being dialled, resting after
+// A link is one kind of connection to a peer: there, being dialled, or waiting after
 // a failure, or idle. Guarded by peer.mu.
 type link struct {
-	client   *client       // nil: not connected
-	attempts uint64        // finished dials
-	err      error         // of the last
-	resting  bool          // a failure is too fresh to try again
-	wanted   bool          // somebody waits
-	running  bool          // keep has been started
-	changed  chan struct{} // closed and replaced when client, attempts or resting change
-	wake     chan struct{} // tells keep of wanted and held
-	heard    chan struct{} // the peer dialled us: no need to rest
+	client     *client       // nil: not connected
+	attempts   uint64        // finished dials
+	err        error         // of the last
+	backingOff bool          // a failure is too fresh to try again
+	wanted     bool          // somebody waits
+	running    bool          // keep has been started
+	changed    chan struct{} // closed and replaced when client, attempts or backingOff change
+	wake       chan struct{} // tells keep of wanted and held
+	dialledUs  chan struct{} // filled when the peer dialled us: no need to wait
 }
 
 func newPeer(t *Transport, node int32) *peer {
@@ -59,7 +59,7 @@ func newPeer(t *Transport, node int32) *peer {
 	for i := range p.links {
 		p.links[i].changed = make(chan struct{})
 		p.links[i].wake = make(chan struct{}, 1)
-		p.links[i].heard = make(chan struct{}, 1)
+		p.links[i].dialledUs = make(chan struct{}, 1)
 	}
 	return p
 }
@@ -77,7 +77,7 @@ func (l *link) changedLocked() {
 }
 
 // connect returns the peer's connection of a kind, dialling if there is none. It
-// waits for the outcome of one dial at most, and fails at once while resting from
+// waits for the outcome of one dial at most, and fails at once while backing off from
 // the last. incarnation "" accepts any. stop gives up.
 func (p *peer) connect(kind uint8, incarnation string, stop <-chan struct{}) (*client, error) {
 	if p.t.ctx.Err() != nil {
@@ -93,7 +93,7 @@ func (p *peer) connect(kind uint8, incarnation string, stop <-chan struct{}) (*c
 			}
 			return c, nil
 		}
-		if l.resting || l.attempts > first {
+		if l.backingOff || l.attempts > first {
 			err := l.err
 			p.mu.Unlock()
 			if err == nil {
@@ -189,7 +189,7 @@ func (p *peer) hold(held bool) {
 	}
 }
 
-// heard ends the rest of all links: the peer is alive, it has just dialled us.
+// dialledUs ends the back-off of all links: the peer is alive, it has just dialled us.
 func (t *Transport) heard(node int32) {
 	t.mu.Lock()
 	p := t.peers[node]
@@ -198,7 +198,7 @@ func (t *Transport) heard(node int32) {
 		return
 	}
 	for kind := range p.links {
-		poke(p.links[kind].heard)
+		poke(p.links[kind].dialledUs)
 	}
 	p.arrived()
 }
@@ -224,7 +224,7 @@ func (p *peer) incarnationLocked() string {
 // One goroutine a link, from its first use to Close.
 func (p *peer) keep(kind uint8) {
 	t, l := p.t, &p.links[kind]
-	rest := time.Duration(0)
+	backoff := time.Duration(0)
 	away := fmt.Sprintf("dial %d", p.node) // one line for all its links
 	for {
 		p.mu.Lock()
@@ -240,7 +240,7 @@ func (p *peer) keep(kind uint8) {
 		}
 
 		select { // what was heard before this dial says nothing about what follows it
-		case <-l.heard:
+		case <-l.dialledUs:
 		default:
 		}
 		c, err := t.dialPeer(p.node, kind, incarnation)
@@ -253,7 +253,7 @@ func (p *peer) keep(kind uint8) {
 		}
 		p.mu.Lock()
 		l.attempts++
-		l.client, l.err, l.wanted, l.resting = c, err, false, err != nil
+		l.client, l.err, l.wanted, l.backingOff = c, err, false, err != nil
 		l.changedLocked()
 		if kind != kindControl {
 			poke(p.links[kindControl].wake) // it is due for as long as this link is up
@@ -270,11 +270,11 @@ func (p *peer) keep(kind uint8) {
 			p.mu.Lock()
 			l.client, l.err = nil, ErrUnreachable
 			short := time.Since(began) < stableLife
-			l.resting = short
+			l.backingOff = short
 			l.changedLocked()
 			p.mu.Unlock()
 			if !short {
-				rest = 0
+				backoff = 0
 				continue
 			}
 		}
@@ -282,18 +282,18 @@ func (p *peer) keep(kind uint8) {
 			return
 		}
 		t.slow.Lasting(t.cfg.Logger, away, "transport: no connection to a peer", "node", p.node, "kind", kindNames[kind], "err", err)
-		rest = min(max(2*rest, firstRest), longestRest)
-		timer := time.NewTimer(rest/2 + rand.N(rest/2))
+		backoff = min(max(2*backoff, firstBackoff), longestBackoff)
+		timer := time.NewTimer(backoff/2 + rand.N(backoff/2))
 		select {
 		case <-timer.C:
-		case <-l.heard:
+		case <-l.dialledUs:
 		case <-t.ctx.Done():
 			timer.Stop()
 			return
 		}
 		timer.Stop()
 		p.mu.Lock()
-		l.resting = false
+		l.backingOff = false
 		l.changedLocked()
 		p.mu.Unlock()
 	}
@@ -311,7 +311,7 @@ func (t *Transport) dialPeer(node int32, kind uint8, incarnation string) (*clien
 	return t.dial(t.ctx, addr, kind, Peer{Node: node, Incarnation: incarnation})
 }
 
-// dial connects, greets and returns a client whose writer runs; the caller runs
+// dial connects, shakes hands and returns a client whose writer runs; the caller runs
 // its read.
 func (t *Transport) dial(ctx context.Context, addr string, kind uint8, target Peer) (c *client, err error) {
 	t.stats.Dials.Add(1)
@@ -327,7 +327,7 @@ func (t *Transport) dial(ctx context.Context, addr string, kind uint8, target Pe
 		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	a, err := t.greet(conn, kind, target)
+	a, err := t.handshake(conn, kind, target)
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
@@ -349,8 +349,8 @@ func (t *Transport) dial(ctx context.Context, addr string, kind uint8, target Pe
 	return c, nil
 }
 
-// greet says hello on a fresh connection and judges the answer.
-func (t *Transport) greet(conn io.ReadWriter, kind uint8, target Peer) (ack, error) {
+// handshake says hello on a fresh connection and judges the answer.
+func (t *Transport) handshake(conn io.ReadWriter, kind uint8, target Peer) (ack, error) {
 	cluster := t.cfg.Cluster()
 	if cluster == "" && kind != kindOnce {
 		return ack{}, fmt.Errorf("%w: this node has no cluster id yet", ErrWrongCluster)
@@ -367,7 +367,7 @@ func (t *Transport) greet(conn io.ReadWriter, kind uint8, target Peer) (ack, err
 	}
 	v, status, body, err := readHello(conn)
 	if err != nil {
-		return ack{}, fmt.Errorf("%w: greeting: %w", ErrUnreachable, err)
+		return ack{}, fmt.Errorf("%w: handshake: %w", ErrUnreachable, err)
 	}
 	a, err := decodeAck(v, status, body)
 	if a.version = meet(t.low, t.high, v, a.high); a.version == 0 {

@@ -238,9 +238,9 @@ func (h *half) deadline(t time.Time) {
 
 // carry moves messages from sent to arrived. It ends with the connection.
 func (h *half) carry() {
-	greeted := false
+	shaken := false
 	for {
-		message := h.next(!greeted)
+		message := h.next(!shaken)
 		if !h.whole() {
 			return
 		}
@@ -252,10 +252,10 @@ func (h *half) carry() {
 			return
 		}
 		delays := []time.Duration{0}
-		if h.n.disturb != nil && greeted {
+		if h.n.disturb != nil && shaken {
 			delays = h.n.disturb(h.from, h.to, message)
 		}
-		greeted = true
+		shaken = true
 		for _, d := range delays {
 			if d == 0 {
 				h.arrive(message)
@@ -274,11 +274,11 @@ func (h *half) arrive(message []byte) {
 }
 
 // next takes one message off sent, nil at the end.
-func (h *half) next(greeting bool) []byte {
+func (h *half) next(handshake bool) []byte {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for {
-		if n := messageLen(h.sent, greeting); n > 0 && len(h.sent) >= n {
+		if n := messageLen(h.sent, handshake); n > 0 && len(h.sent) >= n {
 			m := append([]byte(nil), h.sent[:n]...)
 			h.sent = h.sent[n:]
 			h.moved.Broadcast()
@@ -301,11 +301,11 @@ func (h *half) next(greeting bool) []byte {
 
 // messageLen is the length of the message that b begins with, 0 if it takes more
 // of it to know.
-func messageLen(b []byte, greeting bool) int {
+func messageLen(b []byte, handshake bool) int {
 	switch {
-	case greeting && len(b) >= helloFixed:
+	case handshake && len(b) >= helloFixed:
 		return helloFixed + int(binary.BigEndian.Uint16(b[6:]))
-	case !greeting && len(b) >= headerSize:
+	case !handshake && len(b) >= headerSize:
 		return headerSize + int(binary.BigEndian.Uint32(b)) + int(binary.BigEndian.Uint32(b[4:]))
 	}
 	return 0

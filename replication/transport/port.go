@@ -51,8 +51,8 @@ type Port struct {
 
 	gathering atomic.Int32 // appends without entries that wait for company, or for their answer
 
-	restMu       sync.Mutex // see rest
-	resting      []*rest    // those that hurry
+	quiesceMu    sync.Mutex  // see quiesce
+	quiesced     []*quiesced // those that hurry
 	affirmations map[raft.ServerID]affirmation
 	underWay     map[raft.ServerID]int // appends, heartbeats excepted, sent and not answered
 
@@ -445,8 +445,8 @@ func (p *Port) connect(id raft.ServerID, kind uint8) (*client, error) {
 	return p.t.peer(to.Node).connect(kind, to.Incarnation, p.done)
 }
 
-// AppendEntries sends an append. One without entries rests until it is due (see
-// rest) and is gathered with those of other groups. args.Entries is shortened, in
+// AppendEntries sends an append. One without entries is held until it is due (see
+// quiesce) and is gathered with those of other groups. args.Entries is shortened, in
 // place, to what one request may carry; Raft takes up what follows next time.
 //
 // An append that is no heartbeat waits for a server that is away, for up to reachFor:
@@ -457,7 +457,7 @@ func (p *Port) AppendEntries(id raft.ServerID, _ raft.ServerAddress, args *raft.
 	// Only replication, never the heartbeat goroutine, names a previous entry.
 	heartbeat := args.PrevLogEntry == 0 && len(args.Entries) == 0
 	if len(args.Entries) == 0 {
-		p.rest(id, args, heartbeat)
+		p.quiesce(id, args, heartbeat)
 	}
 	if p.stalled.Load() {
 		return ErrStalled
@@ -598,7 +598,7 @@ func (p *Port) heartbeat(id raft.ServerID, args *raft.AppendEntriesRequest, resp
 func (p *Port) ReuseBuffers() { p.reuses.Store(true) }
 
 // Expedite says that the group's leader has new entries. Raft sends them to a follower
-// only when the append before has come back: if that rests or gathers for company
+// only when the append before has come back: if that is held or gathers for company
 // it goes now, and those of the next second do not wait at all.
 func (p *Port) Expedite() {
 	p.lastEntries.Store(int64(time.Since(p.t.start)))

@@ -1033,7 +1033,7 @@ func TestJoiningNodeCallsWithoutAName(t *testing.T) {
 	})
 }
 
-// A peer's address is learned from its greeting, and a link that rests from
+// A peer's address is learned from its handshake, and a link that backs off from
 // failures is tried as soon as the peer itself is heard.
 func TestPeerIsFoundAgainWhenItCalls(t *testing.T) {
 	var mu sync.Mutex
@@ -1134,7 +1134,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.mu.Lock()
-		c.addrs[4] = mute.Addr().String() // which never greets
+		c.addrs[4] = mute.Addr().String() // which never says hello
 		c.mu.Unlock()
 		var wg sync.WaitGroup
 		for range 10 {

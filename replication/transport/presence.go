@@ -62,7 +62,7 @@ func (c *tracked) patience(n int) (done func()) {
 	return func() { c.SetReadDeadline(time.Time{}) }
 }
 
-// join counts conn, already greeted, among its peer's connections. ErrClosed
+// join counts conn, whose handshake is done, among its peer's connections. ErrClosed
 // after Close.
 //
 // A peer's new connection replaces the one of its kind it opened before: the
@@ -109,8 +109,8 @@ func (t *Transport) join(conn net.Conn, peer Peer, session uint64, kind uint8, i
 	return c, nil
 }
 
-// replaces tells whether a greeting may begin a new session of a peer. Anybody can
-// greet in a peer's name, and the end of a session is evidence that a process died:
+// replaces tells whether a handshake may begin a new session of a peer. Anybody can
+// say hello in a peer's name, and the end of a session is evidence that a process died:
 // while the one there is speaks it is not replaced. It is asked for a sign of life
 // and given two pings' time; a process that really died closed its connections, or
 // is silent.
@@ -152,7 +152,7 @@ func (t *Transport) leave(c *tracked) {
 	c.Close()
 	if c.presence != nil {
 		t.ends.Add(1)
-		defer t.resting.wake(math.MaxInt64)
+		defer t.quiesced.wake(math.MaxInt64)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -187,7 +187,7 @@ func (t *Transport) departLocked(pr *presence) []*tracked {
 }
 
 // monitor pings every peer we have a control connection to, wakes the appends that
-// rest until they are due, and takes peers that were silent too long for gone. One goroutine, from New to Close.
+// are held until they are due, and takes peers that were silent too long for gone. One goroutine, from New to Close.
 func (t *Transport) monitor() {
 	defer t.wg.Done()
 	tick := time.NewTicker(t.cfg.PingInterval)
@@ -203,7 +203,7 @@ func (t *Transport) monitor() {
 		late := now.Sub(before) > t.cfg.PingInterval+t.cfg.PeerTimeout/3
 		before = now
 		t.ping()
-		t.resting.wake(t.tick(now.Sub(t.start)))
+		t.quiesced.wake(t.tick(now.Sub(t.start)))
 		t.buryTheSilent(late)
 	}
 }

@@ -30,7 +30,7 @@ func alone(t *testing.T, adjust func(*Config)) *node {
 	return c.nodes[0]
 }
 
-// connect greets n as node 9.z.
+// connect says hello to n as node 9.z.
 func connect(t *testing.T, n *node, kind uint8) *stranger {
 	t.Helper()
 	s := rawConn(t, n)
@@ -138,7 +138,7 @@ func nothingWaits(t *testing.T, p *Port) {
 	}
 }
 
-func TestGreetingIsRefusedWithAReason(t *testing.T) {
+func TestHandshakeIsRefusedWithAReason(t *testing.T) {
 	n := alone(t, nil)
 	good := hello{kind: kindControl, low: 1, high: 1, session: 5, from: Peer{2, "b"}, target: Peer{1, "a"}, cluster: "test"}
 	for _, c := range []struct {
@@ -208,9 +208,9 @@ func TestGreetingIsRefusedWithAReason(t *testing.T) {
 	})
 }
 
-// Every byte of a greeting matters: with any one changed nobody is let in as
+// Every byte of a handshake matters: with any one changed nobody is let in as
 // somebody else.
-func TestDamagedGreetingIsRefused(t *testing.T) {
+func TestDamagedHandshakeIsRefused(t *testing.T) {
 	n := alone(t, nil)
 	good := hello{kind: kindControl, low: 1, high: 1, session: 5, from: Peer{2, "b"}, target: Peer{1, "a"}, cluster: "test", address: "h:1"}.encode()
 	for i := range good {
@@ -259,7 +259,7 @@ func TestDialerJudgesTheAnswer(t *testing.T) {
 				c.change(&a)
 				far.Write(a.encode())
 			}()
-			_, err := n.greet(near, kindControl, c.target)
+			_, err := n.handshake(near, kindControl, c.target)
 			if !errors.Is(err, c.want) {
 				t.Fatalf("%v, want %v", err, c.want)
 			}
@@ -286,17 +286,17 @@ func TestNewConnectionReplacesTheOldOfItsKind(t *testing.T) {
 	}
 }
 
-// Connections that do not greet may take a part of the room, not all of it.
+// Connections that do not say hello may take a part of the room, not all of it.
 func TestMuteConnectionsLeaveRoomForPeers(t *testing.T) {
 	n := alone(t, func(cfg *Config) {
 		cfg.MaxConnections = 16
 		cfg.DialTimeout = time.Hour
 	})
 	s := connect(t, n, kindData)
-	eventually(t, "the peer is no longer greeting", func() bool {
+	eventually(t, "the handshake with the peer is done", func() bool {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		return n.greeting.Len() == 0
+		return n.handshaking.Len() == 0
 	})
 	for range 16 {
 		rawConn(t, n)
@@ -304,9 +304,9 @@ func TestMuteConnectionsLeaveRoomForPeers(t *testing.T) {
 	eventually(t, "all are served or closed", func() bool {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		return n.greeting.Len() == 4 && len(n.conns) == 5 && n.Stats().Refused == 12
+		return n.handshaking.Len() == 4 && len(n.conns) == 5 && n.Stats().Refused == 12
 	})
-	connect(t, n, kindControl) // who greets takes the place of one that does not
+	connect(t, n, kindControl) // who says hello takes the place of one that does not
 	frame, _ := newFrame(typePing, 0)
 	s.send(frame, 1)
 	if h, _, _ := s.answer(); h.typ != typePong {
@@ -342,8 +342,8 @@ func TestWipedNodeIsNotTakenForItsFormerSelf(t *testing.T) {
 	}
 }
 
-// What a message says of its sender is what the connection's greeting said.
-func TestRequestsCarryTheGreetedName(t *testing.T) {
+// What a message says of its sender is what the connection's handshake said.
+func TestRequestsCarryTheNameOfTheHandshake(t *testing.T) {
 	n := alone(t, nil)
 	p := n.Group(1, n.peer.ServerID())
 	s := connect(t, n, kindControl)

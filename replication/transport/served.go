@@ -25,15 +25,15 @@ const (
 // when it is closed. The caller runs it in a goroutine of its own. After Close it
 // closes conn and returns at once.
 //
-// When there is no room, the oldest of those that have not greeted yet makes it: a peer
-// greets at once, and must not be kept out by who came before it and says nothing.
+// When there is no room, the oldest of those whose handshake is not done makes it: a peer
+// says hello at once, and must not be kept out by who came before it and says nothing.
 func (t *Transport) Serve(conn net.Conn) {
 	t.mu.Lock()
 	full := len(t.conns) >= t.cfg.MaxConnections
 	var expelled net.Conn // its goroutine counts it
-	if oldest := t.greeting.Front(); !t.closed && oldest != nil && (full || t.greeting.Len() >= max(1, t.cfg.MaxConnections/4)) {
+	if oldest := t.handshaking.Front(); !t.closed && oldest != nil && (full || t.handshaking.Len() >= max(1, t.cfg.MaxConnections/4)) {
 		full = false
-		expelled = t.greeting.Remove(oldest).(net.Conn)
+		expelled = t.handshaking.Remove(oldest).(net.Conn)
 	}
 	if t.closed || full {
 		t.mu.Unlock()
@@ -45,7 +45,7 @@ func (t *Transport) Serve(conn net.Conn) {
 		return
 	}
 	t.conns[conn] = struct{}{}
-	place := t.greeting.PushBack(conn)
+	place := t.handshaking.PushBack(conn)
 	t.wg.Add(1)
 	t.mu.Unlock()
 	if expelled != nil {
@@ -60,7 +60,7 @@ func (t *Transport) Serve(conn net.Conn) {
 	}()
 	s, err := t.welcome(conn)
 	t.mu.Lock()
-	t.greeting.Remove(place)
+	t.handshaking.Remove(place)
 	t.mu.Unlock()
 	if err == nil {
 		if counted, ok := conn.(interface{ Known() }); ok { // the listener's books take it for a stranger
@@ -91,8 +91,8 @@ func hostOf(conn net.Conn) string {
 
 // welcome reads the hello and answers it.
 func (t *Transport) welcome(conn net.Conn) (s *served, err error) {
-	defer t.contain("greeting", Peer{})
-	err = errors.New("transport: greeting failed") // should anything below panic
+	defer t.contain("handshake", Peer{})
+	err = errors.New("transport: handshake failed") // should anything below panic
 	conn.SetDeadline(time.Now().Add(t.cfg.DialTimeout))
 	v, kind, body, err := readHello(conn)
 	if err != nil {

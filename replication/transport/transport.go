@@ -20,7 +20,7 @@ import (
 	"millrace/internal/slowlog"
 )
 
-// DialTimeout is how long a node waits for another to accept its connection and to greet.
+// DialTimeout is how long a node waits for another to accept its connection and to shake hands.
 const DialTimeout = 3 * time.Second
 
 // Config says who a Transport is and how it reaches others. Fields marked
@@ -49,7 +49,7 @@ type Config struct {
 	PeerUp   func(p Process)
 	PeerDown func(p Process)
 
-	// About says at most 128 bytes about this node in every greeting and its answer;
+	// About says at most 128 bytes about this node in every handshake and its answer;
 	// nil: nothing. Judge is told what the other side says, and who it says it is,
 	// before a connection of kind 1 to 3 carries anything; its error is the reason
 	// for which there is none, ErrStranger unless it is ErrOldDisk or a ReplacedError.
@@ -60,7 +60,7 @@ type Config struct {
 	Admitted func(p Peer, about string)
 
 	// Outdated hears of a peer that refused this node with ErrOldDisk, Replaced of one
-	// that did with a ReplacedError and of its At, Foreign of a greeting, for whichever
+	// that did with a ReplacedError and of its At, Foreign of a handshake, for whichever
 	// node, that names another cluster. They must not block. nil: nobody cares.
 	Outdated func(by Peer, reason string)
 	Replaced func(by Peer, at uint64, reason string)
@@ -85,14 +85,14 @@ type Config struct {
 	MaxRequestBytes int           // entries' bytes in one append, unless a single one is larger; 4 MiB
 	Timeout         time.Duration // for an answer to a vote, an append, a heartbeat, a call without deadline; 10 s
 	SnapshotTimeout time.Duration // for an answer to InstallSnapshot; 5 min
-	DialTimeout     time.Duration // for connect and greeting together, on either side; the constant
+	DialTimeout     time.Duration // for connect and handshake together, on either side; the constant
 	PingInterval    time.Duration // between pings on a control connection; 500 ms
 	PeerTimeout     time.Duration // a peer silent for longer is gone; 3 s
-	Rest            time.Duration // from a follower's answer to the next append without entries, about, see rest; 0: none
+	Quiesce         time.Duration // from a follower's answer to the next append without entries, about, see quiesce; 0: none
 	QueueLength     int           // requests of one group not yet answered, before busy; 32
 	QueueBytes      int           // bytes of the entries they carry; 4 × MaxRequestBytes
 	InflightBytes   int           // the same over all groups and calls of the node; 128 MiB
-	MaxConnections  int           // in and out; 4,096, a quarter of which may be inbound and not have greeted yet
+	MaxConnections  int           // in and out; 4,096, a quarter of which may be inbound with the handshake to come
 
 	Logger *slog.Logger // nil: discards
 }
@@ -171,16 +171,16 @@ type Transport struct {
 	stats    counters
 	inflight atomic.Int64 // bytes admitted and not yet answered
 	buffers  bufpool.Pool // of entries that come in
-	resting  restTable
+	quiesced quiescedTable
 
-	mu       sync.Mutex
-	closed   bool
-	local    Peer
-	conns    map[net.Conn]struct{} // all there are, for Close
-	greeting list.List             // inbound ones that have not greeted yet, oldest first
-	present  map[Peer]*presence
-	departed map[Peer]time.Duration // when those who are not present were last heard, since start
-	peers    map[int32]*peer
+	mu          sync.Mutex
+	closed      bool
+	local       Peer
+	conns       map[net.Conn]struct{} // all there are, for Close
+	handshaking list.List             // inbound ones whose handshake is not done, oldest first
+	present     map[Peer]*presence
+	departed    map[Peer]time.Duration // when those who are not present were last heard, since start
+	peers       map[int32]*peer
 
 	portsMu sync.RWMutex
 	ports   map[uint64]*Port // nil after Close
@@ -357,13 +357,13 @@ func (t *Transport) port(group uint64) (*Port, error) {
 // counters are Stats, counting.
 type counters struct {
 	Dials, DialsFailed, Refused, Malformed, Invalid, Busy, Expired, Panics, Silent, Ups, Downs atomic.Uint64
-	HeartbeatFrames, Heartbeats, Rests, Appends                                                atomic.Uint64
+	HeartbeatFrames, Heartbeats, Quiesced, Appends                                             atomic.Uint64
 }
 
 // Stats counts what happened since New.
 type Stats struct {
 	Dials, DialsFailed uint64 // connections tried, and those that did not come to be
-	Refused            uint64 // connections we turned away in their greeting
+	Refused            uint64 // connections we turned away in their handshake
 	Malformed          uint64 // connections we closed because of bytes no peer of ours sends
 	Invalid            uint64 // requests that break a rule, answered so
 	Busy               uint64 // requests refused because a queue was full
@@ -373,7 +373,7 @@ type Stats struct {
 	Ups, Downs         uint64 // events reported
 	HeartbeatFrames    uint64 // sent
 	Heartbeats         uint64 // sent in them
-	Rests              uint64 // appends without entries that were not sent at once, see rest
+	Quiesced           uint64 // appends without entries that were not sent at once, see quiesce
 	Appends            uint64 // with entries, sent
 }
 
@@ -385,6 +385,6 @@ func (t *Transport) Stats() Stats {
 		Malformed: c.Malformed.Load(), Invalid: c.Invalid.Load(), Busy: c.Busy.Load(),
 		Expired: c.Expired.Load(), Panics: c.Panics.Load(), Silent: c.Silent.Load(),
 		Ups: c.Ups.Load(), Downs: c.Downs.Load(), HeartbeatFrames: c.HeartbeatFrames.Load(),
-		Heartbeats: c.Heartbeats.Load(), Rests: c.Rests.Load(), Appends: c.Appends.Load(),
+		Heartbeats: c.Heartbeats.Load(), Quiesced: c.Quiesced.Load(), Appends: c.Appends.Load(),
 	}
 }

@@ -14,13 +14,13 @@ import (
 	"time"
 )
 
-// The greeting of the first release, as its own code wrote it. Who runs that release
-// is greeted by later ones in the same way, and lets them in: it skips what follows the
+// The handshake of the first release, as its own code wrote it. Who runs that release
+// is said hello to by later ones in the same way, and lets them in: it skips what follows the
 // fields it knows.
 const firstHello = "4d4c52430101002a3c7bd5721112131415161718" +
 	"00000002000000010007636c757374657200016200016100" + "09686f73743a39303932"
 
-func TestGreetingOfTheFirstReleaseIsUnderstood(t *testing.T) {
+func TestHandshakeOfTheFirstReleaseIsUnderstood(t *testing.T) {
 	frozen, err := hex.DecodeString(firstHello)
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +50,7 @@ func TestGreetingOfTheFirstReleaseIsUnderstood(t *testing.T) {
 	// What a later release says begins with the same fields, under the same version.
 	ours := hello{kind: kindControl, low: 1, high: 5, about: "x", session: 0x1112131415161718, from: Peer{2, "b"}, target: Peer{1, "a"}, cluster: "cluster", address: "host:9092"}.encode()
 	if ours[4] != 1 || string(ours[helloFixed:len(frozen)]) != string(frozen[helloFixed:]) {
-		t.Errorf("a later release's greeting does not begin as the first one's:\n%x\n%x", ours, frozen)
+		t.Errorf("a later release's handshake does not begin as the first one's:\n%x\n%x", ours, frozen)
 	}
 }
 

@@ -7,11 +7,11 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// An append without entries rests while there is no doubt of its answer; everything
+// An append without entries is held while there is no doubt of its answer; everything
 // that could make it another answer has it sent.
 func TestAppendsWithoutEntriesRestUntilTheyAreDue(t *testing.T) {
 	const interval = 4 * time.Second
-	adjust := func(c *Config) { c.Rest = interval }
+	adjust := func(c *Config) { c.Quiesce = interval }
 	heartbeat := &raft.AppendEntriesRequest{Term: 3}
 	// took is how long an append was away, which the follower says yes to at once.
 	took := func(t *testing.T, from, to *Port, req *raft.AppendEntriesRequest) time.Duration {
@@ -23,7 +23,7 @@ func TestAppendsWithoutEntriesRestUntilTheyAreDue(t *testing.T) {
 		}
 		return time.Since(begin)
 	}
-	resting := func(d time.Duration) bool { return d > time.Second }
+	held := func(d time.Duration) bool { return d > time.Second }
 	type nodes struct {
 		c        *cluster
 		n        *pipenet
@@ -31,7 +31,7 @@ func TestAppendsWithoutEntriesRestUntilTheyAreDue(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name string
-		want bool // it rests
+		want bool // it is held
 		then func(t *testing.T, x nodes)
 	}{
 		{"nothing has changed", true, func(*testing.T, nodes) {}},
@@ -55,34 +55,34 @@ func TestAppendsWithoutEntriesRestUntilTheyAreDue(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			duo(t, adjust, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
 				stop := answerer(to)
-				if d := took(t, from, to, heartbeat); resting(d) {
-					t.Errorf("the first heartbeat of all rested for %v", d)
+				if d := took(t, from, to, heartbeat); held(d) {
+					t.Errorf("the first heartbeat of all was held for %v", d)
 				}
 				if d := took(t, from, to, heartbeat); d < interval/2 || d > interval {
-					t.Errorf("the second rested for %v", d)
+					t.Errorf("the second was held for %v", d)
 				}
-				if d := took(t, from, to, appendOf(5, 1, 10)); resting(d) {
-					t.Errorf("an append with entries rested for %v", d)
+				if d := took(t, from, to, appendOf(5, 1, 10)); held(d) {
+					t.Errorf("an append with entries was held for %v", d)
 				}
-				if d := took(t, from, to, &raft.AppendEntriesRequest{Term: 4}); resting(d) {
-					t.Errorf("a heartbeat of another term rested for %v", d)
+				if d := took(t, from, to, &raft.AppendEntriesRequest{Term: 4}); held(d) {
+					t.Errorf("a heartbeat of another term was held for %v", d)
 				}
 				took(t, from, to, heartbeat)
 				stop()
 				tt.then(t, nodes{c, n, from, to})
 				stop = answerer(to)
 				defer stop()
-				if d := took(t, from, to, heartbeat); resting(d) != tt.want {
-					t.Errorf("rested for %v", d)
+				if d := took(t, from, to, heartbeat); held(d) != tt.want {
+					t.Errorf("was held for %v", d)
 				}
 			})
 		})
 	}
 }
 
-// What rests is woken by what could make its answer news, and by new entries.
-func TestRestsEndEarly(t *testing.T) {
-	adjust := func(c *Config) { c.Rest = time.Minute }
+// What is held is woken by what could make its answer news, and by new entries.
+func TestQuiescedAppendsGoEarly(t *testing.T) {
+	adjust := func(c *Config) { c.Quiesce = time.Minute }
 	heartbeat := &raft.AppendEntriesRequest{Term: 3}
 	empty := appendOf(5, 0, 0)
 	for _, tt := range []struct {
@@ -116,16 +116,16 @@ func TestRestsEndEarly(t *testing.T) {
 					}
 				}
 				time.Sleep(10 * time.Second)
-				if over(beat) || over(sent) || c.nodes[0].Stats().Rests != 2 {
-					t.Fatalf("resting: %d", c.nodes[0].Stats().Rests)
+				if over(beat) || over(sent) || c.nodes[0].Stats().Quiesced != 2 {
+					t.Fatalf("held: %d", c.nodes[0].Stats().Quiesced)
 				}
 				tt.then(c, n, from, to)
 				time.Sleep(5 * time.Second)
-				from.restMu.Lock()
-				rests := len(from.resting) // one whose peer is gone waits for that
-				from.restMu.Unlock()
-				if over(beat) != tt.heartbeat || rests != 0 {
-					t.Errorf("the heartbeat is over: %v, %d appends rest", over(beat), rests)
+				from.quiesceMu.Lock()
+				still := len(from.quiesced) // one whose peer is gone waits for that
+				from.quiesceMu.Unlock()
+				if over(beat) != tt.heartbeat || still != 0 {
+					t.Errorf("the heartbeat is over: %v, %d appends are held", over(beat), still)
 				}
 				from.Close()
 				<-beat

@@ -7,7 +7,7 @@ import (
 
 // A follower that comes back to a group in which nothing happens gets what it
 // lacks at once, and then nothing more.
-func TestWhoComesBackIsGreeted(t *testing.T) {
+func TestWhoComesBackIsNudged(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
 		id := c.create("orders", 1, 3, nil)
 		leader, p := c.leader(id)

@@ -11,9 +11,10 @@ import (
 // An idle group's leader has nothing to tell its followers but that it is there.
 // Raft has it say so at times of its own choosing, and what costs is that nodes
 // wake up for each; with a thousand groups that is most of what an idle node does.
-// So an append without entries rests here until it is due, Config.Rest after the
+// So an idle group is quiesced: an append without entries is held here until it is due,
+// Config.Quiesce after the
 // follower's last answer, and goes when the transport wakes for its pings anyhow,
-// in one frame with those of all groups that are due then. It rests only while
+// in one frame with those of all groups that are due then. It is held only while
 // nothing hints that the answer would be news:
 //
 //   - The follower answered the last append that this term's leader sent it with
@@ -24,7 +25,7 @@ import (
 //   - No connection to any peer has ended since it was asked. Who lost us may have
 //     elected another leader with those who still hear us.
 //
-// Raft's lease and heartbeat timeout must exceed Config.Rest by what a busy node may
+// Raft's lease and heartbeat timeout must exceed Config.Quiesce by what a busy node may
 // need to ask and to answer.
 
 // An affirmation is that a follower answered an append with success.
@@ -36,45 +37,45 @@ type affirmation struct {
 	ends   uint64        // Transport.ends when it was asked
 }
 
-// A rest is an append without entries that waits until it is due.
-type rest struct {
+// A quiesced is an append without entries that waits until it is due.
+type quiesced struct {
 	hurries bool          // new entries wait for its answer
 	over    chan struct{} // filled when it is to go
 }
 
-func (r *rest) end() {
+func (q *quiesced) end() {
 	select {
-	case r.over <- struct{}{}:
+	case q.over <- struct{}{}:
 	default: // ended already
 	}
 }
 
-// A restTable has the rests of all groups, by the tick of the transport at which they
+// A quiescedTable has the held appends of all groups, by the tick of the transport at which they
 // end. What ends earlier stays in it till then.
-type restTable struct {
+type quiescedTable struct {
 	mu    sync.Mutex
-	ticks map[int64][]*rest
+	ticks map[int64][]*quiesced
 }
 
-// add has a rest end at a tick.
-func (b *restTable) add(r *rest, tick int64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.ticks == nil {
-		b.ticks = make(map[int64][]*rest)
+// add has an append held until a tick.
+func (t *quiescedTable) add(r *quiesced, tick int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ticks == nil {
+		t.ticks = make(map[int64][]*quiesced)
 	}
-	b.ticks[tick] = append(b.ticks[tick], r)
+	t.ticks[tick] = append(t.ticks[tick], r)
 }
 
-// wake ends the rests of all ticks up to one.
-func (b *restTable) wake(tick int64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for t, rests := range b.ticks {
-		if t <= tick {
-			delete(b.ticks, t)
-			for _, r := range rests {
-				r.end()
+// wake lets those of all ticks up to one go.
+func (t *quiescedTable) wake(tick int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for at, held := range t.ticks {
+		if at <= tick {
+			delete(t.ticks, at)
+			for _, q := range held {
+				q.end()
 			}
 		}
 	}
@@ -83,54 +84,54 @@ func (b *restTable) wake(tick int64) {
 // tick numbers the pings: an append is due at the last tick before its time.
 func (t *Transport) tick(since time.Duration) int64 { return int64(since / t.cfg.PingInterval) }
 
-// rest waits until an append without entries is due: one of Raft's heartbeats, or
+// quiesce waits until an append without entries is due: one of Raft's heartbeats, or
 // else one of its replication, for whose answer new entries would wait.
-func (p *Port) rest(id raft.ServerID, args *raft.AppendEntriesRequest, heartbeat bool) {
+func (p *Port) quiesce(id raft.ServerID, args *raft.AppendEntriesRequest, heartbeat bool) {
 	at, ok := p.affirmed(id, args)
 	if !ok {
 		return
 	}
-	r := &rest{hurries: !heartbeat, over: make(chan struct{}, 1)}
-	if r.hurries {
-		p.restMu.Lock()
-		p.resting = append(p.resting, r)
-		p.restMu.Unlock()
+	q := &quiesced{hurries: !heartbeat, over: make(chan struct{}, 1)}
+	if q.hurries {
+		p.quiesceMu.Lock()
+		p.quiesced = append(p.quiesced, q)
+		p.quiesceMu.Unlock()
 		defer func() {
-			p.restMu.Lock()
-			p.resting = slices.DeleteFunc(p.resting, func(other *rest) bool { return other == r })
-			p.restMu.Unlock()
+			p.quiesceMu.Lock()
+			p.quiesced = slices.DeleteFunc(p.quiesced, func(other *quiesced) bool { return other == q })
+			p.quiesceMu.Unlock()
 		}()
 	}
-	p.t.resting.add(r, p.t.tick(at+p.t.cfg.Rest))
+	p.t.quiesced.add(q, p.t.tick(at+p.t.cfg.Quiesce))
 	// What changed before it was there has woken nobody.
-	if _, ok := p.affirmed(id, args); !ok || r.hurries && p.Active() {
+	if _, ok := p.affirmed(id, args); !ok || q.hurries && p.Active() {
 		return
 	}
-	p.t.stats.Rests.Add(1)
+	p.t.stats.Quiesced.Add(1)
 	select {
-	case <-r.over:
+	case <-q.over:
 	case <-p.done:
 	}
 }
 
-// wakeHurried ends the rests for whose answers new entries would wait.
+// wakeHurried lets the appends go for whose answers new entries would wait.
 func (p *Port) wakeHurried() {
-	p.restMu.Lock()
-	defer p.restMu.Unlock()
-	for _, r := range p.resting {
-		r.end()
+	p.quiesceMu.Lock()
+	defer p.quiesceMu.Unlock()
+	for _, q := range p.quiesced {
+		q.end()
 	}
 }
 
 // affirmed returns when a follower last answered, and whether an append without
-// entries for it may rest.
+// entries for it may be held.
 func (p *Port) affirmed(id raft.ServerID, args *raft.AppendEntriesRequest) (at time.Duration, ok bool) {
-	p.restMu.Lock()
+	p.quiesceMu.Lock()
 	a, ok := p.affirmations[id]
 	ok = ok && p.underWay[id] == 0
-	p.restMu.Unlock()
+	p.quiesceMu.Unlock()
 	return a.at, ok && a.term == args.Term && args.LeaderCommitIndex <= a.commit && a.ends == p.t.ends.Load() && a.client.open() &&
-		time.Since(p.t.start)-a.at < p.t.cfg.Rest
+		time.Since(p.t.start)-a.at < p.t.cfg.Quiesce
 }
 
 // Active tells whether the group had new entries a moment ago.
@@ -142,8 +143,8 @@ func (p *Port) Active() bool {
 // have ended so far. Heartbeats do not count as under way: none of
 // them waits for a disk.
 func (p *Port) begin(id raft.ServerID, heartbeat bool) (ends uint64) {
-	p.restMu.Lock()
-	defer p.restMu.Unlock()
+	p.quiesceMu.Lock()
+	defer p.quiesceMu.Unlock()
 	if !heartbeat {
 		if p.underWay == nil {
 			p.underWay = make(map[raft.ServerID]int)
@@ -161,8 +162,8 @@ func (p *Port) finish(id raft.ServerID, heartbeat bool, args *raft.AppendEntries
 			c = p.t.peer(to.Node).current(kindControl, to.Incarnation)
 		}
 	}
-	p.restMu.Lock()
-	defer p.restMu.Unlock()
+	p.quiesceMu.Lock()
+	defer p.quiesceMu.Unlock()
 	if !heartbeat {
 		p.underWay[id]--
 	}
