@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -68,12 +69,13 @@ func TestNoNameIsLostThatIsReliedOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.nodes = []*testNode{n}
-	metaSynced := false
+	var metaSynced atomic.Bool
 	n.disk.disturb(func(op, name string) (error, bool) {
-		metaSynced = metaSynced || op == "sync" && filepath.Base(name) == metaName
-		if op == "rename" && filepath.Base(name) == identityName && !metaSynced {
+		if op == "sync" && filepath.Base(name) == metaName {
+			metaSynced.Store(true)
+		}
+		if op == "rename" && filepath.Base(name) == identityName && !metaSynced.Swap(true) { // said once
 			t.Errorf("%s is there before %s is durable, which has to be", identityName, raftName)
-			metaSynced = true // said
 		}
 		return s.saw(op, name)
 	})
