@@ -74,9 +74,9 @@ func (n *Node) handle(ctx context.Context, from transport.Peer, kind uint8, req 
 		if err != nil {
 			return nil, err
 		}
-		return nil, n.heard(from, g)
+		return nil, n.receiveGossip(from, g)
 	case callView:
-		return nil, n.viewed(from, req)
+		return nil, n.receiveView(from, req)
 	case callForward:
 		return n.forwarded(ctx, from, req)
 	case callChange:

@@ -69,7 +69,7 @@ func (n *Node) openController() (*controller, error) {
 	conf := raft.DefaultConfig()
 	conf.LocalID = n.serverID()
 	conf.HeartbeatTimeout = heartbeatTimeout
-	conf.ElectionTimeout = heartbeatTimeout + hair
+	conf.ElectionTimeout = heartbeatTimeout + timeoutStep
 	conf.LeaderLeaseTimeout = leaseTimeout
 	conf.CommitTimeout = 50 * time.Millisecond // every node waits for the image
 	conf.SnapshotThreshold = 1024
@@ -138,7 +138,7 @@ func (c *controller) stop(cause error) {
 }
 
 // votesRecovered has the group's elections begin anew: see Node.recovered.
-func (c *controller) votesRecovered() { c.n.recovered(controllerGroup) }
+func (c *controller) votesRecovered() { c.n.votesRecovered(controllerGroup) }
 
 // Down returns why this member has stopped, nil while it has not.
 func (c *controller) Down() error {
@@ -417,7 +417,7 @@ func (n *Node) ask(ctx context.Context, node int32, kind uint8, data []byte) (ui
 
 // hearsController returns a node that hears the controller, which this one does not.
 func (n *Node) hearsController() (node int32, ok bool) {
-	c, led := n.claimed(controllerGroup)
+	c, led := n.leaderOf(controllerGroup)
 	if !led {
 		return 0, false
 	}

@@ -182,15 +182,15 @@ func (s *controllerStore) save(write func() error) error {
 	return nil
 }
 
-// A write that failed is tried again after insistFirst, then after twice as long each
-// time. While it fails, one line in insistLog says so.
+// A write that failed is tried again after retryFirst, then after twice as long each
+// time. While it fails, one line in retryLogEvery says so.
 const (
 	retryFirst    = 10 * time.Millisecond
 	retryMost     = time.Second
 	retryLogEvery = 10 * time.Second
 )
 
-// insist tries until it succeeds, and tells whether it failed before. If closing is closed
+// retryForEver tries until it succeeds, and tells whether it failed before. If closing is closed
 // first, the goroutine ends.
 func retryForEver(logger *slog.Logger, trouble string, closing <-chan struct{}, try func() error) (failed bool) {
 	var said time.Time

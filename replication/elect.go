@@ -31,21 +31,21 @@ import (
 //     that is connected asks for votes, with Raft's pre-vote, which disturbs nobody
 //     if a leader turns out to exist; the next follow a stagger later each.
 
-// A claim is what a process said of a group: that it leads it, under which term. It
+// A leaderEntry is what a process said of a group: that it leads it, under which term. It
 // holds until a later one, or until the process says that it leads other groups only:
 // that it is not heard here any more says nothing of those who hear it.
-type claim struct {
+type leaderEntry struct {
 	process
 	term uint64
 }
 
-// claimLocked takes a claim in, with gossipMu held.
-func (n *Node) claimLocked(group uint64, c claim) {
-	before, ok := n.claims[group]
+// noteLeaderLocked takes an entry into the leaders table, with gossipMu held.
+func (n *Node) noteLeaderLocked(group uint64, c leaderEntry) {
+	before, ok := n.leaders[group]
 	if ok && c.term < before.term {
 		return
 	}
-	n.claims[group] = c
+	n.leaders[group] = c
 	if group == controllerGroup && c != before && c.process != n.transport.Self() {
 		n.logger.Info("another node is the controller now", "controller", c.Node, "term", c.term)
 	}
@@ -55,23 +55,23 @@ func (n *Node) claimLocked(group uint64, c claim) {
 func (n *Node) peerDown(peer process) {
 	n.lostAt.Store(peer.Node, time.Now())
 	n.comings.say(n, peer.Node, false)
-	n.happened.Add(1)
+	n.membershipHints.Add(1)
 	// What the process has open it still has, and what it hears it still hears, if it is
 	// there after all: it may have heard this node all the while, and then says nothing
 	// again. See hasOpen, and heard.
-	n.showViews()
+	n.sendViews()
 	n.isolated(time.Now()) // from now on, it may be
 
 	// A group that knows no leader may have lost this one too: a survivor that was
 	// quicker has asked for votes, and Raft forgets its leader when it is asked.
-	// That survivor is given a turn.
+	// That survivor is given its chance.
 	id := peer.ServerID()
 	look := func(group uint64, leader raft.ServerID) {
 		switch leader {
 		case id:
-			n.orphan(group, peer, false, 0)
+			n.leaderLost(group, peer, false, 0)
 		case "":
-			n.orphan(group, peer, false, electionStagger)
+			n.leaderLost(group, peer, false, electionStagger)
 		}
 	}
 	if m := n.memberOf(controllerGroup); m != nil {
@@ -81,17 +81,17 @@ func (n *Node) peerDown(peer process) {
 	n.electLeaderless(time.Now())
 }
 
-// An orphan is a group open here that has no leader that this node knows of.
-type orphan struct {
-	since time.Time     // when it was found so, or a quorum for it
-	dead  raft.ServerID // the leader it lost; "": it has had none since it was opened
-	lost  process       // and which run of it
-	said  bool          // which said itself that it leads no more
-	term  uint64        // when it lost it: the dead leader may come back and lead in a later one
-	tries int           // how often this node stood for election
-	luck  time.Duration // what its next turn comes later, see turn
-	hasty bool          // Raft's timers are short until a leader is found
-	again bool          // it withdrew, to look for a leader anew once it follows
+// A leaderlessGroup is a group open here that has no leader that this node knows of.
+type leaderlessGroup struct {
+	since         time.Time     // when it was found so, or a quorum for it
+	dead          raft.ServerID // the leader it lost; "": it has had none since it was opened
+	lost          process       // and which run of it
+	stoodDown     bool          // the leader said itself that it leads no more
+	term          uint64        // when it lost it: the dead leader may come back and lead in a later one
+	campaigns     int           // how often this node campaigned
+	jitter        time.Duration // by what its next campaign comes later, see campaignDelay
+	shortened     bool          // Raft's timers are short until a leader is found
+	campaignAgain bool          // its candidacy was abandoned: it campaigns anew once it follows
 
 	from   time.Time // when this node first knew of no leader; none since
 	lacked bool      // which lasts for so long that it was logged
@@ -164,10 +164,10 @@ func (n *Node) groupName(group uint64) string {
 	return fmt.Sprint(group)
 }
 
-// orphan notes that a group lost its leader. The election loop looks after it
+// leaderLost notes that a group lost its leader. The election loop looks after it
 // from then on, after a while that gives a leader the time to show. said tells that the
 // leader itself says that it leads no more.
-func (n *Node) orphan(group uint64, lost process, said bool, while time.Duration) {
+func (n *Node) leaderLost(group uint64, lost process, said bool, while time.Duration) {
 	m := n.memberOf(group)
 	if m == nil {
 		return
@@ -175,12 +175,12 @@ func (n *Node) orphan(group uint64, lost process, said bool, while time.Duration
 	n.gossipMu.Lock()
 	defer n.gossipMu.Unlock()
 	now := time.Now()
-	o := &orphan{since: now.Add(while), dead: lost.ServerID(), lost: lost, said: said, term: m.raft.CurrentTerm(), from: now}
-	if before := n.orphans[group]; before != nil {
-		o.hasty = before.hasty // whose timers are to be made long again
+	o := &leaderlessGroup{since: now.Add(while), dead: lost.ServerID(), lost: lost, stoodDown: said, term: m.raft.CurrentTerm(), from: now}
+	if before := n.leaderless[group]; before != nil {
+		o.shortened = before.shortened // whose timers are to be made long again
 		o.from, o.lacked = before.from, before.lacked
 	}
-	n.orphanLocked(group, o)
+	n.tendLocked(group, o)
 }
 
 // watchLeadership hands what Raft says of one group's leadership to changed. Every
@@ -196,17 +196,17 @@ func (n *Node) watchLeadership(group uint64, notify <-chan bool, closing <-chan 
 		case leads := <-notify:
 			changed(leads)
 			if m := n.memberOf(group); !leads && m != nil && m.raft.State() != raft.Leader { // it may be late, and tell of a term before this one
-				n.orphan(group, n.transport.Self(), true, 2*electionStagger)
+				n.leaderLost(group, n.transport.Self(), true, 2*electionStagger)
 			}
 		}
 	}
 }
 
-// lineUp returns a voter's place among those that may stand for election, or -1
+// electionRank returns a voter's place among those that may campaign, or -1
 // if it has no vote, how many these are, and how many of them have the group
 // open. Who is about to open it keeps its place: the first voter is the one that
 // should lead, and nodes open a new group some milliseconds apart.
-func lineUp(voters []raft.ServerID, self raft.ServerID, open, coming func(raft.ServerID) bool) (rank, line, present int) {
+func electionRank(voters []raft.ServerID, self raft.ServerID, open, coming func(raft.ServerID) bool) (rank, line, present int) {
 	rank = -1
 	for _, id := range voters {
 		here := id == self || open(id)
@@ -229,21 +229,21 @@ func (r *replica) stalls() bool { return r.store.stalled(time.Now()) > stallTime
 // peerUp introduces this node: what it has open, what it leads.
 func (n *Node) peerUp(peer process) {
 	n.comings.say(n, peer.Node, true)
-	n.happened.Add(1)
+	n.membershipHints.Add(1)
 	n.gossipMu.Lock()
 	n.lastPeerUp = time.Now()
 	n.gossipMu.Unlock()
-	a := n.acquaintance(peer.Node)
+	a := n.gossipPeer(peer.Node)
 	a.mu.Lock()
 	a.missed = true
 	a.mu.Unlock()
-	n.goTracked(func() { n.tell(peer.Node, gossip{}) })
-	n.showViews()
+	n.goTracked(func() { n.sendGossip(peer.Node, gossip{}) })
+	n.sendViews()
 	n.isolated(time.Now()) // not any more
 }
 
-// everything is all that gossip says of this node.
-func (n *Node) everything() gossip {
+// fullState is all that gossip says of this node.
+func (n *Node) fullState() gossip {
 	g := gossip{first: true}
 	if m := n.memberOf(controllerGroup); m != nil {
 		g.open = append(g.open, controllerGroup)
@@ -260,8 +260,8 @@ func (n *Node) everything() gossip {
 	return g
 }
 
-// stillSo returns what of some news holds when they are told, which is milliseconds
-// after they were gathered. A replica that was opened, or elected, and quarantined in
+// stillSo returns what of a delta holds when it is sent, which is milliseconds
+// after it was gathered. A replica that was opened, or elected, and quarantined in
 // between has been told to be shut by then, see notOpen: nobody may hear after that
 // that it is open, or leads.
 func (n *Node) stillSo(g gossip) gossip {
@@ -293,13 +293,13 @@ func (n *Node) stillSo(g gossip) gossip {
 // leads notes and spreads that this node leads a group.
 func (n *Node) leads(group, term uint64) {
 	n.gossipMu.Lock()
-	n.claimLocked(group, claim{n.transport.Self(), term})
-	n.news.leads = append(n.news.leads, groupTerm{group, term})
+	n.noteLeaderLocked(group, leaderEntry{n.transport.Self(), term})
+	n.delta.leads = append(n.delta.leads, groupTerm{group, term})
 	n.gossipMu.Unlock()
 	if group == controllerGroup {
 		n.logger.Info("this node is the controller now", "term", term)
 	}
-	n.happened.Add(1)
+	n.membershipHints.Add(1)
 	n.spread()
 }
 
@@ -307,28 +307,28 @@ func (n *Node) leads(group, term uint64) {
 func (n *Node) opened(group uint64) {
 	n.gossipMu.Lock()
 	now := time.Now()
-	n.orphanLocked(group, &orphan{since: now, from: now})
-	n.news.open = append(n.news.open, group)
+	n.tendLocked(group, &leaderlessGroup{since: now, from: now})
+	n.delta.open = append(n.delta.open, group)
 	n.gossipMu.Unlock()
 	n.spread()
 }
 
-// recovered is told that votes of a group can be saved here again. For as long as they
-// could not, this node answered too late, and the others stood in vain: if the group has
-// no leader, their turns are minutes apart by then. It does not block.
-func (n *Node) recovered(group uint64) {
+// votesRecovered is told that votes of a group can be saved here again. For as long as they
+// could not, this node answered too late, and the others campaigned in vain: if the group
+// has no leader, their campaigns are minutes apart by then. It does not block.
+func (n *Node) votesRecovered(group uint64) {
 	n.gossipMu.Lock()
-	n.news.open = append(n.news.open, group)
+	n.delta.open = append(n.delta.open, group)
 	n.gossipMu.Unlock()
 	n.spread()
-	n.turnsAnew([]uint64{group})
+	n.campaignAnew([]uint64{group})
 }
 
-// turnsAnew has the turns of groups without a leader begin anew, where they have led
+// campaignAnew has the campaigns of groups without a leader begin anew, where they have led
 // nowhere: a voter is there that was not, or did not answer.
-func (n *Node) turnsAnew(groups []uint64) {
+func (n *Node) campaignAnew(groups []uint64) {
 	n.gossipMu.Lock()
-	groups = slices.DeleteFunc(groups, func(group uint64) bool { return n.orphans[group] == nil })
+	groups = slices.DeleteFunc(groups, func(group uint64) bool { return n.leaderless[group] == nil })
 	n.gossipMu.Unlock()
 	if len(groups) == 0 {
 		return
@@ -339,8 +339,8 @@ func (n *Node) turnsAnew(groups []uint64) {
 		n.gossipMu.Lock()
 		defer n.gossipMu.Unlock()
 		for _, group := range groups {
-			if o := n.orphans[group]; o != nil && o.tries > 1 {
-				o.since, o.tries, o.luck = time.Now(), 0, 0
+			if o := n.leaderless[group]; o != nil && o.campaigns > 1 {
+				o.since, o.campaigns, o.jitter = time.Now(), 0, 0
 			}
 		}
 	})
@@ -350,10 +350,10 @@ func (n *Node) turnsAnew(groups []uint64) {
 func (n *Node) shut(group uint64) {
 	n.gossipMu.Lock()
 	defer n.gossipMu.Unlock()
-	delete(n.orphans, group)
+	delete(n.leaderless, group)
 }
 
-// notOpen has every peer told anew what is open here, since news only tell what is
+// notOpen has every peer sent the full state, since a delta only tells what is
 // added. It is for a group that stays shut, or was led here until now: others that
 // bounce are open again before it matters.
 func (n *Node) notOpen() {
@@ -363,11 +363,11 @@ func (n *Node) notOpen() {
 		return // nobody has been told anything
 	}
 	for _, node := range n.transport.Connected() {
-		a := n.acquaintance(node)
+		a := n.gossipPeer(node)
 		a.mu.Lock()
 		a.missed = true
 		a.mu.Unlock()
-		n.goTracked(func() { n.tell(node, gossip{}) })
+		n.goTracked(func() { n.sendGossip(node, gossip{}) })
 	}
 }
 
@@ -379,7 +379,7 @@ func (n *Node) spread() {
 	}
 }
 
-// gossipLoop sends news to all peers, a few milliseconds' worth at a time.
+// gossipLoop sends what is new to all peers, a few milliseconds' worth at a time.
 func (n *Node) gossipLoop() {
 	for {
 		select {
@@ -389,42 +389,42 @@ func (n *Node) gossipLoop() {
 		}
 		time.Sleep(5 * time.Millisecond)
 		n.gossipMu.Lock()
-		g := n.news
-		n.news = gossip{}
+		g := n.delta
+		n.delta = gossip{}
 		n.gossipMu.Unlock()
 		for _, node := range n.transport.Connected() {
-			n.goTracked(func() { n.tell(node, g) })
+			n.goTracked(func() { n.sendGossip(node, g) })
 		}
 	}
 }
 
-// An acquaintance is how far a node has been told what this one is.
-type acquaintance struct {
+// A gossipPeer is how far a node has been told what this one is.
+type gossipPeer struct {
 	mu     sync.Mutex
-	busy   bool // a goroutine is telling it something
-	missed bool // it does not know all that was said until now
+	busy   bool // a goroutine is sending it something
+	missed bool // it lacks something that was sent until now
 
-	showing bool // a goroutine is showing it this node's view
-	stale   bool // which has changed since
+	sendingView bool // a goroutine is sending it this node's view
+	viewStale   bool // which has changed since
 }
 
-func (n *Node) acquaintance(node int32) *acquaintance {
+func (n *Node) gossipPeer(node int32) *gossipPeer {
 	n.gossipMu.Lock()
 	defer n.gossipMu.Unlock()
-	a := n.acquainted[node]
+	a := n.gossipPeers[node]
 	if a == nil {
-		a = &acquaintance{missed: true}
-		n.acquainted[node] = a
+		a = &gossipPeer{missed: true}
+		n.gossipPeers[node] = a
 	}
 	return a
 }
 
-// tell sends news to one node, or everything if it has missed something, until
+// sendGossip sends what is new to one node, or the full state if it has missed something, until
 // it arrives or the node is gone. A peer that came up by its own connection may
 // not be reached by ours for a moment, and a node that has not been told which
 // groups are open here takes no part in electing their leaders.
-func (n *Node) tell(node int32, g gossip) {
-	a := n.acquaintance(node)
+func (n *Node) sendGossip(node int32, g gossip) {
+	a := n.gossipPeer(node)
 	a.mu.Lock()
 	if a.busy {
 		a.missed = true
@@ -436,13 +436,13 @@ func (n *Node) tell(node int32, g gossip) {
 		if a.missed {
 			a.missed = false
 			a.mu.Unlock()
-			g = n.everything()
+			g = n.fullState()
 		} else {
 			a.mu.Unlock()
 			g = n.stillSo(g)
 		}
 		if n.Image().Level() >= 2 { // whoever is earlier reads neither
-			g.number, g.about = n.said.Add(1), n.about()
+			g.number, g.about = n.gossipSent.Add(1), n.about()
 		}
 		ctx, cancel := n.callContext()
 		_, err := n.transport.Call(ctx, node, callGossip, g.encode())
@@ -450,7 +450,7 @@ func (n *Node) tell(node int32, g gossip) {
 		if err != nil {
 			n.logger.Debug("gossip not delivered", "node", node, "error", err)
 			select {
-			case <-time.After(tellEvery):
+			case <-time.After(resendEvery):
 			case <-n.closing:
 			}
 		}
@@ -464,7 +464,7 @@ func (n *Node) tell(node int32, g gossip) {
 	a.mu.Unlock()
 }
 
-// heard takes in a node's gossip.
+// receiveGossip takes in a node's gossip.
 //
 // Two nodes do not lose each other at the same moment, nor need both of them. One that
 // was paused finds new connections beside the old ones, and sees no end; the other had
@@ -473,7 +473,7 @@ func (n *Node) tell(node int32, g gossip) {
 // What was not answered in time is said again too, as everything there is, and may
 // have been on its way all the while, over a connection that has ended. It must not
 // undo what overtook it: nobody would say that again.
-func (n *Node) heard(from transport.Peer, g gossip) error {
+func (n *Node) receiveGossip(from transport.Peer, g gossip) error {
 	by, ok := n.transport.Hears(from)
 	if !ok {
 		return fmt.Errorf("%w: its connection has just ended, or is not known yet", transport.ErrUnreachable)
@@ -482,7 +482,7 @@ func (n *Node) heard(from transport.Peer, g gossip) error {
 		n.admitted(from, g.about)
 	}
 	if g.first || len(g.open)+len(g.leads) > 0 { // else it only says how old it is
-		defer n.happened.Add(1)
+		defer n.membershipHints.Add(1)
 	}
 	var given []uint64 // groups that it says it leads no more
 	n.gossipMu.Lock()
@@ -502,7 +502,7 @@ func (n *Node) heard(from transport.Peer, g gossip) error {
 		n.openAt[by][group] = true
 	}
 	if g.first {
-		maps.DeleteFunc(n.claims, func(group uint64, c claim) bool {
+		maps.DeleteFunc(n.leaders, func(group uint64, c leaderEntry) bool {
 			if c.Node != by.Node || slices.ContainsFunc(g.leads, func(gt groupTerm) bool { return gt.group == group }) {
 				return false
 			}
@@ -513,11 +513,11 @@ func (n *Node) heard(from transport.Peer, g gossip) error {
 		})
 	}
 	for _, gt := range g.leads {
-		n.claimLocked(gt.group, claim{by, gt.term})
+		n.noteLeaderLocked(gt.group, leaderEntry{by, gt.term})
 	}
 	n.gossipMu.Unlock()
 	if !g.first {
-		n.turnsAnew(slices.Clone(g.open))
+		n.campaignAnew(slices.Clone(g.open))
 	}
 	if len(g.leads) > 0 {
 		n.relay(by)
@@ -535,10 +535,10 @@ func (n *Node) heard(from transport.Peer, g gossip) error {
 		})
 	}
 	for _, group := range given {
-		// It had another voter stand if it knew of one that could, or it opens the group
-		// again and stands itself: both are given a while.
+		// It had another voter campaign if it knew of one that could, or it opens the group
+		// again and campaigns itself: both are given a while.
 		if m := n.memberOf(group); m != nil && n.lostLeader(m, group, by) {
-			n.orphan(group, by, true, 2*electionStagger)
+			n.leaderLost(group, by, true, 2*electionStagger)
 		}
 	}
 	return nil
@@ -554,16 +554,16 @@ func (n *Node) lostLeader(m *member, group uint64, former process) bool {
 	case "":
 		n.gossipMu.Lock()
 		defer n.gossipMu.Unlock()
-		return n.orphans[group] == nil
+		return n.leaderless[group] == nil
 	}
 	return false
 }
 
-// claimed returns who leads a group by gossip.
-func (n *Node) claimed(group uint64) (claim, bool) {
+// leaderOf returns who leads a group by gossip.
+func (n *Node) leaderOf(group uint64) (leaderEntry, bool) {
 	n.gossipMu.Lock()
 	defer n.gossipMu.Unlock()
-	c, ok := n.claims[group]
+	c, ok := n.leaders[group]
 	return c, ok
 }
 
@@ -583,16 +583,16 @@ func (n *Node) electLoop() {
 		select {
 		case <-n.closing:
 			return
-		case <-n.orphaned:
+		case <-n.leaderlessWake:
 		}
 	}
 }
 
-// orphanLocked puts a group into the care of electLoop, with gossipMu held.
-func (n *Node) orphanLocked(group uint64, o *orphan) {
-	n.orphans[group] = o
+// tendLocked puts a group into the care of electLoop, with gossipMu held.
+func (n *Node) tendLocked(group uint64, o *leaderlessGroup) {
+	n.leaderless[group] = o
 	select {
-	case n.orphaned <- struct{}{}:
+	case n.leaderlessWake <- struct{}{}:
 	default:
 	}
 }
@@ -600,23 +600,23 @@ func (n *Node) orphanLocked(group uint64, o *orphan) {
 // electLeaderless looks after each of these groups once, and returns how many are left.
 func (n *Node) electLeaderless(now time.Time) (left int) {
 	n.gossipMu.Lock()
-	groups := slices.Sorted(maps.Keys(n.orphans))
+	groups := slices.Sorted(maps.Keys(n.leaderless))
 	introduced := now.Sub(n.lastPeerUp) >= introduction
 	n.gossipMu.Unlock()
 	for _, group := range groups {
 		n.gossipMu.Lock()
-		o := n.orphans[group]
+		o := n.leaderless[group]
 		n.gossipMu.Unlock()
 		if o != nil && n.electOne(group, o, now, introduced) {
 			n.gossipMu.Lock()
-			if n.orphans[group] == o {
-				delete(n.orphans, group)
+			if n.leaderless[group] == o {
+				delete(n.leaderless, group)
 			}
 			n.gossipMu.Unlock()
 		}
 	}
 	n.gossipMu.Lock()
-	left = len(n.orphans)
+	left = len(n.leaderless)
 	n.gossipMu.Unlock()
 	n.electMu.Lock()
 	n.lack.log(n, now, left == 0)
@@ -630,9 +630,9 @@ func (n *Node) electLeaderless(now time.Time) (left int) {
 }
 
 // electOne looks after one group; done means that it has a leader, or that it
-// is none of this node's business. An orphan is touched by one goroutine at a
+// is none of this node's business. A group is touched by one goroutine at a
 // time: electMu is held.
-func (n *Node) electOne(group uint64, o *orphan, now time.Time, introduced bool) (done bool) {
+func (n *Node) electOne(group uint64, o *leaderlessGroup, now time.Time, introduced bool) (done bool) {
 	n.electMu.Lock()
 	defer n.electMu.Unlock()
 	m := n.memberOf(group)
@@ -643,7 +643,7 @@ func (n *Node) electOne(group uint64, o *orphan, now time.Time, introduced bool)
 	if leader != "" && (leader != o.dead || m.raft.CurrentTerm() > o.term) {
 		return n.settle(m, o, group)
 	}
-	if c, led := n.claimed(group); led && c.Node != n.identity.Node && c.term >= m.raft.CurrentTerm() {
+	if c, led := n.leaderOf(group); led && c.Node != n.identity.Node && c.term >= m.raft.CurrentTerm() {
 		switch {
 		case n.hears(c.process):
 			// Raft will hear from it; the leader of an earlier term will lead no more.
@@ -653,8 +653,8 @@ func (n *Node) electOne(group uint64, o *orphan, now time.Time, introduced bool)
 			return false // others hear it, and may follow it: a broker that has no vote does not
 		}
 	}
-	if o.said && !o.given && o.lost == n.transport.Self() && now.Sub(o.from) >= giveAfter {
-		// It has had its turn, and may not be the one that can win. The others follow it
+	if o.stoodDown && !o.given && o.lost == n.transport.Self() && now.Sub(o.from) >= giveAfter {
+		// It has campaigned, and may not be the one that can win. The others follow it
 		// until it says that it leads no more, or Raft's own time is over.
 		o.given, n.given = true, true
 	}
@@ -668,7 +668,7 @@ func (n *Node) electOne(group uint64, o *orphan, now time.Time, introduced bool)
 	}
 	open := func(id raft.ServerID) bool { return n.hasOpen(id, group, o.lost) }
 	coming := func(id raft.ServerID) bool { return o.dead == "" && n.connected(id) }
-	rank, line, present := lineUp(voters, n.serverID(), open, coming)
+	rank, line, present := electionRank(voters, n.serverID(), open, coming)
 	switch {
 	case rank < 0:
 		return true // no vote here
@@ -678,25 +678,25 @@ func (n *Node) electOne(group uint64, o *orphan, now time.Time, introduced bool)
 	case o.dead == "" && !introduced:
 		return false
 	}
-	again := o.again && m.raft.State() == raft.Follower
-	if again || now.Sub(o.since) >= turn(rank, line, o.tries)+o.luck {
-		if !again { // which belongs to the turn before
-			o.stands(line)
+	again := o.campaignAgain && m.raft.State() == raft.Follower
+	if again || now.Sub(o.since) >= campaignDelay(rank, line, o.campaigns)+o.jitter {
+		if !again { // which belongs to the campaign before
+			o.countCampaign(line)
 		}
-		if err := n.stand(group, m, o); err != nil {
+		if err := n.campaign(group, m, o); err != nil {
 			n.logger.Debug("election not started", "group", group, "error", err)
 		}
 	}
-	if !o.hasty && now.Sub(o.since) > haste {
-		o.hasty = true
-		m.setTimeouts(hastyTimeout)
+	if !o.shortened && now.Sub(o.since) > shortenAfter {
+		o.shortened = true
+		m.setTimeouts(shortTimeout)
 	}
 	return false
 }
 
 // settle ends what was done for a group that has a leader now.
-func (n *Node) settle(m *member, o *orphan, group uint64) (done bool) {
-	if o.hasty {
+func (n *Node) settle(m *member, o *leaderlessGroup, group uint64) (done bool) {
+	if o.shortened {
 		m.setTimeouts(heartbeatTimeout)
 	}
 	if o.lacked {
@@ -705,57 +705,57 @@ func (n *Node) settle(m *member, o *orphan, group uint64) (done bool) {
 	return true
 }
 
-// turn returns how long after a group lost its leader the voter of a rank stands
-// for the next time, of so many in line: in order, then all again after
-// one round, two, four, and each up to a round later, by luck. The first in line may lack
+// campaignDelay returns how long after a group lost its leader the voter of a rank
+// campaigns for the next time, of so many in line: in order, then all again after
+// one round, two, four, and each up to a round later, by chance. The first in line may lack
 // entries that others have; it stays a candidate for seconds then, while they refuse it.
 //
 // Two nodes do not lose a leader at the same moment: up to a ping's interval apart, and so
-// the second's turn may be the first's.
+// they may campaign at the same one.
 //
 //	     lost                   rank 1
-//	A ────┼───────────────────────┼ stands ─ ─ ─ ─ ─ ─ ┼ again ─ ─ ─ ─ ─ ─ ┼
+//	A ────┼───────────────────────┼ campaigns ─ ─ ─ ─ ─ ┼ again ─ ─ ─ ─ ─ ┼
 //	          150 ms later, lost, rank 0
-//	B ────────────────────────────┼ stands ─ ─ ─ ─ ─ ─ ┼ again ─ ─ ─ ─ ─ ─ ┼
+//	B ────────────────────────────┼ campaigns ─ ─ ─ ─ ─ ┼ again ─ ─ ─ ─ ─ ┼
 //
-// Each votes for itself. Without luck they would meet at all further turns, too.
-func turn(rank, line, tries int) time.Duration {
+// Each votes for itself. Without jitter they would meet at all further campaigns, too.
+func campaignDelay(rank, line, tries int) time.Duration {
 	rounds := 1<<min(tries, 10) - 1
 	return time.Duration(rank+line*rounds) * electionStagger
 }
 
-// stands counts a turn that is taken, and draws the luck of the next.
-func (o *orphan) stands(line int) {
-	o.tries++
-	o.luck = rand.N(time.Duration(line) * electionStagger)
+// countCampaign counts a campaign, and draws the jitter of the next.
+func (o *leaderlessGroup) countCampaign(line int) {
+	o.campaigns++
+	o.jitter = rand.N(time.Duration(line) * electionStagger)
 }
 
-// stand asks for votes: at once if the leader is known to lead no more, since it says so
+// campaign asks for votes: at once if the leader is known to lead no more, since it says so
 // or a majority of the voters lost it, else with a pre-vote, to which those who hear
 // their leader say no. Asked at once they would have to say yes, and a link that is cut
 // between two nodes would depose leaders for as long as it is. A candidate that has
-// asked a whole round ago begins anew: others may have stood in the same term, and Raft
+// asked a whole round ago begins anew: others may have campaigned in the same term, and Raft
 // would wait for its election timeout.
-func (n *Node) stand(group uint64, m *member, o *orphan) error {
-	dead := o.dead != "" && (o.said || n.lost(o.lost, m.voters()))
+func (n *Node) campaign(group uint64, m *member, o *leaderlessGroup) error {
+	dead := o.dead != "" && (o.stoodDown || n.lost(o.lost, m.voters()))
 	if r := n.replicaOf(group); dead && r != nil && r.stalls() {
 		return nil
 	}
-	o.again = false
+	o.campaignAgain = false
 	if m.raft.State() == raft.Candidate {
-		if o.tries < 2 {
+		if o.campaigns < 2 {
 			return nil
 		}
-		if err := m.port.Withdraw(m.raft.CurrentTerm() + 1); err != nil {
+		if err := m.port.AbandonCandidacy(m.raft.CurrentTerm() + 1); err != nil {
 			return err
 		}
 		if !dead { // a pre-vote is a follower's
-			o.again = true
+			o.campaignAgain = true
 			return nil
 		}
 	}
 	if !dead {
-		return m.lookForLeader()
+		return m.pokeElectionTimer()
 	}
 	return m.port.Elect()
 }
@@ -780,19 +780,19 @@ func (n *Node) hasOpen(id raft.ServerID, group uint64, lost process) bool {
 // waits for its next try takes a shorter one into use at once.
 func (m *member) setTimeouts(timeout time.Duration) {
 	c := m.raft.ReloadableConfig()
-	c.HeartbeatTimeout, c.ElectionTimeout = timeout, timeout+hair
+	c.HeartbeatTimeout, c.ElectionTimeout = timeout, timeout+timeoutStep
 	if err := m.raft.ReloadConfig(c); err != nil {
 		panic(fmt.Sprintf("raft refuses timeouts of %v: %v", timeout, err))
 	}
 }
 
-// lookForLeader makes a follower that has not heard from a leader within its
+// pokeElectionTimer makes a follower that has not heard from a leader within its
 // heartbeat timeout notice at once, and ask for pre-votes. Raft looks when the
-// timeout is lowered, so it is raised by a hair and lowered again.
-func (m *member) lookForLeader() error {
+// timeout is lowered, so it is raised by timeoutStep and lowered again.
+func (m *member) pokeElectionTimer() error {
 	c := m.raft.ReloadableConfig()
 	timeout := c.HeartbeatTimeout
-	for _, c.HeartbeatTimeout = range []time.Duration{timeout + hair, timeout} {
+	for _, c.HeartbeatTimeout = range []time.Duration{timeout + timeoutStep, timeout} {
 		if err := m.raft.ReloadConfig(c); err != nil {
 			return err
 		}

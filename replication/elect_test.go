@@ -12,9 +12,9 @@ import (
 	"millrace/replication/transport"
 )
 
-// A leader that is deposed before it said that it leads stands again, whatever
+// A leader that is deposed before it said that it leads campaigns again, whatever
 // its node heard of who led before.
-func TestFormerClaimsHinderNoElection(t *testing.T) {
+func TestFormerLeadersHinderNoElection(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
 		id := c.create("orders", 1, 3, nil)
 		leader, p := c.leader(id)
@@ -27,7 +27,7 @@ func TestFormerClaimsHinderNoElection(t *testing.T) {
 		r := p.current.Load()
 		term := r.raft.CurrentTerm()
 		leader.gossipMu.Lock()
-		leader.claims[p.group] = claim{other.transport.Self(), term - 1}
+		leader.leaders[p.group] = leaderEntry{other.transport.Self(), term - 1}
 		leader.gossipMu.Unlock()
 		// A candidate that the leader hands over to, and that nobody can vote for.
 		name := []byte(other.serverID())
@@ -50,21 +50,21 @@ func TestFormerClaimsHinderNoElection(t *testing.T) {
 
 // Of two that say that they lead a group the one of the later term does, whichever is heard
 // last: what a former leader said may have been under way for long.
-func TestALateClaimOfAFormerLeaderIsNotBelieved(t *testing.T) {
-	n := &Node{claims: make(map[uint64]claim)}
+func TestALateWordOfAFormerLeaderIsNotBelieved(t *testing.T) {
+	n := &Node{leaders: make(map[uint64]leaderEntry)}
 	by := func(node int32) process { return process{Peer: transport.Peer{Node: node, Incarnation: "a"}} }
 	for _, said := range []struct {
-		claim claim
+		entry leaderEntry
 		want  int32
-	}{{claim{by(1), 4}, 1}, {claim{by(2), 6}, 2}, {claim{by(1), 5}, 2}, {claim{by(3), 7}, 3}, {claim{by(2), 6}, 3}} {
-		n.claimLocked(7, said.claim)
-		if got, ok := n.claimed(7); !ok || got.Node != said.want {
-			t.Errorf("after node %d said that it leads in term %d, node %d is believed, want %d", said.claim.Node, said.claim.term, got.Node, said.want)
+	}{{leaderEntry{by(1), 4}, 1}, {leaderEntry{by(2), 6}, 2}, {leaderEntry{by(1), 5}, 2}, {leaderEntry{by(3), 7}, 3}, {leaderEntry{by(2), 6}, 3}} {
+		n.noteLeaderLocked(7, said.entry)
+		if got, ok := n.leaderOf(7); !ok || got.Node != said.want {
+			t.Errorf("after node %d said that it leads in term %d, node %d is believed, want %d", said.entry.Node, said.entry.term, got.Node, said.want)
 		}
 	}
 }
 
-// What a candidate tells itself, to give up or to stand, may reach Raft when it has won.
+// What a candidate tells itself, to give up or to campaign, may reach Raft when it has won.
 func TestWinnerIsNotDeposedByWhatItToldItselfBefore(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
 		id := c.create("orders", 1, 3, nil)
@@ -72,7 +72,7 @@ func TestWinnerIsNotDeposedByWhatItToldItselfBefore(t *testing.T) {
 		r := p.current.Load()
 		l := r.leadership.Load()
 		for _, port := range []*transport.Port{r.port, c.nodes[0].controller.port} {
-			if err := port.Withdraw(l.term + 1000); err != nil {
+			if err := port.AbandonCandidacy(l.term + 1000); err != nil {
 				t.Fatal(err)
 			}
 			if err := port.Elect(); err != nil {
@@ -90,7 +90,7 @@ func TestWinnerIsNotDeposedByWhatItToldItselfBefore(t *testing.T) {
 	})
 }
 
-func TestLineUp(t *testing.T) {
+func TestElectionRank(t *testing.T) {
 	voters := []raft.ServerID{"a", "b", "c"}
 	for _, c := range []struct {
 		name                string
@@ -110,7 +110,7 @@ func TestLineUp(t *testing.T) {
 			in := func(ids []raft.ServerID) func(raft.ServerID) bool {
 				return func(id raft.ServerID) bool { return slices.Contains(ids, id) }
 			}
-			rank, line, present := lineUp(voters, c.self, in(c.open), in(c.coming))
+			rank, line, present := electionRank(voters, c.self, in(c.open), in(c.coming))
 			if rank != c.rank || line != c.line || present != c.present {
 				t.Errorf("rank %d, line %d, present %d; want %d, %d, %d", rank, line, present, c.rank, c.line, c.present)
 			}
@@ -145,7 +145,7 @@ func TestNodeThatWasGivenUpAndCameBackStillHasItsGroupsOpen(t *testing.T) {
 			t.Error("it is not known whom it hears")
 		}
 		// What is heard from nobody who is there is refused, so that it is said again.
-		if err := a.heard(transport.Peer{Node: b.id, Incarnation: "00000000"}, gossip{open: []uint64{p.group}}); err == nil {
+		if err := a.receiveGossip(transport.Peer{Node: b.id, Incarnation: "00000000"}, gossip{open: []uint64{p.group}}); err == nil {
 			t.Error("news of a node that is not heard are taken for told")
 		}
 		// A new process has nothing open until it says so.
@@ -229,7 +229,7 @@ func TestALeaderThatNobodyHeardOfIsReplaced(t *testing.T) {
 			others := c.others(old)
 			for i, n := range others {
 				n.gossipMu.Lock()
-				delete(n.claims, p.group)
+				delete(n.leaders, p.group)
 				n.gossipMu.Unlock()
 				if asked {
 					port := mustPartition(t, others[1-i], id).current.Load().port
@@ -251,7 +251,7 @@ func TestALeaderThatNobodyHeardOfIsReplaced(t *testing.T) {
 // A leader that steps down and lives, and cannot be elected again, here for its disk: the
 // others follow it, and would until Raft's own time is over, unless it says that it leads
 // no more.
-func TestALeaderThatStepsDownAndCannotStandIsReplaced(t *testing.T) {
+func TestALeaderThatStepsDownAndCannotCampaignIsReplaced(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
 		id := c.create("orders", 1, 3, nil)
 		c.leader(id)
@@ -275,19 +275,19 @@ func TestALeaderThatStepsDownAndCannotStandIsReplaced(t *testing.T) {
 	})
 }
 
-// Two survivors that lost a leader as far apart as their places in the line stand at the
+// Two survivors that lost a leader as far apart as their places in the line campaign at the
 // same moment, and neither wins. They must not meet again and again: votes take some
 // milliseconds, and looks at who is due come every 20 ms.
-func TestWhoStoodTogetherDoesNotDoSoAgain(t *testing.T) {
+func TestWhoCampaignedTogetherDoesNotDoSoAgain(t *testing.T) {
 	const line, pairs, close = 2, 1000, 25 * time.Millisecond
-	var again [5]int // pairs that met at all turns up to this one
+	var again [5]int // pairs that met at all campaigns up to this one
 	for range pairs {
-		var first, second orphan // which has rank 1 and lost the leader before the other, of rank 0
+		var first, second leaderlessGroup // which has rank 1 and lost the leader before the other, of rank 0
 		for i := range again {
-			first.stands(line)
-			second.stands(line)
-			a := turn(1, line, first.tries) + first.luck
-			b := electionStagger + turn(0, line, second.tries) + second.luck
+			first.countCampaign(line)
+			second.countCampaign(line)
+			a := campaignDelay(1, line, first.campaigns) + first.jitter
+			b := electionStagger + campaignDelay(0, line, second.campaigns) + second.jitter
 			if (a - b).Abs() > close {
 				break
 			}
@@ -295,6 +295,6 @@ func TestWhoStoodTogetherDoesNotDoSoAgain(t *testing.T) {
 		}
 	}
 	if again[0] > pairs/3 || again[2] > pairs/20 {
-		t.Errorf("of %d pairs that stood together, so many did it at each further turn: %v", pairs, again)
+		t.Errorf("of %d pairs that campaigned together, so many did it at each further time: %v", pairs, again)
 	}
 }

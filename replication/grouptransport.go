@@ -14,13 +14,13 @@ import (
 // for votes until somebody answers, keeps back what no follower may hear of yet, and notes
 // what followers answer in the member's progress.
 type groupTransport struct {
-	*canvasser
+	*voteRetrier
 	m   *member
 	log *logStore // nil in the controller group, whose log syncs whatever it stores and keeps no copies
 }
 
 func newGroupTransport(m *member, log *logStore) *groupTransport {
-	return &groupTransport{canvasser: newCanvasser(m.port), m: m, log: log}
+	return &groupTransport{voteRetrier: newVoteRetrier(m.port), m: m, log: log}
 }
 
 // errHeadersOnly refuses to send what a leader read when it was none any more.

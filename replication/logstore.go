@@ -261,7 +261,7 @@ const (
 	readAgainMost  = time.Second
 )
 
-// insist reads an entry until the system lets it. Raft panics without an entry that it
+// retryGetLog reads an entry until the system lets it. Raft panics without an entry that it
 // applies, and lets a follower wait for half a minute without one that it sends; who
 // waits here is one follower's goroutine, or a state machine whose log is far behind.
 // If this run ends first, so does the goroutine.

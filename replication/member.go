@@ -236,9 +236,9 @@ func (n *Node) broker(level int32) (metadata.Broker, error) {
 	return b, err
 }
 
-// registered tells whether b, as the image has it, is what self says. The age moves on
+// sameRegistration tells whether b, as the image has it, is what self says. The age moves on
 // in one run, and is registered where that begins.
-func registered(b, self metadata.Broker) bool {
+func sameRegistration(b, self metadata.Broker) bool {
 	if b.Run == self.Run {
 		self.Starts = b.Starts
 	}
@@ -257,19 +257,19 @@ func (n *Node) known() bool {
 	return was == self
 }
 
-// stayEnrolled registers again when the image no longer says what this node is: the
+// stayRegistered registers again when the image no longer says what this node is: the
 // feature level was raised, or somebody else said something.
-func (n *Node) stayEnrolled(image *metadata.Image) {
-	if !n.enrolled.Load() || n.controller.Down() != nil {
+func (n *Node) stayRegistered(image *metadata.Image) {
+	if !n.isRegistered.Load() || n.controller.Down() != nil {
 		return
 	}
 	self, err := n.broker(image.Level())
-	if b, ok := image.Broker(self.ID); err != nil || ok && registered(*b, self) || !n.enrolling.CompareAndSwap(false, true) {
+	if b, ok := image.Broker(self.ID); err != nil || ok && sameRegistration(*b, self) || !n.registering.CompareAndSwap(false, true) {
 		return
 	}
 	n.goTracked(func() {
-		defer n.enrolling.Store(false)
-		if err := n.enrol(n.ctx); err != nil && n.ctx.Err() == nil {
+		defer n.registering.Store(false)
+		if err := n.registerSelf(n.ctx); err != nil && n.ctx.Err() == nil {
 			n.logger.Error("this node could not register again", "error", err)
 			if errors.Is(err, metadata.ErrOldDisk) {
 				n.outdated(err.Error())

@@ -68,13 +68,13 @@ func TestOvertakenGossipChangesNothing(t *testing.T) {
 		time.Sleep(time.Minute)
 		lead, p := c.leader(id)
 		other := c.others(lead)[0]
-		g := lead.everything()
+		g := lead.fullState()
 		g.number = 1 << 40
-		if err := other.heard(lead.transport.Self().Peer, g); err != nil {
+		if err := other.receiveGossip(lead.transport.Self().Peer, g); err != nil {
 			t.Fatal(err)
 		}
 		for _, early := range []gossip{{first: true, number: 1<<40 - 1}, {first: true, number: 1}} {
-			if err := other.heard(lead.transport.Self().Peer, early); err != nil {
+			if err := other.receiveGossip(lead.transport.Self().Peer, early); err != nil {
 				t.Fatal(err)
 			}
 		}

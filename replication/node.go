@@ -82,13 +82,13 @@ type Node struct {
 	cache    *log.Cache
 	votes    *vote.Store
 
-	start     time.Time
-	age       *age // of the data folder
-	ages      ages
-	run       string // random, of this process
-	enrolled  atomic.Bool
-	enrolling atomic.Bool
-	raising   atomic.Bool // the feature level is
+	start        time.Time
+	age          *age // of the data folder
+	ages         ages
+	run          string // random, of this process
+	isRegistered atomic.Bool
+	registering  atomic.Bool
+	raising      atomic.Bool // the feature level is
 	// controllerSeen is when there was a controller last, as time since start.
 	controllerSeen atomic.Int64
 	// decodeChange reads a change: metadata's, or in tests an older release's.
@@ -138,22 +138,22 @@ type Node struct {
 	partitions  map[metadata.PartitionID]*Partition
 	byGroup     map[uint64]*Partition
 
-	gossipMu   sync.Mutex
-	claims     map[uint64]claim
-	openAt     map[process]map[uint64]bool
-	numbers    map[process]uint64 // of the latest gossip that was taken in
-	views      map[process]seen
-	viewNumber uint64
-	alone      time.Time // since when this node has lost the majority; none: it has not
-	acquainted map[int32]*acquaintance
-	orphans    map[uint64]*orphan
-	orphaned   chan struct{} // wakes electLoop
-	lastPeerUp time.Time
-	news       gossip
-	gossipWake chan struct{}
-	said       atomic.Uint64 // gossip so far
+	gossipMu       sync.Mutex
+	leaders        map[uint64]leaderEntry
+	openAt         map[process]map[uint64]bool
+	numbers        map[process]uint64 // of the latest gossip that was taken in
+	views          map[process]seen
+	viewNumber     uint64
+	alone          time.Time // since when this node has lost the majority; none: it has not
+	gossipPeers    map[int32]*gossipPeer
+	leaderless     map[uint64]*leaderlessGroup
+	leaderlessWake chan struct{} // wakes electLoop
+	lastPeerUp     time.Time
+	delta          gossip
+	gossipWake     chan struct{}
+	gossipSent     atomic.Uint64 // gossip so far
 
-	electMu sync.Mutex // held while one orphan is looked after
+	electMu sync.Mutex // held while one leaderless group is looked after
 	lack    lack
 	given   bool // the others are to be told anew what this node leads; under electMu
 
@@ -185,46 +185,46 @@ type Node struct {
 	resolved        atomic.Pointer[resolvedSettings]
 	writes          atomic.Uint64 // to logs, begun
 	concurrentSyncs atomic.Int64  // see logStore.StoreLogs
-	happened        atomic.Uint64 // counts what may call for another leader or member: images, nodes, leaders
+	membershipHints atomic.Uint64 // counts what may call for another leader or member: images, nodes, leaders
 	lostAt          sync.Map      // int32, a node, to time.Time: when its last connection ended
 }
 
 // Open reads who the node is and opens what its groups share. Start does the rest.
 func Open(cfg Config) (*Node, error) {
 	n := &Node{
-		cfg:           cfg,
-		logger:        cfg.Logger,
-		now:           cfg.Now,
-		cache:         log.NewCache(cacheBytes),
-		closing:       make(chan struct{}),
-		ready:         make(chan struct{}),
-		changed:       make(chan struct{}),
-		addresses:     make(map[int32]string),
-		told:          make(map[int32]addressed),
-		epoch:         uint64(time.Now().UnixMilli()),
-		partitions:    make(map[metadata.PartitionID]*Partition),
-		byGroup:       make(map[uint64]*Partition),
-		claims:        make(map[uint64]claim),
-		openAt:        make(map[process]map[uint64]bool),
-		numbers:       make(map[process]uint64),
-		views:         make(map[process]seen),
-		acquainted:    make(map[int32]*acquaintance),
-		orphans:       make(map[uint64]*orphan),
-		orphaned:      make(chan struct{}, 1),
-		raftLimits:    raftLimits{warnings: slowlog.Limit{Every: raftWarnsEvery}},
-		fullDisk:      slowlog.Limit{Every: fullSaidEvery},
-		gossipWake:    make(chan struct{}, 1),
-		snapshots:     make(chan *replica, 1024),
-		reconcileWake: make(chan struct{}, 1),
-		removing:      make(chan struct{}, removeAtOnce),
-		start:         time.Now(),
-		run:           newRun(),
-		decodeChange:  metadata.DecodeChange,
-		maxLevel:      metadata.MaxLevel,
-		abouts:        make(map[transport.Peer]about),
-		replacedAt:    make(map[int32]uint64),
-		failed:        make(chan struct{}),
-		dropped:       make(map[metadata.TopicID]bool),
+		cfg:            cfg,
+		logger:         cfg.Logger,
+		now:            cfg.Now,
+		cache:          log.NewCache(cacheBytes),
+		closing:        make(chan struct{}),
+		ready:          make(chan struct{}),
+		changed:        make(chan struct{}),
+		addresses:      make(map[int32]string),
+		told:           make(map[int32]addressed),
+		epoch:          uint64(time.Now().UnixMilli()),
+		partitions:     make(map[metadata.PartitionID]*Partition),
+		byGroup:        make(map[uint64]*Partition),
+		leaders:        make(map[uint64]leaderEntry),
+		openAt:         make(map[process]map[uint64]bool),
+		numbers:        make(map[process]uint64),
+		views:          make(map[process]seen),
+		gossipPeers:    make(map[int32]*gossipPeer),
+		leaderless:     make(map[uint64]*leaderlessGroup),
+		leaderlessWake: make(chan struct{}, 1),
+		raftLimits:     raftLimits{warnings: slowlog.Limit{Every: raftWarnsEvery}},
+		fullDisk:       slowlog.Limit{Every: fullSaidEvery},
+		gossipWake:     make(chan struct{}, 1),
+		snapshots:      make(chan *replica, 1024),
+		reconcileWake:  make(chan struct{}, 1),
+		removing:       make(chan struct{}, removeAtOnce),
+		start:          time.Now(),
+		run:            newRun(),
+		decodeChange:   metadata.DecodeChange,
+		maxLevel:       metadata.MaxLevel,
+		abouts:         make(map[transport.Peer]about),
+		replacedAt:     make(map[int32]uint64),
+		failed:         make(chan struct{}),
+		dropped:        make(map[metadata.TopicID]bool),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if n.cfg.FS == nil {
@@ -247,7 +247,7 @@ func Open(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	var err error
-	n.votes, err = openVotes(cfg.DataDir, vote.Config{Logger: n.logger, Recovered: n.recovered})
+	n.votes, err = openVotes(cfg.DataDir, vote.Config{Logger: n.logger, Recovered: n.votesRecovered})
 	if errors.Is(err, vote.ErrDamaged) {
 		return nil, fmt.Errorf("%w; move the file away and start again: the node then comes back as a new incarnation and catches up from the others", err)
 	}
@@ -311,7 +311,7 @@ func (n *Node) identify() error {
 // not have the node as it is now, at another address say.
 func (n *Node) Start(ctx context.Context) error {
 	if n.identity.Cluster == "" || n.identity.Rejoin {
-		if err := n.belong(ctx); err != nil {
+		if err := n.joinOrFound(ctx); err != nil {
 			return err
 		}
 	}
@@ -365,11 +365,11 @@ func (n *Node) Start(ctx context.Context) error {
 	if n.known() {
 		// As it was; that it was started again is said in the background, since the
 		// node can serve what it has without a controller.
-		n.enrolled.Store(true)
-		n.stayEnrolled(n.Image())
+		n.isRegistered.Store(true)
+		n.stayRegistered(n.Image())
 		return nil
 	}
-	if err := n.enrol(ctx); err != nil {
+	if err := n.registerSelf(ctx); err != nil {
 		if errors.Is(err, metadata.ErrOldDisk) {
 			n.outdated(err.Error())
 		}
@@ -378,12 +378,12 @@ func (n *Node) Start(ctx context.Context) error {
 		}
 		return err
 	}
-	n.enrolled.Store(true)
+	n.isRegistered.Store(true)
 	return nil
 }
 
-// belong founds a cluster or joins one, and keeps who the node is from then on.
-func (n *Node) belong(ctx context.Context) error {
+// joinOrFound founds a cluster or joins one, and keeps who the node is from then on.
+func (n *Node) joinOrFound(ctx context.Context) error {
 	switch found := len(n.cfg.Join) == 0 && !n.identity.Rejoin; {
 	case found:
 		if err := n.nobodyLooks(ctx); err != nil {
@@ -495,9 +495,9 @@ func (n *Node) join(ctx context.Context) error {
 	}
 }
 
-// enrol makes the image say what this node is: it registers the broker if the
+// registerSelf makes the image say what this node is: it registers the broker if the
 // image does not know it, or knows it otherwise.
-func (n *Node) enrol(ctx context.Context) error {
+func (n *Node) registerSelf(ctx context.Context) error {
 	// The cluster's level as far as this node knows; who founds one sets it.
 	level, refusals := n.maxLevel, 0
 	if known := n.Image().Level(); known > 0 {
@@ -509,7 +509,7 @@ func (n *Node) enrol(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if b, ok := n.Image().Broker(self.ID); ok && registered(*b, self) {
+		if b, ok := n.Image().Broker(self.ID); ok && sameRegistration(*b, self) {
 			return nil
 		}
 		// What another node committed may still be on its way here; a change
@@ -619,7 +619,7 @@ func (n *Node) handOver(ctx context.Context) {
 		return
 	}
 	for _, id := range m.voters() {
-		if id != n.serverID() && n.connected(id) && m.abdicate(id) == nil {
+		if id != n.serverID() && n.connected(id) && m.sendTimeoutNow(id) == nil {
 			return
 		}
 	}
@@ -705,7 +705,7 @@ func (n *Node) imageChanged() {
 	close(n.changed)
 	n.changed = make(chan struct{})
 	n.imageMu.Unlock()
-	n.happened.Add(1)
+	n.membershipHints.Add(1)
 	select {
 	case n.reconcileWake <- struct{}{}:
 	default:
@@ -791,7 +791,7 @@ func (n *Node) Leader(id metadata.PartitionID) (broker, epoch int32, ok bool) {
 			return n.identity.Node, epoch, true
 		}
 	}
-	c, ok := n.claimed(part.Group)
+	c, ok := n.leaderOf(part.Group)
 	switch {
 	case !ok || c.Node == n.identity.Node:
 		return -1, -1, false

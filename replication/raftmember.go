@@ -59,8 +59,8 @@ func (m *member) mayVote(id raft.ServerID) bool {
 	return m.matchIndex(id)+caughtUp >= m.raft.LastIndex() && m.inSync(id, time.Now())
 }
 
-// abdicate tells another voter to stand for election now.
-func (m *member) abdicate(id raft.ServerID) error {
+// sendTimeoutNow tells another voter to campaign now.
+func (m *member) sendTimeoutNow(id raft.ServerID) error {
 	self := []byte(m.port.LocalAddr())
 	return m.port.TimeoutNow(id, raft.ServerAddress(id), &raft.TimeoutNowRequest{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: self, Addr: self},

@@ -63,7 +63,7 @@ func (n *Node) reconcileLoop() {
 			unnoted = time.After(imageEvery)
 		}
 		n.setPeers()
-		n.stayEnrolled(image)
+		n.stayRegistered(image)
 		follower.follow(image)
 		if _, registered := image.Broker(n.identity.Node); registered && !swept {
 			strange = n.sweep(image, before)
@@ -187,7 +187,7 @@ func (n *Node) forgetGroups(image *metadata.Image) {
 	}
 	n.gossipMu.Lock()
 	defer n.gossipMu.Unlock()
-	maps.DeleteFunc(n.claims, func(group uint64, _ claim) bool { return deleted(group) })
+	maps.DeleteFunc(n.leaders, func(group uint64, _ leaderEntry) bool { return deleted(group) })
 	for _, open := range n.openAt {
 		maps.DeleteFunc(open, func(group uint64, _ bool) bool { return deleted(group) })
 	}

@@ -180,7 +180,7 @@ func (r *replica) raftConfig() *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = r.p.node.serverID()
 	c.HeartbeatTimeout = heartbeatTimeout
-	c.ElectionTimeout = heartbeatTimeout + hair
+	c.ElectionTimeout = heartbeatTimeout + timeoutStep
 	c.LeaderLeaseTimeout = leaseTimeout
 	c.CommitTimeout = commitTimeout
 	c.MaxAppendEntries = maxAppendEntries
@@ -251,7 +251,7 @@ func (r *replica) watchLeadership() {
 			r.endLeadership(l)
 		}
 		if leads {
-			n.happened.Add(1)
+			n.membershipHints.Add(1)
 			r.wait.Add(1)
 			go r.takeLeadership()
 		}
@@ -380,7 +380,7 @@ func (r *replica) snapshotTroubled(err error) {
 }
 
 // transferTo hands leadership to a voter: it stops serving, waits until the
-// voter has everything, and tells it to stand for election. Raft's own transfer
+// voter has everything, and tells it to campaign. Raft's own transfer
 // is not used: it can hang for good, with a goroutine each time. If the voter
 // does not take over, this replica serves again, under the same leadership: a
 // new one of the same term would not know of the batches still in flight, and
@@ -406,7 +406,7 @@ func (r *replica) yieldTo(ctx context.Context, id raft.ServerID) error {
 	if err := r.until(ctx, func() bool { return r.matchIndex(id) >= r.raft.LastIndex() }); err != nil {
 		return fmt.Errorf("%s does not catch up: %w", id, err)
 	}
-	if err := r.member.abdicate(id); err != nil {
+	if err := r.member.sendTimeoutNow(id); err != nil {
 		return err
 	}
 	return r.until(ctx, func() bool { return r.raft.State() != raft.Leader })
@@ -426,9 +426,9 @@ func (r *replica) until(ctx context.Context, done func() bool) error {
 	return nil
 }
 
-// resign has another voter stand for election if this replica leads, because it
+// resign has another voter campaign if this replica leads, because it
 // is about to end. No connection closes then, so the others learn of it later, by what
-// this node says that it leads (see Node.heard).
+// this node says that it leads (see Node.receiveGossip).
 func (r *replica) resign() {
 	if r.raft.State() != raft.Leader {
 		return
@@ -438,17 +438,17 @@ func (r *replica) resign() {
 	if !ok {
 		return
 	}
-	if err := r.abdicate(id); err != nil {
+	if err := r.sendTimeoutNow(id); err != nil {
 		r.p.logger.Debug("nobody took leadership over", "asked", id, "error", err)
 	}
 }
 
-// standAside has another voter lead while this replica's disk hangs. What is in flight
+// stepAside has another voter lead while this replica's disk hangs. What is in flight
 // becomes unknown. If no voter can, this replica goes on: its callers may as well wait
 // for the disk. If the one that was asked does not take over, Raft is made to follow when
 // the disk is back, and the group elects anew: without that it would lead for ever, in a
 // term in which it has served and serves no more.
-func (r *replica) standAside() {
+func (r *replica) stepAside() {
 	l := r.leadership.Load()
 	if l == nil {
 		return
@@ -458,7 +458,7 @@ func (r *replica) standAside() {
 		return
 	}
 	r.endLeadership(l)
-	if err := r.abdicate(id); err != nil {
+	if err := r.sendTimeoutNow(id); err != nil {
 		r.p.logger.Debug("nobody took leadership over", "asked", id, "error", err)
 	}
 	for {

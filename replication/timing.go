@@ -29,9 +29,9 @@ const (
 	// lagTime is as long as an idle follower may be silent, and a little; Kafka's
 	// replica.lag.time.max.ms is 30 s.
 	lagTime = quiesceTime + 4*time.Second
-	// hair is by how much the election timeout exceeds the heartbeat timeout,
-	// for lookForLeader.
-	hair = time.Millisecond
+	// timeoutStep is by how much the election timeout exceeds the heartbeat timeout,
+	// for pokeElectionTimer.
+	timeoutStep = time.Millisecond
 
 	// Nodes, and whether they are there.
 
@@ -58,23 +58,23 @@ const (
 
 	// Elections.
 
-	// electionStagger is from one voter's turn to stand to the next one's.
+	// electionStagger is from one voter's campaign to the next one's.
 	electionStagger = 150 * time.Millisecond
 	// introduction is how long after the last peer came up nodes are given to
 	// say which groups they lead.
 	introduction = 100 * time.Millisecond
-	// A group that is still without a leader after haste tries again every
-	// hastyTimeout or two by itself, until there is one, should its turns (see stand)
-	// lead nowhere. Raft takes none below the lease.
-	haste        = time.Second
-	hastyTimeout = leaseTimeout
+	// After shortenAfter without a leader, Raft's own election timeout is shortened to
+	// shortTimeout, until there is one: should all campaigns lead nowhere, the group
+	// tries again by itself. Raft takes none below the lease.
+	shortenAfter = time.Second
+	shortTimeout = leaseTimeout
 	// giveAfter is for how long a leader that stepped down tries to be elected again
 	// before the others, which still follow it, are told that it leads no more.
 	giveAfter = 4 * electionStagger
-	// canvassEvery is how often a candidate repeats a question that did not arrive.
-	canvassEvery = 20 * time.Millisecond
-	// tellEvery is how often a node is told again what did not reach it.
-	tellEvery = 20 * time.Millisecond
+	// voteRetryEvery is how often a candidate repeats a question that did not arrive.
+	voteRetryEvery = 20 * time.Millisecond
+	// resendEvery is how often a node is sent again what did not reach it.
+	resendEvery = 20 * time.Millisecond
 	// lackTime is how long a group may be without a leader before that is logged, and
 	// lackEvery how often groups that lack one are, together.
 	lackTime  = 5 * time.Second

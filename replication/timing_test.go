@@ -18,9 +18,9 @@ func TestTimesGoTogether(t *testing.T) {
 	}{
 		{quiesceTime + pingInterval + gatherInterval, leaseTimeout, "a leader keeps its lease though its followers are asked only after they were quiesced, at the next ping, in company"},
 		{leaseTimeout, heartbeatTimeout, "a leader that is cut off has ended its lease before Raft alone has another elected"},
-		{leaseTimeout - 1, hastyTimeout, "Raft refuses a heartbeat timeout below the lease"},
-		{hastyTimeout, heartbeatTimeout, "haste is shorter than patience"},
-		{hair, tick, "the election timeout is the heartbeat timeout, to all but lookForLeader"},
+		{leaseTimeout - 1, shortTimeout, "Raft refuses a heartbeat timeout below the lease"},
+		{shortTimeout, heartbeatTimeout, "the shortened timeout is shorter than the long one"},
+		{timeoutStep, tick, "the election timeout is the heartbeat timeout, to all but pokeElectionTimer"},
 		{quiesceTime, heartbeatTimeout / 2, "a follower does not give up a leader that is quiesced once, and once more"},
 		{quiesceTime, lagTime, "a follower that is quiesced is in sync"},
 		{lagTime, 30 * time.Second, "clients see who lags no later than with Kafka"},
@@ -28,14 +28,14 @@ func TestTimesGoTogether(t *testing.T) {
 		{peerTimeout + pingInterval + 3*electionStagger, 10 * time.Second, "a silent leader is replaced within 10 s, whoever of three has the log for it"},
 		{peerTimeout, leaseTimeout, "who is silent is replaced by evidence, before its lease ends"},
 		{peerTimeout, answerTimeout, "a connection that is dead ends before what waits on it"},
-		{introduction, electionStagger, "who leads has said so before the second stands"},
-		{2 * electionStagger, haste, "three voters have had their turns before Raft's timers are changed"},
-		{2 * electionStagger, giveAfter, "a leader that stepped down has had a turn before the others are told"},
-		{giveAfter, haste, "and they are told before Raft's timers are changed"},
-		{haste, lackTime, "an election that goes well is not logged as one that lacks"},
-		{tellEvery, electionStagger, "news that did not arrive come again before the next turn"},
-		{canvassEvery, electionStagger, "a question for a vote comes again before the next turn"},
-		{tick, electionStagger, "turns are told apart"},
+		{introduction, electionStagger, "who leads has said so before the second campaigns"},
+		{2 * electionStagger, shortenAfter, "three voters have campaigned before Raft's timers are changed"},
+		{2 * electionStagger, giveAfter, "a leader that stepped down has campaigned before the others are told"},
+		{giveAfter, shortenAfter, "and they are told before Raft's timers are changed"},
+		{shortenAfter, lackTime, "an election that goes well is not logged as one that lacks"},
+		{resendEvery, electionStagger, "news that did not arrive come again before the next campaign"},
+		{voteRetryEvery, electionStagger, "a question for a vote comes again before the next campaign"},
+		{tick, electionStagger, "campaigns are told apart"},
 		{max(peerTimeout+pingInterval, cutOffAfter) + stallEvery, 5 * time.Second, "a consumer that waits at a leader that is cut off looks for another within 5 s"},
 		{stallTime, leaseTimeout, "a leader whose disk hangs is replaced by its own node"},
 		{stallEvery, stallTime, "which looks often enough"},
@@ -48,10 +48,10 @@ func TestTimesGoTogether(t *testing.T) {
 			t.Errorf("%v is not less than %v: %s", c.less, c.than, c.because)
 		}
 	}
-	for _, timeout := range []time.Duration{heartbeatTimeout, hastyTimeout} {
+	for _, timeout := range []time.Duration{heartbeatTimeout, shortTimeout} {
 		conf := raft.DefaultConfig()
 		conf.LocalID = "1.aa"
-		conf.HeartbeatTimeout, conf.ElectionTimeout = timeout, timeout+hair
+		conf.HeartbeatTimeout, conf.ElectionTimeout = timeout, timeout+timeoutStep
 		conf.LeaderLeaseTimeout, conf.CommitTimeout = leaseTimeout, commitTimeout
 		if err := raft.ValidateConfig(conf); err != nil {
 			t.Errorf("Raft refuses a heartbeat timeout of %v: %v", timeout, err)

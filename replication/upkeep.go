@@ -23,8 +23,8 @@ func (n *Node) upkeepLoop() {
 	var disks, members, chores, unmapped, producers, ages time.Time
 	settled := false
 	watched, writes := true, uint64(0) // what watchDisks said last, and how many writes had begun then
-	unheard, heard := true, uint64(0)  // what watchVoters said last, and Node.happened then
-	steps, known := true, uint64(0)    // what tendMembers said last, and Node.happened then
+	unheard, heard := true, uint64(0)  // what watchVoters said last, and Node.membershipHints then
+	steps, known := true, uint64(0)    // what tendMembers said last, and Node.membershipHints then
 	began := time.Now()
 	retention := began
 	for {
@@ -47,12 +47,12 @@ func (n *Node) upkeepLoop() {
 			disks, writes = now, begun
 			watched = n.watchDisks(now)
 		}
-		if happened := n.happened.Load(); unheard || happened != heard {
-			heard = happened
+		if hints := n.membershipHints.Load(); unheard || hints != heard {
+			heard = hints
 			unheard = n.watchVoters(now)
 		}
-		if happened := n.happened.Load(); now.Sub(members) >= quietEvery || now.Sub(members) >= memberEvery && (steps || happened != known) {
-			members, known = now, happened
+		if hints := n.membershipHints.Load(); now.Sub(members) >= quietEvery || now.Sub(members) >= memberEvery && (steps || hints != known) {
+			members, known = now, hints
 			steps = n.tendMembers(now)
 		}
 		if now.Sub(ages) >= ageEvery {
@@ -144,7 +144,7 @@ func (n *Node) watchVoters(now time.Time) (unheard bool) {
 
 // watchDisks makes groups whose disk hangs lose leadership: while a write takes
 // longer than stallTime, their heartbeats fail on purpose, and when that begins
-// another voter is asked to stand for election, since Raft itself hangs with the
+// another voter is asked to campaign, since Raft itself hangs with the
 // write. It also has
 // the topics synced that leave that to time (flush.ms), beside itself: a sync
 // hangs with the disk, and then this is needed most. It returns whether there is
@@ -156,7 +156,7 @@ func (n *Node) watchDisks(now time.Time) (more bool) {
 		took := r.store.stalled(now)
 		stalls := took > stallTime
 		if r.port.Stall(stalls) && stalls {
-			n.goTracked(r.standAside)
+			n.goTracked(r.stepAside)
 		}
 		s := r.p.settings.Load()
 		more = more || took != 0 || s.FlushMessages > 1

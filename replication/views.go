@@ -20,7 +20,7 @@ import (
 // them:
 //
 //   - Has a majority of a group's voters lost its leader? Only then is a leader
-//     deposed that somebody may still hear: see Node.stand.
+//     deposed that somebody may still hear: see Node.campaign.
 //   - Is a broker there, for clients, though this node has no connection to it?
 //   - Who leads what, at nodes that this one does not hear? A node that hears both
 //     passes that on.
@@ -142,47 +142,47 @@ func (n *Node) lost(p process, voters []raft.ServerID) bool {
 	return count >= len(voters)/2+1
 }
 
-// showViews shows every node that this one hears whom it hears.
-func (n *Node) showViews() {
+// sendViews sends every node that this one hears its view.
+func (n *Node) sendViews() {
 	for _, node := range n.transport.Connected() {
-		n.showTo(node)
+		n.sendView(node)
 	}
 }
 
-// showTo shows a node this one's view, and again until it arrives or the node is gone.
-func (n *Node) showTo(node int32) {
-	a := n.acquaintance(node)
+// sendView sends a node this one's view, and again until it arrives or the node is gone.
+func (n *Node) sendView(node int32) {
+	a := n.gossipPeer(node)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.stale = true
-	if a.showing {
+	a.viewStale = true
+	if a.sendingView {
 		return
 	}
-	a.showing = true
+	a.sendingView = true
 	n.goTracked(func() {
 		a.mu.Lock()
-		for a.stale && n.ctx.Err() == nil && n.Live(node) {
-			a.stale = false
+		for a.viewStale && n.ctx.Err() == nil && n.Live(node) {
+			a.viewStale = false
 			a.mu.Unlock()
-			err := n.showOnce(node)
+			err := n.sendViewOnce(node)
 			if err != nil {
 				n.logger.Debug("view not delivered", "node", node, "error", err)
 				select {
-				case <-time.After(tellEvery):
+				case <-time.After(resendEvery):
 				case <-n.closing:
 				}
 			}
 			a.mu.Lock()
-			a.stale = a.stale || err != nil
+			a.viewStale = a.viewStale || err != nil
 		}
-		a.showing = false
+		a.sendingView = false
 		a.mu.Unlock()
 	})
 }
 
-// showOnce shows a view once. A node that answers that it cannot take it, because it
-// is of an earlier version, has been shown all that it can see.
-func (n *Node) showOnce(node int32) error {
+// sendViewOnce sends a view once. A node that answers that it cannot take it, because it
+// is of an earlier version, has been sent all that it can see.
+func (n *Node) sendViewOnce(node int32) error {
 	data, err := json.Marshal(n.viewFor(node))
 	if err != nil {
 		return err
@@ -216,7 +216,7 @@ func (n *Node) viewFor(node int32) view {
 	if len(blind) == 0 {
 		return v
 	}
-	for group, c := range n.claims {
+	for group, c := range n.leaders {
 		if r := blind[c.process]; r != nil {
 			r.Groups = append(r.Groups, [2]uint64{group, c.term})
 		}
@@ -245,13 +245,13 @@ func (n *Node) relay(p process) {
 		blind := node != p.Node && n.blindLocked(node, p)
 		n.gossipMu.Unlock()
 		if blind {
-			n.showTo(node)
+			n.sendView(node)
 		}
 	}
 }
 
-// viewed takes in a view.
-func (n *Node) viewed(from transport.Peer, data []byte) error {
+// receiveView takes in a view.
+func (n *Node) receiveView(from transport.Peer, data []byte) error {
 	var v view
 	if err := json.Unmarshal(data, &v); err != nil {
 		return fmt.Errorf("view: %w", err)
@@ -283,16 +283,16 @@ func (n *Node) viewed(from transport.Peer, data []byte) error {
 	}
 	for _, r := range v.Leads {
 		for _, gt := range r.Groups {
-			n.claimLocked(gt[0], claim{r.By.process(), gt[1]})
+			n.noteLeaderLocked(gt[0], leaderEntry{r.By.process(), gt[1]})
 		}
 	}
 	n.gossipMu.Unlock()
-	n.happened.Add(1)
+	n.membershipHints.Add(1)
 	if n.takeAddresses(v.Addresses) {
-		n.showViews()
+		n.sendViews()
 	}
 	if changed {
-		n.showTo(from.Node) // what it does not hear, it is told of
+		n.sendView(from.Node) // what it does not hear, it is told of
 		n.electLeaderless(time.Now())
 	}
 	return nil

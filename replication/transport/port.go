@@ -182,14 +182,14 @@ func (p *Port) Elect() error {
 	return p.tellSelf(&raft.TimeoutNowRequest{RPCHeader: p.header()})
 }
 
-// Withdraw ends a candidacy in a term before the one given, which nobody gets a
-// vote for: the group follows then, and Elect has it stand anew. Raft alone would
+// AbandonCandidacy ends a candidacy in a term before the one given, which nobody gets a
+// vote for: the group follows then, and Elect has it campaign anew. Raft alone would
 // wait for its election timeout. Errors as of Elect.
 //
 // It may wait in the queue while the candidate wins. The vote is asked for in nobody's
 // name, so Raft refuses it then, and keeps its term: it knows a leader, and that is
 // another. In its own name, a leader would step down.
-func (p *Port) Withdraw(term uint64) error {
+func (p *Port) AbandonCandidacy(term uint64) error {
 	h := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}
 	return p.tellSelf(&raft.RequestVoteRequest{RPCHeader: h, Candidate: []byte("nobody"), Term: term})
 }

@@ -559,7 +559,7 @@ func TestStalledLeaderIsReplaced(t *testing.T) {
 
 // A candidate that nobody answers gives up its candidacy when told to, and stands
 // anew in a later term: sooner than its election timeout, and no more often.
-func TestWithdrawnCandidateStandsAnew(t *testing.T) {
+func TestAbandonedCandidateCampaignsAnew(t *testing.T) {
 	bubble(t, 3, nil, func(t *testing.T, c *cluster, n *pipenet) {
 		w := &groupWriter{groups: c.open(1)}
 		g := w.groups[0]
@@ -577,12 +577,12 @@ func TestWithdrawnCandidateStandsAnew(t *testing.T) {
 		}
 		// First, and to its end, since the votes that it asked for may arrive once it is
 		// not alone.
-		if err := g.port.Withdraw(term + 1); err != nil {
+		if err := g.port.AbandonCandidacy(term + 1); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
 		if s, now := g.raft.State(), g.raft.CurrentTerm(); s != raft.Follower || now != term+1 {
-			t.Fatalf("withdrawn, it is a %v in term %d, want a follower in %d", s, now, term+1)
+			t.Fatalf("abandoned, it is a %v in term %d, want a follower in %d", s, now, term+1)
 		}
 		n.isolate(1, 3, false)
 		if err := g.port.Elect(); err != nil {

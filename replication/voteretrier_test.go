@@ -22,7 +22,7 @@ func TestAQuestionEndsWithItsPort(t *testing.T) {
 		port := tr.Group(7, "1.a")
 		ended := make(chan error)
 		go func() {
-			ended <- newCanvasser(port).RequestVote("2.b", "", &raft.RequestVoteRequest{Term: 1}, &raft.RequestVoteResponse{})
+			ended <- newVoteRetrier(port).RequestVote("2.b", "", &raft.RequestVoteRequest{Term: 1}, &raft.RequestVoteResponse{})
 		}()
 		synctest.Wait() // it has asked nobody in vain, and waits before it asks again
 		began := time.Now()

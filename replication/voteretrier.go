@@ -10,7 +10,7 @@ import (
 	"millrace/replication/transport"
 )
 
-// A canvasser is a group's transport that asks for votes until somebody answers.
+// A voteRetrier is a group's transport that asks for votes until somebody answers.
 //
 // Raft asks each voter once. A candidate whose question found the other node
 // starting, or its replica not open yet, would wait out its election timeout of
@@ -19,29 +19,29 @@ import (
 //
 // A question is repeated until it arrives, a later one to the same voter takes
 // its place, the port closes, or the candidate would give up anyway.
-type canvasser struct {
+type voteRetrier struct {
 	*transport.Port
 
 	mu     sync.Mutex
 	latest map[raft.ServerID]uint64 // number of the latest question to each voter
 }
 
-func newCanvasser(port *transport.Port) *canvasser {
-	return &canvasser{Port: port, latest: make(map[raft.ServerID]uint64)}
+func newVoteRetrier(port *transport.Port) *voteRetrier {
+	return &voteRetrier{Port: port, latest: make(map[raft.ServerID]uint64)}
 }
 
 // RequestVote implements raft.Transport.
-func (c *canvasser) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+func (c *voteRetrier) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
 	return c.ask(id, func() error { return c.Port.RequestVote(id, target, args, resp) })
 }
 
 // RequestPreVote implements raft.WithPreVote.
-func (c *canvasser) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+func (c *voteRetrier) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
 	return c.ask(id, func() error { return c.Port.RequestPreVote(id, target, args, resp) })
 }
 
 // ask runs in a goroutine that Raft started for this one question.
-func (c *canvasser) ask(id raft.ServerID, question func() error) error {
+func (c *voteRetrier) ask(id raft.ServerID, question func() error) error {
 	c.mu.Lock()
 	c.latest[id]++
 	number := c.latest[id]
@@ -52,7 +52,7 @@ func (c *canvasser) ask(id raft.ServerID, question func() error) error {
 			return err
 		}
 		select {
-		case <-time.After(canvassEvery):
+		case <-time.After(voteRetryEvery):
 		case <-c.Closed():
 			return err // the replica is ended, and what ends it waits for this
 		}
