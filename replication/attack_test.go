@@ -252,6 +252,7 @@ func TestVoteOfTheLastTermEndsNoGroup(t *testing.T) {
 	defer c.stop()
 	_, p := c.leader(id)
 	for _, n := range c.nodes[:2] {
+		eventually(t, "the group is open", func() bool { return n.memberOf(p.group) != nil }) // the record needed two of three
 		s := c.inTheNameOf(gone, who, age, n, controlConn)
 		for _, group := range []uint64{0, p.group} {
 			for _, term := range []uint64{1<<31 - 1, 1 << 30, 1<<20 + 1<<12} {
