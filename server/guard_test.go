@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
@@ -292,7 +293,7 @@ func FuzzRequest(f *testing.F) {
 		}
 		pieces := kmsg.RequestForKey(k)
 		pieces.SetVersion(version)
-		if err := decodeInPieces(pieces, l, body, 2, func() {}); err != nil || !reflect.DeepEqual(pieces, req) {
+		if err := decodeInPieces(pieces, l, body, 2, func() {}); err != nil || !bytes.Equal(pieces.AppendTo(nil), req.AppendTo(nil)) { // no number need equal itself
 			t.Errorf("in pieces it is %+v, %v, and in one %+v", pieces, err, req)
 		}
 	})
