@@ -17,10 +17,10 @@ check:
 	@files=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$files" ]; then echo "gofmt would change:"; echo "$$files"; exit 1; fi
 	go vet ./...
 	go run $(STATICCHECK) ./...
-	go run $(STATICCHECK) -tags faults ./cli/faults
-	go run $(STATICCHECK) -tags conformance ./cli/conformance
-	cd testdata/conformance && go vet ./... && go run $(STATICCHECK) ./...
-	cd testdata/peers && go vet ./... && go run $(STATICCHECK) ./... && go test ./...
+	go run $(STATICCHECK) -tags faults ./test/faults
+	go run $(STATICCHECK) -tags conformance ./test/conformance
+	cd test/conformance/clients && go vet ./... && go run $(STATICCHECK) ./...
+	cd test/peers && go vet ./... && go run $(STATICCHECK) ./... && go test ./...
 	cd packaging && go vet -tags packaging ./... && go run $(STATICCHECK) -tags packaging ./...
 	GOOS=darwin GOARCH=arm64 go vet ./...
 	GOOS=windows go vet ./...
@@ -33,12 +33,12 @@ bench:
 # Beside Apache Kafka and NATS JetStream: three quarters of an hour on a machine
 # that does nothing else, with Java and Maven.
 compare:
-	cd testdata/peers && go run . compare -o ../../BENCHMARKS.md
+	cd test/peers && go run . compare -o ../../BENCHMARKS.md
 
 # Whether that works, in two minutes or less, to standard output.
 compare-quick:
-	@cd testdata/peers && go run . compare -quick
+	@cd test/peers && go run . compare -quick
 
 # How Millrace scales: a quarter of an hour. Drawings go beside the tool.
 curves:
-	cd testdata/peers && go run . curves -o ../../BENCHMARKS.md
+	cd test/peers && go run . curves -o ../../BENCHMARKS.md

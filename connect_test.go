@@ -8,7 +8,7 @@ import (
 )
 
 // TestReadmeShowsTheProgramsOfConnect holds the section Connect of README, in both languages,
-// to the programs of testdata/connect, which cli/conformance runs: each block of code there
+// to the programs of testdata/connect, which test/conformance runs: each block of code there
 // is the whole of one.
 func TestReadmeShowsTheProgramsOfConnect(t *testing.T) {
 	for name, heading := range map[string]string{"README.md": "Connect", "README.zh-CN.md": "连接"} {

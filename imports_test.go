@@ -33,15 +33,15 @@ var allowed = map[string][]string{
 	"cli": {".", "cli/load", "log", "segment", "segment/record", "replication", "replication/metadata", "server", "testdata",
 		"urfave/cli", "twmb/franz-go", "klauspost/compress", "golang.org/x/sys", "golang.org/x/term", "go.yaml.in/yaml", "mattn/go-runewidth",
 		"cpuguy83/go-md2man", "coreos/go-systemd"},
-	"cli/load":        {"HdrHistogram/hdrhistogram-go"},
-	"cli/millrace":    {"cli"},
-	"cli/faults":      {}, // tests only
-	"cli/conformance": {}, // tests only
-	"docs":            {"yuin/goldmark"},
-	"docs/walk":       {"docs", "creack/pty"},
-	"testdata":        {},
-	"testdata/ports":  {}, // for tests only
-	".ci/report":      {},
+	"cli/load":         {"HdrHistogram/hdrhistogram-go"},
+	"cli/millrace":     {"cli"},
+	"test/faults":      {}, // tests only
+	"test/conformance": {}, // tests only
+	"docs":             {"yuin/goldmark"},
+	"docs/walk":        {"docs", "creack/pty"},
+	"testdata":         {},
+	"testdata/ports":   {}, // for tests only
+	".ci/report":       {},
 }
 
 // TestImports holds the table: who may know whom.

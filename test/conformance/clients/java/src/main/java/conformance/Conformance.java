@@ -6,7 +6,7 @@ import java.util.TreeMap;
 /**
  * The Java client against a cluster: each ability does what applications do and
  * compares what came back with what it sent. Arguments, and what the topic PREFIX
- * holds, are those of testdata/conformance/README.md. {@link Matrix} is what the
+ * holds, are those of test/conformance/clients/README.md. {@link Matrix} is what the
  * README asks of every client; after it come checks that only this client does,
  * with topics and groups of their own.
  */

@@ -20,7 +20,7 @@ import (
 )
 
 // A suite is the test suite of another project, run as it is against brokers of
-// ours. Its version is pinned by testdata/conformance/go.mod; nothing of it is
+// ours. Its version is pinned by test/conformance/clients/go.mod; nothing of it is
 // copied.
 type suite struct {
 	module string // whose root the tests run in

@@ -6,7 +6,7 @@
 // and then compares what clients were told with what every reader and every
 // replica's disk says:
 //
-//	go test -tags faults -count=1 -v -timeout 40m ./cli/faults
+//	go test -tags faults -count=1 -v -timeout 40m ./test/faults
 //
 // What must hold after every scenario, whatever happened:
 //

@@ -33,7 +33,7 @@ import org.apache.kafka.common.errors.InvalidConfigurationException;
 import org.apache.kafka.common.errors.TopicExistsException;
 import org.apache.kafka.common.header.internals.RecordHeader;
 
-/** What the matrix asks of every client: see testdata/conformance/README.md, from which names and numbers come. */
+/** What the matrix asks of every client: see test/conformance/clients/README.md, from which names and numbers come. */
 final class Matrix {
     private static final int PRODUCED = 99;
     private static final int CONSUMED = 300;

@@ -26,7 +26,7 @@ type ability struct {
 }
 
 // abilities are the lines of the matrix, in its order. The program's half of
-// each is in testdata/conformance/README.md.
+// each is in test/conformance/clients/README.md.
 var abilities = []ability{
 	{"produce-plain", (*cell).topic, func(x *cell) { x.expect(numbered(produced, short)) }},
 	{"produce-idempotent", (*cell).topic, func(x *cell) {

@@ -25,7 +25,7 @@ var rewrite = flag.Bool("rewrite", false, "write the outputs in the tutorial ane
 // TestTutorial runs each language's version of the tutorial as its reader does: in one
 // shell, from the first command to the last, against three brokers that it starts itself.
 // What the commands of a block print must stand in the text block below it. go test -tags
-// conformance -run TestTutorial ./cli/conformance -rewrite writes it there.
+// conformance -run TestTutorial ./test/conformance -rewrite writes it there.
 func TestTutorial(t *testing.T) {
 	for _, name := range []string{"tutorial.md", "tutorial.zh-CN.md"} {
 		t.Run(name, func(t *testing.T) {
@@ -71,7 +71,7 @@ const stepBegins = "\x1e"
 func runTutorial(t *testing.T, tutorial *docs.Document) {
 	steps := tutorialSteps(tutorial)
 	dir := t.TempDir()
-	if err := os.Symlink(filepath.Dir(absolute(t, "")), filepath.Join(dir, "testdata")); err != nil {
+	if err := os.Symlink(absolute(t, "../../../testdata"), filepath.Join(dir, "testdata")); err != nil {
 		t.Fatal(err)
 	}
 	base := ports.HoldRow(t, 3)

@@ -14,7 +14,7 @@ import (
 )
 
 // programs is the folder of the clients' programs, seen from this package's.
-const programs = "../../testdata/conformance"
+const programs = "clients"
 
 // need ends the set-up of a client whose tool is not on this machine: with a
 // skip, but in CI as a failure, which must not pass for want of a tool.

@@ -34,7 +34,7 @@ func Build(ctx context.Context, systems []System, dir string, say func(format st
 	p := &Programs{Millrace: filepath.Join(dir, "millrace"), NATS: filepath.Join(dir, "nats-server"), Versions: make(map[string]string)}
 	root, err := process.Output(ctx, exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "millrace"))
 	if err != nil {
-		return nil, fmt.Errorf("run me in testdata/peers: %w", err)
+		return nil, fmt.Errorf("run me in test/peers: %w", err)
 	}
 	say("building millrace")
 	// By its own go.mod, not by this module's.

@@ -16,7 +16,7 @@ import (
 )
 
 // connecting is the folder of the programs of README's section Connect, seen from programs.
-const connecting = "../connect/"
+const connecting = "../../../testdata/connect/"
 
 // connects are those programs, and what makes each ready to run: the command before its
 // argument, the brokers.

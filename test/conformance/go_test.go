@@ -31,7 +31,7 @@ var goClients = []*client{
 	}},
 }
 
-// setUpGo builds a program of the module testdata/conformance: Go's own cache
+// setUpGo builds a program of the module test/conformance/clients: Go's own cache
 // keeps that from taking long.
 func setUpGo(t *testing.T, name, module string) (command []string, version string) {
 	t.Helper()

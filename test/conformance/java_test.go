@@ -18,7 +18,7 @@ func java(release string) *client {
 	}}
 }
 
-// setUpJava builds the program in a folder of testdata/conformance with a release
+// setUpJava builds the program in a folder of test/conformance/clients with a release
 // of Kafka's jars, and returns its class path.
 func setUpJava(t *testing.T, name, release string) (classPath string) {
 	t.Helper()

@@ -82,7 +82,7 @@ type verdict struct {
 // cluster works, and prints what each cost: the broker's peak of resident memory,
 // what another client saw, and who was refused anything.
 //
-//	go test -tags faults -timeout 40m -run TestAttacksOnOneBroker -v ./cli/faults
+//	go test -tags faults -timeout 40m -run TestAttacksOnOneBroker -v ./test/faults
 //
 // Attackers sit on machines of their own, not on the broker's. Here they share it, so
 // they are a process of their own of the lowest priority, and the client whose latency
