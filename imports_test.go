@@ -1,10 +1,13 @@
 package millrace
 
 import (
+	"cmp"
+	"fmt"
 	"go/parser"
 	"go/token"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -12,12 +15,13 @@ import (
 // allowed says what each package may import besides the standard library: our
 // own packages by path, modules by a part of their path. Bytes fall,
 // acknowledgements rise as return values, and nothing low knows anything high.
-// A package that is not here may not exist. Tests may import more.
+// A package that is not here may not exist, and nothing is here that no file needs.
+// Tests may import more. "go test -run TestImports -v ." draws it.
 var allowed = map[string][]string{
 	"index":                 {},
 	"segment/record":        {"klauspost/compress", "pierrec/lz4"},
 	"segment":               {"index", "segment/record", "tysonmote/gommap", "golang.org/x/sys"},
-	"log":                   {"index", "segment", "segment/record", "hashicorp/raft", "golang.org/x/sys"},
+	"log":                   {"segment", "segment/record", "hashicorp/raft"},
 	"internal/bufpool":      {},
 	"internal/slowlog":      {},
 	"replication/metadata":  {},
@@ -27,11 +31,11 @@ var allowed = map[string][]string{
 		"hashicorp/raft", "hashicorp/raft-boltdb", "hashicorp/go-hclog", "go.etcd.io/bbolt"},
 	"server/group": {"segment/record", "twmb/franz-go/pkg/kmsg", "twmb/franz-go/pkg/kbin"},
 	"server/mux":   {"replication/transport"},
-	"server": {"log", "internal/bufpool", "internal/slowlog", "replication", "replication/metadata", "segment/record",
+	"server": {"internal/bufpool", "internal/slowlog", "replication", "replication/metadata", "segment/record",
 		"server/group", "server/mux", "twmb/franz-go/pkg/kmsg", "golang.org/x/sys"},
 	".": {"replication", "replication/metadata", "server", "server/mux"}, // package millrace
 	"cli": {".", "cli/load", "log", "segment", "segment/record", "replication", "replication/metadata", "server", "testdata",
-		"urfave/cli", "twmb/franz-go", "klauspost/compress", "golang.org/x/sys", "golang.org/x/term", "go.yaml.in/yaml", "mattn/go-runewidth",
+		"urfave/cli", "twmb/franz-go", "golang.org/x/sys", "golang.org/x/term", "go.yaml.in/yaml", "mattn/go-runewidth",
 		"cpuguy83/go-md2man", "coreos/go-systemd"},
 	"cli/load":         {"HdrHistogram/hdrhistogram-go"},
 	"cli/millrace":     {"cli"},
@@ -46,7 +50,7 @@ var allowed = map[string][]string{
 
 // TestImports holds the table: who may know whom.
 func TestImports(t *testing.T) {
-	files := 0
+	needed := make(map[string]map[string]bool) // what is imported, as the table calls it
 	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -57,9 +61,11 @@ func TestImports(t *testing.T) {
 		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 			return nil
 		}
-		files++
 		from := filepath.ToSlash(filepath.Dir(path))
 		may, known := allowed[from]
+		if needed[from] == nil {
+			needed[from] = make(map[string]bool)
+		}
 		if !known {
 			t.Errorf("package %s is not in the import table: add it with what it may import, or move %s", from, path)
 			return nil
@@ -73,8 +79,12 @@ func TestImports(t *testing.T) {
 			if to == "log" && spec.Name == nil {
 				t.Errorf("%s imports the standard library's log: diagnostics go through log/slog, passed in", path)
 			}
-			if !permits(may, to) {
+			names, ours := permits(may, to)
+			if ours && len(names) == 0 {
 				t.Errorf("%s (package %s) imports %s, which the import table does not allow", path, from, to)
+			}
+			for _, name := range names {
+				needed[from][name] = true
 			}
 		}
 		return nil
@@ -82,9 +92,59 @@ func TestImports(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if files == 0 {
-		t.Fatal("no Go file was looked at")
+	for from, may := range allowed {
+		if needed[from] == nil && !onlyTests(from) {
+			t.Errorf("the import table has a row for %s, where there is no package", from)
+		}
+		for _, name := range may {
+			if needed[from] != nil && !needed[from][name] {
+				t.Errorf("the import table lets %s import %s, which no file of it does", from, name)
+			}
+		}
 	}
+	t.Log("\n" + strings.Join(layers(), "\n"))
+}
+
+// layers draws the table: each package stands above all of ours that it may import.
+func layers() (rows []string) {
+	height := make(map[string]int)
+	var heightOf func(string) int
+	heightOf = func(name string) int {
+		if h, known := height[name]; known {
+			return h
+		}
+		h := 0
+		for _, may := range allowed[name] {
+			if _, ours := allowed[may]; ours {
+				h = max(h, heightOf(may)+1)
+			}
+		}
+		height[name] = h
+		return h
+	}
+	var names []string
+	for name := range allowed {
+		heightOf(name)
+		names = append(names, name)
+	}
+	slices.SortFunc(names, func(a, b string) int { return cmp.Or(height[b]-height[a], strings.Compare(a, b)) })
+	for _, name := range names {
+		var ours []string
+		for _, may := range allowed[name] {
+			if _, is := allowed[may]; is {
+				ours = append(ours, may)
+			}
+		}
+		rows = append(rows, strings.TrimRight(fmt.Sprintf("%d  %-22s %s", height[name], name, strings.Join(ours, " ")), " "))
+	}
+	return rows
+}
+
+// onlyTests tells whether a folder has Go files, all of them tests.
+func onlyTests(dir string) bool {
+	all, _ := filepath.Glob(filepath.Join(dir, "*.go"))
+	tests, _ := filepath.Glob(filepath.Join(dir, "*_test.go"))
+	return len(all) > 0 && len(all) == len(tests)
 }
 
 func hasModule(dir string) bool {
@@ -92,20 +152,21 @@ func hasModule(dir string) bool {
 	return len(found) > 0
 }
 
-// permits tells whether a package that may import may, may import to.
-func permits(may []string, to string) bool {
+// permits lists the entries of a row by which it may import to, and tells whether it needs
+// one: the standard library it does not.
+func permits(may []string, to string) (names []string, ours bool) {
 	own, isOwn := strings.CutPrefix(to, "millrace/")
 	if to == "millrace" {
 		own, isOwn = ".", true
 	}
 	first, _, _ := strings.Cut(to, "/")
 	if !isOwn && !strings.Contains(first, ".") {
-		return true // the standard library
+		return nil, false
 	}
 	for _, m := range may {
 		if isOwn && own == m || !isOwn && strings.Contains("/"+to+"/", "/"+m+"/") {
-			return true
+			names = append(names, m)
 		}
 	}
-	return false
+	return names, true
 }
