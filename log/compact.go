@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"math"
 	"time"
 
@@ -148,8 +147,7 @@ func (l *Log) Compact(ctx context.Context, c Compaction) (Compacted, error) {
 	if c.MaxKeys <= 0 {
 		c.MaxKeys = defaultMaxKeys
 	}
-	r := &compactor{l: l, c: c, ctx: ctx, began: time.Now(), now: l.now().UnixMilli(), start: st.start, latest: keyTable{max: c.MaxKeys}}
-	r.seeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
+	r := &compactor{l: l, c: c, ctx: ctx, began: time.Now(), filter: newFilter(st.start, l.now().UnixMilli(), c.DeleteRetention, c.MaxKeys)}
 	covered := 0
 	for _, s := range dirty {
 		full, err := r.index(s)
@@ -167,8 +165,9 @@ func (l *Log) Compact(ctx context.Context, c Compaction) (Compacted, error) {
 		break
 	}
 	r.sources = st.segments[:st.compacted()+covered]
-	r.done.Keys = r.latest.n
+	r.done.Keys = r.filter.latest.n
 	err := r.writeKept()
+	r.done.Records, r.done.Kept = r.filter.records, r.filter.kept
 	if err == nil {
 		err = r.replace()
 	}
@@ -188,10 +187,7 @@ type compactor struct {
 	c       Compaction
 	ctx     context.Context
 	began   time.Time
-	now     int64 // milliseconds since 1970
-	start   int64 // the log start offset
-	seeds   [2]maphash.Seed
-	latest  keyTable // of the dirty segments
+	filter  *filter
 	sources []*segment.Segment
 	cut     uint64             // the entry of the last source from which on it is copied; 0: none
 	copying bool               // the cut has been reached
@@ -203,10 +199,6 @@ type compactor struct {
 	last    record.Batch       // of the sources
 	moved   int64              // bytes read and written, for BytesPerSecond
 	done    Compacted
-}
-
-func (r *compactor) hash(key []byte) keyHash {
-	return keyHash{maphash.Bytes(r.seeds[0], key), maphash.Bytes(r.seeds[1], key)}
 }
 
 // each calls f with the frames of a segment, their payloads copied: mapped
@@ -270,19 +262,11 @@ func (r *compactor) index(s *segment.Segment) (full uint64, err error) {
 			return nil
 		}
 		// The first entry is taken whole, or nothing would ever be done.
-		first := r.latest.n == 0
+		first := r.filter.latest.n == 0
 		return r.batches(s, frame, func(b record.Batch) error {
-			if b.IsControl() {
-				return nil
-			}
-			for rec, err := range b.Records() {
-				if err != nil {
-					return nil // filter keeps such a batch, and says so
-				}
-				if rec.Key != nil && !r.latest.put(r.hash(rec.Key), rec.Offset, first) {
-					full = frame.Index
-					return errFull
-				}
+			if !r.filter.learn(b, first) {
+				full = frame.Index
+				return errFull
 			}
 			return nil
 		})
@@ -363,7 +347,7 @@ func (r *compactor) take(s *segment.Segment, frame *segment.Frame) error {
 	newest := int64(-1)
 	err := r.batches(s, frame, func(b record.Batch) error {
 		r.last = b
-		left, err := r.filter(b)
+		left, err := r.filter.apply(b)
 		if err != nil {
 			// It stays: who reads it may know more than we do. Only Problem says so.
 			if left, r.done.Unreadable = b, r.done.Unreadable+1; r.done.Problem == nil {
@@ -393,51 +377,6 @@ func (r *compactor) take(s *segment.Segment, frame *segment.Frame) error {
 	r.pending.Term = max(r.pending.Term, frame.Term)
 	r.next = frame.NextOffset()
 	return nil
-}
-
-// filter returns what is kept of a batch, nil for nothing.
-func (r *compactor) filter(b record.Batch) (record.Batch, error) {
-	if b.NextOffset() <= r.start {
-		return nil, nil
-	}
-	if b.IsControl() {
-		return b, nil // transactions' markers stay until their records are gone
-	}
-	horizon, set := b.DeleteHorizon()
-	total, kept, tombstones := 0, 0, false
-	keep := func(rec record.Record) bool {
-		switch {
-		case rec.Key == nil:
-			return false // no key: nothing could ever take its place; Kafka drops it too
-		case rec.Offset < r.start:
-			return false
-		}
-		if latest, ok := r.latest.get(r.hash(rec.Key)); ok && latest > rec.Offset {
-			return false
-		}
-		return rec.Value != nil || !set || r.now < horizon
-	}
-	for rec, err := range b.Records() {
-		if err != nil {
-			return nil, err
-		}
-		total++
-		if keep(rec) {
-			kept++
-			tombstones = tombstones || rec.Value == nil
-		}
-	}
-	r.done.Records += int64(total)
-	r.done.Kept += int64(kept)
-	switch {
-	case kept == 0:
-		return nil, nil
-	case tombstones && !set:
-		return b.RewriteUntil(r.now+r.c.DeleteRetention.Milliseconds(), b.Codec(), keep)
-	case kept == total:
-		return b, nil
-	}
-	return b.Rewrite(b.Codec(), keep)
 }
 
 // keepEnd keeps the last batch's range of offsets, if not its records: consumers
