@@ -125,7 +125,6 @@ const (
 	// maxManifest bounds what is read: some half a million segments.
 	maxManifest = 64 << 20
 
-	maxCluster = 24
 	maxReplica = 64
 )
 

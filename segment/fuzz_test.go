@@ -48,7 +48,7 @@ func FuzzHeader(f *testing.F) {
 			binary.BigEndian.PutUint32(p[124:], crc32.Checksum(p[:124], castagnoli))
 		}
 		h, err := parseHeader("x", p)
-		if err == nil && (h.FirstIndex == 0 || h.BaseOffset < 0 || len(h.Identity.Cluster) > maxCluster) {
+		if err == nil && (h.FirstIndex == 0 || h.BaseOffset < 0 || len(h.Identity.Cluster) > MaxCluster) {
 			t.Fatalf("accepted %+v", h)
 		}
 		if err != nil && !IsCorrupt(err) {

@@ -24,8 +24,8 @@ func (id Identity) String() string {
 	return fmt.Sprintf("cluster %q topic %s partition %d", id.Cluster, hex.EncodeToString(id.Topic[:]), id.Partition)
 }
 
-// sameLog reports whether two identities name the same partition.
-func (id Identity) sameLog(o Identity) bool {
+// SameLog reports whether two identities name the same partition.
+func (id Identity) SameLog(o Identity) bool {
 	return id.Cluster == o.Cluster && id.Topic == o.Topic && id.Partition == o.Partition
 }
 
@@ -33,8 +33,9 @@ const (
 	// HeaderSize is the length in bytes of a segment's header; the first frame
 	// lies there.
 	HeaderSize = 128
+	// MaxCluster is the longest cluster id, in bytes.
+	MaxCluster = 24
 
-	maxCluster     = 24
 	segmentMagic   = "MLRSEG\r\n" // the line end shows a transfer in text mode
 	segmentVersion = 1
 )

@@ -164,8 +164,8 @@ func timePath(path string) string  { return strings.TrimSuffix(path, ".log") + "
 // is synced. The file must not exist, and after an error it does not, or nothing is
 // in it. A *RefusedError says that the next try may succeed.
 func Create(fs FS, path string, h Header, capacity int64) (*Segment, error) {
-	if len(h.Identity.Cluster) > maxCluster {
-		panic(fmt.Sprintf("segment: cluster id %q is longer than %d bytes", h.Identity.Cluster, maxCluster))
+	if len(h.Identity.Cluster) > MaxCluster {
+		panic(fmt.Sprintf("segment: cluster id %q is longer than %d bytes", h.Identity.Cluster, MaxCluster))
 	}
 	h.Identity.Replica = ""
 	f, err := fs.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
@@ -265,7 +265,7 @@ func readHeader(f File, path string) (Header, int64, error) {
 
 // CheckHeader refuses a file of another log, or another segment of this one.
 func CheckHeader(path string, h Header, id Identity, info Info) error {
-	if !h.Identity.sameLog(id) {
+	if !h.Identity.SameLog(id) {
 		return &CorruptError{Path: path, Position: 16, Found: h.Identity.String(), Expected: id.String()}
 	}
 	if h.FirstIndex != info.FirstIndex || h.BaseOffset != info.BaseOffset || h.PrevTerm != info.PrevTerm || h.Salt != info.Salt {

@@ -1,0 +1,128 @@
+package log
+
+import (
+	"errors"
+	"fmt"
+
+	"millrace/segment"
+)
+
+// begin starts a change; finish, which must follow, ends it and calls the roll
+// hook.
+func (l *Log) begin() error {
+	l.changing.Lock()
+	if err := l.Err(); err != nil {
+		l.changing.Unlock()
+		return err
+	}
+	return nil
+}
+
+func (l *Log) finish() {
+	hook, rolled := l.onRoll, l.rolled
+	l.rolled = 0
+	l.changing.Unlock()
+	if hook != nil && rolled > 0 {
+		hook(rolled)
+	}
+}
+
+// Err returns why the log takes no more changes, or nil: a *FailedError, or
+// ErrClosed.
+func (l *Log) Err() error {
+	if l.closed.Load() {
+		return ErrClosed
+	}
+	if p := l.failed.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// fail makes err the log's answer to every later change, and tells Config.Failed.
+func (l *Log) fail(err error) error {
+	err = &FailedError{Dir: l.dir, Err: unrefused(err)}
+	if l.failed.CompareAndSwap(nil, &err) {
+		l.logger.Error("log failed and has to be reopened", "error", err)
+		l.tellFailed(err)
+	}
+	return *l.failed.Load()
+}
+
+// unrefused returns what the system said, where something has changed all the same.
+func unrefused(err error) error {
+	var refused *RefusedError
+	if errors.As(err, &refused) {
+		return refused.Err
+	}
+	return err
+}
+
+// failUnlessRefused is for a step before which nothing has changed.
+func (l *Log) failUnlessRefused(err error) error {
+	if segment.IsRefused(err) {
+		return err
+	}
+	return l.fail(err)
+}
+
+// commitLocked replaces the manifest by m. *RefusedError; any other error fails the
+// log.
+func (l *Log) commitLocked(m *manifest) error {
+	renamed, err := segment.WriteFile(l.fs, l.path(manifestName), m.encode())
+	if !renamed && segment.IsNoSpace(err) {
+		l.releaseRoomLocked(m.removed) // even a full disk takes the change that frees it
+		_, err = segment.WriteFile(l.fs, l.path(manifestName), m.encode())
+	}
+	if err != nil {
+		return l.failUnlessRefused(fmt.Errorf("write the manifest of log %s: %w", l.dir, err))
+	}
+	l.manifest = m
+	return nil
+}
+
+// removeFiles deletes the files that the manifest, which is on disk, calls removed. Those
+// it cannot delete stay among them.
+func (l *Log) removeFiles(m *manifest) {
+	left := m.removed[:0]
+	for _, n := range m.removed {
+		if l.writing[n] {
+			left = append(left, n)
+			continue
+		}
+		if err := segment.Remove(l.fs, l.path(n.file())); err != nil {
+			l.logger.Warn("a segment could not be deleted", "file", n.file(), "error", err)
+			left = append(left, n)
+		}
+	}
+	m.removed = left
+}
+
+// ReleaseRoom gives back disk room that the log can take again later, at the cost of time:
+// for a full disk on which something has to be written that will free more.
+func (l *Log) ReleaseRoom() {
+	if l.begin() != nil {
+		return
+	}
+	defer l.finish()
+	l.releaseRoomLocked(nil)
+}
+
+// releaseRoomLocked is ReleaseRoom of a log that is about to lose the segments named. It
+// gives back what was preallocated, and index files: those of the segments that go, and of
+// the oldest, which is read least. Readers keep what they have mapped, and the next one
+// rebuilds them.
+func (l *Log) releaseRoomLocked(going []name) {
+	st := l.state.Load()
+	if a := st.active(); a != nil {
+		a.PunchTail()
+	}
+	for _, n := range going {
+		if !l.writing[n] {
+			_ = segment.RemoveIndexes(l.fs, l.path(n.file()))
+		}
+	}
+	if len(st.segments) > 0 && st.segments[0].Sealed() {
+		_ = segment.RemoveIndexes(l.fs, st.segments[0].Path())
+	}
+}

@@ -1,0 +1,66 @@
+package log
+
+import (
+	"sort"
+
+	"millrace/segment"
+)
+
+// A state is what readers see: an immutable list of segments, whose last one may
+// grow. It is replaced when the list changes.
+type state struct {
+	segments []*segment.Segment
+	origin   boundary // the end, if there are no segments or all are compacted
+	start    int64    // the log start offset
+	epochs   []Epoch
+}
+
+// end returns where the next entry will be.
+func (st *state) end() boundary {
+	if n := len(st.segments); n > 0 {
+		if info := st.segments[n-1].Info(); !info.Compacted {
+			return endOf(info)
+		}
+	}
+	return st.origin
+}
+
+// active returns the segment that can be appended to, or nil.
+func (st *state) active() *segment.Segment {
+	if n := len(st.segments); n > 0 && !st.segments[n-1].Sealed() {
+		return st.segments[n-1]
+	}
+	return nil
+}
+
+// byIndex returns the segment that holds the entry, or nil. What was compacted
+// holds no entries.
+func (st *state) byIndex(index uint64) *segment.Segment {
+	if s := st.byNumber(index); s != nil && !s.Compacted() {
+		return s
+	}
+	return nil
+}
+
+// byNumber returns the segment that holds the frame with this number, or nil.
+func (st *state) byNumber(index uint64) *segment.Segment {
+	i := sort.Search(len(st.segments), func(i int) bool { return st.segments[i].Header().FirstIndex > index })
+	if i == 0 {
+		return nil
+	}
+	return st.segments[i-1]
+}
+
+// compacted returns how many segments are: the first ones.
+func (st *state) compacted() (n int) {
+	for n < len(st.segments) && st.segments[n].Compacted() {
+		n++
+	}
+	return n
+}
+
+// byOffset returns the number of the segment that holds the record, or would
+// hold the next; -1 if none.
+func (st *state) byOffset(offset int64) int {
+	return sort.Search(len(st.segments), func(i int) bool { return st.segments[i].Header().BaseOffset > offset }) - 1
+}

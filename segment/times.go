@@ -1,0 +1,295 @@
+package segment
+
+import (
+	"bytes"
+	"math"
+	"sort"
+
+	"millrace/index"
+	"millrace/segment/record"
+)
+
+// OffsetAt returns the first record with a timestamp of at least timestamp and
+// an offset in [from, limit); ok is false when there is none.
+//
+// The time index says where the largest timestamp so far passes timestamp, so a
+// look-up reads the headers of the frames of timeInterval bytes and one payload;
+// unless that place lies before from, as when the log start has moved beyond a
+// record dated far ahead, for then every frame from there on may be the one. Of a
+// sealed segment their headers are read once, and what is found is remembered
+// (see lateTimes); of the one that is written to, at each such look-up.
+func (s *Segment) OffsetAt(timestamp, from, limit int64) (offset, found int64, ok bool, err error) {
+	info := s.Info()
+	if info.MaxTimestamp < timestamp || info.NextOffset <= max(from, info.BaseOffset) || info.BaseOffset >= limit {
+		return 0, 0, false, nil
+	}
+	m, err := s.pin()
+	if err != nil {
+		return 0, 0, false, err
+	}
+	defer m.release()
+	start, err := s.find(m, max(from, info.BaseOffset))
+	if err != nil {
+		return 0, 0, false, err
+	}
+	skip, err := s.firstAt(timestamp)
+	if err != nil {
+		return 0, 0, false, err
+	}
+	walked := int64(-1) // the position of the first frame
+	for i := max(start, skip); i < info.Frames(); i++ {
+		f, err := s.frame(m, i)
+		if err != nil {
+			return 0, 0, false, err
+		}
+		if f.BaseOffset >= limit {
+			break
+		}
+		switch {
+		case walked < 0:
+			walked = f.Position
+		case skip <= start && walked < math.MaxInt64 && f.Position-walked >= lateAfter && s.sealed.Load():
+			late, err := s.firstAfter(m, start, i, timestamp)
+			if err != nil {
+				return 0, 0, false, err
+			}
+			if walked = math.MaxInt64; late > i {
+				i = late - 1
+				continue
+			}
+		}
+		if f.Type != Command || f.MaxTimestamp < timestamp || f.NextOffset() <= from {
+			continue
+		}
+		p, err := s.payload(m, &f)
+		if err != nil {
+			return 0, 0, false, err
+		}
+		offset, found, ok, err := s.firstRecord(&f, p, from, limit, func(t int64) bool { return t >= timestamp })
+		if err != nil || ok {
+			return offset, found, ok, err
+		}
+	}
+	return 0, 0, false, nil
+}
+
+// lateAfter is how many bytes of frames a look-up walks before it asks lateTimes.
+const lateAfter = 4 * timeInterval
+
+// A lateTimes is a time index of a sealed segment's frames from one on, as if it
+// began there: of up to 12 bytes for each timeInterval. Few segments need one.
+type lateTimes struct {
+	from  int
+	times *index.TimeIndex
+}
+
+// firstAfter returns the first frame at or after i that may hold a timestamp of at
+// least t, of a sealed segment whose frames between start and i do not.
+func (s *Segment) firstAfter(m *mapping, start, i int, t int64) (int, error) {
+	if l := s.late.Load(); l != nil && l.from <= start {
+		// Were what is found before i, it would be before start: the log start has
+		// moved on beyond it, and the index has to begin behind it.
+		if first := l.first(t); first > i {
+			return first, nil
+		}
+	}
+	l := &lateTimes{from: start}
+	newest, timed := int64(-1), int64(-1)
+	for k := start; k < s.Info().Frames(); k++ {
+		f, err := s.frame(m, k)
+		if err != nil {
+			return 0, err
+		}
+		if timed < 0 {
+			timed = f.Position
+		}
+		newest = max(newest, f.MaxTimestamp)
+		if end := f.Position + f.size(); end-timed >= timeInterval {
+			l.times = appendTime(l.times, index.TimeEntry{Max: newest, Frame: uint32(k)})
+			timed = end
+		}
+	}
+	resident.add(m, int(s.written.Load()-HeaderSize))
+	s.late.Store(l)
+	return max(i, l.first(t)), nil
+}
+
+// first returns the first frame that may hold a timestamp of at least t.
+func (l *lateTimes) first(t int64) int {
+	if l.times == nil {
+		return l.from
+	}
+	return max(l.from, int(l.times.First(t)))
+}
+
+// firstAt returns the first frame that may hold a timestamp of at least t.
+func (s *Segment) firstAt(t int64) (int, error) {
+	if err := s.rlockTables(); err != nil {
+		return 0, err
+	}
+	defer s.mu.RUnlock()
+	if s.times == nil {
+		return 0, nil
+	}
+	return int(s.times.First(t)), nil
+}
+
+// payload copies a frame's payload: decoders may read it on goroutines of their
+// own, where a fault in mapped memory would end the process.
+func (s *Segment) payload(m *mapping, f *Frame) ([]byte, error) {
+	var p []byte
+	err := guard(s.path, func() error {
+		p = bytes.Clone(f.body(m.data))
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if wrong := f.checkPayload(p); wrong != nil {
+		return nil, s.corrupt(f, wrong)
+	}
+	return p[:f.payloadLen], nil
+}
+
+// firstRecord returns the first record of p in [from, limit) whose timestamp is
+// wanted. Where a batch cannot be read, its header speaks for the records that are
+// left of it: a reader who begins there misses nothing.
+func (s *Segment) firstRecord(f *Frame, p []byte, from, limit int64, want func(timestamp int64) bool) (offset, timestamp int64, ok bool, err error) {
+	for len(p) > 0 {
+		b, rest, err := record.Split(p)
+		if err != nil {
+			return 0, 0, false, s.corrupt(f, &mismatch{err.Error(), "whole batches"})
+		}
+		p = rest
+		if b.NextOffset() <= from {
+			continue
+		}
+		next := b.BaseOffset()
+		for r, err := range b.Records() {
+			if err != nil {
+				r = record.Record{Offset: max(next, from), Timestamp: b.MaxTimestamp()}
+			}
+			if r.Offset >= limit {
+				return 0, 0, false, nil
+			}
+			if r.Offset >= from && want(r.Timestamp) {
+				return r.Offset, r.Timestamp, true, nil
+			}
+			next = r.Offset + 1
+		}
+	}
+	return 0, 0, false, nil
+}
+
+// MaxTimestamp returns the first record with the largest timestamp among those
+// with an offset in [from, limit); ok is false when there is none.
+func (s *Segment) MaxTimestamp(from, limit int64) (offset, timestamp int64, ok bool, err error) {
+	info := s.Info()
+	from, limit = max(from, info.BaseOffset), min(limit, info.NextOffset)
+	if from >= limit {
+		return 0, 0, false, nil
+	}
+	m, err := s.pin()
+	if err != nil {
+		return 0, 0, false, err
+	}
+	defer m.release()
+	first, err := s.find(m, from)
+	if err != nil {
+		return 0, 0, false, err
+	}
+	last, err := s.find(m, limit-1)
+	if err != nil {
+		return 0, 0, false, err
+	}
+	// Frames from first+1 to last-1 lie within the range whole, so their headers
+	// and the time index speak for them. The two at the ends are read.
+	timestamp = -1
+	if first == 0 && last > 0 {
+		if timestamp, err = s.maxTimestamp(m, last); err != nil {
+			return 0, 0, false, err
+		}
+		if f, ferr := s.frame(m, 0); ferr != nil {
+			return 0, 0, false, ferr
+		} else if f.BaseOffset < from && f.MaxTimestamp == timestamp {
+			timestamp = -1 // it may be of a record below from
+		}
+	}
+	if timestamp < 0 {
+		for i := first + 1; i < last; i++ {
+			f, err := s.frame(m, i)
+			if err != nil {
+				return 0, 0, false, err
+			}
+			if f.Type == Command {
+				timestamp = max(timestamp, f.MaxTimestamp)
+			}
+		}
+	}
+	for _, i := range []int{first, last} {
+		f, err := s.frame(m, i)
+		if err != nil {
+			return 0, 0, false, err
+		}
+		if f.Type != Command || f.MaxTimestamp <= timestamp {
+			continue
+		}
+		p, err := s.payload(m, &f)
+		if err != nil {
+			return 0, 0, false, err
+		}
+		_, _, _, err = s.firstRecord(&f, p, from, limit, func(t int64) bool {
+			timestamp = max(timestamp, t)
+			return false
+		})
+		if err != nil {
+			return 0, 0, false, err
+		}
+	}
+	return s.OffsetAt(timestamp, from, limit)
+}
+
+// maxTimestamp returns the largest timestamp of the first n frames.
+func (s *Segment) maxTimestamp(m *mapping, n int) (t int64, err error) {
+	if err := s.rlockTables(); err != nil {
+		return 0, err
+	}
+	defer s.mu.RUnlock()
+	err = guard(s.path, func() error {
+		t, err = s.maxTimestampRLocked(m.data, n)
+		return err
+	})
+	return t, err
+}
+
+// maxTimestampRLocked is maxTimestamp over p, the file's bytes.
+func (s *Segment) maxTimestampRLocked(p []byte, n int) (int64, error) {
+	newest, i := int64(-1), 0
+	if s.times != nil {
+		if e, ok := s.times.Below(uint32(n)); ok {
+			newest, i = e.Max, int(e.Frame)+1
+		}
+	}
+	for ; i < n; i++ {
+		f, wrong := s.parseRLocked(p, i)
+		if wrong != nil {
+			return 0, &CorruptError{Path: s.path, Position: f.Position, Found: wrong.found, Expected: wrong.expected}
+		}
+		newest = max(newest, f.MaxTimestamp)
+	}
+	return newest, nil
+}
+
+// truncateTimesLocked forgets what the time index says of frames from n on.
+func (s *Segment) truncateTimesLocked(n int) {
+	s.timed = HeaderSize
+	if s.times == nil {
+		return
+	}
+	count := sort.Search(s.times.Len(), func(i int) bool { return int(s.times.At(i).Frame) >= n })
+	p := s.times.Bytes()[:count*index.TimeEntrySize]
+	if s.times = nil; count > 0 {
+		s.times, _ = index.NewTime(p, count)
+		s.timed = s.positionRLocked(int(s.times.At(count-1).Frame) + 1)
+	}
+}
