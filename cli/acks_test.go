@@ -83,7 +83,7 @@ func TestTheFirstRecordThatFailedIsTheOneExplained(t *testing.T) {
 	default:
 		t.Error("the sender is not told")
 	}
-	if statusOf(a.err) != StatusTimedOut || !strings.HasPrefix(a.err.Error(), "record 2 was not acknowledged in time") {
+	if statusOf(a.err) != StatusTimedOut || !strings.HasPrefix(a.err.Error(), "record 2 was not acknowledged within") {
 		t.Errorf("%v, want that record 2 timed out", a.err)
 	}
 	if out.String() != "orders/0@7\n" || a.done != 1 {
@@ -102,7 +102,7 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 		{kerr.TopicAuthorizationFailed, StatusNotAllowed, `not allowed on topic "orders"`},
 		{errors.New("something\nelse"), StatusFailed, "record 1: something"},
 	} {
-		err := recordError(0, &kgo.Record{Topic: "orders"}, test.err)
+		err := recordError(0, &kgo.Record{Topic: "orders"}, test.err, 0)
 		if statusOf(err) != test.status || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%v: status %d, %v; want %d and %q", test.err, statusOf(err), err, test.status, test.want)
 		}

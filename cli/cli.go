@@ -132,6 +132,9 @@ func prepare(commands []*urfave.Command) {
 		c.OnUsageError = func(_ *urfave.Context, err error, _ bool) error { return badValue(c, err) }
 		c.Description = fold(c.Description)
 		c.CustomHelpTemplate = helpOf(c)
+		if action := c.Action; action != nil && lookup(c, "brokers") != nil {
+			c.Action = func(ctx *urfave.Context) error { return whyNot(ctx, action(ctx)) }
+		}
 		prepare(c.Subcommands)
 	}
 }

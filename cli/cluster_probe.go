@@ -28,14 +28,14 @@ type registered struct {
 }
 
 // registeredBrokers asks for all brokers of the cluster, there or not.
-func registeredBrokers(ctx context.Context, b *kgo.Broker) (all []registered) {
+func registeredBrokers(ctx context.Context, b kmsg.Requestor) (all []registered) {
 	req := kmsg.NewPtrDescribeClusterRequest()
 	req.IncludeFencedBrokers = true
-	resp, err := b.Request(ctx, req)
+	resp, err := req.RequestWith(ctx, b)
 	if err != nil {
 		return nil
 	}
-	for _, rb := range resp.(*kmsg.DescribeClusterResponse).Brokers {
+	for _, rb := range resp.Brokers {
 		one := registered{node: rb.NodeID, address: net.JoinHostPort(rb.Host, strconv.Itoa(int(rb.Port)))}
 		if rb.Rack != nil {
 			one.rack = *rb.Rack

@@ -313,7 +313,7 @@ func TestConsumePrintsExactlyWhatWasProduced(t *testing.T) {
 		topic := "quakes-" + codec
 		c.do("", "topic", "create", topic, "-p1", "-r3")
 		r := c.do(testdata.Earthquakes, "produce", topic, "-q", "-z", codec)
-		if r.stdout != "" || !strings.HasPrefix(r.stderr, "1,707 records, ") {
+		if r.stdout != "" || r.stderr != "" {
 			t.Errorf("produce -q -z %s printed %q, %q", codec, r.stdout, r.stderr)
 		}
 		if got := c.do("", "consume", topic, "-e", "--format", "value").stdout; got != testdata.Earthquakes {

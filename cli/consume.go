@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -150,7 +152,27 @@ func consume(c *urfave.Context) error {
 	r.admin = kadm.NewClient(r.client)
 	ctx, stop := whileRead(c.Context, c.App.Writer)
 	defer stop()
+	r.vigil = watchOver(c, r.client, need{topics: r.names(), wanted: r.wants}, &r.polled, func() string { return "" })
+	go r.vigil.keep(ctx)
 	return r.run(ctx)
+}
+
+// watchOver returns what tells why records do not come that need something of a cluster;
+// polled counts those that have, and trouble is what else is known to be wrong, "" for nothing.
+// To wait for records is no trouble while everything has
+// its leader, and so that is all it looks at.
+func watchOver(c *urfave.Context, client *kgo.Client, n need, polled *atomic.Int64, trouble func() string) *vigil {
+	return &vigil{
+		progress: func() (bool, int64) { return true, polled.Load() },
+		look: func(ctx context.Context) string {
+			why := trouble()
+			if brokers, err := brokersNamed(c); err == nil && (why != "" || n.standstill(ctx, client)) {
+				why = cmp.Or(findOutage(ctx, brokers, n).String(), why)
+			}
+			return why
+		},
+		say: func(why string) { fmt.Fprintf(c.App.ErrWriter, "millrace: waiting: %s\n", why) },
+	}
 }
 
 // errNobodyReads is why a context of whileRead ended.
@@ -183,6 +205,8 @@ type reading struct {
 	print      printer
 
 	printed   int64
+	polled    atomic.Int64 // records that came
+	vigil     *vigil
 	remaining map[string]map[int32]int64 // where each partition ends that is being read
 	first     map[string]map[int32]int64 // and where it begins
 	known     map[string]int             // partitions of each topic already begun with
@@ -200,7 +224,9 @@ func (r *reading) run(ctx context.Context) error {
 		poll, cancel := context.WithTimeout(ctx, waiting.within(joinInterval))
 		fetches := r.client.PollRecords(poll, 10_000)
 		cancel()
-		if fetches.NumRecords() == 0 && ctx.Err() == nil {
+		if n := fetches.NumRecords(); n > 0 {
+			r.polled.Add(int64(n))
+		} else if ctx.Err() == nil {
 			waiting.say()
 		}
 		for it := fetches.RecordIter(); !it.Done(); {
@@ -222,7 +248,7 @@ func (r *reading) run(ctx context.Context) error {
 			if follows && r.limit == 0 || context.Cause(ctx) == errNobodyReads {
 				return nil // following ends this way and no other
 			}
-			return fail(StatusFailed, "interrupted after %s", count(r.printed, "record"))
+			return fail(StatusFailed, "interrupted after %s%s", count(r.printed, "record"), r.vigil.because())
 		}
 		if time.Since(looked) >= joinInterval {
 			if follows {
@@ -264,6 +290,24 @@ func (n *notice) say() {
 		fmt.Fprintln(n.w, "waiting for records; Ctrl-C ends")
 		n.w = nil
 	}
+}
+
+// names are the topics by name, nil where patterns name them.
+func (r *reading) names() []string {
+	if r.patterns != nil {
+		return nil
+	}
+	return r.c.Args().Slice()
+}
+
+// wants tells whether a partition is one of those to read.
+func (r *reading) wants(topic string, partition int32) bool {
+	return r.partitions(partition) && (r.patterns == nil || matchesAny(r.patterns, topic))
+}
+
+// matchesAny tells whether a topic fits any of some patterns.
+func matchesAny(patterns []*regexp.Regexp, topic string) bool {
+	return slices.ContainsFunc(patterns, func(p *regexp.Regexp) bool { return p.MatchString(topic) })
 }
 
 // take prints a record if it is wanted, and says whether that was all.
@@ -432,7 +476,7 @@ func (r *reading) topics(ctx context.Context) (map[string]int, error) {
 		return nil, err
 	}
 	for _, t := range details {
-		if t.Err == nil && slices.ContainsFunc(r.patterns, func(p *regexp.Regexp) bool { return p.MatchString(t.Topic) }) {
+		if t.Err == nil && matchesAny(r.patterns, t.Topic) {
 			topics[t.Topic] = len(t.Partitions)
 		}
 	}
@@ -480,6 +524,7 @@ func checkFetches(c *urfave.Context, fetches kgo.Fetches) error {
 		case kerr.IsRetriable(err) && !errors.Is(err, kerr.UnknownTopicOrPartition):
 		case topic != "" && partition >= 0:
 			found = topicError(topic, err, "")
+		case joinRefused(err) != nil && passes(joinRefused(err)): // the client goes on trying
 		case joinRefused(err) != nil:
 			found = groupError(c.String("group"), joinRefused(err))
 		default:

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"regexp"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -50,6 +49,9 @@ type membership struct {
 	begin  point            // where nothing was committed
 	limit  int64            // records, 0: all
 	done   int64            // records printed or handled
+	polled atomic.Int64     // records that came
+	astray atomic.Value     // string: why the group cannot be had just now, "" once it can
+	vigil  *vigil
 
 	until  map[string]map[int32]int64 // with --exit: where each partition ended at the start
 	reader *commandRunner             // with --exec
@@ -85,6 +87,7 @@ func consumeInGroup(c *urfave.Context, what span, print printer) error {
 		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, new map[string][]int32) {
 			m.assigned.Add(partitionsIn(new))
 			m.joined.Store(true)
+			m.astray.Store("")
 		}),
 		kgo.OnPartitionsRevoked(m.gone),
 		kgo.OnPartitionsLost(m.gone),
@@ -126,6 +129,10 @@ func consumeInGroup(c *urfave.Context, what span, print printer) error {
 	}
 	defer admin.Close()
 	m.admin = kadm.NewClient(admin)
+	ctx, stop := whileRead(c.Context, c.App.Writer)
+	defer stop()
+	m.vigil = watchOver(c, admin, need{topics: m.topics, wanted: m.wants, group: m.group}, &m.polled, m.trouble)
+	go m.vigil.keep(ctx)
 	if err := m.prepare(c.Context); err != nil {
 		return err
 	}
@@ -134,12 +141,21 @@ func consumeInGroup(c *urfave.Context, what span, print printer) error {
 	}
 	defer m.client.CloseAllowingRebalance()
 	m.waiting = newNotice(c, !c.Bool("exit"))
-	ctx, stop := whileRead(c.Context, c.App.Writer)
-	defer stop()
 	if m.reader != nil {
 		return m.runCommands(ctx)
 	}
 	return m.print(ctx, print)
+}
+
+// trouble is why the group cannot be had just now, "" if it can.
+func (m *membership) trouble() string {
+	why, _ := m.astray.Load().(string)
+	return why
+}
+
+// wants tells whether a partition is of the topics to read.
+func (m *membership) wants(topic string, _ int32) bool {
+	return m.match == nil || matchesAny(m.match, topic)
 }
 
 func partitionsIn(all map[string][]int32) (n int32) {
@@ -227,7 +243,7 @@ func (m *membership) prepare(ctx context.Context) error {
 				return err
 			}
 			for _, name := range all.Names() {
-				if slices.ContainsFunc(m.match, func(p *regexp.Regexp) bool { return p.MatchString(name) }) {
+				if matchesAny(m.match, name) {
 					topics = append(topics, name)
 				}
 			}
@@ -269,7 +285,14 @@ func (m *membership) next(ctx context.Context, most int64) (records []*kgo.Recor
 		if err := checkFetches(m.c, fetches); err != nil {
 			return nil, true, err
 		}
+		fetches.EachError(func(_ string, _ int32, err error) {
+			if refused := joinRefused(err); refused != nil {
+				m.astray.Store(oneLine(groupError(m.group, refused)))
+			}
+		})
 		if records = fetches.Records(); len(records) > 0 {
+			m.polled.Add(int64(len(records)))
+			m.astray.Store("")
 			return records, false, nil
 		}
 		m.client.AllowRebalance()
@@ -338,21 +361,33 @@ func (m *membership) print(ctx context.Context, print printer) error {
 // ended is how a run ends that did not fail: done, or interrupted.
 func (m *membership) ended(ctx context.Context, err error) error {
 	if err == nil && ctx.Err() != nil && m.limit > 0 && context.Cause(ctx) != errNobodyReads {
-		return fail(StatusFailed, "interrupted after %s", count(m.done, "record"))
+		return fail(StatusFailed, "interrupted after %s%s", count(m.done, "record"), m.vigil.because())
 	}
 	return err
 }
 
 // commit commits records that were seen. An interrupt does not hinder it: they
-// were. A group that moved on has given the partitions to another member, which
-// will see the records again.
+// were. It goes on for as long as the group has no coordinator, as reading does where
+// there is no leader. A group that moved on has given the partitions to another member,
+// which will see the records again.
 func (m *membership) commit(ctx context.Context, records ...*kgo.Record) error {
 	if len(records) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
-	defer cancel()
-	err := m.client.CommitRecords(ctx, records...)
+	var err error
+	for attempt := 1; ; attempt++ {
+		one, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		err = m.client.CommitRecords(one, records...)
+		cancel()
+		if err == nil || ctx.Err() != nil || !wanting(err) {
+			break
+		}
+		m.astray.Store(oneLine(groupError(m.group, err)))
+		select {
+		case <-time.After(backoff(attempt)):
+		case <-ctx.Done():
+		}
+	}
 	switch {
 	case err == nil:
 		return nil
@@ -387,8 +422,8 @@ func groupError(group string, err error) error {
 	var shards *kadm.ShardErrors
 	if errors.As(err, &shards) && len(shards.Errs) > 0 { // of its coordinator
 		if first := shards.Errs[0]; first.Broker.NodeID >= 0 && !answered(first.Err) {
-			return explain(err, "group %q: its coordinator, broker %d at %s, does not answer: %s; `millrace cluster health` says what is wrong",
-				group, first.Broker.NodeID, net.JoinHostPort(first.Broker.Host, fmt.Sprint(first.Broker.Port)), whyNoAnswer(first.Err))
+			return explain(err, "group %q: its coordinator, broker %d at %s, does not answer: %s%s",
+				group, first.Broker.NodeID, net.JoinHostPort(first.Broker.Host, fmt.Sprint(first.Broker.Port)), whyNoAnswer(first.Err), healthSays)
 		}
 		err = shards.Errs[0].Err
 	}

@@ -121,12 +121,13 @@ func unreachable(brokers []string, err error) error {
 // whyNoAnswer says why a broker did not answer.
 func whyNoAnswer(err error) string {
 	var dns *net.DNSError
+	var timeout net.Error
 	switch {
 	case errors.Is(err, errnoRefused):
 		return "connection refused"
 	case errors.As(err, &dns):
 		return "no such host " + dns.Name
-	case err == nil, errors.Is(err, context.DeadlineExceeded):
+	case err == nil, errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return "no answer"
 	}
 	return err.Error()
@@ -151,6 +152,9 @@ func topicError(topic string, err error, detail string) error {
 	return explain(err, "topic %q: %s", topic, brokerSaid(err, detail))
 }
 
+// healthSays ends a sentence about what a command cannot find out itself.
+const healthSays = "; `millrace cluster health` says why"
+
 // brokerSaid is a broker's error in words: its own message when it sent one,
 // else the sentence the protocol has for the code.
 func brokerSaid(err error, detail string) string {
@@ -159,10 +163,14 @@ func brokerSaid(err error, detail string) string {
 	}
 	var code *kerr.Error
 	if errors.Is(err, kerr.LeaderNotAvailable) {
-		return "no leader now (LEADER_NOT_AVAILABLE); `millrace cluster health` says why"
+		return "no leader now (LEADER_NOT_AVAILABLE)" + healthSays
 	}
 	if errors.As(err, &code) {
 		return strings.TrimSuffix(code.Description, ".") + " (" + code.Message + ")"
 	}
-	return err.Error()
+	var op *net.OpError
+	if errors.As(err, &op) && op.Addr != nil {
+		return whyNoAnswer(err) + " at " + op.Addr.String()
+	}
+	return whyNoAnswer(err)
 }

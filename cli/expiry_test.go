@@ -21,7 +21,7 @@ func TestRecordsThatHaveExpiredAreWarnedOf(t *testing.T) {
 		"(topic old was not there .*\n)?3 records, .*\n" +
 		"millrace: warning: 2 of 3 records are older than the 7 days that topic old keeps, and will be deleted within minutes\n$")
 	for range 2 { // the topic is there the second time
-		if got := c.do(lines, "produce", "old", "-q", "-p0", "--timestamp-field", "at").stderr; !want.MatchString(got) {
+		if got := c.do(lines, "produce", "old", "-p0", "--timestamp-field", "at").stderr; !want.MatchString(got) {
 			t.Errorf("%q", got)
 		}
 	}

@@ -23,7 +23,7 @@ func TestACoordinatorThatIsAwayIsNamed(t *testing.T) {
 		Broker: kadm.BrokerDetail{NodeID: 3, Host: "127.0.0.1", Port: 9493},
 	}}}
 	err := groupError("audit", away)
-	want := "group \"audit\": its coordinator, broker 3 at 127.0.0.1:9493, does not answer: connection refused; `millrace cluster health` says what is wrong"
+	want := "group \"audit\": its coordinator, broker 3 at 127.0.0.1:9493, does not answer: connection refused; `millrace cluster health` says why"
 	if err.Error() != want || !passes(err) {
 		t.Errorf("%v (passes: %t)\nwant %s", err, passes(err), want)
 	}

@@ -32,7 +32,8 @@ func produceCommand() *urfave.Command {
    first record that is refused.
 
    For each record it prints TOPIC/PARTITION@OFFSET, in the order of the input,
-   and at the end on standard error how many they were and how fast it went.
+   and at the end on standard error how many they were and how fast it went; neither
+   with -q. When nothing is acknowledged for some seconds, it says there what it waits for.
 
    The percent language of -f reads what consume's writes: %k key, %v value, %t topic,
    %p partition, %d time, %h{%k=%v } headers; sizes and delimiters as in rpk.
@@ -58,7 +59,7 @@ EXAMPLES:
 			&urfave.StringFlag{Name: "rate", Usage: "at most so many records a second, `N/s`"},
 			&urfave.StringFlag{Name: "timestamp-field", Usage: "take the timestamp from this `FIELD` of the JSON object on each line: a number of ms or s since 1970, or text such as 2006-01-02T15:04:05Z"},
 			&urfave.DurationFlag{Name: "timeout", Usage: "give up when a record is not acknowledged after this time, `DURATION`", DefaultText: "never"},
-			&urfave.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "no line a record"},
+			&urfave.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print nothing when all goes well"},
 		}),
 		Action: produce,
 	}
@@ -101,20 +102,23 @@ func produce(c *urfave.Context) error {
 		return err
 	}
 	defer client.Close()
+	ctx, cancel := context.WithCancel(c.Context)
+	defer cancel()
+	acks := newAcks(c)
+	waiting := acks.vigil(c)
+	go waiting.keep(ctx)
 	existed, err := checkPartition(c, client, topic)
 	if err != nil {
 		return err
 	}
 	settings := settingsOf(c.Context, client, topic, existed)
 	largest = largestBatch(settings)
+	acks.asked()
 
-	ctx, cancel := context.WithCancel(c.Context)
-	defer cancel()
 	expiry := &expiry{}
 	if c.IsSet("timestamp-field") || c.Bool("jsonl") || strings.Contains(c.String("format"), "%d") { // records have times of their own
 		expiry = newExpiry(c.App.ErrWriter, topic, settings)
 	}
-	acks := newAcks(c)
 	records := make(chan *kgo.Record, 1024)
 	var inputErr error // written before records is closed
 	go func() {        // the reader: ends with the input, or when the records are no longer wanted
@@ -175,13 +179,13 @@ send:
 	cancel()
 	client.Close() // every promise has been kept after it
 	failed := acks.err != nil || c.Context.Err() != nil || flushErr != nil
-	acks.finish(c, time.Since(start), !failed && inputErr != nil)
+	acks.finish(c, time.Since(start), !failed && inputErr != nil || c.Context.Err() != nil)
 	expiry.finish()
 	switch {
+	case c.Context.Err() != nil:
+		return fail(StatusFailed, "interrupted; %s%s", acks.outcome(), waiting.because())
 	case acks.err != nil:
 		return acks.err
-	case c.Context.Err() != nil:
-		return fail(StatusFailed, "interrupted; %s acknowledged", count(acks.done, "record"))
 	case flushErr != nil:
 		return flushErr
 	}
@@ -335,11 +339,14 @@ func openInput(c *urfave.Context, topic string) (source, func(), error) {
 // It holds at most maxBuffered of them: a partition without a leader must not
 // make those of all others pile up.
 type acks struct {
-	topic  string
-	print  bool
-	failed chan struct{} // closed at the first record that failed
+	topic   string
+	print   bool
+	timeout time.Duration // of a record, 0: never
+	w       io.Writer     // what is said about them
+	failed  chan struct{} // closed at the first record that failed
 
 	mu       sync.Mutex
+	asking   bool // the cluster, about the topic, before the first record
 	turned   sync.Cond
 	out      *bufio.Writer
 	ring     []ack // ring[i%len] is record i, from first up to next
@@ -361,15 +368,56 @@ type ack struct {
 
 func newAcks(c *urfave.Context) *acks {
 	a := &acks{
-		topic:  c.Args().First(),
-		print:  !c.Bool("quiet"),
-		failed: make(chan struct{}),
-		out:    bufio.NewWriterSize(c.App.Writer, 64<<10),
-		ring:   make([]ack, maxBuffered),
+		topic:   c.Args().First(),
+		print:   !c.Bool("quiet"),
+		timeout: c.Duration("timeout"),
+		w:       c.App.ErrWriter,
+		failed:  make(chan struct{}),
+		asking:  true,
+		out:     bufio.NewWriterSize(c.App.Writer, 64<<10),
+		ring:    make([]ack, maxBuffered),
 	}
 	a.turned.L = &a.mu
-	a.progress = newProgress(c.App.ErrWriter, !a.print || !isTerminal(c.App.Writer))
+	a.progress = newProgress(a.w, a.print && !isTerminal(c.App.Writer))
 	return a
+}
+
+// asked says that the cluster has told what has to be known of the topic.
+func (a *acks) asked() {
+	a.mu.Lock()
+	a.asking = false
+	a.mu.Unlock()
+}
+
+// vigil returns what tells why records are not acknowledged.
+func (a *acks) vigil(c *urfave.Context) *vigil {
+	return &vigil{
+		progress: func() (waits bool, done int64) {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			return a.asking || a.first < a.next, a.done
+		},
+		look: func(ctx context.Context) string {
+			brokers, err := brokersNamed(c)
+			if err != nil {
+				return ""
+			}
+			if why := findOutage(ctx, brokers, ofTopics(a.topic)).String(); why != "" {
+				return why
+			}
+			return fmt.Sprintf("every broker answers, and topic %s has its leaders; their logs may say more", a.topic)
+		},
+		say: func(why string) {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.progress.clear()
+			what := "topic " + a.topic
+			if !a.asking {
+				what = count(a.next-a.first, "record") + " to be acknowledged"
+			}
+			fmt.Fprintf(a.w, "millrace: waiting for %s: %s\n", what, why)
+		},
+	}
 }
 
 // wait blocks while the ring is full.
@@ -403,7 +451,7 @@ func (a *acks) keep(n int64, r *kgo.Record, err error) {
 		if a.err == nil {
 			close(a.failed)
 		}
-		a.err, a.errAt = recordError(n, r, err), n
+		a.err, a.errAt = recordError(n, r, err, a.timeout), n
 	}
 	for a.first < a.next {
 		slot := a.ring[a.first%int64(len(a.ring))]
@@ -448,25 +496,39 @@ func (a *acks) finish(c *urfave.Context, took time.Duration, noInput bool) {
 		a.err = fmt.Errorf("write to standard output: %w", err)
 	}
 	a.progress.clear()
-	if a.done == 0 && (a.err != nil || noInput) {
+	if !a.print || a.done == 0 && (a.err != nil || noInput) {
 		return
 	}
 	fmt.Fprintln(c.App.ErrWriter, tally(a.done, a.bytes, took))
 }
 
-// recordError explains why a record was refused. n counts from 0.
-func recordError(n int64, r *kgo.Record, err error) error {
+// outcome is what became of the records of a run that was interrupted.
+func (a *acks) outcome() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if left := a.next - a.done; left > 0 {
+		return fmt.Sprintf("%s acknowledged, %s not", count(a.done, "record"), number(left))
+	}
+	return count(a.done, "record") + " acknowledged"
+}
+
+// recordError explains why a record was refused. n counts from 0; timeout is what it was
+// given, 0 is for ever.
+func recordError(n int64, r *kgo.Record, err error, timeout time.Duration) error {
 	which := fmt.Sprintf("record %s", number(n+1))
 	switch {
 	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.InvalidTopicException), errors.Is(err, kerr.TopicAuthorizationFailed):
 		return topicError(r.Topic, err, "")
-	case errors.Is(err, kgo.ErrRecordTimeout):
-		return fail(StatusTimedOut, "%s was not acknowledged in time; whether it is stored is not known", which)
 	case errors.Is(err, kerr.MessageTooLarge):
 		return fail(StatusFailed, "%s is too large (%s): raise the topic's max.message.bytes with `millrace topic alter %s -c max.message.bytes=…`",
 			which, size(int64(len(r.Key)+len(r.Value))), r.Topic)
 	case errors.Is(err, context.Canceled):
 		return fail(StatusFailed, "interrupted; %s was not acknowledged", which)
+	case errors.Is(err, kgo.ErrRecordTimeout), timeout > 0 && wanting(err):
+		// The client may report why it went on trying, instead of the time it had.
+		err = &failure{StatusTimedOut, &explained{fmt.Sprintf("%s was not acknowledged within %s; whether it is stored is not known", which, timeout), err}}
+	default:
+		err = explain(err, "%s: %s", which, brokerSaid(err, ""))
 	}
-	return fail(statusOf(err), "%s: %s", which, brokerSaid(err, ""))
+	return &needing{err, ofTopics(r.Topic)}
 }
