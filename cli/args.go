@@ -35,8 +35,11 @@ func arrange(commands []*urfave.Command, args []string) ([]string, error) {
 			}
 			return append(words, "--help"), nil
 		}
-		return nil, usage("%q is not a command of %s%s; see `%s --help`",
-			rest[0], at, didYouMean(rest[0], names(subcommands(commands, words))), at)
+		candidates := names(subcommands(commands, words))
+		if len(words) == 0 {
+			candidates = append(candidates, "help")
+		}
+		return nil, usage("%q is not a command of %s%s; see `%s --help`", rest[0], at, didYouMean(rest[0], candidates), at)
 	}
 
 	var arranged, arguments []string
@@ -181,21 +184,22 @@ func flagNames(c *urfave.Command) (names []string) {
 			}
 		}
 	}
-	return names
+	return append(names, "--help")
 }
 
 // didYouMean is a hint at the nearest of some words, "" when none is near.
 func didYouMean(word string, words []string) string {
-	best, at := "", 3 // at most two edits
+	const far = 3 // edits: at most two, and at most half of the word
+	best, at := "", min(far, 1+len(strings.TrimLeft(word, "-"))/2)
 	for _, w := range words {
-		if d := edits(word, w); d < at || strings.HasPrefix(w, word) && at == 3 && len(word) > 2 {
-			best, at = w, d
+		if d := edits(word, w); d < at || strings.HasPrefix(w, word) && best == "" && len(word) > 2 {
+			best, at = w, min(d, at)
 		}
 	}
 	if best == "" {
 		return ""
 	}
-	return ", did you mean " + best + "?"
+	return " (did you mean " + best + "?)"
 }
 
 // edits counts the insertions, deletions and replacements between two words.

@@ -1,12 +1,12 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -47,8 +47,15 @@ func brokersOf(flag, list string) ([]string, error) {
 		if b == "" {
 			continue
 		}
+		// What may be a password is not repeated.
 		if scheme, rest, ok := strings.Cut(b, "://"); ok {
-			return nil, usage("%s %q: brokers speak Kafka's protocol, which has no scheme such as %s; it is %s", flag, b, scheme, cmp.Or(strings.TrimRight(rest, "/"), "HOST:PORT"))
+			return nil, usage("%s: brokers speak Kafka's protocol, which has no scheme such as %s; it is %s", flag, scheme, bareAddress(scheme, rest))
+		}
+		if strings.Contains(b, "@") {
+			return nil, usage("%s: an address has no user or password; it is %s", flag, bareAddress("", b))
+		}
+		if strings.ContainsAny(b, " \t\r\n;") {
+			return nil, usage("%s %q: commas separate brokers, HOST:PORT,HOST:PORT", flag, b)
 		}
 		host, port, err := net.SplitHostPort(b)
 		if err != nil {
@@ -66,6 +73,26 @@ func brokersOf(flag, list string) ([]string, error) {
 		return nil, usage("%s is empty; it is HOST:PORT,…", flag)
 	}
 	return brokers, nil
+}
+
+// bareAddress is what a broker's address may be where somebody wrote a URL: its host, and
+// its port, if that is not another protocol's.
+func bareAddress(scheme, rest string) string {
+	rest = rest[strings.LastIndexByte(rest, '@')+1:]
+	if end := strings.IndexAny(rest, "/?#"); end >= 0 {
+		rest = rest[:end]
+	}
+	host, port, err := net.SplitHostPort(rest)
+	if err != nil {
+		host, port = strings.Trim(rest, "[]"), "9092"
+	}
+	switch {
+	case host == "":
+		return "HOST:PORT"
+	case slices.Contains([]string{"amqp", "amqps", "http", "https", "mqtt", "mqtts", "nats", "redis"}, strings.ToLower(scheme)):
+		port = "9092"
+	}
+	return net.JoinHostPort(host, port)
 }
 
 // dialClient returns a client of the cluster named by the command line, after a

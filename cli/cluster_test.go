@@ -1056,6 +1056,12 @@ func TestUpReportsRestartsAndStops(t *testing.T) {
 	if r := millrace(t, brokers, testdata.Flights, "produce", "flights", "-q", "--key-field", "origin"); r.status != StatusDone {
 		t.Fatalf("produce: %s", r.stderr)
 	}
+	// To end one of its nodes would not make room for another.
+	twice := millrace(t, nil, "", "up", "--data-dir", dir, "--base-port", port)
+	if want := fmt.Sprintf("millrace: %s is served already, at %s by a `millrace up`; stop that first: Ctrl-C where it runs, or kill %d\n",
+		filepath.Join(dir, "node-1"), brokers[0], cmd.Process.Pid); twice.stderr != want {
+		t.Errorf("%q, want %q", twice.stderr, want)
+	}
 	killPID(t, pids[1])
 	want := fmt.Sprintf("node 2 (pid %d) was killed with -9; 2 of 3 nodes left\n", pids[1])
 	if line, _ := said.ReadString('\n'); line != want {

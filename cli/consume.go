@@ -110,13 +110,22 @@ func consume(c *urfave.Context) error {
 	if err != nil {
 		return err
 	}
+	if !c.IsSet("exec") {
+		for _, f := range []string{"max-retries", "backoff", "dead-letter"} {
+			if c.IsSet(f) {
+				return usage("--%s is about a command that is run for each record; say --exec CMD", f)
+			}
+		}
+	} else if c.IsSet("format") {
+		return usage("--exec and -f do not go together: CMD is given the value of each record as it is, and prints what it likes")
+	}
 	if c.IsSet("group") {
 		if c.String("group") == "" {
 			return usage("-g: a group has a name")
 		}
 		return consumeInGroup(c, what, print)
 	}
-	for _, f := range []string{"instance", "session-timeout", "exec", "max-retries", "backoff", "dead-letter"} {
+	for _, f := range []string{"instance", "session-timeout", "exec"} {
 		if c.IsSet(f) {
 			return usage("--%s needs a group; say -g GROUP", f)
 		}

@@ -158,7 +158,7 @@ func printTable[T any](c *urfave.Context, items []T, columns []column[T]) error 
 }
 
 // shortened are the columns of ids, of which the ends suffice to tell them apart.
-var shortened = []string{"MEMBER-ID", "LOG", "DATA"}
+var shortened = []string{"MEMBER-ID", "LOG"}
 
 // leftOut are the columns that a narrow terminal does without, the least wanted first.
 var leftOut = []string{

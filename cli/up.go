@@ -108,10 +108,35 @@ func up(c *urfave.Context) error {
 func alreadyUp(dir, address string, err error) error {
 	if pid := listenerPID(address); errors.Is(err, errnoInUse) && pid > 0 {
 		if data := servedBy(pid); filepath.Dir(data) == dir {
+			if by := upOf(pid); by > 0 { // which would start a node again, or stand there with one less
+				return fail(StatusFailed, "%s is served already, at %s by a `millrace up`; stop that first: Ctrl-C where it runs, or kill %d", data, address, by)
+			}
 			return fail(StatusFailed, "%s is served already, at %s by pid %d; stop that first: kill %[3]d", data, address, pid)
 		}
 	}
 	return cannotListen(address, err, "--base-port")
+}
+
+// upOf is the process of `millrace up` that runs another process as one of its nodes, 0 if
+// none does or that cannot be told.
+func upOf(pid int) int {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(status), "\nPPid:")
+	line, _, _ := strings.Cut(rest, "\n")
+	parent, err := strconv.Atoi(strings.TrimSpace(line))
+	if err != nil {
+		return 0
+	}
+	exe, err1 := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	same, err2 := os.Readlink(fmt.Sprintf("/proc/%d/exe", parent))
+	args, err3 := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", parent))
+	if err1 != nil || err2 != nil || err3 != nil || exe != same || !slices.Contains(strings.Split(string(args), "\x00"), "up") {
+		return 0
+	}
+	return parent
 }
 
 // servedBy is the data folder of another process that runs serve on this machine, "" if

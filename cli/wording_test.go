@@ -31,7 +31,7 @@ func TestWhatIsNotThereIsNamed(t *testing.T) {
 		{"consume flights -o @2130-01-01 -e", 0, "", "nothing to read: no record lies within -o @2130-01-01\n"},
 		{"consume flights -p1 -e", 0, "", ""},
 		{"topic config flights --changed", 0, "", "every setting is at its default\n"},
-		{"topic alter flights --unset retention.mss", StatusUsage, "", "millrace: --unset retention.mss: topic flights has no such setting, did you mean retention.ms?; see `millrace topic config flights`\n"},
+		{"topic alter flights --unset retention.mss", StatusUsage, "", "millrace: --unset retention.mss: topic flights has no such setting (did you mean retention.ms?); see `millrace topic config flights`\n"},
 		{"topic alter flights --unset retention.ms", 0, "altered topic flights\n", ""},
 		{"topic create weeks -p1 -c retention.ms=7d", 0, "created topic weeks: 1 partition, 1 replica\n", ""},
 		{"topic config weeks --changed -o name", 0, "retention.ms\n", ""},
