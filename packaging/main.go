@@ -26,14 +26,17 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	switch err := command(ctx, os.Args[1:], os.Stdout, os.Stderr); {
-	case err == nil:
-	case errors.Is(err, flag.ErrHelp):
+	case err == nil, errors.Is(err, flag.ErrHelp):
+	case errors.Is(err, errUsage): // which has been said
 		os.Exit(2)
 	default:
 		fmt.Fprintln(os.Stderr, "packaging:", err)
 		os.Exit(1)
 	}
 }
+
+// errUsage is a mistake in the command line.
+var errUsage = errors.New("the command line is wrong")
 
 func command(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("packaging", flag.ContinueOnError)
@@ -43,8 +46,10 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	flags.StringVar(&b.root, "root", "..", "build the clone of the repository in this `folder`")
 	flags.StringVar(&b.version, "version", "", "the `version`; without it the one that the program says")
 	only := flags.String("only", "", "build for these of the platforms alone: `OS/ARCH,…`")
-	if err := flags.Parse(args); err != nil {
-		return flag.ErrHelp
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return err
+	} else if err != nil {
+		return errUsage
 	}
 	if flags.NArg() > 0 {
 		return fmt.Errorf("there are flags only, but %q was given", flags.Arg(0))

@@ -6,6 +6,8 @@ import (
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -309,5 +311,15 @@ func TestTheImagesLayoutIsWhole(t *testing.T) {
 	blobs, err := os.ReadDir(filepath.Join(dir, "blobs", "sha256"))
 	if err != nil || len(blobs) != len(named) {
 		t.Errorf("%d blobs, %d of them named, %v", len(blobs), len(named), err)
+	}
+}
+
+// Who asks for help has made no mistake.
+func TestHelpIsNoFailure(t *testing.T) {
+	for args, want := range map[string]error{"-h": flag.ErrHelp, "--help": flag.ErrHelp, "-nothing": errUsage} {
+		var said strings.Builder
+		if err := command(t.Context(), []string{args}, &said, &said); !errors.Is(err, want) || !strings.Contains(said.String(), "../dist") {
+			t.Errorf("%s: %v, want %v\n%s", args, err, want, said.String())
+		}
 	}
 }

@@ -26,8 +26,8 @@ func main() {
 	context.AfterFunc(ctx, stop)
 	err := command(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	switch {
-	case err == nil:
-	case errors.Is(err, flag.ErrHelp):
+	case err == nil, errors.Is(err, flag.ErrHelp):
+	case errors.Is(err, errUsage): // which has been said
 		os.Exit(2)
 	case ctx.Err() != nil:
 		fmt.Fprintln(os.Stderr, "peers: interrupted")
@@ -44,12 +44,18 @@ const usageText = `peers measures Millrace beside Apache Kafka and NATS JetStrea
   peers curves [-h | flags]    how Millrace scales
 `
 
+// errUsage is a mistake in the command line.
+var errUsage = errors.New("the command line is wrong")
+
 func command(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if len(args) == 0 {
 		fmt.Fprint(stderr, usageText)
-		return flag.ErrHelp
+		return errUsage
 	}
 	switch name, args := args[0], args[1:]; name {
+	case "-h", "--help":
+		fmt.Fprint(stdout, usageText)
+		return nil
 	case "compare":
 		return compare(ctx, args, stdout, stderr)
 	case "curves":
