@@ -9,6 +9,7 @@ import (
 // --yes; altered back in time, it has deleted nothing. One that deletes nothing is done
 // without a question.
 func TestAnAlterationThatDeletesIsCountedAndAskedFor(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	c.do("", "topic", "create", "orders", "-p2")
 	c.do(strings.Repeat("k v\n", 900)+strings.Repeat("l v\n", 100), "produce", "orders", "-q", "-f", "%k %v\n")

@@ -109,6 +109,7 @@ func mustAddUp(t *testing.T, r *load.Result) {
 }
 
 func TestBenchMeasuresWhatReallyHappens(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	page := filepath.Join(t.TempDir(), "page.html")
 
@@ -272,6 +273,7 @@ func TestBenchTutorialCountsBothWays(t *testing.T) {
 
 // Ctrl-C ends a run, which says what it has, and takes its topic along.
 func TestBenchIsInterruptedInAnOrderlyWay(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	cmd := command(t, c.addresses(), "bench", "produce", "--rate", "500/s", "--duration", "1h", "--warm-up", "0s", "-o", "json")
 	var stdout, stderr bytes.Buffer

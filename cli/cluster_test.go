@@ -308,6 +308,7 @@ func halves() (first, second string) {
 }
 
 func TestConsumePrintsExactlyWhatWasProduced(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	for _, codec := range []string{"none", "gzip", "snappy", "lz4", "zstd"} {
 		topic := "quakes-" + codec
@@ -348,6 +349,7 @@ func dataFile(t *testing.T, name string) string {
 }
 
 func TestConsumeReadsFromAnywhere(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	c.do("", "topic", "create", "days", "-p1")
 	// A record a day, at noon, from the first of March on.
@@ -414,6 +416,7 @@ func TestConsumeReadsFromAnywhere(t *testing.T) {
 }
 
 func TestConsumeFollowsAndJoinsNewPartitions(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	c.do("", "topic", "create", "news", "-p1")
 	cmd := command(t, c.addresses(), "consume", "news", "--format", "%p:%v\n")
@@ -443,6 +446,7 @@ func TestConsumeFollowsAndJoinsNewPartitions(t *testing.T) {
 }
 
 func TestProduceOutlivesTheLeader(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	c.do("", "topic", "create", "flights", "-p3", "-r3")
 	first, second := halves()
@@ -460,6 +464,7 @@ func TestProduceOutlivesTheLeader(t *testing.T) {
 }
 
 func TestProduceOutlivesTheWholeCluster(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	c.do("", "topic", "create", "flights", "-p3", "-r3")
 	first, second := halves()
@@ -482,6 +487,7 @@ func TestProduceOutlivesTheWholeCluster(t *testing.T) {
 // The examples of every client command's help run, in an order in which each
 // finds what it needs.
 func TestExamplesRun(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	bin := filepath.Dir(program(t))
 	dir := t.TempDir()
@@ -524,6 +530,7 @@ func TestExamplesRun(t *testing.T) {
 // The README's tour, line by line in one shell, with up on other ports and without what
 // has tests of its own. Figures beside the commands are what the commands print.
 func TestTheTourOfTheReadmeRuns(t *testing.T) {
+	t.Parallel()
 	readme, err := docs.Read(filepath.Join("..", "README.md"))
 	if err != nil {
 		t.Fatal(err)
@@ -603,6 +610,7 @@ func TestTheTourOfTheReadmeRuns(t *testing.T) {
 }
 
 func TestHealthFollowsTheCluster(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	c.do("", "topic", "create", "t", "-p3", "-r3")
 	if r := millrace(t, c.addresses(), "", "topic", "create", "two", "-p1", "-r2"); r.status != StatusDone || !strings.HasPrefix(r.stderr, "millrace: warning: topic two has two replicas: ") {
@@ -708,6 +716,7 @@ func TestHealthNamesWhatIsWrongWithANode(t *testing.T) {
 // A process that hangs takes connections and answers nothing. Named first, it keeps
 // nobody from those named after it.
 func TestABrokerThatHangsIsPassedBy(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	hanging, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -733,6 +742,7 @@ func TestABrokerThatHangsIsPassedBy(t *testing.T) {
 // A script that starts three nodes in the background and waits for health finds three:
 // whoever has not joined yet is waited for.
 func TestHealthWaitsForEveryBrokerItIsToldOf(t *testing.T) {
+	t.Parallel()
 	program(t)
 	for range 5 {
 		dir := t.TempDir()
@@ -758,6 +768,7 @@ func TestHealthWaitsForEveryBrokerItIsToldOf(t *testing.T) {
 // A node whose metadata stands still is named, and one that only comes a little
 // later is not.
 func TestHealthSeesMetadataThatStandsStill(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	client, err := kgo.NewClient(kgo.SeedBrokers(c.addresses()...))
 	if err != nil {
@@ -778,6 +789,7 @@ func TestHealthSeesMetadataThatStandsStill(t *testing.T) {
 }
 
 func TestSegmentsAreReadWithoutABroker(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	c.do("", "topic", "create", "quakes", "-p1")
 	c.do(testdata.Earthquakes, "produce", "quakes", "-q", "--key-field", "net", "-z", "zstd")
@@ -860,6 +872,7 @@ func TestSegmentsAreReadWithoutABroker(t *testing.T) {
 }
 
 func TestServeIsOrderly(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	ready := filepath.Join(dir, "ready")
 	cmd := command(t, nil, "serve", "--ephemeral", "--listen", "127.0.0.1:0", "--ready-file", ready)
@@ -900,6 +913,7 @@ func TestServeIsOrderly(t *testing.T) {
 // DescribeConfigs of a node tells what it is, as the file, a flag or the cluster
 // said; librdkafka and consoles look there for the rack.
 func TestABrokerIsDescribedAsItIs(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	ready, file := filepath.Join(dir, "ready"), filepath.Join(dir, "server.properties")
 	text := "node.id=0\nlisteners=INTERNAL://127.0.0.1:0\nlistener.security.protocol.map=INTERNAL:PLAINTEXT\nbroker.rack=r1\nlog.retention.hours=3\nlog.retention.hour=4\n"
@@ -963,6 +977,7 @@ func TestABrokerIsDescribedAsItIs(t *testing.T) {
 
 // The settings in force are listed with all that is needed to change one.
 func TestSettingsAreListed(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 2)
 	c.do("", "topic", "create", "orders", "-c", "retention.ms=5000")
 	if out := c.do("", "cluster", "config", "list", "log.retention.h").stdout; out != "log.retention.hours=168  (default)\n"+
@@ -1047,6 +1062,7 @@ func upProcess(t *testing.T, dir string, args ...string) (cmd *exec.Cmd, pids []
 }
 
 func TestUpReportsRestartsAndStops(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	base := ports.HoldRow(t, 3)
 	port := fmt.Sprint(base)
@@ -1124,6 +1140,7 @@ func alive(pid int) bool {
 // makes its topic. That nobody waits for a timer until then is
 // replication.TestANewClusterWaitsForNothing; how long it takes is the machine's.
 func TestUpServesOnceItSaysSo(t *testing.T) {
+	t.Parallel()
 	port := fmt.Sprint(ports.HoldRow(t, 3))
 	begin := time.Now()
 	cmd, _, _ := upProcess(t, t.TempDir(), "--base-port", port)
@@ -1155,6 +1172,7 @@ func TestDemoLosesNothing(t *testing.T) {
 // The script does in a real bash what it should: the words of the line, as they
 // are typed, become candidates.
 func TestBashCompletesTopicNames(t *testing.T) {
+	t.Parallel()
 	bash, err := exec.LookPath("bash")
 	if err != nil {
 		t.Skip("there is no bash here")

@@ -161,6 +161,7 @@ func TestConfigurationsOfOthersStart(t *testing.T) {
 
 // What runbooks say is done, or refused with a sentence and the status of its kind.
 func TestRunbooksOfOthers(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	text, err := os.ReadFile(filepath.Join("..", "testdata", "config", "commands.txt"))
 	if err != nil {
@@ -186,6 +187,7 @@ func TestRunbooksOfOthers(t *testing.T) {
 // The environments of a compose file of three, as they are, make one cluster of three,
 // in whichever order they start; and clients are told where they came in.
 func TestThreeOfAComposeFileBecomeOneCluster(t *testing.T) {
+	t.Parallel()
 	program(t)
 	at := ports.Hold(t, 9) // of each: inside, outside, controller
 	var voters []string

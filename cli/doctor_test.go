@@ -68,6 +68,7 @@ func (d *doctor) wants(t *testing.T, check, verdict, found, change string) {
 }
 
 func TestDoctorFindsNothingWrongWithAClusterThatServes(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	c.do("", "cluster", "health", "--wait", "30s")
 	dir := t.TempDir()
@@ -278,6 +279,7 @@ func TestDoctorIsNotHarmedByWhatAnswers(t *testing.T) {
 }
 
 func TestDoctorTellsNamesThatLead(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	_, port, _ := net.SplitHostPort(c.addresses()[0])
 	d := patient(nil)
@@ -294,6 +296,7 @@ func TestDoctorTellsNamesThatLead(t *testing.T) {
 // A broker that sends its clients to where they do not find it is told which of its
 // settings does so, and the value that would not.
 func TestDoctorFollowsWhatClientsAreTold(t *testing.T) {
+	t.Parallel()
 	other := startCluster(t, 1).addresses()[0]
 	for name, c := range map[string]struct {
 		names             map[string][]string
@@ -355,6 +358,7 @@ func TestDoctorMissesTheBrokerBehindAnAddress(t *testing.T) {
 }
 
 func TestDoctorTellsClustersApart(t *testing.T) {
+	t.Parallel()
 	one, two := startCluster(t, 1).addresses()[0], startCluster(t, 1).addresses()[0]
 	d := patient(nil)
 	d.examineBrokers(t.Context(), []string{one, two})
@@ -441,6 +445,7 @@ func TestDoctorTellsVersionsApart(t *testing.T) {
 }
 
 func TestDoctorExaminesAFolder(t *testing.T) {
+	t.Parallel()
 	d := patient(nil)
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o644); err != nil {

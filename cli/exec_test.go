@@ -13,6 +13,7 @@ import (
 // A consumer that is killed with -9 leaves no command behind: its records are handled by
 // another member by then.
 func TestCommandsDieWithTheirConsumer(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	c.do("", "produce", "jobs", "one", "-q")
 	file := filepath.Join(t.TempDir(), "pid")
@@ -42,6 +43,7 @@ func TestCommandsDieWithTheirConsumer(t *testing.T) {
 
 // A member of a group for which there is no partition says so, and how many it takes.
 func TestAMemberWithNothingToDoSaysSo(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	c.do("", "topic", "create", "jobs", "-p1")
 	first := command(t, c.addresses(), "consume", "jobs", "-g", "workers")

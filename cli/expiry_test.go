@@ -12,6 +12,7 @@ import (
 // Records that are older than what their topic keeps are stored and soon deleted: the
 // producer is told before and after, and topic describe says what goes next.
 func TestRecordsThatHaveExpiredAreWarnedOf(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	c.do("", "topic", "create", "kept", "-p1", "-c", "retention.ms=-1")
 	c.do("", "topic", "create", "stamped", "-p1", "-c", "message.timestamp.type=LogAppendTime")

@@ -14,6 +14,7 @@ import (
 // Every partition of a topic that a group reads counts in its lag, committed or not, and
 // every member is there, whether it has a partition or not.
 func TestTheLagLeavesNothingOut(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	c.do("", "topic", "create", "flights", "-p3")
 	for p, n := range []int{10, 20, 30} {

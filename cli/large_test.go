@@ -8,6 +8,7 @@ import (
 // Records are as large as their topic takes them, whatever the client library's own
 // bound: larger ones where that was raised, and batches no larger where it was lowered.
 func TestRecordsAreAsLargeAsTheirTopicTakesThem(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	c.do("", "topic", "create", "plain")
 	c.do("", "topic", "create", "large", "-c", "max.message.bytes=3000000")

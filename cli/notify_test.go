@@ -17,6 +17,7 @@ import (
 // A service manager is told that the node serves when it does, and that it stops before
 // it has.
 func TestTheServiceManagerIsTold(t *testing.T) {
+	t.Parallel()
 	dir, err := os.MkdirTemp("", "m") // a socket's path has about a hundred bytes
 	if err != nil {
 		t.Fatal(err)
@@ -70,6 +71,7 @@ func TestTheServiceManagerIsTold(t *testing.T) {
 
 // Whoever named a socket that is not there is warned of, and the node serves.
 func TestAServiceManagerThatIsGoneStopsNothing(t *testing.T) {
+	t.Parallel()
 	cmd := command(t, nil, "serve", "--ephemeral", "--listen", "127.0.0.1:0")
 	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET=/nowhere/notify")
 	stderr, err := cmd.StderrPipe()

@@ -123,6 +123,7 @@ func TestSpansFollowTheGrammarOfRpk(t *testing.T) {
 // An offset that nobody has reached is no place to begin. Where some partitions have, it
 // is one, and what the others get until then is not asked for.
 func TestAnOffsetBeyondTheEndIsRefused(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	c.do("", "topic", "create", "jobs", "-p2")
 	c.do(strings.Repeat("x\n", 4), "produce", "jobs", "-q", "-p0")

@@ -11,6 +11,7 @@ import (
 // Two of three folders are gone. The third is looked at, which changes nothing, is not
 // rescued without a word, and goes on alone with all that it had.
 func TestRescueGoesOnWithOneFolder(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	c.do("", "topic", "create", "orders", "-p1", "-r3")
 	c.do("", "cluster", "health", "--wait", "30s")

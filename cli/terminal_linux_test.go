@@ -65,6 +65,7 @@ func onTerminal(t *testing.T, brokers []string, columns int, until string, args 
 
 // Who follows a topic on a terminal is told that it waits, once it does.
 func TestWhoWaitsForRecordsSaysSo(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	c.do("", "produce", "jobs", "one", "two", "-q")
 	const waits = "waiting for records; Ctrl-C ends\n"
@@ -81,6 +82,7 @@ func TestWhoWaitsForRecordsSaysSo(t *testing.T) {
 // No table is wider than the terminal, and what is left out is said; --wide leaves out
 // nothing.
 func TestTablesFitTheTerminal(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	c.do("", "topic", "create", "flights", "-p3")
 	c.do("", "produce", "flights", "-q", "one")
@@ -124,6 +126,7 @@ func TestTablesFitTheTerminal(t *testing.T) {
 
 // Who follows a topic ends when nobody reads the output any more, record or not.
 func TestConsumeEndsWithItsReader(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	c.do("", "produce", "jobs", "one", "two", "-q")
 	for _, args := range [][]string{{"consume", "jobs"}, {"consume", "jobs", "-n", "3"}, {"consume", "jobs", "-g", "workers"}} {
@@ -157,6 +160,7 @@ func TestConsumeEndsWithItsReader(t *testing.T) {
 // What people read has one style: numbers with separators, sizes with their unit apart;
 // what a script adds up is digits alone.
 func TestNumbersHaveOneStyle(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	c.do("", "topic", "create", "many", "-p1")
 	c.do(strings.Repeat("0123456789\n", 1500), "produce", "many", "-q")
@@ -178,6 +182,7 @@ func TestNumbersHaveOneStyle(t *testing.T) {
 
 // Who interrupts a command at its question has not said yes.
 func TestAnInterruptedQuestionIsNoYes(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	c.do("", "produce", "jobs", "one", "two", "-q")
 	const question = "Really delete topic jobs with 1 partition and 2 records? [y/N] "

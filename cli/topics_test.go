@@ -8,6 +8,7 @@ import (
 // Who did not ask for a number of partitions is told what the default means; who asks for
 // too many, how many there may be; who sets what has no effect, that it has none.
 func TestTopicsAreMadeWithAWord(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	for _, test := range []struct {
 		line           string

@@ -13,6 +13,7 @@ import (
 
 // What is asked for and is not there is named, with what there is instead.
 func TestWhatIsNotThereIsNamed(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	c.do("", "topic", "create", "flights", "-p2")
 	c.do("", "produce", "flights", "-p0", "-q", "one", "two")
@@ -79,6 +80,7 @@ func TestWhatIsNotThereIsNamed(t *testing.T) {
 
 // A node does not settle among somebody's files, and does beside a few of its own.
 func TestANodeKeepsItsFilesApart(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, "src"), 0o755); err != nil {
 		t.Fatal(err)

@@ -45,11 +45,16 @@ tries:
 // was asked for is taken.
 func hold(t testing.TB, port int) netip.AddrPort {
 	t.Helper()
+	// What another test starts meanwhile must not inherit it, and hold the port for longer.
+	syscall.ForkLock.RLock()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err == nil {
+		syscall.CloseOnExec(fd)
+	}
+	syscall.ForkLock.RUnlock()
 	if err != nil {
 		t.Fatal(err)
 	}
-	syscall.CloseOnExec(fd)
 	if runtime.GOOS == "linux" {
 		t.Cleanup(func() { syscall.Close(fd) })
 	} else {
