@@ -788,6 +788,7 @@ func TestNoReassignmentIsUnderWay(t *testing.T) {
 // Lists are read, changed and written through any broker, each of which may be
 // behind: nothing that another client did to them is lost.
 func TestListSettingsAreNeverOverwritten(t *testing.T) {
+	t.Parallel()
 	all := startCluster(t, 3)
 	if got := ask[*kmsg.CreateTopicsResponse](all[0].dial(), createRequest(7, newTopic("t", 1, 3))).Topics[0]; got.ErrorCode != 0 {
 		t.Fatalf("created: %+v", got)

@@ -530,6 +530,7 @@ func TestWaitingForMemoryEnds(t *testing.T) {
 // One connection that sends 34 of 95 MiB and then a byte now and then delays
 // nobody: not who produces 100 KB, and not who needs the place beyond the limit.
 func TestATricklingConnectionDelaysNobody(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t, nil)
 	id := b.create("t", 1, map[string]string{"max.message.bytes": fmt.Sprint(32 << 20)})
 	slow := b.dial()

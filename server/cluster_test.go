@@ -197,6 +197,7 @@ func leaderOf(t *testing.T, all []*broker, topic string) (leader, follower *brok
 }
 
 func TestClusterOfThree(t *testing.T) {
+	t.Parallel()
 	all := startCluster(t, 3)
 	ctx := testContext(t)
 
@@ -334,6 +335,7 @@ func TestClusterOfThree(t *testing.T) {
 // A broker that is cut off sends its clients to the others: it goes on listing them,
 // and after a while no longer says who leads what. The others do not list it.
 func TestABrokerThatIsCutOffListsTheOthers(t *testing.T) {
+	t.Parallel()
 	all := startCluster(t, 3)
 	if got := ask[*kmsg.CreateTopicsResponse](all[0].dial(), createRequest(7, newTopic("t1", 1, 3))).Topics[0]; got.ErrorCode != 0 {
 		t.Fatalf("created: %+v", got)
@@ -379,6 +381,7 @@ func TestABrokerThatIsCutOffListsTheOthers(t *testing.T) {
 // its heir has committed. It must not tell a client that is ahead of it that there is
 // nothing, since the client would go back, or reset; to read on at the end costs nothing.
 func TestDeposedLeaderDoesNotSayWhereTheLogEnds(t *testing.T) {
+	t.Parallel()
 	all := startCluster(t, 3)
 	if got := ask[*kmsg.CreateTopicsResponse](all[0].dial(), createRequest(7, newTopic("t", 1, 3))).Topics[0]; got.ErrorCode != 0 {
 		t.Fatalf("create: %+v", got)

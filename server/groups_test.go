@@ -242,6 +242,7 @@ func TestOffsetsSurviveARestart(t *testing.T) {
 // What Kafka's tools do with groups, in one life: join, commit, lag, describe,
 // list, delete.
 func TestGroupsLiveAndDie(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t, quickGroups)
 	b.create("orders", 4, nil)
 	ctx := testContext(t)
@@ -319,6 +320,7 @@ func TestGroupsLiveAndDie(t *testing.T) {
 // A member that waits in JoinGroup and hangs up ends the connection's goroutine
 // long before the rebalance does.
 func TestHangingUpWhileJoiningIsNoticed(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t, map[string]string{"group.initial.rebalance.delay.ms": "600000", "offsets.topic.num.partitions": "5"})
 	b.coordinates("g")
 	before := b.server.Stats().Connections
@@ -343,6 +345,7 @@ func TestHangingUpWhileJoiningIsNoticed(t *testing.T) {
 // A connection that waits in JoinGroup for longer than connections.max.idle.ms
 // is not idle, and takes the next request after the answer.
 func TestJoiningIsNotIdling(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t, map[string]string{"group.initial.rebalance.delay.ms": "2500", "connections.max.idle.ms": "1000", "offsets.topic.num.partitions": "5"})
 	b.coordinates("g")
 	w := b.dial()
@@ -404,6 +407,7 @@ func coordinatorAmong(t *testing.T, all []*broker, name string) (coordinator, ot
 // The coordinator hands over and leaves; members carry on under the same
 // generation with the partitions they have.
 func TestGroupOutlivesItsCoordinator(t *testing.T) {
+	t.Parallel()
 	all := startClusterWith(t, 3, quickGroups)
 	ctx := testContext(t)
 	if got := ask[*kmsg.CreateTopicsResponse](all[0].dial(), createRequest(7, newTopic("orders", 6, 3))).Topics[0]; got.ErrorCode != 0 {
@@ -550,6 +554,7 @@ func TestDeposedCoordinatorTellsNoOffsets(t *testing.T) {
 // Every replica of the cluster's own topic appears as brokers do, and several
 // nodes that need it at once make one.
 func TestOffsetsTopicIsMadeOnceAndGrows(t *testing.T) {
+	t.Parallel()
 	all := startClusterWith(t, 1, quickGroups)
 	all[0].coordinates("g")
 	topic, _ := all[0].node.Image().Topic(offsetsTopic)

@@ -392,6 +392,7 @@ func TestStalledClientsAreCutOff(t *testing.T) {
 }
 
 func TestIdleConnectionsAreClosed(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t, map[string]string{"connections.max.idle.ms": "1000"})
 	w := b.dial()
 	ask[*kmsg.ApiVersionsResponse](w, &kmsg.ApiVersionsRequest{})
@@ -399,6 +400,7 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 }
 
 func TestConnectionsAreBounded(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t, map[string]string{"max.connections": "20"})
 	var first *wire
 	for i := range 20 {
@@ -416,6 +418,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 // that are at work keep theirs, and another node is let in: package mux's part, of which
 // the server says who is at work, and the node who is a node.
 func TestAFloodOfConnectionsKeepsNobodyOut(t *testing.T) {
+	t.Parallel()
 	all := startClusterWith(t, 2, map[string]string{"max.connections": "20"})
 	b := all[0]
 	working := b.dial()
@@ -474,6 +477,7 @@ func TestConnectionsLeaveTheLogsTheirDescriptors(t *testing.T) {
 }
 
 func TestConnectionsFromOneAddressAreBounded(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t, nil)
 	first := b.dial()
 	limit := func(n string) {
@@ -545,6 +549,7 @@ func waitFor(t testing.TB, what string, done func() bool) {
 
 // Shutdown answers what was read, wakes fetches that wait and returns soon.
 func TestShutdownAnswersWhatItHasRead(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t, nil)
 	id := b.create("t", 1, nil)
 	idle := b.dial()

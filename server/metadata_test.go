@@ -131,6 +131,7 @@ func TestMetadataOfAllTopicsForLibrdkafka(t *testing.T) {
 }
 
 func TestMetadataCreatesTopicsWhereAllowed(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t, map[string]string{"num.partitions": "3"})
 	w := b.dial()
 	for version := int16(0); version <= 13; version++ {
@@ -177,6 +178,7 @@ func TestMetadataCreatesTopicsWhereAllowed(t *testing.T) {
 
 // B28: ten thousand topics that are not there, in one request.
 func TestMetadataCreatesAFewTopicsAtATime(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t, nil)
 	var names []string
 	for i := range 10_000 {
@@ -263,6 +265,7 @@ func (a addr) String() string { return string(a) }
 // A client is told where all brokers are for the listener that it came in by, by
 // whichever broker and in whatever answer.
 func TestClientsAreToldTheAddressesOfTheirListener(t *testing.T) {
+	t.Parallel()
 	all := startClusterOf(t, 2, nil, []string{"EXTERNAL", "VPN"})
 	waitFor(t, "listeners to be registered and known everywhere", func() bool {
 		for _, b := range all {

@@ -11,6 +11,7 @@ import (
 // Every request of every version is decoded in pieces to what it is decoded to in one,
 // however many elements it has.
 func TestRequestsInPiecesAreTheSame(t *testing.T) {
+	t.Parallel()
 	everyLayout(t, func(t *testing.T, key kmsg.Key, version int16, l *layout) {
 		for seed, n := range []int{readElements, 2*readElements + 500} {
 			f := newFiller(uint64(seed))
@@ -99,6 +100,7 @@ func TestTheLastPieceMayBeTheShorterList(t *testing.T) {
 // Every answer of every version is the same bytes in pieces as it is in one, however
 // many elements it has.
 func TestAnswersInPiecesAreTheSame(t *testing.T) {
+	t.Parallel()
 	for i := range apis {
 		key := apis[i].key
 		if key == kmsg.Produce || key == kmsg.Fetch || key == kmsg.ApiVersions {

@@ -78,6 +78,7 @@ func exchange(addr string, req kmsg.Request, limit time.Duration) (kmsg.Response
 // off from the others again and again, believe for seconds that they are none
 // the less, and clients go on asking them.
 func TestCommittedOffsetsAreARegister(t *testing.T) {
+	t.Parallel()
 	all := startClusterWith(t, 3, quickGroups)
 	if got := ask[*kmsg.CreateTopicsResponse](all[0].dial(), createRequest(7, newTopic("t", 1, 3))).Topics[0]; got.ErrorCode != 0 {
 		t.Fatalf("%+v", got)

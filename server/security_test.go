@@ -147,6 +147,7 @@ func TestUnregisterBroker(t *testing.T) {
 // A replica that cannot be opened is shown as a disk that failed is in Kafka, with
 // its folder; the others stay where they are.
 func TestDescribeLogDirsShowsWhatFailed(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	b := startBrokerIn(t, dir, nil, nil)
 	b.create("good", 1, nil)

@@ -123,6 +123,7 @@ func TestTopicSettingsHoldFromTheNextBatch(t *testing.T) {
 
 // Retention and the length of segments, changed while the topic is in use.
 func TestRetentionChangesAtRunTime(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t, map[string]string{"log.retention.check.interval.ms": "1000", "log.segment.delete.delay.ms": "0"})
 	w := b.dial()
 	var values []string

@@ -120,6 +120,7 @@ func TestWorkPausesForAsLongAsItTook(t *testing.T) {
 // client that reads nothing. Others that are as large are served, and more of them at
 // once than there are places.
 func TestNobodyWaitsInTheirTurn(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t, nil)
 	b.create("t", 1, nil)
 	const n = 2 * turnElements
