@@ -29,10 +29,12 @@ var allowed = map[string][]string{
 	"replication/vote":      {"go.etcd.io/bbolt"},
 	"replication": {"internal/slowlog", "log", "segment", "segment/record", "replication/metadata", "replication/transport", "replication/vote",
 		"hashicorp/raft", "hashicorp/raft-boltdb", "hashicorp/go-hclog", "go.etcd.io/bbolt"},
-	"server/group": {"segment/record", "twmb/franz-go/pkg/kmsg", "twmb/franz-go/pkg/kbin"},
-	"server/mux":   {"replication/transport"},
+	"server/coordinator":                 {"segment/record"},
+	"server/coordinator/coordinatortest": {"segment/record", "server/coordinator"}, // for tests only
+	"server/group":                       {"segment/record", "server/coordinator", "twmb/franz-go/pkg/kmsg", "twmb/franz-go/pkg/kbin"},
+	"server/mux":                         {"replication/transport"},
 	"server": {"internal/bufpool", "internal/slowlog", "replication", "replication/metadata", "segment/record",
-		"server/group", "server/mux", "twmb/franz-go/pkg/kmsg", "golang.org/x/sys"},
+		"server/coordinator", "server/group", "server/mux", "twmb/franz-go/pkg/kmsg", "golang.org/x/sys"},
 	".": {"replication", "replication/metadata", "server", "server/mux"}, // package millrace
 	"cli": {".", "cli/load", "log", "segment", "segment/record", "replication", "replication/metadata", "server", "testdata",
 		"urfave/cli", "twmb/franz-go", "golang.org/x/sys", "golang.org/x/term", "go.yaml.in/yaml", "mattn/go-runewidth",

@@ -67,6 +67,12 @@ var retired = []retiredWord{
 	{"resting", "replication", "quiesced, or backing off"},
 	{"restTime()", "replication", "quiesceTime"},
 	{"stand()", "replication", "campaign"},
+	{"flight", "server/coordinator server/group", "pending append"},
+	{"flying", "server/coordinator server/group", "pending append"},
+	{"landed", "server/coordinator server/group", "durable"},
+	{"landing", "server/coordinator server/group", "pending append"},
+	{"land", "server/coordinator server/group", "is durable"},
+	{"tape", "server", "journal in memory (coordinatortest.Journal)"},
 }
 
 // A retiredWord is one that is not used any more.

@@ -7,7 +7,7 @@ import (
 
 	"millrace/replication"
 	"millrace/segment/record"
-	"millrace/server/group"
+	"millrace/server/coordinator"
 )
 
 // A journal is the partitions of __consumer_offsets as group coordinators see
@@ -19,7 +19,7 @@ type journal struct{ *Server }
 // three nodes, and become one entry of the log.
 const maxJournalBatch = 32 << 20
 
-// Append implements group.Journal.
+// Append implements coordinator.Journal.
 func (j journal) Append(partition, epoch int32, records []record.Record, done func(error)) {
 	l := j.watch.led(partition)
 	if l == nil {
@@ -52,13 +52,13 @@ func (j journal) batch(records []record.Record) (record.Batch, error) {
 		}
 		bu.Append(r)
 		if bu.Size() > maxJournalBatch {
-			return nil, fmt.Errorf("%w: more than %d bytes", group.ErrTooLarge, maxJournalBatch)
+			return nil, fmt.Errorf("%w: more than %d bytes", coordinator.ErrTooLarge, maxJournalBatch)
 		}
 	}
 	return bu.Batch()
 }
 
-// Confirm implements group.Journal.
+// Confirm implements coordinator.Journal.
 func (j journal) Confirm(ctx context.Context, partition, epoch int32) error {
 	l := j.watch.led(partition)
 	if l == nil {
@@ -77,10 +77,10 @@ func journalError(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, replication.ErrUnknown):
-		return fmt.Errorf("%w: %w", group.ErrUnknownOutcome, err)
+		return fmt.Errorf("%w: %w", coordinator.ErrUnknownOutcome, err)
 	case errors.Is(err, replication.ErrNotLeader), errors.Is(err, replication.ErrNotHosted),
 		errors.Is(err, replication.ErrQuarantined), errors.Is(err, replication.ErrClosed):
-		return fmt.Errorf("%w: %w", group.ErrNotLeader, err)
+		return fmt.Errorf("%w: %w", coordinator.ErrNotLeader, err)
 	}
 	return err
 }

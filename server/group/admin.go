@@ -31,7 +31,7 @@ func (c *Coordinator) describe(version int16, id string) kmsg.DescribeGroupsResp
 		d.ErrorCode = code
 		return d
 	}
-	defer s.leave()
+	defer s.Unlock()
 	g := s.groupLocked(id)
 	var cg *classicGroup
 	if g != nil {
@@ -72,13 +72,13 @@ func (c *Coordinator) List(_ context.Context, req *kmsg.ListGroupsRequest) *kmsg
 	passes := func(filter []string, value string) bool {
 		return len(filter) == 0 || slices.ContainsFunc(filter, func(f string) bool { return strings.EqualFold(f, value) })
 	}
-	shards, loading := c.loaded()
+	shards, loading := c.shards.Loaded()
 	if loading {
 		resp.ErrorCode = coordinatorLoadInProgress
 	}
 	for _, s := range shards {
-		s.mu.Lock()
-		s.do(func() {
+		s.Lock()
+		s.Do(func() {
 			for id, g := range s.groups {
 				if !passes(req.StatesFilter, g.members.state()) || !passes(req.TypesFilter, g.members.kind()) {
 					continue
@@ -106,7 +106,7 @@ func (c *Coordinator) Delete(ctx context.Context, req *kmsg.DeleteGroupsRequest)
 		if s, code := c.shardOf(id); code != none {
 			codes[i] <- code
 		} else {
-			if !s.do(func() { s.deleteLocked(id, codes[i]) }) {
+			if !s.Do(func() { s.deleteLocked(id, codes[i]) }) {
 				codes[i] <- notCoordinator
 			}
 		}
@@ -130,7 +130,7 @@ func (s *shard) deleteLocked(id string, code chan<- int16) {
 	case !g.members.empty():
 		code <- nonEmptyGroup
 	default:
-		// Commits on their way land before the tombstones, so these end them too.
+		// Commits on their way stand before the tombstones, so these end them too.
 		places := make(map[place]bool)
 		for topic, of := range g.offsets {
 			for partition := range of {
@@ -140,7 +140,7 @@ func (s *shard) deleteLocked(id string, code chan<- int16) {
 		for p := range g.pending {
 			places[p] = true
 		}
-		now := s.now()
+		now := s.Now()
 		var records []record.Record
 		for p := range places {
 			records = append(records, offsetTombstone(now, id, p))

@@ -57,7 +57,7 @@ func (m *memory) held() int64 {
 // chargeLocked counts n bytes that a host's members hold in this shard, or give
 // back. An unload gives back what is left.
 func (s *shard) chargeLocked(host string, n int) {
-	if n == 0 || s.unloaded {
+	if n == 0 || s.EndedLocked() {
 		return
 	}
 	if s.held[host] += int64(n); s.held[host] == 0 {

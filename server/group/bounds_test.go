@@ -11,12 +11,14 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kbin"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/server/coordinator"
 )
 
 // What has no room in the journal's keys is refused where it comes in, by each
 // request that would write it; nothing is acknowledged that cannot be read back.
 func TestWhatCannotBeReadBackIsRefused(t *testing.T) {
-	consumerStory(t, map[string]int32{"t": 1}, func(t *testing.T, c *Coordinator, p *tape, s *shelf) {
+	consumerStory(t, map[string]int32{"t": 1}, func(t *testing.T, c *Coordinator, p *journal, s *shelf) {
 		long, fits := strings.Repeat("x", 1<<15), strings.Repeat("y", 1<<15-1)
 		wantCode(t, "commit", simpleCommit(c, long, 5), invalidGroupID)
 		wantCode(t, "commit", simpleCommit(c, fits, 5), none)
@@ -77,7 +79,7 @@ func TestWhatCannotBeReadBackIsRefused(t *testing.T) {
 // A group is answered once, however often it is named, and an answer about many
 // groups' offsets ends where it becomes too large; clients ask for the rest again.
 func TestAnswersAreBounded(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		long := strings.Repeat("m", 4000)
 		many := kmsg.NewPtrOffsetFetchRequest()
 		many.Version = 8
@@ -130,7 +132,7 @@ func TestAnswersAreBounded(t *testing.T) {
 }
 
 func TestWhatIsNotThereIsSaidAsKafkaSaysIt(t *testing.T) {
-	consumerStory(t, map[string]int32{"t": 1}, func(t *testing.T, c *Coordinator, p *tape, s *shelf) {
+	consumerStory(t, map[string]int32{"t": 1}, func(t *testing.T, c *Coordinator, p *journal, s *shelf) {
 		if d := stateOf(c, ""); d.ErrorCode != none || d.State != "Dead" {
 			t.Errorf("the group without a name: %+v", d)
 		}
@@ -155,7 +157,7 @@ func TestWhatIsNotThereIsSaidAsKafkaSaysIt(t *testing.T) {
 // A member whose client hangs up while it waits in JoinGroup has not joined: the
 // next generation is without it, half its session later.
 func TestWhoHangsUpWhileJoiningIsNotInTheGeneration(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		a, b := newReader(c, "g"), newReader(c, "g")
 		together(t, a, b)
 		third := newReader(c, "g")
@@ -184,10 +186,10 @@ func TestWhoHangsUpWhileJoiningIsNotInTheGeneration(t *testing.T) {
 // is as the journal says.
 func TestAPanicDropsTheShardAndNothingElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &tape{}
+		p := &journal{}
 		var lost []int32
 		cfg := Config{Lost: func(_, epoch int32) { lost = append(lost, epoch) }}
-		for _, how := range []string{"request", "alarm", "landing"} {
+		for _, how := range []string{"request", "alarm", "outcome"} {
 			c := p.takeOver(t, cfg)
 			wantCode(t, "commit", simpleCommit(c, "g", 7), none)
 			waiting := make(chan int16)
@@ -198,17 +200,17 @@ func TestAPanicDropsTheShardAndNothingElse(t *testing.T) {
 			switch how {
 			case "request":
 				s.groups["bad"] = &group{id: "bad", shard: s} // with no membership at all
-				s.mu.Unlock()
+				s.Unlock()
 				wantCode(t, "join", c.Join(t.Context(), Client{}, newReader(c, "bad").joinRequest()).ErrorCode, notCoordinator)
 			case "alarm":
-				s.setLocked(&alarm{ring: func(time.Time) { panic("alarm") }}, time.Now().Add(time.Second))
-				s.mu.Unlock()
+				s.SetLocked(&coordinator.Alarm{Ring: func(time.Time) { panic("alarm") }}, time.Now().Add(time.Second))
+				s.Unlock()
 				time.Sleep(2 * time.Second)
-			case "landing":
+			case "outcome":
 				answered := false
-				s.appendLocked(nil, func(error) { panic("landing") })
-				s.appendLocked(nil, func(err error) { answered = err != nil })
-				s.mu.Unlock()
+				s.AppendLocked(nil, func(error) { panic("outcome") })
+				s.AppendLocked(nil, func(err error) { answered = err != nil })
+				s.Unlock()
 				synctest.Wait()
 				if !answered {
 					t.Error("an append behind the panic has no outcome")
@@ -241,7 +243,7 @@ func TestAPanicOfThePlannerDropsTheShardAndNothingElse(t *testing.T) {
 	defer func() { planAtOnce, assignors["uniform"] = was, uniform }()
 	planAtOnce = 0
 	synctest.Test(t, func(t *testing.T) {
-		p := &tape{}
+		p := &journal{}
 		lost := 0
 		cfg := Config{Topics: newShelf(map[string]int32{"t": 4}), Lost: func(_, _ int32) { lost++ }}
 		c := p.takeOver(t, cfg)
@@ -266,7 +268,7 @@ func TestAPanicOfThePlannerDropsTheShardAndNothingElse(t *testing.T) {
 // A member that is in may not grow beyond what it might have joined with; it stays,
 // as it was, and what costs nothing more is always taken.
 func TestAMemberDoesNotGrowBeyondTheBounds(t *testing.T) {
-	consumerStory(t, map[string]int32{"t": 4}, func(t *testing.T, c *Coordinator, p *tape, s *shelf) {
+	consumerStory(t, map[string]int32{"t": 4}, func(t *testing.T, c *Coordinator, p *journal, s *shelf) {
 		b := newBeater(c, "b", "t")
 		settle(t, b)
 		held := c.memory.held()
@@ -322,7 +324,7 @@ func TestAStaticMemberIsReplacedWhileAPlanIsMade(t *testing.T) {
 	was, uniform := planAtOnce, assignors["uniform"]
 	defer func() { planAtOnce, assignors["uniform"] = was, uniform }()
 	planAtOnce = 0
-	consumerStory(t, map[string]int32{"t": 4}, func(t *testing.T, c *Coordinator, p *tape, s *shelf) {
+	consumerStory(t, map[string]int32{"t": 4}, func(t *testing.T, c *Coordinator, p *journal, s *shelf) {
 		i := "i"
 		// x is to give one up for z: of those that have two, the first keeps them.
 		x, y := newBeater(c, "x", "t"), newBeater(c, "a", "t")
@@ -372,15 +374,15 @@ func TestAStaticMemberIsReplacedWhileAPlanIsMade(t *testing.T) {
 	})
 }
 
-// An append of unknown outcome unloads the shard; what landed behind it changes
+// An append of unknown outcome unloads the shard; what stands behind it changes
 // nothing any more, and nothing stays charged.
 func TestNothingIsChargedAfterAnUnload(t *testing.T) {
-	consumerStory(t, map[string]int32{"t": 4}, func(t *testing.T, c *Coordinator, p *tape, s *shelf) {
-		p.holding()
+	consumerStory(t, map[string]int32{"t": 4}, func(t *testing.T, c *Coordinator, p *journal, s *shelf) {
+		p.Hold()
 		appends := 0
-		p.failing(func() error {
+		p.Fail(func() error {
 			if appends++; appends == 1 {
-				return ErrUnknownOutcome
+				return coordinator.ErrUnknownOutcome
 			}
 			return nil
 		})
@@ -391,7 +393,7 @@ func TestNothingIsChargedAfterAnUnload(t *testing.T) {
 			go func() { codes <- b.beat() }()
 			synctest.Wait()
 		}
-		p.releasing()
+		p.Release()
 		wantCode(t, "one", <-codes, notCoordinator)
 		wantCode(t, "the other", <-codes, notCoordinator)
 		if n := c.memory.held(); n != 0 {
@@ -421,7 +423,7 @@ func TestAssignmentsAreReadInOnePass(t *testing.T) {
 		}
 	}
 	beat.req.Topics = append(beat.req.Topics, kmsg.ConsumerGroupHeartbeatRequestTopic{TopicID: idOf("none of it")})
-	s := newShard(New(Config{Topics: nil}), 0, 0)
+	s := newShard(New(Config{}), nil)
 	s.c.cfg.Topics = newShelf(parts)
 	read, ok := readSubscription(said.AppendTo(nil))
 	if !ok {

@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/segment/record"
+	"millrace/server/coordinator"
 )
 
 // consumerProtocol is the protocol type of consumers, whose subscriptions we can
@@ -87,8 +88,8 @@ type classicGroup struct {
 	gone       bool                        // members have left, and settleLocked is to be called
 	extend     bool                        // somebody came since the initial delay began
 	delayLeft  time.Duration               // how much longer the initial delay may get
-	rebalance  alarm                       // ends preparing
-	sync       alarm                       // ends the wait for syncs
+	rebalance  coordinator.Alarm           // ends preparing
+	sync       coordinator.Alarm           // ends the wait for syncs
 	bytes      int                         // what members hold
 	nextJoined uint64
 }
@@ -109,7 +110,7 @@ type member struct {
 	isNew      bool // has not got an answer to a join yet
 	join       *joinCall
 	sync       *syncCall
-	expiry     alarm
+	expiry     coordinator.Alarm
 	bytes      int // what was charged for it
 }
 
@@ -162,11 +163,11 @@ func sameProtocols(a, b []protocol) bool {
 
 func newClassic(g *group) *classicGroup {
 	c := &classicGroup{
-		group: g, shard: g.shard, phase: empty, since: g.shard.now(),
+		group: g, shard: g.shard, phase: empty, since: g.shard.Now(),
 		members: make(map[string]*member), static: make(map[string]string), supported: make(map[string]int),
 		unsynced: make(map[string]bool), pending: make(map[[16]byte]*pendingMember),
 	}
-	c.sync.ring = c.expireSyncsLocked
+	c.sync.Ring = c.expireSyncsLocked
 	return c
 }
 
@@ -241,15 +242,15 @@ func (c *classicGroup) startLocked() {
 
 func (c *classicGroup) stopLocked(code int16) {
 	for _, m := range c.members {
-		c.shard.stopLocked(&m.expiry)
+		c.shard.StopLocked(&m.expiry)
 		c.answerJoinLocked(m, joinFailure(m.join, code, m.id))
 		c.answerSyncLocked(m, code)
 	}
 	for id := range c.pending {
 		c.dropPendingLocked(id)
 	}
-	c.shard.stopLocked(&c.rebalance)
-	c.shard.stopLocked(&c.sync)
+	c.shard.StopLocked(&c.rebalance)
+	c.shard.StopLocked(&c.sync)
 	for _, m := range c.members {
 		c.chargeLocked(m, -m.bytes)
 		m.bytes = 0
@@ -267,7 +268,7 @@ func (s *shard) applyClassicLocked(id string, value []byte) error {
 			c.stopLocked(coordinatorNotAvailable)
 			g.members = newClassic(g)
 		}
-		if s.loading.Load() {
+		if s.Loading() {
 			s.dropIfNothingLocked(g)
 		}
 		return nil
@@ -320,7 +321,7 @@ func (s *shard) applyClassicLocked(id string, value []byte) error {
 // valueLocked is the group as the journal keeps it. assignments, if not nil, are
 // those the members are about to get.
 func (c *classicGroup) valueLocked(assignments map[string][]byte) record.Record {
-	now := c.shard.now()
+	now := c.shard.Now()
 	v := kmsg.NewGroupMetadataValue()
 	v.Version = 3
 	v.ProtocolType, v.Generation, v.CurrentStateTimestamp = c.kindOf, c.generation, millis(c.since)
@@ -349,7 +350,7 @@ func (c *classicGroup) storeLocked(generation int32, r record.Record, then func(
 	was := c.persisted
 	c.persisted = true // whatever becomes of it, a tombstone does no harm
 	c.storing++
-	c.shard.appendLocked([]record.Record{r}, func(err error) {
+	c.shard.AppendLocked([]record.Record{r}, func(err error) {
 		c.storing--
 		if err == nil {
 			c.stored = max(c.stored, generation)
@@ -418,7 +419,7 @@ func (c *classicGroup) addLocked(m *member) {
 func (c *classicGroup) enlist(m *member) {
 	m.joined = c.nextJoined
 	c.nextJoined++
-	m.expiry.ring = func(time.Time) { c.expireMemberLocked(m) }
+	m.expiry.Ring = func(time.Time) { c.expireMemberLocked(m) }
 	c.members[m.id] = m
 	if m.instanceID != nil {
 		c.static[*m.instanceID] = m.id
@@ -436,7 +437,7 @@ func (c *classicGroup) enlist(m *member) {
 func (c *classicGroup) removeLocked(m *member, code int16) {
 	c.answerJoinLocked(m, joinFailure(m.join, code, ""))
 	c.answerSyncLocked(m, code)
-	c.shard.stopLocked(&m.expiry)
+	c.shard.StopLocked(&m.expiry)
 	delete(c.members, m.id)
 	delete(c.unsynced, m.id)
 	if m.instanceID != nil && c.static[*m.instanceID] == m.id {
@@ -456,7 +457,7 @@ func (c *classicGroup) unsupportLocked(m *member) {
 
 // touchLocked begins a member's session anew.
 func (c *classicGroup) touchLocked(m *member) {
-	c.shard.setLocked(&m.expiry, c.shard.now().Add(m.session))
+	c.shard.SetLocked(&m.expiry, c.shard.Now().Add(m.session))
 }
 
 // expireMemberLocked is the alarm of a member's session. One that waits for an
@@ -466,7 +467,7 @@ func (c *classicGroup) expireMemberLocked(m *member) {
 	if !m.isNew && (m.join != nil || m.sync != nil) {
 		return // its answer begins a session
 	}
-	c.shard.log.Info("member is gone", "group", c.group.id, "member", m.id, "session", m.session)
+	c.shard.Log.Info("member is gone", "group", c.group.id, "member", m.id, "session", m.session)
 	c.removeLocked(m, unknownMemberID)
 	c.settleLocked("a member's session expired")
 }
@@ -493,22 +494,22 @@ func (c *classicGroup) rebalanceTimeout() time.Duration {
 }
 
 func (c *classicGroup) moveLocked(to phase) {
-	c.phase, c.since = to, c.shard.now()
+	c.phase, c.since = to, c.shard.Now()
 }
 
 // prepareLocked begins a rebalance.
 func (c *classicGroup) prepareLocked(reason string) {
-	c.shard.log.Info("rebalancing", "group", c.group.id, "generation", c.generation, "members", len(c.members), "reason", reason)
+	c.shard.Log.Info("rebalancing", "group", c.group.id, "generation", c.generation, "members", len(c.members), "reason", reason)
 	if c.phase == completing {
 		c.propagateLocked(rebalanceInProgress)
 	}
-	c.shard.stopLocked(&c.sync)
+	c.shard.StopLocked(&c.sync)
 	clear(c.unsynced)
 	c.initial = c.phase == empty
 	c.moveLocked(preparing)
 	if !c.initial {
-		c.rebalance.ring = func(time.Time) { c.completeJoinLocked() }
-		c.shard.setLocked(&c.rebalance, c.shard.now().Add(c.rebalanceTimeout()))
+		c.rebalance.Ring = func(time.Time) { c.completeJoinLocked() }
+		c.shard.SetLocked(&c.rebalance, c.shard.Now().Add(c.rebalanceTimeout()))
 		c.tryCompleteLocked()
 		return
 	}
@@ -516,16 +517,16 @@ func (c *classicGroup) prepareLocked(reason string) {
 	limit := c.rebalanceTimeout()
 	delay := min(c.shard.c.settings().InitialRebalanceDelay, limit)
 	c.extend, c.delayLeft = false, limit-delay
-	c.rebalance.ring = func(now time.Time) {
+	c.rebalance.Ring = func(now time.Time) {
 		if !c.extend || c.delayLeft <= 0 {
 			c.completeJoinLocked()
 			return
 		}
 		more := min(c.shard.c.settings().InitialRebalanceDelay, c.delayLeft)
 		c.extend, c.delayLeft = false, c.delayLeft-more
-		c.shard.setLocked(&c.rebalance, now.Add(more))
+		c.shard.SetLocked(&c.rebalance, now.Add(more))
 	}
-	c.shard.setLocked(&c.rebalance, c.shard.now().Add(delay))
+	c.shard.SetLocked(&c.rebalance, c.shard.Now().Add(delay))
 }
 
 // tryCompleteLocked ends preparing if nobody is missing.
@@ -540,7 +541,7 @@ func (c *classicGroup) tryCompleteLocked() {
 // completeJoinLocked ends preparing: whoever has not rejoined is out, unless it is
 // static and its session goes on; the others learn the next generation.
 func (c *classicGroup) completeJoinLocked() {
-	c.shard.stopLocked(&c.rebalance)
+	c.shard.StopLocked(&c.rebalance)
 	for _, m := range c.inOrder() {
 		if m.join == nil && m.instanceID == nil {
 			c.removeLocked(m, unknownMemberID)
@@ -550,13 +551,13 @@ func (c *classicGroup) completeJoinLocked() {
 	if len(members) > 0 && c.waiting == 0 {
 		// Only static members, and none has come back: there is no leader. Wait
 		// until one does or their sessions end.
-		c.shard.setLocked(&c.rebalance, c.shard.now().Add(max(c.rebalanceTimeout(), time.Second)))
+		c.shard.SetLocked(&c.rebalance, c.shard.Now().Add(max(c.rebalanceTimeout(), time.Second)))
 		return
 	}
 	c.held = len(members) > 0 && !c.nextGenerationLocked()
 	if c.held {
-		c.rebalance.ring = func(time.Time) { c.completeJoinLocked() }
-		c.shard.setLocked(&c.rebalance, c.shard.now().Add(time.Second))
+		c.rebalance.Ring = func(time.Time) { c.completeJoinLocked() }
+		c.shard.SetLocked(&c.rebalance, c.shard.Now().Add(time.Second))
 		return
 	}
 	c.initial = false
@@ -596,7 +597,7 @@ func (c *classicGroup) completeJoinLocked() {
 		m.isNew = false
 		c.touchLocked(m)
 	}
-	c.shard.setLocked(&c.sync, c.shard.now().Add(c.rebalanceTimeout()))
+	c.shard.SetLocked(&c.sync, c.shard.Now().Add(c.rebalanceTimeout()))
 }
 
 // nextGenerationLocked counts the generation up, if it may be handed out now. If
@@ -620,21 +621,21 @@ func (c *classicGroup) nextGenerationLocked() bool {
 }
 
 // markLocked writes a generation down without members: whoever loads it has them
-// join again. A rebalance that waits for it goes on when it has landed, and tries
+// join again. A rebalance that waits for it goes on when a quorum has it, and tries
 // again in a second if it was refused.
 func (c *classicGroup) markLocked(generation int32) {
 	if c.marking {
 		return
 	}
 	c.marking = true
-	now := c.shard.now()
+	now := c.shard.Now()
 	v := kmsg.NewGroupMetadataValue()
 	v.Version = 3
 	v.ProtocolType, v.Generation, v.CurrentStateTimestamp = c.kindOf, generation, millis(now)
 	r := record.Record{Timestamp: millis(now), Key: classicKey(c.group.id), Value: v.AppendTo(nil)}
 	c.storeLocked(generation, r, func(err error) {
 		c.marking = false
-		if err != nil || c.shard.unloaded {
+		if err != nil || c.shard.EndedLocked() {
 			return
 		}
 		if c.generation < generation {

@@ -12,10 +12,12 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/server/coordinator"
 )
 
 func TestMembersAreAssignedWhatTheLeaderSays(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		began := time.Now()
 		a, b := newReader(c, "g"), newReader(c, "g")
 		together(t, a, b)
@@ -42,7 +44,7 @@ func TestMembersAreAssignedWhatTheLeaderSays(t *testing.T) {
 }
 
 func TestAThirdMemberRebalancesTheOthers(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		a, b, third := newReader(c, "g"), newReader(c, "g"), newReader(c, "g")
 		together(t, a, b)
 		done := make(chan int16)
@@ -66,7 +68,7 @@ func TestAThirdMemberRebalancesTheOthers(t *testing.T) {
 }
 
 func TestMembersThatFallSilentAreOut(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		a, b := newReader(c, "g"), newReader(c, "g")
 		together(t, a, b)
 		for range 4 {
@@ -84,7 +86,7 @@ func TestMembersThatFallSilentAreOut(t *testing.T) {
 }
 
 func TestMembersThatDoNotRejoinAreOut(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		a, b := newReader(c, "g"), newReader(c, "g")
 		a.timeout, b.timeout = 20*time.Second, 20*time.Second
 		together(t, a, b)
@@ -106,7 +108,7 @@ func TestMembersThatDoNotRejoinAreOut(t *testing.T) {
 }
 
 func TestMembersThatNeverSyncAreOut(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		a, b := newReader(c, "g"), newReader(c, "g")
 		a.timeout, b.timeout = 20*time.Second, 20*time.Second
 		var wg sync.WaitGroup
@@ -126,11 +128,11 @@ func TestMembersThatNeverSyncAreOut(t *testing.T) {
 }
 
 func TestTheLastToLeaveLeavesAnEmptyGroupInTheJournal(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		a := newReader(c, "g")
 		together(t, a)
 		wantCode(t, "commit", a.commit(5), none)
-		p.holding()
+		p.Hold()
 		left := make(chan int16, 1)
 		go func() { left <- a.leave() }()
 		synctest.Wait()
@@ -139,7 +141,7 @@ func TestTheLastToLeaveLeavesAnEmptyGroupInTheJournal(t *testing.T) {
 			t.Fatal("the leave was answered before the journal had it")
 		default:
 		}
-		p.releasing()
+		p.Release()
 		wantCode(t, "leave", <-left, none)
 		c = p.takeOver(t, Config{})
 		if d := stateOf(c, "g"); d.State != "Empty" || d.ProtocolType != "consumer" {
@@ -152,7 +154,7 @@ func TestTheLastToLeaveLeavesAnEmptyGroupInTheJournal(t *testing.T) {
 }
 
 func TestAGroupLivesOnAfterAFailover(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		a, b := newReader(c, "g"), newReader(c, "g")
 		together(t, a, b)
 		wantCode(t, "commit", a.commit(42), none)
@@ -181,7 +183,7 @@ func TestAGroupLivesOnAfterAFailover(t *testing.T) {
 // A generation that JoinGroup handed out but the journal never saw is not handed
 // out again by the next coordinators, however many come.
 func TestNoGenerationIsHandedOutTwice(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		static := "s"
 		a := newReader(c, "g")
 		a.instance = &static
@@ -208,7 +210,7 @@ func TestNoGenerationIsHandedOutTwice(t *testing.T) {
 }
 
 func TestGenerationsThatNeverSettleStayNearTheJournals(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		a := newReader(c, "g")
 		together(t, a)
 		for i := range 3 * stride {
@@ -226,7 +228,7 @@ func TestGenerationsThatNeverSettleStayNearTheJournals(t *testing.T) {
 }
 
 func TestAStaticMemberComesBackWithoutARebalance(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		one, two := "one", "two"
 		a, b := newReader(c, "g"), newReader(c, "g")
 		a.instance, b.instance = &one, &two
@@ -267,7 +269,7 @@ func TestAStaticMemberComesBackWithoutARebalance(t *testing.T) {
 }
 
 func TestAnOldLeaderThatComesBackIsNotToldThatItLeads(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		one := "one"
 		a := newReader(c, "g")
 		a.instance, a.version = &one, 5
@@ -282,7 +284,7 @@ func TestAnOldLeaderThatComesBackIsNotToldThatItLeads(t *testing.T) {
 }
 
 func TestAnOperatorRemovesStaticMembersByInstance(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		one, nobody := "one", "nobody"
 		a := newReader(c, "g")
 		a.instance = &one
@@ -305,7 +307,7 @@ func TestAnOperatorRemovesStaticMembersByInstance(t *testing.T) {
 }
 
 func TestJoinRefusesWhatKafkaRefuses(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		a := newReader(c, "g")
 		together(t, a)
 		for name, test := range map[string]struct {
@@ -344,7 +346,7 @@ func TestJoinRefusesWhatKafkaRefuses(t *testing.T) {
 }
 
 func TestSyncChecksTheProtocol(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		a := newReader(c, "g")
 		together(t, a)
 		req := kmsg.NewPtrSyncGroupRequest()
@@ -362,7 +364,7 @@ func TestSyncChecksTheProtocol(t *testing.T) {
 }
 
 func TestTheProtocolMostMembersPreferWins(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		var wg sync.WaitGroup
 		for _, names := range [][]string{{"a", "b", "x"}, {"b", "a"}, {"y", "b", "a"}} {
 			req := newReader(c, "g").joinRequest()
@@ -382,7 +384,7 @@ func TestTheProtocolMostMembersPreferWins(t *testing.T) {
 
 func TestAFullGroupTakesNoMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &tape{}
+		p := &journal{}
 		c := p.takeOver(t, Config{Settings: func() Settings { return Settings{MaxSize: 2, InitialRebalanceDelay: -1} }})
 		a, b, third := newReader(c, "g"), newReader(c, "g"), newReader(c, "g")
 		together(t, a)
@@ -397,7 +399,7 @@ func TestAFullGroupTakesNoMore(t *testing.T) {
 }
 
 func TestPendingMembersHoldUpARebalanceAndExpire(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		a := newReader(c, "g")
 		together(t, a)
 		ghost := c.Join(t.Context(), Client{"ghost", "/"}, newReader(c, "g").joinRequest())
@@ -424,7 +426,7 @@ func TestPendingMembersHoldUpARebalanceAndExpire(t *testing.T) {
 }
 
 func TestAClientThatHangsUpBeforeItHasAnIDIsForgotten(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		ctx, hangUp := context.WithCancel(t.Context())
 		req := newReader(c, "g").joinRequest()
 		req.Version = 1
@@ -443,7 +445,7 @@ func TestAClientThatHangsUpBeforeItHasAnIDIsForgotten(t *testing.T) {
 }
 
 func TestThoseWhoWaitLearnThatTheCoordinatorMoved(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		codes := make(chan int16, 2)
 		a := newReader(c, "g")
 		go func() { codes <- a.join().ErrorCode }()
@@ -461,7 +463,7 @@ func TestThoseWhoWaitLearnThatTheCoordinatorMoved(t *testing.T) {
 }
 
 func TestARefusedAssignmentIsShownToNobody(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		refusals := 1
 		a, b := newReader(c, "g"), newReader(c, "g")
 		var wg sync.WaitGroup
@@ -469,19 +471,19 @@ func TestARefusedAssignmentIsShownToNobody(t *testing.T) {
 			wg.Go(func() { r.join() })
 		}
 		wg.Wait()
-		p.failing(func() error {
+		p.Fail(func() error {
 			if refusals--; refusals >= 0 {
 				return errors.New("disk full")
 			}
 			return nil
 		})
-		p.holding()
+		p.Hold()
 		codes := make(chan int16, 2)
 		for _, r := range []*reader{a, b} {
 			go func() { codes <- r.sync(map[string][]byte{a.id: []byte("x"), b.id: []byte("y")}).ErrorCode }()
 		}
 		synctest.Wait()
-		p.releasing()
+		p.Release()
 		wantCode(t, "sync", <-codes, coordinatorNotAvailable)
 		wantCode(t, "sync", <-codes, coordinatorNotAvailable)
 		together(t, a, b)
@@ -490,14 +492,14 @@ func TestARefusedAssignmentIsShownToNobody(t *testing.T) {
 
 func TestAnAppendOfUnknownOutcomeUnloadsThePartition(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &tape{}
+		p := &journal{}
 		lost := make(chan int32, 1)
 		c := p.takeOver(t, Config{Lost: func(partition, epoch int32) { lost <- epoch }})
 		wantCode(t, "commit", simpleCommit(c, "s", 1), none)
 		waiting := make(chan int16, 1)
 		go func() { waiting <- newReader(c, "g").join().ErrorCode }()
 		synctest.Wait()
-		p.failing(func() error { return fmt.Errorf("timeout: %w", ErrUnknownOutcome) })
+		p.Fail(func() error { return fmt.Errorf("timeout: %w", coordinator.ErrUnknownOutcome) })
 		wantCode(t, "commit", simpleCommit(c, "s", 2), notCoordinator)
 		wantCode(t, "a join that waits", <-waiting, notCoordinator)
 		if epoch := <-lost; epoch != 1 {
@@ -506,9 +508,9 @@ func TestAnAppendOfUnknownOutcomeUnloadsThePartition(t *testing.T) {
 		if _, code := fetch(c, "s", "t"); code != notCoordinator {
 			t.Errorf("fetch: code %d", code)
 		}
-		p.failing(nil)
-		p.epoch = 2
-		if err := c.Load(0, 2, p.all()); err != nil {
+		p.Fail(nil)
+		p.NewEpoch()
+		if err := c.Load(0, 2, p.Records()); err != nil {
 			t.Fatal(err)
 		}
 		if got := fetched(t, c, "s", "t"); got != 1 {
@@ -522,14 +524,14 @@ func TestAnAppendOfUnknownOutcomeUnloadsThePartition(t *testing.T) {
 func TestNothingLoadedIsNothingLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var lines strings.Builder
-		p := &tape{}
+		p := &journal{}
 		c := p.takeOver(t, Config{Logger: slog.New(slog.NewTextHandler(&lines, nil))})
 		if lines.Len() > 0 {
 			t.Errorf("of an empty partition the log says %s", lines.String())
 		}
 		wantCode(t, "commit", simpleCommit(c, "s", 1), none)
-		p.epoch = 2
-		if err := c.Load(0, 2, p.all()); err != nil {
+		p.NewEpoch()
+		if err := c.Load(0, 2, p.Records()); err != nil {
 			t.Fatal(err)
 		}
 		if strings.Count(lines.String(), `msg="loaded groups"`) != 1 || !strings.Contains(lines.String(), "groups=1") {

@@ -1,5 +1,11 @@
 package group
 
+import (
+	"errors"
+
+	"millrace/server/coordinator"
+)
+
 // Kafka's error codes, as far as groups use them
 // (https://kafka.apache.org/protocol.html#protocol_error_codes).
 const (
@@ -34,3 +40,19 @@ const (
 	staleMemberEpoch         int16 = 113
 	invalidRegularExpression int16 = 128
 )
+
+// codeOf is what a client gets where an append ended so, or no shard was entered.
+func codeOf(err error) int16 {
+	switch {
+	case err == nil:
+		return none
+	case coordinator.Lost(err), errors.Is(err, coordinator.ErrNotCoordinator):
+		return notCoordinator
+	case errors.Is(err, coordinator.ErrTooLarge):
+		return unknownServerError // as Kafka
+	case errors.Is(err, coordinator.ErrLoadInProgress):
+		return coordinatorLoadInProgress
+	default:
+		return coordinatorNotAvailable
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"millrace/segment/record"
+	"millrace/server/coordinator"
 )
 
 // A consumerGroup is the membership of the consumer protocol (KIP-848): members
@@ -22,8 +23,8 @@ import (
 // given back: that is the whole of the safety.
 //
 // State is what the journal's records say and nothing else: a step works on a
-// draft, writes records into it, and the draft becomes the state when they have
-// landed. Meanwhile the group is busy, and further steps wait; all that wait make
+// draft, writes records into it, and the draft becomes the state when a quorum has
+// them. Meanwhile the group is busy, and further steps wait; all that wait make
 // up the next draft together. Cost: one append at a time for each group, whatever
 // the number of steps in it.
 //
@@ -69,14 +70,14 @@ const maxStep = 1000
 
 // A seat is what a member has in memory only.
 type seat struct {
-	expiry alarm // its session
-	revoke alarm // set while it is to give partitions back, or to join or sync by the classic protocol
+	expiry coordinator.Alarm // its session
+	revoke coordinator.Alarm // set while it is to give partitions back, or to join or sync by the classic protocol
 }
 
 // ---- membership
 
 func newConsumer(g *group) *consumerGroup {
-	return &consumerGroup{group: g, shard: g.shard, consumerState: newConsumerState(), since: g.shard.now(), seats: make(map[string]*seat)}
+	return &consumerGroup{group: g, shard: g.shard, consumerState: newConsumerState(), since: g.shard.Now(), seats: make(map[string]*seat)}
 }
 
 func (c *consumerGroup) kind() string         { return "consumer" }
@@ -197,13 +198,13 @@ func (c *consumerGroup) startLocked() {
 			c.revokeLocked(id)
 		}
 	}
-	c.since = c.shard.now()
+	c.since = c.shard.Now()
 }
 
 func (c *consumerGroup) stopLocked(code int16) {
 	for _, seat := range c.seats {
-		c.shard.stopLocked(&seat.expiry)
-		c.shard.stopLocked(&seat.revoke)
+		c.shard.StopLocked(&seat.expiry)
+		c.shard.StopLocked(&seat.revoke)
 	}
 	clear(c.seats)
 	queue, wait := c.queue, c.parked
@@ -256,7 +257,7 @@ func (s *shard) applyConsumerLocked(k key, value []byte) error {
 		fresh := newClassic(g) // a name, until somebody joins by either protocol
 		c.stopLocked(coordinatorNotAvailable)
 		g.members = fresh
-		if s.loading.Load() {
+		if s.Loading() {
 			s.dropIfNothingLocked(g)
 		}
 	}
@@ -271,12 +272,12 @@ type draft struct {
 	c       *consumerGroup
 	now     time.Time
 	records []record.Record
-	afters  []func(error) // what follows when the records have landed, or were refused
+	afters  []func(error) // what follows when the records are durable, or were refused
 	closed  bool          // it ends the group as it is: no further steps
 }
 
 func (c *consumerGroup) draft() *draft {
-	return &draft{consumerState: c.consumerState.over(), c: c, now: c.shard.now()}
+	return &draft{consumerState: c.consumerState.over(), c: c, now: c.shard.Now()}
 }
 
 // put writes one record into the draft. value nil is a tombstone.
@@ -317,7 +318,7 @@ func (d *draft) bump() {
 }
 
 // stepLocked runs step on a draft. after runs when the draft's records, if any,
-// have landed or were refused; then the next steps may go.
+// are durable or were refused; then the next steps may go.
 func (c *consumerGroup) stepLocked(w waiting, step func(d *draft) (after func(error))) {
 	d := c.open
 	if c.busy || d != nil && d.closed {
@@ -340,7 +341,7 @@ func (c *consumerGroup) flushLocked(d *draft) {
 		return
 	}
 	c.busy = true
-	c.shard.appendLocked(d.records, func(err error) {
+	c.shard.AppendLocked(d.records, func(err error) {
 		c.busy = false
 		if err != nil {
 			c.changed = nil // topics are to be looked at again
@@ -357,7 +358,7 @@ func (c *consumerGroup) overLocked(d *draft, err error) {
 	for _, after := range d.afters {
 		after(err)
 	}
-	for len(c.queue) > 0 && !c.busy && c.open == nil && !c.shard.unloaded {
+	for len(c.queue) > 0 && !c.busy && c.open == nil && !c.shard.EndedLocked() {
 		queue := c.queue
 		c.queue = nil
 		if c.group.members != membership(c) {
@@ -395,8 +396,8 @@ func (c *consumerGroup) mergeLocked(d *draft) {
 		seat := c.seats[id]
 		switch {
 		case m == nil && seat != nil:
-			c.shard.stopLocked(&seat.expiry)
-			c.shard.stopLocked(&seat.revoke)
+			c.shard.StopLocked(&seat.expiry)
+			c.shard.StopLocked(&seat.revoke)
 			delete(c.seats, id)
 			continue
 		case m == nil:
@@ -408,13 +409,13 @@ func (c *consumerGroup) mergeLocked(d *draft) {
 		switch {
 		case m.classic != nil: // its joins and syncs set it
 		case m.state != memberUnrevoked:
-			c.shard.stopLocked(&seat.revoke)
-		case seat.revoke.place == 0:
+			c.shard.StopLocked(&seat.revoke)
+		case !seat.revoke.IsSet():
 			c.revokeLocked(id)
 		}
 	}
 	if c.size == 0 {
-		c.since = c.shard.now()
+		c.since = c.shard.Now()
 	}
 }
 
@@ -449,13 +450,13 @@ func (c *consumerGroup) touchLocked(id string) {
 	if m.classic != nil {
 		session = time.Duration(m.classic.session) * time.Millisecond
 	}
-	c.shard.setLocked(&seat.expiry, c.shard.now().Add(session))
+	c.shard.SetLocked(&seat.expiry, c.shard.Now().Add(session))
 }
 
 func newSeat(c *consumerGroup, id string) *seat {
 	s := new(seat)
-	s.expiry.ring = func(time.Time) { c.fenceLocked(id, &s.expiry, "its session expired") }
-	s.revoke.ring = func(time.Time) { c.fenceLocked(id, &s.revoke, "it did not do its part of a rebalance in time") }
+	s.expiry.Ring = func(time.Time) { c.fenceLocked(id, &s.expiry, "its session expired") }
+	s.revoke.Ring = func(time.Time) { c.fenceLocked(id, &s.revoke, "it did not do its part of a rebalance in time") }
 	return s
 }
 
@@ -465,12 +466,12 @@ func (c *consumerGroup) revokeLocked(id string) {
 	if timeout <= 0 {
 		timeout = 5 * time.Minute
 	}
-	c.shard.setLocked(&c.seats[id].revoke, c.shard.now().Add(timeout))
+	c.shard.SetLocked(&c.seats[id].revoke, c.shard.Now().Add(timeout))
 }
 
 // fenceLocked takes a member out whose alarm rang.
-func (c *consumerGroup) fenceLocked(id string, rang *alarm, reason string) {
-	if c.members[id] == nil || rang.place != 0 || c.group.members != membership(c) {
+func (c *consumerGroup) fenceLocked(id string, rang *coordinator.Alarm, reason string) {
+	if c.members[id] == nil || rang.IsSet() || c.group.members != membership(c) {
 		return // it went, or came back in time after all
 	}
 	again := func() { c.fenceLocked(id, rang, reason) }
@@ -478,11 +479,11 @@ func (c *consumerGroup) fenceLocked(id string, rang *alarm, reason string) {
 		if d.member(id) == nil {
 			return func(error) {}
 		}
-		c.shard.log.Info("member is out", "group", c.group.id, "member", id, "reason", reason)
+		c.shard.Log.Info("member is out", "group", c.group.id, "member", id, "reason", reason)
 		after := d.take(id)
 		return func(err error) {
 			if err != nil && c.seats[id] != nil {
-				c.shard.setLocked(rang, c.shard.now().Add(time.Second))
+				c.shard.SetLocked(rang, c.shard.Now().Add(time.Second))
 			}
 			after(err)
 		}

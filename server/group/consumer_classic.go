@@ -336,7 +336,7 @@ func (c *consumerGroup) syncLocked(req *kmsg.SyncGroupRequest) *kmsg.SyncGroupRe
 		c.rejoinLocked(m.id)
 		return syncFailure(req, rebalanceInProgress)
 	}
-	c.shard.stopLocked(&c.seats[m.id].revoke)
+	c.shard.StopLocked(&c.seats[m.id].revoke)
 	resp := syncFailure(req, none)
 	protocolType, protocol := consumerProtocol, first.name
 	resp.ProtocolType, resp.Protocol = &protocolType, &protocol
@@ -363,7 +363,7 @@ func (c *consumerGroup) heartbeatLocked(req *kmsg.HeartbeatRequest) int16 {
 // rejoinLocked gives a member its rebalance timeout to join again, from when it was
 // first told so.
 func (c *consumerGroup) rejoinLocked(id string) {
-	if c.seats[id].revoke.place == 0 {
+	if !c.seats[id].revoke.IsSet() {
 		c.revokeLocked(id)
 	}
 }
@@ -439,8 +439,8 @@ func (c *consumerGroup) disconnectedLocked(memberID string) {
 	if m == nil || seat == nil || m.classic == nil || m.instanceID != nil {
 		return
 	}
-	at := c.shard.now().Add(time.Duration(m.classic.session) * time.Millisecond / 2)
-	if seat.expiry.place > 0 && at.Before(seat.expiry.at) {
-		c.shard.setLocked(&seat.expiry, at)
+	at := c.shard.Now().Add(time.Duration(m.classic.session) * time.Millisecond / 2)
+	if seat.expiry.IsSet() && at.Before(seat.expiry.At()) {
+		c.shard.SetLocked(&seat.expiry, at)
 	}
 }

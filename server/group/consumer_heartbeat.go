@@ -21,7 +21,7 @@ type beat struct {
 	matches []string        // the topics that its expression matches, ascending
 	matched bool            // they were looked for: the group had not resolved it
 	was     assignment      // what its member had before
-	land    func(err error) // what follows an append that has its answer
+	done    func(err error) // what follows an append that has its answer
 }
 
 func (b *beat) fail(code int16, why string) {
@@ -101,7 +101,7 @@ func (c *Coordinator) ConsumerHeartbeat(ctx context.Context, client Client, req 
 		b.fail(code, "")
 		return <-answer
 	}
-	if !s.do(func() { s.beatLocked(b) }) {
+	if !s.Do(func() { s.beatLocked(b) }) {
 		late := make(chan *kmsg.ConsumerGroupHeartbeatResponse, 1)
 		(&beat{req: req, client: client, answer: late}).fail(notCoordinator, "")
 		return <-late
@@ -161,7 +161,7 @@ func (b *beat) holds() assignment {
 }
 
 func (s *shard) beatLocked(b *beat) {
-	if s.unloaded {
+	if s.EndedLocked() {
 		b.fail(notCoordinator, "")
 		return
 	}
@@ -212,7 +212,7 @@ func (d *draft) beat(b *beat) func(error) {
 	}
 	resp := kmsg.NewPtrConsumerGroupHeartbeatResponse()
 	resp.Version, resp.MemberID, resp.MemberEpoch = req.Version, &req.MemberID, req.MemberEpoch
-	b.land = func(err error) {
+	b.done = func(err error) {
 		if err != nil {
 			b.fail(codeOf(err), "")
 			return
@@ -231,12 +231,12 @@ func (d *draft) beat(b *beat) func(error) {
 			// What it was to give back it has given back now: it is gone.
 			next.state, next.revoking = memberStable, nil
 			d.setCurrent(m, next)
-			return b.land
+			return b.done
 		}
 		after := d.take(m.id)
 		return func(err error) {
 			after(err)
-			b.land(err)
+			b.done(err)
 		}
 	}
 
@@ -390,7 +390,7 @@ func (c *consumerGroup) placeLocked(b *beat) {
 		}
 		resp := kmsg.NewPtrConsumerGroupHeartbeatResponse()
 		resp.Version, resp.MemberID = b.req.Version, &b.req.MemberID
-		b.land = func(err error) {
+		b.done = func(err error) {
 			if err != nil {
 				b.fail(codeOf(err), "")
 				return
@@ -423,7 +423,7 @@ func (d *draft) place(b *beat, resp *kmsg.ConsumerGroupHeartbeatResponse) func(e
 			c.planAfter(nil)
 			c.resolveLocked()
 		}
-		b.land(err)
+		b.done(err)
 	}
 }
 
@@ -459,7 +459,7 @@ func (c *Coordinator) consumerDescribe(id string) kmsg.ConsumerGroupDescribeResp
 		d.ErrorCode = code
 		return d
 	}
-	defer s.leave()
+	defer s.Unlock()
 	var cg *consumerGroup
 	if g := s.groupLocked(id); g != nil {
 		cg, _ = g.members.(*consumerGroup)

@@ -165,10 +165,10 @@ func total(all ...*beater) (n int) {
 	return n
 }
 
-func consumerStory(t *testing.T, parts map[string]int32, f func(t *testing.T, c *Coordinator, p *tape, s *shelf)) {
+func consumerStory(t *testing.T, parts map[string]int32, f func(t *testing.T, c *Coordinator, p *journal, s *shelf)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		p, s := &tape{}, newShelf(parts)
+		p, s := &journal{}, newShelf(parts)
 		c := p.takeOver(t, Config{Topics: s})
 		defer c.Close()
 		f(t, c, p, s)
@@ -182,7 +182,7 @@ func describe(c *Coordinator) kmsg.ConsumerGroupDescribeResponseGroup {
 }
 
 func TestThreeConsumersShareATopic(t *testing.T) {
-	consumerStory(t, map[string]int32{"t": 9}, func(t *testing.T, c *Coordinator, p *tape, s *shelf) {
+	consumerStory(t, map[string]int32{"t": 9}, func(t *testing.T, c *Coordinator, p *journal, s *shelf) {
 		x, y, z := newBeater(c, "x", "t"), newBeater(c, "y", "t"), newBeater(c, "z", "t")
 		settle(t, x)
 		settle(t, x, y)
@@ -215,7 +215,7 @@ func TestThreeConsumersShareATopic(t *testing.T) {
 }
 
 func TestASlowConsumerKeepsItsPartitionsUntilItIsOut(t *testing.T) {
-	consumerStory(t, map[string]int32{"t": 4}, func(t *testing.T, c *Coordinator, p *tape, s *shelf) {
+	consumerStory(t, map[string]int32{"t": 4}, func(t *testing.T, c *Coordinator, p *journal, s *shelf) {
 		x, y := newBeater(c, "x", "t"), newBeater(c, "y", "t")
 		settle(t, x)
 		x.slow = true
@@ -240,7 +240,7 @@ func TestASlowConsumerKeepsItsPartitionsUntilItIsOut(t *testing.T) {
 }
 
 func TestAFailoverLosesNoAssignment(t *testing.T) {
-	consumerStory(t, map[string]int32{"t": 6, "u": 3}, func(t *testing.T, c *Coordinator, p *tape, s *shelf) {
+	consumerStory(t, map[string]int32{"t": 6, "u": 3}, func(t *testing.T, c *Coordinator, p *journal, s *shelf) {
 		x, y := newBeater(c, "x", "t"), newBeater(c, "y", "t", "u")
 		for range 30 { // a takeover between any two steps
 			for _, b := range []*beater{x, y} {
@@ -260,7 +260,7 @@ func TestAFailoverLosesNoAssignment(t *testing.T) {
 }
 
 func TestNewPartitionsAndExpressions(t *testing.T) {
-	consumerStory(t, map[string]int32{"logs-a": 2, "other": 1}, func(t *testing.T, c *Coordinator, p *tape, s *shelf) {
+	consumerStory(t, map[string]int32{"logs-a": 2, "other": 1}, func(t *testing.T, c *Coordinator, p *journal, s *shelf) {
 		x := newBeater(c, "x")
 		bad := "("
 		x.regex = &bad
@@ -308,7 +308,7 @@ func TestNewPartitionsAndExpressions(t *testing.T) {
 }
 
 func TestAStaticConsumerIsReplaced(t *testing.T) {
-	consumerStory(t, map[string]int32{"t": 4}, func(t *testing.T, c *Coordinator, p *tape, s *shelf) {
+	consumerStory(t, map[string]int32{"t": 4}, func(t *testing.T, c *Coordinator, p *journal, s *shelf) {
 		i := "i"
 		x, y := newBeater(c, "x", "t"), newBeater(c, "y", "t")
 		x.instance = &i
@@ -329,7 +329,7 @@ func TestAStaticConsumerIsReplaced(t *testing.T) {
 }
 
 func TestCommitsNeedTheMembersEpoch(t *testing.T) {
-	consumerStory(t, map[string]int32{"t": 1}, func(t *testing.T, c *Coordinator, p *tape, s *shelf) {
+	consumerStory(t, map[string]int32{"t": 1}, func(t *testing.T, c *Coordinator, p *journal, s *shelf) {
 		x := newBeater(c, "x", "t")
 		settle(t, x)
 		wantCode(t, "commit", commit(c, "g", "x", nil, x.epoch, "t", 0, 5), none)
@@ -349,7 +349,7 @@ func TestCommitsNeedTheMembersEpoch(t *testing.T) {
 }
 
 func TestAnEmptyGroupChangesItsTypeAndKeepsItsOffsets(t *testing.T) {
-	consumerStory(t, map[string]int32{"t": 2}, func(t *testing.T, c *Coordinator, p *tape, s *shelf) {
+	consumerStory(t, map[string]int32{"t": 2}, func(t *testing.T, c *Coordinator, p *journal, s *shelf) {
 		r := newReader(c, "g")
 		together(t, r)
 		wantCode(t, "commit", r.commit(3), none)
@@ -387,7 +387,7 @@ func TestNoPartitionHasTwoOwners(t *testing.T) {
 	for seed := range uint64(60) {
 		planAtOnce = []int{was, 0}[seed%2] // within the step, or by the planner
 		r := rand.New(rand.NewPCG(seed, 1))
-		consumerStory(t, map[string]int32{"a": 7, "b": 3, "c": 1}, func(t *testing.T, c *Coordinator, p *tape, s *shelf) {
+		consumerStory(t, map[string]int32{"a": 7, "b": 3, "c": 1}, func(t *testing.T, c *Coordinator, p *journal, s *shelf) {
 			var all []*beater
 			n := 0
 			for range 150 {
@@ -535,7 +535,7 @@ func FuzzConsumerRecords(f *testing.F) {
 // Java's consumer with a pattern that matches nothing yet says an empty list of
 // names; only a client that says neither names nor an expression is wrong.
 func TestASubscriptionToNothingIsOne(t *testing.T) {
-	consumerStory(t, map[string]int32{"t": 2}, func(t *testing.T, c *Coordinator, p *tape, s *shelf) {
+	consumerStory(t, map[string]int32{"t": 2}, func(t *testing.T, c *Coordinator, p *journal, s *shelf) {
 		x := newBeater(c, "x")
 		wantCode(t, "neither names nor an expression", x.beat(), invalidRequest)
 		x.topics = []string{}
@@ -558,7 +558,7 @@ func TestASubscriptionToNothingIsOne(t *testing.T) {
 // other group.
 func TestAGroupHasSettingsOfItsOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, s := &tape{}, newShelf(map[string]int32{"t": 2})
+		p, s := &journal{}, newShelf(map[string]int32{"t": 2})
 		own := GroupSettings{SessionTimeout: 50 * time.Second, HeartbeatInterval: 9 * time.Second}
 		c := p.takeOver(t, Config{Topics: s, Group: func(id string) GroupSettings {
 			if id != "g" {

@@ -63,7 +63,7 @@ func (c *searchedTopics) Names() []string {
 // with each heartbeat; for another group it is, and for one that has lost it.
 func TestAGroupMatchesAnExpressionOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, topics := &tape{}, &searchedTopics{shelf: newShelf(map[string]int32{"logs-a": 2, "logs-b": 2, "other": 2})}
+		p, topics := &journal{}, &searchedTopics{shelf: newShelf(map[string]int32{"logs-a": 2, "logs-b": 2, "other": 2})}
 		c := p.takeOver(t, Config{Topics: topics})
 		defer c.Close()
 		synctest.Wait()

@@ -8,10 +8,11 @@ import (
 // A member whose connection has ended has half its session left; one that speaks
 // again has lost nothing.
 func TestMemberWhoseConnectionEndedIsFoundOutSooner(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		a, b := newReader(c, "g"), newReader(c, "g")
 		together(t, a, b)
-		session := c.shards[0].groups["g"].members.(*classicGroup).members[b.id].session
+		shards, _ := c.shards.Loaded()
+		session := shards[0].groups["g"].members.(*classicGroup).members[b.id].session
 		wantCode(t, "heartbeat of a", a.heartbeat(), none)
 		wantCode(t, "heartbeat of b", b.heartbeat(), none)
 		c.Disconnected("g", a.id)

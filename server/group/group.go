@@ -15,7 +15,7 @@ type group struct {
 	offsets map[string]map[int32]committed
 
 	// pending counts the commits on their way, by where they go. An offset that is
-	// about to be overwritten must not be expired: the tombstone would land on top.
+	// about to be overwritten must not be expired: the tombstone would come on top.
 	pending map[place]int
 
 	// dead: the tombstones that end the group are on their way. Whoever would change

@@ -58,12 +58,12 @@ func (c *Coordinator) Join(ctx context.Context, client Client, req *kmsg.JoinGro
 	if code != none {
 		return joinFailure(call, code, req.MemberID)
 	}
-	if !s.do(func() { s.joinLocked(call) }) {
+	if !s.Do(func() { s.joinLocked(call) }) {
 		return joinFailure(call, notCoordinator, req.MemberID)
 	}
 	return await(ctx, answer, func() *kmsg.JoinGroupResponse {
-		s.mu.Lock()
-		s.do(func() { s.abandonLocked(call) })
+		s.Lock()
+		s.Do(func() { s.abandonLocked(call) })
 		return joinFailure(call, coordinatorNotAvailable, req.MemberID)
 	})
 }
@@ -131,7 +131,7 @@ func (s *shard) abandonLocked(call *joinCall) {
 		if m.instanceID == nil {
 			left /= 2
 		}
-		s.setLocked(&m.expiry, s.now().Add(left))
+		s.SetLocked(&m.expiry, s.Now().Add(left))
 	}
 }
 
@@ -192,13 +192,13 @@ func (s *shard) joinLocked(call *joinCall) {
 
 // toClassicLocked makes an empty group of the other type a classic one.
 func (s *shard) toClassicLocked(g *group) *classicGroup {
-	records := g.members.tombstones(s.now())
+	records := g.members.tombstones(s.Now())
 	g.members.stopLocked(coordinatorNotAvailable)
 	c := newClassic(g)
 	g.members = c
 	if len(records) > 0 {
 		// If they are refused, the classic group's own record will take their place.
-		s.appendLocked(records, func(error) {})
+		s.AppendLocked(records, func(error) {})
 	}
 	return c
 }
@@ -235,13 +235,13 @@ func (c *classicGroup) joinNewLocked(call *joinCall) {
 	}
 	u, _ := c.pendingOf(id)
 	p := &pendingMember{id: u, bytes: pendingOverhead + len(c.group.id)}
-	p.expiry.ring = func(time.Time) {
+	p.expiry.Ring = func(time.Time) {
 		c.dropPendingLocked(u)
 		c.settlePendingLocked()
 	}
 	c.pendLocked(p)
 	session := time.Duration(req.SessionTimeoutMillis) * time.Millisecond
-	c.shard.setLocked(&p.expiry, c.shard.now().Add(min(session, newMemberTimeout)))
+	c.shard.SetLocked(&p.expiry, c.shard.Now().Add(min(session, newMemberTimeout)))
 	call.answer <- joinFailure(call, memberIDRequired, id)
 }
 
@@ -298,7 +298,7 @@ func (c *classicGroup) addNewLocked(call *joinCall, id string) {
 	}
 	c.extend = true
 	c.addLocked(m)
-	c.shard.setLocked(&m.expiry, c.shard.now().Add(newMemberTimeout))
+	c.shard.SetLocked(&m.expiry, c.shard.Now().Add(newMemberTimeout))
 	c.joinedLocked("member " + id + " joins")
 }
 
@@ -372,7 +372,7 @@ func (c *classicGroup) replaceLocked(call *joinCall, old *member, id string) {
 		leader, skip = c.leader, wasLeader
 	}
 	c.storeLocked(generation, c.valueLocked(nil), func(err error) {
-		if m.join != call || c.shard.unloaded {
+		if m.join != call || c.shard.EndedLocked() {
 			return // another rebalance has taken it along, or it went
 		}
 		switch {

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/server/coordinator"
 )
 
 // A syncCall is a SyncGroup request that waits.
@@ -30,7 +32,7 @@ func (c *Coordinator) Sync(ctx context.Context, req *kmsg.SyncGroupRequest) *kms
 		return syncFailure(req, code)
 	}
 	answer := make(chan *kmsg.SyncGroupResponse, 1)
-	if !s.do(func() {
+	if !s.Do(func() {
 		if g, other, code := s.classicLocked(req.Group); code != none {
 			answer <- syncFailure(req, code)
 		} else if other != nil {
@@ -102,7 +104,7 @@ func (c *classicGroup) syncLocked(call *syncCall) {
 func (c *classicGroup) syncedLocked(m *member) {
 	delete(c.unsynced, m.id)
 	if len(c.unsynced) == 0 {
-		c.shard.stopLocked(&c.sync)
+		c.shard.StopLocked(&c.sync)
 	}
 }
 
@@ -127,7 +129,7 @@ func (c *classicGroup) assignLocked(req *kmsg.SyncGroupRequest) {
 	c.assigning = true
 	record := c.valueLocked(assignments)
 	c.storeLocked(generation, record, func(err error) {
-		if c.phase != completing || c.generation != generation || c.shard.unloaded {
+		if c.phase != completing || c.generation != generation || c.shard.EndedLocked() {
 			return // the group has moved on
 		}
 		c.assigning = false
@@ -141,7 +143,7 @@ func (c *classicGroup) assignLocked(req *kmsg.SyncGroupRequest) {
 			c.recostLocked(m)
 		}
 		c.moveLocked(stable)
-		c.shard.log.Info("stable", "group", c.group.id, "generation", c.generation, "members", len(c.members))
+		c.shard.Log.Info("stable", "group", c.group.id, "generation", c.generation, "members", len(c.members))
 		c.propagateLocked(none)
 	})
 }
@@ -183,7 +185,7 @@ func (c *classicGroup) expireSyncsLocked(time.Time) {
 	}
 	for _, m := range c.inOrder() {
 		if c.unsynced[m.id] {
-			c.shard.log.Info("member is out: it has joined but never synced", "group", c.group.id, "member", m.id)
+			c.shard.Log.Info("member is out: it has joined but never synced", "group", c.group.id, "member", m.id)
 			c.removeLocked(m, unknownMemberID)
 		}
 	}
@@ -204,7 +206,7 @@ func (c *Coordinator) Heartbeat(_ context.Context, req *kmsg.HeartbeatRequest) *
 	s, code := c.shardOf(req.Group)
 	if code == none {
 		code = notCoordinator
-		s.do(func() {
+		s.Do(func() {
 			g, other, why := s.classicLocked(req.Group)
 			switch {
 			case why != none:
@@ -231,7 +233,7 @@ func (c *Coordinator) Disconnected(groupID, memberID string) {
 	if code != none {
 		return
 	}
-	defer s.leave()
+	defer s.Unlock()
 	g := s.groups[groupID]
 	if g == nil {
 		return
@@ -248,8 +250,8 @@ func (c *classicGroup) disconnectedLocked(memberID string) {
 		// session to come back.
 		return
 	}
-	if at := c.shard.now().Add(m.session / 2); m.expiry.place > 0 && at.Before(m.expiry.at) {
-		c.shard.setLocked(&m.expiry, at)
+	if at := c.shard.Now().Add(m.session / 2); m.expiry.IsSet() && at.Before(m.expiry.At()) {
+		c.shard.SetLocked(&m.expiry, at)
 	}
 }
 
@@ -288,7 +290,7 @@ func (c *Coordinator) Leave(ctx context.Context, req *kmsg.LeaveGroupRequest) *k
 		m.MemberID = req.MemberID
 		members = []kmsg.LeaveGroupRequestMember{m}
 	}
-	if !s.do(func() { s.leaveLocked(req, members, answer) }) {
+	if !s.Do(func() { s.leaveLocked(req, members, answer) }) {
 		return fail(notCoordinator)
 	}
 	return await(ctx, answer, func() *kmsg.LeaveGroupResponse { return fail(coordinatorNotAvailable) })
@@ -316,7 +318,7 @@ func leaveResponse(req *kmsg.LeaveGroupRequest, members []kmsg.LeaveGroupRequest
 }
 
 func (s *shard) leaveLocked(req *kmsg.LeaveGroupRequest, members []kmsg.LeaveGroupRequestMember, answer chan<- *kmsg.LeaveGroupResponse) {
-	if s.unloaded {
+	if s.EndedLocked() {
 		answer <- leaveFailure(req, notCoordinator)
 		return
 	}
@@ -350,7 +352,7 @@ func (s *shard) leaveLocked(req *kmsg.LeaveGroupRequest, members []kmsg.LeaveGro
 	}
 	if went && g.phase == empty && g.storing > 0 {
 		g.onStored = append(g.onStored, func(err error) {
-			if lost(err) {
+			if coordinator.Lost(err) {
 				resp = leaveFailure(req, notCoordinator) // whether it has left is for the next coordinator to say
 			}
 			answer <- resp

@@ -36,13 +36,13 @@ func (s *shard) upgradeLocked(old *classicGroup, b *beat) {
 	c := newConsumer(g)
 	switch {
 	case !set.upgrades():
-		s.log.Info("the group stays classic: its migration is disabled", "group", g.id, "policy", set.MigrationPolicy)
+		s.Log.Info("the group stays classic: its migration is disabled", "group", g.id, "policy", set.MigrationPolicy)
 	case old.kindOf != consumerProtocol:
-		s.log.Info("the group stays classic: its members are no consumers", "group", g.id, "type", old.kindOf)
+		s.Log.Info("the group stays classic: its members are no consumers", "group", g.id, "type", old.kindOf)
 	case len(old.members) > set.MaxSize:
-		s.log.Info("the group stays classic: it is larger than a consumer group may be", "group", g.id, "members", len(old.members))
+		s.Log.Info("the group stays classic: it is larger than a consumer group may be", "group", g.id, "members", len(old.members))
 	case !c.adopt(old):
-		s.log.Info("the group stays classic: the metadata of a member cannot be read", "group", g.id)
+		s.Log.Info("the group stays classic: the metadata of a member cannot be read", "group", g.id)
 	default:
 		c.beginLocked(old, b)
 		return
@@ -54,9 +54,9 @@ func (s *shard) upgradeLocked(old *classicGroup, b *beat) {
 // join it.
 func (s *shard) retypeLocked(old *classicGroup, b *beat) {
 	g := old.group
-	records := []record.Record{classicTombstone(s.now(), g.id)}
+	records := []record.Record{classicTombstone(s.Now(), g.id)}
 	g.dead = true
-	s.appendLocked(records, func(err error) {
+	s.AppendLocked(records, func(err error) {
 		g.dead = false
 		if err != nil {
 			b.fail(codeOf(err), "")
@@ -153,7 +153,7 @@ func (c *consumerGroup) beginLocked(old *classicGroup, b *beat) {
 		}
 		return
 	}
-	s.log.Info("the group becomes a consumer group", "group", g.id, "generation", old.generation, "members", len(members))
+	s.Log.Info("the group becomes a consumer group", "group", g.id, "generation", old.generation, "members", len(members))
 	old.stopLocked(rebalanceInProgress)
 	for id, m := range c.members {
 		c.chargeLocked(m, m.cost())
@@ -165,7 +165,7 @@ func (c *consumerGroup) beginLocked(old *classicGroup, b *beat) {
 	// The first to hear of it: whoever speaks to c while it is not sure to be goes back
 	// to the old group with it.
 	d.afters = append([]func(error){func(err error) {
-		if err == nil || s.unloaded || g.members != membership(c) {
+		if err == nil || s.EndedLocked() || g.members != membership(c) {
 			return
 		}
 		c.retireLocked()
@@ -203,7 +203,7 @@ func (d *draft) downgrade(id string) (after func(error)) {
 	d.remove(id)
 	old := d.toClassic()
 	return func(err error) {
-		if err != nil || d.c.shard.unloaded || d.c.group.members != membership(d.c) {
+		if err != nil || d.c.shard.EndedLocked() || d.c.group.members != membership(d.c) {
 			return
 		}
 		d.c.becomeLocked(old)
@@ -223,7 +223,7 @@ func (d *draft) downgradeFor(j *classicJoin) (after func(error)) {
 			j.call.answer <- joinFailure(j.call, codeOf(err), j.call.req.MemberID)
 			return
 		}
-		if d.c.shard.unloaded || d.c.group.members != membership(d.c) {
+		if d.c.shard.EndedLocked() || d.c.group.members != membership(d.c) {
 			j.call.answer <- joinFailure(j.call, notCoordinator, j.call.req.MemberID)
 			return
 		}
@@ -238,9 +238,9 @@ func (d *draft) mayDowngrade(members int) bool {
 	set := d.c.shard.c.settings()
 	switch {
 	case !set.Consumer.downgrades():
-		d.c.shard.log.Info("the group stays a consumer group: its migration is disabled", "group", d.c.group.id, "policy", set.Consumer.MigrationPolicy)
+		d.c.shard.Log.Info("the group stays a consumer group: its migration is disabled", "group", d.c.group.id, "policy", set.Consumer.MigrationPolicy)
 	case members > set.MaxSize:
-		d.c.shard.log.Info("the group stays a consumer group: it is larger than a classic one may be", "group", d.c.group.id, "members", members)
+		d.c.shard.Log.Info("the group stays a consumer group: it is larger than a classic one may be", "group", d.c.group.id, "members", members)
 	default:
 		return true
 	}
@@ -288,9 +288,9 @@ func (d *draft) toClassic() *classicGroup {
 
 // becomeLocked puts a classic group in the place of c.
 func (c *consumerGroup) becomeLocked(old *classicGroup) {
-	c.shard.log.Info("the group becomes a classic group", "group", c.group.id, "generation", old.generation, "members", len(old.members))
+	c.shard.Log.Info("the group becomes a classic group", "group", c.group.id, "generation", old.generation, "members", len(old.members))
 	c.group.members = old
-	old.since = c.shard.now()
+	old.since = c.shard.Now()
 	c.retireLocked()
 	for _, m := range old.inOrder() {
 		old.recostLocked(m)

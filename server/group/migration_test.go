@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/server/coordinator"
 )
 
 // A rider is a consumer that speaks the classic protocol, as real ones do: eager,
@@ -280,7 +282,7 @@ func (m *mixed) move(c *Coordinator) {
 func migrationStory(t *testing.T, policy string, f func(t *testing.T, c *Coordinator, takeOver func() *Coordinator)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		p := &tape{}
+		p := &journal{}
 		cfg := Config{Topics: newShelf(map[string]int32{"t": 12}), Settings: func() Settings {
 			return Settings{Consumer: ConsumerSettings{MigrationPolicy: policy}}
 		}}
@@ -493,18 +495,18 @@ func TestMixedGroupsShareNothingWhateverHappens(t *testing.T) {
 		planAtOnce = []int{was, 0}[seed%2]
 		random := rand.New(rand.NewPCG(seed, 9))
 		synctest.Test(t, func(t *testing.T) {
-			p := &tape{}
+			p := &journal{}
 			cfg := Config{Topics: newShelf(map[string]int32{"a": 5, "b": 3}), Settings: func() Settings {
 				return Settings{Consumer: ConsumerSettings{MigrationPolicy: "bidirectional"}}
 			}}
 			c := p.takeOver(t, cfg)
-			failing := rand.New(rand.NewPCG(seed, 10)) // under the tape's lock
-			p.failing(func() error {
+			failing := rand.New(rand.NewPCG(seed, 10)) // under the journal's lock
+			p.Fail(func() error {
 				switch failing.IntN(80) {
 				case 0, 1, 2:
 					return fmt.Errorf("refused")
 				case 3:
-					return ErrUnknownOutcome
+					return coordinator.ErrUnknownOutcome
 				}
 				return nil
 			})
@@ -519,7 +521,7 @@ func TestMixedGroupsShareNothingWhateverHappens(t *testing.T) {
 					c = p.takeOver(t, cfg)
 					m.move(c)
 				} else {
-					s.mu.Unlock()
+					s.Unlock()
 				}
 				switch k := random.IntN(40); {
 				case k == 0 && len(m.riders) < 3:
@@ -565,14 +567,14 @@ func TestMixedGroupsShareNothingWhateverHappens(t *testing.T) {
 				}
 				m.alone(t)
 			}
-			p.failing(nil)
+			p.Fail(nil)
 			if _, code := c.shardOf("g"); code != none {
 				c.Close()
 				c = p.takeOver(t, cfg)
 				m.move(c)
 			} else {
-				s, _ := c.loaded()
-				s[0].mu.Unlock()
+				s, _ := c.shards.Loaded()
+				s[0].Unlock()
 			}
 			next++
 			m.beaters = append(m.beaters, newBeater(c, fmt.Sprint("c", next), "a", "b"))

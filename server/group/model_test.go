@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/segment/record"
+	"millrace/server/coordinator"
 )
 
 // TestNothingGoesBackAndNothingIsSharedWhateverFails lets clients of one group do
@@ -44,15 +45,15 @@ func run(t *testing.T, seed uint64) (int64, int64) {
 		return random.IntN(n)
 	}
 	chance := func(n int) bool { return draw(n) == 0 }
-	p := &tape{}
+	p := &journal{}
 	var current atomic.Pointer[Coordinator]
 	current.Store(p.takeOver(t, Config{}))
-	p.failing(func() error {
+	p.Fail(func() error {
 		switch {
 		case chance(15):
 			return errors.New("refused")
 		case chance(60):
-			return ErrUnknownOutcome
+			return coordinator.ErrUnknownOutcome
 		}
 		return nil
 	})
@@ -167,12 +168,12 @@ func run(t *testing.T, seed uint64) (int64, int64) {
 	for range 30 {
 		time.Sleep(time.Duration(5+draw(25)) * time.Second)
 		if chance(2) {
-			p.holding() // what is on its way stays there, landed or not
+			p.Hold() // what is on its way stays there, in the journal or not
 			time.Sleep(200 * time.Millisecond)
 		}
 		old := current.Load()
 		current.Store(p.takeOver(t, Config{}))
-		p.releasing()
+		p.Release()
 		if chance(2) {
 			old.Unload(0)
 		}
@@ -184,7 +185,7 @@ func run(t *testing.T, seed uint64) (int64, int64) {
 
 // A storm of joins that never come back leaves nothing once sessions are over.
 func TestAStormOfJoinsLeavesNothing(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		for i := range 20_000 {
 			r := newReader(c, fmt.Sprint("g", i%1000))
 			c.Join(t.Context(), Client{"storm", "/"}, r.joinRequest())
@@ -194,9 +195,9 @@ func TestAStormOfJoinsLeavesNothing(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		s, _ := c.shardOf("g")
-		defer s.mu.Unlock()
-		if n := len(s.groups); n != 0 || c.memory.held()+c.pending.Load() != 0 || len(s.alarms) != 1 || p.len() != 0 {
-			t.Errorf("%d groups, %d bytes, %d alarms, %d records", n, c.memory.held()+c.pending.Load(), len(s.alarms), p.len())
+		defer s.Unlock()
+		if n := len(s.groups); n != 0 || c.memory.held()+c.pending.Load() != 0 || s.AlarmsLocked() != 1 || p.Len() != 0 {
+			t.Errorf("%d groups, %d bytes, %d alarms, %d records", n, c.memory.held()+c.pending.Load(), s.AlarmsLocked(), p.Len())
 		}
 	})
 }
@@ -205,7 +206,7 @@ func TestAStormOfJoinsLeavesNothing(t *testing.T) {
 // others: what it may hold is what it leaves free.
 func TestMembersOfAllGroupsAreBoundedTogetherAndShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &tape{}
+		p := &journal{}
 		c := p.takeOver(t, Config{Settings: func() Settings { return Settings{MaxBytes: 100_000} }})
 		join := func(host string, i int) int16 {
 			req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
@@ -228,7 +229,7 @@ func TestMembersOfAllGroupsAreBoundedTogetherAndShared(t *testing.T) {
 			t.Errorf("%d bytes are held", n)
 		}
 		s, _ := c.shardOf("g")
-		s.mu.Unlock()
+		s.Unlock()
 		c.Unload(0)
 		if n := c.memory.held(); n != 0 {
 			t.Errorf("%d bytes are held after the unload", n)
@@ -244,7 +245,7 @@ func memoryOf(host string) int {
 // Who asks for member ids by the thousand, with client ids as long as can be, keeps
 // no other group's members from getting theirs, and takes the ids from itself.
 func TestMemberIDsThatAreNeverUsedShutNobodyOut(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		victim := newReader(c, "victim")
 		id := c.Join(t.Context(), Client{"v", "/v"}, victim.joinRequest()).MemberID
 		long := strings.Repeat("x", 32_000)
@@ -266,7 +267,7 @@ func TestMemberIDsThatAreNeverUsedShutNobodyOut(t *testing.T) {
 
 func TestManyMembersAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &tape{}
+		p := &journal{}
 		c := p.takeOver(t, Config{})
 		readers := make([]*reader, 300)
 		for i := range readers {
@@ -294,11 +295,10 @@ func FuzzReplay(f *testing.F) {
 	f.Add([]byte{0, 1}, []byte{0, 4})
 	f.Add(classicKey("g"), []byte{0, 3, 0, 8, 'c', 'o', 'n', 's', 'u', 'm', 'e', 'r', 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff})
 	synctestGroup := func() []record.Record {
-		p := &tape{}
+		p := &journal{}
 		c := New(Config{Journal: p, Partitions: func() int32 { return 1 }, Settings: func() Settings { return Settings{InitialRebalanceDelay: -1} }})
 		defer c.Close()
-		p.epoch = 1
-		if err := c.Load(0, 1, p.all()); err != nil {
+		if err := c.Load(0, p.NewEpoch(), p.Records()); err != nil {
 			f.Fatal(err)
 		}
 		r := newReader(c, "g")
@@ -306,21 +306,25 @@ func FuzzReplay(f *testing.F) {
 			f.Fatal(code)
 		}
 		r.leave()
-		return p.records
+		var records []record.Record
+		for r := range p.Records() {
+			records = append(records, r)
+		}
+		return records
 	}
 	for _, r := range synctestGroup() {
 		f.Add(r.Key, r.Value)
 	}
 	f.Fuzz(func(t *testing.T, key, value []byte) {
-		p := &tape{epoch: 1}
+		p := &journal{}
 		if len(value) == 0 {
 			value = nil
 		}
 		good := offsetRecord(time.Now(), "good", place{"t", 0}, committed{offset: 7, expiresAt: never})
-		p.records = []record.Record{good, {Key: key, Value: value}}
+		p.Put(good, record.Record{Key: key, Value: value})
 		c := New(Config{Journal: p, Partitions: func() int32 { return 1 }})
 		defer c.Close()
-		if err := c.Load(0, 1, p.all()); err != nil {
+		if err := c.Load(0, p.NewEpoch(), p.Records()); err != nil {
 			t.Fatal(err)
 		}
 		if k, err := parseKey(key); err == nil && k.group == "good" {

@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/segment/record"
+	"millrace/server/coordinator"
 )
 
 // committed is one committed offset. Whatever a client sent comes back as it was.
@@ -39,7 +40,7 @@ func (s *shard) applyOffsetLocked(k key, value []byte) error {
 	if value == nil {
 		if g := s.groupLocked(k.group); g != nil {
 			g.forgetLocked(p)
-			if s.loading.Load() {
+			if s.Loading() {
 				s.dropIfNothingLocked(g)
 			}
 		}
@@ -74,7 +75,7 @@ func (g *group) forgetLocked(p place) {
 //
 //   - The member and its generation must be those of the group. Without either
 //     (generation -1, no member id) anyone may commit while the group has no members.
-//   - The answer comes when a quorum has the offsets; all of a request land together.
+//   - The answer comes when a quorum has the offsets; all of a request become visible together.
 //   - A partition that does not exist gets UNKNOWN_TOPIC_OR_PARTITION, metadata beyond
 //     offset.metadata.max.bytes OFFSET_METADATA_TOO_LARGE; the others are committed.
 //   - Offsets and leader epochs are kept as they are, negative ones too, as Kafka does.
@@ -89,7 +90,7 @@ func (c *Coordinator) OffsetCommit(ctx context.Context, req *kmsg.OffsetCommitRe
 		return commitResponse(req, code, nil)
 	}
 	answer := make(chan *kmsg.OffsetCommitResponse, 1)
-	if !s.do(func() { s.commitLocked(req, answer) }) {
+	if !s.Do(func() { s.commitLocked(req, answer) }) {
 		return commitResponse(req, notCoordinator, nil)
 	}
 	return await(ctx, answer, func() *kmsg.OffsetCommitResponse {
@@ -113,7 +114,7 @@ func (s *shard) commitLocked(req *kmsg.OffsetCommitRequest, answer chan<- *kmsg.
 		return
 	}
 
-	now := s.now()
+	now := s.Now()
 	settings := s.c.settings()
 	expires := int64(never)
 	if req.Version <= 4 && req.RetentionTimeMillis >= 0 {
@@ -165,21 +166,17 @@ func (s *shard) commitLocked(req *kmsg.OffsetCommitRequest, answer chan<- *kmsg.
 	for _, p := range places {
 		g.pending[p]++
 	}
-	s.appendLocked(records, func(err error) {
+	s.WriteLocked(records, func(err error) {
 		for _, p := range places {
 			if g.pending[p]--; g.pending[p] == 0 {
 				delete(g.pending, p)
 			}
 		}
 		code := codeOf(err)
-		if err == nil {
-			for _, r := range records {
-				s.replayLocked(r)
-			}
-		} else {
+		if err != nil {
 			s.dropIfNothingLocked(g)
 		}
-		if errors.Is(err, ErrTooLarge) {
+		if errors.Is(err, coordinator.ErrTooLarge) {
 			code = invalidCommitOffsetSize
 		}
 		answer <- commitResponse(req, code, refused)
@@ -287,23 +284,23 @@ func (c *Coordinator) fetchOffsets(ctx context.Context, ask kmsg.OffsetFetchRequ
 	resp.Group = ask.Group
 	s, code := c.shardOf(ask.Group)
 	if code == none && !confirmed[s] {
-		s.mu.Unlock() // nothing was done under it
-		if err := c.cfg.Journal.Confirm(ctx, s.partition, s.epoch); err != nil {
+		s.Unlock() // nothing was done under it
+		if err := s.Confirm(ctx); err != nil {
 			// Java's consumers before 3.9 know no other code to look for the coordinator again.
 			resp.ErrorCode = notCoordinator
 			return resp
 		}
 		confirmed[s] = true
-		s.mu.Lock()
-		if s.unloaded {
-			s.mu.Unlock()
+		s.Lock()
+		if s.EndedLocked() {
+			s.Unlock()
 			code = notCoordinator
 		}
 	}
 	if resp.ErrorCode = code; code != none {
 		return resp
 	}
-	defer s.leave()
+	defer s.Unlock()
 
 	g := s.groupLocked(ask.Group)
 	if g == nil {
@@ -362,7 +359,7 @@ func (c *Coordinator) OffsetDelete(ctx context.Context, req *kmsg.OffsetDeleteRe
 		return deleteFailure(req, code)
 	}
 	answer := make(chan *kmsg.OffsetDeleteResponse, 1)
-	if !s.do(func() { s.offsetDeleteLocked(req, answer) }) {
+	if !s.Do(func() { s.offsetDeleteLocked(req, answer) }) {
 		return deleteFailure(req, notCoordinator)
 	}
 	return await(ctx, answer, func() *kmsg.OffsetDeleteResponse {
@@ -391,7 +388,7 @@ func (s *shard) offsetDeleteLocked(req *kmsg.OffsetDeleteRequest, answer chan<- 
 	}
 
 	resp := deleteFailure(req, none)
-	now := s.now()
+	now := s.Now()
 	var records []record.Record
 	for _, t := range req.Topics {
 		rt := kmsg.NewOffsetDeleteResponseTopic()
@@ -417,13 +414,10 @@ func (s *shard) offsetDeleteLocked(req *kmsg.OffsetDeleteRequest, answer chan<- 
 		answer <- resp
 		return
 	}
-	s.appendLocked(records, func(err error) {
+	s.WriteLocked(records, func(err error) {
 		if err != nil {
 			answer <- deleteFailure(req, codeOf(err))
 			return
-		}
-		for _, r := range records {
-			s.replayLocked(r)
 		}
 		answer <- resp
 	})
@@ -467,7 +461,7 @@ func expired(g *group, o committed, now int64, retention time.Duration) bool {
 
 // deleteOffsetsLocked appends tombstones for offsets, a bounded number at a time.
 func (s *shard) deleteOffsetsLocked(g *group, places []place) {
-	now := s.now()
+	now := s.Now()
 	for len(places) > 0 {
 		n := min(len(places), maxTombstones)
 		var records []record.Record
@@ -475,33 +469,23 @@ func (s *shard) deleteOffsetsLocked(g *group, places []place) {
 			records = append(records, offsetTombstone(now, g.id, p))
 		}
 		places = places[n:]
-		s.appendLocked(records, func(err error) {
-			if err != nil {
-				return // the next sweep tries again
-			}
-			for _, r := range records {
-				s.replayLocked(r)
-			}
-		})
+		s.WriteLocked(records, func(error) {}) // where they are refused, the next sweep tries again
 	}
 }
 
 // endLocked ends an empty group: records and its own tombstones are appended, and
-// until they land the group is dead. If they are refused it lives on.
+// until they are durable the group is dead. If they are refused it lives on.
 func (s *shard) endLocked(g *group, records []record.Record, then func(error)) {
-	records = append(records, g.members.tombstones(s.now())...)
+	records = append(records, g.members.tombstones(s.Now())...)
 	if len(records) == 0 {
 		s.dropIfNothingLocked(g)
 		then(nil)
 		return
 	}
 	g.dead = true
-	s.appendLocked(records, func(err error) {
+	s.WriteLocked(records, func(err error) {
 		g.dead = false
 		if err == nil {
-			for _, r := range records {
-				s.replayLocked(r)
-			}
 			s.dropIfNothingLocked(g)
 		}
 		then(err)
@@ -533,7 +517,7 @@ func (c *Coordinator) watchTopics() {
 		}
 		known = seen
 		if len(gone) > 0 {
-			shards, _ := c.loaded()
+			shards, _ := c.shards.Loaded()
 			for _, s := range shards {
 				s.deleteTopics(gone)
 			}
@@ -548,9 +532,9 @@ func (c *Coordinator) watchTopics() {
 
 // deleteTopics deletes the offsets that were committed for those topics.
 func (s *shard) deleteTopics(gone map[string][16]byte) {
-	s.mu.Lock()
-	defer s.leave()
-	if s.unloaded {
+	s.Lock()
+	defer s.Unlock()
+	if s.EndedLocked() {
 		return
 	}
 	for _, g := range s.groups {

@@ -11,39 +11,29 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/server/coordinator"
 )
 
-// The hashes are Java's: "abc".hashCode() is 96354, of "😀" 1772899, and of
-// "polygenelubricants" the smallest int, whose absolute value Kafka masks to 0.
-func TestPartitionIsJavasHash(t *testing.T) {
-	for group, hash := range map[string]int32{"": 0, "abc": 96354, "😀": 1772899, "polygenelubricants": 0, "é": 233} {
-		for _, n := range []int32{1, 7, 50} {
-			if got := partitionOf(group, n); got != hash%n {
-				t.Errorf("%q of %d: partition %d, want %d", group, n, got, hash%n)
-			}
-		}
-	}
-}
-
 func TestAnOffsetIsSeenOnlyWhenTheJournalHasIt(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		wantCode(t, "commit", simpleCommit(c, "s", 1), none)
-		p.holding()
+		p.Hold()
 		codes := make(chan int16, 2)
 		go func() { codes <- simpleCommit(c, "s", 2) }()
 		synctest.Wait()
 		if got := fetched(t, c, "s", "t"); got != 1 || len(codes) != 0 {
 			t.Errorf("offset %d is seen, %d answers", got, len(codes))
 		}
-		p.releasing()
+		p.Release()
 		wantCode(t, "commit", <-codes, none)
 		if got := fetched(t, c, "s", "t"); got != 2 {
 			t.Errorf("offset %d, want 2", got)
 		}
-		p.failing(func() error { return errors.New("disk full") })
+		p.Fail(func() error { return errors.New("disk full") })
 		wantCode(t, "refused commit", simpleCommit(c, "s", 3), coordinatorNotAvailable)
 		wantCode(t, "refused commit of a new group", simpleCommit(c, "new", 3), coordinatorNotAvailable)
-		p.failing(func() error { return fmt.Errorf("%w: 9 MB", ErrTooLarge) })
+		p.Fail(func() error { return fmt.Errorf("%w: 9 MB", coordinator.ErrTooLarge) })
 		wantCode(t, "too large a commit", simpleCommit(c, "s", 3), invalidCommitOffsetSize)
 		if got := fetched(t, c, "s", "t"); got != 2 {
 			t.Errorf("offset %d after refusals, want 2", got)
@@ -55,7 +45,7 @@ func TestAnOffsetIsSeenOnlyWhenTheJournalHasIt(t *testing.T) {
 }
 
 func TestWhatWasCommittedComesBackAsItWas(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		req := kmsg.NewPtrOffsetCommitRequest()
 		req.Version, req.Group, req.Generation = 9, "s", -1
 		long, odd := strings.Repeat("x", 4097), "zażółć \x00"
@@ -94,7 +84,7 @@ func TestWhatWasCommittedComesBackAsItWas(t *testing.T) {
 }
 
 func TestFetchingWhatIsNotThereIsNoError(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		wantCode(t, "commit", simpleCommit(c, "s", 1), none)
 		for _, version := range []int16{1, 2, 5, 7} {
 			for _, group := range []string{"s", "nobody"} {
@@ -125,7 +115,7 @@ func TestFetchingWhatIsNotThereIsNoError(t *testing.T) {
 }
 
 func TestOnlyMembersCommitWhereThereAreMembers(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		wantCode(t, "with a generation, no group", commit(c, "g", "x", nil, 3, "t", 0, 1), illegalGeneration)
 		wantCode(t, "without", simpleCommit(c, "g", 1), none)
 		a := newReader(c, "g")
@@ -141,7 +131,7 @@ func TestOnlyMembersCommitWhereThereAreMembers(t *testing.T) {
 }
 
 func TestOffsetsExpireFromWhenTheGroupBecameEmpty(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		const day = 24 * time.Hour
 		a := newReader(c, "g")
 		together(t, a)
@@ -184,7 +174,7 @@ func TestOffsetsExpireFromWhenTheGroupBecameEmpty(t *testing.T) {
 }
 
 func TestAClientsOwnRetentionCounts(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		for group, ms := range map[string]int64{"short": 3600_000, "long": math.MaxInt64, "default": -1} {
 			req := kmsg.NewPtrOffsetCommitRequest()
 			req.Version, req.Group, req.Generation, req.RetentionTimeMillis = 3, group, -1, ms
@@ -206,7 +196,7 @@ func TestAClientsOwnRetentionCounts(t *testing.T) {
 }
 
 func TestDeletedGroupsAreGoneForGood(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		a := newReader(c, "g")
 		together(t, a)
 		wantCode(t, "commit", a.commit(1), none)
@@ -214,15 +204,15 @@ func TestDeletedGroupsAreGoneForGood(t *testing.T) {
 		wantCode(t, "delete of none", deleteGroup(c, "h"), groupIDNotFound)
 		wantCode(t, "leave", a.leave(), none)
 
-		p.holding()
+		p.Hold()
 		codes := make(chan int16, 2)
-		go func() { codes <- simpleCommit(c, "g", 2) }() // lands before the tombstones
+		go func() { codes <- simpleCommit(c, "g", 2) }() // stands before the tombstones
 		synctest.Wait()
 		go func() { codes <- deleteGroup(c, "g") }()
 		synctest.Wait()
 		wantCode(t, "join of a dying group", newReader(c, "g").join().ErrorCode, coordinatorNotAvailable)
 		wantCode(t, "commit to a dying group", simpleCommit(c, "g", 3), coordinatorNotAvailable)
-		p.releasing()
+		p.Release()
 		wantCode(t, "commit", <-codes, none)
 		wantCode(t, "delete", <-codes, none)
 		for range 2 {
@@ -238,14 +228,14 @@ func TestDeletedGroupsAreGoneForGood(t *testing.T) {
 }
 
 func TestARefusedDeletionLeavesTheGroup(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		a := newReader(c, "g")
 		together(t, a)
 		wantCode(t, "commit", a.commit(1), none)
 		wantCode(t, "leave", a.leave(), none)
-		p.failing(func() error { return errors.New("disk full") })
+		p.Fail(func() error { return errors.New("disk full") })
 		wantCode(t, "delete", deleteGroup(c, "g"), coordinatorNotAvailable)
-		p.failing(nil)
+		p.Fail(nil)
 		if got := fetched(t, c, "g", "t"); got != 1 {
 			t.Errorf("offset %d, want 1", got)
 		}
@@ -254,7 +244,7 @@ func TestARefusedDeletionLeavesTheGroup(t *testing.T) {
 }
 
 func TestOffsetsOfSubscribedTopicsAreNotDeleted(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		a := newReader(c, "g")
 		together(t, a)
 		a.commit(1)
@@ -337,7 +327,7 @@ func TestOffsetsGoWithTheirTopicAndNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		topics := &image{}
 		topics.set(map[string]byte{"t": 1, "u": 2})
-		p := &tape{}
+		p := &journal{}
 		c := p.takeOver(t, Config{Topics: topics})
 		for _, topic := range []string{"t", "u"} {
 			wantCode(t, topic, commit(c, "g", "", nil, -1, topic, 0, 5), none)
@@ -372,7 +362,7 @@ func TestOffsetsGoWithTheirTopicAndNoOther(t *testing.T) {
 			_, old := g.visibleLocked(place{"t", 0})
 			now, _ := g.visibleLocked(place{"t", 1})
 			other, _ := g.visibleLocked(place{"u", 0})
-			s.mu.Unlock()
+			s.Unlock()
 			if old || now.offset != 7 || other.offset != 5 {
 				t.Errorf("offset of the deleted topic there: %v; new %d, other %d", old, now.offset, other.offset)
 			}
@@ -381,7 +371,7 @@ func TestOffsetsGoWithTheirTopicAndNoOther(t *testing.T) {
 }
 
 func TestListFiltersByStateAndType(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		together(t, newReader(c, "live"))
 		simpleCommit(c, "simple", 1)
 		for _, test := range []struct {

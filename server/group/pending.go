@@ -5,6 +5,8 @@ import (
 	"container/list"
 	"encoding/hex"
 	"strings"
+
+	"millrace/server/coordinator"
 )
 
 // What the member ids that were handed out and have not come back may take: in one
@@ -27,7 +29,7 @@ const pendingOverhead = 1024
 type pendingMember struct {
 	id     [16]byte // what was made up of it: a client id may have 32 KB
 	since  uint64   // the order in which ids were handed out
-	expiry alarm
+	expiry coordinator.Alarm
 	bytes  int
 	at     *list.Element // in its group's line
 }
@@ -89,7 +91,7 @@ func (c *classicGroup) pendLocked(p *pendingMember) {
 
 func (c *classicGroup) dropPendingLocked(u [16]byte) {
 	if p := c.pending[u]; p != nil {
-		c.shard.stopLocked(&p.expiry)
+		c.shard.StopLocked(&p.expiry)
 		delete(c.pending, u)
 		c.line.Remove(p.at)
 		c.rankLocked(-p.bytes)
@@ -100,7 +102,7 @@ func (c *classicGroup) dropPendingLocked(u [16]byte) {
 // among those that have some.
 func (c *classicGroup) rankLocked(n int) {
 	s := c.shard
-	if s.unloaded {
+	if s.EndedLocked() {
 		return
 	}
 	s.idle += n

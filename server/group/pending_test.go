@@ -12,7 +12,7 @@ import (
 // against the rule itself: of the group that has most the oldest, and of groups that
 // have as many that with the oldest.
 func TestTheGroupWithMostIDsLosesItsOldest(t *testing.T) {
-	story(t, func(t *testing.T, c *Coordinator, p *tape) {
+	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		type given struct {
 			group int
 			id    string
@@ -61,7 +61,7 @@ func TestTheGroupWithMostIDsLosesItsOldest(t *testing.T) {
 		}
 		s, code := c.shardOf("g")
 		wantCode(t, "shard", code, none)
-		defer s.mu.Unlock()
+		defer s.Unlock()
 		n := 0
 		for _, g := range s.groups {
 			n += len(g.members.(*classicGroup).pending)
@@ -83,7 +83,7 @@ func TestTheGroupWithMostIDsLosesItsOldest(t *testing.T) {
 
 // Handing out one more id while all places are taken, by as many groups.
 func BenchmarkHandOutIDs(b *testing.B) {
-	p := &tape{}
+	p := &journal{}
 	c := p.takeOver(b, Config{})
 	defer c.Close()
 	i := 0

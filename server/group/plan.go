@@ -3,6 +3,8 @@ package group
 import (
 	"maps"
 	"slices"
+
+	"millrace/server/coordinator"
 )
 
 // A question is what a plan answers: who is in the group in an epoch, and what
@@ -158,7 +160,7 @@ func (c *consumerGroup) planAfter(err error) {
 
 // planLocked starts the planner, unless it runs or there is nothing to plan.
 func (c *consumerGroup) planLocked() {
-	if c.planning || c.epoch <= c.targetEpoch || c.shard.unloaded {
+	if c.planning || c.epoch <= c.targetEpoch || c.shard.EndedLocked() {
 		return
 	}
 	c.planning = true
@@ -176,13 +178,13 @@ func (c *consumerGroup) plan(q *question) {
 		return // the coordinator closes
 	}
 	var plan map[string]assignment
-	failed := caught(func() {
+	failed := coordinator.Catch(func() {
 		defer release()
 		q.resolve(c.topic)
 		plan = q.assignor(q.members, q.partitions)
 	})
-	s.mu.Lock()
-	defer s.leave()
+	s.Lock()
+	defer s.Unlock()
 	if failed != nil {
 		panic(failed) // what was asked is the shard's memory
 	}
@@ -190,7 +192,7 @@ func (c *consumerGroup) plan(q *question) {
 }
 
 func (c *consumerGroup) putLocked(epoch int32, plan map[string]assignment) {
-	if c.shard.unloaded || c.group.members != membership(c) {
+	if c.shard.EndedLocked() || c.group.members != membership(c) {
 		return
 	}
 	again := func() { c.putLocked(epoch, plan) }

@@ -213,7 +213,7 @@ func (c *countedTopics) Topic(name string) (uuid, int32, bool) {
 func TestManyConsumersJoinAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 1000
-		p, topics := &tape{}, &countedTopics{shelf: newShelf(map[string]int32{"t": 2000})}
+		p, topics := &journal{}, &countedTopics{shelf: newShelf(map[string]int32{"t": 2000})}
 		c := p.takeOver(t, Config{Topics: topics})
 		defer c.Close()
 		all := make([]*beater, n)
@@ -233,9 +233,7 @@ func TestManyConsumersJoinAtOnce(t *testing.T) {
 			wg.Wait()
 			alone(t, all...)
 		}
-		p.mu.Lock()
-		appends, records := len(p.sizes), len(p.records)
-		p.mu.Unlock()
+		appends, records := p.Appends(), p.Len()
 		t.Logf("%d members: %d appends, %d records, %d lookups", n, appends, records, topics.lookups.Load())
 		if records > 30*n || topics.lookups.Load() > 20*n {
 			t.Errorf("%d records and %d lookups for %d members", records, topics.lookups.Load(), n)
@@ -252,7 +250,7 @@ func TestAPlanLooksUpEachTopicOnce(t *testing.T) {
 		for i := range of {
 			shelf.parts[fmt.Sprintf("t%02d", i)] = 2
 		}
-		p, topics := &tape{}, &countedTopics{shelf: shelf}
+		p, topics := &journal{}, &countedTopics{shelf: shelf}
 		c := p.takeOver(t, Config{Topics: topics})
 		defer c.Close()
 		r := rand.New(rand.NewPCG(7, 7))
@@ -277,7 +275,7 @@ func TestAPlanLooksUpEachTopicOnce(t *testing.T) {
 		}
 		s, code := c.shardOf("g")
 		wantCode(t, "shard", code, none)
-		defer s.mu.Unlock()
+		defer s.Unlock()
 		cg := s.groupLocked("g").members.(*consumerGroup)
 		before := topics.lookups.Load()
 		q := cg.ask(&cg.consumerState)
@@ -297,7 +295,7 @@ func BenchmarkConsumersJoin(b *testing.B) {
 	for _, n := range []int{500, 2000} {
 		b.Run(fmt.Sprintf("members=%d", n), func(b *testing.B) {
 			for b.Loop() {
-				p := &tape{}
+				p := &journal{}
 				c := p.takeOver(b, Config{Topics: newShelf(map[string]int32{"t": 4000})})
 				for i := range n {
 					m := newBeater(c, fmt.Sprintf("m%05d", i), "t")
@@ -325,7 +323,7 @@ func TestAPlanKeepsNobodyWaiting(t *testing.T) {
 			}
 			return was(members, parts)
 		}
-		p := &tape{}
+		p := &journal{}
 		c := p.takeOver(t, Config{Topics: newShelf(map[string]int32{"t": 4000, "u": 2})})
 		defer c.Close()
 		large := newBeater(c, "large", "t")
@@ -391,7 +389,7 @@ func TestExpressionsAreBounded(t *testing.T) {
 // An expression whose turn does not come, because its client hangs up or the coordinator
 // closes, is not called invalid: a client would give up for good.
 func TestAnExpressionWithoutATurnIsNotInvalid(t *testing.T) {
-	consumerStory(t, map[string]int32{"t": 1}, func(t *testing.T, c *Coordinator, p *tape, s *shelf) {
+	consumerStory(t, map[string]int32{"t": 1}, func(t *testing.T, c *Coordinator, p *journal, s *shelf) {
 		if err := c.matching.take(t.Context(), nil, "/"); err != nil { // another is being matched
 			t.Fatal(err)
 		}

@@ -6,6 +6,8 @@ import (
 	"regexp/syntax"
 	"slices"
 	"unicode/utf8"
+
+	"millrace/server/coordinator"
 )
 
 // Regular expressions of subscriptions (KIP-848) are RE2's, whose syntax is Go's.
@@ -191,7 +193,7 @@ func (c *Coordinator) resolved(group, expression string) (is bool, code int16) {
 	if code != none {
 		return false, code
 	}
-	if !s.do(func() {
+	if !s.Do(func() {
 		if g := s.groupLocked(group); g != nil {
 			if cg, ok := g.members.(*consumerGroup); ok {
 				is = cg.regex(expression) != nil
@@ -207,18 +209,18 @@ func (c *Coordinator) resolved(group, expression string) (is bool, code int16) {
 // expressions were resolved, and group.consumer.regex.refresh.interval.ms is over.
 func (c *consumerGroup) resolveLocked() {
 	topics := c.shard.c.cfg.Topics
-	if c.resolving || len(c.regexes) == 0 || topics == nil || c.shard.unloaded || !over(c.resolvedBy) {
+	if c.resolving || len(c.regexes) == 0 || topics == nil || c.shard.EndedLocked() || !over(c.resolvedBy) {
 		return
 	}
 	if c.resolvedAt.IsZero() { // not by this coordinator: the records say when
-		c.resolvedAt = c.shard.now()
+		c.resolvedAt = c.shard.Now()
 		for _, v := range c.regexes {
 			if v.at < millis(c.resolvedAt) {
-				c.resolvedAt = c.shard.now().Add(-millisOf(millis(c.shard.now()) - v.at))
+				c.resolvedAt = c.shard.Now().Add(-millisOf(millis(c.shard.Now()) - v.at))
 			}
 		}
 	}
-	if c.shard.now().Sub(c.resolvedAt) < c.shard.c.settings().Consumer.RegexRefresh {
+	if c.shard.Now().Sub(c.resolvedAt) < c.shard.c.settings().Consumer.RegexRefresh {
 		return
 	}
 	c.resolving = true
@@ -234,22 +236,22 @@ func (c *consumerGroup) refresh(expressions []string, changed <-chan struct{}) {
 	for _, expression := range expressions {
 		var matches []string
 		var err error
-		if failed := caught(func() { matches, err = c.shard.c.resolve(context.Background(), "", expression) }); failed != nil {
+		if failed := coordinator.Catch(func() { matches, err = c.shard.c.resolve(context.Background(), "", expression) }); failed != nil {
 			err = failed
 		}
 		if err != nil {
-			c.shard.log.Warn("an expression is not resolved again", "group", c.group.id, "err", err)
+			c.shard.Log.Warn("an expression is not resolved again", "group", c.group.id, "err", err)
 			continue
 		}
 		found[expression] = matches
 	}
-	c.shard.mu.Lock()
-	defer c.shard.leave()
+	c.shard.Lock()
+	defer c.shard.Unlock()
 	c.refreshedLocked(found, changed)
 }
 
 func (c *consumerGroup) refreshedLocked(found map[string][]string, changed <-chan struct{}) {
-	if c.shard.unloaded || c.group.members != membership(c) {
+	if c.shard.EndedLocked() || c.group.members != membership(c) {
 		return
 	}
 	again := func() { c.refreshedLocked(found, changed) }
@@ -268,7 +270,7 @@ func (c *consumerGroup) refreshedLocked(found map[string][]string, changed <-cha
 		return func(err error) {
 			c.resolving = false
 			if err == nil {
-				c.resolvedAt, c.resolvedBy = c.shard.now(), changed
+				c.resolvedAt, c.resolvedBy = c.shard.Now(), changed
 				c.planAfter(nil)
 			}
 		}

@@ -2,8 +2,6 @@ package group
 
 import (
 	"context"
-	"iter"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -12,116 +10,32 @@ import (
 	"github.com/twmb/franz-go/pkg/kbin"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"millrace/segment/record"
+	"millrace/server/coordinator/coordinatortest"
 )
 
-// A tape is a journal in memory, of one partition. Whoever has the newest epoch
-// may write.
-type tape struct {
-	mu      sync.Mutex
-	epoch   int32
-	records []record.Record
-	sizes   []int // records in each append
-	fail    func() error
-	held    []func() // calls of done that wait, while hold
-	hold    bool
-}
+// A journal is one in memory, of one partition, that changes hands.
+type journal struct{ coordinatortest.Journal }
 
-func (p *tape) Append(_, epoch int32, records []record.Record, done func(error)) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var err error
-	if p.fail != nil {
-		err = p.fail()
-	}
-	if epoch != p.epoch {
-		err = ErrNotLeader
-	}
-	if err == nil {
-		p.records = append(p.records, records...)
-		p.sizes = append(p.sizes, len(records))
-	}
-	if p.hold {
-		p.held = append(p.held, func() { done(err) })
-		return
-	}
-	done(err)
-}
-
-func (p *tape) Confirm(_ context.Context, _, epoch int32) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if epoch != p.epoch {
-		return ErrNotLeader
-	}
-	return nil
-}
-
-func (p *tape) failing(f func() error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.fail = f
-}
-
-// holding makes later appends wait; releasing lets all that wait go.
-func (p *tape) holding() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.hold = true
-}
-
-func (p *tape) releasing() {
-	p.mu.Lock()
-	held := p.held
-	p.held, p.hold = nil, false
-	p.mu.Unlock()
-	for _, f := range held {
-		f()
-	}
-}
-
-func (p *tape) len() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.records)
-}
-
-func (p *tape) all() iter.Seq2[record.Record, error] {
-	p.mu.Lock()
-	records := slices.Clone(p.records)
-	p.mu.Unlock()
-	return func(yield func(record.Record, error) bool) {
-		for _, r := range records {
-			if !yield(r, nil) {
-				return
-			}
-		}
-	}
-}
-
-// takeOver returns a coordinator of the next epoch, loaded with all the tape has.
-func (p *tape) takeOver(t testing.TB, cfg Config) *Coordinator {
+// takeOver returns a coordinator of the next epoch, loaded with all the journal has.
+func (p *journal) takeOver(t testing.TB, cfg Config) *Coordinator {
 	t.Helper()
-	p.mu.Lock()
-	p.epoch++
-	epoch := p.epoch
-	p.mu.Unlock()
+	epoch := p.NewEpoch()
 	cfg.Journal = p
 	cfg.Partitions = func() int32 { return 1 }
 	c := New(cfg)
 	t.Cleanup(c.Close)
-	if err := c.Load(0, epoch, p.all()); err != nil {
+	if err := c.Load(0, epoch, p.Records()); err != nil {
 		t.Fatal(err)
 	}
 	return c
 }
 
-// story runs f in virtual time with a fresh tape and the coordinator of its first
+// story runs f in virtual time with a fresh journal and the coordinator of its first
 // epoch.
-func story(t *testing.T, f func(t *testing.T, c *Coordinator, p *tape)) {
+func story(t *testing.T, f func(t *testing.T, c *Coordinator, p *journal)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		p := &tape{}
+		p := &journal{}
 		f(t, p.takeOver(t, Config{}), p)
 	})
 }
