@@ -3,6 +3,7 @@ package log
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"millrace/segment"
 )
@@ -79,6 +80,54 @@ func (l *Log) commitLocked(m *manifest) error {
 	}
 	l.manifest = m
 	return nil
+}
+
+// changeLocked is the one way in which an open log's list of segments changes:
+//
+//  1. The caller has made the files that the new list needs and synced them and their
+//     names. It has changed nothing else.
+//  2. edit changes a copy of the manifest, which is put in the manifest's place. A crash
+//     leaves the old list or the new one. A *RefusedError leaves the old one; any other
+//     error fails the log.
+//  3. Readers see the state that next makes of the new manifest.
+//  4. Segments that are no longer in the list are closed. Who reads one of them gets
+//     segment.ErrClosed, finds that the state has changed, and reads again.
+//  5. The files that the manifest calls removed are deleted. What cannot be deleted stays
+//     among them, for the next change or Open.
+//
+// After an error the caller closes what it opened for the new list.
+func (l *Log) changeLocked(edit func(m *manifest), next func(m *manifest) *state) error {
+	m := l.manifest.clone()
+	edit(m)
+	if err := l.commitLocked(m); err != nil {
+		return err
+	}
+	old, now := l.state.Load(), next(m)
+	l.state.Store(now)
+	for _, s := range without(old.segments, now.segments) {
+		if err := s.Close(); err != nil {
+			l.logger.Warn("a segment could not be closed", "segment", s.Path(), "error", err)
+		}
+	}
+	l.removeFiles(m)
+	return nil
+}
+
+// without returns the segments of old that are not in now. Lists may be long, and differ in
+// few places.
+func without(old, now []*segment.Segment) (gone []*segment.Segment) {
+	for len(old) > 0 && len(now) > 0 && old[0] == now[0] {
+		old, now = old[1:], now[1:]
+	}
+	for len(old) > 0 && len(now) > 0 && old[len(old)-1] == now[len(now)-1] {
+		old, now = old[:len(old)-1], now[:len(now)-1]
+	}
+	for _, s := range old {
+		if !slices.Contains(now, s) {
+			gone = append(gone, s)
+		}
+	}
+	return gone
 }
 
 // removeFiles deletes the files that the manifest, which is on disk, calls removed. Those

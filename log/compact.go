@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"millrace/segment"
@@ -514,37 +515,21 @@ func (r *compactor) replace() error {
 	if err := segment.SyncDir(l.fs, l.dir); err != nil {
 		return l.failUnlessRefused(err)
 	}
-	m := l.manifest.clone()
 	k := len(r.sources)
-	kept := m.segments[k:]
-	m.segments = nil
-	for i, s := range r.outputs {
-		m.segments = append(m.segments, manifestSegment{r.names[i], true, s.Info()})
-	}
-	m.segments = append(m.segments, kept...)
-	removed := m.removed[:0:0]
-	for _, n := range m.removed {
-		if !l.writing[n] {
-			removed = append(removed, n)
+	return l.changeLocked(func(m *manifest) {
+		m.removed = slices.DeleteFunc(m.removed, func(n name) bool { return l.writing[n] })
+		m.remove(0, k)
+		var written []manifestSegment
+		for i, s := range r.outputs {
+			written = append(written, manifestSegment{r.names[i], true, s.Info()})
 		}
-	}
-	m.removed = removed
-	for _, s := range l.manifest.segments[:k] {
-		m.removed = append(m.removed, s.name)
-	}
-	if err := l.commitLocked(m); err != nil {
-		return err
-	}
-	segments := append([]*segment.Segment(nil), r.outputs...)
-	next := *st
-	next.segments = append(segments, st.segments[k:]...)
-	l.state.Store(&next)
-	for _, s := range r.sources {
-		s.Close()
-	}
-	clear(l.writing)
-	l.removeFiles(m)
-	return nil
+		m.segments = append(written, m.segments...)
+	}, func(m *manifest) *state {
+		clear(l.writing)
+		next := *st
+		next.segments = slices.Concat(r.outputs, st.segments[k:])
+		return &next
+	})
 }
 
 // abandon deletes what was written. What it cannot delete, the next Open does.

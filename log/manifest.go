@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -329,6 +330,15 @@ func mayFollow(i segment.Info, p boundary) bool {
 }
 
 func endOf(i segment.Info) boundary { return boundary{i.LastIndex + 1, i.NextOffset, i.LastTerm} }
+
+// remove takes the segments from number from to number to, exclusive, out of the list and
+// calls their files removed.
+func (m *manifest) remove(from, to int) {
+	for _, s := range m.segments[from:to] {
+		m.removed = append(m.removed, s.name)
+	}
+	m.segments = slices.Delete(m.segments, from, to)
+}
 
 // clone returns a copy to be changed and written.
 func (m *manifest) clone() *manifest {

@@ -2,9 +2,8 @@ package log
 
 import (
 	"fmt"
+	"slices"
 	"time"
-
-	"millrace/segment"
 )
 
 // Drop moves the log start offset up to before, durably, and deletes the sealed
@@ -38,25 +37,15 @@ func (l *Log) Drop(before int64, maxIndex uint64) (removed int, err error) {
 	if n == 0 && start == st.start {
 		return 0, nil
 	}
-	m := l.manifest.clone()
-	m.startOffset = start
-	m.end = st.end()
-	for _, s := range m.segments[:n] {
-		m.removed = append(m.removed, s.name)
-	}
-	m.segments = m.segments[n:]
-	m.epochs = trimEpochs(st.epochs, start)
-	if err := l.commitLocked(m); err != nil {
+	err = l.changeLocked(func(m *manifest) {
+		m.startOffset, m.end, m.epochs = start, st.end(), trimEpochs(st.epochs, start)
+		m.remove(0, n)
+	}, func(m *manifest) *state {
+		return &state{segments: slices.Clone(st.segments[n:]), origin: m.end, start: start, epochs: m.epochs}
+	})
+	if err != nil {
 		return 0, err
 	}
-	l.state.Store(&state{
-		segments: append([]*segment.Segment(nil), st.segments[n:]...),
-		origin:   m.end, start: start, epochs: m.epochs,
-	})
-	for _, s := range st.segments[:n] {
-		s.Close()
-	}
-	l.removeFiles(m)
 	return n, nil
 }
 

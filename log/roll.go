@@ -4,6 +4,7 @@ import (
 	crand "crypto/rand"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	"millrace/segment"
@@ -21,12 +22,9 @@ func (l *Log) rollLocked(capacity int64) error {
 			return l.fail(err)
 		}
 	}
-	m := l.manifest.clone()
-	n := name{m.nextSerial, end.offset}
-	m.nextSerial++
-	m.epochs = st.epochs
+	n := name{l.manifest.nextSerial, end.offset}
 	h := segment.Header{
-		Identity: m.identity, FirstIndex: end.index, BaseOffset: end.offset, PrevTerm: end.term,
+		Identity: l.manifest.identity, FirstIndex: end.index, BaseOffset: end.offset, PrevTerm: end.term,
 		Salt: newSalt(), Created: l.now().UnixMilli(),
 	}
 	abandon := func() {
@@ -46,46 +44,54 @@ func (l *Log) rollLocked(capacity int64) error {
 		abandon()
 		return l.failUnlessRefused(fmt.Errorf("begin a segment of log %s: %w", l.dir, err))
 	}
-	segments := append([]*segment.Segment(nil), st.segments...)
-	last := len(segments) - 1
-	ended := false
-	switch {
-	case active == nil:
-	case active.Info().Frames() == 0:
-		m.removed = append(m.removed, m.segments[last].name)
-		m.segments, segments = m.segments[:last], segments[:last]
-	default:
-		m.segments[last].sealed, m.segments[last].info = true, active.Info()
-		ended = true
-	}
-	info := seg.Info()
-	info.Bytes = 0
-	m.segments = append(m.segments, manifestSegment{n, false, info})
-	if err := l.commitLocked(m); err != nil {
+	last := len(st.segments) - 1
+	empty := active != nil && active.Info().Frames() == 0
+	err = l.changeLocked(func(m *manifest) {
+		m.nextSerial++
+		m.epochs = st.epochs
+		switch {
+		case empty:
+			m.remove(last, last+1)
+		case active != nil:
+			m.segments[last].sealed, m.segments[last].info = true, active.Info()
+		}
+		info := seg.Info()
+		info.Bytes = 0
+		m.segments = append(m.segments, manifestSegment{n, false, info})
+	}, func(m *manifest) *state {
+		segments := slices.Clone(st.segments)
+		switch {
+		case empty:
+			segments = segments[:last]
+		case active != nil:
+			segments[last] = l.sealLocked(active)
+		}
+		return &state{segments: append(segments, seg), start: st.start, epochs: st.epochs}
+	})
+	if err != nil {
 		seg.Close()
 		if segment.IsRefused(err) { // else only the disk knows whether it is listed
 			abandon()
 		}
 		return err
 	}
-	if ended {
-		l.rolled = end.index - 1
-		info, err := active.Seal()
-		if err != nil {
-			l.logger.Warn("a sealed segment could not be closed", "segment", active.Path(), "error", err)
-		}
-		// Opened again it needs next to no memory. If that fails, it is read as it is.
-		if sealed, err := segment.OpenSealed(l.fs, active.Path(), m.identity, info); err == nil {
-			segments[last] = sealed
-		}
-	}
-	l.state.Store(&state{segments: append(segments, seg), start: st.start, epochs: st.epochs})
-	if active != nil && (!ended || segments[last] != active) {
-		active.Close()
-	}
-	l.removeFiles(m)
 	l.unflushed, l.began = 0, 0
 	return nil
+}
+
+// sealLocked seals a segment that the manifest calls sealed, and opens it again for
+// readers: that takes next to no memory. If it fails the segment is read as it is.
+func (l *Log) sealLocked(active *segment.Segment) *segment.Segment {
+	info, err := active.Seal()
+	if err != nil {
+		l.logger.Warn("a sealed segment could not be closed", "segment", active.Path(), "error", err)
+	}
+	l.rolled = info.LastIndex
+	sealed, err := segment.OpenSealed(l.fs, active.Path(), l.manifest.identity, info)
+	if err != nil {
+		return active
+	}
+	return sealed
 }
 
 func newSalt() uint64 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/hashicorp/raft"
 
@@ -446,37 +447,32 @@ func (l *Log) cutLocked(index uint64) error {
 	if info.NextOffset < st.start {
 		return fmt.Errorf("%w: log %s: delete entries from %d at offset %d, the log starts at %d", ErrCommitted, l.dir, index, info.NextOffset, st.start)
 	}
-	m := l.manifest.clone()
-	m.end = endOf(info)
-	m.epochs = cutEpochs(st.epochs, m.end)
-	segments := append([]*segment.Segment(nil), st.segments[:k]...)
-	gone := k
+	segments := slices.Clone(st.segments[:k])
 	if info.Frames() > 0 {
 		// The file keeps its bytes; what comes next goes to another one.
-		sealed, err := segment.OpenSealed(l.fs, s.Path(), m.identity, info)
+		sealed, err := segment.OpenSealed(l.fs, s.Path(), l.manifest.identity, info)
 		if err != nil {
 			return l.failUnlessRefused(err)
 		}
 		segments = append(segments, sealed)
-		m.segments[k].sealed, m.segments[k].info = true, info
-		gone = k + 1
 	}
-	for _, g := range m.segments[gone:] {
-		m.removed = append(m.removed, g.name)
-	}
-	m.segments = m.segments[:gone]
-	if err := l.commitLocked(m); err != nil {
+	err = l.changeLocked(func(m *manifest) {
+		m.end = endOf(info)
+		m.epochs = cutEpochs(st.epochs, m.end)
+		m.remove(len(segments), len(m.segments))
+		if len(segments) > k {
+			m.segments[k].sealed, m.segments[k].info = true, info
+		}
+	}, func(m *manifest) *state {
+		l.cache.cut(&l.cached, index)
+		return &state{segments: segments, origin: m.end, start: st.start, epochs: m.epochs}
+	})
+	if err != nil {
 		if len(segments) > k {
 			segments[k].Close()
 		}
 		return err
 	}
-	l.cache.cut(&l.cached, index)
-	l.state.Store(&state{segments: segments, origin: m.end, start: st.start, epochs: m.epochs})
-	for _, s := range st.segments[k:] {
-		s.Close()
-	}
-	l.removeFiles(m)
 	l.unflushed = 0
 	return nil
 }
