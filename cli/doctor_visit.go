@@ -396,7 +396,8 @@ func (d *doctor) identify(ctx context.Context, address, host string, err error) 
 	if what := protocolOf(answer); what != "" {
 		return what, remedy
 	}
-	ctx, cancel := context.WithTimeout(ctx, d.patience)
+	// Who speaks one of these says so at once, and somebody waits already.
+	ctx, cancel := context.WithTimeout(ctx, d.patience/3)
 	defer cancel()
 	var cert string
 	var isTLS, isHTTP bool
