@@ -14,6 +14,7 @@ import (
 	"time"
 
 	mill "millrace" // the tests here have a func millrace
+	"millrace/segment"
 	"millrace/server"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -295,10 +296,7 @@ func writeReady(name string, r ready) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(name+".new", append(b, '\n'), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(name+".new", name)
+	return segment.WriteFileUnsynced(segment.OS, name, append(b, '\n'))
 }
 
 // newLogger makes the node's logger, with levels that may be changed while it runs.

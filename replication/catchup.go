@@ -212,11 +212,11 @@ func (p *Partition) install(r *replica, snap *snapshot, writes uint64) error {
 
 // adoptSnapshot makes the waiting snapshot the partition's.
 func (p *Partition) adoptSnapshot() error {
-	err := p.node.cfg.FS.Rename(filepath.Join(p.dir, nextSnapshotName), filepath.Join(p.dir, snapshotName))
+	_, err := segment.Replace(p.node.cfg.FS, filepath.Join(p.dir, nextSnapshotName), filepath.Join(p.dir, snapshotName))
 	if err != nil {
 		return fmt.Errorf("adopt the snapshot: %w", err)
 	}
-	return segment.SyncDir(p.node.cfg.FS, p.dir)
+	return nil
 }
 
 // finishInstall completes an install that a crash cut short after the log's

@@ -247,7 +247,7 @@ func Open(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	var err error
-	n.votes, err = openVotes(cfg.DataDir, vote.Config{Logger: n.logger, Recovered: n.votesRecovered})
+	n.votes, err = openVotes(n.cfg.FS, cfg.DataDir, vote.Config{Logger: n.logger, Recovered: n.votesRecovered})
 	if errors.Is(err, vote.ErrDamaged) {
 		return nil, fmt.Errorf("%w; move the file away and start again: the node then comes back as a new incarnation and catches up from the others", err)
 	}

@@ -198,7 +198,7 @@ func (s *Survivor) Rescue() error {
 	alone := raft.EncodeConfiguration(raft.Configuration{Servers: []raft.Server{
 		{Suffrage: raft.Voter, ID: self, Address: raft.ServerAddress(self)},
 	}})
-	votes, err := openVotes(s.Dir, vote.Config{})
+	votes, err := openVotes(segment.OS, s.Dir, vote.Config{})
 	if err != nil {
 		return err
 	}

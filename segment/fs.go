@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"syscall"
 )
 
@@ -31,17 +30,6 @@ type Dir interface {
 	// Sync makes the names in the folder durable. After an error nobody knows which are.
 	Sync() error
 	Close() error
-}
-
-// SyncDir makes the names in a folder durable. A *RefusedError says that it did not
-// get to try.
-func SyncDir(fs FS, name string) error {
-	d, err := fs.OpenDir(name)
-	if err != nil {
-		return Refused(err)
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 // A File is one open file. Its methods may be called at the same time.
@@ -271,43 +259,4 @@ func ReadFile(fs FS, name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	return p, nil
-}
-
-// WriteFile replaces a file whole: it is written aside, synced, renamed, and
-// the folder synced, so that a crash leaves either the old or the new one. An
-// error before the rename leaves the old one; renamed tells. Only such an error may be a
-// *RefusedError. The folder is opened first: after the rename nothing is left to be
-// refused.
-func WriteFile(fs FS, name string, p []byte) (renamed bool, err error) {
-	d, err := fs.OpenDir(filepath.Dir(name))
-	if err != nil {
-		return false, Refused(err)
-	}
-	defer d.Close()
-	aside := name + ".tmp"
-	if err := writeAside(fs, aside, p); err != nil {
-		fs.Remove(aside)
-		return false, Refused(err)
-	}
-	if err := fs.Rename(aside, name); err != nil {
-		fs.Remove(aside)
-		return false, Refused(err)
-	}
-	return true, d.Sync()
-}
-
-func writeAside(fs FS, name string, p []byte) error {
-	f, err := fs.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
-	if err != nil {
-		return err
-	}
-	if err := f.Pwritev([][]byte{p}, 0); err != nil {
-		f.Close()
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		f.Close()
-		return err
-	}
-	return f.Close()
 }

@@ -226,21 +226,11 @@ func (s *Segment) asideIndexesRLocked() error {
 	if len(entries) != n*index.EntrySize {
 		panic(fmt.Sprintf("segment: %d bytes of index for %d frames", len(entries), n))
 	}
-	err := s.writeAside(indexPath(s.path), s.indexHeader(index.KindEntries, n), entries)
-	return errors.Join(err, s.writeAside(timePath(s.path), s.indexHeader(index.KindTimes, n), times))
-}
-
-// writeAside writes what publishIndexes will put in the place of the file at path.
-func (s *Segment) writeAside(path string, h index.Header, entries []byte) error {
-	f, err := s.fs.OpenFile(path+".tmp", os.O_RDWR|os.O_CREATE|os.O_TRUNC)
-	if err != nil {
-		return err
+	aside := func(path string, h index.Header, entries []byte) error {
+		return writeAside(s.fs, path+asideSuffix, false, h.Encode(entries), entries)
 	}
-	err = f.Pwritev([][]byte{h.Encode(entries), entries}, 0)
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	return err
+	err := aside(indexPath(s.path), s.indexHeader(index.KindEntries, n), entries)
+	return errors.Join(err, aside(timePath(s.path), s.indexHeader(index.KindTimes, n), times))
 }
 
 // publishIndexes puts the index files written aside in their place, or removes them
@@ -248,10 +238,10 @@ func (s *Segment) writeAside(path string, h index.Header, entries []byte) error 
 func (s *Segment) publishIndexes(err error) error {
 	for _, path := range []string{indexPath(s.path), timePath(s.path)} {
 		if err == nil {
-			err = s.fs.Rename(path+".tmp", path)
+			err = s.fs.Rename(path+asideSuffix, path)
 		}
 		if err != nil {
-			s.fs.Remove(path + ".tmp")
+			s.fs.Remove(path + asideSuffix)
 		}
 	}
 	return err

@@ -78,7 +78,7 @@ func TestFlippedByteIsFoundOrHarmless(t *testing.T) {
 				}
 				opened++
 				must(t, os.WriteFile(path, bad, 0o644))
-				s, err := Open(path, Config{})
+				s, err := Open(path, onDisk)
 				if err != nil {
 					t.Fatalf("byte %d: %v", i, err)
 				}
@@ -158,7 +158,7 @@ func TestDamagedFileIsRefusedByName(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "stable.db")
 			must(t, os.WriteFile(path, p, 0o644))
-			s, err := Open(path, Config{})
+			s, err := Open(path, onDisk)
 			if s != nil || !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "at byte ") {
 				t.Fatalf("%v, %v", s, err)
 			}

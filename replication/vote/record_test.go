@@ -40,7 +40,7 @@ func TestRecordThatIsLostOrForeignIsFound(t *testing.T) {
 			must(t, err)
 			must(t, db.Update(func(tx *bbolt.Tx) error { return change(tx.Bucket(bucketName)) }))
 			must(t, db.Close())
-			if _, err := Open(path, Config{}); !errors.Is(err, ErrDamaged) {
+			if _, err := Open(path, onDisk); !errors.Is(err, ErrDamaged) {
 				t.Errorf("%v", err)
 			}
 		})

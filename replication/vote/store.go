@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"maps"
 	"os"
-	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -41,9 +40,13 @@ type Store struct {
 	closed bool
 }
 
-// A Config is what a Store needs from around it. The zero Config logs nothing.
+// A Config is what a Store needs from around it.
 type Config struct {
-	Logger *slog.Logger // nil: nothing is logged
+	// Replace gives the file at aside, whose bytes are on disk, the name path in the same
+	// folder, and returns when that is on disk too. It is called when there is no file
+	// yet, and must be set.
+	Replace func(aside, path string) error
+	Logger  *slog.Logger // nil: nothing is logged
 	// Recovered is called with each group whose writes are done that had to wait until
 	// the disk took them. It must not block. nil: nobody wants to know.
 	Recovered func(group uint64)
@@ -122,7 +125,7 @@ func Open(path string, cfg Config) (*Store, error) {
 	s.commit = s.commitBolt
 	p, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := create(path); err != nil {
+		if err := s.create(); err != nil {
 			return nil, fmt.Errorf("create the file of votes: %w", err)
 		}
 		p, err = os.ReadFile(path)
@@ -143,8 +146,8 @@ func Open(path string, cfg Config) (*Store, error) {
 }
 
 // create makes an empty file. A crash leaves it whole or not at all.
-func create(path string) error {
-	aside := path + ".new"
+func (s *Store) create() error {
+	aside := s.path + ".new"
 	if err := os.Remove(aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -163,18 +166,7 @@ func create(path string) error {
 	if err := cmp.Or(err, db.Close()); err != nil {
 		return fmt.Errorf("%s: %w", aside, err)
 	}
-	if err := os.Rename(aside, path); err != nil {
-		return err
-	}
-	folder, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer folder.Close()
-	if err := folder.Sync(); err != nil {
-		return fmt.Errorf("sync %s: %w", folder.Name(), err)
-	}
-	return nil
+	return s.cfg.Replace(aside, s.path)
 }
 
 // openBolt opens the database. What bbolt finds wrong while it opens comes as a panic, and

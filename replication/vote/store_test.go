@@ -28,9 +28,12 @@ import (
 
 var _ raft.StableStore = (*Group)(nil)
 
+// onDisk is a Config for a machine that does not lose power.
+var onDisk = Config{Replace: os.Rename}
+
 func testStore(t testing.TB) *Store {
 	t.Helper()
-	s, err := Open(filepath.Join(t.TempDir(), "stable.db"), Config{})
+	s, err := Open(filepath.Join(t.TempDir(), "stable.db"), onDisk)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +47,7 @@ func reopened(t testing.TB, s *Store) *Store {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	next, err := Open(s.path, Config{})
+	next, err := Open(s.path, onDisk)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -332,7 +335,7 @@ func TestEveryAcknowledgedVoteIsInTheFile(t *testing.T) {
 		must(t, err)
 		path := filepath.Join(t.TempDir(), "stable.db")
 		must(t, os.WriteFile(path, p, 0o644))
-		crashed, err := Open(path, Config{})
+		crashed, err := Open(path, onDisk)
 		must(t, err)
 		for group := uint64(1); group <= 40; group++ {
 			got, known := state(t, crashed.Group(group)), crashed.known(group)
@@ -361,7 +364,7 @@ func faulty(s *Store) (broken *atomic.Bool, attempts *atomic.Int64) {
 func TestWriteThatFailsIsTriedUntilItSucceeds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var lines bytes.Buffer
-		s, err := Open(filepath.Join(t.TempDir(), "stable.db"), Config{Logger: slog.New(slog.NewTextHandler(&lines, nil))})
+		s, err := Open(filepath.Join(t.TempDir(), "stable.db"), Config{Replace: os.Rename, Logger: slog.New(slog.NewTextHandler(&lines, nil))})
 		must(t, err)
 		defer s.Close()
 		broken, attempts := faulty(s)
@@ -410,7 +413,7 @@ func cmpErr(errs ...error) error { return errors.Join(errs...) }
 
 func TestCloseLetsBlockedWritersGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, err := Open(filepath.Join(t.TempDir(), "stable.db"), Config{})
+		s, err := Open(filepath.Join(t.TempDir(), "stable.db"), onDisk)
 		must(t, err)
 		broken, _ := faulty(s)
 		broken.Store(true)
@@ -601,14 +604,14 @@ func TestCrashWhileCreatingLeavesNothingThatMatters(t *testing.T) {
 	folder := t.TempDir()
 	path := filepath.Join(folder, "stable.db")
 	must(t, os.WriteFile(path+".new", []byte("half"), 0o644))
-	s, err := Open(path, Config{})
+	s, err := Open(path, onDisk)
 	must(t, err)
 	must(t, term(s.Group(1), 1))
 	must(t, s.Close())
 	if left, err := os.ReadDir(folder); err != nil || len(left) != 1 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
-	if _, err := Open(filepath.Join(folder, "no folder", "stable.db"), Config{}); err == nil {
+	if _, err := Open(filepath.Join(folder, "no folder", "stable.db"), onDisk); err == nil {
 		t.Error("opened in a folder that is not there")
 	}
 }
@@ -620,7 +623,7 @@ func TestSecondProcessIsRefused(t *testing.T) {
 	if runtime.GOOS == "linux" {
 		want.PID = os.Getpid()
 	}
-	_, err := Open(s.path, Config{})
+	_, err := Open(s.path, onDisk)
 	var got *InUseError
 	if !errors.As(err, &got) || *got != *want {
 		t.Errorf("opened twice: %v, want %v", err, want)
