@@ -30,7 +30,8 @@ func TestHops(t *testing.T) {
 	if block == nil {
 		t.Fatal("ARCHITECTURE.md does not follow a produced batch")
 	}
-	var before *ast.FuncDecl // nil: a sentence is before
+	code := make(map[string][]*ast.File) // by package
+	var before *ast.FuncDecl             // nil: a sentence is before
 	named := 0
 	for line := range strings.Lines(string(block[1])) {
 		parts := hop.FindStringSubmatch(strings.TrimSpace(line))
@@ -39,7 +40,10 @@ func TestHops(t *testing.T) {
 			continue
 		}
 		named++
-		f := method(t, parts[1], parts[2], parts[3])
+		if code[parts[1]] == nil {
+			code[parts[1]] = files(t, parts[1])
+		}
+		f := method(code[parts[1]], parts[2], parts[3])
 		if f == nil {
 			t.Errorf("there is no method %s in %s", parts[2]+"."+parts[3], parts[1])
 		}
@@ -53,17 +57,25 @@ func TestHops(t *testing.T) {
 	}
 }
 
-// method finds a method's declaration; nil without one.
-func method(t *testing.T, dir, receiver, name string) (found *ast.FuncDecl) {
-	files, _ := filepath.Glob(filepath.Join(dir, "*.go"))
-	for _, path := range files {
+// files parses a package without its tests.
+func files(t *testing.T, dir string) (all []*ast.File) {
+	paths, _ := filepath.Glob(filepath.Join(dir, "*.go"))
+	for _, path := range paths {
 		if strings.HasSuffix(path, "_test.go") {
 			continue
 		}
-		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
 		if err != nil {
 			t.Fatal(err)
 		}
+		all = append(all, file)
+	}
+	return all
+}
+
+// method finds a method's declaration; nil without one.
+func method(code []*ast.File, receiver, name string) (found *ast.FuncDecl) {
+	for _, file := range code {
 		ast.Inspect(file, func(n ast.Node) bool {
 			f, ok := n.(*ast.FuncDecl)
 			if !ok || f.Recv == nil || f.Name.Name != name {
