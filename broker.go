@@ -8,13 +8,14 @@
 //			log.Fatal(err)
 //		}
 //		defer broker.Shutdown(ctx)
-//		client, err := kgo.NewClient(kgo.SeedBrokers(broker.Addr()), kgo.AllowAutoTopicCreation(),
-//			kgo.DefaultProduceTopic("greetings"), kgo.ConsumeTopics("greetings"))
+//		client, err := kgo.NewClient(kgo.SeedBrokers(broker.Addr()), kgo.AllowAutoTopicCreation(), kgo.ConsumeTopics("greetings"))
 //		if err != nil {
 //			log.Fatal(err)
 //		}
 //		defer client.Close()
-//		fmt.Println(client.ProduceSync(ctx, kgo.StringRecord("hello")).FirstErr())
+//		if err := client.ProduceSync(ctx, &kgo.Record{Topic: "greetings", Value: []byte("hello")}).FirstErr(); err != nil {
+//			log.Fatal(err)
+//		}
 //		fmt.Println(string(client.PollFetches(ctx).Records()[0].Value))
 //	}
 //
@@ -40,6 +41,7 @@ import (
 	"millrace/replication"
 	"millrace/replication/metadata"
 	"millrace/server"
+	"millrace/server/coordinator"
 	"millrace/server/mux"
 )
 
@@ -80,6 +82,8 @@ type Config struct {
 	// "num.partitions": "6". Units may be written where they are plain: "7d", "10MB".
 	Settings map[string]string
 
+	// Clock is the broker's clock. nil: the system's.
+	Clock Clock
 	// Logger takes diagnostics. nil: they are discarded.
 	Logger *slog.Logger
 	// Levels are the levels of Logger that clients may see and change, if its handler is
@@ -103,6 +107,21 @@ type Listener struct {
 	// Hidden keeps it from clients: it is not among the addresses they are told.
 	Hidden bool
 }
+
+// A Clock says what time it is: timestamps of records, their retention and compaction,
+// sessions and rebalances of groups, and the expiry of committed offsets go by it. It may
+// be set forward. Elections, connections and whatever waits for another broker or a client
+// go by the system's clock, which tells how long something takes.
+type Clock interface {
+	// Now's times carry a monotonic reading, so that a system whose clock is set ends no
+	// session.
+	Now() time.Time
+	// AfterFunc calls f in a goroutine of its own once Now is d later.
+	AfterFunc(d time.Duration, f func()) Timer
+}
+
+// A Timer is what Clock.AfterFunc and time.AfterFunc return.
+type Timer = coordinator.Timer
 
 // A Broker is a running broker. Its methods may be called at once from many goroutines.
 type Broker struct {
@@ -310,6 +329,11 @@ func (b *Broker) registered() (all []metadata.Listener) {
 func (b *Broker) open() error {
 	cfg, own := b.cfg, b.listeners[b.inter]
 	b.describe(cfg.Settings)
+	var now func() time.Time
+	var afterFunc func(time.Duration, func()) Timer
+	if cfg.Clock != nil {
+		now, afterFunc = cfg.Clock.Now, cfg.Clock.AfterFunc
+	}
 	node, err := replication.Open(replication.Config{
 		DataDir:    cfg.DataDir,
 		NodeID:     cfg.NodeID,
@@ -321,6 +345,7 @@ func (b *Broker) open() error {
 		Rack:       cfg.Rack,
 		Settings:   cfg.Settings,
 		Logger:     cfg.Logger,
+		Now:        now,
 	})
 	if err != nil {
 		return fmt.Errorf("open %s: %w", cfg.DataDir, err)
@@ -328,6 +353,7 @@ func (b *Broker) open() error {
 	b.node = node
 	b.kafka = &server.Server{
 		Node: node, Advertised: b.told[b.inter], DataDir: cfg.DataDir, Software: cfg.Software, Logger: b.logger, Levels: cfg.Levels,
+		Now: now, AfterFunc: afterFunc,
 	}
 	return nil
 }

@@ -35,7 +35,8 @@ var allowed = map[string][]string{
 	"server/mux":                         {"replication/transport"},
 	"server": {"internal/bufpool", "internal/slowlog", "replication", "replication/metadata", "segment/record",
 		"server/coordinator", "server/group", "server/mux", "twmb/franz-go/pkg/kmsg", "golang.org/x/sys"},
-	".": {"replication", "replication/metadata", "server", "server/mux"}, // package millrace
+	".":          {"replication", "replication/metadata", "server", "server/coordinator", "server/mux"}, // package millrace
+	"brokertest": {"."},
 	"cli": {".", "cli/load", "log", "segment", "segment/record", "replication", "replication/metadata", "server", "testdata",
 		"urfave/cli", "twmb/franz-go", "golang.org/x/sys", "golang.org/x/term", "go.yaml.in/yaml", "mattn/go-runewidth",
 		"cpuguy83/go-md2man", "coreos/go-systemd"},

@@ -26,7 +26,7 @@ func (n *Node) upkeepLoop() {
 	unheard, heard := true, uint64(0)  // what watchVoters said last, and Node.membershipHints then
 	steps, known := true, uint64(0)    // what tendMembers said last, and Node.membershipHints then
 	began := time.Now()
-	retention := began
+	retention := n.now()
 	for {
 		select {
 		case <-n.closing:
@@ -59,17 +59,20 @@ func (n *Node) upkeepLoop() {
 			ages = now
 			n.grow()
 		}
-		if now.Sub(producers) >= choresEvery {
-			producers = now
+		// What makes records and producers expire goes by the node's clock: who sets it
+		// forward finds them gone.
+		clock := n.now()
+		if clock.Sub(producers) >= choresEvery {
+			producers = clock
 			n.expireProducers()
 		}
 		at := n.retainAt.Load()
-		soon := at != 0 && (n.now().UnixMilli() >= at || n.lacksRoom.Load()) && now.Sub(chores) >= time.Second
-		if now.Sub(chores) >= min(choresEvery, n.retentionEvery()) || soon {
-			chores = now
-			due := soon || now.Sub(retention) >= n.retentionEvery()
+		soon := at != 0 && (clock.UnixMilli() >= at || n.lacksRoom.Load()) && clock.Sub(chores) >= time.Second
+		if clock.Sub(chores) >= min(choresEvery, n.retentionEvery()) || soon {
+			chores = clock
+			due := soon || clock.Sub(retention) >= n.retentionEvery()
 			if n.tendLogs(due) && due {
-				retention = now
+				retention = clock
 			}
 		}
 		if now.Sub(unmapped) >= unmapIdleEvery {

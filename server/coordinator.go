@@ -33,6 +33,7 @@ func (s *Server) coordinate() {
 		Lost:       s.watch.lost,
 		Logger:     s.logger(),
 		Now:        s.now,
+		AfterFunc:  s.AfterFunc,
 	})
 	go s.watch.run()
 }

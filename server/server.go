@@ -31,6 +31,7 @@ import (
 	"millrace/internal/bufpool"
 	"millrace/internal/slowlog"
 	"millrace/replication"
+	"millrace/server/coordinator"
 	"millrace/server/group"
 	"millrace/server/mux"
 )
@@ -71,8 +72,12 @@ type Server struct {
 	// Levels are the levels of Logger that clients may see and change, if its
 	// handler is theirs. nil: INFO for all, and changing it has no effect.
 	Levels *Levels
-	// Now is the clock for append times, and the one that DescribeCluster tells. nil: time.Now.
+	// Now is the clock for append times and groups, and the one that DescribeCluster
+	// tells. nil: time.Now.
 	Now func() time.Time
+	// AfterFunc calls f in a goroutine of its own once Now is d later: a member's session
+	// has ended, say. nil: time.AfterFunc.
+	AfterFunc func(d time.Duration, f func()) coordinator.Timer
 
 	once sync.Once
 	ctx  context.Context // done when Shutdown begins

@@ -52,6 +52,15 @@ type Config struct {
 
 	Logger *slog.Logger     // nil: discards
 	Now    func() time.Time // nil: time.Now. Its times carry a monotonic reading, so that a clock that is set moves no alarm.
+
+	// AfterFunc calls f in a goroutine of its own once Now is d later. Nil: time.AfterFunc.
+	AfterFunc func(d time.Duration, f func()) Timer
+}
+
+// A Timer is what time.AfterFunc returns, of whatever clock.
+type Timer interface {
+	Stop() bool
+	Reset(d time.Duration) bool
 }
 
 // A Runtime holds the shards of one coordinator, by partition: those between Load and
@@ -85,6 +94,9 @@ func New[S StateMachine](cfg Config, machine func(*Shard) S) *Runtime[S] {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.AfterFunc == nil {
+		cfg.AfterFunc = func(d time.Duration, f func()) Timer { return time.AfterFunc(d, f) }
 	}
 	return &Runtime[S]{cfg: cfg, machine: machine, shards: make(map[int32]hosted[S])}
 }

@@ -29,7 +29,7 @@ type Shard struct {
 	unloaded   bool
 	completing []*pendingAppend // whose done completeSome is about to call
 	alarms     alarms
-	timer      *time.Timer
+	timer      Timer
 	wakeAt     time.Time // when timer goes off; zero: it does not
 	waking     bool      // wake runs, and arms the timer when it ends
 

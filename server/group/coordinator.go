@@ -39,6 +39,9 @@ type Config struct {
 
 	Logger *slog.Logger     // nil: discards
 	Now    func() time.Time // nil: time.Now. Its times carry a monotonic reading, so that a clock that is set ends no session.
+
+	// AfterFunc is coordinator.Config's.
+	AfterFunc func(d time.Duration, f func()) coordinator.Timer
 }
 
 // A Client is who sent a request: the client.id it goes by and its address in
@@ -73,7 +76,7 @@ func New(cfg Config) *Coordinator {
 		working: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 	}
 	c.shards = coordinator.New(coordinator.Config{
-		Things: "groups", Journal: cfg.Journal, Partitions: cfg.Partitions, Lost: cfg.Lost, Logger: cfg.Logger, Now: cfg.Now,
+		Things: "groups", Journal: cfg.Journal, Partitions: cfg.Partitions, Lost: cfg.Lost, Logger: cfg.Logger, Now: cfg.Now, AfterFunc: cfg.AfterFunc,
 	}, func(s *coordinator.Shard) *shard { return newShard(c, s) })
 	if cfg.Topics != nil {
 		c.watcher.Go(c.watchTopics)
