@@ -69,7 +69,7 @@ func (b *builder) contents(ctx context.Context, work string) (all []content, err
 		text, rerr := os.ReadFile(filepath.Join(b.root, file.name))
 		add(text, rerr, file.name, file.debian)
 	}
-	for _, folder := range []string{"testdata/connect", "testdata/tutorial"} {
+	for _, folder := range []string{"testdata/connect", "testdata/embed", "testdata/tutorial"} {
 		programs, rerr := os.ReadDir(filepath.Join(b.root, folder))
 		if rerr != nil {
 			return nil, rerr
