@@ -457,7 +457,7 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 	}
 	switch {
 	case first && err != nil:
-		b.logger.Warn("stopped, but not in order", "err", err)
+		b.logger.Warn("stopped, but not in order", "error", err)
 	case first:
 		b.logger.Info("stopped", "took", time.Since(begin).Round(time.Millisecond))
 	}

@@ -12,6 +12,6 @@ import (
 // nothing (https://www.freedesktop.org/software/systemd/man/sd_notify.html).
 func tellManager(logger *slog.Logger, states ...string) {
 	if _, err := daemon.SdNotify(false, strings.Join(states, "\n")); err != nil {
-		logger.Warn("the service manager could not be told", "err", err)
+		logger.Warn("the service manager could not be told", "error", err)
 	}
 }

@@ -281,7 +281,7 @@ func (p *peer) keep(kind uint8) {
 		if t.ctx.Err() != nil {
 			return
 		}
-		t.slow.Lasting(t.cfg.Logger, away, "transport: no connection to a peer", "node", p.node, "kind", kindNames[kind], "err", err)
+		t.slow.Lasting(t.cfg.Logger, away, "transport: no connection to a peer", "node", p.node, "kind", kindNames[kind], "error", err)
 		backoff = min(max(2*backoff, firstBackoff), longestBackoff)
 		timer := time.NewTimer(backoff/2 + rand.N(backoff/2))
 		select {

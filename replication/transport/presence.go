@@ -72,7 +72,7 @@ func (c *tracked) patience(n int) (done func()) {
 func (t *Transport) join(conn net.Conn, peer Peer, session uint64, kind uint8, inbound bool) (*tracked, error) {
 	c := &tracked{Conn: conn, t: t, kind: kind, inbound: inbound}
 	if err := giveUpAfter(conn, t.cfg.PeerTimeout); err != nil {
-		t.warn("user timeout", "a lost burst may be waited for longer", "peer", peer.String(), "err", err)
+		t.warn("user timeout", "a lost burst may be waited for longer", "peer", peer.String(), "error", err)
 	}
 	var stale []*tracked
 	t.mu.Lock()

@@ -74,7 +74,7 @@ func (t *Transport) Serve(conn net.Conn) {
 	case errors.Is(err, errNoPeer), err == io.EOF: // a client that came before this node serves any, say
 	case t.ctx.Err() != nil, errors.Is(err, net.ErrClosed), errors.Is(err, io.ErrClosedPipe): // closed here
 	default:
-		t.warn("refused "+hostOf(conn), "refused a connection", "remote", hostOf(conn), "err", err)
+		t.warn("refused "+hostOf(conn), "refused a connection", "remote", hostOf(conn), "error", err)
 	}
 }
 
@@ -233,10 +233,10 @@ func (t *Transport) noteEnd(peer Peer, err error) {
 	case t.ctx.Err() != nil:
 	case errors.As(err, &bad):
 		t.stats.Malformed.Add(1)
-		t.warn("malformed "+peer.String(), "closed a connection", "peer", peer.String(), "err", err)
+		t.warn("malformed "+peer.String(), "closed a connection", "peer", peer.String(), "error", err)
 	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
 	default:
-		t.warn("lost "+peer.String(), "lost a connection", "peer", peer.String(), "err", err)
+		t.warn("lost "+peer.String(), "lost a connection", "peer", peer.String(), "error", err)
 	}
 }
 
@@ -403,7 +403,7 @@ func (s *served) append(in *intake, h header, head []byte) error {
 	if err := s.t.checkEntries(&r, h.payloadCRC); err != nil {
 		port.unreserve(h.payloadLen)
 		s.fail(h.request, err)
-		s.t.warn("entries "+s.from.String(), "refused the entries that a peer sent", "peer", s.from.String(), "group", r.group, "err", err)
+		s.t.warn("entries "+s.from.String(), "refused the entries that a peer sent", "peer", s.from.String(), "group", r.group, "error", err)
 		return nil
 	}
 	req := r.request(s.from)

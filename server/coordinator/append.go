@@ -89,7 +89,7 @@ func (s *Shard) completeSome(lost *bool) (some bool) {
 	for len(s.completing) > 0 {
 		a := s.completing[0]
 		if Lost(a.err) && !s.unloaded {
-			s.Log.Warn("unloading "+s.cfg.Things+": the journal cannot tell what became of an append", "err", a.err)
+			s.Log.Warn("unloading "+s.cfg.Things+": the journal cannot tell what became of an append", "error", a.err)
 			*lost = true
 			s.unloadLocked() // with this append and all that follow
 			break

@@ -151,7 +151,7 @@ func (s *Shard) replayLocked(r record.Record) {
 		}
 	}()
 	if err := s.machine.ReplayLocked(r); err != nil {
-		s.Log.Warn("skipping a record of the journal of "+s.cfg.Things, "offset", r.Offset, "err", err)
+		s.Log.Warn("skipping a record of the journal of "+s.cfg.Things, "offset", r.Offset, "error", err)
 	}
 }
 
@@ -183,7 +183,7 @@ func (s *Shard) unloadLocked() {
 // try runs a part of an unload.
 func (s *Shard) try(f func()) {
 	if err := Catch(f); err != nil {
-		s.Log.Error("while unloading "+s.cfg.Things, "err", err)
+		s.Log.Error("while unloading "+s.cfg.Things, "error", err)
 	}
 }
 

@@ -240,7 +240,7 @@ func (c *consumerGroup) refresh(expressions []string, changed <-chan struct{}) {
 			err = failed
 		}
 		if err != nil {
-			c.shard.Log.Warn("an expression is not resolved again", "group", c.group.id, "err", err)
+			c.shard.Log.Warn("an expression is not resolved again", "group", c.group.id, "error", err)
 			continue
 		}
 		found[expression] = matches

@@ -42,7 +42,7 @@ func (s *shard) LoadedLocked() int {
 func (s *shard) UnloadedLocked() {
 	for id, g := range s.groups {
 		if err := coordinator.Catch(func() { g.members.stopLocked(notCoordinator) }); err != nil {
-			s.Log.Error("while unloading a group", "group", id, "err", err)
+			s.Log.Error("while unloading a group", "group", id, "error", err)
 		}
 	}
 	for host, n := range s.held {
