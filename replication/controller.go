@@ -28,11 +28,10 @@ const maxVoters = 5
 // raft-boltdb, with the image as its state machine.
 type controller struct {
 	member
-	n      *Node
-	db     *raftboltdb.BoltStore
-	store  *controllerStore
-	image  atomic.Pointer[metadata.Image]
-	notify chan bool
+	n     *Node
+	db    *raftboltdb.BoltStore
+	store *controllerStore
+	image atomic.Pointer[metadata.Image]
 
 	loaded  uint64        // where the image stood that the node started from
 	given   atomic.Uint64 // the last change that Raft had applied, that one's again
@@ -53,7 +52,8 @@ func (n *Node) openController() (*controller, error) {
 		return nil, err
 	}
 	n.keepRoom()
-	c := &controller{n: n, db: db, notify: make(chan bool, 16), saveNow: make(chan struct{}, 1), decode: n.decodeChange}
+	c := &controller{n: n, db: db, saveNow: make(chan struct{}, 1), decode: n.decodeChange}
+	c.member = member{group: controllerGroup, role: c, notify: make(chan bool, 16)}
 	c.store = &controllerStore{metaStore: db, member: c, logger: n.logger, closing: n.closing}
 	c.image.Store(&metadata.Image{})
 	logger := newRaftLogger(n.logger.With("group", "controller"), &n.raftLimits)
@@ -199,16 +199,28 @@ func (c *controller) close() {
 	}
 }
 
-// watchLeadership tells the node when this member leads the group.
-func (c *controller) watchLeadership() {
-	c.n.watchLeadership(controllerGroup, c.notify, c.n.closing, func(leads bool) {
-		if !leads {
-			c.n.logger.Info("this node is the controller no longer")
-			return
-		}
-		c.port.Expedite()
-		c.n.leads(controllerGroup, c.raft.CurrentTerm())
-	})
+// name implements role.
+func (c *controller) name() string { return "controller" }
+
+// leadsNow implements role.
+func (c *controller) leadsNow() (term uint64, ok bool) {
+	return c.raft.CurrentTerm(), c.raft.State() == raft.Leader
+}
+
+// stillLeads implements role: nothing shuts this member but the end of the node.
+func (c *controller) stillLeads(uint64) bool { return true }
+
+// stalls implements role. Every change waits for the disk, and is seldom.
+func (c *controller) stalls() bool { return false }
+
+// leadershipChanged implements role.
+func (c *controller) leadershipChanged(leads bool) {
+	if !leads {
+		c.n.logger.Info("this node is the controller no longer")
+		return
+	}
+	c.port.Expedite()
+	c.n.leads(controllerGroup, c.raft.CurrentTerm())
 }
 
 // Apply implements raft.FSM: the result is an outcome. A change that cannot be read

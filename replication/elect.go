@@ -74,10 +74,7 @@ func (n *Node) peerDown(peer process) {
 			n.leaderLost(group, peer, false, electionStagger)
 		}
 	}
-	if m := n.memberOf(controllerGroup); m != nil {
-		look(controllerGroup, m.leader())
-	}
-	n.eachReplica(func(r *replica) { look(r.p.group, r.leader()) })
+	n.eachMember(func(m *member) { look(m.group, m.leader()) })
 	n.electLeaderless(time.Now())
 }
 
@@ -155,11 +152,8 @@ func (n *Node) whyLeaderless(group uint64) string {
 
 // groupName names a group for the log.
 func (n *Node) groupName(group uint64) string {
-	if group == controllerGroup {
-		return "controller"
-	}
-	if r := n.replicaOf(group); r != nil {
-		return fmt.Sprintf("%s/%d", r.p.topic, r.p.id.Index)
+	if m := n.memberOf(group); m != nil {
+		return m.role.name()
 	}
 	return fmt.Sprint(group)
 }
@@ -183,25 +177,6 @@ func (n *Node) leaderLost(group uint64, lost process, said bool, while time.Dura
 	n.tendLocked(group, o)
 }
 
-// watchLeadership hands what Raft says of one group's leadership to changed. Every
-// group is watched here, the controllers' and the partitions', so that one that this
-// node leads no longer is elected like any other: a leader that steps down, for its
-// lease or for a later term, may be the only one whose log can win, and nobody else
-// learns that it is needed. It never waits for Raft: Raft waits for it.
-func (n *Node) watchLeadership(group uint64, notify <-chan bool, closing <-chan struct{}, changed func(leads bool)) {
-	for {
-		select {
-		case <-closing:
-			return
-		case leads := <-notify:
-			changed(leads)
-			if m := n.memberOf(group); !leads && m != nil && m.raft.State() != raft.Leader { // it may be late, and tell of a term before this one
-				n.leaderLost(group, n.transport.Self(), true, 2*electionStagger)
-			}
-		}
-	}
-}
-
 // electionRank returns a voter's place among those that may campaign, or -1
 // if it has no vote, how many these are, and how many of them have the group
 // open. Who is about to open it keeps its place: the first voter is the one that
@@ -223,9 +198,6 @@ func electionRank(voters []raft.ServerID, self raft.ServerID, open, coming func(
 	return rank, line, present
 }
 
-// stalls tells whether the replica's disk keeps it from leading.
-func (r *replica) stalls() bool { return r.store.stalled(time.Now()) > stallTime/2 }
-
 // peerUp introduces this node: what it has open, what it leads.
 func (n *Node) peerUp(peer process) {
 	n.comings.say(n, peer.Node, true)
@@ -245,16 +217,10 @@ func (n *Node) peerUp(peer process) {
 // fullState is all that gossip says of this node.
 func (n *Node) fullState() gossip {
 	g := gossip{first: true}
-	if m := n.memberOf(controllerGroup); m != nil {
-		g.open = append(g.open, controllerGroup)
-		if m.raft.State() == raft.Leader {
-			g.leads = append(g.leads, groupTerm{controllerGroup, m.raft.CurrentTerm()})
-		}
-	}
-	n.eachReplica(func(r *replica) {
-		g.open = append(g.open, r.p.group)
-		if l := r.leadership.Load(); l != nil {
-			g.leads = append(g.leads, groupTerm{r.p.group, l.term})
+	n.eachMember(func(m *member) {
+		g.open = append(g.open, m.group)
+		if term, ok := m.role.leadsNow(); ok {
+			g.leads = append(g.leads, groupTerm{m.group, term})
 		}
 	})
 	return g
@@ -265,17 +231,6 @@ func (n *Node) fullState() gossip {
 // between has been told to be shut by then, see notOpen: nobody may hear after that
 // that it is open, or leads.
 func (n *Node) stillSo(g gossip) gossip {
-	leads := func(group, term uint64) bool {
-		if group == controllerGroup {
-			return true // nothing shuts it but the end of the node
-		}
-		r := n.replicaOf(group)
-		if r == nil {
-			return false
-		}
-		l := r.leadership.Load()
-		return l != nil && l.term == term
-	}
 	var still gossip
 	for _, group := range g.open {
 		if n.memberOf(group) != nil {
@@ -283,7 +238,7 @@ func (n *Node) stillSo(g gossip) gossip {
 		}
 	}
 	for _, l := range g.leads {
-		if leads(l.group, l.term) {
+		if m := n.memberOf(l.group); m != nil && m.role.stillLeads(l.term) {
 			still.leads = append(still.leads, l)
 		}
 	}
@@ -528,16 +483,16 @@ func (n *Node) receiveGossip(from transport.Peer, g gossip) error {
 		for _, group := range slices.Concat(g.open, given) {
 			known[group] = true
 		}
-		n.eachReplica(func(r *replica) {
-			if !known[r.p.group] && n.lostLeader(&r.member, r.p.group, by) {
-				given = append(given, r.p.group)
+		n.eachMember(func(m *member) {
+			if !known[m.group] && m.group != controllerGroup && n.lostLeader(m, by) {
+				given = append(given, m.group)
 			}
 		})
 	}
 	for _, group := range given {
 		// It had another voter campaign if it knew of one that could, or it opens the group
 		// again and campaigns itself: both are given a while.
-		if m := n.memberOf(group); m != nil && n.lostLeader(m, group, by) {
+		if m := n.memberOf(group); m != nil && n.lostLeader(m, by) {
 			n.leaderLost(group, by, true, 2*electionStagger)
 		}
 	}
@@ -547,14 +502,14 @@ func (n *Node) receiveGossip(from transport.Peer, g gossip) error {
 // lostLeader tells whether a group here, which a process leads no more, followed it until
 // now; or knows no leader and nobody looks for one: a voter that could not win has asked
 // for votes since, and Raft forgets its leader when it is asked.
-func (n *Node) lostLeader(m *member, group uint64, former process) bool {
+func (n *Node) lostLeader(m *member, former process) bool {
 	switch m.leader() {
 	case former.ServerID():
 		return true
 	case "":
 		n.gossipMu.Lock()
 		defer n.gossipMu.Unlock()
-		return n.leaderless[group] == nil
+		return n.leaderless[m.group] == nil
 	}
 	return false
 }
@@ -738,7 +693,7 @@ func (o *leaderlessGroup) countCampaign(line int) {
 // would wait for its election timeout.
 func (n *Node) campaign(group uint64, m *member, o *leaderlessGroup) error {
 	dead := o.dead != "" && (o.stoodDown || n.lost(o.lost, m.voters()))
-	if r := n.replicaOf(group); dead && r != nil && r.stalls() {
+	if dead && m.role.stalls() {
 		return nil
 	}
 	o.campaignAgain = false

@@ -351,7 +351,7 @@ func (n *Node) Start(ctx context.Context) error {
 		return err
 	}
 	close(n.ready)
-	n.goTracked(n.controller.watchLeadership)
+	n.goTracked(func() { n.controller.watchLeadership(n, n.closing) })
 	n.goTracked(n.controller.saveImages)
 	n.goTracked(n.gossipLoop)
 	n.goTracked(n.electLoop)
@@ -752,6 +752,14 @@ func (n *Node) eachReplica(f func(*replica)) {
 			f(r)
 		}
 	}
+}
+
+// eachMember calls f for this node's members of all groups, the controllers' first.
+func (n *Node) eachMember(f func(*member)) {
+	if m := n.memberOf(controllerGroup); m != nil {
+		f(m)
+	}
+	n.eachReplica(func(r *replica) { f(&r.member) })
 }
 
 // Partition returns the replica of a partition on this node. ErrNotHosted.

@@ -8,11 +8,48 @@ import (
 	"millrace/replication/transport"
 )
 
-// A member is this node's part in one Raft group.
+// A member is this node's part in one Raft group, the controllers' or a partition's. It is
+// all that elections and gossip see of a group.
 type member struct {
+	group    uint64
+	role     role
 	raft     *raft.Raft
 	port     *transport.Port
-	progress progress // of the followers, while it leads
+	progress progress  // of the followers, while it leads
+	notify   chan bool // Raft's notifications of leadership
+}
+
+// A role is what a member is in its group for: a controller, or a partition's replica.
+type role interface {
+	// name names the group, for the log.
+	name() string
+	// leadsNow returns the term in which this node leads the group, as it tells the others.
+	leadsNow() (term uint64, ok bool)
+	// stillLeads tells whether what it told of a term a moment ago may be told still.
+	stillLeads(term uint64) bool
+	// stalls tells whether the disk keeps it from leading.
+	stalls() bool
+	// leadershipChanged is called when Raft says so. Raft may be late, and speak of a term
+	// before this one. It must not wait for Raft, which waits for it.
+	leadershipChanged(leads bool)
+}
+
+// watchLeadership hands what Raft says of the group's leadership to the role, until closing
+// is closed. A group that this node leads no longer is elected like any other: a leader that
+// steps down, for its lease or for a later term, may be the only one whose log can win, and
+// nobody else learns that it is needed.
+func (m *member) watchLeadership(n *Node, closing <-chan struct{}) {
+	for {
+		select {
+		case <-closing:
+			return
+		case leads := <-m.notify:
+			m.role.leadershipChanged(leads)
+			if !leads && m.raft.State() != raft.Leader { // it may be late, and tell of a term before this one
+				n.leaderLost(m.group, n.transport.Self(), true, 2*electionStagger)
+			}
+		}
+	}
 }
 
 // leader returns the server that Raft takes for the leader, "" if none.

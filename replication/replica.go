@@ -50,7 +50,6 @@ type replica struct {
 	flushed       time.Time             // when flush.ms was last honoured; upkeepLoop's own
 	nudges        nudges                // see nudge; upkeepLoop's own, too
 
-	notify   chan bool
 	closing  chan struct{}
 	stopOnce sync.Once
 	wait     sync.WaitGroup
@@ -67,9 +66,9 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	r = &replica{
 		p:       p,
 		votes:   n.votes.Group(p.group),
-		notify:  make(chan bool, 16),
 		closing: make(chan struct{}),
 	}
+	r.member = member{group: p.group, role: r, notify: make(chan bool, 16)}
 	cfg := p.logConfig()
 	cfg.Failed = r.fault
 	l, err := log.Open(p.dir, p.identity(), cfg)
@@ -135,7 +134,10 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	r.port.OnInstallSnapshot(r.installSnapshot) // it asks r.raft
 	r.port.OnElect(func() bool { return r.raft.State() == raft.Leader })
 	r.wait.Add(1)
-	go r.watchLeadership()
+	go func() { // "watchLeadership": ends with the replica
+		defer r.wait.Done()
+		r.watchLeadership(n, r.closing)
+	}()
 	return r, nil
 }
 
@@ -237,25 +239,41 @@ func (r *replica) stop(clean bool) {
 	})
 }
 
-// watchLeadership follows Raft's notifications. One may be late, and tell of a term
-// that is over when a later one has begun; so it is a reason to look, and Raft says
-// what is true.
-func (r *replica) watchLeadership() {
-	defer r.wait.Done()
+// name implements role.
+func (r *replica) name() string { return fmt.Sprintf("%s/%d", r.p.topic, r.p.id.Index) }
+
+// leadsNow implements role: it leads while it serves.
+func (r *replica) leadsNow() (term uint64, ok bool) {
+	if l := r.leadership.Load(); l != nil {
+		return l.term, true
+	}
+	return 0, false
+}
+
+// stillLeads implements role.
+func (r *replica) stillLeads(term uint64) bool {
+	now, ok := r.leadsNow()
+	return ok && now == term
+}
+
+// stalls implements role.
+func (r *replica) stalls() bool { return r.store.stalled(time.Now()) > stallTime/2 }
+
+// leadershipChanged implements role. A notification may tell of a term that is over when a
+// later one has begun; so it is a reason to look, and Raft says what is true.
+func (r *replica) leadershipChanged(leads bool) {
 	n := r.p.node
-	n.watchLeadership(r.p.group, r.notify, r.closing, func(leads bool) {
-		if n.holdNotice != nil {
-			n.holdNotice()
-		}
-		if l := r.leadership.Load(); l != nil && !r.leads(l.term) {
-			r.endLeadership(l)
-		}
-		if leads {
-			n.membershipHints.Add(1)
-			r.wait.Add(1)
-			go r.takeLeadership()
-		}
-	})
+	if n.holdNotice != nil {
+		n.holdNotice()
+	}
+	if l := r.leadership.Load(); l != nil && !r.leads(l.term) {
+		r.endLeadership(l)
+	}
+	if leads {
+		n.membershipHints.Add(1)
+		r.wait.Add(1)
+		go r.takeLeadership()
+	}
 }
 
 // takeLeadership begins to serve once the first entry of the current term is
