@@ -117,7 +117,7 @@ func (n *Node) learned(peer transport.Peer, addr string) {
 	n.told[peer.Node] = addressed{Node: peer.Node, Incarnation: peer.Incarnation, Address: addr, Epoch: before.Epoch}
 	n.saveAddressesLocked()
 	n.addressMu.Unlock()
-	n.sendViews()
+	n.failover.evidence.sendViews()
 }
 
 // saveAddressesLocked keeps the addresses for the next start, with addressMu held. What
@@ -199,7 +199,7 @@ func (n *Node) seek(addr string) error {
 		}
 	}
 	if n.takeAddresses(list) {
-		n.sendViews()
+		n.failover.evidence.sendViews()
 	}
 	return nil
 }

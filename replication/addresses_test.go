@@ -155,7 +155,7 @@ func TestTheLaterAddressHolds(t *testing.T) {
 		if !n.takeAddresses([]addressed{later}) || at(n, other.id) != later {
 			t.Errorf("a later address was not taken: %+v", at(n, other.id))
 		}
-		n.sendViews()
+		n.failover.evidence.sendViews()
 		time.Sleep(time.Second)
 		if got := at(n, other.id); got.Address != other.addr || got.Epoch <= later.Epoch {
 			t.Errorf("node 2 did not tell its address anew: %+v", got)

@@ -135,7 +135,7 @@ func (n *Node) grow() {
 		err := n.age.raise()
 		if err == nil {
 			a.scarce.Store(false)
-			n.spread()
+			n.failover.gossip.spread()
 			return
 		}
 		if segment.Scarce(err) { // where to overwrite is to copy; the whole slot is written anew

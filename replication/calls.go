@@ -74,9 +74,9 @@ func (n *Node) handle(ctx context.Context, from transport.Peer, kind uint8, req 
 		if err != nil {
 			return nil, err
 		}
-		return nil, n.receiveGossip(from, g)
+		return nil, n.failover.gossip.receiveGossip(from, g)
 	case callView:
-		return nil, n.receiveView(from, req)
+		return nil, n.failover.evidence.receiveView(from, req)
 	case callForward:
 		return n.forwarded(ctx, from, req)
 	case callChange:

@@ -137,8 +137,8 @@ func (c *controller) stop(cause error) {
 	}()
 }
 
-// votesRecovered has the group's elections begin anew: see Node.recovered.
-func (c *controller) votesRecovered() { c.n.votesRecovered(controllerGroup) }
+// votesRecovered has the group's elections begin anew: see failover.votesRecovered.
+func (c *controller) votesRecovered() { c.n.failover.votesRecovered(controllerGroup) }
 
 // Down returns why this member has stopped, nil while it has not.
 func (c *controller) Down() error {
@@ -220,7 +220,7 @@ func (c *controller) leadershipChanged(leads bool) {
 		return
 	}
 	c.port.Expedite()
-	c.n.leads(controllerGroup, c.raft.CurrentTerm())
+	c.n.failover.leads(controllerGroup, c.raft.CurrentTerm())
 }
 
 // Apply implements raft.FSM: the result is an outcome. A change that cannot be read
@@ -429,19 +429,11 @@ func (n *Node) ask(ctx context.Context, node int32, kind uint8, data []byte) (ui
 
 // hearsController returns a node that hears the controller, which this one does not.
 func (n *Node) hearsController() (node int32, ok bool) {
-	c, led := n.leaderOf(controllerGroup)
+	c, led := n.failover.gossip.leaderOf(controllerGroup)
 	if !led {
 		return 0, false
 	}
-	for _, p := range n.transport.Heard() {
-		n.gossipMu.Lock()
-		ok := n.views[p].hears[c.process]
-		n.gossipMu.Unlock()
-		if ok {
-			return p.Node, true
-		}
-	}
-	return 0, false
+	return n.failover.evidence.hearer(c.process)
 }
 
 // forwarded passes a change on to the controller, if that is heard here, and returns

@@ -2,7 +2,6 @@ package replication
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -17,65 +16,20 @@ import (
 	"millrace/replication/transport"
 )
 
-// Failover by evidence, not by patience. Raft's own timers of seconds remain
-// for failures that leave no trace; two kinds of evidence act at once:
-//
-//   - A peer's process died: its connections closed. For each group it led, the
-//     first surviving voter in the group's order starts an election by a
-//     TimeoutNow to itself; the next follows a stagger later if there is still
-//     no leader, and so on, and then the first again. Survivors count, not
-//     members.
-//   - A group has no leader because it is new, or because the cluster just
-//     started. Nodes tell each other which groups they have open and which they
-//     lead. Once a quorum has the group open and nobody leads it, the first voter
-//     that is connected asks for votes, with Raft's pre-vote, which disturbs nobody
-//     if a leader turns out to exist; the next follow a stagger later each.
+// An elector looks after the groups open here that have no leader: it has their voters
+// campaign in turn, until one is found.
+type elector struct {
+	f *failover
 
-// A leaderEntry is what a process said of a group: that it leads it, under which term. It
-// holds until a later one, or until the process says that it leads other groups only:
-// that it is not heard here any more says nothing of those who hear it.
-type leaderEntry struct {
-	process
-	term uint64
-}
+	mu         sync.Mutex
+	leaderless map[uint64]*leaderlessGroup
+	lastPeerUp time.Time
 
-// noteLeaderLocked takes an entry into the leaders table, with gossipMu held.
-func (n *Node) noteLeaderLocked(group uint64, c leaderEntry) {
-	before, ok := n.leaders[group]
-	if ok && c.term < before.term {
-		return
-	}
-	n.leaders[group] = c
-	if group == controllerGroup && c != before && c.process != n.transport.Self() {
-		n.logger.Info("another node is the controller now", "controller", c.Node, "term", c.term)
-	}
-}
+	wake chan struct{} // wakes electLoop
 
-// peerDown is evidence that a process died, or cannot be reached from here.
-func (n *Node) peerDown(peer process) {
-	n.lostAt.Store(peer.Node, time.Now())
-	n.comings.say(n, peer.Node, false)
-	n.membershipHints.Add(1)
-	// What the process has open it still has, and what it hears it still hears, if it is
-	// there after all: it may have heard this node all the while, and then says nothing
-	// again. See hasOpen, and heard.
-	n.sendViews()
-	n.isolated(time.Now()) // from now on, it may be
-
-	// A group that knows no leader may have lost this one too: a survivor that was
-	// quicker has asked for votes, and Raft forgets its leader when it is asked.
-	// That survivor is given its chance.
-	id := peer.ServerID()
-	look := func(group uint64, leader raft.ServerID) {
-		switch leader {
-		case id:
-			n.leaderLost(group, peer, false, 0)
-		case "":
-			n.leaderLost(group, peer, false, electionStagger)
-		}
-	}
-	n.eachMember(func(m *member) { look(m.group, m.leader()) })
-	n.electLeaderless(time.Now())
+	tending sync.Mutex // held while one leaderless group is looked after
+	lack    lack
+	given   bool // the others are to be told anew what this node leads; under tending
 }
 
 // A leaderlessGroup is a group open here that has no leader that this node knows of.
@@ -96,14 +50,14 @@ type leaderlessGroup struct {
 }
 
 // A lack is what is to be logged of groups without a leader, and of those that have
-// one again. electMu guards it.
+// one again. elector.tending guards it.
 type lack struct {
 	logged      time.Time
 	lost, found []uint64
 }
 
 // log logs what there is, now or after a while.
-func (l *lack) log(n *Node, now time.Time, flush bool) {
+func (l *lack) log(e *elector, now time.Time, flush bool) {
 	if !flush && now.Sub(l.logged) < lackEvery {
 		return
 	}
@@ -113,23 +67,24 @@ func (l *lack) log(n *Node, now time.Time, flush bool) {
 		}
 		names := make([]string, 0, 4)
 		for _, g := range groups[:min(len(groups), 3)] {
-			names = append(names, n.groupName(g))
+			names = append(names, e.groupName(g))
 		}
 		if len(groups) > 3 {
 			names = append(names, "…")
 		}
-		n.logger.Log(context.Background(), level, text, append(args, "count", len(groups), "groups", names)...)
+		e.f.n.logger.Log(context.Background(), level, text, append(args, "count", len(groups), "groups", names)...)
 		l.logged = now
 	}
 	if len(l.lost) > 0 {
-		say(slog.LevelWarn, l.lost, fmt.Sprintf("no leader for more than %v", lackTime), "reason", n.whyLeaderless(l.lost[0]))
+		say(slog.LevelWarn, l.lost, fmt.Sprintf("no leader for more than %v", lackTime), "reason", e.whyLeaderless(l.lost[0]))
 	}
 	say(slog.LevelInfo, l.found, "there is a leader again")
 	l.lost, l.found = nil, nil
 }
 
 // whyLeaderless says what a group lacks to elect a leader, as far as is known here.
-func (n *Node) whyLeaderless(group uint64) string {
+func (e *elector) whyLeaderless(group uint64) string {
+	n := e.f.n
 	m := n.memberOf(group)
 	if m == nil {
 		return "it is not open here"
@@ -137,7 +92,7 @@ func (n *Node) whyLeaderless(group uint64) string {
 	voters := m.voters()
 	var away []string
 	for _, id := range voters {
-		if p, err := transport.ParseServerID(id); err == nil && id != n.serverID() && !n.hasOpen(id, group, process{}) {
+		if p, err := transport.ParseServerID(id); err == nil && id != n.serverID() && !e.f.gossip.hasOpen(id, group, process{}) {
 			away = append(away, fmt.Sprint(p.Node))
 		}
 	}
@@ -151,30 +106,69 @@ func (n *Node) whyLeaderless(group uint64) string {
 }
 
 // groupName names a group for the log.
-func (n *Node) groupName(group uint64) string {
+func (e *elector) groupName(group uint64) string {
+	n := e.f.n
 	if m := n.memberOf(group); m != nil {
 		return m.role.name()
 	}
 	return fmt.Sprint(group)
 }
 
+// peerUp notes when the last peer came up: it is given a while to say what it leads.
+func (e *elector) peerUp(now time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.lastPeerUp = now
+}
+
+// peerDown looks after the groups that lost their leader with a process. A group that knows
+// no leader may have lost this one too: a survivor that was quicker has asked for votes, and
+// Raft forgets its leader when it is asked. That survivor is given its chance.
+func (e *elector) peerDown(peer process) {
+	e.f.n.eachMember(func(m *member) {
+		switch m.leader() {
+		case peer.ServerID():
+			e.leaderLost(m.group, peer, false, 0)
+		case "":
+			e.leaderLost(m.group, peer, false, electionStagger)
+		}
+	})
+	e.electLeaderless(time.Now())
+}
+
+// opened looks after a group from now on that was opened here.
+func (e *elector) opened(group uint64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := time.Now()
+	e.tendLocked(group, &leaderlessGroup{since: now, from: now})
+}
+
+// closed looks after a group no longer.
+func (e *elector) closed(group uint64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.leaderless, group)
+}
+
 // leaderLost notes that a group lost its leader. The election loop looks after it
 // from then on, after a while that gives a leader the time to show. said tells that the
 // leader itself says that it leads no more.
-func (n *Node) leaderLost(group uint64, lost process, said bool, while time.Duration) {
+func (e *elector) leaderLost(group uint64, lost process, said bool, while time.Duration) {
+	n := e.f.n
 	m := n.memberOf(group)
 	if m == nil {
 		return
 	}
-	n.gossipMu.Lock()
-	defer n.gossipMu.Unlock()
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	now := time.Now()
 	o := &leaderlessGroup{since: now.Add(while), dead: lost.ServerID(), lost: lost, stoodDown: said, term: m.raft.CurrentTerm(), from: now}
-	if before := n.leaderless[group]; before != nil {
+	if before := e.leaderless[group]; before != nil {
 		o.shortened = before.shortened // whose timers are to be made long again
 		o.from, o.lacked = before.from, before.lacked
 	}
-	n.tendLocked(group, o)
+	e.tendLocked(group, o)
 }
 
 // electionRank returns a voter's place among those that may campaign, or -1
@@ -198,332 +192,47 @@ func electionRank(voters []raft.ServerID, self raft.ServerID, open, coming func(
 	return rank, line, present
 }
 
-// peerUp introduces this node: what it has open, what it leads.
-func (n *Node) peerUp(peer process) {
-	n.comings.say(n, peer.Node, true)
-	n.membershipHints.Add(1)
-	n.gossipMu.Lock()
-	n.lastPeerUp = time.Now()
-	n.gossipMu.Unlock()
-	a := n.gossipPeer(peer.Node)
-	a.mu.Lock()
-	a.missed = true
-	a.mu.Unlock()
-	n.goTracked(func() { n.sendGossip(peer.Node, gossip{}) })
-	n.sendViews()
-	n.isolated(time.Now()) // not any more
-}
-
-// fullState is all that gossip says of this node.
-func (n *Node) fullState() gossip {
-	g := gossip{first: true}
-	n.eachMember(func(m *member) {
-		g.open = append(g.open, m.group)
-		if term, ok := m.role.leadsNow(); ok {
-			g.leads = append(g.leads, groupTerm{m.group, term})
-		}
-	})
-	return g
-}
-
-// stillSo returns what of a delta holds when it is sent, which is milliseconds
-// after it was gathered. A replica that was opened, or elected, and quarantined in
-// between has been told to be shut by then, see notOpen: nobody may hear after that
-// that it is open, or leads.
-func (n *Node) stillSo(g gossip) gossip {
-	var still gossip
-	for _, group := range g.open {
-		if n.memberOf(group) != nil {
-			still.open = append(still.open, group)
-		}
-	}
-	for _, l := range g.leads {
-		if m := n.memberOf(l.group); m != nil && m.role.stillLeads(l.term) {
-			still.leads = append(still.leads, l)
-		}
-	}
-	return still
-}
-
-// leads notes and spreads that this node leads a group.
-func (n *Node) leads(group, term uint64) {
-	n.gossipMu.Lock()
-	n.noteLeaderLocked(group, leaderEntry{n.transport.Self(), term})
-	n.delta.leads = append(n.delta.leads, groupTerm{group, term})
-	n.gossipMu.Unlock()
-	if group == controllerGroup {
-		n.logger.Info("this node is the controller now", "term", term)
-	}
-	n.membershipHints.Add(1)
-	n.spread()
-}
-
-// opened notes and spreads that a group is open here.
-func (n *Node) opened(group uint64) {
-	n.gossipMu.Lock()
-	now := time.Now()
-	n.tendLocked(group, &leaderlessGroup{since: now, from: now})
-	n.delta.open = append(n.delta.open, group)
-	n.gossipMu.Unlock()
-	n.spread()
-}
-
-// votesRecovered is told that votes of a group can be saved here again. For as long as they
-// could not, this node answered too late, and the others campaigned in vain: if the group
-// has no leader, their campaigns are minutes apart by then. It does not block.
-func (n *Node) votesRecovered(group uint64) {
-	n.gossipMu.Lock()
-	n.delta.open = append(n.delta.open, group)
-	n.gossipMu.Unlock()
-	n.spread()
-	n.campaignAnew([]uint64{group})
-}
-
 // campaignAnew has the campaigns of groups without a leader begin anew, where they have led
 // nowhere: a voter is there that was not, or did not answer.
-func (n *Node) campaignAnew(groups []uint64) {
-	n.gossipMu.Lock()
-	groups = slices.DeleteFunc(groups, func(group uint64) bool { return n.leaderless[group] == nil })
-	n.gossipMu.Unlock()
+func (e *elector) campaignAnew(groups []uint64) {
+	n := e.f.n
+	e.mu.Lock()
+	groups = slices.DeleteFunc(groups, func(group uint64) bool { return e.leaderless[group] == nil })
+	e.mu.Unlock()
 	if len(groups) == 0 {
 		return
 	}
-	n.goTracked(func() { // electMu is held while Raft is asked, which may be who calls
-		n.electMu.Lock()
-		defer n.electMu.Unlock()
-		n.gossipMu.Lock()
-		defer n.gossipMu.Unlock()
+	n.goTracked(func() { // tending is held while Raft is asked, which may be who calls
+		e.tending.Lock()
+		defer e.tending.Unlock()
+		e.mu.Lock()
+		defer e.mu.Unlock()
 		for _, group := range groups {
-			if o := n.leaderless[group]; o != nil && o.campaigns > 1 {
+			if o := e.leaderless[group]; o != nil && o.campaigns > 1 {
 				o.since, o.campaigns, o.jitter = time.Now(), 0, 0
 			}
 		}
 	})
 }
 
-// shut notes that a group is no longer open here.
-func (n *Node) shut(group uint64) {
-	n.gossipMu.Lock()
-	defer n.gossipMu.Unlock()
-	delete(n.leaderless, group)
-}
-
-// notOpen has every peer sent the full state, since a delta only tells what is
-// added. It is for a group that stays shut, or was led here until now: others that
-// bounce are open again before it matters.
-func (n *Node) notOpen() {
-	select {
-	case <-n.ready:
-	default:
-		return // nobody has been told anything
-	}
-	for _, node := range n.transport.Connected() {
-		a := n.gossipPeer(node)
-		a.mu.Lock()
-		a.missed = true
-		a.mu.Unlock()
-		n.goTracked(func() { n.sendGossip(node, gossip{}) })
-	}
-}
-
-// spread wakes the gossip goroutine.
-func (n *Node) spread() {
-	select {
-	case n.gossipWake <- struct{}{}:
-	default:
-	}
-}
-
-// gossipLoop sends what is new to all peers, a few milliseconds' worth at a time.
-func (n *Node) gossipLoop() {
-	for {
-		select {
-		case <-n.closing:
-			return
-		case <-n.gossipWake:
-		}
-		time.Sleep(5 * time.Millisecond)
-		n.gossipMu.Lock()
-		g := n.delta
-		n.delta = gossip{}
-		n.gossipMu.Unlock()
-		for _, node := range n.transport.Connected() {
-			n.goTracked(func() { n.sendGossip(node, g) })
-		}
-	}
-}
-
-// A gossipPeer is how far a node has been told what this one is.
-type gossipPeer struct {
-	mu     sync.Mutex
-	busy   bool // a goroutine is sending it something
-	missed bool // it lacks something that was sent until now
-
-	sendingView bool // a goroutine is sending it this node's view
-	viewStale   bool // which has changed since
-}
-
-func (n *Node) gossipPeer(node int32) *gossipPeer {
-	n.gossipMu.Lock()
-	defer n.gossipMu.Unlock()
-	a := n.gossipPeers[node]
-	if a == nil {
-		a = &gossipPeer{missed: true}
-		n.gossipPeers[node] = a
-	}
-	return a
-}
-
-// sendGossip sends what is new to one node, or the full state if it has missed something, until
-// it arrives or the node is gone. A peer that came up by its own connection may
-// not be reached by ours for a moment, and a node that has not been told which
-// groups are open here takes no part in electing their leaders.
-func (n *Node) sendGossip(node int32, g gossip) {
-	a := n.gossipPeer(node)
-	a.mu.Lock()
-	if a.busy {
-		a.missed = true
-		a.mu.Unlock()
-		return
-	}
-	a.busy = true
-	for {
-		if a.missed {
-			a.missed = false
-			a.mu.Unlock()
-			g = n.fullState()
-		} else {
-			a.mu.Unlock()
-			g = n.stillSo(g)
-		}
-		if n.Image().Level() >= 2 { // whoever is earlier reads neither
-			g.number, g.about = n.gossipSent.Add(1), n.about()
-		}
-		ctx, cancel := n.callContext()
-		_, err := n.transport.Call(ctx, node, callGossip, g.encode())
-		cancel()
-		if err != nil {
-			n.logger.Debug("gossip not delivered", "node", node, "error", err)
-			select {
-			case <-time.After(resendEvery):
-			case <-n.closing:
-			}
-		}
-		a.mu.Lock()
-		a.missed = a.missed || err != nil
-		if !a.missed || n.ctx.Err() != nil || !n.Live(node) {
-			break
-		}
-	}
-	a.busy = false
-	a.mu.Unlock()
-}
-
-// receiveGossip takes in a node's gossip.
-//
-// Two nodes do not lose each other at the same moment, nor need both of them. One that
-// was paused finds new connections beside the old ones, and sees no end; the other had
-// given it up. So what could not be taken in is refused, and said again.
-//
-// What was not answered in time is said again too, as everything there is, and may
-// have been on its way all the while, over a connection that has ended. It must not
-// undo what overtook it: nobody would say that again.
-func (n *Node) receiveGossip(from transport.Peer, g gossip) error {
-	by, ok := n.transport.Hears(from)
-	if !ok {
-		return fmt.Errorf("%w: its connection has just ended, or is not known yet", transport.ErrUnreachable)
-	}
-	if g.about != "" {
-		n.admitted(from, g.about)
-	}
-	if g.first || len(g.open)+len(g.leads) > 0 { // else it only says how old it is
-		defer n.membershipHints.Add(1)
-	}
-	var given []uint64 // groups that it says it leads no more
-	n.gossipMu.Lock()
-	if g.number > 0 {
-		if g.number <= n.numbers[by] {
-			n.gossipMu.Unlock()
-			return nil
-		}
-		maps.DeleteFunc(n.numbers, func(p process, _ uint64) bool { return p.Node == by.Node && p != by })
-		n.numbers[by] = g.number
-	}
-	if n.openAt[by] == nil || g.first {
-		maps.DeleteFunc(n.openAt, func(p process, _ map[uint64]bool) bool { return p.Node == by.Node }) // of its former processes, too
-		n.openAt[by] = make(map[uint64]bool)
-	}
-	for _, group := range g.open {
-		n.openAt[by][group] = true
-	}
-	if g.first {
-		maps.DeleteFunc(n.leaders, func(group uint64, c leaderEntry) bool {
-			if c.Node != by.Node || slices.ContainsFunc(g.leads, func(gt groupTerm) bool { return gt.group == group }) {
-				return false
-			}
-			if c.process == by {
-				given = append(given, group)
-			}
-			return true
-		})
-	}
-	for _, gt := range g.leads {
-		n.noteLeaderLocked(gt.group, leaderEntry{by, gt.term})
-	}
-	n.gossipMu.Unlock()
-	if !g.first {
-		n.campaignAnew(slices.Clone(g.open))
-	}
-	if len(g.leads) > 0 {
-		n.relay(by)
-	}
-	if g.first {
-		// It may have been shut before it was heard of as the leader, but to Raft.
-		known := make(map[uint64]bool, len(g.open)+len(given))
-		for _, group := range slices.Concat(g.open, given) {
-			known[group] = true
-		}
-		n.eachMember(func(m *member) {
-			if !known[m.group] && m.group != controllerGroup && n.lostLeader(m, by) {
-				given = append(given, m.group)
-			}
-		})
-	}
-	for _, group := range given {
-		// It had another voter campaign if it knew of one that could, or it opens the group
-		// again and campaigns itself: both are given a while.
-		if m := n.memberOf(group); m != nil && n.lostLeader(m, by) {
-			n.leaderLost(group, by, true, 2*electionStagger)
-		}
-	}
-	return nil
-}
-
 // lostLeader tells whether a group here, which a process leads no more, followed it until
 // now; or knows no leader and nobody looks for one: a voter that could not win has asked
 // for votes since, and Raft forgets its leader when it is asked.
-func (n *Node) lostLeader(m *member, former process) bool {
+func (e *elector) lostLeader(m *member, former process) bool {
 	switch m.leader() {
 	case former.ServerID():
 		return true
 	case "":
-		n.gossipMu.Lock()
-		defer n.gossipMu.Unlock()
-		return n.leaderless[m.group] == nil
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return e.leaderless[m.group] == nil
 	}
 	return false
 }
 
-// leaderOf returns who leads a group by gossip.
-func (n *Node) leaderOf(group uint64) (leaderEntry, bool) {
-	n.gossipMu.Lock()
-	defer n.gossipMu.Unlock()
-	c, ok := n.leaders[group]
-	return c, ok
-}
-
 // electLoop looks after groups without a leader, and sleeps while there are none.
-func (n *Node) electLoop() {
+func (e *elector) electLoop() {
+	n := e.f.n
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -532,96 +241,97 @@ func (n *Node) electLoop() {
 			return
 		case <-tick.C:
 		}
-		if n.electLeaderless(time.Now()) > 0 {
+		if e.electLeaderless(time.Now()) > 0 {
 			continue
 		}
 		select {
 		case <-n.closing:
 			return
-		case <-n.leaderlessWake:
+		case <-e.wake:
 		}
 	}
 }
 
-// tendLocked puts a group into the care of electLoop, with gossipMu held.
-func (n *Node) tendLocked(group uint64, o *leaderlessGroup) {
-	n.leaderless[group] = o
+// tendLocked puts a group into the care of electLoop, with mu held.
+func (e *elector) tendLocked(group uint64, o *leaderlessGroup) {
+	e.leaderless[group] = o
 	select {
-	case n.leaderlessWake <- struct{}{}:
+	case e.wake <- struct{}{}:
 	default:
 	}
 }
 
 // electLeaderless looks after each of these groups once, and returns how many are left.
-func (n *Node) electLeaderless(now time.Time) (left int) {
-	n.gossipMu.Lock()
-	groups := slices.Sorted(maps.Keys(n.leaderless))
-	introduced := now.Sub(n.lastPeerUp) >= introduction
-	n.gossipMu.Unlock()
+func (e *elector) electLeaderless(now time.Time) (left int) {
+	e.mu.Lock()
+	groups := slices.Sorted(maps.Keys(e.leaderless))
+	introduced := now.Sub(e.lastPeerUp) >= introduction
+	e.mu.Unlock()
 	for _, group := range groups {
-		n.gossipMu.Lock()
-		o := n.leaderless[group]
-		n.gossipMu.Unlock()
-		if o != nil && n.electOne(group, o, now, introduced) {
-			n.gossipMu.Lock()
-			if n.leaderless[group] == o {
-				delete(n.leaderless, group)
+		e.mu.Lock()
+		o := e.leaderless[group]
+		e.mu.Unlock()
+		if o != nil && e.electOne(group, o, now, introduced) {
+			e.mu.Lock()
+			if e.leaderless[group] == o {
+				delete(e.leaderless, group)
 			}
-			n.gossipMu.Unlock()
+			e.mu.Unlock()
 		}
 	}
-	n.gossipMu.Lock()
-	left = len(n.leaderless)
-	n.gossipMu.Unlock()
-	n.electMu.Lock()
-	n.lack.log(n, now, left == 0)
-	given := n.given
-	n.given = false
-	n.electMu.Unlock()
+	e.mu.Lock()
+	left = len(e.leaderless)
+	e.mu.Unlock()
+	e.tending.Lock()
+	e.lack.log(e, now, left == 0)
+	given := e.given
+	e.given = false
+	e.tending.Unlock()
 	if given {
-		n.notOpen()
+		e.f.gossip.notOpen()
 	}
 	return left
 }
 
 // electOne looks after one group; done means that it has a leader, or that it
 // is none of this node's business. A group is touched by one goroutine at a
-// time: electMu is held.
-func (n *Node) electOne(group uint64, o *leaderlessGroup, now time.Time, introduced bool) (done bool) {
-	n.electMu.Lock()
-	defer n.electMu.Unlock()
+// time: tending is held.
+func (e *elector) electOne(group uint64, o *leaderlessGroup, now time.Time, introduced bool) (done bool) {
+	n := e.f.n
+	e.tending.Lock()
+	defer e.tending.Unlock()
 	m := n.memberOf(group)
 	if m == nil {
 		return true
 	}
 	leader := m.leader()
 	if leader != "" && (leader != o.dead || m.raft.CurrentTerm() > o.term) {
-		return n.settle(m, o, group)
+		return e.settle(m, o, group)
 	}
-	if c, led := n.leaderOf(group); led && c.Node != n.identity.Node && c.term >= m.raft.CurrentTerm() {
+	if c, led := e.f.gossip.leaderOf(group); led && c.Node != n.identity.Node && c.term >= m.raft.CurrentTerm() {
 		switch {
-		case n.hears(c.process):
+		case e.f.evidence.hears(c.process):
 			// Raft will hear from it; the leader of an earlier term will lead no more.
 			// Or has all along: this one was out of hearing for a while, and is back.
-			return leader == c.ServerID() && n.settle(m, o, group)
-		case n.anyHears(func(p process) bool { return p == c.process }) && !n.lost(c.process, m.voters()):
+			return leader == c.ServerID() && e.settle(m, o, group)
+		case e.f.evidence.anyHears(func(p process) bool { return p == c.process }) && !e.f.evidence.lost(c.process, m.voters()):
 			return false // others hear it, and may follow it: a broker that has no vote does not
 		}
 	}
 	if o.stoodDown && !o.given && o.lost == n.transport.Self() && now.Sub(o.from) >= giveAfter {
 		// It has campaigned, and may not be the one that can win. The others follow it
 		// until it says that it leads no more, or Raft's own time is over.
-		o.given, n.given = true, true
+		o.given, e.given = true, true
 	}
 	if !o.lacked && now.Sub(o.from) > lackTime {
 		o.lacked = true
-		n.lack.lost = append(n.lack.lost, group)
+		e.lack.lost = append(e.lack.lost, group)
 	}
 	voters := m.voters()
 	if len(voters) == 0 {
 		return false // joins a group; its leader will find it
 	}
-	open := func(id raft.ServerID) bool { return n.hasOpen(id, group, o.lost) }
+	open := func(id raft.ServerID) bool { return e.f.gossip.hasOpen(id, group, o.lost) }
 	coming := func(id raft.ServerID) bool { return o.dead == "" && n.connected(id) }
 	rank, line, present := electionRank(voters, n.serverID(), open, coming)
 	switch {
@@ -638,7 +348,7 @@ func (n *Node) electOne(group uint64, o *leaderlessGroup, now time.Time, introdu
 		if !again { // which belongs to the campaign before
 			o.countCampaign(line)
 		}
-		if err := n.campaign(group, m, o); err != nil {
+		if err := e.campaign(group, m, o); err != nil {
 			n.logger.Debug("election not started", "group", group, "error", err)
 		}
 	}
@@ -650,12 +360,12 @@ func (n *Node) electOne(group uint64, o *leaderlessGroup, now time.Time, introdu
 }
 
 // settle ends what was done for a group that has a leader now.
-func (n *Node) settle(m *member, o *leaderlessGroup, group uint64) (done bool) {
+func (e *elector) settle(m *member, o *leaderlessGroup, group uint64) (done bool) {
 	if o.shortened {
 		m.setTimeouts(heartbeatTimeout)
 	}
 	if o.lacked {
-		n.lack.found = append(n.lack.found, group)
+		e.lack.found = append(e.lack.found, group)
 	}
 	return true
 }
@@ -691,8 +401,8 @@ func (o *leaderlessGroup) countCampaign(line int) {
 // between two nodes would depose leaders for as long as it is. A candidate that has
 // asked a whole round ago begins anew: others may have campaigned in the same term, and Raft
 // would wait for its election timeout.
-func (n *Node) campaign(group uint64, m *member, o *leaderlessGroup) error {
-	dead := o.dead != "" && (o.stoodDown || n.lost(o.lost, m.voters()))
+func (e *elector) campaign(group uint64, m *member, o *leaderlessGroup) error {
+	dead := o.dead != "" && (o.stoodDown || e.f.evidence.lost(o.lost, m.voters()))
 	if dead && m.role.stalls() {
 		return nil
 	}
@@ -713,112 +423,4 @@ func (n *Node) campaign(group uint64, m *member, o *leaderlessGroup) error {
 		return m.pokeElectionTimer()
 	}
 	return m.port.Elect()
-}
-
-// hasOpen tells whether a server's process, which is not lost, said that it has the
-// group open.
-func (n *Node) hasOpen(id raft.ServerID, group uint64, lost process) bool {
-	peer, err := transport.ParseServerID(id)
-	if err != nil {
-		return false
-	}
-	p, ok := n.transport.Hears(peer)
-	if !ok || p == lost {
-		return false
-	}
-	n.gossipMu.Lock()
-	defer n.gossipMu.Unlock()
-	return n.openAt[p][group]
-}
-
-// setTimeouts sets Raft's heartbeat and election timeouts. A candidate that
-// waits for its next try takes a shorter one into use at once.
-func (m *member) setTimeouts(timeout time.Duration) {
-	c := m.raft.ReloadableConfig()
-	c.HeartbeatTimeout, c.ElectionTimeout = timeout, timeout+timeoutStep
-	if err := m.raft.ReloadConfig(c); err != nil {
-		panic(fmt.Sprintf("raft refuses timeouts of %v: %v", timeout, err))
-	}
-}
-
-// pokeElectionTimer makes a follower that has not heard from a leader within its
-// heartbeat timeout notice at once, and ask for pre-votes. Raft looks when the
-// timeout is lowered, so it is raised by timeoutStep and lowered again.
-func (m *member) pokeElectionTimer() error {
-	c := m.raft.ReloadableConfig()
-	timeout := c.HeartbeatTimeout
-	for _, c.HeartbeatTimeout = range []time.Duration{timeout + timeoutStep, timeout} {
-		if err := m.raft.ReloadConfig(c); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// A groupTerm is a group that is led, and the leader's term.
-type groupTerm struct{ group, term uint64 }
-
-// A gossip is what one node tells another about itself.
-type gossip struct {
-	first  bool // everything; forget what was said before
-	open   []uint64
-	leads  []groupTerm
-	number uint64 // of what this process told anybody; 0: not said
-	about  string // see about; "": not said
-}
-
-// encode returns the message:
-//
-//	flags u8 · opens u32 · group u64 … · leads u32 · group u64, term u64 … · number u64 · about, the rest
-//
-// Flags are 1 for first, 2 for a number and 4 for about, which are not there without.
-func (g gossip) encode() []byte {
-	p := make([]byte, 0, 17+8*len(g.open)+16*len(g.leads)+len(g.about))
-	flags := byte(0)
-	if g.first {
-		flags |= 1
-	}
-	if g.number > 0 {
-		flags |= 2
-	}
-	if g.about != "" {
-		flags |= 4
-	}
-	p = append(p, flags)
-	p = binary.BigEndian.AppendUint32(p, uint32(len(g.open)))
-	for _, group := range g.open {
-		p = binary.BigEndian.AppendUint64(p, group)
-	}
-	p = binary.BigEndian.AppendUint32(p, uint32(len(g.leads)))
-	for _, gt := range g.leads {
-		p = binary.BigEndian.AppendUint64(p, gt.group)
-		p = binary.BigEndian.AppendUint64(p, gt.term)
-	}
-	if g.number > 0 {
-		p = binary.BigEndian.AppendUint64(p, g.number)
-	}
-	return append(p, g.about...)
-}
-
-func decodeGossip(p []byte) (g gossip, err error) {
-	d := &decoder{p: p}
-	flags := d.byte()
-	g.first = flags&1 != 0
-	for range d.count(8) {
-		g.open = append(g.open, d.uint64())
-	}
-	for range d.count(16) {
-		g.leads = append(g.leads, groupTerm{d.uint64(), d.uint64()})
-	}
-	if flags&2 != 0 {
-		if g.number = d.uint64(); g.number == 0 {
-			return g, errShortMessage
-		}
-	}
-	if flags&4 != 0 {
-		if g.about = d.rest(); g.about == "" {
-			return g, errShortMessage
-		}
-	}
-	return g, d.end()
 }

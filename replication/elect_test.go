@@ -26,9 +26,9 @@ func TestFormerLeadersHinderNoElection(t *testing.T) {
 		}
 		r := p.current.Load()
 		term := r.raft.CurrentTerm()
-		leader.gossipMu.Lock()
-		leader.leaders[p.group] = leaderEntry{other.transport.Self(), term - 1}
-		leader.gossipMu.Unlock()
+		leader.failover.gossip.mu.Lock()
+		leader.failover.gossip.leaders[p.group] = leaderEntry{other.transport.Self(), term - 1}
+		leader.failover.gossip.mu.Unlock()
 		// A candidate that the leader hands over to, and that nobody can vote for.
 		name := []byte(other.serverID())
 		err := mustPartition(t, other, id).current.Load().port.RequestVote(leader.serverID(), "", &raft.RequestVoteRequest{
@@ -51,14 +51,14 @@ func TestFormerLeadersHinderNoElection(t *testing.T) {
 // Of two that say that they lead a group the one of the later term does, whichever is heard
 // last: what a former leader said may have been under way for long.
 func TestALateWordOfAFormerLeaderIsNotBelieved(t *testing.T) {
-	n := &Node{leaders: make(map[uint64]leaderEntry)}
+	heard := &newFailover(&Node{}).gossip
 	by := func(node int32) process { return process{Peer: transport.Peer{Node: node, Incarnation: "a"}} }
 	for _, said := range []struct {
 		entry leaderEntry
 		want  int32
 	}{{leaderEntry{by(1), 4}, 1}, {leaderEntry{by(2), 6}, 2}, {leaderEntry{by(1), 5}, 2}, {leaderEntry{by(3), 7}, 3}, {leaderEntry{by(2), 6}, 3}} {
-		n.noteLeaderLocked(7, said.entry)
-		if got, ok := n.leaderOf(7); !ok || got.Node != said.want {
+		heard.noteLeader(7, said.entry)
+		if got, ok := heard.leaderOf(7); !ok || got.Node != said.want {
 			t.Errorf("after node %d said that it leads in term %d, node %d is believed, want %d", said.entry.Node, said.entry.term, got.Node, said.want)
 		}
 	}
@@ -129,42 +129,44 @@ func TestNodeThatWasGivenUpAndCameBackStillHasItsGroupsOpen(t *testing.T) {
 		time.Sleep(time.Second)
 		a, b := c.nodes[0], c.nodes[1]
 		lost, ok := a.transport.Hears(b.transport.Self().Peer)
-		if !ok || !a.hasOpen(b.serverID(), p.group, process{}) {
+		if !ok || !a.failover.gossip.hasOpen(b.serverID(), p.group, process{}) {
 			t.Fatal("the nodes do not know each other: the test shows nothing")
 		}
-		a.peerDown(lost)
-		a.peerUp(lost)
+		a.failover.peerDown(lost)
+		a.failover.peerUp(lost)
 		time.Sleep(time.Minute)
-		if !a.hasOpen(b.serverID(), p.group, process{}) {
+		if !a.failover.gossip.hasOpen(b.serverID(), p.group, process{}) {
 			t.Error("it is not known to have the group open")
 		}
-		a.gossipMu.Lock()
-		_, shown := a.views[lost]
-		a.gossipMu.Unlock()
+		a.failover.evidence.mu.Lock()
+		_, shown := a.failover.evidence.views[lost]
+		a.failover.evidence.mu.Unlock()
 		if !shown {
 			t.Error("it is not known whom it hears")
 		}
 		// What is heard from nobody who is there is refused, so that it is said again.
-		if err := a.receiveGossip(transport.Peer{Node: b.id, Incarnation: "00000000"}, gossip{open: []uint64{p.group}}); err == nil {
+		if err := a.failover.gossip.receiveGossip(transport.Peer{Node: b.id, Incarnation: "00000000"}, gossip{open: []uint64{p.group}}); err == nil {
 			t.Error("news of a node that is not heard are taken for told")
 		}
 		// A new process has nothing open until it says so.
 		b.stop()
 		b.start()
 		b = c.nodes[1]
-		for begin := time.Now(); !a.hasOpen(b.serverID(), p.group, process{}); time.Sleep(10 * time.Millisecond) {
+		for begin := time.Now(); !a.failover.gossip.hasOpen(b.serverID(), p.group, process{}); time.Sleep(10 * time.Millisecond) {
 			if time.Since(begin) > time.Minute {
 				t.Fatal("it says nothing")
 			}
 		}
 		time.Sleep(time.Second)
-		a.gossipMu.Lock()
-		defer a.gossipMu.Unlock()
-		if _, stale := a.views[lost]; stale || len(a.views) != 2 {
-			t.Errorf("of two other nodes the views of %d processes are remembered, of one that is gone: %v", len(a.views), stale)
+		a.failover.evidence.mu.Lock()
+		defer a.failover.evidence.mu.Unlock()
+		a.failover.gossip.mu.Lock()
+		defer a.failover.gossip.mu.Unlock()
+		if _, stale := a.failover.evidence.views[lost]; stale || len(a.failover.evidence.views) != 2 {
+			t.Errorf("of two other nodes the views of %d processes are remembered, of one that is gone: %v", len(a.failover.evidence.views), stale)
 		}
-		if len(a.openAt) != 2 || a.openAt[lost] != nil {
-			t.Errorf("of two other nodes %d processes are remembered, among them one that is gone", len(a.openAt))
+		if len(a.failover.gossip.openAt) != 2 || a.failover.gossip.openAt[lost] != nil {
+			t.Errorf("of two other nodes %d processes are remembered, among them one that is gone", len(a.failover.gossip.openAt))
 		}
 	})
 }
@@ -213,7 +215,7 @@ func TestALeaderThatCouldHandOverToNobodyIsReplaced(t *testing.T) {
 func TestALeaderThatFailsBeforeItIsHeardOfIsReplaced(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
 		id, old, p, r := c.withoutSuccessor()
-		old.leads(p.group, r.leadership.Load().term) // news from here on
+		old.failover.leads(p.group, r.leadership.Load().term) // news from here on
 		p.bounce(r, &log.FailedError{Dir: p.dir, Err: syscall.EIO})
 		c.replaced(id, old)
 	})
@@ -228,9 +230,9 @@ func TestALeaderThatNobodyHeardOfIsReplaced(t *testing.T) {
 			id, old, p, r := c.withoutSuccessor()
 			others := c.others(old)
 			for i, n := range others {
-				n.gossipMu.Lock()
-				delete(n.leaders, p.group)
-				n.gossipMu.Unlock()
+				n.failover.gossip.mu.Lock()
+				delete(n.failover.gossip.leaders, p.group)
+				n.failover.gossip.mu.Unlock()
 				if asked {
 					port := mustPartition(t, others[1-i], id).current.Load().port
 					err := port.RequestVote(n.serverID(), "", &raft.RequestVoteRequest{

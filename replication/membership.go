@@ -105,7 +105,7 @@ func (n *Node) tendMembers(now time.Time) (more bool) {
 func (n *Node) nudge(r *replica, servers []raft.Server, now time.Time) (lacks bool) {
 	last := r.raft.LastIndex()
 	lacks = slices.ContainsFunc(servers, func(s raft.Server) bool {
-		return s.ID != n.serverID() && r.matchIndex(s.ID) < last && n.hasOpen(s.ID, r.p.group, process{})
+		return s.ID != n.serverID() && r.matchIndex(s.ID) < last && n.failover.gossip.hasOpen(s.ID, r.p.group, process{})
 	})
 	if !lacks {
 		r.nudges = nudges{}

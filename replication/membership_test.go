@@ -68,31 +68,31 @@ func TestOvertakenGossipChangesNothing(t *testing.T) {
 		time.Sleep(time.Minute)
 		lead, p := c.leader(id)
 		other := c.others(lead)[0]
-		g := lead.fullState()
+		g := lead.failover.gossip.fullState()
 		g.number = 1 << 40
-		if err := other.receiveGossip(lead.transport.Self().Peer, g); err != nil {
+		if err := other.failover.gossip.receiveGossip(lead.transport.Self().Peer, g); err != nil {
 			t.Fatal(err)
 		}
 		for _, early := range []gossip{{first: true, number: 1<<40 - 1}, {first: true, number: 1}} {
-			if err := other.receiveGossip(lead.transport.Self().Peer, early); err != nil {
+			if err := other.failover.gossip.receiveGossip(lead.transport.Self().Peer, early); err != nil {
 				t.Fatal(err)
 			}
 		}
 		if broker, _, ok := other.Leader(id); !ok || broker != lead.id {
 			t.Errorf("it is said that %d leads the partition (%v), want %d", broker, ok, lead.id)
 		}
-		if !other.hasOpen(lead.serverID(), p.group, process{}) {
+		if !other.failover.gossip.hasOpen(lead.serverID(), p.group, process{}) {
 			t.Error("the leader is said not to have it open")
 		}
-		other.gossipMu.Lock()
-		defer other.gossipMu.Unlock()
-		for by, number := range other.numbers {
+		other.failover.gossip.mu.Lock()
+		defer other.failover.gossip.mu.Unlock()
+		for by, number := range other.failover.gossip.numbers {
 			if number == 0 {
 				t.Errorf("%s does not count what it says", by)
 			}
 		}
-		if len(other.numbers) != 2 {
-			t.Errorf("%d processes count what they say, want 2", len(other.numbers))
+		if len(other.failover.gossip.numbers) != 2 {
+			t.Errorf("%d processes count what they say, want 2", len(other.failover.gossip.numbers))
 		}
 	})
 }

@@ -138,25 +138,7 @@ type Node struct {
 	partitions  map[metadata.PartitionID]*Partition
 	byGroup     map[uint64]*Partition
 
-	gossipMu       sync.Mutex
-	leaders        map[uint64]leaderEntry
-	openAt         map[process]map[uint64]bool
-	numbers        map[process]uint64 // of the latest gossip that was taken in
-	views          map[process]seen
-	viewNumber     uint64
-	alone          time.Time // since when this node has lost the majority; none: it has not
-	gossipPeers    map[int32]*gossipPeer
-	leaderless     map[uint64]*leaderlessGroup
-	leaderlessWake chan struct{} // wakes electLoop
-	lastPeerUp     time.Time
-	delta          gossip
-	gossipWake     chan struct{}
-	gossipSent     atomic.Uint64 // gossip so far
-
-	electMu sync.Mutex // held while one leaderless group is looked after
-	lack    lack
-	given   bool // the others are to be told anew what this node leads; under electMu
-
+	failover  *failover
 	snapshots chan *replica
 	appending atomic.Int64 // appenders that run
 
@@ -186,46 +168,38 @@ type Node struct {
 	writes          atomic.Uint64 // to logs, begun
 	concurrentSyncs atomic.Int64  // see logStore.StoreLogs
 	membershipHints atomic.Uint64 // counts what may call for another leader or member: images, nodes, leaders
-	lostAt          sync.Map      // int32, a node, to time.Time: when its last connection ended
 }
 
 // Open reads who the node is and opens what its groups share. Start does the rest.
 func Open(cfg Config) (*Node, error) {
 	n := &Node{
-		cfg:            cfg,
-		logger:         cfg.Logger,
-		now:            cfg.Now,
-		cache:          log.NewCache(cacheBytes),
-		closing:        make(chan struct{}),
-		ready:          make(chan struct{}),
-		changed:        make(chan struct{}),
-		addresses:      make(map[int32]string),
-		told:           make(map[int32]addressed),
-		epoch:          uint64(time.Now().UnixMilli()),
-		partitions:     make(map[metadata.PartitionID]*Partition),
-		byGroup:        make(map[uint64]*Partition),
-		leaders:        make(map[uint64]leaderEntry),
-		openAt:         make(map[process]map[uint64]bool),
-		numbers:        make(map[process]uint64),
-		views:          make(map[process]seen),
-		gossipPeers:    make(map[int32]*gossipPeer),
-		leaderless:     make(map[uint64]*leaderlessGroup),
-		leaderlessWake: make(chan struct{}, 1),
-		raftLimits:     raftLimits{warnings: slowlog.Limit{Every: raftWarnsEvery}},
-		fullDisk:       slowlog.Limit{Every: fullSaidEvery},
-		gossipWake:     make(chan struct{}, 1),
-		snapshots:      make(chan *replica, 1024),
-		reconcileWake:  make(chan struct{}, 1),
-		removing:       make(chan struct{}, removeAtOnce),
-		start:          time.Now(),
-		run:            newRun(),
-		decodeChange:   metadata.DecodeChange,
-		maxLevel:       metadata.MaxLevel,
-		abouts:         make(map[transport.Peer]about),
-		replacedAt:     make(map[int32]uint64),
-		failed:         make(chan struct{}),
-		dropped:        make(map[metadata.TopicID]bool),
+		cfg:           cfg,
+		logger:        cfg.Logger,
+		now:           cfg.Now,
+		cache:         log.NewCache(cacheBytes),
+		closing:       make(chan struct{}),
+		ready:         make(chan struct{}),
+		changed:       make(chan struct{}),
+		addresses:     make(map[int32]string),
+		told:          make(map[int32]addressed),
+		epoch:         uint64(time.Now().UnixMilli()),
+		partitions:    make(map[metadata.PartitionID]*Partition),
+		byGroup:       make(map[uint64]*Partition),
+		raftLimits:    raftLimits{warnings: slowlog.Limit{Every: raftWarnsEvery}},
+		fullDisk:      slowlog.Limit{Every: fullSaidEvery},
+		snapshots:     make(chan *replica, 1024),
+		reconcileWake: make(chan struct{}, 1),
+		removing:      make(chan struct{}, removeAtOnce),
+		start:         time.Now(),
+		run:           newRun(),
+		decodeChange:  metadata.DecodeChange,
+		maxLevel:      metadata.MaxLevel,
+		abouts:        make(map[transport.Peer]about),
+		replacedAt:    make(map[int32]uint64),
+		failed:        make(chan struct{}),
+		dropped:       make(map[metadata.TopicID]bool),
 	}
+	n.failover = newFailover(n)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if n.cfg.FS == nil {
 		n.cfg.FS = segment.OS
@@ -247,7 +221,7 @@ func Open(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	var err error
-	n.votes, err = openVotes(n.cfg.FS, cfg.DataDir, vote.Config{Logger: n.logger, Recovered: n.votesRecovered})
+	n.votes, err = openVotes(n.cfg.FS, cfg.DataDir, vote.Config{Logger: n.logger, Recovered: n.failover.votesRecovered})
 	if errors.Is(err, vote.ErrDamaged) {
 		return nil, fmt.Errorf("%w; move the file away and start again: the node then comes back as a new incarnation and catches up from the others", err)
 	}
@@ -327,8 +301,8 @@ func (n *Node) Start(ctx context.Context) error {
 		Resolve:  n.resolve,
 		Dial:     n.cfg.Dial,
 		Learned:  n.learned,
-		PeerUp:   n.peerUp,
-		PeerDown: n.peerDown,
+		PeerUp:   n.failover.peerUp,
+		PeerDown: n.failover.peerDown,
 		Handle:   n.handle,
 		Sum:      sumOf,
 		Check:    checkEntry,
@@ -353,15 +327,15 @@ func (n *Node) Start(ctx context.Context) error {
 	close(n.ready)
 	n.goTracked(func() { n.controller.watchLeadership(n, n.closing) })
 	n.goTracked(n.controller.saveImages)
-	n.goTracked(n.gossipLoop)
-	n.goTracked(n.electLoop)
+	n.goTracked(n.failover.gossip.gossipLoop)
+	n.goTracked(n.failover.elections.electLoop)
 	n.goTracked(n.snapshotLoop)
 	n.goTracked(n.upkeepLoop)
 	n.goTracked(n.cleanerLoop)
 	n.goTracked(n.reconcileLoop)
 	n.goTracked(n.seekLoop)
 	n.setPeers()
-	n.opened(controllerGroup)
+	n.failover.opened(controllerGroup)
 	if n.known() {
 		// As it was; that it was started again is said in the background, since the
 		// node can serve what it has without a controller.
@@ -783,67 +757,4 @@ func (n *Node) Partitions(f func(*Partition)) {
 	for _, p := range all {
 		f(p)
 	}
-}
-
-// Leader returns who leads a partition and since which epoch, as far as this node
-// knows. Whoever said so last stays the leader, out of this node's own hearing too,
-// until another one does. ok is false when nobody has said so, when nobody among a
-// majority of the brokers hears who did, and when this node is Isolated.
-func (n *Node) Leader(id metadata.PartitionID) (broker, epoch int32, ok bool) {
-	_, part, known := n.Image().Partition(id)
-	if !known {
-		return -1, -1, false
-	}
-	if p, err := n.Partition(id); err == nil {
-		if epoch, err := p.Serving(); err == nil && !p.CutOff() {
-			return n.identity.Node, epoch, true
-		}
-	}
-	c, ok := n.leaderOf(part.Group)
-	switch {
-	case !ok || c.Node == n.identity.Node:
-		return -1, -1, false
-	case n.hears(c.process):
-	case n.Isolated():
-		return -1, -1, false
-	case n.majority() && !n.anyHears(func(p process) bool { return p == c.process }):
-		return -1, -1, false
-	}
-	return c.Node, int32(c.term), true
-}
-
-// InSync lists the replicas that have what the leader has: on the leader by
-// what they acknowledged, elsewhere those that are there and have the partition open.
-func (n *Node) InSync(id metadata.PartitionID) []int32 {
-	_, part, ok := n.Image().Partition(id)
-	if !ok {
-		return nil
-	}
-	r := n.replicaOf(part.Group)
-	leads := r != nil && r.leadership.Load() != nil
-	var voters []raft.ServerID
-	if leads {
-		voters = r.voters()
-	}
-	var list []int32
-	for _, node := range part.Replicas {
-		switch {
-		case node == n.identity.Node:
-			if !leads && (r == nil) {
-				continue
-			}
-		default:
-			server, ok := n.serverOf(node)
-			if !ok || !n.hasOpen(server, part.Group, process{}) {
-				continue
-			}
-			// A replica that has no vote yet has all the data and still is not one
-			// that the partition can lose another for.
-			if leads && (!slices.Contains(voters, server) || !r.inSync(server, n.now())) {
-				continue
-			}
-		}
-		list = append(list, node)
-	}
-	return list
 }

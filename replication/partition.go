@@ -238,7 +238,7 @@ func (p *Partition) beginLocked() {
 	p.mu.Unlock()
 	p.start.Store(r.store.StartOffset())
 	p.current.Store(r)
-	p.node.opened(p.group)
+	p.node.failover.opened(p.group)
 }
 
 // notBegunLocked deals with a run that did not begin. What the system lacks comes
@@ -286,7 +286,7 @@ func (p *Partition) takeDown(err error) {
 	p.mu.Lock()
 	p.down = err
 	p.mu.Unlock()
-	p.node.notOpen()
+	p.node.failover.gossip.notOpen()
 	p.wake()
 }
 
@@ -330,7 +330,7 @@ func (p *Partition) bounce(r *replica, cause error) {
 		r.resign()
 		p.endLocked(false)
 		if led {
-			p.node.notOpen() // who was asked to lead may not be elected, and the others wait for this leader
+			p.node.failover.gossip.notOpen() // who was asked to lead may not be elected, and the others wait for this leader
 		}
 		var failed *log.FailedError
 		switch {
@@ -368,7 +368,7 @@ func (p *Partition) bounce(r *replica, cause error) {
 func (p *Partition) endLocked(clean bool) {
 	if r := p.current.Swap(nil); r != nil {
 		r.stop(clean)
-		p.node.shut(p.group)
+		p.node.failover.closed(p.group)
 	}
 	p.wake()
 }

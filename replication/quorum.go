@@ -58,7 +58,7 @@ func (n *Node) DownSince(broker int32) time.Time {
 	if n.Live(broker) {
 		return time.Time{}
 	}
-	if at, ok := n.lostAt.Load(broker); ok {
+	if at, ok := n.failover.evidence.lostAt.Load(broker); ok {
 		return at.(time.Time)
 	}
 	return n.start

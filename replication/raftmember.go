@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -46,7 +47,7 @@ func (m *member) watchLeadership(n *Node, closing <-chan struct{}) {
 		case leads := <-m.notify:
 			m.role.leadershipChanged(leads)
 			if !leads && m.raft.State() != raft.Leader { // it may be late, and tell of a term before this one
-				n.leaderLost(m.group, n.transport.Self(), true, 2*electionStagger)
+				n.failover.elections.leaderLost(m.group, n.transport.Self(), true, 2*electionStagger)
 			}
 		}
 	}
@@ -102,4 +103,31 @@ func (m *member) sendTimeoutNow(id raft.ServerID) error {
 	return m.port.TimeoutNow(id, raft.ServerAddress(id), &raft.TimeoutNowRequest{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: self, Addr: self},
 	}, &raft.TimeoutNowResponse{})
+}
+
+// setTimeouts sets Raft's heartbeat and election timeouts. A candidate that
+// waits for its next try takes a shorter one into use at once.
+func (m *member) setTimeouts(timeout time.Duration) {
+	c := m.raft.ReloadableConfig()
+	c.HeartbeatTimeout, c.ElectionTimeout = timeout, timeout+timeoutStep
+	if err := m.raft.ReloadConfig(c); err != nil {
+		panic(fmt.Sprintf("raft refuses timeouts of %v: %v", timeout, err))
+	}
+}
+
+// pokeElectionTimer makes a follower that has not heard from a leader within its
+// heartbeat timeout notice at once, and ask for pre-votes.
+//
+// Raft has no call for that. It looks when the timeout is lowered: ReloadConfig notifies
+// the follower's loop then (hashicorp/raft v1.7.3, api.go:738), which has its timer run out
+// (raft.go:210). So the timeout is raised by timeoutStep and lowered again.
+func (m *member) pokeElectionTimer() error {
+	c := m.raft.ReloadableConfig()
+	timeout := c.HeartbeatTimeout
+	for _, c.HeartbeatTimeout = range []time.Duration{timeout + timeoutStep, timeout} {
+		if err := m.raft.ReloadConfig(c); err != nil {
+			return err
+		}
+	}
+	return nil
 }

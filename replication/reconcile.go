@@ -185,12 +185,7 @@ func (n *Node) forgetGroups(image *metadata.Image) {
 		_, known := image.Group(group)
 		return group != controllerGroup && group <= image.LastGroup() && !known
 	}
-	n.gossipMu.Lock()
-	defer n.gossipMu.Unlock()
-	maps.DeleteFunc(n.leaders, func(group uint64, _ leaderEntry) bool { return deleted(group) })
-	for _, open := range n.openAt {
-		maps.DeleteFunc(open, func(group uint64, _ bool) bool { return deleted(group) })
-	}
+	n.failover.gossip.forget(deleted)
 }
 
 // host makes a partition's replica live here.

@@ -305,7 +305,7 @@ func (r *replica) takeLeadership() {
 		r.endLeadership(l)
 		return
 	}
-	r.p.node.leads(r.p.group, term)
+	r.p.node.failover.leads(r.p.group, term)
 	r.p.node.bulletin.add(headline{text: "this node leads more partitions"}, r.p.group)
 	r.p.wake()
 }
@@ -446,7 +446,7 @@ func (r *replica) until(ctx context.Context, done func() bool) error {
 
 // resign has another voter campaign if this replica leads, because it
 // is about to end. No connection closes then, so the others learn of it later, by what
-// this node says that it leads (see Node.receiveGossip).
+// this node says that it leads (see gossiper.receiveGossip).
 func (r *replica) resign() {
 	if r.raft.State() != raft.Leader {
 		return
@@ -501,7 +501,7 @@ func (r *replica) successor() (raft.ServerID, bool) {
 	var candidates []raft.ServerID
 	most := uint64(0)
 	for _, id := range r.voters() {
-		if id != n.serverID() && n.connected(id) && n.hasOpen(id, r.p.group, process{}) && r.inSync(id, now) {
+		if id != n.serverID() && n.connected(id) && n.failover.gossip.hasOpen(id, r.p.group, process{}) && r.inSync(id, now) {
 			if has := r.matchIndex(id); has > most {
 				candidates, most = nil, has
 			} else if has < most {

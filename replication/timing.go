@@ -6,7 +6,7 @@ import "time"
 // TestTimesGoTogether, which holds them to it.
 //
 // Raft's own timers are for silent failures only: a process that dies, or says nothing
-// for peerTimeout, is replaced by evidence (see elect.go), a leader whose disk hangs for
+// for peerTimeout, is replaced by evidence (see failover.go), a leader whose disk hangs for
 // stallTime has another elected, and a group without a leader gets shorter ones until it
 // has one. Long ones are what makes an idle group cheap, since it is waking up that
 // costs, some 70 µs each time.

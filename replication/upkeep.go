@@ -128,7 +128,7 @@ func (n *Node) watchVoters(now time.Time) (unheard bool) {
 		}
 		voters, gone := r.voters(), 0
 		for _, id := range voters {
-			heard, connected := n.heardOf(id, now)
+			heard, connected := n.failover.evidence.heardOf(id, now)
 			if !connected {
 				unheard = true
 			}

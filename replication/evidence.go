@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -14,16 +15,27 @@ import (
 	"millrace/replication/transport"
 )
 
-// Whom the others hear. A node's own connections tell it whom it hears; whether a
-// node is gone, or only out of its own hearing, tell the others. So nodes show each
-// other their views, whenever they change, and three questions are answered from
-// them:
+// The evidence is whom this node hears, and whom the others do. Its own connections tell it
+// the first; whether a node is gone, or only out of its own hearing, tell the others. So
+// nodes show each other their views, whenever they change, and three questions are answered
+// from them:
 //
 //   - Has a majority of a group's voters lost its leader? Only then is a leader
-//     deposed that somebody may still hear: see Node.campaign.
+//     deposed that somebody may still hear: see elector.campaign.
 //   - Is a broker there, for clients, though this node has no connection to it?
 //   - Who leads what, at nodes that this one does not hear? A node that hears both
 //     passes that on.
+type evidence struct {
+	f *failover
+
+	mu     sync.Mutex
+	views  map[process]seen
+	number uint64    // of this process's latest view
+	alone  time.Time // since when this node has lost the majority; none: it has not
+	peers  map[int32]*viewPeer
+
+	lostAt sync.Map // int32, a node, to time.Time: when its last connection ended
+}
 
 // A process is one run of one node.
 type process = transport.Process
@@ -67,7 +79,8 @@ type seen struct {
 }
 
 // hears tells whether this node has a connection to a process.
-func (n *Node) hears(p process) bool {
+func (ev *evidence) hears(p process) bool {
+	n := ev.f.n
 	if p == n.transport.Self() {
 		return true
 	}
@@ -76,7 +89,8 @@ func (n *Node) hears(p process) bool {
 }
 
 // heardOf tells when a server was last heard of: now, while it is connected.
-func (n *Node) heardOf(id raft.ServerID, now time.Time) (at time.Time, connected bool) {
+func (ev *evidence) heardOf(id raft.ServerID, now time.Time) (at time.Time, connected bool) {
+	n := ev.f.n
 	if id == n.serverID() {
 		return now, true
 	}
@@ -92,27 +106,42 @@ func (n *Node) heardOf(id raft.ServerID, now time.Time) (at time.Time, connected
 
 // anyHears tells whether this node, or one that it hears, has a connection to a
 // process that is.
-func (n *Node) anyHears(is func(process) bool) bool {
+func (ev *evidence) anyHears(is func(process) bool) bool {
+	n := ev.f.n
 	for _, p := range n.transport.Heard() {
 		if is(p) {
 			return true
 		}
-		n.gossipMu.Lock()
-		for other := range n.views[p].hears {
+		ev.mu.Lock()
+		for other := range ev.views[p].hears {
 			if is(other) {
-				n.gossipMu.Unlock()
+				ev.mu.Unlock()
 				return true
 			}
 		}
-		n.gossipMu.Unlock()
+		ev.mu.Unlock()
 	}
 	return false
+}
+
+// hearer returns a node that hears a process, which this one does not.
+func (ev *evidence) hearer(is process) (node int32, ok bool) {
+	for _, p := range ev.f.n.transport.Heard() {
+		ev.mu.Lock()
+		ok := ev.views[p].hears[is]
+		ev.mu.Unlock()
+		if ok {
+			return p.Node, true
+		}
+	}
+	return 0, false
 }
 
 // lost tells whether a majority of voters do not hear a process: this node, if it
 // votes, and those that it hears and that say so. Who has shown no view, being of an
 // earlier version, is taken to hear what this node does.
-func (n *Node) lost(p process, voters []raft.ServerID) bool {
+func (ev *evidence) lost(p process, voters []raft.ServerID) bool {
+	n := ev.f.n
 	count := 0
 	for _, id := range voters {
 		peer, err := transport.ParseServerID(id)
@@ -120,7 +149,7 @@ func (n *Node) lost(p process, voters []raft.ServerID) bool {
 			continue
 		}
 		if id == n.serverID() {
-			if !n.hears(p) {
+			if !ev.hears(p) {
 				count++
 			}
 			continue
@@ -131,10 +160,10 @@ func (n *Node) lost(p process, voters []raft.ServerID) bool {
 		case peer == p.Peer: // it has started again
 			count++
 		default:
-			n.gossipMu.Lock()
-			v, shown := n.views[voter]
-			n.gossipMu.Unlock()
-			if !shown && !n.hears(p) || shown && !v.hears[p] {
+			ev.mu.Lock()
+			v, shown := ev.views[voter]
+			ev.mu.Unlock()
+			if !shown && !ev.hears(p) || shown && !v.hears[p] {
 				count++
 			}
 		}
@@ -143,28 +172,48 @@ func (n *Node) lost(p process, voters []raft.ServerID) bool {
 }
 
 // sendViews sends every node that this one hears its view.
-func (n *Node) sendViews() {
+func (ev *evidence) sendViews() {
+	n := ev.f.n
 	for _, node := range n.transport.Connected() {
-		n.sendView(node)
+		ev.sendView(node)
 	}
 }
 
+// A viewPeer is whether a node has been sent this one's view.
+type viewPeer struct {
+	mu      sync.Mutex
+	sending bool // a goroutine is sending it
+	stale   bool // it has changed since
+}
+
+func (ev *evidence) viewPeer(node int32) *viewPeer {
+	ev.mu.Lock()
+	defer ev.mu.Unlock()
+	p := ev.peers[node]
+	if p == nil {
+		p = new(viewPeer)
+		ev.peers[node] = p
+	}
+	return p
+}
+
 // sendView sends a node this one's view, and again until it arrives or the node is gone.
-func (n *Node) sendView(node int32) {
-	a := n.gossipPeer(node)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.viewStale = true
-	if a.sendingView {
+func (ev *evidence) sendView(node int32) {
+	n := ev.f.n
+	p := ev.viewPeer(node)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stale = true
+	if p.sending {
 		return
 	}
-	a.sendingView = true
+	p.sending = true
 	n.goTracked(func() {
-		a.mu.Lock()
-		for a.viewStale && n.ctx.Err() == nil && n.Live(node) {
-			a.viewStale = false
-			a.mu.Unlock()
-			err := n.sendViewOnce(node)
+		p.mu.Lock()
+		for p.stale && n.ctx.Err() == nil && n.Live(node) {
+			p.stale = false
+			p.mu.Unlock()
+			err := ev.sendViewOnce(node)
 			if err != nil {
 				n.logger.Debug("view not delivered", "node", node, "error", err)
 				select {
@@ -172,18 +221,19 @@ func (n *Node) sendView(node int32) {
 				case <-n.closing:
 				}
 			}
-			a.mu.Lock()
-			a.viewStale = a.viewStale || err != nil
+			p.mu.Lock()
+			p.stale = p.stale || err != nil
 		}
-		a.sendingView = false
-		a.mu.Unlock()
+		p.sending = false
+		p.mu.Unlock()
 	})
 }
 
 // sendViewOnce sends a view once. A node that answers that it cannot take it, because it
 // is of an earlier version, has been sent all that it can see.
-func (n *Node) sendViewOnce(node int32) error {
-	data, err := json.Marshal(n.viewFor(node))
+func (ev *evidence) sendViewOnce(node int32) error {
+	n := ev.f.n
+	data, err := json.Marshal(ev.viewFor(node))
 	if err != nil {
 		return err
 	}
@@ -200,37 +250,39 @@ func (n *Node) sendViewOnce(node int32) error {
 }
 
 // viewFor is what this node shows to another.
-func (n *Node) viewFor(node int32) view {
+func (ev *evidence) viewFor(node int32) view {
+	n := ev.f.n
 	heard, known := n.transport.Heard(), n.knownAddresses()
-	n.gossipMu.Lock()
-	defer n.gossipMu.Unlock()
-	n.viewNumber++
-	v := view{Number: n.viewNumber, Self: nameOf(n.transport.Self()), Addresses: known}
+	ev.mu.Lock()
+	defer ev.mu.Unlock()
+	ev.number++
+	v := view{Number: ev.number, Self: nameOf(n.transport.Self()), Addresses: known}
 	blind := make(map[process]*relayedGroups)
 	for _, p := range heard {
 		v.Hears = append(v.Hears, nameOf(p))
-		if p.Node != node && n.blindLocked(node, p) {
+		if p.Node != node && ev.blindLocked(node, p) {
 			blind[p] = &relayedGroups{By: nameOf(p)}
 		}
 	}
 	if len(blind) == 0 {
 		return v
 	}
-	for group, c := range n.leaders {
+	ev.f.gossip.mu.Lock()
+	for group, c := range ev.f.gossip.leaders {
 		if r := blind[c.process]; r != nil {
 			r.Groups = append(r.Groups, [2]uint64{group, c.term})
 		}
 	}
+	ev.f.gossip.mu.Unlock()
 	for _, r := range blind {
 		v.Leads = append(v.Leads, *r)
 	}
 	return v
 }
 
-// blindLocked tells whether a node said that it does not hear a process, with
-// gossipMu held.
-func (n *Node) blindLocked(node int32, p process) bool {
-	for by, v := range n.views {
+// blindLocked tells whether a node said that it does not hear a process, with mu held.
+func (ev *evidence) blindLocked(node int32, p process) bool {
+	for by, v := range ev.views {
 		if by.Node == node && !v.hears[p] {
 			return true
 		}
@@ -239,19 +291,21 @@ func (n *Node) blindLocked(node int32, p process) bool {
 }
 
 // relay passes on what a process just said that it leads, to those who do not hear it.
-func (n *Node) relay(p process) {
+func (ev *evidence) relay(p process) {
+	n := ev.f.n
 	for _, node := range n.transport.Connected() {
-		n.gossipMu.Lock()
-		blind := node != p.Node && n.blindLocked(node, p)
-		n.gossipMu.Unlock()
+		ev.mu.Lock()
+		blind := node != p.Node && ev.blindLocked(node, p)
+		ev.mu.Unlock()
 		if blind {
-			n.sendView(node)
+			ev.sendView(node)
 		}
 	}
 }
 
 // receiveView takes in a view.
-func (n *Node) receiveView(from transport.Peer, data []byte) error {
+func (ev *evidence) receiveView(from transport.Peer, data []byte) error {
+	n := ev.f.n
 	var v view
 	if err := json.Unmarshal(data, &v); err != nil {
 		return fmt.Errorf("view: %w", err)
@@ -264,17 +318,17 @@ func (n *Node) receiveView(from transport.Peer, data []byte) error {
 	for _, name := range v.Hears {
 		hears[name.process()] = true
 	}
-	if !n.hears(by) {
+	if !ev.hears(by) {
 		return fmt.Errorf("%w: its connection has just ended, or is not known yet", transport.ErrUnreachable)
 	}
-	n.gossipMu.Lock()
-	maps.DeleteFunc(n.views, func(p process, _ seen) bool { return p.Node == by.Node && p != by }) // of its former processes
-	before, shown := n.views[by]
+	ev.mu.Lock()
+	maps.DeleteFunc(ev.views, func(p process, _ seen) bool { return p.Node == by.Node && p != by }) // of its former processes
+	before, shown := ev.views[by]
 	if shown && before.number >= v.Number {
-		n.gossipMu.Unlock()
+		ev.mu.Unlock()
 		return nil
 	}
-	n.views[by] = seen{v.Number, hears}
+	ev.views[by] = seen{v.Number, hears}
 	changed := !shown || len(before.hears) != len(hears)
 	if !changed {
 		for p := range hears {
@@ -283,23 +337,24 @@ func (n *Node) receiveView(from transport.Peer, data []byte) error {
 	}
 	for _, r := range v.Leads {
 		for _, gt := range r.Groups {
-			n.noteLeaderLocked(gt[0], leaderEntry{r.By.process(), gt[1]})
+			ev.f.gossip.noteLeader(gt[0], leaderEntry{r.By.process(), gt[1]})
 		}
 	}
-	n.gossipMu.Unlock()
+	ev.mu.Unlock()
 	n.membershipHints.Add(1)
 	if n.takeAddresses(v.Addresses) {
-		n.sendViews()
+		ev.sendViews()
 	}
 	if changed {
-		n.sendView(from.Node) // what it does not hear, it is told of
-		n.electLeaderless(time.Now())
+		ev.sendView(from.Node) // what it does not hear, it is told of
+		ev.f.elections.electLeaderless(time.Now())
 	}
 	return nil
 }
 
 // majority tells whether this node hears a majority of the brokers, itself included.
-func (n *Node) majority() bool {
+func (ev *evidence) majority() bool {
+	n := ev.f.n
 	brokers := n.Image().Brokers()
 	heard := 0
 	for _, b := range brokers {
@@ -310,27 +365,17 @@ func (n *Node) majority() bool {
 	return heard > len(brokers)/2 || len(brokers) == 0
 }
 
-// Isolated tells whether this node has heard neither the controller nor a majority of
-// the brokers for a while. Who leads what elsewhere is not known then.
-func (n *Node) Isolated() bool { return n.isolated(time.Now()) }
-
-func (n *Node) isolated(now time.Time) bool {
+func (ev *evidence) isolated(now time.Time) bool {
+	n := ev.f.n
 	controller, ok := n.Controller()
-	hears := n.majority() || ok && controller != n.identity.Node
-	n.gossipMu.Lock()
-	defer n.gossipMu.Unlock()
+	hears := ev.majority() || ok && controller != n.identity.Node
+	ev.mu.Lock()
+	defer ev.mu.Unlock()
 	switch {
 	case hears:
-		n.alone = time.Time{}
-	case n.alone.IsZero():
-		n.alone = now
+		ev.alone = time.Time{}
+	case ev.alone.IsZero():
+		ev.alone = now
 	}
-	return !hears && now.Sub(n.alone) > isolatedAfter
-}
-
-// Present tells whether a broker is there, as far as this node knows: it hears it, or
-// hears a node that does. A node that has lost the majority of the brokers cannot
-// tell who is gone, and says so of nobody: clients are to go on asking the others.
-func (n *Node) Present(broker int32) bool {
-	return n.Live(broker) || !n.majority() || n.anyHears(func(p process) bool { return p.Node == broker })
+	return !hears && now.Sub(ev.alone) > isolatedAfter
 }

@@ -1,0 +1,87 @@
+package replication
+
+import (
+	"slices"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"millrace/replication/metadata"
+)
+
+// What clients are told: who leads, who is in sync, who is there. It is not what elections
+// go by (see evidence), nor what this node's own connections say (see Node.Live).
+
+// Leader returns who leads a partition and since which epoch, as far as this node
+// knows. Whoever said so last stays the leader, out of this node's own hearing too,
+// until another one does. ok is false when nobody has said so, when nobody among a
+// majority of the brokers hears who did, and when this node is Isolated.
+func (n *Node) Leader(id metadata.PartitionID) (broker, epoch int32, ok bool) {
+	_, part, known := n.Image().Partition(id)
+	if !known {
+		return -1, -1, false
+	}
+	if p, err := n.Partition(id); err == nil {
+		if epoch, err := p.Serving(); err == nil && !p.CutOff() {
+			return n.identity.Node, epoch, true
+		}
+	}
+	c, ok := n.failover.gossip.leaderOf(part.Group)
+	switch {
+	case !ok || c.Node == n.identity.Node:
+		return -1, -1, false
+	case n.failover.evidence.hears(c.process):
+	case n.Isolated():
+		return -1, -1, false
+	case n.failover.evidence.majority() && !n.failover.evidence.anyHears(func(p process) bool { return p == c.process }):
+		return -1, -1, false
+	}
+	return c.Node, int32(c.term), true
+}
+
+// InSync lists the replicas that have what the leader has: on the leader by
+// what they acknowledged, elsewhere those that are there and have the partition open.
+func (n *Node) InSync(id metadata.PartitionID) []int32 {
+	_, part, ok := n.Image().Partition(id)
+	if !ok {
+		return nil
+	}
+	r := n.replicaOf(part.Group)
+	leads := r != nil && r.leadership.Load() != nil
+	var voters []raft.ServerID
+	if leads {
+		voters = r.voters()
+	}
+	var list []int32
+	for _, node := range part.Replicas {
+		switch {
+		case node == n.identity.Node:
+			if r == nil {
+				continue
+			}
+		default:
+			server, ok := n.serverOf(node)
+			if !ok || !n.failover.gossip.hasOpen(server, part.Group, process{}) {
+				continue
+			}
+			// A replica that has no vote yet has all the data and still is not one
+			// that the partition can lose another for.
+			if leads && (!slices.Contains(voters, server) || !r.inSync(server, n.now())) {
+				continue
+			}
+		}
+		list = append(list, node)
+	}
+	return list
+}
+
+// Isolated tells whether this node has heard neither the controller nor a majority of
+// the brokers for a while. Who leads what elsewhere is not known then.
+func (n *Node) Isolated() bool { return n.failover.evidence.isolated(time.Now()) }
+
+// Present tells whether a broker is there, as far as this node knows: it hears it, or
+// hears a node that does. A node that has lost the majority of the brokers cannot
+// tell who is gone, and says so of nobody: clients are to go on asking the others.
+func (n *Node) Present(broker int32) bool {
+	return n.Live(broker) || !n.failover.evidence.majority() || n.failover.evidence.anyHears(func(p process) bool { return p.Node == broker })
+}
