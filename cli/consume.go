@@ -223,6 +223,11 @@ type reading struct {
 
 func (r *reading) run(ctx context.Context) error {
 	if err := r.begin(ctx); err != nil {
+		if context.Cause(ctx) == errNobodyReads {
+			return nil
+		} else if ctx.Err() != nil {
+			return r.interrupted()
+		}
 		return err
 	}
 	out := bufio.NewWriterSize(r.c.App.Writer, 64<<10)
@@ -257,7 +262,7 @@ func (r *reading) run(ctx context.Context) error {
 			if follows && r.limit == 0 || context.Cause(ctx) == errNobodyReads {
 				return nil // following ends this way and no other
 			}
-			return fail(StatusFailed, "interrupted after %s%s", count(r.printed, "record"), r.vigil.because())
+			return r.interrupted()
 		}
 		if time.Since(looked) >= joinInterval {
 			if follows {
@@ -269,6 +274,11 @@ func (r *reading) run(ctx context.Context) error {
 		}
 	}
 	return out.Flush()
+}
+
+// interrupted is the end of what had not come to its own.
+func (r *reading) interrupted() error {
+	return fail(StatusFailed, "interrupted after %s%s", count(r.printed, "record"), r.vigil.because())
 }
 
 // A notice tells somebody at a terminal, once, that a command waits and has not hung.

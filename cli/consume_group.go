@@ -133,7 +133,12 @@ func consumeInGroup(c *urfave.Context, what span, print printer) error {
 	defer stop()
 	m.vigil = watchOver(c, admin, need{topics: m.topics, wanted: m.wants, group: m.group}, &m.polled, m.trouble)
 	go m.vigil.keep(ctx)
-	if err := m.prepare(c.Context); err != nil {
+	if err := m.prepare(ctx); err != nil {
+		if context.Cause(ctx) == errNobodyReads {
+			return nil
+		} else if ctx.Err() != nil {
+			return m.interrupted()
+		}
 		return err
 	}
 	if m.client, err = dialClient(c, options...); err != nil {
@@ -145,6 +150,11 @@ func consumeInGroup(c *urfave.Context, what span, print printer) error {
 		return m.runCommands(ctx)
 	}
 	return m.print(ctx, print)
+}
+
+// interrupted is the end of what had not come to its own.
+func (m *membership) interrupted() error {
+	return fail(StatusFailed, "interrupted after %s%s", count(m.done, "record"), m.vigil.because())
 }
 
 // trouble is why the group cannot be had just now, "" if it can.
@@ -361,7 +371,7 @@ func (m *membership) print(ctx context.Context, print printer) error {
 // ended is how a run ends that did not fail: done, or interrupted.
 func (m *membership) ended(ctx context.Context, err error) error {
 	if err == nil && ctx.Err() != nil && m.limit > 0 && context.Cause(ctx) != errNobodyReads {
-		return fail(StatusFailed, "interrupted after %s%s", count(m.done, "record"), m.vigil.because())
+		return m.interrupted()
 	}
 	return err
 }

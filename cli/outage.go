@@ -42,11 +42,12 @@ type missing struct {
 	coordinator bool
 }
 
-// askOne asks one broker what of a need has no leader. An error means that it does not answer.
+// askOne asks one broker what of a need has no leader; a need for a coordinator has wanted
+// partitions as well. An error means that the broker does not answer.
 func (n need) askOne(ctx context.Context, b *kgo.Broker) (m missing, err error) {
-	ctx, cancel := context.WithTimeout(ctx, viewTimeout)
-	defer cancel()
 	if n.wanted != nil {
+		ctx, cancel := context.WithTimeout(ctx, viewTimeout)
+		defer cancel()
 		req := kmsg.NewPtrMetadataRequest() // without topics it is for all of them
 		for _, name := range n.topics {
 			t := kmsg.NewMetadataRequestTopic()
@@ -72,9 +73,14 @@ func (n need) askOne(ctx context.Context, b *kgo.Broker) (m missing, err error) 
 	if n.group != "" {
 		req := kmsg.NewPtrFindCoordinatorRequest()
 		req.CoordinatorKey, req.CoordinatorKeys = n.group, []string{n.group}
-		resp, err := b.Request(ctx, req)
+		one, cancel := context.WithTimeout(ctx, viewTimeout)
+		defer cancel()
+		resp, err := b.Request(one, req)
 		if err != nil {
-			return missing{}, err
+			// It has just answered: it looks for a coordinator, or wants to make the topic of
+			// committed offsets, and cannot.
+			m.coordinator = true
+			return m, nil
 		}
 		found := resp.(*kmsg.FindCoordinatorResponse)
 		code := found.ErrorCode

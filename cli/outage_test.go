@@ -224,6 +224,33 @@ func TestWithoutAMajorityEveryCommandSaysSo(t *testing.T) {
 			}
 		})
 	}
+	// Interrupted before it could begin, it says the same; or it had given up just then.
+	for _, args := range [][]string{{"consume", "orders"}, {"consume", "orders", "-g", "fresh", "-n", "1"}, {"produce", "spare", "six"}} {
+		asked.Go(func() {
+			cmd := command(t, c.addresses(), args...)
+			stderr, err := cmd.StderrPipe()
+			if err == nil {
+				err = cmd.Start()
+			}
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			lines := bufio.NewReader(stderr)
+			if line, err := lines.ReadString('\n'); err != nil || !strings.HasPrefix(line, "millrace: waiting") {
+				t.Errorf("%s: %q, %v", args, line, err)
+			}
+			cmd.Process.Signal(os.Interrupt)
+			last := ""
+			for line, err := lines.ReadString('\n'); err == nil; line, err = lines.ReadString('\n') {
+				last = line
+			}
+			cmd.Wait()
+			if !strings.HasPrefix(last, "millrace: interrupted") && !strings.HasPrefix(last, "millrace: list offsets") || !strings.Contains(last, "majority: brokers 2 at ") {
+				t.Errorf("%s, interrupted: %q", args, last)
+			}
+		})
+	}
 	asked.Wait()
 
 	c.start()
