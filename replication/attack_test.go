@@ -109,6 +109,7 @@ func TestStrangersAreKeptOut(t *testing.T) {
 // A snapshot that a leader sends for the controller group is the whole image. One that
 // no leader of this group can have made is refused before Raft forgets its log for it.
 func TestForgedImageDeletesNothing(t *testing.T) {
+	t.Parallel()
 	c, id, gone, who, age := threeWithARecord(t)
 	defer c.stop()
 	conf := raft.EncodeConfiguration(raft.Configuration{Servers: []raft.Server{{ID: "77.x", Address: "77.x"}}})
@@ -248,6 +249,7 @@ func TestPartitionThatNoImageMentionsIsKept(t *testing.T) {
 // A vote, an append or a snapshot of a term that no election can have reached is not
 // taken: a group that had taken the last term there is could never elect again.
 func TestVoteOfTheLastTermEndsNoGroup(t *testing.T) {
+	t.Parallel()
 	c, id, gone, who, age := threeWithARecord(t)
 	defer c.stop()
 	_, p := c.leader(id)
@@ -296,6 +298,7 @@ func TestVoteOfTheLastTermEndsNoGroup(t *testing.T) {
 // An append to the controller group may cut what lost an election, never what was
 // committed.
 func TestAppendCutsNothingCommittedFromTheControllersLog(t *testing.T) {
+	t.Parallel()
 	c, id, gone, who, age := threeWithARecord(t)
 	defer c.stop()
 	for _, n := range c.nodes[:2] {
@@ -332,6 +335,7 @@ func TestAppendCutsNothingCommittedFromTheControllersLog(t *testing.T) {
 // A node that meets a change it cannot read stops there. To skip it was to give the
 // next topic this one's group: two groups' records in one log.
 func TestUnreadableChangeStopsTheMember(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, nil)
 	defer c.stop()
 	old := c.nodes[2]

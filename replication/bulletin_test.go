@@ -181,44 +181,44 @@ func TestTheLogSaysWhatHappenedToTopics(t *testing.T) {
 
 // Retention says in a line what a pass took from a topic, however many partitions it was.
 func TestRetentionSaysWhatItDeleted(t *testing.T) {
-	c := startCluster(t, 1, nil)
-	defer c.stop()
-	n := c.nodes[0]
-	id := c.create("flights", 3, 1, map[string]string{"retention.ms": "-1"})
-	for i := range 3 {
-		p := mustPartition(t, n, metadata.PartitionID{Topic: id.Topic, Index: int32(i)})
-		for range 4 {
-			if _, err := appendWait(p, batchOf("one", "two")); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	if err := n.Change(context.Background(), metadata.SetTopicConfig{Topic: id.Topic, Set: map[string]string{"retention.ms": "0", "file.delete.delay.ms": "0"}}); err != nil {
-		t.Fatal(err)
-	}
-	const want = "retention deleted records topic=flights "
-	eventually(t, "all is deleted", func() bool {
+	inVirtualTimeOf(t, 1, func(t *testing.T, c *testCluster) {
+		n := c.nodes[0]
+		id := c.create("flights", 3, 1, map[string]string{"retention.ms": "-1"})
 		for i := range 3 {
-			if mustPartition(t, n, metadata.PartitionID{Topic: id.Topic, Index: int32(i)}).StartOffset() != 8 {
-				return false
+			p := mustPartition(t, n, metadata.PartitionID{Topic: id.Topic, Index: int32(i)})
+			for range 4 {
+				if _, err := appendWait(p, batchOf("one", "two")); err != nil {
+					t.Fatal(err)
+				}
 			}
 		}
-		return n.log.count(want) > 0
+		if err := n.Change(context.Background(), metadata.SetTopicConfig{Topic: id.Topic, Set: map[string]string{"retention.ms": "0", "file.delete.delay.ms": "0"}}); err != nil {
+			t.Fatal(err)
+		}
+		const want = "retention deleted records topic=flights "
+		eventually(t, "all is deleted", func() bool {
+			for i := range 3 {
+				if mustPartition(t, n, metadata.PartitionID{Topic: id.Topic, Index: int32(i)}).StartOffset() != 8 {
+					return false
+				}
+			}
+			return n.log.count(want) > 0
+		})
+		partitions, records := 0, 0
+		lines, _ := n.log.since(0, 0)
+		for _, line := range lines {
+			var p, r int
+			if strings.HasPrefix(line, want) {
+				if _, err := fmt.Sscanf(line, want+"partitions=%d records=%d", &p, &r); err != nil {
+					t.Errorf("%s: %v", line, err)
+				}
+			}
+			partitions, records = partitions+p, records+r
+		}
+		if partitions != 3 || records != 24 {
+			t.Errorf("%d records of %d partitions, want 24 of 3:\n%s", records, partitions, strings.Join(lines, "\n"))
+		}
 	})
-	partitions, records := 0, 0
-	lines, _ := n.log.since(0, 0)
-	for _, line := range lines {
-		var p, r int
-		if strings.HasPrefix(line, want) {
-			if _, err := fmt.Sscanf(line, want+"partitions=%d records=%d", &p, &r); err != nil {
-				t.Errorf("%s: %v", line, err)
-			}
-		}
-		partitions, records = partitions+p, records+r
-	}
-	if partitions != 3 || records != 24 {
-		t.Errorf("%d records of %d partitions, want 24 of 3:\n%s", records, partitions, strings.Join(lines, "\n"))
-	}
 }
 
 // A peer that comes and goes many times a second does not fill the log, and how that

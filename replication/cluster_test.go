@@ -407,6 +407,7 @@ func (c *testCluster) values(id metadata.PartitionID) []string {
 }
 
 func TestClusterReplicatesAndReplaysAfterRestart(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, nil)
 	defer c.stop()
 	id := c.create("orders", 1, 3, nil)
@@ -438,6 +439,7 @@ func TestClusterReplicatesAndReplaysAfterRestart(t *testing.T) {
 }
 
 func TestClusterSurvivesItsLeader(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, nil)
 	defer c.stop()
 	id := c.create("orders", 1, 3, nil)
@@ -459,6 +461,7 @@ func TestClusterSurvivesItsLeader(t *testing.T) {
 }
 
 func TestAppendRetriesAreAnsweredWithTheirFirstOffset(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, nil)
 	defer c.stop()
 	id := c.create("orders", 1, 3, nil)

@@ -108,11 +108,11 @@ func TestANodeWithoutDescriptorsGoesOnWhenItHasSome(t *testing.T) {
 		runs := make(map[*testNode]*replica)
 		none := func(string, int) error { return syscall.EMFILE }
 		for _, n := range c.nodes {
-			q, err := n.Partition(id)
-			if err != nil {
-				t.Fatal(err)
-			}
+			q := mustPartition(t, n, id)
+			eventually(t, "all have the replica", func() bool { return q.current.Load() != nil })
 			runs[n] = q.current.Load()
+		}
+		for _, n := range c.nodes {
 			n.disk.refuse(none)
 		}
 		// What fits the segment is taken, what calls for another is refused.

@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"fmt"
 	"slices"
 	"syscall"
 	"testing"
@@ -226,26 +227,28 @@ func TestALeaderThatFailsBeforeItIsHeardOfIsReplaced(t *testing.T) {
 // leader at all, since one that cannot win has asked them for votes.
 func TestALeaderThatNobodyHeardOfIsReplaced(t *testing.T) {
 	for _, asked := range []bool{false, true} {
-		inVirtualTime(t, func(t *testing.T, c *testCluster) {
-			id, old, p, r := c.withoutSuccessor()
-			others := c.others(old)
-			for i, n := range others {
-				n.failover.gossip.mu.Lock()
-				delete(n.failover.gossip.leaders, p.group)
-				n.failover.gossip.mu.Unlock()
-				if asked {
-					port := mustPartition(t, others[1-i], id).current.Load().port
-					err := port.RequestVote(n.serverID(), "", &raft.RequestVoteRequest{
-						RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(others[1-i].serverID()), Addr: []byte(others[1-i].serverID())},
-						Term:      r.raft.CurrentTerm() + 1, LeadershipTransfer: true,
-					}, &raft.RequestVoteResponse{})
-					if err != nil {
-						t.Fatal(err)
+		t.Run(fmt.Sprintf("asked for a vote %v", asked), func(t *testing.T) {
+			inVirtualTime(t, func(t *testing.T, c *testCluster) {
+				id, old, p, r := c.withoutSuccessor()
+				others := c.others(old)
+				for i, n := range others {
+					n.failover.gossip.mu.Lock()
+					delete(n.failover.gossip.leaders, p.group)
+					n.failover.gossip.mu.Unlock()
+					if asked {
+						port := mustPartition(t, others[1-i], id).current.Load().port
+						err := port.RequestVote(n.serverID(), "", &raft.RequestVoteRequest{
+							RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(others[1-i].serverID()), Addr: []byte(others[1-i].serverID())},
+							Term:      r.raft.CurrentTerm() + 1, LeadershipTransfer: true,
+						}, &raft.RequestVoteResponse{})
+						if err != nil {
+							t.Fatal(err)
+						}
 					}
 				}
-			}
-			p.bounce(r, &log.FailedError{Dir: p.dir, Err: syscall.EIO})
-			c.replaced(id, old)
+				p.bounce(r, &log.FailedError{Dir: p.dir, Err: syscall.EIO})
+				c.replaced(id, old)
+			})
 		})
 	}
 }

@@ -51,9 +51,13 @@ func TestAFaultAtAnyOperation(t *testing.T) {
 	if testing.Short() {
 		t.Skip("clusters take a second or two each; run without -short")
 	}
+	t.Parallel()
 	for _, a := range faultyActions {
 		for _, role := range a.roles {
-			t.Run(a.name+"/"+role, func(t *testing.T) { runFaults(t, a, role) })
+			t.Run(a.name+"/"+role, func(t *testing.T) {
+				t.Parallel()
+				runFaults(t, a, role)
+			})
 		}
 	}
 }

@@ -3,6 +3,7 @@ package replication
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -100,57 +101,60 @@ func TestWipedNodeFoundsNoSecondCluster(t *testing.T) {
 		listens bool
 	}{{0, true}, {0, false}, {2, true}, {2, false}} {
 		listens := run.listens
-		c := startCluster(t, 3, nil)
-		n := c.nodes[run.wiped]
-		id := c.create("orders", 1, 3, nil)
-		c.append(id, "kept")
-		was := n.ClusterID()
-		n.stop()
-		if err := os.RemoveAll(n.dir); err != nil {
-			t.Fatal(err)
-		}
-		err := launch(t, n, func(cfg *Config) {
-			cfg.Join, cfg.NodeID = nil, 0
-			if listens {
-				cfg.FoundAfter = 20 * time.Second // the first handshake ends it
-			}
-		})
-		if !listens {
-			if err == nil {
-				select {
-				case <-n.Failed():
-					err = n.Failure()
-				case <-time.After(30 * time.Second):
+		t.Run(fmt.Sprintf("%+v", run), func(t *testing.T) {
+			inVirtualTime(t, func(t *testing.T, c *testCluster) {
+				c.settled()
+				n := c.nodes[run.wiped]
+				id := c.create("orders", 1, 3, nil)
+				c.append(id, "kept")
+				was := n.ClusterID()
+				n.stop()
+				if err := os.RemoveAll(n.dir); err != nil {
+					t.Fatal(err)
 				}
-			}
-		}
-		if !errors.Is(err, ErrFoundElsewhere) || !strings.Contains(err.Error(), was) {
-			t.Fatalf("%+v: %v", run, err)
-		}
-		n.stop()
-		if !listens { // it must not come back with what it founded
-			if err := launch(t, n, nil); !errors.Is(err, ErrFoundElsewhere) {
-				t.Errorf("started again: %v", err)
-			}
-		}
-		if listens {
-			if _, err := os.Stat(filepath.Join(n.dir, identityName)); !errors.Is(err, os.ErrNotExist) {
-				t.Errorf("it founded a cluster: %v", err)
-			}
-		}
-		n.stop()
-		// As the error says.
-		if err := os.RemoveAll(n.dir); err != nil {
-			t.Fatal(err)
-		}
-		if err := launch(t, n, func(cfg *Config) { cfg.Join = []string{c.nodes[1].addr} }); err != nil {
-			t.Fatal(err)
-		}
-		if n.ClusterID() != was {
-			t.Errorf("it is of cluster %s, not %s", n.ClusterID(), was)
-		}
-		c.check("afterwards", id, []string{"kept"})
-		c.stop()
+				err := launch(t, n, func(cfg *Config) {
+					cfg.Join, cfg.NodeID = nil, 0
+					if listens {
+						cfg.FoundAfter = 20 * time.Second // the first handshake ends it
+					}
+				})
+				if !listens {
+					if err == nil {
+						select {
+						case <-n.Failed():
+							err = n.Failure()
+						case <-time.After(30 * time.Second):
+						}
+					}
+				}
+				if !errors.Is(err, ErrFoundElsewhere) || !strings.Contains(err.Error(), was) {
+					t.Fatalf("%+v: %v", run, err)
+				}
+				n.stop()
+				if !listens { // it must not come back with what it founded
+					if err := launch(t, n, nil); !errors.Is(err, ErrFoundElsewhere) {
+						t.Errorf("started again: %v", err)
+					}
+				}
+				if listens {
+					if _, err := os.Stat(filepath.Join(n.dir, identityName)); !errors.Is(err, os.ErrNotExist) {
+						t.Errorf("it founded a cluster: %v", err)
+					}
+				}
+				n.stop()
+				// As the error says.
+				if err := os.RemoveAll(n.dir); err != nil {
+					t.Fatal(err)
+				}
+				if err := launch(t, n, func(cfg *Config) { cfg.Join = []string{c.nodes[1].addr} }); err != nil {
+					t.Fatal(err)
+				}
+				if n.ClusterID() != was {
+					t.Errorf("it is of cluster %s, not %s", n.ClusterID(), was)
+				}
+				c.check("afterwards", id, []string{"kept"})
+			})
+		})
 	}
 }
 

@@ -41,6 +41,7 @@ func (n *testNode) startUntilFailed() error {
 // release cannot read while there is one; then everything is, and no such node comes
 // in again.
 func TestFeatureLevelFollowsTheLastNodeThatIsUpgraded(t *testing.T) {
+	t.Parallel()
 	c := startClusterAt(t, 3, nil, 1)
 	defer c.stop()
 	id := c.create("orders", 1, 3, nil)
@@ -116,46 +117,47 @@ func TestFeatureLevelFollowsTheLastNodeThatIsUpgraded(t *testing.T) {
 // it. The others know of starts that it does not, and it comes back as who lost its
 // disk.
 func TestRestoredBackupComesBackAsANewIncarnation(t *testing.T) {
-	c := startCluster(t, 3, nil)
-	defer c.stop()
-	id := c.create("orders", 1, 3, nil)
-	n := c.nodes[2]
-	eventually(t, "node 3 has its replica", func() bool { return n.replicaOf(1) != nil })
-	n.stop()
-	backup := filepath.Join(c.dir, "backup")
-	if err := os.CopyFS(backup, os.DirFS(n.dir)); err != nil {
-		t.Fatal(err)
-	}
-	n.start()
-	c.settled()
-	before := n.identity.Incarnation
-	c.append(id, "after the backup")
-	n.stop()
-	if err := os.RemoveAll(n.dir); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.CopyFS(n.dir, os.DirFS(backup)); err != nil {
-		t.Fatal(err)
-	}
-	err := n.startUntilFailed()
-	if !errors.Is(err, ErrOldDisk) || !strings.Contains(err.Error(), "new incarnation") {
-		t.Fatalf("a restored backup started: %v", err)
-	}
-	for _, other := range c.nodes[:2] {
-		// One may have lost the run before only just, and dialled this one.
-		eventually(t, "nobody is connected to the old copy", func() bool { return !other.connected(n.serverID()) })
-	}
-	n.stop()
-	n.start()
-	if n.identity.Incarnation == before {
-		t.Error("it came back under its old name")
-	}
-	if aside, _ := filepath.Glob(filepath.Join(n.dir, "partitions-"+before, "*")); len(aside) != 1 {
-		t.Errorf("%d partitions were set aside, want 1", len(aside))
-	}
-	eventually(t, "the new incarnation has caught up", func() bool {
-		r := n.replicaOf(1)
-		return r != nil && mustPartition(t, n, id).HighWatermark() == 1
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		c.settled()
+		id := c.create("orders", 1, 3, nil)
+		n := c.nodes[2]
+		eventually(t, "node 3 has its replica", func() bool { return n.replicaOf(1) != nil })
+		n.stop()
+		backup := filepath.Join(c.dir, "backup")
+		if err := os.CopyFS(backup, os.DirFS(n.dir)); err != nil {
+			t.Fatal(err)
+		}
+		n.start()
+		c.settled()
+		before := n.identity.Incarnation
+		c.append(id, "after the backup")
+		n.stop()
+		if err := os.RemoveAll(n.dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.CopyFS(n.dir, os.DirFS(backup)); err != nil {
+			t.Fatal(err)
+		}
+		err := n.startUntilFailed()
+		if !errors.Is(err, ErrOldDisk) || !strings.Contains(err.Error(), "new incarnation") {
+			t.Fatalf("a restored backup started: %v", err)
+		}
+		for _, other := range c.nodes[:2] {
+			// One may have lost the run before only just, and dialled this one.
+			eventually(t, "nobody is connected to the old copy", func() bool { return !other.connected(n.serverID()) })
+		}
+		n.stop()
+		n.start()
+		if n.identity.Incarnation == before {
+			t.Error("it came back under its old name")
+		}
+		if aside, _ := filepath.Glob(filepath.Join(n.dir, "partitions-"+before, "*")); len(aside) != 1 {
+			t.Errorf("%d partitions were set aside, want 1", len(aside))
+		}
+		eventually(t, "the new incarnation has caught up", func() bool {
+			r := n.replicaOf(1)
+			return r != nil && mustPartition(t, n, id).HighWatermark() == 1
+		})
 	})
 }
 

@@ -13,7 +13,8 @@ import (
 	"millrace/replication/metadata"
 )
 
-// withoutDescriptors runs f while the process can open nothing at all.
+// withoutDescriptors runs f while the process can open nothing at all. No other test may
+// run meanwhile.
 func withoutDescriptors(t *testing.T, f func()) {
 	t.Helper()
 	var old syscall.Rlimit
@@ -69,7 +70,7 @@ func TestAnAgeThatCannotBeOpenedKeepsNoDescriptor(t *testing.T) {
 // committed. What does need a descriptor (the log of a new partition, a snapshot, the last
 // image) is refused, and is there within seconds of the end, without a restart.
 func TestElectionsAndChangesNeedNoDescriptors(t *testing.T) {
-	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+	aloneInVirtualTime(t, 3, func(t *testing.T, c *testCluster) {
 		id := c.create("orders", 1, 3, nil)
 		c.append(id, "before")
 		time.Sleep(5 * time.Second) // the image is saved

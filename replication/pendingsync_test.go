@@ -33,6 +33,9 @@ func TestNobodyHearsOfACommitThatTheLeaderHasNotSynced(t *testing.T) {
 		if _, err := appendWait(p, batchOf("first")); err != nil {
 			t.Fatal(err)
 		}
+		for _, n := range c.nodes { // two of three would do for the answer
+			eventually(t, "all have the first record", func() bool { return mustPartition(t, n, id).EndOffset() == 1 })
+		}
 		r := p.current.Load()
 		leader.disk.set(true, nil)
 		defer leader.disk.set(false, nil)

@@ -10,34 +10,35 @@ import (
 // A node whose metadata log is gone comes back as a new incarnation, and its
 // replicas catch up from the others.
 func TestLostMetadataLogRejoins(t *testing.T) {
-	c := startCluster(t, 3, nil)
-	defer c.stop()
-	id := c.create("orders", 1, 3, nil)
-	c.append(id, "before")
-	n := c.nodes[2]
-	n.stop()
-	for _, other := range c.nodes[:2] { // which would refuse one under the name of a node that is there
-		for other.Live(n.id) {
-			time.Sleep(time.Millisecond)
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		c.settled()
+		id := c.create("orders", 1, 3, nil)
+		c.append(id, "before")
+		n := c.nodes[2]
+		n.stop()
+		for _, other := range c.nodes[:2] { // which would refuse one under the name of a node that is there
+			for other.Live(n.id) {
+				time.Sleep(time.Millisecond)
+			}
 		}
-	}
-	if err := os.Remove(filepath.Join(n.dir, metaName, raftName)); err != nil {
-		t.Fatal(err)
-	}
-	n.start()
-	c.append(id, "after")
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		back, err := n.Partition(id)
-		if err == nil && back.HighWatermark() == 2 {
-			return
+		if err := os.Remove(filepath.Join(n.dir, metaName, raftName)); err != nil {
+			t.Fatal(err)
 		}
-		if err == nil && back.Down() != nil {
-			t.Fatal(back.Down())
+		n.start()
+		c.append(id, "after")
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			back, err := n.Partition(id)
+			if err == nil && back.HighWatermark() == 2 {
+				return
+			}
+			if err == nil && back.Down() != nil {
+				t.Fatal(back.Down())
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("the replica did not catch up: %v", err)
+			}
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the replica did not catch up: %v", err)
-		}
-	}
+	})
 }
 
 // Who tells a node to join whose folder has a cluster is told that it is not done again.

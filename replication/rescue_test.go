@@ -19,149 +19,153 @@ import (
 // stopped: they are refused, and the third, which has everything, elects nobody. Rescued,
 // it goes on with all that it has, and the others come back empty and are filled.
 func TestASurvivorIsRescuedFromAMajorityThatWasRestored(t *testing.T) {
-	c := startCluster(t, 3, nil)
-	defer c.stop()
-	id := c.create("orders", 1, 3, nil)
-	c.leader(id)
-	eventually(t, "all have the replica", func() bool {
-		for _, n := range c.nodes {
-			if n.replicaOf(1) == nil {
-				return false
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		c.settled()
+		id := c.create("orders", 1, 3, nil)
+		c.leader(id)
+		eventually(t, "all have the replica", func() bool {
+			for _, n := range c.nodes {
+				if n.replicaOf(1) == nil {
+					return false
+				}
+			}
+			return true
+		})
+		c.stop()
+		for _, n := range c.nodes[1:] {
+			if err := os.CopyFS(n.dir+"-backup", os.DirFS(n.dir)); err != nil {
+				t.Fatal(err)
 			}
 		}
-		return true
-	})
-	c.stop()
-	for _, n := range c.nodes[1:] {
-		if err := os.CopyFS(n.dir+"-backup", os.DirFS(n.dir)); err != nil {
-			t.Fatal(err)
+		c.startAll()
+		c.settled()
+		var want []string
+		for i := range 20 {
+			v := fmt.Sprint("after the backup ", i)
+			c.append(id, v)
+			want = append(want, v)
 		}
-	}
-	c.startAll()
-	c.settled()
-	var want []string
-	for i := range 20 {
-		v := fmt.Sprint("after the backup ", i)
-		c.append(id, v)
-		want = append(want, v)
-	}
-	survivor := c.nodes[0]
-	eventually(t, "the survivor has all", func() bool { return mustPartition(t, survivor, id).EndOffset() == 20 })
-	time.Sleep(2 * imageEvery)
-	for _, n := range c.nodes[1:] {
-		n.stop()
-		if err := os.RemoveAll(n.dir); err != nil {
-			t.Fatal(err)
+		survivor := c.nodes[0]
+		eventually(t, "the survivor has all", func() bool { return mustPartition(t, survivor, id).EndOffset() == 20 })
+		time.Sleep(2 * imageEvery)
+		for _, n := range c.nodes[1:] {
+			n.stop()
+			if err := os.RemoveAll(n.dir); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Rename(n.dir+"-backup", n.dir); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if err := os.Rename(n.dir+"-backup", n.dir); err != nil {
-			t.Fatal(err)
+		for _, n := range c.nodes[1:] {
+			if err := n.startUntilFailed(); !errors.Is(err, ErrOldDisk) || !strings.Contains(err.Error(), "cluster rescue") {
+				t.Fatalf("node %d was restored and started: %v", n.id, err)
+			}
+			n.stop()
 		}
-	}
-	for _, n := range c.nodes[1:] {
-		if err := n.startUntilFailed(); !errors.Is(err, ErrOldDisk) || !strings.Contains(err.Error(), "cluster rescue") {
-			t.Fatalf("node %d was restored and started: %v", n.id, err)
+		if _, err := Survey(survivor.dir); err == nil || !strings.Contains(err.Error(), "stop its node") {
+			t.Fatalf("a running node was surveyed: %v", err)
 		}
-		n.stop()
-	}
-	if _, err := Survey(survivor.dir); err == nil || !strings.Contains(err.Error(), "stop its node") {
-		t.Fatalf("a running node was surveyed: %v", err)
-	}
-	if n := survivor.log.count("the data folders of a majority of the controllers are old copies"); n != 1 {
-		t.Errorf("the survivor said %d times that a majority was restored, want once", n)
-	}
-	epoch := survivor.replicaOf(1).raft.CurrentTerm()
-	survivor.stop()
+		if n := survivor.log.count("the data folders of a majority of the controllers are old copies"); n != 1 {
+			t.Errorf("the survivor said %d times that a majority was restored, want once", n)
+		}
+		epoch := survivor.replicaOf(1).raft.CurrentTerm()
+		survivor.stop()
 
-	before := treeOf(t, survivor.dir)
-	s, err := Survey(survivor.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if after := treeOf(t, survivor.dir); after != before {
-		t.Errorf("to look at the folder changed it:\n%s\nwas\n%s", after, before)
-	}
-	if len(s.Partitions) != 1 || s.Partitions[0].Lost != "" || s.Partitions[0].Topic != "orders" || s.Partitions[0].End != 20 || len(s.Brokers) != 2 {
-		t.Fatalf("surveyed: %+v", s)
-	}
-	for range 2 { // the second time as after a crash
-		if err := s.Rescue(); err != nil {
+		before := treeOf(t, survivor.dir)
+		s, err := Survey(survivor.dir)
+		if err != nil {
 			t.Fatal(err)
 		}
-		if s, err = Survey(survivor.dir); err != nil {
-			t.Fatal(err)
+		if after := treeOf(t, survivor.dir); after != before {
+			t.Errorf("to look at the folder changed it:\n%s\nwas\n%s", after, before)
 		}
-	}
-	survivor.join = []string{c.nodes[1].addr}
-	survivor.start()
-	c.check("the survivor alone", id, want)
-	_, p := c.leader(id)
-	if now, err := p.Serving(); err != nil || uint64(now) < epoch+rescueTerms {
-		t.Errorf("it serves in epoch %d, after %d: %v", now, epoch, err)
-	}
-	c.append(id, "alone")
-	for _, n := range c.nodes[1:] { // told that they are old, they come back empty
-		n.start()
-	}
-	eventually(t, "the others have all, and vote, and know it", func() bool {
-		for _, n := range c.nodes {
-			r := n.replicaOf(1)
-			if r == nil || len(r.voters()) != 3 || len(n.memberOf(controllerGroup).voters()) != 3 || r.p.HighWatermark() != 21 {
-				return false
+		if len(s.Partitions) != 1 || s.Partitions[0].Lost != "" || s.Partitions[0].Topic != "orders" || s.Partitions[0].End != 20 || len(s.Brokers) != 2 {
+			t.Fatalf("surveyed: %+v", s)
+		}
+		for range 2 { // the second time as after a crash
+			if err := s.Rescue(); err != nil {
+				t.Fatal(err)
+			}
+			if s, err = Survey(survivor.dir); err != nil {
+				t.Fatal(err)
 			}
 		}
-		return true
+		survivor.join = []string{c.nodes[1].addr}
+		survivor.start()
+		c.check("the survivor alone", id, want)
+		_, p := c.leader(id)
+		if now, err := p.Serving(); err != nil || uint64(now) < epoch+rescueTerms {
+			t.Errorf("it serves in epoch %d, after %d: %v", now, epoch, err)
+		}
+		c.append(id, "alone")
+		for _, n := range c.nodes[1:] { // told that they are old, they come back empty
+			n.start()
+		}
+		eventually(t, "the others have all, and vote, and know it", func() bool {
+			for _, n := range c.nodes {
+				r := n.replicaOf(1)
+				if r == nil || len(r.voters()) != 3 || len(n.memberOf(controllerGroup).voters()) != 3 || r.p.HighWatermark() != 21 {
+					return false
+				}
+			}
+			return true
+		})
+		survivor.stop()
+		c.append(id, "without the survivor")
 	})
-	survivor.stop()
-	c.append(id, "without the survivor")
 }
 
 // A replica that had no vote was still being filled: what it has is no whole, however
 // whole it looks, and to lead with it would lose the rest without a word.
 func TestALearnerIsNotRescued(t *testing.T) {
 	for _, suffrage := range []raft.ServerSuffrage{raft.Voter, raft.Nonvoter, raft.Staging} {
-		c := startCluster(t, 1, nil)
-		n := c.nodes[0]
-		id := c.create("orders", 1, 1, nil)
-		p := c.append(id, "x")
-		eventually(t, "the image is saved", func() bool {
-			s, err := os.ReadFile(filepath.Join(n.dir, metaName, imageName))
-			return err == nil && strings.Contains(string(s), `"orders"`)
+		t.Run(suffrage.String(), func(t *testing.T) {
+			inVirtualTimeOf(t, 1, func(t *testing.T, c *testCluster) {
+				n := c.nodes[0]
+				id := c.create("orders", 1, 1, nil)
+				p := c.append(id, "x")
+				eventually(t, "the image is saved", func() bool {
+					s, err := os.ReadFile(filepath.Join(n.dir, metaName, imageName))
+					return err == nil && strings.Contains(string(s), `"orders"`)
+				})
+				self, folder := n.serverID(), p.identity()
+				n.stop()
+				l, err := log.Open(p.dir, folder, log.Config{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				last, err := l.LastIndex()
+				if err != nil {
+					t.Fatal(err)
+				}
+				members := raft.Configuration{Servers: []raft.Server{
+					{Suffrage: suffrage, ID: self, Address: raft.ServerAddress(self)}, {Suffrage: raft.Voter, ID: "2.00000000", Address: "2.00000000"},
+				}}
+				entry := &raft.Log{Index: last + 1, Term: 1 << 10, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(members)}
+				if err := errors.Join(l.StoreLog(entry), l.Close(true)); err != nil {
+					t.Fatal(err)
+				}
+				s, err := Survey(n.dir)
+				if err != nil {
+					t.Fatal(err)
+				}
+				want := ""
+				if suffrage != raft.Voter {
+					want = "it was still catching up here"
+				}
+				if len(s.Partitions) != 1 || s.Partitions[0].Lost != want || s.Partitions[0].End != 1 {
+					t.Errorf("as a %v: surveyed %+v, want it lost: %q", suffrage, s.Partitions, want)
+				}
+				before := treeOf(t, p.dir)
+				if err := s.Rescue(); err != nil {
+					t.Fatal(err)
+				}
+				if after := treeOf(t, p.dir); (after == before) != (want != "") {
+					t.Errorf("as a %v: rescuing left its log as it was: %v", suffrage, after == before)
+				}
+			})
 		})
-		self, folder := n.serverID(), p.identity()
-		n.stop()
-		l, err := log.Open(p.dir, folder, log.Config{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		last, err := l.LastIndex()
-		if err != nil {
-			t.Fatal(err)
-		}
-		members := raft.Configuration{Servers: []raft.Server{
-			{Suffrage: suffrage, ID: self, Address: raft.ServerAddress(self)}, {Suffrage: raft.Voter, ID: "2.00000000", Address: "2.00000000"},
-		}}
-		entry := &raft.Log{Index: last + 1, Term: 1 << 10, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(members)}
-		if err := errors.Join(l.StoreLog(entry), l.Close(true)); err != nil {
-			t.Fatal(err)
-		}
-		s, err := Survey(n.dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		want := ""
-		if suffrage != raft.Voter {
-			want = "it was still catching up here"
-		}
-		if len(s.Partitions) != 1 || s.Partitions[0].Lost != want || s.Partitions[0].End != 1 {
-			t.Errorf("as a %v: surveyed %+v, want it lost: %q", suffrage, s.Partitions, want)
-		}
-		before := treeOf(t, p.dir)
-		if err := s.Rescue(); err != nil {
-			t.Fatal(err)
-		}
-		if after := treeOf(t, p.dir); (after == before) != (want != "") {
-			t.Errorf("as a %v: rescuing left its log as it was: %v", suffrage, after == before)
-		}
 	}
 }
 
@@ -185,50 +189,51 @@ func treeOf(t *testing.T, dir string) string {
 
 // What cannot be rescued is said, partition by partition, and left as it is.
 func TestASurveySaysWhatIsNotThere(t *testing.T) {
-	c := startCluster(t, 3, nil)
-	defer c.stop()
-	n := c.nodes[0]
-	c.create("one", 3, 1, nil) // a partition on each node
-	id := c.create("all", 1, 3, nil)
-	c.leader(id)
-	c.append(id, "x")
-	dir := mustPartition(t, n, id).Dir()
-	eventually(t, "the image is saved", func() bool {
-		s, err := os.ReadFile(filepath.Join(n.dir, metaName, imageName))
-		return err == nil && strings.Contains(string(s), `"all"`)
-	})
-	n.stop()
-	files, err := filepath.Glob(filepath.Join(dir, "*.log"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no segment: %v", err)
-	}
-	data, err := os.ReadFile(files[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	data[0] ^= 1
-	if err := os.WriteFile(files[0], data, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	s, err := Survey(n.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	here, elsewhere, damaged := 0, 0, 0
-	for _, p := range s.Partitions {
-		switch {
-		case p.Topic == "all" && strings.Contains(p.Lost, "corrupt"), p.Topic == "all" && strings.Contains(p.Lost, files[0]):
-			damaged++
-		case p.Topic == "one" && p.Lost == "":
-			here++
-		case p.Topic == "one" && strings.Contains(p.Lost, "it was on node"):
-			elsewhere++
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		c.settled()
+		n := c.nodes[0]
+		c.create("one", 3, 1, nil) // a partition on each node
+		id := c.create("all", 1, 3, nil)
+		c.leader(id)
+		c.append(id, "x")
+		dir := mustPartition(t, n, id).Dir()
+		eventually(t, "the image is saved", func() bool {
+			s, err := os.ReadFile(filepath.Join(n.dir, metaName, imageName))
+			return err == nil && strings.Contains(string(s), `"all"`)
+		})
+		n.stop()
+		files, err := filepath.Glob(filepath.Join(dir, "*.log"))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("no segment: %v", err)
 		}
-	}
-	if here != 1 || elsewhere != 2 || damaged != 1 {
-		t.Errorf("%d here, %d elsewhere, %d damaged: %+v", here, elsewhere, damaged, s.Partitions)
-	}
-	if _, err := Survey(t.TempDir()); err == nil {
-		t.Error("an empty folder was surveyed")
-	}
+		data, err := os.ReadFile(files[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		data[0] ^= 1
+		if err := os.WriteFile(files[0], data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		s, err := Survey(n.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		here, elsewhere, damaged := 0, 0, 0
+		for _, p := range s.Partitions {
+			switch {
+			case p.Topic == "all" && strings.Contains(p.Lost, "corrupt"), p.Topic == "all" && strings.Contains(p.Lost, files[0]):
+				damaged++
+			case p.Topic == "one" && p.Lost == "":
+				here++
+			case p.Topic == "one" && strings.Contains(p.Lost, "it was on node"):
+				elsewhere++
+			}
+		}
+		if here != 1 || elsewhere != 2 || damaged != 1 {
+			t.Errorf("%d here, %d elsewhere, %d damaged: %+v", here, elsewhere, damaged, s.Partitions)
+		}
+		if _, err := Survey(t.TempDir()); err == nil {
+			t.Error("an empty folder was surveyed")
+		}
+	})
 }

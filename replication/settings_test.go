@@ -44,21 +44,23 @@ func TestLeadersAreBroughtBackOnlyWhereThatIsWanted(t *testing.T) {
 // another is asked to lead before it goes; switched off it just goes.
 func TestANodeHandsOverBeforeItStopsWhereThatIsWanted(t *testing.T) {
 	for enable, want := range map[string]bool{"true": true, "false": false} {
-		inVirtualTime(t, func(t *testing.T, c *testCluster) {
-			id := c.create("orders", 1, 3, nil)
-			leader, p := c.leader(id)
-			if _, err := appendWait(p, batchOf("x")); err != nil {
-				t.Fatal(err)
-			}
-			leader.cfg.Settings = map[string]string{"controlled.shutdown.enable": enable}
-			leader.resolved.Store(nil)
-			// Nobody answers: whoever hands over waits for that, and who does not only for its disk.
-			c.net.freeze(leader.addr)
-			began := time.Now()
-			leader.Shutdown(context.Background())
-			if asked := time.Since(began) >= transferTime/2; asked != want {
-				t.Errorf("controlled.shutdown.enable=%s: it asked another to lead: %v, want %v; it took %v to stop", enable, asked, want, time.Since(began))
-			}
+		t.Run(enable, func(t *testing.T) {
+			inVirtualTime(t, func(t *testing.T, c *testCluster) {
+				id := c.create("orders", 1, 3, nil)
+				leader, p := c.leader(id)
+				if _, err := appendWait(p, batchOf("x")); err != nil {
+					t.Fatal(err)
+				}
+				leader.cfg.Settings = map[string]string{"controlled.shutdown.enable": enable}
+				leader.resolved.Store(nil)
+				// Nobody answers: whoever hands over waits for that, and who does not only for its disk.
+				c.net.freeze(leader.addr)
+				began := time.Now()
+				leader.Shutdown(context.Background())
+				if asked := time.Since(began) >= transferTime/2; asked != want {
+					t.Errorf("controlled.shutdown.enable=%s: it asked another to lead: %v, want %v; it took %v to stop", enable, asked, want, time.Since(began))
+				}
+			})
 		})
 	}
 }

@@ -14,11 +14,28 @@ import (
 // inVirtualTime runs a cluster of three in a bubble: hours pass in
 // milliseconds, and every goroutine must have ended when the cluster has.
 func inVirtualTime(t *testing.T, f func(t *testing.T, c *testCluster)) {
+	t.Helper()
+	inVirtualTimeOf(t, 3, f)
+}
+
+// inVirtualTimeOf is inVirtualTime with a cluster of n. The test runs beside others: its
+// clock stands still while its goroutines wait for a processor.
+func inVirtualTimeOf(t *testing.T, n int, f func(t *testing.T, c *testCluster)) {
+	t.Helper()
+	if !testing.Short() {
+		t.Parallel()
+	}
+	aloneInVirtualTime(t, n, f)
+}
+
+// aloneInVirtualTime is inVirtualTimeOf of a test that changes the process.
+func aloneInVirtualTime(t *testing.T, n int, f func(t *testing.T, c *testCluster)) {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("whole clusters take a second or two each; run without -short")
 	}
 	synctest.Test(t, func(t *testing.T) {
-		c := startCluster(t, 3, newNetwork())
+		c := startCluster(t, n, newNetwork())
 		defer func() {
 			c.stop()
 			time.Sleep(time.Minute) // what waits for a timer ends too

@@ -50,6 +50,7 @@ func TestFlippedByteIsFoundOrHarmless(t *testing.T) {
 		{120, 29}, // a branch and leaves
 	} {
 		t.Run(fmt.Sprint(c.groups), func(t *testing.T) {
+			t.Parallel()
 			good, want := filled(t, c.groups)
 			r := rand.New(rand.NewPCG(uint64(c.groups), 0))
 			path := filepath.Join(t.TempDir(), "stable.db")
