@@ -19,9 +19,10 @@
 // # What is promised
 //
 // A write returns nil once what it wrote is on disk, and is there whatever happens to
-// the process or the machine. What was written before and has been changed on the disk
-// since, by whatever, is found when the file is opened: Open returns ErrDamaged, and
-// never a vote that was not given.
+// the process or the machine. Bytes that were changed since, pages that went missing and
+// old ones that came back are found when the file is opened: Open returns ErrDamaged, and
+// never a vote that was not given. That the whole file is an old copy cannot be seen from
+// inside; the node knows its folder's age by other means.
 //
 // # On disk
 //
