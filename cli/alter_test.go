@@ -10,7 +10,7 @@ import (
 // without a question.
 func TestAnAlterationThatDeletesIsCountedAndAskedFor(t *testing.T) {
 	t.Parallel()
-	c := startCluster(t, 1)
+	c := startBroker(t)
 	c.do("", "topic", "create", "orders", "-p2")
 	c.do(strings.Repeat("k v\n", 900)+strings.Repeat("l v\n", 100), "produce", "orders", "-q", "-f", "%k %v\n")
 	c.do("", "produce", "orders", "-q", "no key")

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace/brokertest"
 	"millrace/docs"
 	"millrace/replication/metadata"
 	"millrace/testdata"
@@ -92,6 +93,15 @@ func startCluster(t *testing.T, n int) *testCluster {
 	})
 	c.start()
 	return c
+}
+
+// startBroker starts a cluster of one in this process, for tests of commands that neither
+// end it nor look for it among the processes.
+func startBroker(t *testing.T) *testCluster {
+	t.Helper()
+	program(t)
+	b := brokertest.Start(t)
+	return &testCluster{&nodes{all: []*child{{id: 1, address: b.Addr(), data: b.DataDir()}}}, t, filepath.Dir(b.DataDir())}
 }
 
 // start starts all nodes that do not run.
@@ -350,7 +360,7 @@ func dataFile(t *testing.T, name string) string {
 
 func TestConsumeReadsFromAnywhere(t *testing.T) {
 	t.Parallel()
-	c := startCluster(t, 1)
+	c := startBroker(t)
 	c.do("", "topic", "create", "days", "-p1")
 	// A record a day, at noon, from the first of March on.
 	var lines strings.Builder
@@ -417,7 +427,7 @@ func TestConsumeReadsFromAnywhere(t *testing.T) {
 
 func TestConsumeFollowsAndJoinsNewPartitions(t *testing.T) {
 	t.Parallel()
-	c := startCluster(t, 1)
+	c := startBroker(t)
 	c.do("", "topic", "create", "news", "-p1")
 	cmd := command(t, c.addresses(), "consume", "news", "--format", "%p:%v\n")
 	stdout, err := cmd.StdoutPipe()
@@ -1177,7 +1187,7 @@ func TestBashCompletesTopicNames(t *testing.T) {
 	if err != nil {
 		t.Skip("there is no bash here")
 	}
-	c := startCluster(t, 1)
+	c := startBroker(t)
 	c.do("", "topic", "create", "flights", "freight", "orders")
 	for _, test := range []struct{ line, want string }{
 		{"millrace ", "serve up demo produce consume topic group cluster doctor segment bench version completion man"},

@@ -20,8 +20,8 @@ import (
 	"testing"
 	"time"
 
-	"millrace/replication"
-	"millrace/server"
+	mill "millrace"
+	"millrace/brokertest"
 	"millrace/testdata/ports"
 
 	"github.com/twmb/franz-go/pkg/kbin"
@@ -280,7 +280,7 @@ func TestDoctorIsNotHarmedByWhatAnswers(t *testing.T) {
 
 func TestDoctorTellsNamesThatLead(t *testing.T) {
 	t.Parallel()
-	c := startCluster(t, 1)
+	c := startBroker(t)
 	_, port, _ := net.SplitHostPort(c.addresses()[0])
 	d := patient(nil)
 	d.examineBrokers(t.Context(), []string{"nobody:" + port})
@@ -359,7 +359,7 @@ func TestDoctorMissesTheBrokerBehindAnAddress(t *testing.T) {
 
 func TestDoctorTellsClustersApart(t *testing.T) {
 	t.Parallel()
-	one, two := startCluster(t, 1).addresses()[0], startCluster(t, 1).addresses()[0]
+	one, two := startBroker(t).addresses()[0], startBroker(t).addresses()[0]
 	d := patient(nil)
 	d.examineBrokers(t.Context(), []string{one, two})
 	d.wants(t, "cluster", failed, "-b names 2 clusters: ", "name the brokers of one cluster")
@@ -388,23 +388,11 @@ func TestDoctorComparesClocks(t *testing.T) {
 		{-time.Hour / 2, worrying, "behind this machine's"},
 		{10 * time.Hour / 3, failed, "broker 1: its clock is 3 h ahead of this machine's"},
 	} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		quiet, dir := slog.New(slog.DiscardHandler), t.TempDir()
-		node, err := replication.Open(replication.Config{DataDir: dir, Advertise: l.Addr().String(), Logger: quiet})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := node.Start(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		broker := &server.Server{Node: node, DataDir: dir, Logger: quiet, Software: "millrace 9",
-			Now: func() time.Time { return time.Now().Add(c.ahead) }}
-		go broker.Serve(l) // ends with Shutdown
+		broker := brokertest.Start(t, func(cfg *mill.Config) {
+			cfg.Clock, cfg.Software = &wrongClock{ahead: c.ahead}, "millrace 9"
+		})
 		d := patient(nil)
-		v := d.visit(t.Context(), l.Addr().String())
+		v := d.visit(t.Context(), broker.Addr())
 		if off := (v.clock.ahead - c.ahead).Abs(); !v.clock.known || off > v.clock.slack+time.Millisecond {
 			t.Errorf("%v ahead: %+v", c.ahead, v.clock)
 		}
@@ -412,10 +400,16 @@ func TestDoctorComparesClocks(t *testing.T) {
 		d.wants(t, "clock", c.verdict, c.found, "")
 		d.judgeVersions([]*visit{v})
 		d.wants(t, "version", fine, "millrace 9", "")
-		node.Shutdown(t.Context())
-		broker.Shutdown(t.Context())
 	}
 }
+
+// A wrongClock goes well, and was set wrong.
+type wrongClock struct {
+	brokertest.Clock
+	ahead time.Duration
+}
+
+func (c *wrongClock) Now() time.Time { return c.Clock.Now().Add(c.ahead) }
 
 // Of Kafka's brokers the leader of the controllers tells its time, whoever is asked.
 func TestDoctorReadsTheClockOfKafkasController(t *testing.T) {

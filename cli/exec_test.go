@@ -14,7 +14,7 @@ import (
 // another member by then.
 func TestCommandsDieWithTheirConsumer(t *testing.T) {
 	t.Parallel()
-	c := startCluster(t, 1)
+	c := startBroker(t)
 	c.do("", "produce", "jobs", "one", "-q")
 	file := filepath.Join(t.TempDir(), "pid")
 	consumer := command(t, c.addresses(), "consume", "jobs", "-g", "workers", "--exec", "echo $$ > "+file+".new; mv "+file+".new "+file+"; exec sleep 1000")
@@ -44,7 +44,7 @@ func TestCommandsDieWithTheirConsumer(t *testing.T) {
 // A member of a group for which there is no partition says so, and how many it takes.
 func TestAMemberWithNothingToDoSaysSo(t *testing.T) {
 	t.Parallel()
-	c := startCluster(t, 1)
+	c := startBroker(t)
 	c.do("", "topic", "create", "jobs", "-p1")
 	first := command(t, c.addresses(), "consume", "jobs", "-g", "workers")
 	if err := first.Start(); err != nil {

@@ -13,7 +13,7 @@ import (
 // producer is told before and after, and topic describe says what goes next.
 func TestRecordsThatHaveExpiredAreWarnedOf(t *testing.T) {
 	t.Parallel()
-	c := startCluster(t, 1)
+	c := startBroker(t)
 	c.do("", "topic", "create", "kept", "-p1", "-c", "retention.ms=-1")
 	c.do("", "topic", "create", "stamped", "-p1", "-c", "message.timestamp.type=LogAppendTime")
 	line := func(at time.Time) string { return `{"at":"` + at.Format(time.RFC3339) + `"}` + "\n" }

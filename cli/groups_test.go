@@ -47,7 +47,7 @@ func (r *requestCounter) OnBrokerWrite(kgo.BrokerMetadata, int16, int, time.Dura
 // Many groups take no more requests than a few.
 func TestGroupsAreDescribedTogether(t *testing.T) {
 	t.Parallel()
-	c := startCluster(t, 1)
+	c := startBroker(t)
 	c.do("", "topic", "create", "orders", "-p2")
 	c.do("", "produce", "orders", "-q", "-p1", "one", "two", "three")
 	var sent requestCounter

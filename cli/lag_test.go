@@ -15,7 +15,7 @@ import (
 // every member is there, whether it has a partition or not.
 func TestTheLagLeavesNothingOut(t *testing.T) {
 	t.Parallel()
-	c := startCluster(t, 1)
+	c := startBroker(t)
 	c.do("", "topic", "create", "flights", "-p3")
 	for p, n := range []int{10, 20, 30} {
 		c.do(strings.Repeat("x\n", n), "produce", "flights", "-q", "-p", string(rune('0'+p)))
@@ -83,7 +83,7 @@ func TestTheLagLeavesNothingOut(t *testing.T) {
 // A group whose only member left before its first commit has everything before it, and
 // nobody knows of what: that is no lag of 0.
 func TestTheLagOfWhoCommittedNothingIsUnknown(t *testing.T) {
-	c := startCluster(t, 1)
+	c := startBroker(t)
 	c.do("", "topic", "create", "orders", "-p2")
 	c.do("", "produce", "orders", "-q", "one", "two", "three", "four", "five")
 	member, err := kgo.NewClient(kgo.SeedBrokers(c.addresses()...), kgo.ConsumerGroup("billing"), kgo.ConsumeTopics("orders"),

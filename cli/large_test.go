@@ -9,7 +9,7 @@ import (
 // bound: larger ones where that was raised, and batches no larger where it was lowered.
 func TestRecordsAreAsLargeAsTheirTopicTakesThem(t *testing.T) {
 	t.Parallel()
-	c := startCluster(t, 1)
+	c := startBroker(t)
 	c.do("", "topic", "create", "plain")
 	c.do("", "topic", "create", "large", "-c", "max.message.bytes=3000000")
 	c.do("", "topic", "create", "small", "-c", "max.message.bytes=200000")

@@ -124,7 +124,7 @@ func TestSpansFollowTheGrammarOfRpk(t *testing.T) {
 // is one, and what the others get until then is not asked for.
 func TestAnOffsetBeyondTheEndIsRefused(t *testing.T) {
 	t.Parallel()
-	c := startCluster(t, 1)
+	c := startBroker(t)
 	c.do("", "topic", "create", "jobs", "-p2")
 	c.do(strings.Repeat("x\n", 4), "produce", "jobs", "-q", "-p0")
 	c.do(strings.Repeat("x\n", 2), "produce", "jobs", "-q", "-p1")

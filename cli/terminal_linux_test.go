@@ -66,7 +66,7 @@ func onTerminal(t *testing.T, brokers []string, columns int, until string, args 
 // Who follows a topic on a terminal is told that it waits, once it does.
 func TestWhoWaitsForRecordsSaysSo(t *testing.T) {
 	t.Parallel()
-	c := startCluster(t, 1)
+	c := startBroker(t)
 	c.do("", "produce", "jobs", "one", "two", "-q")
 	const waits = "waiting for records; Ctrl-C ends\n"
 	for _, args := range [][]string{{"consume", "jobs", "-f", "value"}, {"consume", "jobs", "-f", "value", "-g", "workers"}} {
@@ -127,7 +127,7 @@ func TestTablesFitTheTerminal(t *testing.T) {
 // Who follows a topic ends when nobody reads the output any more, record or not.
 func TestConsumeEndsWithItsReader(t *testing.T) {
 	t.Parallel()
-	c := startCluster(t, 1)
+	c := startBroker(t)
 	c.do("", "produce", "jobs", "one", "two", "-q")
 	for _, args := range [][]string{{"consume", "jobs"}, {"consume", "jobs", "-n", "3"}, {"consume", "jobs", "-g", "workers"}} {
 		r, w, err := os.Pipe()
@@ -161,7 +161,7 @@ func TestConsumeEndsWithItsReader(t *testing.T) {
 // what a script adds up is digits alone.
 func TestNumbersHaveOneStyle(t *testing.T) {
 	t.Parallel()
-	c := startCluster(t, 1)
+	c := startBroker(t)
 	c.do("", "topic", "create", "many", "-p1")
 	c.do(strings.Repeat("0123456789\n", 1500), "produce", "many", "-q")
 	c.do("", "group", "seek", "readers", "--to", "start", "--topics", "many")
@@ -183,7 +183,7 @@ func TestNumbersHaveOneStyle(t *testing.T) {
 // Who interrupts a command at its question has not said yes.
 func TestAnInterruptedQuestionIsNoYes(t *testing.T) {
 	t.Parallel()
-	c := startCluster(t, 1)
+	c := startBroker(t)
 	c.do("", "produce", "jobs", "one", "two", "-q")
 	const question = "Really delete topic jobs with 1 partition and 2 records? [y/N] "
 	if got := onTerminal(t, c.addresses(), 80, question, "topic", "delete", "jobs"); got != question+"\nmillrace: nothing was done\n" {
