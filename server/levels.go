@@ -20,7 +20,7 @@ const rootLogger = "root"
 // the list.
 var loggers = []string{
 	rootLogger, "millrace", "millrace.cli", "millrace.log", "millrace.replication", "millrace.replication.transport",
-	"millrace.replication.vote", "millrace.server", "millrace.server.group",
+	"millrace.replication.vote", "millrace.server", "millrace.server.coordinator", "millrace.server.group",
 }
 
 // levelNames are the levels of Kafka's LogLevelConfig, the quietest first.
