@@ -118,7 +118,7 @@ type ages struct {
 // written changes when something was written that others may rely on.
 func (n *Node) written() uint64 {
 	c := n.controller.raft
-	return n.writes.Load() + c.LastIndex() + c.CurrentTerm()
+	return n.budget.writes.Load() + c.LastIndex() + c.CurrentTerm()
 }
 
 // grow raises the age if something was written, in the background, and tells the others.

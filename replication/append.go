@@ -203,7 +203,7 @@ func (e *entry) answer(how func(*entryPart) (Ack, error)) {
 
 // appendQueued is the appender: it runs while calls wait.
 func (l *leadership) appendQueued() {
-	busy := &l.r.p.node.appending
+	busy := &l.r.p.env.budget.appending
 	busy.Add(1)
 	defer busy.Add(-1)
 	for {
@@ -235,7 +235,7 @@ func (l *leadership) appendQueued() {
 // inflightLimit is this partition's share of what may be in flight. The appender
 // that asks is one of those that are busy.
 func (l *leadership) inflightLimit() int {
-	return min(maxInflightBytes, nodeInflightBytes/int(l.r.p.node.appending.Load()))
+	return min(maxInflightBytes, nodeInflightBytes/int(l.r.p.env.budget.appending.Load()))
 }
 
 // takeLocked takes the first waiting calls, at least one and as many as may be in
@@ -322,7 +322,7 @@ func (l *leadership) refuse(e *entry, err error) {
 	l.mu.Unlock()
 	clear(l.tails)
 	if errors.Is(err, log.ErrNoSpace) {
-		l.r.p.node.full(l.r.p, err)
+		l.r.p.env.host.full(l.r.p, err)
 	}
 	err = refusal(err)
 	e.answer(func(*entryPart) (Ack, error) { return Ack{}, err })

@@ -20,10 +20,10 @@ func TestJoiningReplicaMayBeEmptyUntilItStores(t *testing.T) {
 	id := c.create("orders", 1, 1, nil)
 	_, p := c.leader(id)
 	// The same node, for a group that it was not created with.
-	p = &Partition{node: p.node, group: 1 << 20, dir: t.TempDir(), logger: slog.New(slog.DiscardHandler)}
+	p = &Partition{env: p.env, group: 1 << 20, dir: t.TempDir(), logger: slog.New(slog.DiscardHandler)}
 	p.id = metadata.PartitionID{Topic: id.Topic, Index: 7}
 	snapshots := &snapshotStore{fs: segment.OS, path: filepath.Join(p.dir, snapshotName)}
-	stable := p.node.votes.Group(p.group)
+	stable := p.env.votes.Group(p.group)
 	if err := stable.SetUint64([]byte(vote.CurrentTerm), 5); err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func TestFoundingReplicaWithoutItsLogIsQuarantined(t *testing.T) {
 	id := c.create("orders", 1, 1, nil)
 	_, founder := c.leader(id)
 	for term := range uint64(4) {
-		p := &Partition{node: founder.node, id: id, group: 1<<20 + term, dir: t.TempDir(), logger: slog.New(slog.DiscardHandler)}
+		p := &Partition{env: founder.env, id: id, group: 1<<20 + term, dir: t.TempDir(), logger: slog.New(slog.DiscardHandler)}
 		if _, part, ok := p.lookup(); !ok || len(part.Bootstrap) != 1 {
 			t.Fatal("the group was not founded with this node: the test shows nothing")
 		}
@@ -56,7 +56,7 @@ func TestFoundingReplicaWithoutItsLogIsQuarantined(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer l.Close(false)
-		stable := p.node.votes.Group(p.group)
+		stable := p.env.votes.Group(p.group)
 		if term > 0 {
 			if err := stable.SetUint64([]byte(vote.CurrentTerm), term); err != nil {
 				t.Fatal(err)

@@ -92,7 +92,7 @@ func (p *Partition) catchUp(r *replica, leader transport.Peer, snap *snapshot) <
 		done <- errors.New("replication: catching up already")
 		return done
 	}
-	p.node.goTracked(func() {
+	p.env.host.goTracked(func() {
 		defer p.catching.Store(false)
 		defer contain("catch up", func(err error) { // what a peer sent is read here
 			p.logger.Error("catch-up failed", "error", err)
@@ -118,7 +118,7 @@ func (p *Partition) catchUp(r *replica, leader transport.Peer, snap *snapshot) <
 // folder. What an earlier try left there of the same segments is kept.
 func (p *Partition) pull(r *replica, leader int32, index uint64) (total int64, err error) {
 	req := binary.BigEndian.AppendUint64(nil, p.group)
-	answer, err := p.node.callBulk(leader, callSegments, binary.BigEndian.AppendUint64(req, index))
+	answer, err := p.env.host.callBulk(leader, callSegments, binary.BigEndian.AppendUint64(req, index))
 	if err != nil {
 		return 0, fmt.Errorf("ask for segments: %w", err)
 	}
@@ -148,7 +148,7 @@ func (p *Partition) pull(r *replica, leader int32, index uint64) (total int64, e
 		req = binary.BigEndian.AppendUint64(req, first)
 		req = binary.BigEndian.AppendUint64(req, uint64(at))
 		req = binary.BigEndian.AppendUint32(req, uint32(min(pullBytes, rest)))
-		piece, err := p.node.callBulk(leader, callSegment, req)
+		piece, err := p.env.host.callBulk(leader, callSegment, req)
 		if err == nil && len(piece) == 0 {
 			err = io.ErrUnexpectedEOF
 		}
@@ -200,7 +200,7 @@ func (p *Partition) install(r *replica, snap *snapshot, writes uint64) error {
 	if r.store.writes.Load() != writes { // once more, now that Raft has ended
 		return errOvertaken
 	}
-	next := &snapshotStore{fs: p.node.cfg.FS, path: filepath.Join(p.dir, nextSnapshotName)}
+	next := &snapshotStore{fs: p.env.fs, path: filepath.Join(p.dir, nextSnapshotName)}
 	if err := next.put(snap); err != nil {
 		return fmt.Errorf("keep snapshot: %w", err)
 	}
@@ -212,7 +212,7 @@ func (p *Partition) install(r *replica, snap *snapshot, writes uint64) error {
 
 // adoptSnapshot makes the waiting snapshot the partition's.
 func (p *Partition) adoptSnapshot() error {
-	_, err := segment.Replace(p.node.cfg.FS, filepath.Join(p.dir, nextSnapshotName), filepath.Join(p.dir, snapshotName))
+	_, err := segment.Replace(p.env.fs, filepath.Join(p.dir, nextSnapshotName), filepath.Join(p.dir, snapshotName))
 	if err != nil {
 		return fmt.Errorf("adopt the snapshot: %w", err)
 	}
@@ -225,7 +225,7 @@ func (p *Partition) finishInstall(first uint64, snapshots *snapshotStore) (*snap
 	if first <= snapshots.index()+1 {
 		return snapshots, nil
 	}
-	next, err := openSnapshot(p.node.cfg.FS, filepath.Join(p.dir, nextSnapshotName))
+	next, err := openSnapshot(p.env.fs, filepath.Join(p.dir, nextSnapshotName))
 	if err != nil {
 		return nil, err
 	}
@@ -235,7 +235,7 @@ func (p *Partition) finishInstall(first uint64, snapshots *snapshotStore) (*snap
 	if err := p.adoptSnapshot(); err != nil {
 		return nil, err
 	}
-	return openSnapshots(p.node.cfg.FS, p.dir)
+	return openSnapshots(p.env.fs, p.dir)
 }
 
 // segments tells a follower, on the leader, which sealed segments hold

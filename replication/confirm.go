@@ -90,7 +90,7 @@ func (c *confirmer) confirmWaiting(ask func() error) {
 // this replica included, is in no later term than l's. A voter that is not may
 // have voted for a newer leader.
 func (r *replica) askVoters(l *leadership) error {
-	self := r.p.node.serverID()
+	self := r.p.env.self
 	voters := r.voters()
 	quorum := len(voters)/2 + 1
 	answers := make(chan bool, len(voters))

@@ -51,7 +51,7 @@ func TestALeaderWhoseLogFailsIsReplaced(t *testing.T) {
 			appendWait(p, batchOf(big))
 		}},
 		"a roll that is due":    {".log", func(p *Partition, r *replica) { r.store.RollIfDue(time.Now().Add(365 * 24 * time.Hour)) }},
-		"a roll for a follower": {".log", func(p *Partition, r *replica) { p.node.segments(p.group, r.store.NextIndex()-1) }},
+		"a roll for a follower": {".log", func(p *Partition, r *replica) { p.env.host.(*Node).segments(p.group, r.store.NextIndex()-1) }},
 		"a snapshot":            {"snapshot.tmp", func(p *Partition, r *replica) { r.takeSnapshot() }},
 		"a checkpoint":          {"manifest.tmp", func(p *Partition, r *replica) { r.takeSnapshot() }},
 		"a trim":                {"manifest.tmp", func(p *Partition, r *replica) { r.raft.ApplyLog(log.TrimEntry(p.HighWatermark()), time.Second) }},

@@ -129,7 +129,7 @@ var faultyActions = []faultyAction{
 		f.snapshot()
 	}, do: func(f *faultCase) {
 		r := f.replica()
-		r.p.node.clean(r, log.Compaction{MaxIndex: r.snapshots.index(), Limit: r.p.StableOffset()})
+		r.p.env.host.(*Node).clean(r, log.Compaction{MaxIndex: r.snapshots.index(), Limit: r.p.StableOffset()})
 	}},
 	{name: "install", oneOf: 32, roles: []string{"follower"}, prepare: func(f *faultCase) {
 		f.smallSegments()

@@ -67,9 +67,34 @@ func (f *failover) leads(group, term uint64) {
 	f.gossip.leads(group, term)
 	if group == controllerGroup {
 		f.n.logger.Info("this node is the controller now", "term", term)
+	} else {
+		f.n.bulletin.add(headline{text: "this node leads more partitions"}, group)
 	}
 	f.n.membershipHints.Add(1)
 	f.gossip.spread()
+}
+
+// ended implements events. Others learn of it when another leads.
+func (f *failover) ended(group uint64) {
+	f.n.bulletin.add(headline{text: "this node leads fewer partitions"}, group)
+}
+
+// notOpen implements events.
+func (f *failover) notOpen() { f.gossip.notOpen() }
+
+// noticed implements events.
+func (f *failover) noticed() {
+	if f.n.holdNotice != nil {
+		f.n.holdNotice()
+	}
+}
+
+// elected implements events.
+func (f *failover) elected() { f.n.membershipHints.Add(1) }
+
+// leaderLost implements events.
+func (f *failover) leaderLost(group uint64, leader process, said bool, while time.Duration) {
+	f.elections.leaderLost(group, leader, said, while)
 }
 
 // opened notes and spreads that a group is open here.

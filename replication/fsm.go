@@ -67,14 +67,14 @@ func (f *fsm) applyTerm(logs []*raft.Log) {
 	}
 	f.r.applied(logs[len(logs)-1].Index, logs[0].Term)
 	if due {
-		f.r.p.node.wantSnapshot(f.r)
+		f.r.p.env.host.wantSnapshot(f.r)
 	}
 }
 
 // take reads what entries say. next is the offset that follows their last record,
 // -1 without one; due tells that a snapshot is.
 func (f *fsm) take(logs []*raft.Log) (next int64, due bool) {
-	now := f.r.p.node.now().UnixMilli()
+	now := f.r.p.env.now().UnixMilli()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	next = -1
@@ -83,7 +83,7 @@ func (f *fsm) take(logs []*raft.Log) (next int64, due bool) {
 			f.r.trimmed(start)
 		}
 		for b := range log.Headers(l) {
-			if n := f.producers.apply(b, l.Index, now, f.r.p.node.maxProducers()); n > 0 {
+			if n := f.producers.apply(b, l.Index, now, f.r.p.env.budget.maxProducers()); n > 0 {
 				f.r.forgot(n)
 			}
 			next = b.NextOffset()

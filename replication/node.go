@@ -139,15 +139,15 @@ type Node struct {
 	byGroup     map[uint64]*Partition
 
 	failover  *failover
+	env       *env // of the partitions
+	budget    budget
 	snapshots chan *replica
-	appending atomic.Int64 // appenders that run
 
 	producerMu   sync.Mutex
 	producerNext int64
 	producerEnd  int64
 
 	reconcileWake chan struct{}
-	removing      chan struct{} // has a place for each folder that may be removed at the same time
 	controlling   atomic.Bool   // the controller group's members are being looked after
 	retaining     atomic.Bool   // retention is
 	unsaved       atomic.Bool   // the others' addresses are, see saveAddressesLocked
@@ -163,10 +163,7 @@ type Node struct {
 
 	holdNotice func() // unless nil, called before a notification of Raft's is looked at: tests make them late
 
-	producers       atomic.Int64 // remembered by all partitions, when that was last counted
 	resolved        atomic.Pointer[resolvedSettings]
-	writes          atomic.Uint64 // to logs, begun
-	concurrentSyncs atomic.Int64  // see logStore.StoreLogs
 	membershipHints atomic.Uint64 // counts what may call for another leader or member: images, nodes, leaders
 }
 
@@ -189,7 +186,7 @@ func Open(cfg Config) (*Node, error) {
 		fullDisk:      slowlog.Limit{Every: fullSaidEvery},
 		snapshots:     make(chan *replica, 1024),
 		reconcileWake: make(chan struct{}, 1),
-		removing:      make(chan struct{}, removeAtOnce),
+		budget:        budget{removing: make(chan struct{}, removeAtOnce)},
 		start:         time.Now(),
 		run:           newRun(),
 		decodeChange:  metadata.DecodeChange,
@@ -324,8 +321,9 @@ func (n *Node) Start(ctx context.Context) error {
 		n.transport.Close()
 		return err
 	}
+	n.env = n.newEnv()
 	close(n.ready)
-	n.goTracked(func() { n.controller.watchLeadership(n, n.closing) })
+	n.goTracked(func() { n.controller.watchLeadership(n.transport.Self(), n.failover, n.closing) })
 	n.goTracked(n.controller.saveImages)
 	n.goTracked(n.failover.gossip.gossipLoop)
 	n.goTracked(n.failover.elections.electLoop)

@@ -24,7 +24,7 @@ import (
 
 // A Partition is one replica hosted on this node. It is safe for concurrent use.
 type Partition struct {
-	node   *Node
+	env    *env
 	id     metadata.PartitionID
 	topic  string // name, for people
 	group  uint64
@@ -92,10 +92,10 @@ const bounceLimit = 3
 // identity returns what the partition's segments must say they are.
 func (p *Partition) identity() segment.Identity {
 	return segment.Identity{
-		Cluster:   p.node.identity.Cluster,
+		Cluster:   p.env.cluster,
 		Topic:     p.id.Topic,
 		Partition: p.id.Index,
-		Replica:   string(p.node.serverID()),
+		Replica:   string(p.env.self),
 	}
 }
 
@@ -115,10 +115,10 @@ func (p *Partition) logConfig() log.Config {
 		SegmentBytes:  s.SegmentBytes,
 		SegmentAge:    millis(max(age, 1)),
 		FlushMessages: s.FlushMessages,
-		Cache:         p.node.cache,
-		Now:           p.node.now,
+		Cache:         p.env.cache,
+		Now:           p.env.now,
 		Logger:        p.logger,
-		FS:            p.node.cfg.FS,
+		FS:            p.env.fs,
 	}
 }
 
@@ -130,7 +130,7 @@ func millis(n int64) time.Duration {
 // appendTime returns the time to stamp on batches, -1 with CreateTime.
 func (p *Partition) appendTime() int64 {
 	if p.settings.Load().TimestampType == metadata.LogAppendTime {
-		return p.node.now().UnixMilli()
+		return p.env.now().UnixMilli()
 	}
 	return -1
 }
@@ -153,7 +153,7 @@ func (p *Partition) bootstrap(l *log.Log, stable raft.StableStore, snapshots *sn
 			configuration.Servers = append(configuration.Servers, raft.Server{
 				Suffrage: raft.Voter, ID: raft.ServerID(id), Address: raft.ServerAddress(id),
 			})
-			mine = mine || raft.ServerID(id) == p.node.serverID()
+			mine = mine || raft.ServerID(id) == p.env.self
 		}
 	}
 	if last > 0 || snapshots.index() > 0 {
@@ -188,7 +188,7 @@ func (p *Partition) bootstrap(l *log.Log, stable raft.StableStore, snapshots *sn
 
 // lookup finds the partition in the node's image.
 func (p *Partition) lookup() (*metadata.Topic, *metadata.Partition, bool) {
-	return p.node.Image().Partition(p.id)
+	return p.env.host.Image().Partition(p.id)
 }
 
 // preferred returns the server that should lead: the first replica, as the
@@ -198,7 +198,7 @@ func (p *Partition) preferred() (raft.ServerID, bool) {
 	if !ok || len(part.Replicas) == 0 {
 		return "", false
 	}
-	return p.node.serverOf(part.Replicas[0])
+	return p.env.host.serverOf(part.Replicas[0])
 }
 
 // open makes the partition's folder and begins the first run, unless the node
@@ -211,7 +211,7 @@ func (p *Partition) open() {
 	p.lifecycle.Lock()
 	defer p.lifecycle.Unlock()
 	select {
-	case <-p.node.closing:
+	case <-p.env.closing:
 		return
 	default:
 	}
@@ -238,7 +238,7 @@ func (p *Partition) beginLocked() {
 	p.mu.Unlock()
 	p.start.Store(r.store.StartOffset())
 	p.current.Store(r)
-	p.node.failover.opened(p.group)
+	p.env.events.opened(p.group)
 }
 
 // notBegunLocked deals with a run that did not begin. What the system lacks comes
@@ -272,9 +272,9 @@ func (p *Partition) waitLocked(cause error, while time.Duration) {
 	}
 	p.logger.Log(context.Background(), level, "the replica is down for want of what the system may have again soon", "again", while, "error", cause)
 	p.takeDown(fmt.Errorf("%w: %w", why, cause))
-	p.node.goTracked(func() { // "reopening": ends with the node, or with the wait
+	p.env.host.goTracked(func() { // "reopening": ends with the node, or with the wait
 		select {
-		case <-p.node.closing:
+		case <-p.env.closing:
 		case <-time.After(while):
 			p.open()
 		}
@@ -286,7 +286,7 @@ func (p *Partition) takeDown(err error) {
 	p.mu.Lock()
 	p.down = err
 	p.mu.Unlock()
-	p.node.failover.gossip.notOpen()
+	p.env.events.notOpen()
 	p.wake()
 }
 
@@ -330,7 +330,7 @@ func (p *Partition) bounce(r *replica, cause error) {
 		r.resign()
 		p.endLocked(false)
 		if led {
-			p.node.failover.gossip.notOpen() // who was asked to lead may not be elected, and the others wait for this leader
+			p.env.events.notOpen() // who was asked to lead may not be elected, and the others wait for this leader
 		}
 		var failed *log.FailedError
 		switch {
@@ -343,7 +343,7 @@ func (p *Partition) bounce(r *replica, cause error) {
 			p.quarantine(fmt.Errorf("the disk failed; restart the node when it is repaired or replaced: %w", cause))
 			return
 		}
-		now := p.node.now()
+		now := p.env.now()
 		recent := p.bounces[:0]
 		for _, t := range p.bounces {
 			if now.Sub(t) < time.Minute {
@@ -368,7 +368,7 @@ func (p *Partition) bounce(r *replica, cause error) {
 func (p *Partition) endLocked(clean bool) {
 	if r := p.current.Swap(nil); r != nil {
 		r.stop(clean)
-		p.node.failover.closed(p.group)
+		p.env.events.closed(p.group)
 	}
 	p.wake()
 }
@@ -385,19 +385,19 @@ func (p *Partition) close(clean bool) {
 // remove closes the partition and deletes its data, after a committed deletion.
 func (p *Partition) remove() error {
 	p.close(false) // what is gone in a moment is not worth two syncs
-	p.node.removing <- struct{}{}
-	defer func() { <-p.node.removing }()
+	p.env.budget.removing <- struct{}{}
+	defer func() { <-p.env.budget.removing }()
 	trash := p.dir + deletedSuffix
 	if err := os.RemoveAll(trash); err != nil {
 		return err
 	}
-	if err := p.node.cfg.FS.Rename(p.dir, trash); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := p.env.fs.Rename(p.dir, trash); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := segment.SyncDir(p.node.cfg.FS, filepath.Dir(p.dir)); err != nil {
+	if err := segment.SyncDir(p.env.fs, filepath.Dir(p.dir)); err != nil {
 		return err
 	}
-	if err := p.node.votes.Forget(p.group); err != nil {
+	if err := p.env.votes.Forget(p.group); err != nil {
 		return err
 	}
 	return os.RemoveAll(trash)

@@ -297,7 +297,9 @@ func testReplica(t *testing.T, l *log.Log) *replica {
 		Resolve: func(int32) (string, bool) { return "", false }, Sum: sumOf, Check: checkEntry,
 	})
 	t.Cleanup(func() { tr.Close() })
-	p := &Partition{node: &Node{now: time.Now, snapshots: make(chan *replica, 1)}, logger: slog.New(slog.DiscardHandler)}
+	n := &Node{now: time.Now, snapshots: make(chan *replica, 1)}
+	n.failover = newFailover(n)
+	p := &Partition{env: n.newEnv(), logger: slog.New(slog.DiscardHandler)}
 	r := &replica{p: p, votes: raft.NewInmemStore(), snapshots: new(snapshotStore), closing: make(chan struct{})}
 	r.port = tr.Group(7, "1.a")
 	r.store = &logStore{Log: l, r: r, pending: newPendingSync(), concurrentSyncs: new(atomic.Int64)}

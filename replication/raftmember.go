@@ -39,7 +39,7 @@ type role interface {
 // is closed. A group that this node leads no longer is elected like any other: a leader that
 // steps down, for its lease or for a later term, may be the only one whose log can win, and
 // nobody else learns that it is needed.
-func (m *member) watchLeadership(n *Node, closing <-chan struct{}) {
+func (m *member) watchLeadership(self process, to events, closing <-chan struct{}) {
 	for {
 		select {
 		case <-closing:
@@ -47,7 +47,7 @@ func (m *member) watchLeadership(n *Node, closing <-chan struct{}) {
 		case leads := <-m.notify:
 			m.role.leadershipChanged(leads)
 			if !leads && m.raft.State() != raft.Leader { // it may be late, and tell of a term before this one
-				n.failover.elections.leaderLost(m.group, n.transport.Self(), true, 2*electionStagger)
+				to.leaderLost(m.group, self, true, 2*electionStagger)
 			}
 		}
 	}

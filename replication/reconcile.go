@@ -191,7 +191,7 @@ func (n *Node) forgetGroups(image *metadata.Image) {
 // host makes a partition's replica live here.
 func (n *Node) host(id metadata.PartitionID, t *metadata.Topic, part *metadata.Partition, settings metadata.TopicSettings, limit chan struct{}) {
 	p := &Partition{
-		node:   n,
+		env:    n.env,
 		id:     id,
 		topic:  t.Name,
 		group:  part.Group,
@@ -221,7 +221,7 @@ func (p *Partition) prepareFolder() error {
 	if _, err := os.Stat(path); err == nil {
 		return nil
 	}
-	fs := p.node.cfg.FS
+	fs := p.env.fs
 	if err := fs.MkdirAll(p.dir); err != nil {
 		return err
 	}
@@ -243,9 +243,9 @@ func (p *Partition) configure(settings metadata.TopicSettings) {
 	}
 	if deletion(*old) != deletion(settings) {
 		// Before the settings: whoever sees these must see that they have to wait.
-		due := p.node.now().Add(millis(settings.FileDeleteDelayMillis)).UnixMilli()
+		due := p.env.now().Add(millis(settings.FileDeleteDelayMillis)).UnixMilli()
 		p.deleteFrom.Store(due)
-		p.node.retainBy(due)
+		p.env.host.retainBy(due)
 	}
 	p.settings.Store(&settings)
 	if r := p.current.Load(); r != nil {
@@ -310,7 +310,7 @@ func (n *Node) sweep(image *metadata.Image, dirs []string) (strange []string) {
 			strange = append(strange, dir)
 		default:
 			n.logger.Info("removing a partition that was deleted while this node was away", "folder", dir)
-			p := &Partition{node: n, group: file.Group, dir: dir, logger: n.logger}
+			p := &Partition{env: n.env, group: file.Group, dir: dir, logger: n.logger}
 			n.removeDeleted(dir, p.remove)
 		}
 	}

@@ -58,14 +58,13 @@ type replica struct {
 // startReplica opens the partition's log and starts Raft over it. A
 // *segment.CorruptError in the chain means damaged data.
 func (p *Partition) startReplica() (r *replica, err error) {
-	n := p.node
-	snapshots, err := openSnapshots(n.cfg.FS, p.dir)
+	snapshots, err := openSnapshots(p.env.fs, p.dir)
 	if err != nil {
 		return nil, err
 	}
 	r = &replica{
 		p:       p,
-		votes:   n.votes.Group(p.group),
+		votes:   p.env.votes.Group(p.group),
 		closing: make(chan struct{}),
 	}
 	r.member = member{group: p.group, role: r, notify: make(chan bool, 16)}
@@ -101,10 +100,10 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	}
 
 	r.snapshots = snapshots
-	r.store = &logStore{Log: l, r: r, pending: newPendingSync(), concurrentSyncs: &n.concurrentSyncs}
+	r.store = &logStore{Log: l, r: r, pending: newPendingSync(), concurrentSyncs: &p.env.budget.concurrentSyncs}
 	state, next := producers{}, int64(0)
 	if snap := snapshots.newest(); snap != nil {
-		if state, err = decodeProducers(snap.state, n.now().UnixMilli()); err != nil {
+		if state, err = decodeProducers(snap.state, p.env.now().UnixMilli()); err != nil {
 			return nil, fmt.Errorf("read %s: %w", snapshots.path, err)
 		}
 		if next, err = l.OffsetOf(snap.index); err != nil {
@@ -113,8 +112,8 @@ func (p *Partition) startReplica() (r *replica, err error) {
 		p.raiseWatermark(next)
 	}
 	r.fsm = &fsm{r: r, producers: state, next: next}
-	l.SetRollHook(func(uint64) { n.wantSnapshot(r) })
-	r.port = n.transport.Group(p.group, n.serverID())
+	l.SetRollHook(func(uint64) { p.env.host.wantSnapshot(r) })
+	r.port = p.env.transport.Group(p.group, p.env.self)
 	term, err := r.votes.GetUint64([]byte(vote.CurrentTerm))
 	if err != nil && !errors.Is(err, vote.ErrNotFound) {
 		r.port.Close()
@@ -136,7 +135,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	r.wait.Add(1)
 	go func() { // "watchLeadership": ends with the replica
 		defer r.wait.Done()
-		r.watchLeadership(n, r.closing)
+		r.watchLeadership(p.env.transport.Self(), p.env.events, r.closing)
 	}()
 	return r, nil
 }
@@ -149,7 +148,7 @@ func (r *replica) fault(cause error) { r.p.bounce(r, cause) }
 // get those of a leader now, and the disk is watched.
 func (r *replica) beforeWrite() {
 	r.port.Expedite()
-	r.p.node.writes.Add(1)
+	r.p.env.budget.writes.Add(1)
 }
 
 // beforeFirstEntry notes that entry 1 is about to be stored: from then on the log must be
@@ -180,7 +179,7 @@ func (r *replica) applied(index, term uint64) {
 // raftConfig returns the configuration of a partition's group.
 func (r *replica) raftConfig() *raft.Config {
 	c := raft.DefaultConfig()
-	c.LocalID = r.p.node.serverID()
+	c.LocalID = r.p.env.self
 	c.HeartbeatTimeout = heartbeatTimeout
 	c.ElectionTimeout = heartbeatTimeout + timeoutStep
 	c.LeaderLeaseTimeout = leaseTimeout
@@ -196,7 +195,7 @@ func (r *replica) raftConfig() *raft.Config {
 	c.SnapshotInterval = 24 * time.Hour
 	c.NotifyCh = r.notify
 	c.NoLegacyTelemetry = true
-	c.Logger = newRaftLogger(r.p.logger, &r.p.node.raftLimits)
+	c.Logger = newRaftLogger(r.p.logger, r.p.env.raftLimits)
 	return c
 }
 
@@ -262,15 +261,12 @@ func (r *replica) stalls() bool { return r.store.stalled(time.Now()) > stallTime
 // leadershipChanged implements role. A notification may tell of a term that is over when a
 // later one has begun; so it is a reason to look, and Raft says what is true.
 func (r *replica) leadershipChanged(leads bool) {
-	n := r.p.node
-	if n.holdNotice != nil {
-		n.holdNotice()
-	}
+	r.p.env.events.noticed()
 	if l := r.leadership.Load(); l != nil && !r.leads(l.term) {
 		r.endLeadership(l)
 	}
 	if leads {
-		n.membershipHints.Add(1)
+		r.p.env.events.elected()
 		r.wait.Add(1)
 		go r.takeLeadership()
 	}
@@ -305,8 +301,7 @@ func (r *replica) takeLeadership() {
 		r.endLeadership(l)
 		return
 	}
-	r.p.node.failover.leads(r.p.group, term)
-	r.p.node.bulletin.add(headline{text: "this node leads more partitions"}, r.p.group)
+	r.p.env.events.leads(r.p.group, term)
 	r.p.wake()
 }
 
@@ -327,7 +322,7 @@ func (r *replica) loseLeadership() {
 func (r *replica) endLeadership(l *leadership) {
 	l.end()
 	if r.leadership.CompareAndSwap(l, nil) {
-		r.p.node.bulletin.add(headline{text: "this node leads fewer partitions"}, r.p.group)
+		r.p.env.events.ended(r.p.group)
 		r.p.wake()
 	}
 }
@@ -480,10 +475,10 @@ func (r *replica) stepAside() {
 		r.p.logger.Debug("nobody took leadership over", "asked", id, "error", err)
 	}
 	for {
-		ctx, cancel := context.WithTimeout(r.p.node.ctx, transferTime)
+		ctx, cancel := context.WithTimeout(r.p.env.ctx, transferTime)
 		err := r.until(ctx, func() bool { return !r.leads(l.term) })
 		cancel()
-		if err == nil || errors.Is(err, ErrClosed) || r.p.node.ctx.Err() != nil {
+		if err == nil || errors.Is(err, ErrClosed) || r.p.env.ctx.Err() != nil {
 			return
 		}
 		if err := r.port.StepDown(l.term + 1); err != nil { // while the disk hangs
@@ -496,12 +491,11 @@ func (r *replica) stepAside() {
 // the log, since whoever lacks what another has loses the election, the preferred one,
 // or any.
 func (r *replica) successor() (raft.ServerID, bool) {
-	n := r.p.node
-	now := n.now()
+	now := r.p.env.now()
 	var candidates []raft.ServerID
 	most := uint64(0)
 	for _, id := range r.voters() {
-		if id != n.serverID() && n.connected(id) && n.failover.gossip.hasOpen(id, r.p.group, process{}) && r.inSync(id, now) {
+		if id != r.p.env.self && r.p.env.host.mayLead(id, r.p.group) && r.inSync(id, now) {
 			if has := r.matchIndex(id); has > most {
 				candidates, most = nil, has
 			} else if has < most {

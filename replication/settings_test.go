@@ -117,7 +117,7 @@ func TestAShorterRetentionCanBeTakenBack(t *testing.T) {
 // Who finds new settings at the moment at which they come finds that they have to wait.
 func TestNewSettingsAreNeverFoundWithoutTheirDelay(t *testing.T) {
 	n := &Node{now: time.Now}
-	p := &Partition{node: n}
+	p := &Partition{env: n.newEnv()}
 	for range 5000 {
 		p.deleteFrom.Store(0)
 		p.settings.Store(&metadata.TopicSettings{RetentionMillis: -1, FileDeleteDelayMillis: 60_000})
@@ -135,7 +135,7 @@ func TestNewSettingsAreNeverFoundWithoutTheirDelay(t *testing.T) {
 func TestSegmentsAreClosedAtDifferentTimes(t *testing.T) {
 	ages := make(map[time.Duration]bool)
 	for range 20 {
-		p := &Partition{node: &Node{}}
+		p := &Partition{env: &env{}}
 		p.settings.Store(&metadata.TopicSettings{SegmentMillis: 1_000_000, SegmentJitterMillis: 400_000})
 		age := p.logConfig().SegmentAge
 		if age <= 600*time.Second || age > 1000*time.Second {

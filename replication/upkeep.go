@@ -43,7 +43,7 @@ func (n *Node) upkeepLoop() {
 		n.noteController()
 		n.raiseLevel()
 		n.reconcileControllers()
-		if begun := n.writes.Load(); now.Sub(disks) >= stallEvery && (watched || begun != writes) {
+		if begun := n.budget.writes.Load(); now.Sub(disks) >= stallEvery && (watched || begun != writes) {
 			disks, writes = now, begun
 			watched = n.watchDisks(now)
 		}
@@ -94,24 +94,16 @@ func (n *Node) expireProducers() {
 			l.outdated.Store(true)
 		}
 	})
-	n.producers.Store(int64(all))
-}
-
-// maxProducers is how many producers a partition may remember now.
-func (n *Node) maxProducers() int {
-	if n.producers.Load() > crowdedProducers {
-		return sureProducers
-	}
-	return maxProducers
+	n.budget.producers.Store(int64(all))
 }
 
 // forgot says that a partition forgot idempotent producers before their time, at
 // most once a minute. It must not block.
 func (r *replica) forgot(n int) {
 	r.forgotten += n
-	if now := r.p.node.now(); now.Sub(r.forgotAt) >= time.Minute {
+	if now := r.p.env.now(); now.Sub(r.forgotAt) >= time.Minute {
 		r.p.logger.Warn("idempotent producers were forgotten before producer.id.expiration.ms, since there are too many: what they send again is stored again",
-			"forgotten", r.forgotten, "remembered", r.p.node.maxProducers())
+			"forgotten", r.forgotten, "remembered", r.p.env.budget.maxProducers())
 		r.forgotAt, r.forgotten = now, 0
 	}
 }
@@ -310,8 +302,8 @@ func (p *Partition) NextDeletion() (offset int64, at time.Time, ok bool) {
 	if r == nil || !s.CleanupDelete {
 		return 0, time.Time{}, false
 	}
-	offset, at, ok = r.store.NextRetention(p.node.now(), maxAge(s), s.RetentionBytes, p.HighWatermark())
-	if until, spared := p.node.spared(p, at); ok && spared {
+	offset, at, ok = r.store.NextRetention(p.env.now(), maxAge(s), s.RetentionBytes, p.HighWatermark())
+	if until, spared := p.env.host.spared(p, at); ok && spared {
 		at = time.UnixMilli(until)
 	}
 	return offset, at, ok
