@@ -32,9 +32,10 @@ var allowed = map[string][]string{
 	"server/coordinator":                 {"segment/record"},
 	"server/coordinator/coordinatortest": {"segment/record", "server/coordinator"}, // for tests only
 	"server/group":                       {"segment/record", "server/coordinator", "twmb/franz-go/pkg/kmsg", "twmb/franz-go/pkg/kbin"},
+	"server/journal":                     {"internal/slowlog", "replication", "replication/metadata", "segment/record", "server/coordinator"},
 	"server/mux":                         {"replication/transport"},
 	"server": {"internal/bufpool", "internal/slowlog", "replication", "replication/metadata", "segment/record",
-		"server/coordinator", "server/group", "server/mux", "twmb/franz-go/pkg/kmsg", "golang.org/x/sys"},
+		"server/coordinator", "server/group", "server/journal", "server/mux", "twmb/franz-go/pkg/kmsg", "golang.org/x/sys"},
 	".":          {"replication", "replication/metadata", "server", "server/coordinator", "server/mux"}, // package millrace
 	"brokertest": {"."},
 	"cli": {".", "cli/load", "log", "segment", "segment/record", "replication", "replication/metadata", "server", "testdata",

@@ -72,6 +72,7 @@ var retired = []retiredWord{
 	{"landed", "server/coordinator server/group", "durable"},
 	{"landing", "server/coordinator server/group", "pending append"},
 	{"land", "server/coordinator server/group", "is durable"},
+	{"led()", "server/journal", "hosted"},
 	{"tape", "server", "journal in memory (coordinatortest.Journal)"},
 }
 

@@ -2,13 +2,15 @@ package server
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"millrace/replication"
 	"millrace/replication/metadata"
+	"millrace/segment/record"
 	"millrace/server/group"
+	"millrace/server/journal"
 )
 
 // offsetsTopic holds what group coordinators decide, in Kafka's own record
@@ -20,47 +22,29 @@ const offsetsTopic = "__consumer_offsets"
 // topic to be there; then it is told to ask again.
 const createWait = 5 * time.Second
 
-// coordinate begins to coordinate the groups whose partitions this node leads.
-// The watch ends when Shutdown begins.
+// coordinate begins to coordinate the groups whose partitions this node leads, until
+// Shutdown begins.
 func (s *Server) coordinate() {
-	s.watch = newWatch(s)
+	s.offsets = journal.New(journal.Config{
+		Node:    s.Node,
+		Name:    offsetsTopic,
+		Request: func() replication.TopicRequest { want, _ := s.ownTopic(offsetsTopic); return want },
+		Codec:   func() record.Codec { return record.Codec(s.settings().broker.OffsetsCodec) },
+		Logger:  s.logger(),
+		Now:     s.now,
+	})
 	s.groups = group.New(group.Config{
-		Journal:    journal{s},
+		Journal:    s.offsets,
 		Topics:     topics{s},
 		Settings:   s.groupSettings,
 		Group:      s.settingsOfGroup,
-		Partitions: func() int32 { return int32(len(s.offsets().Partitions)) },
-		Lost:       s.watch.lost,
+		Partitions: s.offsets.Partitions,
+		Lost:       s.offsets.Lost,
 		Logger:     s.logger(),
 		Now:        s.now,
 		AfterFunc:  s.AfterFunc,
 	})
-	go s.watch.run()
-}
-
-// offsets returns the topic of committed offsets; one without partitions while
-// it is not there.
-func (s *Server) offsets() *metadata.Topic {
-	if t, ok := s.Node.Image().Topic(offsetsTopic); ok {
-		return t
-	}
-	return &metadata.Topic{}
-}
-
-// createOffsets creates the topic of committed offsets unless it is there. Many
-// may do so at once, on one node or on several: the controller takes the first.
-func (s *Server) createOffsets(ctx context.Context) error {
-	s.creating.Lock()
-	defer s.creating.Unlock()
-	if len(s.offsets().Partitions) > 0 {
-		return nil
-	}
-	want, _ := s.ownTopic(offsetsTopic)
-	_, err := s.Node.CreateTopic(ctx, want)
-	if errors.Is(err, metadata.ErrTopicExists) {
-		return nil
-	}
-	return err
+	s.hosting.Go(func() { s.offsets.Run(s.ctx, s.groups) })
 }
 
 // Types of coordinators (KIP-98, KIP-932).
@@ -135,13 +119,13 @@ var coordinatorMessages = map[code]string{
 // coordinatorOf finds the node that coordinates a group. It waits a little for
 // one: the topic may have to be made, or a leader be elected.
 func (s *Server) coordinatorOf(ctx context.Context, c *connection, name string) (endpoint, code) {
-	if len(s.offsets().Partitions) == 0 {
-		if err := s.createOffsets(ctx); err != nil {
+	if s.offsets.Partitions() == 0 {
+		if err := s.offsets.Create(ctx); err != nil {
 			s.warn("the topic of committed offsets was not created", "error", err)
 			return endpoint{}, coordinatorNotAvailable
 		}
 	}
-	t := s.offsets()
+	t := s.offsets.Metadata()
 	if len(t.Partitions) == 0 { // another node made it; its image has not come here yet
 		return endpoint{}, coordinatorNotAvailable
 	}

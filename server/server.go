@@ -33,6 +33,7 @@ import (
 	"millrace/replication"
 	"millrace/server/coordinator"
 	"millrace/server/group"
+	"millrace/server/journal"
 	"millrace/server/mux"
 )
 
@@ -94,14 +95,14 @@ type Server struct {
 	budget   budget
 	turns    turns
 	buffers  bufpool.Pool // of Produce requests
-	creating sync.Mutex   // held while the topic of committed offsets is created
 	resolved atomic.Pointer[settings]
 	slow     slowlog.Limit // of warnings
 	stats    counters
 
 	coordinating sync.Once          // begins the coordination of groups
-	groups       *group.Coordinator // nil before Serve, like watch
-	watch        *watch
+	groups       *group.Coordinator // nil before Serve, like offsets, its journal
+	offsets      *journal.Topic
+	hosting      sync.WaitGroup // runs offsets
 }
 
 // A Listener is one of several that clients come in by, with a name and an address of
@@ -319,8 +320,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	finished := make(chan struct{})
 	go func() { // "shutdown": ends when the last connection has, and the coordination
 		s.active.Wait()
-		if s.watch != nil {
-			<-s.watch.ended
+		s.hosting.Wait()
+		if s.groups != nil {
 			s.groups.Close()
 		}
 		close(finished)

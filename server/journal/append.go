@@ -1,0 +1,81 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"millrace/replication"
+	"millrace/segment/record"
+	"millrace/server/coordinator"
+)
+
+// maxBatch bounds the records of one decision. They wait in memory on
+// three nodes, and become one entry of the log.
+const maxBatch = 32 << 20
+
+// Append implements coordinator.Journal.
+func (t *Topic) Append(partition, epoch int32, records []record.Record, done func(error)) {
+	h := t.hosted(partition)
+	if h == nil {
+		done(coordinatorError(replication.ErrNotHosted))
+		return
+	}
+	b, err := t.batch(records)
+	if err != nil {
+		done(err)
+		return
+	}
+	h.pending.Add(1)
+	err = h.partition.AppendIn(epoch, []record.Batch{b}, func(_ replication.Ack, err error) {
+		h.pending.Add(-1)
+		done(coordinatorError(err))
+	})
+	if err != nil {
+		h.pending.Add(-1)
+		done(coordinatorError(err))
+	}
+}
+
+// batch makes one batch of records, stamped with the time if they are not yet.
+func (t *Topic) batch(records []record.Record) (record.Batch, error) {
+	bu := record.Builder{Codec: t.cfg.Codec()}
+	now := t.cfg.Now().UnixMilli()
+	for _, r := range records {
+		if r.Timestamp <= 0 {
+			r.Timestamp = now
+		}
+		bu.Append(r)
+		if bu.Size() > maxBatch {
+			return nil, fmt.Errorf("%w: more than %d bytes", coordinator.ErrTooLarge, maxBatch)
+		}
+	}
+	return bu.Batch()
+}
+
+// Confirm implements coordinator.Journal.
+func (t *Topic) Confirm(ctx context.Context, partition, epoch int32) error {
+	h := t.hosted(partition)
+	if h == nil {
+		return coordinatorError(replication.ErrNotHosted)
+	}
+	now, err := h.partition.Confirm(ctx)
+	if err == nil && now != epoch {
+		err = replication.ErrNotLeader
+	}
+	return coordinatorError(err)
+}
+
+// coordinatorError says an error of a partition as coordinators know it.
+func coordinatorError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, replication.ErrUnknown):
+		return fmt.Errorf("%w: %w", coordinator.ErrUnknownOutcome, err)
+	case errors.Is(err, replication.ErrNotLeader), errors.Is(err, replication.ErrNotHosted),
+		errors.Is(err, replication.ErrQuarantined), errors.Is(err, replication.ErrClosed):
+		return fmt.Errorf("%w: %w", coordinator.ErrNotLeader, err)
+	}
+	return err
+}
