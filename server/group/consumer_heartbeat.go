@@ -204,14 +204,47 @@ func (c *consumerGroup) beatLocked(b *beat) {
 	}, func(d *draft) func(error) { return d.beat(b) })
 }
 
-// beat is the step of one heartbeat.
+// beat is the step of one heartbeat: what the member says of itself, then the group's
+// epoch and its target, then what the member gets.
 func (d *draft) beat(b *beat) func(error) {
-	req, c := b.req, d.c
-	fail := func(code int16, why string) func(error) {
-		return func(error) { b.fail(code, why) }
+	resp := b.respond()
+	if b.req.MemberEpoch < 0 {
+		return d.leaves(b)
 	}
+	m, replaced, refused := d.identify(b)
+	if refused != nil {
+		return refused
+	}
+	before := memberValue{timeout: -1}
+	if m != nil {
+		before = m.memberValue
+		b.was = m.assigned
+	} else if replaced != nil {
+		before = replaced.memberValue
+	}
+	isNew := m == nil && replaced == nil
+	said := b.said(before)
+	if refused := d.refuses(b, isNew, before, said); refused != nil {
+		return refused
+	}
+	back := m != nil && b.req.MemberEpoch == epochJoin && m.epoch != epochJoin && m.previous != epochJoin
+	d.settle(b.req.MemberID, said, m, replaced, back)
+	d.learn(b, said)
+
+	moved := isNew || replaced != nil && d.c.planning || !slices.Equal(before.topics, said.topics) ||
+		text(before.regex) != text(said.regex) || text(before.assignor) != text(said.assignor)
+	d.advance(moved)
+	d.c.touchLocked(b.req.MemberID) // it lives, however long the journal takes
+	if (moved || b.req.MemberEpoch == epochJoin) && d.epoch > d.targetEpoch {
+		return d.c.awaits(b, d.epoch) // whoever has changed the target waits for it
+	}
+	return d.place(b, resp)
+}
+
+// respond returns the answer that b gets when its step's records are durable.
+func (b *beat) respond() *kmsg.ConsumerGroupHeartbeatResponse {
 	resp := kmsg.NewPtrConsumerGroupHeartbeatResponse()
-	resp.Version, resp.MemberID, resp.MemberEpoch = req.Version, &req.MemberID, req.MemberEpoch
+	resp.Version, resp.MemberID, resp.MemberEpoch = b.req.Version, &b.req.MemberID, b.req.MemberEpoch
 	b.done = func(err error) {
 		if err != nil {
 			b.fail(codeOf(err), "")
@@ -219,65 +252,69 @@ func (d *draft) beat(b *beat) func(error) {
 		}
 		b.answer <- resp
 	}
+	return resp
+}
 
-	if req.MemberEpoch < 0 {
-		m, code := d.find(req.MemberID, req.InstanceID)
-		if code != none {
-			return fail(code, "")
-		}
-		if req.MemberEpoch == epochLeaveStatic {
-			next := m.currentValue
-			next.epoch, next.previous = epochLeaveStatic, m.epoch
-			// What it was to give back it has given back now: it is gone.
-			next.state, next.revoking = memberStable, nil
-			d.setCurrent(m, next)
-			return b.done
-		}
-		after := d.take(m.id)
-		return func(err error) {
-			after(err)
-			b.done(err)
-		}
+// refusal is what follows a step that answers b with an error, whatever becomes of the
+// records of others in the draft.
+func (b *beat) refusal(code int16, why string) func(error) {
+	return func(error) { b.fail(code, why) }
+}
+
+// leaves is the step of a member that leaves, for good or, if it is static, for a while.
+func (d *draft) leaves(b *beat) func(error) {
+	m, code := d.find(b.req.MemberID, b.req.InstanceID)
+	if code != none {
+		return b.refusal(code, "")
 	}
+	if b.req.MemberEpoch == epochLeaveStatic {
+		next := m.currentValue
+		next.epoch, next.previous = epochLeaveStatic, m.epoch
+		// What it was to give back it has given back now: it is gone.
+		next.state, next.revoking = memberStable, nil
+		d.setCurrent(m, next)
+		return b.done
+	}
+	after := d.take(m.id)
+	return func(err error) {
+		after(err)
+		b.done(err)
+	}
+}
 
-	m := d.member(req.MemberID)
-	var replaced *consumerMember
+// identify finds the member that beats; nil: it is new. replaced is the static member
+// whose place it takes. It checks the epoch that the member believes to be in.
+func (d *draft) identify(b *beat) (m, replaced *consumerMember, refused func(error)) {
+	req := b.req
+	m = d.member(req.MemberID)
 	switch {
 	case req.InstanceID != nil:
 		other := d.member(d.staticMember(*req.InstanceID))
 		switch {
 		case other != nil && other.id == req.MemberID:
 		case req.MemberEpoch != epochJoin && other == nil:
-			return fail(unknownMemberID, "Instance id "+*req.InstanceID+" is unknown.")
+			return nil, nil, b.refusal(unknownMemberID, "Instance id "+*req.InstanceID+" is unknown.")
 		case req.MemberEpoch != epochJoin:
-			return fail(fencedInstanceID, "Instance id "+*req.InstanceID+" belongs to another member.")
+			return nil, nil, b.refusal(fencedInstanceID, "Instance id "+*req.InstanceID+" belongs to another member.")
 		case other != nil && other.epoch != epochLeaveStatic && other.classic == nil:
-			return fail(unreleasedInstanceID, "Instance id "+*req.InstanceID+" is in use by "+other.id+".")
+			return nil, nil, b.refusal(unreleasedInstanceID, "Instance id "+*req.InstanceID+" is in use by "+other.id+".")
 		case other != nil:
 			replaced = other
 		}
 	case m == nil && req.MemberEpoch != epochJoin:
-		return fail(unknownMemberID, "Member "+req.MemberID+" is not a member of group "+req.Group+".")
+		return nil, nil, b.refusal(unknownMemberID, "Member "+req.MemberID+" is not a member of group "+req.Group+".")
 	}
 	if m != nil && req.MemberEpoch != m.epoch && req.MemberEpoch != epochJoin {
 		if req.MemberEpoch != m.previous || req.Topics == nil || len(b.holds().without(m.assigned)) > 0 || m.epoch < 0 {
-			return fail(fencedMemberEpoch, "The member's epoch is not the one the coordinator knows. It must give up all its partitions and join again.")
+			return nil, nil, b.refusal(fencedMemberEpoch, "The member's epoch is not the one the coordinator knows. It must give up all its partitions and join again.")
 		}
 	}
-	set := c.shard.c.settings()
-	isNew := m == nil && replaced == nil
-	if isNew && d.size >= set.Consumer.MaxSize {
-		return fail(groupMaxSizeReached, "The group is full.")
-	}
+	return m, replaced, nil
+}
 
-	// 1. What the member says of itself.
-	v := memberValue{timeout: -1}
-	if m != nil {
-		v = m.memberValue
-	} else if replaced != nil {
-		v = replaced.memberValue
-	}
-	before := v
+// said returns what the member says of itself: what it does not say is as before.
+func (b *beat) said(before memberValue) memberValue {
+	req, v := b.req, before
 	v.client, v.classic = b.client, nil
 	if req.InstanceID != nil {
 		v.instanceID = req.InstanceID
@@ -299,55 +336,59 @@ func (d *draft) beat(b *beat) func(error) {
 	if req.SubscribedTopicRegex != nil {
 		v.regex = req.SubscribedTopicRegex
 	}
-	grow := (&consumerMember{id: req.MemberID, memberValue: v}).cost()
-	if !isNew { // it may come from elsewhere, under another name
-		had := before
-		had.client = v.client
-		grow -= (&consumerMember{id: req.MemberID, memberValue: had}).cost()
-	}
-	if grow > 0 && (c.bytes+grow > set.MaxGroupBytes || !c.shard.c.memory.fits(b.client.Host, grow, set.MaxBytes)) {
-		return fail(groupMaxSizeReached, "The members of the group take too much room.")
-	}
-	if req.SubscribedTopicRegex != nil && *v.regex != "" && !b.matched && d.regex(*v.regex) == nil {
-		return fail(coordinatorNotAvailable, "") // the last member that had it went just now; the client asks again
-	}
-	d.settle(req.MemberID, v, m, replaced, m != nil && req.MemberEpoch == epochJoin && m.epoch != epochJoin && m.previous != epochJoin)
-	if v.regex != nil && *v.regex != "" && d.regex(*v.regex) == nil {
-		d.put(regexKey, *v.regex, regexValue{topics: b.matches, version: millis(d.now), at: millis(d.now)}.append(nil))
-	}
+	return v
+}
 
-	// 2. The group's epoch, the target. Whoever has changed it waits for the target.
-	moved := isNew || replaced != nil && c.planning || !slices.Equal(before.topics, v.topics) ||
-		text(before.regex) != text(v.regex) || text(before.assignor) != text(v.assignor)
-	noticed := false
-	if c.topicsChangedLocked() && !moved {
-		noticed = d.topicHash() != d.hash
+// refuses returns what follows where the group has no room for a member as it says it
+// is, or does not know its expression any more; nil: it has.
+func (d *draft) refuses(b *beat, isNew bool, before, said memberValue) func(error) {
+	set := d.c.shard.c.settings()
+	if isNew && d.size >= set.Consumer.MaxSize {
+		return b.refusal(groupMaxSizeReached, "The group is full.")
 	}
-	if moved || noticed {
+	grow := (&consumerMember{id: b.req.MemberID, memberValue: said}).cost()
+	if !isNew { // it may come from elsewhere, under another name
+		before.client = said.client
+		grow -= (&consumerMember{id: b.req.MemberID, memberValue: before}).cost()
+	}
+	if grow > 0 && (d.c.bytes+grow > set.MaxGroupBytes || !d.c.shard.c.memory.fits(b.client.Host, grow, set.MaxBytes)) {
+		return b.refusal(groupMaxSizeReached, "The members of the group take too much room.")
+	}
+	if b.req.SubscribedTopicRegex != nil && *said.regex != "" && !b.matched && d.regex(*said.regex) == nil {
+		return b.refusal(coordinatorNotAvailable, "") // the last member that had it went just now; the client asks again
+	}
+	return nil
+}
+
+// learn puts what a member's expression matches, unless the group knows it.
+func (d *draft) learn(b *beat, said memberValue) {
+	if said.regex != nil && *said.regex != "" && d.regex(*said.regex) == nil {
+		d.put(regexKey, *said.regex, regexValue{topics: b.matches, version: millis(d.now), at: millis(d.now)}.append(nil))
+	}
+}
+
+// advance begins an epoch if a member moved the group, or topics have changed, and
+// plans for it if that is done at once.
+func (d *draft) advance(moved bool) {
+	if changed := d.c.topicsChangedLocked(); moved || changed && d.topicHash() != d.hash {
 		d.bump()
 	}
 	d.replan()
-	c.touchLocked(req.MemberID) // it lives, however long the journal takes
-	if m != nil {
-		b.was = m.assigned
-	}
-	if (moved || req.MemberEpoch == epochJoin) && d.epoch > d.targetEpoch {
-		epoch := d.epoch
-		return func(err error) {
-			if err != nil {
-				b.fail(codeOf(err), "")
-				return
-			}
-			c.touchLocked(req.MemberID)
-			c.parkLocked(epoch, waiting{
-				again: func() { c.placeLocked(b) },
-				fail:  func(code int16) { b.fail(code, "") },
-			})
-		}
-	}
+}
 
-	// 3. The member.
-	return d.place(b, resp)
+// awaits is what follows a step whose member is to wait for the target of an epoch.
+func (c *consumerGroup) awaits(b *beat, epoch int32) func(error) {
+	return func(err error) {
+		if err != nil {
+			b.fail(codeOf(err), "")
+			return
+		}
+		c.touchLocked(b.req.MemberID)
+		c.parkLocked(epoch, waiting{
+			again: func() { c.placeLocked(b) },
+			fail:  func(code int16) { b.fail(code, "") },
+		})
+	}
 }
 
 // settle puts what a member says of itself, and what it has: as before, or what the
@@ -386,18 +427,9 @@ func (c *consumerGroup) placeLocked(b *beat) {
 		fail:  func(code int16) { b.fail(code, "") },
 	}, func(d *draft) func(error) {
 		if d.member(b.req.MemberID) == nil {
-			return func(error) { b.fail(unknownMemberID, "The member left while it joined.") }
+			return b.refusal(unknownMemberID, "The member left while it joined.")
 		}
-		resp := kmsg.NewPtrConsumerGroupHeartbeatResponse()
-		resp.Version, resp.MemberID = b.req.Version, &b.req.MemberID
-		b.done = func(err error) {
-			if err != nil {
-				b.fail(codeOf(err), "")
-				return
-			}
-			b.answer <- resp
-		}
-		return d.place(b, resp)
+		return d.place(b, b.respond())
 	})
 }
 
