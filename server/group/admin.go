@@ -77,16 +77,13 @@ func (c *Coordinator) List(_ context.Context, req *kmsg.ListGroupsRequest) *kmsg
 		resp.ErrorCode = coordinatorLoadInProgress
 	}
 	for _, s := range shards {
-		s.Lock()
-		s.Do(func() {
-			for id, g := range s.groups {
-				if !passes(req.StatesFilter, g.members.state()) || !passes(req.TypesFilter, g.members.kind()) {
-					continue
-				}
-				rg := kmsg.NewListGroupsResponseGroup()
-				rg.Group, rg.ProtocolType, rg.GroupState, rg.GroupType = id, g.members.protocolType(), g.members.state(), g.members.kind()
-				resp.Groups = append(resp.Groups, rg)
+		s.each(1000, func(g *group) {
+			if !passes(req.StatesFilter, g.members.state()) || !passes(req.TypesFilter, g.members.kind()) {
+				return
 			}
+			rg := kmsg.NewListGroupsResponseGroup()
+			rg.Group, rg.ProtocolType, rg.GroupState, rg.GroupType = g.id, g.members.protocolType(), g.members.state(), g.members.kind()
+			resp.Groups = append(resp.Groups, rg)
 		})
 	}
 	slices.SortFunc(resp.Groups, func(a, b kmsg.ListGroupsResponseGroup) int { return strings.Compare(a.Group, b.Group) })

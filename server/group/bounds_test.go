@@ -448,3 +448,38 @@ func TestAssignmentsAreReadInOnePass(t *testing.T) {
 		}
 	}
 }
+
+// What looks at all groups of a shard does so in pieces, and lets others have the lock
+// between two.
+func TestAllGroupsAreLookedAtInPieces(t *testing.T) {
+	was := sweepAtOnce
+	defer func() { sweepAtOnce = was }()
+	sweepAtOnce = 4 // two groups, with one offset each
+	synctest.Test(t, func(t *testing.T) {
+		p := &journal{}
+		c := p.takeOver(t, Config{Settings: func() Settings { return Settings{OffsetRetention: time.Hour} }})
+		for i := range 10 {
+			wantCode(t, "commit", simpleCommit(c, fmt.Sprint("g", i), 1), none)
+		}
+		s, code := c.shardOf("g0")
+		wantCode(t, "shard", code, none)
+		s.sweepLocked(time.Now())
+		if n := len(s.toSweep); n != 8 || s.sweep.At().After(time.Now()) {
+			t.Errorf("%d groups are left after the first piece of a sweep, want 8, and the next at %v", n, s.sweep.At())
+		}
+		s.Unlock()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		s.Lock()
+		if len(s.toSweep) != 0 || !s.sweep.At().After(time.Now()) || len(s.groups) != 10 {
+			t.Errorf("%d groups are left of 10, %d to sweep, the next at %v", len(s.groups), len(s.toSweep), s.sweep.At())
+		}
+		s.Unlock()
+
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		if groups := c.List(t.Context(), kmsg.NewPtrListGroupsRequest()).Groups; len(groups) != 0 {
+			t.Errorf("%d groups are left after the retention", len(groups))
+		}
+	})
+}

@@ -530,14 +530,10 @@ func (c *Coordinator) watchTopics() {
 	}
 }
 
-// deleteTopics deletes the offsets that were committed for those topics.
+// deleteTopics deletes the offsets that were committed for those topics. It looks at
+// about ten thousand pairs of a group and a topic before it lets others have the lock.
 func (s *shard) deleteTopics(gone map[string][16]byte) {
-	s.Lock()
-	defer s.Unlock()
-	if s.EndedLocked() {
-		return
-	}
-	for _, g := range s.groups {
+	s.each(max(1, 10_000/len(gone)), func(g *group) {
 		var places []place
 		for name, id := range gone {
 			for partition, o := range g.offsets[name] {
@@ -548,5 +544,5 @@ func (s *shard) deleteTopics(gone map[string][16]byte) {
 			}
 		}
 		s.deleteOffsetsLocked(g, places)
-	}
+	})
 }

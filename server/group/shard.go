@@ -3,6 +3,7 @@ package group
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"millrace/segment/record"
@@ -21,6 +22,7 @@ type shard struct {
 	pendings pendings          // groups that somebody is about to join
 	pended   uint64            // member ids handed out
 	sweep    coordinator.Alarm // the next look for offsets to expire
+	toSweep  []string          // groups that it has yet to look at
 }
 
 func newShard(c *Coordinator, of *coordinator.Shard) *shard {
@@ -100,12 +102,54 @@ func (s *shard) ReplayLocked(r record.Record) error {
 	}
 }
 
-// sweepLocked is the alarm that looks for offsets that expired and for groups
-// that are no more.
+// sweepAtOnce is about how many groups and committed offsets the sweep looks at before
+// it lets others have the lock: a millisecond's work. It is a variable for tests.
+var sweepAtOnce = 10_000
+
+// sweepLocked is the alarm that looks for offsets that expired and for groups that are
+// no more, a piece at a time.
 func (s *shard) sweepLocked(now time.Time) {
 	settings := s.c.settings()
-	for _, g := range maps.Clone(s.groups) {
-		s.expireLocked(g, now, settings.OffsetRetention)
+	if len(s.toSweep) == 0 {
+		s.toSweep = slices.Collect(maps.Keys(s.groups))
 	}
+	for left := sweepAtOnce; left > 0 && len(s.toSweep) > 0; {
+		last := len(s.toSweep) - 1
+		g := s.groups[s.toSweep[last]]
+		s.toSweep = s.toSweep[:last]
+		if left--; g != nil {
+			for _, of := range g.offsets {
+				left -= len(of)
+			}
+			s.expireLocked(g, now, settings.OffsetRetention)
+		}
+	}
+	if len(s.toSweep) > 0 {
+		s.SetLocked(&s.sweep, now)
+		return
+	}
+	s.toSweep = nil
 	s.SetLocked(&s.sweep, now.Add(settings.RetentionCheckInterval))
+}
+
+// each calls f for every group, with the lock held for at most n of them: whoever waits
+// for it does not wait for all. A group that comes meanwhile is left out.
+func (s *shard) each(n int, f func(g *group)) {
+	var ids []string
+	s.Lock()
+	if !s.Do(func() { ids = slices.Collect(maps.Keys(s.groups)) }) {
+		return
+	}
+	for piece := range slices.Chunk(ids, n) {
+		s.Lock()
+		if !s.Do(func() {
+			for _, id := range piece {
+				if g := s.groups[id]; g != nil {
+					f(g)
+				}
+			}
+		}) {
+			return
+		}
+	}
 }
