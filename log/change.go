@@ -115,7 +115,7 @@ func (l *Log) changeLocked(edit func(m *manifest), next func(m *manifest) *state
 
 // without returns the segments of old that are not in now. Lists may be long, and differ in
 // few places.
-func without(old, now []*segment.Segment) (gone []*segment.Segment) {
+func without(old, now []*segment.Reader) (gone []*segment.Reader) {
 	for len(old) > 0 && len(now) > 0 && old[0] == now[0] {
 		old, now = old[1:], now[1:]
 	}
@@ -163,7 +163,7 @@ func (l *Log) ReleaseRoom() {
 // rebuilds them.
 func (l *Log) releaseRoomLocked(going []name) {
 	st := l.state.Load()
-	if a := st.active(); a != nil {
+	if a := st.active; a != nil {
 		a.PunchTail()
 	}
 	for _, n := range going {
@@ -171,7 +171,7 @@ func (l *Log) releaseRoomLocked(going []name) {
 			_ = segment.RemoveIndexes(l.fs, l.path(n.file()))
 		}
 	}
-	if len(st.segments) > 0 && st.segments[0].Sealed() {
-		_ = segment.RemoveIndexes(l.fs, st.segments[0].Path())
+	if sealed := st.sealed(); len(sealed) > 0 {
+		_ = segment.RemoveIndexes(l.fs, sealed[0].Path())
 	}
 }

@@ -118,7 +118,7 @@ func youngest(info segment.Info) int64 {
 }
 
 // dirty returns the segments that could be compacted and are not.
-func (l *Log) dirty(st *state, c Compaction) []*segment.Segment {
+func (l *Log) dirty(st *state, c Compaction) []*segment.Reader {
 	n := st.compacted()
 	now := l.now().UnixMilli()
 	k := n
@@ -189,22 +189,23 @@ type compactor struct {
 	ctx     context.Context
 	began   time.Time
 	filter  *filter
-	sources []*segment.Segment
-	cut     uint64             // the entry of the last source from which on it is copied; 0: none
-	copying bool               // the cut has been reached
-	outputs []*segment.Segment // sealed, but for the last while it is written
-	names   []name             // theirs
-	pending segment.Frame      // gathers batches
-	next    int64              // where pending's offsets end
-	number  uint64             // of the next frame
-	last    record.Batch       // of the sources
-	moved   int64              // bytes read and written, for BytesPerSecond
+	sources []*segment.Reader
+	cut     uint64            // the entry of the last source from which on it is copied; 0: none
+	copying bool              // the cut has been reached
+	outputs []*segment.Reader // sealed
+	output  *segment.Active   // being written, behind them; or nil
+	names   []name            // theirs
+	pending segment.Frame     // gathers batches
+	next    int64             // where pending's offsets end
+	number  uint64            // of the next frame
+	last    record.Batch      // of the sources
+	moved   int64             // bytes read and written, for BytesPerSecond
 	done    Compacted
 }
 
 // each calls f with the frames of a segment, their payloads copied: mapped
 // memory must not be given to decoders.
-func (r *compactor) each(s *segment.Segment, f func(*segment.Frame) error) error {
+func (r *compactor) each(s *segment.Reader, f func(*segment.Frame) error) error {
 	return s.Entries(s.Info().FirstIndex, func(mapped *segment.Frame) error {
 		frame := *mapped
 		frame.Payload = bytes.Clone(mapped.Payload)
@@ -238,7 +239,7 @@ func (r *compactor) pace(n int64) error {
 }
 
 // batches calls f with each batch of a command.
-func (r *compactor) batches(s *segment.Segment, frame *segment.Frame, f func(record.Batch) error) error {
+func (r *compactor) batches(s *segment.Reader, frame *segment.Frame, f func(record.Batch) error) error {
 	for p := frame.Payload; len(p) > 0; {
 		b, rest, err := record.Split(p)
 		if err != nil {
@@ -257,7 +258,7 @@ var errFull = errors.New("log: too many keys")
 
 // index notes the last offset of each key in a dirty segment. full is the first
 // entry that has a key too many, 0 if there is none.
-func (r *compactor) index(s *segment.Segment) (full uint64, err error) {
+func (r *compactor) index(s *segment.Reader) (full uint64, err error) {
 	err = r.each(s, func(frame *segment.Frame) error {
 		if frame.Type != segment.Command {
 			return nil
@@ -318,7 +319,7 @@ func (r *compactor) end(next int64, term uint64) error {
 }
 
 // copy adds an entry from behind the cut as it is.
-func (r *compactor) copy(s *segment.Segment, frame *segment.Frame) error {
+func (r *compactor) copy(s *segment.Reader, frame *segment.Frame) error {
 	if !r.copying {
 		// The pending frame holds the last command before, so its term is right.
 		if err := r.end(frame.BaseOffset, r.pending.Term); err != nil {
@@ -339,7 +340,7 @@ var errNothing = errors.New("log: nothing to compact")
 // take adds what is kept of one frame to the pending one, which is written when
 // it is large enough. Frames are never split, so there are never more numbers
 // than there were entries.
-func (r *compactor) take(s *segment.Segment, frame *segment.Frame) error {
+func (r *compactor) take(s *segment.Reader, frame *segment.Frame) error {
 	if frame.Type != segment.Command {
 		r.pending.Term = max(r.pending.Term, frame.Term)
 		return nil
@@ -419,7 +420,7 @@ func (r *compactor) append(f *segment.Frame, created int64) error {
 		return err
 	}
 	frames := []segment.Frame{*f}
-	if out := r.output(); out == nil || !out.Fits(frames) {
+	if r.output == nil || !r.output.Fits(frames) {
 		if err := r.seal(); err != nil {
 			return err
 		}
@@ -427,17 +428,9 @@ func (r *compactor) append(f *segment.Frame, created int64) error {
 			return err
 		}
 	}
-	err := r.output().Append(frames, false)
+	err := r.output.Append(frames, false)
 	r.done.Wrote += segment.Size(frames)
 	return segment.Refused(err)
-}
-
-// output returns the segment being written, or nil.
-func (r *compactor) output() *segment.Segment {
-	if n := len(r.outputs); n > 0 && !r.outputs[n-1].Sealed() {
-		return r.outputs[n-1]
-	}
-	return nil
 }
 
 // create begins a segment with f. The manifest lists its name as removed before the file
@@ -469,13 +462,13 @@ func (r *compactor) create(f *segment.Frame, created int64) error {
 	if err != nil {
 		return segment.Refused(err)
 	}
-	r.outputs, r.names = append(r.outputs, s), append(r.names, n)
+	r.output, r.names = s, append(r.names, n)
 	return nil
 }
 
 // seal ends the segment being written, and opens it for readers.
 func (r *compactor) seal() error {
-	out := r.output()
+	out := r.output
 	if out == nil {
 		return nil
 	}
@@ -491,7 +484,7 @@ func (r *compactor) seal() error {
 	if err != nil {
 		return err
 	}
-	r.outputs[len(r.outputs)-1] = sealed
+	r.output, r.outputs = nil, append(r.outputs, sealed)
 	return out.Close()
 }
 
@@ -536,6 +529,9 @@ func (r *compactor) replace() error {
 func (r *compactor) abandon() {
 	for _, s := range r.outputs {
 		s.Close()
+	}
+	if r.output != nil {
+		r.output.Close()
 	}
 	l := r.l
 	if l.begin() != nil {

@@ -495,7 +495,7 @@ func crashDuringCompaction(t *testing.T, maxKeys int) {
 				_, err = k.compact()
 			}
 			if err == nil {
-				if s := k.l.state.Load(); s.compacted() > 0 && len(s.segments) > s.compacted() && s.segments[s.compacted()].Sealed() {
+				if s := k.l.state.Load(); s.compacted() > 0 && len(s.sealed()) > s.compacted() {
 					cuts++
 				}
 			}

@@ -383,7 +383,7 @@ func TestAFailedSyncIsRemembered(t *testing.T) {
 		t.Fatal(err)
 	}
 	fs.stop, fs.once = fs.ops+1, syscall.EIO
-	active := l.state.Load().active()
+	active := l.state.Load().active
 	if err := active.Sync(); !errors.Is(err, syscall.EIO) {
 		t.Fatal(err)
 	}

@@ -227,7 +227,7 @@ func (l *Log) Flush() error {
 		return err
 	}
 	err := l.read(func(st *state) error {
-		if a := st.active(); a != nil {
+		if a := st.active; a != nil {
 			return a.Sync()
 		}
 		return nil

@@ -53,15 +53,12 @@ func (l *Log) open(id segment.Identity) error {
 	st := &state{origin: m.end, start: m.startOffset}
 	torn := false
 	for _, s := range m.segments {
-		seg, t, err := l.openSegment(s)
-		if err != nil {
+		if torn, err = l.openSegment(st, s); err != nil {
 			for _, s := range st.segments {
 				s.Close()
 			}
 			return err
 		}
-		torn = t
-		st.segments = append(st.segments, seg)
 	}
 	if end := st.end().offset; end < st.start {
 		err = &segment.CorruptError{Path: l.path(manifestName), Position: 152, Found: fmt.Sprintf("a log that ends at offset %d", end), Expected: fmt.Sprintf("at least its start, %d", st.start)}
@@ -80,7 +77,7 @@ func (l *Log) open(id segment.Identity) error {
 		return err
 	}
 	l.state.Store(st)
-	if a := st.active(); a != nil && a.Info().Frames() > 0 {
+	if a := st.active; a != nil && a.Info().Frames() > 0 {
 		l.began = a.Info().Created
 	}
 	return nil
@@ -175,14 +172,25 @@ func (l *Log) tidy() error {
 	return nil
 }
 
-func (l *Log) openSegment(s manifestSegment) (seg *segment.Segment, torn bool, err error) {
+// openSegment opens the next segment of the list. torn is set if the bytes behind its end
+// are those of a crash.
+func (l *Log) openSegment(st *state, s manifestSegment) (torn bool, err error) {
 	path := l.path(s.file())
 	id := l.manifest.identity
 	if s.sealed {
-		seg, err = segment.OpenSealed(l.fs, path, id, s.info)
-		return seg, false, err
+		r, err := segment.OpenSealed(l.fs, path, id, s.info)
+		if err != nil {
+			return false, err
+		}
+		st.segments = append(st.segments, r)
+		return false, nil
 	}
-	return segment.Recover(l.fs, path, id, s.info, l.cfg.SegmentBytes)
+	a, torn, err := segment.Recover(l.fs, path, id, s.info, l.cfg.SegmentBytes)
+	if err != nil {
+		return false, err
+	}
+	st.segments, st.active = append(st.segments, &a.Reader), a
+	return torn, nil
 }
 
 // recoverEpochs returns the epoch table: the manifest's, which is complete up to
@@ -212,7 +220,7 @@ func (l *Log) recoverEpochs(st *state) ([]Epoch, error) {
 // it: whoever opens the log next finds the same end. Nor does any other refusal.
 func (l *Log) sealTorn(st *state) error {
 	n := len(st.segments)
-	s := st.segments[n-1]
+	s := st.active
 	end := endOf(s.Info())
 	l.logger.Warn("a torn tail was cut", "segment", s.Path(), "position", s.Info().Bytes, "last_index", end.index-1)
 	if err := s.Finish(); err != nil {
@@ -239,6 +247,7 @@ func (l *Log) sealTorn(st *state) error {
 			return err
 		}
 	}
+	st.active = nil
 	renamed, err := segment.WriteFile(l.fs, l.path(manifestName), m.encode())
 	if err != nil && (renamed || !segment.IsRefused(err)) {
 		return fmt.Errorf("cut the tail of log %s: %w", l.dir, err)

@@ -153,10 +153,8 @@ func (l *Log) UnmapIdle() {
 // Sealed returns what the segments that have ended hold, oldest first.
 func (l *Log) Sealed() []SegmentInfo {
 	var infos []SegmentInfo
-	for _, s := range l.state.Load().segments {
-		if s.Sealed() {
-			infos = append(infos, s.Info())
-		}
+	for _, s := range l.state.Load().sealed() {
+		infos = append(infos, s.Info())
 	}
 	return infos
 }
@@ -168,7 +166,7 @@ func (l *Log) Sealed() []SegmentInfo {
 func (l *Log) ReadSegment(firstIndex uint64, at int64, p []byte) (n int, err error) {
 	err = l.read(func(st *state) error {
 		s := st.byNumber(firstIndex)
-		if s == nil || !s.Sealed() || s.Header().FirstIndex != firstIndex {
+		if s == nil || st.isActive(s) || s.Header().FirstIndex != firstIndex {
 			return fmt.Errorf("%w: at entry %d", ErrNoSegment, firstIndex)
 		}
 		n, err = s.ReadAt(p, at)

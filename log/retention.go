@@ -21,15 +21,15 @@ func (l *Log) Drop(before int64, maxIndex uint64) (removed int, err error) {
 		return 0, fmt.Errorf("%w: log start %d beyond the end %d", ErrOutOfRange, before, end)
 	}
 	start := max(st.start, before)
-	if a := st.active(); a != nil && start > st.start {
+	if a := st.active; a != nil && start > st.start {
 		// A start beyond what a crash leaves would give offsets twice.
 		if err := a.Sync(); err != nil {
 			return 0, l.fail(err)
 		}
 	}
 	n := 0
-	for n < len(st.segments) && st.segments[n].Sealed() {
-		if info := st.segments[n].Info(); info.NextOffset > start || info.LastIndex > maxIndex {
+	for _, s := range st.sealed() {
+		if info := s.Info(); info.NextOffset > start || info.LastIndex > maxIndex {
 			break
 		}
 		n++
@@ -41,7 +41,7 @@ func (l *Log) Drop(before int64, maxIndex uint64) (removed int, err error) {
 		m.startOffset, m.end, m.epochs = start, st.end(), trimEpochs(st.epochs, start)
 		m.remove(0, n)
 	}, func(m *manifest) *state {
-		return &state{segments: slices.Clone(st.segments[n:]), origin: m.end, start: start, epochs: m.epochs}
+		return &state{segments: slices.Clone(st.segments[n:]), active: st.active, origin: m.end, start: start, epochs: m.epochs}
 	})
 	if err != nil {
 		return 0, err

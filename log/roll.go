@@ -16,7 +16,7 @@ import (
 func (l *Log) rollLocked(capacity int64) error {
 	st := l.state.Load()
 	end := st.end()
-	active := st.active()
+	active := st.active
 	if active != nil {
 		if err := active.Finish(); err != nil {
 			return l.fail(err)
@@ -66,7 +66,7 @@ func (l *Log) rollLocked(capacity int64) error {
 		case active != nil:
 			segments[last] = l.sealLocked(active)
 		}
-		return &state{segments: append(segments, seg), start: st.start, epochs: st.epochs}
+		return &state{segments: append(segments, &seg.Reader), active: seg, start: st.start, epochs: st.epochs}
 	})
 	if err != nil {
 		seg.Close()
@@ -81,7 +81,7 @@ func (l *Log) rollLocked(capacity int64) error {
 
 // sealLocked seals a segment that the manifest calls sealed, and opens it again for
 // readers: that takes next to no memory. If it fails the segment is read as it is.
-func (l *Log) sealLocked(active *segment.Segment) *segment.Segment {
+func (l *Log) sealLocked(active *segment.Active) *segment.Reader {
 	info, err := active.Seal()
 	if err != nil {
 		l.logger.Warn("a sealed segment could not be closed", "segment", active.Path(), "error", err)
@@ -89,7 +89,7 @@ func (l *Log) sealLocked(active *segment.Segment) *segment.Segment {
 	l.rolled = info.LastIndex
 	sealed, err := segment.OpenSealed(l.fs, active.Path(), l.manifest.identity, info)
 	if err != nil {
-		return active
+		return &active.Reader
 	}
 	return sealed
 }
@@ -106,7 +106,7 @@ func (l *Log) Roll() error {
 		return err
 	}
 	defer l.finish()
-	if a := l.state.Load().active(); a == nil || a.Info().Frames() == 0 {
+	if a := l.state.Load().active; a == nil || a.Info().Frames() == 0 {
 		return nil
 	}
 	return l.rollLocked(l.cfg.SegmentBytes)
@@ -125,7 +125,7 @@ func (l *Log) RollIfDue(now time.Time) (rolled bool, err error) {
 		return false, err
 	}
 	defer l.finish()
-	a := l.state.Load().active()
+	a := l.state.Load().active
 	if a == nil || a.Info().Frames() == 0 {
 		return false, nil
 	}
@@ -156,7 +156,7 @@ func (l *Log) Checkpoint() error {
 // checkpointLocked records in the manifest what the last segment holds.
 func (l *Log) checkpointLocked() error {
 	st := l.state.Load()
-	a := st.active()
+	a := st.active
 	if a == nil || a.Info() == l.manifest.segments[len(st.segments)-1].info {
 		return nil
 	}

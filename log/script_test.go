@@ -372,10 +372,11 @@ func (s *script) state() string {
 
 func (s *script) segments() string {
 	var out strings.Builder
-	for _, g := range s.l.state.Load().segments {
+	st := s.l.state.Load()
+	for _, g := range st.segments {
 		i := g.Info()
 		fmt.Fprintf(&out, "entries=[%d,%d] offsets=[%d,%d) terms=%d..%d bytes=%d", i.FirstIndex, i.LastIndex, i.BaseOffset, i.NextOffset, i.PrevTerm, i.LastTerm, i.Bytes)
-		if g.Sealed() {
+		if !st.isActive(g) {
 			out.WriteString(" sealed")
 		}
 		out.WriteString("\n")

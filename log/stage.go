@@ -54,10 +54,7 @@ func (l *Log) Plan() Plan {
 		h := st.segments[0].Header()
 		end = boundary{h.FirstIndex, h.BaseOffset, h.PrevTerm}
 	}
-	for i, s := range st.segments {
-		if !s.Sealed() {
-			break
-		}
+	for i, s := range st.sealed() {
 		info := s.Info()
 		p.Segments = append(p.Segments, info)
 		switch end = endOf(info); {

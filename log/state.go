@@ -9,9 +9,10 @@ import (
 // A state is what readers see: an immutable list of segments, whose last one may
 // grow. It is replaced when the list changes.
 type state struct {
-	segments []*segment.Segment
-	origin   boundary // the end, if there are no segments or all are compacted
-	start    int64    // the log start offset
+	segments []*segment.Reader
+	active   *segment.Active // the last of them; nil if all have ended
+	origin   boundary        // the end, if there are no segments or all are compacted
+	start    int64           // the log start offset
 	epochs   []Epoch
 }
 
@@ -25,17 +26,20 @@ func (st *state) end() boundary {
 	return st.origin
 }
 
-// active returns the segment that can be appended to, or nil.
-func (st *state) active() *segment.Segment {
-	if n := len(st.segments); n > 0 && !st.segments[n-1].Sealed() {
-		return st.segments[n-1]
+// sealed returns the segments that have ended.
+func (st *state) sealed() []*segment.Reader {
+	if st.active != nil {
+		return st.segments[:len(st.segments)-1]
 	}
-	return nil
+	return st.segments
 }
+
+// isActive reports whether s is the segment that can be appended to.
+func (st *state) isActive(s *segment.Reader) bool { return st.active != nil && s == &st.active.Reader }
 
 // byIndex returns the segment that holds the entry, or nil. What was compacted
 // holds no entries.
-func (st *state) byIndex(index uint64) *segment.Segment {
+func (st *state) byIndex(index uint64) *segment.Reader {
 	if s := st.byNumber(index); s != nil && !s.Compacted() {
 		return s
 	}
@@ -43,7 +47,7 @@ func (st *state) byIndex(index uint64) *segment.Segment {
 }
 
 // byNumber returns the segment that holds the frame with this number, or nil.
-func (st *state) byNumber(index uint64) *segment.Segment {
+func (st *state) byNumber(index uint64) *segment.Reader {
 	i := sort.Search(len(st.segments), func(i int) bool { return st.segments[i].Header().FirstIndex > index })
 	if i == 0 {
 		return nil

@@ -198,7 +198,7 @@ func (l *Log) write(logs []*raft.Log, sync bool) (due bool, err error) {
 	sync = sync && due
 
 	for rest := frames; ; {
-		if err := l.state.Load().active().Append(rest[:n], sync); err != nil {
+		if err := l.state.Load().active.Append(rest[:n], sync); err != nil {
 			return false, l.fail(err) // also a disk that got full in spite of the room made
 		}
 		l.extendEpochsLocked(rest[:n]) // before the next roll, which writes them down
@@ -219,7 +219,7 @@ func (l *Log) write(logs []*raft.Log, sync bool) (due bool, err error) {
 	if sync && !own {
 		// Clients read from the leader, so the page cache is better spent on the
 		// partitions that this node leads.
-		l.state.Load().active().DropCache()
+		l.state.Load().active.DropCache()
 	}
 	l.cache.put(&l.cached, logs, !own)
 	return due, nil
@@ -231,14 +231,14 @@ func (l *Log) write(logs []*raft.Log, sync bool) (due bool, err error) {
 // brim, only if it is larger than a segment. *RefusedError; any other error has
 // failed the log.
 func (l *Log) makeRoomLocked(frames []segment.Frame) (n int, err error) {
-	active := l.state.Load().active()
+	active := l.state.Load().active
 	n = len(frames)
 	if active == nil || !active.Fits(frames) || active.Info().Bytes+segment.Size(frames) > l.cfg.SegmentBytes && active.Info().Frames() > 0 {
 		least := segment.HeaderSize + segment.Size(frames[:1])
 		if err := l.rollLocked(max(l.cfg.SegmentBytes, least)); err != nil {
 			return 0, err
 		}
-		active = l.state.Load().active()
+		active = l.state.Load().active
 		for n > 1 && !active.Fits(frames[:n]) {
 			n--
 		}
@@ -352,21 +352,21 @@ func (l *Log) Reserve(entries, bytes int) error {
 	const perEntry = segment.FrameHeaderSize + 8 // and padding
 	headers := int64(entries+64) * perEntry
 	need := int64(bytes) + headers
-	if a := l.state.Load().active(); a != nil && a.Room() >= need && l.Err() == nil {
+	if a := l.state.Load().active; a != nil && a.Room() >= need && l.Err() == nil {
 		return nil
 	}
 	if err := l.begin(); err != nil {
 		return err
 	}
 	defer l.finish()
-	a := l.state.Load().active()
+	a := l.state.Load().active
 	size := l.cfg.SegmentBytes
 	need = int64(bytes) + min(headers, int64(entries)*perEntry+size/64) // small segments need not end early for it
 	if a == nil || a.Info().Bytes+need > max(size, a.Capacity()) || a.Info().Frames() > 0 && a.Info().Bytes+need > size {
 		if err := l.rollLocked(max(size, segment.HeaderSize+need)); err != nil {
 			return err
 		}
-		a = l.state.Load().active()
+		a = l.state.Load().active
 	}
 	if err := a.Allocate(need); err != nil {
 		return l.failUnlessRefused(err)
@@ -435,8 +435,8 @@ func (l *Log) cutLocked(index uint64) error {
 		k--
 	}
 	s := st.segments[k]
-	if !s.Sealed() {
-		if err := s.Finish(); err != nil {
+	if st.isActive(s) {
+		if err := st.active.Finish(); err != nil {
 			return l.fail(err)
 		}
 	}

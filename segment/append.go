@@ -27,11 +27,11 @@ func Size(frames []Frame) int64 {
 }
 
 // Fits reports whether frames can be appended to this segment.
-func (s *Segment) Fits(frames []Frame) bool {
-	return !s.sealed.Load() && s.fits(frames, Size(frames))
+func (s *Active) Fits(frames []Frame) bool {
+	return s.fits(frames, Size(frames))
 }
 
-func (s *Segment) fits(frames []Frame, size int64) bool {
+func (s *Active) fits(frames []Frame, size int64) bool {
 	end := s.written.Load()
 	if end+size > s.capacity {
 		return false
@@ -50,11 +50,8 @@ func (s *Segment) fits(frames []Frame, size int64) bool {
 // ErrFull and a *RefusedError leave everything as it was. After any other error the
 // file may hold all, some or none of the frames: the segment must be closed and
 // recovered.
-func (s *Segment) Append(frames []Frame, sync bool) error {
+func (s *Active) Append(frames []Frame, sync bool) error {
 	size := Size(frames)
-	if s.sealed.Load() {
-		return ErrClosed
-	}
 	if !s.fits(frames, size) {
 		return ErrFull
 	}
@@ -84,7 +81,7 @@ func (s *Segment) Append(frames []Frame, sync bool) error {
 
 // check panics when frames do not continue the segment: only a mistake of the
 // caller's can be the cause.
-func (s *Segment) check(frames []Frame) {
+func (s *Active) check(frames []Frame) {
 	at := cursor{index: s.info.LastIndex + 1, offset: s.info.NextOffset, term: s.info.LastTerm}
 	for i := range frames {
 		f := &frames[i]
@@ -99,7 +96,7 @@ func (s *Segment) check(frames []Frame) {
 
 // write writes frames at position start. Two pieces a frame: a header, behind
 // the padding of the frame before, and a payload as it is.
-func (s *Segment) write(frames []Frame, start int64) error {
+func (s *Active) write(frames []Frame, start int64) error {
 	w := scratches.Get().(*scratch)
 	defer scratches.Put(w)
 	most := len(frames)*(FrameHeaderSize+7) + 7
@@ -125,13 +122,13 @@ func (s *Segment) write(frames []Frame, start int64) error {
 	if from < len(h) {
 		v = append(v, h[from:])
 	}
-	return s.f.Pwritev(v, start)
+	return s.file.Pwritev(v, start)
 }
 
 // Allocate makes sure that the next Append of n bytes, as Size counts them, has
 // room on the disk. It does not go beyond the segment's capacity. *RefusedError;
 // frames are as they were after any error.
-func (s *Segment) Allocate(n int64) error {
+func (s *Active) Allocate(n int64) error {
 	need := min(s.written.Load()+n, s.capacity)
 	if need <= s.allocated {
 		return nil
@@ -154,14 +151,14 @@ func (s *Segment) Allocate(n int64) error {
 
 // allocate takes room up to size. A call that finds too little may have taken what
 // there was, and made the file longer: that is given back.
-func (s *Segment) allocate(size int64) error {
-	err := s.f.Allocate(s.allocated, size)
+func (s *Active) allocate(size int64) error {
+	err := s.file.Allocate(s.allocated, size)
 	if err != nil {
-		if n, serr := s.f.Size(); serr == nil {
+		if n, serr := s.file.Size(); serr == nil {
 			s.length = max(s.length, n)
 		}
 		if from := pageUp(s.allocated); IsNoSpace(err) && from < size {
-			_ = s.f.Punch(from, size) // at worst it stays taken until the segment is sealed
+			_ = s.file.Punch(from, size) // at worst it stays taken until the segment is sealed
 		}
 		return err
 	}
@@ -178,9 +175,9 @@ const punchKeeps = 4 << 10
 // PunchTail gives back the disk room behind the last frame, but for punchKeeps, on a
 // full disk on which something has to be written that will free more. The next Append of
 // more allocates anew. The file keeps its length. Only the writer may call it.
-func (s *Segment) PunchTail() {
+func (s *Active) PunchTail() {
 	end := pageUp(s.written.Load() + punchKeeps)
-	if s.sealed.Load() || end >= s.length || s.f.Punch(end, s.length) != nil {
+	if end >= s.length || s.file.Punch(end, s.length) != nil {
 		return
 	}
 	s.allocated = min(s.allocated, end)
@@ -193,14 +190,14 @@ func pageUp(n int64) int64 { return (n + page - 1) &^ (page - 1) }
 
 // Room returns the bytes that can be appended without allocating; any goroutine
 // may ask.
-func (s *Segment) Room() int64 { return s.room.Load() }
+func (s *Active) Room() int64 { return s.room.Load() }
 
 // Synced reports whether all that was appended is durable.
-func (s *Segment) Synced() bool { return s.synced.Load() == s.written.Load() }
+func (s *Active) Synced() bool { return s.synced.Load() == s.written.Load() }
 
 // Sync makes durable what was appended before the call. It may run beside
 // Append; a failure is final: the segment must be closed and recovered.
-func (s *Segment) Sync() error {
+func (s *Active) Sync() error {
 	end := s.written.Load()
 	if s.synced.Load() >= end {
 		return nil
@@ -211,9 +208,9 @@ func (s *Segment) Sync() error {
 // sync makes the bytes below end durable. One at a time: the system reports a
 // failed write-back to one caller of fdatasync only, and the others must not
 // take their success for granted.
-func (s *Segment) sync(end int64) error {
-	s.syncing.Lock()
-	defer s.syncing.Unlock()
+func (s *Active) sync(end int64) error {
+	s.closing.Lock()
+	defer s.closing.Unlock()
 	if s.broken != nil {
 		return s.broken
 	}
@@ -223,7 +220,7 @@ func (s *Segment) sync(end int64) error {
 	if s.isClosed() {
 		return ErrClosed
 	}
-	if err := s.f.Sync(); err != nil {
+	if err := s.file.Sync(); err != nil {
 		s.broken = fmt.Errorf("sync %s: %w", s.path, err)
 		return s.broken
 	}
@@ -231,7 +228,7 @@ func (s *Segment) sync(end int64) error {
 	return nil
 }
 
-func (s *Segment) isClosed() bool {
+func (s *Active) isClosed() bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.closed
@@ -248,19 +245,19 @@ const largestFolio = 4 << 20
 // DropCache drops what is synced from the page cache (POSIX_FADV_DONTNEED). It is for
 // replicas that follow: their records are read by nobody, and the memory serves the
 // partitions that this node leads. Only the writer may call it.
-func (s *Segment) DropCache() {
+func (s *Active) DropCache() {
 	end := s.synced.Load() &^ (page - 1)
-	if end-s.dropped < dropStep || s.sealed.Load() {
+	if end-s.dropped < dropStep {
 		return
 	}
-	s.f.DropCache(max(0, s.dropped-largestFolio), end)
+	s.file.DropCache(max(0, s.dropped-largestFolio), end)
 	s.dropped = end
 }
 
 // Finish prepares the segment for its end, by sealing or by a clean close: it
 // syncs, and writes the index files, whose failure costs only time later. The
 // segment can still be appended to.
-func (s *Segment) Finish() error {
+func (s *Active) Finish() error {
 	if err := s.Sync(); err != nil {
 		return err
 	}
@@ -270,20 +267,20 @@ func (s *Segment) Finish() error {
 	return nil
 }
 
-// Seal ends a finished segment: it gives back the disk room behind the last
-// frame and says what the segment holds. The segment can be read until Close;
-// OpenSealed opens it again for less memory.
-func (s *Segment) Seal() (Info, error) {
+// Seal ends a finished segment: it gives back the disk room behind the last frame and says
+// what the segment holds. Nothing may be appended any more. Its Reader goes on until
+// Close; OpenSealed opens another, for less memory.
+func (s *Active) Seal() (Info, error) {
 	if !s.Synced() {
 		panic("segment: sealed before it was synced")
 	}
 	if from := pageUp(s.info.Bytes); from < s.length {
-		_ = s.f.Punch(from, s.length) // room, not safety
+		_ = s.file.Punch(from, s.length) // room, not safety
 	}
-	s.syncing.Lock()
-	defer s.syncing.Unlock()
+	s.closing.Lock()
+	defer s.closing.Unlock()
 	s.mu.Lock() // a reader may be about to map f
 	defer s.mu.Unlock()
-	s.sealed.Store(true)
-	return s.info, s.f.Close()
+	s.f, s.fileSize = nil, s.length
+	return s.info, s.file.Close()
 }

@@ -46,7 +46,7 @@ type fileState struct {
 }
 
 // crcCache returns the cache of the file as it is now; nil when there can be none.
-func (s *Segment) crcCache() *crcCache {
+func (s *Reader) crcCache() *crcCache {
 	file, err := stateOf(s.path)
 	if err != nil || time.Since(file.changed) < settledAfter {
 		return nil

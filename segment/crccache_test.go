@@ -15,7 +15,7 @@ import (
 // relies on that for all but the first, which is short. The first two begin in
 // the same block.
 type compared struct {
-	*Segment
+	*Active
 	t      *testing.T
 	frames []Frame
 }
@@ -171,7 +171,7 @@ func TestTheCRCCacheIsUsedOnlyForPagesInMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.release()
-	r := reader{s: c.Segment, m: m, offset: c.frames[1].BaseOffset}
+	r := reader{s: &c.Reader, m: m, offset: c.frames[1].BaseOffset}
 	r.askCache(len(c.frames), 1)
 	for i, relied := range map[int]bool{1: true, 2: false} {
 		f, err := c.Entry(c.frames[i].Index)

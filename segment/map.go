@@ -115,12 +115,12 @@ type mappings struct {
 	bound int64
 
 	mu   sync.Mutex
-	ring []*Segment // those with a mapping of their data; ring[i].ring == i+1
+	ring []*Reader // those with a mapping of their data; ring[i].ring == i+1
 	hand int
 }
 
 // add takes up a segment that has mapped its data. Its mu is held.
-func (a *mappings) add(s *Segment) {
+func (a *mappings) add(s *Reader) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.ring = append(a.ring, s)
@@ -128,7 +128,7 @@ func (a *mappings) add(s *Segment) {
 }
 
 // remove forgets a segment, if it was taken up. Its mu is held.
-func (a *mappings) remove(s *Segment) {
+func (a *mappings) remove(s *Reader) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if s.ring == 0 {
@@ -142,7 +142,7 @@ func (a *mappings) remove(s *Segment) {
 }
 
 // next moves the hand.
-func (a *mappings) next() *Segment {
+func (a *mappings) next() *Reader {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.ring) == 0 {

@@ -7,7 +7,7 @@ import (
 
 // pin makes the segment ready to read and returns its mapping with a reference
 // for the caller. ErrClosed.
-func (s *Segment) pin() (*mapping, error) {
+func (s *Reader) pin() (*mapping, error) {
 	s.mu.RLock()
 	if !s.closed && s.m != nil && s.loaded {
 		s.used.Store(true)
@@ -30,7 +30,7 @@ func (s *Segment) pin() (*mapping, error) {
 
 // load maps what is not mapped and returns the mapping with a reference for the
 // caller. loaded is false when the index files have to be rebuilt.
-func (s *Segment) load() (m *mapping, loaded bool, err error) {
+func (s *Reader) load() (m *mapping, loaded bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -50,7 +50,7 @@ func (s *Segment) load() (m *mapping, loaded bool, err error) {
 // rlockTables takes mu for reading once the tables are in memory, which they may not be
 // any more though the segment is pinned, see UnmapIdle. The caller unlocks, unless there
 // is an error.
-func (s *Segment) rlockTables() error {
+func (s *Reader) rlockTables() error {
 	for {
 		s.mu.RLock()
 		if !s.closed && s.loaded {
@@ -67,7 +67,7 @@ func (s *Segment) rlockTables() error {
 
 // UnmapIdle unmaps a segment that has not been read since the last UnmapIdle; the next
 // reader maps it again. Views keep their mappings.
-func (s *Segment) UnmapIdle() {
+func (s *Reader) UnmapIdle() {
 	if s.used.Swap(false) {
 		return
 	}
@@ -77,14 +77,14 @@ func (s *Segment) UnmapIdle() {
 }
 
 // unmapLocked unmaps the data, and drops the tables of a sealed segment.
-func (s *Segment) unmapLocked() {
+func (s *Reader) unmapLocked() {
 	s.crcs.Store(nil)
 	if s.m != nil {
 		mapped.remove(s)
 		s.m.release()
 		s.m = nil
 	}
-	if s.sealed.Load() && s.loaded {
+	if s.f == nil && s.loaded {
 		s.entries.release()
 		s.times, s.loaded = nil, false
 	}
@@ -93,9 +93,9 @@ func (s *Segment) unmapLocked() {
 // mapData maps the data file, *RefusedError if the system has no descriptor or mapping
 // to spare, with mu held: an active segment at its full capacity, since the
 // mapping stays while the file grows.
-func (s *Segment) mapData() (*mapping, error) {
+func (s *Reader) mapData() (*mapping, error) {
 	f := s.f
-	if s.sealed.Load() {
+	if f == nil {
 		var err error
 		if f, err = openData(s.fs, s.path, os.O_RDONLY); err != nil {
 			return nil, err
@@ -122,11 +122,11 @@ func (s *Segment) mapData() (*mapping, error) {
 // nor the writer wait. mu is held at the end, to add the frames that the writer has
 // appended meanwhile and to put the tables in their place. A *CorruptError when the
 // frames are bad.
-func (s *Segment) rebuild(m *mapping) error {
+func (s *Reader) rebuild(m *mapping) error {
 	s.rebuilding.Lock()
 	defer s.rebuilding.Unlock()
 	s.mu.RLock()
-	known, done, closed := s.info, s.loaded && s.rebuilt, s.closed
+	known, done, closed, sealed := s.info, s.loaded && s.rebuilt, s.closed, s.f == nil
 	s.mu.RUnlock()
 	if closed {
 		return ErrClosed
@@ -134,14 +134,13 @@ func (s *Segment) rebuild(m *mapping) error {
 	if done {
 		return nil
 	}
-	r := newSegment(s.fs, s.path, s.h, s.capacity)
+	r := newReader(s.fs, s.path, s.h, s.capacity)
 	if err := guard(s.path, func() error { return r.rescanLocked(m, known) }); err != nil {
 		s.mu.Lock()
 		s.rebuilt = true
 		s.mu.Unlock()
 		return err
 	}
-	sealed := s.sealed.Load()
 	var aside error
 	if sealed {
 		aside = r.asideIndexesRLocked() // nobody else has r, so no lock is needed
@@ -162,7 +161,7 @@ func (s *Segment) rebuild(m *mapping) error {
 	}
 	s.entries.release()
 	s.entries, s.times, s.timed = r.entries, r.times, r.timed
-	s.entries.detached = !s.sealed.Load() // its file is not to be trusted with more
+	s.entries.detached = s.f != nil // its file is not to be trusted with more
 	s.loaded, s.rebuilt = true, true
 	return nil
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // sealedTest returns a sealed segment of its own with n frames, and the frames.
-func sealedTest(t testing.TB, fs FS, n int) (*Segment, []Frame) {
+func sealedTest(t testing.TB, fs FS, n int) (*Reader, []Frame) {
 	t.Helper()
 	s := newTestSegment(t, 16<<20)
 	var frames []Frame
@@ -47,7 +47,7 @@ func boundMappings(t *testing.T, n int64) (bound int64) {
 // readers hold; and what is read over and over stays mapped.
 func TestMappingsStayWithinTheirBound(t *testing.T) {
 	const segments, most = 40, 10
-	var all []*Segment
+	var all []*Reader
 	var frames [][]Frame
 	for range segments {
 		s, f := sealedTest(t, quick, 8)
@@ -300,16 +300,16 @@ func TestReadersShareTheRebuildOfARottenIndex(t *testing.T) {
 // A log start behind a record dated far ahead: look-ups by time read the headers
 // behind it once, and from then on only those near what they look for.
 func TestLookUpsByTimeBehindARecordDatedAhead(t *testing.T) {
-	s := newTestSegment(t, 64<<20)
+	w := newTestSegment(t, 64<<20)
 	const frames = 400
 	var at []Frame
 	add := func(timestamp int64) {
 		t.Helper()
-		f := testFrame(t, s.Info(), 4, 1, 4000)
+		f := testFrame(t, w.Info(), 4, 1, 4000)
 		b := record.Batch(f.Payload)
 		b.SetAppendTime(timestamp)
 		f.MaxTimestamp = timestamp
-		if err := s.Append([]Frame{f}, false); err != nil {
+		if err := w.Append([]Frame{f}, false); err != nil {
 			t.Fatal(err)
 		}
 		at = append(at, f)
@@ -322,14 +322,14 @@ func TestLookUpsByTimeBehindARecordDatedAhead(t *testing.T) {
 		}
 		add(testClock + int64(i))
 	}
-	if err := s.Finish(); err != nil {
+	if err := w.Finish(); err != nil {
 		t.Fatal(err)
 	}
-	info, err := s.Seal()
+	info, err := w.Seal()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err = OpenSealed(quick, s.path, testID, info)
+	s, err := OpenSealed(quick, w.path, testID, info)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 
 // parseRLocked reads the header of frame i from p, the file's bytes, and compares
 // it with what the index says.
-func (s *Segment) parseRLocked(p []byte, i int) (Frame, *mismatch) {
+func (s *Reader) parseRLocked(p []byte, i int) (Frame, *mismatch) {
 	e := s.entries.at(i)
 	limit := min(int64(len(p)), s.info.Bytes)
 	if e.Position < HeaderSize || e.Position > limit {
@@ -24,7 +24,7 @@ func (s *Segment) parseRLocked(p []byte, i int) (Frame, *mismatch) {
 
 // frame returns frame i without its payload. m is pinned. A *CorruptError when
 // it is bad and no index could lead elsewhere.
-func (s *Segment) frame(m *mapping, i int) (Frame, error) {
+func (s *Reader) frame(m *mapping, i int) (Frame, error) {
 	if err := s.rlockTables(); err != nil {
 		return Frame{}, err
 	}
@@ -44,7 +44,7 @@ func (s *Segment) frame(m *mapping, i int) (Frame, error) {
 	return f, &CorruptError{Path: s.path, Position: f.Position, Found: wrong.found, Expected: wrong.expected}
 }
 
-func (s *Segment) frameRLocked(m *mapping, i int) (f Frame, wrong *mismatch, rebuilt bool, err error) {
+func (s *Reader) frameRLocked(m *mapping, i int) (f Frame, wrong *mismatch, rebuilt bool, err error) {
 	err = guard(s.path, func() error {
 		f, wrong = s.parseRLocked(m.data, i)
 		return nil
@@ -54,7 +54,7 @@ func (s *Segment) frameRLocked(m *mapping, i int) (f Frame, wrong *mismatch, reb
 
 // Frame returns the entry with this index. Its payload is a copy of the
 // caller's own, checked against its CRC. ErrRange, ErrClosed, *CorruptError.
-func (s *Segment) Frame(i uint64) (Frame, error) {
+func (s *Reader) Frame(i uint64) (Frame, error) {
 	f, err := s.Entry(i)
 	if err != nil {
 		return f, err
@@ -81,7 +81,7 @@ func (s *Segment) Frame(i uint64) (Frame, error) {
 
 // Entry returns the entry with this index without its payload. ErrRange,
 // ErrClosed, *CorruptError.
-func (s *Segment) Entry(i uint64) (Frame, error) {
+func (s *Reader) Entry(i uint64) (Frame, error) {
 	info := s.Info()
 	if i < info.FirstIndex || i > info.LastIndex {
 		return Frame{}, ErrRange
@@ -94,7 +94,7 @@ func (s *Segment) Entry(i uint64) (Frame, error) {
 	return s.frame(m, int(i-info.FirstIndex))
 }
 
-func (s *Segment) corrupt(f *Frame, wrong *mismatch) error {
+func (s *Reader) corrupt(f *Frame, wrong *mismatch) error {
 	return &CorruptError{
 		Path: s.path, Position: f.Position,
 		Found: fmt.Sprintf("%s in the %s of index %d", wrong.found, f.Type, f.Index), Expected: wrong.expected,
@@ -104,7 +104,7 @@ func (s *Segment) corrupt(f *Frame, wrong *mismatch) error {
 // find returns the last frame whose base offset is at or below offset. If the index has
 // rotted since it was loaded it may be an earlier frame: the caller walks further, and
 // skips no record.
-func (s *Segment) find(m *mapping, offset int64) (i int, err error) {
+func (s *Reader) find(m *mapping, offset int64) (i int, err error) {
 	for range 2 {
 		if i, err = s.search(offset); err != nil {
 			return 0, err
@@ -120,7 +120,7 @@ func (s *Segment) find(m *mapping, offset int64) (i int, err error) {
 	return 0, nil
 }
 
-func (s *Segment) search(offset int64) (i int, err error) {
+func (s *Reader) search(offset int64) (i int, err error) {
 	if err := s.rlockTables(); err != nil {
 		return 0, err
 	}
@@ -136,7 +136,7 @@ func (s *Segment) search(offset int64) (i int, err error) {
 // lie below limit and within maxBytes together; the first one always. They are mapped
 // pages, checked against their CRC, now or within checkedFor. The view is empty when no
 // batch qualifies. offset must not lie below the segment's base offset.
-func (s *Segment) Read(offset, limit int64, maxBytes int) (*record.View, error) {
+func (s *Reader) Read(offset, limit int64, maxBytes int) (*record.View, error) {
 	info := s.Info()
 	if offset >= info.NextOffset || offset >= limit {
 		return record.NewView(nil, offset, nil), nil
@@ -161,7 +161,7 @@ func (s *Segment) Read(offset, limit int64, maxBytes int) (*record.View, error) 
 
 // A reader gathers the pieces of one view.
 type reader struct {
-	s             *Segment
+	s             *Reader
 	m             *mapping
 	offset, limit int64
 	left          int
@@ -203,7 +203,7 @@ func (r *reader) read(frames int) error {
 }
 
 // entriesFrom copies the index entries of the frames from i on.
-func (s *Segment) entriesFrom(at []index.Entry, i int) (n int, err error) {
+func (s *Reader) entriesFrom(at []index.Entry, i int) (n int, err error) {
 	if err := s.rlockTables(); err != nil {
 		return 0, err
 	}
@@ -280,7 +280,7 @@ func (r *reader) take(f *Frame, p []byte) (more bool, err error) {
 
 // Prefix says what the segment would hold if it ended before the entry with
 // this index, FirstIndex <= before <= LastIndex+1. *CorruptError, ErrClosed.
-func (s *Segment) Prefix(before uint64) (Info, error) {
+func (s *Reader) Prefix(before uint64) (Info, error) {
 	info := s.Info()
 	if before < info.FirstIndex || before > info.LastIndex+1 {
 		return Info{}, ErrRange
@@ -313,7 +313,7 @@ func (s *Segment) Prefix(before uint64) (Info, error) {
 // ReadAt copies the file's bytes at position at, up to the segment's end, to
 // whoever pulls the segment. io.EOF at the end. The bytes are not checked here:
 // the receiver does.
-func (s *Segment) ReadAt(p []byte, at int64) (n int, err error) {
+func (s *Reader) ReadAt(p []byte, at int64) (n int, err error) {
 	end := s.Info().Bytes
 	if at < 0 || at >= end {
 		return 0, io.EOF
@@ -336,7 +336,7 @@ func (s *Segment) ReadAt(p []byte, at int64) (n int, err error) {
 // Entries calls f for each entry from the one with index from on, with its
 // payload checked and aliasing mapped memory, valid during the call. It stops at
 // the first error, its own or f's.
-func (s *Segment) Entries(from uint64, f func(*Frame) error) error {
+func (s *Reader) Entries(from uint64, f func(*Frame) error) error {
 	info := s.Info()
 	if from < info.FirstIndex {
 		return ErrRange

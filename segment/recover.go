@@ -27,7 +27,7 @@ import (
 // A *CorruptError says that bytes which had been safe are bad; nothing was
 // changed. Nor was anything that counts after any other error: Recover can be called
 // again.
-func Recover(fs FS, path string, id Identity, known Info, capacity int64) (s *Segment, torn bool, err error) {
+func Recover(fs FS, path string, id Identity, known Info, capacity int64) (s *Active, torn bool, err error) {
 	f, err := openData(fs, path, os.O_RDWR)
 	if err != nil {
 		return nil, false, err
@@ -56,9 +56,8 @@ func Recover(fs FS, path string, id Identity, known Info, capacity int64) (s *Se
 	if err != nil {
 		return nil, false, fmt.Errorf("read %s: %w", path, err)
 	}
-	s = newSegment(fs, path, h, max(capacity, size))
-	s.f = f
-	s.length, s.allocated = size, size
+	s = newActive(fs, path, h, max(capacity, size), f)
+	s.length, s.allocated, s.fileSize = size, size, size
 	if s.m, err = newMapping(f.Fd(), s.capacity); err != nil {
 		return s, false, Refused(fmt.Errorf("%s: %w", path, err))
 	}
@@ -103,7 +102,7 @@ func dataEnd(f File, from, size int64) (int64, error) {
 
 // recover fills in info and the tables from p, the file's bytes, which are zeros
 // from end on. Bytes below proven had been synced.
-func (s *Segment) recover(p []byte, end int64, known Info) (proven int64, torn bool, err error) {
+func (s *Reader) recover(p []byte, end int64, known Info) (proven int64, torn bool, err error) {
 	if known.Bytes > 0 {
 		if err := s.resume(p, known); err != nil {
 			return 0, false, err
@@ -164,13 +163,13 @@ func (s *Segment) recover(p []byte, end int64, known Info) (proven int64, torn b
 }
 
 // end returns the place behind the last frame counted.
-func (s *Segment) end() cursor {
+func (s *Reader) end() cursor {
 	return cursor{position: s.info.Bytes, index: s.info.LastIndex + 1, offset: s.info.NextOffset, term: s.info.LastTerm}
 }
 
 // restart empties info and the tables, whose mapping the caller has released or
 // kept.
-func (s *Segment) restart() {
+func (s *Reader) restart() {
 	s.entries = table{base: s.h.BaseOffset}
 	s.times = nil
 	s.timed = HeaderSize
@@ -184,7 +183,7 @@ func (s *Segment) restart() {
 
 // resume takes up a segment at the length that is known of it, from its
 // index files if they are good.
-func (s *Segment) resume(p []byte, known Info) error {
+func (s *Reader) resume(p []byte, known Info) error {
 	s.info = known
 	if !s.loadIndexesLocked() || !s.lastFits(p) {
 		s.entries.release()
@@ -209,7 +208,7 @@ func (s *Segment) resume(p []byte, known Info) error {
 
 // lastFits reports whether the last entry of the index leads to a frame that ends
 // where the segment does.
-func (s *Segment) lastFits(p []byte) bool {
+func (s *Reader) lastFits(p []byte) bool {
 	n := s.info.Frames()
 	if n == 0 {
 		return s.info.Bytes == HeaderSize
@@ -220,7 +219,7 @@ func (s *Segment) lastFits(p []byte) bool {
 
 // rescanLocked fills the tables from the frames in m, which have to be exactly
 // those that known counts.
-func (s *Segment) rescanLocked(m *mapping, known Info) error {
+func (s *Reader) rescanLocked(m *mapping, known Info) error {
 	s.restart()
 	s.info.Compacted = known.Compacted // only the manifest knows
 	return s.scanLocked(m, known)
@@ -228,7 +227,7 @@ func (s *Segment) rescanLocked(m *mapping, known Info) error {
 
 // scanLocked adds to the tables the frames in m from their end on, up to those that
 // known counts.
-func (s *Segment) scanLocked(m *mapping, known Info) error {
+func (s *Reader) scanLocked(m *mapping, known Info) error {
 	for c := s.end(); c.position < known.Bytes; {
 		f, wrong, _ := c.next(m.data[:known.Bytes], s.h.Salt)
 		if wrong != nil {
@@ -248,7 +247,7 @@ func (s *Segment) scanLocked(m *mapping, known Info) error {
 }
 
 // cut forgets the frames from c on. Only Recover may: nobody has seen them.
-func (s *Segment) cut(p []byte, c cursor) error {
+func (s *Reader) cut(p []byte, c cursor) error {
 	n := int(c.index - s.h.FirstIndex)
 	newest, err := s.maxTimestampRLocked(p, n)
 	if err != nil {
@@ -267,22 +266,22 @@ func (s *Segment) cut(p []byte, c cursor) error {
 // writeTailAgain writes the bytes from proven to the end once more and syncs them, so
 // that they reach the disk even if a sync of an earlier life failed and left
 // them in the page cache as clean.
-func (s *Segment) writeTailAgain(proven int64) error {
+func (s *Active) writeTailAgain(proven int64) error {
 	if proven >= s.info.Bytes {
 		return nil
 	}
 	p := make([]byte, min(s.info.Bytes-proven, 1<<20))
 	for at := proven; at < s.info.Bytes; {
 		n := min(s.info.Bytes-at, int64(len(p)))
-		if _, err := s.f.ReadAt(p[:n], at); err != nil {
+		if _, err := s.file.ReadAt(p[:n], at); err != nil {
 			return fmt.Errorf("read %s: %w", s.path, err)
 		}
-		if err := s.f.Pwritev([][]byte{p[:n]}, at); err != nil {
+		if err := s.file.Pwritev([][]byte{p[:n]}, at); err != nil {
 			return fmt.Errorf("rewrite the tail of %s: %w", s.path, err)
 		}
 		at += n
 	}
-	if err := s.f.Sync(); err != nil {
+	if err := s.file.Sync(); err != nil {
 		return fmt.Errorf("rewrite the tail of %s: %w", s.path, err)
 	}
 	return nil

@@ -85,43 +85,37 @@ type Info struct {
 // Frames returns the number of entries.
 func (i Info) Frames() int { return int(i.LastIndex + 1 - i.FirstIndex) }
 
-// A Segment stores a run of entries in one file. It is safe for one writer
-// (Append, Sync, Allocate, Seal) and any number of readers.
+// A Reader reads one segment: a sealed one, or what an Active has appended so far. It is
+// safe for concurrent use.
 //
-// Readers see the entries that info counts, which the writer raises only when
-// the bytes below are complete. Bytes below synced have reached the disk;
-// synced <= info.Bytes. A sealed segment has no writer.
+// Readers see the entries that info counts, which a writer raises only when the bytes
+// below are complete.
 //
 // A method that ends in RLocked needs mu for reading, one that ends in Locked for
-// writing; neither needs it while nobody else has the Segment.
-type Segment struct {
-	fs   FS
-	path string
-	h    Header
+// writing; neither needs it while nobody else has the Reader.
+type Reader struct {
+	fs        FS
+	path      string
+	h         Header
+	compacted bool // as info says: it never changes
 
 	// capacity bounds the file's length, and is what is mapped of it.
 	capacity int64
+	fileSize int64 // the file's length when it was opened or sealed
 
-	f         File // closed once sealed; the writer's
-	sealed    atomic.Bool
-	used      atomic.Bool // read since the last UnmapIdle, or since mappings.makeRoom came by
-	length    int64       // of the file; the writer's
-	allocated int64       // what is sure to have room on the disk, at most length; the writer's
-	synced    atomic.Int64
-	written   atomic.Int64 // == info.Bytes, readable without mu
-	room      atomic.Int64 // allocated less written
-	dropped   int64        // below: dropped from the page cache; the writer's
-	crcs      atomic.Pointer[crcCache]
-	late      atomic.Pointer[lateTimes] // nil until a look-up by time needs it
+	used    atomic.Bool  // read since the last UnmapIdle, or since mappings.makeRoom came by
+	written atomic.Int64 // == info.Bytes, readable without mu
+	crcs    atomic.Pointer[crcCache]
+	late    atomic.Pointer[lateTimes] // nil until a look-up by time needs it
 
 	rebuilding sync.Mutex // held while the tables are rebuilt; taken before mu
 	ring       int        // place among the mapped ones, from 1; mapped's
 
-	syncing sync.Mutex // held while f syncs or closes; taken before mu
-	broken  error      // of the sync that failed, for good
+	closing sync.Mutex // held while f syncs or closes; taken before mu
 
 	mu      sync.RWMutex
 	closed  bool
+	f       File // the writer's, which is mapped as well; nil when there is none: sealed
 	info    Info
 	m       *mapping // of the data; nil until the first reader
 	loaded  bool     // entries and times are in memory; always, for an active segment
@@ -131,24 +125,43 @@ type Segment struct {
 	timed   int64 // position up to which times covers
 }
 
+// An Active is the segment that a log appends to, and its Reader. It is for one writer; only
+// Sync, Synced and Room may be called beside it.
+//
+// Bytes below synced have reached the disk; synced <= info.Bytes.
+type Active struct {
+	Reader
+
+	file      File  // closed by Seal and Close
+	length    int64 // of the file
+	allocated int64 // what is sure to have room on the disk, at most length
+	dropped   int64 // below: dropped from the page cache
+	synced    atomic.Int64
+	room      atomic.Int64 // allocated less written
+	broken    error        // of the sync that failed, for good; under closing
+}
+
 // Path returns the data file's path.
-func (s *Segment) Path() string { return s.path }
+func (s *Reader) Path() string { return s.path }
 
 // Header returns what the file begins with.
-func (s *Segment) Header() Header { return s.h }
+func (s *Reader) Header() Header { return s.h }
 
 // Info returns what the segment holds now.
-func (s *Segment) Info() Info {
+func (s *Reader) Info() Info {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.info
 }
 
 // Compacted reports whether compaction wrote the segment: see Info.
-func (s *Segment) Compacted() bool { return s.sealed.Load() && s.Info().Compacted }
+func (s *Reader) Compacted() bool { return s.compacted }
 
-// Sealed reports whether the segment has ended.
-func (s *Segment) Sealed() bool { return s.sealed.Load() }
+func (s *Reader) isSealed() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.f == nil
+}
 
 // Paths returns the paths of the files of the segment whose data file is path.
 func Paths(path string) []string {
@@ -163,7 +176,7 @@ func timePath(path string) string  { return strings.TrimSuffix(path, ".log") + "
 // and its header are durable when it returns; its name is not until the folder
 // is synced. The file must not exist, and after an error it does not, or nothing is
 // in it. A *RefusedError says that the next try may succeed.
-func Create(fs FS, path string, h Header, capacity int64) (*Segment, error) {
+func Create(fs FS, path string, h Header, capacity int64) (*Active, error) {
 	if len(h.Identity.Cluster) > MaxCluster {
 		panic(fmt.Sprintf("segment: cluster id %q is longer than %d bytes", h.Identity.Cluster, MaxCluster))
 	}
@@ -172,16 +185,9 @@ func Create(fs FS, path string, h Header, capacity int64) (*Segment, error) {
 	if err != nil {
 		return nil, Refused(err)
 	}
-	s := newSegment(fs, path, h, max(capacity, HeaderSize))
-	s.f = f
+	s := newActive(fs, path, h, max(capacity, HeaderSize), f)
 	s.loaded = true
-	s.info = Info{
-		FirstIndex: h.FirstIndex, LastIndex: h.FirstIndex - 1,
-		BaseOffset: h.BaseOffset, NextOffset: h.BaseOffset,
-		PrevTerm: h.PrevTerm, LastTerm: h.PrevTerm,
-		MaxTimestamp: -1, Bytes: HeaderSize, Salt: h.Salt, Created: h.Created,
-	}
-	s.timed = HeaderSize
+	s.restart()
 	s.written.Store(HeaderSize)
 	err = s.create()
 	if err != nil {
@@ -192,31 +198,36 @@ func Create(fs FS, path string, h Header, capacity int64) (*Segment, error) {
 	return s, nil
 }
 
-func (s *Segment) create() error {
+func (s *Active) create() error {
 	if err := s.Allocate(1); err != nil {
 		return err
 	}
-	if err := s.f.Pwritev([][]byte{s.h.encode()}, 0); err != nil {
+	if err := s.file.Pwritev([][]byte{s.h.encode()}, 0); err != nil {
 		return err
 	}
-	if err := s.f.Sync(); err != nil {
+	if err := s.file.Sync(); err != nil {
 		return err
 	}
 	s.synced.Store(HeaderSize)
 	return nil
 }
 
-func newSegment(fs FS, path string, h Header, capacity int64) *Segment {
-	s := &Segment{fs: fs, path: path, h: h, capacity: capacity}
-	s.entries.base = h.BaseOffset
-	return s
+func newReader(fs FS, path string, h Header, capacity int64) *Reader {
+	return &Reader{fs: fs, path: path, h: h, capacity: capacity, entries: table{base: h.BaseOffset}}
+}
+
+func newActive(fs FS, path string, h Header, capacity int64, f File) *Active {
+	return &Active{
+		Reader: Reader{fs: fs, path: path, h: h, capacity: capacity, entries: table{base: h.BaseOffset}, f: f},
+		file:   f,
+	}
 }
 
 // OpenSealed opens a sealed segment that holds what info says. The files are
 // mapped when the first reader comes, and no descriptor stays open. A
 // *CorruptError says that the file is not the one that info describes. Nothing is
 // changed by it; *RefusedError.
-func OpenSealed(fs FS, path string, id Identity, info Info) (*Segment, error) {
+func OpenSealed(fs FS, path string, id Identity, info Info) (*Reader, error) {
 	f, err := openData(fs, path, os.O_RDONLY)
 	if err != nil {
 		return nil, err
@@ -232,12 +243,10 @@ func OpenSealed(fs FS, path string, id Identity, info Info) (*Segment, error) {
 	if size < info.Bytes {
 		return nil, &CorruptError{Path: path, Position: size, Found: fmt.Sprintf("a file of %d bytes", size), Expected: fmt.Sprintf("at least %d", info.Bytes)}
 	}
-	s := newSegment(fs, path, h, info.Bytes)
-	s.sealed.Store(true)
-	s.length, s.allocated = size, size
+	s := newReader(fs, path, h, info.Bytes)
+	s.fileSize, s.compacted = size, info.Compacted
 	s.info = info
 	s.written.Store(info.Bytes)
-	s.synced.Store(info.Bytes)
 	return s, nil
 }
 
@@ -280,9 +289,9 @@ func CheckHeader(path string, h Header, id Identity, info Info) error {
 
 // Close lets the segment go: readers get ErrClosed, Views already handed out
 // stay valid. Nothing is synced; a Sync under way is waited for.
-func (s *Segment) Close() error {
-	s.syncing.Lock()
-	defer s.syncing.Unlock()
+func (s *Reader) Close() error {
+	s.closing.Lock()
+	defer s.closing.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -296,7 +305,7 @@ func (s *Segment) Close() error {
 	}
 	s.entries.release()
 	s.times = nil
-	if s.sealed.Load() {
+	if s.f == nil {
 		return nil
 	}
 	return s.f.Close()
@@ -334,4 +343,4 @@ func NeverAppended(fs FS, path string) bool {
 }
 
 // Capacity returns the most bytes the file may have.
-func (s *Segment) Capacity() int64 { return s.capacity }
+func (s *Reader) Capacity() int64 { return s.capacity }

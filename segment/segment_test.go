@@ -36,7 +36,7 @@ func (quickFile) Sync() error { return nil }
 
 var quick FS = quickFS{OS}
 
-func newTestSegment(t testing.TB, capacity int64) *Segment {
+func newTestSegment(t testing.TB, capacity int64) *Active {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "00000000000000000100-00000001.log")
 	s, err := Create(quick, path, Header{Identity: testID, FirstIndex: 10, BaseOffset: 100, PrevTerm: 3, Salt: 0x1234567890abcdef, Created: testClock}, capacity)
@@ -71,7 +71,7 @@ func testFrame(t testing.TB, info Info, term uint64, n, size int) Frame {
 
 // appendTest appends frames given by number of records and their size in one
 // write.
-func appendTest(t testing.TB, s *Segment, term uint64, shapes ...[2]int) []Frame {
+func appendTest(t testing.TB, s *Active, term uint64, shapes ...[2]int) []Frame {
 	t.Helper()
 	info := s.Info()
 	var frames []Frame
@@ -86,13 +86,19 @@ func appendTest(t testing.TB, s *Segment, term uint64, shapes ...[2]int) []Frame
 	return frames
 }
 
-func known(s *Segment) Info {
+func known(s interface{ Header() Header }) Info {
 	h := s.Header()
 	return Info{FirstIndex: h.FirstIndex, LastIndex: h.FirstIndex - 1, BaseOffset: h.BaseOffset, NextOffset: h.BaseOffset, PrevTerm: h.PrevTerm, LastTerm: h.PrevTerm, MaxTimestamp: -1, Salt: h.Salt, Created: h.Created}
 }
 
+// framed is a Reader, or an Active.
+type framed interface {
+	Info() Info
+	Frame(uint64) (Frame, error)
+}
+
 // checkFrames compares what the segment gives back with what went in.
-func checkFrames(s *Segment, want []Frame) error {
+func checkFrames(s framed, want []Frame) error {
 	if n := s.Info().Frames(); n != len(want) {
 		return fmt.Errorf("%d frames, want %d", n, len(want))
 	}
@@ -518,7 +524,7 @@ func TestAForgedFrameInARecordIsNotFound(t *testing.T) {
 	}
 }
 
-func evilCopy(s *Segment, f *Frame) []byte {
+func evilCopy(s *Active, f *Frame) []byte {
 	return appendFrameHeader(nil, f, s.h.Salt, HeaderSize, true)
 }
 

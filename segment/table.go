@@ -133,13 +133,13 @@ func appendTime(x *index.TimeIndex, e index.TimeEntry) *index.TimeIndex {
 	return x
 }
 
-func (s *Segment) indexHeader(kind string, frames int) index.Header {
+func (s *Reader) indexHeader(kind string, frames int) index.Header {
 	return index.Header{Kind: kind, Salt: s.h.Salt, FirstIndex: s.h.FirstIndex, BaseOffset: s.h.BaseOffset, Frames: frames}
 }
 
 // spill moves the tail to the index file when it is long. A failure costs
 // memory, not safety: the tail stays, and the next append tries again.
-func (s *Segment) spill() error {
+func (s *Active) spill() error {
 	s.mu.RLock()
 	tail, inFile, file, detached := s.entries.tail, s.entries.inFile, s.entries.file, s.entries.detached
 	s.mu.RUnlock()
@@ -181,7 +181,7 @@ func (s *Segment) spill() error {
 
 // indexCapacity is the length of an index file of as many frames as fit the
 // segment.
-func (s *Segment) indexCapacity() int64 {
+func (s *Reader) indexCapacity() int64 {
 	return index.HeaderSize + (s.capacity/FrameHeaderSize+1)*index.EntrySize
 }
 
@@ -189,7 +189,7 @@ func (s *Segment) indexCapacity() int64 {
 // reader who maps the old ones sees no change. They are not synced: a crash may
 // cost them, and they are rebuilt. Called while nothing is appended; if more is
 // appended later, the table goes on in the new file.
-func (s *Segment) writeIndexes() error {
+func (s *Active) writeIndexes() error {
 	s.mu.RLock()
 	err := s.publishIndexes(guard(s.path, s.asideIndexesRLocked))
 	s.mu.RUnlock()
@@ -216,7 +216,7 @@ func (s *Segment) writeIndexes() error {
 }
 
 // asideIndexesRLocked writes the index files aside.
-func (s *Segment) asideIndexesRLocked() error {
+func (s *Reader) asideIndexesRLocked() error {
 	n := s.info.Frames()
 	entries := s.entries.bytes()
 	var times []byte
@@ -235,7 +235,7 @@ func (s *Segment) asideIndexesRLocked() error {
 
 // publishIndexes puts the index files written aside in their place, or removes them
 // if there was an error, which it returns.
-func (s *Segment) publishIndexes(err error) error {
+func (s *Reader) publishIndexes(err error) error {
 	for _, path := range []string{indexPath(s.path), timePath(s.path)} {
 		if err == nil {
 			err = s.fs.Rename(path+asideSuffix, path)
@@ -249,7 +249,7 @@ func (s *Segment) publishIndexes(err error) error {
 
 // loadIndexesLocked reads the index files, for info.Frames frames; false when
 // they are missing, damaged or foreign.
-func (s *Segment) loadIndexesLocked() bool {
+func (s *Reader) loadIndexesLocked() bool {
 	err := guard(indexPath(s.path), s.tryIndexesLocked)
 	if err != nil {
 		s.entries.release()
@@ -261,7 +261,7 @@ func (s *Segment) loadIndexesLocked() bool {
 	return s.loaded
 }
 
-func (s *Segment) tryIndexesLocked() error {
+func (s *Reader) tryIndexesLocked() error {
 	n := s.info.Frames()
 	f, err := s.fs.OpenFile(indexPath(s.path), os.O_RDONLY)
 	if err != nil {
@@ -275,7 +275,7 @@ func (s *Segment) tryIndexesLocked() error {
 	if size < index.HeaderSize {
 		return index.ErrDamaged
 	}
-	p, err := ReadFile(s.fs, timePath(s.path), index.HeaderSize+(s.allocated/timeInterval+2)*index.TimeEntrySize)
+	p, err := ReadFile(s.fs, timePath(s.path), index.HeaderSize+(s.fileSize/timeInterval+2)*index.TimeEntrySize)
 	if err != nil {
 		return err
 	}
@@ -310,7 +310,7 @@ func (s *Segment) tryIndexesLocked() error {
 }
 
 // positionRLocked returns where frame i begins, or would.
-func (s *Segment) positionRLocked(i int) int64 {
+func (s *Reader) positionRLocked(i int) int64 {
 	if i == s.info.Frames() {
 		return s.info.Bytes
 	}
@@ -318,7 +318,7 @@ func (s *Segment) positionRLocked(i int) int64 {
 }
 
 // addLocked counts f, which lies at the segment's end, in info and both tables.
-func (s *Segment) addLocked(f *Frame) {
+func (s *Reader) addLocked(f *Frame) {
 	i := s.info.Frames()
 	s.entries.append(index.Entry{Offset: f.BaseOffset, Position: f.Position})
 	s.info.LastIndex = f.Index

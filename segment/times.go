@@ -18,7 +18,7 @@ import (
 // record dated far ahead, for then every frame from there on may be the one. Of a
 // sealed segment their headers are read once, and what is found is remembered
 // (see lateTimes); of the one that is written to, at each such look-up.
-func (s *Segment) OffsetAt(timestamp, from, limit int64) (offset, found int64, ok bool, err error) {
+func (s *Reader) OffsetAt(timestamp, from, limit int64) (offset, found int64, ok bool, err error) {
 	info := s.Info()
 	if info.MaxTimestamp < timestamp || info.NextOffset <= max(from, info.BaseOffset) || info.BaseOffset >= limit {
 		return 0, 0, false, nil
@@ -48,7 +48,7 @@ func (s *Segment) OffsetAt(timestamp, from, limit int64) (offset, found int64, o
 		switch {
 		case walked < 0:
 			walked = f.Position
-		case skip <= start && walked < math.MaxInt64 && f.Position-walked >= lateAfter && s.sealed.Load():
+		case skip <= start && walked < math.MaxInt64 && f.Position-walked >= lateAfter && s.isSealed():
 			late, err := s.firstAfter(m, start, i, timestamp)
 			if err != nil {
 				return 0, 0, false, err
@@ -85,7 +85,7 @@ type lateTimes struct {
 
 // firstAfter returns the first frame at or after i that may hold a timestamp of at
 // least t, of a sealed segment whose frames between start and i do not.
-func (s *Segment) firstAfter(m *mapping, start, i int, t int64) (int, error) {
+func (s *Reader) firstAfter(m *mapping, start, i int, t int64) (int, error) {
 	if l := s.late.Load(); l != nil && l.from <= start {
 		// Were what is found before i, it would be before start: the log start has
 		// moved on beyond it, and the index has to begin behind it.
@@ -123,7 +123,7 @@ func (l *lateTimes) first(t int64) int {
 }
 
 // firstAt returns the first frame that may hold a timestamp of at least t.
-func (s *Segment) firstAt(t int64) (int, error) {
+func (s *Reader) firstAt(t int64) (int, error) {
 	if err := s.rlockTables(); err != nil {
 		return 0, err
 	}
@@ -136,7 +136,7 @@ func (s *Segment) firstAt(t int64) (int, error) {
 
 // payload copies a frame's payload: decoders may read it on goroutines of their
 // own, where a fault in mapped memory would end the process.
-func (s *Segment) payload(m *mapping, f *Frame) ([]byte, error) {
+func (s *Reader) payload(m *mapping, f *Frame) ([]byte, error) {
 	var p []byte
 	err := guard(s.path, func() error {
 		p = bytes.Clone(f.body(m.data))
@@ -154,7 +154,7 @@ func (s *Segment) payload(m *mapping, f *Frame) ([]byte, error) {
 // firstRecord returns the first record of p in [from, limit) whose timestamp is
 // wanted. Where a batch cannot be read, its header speaks for the records that are
 // left of it: a reader who begins there misses nothing.
-func (s *Segment) firstRecord(f *Frame, p []byte, from, limit int64, want func(timestamp int64) bool) (offset, timestamp int64, ok bool, err error) {
+func (s *Reader) firstRecord(f *Frame, p []byte, from, limit int64, want func(timestamp int64) bool) (offset, timestamp int64, ok bool, err error) {
 	for len(p) > 0 {
 		b, rest, err := record.Split(p)
 		if err != nil {
@@ -183,7 +183,7 @@ func (s *Segment) firstRecord(f *Frame, p []byte, from, limit int64, want func(t
 
 // MaxTimestamp returns the first record with the largest timestamp among those
 // with an offset in [from, limit); ok is false when there is none.
-func (s *Segment) MaxTimestamp(from, limit int64) (offset, timestamp int64, ok bool, err error) {
+func (s *Reader) MaxTimestamp(from, limit int64) (offset, timestamp int64, ok bool, err error) {
 	info := s.Info()
 	from, limit = max(from, info.BaseOffset), min(limit, info.NextOffset)
 	if from >= limit {
@@ -250,7 +250,7 @@ func (s *Segment) MaxTimestamp(from, limit int64) (offset, timestamp int64, ok b
 }
 
 // maxTimestamp returns the largest timestamp of the first n frames.
-func (s *Segment) maxTimestamp(m *mapping, n int) (t int64, err error) {
+func (s *Reader) maxTimestamp(m *mapping, n int) (t int64, err error) {
 	if err := s.rlockTables(); err != nil {
 		return 0, err
 	}
@@ -263,7 +263,7 @@ func (s *Segment) maxTimestamp(m *mapping, n int) (t int64, err error) {
 }
 
 // maxTimestampRLocked is maxTimestamp over p, the file's bytes.
-func (s *Segment) maxTimestampRLocked(p []byte, n int) (int64, error) {
+func (s *Reader) maxTimestampRLocked(p []byte, n int) (int64, error) {
 	newest, i := int64(-1), 0
 	if s.times != nil {
 		if e, ok := s.times.Below(uint32(n)); ok {
@@ -281,7 +281,7 @@ func (s *Segment) maxTimestampRLocked(p []byte, n int) (int64, error) {
 }
 
 // truncateTimesLocked forgets what the time index says of frames from n on.
-func (s *Segment) truncateTimesLocked(n int) {
+func (s *Reader) truncateTimesLocked(n int) {
 	s.timed = HeaderSize
 	if s.times == nil {
 		return

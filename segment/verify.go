@@ -23,7 +23,7 @@ func CheckStart(f File, path string, id Identity, info Info) error {
 // Check reads the whole segment, without its index files: every frame has to
 // follow the one before, every payload and every batch has to be right, and all
 // together have to be what Info says. The first *CorruptError is returned.
-func (s *Segment) Check() error {
+func (s *Reader) Check() error {
 	info := s.Info()
 	end := s.h.cursor()
 	newest := int64(-1)
