@@ -56,12 +56,14 @@ type File interface {
 }
 
 // OS is the operating system's file system.
-var OS = NewOS(System{Fdatasync: fdatasync, Fsync: fsync, Fallocate: fallocate})
+var OS = NewOS(System{Pwritev: pwritev, Fdatasync: fdatasync, Fsync: fsync, Fallocate: fallocate})
 
 // A System is the calls by which bytes, names and room come to be on the disk. What
 // they are worth only a machine that loses power can tell, but not that they are made:
 // a test counts them.
 type System struct {
+	// Pwritev writes some of bufs, one after another from off on, and returns how many bytes.
+	Pwritev   func(fd int, bufs [][]byte, off int64) (int, error)
 	Fdatasync func(fd int) error
 	Fsync     func(fd int) error // of folders
 	// Fallocate takes room for size bytes from off on, and makes the file as long.
@@ -126,7 +128,7 @@ func (d *osDir) Sync() error { return d.sync("sync folder", d.sys.Fsync) }
 func (f *osFile) Pwritev(bufs [][]byte, off int64) error {
 	var werr error
 	err := f.control(func(fd int) {
-		werr = writeAll(func(p [][]byte, off int64) (int, error) { return pwritev(fd, p, off) }, bufs, off)
+		werr = writeAll(func(p [][]byte, off int64) (int, error) { return f.sys.Pwritev(fd, p, off) }, bufs, off)
 	})
 	return f.wrap("write", errors.Join(err, werr))
 }
