@@ -134,7 +134,12 @@ func TestATopicIsAJournal(t *testing.T) {
 	want("the question whether it leads", topic.Confirm(ctx, 0, epoch), nil)
 	want("that of another epoch", topic.Confirm(ctx, 0, epoch+1), coordinator.ErrNotLeader)
 
-	topic.Lost(0, epoch-1) // an epoch that is over
+	topic.Lost(0, epoch-1) // an epoch that is over: nothing follows
+	topic.mu.Lock()
+	if h := topic.parts[0]; h.want != epoch || h.redo {
+		t.Errorf("an epoch that is over has partition 0 loaded in epoch %d, again: %v", h.want, h.redo)
+	}
+	topic.mu.Unlock()
 	s.fails <- struct{}{}
 	topic.Lost(0, epoch)
 	s.does(t, "unload 0")
