@@ -367,6 +367,101 @@ func TestAlarmsRingInOrderAndOnce(t *testing.T) {
 	})
 }
 
+// A handClock stands still but for advance.
+type handClock struct {
+	mu     sync.Mutex
+	now    time.Time
+	timers []*handTimer
+}
+
+type handTimer struct {
+	clock *handClock
+	at    time.Time // zero: it does not go off
+	f     func()
+}
+
+func (c *handClock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *handClock) AfterFunc(d time.Duration, f func()) coordinator.Timer {
+	t := &handTimer{clock: c, f: f}
+	c.mu.Lock()
+	c.timers = append(c.timers, t)
+	c.mu.Unlock()
+	t.Reset(d)
+	return t
+}
+
+func (c *handClock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+	for _, t := range c.timers {
+		if !t.at.IsZero() && !t.at.After(c.now) {
+			t.at = time.Time{}
+			go t.f()
+		}
+	}
+}
+
+func (t *handTimer) Stop() bool {
+	t.clock.mu.Lock()
+	defer t.clock.mu.Unlock()
+	pending := !t.at.IsZero()
+	t.at = time.Time{}
+	return pending
+}
+
+func (t *handTimer) Reset(d time.Duration) bool {
+	pending := t.Stop()
+	t.clock.mu.Lock()
+	defer t.clock.mu.Unlock()
+	t.at = t.clock.now.Add(d)
+	return pending
+}
+
+// Alarms go by the clock that the runtime is given, and by no other.
+func TestAlarmsGoByTheGivenClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		clock := &handClock{now: time.Now()}
+		j := new(coordinatortest.Journal)
+		k := newKV(coordinator.Config{Journal: j, Partitions: func() int32 { return 1 }, Now: clock.Now, AfterFunc: clock.AfterFunc})
+		defer k.runtime.Close()
+		want(t, "load", k.runtime.Load(0, j.NewEpoch(), j.Records()), nil)
+		s, err := k.runtime.Enter("a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var rang []string
+		for i := range 2 {
+			at := clock.Now().Add(time.Duration(i+1) * time.Hour)
+			s.SetLocked(&coordinator.Alarm{Ring: func(time.Time) { rang = append(rang, fmt.Sprint(i+1)) }}, at)
+		}
+		s.Unlock()
+		heard := func() string {
+			synctest.Wait()
+			s.Lock()
+			defer s.Unlock()
+			return strings.Join(rang, " ")
+		}
+		time.Sleep(24 * time.Hour)
+		if got := heard(); got != "" {
+			t.Errorf("rang by another clock: %s", got)
+		}
+		clock.advance(time.Hour)
+		if got := heard(); got != "1" {
+			t.Errorf("after an hour rang: %q", got)
+		}
+		clock.advance(time.Hour)
+		if got := heard(); got != "1 2" {
+			t.Errorf("after two hours rang: %q", got)
+		}
+	})
+}
+
 func TestLoadAndUnload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := new(coordinatortest.Journal)
