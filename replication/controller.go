@@ -37,6 +37,10 @@ type controller struct {
 	given   atomic.Uint64 // the last change that Raft had applied, that one's again
 	saveNow chan struct{} // wakes saveImages
 
+	replayTo uint64      // the last change that the log had when the node started
+	replayed atomic.Bool // the image has it
+	catchUp  sync.Once   // closes Node.caughtUp
+
 	// decode reads a change: metadata.DecodeChange, or in tests an older release's.
 	decode func([]byte) (metadata.Change, error)
 	// stuck is why this member stopped; see stop.
@@ -98,6 +102,11 @@ func (n *Node) openController() (*controller, error) {
 	c.loadImage(last, snapshots)
 	c.loaded = c.image.Load().Index
 	c.store.committed.Store(c.loaded)
+	if c.replayTo, err = lastChange(db, last, c.loaded); err != nil {
+		db.Close()
+		return nil, err
+	}
+	c.reached(c.loaded)
 	term, err := db.GetUint64([]byte("CurrentTerm"))
 	if err != nil && !errors.Is(err, raftboltdb.ErrKeyNotFound) {
 		db.Close()
@@ -231,6 +240,7 @@ func (c *controller) Apply(l *raft.Log) interface{} {
 		return err
 	}
 	c.store.committed.Store(max(c.store.committed.Load(), l.Index))
+	defer c.reached(l.Index)
 	if c.applied(l.Index) {
 		return nil
 	}
@@ -292,6 +302,7 @@ func (c *controller) Restore(r io.ReadCloser) error {
 	}
 	c.image.Store(image)
 	c.n.imageChanged()
+	c.reached(image.Index)
 	return nil
 }
 

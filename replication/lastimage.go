@@ -175,3 +175,48 @@ func (c *controller) replays() bool { return c.given.Load() < c.loaded }
 
 // errReplays refuses a snapshot.
 var errReplays = errors.New("replication: changes that the last image holds are being applied again")
+
+// lastChange is the index of the last change of the cluster that a log has behind index
+// loaded, which the image stands at; loaded if there is none.
+func lastChange(db raft.LogStore, last, loaded uint64) (uint64, error) {
+	for i := last; i > loaded; i-- {
+		var l raft.Log
+		if err := db.GetLog(i, &l); errors.Is(err, raft.ErrLogNotFound) {
+			break // below it, all is in a snapshot
+		} else if err != nil {
+			return 0, fmt.Errorf("read entry %d of the controller's log: %w", i, err)
+		}
+		if l.Type == raft.LogCommand {
+			return i, nil
+		}
+	}
+	return loaded, nil
+}
+
+// reached notes that the image has what led to index.
+func (c *controller) reached(index uint64) {
+	if index < c.replayTo {
+		return
+	}
+	c.replayed.Store(true)
+	c.n.noteCaughtUp(c)
+}
+
+// noteCaughtUp closes caughtUp once the image has it all and Image returns it.
+func (n *Node) noteCaughtUp(c *controller) {
+	select {
+	case <-n.ready:
+	default:
+		return // Start calls this after it
+	}
+	if c.replayed.Load() {
+		c.catchUp.Do(func() { close(n.caughtUp) })
+	}
+}
+
+// CaughtUp returns a channel that is closed once the image has all that this node's log
+// had of the cluster's changes when it started. The last image may be a second older, and
+// what was created in that second is not in it; Raft applies that once the controller
+// group has a leader. If the end of that log has lost to another leader's, the next change
+// tells: each node that starts makes one.
+func (n *Node) CaughtUp() <-chan struct{} { return n.caughtUp }

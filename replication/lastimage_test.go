@@ -170,3 +170,50 @@ func TestADamagedLastImageIsNotUsed(t *testing.T) {
 		c.sameEverywhere(id)
 	})
 }
+
+// A node whose last image is from before a topic was created says that it has not caught
+// up, until it has the topic; one whose image has all that its log has, at once.
+func TestANodeKnowsWhatItsLastImageLacks(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, c *testCluster) {
+		c.create("orders", 1, 3, nil)
+		time.Sleep(5 * time.Second) // it is saved
+		n := c.nodes[0]
+		path := filepath.Join(n.dir, metaName, imageName)
+		old, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		flights := c.create("flights", 1, 3, nil)
+		time.Sleep(5 * time.Second)
+		caughtUp := func() bool {
+			select {
+			case <-n.CaughtUp():
+				return true
+			default:
+				return false
+			}
+		}
+		for _, n := range c.nodes {
+			n.stop()
+		}
+		n.start()
+		if _, known := n.Image().TopicByID(flights.Topic); !known || !caughtUp() {
+			t.Fatalf("with the image that it had: it knows of the topic: %v, and has caught up: %v", known, caughtUp())
+		}
+		n.stop()
+		if err := os.WriteFile(path, old, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		n.start()
+		time.Sleep(time.Minute) // alone it has no controller
+		if _, known := n.Image().TopicByID(flights.Topic); known || caughtUp() {
+			t.Fatalf("with an older image: it knows of the topic: %v, and has caught up: %v", known, caughtUp())
+		}
+		c.nodes[1].start()
+		<-n.CaughtUp()
+		if _, known := n.Image().TopicByID(flights.Topic); !known {
+			t.Error("it has caught up, and does not know of the topic")
+		}
+		c.nodes[2].start()
+	})
+}

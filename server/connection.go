@@ -219,6 +219,9 @@ func (c *connection) serveOne() error {
 	if h.key != kmsg.Produce {
 		c.settle(0)
 	}
+	if a.image {
+		c.server.awaitImage(c.ctx)
+	}
 	if elements > turnElements {
 		if err := c.takeTurn(); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"net"
@@ -199,6 +200,32 @@ func (s *Server) metadataTopic(t *metadata.Topic, live map[int32]bool) kmsg.Meta
 		rp.Replicas, rp.ISR, rp.OfflineReplicas = st.replicas, st.inSync, st.offline
 	}
 	return rt
+}
+
+// imageWait bounds how long a request waits for the image after a start, all in all. A
+// controller group whose majority starts has a leader before that.
+const imageWait = 5 * time.Second
+
+// awaitImage waits, after a start, until the image has what this node already knew of the
+// cluster when it ended. Else a client could be told that a topic is not there, which was
+// created a second before the crash, and believe it. Where there is no controller nobody
+// waits after imageWait: data that can be served does not wait for metadata.
+func (s *Server) awaitImage(ctx context.Context) {
+	caughtUp := s.Node.CaughtUp()
+	select {
+	case <-caughtUp:
+		return
+	default:
+	}
+	s.awaiting.Do(func() {
+		s.imageLate = make(chan struct{})
+		time.AfterFunc(cmp.Or(s.imageWait, imageWait), func() { close(s.imageLate) })
+	})
+	select {
+	case <-caughtUp:
+	case <-s.imageLate:
+	case <-ctx.Done():
+	}
 }
 
 // live tells which brokers are there, as far as is known here, once for a whole answer.

@@ -329,3 +329,41 @@ func TestClientsAreToldTheAddressesOfTheirListener(t *testing.T) {
 		}
 	}
 }
+
+// A broker that starts tells of no topic that it is not there before it has caught up with
+// what it knew when it ended.
+func TestATopicIsThereRightAfterAStart(t *testing.T) {
+	dir := t.TempDir()
+	patient := func(s *Server) { s.imageWait = time.Hour }
+	t.Run("before", func(t *testing.T) { startBrokerIn(t, dir, nil, patient).create("flights", 1, nil) })
+	b := serveBroker(t, dir, nil, patient)
+	client, served := net.Pipe()
+	w := &wire{t: t, conn: client}
+	go newConnection(b.server, served).serve()
+	req := metadataRequest(12, "flights")
+	id := w.send(req)
+	for b.server.stats.requests.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(50 * time.Millisecond) // by now who does not wait has looked
+	b.start()
+	resp := w.receive(req, id).(*kmsg.MetadataResponse)
+	if len(resp.Topics) != 1 || resp.Topics[0].ErrorCode != 0 || len(resp.Topics[0].Partitions) != 1 {
+		t.Errorf("asked before the start: %+v", resp.Topics)
+	}
+	client.Close()
+}
+
+// Where there is no controller to catch up with, requests wait once and not each.
+func TestTheWaitForTheImageEnds(t *testing.T) {
+	b := serveBroker(t, t.TempDir(), nil, func(s *Server) { s.imageWait = time.Millisecond })
+	for range 3 {
+		b.server.awaitImage(t.Context())
+	}
+	select {
+	case <-b.node.CaughtUp():
+		t.Error("it has caught up before its start")
+	default:
+	}
+	b.start()
+}

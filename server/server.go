@@ -99,6 +99,10 @@ type Server struct {
 	slow     slowlog.Limit // of warnings
 	stats    counters
 
+	imageWait time.Duration // 0: imageWait
+	awaiting  sync.Once     // makes imageLate
+	imageLate chan struct{} // closed when nobody waits for the image any more: see awaitImage
+
 	coordinating sync.Once          // begins the coordination of groups
 	groups       *group.Coordinator // nil before Serve, like offsets, its journal
 	offsets      *journal.Topic

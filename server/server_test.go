@@ -45,12 +45,27 @@ func startBrokerWith(t testing.TB, settings map[string]string, change func(*Serv
 // startBrokerIn starts a node on a folder, in which it may have lived before.
 func startBrokerIn(t testing.TB, dir string, settings map[string]string, change func(*Server)) *broker {
 	t.Helper()
+	b := serveBroker(t, dir, settings, change)
+	b.start()
+	return b
+}
+
+// start starts the node of a broker that is served.
+func (b *broker) start() {
+	b.t.Helper()
+	if err := b.node.Start(testContext(b.t)); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// serveBroker is startBrokerIn without the start of the node: connections are served
+// before it knows anything.
+func serveBroker(t testing.TB, dir string, settings map[string]string, change func(*Server)) *broker {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
 	logger := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	node, err := replication.Open(replication.Config{
 		DataDir: dir, Advertise: l.Addr().String(), Settings: settings, Logger: logger,
@@ -87,9 +102,6 @@ func startBrokerIn(t testing.TB, dir string, settings map[string]string, change 
 			t.Errorf("%d panics", n)
 		}
 	})
-	if err := node.Start(ctx); err != nil {
-		t.Fatal(err)
-	}
 	return b
 }
 
