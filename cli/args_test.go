@@ -81,7 +81,7 @@ func TestUsageErrorsEndWithStatus2(t *testing.T) {
 	for _, line := range []string{
 		"consume", "consume t -n 0", "consume t -o nonsense", "consume t -p x", "consume t --format nonsense", "consume -r (",
 		"produce", "produce t -z brotli x", "produce t --acks 2 x", "produce t --rate fast x", "produce t -H x x", "produce t -k a --key-field b",
-		"produce t -p -2 x", "produce t x --file y", "produce t x --jsonl", "produce t --jsonl -f %v", "produce t -f %Q",
+		"produce t -p -2 x", "produce t x --file y", "produce t x --jsonl", "produce t --jsonl -f %v", "produce t --jsonl -Z", "produce t -f %Q",
 		"topic create", "topic create t -p 0", "topic create t -r 0", "topic create t -c x", "topic create t -c x=1 -c x=2",
 		"topic describe", "topic describe a b", "topic alter t", "topic delete", "topic trim t", "topic trim t -o 1:2", "topic list x",
 		"serve x", "serve --log-level loud", "serve --node-id 0", "serve --listen nonsense", "serve --advertise nonsense", "serve --ephemeral --data-dir x",

@@ -186,15 +186,15 @@ func formatted(in io.Reader, layout string, fill fill) (source, error) {
 }
 
 // jsonLines yields records as `consume --format json` prints them. Topic,
-// partition and offset are where they were, not where they go.
+// partition and offset are where they were, not where they go. A line of another
+// form is refused: what of it has no place in a record would be lost.
 func jsonLines(in io.Reader, fill fill) source {
 	return eachLine(in, func(line []byte) (*kgo.Record, error) {
-		var j jsonRecord
-		if err := json.Unmarshal(line, &j); err != nil {
-			return nil, fmt.Errorf("not a record as `consume --format json` prints it: %w", err)
+		j, err := decodeRecord(line)
+		if err != nil {
+			return nil, fmt.Errorf("not a record as `consume --format json` prints it, {\"key\":\"k\",\"value\":\"v\"}: %w; without --jsonl each line is a value", err)
 		}
 		r := &kgo.Record{Timestamp: j.Timestamp.Time}
-		var err error
 		if r.Key, err = j.Key.bytes(j.KeyBase64); err != nil {
 			return nil, fmt.Errorf("key: %w", err)
 		}
@@ -210,6 +210,42 @@ func jsonLines(in io.Reader, fill fill) source {
 		}
 		return r, fill(r)
 	})
+}
+
+// decodeRecord reads a line of JSON that is a record and nothing else: a field that
+// records do not have is refused, and so is a line that says neither key nor value.
+func decodeRecord(line []byte) (j jsonRecord, err error) {
+	d := json.NewDecoder(bytes.NewReader(line))
+	d.DisallowUnknownFields()
+	err = d.Decode(&j)
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &kind) && kind.Field != "":
+		return j, fmt.Errorf("%s is of the wrong type, %s", kind.Field, kind.Value)
+	case errors.As(err, &kind):
+		return j, fmt.Errorf("it is of the type %s, not an object", kind.Value)
+	case errors.Is(err, io.EOF):
+		return j, errors.New("it is empty")
+	case err != nil:
+		return j, errors.New(strings.TrimPrefix(err.Error(), "json: "))
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return j, errors.New("something follows the object")
+	}
+	if j.Key != nil || j.Value != nil || j.KeyBase64 != nil || j.ValueBase64 != nil {
+		return j, nil
+	}
+	// Either may be there as null, which the struct does not tell from one that is absent.
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(line, &fields); err != nil {
+		return j, err
+	}
+	for name := range fields {
+		if strings.EqualFold(name, "key") || strings.EqualFold(name, "value") { // as the decoder takes them
+			return j, nil
+		}
+	}
+	return j, errors.New("it has neither key nor value")
 }
 
 // field returns a field of the JSON object in value; path is a name, or names
@@ -291,6 +327,8 @@ type jsonText string
 
 func (t *jsonText) bytes(encoded *string) ([]byte, error) {
 	switch {
+	case encoded != nil && t != nil:
+		return nil, errors.New("given as text and as base64; it is one of them")
 	case encoded != nil:
 		return base64.StdEncoding.DecodeString(*encoded)
 	case t != nil:

@@ -45,6 +45,9 @@ func say(r *kgo.Record) string {
 	return s
 }
 
+// notRecord is how the refusal of a line under --jsonl begins, after where it is.
+const notRecord = "not a record as `consume --format json` prints it, {\"key\":\"k\",\"value\":\"v\"}: "
+
 func TestInputsBecomeRecords(t *testing.T) {
 	for _, test := range []struct {
 		name, flags, in string
@@ -79,7 +82,19 @@ func TestInputsBecomeRecords(t *testing.T) {
 			want: []string{`t "k"="v" h:"w" n:null 2026-01-02T03:04:05.678Z`}},
 		{name: "jsonl with bytes", flags: "--jsonl", in: `{"key":null,"value":null,"value_base64":"/wA="}`, want: []string{`t null="\xff\x00"`}},
 		{name: "jsonl with a key of our own", flags: "--jsonl --key=mine", in: `{"key":"k","value":null}`, want: []string{`t "mine"=null`}},
-		{name: "jsonl that is none", flags: "--jsonl", in: "{}\n[]\n", wrong: "line 2: not a record"},
+		{name: "jsonl that is none", flags: "--jsonl", in: "{\"value\":null}\n[]\n", wrong: "line 2: " + notRecord + "it is of the type array, not an object"},
+		{name: "jsonl of data that is not records", flags: "--jsonl", in: `{"value":"v"}` + "\n" + `{"date":"2001/01/01 00:47","origin":"DTW"}`,
+			wrong: "line 2: " + notRecord + `unknown field "date"; without --jsonl each line is a value`},
+		{name: "jsonl with a field too many", flags: "--jsonl", in: `{"key":"k","value":"v","payload":"lost"}`, wrong: "line 1: " + notRecord + `unknown field "payload"`},
+		{name: "jsonl with a header's field too many", flags: "--jsonl", in: `{"value":"v","headers":[{"key":"h","vlaue":"w"}]}`, wrong: "line 1: " + notRecord + `unknown field "vlaue"`},
+		{name: "jsonl without key and value", flags: "--jsonl", in: `{"topic":"x","offset":7}`, wrong: "line 1: " + notRecord + "it has neither key nor value"},
+		{name: "jsonl of an empty object", flags: "--jsonl", in: "{}", wrong: "line 1: " + notRecord + "it has neither key nor value"},
+		{name: "jsonl of null", flags: "--jsonl", in: "null", wrong: "line 1: " + notRecord + "it has neither key nor value"},
+		{name: "jsonl with an empty line", flags: "--jsonl", in: "\n", wrong: "line 1: " + notRecord + "it is empty"},
+		{name: "jsonl with two objects on a line", flags: "--jsonl", in: `{"value":"a"}{"value":"b"}`, wrong: "line 1: " + notRecord + "something follows the object"},
+		{name: "jsonl with an object for a value", flags: "--jsonl", in: `{"value":{"a":1}}`, wrong: "line 1: " + notRecord + "value is of the wrong type, object"},
+		{name: "jsonl with text and bytes", flags: "--jsonl", in: `{"value":"a","value_base64":"Yg=="}`, wrong: "line 1: value: given as text and as base64"},
+		{name: "jsonl with a tombstone", flags: "--jsonl", in: `{"key":null,"value":null}`, want: []string{"t null=null"}},
 		{name: "jsonl with wrong base64", flags: "--jsonl", in: `{"value_base64":"*"}`, wrong: "line 1: value:"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

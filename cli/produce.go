@@ -54,7 +54,7 @@ EXAMPLES:
 			&urfave.StringFlag{Name: "compression", Aliases: []string{"z"}, Value: "none", DefaultText: "none", Usage: "`CODEC`: none, gzip, snappy, lz4 or zstd"},
 			&urfave.StringFlag{Name: "acks", Value: "all", DefaultText: "all", Usage: "`ACKS`: all, 1 or 0; anything but all gives up that a record is stored exactly once"},
 			&urfave.BoolFlag{Name: "null-value", Aliases: []string{"Z"}, Usage: "one record without a value, a tombstone for the key; with -f, empty values are null"},
-			&urfave.BoolFlag{Name: "jsonl", Usage: "lines are records as consume --format json prints them; key, value, headers and timestamp are taken over"},
+			&urfave.BoolFlag{Name: "jsonl", Usage: "lines are records as consume --format json prints them, and no other JSON; key, value, headers and timestamp are taken over"},
 			&urfave.StringFlag{Name: "format", Aliases: []string{"f"}, Usage: "`FORMAT`: how to read records, in the percent language"},
 			&urfave.StringFlag{Name: "rate", Usage: "at most so many records a second, `N/s`"},
 			&urfave.StringFlag{Name: "timestamp-field", Usage: "take the timestamp from this `FIELD` of the JSON object on each line: a number of ms or s since 1970, or text such as 2006-01-02T15:04:05Z"},
@@ -306,6 +306,8 @@ func openInput(c *urfave.Context, topic string) (source, func(), error) {
 		return nil, nil, usage("values as arguments, --file and -Z exclude each other")
 	case c.Bool("jsonl") && c.IsSet("format"):
 		return nil, nil, usage("--jsonl and -f exclude each other")
+	case tombstones && c.Bool("jsonl"):
+		return nil, nil, usage("-Z reads no lines, and --jsonl does: there, a tombstone is a line with \"value\":null")
 	case len(values) > 0 && (c.Bool("jsonl") || c.IsSet("format")):
 		return nil, nil, usage("--jsonl and -f read lines, not arguments")
 	case tombstones:
