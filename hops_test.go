@@ -36,6 +36,9 @@ func TestHops(t *testing.T) {
 	for line := range strings.Lines(string(block[1])) {
 		parts := hop.FindStringSubmatch(strings.TrimSpace(line))
 		if parts == nil {
+			if !strings.HasPrefix(line, " ") {
+				t.Errorf("neither a package with a method nor an indented sentence: %s", line)
+			}
 			before = nil
 			continue
 		}
@@ -94,18 +97,15 @@ func method(code []*ast.File, receiver, name string) (found *ast.FuncDecl) {
 	return found
 }
 
-// calls tells whether a function calls something of this name.
+// calls tells whether a function calls a method of this name.
 func calls(f *ast.FuncDecl, name string) (does bool) {
 	ast.Inspect(f.Body, func(n ast.Node) bool {
 		call, ok := n.(*ast.CallExpr)
 		if !ok {
 			return true
 		}
-		switch fun := call.Fun.(type) {
-		case *ast.Ident:
-			does = does || fun.Name == name
-		case *ast.SelectorExpr:
-			does = does || fun.Sel.Name == name
+		if method, ok := call.Fun.(*ast.SelectorExpr); ok {
+			does = does || method.Sel.Name == name
 		}
 		return true
 	})

@@ -39,7 +39,7 @@ import (
 // A Broker is a broker of a test.
 type Broker struct {
 	*millrace.Broker
-	// Clock is the broker's.
+	// Clock is the broker's; nil if a change gave it another that is no *Clock.
 	Clock *Clock
 }
 
@@ -84,6 +84,7 @@ func Start(t testing.TB, change ...func(*millrace.Config)) *Broker {
 			t.Errorf("a broker did not stop in order: %v", err)
 		}
 	})
+	clock, _ = cfg.Clock.(*Clock)
 	return &Broker{b, clock}
 }
 

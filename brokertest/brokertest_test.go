@@ -207,6 +207,9 @@ func TestBrokersJoin(t *testing.T) {
 	first := Start(t)
 	join := func(c *millrace.Config) { c.Join, c.Clock = []string{first.Addr()}, first.Clock }
 	second, third := Start(t, join), Start(t, join)
+	if second.Clock != first.Clock {
+		t.Error("a broker has another clock than the one it was given")
+	}
 	if first.ClusterID() != second.ClusterID() || second.ClusterID() != third.ClusterID() || third.ID() == second.ID() {
 		t.Errorf("%d of %s, %d of %s, %d of %s", first.ID(), first.ClusterID(), second.ID(), second.ClusterID(), third.ID(), third.ClusterID())
 	}

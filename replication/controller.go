@@ -39,7 +39,7 @@ type controller struct {
 
 	replayTo uint64      // the last change that the log had when the node started
 	replayed atomic.Bool // the image has it
-	catchUp  sync.Once   // closes Node.caughtUp
+	closing  sync.Once   // closes Node.imageReplayed
 
 	// decode reads a change: metadata.DecodeChange, or in tests an older release's.
 	decode func([]byte) (metadata.Change, error)

@@ -199,24 +199,24 @@ func (c *controller) reached(index uint64) {
 		return
 	}
 	c.replayed.Store(true)
-	c.n.noteCaughtUp(c)
+	c.n.noteReplayed(c)
 }
 
-// noteCaughtUp closes caughtUp once the image has it all and Image returns it.
-func (n *Node) noteCaughtUp(c *controller) {
+// noteReplayed closes imageReplayed once the image has it all and Image returns it.
+func (n *Node) noteReplayed(c *controller) {
 	select {
 	case <-n.ready:
 	default:
 		return // Start calls this after it
 	}
 	if c.replayed.Load() {
-		c.catchUp.Do(func() { close(n.caughtUp) })
+		c.closing.Do(func() { close(n.imageReplayed) })
 	}
 }
 
-// CaughtUp returns a channel that is closed once the image has all that this node's log
+// Replayed returns a channel that is closed once the image has all that this node's log
 // had of the cluster's changes when it started. The last image may be a second older, and
 // what was created in that second is not in it; Raft applies that once the controller
 // group has a leader. If the end of that log has lost to another leader's, the next change
 // tells: each node that starts makes one.
-func (n *Node) CaughtUp() <-chan struct{} { return n.caughtUp }
+func (n *Node) Replayed() <-chan struct{} { return n.imageReplayed }

@@ -185,9 +185,9 @@ func TestANodeKnowsWhatItsLastImageLacks(t *testing.T) {
 		}
 		flights := c.create("flights", 1, 3, nil)
 		time.Sleep(5 * time.Second)
-		caughtUp := func() bool {
+		replayed := func() bool {
 			select {
-			case <-n.CaughtUp():
+			case <-n.Replayed():
 				return true
 			default:
 				return false
@@ -197,8 +197,8 @@ func TestANodeKnowsWhatItsLastImageLacks(t *testing.T) {
 			n.stop()
 		}
 		n.start()
-		if _, known := n.Image().TopicByID(flights.Topic); !known || !caughtUp() {
-			t.Fatalf("with the image that it had: it knows of the topic: %v, and has caught up: %v", known, caughtUp())
+		if _, known := n.Image().TopicByID(flights.Topic); !known || !replayed() {
+			t.Fatalf("with the image that it had: it knows of the topic: %v, and has caught up: %v", known, replayed())
 		}
 		n.stop()
 		if err := os.WriteFile(path, old, 0o644); err != nil {
@@ -206,11 +206,11 @@ func TestANodeKnowsWhatItsLastImageLacks(t *testing.T) {
 		}
 		n.start()
 		time.Sleep(time.Minute) // alone it has no controller
-		if _, known := n.Image().TopicByID(flights.Topic); known || caughtUp() {
-			t.Fatalf("with an older image: it knows of the topic: %v, and has caught up: %v", known, caughtUp())
+		if _, known := n.Image().TopicByID(flights.Topic); known || replayed() {
+			t.Fatalf("with an older image: it knows of the topic: %v, and has caught up: %v", known, replayed())
 		}
 		c.nodes[1].start()
-		<-n.CaughtUp()
+		<-n.Replayed()
 		if _, known := n.Image().TopicByID(flights.Topic); !known {
 			t.Error("it has caught up, and does not know of the topic")
 		}

@@ -306,7 +306,7 @@ func (n *Node) balance(r *replica, l *leadership, moved *int) (away bool) {
 	if !ok || id == n.serverID() || !n.settings().LeaderRebalance {
 		return false
 	}
-	if *moved >= 32 || !l.settled() || !n.connected(id) || !r.inSync(id, n.now()) ||
+	if *moved >= 32 || !l.settled() || !n.connected(id) || !r.inSync(id) ||
 		r.matchIndex(id)+caughtUp < r.raft.LastIndex() || !slices.Contains(r.voters(), id) {
 		return true
 	}

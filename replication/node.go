@@ -148,7 +148,7 @@ type Node struct {
 	producerEnd  int64
 
 	reconcileWake chan struct{}
-	caughtUp      chan struct{} // see CaughtUp
+	imageReplayed chan struct{} // see Replayed
 	controlling   atomic.Bool   // the controller group's members are being looked after
 	retaining     atomic.Bool   // retention is
 	unsaved       atomic.Bool   // the others' addresses are, see saveAddressesLocked
@@ -187,7 +187,7 @@ func Open(cfg Config) (*Node, error) {
 		fullDisk:      slowlog.Limit{Every: fullSaidEvery},
 		snapshots:     make(chan *replica, 1024),
 		reconcileWake: make(chan struct{}, 1),
-		caughtUp:      make(chan struct{}),
+		imageReplayed: make(chan struct{}),
 		budget:        budget{removing: make(chan struct{}, removeAtOnce)},
 		start:         time.Now(),
 		run:           newRun(),
@@ -325,7 +325,7 @@ func (n *Node) Start(ctx context.Context) error {
 	}
 	n.env = n.newEnv()
 	close(n.ready)
-	n.noteCaughtUp(n.controller)
+	n.noteReplayed(n.controller)
 	n.goTracked(func() { n.controller.watchLeadership(n.transport.Self(), n.failover, n.closing) })
 	n.goTracked(n.controller.saveImages)
 	n.goTracked(n.failover.gossip.gossipLoop)

@@ -83,18 +83,18 @@ func (m *member) matchIndex(id raft.ServerID) uint64 {
 }
 
 // inSync tells whether a follower has everything there is, or had all there was within
-// the last lagTime.
-func (m *member) inSync(id raft.ServerID, now time.Time) bool {
+// the last lagTime, by the system's clock, by which it was noted too.
+func (m *member) inSync(id raft.ServerID) bool {
 	last := m.raft.LastIndex()
 	f, ok := m.matched(id)
-	return ok && f.inSync(last, now)
+	return ok && f.inSync(last, time.Now())
 }
 
 // mayVote tells whether a follower is close enough to get its vote. Of a short log an
 // empty replica lacks no more than caughtUp entries: it must have said in this term
 // what it has, and have had all there was, too.
 func (m *member) mayVote(id raft.ServerID) bool {
-	return m.matchIndex(id)+caughtUp >= m.raft.LastIndex() && m.inSync(id, time.Now())
+	return m.matchIndex(id)+caughtUp >= m.raft.LastIndex() && m.inSync(id)
 }
 
 // sendTimeoutNow tells another voter to campaign now.

@@ -491,11 +491,10 @@ func (r *replica) stepAside() {
 // the log, since whoever lacks what another has loses the election, the preferred one,
 // or any.
 func (r *replica) successor() (raft.ServerID, bool) {
-	now := r.p.env.now()
 	var candidates []raft.ServerID
 	most := uint64(0)
 	for _, id := range r.voters() {
-		if id != r.p.env.self && r.p.env.host.mayLead(id, r.p.group) && r.inSync(id, now) {
+		if id != r.p.env.self && r.p.env.host.mayLead(id, r.p.group) && r.inSync(id) {
 			if has := r.matchIndex(id); has > most {
 				candidates, most = nil, has
 			} else if has < most {

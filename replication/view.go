@@ -66,7 +66,7 @@ func (n *Node) InSync(id metadata.PartitionID) []int32 {
 			}
 			// A replica that has no vote yet has all the data and still is not one
 			// that the partition can lose another for.
-			if leads && (!slices.Contains(voters, server) || !r.inSync(server, n.now())) {
+			if leads && (!slices.Contains(voters, server) || !r.inSync(server)) {
 				continue
 			}
 		}

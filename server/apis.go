@@ -18,9 +18,10 @@ type api struct {
 	serve    func(*Server, *call) error
 	layouts  []*layout // by version less min
 
-	// image is set if the answer says which topics there are, or what is set for them:
-	// it waits for the image that the node had when it ended. See Server.awaitImage.
-	image bool
+	// early is set if the answer tells nobody which topics there are, or what is set for
+	// them, or is taken as passing: it does not wait for the image that the node had
+	// when it ended, as all others do. See Server.awaitImage.
+	early bool
 }
 
 // apis says what is served. It drives dispatch and the answer to ApiVersions,
@@ -36,48 +37,48 @@ func init() {
 	apis = []api{
 		// Produce 0–2 are advertised for librdkafka, which takes their absence
 		// for lack of compression (KAFKA-18659), and refused, as Kafka does.
-		{key: kmsg.Produce, min: 0, max: 13}, // served by connection.produce
-		{key: kmsg.Fetch, min: 4, max: 18, serve: (*Server).fetch},
-		{key: kmsg.ListOffsets, image: true, min: 1, max: 10, serve: answer((*Server).listOffsets)},
-		{key: kmsg.Metadata, image: true, min: 0, max: 13, serve: answer((*Server).metadata)},
-		{key: kmsg.OffsetCommit, min: 2, max: 9, serve: answer((*Server).offsetCommit)},
-		{key: kmsg.OffsetFetch, min: 1, max: 9, serve: answer((*Server).offsetFetch)},
-		{key: kmsg.FindCoordinator, min: 0, max: 6, serve: answer((*Server).findCoordinator)},
-		{key: kmsg.JoinGroup, min: 0, max: 9, serve: answer((*Server).joinGroup)},
-		{key: kmsg.Heartbeat, min: 0, max: 4, serve: answer((*Server).heartbeat)},
-		{key: kmsg.LeaveGroup, min: 0, max: 5, serve: answer((*Server).leaveGroup)},
-		{key: kmsg.SyncGroup, min: 0, max: 5, serve: answer((*Server).syncGroup)},
-		{key: kmsg.DescribeGroups, min: 0, max: 6, serve: answer((*Server).describeGroups)},
-		{key: kmsg.ListGroups, min: 0, max: 5, serve: answer((*Server).listGroups)},
-		{key: kmsg.SASLHandshake, min: 0, max: 1, serve: answer((*Server).saslHandshake)},
-		{key: kmsg.ApiVersions, min: 0, max: 4, serve: answer((*Server).apiVersions)},
-		{key: kmsg.CreateTopics, image: true, min: 2, max: 7, serve: answer((*Server).createTopics)},
-		{key: kmsg.DeleteTopics, image: true, min: 1, max: 6, serve: answer((*Server).deleteTopics)},
-		{key: kmsg.DeleteRecords, image: true, min: 0, max: 2, serve: answer((*Server).deleteRecords)},
-		{key: kmsg.InitProducerID, min: 0, max: 5, serve: answer((*Server).initProducerID)},
-		{key: kmsg.OffsetForLeaderEpoch, image: true, min: 2, max: 4, serve: answer((*Server).offsetForLeaderEpoch)},
-		{key: kmsg.DescribeACLs, min: 1, max: 3, serve: answer((*Server).describeACLs)},
-		{key: kmsg.CreateACLs, min: 1, max: 3, serve: answer((*Server).createACLs)},
-		{key: kmsg.DeleteACLs, min: 1, max: 3, serve: answer((*Server).deleteACLs)},
-		{key: kmsg.DescribeConfigs, image: true, min: 1, max: 4, serve: answer((*Server).describeConfigs)},
-		{key: kmsg.AlterConfigs, image: true, min: 0, max: 2, serve: answer((*Server).alterConfigs)},
-		{key: kmsg.DescribeLogDirs, image: true, min: 1, max: 4, serve: answer((*Server).describeLogDirs)},
-		{key: kmsg.CreatePartitions, image: true, min: 0, max: 3, serve: answer((*Server).createPartitions)},
-		{key: kmsg.DeleteGroups, min: 0, max: 2, serve: answer((*Server).deleteGroups)},
-		{key: kmsg.ElectLeaders, image: true, min: 0, max: 2, serve: answer((*Server).electLeaders)},
-		{key: kmsg.IncrementalAlterConfigs, image: true, min: 0, max: 1, serve: answer((*Server).incrementalAlterConfigs)},
+		{key: kmsg.Produce, early: true, min: 0, max: 13}, // served by connection.produce
+		{key: kmsg.Fetch, early: true, min: 4, max: 18, serve: (*Server).fetch},
+		{key: kmsg.ListOffsets, min: 1, max: 10, serve: answer((*Server).listOffsets)},
+		{key: kmsg.Metadata, min: 0, max: 13, serve: answer((*Server).metadata)},
+		{key: kmsg.OffsetCommit, early: true, min: 2, max: 9, serve: answer((*Server).offsetCommit)},
+		{key: kmsg.OffsetFetch, early: true, min: 1, max: 9, serve: answer((*Server).offsetFetch)},
+		{key: kmsg.FindCoordinator, early: true, min: 0, max: 6, serve: answer((*Server).findCoordinator)},
+		{key: kmsg.JoinGroup, early: true, min: 0, max: 9, serve: answer((*Server).joinGroup)},
+		{key: kmsg.Heartbeat, early: true, min: 0, max: 4, serve: answer((*Server).heartbeat)},
+		{key: kmsg.LeaveGroup, early: true, min: 0, max: 5, serve: answer((*Server).leaveGroup)},
+		{key: kmsg.SyncGroup, early: true, min: 0, max: 5, serve: answer((*Server).syncGroup)},
+		{key: kmsg.DescribeGroups, early: true, min: 0, max: 6, serve: answer((*Server).describeGroups)},
+		{key: kmsg.ListGroups, early: true, min: 0, max: 5, serve: answer((*Server).listGroups)},
+		{key: kmsg.SASLHandshake, early: true, min: 0, max: 1, serve: answer((*Server).saslHandshake)},
+		{key: kmsg.ApiVersions, early: true, min: 0, max: 4, serve: answer((*Server).apiVersions)},
+		{key: kmsg.CreateTopics, min: 2, max: 7, serve: answer((*Server).createTopics)},
+		{key: kmsg.DeleteTopics, min: 1, max: 6, serve: answer((*Server).deleteTopics)},
+		{key: kmsg.DeleteRecords, min: 0, max: 2, serve: answer((*Server).deleteRecords)},
+		{key: kmsg.InitProducerID, early: true, min: 0, max: 5, serve: answer((*Server).initProducerID)},
+		{key: kmsg.OffsetForLeaderEpoch, min: 2, max: 4, serve: answer((*Server).offsetForLeaderEpoch)},
+		{key: kmsg.DescribeACLs, early: true, min: 1, max: 3, serve: answer((*Server).describeACLs)},
+		{key: kmsg.CreateACLs, early: true, min: 1, max: 3, serve: answer((*Server).createACLs)},
+		{key: kmsg.DeleteACLs, early: true, min: 1, max: 3, serve: answer((*Server).deleteACLs)},
+		{key: kmsg.DescribeConfigs, min: 1, max: 4, serve: answer((*Server).describeConfigs)},
+		{key: kmsg.AlterConfigs, min: 0, max: 2, serve: answer((*Server).alterConfigs)},
+		{key: kmsg.DescribeLogDirs, min: 1, max: 4, serve: answer((*Server).describeLogDirs)},
+		{key: kmsg.CreatePartitions, min: 0, max: 3, serve: answer((*Server).createPartitions)},
+		{key: kmsg.DeleteGroups, early: true, min: 0, max: 2, serve: answer((*Server).deleteGroups)},
+		{key: kmsg.ElectLeaders, min: 0, max: 2, serve: answer((*Server).electLeaders)},
+		{key: kmsg.IncrementalAlterConfigs, min: 0, max: 1, serve: answer((*Server).incrementalAlterConfigs)},
 		{key: kmsg.ListPartitionReassignments, min: 0, max: 0, serve: answer((*Server).listPartitionReassignments)},
-		{key: kmsg.DescribeClientQuotas, min: 0, max: 1, serve: answer((*Server).describeClientQuotas)},
-		{key: kmsg.DescribeUserSCRAMCredentials, min: 0, max: 0, serve: answer((*Server).describeUserSCRAM)},
-		{key: kmsg.DescribeQuorum, min: 0, max: 2, serve: answer((*Server).describeQuorum)},
-		{key: kmsg.OffsetDelete, min: 0, max: 0, serve: answer((*Server).offsetDelete)},
-		{key: kmsg.DescribeCluster, min: 0, max: 2, serve: answer((*Server).describeCluster)},
-		{key: kmsg.DescribeProducers, image: true, min: 0, max: 0, serve: answer((*Server).describeProducers)},
-		{key: kmsg.UnregisterBroker, min: 0, max: 0, serve: answer((*Server).unregisterBroker)},
-		{key: kmsg.ConsumerGroupHeartbeat, min: 0, max: 1, serve: answer((*Server).consumerGroupHeartbeat)},
-		{key: kmsg.ConsumerGroupDescribe, min: 0, max: 1, serve: answer((*Server).consumerGroupDescribe)},
-		{key: kmsg.ListConfigResources, image: true, min: 0, max: 1, serve: answer((*Server).listConfigResources)},
-		{key: kmsg.DescribeTopicPartitions, image: true, min: 0, max: 0, serve: answer((*Server).describeTopicPartitions)},
+		{key: kmsg.DescribeClientQuotas, early: true, min: 0, max: 1, serve: answer((*Server).describeClientQuotas)},
+		{key: kmsg.DescribeUserSCRAMCredentials, early: true, min: 0, max: 0, serve: answer((*Server).describeUserSCRAM)},
+		{key: kmsg.DescribeQuorum, early: true, min: 0, max: 2, serve: answer((*Server).describeQuorum)},
+		{key: kmsg.OffsetDelete, early: true, min: 0, max: 0, serve: answer((*Server).offsetDelete)},
+		{key: kmsg.DescribeCluster, early: true, min: 0, max: 2, serve: answer((*Server).describeCluster)},
+		{key: kmsg.DescribeProducers, min: 0, max: 0, serve: answer((*Server).describeProducers)},
+		{key: kmsg.UnregisterBroker, early: true, min: 0, max: 0, serve: answer((*Server).unregisterBroker)},
+		{key: kmsg.ConsumerGroupHeartbeat, early: true, min: 0, max: 1, serve: answer((*Server).consumerGroupHeartbeat)},
+		{key: kmsg.ConsumerGroupDescribe, early: true, min: 0, max: 1, serve: answer((*Server).consumerGroupDescribe)},
+		{key: kmsg.ListConfigResources, min: 0, max: 1, serve: answer((*Server).listConfigResources)},
+		{key: kmsg.DescribeTopicPartitions, min: 0, max: 0, serve: answer((*Server).describeTopicPartitions)},
 	}
 	for i := range apis {
 		a := &apis[i]

@@ -219,7 +219,7 @@ func (c *connection) serveOne() error {
 	if h.key != kmsg.Produce {
 		c.settle(0)
 	}
-	if a.image {
+	if !a.early {
 		c.server.awaitImage(c.ctx)
 	}
 	if elements > turnElements {

@@ -21,6 +21,7 @@ const rootLogger = "root"
 var loggers = []string{
 	rootLogger, "millrace", "millrace.cli", "millrace.log", "millrace.replication", "millrace.replication.transport",
 	"millrace.replication.vote", "millrace.server", "millrace.server.coordinator", "millrace.server.group",
+	"millrace.server.journal",
 }
 
 // levelNames are the levels of Kafka's LogLevelConfig, the quietest first.

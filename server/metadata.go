@@ -211,9 +211,9 @@ const imageWait = 5 * time.Second
 // created a second before the crash, and believe it. Where there is no controller nobody
 // waits after imageWait: data that can be served does not wait for metadata.
 func (s *Server) awaitImage(ctx context.Context) {
-	caughtUp := s.Node.CaughtUp()
+	replayed := s.Node.Replayed()
 	select {
-	case <-caughtUp:
+	case <-replayed:
 		return
 	default:
 	}
@@ -221,8 +221,10 @@ func (s *Server) awaitImage(ctx context.Context) {
 		s.imageLate = make(chan struct{})
 		time.AfterFunc(cmp.Or(s.imageWait, imageWait), func() { close(s.imageLate) })
 	})
+	s.waiting.Add(1)
+	defer s.waiting.Add(-1)
 	select {
-	case <-caughtUp:
+	case <-replayed:
 	case <-s.imageLate:
 	case <-ctx.Done():
 	}

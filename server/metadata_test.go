@@ -342,10 +342,11 @@ func TestATopicIsThereRightAfterAStart(t *testing.T) {
 	go newConnection(b.server, served).serve()
 	req := metadataRequest(12, "flights")
 	id := w.send(req)
-	for b.server.stats.requests.Load() == 0 {
-		time.Sleep(time.Millisecond)
+	for deadline := time.Now().Add(time.Minute); b.server.waiting.Load() == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the request does not wait")
+		}
 	}
-	time.Sleep(50 * time.Millisecond) // by now who does not wait has looked
 	b.start()
 	resp := w.receive(req, id).(*kmsg.MetadataResponse)
 	if len(resp.Topics) != 1 || resp.Topics[0].ErrorCode != 0 || len(resp.Topics[0].Partitions) != 1 {
@@ -361,7 +362,7 @@ func TestTheWaitForTheImageEnds(t *testing.T) {
 		b.server.awaitImage(t.Context())
 	}
 	select {
-	case <-b.node.CaughtUp():
+	case <-b.node.Replayed():
 		t.Error("it has caught up before its start")
 	default:
 	}

@@ -102,6 +102,7 @@ type Server struct {
 	imageWait time.Duration // 0: imageWait
 	awaiting  sync.Once     // makes imageLate
 	imageLate chan struct{} // closed when nobody waits for the image any more: see awaitImage
+	waiting   atomic.Int64  // requests that do
 
 	coordinating sync.Once          // begins the coordination of groups
 	groups       *group.Coordinator // nil before Serve, like offsets, its journal
