@@ -162,13 +162,46 @@ func some(names []string) string {
 	return s
 }
 
-// readCluster asks for the cluster's state, at first hand.
-func readCluster(ctx context.Context, client *kgo.Client) (*clusterState, error) {
-	metadata, err := kadm.NewClient(client).Metadata(ctx)
+// readCluster asks for the cluster's state, at first hand: whichever of the named brokers
+// answers first tells whom else to ask.
+func readCluster(ctx context.Context, named []string) (*clusterState, error) {
+	metadata, err := metadataOf(ctx, named)
 	if err != nil {
-		return nil, fmt.Errorf("ask for the metadata: %w", err)
+		return nil, unreachable(named, err)
 	}
 	return clusterOf(ctx, metadata), nil
+}
+
+// metadataOf asks the brokers at some addresses, all at once, for all topics of their
+// cluster, and returns what the first says that answers. An ordinary client would go on to
+// brokers that this one tells it of, and wait for those that are away.
+func metadataOf(ctx context.Context, addresses []string) (kadm.Metadata, error) {
+	type answer struct {
+		kadm.Metadata
+		err error
+	}
+	ctx, cancel := context.WithTimeout(ctx, viewTimeout)
+	defer cancel()
+	answers := make(chan answer, len(addresses))
+	for _, address := range addresses {
+		go func() { // ends with the answer, or with ctx
+			client, err := soleClient(address)
+			if err != nil {
+				answers <- answer{err: err}
+				return
+			}
+			defer client.Close()
+			m, err := kadm.NewClient(client).Metadata(ctx)
+			answers <- answer{m, err}
+		}()
+	}
+	var last answer
+	for range addresses {
+		if last = <-answers; last.err == nil {
+			break
+		}
+	}
+	return last.Metadata, last.err
 }
 
 // clusterOf completes what one broker says of the cluster. It asks every broker that is

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kgo"
 	urfave "github.com/urfave/cli/v2"
 )
 
@@ -44,25 +43,14 @@ func clusterHealth(c *urfave.Context) error {
 		return usage("--nodes %d: it is 1 or more", c.Int("nodes"))
 	}
 	deadline := time.Now().Add(c.Duration("wait"))
-	var client *kgo.Client
-	defer func() {
-		if client != nil {
-			client.Close()
-		}
-	}()
 	for attempt := 1; ; attempt++ {
 		var troubles []string
-		if client == nil {
-			client, err = dialBrokers(c.Context, brokers)
-		}
+		ctx, cancel := context.WithTimeout(c.Context, 10*time.Second)
+		state, err := readCluster(ctx, brokers)
 		if err == nil {
-			ctx, cancel := context.WithTimeout(c.Context, 10*time.Second)
-			var state *clusterState
-			if state, err = readCluster(ctx, client); err == nil {
-				troubles = append(state.missing(ctx, brokers, c.Int("nodes")), state.troubles()...)
-			}
-			cancel()
+			troubles = append(state.missing(ctx, brokers, c.Int("nodes")), state.troubles()...)
 		}
+		cancel()
 		if c.Context.Err() != nil {
 			return fail(StatusFailed, "interrupted")
 		}
@@ -76,16 +64,12 @@ func clusterHealth(c *urfave.Context) error {
 			if err := printHealth(c, troubles); err != nil {
 				return err
 			}
-			if err != nil && statusOf(err) == StatusUsage {
-				return err
-			}
 			return &silent{StatusUnhealthy}
 		}
 		select {
 		case <-time.After(backoff(attempt)):
 		case <-c.Context.Done():
 		}
-		err = nil
 	}
 }
 

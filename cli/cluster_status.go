@@ -28,14 +28,13 @@ EXAMPLES:
 }
 
 func clusterStatus(c *urfave.Context) error {
-	client, err := dialClient(c)
+	brokers, err := brokersNamed(c)
 	if err != nil {
 		return err
 	}
-	defer client.Close()
 	ctx, cancel := context.WithTimeout(c.Context, 30*time.Second)
 	defer cancel()
-	state, err := readCluster(ctx, client)
+	state, err := readCluster(ctx, brokers)
 	if err != nil {
 		return err
 	}

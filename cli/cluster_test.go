@@ -749,6 +749,28 @@ func TestABrokerThatHangsIsPassedBy(t *testing.T) {
 	}
 }
 
+// What one broker tells of the cluster is told when the others take connections and say
+// nothing, as paused processes do, and who they are.
+func TestOneBrokerTellsOfAClusterThatHangs(t *testing.T) {
+	t.Parallel()
+	hanging := func() string { return accepting(t, func(conn net.Conn) { io.Copy(io.Discard, conn) }) }
+	var cluster scriptedCluster
+	first := scriptedBroker(t, func(req kmsg.Request) kmsg.Response { return cluster.answer(1, req) })
+	cluster = scriptedCluster{1: first, 2: hanging(), 3: hanging()}
+	r := millrace(t, []string{cluster[2], cluster[3], first}, "", "cluster", "status")
+	if r.status != StatusDone {
+		t.Errorf("status %d, %s", r.status, r.stderr)
+	}
+	for _, want := range []string{
+		"broker 2 at " + cluster[2] + " does not answer\n",
+		"broker 3 at " + cluster[3] + " does not answer\n",
+	} {
+		if !strings.Contains(r.stdout, want) {
+			t.Errorf("%q is not said:\n%s", want, r.stdout)
+		}
+	}
+}
+
 // A script that starts three nodes in the background and waits for health finds three:
 // whoever has not joined yet is waited for.
 func TestHealthWaitsForEveryBrokerItIsToldOf(t *testing.T) {

@@ -11,8 +11,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/twmb/franz-go/pkg/kadm"
 )
 
 // examineBrokers goes to the brokers that a command line names, to those that they tell
@@ -528,7 +526,11 @@ func (d *doctor) judgeClocks(all []*visit) {
 func (d *doctor) examineHealth(ctx context.Context, reached []*visit) {
 	of := d.of(reached[0].cluster)
 	subject := strings.TrimPrefix(of, " of ")
-	metadata, err := metadataOf(ctx, reached)
+	var addresses []string
+	for _, v := range reached {
+		addresses = append(addresses, v.address)
+	}
+	metadata, err := metadataOf(ctx, addresses)
 	if err != nil {
 		d.say(failed, "health", subject, "look into the brokers' logs", "no broker tells which topics there are: %s", whyNoAnswer(err))
 		return
@@ -548,38 +550,6 @@ func (d *doctor) examineHealth(ctx context.Context, reached []*visit) {
 			d.say(untold, "disk", broker, "", "it does not tell")
 		}
 	}
-}
-
-// metadataOf asks some brokers of one cluster for all of its topics, and returns what the
-// first says that answers. An ordinary client would go on to brokers that these tell it of,
-// and wait for those that are away.
-func metadataOf(ctx context.Context, brokers []*visit) (kadm.Metadata, error) {
-	type answer struct {
-		kadm.Metadata
-		err error
-	}
-	ctx, cancel := context.WithTimeout(ctx, viewTimeout)
-	defer cancel()
-	answers := make(chan answer, len(brokers))
-	for _, v := range brokers {
-		go func() { // ends with the answer, or with ctx
-			client, err := soleClient(v.address)
-			if err != nil {
-				answers <- answer{err: err}
-				return
-			}
-			defer client.Close()
-			m, err := kadm.NewClient(client).Metadata(ctx)
-			answers <- answer{m, err}
-		}()
-	}
-	var last answer
-	for range brokers {
-		if last = <-answers; last.err == nil {
-			break
-		}
-	}
-	return last.Metadata, last.err
 }
 
 // remedies says what to do about brokers that do not answer at their addresses, some of
