@@ -187,6 +187,7 @@ func TestDoctorNamesWhatAnswersInsteadOfABroker(t *testing.T) {
 		"HTTP":     {accepting(t, saying("HTTP/1.1 400 Bad Request\r\n\r\n")), "an HTTP server answers", "name the address of a broker"},
 		"HTTPS":    {secure.Listener.Addr().String(), "TLS answers, with a certificate for example.com", "whose protocol is PLAINTEXT"},
 		"an alert": {accepting(t, saying("\x15\x03\x01\x00\x02\x02\x0a")), "TLS answers", "name the address"},
+		"AMQP":     {accepting(t, saying("AMQP\x00\x00\x09\x01")), "an AMQP server answers, such as RabbitMQ", "name the address"},
 		"SSH":      {accepting(t, saying("SSH-2.0-OpenSSH_9.2\r\n")), "an SSH server answers", "name the address"},
 		"words":    {accepting(t, saying("+OK ready\r\n")), `something else than Kafka answers "+OK ready\r\n"`, "ss -ltnp"},
 		"nobody":   {accepting(t, func(net.Conn) {}), "it closes the connection at the first request", "a listener for nodes does so"},
@@ -218,6 +219,36 @@ func TestDoctorNamesWhatAnswersInsteadOfABroker(t *testing.T) {
 	defer plain.Close()
 	if address := plain.Listener.Addr().String(); !patient(nil).speaksHTTP(t.Context(), address) {
 		t.Error("an HTTP server does not speak HTTP")
+	}
+}
+
+// Who names another server's port is told that no broker is there, and who says what is.
+func TestWhatIsNoBrokerIsSentToTheDoctor(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		address, want string
+		patience      time.Duration
+	}{
+		"AMQP":   {accepting(t, saying("AMQP\x00\x00\x09\x01")), noBroker + "; `millrace doctor -b %s` says what it is", time.Minute},
+		"HTTP":   {accepting(t, saying("HTTP/1.1 400 Bad Request\r\n\r\n")), noBroker + "; `millrace doctor -b %s` says what it is", time.Minute},
+		"binary": {accepting(t, saying("\xff\x00\x00\x00\x00")), noBroker + "; `millrace doctor -b %s` says what it is", time.Minute},
+		// An HTTP server that waits for the end of a line is silent.
+		"silence": {accepting(t, func(conn net.Conn) { io.Copy(io.Discard, conn) }), noAnswer + "; it hangs, or is no Kafka broker: `millrace doctor -b %s` says more", time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), c.patience)
+			defer cancel()
+			want := "cannot reach a broker at " + c.address + ": " + fmt.Sprintf(c.want, c.address)
+			if client, err := dialBrokers(ctx, []string{c.address}); err == nil {
+				client.Close()
+				t.Error("it is taken for a broker")
+			} else if err.Error() != want {
+				t.Errorf("%v\nwant %s", err, want)
+			}
+			if _, err := readCluster(ctx, []string{c.address}); err == nil || !strings.HasPrefix(err.Error(), "cannot reach a broker at "+c.address) {
+				t.Errorf("the state of its cluster: %v", err)
+			}
+		})
 	}
 }
 

@@ -427,6 +427,8 @@ func protocolOf(answer []byte) string {
 	switch text := string(answer); {
 	case strings.HasPrefix(text, "HTTP/"):
 		return "an HTTP server answers"
+	case strings.HasPrefix(text, "AMQP"):
+		return "an AMQP server answers, such as RabbitMQ"
 	case strings.HasPrefix(text, "SSH-"):
 		return "an SSH server answers"
 	case strings.HasPrefix(text, "\x15\x03"): // an alert

@@ -115,8 +115,25 @@ func unreachable(brokers []string, err error) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		status = StatusTimedOut
 	}
-	return fail(status, "cannot reach a broker at %s: %s; start one with `millrace serve` or name others with --brokers", where, whyNoAnswer(err))
+	doctor := "`millrace doctor -b " + strings.Join(brokers, ",") + "`"
+	switch why := whyNoAnswer(err); why {
+	case noBroker:
+		return fail(status, "cannot reach a broker at %s: %s; %s says what it is", where, why, doctor)
+	case noAnswer:
+		return fail(status, "cannot reach a broker at %s: %s; it hangs, or is no Kafka broker: %s says more", where, why, doctor)
+	default:
+		return fail(status, "cannot reach a broker at %s: %s; start one with `millrace serve` or name others with --brokers", where, why)
+	}
 }
+
+const (
+	noAnswer = "no answer"
+	noBroker = "what answers there is no Kafka broker"
+)
+
+// foreignPattern is how the client says that the first four bytes of an answer, which are
+// its length in Kafka's protocol, are none. It has no error of its own for that.
+var foreignPattern = regexp.MustCompile(`invalid (?:large|negative) response size`)
 
 // whyNoAnswer says why a broker did not answer.
 func whyNoAnswer(err error) string {
@@ -128,7 +145,9 @@ func whyNoAnswer(err error) string {
 	case errors.As(err, &dns):
 		return "no such host " + dns.Name
 	case err == nil, errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return "no answer"
+		return noAnswer
+	case foreignPattern.MatchString(err.Error()):
+		return noBroker
 	}
 	return err.Error()
 }
