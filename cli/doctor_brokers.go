@@ -341,12 +341,14 @@ func advertise(a advertisement, v *visit, seeds []*visit) string {
 	if i < 0 {
 		open, shut := v.open()
 		reach := fmt.Sprintf("%s of broker %d to the HOST:PORT by which this machine reaches it; named with -b, it is checked", key, a.node)
-		switch {
+		switch named := slices.ContainsFunc(seeds, v.sameDoor); { // somebody believes that it is there
+		case v.silent() && named:
+			return fmt.Sprintf("%s; if that is not broker %d, set its %s to the address it listens on", v.remedy, a.node, key)
 		case v.silent():
 			return v.remedy + "; if that is not broker " + fmt.Sprint(a.node) + ", set " + reach
 		case open != nil || shut == nil:
 			return "set " + reach
-		case slices.ContainsFunc(seeds, v.sameDoor): // somebody believes that it is there
+		case named:
 			return fmt.Sprintf("start broker %d; if it runs, set its %s to the address it listens on", a.node, key)
 		}
 		return fmt.Sprintf("start broker %d, if it is down; else set %s", a.node, reach)
