@@ -255,6 +255,20 @@ func whyNot(c *urfave.Context, err error) error {
 	return explain(err, "%s", inOurWords(err, cause))
 }
 
+// notMade is the error of who wrote to a topic that was missing, and that the cluster would
+// have made: where it could not, for want of a majority, the topic is not what is wrong.
+func notMade(c *urfave.Context, topic string, err error) error {
+	brokers, named := brokersNamed(c)
+	if statusOf(err) != StatusNotFound || named != nil {
+		return err
+	}
+	o := findOutage(c.Context, brokers, need{})
+	if o.unreached == nil && o.majority() && !o.headless {
+		return err
+	}
+	return fail(StatusFailed, "topic %q does not exist and cannot be created now: %s", topic, o)
+}
+
 // needing is an error of something that could not be had for want of a need.
 type needing struct {
 	error

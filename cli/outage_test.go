@@ -208,7 +208,7 @@ func TestWithoutAMajorityEveryCommandSaysSo(t *testing.T) {
 	for _, line := range []string{
 		"topic create more", "topic delete spare --yes", "topic alter spare -p 5", "topic alter spare -c retention.ms=1000", "topic trim orders -o 1",
 		"group list", "group describe audit", "group delete audit --yes", "group seek audit --to start", "cluster config list",
-		"consume orders -e", "consume orders -g more -e", "produce spare five --timeout 1s", "bench produce --duration 1s",
+		"consume orders -e", "consume orders -g more -e", "produce spare five --timeout 1s", "produce missing six --timeout 10s", "bench produce --duration 1s",
 	} {
 		asked.Go(func() {
 			r := millrace(t, c.addresses(), "", strings.Fields(line)...)

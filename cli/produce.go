@@ -184,6 +184,8 @@ send:
 	switch {
 	case c.Context.Err() != nil:
 		return fail(StatusFailed, "interrupted; %s%s", acks.outcome(), waiting.because())
+	case acks.err != nil && !existed:
+		return notMade(c, topic, acks.err)
 	case acks.err != nil:
 		return acks.err
 	case flushErr != nil:
