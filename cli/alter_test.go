@@ -17,7 +17,7 @@ func TestAnAlterationThatDeletesIsCountedAndAskedFor(t *testing.T) {
 	says := func(status int, want string, args ...string) {
 		t.Helper()
 		args = append([]string{"topic", "alter", "orders"}, args...)
-		r := millrace(t, c.addresses(), "", args...)
+		r := runMillrace(t, c.addresses(), "", args...)
 		if got := r.stdout + r.stderr; r.status != status || got != want {
 			t.Errorf("millrace %s: status %d, %q\nwant %d, %q", strings.Join(args, " "), r.status, got, status, want)
 		}

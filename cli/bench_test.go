@@ -140,7 +140,7 @@ func TestBenchMeasuresWhatReallyHappens(t *testing.T) {
 	group := make(chan result, 1)
 	go func() {
 		defer close(group)
-		group <- millrace(t, c.addresses(), "", "bench", "consume", "-t", "one", "--consumers", "2", "--group", "-o", "json")
+		group <- runMillrace(t, c.addresses(), "", "bench", "consume", "-t", "one", "--consumers", "2", "--group", "-o", "json")
 	}()
 
 	// consume counts every record, as often as it is read.
@@ -218,7 +218,7 @@ func TestBenchMeasuresWhatReallyHappens(t *testing.T) {
 		{"produce -t one -p 3", StatusUsage}, {"consume -t one -n 5", StatusUsage}, {"consume -t one --consumers 9 --group", StatusUsage},
 		{"produce --html /no/such/page.html", StatusNotFound},
 	} {
-		r := millrace(t, c.addresses(), "", append([]string{"bench"}, strings.Fields(test.args)...)...)
+		r := runMillrace(t, c.addresses(), "", append([]string{"bench"}, strings.Fields(test.args)...)...)
 		if r.status != test.status || strings.Count(r.stderr, "\n") != 1 {
 			t.Errorf("millrace bench %s: status %d, want %d, %q", test.args, r.status, test.status, r.stderr)
 		}

@@ -175,8 +175,8 @@ func command(t *testing.T, brokers []string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// millrace runs the program to its end.
-func millrace(t *testing.T, brokers []string, stdin string, args ...string) result {
+// runMillrace runs the program to its end.
+func runMillrace(t *testing.T, brokers []string, stdin string, args ...string) result {
 	t.Helper()
 	cmd := command(t, brokers, args...)
 	cmd.Stdin = strings.NewReader(stdin)
@@ -193,7 +193,7 @@ func millrace(t *testing.T, brokers []string, stdin string, args ...string) resu
 // do runs the program and fails the test unless it ends with status 0.
 func (c *testCluster) do(stdin string, args ...string) result {
 	c.t.Helper()
-	r := millrace(c.t, c.addresses(), stdin, args...)
+	r := runMillrace(c.t, c.addresses(), stdin, args...)
 	if r.status != StatusDone {
 		c.t.Fatalf("millrace %s: status %d: %s", strings.Join(args, " "), r.status, r.stderr)
 	}
@@ -411,7 +411,7 @@ func TestConsumeReadsFromAnywhere(t *testing.T) {
 		{"topic create settings -c no.such.setting=1", StatusFailed},
 		{"produce days --file /no/such/file", StatusNotFound},
 	} {
-		r := millrace(t, c.addresses(), "", strings.Fields(test.args)...)
+		r := runMillrace(t, c.addresses(), "", strings.Fields(test.args)...)
 		if r.status != test.status || strings.Count(r.stderr, "\n") != 1 {
 			t.Errorf("millrace %s: status %d, want %d, %q", test.args, r.status, test.status, r.stderr)
 		}
@@ -623,7 +623,7 @@ func TestHealthFollowsTheCluster(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 3)
 	c.do("", "topic", "create", "t", "-p3", "-r3")
-	if r := millrace(t, c.addresses(), "", "topic", "create", "two", "-p1", "-r2"); r.status != StatusDone || !strings.HasPrefix(r.stderr, "millrace: warning: topic two has two replicas: ") {
+	if r := runMillrace(t, c.addresses(), "", "topic", "create", "two", "-p1", "-r2"); r.status != StatusDone || !strings.HasPrefix(r.stderr, "millrace: warning: topic two has two replicas: ") {
 		t.Errorf("a topic of two replicas: status %d, %q", r.status, r.stderr)
 	}
 	c.do("", "topic", "delete", "two", "--yes")
@@ -633,7 +633,7 @@ func TestHealthFollowsTheCluster(t *testing.T) {
 	// missed it, with how long that is.
 	want := regexp.MustCompile(`^millrace: unhealthy: broker 3 at ` + regexp.QuoteMeta(c.all[2].address) + ` is down, for \d+ s; `)
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		r := millrace(t, c.addresses()[:2], "", "cluster", "health")
+		r := runMillrace(t, c.addresses()[:2], "", "cluster", "health")
 		if r.status != StatusUnhealthy || !strings.HasPrefix(r.stderr, "millrace: unhealthy: ") {
 			t.Fatalf("with a node down: status %d, %q", r.status, r.stderr)
 		}
@@ -644,12 +644,12 @@ func TestHealthFollowsTheCluster(t *testing.T) {
 			t.Fatalf("with a node down for a while: %q, want %v", r.stderr, want)
 		}
 	}
-	r := millrace(t, c.addresses()[:2], "", "cluster", "status")
+	r := runMillrace(t, c.addresses()[:2], "", "cluster", "status")
 	row := regexp.MustCompile(`(?m)^3 +` + regexp.QuoteMeta(c.all[2].address) + ` +- +0 +3 +down \d+ s *$`)
 	if r.status != StatusDone || !row.MatchString(r.stdout) || !strings.Contains(r.stdout, "3 brokers") {
 		t.Errorf("status %d, %q, want a row like %v", r.status, r.stdout, row)
 	}
-	r = millrace(t, c.addresses()[:2], "", "topic", "describe", "t", "-o", "json")
+	r = runMillrace(t, c.addresses()[:2], "", "topic", "describe", "t", "-o", "json")
 	if n := strings.Count(strings.Join(strings.Fields(r.stdout), ""), `"down":[3]`); n != 3 {
 		t.Errorf("%d of 3 partitions have a replica down: %s", n, r.stdout)
 	}
@@ -734,16 +734,16 @@ func TestABrokerThatHangsIsPassedBy(t *testing.T) {
 	}
 	defer hanging.Close()
 	brokers := []string{hanging.Addr().String(), c.all[0].address}
-	if r := millrace(t, brokers, "", "cluster", "status"); r.status != StatusDone {
+	if r := runMillrace(t, brokers, "", "cluster", "status"); r.status != StatusDone {
 		t.Errorf("status %d, %s", r.status, r.stderr)
 	}
 	// Health is about every broker that is named.
 	want := "millrace: unhealthy: no broker answers at " + brokers[0] + ", which --brokers names\n"
-	if r := millrace(t, brokers, "", "cluster", "health"); r.status != StatusUnhealthy || r.stderr != want {
+	if r := runMillrace(t, brokers, "", "cluster", "health"); r.status != StatusUnhealthy || r.stderr != want {
 		t.Errorf("status %d, %s, want %s", r.status, r.stderr, want)
 	}
 	for nodes, status := range map[string]int{"1": StatusDone, "2": StatusUnhealthy, "0": StatusUsage} {
-		if r := millrace(t, brokers[1:], "", "cluster", "health", "--nodes", nodes); r.status != status || nodes == "2" && r.stderr != "millrace: unhealthy: the cluster has 1 broker, and --nodes asks for 2\n" {
+		if r := runMillrace(t, brokers[1:], "", "cluster", "health", "--nodes", nodes); r.status != status || nodes == "2" && r.stderr != "millrace: unhealthy: the cluster has 1 broker, and --nodes asks for 2\n" {
 			t.Errorf("--nodes %s: status %d, %s", nodes, r.status, r.stderr)
 		}
 	}
@@ -757,7 +757,7 @@ func TestOneBrokerTellsOfAClusterThatHangs(t *testing.T) {
 	var cluster scriptedCluster
 	first := scriptedBroker(t, func(req kmsg.Request) kmsg.Response { return cluster.answer(1, req) })
 	cluster = scriptedCluster{1: first, 2: hanging(), 3: hanging()}
-	r := millrace(t, []string{cluster[2], cluster[3], first}, "", "cluster", "status")
+	r := runMillrace(t, []string{cluster[2], cluster[3], first}, "", "cluster", "status")
 	if r.status != StatusDone {
 		t.Errorf("status %d, %s", r.status, r.stderr)
 	}
@@ -787,8 +787,8 @@ func TestHealthWaitsForEveryBrokerItIsToldOf(t *testing.T) {
 		for i := range 3 {
 			brokers = append(brokers, fmt.Sprintf("127.0.0.1:%d", base+i))
 		}
-		health := millrace(t, brokers, "", "cluster", "health", "--wait", "30s")
-		create := millrace(t, brokers, "", "topic", "create", "t", "-p1", "-r3")
+		health := runMillrace(t, brokers, "", "cluster", "health", "--wait", "30s")
+		create := runMillrace(t, brokers, "", "topic", "create", "t", "-p1", "-r3")
 		cmd.Process.Signal(syscall.SIGTERM)
 		cmd.Wait()
 		if health.status != StatusDone || create.status != StatusDone {
@@ -830,13 +830,13 @@ func TestSegmentsAreReadWithoutABroker(t *testing.T) {
 	c.do("", "group", "seek", "readers", "--to", "end", "--topics", "quakes") // makes the internal topic
 	c.stop()
 	var r result
-	if r = millrace(t, nil, "", "segment", "verify", c.dir, "-o", "json"); r.status != StatusDone || !regexp.MustCompile(`^51 logs, \d+ kB: no damage\n50 of them, of internal topics, are not listed: -i\n$`).MatchString(r.stderr) {
+	if r = runMillrace(t, nil, "", "segment", "verify", c.dir, "-o", "json"); r.status != StatusDone || !regexp.MustCompile(`^51 logs, \d+ kB: no damage\n50 of them, of internal topics, are not listed: -i\n$`).MatchString(r.stderr) {
 		t.Fatalf("verify of orderly logs: status %d, %s", r.status, r.stderr)
 	}
 	if !strings.Contains(r.stdout, `"end_offset": 1708`) || !strings.Contains(r.stdout, `"damaged": 0`) || strings.Count(r.stdout, `"topic": "quakes"`) != 1 || strings.Contains(r.stdout, "__consumer_offsets") {
 		t.Errorf("verify says %s", r.stdout)
 	}
-	if r = millrace(t, nil, "", "segment", "verify", c.dir, "-i"); strings.Count(r.stdout, "  __consumer_offsets  ") != 50 || strings.Count(r.stdout, "  quakes ") != 1 {
+	if r = runMillrace(t, nil, "", "segment", "verify", c.dir, "-i"); strings.Count(r.stdout, "  __consumer_offsets  ") != 50 || strings.Count(r.stdout, "  quakes ") != 1 {
 		t.Errorf("verify -i says %s", r.stdout)
 	}
 	files, err := filepath.Glob(filepath.Join(c.all[0].data, "partitions", id+"-0", "*.log"))
@@ -845,7 +845,7 @@ func TestSegmentsAreReadWithoutABroker(t *testing.T) {
 	}
 
 	// The records are those that were produced.
-	dump := millrace(t, nil, "", "segment", "dump", "-r", "-o", "jsonl", files[0])
+	dump := runMillrace(t, nil, "", "segment", "dump", "-r", "-o", "jsonl", files[0])
 	if dump.status != StatusDone {
 		t.Fatalf("dump: status %d, %s", dump.status, dump.stderr)
 	}
@@ -878,7 +878,7 @@ func TestSegmentsAreReadWithoutABroker(t *testing.T) {
 	}
 	where := fmt.Sprintf("millrace: corrupt: %s at %d: found ", files[0], position)
 	for _, args := range [][]string{{"verify", c.dir}, {"verify", filepath.Dir(files[0])}, {"verify", files[0]}, {"dump", "-r", files[0]}} {
-		r := millrace(t, nil, "", append([]string{"segment"}, args...)...)
+		r := runMillrace(t, nil, "", append([]string{"segment"}, args...)...)
 		damage, verdict, _ := strings.Cut(r.stderr, "\n")
 		if r.status != StatusFailed || !strings.HasPrefix(damage, where) || !strings.Contains(damage, ", expected ") {
 			t.Errorf("%s: status %d, %q, want a line that begins %q", args[0], r.status, damage, where)
@@ -897,7 +897,7 @@ func TestSegmentsAreReadWithoutABroker(t *testing.T) {
 		{"segment verify " + t.TempDir(), StatusNotFound}, {"segment verify /no/such", StatusNotFound}, {"segment dump /no/such.log", StatusNotFound},
 		{"segment dump " + c.all[0].log, StatusFailed}, {"segment dump", StatusUsage}, {"segment verify", StatusUsage},
 	} {
-		if r := millrace(t, nil, "", strings.Fields(test.args)...); r.status != test.status || strings.Count(r.stderr, "\n") != 1 {
+		if r := runMillrace(t, nil, "", strings.Fields(test.args)...); r.status != test.status || strings.Count(r.stderr, "\n") != 1 {
 			t.Errorf("millrace %s: status %d, want %d, %q", test.args, r.status, test.status, r.stderr)
 		}
 	}
@@ -925,12 +925,12 @@ func TestServeIsOrderly(t *testing.T) {
 		t.Fatal(err)
 	}
 	address := string(mustField(t, b, "address"))
-	if r := millrace(t, []string{address}, "", "produce", "t", "x"); r.status != StatusDone || r.stdout == "" {
+	if r := runMillrace(t, []string{address}, "", "produce", "t", "x"); r.status != StatusDone || r.stdout == "" {
 		t.Errorf("produce: status %d, %q %q", r.status, r.stdout, r.stderr)
 	}
 	// A second one on the same port names the first.
 	want := fmt.Sprintf("millrace: cannot listen on %s: address in use by pid %d; choose another with --listen\n", address, cmd.Process.Pid)
-	if r := millrace(t, nil, "", "serve", "--listen", address); r.status != StatusFailed || r.stderr != want {
+	if r := runMillrace(t, nil, "", "serve", "--listen", address); r.status != StatusFailed || r.stderr != want {
 		t.Errorf("a second one: status %d, %q, want %q", r.status, r.stderr, want)
 	}
 	cmd.Process.Signal(syscall.SIGTERM)
@@ -1001,7 +1001,7 @@ func TestABrokerIsDescribedAsItIs(t *testing.T) {
 	if err := os.WriteFile(file, []byte("\nnum.partitions=abc\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	r := millrace(t, nil, "", "serve", "--data-dir", filepath.Join(dir, "other"), "--config", file)
+	r := runMillrace(t, nil, "", "serve", "--data-dir", filepath.Join(dir, "other"), "--config", file)
 	if line := fmt.Sprintf("millrace: %s:2: num.partitions=abc: it is a whole number, 1 or more\n", file); r.status != StatusUsage || !strings.HasPrefix(r.stderr, line) {
 		t.Errorf("status %d, %q, want %q", r.status, r.stderr, line)
 	}
@@ -1038,7 +1038,7 @@ func TestSettingsAreListed(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 	}
-	if r := millrace(t, c.addresses(), "", "topic", "config", "orders", "retetion.ms"); r.status != StatusNotFound || !strings.Contains(r.stderr, "did you mean retention.ms?") {
+	if r := runMillrace(t, c.addresses(), "", "topic", "config", "orders", "retetion.ms"); r.status != StatusNotFound || !strings.Contains(r.stderr, "did you mean retention.ms?") {
 		t.Errorf("%+v", r)
 	}
 }
@@ -1101,11 +1101,11 @@ func TestUpReportsRestartsAndStops(t *testing.T) {
 	brokers := []string{"127.0.0.1:" + port}
 
 	cmd, pids, said := upProcess(t, dir, "--base-port", port)
-	if r := millrace(t, brokers, testdata.Flights, "produce", "flights", "-q", "--key-field", "origin"); r.status != StatusDone {
+	if r := runMillrace(t, brokers, testdata.Flights, "produce", "flights", "-q", "--key-field", "origin"); r.status != StatusDone {
 		t.Fatalf("produce: %s", r.stderr)
 	}
 	// To end one of its nodes would not make room for another.
-	twice := millrace(t, nil, "", "up", "--data-dir", dir, "--base-port", port)
+	twice := runMillrace(t, nil, "", "up", "--data-dir", dir, "--base-port", port)
 	if want := fmt.Sprintf("millrace: %s is served already, at %s by a `millrace up`; stop that first: Ctrl-C where it runs, or kill %d\n",
 		filepath.Join(dir, "node-1"), brokers[0], cmd.Process.Pid); twice.stderr != want {
 		t.Errorf("%q, want %q", twice.stderr, want)
@@ -1131,7 +1131,7 @@ func TestUpReportsRestartsAndStops(t *testing.T) {
 	if _, err := fmt.Sscanf(line, "node 3 started again, pid %d\n", &pid); err != nil || pid == pids[2] {
 		t.Errorf("%q, want that node 3 started again", line)
 	}
-	if r := millrace(t, brokers, "", "consume", "flights", "-e", "--format", "value"); sorted(r.stdout) != sorted(testdata.Flights) {
+	if r := runMillrace(t, brokers, "", "consume", "flights", "-e", "--format", "value"); sorted(r.stdout) != sorted(testdata.Flights) {
 		t.Errorf("the flights are not what they were: %s", r.stderr)
 	}
 
@@ -1176,7 +1176,7 @@ func TestUpServesOnceItSaysSo(t *testing.T) {
 	port := fmt.Sprint(ports.HoldRow(t, 3))
 	begin := time.Now()
 	cmd, _, _ := upProcess(t, t.TempDir(), "--base-port", port)
-	r := millrace(t, []string{"127.0.0.1:" + port}, "", "produce", "t", "x", "-q")
+	r := runMillrace(t, []string{"127.0.0.1:" + port}, "", "produce", "t", "x", "-q")
 	t.Logf("first acknowledgement after %v", time.Since(begin))
 	cmd.Process.Signal(syscall.SIGTERM)
 	if err := cmd.Wait(); err != nil || r.status != StatusDone {

@@ -174,7 +174,7 @@ func TestRunbooksOfOthers(t *testing.T) {
 			continue
 		}
 		lines++
-		r := millrace(t, c.addresses(), "", strings.Fields(parts[1])...)
+		r := runMillrace(t, c.addresses(), "", strings.Fields(parts[1])...)
 		if said := r.stdout + r.stderr; fmt.Sprint(r.status) != parts[0] || !strings.Contains(said, parts[2]) || strings.Count(r.stderr, "\n") > 1 {
 			t.Errorf("millrace %s: status %d, want %s, with %q in\n%s", parts[1], r.status, parts[0], parts[2], said)
 		}
@@ -218,7 +218,7 @@ func TestThreeOfAComposeFileBecomeOneCluster(t *testing.T) {
 			}
 		})
 	}
-	if r := millrace(t, inside, "", "cluster", "health", "--wait", "60s"); r.status != StatusDone {
+	if r := runMillrace(t, inside, "", "cluster", "health", "--wait", "60s"); r.status != StatusDone {
 		t.Fatalf("%+v", r)
 	}
 	for _, through := range [][]string{inside, outside} {
@@ -226,7 +226,7 @@ func TestThreeOfAComposeFileBecomeOneCluster(t *testing.T) {
 		eventuallyTold := time.Now().Add(30 * time.Second) // listeners are registered in the background
 		for {
 			var state clusterState
-			r := millrace(t, through[:1], "", "cluster", "status", "-o", "json")
+			r := runMillrace(t, through[:1], "", "cluster", "status", "-o", "json")
 			if err := json.Unmarshal([]byte(r.stdout), &state); err != nil {
 				t.Fatalf("%+v: %v", r, err)
 			}

@@ -20,7 +20,7 @@ import (
 	"testing"
 	"time"
 
-	mill "millrace"
+	"millrace"
 	"millrace/brokertest"
 	"millrace/testdata/ports"
 
@@ -120,7 +120,7 @@ func TestDoctorEndsAsItFound(t *testing.T) {
 		"doctor me":           {StatusUsage, "", "millrace: doctor takes no arguments"},
 		"doctor --data-dir " + filepath.Join(t.TempDir(), "a", "b"): {StatusDone, ": serve will make it; ", ""},
 	} {
-		r := millrace(t, nil, "", strings.Fields(line)...)
+		r := runMillrace(t, nil, "", strings.Fields(line)...)
 		if r.status != want.status || !strings.Contains(r.stdout, want.stdout) || !strings.HasPrefix(r.stderr, want.stderr) {
 			t.Errorf("millrace %s: status %d\n%s%s", line, r.status, r.stdout, r.stderr)
 		}
@@ -419,7 +419,7 @@ func TestDoctorComparesClocks(t *testing.T) {
 		{-time.Hour / 2, worrying, "behind this machine's"},
 		{10 * time.Hour / 3, failed, "broker 1: its clock is 3 h ahead of this machine's"},
 	} {
-		broker := brokertest.Start(t, func(cfg *mill.Config) {
+		broker := brokertest.Start(t, func(cfg *millrace.Config) {
 			cfg.Clock, cfg.Software = &wrongClock{ahead: c.ahead}, "millrace 9"
 		})
 		d := patient(nil)
@@ -725,12 +725,12 @@ func TestDoctorWritesItsFindings(t *testing.T) {
 		"-o json":  {StatusDone, "[\n  {\n    \"verdict\": \"ok\",\n    \"check\": \"folder\""},
 		"-o csv":   {StatusUsage, `millrace: --output "csv"`},
 	} {
-		r := millrace(t, nil, "", append([]string{"doctor", "--data-dir", dir}, strings.Fields(line)...)...)
+		r := runMillrace(t, nil, "", append([]string{"doctor", "--data-dir", dir}, strings.Fields(line)...)...)
 		if r.status != want.status || !strings.HasPrefix(r.stdout+r.stderr, want.text) {
 			t.Errorf("doctor %s: status %d\n%s%s", line, r.status, r.stdout, r.stderr)
 		}
 	}
-	if r := millrace(t, nil, "", "doctor", "--data-dir", ""); r.status != StatusUsage || !strings.Contains(r.stderr, "--data-dir is empty") {
+	if r := runMillrace(t, nil, "", "doctor", "--data-dir", ""); r.status != StatusUsage || !strings.Contains(r.stderr, "--data-dir is empty") {
 		t.Errorf("an empty folder: status %d\n%s%s", r.status, r.stdout, r.stderr)
 	}
 }

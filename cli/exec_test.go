@@ -52,7 +52,7 @@ func TestAMemberWithNothingToDoSaysSo(t *testing.T) {
 	}
 	defer first.Wait()
 	defer first.Process.Kill()
-	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(millrace(t, c.addresses(), "", "group", "describe", "workers").stdout, "STATE        Stable"); {
+	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(runMillrace(t, c.addresses(), "", "group", "describe", "workers").stdout, "STATE        Stable"); {
 		if time.Now().After(deadline) {
 			t.Fatal("the group is never stable")
 		}

@@ -35,7 +35,7 @@ func TestTheLagLeavesNothingOut(t *testing.T) {
 	if d := describe(); d.lag() != 54 || d.NotCommitted != 2 || d.Unknown != 0 || len(d.Partitions) != 3 {
 		t.Errorf("after 1 of 55 records: %+v", d)
 	}
-	r := millrace(t, c.addresses(), "", "group", "describe", "audit", "--max-lag", "53")
+	r := runMillrace(t, c.addresses(), "", "group", "describe", "audit", "--max-lag", "53")
 	if r.status != StatusLag || !strings.Contains(r.stdout, "TOTAL-LAG    54 (2 partitions not committed, from the start of the log)\n") || strings.Count(r.stdout, "uncommitted") != 2 {
 		t.Errorf("status %d, %s", r.status, r.stdout)
 	}
@@ -98,11 +98,11 @@ func TestTheLagOfWhoCommittedNothingIsUnknown(t *testing.T) {
 		t.Errorf("while the member is there: %s", got)
 	}
 	member.Close() // and so leaves the group
-	r := millrace(t, c.addresses(), "", "group", "describe", "billing")
+	r := runMillrace(t, c.addresses(), "", "group", "describe", "billing")
 	if r.status != StatusDone || !strings.Contains(r.stdout, "TOTAL-LAG    - (nothing was committed, and no member says what the group reads)\n") || r.stderr != whereConsumersBegin+"\n" {
 		t.Errorf("status %d\n%s%s", r.status, r.stdout, r.stderr)
 	}
-	r = millrace(t, c.addresses(), "", "group", "describe", "billing", "--max-lag", "1000000")
+	r = runMillrace(t, c.addresses(), "", "group", "describe", "billing", "--max-lag", "1000000")
 	if r.status != StatusFailed || !strings.Contains(r.stderr, `group "billing": its lag is not known`) {
 		t.Errorf("--max-lag: status %d\n%s", r.status, r.stderr)
 	}

@@ -17,7 +17,7 @@ func TestRecordsAreAsLargeAsTheirTopicTakesThem(t *testing.T) {
 	c.do(strings.Repeat("x", 2_000_000)+"\n", "produce", "large", "-q")
 	c.do(strings.Repeat(strings.Repeat("x", 90_000)+"\n", 20), "produce", "small", "-q", "-z", "none")
 	for topic, value := range map[string]string{"plain": strings.Repeat("x", 2_000_000), "small": strings.Repeat("x", 300_000)} {
-		r := millrace(t, c.addresses(), value+"\n", "produce", topic, "-q", "-z", "none")
+		r := runMillrace(t, c.addresses(), value+"\n", "produce", topic, "-q", "-z", "none")
 		if r.status != StatusFailed || !strings.Contains(r.stderr, "is too large") || !strings.Contains(r.stderr, "max.message.bytes") {
 			t.Errorf("%d bytes to %s: status %d, %q", len(value), topic, r.status, r.stderr)
 		}

@@ -96,7 +96,7 @@ func TestManWritesAllPagesOrPrintsOne(t *testing.T) {
 
 // Who asks for a page on a terminal gets it to read, and what man reads only on request.
 func TestManShowsAPageOnATerminal(t *testing.T) {
-	roff := millrace(t, nil, "", "man", "topic", "create").stdout
+	roff := runMillrace(t, nil, "", "man", "topic", "create").stdout
 	if !strings.Contains(roff, "\n.SH NAME\n") {
 		t.Fatalf("in a pipe: %s", roff)
 	}
@@ -113,7 +113,7 @@ func TestManShowsAPageOnATerminal(t *testing.T) {
 			t.Errorf("%s", got)
 		}
 	})
-	help := millrace(t, nil, "", "topic", "create", "--help").stdout
+	help := runMillrace(t, nil, "", "topic", "create", "--help").stdout
 	t.Setenv("PATH", t.TempDir())
 	if got := onTerminal(t, nil, 80, "", "man", "topic", "create"); got != help {
 		t.Errorf("without man: %q, want %q", got, help)

@@ -55,7 +55,7 @@ func TestTheServiceManagerIsTold(t *testing.T) {
 	if !strings.HasPrefix(ready, "READY=1\nSTATUS=node 1 of cluster ") || !serves {
 		t.Fatalf("then %q", ready)
 	}
-	if r := millrace(t, []string{address}, "", "cluster", "status"); r.status != StatusDone {
+	if r := runMillrace(t, []string{address}, "", "cluster", "status"); r.status != StatusDone {
 		t.Errorf("it says that it is ready, and answers with status %d: %s", r.status, r.stderr)
 	}
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {

@@ -136,7 +136,7 @@ func TestAnOffsetBeyondTheEndIsRefused(t *testing.T) {
 		{"consume jobs -g workers -o 9999", "-o 9,999 is beyond the end of topic jobs: partition 0 "},
 		{"group seek workers --topics jobs --to 9999", "--to 9,999 is beyond the end of topic jobs: partition 0 ends at 4, partition 1 ends at 2; --to end is "},
 	} {
-		if r := millrace(t, c.addresses(), "", strings.Fields(test.line)...); r.status != StatusNotFound || !strings.HasPrefix(r.stderr, "millrace: "+test.want) {
+		if r := runMillrace(t, c.addresses(), "", strings.Fields(test.line)...); r.status != StatusNotFound || !strings.HasPrefix(r.stderr, "millrace: "+test.want) {
 			t.Errorf("millrace %s: status %d, %s", test.line, r.status, r.stderr)
 		}
 	}

@@ -211,7 +211,7 @@ func TestWithoutAMajorityEveryCommandSaysSo(t *testing.T) {
 		"consume orders -e", "consume orders -g more -e", "produce spare five --timeout 1s", "produce missing six --timeout 10s", "bench produce --duration 1s",
 	} {
 		asked.Go(func() {
-			r := millrace(t, c.addresses(), "", strings.Fields(line)...)
+			r := runMillrace(t, c.addresses(), "", strings.Fields(line)...)
 			lines := strings.Split(strings.TrimSuffix(r.stderr, "\n"), "\n")
 			last := lines[len(lines)-1]
 			if r.status != StatusFailed && r.status != StatusTimedOut || !strings.Contains(last, "majority: brokers 2 at ") || !strings.HasSuffix(last+"\n", strings.SplitN(away, ": ", 2)[1]) {

@@ -18,7 +18,7 @@ func TestRescueGoesOnWithOneFolder(t *testing.T) {
 	c.do(strings.Repeat("v\n", 100), "produce", "orders", "-q")
 	survivor := c.all[0]
 	dir := []string{"cluster", "rescue", "--dir", survivor.data}
-	if r := millrace(t, c.addresses(), "", append(dir, "--dry-run")...); r.status != StatusFailed || !strings.Contains(r.stderr, "stop its node first") {
+	if r := runMillrace(t, c.addresses(), "", append(dir, "--dry-run")...); r.status != StatusFailed || !strings.Contains(r.stderr, "stop its node first") {
 		t.Errorf("beside its node: status %d, %s", r.status, r.stderr)
 	}
 	c.stop()
@@ -35,7 +35,7 @@ func TestRescueGoesOnWithOneFolder(t *testing.T) {
 		{"--output=table", "say --yes\n", StatusUsage},
 		{"--yes", "rescued; start the node", StatusDone},
 	} {
-		r := millrace(t, nil, "", append(dir, tt.flag)...)
+		r := runMillrace(t, nil, "", append(dir, tt.flag)...)
 		if r.status != tt.status || !strings.Contains(r.stderr, tt.says) || !strings.Contains(r.stderr, "the others are given up: node 2 at "+c.all[1].address) {
 			t.Errorf("%s: status %d, %s", tt.flag, r.status, r.stderr)
 		}

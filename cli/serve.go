@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	mill "millrace" // the tests here have a func millrace
+	"millrace"
 	"millrace/segment"
 	"millrace/server"
 
@@ -128,8 +128,8 @@ func serve(c *urfave.Context) (err error) {
 	}
 
 	tellManager(logger, "STATUS=looking for its cluster")
-	broker, err := mill.Start(c.Context, b.config(c, logger, levels))
-	var unheard *mill.ListenError
+	broker, err := millrace.Start(c.Context, b.config(c, logger, levels))
+	var unheard *millrace.ListenError
 	switch {
 	case errors.As(err, &unheard):
 		return cannotListen(unheard.Addr, unheard.Err, "--listen")
@@ -169,8 +169,8 @@ func serve(c *urfave.Context) (err error) {
 }
 
 // config is what the broker is started with.
-func (b *broker) config(c *urfave.Context, logger *slog.Logger, levels *server.Levels) mill.Config {
-	cfg := mill.Config{
+func (b *broker) config(c *urfave.Context, logger *slog.Logger, levels *server.Levels) millrace.Config {
+	cfg := millrace.Config{
 		DataDir:   b.dataDir,
 		Ephemeral: c.Bool("ephemeral"),
 
@@ -187,7 +187,7 @@ func (b *broker) config(c *urfave.Context, logger *slog.Logger, levels *server.L
 		TuneCollector: true,
 	}
 	for _, l := range b.listeners {
-		cfg.Listeners = append(cfg.Listeners, mill.Listener{Name: l.name, Listen: l.listen, Advertise: l.advertise, Hidden: l.only})
+		cfg.Listeners = append(cfg.Listeners, millrace.Listener{Name: l.name, Listen: l.listen, Advertise: l.advertise, Hidden: l.only})
 	}
 	return cfg
 }

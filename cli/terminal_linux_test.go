@@ -95,7 +95,7 @@ func TestTablesFitTheTerminal(t *testing.T) {
 	// Until it has committed what there is, what is told of the group changes.
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		var d groupDescription
-		r := millrace(t, c.addresses(), "", "group", "describe", "audit", "-o", "json")
+		r := runMillrace(t, c.addresses(), "", "group", "describe", "audit", "-o", "json")
 		if r.status == StatusDone && json.Unmarshal([]byte(r.stdout), &d) == nil && d.State == "Stable" && d.lag() == 0 {
 			break
 		}

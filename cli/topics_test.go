@@ -28,7 +28,7 @@ func TestTopicsAreMadeWithAWord(t *testing.T) {
 		{"produce a/b x", StatusFailed, "", "millrace: topic \"a/b\": a name has letters, digits, '.', '_' and '-', 249 at most, and is not '.' or '..'\n"},
 		{"consume a/b -e", StatusFailed, "", "millrace: topic \"a/b\": a name has letters, "},
 	} {
-		r := millrace(t, c.addresses(), "", strings.Fields(test.line)...)
+		r := runMillrace(t, c.addresses(), "", strings.Fields(test.line)...)
 		if r.status != test.status || r.stdout != test.stdout || !strings.HasPrefix(r.stderr, test.stderr) || test.stderr == "" && r.stderr != "" {
 			t.Errorf("millrace %s: status %d, %q, %q\nwant %d, %q, %q", test.line, r.status, r.stdout, r.stderr, test.status, test.stdout, test.stderr)
 		}

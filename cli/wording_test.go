@@ -44,7 +44,7 @@ func TestWhatIsNotThereIsNamed(t *testing.T) {
 		{"topic trim flights -o end --dry-run -p0 --no-headers", 0, "0  0  2  2\n", "would delete 2 records, all that there are, of topic flights\n"},
 		{"topic trim flights -o 1 --yes -p0 --no-headers", 0, "0  0  1  1\n", "deleted 1 record of topic flights; the disks have their room back within a minute or two\n"},
 	} {
-		r := millrace(t, c.addresses(), "", strings.Fields(test.line)...)
+		r := runMillrace(t, c.addresses(), "", strings.Fields(test.line)...)
 		if r.status != test.status || r.stdout != test.stdout || r.stderr != test.stderr {
 			t.Errorf("millrace %s: status %d, %q, %q\nwant %d, %q, %q", test.line, r.status, r.stdout, r.stderr, test.status, test.stdout, test.stderr)
 		}
@@ -66,13 +66,13 @@ func TestWhatIsNotThereIsNamed(t *testing.T) {
 	}
 	// The ports of a cluster are taken by its own node, which was started by hand.
 	_, port, _ := net.SplitHostPort(c.all[0].address)
-	up := millrace(t, nil, "", "up", "--data-dir", c.dir, "--base-port", port)
+	up := runMillrace(t, nil, "", "up", "--data-dir", c.dir, "--base-port", port)
 	if want := fmt.Sprintf("millrace: %s is served already, at %s by pid %d; stop that first: kill %[3]d\n", c.all[0].data, c.all[0].address, c.all[0].pid); up.stderr != want {
 		t.Errorf("%q, want %q", up.stderr, want)
 	}
 	// An empty variable names no broker: the default is asked, whoever may listen there.
 	for _, line := range []string{"topic list", "cluster health", "doctor"} {
-		if r := millrace(t, nil, "", strings.Fields(line)...); r.status == StatusUsage || r.status != StatusDone && !strings.Contains(r.stdout+r.stderr, defaultBroker) {
+		if r := runMillrace(t, nil, "", strings.Fields(line)...); r.status == StatusUsage || r.status != StatusDone && !strings.Contains(r.stdout+r.stderr, defaultBroker) {
 			t.Errorf("millrace %s: status %d, %s%s", line, r.status, r.stdout, r.stderr)
 		}
 	}
@@ -85,7 +85,7 @@ func TestANodeKeepsItsFilesApart(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "src"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	r := millrace(t, nil, "", "serve", "--data-dir", dir, "--listen", "127.0.0.1:0")
+	r := runMillrace(t, nil, "", "serve", "--data-dir", dir, "--listen", "127.0.0.1:0")
 	if want := dir + " holds src/ and no node.json: it is no node's, "; r.status != StatusFailed || !strings.Contains(r.stderr, want) {
 		t.Errorf("status %d: %s", r.status, r.stderr)
 	}
