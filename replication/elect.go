@@ -306,14 +306,19 @@ func (e *elector) electOne(group uint64, o *leaderlessGroup, now time.Time, intr
 	}
 	leader := m.leader()
 	if leader != "" && (leader != o.dead || m.raft.CurrentTerm() > o.term) {
-		return e.settle(m, o, group)
+		e.settle(m, o)
+		return true
 	}
 	if c, led := e.f.gossip.leaderOf(group); led && c.Node != n.identity.Node && c.term >= m.raft.CurrentTerm() {
 		switch {
 		case e.f.evidence.hears(c.process):
 			// Raft will hear from it; the leader of an earlier term will lead no more.
 			// Or has all along: this one was out of hearing for a while, and is back.
-			return leader == c.ServerID() && e.settle(m, o, group)
+			if leader != c.ServerID() {
+				return false
+			}
+			e.settle(m, o)
+			return true
 		case e.f.evidence.anyHears(func(p process) bool { return p == c.process }) && !e.f.evidence.lost(c.process, m.voters()):
 			return false // others hear it, and may follow it: a broker that has no vote does not
 		}
@@ -348,7 +353,7 @@ func (e *elector) electOne(group uint64, o *leaderlessGroup, now time.Time, intr
 		if !again { // which belongs to the campaign before
 			o.countCampaign(line)
 		}
-		if err := e.campaign(group, m, o); err != nil {
+		if err := e.campaign(m, o); err != nil {
 			n.logger.Debug("election not started", "group", group, "error", err)
 		}
 	}
@@ -360,14 +365,13 @@ func (e *elector) electOne(group uint64, o *leaderlessGroup, now time.Time, intr
 }
 
 // settle ends what was done for a group that has a leader now.
-func (e *elector) settle(m *member, o *leaderlessGroup, group uint64) (done bool) {
+func (e *elector) settle(m *member, o *leaderlessGroup) {
 	if o.shortened {
 		m.setTimeouts(heartbeatTimeout)
 	}
 	if o.lacked {
-		e.lack.found = append(e.lack.found, group)
+		e.lack.found = append(e.lack.found, m.group)
 	}
-	return true
 }
 
 // campaignDelay returns how long after a group lost its leader the voter of a rank
@@ -401,7 +405,7 @@ func (o *leaderlessGroup) countCampaign(line int) {
 // between two nodes would depose leaders for as long as it is. A candidate that has
 // asked a whole round ago begins anew: others may have campaigned in the same term, and Raft
 // would wait for its election timeout.
-func (e *elector) campaign(group uint64, m *member, o *leaderlessGroup) error {
+func (e *elector) campaign(m *member, o *leaderlessGroup) error {
 	dead := o.dead != "" && (o.stoodDown || e.f.evidence.lost(o.lost, m.voters()))
 	if dead && m.role.stalls() {
 		return nil
