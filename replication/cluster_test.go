@@ -211,7 +211,7 @@ func (n *testNode) open() error {
 	n.disk.over(node)
 	node.holdNotice = func() { time.Sleep(time.Duration(n.late.Load())) }
 	if n.c.net != nil {
-		n.c.net.listen(n.addr, node.ServeConn)
+		n.c.net.listen(n.addr, node.serveConn)
 	} else {
 		if n.listener, err = net.Listen("tcp", n.addr); err != nil {
 			return err
@@ -222,7 +222,7 @@ func (n *testNode) open() error {
 				if err != nil {
 					return
 				}
-				go node.ServeConn(conn)
+				go node.serveConn(conn)
 			}
 		}(n.listener)
 	}

@@ -278,10 +278,10 @@ func (n *Node) identify() error {
 }
 
 // Start makes the node a member of its cluster, founding or joining one if the
-// folder is empty. Connections of other nodes must come to Serve or ServeConn by
-// now. It returns when the node has the cluster's image and is registered in it. The
-// image that it had last will do; a quorum of controllers must be there where that does
-// not have the node as it is now, at another address say.
+// folder is empty. Connections of other nodes must come to Serve by now. It returns
+// when the node has the cluster's image and is registered in it. The image that it had
+// last will do; a quorum of controllers must be there where that does not have the node as
+// it is now, at another address say.
 func (n *Node) Start(ctx context.Context) error {
 	if n.identity.Cluster == "" || n.identity.Rejoin {
 		if err := n.joinOrFound(ctx); err != nil {

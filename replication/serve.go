@@ -29,15 +29,15 @@ func (n *Node) Serve(l net.Listener) error {
 					n.cfg.Logger.Error("a connection was closed after a panic", "remote", conn.RemoteAddr(), "panic", r, "stack", string(debug.Stack()))
 				}
 			}()
-			n.ServeConn(conn)
+			n.serveConn(conn)
 		})
 	}
 }
 
-// ServeConn takes an inbound connection that begins with transport.Magic, and
+// serveConn takes an inbound connection that begins with transport.Magic, and
 // returns when it is done with it. One that comes while Start opens the node waits for
 // that.
-func (n *Node) ServeConn(conn net.Conn) {
+func (n *Node) serveConn(conn net.Conn) {
 	if n.overhear(conn) {
 		return
 	}
