@@ -167,9 +167,9 @@ func consume(c *urfave.Context) error {
 }
 
 // watchOver returns what tells why records do not come that need something of a cluster;
-// polled counts those that have, and trouble is what else is known to be wrong, "" for nothing.
-// To wait for records is no trouble while everything has
-// its leader, and so that is all it looks at.
+// polled counts those that have, and trouble is what else is known to be wrong, "" for
+// nothing. To wait for records is no trouble while everything has its leader, and so that
+// is all it looks at.
 func watchOver(c *urfave.Context, client *kgo.Client, n need, polled *atomic.Int64, trouble func() string) *vigil {
 	return &vigil{
 		progress: func() (bool, int64) { return true, polled.Load() },

@@ -58,18 +58,21 @@ type host interface {
 
 // events are what the node is told of its partitions. None blocks.
 type events interface {
-	// opened and closed say that a group is open here, or no longer.
+	// opened says that a group is open here.
 	opened(group uint64)
+	// closed says that it is open here no longer.
 	closed(group uint64)
-	// notOpen says that one that was closed stays so.
+	// notOpen says that a group that was closed stays so, or was led from here until then.
 	notOpen()
-	// noticed says that Raft has said something of who leads, elected that it says that a
-	// replica here does. leads says that this one serves, since a term, and ended that it
-	// serves no more; lost that a group here has lost its leader, of which see elector.
+	// noticed says that Raft has said something of who leads, before that is looked at.
 	noticed()
+	// elected says that Raft has a replica here lead, which may not serve yet.
 	elected()
+	// leads says that this node serves as the leader of a group, since a term.
 	leads(group, term uint64)
+	// ended says that it serves as such no more.
 	ended(group uint64)
+	// leaderLost says that a group here has lost its leader; see elector.leaderLost.
 	leaderLost(group uint64, leader process, said bool, while time.Duration)
 }
 

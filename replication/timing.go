@@ -16,7 +16,7 @@ const (
 	// heartbeatTimeout is how long a follower waits for its leader, and five to
 	// ten times what a leader waits before its next heartbeat, which is held then.
 	heartbeatTimeout = 36 * time.Second
-	// restTime is from one answer of an idle follower to when it is asked again,
+	// quiesceTime is from one answer of an idle follower to when it is asked again,
 	// with the others that are due.
 	quiesceTime = 12 * time.Second
 	// leaseTimeout leaves a busy node the time to ask them all. Longer would only keep
@@ -52,7 +52,7 @@ const (
 	// to look for another. Who was given up for its silence has been silent for as long.
 	cutOffAfter = peerTimeout
 	// seekEvery is how often the addresses given to join through are asked where the
-	// others are, at first, and seekRest at last.
+	// others are, at first, and seekMost at last.
 	seekEvery = 500 * time.Millisecond
 	seekMost  = 30 * time.Second
 

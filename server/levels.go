@@ -125,7 +125,7 @@ func (h levelled) WithGroup(name string) slog.Handler {
 }
 
 // loggerOf finds the logger of a line by the function it stands in,
-// "millrace/server/group.(*Coordinator).load".
+// "millrace/server/coordinator.(*Shard).load".
 func (l *Levels) loggerOf(pc uintptr) string {
 	if pc == 0 {
 		return rootLogger

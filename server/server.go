@@ -301,9 +301,9 @@ func (s *Server) serve(conn net.Conn, by *Listener) {
 	c.serve()
 }
 
-// Shutdown closes the listeners, what Mux made among them, lets every connection finish the requests it
-// has read, and closes it. Fetches that wait for data answer with what there
-// is. When ctx ends first, the rest is cut off and ctx's error returned.
+// Shutdown closes the listeners, what Mux made among them, lets every connection finish
+// the requests it has read, and closes it. Fetches that wait for data answer with what
+// there is. When ctx ends first, the rest is cut off and ctx's error returned.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.init()
 	s.mu.Lock()

@@ -187,7 +187,8 @@ func (t *Transport) departLocked(pr *presence) []*tracked {
 }
 
 // monitor pings every peer we have a control connection to, wakes the appends that
-// are held until they are due, and takes peers that were silent too long for gone. One goroutine, from New to Close.
+// are held until they are due, and takes peers that were silent too long for gone. One
+// goroutine, from New to Close.
 func (t *Transport) monitor() {
 	defer t.wg.Done()
 	tick := time.NewTicker(t.cfg.PingInterval)

@@ -11,11 +11,10 @@ import (
 // An idle group's leader has nothing to tell its followers but that it is there.
 // Raft has it say so at times of its own choosing, and what costs is that nodes
 // wake up for each; with a thousand groups that is most of what an idle node does.
-// So an idle group is quiesced: an append without entries is held here until it is due,
-// Config.Quiesce after the
-// follower's last answer, and goes when the transport wakes for its pings anyhow,
-// in one frame with those of all groups that are due then. It is held only while
-// nothing hints that the answer would be news:
+// So an idle group is quiesced: an append without entries is held here until it is
+// due, Config.Quiesce after the follower's last answer, and goes when the transport
+// wakes for its pings anyhow, in one frame with those of all groups that are due then.
+// It is held only while nothing hints that the answer would be news:
 //
 //   - The follower answered the last append that this term's leader sent it with
 //     success, on the connection that is still open, and knows the leader's commit

@@ -98,13 +98,14 @@ func (j *Journal) Put(records ...record.Record) {
 	j.records = append(j.records, records...)
 }
 
-// Len is how many records there are, and Appends how many appends have succeeded.
+// Len is how many records there are.
 func (j *Journal) Len() int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return len(j.records)
 }
 
+// Appends is how many appends have succeeded, each of one record or several.
 func (j *Journal) Appends() int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
