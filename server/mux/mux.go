@@ -106,7 +106,7 @@ func (m *Mux) end(why error) (err error) {
 // accept one and find out that it wants nothing costs a fourth of that.
 //
 // Other nodes wait in the same queue, which is of acceptQueue connections with Linux:
-// whoever joins it must be greeted before it gives up (transport.DialTimeout), or a
+// whoever joins it must have its handshake before it gives up (transport.DialTimeout), or a
 // flood would keep a node that has lost its connections from all others for as long as
 // it lasts.
 const (
@@ -191,7 +191,7 @@ func (m *Mux) sort(conn net.Conn, p *place) {
 	}()
 	patience := m.cfg.Patience
 	if p.probation {
-		patience = min(patience, strangerTime) // nodes greet at once
+		patience = min(patience, strangerTime) // nodes send their handshake at once
 	}
 	who, whole, err := m.sniff(conn, patience)
 	switch {

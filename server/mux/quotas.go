@@ -21,7 +21,7 @@ type Limits struct {
 // for concurrent use; the fields must not change once a Mux uses them.
 //
 // A connection is a stranger until Known is called on it: until its first whole
-// request, or the greeting of another node. When all places are taken, the oldest
+// request, or the handshake of another node. When all places are taken, the oldest
 // stranger makes room: whoever comes to send a request has done so before it is
 // its turn. Clients at work keep their places.
 //
@@ -62,7 +62,7 @@ const (
 	// strangerTime is how long a stranger keeps its place when there is no other.
 	strangerTime = time.Second
 	// onProbation is how many connections are let in beyond all limits. A node has
-	// sent its greeting by the time that so many have come after it.
+	// sent its handshake by the time that so many have come after it.
 	onProbation = 64
 )
 

@@ -145,7 +145,7 @@ func TestAddressesAreBoundedEach(t *testing.T) {
 	}
 }
 
-// Who joins the full queue of a flooded listener is greeted before it gives up.
+// Who joins the full queue of a flooded listener has its handshake before it gives up.
 func TestNodesOutwaitAFlood(t *testing.T) {
 	if wait := acceptQueue * acceptEvery; wait > transport.DialTimeout*2/3 {
 		t.Errorf("a node waits for %v in a full queue, and gives up after %v", wait, transport.DialTimeout)
