@@ -1,9 +1,9 @@
 // Package cli is the command line of Millrace: one binary, server and client.
 //
-// serve, up, demo and segment work on this machine's processes and files; every
-// other command is an ordinary Kafka client (franz-go) and so works against any
-// Kafka cluster. Each command lives in a file of its own, its help beside its
-// flags.
+// serve, up, demo, segment, cluster rescue and doctor --data-dir work on this machine's
+// processes and files; version, completion and man need nothing but the program; every
+// other command is an ordinary Kafka client (franz-go) and so works against any Kafka
+// cluster. Each command lives in a file of its own, its help beside its flags.
 //
 // Three things hold for all of them:
 //
