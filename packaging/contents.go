@@ -55,7 +55,7 @@ func (b *builder) contents(ctx context.Context, work string) (all []content, err
 		add(script, serr, shell.archive, shell.debian)
 	}
 	for _, name := range []string{
-		"README.md", "README.zh-CN.md", "ARCHITECTURE.md", "BENCHMARKS.md", "FORMAT.md",
+		"README.md", "README.zh-CN.md", "ARCHITECTURE.md", "BENCHMARKS.md", "CONTRIBUTING.md", "FORMAT.md",
 		"docs/tutorial.md", "docs/tutorial.zh-CN.md", "docs/glossary.zh-CN.md", "docs/settings.md",
 	} {
 		text, rerr := os.ReadFile(filepath.Join(b.root, name))

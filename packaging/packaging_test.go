@@ -198,7 +198,7 @@ func TestTheArchiveHoldsWhatItShould(t *testing.T) {
 		}
 	}
 	for _, name := range []string{
-		"README.md", "README.zh-CN.md", "LICENSE", "CHANGELOG.md", "docs/settings.md", "docs/tutorial.md", "docs/tutorial.zh-CN.md",
+		"README.md", "README.zh-CN.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "docs/settings.md", "docs/tutorial.md", "docs/tutorial.zh-CN.md",
 		"testdata/tutorial/worker.py", "testdata/connect/kcat.sh", "millrace.properties", "systemd/millrace.service",
 		"man/man1/millrace.1", "man/man1/millrace-topic-create.1",
 		"completions/millrace.bash", "completions/_millrace", "completions/millrace.fish", "testdata/flights.jsonl",
