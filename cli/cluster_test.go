@@ -1110,10 +1110,42 @@ func TestUpReportsRestartsAndStops(t *testing.T) {
 		filepath.Join(dir, "node-1"), brokers[0], cmd.Process.Pid); twice.stderr != want {
 		t.Errorf("%q, want %q", twice.stderr, want)
 	}
+	// Nor is there room at other ports, and to find that changes nothing.
+	moved := fmt.Sprint(ports.HoldRow(t, 3))
+	before := readyFiles(t, dir)
+	twice = runMillrace(t, nil, "", "up", "3", "--data-dir", dir, "--base-port", moved)
+	if want := fmt.Sprintf("millrace: %s is served already, by a `millrace up`; stop that first: Ctrl-C where it runs, or kill %d\n",
+		filepath.Join(dir, "node-1"), cmd.Process.Pid); twice.stderr != want || twice.status != StatusFailed {
+		t.Errorf("status %d, %q, want %q", twice.status, twice.stderr, want)
+	}
+	if after := readyFiles(t, dir); slices.Contains(before[:], "") || after != before {
+		t.Errorf("the ready files of those that run were %q and are %q", before, after)
+	}
 	killPID(t, pids[1])
 	want := fmt.Sprintf("node 2 (pid %d) was killed with -9; 2 of 3 nodes left\n", pids[1])
 	if line, _ := said.ReadString('\n'); line != want {
 		t.Errorf("%q, want %q", line, want)
+	}
+	if after := readyFiles(t, dir); after[1] != "" {
+		t.Errorf("a node that was killed left %q", after[1])
+	}
+	// Whoever does as is said then has the node back, as it was.
+	hint, _ := said.ReadString('\n')
+	words, ok := strings.CutPrefix(strings.TrimSpace(hint), "start it again with: millrace ")
+	if !ok {
+		t.Fatalf("%q", hint)
+	}
+	again := command(t, nil, strings.Fields(words)...)
+	if err := again.Start(); err != nil {
+		t.Fatal(err)
+	}
+	want = fmt.Sprintf("node 2 is back, pid %d; that was not started here, and Ctrl-C does not stop it\n", again.Process.Pid)
+	if line, _ := said.ReadString('\n'); line != want {
+		t.Errorf("%q, want %q", line, want)
+	}
+	again.Process.Signal(syscall.SIGTERM)
+	if err := again.Wait(); err != nil {
+		t.Errorf("the node that was started by hand: %v", err)
 	}
 	cmd.Process.Signal(syscall.SIGINT)
 	io.Copy(io.Discard, said)
@@ -1122,8 +1154,9 @@ func TestUpReportsRestartsAndStops(t *testing.T) {
 	}
 	mustBeGone(t, pids)
 
-	// Started again it continues, and with --restart a killed node comes back.
-	cmd, pids, said = upProcess(t, dir, "--base-port", port, "--restart")
+	// Started again it continues, at other ports too, and with --restart a killed node comes back.
+	brokers[0] = "127.0.0.1:" + moved
+	cmd, pids, said = upProcess(t, dir, "--base-port", moved, "--restart")
 	killPID(t, pids[2])
 	said.ReadString('\n')
 	line, _ := said.ReadString('\n')
@@ -1140,6 +1173,19 @@ func TestUpReportsRestartsAndStops(t *testing.T) {
 	cmd.Process.Kill()
 	cmd.Wait()
 	mustBeGone(t, pids)
+}
+
+// readyFiles reads those of three nodes in dir, "" for one that is not there.
+func readyFiles(t *testing.T, dir string) (all [3]string) {
+	t.Helper()
+	for i := range all {
+		b, err := os.ReadFile(filepath.Join(dir, fmt.Sprintf("node-%d.ready", i+1)))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+		all[i] = string(b)
+	}
+	return all
 }
 
 // mustBeGone waits for processes to end; the kernel needs a moment for it.

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"millrace/replication"
 )
 
 // nodes is a cluster of `serve` processes on this machine, children of this
@@ -91,8 +93,37 @@ func (c *child) running() bool {
 	}
 }
 
-// start begins a node's process; awaitReady says when it serves.
+// A servedError says that a node's folder is served by a process that is not ours.
+type servedError struct {
+	data string
+	pid  int // 0 if that cannot be told
+}
+
+func (e *servedError) Error() string {
+	by, stop := "another process", ""
+	if e.pid > 0 {
+		by, stop = fmt.Sprintf("pid %d", e.pid), fmt.Sprintf(": kill %d", e.pid)
+		if up := upOf(e.pid); up > 0 { // which would start a node again, or stand there with one less
+			by, stop = "a `millrace up`", fmt.Sprintf(": Ctrl-C where it runs, or kill %d", up)
+		}
+	}
+	return fmt.Sprintf("%s is served already, by %s; stop that first%s", e.data, by, stop)
+}
+
+// free is a *servedError if a process has the node's folder open.
+func (c *child) free() error {
+	if pid, used := replication.InUse(c.data); used {
+		return &servedError{c.data, pid}
+	}
+	return nil
+}
+
+// start begins a node's process; awaitReady says when it serves. If another process serves
+// its folder, it is a *servedError, and that one's ready file stays what it is.
 func (n *nodes) start(c *child) error {
+	if err := c.free(); err != nil {
+		return err
+	}
 	exe, err := n.exe, error(nil)
 	if exe == "" {
 		if exe, err = os.Executable(); err != nil {
@@ -111,9 +142,10 @@ func (n *nodes) start(c *child) error {
 	args := []string{"serve", "--data-dir", c.data, "--listen", c.address, "--ready-file", c.ready}
 	if c.fresh() {
 		args = append(args, "--node-id", fmt.Sprint(c.id))
-		if join := n.joins(c); join != "" {
-			args = append(args, "--join", join)
-		}
+	}
+	// One that is a member asks them where its nodes are: all may have moved to other ports.
+	if join := n.joins(c); join != "" {
+		args = append(args, "--join", join)
 	}
 	cmd := exec.Command(exe, args...)
 	cmd.Stdout, cmd.Stderr = logFile, logFile
@@ -163,10 +195,16 @@ func (n *nodes) awaitReady(ctx context.Context, children ...*child) error {
 }
 
 // serves tells whether the node's present process has said it is ready.
-func (c *child) serves() bool {
+func (c *child) serves() bool { return c.pid != 0 && c.readyPID() == c.pid }
+
+// readyPID is the process that has said last that it serves the node, 0 if none has.
+func (c *child) readyPID() int {
 	b, err := os.ReadFile(c.ready)
 	var r ready
-	return err == nil && json.Unmarshal(b, &r) == nil && r.PID == c.pid
+	if err != nil || json.Unmarshal(b, &r) != nil {
+		return 0
+	}
+	return r.PID
 }
 
 // lastWords is the error with which a node ended, "" when it left none.
@@ -183,9 +221,8 @@ func (c *child) lastWords() string {
 	return ""
 }
 
-// joins returns what a node with an empty folder is told to join: the nodes that
-// belong to the cluster already. Where there is none, node 1 founds it and the
-// others join node 1.
+// joins returns what a node is told to join: the other nodes that belong to the cluster
+// already. Where there is none, node 1 founds it and the others join node 1.
 func (n *nodes) joins(c *child) string {
 	var members []string
 	for _, other := range n.all {
@@ -202,7 +239,15 @@ func (n *nodes) joins(c *child) string {
 // startAll starts every node that does not run and waits until all serve. Node 1
 // founds a new cluster alone, before the others ask to join it; the nodes of an
 // old one start at once, because it needs several before any of them can serve.
+// A folder that somebody else serves is a *servedError before the first is started.
 func (n *nodes) startAll(ctx context.Context) error {
+	for _, c := range n.all {
+		if !c.running() {
+			if err := c.free(); err != nil {
+				return err
+			}
+		}
+	}
 	if founder := n.all[0]; founder.fresh() && n.joins(founder) == "" && !founder.running() {
 		if err := n.start(founder); err != nil {
 			return err

@@ -44,6 +44,8 @@ EXAMPLES:
 const (
 	maxNodes     = 32 // children of one process on one machine
 	startTimeout = 60 * time.Second
+	saySlow      = 3 * time.Second // after which a start says what it waits for
+	seeReturn    = time.Second     // how often it is looked whether a node was started by hand
 
 	// A node that ends again and again is restarted ever more slowly, and quickly
 	// again once it has run for steadyAfter.
@@ -88,12 +90,17 @@ func up(c *urfave.Context) error {
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(c.Context, startTimeout)
 	defer cancel()
+	slow := time.AfterFunc(saySlow, func() {
+		fmt.Fprintf(c.App.ErrWriter, "waiting for %s to get ready, for %s at most; the logs are %s\n", count(n, "node"), seconds(startTimeout), filepath.Join(dir, "node-*.log"))
+	})
+	defer slow.Stop()
 	if err := cluster.startAll(ctx); err != nil {
 		if c.Context.Err() != nil {
 			return nil
 		}
 		return err
 	}
+	slow.Stop()
 	if err := printNodes(c, cluster); err != nil {
 		return err
 	}
@@ -262,15 +269,21 @@ func follow(c *urfave.Context, cluster *nodes) error {
 		began[n] = time.Now()
 	}
 	restart := make(chan *child)
+	byHand := make(map[*child]int) // processes that serve a node that has ended
+	look := time.NewTicker(seeReturn)
+	defer look.Stop()
 	for {
 		select {
 		case <-c.Context.Done():
 			say("stopping")
 			return nil
 		case n := <-ended:
+			if n.serves() { // it was killed; whoever takes its pid from there would kill another
+				os.Remove(n.ready)
+			}
 			up := 0
 			for _, other := range cluster.all {
-				if other.running() {
+				if other.running() || other.free() != nil {
 					up++
 				}
 			}
@@ -279,7 +292,7 @@ func follow(c *urfave.Context, cluster *nodes) error {
 				if up == 0 {
 					return fail(StatusFailed, "all nodes have ended; start them again with `millrace up --data-dir %s --base-port %d`", c.String("data-dir"), c.Int("base-port"))
 				}
-				say("start it again with: millrace serve --data-dir %s --listen %s", n.data, n.address)
+				say("start it again with: millrace serve --data-dir %s --listen %s --ready-file %s", n.data, n.address, n.ready)
 				continue
 			}
 			if time.Since(began[n]) > steadyAfter || pause[n] == 0 {
@@ -294,12 +307,24 @@ func follow(c *urfave.Context, cluster *nodes) error {
 				}
 			})
 		case n := <-restart:
-			if err := cluster.start(n); err != nil {
+			err := cluster.start(n)
+			if served := (*servedError)(nil); errors.As(err, &served) {
+				continue // by hand, before it was our turn
+			}
+			if err != nil {
 				return err
 			}
 			began[n] = time.Now()
 			watch(n)
 			say("node %d started again, pid %d", n.id, n.pid)
+		case <-look.C:
+			for _, n := range cluster.all {
+				pid := n.readyPID()
+				if !n.running() && pid != 0 && pid != n.pid && pid != byHand[n] {
+					say("node %d is back, pid %d; that was not started here, and Ctrl-C does not stop it", n.id, pid)
+				}
+				byHand[n] = pid
+			}
 		}
 	}
 }

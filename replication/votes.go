@@ -22,3 +22,13 @@ func openVotes(fs segment.FS, dir string, cfg vote.Config) (*vote.Store, error) 
 	}
 	return votes, err
 }
+
+// InUse tells whether a process has the data folder of a node open, and which: 0 if that
+// cannot be told. It changes nothing there.
+func InUse(dir string) (pid int, used bool) {
+	var inUse *vote.InUseError
+	if errors.As(vote.InUse(filepath.Join(dir, stableName)), &inUse) {
+		return inUse.PID, true
+	}
+	return 0, false
+}

@@ -628,7 +628,16 @@ func TestSecondProcessIsRefused(t *testing.T) {
 	if !errors.As(err, &got) || *got != *want {
 		t.Errorf("opened twice: %v, want %v", err, want)
 	}
+	if err := InUse(s.path); !errors.As(err, &got) || *got != *want {
+		t.Errorf("asked whether it is in use: %v, want %v", err, want)
+	}
 	must(t, term(s.Group(1), 1))
+	must(t, s.Close())
+	for _, path := range []string{s.path, s.path + "-none"} {
+		if err := InUse(path); err != nil {
+			t.Errorf("%s is in use by nobody: %v", path, err)
+		}
+	}
 }
 
 // BenchmarkElections times 300 groups that all vote at once: a term and a vote
