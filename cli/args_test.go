@@ -84,7 +84,7 @@ func TestUsageErrorsEndWithStatus2(t *testing.T) {
 		"produce t -p -2 x", "produce t x --file y", "produce t x --jsonl", "produce t --jsonl -f %v", "produce t --jsonl -Z", "produce t -f %Q",
 		"topic create", "topic create t -p 0", "topic create t -r 0", "topic create t -c x", "topic create t -c x=1 -c x=2",
 		"topic describe", "topic describe a b", "topic alter t", "topic delete", "topic trim t", "topic trim t -o 1:2", "topic list x",
-		"serve x", "serve --log-level loud", "serve --node-id 0", "serve --listen nonsense", "serve --advertise nonsense", "serve --ephemeral --data-dir x",
+		"serve x", "serve --log-level loud", "serve --node-id 0", "serve --listen nonsense", "serve --advertise nonsense", "serve --ephemeral --data-dir x", "serve --found --join h:1",
 		"up 0", "up x", "up 1 2", "up --base-port 70000", "demo x", "completion", "completion tcsh",
 		"segment dump", "segment dump x -o yaml", "segment verify",
 		"topic list -b h:port", "topic list -b ,", "topic list -b http://h:1", "topic create t -p -1", "topic create t -r -1", "bench produce -n 0", "cluster rescue",

@@ -235,6 +235,10 @@ func brokerOf(c *urfave.Context) (*broker, error) {
 			return nil, usage("%s: it is HOST:PORT,…", says("join"))
 		}
 	}
+	if c.Bool("found") && c.IsSet("join") {
+		return nil, usage("%s and --found exclude each other: one joins a cluster, the other founds one", says("join"))
+	}
+	b.founds = b.founds || c.Bool("found") // whatever a file says of voters
 	if _, _, err := net.SplitHostPort(own.listen); err != nil {
 		return nil, usage("%s: it is HOST:PORT", says("listen"))
 	}
