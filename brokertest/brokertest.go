@@ -136,12 +136,12 @@ func (c *Clock) AfterFunc(d time.Duration, f func()) millrace.Timer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	t := &timer{clock: c}
+	t.setLocked(d) // first: the system's timer must not go off before it is due
 	t.system = time.AfterFunc(d, func() {
 		if t.due() {
 			f()
 		}
 	})
-	t.setLocked(d)
 	return t
 }
 
@@ -165,7 +165,11 @@ func (t *timer) setLocked(d time.Duration) {
 func (t *timer) due() bool {
 	t.clock.mu.Lock()
 	defer t.clock.mu.Unlock()
-	if _, pending := t.clock.timers[t]; !pending || t.at.After(t.clock.nowLocked()) {
+	if _, pending := t.clock.timers[t]; !pending {
+		return false
+	}
+	if early := t.at.Sub(t.clock.nowLocked()); early > 0 {
+		t.system.Reset(early) // else nobody would
 		return false
 	}
 	delete(t.clock.timers, t)

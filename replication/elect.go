@@ -41,12 +41,18 @@ type leaderlessGroup struct {
 	term          uint64        // when it lost it: the dead leader may come back and lead in a later one
 	campaigns     int           // how often this node campaigned
 	jitter        time.Duration // by what its next campaign comes later, see campaignDelay
-	shortened     bool          // Raft's timers are short until a leader is found
 	campaignAgain bool          // its candidacy was abandoned: it campaigns anew once it follows
 
-	from   time.Time // when this node first knew of no leader; none since
-	lacked bool      // which lasts for so long that it was logged
-	given  bool      // the others were told that this node, which led it, does so no more
+	given bool // the others were told that this node, which led it, does so no more
+	*lapse
+}
+
+// A lapse is the time that a group has had no leader for, however many it lost meanwhile
+// before this node knew of them: each leaderlessGroup that takes the place of another has its lapse.
+type lapse struct {
+	from      time.Time // when this node first knew of no leader; none since
+	lacked    bool      // which lasts for so long that it was logged; under tending
+	shortened bool      // Raft's timers are short until a leader is found; under tending
 }
 
 // A lack is what is to be logged of groups without a leader, and of those that have
@@ -141,7 +147,7 @@ func (e *elector) opened(group uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := time.Now()
-	e.tendLocked(group, &leaderlessGroup{since: now, from: now})
+	e.tendLocked(group, &leaderlessGroup{since: now, lapse: &lapse{from: now}})
 }
 
 // closed looks after a group no longer.
@@ -163,10 +169,9 @@ func (e *elector) leaderLost(group uint64, lost process, said bool, while time.D
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := time.Now()
-	o := &leaderlessGroup{since: now.Add(while), dead: lost.ServerID(), lost: lost, stoodDown: said, term: m.raft.CurrentTerm(), from: now}
+	o := &leaderlessGroup{since: now.Add(while), dead: lost.ServerID(), lost: lost, stoodDown: said, term: m.raft.CurrentTerm(), lapse: &lapse{from: now}}
 	if before := e.leaderless[group]; before != nil {
-		o.shortened = before.shortened // whose timers are to be made long again
-		o.from, o.lacked = before.from, before.lacked
+		o.lapse = before.lapse
 	}
 	e.tendLocked(group, o)
 }
@@ -367,9 +372,11 @@ func (e *elector) electOne(group uint64, o *leaderlessGroup, now time.Time, intr
 // settle ends what was done for a group that has a leader now.
 func (e *elector) settle(m *member, o *leaderlessGroup) {
 	if o.shortened {
+		o.shortened = false // it may go on, for a group that has lost that leader meanwhile
 		m.setTimeouts(heartbeatTimeout)
 	}
 	if o.lacked {
+		o.lacked = false
 		e.lack.found = append(e.lack.found, m.group)
 	}
 }

@@ -193,7 +193,9 @@ var faultyActions = []faultyAction{
 		if !ok {
 			f.t.Fatalf("%v: a topic was not created", f)
 		}
+		f.mu.Lock()
 		f.id.Topic = topic.ID
+		f.mu.Unlock()
 		f.acked, f.next = map[int64]string{}, 0
 		time.Sleep(time.Second)
 	}},
@@ -377,7 +379,9 @@ func (f *faultCase) String() string {
 // trouble is what the disk of a struck node answers.
 func (f *faultCase) trouble(n *testNode) func(op, name string) (error, bool) {
 	return func(op, name string) (error, bool) {
+		f.mu.Lock()
 		mine := strings.Contains(name, folderName(f.id))
+		f.mu.Unlock()
 		if f.a.files != nil {
 			mine = f.a.files(f, name)
 		}
@@ -399,6 +403,13 @@ func (f *faultCase) trouble(n *testNode) func(op, name string) (error, bool) {
 		f.hit = true
 		return f.err, f.done && (op == "rename" || op == "sync" || op == "commit" || op == "remove")
 	}
+}
+
+// wasHit says whether the disk has answered with the error.
+func (f *faultCase) wasHit() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.hit
 }
 
 // replica is the victim's.
@@ -573,16 +584,14 @@ func (f *faultCase) run(name string) bool {
 	f.a.do(f)
 	time.Sleep(100 * time.Millisecond) // who follows is a little behind
 	if f.lasting {
-		for end := time.Now().Add(faultTime); f.hit && time.Now().Before(end); time.Sleep(3 * time.Second) {
+		for end := time.Now().Add(faultTime); f.wasHit() && time.Now().Before(end); time.Sleep(3 * time.Second) {
 			f.tryAppend(time.Second)
 		}
 	}
 	for _, n := range f.struck {
 		n.disk.disturb(nil)
 	}
-	f.mu.Lock()
-	hit := f.hit
-	f.mu.Unlock()
+	hit := f.wasHit()
 	if !hit {
 		return false
 	}

@@ -39,9 +39,13 @@ type leaderEntry struct {
 	term uint64
 }
 
-// noteLeaderLocked takes an entry into the leaders table, with mu held.
+// noteLeaderLocked takes an entry into the leaders table, with mu held, unless the group was
+// deleted: a peer that does not know so yet may say who leads it.
 func (gs *gossiper) noteLeaderLocked(group uint64, c leaderEntry) {
 	n := gs.f.n
+	if hasDeleted(n.Image(), group) {
+		return
+	}
 	before, ok := gs.leaders[group]
 	if ok && c.term < before.term {
 		return

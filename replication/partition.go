@@ -385,8 +385,12 @@ func (p *Partition) close(clean bool) {
 // remove closes the partition and deletes its data, after a committed deletion.
 func (p *Partition) remove() error {
 	p.close(false) // what is gone in a moment is not worth two syncs
-	p.env.budget.removing <- struct{}{}
-	defer func() { <-p.env.budget.removing }()
+	select {
+	case p.env.budget.removing <- struct{}{}:
+		defer func() { <-p.env.budget.removing }()
+	case <-p.env.closing:
+		return ErrClosed // the next start sweeps
+	}
 	trash := p.dir + deletedSuffix
 	if err := os.RemoveAll(trash); err != nil {
 		return err

@@ -157,7 +157,7 @@ func (n *Node) removeDeleted(dir string, remove func() error) {
 	n.goTracked(func() { // "removing": ends with the folder, or with the node
 		for wait := patienceFirst; ; wait = min(2*wait, patienceMost) {
 			err := remove()
-			if err == nil {
+			if err == nil || errors.Is(err, ErrClosed) {
 				return
 			}
 			n.logger.Warn("a deleted partition's folder was not removed, trying again", "folder", dir, "again", wait, "error", err)
@@ -181,11 +181,13 @@ func (n *Node) deleted(image *metadata.Image, topic metadata.TopicID, group uint
 
 // forgetGroups drops what gossip said of groups whose deletion the image holds.
 func (n *Node) forgetGroups(image *metadata.Image) {
-	deleted := func(group uint64) bool {
-		_, known := image.Group(group)
-		return group != controllerGroup && group <= image.LastGroup() && !known
-	}
-	n.failover.gossip.forget(deleted)
+	n.failover.gossip.forget(func(group uint64) bool { return hasDeleted(image, group) })
+}
+
+// hasDeleted tells whether an image knows of no group of this number any more.
+func hasDeleted(image *metadata.Image, group uint64) bool {
+	_, known := image.Group(group)
+	return group != controllerGroup && group <= image.LastGroup() && !known
 }
 
 // host makes a partition's replica live here.

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"millrace/replication/metadata"
+	"millrace/replication/transport"
 )
 
 // A node that comes back may be told of a topic and of its deletion at once.
@@ -68,4 +69,25 @@ func TestSettingsReachWhatTheyAreFor(t *testing.T) {
 	change(metadata.SetBrokerConfig{Broker: n.ID(), Set: map[string]string{"log.retention.ms": "9"}})
 	retains(orders, 9)
 	retains(flights, 9)
+}
+
+// A peer that is behind may say who leads a group that was deleted: nothing of it is kept.
+func TestNothingIsKeptOfADeletedGroup(t *testing.T) {
+	c := startCluster(t, 1, nil)
+	defer c.stop()
+	id := c.create("orders", 1, 1, nil)
+	n, p := c.leader(id)
+	leader := leaderEntry{process{Peer: transport.Peer{Node: 7}}, 1 << 40}
+	n.failover.gossip.noteLeader(p.group, leader)
+	if got, ok := n.failover.gossip.leaderOf(p.group); !ok || got != leader {
+		t.Fatalf("the leader is %v, want %v", got, leader)
+	}
+	if err := n.Change(t.Context(), metadata.DeleteTopic{Topic: id.Topic}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the group is forgotten", func() bool { _, ok := n.failover.gossip.leaderOf(p.group); return !ok })
+	n.failover.gossip.noteLeader(p.group, leader)
+	if got, ok := n.failover.gossip.leaderOf(p.group); ok {
+		t.Errorf("%v leads a group that was deleted", got)
+	}
 }
