@@ -38,8 +38,8 @@ type metadataItem struct {
 }
 
 func clusterMetadata(c *urfave.Context) error {
-	return withAdmin(c, func(ctx context.Context, admin *kadm.Client) error {
-		m, err := admin.Metadata(ctx)
+	return withReader(c, func(ctx context.Context, r *reader) error {
+		m, err := r.admin.Metadata(ctx)
 		if err != nil {
 			return fmt.Errorf("ask for the metadata: %w", err)
 		}

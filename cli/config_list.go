@@ -72,18 +72,21 @@ type listedSetting struct {
 }
 
 func clusterConfigList(c *urfave.Context) error {
-	client, err := dialClient(c)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	m, err := kmsg.NewPtrMetadataRequest().RequestWith(c.Context, client)
+	return withReader(c, func(ctx context.Context, r *reader) error { return r.listBrokers(ctx, c) })
+}
+
+// listBrokers lists the settings of those brokers that answer.
+func (r *reader) listBrokers(ctx context.Context, c *urfave.Context) error {
+	m, err := kmsg.NewPtrMetadataRequest().RequestWith(ctx, r.client)
 	if err != nil {
 		return err
 	}
 	var all []listedSetting
 	for _, b := range m.Brokers {
-		of, err := listSettings(c.Context, client.Broker(int(b.NodeID)), kmsg.ConfigResourceTypeBroker, fmt.Sprint(b.NodeID), metadata.BrokerDefinition)
+		if r.isAway(b.NodeID) {
+			continue
+		}
+		of, err := listSettings(ctx, r.client.Broker(int(b.NodeID)), kmsg.ConfigResourceTypeBroker, fmt.Sprint(b.NodeID), metadata.BrokerDefinition)
 		if err != nil {
 			return fmt.Errorf("broker %d: %w", b.NodeID, err)
 		}
@@ -105,13 +108,13 @@ func topicConfig(c *urfave.Context) error {
 	if c.NArg() == 0 {
 		return usage("topic config takes the name of a topic; see `millrace topic config --help`")
 	}
-	client, err := dialClient(c)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
+	return withReader(c, func(ctx context.Context, r *reader) error { return r.listTopic(ctx, c) })
+}
+
+// listTopic lists the settings of a topic.
+func (r *reader) listTopic(ctx context.Context, c *urfave.Context) error {
 	topic := c.Args().First()
-	all, err := listSettings(c.Context, client, kmsg.ConfigResourceTypeTopic, topic, metadata.TopicDefinition)
+	all, err := listSettings(ctx, r.client, kmsg.ConfigResourceTypeTopic, topic, metadata.TopicDefinition)
 	if err != nil {
 		return topicError(topic, err, "")
 	}

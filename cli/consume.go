@@ -93,6 +93,8 @@ const (
 	// settleTimeout bounds how long a question is asked again while the cluster
 	// elects leaders.
 	settleTimeout = 15 * time.Second
+	// forEver is the patience of who follows.
+	forEver = 100 * 365 * 24 * time.Hour
 )
 
 func consume(c *urfave.Context) error {
@@ -231,7 +233,7 @@ func (r *reading) run(ctx context.Context) error {
 		return err
 	}
 	out := bufio.NewWriterSize(r.c.App.Writer, 64<<10)
-	follows := r.span.to == nil && !r.c.Bool("exit")
+	follows := r.follows()
 	looked := time.Now()
 	waiting := newNotice(r.c, follows)
 	for follows || r.open() > 0 {
@@ -362,7 +364,7 @@ func (r *reading) open() (n int) {
 
 // begin starts with everything the command line asks for, as it is now.
 func (r *reading) begin(ctx context.Context) error {
-	return settle(ctx, func(ctx context.Context) error {
+	return settleFor(ctx, r.patience(), func(ctx context.Context) error {
 		topics, err := r.topics(ctx)
 		if err != nil {
 			return err
@@ -395,10 +397,22 @@ func (r *reading) begin(ctx context.Context) error {
 	})
 }
 
+// patience is how long the cluster may take to say where to begin: who follows waits for it
+// as for records, until it is interrupted.
+func (r *reading) patience() time.Duration {
+	if r.follows() {
+		return forEver
+	}
+	return settleTimeout
+}
+
+// follows tells whether this reading goes on with what is written later.
+func (r *reading) follows() bool { return r.span.to == nil && !r.c.Bool("exit") }
+
 // tellNothing says why there is nothing to print where somebody may wonder, of what is
 // not followed: no topic has a name that fits, or what there is lies outside of -o.
 func (r *reading) tellNothing(all map[string]map[int32]bounds) error {
-	if r.open() > 0 || r.span.to == nil && !r.c.Bool("exit") {
+	if r.open() > 0 || r.follows() {
 		return nil
 	}
 	if len(all) == 0 {
@@ -504,11 +518,20 @@ func (r *reading) topics(ctx context.Context) (map[string]int, error) {
 
 // settle asks again while the answer is one that passes by itself: an election.
 func settle(ctx context.Context, f func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	return settleFor(ctx, settleTimeout, f)
+}
+
+// settleFor is settle with another patience than everybody's. An attempt has its own limit,
+// so that what does not answer is asked anew, and what answers is found.
+func settleFor(ctx context.Context, patience time.Duration, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for attempt := 1; ; attempt++ {
-		err := f(ctx)
-		if err == nil || !passes(err) {
+		one, done := context.WithTimeout(ctx, settleTimeout)
+		err := f(one)
+		late := ctx.Err() == nil && one.Err() != nil
+		done()
+		if err == nil || !passes(err) && !late {
 			return err
 		}
 		select {

@@ -223,7 +223,11 @@ func (p point) reset() (kgo.Offset, error) {
 
 // prepare checks that the topics are there, and notes their ends for --exit.
 func (m *membership) prepare(ctx context.Context) error {
-	return settle(ctx, func(ctx context.Context) error {
+	patience := forEver // as for records
+	if m.c.Bool("exit") {
+		patience = settleTimeout
+	}
+	return settleFor(ctx, patience, func(ctx context.Context) error {
 		for _, t := range m.topics {
 			if _, err := describeTopic(ctx, m.admin, t); err != nil {
 				return err

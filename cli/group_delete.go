@@ -35,7 +35,7 @@ func groupDelete(c *urfave.Context) error {
 		var what []string
 		for _, name := range c.Args().Slice() {
 			var d *groupDescription
-			err := settle(ctx, func(ctx context.Context) (err error) {
+			err := vigilOver(c).settle(ctx, func(ctx context.Context) (err error) {
 				d, err = describeGroup(ctx, admin, name)
 				return err
 			})

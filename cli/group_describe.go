@@ -52,7 +52,7 @@ func groupDescribe(c *urfave.Context) error {
 	}
 	return withAdmin(c, func(ctx context.Context, admin *kadm.Client) error {
 		var d *groupDescription
-		err := settle(ctx, func(ctx context.Context) (err error) {
+		err := vigilOver(c).settle(ctx, func(ctx context.Context) (err error) {
 			d, err = describeGroup(ctx, admin, name)
 			return err
 		})

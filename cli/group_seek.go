@@ -80,7 +80,7 @@ func groupSeek(c *urfave.Context) error {
 		return usage("--to %q: a group goes on from one offset", c.String("to"))
 	}
 	return withAdmin(c, func(ctx context.Context, admin *kadm.Client) error {
-		seeks, err := planSeek(ctx, admin, name, to, c.String("topics"))
+		seeks, err := planSeek(c, ctx, admin, name, to, c.String("topics"))
 		if err != nil {
 			return err
 		}
@@ -113,9 +113,9 @@ func groupSeek(c *urfave.Context) error {
 
 // planSeek says which offset each partition would get. It refuses while the
 // group has members: they would go on from where they are, and commit that.
-func planSeek(ctx context.Context, admin *kadm.Client, group string, to span, list string) ([]seek, error) {
+func planSeek(c *urfave.Context, ctx context.Context, admin *kadm.Client, group string, to span, list string) ([]seek, error) {
 	var seeks []seek
-	err := settle(ctx, func(ctx context.Context) error {
+	err := vigilOver(c).settle(ctx, func(ctx context.Context) error {
 		state, members, err := groupState(ctx, admin, group)
 		if err != nil {
 			return err

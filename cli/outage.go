@@ -100,10 +100,24 @@ func byPartition(a, b string) int {
 
 // standstill tells, from a question or two to one broker, whether something that is needed
 // has no leader: what a command may ask now and then that has no reason yet to complain.
+//
+// All are asked at once, since some may hang, and the first answer counts.
 func (n need) standstill(ctx context.Context, client *kgo.Client) bool {
-	for _, b := range append(client.DiscoveredBrokers(), client.SeedBrokers()...) {
-		if m, err := n.askOne(ctx, b); err == nil {
-			return len(m.partitions) > 0 || m.coordinator
+	type answer struct {
+		missing
+		err error
+	}
+	brokers := append(client.DiscoveredBrokers(), client.SeedBrokers()...)
+	answers := make(chan answer, len(brokers))
+	for _, b := range brokers {
+		go func() { // ends with the answer, which has a limit
+			m, err := n.askOne(ctx, b)
+			answers <- answer{m, err}
+		}()
+	}
+	for range brokers {
+		if a := <-answers; a.err == nil {
+			return len(a.partitions) > 0 || a.coordinator
 		}
 	}
 	return false
@@ -437,6 +451,29 @@ func (v *vigil) keep(ctx context.Context) {
 			}
 		}
 		due = time.Now().Add(vigilPause)
+	}
+}
+
+// settle is settle for a command at a terminal, which is told meanwhile what is wrong.
+func (v *vigil) settle(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go v.keep(ctx)
+	return settle(ctx, f)
+}
+
+// vigilOver is the vigil of a question to a cluster, of which nothing comes but the answer.
+func vigilOver(c *urfave.Context) *vigil {
+	return &vigil{
+		progress: func() (bool, int64) { return true, 0 },
+		look: func(ctx context.Context) string {
+			brokers, err := brokersNamed(c)
+			if err != nil {
+				return ""
+			}
+			return findOutage(ctx, brokers, need{}).String()
+		},
+		say: func(why string) { fmt.Fprintf(c.App.ErrWriter, "millrace: waiting: %s\n", why) },
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	urfave "github.com/urfave/cli/v2"
 )
 
 func TestAnOutageIsOneSentence(t *testing.T) {
@@ -141,6 +143,59 @@ func TestWhatIsWaitedForIsSaidNowAndThen(t *testing.T) {
 	})
 }
 
+// Who asks is told after five seconds what keeps the answer away, and given up on after
+// fifteen; who follows waits for as long as it takes, however long an attempt hangs.
+func TestWhoFollowsIsNotGivenUpOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		away := func(ctx context.Context) error {
+			if time.Since(begin) < time.Hour {
+				return kerr.CoordinatorNotAvailable
+			}
+			return nil
+		}
+		var told []time.Duration
+		v := &vigil{
+			progress: func() (bool, int64) { return true, 0 },
+			look:     func(context.Context) string { return "no majority" },
+			say:      func(string) { told = append(told, time.Since(begin)) },
+		}
+		err := v.settle(t.Context(), away)
+		synctest.Wait()
+		if took := time.Since(begin); !errors.Is(err, kerr.CoordinatorNotAvailable) || took != settleTimeout || len(told) == 0 || told[0] != vigilPatience {
+			t.Errorf("%v after %v, told at %v", err, took, told)
+		}
+		r := &reading{c: flagsOf(t, "consume")}
+		if err := settleFor(t.Context(), r.patience(), away); err != nil || time.Since(begin) < time.Hour {
+			t.Errorf("%v after %v", err, time.Since(begin))
+		}
+		attempts := 0
+		hangs := func(ctx context.Context) error {
+			if attempts++; attempts == 3 {
+				return nil
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		if err := settleFor(t.Context(), r.patience(), hangs); err != nil || attempts != 3 {
+			t.Errorf("%v after %d attempts", err, attempts)
+		}
+		if r = (&reading{c: flagsOf(t, "consume", "--exit")}); r.patience() != settleTimeout {
+			t.Errorf("who does not follow waits for %v", r.patience())
+		}
+	})
+}
+
+// flagsOf returns the command line of a command, as the command sees it.
+func flagsOf(t *testing.T, args ...string) *urfave.Context {
+	set := flag.NewFlagSet(args[0], flag.ContinueOnError)
+	set.Bool("exit", false, "")
+	if err := set.Parse(args[1:]); err != nil {
+		t.Fatal(err)
+	}
+	return urfave.NewContext(urfave.NewApp(), set, nil)
+}
+
 // With two of three nodes gone, every command that asks the cluster says what is wrong with
 // it. Who produces and consumes is told meanwhile, and goes on when they are back.
 func TestWithoutAMajorityEveryCommandSaysSo(t *testing.T) {
@@ -207,7 +262,7 @@ func TestWithoutAMajorityEveryCommandSaysSo(t *testing.T) {
 	var asked sync.WaitGroup
 	for _, line := range []string{
 		"topic create more", "topic delete spare --yes", "topic alter spare -p 5", "topic alter spare -c retention.ms=1000", "topic trim orders -o 1",
-		"group list", "group describe audit", "group delete audit --yes", "group seek audit --to start", "cluster config list",
+		"group list", "group describe audit", "group delete audit --yes", "group seek audit --to start",
 		"consume orders -e", "consume orders -g more -e", "produce spare five --timeout 1s", "produce missing six --timeout 10s", "bench produce --duration 1s",
 	} {
 		asked.Go(func() {
@@ -221,6 +276,24 @@ func TestWithoutAMajorityEveryCommandSaysSo(t *testing.T) {
 				if strings.Contains(r.stderr, foreign) {
 					t.Errorf("millrace %s speaks of %s: %s", line, foreign, r.stderr)
 				}
+			}
+		})
+	}
+	// What a broker that is left can tell, it tells, with what is known of the others.
+	for line, want := range map[string]string{
+		"topic list": "orders", "topic describe orders": "unknown", "topic config orders retention.ms": "retention.ms=",
+		"cluster metadata": "orders", "cluster config list num.partitions": "num.partitions=", "cluster status": "down",
+	} {
+		asked.Go(func() {
+			r := runMillrace(t, c.addresses(), "", strings.Fields(line)...)
+			if r.status != StatusDone || !strings.Contains(r.stdout, want) || strings.Contains(r.stdout, "deleted next") {
+				t.Errorf("millrace %s: status %d, %s%s", line, r.status, r.stdout, r.stderr)
+			}
+			if !strings.Contains(r.stdout+r.stderr, c.all[1].address) || line != "cluster status" && !strings.HasSuffix(r.stderr, "millrace: not everything can be told: no majority: "+strings.SplitN(away, ": ", 2)[1]) {
+				t.Errorf("millrace %s does not say who is away: %s%s", line, r.stdout, r.stderr)
+			}
+			if line == "topic describe orders" && !strings.Contains(r.stdout, "2,3") {
+				t.Errorf("replicas that are down: %s", r.stdout)
 			}
 		})
 	}

@@ -7,10 +7,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
 	urfave "github.com/urfave/cli/v2"
 )
 
@@ -63,7 +63,7 @@ func (n *nextDeletion) say(now time.Time) string {
 }
 
 // nextOf finds the first time at which something is deleted of any partition, and counts
-// what goes then, or within the minute.
+// what goes then, or within the minute; nil also where that cannot be counted.
 func nextOf(partitions []partitionItem, answered map[int32]retained) *nextDeletion {
 	first := int64(0)
 	for _, r := range answered {
@@ -76,7 +76,10 @@ func nextOf(partitions []partitionItem, answered map[int32]retained) *nextDeleti
 	}
 	n := &nextDeletion{At: time.UnixMilli(first).UTC()}
 	for _, p := range partitions {
-		if r := answered[p.Partition]; r.at != 0 && r.at < first+time.Minute.Milliseconds() && p.StartOffset >= 0 {
+		if r := answered[p.Partition]; r.at != 0 && r.at < first+time.Minute.Milliseconds() {
+			if p.StartOffset < 0 {
+				return nil // how much goes is not known
+			}
 			n.Records += max(0, r.next-p.StartOffset)
 		}
 	}
@@ -105,13 +108,13 @@ func topicDescribe(c *urfave.Context) error {
 	if err != nil {
 		return err
 	}
-	return withClient(c, func(ctx context.Context, client *kgo.Client, admin *kadm.Client) error {
-		d, err := describe(ctx, admin, topic, c.Bool("all"))
+	return withReader(c, func(ctx context.Context, r *reader) error {
+		d, err := r.describe(ctx, topic, c.Bool("all"))
 		if err != nil {
 			return err
 		}
 		// To alter nothing is asked what every alteration is. Who does not say tells nothing.
-		asked := alteration{client: client, admin: admin, topic: topic}
+		asked := alteration{client: r.client, admin: r.admin, topic: topic}
 		if asked.ask(ctx) == nil {
 			d.Next = nextOf(d.Partitions, asked.answered)
 		}
@@ -148,14 +151,18 @@ func topicDescribe(c *urfave.Context) error {
 	})
 }
 
-func describe(ctx context.Context, admin *kadm.Client, topic string, all bool) (*topicDescription, error) {
+func (r *reader) describe(ctx context.Context, topic string, all bool) (*topicDescription, error) {
+	admin := r.admin
 	t, err := describeTopic(ctx, admin, topic)
 	if err != nil {
 		return nil, err
 	}
 	// A partition without a leader has no offsets to tell; it is described all the same.
-	starts, _ := admin.ListStartOffsets(ctx, topic)
-	ends, _ := admin.ListEndOffsets(ctx, topic)
+	var starts, ends kadm.ListedOffsets
+	var asked sync.WaitGroup // at once: where a leader is away each takes some seconds
+	asked.Go(func() { starts, _ = admin.ListStartOffsets(ctx, topic) })
+	asked.Go(func() { ends, _ = admin.ListEndOffsets(ctx, topic) })
+	asked.Wait()
 	offset := func(listed kadm.ListedOffsets, partition int32) int64 {
 		if o, ok := listed[topic][partition]; ok && o.Err == nil {
 			return o.Offset
@@ -170,9 +177,9 @@ func describe(ctx context.Context, admin *kadm.Client, topic string, all bool) (
 	}
 	for _, p := range t.Partitions.Sorted() {
 		p, down := views.firstHand(p)
-		for _, r := range p.Replicas { // and those whose brokers cannot say it
-			if views[r] == nil && slices.Contains(p.OfflineReplicas, r) {
-				down = append(down, r)
+		for _, id := range p.Replicas { // and those whose brokers cannot say it
+			if views[id] == nil && (slices.Contains(p.OfflineReplicas, id) || r.isAway(id)) {
+				down = append(down, id)
 			}
 		}
 		d.Partitions = append(d.Partitions, partitionItem{
@@ -183,11 +190,11 @@ func describe(ctx context.Context, admin *kadm.Client, topic string, all bool) (
 	if err != nil {
 		return nil, fmt.Errorf("ask for the settings of topic %q: %w", topic, err)
 	}
-	for _, r := range resources {
-		if r.Err != nil {
-			return nil, topicError(topic, r.Err, r.ErrMessage)
+	for _, resource := range resources {
+		if resource.Err != nil {
+			return nil, topicError(topic, resource.Err, resource.ErrMessage)
 		}
-		for _, s := range r.Configs {
+		for _, s := range resource.Configs {
 			source := strings.ToLower(strings.ReplaceAll(s.Source.String(), "_", " "))
 			if all || source != "default config" {
 				d.Settings = append(d.Settings, settingItem{s.Key, s.Value, source})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -46,7 +47,8 @@ func topicList(c *urfave.Context) error {
 	if c.NArg() > 0 {
 		return usage("topic list takes no arguments; describe a topic with `millrace topic describe %s`", c.Args().First())
 	}
-	return withAdmin(c, func(ctx context.Context, admin *kadm.Client) error {
+	return withReader(c, func(ctx context.Context, r *reader) error {
+		admin := r.admin
 		list := admin.ListTopics
 		if c.Bool("internal") {
 			list = admin.ListTopicsWithInternal
@@ -89,10 +91,14 @@ func completeTopicItems(ctx context.Context, admin *kadm.Client, topics kadm.Top
 	}
 	names := topics.Names()
 	// Errors are in the partitions they concern, or are that there is no answer at all.
-	starts, _ := admin.ListStartOffsets(ctx, names...)
-	ends, _ := admin.ListEndOffsets(ctx, names...)
-	recent, _ := admin.ListOffsetsAfterMilli(ctx, time.Now().Add(-rateOver).UnixMilli(), names...)
-	dirs, _ := admin.DescribeAllLogDirs(ctx, nil)
+	var starts, ends, recent kadm.ListedOffsets
+	var dirs kadm.DescribedAllLogDirs
+	var asked sync.WaitGroup // at once: where a leader is away each takes some seconds
+	asked.Go(func() { starts, _ = admin.ListStartOffsets(ctx, names...) })
+	asked.Go(func() { ends, _ = admin.ListEndOffsets(ctx, names...) })
+	asked.Go(func() { recent, _ = admin.ListOffsetsAfterMilli(ctx, time.Now().Add(-rateOver).UnixMilli(), names...) })
+	asked.Go(func() { dirs, _ = admin.DescribeAllLogDirs(ctx, nil) })
+	asked.Wait()
 	type partition struct {
 		topic string
 		index int32
