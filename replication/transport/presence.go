@@ -54,8 +54,9 @@ const (
 )
 
 // patience gives a payload of n bytes time to arrive; the returned function ends it.
+// On a connection for one call everything has to be over in time anyway: see onceTime.
 func (c *tracked) patience(n int) (done func()) {
-	if n <= readBuffer {
+	if n <= readBuffer || c.inbound && c.kind == kindOnce {
 		return func() {}
 	}
 	c.SetReadDeadline(time.Now().Add(readPatience + time.Duration(n/slowestRead)*time.Second))

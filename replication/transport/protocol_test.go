@@ -296,7 +296,7 @@ func TestMuteConnectionsLeaveRoomForPeers(t *testing.T) {
 	eventually(t, "the handshake with the peer is done", func() bool {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		return n.handshaking.Len() == 0
+		return n.strangers.Len() == 0
 	})
 	for range 16 {
 		rawConn(t, n)
@@ -304,7 +304,7 @@ func TestMuteConnectionsLeaveRoomForPeers(t *testing.T) {
 	eventually(t, "all are served or closed", func() bool {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		return n.handshaking.Len() == 4 && len(n.conns) == 5 && n.Stats().Refused == 12
+		return n.strangers.Len() == 4 && len(n.conns) == 5 && n.Stats().Refused == 12
 	})
 	connect(t, n, kindControl) // who says hello takes the place of one that does not
 	frame, _ := newFrame(typePing, 0)

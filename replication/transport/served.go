@@ -19,6 +19,7 @@ const (
 	maxCalls     = 64                   // running at once, a control connection
 	maxBulkCalls = 8                    // running at once, a bulk connection
 	answerGather = 5 * time.Millisecond // a heartbeat answer waits this long for slower groups
+	onceTime     = 30 * time.Second     // from the handshake to the answer, where a connection is for one call
 )
 
 // Serve takes over an inbound connection, from its magic bytes on, and returns
@@ -27,13 +28,15 @@ const (
 //
 // When there is no room, the oldest of those whose handshake is not done makes it: a peer
 // says hello at once, and must not be kept out by who came before it and says nothing.
+// Connections for one call are among those until they end: anybody may open one, so that
+// its handshake shows nothing.
 func (t *Transport) Serve(conn net.Conn) {
 	t.mu.Lock()
 	full := len(t.conns) >= t.cfg.MaxConnections
 	var expelled net.Conn // its goroutine counts it
-	if oldest := t.handshaking.Front(); !t.closed && oldest != nil && (full || t.handshaking.Len() >= max(1, t.cfg.MaxConnections/4)) {
+	if oldest := t.strangers.Front(); !t.closed && oldest != nil && (full || t.strangers.Len() >= max(1, t.cfg.MaxConnections/4)) {
 		full = false
-		expelled = t.handshaking.Remove(oldest).(net.Conn)
+		expelled = t.strangers.Remove(oldest).(net.Conn)
 	}
 	if t.closed || full {
 		t.mu.Unlock()
@@ -45,7 +48,7 @@ func (t *Transport) Serve(conn net.Conn) {
 		return
 	}
 	t.conns[conn] = struct{}{}
-	place := t.handshaking.PushBack(conn)
+	place := t.strangers.PushBack(conn)
 	t.wg.Add(1)
 	t.mu.Unlock()
 	if expelled != nil {
@@ -55,16 +58,19 @@ func (t *Transport) Serve(conn net.Conn) {
 	defer func() {
 		conn.Close()
 		t.mu.Lock()
+		t.strangers.Remove(place) // if it still is one
 		delete(t.conns, conn)
 		t.mu.Unlock()
 	}()
 	s, err := t.welcome(conn)
-	t.mu.Lock()
-	t.handshaking.Remove(place)
-	t.mu.Unlock()
 	if err == nil {
-		if counted, ok := conn.(interface{ Known() }); ok { // the listener's books take it for a stranger
-			counted.Known()
+		if s.conn.kind != kindOnce {
+			t.mu.Lock()
+			t.strangers.Remove(place)
+			t.mu.Unlock()
+			if counted, ok := conn.(interface{ Known() }); ok { // the listener's books take it for a stranger
+				counted.Known()
+			}
 		}
 		s.run()
 		return
@@ -147,11 +153,17 @@ func (t *Transport) welcome(conn net.Conn) (s *served, err error) {
 		t.leave(tc)
 		return nil, err
 	}
-	conn.SetDeadline(time.Time{})
+	end := time.Time{}
+	if h.kind == kindOnce {
+		end = time.Now().Add(onceTime)
+	}
+	conn.SetDeadline(end)
+	w := newWriter(conn, maxQueuedBytes)
+	w.once = h.kind == kindOnce
 	ctx, cancel := context.WithCancel(t.ctx)
 	return &served{
 		t: t, from: h.from, conn: tc, ctx: ctx, cancel: cancel,
-		w: newWriter(conn, maxQueuedBytes),
+		w: w,
 	}, nil
 }
 
@@ -219,7 +231,13 @@ func (s *served) run() {
 	}
 	in := &intake{r: newReader(s.conn), kind: s.conn.kind}
 	for {
-		if err := s.readOne(in); err != nil {
+		err := s.readOne(in)
+		if err == nil && s.conn.kind == kindOnce { // it ends with the answer, unless the caller ends it first
+			if _, _, err = in.next(); err == nil {
+				err = malformed("a second call on a connection for one")
+			}
+		}
+		if err != nil {
 			s.t.noteEnd(s.from, err)
 			return
 		}
@@ -372,6 +390,13 @@ func (s *served) timeoutNow(h header, head []byte) {
 
 // refuse answers a request whose payload is still to come, and skips that.
 func (s *served) refuse(in *intake, h header, err error) error {
+	if s.conn.kind == kindOnce { // closing it with bytes unread would take the answer back
+		if err := in.discard(h); err != nil {
+			return err
+		}
+		s.fail(h.request, err)
+		return nil
+	}
 	s.fail(h.request, err)
 	defer s.conn.patience(h.payloadLen)()
 	return in.discard(h)

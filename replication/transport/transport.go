@@ -173,14 +173,14 @@ type Transport struct {
 	buffers  bufpool.Pool // of entries that come in
 	quiesced quiescedTable
 
-	mu          sync.Mutex
-	closed      bool
-	local       Peer
-	conns       map[net.Conn]struct{} // all there are, for Close
-	handshaking list.List             // inbound ones whose handshake is not done, oldest first
-	present     map[Peer]*presence
-	departed    map[Peer]time.Duration // when those who are not present were last heard, since start
-	peers       map[int32]*peer
+	mu        sync.Mutex
+	closed    bool
+	local     Peer
+	conns     map[net.Conn]struct{} // all there are, for Close
+	strangers list.List             // inbound ones whose handshake is not done or that are for one call, oldest first
+	present   map[Peer]*presence
+	departed  map[Peer]time.Duration // when those who are not present were last heard, since start
+	peers     map[int32]*peer
 
 	portsMu sync.RWMutex
 	ports   map[uint64]*Port // nil after Close

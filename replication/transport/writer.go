@@ -36,7 +36,8 @@ func newOutgoing(frame []byte, payload ...[]byte) *outgoing {
 // waiting into one writev.
 type writer struct {
 	conn  net.Conn
-	limit int // bytes that may wait; 0: the senders limit themselves
+	limit int  // bytes that may wait; 0: the senders limit themselves
+	once  bool // the first message is the last: run closes the connection behind it
 
 	mu    sync.Mutex
 	ready sync.Cond // queue is not empty, or err is set
@@ -132,6 +133,10 @@ func (w *writer) run() {
 		w.conn.SetWriteDeadline(time.Now().Add(patience))
 		if _, err := parts.WriteTo(w.conn); err != nil {
 			w.fail(err)
+			return
+		}
+		if w.once {
+			w.fail(ErrClosed)
 			return
 		}
 	}
