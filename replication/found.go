@@ -82,7 +82,7 @@ func (n *Node) joined() error {
 
 // elsewhere is the error for a cluster whose nodes look for this one.
 func elsewhere(cluster string) error {
-	return fmt.Errorf("%w: they are of cluster %s; if this node lost its disk, start it with --node-id and --join, if a new cluster is meant, with --found", ErrFoundElsewhere, cluster)
+	return fmt.Errorf("%w: they are of cluster %s; if this node lost its disk, start it in an empty folder with --node-id and --join; if a new cluster is meant, with --found", ErrFoundElsewhere, cluster)
 }
 
 // nobodyLooks waits, before a cluster is founded, whether nodes of another look for this

@@ -52,7 +52,7 @@ type promise struct {
 
 var promises = []promise{
 	{"go run ./cli/millrace demo", map[string]string{"README.md": "a minute or two on two cores", "README.zh-CN.md": "双核机器上编译需要一两分钟"}, 2*time.Minute + 10*time.Second},
-	{"go test ./...", map[string]string{"README.md": "about four minutes on two cores", "README.zh-CN.md": "双核机器上约四分钟"}, 5 * time.Minute},
+	{"go test ./...", map[string]string{"README.md": "four to five minutes on two cores", "README.zh-CN.md": "双核机器上四到五分钟"}, 5 * time.Minute},
 	{"go build", map[string]string{"README.md": "Later builds take seconds", "README.zh-CN.md": "之后的构建只要几秒"}, 10 * time.Second},
 	{"millrace bench produce", map[string]string{"README.md": "--duration 3s", "README.zh-CN.md": "--duration 3s"}, 10 * time.Second},
 	// Of the others it says that all of its tour takes five minutes.

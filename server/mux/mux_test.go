@@ -285,3 +285,31 @@ func TestBuffersAreWrittenAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// A deadlineConn notes the deadlines that are set on it.
+type deadlineConn struct {
+	net.Conn
+	deadlines []time.Time
+}
+
+func (c *deadlineConn) SetDeadline(t time.Time) error {
+	c.deadlines = append(c.deadlines, t)
+	return c.Conn.SetDeadline(t)
+}
+
+// The first bytes have a deadline, and what follows them has none: it would end each
+// client's writes when it is over.
+func TestTheDeadlineEndsWithTheFirstBytes(t *testing.T) {
+	h := newHall(t, Limits{}, time.Hour)
+	client, served := net.Pipe()
+	defer client.Close()
+	go io.WriteString(client, "\x00\x00\x00\x20")
+	conn := &deadlineConn{Conn: served}
+	who, _, err := h.sniff(conn, time.Hour)
+	if err != nil || who != callerKafka {
+		t.Fatalf("who calls: %v, %v", who, err)
+	}
+	if n := len(conn.deadlines); n != 2 || conn.deadlines[0].IsZero() || !conn.deadlines[1].IsZero() {
+		t.Errorf("deadlines %v; want one, and then none", conn.deadlines)
+	}
+}
