@@ -88,15 +88,15 @@ func TestStrangersAreKeptOut(t *testing.T) {
 	n.addressMu.Unlock()
 	for _, g := range []strangerHello{{}, {node: n.id, incarnation: n.identity.Incarnation}, {node: 77, incarnation: "x", cluster: n.ClusterID()}} {
 		g.kind = onceConn
-		s := c.knock(n, g)
-		if s.ack.status != 0 || s.ack.incarnation != "" || s.ack.session != 0 {
-			t.Fatalf("once: %+v", s.ack)
-		}
 		for call, req := range map[byte][]byte{
 			callGossip: {1, 0, 0, 0, 0, 0, 0, 0, 0},
 			callChange: []byte(fmt.Sprintf(`{"v":1,"change":"RegisterBroker","body":{"Broker":{"ID":%d,"Incarnation":%q,"Host":"elsewhere","Port":1,"Rack":""}}}`, n.id, n.identity.Incarnation)),
 			callStatus: u64s(0), callSegments: u64s(p.group, 0), callSegment: append(u64s(p.group, 1, 0), 0, 0, 1, 0),
 		} {
+			s := c.knock(n, g) // each: such a connection is for one call
+			if s.ack.status != 0 || s.ack.incarnation != "" || s.ack.session != 0 {
+				t.Fatalf("once: %+v", s.ack)
+			}
 			typ, head, payload, err := s.ask(15, []byte{call, 0, 0, 0, 0, 0, 0, 0}, req)
 			if typ != 17 || !strings.Contains(string(head), "members") {
 				t.Errorf("call %d as %+v: %s", call, g, describe(typ, head, payload, err))
