@@ -105,13 +105,26 @@ func commentOf(f *ast.File, name string) (comment string) {
 	return comment
 }
 
+// receiver returns the name of the type that a method is of, and a dot; "" of a function.
 func receiver(d *ast.FuncDecl) string {
 	if d.Recv == nil {
 		return ""
 	}
+	switch t := ast.Unparen(receiverBase(d)).(type) {
+	case *ast.IndexExpr:
+		return t.X.(*ast.Ident).Name + "."
+	case *ast.IndexListExpr:
+		return t.X.(*ast.Ident).Name + "."
+	default:
+		return t.(*ast.Ident).Name + "."
+	}
+}
+
+// receiverBase is the type that a method is of, whether by a pointer or not.
+func receiverBase(d *ast.FuncDecl) ast.Expr {
 	t := d.Recv.List[0].Type
 	if star, ok := t.(*ast.StarExpr); ok {
-		t = star.X
+		return star.X
 	}
-	return t.(*ast.Ident).Name + "."
+	return t
 }

@@ -1,0 +1,167 @@
+package millrace
+
+import (
+	"go/ast"
+	"strings"
+	"testing"
+)
+
+// What a type may have, so that it can be read in one go.
+const (
+	maxFields  = 25
+	maxMethods = 40
+)
+
+// excused are the types that have more fields or methods, and why. A row that nothing
+// needs any more fails.
+var excused = map[string]string{
+	"replication.Node":                    "to be divided",
+	"replication.Partition":               "to be divided",
+	"log.Log":                             "to be divided",
+	"segment.Reader":                      "to be divided",
+	"server.Server":                       "to be divided",
+	"server/group.classicGroup":           "to be divided",
+	"server/group.consumerGroup":          "to be divided",
+	"replication/metadata.Image":          "to be divided",
+	"replication/transport.Config":        "to be divided",
+	"replication/transport.Port":          "to be divided",
+	"replication/transport.Transport":     "to be divided",
+	"replication/metadata.BrokerSettings": "to be divided",
+}
+
+// functions are the fields that hold a function, and why no interface's method could be
+// in its place: then "go to definition" would lead on. A type stands for all of its fields.
+var functions = map[string]string{
+	"Now":                              "the clock, as in crypto/tls.Config.Time",
+	"now":                              "the clock",
+	"cancel":                           "a context's",
+	"cli.column":                       "a row of a table",
+	"server.api":                       "a row of the table of APIs",
+	"replication/metadata.rule":        "a row of the table of settings",
+	"millrace.Broker":                  "to become a method",
+	"cli.carried":                      "to become a method",
+	"cli.commandRunner":                "to become a method",
+	"cli.doctor":                       "to become a method",
+	"cli.fetcher":                      "to become a method",
+	"cli.need":                         "to become a method",
+	"cli.nodes":                        "to become a method",
+	"cli.reading":                      "to become a method",
+	"cli.vigil":                        "to become a method",
+	"cli/load.reporter":                "to become a method",
+	"log.Config":                       "to become a method",
+	"log.Log":                          "to become a method",
+	"replication.Config":               "to become a method",
+	"replication.Node":                 "to become a method",
+	"replication.appendCall":           "to become a method",
+	"replication.controller":           "to become a method",
+	"replication/transport.Config":     "to become a method",
+	"replication/transport.Port":       "to become a method",
+	"replication/transport.delivery":   "to become a method",
+	"replication/vote.Config":          "to become a method",
+	"replication/vote.Store":           "to become a method",
+	"segment.System":                   "to become a method",
+	"segment.walker":                   "to become a method",
+	"segment/record.View":              "to become a method",
+	"server.Server":                    "to become a method",
+	"server.claim":                     "to become a method",
+	"server.share":                     "to become a method",
+	"server/coordinator.Alarm":         "to become a method",
+	"server/coordinator.Config":        "to become a method",
+	"server/coordinator.Runtime":       "to become a method",
+	"server/coordinator.pendingAppend": "to become a method",
+	"server/coordinator/coordinatortest.Journal": "to become a method",
+	"server/group.Config":                        "to become a method",
+	"server/group.beat":                          "to become a method",
+	"server/group.waiting":                       "to become a method",
+	"server/journal.Config":                      "to become a method",
+	"server/mux.Config":                          "to become a method",
+	"server/mux.Quotas":                          "to become a method",
+}
+
+// A shape is what a type has.
+type shape struct {
+	fields, methods int
+	functions       []string // the fields that hold one
+}
+
+// TestShapes holds types to a size, and their parts to methods.
+func TestShapes(t *testing.T) {
+	shapes := make(map[string]*shape)
+	shapeOf := func(dir, name string) *shape {
+		if dir == "." {
+			dir = "millrace"
+		}
+		key := dir + "." + name
+		if shapes[key] == nil {
+			shapes[key] = new(shape)
+		}
+		return shapes[key]
+	}
+	for dir := range allowed {
+		for _, file := range files(t, dir) {
+			for _, decl := range file.Decls {
+				switch decl := decl.(type) {
+				case *ast.GenDecl:
+					for _, spec := range decl.Specs {
+						if spec, ok := spec.(*ast.TypeSpec); ok {
+							noteFields(shapeOf(dir, spec.Name.Name), spec.Type)
+						}
+					}
+				case *ast.FuncDecl:
+					if name := receiver(decl); name != "" {
+						shapeOf(dir, strings.TrimSuffix(name, ".")).methods++
+					}
+				}
+			}
+		}
+	}
+	needed := make(map[string]bool)
+	for name, s := range shapes {
+		if s.fields > maxFields || s.methods > maxMethods {
+			needed[name] = true
+			if excused[name] == "" {
+				t.Errorf("%s has %d fields and %d methods, at most %d and %d: divide it by what they are for", name, s.fields, s.methods, maxFields, maxMethods)
+			}
+		}
+		for _, field := range s.functions {
+			switch {
+			case functions[field] != "":
+				needed[field] = true
+			case functions[name] != "":
+				needed["functions "+name] = true
+			default:
+				t.Errorf("%s.%s holds a function, where \"go to definition\" ends: give the type that has it a method, and hold that type or an interface",
+					name, field)
+			}
+		}
+	}
+	for name := range excused {
+		if !needed[name] {
+			t.Errorf("excused has %s, which needs no excuse", name)
+		}
+	}
+	for name := range functions {
+		if !needed[name] && !needed["functions "+name] {
+			t.Errorf("functions has %s, where there is none", name)
+		}
+	}
+	if len(shapes) < 300 {
+		t.Errorf("only %d types were found", len(shapes))
+	}
+}
+
+// noteFields notes what a type's declaration says that it has.
+func noteFields(s *shape, typ ast.Expr) {
+	st, ok := typ.(*ast.StructType)
+	if !ok {
+		return
+	}
+	for _, field := range st.Fields.List {
+		s.fields += max(1, len(field.Names)) // one that is embedded has no name
+		if _, ok := field.Type.(*ast.FuncType); ok {
+			for _, name := range field.Names {
+				s.functions = append(s.functions, name.Name)
+			}
+		}
+	}
+}
