@@ -9,6 +9,7 @@ import (
 	"millrace/replication"
 	"millrace/replication/metadata"
 	"millrace/segment/record"
+	"millrace/server/coordinator"
 	"millrace/server/group"
 	"millrace/server/journal"
 )
@@ -31,7 +32,7 @@ func (s *Server) coordinate() {
 		Request: func() replication.TopicRequest { want, _ := s.ownTopic(offsetsTopic); return want },
 		Codec:   func() record.Codec { return record.Codec(s.settings().broker.OffsetsCodec) },
 		Logger:  s.logger(),
-		Now:     s.now,
+		Clock:   clock{s},
 	})
 	s.groups = group.New(group.Config{
 		Journal:    s.offsets,
@@ -41,10 +42,23 @@ func (s *Server) coordinate() {
 		Partitions: s.offsets.Partitions,
 		Lost:       s.offsets.Lost,
 		Logger:     s.logger(),
-		Now:        s.now,
-		AfterFunc:  s.AfterFunc,
+		Clock:      clock{s},
 	})
 	s.hosting.Go(func() { s.offsets.Run(s.ctx, s.groups) })
+}
+
+// A clock is the Server's, as its coordinators take it.
+type clock struct{ s *Server }
+
+// Now implements coordinator.Clock.
+func (c clock) Now() time.Time { return c.s.now() }
+
+// AfterFunc implements coordinator.Clock.
+func (c clock) AfterFunc(d time.Duration, f func()) coordinator.Timer {
+	if c.s.AfterFunc != nil {
+		return c.s.AfterFunc(d, f)
+	}
+	return coordinator.SystemClock{}.AfterFunc(d, f)
 }
 
 // Types of coordinators (KIP-98, KIP-932).

@@ -93,7 +93,7 @@ func (s *Shard) armLocked() {
 	s.wakeAt = at
 	in := max(at.Sub(s.Now()), 0)
 	if s.timer == nil {
-		s.timer = s.cfg.AfterFunc(in, s.wake)
+		s.timer = s.cfg.Clock.AfterFunc(in, s.wake)
 	} else {
 		s.timer.Reset(in)
 	}

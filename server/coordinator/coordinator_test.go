@@ -428,7 +428,7 @@ func TestAlarmsGoByTheGivenClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		clock := &handClock{now: time.Now()}
 		j := new(coordinatortest.Journal)
-		k := newKV(coordinator.Config{Journal: j, Partitions: func() int32 { return 1 }, Now: clock.Now, AfterFunc: clock.AfterFunc})
+		k := newKV(coordinator.Config{Journal: j, Partitions: func() int32 { return 1 }, Clock: clock})
 		defer k.runtime.Close()
 		want(t, "load", k.runtime.Load(0, j.NewEpoch(), j.Records()), nil)
 		s, err := k.runtime.Enter("a")

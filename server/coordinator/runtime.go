@@ -6,7 +6,6 @@ import (
 	"iter"
 	"log/slog"
 	"sync"
-	"time"
 	"unicode/utf16"
 
 	"millrace/segment/record"
@@ -50,17 +49,8 @@ type Config struct {
 	// not block, and is called without any lock of the runtime.
 	Lost func(partition, epoch int32)
 
-	Logger *slog.Logger     // nil: discards
-	Now    func() time.Time // nil: time.Now. Its times carry a monotonic reading, so that a clock that is set moves no alarm.
-
-	// AfterFunc calls f in a goroutine of its own once Now is d later. Nil: time.AfterFunc.
-	AfterFunc func(d time.Duration, f func()) Timer
-}
-
-// A Timer is what time.AfterFunc returns, of whatever clock.
-type Timer interface {
-	Stop() bool
-	Reset(d time.Duration) bool
+	Logger *slog.Logger // nil: discards
+	Clock  Clock        // nil: the system's
 }
 
 // A Runtime holds the shards of one coordinator, by partition: those between Load and
@@ -92,11 +82,8 @@ func New[S StateMachine](cfg Config, machine func(*Shard) S) *Runtime[S] {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
-	if cfg.AfterFunc == nil {
-		cfg.AfterFunc = func(d time.Duration, f func()) Timer { return time.AfterFunc(d, f) }
+	if cfg.Clock == nil {
+		cfg.Clock = SystemClock{}
 	}
 	return &Runtime[S]{cfg: cfg, machine: machine, shards: make(map[int32]hosted[S])}
 }

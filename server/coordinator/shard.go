@@ -41,7 +41,7 @@ type Shard struct {
 }
 
 // Now is the time by the runtime's clock.
-func (s *Shard) Now() time.Time { return s.cfg.Now() }
+func (s *Shard) Now() time.Time { return s.cfg.Clock.Now() }
 
 // Loading reports whether the journal is still being replayed.
 func (s *Shard) Loading() bool { return s.loading.Load() }

@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"millrace/segment/record"
 	"millrace/server/coordinator"
@@ -37,11 +36,8 @@ type Config struct {
 	// Lost is coordinator.Config's.
 	Lost func(partition, epoch int32)
 
-	Logger *slog.Logger     // nil: discards
-	Now    func() time.Time // nil: time.Now. Its times carry a monotonic reading, so that a clock that is set ends no session.
-
-	// AfterFunc is coordinator.Config's.
-	AfterFunc func(d time.Duration, f func()) coordinator.Timer
+	Logger *slog.Logger      // nil: discards
+	Clock  coordinator.Clock // nil: the system's
 }
 
 // A Client is who sent a request: the client.id it goes by and its address in
@@ -76,7 +72,7 @@ func New(cfg Config) *Coordinator {
 		working: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 	}
 	c.shards = coordinator.New(coordinator.Config{
-		Things: "groups", Journal: cfg.Journal, Partitions: cfg.Partitions, Lost: cfg.Lost, Logger: cfg.Logger, Now: cfg.Now, AfterFunc: cfg.AfterFunc,
+		Things: "groups", Journal: cfg.Journal, Partitions: cfg.Partitions, Lost: cfg.Lost, Logger: cfg.Logger, Clock: cfg.Clock,
 	}, func(s *coordinator.Shard) *shard { return newShard(c, s) })
 	if cfg.Topics != nil {
 		c.watcher.Go(c.watchTopics)

@@ -92,7 +92,7 @@ func TestATopicIsAJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	topic := New(Config{
-		Node: node, Name: "__state", Logger: logger, Now: time.Now,
+		Node: node, Name: "__state", Logger: logger,
 		Request: func() replication.TopicRequest {
 			return replication.TopicRequest{Name: "__state", Internal: true, Partitions: 2, Replicas: 1}
 		},

@@ -21,12 +21,12 @@ import (
 	"iter"
 	"log/slog"
 	"sync"
-	"time"
 
 	"millrace/internal/slowlog"
 	"millrace/replication"
 	"millrace/replication/metadata"
 	"millrace/segment/record"
+	"millrace/server/coordinator"
 )
 
 // Config is what a Topic works with.
@@ -40,7 +40,7 @@ type Config struct {
 	Codec func() record.Codec
 
 	Logger *slog.Logger
-	Now    func() time.Time // stamps records
+	Clock  coordinator.Clock // stamps records; nil: the system's
 }
 
 // A Coordinator is who the partitions are loaded into: see coordinator.Runtime.
@@ -70,6 +70,9 @@ type Topic struct {
 // New returns the journal that a topic is, before it is run and whether or not the
 // topic is there yet.
 func New(cfg Config) *Topic {
+	if cfg.Clock == nil {
+		cfg.Clock = coordinator.SystemClock{}
+	}
 	return &Topic{
 		cfg:   cfg,
 		kick:  make(chan struct{}, 1),
