@@ -24,10 +24,11 @@ var allowed = map[string][]string{
 	"log":                   {"segment", "segment/record", "hashicorp/raft"},
 	"internal/bufpool":      {},
 	"internal/slowlog":      {},
+	"replication/bulletin":  {"replication/metadata"},
 	"replication/metadata":  {},
 	"replication/transport": {"internal/bufpool", "internal/slowlog", "hashicorp/raft", "golang.org/x/sys"},
 	"replication/vote":      {"go.etcd.io/bbolt"},
-	"replication": {"internal/slowlog", "log", "segment", "segment/record", "replication/metadata", "replication/transport", "replication/vote",
+	"replication": {"internal/slowlog", "log", "segment", "segment/record", "replication/bulletin", "replication/metadata", "replication/transport", "replication/vote",
 		"hashicorp/raft", "hashicorp/raft-boltdb", "hashicorp/go-hclog", "go.etcd.io/bbolt"},
 	"server/coordinator":                 {"segment/record"},
 	"server/coordinator/coordinatortest": {"segment/record", "server/coordinator"}, // for tests only

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 
+	"millrace/replication/bulletin"
 	"millrace/replication/metadata"
 	"millrace/replication/transport"
 )
@@ -261,7 +262,7 @@ func (c *controller) Apply(l *raft.Log) interface{} {
 	c.n.imageChanged()
 	// A change of an earlier term is no news: it may be applied again after a start.
 	if m := c.n.memberOf(controllerGroup); m != nil && m.raft.State() == raft.Leader && m.raft.CurrentTerm() == l.Term {
-		c.n.report(was, next, change)
+		bulletin.Change(c.n.logger, was, next, change)
 	}
 	return nil
 }

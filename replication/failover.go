@@ -1,6 +1,10 @@
 package replication
 
-import "time"
+import (
+	"time"
+
+	"millrace/replication/bulletin"
+)
 
 // Failover by evidence, not by patience. Raft's own timers of seconds remain
 // for failures that leave no trace; two kinds of evidence act at once:
@@ -41,7 +45,7 @@ func newFailover(n *Node) *failover {
 
 // peerUp introduces this node: what it has open, what it leads.
 func (f *failover) peerUp(peer process) {
-	f.n.comings.say(f.n, peer.Node, true)
+	f.n.peerNews.Say(f.n.logger, peer.Node, true, f.n.leaving.Load())
 	f.n.membershipHints.Add(1)
 	f.elections.peerUp(time.Now())
 	f.gossip.introduce(peer.Node)
@@ -55,7 +59,7 @@ func (f *failover) peerUp(peer process) {
 // receiveGossip.
 func (f *failover) peerDown(peer process) {
 	f.evidence.lostAt.Store(peer.Node, time.Now())
-	f.n.comings.say(f.n, peer.Node, false)
+	f.n.peerNews.Say(f.n.logger, peer.Node, false, f.n.leaving.Load())
 	f.n.membershipHints.Add(1)
 	f.evidence.sendViews()
 	f.evidence.isolated(time.Now()) // from now on, it may be
@@ -68,7 +72,7 @@ func (f *failover) leads(group, term uint64) {
 	if group == controllerGroup {
 		f.n.logger.Info("this node is the controller now", "term", term)
 	} else {
-		f.n.bulletin.add(headline{text: "this node leads more partitions"}, group)
+		f.n.groupNews.Add(bulletin.Headline{Text: "this node leads more partitions"}, group)
 	}
 	f.n.membershipHints.Add(1)
 	f.gossip.spread()
@@ -76,7 +80,7 @@ func (f *failover) leads(group, term uint64) {
 
 // ended implements events. Others learn of it when another leads.
 func (f *failover) ended(group uint64) {
-	f.n.bulletin.add(headline{text: "this node leads fewer partitions"}, group)
+	f.n.groupNews.Add(bulletin.Headline{Text: "this node leads fewer partitions"}, group)
 }
 
 // notOpen implements events.

@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"millrace/log"
+	"millrace/replication/bulletin"
 	"millrace/replication/metadata"
 	"millrace/replication/transport"
 )
@@ -201,7 +202,7 @@ func (n *Node) changeMember(r *replica, change *membershipChange) {
 	}
 	what, who := change.words()
 	r.p.logger.Debug("membership changed", what, who)
-	n.bulletin.add(headline{text: "membership of partitions changed", what: what, who: who}, r.p.group)
+	n.groupNews.Add(bulletin.Headline{Text: "membership of partitions changed", What: what, Who: who}, r.p.group)
 }
 
 // reconcileControllers keeps the controller group's members in step with the

@@ -19,6 +19,7 @@ import (
 
 	"millrace/internal/slowlog"
 	"millrace/log"
+	"millrace/replication/bulletin"
 	"millrace/replication/metadata"
 	"millrace/replication/transport"
 	"millrace/replication/vote"
@@ -121,8 +122,8 @@ type Node struct {
 	transport  *transport.Transport
 	controller *controller
 	raftLimits raftLimits
-	bulletin   bulletin
-	comings    comings
+	groupNews  bulletin.Groups
+	peerNews   bulletin.Peers
 	leaving    atomic.Bool // Shutdown has begun
 
 	imageMu sync.Mutex
@@ -685,6 +686,17 @@ func (n *Node) imageChanged() {
 	case n.reconcileWake <- struct{}{}:
 	default:
 	}
+}
+
+// partitionName is the name of a group's partition for the log; "" if it is not here.
+func (n *Node) partitionName(group uint64) string {
+	n.partitionMu.RLock()
+	defer n.partitionMu.RUnlock()
+	p := n.byGroup[group]
+	if p == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s/%d", p.topic, p.id.Index)
 }
 
 // memberOf returns this node's member of a group, nil if it has none now.

@@ -38,8 +38,8 @@ func (n *Node) upkeepLoop() {
 			settled = true
 			tick.Reset(stallEvery)
 		}
-		n.bulletin.log(n, now)
-		n.comings.log(n, now)
+		n.groupNews.Log(n.logger, now, n.partitionName)
+		n.peerNews.Log(n.logger, now)
 		n.noteController()
 		n.raiseLevel()
 		n.reconcileControllers()

@@ -1,7 +1,10 @@
-package replication
+// Package bulletin says in the log, in groups, what happens to many partitions at once or
+// to one peer again and again, and what was done to topics. It knows no node: who uses it
+// gives it a logger each time.
+package bulletin
 
 import (
-	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -10,17 +13,18 @@ import (
 	"millrace/replication/metadata"
 )
 
-// A bulletin gathers what happens to many partitions at once, so that the log has one
+// Groups gathers what happens to many partitions at once, so that the log has one
 // line for all of them, with their number: where a node dies, others lead hundreds. Its
 // zero value is ready; any goroutine may add to it. What has not been said when the node
 // ends is not said.
-type bulletin struct {
+type Groups struct {
 	mu   sync.Mutex
-	news map[headline]*news
+	news map[Headline]*news
 }
 
-// A headline is what happened, to whom and how if that needs saying.
-type headline struct{ text, what, who string }
+// A Headline is what happened, to whom and how if that needs saying: What is the key that
+// Who is logged under.
+type Headline struct{ Text, What, Who string }
 
 // news is how often, and to which groups.
 type news struct {
@@ -33,9 +37,9 @@ const (
 	newsLate  = 10 * time.Second // or it goes on for so long
 )
 
-// add notes that something happened to a group. It costs a lock: for what happens once
+// Add notes that something happened to a group. It costs a lock: for what happens once
 // an election or a change of members.
-func (b *bulletin) add(h headline, group uint64) {
+func (b *Groups) Add(h Headline, group uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
@@ -43,7 +47,7 @@ func (b *bulletin) add(h headline, group uint64) {
 	if s == nil {
 		s = &news{first: now, groups: make(map[uint64]struct{})}
 		if b.news == nil {
-			b.news = make(map[headline]*news)
+			b.news = make(map[Headline]*news)
 		}
 		b.news[h] = s
 	}
@@ -51,11 +55,11 @@ func (b *bulletin) add(h headline, group uint64) {
 	s.groups[group] = struct{}{}
 }
 
-// log says what is due: not of partitions that were deleted meanwhile, of which their
-// topic's deletion is said.
-func (b *bulletin) log(n *Node, now time.Time) {
+// Log says what is due: not of groups without a name, whose partitions were deleted
+// meanwhile; of those their topic's deletion is said.
+func (b *Groups) Log(logger *slog.Logger, now time.Time, name func(group uint64) string) {
 	b.mu.Lock()
-	due := make(map[headline]*news)
+	due := make(map[Headline]*news)
 	for h, s := range b.news {
 		if now.Sub(s.last) >= newsQuiet || now.Sub(s.first) >= newsLate {
 			due[h] = s
@@ -65,13 +69,11 @@ func (b *bulletin) log(n *Node, now time.Time) {
 	b.mu.Unlock()
 	for h, s := range due {
 		var names []string
-		n.partitionMu.RLock()
 		for group := range s.groups {
-			if p := n.byGroup[group]; p != nil {
-				names = append(names, fmt.Sprintf("%s/%d", p.topic, p.id.Index))
+			if n := name(group); n != "" {
+				names = append(names, n)
 			}
 		}
-		n.partitionMu.RUnlock()
 		if len(names) == 0 {
 			continue
 		}
@@ -81,16 +83,16 @@ func (b *bulletin) log(n *Node, now time.Time) {
 			names = append(names[:3], "…")
 		}
 		var args []any
-		if h.what != "" {
-			args = append(args, h.what, h.who)
+		if h.What != "" {
+			args = append(args, h.What, h.Who)
 		}
-		n.logger.Info(h.text, append(args, "count", count, "partitions", names)...)
+		logger.Info(h.Text, append(args, "count", count, "partitions", names)...)
 	}
 }
 
-// A comings says that peers are up or down, and of one that comes and goes only how often
+// Peers says that peers are up or down, and of one that comes and goes only how often
 // it did: it may be let in and leave again many times a second. Its zero value is ready.
-type comings struct {
+type Peers struct {
 	mu sync.Mutex
 	of map[int32]*coming
 }
@@ -108,7 +110,9 @@ const (
 	comingsSaid = 6 // lines in that time
 )
 
-func (c *comings) say(n *Node, node int32, up bool) {
+// Say says that a peer is up, or down: as a warning, unless this node is leaving, when
+// all of them are stopped, perhaps.
+func (c *Peers) Say(logger *slog.Logger, node int32, up, leaving bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	of := c.of[node]
@@ -128,22 +132,22 @@ func (c *comings) say(n *Node, node int32, up bool) {
 		of.unsaid++
 		return
 	case up:
-		n.logger.Info("peer is up", "node", node)
-	case n.leaving.Load(): // all of them are stopped, perhaps
-		n.logger.Info("peer is down", "node", node)
+		logger.Info("peer is up", "node", node)
+	case leaving:
+		logger.Info("peer is down", "node", node)
 	default:
-		n.logger.Warn("peer is down", "node", node)
+		logger.Warn("peer is down", "node", node)
 	}
 	of.said++
 }
 
-// log says what was kept back, once a minute.
-func (c *comings) log(n *Node, now time.Time) {
+// Log says what was kept back, once a minute.
+func (c *Peers) Log(logger *slog.Logger, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for node, of := range c.of {
 		if of.unsaid > 0 && now.Sub(of.since) >= comingsTime {
-			n.logger.Warn("peer comes and goes", "node", node, "times", of.unsaid, "up", of.up)
+			logger.Warn("peer comes and goes", "node", node, "times", of.unsaid, "up", of.up)
 			of.since, of.unsaid = now, 0
 		}
 	}
@@ -153,9 +157,9 @@ func (c *comings) log(n *Node, now time.Time) {
 // a thousand times a second.
 const settingSaid = 100
 
-// report says what a change did to topics and settings. It is the controller's, once for
+// Change says what a change did to topics and settings. It is the controller's, once for
 // the cluster: every node applies the change.
-func (n *Node) report(was, now *metadata.Image, change metadata.Change) {
+func Change(logger *slog.Logger, was, now *metadata.Image, change metadata.Change) {
 	nameOf := func(image *metadata.Image, id metadata.TopicID) string {
 		if t, ok := image.TopicByID(id); ok {
 			return t.Name
@@ -183,18 +187,18 @@ func (n *Node) report(was, now *metadata.Image, change metadata.Change) {
 	}
 	switch c := change.(type) {
 	case metadata.CreateTopic:
-		n.logger.Info("topic created", "topic", c.Name, "partitions", len(c.Assignment), "replicas", len(c.Assignment[0]))
+		logger.Info("topic created", "topic", c.Name, "partitions", len(c.Assignment), "replicas", len(c.Assignment[0]))
 	case metadata.DeleteTopic:
-		n.logger.Info("topic deleted", "topic", nameOf(was, c.Topic))
+		logger.Info("topic deleted", "topic", nameOf(was, c.Topic))
 	case metadata.CreatePartitions:
-		n.logger.Info("partitions added", "topic", nameOf(now, c.Topic), "added", len(c.Assignment), "partitions", c.Count)
+		logger.Info("partitions added", "topic", nameOf(now, c.Topic), "added", len(c.Assignment), "partitions", c.Count)
 	case metadata.SetTopicConfig:
-		n.logger.Info("topic altered", append([]any{"topic", nameOf(now, c.Topic)}, settings(c.Set, c.Delete, c.Replace)...)...)
+		logger.Info("topic altered", append([]any{"topic", nameOf(now, c.Topic)}, settings(c.Set, c.Delete, c.Replace)...)...)
 	case metadata.SetBrokerConfig:
 		of := any(c.Broker)
 		if c.Broker == 0 {
 			of = "all"
 		}
-		n.logger.Info("settings of brokers changed", append([]any{"broker", of}, settings(c.Set, c.Delete, c.Replace)...)...)
+		logger.Info("settings of brokers changed", append([]any{"broker", of}, settings(c.Set, c.Delete, c.Replace)...)...)
 	}
 }

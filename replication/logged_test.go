@@ -221,34 +221,6 @@ func TestRetentionSaysWhatItDeleted(t *testing.T) {
 	})
 }
 
-// A peer that comes and goes many times a second does not fill the log, and how that
-// ended is said.
-func TestAPeerThatComesAndGoesIsCounted(t *testing.T) {
-	inVirtualTime(t, func(t *testing.T, c *testCluster) {
-		n := c.nodes[0]
-		time.Sleep(2 * time.Minute)
-		before, _ := n.log.since(0, 0)
-		for range 100 {
-			n.comings.say(n.Node, 9, true)
-			n.comings.say(n.Node, 9, false)
-			time.Sleep(100 * time.Millisecond)
-		}
-		time.Sleep(2 * time.Minute)
-		n.comings.say(n.Node, 9, true)
-		lines, _ := n.log.since(len(before), 0)
-		if len(lines) != comingsSaid+2 || lines[comingsSaid] != fmt.Sprintf("peer comes and goes node=9 times=%d up=false", 200-comingsSaid) || lines[comingsSaid+1] != "peer is up node=9" {
-			t.Errorf("%s", strings.Join(lines, "\n"))
-		}
-		// Of a node that stops itself the others are perhaps all stopped, too.
-		_, warned := n.log.since(0, 0)
-		n.leaving.Store(true)
-		n.comings.say(n.Node, 8, false)
-		if lines, warnings := n.log.since(0, len(warned)); lines[len(lines)-1] != "peer is down node=8" || len(warnings) > 0 {
-			t.Errorf("%q, warnings %q", lines[len(lines)-1], warnings)
-		}
-	})
-}
-
 // What is read again when a node starts is not said again.
 func TestAStartTellsNoOldNews(t *testing.T) {
 	c := startCluster(t, 1, nil)
@@ -268,23 +240,6 @@ func TestAStartTellsNoOldNews(t *testing.T) {
 	if n.log.count("topic created topic=trains") != 1 || n.log.count(news) != 1 {
 		lines, _ := n.log.since(0, 0)
 		t.Errorf("%s", strings.Join(lines, "\n"))
-	}
-}
-
-// The log says how a long setting begins; what is set stays as it is.
-func TestALongSettingIsCutInTheLog(t *testing.T) {
-	c := startCluster(t, 1, nil)
-	defer c.stop()
-	n := c.nodes[0]
-	from, _ := n.log.since(0, 0)
-	set := map[string]string{"short": strings.Repeat("v", settingSaid), "long": strings.Repeat("v", settingSaid+1)}
-	n.report(n.Image(), n.Image(), metadata.SetBrokerConfig{Set: set})
-	want := fmt.Sprintf("settings of brokers changed broker=all set=map[long:%[1]s… short:%[1]s]", set["short"])
-	if lines, _ := n.log.since(len(from), 0); len(lines) != 1 || lines[0] != want {
-		t.Errorf("%s", strings.Join(lines, "\n"))
-	}
-	if len(set["long"]) != settingSaid+1 {
-		t.Error("the setting is cut")
 	}
 }
 
