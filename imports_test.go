@@ -32,11 +32,12 @@ var allowed = map[string][]string{
 		"hashicorp/raft", "hashicorp/raft-boltdb", "hashicorp/go-hclog", "go.etcd.io/bbolt"},
 	"server/coordinator":                 {"segment/record"},
 	"server/coordinator/coordinatortest": {"segment/record", "server/coordinator"}, // for tests only
-	"server/group":                       {"segment/record", "server/coordinator", "twmb/franz-go/pkg/kmsg", "twmb/franz-go/pkg/kbin"},
+	"server/protocol":                    {},
+	"server/group":                       {"segment/record", "server/coordinator", "server/protocol", "twmb/franz-go/pkg/kmsg", "twmb/franz-go/pkg/kbin"},
 	"server/journal":                     {"internal/slowlog", "replication", "replication/metadata", "segment/record", "server/coordinator"},
 	"server/mux":                         {"replication/transport"},
 	"server": {"internal/bufpool", "internal/slowlog", "replication", "replication/metadata", "segment/record",
-		"server/coordinator", "server/group", "server/journal", "server/mux", "twmb/franz-go/pkg/kmsg", "golang.org/x/sys"},
+		"server/coordinator", "server/group", "server/journal", "server/mux", "server/protocol", "twmb/franz-go/pkg/kmsg", "golang.org/x/sys"},
 	".":          {"replication", "replication/metadata", "server", "server/coordinator", "server/mux"}, // package millrace
 	"brokertest": {"."},
 	"cli": {".", "cli/load", "log", "segment", "segment/record", "replication", "replication/metadata", "server", "testdata",

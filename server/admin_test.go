@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/replication/metadata"
+	"millrace/server/protocol"
 )
 
 func createRequest(version int16, topics ...kmsg.CreateTopicsRequestTopic) *kmsg.CreateTopicsRequest {
@@ -73,7 +74,7 @@ func TestCreateTopicsInEveryVersion(t *testing.T) {
 				t.Errorf("validate-only %v: id %x", req.ValidateOnly, got.TopicID)
 			}
 		}
-		if got := ask[*kmsg.CreateTopicsResponse](w, createRequest(version, newTopic(name, 3, 1))).Topics[0]; got.ErrorCode != int16(topicAlreadyExists) {
+		if got := ask[*kmsg.CreateTopicsResponse](w, createRequest(version, newTopic(name, 3, 1))).Topics[0]; got.ErrorCode != int16(protocol.TopicAlreadyExists) {
 			t.Errorf("version %d: again: error %d", version, got.ErrorCode)
 		}
 		got := ask[*kmsg.CreateTopicsResponse](w, createRequest(version, newTopic(name+"-default", -1, -1))).Topics[0]
@@ -100,33 +101,33 @@ func TestCreateTopicsRefusals(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		topic kmsg.CreateTopicsRequestTopic
-		want  code
+		want  protocol.Code
 	}{
-		{"empty name", newTopic("", 1, 1), invalidTopic},
-		{"..", newTopic("..", 1, 1), invalidTopic},
-		{"250 characters", newTopic(strings.Repeat("x", 250), 1, 1), invalidTopic},
-		{"NUL", newTopic("a\x00b", 1, 1), invalidTopic},
-		{"invalid UTF-8", newTopic("a\xffb", 1, 1), invalidTopic},
-		{"a collision of . and _", newTopic("taken_name", 1, 1), invalidTopic},
-		{"what is no topic", newTopic("__cluster_metadata", 1, 1), invalidRequest},
-		{"no partitions", newTopic("n", 0, 1), invalidPartitions},
-		{"-2 partitions", newTopic("n", -2, 1), invalidPartitions},
-		{"10⁵ partitions (B28)", newTopic("n", 100_000, 1), policyViolation},
-		{"2³¹−1 partitions", newTopic("n", 1<<31-1, 1), policyViolation},
-		{"no replicas", newTopic("n", 1, 0), invalidReplicationFactor},
-		{"-2 replicas", newTopic("n", 1, -2), invalidReplicationFactor},
-		{"two replicas on one broker", newTopic("n", 1, 2), invalidReplicationFactor},
-		{"100 replicas (B28)", newTopic("n", 1, 100), invalidReplicationFactor},
-		{"an unknown setting", newTopic("n", 1, 1, "no.such", "1"), invalidConfig},
-		{"a bad value", newTopic("n", 1, 1, "retention.ms", "soon"), invalidConfig},
-		{"a null value", null, invalidConfig},
-		{"an assignment with a gap", gap, invalidReplicaAssignment},
-		{"one partition assigned twice", twice, invalidReplicaAssignment},
-		{"partition −1 assigned", negative, invalidReplicaAssignment},
-		{"an unknown broker", assigned("n", []int32{7}), invalidReplicaAssignment},
-		{"a broker twice", assigned("n", []int32{1, 1}), invalidReplicaAssignment},
-		{"nobody", assigned("n", []int32{}), invalidReplicaAssignment},
-		{"an assignment and a count", both, invalidRequest},
+		{"empty name", newTopic("", 1, 1), protocol.InvalidTopic},
+		{"..", newTopic("..", 1, 1), protocol.InvalidTopic},
+		{"250 characters", newTopic(strings.Repeat("x", 250), 1, 1), protocol.InvalidTopic},
+		{"NUL", newTopic("a\x00b", 1, 1), protocol.InvalidTopic},
+		{"invalid UTF-8", newTopic("a\xffb", 1, 1), protocol.InvalidTopic},
+		{"a collision of . and _", newTopic("taken_name", 1, 1), protocol.InvalidTopic},
+		{"what is no topic", newTopic("__cluster_metadata", 1, 1), protocol.InvalidRequest},
+		{"no partitions", newTopic("n", 0, 1), protocol.InvalidPartitions},
+		{"-2 partitions", newTopic("n", -2, 1), protocol.InvalidPartitions},
+		{"10⁵ partitions (B28)", newTopic("n", 100_000, 1), protocol.PolicyViolation},
+		{"2³¹−1 partitions", newTopic("n", 1<<31-1, 1), protocol.PolicyViolation},
+		{"no replicas", newTopic("n", 1, 0), protocol.InvalidReplicationFactor},
+		{"-2 replicas", newTopic("n", 1, -2), protocol.InvalidReplicationFactor},
+		{"two replicas on one broker", newTopic("n", 1, 2), protocol.InvalidReplicationFactor},
+		{"100 replicas (B28)", newTopic("n", 1, 100), protocol.InvalidReplicationFactor},
+		{"an unknown setting", newTopic("n", 1, 1, "no.such", "1"), protocol.InvalidConfig},
+		{"a bad value", newTopic("n", 1, 1, "retention.ms", "soon"), protocol.InvalidConfig},
+		{"a null value", null, protocol.InvalidConfig},
+		{"an assignment with a gap", gap, protocol.InvalidReplicaAssignment},
+		{"one partition assigned twice", twice, protocol.InvalidReplicaAssignment},
+		{"partition −1 assigned", negative, protocol.InvalidReplicaAssignment},
+		{"an unknown broker", assigned("n", []int32{7}), protocol.InvalidReplicaAssignment},
+		{"a broker twice", assigned("n", []int32{1, 1}), protocol.InvalidReplicaAssignment},
+		{"nobody", assigned("n", []int32{}), protocol.InvalidReplicaAssignment},
+		{"an assignment and a count", both, protocol.InvalidRequest},
 	} {
 		req := createRequest(7, c.topic, newTopic("fine", 1, 1))
 		req.ValidateOnly = true
@@ -135,12 +136,12 @@ func TestCreateTopicsRefusals(t *testing.T) {
 			t.Errorf("%s: error %d (%s), want %d", c.name, got.ErrorCode, str(got.ErrorMessage), c.want)
 		}
 		// A bad topic is bad for itself alone, unless the sum is too much.
-		if got := resp.Topics[1]; got.ErrorCode != 0 && c.want != policyViolation {
+		if got := resp.Topics[1]; got.ErrorCode != 0 && c.want != protocol.PolicyViolation {
 			t.Errorf("%s: its neighbour has error %d", c.name, got.ErrorCode)
 		}
 	}
 	got := ask[*kmsg.CreateTopicsResponse](w, createRequest(7, newTopic("d", 1, 1), newTopic("e", 1, 1), newTopic("d", 1, 1))).Topics
-	if len(got) != 2 || got[0].ErrorCode != int16(invalidRequest) || got[1].ErrorCode != 0 {
+	if len(got) != 2 || got[0].ErrorCode != int16(protocol.InvalidRequest) || got[1].ErrorCode != 0 {
 		t.Errorf("a name given twice: %+v", got)
 	}
 }
@@ -154,7 +155,7 @@ func TestDeleteTopicsInEveryVersion(t *testing.T) {
 		req := kmsg.NewPtrDeleteTopicsRequest()
 		req.SetVersion(version)
 		req.TimeoutMillis = 20_000
-		want := []code{none, unknownTopicOrPartition, none}
+		want := []protocol.Code{protocol.None, protocol.UnknownTopicOrPartition, protocol.None}
 		if version < 6 {
 			req.TopicNames = []string{"t", "nobody", "u"}
 		} else {
@@ -171,7 +172,7 @@ func TestDeleteTopicsInEveryVersion(t *testing.T) {
 			mixed := kmsg.NewDeleteTopicsRequestTopic()
 			mixed.Topic, mixed.TopicID = kmsg.StringPtr("t"), id
 			req.Topics = append(req.Topics, mixed)
-			want = []code{unknownTopicOrPartition, none, unknownTopicID, none, invalidRequest}
+			want = []protocol.Code{protocol.UnknownTopicOrPartition, protocol.None, protocol.UnknownTopicID, protocol.None, protocol.InvalidRequest}
 		}
 		resp := ask[*kmsg.DeleteTopicsResponse](w, req)
 		for i, rt := range resp.Topics {
@@ -245,9 +246,9 @@ func TestTheClustersOwnTopicsCanBeCreatedByHand(t *testing.T) {
 	got := ask[*kmsg.CreateTopicsResponse](w, createRequest(7,
 		newTopic(offsetsTopic, 7, 1, "segment.bytes", "2000000"), newTopic(transactionsTopic, -1, -1), newTopic(shareTopic, 3, 1), newTopic(metadataTopic, 1, 1))).Topics
 	for i, want := range []struct {
-		code       code
+		code       protocol.Code
 		partitions int32
-	}{{none, 7}, {none, 50}, {none, 3}, {invalidRequest, -1}} {
+	}{{protocol.None, 7}, {protocol.None, 50}, {protocol.None, 3}, {protocol.InvalidRequest, -1}} {
 		if got[i].ErrorCode != int16(want.code) || got[i].NumPartitions != want.partitions {
 			t.Errorf("%s: error %d (%s), %d partitions; want %d, %d", got[i].Topic, got[i].ErrorCode, str(got[i].ErrorMessage), got[i].NumPartitions, want.code, want.partitions)
 		}
@@ -272,7 +273,7 @@ func TestTheClustersOwnTopicsCanBeCreatedByHand(t *testing.T) {
 		req.Topics = append(req.Topics, rt)
 	}
 	for _, rt := range ask[*kmsg.CreatePartitionsResponse](w, req).Topics {
-		if rt.ErrorCode != int16(invalidRequest) {
+		if rt.ErrorCode != int16(protocol.InvalidRequest) {
 			t.Errorf("more partitions of %s: error %d", rt.Topic, rt.ErrorCode)
 		}
 	}
@@ -325,7 +326,7 @@ func TestDeletionCanBeForbidden(t *testing.T) {
 	b := startBroker(t, map[string]string{"delete.topic.enable": "false"})
 	b.create("t", 1, nil)
 	w := b.dial()
-	for version, want := range map[int16]code{1: invalidRequest, 3: topicDeletionDisabled} {
+	for version, want := range map[int16]protocol.Code{1: protocol.InvalidRequest, 3: protocol.TopicDeletionDisabled} {
 		req := kmsg.NewPtrDeleteTopicsRequest()
 		req.SetVersion(version)
 		req.TopicNames = []string{"t"}
@@ -355,7 +356,7 @@ func TestCreatePartitions(t *testing.T) {
 			}
 			req.Topics = append(req.Topics, rt)
 		}
-		want := []code{none, invalidPartitions, unknownTopicOrPartition}
+		want := []protocol.Code{protocol.None, protocol.InvalidPartitions, protocol.UnknownTopicOrPartition}
 		add("t", count)
 		add("u", 2)
 		add("nobody", 9)
@@ -371,14 +372,14 @@ func TestCreatePartitions(t *testing.T) {
 			name  string
 			count int32
 			rows  [][]int32
-			want  code
+			want  protocol.Code
 		}{
-			{"fewer", 1, nil, invalidPartitions},
-			{"-1", -1, nil, invalidPartitions},
-			{"2³¹−1", 1<<31 - 1, nil, policyViolation},
-			{"too few rows", count + 2, [][]int32{{1}}, invalidReplicaAssignment},
-			{"an unknown broker", count + 1, [][]int32{{5}}, invalidReplicaAssignment},
-			{"too many replicas", count + 1, [][]int32{{1, 1}}, invalidReplicaAssignment},
+			{"fewer", 1, nil, protocol.InvalidPartitions},
+			{"-1", -1, nil, protocol.InvalidPartitions},
+			{"2³¹−1", 1<<31 - 1, nil, protocol.PolicyViolation},
+			{"too few rows", count + 2, [][]int32{{1}}, protocol.InvalidReplicaAssignment},
+			{"an unknown broker", count + 1, [][]int32{{5}}, protocol.InvalidReplicaAssignment},
+			{"too many replicas", count + 1, [][]int32{{1, 1}}, protocol.InvalidReplicaAssignment},
 		} {
 			req.Topics = nil
 			req.ValidateOnly = true
@@ -421,25 +422,25 @@ func TestDeleteRecords(t *testing.T) {
 		topic     string
 		partition int32
 		offset    int64
-		want      code
+		want      protocol.Code
 		low       int64
 	}{
-		{"one", 0, "t", 0, 1, none, 1},
-		{"one again", 1, "t", 0, 1, none, 1},
-		{"back", 2, "t", 0, 0, none, 1},
-		{"beyond", 2, "t", 0, 5, offsetOutOfRange, -1},
-		{"-2", 2, "t", 0, -2, offsetOutOfRange, -1},
-		{"2⁶³−1", 2, "t", 0, 1<<63 - 1, offsetOutOfRange, -1},
-		{"an unknown topic", 2, "nobody", 0, 0, unknownTopicOrPartition, -1},
-		{"an unknown partition", 2, "t", 3, 0, unknownTopicOrPartition, -1},
-		{"a compacted topic", 2, "compacted", 0, 0, policyViolation, -1},
-		{"all", 2, "t", 0, -1, none, 4},
+		{"one", 0, "t", 0, 1, protocol.None, 1},
+		{"one again", 1, "t", 0, 1, protocol.None, 1},
+		{"back", 2, "t", 0, 0, protocol.None, 1},
+		{"beyond", 2, "t", 0, 5, protocol.OffsetOutOfRange, -1},
+		{"-2", 2, "t", 0, -2, protocol.OffsetOutOfRange, -1},
+		{"2⁶³−1", 2, "t", 0, 1<<63 - 1, protocol.OffsetOutOfRange, -1},
+		{"an unknown topic", 2, "nobody", 0, 0, protocol.UnknownTopicOrPartition, -1},
+		{"an unknown partition", 2, "t", 3, 0, protocol.UnknownTopicOrPartition, -1},
+		{"a compacted topic", 2, "compacted", 0, 0, protocol.PolicyViolation, -1},
+		{"all", 2, "t", 0, -1, protocol.None, 4},
 	} {
 		if got := ten(c.version, c.topic, c.partition, c.offset); got.ErrorCode != int16(c.want) || got.LowWatermark != c.low {
 			t.Errorf("%s: %+v, want error %d, %d", c.name, got, c.want, c.low)
 		}
 	}
-	if p := fetchedPartition(t, ask[*kmsg.FetchResponse](w, fetchRequest(13, "", id, 3, 0))); p.ErrorCode != int16(offsetOutOfRange) {
+	if p := fetchedPartition(t, ask[*kmsg.FetchResponse](w, fetchRequest(13, "", id, 3, 0))); p.ErrorCode != int16(protocol.OffsetOutOfRange) {
 		t.Errorf("fetch below the start: error %d", p.ErrorCode)
 	}
 	if got := ask[*kmsg.ListOffsetsResponse](w, listRequest(10, "t", 0, earliestOffset)).Topics[0].Partitions[0].Offset; got != 4 {
@@ -517,15 +518,15 @@ func TestDescribeConfigs(t *testing.T) {
 		for _, c := range []struct {
 			kind kmsg.ConfigResourceType
 			name string
-			want code
+			want protocol.Code
 		}{
-			{kmsg.ConfigResourceTypeTopic, "nobody", unknownTopicOrPartition},
-			{kmsg.ConfigResourceTypeTopic, "a/b", invalidTopic},
-			{kmsg.ConfigResourceTypeBroker, "2", invalidRequest},
-			{kmsg.ConfigResourceTypeBroker, "x", invalidRequest},
-			{kmsg.ConfigResourceTypeBroker, "", none},
-			{kmsg.ConfigResourceTypeBrokerLogger, "1", none},
-			{99, "1", invalidRequest},
+			{kmsg.ConfigResourceTypeTopic, "nobody", protocol.UnknownTopicOrPartition},
+			{kmsg.ConfigResourceTypeTopic, "a/b", protocol.InvalidTopic},
+			{kmsg.ConfigResourceTypeBroker, "2", protocol.InvalidRequest},
+			{kmsg.ConfigResourceTypeBroker, "x", protocol.InvalidRequest},
+			{kmsg.ConfigResourceTypeBroker, "", protocol.None},
+			{kmsg.ConfigResourceTypeBrokerLogger, "1", protocol.None},
+			{99, "1", protocol.InvalidRequest},
 		} {
 			if got := describe(version, c.kind, c.name); got.ErrorCode != int16(c.want) {
 				t.Errorf("version %d, %d %q: error %d, want %d", version, c.kind, c.name, got.ErrorCode, c.want)
@@ -555,7 +556,7 @@ func TestAlterConfigs(t *testing.T) {
 	}
 	w := b.dial()
 	for version := int16(0); version <= 1; version++ {
-		alter := func(op kmsg.IncrementalAlterConfigOp, name string, v *string, validateOnly bool) code {
+		alter := func(op kmsg.IncrementalAlterConfigOp, name string, v *string, validateOnly bool) protocol.Code {
 			req := kmsg.NewPtrIncrementalAlterConfigsRequest()
 			req.SetVersion(version)
 			req.ValidateOnly = validateOnly
@@ -563,7 +564,7 @@ func TestAlterConfigs(t *testing.T) {
 			rr.ResourceType, rr.ResourceName = kmsg.ConfigResourceTypeTopic, "t"
 			rr.Configs = []kmsg.IncrementalAlterConfigsRequestResourceConfig{{Name: name, Op: op, Value: v}}
 			req.Resources = append(req.Resources, rr)
-			return code(ask[*kmsg.IncrementalAlterConfigsResponse](w, req).Resources[0].ErrorCode)
+			return protocol.Code(ask[*kmsg.IncrementalAlterConfigsResponse](w, req).Resources[0].ErrorCode)
 		}
 		p := kmsg.StringPtr
 		for _, c := range []struct {
@@ -571,20 +572,20 @@ func TestAlterConfigs(t *testing.T) {
 			name  string
 			value *string
 			only  bool
-			want  code
+			want  protocol.Code
 			after string
 		}{
-			{0, "retention.ms", p("5"), false, none, "5"},
-			{0, "retention.ms", p("6"), true, none, "5"},
-			{0, "retention.ms", p("soon"), false, invalidConfig, "5"},
-			{0, "retention.ms", nil, false, invalidRequest, "5"},
-			{1, "retention.ms", nil, false, none, "604800000"},
-			{2, "retention.ms", p("5"), false, invalidConfig, "604800000"},
-			{2, "cleanup.policy", p("compact"), false, none, "delete,compact"},
-			{3, "cleanup.policy", p("delete"), false, none, "compact"},
-			{3, "cleanup.policy", p("compact"), false, none, ""},
-			{1, "cleanup.policy", nil, false, none, "delete"},
-			{7, "cleanup.policy", p("compact"), false, invalidRequest, "delete"},
+			{0, "retention.ms", p("5"), false, protocol.None, "5"},
+			{0, "retention.ms", p("6"), true, protocol.None, "5"},
+			{0, "retention.ms", p("soon"), false, protocol.InvalidConfig, "5"},
+			{0, "retention.ms", nil, false, protocol.InvalidRequest, "5"},
+			{1, "retention.ms", nil, false, protocol.None, "604800000"},
+			{2, "retention.ms", p("5"), false, protocol.InvalidConfig, "604800000"},
+			{2, "cleanup.policy", p("compact"), false, protocol.None, "delete,compact"},
+			{3, "cleanup.policy", p("delete"), false, protocol.None, "compact"},
+			{3, "cleanup.policy", p("compact"), false, protocol.None, ""},
+			{1, "cleanup.policy", nil, false, protocol.None, "delete"},
+			{7, "cleanup.policy", p("compact"), false, protocol.InvalidRequest, "delete"},
 		} {
 			if got := alter(c.op, c.name, c.value, c.only); got != c.want {
 				t.Errorf("version %d, op %d %s=%s: error %d, want %d", version, c.op, c.name, str(c.value), got, c.want)
@@ -593,7 +594,7 @@ func TestAlterConfigs(t *testing.T) {
 				t.Errorf("version %d, op %d %s=%s: now %q, want %q", version, c.op, c.name, str(c.value), got, c.after)
 			}
 		}
-		if got := alter(0, "no.such", p("1"), false); got != invalidConfig {
+		if got := alter(0, "no.such", p("1"), false); got != protocol.InvalidConfig {
 			t.Errorf("an unknown setting: error %d", got)
 		}
 	}
@@ -615,7 +616,7 @@ func TestAlterConfigs(t *testing.T) {
 		}
 		req.Resources = append(req.Resources, rr)
 		for _, r := range ask[*kmsg.AlterConfigsResponse](w, req).Resources {
-			if r.ErrorCode != int16(invalidRequest) {
+			if r.ErrorCode != int16(protocol.InvalidRequest) {
 				t.Errorf("version %d: a resource named twice: error %d", version, r.ErrorCode)
 			}
 		}
@@ -639,7 +640,7 @@ func TestBrokerSettingsChangeAtRunTime(t *testing.T) {
 	req := metadataRequest(12, "x")
 	req.AllowAutoTopicCreation = true
 	for range 2 { // asking once would create it, asking again show it
-		if got := ask[*kmsg.MetadataResponse](b.dial(), req).Topics[0].ErrorCode; got != int16(unknownTopicOrPartition) {
+		if got := ask[*kmsg.MetadataResponse](b.dial(), req).Topics[0].ErrorCode; got != int16(protocol.UnknownTopicOrPartition) {
 			t.Errorf("error %d: the setting has no effect", got)
 		}
 	}
@@ -675,7 +676,7 @@ func TestDescribeCluster(t *testing.T) {
 		if version == 0 {
 			continue
 		}
-		for kind, want := range map[int8]code{2: mismatchedEndpointType, 3: unsupportedEndpointType, -1: unsupportedEndpointType} {
+		for kind, want := range map[int8]protocol.Code{2: protocol.MismatchedEndpointType, 3: protocol.UnsupportedEndpointType, -1: protocol.UnsupportedEndpointType} {
 			req.EndpointType = kind
 			if got := ask[*kmsg.DescribeClusterResponse](w, req); got.ErrorCode != int16(want) {
 				t.Errorf("version %d, endpoint type %d: error %d, want %d", version, kind, got.ErrorCode, want)
@@ -770,7 +771,7 @@ func TestDescribeTopicPartitionsInPages(t *testing.T) {
 	req.Topics = []kmsg.DescribeTopicPartitionsRequestTopic{{Topic: "a"}, {Topic: "c"}}
 	req.Cursor = &kmsg.DescribeTopicPartitionsRequestCursor{Topic: "b"}
 	for _, rt := range ask[*kmsg.DescribeTopicPartitionsResponse](w, req).Topics {
-		if rt.ErrorCode != int16(invalidRequest) {
+		if rt.ErrorCode != int16(protocol.InvalidRequest) {
 			t.Errorf("a cursor at a topic that is not named: %s has error %d", *rt.Topic, rt.ErrorCode)
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/server/protocol"
 )
 
 // A few bytes that name a thing again do not make the answer longer.
@@ -111,7 +113,7 @@ func TestAnswersAreBounded(t *testing.T) {
 	cl.answer = maxAnswer
 	dg := kmsg.NewPtrDescribeGroupsRequest()
 	dg.Groups = []string{"a"}
-	if got := b.server.describeGroups(cl, dg).Groups[0]; got.ErrorCode != int16(messageTooLarge) || got.ErrorMessage == nil {
+	if got := b.server.describeGroups(cl, dg).Groups[0]; got.ErrorCode != int16(protocol.MessageTooLarge) || got.ErrorMessage == nil {
 		t.Errorf("answer %+v", got)
 	}
 }
@@ -199,7 +201,7 @@ func TestOffsetsThatHaveNoPlaceAreRefusedInEachVersion(t *testing.T) {
 			}
 		}
 		for _, code := range codes {
-			if code != int16(messageTooLarge) {
+			if code != int16(protocol.MessageTooLarge) {
 				t.Errorf("version %d: error %d", version, code)
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"millrace/replication"
+	"millrace/server/protocol"
 )
 
 // A claim is an answer that is true only of a leader: that there is nothing behind some
@@ -13,8 +14,8 @@ import (
 // the lease, would tell a consumer to go back to where it knows the end, or to reset.
 type claim struct {
 	partition *replication.Partition
-	epoch     int32      // in which the answer was found
-	deny      func(code) // takes the answer back
+	epoch     int32               // in which the answer was found
+	deny      func(protocol.Code) // takes the answer back
 }
 
 // confirm asks a quorum of each claim's partition, of all at once, and takes back what
@@ -37,7 +38,7 @@ func confirmWithin(ctx context.Context, claims []claim, ask func(*replication.Pa
 		case err == nil:
 			return confirmed{epoch: epoch}
 		case ctx.Err() != nil:
-			return confirmed{code: notLeaderOrFollower}
+			return confirmed{code: protocol.NotLeaderOrFollower}
 		}
 		return confirmed{code: codeOf(err)}
 	})
@@ -57,7 +58,7 @@ const (
 // is not known.
 type confirmed struct {
 	epoch int32
-	code  code
+	code  protocol.Code
 }
 
 // confirmBy asks once about each partition, however many claims there are of it:
@@ -97,9 +98,9 @@ func confirmBy(claims []claim, ask func(*replication.Partition) confirmed) {
 // settle denies the claim unless a quorum confirmed its epoch.
 func (c claim) settle(said confirmed) {
 	switch {
-	case said.code != none:
+	case said.code != protocol.None:
 		c.deny(said.code)
 	case said.epoch != c.epoch:
-		c.deny(notLeaderOrFollower)
+		c.deny(protocol.NotLeaderOrFollower)
 	}
 }

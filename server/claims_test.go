@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"millrace/replication"
+	"millrace/server/protocol"
 )
 
 // A request may name one partition half a million times; a quorum is asked once
@@ -15,21 +16,21 @@ import (
 func TestAQuorumIsAskedOnceAboutAPartition(t *testing.T) {
 	sure, moved, deposed := new(replication.Partition), new(replication.Partition), new(replication.Partition)
 	says := map[*replication.Partition]confirmed{
-		sure: {epoch: 2}, moved: {epoch: 3}, deposed: {code: kafkaStorageError},
+		sure: {epoch: 2}, moved: {epoch: 3}, deposed: {code: protocol.KafkaStorageError},
 	}
-	want := map[*replication.Partition]code{sure: none, moved: notLeaderOrFollower, deposed: kafkaStorageError}
+	want := map[*replication.Partition]protocol.Code{sure: protocol.None, moved: protocol.NotLeaderOrFollower, deposed: protocol.KafkaStorageError}
 	for _, each := range []int{1, 1000} {
 		for p := range says {
-			got := make([]code, each)
+			got := make([]protocol.Code, each)
 			var claims []claim
 			for i := range each {
-				claims = append(claims, claim{p, 2, func(c code) { got[i] = c }})
+				claims = append(claims, claim{p, 2, func(c protocol.Code) { got[i] = c }})
 			}
 			// Beside claims of others, where there are several.
 			if each > 1 {
 				for other := range says {
 					if other != p {
-						claims = append(claims, claim{other, 2, func(code) {}})
+						claims = append(claims, claim{other, 2, func(protocol.Code) {}})
 					}
 				}
 			}
@@ -56,7 +57,7 @@ func TestFewQuorumsAreAskedAtATime(t *testing.T) {
 		const n = 1000
 		var claims []claim
 		for range n {
-			claims = append(claims, claim{new(replication.Partition), 2, func(code) { t.Error("denied") }})
+			claims = append(claims, claim{new(replication.Partition), 2, func(protocol.Code) { t.Error("denied") }})
 		}
 		var asks, most, asked atomic.Int32
 		confirmBy(claims, func(*replication.Partition) confirmed {
@@ -87,9 +88,9 @@ func TestQuorumsThatDoNotAnswerAreGivenUpTogether(t *testing.T) {
 		denied := 0
 		var claims []claim
 		for range n {
-			claims = append(claims, claim{new(replication.Partition), 2, func(c code) {
-				if denied++; c != notLeaderOrFollower {
-					t.Errorf("denied with %d, want %d", c, notLeaderOrFollower)
+			claims = append(claims, claim{new(replication.Partition), 2, func(c protocol.Code) {
+				if denied++; c != protocol.NotLeaderOrFollower {
+					t.Errorf("denied with %d, want %d", c, protocol.NotLeaderOrFollower)
 				}
 			}})
 		}

@@ -10,6 +10,7 @@ import (
 
 	"millrace/replication"
 	"millrace/replication/metadata"
+	"millrace/server/protocol"
 )
 
 // DescribeCluster, versions 0–2 (KIP-700).
@@ -27,9 +28,9 @@ func (s *Server) describeCluster(c *call, req *kmsg.DescribeClusterRequest) *kms
 	resp.EndpointType = 1
 	resp.ControllerID = -1
 	if c.version >= 1 && req.EndpointType != 1 {
-		code, err := unsupportedEndpointType, sentence("Unsupported endpoint type")
+		code, err := protocol.UnsupportedEndpointType, sentence("Unsupported endpoint type")
 		if req.EndpointType == 2 {
-			code, err = mismatchedEndpointType, sentence("The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER")
+			code, err = protocol.MismatchedEndpointType, sentence("The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER")
 		}
 		resp.ErrorCode, resp.ErrorMessage = int16(code), message(err)
 		return resp
@@ -101,7 +102,7 @@ func (s *Server) describeLogDirs(c *call, req *kmsg.DescribeLogDirsRequest) *kms
 			if p.Down() != nil {
 				sp.Partition = i
 				failed := kmsg.NewDescribeLogDirsResponseDir()
-				failed.Dir, failed.ErrorCode = p.Dir(), int16(kafkaStorageError)
+				failed.Dir, failed.ErrorCode = p.Dir(), int16(protocol.KafkaStorageError)
 				failed.TotalBytes, failed.UsableBytes = -1, -1
 				failed.Topics = []kmsg.DescribeLogDirsResponseDirTopic{{Topic: t.Name, Partitions: []kmsg.DescribeLogDirsResponseDirTopicPartition{sp}}}
 				resp.Dirs = append(resp.Dirs, failed)
@@ -177,7 +178,7 @@ func (s *Server) describeTopicPartitions(c *call, req *kmsg.DescribeTopicPartiti
 		for i := range req.Topics { // there is no error for the whole answer
 			c.step()
 			st := kmsg.NewDescribeTopicPartitionsResponseTopic()
-			st.Topic, st.ErrorCode = &req.Topics[i].Topic, int16(invalidRequest)
+			st.Topic, st.ErrorCode = &req.Topics[i].Topic, int16(protocol.InvalidRequest)
 			resp.Topics = append(resp.Topics, st)
 		}
 		return resp
@@ -194,9 +195,9 @@ func (s *Server) describeTopicPartitions(c *call, req *kmsg.DescribeTopicPartiti
 		st := kmsg.NewDescribeTopicPartitionsResponseTopic()
 		st.Topic, st.AuthorizedOperations = &name, topicOperations
 		t, code := findTopic(image, name, metadata.TopicID{}, false)
-		if code != none {
+		if code != protocol.None {
 			if metadata.ValidateTopicName(name) != nil {
-				code = invalidTopic
+				code = protocol.InvalidTopic
 			}
 			st.ErrorCode = int16(code)
 			resp.Topics = append(resp.Topics, st)
@@ -242,26 +243,26 @@ func (s *Server) describeTopicPartitions(c *call, req *kmsg.DescribeTopicPartiti
 func (s *Server) electLeaders(c *call, req *kmsg.ElectLeadersRequest) *kmsg.ElectLeadersResponse {
 	resp := kmsg.NewPtrElectLeadersResponse()
 	if c.version >= 1 && req.ElectionType != 0 && req.ElectionType != 1 {
-		resp.ErrorCode = int16(invalidRequest)
+		resp.ErrorCode = int16(protocol.InvalidRequest)
 		return resp
 	}
 	unclean := c.version >= 1 && req.ElectionType == 1
 	image := s.Node.Image()
-	elect := func(t *metadata.Topic, index int32) (code, error) {
+	elect := func(t *metadata.Topic, index int32) (protocol.Code, error) {
 		if t == nil || index < 0 || int(index) >= len(t.Partitions) {
-			return unknownTopicOrPartition, nil // without a text: a request may name half a million
+			return protocol.UnknownTopicOrPartition, nil // without a text: a request may name half a million
 		}
 		leader, _, ok := s.Node.Leader(metadata.PartitionID{Topic: t.ID, Index: index})
 		switch preferred := t.Partitions[index].Replicas[0]; {
 		case unclean && ok, !unclean && ok && leader == preferred:
-			return electionNotNeeded, sentence("Leader election not needed for topic partition.")
+			return protocol.ElectionNotNeeded, sentence("Leader election not needed for topic partition.")
 		case unclean:
-			return eligibleNotAvailable, sentence("No replica that has all acknowledged records is there; one that lacks some is never elected.")
+			return protocol.EligibleNotAvailable, sentence("No replica that has all acknowledged records is there; one that lacks some is never elected.")
 		default:
-			return preferredNotAvailable, sentencef("Broker %d is not there or has not caught up; it leads again by itself when it has.", preferred)
+			return protocol.PreferredNotAvailable, sentencef("Broker %d is not there or has not caught up; it leads again by itself when it has.", preferred)
 		}
 	}
-	one := func(st *kmsg.ElectLeadersResponseTopic, index int32, code code, err error) {
+	one := func(st *kmsg.ElectLeadersResponseTopic, index int32, code protocol.Code, err error) {
 		sp := kmsg.NewElectLeadersResponseTopicPartition()
 		sp.Partition, sp.ErrorCode, sp.ErrorMessage = index, int16(code), message(err)
 		st.Partitions = append(st.Partitions, sp)
@@ -271,7 +272,7 @@ func (s *Server) electLeaders(c *call, req *kmsg.ElectLeadersRequest) *kmsg.Elec
 			st := kmsg.NewElectLeadersResponseTopic()
 			st.Topic = t.Name
 			for i := range t.Partitions {
-				if code, err := elect(t, int32(i)); code != electionNotNeeded {
+				if code, err := elect(t, int32(i)); code != protocol.ElectionNotNeeded {
 					one(&st, int32(i), code, err)
 				}
 			}
@@ -327,12 +328,12 @@ func (s *Server) describeQuorum(c *call, req *kmsg.DescribeQuorumRequest) *kmsg.
 			sp.Partition, sp.LeaderID, sp.LeaderEpoch, sp.HighWatermark = rp.Partition, -1, -1, -1
 			switch {
 			case rt.Topic != metadataTopic || rp.Partition != 0:
-				sp.ErrorCode = int16(unknownTopicOrPartition) // without a text, like ElectLeaders
+				sp.ErrorCode = int16(protocol.UnknownTopicOrPartition) // without a text, like ElectLeaders
 			default:
 				sp.LeaderID, sp.LeaderEpoch, sp.HighWatermark = q.Leader, int32(q.Term), int64(q.Committed)
 				sp.CurrentVoters, sp.Observers = members(q.Voters), members(q.Learners)
 				if q.Leader < 0 {
-					sp.ErrorCode, sp.ErrorMessage = int16(leaderNotAvailable), message(sentence("The controller has no leader that this broker knows of."))
+					sp.ErrorCode, sp.ErrorMessage = int16(protocol.LeaderNotAvailable), message(sentence("The controller has no leader that this broker knows of."))
 				}
 			}
 			st.Partitions = append(st.Partitions, sp)
@@ -369,7 +370,7 @@ func (s *Server) unregisterBroker(c *call, req *kmsg.UnregisterBrokerRequest) *k
 	switch {
 	case registered && s.Node.Live(req.BrokerID):
 		err = sentencef("Broker %d is there; stop it before the cluster forgets it.", req.BrokerID)
-		resp.ErrorCode, resp.ErrorMessage = int16(invalidRequest), message(err)
+		resp.ErrorCode, resp.ErrorMessage = int16(protocol.InvalidRequest), message(err)
 	default:
 		ctx, cancel := context.WithTimeout(c.ctx, changeTimeout)
 		defer cancel()

@@ -18,6 +18,7 @@ import (
 
 	"millrace/replication"
 	"millrace/replication/metadata"
+	"millrace/server/protocol"
 )
 
 // startCluster founds a cluster of n nodes, each with a server on an address of
@@ -237,7 +238,7 @@ func TestClusterOfThree(t *testing.T) {
 		for _, version := range []int16{9, 10, 12, 13} {
 			resp := ask[*kmsg.ProduceResponse](follower.dial(), produceRequest(version, "t1", top.ID, batchOf(t, 0, nil, "x")))
 			p := producedPartition(t, resp)
-			if p.ErrorCode != int16(notLeaderOrFollower) {
+			if p.ErrorCode != int16(protocol.NotLeaderOrFollower) {
 				t.Fatalf("Produce version %d: error %d", version, p.ErrorCode)
 			}
 			if version < 10 {
@@ -251,7 +252,7 @@ func TestClusterOfThree(t *testing.T) {
 		for _, version := range []int16{4, 12, 16, 18} {
 			resp := ask[*kmsg.FetchResponse](follower.dial(), fetchRequest(version, "t1", top.ID, 0, 0))
 			p := fetchedPartition(t, resp)
-			if p.ErrorCode != int16(notLeaderOrFollower) {
+			if p.ErrorCode != int16(protocol.NotLeaderOrFollower) {
 				t.Fatalf("Fetch version %d: error %d", version, p.ErrorCode)
 			}
 			if version < 16 {
@@ -262,7 +263,7 @@ func TestClusterOfThree(t *testing.T) {
 				t.Errorf("Fetch version %d: leader %+v at %+v", version, p.CurrentLeader, resp.Brokers)
 			}
 		}
-		if got := ask[*kmsg.ListOffsetsResponse](follower.dial(), listRequest(10, "t1", 0, latestOffset)).Topics[0].Partitions[0]; got.ErrorCode != int16(notLeaderOrFollower) {
+		if got := ask[*kmsg.ListOffsetsResponse](follower.dial(), listRequest(10, "t1", 0, latestOffset)).Topics[0].Partitions[0]; got.ErrorCode != int16(protocol.NotLeaderOrFollower) {
 			t.Errorf("ListOffsets: %+v", got)
 		}
 	})
@@ -419,17 +420,17 @@ func TestDeposedLeaderDoesNotSayWhereTheLogEnds(t *testing.T) {
 		req.Topics = append(req.Topics, rt)
 		return ask[*kmsg.OffsetForLeaderEpochResponse](w, req).Topics[0].Partitions[0].ErrorCode
 	}
-	check := func(what string, got int16, want code) {
+	check := func(what string, got int16, want protocol.Code) {
 		t.Helper()
 		if got != int16(want) {
 			t.Errorf("%s: error %d, want %d", what, got, want)
 		}
 	}
 	// While it leads it says so.
-	check("latest", list(latestOffset), none)
-	check("a time", list(1<<60), none)
-	check("the end of its epoch", epochEnd(), none)
-	check("past the end", fetch(5, -1).ErrorCode, offsetOutOfRange)
+	check("latest", list(latestOffset), protocol.None)
+	check("a time", list(1<<60), protocol.None)
+	check("the end of its epoch", epochEnd(), protocol.None)
+	check("past the end", fetch(5, -1).ErrorCode, protocol.OffsetOutOfRange)
 	if p := fetch(5, epoch); p.ErrorCode != 0 || p.DivergingEpoch.EndOffset != 1 {
 		t.Errorf("past the end of its epoch: %+v", p)
 	}
@@ -455,12 +456,12 @@ func TestDeposedLeaderDoesNotSayWhereTheLogEnds(t *testing.T) {
 	if now, err := p.Serving(); err != nil || now != epoch {
 		t.Fatalf("node %d knows already (%d, %v; %v): the test shows nothing", old.node.ID(), now, err, follower.addr)
 	}
-	check("latest, deposed", list(latestOffset), notLeaderOrFollower)
-	check("a time, deposed", list(1<<60), notLeaderOrFollower)
-	check("the end of its epoch, deposed", epochEnd(), notLeaderOrFollower)
-	check("past its end, deposed", fetch(5, -1).ErrorCode, notLeaderOrFollower)
-	check("after an epoch it has not heard of, deposed", fetch(1, epoch+1).ErrorCode, notLeaderOrFollower)
-	if p := fetch(5, epoch); p.ErrorCode != int16(notLeaderOrFollower) || p.DivergingEpoch.EndOffset >= 0 {
+	check("latest, deposed", list(latestOffset), protocol.NotLeaderOrFollower)
+	check("a time, deposed", list(1<<60), protocol.NotLeaderOrFollower)
+	check("the end of its epoch, deposed", epochEnd(), protocol.NotLeaderOrFollower)
+	check("past its end, deposed", fetch(5, -1).ErrorCode, protocol.NotLeaderOrFollower)
+	check("after an epoch it has not heard of, deposed", fetch(1, epoch+1).ErrorCode, protocol.NotLeaderOrFollower)
+	if p := fetch(5, epoch); p.ErrorCode != int16(protocol.NotLeaderOrFollower) || p.DivergingEpoch.EndOffset >= 0 {
 		t.Errorf("past the end of its epoch, deposed: %+v", p)
 	}
 	delete := kmsg.NewPtrDeleteRecordsRequest()
@@ -472,23 +473,23 @@ func TestDeposedLeaderDoesNotSayWhereTheLogEnds(t *testing.T) {
 	dp.Offset = 5
 	dt.Partitions = append(dt.Partitions, dp)
 	delete.Topics = append(delete.Topics, dt)
-	check("delete past its end, deposed", ask[*kmsg.DeleteRecordsResponse](w, delete).Topics[0].Partitions[0].ErrorCode, notLeaderOrFollower)
+	check("delete past its end, deposed", ask[*kmsg.DeleteRecordsResponse](w, delete).Topics[0].Partitions[0].ErrorCode, protocol.NotLeaderOrFollower)
 	if now, err := p.Serving(); err != nil || now != epoch {
 		t.Fatalf("node %d has learned of it meanwhile (%d, %v): the test shows nothing", old.node.ID(), now, err)
 	}
 	// What it has it may read. At its end it waits for more, until it is cut off for long.
-	check("below its end, deposed", fetch(0, epoch).ErrorCode, none)
+	check("below its end, deposed", fetch(0, epoch).ErrorCode, protocol.None)
 	wait := fetchRequest(13, "", top.ID, 1, 0)
 	wait.MaxWaitMillis = 60_000
 	begun := time.Now()
-	if p := fetchedPartition(t, ask[*kmsg.FetchResponse](w, wait)); p.ErrorCode != int16(notLeaderOrFollower) {
-		t.Errorf("who waited at its end was answered %d after %v, want %d", p.ErrorCode, time.Since(begun), notLeaderOrFollower)
+	if p := fetchedPartition(t, ask[*kmsg.FetchResponse](w, wait)); p.ErrorCode != int16(protocol.NotLeaderOrFollower) {
+		t.Errorf("who waited at its end was answered %d after %v, want %d", p.ErrorCode, time.Since(begun), protocol.NotLeaderOrFollower)
 	}
 	if _, _, ok := old.node.Leader(id); ok {
 		t.Error("and is told by the same node's metadata that somebody leads")
 	}
-	check("at its end, cut off", fetch(1, epoch).ErrorCode, notLeaderOrFollower)
-	check("below its end, cut off", fetch(0, epoch).ErrorCode, none)
+	check("at its end, cut off", fetch(1, epoch).ErrorCode, protocol.NotLeaderOrFollower)
+	check("below its end, cut off", fetch(0, epoch).ErrorCode, protocol.None)
 	if now, err := p.Serving(); err != nil || now != epoch {
 		t.Fatalf("node %d has learned of it meanwhile (%d, %v): the test shows nothing", old.node.ID(), now, err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/replication/metadata"
+	"millrace/server/protocol"
 )
 
 // A resource is what settings are of: a topic; a broker, where 0 is the whole
@@ -29,50 +30,50 @@ type resource struct {
 
 // findResource finds what a client names. Settings of a broker are known to
 // that broker alone, as far as they come from its configuration; clients ask it.
-func (s *Server) findResource(image *metadata.Image, kind kmsg.ConfigResourceType, name string) (resource, code, error) {
+func (s *Server) findResource(image *metadata.Image, kind kmsg.ConfigResourceType, name string) (resource, protocol.Code, error) {
 	switch kind {
 	case kmsg.ConfigResourceTypeTopic:
 		t, code := findTopic(image, name, metadata.TopicID{}, false)
-		if code != none {
+		if code != protocol.None {
 			if err := metadata.ValidateTopicName(name); err != nil {
-				return resource{}, invalidTopic, err
+				return resource{}, protocol.InvalidTopic, err
 			}
 			return resource{}, code, sentence("This server does not host this topic-partition.")
 		}
-		return resource{topic: t}, none, nil
+		return resource{topic: t}, protocol.None, nil
 	case kmsg.ConfigResourceTypeBroker:
 		if name == "" {
-			return resource{}, none, nil
+			return resource{}, protocol.None, nil
 		}
 		id, err := strconv.ParseInt(name, 10, 32)
 		if err != nil || id <= 0 {
-			return resource{}, invalidRequest, sentencef("Broker id must be an integer, but it is: %q", name)
+			return resource{}, protocol.InvalidRequest, sentencef("Broker id must be an integer, but it is: %q", name)
 		}
-		return resource{broker: int32(id)}, none, nil
+		return resource{broker: int32(id)}, protocol.None, nil
 	case kmsg.ConfigResourceTypeBrokerLogger:
 		// A node's loggers are known to that node alone; clients ask it.
 		id, err := strconv.ParseInt(name, 10, 32)
 		switch {
 		case name == "":
-			return resource{}, invalidRequest, sentence("Broker id must not be empty")
+			return resource{}, protocol.InvalidRequest, sentence("Broker id must not be empty")
 		case err != nil:
-			return resource{}, invalidRequest, sentencef("Node id must be an integer, but it is: %s", name)
+			return resource{}, protocol.InvalidRequest, sentencef("Node id must be an integer, but it is: %s", name)
 		case int32(id) != s.Node.ID():
-			return resource{}, invalidRequest, sentencef("Unexpected broker id, expected %d but received %s", s.Node.ID(), name)
+			return resource{}, protocol.InvalidRequest, sentencef("Unexpected broker id, expected %d but received %s", s.Node.ID(), name)
 		}
-		return resource{loggers: true}, none, nil
+		return resource{loggers: true}, protocol.None, nil
 	case kmsg.ConfigResourceTypeClientMetrics:
 		if name == "" {
-			return resource{}, invalidRequest, sentence("Subscription name can't be empty")
+			return resource{}, protocol.InvalidRequest, sentence("Subscription name can't be empty")
 		}
-		return resource{kind: metadata.ClientMetrics, name: name}, none, nil
+		return resource{kind: metadata.ClientMetrics, name: name}, protocol.None, nil
 	case kmsg.ConfigResourceTypeGroupConfig:
 		if name == "" {
-			return resource{}, invalidRequest, sentence("Default group resources are not allowed.")
+			return resource{}, protocol.InvalidRequest, sentence("Default group resources are not allowed.")
 		}
-		return resource{kind: metadata.Group, name: name}, none, nil
+		return resource{kind: metadata.Group, name: name}, protocol.None, nil
 	}
-	return resource{}, invalidRequest, sentencef("Unsupported resource type: %d", kind)
+	return resource{}, protocol.InvalidRequest, sentencef("Unsupported resource type: %d", kind)
 }
 
 // DescribeConfigs, versions 1–4.
@@ -106,10 +107,10 @@ func (s *Server) describeConfigs(c *call, req *kmsg.DescribeConfigsRequest) *kms
 		sr := kmsg.NewDescribeConfigsResponseResource()
 		sr.ResourceType, sr.ResourceName = rr.ResourceType, rr.ResourceName
 		res, code, err := s.findResource(image, rr.ResourceType, rr.ResourceName)
-		if code == none && res.broker != 0 && res.broker != s.Node.ID() {
-			code, err = invalidRequest, sentencef("Unexpected broker id, expected %d or empty string, but received %s", s.Node.ID(), rr.ResourceName)
+		if code == protocol.None && res.broker != 0 && res.broker != s.Node.ID() {
+			code, err = protocol.InvalidRequest, sentencef("Unexpected broker id, expected %d or empty string, but received %s", s.Node.ID(), rr.ResourceName)
 		}
-		if code != none {
+		if code != protocol.None {
 			sr.ErrorCode, sr.ErrorMessage = int16(code), message(err)
 			resp.Resources = append(resp.Resources, sr)
 			continue
@@ -121,7 +122,7 @@ func (s *Server) describeConfigs(c *call, req *kmsg.DescribeConfigsRequest) *kms
 			sr.Configs = append(sr.Configs, describedConfig(v, res, req))
 		}
 		if !c.fits(&sr) {
-			sr.Configs, sr.ErrorCode, sr.ErrorMessage = nil, int16(messageTooLarge), message(errNoPlace)
+			sr.Configs, sr.ErrorCode, sr.ErrorMessage = nil, int16(protocol.MessageTooLarge), message(errNoPlace)
 		}
 		resp.Resources = append(resp.Resources, sr)
 	}
@@ -196,25 +197,25 @@ func (s *Server) alterConfigs(c *call, req *kmsg.AlterConfigsRequest) *kmsg.Alte
 		set := make(map[string]string, len(rr.Configs))
 		for _, rc := range rr.Configs {
 			switch _, again := set[rc.Name]; {
-			case code != none:
+			case code != protocol.None:
 			case rc.Value == nil:
-				code, err = invalidRequest, sentencef("Null value not supported for : %s", rc.Name)
+				code, err = protocol.InvalidRequest, sentencef("Null value not supported for : %s", rc.Name)
 			case again:
-				code, err = invalidRequest, sentencef("Error due to duplicate config keys: %s", rc.Name)
+				code, err = protocol.InvalidRequest, sentencef("Error due to duplicate config keys: %s", rc.Name)
 			default:
 				set[rc.Name] = *rc.Value
 			}
 		}
-		if code == none && count[countedResource{rr.ResourceType, rr.ResourceName}] > 1 {
-			code, err = invalidRequest, errDuplicateResource
+		if code == protocol.None && count[countedResource{rr.ResourceType, rr.ResourceName}] > 1 {
+			code, err = protocol.InvalidRequest, errDuplicateResource
 		}
-		if code == none && res.loggers {
-			code, err = invalidRequest, sentencef("Unknown resource type %d", rr.ResourceType)
+		if code == protocol.None && res.loggers {
+			code, err = protocol.InvalidRequest, sentencef("Unknown resource type %d", rr.ResourceType)
 		}
-		if code == none {
+		if code == protocol.None {
 			code, err = s.fits(res, set)
 		}
-		if code == none {
+		if code == protocol.None {
 			err = s.change(c.ctx, image, res.change(set, nil, true, nil), req.ValidateOnly)
 			code = res.codeOf(err)
 		}
@@ -226,17 +227,17 @@ func (s *Server) alterConfigs(c *call, req *kmsg.AlterConfigsRequest) *kmsg.Alte
 // codeOf is adminCodeOf for changes of a resource's settings. A bad value is
 // INVALID_CONFIG, and for brokers INVALID_REQUEST, as Kafka has kept it for
 // compatibility (KAFKA-13609).
-func (r resource) codeOf(err error) code {
+func (r resource) codeOf(err error) protocol.Code {
 	c := adminCodeOf(err)
-	if c == invalidConfig && r.topic == nil && r.kind == 0 {
-		return invalidRequest
+	if c == protocol.InvalidConfig && r.topic == nil && r.kind == 0 {
+		return protocol.InvalidRequest
 	}
 	return c
 }
 
 // fits tells whether a resource may have these settings and no others, as far as
 // this node's own settings bound them. Of what it lacks metadata speaks.
-func (s *Server) fits(r resource, values map[string]string) (code, error) {
+func (s *Server) fits(r resource, values map[string]string) (protocol.Code, error) {
 	switch r.kind {
 	case metadata.Group:
 		err := metadata.CheckGroupConfig(values, s.settings().broker)
@@ -245,17 +246,17 @@ func (s *Server) fits(r resource, values map[string]string) (code, error) {
 		for name, value := range values {
 			d, ok := metadata.ResourceDefinition(r.kind, name)
 			if !ok {
-				return invalidRequest, sentencef("Unknown client metrics configuration: %s", name)
+				return protocol.InvalidRequest, sentencef("Unknown client metrics configuration: %s", name)
 			}
 			// Kafka's codes: a number out of bounds is a bad request, anything else a bad setting.
 			if n, err := strconv.ParseInt(value, 10, 32); name == "interval.ms" && err == nil {
 				if _, err := d.Validate(value); err != nil {
-					return invalidRequest, sentencef("Invalid value %d for interval.ms, interval must be between 100 and 3600000 (1 hour)", n)
+					return protocol.InvalidRequest, sentencef("Invalid value %d for interval.ms, interval must be between 100 and 3600000 (1 hour)", n)
 				}
 			}
 		}
 	}
-	return none, nil
+	return protocol.None, nil
 }
 
 var errDuplicateResource = sentence("Each resource must appear at most once.")
@@ -328,16 +329,16 @@ func (s *Server) incrementalAlterConfigs(c *call, req *kmsg.IncrementalAlterConf
 		sr.ResourceType, sr.ResourceName = rr.ResourceType, rr.ResourceName
 		image := s.Node.Image()
 		res, code, err := s.findResource(image, rr.ResourceType, rr.ResourceName)
-		if code == none && count[countedResource{rr.ResourceType, rr.ResourceName}] > 1 {
-			code, err = invalidRequest, errDuplicateResource
+		if code == protocol.None && count[countedResource{rr.ResourceType, rr.ResourceName}] > 1 {
+			code, err = protocol.InvalidRequest, errDuplicateResource
 		}
 		switch {
-		case code != none:
+		case code != protocol.None:
 		case res.loggers:
 			code, err = s.alterLoggers(rr.Configs, req.ValidateOnly)
 		default:
 			code, err = s.alterIncrementally(c.ctx, res, rr.Configs, req.ValidateOnly)
-			if code == none && res.topic != nil && req.ValidateOnly {
+			if code == protocol.None && res.topic != nil && req.ValidateOnly {
 				sr.UnknownTags.Set(RetainedTag, s.retained(image, res, rr.Configs))
 			}
 		}
@@ -362,7 +363,7 @@ const (
 func (s *Server) retained(image *metadata.Image, res resource, configs []kmsg.IncrementalAlterConfigsRequestResourceConfig) (b []byte) {
 	change, c, _ := s.increment(image, res, configs)
 	set, ok := change.(metadata.SetTopicConfig)
-	if c != none || !ok {
+	if c != protocol.None || !ok {
 		return nil
 	}
 	altered := *res.topic
@@ -378,7 +379,7 @@ func (s *Server) retained(image *metadata.Image, res resource, configs []kmsg.In
 	before, after := image.TopicSettings(res.topic, conf.node, conf.static), image.TopicSettings(&altered, conf.node, conf.static)
 	at := s.now().Add(time.Duration(min(after.FileDeleteDelayMillis, math.MaxInt64/int64(time.Millisecond))) * time.Millisecond)
 	for i := range res.topic.Partitions {
-		if p, _, c := s.leading(res.topic, int32(i), -1); c == none {
+		if p, _, c := s.leading(res.topic, int32(i), -1); c == protocol.None {
 			b = binary.BigEndian.AppendUint32(b, uint32(i))
 			b = binary.BigEndian.AppendUint64(b, uint64(p.Retained(&before, at)))
 			b = binary.BigEndian.AppendUint64(b, uint64(p.Retained(&after, at)))
@@ -396,7 +397,7 @@ func (s *Server) retained(image *metadata.Image, res resource, configs []kmsg.In
 // alterIncrementally changes one resource. This node's image may be behind what
 // another has just answered a client; where it matters, that is found out and
 // the newer image waited for.
-func (s *Server) alterIncrementally(ctx context.Context, res resource, configs []kmsg.IncrementalAlterConfigsRequestResourceConfig, validateOnly bool) (code, error) {
+func (s *Server) alterIncrementally(ctx context.Context, res resource, configs []kmsg.IncrementalAlterConfigsRequestResourceConfig, validateOnly bool) (protocol.Code, error) {
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
 	for {
@@ -405,11 +406,11 @@ func (s *Server) alterIncrementally(ctx context.Context, res resource, configs [
 		if res.topic != nil {
 			var ok bool
 			if res.topic, ok = image.TopicByID(res.topic.ID); !ok {
-				return unknownTopicOrPartition, sentence("This server does not host this topic-partition.")
+				return protocol.UnknownTopicOrPartition, sentence("This server does not host this topic-partition.")
 			}
 		}
 		c, code, err := s.increment(image, res, configs)
-		if code != none {
+		if code != protocol.None {
 			return code, err
 		}
 		err = s.change(ctx, image, c, validateOnly)
@@ -419,19 +420,19 @@ func (s *Server) alterIncrementally(ctx context.Context, res resource, configs [
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return requestTimedOut, err
+			return protocol.RequestTimedOut, err
 		}
 	}
 }
 
 // increment computes the change that configs ask for from the settings in an image.
-func (s *Server) increment(image *metadata.Image, res resource, configs []kmsg.IncrementalAlterConfigsRequestResourceConfig) (metadata.Change, code, error) {
+func (s *Server) increment(image *metadata.Image, res resource, configs []kmsg.IncrementalAlterConfigsRequestResourceConfig) (metadata.Change, protocol.Code, error) {
 	set, was := map[string]string{}, map[string]*string{}
 	var remove []string
 	seen := map[string]struct{}{}
 	for _, rc := range configs {
 		if _, again := seen[rc.Name]; again {
-			return nil, invalidRequest, sentencef("Error due to duplicate config keys: %s", rc.Name)
+			return nil, protocol.InvalidRequest, sentencef("Error due to duplicate config keys: %s", rc.Name)
 		}
 		seen[rc.Name] = struct{}{}
 		if rc.Op == kmsg.IncrementalAlterConfigOpDelete {
@@ -439,7 +440,7 @@ func (s *Server) increment(image *metadata.Image, res resource, configs []kmsg.I
 			continue
 		}
 		if rc.Value == nil {
-			return nil, invalidRequest, sentencef("Null value not supported for : %s", rc.Name)
+			return nil, protocol.InvalidRequest, sentencef("Null value not supported for : %s", rc.Name)
 		}
 		if rc.Op == kmsg.IncrementalAlterConfigOpSet {
 			set[rc.Name] = *rc.Value
@@ -447,7 +448,7 @@ func (s *Server) increment(image *metadata.Image, res resource, configs []kmsg.I
 		}
 		d, ok := res.definition(rc.Name)
 		if !ok {
-			return nil, invalidConfig, sentencef("Unknown config name: %s", rc.Name)
+			return nil, protocol.InvalidConfig, sentencef("Unknown config name: %s", rc.Name)
 		}
 		current := s.inForce(image, res, rc.Name)
 		var value string
@@ -458,7 +459,7 @@ func (s *Server) increment(image *metadata.Image, res resource, configs []kmsg.I
 		case kmsg.IncrementalAlterConfigOpSubtract:
 			value, err = d.Subtract(current, *rc.Value)
 		default:
-			return nil, invalidRequest, sentencef("Unknown operation %d for config %s", rc.Op, rc.Name)
+			return nil, protocol.InvalidRequest, sentencef("Unknown operation %d for config %s", rc.Op, rc.Name)
 		}
 		if err != nil {
 			return nil, codeOf(err), err
@@ -478,11 +479,11 @@ func (s *Server) increment(image *metadata.Image, res resource, configs []kmsg.I
 			after = map[string]string{}
 		}
 		maps.Copy(after, set)
-		if code, err := s.fits(res, after); code != none {
+		if code, err := s.fits(res, after); code != protocol.None {
 			return nil, code, err
 		}
 	}
-	return res.change(set, remove, false, was), none, nil
+	return res.change(set, remove, false, was), protocol.None, nil
 }
 
 // definition finds what a setting of a resource is.
@@ -535,40 +536,40 @@ func (s *Server) describeLoggers() []metadata.Value {
 
 // alterLoggers changes levels, all or, if one is not possible, none, with the
 // refusals of Kafka's RuntimeLoggerManager.
-func (s *Server) alterLoggers(configs []kmsg.IncrementalAlterConfigsRequestResourceConfig, validateOnly bool) (code, error) {
+func (s *Server) alterLoggers(configs []kmsg.IncrementalAlterConfigsRequestResourceConfig, validateOnly bool) (protocol.Code, error) {
 	set := map[string]slog.Level{}
 	var unset []string
 	seen := map[string]struct{}{}
 	for _, rc := range configs {
 		if _, again := seen[rc.Name]; again {
-			return invalidRequest, sentence("Error due to duplicate config keys")
+			return protocol.InvalidRequest, sentence("Error due to duplicate config keys")
 		}
 		seen[rc.Name] = struct{}{}
 		switch {
 		case rc.Op == kmsg.IncrementalAlterConfigOpAppend:
-			return invalidRequest, sentence("APPEND operation is not allowed for the BROKER_LOGGER resource")
+			return protocol.InvalidRequest, sentence("APPEND operation is not allowed for the BROKER_LOGGER resource")
 		case rc.Op == kmsg.IncrementalAlterConfigOpSubtract:
-			return invalidRequest, sentence("SUBTRACT operation is not allowed for the BROKER_LOGGER resource")
+			return protocol.InvalidRequest, sentence("SUBTRACT operation is not allowed for the BROKER_LOGGER resource")
 		case rc.Op != kmsg.IncrementalAlterConfigOpSet && rc.Op != kmsg.IncrementalAlterConfigOpDelete:
-			return invalidRequest, sentencef("Unknown operation type %d is not allowed for the BROKER_LOGGER resource", rc.Op)
+			return protocol.InvalidRequest, sentencef("Unknown operation type %d is not allowed for the BROKER_LOGGER resource", rc.Op)
 		case rc.Op == kmsg.IncrementalAlterConfigOpSet && rc.Value == nil:
-			return invalidRequest, sentencef("Null value not supported for : %s", rc.Name)
+			return protocol.InvalidRequest, sentencef("Null value not supported for : %s", rc.Name)
 		case !slices.Contains(loggers, rc.Name):
-			return invalidConfig, sentencef("Logger %s does not exist!", rc.Name)
+			return protocol.InvalidConfig, sentencef("Logger %s does not exist!", rc.Name)
 		case rc.Op == kmsg.IncrementalAlterConfigOpDelete && rc.Name == rootLogger:
-			return invalidRequest, sentencef("Removing the log level of the %s logger is not allowed", rootLogger)
+			return protocol.InvalidRequest, sentencef("Removing the log level of the %s logger is not allowed", rootLogger)
 		case rc.Op == kmsg.IncrementalAlterConfigOpDelete:
 			unset = append(unset, rc.Name)
 		default:
 			level, ok := levelOf(*rc.Value)
 			if !ok {
-				return invalidConfig, sentencef("Cannot set the log level of %s to %s as it is not a supported log level. Valid log levels are %s", rc.Name, *rc.Value, validLevels())
+				return protocol.InvalidConfig, sentencef("Cannot set the log level of %s to %s as it is not a supported log level. Valid log levels are %s", rc.Name, *rc.Value, validLevels())
 			}
 			set[rc.Name] = level
 		}
 	}
 	if validateOnly {
-		return none, nil
+		return protocol.None, nil
 	}
 	s.Levels.alter(set, unset)
 	for name, level := range set {
@@ -577,7 +578,7 @@ func (s *Server) alterLoggers(configs []kmsg.IncrementalAlterConfigsRequestResou
 	for _, name := range unset {
 		s.logger().Warn("log level unset", "logger", name)
 	}
-	return none, nil
+	return protocol.None, nil
 }
 
 // ListConfigResources, versions 0–1 (KIP-1000, KIP-1142).
@@ -601,7 +602,7 @@ func (s *Server) listConfigResources(c *call, req *kmsg.ListConfigResourcesReque
 	wanted := map[kmsg.ConfigResourceType]bool{}
 	for _, t := range req.ResourceTypes {
 		if !slices.Contains(types, kmsg.ConfigResourceType(t)) {
-			resp.ErrorCode = int16(unsupportedVersion)
+			resp.ErrorCode = int16(protocol.UnsupportedVersion)
 			return resp
 		}
 		wanted[kmsg.ConfigResourceType(t)] = true

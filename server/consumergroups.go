@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/server/protocol"
 )
 
 // ConsumerGroupHeartbeat, versions 0–1 (KIP-848).
@@ -18,7 +20,7 @@ import (
 func (s *Server) consumerGroupHeartbeat(c *call, req *kmsg.ConsumerGroupHeartbeatRequest) *kmsg.ConsumerGroupHeartbeatResponse {
 	if !s.servesConsumerGroups() {
 		resp := kmsg.NewPtrConsumerGroupHeartbeatResponse()
-		resp.ErrorCode = int16(unsupportedVersion)
+		resp.ErrorCode = int16(protocol.UnsupportedVersion)
 		return resp
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, changeTimeout)
@@ -39,7 +41,7 @@ func (s *Server) consumerGroupDescribe(c *call, req *kmsg.ConsumerGroupDescribeR
 		for _, name := range req.Groups {
 			c.step()
 			g := kmsg.NewConsumerGroupDescribeResponseGroup()
-			g.Group, g.ErrorCode = name, int16(unsupportedVersion)
+			g.Group, g.ErrorCode = name, int16(protocol.UnsupportedVersion)
 			resp.Groups = append(resp.Groups, g)
 		}
 		return resp
@@ -53,13 +55,13 @@ func (s *Server) consumerGroupDescribe(c *call, req *kmsg.ConsumerGroupDescribeR
 		one.Groups = groups[i : i+1]
 		g := s.groups.ConsumerDescribe(c.ctx, &one).Groups[0]
 		if !c.fits(&g) {
-			g.Members, g.ErrorCode, g.ErrorMessage = nil, int16(messageTooLarge), message(errNoPlace)
+			g.Members, g.ErrorCode, g.ErrorMessage = nil, int16(protocol.MessageTooLarge), message(errNoPlace)
 		}
 		resp.Groups = append(resp.Groups, g)
 	}
 	if req.IncludeAuthorizedOperations {
 		for i := range resp.Groups {
-			if resp.Groups[i].ErrorCode == int16(none) {
+			if resp.Groups[i].ErrorCode == int16(protocol.None) {
 				resp.Groups[i].AuthorizedOperations = groupOperations
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"millrace/server/coordinator"
 	"millrace/server/group"
 	"millrace/server/journal"
+	"millrace/server/protocol"
 )
 
 // offsetsTopic holds what group coordinators decide, in Kafka's own record
@@ -96,21 +97,21 @@ func (s *Server) findCoordinator(c *call, req *kmsg.FindCoordinatorRequest) *kms
 		f := &found[i]
 		f.Default()
 		f.Key, f.NodeID, f.Port = key, -1, -1
-		var code code
+		var code protocol.Code
 		switch req.CoordinatorType {
 		case groupCoordinator:
 			var e endpoint
-			if e, code = s.coordinatorOf(ctx, c.conn, key); code == none {
+			if e, code = s.coordinatorOf(ctx, c.conn, key); code == protocol.None {
 				f.NodeID, f.Host, f.Port = e.id, e.host, e.port
 			}
 		case transactionCoordinator:
-			if code = unsupportedVersion; c.version < 3 {
-				code = transactionalIDAuthorizationFailed
+			if code = protocol.UnsupportedVersion; c.version < 3 {
+				code = protocol.TransactionalIDAuthorizationFailed
 			}
 		default:
-			code = invalidRequest
+			code = protocol.InvalidRequest
 		}
-		if f.ErrorCode = int16(code); code != none {
+		if f.ErrorCode = int16(code); code != protocol.None {
 			f.ErrorMessage = kmsg.StringPtr(coordinatorMessages[code])
 		}
 	}
@@ -123,35 +124,35 @@ func (s *Server) findCoordinator(c *call, req *kmsg.FindCoordinatorRequest) *kms
 	return resp
 }
 
-var coordinatorMessages = map[code]string{
-	coordinatorNotAvailable:            "The coordinator is not available.",
-	unsupportedVersion:                 "Transactions are not supported.",
-	transactionalIDAuthorizationFailed: "Transactions are not supported.",
-	invalidRequest:                     "The coordinator type is not known.",
+var coordinatorMessages = map[protocol.Code]string{
+	protocol.CoordinatorNotAvailable:            "The coordinator is not available.",
+	protocol.UnsupportedVersion:                 "Transactions are not supported.",
+	protocol.TransactionalIDAuthorizationFailed: "Transactions are not supported.",
+	protocol.InvalidRequest:                     "The coordinator type is not known.",
 }
 
 // coordinatorOf finds the node that coordinates a group. It waits a little for
 // one: the topic may have to be made, or a leader be elected.
-func (s *Server) coordinatorOf(ctx context.Context, c *connection, name string) (endpoint, code) {
+func (s *Server) coordinatorOf(ctx context.Context, c *connection, name string) (endpoint, protocol.Code) {
 	if s.offsets.Partitions() == 0 {
 		if err := s.offsets.Create(ctx); err != nil {
 			s.warn("the topic of committed offsets was not created", "error", err)
-			return endpoint{}, coordinatorNotAvailable
+			return endpoint{}, protocol.CoordinatorNotAvailable
 		}
 	}
 	t := s.offsets.Metadata()
 	if len(t.Partitions) == 0 { // another node made it; its image has not come here yet
-		return endpoint{}, coordinatorNotAvailable
+		return endpoint{}, protocol.CoordinatorNotAvailable
 	}
 	leader, _, ok := s.Node.Leader(metadata.PartitionID{Topic: t.ID, Index: s.groups.Partition(name)})
 	if !ok || !s.Node.Present(leader) {
-		return endpoint{}, coordinatorNotAvailable
+		return endpoint{}, protocol.CoordinatorNotAvailable
 	}
 	b, ok := s.Node.Image().Broker(leader)
 	if !ok {
-		return endpoint{}, coordinatorNotAvailable
+		return endpoint{}, protocol.CoordinatorNotAvailable
 	}
-	return c.address(b), none
+	return c.address(b), protocol.None
 }
 
 // groupSettings are the settings that groups look at.

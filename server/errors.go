@@ -9,94 +9,30 @@ import (
 	"millrace/replication"
 	"millrace/replication/metadata"
 	"millrace/segment/record"
-)
-
-// A code is one of Kafka's error codes
-// (https://kafka.apache.org/protocol.html#protocol_error_codes).
-type code int16
-
-const (
-	none                               code = 0
-	unknownServerError                 code = -1
-	offsetOutOfRange                   code = 1
-	corruptMessage                     code = 2
-	unknownTopicOrPartition            code = 3
-	leaderNotAvailable                 code = 5
-	notLeaderOrFollower                code = 6
-	requestTimedOut                    code = 7
-	messageTooLarge                    code = 10
-	coordinatorLoadInProgress          code = 14
-	coordinatorNotAvailable            code = 15
-	notCoordinator                     code = 16
-	invalidTopic                       code = 17
-	notEnoughReplicas                  code = 19
-	invalidRequiredAcks                code = 21
-	clusterAuthorizationFailed         code = 31
-	invalidTimestamp                   code = 32
-	unsupportedSASLMechanism           code = 33
-	unsupportedVersion                 code = 35
-	topicAlreadyExists                 code = 36
-	invalidPartitions                  code = 37
-	invalidReplicationFactor           code = 38
-	invalidReplicaAssignment           code = 39
-	invalidConfig                      code = 40
-	notController                      code = 41
-	invalidRequest                     code = 42
-	unsupportedForFormat               code = 43
-	policyViolation                    code = 44
-	outOfOrderSequence                 code = 45
-	duplicateSequence                  code = 46
-	invalidProducerEpoch               code = 47
-	invalidTxnState                    code = 48
-	transactionalIDAuthorizationFailed code = 53
-	securityDisabled                   code = 54
-	kafkaStorageError                  code = 56
-	unknownProducerID                  code = 59
-	fetchSessionNotFound               code = 70
-	invalidFetchSessionEpoch           code = 71
-	topicDeletionDisabled              code = 73
-	fencedLeaderEpoch                  code = 74
-	unknownLeaderEpoch                 code = 75
-	unsupportedCompression             code = 76
-	staleBrokerEpoch                   code = 77
-	preferredNotAvailable              code = 80
-	eligibleNotAvailable               code = 83
-	electionNotNeeded                  code = 84
-	noReassignmentInProgress           code = 85
-	invalidRecord                      code = 87
-	throttlingQuotaExceeded            code = 89
-	resourceNotFound                   code = 91
-	duplicateResource                  code = 92
-	unknownTopicID                     code = 100
-	brokerIDNotRegistered              code = 102
-	inconsistentTopicID                code = 103
-	inconsistentClusterID              code = 104
-	fetchSessionTopicIDError           code = 106
-	mismatchedEndpointType             code = 114
-	unsupportedEndpointType            code = 115
+	"millrace/server/protocol"
 )
 
 // codeOf is the one place where our errors become Kafka's codes. Where the
 // outcome is unknown, or may be better elsewhere or later, the code is one that
 // clients retry.
-func codeOf(err error) code {
+func codeOf(err error) protocol.Code {
 	for _, c := range codes {
 		if errors.Is(err, c.err) {
 			return c.code
 		}
 	}
 	if err == nil {
-		return none
+		return protocol.None
 	}
-	return unknownServerError
+	return protocol.UnknownServerError
 }
 
 // adminCodeOf is codeOf for changes of metadata, which no partition's leader
 // decides: what may or may not have happened has timed out.
-func adminCodeOf(err error) code {
+func adminCodeOf(err error) protocol.Code {
 	switch c := codeOf(err); c {
-	case notLeaderOrFollower:
-		return requestTimedOut
+	case protocol.NotLeaderOrFollower:
+		return protocol.RequestTimedOut
 	default:
 		return c
 	}
@@ -104,10 +40,10 @@ func adminCodeOf(err error) code {
 
 // coordinatorCodeOf is codeOf for what clients ask of a coordinator: they try
 // again, elsewhere if need be.
-func coordinatorCodeOf(err error) code {
+func coordinatorCodeOf(err error) protocol.Code {
 	switch c := codeOf(err); c {
-	case notLeaderOrFollower, requestTimedOut:
-		return coordinatorNotAvailable
+	case protocol.NotLeaderOrFollower, protocol.RequestTimedOut:
+		return protocol.CoordinatorNotAvailable
 	default:
 		return c
 	}
@@ -116,49 +52,49 @@ func coordinatorCodeOf(err error) code {
 // codes is searched in order: what is a special case of another comes first.
 var codes = []struct {
 	err  error
-	code code
+	code protocol.Code
 }{
-	{nil, none},
+	{nil, protocol.None},
 
-	{replication.ErrNotHosted, notLeaderOrFollower},
-	{replication.ErrNotLeader, notLeaderOrFollower},
-	{replication.ErrUnknown, notLeaderOrFollower}, // it may have been appended; idempotent producers find out
-	{replication.ErrNoSpace, kafkaStorageError},
-	{replication.ErrRefused, kafkaStorageError}, // retriable, for readers too
-	{replication.ErrQuarantined, kafkaStorageError},
-	{replication.ErrOutOfRange, offsetOutOfRange},
-	{replication.ErrBusy, notEnoughReplicas}, // retriable, and says that nothing was appended
-	{replication.ErrNoController, requestTimedOut},
-	{replication.ErrClosed, notLeaderOrFollower},
-	{replication.ErrSequence, outOfOrderSequence},
-	{replication.ErrProducerFenced, invalidProducerEpoch},
+	{replication.ErrNotHosted, protocol.NotLeaderOrFollower},
+	{replication.ErrNotLeader, protocol.NotLeaderOrFollower},
+	{replication.ErrUnknown, protocol.NotLeaderOrFollower}, // it may have been appended; idempotent producers find out
+	{replication.ErrNoSpace, protocol.KafkaStorageError},
+	{replication.ErrRefused, protocol.KafkaStorageError}, // retriable, for readers too
+	{replication.ErrQuarantined, protocol.KafkaStorageError},
+	{replication.ErrOutOfRange, protocol.OffsetOutOfRange},
+	{replication.ErrBusy, protocol.NotEnoughReplicas}, // retriable, and says that nothing was appended
+	{replication.ErrNoController, protocol.RequestTimedOut},
+	{replication.ErrClosed, protocol.NotLeaderOrFollower},
+	{replication.ErrSequence, protocol.OutOfOrderSequence},
+	{replication.ErrProducerFenced, protocol.InvalidProducerEpoch},
 
-	{metadata.ErrTopicCollision, invalidTopic},
-	{metadata.ErrTopicExists, topicAlreadyExists},
-	{metadata.ErrUnknownTopic, unknownTopicOrPartition},
-	{metadata.ErrInvalidTopic, invalidTopic},
-	{metadata.ErrInvalidPartitions, invalidPartitions},
-	{metadata.ErrInvalidReplication, invalidReplicationFactor},
-	{metadata.ErrInvalidAssignment, invalidReplicaAssignment},
-	{metadata.ErrReadOnlyConfig, invalidRequest},
-	{metadata.ErrInvalidConfig, invalidConfig},
-	{metadata.ErrUnknownBroker, brokerIDNotRegistered},
-	{metadata.ErrBrokerInUse, invalidRequest},
-	{metadata.ErrStaleBroker, staleBrokerEpoch},
-	{metadata.ErrOtherCluster, inconsistentClusterID},
-	{metadata.ErrLimit, policyViolation},
-	{metadata.ErrLevel, unsupportedVersion},
+	{metadata.ErrTopicCollision, protocol.InvalidTopic},
+	{metadata.ErrTopicExists, protocol.TopicAlreadyExists},
+	{metadata.ErrUnknownTopic, protocol.UnknownTopicOrPartition},
+	{metadata.ErrInvalidTopic, protocol.InvalidTopic},
+	{metadata.ErrInvalidPartitions, protocol.InvalidPartitions},
+	{metadata.ErrInvalidReplication, protocol.InvalidReplicationFactor},
+	{metadata.ErrInvalidAssignment, protocol.InvalidReplicaAssignment},
+	{metadata.ErrReadOnlyConfig, protocol.InvalidRequest},
+	{metadata.ErrInvalidConfig, protocol.InvalidConfig},
+	{metadata.ErrUnknownBroker, protocol.BrokerIDNotRegistered},
+	{metadata.ErrBrokerInUse, protocol.InvalidRequest},
+	{metadata.ErrStaleBroker, protocol.StaleBrokerEpoch},
+	{metadata.ErrOtherCluster, protocol.InconsistentClusterID},
+	{metadata.ErrLimit, protocol.PolicyViolation},
+	{metadata.ErrLevel, protocol.UnsupportedVersion},
 
-	{record.ErrMagic, unsupportedForFormat},
-	{record.ErrTooLarge, messageTooLarge},
-	{record.ErrCodec, unsupportedCompression},
-	{record.ErrTimestamp, invalidTimestamp},
-	{record.ErrTransactional, transactionalIDAuthorizationFailed}, // a batch of a transaction in a request without one: as Kafka
-	{record.ErrInvalid, invalidRecord},
-	{record.ErrCorrupt, corruptMessage},
+	{record.ErrMagic, protocol.UnsupportedForFormat},
+	{record.ErrTooLarge, protocol.MessageTooLarge},
+	{record.ErrCodec, protocol.UnsupportedCompression},
+	{record.ErrTimestamp, protocol.InvalidTimestamp},
+	{record.ErrTransactional, protocol.TransactionalIDAuthorizationFailed}, // a batch of a transaction in a request without one: as Kafka
+	{record.ErrInvalid, protocol.InvalidRecord},
+	{record.ErrCorrupt, protocol.CorruptMessage},
 
-	{context.DeadlineExceeded, requestTimedOut},
-	{context.Canceled, requestTimedOut},
+	{context.DeadlineExceeded, protocol.RequestTimedOut},
+	{context.Canceled, protocol.RequestTimedOut},
 }
 
 // A sentence is what a client is told went wrong, in Kafka's own words where

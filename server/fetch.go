@@ -11,6 +11,7 @@ import (
 	"millrace/replication"
 	"millrace/replication/metadata"
 	"millrace/segment/record"
+	"millrace/server/protocol"
 )
 
 // Fetch, versions 4–18.
@@ -55,7 +56,7 @@ func (s *Server) fetch(cl *call) error {
 	f.server = s
 	f.version = cl.version
 	f.committed = req.IsolationLevel == 1
-	f.code = none
+	f.code = protocol.None
 	f.full = true
 	f.sessionID = 0
 	f.parts = nil
@@ -63,16 +64,16 @@ func (s *Server) fetch(cl *call) error {
 	defer c.finishFetch(f) // also when writing fails or something panics
 
 	if req.IsolationLevel != 0 && req.IsolationLevel != 1 {
-		f.code = invalidRequest
+		f.code = protocol.InvalidRequest
 	} else if req.ReplicaID >= 0 || req.ReplicaState.ID >= 0 {
-		f.code = clusterAuthorizationFailed
+		f.code = protocol.ClusterAuthorizationFailed
 	}
-	if f.code == none {
+	if f.code == protocol.None {
 		c.openFetch(f, req)
 	} else {
 		f.sessionless(c, req)
 	}
-	if f.code == none {
+	if f.code == protocol.None {
 		f.gather(cl, req)
 	} else {
 		f.refuseAll()
@@ -102,7 +103,7 @@ type wanted struct {
 	cancel func()                 // ends the notification for p; nil: none
 
 	// What this fetch found.
-	code             code
+	code             protocol.Code
 	high, stable     int64
 	start            int64
 	view             *record.View // nil: no records
@@ -131,8 +132,8 @@ type fetching struct {
 	server    *Server
 	version   int16
 	committed bool
-	code      code // for the whole request
-	full      bool // every partition is in the answer, changed or not
+	code      protocol.Code // for the whole request
+	full      bool          // every partition is in the answer, changed or not
 	sessionID int32
 	session   *session // nil: the parts are only for this fetch
 	parts     []*wanted
@@ -274,9 +275,9 @@ func (f *fetching) read(cl *call, budget int) (troubled bool) {
 		if w.view != nil {
 			f.total += w.view.Len()
 		}
-		troubled = troubled || w.code != none || w.diverging
+		troubled = troubled || w.code != protocol.None || w.diverging
 		if w.ahead {
-			claims = append(claims, claim{w.p, w.leads, func(c code) {
+			claims = append(claims, claim{w.p, w.leads, func(c protocol.Code) {
 				w.diverging = false
 				w.fail(f, c)
 			}})
@@ -289,10 +290,10 @@ func (f *fetching) read(cl *call, budget int) (troubled bool) {
 }
 
 func (f *fetching) readOne(w *wanted, left int) {
-	w.code, w.diverging, w.ahead = none, false, false
+	w.code, w.diverging, w.ahead = protocol.None, false, false
 	w.high, w.stable, w.start = -1, -1, -1
 	w.leader, w.newEpoch = -1, -1
-	if w.code = f.find(w); w.code != none {
+	if w.code = f.find(w); w.code != protocol.None {
 		return
 	}
 	epoch, err := w.p.Serving()
@@ -301,10 +302,10 @@ func (f *fetching) readOne(w *wanted, left int) {
 		w.fail(f, codeOf(err))
 		return
 	case w.epoch >= 0 && w.epoch < epoch:
-		w.fail(f, fencedLeaderEpoch)
+		w.fail(f, protocol.FencedLeaderEpoch)
 		return
 	case w.epoch > epoch:
-		w.fail(f, unknownLeaderEpoch)
+		w.fail(f, protocol.UnknownLeaderEpoch)
 		return
 	}
 	high, stable, start := w.p.HighWatermark(), w.p.StableOffset(), w.p.StartOffset()
@@ -313,11 +314,11 @@ func (f *fetching) readOne(w *wanted, left int) {
 		// Nobody can have read that, unless this replica was deposed: the client speaks
 		// of another cluster.
 		w.ahead, w.leads = true, epoch
-		w.fail(f, offsetOutOfRange)
+		w.fail(f, protocol.OffsetOutOfRange)
 		return
 	case w.maxBytes < 0:
 		// Kafka answers UNKNOWN_SERVER_ERROR, by an exception it does not expect.
-		w.fail(f, invalidRequest)
+		w.fail(f, protocol.InvalidRequest)
 		return
 	case w.lastEpoch >= 0 && w.offset >= start:
 		if e, end := w.p.EpochEnd(w.lastEpoch); e < w.lastEpoch || end < w.offset {
@@ -330,12 +331,12 @@ func (f *fetching) readOne(w *wanted, left int) {
 	}
 	if (w.diverging || w.offset >= limit) && w.p.CutOff() {
 		w.diverging = false
-		w.fail(f, notLeaderOrFollower)
+		w.fail(f, protocol.NotLeaderOrFollower)
 		return
 	}
 	w.ahead, w.leads = w.diverging || w.offset > high, epoch
 	if !w.diverging && (w.offset < start || w.offset > high) {
-		w.fail(f, offsetOutOfRange)
+		w.fail(f, protocol.OffsetOutOfRange)
 		return
 	}
 	w.high, w.stable, w.start = high, stable, start
@@ -356,9 +357,9 @@ func (f *fetching) readOne(w *wanted, left int) {
 		if err := checkZstd(view); err != nil {
 			view.Release()
 			if err == errZstd {
-				w.fail(f, unsupportedCompression)
+				w.fail(f, protocol.UnsupportedCompression)
 			} else {
-				w.fail(f, kafkaStorageError)
+				w.fail(f, protocol.KafkaStorageError)
 			}
 			return
 		}
@@ -394,16 +395,16 @@ func checkZstd(view *record.View) error {
 }
 
 // find makes sure that w.p is the replica here of the partition that w names.
-func (f *fetching) find(w *wanted) code {
+func (f *fetching) find(w *wanted) protocol.Code {
 	image := f.server.Node.Image()
 	if w.p != nil && w.image == image {
-		return none
+		return protocol.None
 	}
 	topic, code := findTopic(image, w.name, w.topic, f.version >= 13)
-	if code == none && (w.index < 0 || int(w.index) >= len(topic.Partitions)) {
-		code = unknownTopicOrPartition
+	if code == protocol.None && (w.index < 0 || int(w.index) >= len(topic.Partitions)) {
+		code = protocol.UnknownTopicOrPartition
 	}
-	if code != none {
+	if code != protocol.None {
 		w.forget()
 		return code
 	}
@@ -419,15 +420,15 @@ func (f *fetching) find(w *wanted) code {
 		w.p = p
 	}
 	w.image = image
-	return none
+	return protocol.None
 }
 
 // fail makes an error the outcome, with the leader's whereabouts where that
 // helps the client (KIP-951).
-func (w *wanted) fail(f *fetching, c code) {
+func (w *wanted) fail(f *fetching, c protocol.Code) {
 	w.code = c
 	w.high, w.stable, w.start = -1, -1, -1
-	if f.version >= 16 && (c == notLeaderOrFollower || c == fencedLeaderEpoch) {
+	if f.version >= 16 && (c == protocol.NotLeaderOrFollower || c == protocol.FencedLeaderEpoch) {
 		if leader, epoch, ok := f.server.Node.Leader(w.id); ok {
 			w.leader, w.newEpoch = leader, epoch
 		}
@@ -531,10 +532,10 @@ func (f *fetching) write(c *connection, h header) error {
 func (f *fetching) pick(c *connection) {
 	for _, w := range f.parts {
 		c.turn.step()
-		w.include = f.full || w.view != nil || w.code != none || w.diverging ||
+		w.include = f.full || w.view != nil || w.code != protocol.None || w.diverging ||
 			w.high != w.sentHigh || w.start != w.sentStart
 		w.sentHigh, w.sentStart = w.high, w.start
-		if w.code != none {
+		if w.code != protocol.None {
 			w.sentHigh = -1 // so that it is mentioned again when the error has gone
 		}
 	}
@@ -614,7 +615,7 @@ func (f *fetching) encode(c *connection, h header) {
 				p = e.AppendUint64(p, uint64(w.start))
 			}
 			aborted := -1 // null
-			if f.committed && w.code == none {
+			if f.committed && w.code == protocol.None {
 				aborted = 0
 			}
 			p = appendLength(p, aborted, flexible)

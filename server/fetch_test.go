@@ -17,6 +17,7 @@ import (
 
 	"millrace/replication/metadata"
 	"millrace/segment/record"
+	"millrace/server/protocol"
 )
 
 // The encoder of fetch.go must write what kmsg would, byte for byte.
@@ -54,7 +55,7 @@ func TestFetchIsEncodedAsKmsgEncodesIt(t *testing.T) {
 func randomFetching(r *rand.Rand, s *Server, version int16) *fetching {
 	f := &fetching{server: s, version: version, full: r.IntN(2) == 0, committed: r.IntN(2) == 0}
 	if version >= 7 {
-		f.code, f.sessionID = code(r.IntN(3)), r.Int32()
+		f.code, f.sessionID = protocol.Code(r.IntN(3)), r.Int32()
 	}
 	for range r.IntN(4) {
 		key := partitionKey{name: fmt.Sprint("topic-", r.IntN(1000))}
@@ -66,7 +67,7 @@ func randomFetching(r *rand.Rand, s *Server, version int16) *fetching {
 			w := &wanted{partitionKey: key, include: f.full || r.IntN(2) == 0, high: r.Int64(), stable: r.Int64(), start: r.Int64(), leader: -1, newEpoch: -1}
 			switch r.IntN(4) {
 			case 0:
-				w.code = notLeaderOrFollower
+				w.code = protocol.NotLeaderOrFollower
 				if version >= 16 {
 					w.leader, w.newEpoch = 1, r.Int32N(100)
 				}
@@ -106,7 +107,7 @@ func compareFetch(t *testing.T, f *fetching, resp *kmsg.FetchResponse) {
 			size = w.view.Len()
 		}
 		if p.Partition != w.index || p.ErrorCode != int16(w.code) || p.HighWatermark != w.high || p.LastStableOffset != w.stable ||
-			len(p.RecordBatches) != size || (p.AbortedTransactions != nil) != (f.committed && w.code == none) {
+			len(p.RecordBatches) != size || (p.AbortedTransactions != nil) != (f.committed && w.code == protocol.None) {
 			t.Fatalf("version %d: %+v\nof %+v", f.version, p, w)
 		}
 		if w.diverging && (p.DivergingEpoch.Epoch != w.divergingEpoch || p.DivergingEpoch.EndOffset != w.divergingOffset) {
@@ -182,25 +183,25 @@ func TestFetchAnswersByOffset(t *testing.T) {
 			name   string
 			change func(*kmsg.FetchRequest)
 			offset int64
-			code   code
+			code   protocol.Code
 			bases  []int64
 		}{
-			{"the start", nil, 0, none, []int64{0, 3}},
-			{"the middle of a batch", nil, 1, none, []int64{0, 3}},
-			{"the last batch", nil, 3, none, []int64{3}},
-			{"the high watermark", nil, 4, none, nil},
-			{"beyond", nil, 5, offsetOutOfRange, nil},
-			{"-1", nil, -1, offsetOutOfRange, nil},
-			{"2⁶³−1", nil, 1<<63 - 1, offsetOutOfRange, nil},
-			{"one byte", func(r *kmsg.FetchRequest) { r.MaxBytes = 1 }, 0, none, []int64{0}},
-			{"no bytes", func(r *kmsg.FetchRequest) { r.MaxBytes = 0 }, 0, none, []int64{0}},
-			{"-1 bytes", func(r *kmsg.FetchRequest) { r.MaxBytes = -1 }, 0, none, []int64{0}},
-			{"one byte of the partition", func(r *kmsg.FetchRequest) { r.Topics[0].Partitions[0].PartitionMaxBytes = 1 }, 0, none, []int64{0}},
-			{"read committed", func(r *kmsg.FetchRequest) { r.IsolationLevel = 1 }, 0, none, []int64{0, 3}},
-			{"an unknown isolation level", func(r *kmsg.FetchRequest) { r.IsolationLevel = 7 }, 0, invalidRequest, nil},
-			{"a replica", func(r *kmsg.FetchRequest) { r.ReplicaID, r.ReplicaState.ID = 2, 2 }, 0, clusterAuthorizationFailed, nil},
-			{"another partition", func(r *kmsg.FetchRequest) { r.Topics[0].Partitions[0].Partition = 1 }, 0, unknownTopicOrPartition, nil},
-			{"partition −1", func(r *kmsg.FetchRequest) { r.Topics[0].Partitions[0].Partition = -1 }, 0, unknownTopicOrPartition, nil},
+			{"the start", nil, 0, protocol.None, []int64{0, 3}},
+			{"the middle of a batch", nil, 1, protocol.None, []int64{0, 3}},
+			{"the last batch", nil, 3, protocol.None, []int64{3}},
+			{"the high watermark", nil, 4, protocol.None, nil},
+			{"beyond", nil, 5, protocol.OffsetOutOfRange, nil},
+			{"-1", nil, -1, protocol.OffsetOutOfRange, nil},
+			{"2⁶³−1", nil, 1<<63 - 1, protocol.OffsetOutOfRange, nil},
+			{"one byte", func(r *kmsg.FetchRequest) { r.MaxBytes = 1 }, 0, protocol.None, []int64{0}},
+			{"no bytes", func(r *kmsg.FetchRequest) { r.MaxBytes = 0 }, 0, protocol.None, []int64{0}},
+			{"-1 bytes", func(r *kmsg.FetchRequest) { r.MaxBytes = -1 }, 0, protocol.None, []int64{0}},
+			{"one byte of the partition", func(r *kmsg.FetchRequest) { r.Topics[0].Partitions[0].PartitionMaxBytes = 1 }, 0, protocol.None, []int64{0}},
+			{"read committed", func(r *kmsg.FetchRequest) { r.IsolationLevel = 1 }, 0, protocol.None, []int64{0, 3}},
+			{"an unknown isolation level", func(r *kmsg.FetchRequest) { r.IsolationLevel = 7 }, 0, protocol.InvalidRequest, nil},
+			{"a replica", func(r *kmsg.FetchRequest) { r.ReplicaID, r.ReplicaState.ID = 2, 2 }, 0, protocol.ClusterAuthorizationFailed, nil},
+			{"another partition", func(r *kmsg.FetchRequest) { r.Topics[0].Partitions[0].Partition = 1 }, 0, protocol.UnknownTopicOrPartition, nil},
+			{"partition −1", func(r *kmsg.FetchRequest) { r.Topics[0].Partitions[0].Partition = -1 }, 0, protocol.UnknownTopicOrPartition, nil},
 		} {
 			req := fetchRequest(version, "t", id, c.offset, 0)
 			req.SessionEpoch = finalEpoch
@@ -214,7 +215,7 @@ func TestFetchAnswersByOffset(t *testing.T) {
 			if got := bases(t, p.RecordBatches); !slices.Equal(got, c.bases) {
 				t.Errorf("version %d, %s: batches at %v, want %v", version, c.name, got, c.bases)
 			}
-			if c.code == none && (p.HighWatermark != 4 || p.LastStableOffset != 4) {
+			if c.code == protocol.None && (p.HighWatermark != 4 || p.LastStableOffset != 4) {
 				t.Errorf("version %d, %s: high watermark %d, stable %d", version, c.name, p.HighWatermark, p.LastStableOffset)
 			}
 		}
@@ -242,9 +243,9 @@ func TestFetchKnowsTopicsByNameOrID(t *testing.T) {
 	b.create("t", 1, nil)
 	w := b.dial()
 	for version := int16(4); version <= 18; version++ {
-		want := unknownTopicOrPartition
+		want := protocol.UnknownTopicOrPartition
 		if version >= 13 {
-			want = unknownTopicID
+			want = protocol.UnknownTopicID
 		}
 		p := fetchedPartition(t, ask[*kmsg.FetchResponse](w, fetchRequest(version, "nobody", [16]byte{1}, 0, 0)))
 		if p.ErrorCode != int16(want) {
@@ -267,11 +268,11 @@ func TestOldFetchesAreRefusedZstd(t *testing.T) {
 	}
 	for version := int16(4); version <= 18; version++ {
 		p := fetchedPartition(t, ask[*kmsg.FetchResponse](w, fetchRequest(version, "t", id, 0, 0)))
-		want := none
+		want := protocol.None
 		if version < 10 {
-			want = unsupportedCompression
+			want = protocol.UnsupportedCompression
 		}
-		if p.ErrorCode != int16(want) || len(p.RecordBatches) > 0 != (want == none) {
+		if p.ErrorCode != int16(want) || len(p.RecordBatches) > 0 != (want == protocol.None) {
 			t.Errorf("version %d: error %d with %d bytes, want error %d", version, p.ErrorCode, len(p.RecordBatches), want)
 		}
 	}
@@ -286,15 +287,15 @@ func TestFetchIsFencedByEpoch(t *testing.T) {
 	epoch := ask[*kmsg.MetadataResponse](w, req).Topics[0].Partitions[0].LeaderEpoch
 	for _, c := range []struct {
 		known int32
-		want  code
-	}{{-1, none}, {epoch, none}, {epoch - 1, fencedLeaderEpoch}, {epoch + 1, unknownLeaderEpoch}, {1<<31 - 1, unknownLeaderEpoch}} {
+		want  protocol.Code
+	}{{-1, protocol.None}, {epoch, protocol.None}, {epoch - 1, protocol.FencedLeaderEpoch}, {epoch + 1, protocol.UnknownLeaderEpoch}, {1<<31 - 1, protocol.UnknownLeaderEpoch}} {
 		req := fetchRequest(16, "", id, 0, 0)
 		req.Topics[0].Partitions[0].CurrentLeaderEpoch = c.known
 		p := fetchedPartition(t, ask[*kmsg.FetchResponse](w, req))
 		if p.ErrorCode != int16(c.want) {
 			t.Errorf("epoch %d: error %d, want %d", c.known, p.ErrorCode, c.want)
 		}
-		if c.want == fencedLeaderEpoch && (p.CurrentLeader.LeaderID != 1 || p.CurrentLeader.LeaderEpoch != epoch) {
+		if c.want == protocol.FencedLeaderEpoch && (p.CurrentLeader.LeaderID != 1 || p.CurrentLeader.LeaderEpoch != epoch) {
 			t.Errorf("KIP-951: current leader %+v", p.CurrentLeader)
 		}
 	}
@@ -343,7 +344,7 @@ func TestWaitingFetchHearsOfDeletion(t *testing.T) {
 	del.Topics = append(del.Topics, rt)
 	ask[*kmsg.DeleteTopicsResponse](b.dial(), del)
 	p := fetchedPartition(t, w.receive(req, sent).(*kmsg.FetchResponse))
-	if c := code(p.ErrorCode); c != unknownTopicID && c != notLeaderOrFollower {
+	if c := protocol.Code(p.ErrorCode); c != protocol.UnknownTopicID && c != protocol.NotLeaderOrFollower {
 		t.Errorf("error %d", p.ErrorCode)
 	}
 }
@@ -430,7 +431,7 @@ func TestFetchSessionTellsOnlyNews(t *testing.T) {
 		// A partition in error is told every time, and once more when it is well.
 		wrong := func(r *kmsg.FetchRequest) { r.Topics = fetchRequest(version, topic, id, 1<<40, 2).Topics }
 		for range 2 {
-			if p := fetchedPartition(t, more(wrong)); p.ErrorCode != int16(offsetOutOfRange) {
+			if p := fetchedPartition(t, more(wrong)); p.ErrorCode != int16(protocol.OffsetOutOfRange) {
 				t.Errorf("version %d: %+v", version, p)
 			}
 		}
@@ -465,14 +466,14 @@ func TestFetchSessionsBelongToTheirConnection(t *testing.T) {
 	id := b.create("t", 1, nil)
 	mine, theirs := b.dial(), b.dial()
 	session := ask[*kmsg.FetchResponse](mine, fetchRequest(13, "", id, 0, 0)).SessionID
-	try := func(w *wire, version int16, session, epoch int32) code {
+	try := func(w *wire, version int16, session, epoch int32) protocol.Code {
 		req := fetchRequest(version, "t", id, 0)
 		req.SessionID, req.SessionEpoch = session, epoch
 		resp := ask[*kmsg.FetchResponse](w, req)
 		if resp.ErrorCode != 0 && (len(resp.Topics) > 0 || resp.SessionID != 0) {
 			t.Errorf("an error with %+v", resp)
 		}
-		return code(resp.ErrorCode)
+		return protocol.Code(resp.ErrorCode)
 	}
 	for _, c := range []struct {
 		name    string
@@ -480,21 +481,21 @@ func TestFetchSessionsBelongToTheirConnection(t *testing.T) {
 		version int16
 		session int32
 		epoch   int32
-		want    code
+		want    protocol.Code
 	}{
-		{"another's session", theirs, 13, session, 1, fetchSessionNotFound},
-		{"no session", theirs, 13, 0, 1, fetchSessionNotFound},
-		{"an unknown session", mine, 13, session ^ 1, 1, fetchSessionNotFound},
-		{"a later epoch", mine, 13, session, 2, invalidFetchSessionEpoch},
-		{"epoch −2", mine, 13, session, -2, invalidFetchSessionEpoch},
-		{"epoch 2³¹−1", mine, 13, session, 1<<31 - 1, invalidFetchSessionEpoch},
-		{"names in a session of ids", mine, 12, session, 1, fetchSessionTopicIDError},
-		{"closing another's session", theirs, 13, session, finalEpoch, none},
-		{"replacing another's session", theirs, 13, session, initialEpoch, none},
-		{"the right epoch still", mine, 13, session, 1, none},
-		{"the same epoch again", mine, 13, session, 1, invalidFetchSessionEpoch},
-		{"closing it", mine, 13, session, finalEpoch, none},
-		{"after its end", mine, 13, session, 2, fetchSessionNotFound},
+		{"another's session", theirs, 13, session, 1, protocol.FetchSessionNotFound},
+		{"no session", theirs, 13, 0, 1, protocol.FetchSessionNotFound},
+		{"an unknown session", mine, 13, session ^ 1, 1, protocol.FetchSessionNotFound},
+		{"a later epoch", mine, 13, session, 2, protocol.InvalidFetchSessionEpoch},
+		{"epoch −2", mine, 13, session, -2, protocol.InvalidFetchSessionEpoch},
+		{"epoch 2³¹−1", mine, 13, session, 1<<31 - 1, protocol.InvalidFetchSessionEpoch},
+		{"names in a session of ids", mine, 12, session, 1, protocol.FetchSessionTopicIDError},
+		{"closing another's session", theirs, 13, session, finalEpoch, protocol.None},
+		{"replacing another's session", theirs, 13, session, initialEpoch, protocol.None},
+		{"the right epoch still", mine, 13, session, 1, protocol.None},
+		{"the same epoch again", mine, 13, session, 1, protocol.InvalidFetchSessionEpoch},
+		{"closing it", mine, 13, session, finalEpoch, protocol.None},
+		{"after its end", mine, 13, session, 2, protocol.FetchSessionNotFound},
 	} {
 		if got := try(c.w, c.version, c.session, c.epoch); got != c.want {
 			t.Errorf("%s: error %d, want %d", c.name, got, c.want)
@@ -520,7 +521,7 @@ func TestSessionsThatDoNotFitAreNotBegun(t *testing.T) {
 	// The first grows too large: the client is told to begin anew.
 	req := fetchRequest(13, "", id, 0, 3, 4, 5)
 	req.SessionID, req.SessionEpoch = first.SessionID, 1
-	if resp := ask[*kmsg.FetchResponse](w, req); resp.ErrorCode != int16(fetchSessionNotFound) {
+	if resp := ask[*kmsg.FetchResponse](w, req); resp.ErrorCode != int16(protocol.FetchSessionNotFound) {
 		t.Errorf("error %d", resp.ErrorCode)
 	}
 	if n := b.server.stats.sessionPartitions.Load(); n != 0 {
@@ -651,12 +652,12 @@ func TestFetchesThatAskForTheImpossible(t *testing.T) {
 	w := b.dial()
 	for name, c := range map[string]struct {
 		change func(*kmsg.FetchRequestTopicPartition)
-		want   code
+		want   protocol.Code
 	}{
-		"a limit of -1":                 {func(p *kmsg.FetchRequestTopicPartition) { p.PartitionMaxBytes = -1 }, invalidRequest},
-		"an epoch that is yet to come":  {func(p *kmsg.FetchRequestTopicPartition) { p.LastFetchedEpoch = 1 << 30 }, offsetOutOfRange},
-		"an old epoch, below the start": {func(p *kmsg.FetchRequestTopicPartition) { p.LastFetchedEpoch, p.FetchOffset = 0, -5 }, offsetOutOfRange},
-		"nothing special":               {func(p *kmsg.FetchRequestTopicPartition) {}, none},
+		"a limit of -1":                 {func(p *kmsg.FetchRequestTopicPartition) { p.PartitionMaxBytes = -1 }, protocol.InvalidRequest},
+		"an epoch that is yet to come":  {func(p *kmsg.FetchRequestTopicPartition) { p.LastFetchedEpoch = 1 << 30 }, protocol.OffsetOutOfRange},
+		"an old epoch, below the start": {func(p *kmsg.FetchRequestTopicPartition) { p.LastFetchedEpoch, p.FetchOffset = 0, -5 }, protocol.OffsetOutOfRange},
+		"nothing special":               {func(p *kmsg.FetchRequestTopicPartition) {}, protocol.None},
 	} {
 		req := fetchRequest(13, "", id, 0, 0)
 		c.change(&req.Topics[0].Partitions[0])

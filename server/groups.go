@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/server/group"
+	"millrace/server/protocol"
 )
 
 // The handlers of consumer groups. What they mean is package group's business;
@@ -110,13 +111,13 @@ func (s *Server) offsetFetch(c *call, req *kmsg.OffsetFetchRequest) *kmsg.Offset
 	resp := s.groups.OffsetFetch(ctx, req)
 	for i := range resp.Groups {
 		if g := &resp.Groups[i]; !c.fits(g) {
-			g.Topics, g.ErrorCode = nil, int16(messageTooLarge)
+			g.Topics, g.ErrorCode = nil, int16(protocol.MessageTooLarge)
 		}
 	}
 	if c.fits(&resp.Topics) {
 		return resp
 	}
-	if resp.ErrorCode = int16(messageTooLarge); c.version >= 2 {
+	if resp.ErrorCode = int16(protocol.MessageTooLarge); c.version >= 2 {
 		resp.Topics = nil
 		return resp
 	}
@@ -124,7 +125,7 @@ func (s *Server) offsetFetch(c *call, req *kmsg.OffsetFetchRequest) *kmsg.Offset
 	for i := range resp.Topics {
 		for j := range resp.Topics[i].Partitions {
 			p := &resp.Topics[i].Partitions[j]
-			p.Offset, p.Metadata, p.ErrorCode = -1, new(string), int16(messageTooLarge)
+			p.Offset, p.Metadata, p.ErrorCode = -1, new(string), int16(protocol.MessageTooLarge)
 		}
 	}
 	return resp
@@ -197,14 +198,14 @@ func (s *Server) describeGroups(c *call, req *kmsg.DescribeGroupsRequest) *kmsg.
 		one.Groups = groups[i : i+1]
 		g := s.groups.Describe(c.ctx, &one).Groups[0]
 		if !c.fits(&g) {
-			g.Members, g.ErrorCode = nil, int16(messageTooLarge)
+			g.Members, g.ErrorCode = nil, int16(protocol.MessageTooLarge)
 			g.ErrorMessage = message(errNoPlace)
 		}
 		resp.Groups = append(resp.Groups, g)
 	}
 	if req.IncludeAuthorizedOperations {
 		for i := range resp.Groups {
-			if resp.Groups[i].ErrorCode == int16(none) {
+			if resp.Groups[i].ErrorCode == int16(protocol.None) {
 				resp.Groups[i].AuthorizedOperations = groupOperations
 			}
 		}

@@ -20,6 +20,7 @@ import (
 	"millrace/replication"
 	"millrace/replication/metadata"
 	"millrace/segment/record"
+	"millrace/server/protocol"
 )
 
 // quickGroups make groups quick: no waiting for further members.
@@ -100,11 +101,11 @@ func TestFindCoordinatorInEveryVersion(t *testing.T) {
 			t.Errorf("key %q: %+v", key, got)
 		}
 	}
-	for kind, want := range map[int8]code{1: unsupportedVersion, 2: invalidRequest, -1: invalidRequest, 127: invalidRequest} {
+	for kind, want := range map[int8]protocol.Code{1: protocol.UnsupportedVersion, 2: protocol.InvalidRequest, -1: protocol.InvalidRequest, 127: protocol.InvalidRequest} {
 		for _, version := range []int16{1, 2, 3, 6} {
 			want := want
 			if kind == 1 && version < 3 {
-				want = transactionalIDAuthorizationFailed // final to librdkafka, which asks again for ever otherwise
+				want = protocol.TransactionalIDAuthorizationFailed // final to librdkafka, which asks again for ever otherwise
 			}
 			resp := ask[*kmsg.FindCoordinatorResponse](w, findRequest(version, kind, "x"))
 			got, message := resp.ErrorCode, resp.ErrorMessage
@@ -123,7 +124,7 @@ func TestFindCoordinatorInEveryVersion(t *testing.T) {
 func TestTopicOfCommittedOffsets(t *testing.T) {
 	b := startBroker(t, map[string]string{"auto.create.topics.enable": "true"})
 	w := b.dial()
-	if got := ask[*kmsg.MetadataResponse](w, metadataRequest(12, offsetsTopic)).Topics[0]; got.ErrorCode != int16(unknownTopicOrPartition) {
+	if got := ask[*kmsg.MetadataResponse](w, metadataRequest(12, offsetsTopic)).Topics[0]; got.ErrorCode != int16(protocol.UnknownTopicOrPartition) {
 		t.Fatalf("before anybody needed it: %+v", got)
 	}
 	b.create("t", 1, nil)
@@ -138,7 +139,7 @@ func TestTopicOfCommittedOffsets(t *testing.T) {
 			t.Errorf("%s is %q, want %q", name, topic.Config[name], want)
 		}
 	}
-	if p := producedPartition(t, ask[*kmsg.ProduceResponse](w, produceRequest(9, offsetsTopic, topic.ID, batchOf(t, 0, nil, "x")))); p.ErrorCode != int16(invalidTopic) {
+	if p := producedPartition(t, ask[*kmsg.ProduceResponse](w, produceRequest(9, offsetsTopic, topic.ID, batchOf(t, 0, nil, "x")))); p.ErrorCode != int16(protocol.InvalidTopic) {
 		t.Errorf("a client produced to it: error %d", p.ErrorCode)
 	}
 	if got := ask[*kmsg.OffsetCommitResponse](w, commitRequest(8, "g", "t", 0, 7)).Topics[0].Partitions[0]; got.ErrorCode != 0 {
@@ -531,7 +532,7 @@ func TestDeposedCoordinatorTellsNoOffsets(t *testing.T) {
 	// From here on somebody else may have moved the offset on, whatever the old
 	// coordinator believes.
 	got := fetchCommitted(w, "g")
-	if got.ErrorCode != int16(notCoordinator) && got.ErrorCode != int16(coordinatorNotAvailable) {
+	if got.ErrorCode != int16(protocol.NotCoordinator) && got.ErrorCode != int16(protocol.CoordinatorNotAvailable) {
 		t.Fatalf("alone it answered %+v", got)
 	}
 	var rest []*broker
@@ -569,7 +570,7 @@ func TestOffsetsTopicIsMadeOnceAndGrows(t *testing.T) {
 		go func() {
 			for {
 				c := ask[*kmsg.FindCoordinatorResponse](w, findRequest(4, 0, fmt.Sprint("g", i))).Coordinators[0].ErrorCode
-				if c != int16(coordinatorNotAvailable) {
+				if c != int16(protocol.CoordinatorNotAvailable) {
 					codes <- c
 					return
 				}

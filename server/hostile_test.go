@@ -23,6 +23,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/server/protocol"
 )
 
 // bystander is a well-behaved client, to be asked whether it noticed anything.
@@ -269,7 +271,7 @@ func TestApiVersions(t *testing.T) {
 		}
 		for _, bad := range []string{"", "-x", "x-", "a b", "a\x00b", "ü"} {
 			req.ClientSoftwareName = bad
-			if got := ask[*kmsg.ApiVersionsResponse](w, req); version >= 3 && got.ErrorCode != int16(invalidRequest) {
+			if got := ask[*kmsg.ApiVersionsResponse](w, req); version >= 3 && got.ErrorCode != int16(protocol.InvalidRequest) {
 				t.Errorf("version %d: software %q: error %d", version, bad, got.ErrorCode)
 			}
 		}
@@ -279,7 +281,7 @@ func TestApiVersions(t *testing.T) {
 		w.write(append(binary.BigEndian.AppendUint32(nil, uint32(len(frame))), frame...))
 		_, body := w.read()
 		var got kmsg.ApiVersionsResponse
-		if err := got.ReadFrom(body); err != nil || got.ErrorCode != int16(unsupportedVersion) {
+		if err := got.ReadFrom(body); err != nil || got.ErrorCode != int16(protocol.UnsupportedVersion) {
 			t.Fatalf("version %d: %+v, %v", version, got, err)
 		}
 		found := false

@@ -14,6 +14,7 @@ import (
 
 	"millrace/replication"
 	"millrace/replication/metadata"
+	"millrace/server/protocol"
 )
 
 // Metadata, versions 0–13.
@@ -40,7 +41,7 @@ import (
 func (s *Server) metadata(c *call, req *kmsg.MetadataRequest) *kmsg.MetadataResponse {
 	resp := kmsg.NewPtrMetadataResponse()
 	image := s.Node.Image()
-	missing := map[string]code{}
+	missing := map[string]protocol.Code{}
 	if (c.version < 4 || req.AllowAutoTopicCreation) && s.settings().broker.AutoCreateTopics {
 		missing = s.autoCreate(c, image, req.Topics)
 		image = s.Node.Image()
@@ -94,10 +95,10 @@ func (s *Server) metadata(c *call, req *kmsg.MetadataRequest) *kmsg.MetadataResp
 		// Kafka's Admin asks by id with an empty name, not with none.
 		byID := rt.Topic == nil || c.version >= 12 && rt.TopicID != (metadata.TopicID{})
 		var t *metadata.Topic
-		var code code
+		var code protocol.Code
 		switch {
 		case byID && c.version < 12:
-			code = invalidRequest
+			code = protocol.InvalidRequest
 		default:
 			t, code = findTopic(image, n.name, n.id, byID)
 		}
@@ -110,7 +111,7 @@ func (s *Server) metadata(c *call, req *kmsg.MetadataRequest) *kmsg.MetadataResp
 		if asked {
 			code = why
 		} else if !byID && metadata.ValidateTopicName(n.name) != nil {
-			code = invalidTopic
+			code = protocol.InvalidTopic
 		}
 		e := kmsg.NewMetadataResponseTopic()
 		e.ErrorCode, e.Topic, e.TopicID = int16(code), rt.Topic, rt.TopicID
@@ -138,8 +139,8 @@ const (
 // the controller and so never says why; a client that is told stops asking.
 // Clients know a topic that answers at once as one that was there;
 // segmentio/kafka-go's tests tell a deleted topic by it.
-func (s *Server) autoCreate(c *call, image *metadata.Image, topics []kmsg.MetadataRequestTopic) map[string]code {
-	missing := map[string]code{}
+func (s *Server) autoCreate(c *call, image *metadata.Image, topics []kmsg.MetadataRequestTopic) map[string]protocol.Code {
+	missing := map[string]protocol.Code{}
 	var names []string
 	for i := range topics {
 		c.step()
@@ -151,7 +152,7 @@ func (s *Server) autoCreate(c *call, image *metadata.Image, topics []kmsg.Metada
 			continue
 		}
 		if _, ok := missing[*n]; !ok {
-			missing[*n] = unknownTopicOrPartition
+			missing[*n] = protocol.UnknownTopicOrPartition
 			if len(names) < maxAutoCreate {
 				names = append(names, *n)
 			}
@@ -162,7 +163,7 @@ func (s *Server) autoCreate(c *call, image *metadata.Image, topics []kmsg.Metada
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, 3*time.Second)
 	defer cancel()
-	results := make([]code, len(names))
+	results := make([]protocol.Code, len(names))
 	s.together(len(names), func(i int) {
 		want, own := s.ownTopic(names[i])
 		if !own {
@@ -170,8 +171,8 @@ func (s *Server) autoCreate(c *call, image *metadata.Image, topics []kmsg.Metada
 		}
 		_, err := s.Node.CreateTopic(ctx, want)
 		switch code := codeOf(err); code {
-		case none, topicAlreadyExists, requestTimedOut, notLeaderOrFollower:
-			results[i] = unknownTopicOrPartition
+		case protocol.None, protocol.TopicAlreadyExists, protocol.RequestTimedOut, protocol.NotLeaderOrFollower:
+			results[i] = protocol.UnknownTopicOrPartition
 		default:
 			results[i] = code
 			s.warn("topic not created on demand", "topic", names[i], "error", err)
@@ -241,7 +242,7 @@ func (s *Server) live(image *metadata.Image) map[int32]bool {
 
 // A partitionState is what clients are told about a partition.
 type partitionState struct {
-	code            code
+	code            protocol.Code
 	leader, epoch   int32 // -1: not known
 	replicas        []int32
 	inSync, offline []int32
@@ -257,7 +258,7 @@ func (s *Server) partitionState(t *metadata.Topic, index int, live map[int32]boo
 	if ok && live[leader] {
 		st.leader = leader
 	} else {
-		st.code = leaderNotAvailable
+		st.code = protocol.LeaderNotAvailable
 	}
 	down := false // here: the disk failed, the data is damaged, or something ran out
 	if p, err := s.Node.Partition(id); err == nil {

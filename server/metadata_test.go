@@ -11,6 +11,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/server/protocol"
 )
 
 func metadataRequest(version int16, topics ...string) *kmsg.MetadataRequest {
@@ -74,7 +76,7 @@ func TestMetadataInEveryVersion(t *testing.T) {
 		if got := topicNames(resp); !slices.Equal(got, []string{"nobody", "b", "../x", ""}) {
 			t.Errorf("version %d: %v", version, got)
 		}
-		for i, want := range []code{unknownTopicOrPartition, none, invalidTopic, invalidTopic} {
+		for i, want := range []protocol.Code{protocol.UnknownTopicOrPartition, protocol.None, protocol.InvalidTopic, protocol.InvalidTopic} {
 			if got := resp.Topics[i].ErrorCode; got != int16(want) {
 				t.Errorf("version %d: topic %q has error %d, want %d", version, *resp.Topics[i].Topic, got, want)
 			}
@@ -93,9 +95,9 @@ func TestMetadataInEveryVersion(t *testing.T) {
 			byID.Topics = append(byID.Topics, rt)
 		}
 		resp = ask[*kmsg.MetadataResponse](w, byID)
-		codes := []code{none, unknownTopicID}
+		codes := []protocol.Code{protocol.None, protocol.UnknownTopicID}
 		if version < 12 {
-			codes = []code{invalidRequest, invalidRequest}
+			codes = []protocol.Code{protocol.InvalidRequest, protocol.InvalidRequest}
 		}
 		for i, want := range codes {
 			if got := resp.Topics[i].ErrorCode; got != int16(want) {
@@ -142,9 +144,9 @@ func TestMetadataCreatesTopicsWhereAllowed(t *testing.T) {
 			created := version < 4 || allow
 			rt := ask[*kmsg.MetadataResponse](w, req).Topics[0]
 			switch {
-			case !created && rt.ErrorCode != int16(unknownTopicOrPartition):
+			case !created && rt.ErrorCode != int16(protocol.UnknownTopicOrPartition):
 				t.Errorf("%s: error %d", name, rt.ErrorCode)
-			case created && (rt.ErrorCode != int16(unknownTopicOrPartition) || len(rt.Partitions) != 0):
+			case created && (rt.ErrorCode != int16(protocol.UnknownTopicOrPartition) || len(rt.Partitions) != 0):
 				t.Errorf("%s when it is created: %+v", name, rt)
 			}
 			if !created {
@@ -159,7 +161,7 @@ func TestMetadataCreatesTopicsWhereAllowed(t *testing.T) {
 		req := metadataRequest(12, name)
 		req.AllowAutoTopicCreation = true
 		for range 2 {
-			if rt := ask[*kmsg.MetadataResponse](w, req).Topics[0]; rt.ErrorCode != int16(invalidTopic) && rt.ErrorCode != int16(unknownTopicOrPartition) {
+			if rt := ask[*kmsg.MetadataResponse](w, req).Topics[0]; rt.ErrorCode != int16(protocol.InvalidTopic) && rt.ErrorCode != int16(protocol.UnknownTopicOrPartition) {
 				t.Errorf("%q: error %d", name, rt.ErrorCode)
 			}
 		}
@@ -188,7 +190,7 @@ func TestMetadataCreatesAFewTopicsAtATime(t *testing.T) {
 	req.AllowAutoTopicCreation = true
 	resp := ask[*kmsg.MetadataResponse](b.dial(), req)
 	for _, rt := range resp.Topics {
-		if code(rt.ErrorCode) != unknownTopicOrPartition {
+		if protocol.Code(rt.ErrorCode) != protocol.UnknownTopicOrPartition {
 			t.Fatalf("%s: error %d", *rt.Topic, rt.ErrorCode)
 		}
 	}
@@ -212,7 +214,7 @@ func TestRecreatedTopicHasAnotherID(t *testing.T) {
 	if second := b.create("t", 1, nil); second == first {
 		t.Error("the same id")
 	}
-	if got := producedPartition(t, ask[*kmsg.ProduceResponse](w, produceRequest(13, "", first, batchOf(t, 0, nil, "x")))); got.ErrorCode != int16(unknownTopicID) {
+	if got := producedPartition(t, ask[*kmsg.ProduceResponse](w, produceRequest(13, "", first, batchOf(t, 0, nil, "x")))); got.ErrorCode != int16(protocol.UnknownTopicID) {
 		t.Errorf("produce to the old id: error %d", got.ErrorCode)
 	}
 }

@@ -5,6 +5,7 @@ import (
 
 	"millrace/replication"
 	"millrace/replication/metadata"
+	"millrace/server/protocol"
 )
 
 // Timestamps with a meaning of their own in ListOffsets.
@@ -59,16 +60,16 @@ func (s *Server) listOffsets(c *call, req *kmsg.ListOffsetsRequest) *kmsg.ListOf
 			sp.Partition = rp.Partition
 			sp.Timestamp, sp.Offset, sp.LeaderEpoch = -1, -1, -1
 			switch {
-			case code != none:
+			case code != protocol.None:
 				sp.ErrorCode = int16(code)
 			case count.repeated(rt.Topic, rp.Partition):
-				sp.ErrorCode = int16(invalidRequest)
+				sp.ErrorCode = int16(protocol.InvalidRequest)
 			default:
 				p, epoch, code := s.leading(topic, rp.Partition, rp.CurrentLeaderEpoch)
-				if code == none {
+				if code == protocol.None {
 					code = listOffset(p, epoch, c.version, req.IsolationLevel == 1, rp.Timestamp, sp)
 				}
-				if sp.ErrorCode = int16(code); code == none {
+				if sp.ErrorCode = int16(code); code == protocol.None {
 					claims = append(claims, claim{p, epoch, denyOffset(sp)})
 				}
 			}
@@ -78,13 +79,13 @@ func (s *Server) listOffsets(c *call, req *kmsg.ListOffsetsRequest) *kmsg.ListOf
 	return resp
 }
 
-func denyOffset(sp *kmsg.ListOffsetsResponseTopicPartition) func(code) {
-	return func(c code) { sp.ErrorCode, sp.Timestamp, sp.Offset, sp.LeaderEpoch = int16(c), -1, -1, -1 }
+func denyOffset(sp *kmsg.ListOffsetsResponseTopicPartition) func(protocol.Code) {
+	return func(c protocol.Code) { sp.ErrorCode, sp.Timestamp, sp.Offset, sp.LeaderEpoch = int16(c), -1, -1, -1 }
 }
 
-func listOffset(p *replication.Partition, epoch int32, version int16, committed bool, timestamp int64, sp *kmsg.ListOffsetsResponseTopicPartition) code {
+func listOffset(p *replication.Partition, epoch int32, version int16, committed bool, timestamp int64, sp *kmsg.ListOffsetsResponseTopicPartition) protocol.Code {
 	if timestamp < latestTiered || timestamp < 0 && version < sinceVersion[-timestamp] {
-		return unsupportedVersion
+		return protocol.UnsupportedVersion
 	}
 	switch timestamp {
 	case latestOffset:
@@ -92,15 +93,15 @@ func listOffset(p *replication.Partition, epoch int32, version int16, committed 
 		if committed {
 			sp.Offset = p.StableOffset()
 		}
-		return none
+		return protocol.None
 	case earliestOffset, earliestLocal:
 		sp.Offset = p.StartOffset()
 		if sp.LeaderEpoch = p.EpochAt(sp.Offset); sp.LeaderEpoch < 0 {
 			sp.LeaderEpoch = epoch
 		}
-		return none
+		return protocol.None
 	case latestTiered:
-		return none
+		return protocol.None
 	case maxTimestamp:
 		offset, found, err := p.MaxTimestamp()
 		if err != nil {
@@ -109,7 +110,7 @@ func listOffset(p *replication.Partition, epoch int32, version int16, committed 
 		if offset >= 0 {
 			sp.Offset, sp.Timestamp, sp.LeaderEpoch = offset, found, p.EpochAt(offset)
 		}
-		return none
+		return protocol.None
 	}
 	offset, found, ok, err := p.OffsetAt(timestamp)
 	if err != nil {
@@ -118,14 +119,14 @@ func listOffset(p *replication.Partition, epoch int32, version int16, committed 
 	if ok {
 		sp.Offset, sp.Timestamp, sp.LeaderEpoch = offset, found, p.EpochAt(offset)
 	}
-	return none
+	return protocol.None
 }
 
 // leading returns the replica of a partition if it is here, leads, and leads in
 // the epoch the client knows, which -1 leaves open (KIP-320).
-func (s *Server) leading(topic *metadata.Topic, index, known int32) (p *replication.Partition, epoch int32, c code) {
+func (s *Server) leading(topic *metadata.Topic, index, known int32) (p *replication.Partition, epoch int32, c protocol.Code) {
 	if index < 0 || int(index) >= len(topic.Partitions) {
-		return nil, -1, unknownTopicOrPartition
+		return nil, -1, protocol.UnknownTopicOrPartition
 	}
 	p, err := s.Node.Partition(metadata.PartitionID{Topic: topic.ID, Index: index})
 	if err != nil {
@@ -136,11 +137,11 @@ func (s *Server) leading(topic *metadata.Topic, index, known int32) (p *replicat
 	case err != nil:
 		return nil, -1, codeOf(err)
 	case known >= 0 && known < epoch:
-		return nil, -1, fencedLeaderEpoch
+		return nil, -1, protocol.FencedLeaderEpoch
 	case known > epoch:
-		return nil, -1, unknownLeaderEpoch
+		return nil, -1, protocol.UnknownLeaderEpoch
 	}
-	return p, epoch, none
+	return p, epoch, protocol.None
 }
 
 // countPartitions finds partitions named more than once in a request.
@@ -187,12 +188,12 @@ func (s *Server) offsetForLeaderEpoch(c *call, req *kmsg.OffsetForLeaderEpochReq
 			sp.Default()
 			sp.Partition = rp.Partition
 			sp.LeaderEpoch, sp.EndOffset = -1, -1
-			if code != none {
+			if code != protocol.None {
 				sp.ErrorCode = int16(code)
 				continue
 			}
 			p, epoch, code := s.leading(topic, rp.Partition, rp.CurrentLeaderEpoch)
-			if code == none && rp.LeaderEpoch >= 0 {
+			if code == protocol.None && rp.LeaderEpoch >= 0 {
 				sp.LeaderEpoch, sp.EndOffset = p.EpochEnd(rp.LeaderEpoch)
 				claims = append(claims, claim{p, epoch, denyEpochEnd(sp)})
 			}
@@ -203,6 +204,6 @@ func (s *Server) offsetForLeaderEpoch(c *call, req *kmsg.OffsetForLeaderEpochReq
 	return resp
 }
 
-func denyEpochEnd(sp *kmsg.OffsetForLeaderEpochResponseTopicPartition) func(code) {
-	return func(c code) { sp.ErrorCode, sp.LeaderEpoch, sp.EndOffset = int16(c), -1, -1 }
+func denyEpochEnd(sp *kmsg.OffsetForLeaderEpochResponseTopicPartition) func(protocol.Code) {
+	return func(c protocol.Code) { sp.ErrorCode, sp.LeaderEpoch, sp.EndOffset = int16(c), -1, -1 }
 }

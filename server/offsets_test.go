@@ -7,6 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/segment/record"
+	"millrace/server/protocol"
 )
 
 func listRequest(version int16, topic string, partition int32, timestamp int64) *kmsg.ListOffsetsRequest {
@@ -65,8 +66,8 @@ func TestListOffsets(t *testing.T) {
 		} {
 			p := ask[*kmsg.ListOffsetsResponse](w, listRequest(version, "t", 0, c.timestamp)).Topics[0].Partitions[0]
 			if version < c.since {
-				if p.ErrorCode != int16(unsupportedVersion) {
-					t.Errorf("version %d, %s: error %d, want %d", version, c.name, p.ErrorCode, unsupportedVersion)
+				if p.ErrorCode != int16(protocol.UnsupportedVersion) {
+					t.Errorf("version %d, %s: error %d, want %d", version, c.name, p.ErrorCode, protocol.UnsupportedVersion)
 				}
 				continue
 			}
@@ -88,24 +89,24 @@ func TestListOffsetsRefusals(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		change func(*kmsg.ListOffsetsRequest)
-		want   code
+		want   protocol.Code
 	}{
-		{"an unknown topic", func(r *kmsg.ListOffsetsRequest) { r.Topics[0].Topic = "nobody" }, unknownTopicOrPartition},
-		{"an unknown partition", func(r *kmsg.ListOffsetsRequest) { r.Topics[0].Partitions[0].Partition = 1 }, unknownTopicOrPartition},
-		{"partition −1", func(r *kmsg.ListOffsetsRequest) { r.Topics[0].Partitions[0].Partition = -1 }, unknownTopicOrPartition},
+		{"an unknown topic", func(r *kmsg.ListOffsetsRequest) { r.Topics[0].Topic = "nobody" }, protocol.UnknownTopicOrPartition},
+		{"an unknown partition", func(r *kmsg.ListOffsetsRequest) { r.Topics[0].Partitions[0].Partition = 1 }, protocol.UnknownTopicOrPartition},
+		{"partition −1", func(r *kmsg.ListOffsetsRequest) { r.Topics[0].Partitions[0].Partition = -1 }, protocol.UnknownTopicOrPartition},
 		{"the same partition twice", func(r *kmsg.ListOffsetsRequest) {
 			r.Topics[0].Partitions = append(r.Topics[0].Partitions, r.Topics[0].Partitions[0])
-		}, invalidRequest},
-		{"a replica, as kafka-python 3.0 calls itself", func(r *kmsg.ListOffsetsRequest) { r.ReplicaID = 0 }, none},
-		{"a replica", func(r *kmsg.ListOffsetsRequest) { r.ReplicaID = 2 }, none},
-		{"an old epoch (KIP-320)", func(r *kmsg.ListOffsetsRequest) { r.Topics[0].Partitions[0].CurrentLeaderEpoch = epoch - 1 }, fencedLeaderEpoch},
-		{"the epoch", func(r *kmsg.ListOffsetsRequest) { r.Topics[0].Partitions[0].CurrentLeaderEpoch = epoch }, none},
-		{"a coming epoch", func(r *kmsg.ListOffsetsRequest) { r.Topics[0].Partitions[0].CurrentLeaderEpoch = epoch + 1 }, unknownLeaderEpoch},
+		}, protocol.InvalidRequest},
+		{"a replica, as kafka-python 3.0 calls itself", func(r *kmsg.ListOffsetsRequest) { r.ReplicaID = 0 }, protocol.None},
+		{"a replica", func(r *kmsg.ListOffsetsRequest) { r.ReplicaID = 2 }, protocol.None},
+		{"an old epoch (KIP-320)", func(r *kmsg.ListOffsetsRequest) { r.Topics[0].Partitions[0].CurrentLeaderEpoch = epoch - 1 }, protocol.FencedLeaderEpoch},
+		{"the epoch", func(r *kmsg.ListOffsetsRequest) { r.Topics[0].Partitions[0].CurrentLeaderEpoch = epoch }, protocol.None},
+		{"a coming epoch", func(r *kmsg.ListOffsetsRequest) { r.Topics[0].Partitions[0].CurrentLeaderEpoch = epoch + 1 }, protocol.UnknownLeaderEpoch},
 	} {
 		req := listRequest(10, "t", 0, latestOffset)
 		c.change(req)
 		for _, p := range ask[*kmsg.ListOffsetsResponse](w, req).Topics[0].Partitions {
-			if p.ErrorCode != int16(c.want) || c.want != none && (p.Offset != -1 || p.LeaderEpoch != -1) {
+			if p.ErrorCode != int16(c.want) || c.want != protocol.None && (p.Offset != -1 || p.LeaderEpoch != -1) {
 				t.Errorf("%s: %+v, want error %d", c.name, p, c.want)
 			}
 		}
@@ -150,17 +151,17 @@ func TestOffsetForLeaderEpoch(t *testing.T) {
 	for version := int16(2); version <= 4; version++ {
 		for _, c := range []struct {
 			asked, known int32
-			want         code
+			want         protocol.Code
 			epoch        int32
 			end          int64
 		}{
-			{epoch, -1, none, epoch, 3},
-			{epoch, epoch, none, epoch, 3},
-			{epoch + 1, -1, none, -1, -1},
-			{-1, -1, none, -1, -1},
-			{1<<31 - 1, -1, none, -1, -1},
-			{epoch, epoch - 1, fencedLeaderEpoch, -1, -1},
-			{epoch, epoch + 1, unknownLeaderEpoch, -1, -1},
+			{epoch, -1, protocol.None, epoch, 3},
+			{epoch, epoch, protocol.None, epoch, 3},
+			{epoch + 1, -1, protocol.None, -1, -1},
+			{-1, -1, protocol.None, -1, -1},
+			{1<<31 - 1, -1, protocol.None, -1, -1},
+			{epoch, epoch - 1, protocol.FencedLeaderEpoch, -1, -1},
+			{epoch, epoch + 1, protocol.UnknownLeaderEpoch, -1, -1},
 		} {
 			req := kmsg.NewPtrOffsetForLeaderEpochRequest()
 			req.SetVersion(version)

@@ -12,6 +12,7 @@ import (
 	"millrace/replication"
 	"millrace/replication/metadata"
 	"millrace/segment/record"
+	"millrace/server/protocol"
 )
 
 // Produce, versions 3–13; 0–2 are advertised and refused (KAFKA-18659).
@@ -72,16 +73,16 @@ func (c *connection) produce(cl *call) error {
 		topic, code := findTopic(set.image, rt.Topic, rt.TopicID, cl.version >= 13)
 		switch {
 		case refusal != nil:
-			code = none
-		case code == none && topic.Internal:
-			code = invalidTopic
+			code = protocol.None
+		case code == protocol.None && topic.Internal:
+			code = protocol.InvalidTopic
 		}
 		for p := range rt.Partitions {
 			rp := &rt.Partitions[p]
 			switch {
 			case refusal != nil:
 				a.refuse(i, *refusal)
-			case code != none:
+			case code != protocol.None:
 				a.refuse(i, appended{code: code})
 			default:
 				c.append(a, i, topic, set.topic(topic), rp)
@@ -98,11 +99,11 @@ func (c *connection) produce(cl *call) error {
 func produceRefusal(req *kmsg.ProduceRequest) *appended {
 	switch {
 	case req.Version < 3:
-		return &appended{code: unsupportedVersion}
+		return &appended{code: protocol.UnsupportedVersion}
 	case req.Acks < -1 || req.Acks > 1:
-		return &appended{code: invalidRequiredAcks}
+		return &appended{code: protocol.InvalidRequiredAcks}
 	case req.TransactionID != nil:
-		return &appended{code: invalidTxnState, err: sentence("transactions are not supported")}
+		return &appended{code: protocol.InvalidTxnState, err: sentence("transactions are not supported")}
 	}
 	return nil
 }
@@ -111,7 +112,7 @@ func produceRefusal(req *kmsg.ProduceRequest) *appended {
 func (c *connection) append(a *appends, i int, topic *metadata.Topic, settings *metadata.TopicSettings, rp *kmsg.ProduceRequestTopicPartition) {
 	s := c.server
 	if rp.Partition < 0 || int(rp.Partition) >= len(topic.Partitions) {
-		a.refuse(i, appended{code: unknownTopicOrPartition})
+		a.refuse(i, appended{code: protocol.UnknownTopicOrPartition})
 		return
 	}
 	id := metadata.PartitionID{Topic: topic.ID, Index: rp.Partition}
@@ -126,7 +127,7 @@ func (c *connection) append(a *appends, i int, topic *metadata.Topic, settings *
 		return
 	}
 	if b.Codec() == record.Zstd && a.header.version < 7 {
-		a.refuse(i, appended{code: unsupportedCompression, err: sentence("Produce requests before version 7 may not use ZStandard compression")})
+		a.refuse(i, appended{code: protocol.UnsupportedCompression, err: sentence("Produce requests before version 7 may not use ZStandard compression")})
 		return
 	}
 	if refused := s.checkRecords(b, settings, topic.Name, rp.Partition); refused != nil {
@@ -151,7 +152,7 @@ func (c *connection) append(a *appends, i int, topic *metadata.Topic, settings *
 		if err != nil {
 			// Without a message, as Kafka: clients show it to people, and what it
 			// says is ours. Most of it passes, and is no news in the log.
-			if code := codeOf(err); code == unknownServerError {
+			if code := codeOf(err); code == protocol.UnknownServerError {
 				s.warn("a produce failed", "topic", topic.Name, "partition", id.Index, "error", err)
 			}
 			a.refuse(i, appended{code: codeOf(err), id: id})
@@ -214,9 +215,9 @@ func (s *Server) checkRecords(b record.Batch, t *metadata.TopicSettings, topic s
 	case n == 0:
 		return nil
 	case untimely: // of two kinds, Kafka reports this one
-		return &appended{code: invalidTimestamp, err: sentence("One or more records have been rejected due to invalid timestamp"), records: bad}
+		return &appended{code: protocol.InvalidTimestamp, err: sentence("One or more records have been rejected due to invalid timestamp"), records: bad}
 	}
-	return &appended{code: invalidRecord, records: bad, err: sentencef(
+	return &appended{code: protocol.InvalidRecord, records: bad, err: sentencef(
 		"One or more records have been rejected due to %d record errors in total, and only showing the first three errors at most: %v", n, bad[:min(n, 3)])}
 }
 
@@ -260,7 +261,7 @@ type appends struct {
 // An appended is the outcome for one partition.
 type appended struct {
 	done    bool
-	code    code
+	code    protocol.Code
 	err     error
 	base    int64
 	time    int64
@@ -357,7 +358,7 @@ func (a *appends) response() ([]byte, error) {
 			r := &a.results[i]
 			i++
 			if !r.done {
-				*r = appended{code: requestTimedOut, base: -1, time: -1, start: -1}
+				*r = appended{code: protocol.RequestTimedOut, base: -1, time: -1, start: -1}
 			}
 			sp := &st.Partitions[p]
 			sp.Default()
@@ -365,7 +366,7 @@ func (a *appends) response() ([]byte, error) {
 			sp.ErrorCode = int16(r.code)
 			sp.BaseOffset, sp.LogAppendTime, sp.LogStartOffset = r.base, r.time, r.start
 			switch r.code {
-			case invalidRecord, invalidTimestamp, outOfOrderSequence, invalidProducerEpoch, unknownProducerID, unsupportedCompression:
+			case protocol.InvalidRecord, protocol.InvalidTimestamp, protocol.OutOfOrderSequence, protocol.InvalidProducerEpoch, protocol.UnknownProducerID, protocol.UnsupportedCompression:
 				// Kafka tells it where the partition itself refused.
 				if p, err := a.server.Node.Partition(r.id); err == nil {
 					sp.LogStartOffset = p.StartOffset()
@@ -377,13 +378,13 @@ func (a *appends) response() ([]byte, error) {
 				e.RelativeOffset, e.ErrorMessage = f.index, &f.reason
 				sp.ErrorRecords = append(sp.ErrorRecords, e)
 			}
-			if r.code == notLeaderOrFollower && a.header.version >= 10 {
+			if r.code == protocol.NotLeaderOrFollower && a.header.version >= 10 {
 				if broker, epoch, ok := a.server.Node.Leader(r.id); ok {
 					sp.CurrentLeader.LeaderID, sp.CurrentLeader.LeaderEpoch = broker, epoch
 					brokers[broker] = struct{}{}
 				}
 			}
-			if a.silent && r.code != none {
+			if a.silent && r.code != protocol.None {
 				return nil, sentencef("Produce with acks=0 failed: error %d", r.code)
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/segment/record"
+	"millrace/server/protocol"
 )
 
 // batchOf builds a batch of one record for each value.
@@ -63,7 +64,7 @@ func TestProduceInEveryVersion(t *testing.T) {
 		resp := ask[*kmsg.ProduceResponse](w, req)
 		for i, p := range resp.Topics[0].Partitions {
 			if version < 3 {
-				if p.ErrorCode != int16(unsupportedVersion) {
+				if p.ErrorCode != int16(protocol.UnsupportedVersion) {
 					t.Errorf("version %d: error %d", version, p.ErrorCode)
 				}
 				continue
@@ -166,41 +167,41 @@ func TestProduceRefusals(t *testing.T) {
 		version int16
 		batch   record.Batch
 		change  func(*kmsg.ProduceRequest)
-		want    code
+		want    protocol.Code
 	}{
-		{"an unknown topic", 12, good, func(r *kmsg.ProduceRequest) { r.Topics[0].Topic = "nobody" }, unknownTopicOrPartition},
-		{"an illegal name (B21)", 12, good, func(r *kmsg.ProduceRequest) { r.Topics[0].Topic = "../x" }, unknownTopicOrPartition},
-		{"an unknown id", 13, good, func(r *kmsg.ProduceRequest) { r.Topics[0].TopicID = [16]byte{9} }, unknownTopicID},
-		{"an unknown partition", 13, good, func(r *kmsg.ProduceRequest) { r.Topics[0].Partitions[0].Partition = 1 }, unknownTopicOrPartition},
-		{"partition −1 (B27)", 13, good, func(r *kmsg.ProduceRequest) { r.Topics[0].Partitions[0].Partition = -1 }, unknownTopicOrPartition},
-		{"acks of 2", 13, good, func(r *kmsg.ProduceRequest) { r.Acks = 2 }, invalidRequiredAcks},
-		{"acks of −2", 13, good, func(r *kmsg.ProduceRequest) { r.Acks = -2 }, invalidRequiredAcks},
-		{"a transactional id", 13, good, func(r *kmsg.ProduceRequest) { r.TransactionID = kmsg.StringPtr("tx") }, invalidTxnState},
-		{"a transactional batch (B7)", 13, transactional, nil, transactionalIDAuthorizationFailed},
-		{"null records", 13, nil, func(r *kmsg.ProduceRequest) { r.Topics[0].Partitions[0].Records = nil }, invalidRecord},
-		{"no records", 13, record.Batch{}, nil, invalidRecord},
-		{"two batches", 13, append(slices.Clone(good), good...), nil, invalidRecord},
-		{"half a batch", 13, good[:len(good)/2], nil, corruptMessage},
-		{"magic 1 (Q6)", 13, damaged(func(p []byte) { p[16] = 1 }), nil, unsupportedForFormat},
-		{"magic 3", 13, damaged(func(p []byte) { p[16] = 3 }), nil, corruptMessage},
-		{"a wrong checksum", 13, damaged(func(p []byte) { p[len(p)-2] ^= 1 }), nil, corruptMessage},
-		{"length −1", 13, damaged(put32(8, 0xffffffff)), nil, corruptMessage},
-		{"length 2³¹−1", 13, damaged(put32(8, 0x7fffffff)), nil, corruptMessage},
-		{"count −1", 13, sealed(put32(57, 0xffffffff)), nil, invalidRecord},
-		{"count 0", 13, sealed(put32(57, 0)), nil, invalidRecord},
-		{"count 2³¹−1", 13, sealed(func(p []byte) { put32(57, 0x7fffffff)(p); put32(23, 0x7ffffffe)(p) }), nil, invalidRecord},
-		{"one record more than there is", 13, sealed(func(p []byte) { put32(57, 3)(p); put32(23, 2)(p) }), nil, invalidRecord},
-		{"a wrong last offset delta", 13, sealed(put32(23, 7)), nil, invalidRecord},
-		{"an unknown codec", 13, sealed(put16(21, 7)), nil, unsupportedCompression},
-		{"gzip that is none", 13, sealed(put16(21, 1)), nil, invalidRecord},
-		{"the control bit", 13, sealed(put16(21, 0x20)), nil, invalidRecord},
-		{"a negative key length", 13, sealed(func(p []byte) { p[record.HeaderSize+4] = 0x05 }), nil, invalidRecord},
-		{"zstd before version 7 (KIP-110)", 6, batchOf(t, record.Zstd, nil, "a"), nil, unsupportedCompression},
-		{"more than max.message.bytes", 13, batchOf(t, record.None, nil, string(make([]byte, 2<<20))), nil, messageTooLarge},
+		{"an unknown topic", 12, good, func(r *kmsg.ProduceRequest) { r.Topics[0].Topic = "nobody" }, protocol.UnknownTopicOrPartition},
+		{"an illegal name (B21)", 12, good, func(r *kmsg.ProduceRequest) { r.Topics[0].Topic = "../x" }, protocol.UnknownTopicOrPartition},
+		{"an unknown id", 13, good, func(r *kmsg.ProduceRequest) { r.Topics[0].TopicID = [16]byte{9} }, protocol.UnknownTopicID},
+		{"an unknown partition", 13, good, func(r *kmsg.ProduceRequest) { r.Topics[0].Partitions[0].Partition = 1 }, protocol.UnknownTopicOrPartition},
+		{"partition −1 (B27)", 13, good, func(r *kmsg.ProduceRequest) { r.Topics[0].Partitions[0].Partition = -1 }, protocol.UnknownTopicOrPartition},
+		{"acks of 2", 13, good, func(r *kmsg.ProduceRequest) { r.Acks = 2 }, protocol.InvalidRequiredAcks},
+		{"acks of −2", 13, good, func(r *kmsg.ProduceRequest) { r.Acks = -2 }, protocol.InvalidRequiredAcks},
+		{"a transactional id", 13, good, func(r *kmsg.ProduceRequest) { r.TransactionID = kmsg.StringPtr("tx") }, protocol.InvalidTxnState},
+		{"a transactional batch (B7)", 13, transactional, nil, protocol.TransactionalIDAuthorizationFailed},
+		{"null records", 13, nil, func(r *kmsg.ProduceRequest) { r.Topics[0].Partitions[0].Records = nil }, protocol.InvalidRecord},
+		{"no records", 13, record.Batch{}, nil, protocol.InvalidRecord},
+		{"two batches", 13, append(slices.Clone(good), good...), nil, protocol.InvalidRecord},
+		{"half a batch", 13, good[:len(good)/2], nil, protocol.CorruptMessage},
+		{"magic 1 (Q6)", 13, damaged(func(p []byte) { p[16] = 1 }), nil, protocol.UnsupportedForFormat},
+		{"magic 3", 13, damaged(func(p []byte) { p[16] = 3 }), nil, protocol.CorruptMessage},
+		{"a wrong checksum", 13, damaged(func(p []byte) { p[len(p)-2] ^= 1 }), nil, protocol.CorruptMessage},
+		{"length −1", 13, damaged(put32(8, 0xffffffff)), nil, protocol.CorruptMessage},
+		{"length 2³¹−1", 13, damaged(put32(8, 0x7fffffff)), nil, protocol.CorruptMessage},
+		{"count −1", 13, sealed(put32(57, 0xffffffff)), nil, protocol.InvalidRecord},
+		{"count 0", 13, sealed(put32(57, 0)), nil, protocol.InvalidRecord},
+		{"count 2³¹−1", 13, sealed(func(p []byte) { put32(57, 0x7fffffff)(p); put32(23, 0x7ffffffe)(p) }), nil, protocol.InvalidRecord},
+		{"one record more than there is", 13, sealed(func(p []byte) { put32(57, 3)(p); put32(23, 2)(p) }), nil, protocol.InvalidRecord},
+		{"a wrong last offset delta", 13, sealed(put32(23, 7)), nil, protocol.InvalidRecord},
+		{"an unknown codec", 13, sealed(put16(21, 7)), nil, protocol.UnsupportedCompression},
+		{"gzip that is none", 13, sealed(put16(21, 1)), nil, protocol.InvalidRecord},
+		{"the control bit", 13, sealed(put16(21, 0x20)), nil, protocol.InvalidRecord},
+		{"a negative key length", 13, sealed(func(p []byte) { p[record.HeaderSize+4] = 0x05 }), nil, protocol.InvalidRecord},
+		{"zstd before version 7 (KIP-110)", 6, batchOf(t, record.Zstd, nil, "a"), nil, protocol.UnsupportedCompression},
+		{"more than max.message.bytes", 13, batchOf(t, record.None, nil, string(make([]byte, 2<<20))), nil, protocol.MessageTooLarge},
 		{"a time a day ahead (KIP-937)", 13, sealed(func(p []byte) {
 			binary.BigEndian.PutUint64(p[27:], uint64(time.Now().Add(24*time.Hour).UnixMilli()))
 			binary.BigEndian.PutUint64(p[35:], uint64(time.Now().Add(24*time.Hour).UnixMilli()))
-		}), nil, invalidTimestamp},
+		}), nil, protocol.InvalidTimestamp},
 	} {
 		req := produceRequest(c.version, "t", id, c.batch)
 		if c.change != nil {
@@ -241,7 +242,7 @@ func TestCompactedTopicWantsKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := producedPartition(t, ask[*kmsg.ProduceResponse](b.dial(), produceRequest(13, "t", id, batch)))
-	if p.ErrorCode != int16(invalidRecord) || p.ErrorMessage == nil {
+	if p.ErrorCode != int16(protocol.InvalidRecord) || p.ErrorMessage == nil {
 		t.Errorf("error %d, message %s", p.ErrorCode, str(p.ErrorMessage))
 	}
 	var at []int32
@@ -281,9 +282,9 @@ func TestTimestampsOutOfRangeAreRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			p := producedPartition(t, ask[*kmsg.ProduceResponse](w, produceRequest(13, "", id, batch)))
-			want, text := none, "null"
+			want, text := protocol.None, "null"
 			if c.bad != nil {
-				want, text = invalidTimestamp, "One or more records have been rejected due to invalid timestamp"
+				want, text = protocol.InvalidTimestamp, "One or more records have been rejected due to invalid timestamp"
 			}
 			var at []int32
 			for _, e := range p.ErrorRecords {
@@ -321,7 +322,7 @@ func TestAppendTimeIsReturned(t *testing.T) {
 // where it does not, with the producer's times, as by Kafka.
 func TestAppendTimeClaimedByAClient(t *testing.T) {
 	b := startBroker(t, nil)
-	for kind, want := range map[string]code{"CreateTime": none, "LogAppendTime": invalidTimestamp} {
+	for kind, want := range map[string]protocol.Code{"CreateTime": protocol.None, "LogAppendTime": protocol.InvalidTimestamp} {
 		id := b.create(kind, 1, map[string]string{"message.timestamp.type": kind})
 		bu := record.Builder{}
 		bu.Append(record.Record{Timestamp: 5, Value: []byte("x")})
@@ -379,8 +380,8 @@ func TestRecompressedBatchesObeyMaxMessageBytes(t *testing.T) {
 	id := b.create("t", 1, map[string]string{"compression.type": "uncompressed", "max.message.bytes": "10000"})
 	zeros := batchOf(t, record.Zstd, nil, string(make([]byte, 1<<20)))
 	p := producedPartition(t, ask[*kmsg.ProduceResponse](b.dial(), produceRequest(13, "", id, zeros)))
-	if p.ErrorCode != int16(messageTooLarge) {
-		t.Errorf("error %d, want %d", p.ErrorCode, messageTooLarge)
+	if p.ErrorCode != int16(protocol.MessageTooLarge) {
+		t.Errorf("error %d, want %d", p.ErrorCode, protocol.MessageTooLarge)
 	}
 	waitFor(t, "nothing to be held any more", func() bool { return b.server.budget.holds() == 0 })
 }
@@ -413,20 +414,20 @@ func TestIdempotence(t *testing.T) {
 			t.Errorf("batch %d again: error %d, offset %d; want 0, %d", i, p.ErrorCode, p.BaseOffset, 2*i)
 		}
 	}
-	if p := send(0, 4, "a", "b"); p.ErrorCode != int16(outOfOrderSequence) && p.ErrorCode != int16(duplicateSequence) {
+	if p := send(0, 4, "a", "b"); p.ErrorCode != int16(protocol.OutOfOrderSequence) && p.ErrorCode != int16(protocol.DuplicateSequence) {
 		t.Errorf("the sixth last: error %d", p.ErrorCode)
 	}
-	if p := send(0, 18, "a"); p.ErrorCode != int16(outOfOrderSequence) {
-		t.Errorf("a gap: error %d, want %d", p.ErrorCode, outOfOrderSequence)
+	if p := send(0, 18, "a"); p.ErrorCode != int16(protocol.OutOfOrderSequence) {
+		t.Errorf("a gap: error %d, want %d", p.ErrorCode, protocol.OutOfOrderSequence)
 	}
-	if p := send(1, 5, "a"); p.ErrorCode != int16(outOfOrderSequence) {
-		t.Errorf("a new epoch that does not begin at 0: error %d, want %d", p.ErrorCode, outOfOrderSequence)
+	if p := send(1, 5, "a"); p.ErrorCode != int16(protocol.OutOfOrderSequence) {
+		t.Errorf("a new epoch that does not begin at 0: error %d, want %d", p.ErrorCode, protocol.OutOfOrderSequence)
 	}
 	if p := send(1, 0, "a"); p.ErrorCode != 0 || p.BaseOffset != offset {
 		t.Errorf("a new epoch: %+v", p)
 	}
-	if p := send(0, 16, "a"); p.ErrorCode != int16(invalidProducerEpoch) {
-		t.Errorf("an old epoch: error %d, want %d", p.ErrorCode, invalidProducerEpoch)
+	if p := send(0, 16, "a"); p.ErrorCode != int16(protocol.InvalidProducerEpoch) {
+		t.Errorf("an old epoch: error %d, want %d", p.ErrorCode, protocol.InvalidProducerEpoch)
 	}
 	desc := kmsg.NewPtrDescribeProducersRequest()
 	rt := kmsg.NewDescribeProducersRequestTopic()
@@ -436,7 +437,7 @@ func TestIdempotence(t *testing.T) {
 	if a := ps[0].ActiveProducers; len(a) != 1 || a[0].ProducerID != got.ProducerID || a[0].ProducerEpoch != 1 || a[0].LastSequence != 0 {
 		t.Errorf("Q15: producers %+v", a)
 	}
-	if ps[1].ErrorCode != int16(unknownTopicOrPartition) {
+	if ps[1].ErrorCode != int16(protocol.UnknownTopicOrPartition) {
 		t.Errorf("partition 1: error %d", ps[1].ErrorCode)
 	}
 }
@@ -508,7 +509,7 @@ func TestTransactionalProducersAreRefusedForGood(t *testing.T) {
 		init := kmsg.NewPtrInitProducerIDRequest()
 		init.SetVersion(version)
 		init.TransactionalID = kmsg.StringPtr("tx")
-		if resp := ask[*kmsg.InitProducerIDResponse](w, init); resp.ErrorCode != int16(unsupportedVersion) || resp.ProducerID != -1 {
+		if resp := ask[*kmsg.InitProducerIDResponse](w, init); resp.ErrorCode != int16(protocol.UnsupportedVersion) || resp.ProducerID != -1 {
 			t.Errorf("version %d: %+v", version, resp)
 		}
 	}
@@ -536,7 +537,7 @@ func TestProduceRefusalsInWords(t *testing.T) {
 	if p := send(numbered(0)); p.ErrorCode != 0 {
 		t.Fatalf("error %d", p.ErrorCode)
 	}
-	if p := send(numbered(7)); p.ErrorCode != int16(outOfOrderSequence) || p.ErrorMessage != nil || p.LogStartOffset != 0 {
+	if p := send(numbered(7)); p.ErrorCode != int16(protocol.OutOfOrderSequence) || p.ErrorMessage != nil || p.LogStartOffset != 0 {
 		t.Errorf("a gap: error %d, message %s, log start %d", p.ErrorCode, str(p.ErrorMessage), p.LogStartOffset)
 	}
 	bu := record.Builder{}
@@ -546,7 +547,7 @@ func TestProduceRefusalsInWords(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := send(batch)
-	if p.ErrorCode != int16(invalidRecord) || p.LogStartOffset != 0 || len(p.ErrorRecords) != 1 ||
+	if p.ErrorCode != int16(protocol.InvalidRecord) || p.LogStartOffset != 0 || len(p.ErrorRecords) != 1 ||
 		str(p.ErrorRecords[0].ErrorMessage) != "Compacted topic cannot accept message without key in topic partition t-0" {
 		t.Errorf("no key: %+v", p)
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/replication/metadata"
+	"millrace/server/protocol"
 )
 
 // InitProducerId, versions 0–5.
@@ -20,7 +21,7 @@ func (s *Server) initProducerID(c *call, req *kmsg.InitProducerIDRequest) *kmsg.
 	resp := kmsg.NewPtrInitProducerIDResponse()
 	resp.ProducerID, resp.ProducerEpoch = -1, -1
 	if req.TransactionalID != nil {
-		resp.ErrorCode = int16(unsupportedVersion)
+		resp.ErrorCode = int16(protocol.UnsupportedVersion)
 		return resp
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, changeTimeout)
@@ -62,15 +63,15 @@ func (s *Server) describeProducers(c *call, req *kmsg.DescribeProducersRequest) 
 			sp := &st.Partitions[j]
 			sp.Default()
 			sp.Partition, sp.ErrorCode = index, int16(code)
-			if code != none {
+			if code != protocol.None {
 				continue
 			}
 			if count.repeated(rt.Topic, index) {
-				sp.ErrorCode = int16(invalidRequest)
+				sp.ErrorCode = int16(protocol.InvalidRequest)
 				continue
 			}
 			if index < 0 || int(index) >= len(topic.Partitions) {
-				sp.ErrorCode = int16(unknownTopicOrPartition)
+				sp.ErrorCode = int16(protocol.UnknownTopicOrPartition)
 				continue
 			}
 			p, err := s.Node.Partition(metadata.PartitionID{Topic: topic.ID, Index: index})
@@ -86,7 +87,7 @@ func (s *Server) describeProducers(c *call, req *kmsg.DescribeProducersRequest) 
 				sp.ActiveProducers = append(sp.ActiveProducers, ap)
 			}
 			if !c.fits(sp) {
-				sp.ActiveProducers, sp.ErrorCode, sp.ErrorMessage = nil, int16(messageTooLarge), message(errNoPlace)
+				sp.ActiveProducers, sp.ErrorCode, sp.ErrorMessage = nil, int16(protocol.MessageTooLarge), message(errNoPlace)
 			}
 		}
 	}

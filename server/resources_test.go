@@ -17,6 +17,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/server/protocol"
 )
 
 const (
@@ -74,7 +76,7 @@ func (w *wire) replace(kind kmsg.ConfigResourceType, name string, values map[str
 }
 
 // described returns settings as "value source", by name.
-func (w *wire) described(kind kmsg.ConfigResourceType, name string) (map[string]string, code) {
+func (w *wire) described(kind kmsg.ConfigResourceType, name string) (map[string]string, protocol.Code) {
 	w.t.Helper()
 	req := kmsg.NewPtrDescribeConfigsRequest()
 	req.SetVersion(4)
@@ -87,7 +89,7 @@ func (w *wire) described(kind kmsg.ConfigResourceType, name string) (map[string]
 	for _, c := range r.Configs {
 		all[c.Name] = fmt.Sprintf("%s %d", str(c.Value), c.Source)
 	}
-	return all, code(r.ErrorCode)
+	return all, protocol.Code(r.ErrorCode)
 }
 
 // KIP-848's group settings (GroupConfig): for groups that are there and others,
@@ -97,7 +99,7 @@ func TestGroupsHaveConfigs(t *testing.T) {
 	b := startBrokerIn(t, dir, map[string]string{"group.consumer.session.timeout.ms": "46000"}, nil)
 	w := b.dial()
 	got, code := w.described(groupResource, "nobody")
-	if code != none || len(got) != 10 || got["consumer.session.timeout.ms"] != "46000 5" || got["consumer.heartbeat.interval.ms"] != "5000 5" || got["share.auto.offset.reset"] != "latest 5" {
+	if code != protocol.None || len(got) != 10 || got["consumer.session.timeout.ms"] != "46000 5" || got["consumer.heartbeat.interval.ms"] != "5000 5" || got["share.auto.offset.reset"] != "latest 5" {
 		t.Errorf("a group that is not there: error %d, %v", code, got)
 	}
 	if r := w.alter(groupResource, "g", true, alteration{opSet, "consumer.session.timeout.ms", "50000"}); r.ErrorCode != 0 {
@@ -136,7 +138,7 @@ func TestGroupsHaveConfigs(t *testing.T) {
 	if got, _ := w.described(groupResource, "g"); got["consumer.session.timeout.ms"] != "46000 5" || got["consumer.heartbeat.interval.ms"] != "6000 8" {
 		t.Errorf("AlterConfigs replaces: %v", got)
 	}
-	if _, code := w.described(groupResource, ""); code != invalidRequest {
+	if _, code := w.described(groupResource, ""); code != protocol.InvalidRequest {
 		t.Errorf("describing no group: error %d", code)
 	}
 }
@@ -198,7 +200,7 @@ func TestClientMetricsAreKept(t *testing.T) {
 	}
 	got, code := w.described(metricsResource, "s")
 	want := map[string]string{"interval.ms": "60000 7", "metrics": "org.apache.kafka.producer.,org.apache.kafka.consumer. 7", "match": "client_software_name=.*go.* 7"}
-	if code != none || !maps.Equal(got, want) {
+	if code != protocol.None || !maps.Equal(got, want) {
 		t.Errorf("error %d, %v, want %v", code, got, want)
 	}
 }
@@ -249,7 +251,7 @@ func TestLevelsOfLoggersChangeWhatIsWritten(t *testing.T) {
 		}
 	}
 	got, code := w.described(loggerResource, "1")
-	if code != none || len(got) != len(loggers) || got["root"] != "INFO 6" || got["millrace.server.group"] != "TRACE 6" || got["millrace.log"] != "INFO 6" {
+	if code != protocol.None || len(got) != len(loggers) || got["root"] != "INFO 6" || got["millrace.server.group"] != "TRACE 6" || got["millrace.log"] != "INFO 6" {
 		t.Errorf("error %d, %v", code, got)
 	}
 	for _, c := range []struct {
@@ -337,13 +339,13 @@ func TestListConfigResources(t *testing.T) {
 		version int16
 		types   []int8
 		want    []string
-		code    code
+		code    protocol.Code
 	}{
-		{0, nil, []string{"s"}, none},
-		{1, nil, []string{"32 g", "16 s", "8 1", "4 1", "2 t"}, none},
-		{1, []int8{2, 32}, []string{"32 g", "2 t"}, none},
-		{1, []int8{2, 3}, nil, unsupportedVersion},
-		{1, []int8{0}, nil, unsupportedVersion},
+		{0, nil, []string{"s"}, protocol.None},
+		{1, nil, []string{"32 g", "16 s", "8 1", "4 1", "2 t"}, protocol.None},
+		{1, []int8{2, 32}, []string{"32 g", "2 t"}, protocol.None},
+		{1, []int8{2, 3}, nil, protocol.UnsupportedVersion},
+		{1, []int8{0}, nil, protocol.UnsupportedVersion},
 	} {
 		req := kmsg.NewPtrListConfigResourcesRequest()
 		req.SetVersion(c.version)

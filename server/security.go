@@ -2,6 +2,8 @@ package server
 
 import (
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/server/protocol"
 )
 
 // What Kafka answers where no authorizer is configured, no quota is set and no
@@ -21,7 +23,7 @@ const errNoAuthorizer = sentence("No Authorizer is configured.")
 // v1 says how the tokens that follow are framed.
 func (s *Server) saslHandshake(c *call, req *kmsg.SASLHandshakeRequest) *kmsg.SASLHandshakeResponse {
 	resp := kmsg.NewPtrSASLHandshakeResponse()
-	resp.ErrorCode, resp.SupportedMechanisms = int16(unsupportedSASLMechanism), []string{}
+	resp.ErrorCode, resp.SupportedMechanisms = int16(protocol.UnsupportedSASLMechanism), []string{}
 	s.warn("a client that would authenticate was refused: this release has neither authentication nor access control", "remote", c.conn.conn.RemoteAddr(), "mechanism", req.Mechanism)
 	return resp
 }
@@ -33,7 +35,7 @@ func (s *Server) saslHandshake(c *call, req *kmsg.SASLHandshakeRequest) *kmsg.SA
 // v2 adds tagged fields, v3 user principals.
 func (s *Server) describeACLs(c *call, req *kmsg.DescribeACLsRequest) *kmsg.DescribeACLsResponse {
 	resp := kmsg.NewPtrDescribeACLsResponse()
-	resp.ErrorCode, resp.ErrorMessage = int16(securityDisabled), message(errNoAuthorizer)
+	resp.ErrorCode, resp.ErrorMessage = int16(protocol.SecurityDisabled), message(errNoAuthorizer)
 	return resp
 }
 
@@ -48,7 +50,7 @@ func (s *Server) createACLs(c *call, req *kmsg.CreateACLsRequest) *kmsg.CreateAC
 	for range req.Creations {
 		c.step()
 		r := kmsg.NewCreateACLsResponseResult()
-		r.ErrorCode, r.ErrorMessage = int16(securityDisabled), message(errNoAuthorizer)
+		r.ErrorCode, r.ErrorMessage = int16(protocol.SecurityDisabled), message(errNoAuthorizer)
 		resp.Results = append(resp.Results, r)
 	}
 	return resp
@@ -65,7 +67,7 @@ func (s *Server) deleteACLs(c *call, req *kmsg.DeleteACLsRequest) *kmsg.DeleteAC
 	for range req.Filters {
 		c.step()
 		r := kmsg.NewDeleteACLsResponseResult()
-		r.ErrorCode, r.ErrorMessage = int16(securityDisabled), message(errNoAuthorizer)
+		r.ErrorCode, r.ErrorMessage = int16(protocol.SecurityDisabled), message(errNoAuthorizer)
 		resp.Results = append(resp.Results, r)
 	}
 	return resp
@@ -103,9 +105,9 @@ func (s *Server) describeUserSCRAM(c *call, req *kmsg.DescribeUserSCRAMCredentia
 		named[u.Name] = 0
 		r := kmsg.NewDescribeUserSCRAMCredentialsResponseResult()
 		r.User = u.Name
-		code, err := resourceNotFound, sentencef("Attempt to describe a user credential that does not exist: %s", u.Name)
+		code, err := protocol.ResourceNotFound, sentencef("Attempt to describe a user credential that does not exist: %s", u.Name)
 		if n > 1 {
-			code, err = duplicateResource, sentencef("Cannot describe SCRAM credentials for the same user twice in a single request: %s", u.Name)
+			code, err = protocol.DuplicateResource, sentencef("Cannot describe SCRAM credentials for the same user twice in a single request: %s", u.Name)
 		}
 		r.ErrorCode, r.ErrorMessage = int16(code), message(err)
 		resp.Results = append(resp.Results, r)

@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/replication/metadata"
+	"millrace/server/protocol"
 )
 
 // What Kafka answers without an authorizer, quotas and users (AclApis,
@@ -19,19 +20,19 @@ func TestNothingIsSecured(t *testing.T) {
 	for version := int16(1); version <= 3; version++ {
 		describe := kmsg.NewPtrDescribeACLsRequest()
 		describe.SetVersion(version)
-		if got := ask[*kmsg.DescribeACLsResponse](w, describe); got.ErrorCode != int16(securityDisabled) || str(got.ErrorMessage) != "No Authorizer is configured." || len(got.Resources) != 0 {
+		if got := ask[*kmsg.DescribeACLsResponse](w, describe); got.ErrorCode != int16(protocol.SecurityDisabled) || str(got.ErrorMessage) != "No Authorizer is configured." || len(got.Resources) != 0 {
 			t.Errorf("DescribeAcls %d: %+v", version, got)
 		}
 		create := kmsg.NewPtrCreateACLsRequest()
 		create.SetVersion(version)
 		create.Creations = make([]kmsg.CreateACLsRequestCreation, 2)
-		if got := ask[*kmsg.CreateACLsResponse](w, create).Results; len(got) != 2 || got[1].ErrorCode != int16(securityDisabled) {
+		if got := ask[*kmsg.CreateACLsResponse](w, create).Results; len(got) != 2 || got[1].ErrorCode != int16(protocol.SecurityDisabled) {
 			t.Errorf("CreateAcls %d: %+v", version, got)
 		}
 		remove := kmsg.NewPtrDeleteACLsRequest()
 		remove.SetVersion(version)
 		remove.Filters = make([]kmsg.DeleteACLsRequestFilter, 2)
-		if got := ask[*kmsg.DeleteACLsResponse](w, remove).Results; len(got) != 2 || got[1].ErrorCode != int16(securityDisabled) {
+		if got := ask[*kmsg.DeleteACLsResponse](w, remove).Results; len(got) != 2 || got[1].ErrorCode != int16(protocol.SecurityDisabled) {
 			t.Errorf("DeleteAcls %d: %+v", version, got)
 		}
 	}
@@ -65,7 +66,7 @@ func TestNobodyAuthenticates(t *testing.T) {
 		req := kmsg.NewPtrSASLHandshakeRequest()
 		req.SetVersion(version)
 		req.Mechanism = "PLAIN"
-		if got := ask[*kmsg.SASLHandshakeResponse](w, req); got.ErrorCode != int16(unsupportedSASLMechanism) || len(got.SupportedMechanisms) != 0 {
+		if got := ask[*kmsg.SASLHandshakeResponse](w, req); got.ErrorCode != int16(protocol.UnsupportedSASLMechanism) || len(got.SupportedMechanisms) != 0 {
 			t.Errorf("SaslHandshake %d: %+v", version, got)
 		}
 	}
@@ -179,7 +180,7 @@ func TestDescribeLogDirsShowsWhatFailed(t *testing.T) {
 	if len(dirs) != 2 || dirs[0].ErrorCode != 0 || len(dirs[0].Topics) != 1 || dirs[0].Topics[0].Topic != "good" {
 		t.Fatalf("%+v", dirs)
 	}
-	if d := dirs[1]; d.ErrorCode != int16(kafkaStorageError) || d.Dir != lost || len(d.Topics) != 1 || d.Topics[0].Topic != "bad" || d.Topics[0].Partitions[0].Partition != 0 {
+	if d := dirs[1]; d.ErrorCode != int16(protocol.KafkaStorageError) || d.Dir != lost || len(d.Topics) != 1 || d.Topics[0].Topic != "bad" || d.Topics[0].Partitions[0].Partition != 0 {
 		t.Errorf("%+v, want %s", d, lost)
 	}
 }
@@ -218,7 +219,7 @@ func TestDescribeQuorum(t *testing.T) {
 			if leader, _ := b.node.Controller(); p.ErrorCode != 0 || p.LeaderID != leader || p.LeaderEpoch < 1 || p.HighWatermark < 1 || own != 1 {
 				t.Errorf("node %d, version %d: %+v", b.node.ID(), version, p)
 			}
-			if other.ErrorCode != int16(unknownTopicOrPartition) || version >= 2 && len(resp.Nodes) != 3 {
+			if other.ErrorCode != int16(protocol.UnknownTopicOrPartition) || version >= 2 && len(resp.Nodes) != 3 {
 				t.Errorf("partition 1: error %d; %d nodes", other.ErrorCode, len(resp.Nodes))
 			}
 		}

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/server/protocol"
 )
 
 // A session is a client's fetch session (KIP-227): the partitions it fetches,
@@ -76,15 +78,15 @@ func (c *connection) beginSession(f *fetching, req *kmsg.FetchRequest) bool {
 }
 
 // continueSession applies an incremental fetch to its session.
-func (c *connection) continueSession(f *fetching, req *kmsg.FetchRequest) code {
+func (c *connection) continueSession(f *fetching, req *kmsg.FetchRequest) protocol.Code {
 	s := c.session
 	switch {
 	case s == nil || s.id != req.SessionID:
-		return fetchSessionNotFound
+		return protocol.FetchSessionNotFound
 	case s.epoch != req.SessionEpoch:
-		return invalidFetchSessionEpoch
+		return protocol.InvalidFetchSessionEpoch
 	case s.topicIDs != (f.version >= 13):
-		return fetchSessionTopicIDError
+		return protocol.FetchSessionTopicIDError
 	}
 	for i := range req.ForgottenTopics {
 		t := &req.ForgottenTopics[i]
@@ -98,13 +100,13 @@ func (c *connection) continueSession(f *fetching, req *kmsg.FetchRequest) code {
 	}
 	if !c.add(s, req) {
 		c.endSession()
-		return fetchSessionNotFound
+		return protocol.FetchSessionNotFound
 	}
 	if s.epoch++; s.epoch < 0 {
 		s.epoch = 1
 	}
 	f.session, f.parts, f.sessionID, f.full = s, s.parts, s.id, false
-	return none
+	return protocol.None
 }
 
 // add takes the request's partitions into the session. It is false when all

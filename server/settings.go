@@ -8,6 +8,7 @@ import (
 
 	"millrace/replication"
 	"millrace/replication/metadata"
+	"millrace/server/protocol"
 )
 
 // settings are what the configuration says under one image. They are resolved
@@ -114,17 +115,17 @@ func (s *Server) idleTimeout() time.Duration {
 }
 
 // findTopic finds a topic by name, or by id.
-func findTopic(image *metadata.Image, name string, id metadata.TopicID, byID bool) (*metadata.Topic, code) {
+func findTopic(image *metadata.Image, name string, id metadata.TopicID, byID bool) (*metadata.Topic, protocol.Code) {
 	if byID {
 		if t, ok := image.TopicByID(id); ok {
-			return t, none
+			return t, protocol.None
 		}
-		return nil, unknownTopicID
+		return nil, protocol.UnknownTopicID
 	}
 	if t, ok := image.Topic(name); ok {
-		return t, none
+		return t, protocol.None
 	}
-	return nil, unknownTopicOrPartition
+	return nil, protocol.UnknownTopicOrPartition
 }
 
 // clamp turns a client's timeout in milliseconds into one we keep to.

@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/segment/record"
+	"millrace/server/protocol"
 )
 
 // alter changes settings of a topic while it is in use; "" deletes one.
@@ -66,14 +67,14 @@ func TestTopicSettingsHoldFromTheNextBatch(t *testing.T) {
 		name, value string
 		key         []byte
 		time        int64
-		want, after code // with the setting, and once it is deleted again
+		want, after protocol.Code // with the setting, and once it is deleted again
 	}{
-		{"max.message.bytes", "500", key, now, messageTooLarge, none},
-		{"cleanup.policy", "compact", nil, now, invalidRecord, none},
-		{"cleanup.policy", "compact,delete", nil, now, invalidRecord, none},
-		{"message.timestamp.before.max.ms", "60000", key, now - 3_600_000, invalidTimestamp, none},
-		{"message.timestamp.after.max.ms", "7200000", key, now + 5_000_000, none, invalidTimestamp},
-		{"min.insync.replicas", "3", key, now, none, none}, // the quorum decides
+		{"max.message.bytes", "500", key, now, protocol.MessageTooLarge, protocol.None},
+		{"cleanup.policy", "compact", nil, now, protocol.InvalidRecord, protocol.None},
+		{"cleanup.policy", "compact,delete", nil, now, protocol.InvalidRecord, protocol.None},
+		{"message.timestamp.before.max.ms", "60000", key, now - 3_600_000, protocol.InvalidTimestamp, protocol.None},
+		{"message.timestamp.after.max.ms", "7200000", key, now + 5_000_000, protocol.None, protocol.InvalidTimestamp},
+		{"min.insync.replicas", "3", key, now, protocol.None, protocol.None}, // the quorum decides
 	} {
 		b.alter("t", c.name, c.value)
 		if got := send(c.time, c.key, kilobyte).ErrorCode; got != int16(c.want) {

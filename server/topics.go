@@ -11,6 +11,7 @@ import (
 
 	"millrace/replication"
 	"millrace/replication/metadata"
+	"millrace/server/protocol"
 )
 
 // changeTimeout bounds a change of metadata for which the client set no limit.
@@ -120,12 +121,12 @@ func (s *Server) createTopics(c *call, req *kmsg.CreateTopicsRequest) *kmsg.Crea
 		case n == 0:
 			continue // answered with the first of the name
 		case n > 1:
-			st.ErrorCode, err = int16(invalidRequest), errDuplicateTopic
+			st.ErrorCode, err = int16(protocol.InvalidRequest), errDuplicateTopic
 			named[rt.Topic] = 0
 		case total > maxCreate:
-			st.ErrorCode, err = int16(policyViolation), errTooManyPartitions
+			st.ErrorCode, err = int16(protocol.PolicyViolation), errTooManyPartitions
 		case rt.Topic == metadataTopic:
-			st.ErrorCode, err = int16(invalidRequest), errMetadataTopic
+			st.ErrorCode, err = int16(protocol.InvalidRequest), errMetadataTopic
 		default:
 			todo = append(todo, i)
 		}
@@ -145,11 +146,11 @@ func (s *Server) createTopics(c *call, req *kmsg.CreateTopicsRequest) *kmsg.Crea
 }
 
 func (s *Server) createTopic(ctx context.Context, patience time.Duration, version int16, validateOnly bool, rt *kmsg.CreateTopicsRequestTopic, st *kmsg.CreateTopicsResponseTopic) {
-	refuse := func(c code, err error) {
+	refuse := func(c protocol.Code, err error) {
 		st.ErrorCode, st.ErrorMessage = int16(c), message(err)
 	}
 	want, c, err := topicRequest(rt)
-	if c != none {
+	if c != protocol.None {
 		refuse(c, err)
 		return
 	}
@@ -189,40 +190,40 @@ func (s *Server) createTopic(ctx context.Context, patience time.Duration, versio
 
 // topicRequest translates what a client asks for, and refuses what the layers
 // below could not be asked.
-func topicRequest(rt *kmsg.CreateTopicsRequestTopic) (replication.TopicRequest, code, error) {
+func topicRequest(rt *kmsg.CreateTopicsRequestTopic) (replication.TopicRequest, protocol.Code, error) {
 	want := replication.TopicRequest{Name: rt.Topic, Partitions: rt.NumPartitions, Replicas: rt.ReplicationFactor}
 	if len(rt.Configs) > 0 {
 		want.Config = make(map[string]string, len(rt.Configs))
 	}
 	for _, rc := range rt.Configs {
 		if rc.Value == nil {
-			return want, invalidConfig, sentencef("Null value not supported for topic configs: %s", rc.Name)
+			return want, protocol.InvalidConfig, sentencef("Null value not supported for topic configs: %s", rc.Name)
 		}
 		want.Config[rc.Name] = *rc.Value
 	}
 	if len(rt.ReplicaAssignment) == 0 {
 		switch {
 		case rt.NumPartitions == 0 || rt.NumPartitions < -1:
-			return want, invalidPartitions, sentence("Number of partitions was set to an invalid non-positive value.")
+			return want, protocol.InvalidPartitions, sentence("Number of partitions was set to an invalid non-positive value.")
 		case rt.ReplicationFactor == 0 || rt.ReplicationFactor < -1:
-			return want, invalidReplicationFactor, sentence("Replication factor was set to an invalid non-positive value.")
+			return want, protocol.InvalidReplicationFactor, sentence("Replication factor was set to an invalid non-positive value.")
 		}
-		return want, none, nil
+		return want, protocol.None, nil
 	}
 	switch {
 	case rt.NumPartitions != -1:
-		return want, invalidRequest, sentence("A manual partition assignment was specified, but numPartitions was not set to -1.")
+		return want, protocol.InvalidRequest, sentence("A manual partition assignment was specified, but numPartitions was not set to -1.")
 	case rt.ReplicationFactor != -1:
-		return want, invalidRequest, sentence("A manual partition assignment was specified, but replication factor was not set to -1.")
+		return want, protocol.InvalidRequest, sentence("A manual partition assignment was specified, but replication factor was not set to -1.")
 	}
 	want.Assignment = make([][]int32, len(rt.ReplicaAssignment))
 	for _, ra := range rt.ReplicaAssignment {
 		if ra.Partition < 0 || int(ra.Partition) >= len(want.Assignment) || want.Assignment[ra.Partition] != nil {
-			return want, invalidReplicaAssignment, sentence("partitions should be a consecutive 0-based integer sequence")
+			return want, protocol.InvalidReplicaAssignment, sentence("partitions should be a consecutive 0-based integer sequence")
 		}
 		want.Assignment[ra.Partition] = append([]int32{}, ra.Replicas...)
 	}
-	return want, none, nil
+	return want, protocol.None, nil
 }
 
 // DeleteTopics, versions 1–6.
@@ -274,31 +275,31 @@ func (s *Server) deleteTopics(c *call, req *kmsg.DeleteTopicsRequest) *kmsg.Dele
 		var err error
 		switch {
 		case !enabled && c.version < 3:
-			code, err = invalidRequest, sentence("Topic deletion is disabled.")
+			code, err = protocol.InvalidRequest, sentence("Topic deletion is disabled.")
 		case !enabled:
-			code, err = topicDeletionDisabled, sentence("Topic deletion is disabled.")
+			code, err = protocol.TopicDeletionDisabled, sentence("Topic deletion is disabled.")
 		case named && hasID:
-			code, err = invalidRequest, sentence("You may not specify both topic name and topic id.")
+			code, err = protocol.InvalidRequest, sentence("You may not specify both topic name and topic id.")
 		case !named && !hasID:
-			code, err = invalidRequest, sentence("Neither topic name nor id were specified.")
+			code, err = protocol.InvalidRequest, sentence("Neither topic name nor id were specified.")
 		case named && names[name] > 1:
-			code, err = invalidRequest, errDuplicateTopic
+			code, err = protocol.InvalidRequest, errDuplicateTopic
 			names[name] = 0
 		case named && names[name] == 0, !named && ids[rt.TopicID] == 0:
 			continue // answered with the first of the name
 		case !named && ids[rt.TopicID] > 1:
-			code, err = invalidRequest, sentence("Duplicate topic id.")
+			code, err = protocol.InvalidRequest, sentence("Duplicate topic id.")
 			ids[rt.TopicID] = 0
-		case code == unknownTopicOrPartition:
+		case code == protocol.UnknownTopicOrPartition:
 			err = errUnknownTopic
-		case code != none:
+		case code != protocol.None:
 			err = sentence("This server does not host this topic ID.")
 		case named && ids[topic.ID] > 0:
-			code, err = invalidRequest, sentence("The provided topic name maps to an ID that was already supplied.")
+			code, err = protocol.InvalidRequest, sentence("The provided topic name maps to an ID that was already supplied.")
 		case !named && names[topic.Name] > 0:
 			continue // answered with the name
 		case topic.Internal:
-			code, err = invalidRequest, errReservedName
+			code, err = protocol.InvalidRequest, errReservedName
 		default:
 			if !named {
 				st.Topic = &topic.Name
@@ -355,20 +356,20 @@ func (s *Server) createPartitions(c *call, req *kmsg.CreatePartitionsRequest) *k
 		case n == 0:
 			continue
 		case n > 1:
-			code, err = invalidRequest, errDuplicateTopic
+			code, err = protocol.InvalidRequest, errDuplicateTopic
 			named[rt.Topic] = 0
-		case code != none:
+		case code != protocol.None:
 			err = errUnknownTopic
 		case t.Internal:
-			code, err = invalidRequest, errFixedPartitions
+			code, err = protocol.InvalidRequest, errFixedPartitions
 		case int(rt.Count) == len(t.Partitions):
-			code, err = invalidPartitions, sentencef("Topic already has %d partition(s).", rt.Count)
+			code, err = protocol.InvalidPartitions, sentencef("Topic already has %d partition(s).", rt.Count)
 		case int(rt.Count) < len(t.Partitions):
-			code, err = invalidPartitions, sentencef("The topic %s currently has %d partition(s); %d would not be an increase.", rt.Topic, len(t.Partitions), rt.Count)
+			code, err = protocol.InvalidPartitions, sentencef("The topic %s currently has %d partition(s); %d would not be an increase.", rt.Topic, len(t.Partitions), rt.Count)
 		case total > maxCreate:
-			code, err = policyViolation, errTooManyPartitions
+			code, err = protocol.PolicyViolation, errTooManyPartitions
 		case rt.Assignment != nil && len(rt.Assignment) != int(rt.Count)-len(t.Partitions):
-			code, err = invalidReplicaAssignment, sentencef("Attempted to add %d additional partition(s), but only %d assignment(s) were specified.", int(rt.Count)-len(t.Partitions), len(rt.Assignment))
+			code, err = protocol.InvalidReplicaAssignment, sentencef("Attempted to add %d additional partition(s), but only %d assignment(s) were specified.", int(rt.Count)-len(t.Partitions), len(rt.Assignment))
 		default:
 			todo = append(todo, i)
 			place = append(place, len(resp.Topics))
@@ -414,11 +415,11 @@ func (s *Server) deleteRecords(c *call, req *kmsg.DeleteRecordsRequest) *kmsg.De
 		st.Default()
 		st.Topic = rt.Topic
 		topic, code := findTopic(set.image, rt.Topic, metadata.TopicID{}, false)
-		if code == none {
+		if code == protocol.None {
 			if ts := set.topic(topic); topic.Internal {
-				code = invalidTopic
+				code = protocol.InvalidTopic
 			} else if ts.CleanupCompact && !ts.CleanupDelete {
-				code = policyViolation
+				code = protocol.PolicyViolation
 			}
 		}
 		st.Partitions = make([]kmsg.DeleteRecordsResponseTopicPartition, len(rt.Partitions))
@@ -427,7 +428,7 @@ func (s *Server) deleteRecords(c *call, req *kmsg.DeleteRecordsRequest) *kmsg.De
 			sp := &st.Partitions[j]
 			sp.Default()
 			sp.Partition, sp.LowWatermark, sp.ErrorCode = rt.Partitions[j].Partition, -1, int16(code)
-			if code == none {
+			if code == protocol.None {
 				todo = append(todo, one{topic: topic, offset: rt.Partitions[j].Offset, answer: sp})
 			}
 		}
@@ -435,10 +436,10 @@ func (s *Server) deleteRecords(c *call, req *kmsg.DeleteRecordsRequest) *kmsg.De
 	s.together(len(todo), func(i int) {
 		t := &todo[i]
 		p, _, code := s.leading(t.topic, t.answer.Partition, -1)
-		if code == none {
+		if code == protocol.None {
 			before := p.StartOffset()
 			start, err := p.Trim(ctx, t.offset)
-			if code = codeOf(err); code == none {
+			if code = codeOf(err); code == protocol.None {
 				t.answer.LowWatermark, t.deleted = start, start-before
 			}
 		}

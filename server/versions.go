@@ -4,6 +4,8 @@ import (
 	"regexp"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/server/protocol"
 )
 
 // features are what is served beyond single requests (KIP-584), at the levels
@@ -28,7 +30,7 @@ var features = []struct {
 func (s *Server) apiVersions(c *call, req *kmsg.ApiVersionsRequest) *kmsg.ApiVersionsResponse {
 	resp := kmsg.NewPtrApiVersionsResponse()
 	if c.version >= 3 && !(software.MatchString(req.ClientSoftwareName) && software.MatchString(req.ClientSoftwareVersion)) {
-		resp.ErrorCode = int16(invalidRequest)
+		resp.ErrorCode = int16(protocol.InvalidRequest)
 		return resp
 	}
 	resp.ApiKeys = apiKeys()
@@ -54,7 +56,7 @@ var software = regexp.MustCompile(`^[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?$`
 // unsupportedVersion is the answer to an ApiVersions in a version we do not know.
 func (s *Server) unsupportedVersion(h header) []byte {
 	resp := kmsg.NewPtrApiVersionsResponse()
-	resp.ErrorCode = int16(unsupportedVersion)
+	resp.ErrorCode = int16(protocol.UnsupportedVersion)
 	resp.ApiKeys = apiKeys()
 	h.version = 0
 	p := resp.AppendTo(appendHeader(nil, h))

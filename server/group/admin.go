@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/segment/record"
+	"millrace/server/protocol"
 )
 
 // Describe is DescribeGroups, versions 0–6. A group that is not there is dead, the one
@@ -27,8 +28,8 @@ func (c *Coordinator) describe(version int16, id string) kmsg.DescribeGroupsResp
 	d := kmsg.NewDescribeGroupsResponseGroup()
 	d.Group = id
 	s, code := c.shardOf(id)
-	if code != none {
-		d.ErrorCode = code
+	if code != protocol.None {
+		d.ErrorCode = int16(code)
 		return d
 	}
 	defer s.Unlock()
@@ -44,7 +45,7 @@ func (c *Coordinator) describe(version int16, id string) kmsg.DescribeGroupsResp
 			if g != nil {
 				why = "Group " + id + " is not a classic group."
 			}
-			d.ErrorCode, d.ErrorMessage = groupIDNotFound, &why
+			d.ErrorCode, d.ErrorMessage = int16(protocol.GroupIDNotFound), &why
 		}
 		return d
 	}
@@ -74,7 +75,7 @@ func (c *Coordinator) List(_ context.Context, req *kmsg.ListGroupsRequest) *kmsg
 	}
 	shards, loading := c.shards.Loaded()
 	if loading {
-		resp.ErrorCode = coordinatorLoadInProgress
+		resp.ErrorCode = int16(protocol.CoordinatorLoadInProgress)
 	}
 	for _, s := range shards {
 		s.each(1000, func(g *group) {
@@ -97,35 +98,35 @@ func (c *Coordinator) Delete(ctx context.Context, req *kmsg.DeleteGroupsRequest)
 	resp := kmsg.NewPtrDeleteGroupsResponse()
 	resp.Version = req.Version
 	groups := once(req.Groups)
-	codes := make([]chan int16, len(groups))
+	codes := make([]chan protocol.Code, len(groups))
 	for i, id := range groups {
-		codes[i] = make(chan int16, 2) // two: it may be answered before a panic
-		if s, code := c.shardOf(id); code != none {
+		codes[i] = make(chan protocol.Code, 2) // two: it may be answered before a panic
+		if s, code := c.shardOf(id); code != protocol.None {
 			codes[i] <- code
 		} else {
 			if !s.Do(func() { s.deleteLocked(id, codes[i]) }) {
-				codes[i] <- notCoordinator
+				codes[i] <- protocol.NotCoordinator
 			}
 		}
 	}
 	for i, id := range groups {
 		rg := kmsg.NewDeleteGroupsResponseGroup()
 		rg.Group = id
-		rg.ErrorCode = await(ctx, codes[i], func() int16 { return coordinatorNotAvailable })
+		rg.ErrorCode = int16(await(ctx, codes[i], func() protocol.Code { return protocol.CoordinatorNotAvailable }))
 		resp.Groups = append(resp.Groups, rg)
 	}
 	return resp
 }
 
-func (s *shard) deleteLocked(id string, code chan<- int16) {
+func (s *shard) deleteLocked(id string, code chan<- protocol.Code) {
 	g := s.groupLocked(id)
 	switch {
 	case g == nil:
-		code <- groupIDNotFound
+		code <- protocol.GroupIDNotFound
 	case g.dead:
-		code <- coordinatorNotAvailable
+		code <- protocol.CoordinatorNotAvailable
 	case !g.members.empty():
-		code <- nonEmptyGroup
+		code <- protocol.NonEmptyGroup
 	default:
 		// Commits on their way stand before the tombstones, so these end them too.
 		places := make(map[place]bool)

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
+
+	"millrace/server/protocol"
 )
 
 // BenchmarkCommit is an OffsetCommit from its request to its answer, by a journal that
@@ -16,7 +18,7 @@ func BenchmarkCommit(b *testing.B) {
 	b.RunParallel(func(pb *testing.PB) {
 		group := fmt.Sprint("g", n.Add(1))
 		for i := int64(0); pb.Next(); i++ {
-			if code := simpleCommit(c, group, i); code != none {
+			if code := simpleCommit(c, group, i); code != protocol.None {
 				b.Errorf("code %d", code)
 				return
 			}
@@ -32,14 +34,14 @@ func BenchmarkHeartbeat(b *testing.B) {
 	members := make([]*reader, 1000)
 	for i := range members {
 		members[i] = newReader(c, fmt.Sprint("g", i))
-		if _, code := members[i].enter(); code != none {
+		if _, code := members[i].enter(); code != protocol.None {
 			b.Fatalf("code %d", code)
 		}
 	}
 	b.ReportAllocs()
 	b.ResetTimer()
 	for i := range b.N {
-		if code := members[i%len(members)].heartbeat(); code != none {
+		if code := members[i%len(members)].heartbeat(); code != protocol.None {
 			b.Fatalf("code %d", code)
 		}
 	}

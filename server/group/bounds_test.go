@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/server/coordinator"
+	"millrace/server/protocol"
 )
 
 // What has no room in the journal's keys is refused where it comes in, by each
@@ -20,30 +21,30 @@ import (
 func TestWhatCannotBeReadBackIsRefused(t *testing.T) {
 	consumerStory(t, map[string]int32{"t": 1}, func(t *testing.T, c *Coordinator, p *journal, s *shelf) {
 		long, fits := strings.Repeat("x", 1<<15), strings.Repeat("y", 1<<15-1)
-		wantCode(t, "commit", simpleCommit(c, long, 5), invalidGroupID)
-		wantCode(t, "commit", simpleCommit(c, fits, 5), none)
-		join := func(change func(*kmsg.JoinGroupRequest)) int16 {
+		wantCode(t, "commit", simpleCommit(c, long, 5), protocol.InvalidGroupID)
+		wantCode(t, "commit", simpleCommit(c, fits, 5), protocol.None)
+		join := func(change func(*kmsg.JoinGroupRequest)) protocol.Code {
 			req := newReader(c, "g").joinRequest()
 			change(req)
-			return c.Join(t.Context(), Client{"app", "/"}, req).ErrorCode
+			return protocol.Code(c.Join(t.Context(), Client{"app", "/"}, req).ErrorCode)
 		}
-		wantCode(t, "join", join(func(r *kmsg.JoinGroupRequest) { r.Group = long }), invalidGroupID)
-		wantCode(t, "join", join(func(r *kmsg.JoinGroupRequest) { r.MemberID = long }), unknownMemberID)
-		wantCode(t, "join", join(func(r *kmsg.JoinGroupRequest) { r.InstanceID = &long }), invalidRequest)
-		wantCode(t, "join", join(func(r *kmsg.JoinGroupRequest) { r.ProtocolType = long }), inconsistentGroupProtocol)
-		wantCode(t, "join", join(func(r *kmsg.JoinGroupRequest) { r.Protocols[0].Name = long }), inconsistentGroupProtocol)
-		wantCode(t, "sync", c.Sync(t.Context(), &kmsg.SyncGroupRequest{Group: long}).ErrorCode, invalidGroupID)
-		wantCode(t, "leave", c.Leave(t.Context(), &kmsg.LeaveGroupRequest{Group: long}).ErrorCode, invalidGroupID)
-		wantCode(t, "offset delete", c.OffsetDelete(t.Context(), &kmsg.OffsetDeleteRequest{Group: long}).ErrorCode, invalidGroupID)
+		wantCode(t, "join", join(func(r *kmsg.JoinGroupRequest) { r.Group = long }), protocol.InvalidGroupID)
+		wantCode(t, "join", join(func(r *kmsg.JoinGroupRequest) { r.MemberID = long }), protocol.UnknownMemberID)
+		wantCode(t, "join", join(func(r *kmsg.JoinGroupRequest) { r.InstanceID = &long }), protocol.InvalidRequest)
+		wantCode(t, "join", join(func(r *kmsg.JoinGroupRequest) { r.ProtocolType = long }), protocol.InconsistentGroupProtocol)
+		wantCode(t, "join", join(func(r *kmsg.JoinGroupRequest) { r.Protocols[0].Name = long }), protocol.InconsistentGroupProtocol)
+		wantCode(t, "sync", c.Sync(t.Context(), &kmsg.SyncGroupRequest{Group: long}).ErrorCode, protocol.InvalidGroupID)
+		wantCode(t, "leave", c.Leave(t.Context(), &kmsg.LeaveGroupRequest{Group: long}).ErrorCode, protocol.InvalidGroupID)
+		wantCode(t, "offset delete", c.OffsetDelete(t.Context(), &kmsg.OffsetDeleteRequest{Group: long}).ErrorCode, protocol.InvalidGroupID)
 		b := newBeater(c, long, "t")
-		wantCode(t, "member id", b.beat(), invalidRequest)
+		wantCode(t, "member id", b.beat(), protocol.InvalidRequest)
 		b = newBeater(c, "b", "t")
 		b.instance = &long
-		wantCode(t, "instance id", b.beat(), invalidRequest)
+		wantCode(t, "instance id", b.beat(), protocol.InvalidRequest)
 		b.instance, b.regex = nil, &long
-		wantCode(t, "expression", b.beat(), invalidRegularExpression)
+		wantCode(t, "expression", b.beat(), protocol.InvalidRegularExpression)
 		b.regex, b.group = nil, long
-		wantCode(t, "group", b.beat(), invalidGroupID)
+		wantCode(t, "group", b.beat(), protocol.InvalidGroupID)
 
 		// As long as can be, client ids included, and read back by the next coordinator.
 		static := newReader(c, "classic")
@@ -52,24 +53,24 @@ func TestWhatCannotBeReadBackIsRefused(t *testing.T) {
 		r := newReader(c, "named")
 		for i := 0; ; i++ {
 			resp := c.Join(t.Context(), Client{fits, "/"}, r.joinRequest())
-			if r.id, r.generation = resp.MemberID, resp.Generation; resp.ErrorCode != memberIDRequired || i > 1 {
-				wantCode(t, "join", resp.ErrorCode, none)
+			if r.id, r.generation = resp.MemberID, resp.Generation; resp.ErrorCode != int16(protocol.MemberIDRequired) || i > 1 {
+				wantCode(t, "join", resp.ErrorCode, protocol.None)
 				break
 			}
 		}
-		wantCode(t, "sync", r.sync(map[string][]byte{r.id: []byte("a")}).ErrorCode, none)
+		wantCode(t, "sync", r.sync(map[string][]byte{r.id: []byte("a")}).ErrorCode, protocol.None)
 		b = newBeater(c, fits, "t")
 		b.instance = &fits
-		wantCode(t, "beat", b.beat(), none)
+		wantCode(t, "beat", b.beat(), protocol.None)
 		next := p.takeOver(t, Config{Topics: s})
 		defer next.Close()
 		if got := fetched(t, next, fits, "t"); got != 5 {
 			t.Errorf("offset %d, want 5", got)
 		}
 		static.c, r.c, b.c = next, next, next
-		wantCode(t, "heartbeat", static.heartbeat(), none)
-		wantCode(t, "heartbeat", r.heartbeat(), none)
-		wantCode(t, "heartbeat", b.beat(), none)
+		wantCode(t, "heartbeat", static.heartbeat(), protocol.None)
+		wantCode(t, "heartbeat", r.heartbeat(), protocol.None)
+		wantCode(t, "heartbeat", b.beat(), protocol.None)
 		if b.owned.count() != 1 {
 			t.Errorf("b owns %v", b.owned)
 		}
@@ -91,12 +92,12 @@ func TestAnswersAreBounded(t *testing.T) {
 				parts = append(parts, kmsg.OffsetCommitRequestTopicPartition{Partition: k, LeaderEpoch: -1, Metadata: &long})
 			}
 			req.Topics = []kmsg.OffsetCommitRequestTopic{{Topic: "t", Partitions: parts}}
-			wantCode(t, "commit", c.OffsetCommit(t.Context(), req).Topics[0].Partitions[0].ErrorCode, none)
+			wantCode(t, "commit", c.OffsetCommit(t.Context(), req).Topics[0].Partitions[0].ErrorCode, protocol.None)
 			many.Groups = append(many.Groups, kmsg.OffsetFetchRequestGroup{Group: req.Group, MemberEpoch: -1})
 		}
 		bytes, later := 0, 0
 		for _, g := range c.OffsetFetch(t.Context(), many).Groups {
-			if g.ErrorCode == coordinatorLoadInProgress {
+			if g.ErrorCode == int16(protocol.CoordinatorLoadInProgress) {
 				later++
 			}
 			for _, rt := range g.Topics {
@@ -112,7 +113,7 @@ func TestAnswersAreBounded(t *testing.T) {
 			t.Errorf("%d descriptions, want 2", n)
 		}
 
-		wantCode(t, "commit", simpleCommit(c, "o", 1), none)
+		wantCode(t, "commit", simpleCommit(c, "o", 1), protocol.None)
 		fetch := kmsg.NewPtrOffsetFetchRequest()
 		fetch.Version = 8
 		for range 100 {
@@ -133,14 +134,14 @@ func TestAnswersAreBounded(t *testing.T) {
 
 func TestWhatIsNotThereIsSaidAsKafkaSaysIt(t *testing.T) {
 	consumerStory(t, map[string]int32{"t": 1}, func(t *testing.T, c *Coordinator, p *journal, s *shelf) {
-		if d := stateOf(c, ""); d.ErrorCode != none || d.State != "Dead" {
+		if d := stateOf(c, ""); d.ErrorCode != int16(protocol.None) || d.State != "Dead" {
 			t.Errorf("the group without a name: %+v", d)
 		}
-		if d := describe(c); d.ErrorCode != groupIDNotFound || *d.ErrorMessage != "Group g not found." {
+		if d := describe(c); d.ErrorCode != int16(protocol.GroupIDNotFound) || *d.ErrorMessage != "Group g not found." {
 			t.Errorf("a group that is not there: %d %q", d.ErrorCode, *d.ErrorMessage)
 		}
-		wantCode(t, "commit", simpleCommit(c, "g", 1), none)
-		if d := describe(c); d.ErrorCode != groupIDNotFound || *d.ErrorMessage != "Group g is not a consumer group." {
+		wantCode(t, "commit", simpleCommit(c, "g", 1), protocol.None)
+		if d := describe(c); d.ErrorCode != int16(protocol.GroupIDNotFound) || *d.ErrorMessage != "Group g is not a consumer group." {
 			t.Errorf("a classic group: %d %q", d.ErrorCode, *d.ErrorMessage)
 		}
 		req := kmsg.NewPtrOffsetDeleteRequest()
@@ -149,8 +150,8 @@ func TestWhatIsNotThereIsSaidAsKafkaSaysIt(t *testing.T) {
 			req.Topics = append(req.Topics, kmsg.OffsetDeleteRequestTopic{Topic: topic, Partitions: []kmsg.OffsetDeleteRequestTopicPartition{{Partition: 0}}})
 		}
 		got := c.OffsetDelete(t.Context(), req).Topics
-		wantCode(t, "an offset", got[0].Partitions[0].ErrorCode, none)
-		wantCode(t, "a topic that is not there", got[1].Partitions[0].ErrorCode, unknownTopicOrPartition)
+		wantCode(t, "an offset", got[0].Partitions[0].ErrorCode, protocol.None)
+		wantCode(t, "a topic that is not there", got[1].Partitions[0].ErrorCode, protocol.UnknownTopicOrPartition)
 	})
 }
 
@@ -191,17 +192,17 @@ func TestAPanicDropsTheShardAndNothingElse(t *testing.T) {
 		cfg := Config{Lost: func(_, epoch int32) { lost = append(lost, epoch) }}
 		for _, how := range []string{"request", "alarm", "outcome"} {
 			c := p.takeOver(t, cfg)
-			wantCode(t, "commit", simpleCommit(c, "g", 7), none)
-			waiting := make(chan int16)
-			go func() { waiting <- newReader(c, "waits").join().ErrorCode }()
+			wantCode(t, "commit", simpleCommit(c, "g", 7), protocol.None)
+			waiting := make(chan protocol.Code)
+			go func() { waiting <- protocol.Code(newReader(c, "waits").join().ErrorCode) }()
 			synctest.Wait()
 			s, code := c.shardOf("g")
-			wantCode(t, "shard", code, none)
+			wantCode(t, "shard", code, protocol.None)
 			switch how {
 			case "request":
 				s.groups["bad"] = &group{id: "bad", shard: s} // with no membership at all
 				s.Unlock()
-				wantCode(t, "join", c.Join(t.Context(), Client{}, newReader(c, "bad").joinRequest()).ErrorCode, notCoordinator)
+				wantCode(t, "join", c.Join(t.Context(), Client{}, newReader(c, "bad").joinRequest()).ErrorCode, protocol.NotCoordinator)
 			case "alarm":
 				s.SetLocked(&coordinator.Alarm{Ring: func(time.Time) { panic("alarm") }}, time.Now().Add(time.Second))
 				s.Unlock()
@@ -216,10 +217,10 @@ func TestAPanicDropsTheShardAndNothingElse(t *testing.T) {
 					t.Error("an append behind the panic has no outcome")
 				}
 			}
-			if code := <-waiting; code != notCoordinator {
+			if code := <-waiting; code != protocol.NotCoordinator {
 				t.Errorf("%s: who waits gets code %d", how, code)
 			}
-			wantCode(t, how, simpleCommit(c, "g", 8), notCoordinator)
+			wantCode(t, how, simpleCommit(c, "g", 8), protocol.NotCoordinator)
 			if n := c.memory.held() + c.pending.Load(); n != 0 {
 				t.Errorf("%s: %d bytes are still charged", how, n)
 			}
@@ -248,7 +249,7 @@ func TestAPanicOfThePlannerDropsTheShardAndNothingElse(t *testing.T) {
 		cfg := Config{Topics: newShelf(map[string]int32{"t": 4}), Lost: func(_, _ int32) { lost++ }}
 		c := p.takeOver(t, cfg)
 		assignors["uniform"] = func([]reading, map[uuid]int32) map[string]assignment { panic("assignor") }
-		wantCode(t, "join", newBeater(c, "b", "t").beat(), notCoordinator)
+		wantCode(t, "join", newBeater(c, "b", "t").beat(), protocol.NotCoordinator)
 		synctest.Wait()
 		if n := c.memory.held(); n != 0 || lost != 1 {
 			t.Errorf("%d bytes are still charged, %d shards were lost, want 1", n, lost)
@@ -276,14 +277,14 @@ func TestAMemberDoesNotGrowBeyondTheBounds(t *testing.T) {
 		for i := range 300 {
 			b.topics = append(b.topics, fmt.Sprint(strings.Repeat("x", 32<<10), i)) // 9 MiB
 		}
-		wantCode(t, "grow", b.beat(), groupMaxSizeReached)
+		wantCode(t, "grow", b.beat(), protocol.GroupMaxSizeReached)
 		if n := c.memory.held(); n != held {
 			t.Errorf("%d bytes are charged, want %d", n, held)
 		}
 		b.topics = []string{"t"}
-		wantCode(t, "go on", b.beat(), none)
+		wantCode(t, "go on", b.beat(), protocol.None)
 		b.topics = []string{"t", "u"}
-		wantCode(t, "grow a little", b.beat(), none)
+		wantCode(t, "grow a little", b.beat(), protocol.None)
 		if b.owned.count() != 4 {
 			t.Errorf("%v is owned", b.owned)
 		}
@@ -309,7 +310,7 @@ func TestUpgradeWhileAGenerationIsMade(t *testing.T) {
 		b := newBeater(c, "b", "t")
 		m.beaters = []*beater{b}
 		for range 10 {
-			wantCode(t, "a consumer", b.beat(), none)
+			wantCode(t, "a consumer", b.beat(), protocol.None)
 			m.alone(t)
 		}
 		if n := m.settle(t, 60); n != 12 || b.owned.count() != 4 {
@@ -342,19 +343,19 @@ func TestAStaticMemberIsReplacedWhileAPlanIsMade(t *testing.T) {
 			return plan
 		}
 		z := newBeater(c, "z", "t")
-		joined := make(chan int16)
+		joined := make(chan protocol.Code)
 		go func() { joined <- z.beat() }()
 		<-working
 		x.epoch, x.owned = -2, assignment{}
-		wantCode(t, "leave for a while", x.beat(), none)
+		wantCode(t, "leave for a while", x.beat(), protocol.None)
 		back := newBeater(c, "back", "t")
 		back.instance = &i
-		returned := make(chan int16)
+		returned := make(chan protocol.Code)
 		go func() { returned <- back.beat() }()
 		synctest.Wait()
 		close(goOn)
-		wantCode(t, "z", <-joined, none)
-		wantCode(t, "back", <-returned, none)
+		wantCode(t, "z", <-joined, protocol.None)
+		wantCode(t, "back", <-returned, protocol.None)
 		settle(t, y, z, back)
 		if total(y, z, back) != 4 {
 			t.Errorf("%v %v %v", y.owned, z.owned, back.owned)
@@ -386,7 +387,7 @@ func TestNothingIsChargedAfterAnUnload(t *testing.T) {
 			}
 			return nil
 		})
-		codes := make(chan int16, 2)
+		codes := make(chan protocol.Code, 2)
 		for _, group := range []string{"g", "h"} {
 			b := newBeater(c, "b", "t")
 			b.group = group
@@ -394,8 +395,8 @@ func TestNothingIsChargedAfterAnUnload(t *testing.T) {
 			synctest.Wait()
 		}
 		p.Release()
-		wantCode(t, "one", <-codes, notCoordinator)
-		wantCode(t, "the other", <-codes, notCoordinator)
+		wantCode(t, "one", <-codes, protocol.NotCoordinator)
+		wantCode(t, "the other", <-codes, protocol.NotCoordinator)
 		if n := c.memory.held(); n != 0 {
 			t.Errorf("%d bytes are charged", n)
 		}
@@ -459,10 +460,10 @@ func TestAllGroupsAreLookedAtInPieces(t *testing.T) {
 		p := &journal{}
 		c := p.takeOver(t, Config{Settings: func() Settings { return Settings{OffsetRetention: time.Hour} }})
 		for i := range 10 {
-			wantCode(t, "commit", simpleCommit(c, fmt.Sprint("g", i), 1), none)
+			wantCode(t, "commit", simpleCommit(c, fmt.Sprint("g", i), 1), protocol.None)
 		}
 		s, code := c.shardOf("g0")
-		wantCode(t, "shard", code, none)
+		wantCode(t, "shard", code, protocol.None)
 		s.sweepLocked(time.Now())
 		if n := len(s.toSweep); n != 8 || s.sweep.At().After(time.Now()) {
 			t.Errorf("%d groups are left after the first piece of a sweep, want 8, and the next at %v", n, s.sweep.At())

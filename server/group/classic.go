@@ -15,6 +15,7 @@ import (
 
 	"millrace/segment/record"
 	"millrace/server/coordinator"
+	"millrace/server/protocol"
 )
 
 // consumerProtocol is the protocol type of consumers, whose subscriptions we can
@@ -104,8 +105,8 @@ type member struct {
 	client     Client
 	joined     uint64 // the order in which members came; the first leads
 	session    time.Duration
-	timeout    time.Duration // for a rebalance
-	protocols  []protocol    // in the order of preference
+	timeout    time.Duration    // for a rebalance
+	protocols  []memberProtocol // in the order of preference
 	assignment []byte
 	isNew      bool // has not got an answer to a join yet
 	join       *joinCall
@@ -114,7 +115,8 @@ type member struct {
 	bytes      int // what was charged for it
 }
 
-type protocol struct {
+// A memberProtocol is one that a member speaks, with what it says in it.
+type memberProtocol struct {
 	name     string
 	metadata []byte
 }
@@ -143,20 +145,20 @@ func (m *member) metadata(protocol string) []byte {
 }
 
 // protocolsOf copies a request's protocols; of two with one name the first counts.
-func protocolsOf(in []kmsg.JoinGroupRequestProtocol) []protocol {
+func protocolsOf(in []kmsg.JoinGroupRequestProtocol) []memberProtocol {
 	seen := make(map[string]bool, len(in))
-	out := make([]protocol, 0, len(in))
+	out := make([]memberProtocol, 0, len(in))
 	for _, p := range in {
 		if !seen[p.Name] {
 			seen[p.Name] = true
-			out = append(out, protocol{p.Name, slices.Clone(p.Metadata)})
+			out = append(out, memberProtocol{p.Name, slices.Clone(p.Metadata)})
 		}
 	}
 	return out
 }
 
-func sameProtocols(a, b []protocol) bool {
-	return slices.EqualFunc(a, b, func(x, y protocol) bool {
+func sameProtocols(a, b []memberProtocol) bool {
+	return slices.EqualFunc(a, b, func(x, y memberProtocol) bool {
 		return x.name == y.name && string(x.metadata) == string(y.metadata)
 	})
 }
@@ -182,27 +184,27 @@ func (c *classicGroup) nothing() bool {
 	return c.phase == empty && len(c.pending) == 0 && !c.persisted && c.storing == 0
 }
 
-func (c *classicGroup) mayCommit(memberID string, instanceID *string, generation int32) int16 {
+func (c *classicGroup) mayCommit(memberID string, instanceID *string, generation int32) protocol.Code {
 	switch {
 	case generation < 0 && c.phase == empty:
-		return none
+		return protocol.None
 	case generation < 0 && memberID == "" && instanceID == nil:
-		return unknownMemberID
+		return protocol.UnknownMemberID
 	}
-	if code := c.check(memberID, instanceID); code != none {
+	if code := c.check(memberID, instanceID); code != protocol.None {
 		return code
 	}
 	if generation != c.generation {
-		return illegalGeneration
+		return protocol.IllegalGeneration
 	}
 	if c.phase == completing {
-		return rebalanceInProgress
+		return protocol.RebalanceInProgress
 	}
 	c.touchLocked(c.members[memberID])
-	return none
+	return protocol.None
 }
 
-func (c *classicGroup) mayFetch(*string, int32) int16 { return none }
+func (c *classicGroup) mayFetch(*string, int32) protocol.Code { return protocol.None }
 
 func (c *classicGroup) subscribed(topic string) bool {
 	if c.topics == nil {
@@ -240,7 +242,7 @@ func (c *classicGroup) startLocked() {
 	}
 }
 
-func (c *classicGroup) stopLocked(code int16) {
+func (c *classicGroup) stopLocked(code protocol.Code) {
 	for _, m := range c.members {
 		c.shard.StopLocked(&m.expiry)
 		c.answerJoinLocked(m, joinFailure(m.join, code, m.id))
@@ -265,7 +267,7 @@ func (s *shard) applyClassicLocked(id string, value []byte) error {
 			return nil
 		}
 		if c, ok := g.members.(*classicGroup); ok {
-			c.stopLocked(coordinatorNotAvailable)
+			c.stopLocked(protocol.CoordinatorNotAvailable)
 			g.members = newClassic(g)
 		}
 		if s.Loading() {
@@ -278,7 +280,7 @@ func (s *shard) applyClassicLocked(id string, value []byte) error {
 		return err
 	}
 	g := s.createLocked(id)
-	g.members.stopLocked(notCoordinator)
+	g.members.stopLocked(protocol.NotCoordinator)
 	c := newClassic(g)
 	g.members = c
 	c.loaded, c.persisted, c.stored = true, true, v.Generation
@@ -304,7 +306,7 @@ func (s *shard) applyClassicLocked(id string, value []byte) error {
 			id: vm.MemberID, instanceID: vm.InstanceID, client: Client{vm.ClientID, vm.ClientHost},
 			session:    time.Duration(vm.SessionTimeoutMillis) * time.Millisecond,
 			timeout:    time.Duration(vm.RebalanceTimeoutMillis) * time.Millisecond,
-			protocols:  []protocol{{c.protocol, slices.Clone(vm.Subscription)}},
+			protocols:  []memberProtocol{{c.protocol, slices.Clone(vm.Subscription)}},
 			assignment: slices.Clone(vm.Assignment),
 		}
 		if v.Version < 1 {
@@ -371,20 +373,20 @@ func (c *classicGroup) storeLocked(generation int32, r record.Record, then func(
 // ---- members
 
 // check is what every request of a member is held against.
-func (c *classicGroup) check(memberID string, instanceID *string) int16 {
+func (c *classicGroup) check(memberID string, instanceID *string) protocol.Code {
 	if instanceID != nil {
 		known, ok := c.static[*instanceID]
 		if !ok {
-			return unknownMemberID
+			return protocol.UnknownMemberID
 		}
 		if known != memberID {
-			return fencedInstanceID
+			return protocol.FencedInstanceID
 		}
 	}
 	if c.members[memberID] == nil {
-		return unknownMemberID
+		return protocol.UnknownMemberID
 	}
-	return none
+	return protocol.None
 }
 
 // inOrder returns the members in the order in which they came.
@@ -434,7 +436,7 @@ func (c *classicGroup) enlist(m *member) {
 
 // removeLocked takes a member out and tells it so if it waits. What that means
 // for the group is settleLocked's business.
-func (c *classicGroup) removeLocked(m *member, code int16) {
+func (c *classicGroup) removeLocked(m *member, code protocol.Code) {
 	c.answerJoinLocked(m, joinFailure(m.join, code, ""))
 	c.answerSyncLocked(m, code)
 	c.shard.StopLocked(&m.expiry)
@@ -468,7 +470,7 @@ func (c *classicGroup) expireMemberLocked(m *member) {
 		return // its answer begins a session
 	}
 	c.shard.Log.Info("member is gone", "group", c.group.id, "member", m.id, "session", m.session)
-	c.removeLocked(m, unknownMemberID)
+	c.removeLocked(m, protocol.UnknownMemberID)
 	c.settleLocked("a member's session expired")
 }
 
@@ -501,7 +503,7 @@ func (c *classicGroup) moveLocked(to phase) {
 func (c *classicGroup) prepareLocked(reason string) {
 	c.shard.Log.Info("rebalancing", "group", c.group.id, "generation", c.generation, "members", len(c.members), "reason", reason)
 	if c.phase == completing {
-		c.propagateLocked(rebalanceInProgress)
+		c.propagateLocked(protocol.RebalanceInProgress)
 	}
 	c.shard.StopLocked(&c.sync)
 	clear(c.unsynced)
@@ -544,7 +546,7 @@ func (c *classicGroup) completeJoinLocked() {
 	c.shard.StopLocked(&c.rebalance)
 	for _, m := range c.inOrder() {
 		if m.join == nil && m.instanceID == nil {
-			c.removeLocked(m, unknownMemberID)
+			c.removeLocked(m, protocol.UnknownMemberID)
 		}
 	}
 	members := c.inOrder()

@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/server/coordinator"
+	"millrace/server/protocol"
 )
 
 func TestMembersAreAssignedWhatTheLeaderSays(t *testing.T) {
@@ -31,7 +32,7 @@ func TestMembersAreAssignedWhatTheLeaderSays(t *testing.T) {
 			if string(r.assignment) != "of "+r.id {
 				t.Errorf("member %s got %q", r.id, r.assignment)
 			}
-			wantCode(t, "heartbeat", r.heartbeat(), none)
+			wantCode(t, "heartbeat", r.heartbeat(), protocol.None)
 		}
 		if a.generation != b.generation {
 			t.Errorf("generations %d and %d", a.generation, b.generation)
@@ -47,23 +48,23 @@ func TestAThirdMemberRebalancesTheOthers(t *testing.T) {
 	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		a, b, third := newReader(c, "g"), newReader(c, "g"), newReader(c, "g")
 		together(t, a, b)
-		done := make(chan int16)
+		done := make(chan protocol.Code)
 		go func() { _, code := third.enter(); done <- code }()
 		synctest.Wait()
-		wantCode(t, "heartbeat while a third joins", a.heartbeat(), rebalanceInProgress)
-		wantCode(t, "sync while a third joins", b.sync(nil).ErrorCode, rebalanceInProgress)
-		wantCode(t, "commit while a third joins", a.commit(3), none)
+		wantCode(t, "heartbeat while a third joins", a.heartbeat(), protocol.RebalanceInProgress)
+		wantCode(t, "sync while a third joins", b.sync(nil).ErrorCode, protocol.RebalanceInProgress)
+		wantCode(t, "commit while a third joins", a.commit(3), protocol.None)
 		together(t, a, b)
-		wantCode(t, "third", <-done, none)
+		wantCode(t, "third", <-done, protocol.None)
 		if third.generation != a.generation || third.generation != b.generation {
 			t.Errorf("generations %d, %d, %d", a.generation, b.generation, third.generation)
 		}
 		old := *a
 		old.generation--
-		wantCode(t, "heartbeat of an old generation", old.heartbeat(), illegalGeneration)
-		wantCode(t, "commit of an old generation", old.commit(4), illegalGeneration)
+		wantCode(t, "heartbeat of an old generation", old.heartbeat(), protocol.IllegalGeneration)
+		wantCode(t, "commit of an old generation", old.commit(4), protocol.IllegalGeneration)
 		old.id = "nobody"
-		wantCode(t, "heartbeat of nobody", old.heartbeat(), unknownMemberID)
+		wantCode(t, "heartbeat of nobody", old.heartbeat(), protocol.UnknownMemberID)
 	})
 }
 
@@ -75,8 +76,8 @@ func TestMembersThatFallSilentAreOut(t *testing.T) {
 			time.Sleep(3 * time.Second)
 			a.heartbeat()
 		}
-		wantCode(t, "heartbeat of the living", a.heartbeat(), rebalanceInProgress)
-		wantCode(t, "heartbeat of the silent", b.heartbeat(), unknownMemberID)
+		wantCode(t, "heartbeat of the living", a.heartbeat(), protocol.RebalanceInProgress)
+		wantCode(t, "heartbeat of the silent", b.heartbeat(), protocol.UnknownMemberID)
 		together(t, a)
 		time.Sleep(11 * time.Second)
 		if d := stateOf(c, "g"); d.State != "Empty" || len(d.Members) != 0 {
@@ -91,18 +92,18 @@ func TestMembersThatDoNotRejoinAreOut(t *testing.T) {
 		a.timeout, b.timeout = 20*time.Second, 20*time.Second
 		together(t, a, b)
 		go func() { // b lives on but never joins again
-			for b.heartbeat() != unknownMemberID {
+			for b.heartbeat() != protocol.UnknownMemberID {
 				time.Sleep(3 * time.Second)
 			}
 		}()
 		a.topics = append(a.topics, "u") // so that it is a change
 		began := time.Now()
 		_, code := a.enter()
-		wantCode(t, "entering alone", code, none)
+		wantCode(t, "entering alone", code, protocol.None)
 		if waited := time.Since(began); waited != 20*time.Second {
 			t.Errorf("waited %v for the other, want 20s", waited)
 		}
-		wantCode(t, "heartbeat of the other", b.heartbeat(), unknownMemberID)
+		wantCode(t, "heartbeat of the other", b.heartbeat(), protocol.UnknownMemberID)
 		time.Sleep(3 * time.Second) // so that the other has heard of it
 	})
 }
@@ -120,7 +121,7 @@ func TestMembersThatNeverSyncAreOut(t *testing.T) {
 			b.heartbeat()
 			time.Sleep(3 * time.Second)
 		}
-		wantCode(t, "heartbeat", a.heartbeat(), unknownMemberID)
+		wantCode(t, "heartbeat", a.heartbeat(), protocol.UnknownMemberID)
 		if d := stateOf(c, "g"); len(d.Members) != 0 {
 			t.Errorf("group is %+v", d)
 		}
@@ -131,9 +132,9 @@ func TestTheLastToLeaveLeavesAnEmptyGroupInTheJournal(t *testing.T) {
 	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		a := newReader(c, "g")
 		together(t, a)
-		wantCode(t, "commit", a.commit(5), none)
+		wantCode(t, "commit", a.commit(5), protocol.None)
 		p.Hold()
-		left := make(chan int16, 1)
+		left := make(chan protocol.Code, 1)
 		go func() { left <- a.leave() }()
 		synctest.Wait()
 		select {
@@ -142,7 +143,7 @@ func TestTheLastToLeaveLeavesAnEmptyGroupInTheJournal(t *testing.T) {
 		default:
 		}
 		p.Release()
-		wantCode(t, "leave", <-left, none)
+		wantCode(t, "leave", <-left, protocol.None)
 		c = p.takeOver(t, Config{})
 		if d := stateOf(c, "g"); d.State != "Empty" || d.ProtocolType != "consumer" {
 			t.Errorf("after a failover the group is %+v", d)
@@ -157,24 +158,24 @@ func TestAGroupLivesOnAfterAFailover(t *testing.T) {
 	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		a, b := newReader(c, "g"), newReader(c, "g")
 		together(t, a, b)
-		wantCode(t, "commit", a.commit(42), none)
+		wantCode(t, "commit", a.commit(42), protocol.None)
 		time.Sleep(8 * time.Second) // sessions are nearly over
 		c2 := p.takeOver(t, Config{})
-		wantCode(t, "commit at the deposed", a.commit(43), notCoordinator)
+		wantCode(t, "commit at the deposed", a.commit(43), protocol.NotCoordinator)
 		a.c, b.c = c2, c2
 		time.Sleep(8 * time.Second)
-		wantCode(t, "heartbeat", a.heartbeat(), none)
-		wantCode(t, "heartbeat", b.heartbeat(), none)
+		wantCode(t, "heartbeat", a.heartbeat(), protocol.None)
+		wantCode(t, "heartbeat", b.heartbeat(), protocol.None)
 		before := a.assignment
-		wantCode(t, "sync", a.sync(nil).ErrorCode, none)
+		wantCode(t, "sync", a.sync(nil).ErrorCode, protocol.None)
 		if string(a.assignment) != string(before) {
 			t.Errorf("assignment %q, want %q", a.assignment, before)
 		}
 		if got := fetched(t, c2, "g", "t"); got != 42 {
 			t.Errorf("offset %d, want 42", got)
 		}
-		wantCode(t, "commit", a.commit(44), none)
-		if _, code := fetch(c, "g", "t"); code != notCoordinator {
+		wantCode(t, "commit", a.commit(44), protocol.None)
+		if _, code := fetch(c, "g", "t"); code != protocol.NotCoordinator {
 			t.Errorf("the deposed answers a fetch with %d", code)
 		}
 	})
@@ -193,7 +194,7 @@ func TestNoGenerationIsHandedOutTwice(t *testing.T) {
 			a.c = p.takeOver(t, Config{})
 			for range 3 { // rebalances that never become stable
 				a.topics = append(a.topics, fmt.Sprint("t", i, len(a.topics)))
-				wantCode(t, "join", a.join().ErrorCode, none)
+				wantCode(t, "join", a.join().ErrorCode, protocol.None)
 				if seen[a.generation] {
 					t.Fatalf("generation %d was handed out twice", a.generation)
 				}
@@ -201,7 +202,7 @@ func TestNoGenerationIsHandedOutTwice(t *testing.T) {
 			}
 			if i%2 == 1 {
 				// The journal has no members of the marks: join anew.
-				wantCode(t, "sync", a.sync(map[string][]byte{a.id: []byte("x")}).ErrorCode, none)
+				wantCode(t, "sync", a.sync(map[string][]byte{a.id: []byte("x")}).ErrorCode, protocol.None)
 			} else {
 				a.id = ""
 			}
@@ -215,7 +216,7 @@ func TestGenerationsThatNeverSettleStayNearTheJournals(t *testing.T) {
 		together(t, a)
 		for i := range 3 * stride {
 			a.topics = []string{fmt.Sprint("t", i)}
-			wantCode(t, "join", a.join().ErrorCode, none)
+			wantCode(t, "join", a.join().ErrorCode, protocol.None)
 		}
 		last := a.generation
 		c = p.takeOver(t, Config{})
@@ -239,32 +240,32 @@ func TestAStaticMemberComesBackWithoutARebalance(t *testing.T) {
 			before := *r
 			r.id = ""
 			j := r.join()
-			wantCode(t, "join", j.ErrorCode, none)
+			wantCode(t, "join", j.ErrorCode, protocol.None)
 			if r.generation != generation || r.id == before.id {
 				t.Fatalf("member %s of generation %d came back as %s of %d", before.id, generation, r.id, r.generation)
 			}
 			if (j.LeaderID == r.id) != j.SkipAssignment || j.SkipAssignment != (len(j.Members) == 2) {
 				t.Errorf("leader %s, members %d, skip %v", j.LeaderID, len(j.Members), j.SkipAssignment)
 			}
-			wantCode(t, "sync", r.sync(nil).ErrorCode, none)
+			wantCode(t, "sync", r.sync(nil).ErrorCode, protocol.None)
 			if string(r.assignment) != string(before.assignment) {
 				t.Errorf("assignment %q, want %q", r.assignment, before.assignment)
 			}
-			wantCode(t, "heartbeat of the former", before.heartbeat(), fencedInstanceID)
-			wantCode(t, "commit of the former", before.commit(1), fencedInstanceID)
+			wantCode(t, "heartbeat of the former", before.heartbeat(), protocol.FencedInstanceID)
+			wantCode(t, "commit of the former", before.commit(1), protocol.FencedInstanceID)
 		}
 		c = p.takeOver(t, Config{})
 		a.c, b.c = c, c
-		wantCode(t, "heartbeat after a failover", a.heartbeat(), none)
-		wantCode(t, "heartbeat after a failover", b.heartbeat(), none)
+		wantCode(t, "heartbeat after a failover", a.heartbeat(), protocol.None)
+		wantCode(t, "heartbeat after a failover", b.heartbeat(), protocol.None)
 
 		a.id, a.topics = "", []string{"t", "another"}
-		entered := make(chan int16)
+		entered := make(chan protocol.Code)
 		go func() { _, code := a.enter(); entered <- code }()
 		synctest.Wait()
-		wantCode(t, "heartbeat when the other came back changed", b.heartbeat(), rebalanceInProgress)
+		wantCode(t, "heartbeat when the other came back changed", b.heartbeat(), protocol.RebalanceInProgress)
 		together(t, b)
-		wantCode(t, "the one that came back", <-entered, none)
+		wantCode(t, "the one that came back", <-entered, protocol.None)
 	})
 }
 
@@ -293,9 +294,9 @@ func TestAnOperatorRemovesStaticMembersByInstance(t *testing.T) {
 		req.Version, req.Group = 5, "g"
 		req.Members = []kmsg.LeaveGroupRequestMember{{InstanceID: &one}, {InstanceID: &nobody}, {MemberID: "x"}, {}}
 		resp := c.Leave(t.Context(), req)
-		var codes []int16
+		var codes []protocol.Code
 		for _, m := range resp.Members {
-			codes = append(codes, m.ErrorCode)
+			codes = append(codes, protocol.Code(m.ErrorCode))
 		}
 		if fmt.Sprint(codes) != "[0 25 25 25]" {
 			t.Errorf("codes %v", codes)
@@ -312,36 +313,36 @@ func TestJoinRefusesWhatKafkaRefuses(t *testing.T) {
 		together(t, a)
 		for name, test := range map[string]struct {
 			change func(*kmsg.JoinGroupRequest)
-			want   int16
+			want   protocol.Code
 		}{
-			"no group":                  {func(r *kmsg.JoinGroupRequest) { r.Group = "" }, invalidGroupID},
-			"session of 0":              {func(r *kmsg.JoinGroupRequest) { r.SessionTimeoutMillis = 0 }, invalidSessionTimeout},
-			"session of 2^31-1":         {func(r *kmsg.JoinGroupRequest) { r.SessionTimeoutMillis = 1<<31 - 1 }, invalidSessionTimeout},
-			"session of -1":             {func(r *kmsg.JoinGroupRequest) { r.SessionTimeoutMillis = -1 }, invalidSessionTimeout},
-			"another protocol type":     {func(r *kmsg.JoinGroupRequest) { r.ProtocolType = "connect" }, inconsistentGroupProtocol},
-			"no protocol in common":     {func(r *kmsg.JoinGroupRequest) { r.Protocols[0].Name = "sticky" }, inconsistentGroupProtocol},
-			"no protocols":              {func(r *kmsg.JoinGroupRequest) { r.Protocols = nil }, inconsistentGroupProtocol},
-			"nothing for a new group":   {func(r *kmsg.JoinGroupRequest) { r.Group, r.Protocols = "h", nil }, inconsistentGroupProtocol},
-			"unknown member":            {func(r *kmsg.JoinGroupRequest) { r.MemberID = "x" }, unknownMemberID},
-			"unknown member, new group": {func(r *kmsg.JoinGroupRequest) { r.Group, r.MemberID = "h", "x" }, unknownMemberID},
+			"no group":                  {func(r *kmsg.JoinGroupRequest) { r.Group = "" }, protocol.InvalidGroupID},
+			"session of 0":              {func(r *kmsg.JoinGroupRequest) { r.SessionTimeoutMillis = 0 }, protocol.InvalidSessionTimeout},
+			"session of 2^31-1":         {func(r *kmsg.JoinGroupRequest) { r.SessionTimeoutMillis = 1<<31 - 1 }, protocol.InvalidSessionTimeout},
+			"session of -1":             {func(r *kmsg.JoinGroupRequest) { r.SessionTimeoutMillis = -1 }, protocol.InvalidSessionTimeout},
+			"another protocol type":     {func(r *kmsg.JoinGroupRequest) { r.ProtocolType = "connect" }, protocol.InconsistentGroupProtocol},
+			"no protocol in common":     {func(r *kmsg.JoinGroupRequest) { r.Protocols[0].Name = "sticky" }, protocol.InconsistentGroupProtocol},
+			"no protocols":              {func(r *kmsg.JoinGroupRequest) { r.Protocols = nil }, protocol.InconsistentGroupProtocol},
+			"nothing for a new group":   {func(r *kmsg.JoinGroupRequest) { r.Group, r.Protocols = "h", nil }, protocol.InconsistentGroupProtocol},
+			"unknown member":            {func(r *kmsg.JoinGroupRequest) { r.MemberID = "x" }, protocol.UnknownMemberID},
+			"unknown member, new group": {func(r *kmsg.JoinGroupRequest) { r.Group, r.MemberID = "h", "x" }, protocol.UnknownMemberID},
 			"unknown static member": {func(r *kmsg.JoinGroupRequest) {
 				i := "i"
 				r.MemberID, r.InstanceID = "x", &i
-			}, unknownMemberID},
+			}, protocol.UnknownMemberID},
 			"a member too large": {func(r *kmsg.JoinGroupRequest) {
 				r.Version, r.Protocols[0].Metadata = 3, make([]byte, 8<<20)
-			}, groupMaxSizeReached},
+			}, protocol.GroupMaxSizeReached},
 		} {
 			req := newReader(c, "g").joinRequest()
 			test.change(req)
-			if got := c.Join(t.Context(), Client{}, req).ErrorCode; got != test.want {
+			if got := c.Join(t.Context(), Client{}, req).ErrorCode; protocol.Code(got) != test.want {
 				t.Errorf("%s: code %d, want %d", name, got, test.want)
 			}
 		}
 		if stateOf(c, "h").State != "Dead" {
 			t.Error("a refused join left a group behind")
 		}
-		wantCode(t, "heartbeat", a.heartbeat(), none)
+		wantCode(t, "heartbeat", a.heartbeat(), protocol.None)
 	})
 }
 
@@ -353,13 +354,13 @@ func TestSyncChecksTheProtocol(t *testing.T) {
 		req.Version, req.Group, req.MemberID, req.Generation = 5, "g", a.id, a.generation
 		right, wrong := "range", "sticky"
 		req.Protocol = &right
-		wantCode(t, "right protocol", c.Sync(t.Context(), req).ErrorCode, none)
+		wantCode(t, "right protocol", c.Sync(t.Context(), req).ErrorCode, protocol.None)
 		req.Protocol = &wrong
-		wantCode(t, "wrong protocol", c.Sync(t.Context(), req).ErrorCode, inconsistentGroupProtocol)
+		wantCode(t, "wrong protocol", c.Sync(t.Context(), req).ErrorCode, protocol.InconsistentGroupProtocol)
 		req.Protocol, req.ProtocolType = nil, &wrong
-		wantCode(t, "wrong type", c.Sync(t.Context(), req).ErrorCode, inconsistentGroupProtocol)
+		wantCode(t, "wrong type", c.Sync(t.Context(), req).ErrorCode, protocol.InconsistentGroupProtocol)
 		req.ProtocolType, req.Generation = nil, a.generation+1
-		wantCode(t, "wrong generation", c.Sync(t.Context(), req).ErrorCode, illegalGeneration)
+		wantCode(t, "wrong generation", c.Sync(t.Context(), req).ErrorCode, protocol.IllegalGeneration)
 	})
 }
 
@@ -388,13 +389,13 @@ func TestAFullGroupTakesNoMore(t *testing.T) {
 		c := p.takeOver(t, Config{Settings: func() Settings { return Settings{MaxSize: 2, InitialRebalanceDelay: -1} }})
 		a, b, third := newReader(c, "g"), newReader(c, "g"), newReader(c, "g")
 		together(t, a)
-		together2 := make(chan int16, 1)
+		together2 := make(chan protocol.Code, 1)
 		go func() { _, code := b.enter(); together2 <- code }()
 		synctest.Wait()
 		together(t, a)
-		wantCode(t, "the second", <-together2, none)
-		wantCode(t, "the third", third.join().ErrorCode, groupMaxSizeReached)
-		wantCode(t, "heartbeat", a.heartbeat(), none)
+		wantCode(t, "the second", <-together2, protocol.None)
+		wantCode(t, "the third", third.join().ErrorCode, protocol.GroupMaxSizeReached)
+		wantCode(t, "heartbeat", a.heartbeat(), protocol.None)
 	})
 }
 
@@ -403,8 +404,8 @@ func TestPendingMembersHoldUpARebalanceAndExpire(t *testing.T) {
 		a := newReader(c, "g")
 		together(t, a)
 		ghost := c.Join(t.Context(), Client{"ghost", "/"}, newReader(c, "g").joinRequest())
-		wantCode(t, "ghost", ghost.ErrorCode, memberIDRequired)
-		wantCode(t, "heartbeat", a.heartbeat(), none)
+		wantCode(t, "ghost", ghost.ErrorCode, protocol.MemberIDRequired)
+		wantCode(t, "heartbeat", a.heartbeat(), protocol.None)
 		a.topics = []string{"u"}
 		began := time.Now()
 		together(t, a)
@@ -446,16 +447,16 @@ func TestAClientThatHangsUpBeforeItHasAnIDIsForgotten(t *testing.T) {
 
 func TestThoseWhoWaitLearnThatTheCoordinatorMoved(t *testing.T) {
 	story(t, func(t *testing.T, c *Coordinator, p *journal) {
-		codes := make(chan int16, 2)
+		codes := make(chan protocol.Code, 2)
 		a := newReader(c, "g")
-		go func() { codes <- a.join().ErrorCode }()
-		go func() { codes <- newReader(c, "h").join().ErrorCode }()
+		go func() { codes <- protocol.Code(a.join().ErrorCode) }()
+		go func() { codes <- protocol.Code(newReader(c, "h").join().ErrorCode) }()
 		synctest.Wait()
 		c.Unload(0)
 		c.Unload(0)
-		wantCode(t, "join", <-codes, notCoordinator)
-		wantCode(t, "join", <-codes, notCoordinator)
-		wantCode(t, "heartbeat", a.heartbeat(), notCoordinator)
+		wantCode(t, "join", <-codes, protocol.NotCoordinator)
+		wantCode(t, "join", <-codes, protocol.NotCoordinator)
+		wantCode(t, "heartbeat", a.heartbeat(), protocol.NotCoordinator)
 		if n := c.memory.held(); n != 0 {
 			t.Errorf("%d bytes are still charged", n)
 		}
@@ -478,14 +479,16 @@ func TestARefusedAssignmentIsShownToNobody(t *testing.T) {
 			return nil
 		})
 		p.Hold()
-		codes := make(chan int16, 2)
+		codes := make(chan protocol.Code, 2)
 		for _, r := range []*reader{a, b} {
-			go func() { codes <- r.sync(map[string][]byte{a.id: []byte("x"), b.id: []byte("y")}).ErrorCode }()
+			go func() {
+				codes <- protocol.Code(r.sync(map[string][]byte{a.id: []byte("x"), b.id: []byte("y")}).ErrorCode)
+			}()
 		}
 		synctest.Wait()
 		p.Release()
-		wantCode(t, "sync", <-codes, coordinatorNotAvailable)
-		wantCode(t, "sync", <-codes, coordinatorNotAvailable)
+		wantCode(t, "sync", <-codes, protocol.CoordinatorNotAvailable)
+		wantCode(t, "sync", <-codes, protocol.CoordinatorNotAvailable)
 		together(t, a, b)
 	})
 }
@@ -495,17 +498,17 @@ func TestAnAppendOfUnknownOutcomeUnloadsThePartition(t *testing.T) {
 		p := &journal{}
 		lost := make(chan int32, 1)
 		c := p.takeOver(t, Config{Lost: func(partition, epoch int32) { lost <- epoch }})
-		wantCode(t, "commit", simpleCommit(c, "s", 1), none)
-		waiting := make(chan int16, 1)
-		go func() { waiting <- newReader(c, "g").join().ErrorCode }()
+		wantCode(t, "commit", simpleCommit(c, "s", 1), protocol.None)
+		waiting := make(chan protocol.Code, 1)
+		go func() { waiting <- protocol.Code(newReader(c, "g").join().ErrorCode) }()
 		synctest.Wait()
 		p.Fail(func() error { return fmt.Errorf("timeout: %w", coordinator.ErrUnknownOutcome) })
-		wantCode(t, "commit", simpleCommit(c, "s", 2), notCoordinator)
-		wantCode(t, "a join that waits", <-waiting, notCoordinator)
+		wantCode(t, "commit", simpleCommit(c, "s", 2), protocol.NotCoordinator)
+		wantCode(t, "a join that waits", <-waiting, protocol.NotCoordinator)
 		if epoch := <-lost; epoch != 1 {
 			t.Errorf("epoch %d is lost, want 1", epoch)
 		}
-		if _, code := fetch(c, "s", "t"); code != notCoordinator {
+		if _, code := fetch(c, "s", "t"); code != protocol.NotCoordinator {
 			t.Errorf("fetch: code %d", code)
 		}
 		p.Fail(nil)
@@ -529,7 +532,7 @@ func TestNothingLoadedIsNothingLogged(t *testing.T) {
 		if lines.Len() > 0 {
 			t.Errorf("of an empty partition the log says %s", lines.String())
 		}
-		wantCode(t, "commit", simpleCommit(c, "s", 1), none)
+		wantCode(t, "commit", simpleCommit(c, "s", 1), protocol.None)
 		p.NewEpoch()
 		if err := c.Load(0, 2, p.Records()); err != nil {
 			t.Fatal(err)

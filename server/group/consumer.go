@@ -8,6 +8,7 @@ import (
 
 	"millrace/segment/record"
 	"millrace/server/coordinator"
+	"millrace/server/protocol"
 )
 
 // A consumerGroup is the membership of the consumer protocol (KIP-848): members
@@ -56,7 +57,7 @@ type consumerGroup struct {
 // the group may be of another type by then.
 type waiting struct {
 	again func()
-	fail  func(code int16)
+	fail  func(code protocol.Code)
 }
 
 // A parked step waits for the target of an epoch.
@@ -105,40 +106,40 @@ func (c *consumerGroup) state() string {
 	return "Stable"
 }
 
-func (c *consumerGroup) mayCommit(memberID string, instanceID *string, epoch int32) int16 {
+func (c *consumerGroup) mayCommit(memberID string, instanceID *string, epoch int32) protocol.Code {
 	if epoch < 0 && c.size == 0 && !c.busy {
-		return none
+		return protocol.None
 	}
 	m, code := c.find(memberID, instanceID)
 	switch {
-	case code != none:
+	case code != protocol.None:
 		return code
 	case m.epoch == epoch:
 		if m.classic != nil {
 			c.touchLocked(memberID)
 		}
-		return none
+		return protocol.None
 	case m.classic != nil:
-		return illegalGeneration
+		return protocol.IllegalGeneration
 	default:
-		return staleMemberEpoch
+		return protocol.StaleMemberEpoch
 	}
 }
 
-func (c *consumerGroup) mayFetch(memberID *string, epoch int32) int16 {
+func (c *consumerGroup) mayFetch(memberID *string, epoch int32) protocol.Code {
 	if memberID == nil {
-		return none // before v9, or an operator
+		return protocol.None // before v9, or an operator
 	}
 	m := c.members[*memberID]
 	switch {
 	case m == nil:
-		return unknownMemberID
+		return protocol.UnknownMemberID
 	case m.epoch == epoch:
-		return none
+		return protocol.None
 	case m.classic != nil:
-		return illegalGeneration
+		return protocol.IllegalGeneration
 	default:
-		return staleMemberEpoch
+		return protocol.StaleMemberEpoch
 	}
 }
 
@@ -201,7 +202,7 @@ func (c *consumerGroup) startLocked() {
 	c.since = c.shard.Now()
 }
 
-func (c *consumerGroup) stopLocked(code int16) {
+func (c *consumerGroup) stopLocked(code protocol.Code) {
 	for _, seat := range c.seats {
 		c.shard.StopLocked(&seat.expiry)
 		c.shard.StopLocked(&seat.revoke)
@@ -246,7 +247,7 @@ func (s *shard) applyConsumerLocked(k key, value []byte) error {
 		if value == nil {
 			return nil
 		}
-		g.members.stopLocked(notCoordinator)
+		g.members.stopLocked(protocol.NotCoordinator)
 		c = newConsumer(g)
 		g.members = c
 	}
@@ -255,7 +256,7 @@ func (s *shard) applyConsumerLocked(k key, value []byte) error {
 	}
 	if k.version == groupEpochKey && value == nil {
 		fresh := newClassic(g) // a name, until somebody joins by either protocol
-		c.stopLocked(coordinatorNotAvailable)
+		c.stopLocked(protocol.CoordinatorNotAvailable)
 		g.members = fresh
 		if s.Loading() {
 			s.dropIfNothingLocked(g)
@@ -475,7 +476,7 @@ func (c *consumerGroup) fenceLocked(id string, rang *coordinator.Alarm, reason s
 		return // it went, or came back in time after all
 	}
 	again := func() { c.fenceLocked(id, rang, reason) }
-	c.stepLocked(waiting{again, func(int16) {}}, func(d *draft) func(error) {
+	c.stepLocked(waiting{again, func(protocol.Code) {}}, func(d *draft) func(error) {
 		if d.member(id) == nil {
 			return func(error) {}
 		}

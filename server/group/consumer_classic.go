@@ -7,6 +7,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kbin"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/server/protocol"
 )
 
 // Members that speak the classic protocol within a consumer group, while it rolls
@@ -125,21 +127,21 @@ func (s *shard) decodeAssignment(p []byte) (assignment, bool) {
 // joinLocked is a JoinGroup into a consumer group that has members.
 func (c *consumerGroup) joinLocked(call *joinCall) {
 	req := call.req
-	fail := func(code int16, id string) { call.answer <- joinFailure(call, code, id) }
+	fail := func(code protocol.Code, id string) { call.answer <- joinFailure(call, code, id) }
 	j := &classicJoin{call: call, id: req.MemberID}
 	ok := false
 	if len(req.Protocols) > 0 {
 		j.said, ok = readSubscription(req.Protocols[0].Metadata)
 	}
 	if req.ProtocolType != consumerProtocol || !ok {
-		fail(inconsistentGroupProtocol, req.MemberID)
+		fail(protocol.InconsistentGroupProtocol, req.MemberID)
 		return
 	}
 	if req.MemberID == "" {
 		j.id = memberID(call.client, req.InstanceID)
 		if req.InstanceID == nil && req.Version >= 4 {
 			// Nothing is kept of it: in such a group any id may join.
-			fail(memberIDRequired, j.id)
+			fail(protocol.MemberIDRequired, j.id)
 			return
 		}
 	}
@@ -153,14 +155,14 @@ func (c *consumerGroup) classicJoinLocked(j *classicJoin) {
 	}
 	c.stepLocked(waiting{
 		again: func() { c.classicJoinLocked(j) },
-		fail:  func(code int16) { j.call.answer <- joinFailure(j.call, code, j.call.req.MemberID) },
+		fail:  func(code protocol.Code) { j.call.answer <- joinFailure(j.call, code, j.call.req.MemberID) },
 	}, func(d *draft) func(error) { return d.classicJoin(j) })
 }
 
 // classicJoin is the step of one JoinGroup.
 func (d *draft) classicJoin(j *classicJoin) func(error) {
 	c, req := d.c, j.call.req
-	fail := func(code int16) func(error) {
+	fail := func(code protocol.Code) func(error) {
 		return func(error) { j.call.answer <- joinFailure(j.call, code, req.MemberID) }
 	}
 	var m, replaced *consumerMember
@@ -170,14 +172,14 @@ func (d *draft) classicJoin(j *classicJoin) func(error) {
 		m = other
 	} else if req.MemberID != "" {
 		if other == nil {
-			return fail(unknownMemberID)
+			return fail(protocol.UnknownMemberID)
 		}
-		return fail(fencedInstanceID)
+		return fail(protocol.FencedInstanceID)
 	} else {
 		replaced = other
 	}
 	if m != nil && m.classic == nil {
-		return fail(unknownMemberID)
+		return fail(protocol.UnknownMemberID)
 	}
 
 	// Protocols that all of them support, this one included with what it says now.
@@ -201,13 +203,13 @@ func (d *draft) classicJoin(j *classicJoin) func(error) {
 	if !slices.ContainsFunc(req.Protocols, func(p kmsg.JoinGroupRequestProtocol) bool {
 		return d.supporters(p.Name)-mine(p.Name) == others
 	}) {
-		return fail(inconsistentGroupProtocol)
+		return fail(protocol.InconsistentGroupProtocol)
 	}
 
 	set := c.shard.c.settings()
 	isNew := m == nil && replaced == nil
 	if isNew && d.size >= set.Consumer.MaxSize {
-		return func(error) { j.call.answer <- joinFailure(j.call, groupMaxSizeReached, "") }
+		return func(error) { j.call.answer <- joinFailure(j.call, protocol.GroupMaxSizeReached, "") }
 	}
 	session, timeout := timeoutsOf(req)
 	v := memberValue{
@@ -220,7 +222,7 @@ func (d *draft) classicJoin(j *classicJoin) func(error) {
 		grow -= m.cost()
 	}
 	if grow > 0 && (c.bytes+grow > set.MaxGroupBytes || !c.shard.c.memory.fits(j.call.client.Host, grow, set.MaxBytes)) {
-		return func(error) { j.call.answer <- joinFailure(j.call, groupMaxSizeReached, "") }
+		return func(error) { j.call.answer <- joinFailure(j.call, protocol.GroupMaxSizeReached, "") }
 	}
 	var before []string
 	expression := ""
@@ -249,7 +251,7 @@ func (d *draft) classicJoin(j *classicJoin) func(error) {
 			c.touchLocked(j.id)
 			c.parkLocked(epoch, waiting{
 				again: func() { c.classicPlaceLocked(j) },
-				fail:  func(code int16) { j.call.answer <- joinFailure(j.call, code, req.MemberID) },
+				fail:  func(code protocol.Code) { j.call.answer <- joinFailure(j.call, code, req.MemberID) },
 			})
 		}
 	}
@@ -264,10 +266,10 @@ func (c *consumerGroup) classicPlaceLocked(j *classicJoin) {
 	}
 	c.stepLocked(waiting{
 		again: func() { c.classicPlaceLocked(j) },
-		fail:  func(code int16) { j.call.answer <- joinFailure(j.call, code, j.call.req.MemberID) },
+		fail:  func(code protocol.Code) { j.call.answer <- joinFailure(j.call, code, j.call.req.MemberID) },
 	}, func(d *draft) func(error) {
 		if d.member(j.id) == nil {
-			return func(error) { j.call.answer <- joinFailure(j.call, unknownMemberID, "") }
+			return func(error) { j.call.answer <- joinFailure(j.call, protocol.UnknownMemberID, "") }
 		}
 		return d.classicPlace(j)
 	})
@@ -294,7 +296,7 @@ func (d *draft) classicPlace(j *classicJoin) func(error) {
 			c.touchLocked(j.id)
 			c.revokeLocked(j.id) // by then it has to sync
 		}
-		resp := joinFailure(j.call, none, j.id)
+		resp := joinFailure(j.call, protocol.None, j.id)
 		protocolType, protocol := consumerProtocol, j.call.req.Protocols[0].Name
 		resp.Generation, resp.ProtocolType, resp.Protocol = now.epoch, &protocolType, &protocol
 		j.call.answer <- resp
@@ -304,40 +306,40 @@ func (d *draft) classicPlace(j *classicJoin) func(error) {
 
 // classicMember returns a member that speaks the classic protocol, in its present
 // generation, or a code.
-func (c *consumerGroup) classicMember(id string, instanceID *string, generation int32) (*consumerMember, int16) {
+func (c *consumerGroup) classicMember(id string, instanceID *string, generation int32) (*consumerMember, protocol.Code) {
 	m, code := c.find(id, instanceID)
 	switch {
-	case code != none:
+	case code != protocol.None:
 		return nil, code
 	case m.classic == nil:
-		return nil, unknownMemberID
+		return nil, protocol.UnknownMemberID
 	case m.epoch != generation:
-		return nil, illegalGeneration
+		return nil, protocol.IllegalGeneration
 	}
-	return m, none
+	return m, protocol.None
 }
 
 // syncLocked is a SyncGroup within a consumer group: the member's assignment, unless
 // it has to join again first.
 func (c *consumerGroup) syncLocked(req *kmsg.SyncGroupRequest) *kmsg.SyncGroupResponse {
 	m, code := c.classicMember(req.MemberID, req.InstanceID, req.Generation)
-	if code != none {
+	if code != protocol.None {
 		return syncFailure(req, code)
 	}
 	if len(m.classic.protocols) == 0 { // a record that we did not write
-		return syncFailure(req, inconsistentGroupProtocol)
+		return syncFailure(req, protocol.InconsistentGroupProtocol)
 	}
 	first := m.classic.protocols[0]
 	if req.ProtocolType != nil && *req.ProtocolType != consumerProtocol || req.Protocol != nil && *req.Protocol != first.name {
-		return syncFailure(req, inconsistentGroupProtocol)
+		return syncFailure(req, protocol.InconsistentGroupProtocol)
 	}
 	c.touchLocked(m.id)
 	if c.epoch > m.epoch && m.state != memberUnrevoked {
 		c.rejoinLocked(m.id)
-		return syncFailure(req, rebalanceInProgress)
+		return syncFailure(req, protocol.RebalanceInProgress)
 	}
 	c.shard.StopLocked(&c.seats[m.id].revoke)
-	resp := syncFailure(req, none)
+	resp := syncFailure(req, protocol.None)
 	protocolType, protocol := consumerProtocol, first.name
 	resp.ProtocolType, resp.Protocol = &protocolType, &protocol
 	said, _ := readSubscription(first.metadata)
@@ -346,18 +348,18 @@ func (c *consumerGroup) syncLocked(req *kmsg.SyncGroupRequest) *kmsg.SyncGroupRe
 }
 
 // heartbeatLocked is a Heartbeat within a consumer group.
-func (c *consumerGroup) heartbeatLocked(req *kmsg.HeartbeatRequest) int16 {
+func (c *consumerGroup) heartbeatLocked(req *kmsg.HeartbeatRequest) protocol.Code {
 	m, code := c.classicMember(req.MemberID, req.InstanceID, req.Generation)
-	if code != none {
+	if code != protocol.None {
 		return code
 	}
 	c.touchLocked(m.id)
 	c.noticeLocked()
 	if m.epoch < c.epoch || m.state == memberUnrevoked || m.state == memberUnreleased && c.releasedFor(m) {
 		c.rejoinLocked(m.id)
-		return rebalanceInProgress
+		return protocol.RebalanceInProgress
 	}
-	return none
+	return protocol.None
 }
 
 // rejoinLocked gives a member its rebalance timeout to join again, from when it was
@@ -386,7 +388,7 @@ func (c *consumerGroup) noticeLocked() {
 	if c.size > c.classics || !c.topicsChangedLocked() {
 		return
 	}
-	c.stepLocked(waiting{func() { c.changed = nil }, func(int16) {}}, func(d *draft) func(error) {
+	c.stepLocked(waiting{func() { c.changed = nil }, func(protocol.Code) {}}, func(d *draft) func(error) {
 		if d.topicHash() != d.hash {
 			d.bump()
 			d.replan()
@@ -397,16 +399,16 @@ func (c *consumerGroup) noticeLocked() {
 
 // leaveLocked is a LeaveGroup from a consumer group: members of the classic protocol
 // go, by member id or by instance id.
-func (c *consumerGroup) leaveLocked(leaving []kmsg.LeaveGroupRequestMember, again func(), done func(codes []int16, ids []string, err error)) {
-	fail := func(code int16) {
-		codes, ids := make([]int16, len(leaving)), make([]string, len(leaving))
+func (c *consumerGroup) leaveLocked(leaving []kmsg.LeaveGroupRequestMember, again func(), done func(codes []protocol.Code, ids []string, err error)) {
+	fail := func(code protocol.Code) {
+		codes, ids := make([]protocol.Code, len(leaving)), make([]string, len(leaving))
 		for i, l := range leaving {
 			codes[i], ids[i] = code, l.MemberID
 		}
 		done(codes, ids, nil)
 	}
 	c.stepLocked(waiting{again, fail}, func(d *draft) func(error) {
-		codes, ids := make([]int16, len(leaving)), make([]string, len(leaving))
+		codes, ids := make([]protocol.Code, len(leaving)), make([]string, len(leaving))
 		went := false
 		for i, l := range leaving {
 			id := l.MemberID
@@ -414,10 +416,10 @@ func (c *consumerGroup) leaveLocked(leaving []kmsg.LeaveGroupRequestMember, agai
 				id = d.staticMember(*l.InstanceID)
 			}
 			m, code := d.find(id, l.InstanceID)
-			if code == none && m.classic == nil {
-				code = unknownMemberID
+			if code == protocol.None && m.classic == nil {
+				code = protocol.UnknownMemberID
 			}
-			if codes[i], ids[i] = code, id; code == none {
+			if codes[i], ids[i] = code, id; code == protocol.None {
 				d.remove(id)
 				went = true
 			}

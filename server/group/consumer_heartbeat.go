@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/server/protocol"
 )
 
 // A beat is a ConsumerGroupHeartbeat request that is being answered.
@@ -24,9 +26,9 @@ type beat struct {
 	done    func(err error) // what follows an append that has its answer
 }
 
-func (b *beat) fail(code int16, why string) {
+func (b *beat) fail(code protocol.Code, why string) {
 	resp := kmsg.NewPtrConsumerGroupHeartbeatResponse()
-	resp.Version, resp.ErrorCode = b.req.Version, code
+	resp.Version, resp.ErrorCode = b.req.Version, int16(code)
 	if why != "" {
 		resp.ErrorMessage = &why
 	}
@@ -59,34 +61,34 @@ func (c *Coordinator) ConsumerHeartbeat(ctx context.Context, client Client, req 
 	answer := make(chan *kmsg.ConsumerGroupHeartbeatResponse, 1)
 	b := &beat{req: req, client: client, answer: answer}
 	if tooLong(req.Group) {
-		b.fail(invalidGroupID, "GroupId has at most 32767 bytes.")
+		b.fail(protocol.InvalidGroupID, "GroupId has at most 32767 bytes.")
 		return <-answer
 	}
 	if why := b.invalid(); why != "" {
-		b.fail(invalidRequest, why)
+		b.fail(protocol.InvalidRequest, why)
 		return <-answer
 	}
 	if set := c.settings().Consumer; req.ServerAssignor != nil &&
 		(assignors[*req.ServerAssignor] == nil || !slices.Contains(set.Assignors, *req.ServerAssignor)) {
-		b.fail(unsupportedAssignor, "ServerAssignor "+*req.ServerAssignor+" is not supported. Supported assignors: "+strings.Join(set.Assignors, ", ")+".")
+		b.fail(protocol.UnsupportedAssignor, "ServerAssignor "+*req.ServerAssignor+" is not supported. Supported assignors: "+strings.Join(set.Assignors, ", ")+".")
 		return <-answer
 	}
 	if req.MemberEpoch >= 0 && req.SubscribedTopicRegex != nil && *req.SubscribedTopicRegex != "" {
 		// Outside the lock: what an expression costs, who sends it pays.
 		known, code := c.resolved(req.Group, *req.SubscribedTopicRegex)
-		if code == none && !known {
+		if code == protocol.None && !known {
 			var err error
 			b.matches, err = c.resolve(ctx, client.Host, *req.SubscribedTopicRegex)
 			switch {
 			case errors.Is(err, errNotIn):
-				code = coordinatorNotAvailable
+				code = protocol.CoordinatorNotAvailable
 			case err != nil:
-				b.fail(invalidRegularExpression, "SubscribedTopicRegex is not valid: "+err.Error())
+				b.fail(protocol.InvalidRegularExpression, "SubscribedTopicRegex is not valid: "+err.Error())
 				return <-answer
 			}
 			b.matched = true
 		}
-		if code != none {
+		if code != protocol.None {
 			b.fail(code, "")
 			return <-answer
 		}
@@ -97,18 +99,18 @@ func (c *Coordinator) ConsumerHeartbeat(ctx context.Context, client Client, req 
 		req.MemberID = base64.RawURLEncoding.EncodeToString(u[:])
 	}
 	s, code := c.shardOf(req.Group)
-	if code != none {
+	if code != protocol.None {
 		b.fail(code, "")
 		return <-answer
 	}
 	if !s.Do(func() { s.beatLocked(b) }) {
 		late := make(chan *kmsg.ConsumerGroupHeartbeatResponse, 1)
-		(&beat{req: req, client: client, answer: late}).fail(notCoordinator, "")
+		(&beat{req: req, client: client, answer: late}).fail(protocol.NotCoordinator, "")
 		return <-late
 	}
 	return await(ctx, answer, func() *kmsg.ConsumerGroupHeartbeatResponse {
 		late := make(chan *kmsg.ConsumerGroupHeartbeatResponse, 1)
-		(&beat{req: req, client: client, answer: late}).fail(coordinatorNotAvailable, "")
+		(&beat{req: req, client: client, answer: late}).fail(protocol.CoordinatorNotAvailable, "")
 		return <-late
 	})
 }
@@ -162,13 +164,13 @@ func (b *beat) holds() assignment {
 
 func (s *shard) beatLocked(b *beat) {
 	if s.EndedLocked() {
-		b.fail(notCoordinator, "")
+		b.fail(protocol.NotCoordinator, "")
 		return
 	}
 	req := b.req
 	g := s.groupLocked(req.Group)
 	if g == nil && req.MemberEpoch != epochJoin {
-		b.fail(groupIDNotFound, "Group "+req.Group+" not found.")
+		b.fail(protocol.GroupIDNotFound, "Group "+req.Group+" not found.")
 		return
 	}
 	if g == nil {
@@ -176,13 +178,13 @@ func (s *shard) beatLocked(b *beat) {
 	}
 	defer s.dropIfNothingLocked(g)
 	if g.dead {
-		b.fail(coordinatorNotAvailable, "")
+		b.fail(protocol.CoordinatorNotAvailable, "")
 		return
 	}
 	c, ok := g.members.(*consumerGroup)
 	if !ok {
 		if req.MemberEpoch != epochJoin {
-			b.fail(groupIDNotFound, "Group "+req.Group+" is not a consumer group.")
+			b.fail(protocol.GroupIDNotFound, "Group "+req.Group+" is not a consumer group.")
 			return
 		}
 		old := g.members.(*classicGroup)
@@ -191,7 +193,7 @@ func (s *shard) beatLocked(b *beat) {
 			return
 		}
 		c = newConsumer(g)
-		g.members.stopLocked(coordinatorNotAvailable)
+		g.members.stopLocked(protocol.CoordinatorNotAvailable)
 		g.members = c
 	}
 	c.beatLocked(b)
@@ -200,7 +202,7 @@ func (s *shard) beatLocked(b *beat) {
 func (c *consumerGroup) beatLocked(b *beat) {
 	c.stepLocked(waiting{
 		again: func() { c.shard.beatLocked(b) },
-		fail:  func(code int16) { b.fail(code, "") },
+		fail:  func(code protocol.Code) { b.fail(code, "") },
 	}, func(d *draft) func(error) { return d.beat(b) })
 }
 
@@ -257,14 +259,14 @@ func (b *beat) respond() *kmsg.ConsumerGroupHeartbeatResponse {
 
 // refusal is what follows a step that answers b with an error, whatever becomes of the
 // records of others in the draft.
-func (b *beat) refusal(code int16, why string) func(error) {
+func (b *beat) refusal(code protocol.Code, why string) func(error) {
 	return func(error) { b.fail(code, why) }
 }
 
 // leaves is the step of a member that leaves, for good or, if it is static, for a while.
 func (d *draft) leaves(b *beat) func(error) {
 	m, code := d.find(b.req.MemberID, b.req.InstanceID)
-	if code != none {
+	if code != protocol.None {
 		return b.refusal(code, "")
 	}
 	if b.req.MemberEpoch == epochLeaveStatic {
@@ -293,20 +295,20 @@ func (d *draft) identify(b *beat) (m, replaced *consumerMember, refused func(err
 		switch {
 		case other != nil && other.id == req.MemberID:
 		case req.MemberEpoch != epochJoin && other == nil:
-			return nil, nil, b.refusal(unknownMemberID, "Instance id "+*req.InstanceID+" is unknown.")
+			return nil, nil, b.refusal(protocol.UnknownMemberID, "Instance id "+*req.InstanceID+" is unknown.")
 		case req.MemberEpoch != epochJoin:
-			return nil, nil, b.refusal(fencedInstanceID, "Instance id "+*req.InstanceID+" belongs to another member.")
+			return nil, nil, b.refusal(protocol.FencedInstanceID, "Instance id "+*req.InstanceID+" belongs to another member.")
 		case other != nil && other.epoch != epochLeaveStatic && other.classic == nil:
-			return nil, nil, b.refusal(unreleasedInstanceID, "Instance id "+*req.InstanceID+" is in use by "+other.id+".")
+			return nil, nil, b.refusal(protocol.UnreleasedInstanceID, "Instance id "+*req.InstanceID+" is in use by "+other.id+".")
 		case other != nil:
 			replaced = other
 		}
 	case m == nil && req.MemberEpoch != epochJoin:
-		return nil, nil, b.refusal(unknownMemberID, "Member "+req.MemberID+" is not a member of group "+req.Group+".")
+		return nil, nil, b.refusal(protocol.UnknownMemberID, "Member "+req.MemberID+" is not a member of group "+req.Group+".")
 	}
 	if m != nil && req.MemberEpoch != m.epoch && req.MemberEpoch != epochJoin {
 		if req.MemberEpoch != m.previous || req.Topics == nil || len(b.holds().without(m.assigned)) > 0 || m.epoch < 0 {
-			return nil, nil, b.refusal(fencedMemberEpoch, "The member's epoch is not the one the coordinator knows. It must give up all its partitions and join again.")
+			return nil, nil, b.refusal(protocol.FencedMemberEpoch, "The member's epoch is not the one the coordinator knows. It must give up all its partitions and join again.")
 		}
 	}
 	return m, replaced, nil
@@ -344,7 +346,7 @@ func (b *beat) said(before memberValue) memberValue {
 func (d *draft) refuses(b *beat, isNew bool, before, said memberValue) func(error) {
 	set := d.c.shard.c.settings()
 	if isNew && d.size >= set.Consumer.MaxSize {
-		return b.refusal(groupMaxSizeReached, "The group is full.")
+		return b.refusal(protocol.GroupMaxSizeReached, "The group is full.")
 	}
 	grow := (&consumerMember{id: b.req.MemberID, memberValue: said}).cost()
 	if !isNew { // it may come from elsewhere, under another name
@@ -352,10 +354,10 @@ func (d *draft) refuses(b *beat, isNew bool, before, said memberValue) func(erro
 		grow -= (&consumerMember{id: b.req.MemberID, memberValue: before}).cost()
 	}
 	if grow > 0 && (d.c.bytes+grow > set.MaxGroupBytes || !d.c.shard.c.memory.fits(b.client.Host, grow, set.MaxBytes)) {
-		return b.refusal(groupMaxSizeReached, "The members of the group take too much room.")
+		return b.refusal(protocol.GroupMaxSizeReached, "The members of the group take too much room.")
 	}
 	if b.req.SubscribedTopicRegex != nil && *said.regex != "" && !b.matched && d.regex(*said.regex) == nil {
-		return b.refusal(coordinatorNotAvailable, "") // the last member that had it went just now; the client asks again
+		return b.refusal(protocol.CoordinatorNotAvailable, "") // the last member that had it went just now; the client asks again
 	}
 	return nil
 }
@@ -386,7 +388,7 @@ func (c *consumerGroup) awaits(b *beat, epoch int32) func(error) {
 		c.touchLocked(b.req.MemberID)
 		c.parkLocked(epoch, waiting{
 			again: func() { c.placeLocked(b) },
-			fail:  func(code int16) { b.fail(code, "") },
+			fail:  func(code protocol.Code) { b.fail(code, "") },
 		})
 	}
 }
@@ -424,10 +426,10 @@ func (c *consumerGroup) placeLocked(b *beat) {
 	}
 	c.stepLocked(waiting{
 		again: func() { c.placeLocked(b) },
-		fail:  func(code int16) { b.fail(code, "") },
+		fail:  func(code protocol.Code) { b.fail(code, "") },
 	}, func(d *draft) func(error) {
 		if d.member(b.req.MemberID) == nil {
-			return b.refusal(unknownMemberID, "The member left while it joined.")
+			return b.refusal(protocol.UnknownMemberID, "The member left while it joined.")
 		}
 		return d.place(b, b.respond())
 	})
@@ -483,12 +485,12 @@ func (c *Coordinator) consumerDescribe(id string) kmsg.ConsumerGroupDescribeResp
 	d := kmsg.NewConsumerGroupDescribeResponseGroup()
 	d.Group = id
 	if id == "" {
-		d.ErrorCode = invalidGroupID
+		d.ErrorCode = int16(protocol.InvalidGroupID)
 		return d
 	}
 	s, code := c.shardOf(id)
-	if code != none {
-		d.ErrorCode = code
+	if code != protocol.None {
+		d.ErrorCode = int16(code)
 		return d
 	}
 	defer s.Unlock()
@@ -501,7 +503,7 @@ func (c *Coordinator) consumerDescribe(id string) kmsg.ConsumerGroupDescribeResp
 		if s.groupLocked(id) != nil {
 			why = "Group " + id + " is not a consumer group."
 		}
-		d.ErrorCode, d.ErrorMessage = groupIDNotFound, &why
+		d.ErrorCode, d.ErrorMessage = int16(protocol.GroupIDNotFound), &why
 		return d
 	}
 	d.State, d.Epoch, d.AssignmentEpoch, d.AssignorName = cg.state(), cg.epoch, cg.targetEpoch, cg.preferred(&cg.consumerState)

@@ -188,7 +188,7 @@ type memberValue struct {
 
 type classicValue struct {
 	session   int32 // milliseconds
-	protocols []protocol
+	protocols []memberProtocol
 }
 
 func (v memberValue) append(b []byte) []byte {
@@ -230,7 +230,7 @@ func parseMember(p []byte) (v memberValue, err error) {
 		}
 		v.classic = &classicValue{session: body.Int32()}
 		for n := body.CompactArrayLen(); n > 0 && body.Ok(); n-- {
-			v.classic.protocols = append(v.classic.protocols, protocol{body.CompactString(), slices.Clone(body.CompactBytes())})
+			v.classic.protocols = append(v.classic.protocols, memberProtocol{body.CompactString(), slices.Clone(body.CompactBytes())})
 			tags(body, nil)
 		}
 		tags(body, nil)

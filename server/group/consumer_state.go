@@ -3,6 +3,8 @@ package group
 import (
 	"fmt"
 	"strings"
+
+	"millrace/server/protocol"
 )
 
 // A consumerMember is one member, as the journal knows it. It is never changed.
@@ -244,20 +246,20 @@ func (st *consumerState) eachTopic(f func(name string)) {
 }
 
 // find returns a member that is who it says it is, or a code.
-func (st *consumerState) find(id string, instanceID *string) (*consumerMember, int16) {
+func (st *consumerState) find(id string, instanceID *string) (*consumerMember, protocol.Code) {
 	if instanceID != nil {
 		known := st.staticMember(*instanceID)
 		if known == "" {
-			return nil, unknownMemberID
+			return nil, protocol.UnknownMemberID
 		}
 		if known != id {
-			return nil, fencedInstanceID
+			return nil, protocol.FencedInstanceID
 		}
 	}
 	if m := st.member(id); m != nil {
-		return m, none
+		return m, protocol.None
 	}
-	return nil, unknownMemberID
+	return nil, protocol.UnknownMemberID
 }
 
 // ---- changing

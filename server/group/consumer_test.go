@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/server/protocol"
 )
 
 // A shelf is topics in memory.
@@ -88,7 +90,7 @@ func newBeater(c *Coordinator, id string, topics ...string) *beater {
 	return &beater{c: c, group: "g", id: id, topics: topics, owned: assignment{}}
 }
 
-func (b *beater) beat() int16 {
+func (b *beater) beat() protocol.Code {
 	req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
 	req.Version, req.Group, req.MemberID, req.MemberEpoch, req.InstanceID = 1, b.group, b.id, b.epoch, b.instance
 	req.ServerAssignor = b.assignor
@@ -100,11 +102,11 @@ func (b *beater) beat() int16 {
 		req.Topics = append(req.Topics, kmsg.ConsumerGroupHeartbeatRequestTopic{TopicID: t, Partitions: parts})
 	}
 	resp := b.c.ConsumerHeartbeat(context.Background(), Client{"app", "/127.0.0.1"}, req)
-	if resp.ErrorCode != none {
-		if resp.ErrorCode == fencedMemberEpoch || resp.ErrorCode == unknownMemberID {
+	if resp.ErrorCode != int16(protocol.None) {
+		if resp.ErrorCode == int16(protocol.FencedMemberEpoch) || resp.ErrorCode == int16(protocol.UnknownMemberID) {
 			b.epoch, b.owned, b.told = 0, assignment{}, nil
 		}
-		return resp.ErrorCode
+		return protocol.Code(resp.ErrorCode)
 	}
 	b.epoch = resp.MemberEpoch
 	if resp.Assignment != nil {
@@ -120,10 +122,10 @@ func (b *beater) beat() int16 {
 			b.owned = b.told
 		}
 	}
-	return none
+	return protocol.None
 }
 
-func (b *beater) leave() int16 {
+func (b *beater) leave() protocol.Code {
 	b.epoch, b.owned = -1, assignment{}
 	return b.beat()
 }
@@ -133,7 +135,7 @@ func settle(t testing.TB, all ...*beater) {
 	t.Helper()
 	for range 20 {
 		for _, b := range all {
-			if code := b.beat(); code != none && code != fencedMemberEpoch && code != unknownMemberID {
+			if code := b.beat(); code != protocol.None && code != protocol.FencedMemberEpoch && code != protocol.UnknownMemberID {
 				t.Fatalf("%s: code %d", b.id, code)
 			}
 			alone(t, all...)
@@ -195,7 +197,7 @@ func TestThreeConsumersShareATopic(t *testing.T) {
 		if d := describe(c); d.State != "Stable" || len(d.Members) != 3 || d.AssignorName != "uniform" {
 			t.Errorf("described as %+v", d)
 		}
-		wantCode(t, "leave", z.leave(), none)
+		wantCode(t, "leave", z.leave(), protocol.None)
 		settle(t, x, y)
 		if total(x, y) != 9 {
 			t.Errorf("%v %v", x.owned, y.owned)
@@ -210,7 +212,7 @@ func TestThreeConsumersShareATopic(t *testing.T) {
 		if x.owned.count() != 9 {
 			t.Errorf("x owns %v", x.owned)
 		}
-		wantCode(t, "the silent one", y.beat(), unknownMemberID)
+		wantCode(t, "the silent one", y.beat(), protocol.UnknownMemberID)
 	})
 }
 
@@ -230,7 +232,7 @@ func TestASlowConsumerKeepsItsPartitionsUntilItIsOut(t *testing.T) {
 				x.beat()
 			}
 		}
-		wantCode(t, "x after its rebalance timeout", x.beat(), unknownMemberID)
+		wantCode(t, "x after its rebalance timeout", x.beat(), protocol.UnknownMemberID)
 		x.slow = false
 		settle(t, x, y)
 		if x.owned.count() != 2 || y.owned.count() != 2 {
@@ -244,7 +246,7 @@ func TestAFailoverLosesNoAssignment(t *testing.T) {
 		x, y := newBeater(c, "x", "t"), newBeater(c, "y", "t", "u")
 		for range 30 { // a takeover between any two steps
 			for _, b := range []*beater{x, y} {
-				wantCode(t, b.id, b.beat(), none)
+				wantCode(t, b.id, b.beat(), protocol.None)
 				alone(t, x, y)
 				next := p.takeOver(t, Config{Topics: s})
 				b.c.Close()
@@ -264,7 +266,7 @@ func TestNewPartitionsAndExpressions(t *testing.T) {
 		x := newBeater(c, "x")
 		bad := "("
 		x.regex = &bad
-		wantCode(t, "a bad expression", x.beat(), invalidRegularExpression)
+		wantCode(t, "a bad expression", x.beat(), protocol.InvalidRegularExpression)
 		good := "logs-.*"
 		x.regex = &good
 		settle(t, x)
@@ -279,7 +281,7 @@ func TestNewPartitionsAndExpressions(t *testing.T) {
 		}
 		for range 121 { // group.consumer.regex.refresh.interval.ms, and a heartbeat
 			time.Sleep(5 * time.Second)
-			wantCode(t, "heartbeat", x.beat(), none)
+			wantCode(t, "heartbeat", x.beat(), protocol.None)
 		}
 		synctest.Wait()
 		settle(t, x)
@@ -297,7 +299,7 @@ func TestNewPartitionsAndExpressions(t *testing.T) {
 		}
 		for range 122 {
 			time.Sleep(5 * time.Second)
-			wantCode(t, "heartbeat", x.beat(), none)
+			wantCode(t, "heartbeat", x.beat(), protocol.None)
 		}
 		synctest.Wait()
 		settle(t, x)
@@ -316,15 +318,15 @@ func TestAStaticConsumerIsReplaced(t *testing.T) {
 		had, epoch := x.owned, y.epoch
 		z := newBeater(c, "z", "t")
 		z.instance = &i
-		wantCode(t, "while x is there", z.beat(), unreleasedInstanceID)
+		wantCode(t, "while x is there", z.beat(), protocol.UnreleasedInstanceID)
 		x.epoch, x.owned = -2, assignment{}
-		wantCode(t, "leave for a while", x.beat(), none)
+		wantCode(t, "leave for a while", x.beat(), protocol.None)
 		settle(t, z, y)
 		if !z.owned.equal(had) || y.epoch != epoch {
 			t.Errorf("z owns %v, x had %v; epoch %d, was %d", z.owned, had, y.epoch, epoch)
 		}
 		x.epoch = epoch
-		wantCode(t, "the old one", x.beat(), fencedInstanceID)
+		wantCode(t, "the old one", x.beat(), protocol.FencedInstanceID)
 	})
 }
 
@@ -332,17 +334,17 @@ func TestCommitsNeedTheMembersEpoch(t *testing.T) {
 	consumerStory(t, map[string]int32{"t": 1}, func(t *testing.T, c *Coordinator, p *journal, s *shelf) {
 		x := newBeater(c, "x", "t")
 		settle(t, x)
-		wantCode(t, "commit", commit(c, "g", "x", nil, x.epoch, "t", 0, 5), none)
-		wantCode(t, "stale", commit(c, "g", "x", nil, x.epoch-1, "t", 0, 4), staleMemberEpoch)
-		wantCode(t, "nobody", commit(c, "g", "q", nil, x.epoch, "t", 0, 4), unknownMemberID)
+		wantCode(t, "commit", commit(c, "g", "x", nil, x.epoch, "t", 0, 5), protocol.None)
+		wantCode(t, "stale", commit(c, "g", "x", nil, x.epoch-1, "t", 0, 4), protocol.StaleMemberEpoch)
+		wantCode(t, "nobody", commit(c, "g", "q", nil, x.epoch, "t", 0, 4), protocol.UnknownMemberID)
 		if got := fetched(t, c, "g", "t"); got != 5 {
 			t.Errorf("offset %d", got)
 		}
-		wantCode(t, "delete", deleteGroup(c, "g"), nonEmptyGroup)
-		wantCode(t, "leave", x.leave(), none)
-		wantCode(t, "delete", deleteGroup(c, "g"), none)
+		wantCode(t, "delete", deleteGroup(c, "g"), protocol.NonEmptyGroup)
+		wantCode(t, "leave", x.leave(), protocol.None)
+		wantCode(t, "delete", deleteGroup(c, "g"), protocol.None)
 		next := p.takeOver(t, Config{Topics: s})
-		if d := describe(next); d.ErrorCode != groupIDNotFound {
+		if d := describe(next); d.ErrorCode != int16(protocol.GroupIDNotFound) {
 			t.Errorf("after deletion: %+v", d)
 		}
 	})
@@ -352,13 +354,13 @@ func TestAnEmptyGroupChangesItsTypeAndKeepsItsOffsets(t *testing.T) {
 	consumerStory(t, map[string]int32{"t": 2}, func(t *testing.T, c *Coordinator, p *journal, s *shelf) {
 		r := newReader(c, "g")
 		together(t, r)
-		wantCode(t, "commit", r.commit(3), none)
+		wantCode(t, "commit", r.commit(3), protocol.None)
 		x := newBeater(c, "x", "t")
-		wantCode(t, "a consumer while a classic member is in", x.beat(), groupIDNotFound)
-		wantCode(t, "leave", r.leave(), none)
+		wantCode(t, "a consumer while a classic member is in", x.beat(), protocol.GroupIDNotFound)
+		wantCode(t, "leave", r.leave(), protocol.None)
 		settle(t, x)
 		again := newReader(c, "g")
-		wantCode(t, "a classic member while a consumer is in", again.join().ErrorCode, inconsistentGroupProtocol)
+		wantCode(t, "a classic member while a consumer is in", again.join().ErrorCode, protocol.InconsistentGroupProtocol)
 		c2 := p.takeOver(t, Config{Topics: s})
 		c.Close()
 		x.c, again.c = c2, c2
@@ -366,12 +368,12 @@ func TestAnEmptyGroupChangesItsTypeAndKeepsItsOffsets(t *testing.T) {
 		if x.owned.count() != 2 {
 			t.Errorf("x owns %v", x.owned)
 		}
-		wantCode(t, "leave", x.leave(), none)
+		wantCode(t, "leave", x.leave(), protocol.None)
 		together(t, again)
 		c3 := p.takeOver(t, Config{Topics: s})
 		c2.Close()
 		again.c = c3
-		wantCode(t, "the classic member after a failover", again.heartbeat(), none)
+		wantCode(t, "the classic member after a failover", again.heartbeat(), protocol.None)
 		if got := fetched(t, c3, "g", "t"); got != 3 {
 			t.Errorf("offset %d", got)
 		}
@@ -504,7 +506,7 @@ func TestUnequalSubscriptionsAreBalancedByChains(t *testing.T) {
 func TestConsumerRecordsAreReadAsWritten(t *testing.T) {
 	inst, re := "i", "r.*"
 	v := memberValue{instanceID: &inst, client: Client{"c", "/h"}, topics: []string{"a", "b"}, regex: &re, timeout: 7,
-		classic: &classicValue{9, []protocol{{"range", []byte("x")}}}}
+		classic: &classicValue{9, []memberProtocol{{"range", []byte("x")}}}}
 	got, err := parseMember(v.append(nil))
 	if err != nil || fmt.Sprintf("%x", got.append(nil)) != fmt.Sprintf("%x", v.append(nil)) {
 		t.Errorf("%+v %v", got, err)
@@ -537,15 +539,15 @@ func FuzzConsumerRecords(f *testing.F) {
 func TestASubscriptionToNothingIsOne(t *testing.T) {
 	consumerStory(t, map[string]int32{"t": 2}, func(t *testing.T, c *Coordinator, p *journal, s *shelf) {
 		x := newBeater(c, "x")
-		wantCode(t, "neither names nor an expression", x.beat(), invalidRequest)
+		wantCode(t, "neither names nor an expression", x.beat(), protocol.InvalidRequest)
 		x.topics = []string{}
-		wantCode(t, "an empty list", x.beat(), none)
+		wantCode(t, "an empty list", x.beat(), protocol.None)
 		if x.epoch != 1 || x.owned.count() != 0 {
 			t.Errorf("epoch %d, owns %v", x.epoch, x.owned)
 		}
 		y, expression := newBeater(c, "y"), ""
 		y.regex = &expression
-		wantCode(t, "an empty expression", y.beat(), none)
+		wantCode(t, "an empty expression", y.beat(), protocol.None)
 		x.topics = []string{"t"}
 		settle(t, x, y)
 		if x.owned.count() != 2 || y.owned.count() != 0 {

@@ -10,6 +10,7 @@ import (
 
 	"millrace/segment/record"
 	"millrace/server/coordinator"
+	"millrace/server/protocol"
 )
 
 // Config is what a Coordinator works with. Journal must be set; everything else
@@ -125,7 +126,7 @@ func (c *Coordinator) Partition(group string) int32 { return c.shards.PartitionO
 
 // shardOf returns the shard of a group with its lock held, or a code. The caller
 // defers shard.Unlock.
-func (c *Coordinator) shardOf(group string) (*shard, int16) {
+func (c *Coordinator) shardOf(group string) (*shard, protocol.Code) {
 	s, err := c.shards.Enter(group)
 	return s, codeOf(err)
 }

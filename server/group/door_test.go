@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+
+	"millrace/server/protocol"
 )
 
 // Whoever comes with a hundred waits behind themselves: another host's turn is next,
@@ -84,8 +86,8 @@ func TestAGroupMatchesAnExpressionOnce(t *testing.T) {
 		if n := topics.searches.Load(); n != 2 || total(other) != 4 {
 			t.Errorf("%d searches for two groups; the second owns %d", n, total(other))
 		}
-		wantCode(t, "leave", a.leave(), none)
-		wantCode(t, "leave", b.leave(), none)
+		wantCode(t, "leave", a.leave(), protocol.None)
+		wantCode(t, "leave", b.leave(), protocol.None)
 		settle(t, member("g", "c"))
 		if n := topics.searches.Load(); n != 3 {
 			t.Errorf("%d searches after a group has lost its expression, want 3", n)

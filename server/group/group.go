@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"millrace/segment/record"
+	"millrace/server/protocol"
 )
 
 // A group is a name with committed offsets and a membership. All of it is under
@@ -37,9 +38,9 @@ type membership interface {
 
 	// mayCommit returns the code for a commit of offsets with this identity, and
 	// counts it as a sign of life of that member.
-	mayCommit(memberID string, instanceID *string, generation int32) int16
+	mayCommit(memberID string, instanceID *string, generation int32) protocol.Code
 	// mayFetch returns the code for a fetch of offsets with this identity (v9+).
-	mayFetch(memberID *string, epoch int32) int16
+	mayFetch(memberID *string, epoch int32) protocol.Code
 	// subscribed tells whether members may read the topic, so that its offsets are
 	// neither deleted nor expired.
 	subscribed(topic string) bool
@@ -54,7 +55,7 @@ type membership interface {
 	// startLocked is called once, when all records are replayed: sessions begin.
 	startLocked()
 	// stopLocked stops all alarms and answers with code whoever waits.
-	stopLocked(code int16)
+	stopLocked(code protocol.Code)
 }
 
 // A place is one partition of a topic.

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/server/coordinator/coordinatortest"
+	"millrace/server/protocol"
 )
 
 // A journal is one in memory, of one partition, that changes hands.
@@ -81,11 +82,11 @@ func (r *reader) joinRequest() *kmsg.JoinGroupRequest {
 func (r *reader) join() *kmsg.JoinGroupResponse {
 	for {
 		resp := r.c.Join(context.Background(), Client{"app", "/127.0.0.1"}, r.joinRequest())
-		if resp.ErrorCode == memberIDRequired {
+		if resp.ErrorCode == int16(protocol.MemberIDRequired) {
 			r.id = resp.MemberID
 			continue
 		}
-		if resp.ErrorCode == none {
+		if resp.ErrorCode == int16(protocol.None) {
 			r.id, r.generation = resp.MemberID, resp.Generation
 		}
 		return resp
@@ -99,17 +100,17 @@ func (r *reader) sync(plan map[string][]byte) *kmsg.SyncGroupResponse {
 		req.GroupAssignment = append(req.GroupAssignment, kmsg.SyncGroupRequestGroupAssignment{MemberID: id, MemberAssignment: a})
 	}
 	resp := r.c.Sync(context.Background(), req)
-	if resp.ErrorCode == none {
+	if resp.ErrorCode == int16(protocol.None) {
 		r.assignment = resp.MemberAssignment
 	}
 	return resp
 }
 
 // enter joins and syncs.
-func (r *reader) enter() (joined *kmsg.JoinGroupResponse, code int16) {
+func (r *reader) enter() (joined *kmsg.JoinGroupResponse, code protocol.Code) {
 	j := r.join()
-	if j.ErrorCode != none {
-		return j, j.ErrorCode
+	if j.ErrorCode != int16(protocol.None) {
+		return j, protocol.Code(j.ErrorCode)
 	}
 	var plan map[string][]byte
 	if j.LeaderID == r.id && !j.SkipAssignment {
@@ -118,43 +119,43 @@ func (r *reader) enter() (joined *kmsg.JoinGroupResponse, code int16) {
 			plan[m.MemberID] = []byte("of " + m.MemberID)
 		}
 	}
-	return j, r.sync(plan).ErrorCode
+	return j, protocol.Code(r.sync(plan).ErrorCode)
 }
 
-func (r *reader) heartbeat() int16 {
+func (r *reader) heartbeat() protocol.Code {
 	req := kmsg.NewPtrHeartbeatRequest()
 	req.Version, req.Group, req.MemberID, req.InstanceID, req.Generation = 4, r.group, r.id, r.instance, r.generation
-	return r.c.Heartbeat(context.Background(), req).ErrorCode
+	return protocol.Code(r.c.Heartbeat(context.Background(), req).ErrorCode)
 }
 
-func (r *reader) leave() int16 {
+func (r *reader) leave() protocol.Code {
 	req := kmsg.NewPtrLeaveGroupRequest()
 	req.Version, req.Group = 5, r.group
 	req.Members = []kmsg.LeaveGroupRequestMember{{MemberID: r.id, InstanceID: r.instance}}
 	resp := r.c.Leave(context.Background(), req)
-	if resp.ErrorCode != none {
-		return resp.ErrorCode
+	if resp.ErrorCode != int16(protocol.None) {
+		return protocol.Code(resp.ErrorCode)
 	}
-	return resp.Members[0].ErrorCode
+	return protocol.Code(resp.Members[0].ErrorCode)
 }
 
-func (r *reader) commit(offset int64) int16 { return r.commitTo("t", 0, offset) }
+func (r *reader) commit(offset int64) protocol.Code { return r.commitTo("t", 0, offset) }
 
-func (r *reader) commitTo(topic string, partition int32, offset int64) int16 {
+func (r *reader) commitTo(topic string, partition int32, offset int64) protocol.Code {
 	return commit(r.c, r.group, r.id, r.instance, r.generation, topic, partition, offset)
 }
 
-func commit(c *Coordinator, group, id string, instance *string, generation int32, topic string, partition int32, offset int64) int16 {
+func commit(c *Coordinator, group, id string, instance *string, generation int32, topic string, partition int32, offset int64) protocol.Code {
 	req := kmsg.NewPtrOffsetCommitRequest()
 	req.Version, req.Group, req.MemberID, req.InstanceID, req.Generation = 9, group, id, instance, generation
 	meta := "m"
 	req.Topics = []kmsg.OffsetCommitRequestTopic{{Topic: topic, Partitions: []kmsg.OffsetCommitRequestTopicPartition{
 		{Partition: partition, Offset: offset, LeaderEpoch: 7, Metadata: &meta}}}}
-	return c.OffsetCommit(context.Background(), req).Topics[0].Partitions[0].ErrorCode
+	return protocol.Code(c.OffsetCommit(context.Background(), req).Topics[0].Partitions[0].ErrorCode)
 }
 
 // simpleCommit is a commit without a membership.
-func simpleCommit(c *Coordinator, group string, offset int64) int16 {
+func simpleCommit(c *Coordinator, group string, offset int64) protocol.Code {
 	return commit(c, group, "", nil, -1, "t", 0, offset)
 }
 
@@ -162,21 +163,21 @@ func simpleCommit(c *Coordinator, group string, offset int64) int16 {
 func fetched(t testing.TB, c *Coordinator, group, topic string) int64 {
 	t.Helper()
 	offset, code := fetch(c, group, topic)
-	if code != none {
+	if code != protocol.None {
 		t.Fatalf("fetching an offset: code %d", code)
 	}
 	return offset
 }
 
-func fetch(c *Coordinator, group, topic string) (int64, int16) {
+func fetch(c *Coordinator, group, topic string) (int64, protocol.Code) {
 	req := kmsg.NewPtrOffsetFetchRequest()
 	req.Version = 8
 	req.Groups = []kmsg.OffsetFetchRequestGroup{{Group: group, Topics: []kmsg.OffsetFetchRequestGroupTopic{{Topic: topic, Partitions: []int32{0}}}}}
 	g := c.OffsetFetch(context.Background(), req).Groups[0]
-	if g.ErrorCode != none {
-		return 0, g.ErrorCode
+	if g.ErrorCode != int16(protocol.None) {
+		return 0, protocol.Code(g.ErrorCode)
 	}
-	return g.Topics[0].Partitions[0].Offset, g.Topics[0].Partitions[0].ErrorCode
+	return g.Topics[0].Partitions[0].Offset, protocol.Code(g.Topics[0].Partitions[0].ErrorCode)
 }
 
 func stateOf(c *Coordinator, group string) kmsg.DescribeGroupsResponseGroup {
@@ -185,15 +186,15 @@ func stateOf(c *Coordinator, group string) kmsg.DescribeGroupsResponseGroup {
 	return c.Describe(context.Background(), req).Groups[0]
 }
 
-func deleteGroup(c *Coordinator, group string) int16 {
+func deleteGroup(c *Coordinator, group string) protocol.Code {
 	req := kmsg.NewPtrDeleteGroupsRequest()
 	req.Version, req.Groups = 2, []string{group}
-	return c.Delete(context.Background(), req).Groups[0].ErrorCode
+	return protocol.Code(c.Delete(context.Background(), req).Groups[0].ErrorCode)
 }
 
-func wantCode(t testing.TB, what string, got, want int16) {
+func wantCode[C ~int16](t testing.TB, what string, got C, want protocol.Code) {
 	t.Helper()
-	if got != want {
+	if protocol.Code(got) != want {
 		t.Fatalf("%s: code %d, want %d", what, got, want)
 	}
 }
@@ -202,12 +203,12 @@ func wantCode(t testing.TB, what string, got, want int16) {
 func together(t testing.TB, readers ...*reader) {
 	t.Helper()
 	var wg sync.WaitGroup
-	codes := make([]int16, len(readers))
+	codes := make([]protocol.Code, len(readers))
 	for i, r := range readers {
 		wg.Go(func() {
 			for {
 				_, codes[i] = r.enter()
-				if codes[i] != rebalanceInProgress {
+				if codes[i] != protocol.RebalanceInProgress {
 					return
 				}
 			}
@@ -215,7 +216,7 @@ func together(t testing.TB, readers ...*reader) {
 	}
 	wg.Wait()
 	for i, code := range codes {
-		if code != none {
+		if code != protocol.None {
 			t.Fatalf("reader %d could not enter: code %d", i, code)
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/server/protocol"
 )
 
 // newMemberTimeout is how long a new member's JoinGroup may wait. Its client knows
@@ -39,47 +41,47 @@ func (c *Coordinator) Join(ctx context.Context, client Client, req *kmsg.JoinGro
 	answer := make(chan *kmsg.JoinGroupResponse, 1)
 	call := &joinCall{req: req, client: client, answer: answer}
 	if req.Group == "" || tooLong(req.Group) {
-		return joinFailure(call, invalidGroupID, req.MemberID)
+		return joinFailure(call, protocol.InvalidGroupID, req.MemberID)
 	}
 	switch {
 	case tooLong(req.MemberID):
-		return joinFailure(call, unknownMemberID, "")
+		return joinFailure(call, protocol.UnknownMemberID, "")
 	case req.InstanceID != nil && tooLong(*req.InstanceID):
-		return joinFailure(call, invalidRequest, "")
+		return joinFailure(call, protocol.InvalidRequest, "")
 	case tooLong(req.ProtocolType), slices.ContainsFunc(req.Protocols, func(p kmsg.JoinGroupRequestProtocol) bool { return tooLong(p.Name) }):
-		return joinFailure(call, inconsistentGroupProtocol, req.MemberID)
+		return joinFailure(call, protocol.InconsistentGroupProtocol, req.MemberID)
 	}
 	set := c.settings()
 	session := time.Duration(req.SessionTimeoutMillis) * time.Millisecond
 	if session < set.MinSessionTimeout || session > set.MaxSessionTimeout {
-		return joinFailure(call, invalidSessionTimeout, req.MemberID)
+		return joinFailure(call, protocol.InvalidSessionTimeout, req.MemberID)
 	}
 	s, code := c.shardOf(req.Group)
-	if code != none {
+	if code != protocol.None {
 		return joinFailure(call, code, req.MemberID)
 	}
 	if !s.Do(func() { s.joinLocked(call) }) {
-		return joinFailure(call, notCoordinator, req.MemberID)
+		return joinFailure(call, protocol.NotCoordinator, req.MemberID)
 	}
 	return await(ctx, answer, func() *kmsg.JoinGroupResponse {
 		s.Lock()
 		s.Do(func() { s.abandonLocked(call) })
-		return joinFailure(call, coordinatorNotAvailable, req.MemberID)
+		return joinFailure(call, protocol.CoordinatorNotAvailable, req.MemberID)
 	})
 }
 
-func joinFailure(call *joinCall, code int16, memberID string) *kmsg.JoinGroupResponse {
+func joinFailure(call *joinCall, code protocol.Code, memberID string) *kmsg.JoinGroupResponse {
 	resp := kmsg.NewPtrJoinGroupResponse()
 	if call != nil {
 		resp.Version = call.req.Version
 	}
-	resp.ErrorCode, resp.MemberID = code, memberID
+	resp.ErrorCode, resp.MemberID = int16(code), memberID
 	return resp
 }
 
 // joinResponse is what m learns of its generation.
 func (c *classicGroup) joinResponse(call *joinCall, m *member, leader string, skip bool) *kmsg.JoinGroupResponse {
-	resp := joinFailure(call, none, m.id)
+	resp := joinFailure(call, protocol.None, m.id)
 	if call == nil {
 		return resp // nobody will see it
 	}
@@ -122,7 +124,7 @@ func (s *shard) abandonLocked(call *joinCall) {
 	switch {
 	case m == nil || m.join != call:
 	case call.req.MemberID == "" && call.req.InstanceID == nil:
-		c.removeLocked(m, unknownMemberID)
+		c.removeLocked(m, protocol.UnknownMemberID)
 		c.settleLocked("a client hung up while it joined")
 	default:
 		m.join = nil
@@ -138,13 +140,13 @@ func (s *shard) abandonLocked(call *joinCall) {
 func (s *shard) joinLocked(call *joinCall) {
 	req := call.req
 	g := s.groupLocked(req.Group)
-	fail := func(code int16, memberID string) { call.answer <- joinFailure(call, code, memberID) }
+	fail := func(code protocol.Code, memberID string) { call.answer <- joinFailure(call, code, memberID) }
 	switch {
 	case g != nil && g.dead:
-		fail(coordinatorNotAvailable, req.MemberID)
+		fail(protocol.CoordinatorNotAvailable, req.MemberID)
 		return
 	case g == nil && req.MemberID != "":
-		fail(unknownMemberID, req.MemberID)
+		fail(protocol.UnknownMemberID, req.MemberID)
 		return
 	case g == nil:
 		g = s.createLocked(req.Group)
@@ -157,7 +159,7 @@ func (s *shard) joinLocked(call *joinCall) {
 			return
 		}
 		if req.MemberID != "" {
-			fail(unknownMemberID, req.MemberID)
+			fail(protocol.UnknownMemberID, req.MemberID)
 			return
 		}
 		c = s.toClassicLocked(g)
@@ -166,15 +168,15 @@ func (s *shard) joinLocked(call *joinCall) {
 	switch {
 	case !c.admits(req.MemberID):
 		if m := c.members[req.MemberID]; m != nil {
-			c.removeLocked(m, groupMaxSizeReached)
+			c.removeLocked(m, protocol.GroupMaxSizeReached)
 			c.settleLocked("the group is full")
 		}
 		if u, ok := c.pendingOf(req.MemberID); ok {
 			c.dropPendingLocked(u)
 		}
-		fail(groupMaxSizeReached, "")
+		fail(protocol.GroupMaxSizeReached, "")
 	case !c.supports(req.ProtocolType, req.Protocols):
-		fail(inconsistentGroupProtocol, req.MemberID)
+		fail(protocol.InconsistentGroupProtocol, req.MemberID)
 	case req.MemberID == "":
 		c.joinNewLocked(call)
 	default:
@@ -182,7 +184,7 @@ func (s *shard) joinLocked(call *joinCall) {
 			c.addNewLocked(call, req.MemberID)
 			return
 		}
-		if code := c.check(req.MemberID, req.InstanceID); code != none {
+		if code := c.check(req.MemberID, req.InstanceID); code != protocol.None {
 			fail(code, req.MemberID)
 			return
 		}
@@ -193,7 +195,7 @@ func (s *shard) joinLocked(call *joinCall) {
 // toClassicLocked makes an empty group of the other type a classic one.
 func (s *shard) toClassicLocked(g *group) *classicGroup {
 	records := g.members.tombstones(s.Now())
-	g.members.stopLocked(coordinatorNotAvailable)
+	g.members.stopLocked(protocol.CoordinatorNotAvailable)
 	c := newClassic(g)
 	g.members = c
 	if len(records) > 0 {
@@ -242,7 +244,7 @@ func (c *classicGroup) joinNewLocked(call *joinCall) {
 	c.pendLocked(p)
 	session := time.Duration(req.SessionTimeoutMillis) * time.Millisecond
 	c.shard.SetLocked(&p.expiry, c.shard.Now().Add(min(session, newMemberTimeout)))
-	call.answer <- joinFailure(call, memberIDRequired, id)
+	call.answer <- joinFailure(call, protocol.MemberIDRequired, id)
 }
 
 // takeLocked makes call the one that m waits with, and m what call says it is. It
@@ -253,10 +255,10 @@ func (c *classicGroup) takeLocked(call *joinCall, m *member) bool {
 	next := *m
 	next.protocols = protocols
 	if !c.fitsLocked(call.client, next.cost()-m.bytes) {
-		call.answer <- joinFailure(call, groupMaxSizeReached, "")
+		call.answer <- joinFailure(call, protocol.GroupMaxSizeReached, "")
 		return false
 	}
-	c.answerJoinLocked(m, joinFailure(m.join, rebalanceInProgress, m.id)) // the client asks again, over another connection
+	c.answerJoinLocked(m, joinFailure(m.join, protocol.RebalanceInProgress, m.id)) // the client asks again, over another connection
 	c.unsupportLocked(m)
 	m.protocols = protocols
 	for _, p := range protocols {
@@ -288,7 +290,7 @@ func (c *classicGroup) addNewLocked(call *joinCall, id string) {
 		c.dropPendingLocked(u)
 	}
 	if !c.fitsLocked(call.client, m.cost()) {
-		call.answer <- joinFailure(call, groupMaxSizeReached, "")
+		call.answer <- joinFailure(call, protocol.GroupMaxSizeReached, "")
 		c.settlePendingLocked()
 		return
 	}
@@ -337,12 +339,12 @@ func (c *classicGroup) replaceLocked(call *joinCall, old *member, id string) {
 	next := *m
 	next.protocols = protocols
 	if !c.fitsLocked(call.client, next.cost()-old.bytes) {
-		call.answer <- joinFailure(call, groupMaxSizeReached, "")
+		call.answer <- joinFailure(call, protocol.GroupMaxSizeReached, "")
 		return
 	}
 	formerLeader, wasLeader, unsynced := c.leader, c.leader == old.id, c.unsynced[old.id]
 	formerMetadata := old.metadata(c.protocol)
-	c.removeLocked(old, fencedInstanceID)
+	c.removeLocked(old, protocol.FencedInstanceID)
 	joined := c.nextJoined
 	c.addLocked(m)
 	m.joined, c.nextJoined = old.joined, joined

@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/server/coordinator"
+	"millrace/server/protocol"
 )
 
 // A syncCall is a SyncGroup request that waits.
@@ -25,15 +26,15 @@ type syncCall struct {
 // v3 adds the instance id (KIP-345).
 func (c *Coordinator) Sync(ctx context.Context, req *kmsg.SyncGroupRequest) *kmsg.SyncGroupResponse {
 	if req.Group == "" || tooLong(req.Group) {
-		return syncFailure(req, invalidGroupID)
+		return syncFailure(req, protocol.InvalidGroupID)
 	}
 	s, code := c.shardOf(req.Group)
-	if code != none {
+	if code != protocol.None {
 		return syncFailure(req, code)
 	}
 	answer := make(chan *kmsg.SyncGroupResponse, 1)
 	if !s.Do(func() {
-		if g, other, code := s.classicLocked(req.Group); code != none {
+		if g, other, code := s.classicLocked(req.Group); code != protocol.None {
 			answer <- syncFailure(req, code)
 		} else if other != nil {
 			answer <- other.syncLocked(req)
@@ -41,57 +42,57 @@ func (c *Coordinator) Sync(ctx context.Context, req *kmsg.SyncGroupRequest) *kms
 			g.syncLocked(&syncCall{req, answer})
 		}
 	}) {
-		return syncFailure(req, notCoordinator)
+		return syncFailure(req, protocol.NotCoordinator)
 	}
-	return await(ctx, answer, func() *kmsg.SyncGroupResponse { return syncFailure(req, coordinatorNotAvailable) })
+	return await(ctx, answer, func() *kmsg.SyncGroupResponse { return syncFailure(req, protocol.CoordinatorNotAvailable) })
 }
 
-func syncFailure(req *kmsg.SyncGroupRequest, code int16) *kmsg.SyncGroupResponse {
+func syncFailure(req *kmsg.SyncGroupRequest, code protocol.Code) *kmsg.SyncGroupResponse {
 	resp := kmsg.NewPtrSyncGroupResponse()
-	resp.Version, resp.ErrorCode = req.Version, code
+	resp.Version, resp.ErrorCode = req.Version, int16(code)
 	return resp
 }
 
 // classicLocked returns a group that a member of the classic protocol may speak
 // to, as what it is, or a code.
-func (s *shard) classicLocked(id string) (*classicGroup, *consumerGroup, int16) {
+func (s *shard) classicLocked(id string) (*classicGroup, *consumerGroup, protocol.Code) {
 	g := s.groupLocked(id)
 	if g == nil {
-		return nil, nil, unknownMemberID
+		return nil, nil, protocol.UnknownMemberID
 	}
 	if g.dead {
-		return nil, nil, coordinatorNotAvailable
+		return nil, nil, protocol.CoordinatorNotAvailable
 	}
 	switch m := g.members.(type) {
 	case *classicGroup:
-		return m, nil, none
+		return m, nil, protocol.None
 	case *consumerGroup:
-		return nil, m, none
+		return nil, m, protocol.None
 	}
-	return nil, nil, unknownMemberID
+	return nil, nil, protocol.UnknownMemberID
 }
 
 func (c *classicGroup) syncLocked(call *syncCall) {
 	req := call.req
-	fail := func(code int16) { call.answer <- syncFailure(req, code) }
-	if code := c.check(req.MemberID, req.InstanceID); code != none {
+	fail := func(code protocol.Code) { call.answer <- syncFailure(req, code) }
+	if code := c.check(req.MemberID, req.InstanceID); code != protocol.None {
 		fail(code)
 		return
 	}
 	m := c.members[req.MemberID]
 	switch {
 	case req.Generation != c.generation:
-		fail(illegalGeneration)
+		fail(protocol.IllegalGeneration)
 	case req.ProtocolType != nil && *req.ProtocolType != c.kindOf, req.Protocol != nil && *req.Protocol != c.protocol:
-		fail(inconsistentGroupProtocol)
+		fail(protocol.InconsistentGroupProtocol)
 	case c.phase == preparing:
-		fail(rebalanceInProgress)
+		fail(protocol.RebalanceInProgress)
 	case c.phase == stable:
 		c.syncedLocked(m)
 		call.answer <- c.syncResponse(req, m)
 		c.touchLocked(m)
 	case c.phase == completing:
-		c.answerSyncLocked(m, rebalanceInProgress) // the client asks again, over another connection
+		c.answerSyncLocked(m, protocol.RebalanceInProgress) // the client asks again, over another connection
 		m.sync = call
 		c.syncedLocked(m)
 		if m.id == c.leader && !c.assigning {
@@ -121,7 +122,7 @@ func (c *classicGroup) assignLocked(req *kmsg.SyncGroupRequest) {
 		more += len(a)
 	}
 	if !c.fitsLocked(c.members[req.MemberID].client, more) {
-		c.propagateLocked(unknownServerError) // as Kafka, for a record that is too large
+		c.propagateLocked(protocol.UnknownServerError) // as Kafka, for a record that is too large
 		c.prepareLocked("the assignment is too large")
 		return
 	}
@@ -144,12 +145,12 @@ func (c *classicGroup) assignLocked(req *kmsg.SyncGroupRequest) {
 		}
 		c.moveLocked(stable)
 		c.shard.Log.Info("stable", "group", c.group.id, "generation", c.generation, "members", len(c.members))
-		c.propagateLocked(none)
+		c.propagateLocked(protocol.None)
 	})
 }
 
 // propagateLocked answers all who wait for their assignment.
-func (c *classicGroup) propagateLocked(code int16) {
+func (c *classicGroup) propagateLocked(code protocol.Code) {
 	for _, m := range c.members {
 		if m.sync != nil {
 			c.answerSyncLocked(m, code)
@@ -159,11 +160,11 @@ func (c *classicGroup) propagateLocked(code int16) {
 }
 
 // answerSyncLocked answers m's SyncGroup, if it waits for one.
-func (c *classicGroup) answerSyncLocked(m *member, code int16) {
+func (c *classicGroup) answerSyncLocked(m *member, code protocol.Code) {
 	if m.sync == nil {
 		return
 	}
-	if code == none {
+	if code == protocol.None {
 		m.sync.answer <- c.syncResponse(m.sync.req, m)
 	} else {
 		m.sync.answer <- syncFailure(m.sync.req, code)
@@ -172,7 +173,7 @@ func (c *classicGroup) answerSyncLocked(m *member, code int16) {
 }
 
 func (c *classicGroup) syncResponse(req *kmsg.SyncGroupRequest, m *member) *kmsg.SyncGroupResponse {
-	resp := syncFailure(req, none)
+	resp := syncFailure(req, protocol.None)
 	protocolType, protocol := c.kindOf, c.protocol
 	resp.ProtocolType, resp.Protocol, resp.MemberAssignment = &protocolType, &protocol, m.assignment
 	return resp
@@ -186,7 +187,7 @@ func (c *classicGroup) expireSyncsLocked(time.Time) {
 	for _, m := range c.inOrder() {
 		if c.unsynced[m.id] {
 			c.shard.Log.Info("member is out: it has joined but never synced", "group", c.group.id, "member", m.id)
-			c.removeLocked(m, unknownMemberID)
+			c.removeLocked(m, protocol.UnknownMemberID)
 		}
 	}
 	c.prepareLocked("members did not sync in time")
@@ -200,16 +201,16 @@ func (c *Coordinator) Heartbeat(_ context.Context, req *kmsg.HeartbeatRequest) *
 	resp := kmsg.NewPtrHeartbeatResponse()
 	resp.Version = req.Version
 	if req.Group == "" {
-		resp.ErrorCode = invalidGroupID
+		resp.ErrorCode = int16(protocol.InvalidGroupID)
 		return resp
 	}
 	s, code := c.shardOf(req.Group)
-	if code == none {
-		code = notCoordinator
+	if code == protocol.None {
+		code = protocol.NotCoordinator
 		s.Do(func() {
 			g, other, why := s.classicLocked(req.Group)
 			switch {
-			case why != none:
+			case why != protocol.None:
 				code = why
 			case other != nil:
 				code = other.heartbeatLocked(req)
@@ -218,7 +219,7 @@ func (c *Coordinator) Heartbeat(_ context.Context, req *kmsg.HeartbeatRequest) *
 			}
 		})
 	}
-	resp.ErrorCode = code
+	resp.ErrorCode = int16(code)
 	return resp
 }
 
@@ -230,7 +231,7 @@ func (c *Coordinator) Heartbeat(_ context.Context, req *kmsg.HeartbeatRequest) *
 // nothing has happened.
 func (c *Coordinator) Disconnected(groupID, memberID string) {
 	s, code := c.shardOf(groupID)
-	if code != none {
+	if code != protocol.None {
 		return
 	}
 	defer s.Unlock()
@@ -255,18 +256,18 @@ func (c *classicGroup) disconnectedLocked(memberID string) {
 	}
 }
 
-func (c *classicGroup) heartbeatLocked(req *kmsg.HeartbeatRequest) int16 {
-	if code := c.check(req.MemberID, req.InstanceID); code != none {
+func (c *classicGroup) heartbeatLocked(req *kmsg.HeartbeatRequest) protocol.Code {
+	if code := c.check(req.MemberID, req.InstanceID); code != protocol.None {
 		return code
 	}
 	if req.Generation != c.generation {
-		return illegalGeneration
+		return protocol.IllegalGeneration
 	}
 	c.touchLocked(c.members[req.MemberID])
 	if c.phase == preparing {
-		return rebalanceInProgress
+		return protocol.RebalanceInProgress
 	}
-	return none
+	return protocol.None
 }
 
 // Leave is LeaveGroup, versions 0–5. v3+ names several members, by member id or,
@@ -275,12 +276,12 @@ func (c *classicGroup) heartbeatLocked(req *kmsg.HeartbeatRequest) int16 {
 // The last one to leave is answered when the journal knows that the group is
 // empty, so that no failover brings it back. v5 adds a reason.
 func (c *Coordinator) Leave(ctx context.Context, req *kmsg.LeaveGroupRequest) *kmsg.LeaveGroupResponse {
-	fail := func(code int16) *kmsg.LeaveGroupResponse { return leaveFailure(req, code) }
+	fail := func(code protocol.Code) *kmsg.LeaveGroupResponse { return leaveFailure(req, code) }
 	if req.Group == "" || tooLong(req.Group) {
-		return fail(invalidGroupID)
+		return fail(protocol.InvalidGroupID)
 	}
 	s, code := c.shardOf(req.Group)
-	if code != none {
+	if code != protocol.None {
 		return fail(code)
 	}
 	answer := make(chan *kmsg.LeaveGroupResponse, 1)
@@ -291,23 +292,23 @@ func (c *Coordinator) Leave(ctx context.Context, req *kmsg.LeaveGroupRequest) *k
 		members = []kmsg.LeaveGroupRequestMember{m}
 	}
 	if !s.Do(func() { s.leaveLocked(req, members, answer) }) {
-		return fail(notCoordinator)
+		return fail(protocol.NotCoordinator)
 	}
-	return await(ctx, answer, func() *kmsg.LeaveGroupResponse { return fail(coordinatorNotAvailable) })
+	return await(ctx, answer, func() *kmsg.LeaveGroupResponse { return fail(protocol.CoordinatorNotAvailable) })
 }
 
-func leaveFailure(req *kmsg.LeaveGroupRequest, code int16) *kmsg.LeaveGroupResponse {
+func leaveFailure(req *kmsg.LeaveGroupRequest, code protocol.Code) *kmsg.LeaveGroupResponse {
 	resp := kmsg.NewPtrLeaveGroupResponse()
-	resp.Version, resp.ErrorCode = req.Version, code
+	resp.Version, resp.ErrorCode = req.Version, int16(code)
 	return resp
 }
 
 // leaveResponse tells each member its code, and under which id it went.
-func leaveResponse(req *kmsg.LeaveGroupRequest, members []kmsg.LeaveGroupRequestMember, codes []int16, ids []string) *kmsg.LeaveGroupResponse {
-	resp := leaveFailure(req, none)
+func leaveResponse(req *kmsg.LeaveGroupRequest, members []kmsg.LeaveGroupRequestMember, codes []protocol.Code, ids []string) *kmsg.LeaveGroupResponse {
+	resp := leaveFailure(req, protocol.None)
 	for i, m := range members {
 		rm := kmsg.NewLeaveGroupResponseMember()
-		rm.MemberID, rm.InstanceID, rm.ErrorCode = ids[i], m.InstanceID, codes[i]
+		rm.MemberID, rm.InstanceID, rm.ErrorCode = ids[i], m.InstanceID, int16(codes[i])
 		if req.Version < 3 {
 			resp.ErrorCode = rm.ErrorCode
 		} else {
@@ -319,16 +320,16 @@ func leaveResponse(req *kmsg.LeaveGroupRequest, members []kmsg.LeaveGroupRequest
 
 func (s *shard) leaveLocked(req *kmsg.LeaveGroupRequest, members []kmsg.LeaveGroupRequestMember, answer chan<- *kmsg.LeaveGroupResponse) {
 	if s.EndedLocked() {
-		answer <- leaveFailure(req, notCoordinator)
+		answer <- leaveFailure(req, protocol.NotCoordinator)
 		return
 	}
 	g, other, code := s.classicLocked(req.Group)
-	if code == coordinatorNotAvailable {
+	if code == protocol.CoordinatorNotAvailable {
 		answer <- leaveFailure(req, code)
 		return
 	}
 	if other != nil {
-		other.leaveLocked(members, func() { s.leaveLocked(req, members, answer) }, func(codes []int16, ids []string, err error) {
+		other.leaveLocked(members, func() { s.leaveLocked(req, members, answer) }, func(codes []protocol.Code, ids []string, err error) {
 			if err != nil {
 				answer <- leaveFailure(req, codeOf(err))
 			} else {
@@ -337,13 +338,13 @@ func (s *shard) leaveLocked(req *kmsg.LeaveGroupRequest, members []kmsg.LeaveGro
 		})
 		return
 	}
-	codes, ids := make([]int16, len(members)), make([]string, len(members))
+	codes, ids := make([]protocol.Code, len(members)), make([]string, len(members))
 	went := false
 	for i, m := range members {
 		codes[i], ids[i] = code, m.MemberID
-		if code == none {
+		if code == protocol.None {
 			codes[i] = g.leaveLocked(m)
-			went = went || codes[i] == none
+			went = went || codes[i] == protocol.None
 		}
 	}
 	resp := leaveResponse(req, members, codes, ids)
@@ -353,7 +354,7 @@ func (s *shard) leaveLocked(req *kmsg.LeaveGroupRequest, members []kmsg.LeaveGro
 	if went && g.phase == empty && g.storing > 0 {
 		g.onStored = append(g.onStored, func(err error) {
 			if coordinator.Lost(err) {
-				resp = leaveFailure(req, notCoordinator) // whether it has left is for the next coordinator to say
+				resp = leaveFailure(req, protocol.NotCoordinator) // whether it has left is for the next coordinator to say
 			}
 			answer <- resp
 		})
@@ -363,25 +364,25 @@ func (s *shard) leaveLocked(req *kmsg.LeaveGroupRequest, members []kmsg.LeaveGro
 }
 
 // leaveLocked takes one member out.
-func (c *classicGroup) leaveLocked(m kmsg.LeaveGroupRequestMember) int16 {
+func (c *classicGroup) leaveLocked(m kmsg.LeaveGroupRequestMember) protocol.Code {
 	id := m.MemberID
 	if id == "" {
 		if m.InstanceID == nil || c.static[*m.InstanceID] == "" {
-			return unknownMemberID
+			return protocol.UnknownMemberID
 		}
 		id = c.static[*m.InstanceID]
 	}
 	if u, ok := c.pendingOf(id); ok {
 		c.dropPendingLocked(u)
 		c.gone = c.gone || c.phase == preparing || c.phase == empty
-		return none
+		return protocol.None
 	}
-	if code := c.check(id, m.InstanceID); code != none {
+	if code := c.check(id, m.InstanceID); code != protocol.None {
 		return code
 	}
-	c.removeLocked(c.members[id], unknownMemberID)
+	c.removeLocked(c.members[id], protocol.UnknownMemberID)
 	c.gone = true
-	return none
+	return protocol.None
 }
 
 // leftLocked does what follows when members have left.

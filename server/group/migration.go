@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"millrace/segment/record"
+	"millrace/server/protocol"
 )
 
 // Groups change their type while members are in them, as far as
@@ -47,7 +48,7 @@ func (s *shard) upgradeLocked(old *classicGroup, b *beat) {
 		c.beginLocked(old, b)
 		return
 	}
-	b.fail(groupIDNotFound, "Group "+g.id+" is not a consumer group.")
+	b.fail(protocol.GroupIDNotFound, "Group "+g.id+" is not a consumer group.")
 }
 
 // retypeLocked makes a classic group that nobody is in a consumer group and lets b
@@ -62,7 +63,7 @@ func (s *shard) retypeLocked(old *classicGroup, b *beat) {
 			b.fail(codeOf(err), "")
 			return
 		}
-		old.stopLocked(coordinatorNotAvailable)
+		old.stopLocked(protocol.CoordinatorNotAvailable)
 		g.members = newConsumer(g)
 		s.beatLocked(b)
 	})
@@ -113,12 +114,12 @@ func (c *consumerGroup) adopt(old *classicGroup) bool {
 
 // inFront returns protocols with one in front: what a member speaks in a consumer
 // group is its first.
-func inFront(protocols []protocol, name string) []protocol {
-	i := slices.IndexFunc(protocols, func(p protocol) bool { return p.name == name })
+func inFront(protocols []memberProtocol, name string) []memberProtocol {
+	i := slices.IndexFunc(protocols, func(p memberProtocol) bool { return p.name == name })
 	if i <= 0 {
 		return protocols
 	}
-	return append([]protocol{protocols[i]}, slices.Delete(slices.Clone(protocols), i, i+1)...)
+	return append([]memberProtocol{protocols[i]}, slices.Delete(slices.Clone(protocols), i, i+1)...)
 }
 
 // beginLocked has the journal keep what adopt took over, and b's step with it. From
@@ -154,7 +155,7 @@ func (c *consumerGroup) beginLocked(old *classicGroup, b *beat) {
 		return
 	}
 	s.Log.Info("the group becomes a consumer group", "group", g.id, "generation", old.generation, "members", len(members))
-	old.stopLocked(rebalanceInProgress)
+	old.stopLocked(protocol.RebalanceInProgress)
 	for id, m := range c.members {
 		c.chargeLocked(m, m.cost())
 		c.touchLocked(id)
@@ -180,7 +181,7 @@ func (c *classicGroup) resumeLocked() {
 	for _, m := range c.inOrder() {
 		m.bytes = 0
 		if m.isNew {
-			c.removeLocked(m, unknownMemberID)
+			c.removeLocked(m, protocol.UnknownMemberID)
 			continue
 		}
 		m.bytes = 0
@@ -224,7 +225,7 @@ func (d *draft) downgradeFor(j *classicJoin) (after func(error)) {
 			return
 		}
 		if d.c.shard.EndedLocked() || d.c.group.members != membership(d.c) {
-			j.call.answer <- joinFailure(j.call, notCoordinator, j.call.req.MemberID)
+			j.call.answer <- joinFailure(j.call, protocol.NotCoordinator, j.call.req.MemberID)
 			return
 		}
 		d.c.becomeLocked(old)
@@ -306,6 +307,6 @@ func (c *consumerGroup) retireLocked() {
 		queue = append(queue, p.waiting)
 	}
 	c.queue, c.parked = nil, nil
-	c.stopLocked(coordinatorNotAvailable)
+	c.stopLocked(protocol.CoordinatorNotAvailable)
 	c.queue = queue
 }

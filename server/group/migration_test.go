@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/server/coordinator"
+	"millrace/server/protocol"
 )
 
 // A rider is a consumer that speaks the classic protocol, as real ones do: eager,
@@ -29,7 +30,7 @@ type rider struct {
 	owned       assignment
 	call        chan *kmsg.JoinGroupResponse // a JoinGroup that waits
 	sync        chan *kmsg.SyncGroupResponse
-	last        int16 // the last code that was not none
+	last        protocol.Code // the last code that was not none
 }
 
 func newRider(c *Coordinator, cooperative bool, topics ...string) *rider {
@@ -86,7 +87,7 @@ func (r *rider) step() {
 	default:
 		req := kmsg.NewPtrHeartbeatRequest()
 		req.Version, req.Group, req.MemberID, req.InstanceID, req.Generation = 4, "g", r.id, r.instance, r.generation
-		r.refused(r.c.Heartbeat(context.Background(), req).ErrorCode)
+		r.refused(protocol.Code(r.c.Heartbeat(context.Background(), req).ErrorCode))
 	}
 }
 
@@ -104,33 +105,33 @@ func (r *rider) join() {
 }
 
 // refused does what a code asks for; false: there is none.
-func (r *rider) refused(code int16) bool {
+func (r *rider) refused(code protocol.Code) bool {
 	switch code {
-	case none:
+	case protocol.None:
 		return false
-	case rebalanceInProgress:
+	case protocol.RebalanceInProgress:
 		r.rejoin = true
-	case unknownMemberID, fencedInstanceID:
+	case protocol.UnknownMemberID, protocol.FencedInstanceID:
 		r.joined, r.id, r.generation, r.owned = false, "", -1, assignment{}
-	case illegalGeneration:
+	case protocol.IllegalGeneration:
 		r.joined, r.generation, r.owned = false, -1, assignment{}
-	case notCoordinator, coordinatorNotAvailable, coordinatorLoadInProgress:
+	case protocol.NotCoordinator, protocol.CoordinatorNotAvailable, protocol.CoordinatorLoadInProgress:
 	default:
 		r.joined, r.owned = false, assignment{}
 	}
-	if code != rebalanceInProgress {
+	if code != protocol.RebalanceInProgress {
 		r.last = code
 	}
 	return true
 }
 
 func (r *rider) afterJoin(resp *kmsg.JoinGroupResponse) {
-	if resp.ErrorCode == memberIDRequired {
+	if resp.ErrorCode == int16(protocol.MemberIDRequired) {
 		r.id = resp.MemberID
 		r.join()
 		return
 	}
-	if r.refused(resp.ErrorCode) {
+	if r.refused(protocol.Code(resp.ErrorCode)) {
 		r.rejoin = true
 		return
 	}
@@ -193,7 +194,7 @@ func (r *rider) lead(members []kmsg.JoinGroupResponseMember) []kmsg.SyncGroupReq
 }
 
 func (r *rider) afterSync(resp *kmsg.SyncGroupResponse) {
-	if r.refused(resp.ErrorCode) {
+	if r.refused(protocol.Code(resp.ErrorCode)) {
 		r.rejoin = true
 		return
 	}
@@ -208,16 +209,16 @@ func (r *rider) afterSync(resp *kmsg.SyncGroupResponse) {
 	r.owned = told
 }
 
-func (r *rider) leave() int16 {
+func (r *rider) leave() protocol.Code {
 	req := kmsg.NewPtrLeaveGroupRequest()
 	req.Version, req.Group = 5, "g"
 	req.Members = []kmsg.LeaveGroupRequestMember{{MemberID: r.id}}
 	r.owned, r.joined = assignment{}, false
 	resp := r.c.Leave(context.Background(), req)
-	if resp.ErrorCode != none {
-		return resp.ErrorCode
+	if resp.ErrorCode != int16(protocol.None) {
+		return protocol.Code(resp.ErrorCode)
 	}
-	return resp.Members[0].ErrorCode
+	return protocol.Code(resp.Members[0].ErrorCode)
 }
 
 // mixed is a group of both kinds.
@@ -334,20 +335,20 @@ func TestAGroupRollsBothWays(t *testing.T) {
 						t.Fatalf("the group is %q", kindOf(c))
 					}
 					b := newBeater(c, fmt.Sprint("c", i), "t")
-					wantCode(t, "a consumer", b.beat(), none)
+					wantCode(t, "a consumer", b.beat(), protocol.None)
 					m.beaters = append(m.beaters, b)
 					if kindOf(c) != "consumer" {
 						t.Fatalf("the group is %q", kindOf(c))
 					}
 					full("with another consumer")
-					wantCode(t, "a classic member leaves", m.riders[0].leave(), none)
+					wantCode(t, "a classic member leaves", m.riders[0].leave(), protocol.None)
 					m.riders = m.riders[1:]
 					full("with a classic member less")
 				}
 				for i := range 3 {
 					m.riders = append(m.riders, newRider(c, cooperative, "t"))
 					full("with another classic member")
-					wantCode(t, "a consumer leaves", m.beaters[0].leave(), none)
+					wantCode(t, "a consumer leaves", m.beaters[0].leave(), protocol.None)
 					m.beaters = m.beaters[1:]
 					if want := []string{"consumer", "consumer", "classic"}[i]; kindOf(c) != want {
 						t.Fatalf("the group is %q, want %q", kindOf(c), want)
@@ -355,7 +356,7 @@ func TestAGroupRollsBothWays(t *testing.T) {
 					full("with a consumer less")
 				}
 				for _, r := range m.riders {
-					if r.last != none && !failover {
+					if r.last != protocol.None && !failover {
 						t.Errorf("a classic member got code %d", r.last)
 					}
 				}
@@ -372,7 +373,7 @@ func TestThePolicyDecidesWhichGroupsMigrate(t *testing.T) {
 			m := mixed{riders: []*rider{newRider(c, true, "t")}}
 			m.settle(t, 20)
 			b := newBeater(c, "b", "t")
-			if code := b.beat(); (code == none) != can[0] || code != none && code != groupIDNotFound {
+			if code := b.beat(); (code == protocol.None) != can[0] || code != protocol.None && code != protocol.GroupIDNotFound {
 				t.Errorf("%s: a consumer into a classic group: code %d", policy, code)
 			}
 		})
@@ -383,7 +384,7 @@ func TestThePolicyDecidesWhichGroupsMigrate(t *testing.T) {
 			if n := m.settle(t, 40); n != 12 || m.riders[0].owned.count() != 6 {
 				t.Fatalf("%s: %d partitions are owned, %d by the classic member", policy, n, m.riders[0].owned.count())
 			}
-			wantCode(t, "leave", m.beaters[0].leave(), none)
+			wantCode(t, "leave", m.beaters[0].leave(), protocol.None)
 			m.beaters = nil
 			if want := map[bool]string{true: "classic", false: "consumer"}[can[1]]; kindOf(c) != want {
 				t.Errorf("%s: without its consumer the group is %q, want %q", policy, kindOf(c), want)
@@ -408,7 +409,7 @@ func TestAStaticMemberChangesItsProtocol(t *testing.T) {
 		b := newBeater(c, "b", "t")
 		b.instance = &i
 		m.riders = m.riders[1:]
-		wantCode(t, "the static member as a consumer", b.beat(), none)
+		wantCode(t, "the static member as a consumer", b.beat(), protocol.None)
 		m.beaters = []*beater{b}
 		if n := m.settle(t, 60); n != 12 || kindOf(c) != "consumer" {
 			t.Fatalf("%d partitions, the group is %q", n, kindOf(c))
@@ -433,26 +434,26 @@ func TestClassicMembersInAConsumerGroup(t *testing.T) {
 		if n := m.settle(t, 40); n != 12 {
 			t.Fatalf("%d partitions", n)
 		}
-		wantCode(t, "commit", commit(c, "g", r.id, nil, r.generation, "t", 0, 7), none)
-		wantCode(t, "commit of another generation", commit(c, "g", r.id, nil, r.generation-1, "t", 0, 7), illegalGeneration)
-		wantCode(t, "commit of nobody", commit(c, "g", "nobody", nil, r.generation, "t", 0, 7), unknownMemberID)
-		join := func(protocolType, protocol string, metadata []byte) int16 {
+		wantCode(t, "commit", commit(c, "g", r.id, nil, r.generation, "t", 0, 7), protocol.None)
+		wantCode(t, "commit of another generation", commit(c, "g", r.id, nil, r.generation-1, "t", 0, 7), protocol.IllegalGeneration)
+		wantCode(t, "commit of nobody", commit(c, "g", "nobody", nil, r.generation, "t", 0, 7), protocol.UnknownMemberID)
+		join := func(protocolType, name string, metadata []byte) protocol.Code {
 			req := kmsg.NewPtrJoinGroupRequest()
 			req.Version, req.Group, req.MemberID, req.ProtocolType = 9, "g", "x", protocolType
 			req.SessionTimeoutMillis, req.RebalanceTimeoutMillis = 30_000, 60_000
-			req.Protocols = []kmsg.JoinGroupRequestProtocol{{Name: protocol, Metadata: metadata}}
-			return c.Join(t.Context(), Client{"x", "/"}, req).ErrorCode
+			req.Protocols = []kmsg.JoinGroupRequestProtocol{{Name: name, Metadata: metadata}}
+			return protocol.Code(c.Join(t.Context(), Client{"x", "/"}, req).ErrorCode)
 		}
-		wantCode(t, "another type", join("connect", "cooperative-sticky", r.metadata()), inconsistentGroupProtocol)
-		wantCode(t, "a protocol the others do not speak", join("consumer", "range", r.metadata()), inconsistentGroupProtocol)
-		wantCode(t, "metadata that cannot be read", join("consumer", "cooperative-sticky", []byte{0, 1, 0, 0}), inconsistentGroupProtocol)
+		wantCode(t, "another type", join("connect", "cooperative-sticky", r.metadata()), protocol.InconsistentGroupProtocol)
+		wantCode(t, "a protocol the others do not speak", join("consumer", "range", r.metadata()), protocol.InconsistentGroupProtocol)
+		wantCode(t, "metadata that cannot be read", join("consumer", "cooperative-sticky", []byte{0, 1, 0, 0}), protocol.InconsistentGroupProtocol)
 		sync := kmsg.NewPtrSyncGroupRequest()
 		sync.Version, sync.Group, sync.MemberID, sync.Generation = 5, "g", r.id, r.generation+1
-		wantCode(t, "sync of another generation", c.Sync(t.Context(), sync).ErrorCode, illegalGeneration)
+		wantCode(t, "sync of another generation", c.Sync(t.Context(), sync).ErrorCode, protocol.IllegalGeneration)
 		sync.Generation, sync.Protocol = r.generation, &sync.Group
-		wantCode(t, "sync of another protocol", c.Sync(t.Context(), sync).ErrorCode, inconsistentGroupProtocol)
+		wantCode(t, "sync of another protocol", c.Sync(t.Context(), sync).ErrorCode, protocol.InconsistentGroupProtocol)
 		sync.MemberID = "b"
-		wantCode(t, "sync of a consumer", c.Sync(t.Context(), sync).ErrorCode, unknownMemberID)
+		wantCode(t, "sync of a consumer", c.Sync(t.Context(), sync).ErrorCode, protocol.UnknownMemberID)
 		if d := describe(c); len(d.Members) != 2 || d.Members[0].MemberType != 1 || d.Members[1].MemberType != 0 {
 			t.Errorf("described as %+v", d)
 		}
@@ -474,7 +475,7 @@ func TestClassicMembersInAConsumerGroup(t *testing.T) {
 			m.settle(t, 1)
 			req := kmsg.NewPtrHeartbeatRequest()
 			req.Version, req.Group, req.MemberID, req.Generation = 4, "g", r.id, r.generation
-			if code := c.Heartbeat(t.Context(), req).ErrorCode; code == unknownMemberID {
+			if code := c.Heartbeat(t.Context(), req).ErrorCode; code == int16(protocol.UnknownMemberID) {
 				break
 			}
 		}
@@ -516,7 +517,7 @@ func TestMixedGroupsShareNothingWhateverHappens(t *testing.T) {
 			for range 400 {
 				time.Sleep(time.Duration(random.IntN(1500)) * time.Millisecond)
 				s, code := c.shardOf("g")
-				if code != none { // an append of unknown outcome
+				if code != protocol.None { // an append of unknown outcome
 					c.Close()
 					c = p.takeOver(t, cfg)
 					m.move(c)
@@ -568,7 +569,7 @@ func TestMixedGroupsShareNothingWhateverHappens(t *testing.T) {
 				m.alone(t)
 			}
 			p.Fail(nil)
-			if _, code := c.shardOf("g"); code != none {
+			if _, code := c.shardOf("g"); code != protocol.None {
 				c.Close()
 				c = p.takeOver(t, cfg)
 				m.move(c)

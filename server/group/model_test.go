@@ -15,6 +15,7 @@ import (
 
 	"millrace/segment/record"
 	"millrace/server/coordinator"
+	"millrace/server/protocol"
 )
 
 // TestNothingGoesBackAndNothingIsSharedWhateverFails lets clients of one group do
@@ -95,7 +96,7 @@ func run(t *testing.T, seed uint64) (int64, int64) {
 				r.c = current.Load()
 				time.Sleep(time.Second)
 				j := r.join()
-				if j.ErrorCode != none {
+				if j.ErrorCode != int16(protocol.None) {
 					r.id = ""
 					continue
 				}
@@ -107,7 +108,7 @@ func run(t *testing.T, seed uint64) (int64, int64) {
 						plan[m] = fmt.Appendf(plan[m], "p%d ", n)
 					}
 				}
-				if r.sync(plan).ErrorCode != none {
+				if r.sync(plan).ErrorCode != int16(protocol.None) {
 					continue
 				}
 				entered.Add(1)
@@ -120,11 +121,11 @@ func run(t *testing.T, seed uint64) (int64, int64) {
 					time.Sleep(time.Second)
 					r.c = current.Load()
 					code := r.heartbeat()
-					if code == notCoordinator || code == coordinatorLoadInProgress {
+					if code == protocol.NotCoordinator || code == protocol.CoordinatorLoadInProgress {
 						continue
 					}
-					if code != none {
-						if code != rebalanceInProgress {
+					if code != protocol.None {
+						if code != protocol.RebalanceInProgress {
 							r.id = ""
 						}
 						break
@@ -146,7 +147,7 @@ func run(t *testing.T, seed uint64) (int64, int64) {
 	acknowledged.Store(-1)
 	wg.Go(func() { // one writer of a register
 		for n := int64(1); !over(); n++ {
-			if simpleCommit(current.Load(), "register", n) == none {
+			if simpleCommit(current.Load(), "register", n) == protocol.None {
 				acknowledged.Store(n)
 			}
 			time.Sleep(100 * time.Millisecond)
@@ -156,7 +157,7 @@ func run(t *testing.T, seed uint64) (int64, int64) {
 		highest := int64(-1)
 		for !over() {
 			before := acknowledged.Load()
-			if got, code := fetch(current.Load(), "register", "t"); code == none {
+			if got, code := fetch(current.Load(), "register", "t"); code == protocol.None {
 				if got < before || got < highest {
 					t.Errorf("seed %d: read %d, %d was acknowledged and %d seen", seed, got, before, highest)
 				}
@@ -208,16 +209,16 @@ func TestMembersOfAllGroupsAreBoundedTogetherAndShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &journal{}
 		c := p.takeOver(t, Config{Settings: func() Settings { return Settings{MaxBytes: 100_000} }})
-		join := func(host string, i int) int16 {
+		join := func(host string, i int) protocol.Code {
 			req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
 			req.Version, req.Group, req.MemberID, req.RebalanceTimeoutMillis = 1, fmt.Sprint("g", i), host, 60_000
 			req.SubscribedTopicNames, req.Topics = []string{"t"}, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
-			return c.ConsumerHeartbeat(t.Context(), Client{Host: host}, req).ErrorCode
+			return protocol.Code(c.ConsumerHeartbeat(t.Context(), Client{Host: host}, req).ErrorCode)
 		}
 		for i, host := range []string{"/1", "/2", "/3", "/4"} {
 			got := 0
 			for i := range 1000 {
-				if join(host, i) == none {
+				if join(host, i) == protocol.None {
 					got++
 				}
 			}
@@ -251,7 +252,7 @@ func TestMemberIDsThatAreNeverUsedShutNobodyOut(t *testing.T) {
 		long := strings.Repeat("x", 32_000)
 		for i := range 20_000 {
 			r := newReader(c, fmt.Sprint("g", i%10))
-			wantCode(t, "a member id", c.Join(t.Context(), Client{long, "/a"}, r.joinRequest()).ErrorCode, memberIDRequired)
+			wantCode(t, "a member id", c.Join(t.Context(), Client{long, "/a"}, r.joinRequest()).ErrorCode, protocol.MemberIDRequired)
 		}
 		if n := c.pending.Load(); n > maxPending {
 			t.Errorf("%d bytes are pending, want at most %d", n, maxPending)
@@ -277,7 +278,7 @@ func TestManyMembersAtOnce(t *testing.T) {
 		c = p.takeOver(t, Config{})
 		for _, r := range readers {
 			r.c = c
-			wantCode(t, "heartbeat", r.heartbeat(), none)
+			wantCode(t, "heartbeat", r.heartbeat(), protocol.None)
 		}
 	})
 }
@@ -302,7 +303,7 @@ func FuzzReplay(f *testing.F) {
 			f.Fatal(err)
 		}
 		r := newReader(c, "g")
-		if _, code := r.enter(); code != none {
+		if _, code := r.enter(); code != protocol.None {
 			f.Fatal(code)
 		}
 		r.leave()

@@ -10,6 +10,7 @@ import (
 
 	"millrace/segment/record"
 	"millrace/server/coordinator"
+	"millrace/server/protocol"
 )
 
 // committed is one committed offset. Whatever a client sent comes back as it was.
@@ -83,18 +84,18 @@ func (g *group) forgetLocked(p place) {
 // v2–4 carry a retention time, v6 leader epochs (KIP-320), v7 the instance id (KIP-345).
 func (c *Coordinator) OffsetCommit(ctx context.Context, req *kmsg.OffsetCommitRequest) *kmsg.OffsetCommitResponse {
 	if tooLong(req.Group) {
-		return commitResponse(req, invalidGroupID, nil)
+		return commitResponse(req, protocol.InvalidGroupID, nil)
 	}
 	s, code := c.shardOf(req.Group)
-	if code != none {
+	if code != protocol.None {
 		return commitResponse(req, code, nil)
 	}
 	answer := make(chan *kmsg.OffsetCommitResponse, 1)
 	if !s.Do(func() { s.commitLocked(req, answer) }) {
-		return commitResponse(req, notCoordinator, nil)
+		return commitResponse(req, protocol.NotCoordinator, nil)
 	}
 	return await(ctx, answer, func() *kmsg.OffsetCommitResponse {
-		return commitResponse(req, coordinatorNotAvailable, nil)
+		return commitResponse(req, protocol.CoordinatorNotAvailable, nil)
 	})
 }
 
@@ -102,15 +103,15 @@ func (s *shard) commitLocked(req *kmsg.OffsetCommitRequest, answer chan<- *kmsg.
 	g := s.groupLocked(req.Group)
 	switch {
 	case g != nil && g.dead:
-		answer <- commitResponse(req, coordinatorNotAvailable, nil)
+		answer <- commitResponse(req, protocol.CoordinatorNotAvailable, nil)
 		return
 	case g != nil:
-		if code := g.members.mayCommit(req.MemberID, req.InstanceID, req.Generation); code != none {
+		if code := g.members.mayCommit(req.MemberID, req.InstanceID, req.Generation); code != protocol.None {
 			answer <- commitResponse(req, code, nil)
 			return
 		}
 	case req.Generation >= 0:
-		answer <- commitResponse(req, illegalGeneration, nil)
+		answer <- commitResponse(req, protocol.IllegalGeneration, nil)
 		return
 	}
 
@@ -122,7 +123,7 @@ func (s *shard) commitLocked(req *kmsg.OffsetCommitRequest, answer chan<- *kmsg.
 			expires = math.MaxInt64 // so far away that the sum wrapped
 		}
 	}
-	refused := make(map[place]int16)
+	refused := make(map[place]protocol.Code)
 	var records []record.Record
 	var places []place
 	for _, t := range req.Topics {
@@ -145,9 +146,9 @@ func (s *shard) commitLocked(req *kmsg.OffsetCommitRequest, answer chan<- *kmsg.
 			}
 			switch {
 			case !known || tooLong(t.Topic) || p.partition < 0 || p.partition >= partitions:
-				refused[p] = unknownTopicOrPartition
+				refused[p] = protocol.UnknownTopicOrPartition
 			case len(o.metadata) > settings.MaxMetadataBytes:
-				refused[p] = offsetMetadataTooLarge
+				refused[p] = protocol.OffsetMetadataTooLarge
 			default:
 				records = append(records, offsetRecord(now, req.Group, p, o))
 				places = append(places, p)
@@ -155,7 +156,7 @@ func (s *shard) commitLocked(req *kmsg.OffsetCommitRequest, answer chan<- *kmsg.
 		}
 	}
 	if len(records) == 0 {
-		answer <- commitResponse(req, none, refused)
+		answer <- commitResponse(req, protocol.None, refused)
 		return
 	}
 
@@ -177,14 +178,14 @@ func (s *shard) commitLocked(req *kmsg.OffsetCommitRequest, answer chan<- *kmsg.
 			s.dropIfNothingLocked(g)
 		}
 		if errors.Is(err, coordinator.ErrTooLarge) {
-			code = invalidCommitOffsetSize
+			code = protocol.InvalidCommitOffsetSize
 		}
 		answer <- commitResponse(req, code, refused)
 	})
 }
 
 // commitResponse answers each partition with its code in refused, or else code.
-func commitResponse(req *kmsg.OffsetCommitRequest, code int16, refused map[place]int16) *kmsg.OffsetCommitResponse {
+func commitResponse(req *kmsg.OffsetCommitRequest, code protocol.Code, refused map[place]protocol.Code) *kmsg.OffsetCommitResponse {
 	resp := kmsg.NewPtrOffsetCommitResponse()
 	resp.Version = req.Version
 	for _, t := range req.Topics {
@@ -192,9 +193,9 @@ func commitResponse(req *kmsg.OffsetCommitRequest, code int16, refused map[place
 		rt.Topic, rt.TopicID = t.Topic, t.TopicID
 		for _, p := range t.Partitions {
 			rp := kmsg.NewOffsetCommitResponseTopicPartition()
-			rp.Partition, rp.ErrorCode = p.Partition, code
-			if why := refused[place{t.Topic, p.Partition}]; why != none {
-				rp.ErrorCode = why
+			rp.Partition, rp.ErrorCode = p.Partition, int16(code)
+			if why := refused[place{t.Topic, p.Partition}]; why != protocol.None {
+				rp.ErrorCode = int16(why)
 			}
 			rt.Partitions = append(rt.Partitions, rp)
 		}
@@ -226,7 +227,7 @@ func (c *Coordinator) OffsetFetch(ctx context.Context, req *kmsg.OffsetFetchRequ
 				continue
 			case bound.full():
 				rg := kmsg.NewOffsetFetchResponseGroup()
-				rg.Group, rg.ErrorCode = g.Group, coordinatorLoadInProgress
+				rg.Group, rg.ErrorCode = g.Group, int16(protocol.CoordinatorLoadInProgress)
 				resp.Groups = append(resp.Groups, rg)
 			default:
 				resp.Groups = append(resp.Groups, c.fetchOffsets(ctx, g, confirmed, bound))
@@ -249,13 +250,13 @@ func (c *Coordinator) OffsetFetch(ctx context.Context, req *kmsg.OffsetFetchRequ
 	}
 	got := c.fetchOffsets(ctx, ask, confirmed, newAnswer())
 	resp.ErrorCode = got.ErrorCode
-	if got.ErrorCode != none && req.Version < 2 {
+	if got.ErrorCode != int16(protocol.None) && req.Version < 2 {
 		got.Topics = nil
 		for _, t := range req.Topics { // v1 has no other place for the error
 			gt := kmsg.NewOffsetFetchResponseGroupTopic()
 			gt.Topic = t.Topic
 			for _, p := range t.Partitions {
-				gt.Partitions = append(gt.Partitions, noOffset(p, got.ErrorCode))
+				gt.Partitions = append(gt.Partitions, noOffset(p, protocol.Code(got.ErrorCode)))
 			}
 			got.Topics = append(got.Topics, gt)
 		}
@@ -273,9 +274,9 @@ func (c *Coordinator) OffsetFetch(ctx context.Context, req *kmsg.OffsetFetchRequ
 	return resp
 }
 
-func noOffset(partition int32, code int16) kmsg.OffsetFetchResponseGroupTopicPartition {
+func noOffset(partition int32, code protocol.Code) kmsg.OffsetFetchResponseGroupTopicPartition {
 	p := kmsg.NewOffsetFetchResponseGroupTopicPartition()
-	p.Partition, p.Offset, p.LeaderEpoch, p.Metadata, p.ErrorCode = partition, -1, -1, new(string), code
+	p.Partition, p.Offset, p.LeaderEpoch, p.Metadata, p.ErrorCode = partition, -1, -1, new(string), int16(code)
 	return p
 }
 
@@ -283,21 +284,21 @@ func (c *Coordinator) fetchOffsets(ctx context.Context, ask kmsg.OffsetFetchRequ
 	resp := kmsg.NewOffsetFetchResponseGroup()
 	resp.Group = ask.Group
 	s, code := c.shardOf(ask.Group)
-	if code == none && !confirmed[s] {
+	if code == protocol.None && !confirmed[s] {
 		s.Unlock() // nothing was done under it
 		if err := s.Confirm(ctx); err != nil {
 			// Java's consumers before 3.9 know no other code to look for the coordinator again.
-			resp.ErrorCode = notCoordinator
+			resp.ErrorCode = int16(protocol.NotCoordinator)
 			return resp
 		}
 		confirmed[s] = true
 		s.Lock()
 		if s.EndedLocked() {
 			s.Unlock()
-			code = notCoordinator
+			code = protocol.NotCoordinator
 		}
 	}
-	if resp.ErrorCode = code; code != none {
+	if resp.ErrorCode = int16(code); code != protocol.None {
 		return resp
 	}
 	defer s.Unlock()
@@ -305,12 +306,12 @@ func (c *Coordinator) fetchOffsets(ctx context.Context, ask kmsg.OffsetFetchRequ
 	g := s.groupLocked(ask.Group)
 	if g == nil {
 		g = &group{}
-	} else if code := g.members.mayFetch(ask.MemberID, ask.MemberEpoch); code != none {
-		resp.ErrorCode = code
+	} else if code := g.members.mayFetch(ask.MemberID, ask.MemberEpoch); code != protocol.None {
+		resp.ErrorCode = int16(code)
 		return resp
 	}
 	add := func(t *kmsg.OffsetFetchResponseGroupTopic, p int32) {
-		rp := noOffset(p, none)
+		rp := noOffset(p, protocol.None)
 		if o, ok := g.visibleLocked(place{t.Topic, p}); ok {
 			rp.Offset, rp.LeaderEpoch, rp.Metadata = o.offset, o.leaderEpoch, &o.metadata
 		}
@@ -352,24 +353,24 @@ func (c *Coordinator) fetchOffsets(ctx context.Context, ask kmsg.OffsetFetchRequ
 //     there: UNKNOWN_TOPIC_OR_PARTITION.
 func (c *Coordinator) OffsetDelete(ctx context.Context, req *kmsg.OffsetDeleteRequest) *kmsg.OffsetDeleteResponse {
 	if tooLong(req.Group) {
-		return deleteFailure(req, invalidGroupID)
+		return deleteFailure(req, protocol.InvalidGroupID)
 	}
 	s, code := c.shardOf(req.Group)
-	if code != none {
+	if code != protocol.None {
 		return deleteFailure(req, code)
 	}
 	answer := make(chan *kmsg.OffsetDeleteResponse, 1)
 	if !s.Do(func() { s.offsetDeleteLocked(req, answer) }) {
-		return deleteFailure(req, notCoordinator)
+		return deleteFailure(req, protocol.NotCoordinator)
 	}
 	return await(ctx, answer, func() *kmsg.OffsetDeleteResponse {
-		return deleteFailure(req, coordinatorNotAvailable)
+		return deleteFailure(req, protocol.CoordinatorNotAvailable)
 	})
 }
 
-func deleteFailure(req *kmsg.OffsetDeleteRequest, code int16) *kmsg.OffsetDeleteResponse {
+func deleteFailure(req *kmsg.OffsetDeleteRequest, code protocol.Code) *kmsg.OffsetDeleteResponse {
 	resp := kmsg.NewPtrOffsetDeleteResponse()
-	resp.Version, resp.ErrorCode = req.Version, code
+	resp.Version, resp.ErrorCode = req.Version, int16(code)
 	return resp
 }
 
@@ -377,17 +378,17 @@ func (s *shard) offsetDeleteLocked(req *kmsg.OffsetDeleteRequest, answer chan<- 
 	g := s.groupLocked(req.Group)
 	switch {
 	case g == nil:
-		answer <- deleteFailure(req, groupIDNotFound)
+		answer <- deleteFailure(req, protocol.GroupIDNotFound)
 		return
 	case g.dead:
-		answer <- deleteFailure(req, coordinatorNotAvailable)
+		answer <- deleteFailure(req, protocol.CoordinatorNotAvailable)
 		return
 	case !g.members.empty() && g.members.protocolType() != consumerProtocol:
-		answer <- deleteFailure(req, nonEmptyGroup)
+		answer <- deleteFailure(req, protocol.NonEmptyGroup)
 		return
 	}
 
-	resp := deleteFailure(req, none)
+	resp := deleteFailure(req, protocol.None)
 	now := s.Now()
 	var records []record.Record
 	for _, t := range req.Topics {
@@ -398,12 +399,12 @@ func (s *shard) offsetDeleteLocked(req *kmsg.OffsetDeleteRequest, answer chan<- 
 			rp.Partition = part.Partition
 			p := place{t.Topic, part.Partition}
 			if g.members.subscribed(t.Topic) {
-				rp.ErrorCode = groupSubscribedToTopic
+				rp.ErrorCode = int16(protocol.GroupSubscribedToTopic)
 			} else if _, ok := g.visibleLocked(p); ok || g.pending[p] > 0 {
 				records = append(records, offsetTombstone(now, req.Group, p))
 			} else if s.c.cfg.Topics != nil {
 				if _, _, known := s.c.cfg.Topics.Topic(t.Topic); !known {
-					rp.ErrorCode = unknownTopicOrPartition
+					rp.ErrorCode = int16(protocol.UnknownTopicOrPartition)
 				}
 			}
 			rt.Partitions = append(rt.Partitions, rp)

@@ -13,28 +13,29 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/server/coordinator"
+	"millrace/server/protocol"
 )
 
 func TestAnOffsetIsSeenOnlyWhenTheJournalHasIt(t *testing.T) {
 	story(t, func(t *testing.T, c *Coordinator, p *journal) {
-		wantCode(t, "commit", simpleCommit(c, "s", 1), none)
+		wantCode(t, "commit", simpleCommit(c, "s", 1), protocol.None)
 		p.Hold()
-		codes := make(chan int16, 2)
+		codes := make(chan protocol.Code, 2)
 		go func() { codes <- simpleCommit(c, "s", 2) }()
 		synctest.Wait()
 		if got := fetched(t, c, "s", "t"); got != 1 || len(codes) != 0 {
 			t.Errorf("offset %d is seen, %d answers", got, len(codes))
 		}
 		p.Release()
-		wantCode(t, "commit", <-codes, none)
+		wantCode(t, "commit", <-codes, protocol.None)
 		if got := fetched(t, c, "s", "t"); got != 2 {
 			t.Errorf("offset %d, want 2", got)
 		}
 		p.Fail(func() error { return errors.New("disk full") })
-		wantCode(t, "refused commit", simpleCommit(c, "s", 3), coordinatorNotAvailable)
-		wantCode(t, "refused commit of a new group", simpleCommit(c, "new", 3), coordinatorNotAvailable)
+		wantCode(t, "refused commit", simpleCommit(c, "s", 3), protocol.CoordinatorNotAvailable)
+		wantCode(t, "refused commit of a new group", simpleCommit(c, "new", 3), protocol.CoordinatorNotAvailable)
 		p.Fail(func() error { return fmt.Errorf("%w: 9 MB", coordinator.ErrTooLarge) })
-		wantCode(t, "too large a commit", simpleCommit(c, "s", 3), invalidCommitOffsetSize)
+		wantCode(t, "too large a commit", simpleCommit(c, "s", 3), protocol.InvalidCommitOffsetSize)
 		if got := fetched(t, c, "s", "t"); got != 2 {
 			t.Errorf("offset %d after refusals, want 2", got)
 		}
@@ -56,9 +57,9 @@ func TestWhatWasCommittedComesBackAsItWas(t *testing.T) {
 			{Partition: 3, Offset: 1, Metadata: &long},
 			{Partition: -1, Offset: 1},
 		}}}
-		var codes []int16
+		var codes []protocol.Code
 		for _, rp := range c.OffsetCommit(t.Context(), req).Topics[0].Partitions {
-			codes = append(codes, rp.ErrorCode)
+			codes = append(codes, protocol.Code(rp.ErrorCode))
 		}
 		if fmt.Sprint(codes) != "[0 0 0 12 3]" {
 			t.Errorf("codes %v", codes)
@@ -85,7 +86,7 @@ func TestWhatWasCommittedComesBackAsItWas(t *testing.T) {
 
 func TestFetchingWhatIsNotThereIsNoError(t *testing.T) {
 	story(t, func(t *testing.T, c *Coordinator, p *journal) {
-		wantCode(t, "commit", simpleCommit(c, "s", 1), none)
+		wantCode(t, "commit", simpleCommit(c, "s", 1), protocol.None)
 		for _, version := range []int16{1, 2, 5, 7} {
 			for _, group := range []string{"s", "nobody"} {
 				req := kmsg.NewPtrOffsetFetchRequest()
@@ -93,7 +94,7 @@ func TestFetchingWhatIsNotThereIsNoError(t *testing.T) {
 				req.Topics = []kmsg.OffsetFetchRequestTopic{{Topic: "other", Partitions: []int32{0, -1, math.MaxInt32}}}
 				resp := c.OffsetFetch(t.Context(), req)
 				for _, got := range resp.Topics[0].Partitions {
-					if got.Offset != -1 || got.ErrorCode != none || resp.ErrorCode != none {
+					if got.Offset != -1 || got.ErrorCode != int16(protocol.None) || resp.ErrorCode != int16(protocol.None) {
 						t.Errorf("v%d of %s: %+v", version, group, got)
 					}
 				}
@@ -108,25 +109,25 @@ func TestFetchingWhatIsNotThereIsNoError(t *testing.T) {
 		req := kmsg.NewPtrOffsetFetchRequest()
 		req.Version, req.Group = 1, "s"
 		req.Topics = []kmsg.OffsetFetchRequestTopic{{Topic: "t", Partitions: []int32{0}}}
-		wantCode(t, "v1 elsewhere", c.OffsetFetch(t.Context(), req).Topics[0].Partitions[0].ErrorCode, notCoordinator)
+		wantCode(t, "v1 elsewhere", c.OffsetFetch(t.Context(), req).Topics[0].Partitions[0].ErrorCode, protocol.NotCoordinator)
 		req.Version = 2
-		wantCode(t, "v2 elsewhere", c.OffsetFetch(t.Context(), req).ErrorCode, notCoordinator)
+		wantCode(t, "v2 elsewhere", c.OffsetFetch(t.Context(), req).ErrorCode, protocol.NotCoordinator)
 	})
 }
 
 func TestOnlyMembersCommitWhereThereAreMembers(t *testing.T) {
 	story(t, func(t *testing.T, c *Coordinator, p *journal) {
-		wantCode(t, "with a generation, no group", commit(c, "g", "x", nil, 3, "t", 0, 1), illegalGeneration)
-		wantCode(t, "without", simpleCommit(c, "g", 1), none)
+		wantCode(t, "with a generation, no group", commit(c, "g", "x", nil, 3, "t", 0, 1), protocol.IllegalGeneration)
+		wantCode(t, "without", simpleCommit(c, "g", 1), protocol.None)
 		a := newReader(c, "g")
 		together(t, a)
-		wantCode(t, "without, beside members", simpleCommit(c, "g", 2), unknownMemberID)
-		wantCode(t, "a stranger", commit(c, "g", "x", nil, a.generation, "t", 0, 2), unknownMemberID)
-		wantCode(t, "a member", a.commit(3), none)
-		wantCode(t, "join", a.join().ErrorCode, none) // the leader: a new generation
-		wantCode(t, "before the sync", a.commit(4), rebalanceInProgress)
-		wantCode(t, "leave", a.leave(), none)
-		wantCode(t, "after all left", simpleCommit(c, "g", 5), none)
+		wantCode(t, "without, beside members", simpleCommit(c, "g", 2), protocol.UnknownMemberID)
+		wantCode(t, "a stranger", commit(c, "g", "x", nil, a.generation, "t", 0, 2), protocol.UnknownMemberID)
+		wantCode(t, "a member", a.commit(3), protocol.None)
+		wantCode(t, "join", a.join().ErrorCode, protocol.None) // the leader: a new generation
+		wantCode(t, "before the sync", a.commit(4), protocol.RebalanceInProgress)
+		wantCode(t, "leave", a.leave(), protocol.None)
+		wantCode(t, "after all left", simpleCommit(c, "g", 5), protocol.None)
 	})
 }
 
@@ -135,9 +136,9 @@ func TestOffsetsExpireFromWhenTheGroupBecameEmpty(t *testing.T) {
 		const day = 24 * time.Hour
 		a := newReader(c, "g")
 		together(t, a)
-		wantCode(t, "commit", a.commit(1), none)
-		wantCode(t, "commit of a topic nobody reads", a.commitTo("other", 0, 1), none)
-		wantCode(t, "simple commit", simpleCommit(c, "s", 1), none)
+		wantCode(t, "commit", a.commit(1), protocol.None)
+		wantCode(t, "commit of a topic nobody reads", a.commitTo("other", 0, 1), protocol.None)
+		wantCode(t, "simple commit", simpleCommit(c, "s", 1), protocol.None)
 		for range 8 * 24 * 720 { // eight days of heartbeats, five seconds apart
 			time.Sleep(5 * time.Second)
 			a.heartbeat()
@@ -151,7 +152,7 @@ func TestOffsetsExpireFromWhenTheGroupBecameEmpty(t *testing.T) {
 		if got := fetched(t, c, "s", "t"); got != -1 {
 			t.Errorf("the offset of a simple group did not: %d", got)
 		}
-		wantCode(t, "leave", a.leave(), none)
+		wantCode(t, "leave", a.leave(), protocol.None)
 		time.Sleep(5 * day)
 		c = p.takeOver(t, Config{})
 		time.Sleep(day)
@@ -179,7 +180,7 @@ func TestAClientsOwnRetentionCounts(t *testing.T) {
 			req := kmsg.NewPtrOffsetCommitRequest()
 			req.Version, req.Group, req.Generation, req.RetentionTimeMillis = 3, group, -1, ms
 			req.Topics = []kmsg.OffsetCommitRequestTopic{{Topic: "t", Partitions: []kmsg.OffsetCommitRequestTopicPartition{{Offset: 9}}}}
-			wantCode(t, group, c.OffsetCommit(t.Context(), req).Topics[0].Partitions[0].ErrorCode, none)
+			wantCode(t, group, c.OffsetCommit(t.Context(), req).Topics[0].Partitions[0].ErrorCode, protocol.None)
 		}
 		c = p.takeOver(t, Config{})
 		time.Sleep(2 * time.Hour)
@@ -199,22 +200,22 @@ func TestDeletedGroupsAreGoneForGood(t *testing.T) {
 	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		a := newReader(c, "g")
 		together(t, a)
-		wantCode(t, "commit", a.commit(1), none)
-		wantCode(t, "delete of a live group", deleteGroup(c, "g"), nonEmptyGroup)
-		wantCode(t, "delete of none", deleteGroup(c, "h"), groupIDNotFound)
-		wantCode(t, "leave", a.leave(), none)
+		wantCode(t, "commit", a.commit(1), protocol.None)
+		wantCode(t, "delete of a live group", deleteGroup(c, "g"), protocol.NonEmptyGroup)
+		wantCode(t, "delete of none", deleteGroup(c, "h"), protocol.GroupIDNotFound)
+		wantCode(t, "leave", a.leave(), protocol.None)
 
 		p.Hold()
-		codes := make(chan int16, 2)
+		codes := make(chan protocol.Code, 2)
 		go func() { codes <- simpleCommit(c, "g", 2) }() // stands before the tombstones
 		synctest.Wait()
 		go func() { codes <- deleteGroup(c, "g") }()
 		synctest.Wait()
-		wantCode(t, "join of a dying group", newReader(c, "g").join().ErrorCode, coordinatorNotAvailable)
-		wantCode(t, "commit to a dying group", simpleCommit(c, "g", 3), coordinatorNotAvailable)
+		wantCode(t, "join of a dying group", newReader(c, "g").join().ErrorCode, protocol.CoordinatorNotAvailable)
+		wantCode(t, "commit to a dying group", simpleCommit(c, "g", 3), protocol.CoordinatorNotAvailable)
 		p.Release()
-		wantCode(t, "commit", <-codes, none)
-		wantCode(t, "delete", <-codes, none)
+		wantCode(t, "commit", <-codes, protocol.None)
+		wantCode(t, "delete", <-codes, protocol.None)
 		for range 2 {
 			if stateOf(c, "g").State != "Dead" {
 				t.Error("the group is still there")
@@ -231,10 +232,10 @@ func TestARefusedDeletionLeavesTheGroup(t *testing.T) {
 	story(t, func(t *testing.T, c *Coordinator, p *journal) {
 		a := newReader(c, "g")
 		together(t, a)
-		wantCode(t, "commit", a.commit(1), none)
-		wantCode(t, "leave", a.leave(), none)
+		wantCode(t, "commit", a.commit(1), protocol.None)
+		wantCode(t, "leave", a.leave(), protocol.None)
 		p.Fail(func() error { return errors.New("disk full") })
-		wantCode(t, "delete", deleteGroup(c, "g"), coordinatorNotAvailable)
+		wantCode(t, "delete", deleteGroup(c, "g"), protocol.CoordinatorNotAvailable)
 		p.Fail(nil)
 		if got := fetched(t, c, "g", "t"); got != 1 {
 			t.Errorf("offset %d, want 1", got)
@@ -249,22 +250,22 @@ func TestOffsetsOfSubscribedTopicsAreNotDeleted(t *testing.T) {
 		together(t, a)
 		a.commit(1)
 		a.commitTo("other", 0, 2)
-		remove := func(topic string) int16 {
+		remove := func(topic string) protocol.Code {
 			req := kmsg.NewPtrOffsetDeleteRequest()
 			req.Group = "g"
 			req.Topics = []kmsg.OffsetDeleteRequestTopic{{Topic: topic, Partitions: []kmsg.OffsetDeleteRequestTopicPartition{{Partition: 0}}}}
 			resp := c.OffsetDelete(t.Context(), req)
-			wantCode(t, "group", resp.ErrorCode, none)
-			return resp.Topics[0].Partitions[0].ErrorCode
+			wantCode(t, "group", resp.ErrorCode, protocol.None)
+			return protocol.Code(resp.Topics[0].Partitions[0].ErrorCode)
 		}
-		wantCode(t, "subscribed", remove("t"), groupSubscribedToTopic)
-		wantCode(t, "not subscribed", remove("other"), none)
-		wantCode(t, "not there", remove("nothing"), none)
+		wantCode(t, "subscribed", remove("t"), protocol.GroupSubscribedToTopic)
+		wantCode(t, "not subscribed", remove("other"), protocol.None)
+		wantCode(t, "not there", remove("nothing"), protocol.None)
 		if got := fetched(t, c, "g", "other"); got != -1 {
 			t.Errorf("offset %d, want none", got)
 		}
-		wantCode(t, "leave", a.leave(), none)
-		wantCode(t, "after all left", remove("t"), none)
+		wantCode(t, "leave", a.leave(), protocol.None)
+		wantCode(t, "after all left", remove("t"), protocol.None)
 		if got := fetched(t, p.takeOver(t, Config{}), "g", "t"); got != -1 {
 			t.Errorf("offset %d, want none", got)
 		}
@@ -330,10 +331,10 @@ func TestOffsetsGoWithTheirTopicAndNoOther(t *testing.T) {
 		p := &journal{}
 		c := p.takeOver(t, Config{Topics: topics})
 		for _, topic := range []string{"t", "u"} {
-			wantCode(t, topic, commit(c, "g", "", nil, -1, topic, 0, 5), none)
+			wantCode(t, topic, commit(c, "g", "", nil, -1, topic, 0, 5), protocol.None)
 		}
-		wantCode(t, "no such topic", commit(c, "g", "", nil, -1, "v", 0, 5), unknownTopicOrPartition)
-		wantCode(t, "no such partition", commit(c, "g", "", nil, -1, "t", 4, 5), unknownTopicOrPartition)
+		wantCode(t, "no such topic", commit(c, "g", "", nil, -1, "v", 0, 5), protocol.UnknownTopicOrPartition)
+		wantCode(t, "no such partition", commit(c, "g", "", nil, -1, "t", 4, 5), protocol.UnknownTopicOrPartition)
 		c.Close()
 
 		// A node that starts knows no topics yet. That deletes nothing.
@@ -352,12 +353,12 @@ func TestOffsetsGoWithTheirTopicAndNoOther(t *testing.T) {
 		topics.mu.Lock()
 		topics.ids = map[string]byte{"t": 3, "u": 2}
 		topics.mu.Unlock()
-		wantCode(t, "commit to the new topic", commit(c, "g", "", nil, -1, "t", 1, 7), none)
+		wantCode(t, "commit to the new topic", commit(c, "g", "", nil, -1, "t", 1, 7), protocol.None)
 		topics.set(map[string]byte{"t": 3, "u": 2})
 		synctest.Wait()
 		for _, c := range []*Coordinator{c, p.takeOver(t, Config{Topics: topics})} {
 			s, code := c.shardOf("g")
-			wantCode(t, "shard", code, none)
+			wantCode(t, "shard", code, protocol.None)
 			g := s.groupLocked("g")
 			_, old := g.visibleLocked(place{"t", 0})
 			now, _ := g.visibleLocked(place{"t", 1})

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"millrace/server/protocol"
 )
 
 // Member ids that are handed out and never used are taken back by one rule, held here
@@ -33,12 +35,12 @@ func TestTheGroupWithMostIDsLosesItsOldest(t *testing.T) {
 				at := r.IntN(len(all))
 				reader := newReader(c, name(all[at].group))
 				reader.id = all[at].id
-				wantCode(t, "leave", reader.leave(), none)
+				wantCode(t, "leave", reader.leave(), protocol.None)
 				held -= cost
 				all = slices.Delete(all, at, at+1)
 			}
 			resp := c.Join(t.Context(), Client{"c", "/"}, newReader(c, name(group)).joinRequest())
-			wantCode(t, "join", resp.ErrorCode, memberIDRequired)
+			wantCode(t, "join", resp.ErrorCode, protocol.MemberIDRequired)
 			all = append(all, given{group, resp.MemberID})
 			held += cost
 			for held > maxPending {
@@ -60,7 +62,7 @@ func TestTheGroupWithMostIDsLosesItsOldest(t *testing.T) {
 			}
 		}
 		s, code := c.shardOf("g")
-		wantCode(t, "shard", code, none)
+		wantCode(t, "shard", code, protocol.None)
 		defer s.Unlock()
 		n := 0
 		for _, g := range s.groups {

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"millrace/server/coordinator"
+	"millrace/server/protocol"
 )
 
 // A question is what a plan answers: who is in the group in an epoch, and what
@@ -196,7 +197,7 @@ func (c *consumerGroup) putLocked(epoch int32, plan map[string]assignment) {
 		return
 	}
 	again := func() { c.putLocked(epoch, plan) }
-	c.stepLocked(waiting{again, func(int16) {}}, func(d *draft) func(error) {
+	c.stepLocked(waiting{again, func(protocol.Code) {}}, func(d *draft) func(error) {
 		if epoch > d.targetEpoch {
 			d.answer(epoch, plan)
 		}

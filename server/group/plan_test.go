@@ -13,6 +13,8 @@ import (
 	"testing/synctest"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/server/protocol"
 )
 
 // crowd is the members of a large group. each: how many topics each reads of all;
@@ -261,7 +263,7 @@ func TestAPlanLooksUpEachTopicOnce(t *testing.T) {
 				b.topics = append(b.topics, fmt.Sprintf("t%02d", k))
 			}
 			slices.Sort(b.topics)
-			wantCode(t, "join", b.beat(), none)
+			wantCode(t, "join", b.beat(), protocol.None)
 			all = append(all, b)
 		}
 		// One look for the hash of each epoch, one for its plan, and as many again for
@@ -274,7 +276,7 @@ func TestAPlanLooksUpEachTopicOnce(t *testing.T) {
 			t.Errorf("%d partitions are owned, want %d", total(all...), 2*of)
 		}
 		s, code := c.shardOf("g")
-		wantCode(t, "shard", code, none)
+		wantCode(t, "shard", code, protocol.None)
 		defer s.Unlock()
 		cg := s.groupLocked("g").members.(*consumerGroup)
 		before := topics.lookups.Load()
@@ -299,7 +301,7 @@ func BenchmarkConsumersJoin(b *testing.B) {
 				c := p.takeOver(b, Config{Topics: newShelf(map[string]int32{"t": 4000})})
 				for i := range n {
 					m := newBeater(c, fmt.Sprintf("m%05d", i), "t")
-					if code := m.beat(); code != none {
+					if code := m.beat(); code != protocol.None {
 						b.Fatal(code)
 					}
 				}
@@ -327,23 +329,23 @@ func TestAPlanKeepsNobodyWaiting(t *testing.T) {
 		c := p.takeOver(t, Config{Topics: newShelf(map[string]int32{"t": 4000, "u": 2})})
 		defer c.Close()
 		large := newBeater(c, "large", "t")
-		done := make(chan int16)
+		done := make(chan protocol.Code)
 		go func() { done <- large.beat() }()
 		<-working
 		other := newBeater(c, "other", "u")
 		other.group = "h"
-		wantCode(t, "a heartbeat of another group", other.beat(), none)
+		wantCode(t, "a heartbeat of another group", other.beat(), protocol.None)
 		if other.owned.count() != 2 {
 			t.Errorf("the other owns %v", other.owned)
 		}
 		second := newBeater(c, "second", "u")
-		joined := make(chan int16)
+		joined := make(chan protocol.Code)
 		go func() { joined <- second.beat() }()
 		synctest.Wait() // it waits for the next plan
-		wantCode(t, "a commit", commit(c, "g", "large", nil, 0, "t", 0, 5), none)
+		wantCode(t, "a commit", commit(c, "g", "large", nil, 0, "t", 0, 5), protocol.None)
 		close(goOn)
-		wantCode(t, "large", <-done, none)
-		wantCode(t, "second", <-joined, none)
+		wantCode(t, "large", <-done, protocol.None)
+		wantCode(t, "second", <-joined, protocol.None)
 		settle(t, large, second)
 		if large.owned.count() != 4000 || second.owned.count() != 2 {
 			t.Errorf("%d and %d partitions", large.owned.count(), second.owned.count())
@@ -394,22 +396,22 @@ func TestAnExpressionWithoutATurnIsNotInvalid(t *testing.T) {
 			t.Fatal(err)
 		}
 		all := ".*"
-		codes := make(chan int16)
+		codes := make(chan protocol.Code)
 		join := func(ctx context.Context) {
 			req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
 			req.Version, req.Group, req.MemberID, req.RebalanceTimeoutMillis = 1, "g", "b", 60_000
 			req.SubscribedTopicRegex, req.Topics = &all, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
-			codes <- c.ConsumerHeartbeat(ctx, Client{"c", "/"}, req).ErrorCode
+			codes <- protocol.Code(c.ConsumerHeartbeat(ctx, Client{"c", "/"}, req).ErrorCode)
 		}
 		ctx, hangUp := context.WithCancel(t.Context())
 		go join(ctx)
 		synctest.Wait()
 		hangUp()
-		wantCode(t, "who hangs up", <-codes, coordinatorNotAvailable)
+		wantCode(t, "who hangs up", <-codes, protocol.CoordinatorNotAvailable)
 		go join(t.Context())
 		synctest.Wait()
 		c.Close()
-		wantCode(t, "who waits at the end", <-codes, coordinatorNotAvailable)
+		wantCode(t, "who waits at the end", <-codes, protocol.CoordinatorNotAvailable)
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"millrace/server/coordinator"
+	"millrace/server/protocol"
 )
 
 // Regular expressions of subscriptions (KIP-848) are RE2's, whose syntax is Go's.
@@ -188,9 +189,9 @@ func (c *Coordinator) resolve(ctx context.Context, host, expression string) ([]s
 // resolved tells whether a group has resolved an expression, as it has once a member
 // has joined with it: whoever joins with the same costs nothing more. Otherwise it
 // returns the code for a group that is not served here.
-func (c *Coordinator) resolved(group, expression string) (is bool, code int16) {
+func (c *Coordinator) resolved(group, expression string) (is bool, code protocol.Code) {
 	s, code := c.shardOf(group)
-	if code != none {
+	if code != protocol.None {
 		return false, code
 	}
 	if !s.Do(func() {
@@ -200,9 +201,9 @@ func (c *Coordinator) resolved(group, expression string) (is bool, code int16) {
 			}
 		}
 	}) {
-		return false, notCoordinator
+		return false, protocol.NotCoordinator
 	}
-	return is, none
+	return is, protocol.None
 }
 
 // resolveLocked starts the resolver if topics have changed since the group's
@@ -255,7 +256,7 @@ func (c *consumerGroup) refreshedLocked(found map[string][]string, changed <-cha
 		return
 	}
 	again := func() { c.refreshedLocked(found, changed) }
-	c.stepLocked(waiting{again, func(int16) {}}, func(d *draft) func(error) {
+	c.stepLocked(waiting{again, func(protocol.Code) {}}, func(d *draft) func(error) {
 		moved := false
 		for expression, matches := range found {
 			if old := d.regex(expression); old != nil && !slices.Equal(old.topics, matches) {

@@ -8,6 +8,7 @@ import (
 
 	"millrace/segment/record"
 	"millrace/server/coordinator"
+	"millrace/server/protocol"
 )
 
 // A shard is the groups of one partition of __consumer_offsets in one epoch: the state
@@ -43,7 +44,7 @@ func (s *shard) LoadedLocked() int {
 // panic a group may be in no state to be stopped; the others are.
 func (s *shard) UnloadedLocked() {
 	for id, g := range s.groups {
-		if err := coordinator.Catch(func() { g.members.stopLocked(notCoordinator) }); err != nil {
+		if err := coordinator.Catch(func() { g.members.stopLocked(protocol.NotCoordinator) }); err != nil {
 			s.Log.Error("while unloading a group", "group", id, "error", err)
 		}
 	}
@@ -70,7 +71,7 @@ func (s *shard) createLocked(id string) *group {
 
 // dropLocked forgets a group.
 func (s *shard) dropLocked(g *group) {
-	g.members.stopLocked(coordinatorNotAvailable)
+	g.members.stopLocked(protocol.CoordinatorNotAvailable)
 	if s.groups[g.id] == g {
 		delete(s.groups, g.id)
 	}
