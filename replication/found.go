@@ -85,24 +85,31 @@ func elsewhere(cluster string) error {
 	return fmt.Errorf("%w: they are of cluster %s; if this node lost its disk, start it in an empty folder with --node-id and --join; if a new cluster is meant, with --found", ErrFoundElsewhere, cluster)
 }
 
+// A listener hears which other cluster looks for this node, if one does.
+type listener struct {
+	transport.NopObserver
+	foreign chan string // has room for the first
+}
+
+// Foreign implements transport.Observer.
+func (l listener) Foreign(cluster string) {
+	select {
+	case l.foreign <- cluster:
+	default:
+	}
+}
+
 // nobodyLooks waits, before a cluster is founded, whether nodes of another look for this
 // one.
 func (n *Node) nobodyLooks(ctx context.Context) error {
 	if n.cfg.Found || n.cfg.FoundAfter <= 0 {
 		return nil
 	}
-	found := make(chan string, 1)
+	looking := listener{foreign: make(chan string, 1)}
 	ears := transport.New(transport.Config{
-		Cluster: func() string { return "" },
-		Local:   transport.Peer{Node: max(n.identity.Node, 1), Incarnation: n.identity.Incarnation},
-		Resolve: func(int32) (string, bool) { return "", false },
-		Logger:  n.logger,
-		Foreign: func(cluster string) {
-			select {
-			case found <- cluster:
-			default:
-			}
-		},
+		Local:    transport.Peer{Node: max(n.identity.Node, 1), Incarnation: n.identity.Incarnation},
+		Observer: looking,
+		Logger:   n.logger,
 	})
 	n.ears.Store(ears)
 	defer func() {
@@ -110,7 +117,7 @@ func (n *Node) nobodyLooks(ctx context.Context) error {
 		ears.Close()
 	}()
 	select {
-	case cluster := <-found:
+	case cluster := <-looking.foreign:
 		return elsewhere(cluster)
 	case <-time.After(n.cfg.FoundAfter):
 		return nil

@@ -3,6 +3,7 @@ package replication
 import (
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"math"
 	"runtime"
 	"runtime/debug"
@@ -14,16 +15,27 @@ import (
 	"millrace/segment/record"
 )
 
-// checkEntry is the gate for entries from other nodes. Behind it Raft, the log and
-// the state machines read an entry in goroutines of Raft's own, where nothing can
+// gate is what the transport knows of entries (transport.Entries). It has no state.
+type gate struct{}
+
+// Sum continues a CRC-32C over an entry's data. Of batches it takes the CRCs that they
+// carry: they were checked before the log took them in.
+func (gate) Sum(sum uint32, l *raft.Log) uint32 {
+	if _, trims := log.ParseTrim(l); trims || l.Type != raft.LogCommand {
+		return crc32.Update(sum, castagnoli, l.Data)
+	}
+	return record.UpdateCRC(sum, l.Data)
+}
+
+// Check refuses an entry of another node that lacks what is read of it. Behind it Raft, the
+// log and the state machines read an entry in goroutines of Raft's own, where nothing can
 // answer for a mistake and a panic ends the process; so an entry is let in only if
 // all that they read is there. A sender whose entry is refused tries again, for
 // ever: that is one peer's fault, and costs this node's replica only.
 //
 // Of batches below 8 KiB it compares the checksum, 50 to 400 ns each on this
-// side of the network; those of longer ones follow from the append's own (see
-// transport.Config.Sum).
-func checkEntry(group uint64, l *raft.Log) error {
+// side of the network; those of longer ones follow from the append's own: see Sum.
+func (gate) Check(group uint64, l *raft.Log) error {
 	if l.Type != raft.LogCommand {
 		return nil // the transport has looked
 	}

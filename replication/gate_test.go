@@ -71,7 +71,7 @@ func TestGateLetsInOnlyWhatALeaderStores(t *testing.T) {
 		if c.controller {
 			group = controllerGroup
 		}
-		err := checkEntry(group, l)
+		err := gate{}.Check(group, l)
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
@@ -168,8 +168,7 @@ func FuzzPeerEntries(f *testing.F) {
 			}
 		}()
 		tr := transport.New(transport.Config{
-			Local: transport.Peer{Node: 1, Incarnation: "a"}, Cluster: func() string { return "c" },
-			Resolve: func(int32) (string, bool) { return "", false }, Sum: sumOf, Check: checkEntry,
+			Local: transport.Peer{Node: 1, Incarnation: "a"}, Cluster: "c", Entries: gate{},
 		})
 		defer tr.Close()
 		port := tr.Group(7, "1.a")
@@ -249,7 +248,7 @@ func FuzzControllerEntries(f *testing.F) {
 	f.Add([]byte(`{"v":1,"change":"CreateTopic","body":{"Name":"t","Assignment":[[1]]}}`))
 	f.Add([]byte(`{"v":2,"change":"Fly","body":{}}`))
 	f.Fuzz(func(t *testing.T, p []byte) {
-		if checkEntry(controllerGroup, &raft.Log{Index: 1, Term: 1, Data: p}) != nil {
+		if (gate{}).Check(controllerGroup, &raft.Log{Index: 1, Term: 1, Data: p}) != nil {
 			if _, err := metadata.DecodeChange(p); err == nil {
 				t.Error("the gate refuses a change that can be read")
 			}

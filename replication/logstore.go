@@ -3,7 +3,6 @@ package replication
 import (
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -284,13 +283,4 @@ func (s *logStore) stalled(now time.Time) time.Duration {
 		return 0
 	}
 	return now.Sub(time.Unix(0, began))
-}
-
-// sumOf continues a CRC-32C over an entry's data. Of batches it takes the CRCs
-// that they carry: they were checked before the log took them in.
-func sumOf(sum uint32, l *raft.Log) uint32 {
-	if _, trims := log.ParseTrim(l); trims || l.Type != raft.LogCommand {
-		return crc32.Update(sum, castagnoli, l.Data)
-	}
-	return record.UpdateCRC(sum, l.Data)
 }

@@ -295,30 +295,22 @@ func (n *Node) Start(ctx context.Context) error {
 		return fmt.Errorf("raise the data folder's age: %w", err)
 	}
 	n.transport = transport.New(transport.Config{
-		Cluster:  func() string { return n.identity.Cluster },
-		Local:    transport.Peer{Node: n.identity.Node, Incarnation: n.identity.Incarnation},
-		Address:  func() string { return n.cfg.Advertise },
-		Resolve:  n.resolve,
-		Dial:     n.cfg.Dial,
-		Learned:  n.learned,
-		PeerUp:   n.failover.peerUp,
-		PeerDown: n.failover.peerDown,
-		Handle:   n.handle,
-		Sum:      sumOf,
-		Check:    checkEntry,
-		About:    n.about,
-		Judge:    n.judge,
-		Admitted: n.admitted,
-		Outdated: n.refusedAsOld,
-		Replaced: n.refusedAsReplaced,
-		Foreign:  n.foreign,
-		Quiesce:  quiesceTime,
-
-		PingInterval:   pingInterval,
-		PeerTimeout:    peerTimeout,
-		Timeout:        answerTimeout,
-		GatherInterval: gatherInterval,
-		Logger:         n.logger,
+		Local:      transport.Peer{Node: n.identity.Node, Incarnation: n.identity.Incarnation},
+		Cluster:    n.identity.Cluster,
+		Address:    n.cfg.Advertise,
+		Membership: peers{n},
+		Observer:   peers{n},
+		Handler:    peers{n},
+		Entries:    gate{},
+		Dialer:     n.cfg.dialer(),
+		Timers: transport.Timers{
+			GatherInterval: gatherInterval,
+			Timeout:        answerTimeout,
+			PingInterval:   pingInterval,
+			PeerTimeout:    peerTimeout,
+			Quiesce:        quiesceTime,
+		},
+		Logger: n.logger,
 	})
 	if n.controller, err = n.openController(); err != nil {
 		n.transport.Close()
@@ -420,11 +412,9 @@ func (n *Node) join(ctx context.Context) error {
 		return err
 	}
 	t := transport.New(transport.Config{
-		Cluster: func() string { return "" },
 		Local:   transport.Peer{Incarnation: n.identity.Incarnation},
-		Address: func() string { return n.cfg.Advertise },
-		Resolve: func(int32) (string, bool) { return "", false },
-		Dial:    n.cfg.Dial,
+		Address: n.cfg.Advertise,
+		Dialer:  n.cfg.dialer(),
 		Logger:  n.logger,
 	})
 	defer t.Close()

@@ -293,8 +293,7 @@ func testStore(t *testing.T) (*logStore, *testDisk) {
 // there is no Raft.
 func testReplica(t *testing.T, l *log.Log) *replica {
 	tr := transport.New(transport.Config{
-		Local: transport.Peer{Node: 1, Incarnation: "a"}, Cluster: func() string { return "c" },
-		Resolve: func(int32) (string, bool) { return "", false }, Sum: sumOf, Check: checkEntry,
+		Local: transport.Peer{Node: 1, Incarnation: "a"}, Cluster: "c", Entries: gate{},
 	})
 	t.Cleanup(func() { tr.Close() })
 	n := &Node{now: time.Now, snapshots: make(chan *replica, 1)}

@@ -15,8 +15,7 @@ import (
 func TestAQuestionEndsWithItsPort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := transport.New(transport.Config{
-			Local: transport.Peer{Node: 1, Incarnation: "a"}, Cluster: func() string { return "c" },
-			Resolve: func(int32) (string, bool) { return "", false }, Sum: sumOf, Check: checkEntry,
+			Local: transport.Peer{Node: 1, Incarnation: "a"}, Cluster: "c", Entries: gate{},
 		})
 		defer tr.Close()
 		port := tr.Group(7, "1.a")

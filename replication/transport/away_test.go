@@ -30,7 +30,7 @@ func TestAnAppendWaitsForWhoIsAway(t *testing.T) {
 					t.Fatal(err)
 				}
 				n.isolate(2, 2, true)
-				time.Sleep(2 * c.nodes[0].cfg.PeerTimeout) // it is given up
+				time.Sleep(2 * c.nodes[0].cfg.Timers.PeerTimeout) // it is given up
 				if _, heard := c.nodes[0].Hears(c.nodes[1].peer); heard {
 					t.Fatal("the node is cut off and not given up")
 				}
@@ -45,7 +45,7 @@ func TestAnAppendWaitsForWhoIsAway(t *testing.T) {
 					t.Error("it keeps its entries while it waits")
 				}
 				begin := time.Now()
-				if err := from.AppendEntries(to.local, "", &raft.AppendEntriesRequest{Term: 3}, new(raft.AppendEntriesResponse)); !errors.Is(err, ErrUnreachable) || time.Since(begin) > c.nodes[0].cfg.DialTimeout {
+				if err := from.AppendEntries(to.local, "", &raft.AppendEntriesRequest{Term: 3}, new(raft.AppendEntriesResponse)); !errors.Is(err, ErrUnreachable) || time.Since(begin) > c.nodes[0].cfg.Timers.DialTimeout {
 					t.Errorf("a heartbeat to who is away: %v after %v", err, time.Since(begin))
 				}
 				begin = time.Now()

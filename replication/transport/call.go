@@ -9,7 +9,7 @@ import (
 
 // Call sends req to another node's Handle over the control connection and returns
 // its answer, which the caller owns. Request and answer may have 1 MiB. Without a
-// deadline ctx gets Config.Timeout. req must not change, not even after a call
+// deadline ctx gets Timers.Timeout. req must not change, not even after a call
 // that failed.
 //
 // What Handle returned as an error comes as a *RemoteError; any other error may
@@ -70,7 +70,7 @@ func (t *Transport) call(ctx context.Context, c *client, kind uint8, req []byte)
 	if len(req) > limit {
 		return nil, fmt.Errorf("%w: a request of %d bytes, at most %d", ErrTooLarge, len(req), limit)
 	}
-	timeout := t.cfg.Timeout
+	timeout := t.cfg.Timers.Timeout
 	end, limited := ctx.Deadline()
 	if limited {
 		if timeout = time.Until(end); timeout <= 0 {

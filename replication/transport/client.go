@@ -201,7 +201,7 @@ func (c *client) suspect(since time.Duration) {
 		return
 	}
 	c.ping()
-	time.AfterFunc(c.t.cfg.PeerTimeout, func() {
+	time.AfterFunc(c.t.cfg.Timers.PeerTimeout, func() {
 		if silent() {
 			c.close(fmt.Errorf("%w: silent connection", ErrUnreachable))
 		}
@@ -253,9 +253,9 @@ func (c *client) heartbeat(b *waitingBeat, hurry bool) {
 	n := len(c.gathered)
 	if n == 1 {
 		if c.gather == nil {
-			c.gather = time.AfterFunc(c.t.cfg.GatherInterval, c.flush)
+			c.gather = time.AfterFunc(c.t.cfg.Timers.GatherInterval, c.flush)
 		} else {
-			c.gather.Reset(c.t.cfg.GatherInterval)
+			c.gather.Reset(c.t.cfg.Timers.GatherInterval)
 		}
 	}
 	c.mu.Unlock()
@@ -287,10 +287,10 @@ func (c *client) sendBeats(beats []*waitingBeat) {
 		}
 		return
 	}
-	seal(frame, id, c.t.cfg.Timeout)
+	seal(frame, id, c.t.cfg.Timers.Timeout)
 	c.mu.Lock()
 	if c.waiting[id] == waiter(f) {
-		f.timer = time.AfterFunc(c.t.cfg.Timeout, func() { c.expire(id) })
+		f.timer = time.AfterFunc(c.t.cfg.Timers.Timeout, func() { c.expire(id) })
 	}
 	c.mu.Unlock()
 	c.t.stats.HeartbeatFrames.Add(1)

@@ -364,7 +364,7 @@ func TestHandshakeInTheNameOfALivingPeerReplacesNothing(t *testing.T) {
 		b.SetPeers([]int32{1})
 		time.Sleep(time.Second)
 		for range 20 {
-			conn, err := a.cfg.Dial(context.Background(), a.cfg.Address())
+			conn, err := a.cfg.Dialer.DialContext(context.Background(), "tcp", a.cfg.Address)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -31,7 +31,7 @@
 // if told so, and takes any term, even the last there is. All of it is checked
 // before a message is queued, on the receiving side; the names of the sender in a
 // message's header come from the connection's handshake. What is in an entry's data
-// is Config.Check's to judge, in the same place.
+// is Entries.Check's to judge, in the same place.
 //
 // # Format
 //
@@ -54,7 +54,7 @@
 //	 .  address  string, <= 270, where         .  highest version  u8
 //	             the caller listens            .  about  string, <= 128
 //	 .  highest version  u8                     .  at     u64, of status 10: the metadata
-//	 .  about    string, <= 128: Config.About's             change at which it is known
+//	 .  about    string, <= 128: Membership.About            change at which it is known
 //
 // Bytes of a body behind the fields above are ignored, and the last two may be
 // missing, as in the first release: the highest version is then the lowest. These

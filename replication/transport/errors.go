@@ -23,12 +23,12 @@ var (
 	ErrWrongNode        = errors.New("transport: wrong node")
 	ErrWrongIncarnation = errors.New("transport: wrong incarnation")
 	ErrVersion          = errors.New("transport: no version of the protocol in common")
-	ErrStranger         = errors.New("transport: not a member of the cluster") // Config.Judge's, or a peer's
+	ErrStranger         = errors.New("transport: not a member of the cluster") // Membership.Judge's, or a peer's
 	ErrOldDisk          = errors.New("transport: an old copy of the peer's data folder")
 	ErrReplaced         = errors.New("transport: another incarnation took the peer's place") // of a ReplacedError, or a peer's
 )
 
-// A ReplacedError is Config.Judge's where another incarnation has the peer's place. At is
+// A ReplacedError is Membership.Judge's where another incarnation has the peer's place. At is
 // the metadata change that Judge knows it at.
 type ReplacedError struct {
 	Peer Peer

@@ -14,7 +14,7 @@ type event struct {
 	address string
 }
 
-// An eventQueue hands events to the callbacks in the order in which they came to
+// An eventQueue hands events to the Observer in the order in which they came to
 // be, with no lock held. It has no bound: connections come and go no faster than
 // handshakes, and an event lost would be an election not held.
 type eventQueue struct {
@@ -52,7 +52,7 @@ func (q *eventQueue) take() []event {
 	return events
 }
 
-// report calls PeerUp, PeerDown and Learned. One goroutine, from New to Close.
+// report calls the Observer's PeerUp, PeerDown and Learned. One goroutine, from New to Close.
 func (t *Transport) report() {
 	defer t.wg.Done()
 	for events := t.evidence.take(); events != nil; events = t.evidence.take() {
@@ -60,18 +60,12 @@ func (t *Transport) report() {
 			switch e.what {
 			case eventUp:
 				t.stats.Ups.Add(1)
-				if t.cfg.PeerUp != nil {
-					t.cfg.PeerUp(e.peer)
-				}
+				t.cfg.Observer.PeerUp(e.peer)
 			case eventDown:
 				t.stats.Downs.Add(1)
-				if t.cfg.PeerDown != nil {
-					t.cfg.PeerDown(e.peer)
-				}
+				t.cfg.Observer.PeerDown(e.peer)
 			case eventLearned:
-				if t.cfg.Learned != nil {
-					t.cfg.Learned(e.peer.Peer, e.address)
-				}
+				t.cfg.Observer.Learned(e.peer.Peer, e.address)
 			}
 		}
 	}

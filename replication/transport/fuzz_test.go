@@ -74,8 +74,8 @@ func FuzzRequests(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, kind, typ uint8, head, payload []byte) {
 		tr := New(Config{
-			Local: Peer{1, "a"}, Cluster: func() string { return "test" },
-			Handle: func(_ context.Context, _ Peer, _ uint8, req []byte) ([]byte, error) { return req, nil },
+			Local: Peer{1, "a"}, Cluster: "test",
+			Handler: handler(func(_ context.Context, _ Peer, _ uint8, req []byte) ([]byte, error) { return req, nil }),
 		})
 		defer tr.Close()
 		p := tr.Group(1, "1.a")

@@ -64,7 +64,7 @@ type hello struct {
 	target  Peer   // node 0: whoever answers; incarnation "": any
 	cluster string // "" while joining
 	address string // where from listens
-	about   string // Config.About's; "" of the first release
+	about   string // Membership.About's; "" of the first release
 }
 
 // An ack answers a hello.
@@ -77,7 +77,7 @@ type ack struct {
 	cluster string
 	reason  string
 	about   string
-	at      uint64 // of statusReplaced: what Config.Judge knew it at
+	at      uint64 // of statusReplaced: what Membership.Judge knew it at
 
 	version uint8 // what the two agreed on, not a part of it
 }

@@ -176,7 +176,7 @@ func appendResponse(from Peer, flags uint8, term, lastLog uint64, resp *raft.App
 
 // putAppend encodes an append with entries, returning the frame and the payload,
 // which is the entries' own bytes.
-func putAppend(b beat, entries []*raft.Log, sum func(uint32, *raft.Log) uint32) (frame []byte, payload [][]byte) {
+func putAppend(b beat, entries []*raft.Log, sums Entries) (frame []byte, payload [][]byte) {
 	frame, head := newFrame(typeAppend, appendHead+len(entries)*entrySize)
 	b.put(head)
 	binary.BigEndian.PutUint32(head[40:], uint32(len(entries)))
@@ -190,7 +190,7 @@ func putAppend(b beat, entries []*raft.Log, sum func(uint32, *raft.Log) uint32) 
 		p[14] = uint8(e.Type)
 		if len(e.Data) > 0 {
 			payload = append(payload, e.Data)
-			crc = sum(crc, e)
+			crc = sums.Sum(crc, e)
 		}
 		if len(e.Extensions) > 0 {
 			payload = append(payload, e.Extensions)
@@ -269,7 +269,7 @@ func (r *appendRequest) fill(parts [][]byte) {
 
 // checkEntries follows fill: Raft, and whatever is behind it, believes what it finds
 // in an entry, in goroutines where a panic ends the process. sum is the payload's
-// checksum, which was compared with the bytes: Config.Sum, which takes some of it
+// checksum, which was compared with the bytes: Entries.Sum, which takes some of it
 // from what the entries say of themselves, must come to the same.
 func (t *Transport) checkEntries(r *appendRequest, sum uint32) error {
 	for _, l := range r.entries {
@@ -279,20 +279,17 @@ func (t *Transport) checkEntries(r *appendRequest, sum uint32) error {
 			}
 			continue
 		}
-		if t.cfg.Check == nil {
-			continue
-		}
-		if err := t.cfg.Check(r.group, l); err != nil {
+		if err := t.cfg.Entries.Check(r.group, l); err != nil {
 			return malformedf("append: entry %d: %v", l.Index, err)
 		}
 	}
-	if t.cfg.Check == nil {
-		return nil
+	if t.cfg.Entries == (plainEntries{}) {
+		return nil // their sum was the frame's
 	}
 	said := uint32(0)
 	for _, l := range r.entries {
 		if len(l.Data) > 0 {
-			said = t.cfg.Sum(said, l)
+			said = t.cfg.Entries.Sum(said, l)
 		}
 		said = crc32.Update(said, castagnoli, l.Extensions)
 	}

@@ -65,7 +65,7 @@ func TestConnectionForOneCallIsAStrangersAndEnds(t *testing.T) {
 // The connection ends with the answer, whatever that is, and though the caller keeps it.
 func TestConnectionForOneCallEndsWithItsAnswer(t *testing.T) {
 	bubble(t, 1, func(cfg *Config) {
-		cfg.Handle = func(ctx context.Context, _ Peer, kind uint8, req []byte) ([]byte, error) {
+		cfg.Handler = handler(func(ctx context.Context, _ Peer, kind uint8, req []byte) ([]byte, error) {
 			switch kind {
 			case 1:
 				return req, nil
@@ -75,7 +75,7 @@ func TestConnectionForOneCallEndsWithItsAnswer(t *testing.T) {
 				<-ctx.Done()
 				return nil, ctx.Err()
 			}
-		}
+		})
 	}, func(t *testing.T, c *cluster, _ *pipenet) {
 		n := c.nodes[0]
 		begin := time.Now()
@@ -88,7 +88,7 @@ func TestConnectionForOneCallEndsWithItsAnswer(t *testing.T) {
 			}
 			s.closed()
 		}
-		n.cfg.Handle = nil
+		n.cfg.Handler = nil
 		s, _ := once(t, n)
 		s.send(callFrame(1, request), 7, request)
 		if _, code, _ := s.failure(); code != codeUnsupported {
@@ -105,10 +105,10 @@ func TestConnectionForOneCallEndsWithItsAnswer(t *testing.T) {
 // connection carries one.
 func TestConnectionForOneCallIsForOne(t *testing.T) {
 	bubble(t, 1, func(cfg *Config) {
-		cfg.Handle = func(ctx context.Context, _ Peer, _ uint8, _ []byte) ([]byte, error) {
+		cfg.Handler = handler(func(ctx context.Context, _ Peer, _ uint8, _ []byte) ([]byte, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()
-		}
+		})
 	}, func(t *testing.T, c *cluster, _ *pipenet) {
 		n := c.nodes[0]
 		for calls, want := range map[int]time.Duration{1: onceTime, 2: 0} {
@@ -129,7 +129,7 @@ func TestConnectionForOneCallIsForOne(t *testing.T) {
 
 // However many there are, they leave room for peers.
 func TestConnectionsForOneCallLeaveRoomForPeers(t *testing.T) {
-	n := alone(t, func(cfg *Config) { cfg.MaxConnections = 16 })
+	n := alone(t, func(cfg *Config) { cfg.Limits.MaxConnections = 16 })
 	for range 40 {
 		once(t, n)
 	}

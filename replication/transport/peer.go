@@ -55,7 +55,7 @@ type link struct {
 
 func newPeer(t *Transport, node int32) *peer {
 	p := &peer{t: t, node: node, came: make(chan struct{})}
-	p.limit.Store(int64(t.cfg.MaxRequestBytes))
+	p.limit.Store(int64(t.cfg.Limits.MaxRequestBytes))
 	for i := range p.links {
 		p.links[i].changed = make(chan struct{})
 		p.links[i].wake = make(chan struct{}, 1)
@@ -299,12 +299,12 @@ func (p *peer) keep(kind uint8) {
 	}
 }
 
-// dialPeer connects to a node where Resolve says it lives.
+// dialPeer connects to a node where Membership says that it lives.
 func (t *Transport) dialPeer(node int32, kind uint8, incarnation string) (*client, error) {
-	if node == t.self().Node {
+	if node == t.cfg.Local.Node {
 		return nil, fmt.Errorf("%w: node %d is this one", ErrUnreachable, node)
 	}
-	addr, ok := t.cfg.Resolve(node)
+	addr, ok := t.cfg.Membership.Resolve(node)
 	if !ok {
 		return nil, fmt.Errorf("%w: no address of node %d", ErrUnreachable, node)
 	}
@@ -320,9 +320,9 @@ func (t *Transport) dial(ctx context.Context, addr string, kind uint8, target Pe
 			t.stats.DialsFailed.Add(1)
 		}
 	}()
-	ctx, cancel := context.WithTimeout(ctx, t.cfg.DialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, t.cfg.Timers.DialTimeout)
 	defer cancel()
-	conn, err := t.cfg.Dial(ctx, addr)
+	conn, err := t.cfg.Dialer.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
@@ -351,16 +351,16 @@ func (t *Transport) dial(ctx context.Context, addr string, kind uint8, target Pe
 
 // handshake says hello on a fresh connection and judges the answer.
 func (t *Transport) handshake(conn io.ReadWriter, kind uint8, target Peer) (ack, error) {
-	cluster := t.cfg.Cluster()
+	cluster := t.cfg.Cluster
 	if cluster == "" && kind != kindOnce {
 		return ack{}, fmt.Errorf("%w: this node has no cluster id yet", ErrWrongCluster)
 	}
 	h := hello{
-		kind: kind, low: t.low, high: t.high, session: t.session, from: t.self(), target: target,
-		cluster: cluster, address: t.cfg.Address(),
+		kind: kind, low: t.low, high: t.high, session: t.session, from: t.cfg.Local, target: target,
+		cluster: cluster, address: t.cfg.Address,
 	}
 	if kind != kindOnce {
-		h.about = t.cfg.About()
+		h.about = t.cfg.Membership.About()
 	}
 	if _, err := conn.Write(h.encode()); err != nil {
 		return ack{}, fmt.Errorf("%w: %w", ErrUnreachable, err)
@@ -384,9 +384,9 @@ func (t *Transport) handshake(conn io.ReadWriter, kind uint8, target Peer) (ack,
 		switch {
 		case a.cluster != cluster:
 		case a.status == statusOldDisk:
-			t.cfg.Outdated(a.from, a.reason)
+			t.cfg.Observer.Outdated(a.from, a.reason)
 		case a.status == statusReplaced:
-			t.cfg.Replaced(a.from, a.at, a.reason)
+			t.cfg.Observer.Replaced(a.from, a.at, a.reason)
 		}
 		return a, &RefusedError{Peer: a.from, Reason: a.reason, status: a.status}
 	case kind == kindOnce && (cluster == "" || a.cluster == "" || a.cluster == cluster):
@@ -401,7 +401,7 @@ func (t *Transport) handshake(conn io.ReadWriter, kind uint8, target Peer) (ack,
 	if status, _, reason := t.admits(a.from, a.about); status != statusWelcome {
 		return a, refused(status, "%s", reason)
 	}
-	t.cfg.Admitted(a.from, a.about)
+	t.cfg.Membership.Admitted(a.from, a.about)
 	return a, nil
 }
 

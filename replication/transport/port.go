@@ -244,7 +244,7 @@ func (p *Port) tryReserve(n int) error {
 	switch {
 	case p.closed:
 		return ErrClosed
-	case p.slots >= p.t.cfg.QueueLength, p.bytes > 0 && p.bytes+n > p.t.cfg.QueueBytes:
+	case p.slots >= p.t.cfg.Limits.QueueLength, p.bytes > 0 && p.bytes+n > p.t.cfg.Limits.QueueBytes:
 		return ErrBusy
 	}
 	p.slots++
@@ -522,16 +522,16 @@ func (p *Port) append(id raft.ServerID, args *raft.AppendEntriesRequest, resp *r
 	}
 	b := beatOf(p.group, args)
 	b.commit = min(args.LeaderCommitIndex, args.PrevLogEntry+uint64(len(args.Entries)))
-	frame, payload := putAppend(b, args.Entries, p.t.cfg.Sum)
+	frame, payload := putAppend(b, args.Entries, p.t.cfg.Entries)
 	began := time.Now()
 	p.lastEntries.Store(int64(began.Sub(p.t.start)))
 	p.t.stats.Appends.Add(1)
-	head, _, err := c.do(frame, payload, p.t.cfg.Timeout, p.done)
+	head, _, err := c.do(frame, payload, p.t.cfg.Timers.Timeout, p.done)
 	switch took := time.Since(began); {
 	case err == ErrTimeout:
 		limit.Store(max(limit.Load()/2, leastBytes))
-	case err == nil && took < p.t.cfg.Timeout/4 && limit.Load() < int64(p.t.cfg.MaxRequestBytes):
-		limit.Store(min(limit.Load()*2, int64(p.t.cfg.MaxRequestBytes)))
+	case err == nil && took < p.t.cfg.Timers.Timeout/4 && limit.Load() < int64(p.t.cfg.Limits.MaxRequestBytes):
+		limit.Store(min(limit.Load()*2, int64(p.t.cfg.Limits.MaxRequestBytes)))
 	}
 	if err != nil {
 		return err
@@ -649,7 +649,7 @@ func (p *Port) vote(id raft.ServerID, typ uint8, v vote) (from Peer, term uint64
 	if err != nil {
 		return from, 0, false, err
 	}
-	head, _, err := c.do(v.frame(typ), nil, p.t.cfg.Timeout, p.done)
+	head, _, err := c.do(v.frame(typ), nil, p.t.cfg.Timers.Timeout, p.done)
 	if err != nil {
 		return from, 0, false, err
 	}
@@ -667,7 +667,7 @@ func (p *Port) TimeoutNow(id raft.ServerID, _ raft.ServerAddress, _ *raft.Timeou
 	}
 	frame, head := newFrame(typeTimeoutNow, timeoutNowHead)
 	binary.BigEndian.PutUint64(head, p.group)
-	if _, _, err := c.do(frame, nil, p.t.cfg.Timeout, p.done); err != nil {
+	if _, _, err := c.do(frame, nil, p.t.cfg.Timers.Timeout, p.done); err != nil {
 		return err
 	}
 	h, _ := rpcHeader(c.remote)
@@ -693,7 +693,7 @@ func (p *Port) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress, args *raf
 		return err
 	}
 	frame, payload := putSnapshot(p.group, args, b)
-	head, _, err := c.do(frame, payload, p.t.cfg.SnapshotTimeout, p.done)
+	head, _, err := c.do(frame, payload, p.t.cfg.Timers.SnapshotTimeout, p.done)
 	if err != nil {
 		return err
 	}

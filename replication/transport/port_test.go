@@ -109,7 +109,7 @@ func TestCommitIndexEndsWithTheLastEntryCarried(t *testing.T) {
 // Raft reckons with the slice in the request it passed: what was not sent must not
 // be in it afterwards.
 func TestLongAppendIsShortenedInPlace(t *testing.T) {
-	adjust := func(cfg *Config) { cfg.MaxRequestBytes = 1000 }
+	adjust := func(cfg *Config) { cfg.Limits.MaxRequestBytes = 1000 }
 	duo(t, adjust, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
 		for _, tt := range []struct{ entries, size, want int }{
 			{10, 100, 10}, {11, 100, 10}, {10, 999, 1}, {10, 1000, 1}, {3, 5000, 1}, {1, 5000, 1}, {2000, 0, 1024},
@@ -131,7 +131,7 @@ func TestLongAppendIsShortenedInPlace(t *testing.T) {
 // With a limit far below what Raft hands over at once, every entry still gets to
 // every replica, in order.
 func TestGroupReplicatesInSmallRequests(t *testing.T) {
-	bubble(t, 3, func(cfg *Config) { cfg.MaxRequestBytes = 64 }, func(t *testing.T, c *cluster, n *pipenet) {
+	bubble(t, 3, func(cfg *Config) { cfg.Limits.MaxRequestBytes = 64 }, func(t *testing.T, c *cluster, n *pipenet) {
 		w := &groupWriter{groups: c.open(1)}
 		w.groups[0].port.Elect()
 		w.must(t)
@@ -150,7 +150,7 @@ func TestFullQueueIsBusyAtOnceAndAlone(t *testing.T) {
 	duo(t, nil, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
 		from2, to2 := c.nodes[0].Group(2, from.local), c.nodes[1].Group(2, to.local)
 		var waiting []chan error
-		for range c.nodes[1].cfg.QueueLength {
+		for range c.nodes[1].cfg.Limits.QueueLength {
 			_, done := async(from, to, appendOf(0, 1, 10))
 			waiting = append(waiting, done)
 			synctest.Wait()
@@ -173,7 +173,7 @@ func TestFullQueueIsBusyAtOnceAndAlone(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Errorf("another group: %v", err)
 		}
-		if took := time.Since(began); took > c.nodes[0].cfg.GatherInterval {
+		if took := time.Since(began); took > c.nodes[0].cfg.Timers.GatherInterval {
 			t.Errorf("it took %v", took)
 		}
 		for _, done := range waiting {
@@ -193,8 +193,8 @@ func TestQueuedBytesAreBounded(t *testing.T) {
 		adjust func(*Config)
 		other  error // what another group is told
 	}{
-		{"of a group", func(cfg *Config) { cfg.QueueBytes = 1000 }, nil},
-		{"of the node", func(cfg *Config) { cfg.InflightBytes = 1000 }, ErrBusy},
+		{"of a group", func(cfg *Config) { cfg.Limits.QueueBytes = 1000 }, nil},
+		{"of the node", func(cfg *Config) { cfg.Limits.InflightBytes = 1000 }, ErrBusy},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			duo(t, tt.adjust, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
@@ -316,7 +316,7 @@ func TestExpiredRequestsDoNotReachRaft(t *testing.T) {
 
 // A queue full of requests nobody waits for any more makes room for a fresh one.
 func TestExpiredRequestsMakeRoom(t *testing.T) {
-	adjust := func(cfg *Config) { cfg.QueueLength = 4 }
+	adjust := func(cfg *Config) { cfg.Limits.QueueLength = 4 }
 	duo(t, adjust, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
 		async(from, to, appendOf(0, 1, 10))
 		rpc := consume(t, to)
@@ -470,7 +470,7 @@ func TestSlowGroupDoesNotHoldHeartbeatsUp(t *testing.T) {
 		if err := <-unknown; !errors.Is(err, ErrUnknownGroup) {
 			t.Errorf("a group the peer does not have: %v", err)
 		}
-		if took := time.Since(began); took > c.nodes[0].cfg.GatherInterval+answerGather {
+		if took := time.Since(began); took > c.nodes[0].cfg.Timers.GatherInterval+answerGather {
 			t.Errorf("the others took %v", took)
 		}
 		time.Sleep(time.Second)
@@ -496,7 +496,7 @@ func TestEmptyAppendOfAnActiveGroupIsNotGathered(t *testing.T) {
 			}
 			return time.Since(began)
 		}
-		gather := c.nodes[0].cfg.GatherInterval
+		gather := c.nodes[0].cfg.Timers.GatherInterval
 		empty := &raft.AppendEntriesRequest{Term: 3, PrevLogEntry: 5, PrevLogTerm: 2, LeaderCommitIndex: 5}
 		if got := took(empty); got != gather {
 			t.Errorf("of an idle group: %v, want %v", got, gather)
@@ -845,7 +845,7 @@ func TestDeadConnectionIsReplacedThoughThePeerLives(t *testing.T) {
 
 func TestCalls(t *testing.T) {
 	bubble(t, 2, func(cfg *Config) {
-		cfg.Handle = func(ctx context.Context, from Peer, kind uint8, req []byte) ([]byte, error) {
+		cfg.Handler = handler(func(ctx context.Context, from Peer, kind uint8, req []byte) ([]byte, error) {
 			switch kind {
 			case 1:
 				return append([]byte(from.String()+" "), req...), nil
@@ -860,7 +860,7 @@ func TestCalls(t *testing.T) {
 				return make([]byte, 1<<20+1), nil
 			}
 			return nil, nil
-		}
+		})
 	}, func(t *testing.T, c *cluster, n *pipenet) {
 		a := c.nodes[0]
 		ctx := context.Background()
@@ -891,7 +891,7 @@ func TestCalls(t *testing.T) {
 			if _, err := call(4, nil); !errors.Is(err, ErrTimeout) && !errors.As(err, &remote) {
 				t.Errorf("%s: no answer: %v", name, err)
 			}
-			if took := time.Since(began); took != a.cfg.Timeout {
+			if took := time.Since(began); took != a.cfg.Timers.Timeout {
 				t.Errorf("%s: no answer took %v", name, took)
 			}
 			large, limit := make([]byte, 1<<20+1), ErrTooLarge
@@ -935,7 +935,7 @@ func TestCalls(t *testing.T) {
 // than may wait.
 func TestLargeAnswersTakeTurns(t *testing.T) {
 	bubble(t, 2, func(cfg *Config) {
-		cfg.Handle = func(context.Context, Peer, uint8, []byte) ([]byte, error) { return make([]byte, maxBulkCall), nil }
+		cfg.Handler = handler(func(context.Context, Peer, uint8, []byte) ([]byte, error) { return make([]byte, maxBulkCall), nil })
 	}, func(t *testing.T, c *cluster, n *pipenet) {
 		results := make(chan error, maxBulkCalls)
 		for range maxBulkCalls {
@@ -959,10 +959,10 @@ func TestLargeAnswersTakeTurns(t *testing.T) {
 func TestCallsAreBounded(t *testing.T) {
 	bubble(t, 2, nil, func(t *testing.T, c *cluster, n *pipenet) {
 		release := make(chan struct{})
-		c.nodes[1].cfg.Handle = func(ctx context.Context, from Peer, kind uint8, req []byte) ([]byte, error) {
+		c.nodes[1].cfg.Handler = handler(func(ctx context.Context, from Peer, kind uint8, req []byte) ([]byte, error) {
 			<-release
 			return nil, nil
-		}
+		})
 		results := make(chan error, maxCalls+10)
 		for range maxCalls + 10 {
 			go func() {
@@ -1007,13 +1007,12 @@ func TestConnectionForOneCallIsNotPinged(t *testing.T) {
 func TestJoiningNodeCallsWithoutAName(t *testing.T) {
 	var heard Peer
 	bubble(t, 1, func(cfg *Config) {
-		cfg.Handle = func(_ context.Context, from Peer, _ uint8, _ []byte) ([]byte, error) {
+		cfg.Handler = handler(func(_ context.Context, from Peer, _ uint8, _ []byte) ([]byte, error) {
 			heard = from
 			return []byte("you are 2"), nil
-		}
+		})
 	}, func(t *testing.T, c *cluster, n *pipenet) {
-		cluster := ""
-		joining := c.start(Peer{0, "fresh"}, func(cfg *Config) { cfg.Cluster = func() string { return cluster } })
+		joining := c.start(Peer{0, "fresh"}, func(cfg *Config) { cfg.Cluster = "" })
 		addr, _ := c.resolve(1)
 		if got, err := joining.CallAddr(context.Background(), addr, 1, nil); string(got) != "you are 2" || err != nil {
 			t.Fatalf("%q, %v", got, err)
@@ -1024,10 +1023,9 @@ func TestJoiningNodeCallsWithoutAName(t *testing.T) {
 		if _, err := joining.Call(context.Background(), 1, 1, nil); !errors.Is(err, ErrWrongCluster) {
 			t.Errorf("a call as a member: %v", err)
 		}
-		cluster = "test"
-		joining.SetLocal(Peer{2, "fresh"})
-		time.Sleep(2 * time.Second)
-		if _, err := joining.Call(context.Background(), 1, 1, nil); err != nil || heard != (Peer{2, "fresh"}) {
+		joining.Close()
+		joined := c.start(Peer{2, "fresh"}, nil)
+		if _, err := joined.Call(context.Background(), 1, 1, nil); err != nil || heard != (Peer{2, "fresh"}) {
 			t.Errorf("as a member: %v, called by %v", err, heard)
 		}
 	})
@@ -1039,7 +1037,7 @@ func TestPeerIsFoundAgainWhenItCalls(t *testing.T) {
 	var mu sync.Mutex
 	learned := make(map[Peer]string)
 	bubble(t, 1, func(cfg *Config) {
-		cfg.Learned = func(p Peer, addr string) {
+		hooksOf(cfg).learned = func(p Peer, addr string) {
 			mu.Lock()
 			defer mu.Unlock()
 			learned[p] = addr
@@ -1116,10 +1114,10 @@ func TestCloseLeavesNothing(t *testing.T) {
 	before := runtime.NumGoroutine()
 	for range 5 {
 		c := newCluster(t, &loopback{}, 3, func(cfg *Config) {
-			cfg.Handle = func(ctx context.Context, _ Peer, _ uint8, _ []byte) ([]byte, error) {
+			cfg.Handler = handler(func(ctx context.Context, _ Peer, _ uint8, _ []byte) ([]byte, error) {
 				<-ctx.Done()
 				return nil, ctx.Err()
-			}
+			})
 		})
 		groups := c.open(1)
 		groups[0].port.Elect()

@@ -72,7 +72,7 @@ func (c *tracked) patience(n int) (done func()) {
 // no packet ever said so; see replaces for one that only says so.
 func (t *Transport) join(conn net.Conn, peer Peer, session uint64, kind uint8, inbound bool) (*tracked, error) {
 	c := &tracked{Conn: conn, t: t, kind: kind, inbound: inbound}
-	if err := giveUpAfter(conn, t.cfg.PeerTimeout); err != nil {
+	if err := giveUpAfter(conn, t.cfg.Timers.PeerTimeout); err != nil {
 		t.warn("user timeout", "a lost burst may be waited for longer", "peer", peer.String(), "error", err)
 	}
 	var stale []*tracked
@@ -128,7 +128,7 @@ func (t *Transport) replaces(peer Peer, session uint64) bool {
 			c.ping()
 		}
 	}
-	every := t.cfg.PingInterval / 10
+	every := t.cfg.Timers.PingInterval / 10
 	for range 20 {
 		select {
 		case <-time.After(every):
@@ -192,7 +192,7 @@ func (t *Transport) departLocked(pr *presence) []*tracked {
 // goroutine, from New to Close.
 func (t *Transport) monitor() {
 	defer t.wg.Done()
-	tick := time.NewTicker(t.cfg.PingInterval)
+	tick := time.NewTicker(t.cfg.Timers.PingInterval)
 	defer tick.Stop()
 	before := time.Now()
 	for {
@@ -202,7 +202,7 @@ func (t *Transport) monitor() {
 			return
 		}
 		now := time.Now()
-		late := now.Sub(before) > t.cfg.PingInterval+t.cfg.PeerTimeout/3
+		late := now.Sub(before) > t.cfg.Timers.PingInterval+t.cfg.Timers.PeerTimeout/3
 		before = now
 		t.ping()
 		t.quiesced.wake(t.tick(now.Sub(t.start)))
@@ -222,7 +222,7 @@ func (t *Transport) buryTheSilent(late bool) {
 		switch silence := time.Duration(now - pr.last.Load()); {
 		case late:
 			pr.last.Store(now)
-		case silence > t.cfg.PeerTimeout:
+		case silence > t.cfg.Timers.PeerTimeout:
 			stale = append(stale, t.departLocked(pr)...)
 			silent = append(silent, pr.peer)
 		}
@@ -230,7 +230,7 @@ func (t *Transport) buryTheSilent(late bool) {
 	t.mu.Unlock()
 	for _, peer := range silent {
 		t.stats.Silent.Add(1)
-		t.warn("silent "+peer.String(), "closed the connections of a silent peer", "peer", peer.String(), "timeout", t.cfg.PeerTimeout)
+		t.warn("silent "+peer.String(), "closed the connections of a silent peer", "peer", peer.String(), "timeout", t.cfg.Timers.PeerTimeout)
 	}
 	for _, c := range stale {
 		c.Close()
@@ -272,7 +272,7 @@ func (t *Transport) Heard() []Process {
 }
 
 // Self returns this process.
-func (t *Transport) Self() Process { return Process{t.self(), t.session} }
+func (t *Transport) Self() Process { return Process{t.cfg.Local, t.session} }
 
 // Connected returns the ids of the nodes with an open connection to or from
 // here, in order.

@@ -45,7 +45,7 @@ func connect(t *testing.T, n *node, kind uint8) *stranger {
 }
 
 func rawConn(t *testing.T, n *node) *stranger {
-	conn, err := n.cfg.Dial(context.Background(), n.cfg.Address())
+	conn, err := n.cfg.Dialer.DialContext(context.Background(), "tcp", n.cfg.Address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +199,7 @@ func TestHandshakeIsRefusedWithAReason(t *testing.T) {
 		}
 	})
 	t.Run("not a member yet", func(t *testing.T) {
-		n := alone(t, func(cfg *Config) { cfg.Cluster = func() string { return "" } })
+		n := alone(t, func(cfg *Config) { cfg.Cluster = "" })
 		s := rawConn(t, n)
 		s.raw(good.encode())
 		if a := s.ack(); a.status != statusCluster {
@@ -289,8 +289,8 @@ func TestNewConnectionReplacesTheOldOfItsKind(t *testing.T) {
 // Connections that do not say hello may take a part of the room, not all of it.
 func TestMuteConnectionsLeaveRoomForPeers(t *testing.T) {
 	n := alone(t, func(cfg *Config) {
-		cfg.MaxConnections = 16
-		cfg.DialTimeout = time.Hour
+		cfg.Limits.MaxConnections = 16
+		cfg.Timers.DialTimeout = time.Hour
 	})
 	s := connect(t, n, kindData)
 	eventually(t, "the handshake with the peer is done", func() bool {
@@ -377,7 +377,7 @@ func frameOf(typ uint8) (frame []byte, payload [][]byte) {
 			{Index: 7, Term: 3, Type: raft.LogNoop},
 			{Index: 8, Term: 3, Type: raft.LogConfiguration, Data: config},
 			{Index: 9, Term: 3, Type: raft.LogBarrier},
-		}, Config{}.withDefaults().Sum)
+		}, plainEntries{})
 	case typeVote, typePreVote:
 		frame = vote{group: 1, term: 3, lastIndex: 5, lastTerm: 2}.frame(typ)
 	case typeTimeoutNow:
@@ -404,10 +404,10 @@ var kindOf = map[uint8]uint8{
 // group, the connection ends.
 func TestDamagedFrameReachesNobody(t *testing.T) {
 	n := alone(t, func(cfg *Config) {
-		cfg.Handle = func(context.Context, Peer, uint8, []byte) ([]byte, error) {
+		cfg.Handler = handler(func(context.Context, Peer, uint8, []byte) ([]byte, error) {
 			t.Error("a call was handled")
 			return nil, nil
-		}
+		})
 	})
 	p := n.Group(1, n.peer.ServerID())
 	p.OnInstallSnapshot(func(raft.RPC, *raft.InstallSnapshotRequest, []byte) { t.Error("a snapshot was installed") })

@@ -12,7 +12,7 @@ import (
 // Raft has it say so at times of its own choosing, and what costs is that nodes
 // wake up for each; with a thousand groups that is most of what an idle node does.
 // So an idle group is quiesced: an append without entries is held here until it is
-// due, Config.Quiesce after the follower's last answer, and goes when the transport
+// due, Timers.Quiesce after the follower's last answer, and goes when the transport
 // wakes for its pings anyhow, in one frame with those of all groups that are due then.
 // It is held only while nothing hints that the answer would be news:
 //
@@ -24,7 +24,7 @@ import (
 //   - No connection to any peer has ended since it was asked. Who lost us may have
 //     elected another leader with those who still hear us.
 //
-// Raft's lease and heartbeat timeout must exceed Config.Quiesce by what a busy node may
+// Raft's lease and heartbeat timeout must exceed Timers.Quiesce by what a busy node may
 // need to ask and to answer.
 
 // An affirmation is that a follower answered an append with success.
@@ -81,7 +81,7 @@ func (t *quiescedTable) wake(tick int64) {
 }
 
 // tick numbers the pings: an append is due at the last tick before its time.
-func (t *Transport) tick(since time.Duration) int64 { return int64(since / t.cfg.PingInterval) }
+func (t *Transport) tick(since time.Duration) int64 { return int64(since / t.cfg.Timers.PingInterval) }
 
 // quiesce waits until an append without entries is due: one of Raft's heartbeats, or
 // else one of its replication, for whose answer new entries would wait.
@@ -101,7 +101,7 @@ func (p *Port) quiesce(id raft.ServerID, args *raft.AppendEntriesRequest, heartb
 			p.quiesceMu.Unlock()
 		}()
 	}
-	p.t.quiesced.add(q, p.t.tick(at+p.t.cfg.Quiesce))
+	p.t.quiesced.add(q, p.t.tick(at+p.t.cfg.Timers.Quiesce))
 	// What changed before it was there has woken nobody.
 	if _, ok := p.affirmed(id, args); !ok || q.hurries && p.Active() {
 		return
@@ -130,7 +130,7 @@ func (p *Port) affirmed(id raft.ServerID, args *raft.AppendEntriesRequest) (at t
 	ok = ok && p.underWay[id] == 0
 	p.quiesceMu.Unlock()
 	return a.at, ok && a.term == args.Term && args.LeaderCommitIndex <= a.commit && a.ends == p.t.ends.Load() && a.client.open() &&
-		time.Since(p.t.start)-a.at < p.t.cfg.Quiesce
+		time.Since(p.t.start)-a.at < p.t.cfg.Timers.Quiesce
 }
 
 // Active tells whether the group had new entries a moment ago.

@@ -11,7 +11,7 @@ import (
 // that could make it another answer has it sent.
 func TestAppendsWithoutEntriesRestUntilTheyAreDue(t *testing.T) {
 	const interval = 4 * time.Second
-	adjust := func(c *Config) { c.Quiesce = interval }
+	adjust := func(c *Config) { c.Timers.Quiesce = interval }
 	heartbeat := &raft.AppendEntriesRequest{Term: 3}
 	// took is how long an append was away, which the follower says yes to at once.
 	took := func(t *testing.T, from, to *Port, req *raft.AppendEntriesRequest) time.Duration {
@@ -82,7 +82,7 @@ func TestAppendsWithoutEntriesRestUntilTheyAreDue(t *testing.T) {
 
 // What is held is woken by what could make its answer news, and by new entries.
 func TestQuiescedAppendsGoEarly(t *testing.T) {
-	adjust := func(c *Config) { c.Quiesce = time.Minute }
+	adjust := func(c *Config) { c.Timers.Quiesce = time.Minute }
 	heartbeat := &raft.AppendEntriesRequest{Term: 3}
 	empty := appendOf(5, 0, 0)
 	for _, tt := range []struct {

@@ -76,6 +76,12 @@ type node struct {
 	events   []string // "up 2.b", "down 2.b"
 }
 
+func (n *node) note(event string) {
+	n.eventsMu.Lock()
+	defer n.eventsMu.Unlock()
+	n.events = append(n.events, event)
+}
+
 func (n *node) heard(event string) int {
 	n.eventsMu.Lock()
 	defer n.eventsMu.Unlock()
@@ -130,33 +136,102 @@ func newCluster(tb testing.TB, network network, size int, adjust func(*Config)) 
 // start adds a node. One that takes an id again takes its address over.
 func (c *cluster) start(p Peer, adjust func(*Config)) *node {
 	n := &node{peer: p}
-	record := func(what string) func(Process) {
-		return func(p Process) {
-			n.eventsMu.Lock()
-			defer n.eventsMu.Unlock()
-			n.events = append(n.events, what+" "+p.String())
-		}
-	}
+	ready := make(chan struct{})
+	addr := c.net.listen(p.Node, func(conn net.Conn) {
+		<-ready
+		n.Serve(conn)
+	})
+	h := &hooks{resolve: c.resolve, n: n}
 	cfg := Config{
-		Local:   p,
-		Cluster: func() string { return "test" },
-		Resolve: c.resolve,
-		Address: func() string { a, _ := c.resolve(p.Node); return a },
-		Dial: func(ctx context.Context, addr string) (net.Conn, error) {
-			return c.net.dial(ctx, p.Node, addr)
-		},
-		PeerUp: record("up"), PeerDown: record("down"),
-		Logger: slog.New(slog.NewTextHandler(testWriter{c.tb}, nil)),
+		Local:      p,
+		Cluster:    "test",
+		Address:    addr,
+		Membership: h,
+		Observer:   h,
+		Dialer:     dialer{c.net, p.Node},
+		Logger:     slog.New(slog.NewTextHandler(testWriter{c.tb}, nil)),
 	}
 	if adjust != nil {
 		adjust(&cfg)
 	}
 	n.Transport = New(cfg)
+	close(ready)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.nodes = append(c.nodes, n)
-	c.addrs[p.Node] = c.net.listen(p.Node, n.Serve)
+	c.addrs[p.Node] = addr
 	return n
+}
+
+// hooks implement Membership and Observer with what a test sets, and note whom its node
+// has heard.
+type hooks struct {
+	NopObserver
+	resolve  func(node int32) (string, bool)
+	about    func() string
+	judge    func(p Peer, about string) error
+	learned  func(p Peer, addr string)
+	outdated func(by Peer, reason string)
+	replaced func(by Peer, at uint64, reason string)
+	n        *node
+}
+
+// hooksOf are the hooks of a cluster's node that is about to start.
+func hooksOf(cfg *Config) *hooks { return cfg.Membership.(*hooks) }
+
+func (h *hooks) Resolve(node int32) (string, bool) { return h.resolve(node) }
+func (h *hooks) Admitted(Peer, string)             {}
+
+func (h *hooks) About() string {
+	if h.about == nil {
+		return ""
+	}
+	return h.about()
+}
+
+func (h *hooks) Judge(p Peer, about string) error {
+	if h.judge == nil {
+		return nil
+	}
+	return h.judge(p, about)
+}
+
+func (h *hooks) PeerUp(p Process)   { h.n.note("up " + p.String()) }
+func (h *hooks) PeerDown(p Process) { h.n.note("down " + p.String()) }
+
+func (h *hooks) Learned(p Peer, addr string) {
+	if h.learned != nil {
+		h.learned(p, addr)
+	}
+}
+
+func (h *hooks) Outdated(by Peer, reason string) {
+	if h.outdated != nil {
+		h.outdated(by, reason)
+	}
+}
+
+func (h *hooks) Replaced(by Peer, at uint64, reason string) {
+	if h.replaced != nil {
+		h.replaced(by, at, reason)
+	}
+}
+
+// A handler is a Handler that is one function.
+type handler func(ctx context.Context, from Peer, kind uint8, req []byte) ([]byte, error)
+
+func (h handler) Handle(ctx context.Context, from Peer, kind uint8, req []byte) ([]byte, error) {
+	return h(ctx, from, kind, req)
+}
+
+// A dialer dials from a node of a test's network.
+type dialer struct {
+	net  network
+	node int32
+}
+
+func (d dialer) DialContext(ctx context.Context, _, addr string) (net.Conn, error) {
+	return d.net.dial(ctx, d.node, addr)
 }
 
 func (c *cluster) resolve(node int32) (string, bool) {

@@ -32,9 +32,9 @@ const (
 // its handshake shows nothing.
 func (t *Transport) Serve(conn net.Conn) {
 	t.mu.Lock()
-	full := len(t.conns) >= t.cfg.MaxConnections
+	full := len(t.conns) >= t.cfg.Limits.MaxConnections
 	var expelled net.Conn // its goroutine counts it
-	if oldest := t.strangers.Front(); !t.closed && oldest != nil && (full || t.strangers.Len() >= max(1, t.cfg.MaxConnections/4)) {
+	if oldest := t.strangers.Front(); !t.closed && oldest != nil && (full || t.strangers.Len() >= max(1, t.cfg.Limits.MaxConnections/4)) {
 		full = false
 		expelled = t.strangers.Remove(oldest).(net.Conn)
 	}
@@ -43,7 +43,7 @@ func (t *Transport) Serve(conn net.Conn) {
 		conn.Close()
 		if full {
 			t.stats.Refused.Add(1)
-			t.warn("full", "too many connections, closing one", "limit", t.cfg.MaxConnections)
+			t.warn("full", "too many connections, closing one", "limit", t.cfg.Limits.MaxConnections)
 		}
 		return
 	}
@@ -99,15 +99,15 @@ func hostOf(conn net.Conn) string {
 func (t *Transport) welcome(conn net.Conn) (s *served, err error) {
 	defer t.contain("handshake", Peer{})
 	err = errors.New("transport: handshake failed") // should anything below panic
-	conn.SetDeadline(time.Now().Add(t.cfg.DialTimeout))
+	conn.SetDeadline(time.Now().Add(t.cfg.Timers.DialTimeout))
 	v, kind, body, err := readHello(conn)
 	if err != nil {
 		return nil, err
 	}
-	self := t.self()
+	self := t.cfg.Local
 	// Who has not shown that it knows a member is not told what members know each
 	// other by.
-	a := ack{low: t.low, high: t.high, from: Peer{Node: self.Node}, cluster: t.cfg.Cluster()}
+	a := ack{low: t.low, high: t.high, from: Peer{Node: self.Node}, cluster: t.cfg.Cluster}
 	refuse := func(status uint8, reason string) (*served, error) {
 		a.status, a.reason = status, reason
 		conn.Write(a.encode())
@@ -123,7 +123,7 @@ func (t *Transport) welcome(conn net.Conn) (s *served, err error) {
 	}
 	if status, reason := t.judge(h, self, a.cluster); status != statusWelcome {
 		if status == statusCluster && h.cluster != "" && h.kind != kindOnce && h.session != t.session {
-			t.cfg.Foreign(h.cluster)
+			t.cfg.Observer.Foreign(h.cluster)
 		}
 		return refuse(status, reason)
 	}
@@ -136,8 +136,8 @@ func (t *Transport) welcome(conn net.Conn) (s *served, err error) {
 		if !t.replaces(h.from, h.session) {
 			return refuse(statusNode, fmt.Sprintf("another process of %s is alive, and spoke just now", h.from))
 		}
-		t.cfg.Admitted(h.from, h.about)
-		a.session, a.from, a.about = t.session, self, t.cfg.About()
+		t.cfg.Membership.Admitted(h.from, h.about)
+		a.session, a.from, a.about = t.session, self, t.cfg.Membership.About()
 	} else {
 		h.from.Node = 0
 	}
@@ -167,9 +167,9 @@ func (t *Transport) welcome(conn net.Conn) (s *served, err error) {
 	}, nil
 }
 
-// admits asks Config.Judge about the other side of a connection. at is a ReplacedError's.
+// admits asks Config.Membership about the other side of a connection. at is a ReplacedError's.
 func (t *Transport) admits(p Peer, about string) (status uint8, at uint64, reason string) {
-	err := t.cfg.Judge(p, about)
+	err := t.cfg.Membership.Judge(p, about)
 	var replaced *ReplacedError
 	switch {
 	case err == nil:
@@ -312,7 +312,7 @@ func (s *served) readOne(in *intake) error {
 func (s *served) deadline(h header) time.Time {
 	wait := h.timeout
 	if wait == 0 {
-		wait = s.t.cfg.Timeout
+		wait = s.t.cfg.Timers.Timeout
 	}
 	return time.Now().Add(wait)
 }
@@ -638,10 +638,9 @@ func (s *served) install(request uint64, install func(raft.RPC, *raft.InstallSna
 	}
 }
 
-// call runs Handle in a goroutine of its own.
+// call runs the Handler in a goroutine of its own.
 func (s *served) call(in *intake, h header, head []byte) error {
-	handle := s.t.cfg.Handle
-	if handle == nil {
+	if s.t.cfg.Handler == nil {
 		return s.refuse(in, h, ErrUnsupported)
 	}
 	if head[1]|head[2]|head[3]|head[4]|head[5]|head[6]|head[7] != 0 {
@@ -689,7 +688,7 @@ func (s *served) handle(request uint64, kind uint8, req []byte, deadline time.Ti
 	resp, err := func() (resp []byte, err error) {
 		err = errors.New("the handler panicked")
 		defer s.t.contain("call", s.from)
-		resp, err = s.t.cfg.Handle(ctx, s.from, kind, req)
+		resp, err = s.t.cfg.Handler.Handle(ctx, s.from, kind, req)
 		return resp, err
 	}()
 	limit := maxControlCall

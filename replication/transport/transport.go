@@ -6,153 +6,15 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
-	"hash/crc32"
-	"log/slog"
 	"net"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/raft"
-
 	"millrace/internal/bufpool"
 	"millrace/internal/slowlog"
 )
-
-// DialTimeout is how long a node waits for another to accept its connection and to shake hands.
-const DialTimeout = 3 * time.Second
-
-// Config says who a Transport is and how it reaches others. Fields marked
-// required have no default; the zero of every other one means the default named.
-type Config struct {
-	// Local is this node, Cluster its cluster's id and Address what it tells
-	// peers to dial. Cluster is required and may answer "" while the node is
-	// joining; so may Local be zero until SetLocal.
-	Local   Peer
-	Cluster func() string
-	Address func() string // nil: ""
-
-	// Resolve gives the address a node is dialled at, each time it is. Required.
-	Resolve func(node int32) (addr string, ok bool)
-
-	// Dial opens a connection; nil: TCP. With anything but a *net.TCPConn, what
-	// writev joins becomes a Write a piece.
-	Dial func(ctx context.Context, addr string) (net.Conn, error)
-
-	// Learned hears of the address a peer introduced itself with. PeerUp is
-	// called when the first connection from or to a process opens, PeerDown when
-	// the last one closed or was closed because the peer fell silent; they
-	// alternate. All three are called by one goroutine, in order, and hold up
-	// each other: they must not block, nor call Close. Not called after Close.
-	Learned  func(p Peer, addr string)
-	PeerUp   func(p Process)
-	PeerDown func(p Process)
-
-	// About says at most 128 bytes about this node in every handshake and its answer;
-	// nil: nothing. Judge is told what the other side says, and who it says it is,
-	// before a connection of kind 1 to 3 carries anything; its error is the reason
-	// for which there is none, ErrStranger unless it is ErrOldDisk or a ReplacedError.
-	// nil: all are let in. Admitted is told of those who really were, which takes that no other process
-	// of the same name is alive. All are called by many goroutines at once.
-	About    func() string
-	Judge    func(p Peer, about string) error
-	Admitted func(p Peer, about string)
-
-	// Outdated hears of a peer that refused this node with ErrOldDisk, Replaced of one
-	// that did with a ReplacedError and of its At, Foreign of a handshake, for whichever
-	// node, that names another cluster. They must not block. nil: nobody cares.
-	Outdated func(by Peer, reason string)
-	Replaced func(by Peer, at uint64, reason string)
-	Foreign  func(cluster string)
-
-	// Handle serves Call, CallBulk and CallAddr of other nodes. It must return
-	// soon after ctx ends. from.Node may be 0 for a node that is joining. It
-	// owns req; its answer is limited like the request. A panic is an error. On a
-	// connection of kind 4 from.Node is 0, whatever the caller said it was.
-	Handle func(ctx context.Context, from Peer, kind uint8, req []byte) ([]byte, error)
-
-	// Sum continues a CRC-32C over an entry's data, for the checksum of an append;
-	// nil: by reading it.
-	Sum func(sum uint32, l *raft.Log) uint32
-
-	// Check looks at an entry that a peer sent for a group, before the group is given
-	// it: what is refused costs the sender an answer of invalid, and nobody else
-	// anything. Its header was checked by then. nil: whatever it holds is let in.
-	Check func(group uint64, l *raft.Log) error
-
-	GatherInterval  time.Duration // heartbeats to a peer wait this long for company; 15 ms
-	MaxRequestBytes int           // entries' bytes in one append, unless a single one is larger; 4 MiB
-	Timeout         time.Duration // for an answer to a vote, an append, a heartbeat, a call without deadline; 10 s
-	SnapshotTimeout time.Duration // for an answer to InstallSnapshot; 5 min
-	DialTimeout     time.Duration // for connect and handshake together, on either side; the constant
-	PingInterval    time.Duration // between pings on a control connection; 500 ms
-	PeerTimeout     time.Duration // a peer silent for longer is gone; 3 s
-	Quiesce         time.Duration // from a follower's answer to the next append without entries, about, see quiesce; 0: none
-	QueueLength     int           // requests of one group not yet answered, before busy; 32
-	QueueBytes      int           // bytes of the entries they carry; 4 × MaxRequestBytes
-	InflightBytes   int           // the same over all groups and calls of the node; 128 MiB
-	MaxConnections  int           // in and out; 4,096, a quarter of which may be inbound with the handshake to come
-
-	Logger *slog.Logger // nil: discards
-}
-
-func (c Config) withDefaults() Config {
-	or := func(d *time.Duration, def time.Duration) {
-		if *d == 0 {
-			*d = def
-		}
-	}
-	orInt := func(n *int, def int) {
-		if *n == 0 {
-			*n = def
-		}
-	}
-	if c.Address == nil {
-		c.Address = func() string { return "" }
-	}
-	if c.About == nil {
-		c.About = func() string { return "" }
-	}
-	if c.Judge == nil {
-		c.Judge = func(Peer, string) error { return nil }
-	}
-	if c.Admitted == nil {
-		c.Admitted = func(Peer, string) {}
-	}
-	if c.Outdated == nil {
-		c.Outdated = func(Peer, string) {}
-	}
-	if c.Replaced == nil {
-		c.Replaced = func(Peer, uint64, string) {}
-	}
-	if c.Foreign == nil {
-		c.Foreign = func(string) {}
-	}
-	if c.Sum == nil {
-		c.Sum = func(sum uint32, l *raft.Log) uint32 { return crc32.Update(sum, castagnoli, l.Data) }
-	}
-	if c.Dial == nil {
-		c.Dial = func(ctx context.Context, addr string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", addr)
-		}
-	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
-	or(&c.GatherInterval, 15*time.Millisecond)
-	or(&c.Timeout, 10*time.Second)
-	or(&c.SnapshotTimeout, 5*time.Minute)
-	or(&c.DialTimeout, DialTimeout)
-	or(&c.PingInterval, 500*time.Millisecond)
-	or(&c.PeerTimeout, 3*time.Second)
-	orInt(&c.MaxRequestBytes, 4<<20)
-	orInt(&c.QueueLength, 32)
-	orInt(&c.QueueBytes, 4*c.MaxRequestBytes)
-	orInt(&c.InflightBytes, 128<<20)
-	orInt(&c.MaxConnections, 4096)
-	return c
-}
 
 // A Transport carries the messages of all Raft groups of one node, and calls from
 // node to node, over three connections a peer. It is safe for concurrent use.
@@ -175,7 +37,6 @@ type Transport struct {
 
 	mu        sync.Mutex
 	closed    bool
-	local     Peer
 	conns     map[net.Conn]struct{} // all there are, for Close
 	strangers list.List             // inbound ones whose handshake is not done or that are for one call, oldest first
 	present   map[Peer]*presence
@@ -197,7 +58,6 @@ func New(cfg Config) *Transport {
 		start:    time.Now(),
 		ctx:      ctx,
 		cancel:   cancel,
-		local:    cfg.Local,
 		conns:    make(map[net.Conn]struct{}),
 		present:  make(map[Peer]*presence),
 		departed: make(map[Peer]time.Duration),
@@ -246,20 +106,6 @@ func (t *Transport) Close() error {
 	return nil
 }
 
-// SetLocal names this node once its cluster has. It must come before the first
-// Group and the first connection other than CallAddr's.
-func (t *Transport) SetLocal(p Peer) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.local = p
-}
-
-func (t *Transport) self() Peer {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.local
-}
-
 // spawn runs f in a goroutine that Close waits for, unless closed.
 func (t *Transport) spawn(f func()) bool {
 	t.mu.Lock()
@@ -296,7 +142,7 @@ func (t *Transport) warn(key, message string, args ...any) {
 func (t *Transport) admit(n int) error {
 	for {
 		have := t.inflight.Load()
-		if have > 0 && have+int64(n) > int64(t.cfg.InflightBytes) {
+		if have > 0 && have+int64(n) > int64(t.cfg.Limits.InflightBytes) {
 			return ErrBusy
 		}
 		if t.inflight.CompareAndSwap(have, have+int64(n)) {
@@ -312,7 +158,7 @@ func (t *Transport) release(n int) { t.inflight.Add(int64(-n)) }
 // it a connection is opened by the first message for it.
 func (t *Transport) SetPeers(nodes []int32) {
 	hold := make(map[int32]bool, len(nodes))
-	self := t.self().Node
+	self := t.cfg.Local.Node
 	for _, n := range nodes {
 		if n != self && n > 0 {
 			hold[n] = true

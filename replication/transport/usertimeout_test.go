@@ -25,11 +25,11 @@ func TestConnectionsGiveUpOnWhatDoesNotArrive(t *testing.T) {
 		defer l.Close()
 		addrs[node] = l.Addr().String()
 		tr := New(Config{
-			Cluster:     func() string { return "test" },
-			Local:       Peer{node, "aa"},
-			Resolve:     func(node int32) (string, bool) { return addrs[node], true },
-			PeerTimeout: patience,
-			Handle:      func(context.Context, Peer, uint8, []byte) ([]byte, error) { return nil, nil },
+			Cluster:    "test",
+			Local:      Peer{node, "aa"},
+			Membership: &hooks{resolve: func(node int32) (string, bool) { return addrs[node], true }},
+			Timers:     Timers{PeerTimeout: patience},
+			Handler:    handler(func(context.Context, Peer, uint8, []byte) ([]byte, error) { return nil, nil }),
 		})
 		defer tr.Close()
 		all = append(all, tr)

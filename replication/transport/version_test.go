@@ -26,9 +26,9 @@ func TestHandshakeOfTheFirstReleaseIsUnderstood(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := alone(t, func(cfg *Config) {
-		cfg.Cluster = func() string { return "cluster" }
-		cfg.About = func() string { return "about" }
-		cfg.Judge = func(p Peer, about string) error {
+		cfg.Cluster = "cluster"
+		hooksOf(cfg).about = func() string { return "about" }
+		hooksOf(cfg).judge = func(p Peer, about string) error {
 			if p != (Peer{2, "b"}) || about != "" {
 				t.Errorf("%s came with %q", p, about)
 			}
@@ -102,8 +102,8 @@ func TestJudgeKeepsStrangersOut(t *testing.T) {
 	outdated := make(chan string, 10)
 	bubble(t, 2, func(cfg *Config) {
 		me := cfg.Local
-		cfg.About = func() string { return "i am " + me.Incarnation }
-		cfg.Judge = func(p Peer, about string) error {
+		hooksOf(cfg).about = func() string { return "i am " + me.Incarnation }
+		hooksOf(cfg).judge = func(p Peer, about string) error {
 			if about != "i am "+p.Incarnation {
 				t.Errorf("%s says %q", p, about)
 			}
@@ -112,7 +112,7 @@ func TestJudgeKeepsStrangersOut(t *testing.T) {
 			}
 			return nil
 		}
-		cfg.Outdated = func(by Peer, reason string) { outdated <- by.String() + ": " + reason }
+		hooksOf(cfg).outdated = func(by Peer, reason string) { outdated <- by.String() + ": " + reason }
 	}, func(t *testing.T, c *cluster, _ *pipenet) {
 		a, b := c.nodes[0], c.nodes[1]
 		if _, err := b.Call(context.Background(), 1, 1, nil); !errors.Is(err, ErrOldDisk) {
@@ -142,13 +142,13 @@ func TestWhoWasReplacedIsToldSinceWhen(t *testing.T) {
 	replaced := make(chan told, 10)
 	bubble(t, 2, func(cfg *Config) {
 		me := cfg.Local
-		cfg.Judge = func(p Peer, _ string) error {
+		hooksOf(cfg).judge = func(p Peer, _ string) error {
 			if me.Node == 1 {
 				return fmt.Errorf("no: %w", &ReplacedError{Peer: p, At: 1 << 40})
 			}
 			return nil
 		}
-		cfg.Replaced = func(by Peer, at uint64, reason string) { replaced <- told{by, at, reason} }
+		hooksOf(cfg).replaced = func(by Peer, at uint64, reason string) { replaced <- told{by, at, reason} }
 	}, func(t *testing.T, c *cluster, _ *pipenet) {
 		if _, err := c.nodes[1].Call(context.Background(), 1, 1, nil); !errors.Is(err, ErrReplaced) {
 			t.Errorf("the caller that was refused got %v", err)
@@ -173,8 +173,8 @@ func TestClientsThatComeTooEarlyAreNoWarning(t *testing.T) {
 	} {
 		var log bytes.Buffer
 		tr := New(Config{
-			Cluster: func() string { return "test" }, Local: Peer{1, "a"}, Address: func() string { return "a:1" },
-			Resolve: func(int32) (string, bool) { return "", false }, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			Cluster: "test", Local: Peer{1, "a"}, Address: "a:1",
+			Logger: slog.New(slog.NewTextHandler(&log, nil)),
 		})
 		ours, theirs := net.Pipe()
 		served := make(chan struct{})

@@ -1,0 +1,73 @@
+package replication
+
+import (
+	"context"
+	"net"
+
+	"millrace/replication/transport"
+)
+
+var (
+	_ transport.Membership = peers{}
+	_ transport.Observer   = peers{}
+	_ transport.Handler    = peers{}
+	_ transport.Entries    = gate{}
+	_ transport.Dialer     = dial(nil)
+)
+
+// peers is what the transport asks a node about the others, and tells it of them. It has
+// no state: it says which part of the node each question is for.
+type peers struct{ n *Node }
+
+// Resolve implements transport.Membership.
+func (p peers) Resolve(node int32) (addr string, ok bool) { return p.n.resolve(node) }
+
+// About implements transport.Membership.
+func (p peers) About() string { return p.n.about() }
+
+// Judge implements transport.Membership.
+func (p peers) Judge(peer transport.Peer, about string) error { return p.n.judge(peer, about) }
+
+// Admitted implements transport.Membership.
+func (p peers) Admitted(peer transport.Peer, about string) { p.n.admitted(peer, about) }
+
+// PeerUp implements transport.Observer.
+func (p peers) PeerUp(peer transport.Process) { p.n.failover.peerUp(peer) }
+
+// PeerDown implements transport.Observer.
+func (p peers) PeerDown(peer transport.Process) { p.n.failover.peerDown(peer) }
+
+// Learned implements transport.Observer.
+func (p peers) Learned(peer transport.Peer, addr string) { p.n.learned(peer, addr) }
+
+// Outdated implements transport.Observer.
+func (p peers) Outdated(by transport.Peer, reason string) { p.n.refusedAsOld(by, reason) }
+
+// Replaced implements transport.Observer.
+func (p peers) Replaced(by transport.Peer, at uint64, reason string) {
+	p.n.refusedAsReplaced(by, at, reason)
+}
+
+// Foreign implements transport.Observer.
+func (p peers) Foreign(cluster string) { p.n.foreign(cluster) }
+
+// Handle implements transport.Handler.
+func (p peers) Handle(ctx context.Context, from transport.Peer, kind uint8, req []byte) ([]byte, error) {
+	return p.n.handle(ctx, from, kind, req)
+}
+
+// dial is Config.Dial, as a transport.Dialer.
+type dial func(ctx context.Context, addr string) (net.Conn, error)
+
+// DialContext implements transport.Dialer.
+func (d dial) DialContext(ctx context.Context, _, addr string) (net.Conn, error) {
+	return d(ctx, addr)
+}
+
+// dialer is what connections to other nodes are opened with; nil: TCP.
+func (c Config) dialer() transport.Dialer {
+	if c.Dial == nil {
+		return nil
+	}
+	return dial(c.Dial)
+}
