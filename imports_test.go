@@ -36,7 +36,7 @@ var allowed = map[string][]string{
 	"server/group":                       {"segment/record", "server/coordinator", "server/protocol", "twmb/franz-go/pkg/kmsg", "twmb/franz-go/pkg/kbin"},
 	"server/journal":                     {"internal/slowlog", "replication", "replication/metadata", "segment/record", "server/coordinator"},
 	"server/mux":                         {"replication/transport"},
-	"server": {"internal/bufpool", "internal/slowlog", "replication", "replication/metadata", "segment/record",
+	"server": {"internal/bufpool", "internal/slowlog", "replication", "replication/metadata", "segment", "segment/record",
 		"server/coordinator", "server/group", "server/journal", "server/mux", "server/protocol", "twmb/franz-go/pkg/kmsg", "golang.org/x/sys"},
 	".":          {"replication", "replication/metadata", "server", "server/coordinator", "server/mux"}, // package millrace
 	"brokertest": {"."},

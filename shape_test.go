@@ -59,7 +59,6 @@ var functions = map[string]string{
 	"replication/vote.Store":           "to become a method",
 	"segment.System":                   "to become a method",
 	"segment.walker":                   "to become a method",
-	"segment/record.View":              "to become a method",
 	"server.Server":                    "to become a method",
 	"server.claim":                     "to become a method",
 	"server.share":                     "to become a method",

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"millrace/segment"
-	"millrace/segment/record"
 )
 
 // StartOffset returns the log start offset: nothing below it is readable.
@@ -24,15 +23,15 @@ func (l *Log) EndOffset() int64 { return l.state.Load().end().offset }
 //
 // ErrOutOfRange below StartOffset, above EndOffset and above limit; a
 // *segment.CorruptError instead of bad bytes.
-func (l *Log) Read(offset, limit int64, maxBytes int) (*record.View, error) {
-	var found *record.View
+func (l *Log) Read(offset, limit int64, maxBytes int) (*segment.View, error) {
+	var found *segment.View
 	err := l.read(func(st *state) error {
 		end := st.end().offset
 		if offset < st.start || offset > end || offset > limit {
 			return fmt.Errorf("%w: %d is not in [%d,%d]", ErrOutOfRange, offset, st.start, min(end, limit))
 		}
 		if offset == end || offset == limit {
-			found = record.NewView(nil, offset, nil)
+			found = &segment.View{Next: offset}
 			return nil
 		}
 		i := st.byOffset(offset)

@@ -11,7 +11,6 @@ import (
 	"github.com/hashicorp/raft"
 
 	"millrace/segment"
-	"millrace/segment/record"
 )
 
 // A metaStore is what a controllerStore stands over: raft-boltdb, the controller
@@ -83,7 +82,7 @@ func (s *controllerStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*ra
 
 // store makes one attempt.
 func (s *controllerStore) store(logs []*raft.Log) error {
-	err := record.Guard(func() error {
+	err := segment.Guard(func() error {
 		if s.doubt {
 			last, err := s.metaStore.LastIndex()
 			if first := logs[0].Index; err == nil && last >= first {
@@ -118,7 +117,7 @@ func (s *controllerStore) DeleteRange(min, max uint64) error {
 	if committed := s.committed.Load(); suffix && min <= committed {
 		return fmt.Errorf("delete entries %d to %d of the controller's log: %w, up to %d", min, max, errCommitted, committed)
 	}
-	err = record.Guard(func() error { return s.metaStore.DeleteRange(min, max) })
+	err = segment.Guard(func() error { return s.metaStore.DeleteRange(min, max) })
 	if !suffix {
 		return err
 	}
@@ -134,7 +133,7 @@ func (s *controllerStore) DeleteRange(min, max uint64) error {
 
 // GetLog implements raft.LogStore.
 func (s *controllerStore) GetLog(index uint64, l *raft.Log) error {
-	err := record.Guard(func() error { return s.metaStore.GetLog(index, l) })
+	err := segment.Guard(func() error { return s.metaStore.GetLog(index, l) })
 	if err == nil || !s.live.Load() {
 		return err
 	}
@@ -152,13 +151,13 @@ func (s *controllerStore) GetLog(index uint64, l *raft.Log) error {
 
 // FirstIndex implements raft.LogStore.
 func (s *controllerStore) FirstIndex() (index uint64, err error) {
-	err = record.Guard(func() error { index, err = s.metaStore.FirstIndex(); return err })
+	err = segment.Guard(func() error { index, err = s.metaStore.FirstIndex(); return err })
 	return index, err
 }
 
 // LastIndex implements raft.LogStore.
 func (s *controllerStore) LastIndex() (index uint64, err error) {
-	err = record.Guard(func() error { index, err = s.metaStore.LastIndex(); return err })
+	err = segment.Guard(func() error { index, err = s.metaStore.LastIndex(); return err })
 	return index, err
 }
 
@@ -176,7 +175,7 @@ func (s *controllerStore) SetUint64(key []byte, value uint64) error {
 }
 
 func (s *controllerStore) save(write func() error) error {
-	if retryForEver(s.logger, "the controller's vote cannot be saved", s.closing, func() error { return record.Guard(write) }) {
+	if retryForEver(s.logger, "the controller's vote cannot be saved", s.closing, func() error { return segment.Guard(write) }) {
 		s.member.votesRecovered()
 	}
 	return nil

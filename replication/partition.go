@@ -525,7 +525,7 @@ func (p *Partition) Size() int64 {
 // maxBytes of them, at least one, none above the high watermark. At the high
 // watermark the view is empty. ErrOutOfRange, ErrNotLeader, ErrRefused,
 // ErrQuarantined.
-func (p *Partition) Read(offset int64, maxBytes int, committed bool) (*record.View, error) {
+func (p *Partition) Read(offset int64, maxBytes int, committed bool) (*segment.View, error) {
 	r, _, err := p.serving()
 	if err != nil {
 		return nil, err
@@ -538,7 +538,7 @@ func (p *Partition) Read(offset int64, maxBytes int, committed bool) (*record.Vi
 		return nil, ErrOutOfRange
 	}
 	if offset >= limit {
-		return record.NewView(nil, offset, nil), nil
+		return &segment.View{Next: offset}, nil
 	}
 	v, err := r.store.Read(offset, limit, maxBytes)
 	return v, r.readError(err)

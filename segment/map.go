@@ -9,8 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-
-	"millrace/segment/record"
 )
 
 // A mapping is a file's bytes in memory, read-only. It starts with one
@@ -212,11 +210,11 @@ func (m *mapping) release() {
 	}
 }
 
-// guard is record.Guard for mapped memory of the file at path, which a fault says is
+// guard is Guard for mapped memory of the file at path, which a fault says is
 // corrupt.
 func guard(path string, f func() error) error {
-	err := record.Guard(f)
-	var fault *record.FaultError
+	err := Guard(f)
+	var fault *FaultError
 	if errors.As(err, &fault) {
 		return &CorruptError{
 			Path: path, Position: -1,

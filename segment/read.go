@@ -136,10 +136,10 @@ func (s *Reader) search(offset int64) (i int, err error) {
 // lie below limit and within maxBytes together; the first one always. They are mapped
 // pages, checked against their CRC, now or within checkedFor. The view is empty when no
 // batch qualifies. offset must not lie below the segment's base offset.
-func (s *Reader) Read(offset, limit int64, maxBytes int) (*record.View, error) {
+func (s *Reader) Read(offset, limit int64, maxBytes int) (*View, error) {
 	info := s.Info()
 	if offset >= info.NextOffset || offset >= limit {
-		return record.NewView(nil, offset, nil), nil
+		return &View{Next: offset}, nil
 	}
 	m, err := s.pin()
 	if err != nil {
@@ -153,10 +153,9 @@ func (s *Reader) Read(offset, limit int64, maxBytes int) (*record.View, error) {
 	}
 	if len(r.pieces) == 0 {
 		m.release()
-		return record.NewView(nil, offset, nil), nil
+		return &View{Next: offset}, nil
 	}
-	n := maxBytes - r.left
-	return record.NewView(r.pieces, r.next, func() { m.releaseRead(n) }), nil
+	return &View{Bytes: r.pieces, Next: r.next, m: m}, nil
 }
 
 // A reader gathers the pieces of one view.

@@ -16,7 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/internal/bufpool"
-	"millrace/segment/record"
+	"millrace/segment"
 )
 
 const (
@@ -456,7 +456,7 @@ func (c *connection) writeWhole(p []byte, step int, client *progress) error {
 // error of a page that cannot be read; whatever encrypts or copies would fault.
 func (c *connection) writeStep(part net.Buffers) error {
 	if _, socket := c.conn.(syscall.Conn); !socket {
-		return record.Guard(func() error {
+		return segment.Guard(func() error {
 			_, err := part.WriteTo(c.conn)
 			return err
 		})

@@ -10,6 +10,7 @@ import (
 
 	"millrace/replication"
 	"millrace/replication/metadata"
+	"millrace/segment"
 	"millrace/segment/record"
 	"millrace/server/protocol"
 )
@@ -106,7 +107,7 @@ type wanted struct {
 	code             protocol.Code
 	high, stable     int64
 	start            int64
-	view             *record.View // nil: no records
+	view             *segment.View // nil: no records
 	diverging        bool
 	divergingEpoch   int32
 	divergingOffset  int64
@@ -378,7 +379,7 @@ var errZstd = errors.New("server: a batch compressed by zstd")
 
 // checkZstd returns errZstd when a batch in the view is compressed by zstd, which
 // clients below version 10 do not know (KIP-110).
-func checkZstd(view *record.View) error {
+func checkZstd(view *segment.View) error {
 	return view.Look(func(piece []byte) error {
 		for len(piece) > 0 {
 			b, rest, err := record.Split(piece)

@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/replication/metadata"
+	"millrace/segment"
 	"millrace/segment/record"
 	"millrace/server/protocol"
 )
@@ -76,7 +77,7 @@ func randomFetching(r *rand.Rand, s *Server, version int16) *fetching {
 				for range 1 + r.IntN(3) {
 					pieces = append(pieces, make([]byte, 1+r.IntN(300)))
 				}
-				w.view = record.NewView(pieces, 9, nil)
+				w.view = &segment.View{Bytes: pieces, Next: 9}
 			case 2:
 				w.diverging, w.divergingEpoch, w.divergingOffset = version >= 12, 5, r.Int64N(100)
 			}

@@ -604,19 +604,6 @@ func TestEmptyBatchOfAnyCodecHasNoRecords(t *testing.T) {
 	}
 }
 
-func TestViewIsReleasedOnce(t *testing.T) {
-	n := 0
-	v := NewView([][]byte{[]byte("ab"), []byte("c")}, 9, func() { n++ })
-	if v.Len() != 3 || v.Next != 9 {
-		t.Errorf("%d bytes, next %d", v.Len(), v.Next)
-	}
-	v.Release()
-	if n != 1 || v.Bytes != nil || v.Len() != 0 {
-		t.Errorf("released %d times, %d bytes", n, v.Len())
-	}
-	NewView(nil, 0, nil).Release()
-}
-
 func TestChecksumIsCastagnoli(t *testing.T) {
 	b := javaBatch(t, "none")
 	if b.Checksum() != crc32.Checksum(b[21:], crc32.MakeTable(crc32.Castagnoli)) || b.Check() != nil {

@@ -25,7 +25,7 @@ type Header struct {
 // Records returns the records in order. It trusts no byte: the first thing that
 // is wrong with the batch is yielded as an error, an ErrInvalid, ErrTooLarge or
 // ErrCodec, and ends the sequence. Keys and values alias b if it is plain, so they
-// live as long as b's bytes do (see View), and else memory of their own, which
+// live as long as b's bytes do (see segment.View), and else memory of their own, which
 // they pin in pieces of 64 KiB. Neither may be written to.
 //
 // Compacted batches are fine: offsets increase and may have gaps. The records of

@@ -1,29 +1,23 @@
-package record
+package segment
 
 import (
 	"runtime"
 	"runtime/debug"
 )
 
-// A View is borrowed bytes: whole batches in offset order, read straight from
-// mapped pages. It is valid until Release, which must be called exactly once.
+// A View is borrowed bytes: whole batches in offset order, in mapped pages of one segment.
+// It is valid until Release, which must be called exactly once.
 //
-// A page that the disk cannot deliver faults when it is touched, which ends the
-// process. So nobody reads Bytes but the system, which makes an error of it
-// (writev), and Look and Copy.
+// Nobody reads Bytes but the system (writev), Look and Copy. A page that the disk cannot
+// deliver faults when it is touched: these make an error of it, anywhere else it ends the
+// process.
 type View struct {
 	// Bytes holds the batches, in pieces to be given to writev one after another.
 	Bytes [][]byte
 	// Next is the offset that follows the last record in Bytes.
 	Next int64
 
-	release func()
-}
-
-// NewView returns a View of pieces that calls release when it is given back.
-// release may be nil.
-func NewView(pieces [][]byte, next int64, release func()) *View {
-	return &View{Bytes: pieces, Next: next, release: release}
+	m *mapping // what Bytes lie in, with a reference of the view's own; nil: in no file
 }
 
 // Len returns the number of bytes in the view.
@@ -66,7 +60,7 @@ func (v *View) Look(f func(piece []byte) error) error {
 // deliver, or a file somebody truncated.
 type FaultError struct{ Err error }
 
-func (e *FaultError) Error() string { return "record: a mapped page cannot be read: " + e.Err.Error() }
+func (e *FaultError) Error() string { return "segment: a mapped page cannot be read: " + e.Err.Error() }
 
 func (e *FaultError) Unwrap() error { return e.Err }
 
@@ -93,9 +87,10 @@ func Guard(f func() error) (err error) {
 
 // Release gives the bytes back; they must not be touched afterwards.
 func (v *View) Release() {
+	n := v.Len()
 	v.Bytes = nil
-	if v.release != nil {
-		v.release()
-		v.release = nil
+	if v.m != nil {
+		v.m.releaseRead(n)
+		v.m = nil
 	}
 }

@@ -1,6 +1,6 @@
 //go:build unix
 
-package record
+package segment
 
 import (
 	"bytes"
@@ -28,7 +28,7 @@ func TestAPageThatCannotBeReadIsAnError(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer syscall.Munmap(mapped)
-	v := NewView([][]byte{mapped[:10], mapped[page:]}, 1, nil)
+	v := &View{Bytes: [][]byte{mapped[:10], mapped[page:]}, Next: 1}
 	if p, err := v.Copy([]byte("a")); err != nil || string(p) != "a"+strings.Repeat("x", 10+page) {
 		t.Fatalf("%d bytes, %v", len(p), err)
 	}
@@ -48,4 +48,29 @@ func TestAPageThatCannotBeReadIsAnError(t *testing.T) {
 		}
 	}()
 	v.Look(func([]byte) error { panic("other") })
+}
+
+// A view that is released gives its mapping back, once, and a view of nothing has none.
+func TestAViewIsReleased(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString("abc"); err != nil {
+		t.Fatal(err)
+	}
+	m, err := newMapping(f.Fd(), 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := &View{Bytes: [][]byte{m.data[:2], m.data[2:3]}, Next: 9, m: m}
+	if v.Len() != 3 || v.Next != 9 {
+		t.Errorf("%d bytes, next %d", v.Len(), v.Next)
+	}
+	v.Release()
+	if m.acquireLive() || v.Bytes != nil || v.Len() != 0 {
+		t.Errorf("released, and %d bytes are left, %d references", v.Len(), m.refs.Load())
+	}
+	new(View).Release()
 }
