@@ -57,8 +57,6 @@ var functions = map[string]string{
 	"replication/transport.delivery":   "to become a method",
 	"replication/vote.Config":          "to become a method",
 	"replication/vote.Store":           "to become a method",
-	"segment.System":                   "to become a method",
-	"segment.walker":                   "to become a method",
 	"server.Server":                    "to become a method",
 	"server.claim":                     "to become a method",
 	"server.share":                     "to become a method",

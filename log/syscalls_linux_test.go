@@ -5,34 +5,55 @@ import (
 	"testing"
 
 	"github.com/hashicorp/raft"
-	"golang.org/x/sys/unix"
 
 	"millrace/segment"
 )
+
+// countedCalls counts the calls that it passes on.
+type countedCalls struct {
+	segment.System
+	writes, data, folders, room int
+}
+
+func (c *countedCalls) Pwritev(fd int, bufs [][]byte, off int64) (int, error) {
+	c.writes++
+	return c.System.Pwritev(fd, bufs, off)
+}
+
+func (c *countedCalls) Fdatasync(fd int) error {
+	c.data++
+	return c.System.Fdatasync(fd)
+}
+
+func (c *countedCalls) Fsync(fd int) error {
+	c.folders++
+	return c.System.Fsync(fd)
+}
+
+func (c *countedCalls) Fallocate(fd int, off, size int64) error {
+	c.room++
+	return c.System.Fallocate(fd, off, size)
+}
+
+func (c *countedCalls) String() string {
+	return fmt.Sprintf("pwritev %d, fdatasync %d, fsync %d, fallocate %d", c.writes, c.data, c.folders, c.room)
+}
 
 // TestSystemCallsOfEachChange counts the system calls by which things come to be on the
 // disk. One too few loses what was acknowledged, when the power goes; one too many
 // costs every append.
 func TestSystemCallsOfEachChange(t *testing.T) {
-	var writes, data, folders, room int
-	real := segment.System{Fdatasync: unix.Fdatasync, Fsync: unix.Fsync, Fallocate: func(fd int, off, size int64) error {
-		return unix.Fallocate(fd, 0, off, size)
-	}}
-	cfg := Config{FS: segment.NewOS(segment.System{
-		Pwritev:   func(fd int, p [][]byte, off int64) (int, error) { writes++; return unix.Pwritev(fd, p, off) },
-		Fdatasync: func(fd int) error { data++; return real.Fdatasync(fd) },
-		Fsync:     func(fd int) error { folders++; return real.Fsync(fd) },
-		Fallocate: func(fd int, off, size int64) error { room++; return real.Fallocate(fd, off, size) },
-	})}
+	calls := &countedCalls{System: segment.Kernel}
+	cfg := Config{FS: segment.NewOS(calls)}
 	dir := t.TempDir() + "/p"
 	var l *Log
 	count := func(what, want string, do func() error) {
 		t.Helper()
-		writes, data, folders, room = 0, 0, 0, 0
+		*calls = countedCalls{System: segment.Kernel}
 		if err := do(); err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}
-		if got := fmt.Sprintf("pwritev %d, fdatasync %d, fsync %d, fallocate %d", writes, data, folders, room); got != want {
+		if got := calls.String(); got != want {
 			t.Errorf("%s: %s, want %s", what, got, want)
 		}
 	}
@@ -74,7 +95,7 @@ func TestSystemCallsOfEachChange(t *testing.T) {
 		if err := l.StoreLog(noop(l.NextIndex(), 2)); err != nil {
 			return err
 		}
-		writes, data = 0, 0
+		calls.writes, calls.data = 0, 0
 		return l.DeleteRange(l.NextIndex()-1, l.NextIndex()-1)
 	})
 	count("a clean close", "pwritev 0, fdatasync 0, fsync 0, fallocate 0", func() error { return l.Close(true) })

@@ -56,29 +56,41 @@ type File interface {
 }
 
 // OS is the operating system's file system.
-var OS = NewOS(System{Pwritev: pwritev, Fdatasync: fdatasync, Fsync: fsync, Fallocate: fallocate})
+var OS = NewOS(Kernel)
 
-// A System is the calls by which bytes, names and room come to be on the disk. What
-// they are worth only a machine that loses power can tell, but not that they are made:
-// a test counts them.
-type System struct {
+// A System is the calls by which bytes, names and room come to be on the disk: Kernel, or a
+// test that counts what it passes on. That a call is made a count shows; what it is worth,
+// only a machine that loses power.
+type System interface {
 	// Pwritev writes some of bufs, one after another from off on, and returns how many bytes.
-	Pwritev   func(fd int, bufs [][]byte, off int64) (int, error)
-	Fdatasync func(fd int) error
-	Fsync     func(fd int) error // of folders
+	Pwritev(fd int, bufs [][]byte, off int64) (int, error)
+	// Fdatasync makes a file's bytes and length durable.
+	Fdatasync(fd int) error
+	// Fsync makes the names in a folder durable.
+	Fsync(fd int) error
 	// Fallocate takes room for size bytes from off on, and makes the file as long.
-	Fallocate func(fd int, off, size int64) error
+	Fallocate(fd int, off, size int64) error
 }
 
+// Kernel is the operating system's own calls.
+var Kernel System = kernel{}
+
+type kernel struct{}
+
+func (kernel) Pwritev(fd int, bufs [][]byte, off int64) (int, error) { return pwritev(fd, bufs, off) }
+func (kernel) Fdatasync(fd int) error                                { return fdatasync(fd) }
+func (kernel) Fsync(fd int) error                                    { return fsync(fd) }
+func (kernel) Fallocate(fd int, off, size int64) error               { return fallocate(fd, off, size) }
+
 // NewOS returns the operating system's file system over some system calls.
-func NewOS(sys System) FS { return osFS{&sys} }
+func NewOS(sys System) FS { return osFS{sys} }
 
 // IsNoSpace reports whether err says that the disk or a quota is full.
 func IsNoSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-type osFS struct{ sys *System }
+type osFS struct{ sys System }
 
 func (fs osFS) OpenFile(name string, flag int) (File, error) {
 	f, err := os.OpenFile(name, flag, 0o644)
@@ -116,7 +128,7 @@ func (fs osFS) OpenDir(name string) (Dir, error) {
 // flight before it closes it.
 type osFile struct {
 	*os.File
-	sys *System
+	sys System
 }
 
 // An osDir is synced by fsync: what fdatasync leaves out of a folder is not said

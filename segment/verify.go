@@ -96,89 +96,103 @@ func Walk(fs FS, path string, limit int64, frame func(*Frame) error, problem fun
 		return found, Refused(fmt.Errorf("%s: %w", path, err))
 	}
 	defer m.release()
-	w := walker{path: path, salt: h.Salt, p: m.data, known: known, frame: frame, problem: problem, found: &found}
-	err = guard(path, func() error { return w.walk(h.cursor()) })
+	w := walker{salt: h.Salt, p: m.data, known: known, at: h.cursor(), found: &found}
+	err = guard(path, func() error { // what frame touches is mapped as well
+		for {
+			f, position, wrong := w.next()
+			switch {
+			case f != nil:
+				err = frame(f)
+			case wrong != nil:
+				err = problem(&CorruptError{Path: path, Position: position, Found: wrong.found, Expected: wrong.expected})
+			default:
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+		}
+	})
 	return found, err
 }
 
+// A walker goes over the bytes of a segment file, good or bad.
 type walker struct {
-	path    string
-	salt    uint64
-	p       []byte
-	known   bool
-	frame   func(*Frame) error
-	problem func(*CorruptError) error
-	found   *Found
+	salt  uint64
+	p     []byte // the file's, up to where the log knows it to end, if it does
+	known bool   // it does
+	at    cursor // where the next frame has to be
+	found *Found
 }
 
-func (w *walker) walk(c cursor) error {
-	for c.position < int64(len(w.p)) {
-		f, wrong, misplaced := c.next(w.p, w.salt)
-		if wrong != nil && !misplaced {
-			next, ok := findFrame(w.p, w.salt, c.position+8, func(Frame) bool { return true })
-			if !ok {
-				return w.end(c.position, wrong)
-			}
-			if _, proof := findFrame(w.p, w.salt, c.position+8, func(f Frame) bool { return f.Synced }); !proof && !w.known {
-				return w.end(c.position, wrong)
-			}
-			if err := w.report(c.position, wrong); err != nil {
-				return err
-			}
-			c = cursor{position: next.Position, index: next.Index, offset: next.BaseOffset, term: max(c.term, next.Term)}
-			continue
+// next returns the next good frame, or else what is wrong before it and where; neither at
+// the end. What a crash may have left is not wrong: found.Torn says where it begins.
+func (w *walker) next() (f *Frame, position int64, wrong *mismatch) {
+	for w.at.position < int64(len(w.p)) {
+		position = w.at.position
+		f, wrong, misplaced := w.at.next(w.p, w.salt)
+		switch {
+		case misplaced:
+			// The frame is there, if not the one that has to be: it comes next.
+			w.at.index, w.at.offset, w.at.term = f.Index, f.BaseOffset, f.Term
+			return nil, position, wrong
+		case wrong != nil:
+			return nil, position, w.skip(wrong)
 		}
-		if misplaced {
-			if err := w.report(c.position, wrong); err != nil {
-				return err
+		w.at.advance(&f)
+		body := f.body(w.p)
+		if wrong := f.checkPayload(body); wrong != nil {
+			if !w.proven(w.at.position) {
+				w.tornAt(position)
+				continue
 			}
-			c.index, c.offset, c.term = f.Index, f.BaseOffset, f.Term
+			wrong.found += fmt.Sprintf(" in the %s of index %d", f.Type, f.Index)
+			return nil, position, wrong
 		}
-		if err := w.take(&f); err != nil {
-			return err
+		f.Payload = body[:f.payloadLen:f.payloadLen]
+		if wrong := CheckBatches(&f); wrong != "" {
+			return nil, position, &mismatch{wrong, "whole batches stamped with the entry's offsets and term"}
 		}
-		c.advance(&f)
+		w.found.End = w.at.position
+		w.found.Frames++
+		return &f, position, nil
+	}
+	return nil, position, nil
+}
+
+// skip goes from a place where no frame is to the next frame, or to the end. It returns
+// wrong, what is there instead, unless a crash may have left it.
+func (w *walker) skip(wrong *mismatch) *mismatch {
+	position := w.at.position
+	next, ok := findFrame(w.p, w.salt, position+8, func(Frame) bool { return true })
+	if ok && w.proven(position+8) {
+		w.at = cursor{position: next.Position, index: next.Index, offset: next.BaseOffset, term: max(w.at.term, next.Term)}
+		return wrong
+	}
+	w.at.position = int64(len(w.p))
+	if w.known {
+		return wrong
+	}
+	if !allZero(w.p[position:]) {
+		w.tornAt(position)
 	}
 	return nil
 }
 
-func (w *walker) take(f *Frame) error {
-	if f.Position+f.size() > int64(len(w.p)) {
-		return w.end(f.Position, &mismatch{fmt.Sprintf("a frame that ends at %d", f.Position+f.size()), fmt.Sprintf("at most %d", len(w.p))})
+// proven reports whether the bytes before position had been synced: the log says so, or a
+// flagged frame from position on.
+func (w *walker) proven(position int64) bool {
+	if w.known {
+		return true
 	}
-	body := f.body(w.p)
-	if wrong := f.checkPayload(body); wrong != nil {
-		if _, proof := findFrame(w.p, w.salt, f.Position+f.size(), func(f Frame) bool { return f.Synced }); !proof && !w.known {
-			if w.found.Torn < 0 {
-				w.found.Torn = f.Position
-			}
-			return nil
-		}
-		wrong.found += fmt.Sprintf(" in the %s of index %d", f.Type, f.Index)
-		return w.report(f.Position, wrong)
-	}
-	f.Payload = body[:f.payloadLen:f.payloadLen]
-	if wrong := CheckBatches(f); wrong != "" {
-		return w.report(f.Position, &mismatch{wrong, "whole batches stamped with the entry's offsets and term"})
-	}
-	w.found.End = f.Position + f.size()
-	w.found.Frames++
-	return w.frame(f)
+	_, ok := findFrame(w.p, w.salt, position, func(f Frame) bool { return f.Synced })
+	return ok
 }
 
-// end judges what lies behind the last frame.
-func (w *walker) end(position int64, wrong *mismatch) error {
-	if w.known {
-		return w.report(position, wrong)
-	}
-	if !allZero(w.p[position:]) && w.found.Torn < 0 {
+func (w *walker) tornAt(position int64) {
+	if w.found.Torn < 0 {
 		w.found.Torn = position
 	}
-	return nil
-}
-
-func (w *walker) report(position int64, wrong *mismatch) error {
-	return w.problem(&CorruptError{Path: w.path, Position: position, Found: wrong.found, Expected: wrong.expected})
 }
 
 // A Digest sums up entries, so that replicas can be compared: equal sums mean
