@@ -1,7 +1,6 @@
 package coordinator
 
 import (
-	"container/heap"
 	"time"
 )
 
@@ -21,28 +20,11 @@ func (a *Alarm) IsSet() bool { return a.place != 0 }
 // At is when the alarm is to ring, if it is set.
 func (a *Alarm) At() time.Time { return a.at }
 
-// alarms is a heap, the earliest first.
-type alarms []*Alarm
+// byTime orders alarms, the earliest first.
+type byTime struct{}
 
-func (h alarms) Len() int           { return len(h) }
-func (h alarms) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
-func (h alarms) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].place, h[j].place = i+1, j+1
-}
-func (h *alarms) Push(x any) {
-	a := x.(*Alarm)
-	*h = append(*h, a)
-	a.place = len(*h)
-}
-func (h *alarms) Pop() any {
-	old := *h
-	a := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	a.place = 0
-	return a
-}
+func (byTime) Less(a, b *Alarm) bool { return a.at.Before(b.at) }
+func (byTime) Place(a *Alarm) *int   { return &a.place }
 
 // SetLocked sets a, or sets it anew, to ring at that time.
 func (s *Shard) SetLocked(a *Alarm, at time.Time) {
@@ -50,30 +32,19 @@ func (s *Shard) SetLocked(a *Alarm, at time.Time) {
 		return
 	}
 	a.at = at
-	if a.place == 0 {
-		heap.Push(&s.alarms, a)
-	} else {
-		heap.Fix(&s.alarms, a.place-1)
-	}
+	s.alarms.Set(a)
 	s.armLocked()
 }
 
 // StopLocked makes sure that a does not ring.
-func (s *Shard) StopLocked(a *Alarm) {
-	if a.place != 0 {
-		heap.Remove(&s.alarms, a.place-1)
-	}
-}
+func (s *Shard) StopLocked(a *Alarm) { s.alarms.Remove(a) }
 
 // AlarmsLocked is how many alarms are set.
-func (s *Shard) AlarmsLocked() int { return len(s.alarms) }
+func (s *Shard) AlarmsLocked() int { return s.alarms.Len() }
 
 // forgetAlarmsLocked stops all of them.
 func (s *Shard) forgetAlarmsLocked() {
-	for _, a := range s.alarms {
-		a.place = 0
-	}
-	s.alarms = nil
+	s.alarms.Clear()
 	if s.timer != nil {
 		s.timer.Stop()
 	}
@@ -83,10 +54,10 @@ func (s *Shard) forgetAlarmsLocked() {
 // earlier: heartbeats move alarms away all the time, and then nothing needs to be
 // done but to arm it again.
 func (s *Shard) armLocked() {
-	if len(s.alarms) == 0 || s.unloaded || s.waking {
+	if s.alarms.Len() == 0 || s.unloaded || s.waking {
 		return
 	}
-	at := s.alarms[0].at
+	at := s.alarms.First().at
 	if !s.wakeAt.IsZero() && !s.wakeAt.After(at) {
 		return
 	}
@@ -111,11 +82,13 @@ func (s *Shard) ring() bool {
 	s.mu.Lock()
 	defer s.Unlock()
 	now := s.Now()
-	if s.waking = len(s.alarms) > 0 && !s.alarms[0].at.After(now); !s.waking {
+	if s.waking = s.alarms.Len() > 0 && !s.alarms.First().at.After(now); !s.waking {
 		s.wakeAt = time.Time{}
 		s.armLocked()
 		return false
 	}
-	heap.Pop(&s.alarms).(*Alarm).Ring(now)
+	a := s.alarms.First()
+	s.alarms.Remove(a)
+	a.Ring(now)
 	return true
 }

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"millrace/internal/heap"
 	"millrace/segment/record"
 )
 
@@ -28,7 +29,7 @@ type Shard struct {
 	mu         sync.Mutex
 	unloaded   bool
 	completing []*pendingAppend // whose done completeSome is about to call
-	alarms     alarms
+	alarms     heap.Heap[*Alarm, byTime]
 	timer      Timer
 	wakeAt     time.Time // when timer goes off; zero: it does not
 	waking     bool      // wake runs, and arms the timer when it ends

@@ -1,7 +1,6 @@
 package group
 
 import (
-	"container/heap"
 	"container/list"
 	"encoding/hex"
 	"strings"
@@ -34,35 +33,18 @@ type pendingMember struct {
 	at     *list.Element // in its group's line
 }
 
-// pendings is a heap of the groups that have pending members: first the one that is to
-// lose its oldest, so that nobody looks at eight thousand groups to hand out one id.
-type pendings []*classicGroup
+// byPending orders the groups that have pending members: first the one that is to lose
+// its oldest, so that nobody looks at eight thousand groups to hand out one id.
+type byPending struct{}
 
-func (h pendings) Len() int { return len(h) }
-func (h pendings) Less(i, j int) bool {
-	a, b := h[i], h[j]
+func (byPending) Less(a, b *classicGroup) bool {
 	if len(a.pending) != len(b.pending) {
 		return len(a.pending) > len(b.pending)
 	}
 	return a.oldest().since < b.oldest().since
 }
-func (h pendings) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].place, h[j].place = i+1, j+1
-}
-func (h *pendings) Push(x any) {
-	c := x.(*classicGroup)
-	*h = append(*h, c)
-	c.place = len(*h)
-}
-func (h *pendings) Pop() any {
-	old := *h
-	c := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	c.place = 0
-	return c
-}
+
+func (byPending) Place(c *classicGroup) *int { return &c.place }
 
 // oldest is the pending member whose id was handed out first.
 func (c *classicGroup) oldest() *pendingMember { return c.line.Front().Value.(*pendingMember) }
@@ -107,13 +89,10 @@ func (c *classicGroup) rankLocked(n int) {
 	}
 	s.idle += n
 	s.c.pending.Add(int64(n))
-	switch {
-	case len(c.pending) == 0:
-		heap.Remove(&s.pendings, c.place-1)
-	case c.place == 0:
-		heap.Push(&s.pendings, c)
-	default:
-		heap.Fix(&s.pendings, c.place-1)
+	if len(c.pending) == 0 {
+		s.pendings.Remove(c)
+	} else {
+		s.pendings.Set(c)
 	}
 }
 
@@ -125,7 +104,7 @@ func (s *shard) makeRoomLocked(last *classicGroup) {
 		most = minPending
 	}
 	for s.idle > most {
-		from := s.pendings[0]
+		from := s.pendings.First()
 		if from == last && len(from.pending) == 1 {
 			return // it is the only one: the newest of all comes last
 		}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"millrace/internal/heap"
 	"millrace/segment/record"
 	"millrace/server/coordinator"
 	"millrace/server/protocol"
@@ -18,12 +19,12 @@ type shard struct {
 	c *Coordinator
 
 	groups   map[string]*group
-	held     map[string]int64  // by host, what its members hold here
-	idle     int               // what those about to join hold here
-	pendings pendings          // groups that somebody is about to join
-	pended   uint64            // member ids handed out
-	sweep    coordinator.Alarm // the next look for offsets to expire
-	toSweep  []string          // groups that it has yet to look at
+	held     map[string]int64                    // by host, what its members hold here
+	idle     int                                 // what those about to join hold here
+	pendings heap.Heap[*classicGroup, byPending] // groups that somebody is about to join
+	pended   uint64                              // member ids handed out
+	sweep    coordinator.Alarm                   // the next look for offsets to expire
+	toSweep  []string                            // groups that it has yet to look at
 }
 
 func newShard(c *Coordinator, of *coordinator.Shard) *shard {
@@ -52,7 +53,8 @@ func (s *shard) UnloadedLocked() {
 		s.c.memory.add(host, -n)
 	}
 	s.c.pending.Add(-int64(s.idle))
-	s.groups, s.pendings, s.held, s.idle = nil, nil, make(map[string]int64), 0
+	s.pendings.Clear()
+	s.groups, s.held, s.idle = nil, make(map[string]int64), 0
 }
 
 // groupLocked returns a group, or nil.
