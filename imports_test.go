@@ -26,10 +26,11 @@ var allowed = map[string][]string{
 	"internal/heap":         {},
 	"internal/slowlog":      {},
 	"replication/bulletin":  {"replication/metadata"},
+	"replication/folder":    {"segment", "replication/metadata", "replication/transport", "replication/vote"},
 	"replication/metadata":  {},
 	"replication/transport": {"internal/bufpool", "internal/slowlog", "hashicorp/raft", "golang.org/x/sys"},
 	"replication/vote":      {"go.etcd.io/bbolt"},
-	"replication": {"internal/slowlog", "log", "segment", "segment/record", "replication/bulletin", "replication/metadata", "replication/transport", "replication/vote",
+	"replication": {"internal/slowlog", "log", "segment", "segment/record", "replication/bulletin", "replication/folder", "replication/metadata", "replication/transport", "replication/vote",
 		"hashicorp/raft", "hashicorp/raft-boltdb", "hashicorp/go-hclog", "go.etcd.io/bbolt"},
 	"server/coordinator":                 {"internal/heap", "segment/record"},
 	"server/coordinator/coordinatortest": {"segment/record", "server/coordinator"}, // for tests only
@@ -41,7 +42,7 @@ var allowed = map[string][]string{
 		"server/coordinator", "server/group", "server/journal", "server/mux", "server/protocol", "twmb/franz-go/pkg/kmsg", "golang.org/x/sys"},
 	".":          {"replication", "replication/metadata", "server", "server/coordinator", "server/mux"}, // package millrace
 	"brokertest": {"."},
-	"cli": {".", "cli/load", "log", "segment", "segment/record", "replication", "replication/metadata", "server", "testdata",
+	"cli": {".", "cli/load", "log", "segment", "segment/record", "replication", "replication/folder", "replication/metadata", "server", "testdata",
 		"urfave/cli", "twmb/franz-go", "golang.org/x/sys", "golang.org/x/term", "go.yaml.in/yaml", "mattn/go-runewidth",
 		"cpuguy83/go-md2man", "coreos/go-systemd"},
 	"cli/load":         {"HdrHistogram/hdrhistogram-go"},

@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"time"
 
-	"millrace/replication"
+	"millrace/replication/folder"
 )
 
 // examineFolder looks at a data folder, or where it will be, and at this machine.
@@ -55,7 +55,7 @@ func (d *doctor) examineFolder(dir string) {
 			what = "a node's"
 		} else if nodes, _ := filepath.Glob(filepath.Join(at, "node-*", nodeFile)); len(nodes) > 0 {
 			what = fmt.Sprintf("%s of `millrace up`", count(len(nodes), "node"))
-		} else if others := replication.Strange(at); len(others) > 0 {
+		} else if others := folder.Strange(at); len(others) > 0 {
 			d.say(failed, "folder", dir, "choose another, or an empty one, with --data-dir", "it holds %s: serve does not begin among somebody's files", strings.Join(others, ", "))
 			break
 		}

@@ -15,7 +15,7 @@ import (
 	"syscall"
 	"time"
 
-	"millrace/replication"
+	"millrace/replication/folder"
 )
 
 // nodes is a cluster of `serve` processes on this machine, children of this
@@ -112,7 +112,7 @@ func (e *servedError) Error() string {
 
 // free is a *servedError if a process has the node's folder open.
 func (c *child) free() error {
-	if pid, used := replication.InUse(c.data); used {
+	if pid, used := folder.InUse(c.data); used {
 		return &servedError{c.data, pid}
 	}
 	return nil

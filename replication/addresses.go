@@ -123,7 +123,7 @@ func (n *Node) learned(peer transport.Peer, addr string) {
 // saveAddressesLocked keeps the addresses for the next start, with addressMu held. What
 // was not saved is tried again by upkeep.
 func (n *Node) saveAddressesLocked() {
-	err := savePeers(n.cfg.FS, n.cfg.DataDir, n.addresses)
+	err := n.folder.SavePeers(n.addresses)
 	if n.unsaved.Swap(err != nil) || err == nil {
 		return
 	}

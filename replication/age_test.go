@@ -6,13 +6,12 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
+	"millrace/replication/folder"
 	"millrace/replication/transport"
 )
 
@@ -41,7 +40,7 @@ func copyOfALivingNode(t *testing.T, c *testCluster) (id idOf, copied string) {
 	if err := os.CopyFS(copied, os.DirFS(n.dir)); err != nil {
 		t.Fatal(err)
 	}
-	age := n.age.now.Load()
+	age := n.age.Now()
 	c.append(id, "after")
 	eventually(t, "node 3 has the second record", func() bool { return mustPartition(t, n, id).EndOffset() == 2 })
 	for _, other := range c.nodes[:2] {
@@ -180,47 +179,20 @@ func TestAnIdleFolderGrowsNoOlder(t *testing.T) {
 		_, p := c.leader(id)
 		time.Sleep(time.Minute)
 		n := c.nodes[2]
-		before := n.age.now.Load()
+		before := n.age.Now()
 		time.Sleep(time.Hour)
-		if idle := n.age.now.Load(); idle > before+10 {
+		if idle := n.age.Now(); idle > before+10 {
 			t.Errorf("in an hour without traffic the age went from %d to %d", before, idle)
 		}
-		before = n.age.now.Load()
+		before = n.age.Now()
 		if _, err := appendWait(p, batchOf("x")); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Second)
-		if after := n.age.now.Load(); after == before || after > before+3 {
+		if after := n.age.Now(); after == before || after > before+3 {
 			t.Errorf("after one record the age went from %d to %d", before, after)
 		}
 	})
-}
-
-// What could not be written is not said.
-func TestAnAgeIsSaidOnceItIsOnTheDisk(t *testing.T) {
-	a, err := openAge(t.TempDir(), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a.f.Close()
-	if err := a.raise(); err == nil || a.now.Load() != 1 {
-		t.Errorf("age %d on a disk that takes nothing: %v", a.now.Load(), err)
-	}
-}
-
-// A file that cannot be read is not one that is not there: a node that said it is of age 1
-// would be sent away as a copy of itself, and come back without its partitions.
-func TestAnAgeThatCannotBeReadIsNotTheFirst(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("there is no file that opens and cannot be read")
-	}
-	dir := t.TempDir()
-	if err := os.Symlink("/proc/self/mem", filepath.Join(dir, ageName)); err != nil {
-		t.Fatal(err)
-	}
-	if a, err := openAge(dir, 0); !errors.Is(err, syscall.EIO) {
-		t.Errorf("it is %v, %v; want an error of the disk's", a, err)
-	}
 }
 
 // The file of the age is lost, and nothing else: nobody else knows better, and the folder
@@ -233,7 +205,7 @@ func TestAFolderWithoutItsAgeIsNoCopy(t *testing.T) {
 		eventually(t, "its start is on record, in its folder", func() bool { return n.registeredAge() > 1 })
 		was := n.identity.Incarnation
 		n.stop()
-		if err := os.Truncate(filepath.Join(n.dir, ageName), 0); err != nil {
+		if err := os.Truncate(filepath.Join(n.dir, folder.AgeName), 0); err != nil {
 			t.Fatal(err)
 		}
 		n.start()

@@ -15,11 +15,12 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/replication/folder"
 	"millrace/replication/metadata"
 )
 
 // inTheNameOf says hello to a node as another, whose process is gone, would at its next start.
-func (c *testCluster) inTheNameOf(gone *testNode, id identity, age uint64, to *testNode, kind byte) *stranger {
+func (c *testCluster) inTheNameOf(gone *testNode, id folder.Identity, age uint64, to *testNode, kind byte) *stranger {
 	c.t.Helper()
 	gone.copied = true // to who heard this, the node itself is the copy when it is back
 	says := about{low: 1, high: metadata.MaxLevel, age: age + 1, run: "0123456789abcdef"}.encode()
@@ -34,14 +35,14 @@ func (c *testCluster) inTheNameOf(gone *testNode, id identity, age uint64, to *t
 }
 
 // threeWithARecord is a cluster of three with one record, whose node 3 has ended.
-func threeWithARecord(t *testing.T) (c *testCluster, id idOf, gone *testNode, who identity, age uint64) {
+func threeWithARecord(t *testing.T) (c *testCluster, id idOf, gone *testNode, who folder.Identity, age uint64) {
 	c = startCluster(t, 3, nil)
 	id = c.create("orders", 1, 3, nil)
 	c.append(id, "kept")
 	gone = c.nodes[2]
 	node := gone.Node
 	gone.stop()
-	return c, id, gone, node.identity, node.age.now.Load()
+	return c, id, gone, node.identity, node.age.Now()
 }
 
 // stillWorks fails the test unless the data is there, the groups elect and change.

@@ -16,7 +16,9 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/replication/folder"
 	"millrace/replication/metadata"
+	"millrace/segment"
 	"millrace/segment/record"
 	"millrace/testdata/ports"
 )
@@ -50,6 +52,9 @@ type testNode struct {
 	copied   bool          // it is to find out that its folder is a copy
 	late     atomic.Int64  // for how long Raft's notifications of leadership lie there, a time.Duration
 }
+
+// dataFolder is the node's, whether it runs or not.
+func (n *testNode) dataFolder() folder.Folder { return folder.Folder{FS: segment.OS, Dir: n.dir} }
 
 // A testLog keeps what a node logs at level info and above.
 type testLog struct {

@@ -15,6 +15,7 @@ import (
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 
 	"millrace/replication/bulletin"
+	"millrace/replication/folder"
 	"millrace/replication/metadata"
 	"millrace/replication/transport"
 )
@@ -51,7 +52,7 @@ type controller struct {
 
 // openController starts the controller group's member here.
 func (n *Node) openController() (*controller, error) {
-	dir := filepath.Join(n.cfg.DataDir, metaName)
+	dir := n.folder.Path(folder.MetaName)
 	db, err := openControllerStore(dir)
 	if err != nil {
 		return nil, err
@@ -171,7 +172,7 @@ func (n *Node) ControllerDown() error {
 
 // openControllerStore opens the controller group's log and votes.
 func openControllerStore(dir string) (*raftboltdb.BoltStore, error) {
-	path := filepath.Join(dir, raftName)
+	path := filepath.Join(dir, folder.LogName)
 	db, err := raftboltdb.New(raftboltdb.Options{Path: path, MsgpackUseNewTimeFormat: true})
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"millrace/replication/folder"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,7 +26,7 @@ func testControllerStore(t *testing.T, n uint64) (s *controllerStore, disk *test
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	disk, path = newTestDisk(), filepath.Join(dir, raftName)
+	disk, path = newTestDisk(), filepath.Join(dir, folder.LogName)
 	s = &controllerStore{metaStore: &testMeta{db, disk, path}, logger: slog.New(slog.DiscardHandler), closing: make(chan struct{})}
 	s.member = &testUser{}
 	s.live.Store(true)

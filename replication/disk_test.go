@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/replication/folder"
 	"millrace/segment"
 )
 
@@ -182,11 +183,11 @@ func (f *testFile) Sync() error {
 // over puts the votes and the controller group's files of a node under the disk, before
 // it starts.
 func (d *testDisk) over(n *Node) {
-	votes := filepath.Join(n.cfg.DataDir, stableName)
+	votes := filepath.Join(n.cfg.DataDir, folder.VotesName)
 	n.votes.Intercept(func(commit func() error) error { return d.do("commit", votes, commit) })
-	meta := filepath.Join(n.cfg.DataDir, metaName)
+	meta := filepath.Join(n.cfg.DataDir, folder.MetaName)
 	n.overMeta = func(m metaStore, s raft.SnapshotStore) (metaStore, raft.SnapshotStore) {
-		return &testMeta{m, d, filepath.Join(meta, raftName)}, &testSnapshots{s, d, filepath.Join(meta, "snapshots")}
+		return &testMeta{m, d, filepath.Join(meta, folder.LogName)}, &testSnapshots{s, d, filepath.Join(meta, "snapshots")}
 	}
 }
 

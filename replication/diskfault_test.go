@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"millrace/log"
+	"millrace/replication/folder"
 	"millrace/segment/record"
 )
 
@@ -262,7 +263,7 @@ func TestAReplicaIsOpenedWhenThereAreDescriptors(t *testing.T) {
 		n.stop()
 		n.Node = nil
 		n.disk.refuse(func(name string, flag int) error {
-			if !strings.Contains(name, partitionsName) {
+			if !strings.Contains(name, folder.PartitionsName) {
 				return nil // a node that cannot read who it is does not start
 			}
 			return syscall.ENFILE

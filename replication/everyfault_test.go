@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"millrace/log"
+	"millrace/replication/folder"
 	"millrace/replication/metadata"
 	"millrace/replication/transport"
 	"millrace/segment"
@@ -160,7 +161,7 @@ var faultyActions = []faultyAction{
 		}
 	}},
 	{name: "vote and term", oneOf: 1, roles: []string{"leader", "follower", "followers", "all"}, files: func(f *faultCase, name string) bool {
-		return filepath.Base(name) == stableName
+		return filepath.Base(name) == folder.VotesName
 	}, do: func(f *faultCase) {
 		if _, p := f.serving(); p != nil {
 			if r := p.current.Load(); r != nil {
@@ -175,9 +176,9 @@ var faultyActions = []faultyAction{
 		time.Sleep(time.Second)
 	}},
 	{name: "creation of a topic", roles: []string{"leader", "follower", "all"}, files: func(f *faultCase, name string) bool {
-		return strings.Contains(name, partitionsName) && !f.known[folderOf(name)]
+		return strings.Contains(name, folder.PartitionsName) && !f.known[folderOf(name)]
 	}, prepare: func(f *faultCase) {
-		f.known = map[string]bool{partitionsName: true}
+		f.known = map[string]bool{folder.PartitionsName: true}
 		for _, n := range f.c.nodes {
 			for _, dir := range n.folders() {
 				f.known[filepath.Base(dir)] = true
@@ -200,7 +201,7 @@ var faultyActions = []faultyAction{
 		time.Sleep(time.Second)
 	}},
 	{name: "deletion of a topic", roles: []string{"leader", "follower", "all"}, files: func(f *faultCase, name string) bool {
-		return f.gone != "" && (strings.Contains(name, f.gone) || filepath.Base(name) == partitionsName || filepath.Base(name) == stableName)
+		return f.gone != "" && (strings.Contains(name, f.gone) || filepath.Base(name) == folder.PartitionsName || filepath.Base(name) == folder.VotesName)
 	}, prepare: func(f *faultCase) {
 		f.doomed = f.c.create(fmt.Sprint("doomed-", f.c.live().Image().Index), 1, 3, nil)
 		f.c.leader(f.doomed)
@@ -259,12 +260,12 @@ var metaRoles = []string{"controller", "other controller", "other controllers", 
 
 // ofController tells whether a file is the controller group's.
 func ofController(f *faultCase, name string) bool {
-	return filepath.Base(filepath.Dir(name)) == metaName
+	return filepath.Base(filepath.Dir(name)) == folder.MetaName
 }
 
 // folderOf is the folder of a partition that a file lies in, or is.
 func folderOf(name string) string {
-	for filepath.Base(filepath.Dir(name)) != partitionsName && filepath.Base(name) != partitionsName {
+	for filepath.Base(filepath.Dir(name)) != folder.PartitionsName && filepath.Base(name) != folder.PartitionsName {
 		name = filepath.Dir(name)
 	}
 	return filepath.Base(name)
@@ -833,7 +834,7 @@ func memDir(t *testing.T) string {
 // savedImage is the last image that the node keeps.
 func (n *testNode) savedImage(t *testing.T) *metadata.Image {
 	t.Helper()
-	p, err := os.ReadFile(n.dir + "/" + metaName + "/" + imageName)
+	p, err := os.ReadFile(n.dir + "/" + folder.MetaName + "/" + imageName)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,14 +2,12 @@ package replication
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"time"
 
+	"millrace/replication/folder"
 	"millrace/replication/transport"
 )
 
@@ -22,10 +20,6 @@ import (
 //     (Config.FoundAfter): they dial a peer that is away at least once a second;
 //   - the same within foundDoubt of founding, while the cluster has no other node.
 
-// joiningName is the file that notes a join from its first try to node.json: who is
-// started again without an address to join goes on with it.
-const joiningName = "joining"
-
 // foundDoubt is how long after founding a cluster a node still ends for the nodes of
 // another that look for it. Later it is they who are wrong.
 const foundDoubt = 30 * time.Second
@@ -34,50 +28,21 @@ const foundDoubt = 30 * time.Second
 // where the nodes of another look for it.
 var ErrFoundElsewhere = errors.New("replication: nodes of another cluster look for this one")
 
-// A joining is the file's content.
-type joining struct {
-	Join []string `json:"join"`
-}
-
 // resumeJoin reads whom a join that was not finished asked, if there was one and nobody
 // else is named.
 func (n *Node) resumeJoin() error {
-	p, err := os.ReadFile(filepath.Join(n.cfg.DataDir, joiningName))
-	if errors.Is(err, os.ErrNotExist) || err == nil && (n.cfg.Found || len(n.cfg.Join) > 0) {
+	if n.cfg.Found || len(n.cfg.Join) > 0 {
 		return nil
 	}
-	var j joining
-	if err == nil {
-		err = json.Unmarshal(p, &j)
-	}
-	if err == nil && len(j.Join) == 0 {
-		err = errors.New("it names no node")
-	}
+	join, err := n.folder.Joining()
 	if err != nil {
-		return fmt.Errorf("%s: a join was begun in this folder, and it cannot be read whom it asked: %w; name a node of the cluster with --join",
-			filepath.Join(n.cfg.DataDir, joiningName), err)
+		return fmt.Errorf("%w; name a node of the cluster with --join", err)
 	}
-	n.logger.Info("going on with a join that was not finished", "through", j.Join)
-	n.cfg.Join = j.Join
+	if len(join) > 0 {
+		n.logger.Info("going on with a join that was not finished", "through", join)
+		n.cfg.Join = join
+	}
 	return nil
-}
-
-// noteJoin writes the file, before the first node is asked.
-func (n *Node) noteJoin() error {
-	p, err := json.Marshal(joining{Join: n.cfg.Join})
-	if err != nil {
-		return err
-	}
-	return replaceFile(n.cfg.FS, filepath.Join(n.cfg.DataDir, joiningName), append(p, '\n'))
-}
-
-// joined removes it, once node.json says more.
-func (n *Node) joined() error {
-	err := os.Remove(filepath.Join(n.cfg.DataDir, joiningName))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	return err
 }
 
 // elsewhere is the error for a cluster whose nodes look for this one.
@@ -135,11 +100,11 @@ func (n *Node) foreign(cluster string) {
 	if !n.founding || n.cfg.Found || time.Since(n.start) > foundDoubt || len(n.Image().Brokers()) > 1 {
 		return
 	}
-	n.fail(elsewhere(cluster), func(id *identity) { id.Doubted = cluster })
+	n.fail(elsewhere(cluster), func(id *folder.Identity) { id.Doubted = cluster })
 }
 
 // fail ends the node, after a note in its folder of why.
-func (n *Node) fail(cause error, note func(*identity)) {
+func (n *Node) fail(cause error, note func(*folder.Identity)) {
 	n.aboutMu.Lock()
 	defer n.aboutMu.Unlock()
 	if n.failure != nil {
@@ -148,8 +113,8 @@ func (n *Node) fail(cause error, note func(*identity)) {
 	id := n.identity
 	id.Level = max(id.Level, n.Image().Level())
 	note(&id)
-	if err := id.save(n.cfg.FS, n.cfg.DataDir); err != nil {
-		cause = fmt.Errorf("%w (and %s was not written: %w)", cause, identityName, err)
+	if err := n.folder.Save(id); err != nil {
+		cause = fmt.Errorf("%w (and %s was not written: %w)", cause, folder.IdentityName, err)
 	}
 	n.failure = cause
 	n.logger.Error("this node must end", "error", cause)

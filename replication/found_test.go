@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"millrace/replication/folder"
 	"millrace/testdata/ports"
 )
 
@@ -36,7 +37,7 @@ func TestCutShortJoinIsGoneOnWith(t *testing.T) {
 		t.Fatalf("joined a node that is away: %v", err)
 	}
 	n.stop()
-	if _, err := os.Stat(filepath.Join(n.dir, identityName)); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(n.dir, folder.IdentityName)); !errors.Is(err, os.ErrNotExist) {
 		t.Fatalf("it is somebody already: %v", err)
 	}
 	first.start()
@@ -46,14 +47,14 @@ func TestCutShortJoinIsGoneOnWith(t *testing.T) {
 	if n.ClusterID() != first.ClusterID() {
 		t.Errorf("it is of cluster %s, not %s", n.ClusterID(), first.ClusterID())
 	}
-	if _, err := os.Stat(filepath.Join(n.dir, joiningName)); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(n.dir, folder.JoiningName)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the note is still there: %v", err)
 	}
 	other := &testNode{c: c, id: 3, addr: ports.Hold(t, 1)[0], dir: filepath.Join(c.dir, "node-3"), disk: newTestDisk()}
 	if err := os.MkdirAll(other.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(other.dir, joiningName), []byte("{"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(other.dir, folder.JoiningName), []byte("{"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if err := launch(t, other, func(cfg *Config) { cfg.Join = nil }); err == nil || !strings.Contains(err.Error(), "--join") {
@@ -137,7 +138,7 @@ func TestWipedNodeFoundsNoSecondCluster(t *testing.T) {
 					}
 				}
 				if listens {
-					if _, err := os.Stat(filepath.Join(n.dir, identityName)); !errors.Is(err, os.ErrNotExist) {
+					if _, err := os.Stat(filepath.Join(n.dir, folder.IdentityName)); !errors.Is(err, os.ErrNotExist) {
 						t.Errorf("it founded a cluster: %v", err)
 					}
 				}
@@ -155,46 +156,5 @@ func TestWipedNodeFoundsNoSecondCluster(t *testing.T) {
 				c.check("afterwards", id, []string{"kept"})
 			})
 		})
-	}
-}
-
-// A node founds nothing among folders or many files of somebody else's, and is not held up
-// by what a disk, whoever set it up, or a node that did not come to its node.json left.
-func TestSomebodysFilesAreToldFromANodes(t *testing.T) {
-	for _, test := range []struct{ there, strange string }{
-		{"", ""},
-		{"broker.log broker.pid broker.properties", ""},
-		{"a b c d", "a b c …"},
-		{"a b c d e f", "a b c …"},
-		{"src/", "src/"},
-		{"a src/", "a src/"},
-		{"lost+found/ .snapshot/ .a .b .c .d", ""},
-		{".git/ src/", "src/"},
-		{"src/ a b c d stable.db", ""},
-		{"src/ a b c d meta/", ""},
-		{"src/ a b c d partitions/", ""},
-		{"src/ a b c d joining", ""},
-		{"src/ a b c d starts", ""},
-		{"src/ a b c d peers.json", ""},
-	} {
-		dir := t.TempDir()
-		for name := range strings.FieldsSeq(test.there) {
-			path := filepath.Join(dir, name)
-			var err error
-			if strings.HasSuffix(name, "/") {
-				err = os.Mkdir(path, 0o755)
-			} else {
-				err = os.WriteFile(path, nil, 0o644)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		if got := strings.Join(Strange(dir), " "); got != test.strange {
-			t.Errorf("%q: %q, want %q", test.there, got, test.strange)
-		}
-	}
-	if got := Strange(filepath.Join(t.TempDir(), "none")); got != nil {
-		t.Errorf("no folder: %q", got)
 	}
 }

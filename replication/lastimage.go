@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/replication/folder"
 	"millrace/replication/metadata"
 )
 
@@ -77,7 +78,7 @@ func decodeLastImage(p []byte) (*metadata.Image, error) {
 // LastImage reads the image that a node's data folder has, whether the node runs or not.
 // It is at most a second older than what the node knows.
 func LastImage(dataDir string) (*metadata.Image, error) {
-	path := filepath.Join(dataDir, metaName, imageName)
+	path := filepath.Join(dataDir, folder.MetaName, imageName)
 	p, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
@@ -92,7 +93,7 @@ func LastImage(dataDir string) (*metadata.Image, error) {
 // loadImage takes up the last image, if there is one that the log and the snapshots
 // reach. Without it the node waits for the controller, as it would have to.
 func (c *controller) loadImage(lastIndex uint64, snapshots raft.SnapshotStore) {
-	path := filepath.Join(c.n.cfg.DataDir, metaName, imageName)
+	path := c.n.folder.Path(folder.MetaName, imageName)
 	p, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return
@@ -122,7 +123,7 @@ func (c *controller) loadImage(lastIndex uint64, snapshots raft.SnapshotStore) {
 // the node ends. What was not saved is tried again after as long.
 func (c *controller) saveImages() {
 	saved, failed := c.loaded, false
-	path := filepath.Join(c.n.cfg.DataDir, metaName, imageName)
+	path := c.n.folder.Path(folder.MetaName, imageName)
 	save := func() {
 		image := c.image.Load()
 		if image.Index == saved || image.ClusterID == "" {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/replication/folder"
 	"millrace/replication/metadata"
 	"millrace/segment"
 )
@@ -129,7 +130,7 @@ func TestALastImageBeyondTheLogIsNotUsed(t *testing.T) {
 	defer c.stop()
 	n := c.nodes[0]
 	image := n.Image()
-	if err := replaceFile(segment.OS, filepath.Join(n.dir, metaName, imageName), encodeLastImage(image)); err != nil {
+	if err := replaceFile(segment.OS, filepath.Join(n.dir, folder.MetaName, imageName), encodeLastImage(image)); err != nil {
 		t.Fatal(err)
 	}
 	for last, used := range map[uint64]bool{image.Index - 1: false, image.Index: true, image.Index + 1: true} {
@@ -151,7 +152,7 @@ func TestADamagedLastImageIsNotUsed(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		n := c.nodes[2]
 		n.stop()
-		path := filepath.Join(n.dir, metaName, imageName)
+		path := filepath.Join(n.dir, folder.MetaName, imageName)
 		data, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
@@ -178,7 +179,7 @@ func TestANodeKnowsWhatItsLastImageLacks(t *testing.T) {
 		c.create("orders", 1, 3, nil)
 		time.Sleep(5 * time.Second) // it is saved
 		n := c.nodes[0]
-		path := filepath.Join(n.dir, metaName, imageName)
+		path := filepath.Join(n.dir, folder.MetaName, imageName)
 		old, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"millrace/log"
+	"millrace/replication/folder"
 	"millrace/replication/metadata"
 	"millrace/replication/transport"
 	"millrace/replication/vote"
@@ -232,7 +233,7 @@ func TestAStartTellsNoOldNews(t *testing.T) {
 		t.Fatal("it is not said that the topic was created")
 	}
 	n.stop()
-	if err := os.Remove(filepath.Join(n.dir, metaName, imageName)); err != nil {
+	if err := os.Remove(filepath.Join(n.dir, folder.MetaName, imageName)); err != nil {
 		t.Fatal(err)
 	}
 	n.start()
@@ -249,7 +250,7 @@ func TestTheSweepKnowsWhatThisRunMakes(t *testing.T) {
 	defer c.stop()
 	n := c.nodes[0]
 	from, _ := n.log.since(0, 0)
-	root := filepath.Join(n.dir, partitionsName)
+	root := filepath.Join(n.dir, folder.PartitionsName)
 	half := filepath.Join(root, "half-made-0")
 	if err := os.Mkdir(half, 0o755); err != nil {
 		t.Fatal(err)

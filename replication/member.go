@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/replication/folder"
 	"millrace/replication/metadata"
 	"millrace/replication/transport"
 )
@@ -54,7 +55,7 @@ func (n *Node) about() string {
 	if n.maxLevel < 2 {
 		return "" // as the first release
 	}
-	return about{low: metadata.MinLevel, high: n.maxLevel, age: n.age.now.Load(), run: n.run}.encode()
+	return about{low: metadata.MinLevel, high: n.maxLevel, age: n.age.Now(), run: n.run}.encode()
 }
 
 // lostAfter is how long a node must have known of no controller before it lets in whom
@@ -215,7 +216,7 @@ func (n *Node) noteLevel(level int32) (ok bool) {
 	}
 	id := n.identity
 	id.Level = level
-	if err := id.save(n.cfg.FS, n.cfg.DataDir); err != nil {
+	if err := n.folder.Save(id); err != nil {
 		n.logger.Warn("the feature level was not noted, trying again", "level", level, "error", err)
 		return false
 	}
@@ -228,7 +229,7 @@ func (n *Node) broker(level int32) (metadata.Broker, error) {
 	host, port, err := splitAddress(n.cfg.Advertise)
 	b := metadata.Broker{ID: n.identity.Node, Incarnation: n.identity.Incarnation, Host: host, Port: port, Rack: n.cfg.Rack}
 	if level >= 2 {
-		b.MinLevel, b.MaxLevel, b.Starts, b.Run = metadata.MinLevel, n.maxLevel, n.age.now.Load(), n.run
+		b.MinLevel, b.MaxLevel, b.Starts, b.Run = metadata.MinLevel, n.maxLevel, n.age.Now(), n.run
 	}
 	if level >= 3 {
 		b.Listeners = metadata.JoinListeners(n.cfg.Listeners)
@@ -342,7 +343,7 @@ var ErrOldDisk = errors.New("replication: the data folder is an old copy of this
 // disk, and the node ends.
 func (n *Node) outdated(reason string) {
 	n.fail(fmt.Errorf("%w: %s; unless the other one is at work, which then has its place, start it again: it comes back as a new incarnation and catches up, and its partitions are set aside; if most nodes were restored, there is nobody to catch up from: see `millrace cluster rescue --help` first", ErrOldDisk, reason),
-		func(id *identity) { id.Outdated = true })
+		func(id *folder.Identity) { id.Outdated = true })
 }
 
 // Failed is closed when the node must not go on; Failure says why.

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace/replication/folder"
 	"millrace/replication/metadata"
 	"millrace/segment"
 	"millrace/testdata/ports"
@@ -74,7 +75,7 @@ func TestFeatureLevelFollowsTheLastNodeThatIsUpgraded(t *testing.T) {
 		}
 	}
 	for _, n := range c.nodes {
-		if id, _, err := loadIdentity(segment.OS, n.dir); err != nil || id.Level != 0 {
+		if id, _, err := n.dataFolder().Load(); err != nil || id.Level != 0 {
 			t.Errorf("node %d cannot go back: level %d is noted, %v", n.id, id.Level, err)
 		}
 	}
@@ -82,7 +83,7 @@ func TestFeatureLevelFollowsTheLastNodeThatIsUpgraded(t *testing.T) {
 	c.nodes[2].start()
 	for _, n := range c.nodes {
 		eventually(t, "the level is noted in the folder", func() bool {
-			id, _, err := loadIdentity(segment.OS, n.dir)
+			id, _, err := n.dataFolder().Load()
 			return err == nil && id.Level == metadata.MaxLevel
 		})
 		eventually(t, "all nodes are at the highest level and registered so", func() bool {
@@ -199,7 +200,7 @@ func TestStartsLockNobodyOut(t *testing.T) {
 		}
 		n.start()
 	}
-	if age := n.age.now.Load(); age < 10 {
+	if age := n.age.Now(); age < 10 {
 		t.Errorf("it was started 10 times, and the folder's age is %d", age)
 	}
 
@@ -225,35 +226,10 @@ func TestStartsLockNobodyOut(t *testing.T) {
 // startOnly raises a folder's age as a start does, and returns it.
 func startOnly(t *testing.T, dir string) uint64 {
 	t.Helper()
-	a, err := openAge(dir, 0)
+	a, err := folder.Folder{FS: segment.OS, Dir: dir}.OpenAge(0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer a.f.Close()
-	return a.now.Load()
-}
-
-// An age that was torn by a crash is the one before.
-func TestTornAgeIsTheOneBefore(t *testing.T) {
-	dir := t.TempDir()
-	for want := uint64(1); want <= 3; want++ {
-		if got := startOnly(t, dir); got != want {
-			t.Fatalf("start %d: age %d", want, got)
-		}
-	}
-	path := filepath.Join(dir, ageName)
-	whole, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range ageSlot - 4 { // slot 1 has age 3
-		torn := append([]byte(nil), whole...)
-		torn[ageSlot+i] ^= 0x55
-		if err := os.WriteFile(path, torn, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if got := startOnly(t, dir); got != 3 {
-			t.Errorf("byte %d damaged: age %d, want 3 again", i, got)
-		}
-	}
+	defer a.Close()
+	return a.Now()
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace/replication/folder"
 	"millrace/testdata/ports"
 )
 
@@ -71,11 +72,11 @@ func TestNoNameIsLostThatIsReliedOn(t *testing.T) {
 	c.nodes = []*testNode{n}
 	var metaSynced atomic.Bool
 	n.disk.disturb(func(op, name string) (error, bool) {
-		if op == "sync" && filepath.Base(name) == metaName {
+		if op == "sync" && filepath.Base(name) == folder.MetaName {
 			metaSynced.Store(true)
 		}
-		if op == "rename" && filepath.Base(name) == identityName && !metaSynced.Swap(true) { // said once
-			t.Errorf("%s is there before %s is durable, which has to be", identityName, raftName)
+		if op == "rename" && filepath.Base(name) == folder.IdentityName && !metaSynced.Swap(true) { // said once
+			t.Errorf("%s is there before %s is durable, which has to be", folder.IdentityName, folder.LogName)
 		}
 		return s.saw(op, name)
 	})

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +19,7 @@ import (
 	"millrace/internal/slowlog"
 	"millrace/log"
 	"millrace/replication/bulletin"
+	"millrace/replication/folder"
 	"millrace/replication/metadata"
 	"millrace/replication/transport"
 	"millrace/replication/vote"
@@ -79,12 +79,13 @@ type Node struct {
 	cfg      Config
 	logger   *slog.Logger
 	now      func() time.Time
-	identity identity
+	folder   folder.Folder
+	identity folder.Identity
 	cache    *log.Cache
 	votes    *vote.Store
 
 	start        time.Time
-	age          *age // of the data folder
+	age          *folder.Age // of the data folder
 	ages         ages
 	run          string // random, of this process
 	isRegistered atomic.Bool
@@ -191,7 +192,7 @@ func Open(cfg Config) (*Node, error) {
 		imageReplayed: make(chan struct{}),
 		budget:        budget{removing: make(chan struct{}, removeAtOnce)},
 		start:         time.Now(),
-		run:           newRun(),
+		run:           folder.NewRun(),
 		decodeChange:  metadata.DecodeChange,
 		maxLevel:      metadata.MaxLevel,
 		abouts:        make(map[transport.Peer]about),
@@ -204,6 +205,7 @@ func Open(cfg Config) (*Node, error) {
 	if n.cfg.FS == nil {
 		n.cfg.FS = segment.OS
 	}
+	n.folder = folder.Folder{FS: n.cfg.FS, Dir: cfg.DataDir}
 	if n.logger == nil {
 		n.logger = slog.New(slog.DiscardHandler)
 		n.cfg.Logger = n.logger
@@ -217,11 +219,14 @@ func Open(cfg Config) (*Node, error) {
 	if err := n.identify(); err != nil {
 		return nil, err
 	}
-	if err := makeFolders(n.cfg.FS, cfg.DataDir, partitionsName, metaName); err != nil {
+	if err := n.folder.Make(); err != nil {
 		return nil, err
 	}
 	var err error
-	n.votes, err = openVotes(n.cfg.FS, cfg.DataDir, vote.Config{Logger: n.logger, Recovered: n.failover.votesRecovered})
+	n.votes, err = n.folder.OpenVotes(vote.Config{Logger: n.logger, Recovered: n.failover.votesRecovered})
+	if inUse := (*folder.InUseError)(nil); errors.As(err, &inUse) {
+		return nil, fmt.Errorf("%w; stop it, or choose another folder with --data-dir", err)
+	}
 	if errors.Is(err, vote.ErrDamaged) {
 		return nil, fmt.Errorf("%w; move the file away and start again: the node then comes back as a new incarnation and catches up from the others", err)
 	}
@@ -234,24 +239,24 @@ func Open(cfg Config) (*Node, error) {
 
 // identify loads the node's identity, or makes up what it can.
 func (n *Node) identify() error {
-	id, ok, err := loadIdentity(n.cfg.FS, n.cfg.DataDir)
+	id, ok, err := n.folder.Load()
 	if err != nil {
 		return err
 	}
 	if !ok {
-		folders, err := os.ReadDir(filepath.Join(n.cfg.DataDir, partitionsName))
+		folders, err := os.ReadDir(n.folder.Path(folder.PartitionsName))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 		if len(folders) > 0 {
 			return fmt.Errorf("%s holds partitions but no %s, so nobody knows whose they are; restore the file or choose another folder with --data-dir",
-				n.cfg.DataDir, identityName)
+				n.cfg.DataDir, folder.IdentityName)
 		}
-		if others := Strange(n.cfg.DataDir); len(others) > 0 {
+		if others := folder.Strange(n.cfg.DataDir); len(others) > 0 {
 			return fmt.Errorf("%s holds %s and no %s: it is no node's, and a node keeps its files apart; choose another folder, or an empty one, with --data-dir",
-				n.cfg.DataDir, strings.Join(others, ", "), identityName)
+				n.cfg.DataDir, strings.Join(others, ", "), folder.IdentityName)
 		}
-		n.identity = identity{Node: n.cfg.NodeID, Incarnation: newIncarnation()}
+		n.identity = folder.Identity{Node: n.cfg.NodeID, Incarnation: folder.NewIncarnation()}
 		return n.resumeJoin()
 	}
 	switch {
@@ -259,7 +264,7 @@ func (n *Node) identify() error {
 		return fmt.Errorf("%s founded cluster %s by mistake, it seems, and must be empty to join another: %w", n.cfg.DataDir, id.Cluster, elsewhere(id.Doubted))
 	case id.Doubted != "":
 		id.Doubted = ""
-		if err := id.save(n.cfg.FS, n.cfg.DataDir); err != nil {
+		if err := n.folder.Save(id); err != nil {
 			return err
 		}
 	}
@@ -274,7 +279,7 @@ func (n *Node) identify() error {
 		n.logger.Info("the folder belongs to a cluster already: the nodes to join are only asked where its nodes are", "cluster", id.Cluster, "node", id.Node, "join", n.cfg.Join, "folder", n.cfg.DataDir)
 	}
 	n.identity = id
-	n.addresses = loadPeers(n.cfg.DataDir)
+	n.addresses = n.folder.Peers()
 	return nil
 }
 
@@ -291,11 +296,11 @@ func (n *Node) Start(ctx context.Context) error {
 	}
 	n.logger = n.logger.With("node", n.identity.Node)
 	var err error
-	if n.age, err = openAge(n.cfg.DataDir, n.registeredAge()); err != nil {
+	if n.age, err = n.folder.OpenAge(n.registeredAge()); err != nil {
 		return fmt.Errorf("raise the data folder's age: %w", err)
 	}
 	n.transport = transport.New(transport.Config{
-		Local:      transport.Peer{Node: n.identity.Node, Incarnation: n.identity.Incarnation},
+		Local:      n.identity.Peer(),
 		Cluster:    n.identity.Cluster,
 		Address:    n.cfg.Advertise,
 		Membership: peers{n},
@@ -358,10 +363,10 @@ func (n *Node) joinOrFound(ctx context.Context) error {
 			return err
 		}
 		n.founding = true
-		n.identity.Cluster, n.identity.Founder = newClusterID(), true
+		n.identity.Cluster, n.identity.Founder = folder.NewClusterID(), true
 		n.identity.Node = max(n.identity.Node, 1)
 	case !n.identity.Rejoin:
-		if err := n.noteJoin(); err != nil {
+		if err := n.folder.BeginJoin(n.cfg.Join); err != nil {
 			return err
 		}
 		fallthrough
@@ -370,24 +375,24 @@ func (n *Node) joinOrFound(ctx context.Context) error {
 			return err
 		}
 	}
-	// The files that loadIdentity looks for must be there before node.json is.
-	db, err := openControllerStore(filepath.Join(n.cfg.DataDir, metaName))
+	// The files that Folder.Load looks for must be there before node.json is.
+	db, err := openControllerStore(n.folder.Path(folder.MetaName))
 	if err != nil {
 		return err
 	}
 	if err := db.Close(); err != nil {
 		return err
 	}
-	if err := segment.SyncDir(n.cfg.FS, filepath.Join(n.cfg.DataDir, metaName)); err != nil { // its name, too
+	if err := segment.SyncDir(n.cfg.FS, n.folder.Path(folder.MetaName)); err != nil { // its name, too
 		return err
 	}
-	if err := savePeers(n.cfg.FS, n.cfg.DataDir, n.addresses); err != nil {
+	if err := n.folder.SavePeers(n.addresses); err != nil {
 		return err
 	}
-	if err := n.identity.save(n.cfg.FS, n.cfg.DataDir); err != nil {
+	if err := n.folder.Save(n.identity); err != nil {
 		return err
 	}
-	return n.joined()
+	return n.folder.EndJoin()
 }
 
 // join asks the nodes of a cluster, in turn, to take this one in: those given,
@@ -556,7 +561,7 @@ func (n *Node) closeAll() {
 	}
 	n.tracked.Wait()
 	if n.age != nil {
-		n.age.f.Close()
+		n.age.Close()
 	}
 }
 
@@ -625,7 +630,7 @@ func (n *Node) ClusterID() string {
 func (n *Node) Settings() map[string]string { return n.cfg.Settings }
 
 // serverID returns the node's name in Raft groups.
-func (n *Node) serverID() raft.ServerID { return n.identity.serverID() }
+func (n *Node) serverID() raft.ServerID { return n.identity.Peer().ServerID() }
 
 // serverOf returns a node's name in Raft groups, as the image has it.
 func (n *Node) serverOf(node int32) (raft.ServerID, bool) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -29,39 +28,6 @@ func withoutDescriptors(t *testing.T, f func()) {
 		t.Fatalf("a file can be opened: %v", err)
 	}
 	f()
-}
-
-// An age whose folder cannot be synced, here since that takes a second descriptor, leaves
-// its file closed: a start is tried again in the same process.
-func TestAnAgeThatCannotBeOpenedKeepsNoDescriptor(t *testing.T) {
-	dir := t.TempDir()
-	lowest := func() int {
-		fd, err := syscall.Open(os.DevNull, syscall.O_RDONLY, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		syscall.Close(fd)
-		return fd
-	}
-	one := lowest()
-	var old syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: uint64(one) + 1, Max: old.Max}); err != nil {
-		t.Fatal(err)
-	}
-	a, err := openAge(dir, 0)
-	syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old)
-	if !errors.Is(err, syscall.EMFILE) || a != nil {
-		t.Fatalf("with one descriptor: %v, %v", a, err)
-	}
-	if _, err := os.Stat(filepath.Join(dir, ageName)); err != nil {
-		t.Fatalf("%v: the test is of nothing", err)
-	}
-	if now := lowest(); now != one {
-		t.Errorf("descriptor %d is open", one)
-	}
 }
 
 // TestElectionsAndChangesNeedNoDescriptors is S25 of votes and metadata, with the system's

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"millrace/replication/folder"
 	"millrace/replication/metadata"
 	"millrace/segment"
 )
@@ -197,7 +198,7 @@ func (n *Node) host(id metadata.PartitionID, t *metadata.Topic, part *metadata.P
 		id:     id,
 		topic:  t.Name,
 		group:  part.Group,
-		dir:    filepath.Join(n.cfg.DataDir, partitionsName, folderName(id)),
+		dir:    n.folder.Path(folder.PartitionsName, folderName(id)),
 		logger: n.logger.With("topic", t.Name, "partition", id.Index),
 	}
 	p.settings.Store(&settings)
@@ -273,7 +274,7 @@ func deletion(s metadata.TopicSettings) metadata.TopicSettings {
 
 // folders lists the partition folders that are there.
 func (n *Node) folders() (dirs []string) {
-	root := filepath.Join(n.cfg.DataDir, partitionsName)
+	root := n.folder.Path(folder.PartitionsName)
 	entries, err := os.ReadDir(root)
 	if err != nil {
 		n.logger.Warn("partition folders were not looked through", "error", err)

@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"millrace/replication/folder"
 	"os"
 	"path/filepath"
 	"testing"
@@ -21,7 +22,7 @@ func TestLostMetadataLogRejoins(t *testing.T) {
 				time.Sleep(time.Millisecond)
 			}
 		}
-		if err := os.Remove(filepath.Join(n.dir, metaName, raftName)); err != nil {
+		if err := os.Remove(filepath.Join(n.dir, folder.MetaName, folder.LogName)); err != nil {
 			t.Fatal(err)
 		}
 		n.start()

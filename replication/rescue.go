@@ -18,6 +18,7 @@ import (
 	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"millrace/log"
+	"millrace/replication/folder"
 	"millrace/replication/metadata"
 	"millrace/replication/vote"
 	"millrace/segment"
@@ -71,12 +72,12 @@ type SurvivingPartition struct {
 // Survey reads the folder of a node that is stopped, and changes nothing in it. Every
 // entry of every log is read, and takes its time.
 func Survey(dir string) (*Survivor, error) {
-	id, ok, err := readIdentity(segment.OS, dir)
+	id, ok, err := folder.Folder{FS: segment.OS, Dir: dir}.Identity()
 	switch {
 	case err != nil:
 		return nil, err
 	case !ok:
-		return nil, fmt.Errorf("%s is no data folder of a node: there is no %s", dir, identityName)
+		return nil, fmt.Errorf("%s is no data folder of a node: there is no %s", dir, folder.IdentityName)
 	case id.Rejoin:
 		return nil, fmt.Errorf("%s has set aside what it had, as a new incarnation: only a folder that has votes and metadata can go on alone", dir)
 	}
@@ -106,9 +107,9 @@ func Survey(dir string) (*Survivor, error) {
 	for _, t := range image.Topics() {
 		for i := range t.Partitions {
 			part := SurvivingPartition{Topic: t.Name, Partition: int32(i), id: metadata.PartitionID{Topic: t.ID, Index: int32(i)}}
-			part.dir = filepath.Join(dir, partitionsName, folderName(part.id))
+			part.dir = filepath.Join(dir, folder.PartitionsName, folderName(part.id))
 			if slices.Contains(t.Partitions[i].Replicas, id.Node) {
-				part.survey(t.Partitions[i].Group, string(id.serverID()))
+				part.survey(t.Partitions[i].Group, string(id.Peer().ServerID()))
 			} else {
 				part.Lost = fmt.Sprintf("it was on %s", nodes(t.Partitions[i].Replicas))
 			}
@@ -118,9 +119,11 @@ func Survey(dir string) (*Survivor, error) {
 	return s, nil
 }
 
+func (s *Survivor) folder() folder.Folder { return folder.Folder{FS: segment.OS, Dir: s.Dir} }
+
 // stores are the files that a node holds while it runs.
 func (s *Survivor) stores() []string {
-	return []string{filepath.Join(s.Dir, stableName), filepath.Join(s.Dir, metaName, raftName)}
+	return []string{s.folder().Path(folder.VotesName), s.folder().MetaLog()}
 }
 
 func nodes(ids []int32) string {
@@ -190,15 +193,15 @@ func (p *SurvivingPartition) survey(group uint64, self string) {
 // be started again but empty, or where they are told that they are old copies. It may be
 // repeated after a crash.
 func (s *Survivor) Rescue() error {
-	id, ok, err := readIdentity(segment.OS, s.Dir)
+	id, ok, err := s.folder().Identity()
 	if err != nil || !ok {
 		return fmt.Errorf("read %s again: %w", s.Dir, err)
 	}
-	self := id.serverID()
+	self := id.Peer().ServerID()
 	alone := raft.EncodeConfiguration(raft.Configuration{Servers: []raft.Server{
 		{Suffrage: raft.Voter, ID: self, Address: raft.ServerAddress(self)},
 	}})
-	votes, err := openVotes(segment.OS, s.Dir, vote.Config{})
+	votes, err := s.folder().OpenVotes(vote.Config{})
 	if err != nil {
 		return err
 	}
@@ -215,14 +218,14 @@ func (s *Survivor) Rescue() error {
 	}
 	if id.Outdated {
 		id.Outdated = false
-		return id.save(segment.OS, s.Dir)
+		return s.folder().Save(id)
 	}
 	return nil
 }
 
 // rescue ends the partition's log with a configuration of this replica alone. The term
 // is raised first: an entry of a term that the votes do not know would be damage.
-func (p *SurvivingPartition) rescue(id identity, stable *vote.Group, alone []byte) error {
+func (p *SurvivingPartition) rescue(id folder.Identity, stable *vote.Group, alone []byte) error {
 	term, err := stable.GetUint64([]byte(vote.CurrentTerm))
 	if err != nil && !errors.Is(err, vote.ErrNotFound) {
 		return err
@@ -250,9 +253,9 @@ func (p *SurvivingPartition) rescue(id identity, stable *vote.Group, alone []byt
 
 // rescueControllers does the same to the controllers' log.
 func (s *Survivor) rescueControllers(alone []byte) error {
-	dir := filepath.Join(s.Dir, metaName)
+	dir := s.folder().Path(folder.MetaName)
 	db, err := raftboltdb.New(raftboltdb.Options{
-		Path: filepath.Join(dir, raftName), MsgpackUseNewTimeFormat: true, BoltOptions: &bbolt.Options{Timeout: time.Second},
+		Path: filepath.Join(dir, folder.LogName), MsgpackUseNewTimeFormat: true, BoltOptions: &bbolt.Options{Timeout: time.Second},
 	})
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"millrace/log"
+	"millrace/replication/folder"
 )
 
 // Two of three disks are restored from a backup that was taken while the nodes were
@@ -126,7 +127,7 @@ func TestALearnerIsNotRescued(t *testing.T) {
 				id := c.create("orders", 1, 1, nil)
 				p := c.append(id, "x")
 				eventually(t, "the image is saved", func() bool {
-					s, err := os.ReadFile(filepath.Join(n.dir, metaName, imageName))
+					s, err := os.ReadFile(filepath.Join(n.dir, folder.MetaName, imageName))
 					return err == nil && strings.Contains(string(s), `"orders"`)
 				})
 				self, folder := n.serverID(), p.identity()
@@ -198,7 +199,7 @@ func TestASurveySaysWhatIsNotThere(t *testing.T) {
 		c.append(id, "x")
 		dir := mustPartition(t, n, id).Dir()
 		eventually(t, "the image is saved", func() bool {
-			s, err := os.ReadFile(filepath.Join(n.dir, metaName, imageName))
+			s, err := os.ReadFile(filepath.Join(n.dir, folder.MetaName, imageName))
 			return err == nil && strings.Contains(string(s), `"all"`)
 		})
 		n.stop()

@@ -223,23 +223,3 @@ func replaceFile(fs segment.FS, path string, p []byte) error {
 	_, err := segment.WriteFile(fs, path, p)
 	return err
 }
-
-// makeFolders makes dir and folders in it, and their names durable: what lies in a
-// folder is worth nothing if a crash takes the folder.
-func makeFolders(fs segment.FS, dir string, names ...string) error {
-	_, err := os.Stat(dir)
-	made := errors.Is(err, os.ErrNotExist)
-	for _, name := range names {
-		if err := fs.MkdirAll(filepath.Join(dir, name)); err != nil {
-			return err
-		}
-	}
-	if err := segment.SyncDir(fs, dir); err != nil || !made {
-		return err
-	}
-	// A folder above may be one in which we may make names and not read them.
-	if err := segment.SyncDir(fs, filepath.Dir(filepath.Clean(dir))); !errors.Is(err, os.ErrPermission) {
-		return err
-	}
-	return nil
-}

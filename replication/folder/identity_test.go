@@ -1,4 +1,4 @@
-package replication
+package folder
 
 import (
 	"encoding/json"
@@ -8,21 +8,20 @@ import (
 	"testing"
 
 	"millrace/replication/metadata"
-	"millrace/segment"
 )
 
 // A folder that lost its votes or its metadata log is another disk to the cluster: under
 // its old name it could vote twice in a term. Nothing of what it has is deleted.
 func TestLostVotesOrMetadataLogMakeANewIncarnation(t *testing.T) {
-	old := identity{Cluster: "AAAAAAAAAAAAAAAAAAAAAA", Node: 3, Incarnation: "01234567", Founder: true}
+	old := Identity{Cluster: "AAAAAAAAAAAAAAAAAAAAAA", Node: 3, Incarnation: "01234567", Founder: true}
 	const node = "the node: it found out that its folder is an old copy"
 	for name, lost := range map[string]string{
-		"nothing": "", "votes": stableName, "metadata log": filepath.Join(metaName, raftName),
+		"nothing": "", "votes": VotesName, "metadata log": filepath.Join(MetaName, LogName),
 		"it is an old copy": node,
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			for _, file := range []string{stableName, filepath.Join(metaName, raftName), filepath.Join(partitionsName, "p", "data")} {
+			for _, file := range []string{VotesName, filepath.Join(MetaName, LogName), filepath.Join(PartitionsName, "p", "data")} {
 				if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, file)), 0o755); err != nil {
 					t.Fatal(err)
 				}
@@ -30,11 +29,11 @@ func TestLostVotesOrMetadataLogMakeANewIncarnation(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if err := old.save(segment.OS, dir); err != nil {
+			if err := at(dir).Save(old); err != nil {
 				t.Fatal(err)
 			}
 			if lost == "" {
-				if id, ok, err := loadIdentity(segment.OS, dir); err != nil || !ok || id != old {
+				if id, ok, err := at(dir).Load(); err != nil || !ok || id != old {
 					t.Fatalf("%+v, %t, %v; want %+v", id, ok, err, old)
 				}
 				return
@@ -42,13 +41,13 @@ func TestLostVotesOrMetadataLogMakeANewIncarnation(t *testing.T) {
 			if lost == node {
 				outdated := old
 				outdated.Outdated = true
-				if err := outdated.save(segment.OS, dir); err != nil {
+				if err := at(dir).Save(outdated); err != nil {
 					t.Fatal(err)
 				}
 			} else if err := os.Remove(filepath.Join(dir, lost)); err != nil {
 				t.Fatal(err)
 			}
-			id, ok, err := loadIdentity(segment.OS, dir)
+			id, ok, err := at(dir).Load()
 			if err != nil || !ok {
 				t.Fatalf("%t, %v", ok, err)
 			}
@@ -58,18 +57,18 @@ func TestLostVotesOrMetadataLogMakeANewIncarnation(t *testing.T) {
 			if id.Cluster != old.Cluster || id.Node != old.Node || id.Founder || !id.Rejoin {
 				t.Errorf("it comes back as %+v", id)
 			}
-			if _, err := os.Stat(filepath.Join(dir, partitionsName+"-"+old.Incarnation, "p", "data")); err != nil {
+			if _, err := os.Stat(filepath.Join(dir, PartitionsName+"-"+old.Incarnation, "p", "data")); err != nil {
 				t.Errorf("the old partitions were not set aside: %v", err)
 			}
-			if _, err := os.Stat(filepath.Join(dir, partitionsName)); !os.IsNotExist(err) {
+			if _, err := os.Stat(filepath.Join(dir, PartitionsName)); !os.IsNotExist(err) {
 				t.Errorf("the old partitions are the new incarnation's: %v", err)
 			}
-			if _, err := os.Stat(filepath.Join(dir, stableName)); !os.IsNotExist(err) {
+			if _, err := os.Stat(filepath.Join(dir, VotesName)); !os.IsNotExist(err) {
 				t.Errorf("the old votes are the new incarnation's: %v", err)
 			}
 			if lost == node {
 				// What the controller's log says of this name may not be what the others have.
-				if _, err := os.Stat(filepath.Join(dir, metaName+"-"+old.Incarnation, raftName)); err != nil {
+				if _, err := os.Stat(filepath.Join(dir, MetaName+"-"+old.Incarnation, LogName)); err != nil {
 					t.Errorf("the old metadata log was not set aside: %v", err)
 				}
 				if id.Outdated {
@@ -77,7 +76,7 @@ func TestLostVotesOrMetadataLogMakeANewIncarnation(t *testing.T) {
 				}
 			}
 			// What it says once it says for good.
-			again, ok, err := loadIdentity(segment.OS, dir)
+			again, ok, err := at(dir).Load()
 			if err != nil || !ok || !again.Rejoin || again.Incarnation == old.Incarnation {
 				t.Errorf("loaded again: %+v, %t, %v", again, ok, err)
 			}
@@ -90,7 +89,7 @@ func TestLostVotesOrMetadataLogMakeANewIncarnation(t *testing.T) {
 // start on a folder of a later level.
 func TestFolderOfALaterLevelIsRefused(t *testing.T) {
 	dir := t.TempDir()
-	for _, file := range []string{stableName, filepath.Join(metaName, raftName)} {
+	for _, file := range []string{VotesName, filepath.Join(MetaName, LogName)} {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, file)), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -98,13 +97,13 @@ func TestFolderOfALaterLevelIsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := identity{Cluster: "AAAAAAAAAAAAAAAAAAAAAA", Node: 3, Incarnation: "01234567"}
+	want := Identity{Cluster: "AAAAAAAAAAAAAAAAAAAAAA", Node: 3, Incarnation: "01234567"}
 	for level := range int32(metadata.MaxLevel + 2) {
 		want.Level = level
-		if err := want.save(segment.OS, dir); err != nil {
+		if err := at(dir).Save(want); err != nil {
 			t.Fatal(err)
 		}
-		p, err := os.ReadFile(filepath.Join(dir, identityName))
+		p, err := os.ReadFile(filepath.Join(dir, IdentityName))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -112,7 +111,7 @@ func TestFolderOfALaterLevelIsRefused(t *testing.T) {
 		if err := json.Unmarshal(p, &first); err != nil || (first.Cluster == "") != (level >= 2) {
 			t.Errorf("level %d: %v, the first release reads %s", level, err, p)
 		}
-		id, ok, err := loadIdentity(segment.OS, dir)
+		id, ok, err := at(dir).Load()
 		switch {
 		case level > metadata.MaxLevel:
 			if err == nil || !strings.Contains(err.Error(), "upgrade") {
