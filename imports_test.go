@@ -34,7 +34,8 @@ var allowed = map[string][]string{
 		"hashicorp/raft", "hashicorp/raft-boltdb", "hashicorp/go-hclog", "go.etcd.io/bbolt"},
 	"server/coordinator":                 {"internal/heap", "segment/record"},
 	"server/coordinator/coordinatortest": {"segment/record", "server/coordinator"}, // for tests only
-	"server/protocol":                    {},
+	"server/protocol":                    {"twmb/franz-go/pkg/kmsg"},
+	"server/protocol/protocoltest":       {"twmb/franz-go/pkg/kmsg"}, // for tests only
 	"server/group":                       {"internal/heap", "segment/record", "server/coordinator", "server/protocol", "twmb/franz-go/pkg/kmsg", "twmb/franz-go/pkg/kbin"},
 	"server/journal":                     {"internal/slowlog", "replication", "replication/metadata", "segment/record", "server/coordinator"},
 	"server/mux":                         {"replication/transport"},

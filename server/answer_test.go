@@ -139,7 +139,7 @@ func TestAnAnswerWithoutMemoryIsNone(t *testing.T) {
 	cl := &call{ctx: c.ctx, conn: c}
 	req := kmsg.NewPtrDescribeGroupsRequest()
 	req.Groups = []string{"g"}
-	cl.header, cl.body = header{key: kmsg.DescribeGroups}, req.AppendTo(nil)
+	cl.Header, cl.body = protocol.Header{Key: kmsg.DescribeGroups}, req.AppendTo(nil)
 	large := kmsg.NewDescribeGroupsResponseGroup()
 	large.Members = []kmsg.DescribeGroupsResponseGroupMember{{ProtocolMetadata: make([]byte, 5<<20)}}
 	handle := answer(func(_ *Server, cl *call, _ *kmsg.DescribeGroupsRequest) *kmsg.DescribeGroupsResponse {
@@ -185,7 +185,7 @@ func TestOffsetsThatHaveNoPlaceAreRefusedInEachVersion(t *testing.T) {
 		req.Topics = []kmsg.OffsetFetchRequestTopic{{Topic: "t", Partitions: []int32{0, 1}}}
 		req.Groups = []kmsg.OffsetFetchRequestGroup{{Group: "g", MemberEpoch: -1, Topics: []kmsg.OffsetFetchRequestGroupTopic{{Topic: "t", Partitions: []int32{0, 1}}}}}
 		cl := &call{ctx: c.ctx, conn: c, answer: maxAnswer}
-		cl.version = version
+		cl.Version = version
 		resp := b.server.offsetFetch(cl, req)
 		var codes []int16
 		switch {

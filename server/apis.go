@@ -1,14 +1,9 @@
 package server
 
 import (
-	"errors"
-
 	"github.com/twmb/franz-go/pkg/kmsg"
-)
 
-var (
-	errUnknownKey = errors.New("server: a request we do not serve, key")
-	errVersion    = errors.New("server: a version we do not serve")
+	"millrace/server/protocol"
 )
 
 // An api is one kind of request: the versions we answer and what answers them.
@@ -16,7 +11,6 @@ type api struct {
 	key      kmsg.Key
 	min, max int16
 	serve    func(*Server, *call) error
-	layouts  []*layout // by version less min
 
 	// early is set if the answer tells nobody which topics there are, or what is set for
 	// them, or is taken as passing: it does not wait for the image that the node had
@@ -82,12 +76,13 @@ func init() {
 	}
 	for i := range apis {
 		a := &apis[i]
-		for v := a.min; v <= a.max; v++ {
-			a.layouts = append(a.layouts, compileLayout(layouts[a.key].fields, v, isFlexible(a.key, v)))
-		}
+		guard.Serve(a.key, a.min, a.max)
 		byKey[a.key] = a
 	}
 }
+
+// guard lets through what apis has.
+var guard protocol.Guard
 
 var byKey [kmsg.MaxKey + 1]*api
 
@@ -99,13 +94,10 @@ func lookup(key kmsg.Key) *api {
 	return byKey[key]
 }
 
-// layout returns the layout of a version that is served.
-func (a *api) layout(version int16) *layout { return a.layouts[version-a.min] }
-
 // decode reads the body into req.
 func (c *call) decode(req kmsg.Request) error {
 	if c.conn.turn.has() {
-		return decodeInPieces(req, lookup(c.key).layout(c.version), c.body, readElements, c.step)
+		return guard.DecodeInPieces(req, c.body, c.step)
 	}
 	return req.ReadFrom(c.body)
 }
@@ -121,14 +113,14 @@ type request[R any] interface {
 func answer[R any, P request[R], A kmsg.Response](handle func(*Server, *call, P) A) func(*Server, *call) error {
 	return func(s *Server, c *call) error {
 		req := P(new(R))
-		req.SetVersion(c.version)
+		req.SetVersion(c.Version)
 		if err := c.decode(req); err != nil {
-			return malformed("%s version %d: %v", c.key.Name(), c.version, err)
+			return protocol.Malformed("%s version %d: %v", c.Key.Name(), c.Version, err)
 		}
 		resp := handle(s, c, req)
 		if c.failed != nil {
 			return c.failed
 		}
-		return c.conn.respond(c.header, resp, c.answer)
+		return c.conn.respond(c.Header, resp, c.answer)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/segment/record"
+	"millrace/server/protocol"
 )
 
 // nowhere takes everything that is written to it.
@@ -38,7 +39,7 @@ func TestIdleFetchSessionAllocatesNothing(t *testing.T) {
 	}
 	first := fetchRequest(13, "", id, 0, all...)
 	asked := func(req *kmsg.FetchRequest) *call {
-		return &call{header: header{key: kmsg.Fetch, version: 13}, ctx: context.Background(), conn: c, body: req.AppendTo(nil)}
+		return &call{Header: protocol.Header{Key: kmsg.Fetch, Version: 13}, ctx: context.Background(), conn: c, body: req.AppendTo(nil)}
 	}
 	if err := b.server.fetch(asked(first)); err != nil {
 		t.Fatal(err)

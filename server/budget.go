@@ -59,6 +59,12 @@ const (
 	smallShare = 64 << 10
 	// maxOver times size is held at most by those within their fair parts.
 	maxOver = 4
+	// elementBytes is what an element of a request takes while it is served,
+	// counted in the connection's share: the decoded structure, what a handler
+	// notes about it and its part of the answer. The largest is a Fetch's
+	// partition. So few elements as freeElements are not counted.
+	elementBytes = 320
+	freeElements = 256
 	// lateEvery is how often it is looked for those who are late.
 	lateEvery = 20 * time.Millisecond
 )

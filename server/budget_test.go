@@ -14,6 +14,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/server/protocol/protocoltest"
 )
 
 // holds is what all shares hold.
@@ -535,7 +537,7 @@ func TestATricklingConnectionDelaysNobody(t *testing.T) {
 	id := b.create("t", 1, map[string]string{"max.message.bytes": fmt.Sprint(32 << 20)})
 	slow := b.dial()
 	slow.write(binary.BigEndian.AppendUint32(nil, 95<<20))
-	slow.write(append(frameOf(kmsg.Produce, 9, 0xff, 0xff), make([]byte, 34<<20)...))
+	slow.write(append(protocoltest.Frame(kmsg.Produce, 9, 0xff, 0xff), make([]byte, 34<<20)...))
 	waitFor(t, "34 MiB to arrive", func() bool { return b.server.budget.holds() >= 34<<20 })
 	drip := func() { slow.conn.Write([]byte{0}) }
 	drip()

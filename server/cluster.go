@@ -27,7 +27,7 @@ func (s *Server) describeCluster(c *call, req *kmsg.DescribeClusterRequest) *kms
 	resp := kmsg.NewPtrDescribeClusterResponse()
 	resp.EndpointType = 1
 	resp.ControllerID = -1
-	if c.version >= 1 && req.EndpointType != 1 {
+	if c.Version >= 1 && req.EndpointType != 1 {
 		code, err := protocol.UnsupportedEndpointType, sentence("Unsupported endpoint type")
 		if req.EndpointType == 2 {
 			code, err = protocol.MismatchedEndpointType, sentence("The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER")
@@ -242,11 +242,11 @@ func (s *Server) describeTopicPartitions(c *call, req *kmsg.DescribeTopicPartiti
 // v1 adds the type of election, v2 tagged fields.
 func (s *Server) electLeaders(c *call, req *kmsg.ElectLeadersRequest) *kmsg.ElectLeadersResponse {
 	resp := kmsg.NewPtrElectLeadersResponse()
-	if c.version >= 1 && req.ElectionType != 0 && req.ElectionType != 1 {
+	if c.Version >= 1 && req.ElectionType != 0 && req.ElectionType != 1 {
 		resp.ErrorCode = int16(protocol.InvalidRequest)
 		return resp
 	}
-	unclean := c.version >= 1 && req.ElectionType == 1
+	unclean := c.Version >= 1 && req.ElectionType == 1
 	image := s.Node.Image()
 	elect := func(t *metadata.Topic, index int32) (protocol.Code, error) {
 		if t == nil || index < 0 || int(index) >= len(t.Partitions) {

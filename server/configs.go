@@ -593,7 +593,7 @@ func (s *Server) alterLoggers(configs []kmsg.IncrementalAlterConfigsRequestResou
 func (s *Server) listConfigResources(c *call, req *kmsg.ListConfigResourcesRequest) *kmsg.ListConfigResourcesResponse {
 	resp := kmsg.NewPtrListConfigResourcesResponse()
 	types := []kmsg.ConfigResourceType{kmsg.ConfigResourceTypeClientMetrics}
-	if c.version >= 1 {
+	if c.Version >= 1 {
 		types = []kmsg.ConfigResourceType{
 			kmsg.ConfigResourceTypeGroupConfig, kmsg.ConfigResourceTypeClientMetrics, kmsg.ConfigResourceTypeBrokerLogger,
 			kmsg.ConfigResourceTypeBroker, kmsg.ConfigResourceTypeTopic,

@@ -17,6 +17,7 @@ import (
 
 	"millrace/internal/bufpool"
 	"millrace/segment"
+	"millrace/server/protocol"
 )
 
 const (
@@ -167,7 +168,7 @@ const lingerTime = time.Second
 
 // A call is one request under way.
 type call struct {
-	header
+	protocol.Header
 	ctx  context.Context // done when the connection or the server ends
 	conn *connection
 	body []byte
@@ -186,7 +187,7 @@ func (c *connection) serveOne() error {
 	if err != nil {
 		return err
 	}
-	h, body, err := readHeader(frame)
+	h, body, err := guard.ReadHeader(frame)
 	c.server.stats.requests.Add(1)
 	if err == nil && c.stranger {
 		c.stranger = false
@@ -195,28 +196,28 @@ func (c *connection) serveOne() error {
 		}
 	}
 	switch {
-	case errors.Is(err, errVersion) && h.key == kmsg.ApiVersions:
+	case errors.Is(err, protocol.ErrVersion) && h.Key == kmsg.ApiVersions:
 		// KIP-511: answered in version 0, so that the client learns what to ask for.
 		c.settle(0)
 		return c.write(c.server.unsupportedVersion(h), nil, &c.share.client)
-	case errors.Is(err, errUnknownKey):
-		return fmt.Errorf("%w %d", err, int16(h.key))
-	case errors.Is(err, errVersion):
-		return fmt.Errorf("%w: %s version %d", err, h.key.Name(), h.version)
+	case errors.Is(err, protocol.ErrUnknownKey):
+		return fmt.Errorf("%w %d", err, int16(h.Key))
+	case errors.Is(err, protocol.ErrVersion):
+		return fmt.Errorf("%w: %s version %d", err, h.Key.Name(), h.Version)
 	case err != nil:
 		return err
 	}
-	a := lookup(h.key)
-	elements, err := a.layout(h.version).count(body)
+	a := lookup(h.Key)
+	elements, err := guard.Check(h, body)
 	if err != nil {
-		return fmt.Errorf("%s version %d: %w", h.key.Name(), h.version, err)
+		return fmt.Errorf("%s version %d: %w", h.Key.Name(), h.Version, err)
 	}
 	if elements > freeElements {
 		if err := c.hold(elements * elementBytes); err != nil {
 			return err
 		}
 	}
-	if h.key != kmsg.Produce {
+	if h.Key != kmsg.Produce {
 		c.settle(0)
 	}
 	if !a.early {
@@ -228,8 +229,8 @@ func (c *connection) serveOne() error {
 		}
 		defer c.endTurn()
 	}
-	cl := &call{header: h, ctx: c.ctx, conn: c, body: body, size: len(frame), frame: frame}
-	if h.key == kmsg.Produce {
+	cl := &call{Header: h, ctx: c.ctx, conn: c, body: body, size: len(frame), frame: frame}
+	if h.Key == kmsg.Produce {
 		return c.produce(cl)
 	}
 	return a.serve(c.server, cl)
@@ -249,8 +250,8 @@ func (c *connection) readFrame() ([]byte, error) {
 		return nil, c.readError(err, len(prefix) > 0)
 	}
 	size := int(int32(binary.BigEndian.Uint32(prefix)))
-	if size < headerSize || size > c.server.maxRequestBytes() {
-		return nil, malformed("a frame of %d bytes; at most %d are read", size, c.server.maxRequestBytes())
+	if size < protocol.HeaderSize || size > c.server.maxRequestBytes() {
+		return nil, protocol.Malformed("a frame of %d bytes; at most %d are read", size, c.server.maxRequestBytes())
 	}
 	c.deadline(c.server.stallTimeout())
 	c.share.begin()
@@ -467,20 +468,20 @@ func (c *connection) writeStep(part net.Buffers) error {
 
 // respond encodes and writes an ordinary response, of about so many bytes if that
 // is known.
-func (c *connection) respond(h header, resp kmsg.Response, about int) error {
-	resp.SetVersion(h.version)
+func (c *connection) respond(h protocol.Header, resp kmsg.Response, about int) error {
+	resp.SetVersion(h.Version)
 	p := c.out[:0]
 	if c.turn.has() {
-		if list := longestList(resp); list.IsValid() && list.Len() > pieceElements {
-			return c.writeAnswer(encodeInPieces(appendHeader(p, h), resp, list, c.turn.step))
+		if pieces := protocol.EncodeInPieces(protocol.AppendHeader(p, h), resp, c.turn.step); pieces != nil {
+			return c.writeAnswer(pieces)
 		}
 	}
 	if about > maxKept {
 		p = make([]byte, 0, about)
 	}
-	p = appendHeader(p, h)
+	p = protocol.AppendHeader(p, h)
 	p = resp.AppendTo(p)
-	finish(p, 0)
+	protocol.Finish(p, 0)
 	if cap(p) <= maxKept {
 		c.out = p
 	} else {
@@ -496,7 +497,7 @@ func (c *connection) writeAnswer(pieces net.Buffers) error {
 	for _, p := range pieces {
 		n += len(p)
 	}
-	finish(pieces[0], n-len(pieces[0]))
+	protocol.Finish(pieces[0], n-len(pieces[0]))
 	c.cover(n)
 	for _, p := range pieces {
 		if err := c.write(p, nil, &c.share.client); err != nil {

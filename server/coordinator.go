@@ -88,7 +88,7 @@ func (s *Server) findCoordinator(c *call, req *kmsg.FindCoordinatorRequest) *kms
 	ctx, cancel := context.WithTimeout(c.ctx, createWait)
 	defer cancel()
 	keys := []string{req.CoordinatorKey}
-	if c.version >= 4 {
+	if c.Version >= 4 {
 		keys = distinct(c, req.CoordinatorKeys)
 	}
 	found := make([]kmsg.FindCoordinatorResponseCoordinator, len(keys))
@@ -105,7 +105,7 @@ func (s *Server) findCoordinator(c *call, req *kmsg.FindCoordinatorRequest) *kms
 				f.NodeID, f.Host, f.Port = e.id, e.host, e.port
 			}
 		case transactionCoordinator:
-			if code = protocol.UnsupportedVersion; c.version < 3 {
+			if code = protocol.UnsupportedVersion; c.Version < 3 {
 				code = protocol.TransactionalIDAuthorizationFailed
 			}
 		default:
@@ -115,7 +115,7 @@ func (s *Server) findCoordinator(c *call, req *kmsg.FindCoordinatorRequest) *kms
 			f.ErrorMessage = kmsg.StringPtr(coordinatorMessages[code])
 		}
 	}
-	if c.version >= 4 {
+	if c.Version >= 4 {
 		resp.Coordinators = found
 		return resp
 	}

@@ -49,13 +49,13 @@ func (s *Server) fetch(cl *call) error {
 		c.proto = new(kmsg.FetchRequest)
 	}
 	req := c.proto
-	req.SetVersion(cl.version)
+	req.SetVersion(cl.Version)
 	if err := req.ReadFrom(cl.body); err != nil {
-		return malformed("Fetch version %d: %v", cl.version, err)
+		return protocol.Malformed("Fetch version %d: %v", cl.Version, err)
 	}
 	f := &c.fetching
 	f.server = s
-	f.version = cl.version
+	f.version = cl.Version
 	f.committed = req.IsolationLevel == 1
 	f.code = protocol.None
 	f.full = true
@@ -82,7 +82,7 @@ func (s *Server) fetch(cl *call) error {
 	if f.noTurn != nil {
 		return f.noTurn
 	}
-	return f.write(c, cl.header)
+	return f.write(c, cl.Header)
 }
 
 // maxKeptParts is for how many partitions a connection keeps room between
@@ -518,7 +518,7 @@ func (f *fetching) refuseAll() {
 }
 
 // write answers the client. Views are borrowed until it returns.
-func (f *fetching) write(c *connection, h header) error {
+func (f *fetching) write(c *connection, h protocol.Header) error {
 	f.pick(c)
 	f.encode(c, h)
 	pieces := f.pieces
@@ -571,17 +571,17 @@ func (f *fetching) reorder() {
 //	    [5+: log start offset i64] · aborted transactions · [11+: read replica i32] ·
 //	    records · [12+: tags 0: diverging epoch, 1: current leader]
 //	[12+: tags 0: 16+: addresses of leaders]
-func (f *fetching) encode(c *connection, h header) {
+func (f *fetching) encode(c *connection, h protocol.Header) {
 	e := binary.BigEndian
-	flexible := h.version >= 12
-	p := appendHeader(f.head[:0], h)
+	flexible := h.Version >= 12
+	p := protocol.AppendHeader(f.head[:0], h)
 	f.cuts = f.cuts[:0]
 	p = e.AppendUint32(p, 0) // throttle
-	if h.version >= 7 {
+	if h.Version >= 7 {
 		p = e.AppendUint16(p, uint16(f.code))
 		p = e.AppendUint32(p, uint32(f.sessionID))
 	}
-	p = appendLength(p, f.countTopics(), flexible)
+	p = protocol.AppendLength(p, f.countTopics(), flexible)
 	more := 0
 	var leaders endpoints
 	for i := 0; i < len(f.parts); {
@@ -592,7 +592,7 @@ func (f *fetching) encode(c *connection, h header) {
 		end, n := f.topicRun(i)
 		first := f.parts[i]
 		switch {
-		case h.version >= 13:
+		case h.Version >= 13:
 			p = append(p, first.topic[:]...)
 		case flexible:
 			p = binary.AppendUvarint(p, uint64(len(first.name)+1))
@@ -601,7 +601,7 @@ func (f *fetching) encode(c *connection, h header) {
 			p = e.AppendUint16(p, uint16(len(first.name)))
 			p = append(p, first.name...)
 		}
-		p = appendLength(p, n, flexible)
+		p = protocol.AppendLength(p, n, flexible)
 		for ; i < end; i++ {
 			w := f.parts[i]
 			c.turn.step()
@@ -612,22 +612,22 @@ func (f *fetching) encode(c *connection, h header) {
 			p = e.AppendUint16(p, uint16(w.code))
 			p = e.AppendUint64(p, uint64(w.high))
 			p = e.AppendUint64(p, uint64(w.stable))
-			if h.version >= 5 {
+			if h.Version >= 5 {
 				p = e.AppendUint64(p, uint64(w.start))
 			}
 			aborted := -1 // null
 			if f.committed && w.code == protocol.None {
 				aborted = 0
 			}
-			p = appendLength(p, aborted, flexible)
-			if h.version >= 11 {
+			p = protocol.AppendLength(p, aborted, flexible)
+			if h.Version >= 11 {
 				p = e.AppendUint32(p, 0xffffffff) // no preferred read replica
 			}
 			size := 0
 			if w.view != nil {
 				size = w.view.Len()
 			}
-			p = appendLength(p, size, flexible)
+			p = protocol.AppendLength(p, size, flexible)
 			if size > 0 {
 				f.cuts = append(f.cuts, len(p))
 				more += size
@@ -649,7 +649,7 @@ func (f *fetching) encode(c *connection, h header) {
 	if flexible {
 		p = c.appendEndpoints(p, leaders)
 	}
-	finish(p, more)
+	protocol.Finish(p, more)
 	f.head = p
 
 	f.pieces = f.pieces[:0]
@@ -749,12 +749,4 @@ func (f *fetching) topicRun(i int) (end, n int) {
 		n++
 	}
 	return end, n
-}
-
-// appendLength appends the length of an array, of bytes, or -1 for null.
-func appendLength(p []byte, n int, flexible bool) []byte {
-	if flexible {
-		return binary.AppendUvarint(p, uint64(n+1))
-	}
-	return binary.BigEndian.AppendUint32(p, uint32(int32(n)))
 }

@@ -29,7 +29,7 @@ func TestFetchIsEncodedAsKmsgEncodesIt(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, uint64(version)))
 			f := randomFetching(r, b.server, version)
 			c := &connection{server: b.server, conn: pipeEnd{}}
-			h := header{kmsg.Fetch, version, int32(seed), ""}
+			h := protocol.Header{Key: kmsg.Fetch, Version: version, Correlation: int32(seed)}
 			f.encode(c, h)
 			got := bytes.Join(f.pieces, nil)
 			body := got[8:]
@@ -41,9 +41,9 @@ func TestFetchIsEncodedAsKmsgEncodesIt(t *testing.T) {
 			if err := resp.ReadFrom(body); err != nil {
 				t.Fatalf("version %d, seed %d: %v", version, seed, err)
 			}
-			want := appendHeader(nil, h)
+			want := protocol.AppendHeader(nil, h)
 			want = resp.AppendTo(want)
-			finish(want, 0)
+			protocol.Finish(want, 0)
 			if !bytes.Equal(got, want) {
 				t.Fatalf("version %d, seed %d:\n got %x\nwant %x", version, seed, got, want)
 			}
@@ -576,8 +576,8 @@ func TestAnIdleConnectionKeepsLittle(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := newConnection(b.server, nowhere{})
 			defer c.close()
-			h := header{key: kmsg.Fetch, version: req.Version}
-			if err := b.server.fetch(&call{header: h, ctx: context.Background(), conn: c, body: req.AppendTo(nil)}); err != nil {
+			h := protocol.Header{Key: kmsg.Fetch, Version: req.Version}
+			if err := b.server.fetch(&call{Header: h, ctx: context.Background(), conn: c, body: req.AppendTo(nil)}); err != nil {
 				t.Fatal(err)
 			}
 			if c.session != nil {
@@ -592,7 +592,7 @@ func TestAnIdleConnectionKeepsLittle(t *testing.T) {
 					forget.ForgottenTopics = append(forget.ForgottenTopics, rt)
 				}
 				old := c.session.byKey
-				if err := b.server.fetch(&call{header: h, ctx: context.Background(), conn: c, body: forget.AppendTo(nil)}); err != nil {
+				if err := b.server.fetch(&call{Header: h, ctx: context.Background(), conn: c, body: forget.AppendTo(nil)}); err != nil {
 					t.Fatal(err)
 				}
 				if c.session == nil || len(c.session.byKey) != 0 || cap(c.session.parts) > maxKeptParts || reflect.ValueOf(old).Pointer() == reflect.ValueOf(c.session.byKey).Pointer() {

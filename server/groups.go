@@ -29,7 +29,7 @@ func (c *call) from() group.Client {
 	if ip, err := netip.ParseAddr(host); err == nil {
 		host = ip.Unmap().WithZone("").String()
 	}
-	return group.Client{ID: c.client, Host: "/" + host}
+	return group.Client{ID: c.Client, Host: "/" + host}
 }
 
 // JoinGroup, versions 0–9.
@@ -117,7 +117,7 @@ func (s *Server) offsetFetch(c *call, req *kmsg.OffsetFetchRequest) *kmsg.Offset
 	if c.fits(&resp.Topics) {
 		return resp
 	}
-	if resp.ErrorCode = int16(protocol.MessageTooLarge); c.version >= 2 {
+	if resp.ErrorCode = int16(protocol.MessageTooLarge); c.Version >= 2 {
 		resp.Topics = nil
 		return resp
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/server/protocol"
+	"millrace/server/protocol/protocoltest"
 )
 
 // bystander is a well-behaved client, to be asked whether it noticed anything.
@@ -85,7 +86,7 @@ func TestDeclaredLengthsAreNotBelieved(t *testing.T) {
 	for range n {
 		w := b.dial()
 		w.write(binary.BigEndian.AppendUint32(nil, 100<<20))
-		w.write(frameOf(kmsg.Produce, 11)[:4])
+		w.write(protocoltest.Frame(kmsg.Produce, 11)[:4])
 	}
 	y.unaffected()
 	// The first piece, goroutines and the test's own end of it.
@@ -102,7 +103,7 @@ func TestMemoryFollowsTheBytesThatArrived(t *testing.T) {
 	for range n {
 		w := b.dial()
 		w.write(binary.BigEndian.AppendUint32(nil, 100<<20))
-		w.write(append(frameOf(kmsg.Produce, 11), make([]byte, sent-headerSize)...))
+		w.write(append(protocoltest.Frame(kmsg.Produce, 11), make([]byte, sent-protocol.HeaderSize)...))
 	}
 	time.Sleep(300 * time.Millisecond) // let it arrive: less would only be less memory
 	if grown := heap() - before; grown > n*(2*sent+128<<10) {
@@ -222,15 +223,15 @@ func TestAbsurdRequestsOverTheWire(t *testing.T) {
 	before := heap()
 	for _, a := range apis {
 		for version := a.min; version <= a.max; version++ {
-			body := newFiller(uint64(version)).request(a.key, version).AppendTo(nil)
+			body := protocoltest.NewFiller(uint64(version)).Request(a.key, version).AppendTo(nil)
 			if a.key == kmsg.Produce && version >= 3 {
 				continue // its answer may rightly take its timeout
 			}
 			for at := int(version) % 5; at < len(body); at += 1 + len(body)/8 {
-				for _, count := range absurd[:7] {
+				for _, count := range protocoltest.Absurd[:7] {
 					w := b.dial()
-					frame := frameOf(a.key, version, 0xff, 0xff)
-					if isFlexible(a.key, version) {
+					frame := protocoltest.Frame(a.key, version, 0xff, 0xff)
+					if protocol.IsFlexible(a.key, version) {
 						frame = append(frame, 0)
 					}
 					frame = append(append(append(frame, body[:at]...), count...), body[min(at+len(count), len(body)):]...)
@@ -277,7 +278,7 @@ func TestApiVersions(t *testing.T) {
 		}
 	}
 	for _, version := range []int16{5, 100, 32767, -1} {
-		frame := append(frameOf(kmsg.ApiVersions, version, 0, 1, 'x'), 0, 5, 't', 'e', 's', 't', 2, '1', 0)
+		frame := append(protocoltest.Frame(kmsg.ApiVersions, version, 0, 1, 'x'), 0, 5, 't', 'e', 's', 't', 2, '1', 0)
 		w.write(append(binary.BigEndian.AppendUint32(nil, uint32(len(frame))), frame...))
 		_, body := w.read()
 		var got kmsg.ApiVersionsResponse
@@ -300,15 +301,15 @@ func TestApiVersions(t *testing.T) {
 func TestUnknownRequestsClose(t *testing.T) {
 	b := startBroker(t, nil)
 	for _, frame := range [][]byte{
-		frameOf(1000, 0, 0xff, 0xff),
-		frameOf(-1, 0, 0xff, 0xff),
-		frameOf(4, 0, 0xff, 0xff), // LeaderAndIsr
-		frameOf(7, 0),             // ControlledShutdown
-		frameOf(kmsg.Vote, 0, 0xff, 0xff, 0),
-		frameOf(kmsg.Metadata, 14, 0xff, 0xff),
-		frameOf(kmsg.Metadata, -1, 0xff, 0xff),
-		frameOf(kmsg.Fetch, 3, 0xff, 0xff),
-		frameOf(kmsg.Metadata, 1, 0xff, 0xff, 0, 0, 0, 0, 9), // a byte too many
+		protocoltest.Frame(1000, 0, 0xff, 0xff),
+		protocoltest.Frame(-1, 0, 0xff, 0xff),
+		protocoltest.Frame(4, 0, 0xff, 0xff), // LeaderAndIsr
+		protocoltest.Frame(7, 0),             // ControlledShutdown
+		protocoltest.Frame(kmsg.Vote, 0, 0xff, 0xff, 0),
+		protocoltest.Frame(kmsg.Metadata, 14, 0xff, 0xff),
+		protocoltest.Frame(kmsg.Metadata, -1, 0xff, 0xff),
+		protocoltest.Frame(kmsg.Fetch, 3, 0xff, 0xff),
+		protocoltest.Frame(kmsg.Metadata, 1, 0xff, 0xff, 0, 0, 0, 0, 9), // a byte too many
 	} {
 		w := b.dial()
 		ask[*kmsg.ApiVersionsResponse](w, &kmsg.ApiVersionsRequest{})
@@ -352,7 +353,7 @@ func (b *broker) dialAndProduce(t *testing.T, id [16]byte, value string) {
 func TestDrippingClientsAreCutOff(t *testing.T) {
 	b := startBrokerWith(t, nil, func(s *Server) { s.StallTimeout = 300 * time.Millisecond })
 	w := b.dial()
-	w.write(append(binary.BigEndian.AppendUint32(nil, 1000), frameOf(kmsg.Metadata, 0, 0xff, 0xff)...))
+	w.write(append(binary.BigEndian.AppendUint32(nil, 1000), protocoltest.Frame(kmsg.Metadata, 0, 0xff, 0xff)...))
 	for begin := time.Now(); ; time.Sleep(50 * time.Millisecond) {
 		if _, err := w.conn.Write([]byte{0}); err != nil {
 			return
@@ -372,7 +373,7 @@ func TestStalledClientsAreCutOff(t *testing.T) {
 		"nothing":          nil,
 		"half a length":    {0, 0},
 		"a length":         {0, 0, 0, 20},
-		"half a request":   append([]byte{0, 0, 0, 20}, frameOf(kmsg.Metadata, 0)...),
+		"half a request":   append([]byte{0, 0, 0, 20}, protocoltest.Frame(kmsg.Metadata, 0)...),
 		"half a large one": append([]byte{0, 0x10, 0, 0}, make([]byte, 1000)...),
 	} {
 		w := b.dial()
@@ -625,7 +626,7 @@ func TestRequestsTogetherHoldABoundedNumberOfBytes(t *testing.T) {
 		w := b.dial()
 		all = append(all, w)
 		frame := binary.BigEndian.AppendUint32(nil, request)
-		frame = append(append(frame, frameOf(kmsg.Produce, 11)...), make([]byte, request-headerSize-1)...)
+		frame = append(append(frame, protocoltest.Frame(kmsg.Produce, 11)...), make([]byte, request-protocol.HeaderSize-1)...)
 		wg.Add(1)
 		go func() {
 			defer wg.Done()

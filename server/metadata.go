@@ -42,7 +42,7 @@ func (s *Server) metadata(c *call, req *kmsg.MetadataRequest) *kmsg.MetadataResp
 	resp := kmsg.NewPtrMetadataResponse()
 	image := s.Node.Image()
 	missing := map[string]protocol.Code{}
-	if (c.version < 4 || req.AllowAutoTopicCreation) && s.settings().broker.AutoCreateTopics {
+	if (c.Version < 4 || req.AllowAutoTopicCreation) && s.settings().broker.AutoCreateTopics {
 		missing = s.autoCreate(c, image, req.Topics)
 		image = s.Node.Image()
 	}
@@ -59,7 +59,7 @@ func (s *Server) metadata(c *call, req *kmsg.MetadataRequest) *kmsg.MetadataResp
 	id := s.Node.ClusterID()
 	resp.ClusterID = &id
 	resp.ControllerID = s.controller()
-	if c.version >= 8 && c.version <= 10 && req.IncludeClusterAuthorizedOperations {
+	if c.Version >= 8 && c.Version <= 10 && req.IncludeClusterAuthorizedOperations {
 		resp.AuthorizedOperations = clusterOperations
 	}
 	describe := func(t *metadata.Topic) {
@@ -69,7 +69,7 @@ func (s *Server) metadata(c *call, req *kmsg.MetadataRequest) *kmsg.MetadataResp
 		}
 		resp.Topics = append(resp.Topics, rt)
 	}
-	if req.Topics == nil || c.version == 0 && len(req.Topics) == 0 {
+	if req.Topics == nil || c.Version == 0 && len(req.Topics) == 0 {
 		for _, t := range image.Topics() {
 			describe(t)
 		}
@@ -93,11 +93,11 @@ func (s *Server) metadata(c *call, req *kmsg.MetadataRequest) *kmsg.MetadataResp
 		}
 		seen[n] = struct{}{}
 		// Kafka's Admin asks by id with an empty name, not with none.
-		byID := rt.Topic == nil || c.version >= 12 && rt.TopicID != (metadata.TopicID{})
+		byID := rt.Topic == nil || c.Version >= 12 && rt.TopicID != (metadata.TopicID{})
 		var t *metadata.Topic
 		var code protocol.Code
 		switch {
-		case byID && c.version < 12:
+		case byID && c.Version < 12:
 			code = protocol.InvalidRequest
 		default:
 			t, code = findTopic(image, n.name, n.id, byID)
@@ -116,9 +116,9 @@ func (s *Server) metadata(c *call, req *kmsg.MetadataRequest) *kmsg.MetadataResp
 		e := kmsg.NewMetadataResponseTopic()
 		e.ErrorCode, e.Topic, e.TopicID = int16(code), rt.Topic, rt.TopicID
 		switch {
-		case c.version < 12 && e.Topic == nil:
+		case c.Version < 12 && e.Topic == nil:
 			e.Topic = new(string)
-		case byID && c.version >= 12:
+		case byID && c.Version >= 12:
 			e.Topic = nil
 		}
 		resp.Topics = append(resp.Topics, e)

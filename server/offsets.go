@@ -67,7 +67,7 @@ func (s *Server) listOffsets(c *call, req *kmsg.ListOffsetsRequest) *kmsg.ListOf
 			default:
 				p, epoch, code := s.leading(topic, rp.Partition, rp.CurrentLeaderEpoch)
 				if code == protocol.None {
-					code = listOffset(p, epoch, c.version, req.IsolationLevel == 1, rp.Timestamp, sp)
+					code = listOffset(p, epoch, c.Version, req.IsolationLevel == 1, rp.Timestamp, sp)
 				}
 				if sp.ErrorCode = int16(code); code == protocol.None {
 					claims = append(claims, claim{p, epoch, denyOffset(sp)})

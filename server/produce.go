@@ -38,14 +38,14 @@ import (
 // put back for the next request, unless a partition keeps it: see replication.KeptBytes.
 func (c *connection) produce(cl *call) error {
 	var req kmsg.ProduceRequest
-	req.SetVersion(cl.version)
+	req.SetVersion(cl.Version)
 	// Names alias the frame as well; nothing keeps them longer than the batches.
 	if err := req.UnsafeReadFrom(cl.body); err != nil {
-		return malformed("Produce version %d: %v", cl.version, err)
+		return protocol.Malformed("Produce version %d: %v", cl.Version, err)
 	}
 	a := &appends{
 		server:   c.server,
-		header:   cl.header,
+		header:   cl.Header,
 		conn:     c,
 		size:     cl.size,
 		frame:    cl.frame,
@@ -70,7 +70,7 @@ func (c *connection) produce(cl *call) error {
 	i := 0
 	for t := range req.Topics {
 		rt := &req.Topics[t]
-		topic, code := findTopic(set.image, rt.Topic, rt.TopicID, cl.version >= 13)
+		topic, code := findTopic(set.image, rt.Topic, rt.TopicID, cl.Version >= 13)
 		switch {
 		case refusal != nil:
 			code = protocol.None
@@ -126,7 +126,7 @@ func (c *connection) append(a *appends, i int, topic *metadata.Topic, settings *
 		a.refuse(i, r)
 		return
 	}
-	if b.Codec() == record.Zstd && a.header.version < 7 {
+	if b.Codec() == record.Zstd && a.header.Version < 7 {
 		a.refuse(i, appended{code: protocol.UnsupportedCompression, err: sentence("Produce requests before version 7 may not use ZStandard compression")})
 		return
 	}
@@ -240,7 +240,7 @@ func recompress(b record.Batch, t *metadata.TopicSettings) (record.Batch, error)
 type appends struct {
 	server   *Server
 	conn     *connection
-	header   header
+	header   protocol.Header
 	size     int  // of the frame, in bytes
 	held     int  // bytes counted for the frame until the answer; under flight.mu
 	settled  bool // it has been answered and is off the books; under flight.mu
@@ -345,7 +345,7 @@ func (a *appends) response() ([]byte, error) {
 	defer a.mu.Unlock()
 	a.answered = true
 	resp := kmsg.NewProduceResponse()
-	resp.SetVersion(a.header.version)
+	resp.SetVersion(a.header.Version)
 	resp.Topics = make([]kmsg.ProduceResponseTopic, len(a.topics))
 	brokers := endpoints{}
 	i := 0
@@ -378,7 +378,7 @@ func (a *appends) response() ([]byte, error) {
 				e.RelativeOffset, e.ErrorMessage = f.index, &f.reason
 				sp.ErrorRecords = append(sp.ErrorRecords, e)
 			}
-			if r.code == protocol.NotLeaderOrFollower && a.header.version >= 10 {
+			if r.code == protocol.NotLeaderOrFollower && a.header.Version >= 10 {
 				if broker, epoch, ok := a.server.Node.Leader(r.id); ok {
 					sp.CurrentLeader.LeaderID, sp.CurrentLeader.LeaderEpoch = broker, epoch
 					brokers[broker] = struct{}{}
@@ -397,7 +397,7 @@ func (a *appends) response() ([]byte, error) {
 		e.NodeID, e.Host, e.Port, e.Rack = b.id, b.host, b.port, b.rack
 		resp.Brokers = append(resp.Brokers, e)
 	}
-	p := resp.AppendTo(appendHeader(nil, a.header))
-	finish(p, 0)
+	p := resp.AppendTo(protocol.AppendHeader(nil, a.header))
+	protocol.Finish(p, 0)
 	return p, nil
 }

@@ -8,7 +8,7 @@
 //
 // What a client sends is never trusted. Memory follows the bytes that have
 // arrived, not a length that was declared (connection.go); bodies are walked by
-// the guard before the codec sees them (guard.go); every goroutine that parses
+// package protocol's guard before the codec sees them; every goroutine that parses
 // recovers, closes its connection and counts it. Whatever goes wrong on one
 // connection ends that connection and nothing else.
 //

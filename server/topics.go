@@ -140,7 +140,7 @@ func (s *Server) createTopics(c *call, req *kmsg.CreateTopicsRequest) *kmsg.Crea
 	}
 	s.together(len(todo), func(i int) {
 		rt := &req.Topics[todo[i]]
-		s.createTopic(ctx, clamp(req.TimeoutMillis), c.version, req.ValidateOnly, rt, at[rt.Topic])
+		s.createTopic(ctx, clamp(req.TimeoutMillis), c.Version, req.ValidateOnly, rt, at[rt.Topic])
 	})
 	return resp
 }
@@ -274,7 +274,7 @@ func (s *Server) deleteTopics(c *call, req *kmsg.DeleteTopicsRequest) *kmsg.Dele
 		topic, code := findTopic(image, name, rt.TopicID, !named)
 		var err error
 		switch {
-		case !enabled && c.version < 3:
+		case !enabled && c.Version < 3:
 			code, err = protocol.InvalidRequest, sentence("Topic deletion is disabled.")
 		case !enabled:
 			code, err = protocol.TopicDeletionDisabled, sentence("Topic deletion is disabled.")

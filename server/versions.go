@@ -29,14 +29,14 @@ var features = []struct {
 // says that a feature may begin at version 0.
 func (s *Server) apiVersions(c *call, req *kmsg.ApiVersionsRequest) *kmsg.ApiVersionsResponse {
 	resp := kmsg.NewPtrApiVersionsResponse()
-	if c.version >= 3 && !(software.MatchString(req.ClientSoftwareName) && software.MatchString(req.ClientSoftwareVersion)) {
+	if c.Version >= 3 && !(software.MatchString(req.ClientSoftwareName) && software.MatchString(req.ClientSoftwareVersion)) {
 		resp.ErrorCode = int16(protocol.InvalidRequest)
 		return resp
 	}
 	resp.ApiKeys = apiKeys()
-	if c.version >= 3 {
+	if c.Version >= 3 {
 		for _, feature := range features {
-			if feature.min > 0 || c.version >= 4 {
+			if feature.min > 0 || c.Version >= 4 {
 				f := kmsg.NewApiVersionsResponseSupportedFeature()
 				f.Name, f.MinVersion, f.MaxVersion = feature.name, feature.min, feature.level
 				resp.SupportedFeatures = append(resp.SupportedFeatures, f)
@@ -54,13 +54,13 @@ func (s *Server) apiVersions(c *call, req *kmsg.ApiVersionsRequest) *kmsg.ApiVer
 var software = regexp.MustCompile(`^[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?$`)
 
 // unsupportedVersion is the answer to an ApiVersions in a version we do not know.
-func (s *Server) unsupportedVersion(h header) []byte {
+func (s *Server) unsupportedVersion(h protocol.Header) []byte {
 	resp := kmsg.NewPtrApiVersionsResponse()
 	resp.ErrorCode = int16(protocol.UnsupportedVersion)
 	resp.ApiKeys = apiKeys()
-	h.version = 0
-	p := resp.AppendTo(appendHeader(nil, h))
-	finish(p, 0)
+	h.Version = 0
+	p := resp.AppendTo(protocol.AppendHeader(nil, h))
+	protocol.Finish(p, 0)
 	return p
 }
 

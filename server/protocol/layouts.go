@@ -1,4 +1,4 @@
-package server
+package protocol
 
 import "github.com/twmb/franz-go/pkg/kmsg"
 

@@ -1,80 +1,19 @@
-package server
+package protocol
 
 import (
 	"bytes"
 	"encoding/binary"
 	"errors"
 	"math"
-	"math/rand/v2"
 	"reflect"
 	"runtime"
 	"slices"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/server/protocol/protocoltest"
 )
-
-// A filler makes requests with every field set to something.
-type filler struct {
-	*rand.Rand
-	most int // elements of an array
-	tags int // a structure in so many has a tagged field that nobody knows; 0: none has
-}
-
-func newFiller(seed uint64) filler { return filler{rand.New(rand.NewPCG(seed, 1)), 3, 4} }
-
-func (f filler) request(key kmsg.Key, version int16) kmsg.Request {
-	req := kmsg.RequestForKey(int16(key))
-	f.fill(reflect.ValueOf(req).Elem())
-	req.SetVersion(version)
-	return req
-}
-
-func (f filler) fill(v reflect.Value) {
-	if tags, ok := v.Addr().Interface().(*kmsg.Tags); ok {
-		if f.tags > 0 && f.IntN(f.tags) == 0 {
-			tags.Set(1000+f.Uint32N(1000), make([]byte, f.IntN(4)))
-		}
-		return
-	}
-	switch v.Kind() {
-	case reflect.Struct:
-		for i := range v.NumField() {
-			f.fill(v.Field(i))
-		}
-	case reflect.Pointer:
-		if f.IntN(3) > 0 {
-			v.Set(reflect.New(v.Type().Elem()))
-			f.fill(v.Elem())
-		}
-	case reflect.Slice:
-		n := f.IntN(f.most + 1)
-		v.Set(reflect.MakeSlice(v.Type(), n, n))
-		for i := range n {
-			f.fill(v.Index(i))
-		}
-	case reflect.Array:
-		for i := range v.Len() {
-			f.fill(v.Index(i))
-		}
-	case reflect.String:
-		p := make([]byte, f.IntN(200))
-		for i := range p {
-			p[i] = byte('a' + f.IntN(26))
-		}
-		v.SetString(string(p))
-	case reflect.Bool:
-		v.SetBool(f.IntN(2) == 0)
-	case reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-		v.SetInt(f.Int64())
-	case reflect.Uint8, reflect.Uint16, reflect.Uint32:
-		v.SetUint(f.Uint64())
-	case reflect.Float64:
-		v.SetFloat(f.Float64())
-	default:
-		panic(v.Type().String())
-	}
-}
 
 // everyLayout calls test for every request and version that has a layout.
 func everyLayout(t *testing.T, test func(t *testing.T, key kmsg.Key, version int16, l *layout)) {
@@ -86,7 +25,7 @@ func everyLayout(t *testing.T, test func(t *testing.T, key kmsg.Key, version int
 	for _, key := range keys {
 		t.Run(key.Name(), func(t *testing.T) {
 			for v := int16(0); v <= kmsg.RequestForKey(int16(key)).MaxVersion(); v++ {
-				test(t, key, v, compileLayout(layouts[key].fields, v, isFlexible(key, v)))
+				test(t, key, v, layoutOf(key, v))
 			}
 		})
 	}
@@ -95,7 +34,7 @@ func everyLayout(t *testing.T, test func(t *testing.T, key kmsg.Key, version int
 func TestGuardAcceptsWhatKmsgEncodes(t *testing.T) {
 	everyLayout(t, func(t *testing.T, key kmsg.Key, version int16, l *layout) {
 		for seed := range uint64(200) {
-			req := newFiller(seed).request(key, version)
+			req := protocoltest.NewFiller(seed).Request(key, version)
 			if req.IsFlexible() != l.flexible {
 				t.Fatalf("version %d: kmsg says flexible=%v, the layout %v", version, req.IsFlexible(), l.flexible)
 			}
@@ -110,9 +49,9 @@ func TestGuardAcceptsWhatKmsgEncodes(t *testing.T) {
 func TestGuardRefusesEveryPrefixAndEveryExtension(t *testing.T) {
 	everyLayout(t, func(t *testing.T, key kmsg.Key, version int16, l *layout) {
 		for seed := range uint64(5) {
-			body := newFiller(seed).request(key, version).AppendTo(nil)
+			body := protocoltest.NewFiller(seed).Request(key, version).AppendTo(nil)
 			for n := range len(body) {
-				if err := l.check(body[:n]); !errors.Is(err, errMalformed) {
+				if err := l.check(body[:n]); !errors.Is(err, ErrMalformed) {
 					t.Fatalf("version %d, seed %d: the first %d of %d bytes: %v", version, seed, n, len(body), err)
 				}
 			}
@@ -120,42 +59,27 @@ func TestGuardRefusesEveryPrefixAndEveryExtension(t *testing.T) {
 			if err := l.check(more); err != nil {
 				t.Fatalf("version %d, seed %d: %d bytes after its end: %v", version, seed, l.tail, err)
 			}
-			if err := l.check(append(more, 0)); !errors.Is(err, errMalformed) {
+			if err := l.check(append(more, 0)); !errors.Is(err, ErrMalformed) {
 				t.Fatalf("version %d, seed %d: a byte too many: %v", version, seed, err)
 			}
 		}
 	})
 }
 
-// absurd are counts and lengths to be put where one could stand.
-var absurd = [][]byte{
-	{0x7f, 0xff, 0xff, 0xff},       // 2³¹−1
-	{0xff, 0xff, 0xff, 0xff},       // −1, 2³²−1
-	{0xff, 0xff, 0xff, 0xfe},       // −2
-	{0x00, 0x10, 0x00, 0x00},       // 2²⁰
-	{0x00, 0x01, 0x00, 0x00},       // 2¹⁶
-	{0xff, 0xff, 0xff, 0xff, 0x0f}, // 2³²−1 as a varint
-	{0xff, 0xff, 0xff, 0xff, 0x07}, // 2³¹−1
-	{0x80, 0x80, 0x40},             // 2²⁰
-	{0x80, 0x80, 0x04},             // 2¹⁶
-	{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}, // 64 bits
-	{0x80, 0x80, 0x80, 0x80, 0x00},                               // 0, overlong
-}
-
-// B3, B5: absurd counts at every place of every request, followed by a lot of
+// Absurd counts at every place of every request, followed by a lot of
 // zeros. What the guard lets pass must cost kmsg little more than it is long.
 func TestAbsurdCountsCostLittle(t *testing.T) {
 	const tail = 64 << 10
 	zeros, spliced := make([]byte, 0, 1<<20), make([]byte, 0, 1<<20)
 	everyLayout(t, func(t *testing.T, key kmsg.Key, version int16, l *layout) {
-		f := newFiller(7)
-		f.most = 2
-		body := f.request(key, version).AppendTo(nil)
+		f := protocoltest.NewFiller(7)
+		f.Most = 2
+		body := f.Request(key, version).AppendTo(nil)
 		// What is let through at one place is measured together first: all of it rarely
 		// costs what the shortest may, and to measure stops everything that runs.
 		for at := 0; at <= len(body); at += 1 + at/64 {
 			each := func(do func(p []byte, count []byte)) {
-				for _, count := range absurd {
+				for _, count := range protocoltest.Absurd {
 					p := append(append(zeros, body[:at]...), count...)
 					n := len(p)
 					p = p[:n+tail]
@@ -208,12 +132,12 @@ func allocated(do func()) uint64 {
 	return after.TotalAlloc - before.TotalAlloc
 }
 
-// B3: legal elements without end. A hundred megabytes of the densest request
+// Legal elements without end. A hundred megabytes of the densest request
 // must not become more than as much again.
 func TestElementsAreBounded(t *testing.T) {
 	for key := range layouts {
 		for v := int16(0); v <= kmsg.RequestForKey(int16(key)).MaxVersion(); v++ {
-			l := compileLayout(layouts[key].fields, v, isFlexible(key, v))
+			l := layoutOf(key, v)
 			for _, f := range l.fields {
 				if f.kind == array && f.elem.kind == structure && f.elem.min < 4 && f.elem.sub.fields != nil {
 					size := goSize(key)
@@ -244,7 +168,7 @@ func goSize(key kmsg.Key) (size int) {
 	return size
 }
 
-// B4: tagged fields are counted, not looped over.
+// Tagged fields are counted, not looped over.
 func TestTaggedFieldsAreCapped(t *testing.T) {
 	l := compileLayout("", 0, true)
 	tags := func(n int, of func(i int) []byte) []byte {
@@ -277,8 +201,8 @@ func TestTaggedFieldsAreCapped(t *testing.T) {
 }
 
 func TestGuardAllocatesNothing(t *testing.T) {
-	body := newFiller(3).request(kmsg.Fetch, 18).AppendTo(nil)
-	l := compileLayout(layouts[kmsg.Fetch].fields, 18, true)
+	body := protocoltest.NewFiller(3).Request(kmsg.Fetch, 18).AppendTo(nil)
+	l := layoutOf(kmsg.Fetch, 18)
 	if n := testing.AllocsPerRun(100, func() {
 		if err := l.check(body); err != nil {
 			t.Fatal(err)
@@ -294,7 +218,7 @@ func FuzzRequest(f *testing.F) {
 	for key := range layouts {
 		max := kmsg.RequestForKey(int16(key)).MaxVersion()
 		for _, v := range []int16{0, max / 2, max} {
-			f.Add(int16(key), v, newFiller(uint64(key)).request(key, v).AppendTo(nil))
+			f.Add(int16(key), v, protocoltest.NewFiller(uint64(key)).Request(key, v).AppendTo(nil))
 		}
 	}
 	f.Fuzz(func(t *testing.T, k, version int16, body []byte) {
@@ -306,7 +230,7 @@ func FuzzRequest(f *testing.F) {
 		if version < 0 || version > req.MaxVersion() {
 			return
 		}
-		l := compileLayout(layouts[key].fields, version, isFlexible(key, version))
+		l := layoutOf(key, version)
 		if l.check(body) != nil {
 			return
 		}

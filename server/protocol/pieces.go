@@ -1,4 +1,4 @@
-package server
+package protocol
 
 import (
 	"encoding/binary"
@@ -10,12 +10,10 @@ import (
 
 // kmsg decodes a request at once, and encodes an answer into one slice of bytes. For half
 // a million topics that is a quarter of a second of a processor each, and an answer is
-// copied each time it has to grow, which the scheduler cannot interrupt. Where there is a
-// turn both are done in pieces, of some elements of the longest list, with the turn's
-// pauses between them. All the rest of the message is decoded or encoded again with each.
-// A handler makes the list of its answer as long as it can become at once, for the same
-// reason: one that grows to half a million elements is copied twenty times, 30 ms at the end.
-// Fetch and Produce are decoded at once all the same, and encode their own answers.
+// copied each time it has to grow, which the scheduler cannot interrupt. DecodeInPieces
+// and EncodeInPieces do both in pieces, of some elements of the longest list, and call a
+// function for each element, which may pause. All the rest of the message is decoded or
+// encoded again with each piece.
 
 const (
 	// readElements is how many elements are decoded at once.
@@ -24,8 +22,13 @@ const (
 	shortRest = 1000
 )
 
-// decodeInPieces is req.ReadFrom(body), for a body that l's guard has accepted, of so many
-// elements at once. It calls step for each element of the longest list.
+// DecodeInPieces is req.ReadFrom(body), for a body that Check has accepted. It calls step
+// for each element of the longest list.
+func (g *Guard) DecodeInPieces(req kmsg.Request, body []byte, step func()) error {
+	return decodeInPieces(req, g.served[req.Key()].layout(req.GetVersion()), body, readElements, step)
+}
+
+// decodeInPieces decodes so many elements at once.
 func decodeInPieces(req kmsg.Request, l *layout, body []byte, most int, step func()) error {
 	var f *field
 	var before, first, end, n int // where f's count and its elements are, and how many
@@ -65,7 +68,7 @@ func decodeInPieces(req kmsg.Request, l *layout, body []byte, most int, step fun
 			step()
 		}
 		p := append([]byte(nil), body[:before]...) // what is decoded may alias it
-		p = appendLength(p, count, l.flexible)
+		p = AppendLength(p, count, l.flexible)
 		p = append(append(p, from[:len(from)-len(w.p)]...), body[end:]...)
 		if err := req.ReadFrom(p); err != nil {
 			return err
@@ -97,8 +100,19 @@ func longestList(message any) (longest reflect.Value) {
 // byte of its encoding, in both of them.
 const pieceElements = 100
 
-// pieceBytes is how long the slices are that such an answer consists of, if no hundred of its elements are longer.
-const pieceBytes = writeStepBytes
+// pieceBytes is how long the slices are that such an answer consists of, if no hundred of
+// its elements are longer.
+const pieceBytes = 1 << 20
+
+// EncodeInPieces appends the encoding of resp to head and calls step for each element of
+// the longest list. It returns nil if that is short: then resp is encoded at once as well.
+func EncodeInPieces(head []byte, resp kmsg.Response, step func()) net.Buffers {
+	list := longestList(resp)
+	if !list.IsValid() || list.Len() <= pieceElements {
+		return nil
+	}
+	return encodeInPieces(head, resp, list, step)
+}
 
 // encodeInPieces appends the encoding of resp, whose list is one of its own, to head.
 // It calls step for each element.
@@ -147,4 +161,12 @@ func encodeInPieces(head []byte, resp kmsg.Response, list reflect.Value, step fu
 	}
 	list.Set(all)
 	return append(pieces, append(p, none[len(none)-after:]...))
+}
+
+// AppendLength appends the length of an array, of bytes, or -1 for null.
+func AppendLength(p []byte, n int, flexible bool) []byte {
+	if flexible {
+		return binary.AppendUvarint(p, uint64(n+1))
+	}
+	return binary.BigEndian.AppendUint32(p, uint32(int32(n)))
 }

@@ -1,4 +1,4 @@
-package server
+package protocol
 
 import (
 	"bytes"
@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/server/protocol/protocoltest"
 )
 
 // Every request of every version is decoded in pieces to what it is decoded to in one,
@@ -14,16 +16,16 @@ func TestRequestsInPiecesAreTheSame(t *testing.T) {
 	t.Parallel()
 	everyLayout(t, func(t *testing.T, key kmsg.Key, version int16, l *layout) {
 		for seed, n := range []int{readElements, 2*readElements + 500} {
-			f := newFiller(uint64(seed))
-			f.most, f.tags = 1, 0 // the guard does not let many pass
-			req := f.request(key, version)
+			f := protocoltest.NewFiller(uint64(seed))
+			f.Most, f.Tags = 1, 0 // the guard does not let many pass
+			req := f.Request(key, version)
 			list := longestList(req)
 			if !list.IsValid() {
 				return
 			}
 			all := reflect.MakeSlice(list.Type(), n, n)
 			for i := range n {
-				f.fill(all.Index(i))
+				f.Fill(all.Index(i))
 			}
 			list.Set(all)
 			body := req.AppendTo(nil)
@@ -73,7 +75,7 @@ func TestTheLastPieceMayBeTheShorterList(t *testing.T) {
 			t.Fatal(err)
 		}
 		steps := 0
-		if err := decodeInPieces(pieces, lookup(kmsg.Key(req.Key())).layout(req.GetVersion()), body, readElements, func() { steps++ }); err != nil || steps == 0 {
+		if err := decodeInPieces(pieces, layoutOf(kmsg.Key(req.Key()), req.GetVersion()), body, readElements, func() { steps++ }); err != nil || steps == 0 {
 			t.Fatalf("request %d: %d steps, %v", i, steps, err)
 		}
 		if !reflect.DeepEqual(pieces, whole) {
@@ -92,7 +94,7 @@ func TestTheLastPieceMayBeTheShorterList(t *testing.T) {
 	if err := whole.ReadFrom(body); err != nil {
 		t.Fatal(err)
 	}
-	if err := decodeInPieces(pieces, lookup(kmsg.ConsumerGroupHeartbeat).layout(1), body, readElements, func() {}); err != nil || !reflect.DeepEqual(pieces, whole) {
+	if err := decodeInPieces(pieces, layoutOf(kmsg.ConsumerGroupHeartbeat, 1), body, readElements, func() {}); err != nil || !reflect.DeepEqual(pieces, whole) {
 		t.Errorf("two long lists: %v, or not what it is in one", err)
 	}
 }
@@ -101,25 +103,24 @@ func TestTheLastPieceMayBeTheShorterList(t *testing.T) {
 // many elements it has.
 func TestAnswersInPiecesAreTheSame(t *testing.T) {
 	t.Parallel()
-	for i := range apis {
-		key := apis[i].key
+	for key := range layouts {
 		if key == kmsg.Produce || key == kmsg.Fetch || key == kmsg.ApiVersions {
 			continue // encoded in their own ways, or never with a turn
 		}
 		t.Run(key.Name(), func(t *testing.T) {
-			for version := apis[i].min; version <= apis[i].max; version++ {
+			for version := range kmsg.RequestForKey(int16(key)).MaxVersion() + 1 {
 				for seed, n := range []int{10, pieceElements - 1, pieceElements, pieceElements + 1, 2*pieceElements + 50, 20_000} {
-					f := newFiller(uint64(seed))
+					f := protocoltest.NewFiller(uint64(seed))
 					resp := kmsg.ResponseForKey(int16(key))
-					f.fill(reflect.ValueOf(resp).Elem())
+					f.Fill(reflect.ValueOf(resp).Elem())
 					list := longestList(resp)
 					if !list.IsValid() {
 						return
 					}
-					f.most = 1
+					f.Most = 1
 					all := reflect.MakeSlice(list.Type(), n, n)
 					for i := range min(n, 300) {
-						f.fill(all.Index(i))
+						f.Fill(all.Index(i))
 					}
 					list.Set(all)
 					resp.SetVersion(version)

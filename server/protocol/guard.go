@@ -1,4 +1,4 @@
-package server
+package protocol
 
 import (
 	"encoding/binary"
@@ -12,38 +12,88 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// The guard walks a request's body before kmsg decodes it. kmsg allocates an
-// array's elements as soon as it has read their count, and bounds the count by
-// the bytes left: eight megabytes of zeros after an absurd count become half a
-// gigabyte of structures. It also loops over tagged fields as often as their
-// count says, 2³² times for four bytes. A body the guard has accepted can do
-// neither: every element and every tag it counts is there.
+// A Guard knows which requests are served, and in which versions. It reads a request's
+// header, and walks its body before kmsg decodes it. It is safe for concurrent use once
+// Serve has been called for all.
+//
+// kmsg allocates an array's elements as soon as it has read their count, and bounds the
+// count by the bytes left: eight megabytes of zeros after an absurd count become half a
+// gigabyte of structures. It also loops over tagged fields as often as their count says,
+// 2³² times for four bytes. A body the guard has accepted can do neither: every element
+// and every tag it counts is there.
 //
 // What kmsg allocates for an accepted body is bounded by maxElements times the
 // largest structure (some 100 bytes) and the bytes of strings, which are never
 // more than the body. The walk itself allocates nothing.
+type Guard struct {
+	served [kmsg.MaxKey + 1]versions
+}
+
+// versions are those of one kind of request that are served.
+type versions struct {
+	min     int16
+	layouts []*layout // by version less min; none: nothing is served
+}
 
 const (
 	// maxElements bounds the array elements of one request, nested ones
 	// included: less than 100 MiB of structures. Kafka clusters hold
 	// some 200,000 partitions, so no honest request comes near.
 	maxElements = 1 << 19
-	// elementBytes is what an element of a request takes while it is served,
-	// counted in the connection's share: the decoded structure, what a handler
-	// notes about it and its part of the answer. The largest is a Fetch's
-	// partition. So few elements as freeElements are not counted.
-	elementBytes = 320
-	freeElements = 256
 	// maxTags bounds the tagged fields of one request that we do not know.
 	// kmsg keeps them in maps; none is defined today.
 	maxTags = 64
 )
 
-// errMalformed is what every refusal of the guard and of the header reader is.
-var errMalformed = errors.New("server: malformed request")
+var (
+	// ErrUnknownKey is a request that is not served at all.
+	ErrUnknownKey = errors.New("protocol: a request we do not serve, key")
+	// ErrVersion is a request that is not served in its version.
+	ErrVersion = errors.New("protocol: a version we do not serve")
+	// ErrMalformed is a request whose bytes are none of its version's.
+	ErrMalformed = errors.New("protocol: malformed request")
+)
 
-func malformed(format string, args ...any) error {
-	return fmt.Errorf("%w: "+format, append([]any{errMalformed}, args...)...)
+// Malformed returns an ErrMalformed that says what is wrong.
+func Malformed(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrMalformed}, args...)...)
+}
+
+// Serve takes a kind of request among those that are served, in the versions from min to
+// max. It panics for one that layouts.go does not have.
+func (g *Guard) Serve(key kmsg.Key, min, max int16) {
+	if _, ok := layouts[key]; !ok {
+		panic("protocol: no layout of " + key.Name())
+	}
+	v := versions{min: min}
+	for version := min; version <= max; version++ {
+		v.layouts = append(v.layouts, layoutOf(key, version))
+	}
+	g.served[key] = v
+}
+
+// versions returns those of a kind of request, and reports whether there are any.
+func (g *Guard) versions(key kmsg.Key) (v versions, served bool) {
+	if key < 0 || int(key) >= len(g.served) {
+		return versions{}, false
+	}
+	v = g.served[key]
+	return v, len(v.layouts) > 0
+}
+
+// layout returns that of a version; nil: it is not served.
+func (v versions) layout(version int16) *layout {
+	if version < v.min || int(version)-int(v.min) >= len(v.layouts) {
+		return nil
+	}
+	return v.layouts[version-v.min]
+}
+
+// Check walks the body of a request whose header ReadHeader accepted, and returns how
+// many array elements it has, nested ones included. The body must be one request of its
+// version and no more: anything else is ErrMalformed.
+func (g *Guard) Check(h Header, body []byte) (elements int, err error) {
+	return g.served[h.Key].layout(h.Version).count(body)
 }
 
 // A layout is the body of one request in one version.
@@ -79,13 +129,18 @@ const (
 	maybe                 // a structure after a byte that is -1 for null
 )
 
+// layoutOf returns the layout of a version of a request that layouts.go has.
+func layoutOf(key kmsg.Key, version int16) *layout {
+	return compileLayout(layouts[key].fields, version, IsFlexible(key, version))
+}
+
 // compileLayout returns the layout that the notation of layouts.go gives for
 // one version. A fault in the notation is a fault of this package: it panics.
 func compileLayout(notation string, version int16, flexible bool) *layout {
 	p := &notationReader{rest: notation, version: version, flexible: flexible}
 	l := p.structure(0)
 	if p.rest != "" {
-		panic("server: layout " + strconv.Quote(notation) + " ends at " + strconv.Quote(p.rest))
+		panic("protocol: layout " + strconv.Quote(notation) + " ends at " + strconv.Quote(p.rest))
 	}
 	return l
 }
@@ -140,13 +195,13 @@ func (p *notationReader) known() (tags []tag) {
 		p.rest = rest
 		n, err := strconv.ParseUint(key, 10, 32)
 		if err != nil {
-			panic("server: layout tag " + strconv.Quote(key))
+			panic("protocol: layout tag " + strconv.Quote(key))
 		}
 		tags = append(tags, tag{uint32(n), p.field()})
 	}
 }
 
-// versions reads "3+:" or "3-5:" and tells whether the version lies within.
+// versions reads "3+:" or "3-5:" and reports whether the version lies within.
 func (p *notationReader) versions() bool {
 	end := strings.IndexAny(p.rest, ":([<>])? ")
 	if end < 0 || p.rest[end] != ':' {
@@ -161,7 +216,7 @@ func (p *notationReader) versions() bool {
 		max, err = strconv.ParseInt(to, 10, 16)
 	}
 	if err != nil {
-		panic("server: layout versions " + strconv.Quote(span))
+		panic("protocol: layout versions " + strconv.Quote(span))
 	}
 	return int64(p.version) >= min && int64(p.version) <= max
 }
@@ -187,7 +242,7 @@ func (p *notationReader) field() field {
 	case '[':
 		elem := p.field()
 		if p.rest[0] != ']' {
-			panic("server: layout array ends at " + strconv.Quote(p.rest))
+			panic("protocol: layout array ends at " + strconv.Quote(p.rest))
 		}
 		p.rest = p.rest[1:]
 		return field{kind: array, min: length(4), elem: &elem}
@@ -198,7 +253,7 @@ func (p *notationReader) field() field {
 		f := p.field()
 		return field{kind: maybe, min: 1, sub: f.sub}
 	}
-	panic("server: layout field " + strconv.Quote(string(c)))
+	panic("protocol: layout field " + strconv.Quote(string(c)))
 }
 
 func (l *layout) minSize() int {
@@ -225,7 +280,7 @@ func (l *layout) count(body []byte) (elements int, err error) {
 		return 0, err
 	}
 	if len(w.p) > l.tail {
-		return 0, malformed("%d bytes after its end", len(w.p))
+		return 0, Malformed("%d bytes after its end", len(w.p))
 	}
 	return w.elements, nil
 }
@@ -239,9 +294,10 @@ type walker struct {
 }
 
 // A walk of many elements pauses after each walkStretch of them, which are a millisecond
-// or two, for as long: see turns. Honest requests have fewer.
+// or two, for as long: so a request of half a million leaves others a processor. Honest
+// requests have fewer.
 const (
-	walkStretch = turnElements
+	walkStretch = 10_000
 	walkPause   = time.Millisecond
 )
 
@@ -274,10 +330,10 @@ func (w *walker) field(f *field, flexible bool) error {
 		}
 		// In 64 bits, so that no count overflows.
 		if int64(n)*int64(f.elem.min) > int64(len(w.p)) {
-			return malformed("an array of %d with %d bytes left", n, len(w.p))
+			return Malformed("an array of %d with %d bytes left", n, len(w.p))
 		}
 		if w.elements += n; w.elements > maxElements {
-			return malformed("more than %d array elements", maxElements)
+			return Malformed("more than %d array elements", maxElements)
 		}
 		if f.elem.kind == fixed {
 			return w.skip(n * f.elem.size)
@@ -296,7 +352,7 @@ func (w *walker) field(f *field, flexible bool) error {
 		return w.structure(f.sub)
 	case maybe:
 		if len(w.p) == 0 {
-			return malformed("it ends early")
+			return Malformed("it ends early")
 		}
 		present := int8(w.p[0]) != -1
 		w.p = w.p[1:]
@@ -305,12 +361,12 @@ func (w *walker) field(f *field, flexible bool) error {
 		}
 		return w.structure(f.sub)
 	}
-	panic(fmt.Sprintf("server: layout kind %d", f.kind))
+	panic(fmt.Sprintf("protocol: layout kind %d", f.kind))
 }
 
 func (w *walker) skip(n int) error {
 	if n > len(w.p) {
-		return malformed("%d bytes wanted, %d left", n, len(w.p))
+		return Malformed("%d bytes wanted, %d left", n, len(w.p))
 	}
 	w.p = w.p[n:]
 	return nil
@@ -324,7 +380,7 @@ func (w *walker) length(k kind, flexible bool) (int, error) {
 			return 0, err
 		}
 		if u > math.MaxInt32 {
-			return 0, malformed("a length of %d", u)
+			return 0, Malformed("a length of %d", u)
 		}
 		return int(u) - 1, nil
 	}
@@ -333,7 +389,7 @@ func (w *walker) length(k kind, flexible bool) (int, error) {
 		width = 2
 	}
 	if len(w.p) < width {
-		return 0, malformed("it ends early")
+		return 0, Malformed("it ends early")
 	}
 	var n int
 	if k == text {
@@ -343,7 +399,7 @@ func (w *walker) length(k kind, flexible bool) (int, error) {
 	}
 	w.p = w.p[width:]
 	if n < -1 {
-		return 0, malformed("a length of %d", n)
+		return 0, Malformed("a length of %d", n)
 	}
 	return n, nil
 }
@@ -353,7 +409,7 @@ func (w *walker) uvarint() (uint32, error) {
 	var x uint32
 	for i := range 5 {
 		if i >= len(w.p) {
-			return 0, malformed("it ends early")
+			return 0, Malformed("it ends early")
 		}
 		b := w.p[i]
 		if i == 4 && b > 0x0f {
@@ -365,7 +421,7 @@ func (w *walker) uvarint() (uint32, error) {
 			return x, nil
 		}
 	}
-	return 0, malformed("a varint of more than 32 bits")
+	return 0, Malformed("a varint of more than 32 bits")
 }
 
 // tagged reads the tagged fields that end a structure (KIP-482). Keys must
@@ -376,7 +432,7 @@ func (w *walker) tagged(l *layout) error {
 		return err
 	}
 	if int64(n)*2 > int64(len(w.p)) {
-		return malformed("%d tagged fields with %d bytes left", n, len(w.p))
+		return Malformed("%d tagged fields with %d bytes left", n, len(w.p))
 	}
 	last := int64(-1)
 	for range n {
@@ -389,16 +445,16 @@ func (w *walker) tagged(l *layout) error {
 			return err
 		}
 		if int64(key) <= last {
-			return malformed("tagged field %d after %d", key, last)
+			return Malformed("tagged field %d after %d", key, last)
 		}
 		last = int64(key)
 		if int64(size) > int64(len(w.p)) {
-			return malformed("a tagged field of %d bytes with %d left", size, len(w.p))
+			return Malformed("a tagged field of %d bytes with %d left", size, len(w.p))
 		}
 		f := l.known(key)
 		if f == nil {
 			if w.tags++; w.tags > maxTags {
-				return malformed("more than %d unknown tagged fields", maxTags)
+				return Malformed("more than %d unknown tagged fields", maxTags)
 			}
 			w.p = w.p[size:]
 			continue
@@ -409,7 +465,7 @@ func (w *walker) tagged(l *layout) error {
 			return err
 		}
 		if len(w.p) > 0 {
-			return malformed("tagged field %d has %d bytes after its end", key, len(w.p))
+			return Malformed("tagged field %d has %d bytes after its end", key, len(w.p))
 		}
 		w.p = rest
 	}
@@ -425,9 +481,9 @@ func (l *layout) known(key uint32) *field {
 	return nil
 }
 
-// isFlexible tells whether a version of a request has compact lengths and
-// tagged fields.
-func isFlexible(key kmsg.Key, version int16) bool {
+// IsFlexible reports whether a version of a request has compact lengths and
+// tagged fields (KIP-482).
+func IsFlexible(key kmsg.Key, version int16) bool {
 	first := layouts[key].flexible
 	return first >= 0 && version >= first
 }
