@@ -30,8 +30,9 @@ var allowed = map[string][]string{
 	"replication/metadata":  {},
 	"replication/transport": {"internal/bufpool", "internal/slowlog", "hashicorp/raft", "golang.org/x/sys"},
 	"replication/vote":      {"go.etcd.io/bbolt"},
-	"replication": {"internal/slowlog", "log", "segment", "segment/record", "replication/bulletin", "replication/folder", "replication/metadata", "replication/transport", "replication/vote",
-		"hashicorp/raft", "hashicorp/raft-boltdb", "hashicorp/go-hclog", "go.etcd.io/bbolt"},
+	"replication/raftgroup": {"internal/slowlog", "log", "replication/transport", "replication/vote", "hashicorp/raft", "hashicorp/go-hclog"},
+	"replication": {"internal/slowlog", "log", "segment", "segment/record", "replication/bulletin", "replication/folder", "replication/metadata", "replication/raftgroup", "replication/transport", "replication/vote",
+		"hashicorp/raft", "hashicorp/raft-boltdb", "go.etcd.io/bbolt"},
 	"server/coordinator":                 {"internal/heap", "segment/record"},
 	"server/coordinator/coordinatortest": {"segment/record", "server/coordinator"}, // for tests only
 	"server/protocol":                    {"twmb/franz-go/pkg/kmsg"},

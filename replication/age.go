@@ -33,7 +33,7 @@ type ages struct {
 
 // written changes when something was written that others may rely on.
 func (n *Node) written() uint64 {
-	c := n.controller.raft
+	c := n.controller.Raft
 	return n.budget.writes.Load() + c.LastIndex() + c.CurrentTerm()
 }
 

@@ -307,7 +307,7 @@ func (l *leadership) send(e *entry, size int) {
 	l.next++
 	l.sent += int64(size)
 	if l.track(e) {
-		l.r.raft.ApplyLog(raft.Log{Data: e.data}, 0)
+		l.r.Raft.ApplyLog(raft.Log{Data: e.data}, 0)
 	}
 }
 

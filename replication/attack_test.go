@@ -125,7 +125,7 @@ func TestForgedImageDeletesNothing(t *testing.T) {
 			`not an image`,
 		} {
 			s := c.inTheNameOf(gone, who, age, n, bulkConn)
-			head := u64s(0, n.controller.raft.CurrentTerm(), 1000000, n.controller.raft.CurrentTerm(), 1000000)
+			head := u64s(0, n.controller.Raft.CurrentTerm(), 1000000, n.controller.Raft.CurrentTerm(), 1000000)
 			head = append(binary.BigEndian.AppendUint32(head, uint32(len(conf))), 1)
 			typ, head, payload, err := s.ask(13, append(head, make([]byte, 19)...), append(append([]byte{}, conf...), forged...))
 			if typ != 17 {
@@ -145,9 +145,9 @@ func TestEachSignOfAForgedImageIsEnough(t *testing.T) {
 	c.create("orders", 1, 1, nil)
 	n := c.nodes[0]
 	image := n.Image()
-	last := max(n.controller.raft.CommitIndex(), n.controller.raft.AppliedIndex()) + 10
+	last := max(n.controller.Raft.CommitIndex(), n.controller.Raft.AppliedIndex()) + 10
 	req := func() *raft.InstallSnapshotRequest {
-		return &raft.InstallSnapshotRequest{Term: n.controller.raft.CurrentTerm(), LastLogIndex: last}
+		return &raft.InstallSnapshotRequest{Term: n.controller.Raft.CurrentTerm(), LastLogIndex: last}
 	}
 	text := string(image.Encode())
 	with := func(was, is string) []byte {
@@ -272,16 +272,16 @@ func TestVoteOfTheLastTermEndsNoGroup(t *testing.T) {
 		// it would get a vote there takes nothing from who then asks for it.
 		m := n.memberOf(p.group)
 		for range 2 {
-			head := u64s(p.group, m.raft.CurrentTerm()+1<<20, 1<<40, 1)
+			head := u64s(p.group, m.Raft.CurrentTerm()+1<<20, 1<<40, 1)
 			if typ, head, payload, err := s.ask(9, append(head, make([]byte, 8)...), nil); n.id == 1 && typ != 10 {
 				t.Errorf("a pre-vote for a jump of 2^20: %s", describe(typ, head, payload, err))
 			}
 		}
-		head := append(u64s(p.group, m.raft.CurrentTerm()+1<<20, 1<<40, 1), 1, 0, 0, 0, 0, 0, 0, 0)
+		head := append(u64s(p.group, m.Raft.CurrentTerm()+1<<20, 1<<40, 1), 1, 0, 0, 0, 0, 0, 0, 0)
 		if typ, head, payload, err := s.ask(7, head, nil); n.id == 1 && typ != 8 {
 			t.Errorf("a jump of 2^20: %s", describe(typ, head, payload, err))
 		}
-		head = append(u64s(p.group, m.raft.CurrentTerm()+1<<20, 1<<40, 1), 1, 0, 0, 0, 0, 0, 0, 0)
+		head = append(u64s(p.group, m.Raft.CurrentTerm()+1<<20, 1<<40, 1), 1, 0, 0, 0, 0, 0, 0, 0)
 		if typ, head, payload, err := s.ask(7, head, nil); typ != 17 {
 			t.Errorf("another at once: %s", describe(typ, head, payload, err))
 		}
@@ -290,7 +290,7 @@ func TestVoteOfTheLastTermEndsNoGroup(t *testing.T) {
 	gone.start()
 	c.stillWorks(id)
 	for _, n := range c.nodes {
-		if term := n.controller.raft.CurrentTerm(); term > 1<<20 {
+		if term := n.controller.Raft.CurrentTerm(); term > 1<<20 {
 			t.Errorf("node %d: the controller group is at term %d", n.id, term)
 		}
 	}
@@ -308,7 +308,7 @@ func TestAppendCutsNothingCommittedFromTheControllersLog(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := c.inTheNameOf(gone, who, age, n, dataConn)
-		term := n.controller.raft.CurrentTerm() + 5
+		term := n.controller.Raft.CurrentTerm() + 5
 		head, payload := appendFrame(0, term, 0, 0, 0, &raft.Log{Term: term, Type: raft.LogNoop})
 		if typ, head, payload, err := s.ask(5, head, payload); typ != 6 || head[16]&1 != 0 {
 			t.Errorf("node %d: %s", n.id, describe(typ, head, payload, err))
@@ -399,8 +399,8 @@ func TestUnreadableImageStopsTheMember(t *testing.T) {
 	defer c.stop()
 	n := c.nodes[0]
 	m := n.controller
-	index := m.raft.LastIndex() + 1000
-	_, err := m.vet(&raft.InstallSnapshotRequest{Term: m.raft.CurrentTerm(), LastLogIndex: index}, []byte(`{"v":99,"image":{"new":1}}`))
+	index := m.Raft.LastIndex() + 1000
+	_, err := m.vet(&raft.InstallSnapshotRequest{Term: m.Raft.CurrentTerm(), LastLogIndex: index}, []byte(`{"v":99,"image":{"new":1}}`))
 	if !errors.Is(err, metadata.ErrVersion) || !errors.Is(n.ControllerDown(), metadata.ErrVersion) {
 		t.Errorf("refused with %v, down because of %v", err, n.ControllerDown())
 	}

@@ -224,7 +224,7 @@ func (n *Node) register(ctx context.Context, req joinRequest) joinAnswer {
 		return refused(fmt.Errorf("%w: the registration was replaced at once", ErrUnknown))
 	}
 	id := raft.ServerID(broker.ServerID())
-	if err := n.await(ctx, n.controller.raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout)); err != nil {
+	if err := n.await(ctx, n.controller.Raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout)); err != nil {
 		return refused(fmt.Errorf("%w: %v", ErrNoController, err))
 	}
 	answer := joinAnswer{Cluster: n.identity.Cluster, Node: broker.ID, Peers: make(map[int32]string)}
@@ -243,5 +243,5 @@ func (n *Node) status(group uint64) ([]byte, error) {
 	if m == nil {
 		return nil, ErrNotHosted
 	}
-	return binary.BigEndian.AppendUint64(nil, m.raft.AppliedIndex()), nil
+	return binary.BigEndian.AppendUint64(nil, m.Raft.AppliedIndex()), nil
 }

@@ -43,12 +43,12 @@ var errOvertaken = errors.New("replication: entries came in while segments were 
 
 // installSnapshot answers a leader's InstallSnapshot.
 func (r *replica) installSnapshot(rpc raft.RPC, req *raft.InstallSnapshotRequest, state []byte) {
-	term := r.raft.CurrentTerm()
+	term := r.Raft.CurrentTerm()
 	switch {
 	case req.Term < term:
 		rpc.Respond(&raft.InstallSnapshotResponse{Term: term}, nil)
 		return
-	case req.LastLogIndex <= max(r.raft.CommitIndex(), r.raft.AppliedIndex()), r.holds(req.LastLogIndex, req.LastLogTerm):
+	case req.LastLogIndex <= max(r.Raft.CommitIndex(), r.Raft.AppliedIndex()), r.holds(req.LastLogIndex, req.LastLogTerm):
 		rpc.Respond(&raft.InstallSnapshotResponse{Term: req.Term, Success: true}, nil)
 		return
 	}

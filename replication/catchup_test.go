@@ -90,7 +90,7 @@ func TestInstallSnapshotOfAnEarlierTermIsRefused(t *testing.T) {
 	id := c.create("orders", 1, 1, nil)
 	_, p := c.leader(id)
 	r := p.current.Load()
-	term := r.raft.CurrentTerm()
+	term := r.Raft.CurrentTerm()
 	answers := make(chan raft.RPCResponse, 1)
 	r.installSnapshot(raft.RPC{RespChan: answers}, &raft.InstallSnapshotRequest{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte("2.00000000"), Addr: []byte("2.00000000")},

@@ -323,7 +323,7 @@ func (c *testCluster) settled() {
 	voters := len(c.nodes) - (1 - len(c.nodes)%2) // one that makes their number even gets no vote
 	eventually(c.t, "all are voters of the controller group and registered as they run", func() bool {
 		for _, n := range c.nodes {
-			if len(n.memberOf(controllerGroup).voters()) != voters {
+			if len(n.memberOf(controllerGroup).Voters()) != voters {
 				return false
 			}
 			for _, other := range c.nodes {
@@ -509,5 +509,5 @@ func entryAt(t testing.TB, r *replica, index uint64) string {
 // leadsController tells whether the node leads the controller group.
 func (n *testNode) leadsController() bool {
 	m := n.memberOf(controllerGroup)
-	return m != nil && m.raft.State() == raft.Leader
+	return m != nil && m.Raft.State() == raft.Leader
 }

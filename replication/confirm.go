@@ -91,7 +91,7 @@ func (c *confirmer) confirmWaiting(ask func() error) {
 // have voted for a newer leader.
 func (r *replica) askVoters(l *leadership) error {
 	self := r.p.env.self
-	voters := r.voters()
+	voters := r.Voters()
 	quorum := len(voters)/2 + 1
 	answers := make(chan bool, len(voters))
 	asked := 0
@@ -124,7 +124,7 @@ func (r *replica) askVoters(l *leadership) error {
 	// This replica's own vote may have gone to a newer leader just now, before
 	// anybody was told that the leadership is over. Terms are raised before votes
 	// are given.
-	if r.raft.CurrentTerm() != l.term || r.leadership.Load() != l {
+	if r.Raft.CurrentTerm() != l.term || r.leadership.Load() != l {
 		return ErrNotLeader
 	}
 	return nil
@@ -134,6 +134,6 @@ func (r *replica) askVoters(l *leadership) error {
 // leader's term.
 func (r *replica) follows(id raft.ServerID, term uint64) bool {
 	var resp raft.AppendEntriesResponse
-	err := r.port.Heartbeat(id, &raft.AppendEntriesRequest{Term: term}, &resp)
+	err := r.Port.Heartbeat(id, &raft.AppendEntriesRequest{Term: term}, &resp)
 	return err == nil && resp.Success && resp.Term == term
 }

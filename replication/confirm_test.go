@@ -118,7 +118,7 @@ func TestDeposedLeaderDoesNotConfirm(t *testing.T) {
 			early <- err
 		}()
 		time.Sleep(10 * time.Millisecond)
-		if err := heir.replicaOf(p.group).port.Elect(); err != nil {
+		if err := heir.replicaOf(p.group).Port.Elect(); err != nil {
 			t.Fatal(err)
 		}
 		next := mustPartition(t, heir, id)

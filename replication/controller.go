@@ -17,6 +17,7 @@ import (
 	"millrace/replication/bulletin"
 	"millrace/replication/folder"
 	"millrace/replication/metadata"
+	"millrace/replication/raftgroup"
 	"millrace/replication/transport"
 )
 
@@ -29,7 +30,7 @@ const maxVoters = 5
 // A controller is this node's member of the controller group: Raft over
 // raft-boltdb, with the image as its state machine.
 type controller struct {
-	member
+	raftgroup.Member
 	n     *Node
 	db    *raftboltdb.BoltStore
 	store *controllerStore
@@ -59,10 +60,10 @@ func (n *Node) openController() (*controller, error) {
 	}
 	n.keepRoom()
 	c := &controller{n: n, db: db, saveNow: make(chan struct{}, 1), decode: n.decodeChange}
-	c.member = member{group: controllerGroup, role: c, notify: make(chan bool, 16)}
+	c.Member = raftgroup.Member{Group: controllerGroup, Role: c}
 	c.store = &controllerStore{metaStore: db, member: c, logger: n.logger, closing: n.closing}
 	c.image.Store(&metadata.Image{})
-	logger := newRaftLogger(n.logger.With("group", "controller"), &n.raftLimits)
+	logger := raftgroup.NewLogger(n.logger.With("group", "controller"), n.raftLimits)
 	files, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, logger)
 	if err != nil {
 		db.Close()
@@ -72,20 +73,12 @@ func (n *Node) openController() (*controller, error) {
 	if n.overMeta != nil {
 		c.store.metaStore, snapshots = n.overMeta(db, files)
 	}
-	conf := raft.DefaultConfig()
-	conf.LocalID = n.serverID()
-	conf.HeartbeatTimeout = heartbeatTimeout
-	conf.ElectionTimeout = heartbeatTimeout + timeoutStep
-	conf.LeaderLeaseTimeout = leaseTimeout
+	conf := c.Config(n.serverID(), logger)
 	conf.CommitTimeout = 50 * time.Millisecond // every node waits for the image
 	conf.SnapshotThreshold = 1024
 	conf.TrailingLogs = 1024
-	conf.NotifyCh = c.notify
-	conf.ShutdownOnRemove = false
-	conf.NoLegacyTelemetry = true
-	conf.Logger = logger
 
-	c.port = n.transport.Group(controllerGroup, n.serverID())
+	c.Port = n.transport.Group(controllerGroup, n.serverID())
 	last, err := db.LastIndex()
 	if err != nil {
 		db.Close()
@@ -93,7 +86,7 @@ func (n *Node) openController() (*controller, error) {
 	}
 	if last == 0 && n.identity.Founder {
 		id := n.serverID()
-		err := raft.BootstrapCluster(conf, c.store, c.store.metaStore, snapshots, c.port, raft.Configuration{
+		err := raft.BootstrapCluster(conf, c.store, c.store.metaStore, snapshots, c.Port, raft.Configuration{
 			Servers: []raft.Server{{ID: id, Address: raft.ServerAddress(id)}},
 		})
 		if err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
@@ -114,15 +107,15 @@ func (n *Node) openController() (*controller, error) {
 		db.Close()
 		return nil, err
 	}
-	c.port.BoundTerms(func() uint64 { return term })
+	c.Port.BoundTerms(func() uint64 { return term })
 	c.directSnapshots()
-	if c.raft, err = raft.NewRaft(conf, c, c.store, c.store, snapshots, newGroupTransport(&c.member, nil)); err != nil {
+	if c.Raft, err = raft.NewRaft(conf, c, c.store, c.store, snapshots, c.Transport(nil)); err != nil {
 		db.Close()
 		return nil, errors.Join(fmt.Errorf("start the controller group: %w", err), c.Down())
 	}
-	c.port.BoundTerms(c.raft.CurrentTerm)
+	c.Port.BoundTerms(c.Raft.CurrentTerm)
 	c.store.live.Store(true)
-	c.port.OnElect(func() bool { return c.raft.State() == raft.Leader })
+	c.Port.OnElect(func() bool { return c.Raft.State() == raft.Leader })
 	return c, nil
 }
 
@@ -143,8 +136,8 @@ func (c *controller) stop(cause error) {
 	c.ended.Add(1)
 	go func() { // ends with Raft
 		defer c.ended.Done()
-		c.port.Close()
-		c.raft.Shutdown().Error()
+		c.Port.Close()
+		c.Raft.Shutdown().Error()
 	}()
 }
 
@@ -184,7 +177,7 @@ func openControllerStore(dir string) (*raftboltdb.BoltStore, error) {
 // group's snapshots hold the whole image, and raft-boltdb keeps its log. vet judges
 // them first.
 func (c *controller) directSnapshots() {
-	c.port.OnInstallSnapshot(func(rpc raft.RPC, req *raft.InstallSnapshotRequest, data []byte) {
+	c.Port.OnInstallSnapshot(func(rpc raft.RPC, req *raft.InstallSnapshotRequest, data []byte) {
 		switch skip, err := c.vet(req, data); {
 		case err != nil:
 			rpc.Respond(nil, err)
@@ -194,15 +187,15 @@ func (c *controller) directSnapshots() {
 			return
 		}
 		rpc.Command, rpc.Reader = req, bytes.NewReader(data)
-		c.port.Pass(rpc)
+		c.Port.Pass(rpc)
 	})
 }
 
 // close ends the member.
 func (c *controller) close() {
 	c.ended.Wait()
-	c.port.Close()
-	if err := c.raft.Shutdown().Error(); err != nil {
+	c.Port.Close()
+	if err := c.Raft.Shutdown().Error(); err != nil {
 		c.n.logger.Warn("the controller group did not shut down cleanly", "error", err)
 	}
 	if err := c.db.Close(); err != nil {
@@ -210,28 +203,28 @@ func (c *controller) close() {
 	}
 }
 
-// name implements role.
-func (c *controller) name() string { return "controller" }
+// Name implements raftgroup.Role.
+func (c *controller) Name() string { return "controller" }
 
-// leadsNow implements role.
-func (c *controller) leadsNow() (term uint64, ok bool) {
-	return c.raft.CurrentTerm(), c.raft.State() == raft.Leader
+// LeadsNow implements raftgroup.Role.
+func (c *controller) LeadsNow() (term uint64, ok bool) {
+	return c.Raft.CurrentTerm(), c.Raft.State() == raft.Leader
 }
 
-// stillLeads implements role: nothing shuts this member but the end of the node.
-func (c *controller) stillLeads(uint64) bool { return true }
+// StillLeads implements raftgroup.Role: nothing shuts this member but the end of the node.
+func (c *controller) StillLeads(uint64) bool { return true }
 
-// stalls implements role. Every change waits for the disk, and is seldom.
-func (c *controller) stalls() bool { return false }
+// Stalls implements raftgroup.Role. Every change waits for the disk, and is seldom.
+func (c *controller) Stalls() bool { return false }
 
-// leadershipChanged implements role.
-func (c *controller) leadershipChanged(leads bool) {
+// LeadershipChanged implements raftgroup.Role.
+func (c *controller) LeadershipChanged(leads bool) {
 	if !leads {
 		c.n.logger.Info("this node is the controller no longer")
 		return
 	}
-	c.port.Expedite()
-	c.n.failover.leads(controllerGroup, c.raft.CurrentTerm())
+	c.Port.Expedite()
+	c.n.failover.leads(controllerGroup, c.Raft.CurrentTerm())
 }
 
 // Apply implements raft.FSM: the result is an outcome. A change that cannot be read
@@ -262,7 +255,7 @@ func (c *controller) Apply(l *raft.Log) interface{} {
 	was := c.image.Swap(next)
 	c.n.imageChanged()
 	// A change of an earlier term is no news: it may be applied again after a start.
-	if m := c.n.memberOf(controllerGroup); m != nil && m.raft.State() == raft.Leader && m.raft.CurrentTerm() == l.Term {
+	if m := c.n.memberOf(controllerGroup); m != nil && m.Raft.State() == raft.Leader && m.Raft.CurrentTerm() == l.Term {
 		bulletin.Change(c.n.logger, was, next, change)
 	}
 	return nil
@@ -314,10 +307,10 @@ func (c *controller) vet(req *raft.InstallSnapshotRequest, data []byte) (skip bo
 	if !c.store.live.Load() {
 		return false, ErrNoController // starting
 	}
-	if term := c.raft.CurrentTerm(); req.Term < term {
+	if term := c.Raft.CurrentTerm(); req.Term < term {
 		return false, fmt.Errorf("replication: a snapshot of term %d in term %d", req.Term, term)
 	}
-	if req.LastLogIndex <= max(c.raft.CommitIndex(), c.raft.AppliedIndex()) {
+	if req.LastLogIndex <= max(c.Raft.CommitIndex(), c.Raft.AppliedIndex()) {
 		return true, nil
 	}
 	image, err := metadata.DecodeImage(data)
@@ -347,7 +340,7 @@ func (c *controller) vet(req *raft.InstallSnapshotRequest, data []byte) (skip bo
 // image must have reached to hold the change. When ctx ends the change may still be
 // committed: a leader whose followers cannot store it leads on.
 func (c *controller) propose(ctx context.Context, change metadata.Change) (index uint64, err error) {
-	if c.Down() != nil || c.raft.State() != raft.Leader {
+	if c.Down() != nil || c.Raft.State() != raft.Leader {
 		return 0, ErrNoController
 	}
 	if err := c.image.Load().Check(change); err != nil {
@@ -357,8 +350,8 @@ func (c *controller) propose(ctx context.Context, change metadata.Change) (index
 	if err != nil {
 		return 0, err
 	}
-	c.port.Expedite()
-	f := c.raft.Apply(data, 5*time.Second)
+	c.Port.Expedite()
+	f := c.Raft.Apply(data, 5*time.Second)
 	switch err := c.n.await(ctx, f); {
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout):
 		return 0, ErrNoController
@@ -499,7 +492,7 @@ func (n *Node) Controller() (node int32, ok bool) {
 	if m == nil {
 		return 0, false
 	}
-	peer, err := transport.ParseServerID(m.leader())
+	peer, err := transport.ParseServerID(m.Leader())
 	if err != nil || peer.Node != n.identity.Node && !n.Live(peer.Node) {
 		return 0, false
 	}

@@ -65,11 +65,11 @@ func TestDeposedLeaderAcknowledgesOnlyWhatItsHeirCommitted(t *testing.T) {
 				time.Sleep(time.Second) // no request is unanswered, so the next entry goes to both at once
 				i := slices.IndexFunc(c.nodes, func(n *testNode) bool { return n != old })
 				heir := c.nodes[i].replicaOf(p.group)
-				last := p.current.Load().raft.LastIndex()
+				last := p.current.Load().Raft.LastIndex()
 				old.late.Store(int64(late))
 				c.net.freeze(old.addr) // its followers' answers lie there, and what the heir will send
 				kept := appendLater(p, batchOf("kept"))
-				for begin := time.Now(); heir.raft.LastIndex() <= last; time.Sleep(time.Millisecond) {
+				for begin := time.Now(); heir.Raft.LastIndex() <= last; time.Sleep(time.Millisecond) {
 					if time.Since(begin) > time.Minute {
 						t.Fatal("the follower does not get the entry")
 					}
@@ -79,7 +79,7 @@ func TestDeposedLeaderAcknowledgesOnlyWhatItsHeirCommitted(t *testing.T) {
 				time.Sleep(time.Millisecond)
 				more := appendLater(p, batchOf("lost, too"))
 				time.Sleep(time.Millisecond)
-				if err := heir.port.Elect(); err != nil {
+				if err := heir.Port.Elect(); err != nil {
 					t.Fatal(err)
 				}
 				next := c.heir(old, id)
@@ -160,8 +160,8 @@ func TestLateNoticeEndsNoLaterLeadership(t *testing.T) {
 		defer leader.disk.set(false, nil)
 		first := appendLater(p, sequencedBatch(9, 0, 0, 1, 0))
 		time.Sleep(10 * time.Millisecond)
-		r.notify <- false
-		r.notify <- true
+		r.LeadershipChanged(false)
+		r.LeadershipChanged(true)
 		time.Sleep(10 * time.Millisecond)
 		if now := r.leadership.Load(); now != l {
 			t.Fatalf("the leadership of term %d was replaced", l.term)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/replication/raftgroup"
 	"millrace/replication/transport"
 )
 
@@ -95,7 +96,7 @@ func (e *elector) whyLeaderless(group uint64) string {
 	if m == nil {
 		return "it is not open here"
 	}
-	voters := m.voters()
+	voters := m.Voters()
 	var away []string
 	for _, id := range voters {
 		if p, err := transport.ParseServerID(id); err == nil && id != n.serverID() && !e.f.gossip.hasOpen(id, group, process{}) {
@@ -115,7 +116,7 @@ func (e *elector) whyLeaderless(group uint64) string {
 func (e *elector) groupName(group uint64) string {
 	n := e.f.n
 	if m := n.memberOf(group); m != nil {
-		return m.role.name()
+		return m.Role.Name()
 	}
 	return fmt.Sprint(group)
 }
@@ -131,12 +132,12 @@ func (e *elector) peerUp(now time.Time) {
 // no leader may have lost this one too: a survivor that was quicker has asked for votes, and
 // Raft forgets its leader when it is asked. That survivor is given its chance.
 func (e *elector) peerDown(peer process) {
-	e.f.n.eachMember(func(m *member) {
-		switch m.leader() {
+	e.f.n.eachMember(func(m *raftgroup.Member) {
+		switch m.Leader() {
 		case peer.ServerID():
-			e.leaderLost(m.group, peer, false, 0)
+			e.leaderLost(m.Group, peer, false, 0)
 		case "":
-			e.leaderLost(m.group, peer, false, electionStagger)
+			e.leaderLost(m.Group, peer, false, raftgroup.ElectionStagger)
 		}
 	})
 	e.electLeaderless(time.Now())
@@ -169,7 +170,7 @@ func (e *elector) leaderLost(group uint64, lost process, said bool, while time.D
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := time.Now()
-	o := &leaderlessGroup{since: now.Add(while), dead: lost.ServerID(), lost: lost, stoodDown: said, term: m.raft.CurrentTerm(), lapse: &lapse{from: now}}
+	o := &leaderlessGroup{since: now.Add(while), dead: lost.ServerID(), lost: lost, stoodDown: said, term: m.Raft.CurrentTerm(), lapse: &lapse{from: now}}
 	if before := e.leaderless[group]; before != nil {
 		o.lapse = before.lapse
 	}
@@ -223,14 +224,14 @@ func (e *elector) campaignAnew(groups []uint64) {
 // lostLeader tells whether a group here, which a process leads no more, followed it until
 // now; or knows no leader and nobody looks for one: a voter that could not win has asked
 // for votes since, and Raft forgets its leader when it is asked.
-func (e *elector) lostLeader(m *member, former process) bool {
-	switch m.leader() {
+func (e *elector) lostLeader(m *raftgroup.Member, former process) bool {
+	switch m.Leader() {
 	case former.ServerID():
 		return true
 	case "":
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		return e.leaderless[m.group] == nil
+		return e.leaderless[m.Group] == nil
 	}
 	return false
 }
@@ -309,12 +310,12 @@ func (e *elector) electOne(group uint64, o *leaderlessGroup, now time.Time, intr
 	if m == nil {
 		return true
 	}
-	leader := m.leader()
-	if leader != "" && (leader != o.dead || m.raft.CurrentTerm() > o.term) {
+	leader := m.Leader()
+	if leader != "" && (leader != o.dead || m.Raft.CurrentTerm() > o.term) {
 		e.settle(m, o)
 		return true
 	}
-	if c, led := e.f.gossip.leaderOf(group); led && c.Node != n.identity.Node && c.term >= m.raft.CurrentTerm() {
+	if c, led := e.f.gossip.leaderOf(group); led && c.Node != n.identity.Node && c.term >= m.Raft.CurrentTerm() {
 		switch {
 		case e.f.evidence.hears(c.process):
 			// Raft will hear from it; the leader of an earlier term will lead no more.
@@ -324,7 +325,7 @@ func (e *elector) electOne(group uint64, o *leaderlessGroup, now time.Time, intr
 			}
 			e.settle(m, o)
 			return true
-		case e.f.evidence.anyHears(func(p process) bool { return p == c.process }) && !e.f.evidence.lost(c.process, m.voters()):
+		case e.f.evidence.anyHears(func(p process) bool { return p == c.process }) && !e.f.evidence.lost(c.process, m.Voters()):
 			return false // others hear it, and may follow it: a broker that has no vote does not
 		}
 	}
@@ -337,7 +338,7 @@ func (e *elector) electOne(group uint64, o *leaderlessGroup, now time.Time, intr
 		o.lacked = true
 		e.lack.lost = append(e.lack.lost, group)
 	}
-	voters := m.voters()
+	voters := m.Voters()
 	if len(voters) == 0 {
 		return false // joins a group; its leader will find it
 	}
@@ -353,7 +354,7 @@ func (e *elector) electOne(group uint64, o *leaderlessGroup, now time.Time, intr
 	case o.dead == "" && !introduced:
 		return false
 	}
-	again := o.campaignAgain && m.raft.State() == raft.Follower
+	again := o.campaignAgain && m.Raft.State() == raft.Follower
 	if again || now.Sub(o.since) >= campaignDelay(rank, line, o.campaigns)+o.jitter {
 		if !again { // which belongs to the campaign before
 			o.countCampaign(line)
@@ -364,20 +365,20 @@ func (e *elector) electOne(group uint64, o *leaderlessGroup, now time.Time, intr
 	}
 	if !o.shortened && now.Sub(o.since) > shortenAfter {
 		o.shortened = true
-		m.setTimeouts(shortTimeout)
+		m.SetTimeouts(raftgroup.ShortTimeout)
 	}
 	return false
 }
 
 // settle ends what was done for a group that has a leader now.
-func (e *elector) settle(m *member, o *leaderlessGroup) {
+func (e *elector) settle(m *raftgroup.Member, o *leaderlessGroup) {
 	if o.shortened {
 		o.shortened = false // it may go on, for a group that has lost that leader meanwhile
-		m.setTimeouts(heartbeatTimeout)
+		m.SetTimeouts(raftgroup.HeartbeatTimeout)
 	}
 	if o.lacked {
 		o.lacked = false
-		e.lack.found = append(e.lack.found, m.group)
+		e.lack.found = append(e.lack.found, m.Group)
 	}
 }
 
@@ -397,13 +398,13 @@ func (e *elector) settle(m *member, o *leaderlessGroup) {
 // Each votes for itself. Without jitter they would meet at all further campaigns, too.
 func campaignDelay(rank, line, tries int) time.Duration {
 	rounds := 1<<min(tries, 10) - 1
-	return time.Duration(rank+line*rounds) * electionStagger
+	return time.Duration(rank+line*rounds) * raftgroup.ElectionStagger
 }
 
 // countCampaign counts a campaign, and draws the jitter of the next.
 func (o *leaderlessGroup) countCampaign(line int) {
 	o.campaigns++
-	o.jitter = rand.N(time.Duration(line) * electionStagger)
+	o.jitter = rand.N(time.Duration(line) * raftgroup.ElectionStagger)
 }
 
 // campaign asks for votes: at once if the leader is known to lead no more, since it says so
@@ -412,17 +413,17 @@ func (o *leaderlessGroup) countCampaign(line int) {
 // between two nodes would depose leaders for as long as it is. A candidate that has
 // asked a whole round ago begins anew: others may have campaigned in the same term, and Raft
 // would wait for its election timeout.
-func (e *elector) campaign(m *member, o *leaderlessGroup) error {
-	dead := o.dead != "" && (o.stoodDown || e.f.evidence.lost(o.lost, m.voters()))
-	if dead && m.role.stalls() {
+func (e *elector) campaign(m *raftgroup.Member, o *leaderlessGroup) error {
+	dead := o.dead != "" && (o.stoodDown || e.f.evidence.lost(o.lost, m.Voters()))
+	if dead && m.Role.Stalls() {
 		return nil
 	}
 	o.campaignAgain = false
-	if m.raft.State() == raft.Candidate {
+	if m.Raft.State() == raft.Candidate {
 		if o.campaigns < 2 {
 			return nil
 		}
-		if err := m.port.AbandonCandidacy(m.raft.CurrentTerm() + 1); err != nil {
+		if err := m.Port.AbandonCandidacy(m.Raft.CurrentTerm() + 1); err != nil {
 			return err
 		}
 		if !dead { // a pre-vote is a follower's
@@ -431,7 +432,7 @@ func (e *elector) campaign(m *member, o *leaderlessGroup) error {
 		}
 	}
 	if !dead {
-		return m.pokeElectionTimer()
+		return m.PokeElectionTimer()
 	}
-	return m.port.Elect()
+	return m.Port.Elect()
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"millrace/log"
+	"millrace/replication/raftgroup"
 	"millrace/replication/transport"
 )
 
@@ -26,13 +27,13 @@ func TestFormerLeadersHinderNoElection(t *testing.T) {
 			}
 		}
 		r := p.current.Load()
-		term := r.raft.CurrentTerm()
+		term := r.Raft.CurrentTerm()
 		leader.failover.gossip.mu.Lock()
 		leader.failover.gossip.leaders[p.group] = leaderEntry{other.transport.Self(), term - 1}
 		leader.failover.gossip.mu.Unlock()
 		// A candidate that the leader hands over to, and that nobody can vote for.
 		name := []byte(other.serverID())
-		err := mustPartition(t, other, id).current.Load().port.RequestVote(leader.serverID(), "", &raft.RequestVoteRequest{
+		err := mustPartition(t, other, id).current.Load().Port.RequestVote(leader.serverID(), "", &raft.RequestVoteRequest{
 			RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: name, Addr: name},
 			Term:      term + 1, LeadershipTransfer: true,
 		}, &raft.RequestVoteResponse{})
@@ -40,8 +41,8 @@ func TestFormerLeadersHinderNoElection(t *testing.T) {
 			t.Fatal(err)
 		}
 		begin := time.Now()
-		for r.raft.CurrentTerm() == term || r.leader() == "" {
-			if time.Since(begin) > heartbeatTimeout/10 {
+		for r.Raft.CurrentTerm() == term || r.Leader() == "" {
+			if time.Since(begin) > raftgroup.HeartbeatTimeout/10 {
 				t.Fatal("it was left to Raft's own time")
 			}
 			time.Sleep(10 * time.Millisecond)
@@ -72,7 +73,7 @@ func TestWinnerIsNotDeposedByWhatItToldItselfBefore(t *testing.T) {
 		leader, p := c.leader(id)
 		r := p.current.Load()
 		l := r.leadership.Load()
-		for _, port := range []*transport.Port{r.port, c.nodes[0].controller.port} {
+		for _, port := range []*transport.Port{r.Port, c.nodes[0].controller.Port} {
 			if err := port.AbandonCandidacy(l.term + 1000); err != nil {
 				t.Fatal(err)
 			}
@@ -80,12 +81,12 @@ func TestWinnerIsNotDeposedByWhatItToldItselfBefore(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		term := c.nodes[0].controller.raft.CurrentTerm()
+		term := c.nodes[0].controller.Raft.CurrentTerm()
 		time.Sleep(time.Minute)
-		if r.leadership.Load() != l || r.raft.CurrentTerm() != l.term {
-			t.Errorf("node %d led in term %d, and is in term %d now", leader.id, l.term, r.raft.CurrentTerm())
+		if r.leadership.Load() != l || r.Raft.CurrentTerm() != l.term {
+			t.Errorf("node %d led in term %d, and is in term %d now", leader.id, l.term, r.Raft.CurrentTerm())
 		}
-		if now := c.nodes[0].controller.raft.CurrentTerm(); now != term || c.nodes[0].controller.raft.State() != raft.Leader {
+		if now := c.nodes[0].controller.Raft.CurrentTerm(); now != term || c.nodes[0].controller.Raft.State() != raft.Leader {
 			t.Errorf("the controller led in term %d, and is in term %d now", term, now)
 		}
 	})
@@ -194,9 +195,8 @@ func (c *testCluster) withoutSuccessor() (id idOf, leader *testNode, p *Partitio
 	time.Sleep(time.Minute)
 	leader, p = c.leader(id)
 	r = p.current.Load()
-	r.progress.mu.Lock()
-	clear(r.progress.match)
-	r.progress.mu.Unlock()
+	// As of a term to come, after which nothing is known of this one.
+	r.Progress.Answered("9.a", r.Raft.CurrentTerm()+1, 0, 0)
 	return id, leader, p, r
 }
 
@@ -236,10 +236,10 @@ func TestALeaderThatNobodyHeardOfIsReplaced(t *testing.T) {
 					delete(n.failover.gossip.leaders, p.group)
 					n.failover.gossip.mu.Unlock()
 					if asked {
-						port := mustPartition(t, others[1-i], id).current.Load().port
+						port := mustPartition(t, others[1-i], id).current.Load().Port
 						err := port.RequestVote(n.serverID(), "", &raft.RequestVoteRequest{
 							RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(others[1-i].serverID()), Addr: []byte(others[1-i].serverID())},
-							Term:      r.raft.CurrentTerm() + 1, LeadershipTransfer: true,
+							Term:      r.Raft.CurrentTerm() + 1, LeadershipTransfer: true,
 						}, &raft.RequestVoteResponse{})
 						if err != nil {
 							t.Fatal(err)
@@ -265,7 +265,7 @@ func TestALeaderThatStepsDownAndCannotCampaignIsReplaced(t *testing.T) {
 		r := p.current.Load()
 		slow := func() { r.store.began.Store(time.Now().Add(-stallTime * 3 / 4).UnixNano()) }
 		slow()
-		if err := r.port.StepDown(r.raft.CurrentTerm() + 1); err != nil {
+		if err := r.Port.StepDown(r.Raft.CurrentTerm() + 1); err != nil {
 			t.Fatal(err)
 		}
 		for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
@@ -292,7 +292,7 @@ func TestWhoCampaignedTogetherDoesNotDoSoAgain(t *testing.T) {
 			first.countCampaign(line)
 			second.countCampaign(line)
 			a := campaignDelay(1, line, first.campaigns) + first.jitter
-			b := electionStagger + campaignDelay(0, line, second.campaigns) + second.jitter
+			b := raftgroup.ElectionStagger + campaignDelay(0, line, second.campaigns) + second.jitter
 			if (a - b).Abs() > close {
 				break
 			}

@@ -9,6 +9,7 @@ import (
 
 	"millrace/log"
 	"millrace/replication/metadata"
+	"millrace/replication/raftgroup"
 	"millrace/replication/transport"
 	"millrace/replication/vote"
 	"millrace/segment"
@@ -24,7 +25,7 @@ type env struct {
 	cache      *log.Cache
 	votes      *vote.Store
 	transport  *transport.Transport
-	raftLimits *raftLimits
+	raftLimits *raftgroup.LogLimits
 	budget     *budget
 	ctx        context.Context // ends with the node
 	closing    <-chan struct{} // closed when that begins
@@ -72,8 +73,7 @@ type events interface {
 	leads(group, term uint64)
 	// ended says that it serves as such no more.
 	ended(group uint64)
-	// leaderLost says that a group here has lost its leader; see elector.leaderLost.
-	leaderLost(group uint64, leader process, said bool, while time.Duration)
+	raftgroup.Elections
 }
 
 // A budget is what the partitions of a node share, counted.
@@ -97,7 +97,7 @@ func (b *budget) maxProducers() int {
 func (n *Node) newEnv() *env {
 	return &env{
 		cluster: n.identity.Cluster, self: n.serverID(),
-		fs: n.cfg.FS, now: n.now, cache: n.cache, votes: n.votes, transport: n.transport, raftLimits: &n.raftLimits,
+		fs: n.cfg.FS, now: n.now, cache: n.cache, votes: n.votes, transport: n.transport, raftLimits: n.raftLimits,
 		budget: &n.budget, ctx: n.ctx, closing: n.closing,
 		host: n, events: n.failover,
 	}

@@ -165,7 +165,7 @@ var faultyActions = []faultyAction{
 	}, do: func(f *faultCase) {
 		if _, p := f.serving(); p != nil {
 			if r := p.current.Load(); r != nil {
-				r.port.StepDown(r.raft.CurrentTerm() + 1)
+				r.Port.StepDown(r.Raft.CurrentTerm() + 1)
 			}
 		}
 		time.Sleep(time.Second)
@@ -242,14 +242,14 @@ var faultyActions = []faultyAction{
 	}, heals: (*faultCase).controllerHeals},
 	{name: "snapshot of the metadata", oneOf: 6, roles: metaRoles, files: ofController, prepare: func(f *faultCase) { f.change(healTime) }, do: func(f *faultCase) {
 		for _, n := range f.struck {
-			n.controller.raft.Snapshot().Error()
+			n.controller.Raft.Snapshot().Error()
 		}
 		time.Sleep(2 * time.Second)
 	}, heals: (*faultCase).controllerHeals},
 	{name: "vote and term of the controller", oneOf: 6, roles: metaRoles, files: ofController, do: func(f *faultCase) {
 		if n := f.c.controllerLead(); n != nil {
 			m := n.memberOf(controllerGroup)
-			m.port.StepDown(m.raft.CurrentTerm() + 1)
+			m.Port.StepDown(m.Raft.CurrentTerm() + 1)
 		}
 		time.Sleep(2 * time.Second)
 	}, heals: (*faultCase).controllerHeals},
@@ -660,7 +660,7 @@ func (f *faultCase) states() string {
 			s = append(s, fmt.Sprintf("node %d: down: %v", n.id, p.Down()))
 			continue
 		}
-		s = append(s, fmt.Sprintf("node %d: %v of term %d, last entry %d, commit %d, serving %v", n.id, r.raft.State(), r.raft.CurrentTerm(), r.raft.LastIndex(), r.raft.CommitIndex(), r.leadership.Load() != nil))
+		s = append(s, fmt.Sprintf("node %d: %v of term %d, last entry %d, commit %d, serving %v", n.id, r.Raft.State(), r.Raft.CurrentTerm(), r.Raft.LastIndex(), r.Raft.CommitIndex(), r.leadership.Load() != nil))
 	}
 	return strings.Join(s, "; ")
 }

@@ -96,8 +96,8 @@ func (f *failover) noticed() {
 // elected implements events.
 func (f *failover) elected() { f.n.membershipHints.Add(1) }
 
-// leaderLost implements events.
-func (f *failover) leaderLost(group uint64, leader process, said bool, while time.Duration) {
+// LeaderLost implements raftgroup.Elections.
+func (f *failover) LeaderLost(group uint64, leader process, said bool, while time.Duration) {
 	f.elections.leaderLost(group, leader, said, while)
 }
 

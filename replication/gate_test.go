@@ -86,7 +86,7 @@ func TestAppendOfOneByteEndsNothing(t *testing.T) {
 	n, p := c.leader(id)
 	s := c.inTheNameOf(gone, who, starts, n, dataConn)
 	r := n.replicaOf(p.group)
-	last, term := r.raft.LastIndex(), r.raft.CurrentTerm()
+	last, term := r.Raft.LastIndex(), r.Raft.CurrentTerm()
 	for _, data := range [][]byte{{1}, make([]byte, 20), stampedAt(-1, term, "a")} {
 		head, payload := appendFrame(p.group, term, last, term, 0, &raft.Log{Term: term, Data: data})
 		if typ, head, payload, err := s.ask(5, head, payload); typ != 17 || head[0] != 4 {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/replication/raftgroup"
 	"millrace/replication/transport"
 )
 
@@ -170,10 +171,10 @@ func (gs *gossiper) gossipLoop() {
 func (gs *gossiper) fullState() gossip {
 	n := gs.f.n
 	g := gossip{first: true}
-	n.eachMember(func(m *member) {
-		g.open = append(g.open, m.group)
-		if term, ok := m.role.leadsNow(); ok {
-			g.leads = append(g.leads, groupTerm{m.group, term})
+	n.eachMember(func(m *raftgroup.Member) {
+		g.open = append(g.open, m.Group)
+		if term, ok := m.Role.LeadsNow(); ok {
+			g.leads = append(g.leads, groupTerm{m.Group, term})
 		}
 	})
 	return g
@@ -192,7 +193,7 @@ func (gs *gossiper) stillSo(g gossip) gossip {
 		}
 	}
 	for _, l := range g.leads {
-		if m := n.memberOf(l.group); m != nil && m.role.stillLeads(l.term) {
+		if m := n.memberOf(l.group); m != nil && m.Role.StillLeads(l.term) {
 			still.leads = append(still.leads, l)
 		}
 	}
@@ -328,9 +329,9 @@ func (gs *gossiper) receiveGossip(from transport.Peer, g gossip) error {
 		for _, group := range slices.Concat(g.open, given) {
 			known[group] = true
 		}
-		n.eachMember(func(m *member) {
-			if !known[m.group] && m.group != controllerGroup && gs.f.elections.lostLeader(m, by) {
-				given = append(given, m.group)
+		n.eachMember(func(m *raftgroup.Member) {
+			if !known[m.Group] && m.Group != controllerGroup && gs.f.elections.lostLeader(m, by) {
+				given = append(given, m.Group)
 			}
 		})
 	}
@@ -338,7 +339,7 @@ func (gs *gossiper) receiveGossip(from transport.Peer, g gossip) error {
 		// It had another voter campaign if it knew of one that could, or it opens the group
 		// again and campaigns itself: both are given a while.
 		if m := n.memberOf(group); m != nil && gs.f.elections.lostLeader(m, by) {
-			gs.f.elections.leaderLost(group, by, true, 2*electionStagger)
+			gs.f.elections.leaderLost(group, by, true, 2*raftgroup.ElectionStagger)
 		}
 	}
 	return nil

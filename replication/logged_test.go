@@ -17,6 +17,7 @@ import (
 	"millrace/log"
 	"millrace/replication/folder"
 	"millrace/replication/metadata"
+	"millrace/replication/raftgroup"
 	"millrace/replication/transport"
 	"millrace/replication/vote"
 )
@@ -97,7 +98,7 @@ func TestWhatEndsInOrderIsNoWarning(t *testing.T) {
 		{errors.New("input/output error"), true},
 	} {
 		var to testLog
-		newRaftLogger(slog.New(to.handler()), &raftLimits{}).Error("failed", "error", test.err)
+		raftgroup.NewLogger(slog.New(to.handler()), new(raftgroup.LogLimits)).Error("failed", "error", test.err)
 		if got := len(to.warnings) > 0; got != test.warns {
 			t.Errorf("%v: a warning %t, want %t", test.err, got, test.warns)
 		}

@@ -80,7 +80,7 @@ const maxConcurrentSyncs = 2
 // while the sync is pending:
 //
 //   - the state machine, and with it clients: see fsm.ApplyBatch;
-//   - followers, which are told of commits up to there: see groupTransport.durable;
+//   - followers, which are told of commits up to there: see raftgroup.Log;
 //   - a later leader that counts us, having sent an entry that we have already:
 //     see GetLog.
 //
@@ -275,6 +275,9 @@ func (s *logStore) retryGetLog(index uint64, l *raft.Log, err error) error {
 	}
 	return err
 }
+
+// Durable implements raftgroup.Log.
+func (s *logStore) Durable() uint64 { return s.pending.durable() }
 
 // stalled returns how long the write under way has taken so far.
 func (s *logStore) stalled(now time.Time) time.Duration {

@@ -104,7 +104,7 @@ func (n *Node) judge(p transport.Peer, text string) error {
 func (n *Node) oldDisk(p transport.Peer, heard, says uint64) error {
 	n.oldCopies.Store(p.ServerID(), true)
 	if m := n.memberOf(controllerGroup); m != nil {
-		voters := m.voters()
+		voters := m.Voters()
 		sound := slices.DeleteFunc(slices.Clone(voters), func(id raft.ServerID) bool { _, old := n.oldCopies.Load(id); return old })
 		if len(sound) < len(voters)/2+1 && n.warned.CompareAndSwap(false, true) {
 			n.logger.Error("the data folders of a majority of the controllers are old copies: they are not let in, and without them no controller is elected, nor a leader of partitions that lost a majority, too; what is on this node is not lost: see `millrace cluster rescue --help`",
@@ -143,7 +143,7 @@ func (n *Node) inControllerGroup(p transport.Peer) bool {
 	if m == nil {
 		return false
 	}
-	for _, s := range m.raft.GetConfiguration().Configuration().Servers {
+	for _, s := range m.Raft.GetConfiguration().Configuration().Servers {
 		if s.ID == p.ServerID() {
 			return true
 		}
@@ -161,7 +161,7 @@ func (n *Node) noteController() {
 // raiseLevel raises the cluster's feature level, on its controller, as far as it can.
 func (n *Node) raiseLevel() {
 	m := n.memberOf(controllerGroup)
-	if m == nil || n.controller.Down() != nil || n.Image().Level() >= n.maxLevel || m.raft.State() != raft.Leader {
+	if m == nil || n.controller.Down() != nil || n.Image().Level() >= n.maxLevel || m.Raft.State() != raft.Leader {
 		return
 	}
 	change, ok := n.nextLevel()

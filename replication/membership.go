@@ -9,6 +9,7 @@ import (
 	"millrace/log"
 	"millrace/replication/bulletin"
 	"millrace/replication/metadata"
+	"millrace/replication/raftgroup"
 	"millrace/replication/transport"
 )
 
@@ -17,9 +18,6 @@ import (
 // when those that stay can do without it. A node's new incarnation takes the
 // old one's place in the same way, except that the old one, which can never
 // vote again, leaves first.
-
-// caughtUp is how many entries a nonvoter may lack when it gets its vote.
-const caughtUp = 256
 
 // membershipChange is one step from what is to what is wanted.
 type membershipChange struct {
@@ -82,10 +80,10 @@ func (n *Node) tendMembers(now time.Time) (more bool) {
 	n.growTopics()
 	moved := 0
 	n.eachReplica(func(r *replica) {
-		if r.raft.State() != raft.Leader {
+		if r.Raft.State() != raft.Leader {
 			return
 		}
-		servers := r.raft.GetConfiguration().Configuration().Servers
+		servers := r.Raft.GetConfiguration().Configuration().Servers
 		lacks := n.nudge(r, servers, now)
 		l := r.leadership.Load()
 		if l == nil { // it begins once a quorum has its first entry, which may have to be sent again
@@ -104,18 +102,18 @@ func (n *Node) tendMembers(now time.Time) (more bool) {
 // so it appends one that changes nothing. For a replica that does not catch up by
 // that it is done again: see nudges.
 func (n *Node) nudge(r *replica, servers []raft.Server, now time.Time) (lacks bool) {
-	last := r.raft.LastIndex()
+	last := r.Raft.LastIndex()
 	lacks = slices.ContainsFunc(servers, func(s raft.Server) bool {
-		return s.ID != n.serverID() && r.matchIndex(s.ID) < last && n.failover.gossip.hasOpen(s.ID, r.p.group, process{})
+		return s.ID != n.serverID() && r.MatchIndex(s.ID) < last && n.failover.gossip.hasOpen(s.ID, r.p.group, process{})
 	})
 	if !lacks {
 		r.nudges = nudges{}
 		return false
 	}
-	if r.port.Active() || !r.nudges.due(now, r.raft.CurrentTerm(), r.leadership.Load() != nil) {
+	if r.Port.Active() || !r.nudges.due(now, r.Raft.CurrentTerm(), r.leadership.Load() != nil) {
 		return true
 	}
-	r.raft.ApplyLog(log.TrimEntry(r.p.StartOffset()), time.Millisecond) // upkeepLoop does not wait for a disk
+	r.Raft.ApplyLog(log.TrimEntry(r.p.StartOffset()), time.Millisecond) // upkeepLoop does not wait for a disk
 	return true
 }
 
@@ -180,21 +178,21 @@ func (n *Node) changeMember(r *replica, change *membershipChange) {
 		}
 		return
 	case change.remove != "":
-		f = r.raft.RemoveServer(change.remove, 0, callTimeout)
+		f = r.Raft.RemoveServer(change.remove, 0, callTimeout)
 	case change.add != "":
-		f = r.raft.AddNonvoter(change.add, raft.ServerAddress(change.add), 0, callTimeout)
+		f = r.Raft.AddNonvoter(change.add, raft.ServerAddress(change.add), 0, callTimeout)
 	default:
-		if !r.mayVote(change.promote) {
+		if !r.MayVote(change.promote) {
 			return
 		}
-		f = r.raft.AddVoter(change.promote, raft.ServerAddress(change.promote), 0, callTimeout)
+		f = r.Raft.AddVoter(change.promote, raft.ServerAddress(change.promote), 0, callTimeout)
 	}
 	if err := n.await(n.ctx, f); err != nil {
 		// Raft may now hold a configuration that the log does not (a trap of
 		// the library): only a new run knows what the disk says.
 		what, who := change.words()
 		r.p.logger.Warn("membership change failed", what, who, "error", err)
-		if r.raft.State() != raft.Leader {
+		if r.Raft.State() != raft.Leader {
 			return
 		}
 		r.p.bounce(r, err)
@@ -209,7 +207,7 @@ func (n *Node) changeMember(r *replica, change *membershipChange) {
 // registered brokers, on its leader: all of them follow, an odd number votes.
 func (n *Node) reconcileControllers() {
 	m := n.memberOf(controllerGroup)
-	if m == nil || m.raft.State() != raft.Leader || !n.controlling.CompareAndSwap(false, true) {
+	if m == nil || m.Raft.State() != raft.Leader || !n.controlling.CompareAndSwap(false, true) {
 		return
 	}
 	n.goTracked(func() {
@@ -219,30 +217,30 @@ func (n *Node) reconcileControllers() {
 }
 
 // changeController takes the next step, if there is one, and waits for it.
-func (n *Node) changeController(m *member) {
+func (n *Node) changeController(m *raftgroup.Member) {
 	registered := make(map[raft.ServerID]bool)
 	for _, b := range n.Image().Brokers() {
 		registered[raft.ServerID(b.ServerID())] = true
 	}
 	voters, learners := 0, []raft.ServerID(nil)
-	for _, s := range m.raft.GetConfiguration().Configuration().Servers {
+	for _, s := range m.Raft.GetConfiguration().Configuration().Servers {
 		switch {
 		case !registered[s.ID] && s.ID != n.serverID():
-			if err := n.await(n.ctx, m.raft.RemoveServer(s.ID, 0, callTimeout)); err != nil {
+			if err := n.await(n.ctx, m.Raft.RemoveServer(s.ID, 0, callTimeout)); err != nil {
 				n.logger.Warn("a departed controller was not removed", "server", s.ID, "error", err)
 			}
 			return
 		case s.Suffrage == raft.Voter:
 			voters++
 		default:
-			if n.connected(s.ID) && m.mayVote(s.ID) {
+			if n.connected(s.ID) && m.MayVote(s.ID) {
 				learners = append(learners, s.ID)
 			}
 		}
 		delete(registered, s.ID)
 	}
 	for id := range registered {
-		if err := n.await(n.ctx, m.raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout)); err != nil {
+		if err := n.await(n.ctx, m.Raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout)); err != nil {
 			n.logger.Warn("a broker was not added to the controller group", "server", id, "error", err)
 		}
 		return
@@ -252,7 +250,7 @@ func (n *Node) changeController(m *member) {
 		return
 	}
 	id := learners[0]
-	if err := n.await(n.ctx, m.raft.AddVoter(id, raft.ServerAddress(id), 0, callTimeout)); err != nil {
+	if err := n.await(n.ctx, m.Raft.AddVoter(id, raft.ServerAddress(id), 0, callTimeout)); err != nil {
 		n.logger.Warn("a controller did not get its vote", "server", id, "error", err)
 	}
 }
@@ -261,7 +259,7 @@ func (n *Node) changeController(m *member) {
 // factor the replicas they lack, once there are brokers for them.
 func (n *Node) growTopics() {
 	m := n.memberOf(controllerGroup)
-	if m == nil || m.raft.State() != raft.Leader || !n.growing.CompareAndSwap(false, true) {
+	if m == nil || m.Raft.State() != raft.Leader || !n.growing.CompareAndSwap(false, true) {
 		return
 	}
 	n.goTracked(func() {
@@ -307,8 +305,7 @@ func (n *Node) balance(r *replica, l *leadership, moved *int) (away bool) {
 	if !ok || id == n.serverID() || !n.settings().LeaderRebalance {
 		return false
 	}
-	if *moved >= 32 || !l.settled() || !n.connected(id) || !r.inSync(id) ||
-		r.matchIndex(id)+caughtUp < r.raft.LastIndex() || !slices.Contains(r.voters(), id) {
+	if *moved >= 32 || !l.settled() || !n.connected(id) || !r.MayVote(id) || !slices.Contains(r.Voters(), id) {
 		return true
 	}
 	*moved++

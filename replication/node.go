@@ -21,6 +21,7 @@ import (
 	"millrace/replication/bulletin"
 	"millrace/replication/folder"
 	"millrace/replication/metadata"
+	"millrace/replication/raftgroup"
 	"millrace/replication/transport"
 	"millrace/replication/vote"
 	"millrace/segment"
@@ -122,7 +123,7 @@ type Node struct {
 	ready      chan struct{} // closed when transport and controller are set
 	transport  *transport.Transport
 	controller *controller
-	raftLimits raftLimits
+	raftLimits *raftgroup.LogLimits
 	groupNews  bulletin.Groups
 	peerNews   bulletin.Peers
 	leaving    atomic.Bool // Shutdown has begun
@@ -185,7 +186,7 @@ func Open(cfg Config) (*Node, error) {
 		epoch:         uint64(time.Now().UnixMilli()),
 		partitions:    make(map[metadata.PartitionID]*Partition),
 		byGroup:       make(map[uint64]*Partition),
-		raftLimits:    raftLimits{warnings: slowlog.Limit{Every: raftWarnsEvery}},
+		raftLimits:    raftgroup.NewLogLimits(),
 		fullDisk:      slowlog.Limit{Every: fullSaidEvery},
 		snapshots:     make(chan *replica, 1024),
 		reconcileWake: make(chan struct{}, 1),
@@ -309,11 +310,11 @@ func (n *Node) Start(ctx context.Context) error {
 		Entries:    gate{},
 		Dialer:     n.cfg.dialer(),
 		Timers: transport.Timers{
-			GatherInterval: gatherInterval,
-			Timeout:        answerTimeout,
-			PingInterval:   pingInterval,
-			PeerTimeout:    peerTimeout,
-			Quiesce:        quiesceTime,
+			GatherInterval: raftgroup.GatherInterval,
+			Timeout:        raftgroup.AnswerTimeout,
+			PingInterval:   raftgroup.PingInterval,
+			PeerTimeout:    raftgroup.PeerTimeout,
+			Quiesce:        raftgroup.QuiesceTime,
 		},
 		Logger: n.logger,
 	})
@@ -324,7 +325,7 @@ func (n *Node) Start(ctx context.Context) error {
 	n.env = n.newEnv()
 	close(n.ready)
 	n.noteReplayed(n.controller)
-	n.goTracked(func() { n.controller.watchLeadership(n.transport.Self(), n.failover, n.closing) })
+	n.goTracked(func() { n.controller.WatchLeadership(n.transport.Self(), n.failover, n.closing) })
 	n.goTracked(n.controller.saveImages)
 	n.goTracked(n.failover.gossip.gossipLoop)
 	n.goTracked(n.failover.elections.electLoop)
@@ -586,11 +587,11 @@ func (n *Node) handOver(ctx context.Context) {
 	})
 	wait.Wait()
 	m := n.memberOf(controllerGroup)
-	if m == nil || m.raft.State() != raft.Leader || ctx.Err() != nil {
+	if m == nil || m.Raft.State() != raft.Leader || ctx.Err() != nil {
 		return
 	}
-	for _, id := range m.voters() {
-		if id != n.serverID() && n.connected(id) && m.sendTimeoutNow(id) == nil {
+	for _, id := range m.Voters() {
+		if id != n.serverID() && n.connected(id) && m.SendTimeoutNow(id) == nil {
 			return
 		}
 	}
@@ -695,17 +696,17 @@ func (n *Node) partitionName(group uint64) string {
 }
 
 // memberOf returns this node's member of a group, nil if it has none now.
-func (n *Node) memberOf(group uint64) *member {
+func (n *Node) memberOf(group uint64) *raftgroup.Member {
 	if group == controllerGroup {
 		select {
 		case <-n.ready:
-			return &n.controller.member
+			return &n.controller.Member
 		default:
 			return nil
 		}
 	}
 	if r := n.replicaOf(group); r != nil {
-		return &r.member
+		return &r.Member
 	}
 	return nil
 }
@@ -737,11 +738,11 @@ func (n *Node) eachReplica(f func(*replica)) {
 }
 
 // eachMember calls f for this node's members of all groups, the controllers' first.
-func (n *Node) eachMember(f func(*member)) {
+func (n *Node) eachMember(f func(*raftgroup.Member)) {
 	if m := n.memberOf(controllerGroup); m != nil {
 		f(m)
 	}
-	n.eachReplica(func(r *replica) { f(&r.member) })
+	n.eachReplica(func(r *replica) { f(&r.Member) })
 }
 
 // Partition returns the replica of a partition on this node. ErrNotHosted.

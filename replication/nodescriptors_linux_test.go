@@ -51,8 +51,8 @@ func TestElectionsAndChangesNeedNoDescriptors(t *testing.T) {
 			for round := range 3 {
 				old, p := c.leader(id)
 				r := p.current.Load()
-				term := r.raft.CurrentTerm()
-				if err := r.port.StepDown(term + 1); err != nil {
+				term := r.Raft.CurrentTerm()
+				if err := r.Port.StepDown(term + 1); err != nil {
 					t.Fatal(err)
 				}
 				for deadline := time.Now().Add(healTime); ; time.Sleep(10 * time.Millisecond) {
@@ -71,7 +71,7 @@ func TestElectionsAndChangesNeedNoDescriptors(t *testing.T) {
 				}
 				lead := c.controllerWithin(healTime)
 				m := lead.memberOf(controllerGroup)
-				if err := m.port.StepDown(m.raft.CurrentTerm() + 1); err != nil {
+				if err := m.Port.StepDown(m.Raft.CurrentTerm() + 1); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(time.Second)
@@ -79,7 +79,7 @@ func TestElectionsAndChangesNeedNoDescriptors(t *testing.T) {
 				if err := change(c.nodes[round], 1000000+round, healTime); err != nil {
 					t.Fatalf("node %d is the controller, and a change says %v", next.id, err)
 				}
-				if err := next.controller.raft.Snapshot().Error(); err == nil {
+				if err := next.controller.Raft.Snapshot().Error(); err == nil {
 					t.Fatal("a snapshot was written: the test is of nothing")
 				}
 			}
@@ -121,7 +121,7 @@ func TestElectionsAndChangesNeedNoDescriptors(t *testing.T) {
 			if got := n.savedImage(t); got.Index != n.Image().Index {
 				t.Errorf("node %d: the last image that was saved is of change %d, it has %d", n.id, got.Index, n.Image().Index)
 			}
-			if err := n.controller.raft.Snapshot().Error(); err != nil {
+			if err := n.controller.Raft.Snapshot().Error(); err != nil {
 				t.Errorf("node %d: a snapshot of the image: %v", n.id, err)
 			}
 		}

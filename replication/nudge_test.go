@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"millrace/replication/raftgroup"
 	"testing"
 	"time"
 )
@@ -25,20 +26,20 @@ func TestWhoComesBackIsNudged(t *testing.T) {
 			if _, err := appendWait(p, batchOf("meanwhile")); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(10 * commitTimeout)
+			time.Sleep(10 * raftgroup.CommitTimeout)
 			away.start()
 			begin := time.Now()
 			for back := (*Partition)(nil); back == nil || back.EndOffset() < 2+i; time.Sleep(10 * time.Millisecond) {
 				back, _ = away.Partition(id)
-				if time.Since(begin) > commitTimeout/10 {
+				if time.Since(begin) > raftgroup.CommitTimeout/10 {
 					t.Fatal("it was left to Raft's own time")
 				}
 			}
 		}
 		time.Sleep(2 * time.Minute)
-		last := p.current.Load().raft.LastIndex()
+		last := p.current.Load().Raft.LastIndex()
 		time.Sleep(time.Hour)
-		if now := p.current.Load().raft.LastIndex(); now != last {
+		if now := p.current.Load().Raft.LastIndex(); now != last {
 			t.Errorf("%d entries were added to an idle group in an hour", now-last)
 		}
 	})

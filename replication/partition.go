@@ -326,7 +326,7 @@ func (p *Partition) bounce(r *replica, cause error) {
 			return
 		}
 		p.logger.Warn("bouncing the replica", "cause", cause)
-		led := r.raft.State() == raft.Leader
+		led := r.Raft.State() == raft.Leader
 		r.resign()
 		p.endLocked(false)
 		if led {
@@ -654,7 +654,7 @@ func (p *Partition) Trim(ctx context.Context, before int64) (start int64, err er
 	if deadline, ok := ctx.Deadline(); ok {
 		enqueue = max(time.Until(deadline), 1)
 	}
-	r.raft.ApplyLog(log.TrimEntry(before), enqueue)
+	r.Raft.ApplyLog(log.TrimEntry(before), enqueue)
 	done := func() bool { return p.StartOffset() >= before || r.leadership.Load() != l }
 	if err := r.until(ctx, done); err != nil {
 		return -1, fmt.Errorf("%w: %w", ErrUnknown, err)

@@ -41,8 +41,8 @@ func TestNobodyHearsOfACommitThatTheLeaderHasNotSynced(t *testing.T) {
 		defer leader.disk.set(false, nil)
 		done := appendSoon(p, "second")
 		time.Sleep(stallTime / 3)
-		last := r.raft.LastIndex()
-		if got := r.raft.CommitIndex(); got != last {
+		last := r.Raft.LastIndex()
+		if got := r.Raft.CommitIndex(); got != last {
 			t.Fatalf("Raft has committed up to entry %d, not the %d that two followers have: this tests nothing", got, last)
 		}
 		select {
@@ -65,13 +65,13 @@ func TestNobodyHearsOfACommitThatTheLeaderHasNotSynced(t *testing.T) {
 			var resp raft.AppendEntriesResponse
 			args := raft.AppendEntriesRequest{
 				RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(leader.serverID()), Addr: []byte(leader.serverID())},
-				Term:      r.raft.CurrentTerm(), PrevLogEntry: last - 1, PrevLogTerm: r.raft.CurrentTerm(),
+				Term:      r.Raft.CurrentTerm(), PrevLogEntry: last - 1, PrevLogTerm: r.Raft.CurrentTerm(),
 				Entries: []*raft.Log{&second}, LeaderCommitIndex: last,
 			}
-			if err := newGroupTransport(&r.member, r.store).AppendEntries(n.serverID(), raft.ServerAddress(n.serverID()), &args, &resp); err != nil || !resp.Success {
+			if err := r.Transport(r.store).AppendEntries(n.serverID(), raft.ServerAddress(n.serverID()), &args, &resp); err != nil || !resp.Success {
 				t.Fatalf("node %d: %v, success %t", n.id, err, resp.Success)
 			}
-			if follower := mustPartition(t, n, id).current.Load(); follower.raft.CommitIndex() >= last {
+			if follower := mustPartition(t, n, id).current.Load(); follower.Raft.CommitIndex() >= last {
 				t.Errorf("node %d was told that entry %d is committed", n.id, last)
 			}
 		}
@@ -157,10 +157,10 @@ func TestLeaderWhoseHeirDoesNotTakeOverOutlivesAStall(t *testing.T) {
 		}
 		time.Sleep(20 * time.Second) // it may be handed over by now
 		r := p.current.Load()
-		term := r.raft.CurrentTerm()
+		term := r.Raft.CurrentTerm()
 		for _, n := range c.nodes { // they do not hear what they are told, and nothing else either
 			if n != leader {
-				n.replicaOf(p.group).port.OnElect(func() bool { return true })
+				n.replicaOf(p.group).Port.OnElect(func() bool { return true })
 			}
 		}
 		leader.disk.set(true, nil)
@@ -225,7 +225,7 @@ func TestFormerLeaderAnswersForNothingItHasNotSynced(t *testing.T) {
 	if err := s.GetLog(2, &e); err != nil { // the leader sends it
 		t.Fatal(err)
 	}
-	s.r.raft = new(raft.Raft) // which follows, and is asked from here on
+	s.r.Raft = new(raft.Raft) // which follows, and is asked from here on
 	s.live.Store(true)
 	if err := s.GetLog(1, &e); err != nil { // which waits for nothing
 		t.Fatal(err)
@@ -300,7 +300,7 @@ func testReplica(t *testing.T, l *log.Log) *replica {
 	n.failover = newFailover(n)
 	p := &Partition{env: n.newEnv(), logger: slog.New(slog.DiscardHandler)}
 	r := &replica{p: p, votes: raft.NewInmemStore(), snapshots: new(snapshotStore), closing: make(chan struct{})}
-	r.port = tr.Group(7, "1.a")
+	r.Port = tr.Group(7, "1.a")
 	r.store = &logStore{Log: l, r: r, pending: newPendingSync(), concurrentSyncs: new(atomic.Int64)}
 	r.fsm = &fsm{r: r, producers: producers{}}
 	return r

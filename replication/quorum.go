@@ -33,15 +33,15 @@ func (n *Node) Quorum() Quorum {
 	if leader, ok := n.Controller(); ok {
 		q.Leader = leader
 	}
-	q.Term, q.Committed = m.raft.CurrentTerm(), m.raft.CommitIndex()
-	for _, s := range m.raft.GetConfiguration().Configuration().Servers {
+	q.Term, q.Committed = m.Raft.CurrentTerm(), m.Raft.CommitIndex()
+	for _, s := range m.Raft.GetConfiguration().Configuration().Servers {
 		peer, err := transport.ParseServerID(s.ID)
 		if err != nil {
 			continue
 		}
 		one := QuorumMember{Node: peer.Node, Last: -1}
 		if s.ID == n.serverID() {
-			one.Last = int64(m.raft.LastIndex())
+			one.Last = int64(m.Raft.LastIndex())
 		}
 		if s.Suffrage == raft.Voter {
 			q.Voters = append(q.Voters, one)

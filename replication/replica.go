@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"millrace/log"
+	"millrace/replication/raftgroup"
 	"millrace/replication/vote"
 	"millrace/segment"
 )
@@ -29,7 +30,7 @@ type replica struct {
 	snapshots *snapshotStore
 	fsm       *fsm
 	votes     raft.StableStore // of its group: term, vote, and storedKey
-	member
+	raftgroup.Member
 
 	// leadership is set while this replica leads and may serve.
 	leadership atomic.Pointer[leadership]
@@ -67,7 +68,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 		votes:   p.env.votes.Group(p.group),
 		closing: make(chan struct{}),
 	}
-	r.member = member{group: p.group, role: r, notify: make(chan bool, 16)}
+	r.Member = raftgroup.Member{Group: p.group, Role: r}
 	cfg := p.logConfig()
 	cfg.Failed = r.fault
 	l, err := log.Open(p.dir, p.identity(), cfg)
@@ -113,29 +114,29 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	}
 	r.fsm = &fsm{r: r, producers: state, next: next}
 	l.SetRollHook(func(uint64) { p.env.host.wantSnapshot(r) })
-	r.port = p.env.transport.Group(p.group, p.env.self)
+	r.Port = p.env.transport.Group(p.group, p.env.self)
 	term, err := r.votes.GetUint64([]byte(vote.CurrentTerm))
 	if err != nil && !errors.Is(err, vote.ErrNotFound) {
-		r.port.Close()
+		r.Port.Close()
 		return nil, err
 	}
-	r.port.BoundTerms(func() uint64 { return term })
-	r.port.ReuseBuffers() // followers' logs keep headers only, which are copies
+	r.Port.BoundTerms(func() uint64 { return term })
+	r.Port.ReuseBuffers() // followers' logs keep headers only, which are copies
 	snapshots.r = r
 	if err := r.startRaft(); err != nil {
-		r.port.Close()
+		r.Port.Close()
 		if r.store.refused != nil { // Raft wraps no error
 			err = fmt.Errorf("start raft: %w", r.store.refused)
 		}
 		return nil, err
 	}
-	r.port.BoundTerms(r.raft.CurrentTerm)
-	r.port.OnInstallSnapshot(r.installSnapshot) // it asks r.raft
-	r.port.OnElect(func() bool { return r.raft.State() == raft.Leader })
+	r.Port.BoundTerms(r.Raft.CurrentTerm)
+	r.Port.OnInstallSnapshot(r.installSnapshot) // it asks r.Raft
+	r.Port.OnElect(func() bool { return r.Raft.State() == raft.Leader })
 	r.wait.Add(1)
-	go func() { // "watchLeadership": ends with the replica
+	go func() { // WatchLeadership: ends with the replica
 		defer r.wait.Done()
-		r.watchLeadership(p.env.transport.Self(), p.env.events, r.closing)
+		r.WatchLeadership(p.env.transport.Self(), p.env.events, r.closing)
 	}()
 	return r, nil
 }
@@ -147,7 +148,7 @@ func (r *replica) fault(cause error) { r.p.bounce(r, cause) }
 // beforeWrite is called as entries are about to be stored. Followers that have answered
 // get those of a leader now, and the disk is watched.
 func (r *replica) beforeWrite() {
-	r.port.Expedite()
+	r.Port.Expedite()
 	r.p.env.budget.writes.Add(1)
 }
 
@@ -157,8 +158,8 @@ func (r *replica) beforeFirstEntry() error { return r.votes.Set(storedKey, []byt
 
 // isFollower tells that Raft is no leader, and has begun to send nothing to anybody. Raft is
 // Leader before it begins to read what it sends; what it still reads when it no longer is,
-// groupTransport refuses to send.
-func (r *replica) isFollower() bool { return r.raft.State() != raft.Leader }
+// its transport refuses to send.
+func (r *replica) isFollower() bool { return r.Raft.State() != raft.Leader }
 
 // stored says that the store gave an index to the entry of our own with this data, before
 // Raft may commit it. It does not block.
@@ -178,24 +179,15 @@ func (r *replica) applied(index, term uint64) {
 
 // raftConfig returns the configuration of a partition's group.
 func (r *replica) raftConfig() *raft.Config {
-	c := raft.DefaultConfig()
-	c.LocalID = r.p.env.self
-	c.HeartbeatTimeout = heartbeatTimeout
-	c.ElectionTimeout = heartbeatTimeout + timeoutStep
-	c.LeaderLeaseTimeout = leaseTimeout
-	c.CommitTimeout = commitTimeout
+	c := r.Config(r.p.env.self, raftgroup.NewLogger(r.p.logger, r.p.env.raftLimits))
 	c.MaxAppendEntries = maxAppendEntries
 	c.BatchApplyCh = true
-	c.ShutdownOnRemove = false
 	c.NoSnapshotRestoreOnStart = true
 	// The log alone decides when data goes; Raft never deletes a prefix.
 	c.TrailingLogs = math.MaxUint64
 	// Snapshots are asked for: at every roll, and by applied bytes.
 	c.SnapshotThreshold = math.MaxUint64
 	c.SnapshotInterval = 24 * time.Hour
-	c.NotifyCh = r.notify
-	c.NoLegacyTelemetry = true
-	c.Logger = newRaftLogger(r.p.logger, r.p.env.raftLimits)
 	return c
 }
 
@@ -211,7 +203,7 @@ func (r *replica) startRaft() error {
 			}
 			done <- err
 		}()
-		r.raft, err = raft.NewRaft(r.raftConfig(), r.fsm, r.store, r.votes, r.snapshots, newGroupTransport(&r.member, r.store))
+		r.Raft, err = raft.NewRaft(r.raftConfig(), r.fsm, r.store, r.votes, r.snapshots, r.Transport(r.store))
 	}()
 	if err := <-done; err != nil {
 		return err
@@ -226,8 +218,8 @@ func (r *replica) stop(clean bool) {
 	r.stopOnce.Do(func() {
 		close(r.closing)
 		r.loseLeadership()
-		r.port.Close()
-		if err := r.raft.Shutdown().Error(); err != nil {
+		r.Port.Close()
+		if err := r.Raft.Shutdown().Error(); err != nil {
 			r.p.logger.Warn("raft did not shut down cleanly", "error", err)
 		}
 		r.wait.Wait()
@@ -238,29 +230,29 @@ func (r *replica) stop(clean bool) {
 	})
 }
 
-// name implements role.
-func (r *replica) name() string { return fmt.Sprintf("%s/%d", r.p.topic, r.p.id.Index) }
+// Name implements raftgroup.Role.
+func (r *replica) Name() string { return fmt.Sprintf("%s/%d", r.p.topic, r.p.id.Index) }
 
-// leadsNow implements role: it leads while it serves.
-func (r *replica) leadsNow() (term uint64, ok bool) {
+// LeadsNow implements raftgroup.Role: it leads while it serves.
+func (r *replica) LeadsNow() (term uint64, ok bool) {
 	if l := r.leadership.Load(); l != nil {
 		return l.term, true
 	}
 	return 0, false
 }
 
-// stillLeads implements role.
-func (r *replica) stillLeads(term uint64) bool {
-	now, ok := r.leadsNow()
+// StillLeads implements raftgroup.Role.
+func (r *replica) StillLeads(term uint64) bool {
+	now, ok := r.LeadsNow()
 	return ok && now == term
 }
 
-// stalls implements role.
-func (r *replica) stalls() bool { return r.store.stalled(time.Now()) > stallTime/2 }
+// Stalls implements raftgroup.Role.
+func (r *replica) Stalls() bool { return r.store.stalled(time.Now()) > stallTime/2 }
 
-// leadershipChanged implements role. A notification may tell of a term that is over when a
+// LeadershipChanged implements raftgroup.Role. A notification may tell of a term that is over when a
 // later one has begun; so it is a reason to look, and Raft says what is true.
-func (r *replica) leadershipChanged(leads bool) {
+func (r *replica) LeadershipChanged(leads bool) {
 	r.p.env.events.noticed()
 	if l := r.leadership.Load(); l != nil && !r.leads(l.term) {
 		r.endLeadership(l)
@@ -278,11 +270,11 @@ func (r *replica) leadershipChanged(leads bool) {
 // same, but its future may never be answered.)
 func (r *replica) takeLeadership() {
 	defer r.wait.Done()
-	term := r.raft.CurrentTerm()
+	term := r.Raft.CurrentTerm()
 	leads := func() bool { return r.leads(term) }
 	opened := func() bool {
 		o := r.store.opening.Load()
-		return o != nil && o.term == term && r.raft.CommitIndex() >= o.index && r.fsm.reached(o.next)
+		return o != nil && o.term == term && r.Raft.CommitIndex() >= o.index && r.fsm.reached(o.next)
 	}
 	if r.until(context.Background(), func() bool { return !leads() || opened() }) != nil {
 		return
@@ -308,7 +300,7 @@ func (r *replica) takeLeadership() {
 // leads tells whether Raft leads in term, in which it has led before: its state is
 // read first, and terms do not fall, so both are of one moment.
 func (r *replica) leads(term uint64) bool {
-	return r.raft.State() == raft.Leader && r.raft.CurrentTerm() == term
+	return r.Raft.State() == raft.Leader && r.Raft.CurrentTerm() == term
 }
 
 // loseLeadership stops serving. What is in flight becomes unknown.
@@ -372,7 +364,7 @@ func (r *replica) takeSnapshot() {
 	if !r.store.live.Load() {
 		return // asked for while Raft starts; the next roll asks again
 	}
-	if err := r.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+	if err := r.Raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
 		r.p.logger.Debug("Raft took no snapshot", "error", err) // it does not while members change
 		return
 	}
@@ -416,13 +408,13 @@ func (r *replica) transferTo(ctx context.Context, id raft.ServerID) error {
 }
 
 func (r *replica) yieldTo(ctx context.Context, id raft.ServerID) error {
-	if err := r.until(ctx, func() bool { return r.matchIndex(id) >= r.raft.LastIndex() }); err != nil {
+	if err := r.until(ctx, func() bool { return r.MatchIndex(id) >= r.Raft.LastIndex() }); err != nil {
 		return fmt.Errorf("%s does not catch up: %w", id, err)
 	}
-	if err := r.member.sendTimeoutNow(id); err != nil {
+	if err := r.Member.SendTimeoutNow(id); err != nil {
 		return err
 	}
-	return r.until(ctx, func() bool { return r.raft.State() != raft.Leader })
+	return r.until(ctx, func() bool { return r.Raft.State() != raft.Leader })
 }
 
 // until polls, which is fine for what takes milliseconds and happens seldom.
@@ -443,7 +435,7 @@ func (r *replica) until(ctx context.Context, done func() bool) error {
 // is about to end. No connection closes then, so the others learn of it later, by what
 // this node says that it leads (see gossiper.receiveGossip).
 func (r *replica) resign() {
-	if r.raft.State() != raft.Leader {
+	if r.Raft.State() != raft.Leader {
 		return
 	}
 	r.loseLeadership()
@@ -451,7 +443,7 @@ func (r *replica) resign() {
 	if !ok {
 		return
 	}
-	if err := r.sendTimeoutNow(id); err != nil {
+	if err := r.SendTimeoutNow(id); err != nil {
 		r.p.logger.Debug("nobody took leadership over", "asked", id, "error", err)
 	}
 }
@@ -471,7 +463,7 @@ func (r *replica) stepAside() {
 		return
 	}
 	r.endLeadership(l)
-	if err := r.sendTimeoutNow(id); err != nil {
+	if err := r.SendTimeoutNow(id); err != nil {
 		r.p.logger.Debug("nobody took leadership over", "asked", id, "error", err)
 	}
 	for {
@@ -481,7 +473,7 @@ func (r *replica) stepAside() {
 		if err == nil || errors.Is(err, ErrClosed) || r.p.env.ctx.Err() != nil {
 			return
 		}
-		if err := r.port.StepDown(l.term + 1); err != nil { // while the disk hangs
+		if err := r.Port.StepDown(l.term + 1); err != nil { // while the disk hangs
 			r.p.logger.Debug("the replica goes on leading", "error", err)
 		}
 	}
@@ -493,9 +485,9 @@ func (r *replica) stepAside() {
 func (r *replica) successor() (raft.ServerID, bool) {
 	var candidates []raft.ServerID
 	most := uint64(0)
-	for _, id := range r.voters() {
-		if id != r.p.env.self && r.p.env.host.mayLead(id, r.p.group) && r.inSync(id) {
-			if has := r.matchIndex(id); has > most {
+	for _, id := range r.Voters() {
+		if id != r.p.env.self && r.p.env.host.mayLead(id, r.p.group) && r.InSync(id) {
+			if has := r.MatchIndex(id); has > most {
 				candidates, most = nil, has
 			} else if has < most {
 				continue

@@ -20,6 +20,7 @@ import (
 	"millrace/log"
 	"millrace/replication/folder"
 	"millrace/replication/metadata"
+	"millrace/replication/raftgroup"
 	"millrace/replication/vote"
 	"millrace/segment"
 )
@@ -261,7 +262,7 @@ func (s *Survivor) rescueControllers(alone []byte) error {
 		return err
 	}
 	defer db.Close()
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, newRaftLogger(slog.New(slog.DiscardHandler), &raftLimits{}))
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, raftgroup.NewLogger(slog.New(slog.DiscardHandler), new(raftgroup.LogLimits)))
 	if err != nil {
 		return err
 	}

@@ -70,7 +70,7 @@ func TestASurvivorIsRescuedFromAMajorityThatWasRestored(t *testing.T) {
 		if n := survivor.log.count("the data folders of a majority of the controllers are old copies"); n != 1 {
 			t.Errorf("the survivor said %d times that a majority was restored, want once", n)
 		}
-		epoch := survivor.replicaOf(1).raft.CurrentTerm()
+		epoch := survivor.replicaOf(1).Raft.CurrentTerm()
 		survivor.stop()
 
 		before := treeOf(t, survivor.dir)
@@ -106,7 +106,7 @@ func TestASurvivorIsRescuedFromAMajorityThatWasRestored(t *testing.T) {
 		eventually(t, "the others have all, and vote, and know it", func() bool {
 			for _, n := range c.nodes {
 				r := n.replicaOf(1)
-				if r == nil || len(r.voters()) != 3 || len(n.memberOf(controllerGroup).voters()) != 3 || r.p.HighWatermark() != 21 {
+				if r == nil || len(r.Voters()) != 3 || len(n.memberOf(controllerGroup).Voters()) != 3 || r.p.HighWatermark() != 21 {
 					return false
 				}
 			}

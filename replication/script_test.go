@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"millrace/replication/raftgroup"
 	"os"
 	"path/filepath"
 	"slices"
@@ -276,7 +277,7 @@ func (s *story) run(args []string) string {
 // segments since it started.
 func (s *story) state() string {
 	leader, led := s.leader()
-	for begin := time.Now(); time.Since(begin) < 3*commitTimeout; time.Sleep(time.Second) {
+	for begin := time.Now(); time.Since(begin) < 3*raftgroup.CommitTimeout; time.Sleep(time.Second) {
 		if !slices.ContainsFunc(s.c.nodes, func(n *testNode) bool {
 			return n.Node != nil && mustPartition(s.t, n, s.id).HighWatermark() < led.HighWatermark()
 		}) {
@@ -297,7 +298,7 @@ func (s *story) state() string {
 			continue
 		}
 		line := fmt.Sprintf("%s start=%d high=%d end=%d", name, p.StartOffset(), p.HighWatermark(), p.EndOffset())
-		if voters := leader.replicaOf(p.group).voters(); !slices.Contains(voters, n.serverID()) {
+		if voters := leader.replicaOf(p.group).Voters(); !slices.Contains(voters, n.serverID()) {
 			line += " no vote"
 		}
 		if times := n.log.count("caught up by segments"); times > 0 {

@@ -118,7 +118,7 @@ func (n *Node) watchVoters(now time.Time) (unheard bool) {
 		if l == nil {
 			return
 		}
-		voters, gone := r.voters(), 0
+		voters, gone := r.Voters(), 0
 		for _, id := range voters {
 			heard, connected := n.failover.evidence.heardOf(id, now)
 			if !connected {
@@ -150,7 +150,7 @@ func (n *Node) watchDisks(now time.Time) (more bool) {
 	n.eachReplica(func(r *replica) {
 		took := r.store.stalled(now)
 		stalls := took > stallTime
-		if r.port.Stall(stalls) && stalls {
+		if r.Port.Stall(stalls) && stalls {
 			n.goTracked(r.stepAside)
 		}
 		s := r.p.settings.Load()
@@ -357,8 +357,8 @@ func (n *Node) cover(r *replica) {
 	if last <= r.snapshots.index() || !r.store.live.Load() {
 		return
 	}
-	if applied := r.raft.AppliedIndex(); r.leadership.Load() != nil && applied >= last && r.fsm.given() < last {
-		r.raft.ApplyLog(log.TrimEntry(r.p.StartOffset()), time.Second)
+	if applied := r.Raft.AppliedIndex(); r.leadership.Load() != nil && applied >= last && r.fsm.given() < last {
+		r.Raft.ApplyLog(log.TrimEntry(r.p.StartOffset()), time.Second)
 	}
 	n.wantSnapshot(r)
 }

@@ -50,7 +50,7 @@ func (n *Node) InSync(id metadata.PartitionID) []int32 {
 	leads := r != nil && r.leadership.Load() != nil
 	var voters []raft.ServerID
 	if leads {
-		voters = r.voters()
+		voters = r.Voters()
 	}
 	var list []int32
 	for _, node := range part.Replicas {
@@ -66,7 +66,7 @@ func (n *Node) InSync(id metadata.PartitionID) []int32 {
 			}
 			// A replica that has no vote yet has all the data and still is not one
 			// that the partition can lose another for.
-			if leads && (!slices.Contains(voters, server) || !r.inSync(server)) {
+			if leads && (!slices.Contains(voters, server) || !r.InSync(server)) {
 				continue
 			}
 		}

@@ -166,7 +166,7 @@ func TestDivergedSuffixAndRetentionPastIt(t *testing.T) {
 		if r == nil {
 			t.Fatalf("the returning replica is down: %v", mustPartition(t, old, id).Down())
 		}
-		if at := r.raft.AppliedIndex(); at < leader.replicaOf(p.group).raft.AppliedIndex() {
+		if at := r.Raft.AppliedIndex(); at < leader.replicaOf(p.group).Raft.AppliedIndex() {
 			t.Fatalf("the returning replica has applied %d, the leader more", at)
 		}
 	})
@@ -247,7 +247,7 @@ func (c *testCluster) sameEverywhere(id idOf) {
 	c.t.Helper()
 	leader, p := c.leader(id)
 	lead := leader.replicaOf(p.group)
-	last := lead.raft.CommitIndex()
+	last := lead.Raft.CommitIndex()
 	for _, n := range c.nodes {
 		if n.Node == nil || n == leader {
 			continue
@@ -260,7 +260,7 @@ func (c *testCluster) sameEverywhere(id idOf) {
 		a, _ := lead.store.FirstIndex()
 		b, _ := r.store.FirstIndex()
 		compared := 0
-		for i := max(a, b); i <= min(last, r.raft.CommitIndex()); i++ {
+		for i := max(a, b); i <= min(last, r.Raft.CommitIndex()); i++ {
 			if x, y := entryAt(c.t, lead, i), entryAt(c.t, r, i); x != y {
 				c.t.Fatalf("entry %d differs between nodes %d and %d:\n%.100s\n%.100s", i, leader.id, n.id, x, y)
 			}

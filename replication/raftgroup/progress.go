@@ -1,4 +1,4 @@
-package replication
+package raftgroup
 
 import (
 	"sync"
@@ -7,10 +7,10 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// A progress is how far the followers of a group have come, as far as they said so in one
+// A Progress is how far the followers of a group have come, as far as they said so in one
 // term. That is how a leader knows which replicas are in sync. The zero value knows of
 // none.
-type progress struct {
+type Progress struct {
 	mu    sync.Mutex
 	term  uint64 // in which match was learned: a follower may have lost entries since an earlier one
 	match map[raft.ServerID]matched
@@ -31,9 +31,9 @@ type matched struct {
 }
 
 // inSync tells whether the follower has everything up to last, or had all there was
-// within the last lagTime.
+// within the last LagTime.
 func (m matched) inSync(last uint64, now time.Time) bool {
-	return m.index >= last || now.Sub(m.caught) < lagTime
+	return m.index >= last || now.Sub(m.caught) < LagTime
 }
 
 // A follower that could not store what it was sent is sent it again after pauseFirst,
@@ -43,9 +43,9 @@ const (
 	pauseMost  = time.Second
 )
 
-// refused notes that a follower could not store what it was sent, and returns for how long
+// Refused notes that a follower could not store what it was sent, and returns for how long
 // it is to be left alone.
-func (p *progress) refused(id raft.ServerID) (pause time.Duration) {
+func (p *Progress) Refused(id raft.ServerID) (pause time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.pauses == nil {
@@ -56,10 +56,10 @@ func (p *progress) refused(id raft.ServerID) (pause time.Duration) {
 	return pause
 }
 
-// answered notes that a follower has the entries up to index, 0 if it only answered, while
+// Answered notes that a follower has the entries up to index, 0 if it only answered, while
 // the log ends at last. It returns up to which entry all have everything. ok is false for an
 // answer to an earlier leadership.
-func (p *progress) answered(id raft.ServerID, term, index, last uint64) (all uint64, ok bool) {
+func (p *Progress) Answered(id raft.ServerID, term, index, last uint64) (all uint64, ok bool) {
 	now := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -99,7 +99,7 @@ func (p *progress) answered(id raft.ServerID, term, index, last uint64) (all uin
 }
 
 // of returns what a follower said in term, false if it has not answered in it.
-func (p *progress) of(id raft.ServerID, term uint64) (m matched, ok bool) {
+func (p *Progress) of(id raft.ServerID, term uint64) (m matched, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.term != term {

@@ -1,4 +1,4 @@
-package replication
+package raftgroup
 
 import (
 	"errors"
@@ -46,7 +46,7 @@ func (c *voteRetrier) ask(id raft.ServerID, question func() error) error {
 	c.latest[id]++
 	number := c.latest[id]
 	c.mu.Unlock()
-	for deadline := time.Now().Add(heartbeatTimeout); ; {
+	for deadline := time.Now().Add(HeartbeatTimeout); ; {
 		err := question()
 		if !errors.Is(err, transport.ErrUnreachable) && !errors.Is(err, transport.ErrUnknownGroup) {
 			return err

@@ -1,4 +1,4 @@
-package replication
+package raftgroup
 
 import (
 	"testing"
@@ -15,7 +15,7 @@ import (
 func TestAQuestionEndsWithItsPort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := transport.New(transport.Config{
-			Local: transport.Peer{Node: 1, Incarnation: "a"}, Cluster: "c", Entries: gate{},
+			Local: transport.Peer{Node: 1, Incarnation: "a"}, Cluster: "c",
 		})
 		defer tr.Close()
 		port := tr.Group(7, "1.a")

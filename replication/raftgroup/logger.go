@@ -1,4 +1,4 @@
-package replication
+package raftgroup
 
 import (
 	"context"
@@ -19,24 +19,25 @@ import (
 	"millrace/replication/vote"
 )
 
-// A raftLogger writes what hashicorp/raft logs to slog, one level down: what
+// A logger writes what hashicorp/raft logs to slog, one level down: what
 // Raft calls news is routine with a thousand groups. Errors about a peer that
 // is away repeat for every group and every heartbeat, and the transport has said that
 // it is; they go to debug. So does that a peer has not opened a group, unless it goes
 // on: nodes open a new one some milliseconds apart. And so does what Raft meets where
 // something ends in order, see ordinary. The rest are warnings, each message once in a while.
-type raftLogger struct {
+type logger struct {
 	to     *slog.Logger
-	limits *raftLimits
+	limits *LogLimits
 	name   string
 	args   []interface{}
 }
 
-func newRaftLogger(to *slog.Logger, limits *raftLimits) hclog.Logger {
-	return &raftLogger{to: to, limits: limits}
+// NewLogger returns Raft's logger of one group, which writes to to.
+func NewLogger(to *slog.Logger, limits *LogLimits) hclog.Logger {
+	return &logger{to: to, limits: limits}
 }
 
-func (l *raftLogger) Log(level hclog.Level, msg string, args ...interface{}) {
+func (l *logger) Log(level hclog.Level, msg string, args ...interface{}) {
 	to, withheld := slog.LevelDebug, 0
 	switch level {
 	case hclog.Error:
@@ -66,7 +67,7 @@ func (l *raftLogger) Log(level hclog.Level, msg string, args ...interface{}) {
 }
 
 // matters reports whether an error is one that an operator wants to know of.
-func (l *raftLogger) matters(msg string, err error) bool {
+func (l *logger) matters(msg string, err error) bool {
 	switch {
 	case routine[msg], ordinary(err), errors.Is(err, transport.ErrUnreachable):
 		return false
@@ -103,63 +104,69 @@ func errorOf(args []interface{}) error {
 	return nil
 }
 
-func (l *raftLogger) Trace(msg string, args ...interface{}) {}
-func (l *raftLogger) Debug(msg string, args ...interface{}) { l.Log(hclog.Debug, msg, args...) }
-func (l *raftLogger) Info(msg string, args ...interface{})  { l.Log(hclog.Info, msg, args...) }
-func (l *raftLogger) Warn(msg string, args ...interface{})  { l.Log(hclog.Warn, msg, args...) }
-func (l *raftLogger) Error(msg string, args ...interface{}) { l.Log(hclog.Error, msg, args...) }
+func (l *logger) Trace(msg string, args ...interface{}) {}
+func (l *logger) Debug(msg string, args ...interface{}) { l.Log(hclog.Debug, msg, args...) }
+func (l *logger) Info(msg string, args ...interface{})  { l.Log(hclog.Info, msg, args...) }
+func (l *logger) Warn(msg string, args ...interface{})  { l.Log(hclog.Warn, msg, args...) }
+func (l *logger) Error(msg string, args ...interface{}) { l.Log(hclog.Error, msg, args...) }
 
-func (l *raftLogger) IsTrace() bool { return false }
-func (l *raftLogger) IsDebug() bool { return l.to.Enabled(context.Background(), slog.LevelDebug) }
-func (l *raftLogger) IsInfo() bool  { return l.IsDebug() }
-func (l *raftLogger) IsWarn() bool  { return l.IsDebug() }
-func (l *raftLogger) IsError() bool { return true }
+func (l *logger) IsTrace() bool { return false }
+func (l *logger) IsDebug() bool { return l.to.Enabled(context.Background(), slog.LevelDebug) }
+func (l *logger) IsInfo() bool  { return l.IsDebug() }
+func (l *logger) IsWarn() bool  { return l.IsDebug() }
+func (l *logger) IsError() bool { return true }
 
-func (l *raftLogger) ImpliedArgs() []interface{} { return l.args }
-func (l *raftLogger) Name() string               { return l.name }
-func (l *raftLogger) SetLevel(hclog.Level)       {}
-func (l *raftLogger) GetLevel() hclog.Level      { return hclog.Debug }
+func (l *logger) ImpliedArgs() []interface{} { return l.args }
+func (l *logger) Name() string               { return l.name }
+func (l *logger) SetLevel(hclog.Level)       {}
+func (l *logger) GetLevel() hclog.Level      { return hclog.Debug }
 
-func (l *raftLogger) With(args ...interface{}) hclog.Logger {
+func (l *logger) With(args ...interface{}) hclog.Logger {
 	c := *l
 	c.args = append(append([]interface{}{}, l.args...), args...)
 	return &c
 }
 
-func (l *raftLogger) Named(name string) hclog.Logger {
+func (l *logger) Named(name string) hclog.Logger {
 	c := *l
 	c.name = name
 	return &c
 }
 
-func (l *raftLogger) ResetNamed(name string) hclog.Logger { return l.Named(name) }
+func (l *logger) ResetNamed(name string) hclog.Logger { return l.Named(name) }
 
-func (l *raftLogger) StandardLogger(*hclog.StandardLoggerOptions) *stdlog.Logger {
+func (l *logger) StandardLogger(*hclog.StandardLoggerOptions) *stdlog.Logger {
 	return slog.NewLogLogger(l.to.Handler(), slog.LevelDebug)
 }
 
-func (l *raftLogger) StandardWriter(*hclog.StandardLoggerOptions) io.Writer { return io.Discard }
+func (l *logger) StandardWriter(*hclog.StandardLoggerOptions) io.Writer { return io.Discard }
 
-// raftLimits is what the raftLoggers of all of a node's groups share.
-type raftLimits struct {
+// LogLimits are what the loggers of all of a node's groups share: one warning in a while of
+// each kind is written, and the next says how many were withheld.
+type LogLimits struct {
 	warnings slowlog.Limit // by message
 
 	mu    sync.Mutex
 	since map[string]lasting
 }
 
+// NewLogLimits returns limits of a node's own.
+func NewLogLimits() *LogLimits {
+	return &LogLimits{warnings: slowlog.Limit{Every: warnsEvery}}
+}
+
 // A lasting is since when something has been so, and when it was so last.
 type lasting struct{ first, last time.Time }
 
 const (
-	raftWarnsEvery = 5 * time.Second
-	lastsAfter     = 30 * time.Second // is how long something must have been so to be said
-	lastsUntil     = time.Minute      // is how long it is not so before it begins anew
-	maxLasting     = 10_000           // bounds what is remembered; it is all forgotten then
+	warnsEvery = 5 * time.Second
+	lastsAfter = 30 * time.Second // is how long something must have been so to be said
+	lastsUntil = time.Minute      // is how long it is not so before it begins anew
+	maxLasting = 10_000           // bounds what is remembered; it is all forgotten then
 )
 
 // lasts reports whether what key names has been so for a while.
-func (r *raftLimits) lasts(key string) bool {
+func (r *LogLimits) lasts(key string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()

@@ -1,4 +1,4 @@
-package replication
+package raftgroup
 
 import (
 	"bytes"
@@ -9,8 +9,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"millrace/internal/slowlog"
 )
 
 // What Raft meets in each group and at each heartbeat is one warning in a while, which says
@@ -26,14 +24,14 @@ func TestRaftWarnsOnceInAWhileAndCounts(t *testing.T) {
 				return a
 			},
 		}))
-		limits := &raftLimits{warnings: slowlog.Limit{Every: raftWarnsEvery}}
+		limits := NewLogLimits()
 		for range 2 {
 			for _, group := range []string{"a/0", "b/0", "c/0"} {
-				l := newRaftLogger(to, limits).With("group", group)
+				l := NewLogger(to, limits).With("group", group)
 				l.Error("failed to write", "error", errors.New("no"))
 				l.Error("failed to read", "error", errors.New("no"))
 			}
-			time.Sleep(raftWarnsEvery)
+			time.Sleep(warnsEvery)
 		}
 		want := []string{
 			`level=WARN msg="raft: failed to write" group=a/0 error=no`,
