@@ -18,7 +18,6 @@ var excused = map[string]string{
 	"replication.Node":                    "to be divided",
 	"replication.Partition":               "to be divided",
 	"log.Log":                             "to be divided",
-	"segment.Reader":                      "to be divided",
 	"server.Server":                       "to be divided",
 	"server/group.classicGroup":           "to be divided",
 	"server/group.consumerGroup":          "to be divided",

@@ -70,7 +70,7 @@ func (s *Active) Append(frames []Frame, sync bool) error {
 	}
 	s.mu.Lock()
 	for i := range frames {
-		s.addLocked(&frames[i])
+		s.tables.add(&frames[i])
 	}
 	s.written.Store(s.info.Bytes)
 	s.mu.Unlock()

@@ -60,19 +60,19 @@ func (s *Reader) crcCache() *crcCache {
 	return c
 }
 
-// askCache decides which frames r may take from the cache. It comes before r, which may
+// askCache decides which frames g may take from the cache. It comes before g, which may
 // return maxBytes of batches of the first frames, touches anything of the file.
-func (r *reader) askCache(frames, maxBytes int) {
-	i, err := r.s.search(r.offset)
+func (g *gathering) askCache(frames, maxBytes int) {
+	i, err := g.search(g.offset)
 	if err != nil || i >= frames {
 		return
 	}
 	var at [2]index.Entry // of the first frame, and of the one behind it
-	n, err := r.s.entriesFrom(at[:min(len(at), frames-i)], i)
+	n, err := g.entriesFrom(at[:min(len(at), frames-i)], i)
 	if err != nil || n == 0 {
 		return
 	}
-	from, to := at[0].Position, r.s.written.Load()
+	from, to := at[0].Position, g.written.Load()
 	if n == 2 {
 		headers := int64(maxBytes/checkedBlock+1) * FrameSize(7) // of long frames, with their padding
 		to = min(to, max(at[1].Position, from+int64(maxBytes)+headers))
@@ -80,36 +80,36 @@ func (r *reader) askCache(frames, maxBytes int) {
 	if from < HeaderSize || from >= to {
 		return // a rotten index
 	}
-	if to-from < checkedBlock && r.s.crcs.Load() == nil {
+	if to-from < checkedBlock && g.crcs.Load() == nil {
 		return // nothing is cached, and nothing will be
 	}
-	c := r.s.crcCache()
+	c := g.crcCache()
 	switch {
 	case c == nil:
 		return
-	case !r.m.inMemory(from, to):
-		r.s.crcs.Store(nil)
-		c = r.s.crcCache()
-	case r.s.crcs.Load() != c:
+	case !g.m.inMemory(from, to):
+		g.crcs.Store(nil)
+		c = g.crcCache()
+	case g.crcs.Load() != c:
 		return // another reader has just found a page missing, and may have had these read
 	}
 	if c != nil {
-		r.crcs, r.cached = c, min(to, int64(len(c.stamps))*checkedBlock)
+		g.checked, g.cached = c, min(to, int64(len(c.stamps))*checkedBlock)
 	}
 }
 
 // check compares a frame, whose bytes with padding are body, with its CRC, unless the
 // cache has it.
-func (r *reader) check(f *Frame, body []byte) *mismatch {
-	if r.crcs == nil || len(body) < checkedBlock || f.Position+f.size() > r.cached {
+func (g *gathering) check(f *Frame, body []byte) *mismatch {
+	if g.checked == nil || len(body) < checkedBlock || f.Position+f.size() > g.cached {
 		return f.checkPayload(body)
 	}
-	if r.crcs.has(f) {
+	if g.checked.has(f) {
 		return nil
 	}
 	wrong := f.checkPayload(body)
 	if wrong == nil {
-		r.crcs.note(f)
+		g.checked.note(f)
 	}
 	return wrong
 }

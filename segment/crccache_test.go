@@ -166,20 +166,20 @@ func TestTheCRCCacheIsUsedOnlyForPagesInMemory(t *testing.T) {
 	c.rot(1)
 	c.rot(2)
 	c.pretend()
-	m, err := c.pin()
+	p, err := c.pin()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer m.release()
-	r := reader{s: &c.Reader, m: m, offset: c.frames[1].BaseOffset}
-	r.askCache(len(c.frames), 1)
+	defer p.release(0)
+	g := gathering{pinned: p, offset: c.frames[1].BaseOffset}
+	g.askCache(len(c.frames), 1)
 	for i, relied := range map[int]bool{1: true, 2: false} {
 		f, err := c.Entry(c.frames[i].Index)
 		if err != nil {
 			t.Fatal(err)
 		}
 		c.crcs.Load().note(&f)
-		if wrong := r.check(&f, f.body(m.data)); (wrong == nil) != relied {
+		if wrong := g.check(&f, f.body(p.m.data)); (wrong == nil) != relied {
 			t.Errorf("frame %d, which is rotten, and good for what is remembered: %v", i, wrong)
 		}
 	}

@@ -165,6 +165,11 @@ func appendFrameHeader(p []byte, f *Frame, salt uint64, position int64, synced b
 // position the caller knows.
 type mismatch struct{ found, expected string }
 
+// corrupt returns the other half as well.
+func (m *mismatch) corrupt(path string, position int64) *CorruptError {
+	return &CorruptError{Path: path, Position: position, Found: m.found, Expected: m.expected}
+}
+
 // parseFrameHeader reads the header at the start of p, which lies at position
 // of a segment with this salt. A nil mismatch means that it is one we wrote:
 // its CRC holds and every field is legal.

@@ -5,50 +5,68 @@ import (
 	"os"
 )
 
-// pin makes the segment ready to read and returns its mapping with a reference
-// for the caller. ErrClosed.
-func (s *Reader) pin() (*mapping, error) {
+// A pinned is a Reader whose data are mapped and stay so until release, whatever becomes of
+// the segment. What it reads is the file's, and a page that cannot be read is an error.
+type pinned struct {
+	*Reader
+	m *mapping // with a reference of the pinned's own
+}
+
+// release gives the mapping back, through which n bytes were read; 0 if somebody else
+// counts them.
+func (s pinned) release(n int) {
+	if n == 0 {
+		s.m.release()
+		return
+	}
+	s.m.releaseRead(n)
+}
+
+// pin makes the segment ready to read: its data mapped and its tables in memory, which they
+// may not be any more by the time that they are looked at, see rlockTables. ErrClosed.
+func (s *Reader) pin() (pinned, error) {
 	s.mu.RLock()
 	if !s.closed && s.m != nil && s.loaded {
 		s.used.Store(true)
-		m := s.m
-		m.acquire()
+		p := pinned{s, s.m}
+		p.m.acquire()
 		s.mu.RUnlock()
-		return m, nil
+		return p, nil
 	}
 	s.mu.RUnlock()
 
-	m, loaded, err := s.load()
+	p, loaded, err := s.load()
 	if err == nil && !loaded {
-		if err = s.rebuild(m); err != nil {
-			m.release()
-			m = nil
+		if err = p.rebuild(); err != nil {
+			p.release(0)
 		}
 	}
-	return m, err
+	return p, err
 }
 
-// load maps what is not mapped and returns the mapping with a reference for the
-// caller. loaded is false when the index files have to be rebuilt.
-func (s *Reader) load() (m *mapping, loaded bool, err error) {
+// load maps what is not mapped. loaded is false when the index files have to be rebuilt.
+func (s *Reader) load() (p pinned, loaded bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, false, ErrClosed
+		return p, false, ErrClosed
 	}
 	if s.m == nil {
-		if s.m, err = s.mapData(); err != nil {
-			return nil, false, err
+		if s.m, err = s.mapDataRLocked(); err != nil {
+			return p, false, err
 		}
 		mapped.add(s)
 	}
 	s.used.Store(true)
 	s.m.acquire()
-	return s.m, s.loaded || s.loadIndexesLocked(), nil
+	if !s.loaded && s.readIndexes() == nil {
+		s.loaded, s.rebuilt = true, false // what rots from here on has not been tried yet
+	}
+	return pinned{s, s.m}, s.loaded, nil
 }
 
-// rlockTables takes mu for reading once the tables are in memory, which they may not be
-// any more though the segment is pinned, see UnmapIdle. The caller unlocks, unless there
+// rlockTables takes mu for reading once the tables are in memory. That the segment is pinned
+// keeps its data mapped, and not its tables, see UnmapIdle. The caller unlocks, unless there
 // is an error.
 func (s *Reader) rlockTables() error {
 	for {
@@ -57,11 +75,11 @@ func (s *Reader) rlockTables() error {
 			return nil
 		}
 		s.mu.RUnlock()
-		m, err := s.pin()
+		p, err := s.pin()
 		if err != nil {
 			return err
 		}
-		m.release()
+		p.release(0)
 	}
 }
 
@@ -90,10 +108,10 @@ func (s *Reader) unmapLocked() {
 	}
 }
 
-// mapData maps the data file, *RefusedError if the system has no descriptor or mapping
-// to spare, with mu held: an active segment at its full capacity, since the
-// mapping stays while the file grows.
-func (s *Reader) mapData() (*mapping, error) {
+// mapDataRLocked maps the data file, an active segment's at its full capacity, since the
+// mapping stays while the file grows. *RefusedError: the system has no descriptor or mapping
+// to spare.
+func (s *Reader) mapDataRLocked() (*mapping, error) {
 	f := s.f
 	if f == nil {
 		var err error
@@ -116,13 +134,13 @@ func (s *Reader) mapData() (*mapping, error) {
 	return m, nil
 }
 
-// rebuild fills the tables from the frames in m, which is pinned, and replaces the
-// index files, unless another reader has just done that. It reads the header of every
-// frame of up to a gigabyte into tables of its own, without mu, so that neither readers
-// nor the writer wait. mu is held at the end, to add the frames that the writer has
-// appended meanwhile and to put the tables in their place. A *CorruptError when the
-// frames are bad.
-func (s *Reader) rebuild(m *mapping) error {
+// rebuild fills the tables from the frames, and replaces the index files, unless another
+// reader has just done that. A *CorruptError when the frames are bad.
+//
+// It reads the header of every frame of up to a gigabyte, into tables of its own and without
+// mu, so that neither readers nor the writer wait. mu is held at the end, to add the frames
+// that the writer has appended meanwhile and to put the tables in their place.
+func (s pinned) rebuild() error {
 	s.rebuilding.Lock()
 	defer s.rebuilding.Unlock()
 	s.mu.RLock()
@@ -134,8 +152,8 @@ func (s *Reader) rebuild(m *mapping) error {
 	if done {
 		return nil
 	}
-	r := newReader(s.fs, s.path, s.h, s.capacity)
-	if err := guard(s.path, func() error { return r.rescanLocked(m, known) }); err != nil {
+	fresh := newTables(s.origin)
+	if err := guard(s.path, func() error { return fresh.rescan(s.m, known) }); err != nil {
 		s.mu.Lock()
 		s.rebuilt = true
 		s.mu.Unlock()
@@ -143,7 +161,7 @@ func (s *Reader) rebuild(m *mapping) error {
 	}
 	var aside error
 	if sealed {
-		aside = r.asideIndexesRLocked() // nobody else has r, so no lock is needed
+		aside = fresh.writeAside()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,11 +174,11 @@ func (s *Reader) rebuild(m *mapping) error {
 	if s.closed {
 		return ErrClosed
 	}
-	if err := guard(s.path, func() error { return r.scanLocked(m, s.info) }); err != nil {
+	if err := guard(s.path, func() error { return fresh.scan(s.m, s.info) }); err != nil {
 		return err
 	}
 	s.entries.release()
-	s.entries, s.times, s.timed = r.entries, r.times, r.timed
+	s.entries, s.times, s.timed = fresh.entries, fresh.times, fresh.timed
 	s.entries.detached = s.f != nil // its file is not to be trusted with more
 	s.loaded, s.rebuilt = true, true
 	return nil

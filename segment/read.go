@@ -8,45 +8,31 @@ import (
 	"millrace/segment/record"
 )
 
-// parseRLocked reads the header of frame i from p, the file's bytes, and compares
-// it with what the index says.
-func (s *Reader) parseRLocked(p []byte, i int) (Frame, *mismatch) {
-	e := s.entries.at(i)
-	limit := min(int64(len(p)), s.info.Bytes)
-	if e.Position < HeaderSize || e.Position > limit {
-		return Frame{Position: e.Position}, &mismatch{fmt.Sprintf("index position %d", e.Position), fmt.Sprintf("at most %d", limit)}
-	}
-	c := cursor{position: e.Position, index: s.h.FirstIndex + uint64(i), offset: e.Offset}
-	f, wrong, _ := c.next(p[:limit], s.h.Salt)
-	f.Position = e.Position
-	return f, wrong
-}
-
-// frame returns frame i without its payload. m is pinned. A *CorruptError when
-// it is bad and no index could lead elsewhere.
-func (s *Reader) frame(m *mapping, i int) (Frame, error) {
+// frame returns frame i without its payload. A *CorruptError when it is bad and no index
+// could lead elsewhere.
+func (s pinned) frame(i int) (Frame, error) {
 	if err := s.rlockTables(); err != nil {
 		return Frame{}, err
 	}
-	f, wrong, rebuilt, err := s.frameRLocked(m, i)
+	f, wrong, rebuilt, err := s.frameRLocked(i)
 	s.mu.RUnlock()
 	if err != nil || wrong == nil {
 		return f, err
 	}
 	if !rebuilt {
-		switch err := s.rebuild(m); {
+		switch err := s.rebuild(); {
 		case err == nil:
-			return s.frame(m, i)
+			return s.frame(i)
 		case err == ErrClosed:
 			return f, err
 		}
 	}
-	return f, &CorruptError{Path: s.path, Position: f.Position, Found: wrong.found, Expected: wrong.expected}
+	return f, wrong.corrupt(s.path, f.Position)
 }
 
-func (s *Reader) frameRLocked(m *mapping, i int) (f Frame, wrong *mismatch, rebuilt bool, err error) {
+func (s pinned) frameRLocked(i int) (f Frame, wrong *mismatch, rebuilt bool, err error) {
 	err = guard(s.path, func() error {
-		f, wrong = s.parseRLocked(m.data, i)
+		f, wrong = s.tables.parse(s.m.data, i)
 		return nil
 	})
 	return f, wrong, s.rebuilt, err
@@ -59,14 +45,14 @@ func (s *Reader) Frame(i uint64) (Frame, error) {
 	if err != nil {
 		return f, err
 	}
-	m, err := s.pin()
+	p, err := s.pin()
 	if err != nil {
 		return f, err
 	}
 	body := make([]byte, f.size()-FrameHeaderSize)
-	defer m.releaseRead(len(body))
+	defer p.release(len(body))
 	err = guard(s.path, func() error {
-		copy(body, f.body(m.data))
+		copy(body, f.body(p.m.data))
 		return nil
 	})
 	if err != nil {
@@ -86,12 +72,12 @@ func (s *Reader) Entry(i uint64) (Frame, error) {
 	if i < info.FirstIndex || i > info.LastIndex {
 		return Frame{}, ErrRange
 	}
-	m, err := s.pin()
+	p, err := s.pin()
 	if err != nil {
 		return Frame{}, err
 	}
-	defer m.releaseRead(FrameHeaderSize)
-	return s.frame(m, int(i-info.FirstIndex))
+	defer p.release(FrameHeaderSize)
+	return p.frame(int(i - info.FirstIndex))
 }
 
 func (s *Reader) corrupt(f *Frame, wrong *mismatch) error {
@@ -104,12 +90,12 @@ func (s *Reader) corrupt(f *Frame, wrong *mismatch) error {
 // find returns the last frame whose base offset is at or below offset. If the index has
 // rotted since it was loaded it may be an earlier frame: the caller walks further, and
 // skips no record.
-func (s *Reader) find(m *mapping, offset int64) (i int, err error) {
+func (s pinned) find(offset int64) (i int, err error) {
 	for range 2 {
 		if i, err = s.search(offset); err != nil {
 			return 0, err
 		}
-		f, err := s.frame(m, i) // mends an index that does not lead to frames
+		f, err := s.frame(i) // mends an index that does not lead to frames
 		if err != nil {
 			return 0, err
 		}
@@ -141,53 +127,52 @@ func (s *Reader) Read(offset, limit int64, maxBytes int) (*View, error) {
 	if offset >= info.NextOffset || offset >= limit {
 		return &View{Next: offset}, nil
 	}
-	m, err := s.pin()
+	p, err := s.pin()
 	if err != nil {
 		return nil, err
 	}
-	r := reader{s: s, m: m, offset: offset, limit: limit, left: maxBytes, next: offset}
-	r.askCache(info.Frames(), maxBytes)
-	if err := r.read(info.Frames()); err != nil {
-		m.release()
+	g := gathering{pinned: p, offset: offset, limit: limit, left: maxBytes, next: offset}
+	g.askCache(info.Frames(), maxBytes)
+	if err := g.read(info.Frames()); err != nil {
+		p.release(0)
 		return nil, err
 	}
-	if len(r.pieces) == 0 {
-		m.release()
+	if len(g.pieces) == 0 {
+		p.release(0)
 		return &View{Next: offset}, nil
 	}
-	return &View{Bytes: r.pieces, Next: r.next, m: m}, nil
+	return &View{Bytes: g.pieces, Next: g.next, m: p.m}, nil
 }
 
-// A reader gathers the pieces of one view.
-type reader struct {
-	s             *Reader
-	m             *mapping
+// A gathering is one Read: of the pieces of one view.
+type gathering struct {
+	pinned
 	offset, limit int64
 	left          int
 	pieces        [][]byte
 	next          int64
-	crcs          *crcCache // nil: every frame is checked
-	cached        int64     // crcs may be asked of frames that end here or before
+	checked       *crcCache // nil: every frame is checked
+	cached        int64     // checked may be asked of frames that end here or before
 }
 
-// ahead is how many frames a reader looks up in the index at a time: locks and
+// ahead is how many frames a gathering looks up in the index at a time: locks and
 // guards cost as much as a small frame.
 const ahead = 64
 
-func (r *reader) read(frames int) error {
-	i, err := r.s.find(r.m, r.offset)
+func (g *gathering) read(frames int) error {
+	i, err := g.find(g.offset)
 	if err != nil {
 		return err
 	}
 	var at [ahead]index.Entry
 	for more := true; more && i < frames; {
-		n, err := r.s.entriesFrom(at[:min(ahead, frames-i)], i)
+		n, err := g.entriesFrom(at[:min(ahead, frames-i)], i)
 		if err != nil {
 			return err
 		}
-		err = guard(r.s.path, func() error {
+		err = guard(g.path, func() error {
 			for k := 0; more && k < n; k++ {
-				if more, err = r.frame(i+k, at[k]); err != nil {
+				if more, err = g.add(i+k, at[k]); err != nil {
 					return err
 				}
 			}
@@ -216,62 +201,62 @@ func (s *Reader) entriesFrom(at []index.Entry, i int) (n int, err error) {
 	return n, err
 }
 
-// frame adds frame i, which the index says lies at e.
-func (r *reader) frame(i int, e index.Entry) (more bool, err error) {
-	c := cursor{position: e.Position, index: r.s.h.FirstIndex + uint64(i), offset: e.Offset}
-	f, wrong, _ := c.next(r.m.data[:min(int64(len(r.m.data)), r.s.written.Load())], r.s.h.Salt)
+// add adds frame i, which the index says lies at e.
+func (g *gathering) add(i int, e index.Entry) (more bool, err error) {
+	c := cursor{position: e.Position, index: g.h.FirstIndex + uint64(i), offset: e.Offset}
+	f, wrong, _ := c.next(g.m.data[:min(int64(len(g.m.data)), g.written.Load())], g.h.Salt)
 	if wrong != nil {
-		if f, err = r.s.frame(r.m, i); err != nil { // the slow way, which mends a bad index
+		if f, err = g.pinned.frame(i); err != nil { // the slow way, which mends a bad index
 			return false, err
 		}
 	}
-	if f.Type != Command || f.NextOffset() <= r.offset {
+	if f.Type != Command || f.NextOffset() <= g.offset {
 		return true, nil
 	}
-	if f.BaseOffset >= r.limit || len(r.pieces) > 0 && r.left < record.HeaderSize {
+	if f.BaseOffset >= g.limit || len(g.pieces) > 0 && g.left < record.HeaderSize {
 		return false, nil
 	}
-	body := f.body(r.m.data)
-	if len(r.pieces) > 0 {
+	body := f.body(g.m.data)
+	if len(g.pieces) > 0 {
 		// What will not fit is left to the next read, unread. If its length has rotted,
 		// that is found there.
-		if b, _, err := record.Split(body[:f.payloadLen]); err == nil && len(b) > r.left {
+		if b, _, err := record.Split(body[:f.payloadLen]); err == nil && len(b) > g.left {
 			return false, nil
 		}
 	}
-	if wrong := r.check(&f, body); wrong != nil {
-		return false, r.s.corrupt(&f, wrong)
+	if wrong := g.check(&f, body); wrong != nil {
+		return false, g.corrupt(&f, wrong)
 	}
-	return r.take(&f, body[:f.payloadLen:f.payloadLen])
+	return g.take(&f, body[:f.payloadLen:f.payloadLen])
 }
 
 // take adds the batches of one frame; neighbours become one piece. more is
 // false when the view is complete.
-func (r *reader) take(f *Frame, p []byte) (more bool, err error) {
+func (g *gathering) take(f *Frame, p []byte) (more bool, err error) {
 	from, at := 0, 0 // the piece is p[from:at]
 	flush := func() {
 		if at > from {
-			r.pieces = append(r.pieces, p[from:at:at])
+			g.pieces = append(g.pieces, p[from:at:at])
 		}
 	}
 	for at < len(p) {
 		b, _, err := record.Split(p[at:])
 		if err != nil || b.LastOffsetDelta() < 0 {
-			return false, r.s.corrupt(f, &mismatch{fmt.Sprintf("payload that is no batch at byte %d (%v)", at, err), "whole batches"})
+			return false, g.corrupt(f, &mismatch{fmt.Sprintf("payload that is no batch at byte %d (%v)", at, err), "whole batches"})
 		}
 		next := b.NextOffset()
 		switch {
-		case next <= r.offset:
+		case next <= g.offset:
 			at += len(b)
 			from = at
 			continue
-		case next > r.limit, len(b) > r.left && (len(r.pieces) > 0 || at > from):
+		case next > g.limit, len(b) > g.left && (len(g.pieces) > 0 || at > from):
 			flush()
 			return false, nil
 		}
 		at += len(b)
-		r.left -= len(b)
-		r.next = next
+		g.left -= len(b)
+		g.next = next
 	}
 	flush()
 	return true, nil
@@ -300,12 +285,12 @@ func (s *Reader) Prefix(before uint64) (Info, error) {
 		}
 		info.LastTerm = last.Term
 	}
-	m, err := s.pin()
+	p, err := s.pin()
 	if err != nil {
 		return Info{}, err
 	}
-	defer m.release()
-	info.MaxTimestamp, err = s.maxTimestamp(m, info.Frames())
+	defer p.release(0)
+	info.MaxTimestamp, err = p.maxTimestamp(info.Frames())
 	return info, err
 }
 
@@ -317,13 +302,13 @@ func (s *Reader) ReadAt(p []byte, at int64) (n int, err error) {
 	if at < 0 || at >= end {
 		return 0, io.EOF
 	}
-	m, err := s.pin()
+	pin, err := s.pin()
 	if err != nil {
 		return 0, err
 	}
-	defer func() { m.releaseRead(n) }()
+	defer func() { pin.release(n) }()
 	err = guard(s.path, func() error {
-		n = copy(p, m.data[at:end])
+		n = copy(p, pin.m.data[at:end])
 		return nil
 	})
 	if err == nil && at+int64(n) == end {
@@ -340,19 +325,19 @@ func (s *Reader) Entries(from uint64, f func(*Frame) error) error {
 	if from < info.FirstIndex {
 		return ErrRange
 	}
-	m, err := s.pin()
+	p, err := s.pin()
 	if err != nil {
 		return err
 	}
-	defer m.release()
+	defer p.release(0)
 	for i := int(from - info.FirstIndex); i < info.Frames(); i++ {
-		e, err := s.frame(m, i)
+		e, err := p.frame(i)
 		if err != nil {
 			return err
 		}
-		resident.add(m, int(e.size()))
+		resident.add(p.m, int(e.size()))
 		err = guard(s.path, func() error {
-			body := e.body(m.data)
+			body := e.body(p.m.data)
 			if wrong := e.checkPayload(body); wrong != nil {
 				return s.corrupt(&e, wrong)
 			}

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-
-	"millrace/index"
 )
 
 // Recover opens the last segment of a log for appending. id, and the
@@ -63,7 +61,7 @@ func Recover(fs FS, path string, id Identity, known Info, capacity int64) (s *Ac
 	}
 	var proven int64
 	err = guard(path, func() error {
-		proven, torn, err = s.recover(s.m.data[:size], end, known)
+		proven, torn, err = s.tables.recover(s.m, size, end, known)
 		return err
 	})
 	if err != nil {
@@ -100,31 +98,32 @@ func dataEnd(f File, from, size int64) (int64, error) {
 	return from, nil
 }
 
-// recover fills in info and the tables from p, the file's bytes, which are zeros
-// from end on. Bytes below proven had been synced.
-func (s *Reader) recover(p []byte, end int64, known Info) (proven int64, torn bool, err error) {
+// recover fills the tables from m, of which size bytes are the file's and those from end on
+// zeros. Bytes below proven had been synced.
+func (t *tables) recover(m *mapping, size, end int64, known Info) (proven int64, torn bool, err error) {
+	p := m.data[:size]
 	if known.Bytes > 0 {
-		if err := s.resume(p, known); err != nil {
+		if err := t.resume(m, size, known); err != nil {
 			return 0, false, err
 		}
 		proven = known.Bytes
 	} else {
-		s.restart()
+		t.reset()
 		proven = HeaderSize
 	}
 
 	// Walk the headers. Frames before a flagged one had been synced, so only
 	// those from the last flagged one on can be torn.
-	doubtful := s.end()
+	doubtful := t.end()
 	var wrong *mismatch
-	for c := s.end(); ; {
+	for c := t.end(); ; {
 		if c.position >= end {
 			wrong = &mismatch{"zeros", "a frame"}
 			break
 		}
-		f, w, misplaced := c.next(p, s.h.Salt)
+		f, w, misplaced := c.next(p, t.h.Salt)
 		if misplaced {
-			return 0, false, &CorruptError{Path: s.path, Position: c.position, Found: w.found, Expected: w.expected}
+			return 0, false, &CorruptError{Path: t.path, Position: c.position, Found: w.found, Expected: w.expected}
 		}
 		if f.Synced {
 			// Also the header of a frame whose end is missing proves what is before.
@@ -134,60 +133,42 @@ func (s *Reader) recover(p []byte, end int64, known Info) (proven int64, torn bo
 		if wrong = w; w != nil {
 			break
 		}
-		if index.Check(s.h.BaseOffset, index.Entry{Offset: f.BaseOffset, Position: f.Position}) != nil {
-			return 0, false, &CorruptError{Path: s.path, Position: c.position, Found: fmt.Sprintf("offset %d", f.BaseOffset), Expected: fmt.Sprintf("less than 2^32 above %d", s.h.BaseOffset)}
+		if err := t.fits(&f); err != nil {
+			return 0, false, err
 		}
-		s.addLocked(&f)
+		t.add(&f)
 		c.advance(&f)
-		resident.add(s.m, int(f.size()))
+		resident.add(m, int(f.size()))
 	}
-	last := s.end()
-	if proof, ok := findFrame(p[:max(end, last.position)], s.h.Salt, last.position+8, func(f Frame) bool { return f.Synced }); ok {
+	last := t.end()
+	if proof, ok := findFrame(p[:max(end, last.position)], t.h.Salt, last.position+8, func(f Frame) bool { return f.Synced }); ok {
 		return 0, false, &CorruptError{
-			Path: s.path, Position: last.position, Found: wrong.found,
+			Path: t.path, Position: last.position, Found: wrong.found,
 			Expected: fmt.Sprintf("%s, since the frame of index %d at %d was written after all before it was synced", wrong.expected, proof.Index, proof.Position),
 		}
 	}
 
 	for c := doubtful; c.position < last.position; {
-		f, w, _ := c.next(p, s.h.Salt)
+		f, w, _ := c.next(p, t.h.Salt)
 		if w == nil {
 			w = f.checkPayload(f.body(p))
 		}
 		if w != nil {
-			return min(proven, c.position), true, s.cut(p, c)
+			return min(proven, c.position), true, t.cut(p, c)
 		}
 		c.advance(&f)
 	}
 	return proven, last.position < end && !allZero(p[last.position:end]), nil
 }
 
-// end returns the place behind the last frame counted.
-func (s *Reader) end() cursor {
-	return cursor{position: s.info.Bytes, index: s.info.LastIndex + 1, offset: s.info.NextOffset, term: s.info.LastTerm}
-}
-
-// restart empties info and the tables, whose mapping the caller has released or
-// kept.
-func (s *Reader) restart() {
-	s.entries = table{base: s.h.BaseOffset}
-	s.times = nil
-	s.timed = HeaderSize
-	s.info = Info{
-		FirstIndex: s.h.FirstIndex, LastIndex: s.h.FirstIndex - 1,
-		BaseOffset: s.h.BaseOffset, NextOffset: s.h.BaseOffset,
-		PrevTerm: s.h.PrevTerm, LastTerm: s.h.PrevTerm,
-		MaxTimestamp: -1, Bytes: HeaderSize, Salt: s.h.Salt, Created: s.h.Created,
-	}
-}
-
 // resume takes up a segment at the length that is known of it, from its
 // index files if they are good.
-func (s *Reader) resume(p []byte, known Info) error {
-	s.info = known
-	if !s.loadIndexesLocked() || !s.lastFits(p) {
-		s.entries.release()
-		if err := s.rescanLocked(s.m, known); err != nil {
+func (t *tables) resume(m *mapping, size int64, known Info) error {
+	p := m.data[:size]
+	t.info = known
+	if t.readIndexes() != nil || !t.lastFits(p) {
+		t.entries.release()
+		if err := t.rescan(m, known); err != nil {
 			return err
 		}
 	}
@@ -196,71 +177,25 @@ func (s *Reader) resume(p []byte, known Info) error {
 	}
 	// The last entry is read for good measure: were it bad and the replica
 	// started, Raft would find out by panicking.
-	f, wrong := s.parseRLocked(p, known.Frames()-1)
+	f, wrong := t.parse(p, known.Frames()-1)
 	if wrong == nil {
 		wrong = f.checkPayload(f.body(p))
 	}
 	if wrong != nil {
-		return &CorruptError{Path: s.path, Position: f.Position, Found: wrong.found, Expected: wrong.expected}
+		return wrong.corrupt(t.path, f.Position)
 	}
 	return nil
 }
 
 // lastFits reports whether the last entry of the index leads to a frame that ends
 // where the segment does.
-func (s *Reader) lastFits(p []byte) bool {
-	n := s.info.Frames()
+func (t *tables) lastFits(p []byte) bool {
+	n := t.info.Frames()
 	if n == 0 {
-		return s.info.Bytes == HeaderSize
+		return t.info.Bytes == HeaderSize
 	}
-	f, wrong := s.parseRLocked(p, n-1)
-	return wrong == nil && f.Position+f.size() == s.info.Bytes && f.NextOffset() == s.info.NextOffset && f.Term == s.info.LastTerm
-}
-
-// rescanLocked fills the tables from the frames in m, which have to be exactly
-// those that known counts.
-func (s *Reader) rescanLocked(m *mapping, known Info) error {
-	s.restart()
-	s.info.Compacted = known.Compacted // only the manifest knows
-	return s.scanLocked(m, known)
-}
-
-// scanLocked adds to the tables the frames in m from their end on, up to those that
-// known counts.
-func (s *Reader) scanLocked(m *mapping, known Info) error {
-	for c := s.end(); c.position < known.Bytes; {
-		f, wrong, _ := c.next(m.data[:known.Bytes], s.h.Salt)
-		if wrong != nil {
-			return &CorruptError{Path: s.path, Position: c.position, Found: wrong.found, Expected: wrong.expected}
-		}
-		if index.Check(s.h.BaseOffset, index.Entry{Offset: f.BaseOffset, Position: f.Position}) != nil {
-			return &CorruptError{Path: s.path, Position: c.position, Found: fmt.Sprintf("offset %d", f.BaseOffset), Expected: fmt.Sprintf("less than 2^32 above %d", s.h.BaseOffset)}
-		}
-		s.addLocked(&f)
-		c.advance(&f)
-		resident.add(m, int(f.size()))
-	}
-	if s.info != known {
-		return &CorruptError{Path: s.path, Position: known.Bytes, Found: fmt.Sprintf("%+v", s.info), Expected: fmt.Sprintf("%+v", known)}
-	}
-	return nil
-}
-
-// cut forgets the frames from c on. Only Recover may: nobody has seen them.
-func (s *Reader) cut(p []byte, c cursor) error {
-	n := int(c.index - s.h.FirstIndex)
-	newest, err := s.maxTimestampRLocked(p, n)
-	if err != nil {
-		return err
-	}
-	s.info.LastIndex = c.index - 1
-	s.info.NextOffset = c.offset
-	s.info.LastTerm = c.term
-	s.info.Bytes = c.position
-	s.info.MaxTimestamp = newest
-	s.entries.truncate(n)
-	s.truncateTimesLocked(n)
-	return nil
+	f, wrong := t.parse(p, n-1)
+	return wrong == nil && f.Position+f.size() == t.info.Bytes && f.NextOffset() == t.info.NextOffset && f.Term == t.info.LastTerm
 }
 
 // writeTailAgain writes the bytes from proven to the end once more and syncs them, so

@@ -32,8 +32,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-
-	"millrace/index"
 )
 
 // Errors a caller can act on.
@@ -91,18 +89,10 @@ func (i Info) Frames() int { return int(i.LastIndex + 1 - i.FirstIndex) }
 // Readers see the entries that info counts, which a writer raises only when the bytes
 // below are complete.
 //
-// A method that ends in RLocked needs mu for reading, one that ends in Locked for
-// writing; neither needs it while nobody else has the Reader.
+// A method that ends in RLocked needs mu for reading, one that ends in Locked for writing.
+// Methods of tables need it as what they do to them needs it: to look for reading, to change
+// for writing. To read through the mapping takes a pinned, which needs no lock.
 type Reader struct {
-	fs        FS
-	path      string
-	h         Header
-	compacted bool // as info says: it never changes
-
-	// capacity bounds the file's length, and is what is mapped of it.
-	capacity int64
-	fileSize int64 // the file's length when it was opened or sealed
-
 	used    atomic.Bool  // read since the last UnmapIdle, or since mappings.makeRoom came by
 	written atomic.Int64 // == info.Bytes, readable without mu
 	crcs    atomic.Pointer[crcCache]
@@ -114,15 +104,12 @@ type Reader struct {
 	closing sync.Mutex // held while f syncs or closes; taken before mu
 
 	mu      sync.RWMutex
-	closed  bool
-	f       File // the writer's, which is mapped as well; nil when there is none: sealed
-	info    Info
+	tables           // under mu, all but the origin, which never changes
+	closed  bool     // under mu, as the rest
+	f       File     // the writer's, which is mapped as well; nil when there is none: sealed
 	m       *mapping // of the data; nil until the first reader
 	loaded  bool     // entries and times are in memory; always, for an active segment
 	rebuilt bool     // the index files were found wrong since they were loaded: do not try again
-	entries table
-	times   *index.TimeIndex
-	timed   int64 // position up to which times covers
 }
 
 // An Active is the segment that a log appends to, and its Reader. It is for one writer; only
@@ -187,7 +174,7 @@ func Create(fs FS, path string, h Header, capacity int64) (*Active, error) {
 	}
 	s := newActive(fs, path, h, max(capacity, HeaderSize), f)
 	s.loaded = true
-	s.restart()
+	s.reset()
 	s.written.Store(HeaderSize)
 	err = s.create()
 	if err != nil {
@@ -212,13 +199,9 @@ func (s *Active) create() error {
 	return nil
 }
 
-func newReader(fs FS, path string, h Header, capacity int64) *Reader {
-	return &Reader{fs: fs, path: path, h: h, capacity: capacity, entries: table{base: h.BaseOffset}}
-}
-
 func newActive(fs FS, path string, h Header, capacity int64, f File) *Active {
 	return &Active{
-		Reader: Reader{fs: fs, path: path, h: h, capacity: capacity, entries: table{base: h.BaseOffset}, f: f},
+		Reader: Reader{tables: newTables(origin{fs: fs, path: path, h: h, capacity: capacity}), f: f},
 		file:   f,
 	}
 }
@@ -243,9 +226,8 @@ func OpenSealed(fs FS, path string, id Identity, info Info) (*Reader, error) {
 	if size < info.Bytes {
 		return nil, &CorruptError{Path: path, Position: size, Found: fmt.Sprintf("a file of %d bytes", size), Expected: fmt.Sprintf("at least %d", info.Bytes)}
 	}
-	s := newReader(fs, path, h, info.Bytes)
-	s.fileSize, s.compacted = size, info.Compacted
-	s.info = info
+	s := &Reader{tables: newTables(origin{fs: fs, path: path, h: h, compacted: info.Compacted, capacity: info.Bytes})}
+	s.fileSize, s.info = size, info
 	s.written.Store(info.Bytes)
 	return s, nil
 }

@@ -133,10 +133,6 @@ func appendTime(x *index.TimeIndex, e index.TimeEntry) *index.TimeIndex {
 	return x
 }
 
-func (s *Reader) indexHeader(kind string, frames int) index.Header {
-	return index.Header{Kind: kind, Salt: s.h.Salt, FirstIndex: s.h.FirstIndex, BaseOffset: s.h.BaseOffset, Frames: frames}
-}
-
 // spill moves the tail to the index file when it is long. A failure costs
 // memory, not safety: the tail stays, and the next append tries again.
 func (s *Active) spill() error {
@@ -179,19 +175,13 @@ func (s *Active) spill() error {
 	return nil
 }
 
-// indexCapacity is the length of an index file of as many frames as fit the
-// segment.
-func (s *Reader) indexCapacity() int64 {
-	return index.HeaderSize + (s.capacity/FrameHeaderSize+1)*index.EntrySize
-}
-
 // writeIndexes writes whole index files aside and renames them, so that a
 // reader who maps the old ones sees no change. They are not synced: a crash may
 // cost them, and they are rebuilt. Called while nothing is appended; if more is
 // appended later, the table goes on in the new file.
 func (s *Active) writeIndexes() error {
 	s.mu.RLock()
-	err := s.publishIndexes(guard(s.path, s.asideIndexesRLocked))
+	err := s.publishIndexes(guard(s.path, s.tables.writeAside))
 	s.mu.RUnlock()
 
 	s.mu.Lock()
@@ -213,121 +203,4 @@ func (s *Active) writeIndexes() error {
 	s.entries.release()
 	s.entries.file, s.entries.inFile = file, n
 	return nil
-}
-
-// asideIndexesRLocked writes the index files aside.
-func (s *Reader) asideIndexesRLocked() error {
-	n := s.info.Frames()
-	entries := s.entries.bytes()
-	var times []byte
-	if s.times != nil {
-		times = s.times.Bytes()
-	}
-	if len(entries) != n*index.EntrySize {
-		panic(fmt.Sprintf("segment: %d bytes of index for %d frames", len(entries), n))
-	}
-	aside := func(path string, h index.Header, entries []byte) error {
-		return writeAside(s.fs, path+asideSuffix, false, h.Encode(entries), entries)
-	}
-	err := aside(indexPath(s.path), s.indexHeader(index.KindEntries, n), entries)
-	return errors.Join(err, aside(timePath(s.path), s.indexHeader(index.KindTimes, n), times))
-}
-
-// publishIndexes puts the index files written aside in their place, or removes them
-// if there was an error, which it returns.
-func (s *Reader) publishIndexes(err error) error {
-	for _, path := range []string{indexPath(s.path), timePath(s.path)} {
-		if err == nil {
-			err = s.fs.Rename(path+asideSuffix, path)
-		}
-		if err != nil {
-			s.fs.Remove(path + asideSuffix)
-		}
-	}
-	return err
-}
-
-// loadIndexesLocked reads the index files, for info.Frames frames; false when
-// they are missing, damaged or foreign.
-func (s *Reader) loadIndexesLocked() bool {
-	err := guard(indexPath(s.path), s.tryIndexesLocked)
-	if err != nil {
-		s.entries.release()
-		s.times = nil
-	}
-	if s.loaded = err == nil; s.loaded {
-		s.rebuilt = false // what rots from here on has not been tried yet
-	}
-	return s.loaded
-}
-
-func (s *Reader) tryIndexesLocked() error {
-	n := s.info.Frames()
-	f, err := s.fs.OpenFile(indexPath(s.path), os.O_RDONLY)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	size, err := f.Size()
-	if err != nil {
-		return err
-	}
-	if size < index.HeaderSize {
-		return index.ErrDamaged
-	}
-	p, err := ReadFile(s.fs, timePath(s.path), index.HeaderSize+(s.fileSize/timeInterval+2)*index.TimeEntrySize)
-	if err != nil {
-		return err
-	}
-	raw, _, err := s.indexHeader(index.KindTimes, n).Parse(p)
-	if err != nil {
-		return err
-	}
-	count := 0
-	for x, _ := index.NewTime(raw, len(raw)/index.TimeEntrySize); count < x.Len() && int(x.At(count).Frame) < n; count++ {
-	}
-	// An active segment's mapping has to hold what is still to come.
-	m, err := newMapping(f.Fd(), max(size, s.indexCapacity()))
-	if err != nil {
-		return err
-	}
-	s.entries.release()
-	s.entries.file = m
-	entries, covered, err := s.indexHeader(index.KindEntries, n).Parse(m.data[:size])
-	if err != nil {
-		return err
-	}
-	if covered < n || len(entries)/index.EntrySize < n {
-		return index.ErrDamaged
-	}
-	s.entries.inFile = n
-	s.times, s.timed = nil, HeaderSize
-	if count > 0 {
-		s.times, _ = index.NewTime(append([]byte(nil), raw[:count*index.TimeEntrySize]...), count)
-		s.timed = s.positionRLocked(int(s.times.At(count-1).Frame) + 1)
-	}
-	return nil
-}
-
-// positionRLocked returns where frame i begins, or would.
-func (s *Reader) positionRLocked(i int) int64 {
-	if i == s.info.Frames() {
-		return s.info.Bytes
-	}
-	return s.entries.at(i).Position
-}
-
-// addLocked counts f, which lies at the segment's end, in info and both tables.
-func (s *Reader) addLocked(f *Frame) {
-	i := s.info.Frames()
-	s.entries.append(index.Entry{Offset: f.BaseOffset, Position: f.Position})
-	s.info.LastIndex = f.Index
-	s.info.NextOffset = f.NextOffset()
-	s.info.LastTerm = f.Term
-	s.info.MaxTimestamp = max(s.info.MaxTimestamp, f.MaxTimestamp)
-	s.info.Bytes = f.Position + f.size()
-	if s.info.Bytes-s.timed >= timeInterval {
-		s.times = appendTime(s.times, index.TimeEntry{Max: s.info.MaxTimestamp, Frame: uint32(i)})
-		s.timed = s.info.Bytes
-	}
 }

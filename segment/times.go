@@ -3,7 +3,6 @@ package segment
 import (
 	"bytes"
 	"math"
-	"sort"
 
 	"millrace/index"
 	"millrace/segment/record"
@@ -23,12 +22,12 @@ func (s *Reader) OffsetAt(timestamp, from, limit int64) (offset, found int64, ok
 	if info.MaxTimestamp < timestamp || info.NextOffset <= max(from, info.BaseOffset) || info.BaseOffset >= limit {
 		return 0, 0, false, nil
 	}
-	m, err := s.pin()
+	p, err := s.pin()
 	if err != nil {
 		return 0, 0, false, err
 	}
-	defer m.release()
-	start, err := s.find(m, max(from, info.BaseOffset))
+	defer p.release(0)
+	start, err := p.find(max(from, info.BaseOffset))
 	if err != nil {
 		return 0, 0, false, err
 	}
@@ -38,7 +37,7 @@ func (s *Reader) OffsetAt(timestamp, from, limit int64) (offset, found int64, ok
 	}
 	walked := int64(-1) // the position of the first frame
 	for i := max(start, skip); i < info.Frames(); i++ {
-		f, err := s.frame(m, i)
+		f, err := p.frame(i)
 		if err != nil {
 			return 0, 0, false, err
 		}
@@ -49,7 +48,7 @@ func (s *Reader) OffsetAt(timestamp, from, limit int64) (offset, found int64, ok
 		case walked < 0:
 			walked = f.Position
 		case skip <= start && walked < math.MaxInt64 && f.Position-walked >= lateAfter && s.isSealed():
-			late, err := s.firstAfter(m, start, i, timestamp)
+			late, err := p.firstAfter(start, i, timestamp)
 			if err != nil {
 				return 0, 0, false, err
 			}
@@ -61,11 +60,11 @@ func (s *Reader) OffsetAt(timestamp, from, limit int64) (offset, found int64, ok
 		if f.Type != Command || f.MaxTimestamp < timestamp || f.NextOffset() <= from {
 			continue
 		}
-		p, err := s.payload(m, &f)
+		payload, err := p.payload(&f)
 		if err != nil {
 			return 0, 0, false, err
 		}
-		offset, found, ok, err := s.firstRecord(&f, p, from, limit, func(t int64) bool { return t >= timestamp })
+		offset, found, ok, err := s.firstRecord(&f, payload, from, limit, func(t int64) bool { return t >= timestamp })
 		if err != nil || ok {
 			return offset, found, ok, err
 		}
@@ -85,7 +84,7 @@ type lateTimes struct {
 
 // firstAfter returns the first frame at or after i that may hold a timestamp of at
 // least t, of a sealed segment whose frames between start and i do not.
-func (s *Reader) firstAfter(m *mapping, start, i int, t int64) (int, error) {
+func (s pinned) firstAfter(start, i int, t int64) (int, error) {
 	if l := s.late.Load(); l != nil && l.from <= start {
 		// Were what is found before i, it would be before start: the log start has
 		// moved on beyond it, and the index has to begin behind it.
@@ -96,7 +95,7 @@ func (s *Reader) firstAfter(m *mapping, start, i int, t int64) (int, error) {
 	l := &lateTimes{from: start}
 	newest, timed := int64(-1), int64(-1)
 	for k := start; k < s.Info().Frames(); k++ {
-		f, err := s.frame(m, k)
+		f, err := s.frame(k)
 		if err != nil {
 			return 0, err
 		}
@@ -109,7 +108,7 @@ func (s *Reader) firstAfter(m *mapping, start, i int, t int64) (int, error) {
 			timed = end
 		}
 	}
-	resident.add(m, int(s.written.Load()-HeaderSize))
+	resident.add(s.m, int(s.written.Load()-HeaderSize))
 	s.late.Store(l)
 	return max(i, l.first(t)), nil
 }
@@ -136,10 +135,10 @@ func (s *Reader) firstAt(t int64) (int, error) {
 
 // payload copies a frame's payload: decoders may read it on goroutines of their
 // own, where a fault in mapped memory would end the process.
-func (s *Reader) payload(m *mapping, f *Frame) ([]byte, error) {
+func (s pinned) payload(f *Frame) ([]byte, error) {
 	var p []byte
 	err := guard(s.path, func() error {
-		p = bytes.Clone(f.body(m.data))
+		p = bytes.Clone(f.body(s.m.data))
 		return nil
 	})
 	if err != nil {
@@ -189,16 +188,16 @@ func (s *Reader) MaxTimestamp(from, limit int64) (offset, timestamp int64, ok bo
 	if from >= limit {
 		return 0, 0, false, nil
 	}
-	m, err := s.pin()
+	p, err := s.pin()
 	if err != nil {
 		return 0, 0, false, err
 	}
-	defer m.release()
-	first, err := s.find(m, from)
+	defer p.release(0)
+	first, err := p.find(from)
 	if err != nil {
 		return 0, 0, false, err
 	}
-	last, err := s.find(m, limit-1)
+	last, err := p.find(limit - 1)
 	if err != nil {
 		return 0, 0, false, err
 	}
@@ -206,10 +205,10 @@ func (s *Reader) MaxTimestamp(from, limit int64) (offset, timestamp int64, ok bo
 	// and the time index speak for them. The two at the ends are read.
 	timestamp = -1
 	if first == 0 && last > 0 {
-		if timestamp, err = s.maxTimestamp(m, last); err != nil {
+		if timestamp, err = p.maxTimestamp(last); err != nil {
 			return 0, 0, false, err
 		}
-		if f, ferr := s.frame(m, 0); ferr != nil {
+		if f, ferr := p.frame(0); ferr != nil {
 			return 0, 0, false, ferr
 		} else if f.BaseOffset < from && f.MaxTimestamp == timestamp {
 			timestamp = -1 // it may be of a record below from
@@ -217,7 +216,7 @@ func (s *Reader) MaxTimestamp(from, limit int64) (offset, timestamp int64, ok bo
 	}
 	if timestamp < 0 {
 		for i := first + 1; i < last; i++ {
-			f, err := s.frame(m, i)
+			f, err := p.frame(i)
 			if err != nil {
 				return 0, 0, false, err
 			}
@@ -227,18 +226,18 @@ func (s *Reader) MaxTimestamp(from, limit int64) (offset, timestamp int64, ok bo
 		}
 	}
 	for _, i := range []int{first, last} {
-		f, err := s.frame(m, i)
+		f, err := p.frame(i)
 		if err != nil {
 			return 0, 0, false, err
 		}
 		if f.Type != Command || f.MaxTimestamp <= timestamp {
 			continue
 		}
-		p, err := s.payload(m, &f)
+		payload, err := p.payload(&f)
 		if err != nil {
 			return 0, 0, false, err
 		}
-		_, _, _, err = s.firstRecord(&f, p, from, limit, func(t int64) bool {
+		_, _, _, err = s.firstRecord(&f, payload, from, limit, func(t int64) bool {
 			timestamp = max(timestamp, t)
 			return false
 		})
@@ -250,46 +249,14 @@ func (s *Reader) MaxTimestamp(from, limit int64) (offset, timestamp int64, ok bo
 }
 
 // maxTimestamp returns the largest timestamp of the first n frames.
-func (s *Reader) maxTimestamp(m *mapping, n int) (t int64, err error) {
+func (s pinned) maxTimestamp(n int) (t int64, err error) {
 	if err := s.rlockTables(); err != nil {
 		return 0, err
 	}
 	defer s.mu.RUnlock()
 	err = guard(s.path, func() error {
-		t, err = s.maxTimestampRLocked(m.data, n)
+		t, err = s.tables.maxTimestamp(s.m.data, n)
 		return err
 	})
 	return t, err
-}
-
-// maxTimestampRLocked is maxTimestamp over p, the file's bytes.
-func (s *Reader) maxTimestampRLocked(p []byte, n int) (int64, error) {
-	newest, i := int64(-1), 0
-	if s.times != nil {
-		if e, ok := s.times.Below(uint32(n)); ok {
-			newest, i = e.Max, int(e.Frame)+1
-		}
-	}
-	for ; i < n; i++ {
-		f, wrong := s.parseRLocked(p, i)
-		if wrong != nil {
-			return 0, &CorruptError{Path: s.path, Position: f.Position, Found: wrong.found, Expected: wrong.expected}
-		}
-		newest = max(newest, f.MaxTimestamp)
-	}
-	return newest, nil
-}
-
-// truncateTimesLocked forgets what the time index says of frames from n on.
-func (s *Reader) truncateTimesLocked(n int) {
-	s.timed = HeaderSize
-	if s.times == nil {
-		return
-	}
-	count := sort.Search(s.times.Len(), func(i int) bool { return int(s.times.At(i).Frame) >= n })
-	p := s.times.Bytes()[:count*index.TimeEntrySize]
-	if s.times = nil; count > 0 {
-		s.times, _ = index.NewTime(p, count)
-		s.timed = s.positionRLocked(int(s.times.At(count-1).Frame) + 1)
-	}
 }

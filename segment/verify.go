@@ -104,7 +104,7 @@ func Walk(fs FS, path string, limit int64, frame func(*Frame) error, problem fun
 			case f != nil:
 				err = frame(f)
 			case wrong != nil:
-				err = problem(&CorruptError{Path: path, Position: position, Found: wrong.found, Expected: wrong.expected})
+				err = problem(wrong.corrupt(path, position))
 			default:
 				return nil
 			}
