@@ -40,6 +40,7 @@ import (
 
 	"millrace/replication"
 	"millrace/replication/metadata"
+	"millrace/replication/metadata/settings"
 	"millrace/server"
 	"millrace/server/coordinator"
 	"millrace/server/mux"
@@ -255,9 +256,9 @@ func (b *Broker) complete() error {
 // warned of.
 func (b *Broker) takeSettings() error {
 	var mistakes []error
-	settings := make(map[string]string)
+	meant := make(map[string]string)
 	for _, name := range slices.Sorted(maps.Keys(b.cfg.Settings)) {
-		d, known := metadata.BrokerDefinition(name)
+		d, known := settings.BrokerDefinition(name)
 		value := b.cfg.Settings[name]
 		if !known {
 			b.logger.Warn("a setting has no effect: there is none of that name", "name", name)
@@ -267,9 +268,9 @@ func (b *Broker) takeSettings() error {
 		if _, err := d.Validate(value); err != nil {
 			mistakes = append(mistakes, fmt.Errorf("millrace: setting %s=%s: it is %s", name, b.cfg.Settings[name], d.Allowed()))
 		}
-		settings[name] = value
+		meant[name] = value
 	}
-	b.cfg.Settings = settings
+	b.cfg.Settings = meant
 	return errors.Join(mistakes...)
 }
 

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"millrace/replication/metadata"
+	"millrace/replication/metadata/settings"
 )
 
 // TestSettingsAreDocumented holds docs/settings.md to the definitions in the code. go
@@ -23,7 +23,7 @@ A broker's settings come from ` + "`serve --config FILE`" + `, from ` + "`KAFKA_
 runs from ` + "`kafka-configs --alter`" + ` or any other client, save for those marked *fixed*. Those marked *cluster* can be
 changed for all brokers only, the others for one as well. Units work at the start: ` + "`7d`, `10MB`" + `.
 `)
-	section := func(title string, all []*metadata.Definition, broker bool) {
+	section := func(title string, all []*settings.Definition, broker bool) {
 		fmt.Fprintf(&b, "\n## %s\n\n", title)
 		for _, d := range all {
 			value := "`" + d.Default + "`"
@@ -50,10 +50,10 @@ changed for all brokers only, the others for one as well. Units work at the star
 			fmt.Fprintf(&b, "- **`%s`** (%s; %s%s). %s%s\n", d.Name, value, d.Allowed(), mark, d.Doc, from)
 		}
 	}
-	section("Brokers", metadata.BrokerDefinitions(), true)
-	section("Topics", metadata.TopicDefinitions(), false)
-	section("Groups", metadata.ResourceDefinitions(metadata.Group), false)
-	section("Clients' metrics", metadata.ResourceDefinitions(metadata.ClientMetrics), false)
+	section("Brokers", settings.BrokerDefinitions(), true)
+	section("Topics", settings.TopicDefinitions(), false)
+	section("Groups", settings.ResourceDefinitions(settings.Group), false)
+	section("Clients' metrics", settings.ResourceDefinitions(settings.ClientMetrics), false)
 	const name = "docs/settings.md"
 	if *rewrite {
 		if err := os.WriteFile(name, []byte(b.String()), 0o644); err != nil {

@@ -129,7 +129,7 @@ func openBench(c *urfave.Context) (_ *bench, err error) {
 	default:
 		return nil, usage("--output %q: it is one of table, json, csv", c.String("output"))
 	}
-	given, err := settings(c)
+	given, err := givenSettings(c)
 	if err != nil {
 		return nil, err
 	}
@@ -306,7 +306,7 @@ func benchSettings(c *urfave.Context) map[string]string {
 		"linger":      c.Duration("linger").String(),
 		"batch.size":  strconv.Itoa(c.Int("batch-size")),
 	}
-	if given, err := settings(c); err == nil {
+	if given, err := givenSettings(c); err == nil {
 		for k, v := range given {
 			s["topic."+k] = v
 		}

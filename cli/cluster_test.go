@@ -22,7 +22,7 @@ import (
 
 	"millrace/brokertest"
 	"millrace/docs"
-	"millrace/replication/metadata"
+	"millrace/replication/metadata/settings"
 	"millrace/testdata"
 	"millrace/testdata/ports"
 
@@ -1030,7 +1030,7 @@ func TestSettingsAreListed(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 	var list []listedSetting
-	if err := json.Unmarshal([]byte(c.do("", "cluster", "config", "list", "-o", "json").stdout), &list); err != nil || len(list) < len(metadata.BrokerDefinitions()) {
+	if err := json.Unmarshal([]byte(c.do("", "cluster", "config", "list", "-o", "json").stdout), &list); err != nil || len(list) < len(settings.BrokerDefinitions()) {
 		t.Errorf("%d settings, %v", len(list), err)
 	}
 	for _, s := range list {

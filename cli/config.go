@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"millrace/replication/metadata"
+	"millrace/replication/metadata/settings"
 )
 
 // The settings that say what a node is, rather than what it does; see broker.configure.
@@ -259,7 +259,7 @@ func (b *broker) takeProperty(c *configuration, p property, isSet func(string) b
 		c.mistaken(p, "%s; leave it out if everybody who reaches the node may use it", why)
 		return
 	}
-	d, known := metadata.BrokerDefinition(p.key)
+	d, known := settings.BrokerDefinition(p.key)
 	if known {
 		plain := d.Plain(p.value)
 		if _, err := d.Validate(plain); err != nil {
@@ -655,7 +655,7 @@ func nearestSetting(name string) string {
 			best, least = other, d
 		}
 	}
-	for _, d := range metadata.BrokerDefinitions() {
+	for _, d := range settings.BrokerDefinitions() {
 		consider(d.Name)
 	}
 	for _, name := range slices.Sorted(maps.Keys(forbidding)) {

@@ -12,7 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	urfave "github.com/urfave/cli/v2"
 
-	"millrace/replication/metadata"
+	"millrace/replication/metadata/settings"
 )
 
 const settingsHelp = `Each with its value, where that comes from, what it
@@ -86,7 +86,7 @@ func (r *reader) listBrokers(ctx context.Context, c *urfave.Context) error {
 		if r.isAway(b.NodeID) {
 			continue
 		}
-		of, err := listSettings(ctx, r.client.Broker(int(b.NodeID)), kmsg.ConfigResourceTypeBroker, fmt.Sprint(b.NodeID), metadata.BrokerDefinition)
+		of, err := listSettings(ctx, r.client.Broker(int(b.NodeID)), kmsg.ConfigResourceTypeBroker, fmt.Sprint(b.NodeID), settings.BrokerDefinition)
 		if err != nil {
 			return fmt.Errorf("broker %d: %w", b.NodeID, err)
 		}
@@ -114,7 +114,7 @@ func topicConfig(c *urfave.Context) error {
 // listTopic lists the settings of a topic.
 func (r *reader) listTopic(ctx context.Context, c *urfave.Context) error {
 	topic := c.Args().First()
-	all, err := listSettings(ctx, r.client, kmsg.ConfigResourceTypeTopic, topic, metadata.TopicDefinition)
+	all, err := listSettings(ctx, r.client, kmsg.ConfigResourceTypeTopic, topic, settings.TopicDefinition)
 	if err != nil {
 		return topicError(topic, err, "")
 	}
@@ -123,7 +123,7 @@ func (r *reader) listTopic(ctx context.Context, c *urfave.Context) error {
 
 // listSettings asks a broker, or any, for the settings of a resource. What values they
 // may have no protocol tells: it is known of those that have our names.
-func listSettings(ctx context.Context, b kmsg.Requestor, kind kmsg.ConfigResourceType, name string, define func(string) (*metadata.Definition, bool)) (all []listedSetting, err error) {
+func listSettings(ctx context.Context, b kmsg.Requestor, kind kmsg.ConfigResourceType, name string, define func(string) (*settings.Definition, bool)) (all []listedSetting, err error) {
 	req := kmsg.NewPtrDescribeConfigsRequest()
 	req.IncludeSynonyms, req.IncludeDocumentation = true, true
 	r := kmsg.NewDescribeConfigsRequestResource()

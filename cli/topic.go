@@ -12,7 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	urfave "github.com/urfave/cli/v2"
 
-	"millrace/replication/metadata"
+	"millrace/replication/metadata/settings"
 )
 
 func topicCommand() *urfave.Command {
@@ -40,8 +40,8 @@ func oneTopic(c *urfave.Context) (string, error) {
 	return c.Args().First(), nil
 }
 
-// settings reads the -c flags: key=value, each key once.
-func settings(c *urfave.Context) (map[string]string, error) {
+// givenSettings reads the -c flags: key=value, each key once.
+func givenSettings(c *urfave.Context) (map[string]string, error) {
 	all := make(map[string]string)
 	for _, s := range c.StringSlice("config") {
 		key, value, ok := strings.Cut(s, "=")
@@ -52,7 +52,7 @@ func settings(c *urfave.Context) (map[string]string, error) {
 		if _, twice := all[key]; twice {
 			return nil, usage("-c %s is given twice", key)
 		}
-		if d, known := metadata.TopicDefinition(key); known {
+		if d, known := settings.TopicDefinition(key); known {
 			value = d.Plain(value) // 7d, as in a configuration file
 		}
 		all[key] = value

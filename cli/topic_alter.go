@@ -54,7 +54,7 @@ func topicAlter(c *urfave.Context) error {
 	if err != nil {
 		return err
 	}
-	set, err := settings(c)
+	set, err := givenSettings(c)
 	if err != nil {
 		return err
 	}

@@ -48,7 +48,7 @@ func topicCreate(c *urfave.Context) error {
 	if c.IsSet("replicas") && replicas < 1 || replicas > 1<<10 {
 		return usage("-r %d: a partition has 1 replica or more", replicas)
 	}
-	given, err := settings(c)
+	given, err := givenSettings(c)
 	if err != nil {
 		return err
 	}

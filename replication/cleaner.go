@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"millrace/log"
-	"millrace/replication/metadata"
+	"millrace/replication/metadata/settings"
 	"millrace/segment"
 )
 
@@ -30,12 +30,12 @@ func (n *Node) cleanerLoop() {
 				delete(complained, r)
 			}
 		}
-		settings := n.settings()
-		pause := max(millis(settings.CleanerBackoffMillis), 100*time.Millisecond)
-		if settings.CleanerEnable {
+		cleaner := n.settings().Cleaner
+		pause := max(millis(cleaner.BackoffMillis), 100*time.Millisecond)
+		if cleaner.Enable {
 			failed := make(map[*replica]bool) // in this round
 			for {
-				r, compaction := n.dirtiest(settings, failed)
+				r, compaction := n.dirtiest(cleaner, failed)
 				if r == nil {
 					break
 				}
@@ -61,7 +61,7 @@ const complainEvery = time.Hour
 // dirtiest returns the replica to compact next, and how: one whose dirty part has
 // waited for max.compaction.lag.ms before one in which it has reached
 // min.cleanable.dirty.ratio, the largest part of the log first.
-func (n *Node) dirtiest(settings metadata.BrokerSettings, except map[*replica]bool) (*replica, log.Compaction) {
+func (n *Node) dirtiest(cleaner settings.Cleaner, except map[*replica]bool) (*replica, log.Compaction) {
 	var best *replica
 	var how log.Compaction
 	most := 0.0
@@ -77,9 +77,9 @@ func (n *Node) dirtiest(settings metadata.BrokerSettings, except map[*replica]bo
 			Limit:           r.p.StableOffset(),
 			MinLag:          millis(s.MinCompactionLagMillis),
 			DeleteRetention: millis(s.DeleteRetentionMillis),
-			MaxKeys:         int(max(1, min(settings.CleanerDedupeBytes/log.KeyBytes, 1<<30))),
+			MaxKeys:         int(max(1, min(cleaner.DedupeBytes/log.KeyBytes, 1<<30))),
 		}
-		if rate := settings.CleanerBytesPerSecond; rate < math.MaxInt64 {
+		if rate := cleaner.BytesPerSecond; rate < math.MaxInt64 {
 			c.BytesPerSecond = int64(rate)
 		}
 		clean, dirty, since := r.store.Dirty(c)

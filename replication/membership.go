@@ -302,7 +302,7 @@ func (n *Node) growNow() {
 // more than 32, so that the others go on serving.
 func (n *Node) balance(r *replica, l *leadership, moved *int) (away bool) {
 	id, ok := r.p.preferred()
-	if !ok || id == n.serverID() || !n.settings().LeaderRebalance {
+	if !ok || id == n.serverID() || !n.settings().Leaders.Rebalance {
 		return false
 	}
 	if *moved >= 32 || !l.settled() || !n.connected(id) || !r.MayVote(id) || !slices.Contains(r.Voters(), id) {

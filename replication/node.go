@@ -521,7 +521,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	n.leaving.Store(true)
 	select {
 	case <-n.ready:
-		if n.settings().ControlledShutdown {
+		if n.settings().Leaders.ControlledShutdown {
 			n.handOver(ctx)
 		}
 	default:

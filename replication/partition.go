@@ -17,6 +17,7 @@ import (
 
 	"millrace/log"
 	"millrace/replication/metadata"
+	"millrace/replication/metadata/settings"
 	"millrace/replication/vote"
 	"millrace/segment"
 	"millrace/segment/record"
@@ -31,7 +32,7 @@ type Partition struct {
 	dir    string
 	logger *slog.Logger
 
-	settings   atomic.Pointer[metadata.TopicSettings]
+	settings   atomic.Pointer[settings.Topic]
 	deleteFrom atomic.Int64 // before this time, ms since 1970, nothing is deleted; see configure
 
 	// lifecycle is held while a run begins or ends.
@@ -129,7 +130,7 @@ func millis(n int64) time.Duration {
 
 // appendTime returns the time to stamp on batches, -1 with CreateTime.
 func (p *Partition) appendTime() int64 {
-	if p.settings.Load().TimestampType == metadata.LogAppendTime {
+	if p.settings.Load().TimestampType == settings.LogAppendTime {
 		return p.env.now().UnixMilli()
 	}
 	return -1

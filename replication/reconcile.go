@@ -13,6 +13,7 @@ import (
 
 	"millrace/replication/folder"
 	"millrace/replication/metadata"
+	"millrace/replication/metadata/settings"
 	"millrace/segment"
 )
 
@@ -135,7 +136,7 @@ func (r *reconciler) follow(image *metadata.Image) {
 // place opens what the image places here of a topic, and has what is open already use the
 // topic's settings.
 func (r *reconciler) place(image *metadata.Image, t *metadata.Topic) {
-	settings := image.TopicSettings(t, r.identity.Node, r.cfg.Settings)
+	set := image.Settings(r.identity.Node, r.cfg.Settings).Topic(t.Config)
 	for i := range t.Partitions {
 		part := &t.Partitions[i]
 		id := metadata.PartitionID{Topic: t.ID, Index: int32(i)}
@@ -144,9 +145,9 @@ func (r *reconciler) place(image *metadata.Image, t *metadata.Topic) {
 		r.partitionMu.RUnlock()
 		switch {
 		case p != nil:
-			p.configure(settings)
+			p.configure(set)
 		case slices.Contains(part.Replicas, r.identity.Node):
-			r.host(id, t, part, settings, r.limit)
+			r.host(id, t, part, set, r.limit)
 		}
 	}
 }
@@ -192,7 +193,7 @@ func hasDeleted(image *metadata.Image, group uint64) bool {
 }
 
 // host makes a partition's replica live here.
-func (n *Node) host(id metadata.PartitionID, t *metadata.Topic, part *metadata.Partition, settings metadata.TopicSettings, limit chan struct{}) {
+func (n *Node) host(id metadata.PartitionID, t *metadata.Topic, part *metadata.Partition, set settings.Topic, limit chan struct{}) {
 	p := &Partition{
 		env:    n.env,
 		id:     id,
@@ -201,7 +202,7 @@ func (n *Node) host(id metadata.PartitionID, t *metadata.Topic, part *metadata.P
 		dir:    n.folder.Path(folder.PartitionsName, folderName(id)),
 		logger: n.logger.With("topic", t.Name, "partition", id.Index),
 	}
-	p.settings.Store(&settings)
+	p.settings.Store(&set)
 	n.partitionMu.Lock()
 	n.partitions[id] = p
 	n.byGroup[p.group] = p
@@ -239,26 +240,26 @@ func (p *Partition) prepareFolder() error {
 }
 
 // configure takes new settings into use.
-func (p *Partition) configure(settings metadata.TopicSettings) {
+func (p *Partition) configure(set settings.Topic) {
 	old := p.settings.Load()
-	if *old == settings {
+	if *old == set {
 		return
 	}
-	if deletion(*old) != deletion(settings) {
+	if deletion(*old) != deletion(set) {
 		// Before the settings: whoever sees these must see that they have to wait.
-		due := p.env.now().Add(millis(settings.FileDeleteDelayMillis)).UnixMilli()
+		due := p.env.now().Add(millis(set.FileDeleteDelayMillis)).UnixMilli()
 		p.deleteFrom.Store(due)
 		p.env.host.retainBy(due)
 	}
-	p.settings.Store(&settings)
+	p.settings.Store(&set)
 	if r := p.current.Load(); r != nil {
 		r.store.Configure(p.logConfig())
 	}
 }
 
 // deletion is the part of a topic's settings that decides what is deleted and when.
-func deletion(s metadata.TopicSettings) metadata.TopicSettings {
-	return metadata.TopicSettings{
+func deletion(s settings.Topic) settings.Topic {
+	return settings.Topic{
 		RetentionMillis:        s.RetentionMillis,
 		RetentionBytes:         s.RetentionBytes,
 		SegmentBytes:           s.SegmentBytes,

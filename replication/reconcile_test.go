@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"millrace/replication/metadata"
+	"millrace/replication/metadata/settings"
 	"millrace/replication/transport"
 )
 
@@ -18,7 +19,7 @@ func TestReplicaDeletedBeforeItOpensLeavesNothing(t *testing.T) {
 	for i := range int32(50) {
 		id := metadata.PartitionID{Topic: metadata.TopicID{1}, Index: i}
 		part := &metadata.Partition{Group: 1<<40 + uint64(i)}
-		n.host(id, &metadata.Topic{ID: id.Topic, Name: "gone"}, part, metadata.TopicSettings{}, limit)
+		n.host(id, &metadata.Topic{ID: id.Topic, Name: "gone"}, part, settings.Topic{}, limit)
 		n.partitionMu.Lock()
 		p := n.partitions[id]
 		delete(n.partitions, id)

@@ -1,21 +1,24 @@
 package replication
 
-import "millrace/replication/metadata"
+import (
+	"millrace/replication/metadata"
+	"millrace/replication/metadata/settings"
+)
 
 // resolvedSettings are a node's settings under one image.
 type resolvedSettings struct {
 	image    *metadata.Image
-	settings metadata.BrokerSettings
+	settings settings.Broker
 }
 
 // settings returns the node's own settings as they are now. They are resolved
 // once an image.
-func (n *Node) settings() metadata.BrokerSettings {
+func (n *Node) settings() settings.Broker {
 	image := n.Image()
 	if r := n.resolved.Load(); r != nil && r.image == image {
 		return r.settings
 	}
-	r := &resolvedSettings{image, image.BrokerSettings(n.identity.Node, n.cfg.Settings)}
+	r := &resolvedSettings{image, image.Settings(n.identity.Node, n.cfg.Settings).Broker()}
 	n.resolved.Store(r)
 	return r.settings
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"millrace/replication/metadata"
+	"millrace/replication/metadata/settings"
 )
 
 // auto.leader.rebalance.enable=false: leadership stays where it went, until it is
@@ -120,8 +121,8 @@ func TestNewSettingsAreNeverFoundWithoutTheirDelay(t *testing.T) {
 	p := &Partition{env: n.newEnv()}
 	for range 5000 {
 		p.deleteFrom.Store(0)
-		p.settings.Store(&metadata.TopicSettings{RetentionMillis: -1, FileDeleteDelayMillis: 60_000})
-		go p.configure(metadata.TopicSettings{RetentionMillis: 1, FileDeleteDelayMillis: 60_000})
+		p.settings.Store(&settings.Topic{RetentionMillis: -1, FileDeleteDelayMillis: 60_000})
+		go p.configure(settings.Topic{RetentionMillis: 1, FileDeleteDelayMillis: 60_000})
 		for found := false; !found; {
 			s, _, spared := n.deletable(p, n.now())
 			if found = s.RetentionMillis == 1; found && !spared {
@@ -136,7 +137,7 @@ func TestSegmentsAreClosedAtDifferentTimes(t *testing.T) {
 	ages := make(map[time.Duration]bool)
 	for range 20 {
 		p := &Partition{env: &env{}}
-		p.settings.Store(&metadata.TopicSettings{SegmentMillis: 1_000_000, SegmentJitterMillis: 400_000})
+		p.settings.Store(&settings.Topic{SegmentMillis: 1_000_000, SegmentJitterMillis: 400_000})
 		age := p.logConfig().SegmentAge
 		if age <= 600*time.Second || age > 1000*time.Second {
 			t.Fatalf("a segment of at most 1000 s is closed after %v, with 400 s of jitter", age)

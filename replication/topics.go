@@ -46,12 +46,12 @@ func (n *Node) CreateTopic(ctx context.Context, req TopicRequest) (*metadata.Top
 	}
 	if req.Assignment == nil {
 		partitions, replicas := int(req.Partitions), int(req.Replicas)
-		settings := n.settings()
+		topics := n.settings().Topics
 		if partitions == -1 {
-			partitions = int(settings.NumPartitions)
+			partitions = int(topics.Partitions)
 		}
 		if replicas == -1 {
-			replicas, change.Grow = settings.Replication, settings.Grows
+			replicas, change.Grow = topics.Replication, topics.Grows
 		} else if req.Grow {
 			replicas = min(replicas, len(image.Brokers()))
 			change.Grow = true

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"millrace/log"
-	"millrace/replication/metadata"
+	"millrace/replication/metadata/settings"
 )
 
 // expiredBytes is how much an expired last segment must hold to be worth a roll.
@@ -85,7 +85,7 @@ func (n *Node) upkeepLoop() {
 // expireProducers forgets the producers that have written nothing for
 // producer.id.expiration.ms, and counts the others.
 func (n *Node) expireProducers() {
-	before := n.now().Add(-millis(n.settings().ProducerExpirationMillis))
+	before := n.now().Add(-millis(n.settings().Logs.ProducerExpirationMillis))
 	all := 0
 	n.eachReplica(func(r *replica) {
 		forgot, left := r.fsm.expire(before)
@@ -180,7 +180,7 @@ func (n *Node) watchDisks(now time.Time) (more bool) {
 // (log.retention.check.interval.ms). Whoever writes records with old timestamps
 // may count on reading them for so long, as with Kafka.
 func (n *Node) retentionEvery() time.Duration {
-	return millis(n.settings().RetentionCheckMillis)
+	return millis(n.settings().Logs.RetentionCheckMillis)
 }
 
 // tendLogs looks after all logs, which may wait for disks and quorums, beside the
@@ -277,7 +277,7 @@ func (n *Node) spared(p *Partition, now time.Time) (until int64, spared bool) {
 // deletable returns a partition's settings as far as deletion goes by them, and until when
 // they spare everything. The settings are read first, since configure sets them last: who
 // read them last might go by new ones at once.
-func (n *Node) deletable(p *Partition, now time.Time) (s *metadata.TopicSettings, until int64, spared bool) {
+func (n *Node) deletable(p *Partition, now time.Time) (s *settings.Topic, until int64, spared bool) {
 	s = p.settings.Load()
 	until, spared = n.spared(p, now)
 	return s, until, spared
@@ -285,7 +285,7 @@ func (n *Node) deletable(p *Partition, now time.Time) (s *metadata.TopicSettings
 
 // Retained returns where the log of a partition that is led here would start at a
 // time under the given settings, if nothing was written until then.
-func (p *Partition) Retained(s *metadata.TopicSettings, at time.Time) int64 {
+func (p *Partition) Retained(s *settings.Topic, at time.Time) int64 {
 	r := p.current.Load()
 	if r == nil || !s.CleanupDelete {
 		return p.StartOffset()
@@ -310,7 +310,7 @@ func (p *Partition) NextDeletion() (offset int64, at time.Time, ok bool) {
 }
 
 // maxAge is how old records may be by a topic's retention, negative for any age.
-func maxAge(s *metadata.TopicSettings) time.Duration {
+func maxAge(s *settings.Topic) time.Duration {
 	if s.RetentionMillis < 0 {
 		return -1
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"millrace/replication/metadata"
+	"millrace/replication/metadata/settings"
 	"millrace/server/protocol"
 )
 
@@ -491,7 +491,7 @@ func TestDescribeConfigs(t *testing.T) {
 	}
 	for version := int16(1); version <= 4; version++ {
 		got := describe(version, kmsg.ConfigResourceTypeTopic, "t")
-		if got.ErrorCode != 0 || len(got.Configs) != len(metadata.TopicDefinitions()) {
+		if got.ErrorCode != 0 || len(got.Configs) != len(settings.TopicDefinitions()) {
 			t.Errorf("version %d: error %d, %d settings", version, got.ErrorCode, len(got.Configs))
 		}
 		for _, c := range got.Configs {

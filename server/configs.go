@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/replication/metadata"
+	"millrace/replication/metadata/settings"
 	"millrace/server/protocol"
 )
 
@@ -23,7 +24,7 @@ import (
 type resource struct {
 	topic   *metadata.Topic // nil: none of a topic
 	broker  int32
-	kind    metadata.ResourceKind // 0: none of these
+	kind    settings.ResourceKind // 0: none of these
 	name    string                // of a resource of kind
 	loggers bool
 }
@@ -66,12 +67,12 @@ func (s *Server) findResource(image *metadata.Image, kind kmsg.ConfigResourceTyp
 		if name == "" {
 			return resource{}, protocol.InvalidRequest, sentence("Subscription name can't be empty")
 		}
-		return resource{kind: metadata.ClientMetrics, name: name}, protocol.None, nil
+		return resource{kind: settings.ClientMetrics, name: name}, protocol.None, nil
 	case kmsg.ConfigResourceTypeGroupConfig:
 		if name == "" {
 			return resource{}, protocol.InvalidRequest, sentence("Default group resources are not allowed.")
 		}
-		return resource{kind: metadata.Group, name: name}, protocol.None, nil
+		return resource{kind: settings.Group, name: name}, protocol.None, nil
 	}
 	return resource{}, protocol.InvalidRequest, sentencef("Unsupported resource type: %d", kind)
 }
@@ -130,23 +131,24 @@ func (s *Server) describeConfigs(c *call, req *kmsg.DescribeConfigsRequest) *kms
 }
 
 // describe lists a resource's settings as they stand.
-func (s *Server) describe(image *metadata.Image, r resource) []metadata.Value {
+func (s *Server) describe(image *metadata.Image, r resource) []settings.Value {
+	layers := s.layers(image)
 	switch {
 	case r.topic != nil:
-		return image.DescribeTopic(r.topic, s.Node.ID(), s.settings().static)
+		return layers.DescribeTopic(r.topic.Config)
 	case r.kind != 0:
-		return image.DescribeResource(r.kind, r.name, s.Node.ID(), s.settings().static)
+		return layers.DescribeResource(r.kind, image.ResourceConfig(r.kind, r.name))
 	case r.loggers:
 		return s.describeLoggers()
 	case r.broker != 0:
-		return image.DescribeBroker(r.broker, s.settings().static)
+		return image.Settings(r.broker, s.settings().layers.Static).DescribeBroker()
 	}
-	return slices.DeleteFunc(image.DescribeBroker(0, nil), func(v metadata.Value) bool {
-		return v.Source != metadata.SourceCluster
+	return slices.DeleteFunc(image.Settings(0, nil).DescribeBroker(), func(v settings.Value) bool {
+		return v.Source != settings.SourceCluster
 	})
 }
 
-func describedConfig(v metadata.Value, r resource, req *kmsg.DescribeConfigsRequest) kmsg.DescribeConfigsResponseResourceConfig {
+func describedConfig(v settings.Value, r resource, req *kmsg.DescribeConfigsRequest) kmsg.DescribeConfigsResponseResourceConfig {
 	sc := kmsg.NewDescribeConfigsResponseResourceConfig()
 	secret := v.Sensitive()
 	sc.Name = v.Name
@@ -239,12 +241,12 @@ func (r resource) codeOf(err error) protocol.Code {
 // this node's own settings bound them. Of what it lacks metadata speaks.
 func (s *Server) fits(r resource, values map[string]string) (protocol.Code, error) {
 	switch r.kind {
-	case metadata.Group:
-		err := metadata.CheckGroupConfig(values, s.settings().broker)
+	case settings.Group:
+		err := s.settings().broker.ConsumerGroups.Validate(values)
 		return codeOf(err), err
-	case metadata.ClientMetrics:
+	case settings.ClientMetrics:
 		for name, value := range values {
-			d, ok := metadata.ResourceDefinition(r.kind, name)
+			d, ok := settings.ResourceDefinition(r.kind, name)
 			if !ok {
 				return protocol.InvalidRequest, sentencef("Unknown client metrics configuration: %s", name)
 			}
@@ -293,7 +295,7 @@ func (s *Server) change(ctx context.Context, image *metadata.Image, c metadata.C
 	err := s.Node.Change(ctx, c)
 	if set, ok := c.(metadata.SetBrokerConfig); ok && err == nil {
 		for name := range set.Set {
-			if _, known := metadata.BrokerDefinition(name); !known {
+			if _, known := settings.BrokerDefinition(name); !known {
 				s.logger().Warn("a setting was set that has no effect: this release does not know it", "setting", name, "broker", set.Broker)
 			}
 		}
@@ -366,17 +368,16 @@ func (s *Server) retained(image *metadata.Image, res resource, configs []kmsg.In
 	if c != protocol.None || !ok {
 		return nil
 	}
-	altered := *res.topic
-	altered.Config = maps.Clone(altered.Config)
+	altered := maps.Clone(res.topic.Config)
 	for _, name := range set.Delete {
-		delete(altered.Config, name)
+		delete(altered, name)
 	}
-	if altered.Config == nil {
-		altered.Config = map[string]string{}
+	if altered == nil {
+		altered = map[string]string{}
 	}
-	maps.Copy(altered.Config, set.Set)
-	conf := s.settings()
-	before, after := image.TopicSettings(res.topic, conf.node, conf.static), image.TopicSettings(&altered, conf.node, conf.static)
+	maps.Copy(altered, set.Set)
+	layers := s.layers(image)
+	before, after := layers.Topic(res.topic.Config), layers.Topic(altered)
 	at := s.now().Add(time.Duration(min(after.FileDeleteDelayMillis, math.MaxInt64/int64(time.Millisecond))) * time.Millisecond)
 	for i := range res.topic.Partitions {
 		if p, _, c := s.leading(res.topic, int32(i), -1); c == protocol.None {
@@ -487,14 +488,14 @@ func (s *Server) increment(image *metadata.Image, res resource, configs []kmsg.I
 }
 
 // definition finds what a setting of a resource is.
-func (r resource) definition(name string) (*metadata.Definition, bool) {
+func (r resource) definition(name string) (*settings.Definition, bool) {
 	switch {
 	case r.topic != nil:
-		return metadata.TopicDefinition(name)
+		return settings.TopicDefinition(name)
 	case r.kind != 0:
-		return metadata.ResourceDefinition(r.kind, name)
+		return settings.ResourceDefinition(r.kind, name)
 	}
-	return metadata.BrokerDefinition(name)
+	return settings.BrokerDefinition(name)
 }
 
 // explicit returns what is set for a resource.
@@ -512,7 +513,7 @@ func (r resource) explicit(image *metadata.Image) map[string]string {
 func (s *Server) inForce(image *metadata.Image, res resource, name string) string {
 	values := s.describe(image, res)
 	if res.topic == nil && res.kind == 0 && res.broker == 0 { // not only what was set
-		values = image.DescribeBroker(0, s.settings().static)
+		values = image.Settings(0, s.settings().layers.Static).DescribeBroker()
 	}
 	for _, v := range values {
 		if v.Name == name {
@@ -523,12 +524,12 @@ func (s *Server) inForce(image *metadata.Image, res resource, name string) strin
 }
 
 // describeLoggers lists the loggers as settings.
-func (s *Server) describeLoggers() []metadata.Value {
-	var all []metadata.Value
+func (s *Server) describeLoggers() []settings.Value {
+	var all []settings.Value
 	for _, name := range loggers {
-		all = append(all, metadata.Value{
-			Definition: &metadata.Definition{Name: name, Type: metadata.String, PerNode: true, Doc: "Level from which on this logger writes."},
-			Value:      nameOf(s.Levels.level(name)), Source: metadata.SourceLogger,
+		all = append(all, settings.Value{
+			Definition: &settings.Definition{Name: name, Type: settings.String, PerNode: true, Doc: "Level from which on this logger writes."},
+			Value:      nameOf(s.Levels.level(name)), Source: settings.SourceLogger,
 		})
 	}
 	return all
@@ -615,9 +616,9 @@ func (s *Server) listConfigResources(c *call, req *kmsg.ListConfigResourcesReque
 		var names []string
 		switch t {
 		case kmsg.ConfigResourceTypeGroupConfig:
-			names = image.Resources(metadata.Group)
+			names = image.Resources(settings.Group)
 		case kmsg.ConfigResourceTypeClientMetrics:
-			names = image.Resources(metadata.ClientMetrics)
+			names = image.Resources(settings.ClientMetrics)
 		case kmsg.ConfigResourceTypeBroker, kmsg.ConfigResourceTypeBrokerLogger:
 			for _, b := range image.Brokers() {
 				names = append(names, strconv.Itoa(int(b.ID)))

@@ -70,5 +70,5 @@ func (s *Server) consumerGroupDescribe(c *call, req *kmsg.ConsumerGroupDescribeR
 }
 
 func (s *Server) servesConsumerGroups() bool {
-	return slices.Contains(s.settings().broker.GroupProtocols, "consumer")
+	return slices.Contains(s.settings().broker.Groups.Protocols, "consumer")
 }

@@ -8,6 +8,7 @@ import (
 
 	"millrace/replication"
 	"millrace/replication/metadata"
+	"millrace/replication/metadata/settings"
 	"millrace/segment/record"
 	"millrace/server/coordinator"
 	"millrace/server/group"
@@ -31,7 +32,7 @@ func (s *Server) coordinate() {
 		Node:    s.Node,
 		Name:    offsetsTopic,
 		Request: func() replication.TopicRequest { want, _ := s.ownTopic(offsetsTopic); return want },
-		Codec:   func() record.Codec { return record.Codec(s.settings().broker.OffsetsCodec) },
+		Codec:   func() record.Codec { return record.Codec(s.settings().broker.Offsets.Codec) },
 		Logger:  s.logger(),
 		Clock:   clock{s},
 	})
@@ -159,31 +160,31 @@ func (s *Server) coordinatorOf(ctx context.Context, c *connection, name string) 
 func (s *Server) groupSettings() group.Settings {
 	set := s.settings().broker
 	return group.Settings{
-		MinSessionTimeout:      millis(set.GroupMinSessionTimeoutMillis),
-		MaxSessionTimeout:      millis(set.GroupMaxSessionTimeoutMillis),
-		InitialRebalanceDelay:  orNone(millis(set.GroupInitialRebalanceDelayMillis)),
-		MaxSize:                int(set.GroupMaxSize),
-		OffsetRetention:        millis(set.OffsetsRetentionMillis),
-		RetentionCheckInterval: millis(set.OffsetsRetentionCheckMillis),
-		MaxMetadataBytes:       int(set.OffsetMetadataMaxBytes),
+		MinSessionTimeout:      millis(set.Groups.MinSessionTimeoutMillis),
+		MaxSessionTimeout:      millis(set.Groups.MaxSessionTimeoutMillis),
+		InitialRebalanceDelay:  orNone(millis(set.Groups.InitialRebalanceDelayMillis)),
+		MaxSize:                int(set.Groups.MaxSize),
+		OffsetRetention:        millis(set.Offsets.RetentionMillis),
+		RetentionCheckInterval: millis(set.Offsets.RetentionCheckMillis),
+		MaxMetadataBytes:       int(set.Offsets.MaxMetadataBytes),
 		Consumer: group.ConsumerSettings{
-			SessionTimeout:       millis(set.ConsumerSessionTimeoutMillis),
-			MinSessionTimeout:    millis(set.ConsumerMinSessionTimeoutMillis),
-			MaxSessionTimeout:    millis(set.ConsumerMaxSessionTimeoutMillis),
-			HeartbeatInterval:    millis(set.ConsumerHeartbeatIntervalMillis),
-			MinHeartbeatInterval: millis(set.ConsumerMinHeartbeatIntervalMillis),
-			MaxHeartbeatInterval: millis(set.ConsumerMaxHeartbeatIntervalMillis),
-			MaxSize:              int(set.ConsumerMaxSize),
-			Assignors:            set.ConsumerAssignors,
-			RegexRefresh:         millis(set.ConsumerRegexRefreshMillis),
-			MigrationPolicy:      set.ConsumerMigrationPolicy,
+			SessionTimeout:       millis(set.ConsumerGroups.SessionTimeoutMillis),
+			MinSessionTimeout:    millis(set.ConsumerGroups.MinSessionTimeoutMillis),
+			MaxSessionTimeout:    millis(set.ConsumerGroups.MaxSessionTimeoutMillis),
+			HeartbeatInterval:    millis(set.ConsumerGroups.HeartbeatIntervalMillis),
+			MinHeartbeatInterval: millis(set.ConsumerGroups.MinHeartbeatIntervalMillis),
+			MaxHeartbeatInterval: millis(set.ConsumerGroups.MaxHeartbeatIntervalMillis),
+			MaxSize:              int(set.ConsumerGroups.MaxSize),
+			Assignors:            set.ConsumerGroups.Assignors,
+			RegexRefresh:         millis(set.ConsumerGroups.RegexRefreshMillis),
+			MigrationPolicy:      set.ConsumerGroups.MigrationPolicy,
 		},
 	}
 }
 
 // settingsOfGroup are what is set for one group (KIP-848's config resource GROUP).
 func (s *Server) settingsOfGroup(id string) group.GroupSettings {
-	session, heartbeat := s.Node.Image().GroupTimes(id)
+	session, heartbeat := settings.GroupTimes(s.Node.Image().ResourceConfig(settings.Group, id))
 	return group.GroupSettings{SessionTimeout: millis(session), HeartbeatInterval: millis(heartbeat)}
 }
 

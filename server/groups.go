@@ -89,7 +89,7 @@ func (s *Server) leaveGroup(c *call, req *kmsg.LeaveGroupRequest) *kmsg.LeaveGro
 // v5 drops the retention time (KIP-211), v6 adds the leader's epoch (KIP-320), v7
 // the instance id (KIP-345), v8 tagged fields, v9 members of KIP-848.
 func (s *Server) offsetCommit(c *call, req *kmsg.OffsetCommitRequest) *kmsg.OffsetCommitResponse {
-	ctx, cancel := context.WithTimeout(c.ctx, millis(s.settings().broker.OffsetsCommitTimeoutMillis))
+	ctx, cancel := context.WithTimeout(c.ctx, millis(s.settings().broker.Offsets.CommitTimeoutMillis))
 	defer cancel()
 	return s.groups.OffsetCommit(ctx, req)
 }

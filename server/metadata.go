@@ -42,7 +42,7 @@ func (s *Server) metadata(c *call, req *kmsg.MetadataRequest) *kmsg.MetadataResp
 	resp := kmsg.NewPtrMetadataResponse()
 	image := s.Node.Image()
 	missing := map[string]protocol.Code{}
-	if (c.Version < 4 || req.AllowAutoTopicCreation) && s.settings().broker.AutoCreateTopics {
+	if (c.Version < 4 || req.AllowAutoTopicCreation) && s.settings().broker.Topics.AutoCreate {
 		missing = s.autoCreate(c, image, req.Topics)
 		image = s.Node.Image()
 	}

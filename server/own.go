@@ -27,13 +27,13 @@ func (s *Server) ownTopic(name string) (want replication.TopicRequest, ok bool) 
 	var replicas int
 	switch name {
 	case offsetsTopic:
-		want.Partitions, replicas = set.OffsetsPartitions, set.OffsetsReplication
+		want.Partitions, replicas = set.Offsets.TopicPartitions, set.Offsets.TopicReplication
 		config["cleanup.policy"] = "compact"
-		config["segment.bytes"] = strconv.Itoa(int(set.OffsetsSegmentBytes))
+		config["segment.bytes"] = strconv.Itoa(int(set.Offsets.TopicSegmentBytes))
 	case transactionsTopic:
-		want.Partitions, replicas = set.TransactionPartitions, set.TransactionReplication
+		want.Partitions, replicas = set.Transactions.TopicPartitions, set.Transactions.TopicReplication
 		config["cleanup.policy"] = "compact"
-		config["segment.bytes"] = strconv.Itoa(int(set.TransactionSegmentBytes))
+		config["segment.bytes"] = strconv.Itoa(int(set.Transactions.TopicSegmentBytes))
 	case shareTopic: // ShareCoordinatorConfig's defaults: nobody can set them here
 		want.Partitions, replicas = 50, standardReplicas
 		config["cleanup.policy"], config["retention.ms"] = "delete", "-1"

@@ -11,6 +11,7 @@ import (
 
 	"millrace/replication"
 	"millrace/replication/metadata"
+	"millrace/replication/metadata/settings"
 	"millrace/segment/record"
 	"millrace/server/protocol"
 )
@@ -109,15 +110,15 @@ func produceRefusal(req *kmsg.ProduceRequest) *appended {
 }
 
 // append submits one partition's batch as result i of a.
-func (c *connection) append(a *appends, i int, topic *metadata.Topic, settings *metadata.TopicSettings, rp *kmsg.ProduceRequestTopicPartition) {
+func (c *connection) append(a *appends, i int, topic *metadata.Topic, set *settings.Topic, rp *kmsg.ProduceRequestTopicPartition) {
 	s := c.server
 	if rp.Partition < 0 || int(rp.Partition) >= len(topic.Partitions) {
 		a.refuse(i, appended{code: protocol.UnknownTopicOrPartition})
 		return
 	}
 	id := metadata.PartitionID{Topic: topic.ID, Index: rp.Partition}
-	b, err := record.Validate(rp.Records, int(settings.MaxMessageBytes))
-	if errors.Is(err, record.ErrTimestamp) && settings.TimestampType == metadata.CreateTime {
+	b, err := record.Validate(rp.Records, int(set.MaxMessageBytes))
+	if errors.Is(err, record.ErrTimestamp) && set.TimestampType == settings.CreateTime {
 		err = nil // the claim has been cleared; Kafka refuses it where the broker stamps
 	}
 	if err != nil {
@@ -130,14 +131,14 @@ func (c *connection) append(a *appends, i int, topic *metadata.Topic, settings *
 		a.refuse(i, appended{code: protocol.UnsupportedCompression, err: sentence("Produce requests before version 7 may not use ZStandard compression")})
 		return
 	}
-	if refused := s.checkRecords(b, settings, topic.Name, rp.Partition); refused != nil {
+	if refused := s.checkRecords(b, set, topic.Name, rp.Partition); refused != nil {
 		refused.id = id
 		a.refuse(i, *refused)
 		return
 	}
 	came := len(b)
 	a.kept = a.kept || came >= replication.KeptBytes
-	if b, err = recompress(b, settings); err != nil {
+	if b, err = recompress(b, set); err != nil {
 		a.refuse(i, appended{code: codeOf(err), err: err})
 		return
 	}
@@ -174,10 +175,10 @@ func refusedBatch(err error) appended {
 
 // checkRecords applies the topic's rules to a valid batch: keys where the
 // topic is compacted, and timestamps near enough to now (KIP-937).
-func (s *Server) checkRecords(b record.Batch, t *metadata.TopicSettings, topic string, partition int32) *appended {
+func (s *Server) checkRecords(b record.Batch, t *settings.Topic, topic string, partition int32) *appended {
 	now := s.now().UnixMilli()
 	latest, earliest := int64(math.MaxInt64), int64(math.MinInt64)
-	if t.TimestampType == metadata.CreateTime {
+	if t.TimestampType == settings.CreateTime {
 		if t.TimestampAfterMaxMillis < math.MaxInt64-now {
 			latest = now + t.TimestampAfterMaxMillis
 		}
@@ -227,9 +228,9 @@ const maxFaulty = 100
 // recompress makes the batch's codec the topic's, unless that is the
 // producer's choice (compression.type). The result may be longer than what came,
 // so it is held against max.message.bytes again.
-func recompress(b record.Batch, t *metadata.TopicSettings) (record.Batch, error) {
+func recompress(b record.Batch, t *settings.Topic) (record.Batch, error) {
 	codec := record.Codec(t.CompressionType)
-	if t.CompressionType == metadata.CompressionProducer || codec == b.Codec() {
+	if t.CompressionType == settings.CompressionProducer || codec == b.Codec() {
 		return b, nil
 	}
 	return b.Recompress(codec, t.CompressionLevel, int(t.MaxMessageBytes))

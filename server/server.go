@@ -95,7 +95,7 @@ type Server struct {
 	budget   budget
 	turns    turns
 	buffers  bufpool.Pool // of Produce requests
-	resolved atomic.Pointer[settings]
+	resolved atomic.Pointer[resolvedSettings]
 	slow     slowlog.Limit // of warnings
 	stats    counters
 

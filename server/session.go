@@ -67,7 +67,7 @@ func (c *connection) beginSession(f *fetching, req *kmsg.FetchRequest) bool {
 		byKey:    map[partitionKey]*wanted{},
 	}
 	// max.incremental.fetch.session.cache.slots
-	if c.server.stats.sessions.Add(1) > int64(c.server.settings().broker.FetchSessions) || !c.add(s, req) {
+	if c.server.stats.sessions.Add(1) > int64(c.server.settings().broker.Connections.FetchSessions) || !c.add(s, req) {
 		c.server.stats.sessions.Add(-1)
 		s.end(c.server)
 		return false

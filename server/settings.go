@@ -8,22 +8,22 @@ import (
 
 	"millrace/replication"
 	"millrace/replication/metadata"
+	"millrace/replication/metadata/settings"
 	"millrace/server/protocol"
 )
 
-// settings are what the configuration says under one image. They are resolved
+// resolvedSettings are what the configuration says under one image. They are resolved
 // once an image, topics when they are first asked for.
-type settings struct {
+type resolvedSettings struct {
 	image  *metadata.Image
-	node   int32
-	static map[string]string
-	broker metadata.BrokerSettings
+	layers settings.Layers // of this node
+	broker settings.Broker
 	room   int      // for connections, by descriptors
-	topics sync.Map // *metadata.Topic to *metadata.TopicSettings
+	topics sync.Map // *metadata.Topic to *settings.Topic
 }
 
 // settings returns those of the current image.
-func (s *Server) settings() *settings {
+func (s *Server) settings() *resolvedSettings {
 	image := s.Node.Image()
 	if c := s.resolved.Load(); c != nil && c.image == image {
 		return c
@@ -40,7 +40,8 @@ func (s *Server) settings() *settings {
 		}
 		static["node.id"], static["broker.id"] = strconv.Itoa(int(id)), strconv.Itoa(int(id))
 	}
-	c := &settings{image: image, node: id, static: static, broker: image.BrokerSettings(id, static)}
+	c := &resolvedSettings{image: image, layers: image.Settings(id, static)}
+	c.broker = c.layers.Broker()
 	replicas := 0
 	s.Node.Partitions(func(*replication.Partition) { replicas++ })
 	c.room = roomFor(descriptors(), replicas)
@@ -48,25 +49,35 @@ func (s *Server) settings() *settings {
 	return c
 }
 
-// topic returns a topic's settings; the topic is one of the image's.
-func (c *settings) topic(t *metadata.Topic) *metadata.TopicSettings {
-	if v, ok := c.topics.Load(t); ok {
-		return v.(*metadata.TopicSettings)
+// layers are where this node's settings come from under an image that may not be the
+// current one.
+func (s *Server) layers(image *metadata.Image) settings.Layers {
+	now := s.settings()
+	if image == now.image {
+		return now.layers
 	}
-	ts := c.image.TopicSettings(t, c.node, c.static)
+	return image.Settings(s.Node.ID(), now.layers.Static)
+}
+
+// topic returns a topic's settings; the topic is one of the image's.
+func (c *resolvedSettings) topic(t *metadata.Topic) *settings.Topic {
+	if v, ok := c.topics.Load(t); ok {
+		return v.(*settings.Topic)
+	}
+	ts := c.layers.Topic(t.Config)
 	c.topics.Store(t, &ts)
 	return &ts
 }
 
 func (s *Server) maxRequestBytes() int {
-	if n := s.settings().broker.SocketRequestMaxBytes; n > 0 {
+	if n := s.settings().broker.Connections.MaxRequestBytes; n > 0 {
 		return int(n)
 	}
 	return 100 << 20
 }
 
 func (s *Server) maxFetchBytes() int {
-	if n := s.settings().broker.FetchMaxBytes; n > 0 {
+	if n := s.settings().broker.Connections.MaxFetchBytes; n > 0 {
 		return int(n)
 	}
 	return 55 << 20
@@ -77,7 +88,7 @@ func (s *Server) maxFetchBytes() int {
 // there are room for beside the logs'.
 func (s *Server) maxConnections() int {
 	c := s.settings()
-	return min(max(int(c.broker.MaxConnections), 1), 50_000, c.room)
+	return min(max(int(c.broker.Connections.Max), 1), 50_000, c.room)
 }
 
 const (
@@ -100,14 +111,14 @@ func roomFor(descriptors, replicas int) int {
 // maxConnectionsPerIP is max.connections.per.ip. 0, which Kafka takes together
 // with exceptions from it, would let nobody in to change it back.
 func (s *Server) maxConnectionsPerIP() int {
-	return max(int(s.settings().broker.MaxConnectionsPerIP), 1)
+	return max(int(s.settings().broker.Connections.MaxPerIP), 1)
 }
 
 // idleTimeout is connections.max.idle.ms; a negative one means for ever, which
 // is a year here.
 func (s *Server) idleTimeout() time.Duration {
 	const year = 365 * 24 * time.Hour
-	n := s.settings().broker.ConnectionsMaxIdleMillis
+	n := s.settings().broker.Connections.MaxIdleMillis
 	if n < 0 || n > int64(year/time.Millisecond) {
 		return year
 	}

@@ -178,7 +178,7 @@ func (s *Server) createTopic(ctx context.Context, patience time.Duration, versio
 	if len(topic.Partitions) > 0 {
 		st.ReplicationFactor = int16(len(topic.Partitions[0].Replicas))
 	}
-	for _, v := range s.Node.Image().DescribeTopic(topic, s.Node.ID(), s.settings().static) {
+	for _, v := range s.settings().layers.DescribeTopic(topic.Config) {
 		rc := kmsg.NewCreateTopicsResponseTopicConfig()
 		rc.Name, rc.Source, rc.IsSensitive = v.Name, int8(v.Source), v.Sensitive()
 		if !v.Null && !v.Sensitive() {
@@ -247,7 +247,7 @@ func (s *Server) deleteTopics(c *call, req *kmsg.DeleteTopicsRequest) *kmsg.Dele
 		asked = append(asked, rt)
 	}
 	image := s.Node.Image()
-	enabled := s.settings().broker.DeleteTopics
+	enabled := s.settings().broker.Topics.MayDelete
 	names, ids := map[string]int{}, map[metadata.TopicID]int{}
 	for i := range asked {
 		c.step()

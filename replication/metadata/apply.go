@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"millrace/replication/metadata/settings"
 )
 
 // A Change is a step from one image to the next: one of the types of this file
@@ -200,7 +202,7 @@ func (c RegisterBroker) apply(next *Image) error {
 	case !text(c.ClusterID):
 		return refuse(ErrInvalidBroker, "the cluster id is not a text of at most %d bytes", maxText)
 	case c.ClusterID != "" && next.ClusterID != "" && c.ClusterID != next.ClusterID:
-		return refuse(ErrOtherCluster, "broker %d belongs to cluster %s, this is cluster %s", b.ID, shown(c.ClusterID), next.ClusterID)
+		return refuse(ErrOtherCluster, "broker %d belongs to cluster %s, this is cluster %s", b.ID, settings.Shown(c.ClusterID), next.ClusterID)
 	}
 	if next.level > 1 && b.MaxLevel < next.level || b.MinLevel > max(next.level, 1) {
 		return refuse(ErrLevel, "broker %d reads feature levels %d to %d, the cluster is at %d; run a release on it that reads that", b.ID, max(b.MinLevel, 1), max(b.MaxLevel, 1), next.level)
@@ -222,7 +224,7 @@ func (c RegisterBroker) apply(next *Image) error {
 	case known:
 		now := next.brokers[i].Incarnation
 		if c.Replaces != "" && now != c.Replaces && now != b.Incarnation {
-			return refuse(ErrStaleBroker, "broker %d is registered as incarnation %s, not %s", b.ID, now, shown(c.Replaces))
+			return refuse(ErrStaleBroker, "broker %d is registered as incarnation %s, not %s", b.ID, now, settings.Shown(c.Replaces))
 		}
 		if was := next.brokers[i]; now == b.Incarnation && was.Outran(&b) {
 			if was.Starts == b.Starts {
@@ -234,7 +236,7 @@ func (c RegisterBroker) apply(next *Image) error {
 		}
 		next.brokers = replaced(next.brokers, i, &b)
 	case c.Replaces != "":
-		return refuse(ErrStaleBroker, "broker %d is not registered, so incarnation %s cannot be replaced", b.ID, shown(c.Replaces))
+		return refuse(ErrStaleBroker, "broker %d is not registered, so incarnation %s cannot be replaced", b.ID, settings.Shown(c.Replaces))
 	case len(next.brokers) == MaxBrokers:
 		return refuse(ErrLimit, "the cluster has %d brokers, the most there may be", MaxBrokers)
 	default:
@@ -253,9 +255,9 @@ func validBroker(b *Broker) error {
 	case b.ID < 0:
 		return refuse(ErrInvalidBroker, "broker id %d is negative", b.ID)
 	case b.Incarnation == "" || len(b.Incarnation) > maxIncarnation || !text(b.Incarnation) || strings.ContainsAny(b.Incarnation, ". \t\r\n"):
-		return refuse(ErrInvalidBroker, "broker %d: incarnation %q is empty, too long or has a dot or space in it", b.ID, shown(b.Incarnation))
+		return refuse(ErrInvalidBroker, "broker %d: incarnation %q is empty, too long or has a dot or space in it", b.ID, settings.Shown(b.Incarnation))
 	case b.Host == "" || !text(b.Host):
-		return refuse(ErrInvalidBroker, "broker %d: host %q is empty or not a text of at most %d bytes", b.ID, shown(b.Host), maxText)
+		return refuse(ErrInvalidBroker, "broker %d: host %q is empty or not a text of at most %d bytes", b.ID, settings.Shown(b.Host), maxText)
 	case b.Port < 1 || b.Port > 65535:
 		return refuse(ErrInvalidBroker, "broker %d: port %d is not between 1 and 65535", b.ID, b.Port)
 	case b.MinLevel < 0 || b.MaxLevel < b.MinLevel || (b.MinLevel == 0) != (b.MaxLevel == 0):
@@ -263,7 +265,7 @@ func validBroker(b *Broker) error {
 	case len(b.Run) > maxIncarnation || !text(b.Run):
 		return refuse(ErrInvalidBroker, "broker %d: the name of its run is too long or no text", b.ID)
 	case len(b.Listeners) > maxListeners || !utf8.ValidString(b.Listeners) || !validListeners(b.Listeners):
-		return refuse(ErrInvalidBroker, "broker %d: listeners %q are not NAME://HOST:PORT,… in the order of their names, %d bytes at most", b.ID, shown(b.Listeners), maxListeners)
+		return refuse(ErrInvalidBroker, "broker %d: listeners %q are not NAME://HOST:PORT,… in the order of their names, %d bytes at most", b.ID, settings.Shown(b.Listeners), maxListeners)
 	case !text(b.Rack):
 		return refuse(ErrInvalidBroker, "broker %d: rack is not a text of at most %d bytes", b.ID, maxText)
 	}
@@ -276,7 +278,7 @@ func (c UnregisterBroker) apply(next *Image) error {
 		return refuse(ErrUnknownBroker, "Broker ID %d is not currently registered", c.ID)
 	}
 	if now := next.brokers[i].Incarnation; c.Incarnation != "" && c.Incarnation != now {
-		return refuse(ErrStaleBroker, "broker %d is registered as incarnation %s, not %s", c.ID, now, shown(c.Incarnation))
+		return refuse(ErrStaleBroker, "broker %d is registered as incarnation %s, not %s", c.ID, now, settings.Shown(c.Incarnation))
 	}
 	held := 0
 	for _, t := range next.topics {
@@ -514,7 +516,7 @@ func unchanged(now map[string]string, was map[string]*string) error {
 	for _, name := range slices.Sorted(maps.Keys(was)) {
 		value, set := now[name]
 		if seen := was[name]; set != (seen != nil) || set && value != *seen {
-			return refuse(ErrConfigChanged, "%s was changed by somebody else in the meantime", shown(name))
+			return refuse(ErrConfigChanged, "%s was changed by somebody else in the meantime", settings.Shown(name))
 		}
 	}
 	return nil
@@ -547,7 +549,7 @@ func validConfig(values map[string]string) error {
 			return refuse(ErrInvalidConfig, "The name of a setting must be a text of 1 to %d bytes.", maxText)
 		}
 		if !utf8.ValidString(values[name]) {
-			return refuse(ErrInvalidConfig, "Invalid value for configuration %s: it is not UTF-8", shown(name))
+			return refuse(ErrInvalidConfig, "Invalid value for configuration %s: it is not UTF-8", settings.Shown(name))
 		}
 		size += len(name) + len(values[name])
 	}

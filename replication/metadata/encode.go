@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"millrace/replication/metadata/settings"
 )
 
 // Both encodings are one JSON object whose first member is the version. A
@@ -75,7 +77,7 @@ func DecodeChange(p []byte) (Change, error) {
 	case SetLevel{}.kind():
 		return decodeBody[SetLevel](e)
 	}
-	return nil, refuse(ErrVersion, "this release does not know the change %q; a newer one wrote it, upgrade this node", shown(e.Change))
+	return nil, refuse(ErrVersion, "this release does not know the change %q; a newer one wrote it, upgrade this node", settings.Shown(e.Change))
 }
 
 // CheckChange tells whether p can be a change of some release, this one or another:
@@ -93,7 +95,7 @@ func CheckChange(p []byte) error {
 		return refuse(ErrDamaged, "change cannot be read: %v", err)
 	}
 	if e.Version < 1 || e.Change == "" || len(e.Body) == 0 {
-		return refuse(ErrDamaged, "change of version %d, named %q, with a body of %d bytes", e.Version, shown(e.Change), len(e.Body))
+		return refuse(ErrDamaged, "change of version %d, named %q, with a body of %d bytes", e.Version, settings.Shown(e.Change), len(e.Body))
 	}
 	return nil
 }
@@ -200,9 +202,9 @@ type configBody struct {
 }
 
 type resourceBody struct {
-	Kind   ResourceKind      `json:"kind"`
-	Name   string            `json:"name"`
-	Values map[string]string `json:"values"`
+	Kind   settings.ResourceKind `json:"kind"`
+	Name   string                `json:"name"`
+	Values map[string]string     `json:"values"`
 }
 
 type topicBody struct {
@@ -437,10 +439,10 @@ func (body *imageBody) resources(m *Image) error {
 			return err
 		}
 		if n := len(m.resources); n > 0 && r.compare(m.resources[n-1]) <= 0 {
-			return fmt.Errorf("settings of %s %s follow those of %s", r.kind, shown(r.name), shown(m.resources[n-1].name))
+			return fmt.Errorf("settings of %s %s follow those of %s", r.kind, settings.Shown(r.name), settings.Shown(m.resources[n-1].name))
 		}
 		if len(r.values) == 0 {
-			return fmt.Errorf("no settings of %s %s", r.kind, shown(r.name))
+			return fmt.Errorf("no settings of %s %s", r.kind, settings.Shown(r.name))
 		}
 		if err := validConfig(r.values); err != nil {
 			return err
@@ -467,7 +469,7 @@ func (body *imageBody) topics(m *Image) error {
 	for _, b := range body.Topics {
 		t, err := b.topic(m, body.Servers)
 		if err != nil {
-			return fmt.Errorf("topic %s: %w", shown(b.Name), err)
+			return fmt.Errorf("topic %s: %w", settings.Shown(b.Name), err)
 		}
 		if n := len(m.topics); n > 0 && t.Name <= m.topics[n-1].Name {
 			return fmt.Errorf("topic %s follows %s", t.Name, m.topics[n-1].Name)
@@ -554,7 +556,7 @@ func validServerID(s string) error {
 	node, incarnation, ok := strings.Cut(s, ".")
 	id, err := strconv.ParseInt(node, 10, 32)
 	if !ok || err != nil || id < 1 || strconv.FormatInt(id, 10) != node || incarnation == "" || len(incarnation) > maxIncarnation || !text(incarnation) {
-		return fmt.Errorf("%q is not a server id", shown(s))
+		return fmt.Errorf("%q is not a server id", settings.Shown(s))
 	}
 	return nil
 }

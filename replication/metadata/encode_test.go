@@ -10,6 +10,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"millrace/replication/metadata/settings"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write files of testdata that are missing")
@@ -40,7 +42,7 @@ var changes = []Change{
 	DeleteTopic{Topic: topicID(1)},
 	CreatePartitions{Topic: topicID(1), Count: 3, Assignment: [][]int32{{1}}},
 	SetTopicConfig{Topic: topicID(1), Set: map[string]string{"k": "v"}, Delete: []string{"d"}, Replace: true, Was: map[string]*string{"k": new("u"), "n": nil}},
-	SetResourceConfig{Kind: Group, Name: "g\"", Set: map[string]string{"k": "v"}, Delete: []string{"d"}, Replace: true, Was: map[string]*string{"k": new("u"), "n": nil}},
+	SetResourceConfig{Kind: settings.Group, Name: "g\"", Set: map[string]string{"k": "v"}, Delete: []string{"d"}, Replace: true, Was: map[string]*string{"k": new("u"), "n": nil}},
 	SetBrokerConfig{Broker: 4, Set: map[string]string{"k": "v"}, Delete: []string{"d"}, Replace: true, Was: map[string]*string{"k": new("u"), "n": nil}},
 	SetReplicas{Partition: PartitionID{topicID(1), 5}, Replicas: []int32{1, 2}, Manual: true},
 	AllocateProducerIDs{Broker: 1, Count: 1000},
@@ -322,10 +324,10 @@ func FuzzDecodeImage(f *testing.F) {
 		}
 		consistent(t, m)
 		for _, topic := range m.Topics() {
-			m.TopicSettings(topic, 0, nil)
-			m.DescribeTopic(topic, 0, nil)
+			m.Settings(0, nil).Topic(topic.Config)
+			m.Settings(0, nil).DescribeTopic(topic.Config)
 		}
-		m.BrokerSettings(1, nil)
+		m.Settings(1, nil).Broker()
 	})
 }
 
@@ -359,7 +361,7 @@ func BenchmarkEncodeImage(b *testing.B) {
 	b.Run("settings", func(b *testing.B) {
 		topic := m.Topics()[17]
 		for b.Loop() {
-			m.TopicSettings(topic, 0, nil)
+			m.Settings(0, nil).Topic(topic.Config)
 		}
 	})
 }

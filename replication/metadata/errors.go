@@ -3,6 +3,8 @@ package metadata
 import (
 	"errors"
 	"fmt"
+
+	"millrace/replication/metadata/settings"
 )
 
 // Reasons for which a change is refused. Errors of this package are [*Refusal]s
@@ -19,7 +21,7 @@ var (
 	ErrInvalidReplication = errors.New("metadata: invalid replication factor")                          // INVALID_REPLICATION_FACTOR
 	ErrNotEnoughBrokers   = reason("metadata: not enough brokers", ErrInvalidReplication)               // INVALID_REPLICATION_FACTOR
 	ErrInvalidAssignment  = errors.New("metadata: invalid replica assignment")                          // INVALID_REPLICA_ASSIGNMENT
-	ErrInvalidConfig      = errors.New("metadata: invalid setting")                                     // INVALID_CONFIG
+	ErrInvalidConfig      = settings.ErrInvalid                                                         // INVALID_CONFIG
 	ErrReadOnlyConfig     = reason("metadata: setting cannot be changed at run time", ErrInvalidConfig) // INVALID_REQUEST
 	ErrConfigChanged      = errors.New("metadata: setting was changed in the meantime")                 // none: the caller looks again
 	ErrUnknownBroker      = errors.New("metadata: unknown broker")                                      // BROKER_ID_NOT_REGISTERED

@@ -14,7 +14,9 @@
 // What may differ between releases, above all which values a setting accepts,
 // is therefore not looked at by Apply. It is checked at the gate, by
 // [Image.Check], once, on the node that leads the controller group, before the
-// change becomes an entry of the log. Check does all that Apply does besides.
+// change becomes an entry of the log. Check does all that Apply does besides. What
+// settings there are, and what their values mean, is package settings'; an image holds
+// what was set, and [Image.Settings] says by it what is in force.
 //
 // Sharing. An image, and every topic, broker, slice and map reached through it,
 // may be read by any number of goroutines and must not be written by anyone.

@@ -8,6 +8,8 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+
+	"millrace/replication/metadata/settings"
 )
 
 const testCluster = "MkU3OEVBNTcwNTJENDM2Qg"
@@ -408,7 +410,7 @@ func randomChange(r *rand.Rand, m *Image) Change {
 	}
 	switch r.IntN(14) {
 	case 12:
-		kind := []ResourceKind{ClientMetrics, Group}[r.IntN(2)]
+		kind := []settings.ResourceKind{settings.ClientMetrics, settings.Group}[r.IntN(2)]
 		return SetResourceConfig{Kind: kind, Name: texts[r.IntN(len(texts))], Set: config(), Delete: unset, Replace: r.IntN(6) == 0}
 	case 0, 1:
 		b := Broker{ID: int32(r.IntN(10)), Incarnation: fmt.Sprintf("i%d", r.IntN(1000)), Host: texts[1+r.IntN(4)], Port: int32(1 + r.IntN(70000)), Rack: texts[r.IntN(len(texts))]}
@@ -529,7 +531,7 @@ func differs(t *testing.T, m, before *Image) {
 			t.Fatalf("topic %s is the same in both: %v, and among the changed ones", topic.Name, same)
 		}
 		if had && m.SameBrokerConfigs(before) && !slices.Contains(changed, topic) {
-			if now, then := m.TopicSettings(topic, 1, nil), before.TopicSettings(was, 1, nil); now != then {
+			if now, then := m.Settings(1, nil).Topic(topic.Config), before.Settings(1, nil).Topic(was.Config); now != then {
 				t.Fatalf("topic %s: its settings were %+v and are %+v, and nothing says so", topic.Name, then, now)
 			}
 		}

@@ -8,6 +8,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"millrace/replication/metadata/settings"
 )
 
 // upgraded registers a broker with a release that reads feature levels 1 to high.
@@ -25,8 +27,8 @@ func atLevelTwo(t testing.TB) *Image {
 		CreateTopic{ID: topicID(2), Name: "gone", Assignment: [][]int32{{1}, {1}, {1}}},
 		CreateTopic{ID: topicID(3), Name: "last", Assignment: [][]int32{{2}}},
 		DeleteTopic{Topic: topicID(2)},
-		SetResourceConfig{Kind: Group, Name: "billing", Set: map[string]string{"consumer.session.timeout.ms": "50000"}},
-		SetResourceConfig{Kind: ClientMetrics, Name: "all", Set: map[string]string{"interval.ms": "60000", "metrics": "org."}},
+		SetResourceConfig{Kind: settings.Group, Name: "billing", Set: map[string]string{"consumer.session.timeout.ms": "50000"}},
+		SetResourceConfig{Kind: settings.ClientMetrics, Name: "all", Set: map[string]string{"interval.ms": "60000", "metrics": "org."}},
 	)
 }
 
@@ -50,7 +52,7 @@ func TestLevelTwoIsReadForGood(t *testing.T) {
 	}
 	for _, want := range []Change{
 		upgraded(1, 2, 7, "abc"), SetLevel{Level: 2},
-		SetResourceConfig{Kind: Group, Name: "g\"", Set: map[string]string{"k": "v"}, Delete: []string{"d"}, Replace: true, Was: map[string]*string{"k": new("u"), "n": nil}},
+		SetResourceConfig{Kind: settings.Group, Name: "g\"", Set: map[string]string{"k": "v"}, Delete: []string{"d"}, Replace: true, Was: map[string]*string{"k": new("u"), "n": nil}},
 	} {
 		p, err := EncodeChange(want)
 		if err != nil {
@@ -91,7 +93,7 @@ func TestNothingIsWrittenAboveTheLevel(t *testing.T) {
 	if err := old.Check(upgraded(1, 2, 1, "a")); !errors.Is(err, ErrLevel) {
 		t.Errorf("a registration of level 2 at level 1: %v", err)
 	}
-	if _, err := old.Apply(old.Index+1, SetResourceConfig{Kind: Group, Name: "g", Set: map[string]string{"k": "v"}}); !errors.Is(err, ErrLevel) {
+	if _, err := old.Apply(old.Index+1, SetResourceConfig{Kind: settings.Group, Name: "g", Set: map[string]string{"k": "v"}}); !errors.Is(err, ErrLevel) {
 		t.Errorf("settings of a group at level 1: %v", err)
 	}
 	if err := old.Check(SetLevel{Level: 2}); err != nil {

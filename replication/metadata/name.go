@@ -1,6 +1,6 @@
 package metadata
 
-import "strings"
+import "millrace/replication/metadata/settings"
 
 // maxTopicName is Kafka's: a file name of 255 bytes less room for a suffix.
 const maxTopicName = 249
@@ -15,11 +15,11 @@ func ValidateTopicName(name string) error {
 	case name == "." || name == "..":
 		return refuse(ErrInvalidTopic, "Topic name is invalid: '%s' is not allowed", name)
 	case len(name) > maxTopicName:
-		return refuse(ErrInvalidTopic, "Topic name is invalid: the length of '%s' is longer than the max allowed length %d", shown(name), maxTopicName)
+		return refuse(ErrInvalidTopic, "Topic name is invalid: the length of '%s' is longer than the max allowed length %d", settings.Shown(name), maxTopicName)
 	}
 	for i := range len(name) {
 		if !topicChar(name[i]) {
-			return refuse(ErrInvalidTopic, "Topic name is invalid: '%s' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'", shown(name))
+			return refuse(ErrInvalidTopic, "Topic name is invalid: '%s' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'", settings.Shown(name))
 		}
 	}
 	return nil
@@ -44,23 +44,3 @@ func collides(a, b string) bool {
 }
 
 func dotted(c byte) bool { return c == '.' || c == '_' }
-
-// shown is a client's text cut and cleaned for a message: messages travel back
-// in Kafka strings, which are valid UTF-8, and into logs, which are lines.
-func shown(s string) string {
-	const most = maxTopicName
-	cut := s
-	if len(cut) > most {
-		cut = cut[:most]
-	}
-	cut = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return '?'
-		}
-		return r
-	}, strings.ToValidUTF8(cut, "?"))
-	if len(s) > most {
-		cut += "…"
-	}
-	return cut
-}

@@ -1,11 +1,33 @@
-package metadata
+package settings
 
 import (
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 )
+
+// A ResourceKind is a kind of thing that has settings without being a topic or a
+// broker, under the number Kafka gives it (ConfigResource.Type).
+type ResourceKind int8
+
+// The kinds of resources.
+const (
+	ClientMetrics ResourceKind = 16 // what clients are asked to report (KIP-714)
+	Group         ResourceKind = 32 // a consumer group (KIP-848)
+)
+
+// String names the kind as kafka-configs does.
+func (k ResourceKind) String() string {
+	switch k {
+	case ClientMetrics:
+		return "client-metrics"
+	case Group:
+		return "group"
+	}
+	return "unknown"
+}
 
 // resourceSettings are the settings of what is neither a topic nor a broker, as
 // Kafka 4.1 has them (GroupConfig, ClientMetricsConfigs).
@@ -45,40 +67,57 @@ func ResourceDefinition(kind ResourceKind, name string) (*Definition, bool) {
 // ResourceDefinitions lists the settings of a kind of resource, by name.
 func ResourceDefinitions(kind ResourceKind) []*Definition { return visible(resourceSettings[kind]) }
 
-// CheckGroupConfig tells whether a group may have these settings, all of those it
-// would have, on a node with the settings s. The error is ErrInvalidConfig, in
-// the words of Kafka's GroupConfig.
-func CheckGroupConfig(values map[string]string, s BrokerSettings) error {
+// ValidateResource checks settings given for a resource, each by itself. The error is
+// ErrInvalid. What nodes bound in their configuration files is no part of it: see
+// [ConsumerGroups.Validate].
+func ValidateResource(kind ResourceKind, config map[string]string) error {
+	for _, name := range slices.Sorted(maps.Keys(config)) {
+		d, ok := ResourceDefinition(kind, name)
+		if !ok && kind == ClientMetrics {
+			return invalid("Unknown client metrics configuration: %s", Shown(name))
+		}
+		if !ok {
+			return invalid("Unknown group config name: %s", Shown(name))
+		}
+		if _, err := d.Validate(config[name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Validate checks whether a group may have these settings, all of those it would have, on
+// a node with the settings s. The error is ErrInvalid, in the words of Kafka's GroupConfig.
+func (s *ConsumerGroups) Validate(config map[string]string) error {
 	number := func(name string, standard int32) int32 {
-		if n, err := strconv.ParseInt(strings.TrimSpace(values[name]), 10, 32); err == nil {
+		if n, err := strconv.ParseInt(strings.TrimSpace(config[name]), 10, 32); err == nil {
 			return int32(n)
 		}
 		return standard
 	}
 	const session, interval = "consumer.session.timeout.ms", "consumer.heartbeat.interval.ms"
-	timeout, beat := number(session, s.ConsumerSessionTimeoutMillis), number(interval, s.ConsumerHeartbeatIntervalMillis)
-	_, timed := values[session]
-	_, beats := values[interval]
+	timeout, beat := number(session, s.SessionTimeoutMillis), number(interval, s.HeartbeatIntervalMillis)
+	_, timed := config[session]
+	_, beats := config[interval]
 	switch {
-	case beats && beat < s.ConsumerMinHeartbeatIntervalMillis:
-		return refuse(ErrInvalidConfig, "%s must be greater than or equal to group.consumer.min.heartbeat.interval.ms", interval)
-	case beats && beat > s.ConsumerMaxHeartbeatIntervalMillis:
-		return refuse(ErrInvalidConfig, "%s must be less than or equal to group.consumer.max.heartbeat.interval.ms", interval)
-	case timed && timeout < s.ConsumerMinSessionTimeoutMillis:
-		return refuse(ErrInvalidConfig, "%s must be greater than or equal to group.consumer.min.session.timeout.ms", session)
-	case timed && timeout > s.ConsumerMaxSessionTimeoutMillis:
-		return refuse(ErrInvalidConfig, "%s must be less than or equal to group.consumer.max.session.timeout.ms", session)
+	case beats && beat < s.MinHeartbeatIntervalMillis:
+		return invalid("%s must be greater than or equal to group.consumer.min.heartbeat.interval.ms", interval)
+	case beats && beat > s.MaxHeartbeatIntervalMillis:
+		return invalid("%s must be less than or equal to group.consumer.max.heartbeat.interval.ms", interval)
+	case timed && timeout < s.MinSessionTimeoutMillis:
+		return invalid("%s must be greater than or equal to group.consumer.min.session.timeout.ms", session)
+	case timed && timeout > s.MaxSessionTimeoutMillis:
+		return invalid("%s must be less than or equal to group.consumer.max.session.timeout.ms", session)
 	case (timed || beats) && timeout <= beat:
-		return refuse(ErrInvalidConfig, "%s must be greater than %s", session, interval)
+		return invalid("%s must be greater than %s", session, interval)
 	}
 	return nil
 }
 
-// GroupTimes are a consumer group's own settings, 0 for what is not set.
-func (m *Image) GroupTimes(name string) (sessionMillis, heartbeatMillis int32) {
-	values := m.ResourceConfig(Group, name)
+// GroupTimes are what was set for a consumer group, config, as numbers; 0 for what is not.
+func GroupTimes(config map[string]string) (sessionMillis, heartbeatMillis int32) {
 	number := func(name string) int32 {
-		n, err := strconv.ParseInt(strings.TrimSpace(values[name]), 10, 32)
+		n, err := strconv.ParseInt(strings.TrimSpace(config[name]), 10, 32)
 		if err != nil || n < 1 {
 			return 0
 		}

@@ -1,9 +1,8 @@
-package metadata
+package settings
 
 import (
-	"math"
-	"strconv"
-	"strings"
+	"maps"
+	"slices"
 )
 
 const (
@@ -132,9 +131,9 @@ const (
 	LogAppendTime TimestampType = 1
 )
 
-// TopicSettings are a topic's settings as numbers, each in force whatever its
-// source. Settings without effect are not among them.
-type TopicSettings struct {
+// A Topic is the settings of a topic as numbers, each in force whatever its source.
+// Settings without effect are not among them.
+type Topic struct {
 	RetentionMillis     int64 // -1: no limit
 	RetentionBytes      int64 // of a partition; -1: no limit
 	SegmentBytes        int64
@@ -161,14 +160,12 @@ type TopicSettings struct {
 	FlushMillis   int64
 }
 
-// TopicSettings resolves the settings of t on node id: what was set for the
-// topic, else for the broker at run time, else for the cluster, else in static,
-// the node's own settings from its flags and configuration file, else the
-// default. static may be nil and is only read; with id 0 no broker's are looked
-// at. It takes a few microseconds: keep the result while the image is the same.
-func (m *Image) TopicSettings(t *Topic, id int32, static map[string]string) TopicSettings {
-	r := resolver{topic: t.Config, layers: m.layers(id, static)}
-	s := TopicSettings{
+// Topic resolves the settings of a topic: what was set for it, config, else for the
+// broker at run time, else for the cluster, else in the node's own settings, else the
+// default. It takes a few microseconds: keep the result while the image is the same.
+func (l Layers) Topic(config map[string]string) Topic {
+	r := resolver{topic: config, layers: l}
+	s := Topic{
 		RetentionMillis:     r.long("retention.ms"),
 		RetentionBytes:      r.long("retention.bytes"),
 		SegmentBytes:        r.long("segment.bytes"),
@@ -221,41 +218,25 @@ func (m *Image) TopicSettings(t *Topic, id int32, static map[string]string) Topi
 	return s
 }
 
-// A resolver reads settings one by one: a topic's, or with topic nil a broker's.
-type resolver struct {
-	topic  map[string]string
-	broker bool
-	layers []layer
-}
-
-// text of a setting in force; "" when it is null.
-func (r resolver) text(name string) string {
-	if r.broker {
-		d, _ := BrokerDefinition(name)
-		return d.ofBroker(r.layers, false).Value
+// ValidateTopic checks settings given for a topic, each by itself. The error is ErrInvalid.
+// What they mean together says [Topic.Validate].
+func ValidateTopic(config map[string]string) error {
+	for _, name := range slices.Sorted(maps.Keys(config)) {
+		d, ok := TopicDefinition(name)
+		if !ok {
+			return invalid("Unknown topic config name: %s", Shown(name))
+		}
+		if _, err := d.Validate(config[name]); err != nil {
+			return err
+		}
 	}
-	d, _ := TopicDefinition(name)
-	return d.ofTopic(r.topic, r.layers, false).Value
+	return nil
 }
 
-// long is the number. Resolving passes over what is none, so there is always one.
-func (r resolver) long(name string) int64 {
-	n, _ := strconv.ParseInt(r.text(name), 10, 64)
-	return n
+// Validate checks that settings do not contradict each other. The error is ErrInvalid.
+func (s *Topic) Validate() error {
+	if s.MinCompactionLagMillis > s.MaxCompactionLagMillis {
+		return invalid("conflict topic config setting min.compaction.lag.ms (%d) > max.compaction.lag.ms (%d)", s.MinCompactionLagMillis, s.MaxCompactionLagMillis)
+	}
+	return nil
 }
-
-// bounded is the number cut to 31 bits, for what is counted in int32.
-func (r resolver) bounded(name string) int32 {
-	return int32(min(max(r.long(name), math.MinInt32), math.MaxInt32))
-}
-
-// float is the number that may have a fraction.
-func (r resolver) float(name string) float64 {
-	f, _ := strconv.ParseFloat(r.text(name), 64)
-	return f
-}
-
-// list is a comma-separated value taken apart.
-func (r resolver) list(name string) []string { return elements(r.text(name)) }
-
-func (r resolver) truth(name string) bool { return strings.EqualFold(r.text(name), "true") }

@@ -1,10 +1,13 @@
-package metadata
+package settings
 
 import "fmt"
 
 // replicationDefault is how many replicas a topic gets when nobody says:
 // enough to lose one broker, and no more than there are brokers.
 const replicationDefault = 3
+
+// maxReplicas is metadata.MaxReplicas, whose test holds this to it.
+const maxReplicas = 15
 
 // brokerSettings are the settings of a node under Kafka's names: those that do
 // something here and those that give a topic's setting its default.
@@ -133,134 +136,182 @@ const noTransactions = "Accepted without effect: there are no transactions."
 
 func topicsDefault(name string) string { return "Default of a topic's " + name + "." }
 
-var replicationFactor = rule{fmt.Sprintf("1 to %d, or -1", MaxReplicas), func(value string) string {
+var replicationFactor = rule{fmt.Sprintf("1 to %d, or -1", maxReplicas), func(value string) string {
 	if value == "0" {
 		return "Value must be at least 1, or -1 for the default"
 	}
-	return between(-1, MaxReplicas).wrong(value)
+	return between(-1, maxReplicas).wrong(value)
 }}
 
-// BrokerSettings are settings of a node as numbers, each in force whatever its
-// source, for those the server and the controller act on.
-type BrokerSettings struct {
-	AutoCreateTopics bool
-	DeleteTopics     bool
-	NumPartitions    int32
-	// Replication is the factor a topic gets when nobody says; Grows tells that
+// A Broker is the settings of a node as numbers, each in force whatever its source, by
+// what they are of: those that the server and the controller act on.
+type Broker struct {
+	Topics         Topics
+	Leaders        Leaders
+	Connections    Connections
+	Groups         Groups
+	ConsumerGroups ConsumerGroups
+	Offsets        Offsets
+	Transactions   Transactions
+	Logs           Logs
+	Cleaner        Cleaner
+}
+
+// Topics is how topics come and go.
+type Topics struct {
+	AutoCreate bool
+	MayDelete  bool
+	Partitions int32
+	// Replication is the factor a topic gets when nobody says; Grows says that
 	// it is not a number somebody chose but as many as there are brokers, up to
 	// three, so that the topic is created with Grow.
 	Replication int
 	Grows       bool
-
-	LeaderRebalance    bool // auto.leader.rebalance.enable
-	ControlledShutdown bool
-
-	SocketRequestMaxBytes    int32
-	ConnectionsMaxIdleMillis int64 // negative: never
-	MaxConnections           int32
-	MaxConnectionsPerIP      int32
-	FetchMaxBytes            int32
-	FetchSessions            int32
-
-	GroupInitialRebalanceDelayMillis int32
-	GroupMinSessionTimeoutMillis     int32
-	GroupMaxSessionTimeoutMillis     int32
-	GroupMaxSize                     int32
-	GroupProtocols                   []string
-
-	ConsumerSessionTimeoutMillis       int32 // group.consumer.*, KIP-848
-	ConsumerMinSessionTimeoutMillis    int32
-	ConsumerMaxSessionTimeoutMillis    int32
-	ConsumerHeartbeatIntervalMillis    int32
-	ConsumerMinHeartbeatIntervalMillis int32
-	ConsumerMaxHeartbeatIntervalMillis int32
-	ConsumerRegexRefreshMillis         int32
-	ConsumerMaxSize                    int32
-	ConsumerAssignors                  []string // the default first
-	ConsumerMigrationPolicy            string   // disabled, downgrade, upgrade or bidirectional
-
-	OffsetsRetentionMillis      int64
-	OffsetsRetentionCheckMillis int64
-	OffsetMetadataMaxBytes      int32
-	OffsetsCommitTimeoutMillis  int32
-	OffsetsPartitions           int32
-	OffsetsCodec                int8 // as a batch's attributes number it
-	OffsetsReplication          int  // -1: the default
-	OffsetsSegmentBytes         int32
-
-	TransactionPartitions    int32
-	TransactionReplication   int // -1: the default
-	TransactionSegmentBytes  int32
-	RetentionCheckMillis     int64
-	ProducerExpirationMillis int64
-
-	CleanerEnable         bool // log.cleaner.*
-	CleanerBackoffMillis  int64
-	CleanerDedupeBytes    int64
-	CleanerBytesPerSecond float64
 }
 
-// BrokerSettings resolves the settings of node id: what was set for the broker
-// at run time, else for the cluster, else in static, the node's own settings,
-// else the default.
-func (m *Image) BrokerSettings(id int32, static map[string]string) BrokerSettings {
-	r := resolver{broker: true, layers: m.layers(id, static)}
-	s := BrokerSettings{
-		AutoCreateTopics: r.truth("auto.create.topics.enable"),
-		DeleteTopics:     r.truth("delete.topic.enable"),
-		NumPartitions:    r.bounded("num.partitions"),
-		Replication:      int(r.long("default.replication.factor")),
+// Leaders is who leads partitions.
+type Leaders struct {
+	Rebalance          bool // auto.leader.rebalance.enable
+	ControlledShutdown bool
+}
 
-		LeaderRebalance:    r.truth("auto.leader.rebalance.enable"),
-		ControlledShutdown: r.truth("controlled.shutdown.enable"),
+// Connections is what clients may have and ask for.
+type Connections struct {
+	Max             int32
+	MaxPerIP        int32
+	MaxIdleMillis   int64 // negative: never
+	MaxRequestBytes int32
+	MaxFetchBytes   int32
+	FetchSessions   int32
+}
 
-		SocketRequestMaxBytes:    r.bounded("socket.request.max.bytes"),
-		ConnectionsMaxIdleMillis: r.long("connections.max.idle.ms"),
-		MaxConnections:           r.bounded("max.connections"),
-		MaxConnectionsPerIP:      r.bounded("max.connections.per.ip"),
-		FetchMaxBytes:            r.bounded("fetch.max.bytes"),
-		FetchSessions:            r.bounded("max.incremental.fetch.session.cache.slots"),
+// Groups is what holds for groups of either protocol, and for classic ones.
+type Groups struct {
+	Protocols                   []string
+	InitialRebalanceDelayMillis int32
+	MinSessionTimeoutMillis     int32
+	MaxSessionTimeoutMillis     int32
+	MaxSize                     int32
+}
 
-		GroupInitialRebalanceDelayMillis: r.bounded("group.initial.rebalance.delay.ms"),
-		GroupMinSessionTimeoutMillis:     r.bounded("group.min.session.timeout.ms"),
-		GroupMaxSessionTimeoutMillis:     r.bounded("group.max.session.timeout.ms"),
-		GroupMaxSize:                     r.bounded("group.max.size"),
-		GroupProtocols:                   r.list("group.coordinator.rebalance.protocols"),
+// ConsumerGroups is what holds for groups of the consumer protocol, group.consumer.* (KIP-848).
+type ConsumerGroups struct {
+	SessionTimeoutMillis       int32
+	MinSessionTimeoutMillis    int32
+	MaxSessionTimeoutMillis    int32
+	HeartbeatIntervalMillis    int32
+	MinHeartbeatIntervalMillis int32
+	MaxHeartbeatIntervalMillis int32
+	RegexRefreshMillis         int32
+	MaxSize                    int32
+	Assignors                  []string // the default first
+	MigrationPolicy            string   // disabled, downgrade, upgrade or bidirectional
+}
 
-		ConsumerSessionTimeoutMillis:       r.bounded("group.consumer.session.timeout.ms"),
-		ConsumerMinSessionTimeoutMillis:    r.bounded("group.consumer.min.session.timeout.ms"),
-		ConsumerMaxSessionTimeoutMillis:    r.bounded("group.consumer.max.session.timeout.ms"),
-		ConsumerHeartbeatIntervalMillis:    r.bounded("group.consumer.heartbeat.interval.ms"),
-		ConsumerMinHeartbeatIntervalMillis: r.bounded("group.consumer.min.heartbeat.interval.ms"),
-		ConsumerMaxHeartbeatIntervalMillis: r.bounded("group.consumer.max.heartbeat.interval.ms"),
-		ConsumerRegexRefreshMillis:         r.bounded("group.consumer.regex.refresh.interval.ms"),
-		ConsumerMaxSize:                    r.bounded("group.consumer.max.size"),
-		ConsumerAssignors:                  r.list("group.consumer.assignors"),
-		ConsumerMigrationPolicy:            r.text("group.consumer.migration.policy"),
+// Offsets is how committed offsets are kept, and the topic that has them.
+type Offsets struct {
+	RetentionMillis      int64
+	RetentionCheckMillis int64
+	MaxMetadataBytes     int32
+	CommitTimeoutMillis  int32
+	Codec                int8 // as a batch's attributes number it
+	TopicPartitions      int32
+	TopicReplication     int // -1: the default
+	TopicSegmentBytes    int32
+}
 
-		OffsetsRetentionMillis:      r.long("offsets.retention.minutes") * minute,
-		OffsetsRetentionCheckMillis: r.long("offsets.retention.check.interval.ms"),
-		OffsetMetadataMaxBytes:      r.bounded("offset.metadata.max.bytes"),
-		OffsetsCommitTimeoutMillis:  r.bounded("offsets.commit.timeout.ms"),
-		OffsetsPartitions:           r.bounded("offsets.topic.num.partitions"),
-		OffsetsCodec:                int8(r.long("offsets.topic.compression.codec")),
-		OffsetsReplication:          int(r.long("offsets.topic.replication.factor")),
-		OffsetsSegmentBytes:         r.bounded("offsets.topic.segment.bytes"),
+// Transactions is the topic that holds transactions.
+type Transactions struct {
+	TopicPartitions   int32
+	TopicReplication  int // -1: the default
+	TopicSegmentBytes int32
+}
 
-		TransactionPartitions:    r.bounded("transaction.state.log.num.partitions"),
-		TransactionReplication:   int(r.long("transaction.state.log.replication.factor")),
-		TransactionSegmentBytes:  r.bounded("transaction.state.log.segment.bytes"),
-		RetentionCheckMillis:     r.long("log.retention.check.interval.ms"),
-		ProducerExpirationMillis: r.long("producer.id.expiration.ms"),
+// Logs is what a node does with its logs besides what each topic says.
+type Logs struct {
+	RetentionCheckMillis     int64
+	ProducerExpirationMillis int64
+}
 
-		CleanerEnable:         r.truth("log.cleaner.enable"),
-		CleanerBackoffMillis:  r.long("log.cleaner.backoff.ms"),
-		CleanerDedupeBytes:    r.long("log.cleaner.dedupe.buffer.size"),
-		CleanerBytesPerSecond: r.float("log.cleaner.io.max.bytes.per.second"),
+// Cleaner is how logs are compacted, log.cleaner.*.
+type Cleaner struct {
+	Enable         bool
+	BackoffMillis  int64
+	DedupeBytes    int64
+	BytesPerSecond float64
+}
+
+// Broker resolves the settings of a node: what was set for the broker at run time, else
+// for the cluster, else in the node's own settings, else the default.
+func (l Layers) Broker() Broker {
+	r := resolver{broker: true, layers: l}
+	s := Broker{
+		Topics: Topics{
+			AutoCreate:  r.truth("auto.create.topics.enable"),
+			MayDelete:   r.truth("delete.topic.enable"),
+			Partitions:  r.bounded("num.partitions"),
+			Replication: int(r.long("default.replication.factor")),
+		},
+		Leaders: Leaders{
+			Rebalance:          r.truth("auto.leader.rebalance.enable"),
+			ControlledShutdown: r.truth("controlled.shutdown.enable"),
+		},
+		Connections: Connections{
+			Max:             r.bounded("max.connections"),
+			MaxPerIP:        r.bounded("max.connections.per.ip"),
+			MaxIdleMillis:   r.long("connections.max.idle.ms"),
+			MaxRequestBytes: r.bounded("socket.request.max.bytes"),
+			MaxFetchBytes:   r.bounded("fetch.max.bytes"),
+			FetchSessions:   r.bounded("max.incremental.fetch.session.cache.slots"),
+		},
+		Groups: Groups{
+			Protocols:                   r.list("group.coordinator.rebalance.protocols"),
+			InitialRebalanceDelayMillis: r.bounded("group.initial.rebalance.delay.ms"),
+			MinSessionTimeoutMillis:     r.bounded("group.min.session.timeout.ms"),
+			MaxSessionTimeoutMillis:     r.bounded("group.max.session.timeout.ms"),
+			MaxSize:                     r.bounded("group.max.size"),
+		},
+		ConsumerGroups: ConsumerGroups{
+			SessionTimeoutMillis:       r.bounded("group.consumer.session.timeout.ms"),
+			MinSessionTimeoutMillis:    r.bounded("group.consumer.min.session.timeout.ms"),
+			MaxSessionTimeoutMillis:    r.bounded("group.consumer.max.session.timeout.ms"),
+			HeartbeatIntervalMillis:    r.bounded("group.consumer.heartbeat.interval.ms"),
+			MinHeartbeatIntervalMillis: r.bounded("group.consumer.min.heartbeat.interval.ms"),
+			MaxHeartbeatIntervalMillis: r.bounded("group.consumer.max.heartbeat.interval.ms"),
+			RegexRefreshMillis:         r.bounded("group.consumer.regex.refresh.interval.ms"),
+			MaxSize:                    r.bounded("group.consumer.max.size"),
+			Assignors:                  r.list("group.consumer.assignors"),
+			MigrationPolicy:            r.text("group.consumer.migration.policy"),
+		},
+		Offsets: Offsets{
+			RetentionMillis:      r.long("offsets.retention.minutes") * minute,
+			RetentionCheckMillis: r.long("offsets.retention.check.interval.ms"),
+			MaxMetadataBytes:     r.bounded("offset.metadata.max.bytes"),
+			CommitTimeoutMillis:  r.bounded("offsets.commit.timeout.ms"),
+			Codec:                int8(r.long("offsets.topic.compression.codec")),
+			TopicPartitions:      r.bounded("offsets.topic.num.partitions"),
+			TopicReplication:     int(r.long("offsets.topic.replication.factor")),
+			TopicSegmentBytes:    r.bounded("offsets.topic.segment.bytes"),
+		},
+		Transactions: Transactions{
+			TopicPartitions:   r.bounded("transaction.state.log.num.partitions"),
+			TopicReplication:  int(r.long("transaction.state.log.replication.factor")),
+			TopicSegmentBytes: r.bounded("transaction.state.log.segment.bytes"),
+		},
+		Logs: Logs{
+			RetentionCheckMillis:     r.long("log.retention.check.interval.ms"),
+			ProducerExpirationMillis: r.long("producer.id.expiration.ms"),
+		},
+		Cleaner: Cleaner{
+			Enable:         r.truth("log.cleaner.enable"),
+			BackoffMillis:  r.long("log.cleaner.backoff.ms"),
+			DedupeBytes:    r.long("log.cleaner.dedupe.buffer.size"),
+			BytesPerSecond: r.float("log.cleaner.io.max.bytes.per.second"),
+		},
 	}
-	if s.Replication < 1 {
-		s.Replication = max(min(replicationDefault, len(m.brokers)), 1)
-		s.Grows = true
+	if s.Topics.Replication < 1 {
+		s.Topics.Replication = max(min(replicationDefault, l.Brokers), 1)
+		s.Topics.Grows = true
 	}
 	return s
 }

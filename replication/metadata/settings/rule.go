@@ -1,0 +1,87 @@
+package settings
+
+import (
+	"fmt"
+	"math"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A rule is for values of a setting of the right type.
+type rule struct {
+	// allowed are the values in words that follow "it is", or for a number its range.
+	allowed string
+	// wrong says in the words of Kafka's ConfigDef what is wrong with a value,
+	// trimmed; "" if nothing is.
+	wrong func(value string) string
+}
+
+func atLeast(low float64) rule { return between(low, math.Inf(1)) }
+
+func between(low, high float64) rule {
+	allowed := fmt.Sprintf("%s to %s", decimal(low), decimal(high))
+	if math.IsInf(high, 1) {
+		allowed = decimal(low) + " or more"
+	}
+	return rule{allowed, func(value string) string {
+		f, err := strconv.ParseFloat(value, 64)
+		switch {
+		case err != nil:
+			return "Value must be a number"
+		case f < low:
+			return "Value must be at least " + decimal(low)
+		case f > high:
+			return "Value must be no more than " + decimal(high)
+		}
+		return ""
+	}}
+}
+
+func decimal(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
+
+func oneOf(allowed ...string) rule {
+	return rule{"one of " + strings.Join(allowed, ", "), func(value string) string {
+		if slices.Contains(allowed, value) {
+			return ""
+		}
+		return "String must be one of: " + strings.Join(allowed, ", ")
+	}}
+}
+
+func eachOneOf(allowed ...string) rule {
+	return rule{"any of " + strings.Join(allowed, ", ") + ", with commas between them", func(value string) string {
+		for _, v := range elements(value) {
+			if !slices.Contains(allowed, v) {
+				return "String must be one of: " + strings.Join(allowed, ", ")
+			}
+		}
+		return ""
+	}}
+}
+
+var gzipLevel = rule{"1 to 9, or -1", func(value string) string {
+	if n, err := strconv.Atoi(value); err != nil || n != -1 && (n < 1 || n > 9) {
+		return "Value must be between 1 and 9 or equal to -1"
+	}
+	return ""
+}}
+
+var throttled = regexp.MustCompile(`^(\*|[0-9]+:[0-9]+(\s*,\s*[0-9]+:[0-9]+)*)?$`)
+
+var throttledReplicas = rule{"* or PARTITION:BROKER,…", func(value string) string {
+	if throttled.MatchString(value) {
+		return ""
+	}
+	return "Value must be the literal '*' or a list of replicas in the following format: [partitionId]:[brokerId],[partitionId]:[brokerId],..."
+}}
+
+func never(why string) rule {
+	return rule{"false", func(value string) string {
+		if strings.EqualFold(value, "false") {
+			return ""
+		}
+		return why
+	}}
+}
