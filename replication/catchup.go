@@ -41,8 +41,8 @@ const (
 // errOvertaken ends a catch-up during which the log went on by itself.
 var errOvertaken = errors.New("replication: entries came in while segments were pulled")
 
-// installSnapshot answers a leader's InstallSnapshot.
-func (r *replica) installSnapshot(rpc raft.RPC, req *raft.InstallSnapshotRequest, state []byte) {
+// InstallSnapshot implements transport.Member.
+func (r *replica) InstallSnapshot(rpc raft.RPC, req *raft.InstallSnapshotRequest, state []byte) {
 	term := r.Raft.CurrentTerm()
 	switch {
 	case req.Term < term:

@@ -92,7 +92,7 @@ func TestInstallSnapshotOfAnEarlierTermIsRefused(t *testing.T) {
 	r := p.current.Load()
 	term := r.Raft.CurrentTerm()
 	answers := make(chan raft.RPCResponse, 1)
-	r.installSnapshot(raft.RPC{RespChan: answers}, &raft.InstallSnapshotRequest{
+	r.InstallSnapshot(raft.RPC{RespChan: answers}, &raft.InstallSnapshotRequest{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte("2.00000000"), Addr: []byte("2.00000000")},
 		Term:      term - 1, LastLogIndex: 1 << 20, LastLogTerm: term - 1,
 	}, nil)

@@ -107,15 +107,13 @@ func (n *Node) openController() (*controller, error) {
 		db.Close()
 		return nil, err
 	}
-	c.Port.BoundTerms(func() uint64 { return term })
-	c.directSnapshots()
+	c.Port.StartAt(term)
 	if c.Raft, err = raft.NewRaft(conf, c, c.store, c.store, snapshots, c.Transport(nil)); err != nil {
 		db.Close()
 		return nil, errors.Join(fmt.Errorf("start the controller group: %w", err), c.Down())
 	}
-	c.Port.BoundTerms(c.Raft.CurrentTerm)
+	c.Port.Attach(c)
 	c.store.live.Store(true)
-	c.Port.OnElect(func() bool { return c.Raft.State() == raft.Leader })
 	return c, nil
 }
 
@@ -173,22 +171,20 @@ func openControllerStore(dir string) (*raftboltdb.BoltStore, error) {
 	return db, nil
 }
 
-// directSnapshots lets InstallSnapshot go to Raft after all: the controller
-// group's snapshots hold the whole image, and raft-boltdb keeps its log. vet judges
-// them first.
-func (c *controller) directSnapshots() {
-	c.Port.OnInstallSnapshot(func(rpc raft.RPC, req *raft.InstallSnapshotRequest, data []byte) {
-		switch skip, err := c.vet(req, data); {
-		case err != nil:
-			rpc.Respond(nil, err)
-			return
-		case skip:
-			rpc.Respond(&raft.InstallSnapshotResponse{Term: req.Term, Success: true}, nil)
-			return
-		}
-		rpc.Command, rpc.Reader = req, bytes.NewReader(data)
-		c.Port.Pass(rpc)
-	})
+// InstallSnapshot implements transport.Member: the snapshot goes to Raft after all. The
+// controller group's snapshots hold the whole image, and raft-boltdb keeps its log. vet
+// judges them first.
+func (c *controller) InstallSnapshot(rpc raft.RPC, req *raft.InstallSnapshotRequest, data []byte) {
+	switch skip, err := c.vet(req, data); {
+	case err != nil:
+		rpc.Respond(nil, err)
+		return
+	case skip:
+		rpc.Respond(&raft.InstallSnapshotResponse{Term: req.Term, Success: true}, nil)
+		return
+	}
+	rpc.Command, rpc.Reader = req, bytes.NewReader(data)
+	c.Port.Pass(rpc)
 }
 
 // close ends the member.

@@ -160,7 +160,8 @@ func TestLeaderWhoseHeirDoesNotTakeOverOutlivesAStall(t *testing.T) {
 		term := r.Raft.CurrentTerm()
 		for _, n := range c.nodes { // they do not hear what they are told, and nothing else either
 			if n != leader {
-				n.replicaOf(p.group).Port.OnElect(func() bool { return true })
+				r := n.replicaOf(p.group)
+				r.Port.Attach(deaf{r})
 			}
 		}
 		leader.disk.set(true, nil)
@@ -335,3 +336,8 @@ func ownEntry(index, n uint64) *raft.Log {
 	assignNumber(b, n, 1)
 	return &raft.Log{Index: index, Term: 1, Type: raft.LogCommand, Data: b}
 }
+
+// A deaf replica stands for no election that it is told to: it says that it leads.
+type deaf struct{ *replica }
+
+func (deaf) Leads() bool { return true }

@@ -120,7 +120,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 		r.Port.Close()
 		return nil, err
 	}
-	r.Port.BoundTerms(func() uint64 { return term })
+	r.Port.StartAt(term)
 	r.Port.ReuseBuffers() // followers' logs keep headers only, which are copies
 	snapshots.r = r
 	if err := r.startRaft(); err != nil {
@@ -130,9 +130,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 		}
 		return nil, err
 	}
-	r.Port.BoundTerms(r.Raft.CurrentTerm)
-	r.Port.OnInstallSnapshot(r.installSnapshot) // it asks r.Raft
-	r.Port.OnElect(func() bool { return r.Raft.State() == raft.Leader })
+	r.Port.Attach(r) // which asks r.Raft
 	r.wait.Add(1)
 	go func() { // WatchLeadership: ends with the replica
 		defer r.wait.Done()

@@ -82,6 +82,12 @@ func (m *Member) WatchLeadership(self transport.Process, to Elections, closing <
 	}
 }
 
+// CurrentTerm is Raft's, for transport.Member.
+func (m *Member) CurrentTerm() uint64 { return m.Raft.CurrentTerm() }
+
+// Leads reports whether Raft leads, for transport.Member. It may before its Role does.
+func (m *Member) Leads() bool { return m.Raft.State() == raft.Leader }
+
 // Leader returns the server that Raft takes for the leader, "" if none.
 func (m *Member) Leader() raft.ServerID {
 	_, id := m.Raft.LeaderWithID()

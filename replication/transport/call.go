@@ -28,7 +28,7 @@ func (t *Transport) callPeer(ctx context.Context, node int32, conn, kind uint8, 
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	c, err := t.peer(node).connect(conn, "", ctx.Done())
+	c, err := t.peers.of(node).connect(conn, "", ctx.Done())
 	if err != nil {
 		return nil, callError(ctx, node, err)
 	}
@@ -44,12 +44,12 @@ func (t *Transport) callPeer(ctx context.Context, node int32, conn, kind uint8, 
 func (t *Transport) CallAddr(ctx context.Context, addr string, kind uint8, req []byte) ([]byte, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(t.ctx, cancel)()
+	defer context.AfterFunc(t.running.ctx, cancel)()
 	c, err := t.dial(ctx, addr, kindOnce, Peer{})
 	if err != nil {
 		return nil, fmt.Errorf("call %s: %w", addr, err)
 	}
-	if !t.spawn(func() { c.read() }) {
+	if !t.running.spawn(func() { c.read() }) {
 		c.close(ErrClosed)
 		t.leave(c.conn)
 		return nil, ErrClosed

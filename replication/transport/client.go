@@ -28,7 +28,7 @@ type client struct {
 // client's mu held.
 type waiter interface {
 	// answerLocked takes one answer; head is valid during the call only, payload
-	// is the waiter's. It tells whether more are to come.
+	// is the waiter's. It reports whether more are to come.
 	answerLocked(h header, head, payload []byte) (more bool, err error)
 	failLocked(err error)
 }
@@ -369,32 +369,6 @@ func (f *beatFrame) stop() {
 	if f.timer != nil {
 		f.timer.Stop()
 	}
-}
-
-// ping asks every peer we have a control connection to for a sign of life.
-func (t *Transport) ping() {
-	for _, c := range t.controls() {
-		c.ping()
-	}
-}
-
-// controls returns the control connections there are.
-func (t *Transport) controls() (all []*client) {
-	t.mu.Lock()
-	peers := make([]*peer, 0, len(t.peers))
-	for _, p := range t.peers {
-		peers = append(peers, p)
-	}
-	t.mu.Unlock()
-	for _, p := range peers {
-		p.mu.Lock()
-		c := p.links[kindControl].client
-		p.mu.Unlock()
-		if c != nil {
-			all = append(all, c)
-		}
-	}
-	return all
 }
 
 // callFrame encodes a node-to-node call.

@@ -54,8 +54,8 @@ func (q *eventQueue) take() []event {
 
 // report calls the Observer's PeerUp, PeerDown and Learned. One goroutine, from New to Close.
 func (t *Transport) report() {
-	defer t.wg.Done()
-	for events := t.evidence.take(); events != nil; events = t.evidence.take() {
+	q := &t.roster.evidence
+	for events := q.take(); events != nil; events = q.take() {
 		for _, e := range events {
 			switch e.what {
 			case eventUp:

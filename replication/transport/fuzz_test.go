@@ -79,13 +79,13 @@ func FuzzRequests(f *testing.F) {
 		})
 		defer tr.Close()
 		p := tr.Group(1, "1.a")
-		p.OnInstallSnapshot(func(rpc raft.RPC, req *raft.InstallSnapshotRequest, data []byte) {
+		p.Attach(member{install: func(rpc raft.RPC, req *raft.InstallSnapshotRequest, data []byte) {
 			err := checkConfiguration(req.Configuration)
 			if err != nil || req.Term > maxTerm || req.LastLogTerm > req.Term || int64(len(data)) != req.Size {
 				t.Errorf("snapshot %+v, %v", req, err)
 			}
 			rpc.Respond(&raft.InstallSnapshotResponse{Term: 1}, nil)
-		})
+		}})
 		done := make(chan struct{})
 		go func() {
 			for {
@@ -107,7 +107,7 @@ func FuzzRequests(f *testing.F) {
 		setPayload(frame, payload)
 		seal(frame, 1, time.Minute)
 		kind %= uint8(kinds)
-		conn := &tracked{Conn: nowhere{}, t: tr, kind: kind}
+		conn := &tracked{Conn: nowhere{}, start: tr.start, kind: kind}
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		s := &served{t: tr, from: Peer{9, "z"}, conn: conn, ctx: ctx, cancel: cancel, w: newWriter(nowhere{}, 0)}

@@ -271,7 +271,7 @@ func (r *appendRequest) fill(parts [][]byte) {
 // in an entry, in goroutines where a panic ends the process. sum is the payload's
 // checksum, which was compared with the bytes: Entries.Sum, which takes some of it
 // from what the entries say of themselves, must come to the same.
-func (t *Transport) checkEntries(r *appendRequest, sum uint32) error {
+func checkEntries(known Entries, r *appendRequest, sum uint32) error {
 	for _, l := range r.entries {
 		if l.Type == raft.LogConfiguration {
 			if err := checkConfiguration(l.Data); err != nil {
@@ -279,17 +279,17 @@ func (t *Transport) checkEntries(r *appendRequest, sum uint32) error {
 			}
 			continue
 		}
-		if err := t.cfg.Entries.Check(r.group, l); err != nil {
+		if err := known.Check(r.group, l); err != nil {
 			return malformedf("append: entry %d: %v", l.Index, err)
 		}
 	}
-	if t.cfg.Entries == (plainEntries{}) {
+	if known == (plainEntries{}) {
 		return nil // their sum was the frame's
 	}
 	said := uint32(0)
 	for _, l := range r.entries {
 		if len(l.Data) > 0 {
-			said = t.cfg.Entries.Sum(said, l)
+			said = known.Sum(said, l)
 		}
 		said = crc32.Update(said, castagnoli, l.Extensions)
 	}

@@ -19,9 +19,9 @@ type bookedConn struct {
 func (c *bookedConn) Known() { c.known.Store(true) }
 
 func (n *node) strangersAndConns() (strangers, conns int) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.strangers.Len(), len(n.conns)
+	n.roster.mu.Lock()
+	defer n.roster.mu.Unlock()
+	return n.roster.strangers.Len(), len(n.roster.conns)
 }
 
 // once says hello to n for one call, as anybody may: without a name or a cluster.

@@ -1,12 +1,11 @@
 package transport
 
 import (
-	"bufio"
-	"context"
 	"errors"
 	"fmt"
-	"io"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,9 +17,85 @@ const (
 	reachFor       = time.Minute           // how long an append waits for a peer that is away
 	reachEvery     = 5 * time.Second       // how often it has a peer dialled that nobody holds
 	stableLife     = time.Second           // a connection that lived shorter counts as a failed dial
-	readBuffer     = 64 << 10
-	leastBytes     = 16 << 10 // the cap on an append goes no lower than this
+	leastBytes     = 16 << 10              // the cap on an append goes no lower than this
 )
+
+// peers are a node's ways to the others, one each for as long as the transport lasts.
+type peers struct {
+	t *Transport
+
+	mu  sync.Mutex
+	all map[int32]*peer
+}
+
+// of returns the way to a node.
+func (ps *peers) of(node int32) *peer {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	p := ps.all[node]
+	if p == nil {
+		p = newPeer(ps.t, node)
+		ps.all[node] = p
+	}
+	return p
+}
+
+// list returns those there are.
+func (ps *peers) list() []*peer {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	return slices.Collect(maps.Values(ps.all))
+}
+
+// controls returns the control connections there are.
+func (ps *peers) controls() (all []*client) {
+	for _, p := range ps.list() {
+		p.mu.Lock()
+		c := p.links[kindControl].client
+		p.mu.Unlock()
+		if c != nil {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// ping asks every peer that there is a control connection to for a sign of life.
+func (ps *peers) ping() {
+	for _, c := range ps.controls() {
+		c.ping()
+	}
+}
+
+// heard ends the back-off of a peer's links: it is alive, it has just dialled us.
+func (ps *peers) heard(node int32) {
+	ps.mu.Lock()
+	p := ps.all[node]
+	ps.mu.Unlock()
+	if p == nil {
+		return
+	}
+	for kind := range p.links {
+		poke(p.links[kind].dialledUs)
+	}
+	p.arrived()
+}
+
+// SetPeers makes the transport hold a control connection to each of nodes, this
+// one excepted, redialling whenever it is lost, and no longer to others. Without
+// it a connection is opened by the first message for it.
+func (t *Transport) SetPeers(nodes []int32) {
+	hold := make(map[int32]bool, len(nodes))
+	for _, n := range nodes {
+		if n != t.cfg.Local.Node && n > 0 {
+			hold[n] = true
+			t.peers.of(n)
+		}
+	}
+	for _, p := range t.peers.list() {
+		p.hold(hold[p.node])
+	}
+}
 
 // A peer is this node's way to one other node: a link of each kind, dialled when
 // somebody wants it.
@@ -80,7 +155,7 @@ func (l *link) changedLocked() {
 // waits for the outcome of one dial at most, and fails at once while backing off from
 // the last. incarnation "" accepts any. stop gives up.
 func (p *peer) connect(kind uint8, incarnation string, stop <-chan struct{}) (*client, error) {
-	if p.t.ctx.Err() != nil {
+	if p.t.running.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
 	p.mu.Lock()
@@ -111,7 +186,7 @@ func (p *peer) connect(kind uint8, incarnation string, stop <-chan struct{}) (*c
 		case <-changed:
 		case <-stop:
 			return nil, ErrTimeout
-		case <-p.t.ctx.Done():
+		case <-p.t.running.ctx.Done():
 			return nil, ErrClosed
 		}
 		p.mu.Lock()
@@ -152,7 +227,7 @@ func (p *peer) reach(kind uint8, incarnation string, stop <-chan struct{}, away 
 			return err
 		case <-stop:
 			return ErrClosed
-		case <-p.t.ctx.Done():
+		case <-p.t.running.ctx.Done():
 			return ErrClosed
 		}
 		again.Stop()
@@ -174,7 +249,7 @@ func (p *peer) wantLocked(kind uint8) {
 	}
 	l.wanted = true
 	if !l.running {
-		l.running = p.t.spawn(func() { p.keep(kind) })
+		l.running = p.t.running.spawn(func() { p.keep(kind) })
 	}
 	poke(l.wake)
 }
@@ -189,21 +264,7 @@ func (p *peer) hold(held bool) {
 	}
 }
 
-// dialledUs ends the back-off of all links: the peer is alive, it has just dialled us.
-func (t *Transport) heard(node int32) {
-	t.mu.Lock()
-	p := t.peers[node]
-	t.mu.Unlock()
-	if p == nil {
-		return
-	}
-	for kind := range p.links {
-		poke(p.links[kind].dialledUs)
-	}
-	p.arrived()
-}
-
-// dueLocked tells whether a link should be dialled.
+// dueLocked reports whether a link should be dialled.
 func (p *peer) dueLocked(kind uint8) bool {
 	watch := p.held || p.links[kindData].client != nil || p.links[kindBulk].client != nil
 	return p.links[kind].wanted || kind == kindControl && watch
@@ -234,7 +295,7 @@ func (p *peer) keep(kind uint8) {
 			select {
 			case <-l.wake:
 				continue
-			case <-t.ctx.Done():
+			case <-t.running.ctx.Done():
 				return
 			}
 		}
@@ -243,8 +304,8 @@ func (p *peer) keep(kind uint8) {
 		case <-l.dialledUs:
 		default:
 		}
-		c, err := t.dialPeer(p.node, kind, incarnation)
-		if t.ctx.Err() != nil {
+		c, err := p.dial(kind, incarnation)
+		if t.running.ctx.Err() != nil {
 			if c != nil {
 				c.close(ErrClosed)
 				c.read()
@@ -278,7 +339,7 @@ func (p *peer) keep(kind uint8) {
 				continue
 			}
 		}
-		if t.ctx.Err() != nil {
+		if t.running.ctx.Err() != nil {
 			return
 		}
 		t.slow.Lasting(t.cfg.Logger, away, "transport: no connection to a peer", "node", p.node, "kind", kindNames[kind], "error", err)
@@ -287,7 +348,7 @@ func (p *peer) keep(kind uint8) {
 		select {
 		case <-timer.C:
 		case <-l.dialledUs:
-		case <-t.ctx.Done():
+		case <-t.running.ctx.Done():
 			timer.Stop()
 			return
 		}
@@ -298,111 +359,3 @@ func (p *peer) keep(kind uint8) {
 		p.mu.Unlock()
 	}
 }
-
-// dialPeer connects to a node where Membership says that it lives.
-func (t *Transport) dialPeer(node int32, kind uint8, incarnation string) (*client, error) {
-	if node == t.cfg.Local.Node {
-		return nil, fmt.Errorf("%w: node %d is this one", ErrUnreachable, node)
-	}
-	addr, ok := t.cfg.Membership.Resolve(node)
-	if !ok {
-		return nil, fmt.Errorf("%w: no address of node %d", ErrUnreachable, node)
-	}
-	return t.dial(t.ctx, addr, kind, Peer{Node: node, Incarnation: incarnation})
-}
-
-// dial connects, shakes hands and returns a client whose writer runs; the caller runs
-// its read.
-func (t *Transport) dial(ctx context.Context, addr string, kind uint8, target Peer) (c *client, err error) {
-	t.stats.Dials.Add(1)
-	defer func() {
-		if err != nil {
-			t.stats.DialsFailed.Add(1)
-		}
-	}()
-	ctx, cancel := context.WithTimeout(ctx, t.cfg.Timers.DialTimeout)
-	defer cancel()
-	conn, err := t.cfg.Dialer.DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
-	}
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	a, err := t.handshake(conn, kind, target)
-	if !stop() && err == nil {
-		err = ctx.Err()
-	}
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	tc, err := t.join(conn, a.from, a.session, kind, false)
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	tc.version = a.version
-	c = newClient(t, tc, a.from)
-	if !t.spawn(c.w.run) {
-		t.leave(tc)
-		return nil, ErrClosed
-	}
-	return c, nil
-}
-
-// handshake says hello on a fresh connection and judges the answer.
-func (t *Transport) handshake(conn io.ReadWriter, kind uint8, target Peer) (ack, error) {
-	cluster := t.cfg.Cluster
-	if cluster == "" && kind != kindOnce {
-		return ack{}, fmt.Errorf("%w: this node has no cluster id yet", ErrWrongCluster)
-	}
-	h := hello{
-		kind: kind, low: t.low, high: t.high, session: t.session, from: t.cfg.Local, target: target,
-		cluster: cluster, address: t.cfg.Address,
-	}
-	if kind != kindOnce {
-		h.about = t.cfg.Membership.About()
-	}
-	if _, err := conn.Write(h.encode()); err != nil {
-		return ack{}, fmt.Errorf("%w: %w", ErrUnreachable, err)
-	}
-	v, status, body, err := readHello(conn)
-	if err != nil {
-		return ack{}, fmt.Errorf("%w: handshake: %w", ErrUnreachable, err)
-	}
-	a, err := decodeAck(v, status, body)
-	if a.version = meet(t.low, t.high, v, a.high); a.version == 0 {
-		return ack{}, &RefusedError{Peer: a.from, status: statusVersion, Reason: fmt.Sprintf("it speaks versions %d to %d, this node %d to %d", v, a.high, t.low, t.high)}
-	}
-	if err != nil {
-		return ack{}, err
-	}
-	refused := func(status uint8, format string, args ...any) error {
-		return &RefusedError{Peer: a.from, Reason: fmt.Sprintf(format, args...), status: status}
-	}
-	switch {
-	case a.status != statusWelcome:
-		switch {
-		case a.cluster != cluster:
-		case a.status == statusOldDisk:
-			t.cfg.Observer.Outdated(a.from, a.reason)
-		case a.status == statusReplaced:
-			t.cfg.Observer.Replaced(a.from, a.at, a.reason)
-		}
-		return a, &RefusedError{Peer: a.from, Reason: a.reason, status: a.status}
-	case kind == kindOnce && (cluster == "" || a.cluster == "" || a.cluster == cluster):
-		return a, nil
-	case a.cluster != cluster:
-		return a, refused(statusCluster, "it belongs to cluster %q, this node to %q", a.cluster, cluster)
-	case a.from.Node != target.Node || !validIncarnation(a.from.Incarnation):
-		return a, refused(statusNode, "it is node %s, want node %d", a.from, target.Node)
-	case target.Incarnation != "" && a.from.Incarnation != target.Incarnation:
-		return a, refused(statusIncarnation, "it is %s, want %s", a.from, target)
-	}
-	if status, _, reason := t.admits(a.from, a.about); status != statusWelcome {
-		return a, refused(status, "%s", reason)
-	}
-	t.cfg.Membership.Admitted(a.from, a.about)
-	return a, nil
-}
-
-func newReader(c io.Reader) *bufio.Reader { return bufio.NewReaderSize(c, readBuffer) }

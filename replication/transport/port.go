@@ -4,19 +4,12 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
 )
-
-// activeFor is how long after its last entries a group's empty appends skip the
-// gathering. Raft's replication goroutine waits for their answer, so new entries
-// would wait with it.
-const activeFor = time.Second
 
 // electWithin bounds how long Elect's request may wait in the queue. A group whose
 // Raft is stuck for longer, in a disk write most likely, had better not lead.
@@ -39,40 +32,15 @@ type Port struct {
 	group uint64
 	local raft.ServerID
 
-	consumer    chan raft.RPC
-	done        chan struct{} // closed by Close
-	stalled     atomic.Bool
-	leads       atomic.Pointer[func() bool] // see OnElect
-	reuses      atomic.Bool                 // see ReuseBuffers
-	lastEntries atomic.Int64                // when entries were last sent or acknowledged, since Transport.start
+	inbox    inbox
+	quiet    quiescing
+	jumps    jumps
+	attached attachment
 
-	terms  atomic.Pointer[func() uint64] // see BoundTerms
-	jumped atomic.Int64                  // when the group was last told of a term far above its own, since Transport.start
-
-	gathering atomic.Int32 // appends without entries that wait for company, or for their answer
-
-	quiesceMu    sync.Mutex  // see quiesce
-	quiesced     []*quiesced // those that hurry
-	affirmations map[raft.ServerID]affirmation
-	underWay     map[raft.ServerID]int // appends, heartbeats excepted, sent and not answered
-
-	mu         sync.Mutex
-	closed     bool
-	queue      []*delivery
-	pumping    bool // pump runs
-	pumps      sync.WaitGroup
-	slots      int // requests reserved and not yet answered
-	bytes      int // and what they carry
-	install    func(rpc raft.RPC, req *raft.InstallSnapshotRequest, data []byte)
-	installing bool
-}
-
-// A delivery is one request on its way to Raft.
-type delivery struct {
-	command  any
-	deadline time.Time
-	size     int
-	reply    func(resp any, err error) // called once; must not block
+	stalled    atomic.Bool  // see Stall
+	reuses     atomic.Bool  // see ReuseBuffers
+	installing atomic.Bool  // a snapshot is
+	gathering  atomic.Int32 // appends without entries that wait for company, or for their answer
 }
 
 // Group opens the port of a group; local is this node's server id. A port still
@@ -81,21 +49,15 @@ type delivery struct {
 // Before shutting a Raft instance down, close its port: that ends the requests
 // its goroutines wait for.
 func (t *Transport) Group(id uint64, local raft.ServerID) *Port {
-	p := &Port{
-		t: t, group: id, local: local,
-		consumer: make(chan raft.RPC),
-		done:     make(chan struct{}),
+	p := &Port{t: t, group: id, local: local}
+	p.inbox.room, p.inbox.limits, p.inbox.member = &t.room, &t.cfg.Limits, &p.attached
+	p.inbox.consumer, p.inbox.done = make(chan raft.RPC), make(chan struct{})
+	p.quiet.t, p.quiet.done = t, p.inbox.done
+	p.quiet.lastEntries.Store(int64(-2 * activeFor))
+	old, open := t.ports.put(p)
+	if !open {
+		p.inbox.close()
 	}
-	p.lastEntries.Store(int64(-2 * activeFor))
-	t.portsMu.Lock()
-	old := t.ports[id]
-	if t.ports != nil {
-		t.ports[id] = p
-	} else {
-		p.closed = true
-		close(p.done)
-	}
-	t.portsMu.Unlock()
 	if old != nil {
 		old.Close()
 	}
@@ -106,27 +68,15 @@ func (t *Transport) Group(id uint64, local raft.ServerID) *Port {
 // no other group. Raft calls it at the end of its own shutdown; further calls do
 // nothing.
 func (p *Port) Close() error {
-	p.mu.Lock()
-	if p.closed {
-		p.mu.Unlock()
-		p.pumps.Wait()
-		return nil
+	if p.inbox.close() {
+		p.t.ports.remove(p)
 	}
-	p.closed = true
-	close(p.done)
-	p.mu.Unlock()
-
-	p.t.portsMu.Lock()
-	if p.t.ports[p.group] == p {
-		delete(p.t.ports, p.group)
-	}
-	p.t.portsMu.Unlock()
-	p.pumps.Wait()
+	p.inbox.pumps.Wait()
 	return nil
 }
 
 // Closed returns a channel that is closed when Close has been called.
-func (p *Port) Closed() <-chan struct{} { return p.done }
+func (p *Port) Closed() <-chan struct{} { return p.inbox.done }
 
 // Wait returns after d, or when the port is closed.
 func (p *Port) Wait(d time.Duration) {
@@ -134,44 +84,40 @@ func (p *Port) Wait(d time.Duration) {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-p.done:
+	case <-p.inbox.done:
 	}
 }
 
-// OnInstallSnapshot sets who is given InstallSnapshot requests, which never reach
-// Raft; without a callback they are refused. It runs in a goroutine of its own,
-// one at a time, and answers through rpc.RespChan, at any time and even after the
-// port was closed. data, at most 16 MiB, is the callback's.
-func (p *Port) OnInstallSnapshot(f func(rpc raft.RPC, req *raft.InstallSnapshotRequest, data []byte)) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.install = f
-}
+// StartAt says in which term the group's member starts, before Attach says who it is: see
+// Member.CurrentTerm. Without either, messages and answers of any term are taken, and else
+// none that are absurdly far from the member's: see jumps.
+func (p *Port) StartAt(term uint64) { p.attached.start.Store(&term) }
 
-func (p *Port) beginInstall() (func(raft.RPC, *raft.InstallSnapshotRequest, []byte), error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
-	case p.closed:
+// Attach says who the group's member is. Until then, snapshots are refused.
+func (p *Port) Attach(m Member) { p.attached.member.Store(&m) }
+
+// beginInstall returns who is to be given a snapshot; endInstall must follow.
+func (p *Port) beginInstall() (Member, error) {
+	m := p.attached.get()
+	select {
+	case <-p.inbox.done:
 		return nil, ErrClosed
-	case p.install == nil:
+	default:
+	}
+	switch {
+	case m == nil:
 		return nil, ErrUnsupported
-	case p.installing:
+	case !p.installing.CompareAndSwap(false, true):
 		return nil, ErrBusy
 	}
-	p.installing = true
-	return p.install, nil
+	return m, nil
 }
 
-func (p *Port) endInstall() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.installing = false
-}
+func (p *Port) endInstall() { p.installing.Store(false) }
 
 // Stall makes the group silent while on is true: its appends, with entries or
 // without, and its requests for votes fail with ErrStalled, so that others elect a
-// leader while this node's disk hangs. It tells whether that is a change.
+// leader while this node's disk hangs. It reports whether that is a change.
 func (p *Port) Stall(on bool) (changed bool) { return p.stalled.Swap(on) != on }
 
 // Elect makes the group stand for election now, as if a leader had handed over to
@@ -210,207 +156,24 @@ func (p *Port) tellSelf(command any) error {
 	if p.stalled.Load() {
 		return ErrStalled
 	}
-	if err := p.reserve(0); err != nil {
+	if err := p.inbox.reserve(0); err != nil {
 		return err
 	}
-	p.push(&delivery{
-		command:  command,
-		deadline: time.Now().Add(electWithin),
-		reply:    func(any, error) {},
-	})
+	p.inbox.push(&delivery{command: command, deadline: time.Now().Add(electWithin), replier: nobody{}})
 	return nil
 }
-
-// reserve takes a place in the group's queue for a request with n bytes of
-// entries, before they are read: ErrBusy when there is none. push or unreserve
-// must follow.
-func (p *Port) reserve(n int) error {
-	if err := p.t.admit(n); err != nil {
-		return err
-	}
-	err := p.tryReserve(n)
-	if err == ErrBusy && p.expire() {
-		err = p.tryReserve(n)
-	}
-	if err != nil {
-		p.t.release(n)
-	}
-	return err
-}
-
-func (p *Port) tryReserve(n int) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
-	case p.closed:
-		return ErrClosed
-	case p.slots >= p.t.cfg.Limits.QueueLength, p.bytes > 0 && p.bytes+n > p.t.cfg.Limits.QueueBytes:
-		return ErrBusy
-	}
-	p.slots++
-	p.bytes += n
-	return nil
-}
-
-func (p *Port) unreserve(n int) {
-	p.mu.Lock()
-	p.slots--
-	p.bytes -= n
-	p.mu.Unlock()
-	p.t.release(n)
-}
-
-// expire answers what waited in the queue for longer than its sender, so that it
-// does not keep others out, and tells whether there was any.
-func (p *Port) expire() bool {
-	var expired []*delivery
-	now := time.Now()
-	p.mu.Lock()
-	p.queue = slices.DeleteFunc(p.queue, func(d *delivery) bool {
-		late := now.After(d.deadline)
-		if late {
-			expired = append(expired, d)
-		}
-		return late
-	})
-	p.mu.Unlock()
-	for _, d := range expired {
-		p.answer(d, nil, ErrTimeout)
-	}
-	return len(expired) > 0
-}
-
-// push queues a request with a reservation.
-func (p *Port) push(d *delivery) {
-	p.mu.Lock()
-	if p.closed {
-		p.mu.Unlock()
-		p.answer(d, nil, ErrClosed)
-		return
-	}
-	p.queue = append(p.queue, d)
-	if !p.pumping {
-		p.pumping = true
-		p.pumps.Add(1)
-		go p.pump()
-	}
-	p.mu.Unlock()
-}
-
-// answer ends a request.
-func (p *Port) answer(d *delivery, resp any, err error) {
-	p.unreserve(d.size)
-	d.reply(resp, err)
-}
-
-// pump hands queued requests to Raft, one after the other answered. It is started
-// by push and ends when the queue is empty, so that an idle group has no goroutine
-// here.
-func (p *Port) pump() {
-	defer p.pumps.Done()
-	for d := p.pop(); d != nil; d = p.pop() {
-		resp, err := p.offer(d)
-		p.answer(d, resp, err)
-	}
-}
-
-func (p *Port) pop() *delivery {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.queue) == 0 {
-		p.pumping = false
-		p.queue = nil
-		return nil
-	}
-	d := p.queue[0]
-	p.queue[0] = nil
-	p.queue = p.queue[1:]
-	return d
-}
-
-// offer waits for Raft to take a request, until its deadline, and then, for as
-// long as it takes, for the answer.
-func (p *Port) offer(d *delivery) (any, error) {
-	select {
-	case <-p.done:
-		return nil, ErrClosed
-	default:
-	}
-	wait := time.Until(d.deadline)
-	if wait <= 0 {
-		return nil, ErrTimeout
-	}
-	resp := make(chan raft.RPCResponse, 1) // Raft answers from its main loop and must not wait for us
-	rpc := raft.RPC{Command: d.command, RespChan: resp}
-	if _, stands := d.command.(*raft.TimeoutNowRequest); stands {
-		if leads, err := p.offerElection(rpc, d.deadline); leads || err != nil {
-			return &raft.TimeoutNowResponse{}, err
-		}
-	} else {
-		select {
-		case p.consumer <- rpc:
-		default:
-			timer := time.NewTimer(wait)
-			defer timer.Stop()
-			select {
-			case p.consumer <- rpc:
-			case <-timer.C:
-				return nil, ErrTimeout
-			case <-p.done:
-				return nil, ErrClosed
-			}
-		}
-	}
-	select {
-	case r := <-resp:
-		return r.Response, r.Error
-	case <-p.done:
-		return nil, ErrClosed
-	}
-}
-
-// offerElection has Raft stand for election, unless it leads by then. Raft does as it
-// is told, even a leader that has won while the request waited for it, and deposes
-// itself. It looks after its queue again when it has stored the entry with which it
-// begins to lead, some milliseconds later; so this asks before each offer, and does
-// not wait in line.
-func (p *Port) offerElection(rpc raft.RPC, deadline time.Time) (leads bool, err error) {
-	const again = time.Millisecond
-	for {
-		if leads := p.leads.Load(); leads != nil && (*leads)() {
-			return true, nil
-		}
-		select {
-		case p.consumer <- rpc:
-			return false, nil
-		default:
-		}
-		if !time.Now().Before(deadline) {
-			return false, ErrTimeout
-		}
-		select {
-		case <-time.After(again):
-		case <-p.done:
-			return false, ErrClosed
-		}
-	}
-}
-
-// OnElect sets what tells that the group leads, and that an election would only depose
-// its leader: such a request is answered then, and Raft is not told.
-func (p *Port) OnElect(leads func() bool) { p.leads.Store(&leads) }
 
 // Pass hands Raft a request beside the queue, and waits until it has taken it.
 func (p *Port) Pass(rpc raft.RPC) {
 	select {
-	case p.consumer <- rpc:
-	case <-p.done:
+	case p.inbox.consumer <- rpc:
+	case <-p.inbox.done:
 		rpc.Respond(nil, ErrClosed)
 	}
 }
 
 // Consumer returns the channel Raft takes requests from.
-func (p *Port) Consumer() <-chan raft.RPC { return p.consumer }
+func (p *Port) Consumer() <-chan raft.RPC { return p.inbox.consumer }
 
 // LocalAddr returns this node's server id, which is its address too.
 func (p *Port) LocalAddr() raft.ServerAddress { return raft.ServerAddress(p.local) }
@@ -438,11 +201,11 @@ func (p *Port) connect(id raft.ServerID, kind uint8) (*client, error) {
 		return nil, err
 	}
 	select {
-	case <-p.done:
+	case <-p.inbox.done:
 		return nil, ErrClosed
 	default:
 	}
-	return p.t.peer(to.Node).connect(kind, to.Incarnation, p.done)
+	return p.t.peers.of(to.Node).connect(kind, to.Incarnation, p.inbox.done)
 }
 
 // AppendEntries sends an append. One without entries is held until it is due (see
@@ -457,7 +220,7 @@ func (p *Port) AppendEntries(id raft.ServerID, _ raft.ServerAddress, args *raft.
 	// Only replication, never the heartbeat goroutine, names a previous entry.
 	heartbeat := args.PrevLogEntry == 0 && len(args.Entries) == 0
 	if len(args.Entries) == 0 {
-		p.quiesce(id, args, heartbeat)
+		p.quiet.wait(id, args, heartbeat)
 	}
 	if p.stalled.Load() {
 		return ErrStalled
@@ -467,14 +230,14 @@ func (p *Port) AppendEntries(id raft.ServerID, _ raft.ServerAddress, args *raft.
 			return err
 		}
 	}
-	ends := p.begin(id, heartbeat)
+	ends := p.quiet.begin(id, heartbeat)
 	var err error
 	if heartbeat {
 		err = p.heartbeat(id, args, resp, false)
 	} else {
 		err = p.append(id, args, resp)
 	}
-	p.finish(id, heartbeat, args, resp, err, ends)
+	p.quiet.finish(id, heartbeat, args, resp, err, ends)
 	return err
 }
 
@@ -484,12 +247,12 @@ func (p *Port) reach(id raft.ServerID, args *raft.AppendEntriesRequest) error {
 	if err != nil {
 		return err
 	}
-	peer := p.t.peer(to.Node)
+	peer := p.t.peers.of(to.Node)
 	there := func(kind uint8) error {
 		if peer.current(kind, to.Incarnation) != nil {
 			return nil
 		}
-		return peer.reach(kind, to.Incarnation, p.done, func() { args.Entries = nil })
+		return peer.reach(kind, to.Incarnation, p.inbox.done, func() { args.Entries = nil })
 	}
 	if len(args.Entries) > 0 {
 		if err := there(kindData); err != nil {
@@ -510,13 +273,13 @@ func (p *Port) reach(id raft.ServerID, args *raft.AppendEntriesRequest) error {
 // append sends an append that is no mere heartbeat.
 func (p *Port) append(id raft.ServerID, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if len(args.Entries) == 0 {
-		return p.heartbeat(id, args, resp, p.Active())
+		return p.heartbeat(id, args, resp, p.quiet.active())
 	}
 	c, err := p.connect(id, kindData)
 	if err != nil {
 		return err
 	}
-	limit := &p.t.peer(c.remote.Node).limit
+	limit := &p.t.peers.of(c.remote.Node).limit
 	if args.Entries, err = shorten(args.Entries, int(limit.Load())); err != nil {
 		return err
 	}
@@ -524,9 +287,9 @@ func (p *Port) append(id raft.ServerID, args *raft.AppendEntriesRequest, resp *r
 	b.commit = min(args.LeaderCommitIndex, args.PrevLogEntry+uint64(len(args.Entries)))
 	frame, payload := putAppend(b, args.Entries, p.t.cfg.Entries)
 	began := time.Now()
-	p.lastEntries.Store(int64(began.Sub(p.t.start)))
+	p.quiet.noteEntries(began)
 	p.t.stats.Appends.Add(1)
-	head, _, err := c.do(frame, payload, p.t.cfg.Timers.Timeout, p.done)
+	head, _, err := c.do(frame, payload, p.t.cfg.Timers.Timeout, p.inbox.done)
 	switch took := time.Since(began); {
 	case err == ErrTimeout:
 		limit.Store(max(limit.Load()/2, leastBytes))
@@ -536,7 +299,7 @@ func (p *Port) append(id raft.ServerID, args *raft.AppendEntriesRequest, resp *r
 	if err != nil {
 		return err
 	}
-	p.lastEntries.Store(int64(time.Since(p.t.start)))
+	p.quiet.noteEntries(time.Now())
 	if err := getAppendAnswer(c.remote, head, resp); err != nil {
 		return err
 	}
@@ -583,7 +346,7 @@ func (p *Port) heartbeat(id raft.ServerID, args *raft.AppendEntriesRequest, resp
 	c.heartbeat(b, hurry)
 	select {
 	case <-b.done:
-	case <-p.done:
+	case <-p.inbox.done:
 		return ErrClosed
 	}
 	if b.err != nil {
@@ -593,6 +356,9 @@ func (p *Port) heartbeat(id raft.ServerID, args *raft.AppendEntriesRequest, resp
 	return p.plausible(resp.Term)
 }
 
+// Active reports whether the group had new entries a moment ago.
+func (p *Port) Active() bool { return p.quiet.active() }
+
 // ReuseBuffers says that nobody keeps anything of what an append's entries have in Data
 // and Extensions once Raft has answered it: the memory is used again.
 func (p *Port) ReuseBuffers() { p.reuses.Store(true) }
@@ -601,12 +367,12 @@ func (p *Port) ReuseBuffers() { p.reuses.Store(true) }
 // only when the append before has come back: if that is held or gathers for company
 // it goes now, and those of the next second do not wait at all.
 func (p *Port) Expedite() {
-	p.lastEntries.Store(int64(time.Since(p.t.start)))
-	p.wakeHurried()
+	p.quiet.noteEntries(time.Now())
+	p.quiet.wakeHurried()
 	if p.gathering.Load() == 0 {
 		return
 	}
-	for _, c := range p.t.controls() {
+	for _, c := range p.t.peers.controls() {
 		c.flush()
 	}
 }
@@ -649,7 +415,7 @@ func (p *Port) vote(id raft.ServerID, typ uint8, v vote) (from Peer, term uint64
 	if err != nil {
 		return from, 0, false, err
 	}
-	head, _, err := c.do(v.frame(typ), nil, p.t.cfg.Timers.Timeout, p.done)
+	head, _, err := c.do(v.frame(typ), nil, p.t.cfg.Timers.Timeout, p.inbox.done)
 	if err != nil {
 		return from, 0, false, err
 	}
@@ -667,7 +433,7 @@ func (p *Port) TimeoutNow(id raft.ServerID, _ raft.ServerAddress, _ *raft.Timeou
 	}
 	frame, head := newFrame(typeTimeoutNow, timeoutNowHead)
 	binary.BigEndian.PutUint64(head, p.group)
-	if _, _, err := c.do(frame, nil, p.t.cfg.Timers.Timeout, p.done); err != nil {
+	if _, _, err := c.do(frame, nil, p.t.cfg.Timers.Timeout, p.inbox.done); err != nil {
 		return err
 	}
 	h, _ := rpcHeader(c.remote)
@@ -693,7 +459,7 @@ func (p *Port) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress, args *raf
 		return err
 	}
 	frame, payload := putSnapshot(p.group, args, b)
-	head, _, err := c.do(frame, payload, p.t.cfg.Timers.SnapshotTimeout, p.done)
+	head, _, err := c.do(frame, payload, p.t.cfg.Timers.SnapshotTimeout, p.inbox.done)
 	if err != nil {
 		return err
 	}

@@ -219,7 +219,7 @@ func TestQueuedBytesAreBounded(t *testing.T) {
 				}
 				synctest.Wait()
 				nothingWaits(t, to)
-				if got := c.nodes[1].inflight.Load(); got != 0 {
+				if got := c.nodes[1].room.taken.Load(); got != 0 {
 					t.Errorf("%d bytes still admitted", got)
 				}
 			})
@@ -400,7 +400,7 @@ func TestHeartbeatsEndWithTheirConnection(t *testing.T) {
 			for from.Heartbeat(to.local, &raft.AppendEntriesRequest{Term: 3}, new(raft.AppendEntriesResponse)) != nil {
 				time.Sleep(10 * time.Millisecond) // until the next connection
 			}
-			client := c.nodes[0].controls()[0]
+			client := c.nodes[0].peers.controls()[0]
 			for i := range beats {
 				beats[i] = &waitingBeat{beat: beat{group: 1, term: 3}, done: make(chan struct{})}
 			}
@@ -722,9 +722,9 @@ func TestSnapshotGoesToTheCallback(t *testing.T) {
 			return resp, err
 		}
 		if _, err := send(10); !errors.Is(err, ErrUnsupported) {
-			t.Errorf("without a callback: %v", err)
+			t.Errorf("without a member: %v", err)
 		}
-		to.OnInstallSnapshot(func(rpc raft.RPC, got *raft.InstallSnapshotRequest, data []byte) {
+		to.Attach(member{install: func(rpc raft.RPC, got *raft.InstallSnapshotRequest, data []byte) {
 			all, _ := io.ReadAll(rpc.Reader)
 			if rpc.Command != any(got) || len(all) != len(data) || got.Size != int64(len(data)) {
 				t.Errorf("command %T, %d bytes to read, %d of data, size %d", rpc.Command, len(all), len(data), got.Size)
@@ -737,7 +737,7 @@ func TestSnapshotGoesToTheCallback(t *testing.T) {
 			to.Close()
 			to = c.nodes[1].Group(1, to.local)
 			time.AfterFunc(time.Minute, func() { rpc.Respond(&raft.InstallSnapshotResponse{Term: 4, Success: true}, nil) })
-		})
+		}})
 		if resp, err := send(maxSnapshot); err != nil || !resp.Success || resp.Term != 4 {
 			t.Errorf("%+v, %v", resp, err)
 		}
@@ -746,10 +746,10 @@ func TestSnapshotGoesToTheCallback(t *testing.T) {
 		}
 
 		release := make(chan struct{})
-		to.OnInstallSnapshot(func(rpc raft.RPC, _ *raft.InstallSnapshotRequest, _ []byte) {
+		to.Attach(member{install: func(rpc raft.RPC, _ *raft.InstallSnapshotRequest, _ []byte) {
 			<-release
 			rpc.Respond(nil, errors.New("no room"))
-		})
+		}})
 		first := make(chan error, 1)
 		go func() { _, err := send(10); first <- err }()
 		synctest.Wait()
@@ -761,12 +761,12 @@ func TestSnapshotGoesToTheCallback(t *testing.T) {
 			t.Errorf("the callback's error: %v", err)
 		}
 		synctest.Wait()
-		to.OnInstallSnapshot(func(raft.RPC, *raft.InstallSnapshotRequest, []byte) { panic("at the wrong moment") })
+		to.Attach(member{install: func(raft.RPC, *raft.InstallSnapshotRequest, []byte) { panic("at the wrong moment") }})
 		if _, err := send(10); err == nil {
 			t.Error("a callback that panics: no error")
 		}
 		nothingWaits(t, to)
-		if got := c.nodes[1].inflight.Load(); got != 0 {
+		if got := c.nodes[1].room.taken.Load(); got != 0 {
 			t.Errorf("%d bytes still admitted", got)
 		}
 	})
@@ -823,7 +823,7 @@ func TestDeadConnectionIsReplacedThoughThePeerLives(t *testing.T) {
 		if err := send(); err != nil {
 			t.Fatal(err)
 		}
-		p := c.nodes[0].Transport.peer(2)
+		p := c.nodes[0].peers.of(2)
 		p.mu.Lock()
 		conn := p.links[kindData].client.conn.Conn.(*pipeConn)
 		p.mu.Unlock()
@@ -1052,7 +1052,7 @@ func TestPeerIsFoundAgainWhenItCalls(t *testing.T) {
 		b := c.start(Peer{2, "b"}, nil)
 		b.SetPeers([]int32{1})
 		synctest.Wait()
-		p := a.Transport.peer(2)
+		p := a.peers.of(2)
 		p.mu.Lock()
 		found := p.links[kindControl].client != nil
 		p.mu.Unlock()
@@ -1096,9 +1096,7 @@ func TestOwnPauseIsNobodysDeath(t *testing.T) {
 		a.SetPeers([]int32{2})
 		time.Sleep(time.Second)
 		for _, late := range []bool{true, false} {
-			a.mu.Lock()
-			a.present[b.peer].last.Add(-int64(time.Minute))
-			a.mu.Unlock()
+			a.roster.of(b.peer).last.Add(-int64(time.Minute))
 			a.buryTheSilent(late)
 			synctest.Wait()
 			if down := a.heard("down 2.b"); (down == 0) != late {
@@ -1143,10 +1141,10 @@ func TestCloseLeavesNothing(t *testing.T) {
 			wg.Go(func() { c.nodes[0].CallAddr(context.Background(), mute.Addr().String(), 1, nil) })
 		}
 		eventually(t, "requests wait", func() bool {
-			p, _ := c.nodes[1].port(2)
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			return p.slots > 5
+			p, _ := c.nodes[1].ports.get(2)
+			p.inbox.mu.Lock()
+			defer p.inbox.mu.Unlock()
+			return p.inbox.slots > 5
 		})
 		c.close()
 		mute.Close()
@@ -1155,12 +1153,12 @@ func TestCloseLeavesNothing(t *testing.T) {
 			if err := n.Close(); err != nil {
 				t.Error(err)
 			}
-			n.mu.Lock()
-			if len(n.conns) != 0 || len(n.present) != 0 {
-				t.Errorf("%d connections and %d peers are left", len(n.conns), len(n.present))
+			n.roster.mu.Lock()
+			if len(n.roster.conns) != 0 || len(n.roster.present) != 0 {
+				t.Errorf("%d connections and %d peers are left", len(n.roster.conns), len(n.roster.present))
 			}
-			n.mu.Unlock()
-			if got := n.inflight.Load(); got != 0 {
+			n.roster.mu.Unlock()
+			if got := n.room.taken.Load(); got != 0 {
 				t.Errorf("%d bytes still admitted", got)
 			}
 			if _, err := n.Call(context.Background(), 2, 1, nil); !errors.Is(err, ErrClosed) {
@@ -1184,7 +1182,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 func TestElectionIsNotHeldForALeader(t *testing.T) {
 	duo(t, nil, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
 		var leads atomic.Bool
-		to.OnElect(leads.Load)
+		to.Attach(member{leads: leads.Load})
 		elect := func() chan error {
 			done := make(chan error, 1)
 			go func() { done <- from.TimeoutNow(to.local, "", &raft.TimeoutNowRequest{}, &raft.TimeoutNowResponse{}) }()

@@ -131,10 +131,11 @@ func nothingWaits(t *testing.T, p *Port) {
 		t.Fatalf("%#v reached the group", rpc.Command)
 	default:
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.slots != 0 || p.bytes != 0 || len(p.queue) != 0 {
-		t.Fatalf("%d slots, %d bytes and %d requests are still taken", p.slots, p.bytes, len(p.queue))
+	in := &p.inbox
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.slots != 0 || in.bytes != 0 || len(in.queue) != 0 {
+		t.Fatalf("%d slots, %d bytes and %d requests are still taken", in.slots, in.bytes, len(in.queue))
 	}
 }
 
@@ -294,17 +295,17 @@ func TestMuteConnectionsLeaveRoomForPeers(t *testing.T) {
 	})
 	s := connect(t, n, kindData)
 	eventually(t, "the handshake with the peer is done", func() bool {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		return n.strangers.Len() == 0
+		n.roster.mu.Lock()
+		defer n.roster.mu.Unlock()
+		return n.roster.strangers.Len() == 0
 	})
 	for range 16 {
 		rawConn(t, n)
 	}
 	eventually(t, "all are served or closed", func() bool {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		return n.strangers.Len() == 4 && len(n.conns) == 5 && n.Stats().Refused == 12
+		n.roster.mu.Lock()
+		defer n.roster.mu.Unlock()
+		return n.roster.strangers.Len() == 4 && len(n.roster.conns) == 5 && n.Stats().Refused == 12
 	})
 	connect(t, n, kindControl) // who says hello takes the place of one that does not
 	frame, _ := newFrame(typePing, 0)
@@ -410,7 +411,7 @@ func TestDamagedFrameReachesNobody(t *testing.T) {
 		})
 	})
 	p := n.Group(1, n.peer.ServerID())
-	p.OnInstallSnapshot(func(raft.RPC, *raft.InstallSnapshotRequest, []byte) { t.Error("a snapshot was installed") })
+	p.Attach(member{install: func(raft.RPC, *raft.InstallSnapshotRequest, []byte) { t.Error("a snapshot was installed") }})
 	for typ, kind := range kindOf {
 		frame, payload := frameOf(typ)
 		seal(frame, 1, time.Second)
@@ -426,7 +427,7 @@ func TestDamagedFrameReachesNobody(t *testing.T) {
 		}
 	}
 	nothingWaits(t, p)
-	if got := n.inflight.Load(); got != 0 {
+	if got := n.room.taken.Load(); got != 0 {
 		t.Errorf("%d bytes still admitted", got)
 	}
 }
@@ -436,7 +437,7 @@ func TestDamagedFrameReachesNobody(t *testing.T) {
 func TestAbsurdRequestsAreInvalid(t *testing.T) {
 	n := alone(t, nil)
 	p := n.Group(1, n.peer.ServerID())
-	p.OnInstallSnapshot(func(raft.RPC, *raft.InstallSnapshotRequest, []byte) { t.Error("a snapshot was installed") })
+	p.Attach(member{install: func(raft.RPC, *raft.InstallSnapshotRequest, []byte) { t.Error("a snapshot was installed") }})
 	put64 := func(at int, v uint64) func([]byte) {
 		return func(head []byte) { binary.BigEndian.PutUint64(head[at:], v) }
 	}
@@ -575,7 +576,7 @@ func TestMemoryFollowsWhatArrived(t *testing.T) {
 		if got := after.TotalAlloc - before.TotalAlloc; got > uint64(8*sent+1<<20) {
 			t.Errorf("%d of %d bytes arrived, %d allocated", sent, maxPayload, got)
 		}
-		if got := n.inflight.Load(); got != 0 {
+		if got := n.room.taken.Load(); got != 0 {
 			t.Errorf("%d bytes still admitted", got)
 		}
 	}

@@ -3,6 +3,7 @@ package transport
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -33,7 +34,7 @@ type affirmation struct {
 	term   uint64
 	commit uint64        // it was told
 	at     time.Duration // of Transport.start
-	ends   uint64        // Transport.ends when it was asked
+	ends   uint64        // quiescedTable.ends when it was asked
 }
 
 // A quiesced is an append without entries that waits until it is due.
@@ -52,6 +53,8 @@ func (q *quiesced) end() {
 // A quiescedTable has the held appends of all groups, by the tick of the transport at which they
 // end. What ends earlier stays in it till then.
 type quiescedTable struct {
+	ends atomic.Uint64 // connections to peers that have ended
+
 	mu    sync.Mutex
 	ticks map[int64][]*quiesced
 }
@@ -83,104 +86,124 @@ func (t *quiescedTable) wake(tick int64) {
 // tick numbers the pings: an append is due at the last tick before its time.
 func (t *Transport) tick(since time.Duration) int64 { return int64(since / t.cfg.Timers.PingInterval) }
 
-// quiesce waits until an append without entries is due: one of Raft's heartbeats, or
+// activeFor is how long after its last entries a group's empty appends skip the
+// gathering. Raft's replication goroutine waits for their answer, so new entries
+// would wait with it.
+const activeFor = time.Second
+
+// A quiescing decides for one group which appends without entries are held, and until when.
+type quiescing struct {
+	t           *Transport
+	done        <-chan struct{} // closed with the port
+	lastEntries atomic.Int64    // when entries were last sent or acknowledged, since Transport.start
+
+	mu           sync.Mutex
+	hurried      []*quiesced // those held for whose answers new entries would wait
+	affirmations map[raft.ServerID]affirmation
+	underWay     map[raft.ServerID]int // appends, heartbeats excepted, sent and not answered
+}
+
+// wait returns when an append without entries is due: one of Raft's heartbeats, or
 // else one of its replication, for whose answer new entries would wait.
-func (p *Port) quiesce(id raft.ServerID, args *raft.AppendEntriesRequest, heartbeat bool) {
-	at, ok := p.affirmed(id, args)
+func (q *quiescing) wait(id raft.ServerID, args *raft.AppendEntriesRequest, heartbeat bool) {
+	at, ok := q.affirmed(id, args)
 	if !ok {
 		return
 	}
-	q := &quiesced{hurries: !heartbeat, over: make(chan struct{}, 1)}
-	if q.hurries {
-		p.quiesceMu.Lock()
-		p.quiesced = append(p.quiesced, q)
-		p.quiesceMu.Unlock()
+	held := &quiesced{hurries: !heartbeat, over: make(chan struct{}, 1)}
+	if held.hurries {
+		q.mu.Lock()
+		q.hurried = append(q.hurried, held)
+		q.mu.Unlock()
 		defer func() {
-			p.quiesceMu.Lock()
-			p.quiesced = slices.DeleteFunc(p.quiesced, func(other *quiesced) bool { return other == q })
-			p.quiesceMu.Unlock()
+			q.mu.Lock()
+			q.hurried = slices.DeleteFunc(q.hurried, func(other *quiesced) bool { return other == held })
+			q.mu.Unlock()
 		}()
 	}
-	p.t.quiesced.add(q, p.t.tick(at+p.t.cfg.Timers.Quiesce))
+	q.t.quiesced.add(held, q.t.tick(at+q.t.cfg.Timers.Quiesce))
 	// What changed before it was there has woken nobody.
-	if _, ok := p.affirmed(id, args); !ok || q.hurries && p.Active() {
+	if _, ok := q.affirmed(id, args); !ok || held.hurries && q.active() {
 		return
 	}
-	p.t.stats.Quiesced.Add(1)
+	q.t.stats.Quiesced.Add(1)
 	select {
-	case <-q.over:
-	case <-p.done:
+	case <-held.over:
+	case <-q.done:
 	}
 }
 
 // wakeHurried lets the appends go for whose answers new entries would wait.
-func (p *Port) wakeHurried() {
-	p.quiesceMu.Lock()
-	defer p.quiesceMu.Unlock()
-	for _, q := range p.quiesced {
-		q.end()
+func (q *quiescing) wakeHurried() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, held := range q.hurried {
+		held.end()
 	}
 }
 
 // affirmed returns when a follower last answered, and whether an append without
 // entries for it may be held.
-func (p *Port) affirmed(id raft.ServerID, args *raft.AppendEntriesRequest) (at time.Duration, ok bool) {
-	p.quiesceMu.Lock()
-	a, ok := p.affirmations[id]
-	ok = ok && p.underWay[id] == 0
-	p.quiesceMu.Unlock()
-	return a.at, ok && a.term == args.Term && args.LeaderCommitIndex <= a.commit && a.ends == p.t.ends.Load() && a.client.open() &&
-		time.Since(p.t.start)-a.at < p.t.cfg.Timers.Quiesce
+func (q *quiescing) affirmed(id raft.ServerID, args *raft.AppendEntriesRequest) (at time.Duration, ok bool) {
+	q.mu.Lock()
+	a, ok := q.affirmations[id]
+	ok = ok && q.underWay[id] == 0
+	q.mu.Unlock()
+	return a.at, ok && a.term == args.Term && args.LeaderCommitIndex <= a.commit && a.ends == q.t.quiesced.ends.Load() && a.client.open() &&
+		time.Since(q.t.start)-a.at < q.t.cfg.Timers.Quiesce
 }
 
-// Active tells whether the group had new entries a moment ago.
-func (p *Port) Active() bool {
-	return time.Since(p.t.start)-time.Duration(p.lastEntries.Load()) < activeFor
+// noteEntries notes when the group last had entries to send, or an answer to them.
+func (q *quiescing) noteEntries(when time.Time) { q.lastEntries.Store(int64(when.Sub(q.t.start))) }
+
+// active reports whether the group had new entries a moment ago.
+func (q *quiescing) active() bool {
+	return time.Since(q.t.start)-time.Duration(q.lastEntries.Load()) < activeFor
 }
 
 // begin notes that an append to a server is asked, and returns how many connections
 // have ended so far. Heartbeats do not count as under way: none of
 // them waits for a disk.
-func (p *Port) begin(id raft.ServerID, heartbeat bool) (ends uint64) {
-	p.quiesceMu.Lock()
-	defer p.quiesceMu.Unlock()
+func (q *quiescing) begin(id raft.ServerID, heartbeat bool) (ends uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	if !heartbeat {
-		if p.underWay == nil {
-			p.underWay = make(map[raft.ServerID]int)
+		if q.underWay == nil {
+			q.underWay = make(map[raft.ServerID]int)
 		}
-		p.underWay[id]++
+		q.underWay[id]++
 	}
-	return p.t.ends.Load()
+	return q.t.quiesced.ends.Load()
 }
 
 // finish notes what became of an append; ends is what begin returned.
-func (p *Port) finish(id raft.ServerID, heartbeat bool, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, err error, ends uint64) {
+func (q *quiescing) finish(id raft.ServerID, heartbeat bool, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, err error, ends uint64) {
 	var c *client
 	if err == nil && resp.Success && resp.Term == args.Term {
 		if to, err := ParseServerID(id); err == nil {
-			c = p.t.peer(to.Node).current(kindControl, to.Incarnation)
+			c = q.t.peers.of(to.Node).current(kindControl, to.Incarnation)
 		}
 	}
-	p.quiesceMu.Lock()
-	defer p.quiesceMu.Unlock()
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	if !heartbeat {
-		p.underWay[id]--
+		q.underWay[id]--
 	}
 	if c == nil {
-		delete(p.affirmations, id)
+		delete(q.affirmations, id)
 		return
 	}
-	if p.affirmations == nil {
-		p.affirmations = make(map[raft.ServerID]affirmation)
+	if q.affirmations == nil {
+		q.affirmations = make(map[raft.ServerID]affirmation)
 	}
 	commit := args.LeaderCommitIndex // of which a heartbeat says nothing
-	if before := p.affirmations[id]; before.term == args.Term {
+	if before := q.affirmations[id]; before.term == args.Term {
 		commit = max(commit, before.commit)
 	}
-	p.affirmations[id] = affirmation{client: c, term: args.Term, commit: commit, at: time.Since(p.t.start), ends: ends}
+	q.affirmations[id] = affirmation{client: c, term: args.Term, commit: commit, at: time.Since(q.t.start), ends: ends}
 }
 
-// open tells whether the connection has not ended.
+// open reports whether the connection has not ended.
 func (c *client) open() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

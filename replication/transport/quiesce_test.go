@@ -50,7 +50,7 @@ func TestAppendsWithoutEntriesRestUntilTheyAreDue(t *testing.T) {
 			rpc.Respond(&raft.AppendEntriesResponse{Term: 9}, nil)
 			<-done
 		}},
-		{"a connection to somebody else ended", false, func(t *testing.T, x nodes) { x.c.nodes[0].ends.Add(1) }},
+		{"a connection to somebody else ended", false, func(t *testing.T, x nodes) { x.c.nodes[0].quiesced.ends.Add(1) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			duo(t, adjust, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
@@ -121,9 +121,9 @@ func TestQuiescedAppendsGoEarly(t *testing.T) {
 				}
 				tt.then(c, n, from, to)
 				time.Sleep(5 * time.Second)
-				from.quiesceMu.Lock()
-				still := len(from.quiesced) // one whose peer is gone waits for that
-				from.quiesceMu.Unlock()
+				from.quiet.mu.Lock()
+				still := len(from.quiet.hurried) // one whose peer is gone waits for that
+				from.quiet.mu.Unlock()
 				if over(beat) != tt.heartbeat || still != 0 {
 					t.Errorf("the heartbeat is over: %v, %d appends are held", over(beat), still)
 				}

@@ -224,6 +224,18 @@ func (h handler) Handle(ctx context.Context, from Peer, kind uint8, req []byte) 
 	return h(ctx, from, kind, req)
 }
 
+// A member is a Member that does what a test says. To it, every term is near.
+type member struct {
+	leads   func() bool
+	install func(rpc raft.RPC, req *raft.InstallSnapshotRequest, data []byte)
+}
+
+func (m member) CurrentTerm() uint64 { return maxTerm }
+func (m member) Leads() bool         { return m.leads != nil && m.leads() }
+func (m member) InstallSnapshot(rpc raft.RPC, req *raft.InstallSnapshotRequest, data []byte) {
+	m.install(rpc, req, data)
+}
+
 // A dialer dials from a node of a test's network.
 type dialer struct {
 	net  network

@@ -13,195 +13,15 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"millrace/internal/bufpool"
 )
 
 const (
 	maxCalls     = 64                   // running at once, a control connection
 	maxBulkCalls = 8                    // running at once, a bulk connection
 	answerGather = 5 * time.Millisecond // a heartbeat answer waits this long for slower groups
-	onceTime     = 30 * time.Second     // from the handshake to the answer, where a connection is for one call
 )
-
-// Serve takes over an inbound connection, from its magic bytes on, and returns
-// when it is closed. The caller runs it in a goroutine of its own. After Close it
-// closes conn and returns at once.
-//
-// When there is no room, the oldest of those whose handshake is not done makes it: a peer
-// says hello at once, and must not be kept out by who came before it and says nothing.
-// Connections for one call are among those until they end: anybody may open one, so that
-// its handshake shows nothing.
-func (t *Transport) Serve(conn net.Conn) {
-	t.mu.Lock()
-	full := len(t.conns) >= t.cfg.Limits.MaxConnections
-	var expelled net.Conn // its goroutine counts it
-	if oldest := t.strangers.Front(); !t.closed && oldest != nil && (full || t.strangers.Len() >= max(1, t.cfg.Limits.MaxConnections/4)) {
-		full = false
-		expelled = t.strangers.Remove(oldest).(net.Conn)
-	}
-	if t.closed || full {
-		t.mu.Unlock()
-		conn.Close()
-		if full {
-			t.stats.Refused.Add(1)
-			t.warn("full", "too many connections, closing one", "limit", t.cfg.Limits.MaxConnections)
-		}
-		return
-	}
-	t.conns[conn] = struct{}{}
-	place := t.strangers.PushBack(conn)
-	t.wg.Add(1)
-	t.mu.Unlock()
-	if expelled != nil {
-		expelled.Close()
-	}
-	defer t.wg.Done()
-	defer func() {
-		conn.Close()
-		t.mu.Lock()
-		t.strangers.Remove(place) // if it still is one
-		delete(t.conns, conn)
-		t.mu.Unlock()
-	}()
-	s, err := t.welcome(conn)
-	if err == nil {
-		if s.conn.kind != kindOnce {
-			t.mu.Lock()
-			t.strangers.Remove(place)
-			t.mu.Unlock()
-			if counted, ok := conn.(interface{ Known() }); ok { // the listener's books take it for a stranger
-				counted.Known()
-			}
-		}
-		s.run()
-		return
-	}
-	t.stats.Refused.Add(1)
-	switch {
-	case errors.Is(err, errNoPeer), err == io.EOF: // a client that came before this node serves any, say
-	case t.ctx.Err() != nil, errors.Is(err, net.ErrClosed), errors.Is(err, io.ErrClosedPipe): // closed here
-	default:
-		t.warn("refused "+hostOf(conn), "refused a connection", "remote", hostOf(conn), "error", err)
-	}
-}
-
-func hostOf(conn net.Conn) string {
-	a := conn.RemoteAddr()
-	if a == nil {
-		return "unknown"
-	}
-	if host, _, err := net.SplitHostPort(a.String()); err == nil {
-		return host
-	}
-	return a.String()
-}
-
-// welcome reads the hello and answers it.
-func (t *Transport) welcome(conn net.Conn) (s *served, err error) {
-	defer t.contain("handshake", Peer{})
-	err = errors.New("transport: handshake failed") // should anything below panic
-	conn.SetDeadline(time.Now().Add(t.cfg.Timers.DialTimeout))
-	v, kind, body, err := readHello(conn)
-	if err != nil {
-		return nil, err
-	}
-	self := t.cfg.Local
-	// Who has not shown that it knows a member is not told what members know each
-	// other by.
-	a := ack{low: t.low, high: t.high, from: Peer{Node: self.Node}, cluster: t.cfg.Cluster}
-	refuse := func(status uint8, reason string) (*served, error) {
-		a.status, a.reason = status, reason
-		conn.Write(a.encode())
-		return nil, errors.New(reason)
-	}
-	h, err := decodeHello(v, kind, body)
-	version := meet(t.low, t.high, v, h.high)
-	switch {
-	case version == 0 && v > 0 && h.high >= v:
-		return refuse(statusVersion, fmt.Sprintf("versions %d to %d are not spoken here, %d to %d are", v, h.high, t.low, t.high))
-	case err != nil:
-		return refuse(statusMalformed, err.Error())
-	}
-	if status, reason := t.judge(h, self, a.cluster); status != statusWelcome {
-		if status == statusCluster && h.cluster != "" && h.kind != kindOnce && h.session != t.session {
-			t.cfg.Observer.Foreign(h.cluster)
-		}
-		return refuse(status, reason)
-	}
-	if h.kind != kindOnce {
-		status, at, reason := t.admits(h.from, h.about)
-		if status != statusWelcome {
-			a.at = at
-			return refuse(status, reason)
-		}
-		if !t.replaces(h.from, h.session) {
-			return refuse(statusNode, fmt.Sprintf("another process of %s is alive, and spoke just now", h.from))
-		}
-		t.cfg.Membership.Admitted(h.from, h.about)
-		a.session, a.from, a.about = t.session, self, t.cfg.Membership.About()
-	} else {
-		h.from.Node = 0
-	}
-	tc, err := t.join(conn, h.from, h.session, h.kind, true)
-	if err != nil {
-		return refuse(statusClosed, "closing")
-	}
-	tc.version = version
-	if h.kind != kindOnce && h.address != "" {
-		t.evidence.put(event{peer: Process{h.from, h.session}, what: eventLearned, address: h.address})
-	}
-	if _, err := conn.Write(a.encode()); err != nil {
-		t.leave(tc)
-		return nil, err
-	}
-	end := time.Time{}
-	if h.kind == kindOnce {
-		end = time.Now().Add(onceTime)
-	}
-	conn.SetDeadline(end)
-	w := newWriter(conn, maxQueuedBytes)
-	w.once = h.kind == kindOnce
-	ctx, cancel := context.WithCancel(t.ctx)
-	return &served{
-		t: t, from: h.from, conn: tc, ctx: ctx, cancel: cancel,
-		w: w,
-	}, nil
-}
-
-// admits asks Config.Membership about the other side of a connection. at is a ReplacedError's.
-func (t *Transport) admits(p Peer, about string) (status uint8, at uint64, reason string) {
-	err := t.cfg.Membership.Judge(p, about)
-	var replaced *ReplacedError
-	switch {
-	case err == nil:
-		return statusWelcome, 0, ""
-	case errors.Is(err, ErrOldDisk):
-		return statusOldDisk, 0, err.Error()
-	case errors.As(err, &replaced):
-		return statusReplaced, replaced.At, err.Error()
-	default:
-		return statusStranger, 0, err.Error()
-	}
-}
-
-// judge decides whether a caller is let in.
-func (t *Transport) judge(h hello, self Peer, cluster string) (status uint8, reason string) {
-	once := h.kind == kindOnce
-	switch {
-	case h.session == t.session:
-		return statusSelf, "this is yourself"
-	case cluster == "" && !once:
-		return statusCluster, "not a member of a cluster yet"
-	case h.cluster != cluster && !(once && (h.cluster == "" || cluster == "")):
-		return statusCluster, fmt.Sprintf("this is cluster %q, not %q", cluster, h.cluster)
-	case h.target.Node != 0 && h.target.Node != self.Node:
-		return statusNode, fmt.Sprintf("this is node %d, not %d", self.Node, h.target.Node)
-	case h.target.Incarnation != "" && h.target.Incarnation != self.Incarnation:
-		return statusIncarnation, fmt.Sprintf("this is another incarnation of node %d than %s", self.Node, h.target.Incarnation)
-	case h.from.Node == self.Node && !once:
-		return statusNode, fmt.Sprintf("node %d is me", self.Node)
-	}
-	return statusWelcome, ""
-}
 
 // A served connection is one a peer dialled. Requests come in on it, answers go
 // out. Reading never waits for a group: what cannot be queued is answered busy.
@@ -223,11 +43,11 @@ func (s *served) run() {
 		s.t.leave(s.conn)
 	}()
 	defer s.t.contain("requests", s.from)
-	if !s.t.spawn(s.w.run) {
+	if !s.t.running.spawn(s.w.run) {
 		return
 	}
 	if s.conn.kind != kindOnce {
-		s.t.heard(s.from.Node)
+		s.t.peers.heard(s.from.Node)
 	}
 	in := &intake{r: newReader(s.conn), kind: s.conn.kind}
 	for {
@@ -248,7 +68,7 @@ func (s *served) run() {
 func (t *Transport) noteEnd(peer Peer, err error) {
 	var bad malformed
 	switch {
-	case t.ctx.Err() != nil:
+	case t.running.ctx.Err() != nil:
 	case errors.As(err, &bad):
 		t.stats.Malformed.Add(1)
 		t.warn("malformed "+peer.String(), "closed a connection", "peer", peer.String(), "error", err)
@@ -266,19 +86,8 @@ func (s *served) send(frame []byte, request uint64, payload ...[]byte) {
 // fail answers a request with an error.
 func (s *served) fail(request uint64, err error) {
 	code, text := codeOf(err)
-	s.t.count(code)
+	s.t.stats.refused(code)
 	s.send(putFailure(code, text), request)
-}
-
-func (t *Transport) count(code uint8) {
-	switch code {
-	case codeBusy:
-		t.stats.Busy.Add(1)
-	case codeInvalid:
-		t.stats.Invalid.Add(1)
-	case codeExpired:
-		t.stats.Expired.Add(1)
-	}
 }
 
 func (s *served) readOne(in *intake) error {
@@ -318,21 +127,21 @@ func (s *served) deadline(h header) time.Time {
 }
 
 // deliver puts a request without payload into its group's queue.
-func (s *served) deliver(h header, group, term uint64, command any, reply func(any, error)) {
-	port, err := s.t.port(group)
+func (s *served) deliver(h header, group, term uint64, command any, replier replier) {
+	port, err := s.t.ports.get(group)
 	if err == nil && h.typ == typePreVote {
 		_, err = port.reachable(term)
 	} else if err == nil {
 		err = port.plausible(term)
 	}
 	if err == nil {
-		err = port.reserve(0)
+		err = port.inbox.reserve(0)
 	}
 	if err != nil {
 		s.fail(h.request, err)
 		return
 	}
-	port.push(&delivery{command: command, deadline: s.deadline(h), reply: reply})
+	port.inbox.push(&delivery{command: command, deadline: s.deadline(h), replier: replier})
 }
 
 func (s *served) vote(h header, head []byte) {
@@ -351,21 +160,29 @@ func (s *served) vote(h header, head []byte) {
 	} else {
 		command = &raft.RequestPreVoteRequest{RPCHeader: rh, Term: v.term, LastLogIndex: v.lastIndex, LastLogTerm: v.lastTerm}
 	}
-	s.deliver(h, v.group, v.term, command, func(resp any, err error) {
-		switch r := resp.(type) {
-		case *raft.RequestVoteResponse:
-			if err == nil {
-				s.send(putVoteAnswer(typeVoteAnswer, r.Term, r.Granted), h.request)
-				return
-			}
-		case *raft.RequestPreVoteResponse:
-			if err == nil {
-				s.send(putVoteAnswer(typePreVoteAnswer, r.Term, r.Granted), h.request)
-				return
-			}
+	s.deliver(h, v.group, v.term, command, voteReplier{s, h.request})
+}
+
+// A voteReplier answers a vote or a pre-vote.
+type voteReplier struct {
+	s       *served
+	request uint64
+}
+
+func (v voteReplier) reply(resp any, err error) {
+	switch r := resp.(type) {
+	case *raft.RequestVoteResponse:
+		if err == nil {
+			v.s.send(putVoteAnswer(typeVoteAnswer, r.Term, r.Granted), v.request)
+			return
 		}
-		s.fail(h.request, orUnexpected(resp, err))
-	})
+	case *raft.RequestPreVoteResponse:
+		if err == nil {
+			v.s.send(putVoteAnswer(typePreVoteAnswer, r.Term, r.Granted), v.request)
+			return
+		}
+	}
+	v.s.fail(v.request, orUnexpected(resp, err))
 }
 
 // orUnexpected is the error to answer with when a response is not the one asked for.
@@ -378,14 +195,22 @@ func orUnexpected(resp any, err error) error {
 
 func (s *served) timeoutNow(h header, head []byte) {
 	rh, _ := rpcHeader(s.from)
-	s.deliver(h, binary.BigEndian.Uint64(head), 0, &raft.TimeoutNowRequest{RPCHeader: rh}, func(_ any, err error) {
-		if err != nil {
-			s.fail(h.request, err)
-			return
-		}
-		frame, _ := newFrame(typeTimeoutNowAnswer, 0)
-		s.send(frame, h.request)
-	})
+	s.deliver(h, binary.BigEndian.Uint64(head), 0, &raft.TimeoutNowRequest{RPCHeader: rh}, timeoutNowReplier{s, h.request})
+}
+
+// A timeoutNowReplier answers what has the group stand for election.
+type timeoutNowReplier struct {
+	s       *served
+	request uint64
+}
+
+func (n timeoutNowReplier) reply(_ any, err error) {
+	if err != nil {
+		n.s.fail(n.request, err)
+		return
+	}
+	frame, _ := newFrame(typeTimeoutNowAnswer, 0)
+	n.s.send(frame, n.request)
 }
 
 // refuse answers a request whose payload is still to come, and skips that.
@@ -407,12 +232,12 @@ func (s *served) append(in *intake, h header, head []byte) error {
 	if err != nil {
 		return s.refuse(in, h, err)
 	}
-	port, err := s.t.port(r.group)
+	port, err := s.t.ports.get(r.group)
 	if err == nil {
 		err = port.plausible(r.term)
 	}
 	if err == nil {
-		err = port.reserve(h.payloadLen)
+		err = port.inbox.reserve(h.payloadLen)
 	}
 	if err != nil {
 		return s.refuse(in, h, err)
@@ -422,32 +247,44 @@ func (s *served) append(in *intake, h header, head []byte) error {
 		in.pool = &s.t.buffers
 	}
 	if err := s.entries(in, h, &r); err != nil {
-		port.unreserve(h.payloadLen)
+		port.inbox.unreserve(h.payloadLen)
 		return err
 	}
-	if err := s.t.checkEntries(&r, h.payloadCRC); err != nil {
-		port.unreserve(h.payloadLen)
+	if err := checkEntries(s.t.cfg.Entries, &r, h.payloadCRC); err != nil {
+		port.inbox.unreserve(h.payloadLen)
 		s.fail(h.request, err)
 		s.t.warn("entries "+s.from.String(), "refused the entries that a peer sent", "peer", s.from.String(), "group", r.group, "error", err)
 		return nil
 	}
 	req := r.request(s.from)
 	req.Entries = r.entries
-	pool, pooled := in.pool, in.pooled
-	port.push(&delivery{command: req, deadline: deadline, size: h.payloadLen, reply: func(resp any, err error) {
-		a, ok := resp.(*raft.AppendEntriesResponse)
-		if err != nil || !ok {
-			s.fail(h.request, orUnexpected(resp, err)) // Raft may still be at it
-			return
-		}
-		if pool != nil {
-			for _, b := range pooled {
-				pool.Put(b)
-			}
-		}
-		s.send(putAppendAnswer(a), h.request)
-	}})
+	port.inbox.push(&delivery{
+		command: req, deadline: deadline, size: h.payloadLen,
+		replier: &appendReplier{s, h.request, in.pool, in.pooled},
+	})
 	return nil
+}
+
+// An appendReplier answers an append, and frees the memory of its entries.
+type appendReplier struct {
+	s       *served
+	request uint64
+	pool    *bufpool.Pool // nil: the group keeps what it is given
+	pooled  [][]byte
+}
+
+func (a *appendReplier) reply(resp any, err error) {
+	r, ok := resp.(*raft.AppendEntriesResponse)
+	if err != nil || !ok {
+		a.s.fail(a.request, orUnexpected(resp, err)) // Raft may still be at it
+		return
+	}
+	if a.pool != nil {
+		for _, b := range a.pooled {
+			a.pool.Put(b)
+		}
+	}
+	a.s.send(putAppendAnswer(r), a.request)
 }
 
 // entries reads an append's payload.
@@ -475,28 +312,36 @@ func (s *served) heartbeats(h header, head []byte) error {
 		err := b.check(b.prevIndex)
 		var port *Port
 		if err == nil {
-			port, err = s.t.port(b.group)
+			port, err = s.t.ports.get(b.group)
 		}
 		if err == nil {
 			err = port.plausible(b.term)
 		}
 		if err == nil {
-			err = port.reserve(0)
+			err = port.inbox.reserve(0)
 		}
 		if err != nil {
 			g.add(beatAnswer{index: uint32(i)}, err)
 			continue
 		}
-		port.push(&delivery{command: b.request(s.from), deadline: deadline, reply: func(resp any, err error) {
-			a, ok := resp.(*raft.AppendEntriesResponse)
-			if err != nil || !ok {
-				g.add(beatAnswer{index: uint32(i)}, orUnexpected(resp, err))
-				return
-			}
-			g.add(beatAnswer{index: uint32(i), flags: appendFlags(a), term: a.Term, lastLog: a.LastLog}, nil)
-		}})
+		port.inbox.push(&delivery{command: b.request(s.from), deadline: deadline, replier: beatReplier{g, uint32(i)}})
 	}
 	return nil
+}
+
+// A beatReplier answers one of the heartbeats of a frame.
+type beatReplier struct {
+	to    *answers
+	index uint32 // in the frame
+}
+
+func (b beatReplier) reply(resp any, err error) {
+	r, ok := resp.(*raft.AppendEntriesResponse)
+	if err != nil || !ok {
+		b.to.add(beatAnswer{index: b.index}, orUnexpected(resp, err))
+		return
+	}
+	b.to.add(beatAnswer{index: b.index, flags: appendFlags(r), term: r.Term, lastLog: r.LastLog}, nil)
 }
 
 // answers gathers what groups say to one heartbeat frame. It is sent when all
@@ -533,7 +378,7 @@ func (g *answers) armLocked() {
 func (g *answers) add(a beatAnswer, err error) {
 	if err != nil {
 		a.code, _ = codeOf(err)
-		g.s.t.count(a.code)
+		g.s.t.stats.refused(a.code)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -564,30 +409,30 @@ func (g *answers) sendLocked() {
 	g.ready = nil
 }
 
-// snapshot hands an InstallSnapshot to the group's callback. It passes Raft and
-// its queue by: the callback may take the group down and up again.
+// snapshot hands an InstallSnapshot to the group's member. It passes Raft and
+// its queue by: the member may take the group down and up again.
 func (s *served) snapshot(in *intake, h header, head []byte) error {
 	group, req, configLen, err := getSnapshot(s.from, head, h.payloadLen)
 	if err != nil {
 		return s.refuse(in, h, err)
 	}
-	port, err := s.t.port(group)
-	var install func(raft.RPC, *raft.InstallSnapshotRequest, []byte)
+	port, err := s.t.ports.get(group)
+	var member Member
 	if err == nil {
 		err = port.plausible(req.Term)
 	}
 	if err == nil {
-		install, err = port.beginInstall()
+		member, err = port.beginInstall()
 	}
 	if err != nil {
 		return s.refuse(in, h, err)
 	}
-	if err := s.t.admit(h.payloadLen); err != nil {
+	if err := s.t.room.take(h.payloadLen); err != nil {
 		port.endInstall()
 		return s.refuse(in, h, err)
 	}
 	end := func() {
-		s.t.release(h.payloadLen)
+		s.t.room.give(h.payloadLen)
 		port.endInstall()
 	}
 	deadline := s.deadline(h)
@@ -608,20 +453,20 @@ func (s *served) snapshot(in *intake, h header, head []byte) error {
 		return nil
 	}
 	req.Configuration = parts[0]
-	if !s.t.spawn(func() {
+	if !s.t.running.spawn(func() {
 		defer end()
-		s.install(h.request, install, req, parts[1], deadline)
+		s.install(h.request, member, req, parts[1], deadline)
 	}) {
 		end()
 	}
 	return nil
 }
 
-// install runs the callback and waits for what it answers.
-func (s *served) install(request uint64, install func(raft.RPC, *raft.InstallSnapshotRequest, []byte), req *raft.InstallSnapshotRequest, data []byte, deadline time.Time) {
+// install asks the member and waits for what it answers.
+func (s *served) install(request uint64, member Member, req *raft.InstallSnapshotRequest, data []byte, deadline time.Time) {
 	defer s.t.contain("snapshot", s.from)
 	resp := make(chan raft.RPCResponse, 1)
-	install(raft.RPC{Command: req, Reader: bytes.NewReader(data), RespChan: resp}, req, data)
+	member.InstallSnapshot(raft.RPC{Command: req, Reader: bytes.NewReader(data), RespChan: resp}, req, data)
 	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
 	select {
@@ -654,12 +499,12 @@ func (s *served) call(in *intake, h header, head []byte) error {
 		s.calls.Add(-1)
 		return s.refuse(in, h, ErrBusy)
 	}
-	if err := s.t.admit(h.payloadLen); err != nil {
+	if err := s.t.room.take(h.payloadLen); err != nil {
 		s.calls.Add(-1)
 		return s.refuse(in, h, err)
 	}
 	end := func() {
-		s.t.release(h.payloadLen)
+		s.t.room.give(h.payloadLen)
 		s.calls.Add(-1)
 	}
 	kind, deadline := head[0], s.deadline(h)
@@ -673,7 +518,7 @@ func (s *served) call(in *intake, h header, head []byte) error {
 		end()
 		return err
 	}
-	if !s.t.spawn(func() {
+	if !s.t.running.spawn(func() {
 		defer end()
 		s.handle(h.request, kind, req, deadline)
 	}) {

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"fmt"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,36 +24,39 @@ const (
 	jumpPace   = 10 * time.Second
 )
 
-// BoundTerms makes the group take no messages and no answers of terms that are
-// absurdly far from what term returns, its own. term is called for every message and
-// must not block. Without it any term is taken.
-func (p *Port) BoundTerms(term func() uint64) { p.terms.Store(&term) }
+// jumps are when a group was last told of a term far above its own.
+type jumps struct {
+	last atomic.Int64 // since Transport.start; 0: never
+}
 
-// plausible tells whether the group may be told of a term, which it may take for its own:
+// allow reports whether there may be another, at a time since Transport.start, and notes it.
+func (j *jumps) allow(now time.Duration) bool {
+	last := j.last.Load()
+	if last != 0 && now-time.Duration(last) < jumpPace {
+		return false
+	}
+	return j.last.CompareAndSwap(last, max(int64(now), 1))
+}
+
+// plausible returns nil if the group may be told of a term, which it may take for its own:
 // of one far above that, this is the jump that it takes for a while.
 func (p *Port) plausible(term uint64) error {
-	jumps, err := p.reachable(term)
-	if err != nil || !jumps {
+	far, err := p.reachable(term)
+	if err != nil || !far {
 		return err
 	}
-	now := int64(time.Since(p.t.start))
-	last := p.jumped.Load()
-	if last != 0 && time.Duration(now-last) < jumpPace || !p.jumped.CompareAndSwap(last, max(now, 1)) {
+	if !p.jumps.allow(time.Since(p.t.start)) {
 		return fmt.Errorf("%w: term %d is far above the group's, which has jumped just now", ErrBusy, term)
 	}
 	return nil
 }
 
-// reachable tells whether elections can have reached a term, and whether it is a jump
+// reachable returns nil if elections can have reached a term, and whether it is a jump
 // for the group. It is enough for a pre-vote, which Raft answers and keeps its term: the
 // vote that follows needs the jump.
-func (p *Port) reachable(term uint64) (jumps bool, err error) {
-	own := p.terms.Load()
-	if own == nil {
-		return false, nil
-	}
-	have := (*own)()
-	if term <= have+closeJump || have == 0 && term <= firstTerms {
+func (p *Port) reachable(term uint64) (jump bool, err error) {
+	have, known := p.attached.term()
+	if !known || term <= have+closeJump || have == 0 && term <= firstTerms {
 		return false, nil
 	}
 	if have == 0 || term > have+maxJump {

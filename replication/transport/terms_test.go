@@ -20,7 +20,7 @@ func TestTermsThatElectionsReach(t *testing.T) {
 		{1, firstTerms, false, true},
 	} {
 		var p Port
-		p.BoundTerms(func() uint64 { return test.have })
+		p.StartAt(test.have)
 		jumps, err := p.reachable(test.term)
 		if jumps != test.jumps || (err != nil) != test.wrong {
 			t.Errorf("term %d in term %d: a jump %v, error %v; want %v, an error %v", test.term, test.have, jumps, err, test.jumps, test.wrong)

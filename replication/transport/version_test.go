@@ -68,7 +68,7 @@ func TestVersionIsNegotiated(t *testing.T) {
 		bubble(t, 2, nil, func(t *testing.T, cl *cluster, _ *pipenet) {
 			a, b := cl.nodes[0], cl.nodes[1]
 			a.low, a.high, b.low, b.high = c.low1, c.high1, c.low2, c.high2
-			link, err := a.Transport.peer(2).connect(kindControl, "", nil)
+			link, err := a.peers.of(2).connect(kindControl, "", nil)
 			if c.want == 0 {
 				if !errors.Is(err, ErrVersion) || !strings.Contains(err.Error(), "versions") {
 					t.Fatalf("%+v: %v", c, err)
@@ -85,9 +85,9 @@ func TestVersionIsNegotiated(t *testing.T) {
 				t.Errorf("%+v: the dialling side speaks version %d", c, link.conn.version)
 			}
 			time.Sleep(time.Second)
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			for served := range b.present[a.peer].conns {
+			b.roster.mu.Lock()
+			defer b.roster.mu.Unlock()
+			for served := range b.roster.present[a.peer].conns {
 				if served.version != c.want {
 					t.Errorf("%+v: the answering side speaks version %d", c, served.version)
 				}

@@ -1,9 +1,12 @@
 package transport
 
 import (
+	"container/list"
+	"maps"
 	"math"
 	"net"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -28,7 +31,7 @@ type presence struct {
 // A tracked connection notes when bytes arrive and belongs to a presence.
 type tracked struct {
 	net.Conn
-	t        *Transport
+	start    time.Time // Transport.start
 	presence *presence // nil on connections that are no evidence
 	kind     uint8
 	version  uint8 // of the protocol, that both sides speak
@@ -39,7 +42,7 @@ type tracked struct {
 func (c *tracked) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 {
-		now := int64(time.Since(c.t.start))
+		now := int64(time.Since(c.start))
 		c.last.Store(now)
 		if c.presence != nil {
 			c.presence.last.Store(now)
@@ -63,67 +66,133 @@ func (c *tracked) patience(n int) (done func()) {
 	return func() { c.SetReadDeadline(time.Time{}) }
 }
 
+// A roster has all connections of a node, and whom they are evidence of.
+type roster struct {
+	start    time.Time // Transport.start
+	limit    int       // of connections
+	evidence eventQueue
+
+	mu        sync.Mutex
+	closed    bool
+	conns     map[net.Conn]struct{} // all there are, for close
+	strangers list.List             // inbound ones whose handshake is not done or that are for one call, oldest first
+	present   map[Peer]*presence
+	departed  map[Peer]time.Duration // when those who are not present were last heard, since start
+}
+
+// enter counts an inbound connection among the strangers, if there is room. When there
+// is none, the oldest of them makes it, which the caller closes: a peer says hello at
+// once, and must not be kept out by who came before it and says nothing.
+func (r *roster) enter(conn net.Conn) (place *list.Element, expelled net.Conn, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil, nil, ErrClosed
+	}
+	full := len(r.conns) >= r.limit
+	if oldest := r.strangers.Front(); oldest != nil && (full || r.strangers.Len() >= max(1, r.limit/4)) {
+		full = false
+		expelled = r.strangers.Remove(oldest).(net.Conn) // its goroutine takes it out of conns
+	}
+	if full {
+		return nil, nil, ErrBusy
+	}
+	r.conns[conn] = struct{}{}
+	return r.strangers.PushBack(conn), expelled, nil
+}
+
+// known takes a connection out of the strangers.
+func (r *roster) known(place *list.Element) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.strangers.Remove(place)
+}
+
+// left ends what enter began.
+func (r *roster) left(conn net.Conn, place *list.Element) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.strangers.Remove(place) // if it still is one
+	delete(r.conns, conn)
+}
+
+// close ends the evidence and returns all connections, for the caller to close. None is
+// counted any more.
+func (r *roster) close() []net.Conn {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	r.evidence.close()
+	return slices.Collect(maps.Keys(r.conns))
+}
+
 // join counts conn, whose handshake is done, among its peer's connections. ErrClosed
 // after Close.
+func (t *Transport) join(conn net.Conn, peer Peer, session uint64, kind uint8, inbound bool) (*tracked, error) {
+	if err := giveUpAfter(conn, t.cfg.Timers.PeerTimeout); err != nil {
+		t.warn("user timeout", "a lost burst may be waited for longer", "peer", peer.String(), "error", err)
+	}
+	c := &tracked{Conn: conn, start: t.start, kind: kind, inbound: inbound}
+	stale, err := t.roster.join(c, peer, session)
+	for _, old := range stale {
+		old.Close()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// join counts c, and returns the connections that it replaces, for the caller to close.
 //
 // A peer's new connection replaces the one of its kind it opened before: the
 // peer opens a second only when it has given the first up. A new session
 // replaces every connection of the session before, whose process is gone even if
 // no packet ever said so; see replaces for one that only says so.
-func (t *Transport) join(conn net.Conn, peer Peer, session uint64, kind uint8, inbound bool) (*tracked, error) {
-	c := &tracked{Conn: conn, t: t, kind: kind, inbound: inbound}
-	if err := giveUpAfter(conn, t.cfg.Timers.PeerTimeout); err != nil {
-		t.warn("user timeout", "a lost burst may be waited for longer", "peer", peer.String(), "error", err)
-	}
-	var stale []*tracked
-	t.mu.Lock()
-	if t.closed {
-		t.mu.Unlock()
+func (r *roster) join(c *tracked, peer Peer, session uint64) (stale []*tracked, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
 		return nil, ErrClosed
 	}
-	t.conns[conn] = struct{}{}
-	if kind != kindOnce {
-		pr := t.present[peer]
-		if pr != nil && pr.session != session {
-			stale = t.departLocked(pr)
-			pr = nil
-		}
-		if pr == nil {
-			pr = &presence{peer: peer, session: session, conns: make(map[*tracked]struct{})}
-			t.present[peer] = pr
-			t.evidence.put(event{peer: Process{peer, session}, what: eventUp})
-		}
-		pr.last.Store(int64(time.Since(t.start)))
-		delete(t.departed, peer)
-		for old := range pr.conns {
-			if inbound && old.inbound && old.kind == kind {
-				stale = append(stale, old)
-			}
-		}
-		pr.conns[c] = struct{}{}
-		c.presence = pr
+	r.conns[c.Conn] = struct{}{}
+	if c.kind == kindOnce {
+		return nil, nil
 	}
-	t.mu.Unlock()
-	for _, old := range stale {
-		old.Close()
+	pr := r.present[peer]
+	if pr != nil && pr.session != session {
+		stale = r.departLocked(pr)
+		pr = nil
 	}
-	return c, nil
+	if pr == nil {
+		pr = &presence{peer: peer, session: session, conns: make(map[*tracked]struct{})}
+		r.present[peer] = pr
+		r.evidence.put(event{peer: Process{peer, session}, what: eventUp})
+	}
+	pr.last.Store(int64(time.Since(r.start)))
+	delete(r.departed, peer)
+	for old := range pr.conns {
+		if c.inbound && old.inbound && old.kind == c.kind {
+			stale = append(stale, old)
+		}
+	}
+	pr.conns[c] = struct{}{}
+	c.presence = pr
+	return stale, nil
 }
 
-// replaces tells whether a handshake may begin a new session of a peer. Anybody can
+// replaces reports whether a handshake may begin a new session of a peer. Anybody can
 // say hello in a peer's name, and the end of a session is evidence that a process died:
 // while the one there is speaks it is not replaced. It is asked for a sign of life
 // and given two pings' time; a process that really died closed its connections, or
 // is silent.
 func (t *Transport) replaces(peer Peer, session uint64) bool {
-	t.mu.Lock()
-	pr := t.present[peer]
-	t.mu.Unlock()
+	pr := t.roster.of(peer)
 	if pr == nil || pr.session == session {
 		return true
 	}
 	asked := int64(time.Since(t.start))
-	for _, c := range t.controls() {
+	for _, c := range t.peers.controls() {
 		if c.remote == peer {
 			c.ping()
 		}
@@ -132,13 +201,10 @@ func (t *Transport) replaces(peer Peer, session uint64) bool {
 	for range 20 {
 		select {
 		case <-time.After(every):
-		case <-t.ctx.Done():
+		case <-t.running.ctx.Done():
 			return false
 		}
-		t.mu.Lock()
-		gone := t.present[peer] != pr
-		t.mu.Unlock()
-		if gone {
+		if t.roster.of(peer) != pr { // gone
 			return true
 		}
 		if pr.last.Load() > asked {
@@ -152,16 +218,20 @@ func (t *Transport) replaces(peer Peer, session uint64) bool {
 func (t *Transport) leave(c *tracked) {
 	c.Close()
 	if c.presence != nil {
-		t.ends.Add(1)
+		t.quiesced.ends.Add(1)
 		defer t.quiesced.wake(math.MaxInt64)
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.conns, c.Conn)
+	t.roster.leave(c)
+}
+
+func (r *roster) leave(c *tracked) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.conns, c.Conn)
 	if pr := c.presence; pr != nil {
 		delete(pr.conns, c)
-		if len(pr.conns) == 0 && t.present[pr.peer] == pr {
-			t.departLocked(pr)
+		if len(pr.conns) == 0 && r.present[pr.peer] == pr {
+			r.departLocked(pr)
 		}
 	}
 }
@@ -171,14 +241,14 @@ const maxDeparted = 1024
 
 // departLocked ends a presence and returns its connections, for the caller to
 // close. They leave later without a second word.
-func (t *Transport) departLocked(pr *presence) []*tracked {
-	delete(t.present, pr.peer)
-	if len(t.departed) >= maxDeparted { // names that anybody made up
-		clear(t.departed)
+func (r *roster) departLocked(pr *presence) []*tracked {
+	delete(r.present, pr.peer)
+	if len(r.departed) >= maxDeparted { // names that anybody made up
+		clear(r.departed)
 	}
-	t.departed[pr.peer] = time.Duration(pr.last.Load())
-	if !t.closed {
-		t.evidence.put(event{peer: Process{pr.peer, pr.session}, what: eventDown})
+	r.departed[pr.peer] = time.Duration(pr.last.Load())
+	if !r.closed {
+		r.evidence.put(event{peer: Process{pr.peer, pr.session}, what: eventDown})
 	}
 	conns := make([]*tracked, 0, len(pr.conns))
 	for c := range pr.conns {
@@ -187,24 +257,30 @@ func (t *Transport) departLocked(pr *presence) []*tracked {
 	return conns
 }
 
+// of returns the presence of a peer, or nil.
+func (r *roster) of(peer Peer) *presence {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.present[peer]
+}
+
 // monitor pings every peer we have a control connection to, wakes the appends that
 // are held until they are due, and takes peers that were silent too long for gone. One
 // goroutine, from New to Close.
 func (t *Transport) monitor() {
-	defer t.wg.Done()
 	tick := time.NewTicker(t.cfg.Timers.PingInterval)
 	defer tick.Stop()
 	before := time.Now()
 	for {
 		select {
 		case <-tick.C:
-		case <-t.ctx.Done():
+		case <-t.running.ctx.Done():
 			return
 		}
 		now := time.Now()
 		late := now.Sub(before) > t.cfg.Timers.PingInterval+t.cfg.Timers.PeerTimeout/3
 		before = now
-		t.ping()
+		t.peers.ping()
 		t.quiesced.wake(t.tick(now.Sub(t.start)))
 		t.buryTheSilent(late)
 	}
@@ -214,20 +290,7 @@ func (t *Transport) monitor() {
 // than PeerTimeout. When this process itself was paused (late), what looks like
 // their silence was ours: everybody gets a new term.
 func (t *Transport) buryTheSilent(late bool) {
-	now := int64(time.Since(t.start))
-	var stale []*tracked
-	var silent []Peer
-	t.mu.Lock()
-	for _, pr := range t.present {
-		switch silence := time.Duration(now - pr.last.Load()); {
-		case late:
-			pr.last.Store(now)
-		case silence > t.cfg.Timers.PeerTimeout:
-			stale = append(stale, t.departLocked(pr)...)
-			silent = append(silent, pr.peer)
-		}
-	}
-	t.mu.Unlock()
+	stale, silent := t.roster.silent(late, t.cfg.Timers.PeerTimeout)
 	for _, peer := range silent {
 		t.stats.Silent.Add(1)
 		t.warn("silent "+peer.String(), "closed the connections of a silent peer", "peer", peer.String(), "timeout", t.cfg.Timers.PeerTimeout)
@@ -237,11 +300,27 @@ func (t *Transport) buryTheSilent(late bool) {
 	}
 }
 
+// silent takes out those who have been silent for longer than timeout, and returns their
+// connections and their names.
+func (r *roster) silent(late bool, timeout time.Duration) (stale []*tracked, silent []Peer) {
+	now := int64(time.Since(r.start))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, pr := range r.present {
+		switch silence := time.Duration(now - pr.last.Load()); {
+		case late:
+			pr.last.Store(now)
+		case silence > timeout:
+			stale = append(stale, r.departLocked(pr)...)
+			silent = append(silent, pr.peer)
+		}
+	}
+	return stale, silent
+}
+
 // Hears returns the process of a peer that has an open connection to or from here.
 func (t *Transport) Hears(peer Peer) (p Process, ok bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	pr := t.present[peer]
+	pr := t.roster.of(peer)
 	if pr == nil {
 		return Process{}, false
 	}
@@ -251,9 +330,9 @@ func (t *Transport) Hears(peer Peer) (p Process, ok bool) {
 // LastHeard returns when a byte last came from a peer that has no open connection to or
 // from here any more; the zero time if it never had one.
 func (t *Transport) LastHeard(peer Peer) time.Time {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	last, ok := t.departed[peer]
+	t.roster.mu.Lock()
+	defer t.roster.mu.Unlock()
+	last, ok := t.roster.departed[peer]
 	if !ok {
 		return time.Time{}
 	}
@@ -262,10 +341,10 @@ func (t *Transport) LastHeard(peer Peer) time.Time {
 
 // Heard returns every process that has an open connection to or from here, in no order.
 func (t *Transport) Heard() []Process {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	all := make([]Process, 0, len(t.present))
-	for peer, pr := range t.present {
+	t.roster.mu.Lock()
+	defer t.roster.mu.Unlock()
+	all := make([]Process, 0, len(t.roster.present))
+	for peer, pr := range t.roster.present {
 		all = append(all, Process{peer, pr.session})
 	}
 	return all
@@ -277,12 +356,12 @@ func (t *Transport) Self() Process { return Process{t.cfg.Local, t.session} }
 // Connected returns the ids of the nodes with an open connection to or from
 // here, in order.
 func (t *Transport) Connected() []int32 {
-	t.mu.Lock()
-	nodes := make([]int32, 0, len(t.present))
-	for peer := range t.present {
+	t.roster.mu.Lock()
+	nodes := make([]int32, 0, len(t.roster.present))
+	for peer := range t.roster.present {
 		nodes = append(nodes, peer.Node)
 	}
-	t.mu.Unlock()
+	t.roster.mu.Unlock()
 	slices.Sort(nodes)
 	return slices.Compact(nodes)
 }
