@@ -331,9 +331,8 @@ func (b *Broker) open() error {
 	cfg, own := b.cfg, b.listeners[b.inter]
 	b.describe(cfg.Settings)
 	var now func() time.Time
-	var afterFunc func(time.Duration, func()) Timer
 	if cfg.Clock != nil {
-		now, afterFunc = cfg.Clock.Now, cfg.Clock.AfterFunc
+		now = cfg.Clock.Now
 	}
 	node, err := replication.Open(replication.Config{
 		DataDir:    cfg.DataDir,
@@ -354,7 +353,7 @@ func (b *Broker) open() error {
 	b.node = node
 	b.kafka = &server.Server{
 		Node: node, Advertised: b.told[b.inter], DataDir: cfg.DataDir, Software: cfg.Software, Logger: b.logger, Levels: cfg.Levels,
-		Now: now, AfterFunc: afterFunc,
+		Clock: cfg.Clock,
 	}
 	return nil
 }

@@ -50,9 +50,6 @@ var functions = map[string]string{
 	"replication.controller":             "to become a method",
 	"replication/vote.Config":            "to become a method",
 	"replication/vote.Store":             "to become a method",
-	"server.Server":                      "to become a method",
-	"server.claim":                       "to become a method",
-	"server.share":                       "to become a method",
 	"server/coordinator.Alarm":           "to become a method",
 	"server/coordinator.Config":          "to become a method",
 	"server/coordinator.Runtime":         "to become a method",
@@ -61,7 +58,6 @@ var functions = map[string]string{
 	"server/group.Config":                        "to become a method",
 	"server/group.beat":                          "to become a method",
 	"server/group.waiting":                       "to become a method",
-	"server/journal.Config":                      "to become a method",
 	"server/mux.Config":                          "to become a method",
 	"server/mux.Quotas":                          "to become a method",
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"reflect"
 	"strconv"
@@ -123,11 +124,11 @@ func TestAnswersAreBounded(t *testing.T) {
 func TestAnAnswerWithoutMemoryIsNone(t *testing.T) {
 	b := startBroker(t, nil)
 	var other share
-	b.server.budget.join(&other, func() {})
+	b.server.budget.join(&other, io.NopCloser(nil))
 	defer other.leave()
 	other.add(maxOver * b.server.budget.size)
 	var beyond share // whose place is taken
-	b.server.budget.join(&beyond, func() {})
+	b.server.budget.join(&beyond, io.NopCloser(nil))
 	defer beyond.leave()
 	if _, err := beyond.take(t.Context(), b.server.budget.size, time.Minute); err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -98,9 +99,9 @@ func careBeyond(held int) care {
 // use it at once; only one of them takes.
 type share struct {
 	budget *budget
-	// close is called once, in a goroutine of its own, when the share is late and
-	// others need the memory: it must lead to leave.
-	close func()
+	// owner is closed once, in a goroutine of its own, when the share is late and
+	// others need the memory: that must lead to leave.
+	owner io.Closer
 
 	held  int    // under budget.mu, as the next three
 	want  int    // more bytes, while it waits
@@ -113,7 +114,7 @@ type share struct {
 	acks    progress      // of the answers to Produce, which come beside requests
 	idle    progress      // of a Fetch that waits for records: it never moves
 	hurried chan struct{} // takes one: others need the memory of a Fetch that waits
-	slow    atomic.Bool   // close was, or is about to be, called
+	slow    atomic.Bool   // owner was closed, or is about to be
 }
 
 // progress is how a client is getting on with what it has to send or to take.
@@ -170,13 +171,13 @@ func (s *share) hasten() {
 		return
 	}
 	if !s.slow.Swap(true) {
-		go s.close() // "closer": a TLS connection's end may take its time
+		go s.owner.Close() // "closer": a TLS connection's end may take its time
 	}
 }
 
 // join makes s a share of b. leave must follow.
-func (b *budget) join(s *share, close func()) {
-	s.budget, s.close = b, close
+func (b *budget) join(s *share, owner io.Closer) {
+	s.budget, s.owner = b, owner
 	s.ready, s.hurried = make(chan struct{}, 1), make(chan struct{}, 1)
 	b.mu.Lock()
 	defer b.mu.Unlock()

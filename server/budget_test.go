@@ -43,8 +43,16 @@ type holder struct {
 func (b *budget) holder(t *testing.T, name string) *holder {
 	h := &holder{share: new(share), t: t, name: name, got: make(chan error, 1)}
 	h.ctx, h.cancel = context.WithCancel(t.Context())
-	b.join(h.share, func() { h.closed = true; h.cancel(); h.share.leave() })
+	b.join(h.share, h)
 	return h
+}
+
+// Close implements io.Closer, for the budget.
+func (h *holder) Close() error {
+	h.closed = true
+	h.cancel()
+	h.share.leave()
+	return nil
 }
 
 // asks begins a request and takes n bytes for it in the background.
@@ -591,7 +599,7 @@ func BenchmarkShare(b *testing.B) {
 	g := &budget{size: 24 * mib}
 	b.RunParallel(func(p *testing.PB) {
 		var s share
-		g.join(&s, func() {})
+		g.join(&s, io.NopCloser(nil))
 		defer s.leave()
 		for p.Next() {
 			s.begin()

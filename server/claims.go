@@ -14,9 +14,12 @@ import (
 // the lease, would tell a consumer to go back to where it knows the end, or to reset.
 type claim struct {
 	partition *replication.Partition
-	epoch     int32               // in which the answer was found
-	deny      func(protocol.Code) // takes the answer back
+	epoch     int32 // in which the answer was found
+	answer    deniable
 }
+
+// A deniable answer can be taken back: then a code is in its place.
+type deniable interface{ deny(code protocol.Code) }
 
 // confirm asks a quorum of each claim's partition, of all at once, and takes back what
 // was not found by a leader. The answers were found before, so what one of them says
@@ -99,8 +102,8 @@ func confirmBy(claims []claim, ask func(*replication.Partition) confirmed) {
 func (c claim) settle(said confirmed) {
 	switch {
 	case said.code != protocol.None:
-		c.deny(said.code)
+		c.answer.deny(said.code)
 	case said.epoch != c.epoch:
-		c.deny(protocol.NotLeaderOrFollower)
+		c.answer.deny(protocol.NotLeaderOrFollower)
 	}
 }

@@ -24,13 +24,13 @@ func TestAQuorumIsAskedOnceAboutAPartition(t *testing.T) {
 			got := make([]protocol.Code, each)
 			var claims []claim
 			for i := range each {
-				claims = append(claims, claim{p, 2, func(c protocol.Code) { got[i] = c }})
+				claims = append(claims, claim{p, 2, denier(func(c protocol.Code) { got[i] = c })})
 			}
 			// Beside claims of others, where there are several.
 			if each > 1 {
 				for other := range says {
 					if other != p {
-						claims = append(claims, claim{other, 2, func(protocol.Code) {}})
+						claims = append(claims, claim{other, 2, denier(func(protocol.Code) {})})
 					}
 				}
 			}
@@ -57,7 +57,7 @@ func TestFewQuorumsAreAskedAtATime(t *testing.T) {
 		const n = 1000
 		var claims []claim
 		for range n {
-			claims = append(claims, claim{new(replication.Partition), 2, func(protocol.Code) { t.Error("denied") }})
+			claims = append(claims, claim{new(replication.Partition), 2, denier(func(protocol.Code) { t.Error("denied") })})
 		}
 		var asks, most, asked atomic.Int32
 		confirmBy(claims, func(*replication.Partition) confirmed {
@@ -78,6 +78,11 @@ func TestFewQuorumsAreAskedAtATime(t *testing.T) {
 	})
 }
 
+// A denier is told that an answer was taken back.
+type denier func(protocol.Code)
+
+func (d denier) deny(c protocol.Code) { d(c) }
+
 // Of partitions whose quorums do not answer, which each takes three seconds to find out,
 // more than are asked at a time do not keep a client waiting for as many times three
 // seconds. Whoever was not heard of in time is taken for no leader: clients look for
@@ -88,11 +93,11 @@ func TestQuorumsThatDoNotAnswerAreGivenUpTogether(t *testing.T) {
 		denied := 0
 		var claims []claim
 		for range n {
-			claims = append(claims, claim{new(replication.Partition), 2, func(c protocol.Code) {
+			claims = append(claims, claim{new(replication.Partition), 2, denier(func(c protocol.Code) {
 				if denied++; c != protocol.NotLeaderOrFollower {
 					t.Errorf("denied with %d, want %d", c, protocol.NotLeaderOrFollower)
 				}
-			}})
+			})})
 		}
 		began := time.Now()
 		confirmWithin(t.Context(), claims, func(_ *replication.Partition, ctx context.Context) (int32, error) {

@@ -107,7 +107,7 @@ func newConnection(s *Server, conn net.Conn) *connection {
 	c := &connection{server: s, conn: conn, stranger: true, r: bufio.NewReaderSize(conn, 4<<10)}
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	c.flight.changed.L = &c.flight.mu
-	s.budget.join(&c.share, func() { conn.Close() })
+	s.budget.join(&c.share, conn)
 	return c
 }
 

@@ -10,7 +10,6 @@ import (
 	"millrace/replication/metadata"
 	"millrace/replication/metadata/settings"
 	"millrace/segment/record"
-	"millrace/server/coordinator"
 	"millrace/server/group"
 	"millrace/server/journal"
 	"millrace/server/protocol"
@@ -29,12 +28,11 @@ const createWait = 5 * time.Second
 // Shutdown begins.
 func (s *Server) coordinate() {
 	s.offsets = journal.New(journal.Config{
-		Node:    s.Node,
-		Name:    offsetsTopic,
-		Request: func() replication.TopicRequest { want, _ := s.ownTopic(offsetsTopic); return want },
-		Codec:   func() record.Codec { return record.Codec(s.settings().broker.Offsets.Codec) },
-		Logger:  s.logger(),
-		Clock:   clock{s},
+		Node:   s.Node,
+		Name:   offsetsTopic,
+		Spec:   offsetsSpec{s},
+		Logger: s.logger(),
+		Clock:  s.clock(),
 	})
 	s.groups = group.New(group.Config{
 		Journal:    s.offsets,
@@ -44,24 +42,22 @@ func (s *Server) coordinate() {
 		Partitions: s.offsets.Partitions,
 		Lost:       s.offsets.Lost,
 		Logger:     s.logger(),
-		Clock:      clock{s},
+		Clock:      s.clock(),
 	})
 	s.hosting.Go(func() { s.offsets.Run(s.ctx, s.groups) })
 }
 
-// A clock is the Server's, as its coordinators take it.
-type clock struct{ s *Server }
+// offsetsSpec says how offsetsTopic is.
+type offsetsSpec struct{ *Server }
 
-// Now implements coordinator.Clock.
-func (c clock) Now() time.Time { return c.s.now() }
-
-// AfterFunc implements coordinator.Clock.
-func (c clock) AfterFunc(d time.Duration, f func()) coordinator.Timer {
-	if c.s.AfterFunc != nil {
-		return c.s.AfterFunc(d, f)
-	}
-	return coordinator.SystemClock{}.AfterFunc(d, f)
+// Request implements journal.Spec.
+func (s offsetsSpec) Request() replication.TopicRequest {
+	want, _ := s.ownTopic(offsetsTopic)
+	return want
 }
+
+// Codec implements journal.Spec.
+func (s offsetsSpec) Codec() record.Codec { return record.Codec(s.settings().broker.Offsets.Codec) }
 
 // Types of coordinators (KIP-98, KIP-932).
 const (

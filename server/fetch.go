@@ -278,16 +278,24 @@ func (f *fetching) read(cl *call, budget int) (troubled bool) {
 		}
 		troubled = troubled || w.code != protocol.None || w.diverging
 		if w.ahead {
-			claims = append(claims, claim{w.p, w.leads, func(c protocol.Code) {
-				w.diverging = false
-				w.fail(f, c)
-			}})
+			claims = append(claims, claim{w.p, w.leads, fetched{f, w}})
 		}
 	}
 	if claims != nil { // who reads at the end, or before it, waits for nobody
 		confirm(cl.ctx, claims)
 	}
 	return troubled
+}
+
+// A fetched partition is deniable.
+type fetched struct {
+	f *fetching
+	w *wanted
+}
+
+func (d fetched) deny(code protocol.Code) {
+	d.w.diverging = false
+	d.w.fail(d.f, code)
 }
 
 func (f *fetching) readOne(w *wanted, left int) {

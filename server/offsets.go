@@ -70,7 +70,7 @@ func (s *Server) listOffsets(c *call, req *kmsg.ListOffsetsRequest) *kmsg.ListOf
 					code = listOffset(p, epoch, c.Version, req.IsolationLevel == 1, rp.Timestamp, sp)
 				}
 				if sp.ErrorCode = int16(code); code == protocol.None {
-					claims = append(claims, claim{p, epoch, denyOffset(sp)})
+					claims = append(claims, claim{p, epoch, (*listedOffset)(sp)})
 				}
 			}
 		}
@@ -79,8 +79,11 @@ func (s *Server) listOffsets(c *call, req *kmsg.ListOffsetsRequest) *kmsg.ListOf
 	return resp
 }
 
-func denyOffset(sp *kmsg.ListOffsetsResponseTopicPartition) func(protocol.Code) {
-	return func(c protocol.Code) { sp.ErrorCode, sp.Timestamp, sp.Offset, sp.LeaderEpoch = int16(c), -1, -1, -1 }
+// A listedOffset is deniable.
+type listedOffset kmsg.ListOffsetsResponseTopicPartition
+
+func (sp *listedOffset) deny(code protocol.Code) {
+	sp.ErrorCode, sp.Timestamp, sp.Offset, sp.LeaderEpoch = int16(code), -1, -1, -1
 }
 
 func listOffset(p *replication.Partition, epoch int32, version int16, committed bool, timestamp int64, sp *kmsg.ListOffsetsResponseTopicPartition) protocol.Code {
@@ -195,7 +198,7 @@ func (s *Server) offsetForLeaderEpoch(c *call, req *kmsg.OffsetForLeaderEpochReq
 			p, epoch, code := s.leading(topic, rp.Partition, rp.CurrentLeaderEpoch)
 			if code == protocol.None && rp.LeaderEpoch >= 0 {
 				sp.LeaderEpoch, sp.EndOffset = p.EpochEnd(rp.LeaderEpoch)
-				claims = append(claims, claim{p, epoch, denyEpochEnd(sp)})
+				claims = append(claims, claim{p, epoch, (*epochEnd)(sp)})
 			}
 			sp.ErrorCode = int16(code)
 		}
@@ -204,6 +207,9 @@ func (s *Server) offsetForLeaderEpoch(c *call, req *kmsg.OffsetForLeaderEpochReq
 	return resp
 }
 
-func denyEpochEnd(sp *kmsg.OffsetForLeaderEpochResponseTopicPartition) func(protocol.Code) {
-	return func(c protocol.Code) { sp.ErrorCode, sp.LeaderEpoch, sp.EndOffset = int16(c), -1, -1 }
+// An epochEnd is deniable.
+type epochEnd kmsg.OffsetForLeaderEpochResponseTopicPartition
+
+func (sp *epochEnd) deny(code protocol.Code) {
+	sp.ErrorCode, sp.LeaderEpoch, sp.EndOffset = int16(code), -1, -1
 }

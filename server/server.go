@@ -73,12 +73,9 @@ type Server struct {
 	// Levels are the levels of Logger that clients may see and change, if its
 	// handler is theirs. nil: INFO for all, and changing it has no effect.
 	Levels *Levels
-	// Now is the clock for append times and groups, and the one that DescribeCluster
-	// tells. nil: time.Now.
-	Now func() time.Time
-	// AfterFunc calls f in a goroutine of its own once Now is d later: a member's session
-	// has ended, say. nil: time.AfterFunc.
-	AfterFunc func(d time.Duration, f func()) coordinator.Timer
+	// Clock is for append times and groups, and what DescribeCluster tells. nil: the
+	// system's.
+	Clock coordinator.Clock
 
 	once sync.Once
 	ctx  context.Context // done when Shutdown begins
@@ -189,12 +186,14 @@ func (s *Server) logger() *slog.Logger {
 	return slog.Default()
 }
 
-func (s *Server) now() time.Time {
-	if s.Now != nil {
-		return s.Now()
+func (s *Server) clock() coordinator.Clock {
+	if s.Clock != nil {
+		return s.Clock
 	}
-	return time.Now()
+	return coordinator.SystemClock{}
 }
+
+func (s *Server) now() time.Time { return s.clock().Now() }
 
 // Mux begins to accept from l, and cuts it into a listener for Serve and one for the
 // other nodes (replication.Node.Serve). All that come by it are counted together with

@@ -39,7 +39,7 @@ func (t *Topic) Append(partition, epoch int32, records []record.Record, done fun
 
 // batch makes one batch of records, stamped with the time if they are not yet.
 func (t *Topic) batch(records []record.Record) (record.Batch, error) {
-	bu := record.Builder{Codec: t.cfg.Codec()}
+	bu := record.Builder{Codec: t.cfg.Spec.Codec()}
 	now := t.cfg.Clock.Now().UnixMilli()
 	for _, r := range records {
 		if r.Timestamp <= 0 {

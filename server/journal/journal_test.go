@@ -92,12 +92,7 @@ func TestATopicIsAJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	topic := New(Config{
-		Node: node, Name: "__state", Logger: logger,
-		Request: func() replication.TopicRequest {
-			return replication.TopicRequest{Name: "__state", Internal: true, Partitions: 2, Replicas: 1}
-		},
-		Codec: func() record.Codec { return 0 },
-	})
+		Node: node, Name: "__state", Spec: state{}, Logger: logger})
 	write := func(partition, epoch int32, value []byte) error {
 		outcome := make(chan error, 1)
 		topic.Append(partition, epoch, []record.Record{{Key: []byte("k"), Value: value}}, func(err error) { outcome <- err })
@@ -151,3 +146,12 @@ func TestATopicIsAJournal(t *testing.T) {
 	s.does(t, "unload 0", "unload 1")
 	<-ended
 }
+
+// state is the Spec of a topic of two partitions.
+type state struct{}
+
+func (state) Request() replication.TopicRequest {
+	return replication.TopicRequest{Name: "__state", Internal: true, Partitions: 2, Replicas: 1}
+}
+
+func (state) Codec() record.Codec { return 0 }

@@ -34,13 +34,18 @@ type Config struct {
 	Node *replication.Node
 	Name string // of the topic
 
-	// Request says how the topic is made, by whoever is first to need it.
-	Request func() replication.TopicRequest
-	// Codec compresses what is appended.
-	Codec func() record.Codec
+	Spec Spec
 
 	Logger *slog.Logger
 	Clock  coordinator.Clock // stamps records; nil: the system's
+}
+
+// A Spec says how a topic is, by the settings now in force.
+type Spec interface {
+	// Request is how the topic is made, by whoever is first to need it.
+	Request() replication.TopicRequest
+	// Codec compresses what is appended.
+	Codec() record.Codec
 }
 
 // A Coordinator is who the partitions are loaded into: see coordinator.Runtime.
@@ -102,7 +107,7 @@ func (t *Topic) Create(ctx context.Context) error {
 	if t.Partitions() > 0 {
 		return nil
 	}
-	_, err := t.cfg.Node.CreateTopic(ctx, t.cfg.Request())
+	_, err := t.cfg.Node.CreateTopic(ctx, t.cfg.Spec.Request())
 	if errors.Is(err, metadata.ErrTopicExists) {
 		return nil
 	}
