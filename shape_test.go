@@ -17,7 +17,6 @@ const (
 var excused = map[string]string{
 	"replication.Node":           "to be divided",
 	"replication.Partition":      "to be divided",
-	"log.Log":                    "to be divided",
 	"server.Server":              "to be divided",
 	"server/group.classicGroup":  "to be divided",
 	"server/group.consumerGroup": "to be divided",
@@ -42,8 +41,6 @@ var functions = map[string]string{
 	"cli.reading":                        "to become a method",
 	"cli.vigil":                          "to become a method",
 	"cli/load.reporter":                  "to become a method",
-	"log.Config":                         "to become a method",
-	"log.Log":                            "to become a method",
 	"replication.Config":                 "to become a method",
 	"replication.Node":                   "to become a method",
 	"replication.appendCall":             "to become a method",

@@ -8,8 +8,7 @@ import (
 	"millrace/segment"
 )
 
-// begin starts a change; finish, which must follow, ends it and calls the roll
-// hook.
+// begin starts a change; finish, which must follow, ends it and tells the owner of a roll.
 func (l *Log) begin() error {
 	l.changing.Lock()
 	if err := l.Err(); err != nil {
@@ -20,11 +19,11 @@ func (l *Log) begin() error {
 }
 
 func (l *Log) finish() {
-	hook, rolled := l.onRoll, l.rolled
+	rolled := l.rolled
 	l.rolled = 0
 	l.changing.Unlock()
-	if hook != nil && rolled > 0 {
-		hook(rolled)
+	if rolled > 0 {
+		l.owner.LogRolled(rolled)
 	}
 }
 
@@ -40,12 +39,12 @@ func (l *Log) Err() error {
 	return nil
 }
 
-// fail makes err the log's answer to every later change, and tells Config.Failed.
+// fail makes err the log's answer to every later change, and tells its owner.
 func (l *Log) fail(err error) error {
 	err = &FailedError{Dir: l.dir, Err: unrefused(err)}
 	if l.failed.CompareAndSwap(nil, &err) {
 		l.logger.Error("log failed and has to be reopened", "error", err)
-		l.tellFailed(err)
+		l.owner.LogFailed(err)
 	}
 	return *l.failed.Load()
 }
@@ -70,15 +69,14 @@ func (l *Log) failUnlessRefused(err error) error {
 // commitLocked replaces the manifest by m. *RefusedError; any other error fails the
 // log.
 func (l *Log) commitLocked(m *manifest) error {
-	renamed, err := segment.WriteFile(l.fs, l.path(manifestName), m.encode())
+	renamed, err := l.folder.commit(m)
 	if !renamed && segment.IsNoSpace(err) {
 		l.releaseRoomLocked(m.removed) // even a full disk takes the change that frees it
-		_, err = segment.WriteFile(l.fs, l.path(manifestName), m.encode())
+		_, err = l.folder.commit(m)
 	}
 	if err != nil {
 		return l.failUnlessRefused(fmt.Errorf("write the manifest of log %s: %w", l.dir, err))
 	}
-	l.manifest = m
 	return nil
 }
 
@@ -97,7 +95,7 @@ func (l *Log) commitLocked(m *manifest) error {
 //
 // After an error the caller closes what it opened for the new list.
 func (l *Log) changeLocked(edit func(m *manifest), next func(m *manifest) *state) error {
-	m := l.manifest.clone()
+	m := l.folder.manifest.clone()
 	edit(m)
 	if err := l.commitLocked(m); err != nil {
 		return err
@@ -109,7 +107,7 @@ func (l *Log) changeLocked(edit func(m *manifest), next func(m *manifest) *state
 			l.logger.Warn("a segment could not be closed", "segment", s.Path(), "error", err)
 		}
 	}
-	l.removeFiles(m)
+	l.folder.removeFiles(m)
 	return nil
 }
 
@@ -128,23 +126,6 @@ func without(old, now []*segment.Reader) (gone []*segment.Reader) {
 		}
 	}
 	return gone
-}
-
-// removeFiles deletes the files that the manifest, which is on disk, calls removed. Those
-// it cannot delete stay among them.
-func (l *Log) removeFiles(m *manifest) {
-	left := m.removed[:0]
-	for _, n := range m.removed {
-		if l.writing[n] {
-			left = append(left, n)
-			continue
-		}
-		if err := segment.Remove(l.fs, l.path(n.file())); err != nil {
-			l.logger.Warn("a segment could not be deleted", "file", n.file(), "error", err)
-			left = append(left, n)
-		}
-	}
-	m.removed = left
 }
 
 // ReleaseRoom gives back disk room that the log can take again later, at the cost of time:
@@ -167,11 +148,11 @@ func (l *Log) releaseRoomLocked(going []name) {
 		a.PunchTail()
 	}
 	for _, n := range going {
-		if !l.writing[n] {
-			_ = segment.RemoveIndexes(l.fs, l.path(n.file()))
+		if !l.folder.writing[n] {
+			_ = segment.RemoveIndexes(l.folder.fs, l.folder.path(n.file()))
 		}
 	}
 	if sealed := st.sealed(); len(sealed) > 0 {
-		_ = segment.RemoveIndexes(l.fs, sealed[0].Path())
+		_ = segment.RemoveIndexes(l.folder.fs, sealed[0].Path())
 	}
 }

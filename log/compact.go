@@ -93,7 +93,7 @@ const (
 // Dirty returns the bytes of the segments that are compacted and of those that
 // could be, and the timestamp, milliseconds since 1970, of the youngest record in
 // the oldest of these, -1 without any.
-func (l *Log) Dirty(c Compaction) (clean, dirty int64, since int64) {
+func (l *contents) Dirty(c Compaction) (clean, dirty int64, since int64) {
 	st := l.state.Load()
 	n := st.compacted()
 	for _, s := range st.segments[:n] {
@@ -118,7 +118,7 @@ func youngest(info segment.Info) int64 {
 }
 
 // dirty returns the segments that could be compacted and are not.
-func (l *Log) dirty(st *state, c Compaction) []*segment.Reader {
+func (l *contents) dirty(st *state, c Compaction) []*segment.Reader {
 	n := st.compacted()
 	now := l.now().UnixMilli()
 	k := n
@@ -184,23 +184,24 @@ func (l *Log) Compact(ctx context.Context, c Compaction) (Compacted, error) {
 
 // A compactor is one compaction.
 type compactor struct {
-	l       *Log
-	c       Compaction
-	ctx     context.Context
-	began   time.Time
-	filter  *filter
-	sources []*segment.Reader
-	cut     uint64            // the entry of the last source from which on it is copied; 0: none
-	copying bool              // the cut has been reached
-	outputs []*segment.Reader // sealed
-	output  *segment.Active   // being written, behind them; or nil
-	names   []name            // theirs
-	pending segment.Frame     // gathers batches
-	next    int64             // where pending's offsets end
-	number  uint64            // of the next frame
-	last    record.Batch      // of the sources
-	moved   int64             // bytes read and written, for BytesPerSecond
-	done    Compacted
+	l        *Log
+	c        Compaction
+	ctx      context.Context
+	began    time.Time
+	filter   *filter
+	sources  []*segment.Reader
+	cut      uint64            // the entry of the last source from which on it is copied; 0: none
+	copying  bool              // the cut has been reached
+	outputs  []*segment.Reader // sealed
+	output   *segment.Active   // being written, behind them; or nil
+	names    []name            // theirs
+	identity segment.Identity  // theirs
+	pending  segment.Frame     // gathers batches
+	next     int64             // where pending's offsets end
+	number   uint64            // of the next frame
+	last     record.Batch      // of the sources
+	moved    int64             // bytes read and written, for BytesPerSecond
+	done     Compacted
 }
 
 // each calls f with the frames of a segment, their payloads copied: mapped
@@ -441,14 +442,14 @@ func (r *compactor) create(f *segment.Frame, created int64) error {
 		return err
 	}
 	defer l.finish()
-	m := l.manifest.clone()
+	m := l.folder.manifest.clone()
 	n := name{m.nextSerial, f.BaseOffset}
 	m.nextSerial++
 	m.removed = append(m.removed, n)
 	if err := l.commitLocked(m); err != nil {
 		return err
 	}
-	l.writing[n] = true
+	l.folder.writing[n] = true
 	prev := r.sources[0].Info().PrevTerm
 	if k := len(r.outputs); k > 0 {
 		prev = r.outputs[k-1].Info().LastTerm
@@ -458,11 +459,11 @@ func (r *compactor) create(f *segment.Frame, created int64) error {
 		Salt: newSalt(), Created: created,
 	}
 	capacity := max(l.cfg.SegmentBytes, segment.HeaderSize+segment.FrameSize(len(f.Payload)))
-	s, err := segment.Create(l.fs, l.path(n.file()), h, capacity)
+	s, err := segment.Create(l.folder.fs, l.folder.path(n.file()), h, capacity)
 	if err != nil {
 		return segment.Refused(err)
 	}
-	r.output, r.names = s, append(r.names, n)
+	r.output, r.names, r.identity = s, append(r.names, n), m.identity
 	return nil
 }
 
@@ -480,7 +481,7 @@ func (r *compactor) seal() error {
 		return err
 	}
 	info.Compacted = !r.copying
-	sealed, err := segment.OpenSealed(r.l.fs, out.Path(), r.l.identity(), info)
+	sealed, err := segment.OpenSealed(r.l.folder.fs, out.Path(), r.identity, info)
 	if err != nil {
 		return err
 	}
@@ -505,12 +506,12 @@ func (r *compactor) replace() error {
 		}
 	}
 	// The files' names must be there before the manifest that needs them.
-	if err := segment.SyncDir(l.fs, l.dir); err != nil {
+	if err := segment.SyncDir(l.folder.fs, l.dir); err != nil {
 		return l.failUnlessRefused(err)
 	}
 	k := len(r.sources)
 	return l.changeLocked(func(m *manifest) {
-		m.removed = slices.DeleteFunc(m.removed, func(n name) bool { return l.writing[n] })
+		m.removed = slices.DeleteFunc(m.removed, func(n name) bool { return l.folder.writing[n] })
 		m.remove(0, k)
 		var written []manifestSegment
 		for i, s := range r.outputs {
@@ -518,7 +519,7 @@ func (r *compactor) replace() error {
 		}
 		m.segments = append(written, m.segments...)
 	}, func(m *manifest) *state {
-		clear(l.writing)
+		clear(l.folder.writing)
 		next := *st
 		next.segments = slices.Concat(r.outputs, st.segments[k:])
 		return &next
@@ -538,6 +539,6 @@ func (r *compactor) abandon() {
 		return
 	}
 	defer l.finish()
-	clear(l.writing)
-	l.removeFiles(l.manifest)
+	clear(l.folder.writing)
+	l.folder.removeFiles(l.folder.manifest)
 }

@@ -26,8 +26,8 @@ func TestAFaultDuringCompactionIsSurvived(t *testing.T) {
 				fs := newCrashFS(0)
 				fs.opens = f.opens
 				k := newKeyedLog(t, filepath.Join(memDir(t), fmt.Sprint(stop), "p"), 3, fs)
-				told := 0
-				k.cfg.SegmentBytes, k.cfg.Failed = 1500, func(error) { told++ }
+				owner := new(owner)
+				k.cfg.SegmentBytes, k.cfg.Owner = 1500, owner
 				if err := errors.Join(os.MkdirAll(k.dir, 0o755), k.open()); err != nil {
 					t.Fatal(err)
 				}
@@ -47,8 +47,8 @@ func TestAFaultDuringCompactionIsSurvived(t *testing.T) {
 				}
 				where := fmt.Sprintf("operation %d of %v", stop, fs.trace[max(0, fs.stop-5):])
 				failed := k.l.Err() != nil
-				if want := map[bool]int{true: 1}[failed]; told != want {
-					t.Fatalf("%s: Failed was told %d times, failed: %v", where, told, failed)
+				if want := map[bool]int{true: 1}[failed]; len(owner.failures) != want {
+					t.Fatalf("%s: the owner was told %v, failed: %v", where, owner.failures, failed)
 				}
 				if failed {
 					failures++

@@ -48,7 +48,7 @@ func trimEpochs(epochs []Epoch, start int64) []Epoch {
 // at or below epoch, and the offset at which it ended. An epoch below all of them
 // is answered with itself and the start of the first. ok is false for one above
 // all of them, and when there are none.
-func (l *Log) EpochEnd(epoch int32) (e int32, end int64, ok bool) {
+func (l *contents) EpochEnd(epoch int32) (e int32, end int64, ok bool) {
 	st := l.state.Load()
 	epochs := st.epochs
 	n := len(epochs)
@@ -67,7 +67,7 @@ func (l *Log) EpochEnd(epoch int32) (e int32, end int64, ok bool) {
 
 // EpochAt returns the leader epoch of the record at offset, or the one it would
 // have; -1 when the log knows of none.
-func (l *Log) EpochAt(offset int64) int32 {
+func (l *contents) EpochAt(offset int64) int32 {
 	epochs := l.state.Load().epochs
 	n := sort.Search(len(epochs), func(i int) bool { return epochs[i].Start > offset })
 	if n == 0 {
@@ -77,4 +77,4 @@ func (l *Log) EpochAt(offset int64) int32 {
 }
 
 // Epochs returns the leaderships that the log knows of, oldest first.
-func (l *Log) Epochs() []Epoch { return append([]Epoch(nil), l.state.Load().epochs...) }
+func (l *contents) Epochs() []Epoch { return append([]Epoch(nil), l.state.Load().epochs...) }

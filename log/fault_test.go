@@ -38,6 +38,12 @@ func TestAFaultAtAnyOperationIsSurvived(t *testing.T) {
 	}
 }
 
+// An owner notes what its log tells it.
+type owner struct{ failures []error }
+
+func (o *owner) LogFailed(err error) { o.failures = append(o.failures, err) }
+func (o *owner) LogRolled(uint64)    {}
+
 // A fault is what one operation answers: each that changes something, or each open.
 type fault struct {
 	err   error
@@ -150,12 +156,8 @@ func faultEverywhere(t *testing.T, cfg Config, fault fault, run func(*story) err
 		fs := newCrashFS(0)
 		fs.opens = fault.opens
 		s := &story{t: t, root: filepath.Join(memDir(t), fmt.Sprint(stop)), cfg: cfg, lossy: cfg.FlushMessages > 1}
-		told := 0
-		s.cfg.FS, s.cfg.Failed = fs, func(err error) {
-			if told++; !errors.As(err, new(*FailedError)) {
-				t.Errorf("Failed was told %v", err)
-			}
-		}
+		owner := new(owner)
+		s.cfg.FS, s.cfg.Owner = fs, owner
 		s.now.first = 1
 		if err := errors.Join(os.MkdirAll(s.dir(), 0o755), s.openLog()); err != nil {
 			t.Fatal(err)
@@ -178,8 +180,8 @@ func faultEverywhere(t *testing.T, cfg Config, fault fault, run func(*story) err
 			s.next = s.now // the fault cost nothing: an index file, a deletion
 		}
 		failed := s.l.failed.Load() != nil
-		if want := map[bool]int{true: 1}[failed]; told != want {
-			t.Fatalf("%s: Failed was told %d times, the log has failed: %v", where, told, failed)
+		if want := map[bool]int{true: 1}[failed]; len(owner.failures) != want || failed && !errors.As(owner.failures[0], new(*FailedError)) {
+			t.Fatalf("%s: the owner was told %v, the log has failed: %v", where, owner.failures, failed)
 		}
 		switch {
 		case err != nil && failed:
@@ -374,8 +376,8 @@ func TestDropSyncsBeforeItMovesTheLogStart(t *testing.T) {
 // caller of fdatasync, and to the next one success.
 func TestAFailedSyncIsRemembered(t *testing.T) {
 	fs := newCrashFS(0)
-	told := 0
-	l := mustOpen(t, filepath.Join(t.TempDir(), "p"), Config{FS: fs, Failed: func(error) { told++ }})
+	owner := new(owner)
+	l := mustOpen(t, filepath.Join(t.TempDir(), "p"), Config{FS: fs, Owner: owner})
 	if err := l.StoreLog(noop(1, 1)); err != nil {
 		t.Fatal(err)
 	}
@@ -390,8 +392,8 @@ func TestAFailedSyncIsRemembered(t *testing.T) {
 	if err := active.Sync(); !errors.Is(err, syscall.EIO) || active.Synced() {
 		t.Errorf("the next caller is told %v; synced: %v", err, active.Synced())
 	}
-	if err := l.Flush(); !errors.Is(err, syscall.EIO) || told != 1 {
-		t.Errorf("Flush says %v; Failed was told %d times", err, told)
+	if err := l.Flush(); !errors.Is(err, syscall.EIO) || len(owner.failures) != 1 {
+		t.Errorf("Flush says %v; the owner was told %v", err, owner.failures)
 	}
 }
 

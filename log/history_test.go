@@ -384,19 +384,29 @@ func TestCompressedBatchesAreSearchedRecordByRecord(t *testing.T) {
 	}
 }
 
+// A snapshotting owner uses its log when it has rolled.
+type snapshotting struct {
+	owner
+	t      *testing.T
+	l      *Log
+	rolled []uint64
+}
+
+func (o *snapshotting) LogRolled(last uint64) {
+	if _, err := o.l.LastIndex(); err != nil {
+		o.t.Error(err)
+	}
+	if err := o.l.Checkpoint(); err != nil { // nothing is locked
+		o.t.Error(err)
+	}
+	o.rolled = append(o.rolled, last)
+}
+
 func TestSegmentsRollByAgeAndSettingsChange(t *testing.T) {
 	now := time.UnixMilli(testClock)
-	var rolled []uint64
-	l := mustOpen(t, t.TempDir()+"/p", Config{FS: fastFS{segment.OS}, Now: func() time.Time { return now }, SegmentAge: time.Hour})
-	l.SetRollHook(func(last uint64) {
-		if _, err := l.LastIndex(); err != nil { // the hook holds no lock
-			t.Error(err)
-		}
-		if err := l.Flush(); err != nil {
-			t.Error(err)
-		}
-		rolled = append(rolled, last)
-	})
+	owner := &snapshotting{t: t}
+	l := mustOpen(t, t.TempDir()+"/p", Config{FS: fastFS{segment.OS}, Now: func() time.Time { return now }, SegmentAge: time.Hour, Owner: owner})
+	owner.l = l
 	if err := l.StoreLogs([]*raft.Log{noop(1, 1), command(t, 2, 1, "a")}); err != nil {
 		t.Fatal(err)
 	}
@@ -414,8 +424,8 @@ func TestSegmentsRollByAgeAndSettingsChange(t *testing.T) {
 	if err := l.StoreLog(command(t, 4, 1, strings.Repeat("b", 800))); err != nil {
 		t.Fatal(err)
 	}
-	if fmt.Sprint(rolled) != "[2 3]" {
-		t.Fatal(rolled)
+	if fmt.Sprint(owner.rolled) != "[2 3]" {
+		t.Fatal(owner.rolled)
 	}
 }
 
@@ -431,7 +441,7 @@ func TestASegmentIsAsOldAsItsFirstEntry(t *testing.T) {
 		t.Helper()
 		now = now.Add(d)
 		if did, err := l.RollIfDue(now); did != due || err != nil {
-			t.Fatalf("after %v more: rolled %v, %v, want %v", d, did, err, due)
+			t.Fatalf("after %v more: owner.rolled %v, %v, want %v", d, did, err, due)
 		}
 	}
 	store := func() {

@@ -121,7 +121,7 @@ func inspectSegment(fs segment.FS, dir string, id segment.Identity, s manifestSe
 // Digest returns the digest of the entries from index from to index to, both
 // included. Replicas of a partition have the same over what is committed. The
 // payloads are checked. ErrOutOfRange if it does not have all of them.
-func (l *Log) Digest(from, to uint64) (string, error) {
+func (l *contents) Digest(from, to uint64) (string, error) {
 	var d segment.Digest
 	err := l.read(func(st *state) error {
 		d = segment.Digest{}

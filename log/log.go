@@ -26,14 +26,13 @@
 // Whatever goes wrong from the first write on that counts (a write, a sync, a
 // rename) leaves the disk's state unknown, and the log failed: it can be read, but
 // every change returns the same *FailedError until it is closed and opened again.
-// Config.Failed is called at that moment, whoever asked for the change.
+// Config.Owner is told at that moment, whoever asked for the change.
 package log
 
 import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -109,9 +108,8 @@ type Config struct {
 	Cache *Cache
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
-	// Failed is called once, when the log fails, on the goroutine of the change that
-	// failed, with a *FailedError. It must neither block nor call the log. It may be nil.
-	Failed func(error)
+	// Owner is told what the log does unasked; nil: nobody.
+	Owner Owner
 	// Logger takes what an operator should know; nil: none of it.
 	Logger *slog.Logger
 	// FS is the file system; nil: the operating system's.
@@ -139,8 +137,8 @@ func (c *Config) defaults() {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	if c.Failed == nil {
-		c.Failed = func(error) {}
+	if c.Owner == nil {
+		c.Owner = nobody{}
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -150,47 +148,44 @@ func (c *Config) defaults() {
 	}
 }
 
+// An Owner is told what its log does beside what the call under way was for. Its methods are
+// called on the goroutine of that call, and must not block.
+type Owner interface {
+	// LogFailed is called once, when the log fails, with a *FailedError. It must not call the
+	// log, whose locks may be held.
+	LogFailed(err error)
+	// LogRolled is called after each roll with the last index of the segment that ended,
+	// outside all locks.
+	LogRolled(lastIndex uint64)
+}
+
+type nobody struct{}
+
+func (nobody) LogFailed(error)  {}
+func (nobody) LogRolled(uint64) {}
+
 // A Log is one partition's log. All methods are safe for concurrent use.
 // Readers take no lock of the log and wait for no disk but the pages they read;
 // changes wait for one another. It has no goroutine of its own.
 type Log struct {
-	dir        string
-	fs         segment.FS
-	now        func() time.Time
-	tellFailed func(error) // by fail only
-	logger     *slog.Logger
-	cache      *Cache
-	cached     cacheRun
+	contents // what readers see
+	owner    Owner
+	logger   *slog.Logger
+	cache    *Cache
 
-	state      atomic.Pointer[state]
-	closed     atomic.Bool
 	failed     atomic.Pointer[error]
 	committed  atomic.Uint64 // nothing at or below this index is ever cut
 	isFollower atomic.Bool   // what was stored last was stamped by a leader elsewhere
 
 	changing  sync.Mutex // held by every change, also while it waits for the disk
+	folder    folder     // under changing
 	cfg       Config     // under changing
-	manifest  *manifest  // under changing; what the disk has, or will have with the next one
 	unflushed int64      // records stored since the last sync; under changing
 	began     int64      // when the active segment got its first entry, see RollIfDue; under changing
-	onRoll    func(lastIndex uint64)
-	rolled    uint64        // last index of a segment ended by the change under way; 0: none
-	writing   map[name]bool // files of the compaction under way; under changing
+	rolled    uint64     // last index of a segment ended by the change under way; 0: none; under changing
 
 	compaction sync.Mutex // held by a compaction, which holds changing for moments
 }
-
-func (l *Log) path(name string) string { return filepath.Join(l.dir, name) }
-
-// identity returns whose log it is.
-func (l *Log) identity() segment.Identity {
-	l.changing.Lock()
-	defer l.changing.Unlock()
-	return l.manifest.identity
-}
-
-// Dir returns the folder.
-func (l *Log) Dir() string { return l.dir }
 
 // Configure takes new settings: SegmentBytes, SegmentAge and FlushMessages; the others
 // stay. A smaller SegmentBytes ends the last segment with the next append.
@@ -203,21 +198,12 @@ func (l *Log) Configure(cfg Config) {
 	l.cfg.FlushMessages = cfg.FlushMessages
 }
 
-// SetRollHook has f called after each roll with the last index of the segment
-// that ended, on the goroutine that rolled and outside all locks. f must not
-// block.
-func (l *Log) SetRollHook(f func(lastIndex uint64)) {
-	l.changing.Lock()
-	defer l.changing.Unlock()
-	l.onRoll = f
-}
-
 // Generation returns a number that grows with every change to the list of
 // segments, and so tells an older copy of the folder from a newer one.
 func (l *Log) Generation() uint64 {
 	l.changing.Lock()
 	defer l.changing.Unlock()
-	return l.manifest.generation
+	return l.folder.manifest.generation
 }
 
 // Flush makes everything durable that was stored before the call. It may run

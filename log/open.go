@@ -18,92 +18,100 @@ func Open(dir string, id segment.Identity, cfg Config) (*Log, error) {
 		return nil, fmt.Errorf("log: identity %q, %q is too long", id.Cluster, id.Replica)
 	}
 	cfg.defaults()
-	l := &Log{dir: dir, fs: cfg.FS, now: cfg.Now, tellFailed: cfg.Failed, logger: cfg.Logger.With("log", dir), cache: cfg.Cache, cfg: cfg, writing: map[name]bool{}}
-	if err := l.open(id); err != nil {
+	logger := cfg.Logger.With("log", dir)
+	l := &Log{
+		contents: contents{dir: dir, now: cfg.Now},
+		folder:   folder{dir: dir, fs: cfg.FS, logger: logger, writing: map[name]bool{}},
+		owner:    cfg.Owner, logger: logger, cache: cfg.Cache, cfg: cfg,
+	}
+	st, err := l.folder.open(id, cfg.SegmentBytes)
+	if err != nil {
 		return nil, segment.Refused(err) // another Open does again what this one has done
-	}
-	return l, nil
-}
-
-func (l *Log) open(id segment.Identity) error {
-	m, err := readManifest(l.fs, l.dir)
-	if err != nil {
-		return err
-	}
-	if m == nil {
-		m, err = l.create(id)
-	} else {
-		// A manifest that was renamed, but not synced, by a life that ended there: make
-		// it durable before anything is done in its name.
-		err = segment.SyncDir(l.fs, l.dir)
-	}
-	if err != nil {
-		return err
-	}
-	if err := checkIdentity(l.path(manifestName), m.identity, id); err != nil {
-		return err
-	}
-	if m.unusable {
-		return &segment.CorruptError{Path: l.path(manifestName), Position: 20, Found: "an installation that was not finished", Expected: "a log"}
-	}
-	l.manifest = m
-	if err := l.tidy(); err != nil {
-		return err
-	}
-	st := &state{origin: m.end, start: m.startOffset}
-	torn := false
-	for _, s := range m.segments {
-		if torn, err = l.openSegment(st, s); err != nil {
-			for _, s := range st.segments {
-				s.Close()
-			}
-			return err
-		}
-	}
-	if end := st.end().offset; end < st.start {
-		err = &segment.CorruptError{Path: l.path(manifestName), Position: 152, Found: fmt.Sprintf("a log that ends at offset %d", end), Expected: fmt.Sprintf("at least its start, %d", st.start)}
-	}
-	if err == nil {
-		st.epochs, err = l.recoverEpochs(st)
-		st.epochs = trimEpochs(st.epochs, st.start)
-	}
-	if err == nil && torn {
-		err = l.sealTorn(st)
-	}
-	if err != nil {
-		for _, s := range st.segments {
-			s.Close()
-		}
-		return err
 	}
 	l.state.Store(st)
 	if a := st.active; a != nil && a.Info().Frames() > 0 {
 		l.began = a.Info().Created
 	}
-	return nil
+	return l, nil
+}
+
+// open opens the folder's log, or makes one: what Open says. capacity is for the last
+// segment's file.
+func (d *folder) open(id segment.Identity, capacity int64) (*state, error) {
+	m, err := readManifest(d.fs, d.dir)
+	if err != nil {
+		return nil, err
+	}
+	if m == nil {
+		m, err = d.create(id)
+	} else {
+		// A manifest that was renamed, but not synced, by a life that ended there: make
+		// it durable before anything is done in its name.
+		err = segment.SyncDir(d.fs, d.dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := checkIdentity(d.path(manifestName), m.identity, id); err != nil {
+		return nil, err
+	}
+	if m.unusable {
+		return nil, &segment.CorruptError{Path: d.path(manifestName), Position: 20, Found: "an installation that was not finished", Expected: "a log"}
+	}
+	d.manifest = m
+	if err := d.tidy(); err != nil {
+		return nil, err
+	}
+	st := &state{origin: m.end, start: m.startOffset}
+	torn := false
+	for _, s := range m.segments {
+		if torn, err = d.openSegment(st, s, capacity); err != nil {
+			for _, s := range st.segments {
+				s.Close()
+			}
+			return nil, err
+		}
+	}
+	if end := st.end().offset; end < st.start {
+		err = &segment.CorruptError{Path: d.path(manifestName), Position: 152, Found: fmt.Sprintf("a log that ends at offset %d", end), Expected: fmt.Sprintf("at least its start, %d", st.start)}
+	}
+	if err == nil {
+		st.epochs, err = d.recoverEpochs(st)
+		st.epochs = trimEpochs(st.epochs, st.start)
+	}
+	if err == nil && torn {
+		err = d.sealTorn(st)
+	}
+	if err != nil {
+		for _, s := range st.segments {
+			s.Close()
+		}
+		return nil, err
+	}
+	return st, nil
 }
 
 // create makes a new, empty log. The manifest comes before any segment, so that
 // segments without a manifest always mean that it was lost.
-func (l *Log) create(id segment.Identity) (*manifest, error) {
-	if err := l.fs.MkdirAll(l.dir); err != nil {
+func (d *folder) create(id segment.Identity) (*manifest, error) {
+	if err := d.fs.MkdirAll(d.dir); err != nil {
 		return nil, err
 	}
-	names, err := l.fs.ReadDir(l.dir)
+	names, err := d.fs.ReadDir(d.dir)
 	if err != nil {
 		return nil, err
 	}
 	for _, s := range names {
 		if strings.HasSuffix(s, ".log") {
-			return nil, &segment.CorruptError{Path: l.path(manifestName), Found: "no manifest beside " + s, Expected: "a manifest"}
+			return nil, &segment.CorruptError{Path: d.path(manifestName), Found: "no manifest beside " + s, Expected: "a manifest"}
 		}
 	}
-	if err := segment.SyncDir(l.fs, filepath.Dir(filepath.Clean(l.dir))); err != nil {
+	if err := segment.SyncDir(d.fs, filepath.Dir(filepath.Clean(d.dir))); err != nil {
 		return nil, err
 	}
 	m := &manifest{identity: id, nextSerial: 1, end: boundary{index: 1}, generation: 1}
-	if _, err := segment.WriteFile(l.fs, l.path(manifestName), m.encode()); err != nil {
-		return nil, fmt.Errorf("create log %s: %w", l.dir, err)
+	if _, err := segment.WriteFile(d.fs, d.path(manifestName), m.encode()); err != nil {
+		return nil, fmt.Errorf("create log %s: %w", d.dir, err)
 	}
 	return m, nil
 }
@@ -123,13 +131,13 @@ func checkIdentity(path string, found, want segment.Identity) error {
 // leaves some), and segments that a crash left before their first frame. A segment with frames whose serial
 // the manifest has not given out is proof of a newer manifest: somebody put an
 // older one in its place, and the log must not be used without what it lost.
-func (l *Log) tidy() error {
-	for _, n := range l.manifest.removed {
-		if err := segment.Remove(l.fs, l.path(n.file())); err != nil {
-			return fmt.Errorf("tidy log %s: %w", l.dir, err)
+func (d *folder) tidy() error {
+	for _, n := range d.manifest.removed {
+		if err := segment.Remove(d.fs, d.path(n.file())); err != nil {
+			return fmt.Errorf("tidy log %s: %w", d.dir, err)
 		}
 	}
-	names, err := l.fs.ReadDir(l.dir)
+	names, err := d.fs.ReadDir(d.dir)
 	if err != nil {
 		return err
 	}
@@ -140,52 +148,52 @@ func (l *Log) tidy() error {
 	for _, s := range names {
 		if base, kind, _ := strings.Cut(s, "."); kind == "index" || kind == "timeindex" {
 			if _, ok := parseName(base + ".log"); ok && !segments[base] {
-				if err := l.fs.Remove(l.path(s)); err != nil {
-					return fmt.Errorf("tidy log %s: %w", l.dir, err)
+				if err := d.fs.Remove(d.path(s)); err != nil {
+					return fmt.Errorf("tidy log %s: %w", d.dir, err)
 				}
 			}
 			continue
 		}
 		if strings.HasSuffix(s, ".tmp") && (s == manifestName+".tmp" || strings.HasSuffix(s, "index.tmp")) {
-			if err := l.fs.Remove(l.path(s)); err != nil {
-				return fmt.Errorf("tidy log %s: %w", l.dir, err)
+			if err := d.fs.Remove(d.path(s)); err != nil {
+				return fmt.Errorf("tidy log %s: %w", d.dir, err)
 			}
 			continue
 		}
 		n, ok := parseName(s)
-		if !ok || n.serial < l.manifest.nextSerial {
+		if !ok || n.serial < d.manifest.nextSerial {
 			continue
 		}
-		if segment.NeverAppended(l.fs, l.path(s)) {
-			err = segment.Remove(l.fs, l.path(s))
+		if segment.NeverAppended(d.fs, d.path(s)) {
+			err = segment.Remove(d.fs, d.path(s))
 			if err != nil {
-				return fmt.Errorf("tidy log %s: %w", l.dir, err)
+				return fmt.Errorf("tidy log %s: %w", d.dir, err)
 			}
 			continue
 		}
 		return &segment.CorruptError{
-			Path: l.path(manifestName), Position: 160, Found: fmt.Sprintf("next serial %d beside %s", l.manifest.nextSerial, s),
+			Path: d.path(manifestName), Position: 160, Found: fmt.Sprintf("next serial %d beside %s", d.manifest.nextSerial, s),
 			Expected: "a manifest at least as new as the segments",
 		}
 	}
-	l.manifest.removed = nil
+	d.manifest.removed = nil
 	return nil
 }
 
 // openSegment opens the next segment of the list. torn is set if the bytes behind its end
 // are those of a crash.
-func (l *Log) openSegment(st *state, s manifestSegment) (torn bool, err error) {
-	path := l.path(s.file())
-	id := l.manifest.identity
+func (d *folder) openSegment(st *state, s manifestSegment, capacity int64) (torn bool, err error) {
+	path := d.path(s.file())
+	id := d.manifest.identity
 	if s.sealed {
-		r, err := segment.OpenSealed(l.fs, path, id, s.info)
+		r, err := segment.OpenSealed(d.fs, path, id, s.info)
 		if err != nil {
 			return false, err
 		}
 		st.segments = append(st.segments, r)
 		return false, nil
 	}
-	a, torn, err := segment.Recover(l.fs, path, id, s.info, l.cfg.SegmentBytes)
+	a, torn, err := segment.Recover(d.fs, path, id, s.info, capacity)
 	if err != nil {
 		return false, err
 	}
@@ -195,17 +203,17 @@ func (l *Log) openSegment(st *state, s manifestSegment) (torn bool, err error) {
 
 // recoverEpochs returns the epoch table: the manifest's, which is complete up to
 // the last segment or its clean end, and what the entries behind say.
-func (l *Log) recoverEpochs(st *state) ([]Epoch, error) {
-	n := len(l.manifest.segments)
-	if n == 0 || l.manifest.segments[n-1].sealed {
-		return cutEpochs(l.manifest.epochs, st.end()), nil
+func (d *folder) recoverEpochs(st *state) ([]Epoch, error) {
+	n := len(d.manifest.segments)
+	if n == 0 || d.manifest.segments[n-1].sealed {
+		return cutEpochs(d.manifest.epochs, st.end()), nil
 	}
-	last := l.manifest.segments[n-1].info
+	last := d.manifest.segments[n-1].info
 	known := boundary{last.FirstIndex, last.BaseOffset, last.PrevTerm}
 	if last.Bytes > 0 {
 		known = endOf(last)
 	}
-	epochs := cutEpochs(l.manifest.epochs, known)
+	epochs := cutEpochs(d.manifest.epochs, known)
 	for i, end := known.index, st.end().index; i < end; i++ {
 		f, err := st.segments[n-1].Entry(i)
 		if err != nil {
@@ -218,16 +226,16 @@ func (l *Log) recoverEpochs(st *state) ([]Epoch, error) {
 
 // sealTorn ends the last segment, whose tail is torn. A full disk does not stop
 // it: whoever opens the log next finds the same end. Nor does any other refusal.
-func (l *Log) sealTorn(st *state) error {
+func (d *folder) sealTorn(st *state) error {
 	n := len(st.segments)
 	s := st.active
 	end := endOf(s.Info())
-	l.logger.Warn("a torn tail was cut", "segment", s.Path(), "position", s.Info().Bytes, "last_index", end.index-1)
+	d.logger.Warn("a torn tail was cut", "segment", s.Path(), "position", s.Info().Bytes, "last_index", end.index-1)
 	if err := s.Finish(); err != nil {
 		return err
 	}
 	// The bytes behind the end stay, for whoever wants to look at them.
-	m := l.manifest.clone()
+	m := d.manifest.clone()
 	m.end, m.epochs = end, st.epochs
 	if s.Info().Frames() == 0 {
 		m.removed = append(m.removed, m.segments[n-1].name)
@@ -238,7 +246,7 @@ func (l *Log) sealTorn(st *state) error {
 		}
 	} else {
 		m.segments[n-1].sealed, m.segments[n-1].info = true, s.Info()
-		sealed, err := segment.OpenSealed(l.fs, s.Path(), m.identity, s.Info())
+		sealed, err := segment.OpenSealed(d.fs, s.Path(), m.identity, s.Info())
 		if err != nil {
 			return err
 		}
@@ -248,13 +256,13 @@ func (l *Log) sealTorn(st *state) error {
 		}
 	}
 	st.active = nil
-	renamed, err := segment.WriteFile(l.fs, l.path(manifestName), m.encode())
+	renamed, err := segment.WriteFile(d.fs, d.path(manifestName), m.encode())
 	if err != nil && (renamed || !segment.IsRefused(err)) {
-		return fmt.Errorf("cut the tail of log %s: %w", l.dir, err)
+		return fmt.Errorf("cut the tail of log %s: %w", d.dir, err)
 	}
-	l.manifest = m
+	d.manifest = m
 	if err == nil {
-		l.removeFiles(m)
+		d.removeFiles(m)
 	}
 	return nil
 }

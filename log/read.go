@@ -3,15 +3,33 @@ package log
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
 
 	"millrace/segment"
 )
 
+// Contents are what a log shows to who reads: by offset, Kafka's door, and by index, Raft's.
+// Its methods take no lock of the log. Each works on one state, and on a newer one if a
+// segment that it needs was closed because the list changed.
+type contents struct {
+	dir    string
+	now    func() time.Time
+	state  atomic.Pointer[state]
+	closed atomic.Bool
+	cached cacheRun // what was stored last
+}
+
+// Dir returns the folder.
+func (c *contents) Dir() string { return c.dir }
+
 // StartOffset returns the log start offset: nothing below it is readable.
-func (l *Log) StartOffset() int64 { return l.state.Load().start }
+func (l *contents) StartOffset() int64 { return l.state.Load().start }
 
 // EndOffset returns the offset that the next record will get.
-func (l *Log) EndOffset() int64 { return l.state.Load().end().offset }
+func (l *contents) EndOffset() int64 { return l.state.Load().end().offset }
 
 // Read returns whole batches from the one that holds offset on, all below limit: as many
 // as fit maxBytes, the first one always. A view may end early, where a segment does. It is
@@ -23,7 +41,7 @@ func (l *Log) EndOffset() int64 { return l.state.Load().end().offset }
 //
 // ErrOutOfRange below StartOffset, above EndOffset and above limit; a
 // *segment.CorruptError instead of bad bytes.
-func (l *Log) Read(offset, limit int64, maxBytes int) (*segment.View, error) {
+func (l *contents) Read(offset, limit int64, maxBytes int) (*segment.View, error) {
 	var found *segment.View
 	err := l.read(func(st *state) error {
 		end := st.end().offset
@@ -52,7 +70,7 @@ func (l *Log) Read(offset, limit int64, maxBytes int) (*segment.View, error) {
 
 // read calls f with the state, and again with a newer one if a segment was closed
 // meanwhile because the list changed.
-func (l *Log) read(f func(st *state) error) error {
+func (l *contents) read(f func(st *state) error) error {
 	for {
 		if l.closed.Load() {
 			return ErrClosed
@@ -72,7 +90,7 @@ func (l *Log) read(f func(st *state) error) error {
 // OffsetAt returns the first record with a timestamp of at least timestamp,
 // milliseconds since 1970, and an offset below limit; ok is false when there is
 // none.
-func (l *Log) OffsetAt(timestamp, limit int64) (offset, found int64, ok bool, err error) {
+func (l *contents) OffsetAt(timestamp, limit int64) (offset, found int64, ok bool, err error) {
 	err = l.read(func(st *state) error {
 		for i := max(0, st.byOffset(st.start)); i < len(st.segments) && !ok; i++ {
 			offset, found, ok, err = st.segments[i].OffsetAt(timestamp, st.start, limit)
@@ -87,7 +105,7 @@ func (l *Log) OffsetAt(timestamp, limit int64) (offset, found int64, ok bool, er
 
 // MaxTimestamp returns the first record with the largest timestamp, milliseconds
 // since 1970, among those below limit; -1 and -1 when there are none.
-func (l *Log) MaxTimestamp(limit int64) (offset, timestamp int64, err error) {
+func (l *contents) MaxTimestamp(limit int64) (offset, timestamp int64, err error) {
 	err = l.read(func(st *state) error {
 		offset, timestamp = -1, -1
 		for i := max(0, st.byOffset(st.start)); i < len(st.segments); i++ {
@@ -110,7 +128,7 @@ func (l *Log) MaxTimestamp(limit int64) (offset, timestamp int64, err error) {
 
 // OffsetOf returns the offset that follows the entry with this index, which may
 // also be the one before the first. ErrOutOfRange.
-func (l *Log) OffsetOf(index uint64) (next int64, err error) {
+func (l *contents) OffsetOf(index uint64) (next int64, err error) {
 	err = l.read(func(st *state) error {
 		end := st.end()
 		if index+1 == end.index {
@@ -132,7 +150,7 @@ func (l *Log) OffsetOf(index uint64) (next int64, err error) {
 }
 
 // Size returns the bytes of all segments' headers and frames.
-func (l *Log) Size() int64 {
+func (l *contents) Size() int64 {
 	var n int64
 	for _, s := range l.state.Load().segments {
 		n += s.Info().Bytes
@@ -143,14 +161,14 @@ func (l *Log) Size() int64 {
 // UnmapIdle unmaps the segments that have not been read since the last UnmapIdle. Called
 // now and then, from any goroutine, it keeps the number of a process's mappings bounded by
 // what is read.
-func (l *Log) UnmapIdle() {
+func (l *contents) UnmapIdle() {
 	for _, s := range l.state.Load().segments {
 		s.UnmapIdle()
 	}
 }
 
 // Sealed returns what the segments that have ended hold, oldest first.
-func (l *Log) Sealed() []SegmentInfo {
+func (l *contents) Sealed() []SegmentInfo {
 	var infos []SegmentInfo
 	for _, s := range l.state.Load().sealed() {
 		infos = append(infos, s.Info())
@@ -162,7 +180,7 @@ func (l *Log) Sealed() []SegmentInfo {
 // position at on, for a peer that pulls it; io.EOF at its end, also beside the
 // last bytes. The bytes are as they lie on disk: the peer checks them.
 // ErrNoSegment when it is not there, or not any more.
-func (l *Log) ReadSegment(firstIndex uint64, at int64, p []byte) (n int, err error) {
+func (l *contents) ReadSegment(firstIndex uint64, at int64, p []byte) (n int, err error) {
 	err = l.read(func(st *state) error {
 		s := st.byNumber(firstIndex)
 		if s == nil || st.isActive(s) || s.Header().FirstIndex != firstIndex {
@@ -177,7 +195,7 @@ func (l *Log) ReadSegment(firstIndex uint64, at int64, p []byte) (n int, err err
 // Verify reads every entry from index from on, and returns the first thing that
 // is wrong, a *segment.CorruptError: a frame, a payload, or a batch whose stamps
 // are not those of its entry.
-func (l *Log) Verify(from uint64) error {
+func (l *contents) Verify(from uint64) error {
 	return l.read(func(st *state) error {
 		for _, s := range st.segments {
 			info := s.Info()
@@ -196,4 +214,67 @@ func (l *Log) Verify(from uint64) error {
 		}
 		return nil
 	})
+}
+
+// FirstIndex returns the first index, 0 if the log is empty.
+func (l *contents) FirstIndex() (uint64, error) {
+	if l.closed.Load() {
+		return 0, ErrClosed
+	}
+	first, _ := l.state.Load().bounds()
+	return first, nil
+}
+
+// LastIndex returns the last index, 0 if the log is empty.
+func (l *contents) LastIndex() (uint64, error) {
+	if l.closed.Load() {
+		return 0, ErrClosed
+	}
+	_, last := l.state.Load().bounds()
+	return last, nil
+}
+
+// NextIndex returns the index that the next entry must have, also for an empty
+// log.
+func (l *contents) NextIndex() uint64 { return l.state.Load().end().index }
+
+// GetLog reads the entry with this index. Its Data must not be changed: recent
+// entries share it with the cache. raft.ErrLogNotFound; a *segment.CorruptError
+// instead of bytes that are not those stored.
+func (l *contents) GetLog(index uint64, out *raft.Log) error {
+	if l.cached.get(index, out) && !IsHeadersOnly(out) {
+		return nil
+	}
+	for {
+		if l.closed.Load() {
+			return ErrClosed
+		}
+		st := l.state.Load()
+		s := st.byIndex(index)
+		if s == nil {
+			return raft.ErrLogNotFound
+		}
+		f, err := s.Frame(index)
+		switch {
+		case errors.Is(err, segment.ErrClosed) && st != l.state.Load():
+			continue // the list of segments changed meanwhile
+		case errors.Is(err, segment.ErrClosed):
+			return l.closedError()
+		case errors.Is(err, segment.ErrRange):
+			return raft.ErrLogNotFound
+		case err != nil:
+			return err
+		}
+		*out = raft.Log{Index: f.Index, Term: f.Term, Type: raftTypes[f.Type], Data: f.Payload}
+		if f.Type == segment.Trim {
+			out.Extensions = trimExtension
+		}
+		return nil
+	}
+}
+
+// closedError is returned when a segment was closed and the list has not changed: the log
+// is closing.
+func (l *contents) closedError() error {
+	return fmt.Errorf("log %s: %w", l.dir, ErrClosed)
 }

@@ -52,7 +52,7 @@ func (l *Log) Drop(before int64, maxIndex uint64) (removed int, err error) {
 // NextRetention returns what RetentionOffset will move the log start to next, if nothing
 // is written, and when: now if it would already. ok is false if it never will, or has
 // nothing to delete.
-func (l *Log) NextRetention(now time.Time, maxAge time.Duration, maxBytes int64, limit int64) (offset int64, at time.Time, ok bool) {
+func (l *contents) NextRetention(now time.Time, maxAge time.Duration, maxBytes int64, limit int64) (offset int64, at time.Time, ok bool) {
 	st := l.state.Load()
 	if offset = l.RetentionOffset(now, maxAge, maxBytes, limit); offset > st.start {
 		return offset, now, true
@@ -85,7 +85,7 @@ func ageFrom(info SegmentInfo) int64 {
 // records lie below limit. A negative maxAge or maxBytes is no limit. The last
 // segment counts too: once all of it has expired the caller should Roll, so that
 // Drop can delete it.
-func (l *Log) RetentionOffset(now time.Time, maxAge time.Duration, maxBytes int64, limit int64) int64 {
+func (l *contents) RetentionOffset(now time.Time, maxAge time.Duration, maxBytes int64, limit int64) int64 {
 	st := l.state.Load()
 	start := st.start
 	var size int64

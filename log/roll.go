@@ -22,24 +22,24 @@ func (l *Log) rollLocked(capacity int64) error {
 			return l.fail(err)
 		}
 	}
-	n := name{l.manifest.nextSerial, end.offset}
+	n := name{l.folder.manifest.nextSerial, end.offset}
 	h := segment.Header{
-		Identity: l.manifest.identity, FirstIndex: end.index, BaseOffset: end.offset, PrevTerm: end.term,
+		Identity: l.folder.manifest.identity, FirstIndex: end.index, BaseOffset: end.offset, PrevTerm: end.term,
 		Salt: newSalt(), Created: l.now().UnixMilli(),
 	}
 	abandon := func() {
-		if segment.Remove(l.fs, l.path(n.file())) != nil {
+		if segment.Remove(l.folder.fs, l.folder.path(n.file())) != nil {
 			// That name is taken, until the manifest that comes next has it deleted.
-			l.manifest.nextSerial++
-			l.manifest.removed = append(l.manifest.removed, n)
+			l.folder.manifest.nextSerial++
+			l.folder.manifest.removed = append(l.folder.manifest.removed, n)
 		}
 	}
-	seg, err := segment.Create(l.fs, l.path(n.file()), h, capacity)
+	seg, err := segment.Create(l.folder.fs, l.folder.path(n.file()), h, capacity)
 	if err != nil {
 		abandon()
 		return l.failUnlessRefused(err)
 	}
-	if err := segment.SyncDir(l.fs, l.dir); err != nil {
+	if err := segment.SyncDir(l.folder.fs, l.dir); err != nil {
 		seg.Close()
 		abandon()
 		return l.failUnlessRefused(fmt.Errorf("begin a segment of log %s: %w", l.dir, err))
@@ -87,7 +87,7 @@ func (l *Log) sealLocked(active *segment.Active) *segment.Reader {
 		l.logger.Warn("a sealed segment could not be closed", "segment", active.Path(), "error", err)
 	}
 	l.rolled = info.LastIndex
-	sealed, err := segment.OpenSealed(l.fs, active.Path(), l.manifest.identity, info)
+	sealed, err := segment.OpenSealed(l.folder.fs, active.Path(), l.folder.manifest.identity, info)
 	if err != nil {
 		return &active.Reader
 	}
@@ -157,13 +157,13 @@ func (l *Log) Checkpoint() error {
 func (l *Log) checkpointLocked() error {
 	st := l.state.Load()
 	a := st.active
-	if a == nil || a.Info() == l.manifest.segments[len(st.segments)-1].info {
+	if a == nil || a.Info() == l.folder.manifest.segments[len(st.segments)-1].info {
 		return nil
 	}
 	if err := a.Finish(); err != nil {
 		return l.fail(err)
 	}
-	m := l.manifest.clone()
+	m := l.folder.manifest.clone()
 	m.segments[len(st.segments)-1].info = a.Info()
 	m.epochs = st.epochs
 	return l.commitLocked(m)

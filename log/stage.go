@@ -46,7 +46,7 @@ func (p *Plan) Bytes() int64 {
 
 // Plan returns what this log can give to a replica that is too far behind. To
 // offer everything up to now, Roll first.
-func (l *Log) Plan() Plan {
+func (l *contents) Plan() Plan {
 	st := l.state.Load()
 	p := Plan{StartOffset: st.start}
 	end := st.origin

@@ -26,6 +26,19 @@ func (st *state) end() boundary {
 	return st.origin
 }
 
+// bounds returns the first and the last index, 0 and 0 if there is no entry.
+func (st *state) bounds() (first, last uint64) {
+	n := st.compacted()
+	if n == len(st.segments) {
+		return 0, 0
+	}
+	first, last = st.segments[n].Header().FirstIndex, st.end().index-1
+	if last < first {
+		return 0, 0
+	}
+	return first, last
+}
+
 // sealed returns the segments that have ended.
 func (st *state) sealed() []*segment.Reader {
 	if st.active != nil {

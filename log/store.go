@@ -1,145 +1,15 @@
 package log
 
 import (
-	"encoding/binary"
-	"errors"
 	"fmt"
-	"math"
 	"slices"
 
 	"github.com/hashicorp/raft"
 
 	"millrace/segment"
-	"millrace/segment/record"
 )
 
 var _ raft.LogStore = (*Log)(nil)
-
-// trimExtension marks a raft.LogCommand that moves the log start offset instead
-// of adding records.
-var trimExtension = []byte{1}
-
-// TrimEntry returns the entry that moves the log start offset to before when it
-// is applied. It takes no offset itself.
-func TrimEntry(before int64) raft.Log {
-	return raft.Log{
-		Type:       raft.LogCommand,
-		Data:       binary.BigEndian.AppendUint64(nil, uint64(before)),
-		Extensions: trimExtension,
-	}
-}
-
-// ParseTrim returns the offset that a trim entry moves the log start to; ok is
-// false for any other entry.
-func ParseTrim(l *raft.Log) (before int64, ok bool) {
-	if l.Type != raft.LogCommand || len(l.Extensions) != 1 || l.Extensions[0] != trimExtension[0] || len(l.Data) != 8 {
-		return 0, false
-	}
-	return int64(binary.BigEndian.Uint64(l.Data)), true
-}
-
-// FirstIndex returns the first index, 0 if the log is empty.
-func (l *Log) FirstIndex() (uint64, error) {
-	if l.closed.Load() {
-		return 0, ErrClosed
-	}
-	first, _ := l.state.Load().bounds()
-	return first, nil
-}
-
-// LastIndex returns the last index, 0 if the log is empty.
-func (l *Log) LastIndex() (uint64, error) {
-	if l.closed.Load() {
-		return 0, ErrClosed
-	}
-	_, last := l.state.Load().bounds()
-	return last, nil
-}
-
-// bounds returns the first and the last index, 0 and 0 if there is no entry.
-func (st *state) bounds() (first, last uint64) {
-	n := st.compacted()
-	if n == len(st.segments) {
-		return 0, 0
-	}
-	first, last = st.segments[n].Header().FirstIndex, st.end().index-1
-	if last < first {
-		return 0, 0
-	}
-	return first, last
-}
-
-// NextIndex returns the index that the next entry must have, also for an empty
-// log.
-func (l *Log) NextIndex() uint64 { return l.state.Load().end().index }
-
-// GetLog reads the entry with this index. Its Data must not be changed: recent
-// entries share it with the cache. raft.ErrLogNotFound; a *segment.CorruptError
-// instead of bytes that are not those stored.
-func (l *Log) GetLog(index uint64, out *raft.Log) error {
-	if l.cached.get(index, out) && !IsHeadersOnly(out) {
-		return nil
-	}
-	for {
-		if l.closed.Load() {
-			return ErrClosed
-		}
-		st := l.state.Load()
-		s := st.byIndex(index)
-		if s == nil {
-			return raft.ErrLogNotFound
-		}
-		f, err := s.Frame(index)
-		switch {
-		case errors.Is(err, segment.ErrClosed) && st != l.state.Load():
-			continue // the list of segments changed meanwhile
-		case errors.Is(err, segment.ErrClosed):
-			return l.closedError()
-		case errors.Is(err, segment.ErrRange):
-			return raft.ErrLogNotFound
-		case err != nil:
-			return err
-		}
-		*out = raft.Log{Index: f.Index, Term: f.Term, Type: raftTypes[f.Type], Data: f.Payload}
-		if f.Type == segment.Trim {
-			out.Extensions = trimExtension
-		}
-		return nil
-	}
-}
-
-// closedError is returned when a segment was closed and the list has not changed: the log
-// is closing.
-func (l *Log) closedError() error {
-	return fmt.Errorf("log %s: %w", l.dir, ErrClosed)
-}
-
-var raftTypes = map[segment.Type]raft.LogType{
-	segment.Command:       raft.LogCommand,
-	segment.Noop:          raft.LogNoop,
-	segment.Configuration: raft.LogConfiguration,
-	segment.Barrier:       raft.LogBarrier,
-	segment.Trim:          raft.LogCommand,
-}
-
-func typeOf(l *raft.Log) (segment.Type, error) {
-	switch l.Type {
-	case raft.LogCommand:
-		if len(l.Extensions) == 0 {
-			return segment.Command, nil
-		}
-		if _, ok := ParseTrim(l); ok {
-			return segment.Trim, nil
-		}
-	case raft.LogNoop:
-		return segment.Noop, nil
-	case raft.LogConfiguration:
-		return segment.Configuration, nil
-	case raft.LogBarrier:
-		return segment.Barrier, nil
-	}
-	return 0, fmt.Errorf("log: entry %d of type %s with %d bytes and extensions % x has no form on disk", l.Index, l.Type, len(l.Data), l.Extensions)
-}
 
 // StoreLog stores one entry; see StoreLogs.
 func (l *Log) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raft.Log{entry}) }
@@ -180,7 +50,7 @@ func (l *Log) write(logs []*raft.Log, sync bool) (due bool, err error) {
 	}
 	defer l.finish()
 	st := l.state.Load()
-	frames, err := l.frames(logs, st.end())
+	frames, err := framesOf(logs, st.end(), l.dir)
 	if err != nil {
 		return false, err
 	}
@@ -188,7 +58,7 @@ func (l *Log) write(logs []*raft.Log, sync bool) (due bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	own := l.stamp(logs, frames)
+	own := stamp(logs, frames)
 	records := l.unflushed
 	for i := range frames {
 		records += int64(frames[i].Span)
@@ -247,86 +117,6 @@ func (l *Log) makeRoomLocked(frames []segment.Frame) (n int, err error) {
 		return 0, l.failUnlessRefused(err)
 	}
 	return n, nil
-}
-
-// frames checks entries and describes them, without a change to them.
-func (l *Log) frames(logs []*raft.Log, at boundary) (frames []segment.Frame, err error) {
-	frames = make([]segment.Frame, len(logs))
-	for i, e := range logs {
-		t, err := typeOf(e)
-		if err != nil {
-			return nil, err
-		}
-		switch {
-		case e.Index != at.index:
-			return nil, fmt.Errorf("log %s: entry %d where %d is next", l.dir, e.Index, at.index)
-		case e.Term < at.term || e.Term > math.MaxInt32:
-			return nil, fmt.Errorf("log %s: entry %d of term %d after term %d", l.dir, e.Index, e.Term, at.term)
-		case len(e.Data) > segment.MaxPayload:
-			return nil, fmt.Errorf("log %s: entry %d of %d bytes, more than %d", l.dir, e.Index, len(e.Data), segment.MaxPayload)
-		}
-		f := segment.Frame{Type: t, Index: e.Index, Term: e.Term, BaseOffset: at.offset, MaxTimestamp: -1, Payload: e.Data}
-		if t == segment.Command {
-			if err := l.count(e, &f); err != nil {
-				return nil, err
-			}
-		}
-		frames[i] = f
-		at = boundary{at.index + 1, f.NextOffset(), e.Term}
-	}
-	return frames, nil
-}
-
-// count finds out how many offsets the batches of e take, and compares those that a
-// leader of this term has given them.
-func (l *Log) count(e *raft.Log, f *segment.Frame) error {
-	epoch := int32(e.Term)
-	next := f.BaseOffset
-	for p := e.Data; len(p) > 0 || next == f.BaseOffset; {
-		b, rest, err := record.Split(p)
-		if err != nil {
-			return fmt.Errorf("log %s: entry %d: %w", l.dir, e.Index, err)
-		}
-		if b.LastOffsetDelta() < 0 || next > math.MaxInt64-1<<32 {
-			return fmt.Errorf("log %s: entry %d: batch with last offset delta %d at offset %d", l.dir, e.Index, b.LastOffsetDelta(), next)
-		}
-		if b.Epoch() == epoch && b.BaseOffset() != next {
-			return &MismatchError{Dir: l.dir, Index: e.Index, Found: b.BaseOffset(), Expected: next}
-		}
-		next += int64(b.LastOffsetDelta()) + 1
-		f.MaxTimestamp = max(f.MaxTimestamp, b.MaxTimestamp())
-		p = rest
-	}
-	if next-f.BaseOffset > math.MaxUint32 {
-		return fmt.Errorf("log %s: entry %d takes %d offsets", l.dir, e.Index, next-f.BaseOffset)
-	}
-	f.Span = uint32(next - f.BaseOffset)
-	return nil
-}
-
-// stamp assigns offsets to the batches that no leader of their term has given any, and
-// computes the payloads' CRCs. own says that there were such batches: they are new, and
-// not from a leader elsewhere. It comes last before the write, so that whatever refuses an entry leaves
-// it byte for byte as it was.
-func (l *Log) stamp(logs []*raft.Log, frames []segment.Frame) (own bool) {
-	for i, e := range logs {
-		f := &frames[i]
-		if f.Type != segment.Command {
-			continue
-		}
-		epoch, next := int32(e.Term), f.BaseOffset
-		for p := e.Data; len(p) > 0; {
-			b, rest, _ := record.Split(p)
-			if b.Epoch() != epoch {
-				b.Assign(next, epoch)
-				own = true
-			}
-			next = b.NextOffset()
-			p = rest
-		}
-		f.PayloadCRC, f.Summed = record.UpdateCRC(0, e.Data), true
-	}
-	return own
 }
 
 func (l *Log) extendEpochsLocked(frames []segment.Frame) {
@@ -450,7 +240,7 @@ func (l *Log) cutLocked(index uint64) error {
 	segments := slices.Clone(st.segments[:k])
 	if info.Frames() > 0 {
 		// The file keeps its bytes; what comes next goes to another one.
-		sealed, err := segment.OpenSealed(l.fs, s.Path(), l.manifest.identity, info)
+		sealed, err := segment.OpenSealed(l.folder.fs, s.Path(), l.folder.manifest.identity, info)
 		if err != nil {
 			return l.failUnlessRefused(err)
 		}

@@ -70,7 +70,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	}
 	r.Member = raftgroup.Member{Group: p.group, Role: r}
 	cfg := p.logConfig()
-	cfg.Failed = r.fault
+	cfg.Owner = r
 	l, err := log.Open(p.dir, p.identity(), cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
@@ -113,7 +113,6 @@ func (p *Partition) startReplica() (r *replica, err error) {
 		p.raiseWatermark(next)
 	}
 	r.fsm = &fsm{r: r, producers: state, next: next}
-	l.SetRollHook(func(uint64) { p.env.host.wantSnapshot(r) })
 	r.Port = p.env.transport.Group(p.group, p.env.self)
 	term, err := r.votes.GetUint64([]byte(vote.CurrentTerm))
 	if err != nil && !errors.Is(err, vote.ErrNotFound) {
@@ -142,6 +141,13 @@ func (p *Partition) startReplica() (r *replica, err error) {
 // fault ends this run for an error after which it must not go on, beside whoever meets
 // it: Raft's goroutines, the log's, a sync's. It does not block.
 func (r *replica) fault(cause error) { r.p.bounce(r, cause) }
+
+// LogFailed is log.Owner's: a log that failed by itself, during a flush or a roll, say, ends
+// this run as one does that failed in Raft's hands.
+func (r *replica) LogFailed(cause error) { r.fault(cause) }
+
+// LogRolled is log.Owner's: what the ended segment holds, a snapshot can stand for.
+func (r *replica) LogRolled(uint64) { r.p.env.host.wantSnapshot(r) }
 
 // beforeWrite is called as entries are about to be stored. Followers that have answered
 // get those of a leader now, and the disk is watched.
@@ -357,7 +363,7 @@ func (r *replica) settleTrim() {
 // takeSnapshot takes a snapshot of the state machine, and drops the segments
 // that only waited for it. What a restart reads follows it, in the log too. What goes
 // wrong on the disk meanwhile ends this run, or is said and tried again: see
-// snapshotTroubled, trimmed and log.Config.Failed.
+// snapshotTroubled, trimmed and LogFailed.
 func (r *replica) takeSnapshot() {
 	if !r.store.live.Load() {
 		return // asked for while Raft starts; the next roll asks again
