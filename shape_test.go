@@ -45,8 +45,6 @@ var functions = map[string]string{
 	"replication.Node":                   "to become a method",
 	"replication.appendCall":             "to become a method",
 	"replication.controller":             "to become a method",
-	"replication/vote.Config":            "to become a method",
-	"replication/vote.Store":             "to become a method",
 	"server/coordinator.Alarm":           "to become a method",
 	"server/coordinator.Config":          "to become a method",
 	"server/coordinator.Runtime":         "to become a method",

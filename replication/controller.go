@@ -139,8 +139,8 @@ func (c *controller) stop(cause error) {
 	}()
 }
 
-// votesRecovered has the group's elections begin anew: see failover.votesRecovered.
-func (c *controller) votesRecovered() { c.n.failover.votesRecovered(controllerGroup) }
+// votesRecovered has the group's elections begin anew: see failover.VotesRecovered.
+func (c *controller) votesRecovered() { c.n.failover.VotesRecovered(controllerGroup) }
 
 // Down returns why this member has stopped, nil while it has not.
 func (c *controller) Down() error {

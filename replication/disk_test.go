@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"millrace/replication/folder"
+	"millrace/replication/vote"
 	"millrace/segment"
 )
 
@@ -184,11 +185,22 @@ func (f *testFile) Sync() error {
 // it starts.
 func (d *testDisk) over(n *Node) {
 	votes := filepath.Join(n.cfg.DataDir, folder.VotesName)
-	n.votes.Intercept(func(commit func() error) error { return d.do("commit", votes, commit) })
+	n.votes.Intercept(func(below vote.Disk) vote.Disk { return testVotes{below, d, votes} })
 	meta := filepath.Join(n.cfg.DataDir, folder.MetaName)
 	n.overMeta = func(m metaStore, s raft.SnapshotStore) (metaStore, raft.SnapshotStore) {
 		return &testMeta{m, d, filepath.Join(meta, folder.LogName)}, &testSnapshots{s, d, filepath.Join(meta, "snapshots")}
 	}
+}
+
+// testVotes are the votes of partitions.
+type testVotes struct {
+	below vote.Disk
+	disk  *testDisk
+	name  string
+}
+
+func (v testVotes) Commit(records map[string][]byte) error {
+	return v.disk.do("commit", v.name, func() error { return v.below.Commit(records) })
 }
 
 // A testMeta is the controller group's log and votes.

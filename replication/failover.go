@@ -111,10 +111,10 @@ func (f *failover) opened(group uint64) {
 // open again before it matters. Of one that stays shut notOpen tells.
 func (f *failover) closed(group uint64) { f.elections.closed(group) }
 
-// votesRecovered is told that votes of a group can be saved here again. For as long as they
+// VotesRecovered is told that votes of a group can be saved here again. For as long as they
 // could not, this node answered too late, and the others campaigned in vain: if the group
 // has no leader, their campaigns are minutes apart by then. It does not block.
-func (f *failover) votesRecovered(group uint64) {
+func (f *failover) VotesRecovered(group uint64) {
 	f.gossip.opened(group)
 	f.elections.campaignAnew([]uint64{group})
 }

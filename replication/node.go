@@ -224,7 +224,7 @@ func Open(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	var err error
-	n.votes, err = n.folder.OpenVotes(vote.Config{Logger: n.logger, Recovered: n.failover.votesRecovered})
+	n.votes, err = n.folder.OpenVotes(vote.Config{Logger: n.logger, Observer: n.failover})
 	if inUse := (*folder.InUseError)(nil); errors.As(err, &inUse) {
 		return nil, fmt.Errorf("%w; stop it, or choose another folder with --data-dir", err)
 	}

@@ -17,15 +17,18 @@ func (e *InUseError) Error() string { return "in use by " + e.Holder }
 // OpenVotes opens the node's votes. If another process has the folder open, which this is
 // the first to notice, the error is an *InUseError.
 func (f Folder) OpenVotes(cfg vote.Config) (*vote.Store, error) {
-	cfg.Replace = func(aside, path string) error {
-		_, err := segment.Replace(f.FS, aside, path)
-		return err
-	}
+	cfg.Folder = f
 	votes, err := vote.Open(f.Path(VotesName), cfg)
 	if inUse := (*vote.InUseError)(nil); errors.As(err, &inUse) {
 		return nil, &InUseError{Holder: inUse.Holder()}
 	}
 	return votes, err
+}
+
+// Replace implements vote.Folder.
+func (f Folder) Replace(aside, path string) error {
+	_, err := segment.Replace(f.FS, aside, path)
+	return err
 }
 
 // InUse tells whether a process has the data folder of a node open, and which: 0 if that

@@ -24,10 +24,7 @@ type Store struct {
 	path string
 	cfg  Config
 	db   *bbolt.DB
-
-	// commit writes one transaction: data by key, nil deletes. It is the
-	// committer's alone, and replaced in tests.
-	commit func(map[string][]byte) error
+	disk Disk // db, unless Intercept put something before it; the committer's alone
 
 	work chan struct{} // one token: something was queued
 	stop chan struct{} // closed by Close
@@ -42,14 +39,30 @@ type Store struct {
 
 // A Config is what a Store needs from around it.
 type Config struct {
+	Folder   Folder       // where the file is; must be set
+	Observer Observer     // nil: nobody wants to know
+	Logger   *slog.Logger // nil: nothing is logged
+}
+
+// A Folder is where a store's file is.
+type Folder interface {
 	// Replace gives the file at aside, whose bytes are on disk, the name path in the same
-	// folder, and returns when that is on disk too. It is called when there is no file
-	// yet, and must be set.
-	Replace func(aside, path string) error
-	Logger  *slog.Logger // nil: nothing is logged
-	// Recovered is called with each group whose writes are done that had to wait until
-	// the disk took them. It must not block. nil: nobody wants to know.
-	Recovered func(group uint64)
+	// folder, and returns when that is on disk too. It is called when there is no file yet.
+	Replace(aside, path string) error
+}
+
+// An Observer hears how the disk takes what a store writes.
+type Observer interface {
+	// VotesRecovered hears of each group whose writes are done that had to wait until the
+	// disk took them. It must not block.
+	VotesRecovered(group uint64)
+}
+
+// A Disk is what a store's commits go to.
+type Disk interface {
+	// Commit writes one transaction: data by key, nil deletes. After an error the disk
+	// holds the state before it or the state after, and the same may be written again.
+	Commit(records map[string][]byte) error
 }
 
 // A groupState is what the store knows of one group.
@@ -115,14 +128,10 @@ func Open(path string, cfg Config) (*Store, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Recovered == nil {
-		cfg.Recovered = func(uint64) {}
-	}
 	s := &Store{
 		path: path, cfg: cfg,
 		work: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
-	s.commit = s.commitBolt
 	p, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := s.create(); err != nil {
@@ -141,6 +150,7 @@ func Open(path string, cfg Config) (*Store, error) {
 	} else if err != nil {
 		return nil, fmt.Errorf("open votes %s: %w", path, err)
 	}
+	s.disk = boltDisk{s.db}
 	go s.runCommitter()
 	return s, nil
 }
@@ -180,7 +190,7 @@ func (s *Store) create() error {
 	if err := cmp.Or(err, db.Close()); err != nil {
 		return fmt.Errorf("%s: %w", aside, err)
 	}
-	return s.cfg.Replace(aside, s.path)
+	return s.cfg.Folder.Replace(aside, s.path)
 }
 
 // openBolt opens the database. What bbolt finds wrong while it opens comes as a panic, and
@@ -229,14 +239,9 @@ func (s *Store) load(p []byte) error {
 	return nil
 }
 
-// Intercept has every commit from now on made by over, which may call it or not: tests
-// stand between the store and its disk by it. It must be called before the first write.
-func (s *Store) Intercept(over func(commit func() error) error) {
-	commit := s.commit
-	s.commit = func(records map[string][]byte) error {
-		return over(func() error { return commit(records) })
-	}
-}
+// Intercept has every commit from now on go to what over makes of the store's disk: tests
+// stand between the two by it. It must be called before the first write.
+func (s *Store) Intercept(over func(Disk) Disk) { s.disk = over(s.disk) }
 
 // Forget deletes all of a group from disk and returns when it is gone. The
 // group's Raft must have been shut down, and a committed change must have
@@ -412,7 +417,9 @@ func (s *Store) runCommitter() {
 		if !since.IsZero() {
 			s.cfg.Logger.Info("votes and terms are saved again", "path", s.path, "after", time.Since(since))
 			for _, w := range batch {
-				s.cfg.Recovered(w.group)
+				if s.cfg.Observer != nil {
+					s.cfg.Observer.VotesRecovered(w.group)
+				}
 			}
 		}
 	}
@@ -486,7 +493,7 @@ func (s *Store) write(batch []*pendingWrite) error {
 	sumKey := recordKey(sumGroup, sumName)
 	records[sumKey] = encodeRecord(sumKey, total.encode())
 
-	if err := s.commit(records); err != nil {
+	if err := s.disk.Commit(records); err != nil {
 		return err
 	}
 
@@ -513,13 +520,15 @@ func (s *Store) write(batch []*pendingWrite) error {
 	return nil
 }
 
-// commitBolt writes one transaction. After an error the disk holds the state
-// before it or the state after: bbolt writes data to free pages, syncs, and then
-// a meta page, so only the last sync can fail with the outcome open. To write
-// the same again is right in both cases, and writes every page of it again.
-func (s *Store) commitBolt(records map[string][]byte) (err error) {
+// A boltDisk is the disk as bbolt writes it.
+type boltDisk struct{ db *bbolt.DB }
+
+// Commit implements Disk. bbolt writes data to free pages, syncs, and then a meta page, so
+// only the last sync can fail with the outcome open. To write the same again is right
+// either way, and writes every page of it again.
+func (d boltDisk) Commit(records map[string][]byte) (err error) {
 	defer panicToError(&err)
-	return s.db.Update(func(tx *bbolt.Tx) error {
+	return d.db.Update(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketName)
 		for _, key := range slices.Sorted(maps.Keys(records)) {
 			record := records[key]

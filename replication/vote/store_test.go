@@ -29,7 +29,16 @@ import (
 var _ raft.StableStore = (*Group)(nil)
 
 // onDisk is a Config for a machine that does not lose power.
-var onDisk = Config{Replace: os.Rename}
+var onDisk = Config{Folder: folder{}}
+
+type folder struct{}
+
+func (folder) Replace(aside, path string) error { return os.Rename(aside, path) }
+
+// A disk is a Disk that is one function.
+type disk func(records map[string][]byte) error
+
+func (d disk) Commit(records map[string][]byte) error { return d(records) }
 
 func testStore(t testing.TB) *Store {
 	t.Helper()
@@ -58,11 +67,11 @@ func reopened(t testing.TB, s *Store) *Store {
 // counting makes the store count its commits.
 func counting(s *Store) *atomic.Int64 {
 	var n atomic.Int64
-	commit := s.commit
-	s.commit = func(records map[string][]byte) error {
+	commit := s.disk.Commit
+	s.disk = disk(func(records map[string][]byte) error {
 		n.Add(1)
 		return commit(records)
-	}
+	})
 	return &n
 }
 
@@ -264,17 +273,17 @@ func TestSlicesBelongToTheCaller(t *testing.T) {
 // must then need one more, whatever their number.
 func TestWritersThatGatherShareACommit(t *testing.T) {
 	s := testStore(t)
-	commit := s.commit
+	commit := s.disk.Commit
 	var commits int
 	entered, release := make(chan struct{}), make(chan struct{})
-	s.commit = func(records map[string][]byte) error {
+	s.disk = disk(func(records map[string][]byte) error {
 		commits++
 		if commits == 1 {
 			close(entered)
 			<-release
 		}
 		return commit(records)
-	}
+	})
 	const groups = 300
 	var wait sync.WaitGroup
 	begin := func(group uint64) {
@@ -350,21 +359,21 @@ func TestEveryAcknowledgedVoteIsInTheFile(t *testing.T) {
 // faulty makes commits fail while the switch is on.
 func faulty(s *Store) (broken *atomic.Bool, attempts *atomic.Int64) {
 	broken, attempts = new(atomic.Bool), new(atomic.Int64)
-	commit := s.commit
-	s.commit = func(records map[string][]byte) error {
+	commit := s.disk.Commit
+	s.disk = disk(func(records map[string][]byte) error {
 		attempts.Add(1)
 		if broken.Load() {
 			return errors.New("no space left on device")
 		}
 		return commit(records)
-	}
+	})
 	return broken, attempts
 }
 
 func TestWriteThatFailsIsTriedUntilItSucceeds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var lines bytes.Buffer
-		s, err := Open(filepath.Join(t.TempDir(), "stable.db"), Config{Replace: os.Rename, Logger: slog.New(slog.NewTextHandler(&lines, nil))})
+		s, err := Open(filepath.Join(t.TempDir(), "stable.db"), Config{Folder: folder{}, Logger: slog.New(slog.NewTextHandler(&lines, nil))})
 		must(t, err)
 		defer s.Close()
 		broken, attempts := faulty(s)
@@ -457,17 +466,17 @@ func TestCloseLetsBlockedWritersGo(t *testing.T) {
 
 func TestCloseCommitsWhatWaits(t *testing.T) {
 	s := testStore(t)
-	commit := s.commit
+	commit := s.disk.Commit
 	entered, release := make(chan struct{}), make(chan struct{})
 	first := true
-	s.commit = func(records map[string][]byte) error {
+	s.disk = disk(func(records map[string][]byte) error {
 		if first {
 			first = false
 			close(entered)
 			<-release
 		}
 		return commit(records)
-	}
+	})
 	errs := make(chan error, 2)
 	go func() { errs <- vote(s.Group(1), 1, "a") }()
 	<-entered
@@ -495,9 +504,9 @@ func TestCloseCommitsWhatWaits(t *testing.T) {
 func TestStoreGoesOnAfterBoltFails(t *testing.T) {
 	s := testStore(t)
 	must(t, vote(s.Group(1), 1, "a"))
-	commit := s.commit
+	commit := s.disk.Commit
 	failures := 0
-	s.commit = func(records map[string][]byte) error {
+	s.disk = disk(func(records map[string][]byte) error {
 		s.db.MaxSize = 0
 		if failures < 3 {
 			s.db.MaxSize = 1
@@ -507,7 +516,7 @@ func TestStoreGoesOnAfterBoltFails(t *testing.T) {
 			failures++
 		}
 		return err
-	}
+	})
 	large := bytes.Repeat([]byte("x"), 100_000) // needs pages the file does not have
 	must(t, s.Group(2).Set([]byte("large"), large))
 	if failures != 3 {
@@ -566,10 +575,10 @@ func TestRaftElectsItsLeaderThroughTheStore(t *testing.T) {
 func TestRaftOutlivesADiskThatStaysFullUntilTheEnd(t *testing.T) {
 	s := testStore(t)
 	broken, attempts := faulty(s)
-	commit := s.commit
+	commit := s.disk.Commit
 	failing := make(chan struct{})
 	var once sync.Once
-	s.commit = func(records map[string][]byte) error {
+	s.disk = disk(func(records map[string][]byte) error {
 		err := commit(records)
 		if err != nil {
 			once.Do(func() { close(failing) })
@@ -577,7 +586,7 @@ func TestRaftOutlivesADiskThatStaysFullUntilTheEnd(t *testing.T) {
 			broken.Store(true) // the bootstrap was the last that fitted
 		}
 		return err
-	}
+	})
 	r, err := electing(t, s.Group(7))
 	must(t, err)
 	<-failing // its candidate's term does not get to disk
