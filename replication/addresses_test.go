@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"millrace/replication/metadata"
+	"millrace/replication/roster"
 )
 
 // moves restarts nodes at new addresses, in the background, and fails the test unless
@@ -60,8 +61,8 @@ func TestAllMoveAndAreToldWhere(t *testing.T) {
 		c.check("after the move", id, []string{"before", "after"})
 		for _, n := range c.nodes {
 			b, _ := c.nodes[0].Image().Broker(n.id)
-			if address(b) != n.addr {
-				t.Errorf("node %d is registered at %s, want %s", n.id, address(b), n.addr)
+			if roster.Address(b) != n.addr {
+				t.Errorf("node %d is registered at %s, want %s", n.id, roster.Address(b), n.addr)
 			}
 		}
 	})
@@ -132,13 +133,13 @@ func TestTheLaterAddressHolds(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
 		time.Sleep(10 * time.Second)
 		n, other := c.nodes[0], c.nodes[1]
-		at := func(n *testNode, node int32) addressed {
-			for _, a := range n.knownAddresses() {
+		at := func(n *testNode, node int32) roster.Entry {
+			for _, a := range n.book.Entries() {
 				if a.Node == node {
 					return a
 				}
 			}
-			return addressed{}
+			return roster.Entry{}
 		}
 		now := at(n, other.id)
 		if now.Address != other.addr || now.Epoch == 0 || now.Incarnation != other.identity.Incarnation {
@@ -148,11 +149,11 @@ func TestTheLaterAddressHolds(t *testing.T) {
 		earlier.Address, earlier.Epoch = "old:1", now.Epoch-1
 		foreign.Address, foreign.Epoch, foreign.Incarnation = "foreign:1", now.Epoch+9, "ffffffff"
 		later.Address, later.Epoch = "new:1", now.Epoch+5
-		n.takeAddresses([]addressed{earlier, foreign})
+		n.book.Take([]roster.Entry{earlier, foreign})
 		if got := at(n, other.id); got != now {
 			t.Errorf("an earlier address, or one of another incarnation, was taken: %+v", got)
 		}
-		if !n.takeAddresses([]addressed{later}) || at(n, other.id) != later {
+		if !n.book.Take([]roster.Entry{later}) || at(n, other.id) != later {
 			t.Errorf("a later address was not taken: %+v", at(n, other.id))
 		}
 		n.failover.evidence.sendViews()

@@ -2,8 +2,6 @@ package replication
 
 import (
 	"errors"
-	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,9 +15,7 @@ import (
 
 // heardAge is the greatest age of n's folder that another node has heard of.
 func (n *testNode) heardAge(of *testNode) uint64 {
-	n.aboutMu.Lock()
-	defer n.aboutMu.Unlock()
-	return n.abouts[transport.Peer{Node: of.id, Incarnation: of.identity.Incarnation}].age
+	return n.members.Last(of.identity.Peer()).Age
 }
 
 // copyOfALivingNode copies node 3 of a cluster of three while it runs, which acknowledges
@@ -96,80 +92,9 @@ func TestACloneBesideTheNodeEnds(t *testing.T) {
 		c.append(id, "and on")
 		eventually(t, "the node follows", func() bool { return mustPartition(t, n, id).EndOffset() == 3 })
 		eventually(t, "nobody takes the node for a copy", func() bool {
-			return !slices.ContainsFunc(c.others(n), func(o *testNode) bool { _, old := o.oldCopies.Load(n.serverID()); return old })
+			return !slices.ContainsFunc(c.others(n), func(o *testNode) bool { return o.members.IsCopy(n.identity.Peer()) })
 		})
 	})
-}
-
-// Whatever happens to what a node says of its age on the way, late, repeated, out of
-// order, from runs that are over: nobody says that the folder that is the newest is a
-// copy. And of a copy from before something that was heard, everybody does.
-func TestNoOrderOfMessagesMakesACopyOfTheOriginal(t *testing.T) {
-	type said struct {
-		text string
-		run  string
-		age  uint64
-	}
-	copies := 0
-	for seed := range uint64(2000) {
-		r := rand.New(rand.NewPCG(seed, 1))
-		n := &Node{ready: make(chan struct{}), abouts: make(map[transport.Peer]about), start: time.Now()}
-		p := transport.Peer{Node: 3, Incarnation: "0123abcd"}
-		disk, now, runs := uint64(1), uint64(1), 0
-		var way []said
-		heard := uint64(0)
-		run := func() string { return fmt.Sprint("run ", runs) }
-		for range 100 {
-			switch r.IntN(5) {
-			case 0: // the folder is started again
-				disk++
-				now = disk
-				runs++
-			case 1: // it is raised, and what is raised is said once that is done
-				if disk = now + 1; r.IntN(4) > 0 {
-					now = disk
-				} else { // a crash in between
-					disk++
-					now = disk
-					runs++
-				}
-			case 2:
-				way = append(way, said{about{low: 1, high: 2, age: now, run: run()}.encode(), run(), now})
-			default:
-				if len(way) == 0 {
-					continue
-				}
-				i := r.IntN(len(way))
-				m := way[i]
-				if r.IntN(2) == 0 {
-					way = append(way[:i], way[i+1:]...)
-				}
-				if r.IntN(2) == 0 { // a handshake, and not gossip
-					err := n.judge(p, m.text)
-					if m.run == run() && err != nil {
-						t.Fatalf("seed %d: the newest folder, at age %d: %v", seed, now, err)
-					}
-					if err != nil {
-						continue
-					}
-				}
-				n.admitted(p, m.text)
-				heard = max(heard, m.age)
-			}
-		}
-		for old := uint64(0); old < heard; old++ { // a copy at age old says one more when it is started
-			copies++
-			if err := n.judge(p, about{low: 1, high: 2, age: old + 1, run: "copy"}.encode()); !errors.Is(err, transport.ErrOldDisk) {
-				t.Fatalf("seed %d: a copy at age %d was let in, and %d was heard: %v", seed, old, heard, err)
-			}
-		}
-		if err := n.judge(p, about{low: 1, high: 2, age: heard + 1, run: "next"}.encode()); err != nil {
-			t.Fatalf("seed %d: the next start: %v", seed, err)
-		}
-	}
-	if copies < 10_000 {
-		t.Errorf("%d copies were looked at", copies)
-	}
 }
 
 // A node that writes nothing leaves its disk alone.
@@ -253,16 +178,16 @@ func TestTheOriginalOfACopyThatReplacedItEnds(t *testing.T) {
 		// A peer's image from before says nothing of one that is named in a later one; nor does
 		// one peer alone, however often it says so, or a stranger.
 		later := n.Image().Index + 1<<20
-		n.refusedAsReplaced(transport.Peer{Node: 1}, n.Image().Index, "behind")
-		n.refusedAsReplaced(transport.Peer{Node: 2}, later, "a liar")
-		n.refusedAsReplaced(transport.Peer{Node: 2}, later+1, "a liar")
-		n.refusedAsReplaced(transport.Peer{Node: 3}, later, "this one itself")
-		n.refusedAsReplaced(transport.Peer{Node: 77}, later, "a stranger")
+		n.members.Replaced(transport.Peer{Node: 1}, n.Image().Index, "behind")
+		n.members.Replaced(transport.Peer{Node: 2}, later, "a liar")
+		n.members.Replaced(transport.Peer{Node: 2}, later+1, "a liar")
+		n.members.Replaced(transport.Peer{Node: 3}, later, "this one itself")
+		n.members.Replaced(transport.Peer{Node: 77}, later, "a stranger")
 		if err := n.Failure(); err != nil {
 			t.Error(err)
 		}
 		n.copied = true // is believed from here on
-		n.refusedAsReplaced(transport.Peer{Node: 1}, later, "a majority of the others")
+		n.members.Replaced(transport.Peer{Node: 1}, later, "a majority of the others")
 		if err := n.Failure(); !errors.Is(err, ErrOldDisk) {
 			t.Errorf("a majority says that it was replaced: %v", err)
 		}

@@ -17,13 +17,14 @@ import (
 
 	"millrace/replication/folder"
 	"millrace/replication/metadata"
+	"millrace/replication/roster"
 )
 
 // inTheNameOf says hello to a node as another, whose process is gone, would at its next start.
 func (c *testCluster) inTheNameOf(gone *testNode, id folder.Identity, age uint64, to *testNode, kind byte) *stranger {
 	c.t.Helper()
 	gone.copied = true // to who heard this, the node itself is the copy when it is back
-	says := about{low: 1, high: metadata.MaxLevel, age: age + 1, run: "0123456789abcdef"}.encode()
+	says := roster.About{Low: 1, High: metadata.MaxLevel, Age: age + 1, Run: "0123456789abcdef"}.Encode()
 	s := c.knock(to, strangerHello{
 		kind: kind, node: gone.id, incarnation: id.Incarnation, cluster: id.Cluster,
 		more: append(binary.BigEndian.AppendUint16([]byte{1}, uint16(len(says))), says...),
@@ -82,11 +83,9 @@ func TestStrangersAreKeptOut(t *testing.T) {
 			t.Errorf("kind %d: %+v", kind, s.ack)
 		}
 	}
-	n.addressMu.Lock()
-	if len(n.addresses) != 0 {
-		t.Errorf("a stranger's address was kept: %v", n.addresses)
+	if kept := n.book.Entries(); len(kept) != 1 {
+		t.Errorf("a stranger's address was kept: %v", kept)
 	}
-	n.addressMu.Unlock()
 	for _, g := range []strangerHello{{}, {node: n.id, incarnation: n.identity.Incarnation}, {node: 77, incarnation: "x", cluster: n.ClusterID()}} {
 		g.kind = onceConn
 		for call, req := range map[byte][]byte{

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"millrace/replication/metadata"
+	"millrace/replication/roster"
 	"millrace/replication/transport"
 )
 
@@ -62,7 +63,7 @@ func (n *Node) handle(ctx context.Context, from transport.Peer, kind uint8, req 
 		return n.admit(ctx, req)
 	}
 	if kind == callSeek { // over a connection on which nobody shows who he is
-		return json.Marshal(n.hintedAddresses())
+		return json.Marshal(n.book.Hints())
 	}
 	if from.Node == 0 {
 		return nil, fmt.Errorf("replication: call %d is for members of the cluster", kind)
@@ -230,7 +231,7 @@ func (n *Node) register(ctx context.Context, req joinRequest) joinAnswer {
 	answer := joinAnswer{Cluster: n.identity.Cluster, Node: broker.ID, Peers: make(map[int32]string)}
 	for _, b := range n.Image().Brokers() {
 		if b.ID != broker.ID {
-			answer.Peers[b.ID] = address(b)
+			answer.Peers[b.ID] = roster.Address(b)
 		}
 	}
 	return answer

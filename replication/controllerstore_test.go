@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"millrace/replication/folder"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"millrace/replication/folder"
 )
 
 // testControllerStore returns the store of a controller whose disk may fail, with n

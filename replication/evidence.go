@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/replication/roster"
 	"millrace/replication/transport"
 )
 
@@ -48,7 +49,7 @@ type view struct {
 	Hears  []processName   `json:"hears"`
 	Leads  []relayedGroups `json:"leads,omitempty"` // by whom the receiver does not hear
 
-	Addresses []addressed `json:"addresses,omitempty"` // all that the sender knows
+	Addresses []roster.Entry `json:"addresses,omitempty"` // all that the sender knows
 }
 
 // A processName is a process in a view.
@@ -252,7 +253,7 @@ func (ev *evidence) sendViewOnce(node int32) error {
 // viewFor is what this node shows to another.
 func (ev *evidence) viewFor(node int32) view {
 	n := ev.f.n
-	heard, known := n.transport.Heard(), n.knownAddresses()
+	heard, known := n.transport.Heard(), n.book.Entries()
 	ev.mu.Lock()
 	defer ev.mu.Unlock()
 	ev.number++
@@ -342,7 +343,7 @@ func (ev *evidence) receiveView(from transport.Peer, data []byte) error {
 	}
 	ev.mu.Unlock()
 	n.membershipHints.Add(1)
-	if n.takeAddresses(v.Addresses) {
+	if n.book.Take(v.Addresses) {
 		ev.sendViews()
 	}
 	if changed {

@@ -100,25 +100,7 @@ func (n *Node) foreign(cluster string) {
 	if !n.founding || n.cfg.Found || time.Since(n.start) > foundDoubt || len(n.Image().Brokers()) > 1 {
 		return
 	}
-	n.fail(elsewhere(cluster), func(id *folder.Identity) { id.Doubted = cluster })
-}
-
-// fail ends the node, after a note in its folder of why.
-func (n *Node) fail(cause error, note func(*folder.Identity)) {
-	n.aboutMu.Lock()
-	defer n.aboutMu.Unlock()
-	if n.failure != nil {
-		return
-	}
-	id := n.identity
-	id.Level = max(id.Level, n.Image().Level())
-	note(&id)
-	if err := n.folder.Save(id); err != nil {
-		cause = fmt.Errorf("%w (and %s was not written: %w)", cause, folder.IdentityName, err)
-	}
-	n.failure = cause
-	n.logger.Error("this node must end", "error", cause)
-	close(n.failed)
+	n.standing.fail(elsewhere(cluster), n.Image().Level(), func(id *folder.Identity) { id.Doubted = cluster })
 }
 
 // overhear gives a connection that comes before the node is ready to who listens for

@@ -242,7 +242,7 @@ func (gs *gossiper) sendGossip(node int32, g gossip) {
 			g = gs.stillSo(g)
 		}
 		if n.Image().Level() >= 2 { // whoever is earlier reads neither
-			g.number, g.about = gs.sent.Add(1), n.about()
+			g.number, g.about = gs.sent.Add(1), n.members.About()
 		}
 		ctx, cancel := n.callContext()
 		_, err := n.transport.Call(ctx, node, callGossip, g.encode())
@@ -280,7 +280,7 @@ func (gs *gossiper) receiveGossip(from transport.Peer, g gossip) error {
 		return fmt.Errorf("%w: its connection has just ended, or is not known yet", transport.ErrUnreachable)
 	}
 	if g.about != "" {
-		n.admitted(from, g.about)
+		n.members.Admitted(from, g.about)
 	}
 	if g.first || len(g.open)+len(g.leads) > 0 { // else it only says how old it is
 		defer n.membershipHints.Add(1)

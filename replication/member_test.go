@@ -65,7 +65,7 @@ func TestFeatureLevelFollowsTheLastNodeThatIsUpgraded(t *testing.T) {
 	c.maxLevel = 0
 	for _, n := range c.nodes[:2] {
 		eventually(t, "the upgraded nodes know of each other", func() bool { return len(n.transport.Connected()) == 2 })
-		if change, ok := n.nextLevel(); ok || change.Judged != n.Image().Index {
+		if change, ok := n.members.NextLevel(); ok || change.Judged != n.Image().Index {
 			t.Fatalf("node %d would raise the level to %d, as judged at change %d of %d", n.id, change.Level, change.Judged, n.Image().Index)
 		}
 		n.raiseLevel()

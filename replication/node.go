@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"slices"
@@ -22,6 +23,7 @@ import (
 	"millrace/replication/folder"
 	"millrace/replication/metadata"
 	"millrace/replication/raftgroup"
+	"millrace/replication/roster"
 	"millrace/replication/transport"
 	"millrace/replication/vote"
 	"millrace/segment"
@@ -92,27 +94,17 @@ type Node struct {
 	isRegistered atomic.Bool
 	registering  atomic.Bool
 	raising      atomic.Bool // the feature level is
-	// controllerSeen is when there was a controller last, as time since start.
-	controllerSeen atomic.Int64
 	// decodeChange reads a change: metadata's, or in tests an older release's.
 	decodeChange func([]byte) (metadata.Change, error)
 	maxLevel     int32 // the highest feature level it reads
 
+	standing standing
+	members  *roster.Members // set by Start, as book is
+	book     *roster.Book
+
 	founding bool        // this process founded the cluster
 	joining  atomic.Bool // asks for a cluster that takes it in, and has nothing to say to others
 	ears     atomic.Pointer[transport.Transport]
-
-	aboutMu sync.Mutex
-	abouts  map[transport.Peer]about // of the latest handshakes
-	failed  chan struct{}
-	failure error
-
-	replacedAt map[int32]uint64 // by the brokers that say so, see refusedAsReplaced; under aboutMu
-
-	oldCopies sync.Map    // raft.ServerID, who was refused as an old copy, to true
-	warned    atomic.Bool // that they are too many
-
-	noted int32 // the level that node.json has by now; reconcileLoop's own
 
 	ctx       context.Context // ends with the node
 	cancel    context.CancelFunc
@@ -132,11 +124,6 @@ type Node struct {
 	dropped map[metadata.TopicID]bool // whose deletion was applied here below feature level 2
 	changed chan struct{}             // closed and replaced at each new image
 
-	addressMu sync.Mutex
-	addresses map[int32]string    // where the others are
-	told      map[int32]addressed // and who said so
-	epoch     uint64              // of this node's own
-
 	partitionMu sync.RWMutex
 	partitions  map[metadata.PartitionID]*Partition
 	byGroup     map[uint64]*Partition
@@ -154,7 +141,6 @@ type Node struct {
 	imageReplayed chan struct{} // see Replayed
 	controlling   atomic.Bool   // the controller group's members are being looked after
 	retaining     atomic.Bool   // retention is
-	unsaved       atomic.Bool   // the others' addresses are, see saveAddressesLocked
 	lacksRoom     atomic.Bool   // the node's own files have none to grow; see keepRoom
 	fullDisk      slowlog.Limit // which took no records of producers
 	retainAt      atomic.Int64  // when retention is due before its time, since settings changed; ms since 1970, 0: at its time
@@ -181,9 +167,6 @@ func Open(cfg Config) (*Node, error) {
 		closing:       make(chan struct{}),
 		ready:         make(chan struct{}),
 		changed:       make(chan struct{}),
-		addresses:     make(map[int32]string),
-		told:          make(map[int32]addressed),
-		epoch:         uint64(time.Now().UnixMilli()),
 		partitions:    make(map[metadata.PartitionID]*Partition),
 		byGroup:       make(map[uint64]*Partition),
 		raftLimits:    raftgroup.NewLogLimits(),
@@ -196,9 +179,6 @@ func Open(cfg Config) (*Node, error) {
 		run:           folder.NewRun(),
 		decodeChange:  metadata.DecodeChange,
 		maxLevel:      metadata.MaxLevel,
-		abouts:        make(map[transport.Peer]about),
-		replacedAt:    make(map[int32]uint64),
-		failed:        make(chan struct{}),
 		dropped:       make(map[metadata.TopicID]bool),
 	}
 	n.failover = newFailover(n)
@@ -207,6 +187,7 @@ func Open(cfg Config) (*Node, error) {
 		n.cfg.FS = segment.OS
 	}
 	n.folder = folder.Folder{FS: n.cfg.FS, Dir: cfg.DataDir}
+	n.standing = standing{folder: n.folder, failed: make(chan struct{})}
 	if n.logger == nil {
 		n.logger = slog.New(slog.DiscardHandler)
 		n.cfg.Logger = n.logger
@@ -214,7 +195,7 @@ func Open(cfg Config) (*Node, error) {
 	if n.now == nil {
 		n.now = time.Now
 	}
-	if _, _, err := splitAddress(cfg.Advertise); err != nil {
+	if _, _, err := roster.SplitAddress(cfg.Advertise); err != nil {
 		return nil, fmt.Errorf("advertised address %q: %w", cfg.Advertise, err)
 	}
 	if err := n.identify(); err != nil {
@@ -280,7 +261,6 @@ func (n *Node) identify() error {
 		n.logger.Info("the folder belongs to a cluster already: the nodes to join are only asked where its nodes are", "cluster", id.Cluster, "node", id.Node, "join", n.cfg.Join, "folder", n.cfg.DataDir)
 	}
 	n.identity = id
-	n.addresses = n.folder.Peers()
 	return nil
 }
 
@@ -300,6 +280,10 @@ func (n *Node) Start(ctx context.Context) error {
 	if n.age, err = n.folder.OpenAge(n.registeredAge()); err != nil {
 		return fmt.Errorf("raise the data folder's age: %w", err)
 	}
+	n.standing.belongs(n.identity, n.logger)
+	n.members = roster.NewMembers(roster.Config{
+		Self: n.identity.Peer(), Run: n.run, Began: n.start, Age: n.age, MaxLevel: n.maxLevel, Node: rosterNode{n}, Logger: n.logger,
+	})
 	n.transport = transport.New(transport.Config{
 		Local:      n.identity.Peer(),
 		Cluster:    n.identity.Cluster,
@@ -318,6 +302,11 @@ func (n *Node) Start(ctx context.Context) error {
 		},
 		Logger: n.logger,
 	})
+	n.book = roster.OpenBook(roster.BookConfig{
+		Self: n.identity.Peer(), Address: n.cfg.Advertise, Folder: n.folder,
+		Cluster: n, Network: n.transport, Views: rosterNode{n}, Logger: n.logger,
+		Timers: roster.BookTimers{Call: callTimeout, SeekFirst: seekEvery, SeekMost: seekMost},
+	})
 	if n.controller, err = n.openController(); err != nil {
 		n.transport.Close()
 		return err
@@ -333,8 +322,8 @@ func (n *Node) Start(ctx context.Context) error {
 	n.goTracked(n.upkeepLoop)
 	n.goTracked(n.cleanerLoop)
 	n.goTracked(n.reconcileLoop)
-	n.goTracked(n.seekLoop)
-	n.setPeers()
+	n.goTracked(func() { n.book.Seek(n.ctx, callSeek, n.cfg.Join) })
+	n.book.SetPeers()
 	n.failover.opened(controllerGroup)
 	if n.known() {
 		// As it was; that it was started again is said in the background, since the
@@ -358,6 +347,7 @@ func (n *Node) Start(ctx context.Context) error {
 
 // joinOrFound founds a cluster or joins one, and keeps who the node is from then on.
 func (n *Node) joinOrFound(ctx context.Context) error {
+	others := make(map[int32]string) // where they are
 	switch found := len(n.cfg.Join) == 0 && !n.identity.Rejoin; {
 	case found:
 		if err := n.nobodyLooks(ctx); err != nil {
@@ -372,7 +362,8 @@ func (n *Node) joinOrFound(ctx context.Context) error {
 		}
 		fallthrough
 	default:
-		if err := n.join(ctx); err != nil {
+		var err error
+		if others, err = n.join(ctx); err != nil {
 			return err
 		}
 	}
@@ -387,7 +378,7 @@ func (n *Node) joinOrFound(ctx context.Context) error {
 	if err := segment.SyncDir(n.cfg.FS, n.folder.Path(folder.MetaName)); err != nil { // its name, too
 		return err
 	}
-	if err := n.folder.SavePeers(n.addresses); err != nil {
+	if err := n.folder.SavePeers(others); err != nil {
 		return err
 	}
 	if err := n.folder.Save(n.identity); err != nil {
@@ -397,25 +388,25 @@ func (n *Node) joinOrFound(ctx context.Context) error {
 }
 
 // join asks the nodes of a cluster, in turn, to take this one in: those given,
-// and those it knew before its disk was lost.
-func (n *Node) join(ctx context.Context) error {
+// and those it knew before its disk was lost. It returns where the others are.
+func (n *Node) join(ctx context.Context) (others map[int32]string, err error) {
 	through := slices.Clone(n.cfg.Join)
-	for _, addr := range n.addresses {
-		through = append(through, addr)
+	if n.identity.Rejoin {
+		through = slices.AppendSeq(through, maps.Values(n.folder.Peers()))
 	}
 	if len(through) == 0 {
-		return fmt.Errorf("node %d lost its votes or its metadata log and knows no other node; name one with --join", n.identity.Node)
+		return nil, fmt.Errorf("node %d lost its votes or its metadata log and knows no other node; name one with --join", n.identity.Node)
 	}
-	host, port, err := splitAddress(n.cfg.Advertise)
+	host, port, err := roster.SplitAddress(n.cfg.Advertise)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	req, err := json.Marshal(joinRequest{
 		Node: n.identity.Node, Incarnation: n.identity.Incarnation, Host: host, Port: port, Rack: n.cfg.Rack,
 		MinLevel: metadata.MinLevel, MaxLevel: n.maxLevel,
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	t := transport.New(transport.Config{
 		Local:   transport.Peer{Incarnation: n.identity.Incarnation},
@@ -442,15 +433,14 @@ func (n *Node) join(ctx context.Context) error {
 			case err != nil:
 				last = err // it names the address
 			case answer.Refused != "" && !answer.Retry:
-				return fmt.Errorf("join through %s: %s", addr, answer.Refused)
+				return nil, fmt.Errorf("join through %s: %s", addr, answer.Refused)
 			case answer.Refused != "":
 				last = fmt.Errorf("join through %s: %s", addr, answer.Refused)
 			case n.identity.Rejoin && answer.Cluster != n.identity.Cluster:
-				return fmt.Errorf("join through %s: it is of cluster %s, this node of %s", addr, answer.Cluster, n.identity.Cluster)
+				return nil, fmt.Errorf("join through %s: it is of cluster %s, this node of %s", addr, answer.Cluster, n.identity.Cluster)
 			default:
 				n.identity.Cluster, n.identity.Node, n.identity.Rejoin = answer.Cluster, answer.Node, false
-				n.addresses = answer.Peers
-				return nil
+				return answer.Peers, nil
 			}
 		}
 		if now := time.Now(); now.After(complain) {
@@ -459,9 +449,9 @@ func (n *Node) join(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w (last: %w)", ctx.Err(), last)
+			return nil, fmt.Errorf("%w (last: %w)", ctx.Err(), last)
 		case <-n.closing:
-			return ErrClosed
+			return nil, ErrClosed
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
@@ -486,10 +476,8 @@ func (n *Node) registerSelf(ctx context.Context) error {
 		}
 		// What another node committed may still be on its way here; a change
 		// waits for the group's leader, so it finds out.
-		trying, cancel := context.WithCancel(ctx)
-		stop := n.cancelWhenFailed(cancel)
+		trying, cancel := n.standing.whileSound(ctx)
 		err = n.Change(trying, metadata.RegisterBroker{Broker: self, ClusterID: n.identity.Cluster})
-		stop()
 		cancel()
 		switch {
 		case err == nil:

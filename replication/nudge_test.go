@@ -1,9 +1,10 @@
 package replication
 
 import (
-	"millrace/replication/raftgroup"
 	"testing"
 	"time"
+
+	"millrace/replication/raftgroup"
 )
 
 // A follower that comes back to a group in which nothing happens gets what it

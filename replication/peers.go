@@ -4,6 +4,9 @@ import (
 	"context"
 	"net"
 
+	"github.com/hashicorp/raft"
+
+	"millrace/replication/roster"
 	"millrace/replication/transport"
 )
 
@@ -20,16 +23,16 @@ var (
 type peers struct{ n *Node }
 
 // Resolve implements transport.Membership.
-func (p peers) Resolve(node int32) (addr string, ok bool) { return p.n.resolve(node) }
+func (p peers) Resolve(node int32) (addr string, ok bool) { return p.n.book.Resolve(node) }
 
 // About implements transport.Membership.
-func (p peers) About() string { return p.n.about() }
+func (p peers) About() string { return p.n.members.About() }
 
 // Judge implements transport.Membership.
-func (p peers) Judge(peer transport.Peer, about string) error { return p.n.judge(peer, about) }
+func (p peers) Judge(peer transport.Peer, about string) error { return p.n.members.Judge(peer, about) }
 
 // Admitted implements transport.Membership.
-func (p peers) Admitted(peer transport.Peer, about string) { p.n.admitted(peer, about) }
+func (p peers) Admitted(peer transport.Peer, about string) { p.n.members.Admitted(peer, about) }
 
 // PeerUp implements transport.Observer.
 func (p peers) PeerUp(peer transport.Process) { p.n.failover.peerUp(peer) }
@@ -38,14 +41,14 @@ func (p peers) PeerUp(peer transport.Process) { p.n.failover.peerUp(peer) }
 func (p peers) PeerDown(peer transport.Process) { p.n.failover.peerDown(peer) }
 
 // Learned implements transport.Observer.
-func (p peers) Learned(peer transport.Peer, addr string) { p.n.learned(peer, addr) }
+func (p peers) Learned(peer transport.Peer, addr string) { p.n.book.Learned(peer, addr) }
 
 // Outdated implements transport.Observer.
-func (p peers) Outdated(by transport.Peer, reason string) { p.n.refusedAsOld(by, reason) }
+func (p peers) Outdated(by transport.Peer, reason string) { p.n.members.Outdated(by, reason) }
 
 // Replaced implements transport.Observer.
 func (p peers) Replaced(by transport.Peer, at uint64, reason string) {
-	p.n.refusedAsReplaced(by, at, reason)
+	p.n.members.Replaced(by, at, reason)
 }
 
 // Foreign implements transport.Observer.
@@ -55,6 +58,29 @@ func (p peers) Foreign(cluster string) { p.n.foreign(cluster) }
 func (p peers) Handle(ctx context.Context, from transport.Peer, kind uint8, req []byte) ([]byte, error) {
 	return p.n.handle(ctx, from, kind, req)
 }
+
+// A rosterNode is what members and the book ask a node. It has no state.
+type rosterNode struct{ *Node }
+
+var (
+	_ roster.Node  = rosterNode{}
+	_ roster.Views = rosterNode{}
+)
+
+// Controllers implements roster.Node.
+func (n rosterNode) Controllers() []raft.Server {
+	m := n.memberOf(controllerGroup)
+	if m == nil {
+		return nil
+	}
+	return m.Raft.GetConfiguration().Configuration().Servers
+}
+
+// Outdated implements roster.Node.
+func (n rosterNode) Outdated(reason string) { n.outdated(reason) }
+
+// ShowViews implements roster.Views.
+func (n rosterNode) ShowViews() { n.failover.evidence.sendViews() }
 
 // dial is Config.Dial, as a transport.Dialer.
 type dial func(ctx context.Context, addr string) (net.Conn, error)

@@ -61,10 +61,10 @@ func (n *Node) reconcileLoop() {
 		if image.ClusterID == "" {
 			continue
 		}
-		if unnoted = nil; !n.noteLevel(image.Level()) {
+		if unnoted = nil; !n.standing.noteLevel(image.Level()) {
 			unnoted = time.After(imageEvery)
 		}
-		n.setPeers()
+		n.book.SetPeers()
 		n.stayRegistered(image)
 		follower.follow(image)
 		if _, registered := image.Broker(n.identity.Node); registered && !swept {
@@ -170,6 +170,14 @@ func (n *Node) removeDeleted(dir string, remove func() error) {
 			}
 		}
 	})
+}
+
+// drop notes that a topic's deletion was applied here, which an image below feature
+// level 2 does not remember.
+func (n *Node) drop(topic metadata.TopicID) {
+	n.imageMu.Lock()
+	defer n.imageMu.Unlock()
+	n.dropped[topic] = true
 }
 
 // deleted tells whether a committed change deleted a group that the image does not

@@ -1,11 +1,12 @@
 package replication
 
 import (
-	"millrace/replication/folder"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"millrace/replication/folder"
 )
 
 // A node whose metadata log is gone comes back as a new incarnation, and its

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"millrace/replication/raftgroup"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +12,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"millrace/replication/raftgroup"
+	"millrace/replication/roster"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write what the stories of testdata/replication tell now into them")
@@ -235,7 +237,7 @@ func (s *story) run(args []string) string {
 		for _, name := range []string{"A", "B", "C"} {
 			n := s.node(name)
 			b, _ := s.c.live().Image().Broker(n.id)
-			switch address(b) {
+			switch roster.Address(b) {
 			case n.addr:
 				lines = append(lines, name+" where it is")
 			default:

@@ -1,8 +1,9 @@
 package replication
 
 import (
-	"millrace/replication/raftgroup"
 	"time"
+
+	"millrace/replication/raftgroup"
 )
 
 // The times of replication, beside those of all groups (see raftgroup.HeartbeatTimeout).

@@ -1,9 +1,10 @@
 package replication
 
 import (
-	"millrace/replication/raftgroup"
 	"testing"
 	"time"
+
+	"millrace/replication/raftgroup"
 )
 
 // The times of replication are chosen one by one and hold together: whoever changes

@@ -196,11 +196,7 @@ func (n *Node) tendLogs(retention bool) (began bool) {
 	n.goTracked(func() {
 		defer n.retaining.Store(false)
 		n.keepRoom()
-		if n.unsaved.Load() {
-			n.addressMu.Lock()
-			n.saveAddressesLocked()
-			n.addressMu.Unlock()
-		}
+		n.book.SaveAgain()
 		var deleted deletions
 		n.eachReplica(func(r *replica) {
 			n.tendLog(r)

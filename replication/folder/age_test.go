@@ -2,12 +2,13 @@ package folder
 
 import (
 	"errors"
-	"millrace/segment"
 	"os"
 	"path/filepath"
 	"runtime"
 	"syscall"
 	"testing"
+
+	"millrace/segment"
 )
 
 // at is the folder at dir, on the operating system's files.
