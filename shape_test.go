@@ -53,8 +53,6 @@ var functions = map[string]string{
 	"server/group.Config":                        "to become a method",
 	"server/group.beat":                          "to become a method",
 	"server/group.waiting":                       "to become a method",
-	"server/mux.Config":                          "to become a method",
-	"server/mux.Quotas":                          "to become a method",
 }
 
 // A shape is what a type has.

@@ -148,10 +148,7 @@ func (s *Server) init() {
 		s.budget.size = s.maxHeldBytes()
 		s.listeners = map[net.Listener]struct{}{}
 		s.open = map[net.Conn]*connection{}
-		s.quotas.Limits = func() mux.Limits {
-			return mux.Limits{Connections: s.maxConnections(), PerIP: s.maxConnectionsPerIP()}
-		}
-		s.quotas.Warn = s.warn
+		s.quotas.Broker = bounds{s}
 		if s.Levels == nil {
 			s.Levels = NewLevels(slog.LevelInfo)
 		}
@@ -201,7 +198,7 @@ func (s *Server) now() time.Time { return s.clock().Now() }
 // tells about them. Shutdown closes it.
 func (s *Server) Mux(l net.Listener) *mux.Mux {
 	s.init()
-	m := mux.New(l, mux.Config{Quotas: &s.quotas, TLS: s.TLSConfig, Patience: s.stallTimeout(), MaxRequest: s.maxRequestBytes})
+	m := mux.New(l, mux.Config{Quotas: &s.quotas, TLS: s.TLSConfig, Patience: s.stallTimeout()})
 	s.mu.Lock()
 	s.muxes = append(s.muxes, m)
 	closing := s.closing

@@ -35,8 +35,6 @@ type Config struct {
 	TLS *tls.Config
 	// Patience is how long a connection may take for its first bytes. 0: 30 seconds.
 	Patience time.Duration
-	// MaxRequest returns the largest frame that a client may begin with. nil: any.
-	MaxRequest func() int
 }
 
 // A Mux accepts connections from one listener and hands them on by what they begin
@@ -129,7 +127,7 @@ func (m *Mux) accept() {
 			// Out of descriptors, or the client gave up: neither may end the
 			// broker, and neither is mended by asking again at once.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			m.cfg.Quotas.warn("accept failed", "listener", m.outer.Addr(), "error", err)
+			m.cfg.Quotas.Broker.Warn("accept failed", "listener", m.outer.Addr(), "error", err)
 			if !m.wait(pause) {
 				return
 			}
@@ -179,7 +177,7 @@ func (m *Mux) sort(conn net.Conn, p *place) {
 	defer func() {
 		if r := recover(); r != nil {
 			m.cfg.Quotas.panics.Add(1)
-			m.cfg.Quotas.warn("panic while serving a connection", "remote", conn.RemoteAddr(), "panic", r, "stack", string(debug.Stack()))
+			m.cfg.Quotas.Broker.Warn("panic while serving a connection", "remote", conn.RemoteAddr(), "panic", r, "stack", string(debug.Stack()))
 		}
 		m.mu.Lock()
 		delete(m.sniffed, conn)

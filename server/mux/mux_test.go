@@ -19,9 +19,18 @@ type hall struct {
 	*Mux
 	t      *testing.T
 	quotas *Quotas
+	limits Limits
 
 	mu   sync.Mutex
 	said []string
+}
+
+func (h *hall) Limits() Limits { return h.limits }
+
+func (h *hall) Warn(message string, args ...any) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.said = append(h.said, message+" "+fmt.Sprint(args...))
 }
 
 func newHall(t *testing.T, limits Limits, patience time.Duration) *hall {
@@ -30,13 +39,10 @@ func newHall(t *testing.T, limits Limits, patience time.Duration) *hall {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &hall{t: t}
-	h.quotas = &Quotas{Limits: func() Limits { return limits }, Warn: func(message string, args ...any) {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		h.said = append(h.said, message+" "+fmt.Sprint(args...))
-	}}
-	h.Mux = New(l, Config{Quotas: h.quotas, Patience: patience, MaxRequest: func() int { return 1000 }})
+	limits.MaxRequest = 1000
+	h := &hall{t: t, limits: limits}
+	h.quotas = &Quotas{Broker: h}
+	h.Mux = New(l, Config{Quotas: h.quotas, Patience: patience})
 	t.Cleanup(func() {
 		h.Close()
 		h.becomes("the books to be empty", func(s Stats) bool { return s.Connections == 0 })
@@ -98,7 +104,7 @@ const (
 )
 
 func TestConnectionsGoWhereTheirFirstBytesSay(t *testing.T) {
-	h := newHall(t, Limits{100, 100}, 0)
+	h := newHall(t, Limits{Connections: 100, PerIP: 100}, 0)
 	kafka, peers := h.Kafka(), h.Peers()
 	h.dial(nodeHello)
 	h.dial(kafkaHello)
@@ -116,7 +122,7 @@ func TestConnectionsGoWhereTheirFirstBytesSay(t *testing.T) {
 }
 
 func TestOthersAreRefused(t *testing.T) {
-	h := newHall(t, Limits{100, 100}, 0)
+	h := newHall(t, Limits{Connections: 100, PerIP: 100}, 0)
 	h.Kafka()
 	h.Peers()
 	for hello, why := range map[string]string{
@@ -153,7 +159,7 @@ func TestOthersAreRefused(t *testing.T) {
 // Before a node has started there is nobody to serve clients: they are closed, and come
 // again. Other nodes are served.
 func TestNobodyIsKeptForAPartThatIsNotOpen(t *testing.T) {
-	h := newHall(t, Limits{100, 100}, 0)
+	h := newHall(t, Limits{Connections: 100, PerIP: 100}, 0)
 	peers := h.Peers()
 	closedByOther(t, h.dial(kafkaHello))
 	h.dial(nodeHello)
@@ -164,7 +170,7 @@ func TestNobodyIsKeptForAPartThatIsNotOpen(t *testing.T) {
 }
 
 func TestClosingOnePartLeavesTheOther(t *testing.T) {
-	h := newHall(t, Limits{100, 100}, 0)
+	h := newHall(t, Limits{Connections: 100, PerIP: 100}, 0)
 	kafka, peers := h.Kafka(), h.Peers()
 	waiting := h.dial(kafkaHello) // nobody accepts it
 	h.becomes("it to come", func(s Stats) bool { return s.Accepted == 1 })
@@ -179,7 +185,7 @@ func TestClosingOnePartLeavesTheOther(t *testing.T) {
 }
 
 func TestCloseLeavesWhatWasAcceptedAndNothingElse(t *testing.T) {
-	h := newHall(t, Limits{100, 100}, time.Hour)
+	h := newHall(t, Limits{Connections: 100, PerIP: 100}, time.Hour)
 	kafka := h.Kafka()
 	other := h.dial(kafkaHello)
 	mine := h.accepts(kafka, kafkaHello)
@@ -210,7 +216,7 @@ func TestCloseLeavesWhatWasAcceptedAndNothingElse(t *testing.T) {
 
 // Whoever says nothing has so long.
 func TestPatienceEnds(t *testing.T) {
-	h := newHall(t, Limits{100, 100}, 50*time.Millisecond)
+	h := newHall(t, Limits{Connections: 100, PerIP: 100}, 50*time.Millisecond)
 	h.Kafka()
 	for _, hello := range []string{"", "\x00\x00\x00"} {
 		closedByOther(t, h.dial(hello))
@@ -221,7 +227,7 @@ func TestPatienceEnds(t *testing.T) {
 // A connection that only says that it is a node's stays a stranger, which has to make
 // room, until the node says that it is one.
 func TestTheMagicAloneMakesNoNode(t *testing.T) {
-	h := newHall(t, Limits{2, 100}, 0)
+	h := newHall(t, Limits{Connections: 2, PerIP: 100}, 0)
 	kafka, peers := h.Kafka(), h.Peers()
 	for range 2 {
 		h.dial(nodeHello)
@@ -236,7 +242,7 @@ func TestTheMagicAloneMakesNoNode(t *testing.T) {
 // On probation a client is refused for the number of connections, whatever it says, and a
 // node is not.
 func TestOnlyNodesAreServedOnProbation(t *testing.T) {
-	h := newHall(t, Limits{1, 100}, time.Hour)
+	h := newHall(t, Limits{Connections: 1, PerIP: 100}, time.Hour)
 	kafka, peers := h.Kafka(), h.Peers()
 	h.dial(kafkaHello)
 	h.accepts(kafka, kafkaHello).(interface{ Known() }).Known()
@@ -264,7 +270,7 @@ func (c *countingConn) Write(p []byte) (int, error) {
 
 // Records are written to clients in pieces, by one writev.
 func TestBuffersAreWrittenAtOnce(t *testing.T) {
-	h := newHall(t, Limits{100, 100}, 0)
+	h := newHall(t, Limits{Connections: 100, PerIP: 100}, 0)
 	kafka := h.Kafka()
 	other := h.dial(kafkaHello)
 	conn, ok := h.accepts(kafka, kafkaHello).(*tcpConn)

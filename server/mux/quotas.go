@@ -13,6 +13,16 @@ import (
 type Limits struct {
 	Connections int // of all addresses together: max.connections
 	PerIP       int // of one address: max.connections.per.ip
+	MaxRequest  int // bytes of the largest frame that a client may begin with
+}
+
+// A Broker is whose connections Quotas count. Its methods are called by many goroutines
+// at once.
+type Broker interface {
+	// Limits returns the bounds that hold now. It is called for each connection.
+	Limits() Limits
+	// Warn logs a warning that clients may cause as often as they like.
+	Warn(message string, args ...any)
 }
 
 // Quotas count the connections of a broker, by whichever of its listeners they
@@ -30,10 +40,7 @@ type Limits struct {
 // such places, and the oldest there makes room for the next, so that no flood keeps
 // a node out.
 type Quotas struct {
-	// Limits returns the bounds that hold now. It is called for each connection.
-	Limits func() Limits
-	// Warn logs a warning that clients may cause as often as they like. nil: it is lost.
-	Warn func(message string, args ...any)
+	Broker Broker
 	// Now is the clock. nil: time.Now.
 	Now func() time.Time
 
@@ -97,16 +104,10 @@ func (q *Quotas) now() time.Time {
 	return time.Now()
 }
 
-func (q *Quotas) warn(message string, args ...any) {
-	if q.Warn != nil {
-		q.Warn(message, args...)
-	}
-}
-
 // admit counts conn in, and closes who makes room for it.
 func (q *Quotas) admit(conn net.Conn) *place {
 	q.accepted.Add(1)
-	limits := q.Limits()
+	limits := q.Broker.Limits()
 	p := &place{quotas: q, conn: conn, remote: remoteIP(conn), since: q.now()}
 	var leaves, expelled *place
 	q.mu.Lock()
@@ -135,7 +136,7 @@ func (q *Quotas) admit(conn net.Conn) *place {
 	q.mu.Unlock()
 	if leaves != nil {
 		q.refused.Add(1)
-		q.warn("too many connections: one that sent no request makes room", "remote", leaves.conn.RemoteAddr(), "max", limits.Connections)
+		q.Broker.Warn("too many connections: one that sent no request makes room", "remote", leaves.conn.RemoteAddr(), "max", limits.Connections)
 		leaves.conn.Close() // whoever serves it finds that out, and takes it off the books
 	}
 	if expelled != nil {
@@ -147,14 +148,14 @@ func (q *Quotas) admit(conn net.Conn) *place {
 // refuse counts and reports a connection that is being closed for what came over it.
 func (q *Quotas) refuse(conn net.Conn, reason string) {
 	q.refused.Add(1)
-	q.warn("connection refused", "remote", conn.RemoteAddr(), "reason", reason)
+	q.Broker.Warn("connection refused", "remote", conn.RemoteAddr(), "reason", reason)
 }
 
 // refuseOne does so for one that is beyond the limits.
 func (q *Quotas) refuseOne(conn net.Conn) {
-	limits := q.Limits()
+	limits := q.Broker.Limits()
 	q.refused.Add(1)
-	q.warn("too many connections", "remote", conn.RemoteAddr(), "max", limits.Connections, "max_per_ip", limits.PerIP)
+	q.Broker.Warn("too many connections", "remote", conn.RemoteAddr(), "max", limits.Connections, "max_per_ip", limits.PerIP)
 }
 
 // known says that the connection is no stranger any more.

@@ -33,10 +33,13 @@ type desk struct {
 }
 
 func newDesk(all, perIP int) *desk {
-	d := &desk{limits: Limits{all, perIP}, clock: time.Unix(1, 0)}
-	d.Quotas = &Quotas{Limits: func() Limits { return d.limits }, Now: func() time.Time { return d.clock }}
+	d := &desk{limits: Limits{Connections: all, PerIP: perIP}, clock: time.Unix(1, 0)}
+	d.Quotas = &Quotas{Broker: d, Now: func() time.Time { return d.clock }}
 	return d
 }
+
+func (d *desk) Limits() Limits      { return d.limits }
+func (d *desk) Warn(string, ...any) {}
 
 func (d *desk) come(addr string) (*callerFrom, *place) {
 	c := &callerFrom{addr: addr}

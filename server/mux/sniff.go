@@ -65,16 +65,13 @@ func (m *Mux) sniff(conn net.Conn, patience time.Duration) (caller, net.Conn, er
 		}
 		who = callerOf(first)
 	}
-	most := int64(1<<31 - 1)
-	if m.cfg.MaxRequest != nil {
-		most = int64(m.cfg.MaxRequest())
-	}
+	most := m.cfg.Quotas.Broker.Limits().MaxRequest
 	switch n := binary.BigEndian.Uint32(first[:]); {
 	case who == callerSSH:
 		return 0, nil, fmt.Errorf("it speaks SSH")
 	case who == callerTLS:
 		return 0, nil, fmt.Errorf("TLS within TLS")
-	case who == callerKafka && (n < leastRequest || int64(n) > most):
+	case who == callerKafka && (n < leastRequest || int64(n) > int64(most)):
 		return 0, nil, fmt.Errorf("it begins with % x, which is no request of at most %d bytes", first, most)
 	}
 	return who, whole, conn.SetDeadline(time.Time{})
