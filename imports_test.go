@@ -33,7 +33,8 @@ var allowed = map[string][]string{
 	"replication/roster":            {"replication/folder", "replication/metadata", "replication/transport", "hashicorp/raft"},
 	"replication/vote":              {"go.etcd.io/bbolt"},
 	"replication/raftgroup":         {"internal/slowlog", "log", "replication/transport", "replication/vote", "hashicorp/raft", "hashicorp/go-hclog"},
-	"replication": {"internal/slowlog", "log", "segment", "segment/record", "replication/bulletin", "replication/folder", "replication/metadata", "replication/metadata/settings", "replication/raftgroup", "replication/roster", "replication/transport", "replication/vote",
+	"replication/failover":          {"replication/metadata", "replication/raftgroup", "replication/transport", "hashicorp/raft"},
+	"replication": {"internal/slowlog", "log", "segment", "segment/record", "replication/bulletin", "replication/failover", "replication/folder", "replication/metadata", "replication/metadata/settings", "replication/raftgroup", "replication/roster", "replication/transport", "replication/vote",
 		"hashicorp/raft", "hashicorp/raft-boltdb", "go.etcd.io/bbolt"},
 	"server/coordinator":                 {"internal/heap", "segment/record"},
 	"server/coordinator/coordinatortest": {"segment/record", "server/coordinator"}, // for tests only

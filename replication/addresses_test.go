@@ -156,7 +156,7 @@ func TestTheLaterAddressHolds(t *testing.T) {
 		if !n.book.Take([]roster.Entry{later}) || at(n, other.id) != later {
 			t.Errorf("a later address was not taken: %+v", at(n, other.id))
 		}
-		n.failover.evidence.sendViews()
+		n.failover.ShowViews()
 		time.Sleep(time.Second)
 		if got := at(n, other.id); got.Address != other.addr || got.Epoch <= later.Epoch {
 			t.Errorf("node 2 did not tell its address anew: %+v", got)

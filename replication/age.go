@@ -51,7 +51,7 @@ func (n *Node) grow() {
 		err := n.age.Raise()
 		if err == nil {
 			a.scarce.Store(false)
-			n.failover.gossip.spread()
+			n.failover.Gossip()
 			return
 		}
 		if segment.Scarce(err) { // where to overwrite is to copy; the whole slot is written anew

@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/replication/failover"
 	"millrace/replication/folder"
 	"millrace/replication/metadata"
 	"millrace/replication/roster"
@@ -89,9 +90,9 @@ func TestStrangersAreKeptOut(t *testing.T) {
 	for _, g := range []strangerHello{{}, {node: n.id, incarnation: n.identity.Incarnation}, {node: 77, incarnation: "x", cluster: n.ClusterID()}} {
 		g.kind = onceConn
 		for call, req := range map[byte][]byte{
-			callGossip: {1, 0, 0, 0, 0, 0, 0, 0, 0},
-			callChange: []byte(fmt.Sprintf(`{"v":1,"change":"RegisterBroker","body":{"Broker":{"ID":%d,"Incarnation":%q,"Host":"elsewhere","Port":1,"Rack":""}}}`, n.id, n.identity.Incarnation)),
-			callStatus: u64s(0), callSegments: u64s(p.group, 0), callSegment: append(u64s(p.group, 1, 0), 0, 0, 1, 0),
+			failover.CallGossip: {1, 0, 0, 0, 0, 0, 0, 0, 0},
+			callChange:          []byte(fmt.Sprintf(`{"v":1,"change":"RegisterBroker","body":{"Broker":{"ID":%d,"Incarnation":%q,"Host":"elsewhere","Port":1,"Rack":""}}}`, n.id, n.identity.Incarnation)),
+			callStatus:          u64s(0), callSegments: u64s(p.group, 0), callSegment: append(u64s(p.group, 1, 0), 0, 0, 1, 0),
 		} {
 			s := c.knock(n, g) // each: such a connection is for one call
 			if s.ack.status != 0 || s.ack.incarnation != "" || s.ack.session != 0 {

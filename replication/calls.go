@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/replication/failover"
 	"millrace/replication/metadata"
 	"millrace/replication/roster"
 	"millrace/replication/transport"
@@ -16,13 +17,11 @@ import (
 
 // What nodes ask of each other, besides Raft; see Node.handle.
 const (
-	callGossip   uint8 = 1
 	callJoin     uint8 = 2
 	callChange   uint8 = 3
 	callStatus   uint8 = 4
 	callSegments uint8 = 5
 	callSegment  uint8 = 6
-	callView     uint8 = 7
 	callSeek     uint8 = 8
 	callForward  uint8 = 9
 )
@@ -68,16 +67,11 @@ func (n *Node) handle(ctx context.Context, from transport.Peer, kind uint8, req 
 	if from.Node == 0 {
 		return nil, fmt.Errorf("replication: call %d is for members of the cluster", kind)
 	}
-	d := &decoder{p: req}
 	switch kind {
-	case callGossip:
-		g, err := decodeGossip(req)
-		if err != nil {
-			return nil, err
-		}
-		return nil, n.failover.gossip.receiveGossip(from, g)
-	case callView:
-		return nil, n.failover.evidence.receiveView(from, req)
+	case failover.CallGossip:
+		return nil, n.failover.ReceiveGossip(from, req)
+	case failover.CallView:
+		return nil, n.failover.ReceiveView(from, req)
 	case callForward:
 		return n.forwarded(ctx, from, req)
 	case callChange:
@@ -90,29 +84,30 @@ func (n *Node) handle(ctx context.Context, from transport.Peer, kind uint8, req 
 		}
 		return encodeOutcome(n.controller.propose(ctx, change)), nil
 	case callStatus:
-		group := d.uint64()
-		if err := d.end(); err != nil {
-			return nil, err
+		if len(req) != 8 {
+			return nil, errMessageLength
 		}
-		return n.status(group)
+		return n.status(binary.BigEndian.Uint64(req))
 	case callSegments:
-		group, index := d.uint64(), d.uint64()
-		if err := d.end(); err != nil {
-			return nil, err
+		if len(req) != 16 {
+			return nil, errMessageLength
 		}
-		return n.segments(group, index)
+		return n.segments(binary.BigEndian.Uint64(req), binary.BigEndian.Uint64(req[8:]))
 	case callSegment:
-		group, first, position, size := d.uint64(), d.uint64(), int64(d.uint64()), int(d.uint32())
-		if err := d.end(); err != nil {
-			return nil, err
+		if len(req) != 28 {
+			return nil, errMessageLength
 		}
-		return n.segmentBytes(group, first, position, size)
+		group, first, position := binary.BigEndian.Uint64(req), binary.BigEndian.Uint64(req[8:]), binary.BigEndian.Uint64(req[16:])
+		return n.segmentBytes(group, first, int64(position), int(binary.BigEndian.Uint32(req[24:])))
 	}
 	return nil, fmt.Errorf("%w %d", errUnknownCall, kind)
 }
 
+// errMessageLength is the answer to a call that is not as long as its kind is.
+var errMessageLength = errors.New("replication: a peer's message ends early or goes on too long")
+
 // errUnknownCall is what a node answers to a call of a later version.
-var errUnknownCall = errors.New("replication: unknown call")
+var errUnknownCall = errors.New(failover.UnknownCall)
 
 // outcomeNoController and outcomeUnknown stand beside metadata's error codes.
 const (
@@ -138,7 +133,7 @@ func encodeOutcome(index uint64, err error) []byte {
 
 func decodeOutcome(p []byte) (index uint64, err error) {
 	if len(p) < 10 {
-		return 0, fmt.Errorf("%w: %w", ErrUnknown, errShortMessage)
+		return 0, fmt.Errorf("%w: %w", ErrUnknown, errMessageLength)
 	}
 	code, text := binary.BigEndian.Uint16(p[8:]), string(p[10:])
 	switch code {

@@ -214,7 +214,7 @@ func (n *testNode) open() error {
 	}
 	n.Node = node
 	n.disk.over(node)
-	node.holdNotice = func() { time.Sleep(time.Duration(n.late.Load())) }
+	node.events = lateEvents{node.events, &n.late}
 	if n.c.net != nil {
 		n.c.net.listen(n.addr, node.serveConn)
 	} else {
@@ -232,6 +232,18 @@ func (n *testNode) open() error {
 		}(n.listener)
 	}
 	return nil
+}
+
+// lateEvents are a node's events where what Raft says of its leaders is looked at late.
+type lateEvents struct {
+	events
+	by *atomic.Int64 // a time.Duration
+}
+
+// Noticed implements events.
+func (e lateEvents) Noticed() {
+	time.Sleep(time.Duration(e.by.Load()))
+	e.events.Noticed()
 }
 
 // stop ends the node without handing anything over, as close to a crash as

@@ -220,7 +220,7 @@ func (c *controller) LeadershipChanged(leads bool) {
 		return
 	}
 	c.Port.Expedite()
-	c.n.failover.leads(controllerGroup, c.Raft.CurrentTerm())
+	c.n.failover.Leads(controllerGroup, c.Raft.CurrentTerm())
 }
 
 // Apply implements raft.FSM: the result is an outcome. A change that cannot be read
@@ -406,7 +406,7 @@ func (n *Node) commit(ctx context.Context, change metadata.Change, data []byte) 
 	leader, ok := n.Controller()
 	switch {
 	case !ok:
-		through, ok := n.hearsController()
+		through, ok := n.failover.ControllerHearer()
 		if !ok {
 			return 0, ErrNoController
 		}
@@ -427,15 +427,6 @@ func (n *Node) ask(ctx context.Context, node int32, kind uint8, data []byte) (ui
 		return 0, ErrNoController
 	}
 	return decodeOutcome(answer)
-}
-
-// hearsController returns a node that hears the controller, which this one does not.
-func (n *Node) hearsController() (node int32, ok bool) {
-	c, led := n.failover.gossip.leaderOf(controllerGroup)
-	if !led {
-		return 0, false
-	}
-	return n.failover.evidence.hearer(c.process)
 }
 
 // forwarded passes a change on to the controller, if that is heard here, and returns
@@ -483,14 +474,4 @@ func (n *Node) awaitIndex(ctx context.Context, index uint64) error {
 
 // Controller returns the node that leads the controller group, false if this
 // node knows of none that is there.
-func (n *Node) Controller() (node int32, ok bool) {
-	m := n.memberOf(controllerGroup)
-	if m == nil {
-		return 0, false
-	}
-	peer, err := transport.ParseServerID(m.Leader())
-	if err != nil || peer.Node != n.identity.Node && !n.Live(peer.Node) {
-		return 0, false
-	}
-	return peer.Node, true
-}
+func (n *Node) Controller() (node int32, ok bool) { return n.failover.Controller() }

@@ -59,20 +59,18 @@ type host interface {
 
 // events are what the node is told of its partitions. None blocks.
 type events interface {
-	// opened says that a group is open here.
-	opened(group uint64)
-	// closed says that it is open here no longer.
-	closed(group uint64)
-	// notOpen says that a group that was closed stays so, or was led from here until then.
-	notOpen()
-	// noticed says that Raft has said something of who leads, before that is looked at.
-	noticed()
-	// elected says that Raft has a replica here lead, which may not serve yet.
-	elected()
-	// leads says that this node serves as the leader of a group, since a term.
-	leads(group, term uint64)
-	// ended says that it serves as such no more.
-	ended(group uint64)
+	// Opened says that a group is open here.
+	Opened(group uint64)
+	// Closed says that it is open here no longer.
+	Closed(group uint64)
+	// NotOpen says that a group that was closed stays so, or was led from here until then.
+	NotOpen()
+	// Noticed says that Raft has another leader than before, before that is looked at.
+	Noticed()
+	// Leads says that this node serves as the leader of a group, since a term.
+	Leads(group, term uint64)
+	// Ended says that it serves as such no more.
+	Ended(group uint64)
 	raftgroup.Elections
 }
 
@@ -99,11 +97,11 @@ func (n *Node) newEnv() *env {
 		cluster: n.identity.Cluster, self: n.serverID(),
 		fs: n.cfg.FS, now: n.now, cache: n.cache, votes: n.votes, transport: n.transport, raftLimits: n.raftLimits,
 		budget: &n.budget, ctx: n.ctx, closing: n.closing,
-		host: n, events: n.failover,
+		host: n, events: n.events,
 	}
 }
 
 // mayLead implements host.
 func (n *Node) mayLead(id raft.ServerID, group uint64) bool {
-	return n.connected(id) && n.failover.gossip.hasOpen(id, group, process{})
+	return n.connected(id) && n.failover.HasOpen(id, group)
 }

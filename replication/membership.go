@@ -104,7 +104,7 @@ func (n *Node) tendMembers(now time.Time) (more bool) {
 func (n *Node) nudge(r *replica, servers []raft.Server, now time.Time) (lacks bool) {
 	last := r.Raft.LastIndex()
 	lacks = slices.ContainsFunc(servers, func(s raft.Server) bool {
-		return s.ID != n.serverID() && r.MatchIndex(s.ID) < last && n.failover.gossip.hasOpen(s.ID, r.p.group, process{})
+		return s.ID != n.serverID() && r.MatchIndex(s.ID) < last && n.failover.HasOpen(s.ID, r.p.group)
 	})
 	if !lacks {
 		r.nudges = nudges{}

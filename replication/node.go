@@ -20,6 +20,7 @@ import (
 	"millrace/internal/slowlog"
 	"millrace/log"
 	"millrace/replication/bulletin"
+	"millrace/replication/failover"
 	"millrace/replication/folder"
 	"millrace/replication/metadata"
 	"millrace/replication/raftgroup"
@@ -128,8 +129,9 @@ type Node struct {
 	partitions  map[metadata.PartitionID]*Partition
 	byGroup     map[uint64]*Partition
 
-	failover  *failover
-	env       *env // of the partitions
+	failover  *failover.Failover
+	events    events // what partitions tell: the failover
+	env       *env   // of the partitions
 	budget    budget
 	snapshots chan *replica
 
@@ -150,8 +152,6 @@ type Node struct {
 	// overMeta, unless nil, puts something over the controller group's files before Raft is
 	// given them: tests make them fail.
 	overMeta func(metaStore, raft.SnapshotStore) (metaStore, raft.SnapshotStore)
-
-	holdNotice func() // unless nil, called before a notification of Raft's is looked at: tests make them late
 
 	resolved        atomic.Pointer[resolvedSettings]
 	membershipHints atomic.Uint64 // counts what may call for another leader or member: images, nodes, leaders
@@ -181,7 +181,8 @@ func Open(cfg Config) (*Node, error) {
 		maxLevel:      metadata.MaxLevel,
 		dropped:       make(map[metadata.TopicID]bool),
 	}
-	n.failover = newFailover(n)
+	n.failover = failover.New(failover.Config{Node: groups{n}, Observer: groups{n}})
+	n.events = n.failover
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if n.cfg.FS == nil {
 		n.cfg.FS = segment.OS
@@ -312,19 +313,18 @@ func (n *Node) Start(ctx context.Context) error {
 		return err
 	}
 	n.env = n.newEnv()
+	n.failover.Start(n.ctx, n.transport, n.logger)
 	close(n.ready)
 	n.noteReplayed(n.controller)
-	n.goTracked(func() { n.controller.WatchLeadership(n.transport.Self(), n.failover, n.closing) })
+	n.goTracked(func() { n.controller.WatchLeadership(n.failover, n.closing) })
 	n.goTracked(n.controller.saveImages)
-	n.goTracked(n.failover.gossip.gossipLoop)
-	n.goTracked(n.failover.elections.electLoop)
 	n.goTracked(n.snapshotLoop)
 	n.goTracked(n.upkeepLoop)
 	n.goTracked(n.cleanerLoop)
 	n.goTracked(n.reconcileLoop)
 	n.goTracked(func() { n.book.Seek(n.ctx, callSeek, n.cfg.Join) })
 	n.book.SetPeers()
-	n.failover.opened(controllerGroup)
+	n.failover.Opened(controllerGroup)
 	if n.known() {
 		// As it was; that it was started again is said in the background, since the
 		// node can serve what it has without a controller.
@@ -549,6 +549,7 @@ func (n *Node) closeAll() {
 		n.transport.Close()
 	}
 	n.tracked.Wait()
+	n.failover.Wait()
 	if n.age != nil {
 		n.age.Close()
 	}

@@ -239,7 +239,7 @@ func (p *Partition) beginLocked() {
 	p.mu.Unlock()
 	p.start.Store(r.store.StartOffset())
 	p.current.Store(r)
-	p.env.events.opened(p.group)
+	p.env.events.Opened(p.group)
 }
 
 // notBegunLocked deals with a run that did not begin. What the system lacks comes
@@ -287,7 +287,7 @@ func (p *Partition) takeDown(err error) {
 	p.mu.Lock()
 	p.down = err
 	p.mu.Unlock()
-	p.env.events.notOpen()
+	p.env.events.NotOpen()
 	p.wake()
 }
 
@@ -331,7 +331,7 @@ func (p *Partition) bounce(r *replica, cause error) {
 		r.resign()
 		p.endLocked(false)
 		if led {
-			p.env.events.notOpen() // who was asked to lead may not be elected, and the others wait for this leader
+			p.env.events.NotOpen() // who was asked to lead may not be elected, and the others wait for this leader
 		}
 		var failed *log.FailedError
 		switch {
@@ -369,7 +369,7 @@ func (p *Partition) bounce(r *replica, cause error) {
 func (p *Partition) endLocked(clean bool) {
 	if r := p.current.Swap(nil); r != nil {
 		r.stop(clean)
-		p.env.events.closed(p.group)
+		p.env.events.Closed(p.group)
 	}
 	p.wake()
 }

@@ -35,10 +35,10 @@ func (p peers) Judge(peer transport.Peer, about string) error { return p.n.membe
 func (p peers) Admitted(peer transport.Peer, about string) { p.n.members.Admitted(peer, about) }
 
 // PeerUp implements transport.Observer.
-func (p peers) PeerUp(peer transport.Process) { p.n.failover.peerUp(peer) }
+func (p peers) PeerUp(peer transport.Process) { p.n.failover.PeerUp(peer) }
 
 // PeerDown implements transport.Observer.
-func (p peers) PeerDown(peer transport.Process) { p.n.failover.peerDown(peer) }
+func (p peers) PeerDown(peer transport.Process) { p.n.failover.PeerDown(peer) }
 
 // Learned implements transport.Observer.
 func (p peers) Learned(peer transport.Peer, addr string) { p.n.book.Learned(peer, addr) }
@@ -80,7 +80,7 @@ func (n rosterNode) Controllers() []raft.Server {
 func (n rosterNode) Outdated(reason string) { n.outdated(reason) }
 
 // ShowViews implements roster.Views.
-func (n rosterNode) ShowViews() { n.failover.evidence.sendViews() }
+func (n rosterNode) ShowViews() { n.failover.ShowViews() }
 
 // dial is Config.Dial, as a transport.Dialer.
 type dial func(ctx context.Context, addr string) (net.Conn, error)

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"millrace/log"
+	"millrace/replication/failover"
 	"millrace/replication/transport"
 	"millrace/segment"
 	"millrace/segment/record"
@@ -298,7 +299,8 @@ func testReplica(t *testing.T, l *log.Log) *replica {
 	})
 	t.Cleanup(func() { tr.Close() })
 	n := &Node{now: time.Now, snapshots: make(chan *replica, 1)}
-	n.failover = newFailover(n)
+	n.failover = failover.New(failover.Config{Node: groups{n}, Observer: groups{n}})
+	n.events = n.failover
 	p := &Partition{env: n.newEnv(), logger: slog.New(slog.DiscardHandler)}
 	r := &replica{p: p, votes: raft.NewInmemStore(), snapshots: new(snapshotStore), closing: make(chan struct{})}
 	r.Port = tr.Group(7, "1.a")

@@ -58,8 +58,8 @@ func (n *Node) DownSince(broker int32) time.Time {
 	if n.Live(broker) {
 		return time.Time{}
 	}
-	if at, ok := n.failover.evidence.lostAt.Load(broker); ok {
-		return at.(time.Time)
+	if at, ok := n.failover.LostAt(broker); ok {
+		return at
 	}
 	return n.start
 }

@@ -125,7 +125,7 @@ func (r *reconciler) follow(image *metadata.Image) {
 	}
 	r.partitionMu.Unlock()
 	if r.image == nil || len(gone) > 0 {
-		r.forgetGroups(image)
+		r.failover.Forget()
 	}
 	for _, p := range removed {
 		r.removeDeleted(p.dir, p.remove)
@@ -187,17 +187,6 @@ func (n *Node) deleted(image *metadata.Image, topic metadata.TopicID, group uint
 	n.imageMu.Lock()
 	defer n.imageMu.Unlock()
 	return image.Deleted(group) || n.dropped[topic]
-}
-
-// forgetGroups drops what gossip said of groups whose deletion the image holds.
-func (n *Node) forgetGroups(image *metadata.Image) {
-	n.failover.gossip.forget(func(group uint64) bool { return hasDeleted(image, group) })
-}
-
-// hasDeleted tells whether an image knows of no group of this number any more.
-func hasDeleted(image *metadata.Image, group uint64) bool {
-	_, known := image.Group(group)
-	return group != controllerGroup && group <= image.LastGroup() && !known
 }
 
 // host makes a partition's replica live here.

@@ -133,7 +133,7 @@ func (p *Partition) startReplica() (r *replica, err error) {
 	r.wait.Add(1)
 	go func() { // WatchLeadership: ends with the replica
 		defer r.wait.Done()
-		r.WatchLeadership(p.env.transport.Self(), p.env.events, r.closing)
+		r.WatchLeadership(p.env.events, r.closing)
 	}()
 	return r, nil
 }
@@ -257,12 +257,11 @@ func (r *replica) Stalls() bool { return r.store.stalled(time.Now()) > stallTime
 // LeadershipChanged implements raftgroup.Role. A notification may tell of a term that is over when a
 // later one has begun; so it is a reason to look, and Raft says what is true.
 func (r *replica) LeadershipChanged(leads bool) {
-	r.p.env.events.noticed()
+	r.p.env.events.Noticed()
 	if l := r.leadership.Load(); l != nil && !r.leads(l.term) {
 		r.endLeadership(l)
 	}
 	if leads {
-		r.p.env.events.elected()
 		r.wait.Add(1)
 		go r.takeLeadership()
 	}
@@ -297,7 +296,7 @@ func (r *replica) takeLeadership() {
 		r.endLeadership(l)
 		return
 	}
-	r.p.env.events.leads(r.p.group, term)
+	r.p.env.events.Leads(r.p.group, term)
 	r.p.wake()
 }
 
@@ -318,7 +317,7 @@ func (r *replica) loseLeadership() {
 func (r *replica) endLeadership(l *leadership) {
 	l.end()
 	if r.leadership.CompareAndSwap(l, nil) {
-		r.p.env.events.ended(r.p.group)
+		r.p.env.events.Ended(r.p.group)
 		r.p.wake()
 	}
 }

@@ -12,9 +12,6 @@ import (
 const (
 	// Nodes, and whether they are there.
 
-	// isolatedAfter is for how long a node goes on telling clients who leads what when
-	// it has lost the majority of the brokers: what it knows may be old from then on.
-	isolatedAfter = 3 * time.Second
 	// cutOffAfter is for how long a voter whose connections ended counts as heard since
 	// its last word. A leader that hears no majority sends clients that wait for records
 	// to look for another. Who was given up for its silence has been silent for as long.
@@ -23,24 +20,6 @@ const (
 	// others are, at first, and seekMost at last.
 	seekEvery = 500 * time.Millisecond
 	seekMost  = 30 * time.Second
-
-	// Elections.
-
-	// introduction is how long after the last peer came up nodes are given to
-	// say which groups they lead.
-	introduction = 100 * time.Millisecond
-	// After shortenAfter without a leader, Raft's own election timeout is shortened to
-	// raftgroup.ShortTimeout, until there is one.
-	shortenAfter = time.Second
-	// giveAfter is for how long a leader that stepped down tries to be elected again
-	// before the others, which still follow it, are told that it leads no more.
-	giveAfter = 4 * raftgroup.ElectionStagger
-	// resendEvery is how often a node is sent again what did not reach it.
-	resendEvery = 20 * time.Millisecond
-	// lackTime is how long a group may be without a leader before that is logged, and
-	// lackEvery how often groups that lack one are, together.
-	lackTime  = 5 * time.Second
-	lackEvery = time.Second
 
 	// Leadership, of one who is there.
 

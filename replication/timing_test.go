@@ -8,21 +8,13 @@ import (
 )
 
 // The times of replication are chosen one by one and hold together: whoever changes
-// one reads here what else depends on it, and in the table of package raftgroup.
+// one reads here what else depends on it, and in the tables of raftgroup and failover.
 func TestTimesGoTogether(t *testing.T) {
-	const tick = 20 * time.Millisecond // of electLoop
 	for _, c := range []struct {
 		less    time.Duration
 		than    time.Duration
 		because string
 	}{
-		{introduction, raftgroup.ElectionStagger, "who leads has said so before the second campaigns"},
-		{2 * raftgroup.ElectionStagger, shortenAfter, "three voters have campaigned before Raft's timers are changed"},
-		{2 * raftgroup.ElectionStagger, giveAfter, "a leader that stepped down has campaigned before the others are told"},
-		{giveAfter, shortenAfter, "and they are told before Raft's timers are changed"},
-		{shortenAfter, lackTime, "an election that goes well is not logged as one that lacks"},
-		{resendEvery, raftgroup.ElectionStagger, "news that did not arrive come again before the next campaign"},
-		{tick, raftgroup.ElectionStagger, "campaigns are told apart"},
 		{max(raftgroup.PeerTimeout+raftgroup.PingInterval, cutOffAfter) + stallEvery, 5 * time.Second, "a consumer that waits at a leader that is cut off looks for another within 5 s"},
 		{stallTime, raftgroup.LeaseTimeout, "a leader whose disk hangs is replaced by its own node"},
 		{stallEvery, stallTime, "which looks often enough"},

@@ -120,7 +120,7 @@ func (n *Node) watchVoters(now time.Time) (unheard bool) {
 		}
 		voters, gone := r.Voters(), 0
 		for _, id := range voters {
-			heard, connected := n.failover.evidence.heardOf(id, now)
+			heard, connected := n.failover.HeardOf(id, now)
 			if !connected {
 				unheard = true
 			}

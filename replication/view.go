@@ -2,7 +2,6 @@ package replication
 
 import (
 	"slices"
-	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -10,7 +9,7 @@ import (
 )
 
 // What clients are told: who leads, who is in sync, who is there. It is not what elections
-// go by (see evidence), nor what this node's own connections say (see Node.Live).
+// go by (see package failover), nor what this node's own connections say (see Node.Live).
 
 // Leader returns who leads a partition and since which epoch, as far as this node
 // knows. Whoever said so last stays the leader, out of this node's own hearing too,
@@ -26,17 +25,11 @@ func (n *Node) Leader(id metadata.PartitionID) (broker, epoch int32, ok bool) {
 			return n.identity.Node, epoch, true
 		}
 	}
-	c, ok := n.failover.gossip.leaderOf(part.Group)
-	switch {
-	case !ok || c.Node == n.identity.Node:
-		return -1, -1, false
-	case n.failover.evidence.hears(c.process):
-	case n.Isolated():
-		return -1, -1, false
-	case n.failover.evidence.majority() && !n.failover.evidence.anyHears(func(p process) bool { return p == c.process }):
+	node, term, ok := n.failover.Leader(part.Group)
+	if !ok {
 		return -1, -1, false
 	}
-	return c.Node, int32(c.term), true
+	return node, int32(term), true
 }
 
 // InSync lists the replicas that have what the leader has: on the leader by
@@ -61,7 +54,7 @@ func (n *Node) InSync(id metadata.PartitionID) []int32 {
 			}
 		default:
 			server, ok := n.serverOf(node)
-			if !ok || !n.failover.gossip.hasOpen(server, part.Group, process{}) {
+			if !ok || !n.failover.HasOpen(server, part.Group) {
 				continue
 			}
 			// A replica that has no vote yet has all the data and still is not one
@@ -77,11 +70,9 @@ func (n *Node) InSync(id metadata.PartitionID) []int32 {
 
 // Isolated tells whether this node has heard neither the controller nor a majority of
 // the brokers for a while. Who leads what elsewhere is not known then.
-func (n *Node) Isolated() bool { return n.failover.evidence.isolated(time.Now()) }
+func (n *Node) Isolated() bool { return n.failover.Isolated() }
 
 // Present tells whether a broker is there, as far as this node knows: it hears it, or
 // hears a node that does. A node that has lost the majority of the brokers cannot
 // tell who is gone, and says so of nobody: clients are to go on asking the others.
-func (n *Node) Present(broker int32) bool {
-	return n.Live(broker) || !n.failover.evidence.majority() || n.failover.evidence.anyHears(func(p process) bool { return p.Node == broker })
-}
+func (n *Node) Present(broker int32) bool { return n.failover.Present(broker) }

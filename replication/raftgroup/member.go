@@ -41,10 +41,8 @@ type Role interface {
 
 // Elections is who looks after the groups of a node that have no leader.
 type Elections interface {
-	// LeaderLost says that a group here has lost its leader, and who that was. said: it
-	// said so itself, so whoever hears it still need not be asked. The group is left alone
-	// for a while first. It does not block.
-	LeaderLost(group uint64, leader transport.Process, said bool, while time.Duration)
+	// StoodDown says that by Raft's word this node leads a group no more. It does not block.
+	StoodDown(group uint64)
 }
 
 // Config returns Raft's configuration as all groups have it: its timers, and that it tells
@@ -65,10 +63,8 @@ func (m *Member) Config(self raft.ServerID, logger hclog.Logger) *raft.Config {
 }
 
 // WatchLeadership hands what Raft says of the group's leadership to the role, until closing
-// is closed. A group that this node leads no longer is elected like any other: a leader that
-// steps down, for its lease or for a later term, may be the only one whose log can win, and
-// nobody else learns that it is needed.
-func (m *Member) WatchLeadership(self transport.Process, to Elections, closing <-chan struct{}) {
+// is closed, and tells of a group that this node leads no longer.
+func (m *Member) WatchLeadership(to Elections, closing <-chan struct{}) {
 	for {
 		select {
 		case <-closing:
@@ -76,7 +72,7 @@ func (m *Member) WatchLeadership(self transport.Process, to Elections, closing <
 		case leads := <-m.notify:
 			m.Role.LeadershipChanged(leads)
 			if !leads && m.Raft.State() != raft.Leader { // it may be late, and tell of a term before this one
-				to.LeaderLost(m.Group, self, true, 2*ElectionStagger)
+				to.StoodDown(m.Group)
 			}
 		}
 	}

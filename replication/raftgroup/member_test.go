@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-
-	"millrace/replication/transport"
 )
 
 // Raft has no call that makes a follower look for its leader. Should a release of it not do
@@ -66,7 +64,7 @@ func TestALateNoticeIsNoReasonToElect(t *testing.T) {
 			t.Fatal(err)
 		}
 		closing := make(chan struct{})
-		go m.WatchLeadership(transport.Process{Session: 1}, role, closing)
+		go m.WatchLeadership(role, closing)
 		time.Sleep(3 * HeartbeatTimeout)
 		if m.Raft.State() != raft.Leader {
 			t.Fatal("the only voter does not lead")
@@ -99,4 +97,4 @@ func (w *watched) StillLeads(uint64) bool       { return false }
 func (w *watched) Stalls() bool                 { return false }
 func (w *watched) LeadershipChanged(leads bool) { w.told = append(w.told, leads) }
 
-func (w *watched) LeaderLost(uint64, transport.Process, bool, time.Duration) { w.lost++ }
+func (w *watched) StoodDown(uint64) { w.lost++ }

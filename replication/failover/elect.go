@@ -1,4 +1,4 @@
-package replication
+package failover
 
 import (
 	"context"
@@ -20,7 +20,7 @@ import (
 // An elector looks after the groups open here that have no leader: it has their voters
 // campaign in turn, until one is found.
 type elector struct {
-	f *failover
+	f *Failover
 
 	mu         sync.Mutex
 	leaderless map[uint64]*leaderlessGroup
@@ -29,6 +29,7 @@ type elector struct {
 	wake chan struct{} // wakes electLoop
 
 	tending sync.Mutex // held while one leaderless group is looked after
+	jitter  *rand.Rand // under tending
 	lack    lack
 	given   bool // the others are to be told anew what this node leads; under tending
 }
@@ -79,7 +80,7 @@ func (l *lack) log(e *elector, now time.Time, flush bool) {
 		if len(groups) > 3 {
 			names = append(names, "…")
 		}
-		e.f.n.logger.Log(context.Background(), level, text, append(args, "count", len(groups), "groups", names)...)
+		e.f.logger.Log(context.Background(), level, text, append(args, "count", len(groups), "groups", names)...)
 		l.logged = now
 	}
 	if len(l.lost) > 0 {
@@ -91,15 +92,14 @@ func (l *lack) log(e *elector, now time.Time, flush bool) {
 
 // whyLeaderless says what a group lacks to elect a leader, as far as is known here.
 func (e *elector) whyLeaderless(group uint64) string {
-	n := e.f.n
-	m := n.memberOf(group)
+	m := e.f.member(group)
 	if m == nil {
 		return "it is not open here"
 	}
 	voters := m.Voters()
 	var away []string
 	for _, id := range voters {
-		if p, err := transport.ParseServerID(id); err == nil && id != n.serverID() && !e.f.gossip.hasOpen(id, group, process{}) {
+		if p, err := transport.ParseServerID(id); err == nil && id != e.f.self() && !e.f.gossip.hasOpen(id, group, process{}) {
 			away = append(away, fmt.Sprint(p.Node))
 		}
 	}
@@ -114,9 +114,8 @@ func (e *elector) whyLeaderless(group uint64) string {
 
 // groupName names a group for the log.
 func (e *elector) groupName(group uint64) string {
-	n := e.f.n
-	if m := n.memberOf(group); m != nil {
-		return m.Role.Name()
+	if m := e.f.member(group); m != nil {
+		return m.Name()
 	}
 	return fmt.Sprint(group)
 }
@@ -132,12 +131,12 @@ func (e *elector) peerUp(now time.Time) {
 // no leader may have lost this one too: a survivor that was quicker has asked for votes, and
 // Raft forgets its leader when it is asked. That survivor is given its chance.
 func (e *elector) peerDown(peer process) {
-	e.f.n.eachMember(func(m *raftgroup.Member) {
+	e.f.node.EachMember(func(m Member) {
 		switch m.Leader() {
 		case peer.ServerID():
-			e.leaderLost(m.Group, peer, false, 0)
+			e.leaderLost(m.Group(), peer, false, 0)
 		case "":
-			e.leaderLost(m.Group, peer, false, raftgroup.ElectionStagger)
+			e.leaderLost(m.Group(), peer, false, raftgroup.ElectionStagger)
 		}
 	})
 	e.electLeaderless(time.Now())
@@ -162,15 +161,14 @@ func (e *elector) closed(group uint64) {
 // from then on, after a while that gives a leader the time to show. said tells that the
 // leader itself says that it leads no more.
 func (e *elector) leaderLost(group uint64, lost process, said bool, while time.Duration) {
-	n := e.f.n
-	m := n.memberOf(group)
+	m := e.f.member(group)
 	if m == nil {
 		return
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := time.Now()
-	o := &leaderlessGroup{since: now.Add(while), dead: lost.ServerID(), lost: lost, stoodDown: said, term: m.Raft.CurrentTerm(), lapse: &lapse{from: now}}
+	o := &leaderlessGroup{since: now.Add(while), dead: lost.ServerID(), lost: lost, stoodDown: said, term: m.Term(), lapse: &lapse{from: now}}
 	if before := e.leaderless[group]; before != nil {
 		o.lapse = before.lapse
 	}
@@ -201,14 +199,13 @@ func electionRank(voters []raft.ServerID, self raft.ServerID, open, coming func(
 // campaignAnew has the campaigns of groups without a leader begin anew, where they have led
 // nowhere: a voter is there that was not, or did not answer.
 func (e *elector) campaignAnew(groups []uint64) {
-	n := e.f.n
 	e.mu.Lock()
 	groups = slices.DeleteFunc(groups, func(group uint64) bool { return e.leaderless[group] == nil })
 	e.mu.Unlock()
 	if len(groups) == 0 {
 		return
 	}
-	n.goTracked(func() { // tending is held while Raft is asked, which may be who calls
+	e.f.goTracked(func() { // tending is held while Raft is asked, which may be who calls
 		e.tending.Lock()
 		defer e.tending.Unlock()
 		e.mu.Lock()
@@ -224,26 +221,25 @@ func (e *elector) campaignAnew(groups []uint64) {
 // lostLeader tells whether a group here, which a process leads no more, followed it until
 // now; or knows no leader and nobody looks for one: a voter that could not win has asked
 // for votes since, and Raft forgets its leader when it is asked.
-func (e *elector) lostLeader(m *raftgroup.Member, former process) bool {
+func (e *elector) lostLeader(m Member, former process) bool {
 	switch m.Leader() {
 	case former.ServerID():
 		return true
 	case "":
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		return e.leaderless[m.Group] == nil
+		return e.leaderless[m.Group()] == nil
 	}
 	return false
 }
 
 // electLoop looks after groups without a leader, and sleeps while there are none.
 func (e *elector) electLoop() {
-	n := e.f.n
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
 		select {
-		case <-n.closing:
+		case <-e.f.ctx.Done():
 			return
 		case <-tick.C:
 		}
@@ -251,7 +247,7 @@ func (e *elector) electLoop() {
 			continue
 		}
 		select {
-		case <-n.closing:
+		case <-e.f.ctx.Done():
 			return
 		case <-e.wake:
 		}
@@ -303,19 +299,18 @@ func (e *elector) electLeaderless(now time.Time) (left int) {
 // is none of this node's business. A group is touched by one goroutine at a
 // time: tending is held.
 func (e *elector) electOne(group uint64, o *leaderlessGroup, now time.Time, introduced bool) (done bool) {
-	n := e.f.n
 	e.tending.Lock()
 	defer e.tending.Unlock()
-	m := n.memberOf(group)
+	m := e.f.member(group)
 	if m == nil {
 		return true
 	}
 	leader := m.Leader()
-	if leader != "" && (leader != o.dead || m.Raft.CurrentTerm() > o.term) {
+	if leader != "" && (leader != o.dead || m.Term() > o.term) {
 		e.settle(m, o)
 		return true
 	}
-	if c, led := e.f.gossip.leaderOf(group); led && c.Node != n.identity.Node && c.term >= m.Raft.CurrentTerm() {
+	if c, led := e.f.gossip.leaderOf(group); led && c.Node != e.f.peers.Self().Node && c.term >= m.Term() {
 		switch {
 		case e.f.evidence.hears(c.process):
 			// Raft will hear from it; the leader of an earlier term will lead no more.
@@ -329,7 +324,7 @@ func (e *elector) electOne(group uint64, o *leaderlessGroup, now time.Time, intr
 			return false // others hear it, and may follow it: a broker that has no vote does not
 		}
 	}
-	if o.stoodDown && !o.given && o.lost == n.transport.Self() && now.Sub(o.from) >= giveAfter {
+	if o.stoodDown && !o.given && o.lost == e.f.peers.Self() && now.Sub(o.from) >= giveAfter {
 		// It has campaigned, and may not be the one that can win. The others follow it
 		// until it says that it leads no more, or Raft's own time is over.
 		o.given, e.given = true, true
@@ -343,8 +338,8 @@ func (e *elector) electOne(group uint64, o *leaderlessGroup, now time.Time, intr
 		return false // joins a group; its leader will find it
 	}
 	open := func(id raft.ServerID) bool { return e.f.gossip.hasOpen(id, group, o.lost) }
-	coming := func(id raft.ServerID) bool { return o.dead == "" && n.connected(id) }
-	rank, line, present := electionRank(voters, n.serverID(), open, coming)
+	coming := func(id raft.ServerID) bool { return o.dead == "" && e.connected(id) }
+	rank, line, present := electionRank(voters, e.f.self(), open, coming)
 	switch {
 	case rank < 0:
 		return true // no vote here
@@ -354,32 +349,38 @@ func (e *elector) electOne(group uint64, o *leaderlessGroup, now time.Time, intr
 	case o.dead == "" && !introduced:
 		return false
 	}
-	again := o.campaignAgain && m.Raft.State() == raft.Follower
+	again := o.campaignAgain && m.State() == raft.Follower
 	if again || now.Sub(o.since) >= campaignDelay(rank, line, o.campaigns)+o.jitter {
 		if !again { // which belongs to the campaign before
-			o.countCampaign(line)
+			o.countCampaign(line, e.jitter)
 		}
 		if err := e.campaign(m, o); err != nil {
-			n.logger.Debug("election not started", "group", group, "error", err)
+			e.f.logger.Debug("election not started", "group", group, "error", err)
 		}
 	}
 	if !o.shortened && now.Sub(o.since) > shortenAfter {
 		o.shortened = true
-		m.SetTimeouts(raftgroup.ShortTimeout)
+		m.ShortenTimeouts(true)
 	}
 	return false
 }
 
 // settle ends what was done for a group that has a leader now.
-func (e *elector) settle(m *raftgroup.Member, o *leaderlessGroup) {
+func (e *elector) settle(m Member, o *leaderlessGroup) {
 	if o.shortened {
 		o.shortened = false // it may go on, for a group that has lost that leader meanwhile
-		m.SetTimeouts(raftgroup.HeartbeatTimeout)
+		m.ShortenTimeouts(false)
 	}
 	if o.lacked {
 		o.lacked = false
-		e.lack.found = append(e.lack.found, m.Group)
+		e.lack.found = append(e.lack.found, m.Group())
 	}
+}
+
+// connected tells whether a server's node is there.
+func (e *elector) connected(id raft.ServerID) bool {
+	peer, err := transport.ParseServerID(id)
+	return err == nil && e.f.live(peer.Node)
 }
 
 // campaignDelay returns how long after a group lost its leader the voter of a rank
@@ -402,9 +403,9 @@ func campaignDelay(rank, line, tries int) time.Duration {
 }
 
 // countCampaign counts a campaign, and draws the jitter of the next.
-func (o *leaderlessGroup) countCampaign(line int) {
+func (o *leaderlessGroup) countCampaign(line int, jitter *rand.Rand) {
 	o.campaigns++
-	o.jitter = rand.N(time.Duration(line) * raftgroup.ElectionStagger)
+	o.jitter = time.Duration(jitter.Int64N(int64(line) * int64(raftgroup.ElectionStagger)))
 }
 
 // campaign asks for votes: at once if the leader is known to lead no more, since it says so
@@ -413,17 +414,17 @@ func (o *leaderlessGroup) countCampaign(line int) {
 // between two nodes would depose leaders for as long as it is. A candidate that has
 // asked a whole round ago begins anew: others may have campaigned in the same term, and Raft
 // would wait for its election timeout.
-func (e *elector) campaign(m *raftgroup.Member, o *leaderlessGroup) error {
+func (e *elector) campaign(m Member, o *leaderlessGroup) error {
 	dead := o.dead != "" && (o.stoodDown || e.f.evidence.lost(o.lost, m.Voters()))
-	if dead && m.Role.Stalls() {
+	if dead && m.Stalls() {
 		return nil
 	}
 	o.campaignAgain = false
-	if m.Raft.State() == raft.Candidate {
+	if m.State() == raft.Candidate {
 		if o.campaigns < 2 {
 			return nil
 		}
-		if err := m.Port.AbandonCandidacy(m.Raft.CurrentTerm() + 1); err != nil {
+		if err := m.AbandonCandidacy(m.Term() + 1); err != nil {
 			return err
 		}
 		if !dead { // a pre-vote is a follower's
@@ -432,7 +433,7 @@ func (e *elector) campaign(m *raftgroup.Member, o *leaderlessGroup) error {
 		}
 	}
 	if !dead {
-		return m.PokeElectionTimer()
+		return m.AskPreVotes()
 	}
-	return m.Port.Elect()
+	return m.Campaign()
 }

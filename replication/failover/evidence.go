@@ -1,7 +1,6 @@
-package replication
+package failover
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"millrace/replication/roster"
 	"millrace/replication/transport"
 )
 
@@ -27,7 +25,7 @@ import (
 //   - Who leads what, at nodes that this one does not hear? A node that hears both
 //     passes that on.
 type evidence struct {
-	f *failover
+	f *Failover
 
 	mu     sync.Mutex
 	views  map[process]seen
@@ -38,9 +36,6 @@ type evidence struct {
 	lostAt sync.Map // int32, a node, to time.Time: when its last connection ended
 }
 
-// A process is one run of one node.
-type process = transport.Process
-
 // A view is what a node shows to another of whom it hears, in JSON. Fields that a
 // receiver does not know mean nothing to it.
 type view struct {
@@ -49,7 +44,7 @@ type view struct {
 	Hears  []processName   `json:"hears"`
 	Leads  []relayedGroups `json:"leads,omitempty"` // by whom the receiver does not hear
 
-	Addresses []roster.Entry `json:"addresses,omitempty"` // all that the sender knows
+	Addresses json.RawMessage `json:"addresses,omitempty"` // all that the sender knows, in its own words
 }
 
 // A processName is a process in a view.
@@ -81,35 +76,32 @@ type seen struct {
 
 // hears tells whether this node has a connection to a process.
 func (ev *evidence) hears(p process) bool {
-	n := ev.f.n
-	if p == n.transport.Self() {
+	if p == ev.f.peers.Self() {
 		return true
 	}
-	now, ok := n.transport.Hears(p.Peer)
+	now, ok := ev.f.peers.Hears(p.Peer)
 	return ok && now == p
 }
 
 // heardOf tells when a server was last heard of: now, while it is connected.
 func (ev *evidence) heardOf(id raft.ServerID, now time.Time) (at time.Time, connected bool) {
-	n := ev.f.n
-	if id == n.serverID() {
+	if id == ev.f.self() {
 		return now, true
 	}
 	peer, err := transport.ParseServerID(id)
 	if err != nil {
 		return at, false
 	}
-	if _, ok := n.transport.Hears(peer); ok {
+	if _, ok := ev.f.peers.Hears(peer); ok {
 		return now, true
 	}
-	return n.transport.LastHeard(peer), false
+	return ev.f.peers.LastHeard(peer), false
 }
 
 // anyHears tells whether this node, or one that it hears, has a connection to a
 // process that is.
 func (ev *evidence) anyHears(is func(process) bool) bool {
-	n := ev.f.n
-	for _, p := range n.transport.Heard() {
+	for _, p := range ev.f.peers.Heard() {
 		if is(p) {
 			return true
 		}
@@ -127,7 +119,7 @@ func (ev *evidence) anyHears(is func(process) bool) bool {
 
 // hearer returns a node that hears a process, which this one does not.
 func (ev *evidence) hearer(is process) (node int32, ok bool) {
-	for _, p := range ev.f.n.transport.Heard() {
+	for _, p := range ev.f.peers.Heard() {
 		ev.mu.Lock()
 		ok := ev.views[p].hears[is]
 		ev.mu.Unlock()
@@ -142,20 +134,19 @@ func (ev *evidence) hearer(is process) (node int32, ok bool) {
 // votes, and those that it hears and that say so. Who has shown no view, being of an
 // earlier version, is taken to hear what this node does.
 func (ev *evidence) lost(p process, voters []raft.ServerID) bool {
-	n := ev.f.n
 	count := 0
 	for _, id := range voters {
 		peer, err := transport.ParseServerID(id)
 		if err != nil {
 			continue
 		}
-		if id == n.serverID() {
+		if id == ev.f.self() {
 			if !ev.hears(p) {
 				count++
 			}
 			continue
 		}
-		voter, ok := n.transport.Hears(peer)
+		voter, ok := ev.f.peers.Hears(peer)
 		switch {
 		case !ok || voter == p: // nobody knows; hears itself
 		case peer == p.Peer: // it has started again
@@ -174,8 +165,7 @@ func (ev *evidence) lost(p process, voters []raft.ServerID) bool {
 
 // sendViews sends every node that this one hears its view.
 func (ev *evidence) sendViews() {
-	n := ev.f.n
-	for _, node := range n.transport.Connected() {
+	for _, node := range ev.f.peers.Connected() {
 		ev.sendView(node)
 	}
 }
@@ -200,7 +190,7 @@ func (ev *evidence) viewPeer(node int32) *viewPeer {
 
 // sendView sends a node this one's view, and again until it arrives or the node is gone.
 func (ev *evidence) sendView(node int32) {
-	n := ev.f.n
+	f := ev.f
 	p := ev.viewPeer(node)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -209,18 +199,15 @@ func (ev *evidence) sendView(node int32) {
 		return
 	}
 	p.sending = true
-	n.goTracked(func() {
+	f.goTracked(func() {
 		p.mu.Lock()
-		for p.stale && n.ctx.Err() == nil && n.Live(node) {
+		for p.stale && f.ctx.Err() == nil && f.live(node) {
 			p.stale = false
 			p.mu.Unlock()
 			err := ev.sendViewOnce(node)
 			if err != nil {
-				n.logger.Debug("view not delivered", "node", node, "error", err)
-				select {
-				case <-time.After(resendEvery):
-				case <-n.closing:
-				}
+				f.logger.Debug("view not delivered", "node", node, "error", err)
+				f.pause(resendEvery)
 			}
 			p.mu.Lock()
 			p.stale = p.stale || err != nil
@@ -233,18 +220,15 @@ func (ev *evidence) sendView(node int32) {
 // sendViewOnce sends a view once. A node that answers that it cannot take it, because it
 // is of an earlier version, has been sent all that it can see.
 func (ev *evidence) sendViewOnce(node int32) error {
-	n := ev.f.n
 	data, err := json.Marshal(ev.viewFor(node))
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(n.ctx, callTimeout)
-	defer cancel()
-	_, err = n.transport.Call(ctx, node, callView, data)
+	err = ev.f.call(node, CallView, data)
 	var refused *transport.RemoteError
-	unknown := errors.As(err, &refused) && strings.Contains(refused.Message, errUnknownCall.Error())
+	unknown := errors.As(err, &refused) && strings.Contains(refused.Message, UnknownCall)
 	if unknown || errors.Is(err, transport.ErrTooLarge) {
-		n.logger.Debug("view not taken", "node", node, "error", err)
+		ev.f.logger.Debug("view not taken", "node", node, "error", err)
 		return nil
 	}
 	return err
@@ -252,12 +236,11 @@ func (ev *evidence) sendViewOnce(node int32) error {
 
 // viewFor is what this node shows to another.
 func (ev *evidence) viewFor(node int32) view {
-	n := ev.f.n
-	heard, known := n.transport.Heard(), n.book.Entries()
+	heard, known := ev.f.peers.Heard(), ev.f.node.Addresses()
 	ev.mu.Lock()
 	defer ev.mu.Unlock()
 	ev.number++
-	v := view{Number: ev.number, Self: nameOf(n.transport.Self()), Addresses: known}
+	v := view{Number: ev.number, Self: nameOf(ev.f.peers.Self()), Addresses: known}
 	blind := make(map[process]*relayedGroups)
 	for _, p := range heard {
 		v.Hears = append(v.Hears, nameOf(p))
@@ -293,8 +276,7 @@ func (ev *evidence) blindLocked(node int32, p process) bool {
 
 // relay passes on what a process just said that it leads, to those who do not hear it.
 func (ev *evidence) relay(p process) {
-	n := ev.f.n
-	for _, node := range n.transport.Connected() {
+	for _, node := range ev.f.peers.Connected() {
 		ev.mu.Lock()
 		blind := node != p.Node && ev.blindLocked(node, p)
 		ev.mu.Unlock()
@@ -306,7 +288,7 @@ func (ev *evidence) relay(p process) {
 
 // receiveView takes in a view.
 func (ev *evidence) receiveView(from transport.Peer, data []byte) error {
-	n := ev.f.n
+	f := ev.f
 	var v view
 	if err := json.Unmarshal(data, &v); err != nil {
 		return fmt.Errorf("view: %w", err)
@@ -342,9 +324,15 @@ func (ev *evidence) receiveView(from transport.Peer, data []byte) error {
 		}
 	}
 	ev.mu.Unlock()
-	n.membershipHints.Add(1)
-	if n.book.Take(v.Addresses) {
-		ev.sendViews()
+	f.observer.Changed()
+	if len(v.Addresses) > 0 {
+		news, err := f.observer.Addressed(v.Addresses)
+		if err != nil {
+			return fmt.Errorf("view: %w", err)
+		}
+		if news {
+			ev.sendViews()
+		}
 	}
 	if changed {
 		ev.sendView(from.Node) // what it does not hear, it is told of
@@ -355,11 +343,10 @@ func (ev *evidence) receiveView(from transport.Peer, data []byte) error {
 
 // majority tells whether this node hears a majority of the brokers, itself included.
 func (ev *evidence) majority() bool {
-	n := ev.f.n
-	brokers := n.Image().Brokers()
+	brokers := ev.f.node.Image().Brokers()
 	heard := 0
 	for _, b := range brokers {
-		if n.Live(b.ID) {
+		if ev.f.live(b.ID) {
 			heard++
 		}
 	}
@@ -367,9 +354,11 @@ func (ev *evidence) majority() bool {
 }
 
 func (ev *evidence) isolated(now time.Time) bool {
-	n := ev.f.n
-	controller, ok := n.Controller()
-	hears := ev.majority() || ok && controller != n.identity.Node
+	hears := ev.majority()
+	if !hears {
+		controller, ok := ev.f.Controller()
+		hears = ok && controller != ev.f.peers.Self().Node
+	}
 	ev.mu.Lock()
 	defer ev.mu.Unlock()
 	switch {

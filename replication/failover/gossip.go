@@ -1,4 +1,4 @@
-package replication
+package failover
 
 import (
 	"encoding/binary"
@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/replication/metadata"
 	"millrace/replication/raftgroup"
 	"millrace/replication/transport"
 )
@@ -19,7 +20,7 @@ import (
 // remembers what they say of themselves: openAt, and the leaders table, which views of
 // other nodes fill in, too.
 type gossiper struct {
-	f *failover
+	f *Failover
 
 	mu      sync.Mutex
 	leaders map[uint64]leaderEntry // the leaders table
@@ -43,8 +44,7 @@ type leaderEntry struct {
 // noteLeaderLocked takes an entry into the leaders table, with mu held, unless the group was
 // deleted: a peer that does not know so yet may say who leads it.
 func (gs *gossiper) noteLeaderLocked(group uint64, c leaderEntry) {
-	n := gs.f.n
-	if hasDeleted(n.Image(), group) {
+	if deleted(gs.f.node.Image(), group) {
 		return
 	}
 	before, ok := gs.leaders[group]
@@ -52,8 +52,8 @@ func (gs *gossiper) noteLeaderLocked(group uint64, c leaderEntry) {
 		return
 	}
 	gs.leaders[group] = c
-	if group == controllerGroup && c != before && c.process != n.transport.Self() {
-		n.logger.Info("another node is the controller now", "controller", c.Node, "term", c.term)
+	if group == controllerGroup && c != before && c.process != gs.f.peers.Self() {
+		gs.f.logger.Info("another node is the controller now", "controller", c.Node, "term", c.term)
 	}
 }
 
@@ -75,12 +75,11 @@ func (gs *gossiper) leaderOf(group uint64) (leaderEntry, bool) {
 // hasOpen tells whether a server's process, which is not lost, said that it has the
 // group open.
 func (gs *gossiper) hasOpen(id raft.ServerID, group uint64, lost process) bool {
-	n := gs.f.n
 	peer, err := transport.ParseServerID(id)
 	if err != nil {
 		return false
 	}
-	p, ok := n.transport.Hears(peer)
+	p, ok := gs.f.peers.Hears(peer)
 	if !ok || p == lost {
 		return false
 	}
@@ -93,7 +92,7 @@ func (gs *gossiper) hasOpen(id raft.ServerID, group uint64, lost process) bool {
 func (gs *gossiper) leads(group, term uint64) {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
-	gs.noteLeaderLocked(group, leaderEntry{gs.f.n.transport.Self(), term})
+	gs.noteLeaderLocked(group, leaderEntry{gs.f.peers.Self(), term})
 	gs.delta.leads = append(gs.delta.leads, groupTerm{group, term})
 }
 
@@ -111,32 +110,30 @@ func (gs *gossiper) introduce(node int32) {
 	p.mu.Lock()
 	p.missed = true
 	p.mu.Unlock()
-	gs.f.n.goTracked(func() { gs.sendGossip(node, gossip{}) })
+	gs.f.goTracked(func() { gs.sendGossip(node, gossip{}) })
 }
 
-// notOpen has every peer sent the full state, since a delta only tells what is
-// added. It is for a group that stays shut, or was led here until now: others that
-// bounce are open again before it matters.
+// notOpen has every peer sent the full state, since a delta only tells what is added.
 func (gs *gossiper) notOpen() {
-	n := gs.f.n
-	select {
-	case <-n.ready:
-	default:
-		return // nobody has been told anything
-	}
-	for _, node := range n.transport.Connected() {
+	for _, node := range gs.f.peers.Connected() {
 		gs.introduce(node)
 	}
 }
 
-// forget drops what was said of groups that are deleted.
-func (gs *gossiper) forget(deleted func(group uint64) bool) {
+// forget drops what was said of groups that an image says were deleted.
+func (gs *gossiper) forget(image *metadata.Image) {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
-	maps.DeleteFunc(gs.leaders, func(group uint64, _ leaderEntry) bool { return deleted(group) })
+	maps.DeleteFunc(gs.leaders, func(group uint64, _ leaderEntry) bool { return deleted(image, group) })
 	for _, open := range gs.openAt {
-		maps.DeleteFunc(open, func(group uint64, _ bool) bool { return deleted(group) })
+		maps.DeleteFunc(open, func(group uint64, _ bool) bool { return deleted(image, group) })
 	}
+}
+
+// deleted tells whether an image knows of no group of this number any more.
+func deleted(image *metadata.Image, group uint64) bool {
+	_, known := image.Group(group)
+	return group != controllerGroup && group <= image.LastGroup() && !known
 }
 
 // spread wakes the gossip goroutine.
@@ -149,10 +146,10 @@ func (gs *gossiper) spread() {
 
 // gossipLoop sends what is new to all peers, a few milliseconds' worth at a time.
 func (gs *gossiper) gossipLoop() {
-	n := gs.f.n
+	f := gs.f
 	for {
 		select {
-		case <-n.closing:
+		case <-f.ctx.Done():
 			return
 		case <-gs.wake:
 		}
@@ -161,20 +158,19 @@ func (gs *gossiper) gossipLoop() {
 		g := gs.delta
 		gs.delta = gossip{}
 		gs.mu.Unlock()
-		for _, node := range n.transport.Connected() {
-			n.goTracked(func() { gs.sendGossip(node, g) })
+		for _, node := range f.peers.Connected() {
+			f.goTracked(func() { gs.sendGossip(node, g) })
 		}
 	}
 }
 
 // fullState is all that gossip says of this node.
 func (gs *gossiper) fullState() gossip {
-	n := gs.f.n
 	g := gossip{first: true}
-	n.eachMember(func(m *raftgroup.Member) {
-		g.open = append(g.open, m.Group)
-		if term, ok := m.Role.LeadsNow(); ok {
-			g.leads = append(g.leads, groupTerm{m.Group, term})
+	gs.f.node.EachMember(func(m Member) {
+		g.open = append(g.open, m.Group())
+		if term, ok := m.LeadsNow(); ok {
+			g.leads = append(g.leads, groupTerm{m.Group(), term})
 		}
 	})
 	return g
@@ -185,15 +181,14 @@ func (gs *gossiper) fullState() gossip {
 // between has been told to be shut by then, see notOpen: nobody may hear after that
 // that it is open, or leads.
 func (gs *gossiper) stillSo(g gossip) gossip {
-	n := gs.f.n
 	var still gossip
 	for _, group := range g.open {
-		if n.memberOf(group) != nil {
+		if gs.f.member(group) != nil {
 			still.open = append(still.open, group)
 		}
 	}
 	for _, l := range g.leads {
-		if m := n.memberOf(l.group); m != nil && m.Role.StillLeads(l.term) {
+		if m := gs.f.member(l.group); m != nil && m.StillLeads(l.term) {
 			still.leads = append(still.leads, l)
 		}
 	}
@@ -223,7 +218,7 @@ func (gs *gossiper) gossipPeer(node int32) *gossipPeer {
 // not be reached by ours for a moment, and a node that has not been told which
 // groups are open here takes no part in electing their leaders.
 func (gs *gossiper) sendGossip(node int32, g gossip) {
-	n := gs.f.n
+	f := gs.f
 	a := gs.gossipPeer(node)
 	a.mu.Lock()
 	if a.busy {
@@ -241,22 +236,17 @@ func (gs *gossiper) sendGossip(node int32, g gossip) {
 			a.mu.Unlock()
 			g = gs.stillSo(g)
 		}
-		if n.Image().Level() >= 2 { // whoever is earlier reads neither
-			g.number, g.about = gs.sent.Add(1), n.members.About()
+		if f.node.Image().Level() >= 2 { // whoever is earlier reads neither
+			g.number, g.about = gs.sent.Add(1), f.node.About()
 		}
-		ctx, cancel := n.callContext()
-		_, err := n.transport.Call(ctx, node, callGossip, g.encode())
-		cancel()
+		err := f.call(node, CallGossip, g.encode())
 		if err != nil {
-			n.logger.Debug("gossip not delivered", "node", node, "error", err)
-			select {
-			case <-time.After(resendEvery):
-			case <-n.closing:
-			}
+			f.logger.Debug("gossip not delivered", "node", node, "error", err)
+			f.pause(resendEvery)
 		}
 		a.mu.Lock()
 		a.missed = a.missed || err != nil
-		if !a.missed || n.ctx.Err() != nil || !n.Live(node) {
+		if !a.missed || f.ctx.Err() != nil || !f.live(node) {
 			break
 		}
 	}
@@ -274,16 +264,16 @@ func (gs *gossiper) sendGossip(node int32, g gossip) {
 // have been on its way all the while, over a connection that has ended. It must not
 // undo what overtook it: nobody would say that again.
 func (gs *gossiper) receiveGossip(from transport.Peer, g gossip) error {
-	n := gs.f.n
-	by, ok := n.transport.Hears(from)
+	f := gs.f
+	by, ok := f.peers.Hears(from)
 	if !ok {
 		return fmt.Errorf("%w: its connection has just ended, or is not known yet", transport.ErrUnreachable)
 	}
 	if g.about != "" {
-		n.members.Admitted(from, g.about)
+		f.observer.Said(from, g.about)
 	}
 	if g.first || len(g.open)+len(g.leads) > 0 { // else it only says how old it is
-		defer n.membershipHints.Add(1)
+		defer f.observer.Changed()
 	}
 	var given []uint64 // groups that it says it leads no more
 	gs.mu.Lock()
@@ -318,10 +308,10 @@ func (gs *gossiper) receiveGossip(from transport.Peer, g gossip) error {
 	}
 	gs.mu.Unlock()
 	if !g.first {
-		gs.f.elections.campaignAnew(slices.Clone(g.open))
+		f.elections.campaignAnew(slices.Clone(g.open))
 	}
 	if len(g.leads) > 0 {
-		gs.f.evidence.relay(by)
+		f.evidence.relay(by)
 	}
 	if g.first {
 		// It may have been shut before it was heard of as the leader, but to Raft.
@@ -329,17 +319,17 @@ func (gs *gossiper) receiveGossip(from transport.Peer, g gossip) error {
 		for _, group := range slices.Concat(g.open, given) {
 			known[group] = true
 		}
-		n.eachMember(func(m *raftgroup.Member) {
-			if !known[m.Group] && m.Group != controllerGroup && gs.f.elections.lostLeader(m, by) {
-				given = append(given, m.Group)
+		f.node.EachMember(func(m Member) {
+			if group := m.Group(); !known[group] && group != controllerGroup && f.elections.lostLeader(m, by) {
+				given = append(given, group)
 			}
 		})
 	}
 	for _, group := range given {
 		// It had another voter campaign if it knew of one that could, or it opens the group
 		// again and campaigns itself: both are given a while.
-		if m := n.memberOf(group); m != nil && gs.f.elections.lostLeader(m, by) {
-			gs.f.elections.leaderLost(group, by, true, 2*raftgroup.ElectionStagger)
+		if m := f.member(group); m != nil && f.elections.lostLeader(m, by) {
+			f.elections.leaderLost(group, by, true, 2*raftgroup.ElectionStagger)
 		}
 	}
 	return nil
@@ -354,7 +344,7 @@ type gossip struct {
 	open   []uint64
 	leads  []groupTerm
 	number uint64 // of what this process told anybody; 0: not said
-	about  string // see about; "": not said
+	about  string // what the node says of itself; "": not said
 }
 
 // encode returns the message:

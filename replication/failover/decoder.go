@@ -1,4 +1,4 @@
-package replication
+package failover
 
 import (
 	"encoding/binary"
@@ -12,7 +12,7 @@ type decoder struct {
 	bad bool
 }
 
-var errShortMessage = errors.New("replication: a peer's message ends early or goes on too long")
+var errShortMessage = errors.New("failover: a peer's message ends early or goes on too long")
 
 func (d *decoder) take(n int) []byte {
 	if d.bad || n < 0 || n > len(d.p) {

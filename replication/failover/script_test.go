@@ -1,0 +1,236 @@
+package failover
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write what the stories of testdata/failover tell now into them")
+
+// TestStories runs testdata/failover/*.txt, in virtual time: a command with its arguments,
+// "----" and what happened, in seconds since the last command other than wait. Groups are
+// called g1, g2 … and controller; see world for what is real in them.
+//
+//	nodes N                  there are so many nodes; none runs
+//	group G [NODE …]         there is a group, whose voters are these, or all nodes
+//	log G NODE N             the log of the group has N entries there; 0 unless it is said
+//	start NODE …             they run, and hear each other
+//	open G [NODE …]          the group is open there, or at all that run
+//	kill NODE                it ends without a word
+//	break NODE NODE          the link between two, until heal
+//	lose NODE NODE           what the first sends to the second, until heal
+//	isolate NODE             its links to all others, until heal
+//	heal                     all links
+//	depose G NODE            Raft has the node's leadership end, for a later term
+//	shut G NODE              the group is closed there for good, as over a broken disk
+//	hang G NODE              the group's disk hangs there from now on
+//	forget G NODE            the node has not heard who leads the group
+//	wait DURATION            what happens meanwhile
+//	leads G                  who leads, in which term, by what each node tells clients
+func TestStories(t *testing.T) {
+	paths, err := filepath.Glob("../../testdata/failover/*.txt")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no stories: %v", err)
+	}
+	for _, path := range paths {
+		t.Run(strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Test(t, func(t *testing.T) {
+				got := runStory(t, string(text))
+				switch {
+				case got == string(text):
+				case *rewrite:
+					if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+						t.Fatal(err)
+					}
+				default:
+					t.Errorf("%s: run with -rewrite and look at the difference; now:\n%s", path, got)
+				}
+			})
+		})
+	}
+}
+
+// runStory returns the story as it goes now: everything but the results as it was.
+func runStory(t *testing.T, text string) string {
+	w := newWorld(t, 0)
+	defer func() { w.end() }()
+	var out strings.Builder
+	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	for i := 0; i < len(lines); i++ {
+		line := lines[i]
+		fmt.Fprintln(&out, line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		if i+1 >= len(lines) || lines[i+1] != "----" {
+			t.Fatalf("%q is not followed by ----", line)
+		}
+		for i++; i+1 < len(lines) && lines[i+1] != ""; i++ { // what came of it before
+		}
+		fmt.Fprintln(&out, "----")
+		args := strings.Fields(line)
+		if args[0] == "nodes" {
+			w = newWorld(t, int32(number(t, args[1])))
+			continue
+		}
+		if result := w.run(args); result != "" {
+			fmt.Fprintln(&out, result)
+		}
+	}
+	return out.String()
+}
+
+// run carries out one command.
+func (w *world) run(args []string) string {
+	t := w.t
+	switch args[0] {
+	case "wait":
+		d, err := time.ParseDuration(args[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(d)
+		return w.take()
+	case "leads":
+		return w.leads(w.groupOf(args[1]))
+	}
+	w.mark = time.Now()
+	switch args[0] {
+	case "group":
+		var voters []int32
+		for _, arg := range args[2:] {
+			voters = append(voters, w.nodeOf(arg).id)
+		}
+		if voters == nil {
+			voters = w.all()
+		}
+		w.groups[w.groupOf(args[1])] = voters
+	case "log":
+		n, group := w.nodeOf(args[2]), w.groupOf(args[1])
+		n.members[group] = &testMember{n: n, group: group, log: number(t, args[3])}
+	case "start":
+		for _, arg := range args[1:] {
+			w.nodeOf(arg).start()
+			time.Sleep(3 * time.Millisecond)
+		}
+	case "open":
+		for _, id := range w.all() {
+			if n := w.nodes[id]; len(args) > 2 && slices.Contains(args[2:], fmt.Sprint("n", id)) || len(args) == 2 && n.alive {
+				n.opens(w.groupOf(args[1]))
+				time.Sleep(time.Millisecond)
+			}
+		}
+	case "kill":
+		w.nodeOf(args[1]).kill()
+	case "break":
+		w.cut(w.nodeOf(args[1]).id, w.nodeOf(args[2]).id)
+	case "lose":
+		w.lose(w.nodeOf(args[1]).id, w.nodeOf(args[2]).id)
+	case "isolate":
+		n := w.nodeOf(args[1])
+		for _, other := range w.all() {
+			if other != n.id {
+				w.cut(n.id, other)
+			}
+		}
+	case "heal":
+		w.heal()
+	case "depose":
+		m := w.memberOf(args)
+		w.mu.Lock()
+		if m.state == raft.Leader {
+			m.follow(m.term + 1)
+		}
+		w.mu.Unlock()
+	case "shut":
+		m := w.memberOf(args)
+		m.n.shuts(m.group)
+	case "hang":
+		m := w.memberOf(args)
+		w.mu.Lock()
+		m.stalled = true
+		w.mu.Unlock()
+	case "forget":
+		n := w.nodeOf(args[2])
+		n.f.gossip.mu.Lock()
+		delete(n.f.gossip.leaders, w.groupOf(args[1]))
+		n.f.gossip.mu.Unlock()
+	default:
+		t.Fatalf("unknown command %q", args)
+	}
+	return ""
+}
+
+// leads says who leads a group, by what those who run tell.
+func (w *world) leads(group uint64) string {
+	var lines []string
+	for _, id := range w.all() {
+		n := w.nodes[id]
+		if !n.alive {
+			continue
+		}
+		said := "nobody, as far as it knows"
+		if node, term, ok := n.f.Leader(group); ok {
+			said = fmt.Sprintf("n%d in term %d", node, term)
+		} else if m, open := (host{w, id}).Member(group); open {
+			if term, leads := m.LeadsNow(); leads {
+				said = fmt.Sprintf("n%d in term %d", id, term)
+			}
+		}
+		lines = append(lines, fmt.Sprintf("n%d: %s", id, said))
+	}
+	return strings.Join(lines, "\n")
+}
+
+func (w *world) all() (ids []int32) {
+	for id := range w.nodes {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+func (w *world) nodeOf(arg string) *testNode {
+	n := w.nodes[int32(number(w.t, strings.TrimPrefix(arg, "n")))]
+	if n == nil {
+		w.t.Fatalf("there is no node %s", arg)
+	}
+	return n
+}
+
+func (w *world) groupOf(arg string) uint64 {
+	if arg == groupName(controllerGroup) {
+		return controllerGroup
+	}
+	return uint64(number(w.t, strings.TrimPrefix(arg, "g")))
+}
+
+func (w *world) memberOf(args []string) *testMember {
+	m := w.nodeOf(args[2]).members[w.groupOf(args[1])]
+	if m == nil {
+		w.t.Fatalf("%v: it is not there", args)
+	}
+	return m
+}
+
+func number(t *testing.T, arg string) int {
+	n, err := strconv.Atoi(arg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
