@@ -95,8 +95,7 @@ const (
 // the oldest of these, -1 without any.
 func (l *contents) Dirty(c Compaction) (clean, dirty int64, since int64) {
 	st := l.state.Load()
-	n := st.compacted()
-	for _, s := range st.segments[:n] {
+	for _, s := range st.base() {
 		clean += s.Info().Bytes
 	}
 	since = -1
@@ -119,17 +118,16 @@ func youngest(info segment.Info) int64 {
 
 // dirty returns the segments that could be compacted and are not.
 func (l *contents) dirty(st *state, c Compaction) []*segment.Reader {
-	n := st.compacted()
 	now := l.now().UnixMilli()
-	k := n
-	for ; k < len(st.segments)-1; k++ {
-		info := st.segments[k].Info()
+	k := 0
+	for ; k < len(st.tail)-1; k++ {
+		info := st.tail[k].Info()
 		young := c.MinLag > 0 && now-youngest(info) < c.MinLag.Milliseconds()
 		if info.LastIndex > c.MaxIndex || info.NextOffset > c.Limit || young {
 			break
 		}
 	}
-	return st.segments[n:max(n, k)]
+	return st.tail[:k]
 }
 
 // Compact compacts what c allows. It may run beside everything else, and takes
@@ -165,7 +163,7 @@ func (l *Log) Compact(ctx context.Context, c Compaction) (Compacted, error) {
 		}
 		break
 	}
-	r.sources = st.segments[:st.compacted()+covered]
+	r.sources = st.segments[:len(st.base())+covered]
 	r.done.Keys = r.filter.latest.n
 	err := r.writeKept()
 	r.done.Records, r.done.Kept = r.filter.records, r.filter.kept
@@ -184,24 +182,25 @@ func (l *Log) Compact(ctx context.Context, c Compaction) (Compacted, error) {
 
 // A compactor is one compaction.
 type compactor struct {
-	l        *Log
-	c        Compaction
-	ctx      context.Context
-	began    time.Time
-	filter   *filter
-	sources  []*segment.Reader
-	cut      uint64            // the entry of the last source from which on it is copied; 0: none
-	copying  bool              // the cut has been reached
-	outputs  []*segment.Reader // sealed
-	output   *segment.Active   // being written, behind them; or nil
-	names    []name            // theirs
-	identity segment.Identity  // theirs
-	pending  segment.Frame     // gathers batches
-	next     int64             // where pending's offsets end
-	number   uint64            // of the next frame
-	last     record.Batch      // of the sources
-	moved    int64             // bytes read and written, for BytesPerSecond
-	done     Compacted
+	l         *Log
+	c         Compaction
+	ctx       context.Context
+	began     time.Time
+	filter    *filter
+	sources   []*segment.Reader
+	cut       uint64            // the entry of the last source from which on it is copied; 0: none
+	copying   bool              // the cut has been reached
+	outputs   []*segment.Reader // sealed
+	compacted int               // of outputs, the first; the others are copies
+	output    *segment.Active   // being written, behind them; or nil
+	names     []name            // theirs
+	identity  segment.Identity  // theirs
+	pending   segment.Frame     // gathers batches
+	next      int64             // where pending's offsets end
+	number    uint64            // of the next frame
+	last      record.Batch      // of the sources
+	moved     int64             // bytes read and written, for BytesPerSecond
+	done      Compacted
 }
 
 // each calls f with the frames of a segment, their payloads copied: mapped
@@ -485,7 +484,9 @@ func (r *compactor) seal() error {
 	if err != nil {
 		return err
 	}
-	r.output, r.outputs = nil, append(r.outputs, sealed)
+	if r.output, r.outputs = nil, append(r.outputs, sealed); !r.copying {
+		r.compacted++
+	}
 	return out.Close()
 }
 
@@ -509,19 +510,23 @@ func (r *compactor) replace() error {
 	if err := segment.SyncDir(l.folder.fs, l.dir); err != nil {
 		return l.failUnlessRefused(err)
 	}
-	k := len(r.sources)
+	k := len(r.sources) // all of the base, and some of the tail
+	base, copied := r.outputs[:r.compacted], r.outputs[r.compacted:]
 	return l.changeLocked(func(m *manifest) {
 		m.removed = slices.DeleteFunc(m.removed, func(n name) bool { return l.folder.writing[n] })
-		m.remove(0, k)
-		var written []manifestSegment
-		for i, s := range r.outputs {
-			written = append(written, manifestSegment{r.names[i], true, s.Info()})
+		m.removeFirst(k)
+		for i, s := range base {
+			m.base = append(m.base, compacted{r.names[i], s.Info()})
 		}
-		m.segments = append(written, m.segments...)
+		var entries []manifestSegment
+		for i, s := range copied {
+			entries = append(entries, manifestSegment{r.names[len(base)+i], true, s.Info()})
+		}
+		m.tail = append(entries, m.tail...)
 	}, func(m *manifest) *state {
 		clear(l.folder.writing)
 		next := *st
-		next.segments = slices.Concat(r.outputs, st.segments[k:])
+		next.list(base, slices.Concat(copied, st.segments[k:]))
 		return &next
 	})
 }

@@ -417,8 +417,8 @@ func TestACompactionCutBetweenTermsKeepsBoth(t *testing.T) {
 		t.Fatal(err)
 	}
 	segments := l.state.Load().segments
-	if len(segments) != 3 || l.state.Load().compacted() != 1 {
-		t.Fatalf("%d segments, %d of them compacted", len(segments), l.state.Load().compacted())
+	if len(segments) != 3 || len(l.state.Load().base()) != 1 {
+		t.Fatalf("%d segments, %d of them compacted", len(segments), len(l.state.Load().base()))
 	}
 	before, after := segments[0].Info(), segments[1].Info()
 	if before.LastTerm != 1 || after.PrevTerm != 1 || after.LastTerm != 2 {
@@ -495,7 +495,7 @@ func crashDuringCompaction(t *testing.T, maxKeys int) {
 				_, err = k.compact()
 			}
 			if err == nil {
-				if s := k.l.state.Load(); s.compacted() > 0 && len(s.sealed()) > s.compacted() {
+				if s := k.l.state.Load(); len(s.base()) > 0 && len(s.sealed()) > len(s.base()) {
 					cuts++
 				}
 			}
@@ -865,5 +865,50 @@ func TestTombstonesOfAnyTimeAreCompacted(t *testing.T) {
 		if _, _, err := l.MaxTimestamp(l.EndOffset()); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestACompactedLogWithoutEntriesKnowsItsEnd: when a lost election takes all that was not
+// compacted, no segment says where the log goes on. The manifest does, to who inspects it too.
+func TestACompactedLogWithoutEntriesKnowsItsEnd(t *testing.T) {
+	k := newKeyedLog(t, filepath.Join(t.TempDir(), "p"), 3, fastFS{segment.OS})
+	k.cfg.SegmentBytes = 1500
+	if err := k.open(); err != nil {
+		t.Fatal(err)
+	}
+	for range 14 {
+		if err := k.update(6); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := k.compact(); err != nil {
+		t.Fatal(err)
+	}
+	first, _ := k.l.FirstIndex()
+	last, _ := k.l.LastIndex()
+	base, err := k.l.OffsetOf(first - 1)
+	if err == nil {
+		err = k.l.DeleteRange(first, last)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, opened := range []bool{false, true} {
+		if opened {
+			if err := errors.Join(k.l.Close(true), k.open()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		plan := k.l.Plan()
+		if got, _ := k.l.LastIndex(); got != 0 || k.l.NextIndex() != first || k.l.EndOffset() != base || plan.EndIndex != first || plan.FirstIndex() != first {
+			t.Fatalf("last %d, next %d at offset %d, plan %+v; want %d at %d", got, k.l.NextIndex(), k.l.EndOffset(), plan, first, base)
+		}
+		sum, err := Inspect(segment.OS, k.dir, func(*segment.Frame) error { return nil }, func(e *segment.CorruptError) error { return e })
+		if err != nil || sum.NextIndex != first || sum.EndOffset != base {
+			t.Fatalf("inspected: %+v, %v; want %d at %d", sum, err, first, base)
+		}
+	}
+	if err := k.l.StoreLog(command(t, first, 9, "on")); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -1,6 +1,7 @@
 package log
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"flag"
 	"fmt"
@@ -51,50 +52,63 @@ func content(t *testing.T, l *Log) string {
 	return out.String()
 }
 
-// TestSegmentsOfVersion1StayReadable reads a log written by version 1 for good: as
-// it was left by a clean stop, without its index files, and without the word of a
-// clean stop.
+// TestSegmentsOfVersion1StayReadable reads logs written by version 1 for good: as they were
+// left by a clean stop, without their index files, and without the word of a clean stop. One
+// of them has been compacted. A manifest is written byte for byte as it was.
 func TestSegmentsOfVersion1StayReadable(t *testing.T) {
 	if *freeze {
-		writeFrozen(t)
+		os.RemoveAll(frozen)
+		writeFrozen(t, "")
+		writeCompacted(t, "compacted")
 	}
-	want, err := os.ReadFile(filepath.Join(frozen, "content.txt"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, withIndexes := range []bool{true, false} {
-		dir := filepath.Join(t.TempDir(), "p")
-		if err := os.CopyFS(dir, os.DirFS(filepath.Join(frozen, "log"))); err != nil {
+	for _, which := range []string{"", "compacted"} {
+		kept := filepath.Join(frozen, which)
+		want, err := os.ReadFile(filepath.Join(kept, "content.txt"))
+		if err != nil {
 			t.Fatal(err)
 		}
-		if !withIndexes {
-			for _, p := range logFiles(t, dir) {
-				os.Remove(segment.Paths(p)[1])
-				os.Remove(segment.Paths(p)[2])
+		for _, withIndexes := range []bool{true, false} {
+			dir := filepath.Join(t.TempDir(), "p")
+			if err := os.CopyFS(dir, os.DirFS(filepath.Join(kept, "log"))); err != nil {
+				t.Fatal(err)
+			}
+			if !withIndexes {
+				for _, p := range logFiles(t, dir) {
+					os.Remove(segment.Paths(p)[1])
+					os.Remove(segment.Paths(p)[2])
+				}
+			}
+			l := mustOpen(t, dir, Config{})
+			if got := content(t, l); got != string(want) {
+				t.Errorf("%s, with indexes %t:\n%s\nwant\n%s", kept, withIndexes, got, want)
+			}
+			if compacted := len(l.Plan().Segments) > 0 && l.Plan().Segments[0].Compacted; compacted != (which == "compacted") {
+				t.Errorf("%s: compacted %t", kept, compacted)
+			}
+			e := command(t, l.NextIndex(), 9, "it goes on")
+			if err := l.StoreLog(e); err != nil {
+				t.Error(err)
+			}
+			if err := l.Verify(1); err != nil {
+				t.Error(err)
+			}
+			l.Close(true)
+		}
+		for _, path := range logFiles(t, filepath.Join(kept, "log")) {
+			_, err := segment.Walk(segment.OS, path, 0, func(*segment.Frame) error { return nil }, func(e *segment.CorruptError) error { return e })
+			if err != nil {
+				t.Error(err)
 			}
 		}
-		l := mustOpen(t, dir, Config{})
-		if got := content(t, l); got != string(want) {
-			t.Errorf("with indexes %t:\n%s\nwant\n%s", withIndexes, got, want)
-		}
-		e := command(t, l.NextIndex(), 9, "it goes on")
-		if err := l.StoreLog(e); err != nil {
-			t.Error(err)
-		}
-		if err := l.Verify(1); err != nil {
-			t.Error(err)
-		}
-		l.Close(true)
-	}
-	for _, path := range logFiles(t, filepath.Join(frozen, "log")) {
-		_, err := segment.Walk(segment.OS, path, 0, func(*segment.Frame) error { return nil }, func(e *segment.CorruptError) error { return e })
-		if err != nil {
-			t.Error(err)
+		path := filepath.Join(kept, "log", manifestName)
+		p := mustRead(t, path)
+		if m, err := parseManifest(path, p); err != nil || !bytes.Equal(m.encode(), p) {
+			t.Errorf("%s is written in another way now (%v)", path, err)
 		}
 	}
 }
 
-func writeFrozen(t *testing.T) {
+func writeFrozen(t *testing.T, which string) {
 	dir := filepath.Join(t.TempDir(), "p")
 	id := testID
 	id.Replica = "1.frozen"
@@ -142,21 +156,46 @@ func writeFrozen(t *testing.T) {
 	if _, err := l.Drop(3, 0); err != nil {
 		t.Fatal(err)
 	}
+	keep(t, l, which)
+}
+
+// writeCompacted makes a log of which the first segments are compacted and the last are not.
+func writeCompacted(t *testing.T, which string) {
+	k := newKeyedLog(t, filepath.Join(t.TempDir(), "p"), 3, segment.OS)
+	k.cfg.SegmentBytes = 1500
+	if err := k.open(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 18 {
+		if err := k.update(6); err != nil {
+			t.Fatal(err)
+		}
+		if i == 11 {
+			if _, err := k.compact(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	keep(t, k.l, which)
+}
+
+// keep closes a log and puts its files beside a description of what they hold.
+func keep(t *testing.T, l *Log, which string) {
+	kept := filepath.Join(frozen, which)
 	text := content(t, l)
 	if err := l.Close(true); err != nil {
 		t.Fatal(err)
 	}
-	os.RemoveAll(frozen)
-	if err := os.MkdirAll(frozen, 0o755); err != nil {
+	if err := os.MkdirAll(kept, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	mustWrite(t, filepath.Join(frozen, "content.txt"), []byte(text))
-	for _, p := range logFiles(t, dir) { // preallocated zeros need not be kept
+	mustWrite(t, filepath.Join(kept, "content.txt"), []byte(text))
+	for _, p := range logFiles(t, l.Dir()) { // preallocated zeros need not be kept
 		if err := os.Truncate(p, 4096); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.CopyFS(filepath.Join(frozen, "log"), os.DirFS(dir)); err != nil {
+	if err := os.CopyFS(filepath.Join(kept, "log"), os.DirFS(l.Dir())); err != nil {
 		t.Fatal(err)
 	}
 }

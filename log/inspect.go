@@ -48,14 +48,16 @@ func Inspect(fs segment.FS, dir string, frame func(*segment.Frame) error, proble
 		NextIndex: m.end.index, EndOffset: m.end.offset, Epochs: m.epochs,
 	}
 	known := map[string]bool{}
-	for _, s := range m.segments {
+	for i, s := range m.rows() {
 		known[s.file()] = true
 		got, err := inspectSegment(fs, dir, m.identity, s, frame, problem)
 		if err != nil {
 			return sum, err
 		}
 		sum.Segments = append(sum.Segments, got)
-		sum.NextIndex, sum.EndOffset = got.Info.LastIndex+1, got.Info.NextOffset
+		if i >= len(m.base) { // else the manifest's end is the log's
+			sum.NextIndex, sum.EndOffset = got.Info.LastIndex+1, got.Info.NextOffset
+		}
 	}
 	names, err := fs.ReadDir(dir)
 	if err != nil {
@@ -130,7 +132,7 @@ func (l *contents) Digest(from, to uint64) (string, error) {
 			return fmt.Errorf("%w: entries %d to %d of %d to %d", ErrOutOfRange, from, to, first, last)
 		}
 		stop := errors.New("stop")
-		for _, s := range st.segments {
+		for _, s := range st.tail {
 			info := s.Info()
 			if info.LastIndex < from || info.FirstIndex > to {
 				continue

@@ -64,7 +64,8 @@ type manifest struct {
 	startOffset int64
 	nextSerial  uint64
 	end         boundary
-	segments    []manifestSegment
+	base        []compacted       // on disk the first segments,
+	tail        []manifestSegment // and the others
 	epochs      []Epoch
 	removed     []name
 	// unusable marks the manifest that Install puts in the place of one that was
@@ -79,7 +80,15 @@ type boundary struct {
 	term   uint64 // of the entry before it
 }
 
-// A manifestSegment is what a manifest says of a segment. Only the last may be unsealed;
+// A compacted is what a manifest says of a segment that compaction wrote. It holds offsets,
+// and no entries: FirstIndex and LastIndex of info number frames, and are no index that Raft
+// knows.
+type compacted struct {
+	name
+	info segment.Info
+}
+
+// A manifestSegment is what a manifest says of a segment of entries. Only the last may be unsealed;
 // its info then says what it held at its last checkpoint or clean close, or only
 // how it begins (Bytes is 0).
 type manifestSegment struct {
@@ -132,7 +141,8 @@ const (
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func (m *manifest) encode() []byte {
-	size := manifestHeader + len(m.segments)*listedSize + len(m.epochs)*epochSize + len(m.removed)*removedSize
+	rows := m.rows()
+	size := manifestHeader + len(rows)*listedSize + len(m.epochs)*epochSize + len(m.removed)*removedSize
 	p := make([]byte, size)
 	be := binary.BigEndian
 	copy(p, manifestMagic)
@@ -145,7 +155,7 @@ func (m *manifest) encode() []byte {
 	copy(p[32:56], m.identity.Cluster)
 	copy(p[56:72], m.identity.Topic[:])
 	be.PutUint32(p[72:], uint32(m.identity.Partition))
-	be.PutUint32(p[76:], uint32(len(m.segments)))
+	be.PutUint32(p[76:], uint32(len(rows)))
 	be.PutUint32(p[80:], uint32(len(m.epochs)))
 	be.PutUint32(p[84:], uint32(len(m.removed)))
 	copy(p[88:152], m.identity.Replica)
@@ -155,7 +165,7 @@ func (m *manifest) encode() []byte {
 	be.PutUint64(p[176:], uint64(m.end.offset))
 	be.PutUint64(p[184:], m.end.term)
 	at := p[manifestHeader:]
-	for _, s := range m.segments {
+	for _, s := range rows {
 		be.PutUint64(at, s.serial)
 		be.PutUint32(at[8:], s.flags())
 		for i, x := range []uint64{
@@ -263,24 +273,20 @@ func parseManifest(path string, p []byte) (*manifest, error) {
 		if why := s.invalid(i == segments-1); why != "" {
 			return corrupt(at, fmt.Sprintf("segment %+v", s), why)
 		}
-		if i > 0 {
-			prev := m.segments[i-1].info
-			if !mayFollow(prev, boundary{s.info.FirstIndex, s.info.BaseOffset, s.info.PrevTerm}) {
-				return corrupt(at, fmt.Sprintf("segment at index %d, offset %d, after term %d", s.info.FirstIndex, s.info.BaseOffset, s.info.PrevTerm),
-					fmt.Sprintf("%d, %d, %d", prev.LastIndex+1, prev.NextOffset, prev.LastTerm))
-			}
-			if s.info.Compacted && !prev.Compacted {
-				return corrupt(at, "a compacted segment behind one that is not", "compacted segments at the beginning")
-			}
+		if begin := (boundary{s.info.FirstIndex, s.info.BaseOffset, s.info.PrevTerm}); !m.mayGoOn(begin) {
+			return corrupt(at, fmt.Sprintf("segment at index %d, offset %d, after term %d", begin.index, begin.offset, begin.term),
+				fmt.Sprintf("what follows %+v", m.rows()[i-1].info))
 		}
-		if s.sealed && i == segments-1 && !mayFollow(s.info, m.end) {
+		if !m.list(s) {
+			return corrupt(at, "a compacted segment behind one that is not", "compacted segments at the beginning")
+		}
+		if s.sealed && i == segments-1 && !m.mayGoOn(m.end) {
 			return corrupt(168, fmt.Sprintf("end %+v", m.end), fmt.Sprintf("%+v", endOf(s.info)))
 		}
 		if s.serial >= m.nextSerial || serials[s.serial] {
 			return corrupt(at, fmt.Sprintf("serial %d", s.serial), fmt.Sprintf("one of its own, below %d", m.nextSerial))
 		}
 		serials[s.serial] = true
-		m.segments = append(m.segments, s)
 		at += listedSize
 	}
 	for i := range epochs {
@@ -322,31 +328,78 @@ func (s *manifestSegment) invalid(last bool) string {
 	return ""
 }
 
-// mayFollow reports whether what begins at p may come next behind a segment: at its
-// end, or, since entries vanish in compaction, at a later index.
-func mayFollow(i segment.Info, p boundary) bool {
-	end := endOf(i)
-	return p == end || i.Compacted && p.offset == end.offset && p.term == end.term && p.index > end.index
+// list adds a segment at the end; false if it cannot be there: a compacted one behind one that
+// is not.
+func (m *manifest) list(s manifestSegment) bool {
+	if !s.info.Compacted {
+		m.tail = append(m.tail, s)
+		return true
+	}
+	m.base = append(m.base, compacted{s.name, s.info})
+	return len(m.tail) == 0
+}
+
+// mayGoOn reports whether what begins at p may come behind what is listed: at the end of the
+// tail; behind the base at the offset at which that ends, and at some later index, since it
+// has fewer frames than it had entries.
+func (m *manifest) mayGoOn(p boundary) bool {
+	if n := len(m.tail); n > 0 {
+		return p == endOf(m.tail[n-1].info)
+	}
+	if n := len(m.base); n > 0 {
+		last := m.base[n-1].info
+		return p.offset == last.NextOffset && p.term == last.LastTerm && p.index > last.LastIndex
+	}
+	return true
+}
+
+// rows returns all segments as the file lists them.
+func (m *manifest) rows() []manifestSegment {
+	rows := make([]manifestSegment, 0, len(m.base)+len(m.tail))
+	for _, c := range m.base {
+		rows = append(rows, manifestSegment{c.name, true, c.info})
+	}
+	return append(rows, m.tail...)
+}
+
+// names returns the names of all segments, in their order, to be read or changed.
+func (m *manifest) names() []*name {
+	var names []*name
+	for i := range m.base {
+		names = append(names, &m.base[i].name)
+	}
+	for i := range m.tail {
+		names = append(names, &m.tail[i].name)
+	}
+	return names
 }
 
 func endOf(i segment.Info) boundary { return boundary{i.LastIndex + 1, i.NextOffset, i.LastTerm} }
 
-// remove takes the segments from number from to number to, exclusive, out of the list and
-// calls their files removed.
-func (m *manifest) remove(from, to int) {
-	for _, s := range m.segments[from:to] {
+// removeFirst takes the first n segments out of the lists and calls their files removed.
+func (m *manifest) removeFirst(n int) {
+	for _, gone := range m.names()[:n] {
+		m.removed = append(m.removed, *gone)
+	}
+	k := min(n, len(m.base))
+	m.base, m.tail = m.base[k:], m.tail[n-k:]
+}
+
+// removeFrom takes the segments of the tail from number k on out of it and calls their files
+// removed.
+func (m *manifest) removeFrom(k int) {
+	for _, s := range m.tail[k:] {
 		m.removed = append(m.removed, s.name)
 	}
-	m.segments = slices.Delete(m.segments, from, to)
+	m.tail = m.tail[:k]
 }
 
 // clone returns a copy to be changed and written.
 func (m *manifest) clone() *manifest {
 	c := *m
 	c.generation++
-	c.segments = append([]manifestSegment(nil), m.segments...)
-	c.epochs = append([]Epoch(nil), m.epochs...)
-	c.removed = append([]name(nil), m.removed...)
+	c.base, c.tail = slices.Clone(m.base), slices.Clone(m.tail)
+	c.epochs, c.removed = slices.Clone(m.epochs), slices.Clone(m.removed)
 	return &c
 }
 

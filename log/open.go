@@ -63,14 +63,9 @@ func (d *folder) open(id segment.Identity, capacity int64) (*state, error) {
 		return nil, err
 	}
 	st := &state{origin: m.end, start: m.startOffset}
-	torn := false
-	for _, s := range m.segments {
-		if torn, err = d.openSegment(st, s, capacity); err != nil {
-			for _, s := range st.segments {
-				s.Close()
-			}
-			return nil, err
-		}
+	torn, err := d.openSegments(st, capacity)
+	if err != nil {
+		return nil, err
 	}
 	if end := st.end().offset; end < st.start {
 		err = &segment.CorruptError{Path: d.path(manifestName), Position: 152, Found: fmt.Sprintf("a log that ends at offset %d", end), Expected: fmt.Sprintf("at least its start, %d", st.start)}
@@ -180,42 +175,58 @@ func (d *folder) tidy() error {
 	return nil
 }
 
-// openSegment opens the next segment of the list. torn is set if the bytes behind its end
-// are those of a crash.
-func (d *folder) openSegment(st *state, s manifestSegment, capacity int64) (torn bool, err error) {
-	path := d.path(s.file())
-	id := d.manifest.identity
-	if s.sealed {
-		r, err := segment.OpenSealed(d.fs, path, id, s.info)
+// openSegments opens what the manifest lists, or nothing after an error. torn is set if the
+// bytes behind the last segment's end are those of a crash.
+func (d *folder) openSegments(st *state, capacity int64) (torn bool, err error) {
+	var base, tail []*segment.Reader
+	defer func() {
+		if st.list(base, tail); err == nil {
+			return
+		}
+		for _, s := range st.segments {
+			s.Close()
+		}
+	}()
+	for _, c := range d.manifest.base {
+		s, err := segment.OpenSealed(d.fs, d.path(c.file()), d.manifest.identity, c.info)
 		if err != nil {
 			return false, err
 		}
-		st.segments = append(st.segments, r)
-		return false, nil
+		base = append(base, s)
 	}
-	a, torn, err := segment.Recover(d.fs, path, id, s.info, capacity)
-	if err != nil {
-		return false, err
+	for _, l := range d.manifest.tail {
+		if !l.sealed { // the last
+			st.active, torn, err = segment.Recover(d.fs, d.path(l.file()), d.manifest.identity, l.info, capacity)
+			if err != nil {
+				return false, err
+			}
+			tail = append(tail, &st.active.Reader)
+			break
+		}
+		s, err := segment.OpenSealed(d.fs, d.path(l.file()), d.manifest.identity, l.info)
+		if err != nil {
+			return false, err
+		}
+		tail = append(tail, s)
 	}
-	st.segments, st.active = append(st.segments, &a.Reader), a
 	return torn, nil
 }
 
 // recoverEpochs returns the epoch table: the manifest's, which is complete up to
 // the last segment or its clean end, and what the entries behind say.
 func (d *folder) recoverEpochs(st *state) ([]Epoch, error) {
-	n := len(d.manifest.segments)
-	if n == 0 || d.manifest.segments[n-1].sealed {
+	n := len(d.manifest.tail)
+	if n == 0 || d.manifest.tail[n-1].sealed {
 		return cutEpochs(d.manifest.epochs, st.end()), nil
 	}
-	last := d.manifest.segments[n-1].info
+	last := d.manifest.tail[n-1].info
 	known := boundary{last.FirstIndex, last.BaseOffset, last.PrevTerm}
 	if last.Bytes > 0 {
 		known = endOf(last)
 	}
 	epochs := cutEpochs(d.manifest.epochs, known)
 	for i, end := known.index, st.end().index; i < end; i++ {
-		f, err := st.segments[n-1].Entry(i)
+		f, err := st.tail[n-1].Entry(i)
 		if err != nil {
 			return nil, err
 		}
@@ -227,7 +238,7 @@ func (d *folder) recoverEpochs(st *state) ([]Epoch, error) {
 // sealTorn ends the last segment, whose tail is torn. A full disk does not stop
 // it: whoever opens the log next finds the same end. Nor does any other refusal.
 func (d *folder) sealTorn(st *state) error {
-	n := len(st.segments)
+	n := len(st.tail)
 	s := st.active
 	end := endOf(s.Info())
 	d.logger.Warn("a torn tail was cut", "segment", s.Path(), "position", s.Info().Bytes, "last_index", end.index-1)
@@ -238,19 +249,19 @@ func (d *folder) sealTorn(st *state) error {
 	m := d.manifest.clone()
 	m.end, m.epochs = end, st.epochs
 	if s.Info().Frames() == 0 {
-		m.removed = append(m.removed, m.segments[n-1].name)
-		m.segments = m.segments[:n-1]
-		st.segments, st.origin = st.segments[:n-1], end
+		m.removeFrom(n - 1)
+		st.origin = end
+		st.list(st.base(), st.tail[:n-1])
 		if err := s.Close(); err != nil {
 			return err
 		}
 	} else {
-		m.segments[n-1].sealed, m.segments[n-1].info = true, s.Info()
+		m.tail[n-1].sealed, m.tail[n-1].info = true, s.Info()
 		sealed, err := segment.OpenSealed(d.fs, s.Path(), m.identity, s.Info())
 		if err != nil {
 			return err
 		}
-		st.segments[n-1] = sealed
+		st.tail[n-1] = sealed // and of segments
 		if err := s.Close(); err != nil {
 			return err
 		}

@@ -182,8 +182,8 @@ func (l *contents) Sealed() []SegmentInfo {
 // ErrNoSegment when it is not there, or not any more.
 func (l *contents) ReadSegment(firstIndex uint64, at int64, p []byte) (n int, err error) {
 	err = l.read(func(st *state) error {
-		s := st.byNumber(firstIndex)
-		if s == nil || st.isActive(s) || s.Header().FirstIndex != firstIndex {
+		s := st.byFirst(firstIndex)
+		if s == nil || st.isActive(s) {
 			return fmt.Errorf("%w: at entry %d", ErrNoSegment, firstIndex)
 		}
 		n, err = s.ReadAt(p, at)

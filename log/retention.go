@@ -2,7 +2,6 @@ package log
 
 import (
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -39,9 +38,12 @@ func (l *Log) Drop(before int64, maxIndex uint64) (removed int, err error) {
 	}
 	err = l.changeLocked(func(m *manifest) {
 		m.startOffset, m.end, m.epochs = start, st.end(), trimEpochs(st.epochs, start)
-		m.remove(0, n)
+		m.removeFirst(n)
 	}, func(m *manifest) *state {
-		return &state{segments: slices.Clone(st.segments[n:]), active: st.active, origin: m.end, start: start, epochs: m.epochs}
+		next := &state{active: st.active, origin: m.end, start: start, epochs: m.epochs}
+		base := st.base()
+		next.list(base[min(n, len(base)):], st.tail[max(0, n-len(base)):])
+		return next
 	})
 	if err != nil {
 		return 0, err

@@ -44,29 +44,31 @@ func (l *Log) rollLocked(capacity int64) error {
 		abandon()
 		return l.failUnlessRefused(fmt.Errorf("begin a segment of log %s: %w", l.dir, err))
 	}
-	last := len(st.segments) - 1
+	last := len(st.tail) - 1
 	empty := active != nil && active.Info().Frames() == 0
 	err = l.changeLocked(func(m *manifest) {
 		m.nextSerial++
 		m.epochs = st.epochs
 		switch {
 		case empty:
-			m.remove(last, last+1)
+			m.removeFrom(last)
 		case active != nil:
-			m.segments[last].sealed, m.segments[last].info = true, active.Info()
+			m.tail[last].sealed, m.tail[last].info = true, active.Info()
 		}
 		info := seg.Info()
 		info.Bytes = 0
-		m.segments = append(m.segments, manifestSegment{n, false, info})
+		m.tail = append(m.tail, manifestSegment{n, false, info})
 	}, func(m *manifest) *state {
-		segments := slices.Clone(st.segments)
+		tail := slices.Clone(st.tail)
 		switch {
 		case empty:
-			segments = segments[:last]
+			tail = tail[:last]
 		case active != nil:
-			segments[last] = l.sealLocked(active)
+			tail[last] = l.sealLocked(active)
 		}
-		return &state{segments: append(segments, &seg.Reader), active: seg, start: st.start, epochs: st.epochs}
+		next := &state{active: seg, start: st.start, epochs: st.epochs}
+		next.list(st.base(), append(tail, &seg.Reader))
+		return next
 	})
 	if err != nil {
 		seg.Close()
@@ -157,14 +159,14 @@ func (l *Log) Checkpoint() error {
 func (l *Log) checkpointLocked() error {
 	st := l.state.Load()
 	a := st.active
-	if a == nil || a.Info() == l.folder.manifest.segments[len(st.segments)-1].info {
+	if a == nil || a.Info() == l.folder.manifest.tail[len(st.tail)-1].info {
 		return nil
 	}
 	if err := a.Finish(); err != nil {
 		return l.fail(err)
 	}
 	m := l.folder.manifest.clone()
-	m.segments[len(st.segments)-1].info = a.Info()
+	m.tail[len(st.tail)-1].info = a.Info()
 	m.epochs = st.epochs
 	return l.commitLocked(m)
 }

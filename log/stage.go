@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"millrace/segment"
@@ -49,20 +50,13 @@ func (p *Plan) Bytes() int64 {
 func (l *contents) Plan() Plan {
 	st := l.state.Load()
 	p := Plan{StartOffset: st.start}
-	end := st.origin
-	if len(st.segments) > 0 {
-		h := st.segments[0].Header()
-		end = boundary{h.FirstIndex, h.BaseOffset, h.PrevTerm}
+	for _, s := range st.sealed() {
+		p.Segments = append(p.Segments, s.Info())
 	}
-	for i, s := range st.sealed() {
-		info := s.Info()
-		p.Segments = append(p.Segments, info)
-		switch end = endOf(info); {
-		case info.Compacted && i+1 < len(st.segments):
-			end.index = st.segments[i+1].Header().FirstIndex
-		case info.Compacted:
-			end = st.origin
-		}
+	end := st.end()
+	if st.active != nil {
+		h := st.active.Header()
+		end = boundary{h.FirstIndex, h.BaseOffset, h.PrevTerm}
 	}
 	p.StartOffset = min(p.StartOffset, end.offset)
 	p.Epochs = cutEpochs(st.epochs, end)
@@ -74,10 +68,11 @@ func (l *contents) Plan() Plan {
 // is shaped like a log of its own, the plan being its manifest, and survives a
 // restart: what has arrived is not pulled again. Not safe for concurrent use.
 type Staging struct {
-	fs   segment.FS
-	dir  string
-	m    *manifest
-	have []int64 // bytes of each segment
+	fs       segment.FS
+	dir      string
+	m        *manifest
+	segments []manifestSegment // m's
+	have     []int64           // bytes of each
 }
 
 // StagingDir returns the folder in which Stage gathers segments for the log in
@@ -95,13 +90,15 @@ func Stage(dir string, id segment.Identity, plan Plan, cfg Config) (*Staging, er
 		generation: 1, identity: id, startOffset: plan.StartOffset, epochs: plan.Epochs,
 		end: boundary{plan.EndIndex, plan.EndOffset, plan.EndTerm}, nextSerial: 1,
 	}
+	path := filepath.Join(s.dir, manifestName)
 	for _, info := range plan.Segments {
 		// The first index as serial: the same segment keeps its name in another plan.
 		n := name{info.FirstIndex, info.BaseOffset}
-		m.segments = append(m.segments, manifestSegment{n, true, info})
+		if !m.list(manifestSegment{n, true, info}) {
+			return nil, &segment.CorruptError{Path: path, Position: 192, Found: "a compacted segment behind one that is not", Expected: "compacted segments at the beginning"}
+		}
 		m.nextSerial = max(m.nextSerial, info.FirstIndex+1)
 	}
-	path := filepath.Join(s.dir, manifestName)
 	m, err := parseManifest(path, m.encode()) // a peer sent it
 	if err != nil {
 		return nil, err
@@ -109,7 +106,8 @@ func Stage(dir string, id segment.Identity, plan Plan, cfg Config) (*Staging, er
 	if m.startOffset > m.end.offset {
 		return nil, &segment.CorruptError{Path: path, Position: 152, Found: fmt.Sprintf("start %d", m.startOffset), Expected: fmt.Sprintf("at most %d", m.end.offset)}
 	}
-	s.m, s.have = m, make([]int64, len(m.segments))
+	s.m, s.segments = m, m.rows()
+	s.have = make([]int64, len(s.segments))
 	if err := s.fs.MkdirAll(s.dir); err != nil {
 		return nil, segment.Refused(err)
 	}
@@ -129,13 +127,13 @@ func (s *Staging) keep() error {
 		return err
 	}
 	wanted := map[string]int{}
-	for i, g := range s.m.segments {
+	for i, g := range s.segments {
 		wanted[g.file()] = i
 	}
 	for _, n := range names {
 		i, ok := wanted[n]
 		if ok {
-			if s.have[i], err = s.arrived(s.m.segments[i]); err != nil {
+			if s.have[i], err = s.arrived(s.segments[i]); err != nil {
 				return err
 			}
 		}
@@ -202,7 +200,7 @@ func (s *Staging) Dir() string { return s.dir }
 // Next says what to pull next: the segment that begins at firstIndex, from
 // position at on, n bytes to its end. ok is false when everything has arrived.
 func (s *Staging) Next() (firstIndex uint64, at, n int64, ok bool) {
-	for i, g := range s.m.segments {
+	for i, g := range s.segments {
 		if s.have[i] < g.info.Bytes {
 			return g.info.FirstIndex, s.have[i], g.info.Bytes - s.have[i], true
 		}
@@ -224,7 +222,7 @@ func (s *Staging) Arrived() int64 {
 // checked; a bad one is deleted, to be pulled again, and the error is a
 // *segment.CorruptError. *RefusedError: what had arrived is still there.
 func (s *Staging) Write(firstIndex uint64, at int64, p []byte) error {
-	for i, g := range s.m.segments {
+	for i, g := range s.segments {
 		if g.info.FirstIndex != firstIndex {
 			continue
 		}
@@ -237,7 +235,7 @@ func (s *Staging) Write(firstIndex uint64, at int64, p []byte) error {
 }
 
 func (s *Staging) write(i int, p []byte) error {
-	g := s.m.segments[i]
+	g := s.segments[i]
 	f, err := s.fs.OpenFile(s.path(g), os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return segment.Refused(err)
@@ -313,7 +311,7 @@ func Install(dir string, id segment.Identity, staged string, cfg Config) error {
 	if err := checkIdentity(filepath.Join(staged, manifestName), next.identity, id); err != nil {
 		return err
 	}
-	for _, g := range next.segments {
+	for _, g := range next.rows() {
 		path := filepath.Join(staged, g.file())
 		if err := checkSegment(fs, path, id, g.info); err != nil {
 			return err
@@ -333,7 +331,11 @@ func Install(dir string, id segment.Identity, staged string, cfg Config) error {
 	// Should the log start lie beyond what was pulled, the entry that moved it there
 	// comes again with what follows.
 	fresh.startOffset = min(max(next.startOffset, old.startOffset), fresh.end.offset)
-	fresh.segments = append([]manifestSegment(nil), next.segments...)
+	fresh.base, fresh.tail = slices.Clone(next.base), slices.Clone(next.tail)
+	from, to := next.names(), fresh.names()
+	for i, n := range old.removed[len(old.removed)-len(to):] {
+		to[i].serial = n.serial
+	}
 	// Both are opened before anything is moved, so that what follows is not refused for
 	// want of a descriptor.
 	var folders [2]segment.Dir
@@ -348,22 +350,19 @@ func Install(dir string, id segment.Identity, staged string, cfg Config) error {
 	// again; if they are not, nobody can make the same call again.
 	back := func(err error) error {
 		for i := range moved {
-			from, to := filepath.Join(dir, fresh.segments[i].file()), filepath.Join(staged, next.segments[i].file())
-			if rerr := fs.Rename(from, to); rerr != nil {
+			if rerr := fs.Rename(filepath.Join(dir, to[i].file()), filepath.Join(staged, from[i].file())); rerr != nil {
 				return errors.Join(unrefused(err), rerr)
 			}
 		}
 		return segment.Refused(err)
 	}
-	for i := range fresh.segments {
-		g := &fresh.segments[i]
-		from := filepath.Join(staged, g.file())
-		g.serial = old.removed[len(old.removed)-len(fresh.segments)+i].serial
-		if err := fs.Rename(from, filepath.Join(dir, g.file())); err != nil {
+	for i := range from {
+		path := filepath.Join(staged, from[i].file())
+		if err := fs.Rename(path, filepath.Join(dir, to[i].file())); err != nil {
 			return back(err)
 		}
 		moved++
-		segment.Remove(fs, from) // its index files
+		segment.Remove(fs, path) // its index files
 	}
 	// In both folders: a segment that had kept its old name as well would be written to,
 	// under that name, by the next one who stages.
@@ -372,9 +371,9 @@ func Install(dir string, id segment.Identity, staged string, cfg Config) error {
 			return err
 		}
 	}
-	fresh.removed = append([]name(nil), old.removed[:len(old.removed)-len(fresh.segments)]...)
-	for _, g := range old.segments {
-		fresh.removed = append(fresh.removed, g.name)
+	fresh.removed = slices.Clone(old.removed[:len(old.removed)-len(to)])
+	for _, n := range old.names() {
+		fresh.removed = append(fresh.removed, *n)
 	}
 	if renamed, err := segment.WriteFile(fs, filepath.Join(dir, manifestName), fresh.encode()); err != nil {
 		if !renamed && segment.IsRefused(err) {
@@ -430,8 +429,8 @@ func prepare(fs segment.FS, dir string, id segment.Identity, next *manifest) (*m
 		old = &manifest{identity: id, generation: 1, nextSerial: 1, end: boundary{index: 1}, unusable: true}
 	}
 	listedNames := map[name]bool{}
-	for _, g := range old.segments {
-		listedNames[g.name] = true
+	for _, n := range old.names() {
+		listedNames[*n] = true
 	}
 	for _, n := range old.removed {
 		listedNames[n] = true
@@ -450,8 +449,8 @@ func prepare(fs segment.FS, dir string, id segment.Identity, next *manifest) (*m
 			old.removed = append(old.removed, n)
 		}
 	}
-	for _, g := range next.segments {
-		old.removed = append(old.removed, name{old.nextSerial, g.baseOffset})
+	for _, n := range next.names() {
+		old.removed = append(old.removed, name{old.nextSerial, n.baseOffset})
 		old.nextSerial++
 	}
 	_, err = segment.WriteFile(fs, filepath.Join(dir, manifestName), old.encode())

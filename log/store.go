@@ -220,11 +220,11 @@ func (l *Log) DeleteRange(min, max uint64) error {
 // cutLocked deletes the entries from index on, which the log has.
 func (l *Log) cutLocked(index uint64) error {
 	st := l.state.Load()
-	k := len(st.segments) - 1
-	for st.segments[k].Header().FirstIndex > index {
+	k := len(st.tail) - 1
+	for st.tail[k].Header().FirstIndex > index {
 		k--
 	}
-	s := st.segments[k]
+	s := st.tail[k]
 	if st.isActive(s) {
 		if err := st.active.Finish(); err != nil {
 			return l.fail(err)
@@ -237,29 +237,31 @@ func (l *Log) cutLocked(index uint64) error {
 	if info.NextOffset < st.start {
 		return fmt.Errorf("%w: log %s: delete entries from %d at offset %d, the log starts at %d", ErrCommitted, l.dir, index, info.NextOffset, st.start)
 	}
-	segments := slices.Clone(st.segments[:k])
+	tail := slices.Clone(st.tail[:k])
 	if info.Frames() > 0 {
 		// The file keeps its bytes; what comes next goes to another one.
 		sealed, err := segment.OpenSealed(l.folder.fs, s.Path(), l.folder.manifest.identity, info)
 		if err != nil {
 			return l.failUnlessRefused(err)
 		}
-		segments = append(segments, sealed)
+		tail = append(tail, sealed)
 	}
 	err = l.changeLocked(func(m *manifest) {
 		m.end = endOf(info)
 		m.epochs = cutEpochs(st.epochs, m.end)
-		m.remove(len(segments), len(m.segments))
-		if len(segments) > k {
-			m.segments[k].sealed, m.segments[k].info = true, info
+		m.removeFrom(len(tail))
+		if len(tail) > k {
+			m.tail[k].sealed, m.tail[k].info = true, info
 		}
 	}, func(m *manifest) *state {
 		l.cache.cut(&l.cached, index)
-		return &state{segments: segments, origin: m.end, start: st.start, epochs: m.epochs}
+		next := &state{origin: m.end, start: st.start, epochs: m.epochs}
+		next.list(st.base(), tail)
+		return next
 	})
 	if err != nil {
-		if len(segments) > k {
-			segments[k].Close()
+		if len(tail) > k {
+			tail[k].Close()
 		}
 		return err
 	}

@@ -141,9 +141,6 @@ func (s *Reader) Info() Info {
 	return s.info
 }
 
-// Compacted reports whether compaction wrote the segment: see Info.
-func (s *Reader) Compacted() bool { return s.compacted }
-
 func (s *Reader) isSealed() bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -226,7 +223,7 @@ func OpenSealed(fs FS, path string, id Identity, info Info) (*Reader, error) {
 	if size < info.Bytes {
 		return nil, &CorruptError{Path: path, Position: size, Found: fmt.Sprintf("a file of %d bytes", size), Expected: fmt.Sprintf("at least %d", info.Bytes)}
 	}
-	s := &Reader{tables: newTables(origin{fs: fs, path: path, h: h, compacted: info.Compacted, capacity: info.Bytes})}
+	s := &Reader{tables: newTables(origin{fs: fs, path: path, h: h, capacity: info.Bytes})}
 	s.fileSize, s.info = size, info
 	s.written.Store(info.Bytes)
 	return s, nil

@@ -11,10 +11,9 @@ import (
 
 // An origin is what never changes of a segment: where it lies and how it begins.
 type origin struct {
-	fs        FS
-	path      string
-	h         Header
-	compacted bool // as info says
+	fs   FS
+	path string
+	h    Header
 	// capacity bounds the file's length, and is what is mapped of it.
 	capacity int64
 }
