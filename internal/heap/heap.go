@@ -1,8 +1,9 @@
 // Package heap keeps elements so that the first of them is at hand, while any of them
-// may move or leave: each knows its place. It is container/heap with types.
+// may move or leave: each knows its place.
+//
+// It is not container/heap with types around it: that took a fifth more for an alarm
+// that is moved, which each heartbeat of a member does.
 package heap
-
-import "container/heap"
 
 // An Order says which of two elements comes first, and where an element keeps its
 // place. Its zero value is used.
@@ -16,7 +17,10 @@ type Order[E any] interface {
 
 // A Heap holds elements in an order. Its zero value is empty. One goroutine may use it
 // at a time.
-type Heap[E any, O Order[E]] struct{ s slice[E, O] }
+type Heap[E any, O Order[E]] struct {
+	s []E // none comes before that at half its index, counted from 1
+	o O
+}
 
 // Len is how many elements there are.
 func (h *Heap[E, O]) Len() int { return len(h.s) }
@@ -26,52 +30,61 @@ func (h *Heap[E, O]) First() E { return h.s[0] }
 
 // Set adds e, or gives it the place that it has by now.
 func (h *Heap[E, O]) Set(e E) {
-	if at := *h.s.order().Place(e); at != 0 {
-		heap.Fix(&h.s, at-1)
-	} else {
-		heap.Push(&h.s, e)
+	at := *h.o.Place(e)
+	if at == 0 {
+		h.s = append(h.s, e)
+		at = len(h.s)
 	}
+	h.put(e, at)
 }
 
 // Remove takes e out. It may not be there.
 func (h *Heap[E, O]) Remove(e E) {
-	if at := *h.s.order().Place(e); at != 0 {
-		heap.Remove(&h.s, at-1)
+	place := h.o.Place(e)
+	at := *place
+	if at == 0 {
+		return
+	}
+	*place = 0
+	n := len(h.s) - 1
+	last := h.s[n]
+	var zero E
+	h.s[n] = zero
+	h.s = h.s[:n]
+	if at <= n {
+		h.put(last, at)
 	}
 }
 
 // Clear takes all elements out.
 func (h *Heap[E, O]) Clear() {
 	for _, e := range h.s {
-		*h.s.order().Place(e) = 0
+		*h.o.Place(e) = 0
 	}
 	h.s = nil
 }
 
-// A slice is a heap as container/heap has it.
-type slice[E any, O Order[E]] []E
-
-func (s slice[E, O]) order() (o O) { return o }
-
-func (s slice[E, O]) Len() int           { return len(s) }
-func (s slice[E, O]) Less(i, j int) bool { return s.order().Less(s[i], s[j]) }
-func (s slice[E, O]) Swap(i, j int) {
-	s[i], s[j] = s[j], s[i]
-	*s.order().Place(s[i]), *s.order().Place(s[j]) = i+1, j+1
+// put finds the place of e, whose place is free: that at, or above or below it.
+func (h *Heap[E, O]) put(e E, at int) {
+	for at > 1 && h.o.Less(e, h.s[at/2-1]) {
+		h.move(h.s[at/2-1], at)
+		at /= 2
+	}
+	for below := 2 * at; below <= len(h.s); below = 2 * at {
+		if below < len(h.s) && h.o.Less(h.s[below], h.s[below-1]) {
+			below++
+		}
+		if !h.o.Less(h.s[below-1], e) {
+			break
+		}
+		h.move(h.s[below-1], at)
+		at = below
+	}
+	h.move(e, at)
 }
 
-func (s *slice[E, O]) Push(x any) {
-	e := x.(E)
-	*s = append(*s, e)
-	*s.order().Place(e) = len(*s)
-}
-
-func (s *slice[E, O]) Pop() any {
-	var zero E
-	old := *s
-	e := old[len(old)-1]
-	old[len(old)-1] = zero
-	*s = old[:len(old)-1]
-	*s.order().Place(e) = 0
-	return e
+// move puts e where it is to be.
+func (h *Heap[E, O]) move(e E, to int) {
+	h.s[to-1] = e
+	*h.o.Place(e) = to
 }
