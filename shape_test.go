@@ -15,11 +15,9 @@ const (
 // excused are the types that have more fields or methods, and why. A row that nothing
 // needs any more fails.
 var excused = map[string]string{
-	"replication.Node":           "to be divided",
-	"replication.Partition":      "to be divided",
-	"server.Server":              "to be divided",
-	"server/group.classicGroup":  "to be divided",
-	"server/group.consumerGroup": "to be divided",
+	"replication.Node":      "to be divided",
+	"replication.Partition": "to be divided",
+	"server.Server":         "to be divided",
 }
 
 // functions are the fields that hold a function, and why no interface's method could be
@@ -45,14 +43,6 @@ var functions = map[string]string{
 	"replication.Node":                   "to become a method",
 	"replication.appendCall":             "to become a method",
 	"replication.controller":             "to become a method",
-	"server/coordinator.Alarm":           "to become a method",
-	"server/coordinator.Config":          "to become a method",
-	"server/coordinator.Runtime":         "to become a method",
-	"server/coordinator.pendingAppend":   "to become a method",
-	"server/coordinator/coordinatortest.Journal": "to become a method",
-	"server/group.Config":                        "to become a method",
-	"server/group.beat":                          "to become a method",
-	"server/group.waiting":                       "to become a method",
 }
 
 // A shape is what a type has.

@@ -35,14 +35,11 @@ func (s *Server) coordinate() {
 		Clock:  s.clock(),
 	})
 	s.groups = group.New(group.Config{
-		Journal:    s.offsets,
-		Topics:     topics{s},
-		Settings:   s.groupSettings,
-		Group:      s.settingsOfGroup,
-		Partitions: s.offsets.Partitions,
-		Lost:       s.offsets.Lost,
-		Logger:     s.logger(),
-		Clock:      s.clock(),
+		Journal:  s.offsets,
+		Topics:   topics{s},
+		Settings: groupSettings{s},
+		Logger:   s.logger(),
+		Clock:    s.clock(),
 	})
 	s.hosting.Go(func() { s.offsets.Run(s.ctx, s.groups) })
 }
@@ -153,7 +150,10 @@ func (s *Server) coordinatorOf(ctx context.Context, c *connection, name string) 
 }
 
 // groupSettings are the settings that groups look at.
-func (s *Server) groupSettings() group.Settings {
+type groupSettings struct{ *Server }
+
+// Settings implements group.SettingsSource.
+func (s groupSettings) Settings() group.Settings {
 	set := s.settings().broker
 	return group.Settings{
 		MinSessionTimeout:      millis(set.Groups.MinSessionTimeoutMillis),
@@ -178,8 +178,8 @@ func (s *Server) groupSettings() group.Settings {
 	}
 }
 
-// settingsOfGroup are what is set for one group (KIP-848's config resource GROUP).
-func (s *Server) settingsOfGroup(id string) group.GroupSettings {
+// OfGroup implements group.SettingsSource (KIP-848's config resource GROUP).
+func (s groupSettings) OfGroup(id string) group.GroupSettings {
 	session, heartbeat := settings.GroupTimes(s.Node.Image().ResourceConfig(settings.Group, id))
 	return group.GroupSettings{SessionTimeout: millis(session), HeartbeatInterval: millis(heartbeat)}
 }

@@ -4,11 +4,18 @@ import (
 	"time"
 )
 
-// An Alarm calls Ring, once, with the shard's lock held, some time after the time it
-// is set for. Its zero value with Ring set is ready for Shard.SetLocked. All alarms of
-// a shard share one timer, so one costs no goroutine. An unload stops them all.
+// A Ringer is what an alarm rings.
+type Ringer interface {
+	// RingLocked is called with the shard's lock held. The alarm is not set any more,
+	// and may be set again.
+	RingLocked(now time.Time)
+}
+
+// An Alarm rings its Ringer, once, at the time that it is set for or a little later. Its
+// zero value with a Ringer is ready for Shard.SetLocked. All alarms of a shard share one
+// timer, so one costs no goroutine. An unload stops them all.
 type Alarm struct {
-	Ring func(now time.Time)
+	Ringer Ringer
 
 	at    time.Time
 	place int // in the heap, from 1; 0: not set
@@ -89,6 +96,6 @@ func (s *Shard) ring() bool {
 	}
 	a := s.alarms.First()
 	s.alarms.Remove(a)
-	a.Ring(now)
+	a.Ringer.RingLocked(now)
 	return true
 }

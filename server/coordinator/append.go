@@ -2,18 +2,42 @@ package coordinator
 
 import "millrace/segment/record"
 
-// A pendingAppend is one whose outcome has not been told yet.
-type pendingAppend struct {
-	done  func(error)
-	known bool // the journal has said what became of it: err
-	err   error
+// An Appender is who has records appended, and is told what became of them.
+type Appender interface {
+	// AppendedLocked is called once for each append, with the shard's lock held, in the
+	// order of the appends and never before the call that appends has returned. nil says
+	// that a quorum has the records. Where Lost holds for the error, the shard has been
+	// unloaded.
+	AppendedLocked(err error)
 }
 
-// AppendLocked appends records to the journal. done is called once, with the lock
-// held, after all earlier appends' and never before AppendLocked has returned: nil
-// says that a quorum has them. Where Lost holds for the error, the shard is unloaded.
-func (s *Shard) AppendLocked(records []record.Record, done func(error)) {
-	a := &pendingAppend{done: done}
+// A pendingAppend is one whose outcome has not been told yet.
+type pendingAppend struct {
+	by     Appender
+	replay []record.Record // to be replayed first, when a quorum has them
+	known  bool            // the journal has said what became of it: err
+	err    error
+}
+
+func (a *pendingAppend) tell(err error) {
+	if a.by != nil {
+		a.by.AppendedLocked(err)
+	}
+}
+
+// AppendLocked appends records to the journal, and tells by what became of it. Nil:
+// nobody is told.
+func (s *Shard) AppendLocked(records []record.Record, by Appender) {
+	s.appendLocked(records, &pendingAppend{by: by})
+}
+
+// WriteLocked appends records and, when a quorum has them, replays them before it tells
+// by: the way in which a state machine changes what is to survive.
+func (s *Shard) WriteLocked(records []record.Record, by Appender) {
+	s.appendLocked(records, &pendingAppend{by: by, replay: records})
+}
+
+func (s *Shard) appendLocked(records []record.Record, a *pendingAppend) {
 	s.pendingMu.Lock()
 	s.pending = append(s.pending, a)
 	s.pendingMu.Unlock()
@@ -24,19 +48,6 @@ func (s *Shard) AppendLocked(records []record.Record, done func(error)) {
 		return
 	}
 	s.cfg.Journal.Append(s.Partition, s.Epoch, records, func(err error) { s.outcome(a, err) })
-}
-
-// WriteLocked appends records and, when a quorum has them, replays them: the way in
-// which a state machine changes what is to survive. done is called after that.
-func (s *Shard) WriteLocked(records []record.Record, done func(error)) {
-	s.AppendLocked(records, func(err error) {
-		if err == nil {
-			for _, r := range records {
-				s.replayLocked(r)
-			}
-		}
-		done(err)
-	})
 }
 
 // outcome is what the journal calls.
@@ -98,7 +109,12 @@ func (s *Shard) completeSome(lost *bool) (some bool) {
 		if s.unloaded {
 			a.err = ErrUnloaded // what it would change is gone
 		}
-		a.done(a.err)
+		if a.err == nil {
+			for _, r := range a.replay {
+				s.replayLocked(r)
+			}
+		}
+		a.tell(a.err)
 	}
 	return some
 }

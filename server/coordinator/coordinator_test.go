@@ -1,7 +1,6 @@
 package coordinator_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"iter"
@@ -24,15 +23,43 @@ import (
 // A node is one that leads the journal's partition, until the next does.
 type node struct {
 	*kv
-	epoch int32
-	lost  atomic.Int32 // the newest epoch that was told to be lost
+	journal *coordinatortest.Journal
+	epoch   int32
 }
+
+// lost is the node's epoch if it has unloaded that by itself, or 0.
+func (n *node) lost() int32 {
+	if slices.Contains(n.journal.LostEpochs(), n.epoch) {
+		return n.epoch
+	}
+	return 0
+}
+
+// An outcome is an Appender that is a function, a bell such a Ringer, fates such
+// coordinatortest.Fates.
+type (
+	outcome func(error)
+	bell    func(time.Time)
+	fates   func() error
+)
+
+func (f outcome) AppendedLocked(err error) { f(err) }
+func (f bell) RingLocked(now time.Time)    { f(now) }
+func (f fates) Next() error                { return f() }
+
+// A wide journal has n partitions.
+type wide struct {
+	coordinatortest.Journal
+	n int32
+}
+
+func (j *wide) Partitions() int32 { return j.n }
 
 // lead makes a node the leader of j, and loads it.
 func lead(t testing.TB, j *coordinatortest.Journal, log ...*strings.Builder) *node {
 	t.Helper()
-	n := &node{epoch: j.NewEpoch()}
-	cfg := coordinator.Config{Journal: j, Partitions: func() int32 { return 1 }, Lost: func(_, epoch int32) { n.lost.Store(epoch) }}
+	n := &node{journal: j, epoch: j.NewEpoch()}
+	cfg := coordinator.Config{Journal: j}
 	if len(log) > 0 {
 		cfg.Logger = slog.New(slog.NewTextHandler(log[0], nil))
 	}
@@ -90,7 +117,7 @@ func TestAValueIsSeenWhenAQuorumHasItAndNotBefore(t *testing.T) {
 		n.has(t, "a", "2")
 
 		full := errors.New("disk full")
-		j.Fail(func() error { return full })
+		j.Fail(full)
 		want(t, "an append that is refused", n.set("a", "3", time.Time{}), full)
 		n.has(t, "a", "2")
 		j.Fail(nil)
@@ -118,7 +145,7 @@ func TestTheLeadershipIsLostBetweenAnAppendAndItsOutcome(t *testing.T) {
 			t.Errorf("the former leader answers %v to a read", err)
 		}
 		refused, behind := set("3"), set("4")
-		if n.lost.Load() != 0 {
+		if n.lost() != 0 {
 			t.Error("a shard is unloaded before it knows that it lost the leadership")
 		}
 		j.Release()
@@ -126,7 +153,7 @@ func TestTheLeadershipIsLostBetweenAnAppendAndItsOutcome(t *testing.T) {
 		want(t, "the append after the loss", <-refused, coordinator.ErrUnloaded)
 		want(t, "the append behind it", <-behind, coordinator.ErrUnloaded)
 		synctest.Wait()
-		if got := n.lost.Load(); got != n.epoch {
+		if got := n.lost(); got != n.epoch {
 			t.Errorf("epoch %d is said to be lost, want %d", got, n.epoch)
 		}
 		want(t, "a later request", n.set("a", "5", time.Time{}), coordinator.ErrNotCoordinator)
@@ -145,10 +172,10 @@ func TestTheLeadershipIsLostBetweenAnAppendAndItsOutcome(t *testing.T) {
 func TestAnUnknownOutcomeUnloads(t *testing.T) {
 	story(t, func(t *testing.T, j *coordinatortest.Journal, n *node) {
 		n.put(t, "a", "1")
-		j.Fail(func() error { return fmt.Errorf("timeout: %w", coordinator.ErrUnknownOutcome) })
+		j.Fail(fmt.Errorf("timeout: %w", coordinator.ErrUnknownOutcome))
 		want(t, "the append", n.set("a", "2", time.Time{}), coordinator.ErrUnloaded)
 		synctest.Wait()
-		if n.lost.Load() != n.epoch {
+		if n.lost() != n.epoch {
 			t.Error("nobody is told that the partition is to be loaded again")
 		}
 		want(t, "a read", func() error { _, err := n.get(t.Context(), "a"); return err }(), coordinator.ErrNotCoordinator)
@@ -171,7 +198,7 @@ func TestOutcomesAreToldInTheOrderOfTheAppends(t *testing.T) {
 		}
 		var told []int
 		for i := range 5 {
-			s.AppendLocked(nil, func(error) { told = append(told, i) })
+			s.AppendLocked(nil, outcome(func(error) { told = append(told, i) }))
 		}
 		s.Unlock()
 		for i, done := range slices.Backward(j.dones) {
@@ -188,12 +215,14 @@ func TestOutcomesAreToldInTheOrderOfTheAppends(t *testing.T) {
 }
 
 // A backwards journal gives its calls of done to the test.
-type backwards struct{ dones []func(error) }
+type backwards struct {
+	coordinatortest.Journal
+	dones []func(error)
+}
 
 func (j *backwards) Append(_, _ int32, _ []record.Record, done func(error)) {
 	j.dones = append(j.dones, done)
 }
-func (j *backwards) Confirm(context.Context, int32, int32) error { return nil }
 
 func none(func(record.Record, error) bool) {}
 
@@ -207,9 +236,9 @@ func TestAShardThatIsUnloadedAppendsNothing(t *testing.T) {
 		}
 		j.Hold()
 		answers := make(chan error, 1)
-		s.setLocked("a", "1", time.Time{}, func(error) {
-			s.setLocked("a", "2", time.Time{}, func(err error) { answers <- err })
-		})
+		s.setLocked("a", "1", time.Time{}, outcome(func(error) {
+			s.setLocked("a", "2", time.Time{}, outcome(func(err error) { answers <- err }))
+		}))
 		s.Unlock()
 		n.runtime.Unload(0)
 		want(t, "the second append", <-answers, coordinator.ErrUnloaded)
@@ -238,7 +267,7 @@ func TestAPanicUnloads(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s.SetLocked(&coordinator.Alarm{Ring: func(time.Time) { panic("alarm") }}, time.Now().Add(time.Second))
+			s.SetLocked(&coordinator.Alarm{Ringer: bell(func(time.Time) { panic("alarm") })}, time.Now().Add(time.Second))
 			s.Unlock()
 			time.Sleep(time.Second)
 			synctest.Wait()
@@ -249,13 +278,13 @@ func TestAPanicUnloads(t *testing.T) {
 				t.Fatal(err)
 			}
 			var behind, after error
-			s.AppendLocked(nil, func(error) { panic("outcome") })
-			s.AppendLocked(nil, func(err error) { behind = err })
+			s.AppendLocked(nil, outcome(func(error) { panic("outcome") }))
+			s.AppendLocked(nil, outcome(func(err error) { behind = err }))
 			s.Unlock()
 			synctest.Wait()
 			want(t, "the append behind it", behind, coordinator.ErrUnloaded)
 			s.Lock()
-			s.AppendLocked(nil, func(err error) { after = err })
+			s.AppendLocked(nil, outcome(func(err error) { after = err }))
 			s.Unlock()
 			synctest.Wait()
 			want(t, "an append after it", after, coordinator.ErrUnloaded)
@@ -265,7 +294,7 @@ func TestAPanicUnloads(t *testing.T) {
 			story(t, func(t *testing.T, j *coordinatortest.Journal, n *node) {
 				n.put(t, "a", "1")
 				panics(t, n)
-				if n.lost.Load() != n.epoch {
+				if n.lost() != n.epoch {
 					t.Error("nobody is told that the partition is to be loaded again")
 				}
 				want(t, "a request", n.set("a", "2", time.Time{}), coordinator.ErrNotCoordinator)
@@ -325,7 +354,7 @@ func TestAlarmsRingInOrderAndOnce(t *testing.T) {
 		began := time.Now()
 		var rang []string
 		alarm := func(name string) *coordinator.Alarm {
-			return &coordinator.Alarm{Ring: func(now time.Time) { rang = append(rang, fmt.Sprint(name, " ", now.Sub(began))) }}
+			return &coordinator.Alarm{Ringer: bell(func(now time.Time) { rang = append(rang, fmt.Sprint(name, " ", now.Sub(began))) })}
 		}
 		late, early, stopped, moved := alarm("late"), alarm("early"), alarm("stopped"), alarm("moved")
 		s.SetLocked(late, began.Add(3*time.Second))
@@ -339,11 +368,11 @@ func TestAlarmsRingInOrderAndOnce(t *testing.T) {
 		}
 		pieces := 0
 		var again coordinator.Alarm
-		again.Ring = func(now time.Time) { // as one does that has more to do than is good for others
+		again.Ringer = bell(func(now time.Time) { // as one does that has more to do than is good for others
 			if pieces++; pieces < 10 {
 				s.SetLocked(&again, now)
 			}
-		}
+		})
 		s.SetLocked(&again, began)
 		s.Unlock()
 		time.Sleep(time.Minute)
@@ -428,7 +457,7 @@ func TestAlarmsGoByTheGivenClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		clock := &handClock{now: time.Now()}
 		j := new(coordinatortest.Journal)
-		k := newKV(coordinator.Config{Journal: j, Partitions: func() int32 { return 1 }, Clock: clock})
+		k := newKV(coordinator.Config{Journal: j, Clock: clock})
 		defer k.runtime.Close()
 		want(t, "load", k.runtime.Load(0, j.NewEpoch(), j.Records()), nil)
 		s, err := k.runtime.Enter("a")
@@ -438,7 +467,7 @@ func TestAlarmsGoByTheGivenClock(t *testing.T) {
 		var rang []string
 		for i := range 2 {
 			at := clock.Now().Add(time.Duration(i+1) * time.Hour)
-			s.SetLocked(&coordinator.Alarm{Ring: func(time.Time) { rang = append(rang, fmt.Sprint(i+1)) }}, at)
+			s.SetLocked(&coordinator.Alarm{Ringer: bell(func(time.Time) { rang = append(rang, fmt.Sprint(i+1)) })}, at)
 		}
 		s.Unlock()
 		heard := func() string {
@@ -506,7 +535,7 @@ func TestLoadAndUnload(t *testing.T) {
 		n.runtime.Close()
 		want(t, "a load after the end", load(7, none), coordinator.ErrUnloaded)
 
-		k := newKV(coordinator.Config{Journal: j, Partitions: func() int32 { return 0 }})
+		k := newKV(coordinator.Config{Journal: new(wide)})
 		want(t, "without a topic", k.set("a", "1", time.Time{}), coordinator.ErrNotAvailable)
 	})
 }
@@ -534,7 +563,7 @@ func register(t *testing.T, seed uint64) int {
 	j := new(coordinatortest.Journal)
 	var current atomic.Pointer[node]
 	current.Store(lead(t, j))
-	j.Fail(func() error {
+	j.FailBy(fates(func() error {
 		switch n := draw(60); {
 		case n < 4:
 			return errors.New("refused")
@@ -542,7 +571,7 @@ func register(t *testing.T, seed uint64) int {
 			return coordinator.ErrUnknownOutcome
 		}
 		return nil
-	})
+	}))
 	var wg sync.WaitGroup
 	var newest atomic.Int64
 	acknowledged := 0
@@ -601,7 +630,7 @@ func register(t *testing.T, seed uint64) int {
 func TestPartitionIsJavasHash(t *testing.T) {
 	for key, hash := range map[string]int32{"": 0, "abc": 96354, "😀": 1772899, "polygenelubricants": 0, "é": 233} {
 		for _, n := range []int32{1, 7, 50} {
-			k := newKV(coordinator.Config{Partitions: func() int32 { return n }})
+			k := newKV(coordinator.Config{Journal: &wide{n: n}})
 			if got := k.runtime.PartitionOf(key); got != hash%n {
 				t.Errorf("%q of %d: partition %d, want %d", key, n, got, hash%n)
 			}

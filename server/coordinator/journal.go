@@ -7,9 +7,14 @@ import (
 	"millrace/segment/record"
 )
 
-// A Journal keeps what a coordinator decides: one sequence of records a partition of
-// its topic.
+// A Journal is a coordinator's topic: it keeps what is decided, one sequence of records
+// a partition, and sees to it that the partitions that this node leads are loaded.
+// *journal.Topic is one, coordinatortest.Journal another for tests.
 type Journal interface {
+	// Partitions is the number of partitions of the topic; 0: it has not been created
+	// yet.
+	Partitions() int32
+
 	// Append appends records, as one batch, wholly or not at all, to partition while
 	// this node leads it in epoch. Batches stand in the order of the calls. done is
 	// called exactly once, on any goroutine and possibly before Append returns; it
@@ -24,6 +29,12 @@ type Journal interface {
 	// Confirm returns nil if this node led partition in epoch at some moment after
 	// the call, a quorum being the witness.
 	Confirm(ctx context.Context, partition, epoch int32) error
+
+	// Lost says that the coordinator has unloaded a partition by itself: an append's
+	// outcome is unknown, the journal said that this node leads no more, or there was a
+	// panic. Who calls Runtime.Load is to do so again if this node still leads. Lost
+	// does not block, and is called without any lock of the runtime.
+	Lost(partition, epoch int32)
 }
 
 // What a Journal's errors may wrap.
@@ -47,7 +58,7 @@ var (
 var ErrUnloaded = errors.New("coordinator: unloaded")
 
 // Lost reports whether a shard cannot go on after an append that ended so. It is
-// unloaded by the time its done is called.
+// unloaded by the time its Appender is told.
 func Lost(err error) bool {
 	return errors.Is(err, ErrUnknownOutcome) || errors.Is(err, ErrNotLeader) || errors.Is(err, ErrUnloaded)
 }

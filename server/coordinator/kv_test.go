@@ -25,7 +25,14 @@ type table struct {
 	values map[string]*entry
 }
 
+// tables makes them.
+type tables struct{}
+
+func (tables) New(s *coordinator.Shard) *table { return &table{s, make(map[string]*entry)} }
+
 type entry struct {
+	of     *table
+	key    string
 	value  string
 	until  time.Time // zero: while it is read
 	expiry coordinator.Alarm
@@ -33,23 +40,38 @@ type entry struct {
 
 func newKV(cfg coordinator.Config) *kv {
 	cfg.Things = "values"
-	return &kv{coordinator.New(cfg, func(s *coordinator.Shard) *table { return &table{s, make(map[string]*entry)} })}
+	return &kv{coordinator.New(cfg, tables{})}
 }
 
 // set returns when a quorum has the value.
 func (k *kv) set(key, value string, until time.Time) error {
-	answer := make(chan error, 1)
 	t, err := k.runtime.Enter(key)
 	if err != nil {
 		return err
 	}
-	if !t.Do(func() { t.setLocked(key, value, until, func(err error) { answer <- err }) }) {
+	w := &write{t, key, make(chan error, 1)}
+	if !t.Do(func() { t.setLocked(key, value, until, w) }) {
 		return coordinator.ErrUnloaded
 	}
-	return <-answer
+	return <-w.answer
 }
 
-func (t *table) setLocked(key, value string, until time.Time, done func(error)) {
+// A write is a value on its way to the journal, for whom somebody waits.
+type write struct {
+	of     *table
+	key    string
+	answer chan error // has room for one
+}
+
+// AppendedLocked follows the replay of the write's record.
+func (w *write) AppendedLocked(err error) {
+	if err == nil {
+		w.of.touchLocked(w.key)
+	}
+	w.answer <- err
+}
+
+func (t *table) setLocked(key, value string, until time.Time, by coordinator.Appender) {
 	r := record.Record{Key: []byte(key), Timestamp: t.Now().UnixMilli()}
 	if value != "" {
 		var at int64
@@ -58,12 +80,7 @@ func (t *table) setLocked(key, value string, until time.Time, done func(error)) 
 		}
 		r.Value = append(binary.BigEndian.AppendUint64(nil, uint64(at)), value...)
 	}
-	t.WriteLocked([]record.Record{r}, func(err error) {
-		if err == nil {
-			t.touchLocked(key)
-		}
-		done(err)
-	})
+	t.WriteLocked([]record.Record{r}, by)
 }
 
 // get returns what no later get will contradict.
@@ -111,19 +128,23 @@ func (t *table) ReplayLocked(r record.Record) error {
 	if len(r.Value) < 8 {
 		return fmt.Errorf("a value of %d bytes, want at least 8", len(r.Value))
 	}
-	e := &entry{value: string(r.Value[8:])}
+	e := &entry{of: t, key: key, value: string(r.Value[8:])}
+	e.expiry.Ringer = e
 	if at := binary.BigEndian.Uint64(r.Value); at > 0 {
 		e.until = time.UnixMilli(int64(at))
 	}
-	e.expiry.Ring = func(time.Time) {
-		t.setLocked(key, "", time.Time{}, func(err error) {
-			if err != nil {
-				t.SetLocked(&e.expiry, t.Now().Add(time.Second))
-			}
-		})
-	}
 	t.values[key] = e
 	return nil
+}
+
+// RingLocked deletes a value whose time is over.
+func (e *entry) RingLocked(time.Time) { e.of.setLocked(e.key, "", time.Time{}, e) }
+
+// AppendedLocked is told what became of that: if nothing, it is tried again.
+func (e *entry) AppendedLocked(err error) {
+	if err != nil {
+		e.of.SetLocked(&e.expiry, e.of.Now().Add(time.Second))
+	}
 }
 
 func (t *table) LoadedLocked() int {

@@ -31,6 +31,13 @@ type StateMachine interface {
 	UnloadedLocked()
 }
 
+// Machines makes the state machines of a coordinator.
+type Machines[S StateMachine] interface {
+	// New returns a state machine for a partition that is about to be loaded. It knows
+	// nothing yet.
+	New(s *Shard) S
+}
+
 // Config is what a Runtime works with. Journal must be set; everything else has a
 // default.
 type Config struct {
@@ -40,15 +47,6 @@ type Config struct {
 
 	Journal Journal
 
-	// Partitions is the number of partitions of the topic; 0: not created yet. Nil: 50.
-	Partitions func() int32
-
-	// Lost, if set, is called when a partition was unloaded by itself: an append's
-	// outcome is unknown, the journal said that this node leads no more, or there was
-	// a panic. Whoever calls Load should do so again if the node still leads. It must
-	// not block, and is called without any lock of the runtime.
-	Lost func(partition, epoch int32)
-
 	Logger *slog.Logger // nil: discards
 	Clock  Clock        // nil: the system's
 }
@@ -56,8 +54,8 @@ type Config struct {
 // A Runtime holds the shards of one coordinator, by partition: those between Load and
 // Unload. All methods may be called at once from many goroutines.
 type Runtime[S StateMachine] struct {
-	cfg     Config
-	machine func(*Shard) S
+	cfg      Config
+	machines Machines[S]
 
 	mu     sync.RWMutex // taken with a shard's lock held, never the other way round
 	shards map[int32]hosted[S]
@@ -70,14 +68,10 @@ type hosted[S StateMachine] struct {
 	machine S
 }
 
-// New returns a runtime that serves nothing until Load. machine returns a state
-// machine that knows nothing yet. Close the runtime.
-func New[S StateMachine](cfg Config, machine func(*Shard) S) *Runtime[S] {
+// New returns a runtime that serves nothing until Load. Close it.
+func New[S StateMachine](cfg Config, machines Machines[S]) *Runtime[S] {
 	if cfg.Things == "" {
 		cfg.Things = "things"
-	}
-	if cfg.Partitions == nil {
-		cfg.Partitions = func() int32 { return 50 }
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
@@ -85,7 +79,7 @@ func New[S StateMachine](cfg Config, machine func(*Shard) S) *Runtime[S] {
 	if cfg.Clock == nil {
 		cfg.Clock = SystemClock{}
 	}
-	return &Runtime[S]{cfg: cfg, machine: machine, shards: make(map[int32]hosted[S])}
+	return &Runtime[S]{cfg: cfg, machines: machines, shards: make(map[int32]hosted[S])}
 }
 
 // Close unloads everything, for good.
@@ -104,7 +98,7 @@ func (rt *Runtime[S]) Close() {
 // String.hashCode without its sign, modulo their number, as for all of Kafka's
 // coordinators. 0 when there are none yet.
 func (rt *Runtime[S]) PartitionOf(key string) int32 {
-	n := rt.cfg.Partitions()
+	n := rt.cfg.Journal.Partitions()
 	if n <= 0 {
 		return 0
 	}
@@ -126,7 +120,7 @@ func partitionOf(key string, n int32) int32 {
 // Enter returns the state machine of a key, with its shard's lock held: the caller
 // defers Unlock. It does not wait for a load.
 func (rt *Runtime[S]) Enter(key string) (s S, err error) {
-	n := rt.cfg.Partitions()
+	n := rt.cfg.Journal.Partitions()
 	if n <= 0 {
 		return s, ErrNotAvailable
 	}
@@ -177,7 +171,7 @@ func (rt *Runtime[S]) Load(partition, epoch int32, records iter.Seq2[record.Reco
 		cfg: &rt.cfg, host: rt,
 	}
 	s.loading.Store(true)
-	machine := rt.machine(s)
+	machine := rt.machines.New(s)
 	s.machine = machine
 	rt.mu.Lock()
 	old, was := rt.shards[partition]

@@ -28,7 +28,7 @@ type Shard struct {
 
 	mu         sync.Mutex
 	unloaded   bool
-	completing []*pendingAppend // whose done completeSome is about to call
+	completing []*pendingAppend // that completeSome is about to tell
 	alarms     heap.Heap[*Alarm, byTime]
 	timer      Timer
 	wakeAt     time.Time // when timer goes off; zero: it does not
@@ -176,7 +176,7 @@ func (s *Shard) unloadLocked() {
 	waiting := append(s.completing, s.takePending(true)...)
 	s.completing = nil
 	for _, a := range waiting {
-		s.try(func() { a.done(ErrUnloaded) })
+		s.try(func() { a.tell(ErrUnloaded) })
 	}
 	s.try(s.machine.UnloadedLocked)
 }
@@ -191,7 +191,5 @@ func (s *Shard) try(f func()) {
 // lost says that the shard has unloaded itself.
 func (s *Shard) lost() {
 	s.host.remove(s)
-	if s.cfg.Lost != nil {
-		s.cfg.Lost(s.Partition, s.Epoch)
-	}
+	s.cfg.Journal.Lost(s.Partition, s.Epoch)
 }

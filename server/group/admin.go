@@ -143,6 +143,12 @@ func (s *shard) deleteLocked(id string, code chan<- protocol.Code) {
 		for p := range places {
 			records = append(records, offsetTombstone(now, id, p))
 		}
-		s.endLocked(g, records, func(err error) { code <- codeOf(err) })
+		s.endLocked(g, records, deletion{code})
 	}
 }
+
+// A deletion is who waits for a group to be deleted.
+type deletion struct{ code chan<- protocol.Code }
+
+// AppendedLocked implements coordinator.Appender.
+func (d deletion) AppendedLocked(err error) { d.code <- codeOf(err) }

@@ -18,15 +18,16 @@ type reading struct {
 
 // An assignor says who reads what: pure, and the same answer for the same
 // question. Every partition of a subscribed topic goes to exactly one subscriber.
-type assignor func(members []reading, partitions map[uuid]int32) map[string]assignment
+type assignor interface {
+	assign(members []reading, partitions map[uuid]int32) map[string]assignment
+}
 
-// assignors are the server-side assignors by name (KIP-848).
-var assignors = map[string]assignor{"uniform": assignUniform, "range": assignRange}
-
-// assignRange gives each subscriber of a topic a contiguous range of it, the same
+// A rangeAssignor gives each subscriber of a topic a contiguous range of it, the same
 // range in all topics of the same size and subscribers, so that joins of topics
 // find both sides at one member. Ranges differ by one partition at most.
-func assignRange(members []reading, partitions map[uuid]int32) map[string]assignment {
+type rangeAssignor struct{}
+
+func (rangeAssignor) assign(members []reading, partitions map[uuid]int32) map[string]assignment {
 	members = slices.SortedFunc(slices.Values(members), func(a, b reading) int {
 		return cmp.Or(strings.Compare(cmp.Or(a.instance, a.id), cmp.Or(b.instance, b.id)), strings.Compare(a.id, b.id))
 	})
@@ -59,13 +60,15 @@ func assignRange(members []reading, partitions map[uuid]int32) map[string]assign
 	return out
 }
 
-// assignUniform spreads all partitions as evenly as subscriptions allow, and moves
+// A uniformAssignor spreads all partitions as evenly as subscriptions allow, and moves
 // as few as that takes. Members keep what they own up to their share; what nobody
 // owns goes to whoever has least. Where subscriptions differ a partition may have
 // to go round corners: from a to b and another from b to c, if a and c have no
 // topic in common. Such chains are searched until none makes it more even, which
 // is when the sum of the squares of the loads is least (semi-matching).
-func assignUniform(members []reading, partitions map[uuid]int32) map[string]assignment {
+type uniformAssignor struct{}
+
+func (uniformAssignor) assign(members []reading, partitions map[uuid]int32) map[string]assignment {
 	plan, _ := spread(members, partitions)
 	return plan
 }
@@ -74,7 +77,7 @@ func assignUniform(members []reading, partitions map[uuid]int32) map[string]assi
 // that is not as even as can be is better than a core that is gone.
 const maxSteps = 50_000_000
 
-// spread is assignUniform, and tells how many steps it took: looks at a partition, a
+// spread is what a uniformAssignor does, and how many steps it took: looks at a partition, a
 // subscription or a load.
 func spread(members []reading, partitions map[uuid]int32) (map[string]assignment, int) {
 	members = slices.SortedFunc(slices.Values(members), func(a, b reading) int { return strings.Compare(a.id, b.id) })

@@ -30,7 +30,7 @@ func BenchmarkCommit(b *testing.B) {
 // share the shard.
 func BenchmarkHeartbeat(b *testing.B) {
 	p := &journal{}
-	c := p.takeOver(b, Config{Settings: func() Settings { return Settings{InitialRebalanceDelay: -1} }})
+	c := p.takeOver(b, Config{Settings: set{InitialRebalanceDelay: -1}})
 	members := make([]*reader, 1000)
 	for i := range members {
 		members[i] = newReader(c, fmt.Sprint("g", i))

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// tooLong tells whether a string has no room in a key of the journal, whose lengths
+// tooLong reports whether a string has no room in a key of the journal, whose lengths
 // have 16 bits. The flexible versions of requests carry longer ones, and what was
 // written with them could not be read back.
 func tooLong(s string) bool { return len(s) > math.MaxInt16 }
@@ -26,7 +26,7 @@ type memory struct {
 	by    map[string]int64
 }
 
-// fits tells whether host may hold n more of most.
+// fits reports whether host may hold n more of most.
 func (m *memory) fits(host string, n, most int) bool {
 	if n <= 0 {
 		return true

@@ -188,8 +188,7 @@ func TestWhoHangsUpWhileJoiningIsNotInTheGeneration(t *testing.T) {
 func TestAPanicDropsTheShardAndNothingElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &journal{}
-		var lost []int32
-		cfg := Config{Lost: func(_, epoch int32) { lost = append(lost, epoch) }}
+		cfg := Config{}
 		for _, how := range []string{"request", "alarm", "outcome"} {
 			c := p.takeOver(t, cfg)
 			wantCode(t, "commit", simpleCommit(c, "g", 7), protocol.None)
@@ -204,13 +203,13 @@ func TestAPanicDropsTheShardAndNothingElse(t *testing.T) {
 				s.Unlock()
 				wantCode(t, "join", c.Join(t.Context(), Client{}, newReader(c, "bad").joinRequest()).ErrorCode, protocol.NotCoordinator)
 			case "alarm":
-				s.SetLocked(&coordinator.Alarm{Ring: func(time.Time) { panic("alarm") }}, time.Now().Add(time.Second))
+				s.SetLocked(&coordinator.Alarm{Ringer: bell(func(time.Time) { panic("alarm") })}, time.Now().Add(time.Second))
 				s.Unlock()
 				time.Sleep(2 * time.Second)
 			case "outcome":
 				answered := false
-				s.AppendLocked(nil, func(error) { panic("outcome") })
-				s.AppendLocked(nil, func(err error) { answered = err != nil })
+				s.AppendLocked(nil, outcome(func(error) { panic("outcome") }))
+				s.AppendLocked(nil, outcome(func(err error) { answered = err != nil }))
 				s.Unlock()
 				synctest.Wait()
 				if !answered {
@@ -231,7 +230,7 @@ func TestAPanicDropsTheShardAndNothingElse(t *testing.T) {
 			next.Close()
 			c.Close()
 		}
-		if len(lost) != 3 {
+		if lost := p.LostEpochs(); len(lost) != 3 {
 			t.Errorf("told of lost shards: %v", lost)
 		}
 	})
@@ -240,21 +239,16 @@ func TestAPanicDropsTheShardAndNothingElse(t *testing.T) {
 // A panic of an assignor, in the planner's own goroutine, is no worse than one under
 // the lock: who waits for the plan is answered, and the next load goes on.
 func TestAPanicOfThePlannerDropsTheShardAndNothingElse(t *testing.T) {
-	was, uniform := planAtOnce, assignors["uniform"]
-	defer func() { planAtOnce, assignors["uniform"] = was, uniform }()
-	planAtOnce = 0
 	synctest.Test(t, func(t *testing.T) {
-		p := &journal{}
-		lost := 0
-		cfg := Config{Topics: newShelf(map[string]int32{"t": 4}), Lost: func(_, _ int32) { lost++ }}
+		p := &journal{tune: func(c *Coordinator) { c.planAtOnce = 0 }}
+		cfg := Config{Topics: newShelf(map[string]int32{"t": 4})}
 		c := p.takeOver(t, cfg)
-		assignors["uniform"] = func([]reading, map[uuid]int32) map[string]assignment { panic("assignor") }
+		c.assignors["uniform"] = plans(func([]reading, map[uuid]int32) map[string]assignment { panic("assignor") })
 		wantCode(t, "join", newBeater(c, "b", "t").beat(), protocol.NotCoordinator)
 		synctest.Wait()
-		if n := c.memory.held(); n != 0 || lost != 1 {
-			t.Errorf("%d bytes are still charged, %d shards were lost, want 1", n, lost)
+		if n := c.memory.held(); n != 0 || len(p.LostEpochs()) != 1 {
+			t.Errorf("%d bytes are still charged, %d shards were lost, want 1", n, len(p.LostEpochs()))
 		}
-		assignors["uniform"] = uniform
 		next := p.takeOver(t, cfg)
 		b := newBeater(next, "b", "t")
 		settle(t, b)
@@ -322,10 +316,8 @@ func TestUpgradeWhileAGenerationIsMade(t *testing.T) {
 // A static member is replaced while a plan is made that knows only the former one:
 // no partition stays in two targets.
 func TestAStaticMemberIsReplacedWhileAPlanIsMade(t *testing.T) {
-	was, uniform := planAtOnce, assignors["uniform"]
-	defer func() { planAtOnce, assignors["uniform"] = was, uniform }()
-	planAtOnce = 0
 	consumerStory(t, map[string]int32{"t": 4}, func(t *testing.T, c *Coordinator, p *journal, s *shelf) {
+		c.planAtOnce = 0
 		i := "i"
 		// x is to give one up for z: of those that have two, the first keeps them.
 		x, y := newBeater(c, "x", "t"), newBeater(c, "a", "t")
@@ -333,15 +325,15 @@ func TestAStaticMemberIsReplacedWhileAPlanIsMade(t *testing.T) {
 		settle(t, x, y)
 		working, goOn := make(chan struct{}), make(chan struct{})
 		held := false
-		assignors["uniform"] = func(members []reading, parts map[uuid]int32) map[string]assignment {
-			plan := uniform(members, parts)
+		c.assignors["uniform"] = plans(func(members []reading, parts map[uuid]int32) map[string]assignment {
+			plan := uniformAssignor{}.assign(members, parts)
 			if len(members) == 3 && !held {
 				held = true
 				close(working)
 				<-goOn
 			}
 			return plan
-		}
+		})
 		z := newBeater(c, "z", "t")
 		joined := make(chan protocol.Code)
 		go func() { joined <- z.beat() }()
@@ -381,12 +373,12 @@ func TestNothingIsChargedAfterAnUnload(t *testing.T) {
 	consumerStory(t, map[string]int32{"t": 4}, func(t *testing.T, c *Coordinator, p *journal, s *shelf) {
 		p.Hold()
 		appends := 0
-		p.Fail(func() error {
+		p.FailBy(fates(func() error {
 			if appends++; appends == 1 {
 				return coordinator.ErrUnknownOutcome
 			}
 			return nil
-		})
+		}))
 		codes := make(chan protocol.Code, 2)
 		for _, group := range []string{"g", "h"} {
 			b := newBeater(c, "b", "t")
@@ -424,7 +416,7 @@ func TestAssignmentsAreReadInOnePass(t *testing.T) {
 		}
 	}
 	beat.req.Topics = append(beat.req.Topics, kmsg.ConsumerGroupHeartbeatRequestTopic{TopicID: idOf("none of it")})
-	s := newShard(New(Config{}), nil)
+	s := shards{New(Config{})}.New(nil)
 	s.c.cfg.Topics = newShelf(parts)
 	read, ok := readSubscription(said.AppendTo(nil))
 	if !ok {
@@ -453,27 +445,24 @@ func TestAssignmentsAreReadInOnePass(t *testing.T) {
 // What looks at all groups of a shard does so in pieces, and lets others have the lock
 // between two.
 func TestAllGroupsAreLookedAtInPieces(t *testing.T) {
-	was := sweepAtOnce
-	defer func() { sweepAtOnce = was }()
-	sweepAtOnce = 4 // two groups, with one offset each
 	synctest.Test(t, func(t *testing.T) {
-		p := &journal{}
-		c := p.takeOver(t, Config{Settings: func() Settings { return Settings{OffsetRetention: time.Hour} }})
+		p := &journal{tune: func(c *Coordinator) { c.sweepAtOnce = 4 }} // two groups, with one offset each
+		c := p.takeOver(t, Config{Settings: set{OffsetRetention: time.Hour}})
 		for i := range 10 {
 			wantCode(t, "commit", simpleCommit(c, fmt.Sprint("g", i), 1), protocol.None)
 		}
 		s, code := c.shardOf("g0")
 		wantCode(t, "shard", code, protocol.None)
-		s.sweepLocked(time.Now())
-		if n := len(s.toSweep); n != 8 || s.sweep.At().After(time.Now()) {
-			t.Errorf("%d groups are left after the first piece of a sweep, want 8, and the next at %v", n, s.sweep.At())
+		s.sweep.RingLocked(time.Now())
+		if n := len(s.sweep.left); n != 8 || s.sweep.alarm.At().After(time.Now()) {
+			t.Errorf("%d groups are left after the first piece of a sweep, want 8, and the next at %v", n, s.sweep.alarm.At())
 		}
 		s.Unlock()
 		time.Sleep(time.Second)
 		synctest.Wait()
 		s.Lock()
-		if len(s.toSweep) != 0 || !s.sweep.At().After(time.Now()) || len(s.groups) != 10 {
-			t.Errorf("%d groups are left of 10, %d to sweep, the next at %v", len(s.groups), len(s.toSweep), s.sweep.At())
+		if len(s.sweep.left) != 0 || !s.sweep.alarm.At().After(time.Now()) || len(s.groups) != 10 {
+			t.Errorf("%d groups are left of 10, %d to sweep, the next at %v", len(s.groups), len(s.sweep.left), s.sweep.alarm.At())
 		}
 		s.Unlock()
 

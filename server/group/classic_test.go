@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -386,7 +387,7 @@ func TestTheProtocolMostMembersPreferWins(t *testing.T) {
 func TestAFullGroupTakesNoMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &journal{}
-		c := p.takeOver(t, Config{Settings: func() Settings { return Settings{MaxSize: 2, InitialRebalanceDelay: -1} }})
+		c := p.takeOver(t, Config{Settings: set{MaxSize: 2, InitialRebalanceDelay: -1}})
 		a, b, third := newReader(c, "g"), newReader(c, "g"), newReader(c, "g")
 		together(t, a)
 		together2 := make(chan protocol.Code, 1)
@@ -472,12 +473,12 @@ func TestARefusedAssignmentIsShownToNobody(t *testing.T) {
 			wg.Go(func() { r.join() })
 		}
 		wg.Wait()
-		p.Fail(func() error {
+		p.FailBy(fates(func() error {
 			if refusals--; refusals >= 0 {
 				return errors.New("disk full")
 			}
 			return nil
-		})
+		}))
 		p.Hold()
 		codes := make(chan protocol.Code, 2)
 		for _, r := range []*reader{a, b} {
@@ -496,17 +497,17 @@ func TestARefusedAssignmentIsShownToNobody(t *testing.T) {
 func TestAnAppendOfUnknownOutcomeUnloadsThePartition(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &journal{}
-		lost := make(chan int32, 1)
-		c := p.takeOver(t, Config{Lost: func(partition, epoch int32) { lost <- epoch }})
+		c := p.takeOver(t, Config{})
 		wantCode(t, "commit", simpleCommit(c, "s", 1), protocol.None)
 		waiting := make(chan protocol.Code, 1)
 		go func() { waiting <- protocol.Code(newReader(c, "g").join().ErrorCode) }()
 		synctest.Wait()
-		p.Fail(func() error { return fmt.Errorf("timeout: %w", coordinator.ErrUnknownOutcome) })
+		p.Fail(fmt.Errorf("timeout: %w", coordinator.ErrUnknownOutcome))
 		wantCode(t, "commit", simpleCommit(c, "s", 2), protocol.NotCoordinator)
 		wantCode(t, "a join that waits", <-waiting, protocol.NotCoordinator)
-		if epoch := <-lost; epoch != 1 {
-			t.Errorf("epoch %d is lost, want 1", epoch)
+		synctest.Wait()
+		if lost := p.LostEpochs(); !slices.Equal(lost, []int32{1}) {
+			t.Errorf("epochs %v are lost, want 1", lost)
 		}
 		if _, code := fetch(c, "s", "t"); code != protocol.NotCoordinator {
 			t.Errorf("fetch: code %d", code)

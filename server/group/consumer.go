@@ -1,13 +1,10 @@
 package group
 
 import (
-	"fmt"
-	"hash/fnv"
 	"slices"
 	"time"
 
 	"millrace/segment/record"
-	"millrace/server/coordinator"
 	"millrace/server/protocol"
 )
 
@@ -25,61 +22,30 @@ import (
 //
 // State is what the journal's records say and nothing else: a step works on a
 // draft, writes records into it, and the draft becomes the state when a quorum has
-// them. Meanwhile the group is busy, and further steps wait; all that wait make
-// up the next draft together. Cost: one append at a time for each group, whatever
-// the number of steps in it.
-//
-// The target is computed outside the shard's lock (plan.go), so that a large group
+// them. The target is computed outside the shard's lock (planner), so that a large group
 // keeps no other waiting.
 type consumerGroup struct {
-	group *group
-	shard *shard
-	consumerState
-	since time.Time // when it became empty, or was loaded
+	base
+	consumerState // what the journal says
+	steps         // what is being made of it
+	planner       // who computes the target
+	resolver      // who matches expressions again
 
-	busy  bool
-	open  *draft // that steps are being added to
-	queue []waiting
-	seats map[string]*seat
-	bytes int
-
-	planning bool     // the planner runs
-	parked   []parked // steps that wait for a target
-
-	changed <-chan struct{} // of Topics, from before the last look at them; nil: not looked yet
-
-	resolving  bool            // the resolver runs
-	resolvedAt time.Time       // when all expressions were resolved; zero: not here
-	resolvedBy <-chan struct{} // of Topics, from before that
+	seats   map[string]*seat // by member id
+	since   time.Time        // when it became empty, or was loaded
+	changed <-chan struct{}  // of Topics, from before the last look at them; nil: not looked yet
 }
-
-// A waiting step is tried again when the group is not busy any more, from the top:
-// the group may be of another type by then.
-type waiting struct {
-	again func()
-	fail  func(code protocol.Code)
-}
-
-// A parked step waits for the target of an epoch.
-type parked struct {
-	epoch int32
-	waiting
-}
-
-// maxStep is about the most records of one draft. 2,000 joins wait for 10 appends.
-const maxStep = 1000
-
-// A seat is what a member has in memory only.
-type seat struct {
-	expiry coordinator.Alarm // its session
-	revoke coordinator.Alarm // set while it is to give partitions back, or to join or sync by the classic protocol
-}
-
-// ---- membership
 
 func newConsumer(g *group) *consumerGroup {
-	return &consumerGroup{group: g, shard: g.shard, consumerState: newConsumerState(), since: g.shard.Now(), seats: make(map[string]*seat)}
+	c := &consumerGroup{
+		base: base{group: g, shard: g.shard}, consumerState: newConsumerState(), seats: make(map[string]*seat), since: g.shard.Now(),
+	}
+	c.steps.of, c.planner.of, c.resolver.of = c, c, c
+	return c
 }
+
+// currentLocked reports whether the group is still this one, and not of another type.
+func (c *consumerGroup) currentLocked() bool { return c.group.members == membership(c) }
 
 func (c *consumerGroup) kind() string         { return "consumer" }
 func (c *consumerGroup) protocolType() string { return consumerProtocol }
@@ -171,29 +137,9 @@ func (c *consumerGroup) tombstones(time.Time) []record.Record {
 	return d.records
 }
 
-// end puts what ends the group, with all its members.
-func (d *draft) end() {
-	var ids []string
-	d.each(func(m *consumerMember) { ids = append(ids, m.id) })
-	for _, id := range ids {
-		d.remove(id)
-	}
-	for _, id := range d.allTargets() {
-		d.put(targetKey, id, nil)
-	}
-	for _, regex := range d.allRegexes() {
-		d.put(regexKey, regex, nil)
-	}
-	d.put(targetEpochKey, "", nil)
-	if d.oldTopics {
-		d.put(topicsKey, "", nil)
-	}
-	d.put(groupEpochKey, "", nil)
-}
-
 func (c *consumerGroup) startLocked() {
 	for id, m := range c.members {
-		c.chargeLocked(m, m.cost())
+		c.chargeLocked(m.client.Host, m.cost())
 		c.touchLocked(id)
 		if m.state == memberUnrevoked && m.classic == nil {
 			c.revokeLocked(id)
@@ -204,8 +150,7 @@ func (c *consumerGroup) startLocked() {
 
 func (c *consumerGroup) stopLocked(code protocol.Code) {
 	for _, seat := range c.seats {
-		c.shard.StopLocked(&seat.expiry)
-		c.shard.StopLocked(&seat.revoke)
+		seat.stopLocked(c.shard)
 	}
 	clear(c.seats)
 	queue, wait := c.queue, c.parked
@@ -218,15 +163,9 @@ func (c *consumerGroup) stopLocked(code protocol.Code) {
 	}
 	for _, m := range c.members {
 		if c.bytes > 0 { // not while it loads
-			c.chargeLocked(m, -m.cost())
+			c.chargeLocked(m.client.Host, -m.cost())
 		}
 	}
-}
-
-// chargeLocked counts what a member takes.
-func (c *consumerGroup) chargeLocked(m *consumerMember, n int) {
-	c.bytes += n
-	c.shard.chargeLocked(m.client.Host, n)
 }
 
 // applyConsumerLocked replays one record of a consumer group.
@@ -265,161 +204,6 @@ func (s *shard) applyConsumerLocked(k key, value []byte) error {
 	return nil
 }
 
-// ---- steps
-
-// A draft is the state that steps make of the group's, with the records that say so.
-type draft struct {
-	consumerState
-	c       *consumerGroup
-	now     time.Time
-	records []record.Record
-	afters  []func(error) // what follows when the records are durable, or were refused
-	closed  bool          // it ends the group as it is: no further steps
-}
-
-func (c *consumerGroup) draft() *draft {
-	return &draft{consumerState: c.consumerState.over(), c: c, now: c.shard.Now()}
-}
-
-// put writes one record into the draft. value nil is a tombstone.
-func (d *draft) put(version int16, name string, value []byte) {
-	d.record(version, name, value)
-	if err := d.apply(version, name, value); err != nil {
-		panic(fmt.Sprintf("group: wrote record %d %q %x that cannot be read: %v", version, name, value, err))
-	}
-}
-
-// record adds one record that says what the draft says already.
-func (d *draft) record(version int16, name string, value []byte) {
-	var rest []string
-	if version != groupEpochKey && version != topicsKey && version != targetEpochKey {
-		rest = []string{name}
-	}
-	d.records = append(d.records, record.Record{Timestamp: millis(d.now), Key: consumerKey(version, d.c.group.id, rest...), Value: value})
-}
-
-// remove takes a member out.
-func (d *draft) remove(id string) {
-	d.put(currentKey, id, nil)
-	d.put(targetKey, id, nil)
-	d.put(memberKey, id, nil)
-}
-
-// bump begins a new epoch of the group.
-func (d *draft) bump() {
-	if d.oldTopics {
-		d.put(topicsKey, "", nil)
-	}
-	for _, regex := range d.allRegexes() {
-		if d.usersOf(regex) == 0 {
-			d.put(regexKey, regex, nil)
-		}
-	}
-	d.put(groupEpochKey, "", groupEpochValue{d.epoch + 1, d.topicHash()}.append(nil))
-}
-
-// stepLocked runs step on a draft. after runs when the draft's records, if any,
-// are durable or were refused; then the next steps may go.
-func (c *consumerGroup) stepLocked(w waiting, step func(d *draft) (after func(error))) {
-	d := c.open
-	if c.busy || d != nil && d.closed {
-		c.queue = append(c.queue, w)
-		return
-	}
-	if d != nil {
-		d.afters = append(d.afters, step(d))
-		return
-	}
-	d = c.draft()
-	d.afters = append(d.afters, step(d))
-	c.flushLocked(d)
-}
-
-// flushLocked appends what is in d.
-func (c *consumerGroup) flushLocked(d *draft) {
-	if len(d.records) == 0 {
-		c.overLocked(d, nil)
-		return
-	}
-	c.busy = true
-	c.shard.AppendLocked(d.records, func(err error) {
-		c.busy = false
-		if err != nil {
-			c.changed = nil // topics are to be looked at again
-		}
-		if err == nil && c.group.members == membership(c) {
-			c.mergeLocked(d)
-		}
-		c.overLocked(d, err)
-	})
-}
-
-// overLocked tells the steps of d what came of it, and lets go who waits.
-func (c *consumerGroup) overLocked(d *draft, err error) {
-	for _, after := range d.afters {
-		after(err)
-	}
-	for len(c.queue) > 0 && !c.busy && c.open == nil && !c.shard.EndedLocked() {
-		queue := c.queue
-		c.queue = nil
-		if c.group.members != membership(c) {
-			for _, w := range queue {
-				w.again()
-			}
-			return
-		}
-		next := c.draft()
-		c.open = next
-		for i, w := range queue {
-			if next.closed || len(next.records) >= maxStep {
-				c.queue = append(c.queue, queue[i:]...)
-				break
-			}
-			w.again()
-		}
-		c.open = nil
-		c.flushLocked(next)
-	}
-}
-
-// mergeLocked makes the draft the state, and brings seats in line with members.
-func (c *consumerGroup) mergeLocked(d *draft) {
-	for id, m := range d.members {
-		if old := c.members[id]; old != nil {
-			c.chargeLocked(old, -old.cost())
-		}
-		if m != nil {
-			c.chargeLocked(m, m.cost())
-		}
-	}
-	c.consumerState.merge(&d.consumerState)
-	for id, m := range d.members {
-		seat := c.seats[id]
-		switch {
-		case m == nil && seat != nil:
-			c.shard.StopLocked(&seat.expiry)
-			c.shard.StopLocked(&seat.revoke)
-			delete(c.seats, id)
-			continue
-		case m == nil:
-			continue
-		case seat == nil:
-			c.touchLocked(id)
-			seat = c.seats[id]
-		}
-		switch {
-		case m.classic != nil: // its joins and syncs set it
-		case m.state != memberUnrevoked:
-			c.shard.StopLocked(&seat.revoke)
-		case !seat.revoke.IsSet():
-			c.revokeLocked(id)
-		}
-	}
-	if c.size == 0 {
-		c.since = c.shard.Now()
-	}
-}
-
 func (m *consumerMember) cost() int {
 	n := memberOverhead + 2*len(m.id) + len(m.client.ID) + len(m.client.Host)
 	for _, t := range m.topics {
@@ -436,90 +220,6 @@ func (m *consumerMember) cost() int {
 	return n + 4*(m.assigned.count()+m.revoking.count())
 }
 
-// touchLocked begins a member's session anew.
-func (c *consumerGroup) touchLocked(id string) {
-	m := c.members[id]
-	if m == nil {
-		return
-	}
-	seat := c.seats[id]
-	if seat == nil {
-		seat = newSeat(c, id)
-		c.seats[id] = seat
-	}
-	session := c.shard.c.groupSettings(c.group.id).SessionTimeout
-	if m.classic != nil {
-		session = time.Duration(m.classic.session) * time.Millisecond
-	}
-	c.shard.SetLocked(&seat.expiry, c.shard.Now().Add(session))
-}
-
-func newSeat(c *consumerGroup, id string) *seat {
-	s := new(seat)
-	s.expiry.Ring = func(time.Time) { c.fenceLocked(id, &s.expiry, "its session expired") }
-	s.revoke.Ring = func(time.Time) { c.fenceLocked(id, &s.revoke, "it did not do its part of a rebalance in time") }
-	return s
-}
-
-// revokeLocked gives a member its rebalance timeout to do what it has to.
-func (c *consumerGroup) revokeLocked(id string) {
-	timeout := time.Duration(c.members[id].timeout) * time.Millisecond
-	if timeout <= 0 {
-		timeout = 5 * time.Minute
-	}
-	c.shard.SetLocked(&c.seats[id].revoke, c.shard.Now().Add(timeout))
-}
-
-// fenceLocked takes a member out whose alarm rang.
-func (c *consumerGroup) fenceLocked(id string, rang *coordinator.Alarm, reason string) {
-	if c.members[id] == nil || rang.IsSet() || c.group.members != membership(c) {
-		return // it went, or came back in time after all
-	}
-	again := func() { c.fenceLocked(id, rang, reason) }
-	c.stepLocked(waiting{again, func(protocol.Code) {}}, func(d *draft) func(error) {
-		if d.member(id) == nil {
-			return func(error) {}
-		}
-		c.shard.Log.Info("member is out", "group", c.group.id, "member", id, "reason", reason)
-		after := d.take(id)
-		return func(err error) {
-			if err != nil && c.seats[id] != nil {
-				c.shard.SetLocked(rang, c.shard.Now().Add(time.Second))
-			}
-			after(err)
-		}
-	})
-}
-
-// take takes one member out, which may make the group a classic one.
-func (d *draft) take(id string) (after func(error)) {
-	if after := d.downgrade(id); after != nil {
-		return after
-	}
-	d.remove(id)
-	d.bump()
-	d.replan()
-	return d.c.planAfter
-}
-
-// ---- topics
-
-// topicHash returns a hash of the topics that the group reads. Topics that are not
-// known do not count; the order does not matter.
-func (d *draft) topicHash() int64 {
-	var sum int64
-	d.eachTopic(func(name string) {
-		if id, parts, ok := d.c.topic(name); ok {
-			h := fnv.New64a()
-			h.Write([]byte(name))
-			h.Write(id[:])
-			h.Write([]byte{byte(parts >> 24), byte(parts >> 16), byte(parts >> 8), byte(parts)})
-			sum += int64(h.Sum64())
-		}
-	})
-	return sum
-}
-
 func (c *consumerGroup) topic(name string) (uuid, int32, bool) {
 	if c.shard.c.cfg.Topics == nil {
 		return uuid{}, 0, false
@@ -527,7 +227,7 @@ func (c *consumerGroup) topic(name string) (uuid, int32, bool) {
 	return c.shard.c.cfg.Topics.Topic(name)
 }
 
-// topicsChangedLocked tells whether there may be newer topics than at the last
+// topicsChangedLocked reports whether there may be newer topics than at the last
 // look. The channel is taken before the look, so that no change is missed.
 func (c *consumerGroup) topicsChangedLocked() bool {
 	if c.shard.c.cfg.Topics == nil {
@@ -540,7 +240,7 @@ func (c *consumerGroup) topicsChangedLocked() bool {
 	return true
 }
 
-// over tells whether a channel is closed, or is none.
+// over reports whether a channel is closed, or is none.
 func over(c <-chan struct{}) bool {
 	if c == nil {
 		return true

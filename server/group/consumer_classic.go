@@ -23,12 +23,31 @@ import (
 // does so cooperatively says what it owns; both are so within the rules of
 // consumerGroup, where a partition has one owner.
 
-// A classicJoin is what a JoinGroup says, in the consumer protocol's terms.
+// A classicJoin is what a JoinGroup says, in the consumer protocol's terms, and the step
+// that it is of its group.
 type classicJoin struct {
 	call *joinCall
+	c    *consumerGroup
 	id   string
 	said subscribed
 	took bool // the place of a consumer
+}
+
+// fail implements step.
+func (j *classicJoin) fail(code protocol.Code) { j.call.fail(code, j.call.req.MemberID) }
+
+// againLocked implements step.
+func (j *classicJoin) againLocked() {
+	if !j.c.currentLocked() || j.c.empty() {
+		j.c.shard.joinLocked(j.call) // of another type meanwhile, or about to be
+		return
+	}
+	j.c.stepLocked(j)
+}
+
+// refusal is what follows a step that answers the join with an error.
+func (j *classicJoin) refusal(code protocol.Code, id string) func(error) {
+	return func(error) { j.call.fail(code, id) }
 }
 
 // subscribed is a consumer's embedded metadata (ConsumerProtocolSubscription).
@@ -127,152 +146,145 @@ func (s *shard) decodeAssignment(p []byte) (assignment, bool) {
 // joinLocked is a JoinGroup into a consumer group that has members.
 func (c *consumerGroup) joinLocked(call *joinCall) {
 	req := call.req
-	fail := func(code protocol.Code, id string) { call.answer <- joinFailure(call, code, id) }
-	j := &classicJoin{call: call, id: req.MemberID}
+	j := &classicJoin{call: call, c: c, id: req.MemberID}
 	ok := false
 	if len(req.Protocols) > 0 {
 		j.said, ok = readSubscription(req.Protocols[0].Metadata)
 	}
 	if req.ProtocolType != consumerProtocol || !ok {
-		fail(protocol.InconsistentGroupProtocol, req.MemberID)
+		j.fail(protocol.InconsistentGroupProtocol)
 		return
 	}
 	if req.MemberID == "" {
 		j.id = memberID(call.client, req.InstanceID)
 		if req.InstanceID == nil && req.Version >= 4 {
 			// Nothing is kept of it: in such a group any id may join.
-			fail(protocol.MemberIDRequired, j.id)
+			call.fail(protocol.MemberIDRequired, j.id)
 			return
 		}
 	}
-	c.classicJoinLocked(j)
+	j.againLocked()
 }
 
-func (c *consumerGroup) classicJoinLocked(j *classicJoin) {
-	if c.group.members != membership(c) || c.empty() {
-		c.shard.joinLocked(j.call) // of another type meanwhile, or about to be
-		return
-	}
-	c.stepLocked(waiting{
-		again: func() { c.classicJoinLocked(j) },
-		fail:  func(code protocol.Code) { j.call.answer <- joinFailure(j.call, code, j.call.req.MemberID) },
-	}, func(d *draft) func(error) { return d.classicJoin(j) })
-}
-
-// classicJoin is the step of one JoinGroup.
-func (d *draft) classicJoin(j *classicJoin) func(error) {
+// on implements step.
+func (j *classicJoin) on(d *draft) (after func(error)) {
 	c, req := d.c, j.call.req
-	fail := func(code protocol.Code) func(error) {
-		return func(error) { j.call.answer <- joinFailure(j.call, code, req.MemberID) }
+	m, replaced, code := j.identify(d)
+	if code != protocol.None {
+		return j.refusal(code, req.MemberID)
 	}
-	var m, replaced *consumerMember
-	if req.InstanceID == nil {
-		m = d.member(j.id)
-	} else if other := d.member(d.staticMember(*req.InstanceID)); other != nil && other.id == j.id {
-		m = other
-	} else if req.MemberID != "" {
-		if other == nil {
-			return fail(protocol.UnknownMemberID)
-		}
-		return fail(protocol.FencedInstanceID)
-	} else {
-		replaced = other
-	}
-	if m != nil && m.classic == nil {
-		return fail(protocol.UnknownMemberID)
-	}
-
-	// Protocols that all of them support, this one included with what it says now.
-	others := d.classics
 	was := m
 	if was == nil {
 		was = replaced
 	}
-	mine := func(name string) int { return 0 }
-	if was != nil && was.classic != nil {
-		others--
-		mine = func(name string) int {
-			for _, p := range was.classic.protocols {
-				if p.name == name {
-					return 1
-				}
-			}
-			return 0
-		}
+	if !j.supported(d, was) {
+		return j.refusal(protocol.InconsistentGroupProtocol, req.MemberID)
 	}
-	if !slices.ContainsFunc(req.Protocols, func(p kmsg.JoinGroupRequestProtocol) bool {
-		return d.supporters(p.Name)-mine(p.Name) == others
-	}) {
-		return fail(protocol.InconsistentGroupProtocol)
-	}
-
-	set := c.shard.c.settings()
-	isNew := m == nil && replaced == nil
-	if isNew && d.size >= set.Consumer.MaxSize {
-		return func(error) { j.call.answer <- joinFailure(j.call, protocol.GroupMaxSizeReached, "") }
-	}
-	session, timeout := timeoutsOf(req)
-	v := memberValue{
-		instanceID: req.InstanceID, rackID: j.said.rack, client: j.call.client, topics: j.said.topics,
-		timeout: int32(min(timeout.Milliseconds(), math.MaxInt32)),
-		classic: &classicValue{session: int32(session.Milliseconds()), protocols: protocolsOf(req.Protocols)},
-	}
+	v := j.value()
 	grow := (&consumerMember{id: j.id, memberValue: v}).cost()
 	if m != nil {
 		grow -= m.cost()
 	}
-	if grow > 0 && (c.bytes+grow > set.MaxGroupBytes || !c.shard.c.memory.fits(j.call.client.Host, grow, set.MaxBytes)) {
-		return func(error) { j.call.answer <- joinFailure(j.call, protocol.GroupMaxSizeReached, "") }
+	if was == nil && d.size >= c.shard.c.settings().Consumer.MaxSize || !c.fitsLocked(j.call.client.Host, grow) {
+		return j.refusal(protocol.GroupMaxSizeReached, "")
 	}
+
 	var before []string
 	expression := ""
 	if was != nil {
 		before, expression = was.topics, text(was.regex)
 	}
 	d.settle(j.id, v, m, replaced, false)
-	moved := isNew || replaced != nil && c.planning || !slices.Equal(before, v.topics) || expression != ""
-	noticed := false
-	if c.topicsChangedLocked() && !moved {
-		noticed = d.topicHash() != d.hash
-	}
-	if moved || noticed {
-		d.bump()
-	}
-	d.replan()
+	d.advance(was == nil || replaced != nil && c.planning || !slices.Equal(before, v.topics) || expression != "")
 	j.took = j.took || replaced != nil && replaced.classic == nil
 	c.touchLocked(j.id)
 	if d.epoch > d.targetEpoch { // a generation is worth waiting for
-		epoch := d.epoch
-		return func(err error) {
-			if err != nil {
-				j.call.answer <- joinFailure(j.call, codeOf(err), req.MemberID)
-				return
-			}
-			c.touchLocked(j.id)
-			c.parkLocked(epoch, waiting{
-				again: func() { c.classicPlaceLocked(j) },
-				fail:  func(code protocol.Code) { j.call.answer <- joinFailure(j.call, code, req.MemberID) },
-			})
-		}
+		return j.awaits(d.epoch)
 	}
 	return d.classicPlace(j)
 }
 
-// classicPlaceLocked is the second step of a JoinGroup that had to wait for a target.
-func (c *consumerGroup) classicPlaceLocked(j *classicJoin) {
-	if c.group.members != membership(c) {
-		c.shard.joinLocked(j.call)
+// identify finds the member that joins; nil: it is new. replaced is the static member
+// whose place it takes.
+func (j *classicJoin) identify(d *draft) (m, replaced *consumerMember, code protocol.Code) {
+	req := j.call.req
+	if req.InstanceID == nil {
+		m = d.member(j.id)
+	} else if other := d.member(d.staticMember(*req.InstanceID)); other != nil && other.id == j.id {
+		m = other
+	} else if req.MemberID != "" {
+		if other == nil {
+			return nil, nil, protocol.UnknownMemberID
+		}
+		return nil, nil, protocol.FencedInstanceID
+	} else {
+		replaced = other
+	}
+	if m != nil && m.classic == nil {
+		return nil, nil, protocol.UnknownMemberID
+	}
+	return m, replaced, protocol.None
+}
+
+// supported reports whether all members of the classic protocol support one that j
+// supports. was is the member itself as it was before; nil: it is new.
+func (j *classicJoin) supported(d *draft, was *consumerMember) bool {
+	others := d.classics
+	var own []memberProtocol
+	if was != nil && was.classic != nil {
+		others--
+		own = was.classic.protocols
+	}
+	return slices.ContainsFunc(j.call.req.Protocols, func(p kmsg.JoinGroupRequestProtocol) bool {
+		n := d.supporters(p.Name)
+		if slices.ContainsFunc(own, func(o memberProtocol) bool { return o.name == p.Name }) {
+			n--
+		}
+		return n == others
+	})
+}
+
+// value is what the member says of itself, as the journal keeps it.
+func (j *classicJoin) value() memberValue {
+	req := j.call.req
+	session, timeout := timeoutsOf(req)
+	return memberValue{
+		instanceID: req.InstanceID, rackID: j.said.rack, client: j.call.client, topics: j.said.topics,
+		timeout: int32(min(timeout.Milliseconds(), math.MaxInt32)),
+		classic: &classicValue{session: int32(session.Milliseconds()), protocols: protocolsOf(req.Protocols)},
+	}
+}
+
+// awaits is what follows a step whose member is to wait for the target of an epoch.
+func (j *classicJoin) awaits(epoch int32) func(error) {
+	return func(err error) {
+		if err != nil {
+			j.fail(codeOf(err))
+			return
+		}
+		j.c.touchLocked(j.id)
+		j.c.parkLocked(epoch, &classicPlacing{j})
+	}
+}
+
+// A classicPlacing is the second step of a JoinGroup that had to wait for a target.
+type classicPlacing struct{ *classicJoin }
+
+// againLocked implements step.
+func (p *classicPlacing) againLocked() {
+	if !p.c.currentLocked() {
+		p.c.shard.joinLocked(p.call)
 		return
 	}
-	c.stepLocked(waiting{
-		again: func() { c.classicPlaceLocked(j) },
-		fail:  func(code protocol.Code) { j.call.answer <- joinFailure(j.call, code, j.call.req.MemberID) },
-	}, func(d *draft) func(error) {
-		if d.member(j.id) == nil {
-			return func(error) { j.call.answer <- joinFailure(j.call, protocol.UnknownMemberID, "") }
-		}
-		return d.classicPlace(j)
-	})
+	p.c.stepLocked(p)
+}
+
+// on implements step.
+func (p *classicPlacing) on(d *draft) func(error) {
+	if d.member(p.id) == nil {
+		return p.refusal(protocol.UnknownMemberID, "")
+	}
+	return d.classicPlace(p.classicJoin)
 }
 
 // classicPlace brings a member that joins nearer to its target, and answers it.
@@ -289,7 +301,7 @@ func (d *draft) classicPlace(j *classicJoin) func(error) {
 	now := d.member(j.id)
 	return func(err error) {
 		if err != nil {
-			j.call.answer <- joinFailure(j.call, codeOf(err), j.call.req.MemberID)
+			j.fail(codeOf(err))
 			return
 		}
 		if c.members[j.id] != nil {
@@ -300,7 +312,7 @@ func (d *draft) classicPlace(j *classicJoin) func(error) {
 		protocolType, protocol := consumerProtocol, j.call.req.Protocols[0].Name
 		resp.Generation, resp.ProtocolType, resp.Protocol = now.epoch, &protocolType, &protocol
 		j.call.answer <- resp
-		c.planAfter(nil)
+		c.afterStep(nil)
 	}
 }
 
@@ -338,7 +350,7 @@ func (c *consumerGroup) syncLocked(req *kmsg.SyncGroupRequest) *kmsg.SyncGroupRe
 		c.rejoinLocked(m.id)
 		return syncFailure(req, protocol.RebalanceInProgress)
 	}
-	c.shard.StopLocked(&c.seats[m.id].revoke)
+	c.shard.StopLocked(&c.seats[m.id].revoke.Alarm)
 	resp := syncFailure(req, protocol.None)
 	protocolType, protocol := consumerProtocol, first.name
 	resp.ProtocolType, resp.Protocol = &protocolType, &protocol
@@ -370,7 +382,7 @@ func (c *consumerGroup) rejoinLocked(id string) {
 	}
 }
 
-// releasedFor tells whether m would get more if it joined now.
+// releasedFor reports whether m would get more if it joined now.
 func (c *consumerGroup) releasedFor(m *consumerMember) bool {
 	for topic, parts := range c.target(m.id) {
 		for _, p := range parts {
@@ -388,51 +400,69 @@ func (c *consumerGroup) noticeLocked() {
 	if c.size > c.classics || !c.topicsChangedLocked() {
 		return
 	}
-	c.stepLocked(waiting{func() { c.changed = nil }, func(protocol.Code) {}}, func(d *draft) func(error) {
-		if d.topicHash() != d.hash {
-			d.bump()
-			d.replan()
-		}
-		return c.planAfter
-	})
+	c.stepLocked(notice{c})
 }
 
-// leaveLocked is a LeaveGroup from a consumer group: members of the classic protocol
-// go, by member id or by instance id.
-func (c *consumerGroup) leaveLocked(leaving []kmsg.LeaveGroupRequestMember, again func(), done func(codes []protocol.Code, ids []string, err error)) {
-	fail := func(code protocol.Code) {
-		codes, ids := make([]protocol.Code, len(leaving)), make([]string, len(leaving))
-		for i, l := range leaving {
-			codes[i], ids[i] = code, l.MemberID
-		}
-		done(codes, ids, nil)
+// A notice is the step that begins an epoch because topics have changed.
+type notice struct{ c *consumerGroup }
+
+// againLocked implements step: where there were others, the next heartbeat looks again.
+func (n notice) againLocked() { n.c.changed = nil }
+
+func (notice) fail(protocol.Code) {}
+
+func (n notice) on(d *draft) func(error) {
+	if d.topicHash() != d.hash {
+		d.bump()
+		d.replan()
 	}
-	c.stepLocked(waiting{again, fail}, func(d *draft) func(error) {
-		codes, ids := make([]protocol.Code, len(leaving)), make([]string, len(leaving))
-		went := false
-		for i, l := range leaving {
-			id := l.MemberID
-			if id == "" && l.InstanceID != nil {
-				id = d.staticMember(*l.InstanceID)
-			}
-			m, code := d.find(id, l.InstanceID)
-			if code == protocol.None && m.classic == nil {
-				code = protocol.UnknownMemberID
-			}
-			if codes[i], ids[i] = code, id; code == protocol.None {
-				d.remove(id)
-				went = true
-			}
+	return n.c.afterStep
+}
+
+// A classicLeave is the step of a LeaveGroup from a consumer group: members of the classic
+// protocol go, by member id or by instance id.
+type classicLeave struct {
+	*leaveCall
+	c *consumerGroup
+}
+
+// on implements step.
+func (l *classicLeave) on(d *draft) func(error) {
+	codes, ids := make([]protocol.Code, len(l.members)), make([]string, len(l.members))
+	went := false
+	for i, m := range l.members {
+		codes[i], ids[i] = d.leave(m)
+		went = went || codes[i] == protocol.None
+	}
+	if went {
+		d.bump()
+		d.replan()
+	}
+	return func(err error) {
+		if err != nil {
+			l.answer <- leaveFailure(l.req, codeOf(err))
+		} else {
+			l.answer <- leaveResponse(l.req, l.members, codes, ids)
 		}
-		if went {
-			d.bump()
-			d.replan()
-		}
-		return func(err error) {
-			done(codes, ids, err)
-			c.planAfter(err)
-		}
-	})
+		l.c.afterStep(err)
+	}
+}
+
+// leave takes a member of the classic protocol out, and returns under which id it went.
+func (d *draft) leave(l kmsg.LeaveGroupRequestMember) (code protocol.Code, id string) {
+	id = l.MemberID
+	if id == "" && l.InstanceID != nil {
+		id = d.staticMember(*l.InstanceID)
+	}
+	m, code := d.find(id, l.InstanceID)
+	switch {
+	case code != protocol.None:
+		return code, id
+	case m.classic == nil:
+		return protocol.UnknownMemberID, id
+	}
+	d.remove(id)
+	return protocol.None, id
 }
 
 // disconnectedLocked leaves a member of the classic protocol half its session.
@@ -441,8 +471,5 @@ func (c *consumerGroup) disconnectedLocked(memberID string) {
 	if m == nil || seat == nil || m.classic == nil || m.instanceID != nil {
 		return
 	}
-	at := c.shard.Now().Add(time.Duration(m.classic.session) * time.Millisecond / 2)
-	if seat.expiry.IsSet() && at.Before(seat.expiry.At()) {
-		c.shard.SetLocked(&seat.expiry, at)
-	}
+	c.shard.halveLocked(&seat.expiry.Alarm, time.Duration(m.classic.session)*time.Millisecond)
 }

@@ -14,25 +14,42 @@ import (
 	"millrace/server/protocol"
 )
 
-// A beat is a ConsumerGroupHeartbeat request that is being answered.
+// A beat is a ConsumerGroupHeartbeat request that is being answered, and the step that it
+// is of its group.
 type beat struct {
 	req    *kmsg.ConsumerGroupHeartbeatRequest
 	client Client
 	answer chan<- *kmsg.ConsumerGroupHeartbeatResponse // has room for one
+	shard  *shard                                      // that it came to
 
-	matches []string        // the topics that its expression matches, ascending
-	matched bool            // they were looked for: the group had not resolved it
-	was     assignment      // what its member had before
-	done    func(err error) // what follows an append that has its answer
+	matches []string                             // the topics that its expression matches, ascending
+	matched bool                                 // they were looked for: the group had not resolved it
+	was     assignment                           // what its member had before
+	resp    *kmsg.ConsumerGroupHeartbeatResponse // what it gets when the journal has it
 }
 
-func (b *beat) fail(code protocol.Code, why string) {
+func (b *beat) refuse(code protocol.Code, why string) {
 	resp := kmsg.NewPtrConsumerGroupHeartbeatResponse()
 	resp.Version, resp.ErrorCode = b.req.Version, int16(code)
 	if why != "" {
 		resp.ErrorMessage = &why
 	}
 	b.answer <- resp
+}
+
+// fail implements step.
+func (b *beat) fail(code protocol.Code) { b.refuse(code, "") }
+
+// againLocked implements step.
+func (b *beat) againLocked() { b.shard.beatLocked(b) }
+
+// done follows a step that has the beat's answer.
+func (b *beat) done(err error) {
+	if err != nil {
+		b.fail(codeOf(err))
+		return
+	}
+	b.answer <- b.resp
 }
 
 // The member epochs that are no epochs.
@@ -61,16 +78,16 @@ func (c *Coordinator) ConsumerHeartbeat(ctx context.Context, client Client, req 
 	answer := make(chan *kmsg.ConsumerGroupHeartbeatResponse, 1)
 	b := &beat{req: req, client: client, answer: answer}
 	if tooLong(req.Group) {
-		b.fail(protocol.InvalidGroupID, "GroupId has at most 32767 bytes.")
+		b.refuse(protocol.InvalidGroupID, "GroupId has at most 32767 bytes.")
 		return <-answer
 	}
 	if why := b.invalid(); why != "" {
-		b.fail(protocol.InvalidRequest, why)
+		b.refuse(protocol.InvalidRequest, why)
 		return <-answer
 	}
 	if set := c.settings().Consumer; req.ServerAssignor != nil &&
-		(assignors[*req.ServerAssignor] == nil || !slices.Contains(set.Assignors, *req.ServerAssignor)) {
-		b.fail(protocol.UnsupportedAssignor, "ServerAssignor "+*req.ServerAssignor+" is not supported. Supported assignors: "+strings.Join(set.Assignors, ", ")+".")
+		(c.assignors[*req.ServerAssignor] == nil || !slices.Contains(set.Assignors, *req.ServerAssignor)) {
+		b.refuse(protocol.UnsupportedAssignor, "ServerAssignor "+*req.ServerAssignor+" is not supported. Supported assignors: "+strings.Join(set.Assignors, ", ")+".")
 		return <-answer
 	}
 	if req.MemberEpoch >= 0 && req.SubscribedTopicRegex != nil && *req.SubscribedTopicRegex != "" {
@@ -83,13 +100,13 @@ func (c *Coordinator) ConsumerHeartbeat(ctx context.Context, client Client, req 
 			case errors.Is(err, errNotIn):
 				code = protocol.CoordinatorNotAvailable
 			case err != nil:
-				b.fail(protocol.InvalidRegularExpression, "SubscribedTopicRegex is not valid: "+err.Error())
+				b.refuse(protocol.InvalidRegularExpression, "SubscribedTopicRegex is not valid: "+err.Error())
 				return <-answer
 			}
 			b.matched = true
 		}
 		if code != protocol.None {
-			b.fail(code, "")
+			b.fail(code)
 			return <-answer
 		}
 	}
@@ -100,17 +117,17 @@ func (c *Coordinator) ConsumerHeartbeat(ctx context.Context, client Client, req 
 	}
 	s, code := c.shardOf(req.Group)
 	if code != protocol.None {
-		b.fail(code, "")
+		b.fail(code)
 		return <-answer
 	}
 	if !s.Do(func() { s.beatLocked(b) }) {
 		late := make(chan *kmsg.ConsumerGroupHeartbeatResponse, 1)
-		(&beat{req: req, client: client, answer: late}).fail(protocol.NotCoordinator, "")
+		(&beat{req: req, client: client, answer: late}).fail(protocol.NotCoordinator)
 		return <-late
 	}
 	return await(ctx, answer, func() *kmsg.ConsumerGroupHeartbeatResponse {
 		late := make(chan *kmsg.ConsumerGroupHeartbeatResponse, 1)
-		(&beat{req: req, client: client, answer: late}).fail(protocol.CoordinatorNotAvailable, "")
+		(&beat{req: req, client: client, answer: late}).fail(protocol.CoordinatorNotAvailable)
 		return <-late
 	})
 }
@@ -163,14 +180,15 @@ func (b *beat) holds() assignment {
 }
 
 func (s *shard) beatLocked(b *beat) {
+	b.shard = s
 	if s.EndedLocked() {
-		b.fail(protocol.NotCoordinator, "")
+		b.fail(protocol.NotCoordinator)
 		return
 	}
 	req := b.req
 	g := s.groupLocked(req.Group)
 	if g == nil && req.MemberEpoch != epochJoin {
-		b.fail(protocol.GroupIDNotFound, "Group "+req.Group+" not found.")
+		b.refuse(protocol.GroupIDNotFound, "Group "+req.Group+" not found.")
 		return
 	}
 	if g == nil {
@@ -178,17 +196,17 @@ func (s *shard) beatLocked(b *beat) {
 	}
 	defer s.dropIfNothingLocked(g)
 	if g.dead {
-		b.fail(protocol.CoordinatorNotAvailable, "")
+		b.fail(protocol.CoordinatorNotAvailable)
 		return
 	}
 	c, ok := g.members.(*consumerGroup)
 	if !ok {
 		if req.MemberEpoch != epochJoin {
-			b.fail(protocol.GroupIDNotFound, "Group "+req.Group+" is not a consumer group.")
+			b.refuse(protocol.GroupIDNotFound, "Group "+req.Group+" is not a consumer group.")
 			return
 		}
 		old := g.members.(*classicGroup)
-		if !old.nothing() && (!old.empty() || old.persisted || len(old.pending) > 0) {
+		if !old.nothing() && (!old.empty() || old.persisted || old.pending.any()) {
 			s.upgradeLocked(old, b)
 			return
 		}
@@ -196,20 +214,13 @@ func (s *shard) beatLocked(b *beat) {
 		g.members.stopLocked(protocol.CoordinatorNotAvailable)
 		g.members = c
 	}
-	c.beatLocked(b)
+	c.stepLocked(b)
 }
 
-func (c *consumerGroup) beatLocked(b *beat) {
-	c.stepLocked(waiting{
-		again: func() { c.shard.beatLocked(b) },
-		fail:  func(code protocol.Code) { b.fail(code, "") },
-	}, func(d *draft) func(error) { return d.beat(b) })
-}
-
-// beat is the step of one heartbeat: what the member says of itself, then the group's
-// epoch and its target, then what the member gets.
-func (d *draft) beat(b *beat) func(error) {
-	resp := b.respond()
+// on implements step: what the member says of itself, then the group's epoch and its
+// target, then what the member gets.
+func (b *beat) on(d *draft) (after func(error)) {
+	b.respond()
 	if b.req.MemberEpoch < 0 {
 		return d.leaves(b)
 	}
@@ -238,29 +249,21 @@ func (d *draft) beat(b *beat) func(error) {
 	d.advance(moved)
 	d.c.touchLocked(b.req.MemberID) // it lives, however long the journal takes
 	if (moved || b.req.MemberEpoch == epochJoin) && d.epoch > d.targetEpoch {
-		return d.c.awaits(b, d.epoch) // whoever has changed the target waits for it
+		return b.awaits(d.c, d.epoch) // whoever has changed the target waits for it
 	}
-	return d.place(b, resp)
+	return d.place(b)
 }
 
-// respond returns the answer that b gets when its step's records are durable.
-func (b *beat) respond() *kmsg.ConsumerGroupHeartbeatResponse {
-	resp := kmsg.NewPtrConsumerGroupHeartbeatResponse()
-	resp.Version, resp.MemberID, resp.MemberEpoch = b.req.Version, &b.req.MemberID, b.req.MemberEpoch
-	b.done = func(err error) {
-		if err != nil {
-			b.fail(codeOf(err), "")
-			return
-		}
-		b.answer <- resp
-	}
-	return resp
+// respond begins the answer that b gets when its step's records are durable.
+func (b *beat) respond() {
+	b.resp = kmsg.NewPtrConsumerGroupHeartbeatResponse()
+	b.resp.Version, b.resp.MemberID, b.resp.MemberEpoch = b.req.Version, &b.req.MemberID, b.req.MemberEpoch
 }
 
 // refusal is what follows a step that answers b with an error, whatever becomes of the
 // records of others in the draft.
 func (b *beat) refusal(code protocol.Code, why string) func(error) {
-	return func(error) { b.fail(code, why) }
+	return func(error) { b.refuse(code, why) }
 }
 
 // leaves is the step of a member that leaves, for good or, if it is static, for a while.
@@ -353,7 +356,7 @@ func (d *draft) refuses(b *beat, isNew bool, before, said memberValue) func(erro
 		before.client = said.client
 		grow -= (&consumerMember{id: b.req.MemberID, memberValue: before}).cost()
 	}
-	if grow > 0 && (d.c.bytes+grow > set.MaxGroupBytes || !d.c.shard.c.memory.fits(b.client.Host, grow, set.MaxBytes)) {
+	if !d.c.fitsLocked(b.client.Host, grow) {
 		return b.refusal(protocol.GroupMaxSizeReached, "The members of the group take too much room.")
 	}
 	if b.req.SubscribedTopicRegex != nil && *said.regex != "" && !b.matched && d.regex(*said.regex) == nil {
@@ -379,17 +382,14 @@ func (d *draft) advance(moved bool) {
 }
 
 // awaits is what follows a step whose member is to wait for the target of an epoch.
-func (c *consumerGroup) awaits(b *beat, epoch int32) func(error) {
+func (b *beat) awaits(c *consumerGroup, epoch int32) func(error) {
 	return func(err error) {
 		if err != nil {
-			b.fail(codeOf(err), "")
+			b.fail(codeOf(err))
 			return
 		}
 		c.touchLocked(b.req.MemberID)
-		c.parkLocked(epoch, waiting{
-			again: func() { c.placeLocked(b) },
-			fail:  func(code protocol.Code) { b.fail(code, "") },
-		})
+		c.parkLocked(epoch, &placing{b, c})
 	}
 }
 
@@ -418,26 +418,33 @@ func (d *draft) settle(id string, v memberValue, m, replaced *consumerMember, ba
 	}
 }
 
-// placeLocked is the second step of a heartbeat that had to wait for a target.
-func (c *consumerGroup) placeLocked(b *beat) {
-	if c.group.members != membership(c) {
-		c.shard.beatLocked(b) // of another type meanwhile
+// A placing is the second step of a beat that had to wait for a target.
+type placing struct {
+	*beat
+	c *consumerGroup
+}
+
+// againLocked implements step.
+func (p *placing) againLocked() {
+	if !p.c.currentLocked() {
+		p.beat.againLocked() // of another type meanwhile
 		return
 	}
-	c.stepLocked(waiting{
-		again: func() { c.placeLocked(b) },
-		fail:  func(code protocol.Code) { b.fail(code, "") },
-	}, func(d *draft) func(error) {
-		if d.member(b.req.MemberID) == nil {
-			return b.refusal(protocol.UnknownMemberID, "The member left while it joined.")
-		}
-		return d.place(b, b.respond())
-	})
+	p.c.stepLocked(p)
+}
+
+// on implements step.
+func (p *placing) on(d *draft) func(error) {
+	if d.member(p.req.MemberID) == nil {
+		return p.refusal(protocol.UnknownMemberID, "The member left while it joined.")
+	}
+	p.respond()
+	return d.place(p.beat)
 }
 
 // place brings the member that beats nearer to its target, and fills its answer.
-func (d *draft) place(b *beat, resp *kmsg.ConsumerGroupHeartbeatResponse) func(error) {
-	req, c := b.req, d.c
+func (d *draft) place(b *beat) func(error) {
+	req, resp, c := b.req, b.resp, d.c
 	if m := d.member(req.MemberID); m.epoch != d.targetEpoch || m.state != memberStable {
 		d.reconcile(req.MemberID, b.holds())
 	}
@@ -454,7 +461,7 @@ func (d *draft) place(b *beat, resp *kmsg.ConsumerGroupHeartbeatResponse) func(e
 	return func(err error) {
 		if err == nil {
 			c.touchLocked(req.MemberID)
-			c.planAfter(nil)
+			c.afterStep(nil)
 			c.resolveLocked()
 		}
 		b.done(err)

@@ -95,8 +95,6 @@ func (st *consumerState) merge(up *consumerState) {
 	st.oldTopics, st.known = up.oldTopics, up.known
 }
 
-// ---- looking
-
 func (st *consumerState) member(id string) *consumerMember {
 	if m, ok := st.members[id]; ok || st.under == nil {
 		return m
@@ -248,12 +246,8 @@ func (st *consumerState) eachTopic(f func(name string)) {
 // find returns a member that is who it says it is, or a code.
 func (st *consumerState) find(id string, instanceID *string) (*consumerMember, protocol.Code) {
 	if instanceID != nil {
-		known := st.staticMember(*instanceID)
-		if known == "" {
-			return nil, protocol.UnknownMemberID
-		}
-		if known != id {
-			return nil, protocol.FencedInstanceID
+		if code := isItself(id, st.staticMember(*instanceID)); code != protocol.None {
+			return nil, code
 		}
 	}
 	if m := st.member(id); m != nil {
@@ -261,8 +255,6 @@ func (st *consumerState) find(id string, instanceID *string) (*consumerMember, p
 	}
 	return nil, protocol.UnknownMemberID
 }
-
-// ---- changing
 
 // setMember makes m the member of that id; nil removes it.
 func (st *consumerState) setMember(id string, m *consumerMember) {

@@ -384,12 +384,11 @@ func TestAnEmptyGroupChangesItsTypeAndKeepsItsOffsets(t *testing.T) {
 // coordinator move, and holds at each step that no partition is owned twice, and at
 // the end that all are owned.
 func TestNoPartitionHasTwoOwners(t *testing.T) {
-	was := planAtOnce
-	defer func() { planAtOnce = was }()
 	for seed := range uint64(60) {
-		planAtOnce = []int{was, 0}[seed%2] // within the step, or by the planner
 		r := rand.New(rand.NewPCG(seed, 1))
 		consumerStory(t, map[string]int32{"a": 7, "b": 3, "c": 1}, func(t *testing.T, c *Coordinator, p *journal, s *shelf) {
+			p.tune = func(c *Coordinator) { c.planAtOnce = []int{planAtOnce, 0}[seed%2] } // within the step, or by the planner
+			p.tune(c)
 			var all []*beater
 			n := 0
 			for range 150 {
@@ -452,7 +451,7 @@ func TestUniformIsEvenAndMovesTheMinimum(t *testing.T) {
 		for i := range 1 + r.IntN(6) {
 			members = append(members, reading{id: fmt.Sprint(i), topics: topics})
 		}
-		plan := assignUniform(members, parts)
+		plan := (uniformAssignor{}).assign(members, parts)
 		for range 5 {
 			if r.IntN(2) == 0 || len(members) == 1 {
 				members = append(members, reading{id: fmt.Sprint("n", r.Uint32()), topics: topics})
@@ -472,7 +471,7 @@ func TestUniformIsEvenAndMovesTheMinimum(t *testing.T) {
 				}
 				most += own
 			}
-			plan = assignUniform(members, parts)
+			plan = (uniformAssignor{}).assign(members, parts)
 			stayed, count := 0, 0
 			for _, m := range members {
 				got := plan[m.id]
@@ -496,7 +495,7 @@ func TestUnequalSubscriptionsAreBalancedByChains(t *testing.T) {
 		{id: "y", topics: []uuid{a, b}, owned: assignment{b: {0}}},
 		{id: "z", topics: []uuid{b}},
 	}
-	for id, got := range assignUniform(members, map[uuid]int32{a: 2, b: 1}) {
+	for id, got := range (uniformAssignor{}).assign(members, map[uuid]int32{a: 2, b: 1}) {
 		if got.count() != 1 {
 			t.Errorf("%s has %v", id, got)
 		}
@@ -556,18 +555,24 @@ func TestASubscriptionToNothingIsOne(t *testing.T) {
 	})
 }
 
+// An ofG is what is set for the group g alone.
+type ofG struct{ own *GroupSettings }
+
+func (ofG) Settings() Settings { return Settings{} }
+func (o ofG) OfGroup(id string) GroupSettings {
+	if id != "g" {
+		return GroupSettings{}
+	}
+	return *o.own
+}
+
 // What is set for one group holds for it, within the broker's bounds, and for no
 // other group.
 func TestAGroupHasSettingsOfItsOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, s := &journal{}, newShelf(map[string]int32{"t": 2})
 		own := GroupSettings{SessionTimeout: 50 * time.Second, HeartbeatInterval: 9 * time.Second}
-		c := p.takeOver(t, Config{Topics: s, Group: func(id string) GroupSettings {
-			if id != "g" {
-				return GroupSettings{}
-			}
-			return own
-		}})
+		c := p.takeOver(t, Config{Topics: s, Settings: ofG{&own}})
 		defer c.Close()
 		beat := func(group string) *kmsg.ConsumerGroupHeartbeatResponse {
 			req := kmsg.NewPtrConsumerGroupHeartbeatRequest()

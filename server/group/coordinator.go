@@ -2,6 +2,7 @@ package group
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"log/slog"
 	"runtime"
@@ -22,20 +23,7 @@ type Config struct {
 	// ever deleted.
 	Topics Topics
 
-	// Settings is asked at each use, so that settings can change while groups
-	// live. Nil: all defaults.
-	Settings func() Settings
-
-	// Group is asked for what is set for one group by name, at each heartbeat. It
-	// does not block. Nil: nothing is.
-	Group func(id string) GroupSettings
-
-	// Partitions is the number of partitions of __consumer_offsets; 0: not created
-	// yet, requests get COORDINATOR_NOT_AVAILABLE. Nil: 50.
-	Partitions func() int32
-
-	// Lost is coordinator.Config's.
-	Lost func(partition, epoch int32)
+	Settings SettingsSource // nil: all defaults
 
 	Logger *slog.Logger      // nil: discards
 	Clock  coordinator.Clock // nil: the system's
@@ -52,9 +40,13 @@ type Coordinator struct {
 	memory  memory       // what members hold, of all groups
 	pending atomic.Int64 // what those about to join hold, of all groups
 
-	workers  sync.WaitGroup
-	working  chan struct{} // one token a plan under way
-	matching door          // of those that match an expression
+	workers   sync.WaitGroup
+	working   chan struct{} // one token a plan under way
+	matching  door          // of those that match an expression
+	assignors map[string]assignor
+
+	planAtOnce  int // see planAtOnce
+	sweepAtOnce int // see sweepAtOnce
 
 	shards *coordinator.Runtime[*shard]
 
@@ -66,15 +58,17 @@ type Coordinator struct {
 // New returns a coordinator that serves nothing until Load. Close it.
 func New(cfg Config) *Coordinator {
 	if cfg.Settings == nil {
-		cfg.Settings = func() Settings { return Settings{} }
+		cfg.Settings = defaults{}
 	}
 	c := &Coordinator{
 		cfg: cfg, done: make(chan struct{}),
-		working: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
+		working:    make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
+		assignors:  map[string]assignor{"uniform": uniformAssignor{}, "range": rangeAssignor{}},
+		planAtOnce: planAtOnce, sweepAtOnce: sweepAtOnce,
 	}
 	c.shards = coordinator.New(coordinator.Config{
-		Things: "groups", Journal: cfg.Journal, Partitions: cfg.Partitions, Lost: cfg.Lost, Logger: cfg.Logger, Clock: cfg.Clock,
-	}, func(s *coordinator.Shard) *shard { return newShard(c, s) })
+		Things: "groups", Journal: cfg.Journal, Logger: cfg.Logger, Clock: cfg.Clock,
+	}, shards{c})
 	if cfg.Topics != nil {
 		c.watcher.Go(c.watchTopics)
 	}
@@ -102,14 +96,10 @@ func (c *Coordinator) work() (release func(), ok bool) {
 
 // groupSettings returns what holds for one group.
 func (c *Coordinator) groupSettings(id string) GroupSettings {
-	var own GroupSettings
-	if c.cfg.Group != nil {
-		own = c.cfg.Group(id)
-	}
-	return c.settings().Consumer.of(own)
+	return c.settings().Consumer.of(c.cfg.Settings.OfGroup(id))
 }
 
-func (c *Coordinator) settings() Settings { return c.cfg.Settings().withDefaults() }
+func (c *Coordinator) settings() Settings { return c.cfg.Settings.Settings().withDefaults() }
 
 // Load replays the records of a partition of __consumer_offsets that this node leads in
 // epoch, and serves its groups from then on: see coordinator.Runtime.
@@ -129,6 +119,22 @@ func (c *Coordinator) Partition(group string) int32 { return c.shards.PartitionO
 func (c *Coordinator) shardOf(group string) (*shard, protocol.Code) {
 	s, err := c.shards.Enter(group)
 	return s, codeOf(err)
+}
+
+// codeOf is what a client gets where an append ended so, or no shard was entered.
+func codeOf(err error) protocol.Code {
+	switch {
+	case err == nil:
+		return protocol.None
+	case coordinator.Lost(err), errors.Is(err, coordinator.ErrNotCoordinator):
+		return protocol.NotCoordinator
+	case errors.Is(err, coordinator.ErrTooLarge):
+		return protocol.UnknownServerError // as Kafka
+	case errors.Is(err, coordinator.ErrLoadInProgress):
+		return protocol.CoordinatorLoadInProgress
+	default:
+		return protocol.CoordinatorNotAvailable
+	}
 }
 
 // await returns what answer is given, or otherwise() if ctx ends first.

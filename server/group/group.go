@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"millrace/segment/record"
+	"millrace/server/coordinator"
 	"millrace/server/protocol"
 )
 
@@ -41,7 +42,7 @@ type membership interface {
 	mayCommit(memberID string, instanceID *string, generation int32) protocol.Code
 	// mayFetch returns the code for a fetch of offsets with this identity (v9+).
 	mayFetch(memberID *string, epoch int32) protocol.Code
-	// subscribed tells whether members may read the topic, so that its offsets are
+	// subscribed reports whether members may read the topic, so that its offsets are
 	// neither deleted nor expired.
 	subscribed(topic string) bool
 	// idleSince returns the time, in milliseconds, from which the retention of a
@@ -62,4 +63,43 @@ type membership interface {
 type place struct {
 	topic     string
 	partition int32
+}
+
+// A base is what a membership of either kind stands on: its group, its group's shard, and
+// what its members take of the memory that all groups share.
+type base struct {
+	group *group
+	shard *shard
+	bytes int
+}
+
+// chargeLocked counts n bytes that members of a host take, or give back.
+func (b *base) chargeLocked(host string, n int) {
+	b.bytes += n
+	b.shard.chargeLocked(host, n)
+}
+
+// fitsLocked reports whether members of a host may take n more bytes.
+func (b *base) fitsLocked(host string, n int) bool {
+	set := b.shard.c.settings()
+	return n <= 0 || b.bytes+n <= set.MaxGroupBytes && b.shard.c.memory.fits(host, n, set.MaxBytes)
+}
+
+// isItself returns the code for a member that says it has an instance id which known has
+// ("": nobody).
+func isItself(memberID, known string) protocol.Code {
+	switch known {
+	case "":
+		return protocol.UnknownMemberID
+	case memberID:
+		return protocol.None
+	}
+	return protocol.FencedInstanceID
+}
+
+// halveLocked leaves a member half its session from now, if it had more.
+func (s *shard) halveLocked(expiry *coordinator.Alarm, session time.Duration) {
+	if at := s.Now().Add(session / 2); expiry.IsSet() && at.Before(expiry.At()) {
+		s.SetLocked(expiry, at)
+	}
 }

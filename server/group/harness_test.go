@@ -14,16 +14,43 @@ import (
 	"millrace/server/protocol"
 )
 
-// A journal is one in memory, of one partition, that changes hands.
-type journal struct{ coordinatortest.Journal }
+// A journal is one in memory, of one partition, that changes hands. tune, if set, changes
+// each coordinator before it is loaded.
+type journal struct {
+	coordinatortest.Journal
+	tune func(*Coordinator)
+}
+
+// Functions that stand for what has one method.
+type (
+	outcome func(error)                                                              // a coordinator.Appender
+	bell    func(time.Time)                                                          // a coordinator.Ringer
+	fates   func() error                                                             // coordinatortest.Fates
+	plans   func(members []reading, partitions map[uuid]int32) map[string]assignment // an assignor
+)
+
+func (f outcome) AppendedLocked(err error) { f(err) }
+func (f bell) RingLocked(now time.Time)    { f(now) }
+func (f fates) Next() error                { return f() }
+func (f plans) assign(members []reading, partitions map[uuid]int32) map[string]assignment {
+	return f(members, partitions)
+}
+
+// A set is what is set for all groups.
+type set Settings
+
+func (s set) Settings() Settings         { return Settings(s) }
+func (set) OfGroup(string) GroupSettings { return GroupSettings{} }
 
 // takeOver returns a coordinator of the next epoch, loaded with all the journal has.
 func (p *journal) takeOver(t testing.TB, cfg Config) *Coordinator {
 	t.Helper()
 	epoch := p.NewEpoch()
 	cfg.Journal = p
-	cfg.Partitions = func() int32 { return 1 }
 	c := New(cfg)
+	if p.tune != nil {
+		p.tune(c)
+	}
 	t.Cleanup(c.Close)
 	if err := c.Load(0, epoch, p.Records()); err != nil {
 		t.Fatal(err)

@@ -24,6 +24,10 @@ type joinCall struct {
 	answer chan<- *kmsg.JoinGroupResponse // has room for one
 }
 
+func (j *joinCall) fail(code protocol.Code, memberID string) {
+	j.answer <- joinFailure(j, code, memberID)
+}
+
 // Join is JoinGroup, versions 0–9. It waits until the group's members are known.
 //
 //   - v4+ without a member id: MEMBER_ID_REQUIRED with one, `<client.id>-<uuid>`
@@ -99,15 +103,6 @@ func (c *classicGroup) joinResponse(call *joinCall, m *member, leader string, sk
 	return resp
 }
 
-// answerJoinLocked answers m's JoinGroup, if it waits for one.
-func (c *classicGroup) answerJoinLocked(m *member, resp *kmsg.JoinGroupResponse) {
-	if m.join != nil {
-		m.join.answer <- resp
-		m.join = nil
-		c.waiting--
-	}
-}
-
 // abandonLocked forgets that a client waits which has hung up. A member that nobody
 // can name any more goes. Any other has not joined: it has half its session to come
 // back over another connection, and does not enter the next generation before.
@@ -140,13 +135,12 @@ func (s *shard) abandonLocked(call *joinCall) {
 func (s *shard) joinLocked(call *joinCall) {
 	req := call.req
 	g := s.groupLocked(req.Group)
-	fail := func(code protocol.Code, memberID string) { call.answer <- joinFailure(call, code, memberID) }
 	switch {
 	case g != nil && g.dead:
-		fail(protocol.CoordinatorNotAvailable, req.MemberID)
+		call.fail(protocol.CoordinatorNotAvailable, req.MemberID)
 		return
 	case g == nil && req.MemberID != "":
-		fail(protocol.UnknownMemberID, req.MemberID)
+		call.fail(protocol.UnknownMemberID, req.MemberID)
 		return
 	case g == nil:
 		g = s.createLocked(req.Group)
@@ -159,7 +153,7 @@ func (s *shard) joinLocked(call *joinCall) {
 			return
 		}
 		if req.MemberID != "" {
-			fail(protocol.UnknownMemberID, req.MemberID)
+			call.fail(protocol.UnknownMemberID, req.MemberID)
 			return
 		}
 		c = s.toClassicLocked(g)
@@ -171,21 +165,21 @@ func (s *shard) joinLocked(call *joinCall) {
 			c.removeLocked(m, protocol.GroupMaxSizeReached)
 			c.settleLocked("the group is full")
 		}
-		if u, ok := c.pendingOf(req.MemberID); ok {
-			c.dropPendingLocked(u)
+		if u, ok := c.pending.find(req.MemberID); ok {
+			c.pending.dropLocked(u)
 		}
-		fail(protocol.GroupMaxSizeReached, "")
+		call.fail(protocol.GroupMaxSizeReached, "")
 	case !c.supports(req.ProtocolType, req.Protocols):
-		fail(protocol.InconsistentGroupProtocol, req.MemberID)
+		call.fail(protocol.InconsistentGroupProtocol, req.MemberID)
 	case req.MemberID == "":
 		c.joinNewLocked(call)
 	default:
-		if _, ok := c.pendingOf(req.MemberID); ok && req.InstanceID == nil {
+		if _, ok := c.pending.find(req.MemberID); ok && req.InstanceID == nil {
 			c.addNewLocked(call, req.MemberID)
 			return
 		}
 		if code := c.check(req.MemberID, req.InstanceID); code != protocol.None {
-			fail(code, req.MemberID)
+			call.fail(code, req.MemberID)
 			return
 		}
 		c.rejoinLocked(call, c.members[req.MemberID])
@@ -200,12 +194,12 @@ func (s *shard) toClassicLocked(g *group) *classicGroup {
 	g.members = c
 	if len(records) > 0 {
 		// If they are refused, the classic group's own record will take their place.
-		s.AppendLocked(records, func(error) {})
+		s.AppendLocked(records, nil)
 	}
 	return c
 }
 
-// admits tells whether there is room for a member. While a group prepares, those
+// admits reports whether there is room for a member. While a group prepares, those
 // count who wait, so that the last to rejoin are those who are too many.
 func (c *classicGroup) admits(memberID string) bool {
 	size := c.shard.c.settings().MaxSize
@@ -235,16 +229,9 @@ func (c *classicGroup) joinNewLocked(call *joinCall) {
 		c.addNewLocked(call, id)
 		return
 	}
-	u, _ := c.pendingOf(id)
-	p := &pendingMember{id: u, bytes: pendingOverhead + len(c.group.id)}
-	p.expiry.Ring = func(time.Time) {
-		c.dropPendingLocked(u)
-		c.settlePendingLocked()
-	}
-	c.pendLocked(p)
 	session := time.Duration(req.SessionTimeoutMillis) * time.Millisecond
-	c.shard.SetLocked(&p.expiry, c.shard.Now().Add(min(session, newMemberTimeout)))
-	call.answer <- joinFailure(call, protocol.MemberIDRequired, id)
+	c.pending.addLocked(id, min(session, newMemberTimeout))
+	call.fail(protocol.MemberIDRequired, id)
 }
 
 // takeLocked makes call the one that m waits with, and m what call says it is. It
@@ -254,16 +241,13 @@ func (c *classicGroup) takeLocked(call *joinCall, m *member) bool {
 	protocols := protocolsOf(req.Protocols)
 	next := *m
 	next.protocols = protocols
-	if !c.fitsLocked(call.client, next.cost()-m.bytes) {
-		call.answer <- joinFailure(call, protocol.GroupMaxSizeReached, "")
+	if !c.fitsLocked(call.client.Host, next.cost()-m.bytes) {
+		call.fail(protocol.GroupMaxSizeReached, "")
 		return false
 	}
-	c.answerJoinLocked(m, joinFailure(m.join, protocol.RebalanceInProgress, m.id)) // the client asks again, over another connection
-	c.unsupportLocked(m)
-	m.protocols = protocols
-	for _, p := range protocols {
-		c.supported[p.name]++
-	}
+	c.answerJoin(m, joinFailure(m.join, protocol.RebalanceInProgress, m.id)) // the client asks again, over another connection
+	c.unsupport(m)
+	c.support(m, protocols)
 	m.session, m.timeout = timeoutsOf(req)
 	m.join = call
 	call.member = m.id
@@ -286,11 +270,11 @@ func (c *classicGroup) addNewLocked(call *joinCall, id string) {
 	call.member = id
 	m := &member{id: id, instanceID: req.InstanceID, client: call.client, protocols: protocolsOf(req.Protocols), isNew: true, join: call}
 	m.session, m.timeout = timeoutsOf(req)
-	if u, ok := c.pendingOf(id); ok {
-		c.dropPendingLocked(u)
+	if u, ok := c.pending.find(id); ok {
+		c.pending.dropLocked(u)
 	}
-	if !c.fitsLocked(call.client, m.cost()) {
-		call.answer <- joinFailure(call, protocol.GroupMaxSizeReached, "")
+	if !c.fitsLocked(call.client.Host, m.cost()) {
+		call.fail(protocol.GroupMaxSizeReached, "")
 		c.settlePendingLocked()
 		return
 	}
@@ -301,11 +285,11 @@ func (c *classicGroup) addNewLocked(call *joinCall, id string) {
 	c.extend = true
 	c.addLocked(m)
 	c.shard.SetLocked(&m.expiry, c.shard.Now().Add(newMemberTimeout))
-	c.joinedLocked("member " + id + " joins")
+	c.changedLocked("member " + id + " joins")
 }
 
-// joinedLocked does what follows when a member has joined or changed.
-func (c *classicGroup) joinedLocked(reason string) {
+// changedLocked does what follows when a member has joined or changed.
+func (c *classicGroup) changedLocked(reason string) {
 	if c.phase == preparing {
 		c.tryCompleteLocked()
 	} else {
@@ -322,72 +306,90 @@ func (c *classicGroup) rejoinLocked(call *joinCall, m *member) {
 	default:
 		// A leader may join for reasons of its own, such as new partitions.
 		if c.takeLocked(call, m) {
-			c.joinedLocked("member " + m.id + " rejoins")
+			c.changedLocked("member " + m.id + " rejoins")
 		}
 	}
 }
 
-// replaceLocked gives the place of a static member to a new member id: the
-// client has restarted.
+// replaceLocked gives the place of a static member to a new member id: the client has
+// restarted.
 func (c *classicGroup) replaceLocked(call *joinCall, old *member, id string) {
-	req := call.req
 	m := &member{
 		id: id, instanceID: old.instanceID, client: call.client, joined: old.joined,
 		session: old.session, timeout: old.timeout, protocols: old.protocols, assignment: old.assignment,
 	}
-	protocols := protocolsOf(req.Protocols)
 	next := *m
-	next.protocols = protocols
-	if !c.fitsLocked(call.client, next.cost()-old.bytes) {
-		call.answer <- joinFailure(call, protocol.GroupMaxSizeReached, "")
+	next.protocols = protocolsOf(call.req.Protocols)
+	if !c.fitsLocked(call.client.Host, next.cost()-old.bytes) {
+		call.fail(protocol.GroupMaxSizeReached, "")
 		return
 	}
-	formerLeader, wasLeader, unsynced := c.leader, c.leader == old.id, c.unsynced[old.id]
-	formerMetadata := old.metadata(c.protocol)
+	formerLeader, formerMetadata := c.leader, old.metadata(c.protocol)
+	c.swapLocked(old, m)
+	c.takeLocked(call, m)
+	c.touchLocked(m)
+	switch {
+	case c.phase == preparing:
+		c.tryCompleteLocked()
+	case c.phase != stable || c.selectProtocol() != c.protocol || !sameSubscription(c.kindOf, formerMetadata, m.metadata(c.protocol)):
+		// If the leader is at work, it knows only the old member id.
+		c.prepareLocked("static member " + *m.instanceID + " is back and changed")
+	default:
+		c.restoreLocked(call, m, formerLeader)
+	}
+}
+
+// swapLocked puts m in the place of a member that is gone.
+func (c *classicGroup) swapLocked(old, m *member) {
+	leads, unsynced := c.leader == old.id, c.unsynced[old.id]
 	c.removeLocked(old, protocol.FencedInstanceID)
 	joined := c.nextJoined
 	c.addLocked(m)
 	m.joined, c.nextJoined = old.joined, joined
 	if unsynced {
-		c.unsynced[id] = true
+		c.unsynced[m.id] = true
 	}
-	if wasLeader {
-		c.leader = id
+	if leads {
+		c.leader = m.id
 	}
-	c.takeLocked(call, m)
-	c.touchLocked(m)
-	if c.phase != stable || c.selectProtocol() != c.protocol || !sameSubscription(c.kindOf, formerMetadata, m.metadata(c.protocol)) {
-		if c.phase == preparing {
-			c.tryCompleteLocked()
-		} else {
-			// If the leader is at work, it knows only the old member id.
-			c.prepareLocked("static member " + *m.instanceID + " is back and changed")
-		}
-		return
-	}
-
-	// It takes the old assignment. Its client learns the new id when the journal has
-	// it. If the journal refuses, the client tries again; the old id stays fenced.
-	// Before v9 a leader would assign anew if it were told that it leads.
-	generation, leader, skip := c.generation, formerLeader, false
-	if req.Version >= 9 {
-		leader, skip = c.leader, wasLeader
-	}
-	c.storeLocked(generation, c.valueLocked(nil), func(err error) {
-		if m.join != call || c.shard.EndedLocked() {
-			return // another rebalance has taken it along, or it went
-		}
-		switch {
-		case err != nil:
-			c.answerJoinLocked(m, joinFailure(call, codeOf(err), ""))
-		case c.phase == stable && c.generation == generation:
-			c.answerJoinLocked(m, c.joinResponse(call, m, leader, skip))
-			c.touchLocked(m)
-		}
-	})
 }
 
-// sameSubscription tells whether a member's metadata means the same for the
+// restoreLocked has the journal keep that m is in the place of a static member, with its
+// assignment, and then tells it so. If the journal refuses, the client tries again; the
+// old id stays fenced. Before v9 a leader would assign anew if it were told that it leads.
+func (c *classicGroup) restoreLocked(call *joinCall, m *member, formerLeader string) {
+	r := &restored{m: m, call: call, generation: c.generation, leader: formerLeader}
+	if call.req.Version >= 9 {
+		r.leader, r.skip = c.leader, c.leader == m.id
+	}
+	c.storeLocked(c.generation, c.valueLocked(nil), r)
+}
+
+// A restored is a static member that is back as it was, as the journal is being told.
+type restored struct {
+	m          *member
+	call       *joinCall
+	generation int32
+	leader     string // as it is told
+	skip       bool   // it is to skip the assignment (KIP-814)
+}
+
+// AppendedLocked implements coordinator.Appender.
+func (r *restored) AppendedLocked(err error) {
+	c, m := r.m.of, r.m
+	if m.join != r.call || c.shard.EndedLocked() {
+		return // another rebalance has taken it along, or it went
+	}
+	switch {
+	case err != nil:
+		c.answerJoin(m, joinFailure(r.call, codeOf(err), ""))
+	case c.phase == stable && c.generation == r.generation:
+		c.answerJoin(m, c.joinResponse(r.call, m, r.leader, r.skip))
+		c.touchLocked(m)
+	}
+}
+
+// sameSubscription reports whether a member's metadata means the same for the
 // assignment. A consumer's also says what it owned, which a restart changes.
 func sameSubscription(protocolType string, a, b []byte) bool {
 	if protocolType != consumerProtocol {

@@ -2,8 +2,6 @@ package group
 
 import (
 	"context"
-	"slices"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -92,7 +90,7 @@ func (c *classicGroup) syncLocked(call *syncCall) {
 		call.answer <- c.syncResponse(req, m)
 		c.touchLocked(m)
 	case c.phase == completing:
-		c.answerSyncLocked(m, protocol.RebalanceInProgress) // the client asks again, over another connection
+		c.answerSync(m, protocol.RebalanceInProgress) // the client asks again, over another connection
 		m.sync = call
 		c.syncedLocked(m)
 		if m.id == c.leader && !c.assigning {
@@ -101,96 +99,11 @@ func (c *classicGroup) syncLocked(call *syncCall) {
 	}
 }
 
-// syncedLocked counts m among those that have synced.
-func (c *classicGroup) syncedLocked(m *member) {
-	delete(c.unsynced, m.id)
-	if len(c.unsynced) == 0 {
-		c.shard.StopLocked(&c.sync)
-	}
-}
-
-// assignLocked has the journal keep the leader's assignment, and then shows it.
-func (c *classicGroup) assignLocked(req *kmsg.SyncGroupRequest) {
-	assignments := make(map[string][]byte)
-	more := 0
-	for _, a := range req.GroupAssignment {
-		if c.members[a.MemberID] != nil {
-			assignments[a.MemberID] = slices.Clone(a.MemberAssignment)
-		}
-	}
-	for _, a := range assignments {
-		more += len(a)
-	}
-	if !c.fitsLocked(c.members[req.MemberID].client, more) {
-		c.propagateLocked(protocol.UnknownServerError) // as Kafka, for a record that is too large
-		c.prepareLocked("the assignment is too large")
-		return
-	}
-	generation := c.generation
-	c.assigning = true
-	record := c.valueLocked(assignments)
-	c.storeLocked(generation, record, func(err error) {
-		if c.phase != completing || c.generation != generation || c.shard.EndedLocked() {
-			return // the group has moved on
-		}
-		c.assigning = false
-		if err != nil {
-			c.propagateLocked(codeOf(err))
-			c.prepareLocked("the journal refused the assignment")
-			return
-		}
-		for _, m := range c.members {
-			m.assignment = assignments[m.id]
-			c.recostLocked(m)
-		}
-		c.moveLocked(stable)
-		c.shard.Log.Info("stable", "group", c.group.id, "generation", c.generation, "members", len(c.members))
-		c.propagateLocked(protocol.None)
-	})
-}
-
-// propagateLocked answers all who wait for their assignment.
-func (c *classicGroup) propagateLocked(code protocol.Code) {
-	for _, m := range c.members {
-		if m.sync != nil {
-			c.answerSyncLocked(m, code)
-			c.touchLocked(m)
-		}
-	}
-}
-
-// answerSyncLocked answers m's SyncGroup, if it waits for one.
-func (c *classicGroup) answerSyncLocked(m *member, code protocol.Code) {
-	if m.sync == nil {
-		return
-	}
-	if code == protocol.None {
-		m.sync.answer <- c.syncResponse(m.sync.req, m)
-	} else {
-		m.sync.answer <- syncFailure(m.sync.req, code)
-	}
-	m.sync = nil
-}
-
 func (c *classicGroup) syncResponse(req *kmsg.SyncGroupRequest, m *member) *kmsg.SyncGroupResponse {
 	resp := syncFailure(req, protocol.None)
 	protocolType, protocol := c.kindOf, c.protocol
 	resp.ProtocolType, resp.Protocol, resp.MemberAssignment = &protocolType, &protocol, m.assignment
 	return resp
-}
-
-// expireSyncsLocked is the alarm for members that have joined but never sync.
-func (c *classicGroup) expireSyncsLocked(time.Time) {
-	if c.phase != completing && c.phase != stable || len(c.unsynced) == 0 {
-		return
-	}
-	for _, m := range c.inOrder() {
-		if c.unsynced[m.id] {
-			c.shard.Log.Info("member is out: it has joined but never synced", "group", c.group.id, "member", m.id)
-			c.removeLocked(m, protocol.UnknownMemberID)
-		}
-	}
-	c.prepareLocked("members did not sync in time")
 }
 
 // Heartbeat, versions 0–4: a sign of life. REBALANCE_IN_PROGRESS asks the member
@@ -251,9 +164,7 @@ func (c *classicGroup) disconnectedLocked(memberID string) {
 		// session to come back.
 		return
 	}
-	if at := c.shard.Now().Add(m.session / 2); m.expiry.IsSet() && at.Before(m.expiry.At()) {
-		c.shard.SetLocked(&m.expiry, at)
-	}
+	c.shard.halveLocked(&m.expiry, m.session)
 }
 
 func (c *classicGroup) heartbeatLocked(req *kmsg.HeartbeatRequest) protocol.Code {
@@ -291,10 +202,30 @@ func (c *Coordinator) Leave(ctx context.Context, req *kmsg.LeaveGroupRequest) *k
 		m.MemberID = req.MemberID
 		members = []kmsg.LeaveGroupRequestMember{m}
 	}
-	if !s.Do(func() { s.leaveLocked(req, members, answer) }) {
+	if !s.Do(func() { s.leaveLocked(&leaveCall{s, req, members, answer}) }) {
 		return fail(protocol.NotCoordinator)
 	}
 	return await(ctx, answer, func() *kmsg.LeaveGroupResponse { return fail(protocol.CoordinatorNotAvailable) })
+}
+
+// A leaveCall is a LeaveGroup request that is being answered.
+type leaveCall struct {
+	s       *shard
+	req     *kmsg.LeaveGroupRequest
+	members []kmsg.LeaveGroupRequestMember
+	answer  chan<- *kmsg.LeaveGroupResponse // has room for one
+}
+
+// againLocked implements step.
+func (l *leaveCall) againLocked() { l.s.leaveLocked(l) }
+
+// fail implements step: none of the members has left.
+func (l *leaveCall) fail(code protocol.Code) {
+	codes, ids := make([]protocol.Code, len(l.members)), make([]string, len(l.members))
+	for i, m := range l.members {
+		codes[i], ids[i] = code, m.MemberID
+	}
+	l.answer <- leaveResponse(l.req, l.members, codes, ids)
 }
 
 func leaveFailure(req *kmsg.LeaveGroupRequest, code protocol.Code) *kmsg.LeaveGroupResponse {
@@ -318,53 +249,50 @@ func leaveResponse(req *kmsg.LeaveGroupRequest, members []kmsg.LeaveGroupRequest
 	return resp
 }
 
-func (s *shard) leaveLocked(req *kmsg.LeaveGroupRequest, members []kmsg.LeaveGroupRequestMember, answer chan<- *kmsg.LeaveGroupResponse) {
+func (s *shard) leaveLocked(l *leaveCall) {
 	if s.EndedLocked() {
-		answer <- leaveFailure(req, protocol.NotCoordinator)
+		l.answer <- leaveFailure(l.req, protocol.NotCoordinator)
 		return
 	}
-	g, other, code := s.classicLocked(req.Group)
-	if code == protocol.CoordinatorNotAvailable {
-		answer <- leaveFailure(req, code)
-		return
+	g, other, code := s.classicLocked(l.req.Group)
+	switch {
+	case code == protocol.CoordinatorNotAvailable:
+		l.answer <- leaveFailure(l.req, code)
+	case code != protocol.None:
+		l.fail(code)
+	case other != nil:
+		other.stepLocked(&classicLeave{l, other})
+	default:
+		g.leaveLocked(l)
 	}
-	if other != nil {
-		other.leaveLocked(members, func() { s.leaveLocked(req, members, answer) }, func(codes []protocol.Code, ids []string, err error) {
-			if err != nil {
-				answer <- leaveFailure(req, codeOf(err))
-			} else {
-				answer <- leaveResponse(req, members, codes, ids)
-			}
-		})
-		return
-	}
-	codes, ids := make([]protocol.Code, len(members)), make([]string, len(members))
-	went := false
-	for i, m := range members {
-		codes[i], ids[i] = code, m.MemberID
-		if code == protocol.None {
-			codes[i] = g.leaveLocked(m)
-			went = went || codes[i] == protocol.None
-		}
-	}
-	resp := leaveResponse(req, members, codes, ids)
-	if went {
-		g.leftLocked()
-	}
-	if went && g.phase == empty && g.storing > 0 {
-		g.onStored = append(g.onStored, func(err error) {
-			if coordinator.Lost(err) {
-				resp = leaveFailure(req, protocol.NotCoordinator) // whether it has left is for the next coordinator to say
-			}
-			answer <- resp
-		})
-		return
-	}
-	answer <- resp
 }
 
-// leaveLocked takes one member out.
-func (c *classicGroup) leaveLocked(m kmsg.LeaveGroupRequestMember) protocol.Code {
+// leaveLocked takes members out. The last to go is answered when the journal knows.
+func (c *classicGroup) leaveLocked(l *leaveCall) {
+	codes, ids := make([]protocol.Code, len(l.members)), make([]string, len(l.members))
+	went := false
+	for i, m := range l.members {
+		codes[i], ids[i] = c.leaveOneLocked(m), m.MemberID
+		went = went || codes[i] == protocol.None
+	}
+	resp := leaveResponse(l.req, l.members, codes, ids)
+	if went {
+		c.leftLocked()
+	}
+	if went && c.phase == empty && c.storing > 0 {
+		c.onStored = append(c.onStored, func(err error) {
+			if coordinator.Lost(err) {
+				resp = leaveFailure(l.req, protocol.NotCoordinator) // whether it has left is for the next coordinator to say
+			}
+			l.answer <- resp
+		})
+		return
+	}
+	l.answer <- resp
+}
+
+// leaveOneLocked takes one member out.
+func (c *classicGroup) leaveOneLocked(m kmsg.LeaveGroupRequestMember) protocol.Code {
 	id := m.MemberID
 	if id == "" {
 		if m.InstanceID == nil || c.static[*m.InstanceID] == "" {
@@ -372,8 +300,8 @@ func (c *classicGroup) leaveLocked(m kmsg.LeaveGroupRequestMember) protocol.Code
 		}
 		id = c.static[*m.InstanceID]
 	}
-	if u, ok := c.pendingOf(id); ok {
-		c.dropPendingLocked(u)
+	if u, ok := c.pending.find(id); ok {
+		c.pending.dropLocked(u)
 		c.gone = c.gone || c.phase == preparing || c.phase == empty
 		return protocol.None
 	}

@@ -48,25 +48,34 @@ func (s *shard) upgradeLocked(old *classicGroup, b *beat) {
 		c.beginLocked(old, b)
 		return
 	}
-	b.fail(protocol.GroupIDNotFound, "Group "+g.id+" is not a consumer group.")
+	b.refuse(protocol.GroupIDNotFound, "Group "+g.id+" is not a consumer group.")
 }
 
 // retypeLocked makes a classic group that nobody is in a consumer group and lets b
 // join it.
 func (s *shard) retypeLocked(old *classicGroup, b *beat) {
-	g := old.group
-	records := []record.Record{classicTombstone(s.Now(), g.id)}
-	g.dead = true
-	s.AppendLocked(records, func(err error) {
-		g.dead = false
-		if err != nil {
-			b.fail(codeOf(err), "")
-			return
-		}
-		old.stopLocked(protocol.CoordinatorNotAvailable)
-		g.members = newConsumer(g)
-		s.beatLocked(b)
-	})
+	old.group.dead = true
+	s.AppendLocked([]record.Record{classicTombstone(s.Now(), old.group.id)}, &retyping{old, b})
+}
+
+// A retyping is a classic group whose end is on its way to the journal, and the beat that
+// is the first of the consumer group that follows it.
+type retyping struct {
+	old *classicGroup
+	b   *beat
+}
+
+// AppendedLocked implements coordinator.Appender.
+func (r *retyping) AppendedLocked(err error) {
+	g := r.old.group
+	g.dead = false
+	if err != nil {
+		r.b.fail(codeOf(err))
+		return
+	}
+	r.old.stopLocked(protocol.CoordinatorNotAvailable)
+	g.members = newConsumer(g)
+	r.b.againLocked()
 }
 
 // adopt takes over the members of a classic group as it is: its generation is the
@@ -145,7 +154,7 @@ func (c *consumerGroup) beginLocked(old *classicGroup, b *beat) {
 
 	g.members = c
 	c.open = d
-	c.beatLocked(b)
+	c.stepLocked(b)
 	c.open = nil
 	if len(d.records) == own { // b was refused: nothing begins
 		g.members = old
@@ -157,7 +166,7 @@ func (c *consumerGroup) beginLocked(old *classicGroup, b *beat) {
 	s.Log.Info("the group becomes a consumer group", "group", g.id, "generation", old.generation, "members", len(members))
 	old.stopLocked(protocol.RebalanceInProgress)
 	for id, m := range c.members {
-		c.chargeLocked(m, m.cost())
+		c.chargeLocked(m.client.Host, m.cost())
 		c.touchLocked(id)
 		if old.phase != stable {
 			c.rejoinLocked(id)
@@ -166,7 +175,7 @@ func (c *consumerGroup) beginLocked(old *classicGroup, b *beat) {
 	// The first to hear of it: whoever speaks to c while it is not sure to be goes back
 	// to the old group with it.
 	d.afters = append([]func(error){func(err error) {
-		if err == nil || s.EndedLocked() || g.members != membership(c) {
+		if err == nil || s.EndedLocked() || !c.currentLocked() {
 			return
 		}
 		c.retireLocked()
@@ -184,7 +193,6 @@ func (c *classicGroup) resumeLocked() {
 			c.removeLocked(m, protocol.UnknownMemberID)
 			continue
 		}
-		m.bytes = 0
 		c.recostLocked(m)
 		c.touchLocked(m)
 	}
@@ -204,7 +212,7 @@ func (d *draft) downgrade(id string) (after func(error)) {
 	d.remove(id)
 	old := d.toClassic()
 	return func(err error) {
-		if err != nil || d.c.shard.EndedLocked() || d.c.group.members != membership(d.c) {
+		if err != nil || d.c.shard.EndedLocked() || !d.c.currentLocked() {
 			return
 		}
 		d.c.becomeLocked(old)
@@ -221,11 +229,11 @@ func (d *draft) downgradeFor(j *classicJoin) (after func(error)) {
 	old := d.toClassic()
 	return func(err error) {
 		if err != nil {
-			j.call.answer <- joinFailure(j.call, codeOf(err), j.call.req.MemberID)
+			j.fail(codeOf(err))
 			return
 		}
-		if d.c.shard.EndedLocked() || d.c.group.members != membership(d.c) {
-			j.call.answer <- joinFailure(j.call, protocol.NotCoordinator, j.call.req.MemberID)
+		if d.c.shard.EndedLocked() || !d.c.currentLocked() {
+			j.fail(protocol.NotCoordinator)
 			return
 		}
 		d.c.becomeLocked(old)
@@ -275,10 +283,10 @@ func (d *draft) toClassic() *classicGroup {
 		if cm.timeout <= 0 {
 			cm.timeout = cm.session
 		}
-		old.enlist(cm)
+		old.enlistLocked(cm)
 	}
 	old.protocol = old.selectProtocol()
-	old.topics = old.subscriptions()
+	old.topics = old.subscribedTopics()
 	d.end()
 	old.generation++
 	d.records = append(d.records, old.valueLocked(assignments))
@@ -304,7 +312,7 @@ func (c *consumerGroup) becomeLocked(old *classicGroup) {
 func (c *consumerGroup) retireLocked() {
 	queue := c.queue
 	for _, p := range c.parked {
-		queue = append(queue, p.waiting)
+		queue = append(queue, p.step)
 	}
 	c.queue, c.parked = nil, nil
 	c.stopLocked(protocol.CoordinatorNotAvailable)

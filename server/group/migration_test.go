@@ -284,9 +284,7 @@ func migrationStory(t *testing.T, policy string, f func(t *testing.T, c *Coordin
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		p := &journal{}
-		cfg := Config{Topics: newShelf(map[string]int32{"t": 12}), Settings: func() Settings {
-			return Settings{Consumer: ConsumerSettings{MigrationPolicy: policy}}
-		}}
+		cfg := Config{Topics: newShelf(map[string]int32{"t": 12}), Settings: set{Consumer: ConsumerSettings{MigrationPolicy: policy}}}
 		current := p.takeOver(t, cfg)
 		f(t, current, func() *Coordinator {
 			next := p.takeOver(t, cfg)
@@ -489,20 +487,15 @@ func TestClassicMembersInAConsumerGroup(t *testing.T) {
 // fall silent, change what they read, while the coordinator moves and the journal
 // refuses; no partition is owned twice, and in the end all are.
 func TestMixedGroupsShareNothingWhateverHappens(t *testing.T) {
-	was := planAtOnce
-	defer func() { planAtOnce = was }()
 	classic, consumer, both := 0, 0, 0
 	for seed := range uint64(60) {
-		planAtOnce = []int{was, 0}[seed%2]
 		random := rand.New(rand.NewPCG(seed, 9))
 		synctest.Test(t, func(t *testing.T) {
-			p := &journal{}
-			cfg := Config{Topics: newShelf(map[string]int32{"a": 5, "b": 3}), Settings: func() Settings {
-				return Settings{Consumer: ConsumerSettings{MigrationPolicy: "bidirectional"}}
-			}}
+			p := &journal{tune: func(c *Coordinator) { c.planAtOnce = []int{planAtOnce, 0}[seed%2] }}
+			cfg := Config{Topics: newShelf(map[string]int32{"a": 5, "b": 3}), Settings: set{Consumer: ConsumerSettings{MigrationPolicy: "bidirectional"}}}
 			c := p.takeOver(t, cfg)
 			failing := rand.New(rand.NewPCG(seed, 10)) // under the journal's lock
-			p.Fail(func() error {
+			p.FailBy(fates(func() error {
 				switch failing.IntN(80) {
 				case 0, 1, 2:
 					return fmt.Errorf("refused")
@@ -510,7 +503,7 @@ func TestMixedGroupsShareNothingWhateverHappens(t *testing.T) {
 					return coordinator.ErrUnknownOutcome
 				}
 				return nil
-			})
+			}))
 			var m mixed
 			next := 0
 			topics := func() []string { return [][]string{{"a"}, {"b"}, {"a", "b"}}[random.IntN(3)] }

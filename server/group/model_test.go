@@ -49,7 +49,7 @@ func run(t *testing.T, seed uint64) (int64, int64) {
 	p := &journal{}
 	var current atomic.Pointer[Coordinator]
 	current.Store(p.takeOver(t, Config{}))
-	p.Fail(func() error {
+	p.FailBy(fates(func() error {
 		switch {
 		case chance(15):
 			return errors.New("refused")
@@ -57,7 +57,7 @@ func run(t *testing.T, seed uint64) (int64, int64) {
 			return coordinator.ErrUnknownOutcome
 		}
 		return nil
-	})
+	}))
 
 	owners := make(map[string]string) // generation and partition to member
 	own := func(generation int32, assignment, member string) {
@@ -208,7 +208,7 @@ func TestAStormOfJoinsLeavesNothing(t *testing.T) {
 func TestMembersOfAllGroupsAreBoundedTogetherAndShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &journal{}
-		c := p.takeOver(t, Config{Settings: func() Settings { return Settings{MaxBytes: 100_000} }})
+		c := p.takeOver(t, Config{Settings: set{MaxBytes: 100_000}})
 		join := func(host string, i int) protocol.Code {
 			req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
 			req.Version, req.Group, req.MemberID, req.RebalanceTimeoutMillis = 1, fmt.Sprint("g", i), host, 60_000
@@ -297,7 +297,7 @@ func FuzzReplay(f *testing.F) {
 	f.Add(classicKey("g"), []byte{0, 3, 0, 8, 'c', 'o', 'n', 's', 'u', 'm', 'e', 'r', 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff})
 	synctestGroup := func() []record.Record {
 		p := &journal{}
-		c := New(Config{Journal: p, Partitions: func() int32 { return 1 }, Settings: func() Settings { return Settings{InitialRebalanceDelay: -1} }})
+		c := New(Config{Journal: p, Settings: set{InitialRebalanceDelay: -1}})
 		defer c.Close()
 		if err := c.Load(0, p.NewEpoch(), p.Records()); err != nil {
 			f.Fatal(err)
@@ -323,7 +323,7 @@ func FuzzReplay(f *testing.F) {
 		}
 		good := offsetRecord(time.Now(), "good", place{"t", 0}, committed{offset: 7, expiresAt: never})
 		p.Put(good, record.Record{Key: key, Value: value})
-		c := New(Config{Journal: p, Partitions: func() int32 { return 1 }})
+		c := New(Config{Journal: p})
 		defer c.Close()
 		if err := c.Load(0, p.NewEpoch(), p.Records()); err != nil {
 			t.Fatal(err)

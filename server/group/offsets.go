@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -99,33 +98,63 @@ func (c *Coordinator) OffsetCommit(ctx context.Context, req *kmsg.OffsetCommitRe
 	})
 }
 
+// An offsetCommit is one that is being answered.
+type offsetCommit struct {
+	s       *shard
+	g       *group // once there is something to append
+	req     *kmsg.OffsetCommitRequest
+	answer  chan<- *kmsg.OffsetCommitResponse // has room for one
+	places  []place                           // where the offsets go that are appended
+	refused map[place]protocol.Code           // the others, and why
+}
+
 func (s *shard) commitLocked(req *kmsg.OffsetCommitRequest, answer chan<- *kmsg.OffsetCommitResponse) {
+	c := &offsetCommit{s: s, req: req, answer: answer}
+	if code := s.mayCommitLocked(req); code != protocol.None {
+		c.reply(code)
+		return
+	}
+	records := c.records()
+	if len(records) == 0 {
+		c.reply(protocol.None)
+		return
+	}
+	c.g = s.createLocked(req.Group)
+	if c.g.pending == nil {
+		c.g.pending = make(map[place]int)
+	}
+	for _, p := range c.places {
+		c.g.pending[p]++
+	}
+	s.WriteLocked(records, c)
+}
+
+// mayCommitLocked returns the code for a commit by whoever req says it is.
+func (s *shard) mayCommitLocked(req *kmsg.OffsetCommitRequest) protocol.Code {
 	g := s.groupLocked(req.Group)
 	switch {
 	case g != nil && g.dead:
-		answer <- commitResponse(req, protocol.CoordinatorNotAvailable, nil)
-		return
+		return protocol.CoordinatorNotAvailable
 	case g != nil:
-		if code := g.members.mayCommit(req.MemberID, req.InstanceID, req.Generation); code != protocol.None {
-			answer <- commitResponse(req, code, nil)
-			return
-		}
+		return g.members.mayCommit(req.MemberID, req.InstanceID, req.Generation)
 	case req.Generation >= 0:
-		answer <- commitResponse(req, protocol.IllegalGeneration, nil)
-		return
+		return protocol.IllegalGeneration
 	}
+	return protocol.None
+}
 
-	now := s.Now()
-	settings := s.c.settings()
+// records returns the records of the offsets that may be committed, and notes where each
+// goes; of the others it notes why not.
+func (c *offsetCommit) records() (records []record.Record) {
+	s, req, now := c.s, c.req, c.s.Now()
+	most := s.c.settings().MaxMetadataBytes
 	expires := int64(never)
 	if req.Version <= 4 && req.RetentionTimeMillis >= 0 {
 		if expires = millis(now) + req.RetentionTimeMillis; expires < 0 {
 			expires = math.MaxInt64 // so far away that the sum wrapped
 		}
 	}
-	refused := make(map[place]protocol.Code)
-	var records []record.Record
-	var places []place
+	c.refused = make(map[place]protocol.Code)
 	for _, t := range req.Topics {
 		var id [16]byte
 		partitions, known := int32(math.MaxInt32), true
@@ -146,43 +175,36 @@ func (s *shard) commitLocked(req *kmsg.OffsetCommitRequest, answer chan<- *kmsg.
 			}
 			switch {
 			case !known || tooLong(t.Topic) || p.partition < 0 || p.partition >= partitions:
-				refused[p] = protocol.UnknownTopicOrPartition
-			case len(o.metadata) > settings.MaxMetadataBytes:
-				refused[p] = protocol.OffsetMetadataTooLarge
+				c.refused[p] = protocol.UnknownTopicOrPartition
+			case len(o.metadata) > most:
+				c.refused[p] = protocol.OffsetMetadataTooLarge
 			default:
 				records = append(records, offsetRecord(now, req.Group, p, o))
-				places = append(places, p)
+				c.places = append(c.places, p)
 			}
 		}
 	}
-	if len(records) == 0 {
-		answer <- commitResponse(req, protocol.None, refused)
-		return
-	}
-
-	g = s.createLocked(req.Group)
-	if g.pending == nil {
-		g.pending = make(map[place]int)
-	}
-	for _, p := range places {
-		g.pending[p]++
-	}
-	s.WriteLocked(records, func(err error) {
-		for _, p := range places {
-			if g.pending[p]--; g.pending[p] == 0 {
-				delete(g.pending, p)
-			}
-		}
-		code := codeOf(err)
-		if err != nil {
-			s.dropIfNothingLocked(g)
-		}
-		if errors.Is(err, coordinator.ErrTooLarge) {
-			code = protocol.InvalidCommitOffsetSize
-		}
-		answer <- commitResponse(req, code, refused)
-	})
+	return records
 }
+
+// AppendedLocked implements coordinator.Appender. The offsets have been replayed by then.
+func (c *offsetCommit) AppendedLocked(err error) {
+	for _, p := range c.places {
+		if c.g.pending[p]--; c.g.pending[p] == 0 {
+			delete(c.g.pending, p)
+		}
+	}
+	code := codeOf(err)
+	if err != nil {
+		c.s.dropIfNothingLocked(c.g)
+	}
+	if errors.Is(err, coordinator.ErrTooLarge) {
+		code = protocol.InvalidCommitOffsetSize
+	}
+	c.reply(code)
+}
+
+func (c *offsetCommit) reply(code protocol.Code) { c.answer <- commitResponse(c.req, code, c.refused) }
 
 // commitResponse answers each partition with its code in refused, or else code.
 func commitResponse(req *kmsg.OffsetCommitRequest, code protocol.Code, refused map[place]protocol.Code) *kmsg.OffsetCommitResponse {
@@ -415,135 +437,20 @@ func (s *shard) offsetDeleteLocked(req *kmsg.OffsetDeleteRequest, answer chan<- 
 		answer <- resp
 		return
 	}
-	s.WriteLocked(records, func(err error) {
-		if err != nil {
-			answer <- deleteFailure(req, codeOf(err))
-			return
-		}
-		answer <- resp
-	})
+	s.WriteLocked(records, &offsetDeletion{req, resp, answer})
 }
 
-// maxTombstones bounds the records that a sweep appends at once.
-const maxTombstones = 1000
-
-// expireLocked appends tombstones for the offsets of g whose retention is over
-// (KIP-211), and one for g if nothing of it is left.
-func (s *shard) expireLocked(g *group, now time.Time, retention time.Duration) {
-	if g.dead {
-		return
-	}
-	var places []place
-	left := len(g.pending) > 0
-	for topic, of := range g.offsets {
-		subscribed := g.members.subscribed(topic)
-		for partition, o := range of {
-			p := place{topic, partition}
-			if subscribed || g.pending[p] > 0 || !expired(g, o, millis(now), retention) {
-				left = true
-			} else {
-				places = append(places, p)
-			}
-		}
-	}
-	s.deleteOffsetsLocked(g, places)
-	if !left && g.members.empty() {
-		s.endLocked(g, nil, func(error) {})
-	}
+// An offsetDeletion is an OffsetDelete whose tombstones are on their way.
+type offsetDeletion struct {
+	req    *kmsg.OffsetDeleteRequest
+	resp   *kmsg.OffsetDeleteResponse
+	answer chan<- *kmsg.OffsetDeleteResponse // has room for one
 }
 
-func expired(g *group, o committed, now int64, retention time.Duration) bool {
-	if o.expiresAt != never {
-		return now >= o.expiresAt
+// AppendedLocked implements coordinator.Appender.
+func (d *offsetDeletion) AppendedLocked(err error) {
+	if err != nil {
+		d.resp = deleteFailure(d.req, codeOf(err))
 	}
-	since, ok := g.members.idleSince(o)
-	return ok && now-since >= retention.Milliseconds()
-}
-
-// deleteOffsetsLocked appends tombstones for offsets, a bounded number at a time.
-func (s *shard) deleteOffsetsLocked(g *group, places []place) {
-	now := s.Now()
-	for len(places) > 0 {
-		n := min(len(places), maxTombstones)
-		var records []record.Record
-		for _, p := range places[:n] {
-			records = append(records, offsetTombstone(now, g.id, p))
-		}
-		places = places[n:]
-		s.WriteLocked(records, func(error) {}) // where they are refused, the next sweep tries again
-	}
-}
-
-// endLocked ends an empty group: records and its own tombstones are appended, and
-// until they are durable the group is dead. If they are refused it lives on.
-func (s *shard) endLocked(g *group, records []record.Record, then func(error)) {
-	records = append(records, g.members.tombstones(s.Now())...)
-	if len(records) == 0 {
-		s.dropIfNothingLocked(g)
-		then(nil)
-		return
-	}
-	g.dead = true
-	s.WriteLocked(records, func(err error) {
-		g.dead = false
-		if err == nil {
-			s.dropIfNothingLocked(g)
-		}
-		then(err)
-	})
-}
-
-// watchTopics is the goroutine that deletes the offsets of deleted topics. New
-// starts it, Close ends it.
-//
-// A topic counts as deleted when it was in one image and is gone from a newer one.
-// That it is not mentioned is not enough: a node that starts does not yet know
-// topics whose offsets are in its journal. Offsets of topics that were deleted
-// while nobody looked wait for their retention.
-func (c *Coordinator) watchTopics() {
-	known := make(map[string][16]byte)
-	for {
-		changed := c.cfg.Topics.Changed()
-		seen := make(map[string][16]byte)
-		for _, name := range c.cfg.Topics.Names() {
-			if id, _, ok := c.cfg.Topics.Topic(name); ok {
-				seen[name] = id
-			}
-		}
-		gone := make(map[string][16]byte)
-		for name, id := range known {
-			if seen[name] != id {
-				gone[name] = id
-			}
-		}
-		known = seen
-		if len(gone) > 0 {
-			shards, _ := c.shards.Loaded()
-			for _, s := range shards {
-				s.deleteTopics(gone)
-			}
-		}
-		select {
-		case <-changed:
-		case <-c.done:
-			return
-		}
-	}
-}
-
-// deleteTopics deletes the offsets that were committed for those topics. It looks at
-// about ten thousand pairs of a group and a topic before it lets others have the lock.
-func (s *shard) deleteTopics(gone map[string][16]byte) {
-	s.each(max(1, 10_000/len(gone)), func(g *group) {
-		var places []place
-		for name, id := range gone {
-			for partition, o := range g.offsets[name] {
-				p := place{name, partition}
-				if o.topicID == id && g.pending[p] == 0 && !g.dead {
-					places = append(places, p)
-				}
-			}
-		}
-		s.deleteOffsetsLocked(g, places)
-	})
+	d.answer <- d.resp
 }

@@ -31,10 +31,10 @@ func TestAnOffsetIsSeenOnlyWhenTheJournalHasIt(t *testing.T) {
 		if got := fetched(t, c, "s", "t"); got != 2 {
 			t.Errorf("offset %d, want 2", got)
 		}
-		p.Fail(func() error { return errors.New("disk full") })
+		p.Fail(errors.New("disk full"))
 		wantCode(t, "refused commit", simpleCommit(c, "s", 3), protocol.CoordinatorNotAvailable)
 		wantCode(t, "refused commit of a new group", simpleCommit(c, "new", 3), protocol.CoordinatorNotAvailable)
-		p.Fail(func() error { return fmt.Errorf("%w: 9 MB", coordinator.ErrTooLarge) })
+		p.Fail(fmt.Errorf("%w: 9 MB", coordinator.ErrTooLarge))
 		wantCode(t, "too large a commit", simpleCommit(c, "s", 3), protocol.InvalidCommitOffsetSize)
 		if got := fetched(t, c, "s", "t"); got != 2 {
 			t.Errorf("offset %d after refusals, want 2", got)
@@ -234,7 +234,7 @@ func TestARefusedDeletionLeavesTheGroup(t *testing.T) {
 		together(t, a)
 		wantCode(t, "commit", a.commit(1), protocol.None)
 		wantCode(t, "leave", a.leave(), protocol.None)
-		p.Fail(func() error { return errors.New("disk full") })
+		p.Fail(errors.New("disk full"))
 		wantCode(t, "delete", deleteGroup(c, "g"), protocol.CoordinatorNotAvailable)
 		p.Fail(nil)
 		if got := fetched(t, c, "g", "t"); got != 1 {

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"encoding/hex"
 	"strings"
+	"time"
 
 	"millrace/server/coordinator"
 )
@@ -23,9 +24,18 @@ const (
 // been made for it, besides the group's id.
 const pendingOverhead = 1024
 
+// pendingMembers are those of one group, by what was made up of their ids.
+type pendingMembers struct {
+	of    *classicGroup
+	byID  map[[16]byte]*pendingMember
+	line  list.List // the same, oldest first
+	place int       // in the shard's pendings
+}
+
 // A pendingMember is a member id that was handed out with MEMBER_ID_REQUIRED and
 // has not come back.
 type pendingMember struct {
+	of     *pendingMembers
 	id     [16]byte // what was made up of it: a client id may have 32 KB
 	since  uint64   // the order in which ids were handed out
 	expiry coordinator.Alarm
@@ -37,79 +47,102 @@ type pendingMember struct {
 // its oldest, so that nobody looks at eight thousand groups to hand out one id.
 type byPending struct{}
 
-func (byPending) Less(a, b *classicGroup) bool {
-	if len(a.pending) != len(b.pending) {
-		return len(a.pending) > len(b.pending)
+func (byPending) Less(a, b *pendingMembers) bool {
+	if len(a.byID) != len(b.byID) {
+		return len(a.byID) > len(b.byID)
 	}
 	return a.oldest().since < b.oldest().since
 }
 
-func (byPending) Place(c *classicGroup) *int { return &c.place }
+func (byPending) Place(p *pendingMembers) *int { return &p.place }
 
 // oldest is the pending member whose id was handed out first.
-func (c *classicGroup) oldest() *pendingMember { return c.line.Front().Value.(*pendingMember) }
+func (p *pendingMembers) oldest() *pendingMember { return p.line.Front().Value.(*pendingMember) }
 
-// pendingOf returns what is known of a member id that was handed out and has not
-// come back. It is found by the part that was made up.
-func (c *classicGroup) pendingOf(id string) (u [16]byte, ok bool) {
+// any reports whether there are some.
+func (p *pendingMembers) any() bool { return len(p.byID) > 0 }
+
+// find returns what is known of a member id that was handed out and has not come back.
+// It is found by the part that was made up.
+func (p *pendingMembers) find(id string) (u [16]byte, ok bool) {
+	u, ok = madeUp(id)
+	return u, ok && p.byID[u] != nil
+}
+
+// madeUp returns what memberID has made up of an id; false: it has not made it up.
+func madeUp(id string) (u [16]byte, ok bool) {
 	if len(id) < 36 {
 		return u, false
 	}
-	if n, err := hex.Decode(u[:], []byte(strings.ReplaceAll(id[len(id)-36:], "-", ""))); err != nil || n != 16 {
-		return u, false
+	n, err := hex.Decode(u[:], []byte(strings.ReplaceAll(id[len(id)-36:], "-", "")))
+	return u, err == nil && n == 16
+}
+
+// addLocked remembers a member id that is handed out, for as long as patience.
+func (p *pendingMembers) addLocked(id string, patience time.Duration) {
+	s := p.of.shard
+	u, _ := madeUp(id)
+	s.pended++
+	m := &pendingMember{of: p, id: u, since: s.pended, bytes: pendingOverhead + len(p.of.group.id)}
+	m.expiry.Ringer = m
+	p.byID[u] = m
+	m.at = p.line.PushBack(m)
+	p.rankLocked(m.bytes)
+	s.makeRoomLocked(p)
+	s.SetLocked(&m.expiry, s.Now().Add(patience))
+}
+
+// RingLocked is the end of patience with a client that does not come back.
+func (m *pendingMember) RingLocked(time.Time) {
+	m.of.dropLocked(m.id)
+	m.of.of.settlePendingLocked()
+}
+
+func (p *pendingMembers) dropLocked(u [16]byte) {
+	if m := p.byID[u]; m != nil {
+		p.of.shard.StopLocked(&m.expiry)
+		delete(p.byID, u)
+		p.line.Remove(m.at)
+		p.rankLocked(-m.bytes)
 	}
-	return u, c.pending[u] != nil
 }
 
-// pendLocked remembers a member id that is handed out.
-func (c *classicGroup) pendLocked(p *pendingMember) {
-	c.shard.pended++
-	p.since = c.shard.pended
-	c.pending[p.id] = p
-	p.at = c.line.PushBack(p)
-	c.rankLocked(p.bytes)
-	c.shard.makeRoomLocked(c)
-}
-
-func (c *classicGroup) dropPendingLocked(u [16]byte) {
-	if p := c.pending[u]; p != nil {
-		c.shard.StopLocked(&p.expiry)
-		delete(c.pending, u)
-		c.line.Remove(p.at)
-		c.rankLocked(-p.bytes)
+func (p *pendingMembers) dropAllLocked() {
+	for id := range p.byID {
+		p.dropLocked(id)
 	}
 }
 
 // rankLocked counts n bytes of those about to join, and gives the group its place
 // among those that have some.
-func (c *classicGroup) rankLocked(n int) {
-	s := c.shard
+func (p *pendingMembers) rankLocked(n int) {
+	s := p.of.shard
 	if s.EndedLocked() {
 		return
 	}
 	s.idle += n
 	s.c.pending.Add(int64(n))
-	if len(c.pending) == 0 {
-		s.pendings.Remove(c)
+	if p.any() {
+		s.pendings.Set(p)
 	} else {
-		s.pendings.Set(c)
+		s.pendings.Remove(p)
 	}
 }
 
 // makeRoomLocked takes member ids back that were handed out, until they take no more
 // than they may. The newest, which is last's, stays.
-func (s *shard) makeRoomLocked(last *classicGroup) {
+func (s *shard) makeRoomLocked(last *pendingMembers) {
 	most := maxPending
 	if s.c.pending.Load() > maxAllPending {
 		most = minPending
 	}
 	for s.idle > most {
 		from := s.pendings.First()
-		if from == last && len(from.pending) == 1 {
+		if from == last && len(from.byID) == 1 {
 			return // it is the only one: the newest of all comes last
 		}
-		from.dropPendingLocked(from.oldest().id)
-		from.settlePendingLocked()
+		from.dropLocked(from.oldest().id)
+		from.of.settlePendingLocked()
 	}
 }
 

@@ -66,7 +66,7 @@ func TestTheGroupWithMostIDsLosesItsOldest(t *testing.T) {
 		defer s.Unlock()
 		n := 0
 		for _, g := range s.groups {
-			n += len(g.members.(*classicGroup).pending)
+			n += len(g.members.(*classicGroup).pending.byID)
 		}
 		if n != len(all) || s.idle != held || drops < 100 {
 			t.Errorf("%d ids of %d bytes are left, want %d of %d; %d were taken back", n, s.idle, len(all), held, drops)
@@ -76,7 +76,7 @@ func TestTheGroupWithMostIDsLosesItsOldest(t *testing.T) {
 			if gr == nil {
 				t.Fatalf("a group of %s is gone", g.id)
 			}
-			if _, ok := gr.members.(*classicGroup).pendingOf(g.id); !ok {
+			if _, ok := gr.members.(*classicGroup).pending.find(g.id); !ok {
 				t.Errorf("the id %s was taken back", g.id)
 			}
 		}

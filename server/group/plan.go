@@ -28,13 +28,13 @@ type wants struct {
 
 // planAtOnce is how many members, names and partitions together are planned for
 // within the step that asks: less than a tenth of a millisecond of the shard's lock,
-// and two appends fewer for the member that waits. It is a variable for tests.
-var planAtOnce = 500
+// and two appends fewer for the member that waits.
+const planAtOnce = 500
 
 // ask asks for the epoch of st. It looks at members, not at what each subscribes to: a
 // thousand members that name two hundred topics each are to be resolved without the lock.
 func (c *consumerGroup) ask(st *consumerState) *question {
-	q := &question{epoch: st.epoch, assignor: assignors[c.preferred(st)]}
+	q := &question{epoch: st.epoch, assignor: c.shard.c.assignors[c.preferred(st)]}
 	q.members, q.reads = make([]reading, 0, st.size), make([]wants, 0, st.size)
 	st.each(func(m *consumerMember) {
 		r := reading{id: m.id, owned: st.target(m.id)}
@@ -133,101 +133,130 @@ func (d *draft) answer(epoch int32, plan map[string]assignment) {
 
 // replan answers the draft's own question, if that is done at once.
 func (d *draft) replan() {
-	if d.epoch <= d.targetEpoch || d.c.planning || d.size > planAtOnce {
+	most := d.c.shard.c.planAtOnce
+	if d.epoch <= d.targetEpoch || d.c.planning || d.size > most {
 		return
 	}
 	q := d.c.ask(&d.consumerState)
-	if len(q.members)+q.names() > planAtOnce {
+	if len(q.members)+q.names() > most {
 		return
 	}
-	if q.resolve(d.c.topic); q.size() <= planAtOnce {
-		d.answer(q.epoch, q.assignor(q.members, q.partitions))
+	if q.resolve(d.c.topic); q.size() <= most {
+		d.answer(q.epoch, q.assignor.assign(q.members, q.partitions))
 	}
+}
+
+// A planner has the target of a consumer group computed, and lets go who waits for it.
+type planner struct {
+	of       *consumerGroup
+	planning bool     // the goroutine "planner" runs, or its plan is on its way to the journal
+	parked   []parked // steps that wait for a target
+}
+
+// A parked step waits for the target of an epoch.
+type parked struct {
+	epoch int32
+	step
 }
 
 // parkLocked lets a step wait for the target of an epoch, and sees to it that there
 // will be one.
-func (c *consumerGroup) parkLocked(epoch int32, w waiting) {
-	c.parked = append(c.parked, parked{epoch, w})
-	c.planLocked()
+func (p *planner) parkLocked(epoch int32, w step) {
+	p.parked = append(p.parked, parked{epoch, w})
+	p.planLocked()
 }
 
-// planAfter is what follows a step that may have begun an epoch.
-func (c *consumerGroup) planAfter(err error) {
-	if err == nil && c.group.members == membership(c) {
-		c.planLocked()
+// afterStep is what follows a step that may have begun an epoch.
+func (p *planner) afterStep(err error) {
+	if err == nil && p.of.currentLocked() {
+		p.planLocked()
 	}
 }
 
 // planLocked starts the planner, unless it runs or there is nothing to plan.
-func (c *consumerGroup) planLocked() {
-	if c.planning || c.epoch <= c.targetEpoch || c.shard.EndedLocked() {
+func (p *planner) planLocked() {
+	c := p.of
+	if p.planning || c.epoch <= c.targetEpoch || c.shard.EndedLocked() {
 		return
 	}
-	c.planning = true
+	p.planning = true
 	q := c.ask(&c.consumerState)
-	c.shard.c.workers.Go(func() { c.plan(q) })
+	c.shard.c.workers.Go(func() { p.plan(q) })
 }
 
 // plan is the goroutine "planner": it answers a question without the lock, and puts
 // the answer if the group is still there. Who joined, left or changed meanwhile has
 // begun a newer epoch, and the next plan is for that.
-func (c *consumerGroup) plan(q *question) {
-	s := c.shard
+func (p *planner) plan(q *question) {
+	c, s := p.of, p.of.shard
 	release, ok := s.c.work()
 	if !ok {
 		return // the coordinator closes
 	}
-	var plan map[string]assignment
+	made := &planned{c: c, epoch: q.epoch}
 	failed := coordinator.Catch(func() {
 		defer release()
 		q.resolve(c.topic)
-		plan = q.assignor(q.members, q.partitions)
+		made.plan = q.assignor.assign(q.members, q.partitions)
 	})
 	s.Lock()
 	defer s.Unlock()
 	if failed != nil {
 		panic(failed) // what was asked is the shard's memory
 	}
-	c.putLocked(q.epoch, plan)
+	made.againLocked()
 }
 
-func (c *consumerGroup) putLocked(epoch int32, plan map[string]assignment) {
-	if c.shard.EndedLocked() || c.group.members != membership(c) {
-		return
+// A planned is the step that puts the target of an epoch, by member.
+type planned struct {
+	c     *consumerGroup
+	epoch int32
+	plan  map[string]assignment
+}
+
+// againLocked implements step.
+func (t *planned) againLocked() {
+	if !t.c.shard.EndedLocked() && t.c.currentLocked() {
+		t.c.stepLocked(t)
 	}
-	again := func() { c.putLocked(epoch, plan) }
-	c.stepLocked(waiting{again, func(protocol.Code) {}}, func(d *draft) func(error) {
-		if epoch > d.targetEpoch {
-			d.answer(epoch, plan)
-		}
-		return func(err error) {
-			c.planning = false
-			if err != nil {
-				c.wakeLocked(func(p parked) { p.fail(codeOf(err)) }, func(parked) bool { return true })
-				return // whoever comes next asks again
-			}
-			c.wakeLocked(func(p parked) { p.again() }, func(p parked) bool { return p.epoch <= c.targetEpoch })
-			c.planLocked()
-		}
-	})
 }
 
-// wakeLocked lets those parked steps go that are due.
-func (c *consumerGroup) wakeLocked(wake func(parked), due func(parked) bool) {
-	var ready, rest []parked
-	for _, p := range c.parked {
-		if due(p) {
-			ready = append(ready, p)
+func (t *planned) fail(protocol.Code) {}
+
+func (t *planned) on(d *draft) func(error) {
+	if t.epoch > d.targetEpoch {
+		d.answer(t.epoch, t.plan)
+	}
+	return t.c.plannedLocked
+}
+
+// plannedLocked follows a plan that was put, or refused.
+func (p *planner) plannedLocked(err error) {
+	p.planning = false
+	if err != nil {
+		parked := p.parked
+		p.parked = nil
+		for _, w := range parked {
+			w.fail(codeOf(err))
+		}
+		return // whoever comes next asks again
+	}
+	p.wakeLocked()
+	p.planLocked()
+}
+
+// wakeLocked lets those parked steps go whose target there is. They go together, if they
+// may: they make up one draft.
+func (p *planner) wakeLocked() {
+	var rest []parked
+	for _, w := range p.parked {
+		if w.epoch <= p.of.targetEpoch {
+			p.of.queue = append(p.of.queue, w.step)
 		} else {
-			rest = append(rest, p)
+			rest = append(rest, w)
 		}
 	}
-	c.parked = rest
-	for _, p := range ready {
-		// Together, if they may go: they make up one draft.
-		c.queue = append(c.queue, waiting{func() { wake(p) }, p.fail})
-	}
+	p.parked = rest
 }
 
 // preferred is the assignor that most members prefer, or the first configured.
@@ -252,7 +281,7 @@ func (c *consumerGroup) preferred(st *consumerState) string {
 func (c *consumerGroup) assignors() []string {
 	var out []string
 	for _, name := range c.shard.c.settings().Consumer.Assignors {
-		if assignors[name] != nil {
+		if c.shard.c.assignors[name] != nil {
 			out = append(out, name)
 		}
 	}

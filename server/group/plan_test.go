@@ -166,7 +166,7 @@ func TestUnequalSubscriptionsAreAsEvenAsCanBe(t *testing.T) {
 		try(0)
 		sum, owners := 0, make(map[string]bool)
 		for i, m := range members {
-			got := assignUniform(members, parts)[fmt.Sprint(i)]
+			got := (uniformAssignor{}).assign(members, parts)[fmt.Sprint(i)]
 			sum += got.count() * got.count()
 			for topic, ps := range got {
 				if _, ok := slices.BinarySearchFunc(m.topics, topic, compareUUID); !ok {
@@ -193,7 +193,7 @@ func BenchmarkUniform(b *testing.B) {
 			members, parts := crowd(c.members, c.topics, c.size, c.each, c.had)
 			b.ReportAllocs()
 			for b.Loop() {
-				assignUniform(members, parts)
+				(uniformAssignor{}).assign(members, parts)
 			}
 		})
 	}
@@ -314,18 +314,17 @@ func BenchmarkConsumersJoin(b *testing.B) {
 // A large group is planned without the shard's lock: while its assignor works, a
 // heartbeat of another group of the shard is answered, and one of its own.
 func TestAPlanKeepsNobodyWaiting(t *testing.T) {
-	was := assignors["uniform"]
-	defer func() { assignors["uniform"] = was }()
 	synctest.Test(t, func(t *testing.T) {
 		working, goOn := make(chan struct{}), make(chan struct{})
-		assignors["uniform"] = func(members []reading, parts map[uuid]int32) map[string]assignment {
-			if len(members) == 1 && members[0].id == "large" {
-				close(working)
-				<-goOn
-			}
-			return was(members, parts)
-		}
-		p := &journal{}
+		p := &journal{tune: func(c *Coordinator) {
+			c.assignors["uniform"] = plans(func(members []reading, parts map[uuid]int32) map[string]assignment {
+				if len(members) == 1 && members[0].id == "large" {
+					close(working)
+					<-goOn
+				}
+				return uniformAssignor{}.assign(members, parts)
+			})
+		}}
 		c := p.takeOver(t, Config{Topics: newShelf(map[string]int32{"t": 4000, "u": 2})})
 		defer c.Close()
 		large := newBeater(c, "large", "t")

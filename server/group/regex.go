@@ -5,6 +5,7 @@ import (
 	"errors"
 	"regexp/syntax"
 	"slices"
+	"time"
 	"unicode/utf8"
 
 	"millrace/server/coordinator"
@@ -118,7 +119,7 @@ func (m *matcher) add(list []uint32, pc uint32, at syntax.EmptyOp) []uint32 {
 	return list
 }
 
-// match tells whether the program matches a name from end to end. It gives up when
+// match reports whether the program matches a name from end to end. It gives up when
 // more than limit steps have been taken, over all names.
 func (m *matcher) match(name string, limit int) (bool, error) {
 	before := rune(-1)
@@ -186,7 +187,7 @@ func (c *Coordinator) resolve(ctx context.Context, host, expression string) ([]s
 	return matches, nil
 }
 
-// resolved tells whether a group has resolved an expression, as it has once a member
+// resolved reports whether a group has resolved an expression, as it has once a member
 // has joined with it: whoever joins with the same costs nothing more. Otherwise it
 // returns the code for a group that is not served here.
 func (c *Coordinator) resolved(group, expression string) (is bool, code protocol.Code) {
@@ -206,33 +207,43 @@ func (c *Coordinator) resolved(group, expression string) (is bool, code protocol
 	return is, protocol.None
 }
 
+// A resolver matches the expressions of a consumer group again when topics have changed.
+type resolver struct {
+	of         *consumerGroup
+	resolving  bool            // the goroutine "resolver" runs, or what it found is on its way to the journal
+	resolvedAt time.Time       // when all expressions were resolved; zero: not here
+	resolvedBy <-chan struct{} // of Topics, from before that
+}
+
 // resolveLocked starts the resolver if topics have changed since the group's
 // expressions were resolved, and group.consumer.regex.refresh.interval.ms is over.
-func (c *consumerGroup) resolveLocked() {
-	topics := c.shard.c.cfg.Topics
-	if c.resolving || len(c.regexes) == 0 || topics == nil || c.shard.EndedLocked() || !over(c.resolvedBy) {
+func (r *resolver) resolveLocked() {
+	c := r.of
+	topics, now := c.shard.c.cfg.Topics, c.shard.Now()
+	if r.resolving || len(c.regexes) == 0 || topics == nil || c.shard.EndedLocked() || !over(r.resolvedBy) {
 		return
 	}
-	if c.resolvedAt.IsZero() { // not by this coordinator: the records say when
-		c.resolvedAt = c.shard.Now()
+	if r.resolvedAt.IsZero() { // not by this coordinator: the records say when
+		r.resolvedAt = now
 		for _, v := range c.regexes {
-			if v.at < millis(c.resolvedAt) {
-				c.resolvedAt = c.shard.Now().Add(-millisOf(millis(c.shard.Now()) - v.at))
+			if v.at < millis(r.resolvedAt) {
+				r.resolvedAt = now.Add(-millisOf(millis(now) - v.at))
 			}
 		}
 	}
-	if c.shard.Now().Sub(c.resolvedAt) < c.shard.c.settings().Consumer.RegexRefresh {
+	if now.Sub(r.resolvedAt) < c.shard.c.settings().Consumer.RegexRefresh {
 		return
 	}
-	c.resolving = true
+	r.resolving = true
 	expressions := c.allRegexes()
 	changed := topics.Changed()
-	c.shard.c.workers.Go(func() { c.refresh(expressions, changed) })
+	c.shard.c.workers.Go(func() { r.refresh(expressions, changed) })
 }
 
 // refresh is the goroutine "resolver". An expression that has become too slow keeps
 // what it matched.
-func (c *consumerGroup) refresh(expressions []string, changed <-chan struct{}) {
+func (r *resolver) refresh(expressions []string, changed <-chan struct{}) {
+	c := r.of
 	found := make(map[string][]string)
 	for _, expression := range expressions {
 		var matches []string
@@ -248,32 +259,43 @@ func (c *consumerGroup) refresh(expressions []string, changed <-chan struct{}) {
 	}
 	c.shard.Lock()
 	defer c.shard.Unlock()
-	c.refreshedLocked(found, changed)
+	(&refreshed{c, found, changed}).againLocked()
 }
 
-func (c *consumerGroup) refreshedLocked(found map[string][]string, changed <-chan struct{}) {
-	if c.shard.EndedLocked() || c.group.members != membership(c) {
-		return
+// A refreshed is the step that puts what expressions match by now.
+type refreshed struct {
+	c       *consumerGroup
+	found   map[string][]string // topics by expression
+	changed <-chan struct{}     // of Topics, from before they were looked for
+}
+
+// againLocked implements step.
+func (f *refreshed) againLocked() {
+	if !f.c.shard.EndedLocked() && f.c.currentLocked() {
+		f.c.stepLocked(f)
 	}
-	again := func() { c.refreshedLocked(found, changed) }
-	c.stepLocked(waiting{again, func(protocol.Code) {}}, func(d *draft) func(error) {
-		moved := false
-		for expression, matches := range found {
-			if old := d.regex(expression); old != nil && !slices.Equal(old.topics, matches) {
-				d.put(regexKey, expression, regexValue{topics: matches, version: millis(d.now), at: millis(d.now)}.append(nil))
-				moved = true
-			}
+}
+
+func (f *refreshed) fail(protocol.Code) {}
+
+func (f *refreshed) on(d *draft) func(error) {
+	moved := false
+	for expression, matches := range f.found {
+		if old := d.regex(expression); old != nil && !slices.Equal(old.topics, matches) {
+			d.put(regexKey, expression, regexValue{topics: matches, version: millis(d.now), at: millis(d.now)}.append(nil))
+			moved = true
 		}
-		if moved {
-			d.bump()
-			d.replan()
+	}
+	if moved {
+		d.bump()
+		d.replan()
+	}
+	return func(err error) {
+		c := f.c
+		c.resolving = false
+		if err == nil {
+			c.resolvedAt, c.resolvedBy = c.shard.Now(), f.changed
+			c.afterStep(nil)
 		}
-		return func(err error) {
-			c.resolving = false
-			if err == nil {
-				c.resolvedAt, c.resolvedBy = c.shard.Now(), changed
-				c.planAfter(nil)
-			}
-		}
-	})
+	}
 }

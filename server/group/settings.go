@@ -6,6 +6,21 @@ import (
 	"time"
 )
 
+// A SettingsSource says what is set. It is asked at each use, so that settings can
+// change while groups live, and does not block.
+type SettingsSource interface {
+	// Settings are those of all groups.
+	Settings() Settings
+	// OfGroup are those of one group, by its name.
+	OfGroup(id string) GroupSettings
+}
+
+// defaults is a source where nothing is set.
+type defaults struct{}
+
+func (defaults) Settings() Settings           { return Settings{} }
+func (defaults) OfGroup(string) GroupSettings { return GroupSettings{} }
+
 // Settings are the settings of groups. The zero value of each field means Kafka's
 // default.
 type Settings struct {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"millrace/internal/heap"
 	"millrace/segment/record"
@@ -19,16 +18,21 @@ type shard struct {
 	c *Coordinator
 
 	groups   map[string]*group
-	held     map[string]int64                    // by host, what its members hold here
-	idle     int                                 // what those about to join hold here
-	pendings heap.Heap[*classicGroup, byPending] // groups that somebody is about to join
-	pended   uint64                              // member ids handed out
-	sweep    coordinator.Alarm                   // the next look for offsets to expire
-	toSweep  []string                            // groups that it has yet to look at
+	held     map[string]int64                      // by host, what its members hold here
+	idle     int                                   // what those about to join hold here
+	pendings heap.Heap[*pendingMembers, byPending] // groups that somebody is about to join
+	pended   uint64                                // member ids handed out
+	sweep    sweep
 }
 
-func newShard(c *Coordinator, of *coordinator.Shard) *shard {
-	return &shard{Shard: of, c: c, groups: make(map[string]*group), held: make(map[string]int64)}
+// shards makes them.
+type shards struct{ c *Coordinator }
+
+// New implements coordinator.Machines.
+func (m shards) New(of *coordinator.Shard) *shard {
+	s := &shard{Shard: of, c: m.c, groups: make(map[string]*group), held: make(map[string]int64)}
+	s.sweep.of = s
+	return s
 }
 
 // LoadedLocked begins the sessions of members.
@@ -36,8 +40,7 @@ func (s *shard) LoadedLocked() int {
 	for _, g := range s.groups {
 		g.members.startLocked()
 	}
-	s.sweep.Ring = s.sweepLocked
-	s.SetLocked(&s.sweep, s.Now().Add(s.c.settings().RetentionCheckInterval))
+	s.sweep.startLocked()
 	return len(s.groups)
 }
 
@@ -103,36 +106,6 @@ func (s *shard) ReplayLocked(r record.Record) error {
 	default:
 		return fmt.Errorf("unknown key version %d", k.version)
 	}
-}
-
-// sweepAtOnce is about how many groups and committed offsets the sweep looks at before
-// it lets others have the lock: a millisecond's work. It is a variable for tests.
-var sweepAtOnce = 10_000
-
-// sweepLocked is the alarm that looks for offsets that expired and for groups that are
-// no more, a piece at a time.
-func (s *shard) sweepLocked(now time.Time) {
-	settings := s.c.settings()
-	if len(s.toSweep) == 0 {
-		s.toSweep = slices.Collect(maps.Keys(s.groups))
-	}
-	for left := sweepAtOnce; left > 0 && len(s.toSweep) > 0; {
-		last := len(s.toSweep) - 1
-		g := s.groups[s.toSweep[last]]
-		s.toSweep = s.toSweep[:last]
-		if left--; g != nil {
-			for _, of := range g.offsets {
-				left -= len(of)
-			}
-			s.expireLocked(g, now, settings.OffsetRetention)
-		}
-	}
-	if len(s.toSweep) > 0 {
-		s.SetLocked(&s.sweep, now)
-		return
-	}
-	s.toSweep = nil
-	s.SetLocked(&s.sweep, now.Add(settings.RetentionCheckInterval))
 }
 
 // each calls f for every group, with the lock held for at most n of them: whoever waits

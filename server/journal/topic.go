@@ -96,7 +96,7 @@ func (t *Topic) Metadata() *metadata.Topic {
 	return &metadata.Topic{}
 }
 
-// Partitions is how many partitions the topic has; 0: it is not there yet.
+// Partitions implements coordinator.Journal. 0: the topic is not there yet.
 func (t *Topic) Partitions() int32 { return int32(len(t.Metadata().Partitions)) }
 
 // Create creates the topic unless it is there. Many may do so at once, on one node or

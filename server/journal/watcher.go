@@ -48,7 +48,7 @@ func (t *Topic) Run(ctx context.Context, into Coordinator) {
 	}
 }
 
-// look compares what this node leads with what it has loaded. It returns whether
+// look compares what this node leads with what it has loaded. It reports whether
 // a replica is still to be opened.
 func (t *Topic) look() (missing bool) {
 	topic := t.Metadata()
@@ -112,8 +112,8 @@ func (t *Topic) drop(which func(*hosted) bool) {
 	}
 }
 
-// Lost is for coordinator.Config: the coordinator unloaded a partition by itself. If
-// this node still leads it in that epoch, it is to be read again.
+// Lost implements coordinator.Journal: if this node still leads the partition in that
+// epoch, it is to be read again.
 func (t *Topic) Lost(partition, epoch int32) {
 	if h := t.hosted(partition); h != nil {
 		h.follow(epoch, true)

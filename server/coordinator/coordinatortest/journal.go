@@ -19,10 +19,25 @@ type Journal struct {
 	epoch   int32
 	records []record.Record
 	appends int
-	fail    func() error
+	fates   Fates
 	hold    bool
 	held    []func() // calls of done that wait, while hold
+	lost    []int32
 }
+
+// Fates say what becomes of appends.
+type Fates interface {
+	// Next is asked at each append, under the journal's lock: nil, it succeeds.
+	Next() error
+}
+
+// always is one fate for all.
+type always struct{ err error }
+
+func (a always) Next() error { return a.err }
+
+// Partitions implements coordinator.Journal.
+func (j *Journal) Partitions() int32 { return 1 }
 
 // Append implements coordinator.Journal. It has the outcome before it returns, unless
 // the journal holds.
@@ -30,8 +45,8 @@ func (j *Journal) Append(_, epoch int32, records []record.Record, done func(erro
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	var err error
-	if j.fail != nil {
-		err = j.fail()
+	if j.fates != nil {
+		err = j.fates.Next()
 	}
 	if epoch != j.epoch {
 		err = coordinator.ErrNotLeader
@@ -65,11 +80,29 @@ func (j *Journal) NewEpoch() int32 {
 	return j.epoch
 }
 
-// Fail has f asked for the outcome of each later append; nil: they succeed.
-func (j *Journal) Fail(f func() error) {
+// Lost implements coordinator.Journal.
+func (j *Journal) Lost(_, epoch int32) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.fail = f
+	j.lost = append(j.lost, epoch)
+}
+
+// LostEpochs are those that coordinators have said to have unloaded by themselves, in
+// the order in which they said so.
+func (j *Journal) LostEpochs() []int32 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Clone(j.lost)
+}
+
+// Fail makes all later appends fail with err; nil: they succeed.
+func (j *Journal) Fail(err error) { j.FailBy(always{err}) }
+
+// FailBy has fates say what becomes of each later append.
+func (j *Journal) FailBy(fates Fates) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.fates = fates
 }
 
 // Hold makes the outcomes of later appends wait: their records are there, and nobody
