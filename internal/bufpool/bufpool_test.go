@@ -1,9 +1,11 @@
 package bufpool
 
 import (
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 )
 
 func TestGetReturnsWhatIsLargeEnoughAndHardlyLarger(t *testing.T) {
@@ -100,4 +102,49 @@ func BenchmarkGetPut(b *testing.B) {
 	for b.Loop() {
 		p.Put(p.Get(1 << 20))
 	}
+}
+
+// pieces returns memory, and what tells whether it is still there.
+func pieces(n int) (all [][]byte, alive []weak.Pointer[byte]) {
+	for range n {
+		b := make([]byte, smallest)
+		all, alive = append(all, b), append(alive, weak.Make(&b[0]))
+	}
+	return all, alive
+}
+
+// A pool that holds on to what it has given away keeps it twice: whoever got it may drop it,
+// and it is gone.
+func TestWhatWasGotIsNoLongerKept(t *testing.T) {
+	var p Pool
+	all, alive := pieces(1)
+	p.Put(all[0])
+	all = nil
+	if p.Get(smallest) == nil {
+		t.Fatal("it was not kept")
+	}
+	runtime.GC()
+	if alive[0].Value() != nil {
+		t.Error("the pool holds on to it")
+	}
+	runtime.KeepAlive(&p)
+}
+
+func TestWhatIsLetGoIsNoLongerKept(t *testing.T) {
+	var p Pool
+	all, alive := pieces(3)
+	for _, b := range all {
+		p.Put(b)
+	}
+	all = nil
+	p.trim()
+	p.Put(p.Get(smallest)) // one is in use, the last
+	p.trim()
+	runtime.GC()
+	for i, w := range alive {
+		if got, want := w.Value() != nil, i == 2; got != want {
+			t.Errorf("piece %d: there %v, want %v", i, got, want)
+		}
+	}
+	runtime.KeepAlive(&p)
 }

@@ -122,6 +122,73 @@ func TestWhatLastsIsSaidEverMoreRarely(t *testing.T) {
 		if got := out.take(); got != nil {
 			t.Errorf("%q, of what was over and came back for 9 s", got)
 		}
+		time.Sleep(time.Second)
+		l.Lasting(to, "dial 3", "no connection to a peer")
+		if got := out.take(); len(got) != 1 {
+			t.Errorf("%q, of what was over and has lasted for 10 s again", got)
+		}
+	})
+}
+
+// full gives a limit all keys that there is place for, each with a line just now.
+func full(l *Limit) {
+	for i := range maxKeys {
+		l.Pass(fmt.Sprint(i))
+	}
+}
+
+// A key is forgotten when its next line would pass, and not to make room: strangers would
+// free a line by asking for others.
+func TestRoomIsMadeOfWhatWouldPass(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l Limit
+		full(&l)
+		time.Sleep(time.Second / 2)
+		l.Pass("one more")
+		if _, ok := l.Pass("0"); ok {
+			t.Error("a second line in half the time passed")
+		}
+		time.Sleep(time.Second)
+		l.Pass("and one more")
+		if _, ok := l.Pass("0"); !ok || len(l.keys) > 3 {
+			t.Errorf("after its time: passes %v, %d keys are remembered", ok, len(l.keys))
+		}
+	})
+}
+
+// To look through all keys for each line would be work that strangers can ask for.
+func TestKeysAreLookedThroughOnceAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l Limit
+		full(&l)
+		l.Pass("one more")
+		began := time.Now()
+		for time.Since(began) < 10*time.Second {
+			full(&l) // none may be forgotten, that is
+			l.Pass("one more")
+			if d := l.swept.Sub(began); d%time.Second != 0 {
+				t.Fatalf("the keys were looked through after %v", d)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	})
+}
+
+// Where there is no place for a key, what lasts is said as often as anything else: it is
+// of many.
+func TestWhatLastsWithoutAPlaceIsSaidEachTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out lines
+		var l Limit
+		full(&l)
+		for range 100 {
+			full(&l)
+			l.Lasting(slog.New(&out), "one more", "m")
+			time.Sleep(100 * time.Millisecond)
+		}
+		if got := out.take(); len(got) != 10 {
+			t.Errorf("%q in 10 s", got)
+		}
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"millrace/replication/transport"
@@ -317,5 +318,114 @@ func TestTheDeadlineEndsWithTheFirstBytes(t *testing.T) {
 	}
 	if n := len(conn.deadlines); n != 2 || conn.deadlines[0].IsZero() || !conn.deadlines[1].IsZero() {
 		t.Errorf("deadlines %v; want one, and then none", conn.deadlines)
+	}
+}
+
+// A doomedConn fails when its deadline is taken off, as one does that was closed a moment
+// ago.
+type doomedConn struct{ net.Conn }
+
+func (c doomedConn) SetDeadline(t time.Time) error {
+	if t.IsZero() {
+		return net.ErrClosed
+	}
+	return c.Conn.SetDeadline(t)
+}
+
+// A node on probation may be closed for the next just when it has said who it is: it is
+// counted, as all are that are closed for their number.
+func TestWhoIsExpelledWhileItSpeaksIsCounted(t *testing.T) {
+	h := newHall(t, Limits{}, time.Hour)
+	h.Peers()
+	client, served := net.Pipe()
+	defer client.Close()
+	go io.WriteString(client, nodeHello)
+	conn := doomedConn{served}
+	h.sort(conn, h.quotas.admit(conn))
+	if s := h.quotas.Stats(); s.Refused != 1 || s.Connections != 0 {
+		t.Errorf("%+v; want one refused", s)
+	}
+}
+
+// A queueListener has connections that wait to be accepted, all of which have left.
+type queueListener struct {
+	waiting int
+	emptied chan struct{} // closed when the last one was accepted
+	closed  chan struct{}
+}
+
+func (l *queueListener) Accept() (net.Conn, error) {
+	if l.waiting == 0 {
+		close(l.emptied)
+		<-l.closed
+		return nil, net.ErrClosed
+	}
+	l.waiting--
+	client, served := net.Pipe()
+	client.Close()
+	return served, nil
+}
+
+func (l *queueListener) Close() error   { close(l.closed); return nil }
+func (l *queueListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// A flood is accepted at its pace: what is beyond a burst waits in the listener's queue.
+func TestAFloodWaitsInTheQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const beyond = 500
+		l := &queueListener{waiting: acceptBurst + beyond, emptied: make(chan struct{}), closed: make(chan struct{})}
+		began := time.Now()
+		m := New(l, Config{Quotas: &Quotas{Broker: &hall{limits: Limits{Connections: 1 << 20, PerIP: 1 << 20}}}})
+		<-l.emptied
+		if took := time.Since(began); took < (beyond-1)*acceptEvery || took > (beyond+1)*acceptEvery {
+			t.Errorf("%d connections beyond a burst were accepted in %v, want one in %v", beyond, took, acceptEvery)
+		}
+		m.Close()
+	})
+}
+
+// What comes as a part is closed is left to be closed: the part's owner has no use for it.
+func TestAClosedPartAcceptsNothing(t *testing.T) {
+	client, served := net.Pipe()
+	defer client.Close()
+	p := &part{conns: make(chan net.Conn, 1), closed: make(chan struct{})}
+	p.conns <- served
+	p.Close()
+	for range 100 { // Go's select would choose either way
+		if conn, err := p.Accept(); conn != nil || !errors.Is(err, net.ErrClosed) {
+			t.Fatalf("accepted %v, %v", conn, err)
+		}
+	}
+}
+
+// Who asks for a page and does not read it has the connection for some seconds.
+func TestAnHTTPClientThatDoesNotReadIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &Mux{cfg: Config{Quotas: &Quotas{Broker: new(hall)}}}
+		client, served := net.Pipe()
+		defer client.Close()
+		began := time.Now()
+		defer time.AfterFunc(time.Hour, func() { client.Close() }).Stop() // should it be forgotten
+		m.refuseHTTP(served, served)
+		if took := time.Since(began); took != 5*time.Second {
+			t.Errorf("it had the connection for %v", took)
+		}
+	})
+}
+
+// Who goes on sending is listened to for as much as a request may have, and no more.
+func TestAnHTTPClientThatSendsWithoutEndIsLeft(t *testing.T) {
+	m := &Mux{cfg: Config{Quotas: &Quotas{Broker: new(hall)}}}
+	client, served := net.Pipe()
+	go io.Copy(io.Discard, client)
+	sent := make(chan int)
+	go func() {
+		n, _ := client.Write(make([]byte, 10<<20))
+		sent <- n
+	}()
+	m.refuseHTTP(served, served)
+	served.Close()
+	if n := <-sent; n != 64<<10 {
+		t.Errorf("%d bytes were taken", n)
 	}
 }

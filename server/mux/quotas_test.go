@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"testing"
@@ -79,6 +80,50 @@ func TestTheOldestStrangerMakesRoom(t *testing.T) {
 	}
 }
 
+// Who has made room may take a while to leave, and makes none for the next.
+func TestEachNewcomerHasAStrangerOfItsOwn(t *testing.T) {
+	d := newDesk(2, 100)
+	first, _ := d.come("10.0.0.1")
+	second, _ := d.come("10.0.0.1")
+	d.clock = d.clock.Add(strangerTime)
+	for i, makesRoom := range []*callerFrom{first, second} {
+		if makesRoom.closed {
+			t.Errorf("%d have come, and one more makes room", i)
+		}
+		if _, p := d.come("10.0.0.2"); p.probation || !makesRoom.closed {
+			t.Errorf("newcomer %d: probation %v, its stranger closed %v", i+1, p.probation, makesRoom.closed)
+		}
+	}
+}
+
+// Who has its address's number of places already takes nobody else's.
+func TestNobodyMakesRoomForACrowd(t *testing.T) {
+	d := newDesk(2, 1)
+	first, _ := d.come("10.0.0.1")
+	second, _ := d.come("10.0.0.2")
+	d.clock = d.clock.Add(time.Hour)
+	if _, p := d.come("10.0.0.1"); !p.probation || first.closed || second.closed {
+		t.Errorf("probation %v, closed: %v and %v", p.probation, first.closed, second.closed)
+	}
+}
+
+// Places beyond the limits are none of those that the limits are for.
+func TestThoseOnProbationTakeNoClientsPlace(t *testing.T) {
+	d := newDesk(2, 1)
+	d.come("10.0.0.1")
+	for range 10 {
+		if _, p := d.come("10.0.0.1"); !p.probation {
+			t.Fatal("a second of one address was let in")
+		}
+	}
+	if _, p := d.come("10.0.0.2"); p.probation {
+		t.Error("a client was not let in, though there was a place")
+	}
+	if _, p := d.come("10.0.0.3"); !p.probation {
+		t.Error("a third was let in")
+	}
+}
+
 func TestKnownConnectionsKeepTheirPlaces(t *testing.T) {
 	d := newDesk(2, 100)
 	a, p := d.come("10.0.0.1")
@@ -145,6 +190,22 @@ func TestAddressesAreBoundedEach(t *testing.T) {
 	d.limits.PerIP = 5
 	if _, p := d.come("10.0.0.1"); p.probation {
 		t.Error("a new limit has no effect")
+	}
+}
+
+// There are more addresses than memory.
+func TestAddressesThatHaveLeftAreForgotten(t *testing.T) {
+	d := newDesk(100, 2)
+	var places []*place
+	for i := range 10 {
+		_, p := d.come(fmt.Sprintf("10.0.0.%d", i))
+		places = append(places, p)
+	}
+	for _, p := range places {
+		p.leave()
+	}
+	if len(d.from) != 0 {
+		t.Errorf("%v are remembered, and nobody is there", d.from)
 	}
 }
 
