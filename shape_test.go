@@ -17,7 +17,6 @@ const (
 var excused = map[string]string{
 	"replication.Node":      "to be divided",
 	"replication.Partition": "to be divided",
-	"server.Server":         "to be divided",
 }
 
 // functions are the fields that hold a function, and why no interface's method could be

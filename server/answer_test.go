@@ -99,7 +99,7 @@ func TestAnswersAreBounded(t *testing.T) {
 	if n != maxAnswer/(5<<20) {
 		t.Errorf("%d groups of 5 MiB fit", n)
 	}
-	if got := b.server.budget.holds(); got < (n*5-1)<<20 || got > maxAnswer {
+	if got := b.server.shared.budget.holds(); got < (n*5-1)<<20 || got > maxAnswer {
 		t.Errorf("%d bytes are counted for %d groups of 5 MiB", got, n)
 	}
 	small := kmsg.NewDescribeGroupsResponseGroup()
@@ -107,14 +107,14 @@ func TestAnswersAreBounded(t *testing.T) {
 		t.Error("a small one finds no place behind a large one")
 	}
 	c.letGo()
-	if got := b.server.budget.holds(); got != 0 {
+	if got := b.server.shared.budget.holds(); got != 0 {
 		t.Errorf("%d bytes are left over", got)
 	}
 
 	cl.answer = maxAnswer
 	dg := kmsg.NewPtrDescribeGroupsRequest()
 	dg.Groups = []string{"a"}
-	if got := b.server.describeGroups(cl, dg).Groups[0]; got.ErrorCode != int16(protocol.MessageTooLarge) || got.ErrorMessage == nil {
+	if got := b.server.handlers.groups.describeGroups(cl, dg).Groups[0]; got.ErrorCode != int16(protocol.MessageTooLarge) || got.ErrorMessage == nil {
 		t.Errorf("answer %+v", got)
 	}
 }
@@ -124,13 +124,13 @@ func TestAnswersAreBounded(t *testing.T) {
 func TestAnAnswerWithoutMemoryIsNone(t *testing.T) {
 	b := startBroker(t, nil)
 	var other share
-	b.server.budget.join(&other, io.NopCloser(nil))
+	b.server.shared.budget.join(&other, io.NopCloser(nil))
 	defer other.leave()
-	other.add(maxOver * b.server.budget.size)
+	other.add(maxOver * b.server.shared.budget.size)
 	var beyond share // whose place is taken
-	b.server.budget.join(&beyond, io.NopCloser(nil))
+	b.server.shared.budget.join(&beyond, io.NopCloser(nil))
 	defer beyond.leave()
-	if _, err := beyond.take(t.Context(), b.server.budget.size, time.Minute); err != nil {
+	if _, err := beyond.take(t.Context(), b.server.shared.budget.size, time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	w := &witness{}
@@ -143,7 +143,7 @@ func TestAnAnswerWithoutMemoryIsNone(t *testing.T) {
 	cl.Header, cl.body = protocol.Header{Key: kmsg.DescribeGroups}, req.AppendTo(nil)
 	large := kmsg.NewDescribeGroupsResponseGroup()
 	large.Members = []kmsg.DescribeGroupsResponseGroupMember{{ProtocolMetadata: make([]byte, 5<<20)}}
-	handle := answer(func(_ *Server, cl *call, _ *kmsg.DescribeGroupsRequest) *kmsg.DescribeGroupsResponse {
+	handle := answer(func(cl *call, _ *kmsg.DescribeGroupsRequest) *kmsg.DescribeGroupsResponse {
 		if cl.fits(&large) {
 			t.Error("there was memory")
 		}
@@ -153,7 +153,7 @@ func TestAnAnswerWithoutMemoryIsNone(t *testing.T) {
 		}
 		return kmsg.NewPtrDescribeGroupsResponse()
 	})
-	if err := handle(b.server, cl); !errors.Is(err, errBye) || w.wrote > 0 {
+	if err := handle(cl); !errors.Is(err, errBye) || w.wrote > 0 {
 		t.Errorf("%v, %d bytes were written", err, w.wrote)
 	}
 }
@@ -187,7 +187,7 @@ func TestOffsetsThatHaveNoPlaceAreRefusedInEachVersion(t *testing.T) {
 		req.Groups = []kmsg.OffsetFetchRequestGroup{{Group: "g", MemberEpoch: -1, Topics: []kmsg.OffsetFetchRequestGroupTopic{{Topic: "t", Partitions: []int32{0, 1}}}}}
 		cl := &call{ctx: c.ctx, conn: c, answer: maxAnswer}
 		cl.Version = version
-		resp := b.server.offsetFetch(cl, req)
+		resp := b.server.handlers.groups.offsetFetch(cl, req)
 		var codes []int16
 		switch {
 		case version >= 8:
@@ -263,9 +263,9 @@ func TestUnreadAnswersAreCounted(t *testing.T) {
 	}
 	// How much of it the kernel takes is its own affair; what is left is counted.
 	peak := func() int {
-		b.server.budget.mu.Lock()
-		defer b.server.budget.mu.Unlock()
-		return b.server.budget.peak
+		b.server.shared.budget.mu.Lock()
+		defer b.server.shared.budget.mu.Unlock()
+		return b.server.shared.budget.peak
 	}
 	for i := range 1000 {
 		y.unaffected()
@@ -273,14 +273,14 @@ func TestUnreadAnswersAreCounted(t *testing.T) {
 			break
 		}
 	}
-	b.server.budget.mu.Lock()
-	defer b.server.budget.mu.Unlock()
+	b.server.shared.budget.mu.Lock()
+	defer b.server.shared.budget.mu.Unlock()
 	// One request beyond the rest: its elements, with the frame.
-	if b.server.budget.peak < 11<<20 {
-		t.Errorf("%d bytes were held at most: nothing was counted", b.server.budget.peak)
+	if b.server.shared.budget.peak < 11<<20 {
+		t.Errorf("%d bytes were held at most: nothing was counted", b.server.shared.budget.peak)
 	}
-	if limit := maxOver*8<<20 + 500_000*elementBytes + len(frame); b.server.budget.peak > limit {
-		t.Errorf("%d bytes were held", b.server.budget.peak)
+	if limit := maxOver*8<<20 + 500_000*elementBytes + len(frame); b.server.shared.budget.peak > limit {
+		t.Errorf("%d bytes were held", b.server.shared.budget.peak)
 	}
 }
 
@@ -300,12 +300,12 @@ func TestAnUnreadAnswerHoldsItsBytes(t *testing.T) {
 	w.write(kmsg.NewRequestFormatter().AppendRequest(nil, req, 1))
 	answer := len(req.CoordinatorKeys) * 60 // and more
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
-		b.server.budget.mu.Lock()
-		held, peak := b.server.budget.held, b.server.budget.peak
-		if beyond := b.server.budget.beyond; beyond != nil {
+		b.server.shared.budget.mu.Lock()
+		held, peak := b.server.shared.budget.held, b.server.shared.budget.peak
+		if beyond := b.server.shared.budget.beyond; beyond != nil {
 			held += beyond.held
 		}
-		b.server.budget.mu.Unlock()
+		b.server.shared.budget.mu.Unlock()
 		if peak >= len(req.CoordinatorKeys)*elementBytes && held >= answer && held < 2*answer {
 			return
 		}

@@ -10,11 +10,11 @@ import (
 type api struct {
 	key      kmsg.Key
 	min, max int16
-	serve    func(*Server, *call) error
+	serve    func(*call) error
 
 	// early is set if the answer tells nobody which topics there are, or what is set for
 	// them, or is taken as passing: it does not wait for the image that the node had
-	// when it ended, as all others do. See Server.awaitImage.
+	// when it ended, as all others do. See imageGate.
 	early bool
 }
 
@@ -24,80 +24,96 @@ type api struct {
 // promise; keys of transactions are not listed until they are kept. SaslHandshake is
 // listed for what it refuses.
 //
-// It is filled in by init because the handler of ApiVersions reads it.
-var apis []api
-
-func init() {
-	apis = []api{
+// Handlers are grouped by what they are about, each group with what it needs.
+func (h *handlers) table() []api {
+	return []api{
 		// Produce 0–2 are advertised for librdkafka, which takes their absence
 		// for lack of compression (KAFKA-18659), and refused, as Kafka does.
-		{key: kmsg.Produce, early: true, min: 0, max: 13}, // served by connection.produce
-		{key: kmsg.Fetch, early: true, min: 4, max: 18, serve: (*Server).fetch},
-		{key: kmsg.ListOffsets, min: 1, max: 10, serve: answer((*Server).listOffsets)},
-		{key: kmsg.Metadata, min: 0, max: 13, serve: answer((*Server).metadata)},
-		{key: kmsg.OffsetCommit, early: true, min: 2, max: 9, serve: answer((*Server).offsetCommit)},
-		{key: kmsg.OffsetFetch, early: true, min: 1, max: 9, serve: answer((*Server).offsetFetch)},
-		{key: kmsg.FindCoordinator, early: true, min: 0, max: 6, serve: answer((*Server).findCoordinator)},
-		{key: kmsg.JoinGroup, early: true, min: 0, max: 9, serve: answer((*Server).joinGroup)},
-		{key: kmsg.Heartbeat, early: true, min: 0, max: 4, serve: answer((*Server).heartbeat)},
-		{key: kmsg.LeaveGroup, early: true, min: 0, max: 5, serve: answer((*Server).leaveGroup)},
-		{key: kmsg.SyncGroup, early: true, min: 0, max: 5, serve: answer((*Server).syncGroup)},
-		{key: kmsg.DescribeGroups, early: true, min: 0, max: 6, serve: answer((*Server).describeGroups)},
-		{key: kmsg.ListGroups, early: true, min: 0, max: 5, serve: answer((*Server).listGroups)},
-		{key: kmsg.SASLHandshake, early: true, min: 0, max: 1, serve: answer((*Server).saslHandshake)},
-		{key: kmsg.ApiVersions, early: true, min: 0, max: 4, serve: answer((*Server).apiVersions)},
-		{key: kmsg.CreateTopics, min: 2, max: 7, serve: answer((*Server).createTopics)},
-		{key: kmsg.DeleteTopics, min: 1, max: 6, serve: answer((*Server).deleteTopics)},
-		{key: kmsg.DeleteRecords, min: 0, max: 2, serve: answer((*Server).deleteRecords)},
-		{key: kmsg.InitProducerID, early: true, min: 0, max: 5, serve: answer((*Server).initProducerID)},
-		{key: kmsg.OffsetForLeaderEpoch, min: 2, max: 4, serve: answer((*Server).offsetForLeaderEpoch)},
-		{key: kmsg.DescribeACLs, early: true, min: 1, max: 3, serve: answer((*Server).describeACLs)},
-		{key: kmsg.CreateACLs, early: true, min: 1, max: 3, serve: answer((*Server).createACLs)},
-		{key: kmsg.DeleteACLs, early: true, min: 1, max: 3, serve: answer((*Server).deleteACLs)},
-		{key: kmsg.DescribeConfigs, min: 1, max: 4, serve: answer((*Server).describeConfigs)},
-		{key: kmsg.AlterConfigs, min: 0, max: 2, serve: answer((*Server).alterConfigs)},
-		{key: kmsg.DescribeLogDirs, min: 1, max: 4, serve: answer((*Server).describeLogDirs)},
-		{key: kmsg.CreatePartitions, min: 0, max: 3, serve: answer((*Server).createPartitions)},
-		{key: kmsg.DeleteGroups, early: true, min: 0, max: 2, serve: answer((*Server).deleteGroups)},
-		{key: kmsg.ElectLeaders, min: 0, max: 2, serve: answer((*Server).electLeaders)},
-		{key: kmsg.IncrementalAlterConfigs, min: 0, max: 1, serve: answer((*Server).incrementalAlterConfigs)},
-		{key: kmsg.ListPartitionReassignments, min: 0, max: 0, serve: answer((*Server).listPartitionReassignments)},
-		{key: kmsg.DescribeClientQuotas, early: true, min: 0, max: 1, serve: answer((*Server).describeClientQuotas)},
-		{key: kmsg.DescribeUserSCRAMCredentials, early: true, min: 0, max: 0, serve: answer((*Server).describeUserSCRAM)},
-		{key: kmsg.DescribeQuorum, early: true, min: 0, max: 2, serve: answer((*Server).describeQuorum)},
-		{key: kmsg.OffsetDelete, early: true, min: 0, max: 0, serve: answer((*Server).offsetDelete)},
-		{key: kmsg.DescribeCluster, early: true, min: 0, max: 2, serve: answer((*Server).describeCluster)},
-		{key: kmsg.DescribeProducers, min: 0, max: 0, serve: answer((*Server).describeProducers)},
-		{key: kmsg.UnregisterBroker, early: true, min: 0, max: 0, serve: answer((*Server).unregisterBroker)},
-		{key: kmsg.ConsumerGroupHeartbeat, early: true, min: 0, max: 1, serve: answer((*Server).consumerGroupHeartbeat)},
-		{key: kmsg.ConsumerGroupDescribe, early: true, min: 0, max: 1, serve: answer((*Server).consumerGroupDescribe)},
-		{key: kmsg.ListConfigResources, min: 0, max: 1, serve: answer((*Server).listConfigResources)},
-		{key: kmsg.DescribeTopicPartitions, min: 0, max: 0, serve: answer((*Server).describeTopicPartitions)},
-	}
-	for i := range apis {
-		a := &apis[i]
-		guard.Serve(a.key, a.min, a.max)
-		byKey[a.key] = a
+		{key: kmsg.Produce, early: true, min: 0, max: 13, serve: h.producers.produce},
+		{key: kmsg.Fetch, early: true, min: 4, max: 18, serve: h.fetches.fetch},
+		{key: kmsg.ListOffsets, min: 1, max: 10, serve: answer(h.positions.listOffsets)},
+		{key: kmsg.Metadata, min: 0, max: 13, serve: answer(h.cluster.metadata)},
+		{key: kmsg.OffsetCommit, early: true, min: 2, max: 9, serve: answer(h.groups.offsetCommit)},
+		{key: kmsg.OffsetFetch, early: true, min: 1, max: 9, serve: answer(h.groups.offsetFetch)},
+		{key: kmsg.FindCoordinator, early: true, min: 0, max: 6, serve: answer(h.groups.findCoordinator)},
+		{key: kmsg.JoinGroup, early: true, min: 0, max: 9, serve: answer(h.groups.joinGroup)},
+		{key: kmsg.Heartbeat, early: true, min: 0, max: 4, serve: answer(h.groups.heartbeat)},
+		{key: kmsg.LeaveGroup, early: true, min: 0, max: 5, serve: answer(h.groups.leaveGroup)},
+		{key: kmsg.SyncGroup, early: true, min: 0, max: 5, serve: answer(h.groups.syncGroup)},
+		{key: kmsg.DescribeGroups, early: true, min: 0, max: 6, serve: answer(h.groups.describeGroups)},
+		{key: kmsg.ListGroups, early: true, min: 0, max: 5, serve: answer(h.groups.listGroups)},
+		{key: kmsg.SASLHandshake, early: true, min: 0, max: 1, serve: answer(h.security.saslHandshake)},
+		{key: kmsg.ApiVersions, early: true, min: 0, max: 4, serve: answer(h.apiVersions)},
+		{key: kmsg.CreateTopics, min: 2, max: 7, serve: answer(h.topics.createTopics)},
+		{key: kmsg.DeleteTopics, min: 1, max: 6, serve: answer(h.topics.deleteTopics)},
+		{key: kmsg.DeleteRecords, min: 0, max: 2, serve: answer(h.topics.deleteRecords)},
+		{key: kmsg.InitProducerID, early: true, min: 0, max: 5, serve: answer(h.producers.initProducerID)},
+		{key: kmsg.OffsetForLeaderEpoch, min: 2, max: 4, serve: answer(h.positions.offsetForLeaderEpoch)},
+		{key: kmsg.DescribeACLs, early: true, min: 1, max: 3, serve: answer(h.security.describeACLs)},
+		{key: kmsg.CreateACLs, early: true, min: 1, max: 3, serve: answer(h.security.createACLs)},
+		{key: kmsg.DeleteACLs, early: true, min: 1, max: 3, serve: answer(h.security.deleteACLs)},
+		{key: kmsg.DescribeConfigs, min: 1, max: 4, serve: answer(h.configs.describeConfigs)},
+		{key: kmsg.AlterConfigs, min: 0, max: 2, serve: answer(h.configs.alterConfigs)},
+		{key: kmsg.DescribeLogDirs, min: 1, max: 4, serve: answer(h.cluster.describeLogDirs)},
+		{key: kmsg.CreatePartitions, min: 0, max: 3, serve: answer(h.topics.createPartitions)},
+		{key: kmsg.DeleteGroups, early: true, min: 0, max: 2, serve: answer(h.groups.deleteGroups)},
+		{key: kmsg.ElectLeaders, min: 0, max: 2, serve: answer(h.cluster.electLeaders)},
+		{key: kmsg.IncrementalAlterConfigs, min: 0, max: 1, serve: answer(h.configs.incrementalAlterConfigs)},
+		{key: kmsg.ListPartitionReassignments, min: 0, max: 0, serve: answer(h.cluster.listPartitionReassignments)},
+		{key: kmsg.DescribeClientQuotas, early: true, min: 0, max: 1, serve: answer(h.security.describeClientQuotas)},
+		{key: kmsg.DescribeUserSCRAMCredentials, early: true, min: 0, max: 0, serve: answer(h.security.describeUserSCRAM)},
+		{key: kmsg.DescribeQuorum, early: true, min: 0, max: 2, serve: answer(h.cluster.describeQuorum)},
+		{key: kmsg.OffsetDelete, early: true, min: 0, max: 0, serve: answer(h.groups.offsetDelete)},
+		{key: kmsg.DescribeCluster, early: true, min: 0, max: 2, serve: answer(h.cluster.describeCluster)},
+		{key: kmsg.DescribeProducers, min: 0, max: 0, serve: answer(h.producers.describeProducers)},
+		{key: kmsg.UnregisterBroker, early: true, min: 0, max: 0, serve: answer(h.cluster.unregisterBroker)},
+		{key: kmsg.ConsumerGroupHeartbeat, early: true, min: 0, max: 1, serve: answer(h.groups.consumerGroupHeartbeat)},
+		{key: kmsg.ConsumerGroupDescribe, early: true, min: 0, max: 1, serve: answer(h.groups.consumerGroupDescribe)},
+		{key: kmsg.ListConfigResources, min: 0, max: 1, serve: answer(h.configs.listConfigResources)},
+		{key: kmsg.DescribeTopicPartitions, min: 0, max: 0, serve: answer(h.cluster.describeTopicPartitions)},
 	}
 }
 
-// guard lets through what apis has.
-var guard protocol.Guard
+// handlers are all that answer requests, and the table of them.
+type handlers struct {
+	cluster   cluster
+	configs   configs
+	fetches   fetches
+	groups    groups
+	positions positions
+	producers producers
+	security  security
+	topics    topics
 
-var byKey [kmsg.MaxKey + 1]*api
+	apis  []api
+	byKey [kmsg.MaxKey + 1]*api
+	guard protocol.Guard // lets through what apis has
+}
+
+// init makes the table, and b the broker of all handlers.
+func (h *handlers) init(b *broker) {
+	h.cluster.broker, h.configs.broker, h.fetches.broker, h.groups.broker = b, b, b, b
+	h.positions.broker, h.producers.broker, h.security.broker, h.topics.broker = b, b, b, b
+	h.apis = h.table()
+	for i := range h.apis {
+		a := &h.apis[i]
+		h.guard.Serve(a.key, a.min, a.max)
+		h.byKey[a.key] = a
+	}
+}
 
 // lookup finds a kind of request, or nil.
-func lookup(key kmsg.Key) *api {
-	if key < 0 || int(key) >= len(byKey) {
+func (h *handlers) lookup(key kmsg.Key) *api {
+	if key < 0 || int(key) >= len(h.byKey) {
 		return nil
 	}
-	return byKey[key]
+	return h.byKey[key]
 }
 
 // decode reads the body into req.
 func (c *call) decode(req kmsg.Request) error {
 	if c.conn.turn.has() {
-		return guard.DecodeInPieces(req, c.body, c.step)
+		return c.conn.server.handlers.guard.DecodeInPieces(req, c.body, c.step)
 	}
 	return req.ReadFrom(c.body)
 }
@@ -110,14 +126,14 @@ type request[R any] interface {
 
 // answer makes a handler of a request type into one of the table: it decodes
 // the body, which the guard has walked, and writes what the handler returns.
-func answer[R any, P request[R], A kmsg.Response](handle func(*Server, *call, P) A) func(*Server, *call) error {
-	return func(s *Server, c *call) error {
+func answer[R any, P request[R], A kmsg.Response](handle func(*call, P) A) func(*call) error {
+	return func(c *call) error {
 		req := P(new(R))
 		req.SetVersion(c.Version)
 		if err := c.decode(req); err != nil {
 			return protocol.Malformed("%s version %d: %v", c.Key.Name(), c.Version, err)
 		}
-		resp := handle(s, c, req)
+		resp := handle(c, req)
 		if c.failed != nil {
 			return c.failed
 		}

@@ -51,7 +51,7 @@ func parseVersions(t *testing.T, line string) map[kmsg.Key]versions {
 
 func TestTableIsThatOfKafka41(t *testing.T) {
 	want := parseVersions(t, kafka41)
-	for _, a := range apis {
+	for _, a := range new(handlers).table() {
 		if w, ok := want[a.key]; !ok || w != (versions{a.min, a.max}) {
 			t.Errorf("%s: versions %d–%d, Kafka 4.1 has %d–%d", a.key.Name(), a.min, a.max, w.min, w.max)
 		}
@@ -65,6 +65,8 @@ func TestTableIsThatOfKafka41(t *testing.T) {
 // Q1: librdkafka up to 2.10 switches a feature on when these versions lie
 // within the broker's ranges.
 func TestLibrdkafkaFindsItsFeatures(t *testing.T) {
+	var h handlers
+	h.init(new(broker))
 	for _, c := range []struct {
 		feature string
 		key     kmsg.Key
@@ -82,7 +84,7 @@ func TestLibrdkafkaFindsItsFeatures(t *testing.T) {
 		{"IDEMPOTENT_PRODUCER", kmsg.InitProducerID, 0},
 		{"offset for leader epoch", kmsg.OffsetForLeaderEpoch, 2},
 	} {
-		a := lookup(c.key)
+		a := h.lookup(c.key)
 		if a == nil || c.version < a.min || c.version > a.max {
 			t.Errorf("%s needs %s version %d", c.feature, c.key.Name(), c.version)
 		}

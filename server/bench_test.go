@@ -41,7 +41,7 @@ func TestIdleFetchSessionAllocatesNothing(t *testing.T) {
 	asked := func(req *kmsg.FetchRequest) *call {
 		return &call{Header: protocol.Header{Key: kmsg.Fetch, Version: 13}, ctx: context.Background(), conn: c, body: req.AppendTo(nil)}
 	}
-	if err := b.server.fetch(asked(first)); err != nil {
+	if err := b.server.handlers.fetches.fetch(asked(first)); err != nil {
 		t.Fatal(err)
 	}
 	again := fetchRequest(13, "", id, 0)
@@ -54,7 +54,7 @@ func TestIdleFetchSessionAllocatesNothing(t *testing.T) {
 	}
 	i := 0
 	if got := testing.AllocsPerRun(100, func() {
-		if err := b.server.fetch(calls[i]); err != nil {
+		if err := b.server.handlers.fetches.fetch(calls[i]); err != nil {
 			t.Fatal(err)
 		}
 		i++

@@ -2,13 +2,13 @@ package server
 
 import "millrace/server/mux"
 
-// bounds are a Server's settings as far as its Quotas ask for them (mux.Broker).
-type bounds struct{ s *Server }
+// bounds are a broker's settings as far as its Quotas ask for them (mux.Broker).
+type bounds struct{ *broker }
 
 // Limits implements mux.Broker.
 func (b bounds) Limits() mux.Limits {
-	return mux.Limits{Connections: b.s.maxConnections(), PerIP: b.s.maxConnectionsPerIP(), MaxRequest: b.s.maxRequestBytes()}
+	return mux.Limits{Connections: b.maxConnections(), PerIP: b.maxConnectionsPerIP(), MaxRequest: b.maxRequestBytes()}
 }
 
 // Warn implements mux.Broker.
-func (b bounds) Warn(message string, args ...any) { b.s.warn(message, args...) }
+func (b bounds) Warn(message string, args ...any) { b.warn(message, args...) }

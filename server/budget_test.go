@@ -546,7 +546,7 @@ func TestATricklingConnectionDelaysNobody(t *testing.T) {
 	slow := b.dial()
 	slow.write(binary.BigEndian.AppendUint32(nil, 95<<20))
 	slow.write(append(protocoltest.Frame(kmsg.Produce, 9, 0xff, 0xff), make([]byte, 34<<20)...))
-	waitFor(t, "34 MiB to arrive", func() bool { return b.server.budget.holds() >= 34<<20 })
+	waitFor(t, "34 MiB to arrive", func() bool { return b.server.shared.budget.holds() >= 34<<20 })
 	drip := func() { slow.conn.Write([]byte{0}) }
 	drip()
 

@@ -13,6 +13,15 @@ import (
 	"millrace/server/protocol"
 )
 
+// A cluster answers what is asked of the cluster as a whole, its brokers, and where its
+// topics' partitions are: in metadata.go what clients ask before all else, here what
+// tools ask.
+type cluster struct {
+	*broker
+	dataDir  string // Server.DataDir
+	software string // Server.Software
+}
+
 // DescribeCluster, versions 0–2 (KIP-700).
 //
 //   - Asked for controllers (KIP-919), it answers MISMATCHED_ENDPOINT_TYPE: this
@@ -23,7 +32,7 @@ import (
 //   - So are this node's clock and its program, for who looks for what is wrong.
 //
 // v1 adds the endpoint type, v2 fenced brokers (KIP-1073).
-func (s *Server) describeCluster(c *call, req *kmsg.DescribeClusterRequest) *kmsg.DescribeClusterResponse {
+func (h *cluster) describeCluster(c *call, req *kmsg.DescribeClusterRequest) *kmsg.DescribeClusterResponse {
 	resp := kmsg.NewPtrDescribeClusterResponse()
 	resp.EndpointType = 1
 	resp.ControllerID = -1
@@ -35,17 +44,17 @@ func (s *Server) describeCluster(c *call, req *kmsg.DescribeClusterRequest) *kms
 		resp.ErrorCode, resp.ErrorMessage = int16(code), message(err)
 		return resp
 	}
-	resp.ClusterID = s.Node.ClusterID()
-	resp.ControllerID = s.controller()
-	for _, b := range s.Node.Image().Brokers() {
-		live := s.Node.Present(b.ID)
+	resp.ClusterID = h.node.ClusterID()
+	resp.ControllerID = h.controller()
+	for _, b := range h.node.Image().Brokers() {
+		live := h.node.Present(b.ID)
 		if !live && !req.IncludeFencedBrokers {
 			continue
 		}
-		e := c.conn.address(b)
+		e := h.address(c.conn, b)
 		rb := kmsg.NewDescribeClusterResponseBroker()
 		rb.NodeID, rb.Host, rb.Port, rb.Rack, rb.IsFenced = e.id, e.host, e.port, e.rack, !live
-		if since := s.Node.DownSince(b.ID); rb.IsFenced && !since.IsZero() {
+		if since := h.node.DownSince(b.ID); rb.IsFenced && !since.IsZero() {
 			rb.UnknownTags.Set(DownTag, binary.BigEndian.AppendUint64(nil, uint64(since.UnixMilli())))
 		}
 		resp.Brokers = append(resp.Brokers, rb)
@@ -53,9 +62,9 @@ func (s *Server) describeCluster(c *call, req *kmsg.DescribeClusterRequest) *kms
 	if req.IncludeClusterAuthorizedOperations {
 		resp.ClusterAuthorizedOperations = clusterOperations
 	}
-	resp.UnknownTags.Set(ClockTag, binary.BigEndian.AppendUint64(nil, uint64(s.now().UnixMilli())))
-	if s.Software != "" {
-		resp.UnknownTags.Set(SoftwareTag, []byte(s.Software))
+	resp.UnknownTags.Set(ClockTag, binary.BigEndian.AppendUint64(nil, uint64(h.clock.Now().UnixMilli())))
+	if h.software != "" {
+		resp.UnknownTags.Set(SoftwareTag, []byte(h.software))
 	}
 	return resp
 }
@@ -81,20 +90,20 @@ const (
 //
 // v2 adds tagged fields, v3 a top-level error, v4 the size and the space left of
 // the file system (KIP-827).
-func (s *Server) describeLogDirs(c *call, req *kmsg.DescribeLogDirsRequest) *kmsg.DescribeLogDirsResponse {
+func (h *cluster) describeLogDirs(c *call, req *kmsg.DescribeLogDirsRequest) *kmsg.DescribeLogDirsResponse {
 	resp := kmsg.NewPtrDescribeLogDirsResponse()
 	dir := kmsg.NewDescribeLogDirsResponseDir()
-	dir.Dir = s.DataDir
+	dir.Dir = h.dataDir
 	dir.TotalBytes, dir.UsableBytes = -1, -1
-	if total, usable, err := volume(s.DataDir); err == nil {
+	if total, usable, err := volume(h.dataDir); err == nil {
 		dir.TotalBytes, dir.UsableBytes = total, usable
 	}
-	image := s.Node.Image()
+	image := h.node.Image()
 	describe := func(t *metadata.Topic, indexes []int32) {
 		st := kmsg.NewDescribeLogDirsResponseDirTopic()
 		st.Topic = t.Name
 		for _, i := range indexes {
-			p, err := s.Node.Partition(metadata.PartitionID{Topic: t.ID, Index: i})
+			p, err := h.node.Partition(metadata.PartitionID{Topic: t.ID, Index: i})
 			if err != nil {
 				continue
 			}
@@ -149,9 +158,9 @@ func (s *Server) describeLogDirs(c *call, req *kmsg.DescribeLogDirsRequest) *kms
 //     topics are named, the cursor's is one of them, else all are INVALID_REQUEST.
 //   - What may be done with a topic is always told: everything.
 //   - There are no eligible leader replicas: Raft elects.
-func (s *Server) describeTopicPartitions(c *call, req *kmsg.DescribeTopicPartitionsRequest) *kmsg.DescribeTopicPartitionsResponse {
+func (h *cluster) describeTopicPartitions(c *call, req *kmsg.DescribeTopicPartitionsRequest) *kmsg.DescribeTopicPartitionsResponse {
 	resp := kmsg.NewPtrDescribeTopicPartitionsResponse()
-	image := s.Node.Image()
+	image := h.node.Image()
 	names := make([]string, 0, len(req.Topics))
 	for _, t := range req.Topics {
 		c.step()
@@ -183,7 +192,7 @@ func (s *Server) describeTopicPartitions(c *call, req *kmsg.DescribeTopicPartiti
 		}
 		return resp
 	}
-	live := s.live(image)
+	live := h.live(image)
 	for _, name := range names {
 		c.step()
 		if left == 0 {
@@ -207,7 +216,7 @@ func (s *Server) describeTopicPartitions(c *call, req *kmsg.DescribeTopicPartiti
 		st.TopicID, st.IsInternal = t.ID, t.Internal
 		i := int(first)
 		for ; i < len(t.Partitions) && left > 0; i++ {
-			ps := s.partitionState(t, i, live)
+			ps := h.partitionState(t, i, live)
 			sp := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()
 			sp.Partition, sp.ErrorCode = int32(i), int16(ps.code)
 			sp.LeaderID, sp.LeaderEpoch = ps.leader, ps.epoch
@@ -240,19 +249,19 @@ func (s *Server) describeTopicPartitions(c *call, req *kmsg.DescribeTopicPartiti
 //     a replica that lacks acknowledged records never leads.
 //
 // v1 adds the type of election, v2 tagged fields.
-func (s *Server) electLeaders(c *call, req *kmsg.ElectLeadersRequest) *kmsg.ElectLeadersResponse {
+func (h *cluster) electLeaders(c *call, req *kmsg.ElectLeadersRequest) *kmsg.ElectLeadersResponse {
 	resp := kmsg.NewPtrElectLeadersResponse()
 	if c.Version >= 1 && req.ElectionType != 0 && req.ElectionType != 1 {
 		resp.ErrorCode = int16(protocol.InvalidRequest)
 		return resp
 	}
 	unclean := c.Version >= 1 && req.ElectionType == 1
-	image := s.Node.Image()
+	image := h.node.Image()
 	elect := func(t *metadata.Topic, index int32) (protocol.Code, error) {
 		if t == nil || index < 0 || int(index) >= len(t.Partitions) {
 			return protocol.UnknownTopicOrPartition, nil // without a text: a request may name half a million
 		}
-		leader, _, ok := s.Node.Leader(metadata.PartitionID{Topic: t.ID, Index: index})
+		leader, _, ok := h.node.Leader(metadata.PartitionID{Topic: t.ID, Index: index})
 		switch preferred := t.Partitions[index].Replicas[0]; {
 		case unclean && ok, !unclean && ok && leader == preferred:
 			return protocol.ElectionNotNeeded, sentence("Leader election not needed for topic partition.")
@@ -306,9 +315,9 @@ func (s *Server) electLeaders(c *call, req *kmsg.ElectLeadersRequest) *kmsg.Elec
 //   - Without a leader it is LEADER_NOT_AVAILABLE, and the leader -1.
 //
 // v1 adds times, v2 error messages, folders and addresses (KIP-853).
-func (s *Server) describeQuorum(c *call, req *kmsg.DescribeQuorumRequest) *kmsg.DescribeQuorumResponse {
+func (h *cluster) describeQuorum(c *call, req *kmsg.DescribeQuorumRequest) *kmsg.DescribeQuorumResponse {
 	resp := kmsg.NewPtrDescribeQuorumResponse()
-	q := s.Node.Quorum()
+	q := h.node.Quorum()
 	members := func(list []replication.QuorumMember) []kmsg.DescribeQuorumResponseTopicPartitionReplicaState {
 		states := make([]kmsg.DescribeQuorumResponseTopicPartitionReplicaState, len(list))
 		for i, m := range list {
@@ -341,11 +350,11 @@ func (s *Server) describeQuorum(c *call, req *kmsg.DescribeQuorumRequest) *kmsg.
 		resp.Topics = append(resp.Topics, st)
 	}
 	for _, m := range q.Voters {
-		b, ok := s.Node.Image().Broker(m.Node)
+		b, ok := h.node.Image().Broker(m.Node)
 		if !ok {
 			continue
 		}
-		e := c.conn.address(b)
+		e := h.address(c.conn, b)
 		l := kmsg.NewDescribeQuorumResponseNodeListener()
 		l.Name, l.Host, l.Port = "PLAINTEXT", e.host, uint16(e.port)
 		if c.conn.listener != nil {
@@ -363,18 +372,18 @@ func (s *Server) describeQuorum(c *call, req *kmsg.DescribeQuorumRequest) *kmsg.
 //   - The cluster forgets a broker. One that holds replicas is INVALID_REQUEST,
 //     unlike in Kafka: its partitions would count on it for ever.
 //   - One that is there is INVALID_REQUEST as well: stop it first. Kafka fences it.
-func (s *Server) unregisterBroker(c *call, req *kmsg.UnregisterBrokerRequest) *kmsg.UnregisterBrokerResponse {
+func (h *cluster) unregisterBroker(c *call, req *kmsg.UnregisterBrokerRequest) *kmsg.UnregisterBrokerResponse {
 	resp := kmsg.NewPtrUnregisterBrokerResponse()
-	_, registered := s.Node.Image().Broker(req.BrokerID)
+	_, registered := h.node.Image().Broker(req.BrokerID)
 	var err error
 	switch {
-	case registered && s.Node.Live(req.BrokerID):
+	case registered && h.node.Live(req.BrokerID):
 		err = sentencef("Broker %d is there; stop it before the cluster forgets it.", req.BrokerID)
 		resp.ErrorCode, resp.ErrorMessage = int16(protocol.InvalidRequest), message(err)
 	default:
 		ctx, cancel := context.WithTimeout(c.ctx, changeTimeout)
 		defer cancel()
-		err = s.Node.Change(ctx, metadata.UnregisterBroker{ID: req.BrokerID})
+		err = h.node.Change(ctx, metadata.UnregisterBroker{ID: req.BrokerID})
 		resp.ErrorCode, resp.ErrorMessage = int16(adminCodeOf(err)), message(err)
 	}
 	return resp
@@ -384,6 +393,6 @@ func (s *Server) unregisterBroker(c *call, req *kmsg.UnregisterBrokerRequest) *k
 //
 //   - Always empty: a change of replicas is committed at once, and the groups
 //     follow by themselves.
-func (s *Server) listPartitionReassignments(c *call, req *kmsg.ListPartitionReassignmentsRequest) *kmsg.ListPartitionReassignmentsResponse {
+func (h *cluster) listPartitionReassignments(c *call, req *kmsg.ListPartitionReassignmentsRequest) *kmsg.ListPartitionReassignmentsResponse {
 	return kmsg.NewPtrListPartitionReassignmentsResponse()
 }

@@ -23,12 +23,12 @@ import (
 
 // startCluster founds a cluster of n nodes, each with a server on an address of
 // its own, and waits until every node knows all of them.
-func startCluster(t *testing.T, n int) []*broker {
+func startCluster(t *testing.T, n int) []*testBroker {
 	t.Helper()
 	return startClusterWith(t, n, nil)
 }
 
-func startClusterWith(t *testing.T, n int, settings map[string]string) []*broker {
+func startClusterWith(t *testing.T, n int, settings map[string]string) []*testBroker {
 	t.Helper()
 	return startClusterOf(t, n, settings, nil)
 }
@@ -80,9 +80,9 @@ func (s *switchboard) heal() {
 
 // startClusterOf starts one whose nodes have further listeners for clients, by name;
 // each is advertised as "<name in lower case>-<node>.example", port 9092.
-func startClusterOf(t *testing.T, n int, settings map[string]string, names []string) []*broker {
+func startClusterOf(t *testing.T, n int, settings map[string]string, names []string) []*testBroker {
 	t.Helper()
-	var all []*broker
+	var all []*testBroker
 	peers := &switchboard{cut: map[string]bool{}, conns: map[net.Conn][2]string{}}
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
@@ -116,7 +116,7 @@ func startClusterOf(t *testing.T, n int, settings map[string]string, names []str
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := &broker{t: t, node: node, addr: l.Addr().String(), peers: peers}
+		b := &testBroker{t: t, node: node, addr: l.Addr().String(), peers: peers}
 		b.server = &Server{Node: node, DataDir: cfg.DataDir, Logger: logger}
 		served := make(chan error, 2*len(listeners))
 		for _, l := range listeners {
@@ -167,7 +167,7 @@ func startClusterOf(t *testing.T, n int, settings map[string]string, names []str
 
 // leaderOf returns the brokers that lead and follow a topic's partition 0, once
 // all agree on who leads.
-func leaderOf(t *testing.T, all []*broker, topic string) (leader, follower *broker, epoch int32) {
+func leaderOf(t *testing.T, all []*testBroker, topic string) (leader, follower *testBroker, epoch int32) {
 	t.Helper()
 	waitFor(t, "agreement on who leads", func() bool {
 		var first kmsg.MetadataResponseTopicPartition
@@ -351,7 +351,7 @@ func TestABrokerThatIsCutOffListsTheOthers(t *testing.T) {
 		other = all[1]
 	}
 	alone.peers.isolate(alone.addr)
-	brokersOf := func(b *broker) (brokers int, leader int32) {
+	brokersOf := func(b *testBroker) (brokers int, leader int32) {
 		resp := ask[*kmsg.MetadataResponse](b.dial(), metadataRequest(12, "t1"))
 		return len(resp.Brokers), resp.Topics[0].Partitions[0].Leader
 	}
@@ -390,7 +390,7 @@ func TestDeposedLeaderDoesNotSayWhereTheLogEnds(t *testing.T) {
 	old, follower, epoch := leaderOf(t, all, "t")
 	top, _ := old.node.Image().Topic("t")
 	id := metadata.PartitionID{Topic: top.ID}
-	produce := func(b *broker) {
+	produce := func(b *testBroker) {
 		t.Helper()
 		p := producedPartition(t, ask[*kmsg.ProduceResponse](b.dial(), produceRequest(13, "", top.ID, batchOf(t, 0, nil, "x"))))
 		if p.ErrorCode != 0 {
@@ -436,7 +436,7 @@ func TestDeposedLeaderDoesNotSayWhereTheLogEnds(t *testing.T) {
 	}
 
 	old.peers.isolate(old.addr)
-	var heir *broker
+	var heir *testBroker
 	waitFor(t, "another leader", func() bool {
 		for _, b := range all {
 			p, err := b.node.Partition(id)

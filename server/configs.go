@@ -18,6 +18,13 @@ import (
 	"millrace/server/protocol"
 )
 
+// A configs answers what is asked of settings: of topics, brokers, groups and
+// subscriptions to clients' metrics, and of loggers' levels.
+type configs struct {
+	*broker
+	levels *Levels
+}
+
 // A resource is what settings are of: a topic; a broker, where 0 is the whole
 // cluster; a group or a subscription to clients' metrics, there or not; or the
 // loggers of this node.
@@ -31,7 +38,7 @@ type resource struct {
 
 // findResource finds what a client names. Settings of a broker are known to
 // that broker alone, as far as they come from its configuration; clients ask it.
-func (s *Server) findResource(image *metadata.Image, kind kmsg.ConfigResourceType, name string) (resource, protocol.Code, error) {
+func (h *configs) findResource(image *metadata.Image, kind kmsg.ConfigResourceType, name string) (resource, protocol.Code, error) {
 	switch kind {
 	case kmsg.ConfigResourceTypeTopic:
 		t, code := findTopic(image, name, metadata.TopicID{}, false)
@@ -59,8 +66,8 @@ func (s *Server) findResource(image *metadata.Image, kind kmsg.ConfigResourceTyp
 			return resource{}, protocol.InvalidRequest, sentence("Broker id must not be empty")
 		case err != nil:
 			return resource{}, protocol.InvalidRequest, sentencef("Node id must be an integer, but it is: %s", name)
-		case int32(id) != s.Node.ID():
-			return resource{}, protocol.InvalidRequest, sentencef("Unexpected broker id, expected %d but received %s", s.Node.ID(), name)
+		case int32(id) != h.node.ID():
+			return resource{}, protocol.InvalidRequest, sentencef("Unexpected broker id, expected %d but received %s", h.node.ID(), name)
 		}
 		return resource{loggers: true}, protocol.None, nil
 	case kmsg.ConfigResourceTypeClientMetrics:
@@ -89,9 +96,9 @@ func (s *Server) findResource(image *metadata.Image, kind kmsg.ConfigResourceTyp
 //
 // v1 adds synonyms and sources (KIP-226), v3 types and documentation (KIP-569),
 // v4 tagged fields.
-func (s *Server) describeConfigs(c *call, req *kmsg.DescribeConfigsRequest) *kmsg.DescribeConfigsResponse {
+func (h *configs) describeConfigs(c *call, req *kmsg.DescribeConfigsRequest) *kmsg.DescribeConfigsResponse {
 	resp := kmsg.NewPtrDescribeConfigsResponse()
-	image := s.Node.Image()
+	image := h.node.Image()
 	type name struct {
 		kind kmsg.ConfigResourceType
 		name string
@@ -107,16 +114,16 @@ func (s *Server) describeConfigs(c *call, req *kmsg.DescribeConfigsRequest) *kms
 		seen[name{rr.ResourceType, rr.ResourceName}] = struct{}{}
 		sr := kmsg.NewDescribeConfigsResponseResource()
 		sr.ResourceType, sr.ResourceName = rr.ResourceType, rr.ResourceName
-		res, code, err := s.findResource(image, rr.ResourceType, rr.ResourceName)
-		if code == protocol.None && res.broker != 0 && res.broker != s.Node.ID() {
-			code, err = protocol.InvalidRequest, sentencef("Unexpected broker id, expected %d or empty string, but received %s", s.Node.ID(), rr.ResourceName)
+		res, code, err := h.findResource(image, rr.ResourceType, rr.ResourceName)
+		if code == protocol.None && res.broker != 0 && res.broker != h.node.ID() {
+			code, err = protocol.InvalidRequest, sentencef("Unexpected broker id, expected %d or empty string, but received %s", h.node.ID(), rr.ResourceName)
 		}
 		if code != protocol.None {
 			sr.ErrorCode, sr.ErrorMessage = int16(code), message(err)
 			resp.Resources = append(resp.Resources, sr)
 			continue
 		}
-		for _, v := range s.describe(image, res) {
+		for _, v := range h.describe(image, res) {
 			if len(rr.ConfigNames) > 0 && !slices.Contains(rr.ConfigNames, v.Name) {
 				continue
 			}
@@ -131,17 +138,17 @@ func (s *Server) describeConfigs(c *call, req *kmsg.DescribeConfigsRequest) *kms
 }
 
 // describe lists a resource's settings as they stand.
-func (s *Server) describe(image *metadata.Image, r resource) []settings.Value {
-	layers := s.layers(image)
+func (h *configs) describe(image *metadata.Image, r resource) []settings.Value {
+	layers := h.layers(image)
 	switch {
 	case r.topic != nil:
 		return layers.DescribeTopic(r.topic.Config)
 	case r.kind != 0:
 		return layers.DescribeResource(r.kind, image.ResourceConfig(r.kind, r.name))
 	case r.loggers:
-		return s.describeLoggers()
+		return h.describeLoggers()
 	case r.broker != 0:
-		return image.Settings(r.broker, s.settings().layers.Static).DescribeBroker()
+		return image.Settings(r.broker, h.settings().layers.Static).DescribeBroker()
 	}
 	return slices.DeleteFunc(image.Settings(0, nil).DescribeBroker(), func(v settings.Value) bool {
 		return v.Source != settings.SourceCluster
@@ -182,7 +189,7 @@ func describedConfig(v settings.Value, r resource, req *kmsg.DescribeConfigsRequ
 //   - Validate-only says what would be refused.
 //
 // v2 adds tagged fields.
-func (s *Server) alterConfigs(c *call, req *kmsg.AlterConfigsRequest) *kmsg.AlterConfigsResponse {
+func (h *configs) alterConfigs(c *call, req *kmsg.AlterConfigsRequest) *kmsg.AlterConfigsResponse {
 	resp := kmsg.NewPtrAlterConfigsResponse()
 	resp.Resources = make([]kmsg.AlterConfigsResponseResource, len(req.Resources))
 	count := countResources{}
@@ -190,12 +197,12 @@ func (s *Server) alterConfigs(c *call, req *kmsg.AlterConfigsRequest) *kmsg.Alte
 		c.step()
 		count[countedResource{req.Resources[i].ResourceType, req.Resources[i].ResourceName}]++
 	}
-	s.together(len(req.Resources), func(i int) {
+	together(len(req.Resources), func(i int) {
 		rr, sr := &req.Resources[i], &resp.Resources[i]
 		sr.Default()
 		sr.ResourceType, sr.ResourceName = rr.ResourceType, rr.ResourceName
-		image := s.Node.Image()
-		res, code, err := s.findResource(image, rr.ResourceType, rr.ResourceName)
+		image := h.node.Image()
+		res, code, err := h.findResource(image, rr.ResourceType, rr.ResourceName)
 		set := make(map[string]string, len(rr.Configs))
 		for _, rc := range rr.Configs {
 			switch _, again := set[rc.Name]; {
@@ -215,10 +222,10 @@ func (s *Server) alterConfigs(c *call, req *kmsg.AlterConfigsRequest) *kmsg.Alte
 			code, err = protocol.InvalidRequest, sentencef("Unknown resource type %d", rr.ResourceType)
 		}
 		if code == protocol.None {
-			code, err = s.fits(res, set)
+			code, err = h.fits(res, set)
 		}
 		if code == protocol.None {
-			err = s.change(c.ctx, image, res.change(set, nil, true, nil), req.ValidateOnly)
+			err = h.change(c.ctx, image, res.change(set, nil, true, nil), req.ValidateOnly)
 			code = res.codeOf(err)
 		}
 		sr.ErrorCode, sr.ErrorMessage = int16(code), message(err)
@@ -239,10 +246,10 @@ func (r resource) codeOf(err error) protocol.Code {
 
 // fits tells whether a resource may have these settings and no others, as far as
 // this node's own settings bound them. Of what it lacks metadata speaks.
-func (s *Server) fits(r resource, values map[string]string) (protocol.Code, error) {
+func (h *configs) fits(r resource, values map[string]string) (protocol.Code, error) {
 	switch r.kind {
 	case settings.Group:
-		err := s.settings().broker.ConsumerGroups.Validate(values)
+		err := h.settings().broker.ConsumerGroups.Validate(values)
 		return codeOf(err), err
 	case settings.ClientMetrics:
 		for name, value := range values {
@@ -286,17 +293,17 @@ func (r resource) change(set map[string]string, remove []string, replace bool, w
 // change commits a change, or only says whether it would be refused. Settings of
 // brokers that nobody knows are taken, as in Kafka, and the log says so: most are
 // misspelt.
-func (s *Server) change(ctx context.Context, image *metadata.Image, c metadata.Change, validateOnly bool) error {
+func (h *configs) change(ctx context.Context, image *metadata.Image, c metadata.Change, validateOnly bool) error {
 	if validateOnly {
 		return image.Check(c)
 	}
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
-	err := s.Node.Change(ctx, c)
+	err := h.node.Change(ctx, c)
 	if set, ok := c.(metadata.SetBrokerConfig); ok && err == nil {
 		for name := range set.Set {
 			if _, known := settings.BrokerDefinition(name); !known {
-				s.logger().Warn("a setting was set that has no effect: this release does not know it", "setting", name, "broker", set.Broker)
+				h.logger.Warn("a setting was set that has no effect: this release does not know it", "setting", name, "broker", set.Broker)
 			}
 		}
 	}
@@ -317,7 +324,7 @@ func (s *Server) change(ctx context.Context, image *metadata.Image, c metadata.C
 //     delete, in a tagged field of our own: see RetainedTag.
 //
 // v1 adds tagged fields.
-func (s *Server) incrementalAlterConfigs(c *call, req *kmsg.IncrementalAlterConfigsRequest) *kmsg.IncrementalAlterConfigsResponse {
+func (h *configs) incrementalAlterConfigs(c *call, req *kmsg.IncrementalAlterConfigsRequest) *kmsg.IncrementalAlterConfigsResponse {
 	resp := kmsg.NewPtrIncrementalAlterConfigsResponse()
 	resp.Resources = make([]kmsg.IncrementalAlterConfigsResponseResource, len(req.Resources))
 	count := countResources{}
@@ -325,23 +332,23 @@ func (s *Server) incrementalAlterConfigs(c *call, req *kmsg.IncrementalAlterConf
 		c.step()
 		count[countedResource{req.Resources[i].ResourceType, req.Resources[i].ResourceName}]++
 	}
-	s.together(len(req.Resources), func(i int) {
+	together(len(req.Resources), func(i int) {
 		rr, sr := &req.Resources[i], &resp.Resources[i]
 		sr.Default()
 		sr.ResourceType, sr.ResourceName = rr.ResourceType, rr.ResourceName
-		image := s.Node.Image()
-		res, code, err := s.findResource(image, rr.ResourceType, rr.ResourceName)
+		image := h.node.Image()
+		res, code, err := h.findResource(image, rr.ResourceType, rr.ResourceName)
 		if code == protocol.None && count[countedResource{rr.ResourceType, rr.ResourceName}] > 1 {
 			code, err = protocol.InvalidRequest, errDuplicateResource
 		}
 		switch {
 		case code != protocol.None:
 		case res.loggers:
-			code, err = s.alterLoggers(rr.Configs, req.ValidateOnly)
+			code, err = h.alterLoggers(rr.Configs, req.ValidateOnly)
 		default:
-			code, err = s.alterIncrementally(c.ctx, res, rr.Configs, req.ValidateOnly)
+			code, err = h.alterIncrementally(c.ctx, res, rr.Configs, req.ValidateOnly)
 			if code == protocol.None && res.topic != nil && req.ValidateOnly {
-				sr.UnknownTags.Set(RetainedTag, s.retained(image, res, rr.Configs))
+				sr.UnknownTags.Set(RetainedTag, h.retained(image, res, rr.Configs))
 			}
 		}
 		sr.ErrorCode, sr.ErrorMessage = int16(code), message(err)
@@ -362,8 +369,8 @@ const (
 )
 
 // retained says what RetainedTag does.
-func (s *Server) retained(image *metadata.Image, res resource, configs []kmsg.IncrementalAlterConfigsRequestResourceConfig) (b []byte) {
-	change, c, _ := s.increment(image, res, configs)
+func (h *configs) retained(image *metadata.Image, res resource, configs []kmsg.IncrementalAlterConfigsRequestResourceConfig) (b []byte) {
+	change, c, _ := h.increment(image, res, configs)
 	set, ok := change.(metadata.SetTopicConfig)
 	if c != protocol.None || !ok {
 		return nil
@@ -376,11 +383,11 @@ func (s *Server) retained(image *metadata.Image, res resource, configs []kmsg.In
 		altered = map[string]string{}
 	}
 	maps.Copy(altered, set.Set)
-	layers := s.layers(image)
+	layers := h.layers(image)
 	before, after := layers.Topic(res.topic.Config), layers.Topic(altered)
-	at := s.now().Add(time.Duration(min(after.FileDeleteDelayMillis, math.MaxInt64/int64(time.Millisecond))) * time.Millisecond)
+	at := h.clock.Now().Add(time.Duration(min(after.FileDeleteDelayMillis, math.MaxInt64/int64(time.Millisecond))) * time.Millisecond)
 	for i := range res.topic.Partitions {
-		if p, _, c := s.leading(res.topic, int32(i), -1); c == protocol.None {
+		if p, _, c := h.leading(res.topic, int32(i), -1); c == protocol.None {
 			b = binary.BigEndian.AppendUint32(b, uint32(i))
 			b = binary.BigEndian.AppendUint64(b, uint64(p.Retained(&before, at)))
 			b = binary.BigEndian.AppendUint64(b, uint64(p.Retained(&after, at)))
@@ -398,23 +405,23 @@ func (s *Server) retained(image *metadata.Image, res resource, configs []kmsg.In
 // alterIncrementally changes one resource. This node's image may be behind what
 // another has just answered a client; where it matters, that is found out and
 // the newer image waited for.
-func (s *Server) alterIncrementally(ctx context.Context, res resource, configs []kmsg.IncrementalAlterConfigsRequestResourceConfig, validateOnly bool) (protocol.Code, error) {
+func (h *configs) alterIncrementally(ctx context.Context, res resource, configs []kmsg.IncrementalAlterConfigsRequestResourceConfig, validateOnly bool) (protocol.Code, error) {
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
 	for {
-		changed := s.Node.Changed()
-		image := s.Node.Image()
+		changed := h.node.Changed()
+		image := h.node.Image()
 		if res.topic != nil {
 			var ok bool
 			if res.topic, ok = image.TopicByID(res.topic.ID); !ok {
 				return protocol.UnknownTopicOrPartition, sentence("This server does not host this topic-partition.")
 			}
 		}
-		c, code, err := s.increment(image, res, configs)
+		c, code, err := h.increment(image, res, configs)
 		if code != protocol.None {
 			return code, err
 		}
-		err = s.change(ctx, image, c, validateOnly)
+		err = h.change(ctx, image, c, validateOnly)
 		if !errors.Is(err, metadata.ErrConfigChanged) {
 			return res.codeOf(err), err
 		}
@@ -427,7 +434,7 @@ func (s *Server) alterIncrementally(ctx context.Context, res resource, configs [
 }
 
 // increment computes the change that configs ask for from the settings in an image.
-func (s *Server) increment(image *metadata.Image, res resource, configs []kmsg.IncrementalAlterConfigsRequestResourceConfig) (metadata.Change, protocol.Code, error) {
+func (h *configs) increment(image *metadata.Image, res resource, configs []kmsg.IncrementalAlterConfigsRequestResourceConfig) (metadata.Change, protocol.Code, error) {
 	set, was := map[string]string{}, map[string]*string{}
 	var remove []string
 	seen := map[string]struct{}{}
@@ -451,7 +458,7 @@ func (s *Server) increment(image *metadata.Image, res resource, configs []kmsg.I
 		if !ok {
 			return nil, protocol.InvalidConfig, sentencef("Unknown config name: %s", rc.Name)
 		}
-		current := s.inForce(image, res, rc.Name)
+		current := h.inForce(image, res, rc.Name)
 		var value string
 		var err error
 		switch rc.Op {
@@ -480,7 +487,7 @@ func (s *Server) increment(image *metadata.Image, res resource, configs []kmsg.I
 			after = map[string]string{}
 		}
 		maps.Copy(after, set)
-		if code, err := s.fits(res, after); code != protocol.None {
+		if code, err := h.fits(res, after); code != protocol.None {
 			return nil, code, err
 		}
 	}
@@ -510,10 +517,10 @@ func (r resource) explicit(image *metadata.Image) map[string]string {
 }
 
 // inForce returns the value of a setting as it stands, "" for none.
-func (s *Server) inForce(image *metadata.Image, res resource, name string) string {
-	values := s.describe(image, res)
+func (h *configs) inForce(image *metadata.Image, res resource, name string) string {
+	values := h.describe(image, res)
 	if res.topic == nil && res.kind == 0 && res.broker == 0 { // not only what was set
-		values = image.Settings(0, s.settings().layers.Static).DescribeBroker()
+		values = image.Settings(0, h.settings().layers.Static).DescribeBroker()
 	}
 	for _, v := range values {
 		if v.Name == name {
@@ -524,12 +531,12 @@ func (s *Server) inForce(image *metadata.Image, res resource, name string) strin
 }
 
 // describeLoggers lists the loggers as settings.
-func (s *Server) describeLoggers() []settings.Value {
+func (h *configs) describeLoggers() []settings.Value {
 	var all []settings.Value
 	for _, name := range loggers {
 		all = append(all, settings.Value{
 			Definition: &settings.Definition{Name: name, Type: settings.String, PerNode: true, Doc: "Level from which on this logger writes."},
-			Value:      nameOf(s.Levels.level(name)), Source: settings.SourceLogger,
+			Value:      nameOf(h.levels.level(name)), Source: settings.SourceLogger,
 		})
 	}
 	return all
@@ -537,7 +544,7 @@ func (s *Server) describeLoggers() []settings.Value {
 
 // alterLoggers changes levels, all or, if one is not possible, none, with the
 // refusals of Kafka's RuntimeLoggerManager.
-func (s *Server) alterLoggers(configs []kmsg.IncrementalAlterConfigsRequestResourceConfig, validateOnly bool) (protocol.Code, error) {
+func (h *configs) alterLoggers(configs []kmsg.IncrementalAlterConfigsRequestResourceConfig, validateOnly bool) (protocol.Code, error) {
 	set := map[string]slog.Level{}
 	var unset []string
 	seen := map[string]struct{}{}
@@ -572,12 +579,12 @@ func (s *Server) alterLoggers(configs []kmsg.IncrementalAlterConfigsRequestResou
 	if validateOnly {
 		return protocol.None, nil
 	}
-	s.Levels.alter(set, unset)
+	h.levels.alter(set, unset)
 	for name, level := range set {
-		s.logger().Warn("log level changed", "logger", name, "level", nameOf(level))
+		h.logger.Warn("log level changed", "logger", name, "level", nameOf(level))
 	}
 	for _, name := range unset {
-		s.logger().Warn("log level unset", "logger", name)
+		h.logger.Warn("log level unset", "logger", name)
 	}
 	return protocol.None, nil
 }
@@ -591,7 +598,7 @@ func (s *Server) alterLoggers(configs []kmsg.IncrementalAlterConfigsRequestResou
 //     known is UNSUPPORTED_VERSION.
 //
 // v1 adds types both ways.
-func (s *Server) listConfigResources(c *call, req *kmsg.ListConfigResourcesRequest) *kmsg.ListConfigResourcesResponse {
+func (h *configs) listConfigResources(c *call, req *kmsg.ListConfigResourcesRequest) *kmsg.ListConfigResourcesResponse {
 	resp := kmsg.NewPtrListConfigResourcesResponse()
 	types := []kmsg.ConfigResourceType{kmsg.ConfigResourceTypeClientMetrics}
 	if c.Version >= 1 {
@@ -608,7 +615,7 @@ func (s *Server) listConfigResources(c *call, req *kmsg.ListConfigResourcesReque
 		}
 		wanted[kmsg.ConfigResourceType(t)] = true
 	}
-	image := s.Node.Image()
+	image := h.node.Image()
 	for _, t := range types {
 		if len(wanted) > 0 && !wanted[t] {
 			continue

@@ -107,7 +107,7 @@ func newConnection(s *Server, conn net.Conn) *connection {
 	c := &connection{server: s, conn: conn, stranger: true, r: bufio.NewReaderSize(conn, 4<<10)}
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	c.flight.changed.L = &c.flight.mu
-	s.budget.join(&c.share, conn)
+	s.shared.budget.join(&c.share, conn)
 	return c
 }
 
@@ -141,12 +141,12 @@ func (c *connection) close() {
 	}
 	if c.server.ctx.Err() == nil {
 		for m := range c.members {
-			c.server.groups.Disconnected(m.group, m.id)
+			c.server.handlers.groups.coordinator.Disconnected(m.group, m.id)
 		}
 	}
 	c.linger()
 	c.cancel()
-	c.endSession()
+	c.server.handlers.fetches.endSession(c)
 	c.share.leave()
 }
 
@@ -166,7 +166,10 @@ func (c *connection) linger() {
 // lingerTime is how long Shutdown waits for clients to close their side.
 const lingerTime = time.Second
 
-// A call is one request under way.
+// A call is one request under way, and all that its handler knows of who asks: the header
+// with the client's id, and the connection with its addresses and the listener it came
+// in by. What is one client's own goes here, or on the connection if it outlives the
+// request, and never into a handler, of which a server has one for all.
 type call struct {
 	protocol.Header
 	ctx  context.Context // done when the connection or the server ends
@@ -187,7 +190,8 @@ func (c *connection) serveOne() error {
 	if err != nil {
 		return err
 	}
-	h, body, err := guard.ReadHeader(frame)
+	handlers := &c.server.handlers
+	h, body, err := handlers.guard.ReadHeader(frame)
 	c.server.stats.requests.Add(1)
 	if err == nil && c.stranger {
 		c.stranger = false
@@ -199,7 +203,7 @@ func (c *connection) serveOne() error {
 	case errors.Is(err, protocol.ErrVersion) && h.Key == kmsg.ApiVersions:
 		// KIP-511: answered in version 0, so that the client learns what to ask for.
 		c.settle(0)
-		return c.write(c.server.unsupportedVersion(h), nil, &c.share.client)
+		return c.write(handlers.unsupportedVersion(h), nil, &c.share.client)
 	case errors.Is(err, protocol.ErrUnknownKey):
 		return fmt.Errorf("%w %d", err, int16(h.Key))
 	case errors.Is(err, protocol.ErrVersion):
@@ -207,8 +211,8 @@ func (c *connection) serveOne() error {
 	case err != nil:
 		return err
 	}
-	a := lookup(h.Key)
-	elements, err := guard.Check(h, body)
+	a := handlers.lookup(h.Key)
+	elements, err := handlers.guard.Check(h, body)
 	if err != nil {
 		return fmt.Errorf("%s version %d: %w", h.Key.Name(), h.Version, err)
 	}
@@ -221,7 +225,7 @@ func (c *connection) serveOne() error {
 		c.settle(0)
 	}
 	if !a.early {
-		c.server.awaitImage(c.ctx)
+		c.server.broker.awaitImage(c.ctx)
 	}
 	if elements > turnElements {
 		if err := c.takeTurn(); err != nil {
@@ -230,10 +234,7 @@ func (c *connection) serveOne() error {
 		defer c.endTurn()
 	}
 	cl := &call{Header: h, ctx: c.ctx, conn: c, body: body, size: len(frame), frame: frame}
-	if h.Key == kmsg.Produce {
-		return c.produce(cl)
-	}
-	return a.serve(c.server, cl)
+	return a.serve(cl)
 }
 
 // readFrame reads one request, into memory of its own: handlers, and what they
@@ -244,14 +245,14 @@ func (c *connection) serveOne() error {
 // the largest frame this connection has sent before, so a producer's batches
 // are read where they stay; from there it is 64 KiB, and doubles as it fills.
 func (c *connection) readFrame() ([]byte, error) {
-	c.deadline(c.server.idleTimeout())
+	c.deadline(c.server.broker.idleTimeout())
 	prefix, err := c.r.Peek(4)
 	if err != nil {
 		return nil, c.readError(err, len(prefix) > 0)
 	}
 	size := int(int32(binary.BigEndian.Uint32(prefix)))
-	if size < protocol.HeaderSize || size > c.server.maxRequestBytes() {
-		return nil, protocol.Malformed("a frame of %d bytes; at most %d are read", size, c.server.maxRequestBytes())
+	if size < protocol.HeaderSize || size > c.server.broker.maxRequestBytes() {
+		return nil, protocol.Malformed("a frame of %d bytes; at most %d are read", size, c.server.broker.maxRequestBytes())
 	}
 	c.deadline(c.server.stallTimeout())
 	c.share.begin()
@@ -306,7 +307,7 @@ func (c *connection) grow(p []byte, n int) ([]byte, error) {
 	if err := c.hold(n - c.holding); err != nil {
 		return nil, err
 	}
-	grown := c.server.buffers.Get(n)
+	grown := c.server.shared.buffers.Get(n)
 	if grown == nil {
 		grown = make([]byte, 0, bufpool.RoundUp(n))
 	}
@@ -513,7 +514,7 @@ func (c *connection) admit(size int) {
 	f := &c.flight
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for !f.broken && f.requests > 0 && (f.requests >= maxFlight || f.bytes+size > c.server.maxRequestBytes()) {
+	for !f.broken && f.requests > 0 && (f.requests >= maxFlight || f.bytes+size > c.server.broker.maxRequestBytes()) {
 		f.changed.Wait()
 	}
 }

@@ -17,15 +17,15 @@ import (
 //
 // v1 adds a subscription by a regular expression, and member ids that clients
 // make up themselves (KIP-1082).
-func (s *Server) consumerGroupHeartbeat(c *call, req *kmsg.ConsumerGroupHeartbeatRequest) *kmsg.ConsumerGroupHeartbeatResponse {
-	if !s.servesConsumerGroups() {
+func (h *groups) consumerGroupHeartbeat(c *call, req *kmsg.ConsumerGroupHeartbeatRequest) *kmsg.ConsumerGroupHeartbeatResponse {
+	if !h.servesConsumerGroups() {
 		resp := kmsg.NewPtrConsumerGroupHeartbeatResponse()
 		resp.ErrorCode = int16(protocol.UnsupportedVersion)
 		return resp
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, changeTimeout)
 	defer cancel()
-	return s.groups.ConsumerHeartbeat(ctx, c.from(), req)
+	return h.coordinator.ConsumerHeartbeat(ctx, c.from(), req)
 }
 
 // ConsumerGroupDescribe, versions 0–1 (KIP-848).
@@ -34,8 +34,8 @@ func (s *Server) consumerGroupHeartbeat(c *call, req *kmsg.ConsumerGroupHeartbea
 //   - What is named twice is answered once, as far as there is place: see maxAnswer.
 //
 // v1 adds a member's type.
-func (s *Server) consumerGroupDescribe(c *call, req *kmsg.ConsumerGroupDescribeRequest) *kmsg.ConsumerGroupDescribeResponse {
-	if !s.servesConsumerGroups() {
+func (h *groups) consumerGroupDescribe(c *call, req *kmsg.ConsumerGroupDescribeRequest) *kmsg.ConsumerGroupDescribeResponse {
+	if !h.servesConsumerGroups() {
 		resp := kmsg.NewPtrConsumerGroupDescribeResponse()
 		resp.Groups = make([]kmsg.ConsumerGroupDescribeResponseGroup, 0, len(req.Groups))
 		for _, name := range req.Groups {
@@ -53,7 +53,7 @@ func (s *Server) consumerGroupDescribe(c *call, req *kmsg.ConsumerGroupDescribeR
 	for i := range groups {
 		c.step()
 		one.Groups = groups[i : i+1]
-		g := s.groups.ConsumerDescribe(c.ctx, &one).Groups[0]
+		g := h.coordinator.ConsumerDescribe(c.ctx, &one).Groups[0]
 		if !c.fits(&g) {
 			g.Members, g.ErrorCode, g.ErrorMessage = nil, int16(protocol.MessageTooLarge), message(errNoPlace)
 		}
@@ -69,6 +69,6 @@ func (s *Server) consumerGroupDescribe(c *call, req *kmsg.ConsumerGroupDescribeR
 	return resp
 }
 
-func (s *Server) servesConsumerGroups() bool {
-	return slices.Contains(s.settings().broker.Groups.Protocols, "consumer")
+func (h *groups) servesConsumerGroups() bool {
+	return slices.Contains(h.settings().broker.Groups.Protocols, "consumer")
 }

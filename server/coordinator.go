@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -24,28 +25,44 @@ const offsetsTopic = "__consumer_offsets"
 // topic to be there; then it is told to ask again.
 const createWait = 5 * time.Second
 
-// coordinate begins to coordinate the groups whose partitions this node leads, until
-// Shutdown begins.
-func (s *Server) coordinate() {
-	s.offsets = journal.New(journal.Config{
-		Node:   s.Node,
+// A groups answers what is asked of consumer groups and their offsets, and runs their
+// coordinator on this node.
+type groups struct {
+	*broker
+	coordinator *group.Coordinator // nil before begin, like its journal
+	journal     *journal.Topic
+	hosting     sync.WaitGroup // runs journal
+}
+
+// begin begins to coordinate the groups whose partitions this node leads, until ctx ends.
+func (h *groups) begin(ctx context.Context) {
+	h.journal = journal.New(journal.Config{
+		Node:   h.node,
 		Name:   offsetsTopic,
-		Spec:   offsetsSpec{s},
-		Logger: s.logger(),
-		Clock:  s.clock(),
+		Spec:   offsetsSpec{h.broker},
+		Logger: h.logger,
+		Clock:  h.clock,
 	})
-	s.groups = group.New(group.Config{
-		Journal:  s.offsets,
-		Topics:   topics{s},
-		Settings: groupSettings{s},
-		Logger:   s.logger(),
-		Clock:    s.clock(),
+	h.coordinator = group.New(group.Config{
+		Journal:  h.journal,
+		Topics:   knownTopics{h.node},
+		Settings: groupSettings{h.broker},
+		Logger:   h.logger,
+		Clock:    h.clock,
 	})
-	s.hosting.Go(func() { s.offsets.Run(s.ctx, s.groups) })
+	h.hosting.Go(func() { h.journal.Run(ctx, h.coordinator) })
+}
+
+// end ends it, after the context that it was begun with.
+func (h *groups) end() {
+	h.hosting.Wait()
+	if h.coordinator != nil {
+		h.coordinator.Close()
+	}
 }
 
 // offsetsSpec says how offsetsTopic is.
-type offsetsSpec struct{ *Server }
+type offsetsSpec struct{ *broker }
 
 // Request implements journal.Spec.
 func (s offsetsSpec) Request() replication.TopicRequest {
@@ -77,7 +94,7 @@ const (
 //
 // v1 adds the type and the throttle time, v3 tagged fields, v4 several keys
 // (KIP-699), v5 an error code that transactions use, v6 share groups (KIP-932).
-func (s *Server) findCoordinator(c *call, req *kmsg.FindCoordinatorRequest) *kmsg.FindCoordinatorResponse {
+func (h *groups) findCoordinator(c *call, req *kmsg.FindCoordinatorRequest) *kmsg.FindCoordinatorResponse {
 	resp := kmsg.NewPtrFindCoordinatorResponse()
 	ctx, cancel := context.WithTimeout(c.ctx, createWait)
 	defer cancel()
@@ -95,7 +112,7 @@ func (s *Server) findCoordinator(c *call, req *kmsg.FindCoordinatorRequest) *kms
 		switch req.CoordinatorType {
 		case groupCoordinator:
 			var e endpoint
-			if e, code = s.coordinatorOf(ctx, c.conn, key); code == protocol.None {
+			if e, code = h.coordinatorOf(ctx, c.conn, key); code == protocol.None {
 				f.NodeID, f.Host, f.Port = e.id, e.host, e.port
 			}
 		case transactionCoordinator:
@@ -127,30 +144,30 @@ var coordinatorMessages = map[protocol.Code]string{
 
 // coordinatorOf finds the node that coordinates a group. It waits a little for
 // one: the topic may have to be made, or a leader be elected.
-func (s *Server) coordinatorOf(ctx context.Context, c *connection, name string) (endpoint, protocol.Code) {
-	if s.offsets.Partitions() == 0 {
-		if err := s.offsets.Create(ctx); err != nil {
-			s.warn("the topic of committed offsets was not created", "error", err)
+func (h *groups) coordinatorOf(ctx context.Context, c *connection, name string) (endpoint, protocol.Code) {
+	if h.journal.Partitions() == 0 {
+		if err := h.journal.Create(ctx); err != nil {
+			h.warn("the topic of committed offsets was not created", "error", err)
 			return endpoint{}, protocol.CoordinatorNotAvailable
 		}
 	}
-	t := s.offsets.Metadata()
+	t := h.journal.Metadata()
 	if len(t.Partitions) == 0 { // another node made it; its image has not come here yet
 		return endpoint{}, protocol.CoordinatorNotAvailable
 	}
-	leader, _, ok := s.Node.Leader(metadata.PartitionID{Topic: t.ID, Index: s.groups.Partition(name)})
-	if !ok || !s.Node.Present(leader) {
+	leader, _, ok := h.node.Leader(metadata.PartitionID{Topic: t.ID, Index: h.coordinator.Partition(name)})
+	if !ok || !h.node.Present(leader) {
 		return endpoint{}, protocol.CoordinatorNotAvailable
 	}
-	b, ok := s.Node.Image().Broker(leader)
+	b, ok := h.node.Image().Broker(leader)
 	if !ok {
 		return endpoint{}, protocol.CoordinatorNotAvailable
 	}
-	return c.address(b), protocol.None
+	return h.address(c, b), protocol.None
 }
 
 // groupSettings are the settings that groups look at.
-type groupSettings struct{ *Server }
+type groupSettings struct{ *broker }
 
 // Settings implements group.SettingsSource.
 func (s groupSettings) Settings() group.Settings {
@@ -180,7 +197,7 @@ func (s groupSettings) Settings() group.Settings {
 
 // OfGroup implements group.SettingsSource (KIP-848's config resource GROUP).
 func (s groupSettings) OfGroup(id string) group.GroupSettings {
-	session, heartbeat := settings.GroupTimes(s.Node.Image().ResourceConfig(settings.Group, id))
+	session, heartbeat := settings.GroupTimes(s.node.Image().ResourceConfig(settings.Group, id))
 	return group.GroupSettings{SessionTimeout: millis(session), HeartbeatInterval: millis(heartbeat)}
 }
 
@@ -198,12 +215,12 @@ func orNone(d time.Duration) time.Duration {
 	return d
 }
 
-// topics is what groups know of topics: the image's.
-type topics struct{ *Server }
+// knownTopics is what groups know of topics: the image's.
+type knownTopics struct{ node *replication.Node }
 
 // Topic implements group.Topics.
-func (t topics) Topic(name string) (id [16]byte, partitions int32, ok bool) {
-	topic, ok := t.Node.Image().Topic(name)
+func (t knownTopics) Topic(name string) (id [16]byte, partitions int32, ok bool) {
+	topic, ok := t.node.Image().Topic(name)
 	if !ok {
 		return id, 0, false
 	}
@@ -211,8 +228,8 @@ func (t topics) Topic(name string) (id [16]byte, partitions int32, ok bool) {
 }
 
 // TopicByID implements group.Topics.
-func (t topics) TopicByID(id [16]byte) (name string, partitions int32, ok bool) {
-	topic, ok := t.Node.Image().TopicByID(id)
+func (t knownTopics) TopicByID(id [16]byte) (name string, partitions int32, ok bool) {
+	topic, ok := t.node.Image().TopicByID(id)
 	if !ok {
 		return "", 0, false
 	}
@@ -220,8 +237,8 @@ func (t topics) TopicByID(id [16]byte) (name string, partitions int32, ok bool) 
 }
 
 // Names implements group.Topics.
-func (t topics) Names() []string {
-	all := t.Node.Image().Topics()
+func (t knownTopics) Names() []string {
+	all := t.node.Image().Topics()
 	names := make([]string, len(all))
 	for i, topic := range all {
 		names[i] = topic.Name
@@ -230,4 +247,4 @@ func (t topics) Names() []string {
 }
 
 // Changed implements group.Topics.
-func (t topics) Changed() <-chan struct{} { return t.Node.Changed() }
+func (t knownTopics) Changed() <-chan struct{} { return t.node.Changed() }

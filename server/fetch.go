@@ -15,6 +15,12 @@ import (
 	"millrace/server/protocol"
 )
 
+// A fetches answers Fetch, and keeps the fetch sessions within their bounds.
+type fetches struct {
+	*broker
+	sessions sessions
+}
+
 // Fetch, versions 4–18.
 //
 //   - Whole batches from the one that holds the offset on, at least one even
@@ -43,7 +49,7 @@ import (
 //
 // The record bytes are borrowed from the log and written with writev; the
 // response around them is encoded here and not by kmsg, which would copy them.
-func (s *Server) fetch(cl *call) error {
+func (h *fetches) fetch(cl *call) error {
 	c := cl.conn
 	if c.proto == nil {
 		c.proto = new(kmsg.FetchRequest)
@@ -54,7 +60,7 @@ func (s *Server) fetch(cl *call) error {
 		return protocol.Malformed("Fetch version %d: %v", cl.Version, err)
 	}
 	f := &c.fetching
-	f.server = s
+	f.in = h
 	f.version = cl.Version
 	f.committed = req.IsolationLevel == 1
 	f.code = protocol.None
@@ -70,7 +76,7 @@ func (s *Server) fetch(cl *call) error {
 		f.code = protocol.ClusterAuthorizationFailed
 	}
 	if f.code == protocol.None {
-		c.openFetch(f, req)
+		h.open(f, c, req)
 	} else {
 		f.sessionless(c, req)
 	}
@@ -130,7 +136,7 @@ type partitionKey struct {
 
 // fetching is a Fetch under way, with memory that is kept from one to the next.
 type fetching struct {
-	server    *Server
+	in        *fetches
 	version   int16
 	committed bool
 	code      protocol.Code // for the whole request
@@ -210,7 +216,7 @@ func (f *fetching) gather(cl *call, req *kmsg.FetchRequest) {
 	if f.wake == nil {
 		f.wake = make(chan struct{}, 1)
 	}
-	budget := min(max(int(req.MaxBytes), 0), f.server.maxFetchBytes())
+	budget := min(max(int(req.MaxBytes), 0), f.in.maxFetchBytes())
 	enough := min(int(req.MinBytes), budget)
 	wait := min(time.Duration(req.MaxWaitMillis)*time.Millisecond, maxWait)
 	timing := false
@@ -405,7 +411,7 @@ func checkZstd(view *segment.View) error {
 
 // find makes sure that w.p is the replica here of the partition that w names.
 func (f *fetching) find(w *wanted) protocol.Code {
-	image := f.server.Node.Image()
+	image := f.in.node.Image()
 	if w.p != nil && w.image == image {
 		return protocol.None
 	}
@@ -418,7 +424,7 @@ func (f *fetching) find(w *wanted) protocol.Code {
 		return code
 	}
 	w.id = metadata.PartitionID{Topic: topic.ID, Index: w.index}
-	p, err := f.server.Node.Partition(w.id)
+	p, err := f.in.node.Partition(w.id)
 	if err != nil {
 		w.forget()
 		w.fail(f, codeOf(err))
@@ -438,7 +444,7 @@ func (w *wanted) fail(f *fetching, c protocol.Code) {
 	w.code = c
 	w.high, w.stable, w.start = -1, -1, -1
 	if f.version >= 16 && (c == protocol.NotLeaderOrFollower || c == protocol.FencedLeaderEpoch) {
-		if leader, epoch, ok := f.server.Node.Leader(w.id); ok {
+		if leader, epoch, ok := f.in.node.Leader(w.id); ok {
 			w.leader, w.newEpoch = leader, epoch
 		}
 	}
@@ -655,7 +661,7 @@ func (f *fetching) encode(c *connection, h protocol.Header) {
 		}
 	}
 	if flexible {
-		p = c.appendEndpoints(p, leaders)
+		p = f.in.appendEndpoints(p, c, leaders)
 	}
 	protocol.Finish(p, more)
 	f.head = p
@@ -704,8 +710,8 @@ func (w *wanted) appendTags(p []byte) []byte {
 }
 
 // appendEndpoints ends the response with where its leaders are reached.
-func (c *connection) appendEndpoints(p []byte, leaders endpoints) []byte {
-	list := c.addresses(leaders)
+func (h *broker) appendEndpoints(p []byte, c *connection, leaders endpoints) []byte {
+	list := h.addresses(c, leaders)
 	if len(list) == 0 {
 		return append(p, 0)
 	}

@@ -54,7 +54,7 @@ func TestFetchIsEncodedAsKmsgEncodesIt(t *testing.T) {
 
 // randomFetching returns a fetch that has gathered something.
 func randomFetching(r *rand.Rand, s *Server, version int16) *fetching {
-	f := &fetching{server: s, version: version, full: r.IntN(2) == 0, committed: r.IntN(2) == 0}
+	f := &fetching{in: &s.handlers.fetches, version: version, full: r.IntN(2) == 0, committed: r.IntN(2) == 0}
 	if version >= 7 {
 		f.code, f.sessionID = protocol.Code(r.IntN(3)), r.Int32()
 	}
@@ -125,7 +125,7 @@ func compareFetch(t *testing.T, f *fetching, resp *kmsg.FetchResponse) {
 
 // produce appends records of the given values, one batch each, and returns
 // their offsets.
-func (b *broker) produce(topic string, partition int32, values ...string) []int64 {
+func (b *testBroker) produce(topic string, partition int32, values ...string) []int64 {
 	b.t.Helper()
 	cl := b.client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0), kgo.MaxBufferedRecords(1))
 	var offsets []int64
@@ -455,7 +455,7 @@ func TestFetchSessionTellsOnlyNews(t *testing.T) {
 			t.Errorf("version %d: %d sessions", version, n)
 		}
 	}
-	if n := b.server.stats.sessionPartitions.Load(); n != 2 {
+	if n := b.server.handlers.fetches.sessions.partitions.Load(); n != 2 {
 		t.Errorf("%d partitions in sessions, want 2", n)
 	}
 }
@@ -525,7 +525,7 @@ func TestSessionsThatDoNotFitAreNotBegun(t *testing.T) {
 	if resp := ask[*kmsg.FetchResponse](w, req); resp.ErrorCode != int16(protocol.FetchSessionNotFound) {
 		t.Errorf("error %d", resp.ErrorCode)
 	}
-	if n := b.server.stats.sessionPartitions.Load(); n != 0 {
+	if n := b.server.handlers.fetches.sessions.partitions.Load(); n != 0 {
 		t.Errorf("%d partitions left over", n)
 	}
 	if resp := ask[*kmsg.FetchResponse](other, fetchRequest(13, "", id, 0, 0, 1, 2)); resp.SessionID == 0 {
@@ -577,7 +577,7 @@ func TestAnIdleConnectionKeepsLittle(t *testing.T) {
 			c := newConnection(b.server, nowhere{})
 			defer c.close()
 			h := protocol.Header{Key: kmsg.Fetch, Version: req.Version}
-			if err := b.server.fetch(&call{Header: h, ctx: context.Background(), conn: c, body: req.AppendTo(nil)}); err != nil {
+			if err := b.server.handlers.fetches.fetch(&call{Header: h, ctx: context.Background(), conn: c, body: req.AppendTo(nil)}); err != nil {
 				t.Fatal(err)
 			}
 			if c.session != nil {
@@ -592,7 +592,7 @@ func TestAnIdleConnectionKeepsLittle(t *testing.T) {
 					forget.ForgottenTopics = append(forget.ForgottenTopics, rt)
 				}
 				old := c.session.byKey
-				if err := b.server.fetch(&call{Header: h, ctx: context.Background(), conn: c, body: forget.AppendTo(nil)}); err != nil {
+				if err := b.server.handlers.fetches.fetch(&call{Header: h, ctx: context.Background(), conn: c, body: forget.AppendTo(nil)}); err != nil {
 					t.Fatal(err)
 				}
 				if c.session == nil || len(c.session.byKey) != 0 || cap(c.session.parts) > maxKeptParts || reflect.ValueOf(old).Pointer() == reflect.ValueOf(c.session.byKey).Pointer() {

@@ -42,8 +42,8 @@ func (c *call) from() group.Client {
 // v1 adds the rebalance timeout, v2 the throttle time, v4 the required id, v5 the
 // instance id, v6 tagged fields, v7 the protocol's type and a null protocol, v8
 // the reason (KIP-800), v9 that the leader may skip the assignment (KIP-814).
-func (s *Server) joinGroup(c *call, req *kmsg.JoinGroupRequest) (resp *kmsg.JoinGroupResponse) {
-	c.waiting(func(ctx context.Context) { resp = s.groups.Join(ctx, c.from(), req) })
+func (h *groups) joinGroup(c *call, req *kmsg.JoinGroupRequest) (resp *kmsg.JoinGroupResponse) {
+	c.waiting(func(ctx context.Context) { resp = h.coordinator.Join(ctx, c.from(), req) })
 	c.conn.speaks(req.Group, resp.MemberID)
 	return resp
 }
@@ -55,9 +55,9 @@ func (s *Server) joinGroup(c *call, req *kmsg.JoinGroupRequest) (resp *kmsg.Join
 //
 // v1 adds the throttle time, v3 the instance id (KIP-345), v4 tagged fields, v5
 // the protocol's type and name (KIP-559).
-func (s *Server) syncGroup(c *call, req *kmsg.SyncGroupRequest) (resp *kmsg.SyncGroupResponse) {
+func (h *groups) syncGroup(c *call, req *kmsg.SyncGroupRequest) (resp *kmsg.SyncGroupResponse) {
 	c.conn.speaks(req.Group, req.MemberID)
-	c.waiting(func(ctx context.Context) { resp = s.groups.Sync(ctx, req) })
+	c.waiting(func(ctx context.Context) { resp = h.coordinator.Sync(ctx, req) })
 	return resp
 }
 
@@ -66,17 +66,17 @@ func (s *Server) syncGroup(c *call, req *kmsg.SyncGroupRequest) (resp *kmsg.Sync
 //   - REBALANCE_IN_PROGRESS tells a member to join again.
 //
 // v1 adds the throttle time, v3 the instance id (KIP-345), v4 tagged fields.
-func (s *Server) heartbeat(c *call, req *kmsg.HeartbeatRequest) *kmsg.HeartbeatResponse {
+func (h *groups) heartbeat(c *call, req *kmsg.HeartbeatRequest) *kmsg.HeartbeatResponse {
 	c.conn.speaks(req.Group, req.MemberID)
-	return s.groups.Heartbeat(c.ctx, req)
+	return h.coordinator.Heartbeat(c.ctx, req)
 }
 
 // LeaveGroup, versions 0–5.
 //
 // v1 adds the throttle time, v3 several members, static ones among them
 // (KIP-345), v4 tagged fields, v5 the reason (KIP-800).
-func (s *Server) leaveGroup(c *call, req *kmsg.LeaveGroupRequest) *kmsg.LeaveGroupResponse {
-	return s.groups.Leave(c.ctx, req)
+func (h *groups) leaveGroup(c *call, req *kmsg.LeaveGroupRequest) *kmsg.LeaveGroupResponse {
+	return h.coordinator.Leave(c.ctx, req)
 }
 
 // OffsetCommit, versions 2–9.
@@ -88,10 +88,10 @@ func (s *Server) leaveGroup(c *call, req *kmsg.LeaveGroupRequest) *kmsg.LeaveGro
 //
 // v5 drops the retention time (KIP-211), v6 adds the leader's epoch (KIP-320), v7
 // the instance id (KIP-345), v8 tagged fields, v9 members of KIP-848.
-func (s *Server) offsetCommit(c *call, req *kmsg.OffsetCommitRequest) *kmsg.OffsetCommitResponse {
-	ctx, cancel := context.WithTimeout(c.ctx, millis(s.settings().broker.Offsets.CommitTimeoutMillis))
+func (h *groups) offsetCommit(c *call, req *kmsg.OffsetCommitRequest) *kmsg.OffsetCommitResponse {
+	ctx, cancel := context.WithTimeout(c.ctx, millis(h.settings().broker.Offsets.CommitTimeoutMillis))
 	defer cancel()
-	return s.groups.OffsetCommit(ctx, req)
+	return h.coordinator.OffsetCommit(ctx, req)
 }
 
 // OffsetFetch, versions 1–9.
@@ -104,11 +104,11 @@ func (s *Server) offsetCommit(c *call, req *kmsg.OffsetCommitRequest) *kmsg.Offs
 // v2 adds a top-level error, v3 the throttle time, v5 the leader's epoch
 // (KIP-320), v6 tagged fields, v7 requires stable offsets (KIP-447), v8 several
 // groups (KIP-709), v9 members of KIP-848.
-func (s *Server) offsetFetch(c *call, req *kmsg.OffsetFetchRequest) *kmsg.OffsetFetchResponse {
+func (h *groups) offsetFetch(c *call, req *kmsg.OffsetFetchRequest) *kmsg.OffsetFetchResponse {
 	ctx, cancel := context.WithTimeout(c.ctx, changeTimeout)
 	defer cancel()
 	askOnce(req)
-	resp := s.groups.OffsetFetch(ctx, req)
+	resp := h.coordinator.OffsetFetch(ctx, req)
 	for i := range resp.Groups {
 		if g := &resp.Groups[i]; !c.fits(g) {
 			g.Topics, g.ErrorCode = nil, int16(protocol.MessageTooLarge)
@@ -173,10 +173,10 @@ func askOnce(req *kmsg.OffsetFetchRequest) {
 //
 //   - Offsets of topics that the group's members read are kept:
 //     GROUP_SUBSCRIBED_TO_TOPIC.
-func (s *Server) offsetDelete(c *call, req *kmsg.OffsetDeleteRequest) *kmsg.OffsetDeleteResponse {
+func (h *groups) offsetDelete(c *call, req *kmsg.OffsetDeleteRequest) *kmsg.OffsetDeleteResponse {
 	ctx, cancel := context.WithTimeout(c.ctx, changeTimeout)
 	defer cancel()
-	return s.groups.OffsetDelete(ctx, req)
+	return h.coordinator.OffsetDelete(ctx, req)
 }
 
 // DescribeGroups, versions 0–6.
@@ -188,7 +188,7 @@ func (s *Server) offsetDelete(c *call, req *kmsg.OffsetDeleteRequest) *kmsg.Offs
 //
 // v1 adds the throttle time, v3 authorized operations (KIP-430), v4 the instance
 // id (KIP-345), v5 tagged fields, v6 an error message.
-func (s *Server) describeGroups(c *call, req *kmsg.DescribeGroupsRequest) *kmsg.DescribeGroupsResponse {
+func (h *groups) describeGroups(c *call, req *kmsg.DescribeGroupsRequest) *kmsg.DescribeGroupsResponse {
 	resp := kmsg.NewPtrDescribeGroupsResponse()
 	one := *req
 	groups := distinct(c, req.Groups)
@@ -196,7 +196,7 @@ func (s *Server) describeGroups(c *call, req *kmsg.DescribeGroupsRequest) *kmsg.
 	for i := range groups {
 		c.step()
 		one.Groups = groups[i : i+1]
-		g := s.groups.Describe(c.ctx, &one).Groups[0]
+		g := h.coordinator.Describe(c.ctx, &one).Groups[0]
 		if !c.fits(&g) {
 			g.Members, g.ErrorCode = nil, int16(protocol.MessageTooLarge)
 			g.ErrorMessage = message(errNoPlace)
@@ -223,8 +223,8 @@ const groupOperations = 1<<3 | 1<<6 | 1<<8 | 1<<10 | 1<<11
 //
 // v1 adds the throttle time, v3 tagged fields, v4 states (KIP-518), v5 types
 // (KIP-848).
-func (s *Server) listGroups(c *call, req *kmsg.ListGroupsRequest) *kmsg.ListGroupsResponse {
-	return s.groups.List(c.ctx, req)
+func (h *groups) listGroups(c *call, req *kmsg.ListGroupsRequest) *kmsg.ListGroupsResponse {
+	return h.coordinator.List(c.ctx, req)
 }
 
 // DeleteGroups, versions 0–2 (KIP-229).
@@ -232,10 +232,10 @@ func (s *Server) listGroups(c *call, req *kmsg.ListGroupsRequest) *kmsg.ListGrou
 //   - Each group by itself: NON_EMPTY_GROUP, GROUP_ID_NOT_FOUND.
 //
 // v1 adds the throttle time, v2 tagged fields.
-func (s *Server) deleteGroups(c *call, req *kmsg.DeleteGroupsRequest) *kmsg.DeleteGroupsResponse {
+func (h *groups) deleteGroups(c *call, req *kmsg.DeleteGroupsRequest) *kmsg.DeleteGroupsResponse {
 	ctx, cancel := context.WithTimeout(c.ctx, changeTimeout)
 	defer cancel()
-	return s.groups.Delete(ctx, req)
+	return h.coordinator.Delete(ctx, req)
 }
 
 // waiting calls do, which may wait for minutes, with a context that also ends

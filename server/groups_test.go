@@ -64,7 +64,7 @@ func findRequest(version int16, kind int8, keys ...string) *kmsg.FindCoordinator
 
 // coordinates asks until the broker coordinates the group and has it loaded, and every
 // other group with it: the topic's partitions are led, and loaded, one after the other.
-func (b *broker) coordinates(name string) {
+func (b *testBroker) coordinates(name string) {
 	b.t.Helper()
 	w := b.dial()
 	all := kmsg.NewPtrOffsetFetchRequest()
@@ -379,7 +379,7 @@ func codeOfKafka(err error) int16 {
 }
 
 // coordinatorAmong returns who coordinates a group, and somebody who does not.
-func coordinatorAmong(t *testing.T, all []*broker, name string) (coordinator, other *broker) {
+func coordinatorAmong(t *testing.T, all []*testBroker, name string) (coordinator, other *testBroker) {
 	t.Helper()
 	waitFor(t, "a coordinator", func() bool {
 		for _, b := range all {
@@ -535,7 +535,7 @@ func TestDeposedCoordinatorTellsNoOffsets(t *testing.T) {
 	if got.ErrorCode != int16(protocol.NotCoordinator) && got.ErrorCode != int16(protocol.CoordinatorNotAvailable) {
 		t.Fatalf("alone it answered %+v", got)
 	}
-	var rest []*broker
+	var rest []*testBroker
 	for _, b := range all {
 		if b != old {
 			rest = append(rest, b)
@@ -596,7 +596,7 @@ func TestOffsetsTopicIsMadeOnceAndGrows(t *testing.T) {
 func TestLoadingLeavesOutWhatIsDamaged(t *testing.T) {
 	dir := t.TempDir()
 	settings := map[string]string{"offsets.topic.num.partitions": "1"}
-	commit := func(b *broker, name string, offset int64) {
+	commit := func(b *testBroker, name string, offset int64) {
 		t.Helper()
 		if got := ask[*kmsg.OffsetCommitResponse](b.dial(), commitRequest(8, name, "t", 0, offset)).Topics[0].Partitions[0]; got.ErrorCode != 0 {
 			t.Fatalf("commit: error %d", got.ErrorCode)

@@ -35,7 +35,7 @@ type bystander struct {
 	n  int
 }
 
-func (b *broker) bystander() *bystander {
+func (b *testBroker) bystander() *bystander {
 	b.create("bystander", 1, nil)
 	return &bystander{b.t, b.client(kgo.DefaultProduceTopic("bystander"), kgo.ConsumeTopics("bystander")), 0}
 }
@@ -221,7 +221,7 @@ func TestAbsurdRequestsOverTheWire(t *testing.T) {
 	b := startBroker(t, nil)
 	y := b.bystander()
 	before := heap()
-	for _, a := range apis {
+	for _, a := range b.server.handlers.apis {
 		for version := a.min; version <= a.max; version++ {
 			body := protocoltest.NewFiller(uint64(version)).Request(a.key, version).AppendTo(nil)
 			if a.key == kmsg.Produce && version >= 3 {
@@ -256,7 +256,7 @@ func TestApiVersions(t *testing.T) {
 		req.SetVersion(version)
 		req.ClientSoftwareName, req.ClientSoftwareVersion = "test", "1.0-x"
 		got := ask[*kmsg.ApiVersionsResponse](w, req)
-		if got.ErrorCode != 0 || len(got.ApiKeys) != len(apis) {
+		if got.ErrorCode != 0 || len(got.ApiKeys) != len(b.server.handlers.apis) {
 			t.Fatalf("version %d: %+v", version, got)
 		}
 		if version >= 3 {
@@ -342,7 +342,7 @@ func TestUnreadResponsesAreNotPiledUp(t *testing.T) {
 	}
 }
 
-func (b *broker) dialAndProduce(t *testing.T, id [16]byte, value string) {
+func (b *testBroker) dialAndProduce(t *testing.T, id [16]byte, value string) {
 	t.Helper()
 	if p := producedPartition(t, ask[*kmsg.ProduceResponse](b.dial(), produceRequest(13, "", id, batchOf(t, 0, nil, value)))); p.ErrorCode != 0 {
 		t.Fatalf("error %d", p.ErrorCode)
@@ -472,11 +472,11 @@ func TestConnectionsLeaveTheLogsTheirDescriptors(t *testing.T) {
 		t.Errorf("%d descriptors", n)
 	}
 	b := startBroker(t, nil)
-	if n := b.server.maxConnections(); n > descriptors()-otherFiles {
+	if n := b.server.broker.maxConnections(); n > descriptors()-otherFiles {
 		t.Errorf("%d connections of %d descriptors", n, descriptors())
 	}
 	b.create("t", 3, nil)
-	waitFor(t, "the topic's files to be counted", func() bool { return b.server.settings().room <= descriptors()-otherFiles-3*eachReplica })
+	waitFor(t, "the topic's files to be counted", func() bool { return b.server.broker.settings().room <= descriptors()-otherFiles-3*eachReplica })
 }
 
 func TestConnectionsFromOneAddressAreBounded(t *testing.T) {
@@ -633,11 +633,11 @@ func TestRequestsTogetherHoldABoundedNumberOfBytes(t *testing.T) {
 			w.conn.Write(frame) // the kernel may not take all of it
 		}()
 	}
-	waitFor(t, "the bytes to be held", func() bool { return b.server.budget.holds() > held-request })
+	waitFor(t, "the bytes to be held", func() bool { return b.server.shared.budget.holds() > held-request })
 	for range 20 {
 		y.unaffected()
 		// 4 MiB × (1 + 1/2 … 1/20), and one request.
-		if n := b.server.budget.holds(); n > held*36/10+request {
+		if n := b.server.shared.budget.holds(); n > held*36/10+request {
 			t.Fatalf("%d bytes are held", n)
 		}
 	}
@@ -645,5 +645,5 @@ func TestRequestsTogetherHoldABoundedNumberOfBytes(t *testing.T) {
 		w.conn.Close()
 	}
 	wg.Wait()
-	waitFor(t, "them to be let go", func() bool { return b.server.budget.holds() <= 64<<10 })
+	waitFor(t, "them to be let go", func() bool { return b.server.shared.budget.holds() <= 64<<10 })
 }

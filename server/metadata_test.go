@@ -336,7 +336,7 @@ func TestClientsAreToldTheAddressesOfTheirListener(t *testing.T) {
 // what it knew when it ended.
 func TestATopicIsThereRightAfterAStart(t *testing.T) {
 	dir := t.TempDir()
-	patient := func(s *Server) { s.imageWait = time.Hour }
+	patient := func(s *Server) { s.broker.image.patience = time.Hour }
 	t.Run("before", func(t *testing.T) { startBrokerIn(t, dir, nil, patient).create("flights", 1, nil) })
 	b := serveBroker(t, dir, nil, patient)
 	client, served := net.Pipe()
@@ -344,7 +344,7 @@ func TestATopicIsThereRightAfterAStart(t *testing.T) {
 	go newConnection(b.server, served).serve()
 	req := metadataRequest(12, "flights")
 	id := w.send(req)
-	for deadline := time.Now().Add(time.Minute); b.server.waiting.Load() == 0; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); b.server.broker.image.waiting.Load() == 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the request does not wait")
 		}
@@ -359,9 +359,9 @@ func TestATopicIsThereRightAfterAStart(t *testing.T) {
 
 // Where there is no controller to catch up with, requests wait once and not each.
 func TestTheWaitForTheImageEnds(t *testing.T) {
-	b := serveBroker(t, t.TempDir(), nil, func(s *Server) { s.imageWait = time.Millisecond })
+	b := serveBroker(t, t.TempDir(), nil, func(s *Server) { s.broker.image.patience = time.Millisecond })
 	for range 3 {
-		b.server.awaitImage(t.Context())
+		b.server.broker.awaitImage(t.Context())
 	}
 	select {
 	case <-b.node.Replayed():

@@ -8,6 +8,10 @@ import (
 	"millrace/server/protocol"
 )
 
+// A positions answers what is asked of offsets in a partition: where a time, an end or
+// an epoch's end is.
+type positions struct{ *broker }
+
 // Timestamps with a meaning of their own in ListOffsets.
 const (
 	latestOffset   = -1
@@ -35,9 +39,9 @@ var sinceVersion = [...]int16{-latestOffset: 1, -earliestOffset: 1, -maxTimestam
 //
 // v2 adds the isolation level, v4 leader epochs both ways (KIP-207, KIP-320), v6
 // tagged fields, v10 a timeout.
-func (s *Server) listOffsets(c *call, req *kmsg.ListOffsetsRequest) *kmsg.ListOffsetsResponse {
+func (h *positions) listOffsets(c *call, req *kmsg.ListOffsetsRequest) *kmsg.ListOffsetsResponse {
 	resp := kmsg.NewPtrListOffsetsResponse()
-	image := s.Node.Image()
+	image := h.node.Image()
 	count := countPartitions{}
 	for i := range req.Topics {
 		for j := range req.Topics[i].Partitions {
@@ -65,7 +69,7 @@ func (s *Server) listOffsets(c *call, req *kmsg.ListOffsetsRequest) *kmsg.ListOf
 			case count.repeated(rt.Topic, rp.Partition):
 				sp.ErrorCode = int16(protocol.InvalidRequest)
 			default:
-				p, epoch, code := s.leading(topic, rp.Partition, rp.CurrentLeaderEpoch)
+				p, epoch, code := h.leading(topic, rp.Partition, rp.CurrentLeaderEpoch)
 				if code == protocol.None {
 					code = listOffset(p, epoch, c.Version, req.IsolationLevel == 1, rp.Timestamp, sp)
 				}
@@ -125,28 +129,6 @@ func listOffset(p *replication.Partition, epoch int32, version int16, committed 
 	return protocol.None
 }
 
-// leading returns the replica of a partition if it is here, leads, and leads in
-// the epoch the client knows, which -1 leaves open (KIP-320).
-func (s *Server) leading(topic *metadata.Topic, index, known int32) (p *replication.Partition, epoch int32, c protocol.Code) {
-	if index < 0 || int(index) >= len(topic.Partitions) {
-		return nil, -1, protocol.UnknownTopicOrPartition
-	}
-	p, err := s.Node.Partition(metadata.PartitionID{Topic: topic.ID, Index: index})
-	if err != nil {
-		return nil, -1, codeOf(err)
-	}
-	epoch, err = p.Serving()
-	switch {
-	case err != nil:
-		return nil, -1, codeOf(err)
-	case known >= 0 && known < epoch:
-		return nil, -1, protocol.FencedLeaderEpoch
-	case known > epoch:
-		return nil, -1, protocol.UnknownLeaderEpoch
-	}
-	return p, epoch, protocol.None
-}
-
 // countPartitions finds partitions named more than once in a request.
 type countPartitions map[namedPartition]int
 
@@ -174,9 +156,9 @@ func (c countPartitions) repeated(topic string, index int32) bool {
 // v3 adds the replica's id, which changes nothing here: no node asks another in
 // this way, so whoever gives one is answered as a consumer is. v4 adds tagged
 // fields.
-func (s *Server) offsetForLeaderEpoch(c *call, req *kmsg.OffsetForLeaderEpochRequest) *kmsg.OffsetForLeaderEpochResponse {
+func (h *positions) offsetForLeaderEpoch(c *call, req *kmsg.OffsetForLeaderEpochRequest) *kmsg.OffsetForLeaderEpochResponse {
 	resp := kmsg.NewPtrOffsetForLeaderEpochResponse()
-	image := s.Node.Image()
+	image := h.node.Image()
 	var claims []claim
 	resp.Topics = make([]kmsg.OffsetForLeaderEpochResponseTopic, len(req.Topics))
 	for i := range req.Topics {
@@ -195,7 +177,7 @@ func (s *Server) offsetForLeaderEpoch(c *call, req *kmsg.OffsetForLeaderEpochReq
 				sp.ErrorCode = int16(code)
 				continue
 			}
-			p, epoch, code := s.leading(topic, rp.Partition, rp.CurrentLeaderEpoch)
+			p, epoch, code := h.leading(topic, rp.Partition, rp.CurrentLeaderEpoch)
 			if code == protocol.None && rp.LeaderEpoch >= 0 {
 				sp.LeaderEpoch, sp.EndOffset = p.EpochEnd(rp.LeaderEpoch)
 				claims = append(claims, claim{p, epoch, (*epochEnd)(sp)})

@@ -20,8 +20,8 @@ const standardReplicas = 3
 
 // ownTopic says how a topic of the cluster's own is made, by whoever is first to
 // need it, with the settings Kafka gives it; false for other topics.
-func (s *Server) ownTopic(name string) (want replication.TopicRequest, ok bool) {
-	set := s.settings().broker
+func (h *broker) ownTopic(name string) (want replication.TopicRequest, ok bool) {
+	set := h.settings().broker
 	want = replication.TopicRequest{Name: name, Internal: true}
 	config := map[string]string{"compression.type": "producer"}
 	var replicas int
@@ -49,7 +49,7 @@ func (s *Server) ownTopic(name string) (want replication.TopicRequest, ok bool) 
 	if replicas < 1 || replicas == standardReplicas {
 		replicas, want.Grow = standardReplicas, true
 	}
-	want.Replicas = int16(min(replicas, len(s.Node.Image().Brokers())))
+	want.Replicas = int16(min(replicas, len(h.node.Image().Brokers())))
 	want.Config = config
 	return want, true
 }

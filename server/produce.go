@@ -37,7 +37,8 @@ import (
 // memory of its own and belongs to the partitions from Append on, until they have
 // all said what became of their batches and the response is encoded. Then it is
 // put back for the next request, unless a partition keeps it: see replication.KeptBytes.
-func (c *connection) produce(cl *call) error {
+func (h *producers) produce(cl *call) error {
+	c := cl.conn
 	var req kmsg.ProduceRequest
 	req.SetVersion(cl.Version)
 	// Names alias the frame as well; nothing keeps them longer than the batches.
@@ -45,7 +46,7 @@ func (c *connection) produce(cl *call) error {
 		return protocol.Malformed("Produce version %d: %v", cl.Version, err)
 	}
 	a := &appends{
-		server:   c.server,
+		in:       h,
 		header:   cl.Header,
 		conn:     c,
 		size:     cl.size,
@@ -67,7 +68,7 @@ func (c *connection) produce(cl *call) error {
 		return err
 	}
 	refusal := produceRefusal(&req)
-	set := c.server.settings()
+	set := h.settings()
 	i := 0
 	for t := range req.Topics {
 		rt := &req.Topics[t]
@@ -86,7 +87,7 @@ func (c *connection) produce(cl *call) error {
 			case code != protocol.None:
 				a.refuse(i, appended{code: code})
 			default:
-				c.append(a, i, topic, set.topic(topic), rp)
+				h.append(a, i, topic, set.topic(topic), rp)
 			}
 			rp.Records = nil // the partition's
 			i++
@@ -110,8 +111,7 @@ func produceRefusal(req *kmsg.ProduceRequest) *appended {
 }
 
 // append submits one partition's batch as result i of a.
-func (c *connection) append(a *appends, i int, topic *metadata.Topic, set *settings.Topic, rp *kmsg.ProduceRequestTopicPartition) {
-	s := c.server
+func (h *producers) append(a *appends, i int, topic *metadata.Topic, set *settings.Topic, rp *kmsg.ProduceRequestTopicPartition) {
 	if rp.Partition < 0 || int(rp.Partition) >= len(topic.Partitions) {
 		a.refuse(i, appended{code: protocol.UnknownTopicOrPartition})
 		return
@@ -131,7 +131,7 @@ func (c *connection) append(a *appends, i int, topic *metadata.Topic, set *setti
 		a.refuse(i, appended{code: protocol.UnsupportedCompression, err: sentence("Produce requests before version 7 may not use ZStandard compression")})
 		return
 	}
-	if refused := s.checkRecords(b, set, topic.Name, rp.Partition); refused != nil {
+	if refused := h.checkRecords(b, set, topic.Name, rp.Partition); refused != nil {
 		refused.id = id
 		a.refuse(i, *refused)
 		return
@@ -143,7 +143,7 @@ func (c *connection) append(a *appends, i int, topic *metadata.Topic, set *setti
 		return
 	}
 	a.hold(len(b) - came)
-	p, err := s.Node.Partition(id)
+	p, err := h.node.Partition(id)
 	if err != nil {
 		a.refuse(i, appended{code: codeOf(err), id: id})
 		return
@@ -154,7 +154,7 @@ func (c *connection) append(a *appends, i int, topic *metadata.Topic, set *setti
 			// Without a message, as Kafka: clients show it to people, and what it
 			// says is ours. Most of it passes, and is no news in the log.
 			if code := codeOf(err); code == protocol.UnknownServerError {
-				s.warn("a produce failed", "topic", topic.Name, "partition", id.Index, "error", err)
+				h.warn("a produce failed", "topic", topic.Name, "partition", id.Index, "error", err)
 			}
 			a.refuse(i, appended{code: codeOf(err), id: id})
 			return
@@ -175,8 +175,8 @@ func refusedBatch(err error) appended {
 
 // checkRecords applies the topic's rules to a valid batch: keys where the
 // topic is compacted, and timestamps near enough to now (KIP-937).
-func (s *Server) checkRecords(b record.Batch, t *settings.Topic, topic string, partition int32) *appended {
-	now := s.now().UnixMilli()
+func (h *producers) checkRecords(b record.Batch, t *settings.Topic, topic string, partition int32) *appended {
+	now := h.clock.Now().UnixMilli()
 	latest, earliest := int64(math.MaxInt64), int64(math.MinInt64)
 	if t.TimestampType == settings.CreateTime {
 		if t.TimestampAfterMaxMillis < math.MaxInt64-now {
@@ -239,7 +239,7 @@ func recompress(b record.Batch, t *settings.Topic) (record.Batch, error) {
 // An appends is one Produce request between its submission and its answer. It
 // is filled in by the partitions and answered by the acknowledger.
 type appends struct {
-	server   *Server
+	in       *producers
 	conn     *connection
 	header   protocol.Header
 	size     int  // of the frame, in bytes
@@ -332,7 +332,7 @@ func (a *appends) putBack() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.left == 0 && a.answered && !a.kept {
-		a.server.buffers.Put(a.frame)
+		a.in.buffers.Put(a.frame)
 		a.frame = nil
 	}
 }
@@ -369,7 +369,7 @@ func (a *appends) response() ([]byte, error) {
 			switch r.code {
 			case protocol.InvalidRecord, protocol.InvalidTimestamp, protocol.OutOfOrderSequence, protocol.InvalidProducerEpoch, protocol.UnknownProducerID, protocol.UnsupportedCompression:
 				// Kafka tells it where the partition itself refused.
-				if p, err := a.server.Node.Partition(r.id); err == nil {
+				if p, err := a.in.node.Partition(r.id); err == nil {
 					sp.LogStartOffset = p.StartOffset()
 				}
 			}
@@ -380,7 +380,7 @@ func (a *appends) response() ([]byte, error) {
 				sp.ErrorRecords = append(sp.ErrorRecords, e)
 			}
 			if r.code == protocol.NotLeaderOrFollower && a.header.Version >= 10 {
-				if broker, epoch, ok := a.server.Node.Leader(r.id); ok {
+				if broker, epoch, ok := a.in.node.Leader(r.id); ok {
 					sp.CurrentLeader.LeaderID, sp.CurrentLeader.LeaderEpoch = broker, epoch
 					brokers[broker] = struct{}{}
 				}
@@ -393,7 +393,7 @@ func (a *appends) response() ([]byte, error) {
 	if a.silent {
 		return nil, nil
 	}
-	for _, b := range a.conn.addresses(brokers) {
+	for _, b := range a.in.addresses(a.conn, brokers) {
 		e := kmsg.NewProduceResponseBroker()
 		e.NodeID, e.Host, e.Port, e.Rack = b.id, b.host, b.port, b.rack
 		resp.Brokers = append(resp.Brokers, e)

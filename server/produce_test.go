@@ -383,7 +383,7 @@ func TestRecompressedBatchesObeyMaxMessageBytes(t *testing.T) {
 	if p.ErrorCode != int16(protocol.MessageTooLarge) {
 		t.Errorf("error %d, want %d", p.ErrorCode, protocol.MessageTooLarge)
 	}
-	waitFor(t, "nothing to be held any more", func() bool { return b.server.budget.holds() == 0 })
+	waitFor(t, "nothing to be held any more", func() bool { return b.server.shared.budget.holds() == 0 })
 }
 
 // Q10; KIP-98, KIP-360: the last five batches of a producer are recognised.

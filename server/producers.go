@@ -5,9 +5,16 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"millrace/internal/bufpool"
 	"millrace/replication/metadata"
 	"millrace/server/protocol"
 )
+
+// A producers answers producers, and what is asked of them: in produce.go what appends.
+type producers struct {
+	*broker
+	buffers *bufpool.Pool // that frames come from
+}
 
 // InitProducerId, versions 0–5.
 //
@@ -17,7 +24,7 @@ import (
 //     not there.
 //
 // v2 adds tagged fields, v3 the producer's id and epoch.
-func (s *Server) initProducerID(c *call, req *kmsg.InitProducerIDRequest) *kmsg.InitProducerIDResponse {
+func (h *producers) initProducerID(c *call, req *kmsg.InitProducerIDRequest) *kmsg.InitProducerIDResponse {
 	resp := kmsg.NewPtrInitProducerIDResponse()
 	resp.ProducerID, resp.ProducerEpoch = -1, -1
 	if req.TransactionalID != nil {
@@ -26,7 +33,7 @@ func (s *Server) initProducerID(c *call, req *kmsg.InitProducerIDRequest) *kmsg.
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, changeTimeout)
 	defer cancel()
-	id, err := s.Node.NewProducerID(ctx)
+	id, err := h.node.NewProducerID(ctx)
 	if err != nil {
 		resp.ErrorCode = int16(coordinatorCodeOf(err))
 		return resp
@@ -41,9 +48,9 @@ func (s *Server) initProducerID(c *call, req *kmsg.InitProducerIDRequest) *kmsg.
 //     partition, whether it leads or not: kafka-transactions find-hanging asks
 //     the broker it was given. A follower knows what it knows to be committed,
 //     which without further records takes up to a minute. Without a replica here it is NOT_LEADER_OR_FOLLOWER.
-func (s *Server) describeProducers(c *call, req *kmsg.DescribeProducersRequest) *kmsg.DescribeProducersResponse {
+func (h *producers) describeProducers(c *call, req *kmsg.DescribeProducersRequest) *kmsg.DescribeProducersResponse {
 	resp := kmsg.NewPtrDescribeProducersResponse()
-	image := s.Node.Image()
+	image := h.node.Image()
 	resp.Topics = make([]kmsg.DescribeProducersResponseTopic, len(req.Topics))
 	count := countPartitions{}
 	for i := range req.Topics {
@@ -74,7 +81,7 @@ func (s *Server) describeProducers(c *call, req *kmsg.DescribeProducersRequest) 
 				sp.ErrorCode = int16(protocol.UnknownTopicOrPartition)
 				continue
 			}
-			p, err := s.Node.Partition(metadata.PartitionID{Topic: topic.ID, Index: index})
+			p, err := h.node.Partition(metadata.PartitionID{Topic: topic.ID, Index: index})
 			if err != nil {
 				sp.ErrorCode = int16(codeOf(err))
 				continue

@@ -6,10 +6,11 @@ import (
 	"millrace/server/protocol"
 )
 
-// What Kafka answers where no authorizer is configured, no quota is set and no
-// user has a password. Tools ask by default, MirrorMaker among them, and take
+// A security answers what Kafka answers where no authorizer is configured, no quota is set
+// and no user has a password. Tools ask by default, MirrorMaker among them, and take
 // these for an answer where a closed connection would end them. What would set a
 // quota or a password is not served, since nothing could keep to it.
+type security struct{ *broker }
 
 const errNoAuthorizer = sentence("No Authorizer is configured.")
 
@@ -21,10 +22,10 @@ const errNoAuthorizer = sentence("No Authorizer is configured.")
 //   - The connection stays, and may go on without.
 //
 // v1 says how the tokens that follow are framed.
-func (s *Server) saslHandshake(c *call, req *kmsg.SASLHandshakeRequest) *kmsg.SASLHandshakeResponse {
+func (h *security) saslHandshake(c *call, req *kmsg.SASLHandshakeRequest) *kmsg.SASLHandshakeResponse {
 	resp := kmsg.NewPtrSASLHandshakeResponse()
 	resp.ErrorCode, resp.SupportedMechanisms = int16(protocol.UnsupportedSASLMechanism), []string{}
-	s.warn("a client that would authenticate was refused: this release has neither authentication nor access control", "remote", c.conn.conn.RemoteAddr(), "mechanism", req.Mechanism)
+	h.warn("a client that would authenticate was refused: this release has neither authentication nor access control", "remote", c.conn.conn.RemoteAddr(), "mechanism", req.Mechanism)
 	return resp
 }
 
@@ -33,7 +34,7 @@ func (s *Server) saslHandshake(c *call, req *kmsg.SASLHandshakeRequest) *kmsg.SA
 //   - SECURITY_DISABLED, always.
 //
 // v2 adds tagged fields, v3 user principals.
-func (s *Server) describeACLs(c *call, req *kmsg.DescribeACLsRequest) *kmsg.DescribeACLsResponse {
+func (h *security) describeACLs(c *call, req *kmsg.DescribeACLsRequest) *kmsg.DescribeACLsResponse {
 	resp := kmsg.NewPtrDescribeACLsResponse()
 	resp.ErrorCode, resp.ErrorMessage = int16(protocol.SecurityDisabled), message(errNoAuthorizer)
 	return resp
@@ -44,7 +45,7 @@ func (s *Server) describeACLs(c *call, req *kmsg.DescribeACLsRequest) *kmsg.Desc
 //   - SECURITY_DISABLED for each.
 //
 // v2 adds tagged fields, v3 user principals.
-func (s *Server) createACLs(c *call, req *kmsg.CreateACLsRequest) *kmsg.CreateACLsResponse {
+func (h *security) createACLs(c *call, req *kmsg.CreateACLsRequest) *kmsg.CreateACLsResponse {
 	resp := kmsg.NewPtrCreateACLsResponse()
 	resp.Results = make([]kmsg.CreateACLsResponseResult, 0, len(req.Creations))
 	for range req.Creations {
@@ -61,7 +62,7 @@ func (s *Server) createACLs(c *call, req *kmsg.CreateACLsRequest) *kmsg.CreateAC
 //   - SECURITY_DISABLED for each.
 //
 // v2 adds tagged fields, v3 user principals.
-func (s *Server) deleteACLs(c *call, req *kmsg.DeleteACLsRequest) *kmsg.DeleteACLsResponse {
+func (h *security) deleteACLs(c *call, req *kmsg.DeleteACLsRequest) *kmsg.DeleteACLsResponse {
 	resp := kmsg.NewPtrDeleteACLsResponse()
 	resp.Results = make([]kmsg.DeleteACLsResponseResult, 0, len(req.Filters))
 	for range req.Filters {
@@ -78,7 +79,7 @@ func (s *Server) deleteACLs(c *call, req *kmsg.DeleteACLsRequest) *kmsg.DeleteAC
 //   - There are none, whoever is asked about.
 //
 // v1 adds tagged fields.
-func (s *Server) describeClientQuotas(c *call, req *kmsg.DescribeClientQuotasRequest) *kmsg.DescribeClientQuotasResponse {
+func (h *security) describeClientQuotas(c *call, req *kmsg.DescribeClientQuotasRequest) *kmsg.DescribeClientQuotasResponse {
 	resp := kmsg.NewPtrDescribeClientQuotasResponse()
 	resp.Entries = []kmsg.DescribeClientQuotasResponseEntry{} // null is a null pointer in Java's client
 	return resp
@@ -88,7 +89,7 @@ func (s *Server) describeClientQuotas(c *call, req *kmsg.DescribeClientQuotasReq
 //
 //   - No user has any: all of them are none, and who is asked for by name is
 //     RESOURCE_NOT_FOUND, named twice DUPLICATE_RESOURCE.
-func (s *Server) describeUserSCRAM(c *call, req *kmsg.DescribeUserSCRAMCredentialsRequest) *kmsg.DescribeUserSCRAMCredentialsResponse {
+func (h *security) describeUserSCRAM(c *call, req *kmsg.DescribeUserSCRAMCredentialsRequest) *kmsg.DescribeUserSCRAMCredentialsResponse {
 	resp := kmsg.NewPtrDescribeUserSCRAMCredentialsResponse()
 	named := map[string]int{}
 	for _, u := range req.Users {

@@ -185,7 +185,7 @@ func TestDescribeLogDirsShowsWhatFailed(t *testing.T) {
 	}
 }
 
-func partitionOf(b *broker, topic string) metadata.PartitionID {
+func partitionOf(b *testBroker, topic string) metadata.PartitionID {
 	t, _ := b.node.Image().Topic(topic)
 	return metadata.PartitionID{Topic: t.ID}
 }

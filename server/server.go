@@ -29,11 +29,8 @@ import (
 	"time"
 
 	"millrace/internal/bufpool"
-	"millrace/internal/slowlog"
 	"millrace/replication"
 	"millrace/server/coordinator"
-	"millrace/server/group"
-	"millrace/server/journal"
 	"millrace/server/mux"
 )
 
@@ -85,26 +82,22 @@ type Server struct {
 	muxes     []*mux.Mux
 	listeners map[net.Listener]struct{}
 	open      map[net.Conn]*connection // nil for a moment
+	begun     bool                     // by Serve
 	closing   bool
 	active    sync.WaitGroup // counts open
 
-	quotas   mux.Quotas
-	budget   budget
-	turns    turns
-	buffers  bufpool.Pool // of Produce requests
-	resolved atomic.Pointer[resolvedSettings]
-	slow     slowlog.Limit // of warnings
+	shared   shared
+	broker   broker
+	handlers handlers
 	stats    counters
+}
 
-	imageWait time.Duration // 0: imageWait
-	awaiting  sync.Once     // makes imageLate
-	imageLate chan struct{} // closed when nobody waits for the image any more: see awaitImage
-	waiting   atomic.Int64  // requests that do
-
-	coordinating sync.Once          // begins the coordination of groups
-	groups       *group.Coordinator // nil before Serve, like offsets, its journal
-	offsets      *journal.Topic
-	hosting      sync.WaitGroup // runs offsets
+// shared is what connections share out among them.
+type shared struct {
+	budget  budget
+	turns   turns
+	buffers bufpool.Pool // of Produce requests
+	quotas  mux.Quotas   // of the connections themselves
 }
 
 // A Listener is one of several that clients come in by, with a name and an address of
@@ -127,31 +120,42 @@ type Stats struct {
 
 type counters struct {
 	connections, requests, refused, panics atomic.Int64
-	sessions, sessionPartitions            atomic.Int64
 }
 
 // Stats returns what has been counted so far.
 func (s *Server) Stats() Stats {
-	before := s.quotas.Stats() // of connections that never came to be served here
+	before := s.shared.quotas.Stats() // of connections that never came to be served here
 	return Stats{
 		Connections: s.stats.connections.Load(),
 		Requests:    s.stats.requests.Load(),
 		Refused:     s.stats.refused.Load() + before.Refused,
 		Panics:      s.stats.panics.Load() + before.Panics,
-		Sessions:    s.stats.sessions.Load(),
+		Sessions:    s.handlers.fetches.sessions.count.Load(),
 	}
 }
 
 func (s *Server) init() {
 	s.once.Do(func() {
 		s.ctx, s.stop = context.WithCancel(context.Background())
-		s.budget.size = s.maxHeldBytes()
+		s.shared.budget.size = s.maxHeldBytes()
+		b := &s.broker
+		if b.node, b.advertised, b.logger, b.clock = s.Node, s.Advertised, s.Logger, s.Clock; b.logger == nil {
+			b.logger = slog.Default()
+		}
+		if b.clock == nil {
+			b.clock = coordinator.SystemClock{}
+		}
+		h := &s.handlers
+		h.init(b)
+		h.cluster.dataDir, h.cluster.software = s.DataDir, s.Software
+		if h.configs.levels = s.Levels; h.configs.levels == nil {
+			h.configs.levels = NewLevels(slog.LevelInfo)
+		}
+		h.fetches.sessions.most = s.maxSessionPartitions()
+		h.producers.buffers = &s.shared.buffers
 		s.listeners = map[net.Listener]struct{}{}
 		s.open = map[net.Conn]*connection{}
-		s.quotas.Broker = bounds{s}
-		if s.Levels == nil {
-			s.Levels = NewLevels(slog.LevelInfo)
-		}
+		s.shared.quotas.Broker = bounds{b}
 	})
 }
 
@@ -176,29 +180,13 @@ func (s *Server) stallTimeout() time.Duration {
 	return 30 * time.Second
 }
 
-func (s *Server) logger() *slog.Logger {
-	if s.Logger != nil {
-		return s.Logger
-	}
-	return slog.Default()
-}
-
-func (s *Server) clock() coordinator.Clock {
-	if s.Clock != nil {
-		return s.Clock
-	}
-	return coordinator.SystemClock{}
-}
-
-func (s *Server) now() time.Time { return s.clock().Now() }
-
 // Mux begins to accept from l, and cuts it into a listener for Serve and one for the
 // other nodes (replication.Node.Serve). All that come by it are counted together with
 // those of the Server's other listeners, and bounded by the node's settings; Quotas
 // tells about them. Shutdown closes it.
 func (s *Server) Mux(l net.Listener) *mux.Mux {
 	s.init()
-	m := mux.New(l, mux.Config{Quotas: &s.quotas, TLS: s.TLSConfig, Patience: s.stallTimeout()})
+	m := mux.New(l, mux.Config{Quotas: &s.shared.quotas, TLS: s.TLSConfig, Patience: s.stallTimeout()})
 	s.mu.Lock()
 	s.muxes = append(s.muxes, m)
 	closing := s.closing
@@ -212,7 +200,7 @@ func (s *Server) Mux(l net.Listener) *mux.Mux {
 // Quotas returns the books of the connections that came by Mux.
 func (s *Server) Quotas() *mux.Quotas {
 	s.init()
-	return &s.quotas
+	return &s.shared.quotas
 }
 
 // Serve accepts connections of clients from l, each served by a goroutine of its own,
@@ -228,11 +216,13 @@ func (s *Server) Serve(l net.Listener) error {
 		return ErrClosed
 	}
 	s.listeners[l] = struct{}{}
-	first := false
-	s.coordinating.Do(func() { s.coordinate(); first = true })
+	first := !s.begun
+	if s.begun = true; first {
+		s.handlers.groups.begin(s.ctx)
+	}
 	s.mu.Unlock()
 	if first { // of all listeners
-		s.logger().Info("accepting connections", "max", s.maxConnections(), "descriptors", descriptors(),
+		s.broker.logger.Info("accepting connections", "max", s.broker.maxConnections(), "descriptors", descriptors(),
 			"kept_for", "the logs' files, two a replica, and 256 others")
 	}
 	defer func() {
@@ -321,10 +311,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	finished := make(chan struct{})
 	go func() { // "shutdown": ends when the last connection has, and the coordination
 		s.active.Wait()
-		s.hosting.Wait()
-		if s.groups != nil {
-			s.groups.Close()
-		}
+		s.handlers.groups.end()
 		close(finished)
 	}()
 	select {
@@ -344,10 +331,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // sent over it.
 func (s *Server) refuse(conn net.Conn, reason string) {
 	s.stats.refused.Add(1)
-	s.warn("connection refused", "remote", conn.RemoteAddr(), "reason", reason)
+	s.broker.warn("connection refused", "remote", conn.RemoteAddr(), "reason", reason)
 }
 
 func (s *Server) panicked(conn net.Conn, r any) {
 	s.stats.panics.Add(1)
-	s.warn("panic while serving a connection", "remote", conn.RemoteAddr(), "panic", r, "stack", stack())
+	s.broker.warn("panic while serving a connection", "remote", conn.RemoteAddr(), "panic", r, "stack", stack())
 }

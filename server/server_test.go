@@ -17,8 +17,8 @@ import (
 	"millrace/replication"
 )
 
-// A broker is one node with its server, for tests that speak to it over TCP.
-type broker struct {
+// A testBroker is one node with its server, for tests that speak to it over TCP.
+type testBroker struct {
 	t      testing.TB
 	node   *replication.Node
 	server *Server
@@ -32,18 +32,18 @@ type broker struct {
 
 // startBroker founds a cluster of one in a temporary folder. settings are the
 // node's own, as from its configuration file.
-func startBroker(t testing.TB, settings map[string]string) *broker {
+func startBroker(t testing.TB, settings map[string]string) *testBroker {
 	t.Helper()
 	return startBrokerWith(t, settings, nil)
 }
 
-func startBrokerWith(t testing.TB, settings map[string]string, change func(*Server)) *broker {
+func startBrokerWith(t testing.TB, settings map[string]string, change func(*Server)) *testBroker {
 	t.Helper()
 	return startBrokerIn(t, t.TempDir(), settings, change)
 }
 
 // startBrokerIn starts a node on a folder, in which it may have lived before.
-func startBrokerIn(t testing.TB, dir string, settings map[string]string, change func(*Server)) *broker {
+func startBrokerIn(t testing.TB, dir string, settings map[string]string, change func(*Server)) *testBroker {
 	t.Helper()
 	b := serveBroker(t, dir, settings, change)
 	b.start()
@@ -51,7 +51,7 @@ func startBrokerIn(t testing.TB, dir string, settings map[string]string, change 
 }
 
 // start starts the node of a broker that is served.
-func (b *broker) start() {
+func (b *testBroker) start() {
 	b.t.Helper()
 	if err := b.node.Start(testContext(b.t)); err != nil {
 		b.t.Fatal(err)
@@ -60,7 +60,7 @@ func (b *broker) start() {
 
 // serveBroker is startBrokerIn without the start of the node: connections are served
 // before it knows anything.
-func serveBroker(t testing.TB, dir string, settings map[string]string, change func(*Server)) *broker {
+func serveBroker(t testing.TB, dir string, settings map[string]string, change func(*Server)) *testBroker {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -73,7 +73,7 @@ func serveBroker(t testing.TB, dir string, settings map[string]string, change fu
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &broker{t: t, node: node, addr: l.Addr().String()}
+	b := &testBroker{t: t, node: node, addr: l.Addr().String()}
 	b.server = &Server{Node: node, DataDir: dir, Logger: logger}
 	if change != nil {
 		change(b.server)
@@ -123,7 +123,7 @@ func testContext(t testing.TB) context.Context {
 }
 
 // client returns a franz-go client of the broker.
-func (b *broker) client(opts ...kgo.Opt) *kgo.Client {
+func (b *testBroker) client(opts ...kgo.Opt) *kgo.Client {
 	b.t.Helper()
 	cl, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(b.addr), kgo.MetadataMinAge(10 * time.Millisecond)}, opts...)...)
 	if err != nil {
@@ -134,7 +134,7 @@ func (b *broker) client(opts ...kgo.Opt) *kgo.Client {
 }
 
 // create makes a topic and returns its id.
-func (b *broker) create(topic string, partitions int32, config map[string]string) kadm.TopicID {
+func (b *testBroker) create(topic string, partitions int32, config map[string]string) kadm.TopicID {
 	b.t.Helper()
 	adm := kadm.NewClient(b.client())
 	values := map[string]*string{}
@@ -155,7 +155,7 @@ type wire struct {
 	next int32
 }
 
-func (b *broker) dial() *wire {
+func (b *testBroker) dial() *wire {
 	b.t.Helper()
 	conn, err := net.Dial("tcp", b.addr)
 	if err != nil {

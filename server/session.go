@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -34,9 +35,16 @@ const (
 	finalEpoch   = -1 // a full fetch without a session
 )
 
-// openFetch finds the partitions of a fetch: the request's, or those of the
+// sessions counts the fetch sessions of all connections together.
+type sessions struct {
+	most       int64 // partitions
+	count      atomic.Int64
+	partitions atomic.Int64
+}
+
+// open finds the partitions of a fetch: the request's, or those of the
 // session it goes on with. f.code says what is wrong with the session.
-func (c *connection) openFetch(f *fetching, req *kmsg.FetchRequest) {
+func (h *fetches) open(f *fetching, c *connection, req *kmsg.FetchRequest) {
 	if f.version < 7 {
 		f.sessionless(c, req)
 		return
@@ -44,22 +52,22 @@ func (c *connection) openFetch(f *fetching, req *kmsg.FetchRequest) {
 	switch req.SessionEpoch {
 	case finalEpoch:
 		if c.session != nil && req.SessionID == c.session.id {
-			c.endSession()
+			h.endSession(c)
 		}
 		f.sessionless(c, req)
 	case initialEpoch:
 		// The client has lost or given up what it had here before.
-		c.endSession()
-		if !c.beginSession(f, req) {
+		h.endSession(c)
+		if !h.beginSession(f, c, req) {
 			f.sessionless(c, req)
 		}
 	default:
-		f.code = c.continueSession(f, req)
+		f.code = h.continueSession(f, c, req)
 	}
 }
 
 // beginSession makes a session of a full fetch, if there is room for one.
-func (c *connection) beginSession(f *fetching, req *kmsg.FetchRequest) bool {
+func (h *fetches) beginSession(f *fetching, c *connection, req *kmsg.FetchRequest) bool {
 	s := &session{
 		id:       1 + rand.Int32N(math.MaxInt32),
 		epoch:    1,
@@ -67,9 +75,9 @@ func (c *connection) beginSession(f *fetching, req *kmsg.FetchRequest) bool {
 		byKey:    map[partitionKey]*wanted{},
 	}
 	// max.incremental.fetch.session.cache.slots
-	if c.server.stats.sessions.Add(1) > int64(c.server.settings().broker.Connections.FetchSessions) || !c.add(s, req) {
-		c.server.stats.sessions.Add(-1)
-		s.end(c.server)
+	if h.sessions.count.Add(1) > int64(h.settings().broker.Connections.FetchSessions) || !h.sessions.add(s, c, req) {
+		h.sessions.count.Add(-1)
+		h.sessions.end(s)
 		return false
 	}
 	c.session = s
@@ -78,7 +86,7 @@ func (c *connection) beginSession(f *fetching, req *kmsg.FetchRequest) bool {
 }
 
 // continueSession applies an incremental fetch to its session.
-func (c *connection) continueSession(f *fetching, req *kmsg.FetchRequest) protocol.Code {
+func (h *fetches) continueSession(f *fetching, c *connection, req *kmsg.FetchRequest) protocol.Code {
 	s := c.session
 	switch {
 	case s == nil || s.id != req.SessionID:
@@ -92,14 +100,14 @@ func (c *connection) continueSession(f *fetching, req *kmsg.FetchRequest) protoc
 		t := &req.ForgottenTopics[i]
 		for _, index := range t.Partitions {
 			c.turn.step()
-			c.drop(s, partitionKey{t.Topic, t.TopicID, index})
+			h.sessions.drop(s, partitionKey{t.Topic, t.TopicID, index})
 		}
 	}
 	if len(req.ForgottenTopics) > 0 {
 		s.compact()
 	}
-	if !c.add(s, req) {
-		c.endSession()
+	if !h.sessions.add(s, c, req) {
+		h.endSession(c)
 		return protocol.FetchSessionNotFound
 	}
 	if s.epoch++; s.epoch < 0 {
@@ -111,7 +119,7 @@ func (c *connection) continueSession(f *fetching, req *kmsg.FetchRequest) protoc
 
 // add takes the request's partitions into the session. It is false when all
 // sessions together would hold too many.
-func (c *connection) add(s *session, req *kmsg.FetchRequest) bool {
+func (all *sessions) add(s *session, c *connection, req *kmsg.FetchRequest) bool {
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		for j := range t.Partitions {
@@ -119,12 +127,11 @@ func (c *connection) add(s *session, req *kmsg.FetchRequest) bool {
 			key := partitionKey{t.Topic, t.TopicID, t.Partitions[j].Partition}
 			w := s.byKey[key]
 			if w == nil {
-				all := c.server.stats.sessionPartitions.Add(1)
-				left := c.server.maxSessionPartitions() - (all - int64(len(s.byKey)) - 1)
+				left := all.most - (all.partitions.Add(1) - int64(len(s.byKey)) - 1)
 				// A longer name is no topic's, and would be kept.
 				if int64(len(s.byKey)) >= (left+1)/2 || len(t.Topic) > 249 {
-					c.server.stats.sessionPartitions.Add(-1)
-					s.end(c.server)
+					all.partitions.Add(-1)
+					all.end(s)
 					return false
 				}
 				w = &wanted{partitionKey: key, sentHigh: -1, sentStart: -1}
@@ -138,14 +145,14 @@ func (c *connection) add(s *session, req *kmsg.FetchRequest) bool {
 }
 
 // drop takes a partition out of the session. compact must follow.
-func (c *connection) drop(s *session, key partitionKey) {
+func (all *sessions) drop(s *session, key partitionKey) {
 	w := s.byKey[key]
 	if w == nil {
 		return
 	}
 	w.forget()
 	delete(s.byKey, key)
-	c.server.stats.sessionPartitions.Add(-1)
+	all.partitions.Add(-1)
 }
 
 // compact removes from parts what is no longer in byKey, in one pass. Memory for
@@ -169,19 +176,20 @@ func (s *session) compact() {
 }
 
 // end lets go of what the session holds. A second call has no effect.
-func (s *session) end(server *Server) {
+func (all *sessions) end(s *session) {
 	for _, w := range s.parts {
 		w.forget()
 	}
-	server.stats.sessionPartitions.Add(-int64(len(s.byKey)))
+	all.partitions.Add(-int64(len(s.byKey)))
 	s.parts, s.byKey = nil, nil
 }
 
-func (c *connection) endSession() {
+// endSession ends the session of a connection, if it has one.
+func (h *fetches) endSession(c *connection) {
 	if c.session == nil {
 		return
 	}
-	c.session.end(c.server)
+	h.sessions.end(c.session)
 	c.session = nil
-	c.server.stats.sessions.Add(-1)
+	h.sessions.count.Add(-1)
 }

@@ -23,17 +23,17 @@ type resolvedSettings struct {
 }
 
 // settings returns those of the current image.
-func (s *Server) settings() *resolvedSettings {
-	image := s.Node.Image()
-	if c := s.resolved.Load(); c != nil && c.image == image {
+func (h *broker) settings() *resolvedSettings {
+	image := h.node.Image()
+	if c := h.resolved.Load(); c != nil && c.image == image {
 		return c
 	}
 	id := int32(0)
 	if image.ClusterID != "" { // before that the node has no number to ask for
-		id = s.Node.ID()
+		id = h.node.ID()
 	}
 	// What the node was started with, and the id it has since.
-	static := maps.Clone(s.Node.Settings())
+	static := maps.Clone(h.node.Settings())
 	if id != 0 {
 		if static == nil {
 			static = map[string]string{}
@@ -43,20 +43,20 @@ func (s *Server) settings() *resolvedSettings {
 	c := &resolvedSettings{image: image, layers: image.Settings(id, static)}
 	c.broker = c.layers.Broker()
 	replicas := 0
-	s.Node.Partitions(func(*replication.Partition) { replicas++ })
+	h.node.Partitions(func(*replication.Partition) { replicas++ })
 	c.room = roomFor(descriptors(), replicas)
-	s.resolved.Store(c)
+	h.resolved.Store(c)
 	return c
 }
 
 // layers are where this node's settings come from under an image that may not be the
 // current one.
-func (s *Server) layers(image *metadata.Image) settings.Layers {
-	now := s.settings()
+func (h *broker) layers(image *metadata.Image) settings.Layers {
+	now := h.settings()
 	if image == now.image {
 		return now.layers
 	}
-	return image.Settings(s.Node.ID(), now.layers.Static)
+	return image.Settings(h.node.ID(), now.layers.Static)
 }
 
 // topic returns a topic's settings; the topic is one of the image's.
@@ -69,15 +69,15 @@ func (c *resolvedSettings) topic(t *metadata.Topic) *settings.Topic {
 	return &ts
 }
 
-func (s *Server) maxRequestBytes() int {
-	if n := s.settings().broker.Connections.MaxRequestBytes; n > 0 {
+func (h *broker) maxRequestBytes() int {
+	if n := h.settings().broker.Connections.MaxRequestBytes; n > 0 {
 		return int(n)
 	}
 	return 100 << 20
 }
 
-func (s *Server) maxFetchBytes() int {
-	if n := s.settings().broker.Connections.MaxFetchBytes; n > 0 {
+func (h *broker) maxFetchBytes() int {
+	if n := h.settings().broker.Connections.MaxFetchBytes; n > 0 {
 		return int(n)
 	}
 	return 55 << 20
@@ -86,8 +86,8 @@ func (s *Server) maxFetchBytes() int {
 // maxConnections is max.connections, or 50,000 if that says more: a connection
 // costs about 10 KB, and more than that are an attack. Or it is what descriptors
 // there are room for beside the logs'.
-func (s *Server) maxConnections() int {
-	c := s.settings()
+func (h *broker) maxConnections() int {
+	c := h.settings()
 	return min(max(int(c.broker.Connections.Max), 1), 50_000, c.room)
 }
 
@@ -110,15 +110,15 @@ func roomFor(descriptors, replicas int) int {
 
 // maxConnectionsPerIP is max.connections.per.ip. 0, which Kafka takes together
 // with exceptions from it, would let nobody in to change it back.
-func (s *Server) maxConnectionsPerIP() int {
-	return max(int(s.settings().broker.Connections.MaxPerIP), 1)
+func (h *broker) maxConnectionsPerIP() int {
+	return max(int(h.settings().broker.Connections.MaxPerIP), 1)
 }
 
 // idleTimeout is connections.max.idle.ms; a negative one means for ever, which
 // is a year here.
-func (s *Server) idleTimeout() time.Duration {
+func (h *broker) idleTimeout() time.Duration {
 	const year = 365 * 24 * time.Hour
-	n := s.settings().broker.Connections.MaxIdleMillis
+	n := h.settings().broker.Connections.MaxIdleMillis
 	if n < 0 || n > int64(year/time.Millisecond) {
 		return year
 	}

@@ -18,7 +18,7 @@ import (
 )
 
 // alter changes settings of a topic while it is in use; "" deletes one.
-func (b *broker) alter(topic string, settings ...string) {
+func (b *testBroker) alter(topic string, settings ...string) {
 	b.t.Helper()
 	var changes []kadm.AlterConfig
 	for i := 0; i < len(settings); i += 2 {
@@ -102,9 +102,9 @@ func TestTopicSettingsHoldFromTheNextBatch(t *testing.T) {
 
 	// The partition takes its settings up a moment after the metadata has them.
 	settled := func(time int64, value string, want func(*kmsg.ProduceResponseTopicPartition) bool) *kmsg.ProduceResponseTopicPartition {
-		for deadline := b.server.now().Add(10e9); ; {
+		for deadline := b.server.broker.clock.Now().Add(10e9); ; {
 			p := send(time, key, value)
-			if want(&p) || b.server.now().After(deadline) {
+			if want(&p) || b.server.broker.clock.Now().After(deadline) {
 				return &p
 			}
 		}

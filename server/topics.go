@@ -14,6 +14,10 @@ import (
 	"millrace/server/protocol"
 )
 
+// A topics answers what changes topics: creates, grows and deletes them, and deletes
+// their records.
+type topics struct{ *broker }
+
 // changeTimeout bounds a change of metadata for which the client set no limit.
 const changeTimeout = 30 * time.Second
 
@@ -37,7 +41,7 @@ const (
 // together calls do for 0 to n-1, several at once, and returns when all have
 // returned. Changes of metadata wait for a quorum, which then writes them
 // together. The goroutines are called "change"; a panic becomes the caller's.
-func (s *Server) together(n int, do func(i int)) {
+func together(n int, do func(i int)) {
 	const most = 16
 	if n == 1 {
 		do(0)
@@ -95,7 +99,7 @@ func (s *Server) together(n int, do func(i int)) {
 //
 // v5 adds the resulting partitions, replication and settings (KIP-525) and
 // tagged fields, v7 the topic's id.
-func (s *Server) createTopics(c *call, req *kmsg.CreateTopicsRequest) *kmsg.CreateTopicsResponse {
+func (h *topics) createTopics(c *call, req *kmsg.CreateTopicsRequest) *kmsg.CreateTopicsResponse {
 	resp := kmsg.NewPtrCreateTopicsResponse()
 	ctx, cancel := context.WithTimeout(c.ctx, clamp(req.TimeoutMillis))
 	defer cancel()
@@ -138,14 +142,14 @@ func (s *Server) createTopics(c *call, req *kmsg.CreateTopicsRequest) *kmsg.Crea
 		c.step()
 		at[resp.Topics[i].Topic] = &resp.Topics[i]
 	}
-	s.together(len(todo), func(i int) {
+	together(len(todo), func(i int) {
 		rt := &req.Topics[todo[i]]
-		s.createTopic(ctx, clamp(req.TimeoutMillis), c.Version, req.ValidateOnly, rt, at[rt.Topic])
+		h.createTopic(ctx, clamp(req.TimeoutMillis), c.Version, req.ValidateOnly, rt, at[rt.Topic])
 	})
 	return resp
 }
 
-func (s *Server) createTopic(ctx context.Context, patience time.Duration, version int16, validateOnly bool, rt *kmsg.CreateTopicsRequestTopic, st *kmsg.CreateTopicsResponseTopic) {
+func (h *topics) createTopic(ctx context.Context, patience time.Duration, version int16, validateOnly bool, rt *kmsg.CreateTopicsRequestTopic, st *kmsg.CreateTopicsResponseTopic) {
 	refuse := func(c protocol.Code, err error) {
 		st.ErrorCode, st.ErrorMessage = int16(c), message(err)
 	}
@@ -156,16 +160,16 @@ func (s *Server) createTopic(ctx context.Context, patience time.Duration, versio
 	}
 	want.ValidateOnly = validateOnly
 	want.LeaderWait = min(patience/2, maxLeaderWait)
-	if own, ok := s.ownTopic(rt.Topic); ok {
+	if own, ok := h.ownTopic(rt.Topic); ok {
 		want = completed(want, own)
 	}
-	topic, err := s.Node.CreateTopic(ctx, want)
+	topic, err := h.node.CreateTopic(ctx, want)
 	if err != nil {
 		refuse(adminCodeOf(err), err)
 		return
 	}
 	if len(topic.Partitions[0].Replicas) == 2 && !validateOnly {
-		s.logger().Warn("a topic of two replicas stands still while either of them is down: both are needed for a majority; three replicas bear the loss of one",
+		h.logger.Warn("a topic of two replicas stands still while either of them is down: both are needed for a majority; three replicas bear the loss of one",
 			"topic", topic.Name)
 	}
 	if !validateOnly {
@@ -178,7 +182,7 @@ func (s *Server) createTopic(ctx context.Context, patience time.Duration, versio
 	if len(topic.Partitions) > 0 {
 		st.ReplicationFactor = int16(len(topic.Partitions[0].Replicas))
 	}
-	for _, v := range s.settings().layers.DescribeTopic(topic.Config) {
+	for _, v := range h.settings().layers.DescribeTopic(topic.Config) {
 		rc := kmsg.NewCreateTopicsResponseTopicConfig()
 		rc.Name, rc.Source, rc.IsSensitive = v.Name, int8(v.Source), v.Sensitive()
 		if !v.Null && !v.Sensitive() {
@@ -235,7 +239,7 @@ func topicRequest(rt *kmsg.CreateTopicsRequestTopic) (replication.TopicRequest, 
 //     where its id stands beside its name.
 //
 // v4 adds tagged fields, v5 an error message.
-func (s *Server) deleteTopics(c *call, req *kmsg.DeleteTopicsRequest) *kmsg.DeleteTopicsResponse {
+func (h *topics) deleteTopics(c *call, req *kmsg.DeleteTopicsRequest) *kmsg.DeleteTopicsResponse {
 	resp := kmsg.NewPtrDeleteTopicsResponse()
 	ctx, cancel := context.WithTimeout(c.ctx, clamp(req.TimeoutMillis))
 	defer cancel()
@@ -246,8 +250,8 @@ func (s *Server) deleteTopics(c *call, req *kmsg.DeleteTopicsRequest) *kmsg.Dele
 		rt.Topic = &n
 		asked = append(asked, rt)
 	}
-	image := s.Node.Image()
-	enabled := s.settings().broker.Topics.MayDelete
+	image := h.node.Image()
+	enabled := h.settings().broker.Topics.MayDelete
 	names, ids := map[string]int{}, map[metadata.TopicID]int{}
 	for i := range asked {
 		c.step()
@@ -311,8 +315,8 @@ func (s *Server) deleteTopics(c *call, req *kmsg.DeleteTopicsRequest) *kmsg.Dele
 		st.ErrorCode, st.ErrorMessage = int16(code), message(err)
 		resp.Topics = append(resp.Topics, st)
 	}
-	s.together(len(todo), func(i int) {
-		err := s.Node.Change(ctx, metadata.DeleteTopic{Topic: gone[i]})
+	together(len(todo), func(i int) {
+		err := h.node.Change(ctx, metadata.DeleteTopic{Topic: gone[i]})
 		st := &resp.Topics[todo[i]]
 		st.ErrorCode, st.ErrorMessage = int16(adminCodeOf(err)), message(err)
 	})
@@ -328,11 +332,11 @@ func (s *Server) deleteTopics(c *call, req *kmsg.DeleteTopicsRequest) *kmsg.Dele
 //   - With an assignment there is one list of replicas for each new partition.
 //
 // v2 adds tagged fields.
-func (s *Server) createPartitions(c *call, req *kmsg.CreatePartitionsRequest) *kmsg.CreatePartitionsResponse {
+func (h *topics) createPartitions(c *call, req *kmsg.CreatePartitionsRequest) *kmsg.CreatePartitionsResponse {
 	resp := kmsg.NewPtrCreatePartitionsResponse()
 	ctx, cancel := context.WithTimeout(c.ctx, clamp(req.TimeoutMillis))
 	defer cancel()
-	image := s.Node.Image()
+	image := h.node.Image()
 	named := map[string]int{}
 	total := 0
 	for i := range req.Topics {
@@ -377,13 +381,13 @@ func (s *Server) createPartitions(c *call, req *kmsg.CreatePartitionsRequest) *k
 		st.ErrorCode, st.ErrorMessage = int16(code), message(err)
 		resp.Topics = append(resp.Topics, st)
 	}
-	s.together(len(todo), func(i int) {
+	together(len(todo), func(i int) {
 		rt := &req.Topics[todo[i]]
 		var assignment [][]int32
 		for _, a := range rt.Assignment {
 			assignment = append(assignment, a.Replicas)
 		}
-		err := s.Node.AddPartitions(ctx, rt.Topic, rt.Count, assignment, req.ValidateOnly)
+		err := h.node.AddPartitions(ctx, rt.Topic, rt.Count, assignment, req.ValidateOnly)
 		st := &resp.Topics[place[i]]
 		st.ErrorCode, st.ErrorMessage = int16(adminCodeOf(err)), message(err)
 	})
@@ -397,11 +401,11 @@ func (s *Server) createPartitions(c *call, req *kmsg.CreatePartitionsRequest) *k
 //   - A topic that is only compacted is POLICY_VIOLATION.
 //
 // v2 adds tagged fields.
-func (s *Server) deleteRecords(c *call, req *kmsg.DeleteRecordsRequest) *kmsg.DeleteRecordsResponse {
+func (h *topics) deleteRecords(c *call, req *kmsg.DeleteRecordsRequest) *kmsg.DeleteRecordsResponse {
 	resp := kmsg.NewPtrDeleteRecordsResponse()
 	ctx, cancel := context.WithTimeout(c.ctx, clamp(req.TimeoutMillis))
 	defer cancel()
-	set := s.settings()
+	set := h.settings()
 	type one struct {
 		topic   *metadata.Topic
 		offset  int64
@@ -433,9 +437,9 @@ func (s *Server) deleteRecords(c *call, req *kmsg.DeleteRecordsRequest) *kmsg.De
 			}
 		}
 	}
-	s.together(len(todo), func(i int) {
+	together(len(todo), func(i int) {
 		t := &todo[i]
-		p, _, code := s.leading(t.topic, t.answer.Partition, -1)
+		p, _, code := h.leading(t.topic, t.answer.Partition, -1)
 		if code == protocol.None {
 			before := p.StartOffset()
 			start, err := p.Trim(ctx, t.offset)
@@ -454,7 +458,7 @@ func (s *Server) deleteRecords(c *call, req *kmsg.DeleteRecordsRequest) *kmsg.De
 			}
 		}
 		if records > 0 {
-			s.logger().Info("records deleted by a client", "topic", topic.Name, "partitions", partitions, "records", records)
+			h.logger.Info("records deleted by a client", "topic", topic.Name, "partitions", partitions, "records", records)
 		}
 	}
 	return resp

@@ -123,7 +123,7 @@ func (t *turns) free() { <-t.places }
 
 // takeTurn begins the connection's turn; endTurn must follow.
 func (c *connection) takeTurn() (err error) {
-	c.turn, err = c.server.turns.take(c.ctx, c.server.stallTimeout())
+	c.turn, err = c.server.shared.turns.take(c.ctx, c.server.stallTimeout())
 	return err
 }
 
@@ -132,7 +132,7 @@ func (c *connection) endTurn() bool {
 	if !c.turn.has() {
 		return false
 	}
-	c.server.turns.leave(c.turn)
+	c.server.shared.turns.leave(c.turn)
 	c.turn = turn{}
 	return true
 }

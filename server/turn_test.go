@@ -150,9 +150,9 @@ func TestNobodyWaitsInTheirTurn(t *testing.T) {
 			t.Error("an answer without topics")
 		}
 	}
-	for i := 0; len(b.server.turns.places) > 0; i++ {
+	for i := 0; len(b.server.shared.turns.places) > 0; i++ {
 		if i == 1000 {
-			t.Fatalf("%d turns are not over", len(b.server.turns.places))
+			t.Fatalf("%d turns are not over", len(b.server.shared.turns.places))
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -187,7 +187,7 @@ func TestNobodyWaitsForAnswersInTheirTurn(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	time.Sleep(50 * time.Millisecond)
-	if n := len(b.server.turns.places); n > 0 {
+	if n := len(b.server.shared.turns.places); n > 0 {
 		t.Errorf("%d turns are taken while an answer is waited for", n)
 	}
 	unanswered(-1)

@@ -27,13 +27,13 @@ var features = []struct {
 //
 // v1 adds the throttle time, v3 tagged fields with features (KIP-584), v4 only
 // says that a feature may begin at version 0.
-func (s *Server) apiVersions(c *call, req *kmsg.ApiVersionsRequest) *kmsg.ApiVersionsResponse {
+func (h *handlers) apiVersions(c *call, req *kmsg.ApiVersionsRequest) *kmsg.ApiVersionsResponse {
 	resp := kmsg.NewPtrApiVersionsResponse()
 	if c.Version >= 3 && !(software.MatchString(req.ClientSoftwareName) && software.MatchString(req.ClientSoftwareVersion)) {
 		resp.ErrorCode = int16(protocol.InvalidRequest)
 		return resp
 	}
-	resp.ApiKeys = apiKeys()
+	resp.ApiKeys = h.apiKeys()
 	if c.Version >= 3 {
 		for _, feature := range features {
 			if feature.min > 0 || c.Version >= 4 {
@@ -45,7 +45,7 @@ func (s *Server) apiVersions(c *call, req *kmsg.ApiVersionsRequest) *kmsg.ApiVer
 			l.Name, l.MinVersionLevel, l.MaxVersionLevel = feature.name, feature.level, feature.level
 			resp.FinalizedFeatures = append(resp.FinalizedFeatures, l)
 		}
-		resp.FinalizedFeaturesEpoch = int64(s.Node.Image().Index)
+		resp.FinalizedFeaturesEpoch = int64(h.cluster.node.Image().Index)
 	}
 	return resp
 }
@@ -54,19 +54,19 @@ func (s *Server) apiVersions(c *call, req *kmsg.ApiVersionsRequest) *kmsg.ApiVer
 var software = regexp.MustCompile(`^[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?$`)
 
 // unsupportedVersion is the answer to an ApiVersions in a version we do not know.
-func (s *Server) unsupportedVersion(h protocol.Header) []byte {
+func (h *handlers) unsupportedVersion(asked protocol.Header) []byte {
 	resp := kmsg.NewPtrApiVersionsResponse()
 	resp.ErrorCode = int16(protocol.UnsupportedVersion)
-	resp.ApiKeys = apiKeys()
-	h.Version = 0
-	p := resp.AppendTo(protocol.AppendHeader(nil, h))
+	resp.ApiKeys = h.apiKeys()
+	asked.Version = 0
+	p := resp.AppendTo(protocol.AppendHeader(nil, asked))
 	protocol.Finish(p, 0)
 	return p
 }
 
-func apiKeys() []kmsg.ApiVersionsResponseApiKey {
-	keys := make([]kmsg.ApiVersionsResponseApiKey, len(apis))
-	for i, a := range apis {
+func (h *handlers) apiKeys() []kmsg.ApiVersionsResponseApiKey {
+	keys := make([]kmsg.ApiVersionsResponseApiKey, len(h.apis))
+	for i, a := range h.apis {
 		k := kmsg.NewApiVersionsResponseApiKey()
 		k.ApiKey, k.MinVersion, k.MaxVersion = a.key.Int16(), a.min, a.max
 		keys[i] = k
