@@ -420,46 +420,57 @@ func (st *consumerState) apply(version int16, name string, value []byte) error {
 		}
 		return err
 	case memberKey:
-		old := st.member(name)
-		if value == nil {
-			if old != nil {
-				if old.instanceID != nil && st.staticMember(*old.instanceID) == name {
-					st.setStatic(*old.instanceID, "")
-				}
-				st.setMember(name, nil)
-			}
+		return st.applyMember(name, value)
+	case currentKey:
+		return st.applyCurrent(name, value)
+	}
+	return fmt.Errorf("unknown key version %d", version)
+}
+
+// applyMember replays what a member says of itself. A tombstone takes it out.
+func (st *consumerState) applyMember(id string, value []byte) error {
+	old := st.member(id)
+	if value == nil {
+		if old == nil {
 			return nil
 		}
-		v, err := parseMember(value)
+		if old.instanceID != nil && st.staticMember(*old.instanceID) == id {
+			st.setStatic(*old.instanceID, "")
+		}
+		st.setMember(id, nil)
+		return nil
+	}
+	v, err := parseMember(value)
+	if err != nil {
+		return err
+	}
+	m := consumerMember{id: id, memberValue: v, set: st.setOf(v.topics)}
+	m.topics = m.set.names
+	if old != nil {
+		m.currentValue = old.currentValue
+	}
+	st.setMember(id, &m)
+	if v.instanceID != nil {
+		st.setStatic(*v.instanceID, id)
+	}
+	return nil
+}
+
+// applyCurrent replays what a member has, and in which epoch.
+func (st *consumerState) applyCurrent(id string, value []byte) error {
+	old := st.member(id)
+	if old == nil {
+		return nil // a tombstone behind the member's own
+	}
+	m := *old
+	m.currentValue = currentValue{}
+	if value != nil {
+		v, err := parseCurrent(value)
 		if err != nil {
 			return err
 		}
-		m := consumerMember{id: name, memberValue: v, set: st.setOf(v.topics)}
-		m.topics = m.set.names
-		if old != nil {
-			m.currentValue = old.currentValue
-		}
-		st.setMember(name, &m)
-		if v.instanceID != nil {
-			st.setStatic(*v.instanceID, name)
-		}
-		return nil
-	case currentKey:
-		old := st.member(name)
-		if old == nil {
-			return nil // a tombstone behind the member's own
-		}
-		m := *old
-		m.currentValue = currentValue{}
-		if value != nil {
-			v, err := parseCurrent(value)
-			if err != nil {
-				return err
-			}
-			m.currentValue = v
-		}
-		st.setMember(name, &m)
-		return nil
+		m.currentValue = v
 	}
-	return fmt.Errorf("unknown key version %d", version)
+	st.setMember(id, &m)
+	return nil
 }

@@ -81,9 +81,10 @@ type beater struct {
 	regex    *string
 	assignor *string
 	epoch    int32
-	owned    assignment // what it reads
-	told     assignment // what it was last told to read
-	slow     bool       // gives nothing back
+	owned    assignment    // what it reads
+	told     assignment    // what it was last told to read
+	slow     bool          // gives nothing back
+	last     protocol.Code // of its last beat, in a story
 }
 
 func newBeater(c *Coordinator, id string, topics ...string) *beater {

@@ -84,4 +84,7 @@
 // A committed offset is visible, and acknowledged, only when a quorum has it, and
 // OffsetFetch answers only after Confirm: committed offsets are a linearizable
 // register, across failovers too. The rest is package coordinator's promise.
+//
+// testdata/group has stories: what clients learn as members come, die, come back and
+// change their protocol while the coordinator moves, and what the journal says of it.
 package group

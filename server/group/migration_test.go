@@ -20,6 +20,7 @@ import (
 // owns, gives back what it is not told and joins again.
 type rider struct {
 	c           *Coordinator
+	name        string
 	id          string
 	instance    *string
 	topics      []string
@@ -34,7 +35,7 @@ type rider struct {
 }
 
 func newRider(c *Coordinator, cooperative bool, topics ...string) *rider {
-	return &rider{c: c, cooperative: cooperative, topics: topics, owned: assignment{}}
+	return &rider{c: c, name: "rider", cooperative: cooperative, topics: topics, owned: assignment{}}
 }
 
 func (r *rider) protocol() string {
@@ -99,9 +100,9 @@ func (r *rider) join() {
 	req.Version, req.Group, req.MemberID, req.InstanceID = 9, "g", r.id, r.instance
 	req.SessionTimeoutMillis, req.RebalanceTimeoutMillis, req.ProtocolType = 30_000, 60_000, consumerProtocol
 	req.Protocols = []kmsg.JoinGroupRequestProtocol{{Name: r.protocol(), Metadata: r.metadata()}}
-	call, c := make(chan *kmsg.JoinGroupResponse, 1), r.c
+	call, c, client := make(chan *kmsg.JoinGroupResponse, 1), r.c, Client{r.name, "/127.0.0.1"}
 	r.call, r.rejoin = call, false
-	go func() { call <- c.Join(context.Background(), Client{"rider", "/127.0.0.1"}, req) }()
+	go func() { call <- c.Join(context.Background(), client, req) }()
 }
 
 // refused does what a code asks for; false: there is none.
