@@ -13,7 +13,7 @@ const maxAnswer = 64 << 20
 // errNoPlace is the message for what has no place in an answer.
 var errNoPlace = sentencef("The answer to this request would be larger than %d MiB; ask for less at once", maxAnswer>>20)
 
-// fits tells whether x, a part of the answer that the handler has put together
+// fits reports whether x, a part of the answer that the handler has put together
 // from what is in memory anyway, has a place in it. What is encoded is counted in
 // the connection's share before it is, so this may wait for memory. If that does not
 // come, because Shutdown does or the client leaves, there will be no answer: x is no

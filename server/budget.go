@@ -134,7 +134,7 @@ func (p *progress) begin(now time.Time) {
 
 func (p *progress) end() { p.since.Store(0) }
 
-// late tells whether the client lags behind at now: whether it moved too little
+// late reports whether the client lags behind at now: whether it moved too little
 // in a stretch of grace or more. What it was ahead in earlier ones does not count.
 func (p *progress) late(now time.Time, c care) bool {
 	since := p.since.Load()
@@ -295,7 +295,7 @@ func (b *budget) fairLocked(s *share) int {
 	return max(b.size/max(n, 1), smallShare)
 }
 
-// fitsLocked tells whether s may have what it wants. first: no older request waits
+// fitsLocked reports whether s may have what it wants. first: no older request waits
 // that could do without going beyond.
 func (b *budget) fitsLocked(s *share, first bool) bool {
 	after := s.held + s.want

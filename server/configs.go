@@ -244,7 +244,7 @@ func (r resource) codeOf(err error) protocol.Code {
 	return c
 }
 
-// fits tells whether a resource may have these settings and no others, as far as
+// fits reports whether a resource may have these settings and no others, as far as
 // this node's own settings bound them. Of what it lacks metadata speaks.
 func (h *configs) fits(r resource, values map[string]string) (protocol.Code, error) {
 	switch r.kind {

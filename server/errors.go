@@ -150,7 +150,7 @@ func message(err error) *string {
 	return &text
 }
 
-// isReset tells whether the client cut the connection.
+// isReset reports whether the client cut the connection.
 func isReset(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }

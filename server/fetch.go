@@ -271,7 +271,7 @@ func (f *fetching) gather(cl *call, req *kmsg.FetchRequest) {
 }
 
 // read looks at every partition, and borrows records up to the budget. It
-// tells whether something is wrong with one of them, so that the client should
+// reports whether something is wrong with one of them, so that the client should
 // hear of it at once.
 func (f *fetching) read(cl *call, budget int) (troubled bool) {
 	f.total, f.spent = 0, false

@@ -1,21 +1,3 @@
-// Package server speaks the Kafka protocol: it reads requests from connections
-// and answers them from the replicas and the metadata of one node.
-//
-// A Server is shaped like net/http's: Serve accepts connections of Kafka's clients
-// from a listener until Shutdown. One address serves everyone: Mux cuts its listener
-// into that of clients and that of other nodes, and package mux counts the
-// connections and bounds them.
-//
-// What a client sends is never trusted. Memory follows the bytes that have
-// arrived, not a length that was declared (connection.go); bodies are walked by
-// package protocol's guard before the codec sees them; every goroutine that parses
-// recovers, closes its connection and counts it. Whatever goes wrong on one
-// connection ends that connection and nothing else.
-//
-// One table, apis.go, says which requests are served and in which versions; it
-// drives dispatch and the answer to ApiVersions. Handlers live in one file a
-// family and each begins with what it honours. errors.go alone turns our errors
-// into Kafka's codes.
 package server
 
 import (

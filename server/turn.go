@@ -87,7 +87,7 @@ func (t *turns) leave(mine turn) {
 	}
 }
 
-// has tells whether there is a turn.
+// has reports whether there is a turn.
 func (t *turn) has() bool { return t.end != nil }
 
 // step says that the work on one element, or a few, is done: it pauses when the stretch
@@ -127,7 +127,7 @@ func (c *connection) takeTurn() (err error) {
 	return err
 }
 
-// endTurn ends the connection's turn, if it has one, and tells whether it had.
+// endTurn ends the connection's turn, if it has one, and reports whether it had.
 func (c *connection) endTurn() bool {
 	if !c.turn.has() {
 		return false
