@@ -32,6 +32,8 @@ type keyedLog struct {
 	written map[int64]record.Record
 	last    map[string]int64 // the newest offset of each key
 	maxKeys int              // of a compaction
+
+	unsynced []record.Record // written, and not acknowledged
 }
 
 const tombstoneTime = time.Hour
@@ -53,6 +55,13 @@ func (k *keyedLog) open() error {
 
 // update stores an entry of a few batches with a few records of a few keys.
 func (k *keyedLog) update(keys int) error {
+	return k.put(keys, func(e *raft.Log) (synced bool, err error) { return true, k.l.StoreLog(e) })
+}
+
+func (k *keyedLog) put(keys int, store func(*raft.Log) (synced bool, err error)) error {
+	if err := k.l.Err(); err != nil {
+		return err // nothing can have been stored
+	}
 	if k.r.IntN(10) == 0 {
 		k.term++
 		if err := k.l.StoreLog(&raft.Log{Index: k.l.NextIndex(), Term: k.term, Type: raft.LogNoop}); err != nil {
@@ -81,14 +90,17 @@ func (k *keyedLog) update(keys int) error {
 		data = append(data, batch...)
 	}
 	base := k.l.EndOffset()
-	err := k.l.StoreLog(&raft.Log{Index: k.l.NextIndex(), Term: k.term, Type: raft.LogCommand, Data: data})
+	synced, err := store(&raft.Log{Index: k.l.NextIndex(), Term: k.term, Type: raft.LogCommand, Data: data})
 	// What a crash took may have been stored all the same.
 	for i, rec := range all {
 		rec.Offset = base + int64(i)
 		k.written[rec.Offset] = rec
 		if err == nil {
-			k.last[string(rec.Key)] = rec.Offset
+			k.unsynced = append(k.unsynced, rec)
 		}
+	}
+	if err == nil && synced {
+		k.acknowledge()
 	}
 	return err
 }
@@ -468,12 +480,22 @@ func TestKeyTable(t *testing.T) {
 
 // S41: power is lost before each operation on a file, from the first compaction on: what
 // comes before it is TestCrash's.
-func TestCrashDuringCompactionIsHarmless(t *testing.T) { crashDuringCompaction(t, 0) }
+func TestCrashDuringCompactionIsHarmless(t *testing.T) { crashDuringCompaction(t, 0, 0) }
 
 // The same where the dirty segment is cut in two.
-func TestCrashDuringACutCompactionIsHarmless(t *testing.T) { crashDuringCompaction(t, 3) }
+func TestCrashDuringACutCompactionIsHarmless(t *testing.T) { crashDuringCompaction(t, 3, 0) }
 
-func crashDuringCompaction(t *testing.T, maxKeys int) {
+// The same while the log is appended to, synced, checkpointed and rolled.
+func TestCrashBesideACompactionIsHarmless(t *testing.T) {
+	every := 1
+	if testing.Short() {
+		every = 3
+	}
+	crashDuringCompaction(t, 0, every)
+}
+
+// crashDuringCompaction has a bystander call after so many operations of a compaction; 0: none.
+func crashDuringCompaction(t *testing.T, maxKeys, every int) {
 	images, cuts, first := 0, 0, 0
 	for stop := math.MaxInt; ; stop++ { // the first run ends without a crash
 		fs := newCrashFS(stop)
@@ -491,8 +513,14 @@ func crashDuringCompaction(t *testing.T, maxKeys int) {
 			if err == nil && first == 0 {
 				first = fs.ops
 			}
-			if err == nil {
+			if err == nil && every == 0 {
 				_, err = k.compact()
+			} else if err == nil {
+				b := &bystander{k: k, every: every}
+				err = errors.Join(k.compactBeside(fs, b), errors.Join(b.errs...))
+				if stop == math.MaxInt && b.calls < bystanderCalls {
+					t.Fatalf("only %d calls beside a compaction", b.calls)
+				}
 			}
 			if err == nil {
 				if s := k.l.state.Load(); len(s.base()) > 0 && len(s.sealed()) > len(s.base()) {

@@ -3,6 +3,7 @@ package log
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -14,7 +15,20 @@ import (
 // TestAFaultDuringCompactionIsSurvived: one operation fails, or one open is refused.
 // Then the log is as it was and compacts at the next try, or has failed and said so
 // once; what it holds is right either way, then and when it is opened again.
-func TestAFaultDuringCompactionIsSurvived(t *testing.T) {
+func TestAFaultDuringCompactionIsSurvived(t *testing.T) { faultDuringCompaction(t, 0) }
+
+// The same while the log is appended to, synced, checkpointed and rolled: the operation that
+// fails may be of these as well.
+func TestAFaultBesideACompactionIsSurvived(t *testing.T) {
+	every := 1
+	if testing.Short() {
+		every = 3
+	}
+	faultDuringCompaction(t, every)
+}
+
+// faultDuringCompaction has a bystander call after so many operations of a compaction; 0: none.
+func faultDuringCompaction(t *testing.T, every int) {
 	for name, f := range map[string]fault{
 		"EIO": {syscall.EIO, false}, "ENOSPC": {syscall.ENOSPC, false},
 		"EMFILE": {syscall.EMFILE, false}, "EMFILE opens": {syscall.EMFILE, true},
@@ -37,10 +51,17 @@ func TestAFaultDuringCompactionIsSurvived(t *testing.T) {
 					}
 				}
 				fs.stop, fs.once = fs.ops+stop, f.err
-				_, err := k.compact()
+				b := &bystander{k: k, every: every}
+				if every == 0 {
+					b.every = math.MaxInt
+				}
+				err := k.compactBeside(fs, b)
 				if fs.ops < fs.stop {
-					if err != nil {
+					if err := errors.Join(err, errors.Join(b.errs...)); err != nil {
 						t.Fatal(err)
+					}
+					if every > 0 && b.calls < bystanderCalls {
+						t.Errorf("only %d calls beside the compaction", b.calls)
 					}
 					t.Logf("%d operations, %d failed the log, %d did not", stop-1, failures, goesOn)
 					return
@@ -59,6 +80,19 @@ func TestAFaultDuringCompactionIsSurvived(t *testing.T) {
 					goesOn++
 					if err != nil && !errors.Is(err, f.err) {
 						t.Fatalf("%s: %v", where, err)
+					}
+					for _, err := range b.errs {
+						if !segment.IsRefused(err) || !errors.Is(err, f.err) {
+							t.Fatalf("%s: beside it, the log goes on after %v", where, err)
+						}
+					}
+					if b.errs = nil; every > 0 {
+						for range bystanderCalls {
+							b.call()
+						}
+					}
+					if err := errors.Join(b.errs...); err != nil {
+						t.Fatalf("%s: again: %v", where, err)
 					}
 					if _, err := k.compact(); err != nil {
 						t.Fatalf("%s: again: %v", where, err)

@@ -40,6 +40,18 @@ type crashFS struct {
 	open  int               // descriptors
 
 	images map[uint64]bool // what powerLoss has left already
+
+	// beside is called before each operation, with its kind, and not before those that it
+	// makes itself: what others do at that moment. nil: nothing.
+	beside func(operation string)
+}
+
+func (c *crashFS) others(operation string) {
+	if f := c.beside; f != nil {
+		c.beside = nil
+		f(operation)
+		c.beside = f
+	}
 }
 
 // An inode remembers what of a file is durable, and what was done since.
@@ -114,6 +126,7 @@ func (c *crashFS) count(format string, args ...any) error {
 func (c *crashFS) dead() bool { return c.once == nil && c.stop > 0 && c.ops >= c.stop }
 
 func (c *crashFS) OpenFile(path string, flag int) (segment.File, error) {
+	c.others("open")
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.dead() {
@@ -144,6 +157,7 @@ func (c *crashFS) OpenFile(path string, flag int) (segment.File, error) {
 }
 
 func (c *crashFS) Rename(from, to string) error {
+	c.others("rename")
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.step("rename %s %s", filepath.Base(from), filepath.Base(to)); err != nil {
@@ -166,6 +180,7 @@ func (c *crashFS) Rename(from, to string) error {
 }
 
 func (c *crashFS) Remove(path string) error {
+	c.others("remove")
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	node := c.live[path]
@@ -201,6 +216,7 @@ func (c *crashDir) Close() error { return nil }
 
 func (c *crashDir) Sync() error {
 	dir := c.name
+	c.others("syncdir")
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.step("syncdir"); err != nil {
@@ -234,6 +250,7 @@ type crashFile struct {
 }
 
 func (f *crashFile) Pwritev(bufs [][]byte, off int64) error {
+	f.fs.others("write")
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	p := bytes.Join(bufs, nil)
@@ -245,6 +262,7 @@ func (f *crashFile) Pwritev(bufs [][]byte, off int64) error {
 }
 
 func (f *crashFile) Allocate(from, to int64) error {
+	f.fs.others("allocate")
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	if err := f.fs.step("allocate %s %d", filepath.Base(f.node.path), to); err != nil {
@@ -255,6 +273,7 @@ func (f *crashFile) Allocate(from, to int64) error {
 }
 
 func (f *crashFile) Punch(from, to int64) error {
+	f.fs.others("punch")
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	if err := f.fs.step("punch %s %d", filepath.Base(f.node.path), from); err != nil {
@@ -265,6 +284,7 @@ func (f *crashFile) Punch(from, to int64) error {
 }
 
 func (f *crashFile) Sync() error {
+	f.fs.others("sync")
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	err := f.fs.step("sync %s", filepath.Base(f.node.path))
@@ -514,13 +534,14 @@ type story struct {
 	t     testing.TB
 	root  string
 	cfg   Config
+	fs    *crashFS
 	l     *Log
 	now   model // what was acknowledged
 	next  model // what the step under way would lead to
 	lossy bool  // acknowledged entries may be unsynced
 	err   error // of the step that failed; later ones do nothing
 
-	closes bool         // the step under way works on the folder of a closed log
+	closes bool         // the step under way works on the folder of a closed log, or beside it
 	again  func() error // does again what the story ends with
 }
 
@@ -561,6 +582,20 @@ func (s *story) closeLog(clean bool) error {
 // store appends entries, each given by its number of records and their size; 0
 // records are a noop.
 func (s *story) store(term uint64, shape ...[2]int) error {
+	return s.put(term, shape, func(logs []*raft.Log) error { return s.l.StoreLogs(logs) })
+}
+
+// storeLater writes entries and syncs them afterwards, as a leader does.
+func (s *story) storeLater(term uint64, shape ...[2]int) error {
+	return s.put(term, shape, func(logs []*raft.Log) error {
+		if _, err := s.l.WriteLogs(logs); err != nil {
+			return err
+		}
+		return s.l.Flush()
+	})
+}
+
+func (s *story) put(term uint64, shape [][2]int, do func([]*raft.Log) error) error {
 	var logs []*raft.Log
 	index := s.now.last() + 1
 	for _, sh := range shape {
@@ -588,7 +623,7 @@ func (s *story) store(term uint64, shape ...[2]int) error {
 			at += span(&c)
 			m.entries = append(m.entries, c)
 		}
-	}, func() error { return s.l.StoreLogs(logs) })
+	}, func() error { return do(logs) })
 }
 
 func (s *story) cut(from uint64) error {
@@ -644,18 +679,7 @@ func (s *story) drop(index uint64) error {
 // install replaces the log by what another has.
 func (s *story) install(source *Log) error {
 	plan := source.Plan()
-	if err := s.closeLog(true); err != nil {
-		return err
-	}
-	return s.step(func(m *model) {
-		got, err := observe(source)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		got.start = max(m.start, got.start)
-		*m = got
-	}, func() error {
-		s.closes = true
+	return s.replace(source, func() error {
 		st, err := Stage(s.dir(), testID, plan, s.cfg)
 		if err != nil {
 			return err
@@ -674,7 +698,25 @@ func (s *story) install(source *Log) error {
 				return err
 			}
 		}
-		if err := Install(s.dir(), testID, st.Dir(), s.cfg); err != nil {
+		return Install(s.dir(), testID, st.Dir(), s.cfg)
+	})
+}
+
+// replace closes the log, has install replace it by what another has, and opens it.
+func (s *story) replace(source *Log, install func() error) error {
+	if err := s.closeLog(true); err != nil {
+		return err
+	}
+	return s.step(func(m *model) {
+		got, err := observe(source)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		got.start = max(m.start, got.start)
+		*m = got
+	}, func() error {
+		s.closes = true
+		if err := install(); err != nil {
 			return err
 		}
 		l, err := Open(s.dir(), testID, s.cfg)
@@ -853,6 +895,14 @@ func TestCrashAtEveryOperationLeavesBeforeOrAfter(t *testing.T) {
 		"install": {Config{SegmentBytes: 4 << 10}, func(s *story) error {
 			return errors.Join(s.openLog(), s.store(1, [2]int{}, [2]int{1, 2000}), s.store(1, [2]int{1, 1900}), s.store(1, small, small), s.install(source), s.store(9, [2]int{}, small))
 		}},
+		"pull": {Config{SegmentBytes: 4 << 10}, func(s *story) error {
+			return errors.Join(s.openLog(), s.store(1, [2]int{}, [2]int{1, 2000}), s.pull(source), s.store(9, [2]int{}, small))
+		}},
+		"append beside a flush": {Config{SegmentBytes: 4 << 10}, func(s *story) error {
+			s.fs.beside = s.flushing()
+			return errors.Join(s.openLog(), s.store(1, [2]int{}), s.store(1, small), s.storeLater(1, [2]int{2, 900}), s.store(1, [2]int{1, 2000}, [2]int{1, 5000}, small),
+				s.checkpoint(), s.rollIfDue(), s.storeLater(2, small), s.cut(s.now.last()), s.store(3, small))
+		}},
 		"reserve": {Config{SegmentBytes: 4 << 10}, reserveStory},
 		"lazy": {Config{SegmentBytes: 4 << 10, FlushMessages: 1 << 40}, func(s *story) error {
 			return errors.Join(s.openLog(), s.store(1, [2]int{}, small), s.store(1, small), s.store(1, [2]int{1, 900}), s.store(1, small), s.store(1, [2]int{1, 2500}),
@@ -872,12 +922,13 @@ func crashEverywhere(t *testing.T, cfg Config, run func(*story) error) {
 	for stop := 1; ; stop++ {
 		fs := newCrashFS(stop)
 		s := &story{t: t, root: filepath.Join(memDir(t), fmt.Sprint(stop)), cfg: cfg, lossy: cfg.FlushMessages > 1}
-		s.cfg.FS = fs
+		s.cfg.FS, s.fs = fs, fs
 		s.now.first = 1
 		if err := os.MkdirAll(s.dir(), 0o755); err != nil {
 			t.Fatal(err)
 		}
 		err := run(s)
+		fs.beside = nil
 		if s.l != nil {
 			s.l.Close(false)
 		}

@@ -73,17 +73,25 @@ var faultStories = map[string]struct {
 		return errors.Join(s.closeLog(true), reserveStory(s))
 	}},
 	"install": {Config{SegmentBytes: 4 << 10}, func(s *story) error {
-		source := mustOpen(s.t, s.t.TempDir()+"/source", Config{FS: fastFS{segment.OS}, SegmentBytes: 4 << 10})
-		for i := range uint64(6) {
-			if err := source.StoreLog(command(s.t, i+1, 2, strings.Repeat("s", 1500))); err != nil {
-				return err
-			}
-		}
-		if err := errors.Join(source.Roll(), s.store(1, [2]int{}, [2]int{1, 2000}), s.store(1, [2]int{1, 1900})); err != nil {
+		source, err := sourceOf(s, 6)
+		if err := errors.Join(err, s.store(1, [2]int{}, [2]int{1, 2000}), s.store(1, [2]int{1, 1900})); err != nil {
 			return err
 		}
 		s.again = func() error { return s.install(source) }
 		return s.again()
+	}},
+	"pull": {Config{SegmentBytes: 4 << 10}, func(s *story) error {
+		source, err := sourceOf(s, 4)
+		if err := errors.Join(err, s.store(1, [2]int{}, [2]int{1, 2000})); err != nil {
+			return err
+		}
+		s.again = func() error { return s.pull(source) }
+		return s.again()
+	}},
+	"append beside a flush": {Config{SegmentBytes: 4 << 10}, func(s *story) error {
+		s.fs.beside = s.flushing()
+		return errors.Join(s.store(1, [2]int{}), s.storeLater(1, [2]int{2, 900}), s.store(1, [2]int{1, 2000}, [2]int{1, 5000}, small),
+			s.checkpoint(), s.rollIfDue(), s.storeLater(2, small), s.cut(s.now.last()), s.store(3, small))
 	}},
 	"lazy": {Config{SegmentBytes: 4 << 10, FlushMessages: 1 << 40}, func(s *story) error {
 		return errors.Join(s.store(1, [2]int{}, small), s.store(1, small), s.store(1, [2]int{1, 3000}), s.store(1, small), s.cut(4), s.store(1, small))
@@ -106,7 +114,7 @@ func killEverywhere(t *testing.T, cfg Config, run func(*story) error) {
 	for stop := 1; ; stop++ {
 		fs := newCrashFS(stop)
 		s := &story{t: t, root: filepath.Join(memDir(t), fmt.Sprint(stop)), cfg: cfg}
-		s.cfg.FS = fs
+		s.cfg.FS, s.fs = fs, fs
 		s.now.first = 1
 		if err := os.MkdirAll(s.dir(), 0o755); err != nil {
 			t.Fatal(err)
@@ -114,6 +122,7 @@ func killEverywhere(t *testing.T, cfg Config, run func(*story) error) {
 		err := s.openLog()
 		if err == nil {
 			err = run(s)
+			fs.beside = nil
 			s.l.Close(false)
 		}
 		killed := fs.ops >= stop
@@ -157,7 +166,7 @@ func faultEverywhere(t *testing.T, cfg Config, fault fault, run func(*story) err
 		fs.opens = fault.opens
 		s := &story{t: t, root: filepath.Join(memDir(t), fmt.Sprint(stop)), cfg: cfg, lossy: cfg.FlushMessages > 1}
 		owner := new(owner)
-		s.cfg.FS, s.cfg.Owner = fs, owner
+		s.cfg.FS, s.cfg.Owner, s.fs = fs, owner, fs
 		s.now.first = 1
 		if err := errors.Join(os.MkdirAll(s.dir(), 0o755), s.openLog()); err != nil {
 			t.Fatal(err)
@@ -165,6 +174,7 @@ func faultEverywhere(t *testing.T, cfg Config, fault fault, run func(*story) err
 		opened := fs.ops
 		fs.stop, fs.once = opened+stop, fault.err
 		err := run(s)
+		fs.beside = nil
 		where := fmt.Sprintf("operation %d of %v", stop, fs.trace[max(0, fs.stop-7):min(len(fs.trace), fs.stop)])
 		if fs.ops < fs.stop {
 			if err != nil {
