@@ -25,6 +25,7 @@ var allowed = map[string][]string{
 	"internal/bufpool":              {},
 	"internal/heap":                 {},
 	"internal/slowlog":              {},
+	"replication/admission":         {"replication/folder", "replication/metadata", "replication/roster", "replication/transport"},
 	"replication/bulletin":          {"replication/metadata"},
 	"replication/folder":            {"segment", "replication/metadata", "replication/transport", "replication/vote"},
 	"replication/metadata/settings": {},
@@ -34,7 +35,8 @@ var allowed = map[string][]string{
 	"replication/vote":              {"go.etcd.io/bbolt"},
 	"replication/raftgroup":         {"internal/slowlog", "log", "replication/transport", "replication/vote", "hashicorp/raft", "hashicorp/go-hclog"},
 	"replication/failover":          {"replication/metadata", "replication/raftgroup", "replication/transport", "hashicorp/raft"},
-	"replication": {"internal/slowlog", "log", "segment", "segment/record", "replication/bulletin", "replication/failover", "replication/folder", "replication/metadata", "replication/metadata/settings", "replication/raftgroup", "replication/roster", "replication/transport", "replication/vote",
+	"replication": {"internal/slowlog", "log", "segment", "segment/record",
+		"replication/admission", "replication/bulletin", "replication/failover", "replication/folder", "replication/metadata", "replication/metadata/settings", "replication/raftgroup", "replication/roster", "replication/transport", "replication/vote",
 		"hashicorp/raft", "hashicorp/raft-boltdb", "go.etcd.io/bbolt"},
 	"server/coordinator":                 {"internal/heap", "segment/record"},
 	"server/coordinator/coordinatortest": {"segment/record", "server/coordinator"}, // for tests only
@@ -47,7 +49,7 @@ var allowed = map[string][]string{
 		"server/coordinator", "server/group", "server/journal", "server/mux", "server/protocol", "twmb/franz-go/pkg/kmsg", "golang.org/x/sys"},
 	".":          {"replication", "replication/metadata", "replication/metadata/settings", "server", "server/coordinator", "server/mux"}, // package millrace
 	"brokertest": {"."},
-	"cli": {".", "cli/load", "log", "segment", "segment/record", "replication", "replication/folder", "replication/metadata", "replication/metadata/settings", "server", "testdata",
+	"cli": {".", "cli/load", "log", "segment", "segment/record", "replication", "replication/admission", "replication/folder", "replication/metadata", "replication/metadata/settings", "server", "testdata",
 		"urfave/cli", "twmb/franz-go", "golang.org/x/sys", "golang.org/x/term", "go.yaml.in/yaml", "mattn/go-runewidth",
 		"cpuguy83/go-md2man", "coreos/go-systemd"},
 	"cli/load":         {"HdrHistogram/hdrhistogram-go"},

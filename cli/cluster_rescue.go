@@ -124,6 +124,7 @@ func clusterRescue(c *urfave.Context) error {
 		return err
 	}
 	if err := s.Rescue(); err != nil {
+		err = advised(err)
 		return fail(StatusFailed, "%s was not rescued, and the same command may be given again: %w", s.Dir, err)
 	}
 	fmt.Fprintf(w, "millrace: rescued; start the node as before, and the others with empty folders, --node-id and --join\n")

@@ -136,7 +136,7 @@ func serve(c *urfave.Context) (err error) {
 	case err != nil && c.Context.Err() != nil:
 		return nil // told to stop before it began
 	case err != nil:
-		return err
+		return advised(err)
 	}
 	defer func() {
 		tellManager(logger, daemon.SdNotifyStopping, "STATUS=handing leadership over")
@@ -164,7 +164,7 @@ func serve(c *urfave.Context) (err error) {
 		logger.Info("stopping: handing leadership over")
 		return nil
 	case <-broker.Done():
-		return broker.Err()
+		return advised(broker.Err())
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/replication/admission"
 	"millrace/replication/failover"
 	"millrace/replication/metadata"
 	"millrace/replication/roster"
@@ -17,7 +18,6 @@ import (
 
 // What nodes ask of each other, besides Raft; see Node.handle.
 const (
-	callJoin     uint8 = 2
 	callChange   uint8 = 3
 	callStatus   uint8 = 4
 	callSegments uint8 = 5
@@ -41,7 +41,7 @@ func (n *Node) callBulk(node int32, kind uint8, req []byte) ([]byte, error) {
 //
 //	kind          request                                   answer
 //	1 gossip      first, open, leads: see gossip.encode     nothing
-//	2 join        joinRequest, JSON                         joinAnswer, JSON
+//	2 join        admission.Request, JSON                   admission.Answer, JSON
 //	3 change      a change, as in the controller's log      index u64 · code u16 · text
 //	4 status      group u64                                 last applied index u64
 //	5 segments    group u64 · snapshot's index u64          log.Plan, JSON
@@ -58,7 +58,7 @@ func (n *Node) handle(ctx context.Context, from transport.Peer, kind uint8, req 
 	default:
 		return nil, ErrNoController // starting
 	}
-	if kind == callJoin {
+	if kind == admission.CallJoin {
 		return n.admit(ctx, req)
 	}
 	if kind == callSeek { // over a connection on which nobody shows who he is
@@ -150,31 +150,10 @@ func sentNothing(err error) bool {
 	return errors.Is(err, transport.ErrUnreachable) || errors.Is(err, transport.ErrBusy)
 }
 
-// A joinRequest asks to become a member.
-type joinRequest struct {
-	Node        int32  `json:"node"` // 0: any free id
-	Incarnation string `json:"incarnation"`
-	Host        string `json:"host"`
-	Port        int32  `json:"port"`
-	Rack        string `json:"rack,omitempty"`
-	Forwarded   bool   `json:"forwarded,omitempty"`
-	MinLevel    int32  `json:"minLevel,omitempty"` // the feature levels it reads; 0: the first release
-	MaxLevel    int32  `json:"maxLevel,omitempty"`
-}
-
-// A joinAnswer tells the new member who it is.
-type joinAnswer struct {
-	Cluster string           `json:"cluster"`
-	Node    int32            `json:"node"`
-	Peers   map[int32]string `json:"peers"`
-	Refused string           `json:"refused,omitempty"` // why not; nothing else is set then
-	Retry   bool             `json:"retry,omitempty"`   // trying again later may help
-}
-
 // admit takes a node into the cluster: registers the broker, and adds it to
 // the controller group without a vote. The vote comes when it has caught up.
 func (n *Node) admit(ctx context.Context, p []byte) ([]byte, error) {
-	var req joinRequest
+	var req admission.Request
 	if err := json.Unmarshal(p, &req); err != nil {
 		return nil, fmt.Errorf("join request: %w", err)
 	}
@@ -185,27 +164,27 @@ func (n *Node) admit(ctx context.Context, p []byte) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		return n.transport.Call(ctx, leader, callJoin, forward)
+		return n.transport.Call(ctx, leader, admission.CallJoin, forward)
 	}
-	answer := joinAnswer{Refused: "the controller has no leader now", Retry: true}
+	answer := admission.Answer{Refused: "the controller has no leader now", Retry: true}
 	if ok && leader == n.identity.Node {
 		answer = n.register(ctx, req)
 	}
 	return json.Marshal(answer)
 }
 
-func (n *Node) register(ctx context.Context, req joinRequest) joinAnswer {
-	refused := func(err error) joinAnswer {
+func (n *Node) register(ctx context.Context, req admission.Request) admission.Answer {
+	refused := func(err error) admission.Answer {
 		// A founder that has not registered itself yet is about to.
 		retry := errors.Is(err, ErrNoController) || errors.Is(err, ErrUnknown) || errors.Is(err, metadata.ErrNoCluster)
-		return joinAnswer{Refused: err.Error(), Retry: retry}
+		return admission.Answer{Refused: err.Error(), Retry: retry}
 	}
 	if level := n.Image().Level(); max(req.MaxLevel, 1) < level || req.MinLevel > max(level, 1) {
 		return refused(fmt.Errorf("the cluster is at feature level %d, the node reads %d to %d: run a release on it that reads that", level, max(req.MinLevel, 1), max(req.MaxLevel, 1)))
 	}
 	if known, ok := n.Image().Broker(req.Node); ok && n.Live(req.Node) &&
 		(known.Incarnation != req.Incarnation || known.Host != req.Host || known.Port != req.Port) {
-		return refused(fmt.Errorf("node %d is in the cluster and alive at %s:%d; choose another id with --node-id", req.Node, known.Host, known.Port))
+		return refused(fmt.Errorf("node %d is in the cluster and alive at %s:%d%s", req.Node, known.Host, known.Port, admission.IDTaken))
 	}
 	joiner := metadata.Broker{ID: req.Node, Incarnation: req.Incarnation, Host: req.Host, Port: req.Port, Rack: req.Rack}
 	if n.Image().Level() >= 2 {
@@ -223,7 +202,7 @@ func (n *Node) register(ctx context.Context, req joinRequest) joinAnswer {
 	if err := n.await(ctx, n.controller.Raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout)); err != nil {
 		return refused(fmt.Errorf("%w: %v", ErrNoController, err))
 	}
-	answer := joinAnswer{Cluster: n.identity.Cluster, Node: broker.ID, Peers: make(map[int32]string)}
+	answer := admission.Answer{Cluster: n.identity.Cluster, Node: broker.ID, Peers: make(map[int32]string)}
 	for _, b := range n.Image().Brokers() {
 		if b.ID != broker.ID {
 			answer.Peers[b.ID] = roster.Address(b)

@@ -192,7 +192,7 @@ func (n *testNode) tryStart(limit time.Duration) error {
 
 // open opens the node on its folder and takes connections for it.
 func (n *testNode) open() error {
-	cfg := Config{DataDir: n.dir, NodeID: n.id, Advertise: n.addr, Logger: slog.New(n.log.handler()), FS: n.disk, Settings: n.c.settings}
+	cfg := Config{DataDir: n.dir, NodeID: n.id, Advertise: n.addr, Logger: slog.New(n.log.handler()), FS: n.disk, Settings: n.c.settings, maxLevel: n.c.maxLevel}
 	if cfg.Join = n.join; n.join == nil && n.id != 1 {
 		cfg.Join = []string{n.c.nodes[0].addr}
 	}
@@ -208,9 +208,6 @@ func (n *testNode) open() error {
 	}
 	if n.c.decode != nil {
 		node.decodeChange = n.c.decode
-	}
-	if n.c.maxLevel > 0 {
-		node.maxLevel = n.c.maxLevel
 	}
 	n.Node = node
 	n.disk.over(node)

@@ -1,6 +1,10 @@
 package replication
 
-import "errors"
+import (
+	"errors"
+
+	"millrace/replication/admission"
+)
 
 // Errors a caller can act on.
 var (
@@ -22,6 +26,12 @@ var (
 	ErrBusy = errors.New("replication: too many appends are waiting")
 	// ErrNoController: the controller group has no leader that this node knows of.
 	ErrNoController = errors.New("replication: the controller has no leader now")
+	// ErrFoundElsewhere ends a node that would found a cluster, or just has, at an address
+	// where the nodes of another look for it.
+	ErrFoundElsewhere = admission.ErrFoundElsewhere
+	// ErrOldDisk ends a node whose data folder turned out to be a copy of one that has
+	// gone on: a restored backup, or the clone of a disk.
+	ErrOldDisk = errors.New("replication: the data folder is an old copy of this node's")
 	// ErrClosed: the node was shut down.
 	ErrClosed = errors.New("replication: node is closed")
 

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"millrace/replication/admission"
 	"millrace/replication/folder"
 	"millrace/testdata/ports"
 )
@@ -57,7 +58,7 @@ func TestCutShortJoinIsGoneOnWith(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(other.dir, folder.JoiningName), []byte("{"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := launch(t, other, func(cfg *Config) { cfg.Join = nil }); err == nil || !strings.Contains(err.Error(), "--join") {
+	if err := launch(t, other, func(cfg *Config) { cfg.Join = nil }); !errors.Is(err, admission.ErrJoinUnread) {
 		t.Errorf("a note that cannot be read: %v", err)
 	}
 	defer other.stop()
@@ -156,5 +157,18 @@ func TestWipedNodeFoundsNoSecondCluster(t *testing.T) {
 				c.check("afterwards", id, []string{"kept"})
 			})
 		})
+	}
+}
+
+// The id of a node that is alive is not given to another, which is told so, for good.
+func TestAnIDThatIsTakenIsRefused(t *testing.T) {
+	c := startCluster(t, 1, nil)
+	defer c.stop()
+	other := &testNode{c: c, id: 1, addr: ports.Hold(t, 1)[0], dir: filepath.Join(c.dir, "node-other"), disk: newTestDisk()}
+	defer other.stop()
+	err := launch(t, other, func(cfg *Config) { cfg.Join = []string{c.nodes[0].addr} })
+	want := fmt.Sprintf("join through %s: node 1 is in the cluster and alive at %[1]s; choose another id", c.nodes[0].addr)
+	if !errors.Is(err, admission.ErrIDTaken) || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
 	}
 }

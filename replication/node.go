@@ -2,15 +2,11 @@ package replication
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
-	"os"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +15,7 @@ import (
 
 	"millrace/internal/slowlog"
 	"millrace/log"
+	"millrace/replication/admission"
 	"millrace/replication/bulletin"
 	"millrace/replication/failover"
 	"millrace/replication/folder"
@@ -76,6 +73,8 @@ type Config struct {
 	FS segment.FS
 	// Dial opens connections to other nodes; nil is TCP.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
+
+	maxLevel int32 // the highest feature level that it reads; 0: this release's, and less in tests
 }
 
 // A Node is one broker's replicas, and its part in the controller group.
@@ -97,15 +96,12 @@ type Node struct {
 	raising      atomic.Bool // the feature level is
 	// decodeChange reads a change: metadata's, or in tests an older release's.
 	decodeChange func([]byte) (metadata.Change, error)
-	maxLevel     int32 // the highest feature level it reads
 
 	standing standing
 	members  *roster.Members // set by Start, as book is
 	book     *roster.Book
 
-	founding bool        // this process founded the cluster
-	joining  atomic.Bool // asks for a cluster that takes it in, and has nothing to say to others
-	ears     atomic.Pointer[transport.Transport]
+	entry *admission.Candidate
 
 	ctx       context.Context // ends with the node
 	cancel    context.CancelFunc
@@ -178,12 +174,14 @@ func Open(cfg Config) (*Node, error) {
 		start:         time.Now(),
 		run:           folder.NewRun(),
 		decodeChange:  metadata.DecodeChange,
-		maxLevel:      metadata.MaxLevel,
 		dropped:       make(map[metadata.TopicID]bool),
 	}
 	n.failover = failover.New(failover.Config{Node: groups{n}, Observer: groups{n}})
 	n.events = n.failover
 	n.ctx, n.cancel = context.WithCancel(context.Background())
+	if n.cfg.maxLevel == 0 {
+		n.cfg.maxLevel = metadata.MaxLevel
+	}
 	if n.cfg.FS == nil {
 		n.cfg.FS = segment.OS
 	}
@@ -199,17 +197,20 @@ func Open(cfg Config) (*Node, error) {
 	if _, _, err := roster.SplitAddress(cfg.Advertise); err != nil {
 		return nil, fmt.Errorf("advertised address %q: %w", cfg.Advertise, err)
 	}
-	if err := n.identify(); err != nil {
+	var err error
+	n.entry, err = admission.Identify(admission.Config{
+		Folder: n.folder, NodeID: cfg.NodeID, Advertise: cfg.Advertise, Rack: cfg.Rack, Join: cfg.Join,
+		Found: cfg.Found, FoundAfter: cfg.FoundAfter, MaxLevel: n.cfg.maxLevel, Dialer: cfg.dialer(),
+		CallTimeout: 2 * callTimeout, Logger: n.logger,
+	})
+	if err != nil {
 		return nil, err
 	}
+	n.identity = n.entry.Identity()
 	if err := n.folder.Make(); err != nil {
 		return nil, err
 	}
-	var err error
 	n.votes, err = n.folder.OpenVotes(vote.Config{Logger: n.logger, Observer: n.failover})
-	if inUse := (*folder.InUseError)(nil); errors.As(err, &inUse) {
-		return nil, fmt.Errorf("%w; stop it, or choose another folder with --data-dir", err)
-	}
 	if errors.Is(err, vote.ErrDamaged) {
 		return nil, fmt.Errorf("%w; move the file away and start again: the node then comes back as a new incarnation and catches up from the others", err)
 	}
@@ -220,59 +221,14 @@ func Open(cfg Config) (*Node, error) {
 	return n, nil
 }
 
-// identify loads the node's identity, or makes up what it can.
-func (n *Node) identify() error {
-	id, ok, err := n.folder.Load()
-	if err != nil {
-		return err
-	}
-	if !ok {
-		folders, err := os.ReadDir(n.folder.Path(folder.PartitionsName))
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		if len(folders) > 0 {
-			return fmt.Errorf("%s holds partitions but no %s, so nobody knows whose they are; restore the file or choose another folder with --data-dir",
-				n.cfg.DataDir, folder.IdentityName)
-		}
-		if others := folder.Strange(n.cfg.DataDir); len(others) > 0 {
-			return fmt.Errorf("%s holds %s and no %s: it is no node's, and a node keeps its files apart; choose another folder, or an empty one, with --data-dir",
-				n.cfg.DataDir, strings.Join(others, ", "), folder.IdentityName)
-		}
-		n.identity = folder.Identity{Node: n.cfg.NodeID, Incarnation: folder.NewIncarnation()}
-		return n.resumeJoin()
-	}
-	switch {
-	case id.Doubted != "" && !n.cfg.Found:
-		return fmt.Errorf("%s founded cluster %s by mistake, it seems, and must be empty to join another: %w", n.cfg.DataDir, id.Cluster, elsewhere(id.Doubted))
-	case id.Doubted != "":
-		id.Doubted = ""
-		if err := n.folder.Save(id); err != nil {
-			return err
-		}
-	}
-	if n.cfg.NodeID != 0 && n.cfg.NodeID != id.Node {
-		return fmt.Errorf("%s belongs to node %d, not %d; leave out --node-id or choose another folder with --data-dir", n.cfg.DataDir, id.Node, n.cfg.NodeID)
-	}
-	if id.Rejoin {
-		n.logger.Warn("this node's votes or metadata log are gone, or its folder was an old copy: it comes back as a new incarnation and catches up; its old partitions are set aside",
-			"incarnation", id.Incarnation, "folder", n.cfg.DataDir)
-	}
-	if len(n.cfg.Join) > 0 && id.Cluster != "" && !id.Rejoin {
-		n.logger.Info("the folder belongs to a cluster already: the nodes to join are only asked where its nodes are", "cluster", id.Cluster, "node", id.Node, "join", n.cfg.Join, "folder", n.cfg.DataDir)
-	}
-	n.identity = id
-	return nil
-}
-
 // Start makes the node a member of its cluster, founding or joining one if the
 // folder is empty. Connections of other nodes must come to Serve by now. It returns
 // when the node has the cluster's image and is registered in it. The image that it had
 // last will do; a quorum of controllers must be there where that does not have the node as
 // it is now, at another address say.
 func (n *Node) Start(ctx context.Context) error {
-	if n.identity.Cluster == "" || n.identity.Rejoin {
-		if err := n.joinOrFound(ctx); err != nil {
+	if !n.entry.Belongs() {
+		if err := n.enter(ctx); err != nil {
 			return err
 		}
 	}
@@ -283,7 +239,7 @@ func (n *Node) Start(ctx context.Context) error {
 	}
 	n.standing.belongs(n.identity, n.logger)
 	n.members = roster.NewMembers(roster.Config{
-		Self: n.identity.Peer(), Run: n.run, Began: n.start, Age: n.age, MaxLevel: n.maxLevel, Node: rosterNode{n}, Logger: n.logger,
+		Self: n.identity.Peer(), Run: n.run, Began: n.start, Age: n.age, MaxLevel: n.cfg.maxLevel, Node: rosterNode{n}, Logger: n.logger,
 	})
 	n.transport = transport.New(transport.Config{
 		Local:      n.identity.Peer(),
@@ -322,7 +278,7 @@ func (n *Node) Start(ctx context.Context) error {
 	n.goTracked(n.upkeepLoop)
 	n.goTracked(n.cleanerLoop)
 	n.goTracked(n.reconcileLoop)
-	n.goTracked(func() { n.book.Seek(n.ctx, callSeek, n.cfg.Join) })
+	n.goTracked(func() { n.book.Seek(n.ctx, callSeek, n.entry.Join()) })
 	n.book.SetPeers()
 	n.failover.Opened(controllerGroup)
 	if n.known() {
@@ -345,27 +301,13 @@ func (n *Node) Start(ctx context.Context) error {
 	return nil
 }
 
-// joinOrFound founds a cluster or joins one, and keeps who the node is from then on.
-func (n *Node) joinOrFound(ctx context.Context) error {
-	others := make(map[int32]string) // where they are
-	switch found := len(n.cfg.Join) == 0 && !n.identity.Rejoin; {
-	case found:
-		if err := n.nobodyLooks(ctx); err != nil {
-			return err
-		}
-		n.founding = true
-		n.identity.Cluster, n.identity.Founder = folder.NewClusterID(), true
-		n.identity.Node = max(n.identity.Node, 1)
-	case !n.identity.Rejoin:
-		if err := n.folder.BeginJoin(n.cfg.Join); err != nil {
-			return err
-		}
-		fallthrough
-	default:
-		var err error
-		if others, err = n.join(ctx); err != nil {
-			return err
-		}
+// enter founds a cluster or joins one, and keeps who the node is from then on.
+func (n *Node) enter(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(n.ctx, func() { cancel(ErrClosed) })()
+	if err := n.entry.Enter(ctx); err != nil {
+		return err
 	}
 	// The files that Folder.Load looks for must be there before node.json is.
 	db, err := openControllerStore(n.folder.Path(folder.MetaName))
@@ -378,90 +320,18 @@ func (n *Node) joinOrFound(ctx context.Context) error {
 	if err := segment.SyncDir(n.cfg.FS, n.folder.Path(folder.MetaName)); err != nil { // its name, too
 		return err
 	}
-	if err := n.folder.SavePeers(others); err != nil {
+	if err := n.entry.Settle(); err != nil {
 		return err
 	}
-	if err := n.folder.Save(n.identity); err != nil {
-		return err
-	}
-	return n.folder.EndJoin()
-}
-
-// join asks the nodes of a cluster, in turn, to take this one in: those given,
-// and those it knew before its disk was lost. It returns where the others are.
-func (n *Node) join(ctx context.Context) (others map[int32]string, err error) {
-	through := slices.Clone(n.cfg.Join)
-	if n.identity.Rejoin {
-		through = slices.AppendSeq(through, maps.Values(n.folder.Peers()))
-	}
-	if len(through) == 0 {
-		return nil, fmt.Errorf("node %d lost its votes or its metadata log and knows no other node; name one with --join", n.identity.Node)
-	}
-	host, port, err := roster.SplitAddress(n.cfg.Advertise)
-	if err != nil {
-		return nil, err
-	}
-	req, err := json.Marshal(joinRequest{
-		Node: n.identity.Node, Incarnation: n.identity.Incarnation, Host: host, Port: port, Rack: n.cfg.Rack,
-		MinLevel: metadata.MinLevel, MaxLevel: n.maxLevel,
-	})
-	if err != nil {
-		return nil, err
-	}
-	t := transport.New(transport.Config{
-		Local:   transport.Peer{Incarnation: n.identity.Incarnation},
-		Address: n.cfg.Advertise,
-		Dialer:  n.cfg.dialer(),
-		Logger:  n.logger,
-	})
-	defer t.Close()
-	n.joining.Store(true)
-	defer n.joining.Store(false)
-	// Nodes that start together need some tries; later somebody waits and wonders.
-	complain := time.Now().Add(2 * time.Second)
-	for {
-		var last error
-		for _, addr := range through {
-			var answer joinAnswer
-			call, cancel := context.WithTimeout(ctx, 2*callTimeout)
-			p, err := t.CallAddr(call, addr, callJoin, req)
-			cancel()
-			if err == nil {
-				err = json.Unmarshal(p, &answer)
-			}
-			switch {
-			case err != nil:
-				last = err // it names the address
-			case answer.Refused != "" && !answer.Retry:
-				return nil, fmt.Errorf("join through %s: %s", addr, answer.Refused)
-			case answer.Refused != "":
-				last = fmt.Errorf("join through %s: %s", addr, answer.Refused)
-			case n.identity.Rejoin && answer.Cluster != n.identity.Cluster:
-				return nil, fmt.Errorf("join through %s: it is of cluster %s, this node of %s", addr, answer.Cluster, n.identity.Cluster)
-			default:
-				n.identity.Cluster, n.identity.Node, n.identity.Rejoin = answer.Cluster, answer.Node, false
-				return answer.Peers, nil
-			}
-		}
-		if now := time.Now(); now.After(complain) {
-			complain = now.Add(10 * time.Second)
-			n.logger.Warn("not a member of a cluster yet: no node to join takes this one in, it goes on asking", "through", through, "error", last)
-		}
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("%w (last: %w)", ctx.Err(), last)
-		case <-n.closing:
-			return nil, ErrClosed
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
+	n.identity = n.entry.Identity()
+	return nil
 }
 
 // registerSelf makes the image say what this node is: it registers the broker if the
 // image does not know it, or knows it otherwise.
 func (n *Node) registerSelf(ctx context.Context) error {
 	// The cluster's level as far as this node knows; who founds one sets it.
-	level, refusals := n.maxLevel, 0
+	level, refusals := n.cfg.maxLevel, 0
 	if known := n.Image().Level(); known > 0 {
 		level = known
 	}
@@ -486,11 +356,11 @@ func (n *Node) registerSelf(ctx context.Context) error {
 			return fmt.Errorf("register with the cluster: %w", n.Failure())
 		case ctx.Err() != nil, errors.Is(err, ErrClosed):
 			return fmt.Errorf("register with the cluster: %w", err)
-		case (errors.Is(err, metadata.ErrLevel) || errors.Is(err, metadata.ErrVersion)) && refusals < int(n.maxLevel):
+		case (errors.Is(err, metadata.ErrLevel) || errors.Is(err, metadata.ErrVersion)) && refusals < int(n.cfg.maxLevel):
 			// It is not at that level, or its controller's release does not read that.
 			refusals++
 			if level--; level < 1 {
-				level = n.maxLevel
+				level = n.cfg.maxLevel
 			}
 			continue
 		case !errors.Is(err, ErrUnknown):

@@ -6,6 +6,8 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/replication/admission"
+	"millrace/replication/folder"
 	"millrace/replication/roster"
 	"millrace/replication/transport"
 )
@@ -52,7 +54,11 @@ func (p peers) Replaced(by transport.Peer, at uint64, reason string) {
 }
 
 // Foreign implements transport.Observer.
-func (p peers) Foreign(cluster string) { p.n.foreign(cluster) }
+func (p peers) Foreign(cluster string) {
+	if p.n.entry.Doubtful() && len(p.n.Image().Brokers()) <= 1 {
+		p.n.standing.fail(admission.Elsewhere(cluster), p.n.Image().Level(), func(id *folder.Identity) { id.Doubted = cluster })
+	}
+}
 
 // Handle implements transport.Handler.
 func (p peers) Handle(ctx context.Context, from transport.Peer, kind uint8, req []byte) ([]byte, error) {

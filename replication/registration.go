@@ -14,7 +14,7 @@ func (n *Node) broker(level int32) (metadata.Broker, error) {
 	host, port, err := roster.SplitAddress(n.cfg.Advertise)
 	b := metadata.Broker{ID: n.identity.Node, Incarnation: n.identity.Incarnation, Host: host, Port: port, Rack: n.cfg.Rack}
 	if level >= 2 {
-		b.MinLevel, b.MaxLevel, b.Starts, b.Run = metadata.MinLevel, n.maxLevel, n.age.Now(), n.run
+		b.MinLevel, b.MaxLevel, b.Starts, b.Run = metadata.MinLevel, n.cfg.maxLevel, n.age.Now(), n.run
 	}
 	if level >= 3 {
 		b.Listeners = metadata.JoinListeners(n.cfg.Listeners)
@@ -74,7 +74,7 @@ func (n *Node) noteController() {
 // raiseLevel raises the cluster's feature level, on its controller, as far as it can.
 func (n *Node) raiseLevel() {
 	m := n.memberOf(controllerGroup)
-	if m == nil || n.controller.Down() != nil || n.Image().Level() >= n.maxLevel || m.Raft.State() != raft.Leader {
+	if m == nil || n.controller.Down() != nil || n.Image().Level() >= n.cfg.maxLevel || m.Raft.State() != raft.Leader {
 		return
 	}
 	change, ok := n.members.NextLevel()

@@ -38,10 +38,10 @@ func (n *Node) Serve(l net.Listener) error {
 // returns when it is done with it. One that comes while Start opens the node waits for
 // that.
 func (n *Node) serveConn(conn net.Conn) {
-	if n.overhear(conn) {
+	if n.entry.Overhear(conn) {
 		return
 	}
-	if n.joining.Load() {
+	if n.entry.Asks() {
 		conn.Close() // it may be another that looks for one to join: it asks the next sooner
 		return
 	}

@@ -2,17 +2,12 @@ package replication
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
 
 	"millrace/replication/folder"
 )
-
-// ErrOldDisk ends a node whose data folder turned out to be a copy of one that has
-// gone on: a restored backup, or the clone of a disk.
-var ErrOldDisk = errors.New("replication: the data folder is an old copy of this node's")
 
 // A standing is whether a node may go on, and keeps what node.json says of that and of the
 // cluster's feature level.
@@ -100,6 +95,6 @@ func (n *Node) Failure() error { return n.standing.why() }
 // it is noted that the next start is that of a new incarnation, as after a lost
 // disk, and the node ends.
 func (n *Node) outdated(reason string) {
-	n.standing.fail(fmt.Errorf("%w: %s; unless the other one is at work, which then has its place, start it again: it comes back as a new incarnation and catches up, and its partitions are set aside; if most nodes were restored, there is nobody to catch up from: see `millrace cluster rescue --help` first", ErrOldDisk, reason),
+	n.standing.fail(fmt.Errorf("%w: %s; unless the other one is at work, which then has its place, start it again: it comes back as a new incarnation and catches up, and its partitions are set aside; if most nodes were restored, there is nobody to catch up from", ErrOldDisk, reason),
 		n.Image().Level(), func(id *folder.Identity) { id.Outdated = true })
 }

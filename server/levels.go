@@ -19,8 +19,21 @@ const rootLogger = "root"
 // path with dots, which the level of one above holds for as well. A test keeps
 // the list.
 var loggers = []string{
-	rootLogger, "millrace", "millrace.cli", "millrace.log", "millrace.replication", "millrace.replication.bulletin", "millrace.replication.failover", "millrace.replication.raftgroup",
-	"millrace.replication.roster", "millrace.replication.transport", "millrace.replication.vote", "millrace.server", "millrace.server.coordinator", "millrace.server.group",
+	rootLogger,
+	"millrace",
+	"millrace.cli",
+	"millrace.log",
+	"millrace.replication",
+	"millrace.replication.admission",
+	"millrace.replication.bulletin",
+	"millrace.replication.failover",
+	"millrace.replication.raftgroup",
+	"millrace.replication.roster",
+	"millrace.replication.transport",
+	"millrace.replication.vote",
+	"millrace.server",
+	"millrace.server.coordinator",
+	"millrace.server.group",
 	"millrace.server.journal",
 }
 
