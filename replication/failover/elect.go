@@ -36,7 +36,7 @@ type elector struct {
 
 // A leaderlessGroup is a group open here that has no leader that this node knows of.
 type leaderlessGroup struct {
-	since         time.Time     // when it was found so, or a quorum for it
+	since         time.Time     // when it was found so; or a quorum for it; or a majority that hears no leader
 	dead          raft.ServerID // the leader it lost; "": it has had none since it was opened
 	lost          process       // and which run of it
 	stoodDown     bool          // the leader said itself that it leads no more
@@ -52,7 +52,7 @@ type leaderlessGroup struct {
 // A lapse is the time that a group has had no leader for, however many it lost meanwhile
 // before this node knew of them: each leaderlessGroup that takes the place of another has its lapse.
 type lapse struct {
-	from      time.Time // when this node first knew of no leader; none since
+	from      time.Time // when this node first knew that there is no leader; none since
 	lacked    bool      // which lasts for so long that it was logged; under tending
 	shortened bool      // Raft's timers are short until a leader is found; under tending
 }
@@ -321,7 +321,10 @@ func (e *elector) electOne(group uint64, o *leaderlessGroup, now time.Time, intr
 			e.settle(m, o)
 			return true
 		case e.f.evidence.anyHears(func(p process) bool { return p == c.process }) && !e.f.evidence.lost(c.process, m.Voters()):
-			return false // others hear it, and may follow it: a broker that has no vote does not
+			// Others hear it, and may follow it: a broker that has no vote does not. The
+			// group is led; the stagger counts from when it is not.
+			o.since, o.from = now, now
+			return false
 		}
 	}
 	if o.stoodDown && !o.given && o.lost == e.f.peers.Self() && now.Sub(o.from) >= giveAfter {
