@@ -11,8 +11,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/hashicorp/raft"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write what the stories of testdata/failover tell now into them")
@@ -23,7 +21,7 @@ var rewrite = flag.Bool("rewrite", false, "write what the stories of testdata/fa
 //
 //	nodes N                  there are so many nodes; none runs
 //	group G [NODE …]         there is a group, whose voters are these, or all nodes
-//	log G NODE N             the log of the group has N entries there; 0 unless it is said
+//	log G NODE N             the group's log has N entries there
 //	start NODE …             they run, and hear each other
 //	open G [NODE …]          the group is open there, or at all that run
 //	kill NODE                it ends without a word
@@ -31,10 +29,11 @@ var rewrite = flag.Bool("rewrite", false, "write what the stories of testdata/fa
 //	lose NODE NODE           what the first sends to the second, until heal
 //	isolate NODE             its links to all others, until heal
 //	heal                     all links
-//	depose G NODE            Raft has the node's leadership end, for a later term
+//	later G NODE             Raft there was asked for its vote, in a later term, by who cannot win
 //	shut G NODE              the group is closed there for good, as over a broken disk
 //	hang G NODE              the group's disk hangs there from now on
-//	forget G NODE            the node has not heard who leads the group
+//	believe G NODE NODE TERM the first heard that the second leads the group in that term
+//	forget G NODE            it has not heard who does
 //	wait DURATION            what happens meanwhile
 //	leads G                  who leads, in which term, by what each node tells clients
 func TestStories(t *testing.T) {
@@ -121,7 +120,9 @@ func (w *world) run(args []string) string {
 		w.groups[w.groupOf(args[1])] = voters
 	case "log":
 		n, group := w.nodeOf(args[2]), w.groupOf(args[1])
-		n.members[group] = &testMember{n: n, group: group, log: number(t, args[3])}
+		w.mu.Lock()
+		n.member(group).log = number(t, args[3])
+		w.mu.Unlock()
 	case "start":
 		for _, arg := range args[1:] {
 			w.nodeOf(arg).start()
@@ -149,12 +150,10 @@ func (w *world) run(args []string) string {
 		}
 	case "heal":
 		w.heal()
-	case "depose":
+	case "later":
 		m := w.memberOf(args)
 		w.mu.Lock()
-		if m.state == raft.Leader {
-			m.follow(m.term + 1)
-		}
+		m.follow(m.term + 1)
 		w.mu.Unlock()
 	case "shut":
 		m := w.memberOf(args)
@@ -164,6 +163,14 @@ func (w *world) run(args []string) string {
 		w.mu.Lock()
 		m.stalled = true
 		w.mu.Unlock()
+	case "believe":
+		n := w.nodeOf(args[2])
+		w.mu.Lock()
+		leader := leaderEntry{w.nodeOf(args[3]).process(), uint64(number(t, args[4]))}
+		w.mu.Unlock()
+		n.f.gossip.mu.Lock()
+		n.f.gossip.leaders[w.groupOf(args[1])] = leader
+		n.f.gossip.mu.Unlock()
 	case "forget":
 		n := w.nodeOf(args[2])
 		n.f.gossip.mu.Lock()

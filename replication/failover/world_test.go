@@ -64,7 +64,7 @@ type testNode struct {
 	alive   bool
 	f       *Failover
 	end     context.CancelFunc
-	tell    chan func() // what the Failover is told, in order
+	tell    chan func(*Failover) // what it is told, in order
 	hears   map[int32]process
 	last    map[int32]time.Time // when others were heard last
 	members map[uint64]*testMember
@@ -155,7 +155,7 @@ func (n *testNode) heard(other *testNode) {
 	p := other.process()
 	n.hears[other.id] = p
 	n.last[other.id] = time.Now()
-	n.later(latency(other.id, n.id), func() { n.f.PeerUp(p) })
+	n.later(latency(other.id, n.id), func(f *Failover) { f.PeerUp(p) })
 	for _, m := range n.members {
 		if m.state == raft.Leader {
 			m.send(other.id)
@@ -174,7 +174,7 @@ func (w *world) part(a, b int32) {
 		delete(n.hears, other.id)
 		n.last[other.id] = time.Now()
 		if n.alive {
-			n.later(latency(other.id, n.id), func() { n.f.PeerDown(p) })
+			n.later(latency(other.id, n.id), func(f *Failover) { f.PeerDown(p) })
 		}
 	}
 }
@@ -216,7 +216,7 @@ func (w *world) heal() {
 }
 
 // later tells the node's Failover something after a while, if the node lives on.
-func (n *testNode) later(d time.Duration, what func()) {
+func (n *testNode) later(d time.Duration, what func(*Failover)) {
 	tell, session := n.tell, n.session
 	time.AfterFunc(d, func() {
 		n.w.mu.Lock()
@@ -244,17 +244,18 @@ func (n *testNode) start() {
 	n.session++
 	n.f = w.newFailover(n.id)
 	n.hears, n.last = make(map[int32]process), make(map[int32]time.Time)
-	n.tell = make(chan func(), 100)
+	n.tell = make(chan func(*Failover), 100)
 	ctx, end := context.WithCancel(context.Background())
 	n.end = end
+	f, tell := n.f, n.tell
 	w.mu.Unlock()
 	h := host{w, n.id}
-	n.f.Start(ctx, h, slog.New(slog.NewTextHandler(h, &slog.HandlerOptions{ReplaceAttr: dropTime})))
+	f.Start(ctx, h, slog.New(slog.NewTextHandler(h, &slog.HandlerOptions{ReplaceAttr: dropTime})))
 	go func() {
 		for {
 			select {
-			case what := <-n.tell:
-				what()
+			case what := <-tell:
+				what(f)
 			case <-ctx.Done():
 				return
 			}
@@ -543,7 +544,7 @@ func (m *testMember) follow(term uint64) {
 	m.state, m.leader, m.served = raft.Follower, "", false
 	if led {
 		m.n.w.note(m.n.id, "leads %s no more", m.Name())
-		m.n.later(0, func() { m.n.f.StoodDown(m.group) })
+		m.n.later(0, func(f *Failover) { f.StoodDown(m.group) })
 	}
 }
 
@@ -691,7 +692,7 @@ func (m *testMember) send(node int32) {
 				if !m.served && len(m.acks)+1 > len(w.groups[m.group])/2 {
 					m.served = true // a majority has the entry that begins the term
 					w.note(m.n.id, "leads %s in term %d", m.Name(), term)
-					m.n.later(0, func() { m.n.f.Leads(m.group, term) })
+					m.n.later(0, func(f *Failover) { f.Leads(m.group, term) })
 				}
 			}
 		})
@@ -718,18 +719,24 @@ func (m *testMember) watch(session uint64) {
 	})
 }
 
-// opens opens a group at a node, as it is on its disk.
-func (n *testNode) opens(group uint64) {
-	n.w.mu.Lock()
-	defer n.w.mu.Unlock()
+// member returns a node's part in a group, which is its own for good.
+func (n *testNode) member(group uint64) *testMember {
 	m := n.members[group]
 	if m == nil {
 		m = &testMember{n: n, group: group}
 		n.members[group] = m
 	}
+	return m
+}
+
+// opens opens a group at a node, as it is on its disk.
+func (n *testNode) opens(group uint64) {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	m := n.member(group)
 	m.open, m.state, m.leader, m.served, m.wait, m.contact, m.tried = true, raft.Follower, "", false, patience, time.Time{}, time.Now()
 	m.watch(n.session)
-	n.later(0, func() { n.f.Opened(group) })
+	n.later(0, func(f *Failover) { f.Opened(group) })
 }
 
 // shuts closes a group at a node for good.
@@ -738,8 +745,8 @@ func (n *testNode) shuts(group uint64) {
 	defer n.w.mu.Unlock()
 	m := n.members[group]
 	m.open, m.state, m.leader, m.served = false, raft.Follower, "", false
-	n.later(0, func() {
-		n.f.Closed(group)
-		n.f.NotOpen()
+	n.later(0, func(f *Failover) {
+		f.Closed(group)
+		f.NotOpen()
 	})
 }
