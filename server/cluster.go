@@ -51,7 +51,7 @@ func (h *cluster) describeCluster(c *call, req *kmsg.DescribeClusterRequest) *km
 		if !live && !req.IncludeFencedBrokers {
 			continue
 		}
-		e := h.address(c.conn, b)
+		e := h.address(&c.conn.origin, b)
 		rb := kmsg.NewDescribeClusterResponseBroker()
 		rb.NodeID, rb.Host, rb.Port, rb.Rack, rb.IsFenced = e.id, e.host, e.port, e.rack, !live
 		if since := h.node.DownSince(b.ID); rb.IsFenced && !since.IsZero() {
@@ -354,11 +354,11 @@ func (h *cluster) describeQuorum(c *call, req *kmsg.DescribeQuorumRequest) *kmsg
 		if !ok {
 			continue
 		}
-		e := h.address(c.conn, b)
+		e := h.address(&c.conn.origin, b)
 		l := kmsg.NewDescribeQuorumResponseNodeListener()
 		l.Name, l.Host, l.Port = "PLAINTEXT", e.host, uint16(e.port)
-		if c.conn.listener != nil {
-			l.Name = c.conn.listener.Name
+		if c.conn.origin.listener != nil {
+			l.Name = c.conn.origin.listener.Name
 		}
 		n := kmsg.NewDescribeQuorumResponseNode()
 		n.NodeID, n.Listeners = m.Node, []kmsg.DescribeQuorumResponseNodeListener{l}

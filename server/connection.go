@@ -53,7 +53,7 @@ const (
 //	acknowledger                  . wait for P1 .  write P1     wait P2, write P2
 type connection struct {
 	server   *Server
-	listener *Listener // that the client came in by; nil: one that says nothing
+	origin   origin
 	conn     net.Conn
 	stranger bool            // it has sent no whole request yet
 	ctx      context.Context // done when the connection or the server ends
@@ -104,7 +104,7 @@ type flight struct {
 }
 
 func newConnection(s *Server, conn net.Conn) *connection {
-	c := &connection{server: s, conn: conn, stranger: true, r: bufio.NewReaderSize(conn, 4<<10)}
+	c := &connection{server: s, conn: conn, origin: origin{local: conn.LocalAddr(), remote: conn.RemoteAddr()}, stranger: true, r: bufio.NewReaderSize(conn, 4<<10)}
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	c.flight.changed.L = &c.flight.mu
 	s.shared.budget.join(&c.share, conn)
@@ -167,9 +167,9 @@ func (c *connection) linger() {
 const lingerTime = time.Second
 
 // A call is one request under way, and all that its handler knows of who asks: the header
-// with the client's id, and the connection with its addresses and the listener it came
-// in by. What is one client's own goes here, or on the connection if it outlives the
-// request, and never into a handler, of which a server has one for all.
+// with the client's id, and the connection with its origin. What is one client's own goes
+// here, or on the connection if it outlives the request, and never into a handler, of
+// which a server has one for all.
 type call struct {
 	protocol.Header
 	ctx  context.Context // done when the connection or the server ends

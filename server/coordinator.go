@@ -112,7 +112,7 @@ func (h *groups) findCoordinator(c *call, req *kmsg.FindCoordinatorRequest) *kms
 		switch req.CoordinatorType {
 		case groupCoordinator:
 			var e endpoint
-			if e, code = h.coordinatorOf(ctx, c.conn, key); code == protocol.None {
+			if e, code = h.coordinatorOf(ctx, &c.conn.origin, key); code == protocol.None {
 				f.NodeID, f.Host, f.Port = e.id, e.host, e.port
 			}
 		case transactionCoordinator:
@@ -144,7 +144,7 @@ var coordinatorMessages = map[protocol.Code]string{
 
 // coordinatorOf finds the node that coordinates a group. It waits a little for
 // one: the topic may have to be made, or a leader be elected.
-func (h *groups) coordinatorOf(ctx context.Context, c *connection, name string) (endpoint, protocol.Code) {
+func (h *groups) coordinatorOf(ctx context.Context, o *origin, name string) (endpoint, protocol.Code) {
 	if h.journal.Partitions() == 0 {
 		if err := h.journal.Create(ctx); err != nil {
 			h.warn("the topic of committed offsets was not created", "error", err)
@@ -163,7 +163,7 @@ func (h *groups) coordinatorOf(ctx context.Context, c *connection, name string) 
 	if !ok {
 		return endpoint{}, protocol.CoordinatorNotAvailable
 	}
-	return h.address(c, b), protocol.None
+	return h.address(o, b), protocol.None
 }
 
 // groupSettings are the settings that groups look at.

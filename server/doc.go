@@ -12,6 +12,7 @@
 //	shared      what connections share out: memory, turns, buffers         budget.go, turn.go
 //	connection  reads requests and writes answers, in order                connection.go
 //	call        one request under way: all a handler knows of who asks     connection.go
+//	origin      the listener and the addresses that a connection came by   origin.go
 //
 //	handlers    all that answer, and the table of requests they answer     apis.go
 //	  cluster   brokers, and where partitions are                          metadata.go, cluster.go

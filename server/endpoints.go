@@ -21,8 +21,8 @@ type endpoint struct {
 // endpoints is a set of brokers to be named in an answer.
 type endpoints map[int32]struct{}
 
-// addresses returns where the client of c reaches each of the brokers, by id.
-func (h *broker) addresses(c *connection, brokers endpoints) []endpoint {
+// addresses returns where a client reaches each of the brokers, by id.
+func (h *broker) addresses(o *origin, brokers endpoints) []endpoint {
 	if len(brokers) == 0 {
 		return nil
 	}
@@ -30,26 +30,26 @@ func (h *broker) addresses(c *connection, brokers endpoints) []endpoint {
 	image := h.node.Image()
 	for id := range brokers {
 		if b, ok := image.Broker(id); ok {
-			list = append(list, h.address(c, b))
+			list = append(list, h.address(o, b))
 		}
 	}
 	slices.SortFunc(list, func(a, b endpoint) int { return int(a.id) - int(b.id) })
 	return list
 }
 
-// address returns where the client of c reaches a broker: at what that registered for the
+// address returns where a client reaches a broker: at what that registered for the
 // listener the client came in by. For this node, unless an address is advertised,
 // that is where its connection came in: right behind port forwarding of the same
 // port, and from every network this node is in.
-func (h *broker) address(c *connection, b *metadata.Broker) endpoint {
+func (h *broker) address(o *origin, b *metadata.Broker) endpoint {
 	e := endpoint{id: b.ID, host: b.Host, port: b.Port}
 	if b.Rack != "" {
 		e.rack = &b.Rack
 	}
 	advertised := h.advertised
-	if c.listener != nil {
-		advertised = c.listener.Advertised
-		e.host, e.port = b.At(c.listener.Name)
+	if o.listener != nil {
+		advertised = o.listener.Advertised
+		e.host, e.port = b.At(o.listener.Name)
 	}
 	if b.ID != h.node.ID() {
 		return e
@@ -63,7 +63,7 @@ func (h *broker) address(c *connection, b *metadata.Broker) endpoint {
 		}
 		return e
 	}
-	if host, port, ok := splitAddr(c.conn.LocalAddr()); ok {
+	if host, port, ok := splitAddr(o.local); ok {
 		e.host, e.port = host, port
 	}
 	return e

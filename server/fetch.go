@@ -661,7 +661,7 @@ func (f *fetching) encode(c *connection, h protocol.Header) {
 		}
 	}
 	if flexible {
-		p = f.in.appendEndpoints(p, c, leaders)
+		p = f.in.appendEndpoints(p, &c.origin, leaders)
 	}
 	protocol.Finish(p, more)
 	f.head = p
@@ -710,8 +710,8 @@ func (w *wanted) appendTags(p []byte) []byte {
 }
 
 // appendEndpoints ends the response with where its leaders are reached.
-func (h *broker) appendEndpoints(p []byte, c *connection, leaders endpoints) []byte {
-	list := h.addresses(c, leaders)
+func (h *broker) appendEndpoints(p []byte, o *origin, leaders endpoints) []byte {
+	list := h.addresses(o, leaders)
 	if len(list) == 0 {
 		return append(p, 0)
 	}

@@ -28,7 +28,7 @@ func TestFetchIsEncodedAsKmsgEncodesIt(t *testing.T) {
 		for seed := range uint64(100) {
 			r := rand.New(rand.NewPCG(seed, uint64(version)))
 			f := randomFetching(r, b.server, version)
-			c := &connection{server: b.server, conn: pipeEnd{}}
+			c := &connection{server: b.server, conn: pipeEnd{}, origin: origin{local: pipeEnd{}.LocalAddr()}}
 			h := protocol.Header{Key: kmsg.Fetch, Version: version, Correlation: int32(seed)}
 			f.encode(c, h)
 			got := bytes.Join(f.pieces, nil)

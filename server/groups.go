@@ -3,8 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"net"
-	"net/netip"
 	"os"
 	"slices"
 	"time"
@@ -20,16 +18,9 @@ import (
 // A group that this node does not coordinate is answered NOT_COORDINATOR, one
 // that is being loaded COORDINATOR_LOAD_IN_PROGRESS; clients ask again.
 
-// client says who asks, as groups remember it.
+// from says who asks, as groups remember it.
 func (c *call) from() group.Client {
-	host := c.conn.conn.RemoteAddr().String()
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	if ip, err := netip.ParseAddr(host); err == nil {
-		host = ip.Unmap().WithZone("").String()
-	}
-	return group.Client{ID: c.Client, Host: "/" + host}
+	return group.Client{ID: c.Client, Host: "/" + c.conn.origin.host()}
 }
 
 // JoinGroup, versions 0–9.

@@ -45,7 +45,7 @@ func (h *cluster) metadata(c *call, req *kmsg.MetadataRequest) *kmsg.MetadataRes
 		if !live[b.ID] {
 			continue
 		}
-		e := h.address(c.conn, b)
+		e := h.address(&c.conn.origin, b)
 		rb := kmsg.NewMetadataResponseBroker()
 		rb.NodeID, rb.Host, rb.Port, rb.Rack = e.id, e.host, e.port, e.rack
 		resp.Brokers = append(resp.Brokers, rb)

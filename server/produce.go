@@ -393,7 +393,7 @@ func (a *appends) response() ([]byte, error) {
 	if a.silent {
 		return nil, nil
 	}
-	for _, b := range a.in.addresses(a.conn, brokers) {
+	for _, b := range a.in.addresses(&a.conn.origin, brokers) {
 		e := kmsg.NewProduceResponseBroker()
 		e.NodeID, e.Host, e.Port, e.Rack = b.id, b.host, b.port, b.rack
 		resp.Brokers = append(resp.Brokers, e)

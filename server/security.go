@@ -25,7 +25,7 @@ const errNoAuthorizer = sentence("No Authorizer is configured.")
 func (h *security) saslHandshake(c *call, req *kmsg.SASLHandshakeRequest) *kmsg.SASLHandshakeResponse {
 	resp := kmsg.NewPtrSASLHandshakeResponse()
 	resp.ErrorCode, resp.SupportedMechanisms = int16(protocol.UnsupportedSASLMechanism), []string{}
-	h.warn("a client that would authenticate was refused: this release has neither authentication nor access control", "remote", c.conn.conn.RemoteAddr(), "mechanism", req.Mechanism)
+	h.warn("a client that would authenticate was refused: this release has neither authentication nor access control", "remote", c.conn.origin.remote, "mechanism", req.Mechanism)
 	return resp
 }
 

@@ -262,7 +262,7 @@ func (s *Server) serve(conn net.Conn, by *Listener) {
 		return // the node has not joined yet; clients come again
 	}
 	c := newConnection(s, conn)
-	c.listener = by
+	c.origin.listener = by
 	s.mu.Lock()
 	s.open[conn] = c
 	s.mu.Unlock()
