@@ -379,7 +379,10 @@ func (s *Store) enqueueLocked(w *pendingWrite) (*pendingWrite, error) {
 // stops it. It is the only one that writes to the file.
 func (s *Store) runCommitter() {
 	defer close(s.done)
-	debug.SetPanicOnFault(true) // for this goroutine: a page that cannot be read is an error like any other
+	// For this goroutine a page that cannot be read is an error like any other. If it still
+	// cannot when bbolt takes the transaction back, by walking the file in a goroutine of
+	// its own, the process ends all the same.
+	debug.SetPanicOnFault(true)
 	for {
 		select {
 		case <-s.stop:

@@ -700,3 +700,139 @@ func BenchmarkElections(b *testing.B) {
 		b.ReportMetric(3*groups, "commits/op")
 	})
 }
+
+// A vote that is on disk is not written once more with whatever comes.
+func TestWhatIsOnDiskIsNotWrittenAgain(t *testing.T) {
+	s := testStore(t)
+	g := s.Group(1)
+	must(t, vote(g, 5, "a"))
+	commits := counting(s)
+	must(t, g.Set([]byte(lastVoteCand), []byte("a")))
+	must(t, vote(g, 5, "a"))
+	if n := commits.Load(); n != 0 {
+		t.Errorf("%d commits of what was there", n)
+	}
+}
+
+// held has the store's commits wait until release is closed.
+func held(s *Store) (release chan struct{}) {
+	commit := s.disk.Commit
+	release = make(chan struct{})
+	s.disk = disk(func(records map[string][]byte) error {
+		<-release
+		return commit(records)
+	})
+	return release
+}
+
+// What a group writes and what deletes it may go in one commit, and the later counts.
+func TestForgetTakesWhatIsAboutToBeWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := testStore(t)
+		g := s.Group(1)
+		must(t, term(g, 1)) // without anything on disk there would be nothing to forget
+		release := held(s)
+		done := make(chan error, 3)
+		go func() { done <- term(s.Group(2), 1) }()
+		synctest.Wait() // its commit is under way
+		go func() { done <- g.Set([]byte("other"), []byte("x")) }()
+		synctest.Wait()
+		go func() { done <- s.Forget(1) }()
+		synctest.Wait()
+		close(release)
+		for range 3 {
+			must(t, <-done)
+		}
+		if got := s.knownGroups(); !slices.Equal(got, []uint64{2}) {
+			t.Errorf("known: %v", got)
+		}
+		if got := reopened(t, s).knownGroups(); !slices.Equal(got, []uint64{2}) {
+			t.Errorf("after reopening: %v", got)
+		}
+	})
+}
+
+// recovered notes the groups whose writes had to wait.
+type recovered struct{ groups chan uint64 }
+
+func (r recovered) VotesRecovered(group uint64) { r.groups <- group }
+
+// Those who come while the disk refuses go with those who wait, once it does not, and
+// their groups are told of to the observer. No other is.
+func TestWhoComesWhileTheDiskFailsGoesWithTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		heard := recovered{make(chan uint64, 10)}
+		s, err := Open(filepath.Join(t.TempDir(), "stable.db"), Config{Folder: folder{}, Observer: heard})
+		must(t, err)
+		defer s.Close()
+		must(t, term(s.Group(9), 1))
+		broken, attempts := faulty(s)
+		broken.Store(true)
+		done := make(chan error, 3)
+		for group := uint64(1); group <= 3; group++ {
+			go func() { done <- term(s.Group(group), 5) }()
+			time.Sleep(time.Minute)
+		}
+		before := attempts.Load()
+		broken.Store(false)
+		for range 3 {
+			must(t, <-done)
+		}
+		synctest.Wait()
+		if n := attempts.Load() - before; n != 1 {
+			t.Errorf("%d commits for three who waited", n)
+		}
+		close(heard.groups)
+		var groups []uint64
+		for group := range heard.groups {
+			groups = append(groups, group)
+		}
+		if slices.Sort(groups); !slices.Equal(groups, []uint64{1, 2, 3}) {
+			t.Errorf("groups that were told of: %v", groups)
+		}
+	})
+}
+
+// A strictFolder notes what it is asked to put in place, and may refuse.
+type strictFolder struct {
+	folder
+	asked []string
+	err   error
+}
+
+func (f *strictFolder) Replace(aside, path string) error {
+	f.asked = append(f.asked, filepath.Base(aside)+" "+filepath.Base(path))
+	if f.err != nil {
+		return f.err
+	}
+	return f.folder.Replace(aside, path)
+}
+
+// The folder gives a new file its name, by which it is durable, and only a new one.
+func TestANewFileIsPutInPlaceByItsFolder(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "stable.db")
+	in := &strictFolder{err: errors.New("no power")}
+	if _, err := Open(path, Config{Folder: in}); !errors.Is(err, in.err) {
+		t.Errorf("the folder refuses, and Open says %v", err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("and the file is there: %v", err)
+	}
+	in.err = nil
+	for range 2 {
+		s, err := Open(path, Config{Folder: in})
+		must(t, err)
+		must(t, s.Close())
+	}
+	if want := []string{"stable.db.new stable.db", "stable.db.new stable.db"}; !slices.Equal(in.asked, want) {
+		t.Errorf("asked for %q, want %q: once in vain, and once", in.asked, want)
+	}
+}
+
+// What a crash would show cannot be seen from here: whether the machine has a commit on
+// disk when it says so.
+func TestCommitsAreSynced(t *testing.T) {
+	if db := testStore(t).db; db.NoSync || db.NoGrowSync {
+		t.Errorf("NoSync %v, NoGrowSync %v", db.NoSync, db.NoGrowSync)
+	}
+}
