@@ -1,32 +1,3 @@
-// Package log is one partition's log: an ordered list of segments with two
-// doors. Raft's goes by index, and the log is its LogStore; Kafka's goes by
-// offset. Every record is stored once.
-//
-// # Who decides what
-//
-// Only StoreLogs adds entries, only DeleteRange takes them off the end, only
-// Drop takes them off the beginning. Offsets are assigned when an entry is
-// stored: a leader's StoreLogs stamps them into the batches before anybody else
-// sees them, a follower's finds the same numbers there or refuses the entry.
-//
-// # How changes become durable
-//
-// Entries are appended to the last segment. Everything else (a new segment, a
-// cut, a drop, an installation) happens by replacing the manifest, which lists
-// the segments: files are made and synced before, and deleted after. A crash
-// leaves either list. See FORMAT.md and package segment for the crash model.
-//
-// # When a change goes wrong
-//
-// A *RefusedError says that the system would not begin it, for want of room on the
-// disk, of descriptors or of memory: nothing has changed, what was half made is gone,
-// and the next try may succeed. A full disk is one of those, since room is taken
-// before anything is written.
-//
-// Whatever goes wrong from the first write on that counts (a write, a sync, a
-// rename) leaves the disk's state unknown, and the log failed: it can be read, but
-// every change returns the same *FailedError until it is closed and opened again.
-// Config.Owner is told at that moment, whoever asked for the change.
 package log
 
 import (
@@ -167,6 +138,8 @@ func (nobody) LogRolled(uint64) {}
 // A Log is one partition's log. All methods are safe for concurrent use.
 // Readers take no lock of the log and wait for no disk but the pages they read;
 // changes wait for one another. It has no goroutine of its own.
+//
+// A method that ends in Locked needs changing.
 type Log struct {
 	contents // what readers see
 	owner    Owner

@@ -121,11 +121,13 @@ func checkIdentity(path string, found, want segment.Identity) error {
 	}
 }
 
-// tidy deletes what the manifest says was removed, temporary files, index files
-// without a segment (a compaction that was still under way when the log was closed
-// leaves some), and segments that a crash left before their first frame. A segment with frames whose serial
-// the manifest has not given out is proof of a newer manifest: somebody put an
-// older one in its place, and the log must not be used without what it lost.
+// tidy deletes what earlier lives left: what the manifest calls removed, temporary files,
+// index files without a segment (of a compaction that was under way when the log was closed),
+// and segments that a crash left before their first frame.
+//
+// A segment with frames, but a serial that the manifest has not given out, is proof of a newer
+// manifest: somebody put an older one in its place, and the log must not be used without what
+// it lost.
 func (d *folder) tidy() error {
 	for _, n := range d.manifest.removed {
 		if err := segment.Remove(d.fs, d.path(n.file())); err != nil {

@@ -1,27 +1,3 @@
-// Package segment stores a run of a log's entries in one file, with two index
-// files beside it that can be rebuilt from it.
-//
-// # Crash model
-//
-// Assumed: after a crash, any byte not synced may be old, new or zero, in any
-// order; a synced byte stays; a rename is durable after its folder's sync; a
-// sync that failed once has failed for good.
-//
-// A segment is only ever appended to. The first frame of each write carries a
-// flag if everything before it was synced when it was written, so bytes that
-// are bad can be judged when a segment is recovered:
-//
-//   - no flagged frame follows: a torn tail. Nobody was told that the bytes are
-//     safe; they are cut.
-//   - a flagged frame follows, or the segment was sealed or cleanly closed
-//     beyond them: corruption. They were safe once. Nothing is cut.
-//
-// A tail is cut by ending the segment before it, never by changing the file:
-// what follows goes into a new segment.
-//
-// What recovery keeps it writes once more from the last flagged frame on, before
-// it syncs: after a failed sync the page cache may hold, as clean, bytes that
-// never reached the disk, and another sync alone would report success.
 package segment
 
 import (
