@@ -464,6 +464,13 @@ func (m model) clone() model {
 
 func (m *model) last() uint64 { return m.first + uint64(len(m.entries)) - 1 }
 
+func lastTerm(m model) uint64 {
+	if len(m.entries) == 0 {
+		return 0
+	}
+	return m.entries[len(m.entries)-1].Term
+}
+
 // observe reads everything there is in l.
 func observe(l *Log) (model, error) {
 	m := model{start: l.StartOffset(), first: l.NextIndex()}

@@ -167,10 +167,3 @@ func TestPowerLossOnARealFileSystem(t *testing.T) {
 	}
 	t.Logf("%d bytes acknowledged before losses of power", acknowledged)
 }
-
-func lastTerm(m model) uint64 {
-	if len(m.entries) == 0 {
-		return 0
-	}
-	return m.entries[len(m.entries)-1].Term
-}
