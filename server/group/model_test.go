@@ -35,153 +35,189 @@ func TestNothingGoesBackAndNothingIsSharedWhateverFails(t *testing.T) {
 	}
 }
 
+// A history is one life of a group, whose coordinator moves while its journal fails.
+type history struct {
+	t       *testing.T
+	seed    uint64
+	p       *journal
+	current atomic.Pointer[Coordinator]
+	stop    chan struct{}
+	wg      sync.WaitGroup
+
+	mu     sync.Mutex
+	random *rand.Rand
+	owners map[string]string // generation and partition to member
+
+	entered      atomic.Int64 // assignments that members got
+	acknowledged atomic.Int64 // the newest value of the register that was; -1: none
+}
+
 // run is one history. It returns how many assignments members got, and how many
 // commits were acknowledged.
 func run(t *testing.T, seed uint64) (int64, int64) {
-	random := rand.New(rand.NewPCG(seed, 1))
-	var mu sync.Mutex
-	draw := func(n int) int {
-		mu.Lock()
-		defer mu.Unlock()
-		return random.IntN(n)
+	h := &history{
+		t: t, seed: seed, p: &journal{}, stop: make(chan struct{}),
+		random: rand.New(rand.NewPCG(seed, 1)), owners: make(map[string]string),
 	}
-	chance := func(n int) bool { return draw(n) == 0 }
-	p := &journal{}
-	var current atomic.Pointer[Coordinator]
-	current.Store(p.takeOver(t, Config{}))
-	p.FailBy(fates(func() error {
-		switch {
-		case chance(15):
-			return errors.New("refused")
-		case chance(60):
-			return coordinator.ErrUnknownOutcome
-		}
-		return nil
-	}))
-
-	owners := make(map[string]string) // generation and partition to member
-	own := func(generation int32, assignment, member string) {
-		mu.Lock()
-		defer mu.Unlock()
-		for _, partition := range strings.Fields(assignment) {
-			at := fmt.Sprint(generation, " ", partition)
-			if o := owners[at]; o != "" && o != member {
-				t.Errorf("seed %d: in generation %d, %s and %s both own %s", seed, generation, o, member, partition)
-			}
-			owners[at] = member
-		}
-	}
-
-	stop := make(chan struct{})
-	over := func() bool {
-		select {
-		case <-stop:
-			return true
-		default:
-			return false
-		}
-	}
-	entered := atomic.Int64{}
-	var wg sync.WaitGroup
+	h.acknowledged.Store(-1)
+	h.current.Store(h.p.takeOver(t, Config{}))
+	h.p.FailBy(h)
 	for i := range 4 {
-		wg.Go(func() {
-			var instance *string
-			if i == 0 {
-				s := "static"
-				instance = &s
-			}
-			r := newReader(nil, "g")
-			r.instance, r.timeout = instance, 15*time.Second
-			for !over() {
-				r.c = current.Load()
-				time.Sleep(time.Second)
-				j := r.join()
-				if j.ErrorCode != int16(protocol.None) {
-					r.id = ""
-					continue
-				}
-				var plan map[string][]byte
-				if j.LeaderID == r.id && !j.SkipAssignment {
-					plan = make(map[string][]byte)
-					for n := range 8 {
-						m := j.Members[n%len(j.Members)].MemberID
-						plan[m] = fmt.Appendf(plan[m], "p%d ", n)
-					}
-				}
-				if r.sync(plan).ErrorCode != int16(protocol.None) {
-					continue
-				}
-				entered.Add(1)
-				who := r.id
-				if instance != nil {
-					who = *instance // whose former member id is fenced
-				}
-				own(r.generation, string(r.assignment), who)
-				for !over() {
-					time.Sleep(time.Second)
-					r.c = current.Load()
-					code := r.heartbeat()
-					if code == protocol.NotCoordinator || code == protocol.CoordinatorLoadInProgress {
-						continue
-					}
-					if code != protocol.None {
-						if code != protocol.RebalanceInProgress {
-							r.id = ""
-						}
-						break
-					}
-					if chance(30) {
-						r.leave()
-						r.id = ""
-						break
-					}
-					if chance(30) && instance != nil {
-						r.id = ""
-						break
-					}
-				}
-			}
-		})
+		h.wg.Go(func() { h.member(i == 0) })
 	}
-	acknowledged := atomic.Int64{}
-	acknowledged.Store(-1)
-	wg.Go(func() { // one writer of a register
-		for n := int64(1); !over(); n++ {
-			if simpleCommit(current.Load(), "register", n) == protocol.None {
-				acknowledged.Store(n)
-			}
-			time.Sleep(100 * time.Millisecond)
-		}
-	})
-	wg.Go(func() { // its reader
-		highest := int64(-1)
-		for !over() {
-			before := acknowledged.Load()
-			if got, code := fetch(current.Load(), "register", "t"); code == protocol.None {
-				if got < before || got < highest {
-					t.Errorf("seed %d: read %d, %d was acknowledged and %d seen", seed, got, before, highest)
-				}
-				highest = max(highest, got)
-			}
-			time.Sleep(130 * time.Millisecond)
-		}
-	})
+	h.wg.Go(h.write)
+	h.wg.Go(h.read)
 	for range 30 {
-		time.Sleep(time.Duration(5+draw(25)) * time.Second)
-		if chance(2) {
-			p.Hold() // what is on its way stays there, in the journal or not
-			time.Sleep(200 * time.Millisecond)
+		h.move()
+	}
+	close(h.stop)
+	h.wg.Wait()
+	return h.entered.Load(), h.acknowledged.Load()
+}
+
+func (h *history) draw(n int) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.random.IntN(n)
+}
+
+func (h *history) chance(n int) bool { return h.draw(n) == 0 }
+
+func (h *history) over() bool {
+	select {
+	case <-h.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// Next implements coordinatortest.Fates.
+func (h *history) Next() error {
+	switch {
+	case h.chance(15):
+		return errors.New("refused")
+	case h.chance(60):
+		return coordinator.ErrUnknownOutcome
+	}
+	return nil
+}
+
+// move has the next coordinator take over, with what is on its way in the journal or not.
+func (h *history) move() {
+	time.Sleep(time.Duration(5+h.draw(25)) * time.Second)
+	if h.chance(2) {
+		h.p.Hold()
+		time.Sleep(200 * time.Millisecond)
+	}
+	old := h.current.Load()
+	h.current.Store(h.p.takeOver(h.t, Config{}))
+	h.p.Release()
+	if h.chance(2) {
+		old.Unload(0)
+	}
+}
+
+// member is a client that comes, stays a while and comes again.
+func (h *history) member(static bool) {
+	r := newReader(nil, "g")
+	r.timeout = 15 * time.Second
+	if static {
+		s := "static"
+		r.instance = &s
+	}
+	for !h.over() {
+		r.c = h.current.Load()
+		time.Sleep(time.Second)
+		j := r.join()
+		if j.ErrorCode != int16(protocol.None) {
+			r.id = ""
+			continue
 		}
-		old := current.Load()
-		current.Store(p.takeOver(t, Config{}))
-		p.Release()
-		if chance(2) {
-			old.Unload(0)
+		var plan map[string][]byte
+		if j.LeaderID == r.id && !j.SkipAssignment {
+			plan = make(map[string][]byte)
+			for n := range 8 {
+				m := j.Members[n%len(j.Members)].MemberID
+				plan[m] = fmt.Appendf(plan[m], "p%d ", n)
+			}
+		}
+		if r.sync(plan).ErrorCode != int16(protocol.None) {
+			continue
+		}
+		h.entered.Add(1)
+		h.own(r)
+		h.stay(r)
+	}
+}
+
+// own notes what a member has been assigned, which nobody else may have been.
+func (h *history) own(r *reader) {
+	member := r.id
+	if r.instance != nil {
+		member = *r.instance // whose former member id is fenced
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, partition := range strings.Fields(string(r.assignment)) {
+		at := fmt.Sprint(r.generation, " ", partition)
+		if o := h.owners[at]; o != "" && o != member {
+			h.t.Errorf("seed %d: in generation %d, %s and %s both own %s", h.seed, r.generation, o, member, partition)
+		}
+		h.owners[at] = member
+	}
+}
+
+// stay sends heartbeats until the member is to join again, or goes.
+func (h *history) stay(r *reader) {
+	for !h.over() {
+		time.Sleep(time.Second)
+		r.c = h.current.Load()
+		switch code := r.heartbeat(); code {
+		case protocol.NotCoordinator, protocol.CoordinatorLoadInProgress:
+			continue
+		case protocol.None:
+		case protocol.RebalanceInProgress:
+			return
+		default:
+			r.id = ""
+			return
+		}
+		if h.chance(30) {
+			r.leave()
+			r.id = ""
+			return
+		}
+		if h.chance(30) && r.instance != nil {
+			r.id = ""
+			return
 		}
 	}
-	close(stop)
-	wg.Wait()
-	return int64(entered.Load()), int64(acknowledged.Load())
+}
+
+// write is the one writer of a register, a committed offset.
+func (h *history) write() {
+	for n := int64(1); !h.over(); n++ {
+		if simpleCommit(h.current.Load(), "register", n) == protocol.None {
+			h.acknowledged.Store(n)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// read is its reader.
+func (h *history) read() {
+	highest := int64(-1)
+	for !h.over() {
+		before := h.acknowledged.Load()
+		if got, code := fetch(h.current.Load(), "register", "t"); code == protocol.None {
+			if got < before || got < highest {
+				h.t.Errorf("seed %d: read %d, %d was acknowledged and %d seen", h.seed, got, before, highest)
+			}
+			highest = max(highest, got)
+		}
+		time.Sleep(130 * time.Millisecond)
+	}
 }
 
 // A storm of joins that never come back leaves nothing once sessions are over.
