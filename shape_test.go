@@ -24,7 +24,7 @@ var excused = map[string]string{
 var functions = map[string]string{
 	"Now":                                "the clock, as in crypto/tls.Config.Time",
 	"now":                                "the clock",
-	"cancel":                             "a context's",
+	"cancel":                             "a context's, or what ends a Partition's Notify",
 	"cli.column":                         "a row of a table",
 	"server.api":                         "a row of the table of APIs",
 	"replication/metadata/settings.rule": "a row of the table of settings",

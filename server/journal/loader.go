@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"errors"
 	"fmt"
 	"iter"
 	"sync"
@@ -60,21 +61,17 @@ func (h *hosted) follow(epoch int32, redo bool) {
 	}
 }
 
-// load is the body of the goroutine "loader".
+// load is the body of the goroutine "loader": it unloads and loads until what is loaded is
+// what is wanted.
 func (h *hosted) load() {
 	defer h.t.loaders.Done()
 	h.turn.Lock()
 	defer h.turn.Unlock()
 	for {
-		h.t.mu.Lock()
-		want, redo := h.want, h.redo
-		h.redo = false
-		if want == h.have && !redo {
-			h.loading = false
-			h.t.mu.Unlock()
+		want, more := h.next()
+		if !more {
 			return
 		}
-		h.t.mu.Unlock()
 		h.t.into.Unload(h.index)
 		h.have = -1
 		// What is still on its way in this very epoch could come to stand behind the reader.
@@ -84,29 +81,46 @@ func (h *hosted) load() {
 		if want < 0 {
 			continue
 		}
-		err := h.t.into.Load(h.index, want, h.records(want))
-		if err == nil {
-			h.have = want
+		if err := h.t.into.Load(h.index, want, h.records(want)); err != nil {
+			h.failed(want, err)
 			continue
 		}
-		if epoch, e := h.partition.Serving(); e == nil && epoch == want && h.t.ctx.Err() == nil {
-			h.t.warn("a partition was not loaded, trying again", "partition", h.index, "epoch", want, "error", err)
-			select {
-			case <-h.t.ctx.Done():
-			case <-time.After(loadAgain):
-			}
-			continue
-		}
-		// It leads no more, and the watcher has been told or is about to be.
-		h.t.mu.Lock()
-		if h.want == want {
-			h.want = -1
-		}
-		h.t.mu.Unlock()
+		h.have = want
+	}
+}
+
+// next returns the epoch that is to be loaded; -1: none is. False: it is as wanted, and
+// the loader ends.
+func (h *hosted) next() (want int32, more bool) {
+	h.t.mu.Lock()
+	defer h.t.mu.Unlock()
+	redo := h.redo
+	h.redo = false
+	h.loading = h.want != h.have || redo
+	return h.want, h.loading
+}
+
+// failed follows a load that failed: after a pause it is tried again, if this node still
+// leads in that epoch.
+func (h *hosted) failed(epoch int32, err error) {
+	t := h.t
+	if now, e := h.partition.Serving(); e == nil && now == epoch && t.ctx.Err() == nil {
+		t.warn("a partition was not loaded, trying again", "partition", h.index, "epoch", epoch, "error", err)
 		select {
-		case h.t.kick <- struct{}{}:
-		default:
+		case <-t.ctx.Done():
+		case <-time.After(loadAgain):
 		}
+		return
+	}
+	// It leads no more, and the watcher has been told or is about to be.
+	t.mu.Lock()
+	if h.want == epoch {
+		h.want = -1
+	}
+	t.mu.Unlock()
+	select {
+	case t.kick <- struct{}{}:
+	default:
 	}
 }
 
@@ -123,11 +137,34 @@ func (h *hosted) records(epoch int32) iter.Seq2[record.Record, error] {
 			yield(record.Record{}, t.ctx.Err())
 			return
 		}
+		for b, err := range h.batches(epoch) {
+			if err != nil {
+				yield(record.Record{}, err)
+				return
+			}
+			for r, err := range b.Records() {
+				if err != nil {
+					t.warn("a batch of the journal is damaged; what follows in it is left out",
+						"partition", h.index, "batch", b.BaseOffset(), "error", err)
+					break
+				}
+				if !yield(r, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// batches yields the batches of records that were committed before epoch, and last of all
+// an error if it could not read all of them.
+func (h *hosted) batches(epoch int32) iter.Seq2[record.Batch, error] {
+	return func(yield func(record.Batch, error) bool) {
 		p := h.partition
 		limit := int64(-1)
 		for at := p.StartOffset(); limit < 0 || at < limit; {
-			if now, err := p.Serving(); err != nil || now != epoch || t.ctx.Err() != nil {
-				yield(record.Record{}, fmt.Errorf("%w in epoch %d", replication.ErrNotLeader, epoch))
+			if now, err := p.Serving(); err != nil || now != epoch || h.t.ctx.Err() != nil {
+				yield(nil, fmt.Errorf("%w in epoch %d", replication.ErrNotLeader, epoch))
 				return
 			}
 			if limit < 0 {
@@ -135,47 +172,42 @@ func (h *hosted) records(epoch int32) iter.Seq2[record.Record, error] {
 				limit = p.HighWatermark()
 				continue
 			}
-			view, err := p.Read(at, loadBytes, false)
+			data, err := read(p, at)
 			if err != nil && at < p.StartOffset() {
 				at = p.StartOffset() // the log start has moved on
 				continue
 			}
 			if err != nil {
-				yield(record.Record{}, err)
-				return
-			}
-			data, err := view.Copy(nil)
-			view.Release()
-			if err != nil {
-				yield(record.Record{}, fmt.Errorf("offset %d: %w", at, err))
-				return
-			}
-			if len(data) == 0 {
-				yield(record.Record{}, fmt.Errorf("nothing is read at offset %d below the high watermark %d", at, limit))
+				yield(nil, fmt.Errorf("offset %d, below the high watermark %d: %w", at, limit, err))
 				return
 			}
 			for len(data) > 0 {
 				b := record.Batch(data)
 				if len(b) < record.HeaderSize || b.Size() < record.HeaderSize || b.Size() > len(b) || b.NextOffset() <= at {
-					yield(record.Record{}, fmt.Errorf("batch at offset %d: %w", at, record.ErrInvalid))
+					yield(nil, fmt.Errorf("batch at offset %d: %w", at, record.ErrInvalid))
 					return
 				}
 				b, data = b[:b.Size()], data[b.Size():]
 				at = b.NextOffset()
-				if b.IsControl() {
-					continue
-				}
-				for r, err := range b.Records() {
-					if err != nil {
-						t.warn("a batch of the journal is damaged; what follows in it is left out",
-							"partition", h.index, "batch", b.BaseOffset(), "error", err)
-						break
-					}
-					if !yield(r, nil) {
-						return
-					}
+				if !b.IsControl() && !yield(b, nil) {
+					return
 				}
 			}
 		}
 	}
+}
+
+// read returns a copy of what a partition has from an offset on, at most loadBytes or one
+// batch.
+func read(p *replication.Partition, at int64) ([]byte, error) {
+	view, err := p.Read(at, loadBytes, false)
+	if err != nil {
+		return nil, err
+	}
+	defer view.Release()
+	data, err := view.Copy(nil)
+	if err == nil && len(data) == 0 {
+		err = errors.New("nothing is read")
+	}
+	return data, err
 }
