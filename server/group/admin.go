@@ -64,6 +64,76 @@ func (c *Coordinator) describe(version int16, id string) kmsg.DescribeGroupsResp
 	return d
 }
 
+// ConsumerDescribe is ConsumerGroupDescribe, versions 0–1. Each group is answered
+// on its own; one that is not there, or not of this type, gets GROUP_ID_NOT_FOUND.
+//
+// v1 adds the type of members: 0 classic, 1 consumer.
+func (c *Coordinator) ConsumerDescribe(_ context.Context, req *kmsg.ConsumerGroupDescribeRequest) *kmsg.ConsumerGroupDescribeResponse {
+	resp := kmsg.NewPtrConsumerGroupDescribeResponse()
+	resp.Version = req.Version
+	for _, id := range once(req.Groups) {
+		resp.Groups = append(resp.Groups, c.consumerDescribe(id))
+	}
+	return resp
+}
+
+func (c *Coordinator) consumerDescribe(id string) kmsg.ConsumerGroupDescribeResponseGroup {
+	d := kmsg.NewConsumerGroupDescribeResponseGroup()
+	d.Group = id
+	if id == "" {
+		d.ErrorCode = int16(protocol.InvalidGroupID)
+		return d
+	}
+	s, code := c.shardOf(id)
+	if code != protocol.None {
+		d.ErrorCode = int16(code)
+		return d
+	}
+	defer s.Unlock()
+	var cg *consumerGroup
+	if g := s.groupLocked(id); g != nil {
+		cg, _ = g.members.(*consumerGroup)
+	}
+	if cg == nil {
+		why := "Group " + id + " not found."
+		if s.groupLocked(id) != nil {
+			why = "Group " + id + " is not a consumer group."
+		}
+		d.ErrorCode, d.ErrorMessage = int16(protocol.GroupIDNotFound), &why
+		return d
+	}
+	d.State, d.Epoch, d.AssignmentEpoch, d.AssignorName = cg.state(), cg.epoch, cg.targetEpoch, cg.preferred(&cg.consumerState)
+	for memberID, m := range cg.members {
+		dm := kmsg.NewConsumerGroupDescribeResponseGroupMember()
+		dm.MemberID, dm.InstanceID, dm.RackID, dm.MemberEpoch = memberID, m.instanceID, m.rackID, m.epoch
+		dm.ClientID, dm.ClientHost, dm.SubscribedTopics, dm.SubscribedTopicRegex = m.client.ID, m.client.Host, m.topics, m.regex
+		dm.Assignment.TopicPartitions = cg.named(m.assigned)
+		dm.TargetAssignment.TopicPartitions = cg.named(cg.targets[memberID])
+		dm.MemberType = 1
+		if m.classic != nil {
+			dm.MemberType = 0
+		}
+		d.Members = append(d.Members, dm)
+	}
+	slices.SortFunc(d.Members, func(a, b kmsg.ConsumerGroupDescribeResponseGroupMember) int {
+		return strings.Compare(a.MemberID, b.MemberID)
+	})
+	return d
+}
+
+// named is an assignment as it is described. Deleted topics have no name.
+func (c *consumerGroup) named(a assignment) (out []kmsg.AssignmentTopicPartition) {
+	for _, topic := range a.topics() {
+		if c.shard.c.cfg.Topics == nil {
+			break
+		}
+		if name, _, ok := c.shard.c.cfg.Topics.TopicByID(topic); ok {
+			out = append(out, kmsg.AssignmentTopicPartition{TopicID: topic, Topic: name, Partitions: a[topic]})
+		}
+	}
+	return out
+}
+
 // List is ListGroups, versions 0–5: the groups of all partitions that are served
 // here. v4 filters by state (KIP-518), v5 by type (KIP-848); letter case does not
 // count. While some partition is being loaded, the answer also says so.

@@ -15,15 +15,14 @@
 //	              pendingMembers who was given an id and has not come back    pending.go
 //	              generations    what may be handed out, what the journal has generations.go
 //	              rebalance      how it gets to the next generation           rebalance.go
-//	              requests       JoinGroup in join.go, the others in member.go
+//	              requests                                                    join.go, sync.go, heartbeat.go, leave.go
 //
 //	consumerGroup consumerState  what the journal says, with counts           consumer_state.go, consumer_record.go
 //	              steps, draft   what is being made of it                     steps.go
 //	              seats          members' alarms                              seats.go
 //	              planner        who computes the target                      plan.go, assignor.go
 //	              resolver       who matches expressions again                regex.go
-//	              requests       ConsumerGroupHeartbeat in consumer_heartbeat.go, those of
-//	                             classic members in consumer_classic.go
+//	              requests       of consumers, and of classic members         consumer_heartbeat.go, consumer_classic.go
 //
 //	both          offsets.go: commit, fetch, delete; expiry.go: how they end;
 //	              bounds.go: what clients may take; migration.go: from one type to the other

@@ -53,6 +53,9 @@ type membership interface {
 	// has no record of it.
 	tombstones(now time.Time) []record.Record
 
+	// disconnectedLocked is evidence that a member of the classic protocol has died.
+	disconnectedLocked(memberID string)
+
 	// startLocked is called once, when all records are replayed: sessions begin.
 	startLocked()
 	// stopLocked stops all alarms and answers with code whoever waits.

@@ -32,7 +32,6 @@ type rebalance struct {
 	of    *classicGroup
 	phase phase
 	since time.Time // when phase began, by the wall clock after a load
-	gone  bool      // members have left, and settleLocked is to be called
 
 	// While it prepares.
 	joins     coordinator.Alarm // ends it
