@@ -30,13 +30,13 @@ func copyOfALivingNode(t *testing.T, c *testCluster) (id idOf, copied string) {
 	eventually(t, "nothing is written any more", func() bool {
 		before := n.written()
 		time.Sleep(2*ageEvery + 2*stallEvery)
-		return n.written() == before && !n.ages.under.Load()
+		return n.written() == before && !n.aging.under.Load()
 	})
 	copied = filepath.Join(c.dir, "copy")
 	if err := os.CopyFS(copied, os.DirFS(n.dir)); err != nil {
 		t.Fatal(err)
 	}
-	age := n.age.Now()
+	age := n.aging.age.Now()
 	c.append(id, "after")
 	eventually(t, "node 3 has the second record", func() bool { return mustPartition(t, n, id).EndOffset() == 2 })
 	for _, other := range c.nodes[:2] {
@@ -104,17 +104,17 @@ func TestAnIdleFolderGrowsNoOlder(t *testing.T) {
 		_, p := c.leader(id)
 		time.Sleep(time.Minute)
 		n := c.nodes[2]
-		before := n.age.Now()
+		before := n.aging.age.Now()
 		time.Sleep(time.Hour)
-		if idle := n.age.Now(); idle > before+10 {
+		if idle := n.aging.age.Now(); idle > before+10 {
 			t.Errorf("in an hour without traffic the age went from %d to %d", before, idle)
 		}
-		before = n.age.Now()
+		before = n.aging.age.Now()
 		if _, err := appendWait(p, batchOf("x")); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Second)
-		if after := n.age.Now(); after == before || after > before+3 {
+		if after := n.aging.age.Now(); after == before || after > before+3 {
 			t.Errorf("after one record the age went from %d to %d", before, after)
 		}
 	})
@@ -136,7 +136,7 @@ func TestAFolderWithoutItsAgeIsNoCopy(t *testing.T) {
 		n.start()
 		eventually(t, "it is registered again", func() bool {
 			b, ok := n.Image().Broker(1)
-			return ok && b.Run == n.run
+			return ok && b.Run == n.registrar.run
 		})
 		select {
 		case <-n.Failed():

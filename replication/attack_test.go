@@ -44,7 +44,7 @@ func threeWithARecord(t *testing.T) (c *testCluster, id idOf, gone *testNode, wh
 	gone = c.nodes[2]
 	node := gone.Node
 	gone.stop()
-	return c, id, gone, node.identity, node.age.Now()
+	return c, id, gone, node.identity, node.aging.age.Now()
 }
 
 // stillWorks fails the test unless the data is there, the groups elect and change.

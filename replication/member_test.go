@@ -68,8 +68,8 @@ func TestFeatureLevelFollowsTheLastNodeThatIsUpgraded(t *testing.T) {
 		if change, ok := n.members.NextLevel(); ok || change.Judged != n.Image().Index {
 			t.Fatalf("node %d would raise the level to %d, as judged at change %d of %d", n.id, change.Level, change.Judged, n.Image().Index)
 		}
-		n.raiseLevel()
-		eventually(t, "it has proposed what it would", func() bool { return !n.raising.Load() })
+		n.registrar.raiseLevel()
+		eventually(t, "it has proposed what it would", func() bool { return !n.registrar.raising.Load() })
 		if level := n.Image().Level(); level != 1 {
 			t.Fatalf("node %d: level %d with a node of the first release", n.id, level)
 		}
@@ -89,7 +89,7 @@ func TestFeatureLevelFollowsTheLastNodeThatIsUpgraded(t *testing.T) {
 		eventually(t, "all nodes are at the highest level and registered so", func() bool {
 			image := n.Image()
 			for _, b := range image.Brokers() {
-				if b.MaxLevel != metadata.MaxLevel || b.Starts == 0 || b.Run != c.nodes[b.ID-1].run {
+				if b.MaxLevel != metadata.MaxLevel || b.Starts == 0 || b.Run != c.nodes[b.ID-1].registrar.run {
 					return false
 				}
 			}
@@ -200,7 +200,7 @@ func TestStartsLockNobodyOut(t *testing.T) {
 		}
 		n.start()
 	}
-	if age := n.age.Now(); age < 10 {
+	if age := n.aging.age.Now(); age < 10 {
 		t.Errorf("it was started 10 times, and the folder's age is %d", age)
 	}
 

@@ -87,13 +87,7 @@ type Node struct {
 	cache    *log.Cache
 	votes    *vote.Store
 
-	start        time.Time
-	age          *folder.Age // of the data folder
-	ages         ages
-	run          string // random, of this process
-	isRegistered atomic.Bool
-	registering  atomic.Bool
-	raising      atomic.Bool // the feature level is
+	start time.Time
 	// decodeChange reads a change: metadata's, or in tests an older release's.
 	decodeChange func([]byte) (metadata.Change, error)
 
@@ -101,7 +95,9 @@ type Node struct {
 	members  *roster.Members // set by Start, as book is
 	book     *roster.Book
 
-	entry *admission.Candidate
+	entry     *admission.Candidate
+	registrar registrar // set by Start
+	aging     aging
 
 	ctx       context.Context // ends with the node
 	cancel    context.CancelFunc
@@ -131,9 +127,7 @@ type Node struct {
 	budget    budget
 	snapshots chan *replica
 
-	producerMu   sync.Mutex
-	producerNext int64
-	producerEnd  int64
+	producerIDs producerIDs
 
 	reconcileWake chan struct{}
 	imageReplayed chan struct{} // see Replayed
@@ -172,7 +166,6 @@ func Open(cfg Config) (*Node, error) {
 		imageReplayed: make(chan struct{}),
 		budget:        budget{removing: make(chan struct{}, removeAtOnce)},
 		start:         time.Now(),
-		run:           folder.NewRun(),
 		decodeChange:  metadata.DecodeChange,
 		dropped:       make(map[metadata.TopicID]bool),
 	}
@@ -233,13 +226,15 @@ func (n *Node) Start(ctx context.Context) error {
 		}
 	}
 	n.logger = n.logger.With("node", n.identity.Node)
-	var err error
-	if n.age, err = n.folder.OpenAge(n.registeredAge()); err != nil {
+	age, err := n.folder.OpenAge(n.registeredAge())
+	if err != nil {
 		return fmt.Errorf("raise the data folder's age: %w", err)
 	}
+	n.aging.age = age
+	n.registrar = registrar{n: n, age: age, run: folder.NewRun()}
 	n.standing.belongs(n.identity, n.logger)
 	n.members = roster.NewMembers(roster.Config{
-		Self: n.identity.Peer(), Run: n.run, Began: n.start, Age: n.age, MaxLevel: n.cfg.maxLevel, Node: rosterNode{n}, Logger: n.logger,
+		Self: n.identity.Peer(), Run: n.registrar.run, Began: n.start, Age: age, MaxLevel: n.cfg.maxLevel, Node: rosterNode{n}, Logger: n.logger,
 	})
 	n.transport = transport.New(transport.Config{
 		Local:      n.identity.Peer(),
@@ -281,14 +276,14 @@ func (n *Node) Start(ctx context.Context) error {
 	n.goTracked(func() { n.book.Seek(n.ctx, callSeek, n.entry.Join()) })
 	n.book.SetPeers()
 	n.failover.Opened(controllerGroup)
-	if n.known() {
+	if n.registrar.known() {
 		// As it was; that it was started again is said in the background, since the
 		// node can serve what it has without a controller.
-		n.isRegistered.Store(true)
-		n.stayRegistered(n.Image())
+		n.registrar.registered.Store(true)
+		n.registrar.stay(n.Image())
 		return nil
 	}
-	if err := n.registerSelf(ctx); err != nil {
+	if err := n.registrar.register(ctx); err != nil {
 		if errors.Is(err, metadata.ErrOldDisk) {
 			n.outdated(err.Error())
 		}
@@ -297,7 +292,7 @@ func (n *Node) Start(ctx context.Context) error {
 		}
 		return err
 	}
-	n.isRegistered.Store(true)
+	n.registrar.registered.Store(true)
 	return nil
 }
 
@@ -325,52 +320,6 @@ func (n *Node) enter(ctx context.Context) error {
 	}
 	n.identity = n.entry.Identity()
 	return nil
-}
-
-// registerSelf makes the image say what this node is: it registers the broker if the
-// image does not know it, or knows it otherwise.
-func (n *Node) registerSelf(ctx context.Context) error {
-	// The cluster's level as far as this node knows; who founds one sets it.
-	level, refusals := n.cfg.maxLevel, 0
-	if known := n.Image().Level(); known > 0 {
-		level = known
-	}
-	for {
-		changed := n.Changed()
-		self, err := n.broker(level)
-		if err != nil {
-			return err
-		}
-		if b, ok := n.Image().Broker(self.ID); ok && sameRegistration(*b, self) {
-			return nil
-		}
-		// What another node committed may still be on its way here; a change
-		// waits for the group's leader, so it finds out.
-		trying, cancel := n.standing.whileSound(ctx)
-		err = n.Change(trying, metadata.RegisterBroker{Broker: self, ClusterID: n.identity.Cluster})
-		cancel()
-		switch {
-		case err == nil:
-			continue
-		case n.Failure() != nil:
-			return fmt.Errorf("register with the cluster: %w", n.Failure())
-		case ctx.Err() != nil, errors.Is(err, ErrClosed):
-			return fmt.Errorf("register with the cluster: %w", err)
-		case (errors.Is(err, metadata.ErrLevel) || errors.Is(err, metadata.ErrVersion)) && refusals < int(n.cfg.maxLevel):
-			// It is not at that level, or its controller's release does not read that.
-			refusals++
-			if level--; level < 1 {
-				level = n.cfg.maxLevel
-			}
-			continue
-		case !errors.Is(err, ErrUnknown):
-			return fmt.Errorf("register with the cluster: %w", err)
-		}
-		select {
-		case <-changed:
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
 }
 
 // Shutdown hands leadership over, unless controlled.shutdown.enable says not to,
@@ -420,8 +369,8 @@ func (n *Node) closeAll() {
 	}
 	n.tracked.Wait()
 	n.failover.Wait()
-	if n.age != nil {
-		n.age.Close()
+	if n.aging.age != nil {
+		n.aging.age.Close()
 	}
 }
 

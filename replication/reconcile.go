@@ -65,7 +65,7 @@ func (n *Node) reconcileLoop() {
 			unnoted = time.After(imageEvery)
 		}
 		n.book.SetPeers()
-		n.stayRegistered(image)
+		n.registrar.stay(image)
 		follower.follow(image)
 		if _, registered := image.Broker(n.identity.Node); registered && !swept {
 			strange = n.sweep(image, before)

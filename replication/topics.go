@@ -3,7 +3,6 @@ package replication
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"time"
 
@@ -155,29 +154,4 @@ func (n *Node) awaitLeaders(ctx context.Context, t *metadata.Topic, first int) {
 			}
 		}
 	}
-}
-
-// producerBlock is how many producer ids a node takes at a time (KIP-730).
-const producerBlock = 1000
-
-// NewProducerID returns a producer id that no other call in the cluster's life
-// has returned.
-func (n *Node) NewProducerID(ctx context.Context) (int64, error) {
-	n.producerMu.Lock()
-	defer n.producerMu.Unlock()
-	for n.producerNext >= n.producerEnd {
-		err := n.Change(ctx, metadata.AllocateProducerIDs{Broker: n.identity.Node, Count: producerBlock})
-		if errors.Is(err, ErrUnknown) && ctx.Err() == nil {
-			continue // a block may be lost; there are enough
-		}
-		if err != nil {
-			return -1, err
-		}
-		if b, ok := n.Image().ProducerBlock(n.identity.Node); ok {
-			n.producerNext, n.producerEnd = b.Start, b.Start+int64(b.Count)
-		}
-	}
-	id := n.producerNext
-	n.producerNext++
-	return id, nil
 }

@@ -41,7 +41,7 @@ func (n *Node) upkeepLoop() {
 		n.groupNews.Log(n.logger, now, n.partitionName)
 		n.peerNews.Log(n.logger, now)
 		n.noteController()
-		n.raiseLevel()
+		n.registrar.raiseLevel()
 		n.reconcileControllers()
 		if begun := n.budget.writes.Load(); now.Sub(disks) >= stallEvery && (watched || begun != writes) {
 			disks, writes = now, begun
