@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,7 +38,7 @@ type holder struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	got    chan error // what a take that waited said
-	closed bool
+	closed atomic.Bool
 }
 
 func (b *budget) holder(t *testing.T, name string) *holder {
@@ -49,7 +50,7 @@ func (b *budget) holder(t *testing.T, name string) *holder {
 
 // Close implements io.Closer, for the budget.
 func (h *holder) Close() error {
-	h.closed = true
+	h.closed.Store(true)
 	h.cancel()
 	h.share.leave()
 	return nil
@@ -294,14 +295,14 @@ func TestATricklingRequestIsClosedWhenOthersWait(t *testing.T) {
 		small := b.holder(t, "small")
 		small.asks(100_000)
 		small.has()
-		if slow.closed {
+		if slow.closed.Load() {
 			t.Fatal("closed, and nobody waits")
 		}
 		large := b.holder(t, "large")
 		large.asks(30 * mib)
 		time.Sleep(2 * lateEvery)
 		large.has()
-		if !slow.closed || !slow.slow.Load() {
+		if !slow.closed.Load() || !slow.slow.Load() {
 			t.Error("the slow one is still there")
 		}
 	})
@@ -322,7 +323,7 @@ func TestARequestThatKeepsPaceIsNotClosed(t *testing.T) {
 			steady.client.moved.Add(5 * mib / 10)
 		}
 		steady.client.end()
-		if steady.closed {
+		if steady.closed.Load() {
 			t.Fatal("closed at 5 MiB/s")
 		}
 		steady.give(100 * mib)
@@ -353,8 +354,8 @@ func TestThoseWhoAreLateHoldHalfAtMost(t *testing.T) {
 		b.holder(t, "other").add(1)
 		synctest.Wait()
 		for i, want := range []bool{false, false, true, false, true, true} {
-			if late[i].closed != want {
-				t.Errorf("late %d: closed %v, want %v", i, late[i].closed, want)
+			if late[i].closed.Load() != want {
+				t.Errorf("late %d: closed %v, want %v", i, late[i].closed.Load(), want)
 			}
 		}
 	})
@@ -378,7 +379,7 @@ func TestAWaitingFetchIsHurried(t *testing.T) {
 		default:
 			t.Error("it goes on waiting")
 		}
-		if fetch.closed {
+		if fetch.closed.Load() {
 			t.Error("it was closed")
 		}
 		fetch.give(90 * mib)
@@ -406,11 +407,11 @@ func TestACrowdThatSendsNothingIsGoneSoon(t *testing.T) {
 		h.has()
 		closed := 0
 		for _, c := range crowd {
-			if c.closed {
+			if c.closed.Load() {
 				closed++
 			}
 		}
-		if closed < 500 || h.closed {
+		if closed < 500 || h.closed.Load() {
 			t.Errorf("%d of the crowd were closed", closed)
 		}
 	})
@@ -455,11 +456,11 @@ func TestAShortRequestMayBeSlow(t *testing.T) {
 			crowd = append(crowd, h)
 		}
 		time.Sleep(time.Second / 2)
-		if !large.closed {
+		if !large.closed.Load() {
 			t.Error("who holds 20 MiB and sends 1 MB/s keeps the others waiting")
 		}
 		for _, h := range append(all, crowd...) {
-			if h.closed {
+			if h.closed.Load() {
 				t.Fatalf("%s, who holds %d bytes, was closed", h.name, h.held)
 			}
 		}
@@ -494,8 +495,8 @@ func TestSlowClientsWaitForEachOther(t *testing.T) {
 			}()
 		}
 		for _, h := range all {
-			if err := <-h.got; err != nil || h.closed {
-				t.Errorf("%s: closed %v, %v", h.name, h.closed, err)
+			if err := <-h.got; err != nil || h.closed.Load() {
+				t.Errorf("%s: closed %v, %v", h.name, h.closed.Load(), err)
 			}
 		}
 	})
