@@ -125,10 +125,17 @@ func padCRC(sum uint32, n int) uint32 {
 }
 
 func headerCRC(p []byte, salt uint64, position int64) uint32 {
-	var seed [16]byte
-	binary.BigEndian.PutUint64(seed[:], salt)
-	binary.BigEndian.PutUint64(seed[8:], uint64(position))
-	return crc32.Update(crc32.Checksum(seed[:], castagnoli), castagnoli, p[:52])
+	return crc32.Update(addCRC(addCRC(0, salt), uint64(position)), castagnoli, p[:52])
+}
+
+// addCRC adds the eight bytes of x, big-endian, to a CRC-32C. Package crc32 would do the same,
+// of bytes that have to be allocated for it, one by one for each frame that is read.
+func addCRC(sum uint32, x uint64) uint32 {
+	sum = ^sum
+	for shift := 56; shift >= 0; shift -= 8 {
+		sum = castagnoli[byte(sum)^byte(x>>shift)] ^ sum>>8
+	}
+	return ^sum
 }
 
 // appendFrameHeader appends f's header to p, for a frame that will lie at

@@ -179,7 +179,7 @@ func TestSpillBesideARebuild(t *testing.T) {
 	for range 600 {
 		frames = append(frames, appendTest(t, s, 4, [2]int{1, 30})...)
 	}
-	if s.entries.inFile == 0 {
+	if s.entries.spilled() == 0 {
 		t.Fatal("nothing was spilled")
 	}
 	rot(t, indexPath(s.path), 0, 4096)

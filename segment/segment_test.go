@@ -2,8 +2,10 @@ package segment
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -650,5 +652,16 @@ func TestASpilledIndexThatRotsUnderTheWriterIsRebuilt(t *testing.T) {
 	defer again.Close()
 	if err := checkFrames(again, append(frames, more...)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestAddCRCIsCRC32C of eight bytes, in any place of a sum.
+func TestAddCRCIsCRC32C(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 1000 {
+		sum, x := r.Uint32(), r.Uint64()
+		if got, want := addCRC(sum, x), crc32.Update(sum, castagnoli, binary.BigEndian.AppendUint64(nil, x)); got != want {
+			t.Fatalf("%#x added to %#x is %#x, want %#x", x, sum, got, want)
+		}
 	}
 }

@@ -14,53 +14,62 @@ const (
 	tailEntries  = 32 // what an idle partition pays for: 256 bytes
 )
 
-// A table is a segment's index of entries: the first inFile lie in the mapped
-// index file, the others in memory. Memory stays small however long the segment
-// gets, and an idle segment needs no index file.
+// A table is a segment's index of entries: the first lie in the mapped index file, the
+// others in memory. Memory stays small however long the segment gets, and an idle segment
+// needs no index file.
 type table struct {
 	base   int64
-	file   *mapping // nil while inFile is 0
-	inFile int
+	file   *mapping     // nil: none is mapped
+	inFile *index.Index // what lies in file; nil: nothing
 	tail   *index.Index // nil while empty
 	// detached says that the file under the index's name is not the mapped one any
 	// more, so that nothing can be spilled to it.
 	detached bool
 }
 
-func (t *table) len() int {
-	if t.tail == nil {
-		return t.inFile
+// setFile makes the first n entries those of the mapped index file, which has them.
+func (t *table) setFile(file *mapping, n int) {
+	x, err := index.New(file.data[index.HeaderSize:], n, t.base)
+	if err != nil {
+		panic(err)
 	}
-	return t.inFile + t.tail.Len()
+	t.file, t.inFile = file, x
+}
+
+// spilled returns how many entries are in the file.
+func (t *table) spilled() int {
+	if t.inFile == nil {
+		return 0
+	}
+	return t.inFile.Len()
 }
 
 func (t *table) at(i int) index.Entry {
-	if i < t.inFile {
-		return t.mapped().At(i)
+	n := t.spilled()
+	if i < n {
+		return t.inFile.At(i)
 	}
-	return t.tail.At(i - t.inFile)
+	return t.tail.At(i - n)
 }
 
-// mapped returns the part in the file. It touches nothing by itself.
-func (t *table) mapped() *index.Index {
-	x, err := index.New(t.file.data[index.HeaderSize:], t.inFile, t.base)
-	if err != nil {
-		panic(err) // inFile entries were written to or found in it
+func (t *table) len() int {
+	if t.tail == nil {
+		return t.spilled()
 	}
-	return x
+	return t.spilled() + t.tail.Len()
 }
 
 // find returns the last entry whose offset is at or below offset.
 func (t *table) find(offset int64) (int, bool) {
 	if t.tail != nil {
 		if i, ok := t.tail.Find(offset); ok {
-			return t.inFile + i, true
+			return t.spilled() + i, true
 		}
 	}
-	if t.inFile == 0 {
+	if t.spilled() == 0 {
 		return 0, false
 	}
-	return t.mapped().Find(offset)
+	return t.inFile.Find(offset)
 }
 
 // append adds e to the tail. The caller has checked that it fits the base.
@@ -89,11 +98,11 @@ func newTail(old []byte, entries int, base int64) *index.Index {
 
 // truncate forgets all but the first n entries, in memory.
 func (t *table) truncate(n int) {
-	if n < t.inFile {
-		t.inFile = n
+	if n < t.spilled() {
+		t.setFile(t.file, n)
 		t.tail = nil
 	} else if t.tail != nil {
-		t.tail.Truncate(n - t.inFile)
+		t.tail.Truncate(n - t.spilled())
 	}
 }
 
@@ -107,8 +116,8 @@ func (t *table) release() {
 // bytes copies all entries.
 func (t *table) bytes() []byte {
 	var p []byte
-	if t.inFile > 0 {
-		p = append(p, t.mapped().Bytes()...)
+	if t.inFile != nil {
+		p = append(p, t.inFile.Bytes()...)
 	}
 	if t.tail != nil {
 		p = append(p, t.tail.Bytes()...)
@@ -137,7 +146,7 @@ func appendTime(x *index.TimeIndex, e index.TimeEntry) *index.TimeIndex {
 // memory, not safety: the tail stays, and the next append tries again.
 func (s *Active) spill() error {
 	s.mu.RLock()
-	tail, inFile, file, detached := s.entries.tail, s.entries.inFile, s.entries.file, s.entries.detached
+	tail, inFile, file, detached := s.entries.tail, s.entries.spilled(), s.entries.file, s.entries.detached
 	s.mu.RUnlock()
 	if tail == nil || tail.Len() < spillEntries || detached {
 		return nil
@@ -169,8 +178,7 @@ func (s *Active) spill() error {
 		}
 		return nil
 	}
-	s.entries.file = file
-	s.entries.inFile += len(p) / index.EntrySize
+	s.entries.setFile(file, inFile+len(p)/index.EntrySize)
 	s.entries.tail = nil
 	return nil
 }
@@ -201,6 +209,6 @@ func (s *Active) writeIndexes() error {
 		return err
 	}
 	s.entries.release()
-	s.entries.file, s.entries.inFile = file, n
+	s.entries.setFile(file, n)
 	return nil
 }

@@ -267,7 +267,7 @@ func (t *tables) tryIndexes() error {
 	if covered < n || len(entries)/index.EntrySize < n {
 		return index.ErrDamaged
 	}
-	t.entries.inFile = n
+	t.entries.setFile(m, n)
 	t.times, t.timed = nil, HeaderSize
 	if count > 0 {
 		t.times, _ = index.NewTime(append([]byte(nil), raw[:count*index.TimeEntrySize]...), count)
