@@ -21,7 +21,7 @@ const raftModule = "hashicorp/raft"
 // TestGoroutines holds that table to the code: whoever meets a goroutine in a dump, or looks
 // for one, finds what it is called. A bare name of a goroutine is a function or method of
 // its package; TYPE.METHOD and PACKAGE.FUNCTION are there somewhere, and so is what starts and
-// ends it. Rows of cli are not looked at beyond that: commands start its goroutines.
+// ends it. Rows of cli and below are not looked at beyond that: commands start their goroutines.
 func TestGoroutines(t *testing.T) {
 	page, err := os.ReadFile("ARCHITECTURE.md")
 	if err != nil {

@@ -49,18 +49,24 @@ var allowed = map[string][]string{
 		"server/coordinator", "server/group", "server/journal", "server/mux", "server/protocol", "twmb/franz-go/pkg/kmsg", "golang.org/x/sys"},
 	".":          {"replication", "replication/metadata", "replication/metadata/settings", "server", "server/coordinator", "server/mux"}, // package millrace
 	"brokertest": {"."},
-	"cli": {".", "cli/load", "log", "segment", "segment/record", "replication", "replication/admission", "replication/folder", "replication/metadata", "replication/metadata/settings", "server", "testdata",
-		"urfave/cli", "twmb/franz-go", "golang.org/x/sys", "golang.org/x/term", "go.yaml.in/yaml", "mattn/go-runewidth",
-		"cpuguy83/go-md2man", "coreos/go-systemd"},
-	"cli/load":         {"HdrHistogram/hdrhistogram-go"},
-	"cli/millrace":     {"cli"},
-	"test/faults":      {}, // tests only
-	"test/conformance": {}, // tests only
-	"docs":             {"yuin/goldmark"},
-	"docs/walk":        {"docs", "creack/pty"},
-	"testdata":         {},
-	"testdata/ports":   {}, // for tests only
-	".ci/report":       {},
+	"cli": {"cli/bench", "cli/kafka", "cli/local", "cli/term", "log", "segment", "segment/record", "replication", "replication/folder", "replication/metadata", "replication/metadata/settings", "server",
+		"urfave/cli", "twmb/franz-go", "golang.org/x/sys", "cpuguy83/go-md2man"},
+	"cli/bench":   {"cli/kafka", "cli/load", "cli/term", "segment/record", "urfave/cli", "twmb/franz-go"},
+	"cli/clitest": {"brokertest", "cli/kafka", "cli/local", "cli/term", "testdata", "testdata/ports", "twmb/franz-go"}, // for tests only
+	"cli/kafka":   {"cli/term", "replication/metadata/settings", "urfave/cli", "twmb/franz-go"},
+	"cli/local": {".", "cli/kafka", "cli/term", "replication", "replication/admission", "replication/folder", "replication/metadata/settings", "segment", "server", "testdata", "urfave/cli", "twmb/franz-go",
+		"golang.org/x/sys", "coreos/go-systemd"},
+	"cli/term":          {"urfave/cli", "twmb/franz-go", "go.yaml.in/yaml", "golang.org/x/sys", "golang.org/x/term", "mattn/go-runewidth"},
+	"cli/term/termtest": {"urfave/cli"}, // for tests only
+	"cli/load":          {"HdrHistogram/hdrhistogram-go"},
+	"cli/millrace":      {"cli"},
+	"test/faults":       {}, // tests only
+	"test/conformance":  {}, // tests only
+	"docs":              {"yuin/goldmark"},
+	"docs/walk":         {"docs", "creack/pty"},
+	"testdata":          {},
+	"testdata/ports":    {}, // for tests only
+	".ci/report":        {},
 }
 
 // TestImports holds the table: who may know whom.

@@ -10,12 +10,16 @@ import (
 	"testing/synctest"
 	"time"
 
+	"millrace/cli/kafka"
+	"millrace/cli/term"
+	"millrace/cli/term/termtest"
+
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 func acksFor(t *testing.T) (*acks, *strings.Builder) {
-	c := contextFor(t, produceCommand().Flags, "orders")
+	c := termtest.Context(t, produceCommand().Flags, "orders")
 	out := new(strings.Builder)
 	c.App.Writer = out
 	return newAcks(c), out
@@ -51,7 +55,7 @@ func TestTheRingBoundsWhatIsUnprinted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, _ := acksFor(t)
 		slow := a.expect()
-		for range maxBuffered - 1 {
+		for range kafka.MaxBuffered - 1 {
 			a.wait()
 			a.expect()(&kgo.Record{Partition: 1}, nil)
 		}
@@ -83,7 +87,7 @@ func TestTheFirstRecordThatFailedIsTheOneExplained(t *testing.T) {
 	default:
 		t.Error("the sender is not told")
 	}
-	if statusOf(a.err) != StatusTimedOut || !strings.HasPrefix(a.err.Error(), "record 2 was not acknowledged within") {
+	if term.StatusOf(a.err) != term.StatusTimedOut || !strings.HasPrefix(a.err.Error(), "record 2 was not acknowledged within") {
 		t.Errorf("%v, want that record 2 timed out", a.err)
 	}
 	if out.String() != "orders/0@7\n" || a.done != 1 {
@@ -97,14 +101,14 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 		status int
 		want   string
 	}{
-		{kerr.MessageTooLarge, StatusFailed, "max.message.bytes"},
-		{kerr.UnknownTopicOrPartition, StatusNotFound, "millrace topic create orders"},
-		{kerr.TopicAuthorizationFailed, StatusNotAllowed, `not allowed on topic "orders"`},
-		{errors.New("something\nelse"), StatusFailed, "record 1: something"},
+		{kerr.MessageTooLarge, term.StatusFailed, "max.message.bytes"},
+		{kerr.UnknownTopicOrPartition, term.StatusNotFound, "millrace topic create orders"},
+		{kerr.TopicAuthorizationFailed, term.StatusNotAllowed, `not allowed on topic "orders"`},
+		{errors.New("something\nelse"), term.StatusFailed, "record 1: something"},
 	} {
 		err := recordError(0, &kgo.Record{Topic: "orders"}, test.err, 0)
-		if statusOf(err) != test.status || !strings.Contains(err.Error(), test.want) {
-			t.Errorf("%v: status %d, %v; want %d and %q", test.err, statusOf(err), err, test.status, test.want)
+		if term.StatusOf(err) != test.status || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%v: status %d, %v; want %d and %q", test.err, term.StatusOf(err), err, test.status, test.want)
 		}
 	}
 }
@@ -112,12 +116,12 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 func TestBackoffLooksOftenAtFirst(t *testing.T) {
 	total := time.Duration(0)
 	for attempt := 1; attempt <= 25; attempt++ {
-		if d := backoff(attempt); d > 20*time.Millisecond {
+		if d := kafka.Backoff(attempt); d > 20*time.Millisecond {
 			t.Errorf("attempt %d waits %v", attempt, d)
 		}
-		total += backoff(attempt)
+		total += kafka.Backoff(attempt)
 	}
-	if total > time.Second || backoff(1000) > time.Second {
-		t.Errorf("25 attempts take %v, a later one %v", total, backoff(1000))
+	if total > time.Second || kafka.Backoff(1000) > time.Second {
+		t.Errorf("25 attempts take %v, a later one %v", total, kafka.Backoff(1000))
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"millrace/cli/term"
 	"millrace/testdata/ports"
 )
 
@@ -50,12 +51,12 @@ func TestFlagsMayStandAnywhere(t *testing.T) {
 		{"topic --help", "topic --help"},
 		{"frobnicate", `error: "frobnicate" is not a command of millrace`},
 	} {
-		got, err := arrange(commands(), strings.Fields(test.line))
+		got, err := term.Arrange(commands(), strings.Fields(test.line))
 		text := strings.Join(got, " ")
 		if err != nil {
 			text = "error: " + err.Error()
-			if statusOf(err) != StatusUsage {
-				t.Errorf("%q: status %d, not that of a usage error", test.line, statusOf(err))
+			if term.StatusOf(err) != term.StatusUsage {
+				t.Errorf("%q: status %d, not that of a usage error", test.line, term.StatusOf(err))
 			}
 		}
 		if text != test.want && !(err != nil && strings.Contains(text, test.want)) {
@@ -91,8 +92,8 @@ func TestUsageErrorsEndWithStatus2(t *testing.T) {
 	} {
 		var stderr strings.Builder
 		status := Run(t.Context(), strings.Fields(line), strings.NewReader(""), &stderr, &stderr)
-		if status != StatusUsage {
-			t.Errorf("millrace %s: status %d, want %d: %s", line, status, StatusUsage, stderr.String())
+		if status != term.StatusUsage {
+			t.Errorf("millrace %s: status %d, want %d: %s", line, status, term.StatusUsage, stderr.String())
 		}
 		if n := strings.Count(stderr.String(), "\n"); n != 1 || !strings.HasPrefix(stderr.String(), "millrace: ") {
 			t.Errorf("millrace %s: %d lines, want the one line of an error:\n%s", line, n, stderr.String())
@@ -124,7 +125,7 @@ func TestBadValuesAreSaidInOneVoice(t *testing.T) {
 		"group seek g --to nonsense":             "--to \"nonsense\": not an offset; it is start, end, OFFSET, +N, -N, START:END, @TIME or @FROM:TO",
 	} {
 		var stderr strings.Builder
-		if status := Run(t.Context(), strings.Fields(line), strings.NewReader(""), &stderr, &stderr); status != StatusUsage || stderr.String() != "millrace: "+want+"\n" {
+		if status := Run(t.Context(), strings.Fields(line), strings.NewReader(""), &stderr, &stderr); status != term.StatusUsage || stderr.String() != "millrace: "+want+"\n" {
 			t.Errorf("millrace %s: status %d, %swant %s", line, status, stderr.String(), want)
 		}
 	}
@@ -135,13 +136,13 @@ func TestNobodyListeningIsSaidAtOnce(t *testing.T) {
 	var stderr strings.Builder
 	status := Run(t.Context(), []string{"topic", "list", "-b", free[0]}, strings.NewReader(""), &stderr, &stderr)
 	want := "millrace: cannot reach a broker at " + free[0] + ": connection refused; start one with `millrace serve` or name others with --brokers\n"
-	if status != StatusFailed || stderr.String() != want {
-		t.Errorf("status %d, %q; want %d, %q", status, stderr.String(), StatusFailed, want)
+	if status != term.StatusFailed || stderr.String() != want {
+		t.Errorf("status %d, %q; want %d, %q", status, stderr.String(), term.StatusFailed, want)
 	}
 }
 
 func TestErrorsAreOneLine(t *testing.T) {
-	if got := oneLine(errors.Join(errors.New("a"), errors.New("b\r\nc"))); got != "a; b; c" {
+	if got := term.OneLine(errors.Join(errors.New("a"), errors.New("b\r\nc"))); got != "a; b; c" {
 		t.Errorf("%q", got)
 	}
 }

@@ -3,40 +3,32 @@
 // serve, up, demo, segment, cluster rescue and doctor --data-dir work on this machine's
 // processes and files; version, completion and man need nothing but the program; every
 // other command is an ordinary Kafka client (franz-go) and so works against any Kafka
-// cluster. Each command lives in a file of its own, its help beside its flags.
+// cluster. Each command lives in a file of its own, its help beside its flags: here,
+// those that run brokers in package local, and bench in package bench. All clients are
+// made in one place, kafka.DialBrokers.
 //
-// Three things hold for all of them:
+// Three things hold for all of them, and are package term's:
 //
 //   - Flags may stand before, between and after arguments, short ones may be
-//     joined ("-n5", "-eq"), and "--" ends them (args.go).
+//     joined ("-n5", "-eq"), and "--" ends them.
 //   - Results go to standard output, everything said about them to standard
-//     error, and an error is one line: what, where, what to do (errors.go).
-//   - The exit status says which kind of ending it was; the Status constants
+//     error, and an error is one line: what, where, what to do.
+//   - The exit status says which kind of ending it was; its Status constants
 //     list them.
 package cli
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"syscall"
 
-	urfave "github.com/urfave/cli/v2"
-)
+	"millrace/cli/bench"
+	"millrace/cli/local"
+	"millrace/cli/term"
 
-// The exit statuses.
-const (
-	StatusDone       = 0
-	StatusFailed     = 1
-	StatusUsage      = 2  // the command line itself is wrong
-	StatusNotFound   = 3  // no such topic, partition, group or file
-	StatusNotAllowed = 4  // not authorized
-	StatusTimedOut   = 5  // --timeout or --wait ran out
-	StatusUnhealthy  = 10 // cluster health
-	StatusLag        = 11 // lag over the threshold
+	urfave "github.com/urfave/cli/v2"
 )
 
 // Main runs the process's command line and returns its exit status.
@@ -55,62 +47,37 @@ func Main() int {
 // status. It ends early, in an orderly way, when ctx does. The error, if there is
 // one, has been written to stderr.
 func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	err := run(ctx, args, stdin, stdout, stderr)
-	if err == nil {
-		return StatusDone
-	}
-	var said *silent
-	if !errors.As(err, &said) {
-		var several mistakes
-		if !errors.As(err, &several) {
-			several = mistakes{oneLine(err)}
-		}
-		for _, m := range several {
-			fmt.Fprintf(stderr, "millrace: %s\n", m)
-		}
-	}
-	return statusOf(err)
+	return term.Report(stderr, run(ctx, args, stdin, stdout, stderr))
 }
 
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	if len(args) > 0 && args[0] == completeWord {
 		return complete(ctx, args[1:], stdout)
 	}
-	commands := commands()
-	args, err := arrange(commands, args)
-	if err != nil {
-		return err
-	}
-	app := &urfave.App{
-		Name:                      "millrace",
-		Usage:                     "a Kafka-compatible log broker, and its command line",
-		Version:                   versionLine(),
-		Commands:                  commands,
-		Reader:                    stdin,
-		Writer:                    stdout,
-		ErrWriter:                 stderr,
-		HideHelpCommand:           true,
-		HideVersion:               false,
-		DisableSliceFlagSeparator: true, // a comma belongs to the value: -H list=a,b
-		ExitErrHandler:            func(*urfave.Context, error) {},
-		CustomAppHelpTemplate:     appHelp,
-	}
-	return app.RunContext(ctx, append([]string{app.Name}, args...))
+	return term.Run(ctx, &urfave.App{
+		Usage:                 "a Kafka-compatible log broker, and its command line",
+		Commands:              commands(),
+		Reader:                stdin,
+		Writer:                stdout,
+		ErrWriter:             stderr,
+		CustomAppHelpTemplate: appHelp,
+	}, args)
 }
 
 // commands returns a fresh tree of all commands; urfave writes into it while it runs.
 func commands() []*urfave.Command {
 	all := written()
-	prepare(all)
+	explainNoAnswer(all)
+	term.Prepare(all)
 	return all
 }
 
 // written returns the tree with its texts as they are written.
 func written() []*urfave.Command {
 	return []*urfave.Command{
-		serveCommand(),
-		upCommand(),
-		demoCommand(),
+		local.ServeCommand(),
+		local.UpCommand(),
+		local.DemoCommand(),
 		produceCommand(),
 		consumeCommand(),
 		topicCommand(),
@@ -118,23 +85,40 @@ func written() []*urfave.Command {
 		clusterCommand(),
 		doctorCommand(),
 		segmentCommand(),
-		benchCommand(),
+		bench.Command(),
 		versionCommand(),
 		completionCommand(),
 		manCommand(),
 	}
 }
 
-// prepare gives every command of a tree the same manners.
-func prepare(commands []*urfave.Command) {
+// explainNoAnswer has every command of a tree that asks brokers say why they did not answer.
+func explainNoAnswer(commands []*urfave.Command) {
 	for _, c := range commands {
-		c.HideHelpCommand = true
-		c.OnUsageError = func(_ *urfave.Context, err error, _ bool) error { return badValue(c, err) }
-		c.Description = fold(c.Description)
-		c.CustomHelpTemplate = helpOf(c)
-		if action := c.Action; action != nil && lookup(c, "brokers") != nil {
+		if action := c.Action; action != nil && term.Lookup(c, "brokers") != nil {
 			c.Action = func(ctx *urfave.Context) error { return whyNot(ctx, action(ctx)) }
 		}
-		prepare(c.Subcommands)
+		explainNoAnswer(c.Subcommands)
 	}
 }
+
+// appHelp is the text of `millrace --help`, one of urfave's templates.
+const appHelp = `millrace - {{.Usage}}
+
+USAGE:
+   millrace COMMAND [FLAGS] [ARGUMENTS]
+
+COMMANDS:{{range .VisibleCommands}}
+   {{printf "%-12s" .Name}}{{.Usage}}{{end}}
+
+   millrace COMMAND --help says more. The brokers to talk to are given by -b or
+   MILLRACE_BROKERS; 127.0.0.1:9092 by default.
+
+EXIT STATUS:
+   0 done · 1 failed · 2 usage · 3 not found · 4 not allowed · 5 timed out ·
+   10 cluster unhealthy · 11 lag over the threshold
+
+START HERE:
+   $ millrace demo
+   $ millrace up
+`

@@ -11,6 +11,9 @@ import (
 	"sync"
 	"time"
 
+	"millrace/cli/kafka"
+	"millrace/cli/term"
+
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -123,7 +126,7 @@ func (s *clusterState) troubles() (all []string) {
 		}
 	}
 	if n := len(s.Down); n > 0 {
-		all = append(all, fmt.Sprintf("%s down, since a disk failed, data is damaged or something ran out, as the broker's log says: %s", count(n, "replica"), some(s.Down)))
+		all = append(all, fmt.Sprintf("%s down, since a disk failed, data is damaged or something ran out, as the broker's log says: %s", term.Count(n, "replica"), term.Some(s.Down)))
 	}
 	if s.Controller < 0 {
 		text := "the controllers have no leader"
@@ -139,27 +142,12 @@ func (s *clusterState) troubles() (all []string) {
 		all = append(all, text)
 	}
 	if n := len(s.Leaderless); n > 0 {
-		all = append(all, fmt.Sprintf("%s without a leader: %s", count(n, "partition"), some(s.Leaderless)))
+		all = append(all, fmt.Sprintf("%s without a leader: %s", term.Count(n, "partition"), term.Some(s.Leaderless)))
 	}
 	if n := len(s.UnderReplicated); n > 0 {
-		all = append(all, fmt.Sprintf("%s under-replicated: %s", count(n, "partition"), some(s.UnderReplicated)))
+		all = append(all, fmt.Sprintf("%s under-replicated: %s", term.Count(n, "partition"), term.Some(s.UnderReplicated)))
 	}
 	return all
-}
-
-// some names the first few of many.
-func some(names []string) string {
-	s := ""
-	for i, n := range names {
-		if i == 5 {
-			return s + ", …"
-		}
-		if i > 0 {
-			s += ", "
-		}
-		s += n
-	}
-	return s
 }
 
 // readCluster asks for the cluster's state, at first hand: whichever of the named brokers
@@ -167,7 +155,7 @@ func some(names []string) string {
 func readCluster(ctx context.Context, named []string) (*clusterState, error) {
 	metadata, err := metadataOf(ctx, named)
 	if err != nil {
-		return nil, unreachable(named, err)
+		return nil, kafka.Unreachable(named, err)
 	}
 	return clusterOf(ctx, metadata), nil
 }
@@ -249,7 +237,7 @@ func clusterOf(ctx context.Context, metadata kadm.Metadata) *clusterState {
 	}
 	for _, b := range brokers {
 		item := brokerItem{
-			Node: b.NodeID, Address: address(b),
+			Node: b.NodeID, Address: kafka.Address(b),
 			Leaders: leaders[b.NodeID], Replicas: replicas[b.NodeID], DiskBytes: -1, DiskFree: -1,
 			stranger: strangers[b.NodeID],
 		}
@@ -264,10 +252,6 @@ func clusterOf(ctx context.Context, metadata kadm.Metadata) *clusterState {
 	slices.SortFunc(s.Brokers, func(a, b brokerItem) int { return cmp.Compare(a.Node, b.Node) })
 	s.judge(ctx, views)
 	return s
-}
-
-func address(b kadm.BrokerDetail) string {
-	return net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port)))
 }
 
 // A brokerView is what one broker says of itself.
@@ -297,7 +281,7 @@ func viewsOf(ctx context.Context, brokers kadm.BrokerDetails) brokerViews {
 	views := make(brokerViews)
 	for _, b := range brokers {
 		asked.Go(func() {
-			if view, err := viewOf(ctx, address(b)); err == nil {
+			if view, err := viewOf(ctx, kafka.Address(b)); err == nil {
 				mu.Lock()
 				views[b.NodeID] = view
 				mu.Unlock()
@@ -362,12 +346,10 @@ func (v brokerViews) firstHand(p kadm.PartitionDetail) (own kadm.PartitionDetail
 	return p, down
 }
 
-// soleClient returns a client that knows one broker, and so asks no other before that has
-// told it of them. It does not ask again.
+// soleClient returns a client of one broker that waits for it no longer than a view may take.
 func soleClient(address string) (*kgo.Client, error) {
 	// How a connection begins no context ends, only the time that a request may take.
-	return kgo.NewClient(kgo.SeedBrokers(address), kgo.ClientID("millrace"), kgo.DialTimeout(2*time.Second),
-		kgo.RequestTimeoutOverhead(viewTimeout), kgo.RequestRetries(0))
+	return kafka.Sole(address, kgo.DialTimeout(2*time.Second), kgo.RequestTimeoutOverhead(viewTimeout))
 }
 
 // viewOf returns the topics as one broker sees them, and how full its disk is.

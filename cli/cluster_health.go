@@ -7,6 +7,9 @@ import (
 	"strings"
 	"time"
 
+	"millrace/cli/kafka"
+	"millrace/cli/term"
+
 	urfave "github.com/urfave/cli/v2"
 )
 
@@ -26,21 +29,21 @@ EXAMPLES:
    $ millrace cluster health
    $ millrace cluster health --wait 30s
    $ millrace cluster health --wait 30s --nodes 3`,
-		Flags: clientFlags([]urfave.Flag{
+		Flags: kafka.Flags([]urfave.Flag{
 			&urfave.DurationFlag{Name: "wait", Usage: "wait for the cluster to be healthy, at most `DURATION`", DefaultText: "do not wait"},
 			&urfave.IntFlag{Name: "nodes", Usage: "unhealthy with fewer brokers than `N`", DefaultText: "those that have joined"},
-		}, outputFlags(true)),
+		}, term.OutputFlags(true)),
 		Action: clusterHealth,
 	}
 }
 
 func clusterHealth(c *urfave.Context) error {
-	brokers, err := brokersNamed(c)
+	brokers, err := kafka.BrokersNamed(c)
 	if err != nil {
 		return err
 	}
 	if c.IsSet("nodes") && c.Int("nodes") < 1 {
-		return usage("--nodes %d: it is 1 or more", c.Int("nodes"))
+		return term.Usage("--nodes %d: it is 1 or more", c.Int("nodes"))
 	}
 	deadline := time.Now().Add(c.Duration("wait"))
 	for attempt := 1; ; attempt++ {
@@ -52,10 +55,10 @@ func clusterHealth(c *urfave.Context) error {
 		}
 		cancel()
 		if c.Context.Err() != nil {
-			return fail(StatusFailed, "interrupted")
+			return term.Fail(term.StatusFailed, "interrupted")
 		}
 		if err != nil {
-			troubles = []string{oneLine(err)}
+			troubles = []string{term.OneLine(err)}
 		}
 		if len(troubles) == 0 {
 			return printHealth(c, troubles)
@@ -64,10 +67,10 @@ func clusterHealth(c *urfave.Context) error {
 			if err := printHealth(c, troubles); err != nil {
 				return err
 			}
-			return &silent{StatusUnhealthy}
+			return &term.Silent{Status: term.StatusUnhealthy}
 		}
 		select {
-		case <-time.After(backoff(attempt)):
+		case <-time.After(kafka.Backoff(attempt)):
 		case <-c.Context.Done():
 		}
 	}
@@ -82,7 +85,7 @@ func printHealth(c *urfave.Context, troubles []string) error {
 	if !answer.Healthy {
 		word = "unhealthy"
 	}
-	err := printObject(c, answer, word, func() error {
+	err := term.PrintObject(c, answer, word, func() error {
 		if answer.Healthy {
 			_, err := fmt.Fprintln(c.App.Writer, word)
 			return err

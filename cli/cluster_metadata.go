@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"strconv"
 
+	"millrace/cli/kafka"
+	"millrace/cli/term"
+
 	"github.com/twmb/franz-go/pkg/kadm"
 	urfave "github.com/urfave/cli/v2"
 )
@@ -22,7 +25,7 @@ func clusterMetadataCommand() *urfave.Command {
 EXAMPLES:
    $ millrace cluster metadata
    $ millrace cluster metadata -o kcat`,
-		Flags:  clientFlags(outputFlags(true), internalFlag()),
+		Flags:  kafka.Flags(term.OutputFlags(true), internalFlag()),
 		Action: clusterMetadata,
 	}
 }
@@ -57,14 +60,14 @@ func clusterMetadata(c *urfave.Context) error {
 					append([]int32{}, p.Replicas...), append([]int32{}, p.ISR...), append([]int32{}, p.OfflineReplicas...)})
 			}
 		}
-		return printList(c, items, []column[metadataItem]{
-			{"TOPIC", func(p metadataItem) string { return p.Topic }},
-			{"PARTITION", func(p metadataItem) string { return strconv.Itoa(int(p.Partition)) }},
-			{"LEADER", func(p metadataItem) string { return nodeOrNone(p.Leader) }},
-			{"EPOCH", func(p metadataItem) string { return strconv.Itoa(int(p.Epoch)) }},
-			{"REPLICAS", func(p metadataItem) string { return ids(p.Replicas) }},
-			{"ISR", func(p metadataItem) string { return ids(p.ISR) }},
-			{"OFFLINE", func(p metadataItem) string { return ids(p.Offline) }},
+		return term.PrintList(c, items, []term.Column[metadataItem]{
+			{Header: "TOPIC", Cell: func(p metadataItem) string { return p.Topic }},
+			{Header: "PARTITION", Cell: func(p metadataItem) string { return strconv.Itoa(int(p.Partition)) }},
+			{Header: "LEADER", Cell: func(p metadataItem) string { return nodeOrNone(p.Leader) }},
+			{Header: "EPOCH", Cell: func(p metadataItem) string { return strconv.Itoa(int(p.Epoch)) }},
+			{Header: "REPLICAS", Cell: func(p metadataItem) string { return term.IDs(p.Replicas) }},
+			{Header: "ISR", Cell: func(p metadataItem) string { return term.IDs(p.ISR) }},
+			{Header: "OFFLINE", Cell: func(p metadataItem) string { return term.IDs(p.Offline) }},
 		})
 	})
 }
@@ -90,7 +93,7 @@ func kcatMetadata(m kadm.Metadata) []byte {
 	for _, t := range m.Topics.Sorted() {
 		fmt.Fprintf(&b, "  topic \"%s\" with %d partitions:\n", t.Topic, len(t.Partitions))
 		for _, p := range t.Partitions.Sorted() {
-			fmt.Fprintf(&b, "    partition %d, leader %d, replicas: %s, isrs: %s\n", p.Partition, p.Leader, ids(p.Replicas), ids(p.ISR))
+			fmt.Fprintf(&b, "    partition %d, leader %d, replicas: %s, isrs: %s\n", p.Partition, p.Leader, term.IDs(p.Replicas), term.IDs(p.ISR))
 		}
 	}
 	return b.Bytes()

@@ -13,6 +13,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"millrace/cli/kafka"
+	"millrace/cli/term"
 	"millrace/server"
 )
 
@@ -132,16 +134,16 @@ func (s *clusterState) missing(ctx context.Context, named []string, nodes int) (
 		case v.cluster != s.Cluster:
 			all = append(all, fmt.Sprintf("the broker at %s, which --brokers names, is of another cluster, %s", address, v.cluster))
 		case v.registered != nil && len(v.registered) < len(s.Brokers):
-			all = append(all, fmt.Sprintf("the broker at %s has heard of %d of %s", address, len(v.registered), count(len(s.Brokers), "broker")))
+			all = append(all, fmt.Sprintf("the broker at %s has heard of %d of %s", address, len(v.registered), term.Count(len(s.Brokers), "broker")))
 		}
 	}
 	if have := len(s.Brokers); have < nodes {
-		all = append(all, fmt.Sprintf("the cluster has %s, and --nodes asks for %d", count(have, "broker"), nodes))
+		all = append(all, fmt.Sprintf("the cluster has %s, and --nodes asks for %d", term.Count(have, "broker"), nodes))
 	}
 	return all
 }
 
-// behind tells whether a node's metadata stands still while that of others goes on.
+// behind says whether a node's metadata stands still while that of others goes on.
 // A change takes milliseconds to get everywhere, so it is given two seconds.
 func behind(ctx context.Context, address string, index, newest int64) string {
 	for tries := 0; index >= 0 && index < newest; tries++ {
@@ -149,7 +151,7 @@ func behind(ctx context.Context, address string, index, newest int64) string {
 			return fmt.Sprintf("its metadata stands at change %d, others are at %d", index, newest)
 		}
 		time.Sleep(100 * time.Millisecond)
-		if client, err := kgo.NewClient(kgo.SeedBrokers(address), kgo.ClientID("millrace"), kgo.RequestRetries(0)); err == nil {
+		if client, err := kafka.Sole(address); err == nil {
 			if now := metadataIndex(ctx, client.SeedBrokers()[0]); now >= 0 {
 				index = now
 			}

@@ -8,6 +8,8 @@ import (
 
 	urfave "github.com/urfave/cli/v2"
 
+	"millrace/cli/local"
+	"millrace/cli/term"
 	"millrace/replication"
 )
 
@@ -46,7 +48,7 @@ EXAMPLES:
    $ millrace cluster rescue --dir ./millrace-data --yes`,
 		Flags: append(append([]urfave.Flag{
 			&urfave.StringFlag{Name: "dir", Usage: "`DIR`: the data folder of a node that is stopped"},
-		}, destructiveFlags()...), outputFlags(true)...),
+		}, term.DestructiveFlags()...), term.OutputFlags(true)...),
 		Action: clusterRescue,
 	}
 }
@@ -62,21 +64,21 @@ type rescueItem struct {
 
 func clusterRescue(c *urfave.Context) error {
 	if c.NArg() > 0 {
-		return usage("cluster rescue takes no arguments, but %q was given", c.Args().First())
+		return term.Usage("cluster rescue takes no arguments, but %q was given", c.Args().First())
 	}
 	dir := c.String("dir")
 	if dir == "" {
-		return usage("cluster rescue which node? say --dir DIR; see `millrace cluster rescue --help`")
+		return term.Usage("cluster rescue which node? say --dir DIR; see `millrace cluster rescue --help`")
 	}
-	if nodes, _ := filepath.Glob(filepath.Join(dir, "node-*", nodeFile)); len(nodes) > 0 {
+	if nodes, _ := filepath.Glob(filepath.Join(dir, "node-*", local.NodeFile)); len(nodes) > 0 {
 		for i := range nodes {
 			nodes[i] = filepath.Dir(nodes[i])
 		}
-		return usage("%s holds the nodes of `millrace up`; name the one to go on with: %s", dir, strings.Join(nodes, ", "))
+		return term.Usage("%s holds the nodes of `millrace up`; name the one to go on with: %s", dir, strings.Join(nodes, ", "))
 	}
 	s, err := replication.Survey(dir)
 	if err != nil {
-		return fail(StatusFailed, "%w", err)
+		return term.Fail(term.StatusFailed, "%w", err)
 	}
 	var items []rescueItem
 	lost, unsure := 0, int64(0)
@@ -88,18 +90,18 @@ func clusterRescue(c *urfave.Context) error {
 			unsure += p.End - p.Committed
 		}
 	}
-	if err := printList(c, items, []column[rescueItem]{
-		{"TOPIC", func(p rescueItem) string { return p.Topic }},
-		{"PARTITION", func(p rescueItem) string { return strconv.Itoa(int(p.Partition)) }},
-		{"START", func(p rescueItem) string { return strconv.FormatInt(p.Start, 10) }},
-		{"COMMITTED", func(p rescueItem) string {
+	if err := term.PrintList(c, items, []term.Column[rescueItem]{
+		{Header: "TOPIC", Cell: func(p rescueItem) string { return p.Topic }},
+		{Header: "PARTITION", Cell: func(p rescueItem) string { return strconv.Itoa(int(p.Partition)) }},
+		{Header: "START", Cell: func(p rescueItem) string { return strconv.FormatInt(p.Start, 10) }},
+		{Header: "COMMITTED", Cell: func(p rescueItem) string {
 			if p.Committed <= p.Start && p.End > p.Start {
 				return "" // nothing that this folder knows of for certain
 			}
 			return strconv.FormatInt(p.Committed, 10)
 		}},
-		{"END", func(p rescueItem) string { return strconv.FormatInt(p.End, 10) }},
-		{"LOST", func(p rescueItem) string { return p.Lost }},
+		{Header: "END", Cell: func(p rescueItem) string { return strconv.FormatInt(p.End, 10) }},
+		{Header: "LOST", Cell: func(p rescueItem) string { return p.Lost }},
 	}); err != nil {
 		return err
 	}
@@ -108,24 +110,24 @@ func clusterRescue(c *urfave.Context) error {
 		others = append(others, fmt.Sprintf("node %d at %s:%d", b.ID, b.Host, b.Port))
 	}
 	if len(others) == 0 {
-		return fail(StatusFailed, "node %d is the only one of cluster %s: there is no majority to do without; start it", s.Node, s.Cluster)
+		return term.Fail(term.StatusFailed, "node %d is the only one of cluster %s: there is no majority to do without; start it", s.Node, s.Cluster)
 	}
 	w := c.App.ErrWriter
 	fmt.Fprintf(w, "millrace: node %d of cluster %s, with the metadata up to change %d; the others are given up: %s\n", s.Node, s.Cluster, s.Change, strings.Join(others, ", "))
 	fmt.Fprintf(w, "millrace: lost: what only they have of %s, which this folder cannot tell, and %s; kept, acknowledged or not: %s\n",
-		count(len(items)-lost, "partition"), count(lost, "whole partition"), count(int(unsure), "record"))
+		term.Count(len(items)-lost, "partition"), term.Count(lost, "whole partition"), term.Count(int(unsure), "record"))
 	if s.Outdated {
 		fmt.Fprintf(w, "millrace: this folder is a copy of one that had gone on: what was acknowledged since is lost\n")
 	}
 	if c.Bool("dry-run") {
 		return nil
 	}
-	if err := confirm(c, fmt.Sprintf("go on with %s alone and give up %s", s.Dir, strings.Join(others, ", "))); err != nil {
+	if err := term.Confirm(c, fmt.Sprintf("go on with %s alone and give up %s", s.Dir, strings.Join(others, ", "))); err != nil {
 		return err
 	}
 	if err := s.Rescue(); err != nil {
-		err = advised(err)
-		return fail(StatusFailed, "%s was not rescued, and the same command may be given again: %w", s.Dir, err)
+		err = local.Advised(err)
+		return term.Fail(term.StatusFailed, "%s was not rescued, and the same command may be given again: %w", s.Dir, err)
 	}
 	fmt.Fprintf(w, "millrace: rescued; start the node as before, and the others with empty folders, --node-id and --join\n")
 	return nil

@@ -6,6 +6,9 @@ import (
 	"strconv"
 	"time"
 
+	"millrace/cli/kafka"
+	"millrace/cli/term"
+
 	urfave "github.com/urfave/cli/v2"
 )
 
@@ -22,13 +25,13 @@ func clusterStatusCommand() *urfave.Command {
 EXAMPLES:
    $ millrace cluster status
    $ millrace cluster status -o json`,
-		Flags:  clientFlags(outputFlags(true)),
+		Flags:  kafka.Flags(term.OutputFlags(true)),
 		Action: clusterStatus,
 	}
 }
 
 func clusterStatus(c *urfave.Context) error {
-	brokers, err := brokersNamed(c)
+	brokers, err := kafka.BrokersNamed(c)
 	if err != nil {
 		return err
 	}
@@ -38,23 +41,23 @@ func clusterStatus(c *urfave.Context) error {
 	if err != nil {
 		return err
 	}
-	return printObject(c, state, state.Cluster, func() error {
+	return term.PrintObject(c, state, state.Cluster, func() error {
 		w := c.App.Writer
 		internal := ""
 		if state.internalTopics > 0 {
-			internal = fmt.Sprintf("and %s, %s\n", count(state.internalTopics, "internal topic"), count(state.Internal, "partition"))
+			internal = fmt.Sprintf("and %s, %s\n", term.Count(state.internalTopics, "internal topic"), term.Count(state.Internal, "partition"))
 		}
-		fmt.Fprintf(w, "cluster %s  %s  %s  %s\n%s\n", state.Cluster, count(len(state.Brokers), "broker"),
-			count(state.Topics-state.internalTopics, "topic"), count(state.Partitions-state.Internal, "partition"), internal)
-		err := printTable(c, state.Brokers, []column[brokerItem]{
-			{"NODE", func(b brokerItem) string { return strconv.Itoa(int(b.Node)) }},
-			{"ADDRESS", func(b brokerItem) string { return b.Address }},
-			{"RACK", func(b brokerItem) string { return b.Rack }},
-			{"LEADERS", func(b brokerItem) string { return strconv.Itoa(b.Leaders) }},
-			{"REPLICAS", func(b brokerItem) string { return strconv.Itoa(b.Replicas) }},
-			{"STATE", func(b brokerItem) string {
+		fmt.Fprintf(w, "cluster %s  %s  %s  %s\n%s\n", state.Cluster, term.Count(len(state.Brokers), "broker"),
+			term.Count(state.Topics-state.internalTopics, "topic"), term.Count(state.Partitions-state.Internal, "partition"), internal)
+		err := term.PrintTable(c, state.Brokers, []term.Column[brokerItem]{
+			{Header: "NODE", Cell: func(b brokerItem) string { return strconv.Itoa(int(b.Node)) }},
+			{Header: "ADDRESS", Cell: func(b brokerItem) string { return b.Address }},
+			{Header: "RACK", Cell: func(b brokerItem) string { return b.Rack }},
+			{Header: "LEADERS", Cell: func(b brokerItem) string { return strconv.Itoa(b.Leaders) }},
+			{Header: "REPLICAS", Cell: func(b brokerItem) string { return strconv.Itoa(b.Replicas) }},
+			{Header: "STATE", Cell: func(b brokerItem) string {
 				if state := b.state(); state != "up" && state != "up, controller" {
-					return red(w, state)
+					return term.Red(w, state)
 				}
 				return b.state()
 			}},
@@ -66,7 +69,7 @@ func clusterStatus(c *urfave.Context) error {
 			if i == 0 {
 				fmt.Fprintln(w)
 			}
-			fmt.Fprintln(w, red(w, trouble))
+			fmt.Fprintln(w, term.Red(w, trouble))
 		}
 		return nil
 	})

@@ -9,6 +9,9 @@ import (
 	"strings"
 	"time"
 
+	"millrace/cli/kafka"
+	"millrace/cli/term"
+
 	"github.com/twmb/franz-go/pkg/kadm"
 	urfave "github.com/urfave/cli/v2"
 )
@@ -39,7 +42,7 @@ EXAMPLES:
 		Action: func(c *urfave.Context) error {
 			script, ok := completionScripts[c.Args().First()]
 			if !ok || c.NArg() != 1 {
-				return usage("completion for which shell? bash, zsh or fish")
+				return term.Usage("completion for which shell? bash, zsh or fish")
 			}
 			_, err := io.WriteString(c.App.Writer, script)
 			return err
@@ -110,7 +113,7 @@ func complete(ctx context.Context, words []string, w io.Writer) error {
 	}
 	before, partial := words[:len(words)-1], words[len(words)-1]
 	all := commands()
-	path, command, _, rest := split(all, before)
+	path, command, _, rest := term.Split(all, before)
 	say := func(word, description string) {
 		if strings.HasPrefix(word, partial) {
 			fmt.Fprintf(w, "%s\t%s\n", word, description)
@@ -120,7 +123,7 @@ func complete(ctx context.Context, words []string, w io.Writer) error {
 		if len(rest) > 0 {
 			return nil // a word that is no command: nothing fits behind it
 		}
-		for _, c := range subcommands(all, path) {
+		for _, c := range term.Subcommands(all, path) {
 			if !c.Hidden {
 				say(c.Name, c.Usage)
 			}
@@ -128,7 +131,7 @@ func complete(ctx context.Context, words []string, w io.Writer) error {
 		return nil
 	}
 	if len(before) > 0 {
-		if f := flagNamed(command, before[len(before)-1]); f != nil && takesValue(f) {
+		if f := flagNamed(command, before[len(before)-1]); f != nil && term.TakesValue(f) {
 			for _, v := range flagValues[f.Names()[0]] {
 				say(v, "")
 			}
@@ -177,12 +180,12 @@ func flagNamed(c *urfave.Command, word string) urfave.Flag {
 	if !strings.HasPrefix(word, "-") || strings.Contains(word, "=") {
 		return nil
 	}
-	return lookup(c, strings.TrimLeft(word, "-"))
+	return term.Lookup(c, strings.TrimLeft(word, "-"))
 }
 
 func description(f urfave.Flag) string {
 	if d, ok := f.(urfave.DocGenerationFlag); ok {
-		_, text := unquoteUsage(d.GetUsage())
+		_, text := term.UnquoteUsage(d.GetUsage())
 		return text
 	}
 	return ""
@@ -201,7 +204,7 @@ func brokersTyped(words []string) string {
 	if b := os.Getenv("MILLRACE_BROKERS"); b != "" {
 		return b
 	}
-	return defaultBroker
+	return kafka.DefaultBroker
 }
 
 // completeTopics prints the topics that begin with the first argument.
@@ -209,7 +212,7 @@ func completeTopics(c *urfave.Context) {
 	completeLive(c, func(ctx context.Context, admin *kadm.Client, say func(word, description string)) error {
 		topics, err := admin.ListTopics(ctx)
 		for _, t := range topics.Sorted() {
-			say(t.Topic, count(len(t.Partitions), "partition"))
+			say(t.Topic, term.Count(len(t.Partitions), "partition"))
 		}
 		return err
 	})
@@ -231,11 +234,11 @@ func completeGroups(c *urfave.Context) {
 func completeLive(c *urfave.Context, list func(ctx context.Context, admin *kadm.Client, say func(word, description string)) error) {
 	ctx, cancel := context.WithTimeout(c.Context, completeTimeout)
 	defer cancel()
-	brokers, err := brokersNamed(c)
+	brokers, err := kafka.BrokersNamed(c)
 	if err != nil {
 		return
 	}
-	client, err := dialBrokers(ctx, brokers)
+	client, err := kafka.DialBrokers(ctx, brokers)
 	if err != nil {
 		return
 	}

@@ -12,6 +12,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	urfave "github.com/urfave/cli/v2"
 
+	"millrace/cli/kafka"
+	"millrace/cli/term"
 	"millrace/replication/metadata/settings"
 )
 
@@ -34,7 +36,7 @@ func clusterConfigCommand() *urfave.Command {
 EXAMPLES:
    $ millrace cluster config list --changed
    $ millrace cluster config list log.retention num.partitions`,
-			Flags: clientFlags(outputFlags(true), []urfave.Flag{
+			Flags: kafka.Flags(term.OutputFlags(true), []urfave.Flag{
 				&urfave.BoolFlag{Name: "changed", Usage: "only those that are not defaults"},
 			}),
 			Action: clusterConfigList,
@@ -52,7 +54,7 @@ func topicConfigCommand() *urfave.Command {
 EXAMPLES:
    $ millrace topic config flights --changed
    $ millrace topic config flights retention`,
-		Flags: clientFlags(outputFlags(true), []urfave.Flag{
+		Flags: kafka.Flags(term.OutputFlags(true), []urfave.Flag{
 			&urfave.BoolFlag{Name: "changed", Usage: "only those that are not defaults"},
 		}),
 		Action: topicConfig,
@@ -106,7 +108,7 @@ func (r *reader) listBrokers(ctx context.Context, c *urfave.Context) error {
 
 func topicConfig(c *urfave.Context) error {
 	if c.NArg() == 0 {
-		return usage("topic config takes the name of a topic; see `millrace topic config --help`")
+		return term.Usage("topic config takes the name of a topic; see `millrace topic config --help`")
 	}
 	return withReader(c, func(ctx context.Context, r *reader) error { return r.listTopic(ctx, c) })
 }
@@ -116,7 +118,7 @@ func (r *reader) listTopic(ctx context.Context, c *urfave.Context) error {
 	topic := c.Args().First()
 	all, err := listSettings(ctx, r.client, kmsg.ConfigResourceTypeTopic, topic, settings.TopicDefinition)
 	if err != nil {
-		return topicError(topic, err, "")
+		return kafka.TopicError(topic, err, "")
 	}
 	return printSettings(c, all, c.Args().Slice()[1:], 0)
 }
@@ -195,11 +197,11 @@ func printSettings(c *urfave.Context, all []listedSetting, names []string, broke
 	})
 	for _, name := range names {
 		if !matched[name] {
-			return fail(StatusNotFound, "no setting begins with %s%s", name, didYouMean(name, known))
+			return term.Fail(term.StatusNotFound, "no setting begins with %s%s", name, term.DidYouMean(name, known))
 		}
 	}
 	if format := c.String("output"); format != "table" && format != "" {
-		return printList(c, all, []column[listedSetting]{{"NAME", func(s listedSetting) string { return s.Name }}})
+		return term.PrintList(c, all, []term.Column[listedSetting]{{Header: "NAME", Cell: func(s listedSetting) string { return s.Name }}})
 	}
 	if len(all) == 0 && c.Bool("changed") {
 		fmt.Fprintln(c.App.ErrWriter, "every setting is at its default")
@@ -220,11 +222,11 @@ func printSettings(c *urfave.Context, all []listedSetting, names []string, broke
 			where = "set for the " + s.Source
 		}
 		if n := len(s.Nodes); n > 0 && n < brokers {
-			where += ", " + map[bool]string{true: "node ", false: "nodes "}[n == 1] + ids(s.Nodes)
+			where += ", " + map[bool]string{true: "node ", false: "nodes "}[n == 1] + term.IDs(s.Nodes)
 		}
 		fmt.Fprintf(&b, "%s=%s  (%s)\n", s.Name, value, where)
 		if text := s.text(); text != "" {
-			b.WriteString(wrapped(text, 3, 80))
+			b.WriteString(term.Wrapped(text, 3, 80))
 		}
 	}
 	_, err := c.App.Writer.Write(b.Bytes())
@@ -251,26 +253,4 @@ func (s *listedSetting) text() string {
 		text += " Fixed while a node runs."
 	}
 	return strings.TrimSpace(text)
-}
-
-// wrapped sets text in lines of at most width characters, indented.
-func wrapped(text string, indent, width int) string {
-	var b strings.Builder
-	at := 0
-	for _, word := range strings.Fields(text) {
-		switch {
-		case at == 0:
-			b.WriteString(strings.Repeat(" ", indent))
-			at = indent
-		case at+1+len(word) > width:
-			b.WriteString("\n" + strings.Repeat(" ", indent))
-			at = indent
-		default:
-			b.WriteByte(' ')
-			at++
-		}
-		b.WriteString(word)
-		at += len(word)
-	}
-	return b.String() + "\n"
 }

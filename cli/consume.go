@@ -16,8 +16,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"millrace/cli/kafka"
+	"millrace/cli/term"
+
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	urfave "github.com/urfave/cli/v2"
 )
@@ -73,7 +75,7 @@ EXAMPLES:
    $ millrace consume -r '^fl.*s$' -o :end -n 1
    $ millrace consume flights -g audit -n 100
    $ millrace consume flights -g mailer -n 100 --exec 'cat >/dev/null' --dead-letter flights-dead`,
-		Flags: clientFlags(groupFlags(), execFlags(), []urfave.Flag{
+		Flags: kafka.Flags(groupFlags(), execFlags(), []urfave.Flag{
 			&urfave.StringFlag{Name: "offset", Aliases: []string{"o"}, Value: "start", DefaultText: "start", Usage: "where to begin, and end, `OFFSET`"},
 			&urfave.Int64Flag{Name: "num", Aliases: []string{"n"}, Usage: "stop after `N` records", DefaultText: "no limit"},
 			&urfave.BoolFlag{Name: "exit", Aliases: []string{"e"}, Usage: "stop at the end, as it is at the start"},
@@ -90,21 +92,18 @@ const (
 	// joinInterval is how often a consumer looks whether partitions were added or
 	// what it waits for was deleted.
 	joinInterval = 5 * time.Second
-	// settleTimeout bounds how long a question is asked again while the cluster
-	// elects leaders.
-	settleTimeout = 15 * time.Second
 	// forEver is the patience of who follows.
 	forEver = 100 * 365 * 24 * time.Hour
 )
 
 func consume(c *urfave.Context) error {
 	if c.NArg() == 0 {
-		return usage("consume which topic? see `millrace consume --help`")
+		return term.Usage("consume which topic? see `millrace consume --help`")
 	}
 	if c.IsSet("num") && c.Int64("num") <= 0 {
-		return usage("-n %d: it is 1 or more", c.Int64("num"))
+		return term.Usage("-n %d: it is 1 or more", c.Int64("num"))
 	}
-	what, err := parseSpan("-o", c.String("offset"), time.Now())
+	what, err := kafka.ParseSpan("-o", c.String("offset"), time.Now())
 	if err != nil {
 		return err
 	}
@@ -115,21 +114,21 @@ func consume(c *urfave.Context) error {
 	if !c.IsSet("exec") {
 		for _, f := range []string{"max-retries", "backoff", "dead-letter"} {
 			if c.IsSet(f) {
-				return usage("--%s is about a command that is run for each record; say --exec CMD", f)
+				return term.Usage("--%s is about a command that is run for each record; say --exec CMD", f)
 			}
 		}
 	} else if c.IsSet("format") {
-		return usage("--exec and -f do not go together: CMD is given the value of each record as it is, and prints what it likes")
+		return term.Usage("--exec and -f do not go together: CMD is given the value of each record as it is, and prints what it likes")
 	}
 	if c.IsSet("group") {
 		if c.String("group") == "" {
-			return usage("-g: a group has a name")
+			return term.Usage("-g: a group has a name")
 		}
 		return consumeInGroup(c, what, print)
 	}
 	for _, f := range []string{"instance", "session-timeout", "exec"} {
 		if c.IsSet(f) {
-			return usage("--%s needs a group; say -g GROUP", f)
+			return term.Usage("--%s needs a group; say -g GROUP", f)
 		}
 	}
 	r := &reading{c: c, span: what, remaining: make(map[string]map[int32]int64), first: make(map[string]map[int32]int64), limit: c.Int64("num"), print: print}
@@ -140,7 +139,7 @@ func consume(c *urfave.Context) error {
 		for _, pattern := range c.Args().Slice() {
 			p, err := regexp.Compile(pattern)
 			if err != nil {
-				return usage("-r: %v", err)
+				return term.Usage("-r: %v", err)
 			}
 			r.patterns = append(r.patterns, p)
 		}
@@ -156,7 +155,7 @@ func consume(c *urfave.Context) error {
 	if c.Bool("read-committed") {
 		options = append(options, kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	}
-	if r.client, err = dialClient(c, options...); err != nil {
+	if r.client, err = kafka.Dial(c, options...); err != nil {
 		return err
 	}
 	defer r.client.Close()
@@ -177,7 +176,7 @@ func watchOver(c *urfave.Context, client *kgo.Client, n need, polled *atomic.Int
 		progress: func() (bool, int64) { return true, polled.Load() },
 		look: func(ctx context.Context) string {
 			why := trouble()
-			if brokers, err := brokersNamed(c); err == nil && (why != "" || n.standstill(ctx, client)) {
+			if brokers, err := kafka.BrokersNamed(c); err == nil && (why != "" || n.standstill(ctx, client)) {
 				why = cmp.Or(findOutage(ctx, brokers, n).String(), why)
 			}
 			return why
@@ -194,7 +193,7 @@ var errNobodyReads = errors.New("nobody reads the output any more")
 // records finds out with the next one, which may never come.
 func whileRead(ctx context.Context, w io.Writer) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	if f, ok := w.(*os.File); ok && !isTerminal(f) {
+	if f, ok := w.(*os.File); ok && !term.IsTerminal(f) {
 		go func() { // the watcher of the output: ends with it, or with ctx
 			if readerGone(ctx, f) {
 				cancel(errNobodyReads)
@@ -209,7 +208,7 @@ type reading struct {
 	c          *urfave.Context
 	client     *kgo.Client
 	admin      *kadm.Client
-	span       span
+	span       kafka.Span
 	partitions func(int32) bool
 	patterns   []*regexp.Regexp // nil: the arguments are names
 	limit      int64            // records to print, 0: all
@@ -257,7 +256,7 @@ func (r *reading) run(ctx context.Context) error {
 		if err := out.Flush(); err != nil {
 			return fmt.Errorf("write to standard output: %w", err)
 		}
-		if err := checkFetches(r.c, fetches); err != nil {
+		if err := kafka.CheckFetches(r.c, fetches); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -280,7 +279,7 @@ func (r *reading) run(ctx context.Context) error {
 
 // interrupted is the end of what had not come to its own.
 func (r *reading) interrupted() error {
-	return fail(StatusFailed, "interrupted after %s%s", count(r.printed, "record"), r.vigil.because())
+	return term.Fail(term.StatusFailed, "interrupted after %s%s", term.Count(r.printed, "record"), r.vigil.because())
 }
 
 // A notice tells somebody at a terminal, once, that a command waits and has not hung.
@@ -292,7 +291,7 @@ type notice struct {
 const quietFor = time.Second
 
 func newNotice(c *urfave.Context, wanted bool) notice {
-	if !wanted || !isTerminal(c.App.Writer) || !isTerminal(c.App.ErrWriter) {
+	if !wanted || !term.IsTerminal(c.App.Writer) || !term.IsTerminal(c.App.ErrWriter) {
 		return notice{}
 	}
 	return notice{c.App.ErrWriter}
@@ -364,16 +363,16 @@ func (r *reading) open() (n int) {
 
 // begin starts with everything the command line asks for, as it is now.
 func (r *reading) begin(ctx context.Context) error {
-	return settleFor(ctx, r.patience(), func(ctx context.Context) error {
+	return kafka.SettleFor(ctx, r.patience(), func(ctx context.Context) error {
 		topics, err := r.topics(ctx)
 		if err != nil {
 			return err
 		}
-		all, err := r.span.resolve(ctx, r.admin, slices.Sorted(maps.Keys(topics)), r.c.Bool("exit"), r.c.Bool("read-committed"))
+		all, err := r.span.Resolve(ctx, r.admin, slices.Sorted(maps.Keys(topics)), r.c.Bool("exit"), r.c.Bool("read-committed"))
 		if err != nil {
 			return err
 		}
-		if err := beyond("-o", all, r.partitions); err != nil {
+		if err := kafka.Beyond("-o", all, r.partitions); err != nil {
 			return err
 		}
 		wanted := 0
@@ -403,24 +402,24 @@ func (r *reading) patience() time.Duration {
 	if r.follows() {
 		return forEver
 	}
-	return settleTimeout
+	return kafka.SettleTimeout
 }
 
 // follows tells whether this reading goes on with what is written later.
-func (r *reading) follows() bool { return r.span.to == nil && !r.c.Bool("exit") }
+func (r *reading) follows() bool { return r.span.To == nil && !r.c.Bool("exit") }
 
 // tellNothing says why there is nothing to print where somebody may wonder, of what is
 // not followed: no topic has a name that fits, or what there is lies outside of -o.
-func (r *reading) tellNothing(all map[string]map[int32]bounds) error {
+func (r *reading) tellNothing(all map[string]map[int32]kafka.Bounds) error {
 	if r.open() > 0 || r.follows() {
 		return nil
 	}
 	if len(all) == 0 {
-		return fail(StatusNotFound, "no topic fits -r %s; see `millrace topic list`", strings.Join(r.c.Args().Slice(), ", "))
+		return term.Fail(term.StatusNotFound, "no topic fits -r %s; see `millrace topic list`", strings.Join(r.c.Args().Slice(), ", "))
 	}
 	for _, partitions := range all {
 		for i, b := range partitions {
-			if r.partitions(i) && b.end > 0 && r.c.IsSet("offset") {
+			if r.partitions(i) && b.End > 0 && r.c.IsSet("offset") {
 				fmt.Fprintf(r.c.App.ErrWriter, "nothing to read: no record lies within -o %s\n", r.c.String("offset"))
 				return nil
 			}
@@ -441,7 +440,7 @@ func (r *reading) join(ctx context.Context) {
 	for topic, n := range topics {
 		for i := r.known[topic]; i < n; i++ {
 			if r.partitions(int32(i)) {
-				r.add(topic, int32(i), bounds{to: unbounded, end: unbounded})
+				r.add(topic, int32(i), kafka.Bounds{To: kafka.Unbounded, End: kafka.Unbounded})
 			}
 		}
 		r.known[topic] = max(r.known[topic], n)
@@ -462,7 +461,7 @@ func (r *reading) giveUp(ctx context.Context) {
 	if len(topics) == 0 {
 		return // no topics would mean all topics
 	}
-	starts, err := listed(r.admin.ListStartOffsets(ctx, topics...))
+	starts, err := kafka.Listed(r.admin.ListStartOffsets(ctx, topics...))
 	if err != nil {
 		return
 	}
@@ -475,8 +474,8 @@ func (r *reading) giveUp(ctx context.Context) {
 	}
 }
 
-func (r *reading) add(topic string, partition int32, b bounds) {
-	if b.from >= b.to {
+func (r *reading) add(topic string, partition int32, b kafka.Bounds) {
+	if b.From >= b.To {
 		return
 	}
 	if r.remaining[topic] == nil {
@@ -484,8 +483,8 @@ func (r *reading) add(topic string, partition int32, b bounds) {
 	}
 	// A fetch beyond the end would be sent to the beginning. What lies between the end
 	// and where to begin is passed over when it comes.
-	r.remaining[topic][partition], r.first[topic][partition] = b.to, b.from
-	r.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().At(min(b.from, b.end))}})
+	r.remaining[topic][partition], r.first[topic][partition] = b.To, b.From
+	r.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().At(min(b.From, b.End))}})
 }
 
 // topics returns the topics to read, with their numbers of partitions.
@@ -498,7 +497,7 @@ func (r *reading) topics(ctx context.Context) (map[string]int, error) {
 		}
 		for _, t := range details.Sorted() {
 			if t.Err != nil {
-				return nil, topicError(t.Topic, t.Err, "")
+				return nil, kafka.TopicError(t.Topic, t.Err, "")
 			}
 			topics[t.Topic] = len(t.Partitions)
 		}
@@ -516,79 +515,9 @@ func (r *reading) topics(ctx context.Context) (map[string]int, error) {
 	return topics, nil
 }
 
-// settle asks again while the answer is one that passes by itself: an election.
-func settle(ctx context.Context, f func(context.Context) error) error {
-	return settleFor(ctx, settleTimeout, f)
-}
-
-// settleFor is settle with another patience than everybody's. An attempt has its own limit,
-// so that what does not answer is asked anew, and what answers is found.
-func settleFor(ctx context.Context, patience time.Duration, f func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	for attempt := 1; ; attempt++ {
-		one, done := context.WithTimeout(ctx, settleTimeout)
-		err := f(one)
-		late := ctx.Err() == nil && one.Err() != nil
-		done()
-		if err == nil || !passes(err) && !late {
-			return err
-		}
-		select {
-		case <-time.After(backoff(attempt)):
-		case <-ctx.Done():
-			return err
-		}
-	}
-}
-
-// passes tells whether an error is of a kind that an election or a restart ends.
-func passes(err error) bool {
-	var f *failure
-	if errors.As(err, &f) && f.status == StatusNotFound {
-		return false
-	}
-	// Who does not answer may have died just now, and what was its is another's soon.
-	gone := errors.Is(err, errnoRefused) || kgo.IsRetryableBrokerErr(err)
-	return gone || kerr.IsRetriable(err) && !errors.Is(err, kerr.UnknownTopicOrPartition)
-}
-
-// checkFetches returns an error that waiting does not mend.
-func checkFetches(c *urfave.Context, fetches kgo.Fetches) error {
-	var found error
-	fetches.EachError(func(topic string, partition int32, err error) {
-		var lost *kgo.ErrDataLoss
-		switch {
-		case found != nil, errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		case errors.As(err, &lost):
-			fmt.Fprintf(c.App.ErrWriter, "millrace: %s/%d lost its records from offset %d on; continuing at %d\n",
-				topic, partition, lost.ConsumedTo, lost.ResetTo)
-		case kerr.IsRetriable(err) && !errors.Is(err, kerr.UnknownTopicOrPartition):
-		case topic != "" && partition >= 0:
-			found = topicError(topic, err, "")
-		case joinRefused(err) != nil && passes(joinRefused(err)): // the client goes on trying
-		case joinRefused(err) != nil:
-			found = groupError(c.String("group"), joinRefused(err))
-		default:
-			found = err
-		}
-	})
-	return found
-}
-
-// joinRefused returns why the coordinator does not let this member in, nil if
-// that is not what happened.
-func joinRefused(err error) error {
-	var session *kgo.ErrGroupSession
-	if errors.As(err, &session) {
-		return session.Err
-	}
-	return nil
-}
-
 // noPartition says of a topic that it has none of the partitions that were asked for.
 func noPartition(topic string, has int, which string) error {
-	return fail(StatusNotFound, "topic %s has no partition %s: it has %d, counted from 0", topic, which, has)
+	return term.Fail(term.StatusNotFound, "topic %s has no partition %s: it has %d, counted from 0", topic, which, has)
 }
 
 // parsePartitions reads "0,2,5-7" as a set. "" is the set of all.
@@ -606,7 +535,7 @@ func parsePartitions(s string) (func(int32) bool, error) {
 		from, err1 := strconv.ParseInt(first, 10, 32)
 		to, err2 := strconv.ParseInt(last, 10, 32)
 		if err1 != nil || err2 != nil || from < 0 || to < from {
-			return nil, usage("-p %q: it is a list of partitions, such as 0,2,5-7", s)
+			return nil, term.Usage("-p %q: it is a list of partitions, such as 0,2,5-7", s)
 		}
 		set = append(set, interval{int32(from), int32(to)})
 	}

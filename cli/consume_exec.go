@@ -15,6 +15,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"millrace/cli/kafka"
+	"millrace/cli/local"
+	"millrace/cli/term"
+
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -75,21 +79,21 @@ func newCommandRunner(c *urfave.Context) (*commandRunner, error) {
 	r := &commandRunner{
 		c: c, command: c.String("exec"), maxRetries: c.Int("max-retries"),
 		backoff: c.Duration("backoff"), deadLetter: c.String("dead-letter"),
-		hurry: make(chan struct{}, 1), fork: newForker(),
+		hurry: make(chan struct{}, 1), fork: local.NewForker(),
 	}
 	switch {
 	case strings.TrimSpace(r.command) == "":
-		return nil, usage("--exec: which command?")
+		return nil, term.Usage("--exec: which command?")
 	case r.maxRetries < 0:
-		return nil, usage("--max-retries %d: it is 0 or more", r.maxRetries)
+		return nil, term.Usage("--max-retries %d: it is 0 or more", r.maxRetries)
 	case r.backoff < 0:
-		return nil, usage("--backoff %v: it is 0 or more", r.backoff)
+		return nil, term.Usage("--backoff %v: it is 0 or more", r.backoff)
 	case c.IsSet("dead-letter") && r.deadLetter == "":
-		return nil, usage("--dead-letter: which topic?")
+		return nil, term.Usage("--dead-letter: which topic?")
 	}
 	for _, topic := range c.Args().Slice() {
 		if topic == r.deadLetter {
-			return nil, usage("--dead-letter %s is the topic being consumed: its records would go round for ever", topic)
+			return nil, term.Usage("--dead-letter %s is the topic being consumed: its records would go round for ever", topic)
 		}
 	}
 	return r, nil
@@ -103,7 +107,7 @@ func (r *commandRunner) prepare(ctx context.Context, admin *kadm.Client) error {
 	}
 	_, err := admin.CreateTopic(ctx, -1, -1, nil, r.deadLetter)
 	if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
-		return topicError(r.deadLetter, err, "")
+		return kafka.TopicError(r.deadLetter, err, "")
 	}
 	return nil
 }
@@ -130,10 +134,10 @@ func (m *membership) runCommands(ctx context.Context) error {
 	retried, buried := m.reader.retried.Load(), m.reader.buried.Load()
 	where := ""
 	if m.reader.deadLetter != "" {
-		where = ", " + count(buried, "record") + " to " + m.reader.deadLetter
+		where = ", " + term.Count(buried, "record") + " to " + m.reader.deadLetter
 	}
-	fmt.Fprintf(m.c.App.ErrWriter, "%s in %s: %s at the first attempt, %s after retries%s\n", count(m.done, "record"),
-		seconds(time.Since(began)), number(m.done-retried-buried), number(retried), where)
+	fmt.Fprintf(m.c.App.ErrWriter, "%s in %s: %s at the first attempt, %s after retries%s\n", term.Count(m.done, "record"),
+		term.Seconds(time.Since(began)), term.Number(m.done-retried-buried), term.Number(retried), where)
 	return err
 }
 
@@ -307,7 +311,7 @@ func (r *commandRunner) run(ctx context.Context, record *kgo.Record, attempt int
 	cmd.WaitDelay = 5 * time.Second
 	// Killed with -9, this process hands its records to another member at once: the
 	// command must not go on with one of them beside it.
-	dieWithParent(cmd.SysProcAttr)
+	local.DieWithParent(cmd.SysProcAttr)
 	var err error
 	r.fork(func() { err = cmd.Start() })
 	if err == nil {
@@ -345,7 +349,7 @@ func lastLine(b []byte) string {
 // it: only then may its offset be committed.
 func (r *commandRunner) bury(ctx context.Context, client *kgo.Client, record *kgo.Record, attempts int, why error) error {
 	if r.deadLetter == "" {
-		return fail(StatusFailed, "%s/%d@%d: %q failed %s: %v; the record is not committed: mend the command, or give --dead-letter TOPIC",
+		return term.Fail(term.StatusFailed, "%s/%d@%d: %q failed %s: %v; the record is not committed: mend the command, or give --dead-letter TOPIC",
 			record.Topic, record.Partition, record.Offset, r.command, times(attempts), why)
 	}
 	letter := &kgo.Record{Topic: r.deadLetter, Key: record.Key, Value: record.Value}
@@ -365,7 +369,7 @@ func (r *commandRunner) bury(ctx context.Context, client *kgo.Client, record *kg
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
 	if err := client.ProduceSync(ctx, letter).FirstErr(); err != nil {
-		return topicError(r.deadLetter, err, "")
+		return kafka.TopicError(r.deadLetter, err, "")
 	}
 	r.buried.Add(1)
 	return nil
@@ -376,5 +380,5 @@ func times(n int) string {
 	if n == 1 {
 		return "once"
 	}
-	return count(n, "time")
+	return term.Count(n, "time")
 }

@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"regexp"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"millrace/cli/kafka"
+	"millrace/cli/term"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -46,7 +48,7 @@ type membership struct {
 	group  string
 	topics []string         // none: patterns
 	match  []*regexp.Regexp // what the patterns are
-	begin  point            // where nothing was committed
+	begin  kafka.Point      // where nothing was committed
 	limit  int64            // records, 0: all
 	done   int64            // records printed or handled
 	polled atomic.Int64     // records that came
@@ -63,17 +65,17 @@ type membership struct {
 }
 
 // consumeInGroup is consume with -g.
-func consumeInGroup(c *urfave.Context, what span, print printer) error {
-	m := &membership{c: c, group: c.String("group"), limit: c.Int64("num"), begin: what.from}
+func consumeInGroup(c *urfave.Context, what kafka.Span, print printer) error {
+	m := &membership{c: c, group: c.String("group"), limit: c.Int64("num"), begin: what.From}
 	switch {
 	case c.IsSet("partitions"):
-		return usage("-p and -g do not go together: the group shares out the partitions")
-	case what.to != nil:
-		return usage("-o %s and -g do not go together: a group goes on for ever; end it with -n or -e", c.String("offset"))
+		return term.Usage("-p and -g do not go together: the group shares out the partitions")
+	case what.To != nil:
+		return term.Usage("-o %s and -g do not go together: a group goes on for ever; end it with -n or -e", c.String("offset"))
 	case c.Duration("session-timeout") <= 0:
-		return usage("--session-timeout %v: it is more than 0", c.Duration("session-timeout"))
+		return term.Usage("--session-timeout %v: it is more than 0", c.Duration("session-timeout"))
 	}
-	reset, err := what.from.reset()
+	reset, err := what.From.Reset()
 	if err != nil {
 		return err
 	}
@@ -102,7 +104,7 @@ func consumeInGroup(c *urfave.Context, what span, print printer) error {
 		for _, pattern := range c.Args().Slice() {
 			p, err := regexp.Compile(pattern)
 			if err != nil {
-				return usage("-r: %v", err)
+				return term.Usage("-r: %v", err)
 			}
 			m.match = append(m.match, p)
 		}
@@ -123,7 +125,7 @@ func consumeInGroup(c *urfave.Context, what span, print printer) error {
 	}
 	// Who the topics and the group are is asked before the group is joined: a
 	// member that only finds out that its topic is misspelt disturbs the others.
-	admin, err := dialClient(c)
+	admin, err := kafka.Dial(c)
 	if err != nil {
 		return err
 	}
@@ -141,7 +143,7 @@ func consumeInGroup(c *urfave.Context, what span, print printer) error {
 		}
 		return err
 	}
-	if m.client, err = dialClient(c, options...); err != nil {
+	if m.client, err = kafka.Dial(c, options...); err != nil {
 		return err
 	}
 	defer m.client.CloseAllowingRebalance()
@@ -154,7 +156,7 @@ func consumeInGroup(c *urfave.Context, what span, print printer) error {
 
 // interrupted is the end of what had not come to its own.
 func (m *membership) interrupted() error {
-	return fail(StatusFailed, "interrupted after %s%s", count(m.done, "record"), m.vigil.because())
+	return term.Fail(term.StatusFailed, "interrupted after %s%s", term.Count(m.done, "record"), m.vigil.because())
 }
 
 // trouble is why the group cannot be had just now, "" if it can.
@@ -205,31 +207,18 @@ func (m *membership) sayIdle(ctx context.Context) {
 		what = "topics " + strings.Join(m.topics, ", ") + " have"
 	}
 	fmt.Fprintf(m.c.App.ErrWriter, "nothing to do here: %s %s, the group %s; `millrace topic alter %s -p %d` gives each one\n",
-		what, count(all, "partition"), count(len(members), "member"), m.topics[0], len(members))
-}
-
-// reset is where a group begins in a partition it has never committed.
-func (p point) reset() (kgo.Offset, error) {
-	switch p.kind {
-	case atStart:
-		return kgo.NewOffset().AtStart().Relative(p.offset), nil
-	case atEnd:
-		return kgo.NewOffset().AtEnd().Relative(-p.offset), nil
-	case atTime:
-		return kgo.NewOffset().AfterMilli(p.time.UnixMilli()), nil
-	}
-	return kgo.NewOffset().At(p.offset), nil
+		what, term.Count(all, "partition"), term.Count(len(members), "member"), m.topics[0], len(members))
 }
 
 // prepare checks that the topics are there, and notes their ends for --exit.
 func (m *membership) prepare(ctx context.Context) error {
 	patience := forEver // as for records
 	if m.c.Bool("exit") {
-		patience = settleTimeout
+		patience = kafka.SettleTimeout
 	}
-	return settleFor(ctx, patience, func(ctx context.Context) error {
+	return kafka.SettleFor(ctx, patience, func(ctx context.Context) error {
 		for _, t := range m.topics {
-			if _, err := describeTopic(ctx, m.admin, t); err != nil {
+			if _, err := kafka.DescribeTopic(ctx, m.admin, t); err != nil {
 				return err
 			}
 		}
@@ -238,12 +227,12 @@ func (m *membership) prepare(ctx context.Context) error {
 				return err
 			}
 		}
-		if m.begin.kind == atOffset && len(m.topics) > 0 {
-			all, err := span{from: m.begin}.resolve(ctx, m.admin, m.topics, false, false)
+		if m.begin.Kind == kafka.AtOffset && len(m.topics) > 0 {
+			all, err := kafka.Span{From: m.begin}.Resolve(ctx, m.admin, m.topics, false, false)
 			if err != nil {
 				return err
 			}
-			if err := beyond("-o", all, func(int32) bool { return true }); err != nil {
+			if err := kafka.Beyond("-o", all, func(int32) bool { return true }); err != nil {
 				return err
 			}
 		}
@@ -262,7 +251,7 @@ func (m *membership) prepare(ctx context.Context) error {
 				}
 			}
 		}
-		all, err := span{}.resolve(ctx, m.admin, topics, true, m.c.Bool("read-committed"))
+		all, err := kafka.Span{}.Resolve(ctx, m.admin, topics, true, m.c.Bool("read-committed"))
 		if err != nil {
 			return err
 		}
@@ -270,8 +259,8 @@ func (m *membership) prepare(ctx context.Context) error {
 		for topic, partitions := range all {
 			m.until[topic] = make(map[int32]int64)
 			for i, b := range partitions {
-				if b.from < b.to {
-					m.until[topic][i] = b.to
+				if b.From < b.To {
+					m.until[topic][i] = b.To
 				}
 			}
 		}
@@ -296,12 +285,12 @@ func (m *membership) next(ctx context.Context, most int64) (records []*kgo.Recor
 		poll, cancel := context.WithTimeout(ctx, time.Second)
 		fetches := m.client.PollRecords(poll, int(most))
 		cancel()
-		if err := checkFetches(m.c, fetches); err != nil {
+		if err := kafka.CheckFetches(m.c, fetches); err != nil {
 			return nil, true, err
 		}
 		fetches.EachError(func(_ string, _ int32, err error) {
-			if refused := joinRefused(err); refused != nil {
-				m.astray.Store(oneLine(groupError(m.group, refused)))
+			if refused := kafka.JoinRefused(err); refused != nil {
+				m.astray.Store(term.OneLine(kafka.GroupError(m.group, refused)))
 			}
 		})
 		if records = fetches.Records(); len(records) > 0 {
@@ -396,9 +385,9 @@ func (m *membership) commit(ctx context.Context, records ...*kgo.Record) error {
 		if err == nil || ctx.Err() != nil || !wanting(err) {
 			break
 		}
-		m.astray.Store(oneLine(groupError(m.group, err)))
+		m.astray.Store(term.OneLine(kafka.GroupError(m.group, err)))
 		select {
-		case <-time.After(backoff(attempt)):
+		case <-time.After(kafka.Backoff(attempt)):
 		case <-ctx.Done():
 		}
 	}
@@ -408,44 +397,8 @@ func (m *membership) commit(ctx context.Context, records ...*kgo.Record) error {
 	case errors.Is(err, kerr.RebalanceInProgress), errors.Is(err, kerr.IllegalGeneration), errors.Is(err, kerr.UnknownMemberID),
 		errors.Is(err, kerr.StaleMemberEpoch), errors.Is(err, kerr.FencedMemberEpoch):
 		fmt.Fprintf(m.c.App.ErrWriter, "millrace: group %q took partitions away before %s could be committed: another member sees them again\n",
-			m.group, count(len(records), "record"))
+			m.group, term.Count(len(records), "record"))
 		return nil
 	}
-	return groupError(m.group, fmt.Errorf("commit: %w", err))
-}
-
-// groupError explains a coordinator's refusal.
-func groupError(group string, err error) error {
-	status := statusOf(err)
-	switch {
-	case errors.Is(err, kerr.GroupIDNotFound):
-		return fail(status, "group %q does not exist; see `millrace group list`", group)
-	case errors.Is(err, kerr.NonEmptyGroup):
-		return fail(status, "group %q has members; stop its consumers first", group)
-	case errors.Is(err, kerr.FencedInstanceID):
-		return fail(status, "group %q: another process is this static member now; each needs an --instance of its own", group)
-	case errors.Is(err, kerr.InvalidSessionTimeout):
-		return fail(StatusUsage, "group %q: the broker does not allow this --session-timeout; see group.min.session.timeout.ms and group.max.session.timeout.ms", group)
-	case errors.Is(err, kerr.InconsistentGroupProtocol):
-		return fail(status, "group %q is in use by consumers that share partitions in another way (or by something that is no consumer); choose another --group", group)
-	case errors.Is(err, kerr.GroupAuthorizationFailed):
-		return fail(status, "not allowed on group %q; ask for the permission with an ACL", group)
-	case errors.Is(err, kerr.InvalidGroupID):
-		return fail(StatusUsage, "%q is not the name of a group", group)
-	}
-	var shards *kadm.ShardErrors
-	if errors.As(err, &shards) && len(shards.Errs) > 0 { // of its coordinator
-		if first := shards.Errs[0]; first.Broker.NodeID >= 0 && !answered(first.Err) {
-			return explain(err, "group %q: its coordinator, broker %d at %s, does not answer: %s%s",
-				group, first.Broker.NodeID, net.JoinHostPort(first.Broker.Host, fmt.Sprint(first.Broker.Port)), whyNoAnswer(first.Err), healthSays)
-		}
-		err = shards.Errs[0].Err
-	}
-	return explain(err, "group %q: %s", group, strings.TrimSpace(brokerSaid(err, "")))
-}
-
-// answered tells whether an error is what a broker said.
-func answered(err error) bool {
-	var code *kerr.Error
-	return errors.As(err, &code)
+	return kafka.GroupError(m.group, fmt.Errorf("commit: %w", err))
 }

@@ -14,6 +14,9 @@ import (
 	"time"
 	"unicode"
 
+	"millrace/cli/kafka"
+	"millrace/cli/term"
+
 	urfave "github.com/urfave/cli/v2"
 )
 
@@ -51,31 +54,31 @@ EXAMPLES:
    $ millrace doctor
    $ millrace doctor -b $MILLRACE_BROKERS -o json
    $ millrace doctor --data-dir ./millrace-data`,
-		Flags: clientFlags([]urfave.Flag{
+		Flags: kafka.Flags([]urfave.Flag{
 			&urfave.PathFlag{Name: "data-dir", Usage: "also look at this `DIR`, for a broker's data, and at this machine"},
-		}, outputFlags(true)[:1]), // lines have no headers, and are broken instead of left out
+		}, term.OutputFlags(true)[:1]), // lines have no headers, and are broken instead of left out
 		Action: diagnose,
 	}
 }
 
 func diagnose(c *urfave.Context) error {
 	if c.NArg() > 0 {
-		return usage("doctor takes no arguments, but %q was given; the brokers are named by -b", c.Args().First())
+		return term.Usage("doctor takes no arguments, but %q was given; the brokers are named by -b", c.Args().First())
 	}
 	format := c.String("output")
 	if !slices.Contains([]string{"", "table", "name", "json", "jsonl", "yaml"}, format) {
-		return printValue(c.App.Writer, format, nil) // refuses it now, not behind what takes seconds
+		return term.PrintValue(c.App.Writer, format, nil) // refuses it now, not behind what takes seconds
 	}
 	folder := c.Path("data-dir")
 	if folder == "" && c.IsSet("data-dir") {
-		return usage("--data-dir is empty; it is a folder, such as ./millrace-data")
+		return term.Usage("--data-dir is empty; it is a folder, such as ./millrace-data")
 	}
 	ctx, cancel := context.WithTimeout(c.Context, wholeDiagnosis)
 	defer cancel()
-	sink := &findingWriter{w: c.App.Writer, width: terminalWidth(c.App.Writer), format: format}
+	sink := &findingWriter{w: c.App.Writer, width: term.TerminalWidth(c.App.Writer), format: format}
 	d := &doctor{lookup: net.DefaultResolver.LookupHost, patience: 3 * time.Second, show: sink.write}
 	if folder == "" || c.IsSet("brokers") && c.String("brokers") != "" {
-		brokers, err := brokersNamed(c)
+		brokers, err := kafka.BrokersNamed(c)
 		if err != nil {
 			return err
 		}
@@ -85,19 +88,19 @@ func diagnose(c *urfave.Context) error {
 		d.examineFolder(folder)
 	}
 	if c.Context.Err() != nil {
-		return fail(StatusFailed, "interrupted")
+		return term.Fail(term.StatusFailed, "interrupted")
 	}
 	if sink.err != nil {
 		return sink.err
 	}
 	if format == "json" || format == "yaml" { // a list is whole or not one
-		if err := printList[finding](c, d.findings, nil); err != nil {
+		if err := term.PrintList[finding](c, d.findings, nil); err != nil {
 			return err
 		}
 	}
 	for _, f := range d.findings {
 		if f.Verdict == failed {
-			return &silent{StatusFailed}
+			return &term.Silent{Status: term.StatusFailed}
 		}
 	}
 	return nil
@@ -214,7 +217,7 @@ func (o *findingWriter) write(f finding) {
 		}
 		verdict := fmt.Sprintf("%-4s", f.Verdict)
 		if f.Verdict == failed {
-			verdict = red(o.w, verdict)
+			verdict = term.Red(o.w, verdict)
 		}
 		fmt.Fprintf(&line, "%s  %-*s  %s\n", verdict, checkWidth, f.Check, hang(text, o.width, 4+2+checkWidth+2))
 	}
@@ -231,5 +234,5 @@ func hang(text string, width, indent int) string {
 	if width < indent+20 {
 		return text
 	}
-	return strings.TrimSpace(wrapped(text, indent, width))
+	return strings.TrimSpace(term.Wrapped(text, indent, width))
 }

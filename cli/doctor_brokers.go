@@ -11,6 +11,10 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"millrace/cli/kafka"
+	"millrace/cli/local"
+	"millrace/cli/term"
 )
 
 // examineBrokers goes to the brokers that a command line names, to those that they tell
@@ -149,9 +153,9 @@ func (v *visit) open() (open, shut *door) {
 func (d *doctor) closed(err error) string {
 	var timeout net.Error
 	switch {
-	case errors.Is(err, errnoRefused):
+	case errors.Is(err, term.ErrnoRefused):
 		return "refused, nothing listens there"
-	case errors.Is(err, errnoNoHost), errors.Is(err, errnoNoNet):
+	case errors.Is(err, term.ErrnoNoHost), errors.Is(err, term.ErrnoNoNet):
 		return "unreachable, there is no way to it from here"
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return fmt.Sprintf("unanswered for %.3g s", d.patience.Seconds())
@@ -165,7 +169,7 @@ func (d *doctor) closed(err error) string {
 
 // openIt says what may open a door.
 func openIt(shut *door) string {
-	refused := errors.Is(shut.err, errnoRefused)
+	refused := errors.Is(shut.err, term.ErrnoRefused)
 	switch ip := net.ParseIP(shut.ip); {
 	case refused && ip != nil && ip.IsLoopback():
 		return "start a broker with `millrace serve`, or name others with -b"
@@ -198,7 +202,7 @@ func (d *doctor) judgeProtocol(v *visit) {
 	if v.node >= 0 {
 		what += fmt.Sprintf(", node %d", v.node)
 	}
-	d.say(fine, "protocol", v.address, "", "%s, %s", what, count(len(v.apis), "API"))
+	d.say(fine, "protocol", v.address, "", "%s, %s", what, term.Count(len(v.apis), "API"))
 }
 
 // judgeClusters says which cluster is there, as those of so many named addresses say that
@@ -291,7 +295,7 @@ func (d *doctor) judgeAdvertised(a advertisement, v *visit, by, seeds []*visit) 
 	open, shut := v.open()
 	loopback := isLoopback(v)
 	switch {
-	case unreachableAddress(a.address) != "":
+	case local.UnreachableAddress(a.address) != "":
 		what = "which is no address that can be reached"
 	case v.lookup != nil:
 		what = "which does not resolve here: " + unresolved(v.lookup)
@@ -534,7 +538,7 @@ func (d *doctor) examineHealth(ctx context.Context, reached []*visit) {
 	}
 	metadata, err := metadataOf(ctx, addresses)
 	if err != nil {
-		d.say(failed, "health", subject, "look into the brokers' logs", "no broker tells which topics there are: %s", whyNoAnswer(err))
+		d.say(failed, "health", subject, "look into the brokers' logs", "no broker tells which topics there are: %s", kafka.WhyNoAnswer(err))
 		return
 	}
 	state := clusterOf(ctx, metadata)
@@ -542,7 +546,7 @@ func (d *doctor) examineHealth(ctx context.Context, reached []*visit) {
 		change := strings.Join(append(state.remedies(reached), "`millrace cluster status` shows more"), "; ")
 		d.say(failed, "health", subject, change, "%s", strings.Join(troubles, "; "))
 	} else {
-		d.say(fine, "health", subject, "", "%s, %s, %s", count(len(state.Brokers), "broker"), count(state.Topics-state.internalTopics, "topic"), count(state.Partitions-state.Internal, "partition"))
+		d.say(fine, "health", subject, "", "%s, %s, %s", term.Count(len(state.Brokers), "broker"), term.Count(state.Topics-state.internalTopics, "topic"), term.Count(state.Partitions-state.Internal, "partition"))
 	}
 	for _, b := range state.Brokers {
 		broker := fmt.Sprintf("broker %d%s", b.Node, of)
@@ -594,5 +598,5 @@ func (d *doctor) judgeRoom(check, subject, where string, total, free int64, full
 	case free < scarce:
 		verdict, change = worrying, "make room, or choose a larger disk: less than 1 GB is little, since a busy partition takes 16 MiB at a time"
 	}
-	d.say(verdict, check, subject, change, "%s of %s free%s", size(free), size(total), where)
+	d.say(verdict, check, subject, change, "%s of %s free%s", term.Size(free), term.Size(total), where)
 }

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"millrace/cli/local"
+	"millrace/cli/term"
 	"millrace/replication/folder"
 )
 
@@ -51,10 +53,10 @@ func (d *doctor) examineFolder(dir string) {
 			return
 		}
 		what := "there, never served"
-		if _, err := os.Stat(filepath.Join(at, nodeFile)); err == nil {
+		if _, err := os.Stat(filepath.Join(at, local.NodeFile)); err == nil {
 			what = "a node's"
-		} else if nodes, _ := filepath.Glob(filepath.Join(at, "node-*", nodeFile)); len(nodes) > 0 {
-			what = fmt.Sprintf("%s of `millrace up`", count(len(nodes), "node"))
+		} else if nodes, _ := filepath.Glob(filepath.Join(at, "node-*", local.NodeFile)); len(nodes) > 0 {
+			what = fmt.Sprintf("%s of `millrace up`", term.Count(len(nodes), "node"))
 		} else if others := folder.Strange(at); len(others) > 0 {
 			d.say(failed, "folder", dir, "choose another, or an empty one, with --data-dir", "it holds %s: serve does not begin among somebody's files", strings.Join(others, ", "))
 			break
@@ -119,7 +121,7 @@ func (d *doctor) examineSync(dir string) {
 	if median > slowSync {
 		verdict, change = worrying, "choose a faster disk, or one that nothing else writes to; a topic whose loss is bearable can do without: flush.messages"
 	}
-	d.say(verdict, "fsync", dir, change, "median %s, at worst %s, of %s", fineGrained(median), fineGrained(worst), count(len(took), "fsync"))
+	d.say(verdict, "fsync", dir, change, "median %s, at worst %s, of %s", fineGrained(median), fineGrained(worst), term.Count(len(took), "fsync"))
 }
 
 // because leaves out the path and the call of an error whose line names them.

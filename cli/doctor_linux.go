@@ -10,6 +10,9 @@ import (
 	"strconv"
 	"strings"
 
+	"millrace/cli/local"
+	"millrace/cli/term"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -33,7 +36,7 @@ func (d *doctor) examineProcesses(all []*visit) {
 		if !isOwnIP(open.ip) {
 			continue
 		}
-		pid := listenerPID(v.address)
+		pid := local.ListenerPID(v.address)
 		comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 		name := strings.TrimSpace(string(comm))
 		if err != nil || name != "millrace" && name != "java" { // what forwards a port has other limits
@@ -44,7 +47,7 @@ func (d *doctor) examineProcesses(all []*visit) {
 		if err != nil || limit == 0 {
 			continue
 		}
-		found := fmt.Sprintf("%s of %s files", number(len(files)), number(limit))
+		found := fmt.Sprintf("%s of %s files", term.Number(len(files)), term.Number(limit))
 		verdict, changes := judgeLimit(int64(len(files)), limit, fewFiles), []string(nil)
 		if verdict != fine {
 			changes = append(changes, moreFiles)
@@ -52,7 +55,7 @@ func (d *doctor) examineProcesses(all []*visit) {
 		maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
 		if limit := mappingsAllowed(); err == nil && limit > 0 {
 			n := bytes.Count(maps, []byte("\n"))
-			found += fmt.Sprintf(", %s of %s mappings", number(n), number(limit))
+			found += fmt.Sprintf(", %s of %s mappings", term.Number(n), term.Number(limit))
 			if also := judgeLimit(int64(n), limit, fewMappings); also != fine {
 				changes = append(changes, moreMappings)
 				if verdict != failed {
@@ -175,9 +178,9 @@ func (d *doctor) judgeInodes(dir string, inodes, left int64) {
 	case left*10 < inodes:
 		verdict, advice = worrying, change
 	case left < fewInodes:
-		verdict, advice = worrying, fmt.Sprintf("%s: a broker begins with %d, and fewer than %s are little", change, firstInodes, number(fewInodes))
+		verdict, advice = worrying, fmt.Sprintf("%s: a broker begins with %d, and fewer than %s are little", change, firstInodes, term.Number(fewInodes))
 	}
-	d.say(verdict, "inodes", dir, advice, "%s of %s free", number(left), number(inodes))
+	d.say(verdict, "inodes", dir, advice, "%s of %s free", term.Number(left), term.Number(inodes))
 }
 
 // examineLimits says what a process that is started from here may have. Go has raised the
@@ -197,5 +200,5 @@ func (d *doctor) judgeAllowed(check string, n, few int64, change string) {
 	if verdict == fine {
 		change = ""
 	}
-	d.say(verdict, check, "this machine", change, "%s for a process that is started here", number(n))
+	d.say(verdict, check, "this machine", change, "%s for a process that is started here", term.Number(n))
 }

@@ -22,6 +22,9 @@ import (
 
 	"millrace"
 	"millrace/brokertest"
+	"millrace/cli/clitest"
+	"millrace/cli/kafka"
+	"millrace/cli/term"
 	"millrace/testdata/ports"
 
 	"github.com/twmb/franz-go/pkg/kbin"
@@ -69,13 +72,13 @@ func (d *doctor) wants(t *testing.T, check, verdict, found, change string) {
 
 func TestDoctorFindsNothingWrongWithAClusterThatServes(t *testing.T) {
 	t.Parallel()
-	c := startCluster(t, 3)
-	c.do("", "cluster", "health", "--wait", "30s")
+	c := clitest.StartCluster(t, 3)
+	c.Do("", "cluster", "health", "--wait", "30s")
 	dir := t.TempDir()
-	r := c.do("", "doctor", "--data-dir", dir, "-o", "json")
+	r := c.Do("", "doctor", "--data-dir", dir, "-o", "json")
 	var findings []finding
-	if err := json.Unmarshal([]byte(r.stdout), &findings); err != nil {
-		t.Fatalf("%v: %s", err, r.stdout)
+	if err := json.Unmarshal([]byte(r.Stdout), &findings); err != nil {
+		t.Fatalf("%v: %s", err, r.Stdout)
 	}
 	of := make(map[string]int)
 	for _, f := range findings {
@@ -98,12 +101,12 @@ func TestDoctorFindsNothingWrongWithAClusterThatServes(t *testing.T) {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
 	// A line each in a pipe; on a terminal they end where it does.
-	piped := c.do("", "doctor").stdout
+	piped := c.Do("", "doctor").Stdout
 	if !strings.Contains(piped, "ok    clock        broker 1, broker 2, broker 3: within ") || strings.Contains(piped, "\n ") {
 		t.Errorf("in a pipe:\n%s", piped)
 	}
-	for line := range strings.Lines(onTerminal(t, c.addresses(), 60, "", "doctor")) {
-		if n := cellWidth(strings.TrimSuffix(line, "\n")); n > 60 && len(strings.Fields(line)) > 1 { // a path alone is not broken
+	for line := range strings.Lines(onTerminal(t, c.Addresses(), 60, "", "doctor")) {
+		if n := term.CellWidth(strings.TrimSuffix(line, "\n")); n > 60 && len(strings.Fields(line)) > 1 { // a path alone is not broken
 			t.Errorf("a line is %d wide: %s", n, line)
 		}
 	}
@@ -116,13 +119,13 @@ func TestDoctorEndsAsItFound(t *testing.T) {
 		status         int
 		stdout, stderr string
 	}{
-		"doctor -b " + closed: {StatusFailed, "fail  connect      " + closed + ": refused, nothing listens there; start a broker with `millrace serve`", ""},
-		"doctor me":           {StatusUsage, "", "millrace: doctor takes no arguments"},
-		"doctor --data-dir " + filepath.Join(t.TempDir(), "a", "b"): {StatusDone, ": serve will make it; ", ""},
+		"doctor -b " + closed: {term.StatusFailed, "fail  connect      " + closed + ": refused, nothing listens there; start a broker with `millrace serve`", ""},
+		"doctor me":           {term.StatusUsage, "", "millrace: doctor takes no arguments"},
+		"doctor --data-dir " + filepath.Join(t.TempDir(), "a", "b"): {term.StatusDone, ": serve will make it; ", ""},
 	} {
-		r := runMillrace(t, nil, "", strings.Fields(line)...)
-		if r.status != want.status || !strings.Contains(r.stdout, want.stdout) || !strings.HasPrefix(r.stderr, want.stderr) {
-			t.Errorf("millrace %s: status %d\n%s%s", line, r.status, r.stdout, r.stderr)
+		r := clitest.Run(t, nil, "", strings.Fields(line)...)
+		if r.Status != want.status || !strings.Contains(r.Stdout, want.stdout) || !strings.HasPrefix(r.Stderr, want.stderr) {
+			t.Errorf("millrace %s: status %d\n%s%s", line, r.Status, r.Stdout, r.Stderr)
 		}
 	}
 }
@@ -133,8 +136,8 @@ func TestWhatIsNoAddressIsRefused(t *testing.T) {
 		":::9": "", "::g": "", "1:2:3": "", "[::1]:9:9": "",
 		"::1": "[::1]:9092", "[::1]": "[::1]:9092", "[fe80::1%lo]:9": "[fe80::1%lo]:9", "host": "host:9092", "127.0.0.1:9": "127.0.0.1:9",
 	} {
-		got, err := brokersOf("--brokers", list)
-		if want == "" && (statusOf(err) != StatusUsage || !strings.Contains(err.Error(), "no HOST:PORT")) || want != "" && (err != nil || got[0] != want) {
+		got, err := kafka.ParseBrokers("--brokers", list)
+		if want == "" && (term.StatusOf(err) != term.StatusUsage || !strings.Contains(err.Error(), "no HOST:PORT")) || want != "" && (err != nil || got[0] != want) {
 			t.Errorf("%s: %q, %v, want %q", list, got, err, want)
 		}
 	}
@@ -229,17 +232,17 @@ func TestWhatIsNoBrokerIsSentToTheDoctor(t *testing.T) {
 		address, want string
 		patience      time.Duration
 	}{
-		"AMQP":   {accepting(t, saying("AMQP\x00\x00\x09\x01")), noBroker + "; `millrace doctor -b %s` says what it is", time.Minute},
-		"HTTP":   {accepting(t, saying("HTTP/1.1 400 Bad Request\r\n\r\n")), noBroker + "; `millrace doctor -b %s` says what it is", time.Minute},
-		"binary": {accepting(t, saying("\xff\x00\x00\x00\x00")), noBroker + "; `millrace doctor -b %s` says what it is", time.Minute},
+		"AMQP":   {accepting(t, saying("AMQP\x00\x00\x09\x01")), kafka.NoBroker + "; `millrace doctor -b %s` says what it is", time.Minute},
+		"HTTP":   {accepting(t, saying("HTTP/1.1 400 Bad Request\r\n\r\n")), kafka.NoBroker + "; `millrace doctor -b %s` says what it is", time.Minute},
+		"binary": {accepting(t, saying("\xff\x00\x00\x00\x00")), kafka.NoBroker + "; `millrace doctor -b %s` says what it is", time.Minute},
 		// An HTTP server that waits for the end of a line is silent.
-		"silence": {accepting(t, func(conn net.Conn) { io.Copy(io.Discard, conn) }), noAnswer + "; it hangs, or is no Kafka broker: `millrace doctor -b %s` says more", time.Second},
+		"silence": {accepting(t, func(conn net.Conn) { io.Copy(io.Discard, conn) }), kafka.NoAnswer + "; it hangs, or is no Kafka broker: `millrace doctor -b %s` says more", time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), c.patience)
 			defer cancel()
 			want := "cannot reach a broker at " + c.address + ": " + fmt.Sprintf(c.want, c.address)
-			if client, err := dialBrokers(ctx, []string{c.address}); err == nil {
+			if client, err := kafka.DialBrokers(ctx, []string{c.address}); err == nil {
 				client.Close()
 				t.Error("it is taken for a broker")
 			} else if err.Error() != want {
@@ -311,8 +314,8 @@ func TestDoctorIsNotHarmedByWhatAnswers(t *testing.T) {
 
 func TestDoctorTellsNamesThatLead(t *testing.T) {
 	t.Parallel()
-	c := startBroker(t)
-	_, port, _ := net.SplitHostPort(c.addresses()[0])
+	c := clitest.StartBroker(t)
+	_, port, _ := net.SplitHostPort(c.Addresses()[0])
 	d := patient(nil)
 	d.examineBrokers(t.Context(), []string{"nobody:" + port})
 	d.wants(t, "name", failed, "nobody: no such host", "/etc/hosts")
@@ -328,7 +331,7 @@ func TestDoctorTellsNamesThatLead(t *testing.T) {
 // settings does so, and the value that would not.
 func TestDoctorFollowsWhatClientsAreTold(t *testing.T) {
 	t.Parallel()
-	other := startCluster(t, 1).addresses()[0]
+	other := clitest.StartCluster(t, 1).Addresses()[0]
 	for name, c := range map[string]struct {
 		names             map[string][]string
 		advertised, found string
@@ -341,7 +344,7 @@ func TestDoctorFollowsWhatClientsAreTold(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			address := closedPort(t)
-			cmd := command(t, nil, "serve", "--ephemeral", "--listen", address, "--advertise", c.advertised, "--ready-file", "ready")
+			cmd := clitest.Command(t, nil, "serve", "--ephemeral", "--listen", address, "--advertise", c.advertised, "--ready-file", "ready")
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
@@ -390,7 +393,7 @@ func TestDoctorMissesTheBrokerBehindAnAddress(t *testing.T) {
 
 func TestDoctorTellsClustersApart(t *testing.T) {
 	t.Parallel()
-	one, two := startBroker(t).addresses()[0], startBroker(t).addresses()[0]
+	one, two := clitest.StartBroker(t).Addresses()[0], clitest.StartBroker(t).Addresses()[0]
 	d := patient(nil)
 	d.examineBrokers(t.Context(), []string{one, two})
 	d.wants(t, "cluster", failed, "-b names 2 clusters: ", "name the brokers of one cluster")
@@ -500,12 +503,12 @@ func TestDoctorExaminesAFolder(t *testing.T) {
 		d.examineFolder(shut)
 		d.wants(t, "folder", failed, shut+": it cannot be read: permission denied", "let the user that runs the broker read and write there")
 	}
-	c := startCluster(t, 1)
+	c := clitest.StartCluster(t, 1)
 	d = patient(nil)
-	d.examineFolder(c.all[0].data)
+	d.examineFolder(c.All[0].Data)
 	d.wants(t, "folder", fine, "a node's", "")
 	d = patient(nil)
-	d.examineFolder(filepath.Dir(c.all[0].data))
+	d.examineFolder(filepath.Dir(c.All[0].Data))
 	d.wants(t, "folder", fine, "1 node of `millrace up`", "")
 }
 
@@ -720,18 +723,18 @@ func TestDoctorWritesItsFindings(t *testing.T) {
 		status int
 		text   string
 	}{
-		"-o name":  {StatusDone, "ok folder " + dir + "\n"},
-		"-o jsonl": {StatusDone, `{"verdict":"ok","check":"folder"`},
-		"-o json":  {StatusDone, "[\n  {\n    \"verdict\": \"ok\",\n    \"check\": \"folder\""},
-		"-o csv":   {StatusUsage, `millrace: --output "csv"`},
+		"-o name":  {term.StatusDone, "ok folder " + dir + "\n"},
+		"-o jsonl": {term.StatusDone, `{"verdict":"ok","check":"folder"`},
+		"-o json":  {term.StatusDone, "[\n  {\n    \"verdict\": \"ok\",\n    \"check\": \"folder\""},
+		"-o csv":   {term.StatusUsage, `millrace: --output "csv"`},
 	} {
-		r := runMillrace(t, nil, "", append([]string{"doctor", "--data-dir", dir}, strings.Fields(line)...)...)
-		if r.status != want.status || !strings.HasPrefix(r.stdout+r.stderr, want.text) {
-			t.Errorf("doctor %s: status %d\n%s%s", line, r.status, r.stdout, r.stderr)
+		r := clitest.Run(t, nil, "", append([]string{"doctor", "--data-dir", dir}, strings.Fields(line)...)...)
+		if r.Status != want.status || !strings.HasPrefix(r.Stdout+r.Stderr, want.text) {
+			t.Errorf("doctor %s: status %d\n%s%s", line, r.Status, r.Stdout, r.Stderr)
 		}
 	}
-	if r := runMillrace(t, nil, "", "doctor", "--data-dir", ""); r.status != StatusUsage || !strings.Contains(r.stderr, "--data-dir is empty") {
-		t.Errorf("an empty folder: status %d\n%s%s", r.status, r.stdout, r.stderr)
+	if r := clitest.Run(t, nil, "", "doctor", "--data-dir", ""); r.Status != term.StatusUsage || !strings.Contains(r.Stderr, "--data-dir is empty") {
+		t.Errorf("an empty folder: status %d\n%s%s", r.Status, r.Stdout, r.Stderr)
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"millrace/cli/term"
 	"millrace/server"
 )
 
@@ -198,7 +199,7 @@ func (v *visit) ask(ctx context.Context, t *talk) {
 		v.cluster = *metadata.ClusterID
 	}
 	if n := len(metadata.Brokers); n > maxTold {
-		v.stranger, v.remedy = fmt.Sprintf("it tells of %s, which no cluster has", count(n, "broker")), "name the address of a broker"
+		v.stranger, v.remedy = fmt.Sprintf("it tells of %s, which no cluster has", term.Count(n, "broker")), "name the address of a broker"
 		return
 	}
 	for _, b := range metadata.Brokers {

@@ -8,16 +8,18 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"millrace/cli/clitest"
 )
 
 // A consumer that is killed with -9 leaves no command behind: its records are handled by
 // another member by then.
 func TestCommandsDieWithTheirConsumer(t *testing.T) {
 	t.Parallel()
-	c := startBroker(t)
-	c.do("", "produce", "jobs", "one", "-q")
+	c := clitest.StartBroker(t)
+	c.Do("", "produce", "jobs", "one", "-q")
 	file := filepath.Join(t.TempDir(), "pid")
-	consumer := command(t, c.addresses(), "consume", "jobs", "-g", "workers", "--exec", "echo $$ > "+file+".new; mv "+file+".new "+file+"; exec sleep 1000")
+	consumer := clitest.Command(t, c.Addresses(), "consume", "jobs", "-g", "workers", "--exec", "echo $$ > "+file+".new; mv "+file+".new "+file+"; exec sleep 1000")
 	if err := consumer.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -33,33 +35,33 @@ func TestCommandsDieWithTheirConsumer(t *testing.T) {
 			t.Fatal("the command was never run")
 		}
 	}
-	if !alive(pid) {
+	if !clitest.Alive(pid) {
 		t.Fatal("the command does not run")
 	}
 	consumer.Process.Signal(syscall.SIGKILL)
 	consumer.Wait()
-	mustBeGone(t, []int{pid})
+	clitest.MustBeGone(t, []int{pid})
 }
 
 // A member of a group for which there is no partition says so, and how many it takes.
 func TestAMemberWithNothingToDoSaysSo(t *testing.T) {
 	t.Parallel()
-	c := startBroker(t)
-	c.do("", "topic", "create", "jobs", "-p1")
-	first := command(t, c.addresses(), "consume", "jobs", "-g", "workers")
+	c := clitest.StartBroker(t)
+	c.Do("", "topic", "create", "jobs", "-p1")
+	first := clitest.Command(t, c.Addresses(), "consume", "jobs", "-g", "workers")
 	if err := first.Start(); err != nil {
 		t.Fatal(err)
 	}
 	defer first.Wait()
 	defer first.Process.Kill()
-	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(runMillrace(t, c.addresses(), "", "group", "describe", "workers").stdout, "STATE        Stable"); {
+	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(clitest.Run(t, c.Addresses(), "", "group", "describe", "workers").Stdout, "STATE        Stable"); {
 		if time.Now().After(deadline) {
 			t.Fatal("the group is never stable")
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
 	want := "nothing to do here: topic jobs has 1 partition, the group 2 members; `millrace topic alter jobs -p 2` gives each one"
-	second := command(t, c.addresses(), "consume", "jobs", "-g", "workers")
+	second := clitest.Command(t, c.Addresses(), "consume", "jobs", "-g", "workers")
 	stderr, err := second.StderrPipe()
 	if err == nil {
 		err = second.Start()

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"millrace/cli/term"
+
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -83,7 +85,7 @@ func (e *expiry) note(r *kgo.Record) {
 	}
 	if e.old++; e.old == 1 {
 		fmt.Fprintf(e.w, "millrace: warning: record %s is dated %s, and topic %s keeps records for %s: what is older is deleted within minutes; `millrace topic alter %s -c retention.ms=-1` keeps it\n",
-			number(e.all), r.Timestamp.UTC().Format(isoMillis), e.topic, lasting(e.keeps.Seconds()), e.topic)
+			term.Number(e.all), r.Timestamp.UTC().Format(isoMillis), e.topic, lasting(e.keeps.Seconds()), e.topic)
 	}
 }
 
@@ -91,6 +93,6 @@ func (e *expiry) note(r *kgo.Record) {
 func (e *expiry) finish() {
 	if e.old > 0 {
 		fmt.Fprintf(e.w, "millrace: warning: %s of %s are older than the %s that topic %s keeps, and will be deleted within minutes\n",
-			number(e.old), count(e.all, "record"), lasting(e.keeps.Seconds()), e.topic)
+			term.Number(e.old), term.Count(e.all, "record"), lasting(e.keeps.Seconds()), e.topic)
 	}
 }

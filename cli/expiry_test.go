@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"millrace/cli/clitest"
+
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -13,31 +15,31 @@ import (
 // producer is told before and after, and topic describe says what goes next.
 func TestRecordsThatHaveExpiredAreWarnedOf(t *testing.T) {
 	t.Parallel()
-	c := startBroker(t)
-	c.do("", "topic", "create", "kept", "-p1", "-c", "retention.ms=-1")
-	c.do("", "topic", "create", "stamped", "-p1", "-c", "message.timestamp.type=LogAppendTime")
+	c := clitest.StartBroker(t)
+	c.Do("", "topic", "create", "kept", "-p1", "-c", "retention.ms=-1")
+	c.Do("", "topic", "create", "stamped", "-p1", "-c", "message.timestamp.type=LogAppendTime")
 	line := func(at time.Time) string { return `{"at":"` + at.Format(time.RFC3339) + `"}` + "\n" }
 	lines := line(time.Now()) + line(time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC)) + line(time.Date(2002, 1, 1, 0, 0, 0, 0, time.UTC))
 	want := regexp.MustCompile("^millrace: warning: record 2 is dated 2001-01-01T00:00:00.000Z, and topic old keeps records for 7 days: what is older is deleted within minutes; `millrace topic alter old -c retention.ms=-1` keeps it\n" +
 		"(topic old was not there .*\n)?3 records, .*\n" +
 		"millrace: warning: 2 of 3 records are older than the 7 days that topic old keeps, and will be deleted within minutes\n$")
 	for range 2 { // the topic is there the second time
-		if got := c.do(lines, "produce", "old", "-p0", "--timestamp-field", "at").stderr; !want.MatchString(got) {
+		if got := c.Do(lines, "produce", "old", "-p0", "--timestamp-field", "at").Stderr; !want.MatchString(got) {
 			t.Errorf("%q", got)
 		}
 	}
 	for _, topic := range []string{"kept", "stamped"} {
-		if got := c.do(lines, "produce", topic, "-q", "--timestamp-field", "at").stderr; strings.Contains(got, "warning") {
+		if got := c.Do(lines, "produce", topic, "-q", "--timestamp-field", "at").Stderr; strings.Contains(got, "warning") {
 			t.Errorf("topic %s: %q", topic, got)
 		}
 	}
-	c.do(line(time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC)), "produce", "gone", "-q", "--timestamp-field", "at")
+	c.Do(line(time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC)), "produce", "gone", "-q", "--timestamp-field", "at")
 	for topic, want := range map[string]string{"old": "\ndeleted next: 6 records, in 7 days\n", "gone": "\ndeleted next: 1 record, within minutes\n"} {
-		if got := c.do("", "topic", "describe", topic).stdout; !strings.Contains(got, want) {
+		if got := c.Do("", "topic", "describe", topic).Stdout; !strings.Contains(got, want) {
 			t.Errorf("topic %s: %s, want %q", topic, got, want)
 		}
 	}
-	if got := c.do("", "topic", "describe", "kept").stdout; strings.Contains(got, "deleted") {
+	if got := c.Do("", "topic", "describe", "kept").Stdout; strings.Contains(got, "deleted") {
 		t.Errorf("%s", got)
 	}
 }

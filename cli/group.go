@@ -9,6 +9,9 @@ import (
 	"regexp"
 	"slices"
 
+	"millrace/cli/kafka"
+	"millrace/cli/term"
+
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	urfave "github.com/urfave/cli/v2"
@@ -31,7 +34,7 @@ func groupCommand() *urfave.Command {
 // oneGroup returns the only argument.
 func oneGroup(c *urfave.Context) (string, error) {
 	if c.NArg() != 1 || c.Args().First() == "" {
-		return "", usage("%s takes the name of one group; see `millrace %s --help`", c.Command.HelpName[len("millrace "):], c.Command.HelpName[len("millrace "):])
+		return "", term.Usage("%s takes the name of one group; see `millrace %s --help`", c.Command.HelpName[len("millrace "):], c.Command.HelpName[len("millrace "):])
 	}
 	return c.Args().First(), nil
 }
@@ -114,7 +117,7 @@ func describeGroups(ctx context.Context, admin *kadm.Client, names ...string) ma
 	var all []groupMember
 	for name, a := range answers {
 		if of := committed[name]; a.err == nil && of.Err != nil {
-			a.err = groupError(name, of.Err)
+			a.err = kafka.GroupError(name, of.Err)
 		}
 		all = append(all, a.members...)
 	}
@@ -149,7 +152,7 @@ func describeGroups(ctx context.Context, admin *kadm.Client, names ...string) ma
 			}
 		}
 		if a.State == "Dead" && len(l) == 0 {
-			a.err = groupError(name, kerr.GroupIDNotFound)
+			a.err = kafka.GroupError(name, kerr.GroupIDNotFound)
 			continue
 		}
 		lines[name] = l
@@ -336,16 +339,16 @@ func groupStates(ctx context.Context, admin *kadm.Client, names ...string) map[s
 		g, ok := classic[name]
 		switch {
 		case !ok && err != nil:
-			a.err = groupError(name, err)
+			a.err = kafka.GroupError(name, err)
 			continue
 		case !ok:
-			a.err = groupError(name, kerr.GroupIDNotFound)
+			a.err = kafka.GroupError(name, kerr.GroupIDNotFound)
 			continue
 		case errors.Is(g.Err, kerr.GroupIDNotFound):
 			a.groupDescription = &groupDescription{Name: name, Coordinator: g.Coordinator.NodeID, Kind: "classic", State: "Dead"}
 			continue
 		case g.Err != nil:
-			a.err = groupError(name, g.Err)
+			a.err = kafka.GroupError(name, g.Err)
 			continue
 		}
 		a.groupDescription = &groupDescription{

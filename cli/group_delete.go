@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"strings"
 
+	"millrace/cli/kafka"
+	"millrace/cli/term"
+
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	urfave "github.com/urfave/cli/v2"
@@ -22,16 +25,16 @@ func groupDeleteCommand() *urfave.Command {
 EXAMPLES:
    $ millrace group delete audit --dry-run
    $ millrace group delete audit --yes`,
-		Flags:  clientFlags(destructiveFlags()),
+		Flags:  kafka.Flags(term.DestructiveFlags()),
 		Action: groupDelete,
 	}
 }
 
 func groupDelete(c *urfave.Context) error {
 	if c.NArg() == 0 {
-		return usage("group delete which group? see `millrace group delete --help`")
+		return term.Usage("group delete which group? see `millrace group delete --help`")
 	}
-	return withAdmin(c, func(ctx context.Context, admin *kadm.Client) error {
+	return kafka.WithAdmin(c, func(ctx context.Context, admin *kadm.Client) error {
 		var what []string
 		for _, name := range c.Args().Slice() {
 			var d *groupDescription
@@ -43,15 +46,15 @@ func groupDelete(c *urfave.Context) error {
 				return err
 			}
 			if d.Members > 0 {
-				return groupError(name, kerr.NonEmptyGroup)
+				return kafka.GroupError(name, kerr.NonEmptyGroup)
 			}
-			what = append(what, fmt.Sprintf("group %s with what it committed for %s", name, count(d.committed(), "partition")))
+			what = append(what, fmt.Sprintf("group %s with what it committed for %s", name, term.Count(d.committed(), "partition")))
 		}
 		if c.Bool("dry-run") {
 			_, err := fmt.Fprintln(c.App.Writer, "would delete", strings.Join(what, ", "))
 			return err
 		}
-		if err := confirm(c, "delete "+strings.Join(what, ", ")); err != nil {
+		if err := term.Confirm(c, "delete "+strings.Join(what, ", ")); err != nil {
 			return err
 		}
 		// Asking a person may have taken longer than the time for the request.
@@ -66,7 +69,7 @@ func groupDelete(c *urfave.Context) error {
 			case a.Err == nil:
 				fmt.Fprintln(c.App.Writer, "deleted group", name)
 			case first == nil:
-				first = groupError(name, a.Err)
+				first = kafka.GroupError(name, a.Err)
 			}
 		}
 		return first

@@ -6,6 +6,9 @@ import (
 	"strconv"
 	"strings"
 
+	"millrace/cli/kafka"
+	"millrace/cli/term"
+
 	"github.com/twmb/franz-go/pkg/kadm"
 	urfave "github.com/urfave/cli/v2"
 )
@@ -35,7 +38,7 @@ EXAMPLES:
    $ millrace group describe audit
    $ millrace group describe audit --max-lag 100000
    $ millrace group describe audit -o json`,
-		Flags: clientFlags(outputFlags(true), []urfave.Flag{
+		Flags: kafka.Flags(term.OutputFlags(true), []urfave.Flag{
 			&urfave.Int64Flag{Name: "max-lag", Usage: "end with status 11 when the group is more than `N` records behind", DefaultText: "no limit"},
 		}),
 		Action: groupDescribe,
@@ -48,9 +51,9 @@ func groupDescribe(c *urfave.Context) error {
 		return err
 	}
 	if c.IsSet("max-lag") && c.Int64("max-lag") < 0 {
-		return usage("--max-lag %d: it is 0 or more", c.Int64("max-lag"))
+		return term.Usage("--max-lag %d: it is 0 or more", c.Int64("max-lag"))
 	}
-	return withAdmin(c, func(ctx context.Context, admin *kadm.Client) error {
+	return kafka.WithAdmin(c, func(ctx context.Context, admin *kadm.Client) error {
 		var d *groupDescription
 		err := vigilOver(c).settle(ctx, func(ctx context.Context) (err error) {
 			d, err = describeGroup(ctx, admin, name)
@@ -59,10 +62,10 @@ func groupDescribe(c *urfave.Context) error {
 		if err != nil {
 			return err
 		}
-		err = printObject(c, d, d.Name, func() error {
+		err = term.PrintObject(c, d, d.Name, func() error {
 			w := c.App.Writer
 			fmt.Fprintf(w, "GROUP        %s\nCOORDINATOR  %d\nKIND         %s\nSTATE        %s\nBALANCER     %s\nMEMBERS      %s\nTOTAL-LAG    %s%s\n",
-				d.Name, d.Coordinator, d.Kind, d.State, dash(d.Balancer), cellNumber(w, int64(d.Members)), dash(cellNumber(w, d.lag())), d.notes())
+				d.Name, d.Coordinator, d.Kind, d.State, dash(d.Balancer), term.CellNumber(w, int64(d.Members)), dash(term.CellNumber(w, d.lag())), d.notes())
 			if d.TotalLag == nil {
 				fmt.Fprintln(c.App.ErrWriter, whereConsumersBegin)
 			}
@@ -86,31 +89,31 @@ func groupDescribe(c *urfave.Context) error {
 					return orDash(of(r.groupLine))
 				}
 			}
-			return printTable(c, rows, []column[groupRow]{
-				{"TOPIC", func(r groupRow) string {
+			return term.PrintTable(c, rows, []term.Column[groupRow]{
+				{Header: "TOPIC", Cell: func(r groupRow) string {
 					if r.groupLine == nil {
 						return ""
 					}
 					return r.Topic
 				}},
-				{"PARTITION", offset(func(l *groupLine) int64 { return int64(l.Partition) })},
-				{"CURRENT-OFFSET", func(r groupRow) string {
+				{Header: "PARTITION", Cell: offset(func(l *groupLine) int64 { return int64(l.Partition) })},
+				{Header: "CURRENT-OFFSET", Cell: func(r groupRow) string {
 					if r.groupLine != nil && r.CurrentOffset < 0 && !r.untold {
 						return "uncommitted"
 					}
 					return offset(func(l *groupLine) int64 { return l.CurrentOffset })(r)
 				}},
-				{"LOG-START-OFFSET", offset(func(l *groupLine) int64 { return l.LogStartOffset })},
-				{"LOG-END-OFFSET", offset(func(l *groupLine) int64 { return l.LogEndOffset })},
-				{"LAG", func(r groupRow) string {
+				{Header: "LOG-START-OFFSET", Cell: offset(func(l *groupLine) int64 { return l.LogStartOffset })},
+				{Header: "LOG-END-OFFSET", Cell: offset(func(l *groupLine) int64 { return l.LogEndOffset })},
+				{Header: "LAG", Cell: func(r groupRow) string {
 					if r.groupLine == nil {
 						return ""
 					}
-					return cellNumber(w, r.Lag)
+					return term.CellNumber(w, r.Lag)
 				}},
-				{"MEMBER-ID", func(r groupRow) string { return r.member.MemberID }},
-				{"CLIENT-ID", func(r groupRow) string { return r.member.ClientID }},
-				{"HOST", func(r groupRow) string { return r.member.Host }},
+				{Header: "MEMBER-ID", Cell: func(r groupRow) string { return r.member.MemberID }},
+				{Header: "CLIENT-ID", Cell: func(r groupRow) string { return r.member.ClientID }},
+				{Header: "HOST", Cell: func(r groupRow) string { return r.member.Host }},
 			})
 		})
 		if err != nil || !c.IsSet("max-lag") {
@@ -118,14 +121,14 @@ func groupDescribe(c *urfave.Context) error {
 		}
 		switch most := c.Int64("max-lag"); {
 		case d.lag() > most:
-			return fail(StatusLag, "group %q is %s behind, more than %s; its consumers are too slow or not there",
-				name, count(d.lag(), "record"), number(most))
+			return term.Fail(term.StatusLag, "group %q is %s behind, more than %s; its consumers are too slow or not there",
+				name, term.Count(d.lag(), "record"), term.Number(most))
 		case d.TotalLag == nil:
-			return fail(StatusFailed, "group %q: its lag is not known: %s; start a consumer, or commit by `millrace group seek %s --topics TOPIC --to start`",
+			return term.Fail(term.StatusFailed, "group %q: its lag is not known: %s; start a consumer, or commit by `millrace group seek %s --topics TOPIC --to start`",
 				name, d.unknownTopics(), name)
 		case d.Unknown > 0:
-			return fail(StatusFailed, "group %q: the lag of %s is not known, for want of a leader; see `millrace cluster health`",
-				name, count(d.Unknown, "partition"))
+			return term.Fail(term.StatusFailed, "group %q: the lag of %s is not known, for want of a leader; see `millrace cluster health`",
+				name, term.Count(d.Unknown, "partition"))
 		}
 		return nil
 	})
@@ -156,10 +159,10 @@ func (d *groupDescription) notes() string {
 	}
 	var notes []string
 	if d.NotCommitted > 0 {
-		notes = append(notes, count(d.NotCommitted, "partition")+" not committed, from the start of the log")
+		notes = append(notes, term.Count(d.NotCommitted, "partition")+" not committed, from the start of the log")
 	}
 	if d.Unknown > 0 {
-		notes = append(notes, "without "+count(d.Unknown, "partition")+" that cannot tell")
+		notes = append(notes, "without "+term.Count(d.Unknown, "partition")+" that cannot tell")
 	}
 	if len(notes) == 0 {
 		return ""

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"strconv"
 
+	"millrace/cli/kafka"
+	"millrace/cli/term"
+
 	"github.com/twmb/franz-go/pkg/kadm"
 	urfave "github.com/urfave/cli/v2"
 )
@@ -26,7 +29,7 @@ EXAMPLES:
    $ millrace group list
    $ millrace group ls -o json
    $ millrace group ls -o name`,
-		Flags:  clientFlags(outputFlags(true)),
+		Flags:  kafka.Flags(term.OutputFlags(true)),
 		Action: groupList,
 	}
 }
@@ -43,7 +46,7 @@ type groupItem struct {
 
 func groupList(c *urfave.Context) error {
 	if c.NArg() > 0 {
-		return usage("group list takes no arguments; describe a group with `millrace group describe %s`", c.Args().First())
+		return term.Usage("group list takes no arguments; describe a group with `millrace group describe %s`", c.Args().First())
 	}
 	return withReader(c, func(ctx context.Context, r *reader) error {
 		admin, ask := r.admin, vigilOver(c).settle
@@ -65,18 +68,18 @@ func groupList(c *urfave.Context) error {
 		if c.String("output") != "name" {
 			completeGroupItems(ctx, admin, items)
 		}
-		return printList(c, items, []column[groupItem]{
-			{"GROUP", func(g groupItem) string { return g.Name }},
-			{"KIND", func(g groupItem) string { return g.Kind }},
-			{"MEMBERS", func(g groupItem) string { return cellNumber(c.App.Writer, int64(g.Members)) }},
-			{"LAG", func(g groupItem) string {
+		return term.PrintList(c, items, []term.Column[groupItem]{
+			{Header: "GROUP", Cell: func(g groupItem) string { return g.Name }},
+			{Header: "KIND", Cell: func(g groupItem) string { return g.Kind }},
+			{Header: "MEMBERS", Cell: func(g groupItem) string { return term.CellNumber(c.App.Writer, int64(g.Members)) }},
+			{Header: "LAG", Cell: func(g groupItem) string {
 				if g.TotalLag == nil {
 					return ""
 				}
-				return cellNumber(c.App.Writer, *g.TotalLag)
+				return term.CellNumber(c.App.Writer, *g.TotalLag)
 			}},
-			{"STATE", func(g groupItem) string { return g.State }},
-			{"COORDINATOR", func(g groupItem) string { return strconv.Itoa(int(g.Coordinator)) }},
+			{Header: "STATE", Cell: func(g groupItem) string { return g.State }},
+			{Header: "COORDINATOR", Cell: func(g groupItem) string { return strconv.Itoa(int(g.Coordinator)) }},
 		})
 	})
 }

@@ -9,6 +9,9 @@ import (
 	"strings"
 	"time"
 
+	"millrace/cli/kafka"
+	"millrace/cli/term"
+
 	"github.com/twmb/franz-go/pkg/kadm"
 	urfave "github.com/urfave/cli/v2"
 )
@@ -29,11 +32,11 @@ EXAMPLES:
    $ millrace group seek audit --to start --dry-run
    $ millrace group seek audit --to @-1h
    $ millrace group seek audit --to end --topics flights`,
-		Flags: clientFlags([]urfave.Flag{
+		Flags: kafka.Flags([]urfave.Flag{
 			&urfave.StringFlag{Name: "to", Usage: "`OFFSET`: start, end, a number, +N, -N or @TIME"},
 			&urfave.StringFlag{Name: "topics", Usage: "`TOPIC,…`: these topics, committed or not", DefaultText: "all that were committed"},
 			&urfave.BoolFlag{Name: "dry-run", Usage: "say what would be done, do nothing"},
-		}, outputFlags(true)),
+		}, term.OutputFlags(true)),
 		Action: groupSeek,
 	}
 }
@@ -49,9 +52,9 @@ func moved(seeks []seek) string {
 		again += max(0, s.From-s.To)
 		skipped += max(0, s.To-s.From)
 	}
-	sum := fmt.Sprintf("%s again, %s skipped", count(again, "record"), number(skipped))
+	sum := fmt.Sprintf("%s again, %s skipped", term.Count(again, "record"), term.Number(skipped))
 	if fresh > 0 {
-		sum += fmt.Sprintf("; nothing was committed of %s", count(fresh, "partition"))
+		sum += fmt.Sprintf("; nothing was committed of %s", term.Count(fresh, "partition"))
 	}
 	return sum
 }
@@ -70,16 +73,16 @@ func groupSeek(c *urfave.Context) error {
 		return err
 	}
 	if !c.IsSet("to") {
-		return usage("group seek to where? say --to start, --to end, --to OFFSET or --to @TIME")
+		return term.Usage("group seek to where? say --to start, --to end, --to OFFSET or --to @TIME")
 	}
-	to, err := parseSpan("--to", c.String("to"), time.Now())
+	to, err := kafka.ParseSpan("--to", c.String("to"), time.Now())
 	if err != nil {
 		return err
 	}
-	if to.to != nil {
-		return usage("--to %q: a group goes on from one offset", c.String("to"))
+	if to.To != nil {
+		return term.Usage("--to %q: a group goes on from one offset", c.String("to"))
 	}
-	return withAdmin(c, func(ctx context.Context, admin *kadm.Client) error {
+	return kafka.WithAdmin(c, func(ctx context.Context, admin *kadm.Client) error {
 		seeks, err := planSeek(c, ctx, admin, name, to, c.String("topics"))
 		if err != nil {
 			return err
@@ -91,10 +94,10 @@ func groupSeek(c *urfave.Context) error {
 			}
 			answers, err := admin.CommitOffsets(ctx, name, offsets)
 			if err != nil {
-				return groupError(name, err)
+				return kafka.GroupError(name, err)
 			}
 			if err := answers.Error(); err != nil {
-				return groupError(name, err)
+				return kafka.GroupError(name, err)
 			}
 		}
 		did := "moved"
@@ -102,18 +105,18 @@ func groupSeek(c *urfave.Context) error {
 			did = "would move"
 		}
 		fmt.Fprintf(c.App.ErrWriter, "%s group %s: %s\n", did, name, moved(seeks))
-		return printList(c, seeks, []column[seek]{
-			{"TOPIC", func(s seek) string { return s.Topic }},
-			{"PARTITION", func(s seek) string { return fmt.Sprint(s.Partition) }},
-			{"FROM", func(s seek) string { return orDash(s.From) }},
-			{"TO", func(s seek) string { return fmt.Sprint(s.To) }},
+		return term.PrintList(c, seeks, []term.Column[seek]{
+			{Header: "TOPIC", Cell: func(s seek) string { return s.Topic }},
+			{Header: "PARTITION", Cell: func(s seek) string { return fmt.Sprint(s.Partition) }},
+			{Header: "FROM", Cell: func(s seek) string { return orDash(s.From) }},
+			{Header: "TO", Cell: func(s seek) string { return fmt.Sprint(s.To) }},
 		})
 	})
 }
 
 // planSeek says which offset each partition would get. It refuses while the
 // group has members: they would go on from where they are, and commit that.
-func planSeek(c *urfave.Context, ctx context.Context, admin *kadm.Client, group string, to span, list string) ([]seek, error) {
+func planSeek(c *urfave.Context, ctx context.Context, admin *kadm.Client, group string, to kafka.Span, list string) ([]seek, error) {
 	var seeks []seek
 	err := vigilOver(c).settle(ctx, func(ctx context.Context) error {
 		state, members, err := groupState(ctx, admin, group)
@@ -121,18 +124,18 @@ func planSeek(c *urfave.Context, ctx context.Context, admin *kadm.Client, group 
 			return err
 		}
 		if len(members) > 0 {
-			return fail(StatusFailed, "group %q has %s; stop its consumers before it can seek", group, count(len(members), "member"))
+			return term.Fail(term.StatusFailed, "group %q has %s; stop its consumers before it can seek", group, term.Count(len(members), "member"))
 		}
 		committed, err := admin.FetchOffsets(ctx, group)
 		if err != nil {
-			return groupError(group, err)
+			return kafka.GroupError(group, err)
 		}
 		topics := make(map[string]bool)
 		for t := range strings.SplitSeq(list, ",") {
 			if t = strings.TrimSpace(t); t == "" {
 				continue
 			}
-			if _, err := describeTopic(ctx, admin, t); err != nil {
+			if _, err := kafka.DescribeTopic(ctx, admin, t); err != nil {
 				return err
 			}
 			topics[t] = true
@@ -144,21 +147,21 @@ func planSeek(c *urfave.Context, ctx context.Context, admin *kadm.Client, group 
 		}
 		if len(topics) == 0 {
 			if state.State == "Dead" {
-				return fail(StatusNotFound, "group %q does not exist; see `millrace group list`, or make it by seeking in --topics", group)
+				return term.Fail(term.StatusNotFound, "group %q does not exist; see `millrace group list`, or make it by seeking in --topics", group)
 			}
-			return fail(StatusNotFound, "group %q has committed nothing; say where with --topics", group)
+			return term.Fail(term.StatusNotFound, "group %q has committed nothing; say where with --topics", group)
 		}
-		all, err := to.resolve(ctx, admin, slices.Sorted(maps.Keys(topics)), true, false)
+		all, err := to.Resolve(ctx, admin, slices.Sorted(maps.Keys(topics)), true, false)
 		if err != nil {
 			return err
 		}
-		if err := beyond("--to", all, func(int32) bool { return true }); err != nil {
+		if err := kafka.Beyond("--to", all, func(int32) bool { return true }); err != nil {
 			return err
 		}
 		seeks = nil
 		for topic, partitions := range all {
 			for i, b := range partitions {
-				s := seek{Topic: topic, Partition: i, From: -1, To: min(b.from, b.to)}
+				s := seek{Topic: topic, Partition: i, From: -1, To: min(b.From, b.To)}
 				if o, ok := committed.Lookup(topic, i); ok {
 					s.From = o.At
 				}

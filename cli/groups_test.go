@@ -10,6 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"millrace/cli/clitest"
+	"millrace/cli/kafka"
+	"millrace/cli/term"
+
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -19,19 +23,19 @@ import (
 // if none does.
 func TestACoordinatorThatIsAwayIsNamed(t *testing.T) {
 	away := &kadm.ShardErrors{Name: "DescribeGroups", AllFailed: true, Errs: []kadm.ShardError{{
-		Err:    fmt.Errorf("unable to dial: %w", &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", errnoRefused)}),
+		Err:    fmt.Errorf("unable to dial: %w", &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", term.ErrnoRefused)}),
 		Broker: kadm.BrokerDetail{NodeID: 3, Host: "127.0.0.1", Port: 9493},
 	}}}
-	err := groupError("audit", away)
+	err := kafka.GroupError("audit", away)
 	want := "group \"audit\": its coordinator, broker 3 at 127.0.0.1:9493, does not answer: connection refused; `millrace cluster health` says why"
-	if err.Error() != want || !passes(err) {
-		t.Errorf("%v (passes: %t)\nwant %s", err, passes(err), want)
+	if err.Error() != want || !kafka.Passes(err) {
+		t.Errorf("%v (passes: %t)\nwant %s", err, kafka.Passes(err), want)
 	}
 	away.Errs[0].Err = kerr.CoordinatorLoadInProgress
-	if err := groupError("audit", away); strings.Contains(err.Error(), "shard") || !passes(err) {
-		t.Errorf("%v (passes: %t)", err, passes(err))
+	if err := kafka.GroupError("audit", away); strings.Contains(err.Error(), "shard") || !kafka.Passes(err) {
+		t.Errorf("%v (passes: %t)", err, kafka.Passes(err))
 	}
-	if err := topicError("orders", kerr.LeaderNotAvailable, ""); err.Error() != "topic \"orders\": no leader now (LEADER_NOT_AVAILABLE); `millrace cluster health` says why" {
+	if err := kafka.TopicError("orders", kerr.LeaderNotAvailable, ""); err.Error() != "topic \"orders\": no leader now (LEADER_NOT_AVAILABLE); `millrace cluster health` says why" {
 		t.Error(err)
 	}
 }
@@ -47,13 +51,13 @@ func (r *requestCounter) OnBrokerWrite(kgo.BrokerMetadata, int16, int, time.Dura
 // Many groups take no more requests than a few.
 func TestGroupsAreDescribedTogether(t *testing.T) {
 	t.Parallel()
-	c := startBroker(t)
-	c.do("", "topic", "create", "orders", "-p2")
-	c.do("", "produce", "orders", "-q", "-p1", "one", "two", "three")
+	c := clitest.StartBroker(t)
+	c.Do("", "topic", "create", "orders", "-p2")
+	c.Do("", "produce", "orders", "-q", "-p1", "one", "two", "three")
 	var sent requestCounter
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
-	client, err := dialBrokers(ctx, c.addresses(), kgo.WithHooks(&sent))
+	client, err := kafka.DialBrokers(ctx, c.Addresses(), kgo.WithHooks(&sent))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +86,7 @@ func TestGroupsAreDescribedTogether(t *testing.T) {
 	if one, all := count(names[0]), count(names...); all > one+2 {
 		t.Errorf("%d requests for one group, %d for %d", one, all, len(names))
 	}
-	out := c.do("", "group", "list", "--no-headers").stdout
+	out := c.Do("", "group", "list", "--no-headers").Stdout
 	if n := strings.Count(out, "\n"); n != 60 || !strings.Contains(out, "group-2  ") {
 		t.Errorf("%d groups:\n%s", n, out)
 	}

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"millrace/cli/term"
+
 	urfave "github.com/urfave/cli/v2"
 )
 
@@ -42,7 +44,7 @@ func examples(help string) (lines []string) {
 func helpText(t *testing.T, words []string) string {
 	t.Helper()
 	var out strings.Builder
-	if status := Run(t.Context(), append(words, "--help"), strings.NewReader(""), &out, &out); status != StatusDone {
+	if status := Run(t.Context(), append(words, "--help"), strings.NewReader(""), &out, &out); status != term.StatusDone {
 		t.Fatalf("millrace %s --help: status %d: %s", strings.Join(words, " "), status, out.String())
 	}
 	return out.String()
@@ -68,7 +70,7 @@ func TestEveryCommandHasHelpWithExamplesAndAllItsFlags(t *testing.T) {
 			}
 		}
 		for line := range strings.Lines(help) {
-			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > helpWidth {
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > term.HelpWidth {
 				t.Errorf("%s: a line of help is %d wide: %s", name, n, line)
 			}
 			if strings.Contains(line, "`") {
@@ -86,20 +88,20 @@ func TestVersionNamesTheCommit(t *testing.T) {
 		"0123456789ab":         {revision, {Key: "vcs.modified", Value: "false"}},
 		"0123456789ab+changes": {revision, {Key: "vcs.modified", Value: "true"}},
 	} {
-		if got := commitOf(settings); got != want {
+		if got := term.CommitOf(settings); got != want {
 			t.Errorf("%v: %q, want %q", settings, got, want)
 		}
 	}
-	defer func() { commit = "" }()
-	commit = "feedbeef"
+	defer func() { term.Commit = "" }()
+	term.Commit = "feedbeef"
 	for args, want := range map[string]string{
-		"version":         "millrace " + version + " (feedbeef, " + runtime.Version() + ", " + runtime.GOOS + "/" + runtime.GOARCH + ")\n",
-		"version -o name": version + "\n",
-		"version -o jsonl": `{"version":"` + version + `","commit":"feedbeef","go":"` + runtime.Version() + `","platform":"` +
+		"version":         "millrace " + term.Version + " (feedbeef, " + runtime.Version() + ", " + runtime.GOOS + "/" + runtime.GOARCH + ")\n",
+		"version -o name": term.Version + "\n",
+		"version -o jsonl": `{"version":"` + term.Version + `","commit":"feedbeef","go":"` + runtime.Version() + `","platform":"` +
 			runtime.GOOS + "/" + runtime.GOARCH + `"}` + "\n",
 	} {
 		var out strings.Builder
-		if status := Run(t.Context(), strings.Fields(args), strings.NewReader(""), &out, &out); status != StatusDone || out.String() != want {
+		if status := Run(t.Context(), strings.Fields(args), strings.NewReader(""), &out, &out); status != term.StatusDone || out.String() != want {
 			t.Errorf("millrace %s: status %d, %q, want %q", args, status, out.String(), want)
 		}
 	}
@@ -118,7 +120,7 @@ func TestExamplesParse(t *testing.T) {
 				if !ok {
 					continue
 				}
-				if _, err := arrange(commands(), strings.Fields(line)); err != nil {
+				if _, err := term.Arrange(commands(), strings.Fields(line)); err != nil {
 					t.Errorf("$ %s: %v", example, err)
 				}
 			}
@@ -129,7 +131,7 @@ func TestExamplesParse(t *testing.T) {
 // Prose is set anew, examples are continued before a flag, and lists stay.
 func TestHelpIsFoldedAtTheTerminalsWidth(t *testing.T) {
 	word := strings.Repeat("x", 30)
-	got := fold("   " + word + " " + word + "\n   " + word + "\n\n      a list stays\nEXAMPLES:\n   $ " + word + " --" + word + " --" + word)
+	got := term.Fold("   " + word + " " + word + "\n   " + word + "\n\n      a list stays\nEXAMPLES:\n   $ " + word + " --" + word + " --" + word)
 	want := "   " + word + " " + word + "\n   " + word + "\n\n      a list stays\nEXAMPLES:\n   $ " + word + " --" + word + " \\\n       --" + word
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
@@ -137,7 +139,7 @@ func TestHelpIsFoldedAtTheTerminalsWidth(t *testing.T) {
 }
 
 func TestFlagsHelpSetsTwoColumns(t *testing.T) {
-	got := flagsHelp([]urfave.Flag{
+	got := term.FlagsHelp([]urfave.Flag{
 		&urfave.StringFlag{Name: "file", Aliases: []string{"f"}, Usage: "read this `FILE`"},
 		&urfave.StringFlag{Name: "codec", Usage: "`CODEC`: one of many", DefaultText: "none"},
 		&urfave.BoolFlag{Name: "quiet", Usage: "say " + strings.Repeat("nothing ", 12)},

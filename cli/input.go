@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"millrace/cli/term"
+
 	"github.com/twmb/franz-go/pkg/kgo"
 	urfave "github.com/urfave/cli/v2"
 )
@@ -29,17 +31,17 @@ type fill func(*kgo.Record) error
 func filler(c *urfave.Context, topic string) (fill, error) {
 	keyField, timeField := c.String("key-field"), c.String("timestamp-field")
 	if c.IsSet("key") && keyField != "" {
-		return nil, usage("-k and --key-field exclude each other")
+		return nil, term.Usage("-k and --key-field exclude each other")
 	}
 	nulls := c.Bool("null-value")
 	if nulls && (keyField != "" || timeField != "") {
-		return nil, usage("-Z has no value to take a field from")
+		return nil, term.Usage("-Z has no value to take a field from")
 	}
 	var headers []kgo.RecordHeader
 	for _, h := range c.StringSlice("header") {
 		name, value, ok := strings.Cut(h, "=")
 		if !ok || name == "" {
-			return nil, usage("-H %q: it is NAME=VALUE", h)
+			return nil, term.Usage("-H %q: it is NAME=VALUE", h)
 		}
 		headers = append(headers, kgo.RecordHeader{Key: name, Value: []byte(value)})
 	}
@@ -91,7 +93,7 @@ func arguments(values []string, fill fill) source {
 		r := &kgo.Record{Value: []byte(values[n])}
 		n++
 		if err := fill(r); err != nil {
-			return nil, fmt.Errorf("value %s: %w", number(n), err)
+			return nil, fmt.Errorf("value %s: %w", term.Number(n), err)
 		}
 		return r, nil
 	}
@@ -125,7 +127,7 @@ func eachLine(in io.Reader, f func(line []byte) (*kgo.Record, error)) source {
 			line = append(line, part...)
 			if err == bufio.ErrBufferFull {
 				if len(line) > maxLine {
-					return nil, fmt.Errorf("line %d is longer than %s", n+1, size(maxLine))
+					return nil, fmt.Errorf("line %d is longer than %s", n+1, term.Size(maxLine))
 				}
 				continue
 			}
@@ -141,7 +143,7 @@ func eachLine(in io.Reader, f func(line []byte) (*kgo.Record, error)) source {
 		n++
 		r, err := f(line)
 		if err != nil {
-			return nil, fmt.Errorf("line %s: %w", number(n), err)
+			return nil, fmt.Errorf("line %s: %w", term.Number(n), err)
 		}
 		return r, nil
 	}
@@ -162,7 +164,7 @@ func lines(in io.Reader, fill fill) source {
 func formatted(in io.Reader, layout string, fill fill) (source, error) {
 	reader, err := kgo.NewRecordReader(bufio.NewReaderSize(in, 256<<10), layout)
 	if err != nil {
-		return nil, usage("-f %q: %v", layout, err)
+		return nil, term.Usage("-f %q: %v", layout, err)
 	}
 	n := 0
 	return func() (*kgo.Record, error) {
@@ -172,11 +174,11 @@ func formatted(in io.Reader, layout string, fill fill) (source, error) {
 		}
 		n++
 		if err != nil {
-			return nil, fmt.Errorf("record %s does not fit -f: %w", number(n), err)
+			return nil, fmt.Errorf("record %s does not fit -f: %w", term.Number(n), err)
 		}
 		topic := r.Topic
 		if err := fill(r); err != nil {
-			return nil, fmt.Errorf("record %s: %w", number(n), err)
+			return nil, fmt.Errorf("record %s: %w", term.Number(n), err)
 		}
 		if topic != "" {
 			r.Topic = topic

@@ -10,6 +10,9 @@ import (
 	"testing/iotest"
 	"time"
 
+	"millrace/cli/kafka"
+	"millrace/cli/term/termtest"
+
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -99,7 +102,7 @@ func TestInputsBecomeRecords(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			line := append(strings.Fields(test.flags), "--", "t")
-			c := contextFor(t, produceCommand().Flags, append(line, test.args...)...)
+			c := termtest.Context(t, produceCommand().Flags, append(line, test.args...)...)
 			c.App.Reader = strings.NewReader(test.in)
 			s, done, err := openInput(c, "t")
 			if err != nil {
@@ -173,7 +176,7 @@ func TestRates(t *testing.T) {
 		in   string
 		want float64
 	}{{"", 0}, {"100", 100}, {"100/s", 100}, {"0.5/s", 0.5}, {"0", -1}, {"-1", -1}, {"x", -1}, {"100/m", -1}, {"NaN", -1}, {"Inf", -1}} {
-		got, err := parseRate(test.in)
+		got, err := kafka.ParseRate(test.in)
 		if err != nil {
 			got = -1
 		}

@@ -7,6 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"millrace/cli/clitest"
+	"millrace/cli/kafka"
+	"millrace/cli/term"
+
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -15,46 +19,46 @@ import (
 // every member is there, whether it has a partition or not.
 func TestTheLagLeavesNothingOut(t *testing.T) {
 	t.Parallel()
-	c := startBroker(t)
-	c.do("", "topic", "create", "flights", "-p3")
+	c := clitest.StartBroker(t)
+	c.Do("", "topic", "create", "flights", "-p3")
 	for p, n := range []int{10, 20, 30} {
-		c.do(strings.Repeat("x\n", n), "produce", "flights", "-q", "-p", string(rune('0'+p)))
+		c.Do(strings.Repeat("x\n", n), "produce", "flights", "-q", "-p", string(rune('0'+p)))
 	}
-	c.do("", "topic", "trim", "flights", "-p2", "-o", "5", "--yes")
-	c.do("", "group", "seek", "audit", "--to", "4", "--topics", "flights") // makes the group
-	c.do("", "group", "delete", "audit", "--yes")
+	c.Do("", "topic", "trim", "flights", "-p2", "-o", "5", "--yes")
+	c.Do("", "group", "seek", "audit", "--to", "4", "--topics", "flights") // makes the group
+	c.Do("", "group", "delete", "audit", "--yes")
 	describe := func() groupDescription {
 		t.Helper()
 		var d groupDescription
-		if err := json.Unmarshal([]byte(c.do("", "group", "describe", "audit", "-o", "json").stdout), &d); err != nil {
+		if err := json.Unmarshal([]byte(c.Do("", "group", "describe", "audit", "-o", "json").Stdout), &d); err != nil {
 			t.Fatal(err)
 		}
 		return d
 	}
-	c.do("", "consume", "flights", "-g", "audit", "-n1")
+	c.Do("", "consume", "flights", "-g", "audit", "-n1")
 	if d := describe(); d.lag() != 54 || d.NotCommitted != 2 || d.Unknown != 0 || len(d.Partitions) != 3 {
 		t.Errorf("after 1 of 55 records: %+v", d)
 	}
-	r := runMillrace(t, c.addresses(), "", "group", "describe", "audit", "--max-lag", "53")
-	if r.status != StatusLag || !strings.Contains(r.stdout, "TOTAL-LAG    54 (2 partitions not committed, from the start of the log)\n") || strings.Count(r.stdout, "uncommitted") != 2 {
-		t.Errorf("status %d, %s", r.status, r.stdout)
+	r := clitest.Run(t, c.Addresses(), "", "group", "describe", "audit", "--max-lag", "53")
+	if r.Status != term.StatusLag || !strings.Contains(r.Stdout, "TOTAL-LAG    54 (2 partitions not committed, from the start of the log)\n") || strings.Count(r.Stdout, "uncommitted") != 2 {
+		t.Errorf("status %d, %s", r.Status, r.Stdout)
 	}
-	c.do("", "group", "describe", "audit", "--max-lag", "54")
+	c.Do("", "group", "describe", "audit", "--max-lag", "54")
 	// The lists have the same figures.
-	if got := c.do("", "group", "list", "--no-headers").stdout; strings.Join(strings.Fields(got), " ") != "audit classic 0 54 Empty 1" {
+	if got := c.Do("", "group", "list", "--no-headers").Stdout; strings.Join(strings.Fields(got), " ") != "audit classic 0 54 Empty 1" {
 		t.Errorf("group list: %q", got)
 	}
-	if got := c.do("", "topic", "list", "--no-headers").stdout; !regexp.MustCompile(`^flights +3 +1 +55 +[\d.]+kB +0\.9/s\n$`).MatchString(got) {
+	if got := c.Do("", "topic", "list", "--no-headers").Stdout; !regexp.MustCompile(`^flights +3 +1 +55 +[\d.]+kB +0\.9/s\n$`).MatchString(got) {
 		t.Errorf("topic list: %q", got)
 	}
-	if got := c.do("", "group", "delete", "audit", "--dry-run").stdout; got != "would delete group audit with what it committed for 1 partition\n" {
+	if got := c.Do("", "group", "delete", "audit", "--dry-run").Stdout; got != "would delete group audit with what it committed for 1 partition\n" {
 		t.Errorf("%q", got)
 	}
 	// Seeking moves them too, and says what that means.
-	if got, want := c.do("", "group", "seek", "audit", "--to", "1", "--dry-run").stderr, "would move group audit: 0 records again, 0 skipped; nothing was committed of 2 partitions\n"; got != want {
+	if got, want := c.Do("", "group", "seek", "audit", "--to", "1", "--dry-run").Stderr, "would move group audit: 0 records again, 0 skipped; nothing was committed of 2 partitions\n"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
-	if got := c.do("", "group", "seek", "audit", "--to", "end", "-o", "name").stdout; strings.Count(got, "flights") != 3 {
+	if got := c.Do("", "group", "seek", "audit", "--to", "end", "-o", "name").Stdout; strings.Count(got, "flights") != 3 {
 		t.Errorf("seek moves %q", got)
 	}
 	if d := describe(); d.lag() != 0 || d.NotCommitted != 0 {
@@ -62,7 +66,7 @@ func TestTheLagLeavesNothingOut(t *testing.T) {
 	}
 	// Four members of three partitions: one has none.
 	for range 4 {
-		member := command(t, c.addresses(), "consume", "flights", "-g", "audit")
+		member := clitest.Command(t, c.Addresses(), "consume", "flights", "-g", "audit")
 		if err := member.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -83,10 +87,10 @@ func TestTheLagLeavesNothingOut(t *testing.T) {
 // A group whose only member left before its first commit has everything before it, and
 // nobody knows of what: that is no lag of 0.
 func TestTheLagOfWhoCommittedNothingIsUnknown(t *testing.T) {
-	c := startBroker(t)
-	c.do("", "topic", "create", "orders", "-p2")
-	c.do("", "produce", "orders", "-q", "one", "two", "three", "four", "five")
-	member, err := kgo.NewClient(kgo.SeedBrokers(c.addresses()...), kgo.ConsumerGroup("billing"), kgo.ConsumeTopics("orders"),
+	c := clitest.StartBroker(t)
+	c.Do("", "topic", "create", "orders", "-p2")
+	c.Do("", "produce", "orders", "-q", "one", "two", "three", "four", "five")
+	member, err := kgo.NewClient(kgo.SeedBrokers(c.Addresses()...), kgo.ConsumerGroup("billing"), kgo.ConsumeTopics("orders"),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit())
 	if err != nil {
 		t.Fatal(err)
@@ -94,29 +98,29 @@ func TestTheLagOfWhoCommittedNothingIsUnknown(t *testing.T) {
 	if fetches := member.PollRecords(t.Context(), 1); fetches.Err() != nil || fetches.NumRecords() != 1 {
 		t.Fatal(fetches.Err())
 	}
-	if got := c.do("", "group", "describe", "billing", "--max-lag", "5").stdout; !strings.Contains(got, "TOTAL-LAG    5 (2 partitions not committed, from the start of the log)\n") {
+	if got := c.Do("", "group", "describe", "billing", "--max-lag", "5").Stdout; !strings.Contains(got, "TOTAL-LAG    5 (2 partitions not committed, from the start of the log)\n") {
 		t.Errorf("while the member is there: %s", got)
 	}
 	member.Close() // and so leaves the group
-	r := runMillrace(t, c.addresses(), "", "group", "describe", "billing")
-	if r.status != StatusDone || !strings.Contains(r.stdout, "TOTAL-LAG    - (nothing was committed, and no member says what the group reads)\n") || r.stderr != whereConsumersBegin+"\n" {
-		t.Errorf("status %d\n%s%s", r.status, r.stdout, r.stderr)
+	r := clitest.Run(t, c.Addresses(), "", "group", "describe", "billing")
+	if r.Status != term.StatusDone || !strings.Contains(r.Stdout, "TOTAL-LAG    - (nothing was committed, and no member says what the group reads)\n") || r.Stderr != whereConsumersBegin+"\n" {
+		t.Errorf("status %d\n%s%s", r.Status, r.Stdout, r.Stderr)
 	}
-	r = runMillrace(t, c.addresses(), "", "group", "describe", "billing", "--max-lag", "1000000")
-	if r.status != StatusFailed || !strings.Contains(r.stderr, `group "billing": its lag is not known`) {
-		t.Errorf("--max-lag: status %d\n%s", r.status, r.stderr)
+	r = clitest.Run(t, c.Addresses(), "", "group", "describe", "billing", "--max-lag", "1000000")
+	if r.Status != term.StatusFailed || !strings.Contains(r.Stderr, `group "billing": its lag is not known`) {
+		t.Errorf("--max-lag: status %d\n%s", r.Status, r.Stderr)
 	}
-	if got := c.do("", "group", "describe", "billing", "-o", "json").stdout; !strings.Contains(got, `"total_lag": null,`) {
+	if got := c.Do("", "group", "describe", "billing", "-o", "json").Stdout; !strings.Contains(got, `"total_lag": null,`) {
 		t.Errorf("%s", got)
 	}
-	if got := c.do("", "group", "list", "-o", "jsonl").stdout; !strings.Contains(got, `"members":0,"total_lag":null,`) {
+	if got := c.Do("", "group", "list", "-o", "jsonl").Stdout; !strings.Contains(got, `"members":0,"total_lag":null,`) {
 		t.Errorf("%s", got)
 	}
-	if got := c.do("", "group", "list", "--no-headers").stdout; strings.Join(strings.Fields(got), " ") != "billing classic 0 - Empty 1" {
+	if got := c.Do("", "group", "list", "--no-headers").Stdout; strings.Join(strings.Fields(got), " ") != "billing classic 0 - Empty 1" {
 		t.Errorf("%q", got)
 	}
 	// As soon as one partition is committed, the topic is known, and all of it counts.
-	client, err := dialBrokers(t.Context(), c.addresses())
+	client, err := kafka.DialBrokers(t.Context(), c.Addresses())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +130,7 @@ func TestTheLagOfWhoCommittedNothingIsUnknown(t *testing.T) {
 	if err := kadm.NewClient(client).CommitAllOffsets(t.Context(), "billing", at); err != nil {
 		t.Fatal(err)
 	}
-	if got := c.do("", "group", "list", "--no-headers").stdout; strings.Join(strings.Fields(got), " ") != "billing classic 0 5 Empty 1" {
+	if got := c.Do("", "group", "list", "--no-headers").Stdout; strings.Join(strings.Fields(got), " ") != "billing classic 0 5 Empty 1" {
 		t.Errorf("%q", got)
 	}
 }

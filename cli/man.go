@@ -10,6 +10,9 @@ import (
 	"strings"
 	"time"
 
+	"millrace/cli/kafka"
+	"millrace/cli/term"
+
 	"github.com/cpuguy83/go-md2man/v2/md2man"
 	urfave "github.com/urfave/cli/v2"
 )
@@ -45,11 +48,11 @@ func man(c *urfave.Context) error {
 	pages := manPages(date)
 	dir := c.String("dir")
 	if dir == "" && c.IsSet("dir") {
-		return usage("--dir is empty; it is a folder, such as ./man1")
+		return term.Usage("--dir is empty; it is a folder, such as ./man1")
 	}
 	if dir != "" {
 		if c.NArg() > 0 {
-			return usage("--dir writes every page, and takes no command")
+			return term.Usage("--dir writes every page, and takes no command")
 		}
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
@@ -59,7 +62,7 @@ func man(c *urfave.Context) error {
 				return err
 			}
 		}
-		fmt.Fprintf(c.App.ErrWriter, "%s in %s\n", count(len(pages), "page"), dir)
+		fmt.Fprintf(c.App.ErrWriter, "%s in %s\n", term.Count(len(pages), "page"), dir)
 		return nil
 	}
 	name := strings.Join(append([]string{c.App.Name}, c.Args().Slice()...), "-")
@@ -67,13 +70,13 @@ func man(c *urfave.Context) error {
 		switch {
 		case p.name != name:
 			continue
-		case isTerminal(c.App.Writer) && !c.Bool("roff"):
+		case term.IsTerminal(c.App.Writer) && !c.Bool("roff"):
 			return showPage(c, p)
 		}
 		_, err := c.App.Writer.Write(p.roff)
 		return err
 	}
-	return usage("there is no command %q; see `millrace --help`", strings.Join(c.Args().Slice(), " "))
+	return term.Usage("there is no command %q; see `millrace --help`", strings.Join(c.Args().Slice(), " "))
 }
 
 // showPage lets man format a page for the terminal, and page through it. What man there is
@@ -98,7 +101,7 @@ func dateOfSource() (string, error) {
 	}
 	seconds, err := strconv.ParseInt(epoch, 10, 64)
 	if err != nil {
-		return "", usage("environment: SOURCE_DATE_EPOCH=%s: it is a number of seconds since 1970", epoch)
+		return "", term.Usage("environment: SOURCE_DATE_EPOCH=%s: it is a number of seconds since 1970", epoch)
 	}
 	return time.Unix(seconds, 0).UTC().Format(time.DateOnly), nil
 }
@@ -113,7 +116,7 @@ type manPage struct {
 // Markdown, which md2man turns into what man reads.
 func manPages(date string) (pages []manPage) {
 	page := func(name, usage, text string) {
-		title := fmt.Sprintf("%% %q %q %q %q %q\n", strings.ToUpper(name), "1", date, "Millrace "+version, "Millrace")
+		title := fmt.Sprintf("%% %q %q %q %q %q\n", strings.ToUpper(name), "1", date, "Millrace "+term.Version, "Millrace")
 		text = title + "\n# NAME\n\n" + name + ` \- ` + escape(usage) + "\n\n" + text
 		pages = append(pages, manPage{name, md2man.Render([]byte(text))})
 	}
@@ -156,7 +159,7 @@ func manPages(date string) (pages []manPage) {
 	for _, s := range exitStatuses {
 		fmt.Fprintf(&b, "**%d**\n: %s\n\n", s.status, s.means)
 	}
-	b.WriteString("# ENVIRONMENT\n\n**MILLRACE\\_BROKERS**\n: the brokers that commands talk to, HOST:PORT,…; " + defaultBroker + " without it\n\n" +
+	b.WriteString("# ENVIRONMENT\n\n**MILLRACE\\_BROKERS**\n: the brokers that commands talk to, HOST:PORT,…; " + kafka.DefaultBroker + " without it\n\n" +
 		"**MILLRACE\\_**…, **KAFKA\\_**…\n: the configuration of a broker: **millrace-serve**(1)\n")
 	page("millrace", "a Kafka-compatible log broker, and its command line", b.String())
 	walk(program, all)
@@ -168,14 +171,14 @@ var exitStatuses = []struct {
 	status int
 	means  string
 }{
-	{StatusDone, "done"},
-	{StatusFailed, "failed"},
-	{StatusUsage, "the command line or the configuration is wrong"},
-	{StatusNotFound, "no such topic, partition, group or file"},
-	{StatusNotAllowed, "not allowed"},
-	{StatusTimedOut, "timed out"},
-	{StatusUnhealthy, "the cluster is not healthy"},
-	{StatusLag, "the lag is over the threshold"},
+	{term.StatusDone, "done"},
+	{term.StatusFailed, "failed"},
+	{term.StatusUsage, "the command line or the configuration is wrong"},
+	{term.StatusNotFound, "no such topic, partition, group or file"},
+	{term.StatusNotAllowed, "not allowed"},
+	{term.StatusTimedOut, "timed out"},
+	{term.StatusUnhealthy, "the cluster is not healthy"},
+	{term.StatusLag, "the lag is over the threshold"},
 }
 
 // manWidth is how wide a line may be that is not broken: man sets it in by seven columns.
@@ -222,7 +225,7 @@ func prose(b *strings.Builder, section, text string) {
 			line = strings.TrimPrefix(line, "   ")
 			lines := []string{strings.TrimPrefix(line, "   ")}
 			if strings.HasPrefix(line, "$ ") {
-				lines = foldExample(line, manWidth)
+				lines = term.FoldExample(line, manWidth)
 			}
 			b.WriteString(strings.Join(lines, "\n") + "\n")
 		}
@@ -250,15 +253,15 @@ func options(b *strings.Builder, flags []urfave.Flag) {
 			continue
 		}
 		names := f.Names()
-		term := "**--" + names[0] + "**"
+		item := "**--" + names[0] + "**"
 		if len(names) > 1 {
-			term = "**-" + names[1] + "**, " + term
+			item = "**-" + names[1] + "**, " + item
 		}
-		value, use := flagUse(d)
+		value, use := term.FlagUse(d)
 		if value != "" {
-			term += " *" + escape(value) + "*"
+			item += " *" + escape(value) + "*"
 		}
-		fmt.Fprintf(b, "%s\n: %s\n\n", term, escape(use))
+		fmt.Fprintf(b, "%s\n: %s\n\n", item, escape(use))
 	}
 	b.WriteString("**-h**, **--help**\n: show help\n\n")
 }

@@ -7,6 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"millrace/cli/clitest"
+	"millrace/cli/term"
+
 	urfave "github.com/urfave/cli/v2"
 )
 
@@ -21,7 +24,7 @@ func TestEveryCommandHasAPageOfTheManual(t *testing.T) {
 		for line := range strings.Lines(pages[p.name]) {
 			line = strings.TrimSuffix(line, "\n")
 			fixed = line == ".EX" || fixed && line != ".EE"
-			if n := cellWidth(line); fixed && n > manWidth {
+			if n := term.CellWidth(line); fixed && n > manWidth {
 				t.Errorf("%s: a line is %d columns wide, man has room for %d: %s", p.name, n, manWidth, line)
 			}
 		}
@@ -69,8 +72,8 @@ func TestEveryCommandHasAPageOfTheManual(t *testing.T) {
 func TestManWritesAllPagesOrPrintsOne(t *testing.T) {
 	t.Setenv("SOURCE_DATE_EPOCH", "1767312000")
 	dir := filepath.Join(t.TempDir(), "man1")
-	if r := runInProcess(t, "man", "--dir", dir); r.status != StatusDone {
-		t.Fatalf("status %d: %s", r.status, r.stderr)
+	if r := runInProcess(t, "man", "--dir", dir); r.Status != term.StatusDone {
+		t.Fatalf("status %d: %s", r.Status, r.Stderr)
 	}
 	all, err := os.ReadDir(dir)
 	if err != nil || len(all) != len(manPages("")) {
@@ -80,23 +83,23 @@ func TestManWritesAllPagesOrPrintsOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r := runInProcess(t, "man", "topic", "create"); r.status != StatusDone || r.stdout != string(want) || !strings.Contains(r.stdout, "2026-01-02") {
-		t.Errorf("status %d, %q, want the page in the folder\n%s", r.status, r.stdout, want)
+	if r := runInProcess(t, "man", "topic", "create"); r.Status != term.StatusDone || r.Stdout != string(want) || !strings.Contains(r.Stdout, "2026-01-02") {
+		t.Errorf("status %d, %q, want the page in the folder\n%s", r.Status, r.Stdout, want)
 	}
 	for _, line := range []string{"man topic make", "man --dir x topic", "man --dir="} {
-		if r := runInProcess(t, strings.Fields(line)...); r.status != StatusUsage {
-			t.Errorf("%s: status %d", line, r.status)
+		if r := runInProcess(t, strings.Fields(line)...); r.Status != term.StatusUsage {
+			t.Errorf("%s: status %d", line, r.Status)
 		}
 	}
 	t.Setenv("SOURCE_DATE_EPOCH", "yesterday")
-	if r := runInProcess(t, "man"); r.status != StatusUsage || !strings.Contains(r.stderr, "SOURCE_DATE_EPOCH=yesterday") {
-		t.Errorf("status %d, %s", r.status, r.stderr)
+	if r := runInProcess(t, "man"); r.Status != term.StatusUsage || !strings.Contains(r.Stderr, "SOURCE_DATE_EPOCH=yesterday") {
+		t.Errorf("status %d, %s", r.Status, r.Stderr)
 	}
 }
 
 // Who asks for a page on a terminal gets it to read, and what man reads only on request.
 func TestManShowsAPageOnATerminal(t *testing.T) {
-	roff := runMillrace(t, nil, "", "man", "topic", "create").stdout
+	roff := clitest.Run(t, nil, "", "man", "topic", "create").Stdout
 	if !strings.Contains(roff, "\n.SH NAME\n") {
 		t.Fatalf("in a pipe: %s", roff)
 	}
@@ -113,7 +116,7 @@ func TestManShowsAPageOnATerminal(t *testing.T) {
 			t.Errorf("%s", got)
 		}
 	})
-	help := runMillrace(t, nil, "", "topic", "create", "--help").stdout
+	help := clitest.Run(t, nil, "", "topic", "create", "--help").Stdout
 	t.Setenv("PATH", t.TempDir())
 	if got := onTerminal(t, nil, 80, "", "man", "topic", "create"); got != help {
 		t.Errorf("without man: %q, want %q", got, help)
@@ -130,9 +133,9 @@ func TestManShowsAPageOnATerminal(t *testing.T) {
 }
 
 // runInProcess runs a command line in this process.
-func runInProcess(t *testing.T, args ...string) result {
+func runInProcess(t *testing.T, args ...string) clitest.Result {
 	t.Helper()
 	var stdout, stderr strings.Builder
 	status := Run(t.Context(), args, strings.NewReader(""), &stdout, &stderr)
-	return result{stdout.String(), stderr.String(), status}
+	return clitest.Result{Stdout: stdout.String(), Stderr: stderr.String(), Status: status}
 }

@@ -12,6 +12,9 @@ import (
 	"sync"
 	"time"
 
+	"millrace/cli/kafka"
+	"millrace/cli/term"
+
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -132,7 +135,7 @@ const outageTimeout = 8 * time.Second
 func findOutage(ctx context.Context, named []string, n need) *outage {
 	ctx, cancel := context.WithTimeout(ctx, outageTimeout)
 	defer cancel()
-	client, err := dialBrokers(ctx, named)
+	client, err := kafka.DialBrokers(ctx, named)
 	if err != nil {
 		return &outage{unreached: err}
 	}
@@ -180,9 +183,7 @@ func findOutage(ctx context.Context, named []string, n need) *outage {
 // askAt asks the broker at an address what of a need has no leader, and who leads the
 // controllers, as controllerLeader does. An error means that it does not answer.
 func (n need) askAt(ctx context.Context, address string) (m missing, leader int32, tells bool, err error) {
-	// How a connection begins no context ends, only the time that a request may take.
-	client, err := kgo.NewClient(kgo.SeedBrokers(address), kgo.ClientID("millrace"), kgo.DialTimeout(2*time.Second),
-		kgo.RequestTimeoutOverhead(viewTimeout), kgo.RequestRetries(0))
+	client, err := soleClient(address)
 	if err != nil {
 		return missing{}, -1, false, err
 	}
@@ -214,7 +215,7 @@ func (o *outage) found() bool {
 func (o *outage) String() string {
 	switch {
 	case o.unreached != nil:
-		return oneLine(o.unreached)
+		return term.OneLine(o.unreached)
 	case !o.found():
 		return ""
 	}
@@ -223,7 +224,7 @@ func (o *outage) String() string {
 	case n == 1:
 		without = append(without, o.leaderless[0]+" has no leader")
 	case n > 1:
-		without = append(without, some(o.leaderless)+" have no leader")
+		without = append(without, term.Some(o.leaderless)+" have no leader")
 	}
 	if o.group != "" {
 		without = append(without, fmt.Sprintf("group %q has no coordinator", o.group))
@@ -246,7 +247,7 @@ func (o *outage) String() string {
 		for i, b := range o.away {
 			names[i] = fmt.Sprintf("%d at %s", b.node, b.address)
 		}
-		parts = append(parts, fmt.Sprintf("brokers %s do not answer, %d of %d", some(names), n, o.brokers))
+		parts = append(parts, fmt.Sprintf("brokers %s do not answer, %d of %d", term.Some(names), n, o.brokers))
 		next = "start them, or " + next
 	case o.headless:
 		parts = append(parts, "the controllers have no leader")
@@ -263,24 +264,24 @@ func whyNot(c *urfave.Context, err error) error {
 		return err
 	}
 	cause := ""
-	if brokers, named := brokersNamed(c); named == nil && c.Context.Err() == nil {
+	if brokers, named := kafka.BrokersNamed(c); named == nil && c.Context.Err() == nil {
 		cause = findOutage(c.Context, brokers, needOf(err)).String()
 	}
-	return explain(err, "%s", inOurWords(err, cause))
+	return term.Explain(err, "%s", inOurWords(err, cause))
 }
 
 // notMade is the error of who wrote to a topic that was missing, and that the cluster would
 // have made: where it could not, for want of a majority, the topic is not what is wrong.
 func notMade(c *urfave.Context, topic string, err error) error {
-	brokers, named := brokersNamed(c)
-	if statusOf(err) != StatusNotFound || named != nil {
+	brokers, named := kafka.BrokersNamed(c)
+	if term.StatusOf(err) != term.StatusNotFound || named != nil {
 		return err
 	}
 	o := findOutage(c.Context, brokers, need{})
 	if o.unreached == nil && o.majority() && !o.headless {
 		return err
 	}
-	return fail(StatusFailed, "topic %q does not exist and cannot be created now: %s", topic, o)
+	return term.Fail(term.StatusFailed, "topic %q does not exist and cannot be created now: %s", topic, o)
 }
 
 // needing is an error of something that could not be had for want of a need.
@@ -332,14 +333,14 @@ func ofTopics(topics ...string) need {
 // wanting tells whether an error may come from brokers that do not answer, or from
 // partitions, groups or controllers that nobody leads.
 func wanting(err error) bool {
-	var f *failure
-	if errors.As(err, &f) && f.status == StatusNotFound {
+	var f *term.Failure
+	if errors.As(err, &f) && f.Status == term.StatusNotFound {
 		return false
 	}
 	var code *kerr.Error
 	if !errors.As(err, &code) {
 		var timeout net.Error
-		return errors.Is(err, errnoRefused) || kgo.IsRetryableBrokerErr(err) || errors.Is(err, kgo.ErrRecordTimeout) ||
+		return errors.Is(err, term.ErrnoRefused) || kgo.IsRetryableBrokerErr(err) || errors.Is(err, kgo.ErrRecordTimeout) ||
 			errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout)
 	}
 	return slices.Contains(nobodyThere, error(code)) || slices.Contains([]error{
@@ -358,12 +359,12 @@ var nobodyThere = []error{
 // the error is about; where a broker said something of its own, behind that. Without a
 // cause it is the library's reason, as short as it can be said.
 func inOurWords(err error, cause string) string {
-	text := oneLine(err)
+	text := term.OneLine(err)
 	for e := err; e != nil; e = within(e) {
 		if !outsider(e) {
 			continue
 		}
-		for _, said := range []string{e.Error(), brokerSaid(e, "")} {
+		for _, said := range []string{e.Error(), kafka.BrokerSaid(e, "")} {
 			about, ok := strings.CutSuffix(text, said)
 			if !ok {
 				continue
@@ -371,9 +372,9 @@ func inOurWords(err error, cause string) string {
 			about = strings.TrimSuffix(about, "unable to dial: ") // the client's own
 			switch code, answered := e.(*kerr.Error); {
 			case cause == "":
-				return about + brokerSaid(e, "")
+				return about + kafka.BrokerSaid(e, "")
 			case answered && !slices.Contains(nobodyThere, error(code)):
-				return about + brokerSaid(e, "") + "; " + cause
+				return about + kafka.BrokerSaid(e, "") + "; " + cause
 			}
 			return about + cause
 		}
@@ -381,7 +382,7 @@ func inOurWords(err error, cause string) string {
 	if cause == "" {
 		return text
 	}
-	return strings.TrimSuffix(strings.TrimSuffix(text, healthSays), ".") + "; " + cause
+	return strings.TrimSuffix(strings.TrimSuffix(text, kafka.HealthSays), ".") + "; " + cause
 }
 
 // outsider tells whether an error's text is of somebody who knows nothing of what was
@@ -459,7 +460,7 @@ func (v *vigil) settle(ctx context.Context, f func(context.Context) error) error
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go v.keep(ctx)
-	return settle(ctx, f)
+	return kafka.Settle(ctx, f)
 }
 
 // vigilOver is the vigil of a question to a cluster, of which nothing comes but the answer.
@@ -467,7 +468,7 @@ func vigilOver(c *urfave.Context) *vigil {
 	return &vigil{
 		progress: func() (bool, int64) { return true, 0 },
 		look: func(ctx context.Context) string {
-			brokers, err := brokersNamed(c)
+			brokers, err := kafka.BrokersNamed(c)
 			if err != nil {
 				return ""
 			}

@@ -15,6 +15,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"millrace/cli/clitest"
+	"millrace/cli/kafka"
+	"millrace/cli/term"
+
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -50,7 +54,7 @@ func TestAnOutageIsOneSentence(t *testing.T) {
 // Whatever a library says of brokers that do not answer, a user is told what is wrong with
 // the cluster; what a broker said itself stays.
 func TestNoLibrarySpeaks(t *testing.T) {
-	refused := fmt.Errorf("unable to dial: %w", &net.OpError{Op: "dial", Net: "tcp", Addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9493}, Err: os.NewSyscallError("connect", errnoRefused)})
+	refused := fmt.Errorf("unable to dial: %w", &net.OpError{Op: "dial", Net: "tcp", Addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9493}, Err: os.NewSyscallError("connect", term.ErrnoRefused)})
 	shards := func(err error) error {
 		return &kadm.ShardErrors{Name: "ListGroups", Errs: []kadm.ShardError{{Err: err}, {Err: err}}}
 	}
@@ -61,13 +65,13 @@ func TestNoLibrarySpeaks(t *testing.T) {
 		{refused, "CAUSE", "connection refused at 127.0.0.1:9493"},
 		{fmt.Errorf("broker 2: %w", refused), "broker 2: CAUSE", "broker 2: connection refused at 127.0.0.1:9493"},
 		{fmt.Errorf("list groups: %w", shards(refused)), "list groups: CAUSE", "list groups: connection refused at 127.0.0.1:9493"},
-		{fmt.Errorf("list offsets: %w", shards(kerr.LeaderNotAvailable)), "list offsets: CAUSE", "list offsets: no leader now (LEADER_NOT_AVAILABLE)" + healthSays},
-		{topicError("t", kerr.LeaderNotAvailable, ""), "topic \"t\": CAUSE", "topic \"t\": no leader now (LEADER_NOT_AVAILABLE)" + healthSays},
-		{topicError("t", refused, ""), "topic \"t\": CAUSE", "topic \"t\": connection refused at 127.0.0.1:9493"},
-		{topicError("t", kerr.RequestTimedOut, "The request timed out; whether it took effect is not known."),
+		{fmt.Errorf("list offsets: %w", shards(kerr.LeaderNotAvailable)), "list offsets: CAUSE", "list offsets: no leader now (LEADER_NOT_AVAILABLE)" + kafka.HealthSays},
+		{kafka.TopicError("t", kerr.LeaderNotAvailable, ""), "topic \"t\": CAUSE", "topic \"t\": no leader now (LEADER_NOT_AVAILABLE)" + kafka.HealthSays},
+		{kafka.TopicError("t", refused, ""), "topic \"t\": CAUSE", "topic \"t\": connection refused at 127.0.0.1:9493"},
+		{kafka.TopicError("t", kerr.RequestTimedOut, "The request timed out; whether it took effect is not known."),
 			"topic \"t\": The request timed out; whether it took effect is not known; CAUSE", "topic \"t\": The request timed out; whether it took effect is not known."},
-		{groupError("g", shards(kerr.CoordinatorNotAvailable)), "group \"g\": CAUSE", "group \"g\": The coordinator is not available (COORDINATOR_NOT_AVAILABLE)"},
-		{topicError("t", kerr.NotEnoughReplicas, ""), "topic \"t\": Messages are rejected since there are fewer in-sync replicas than required (NOT_ENOUGH_REPLICAS); CAUSE",
+		{kafka.GroupError("g", shards(kerr.CoordinatorNotAvailable)), "group \"g\": CAUSE", "group \"g\": The coordinator is not available (COORDINATOR_NOT_AVAILABLE)"},
+		{kafka.TopicError("t", kerr.NotEnoughReplicas, ""), "topic \"t\": Messages are rejected since there are fewer in-sync replicas than required (NOT_ENOUGH_REPLICAS); CAUSE",
 			"topic \"t\": Messages are rejected since there are fewer in-sync replicas than required (NOT_ENOUGH_REPLICAS)"},
 		{recordError(0, &kgo.Record{Topic: "t"}, refused, 5*time.Second), "record 1 was not acknowledged within 5s; whether it is stored is not known; CAUSE",
 			"record 1 was not acknowledged within 5s; whether it is stored is not known"},
@@ -84,8 +88,8 @@ func TestNoLibrarySpeaks(t *testing.T) {
 		}
 	}
 	for _, err := range []error{
-		topicError("t", kerr.UnknownTopicOrPartition, ""), topicError("t", kerr.TopicAlreadyExists, ""), usage("no"), unreachable([]string{"a:1"}, refused),
-		&silent{StatusUnhealthy}, fail(StatusNotFound, "topic %q has no partition 7", "t"), kerr.KafkaStorageError,
+		kafka.TopicError("t", kerr.UnknownTopicOrPartition, ""), kafka.TopicError("t", kerr.TopicAlreadyExists, ""), term.Usage("no"), kafka.Unreachable([]string{"a:1"}, refused),
+		&term.Silent{Status: term.StatusUnhealthy}, term.Fail(term.StatusNotFound, "topic %q has no partition 7", "t"), kerr.KafkaStorageError,
 	} {
 		if wanting(err) {
 			t.Errorf("the cluster would be asked why of %v", err)
@@ -162,11 +166,11 @@ func TestWhoFollowsIsNotGivenUpOn(t *testing.T) {
 		}
 		err := v.settle(t.Context(), away)
 		synctest.Wait()
-		if took := time.Since(begin); !errors.Is(err, kerr.CoordinatorNotAvailable) || took != settleTimeout || len(told) == 0 || told[0] != vigilPatience {
+		if took := time.Since(begin); !errors.Is(err, kerr.CoordinatorNotAvailable) || took != kafka.SettleTimeout || len(told) == 0 || told[0] != vigilPatience {
 			t.Errorf("%v after %v, told at %v", err, took, told)
 		}
 		r := &reading{c: flagsOf(t, "consume")}
-		if err := settleFor(t.Context(), r.patience(), away); err != nil || time.Since(begin) < time.Hour {
+		if err := kafka.SettleFor(t.Context(), r.patience(), away); err != nil || time.Since(begin) < time.Hour {
 			t.Errorf("%v after %v", err, time.Since(begin))
 		}
 		attempts := 0
@@ -177,10 +181,10 @@ func TestWhoFollowsIsNotGivenUpOn(t *testing.T) {
 			<-ctx.Done()
 			return ctx.Err()
 		}
-		if err := settleFor(t.Context(), r.patience(), hangs); err != nil || attempts != 3 {
+		if err := kafka.SettleFor(t.Context(), r.patience(), hangs); err != nil || attempts != 3 {
 			t.Errorf("%v after %d attempts", err, attempts)
 		}
-		if r = (&reading{c: flagsOf(t, "consume", "--exit")}); r.patience() != settleTimeout {
+		if r = (&reading{c: flagsOf(t, "consume", "--exit")}); r.patience() != kafka.SettleTimeout {
 			t.Errorf("who does not follow waits for %v", r.patience())
 		}
 	})
@@ -199,17 +203,17 @@ func flagsOf(t *testing.T, args ...string) *urfave.Context {
 // With two of three nodes gone, every command that asks the cluster says what is wrong with
 // it. Who produces and consumes is told meanwhile, and goes on when they are back.
 func TestWithoutAMajorityEveryCommandSaysSo(t *testing.T) {
-	c := startCluster(t, 3)
-	c.do("", "topic", "create", "orders", "spare", "-p3", "-r3") // what is done to spare may yet take effect
-	c.do("", "produce", "orders", "-q", "one", "two", "three")
-	c.do("", "consume", "orders", "-g", "audit", "-e")
+	c := clitest.StartCluster(t, 3)
+	c.Do("", "topic", "create", "orders", "spare", "-p3", "-r3") // what is done to spare may yet take effect
+	c.Do("", "produce", "orders", "-q", "one", "two", "three")
+	c.Do("", "consume", "orders", "-g", "audit", "-e")
 	for i := range int32(3) {
-		c.leader("orders", i)
+		c.Leader("orders", i)
 	}
 
 	// These have begun before it happens.
 	begin := func(records int, args ...string) (said *bufio.Reader, end func() error) {
-		cmd := command(t, c.addresses(), args...)
+		cmd := clitest.Command(t, c.Addresses(), args...)
 		stdout, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -231,10 +235,10 @@ func TestWithoutAMajorityEveryCommandSaysSo(t *testing.T) {
 	}
 	following, endFollowing := begin(3, "consume", "orders", "-n", "4")
 	member, endMember := begin(3, "consume", "orders", "-g", "new", "-n", "4")
-	c.kill(c.all[1], c.all[2])
+	c.Kill(c.All[1], c.All[2])
 	producing, endProducing := begin(0, "produce", "orders", "four")
 
-	away := fmt.Sprintf("for want of a majority: brokers 2 at %s, 3 at %s do not answer, 2 of 3; start them, or see `millrace cluster health`\n", c.all[1].address, c.all[2].address)
+	away := fmt.Sprintf("for want of a majority: brokers 2 at %s, 3 at %s do not answer, 2 of 3; start them, or see `millrace cluster health`\n", c.All[1].Address, c.All[2].Address)
 	for _, test := range []struct {
 		said *bufio.Reader
 		want string
@@ -266,15 +270,15 @@ func TestWithoutAMajorityEveryCommandSaysSo(t *testing.T) {
 		"consume orders -e", "consume orders -g more -e", "produce spare five --timeout 1s", "produce missing six --timeout 10s", "bench produce --duration 1s",
 	} {
 		asked.Go(func() {
-			r := runMillrace(t, c.addresses(), "", strings.Fields(line)...)
-			lines := strings.Split(strings.TrimSuffix(r.stderr, "\n"), "\n")
+			r := clitest.Run(t, c.Addresses(), "", strings.Fields(line)...)
+			lines := strings.Split(strings.TrimSuffix(r.Stderr, "\n"), "\n")
 			last := lines[len(lines)-1]
-			if r.status != StatusFailed && r.status != StatusTimedOut || !strings.Contains(last, "majority: brokers 2 at ") || !strings.HasSuffix(last+"\n", strings.SplitN(away, ": ", 2)[1]) {
-				t.Errorf("millrace %s: status %d, %s", line, r.status, r.stderr)
+			if r.Status != term.StatusFailed && r.Status != term.StatusTimedOut || !strings.Contains(last, "majority: brokers 2 at ") || !strings.HasSuffix(last+"\n", strings.SplitN(away, ": ", 2)[1]) {
+				t.Errorf("millrace %s: status %d, %s", line, r.Status, r.Stderr)
 			}
 			for _, foreign := range []string{"shard", "dial", "tcp", "election"} {
-				if strings.Contains(r.stderr, foreign) {
-					t.Errorf("millrace %s speaks of %s: %s", line, foreign, r.stderr)
+				if strings.Contains(r.Stderr, foreign) {
+					t.Errorf("millrace %s speaks of %s: %s", line, foreign, r.Stderr)
 				}
 			}
 		})
@@ -285,22 +289,22 @@ func TestWithoutAMajorityEveryCommandSaysSo(t *testing.T) {
 		"cluster metadata": "orders", "cluster config list num.partitions": "num.partitions=", "cluster status": "down",
 	} {
 		asked.Go(func() {
-			r := runMillrace(t, c.addresses(), "", strings.Fields(line)...)
-			if r.status != StatusDone || !strings.Contains(r.stdout, want) || strings.Contains(r.stdout, "deleted next") {
-				t.Errorf("millrace %s: status %d, %s%s", line, r.status, r.stdout, r.stderr)
+			r := clitest.Run(t, c.Addresses(), "", strings.Fields(line)...)
+			if r.Status != term.StatusDone || !strings.Contains(r.Stdout, want) || strings.Contains(r.Stdout, "deleted next") {
+				t.Errorf("millrace %s: status %d, %s%s", line, r.Status, r.Stdout, r.Stderr)
 			}
-			if !strings.Contains(r.stdout+r.stderr, c.all[1].address) || line != "cluster status" && !strings.HasSuffix(r.stderr, "millrace: not everything can be told: no majority: "+strings.SplitN(away, ": ", 2)[1]) {
-				t.Errorf("millrace %s does not say who is away: %s%s", line, r.stdout, r.stderr)
+			if !strings.Contains(r.Stdout+r.Stderr, c.All[1].Address) || line != "cluster status" && !strings.HasSuffix(r.Stderr, "millrace: not everything can be told: no majority: "+strings.SplitN(away, ": ", 2)[1]) {
+				t.Errorf("millrace %s does not say who is away: %s%s", line, r.Stdout, r.Stderr)
 			}
-			if line == "topic describe orders" && !strings.Contains(r.stdout, "2,3") {
-				t.Errorf("replicas that are down: %s", r.stdout)
+			if line == "topic describe orders" && !strings.Contains(r.Stdout, "2,3") {
+				t.Errorf("replicas that are down: %s", r.Stdout)
 			}
 		})
 	}
 	// Interrupted before it could begin, it says the same; or it had given up just then.
 	for _, args := range [][]string{{"consume", "orders"}, {"consume", "orders", "-g", "fresh", "-n", "1"}, {"produce", "spare", "six"}} {
 		asked.Go(func() {
-			cmd := command(t, c.addresses(), args...)
+			cmd := clitest.Command(t, c.Addresses(), args...)
 			stderr, err := cmd.StderrPipe()
 			if err == nil {
 				err = cmd.Start()
@@ -326,7 +330,7 @@ func TestWithoutAMajorityEveryCommandSaysSo(t *testing.T) {
 	}
 	asked.Wait()
 
-	c.start()
+	c.Start()
 	if err := endProducing(); err != nil {
 		t.Errorf("produce with its majority back: %v", err)
 	}

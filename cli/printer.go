@@ -8,6 +8,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"millrace/cli/term"
+
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -25,11 +27,11 @@ func newPrinter(format string) (printer, error) {
 		return func(b []byte, r *kgo.Record) []byte { return append(append(b, r.Value...), '\n') }, nil
 	}
 	if !strings.Contains(format, "%") {
-		return nil, usage("--format %q: it is text, json, value, or a percent format such as '%%k %%v\\n'", format)
+		return nil, term.Usage("--format %q: it is text, json, value, or a percent format such as '%%k %%v\\n'", format)
 	}
 	f, err := kgo.NewRecordFormatter(format)
 	if err != nil {
-		return nil, usage("--format %q: %v", format, err)
+		return nil, term.Usage("--format %q: %v", format, err)
 	}
 	return f.AppendRecord, nil
 }

@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"millrace/cli/term"
+
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -41,7 +43,7 @@ func TestRecordsAreWrittenInEveryFormat(t *testing.T) {
 		}
 	}
 	for _, format := range []string{"xml", "%Q", "%", "%v{nonsense}"} {
-		if _, err := newPrinter(format); statusOf(err) != StatusUsage {
+		if _, err := newPrinter(format); term.StatusOf(err) != term.StatusUsage {
 			t.Errorf("--format %s: %v, want a usage error", format, err)
 		}
 	}

@@ -12,6 +12,9 @@ import (
 	"sync"
 	"time"
 
+	"millrace/cli/kafka"
+	"millrace/cli/term"
+
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -45,7 +48,7 @@ EXAMPLES:
    $ millrace produce orders -k table-4 -Z
    $ printf 'k1 v1\nk2 v2\n' | millrace produce orders -f '%k %v\n' -z zstd
    $ millrace consume orders -e --format json | millrace produce copies --jsonl -q`,
-		Flags: clientFlags([]urfave.Flag{
+		Flags: kafka.Flags([]urfave.Flag{
 			&urfave.StringFlag{Name: "file", Usage: "read lines from this `FILE`; - is standard input"},
 			&urfave.StringFlag{Name: "key", Aliases: []string{"k"}, Usage: "`KEY`: the key of every record"},
 			&urfave.StringFlag{Name: "key-field", Usage: "take the key from this `FIELD` of the JSON object on each line (a.b for a field within a field)"},
@@ -65,28 +68,16 @@ EXAMPLES:
 	}
 }
 
-const (
-	// maxBuffered bounds the records, and maxBufferedBytes the bytes, that are
-	// read and not yet acknowledged.
-	maxBuffered      = 100_000
-	maxBufferedBytes = 64 << 20
-
-	// unknownRetries is how often a client believes that a topic is missing
-	// before it says so: 2.5 s with backoff, for a topic being created by the
-	// first record.
-	unknownRetries = 45
-)
-
 func produce(c *urfave.Context) error {
 	if c.NArg() == 0 {
-		return usage("produce to which topic? see `millrace produce --help`")
+		return term.Usage("produce to which topic? see `millrace produce --help`")
 	}
 	topic := c.Args().First()
-	options, err := produceOptions(c)
+	options, err := kafka.ProducerOptions(c)
 	if err != nil {
 		return err
 	}
-	rate, err := parseRate(c.String("rate"))
+	rate, err := kafka.ParseRate(c.String("rate"))
 	if err != nil {
 		return err
 	}
@@ -97,7 +88,7 @@ func produce(c *urfave.Context) error {
 	defer closeInput()
 	// Asked for with the first record, when the topic's settings are known.
 	largest := int32(defaultBatch)
-	client, err := dialClient(c, append(options, kgo.ProducerBatchMaxBytesFn(func(string) int32 { return largest }))...)
+	client, err := kafka.Dial(c, append(options, kgo.ProducerBatchMaxBytesFn(func(string) int32 { return largest }))...)
 	if err != nil {
 		return err
 	}
@@ -183,7 +174,7 @@ send:
 	expiry.finish()
 	switch {
 	case c.Context.Err() != nil:
-		return fail(StatusFailed, "interrupted; %s%s", acks.outcome(), waiting.because())
+		return term.Fail(term.StatusFailed, "interrupted; %s%s", acks.outcome(), waiting.because())
 	case acks.err != nil && !existed:
 		return notMade(c, topic, acks.err)
 	case acks.err != nil:
@@ -203,50 +194,10 @@ func largestBatch(settings map[string]string) int32 {
 	for _, name := range []string{"max.message.bytes", "message.max.bytes"} {
 		// The client takes no less than 512.
 		if n, err := strconv.ParseInt(settings[name], 10, 32); err == nil {
-			return int32(max(512, min(n, maxBufferedBytes)))
+			return int32(max(512, min(n, kafka.MaxBufferedBytes)))
 		}
 	}
 	return defaultBatch
-}
-
-// produceOptions turns the flags into a producer's settings.
-func produceOptions(c *urfave.Context) ([]kgo.Opt, error) {
-	codec, ok := map[string]kgo.CompressionCodec{
-		"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(),
-		"lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
-	}[c.String("compression")]
-	if !ok {
-		return nil, usage("-z %q: it is one of none, gzip, snappy, lz4, zstd", c.String("compression"))
-	}
-	options := []kgo.Opt{
-		kgo.ProducerBatchCompression(codec),
-		kgo.AllowAutoTopicCreation(), // the broker decides: auto.create.topics.enable
-		kgo.UnknownTopicRetries(unknownRetries),
-		kgo.MaxBufferedRecords(maxBuffered),
-		kgo.MaxBufferedBytes(maxBufferedBytes),
-		kgo.ProduceRequestTimeout(10 * time.Second),
-	}
-	switch c.String("acks") {
-	case "all", "-1":
-		// Giving up a record in flight is safe here: the producer ends with it.
-		options = append(options, kgo.RequiredAcks(kgo.AllISRAcks()), kgo.AllowIdempotentProduceCancellation())
-	case "1":
-		options = append(options, kgo.RequiredAcks(kgo.LeaderAck()), kgo.DisableIdempotentWrite())
-	case "0":
-		options = append(options, kgo.RequiredAcks(kgo.NoAck()), kgo.DisableIdempotentWrite())
-	default:
-		return nil, usage("--acks %q: it is one of all, 1, 0", c.String("acks"))
-	}
-	if d := c.Duration("timeout"); d > 0 {
-		options = append(options, kgo.RecordDeliveryTimeout(d))
-	}
-	if c.IsSet("partition") {
-		if c.Int("partition") < 0 {
-			return nil, usage("-p %d: partitions are counted from 0", c.Int("partition"))
-		}
-		options = append(options, kgo.RecordPartitioner(kgo.ManualPartitioner()))
-	}
-	return options, nil
 }
 
 // checkPartition refuses a partition the topic does not have. A topic that does
@@ -258,7 +209,7 @@ func checkPartition(c *urfave.Context, client *kgo.Client, topic string) (existe
 	}
 	n := len(topics[topic].Partitions)
 	if c.IsSet("partition") && topics[topic].Err == nil && n > 0 && c.Int("partition") >= n {
-		return true, fail(StatusNotFound, "topic %q has no partition %d: it has %d, counted from 0", topic, c.Int("partition"), n)
+		return true, term.Fail(term.StatusNotFound, "topic %q has no partition %d: it has %d, counted from 0", topic, c.Int("partition"), n)
 	}
 	return !errors.Is(topics[topic].Err, kerr.UnknownTopicOrPartition), nil
 }
@@ -270,23 +221,11 @@ func tellCreated(c *urfave.Context, client *kgo.Client, topic string) {
 	if err != nil || topics[topic].Err != nil {
 		return // the records are there, which is what was asked for
 	}
-	said := fmt.Sprintf("topic %s was not there and has been created: %s", topic, count(len(topics[topic].Partitions), "partition"))
+	said := fmt.Sprintf("topic %s was not there and has been created: %s", topic, term.Count(len(topics[topic].Partitions), "partition"))
 	if len(topics[topic].Partitions) == 1 {
 		said += fmt.Sprintf(", strict order, one worker of a group at a time; `millrace topic alter %s -p 6` makes six", topic)
 	}
 	fmt.Fprintln(c.App.ErrWriter, said)
-}
-
-// parseRate reads records a second: "100", "100/s", "0.5/s". 0: as fast as it goes.
-func parseRate(s string) (float64, error) {
-	if s == "" {
-		return 0, nil
-	}
-	n, err := strconv.ParseFloat(strings.TrimSuffix(s, "/s"), 64)
-	if err != nil || !(n > 0 && n <= 1e9) {
-		return 0, usage("--rate %q: it is a number of records a second, such as 100/s", s)
-	}
-	return n, nil
 }
 
 // openInput returns what to read records from, and how to be done with it.
@@ -305,13 +244,13 @@ func openInput(c *urfave.Context, topic string) (source, func(), error) {
 	}
 	switch {
 	case ways > 1:
-		return nil, nil, usage("values as arguments, --file and -Z exclude each other")
+		return nil, nil, term.Usage("values as arguments, --file and -Z exclude each other")
 	case c.Bool("jsonl") && c.IsSet("format"):
-		return nil, nil, usage("--jsonl and -f exclude each other")
+		return nil, nil, term.Usage("--jsonl and -f exclude each other")
 	case tombstones && c.Bool("jsonl"):
-		return nil, nil, usage("-Z reads no lines, and --jsonl does: there, a tombstone is a line with \"value\":null")
+		return nil, nil, term.Usage("-Z reads no lines, and --jsonl does: there, a tombstone is a line with \"value\":null")
 	case len(values) > 0 && (c.Bool("jsonl") || c.IsSet("format")):
-		return nil, nil, usage("--jsonl and -f read lines, not arguments")
+		return nil, nil, term.Usage("--jsonl and -f read lines, not arguments")
 	case tombstones:
 		return tombstone(fill), func() {}, nil
 	case len(values) > 0:
@@ -324,7 +263,7 @@ func openInput(c *urfave.Context, topic string) (source, func(), error) {
 			return nil, nil, err
 		}
 		in, done = f, func() { f.Close() }
-	} else if isTerminal(in) && isTerminal(c.App.ErrWriter) {
+	} else if term.IsTerminal(in) && term.IsTerminal(c.App.ErrWriter) {
 		fmt.Fprintln(c.App.ErrWriter, "A record a line; Ctrl-D ends.")
 	}
 	switch {
@@ -360,7 +299,7 @@ type acks struct {
 	bytes    int64 // of keys and values acknowledged
 	err      error // of the first record that failed
 	errAt    int64
-	progress progress
+	progress term.Progress
 }
 
 type ack struct {
@@ -379,10 +318,10 @@ func newAcks(c *urfave.Context) *acks {
 		failed:  make(chan struct{}),
 		asking:  true,
 		out:     bufio.NewWriterSize(c.App.Writer, 64<<10),
-		ring:    make([]ack, maxBuffered),
+		ring:    make([]ack, kafka.MaxBuffered),
 	}
 	a.turned.L = &a.mu
-	a.progress = newProgress(a.w, a.print && !isTerminal(c.App.Writer))
+	a.progress = term.NewProgress(a.w, a.print && !term.IsTerminal(c.App.Writer))
 	return a
 }
 
@@ -402,7 +341,7 @@ func (a *acks) vigil(c *urfave.Context) *vigil {
 			return a.asking || a.first < a.next, a.done
 		},
 		look: func(ctx context.Context) string {
-			brokers, err := brokersNamed(c)
+			brokers, err := kafka.BrokersNamed(c)
 			if err != nil {
 				return ""
 			}
@@ -414,10 +353,10 @@ func (a *acks) vigil(c *urfave.Context) *vigil {
 		say: func(why string) {
 			a.mu.Lock()
 			defer a.mu.Unlock()
-			a.progress.clear()
+			a.progress.Clear()
 			what := "topic " + a.topic
 			if !a.asking {
-				what = count(a.next-a.first, "record") + " to be acknowledged"
+				what = term.Count(a.next-a.first, "record") + " to be acknowledged"
 			}
 			fmt.Fprintf(a.w, "millrace: waiting for %s: %s\n", what, why)
 		},
@@ -471,7 +410,7 @@ func (a *acks) keep(n int64, r *kgo.Record, err error) {
 	if a.first == a.next {
 		a.out.Flush() // nothing else is on its way: somebody may be waiting for this line
 	}
-	a.progress.show(func() string { return count(a.done, "record") + " acknowledged" })
+	a.progress.Show(func() string { return term.Count(a.done, "record") + " acknowledged" })
 }
 
 func (a *acks) printLocked(k ack) {
@@ -499,11 +438,11 @@ func (a *acks) finish(c *urfave.Context, took time.Duration, noInput bool) {
 	if err := a.out.Flush(); err != nil && a.err == nil {
 		a.err = fmt.Errorf("write to standard output: %w", err)
 	}
-	a.progress.clear()
+	a.progress.Clear()
 	if !a.print || a.done == 0 && (a.err != nil || noInput) {
 		return
 	}
-	fmt.Fprintln(c.App.ErrWriter, tally(a.done, a.bytes, took))
+	fmt.Fprintln(c.App.ErrWriter, term.Tally(a.done, a.bytes, took))
 }
 
 // outcome is what became of the records of a run that was interrupted.
@@ -511,28 +450,28 @@ func (a *acks) outcome() string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if left := a.next - a.done; left > 0 {
-		return fmt.Sprintf("%s acknowledged, %s not", count(a.done, "record"), number(left))
+		return fmt.Sprintf("%s acknowledged, %s not", term.Count(a.done, "record"), term.Number(left))
 	}
-	return count(a.done, "record") + " acknowledged"
+	return term.Count(a.done, "record") + " acknowledged"
 }
 
 // recordError explains why a record was refused. n counts from 0; timeout is what it was
 // given, 0 is for ever.
 func recordError(n int64, r *kgo.Record, err error, timeout time.Duration) error {
-	which := fmt.Sprintf("record %s", number(n+1))
+	which := fmt.Sprintf("record %s", term.Number(n+1))
 	switch {
 	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.InvalidTopicException), errors.Is(err, kerr.TopicAuthorizationFailed):
-		return topicError(r.Topic, err, "")
+		return kafka.TopicError(r.Topic, err, "")
 	case errors.Is(err, kerr.MessageTooLarge):
-		return fail(StatusFailed, "%s is too large (%s): raise the topic's max.message.bytes with `millrace topic alter %s -c max.message.bytes=…`",
-			which, size(int64(len(r.Key)+len(r.Value))), r.Topic)
+		return term.Fail(term.StatusFailed, "%s is too large (%s): raise the topic's max.message.bytes with `millrace topic alter %s -c max.message.bytes=…`",
+			which, term.Size(int64(len(r.Key)+len(r.Value))), r.Topic)
 	case errors.Is(err, context.Canceled):
-		return fail(StatusFailed, "interrupted; %s was not acknowledged", which)
+		return term.Fail(term.StatusFailed, "interrupted; %s was not acknowledged", which)
 	case errors.Is(err, kgo.ErrRecordTimeout), timeout > 0 && wanting(err):
 		// The client may report why it went on trying, instead of the time it had.
-		err = &failure{StatusTimedOut, &explained{fmt.Sprintf("%s was not acknowledged within %s; whether it is stored is not known", which, timeout), err}}
+		err = &term.Failure{Status: term.StatusTimedOut, Err: &term.Explained{Words: fmt.Sprintf("%s was not acknowledged within %s; whether it is stored is not known", which, timeout), Err: err}}
 	default:
-		err = explain(err, "%s: %s", which, brokerSaid(err, ""))
+		err = term.Explain(err, "%s: %s", which, kafka.BrokerSaid(err, ""))
 	}
 	return &needing{err, ofTopics(r.Topic)}
 }

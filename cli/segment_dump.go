@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"millrace/cli/term"
 	"millrace/segment"
 	"millrace/segment/record"
 
@@ -68,11 +69,11 @@ const dumpLine = "%-10v  %-6v  %-13v  %-21v  %-12v  %-10v  %v\n"
 
 func segmentDump(c *urfave.Context) error {
 	if c.NArg() == 0 {
-		return usage("segment dump which file? see `millrace segment dump --help`")
+		return term.Usage("segment dump which file? see `millrace segment dump --help`")
 	}
 	format := c.String("output")
 	if format != "table" && format != "jsonl" {
-		return usage("--output %q: a dump is a table or jsonl", format)
+		return term.Usage("--output %q: a dump is a table or jsonl", format)
 	}
 	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
 	defer out.Flush()
@@ -99,7 +100,7 @@ func segmentDump(c *urfave.Context) error {
 	}
 	if damage > 0 {
 		out.Flush()
-		return &silent{StatusFailed}
+		return &term.Silent{Status: term.StatusFailed}
 	}
 	return nil
 }
@@ -123,7 +124,7 @@ func dump(c *urfave.Context, out *bufio.Writer, path string) (damage int, err er
 	}, func(e *segment.CorruptError) error {
 		damage++
 		out.Flush()
-		fmt.Fprintf(c.App.ErrWriter, "millrace: %s\n", oneLine(e))
+		fmt.Fprintf(c.App.ErrWriter, "millrace: %s\n", term.OneLine(e))
 		return nil
 	})
 	if err == nil && found.Torn >= 0 {

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 
+	"millrace/cli/local"
+	"millrace/cli/term"
 	"millrace/log"
 	"millrace/replication"
 	"millrace/replication/metadata"
@@ -39,7 +41,7 @@ func segmentVerifyCommand() *urfave.Command {
 EXAMPLES:
    $ millrace segment verify ./millrace-data
    $ millrace segment verify -o json ./millrace-data/node-1 ./millrace-data/node-2`,
-		Flags:  append(outputFlags(true), internalFlag()...),
+		Flags:  append(term.OutputFlags(true), internalFlag()...),
 		Action: segmentVerify,
 	}
 }
@@ -65,7 +67,7 @@ const manifestFile = "manifest"
 
 func segmentVerify(c *urfave.Context) error {
 	if c.NArg() == 0 {
-		return usage("segment verify which folder? see `millrace segment verify --help`")
+		return term.Usage("segment verify which folder? see `millrace segment verify --help`")
 	}
 	var items []logItem
 	var names topicNames
@@ -76,14 +78,14 @@ func segmentVerify(c *urfave.Context) error {
 			return err
 		}
 		if len(logs) == 0 {
-			return fail(StatusNotFound, "there is no log in %s; name a data folder, the folder of a partition or a segment file", root)
+			return term.Fail(term.StatusNotFound, "there is no log in %s; name a data folder, the folder of a partition or a segment file", root)
 		}
 		for _, path := range logs {
 			if c.Context.Err() != nil {
-				return fail(StatusFailed, "interrupted")
+				return term.Fail(term.StatusFailed, "interrupted")
 			}
 			problem := func(e *segment.CorruptError) error {
-				fmt.Fprintf(c.App.ErrWriter, "millrace: %s\n", oneLine(e))
+				fmt.Fprintf(c.App.ErrWriter, "millrace: %s\n", term.OneLine(e))
 				return nil
 			}
 			item, err := verify(path, problem)
@@ -101,24 +103,24 @@ func segmentVerify(c *urfave.Context) error {
 			items = append(items, *item)
 		}
 	}
-	err := printList(c, items, []column[logItem]{
-		{"LOG", func(l logItem) string { return l.Log }},
-		{"NODE", func(l logItem) string {
+	err := term.PrintList(c, items, []term.Column[logItem]{
+		{Header: "LOG", Cell: func(l logItem) string { return l.Log }},
+		{Header: "NODE", Cell: func(l logItem) string {
 			if l.Node == 0 {
 				return ""
 			}
 			return strconv.Itoa(int(l.Node))
 		}},
-		{"TOPIC", func(l logItem) string { return cmp.Or(l.Topic, l.TopicID) }},
-		{"PARTITION", func(l logItem) string { return strconv.Itoa(int(l.Partition)) }},
-		{"SEGMENTS", func(l logItem) string { return strconv.Itoa(l.Segments) }},
-		{"ENTRIES", func(l logItem) string { return cellNumber(c.App.Writer, l.Entries) }},
-		{"OFFSETS", func(l logItem) string { return fmt.Sprintf("[%d,%d)", l.StartOffset, l.EndOffset) }},
-		{"BYTES", func(l logItem) string { return cellNumber(c.App.Writer, l.Bytes) }},
-		{"STATE", func(l logItem) string {
+		{Header: "TOPIC", Cell: func(l logItem) string { return cmp.Or(l.Topic, l.TopicID) }},
+		{Header: "PARTITION", Cell: func(l logItem) string { return strconv.Itoa(int(l.Partition)) }},
+		{Header: "SEGMENTS", Cell: func(l logItem) string { return strconv.Itoa(l.Segments) }},
+		{Header: "ENTRIES", Cell: func(l logItem) string { return term.CellNumber(c.App.Writer, l.Entries) }},
+		{Header: "OFFSETS", Cell: func(l logItem) string { return fmt.Sprintf("[%d,%d)", l.StartOffset, l.EndOffset) }},
+		{Header: "BYTES", Cell: func(l logItem) string { return term.CellNumber(c.App.Writer, l.Bytes) }},
+		{Header: "STATE", Cell: func(l logItem) string {
 			switch {
 			case l.Damaged > 0:
-				return red(c.App.Writer, "damaged")
+				return term.Red(c.App.Writer, "damaged")
 			case l.Torn:
 				return "ok, torn tail"
 			}
@@ -129,12 +131,12 @@ func segmentVerify(c *urfave.Context) error {
 		return err
 	}
 	if damaged > 0 {
-		return fail(StatusFailed, "%s of %s damaged, in %s; a replica on another node may be whole: a damaged one is quarantined when it is opened",
-			number(damaged), count(all, "log"), count(damages, "place"))
+		return term.Fail(term.StatusFailed, "%s of %s damaged, in %s; a replica on another node may be whole: a damaged one is quarantined when it is opened",
+			term.Number(damaged), term.Count(all, "log"), term.Count(damages, "place"))
 	}
-	fmt.Fprintf(c.App.ErrWriter, "%s, %s: no damage\n", count(all, "log"), size(bytes))
+	fmt.Fprintf(c.App.ErrWriter, "%s, %s: no damage\n", term.Count(all, "log"), term.Size(bytes))
 	if hidden > 0 {
-		fmt.Fprintf(c.App.ErrWriter, "%s of them, of internal topics, %s not listed: -i\n", number(hidden), map[bool]string{true: "is", false: "are"}[hidden == 1])
+		fmt.Fprintf(c.App.ErrWriter, "%s of them, of internal topics, %s not listed: -i\n", term.Number(hidden), map[bool]string{true: "is", false: "are"}[hidden == 1])
 	}
 	return nil
 }
@@ -176,7 +178,7 @@ func (n *topicNames) of(path string, item *logItem) {
 // nodeIn is the node whose data folder dir is, 0 if it is none's.
 func nodeIn(dir string) int32 {
 	var id struct{ Node int32 }
-	p, err := os.ReadFile(filepath.Join(dir, nodeFile))
+	p, err := os.ReadFile(filepath.Join(dir, local.NodeFile))
 	if err != nil || json.Unmarshal(p, &id) != nil {
 		return 0
 	}
@@ -233,7 +235,7 @@ func verify(path string, problem func(*segment.CorruptError) error) (*logItem, e
 		return item, count(corrupt)
 	}
 	if err != nil { // a segment that is listed and not there, too
-		return nil, fail(StatusFailed, "%w", err)
+		return nil, term.Fail(term.StatusFailed, "%w", err)
 	}
 	item.TopicID, item.Partition = topicID(summary.Identity.Topic), summary.Identity.Partition
 	item.StartOffset, item.EndOffset = summary.StartOffset, summary.EndOffset

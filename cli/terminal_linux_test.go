@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"millrace/cli/clitest"
+	"millrace/cli/term"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -35,7 +38,7 @@ func onTerminal(t *testing.T, brokers []string, columns int, until string, args 
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := command(t, brokers, args...)
+	cmd := clitest.Command(t, brokers, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	err = cmd.Start()
 	slave.Close()
@@ -66,15 +69,15 @@ func onTerminal(t *testing.T, brokers []string, columns int, until string, args 
 // Who follows a topic on a terminal is told that it waits, once it does.
 func TestWhoWaitsForRecordsSaysSo(t *testing.T) {
 	t.Parallel()
-	c := startBroker(t)
-	c.do("", "produce", "jobs", "one", "two", "-q")
+	c := clitest.StartBroker(t)
+	c.Do("", "produce", "jobs", "one", "two", "-q")
 	const waits = "waiting for records; Ctrl-C ends\n"
 	for _, args := range [][]string{{"consume", "jobs", "-f", "value"}, {"consume", "jobs", "-f", "value", "-g", "workers"}} {
-		if got := onTerminal(t, c.addresses(), 80, "ends\r\n", args...); got != "one\ntwo\n"+waits {
+		if got := onTerminal(t, c.Addresses(), 80, "ends\r\n", args...); got != "one\ntwo\n"+waits {
 			t.Errorf("millrace %s: %q", strings.Join(args, " "), got)
 		}
 	}
-	if got := onTerminal(t, c.addresses(), 80, "", "consume", "jobs", "-f", "value", "-e"); got != "one\ntwo\n" {
+	if got := onTerminal(t, c.Addresses(), 80, "", "consume", "jobs", "-f", "value", "-e"); got != "one\ntwo\n" {
 		t.Errorf("with -e: %q", got)
 	}
 }
@@ -83,10 +86,10 @@ func TestWhoWaitsForRecordsSaysSo(t *testing.T) {
 // nothing.
 func TestTablesFitTheTerminal(t *testing.T) {
 	t.Parallel()
-	c := startCluster(t, 1)
-	c.do("", "topic", "create", "flights", "-p3")
-	c.do("", "produce", "flights", "-q", "one")
-	member := command(t, c.addresses(), "consume", "flights", "-g", "audit")
+	c := clitest.StartCluster(t, 1)
+	c.Do("", "topic", "create", "flights", "-p3")
+	c.Do("", "produce", "flights", "-q", "one")
+	member := clitest.Command(t, c.Addresses(), "consume", "flights", "-g", "audit")
 	if err := member.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -95,30 +98,30 @@ func TestTablesFitTheTerminal(t *testing.T) {
 	// Until it has committed what there is, what is told of the group changes.
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		var d groupDescription
-		r := runMillrace(t, c.addresses(), "", "group", "describe", "audit", "-o", "json")
-		if r.status == StatusDone && json.Unmarshal([]byte(r.stdout), &d) == nil && d.State == "Stable" && d.lag() == 0 {
+		r := clitest.Run(t, c.Addresses(), "", "group", "describe", "audit", "-o", "json")
+		if r.Status == term.StatusDone && json.Unmarshal([]byte(r.Stdout), &d) == nil && d.State == "Stable" && d.lag() == 0 {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the group does not settle: %s%s", r.stdout, r.stderr)
+			t.Fatalf("the group does not settle: %s%s", r.Stdout, r.Stderr)
 		}
 	}
 	for _, line := range []string{
-		"group describe audit", "group list", "topic list -i", "topic describe flights --all", "cluster status", "cluster metadata -i", "segment verify -i " + c.dir,
+		"group describe audit", "group list", "topic list -i", "topic describe flights --all", "cluster status", "cluster metadata -i", "segment verify -i " + c.Dir,
 		"topic trim flights -o end --dry-run", "group seek audit --topics flights --to start --dry-run",
 	} {
-		for row := range strings.Lines(onTerminal(t, c.addresses(), 80, "", strings.Fields(line)...)) {
-			if n := cellWidth(strings.TrimSuffix(row, "\n")); n > 80 {
+		for row := range strings.Lines(onTerminal(t, c.Addresses(), 80, "", strings.Fields(line)...)) {
+			if n := term.CellWidth(strings.TrimSuffix(row, "\n")); n > 80 {
 				t.Errorf("millrace %s: a line is %d wide: %s", line, n, row)
 			}
 		}
 	}
-	narrow := onTerminal(t, c.addresses(), 80, "", "group", "describe", "audit")
+	narrow := onTerminal(t, c.Addresses(), 80, "", "group", "describe", "audit")
 	if !strings.Contains(narrow, "\n(HOST, CLIENT-ID") || !strings.Contains(narrow, ": --wide)\n") {
 		t.Errorf("%s", narrow)
 	}
-	wide := onTerminal(t, c.addresses(), 80, "", "group", "describe", "audit", "--wide")
-	piped := c.do("", "group", "describe", "audit").stdout
+	wide := onTerminal(t, c.Addresses(), 80, "", "group", "describe", "audit", "--wide")
+	piped := c.Do("", "group", "describe", "audit").Stdout
 	if wide != piped || !strings.Contains(piped, "HOST") {
 		t.Errorf("with --wide\n%s\nin a pipe\n%s", wide, piped)
 	}
@@ -127,14 +130,14 @@ func TestTablesFitTheTerminal(t *testing.T) {
 // Who follows a topic ends when nobody reads the output any more, record or not.
 func TestConsumeEndsWithItsReader(t *testing.T) {
 	t.Parallel()
-	c := startBroker(t)
-	c.do("", "produce", "jobs", "one", "two", "-q")
+	c := clitest.StartBroker(t)
+	c.Do("", "produce", "jobs", "one", "two", "-q")
 	for _, args := range [][]string{{"consume", "jobs"}, {"consume", "jobs", "-n", "3"}, {"consume", "jobs", "-g", "workers"}} {
 		r, w, err := os.Pipe()
 		if err != nil {
 			t.Fatal(err)
 		}
-		cmd := command(t, c.addresses(), args...)
+		cmd := clitest.Command(t, c.Addresses(), args...)
 		cmd.Stdout = w
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -161,20 +164,20 @@ func TestConsumeEndsWithItsReader(t *testing.T) {
 // what a script adds up is digits alone.
 func TestNumbersHaveOneStyle(t *testing.T) {
 	t.Parallel()
-	c := startBroker(t)
-	c.do("", "topic", "create", "many", "-p1")
-	c.do(strings.Repeat("0123456789\n", 1500), "produce", "many", "-q")
-	c.do("", "group", "seek", "readers", "--to", "start", "--topics", "many")
+	c := clitest.StartBroker(t)
+	c.Do("", "topic", "create", "many", "-p1")
+	c.Do(strings.Repeat("0123456789\n", 1500), "produce", "many", "-q")
+	c.Do("", "group", "seek", "readers", "--to", "start", "--topics", "many")
 	for line, want := range map[string][2]string{ // on a terminal, in a pipe
 		"topic list":             {"  1,500  ", "  1500  "},
 		"group list":             {"  1,500  ", "  1500  "},
 		"group describe readers": {"TOTAL-LAG    1,500\n", "TOTAL-LAG    1500\n"},
 		"topic list --wide":      {" kB  ", "kB  "},
 	} {
-		if out := onTerminal(t, c.addresses(), 200, "", strings.Fields(line)...); !strings.Contains(out, want[0]) {
+		if out := onTerminal(t, c.Addresses(), 200, "", strings.Fields(line)...); !strings.Contains(out, want[0]) {
 			t.Errorf("on a terminal, millrace %s has no %q:\n%s", line, want[0], out)
 		}
-		if out := c.do("", strings.Fields(line)...).stdout; !strings.Contains(out, want[1]) {
+		if out := c.Do("", strings.Fields(line)...).Stdout; !strings.Contains(out, want[1]) {
 			t.Errorf("in a pipe, millrace %s has no %q:\n%s", line, want[1], out)
 		}
 	}
@@ -183,13 +186,13 @@ func TestNumbersHaveOneStyle(t *testing.T) {
 // Who interrupts a command at its question has not said yes.
 func TestAnInterruptedQuestionIsNoYes(t *testing.T) {
 	t.Parallel()
-	c := startBroker(t)
-	c.do("", "produce", "jobs", "one", "two", "-q")
+	c := clitest.StartBroker(t)
+	c.Do("", "produce", "jobs", "one", "two", "-q")
 	const question = "Really delete topic jobs with 1 partition and 2 records? [y/N] "
-	if got := onTerminal(t, c.addresses(), 80, question, "topic", "delete", "jobs"); got != question+"\nmillrace: nothing was done\n" {
+	if got := onTerminal(t, c.Addresses(), 80, question, "topic", "delete", "jobs"); got != question+"\nmillrace: nothing was done\n" {
 		t.Errorf("%q", got)
 	}
-	if got := c.do("", "topic", "list", "-o", "name").stdout; got != "jobs\n" {
+	if got := c.Do("", "topic", "list", "-o", "name").Stdout; got != "jobs\n" {
 		t.Errorf("topics: %q", got)
 	}
 }

@@ -7,12 +7,12 @@ import (
 	"io"
 	"strings"
 
+	"millrace/cli/term"
+
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	urfave "github.com/urfave/cli/v2"
-
-	"millrace/replication/metadata/settings"
 )
 
 func topicCommand() *urfave.Command {
@@ -35,29 +35,9 @@ func topicCommand() *urfave.Command {
 // oneTopic returns the only argument.
 func oneTopic(c *urfave.Context) (string, error) {
 	if c.NArg() != 1 {
-		return "", usage("%s takes the name of one topic; see `millrace %s --help`", c.Command.HelpName[len("millrace "):], c.Command.HelpName[len("millrace "):])
+		return "", term.Usage("%s takes the name of one topic; see `millrace %s --help`", c.Command.HelpName[len("millrace "):], c.Command.HelpName[len("millrace "):])
 	}
 	return c.Args().First(), nil
-}
-
-// givenSettings reads the -c flags: key=value, each key once.
-func givenSettings(c *urfave.Context) (map[string]string, error) {
-	all := make(map[string]string)
-	for _, s := range c.StringSlice("config") {
-		key, value, ok := strings.Cut(s, "=")
-		key = strings.TrimSpace(key)
-		if !ok || key == "" {
-			return nil, usage("-c %q: it is KEY=VALUE, such as retention.ms=86400000", s)
-		}
-		if _, twice := all[key]; twice {
-			return nil, usage("-c %s is given twice", key)
-		}
-		if d, known := settings.TopicDefinition(key); known {
-			value = d.Plain(value) // 7d, as in a configuration file
-		}
-		all[key] = value
-	}
-	return all, nil
 }
 
 // internalFlag asks for the cluster's own topics, which would drown the others.
@@ -94,23 +74,6 @@ func tellWithoutEffect(ctx context.Context, w io.Writer, client *kgo.Client, top
 
 // withoutEffect begins the documentation of settings that are kept for tools' sake.
 const withoutEffect = "Accepted without effect:"
-
-func configFlag() urfave.Flag {
-	return &urfave.StringSliceFlag{Name: "config", Aliases: []string{"c"}, Usage: "`KEY=VALUE`: a setting of the topic; may be repeated"}
-}
-
-// describeTopic returns one topic's metadata.
-func describeTopic(ctx context.Context, admin *kadm.Client, topic string) (kadm.TopicDetail, error) {
-	topics, err := admin.ListTopicsWithInternal(ctx, topic)
-	if err != nil {
-		return kadm.TopicDetail{}, fmt.Errorf("ask for topic %q: %w", topic, err)
-	}
-	t := topics[topic]
-	if t.Err != nil {
-		return t, topicError(topic, t.Err, "")
-	}
-	return t, nil
-}
 
 // fewestReplicas is the replication factor of a topic; while a reassignment goes
 // on its partitions may differ.

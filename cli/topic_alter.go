@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"millrace/cli/kafka"
+	"millrace/cli/term"
 	"millrace/server"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -40,11 +42,11 @@ EXAMPLES:
    $ millrace topic alter orders -c retention.ms=1000 --dry-run
    $ millrace topic alter orders --unset retention.ms
    $ millrace topic alter orders -p 6 --dry-run`,
-		Flags: clientFlags([]urfave.Flag{
-			configFlag(),
+		Flags: kafka.Flags([]urfave.Flag{
+			kafka.ConfigFlag(),
 			&urfave.StringSliceFlag{Name: "unset", Usage: "`KEY`: return this setting to its default; may be repeated"},
 			&urfave.IntFlag{Name: "partitions", Aliases: []string{"p"}, DefaultText: "unchanged", Usage: "`N`: number of partitions, more than now"},
-		}, destructiveFlags()),
+		}, term.DestructiveFlags()),
 		Action: topicAlter,
 	}
 }
@@ -54,7 +56,7 @@ func topicAlter(c *urfave.Context) error {
 	if err != nil {
 		return err
 	}
-	set, err := givenSettings(c)
+	set, err := kafka.GivenSettings(c)
 	if err != nil {
 		return err
 	}
@@ -71,12 +73,12 @@ func topicAlter(c *urfave.Context) error {
 		a.grow = &n
 	}
 	if len(a.changes) == 0 && a.grow == nil {
-		return usage("topic alter: nothing to change; say -c KEY=VALUE, --unset KEY or -p N")
+		return term.Usage("topic alter: nothing to change; say -c KEY=VALUE, --unset KEY or -p N")
 	}
-	if a.brokers, err = brokersNamed(c); err != nil {
+	if a.brokers, err = kafka.BrokersNamed(c); err != nil {
 		return err
 	}
-	if a.client, err = dialBrokers(c.Context, a.brokers); err != nil {
+	if a.client, err = kafka.DialBrokers(c.Context, a.brokers); err != nil {
 		return err
 	}
 	defer a.client.Close()
@@ -96,7 +98,7 @@ func topicAlter(c *urfave.Context) error {
 		return err
 	}
 	if gone != "" {
-		if err := confirm(c, fmt.Sprintf("alter topic %s (it deletes %s)", topic, gone)); err != nil {
+		if err := term.Confirm(c, fmt.Sprintf("alter topic %s (it deletes %s)", topic, gone)); err != nil {
 			return err
 		}
 	}
@@ -131,7 +133,7 @@ type alteration struct {
 // foresee asks about all of the alteration before any of it is done, and says how the
 // topic grows and what it loses, "" for nothing.
 func (a *alteration) foresee(ctx context.Context) (grown, gone string, err error) {
-	before, err := describeTopic(ctx, a.admin, a.topic)
+	before, err := kafka.DescribeTopic(ctx, a.admin, a.topic)
 	if err != nil {
 		return "", "", err
 	}
@@ -153,7 +155,7 @@ func (a *alteration) foresee(ctx context.Context) (grown, gone string, err error
 		if err := a.growBy(ctx, a.admin.ValidateUpdatePartitions); err != nil {
 			return "", "", err
 		}
-		grown = fmt.Sprintf(", %s instead of %d", count(*a.grow, "partition"), a.partitions)
+		grown = fmt.Sprintf(", %s instead of %d", term.Count(*a.grow, "partition"), a.partitions)
 	}
 	return grown, gone, nil
 }
@@ -167,7 +169,7 @@ func (a *alteration) do(ctx context.Context) error {
 		}
 		for _, answer := range answers {
 			if answer.Err != nil {
-				return topicError(a.topic, answer.Err, answer.ErrMessage)
+				return kafka.TopicError(a.topic, answer.Err, answer.ErrMessage)
 			}
 		}
 	}
@@ -185,7 +187,7 @@ func (a *alteration) growBy(ctx context.Context, how func(context.Context, int, 
 	}
 	for _, answer := range answers {
 		if answer.Err != nil {
-			return topicError(a.topic, answer.Err, answer.ErrMessage)
+			return kafka.TopicError(a.topic, answer.Err, answer.ErrMessage)
 		}
 	}
 	return nil
@@ -239,7 +241,7 @@ func (a *alteration) ask(ctx context.Context) error {
 				if sr.ErrorMessage != nil {
 					detail = *sr.ErrorMessage
 				}
-				return topicError(a.topic, err, detail)
+				return kafka.TopicError(a.topic, err, detail)
 			}
 			sr.UnknownTags.Each(func(key uint32, b []byte) {
 				for ; key == server.RetainedTag && len(b) >= server.RetainedBytes; b = b[server.RetainedBytes:] {
@@ -312,17 +314,17 @@ func (a *alteration) consequences(ctx context.Context) (phrases []string, err er
 func deletedOf(deleted, all int64, unknown int) string {
 	switch {
 	case unknown > 0 && deleted == 0:
-		return fmt.Sprintf("perhaps records of %s without a leader", count(unknown, "partition"))
+		return fmt.Sprintf("perhaps records of %s without a leader", term.Count(unknown, "partition"))
 	case unknown > 0:
-		return fmt.Sprintf("at least %s, and perhaps some of %s without a leader", count(deleted, "record"), count(unknown, "partition"))
+		return fmt.Sprintf("at least %s, and perhaps some of %s without a leader", term.Count(deleted, "record"), term.Count(unknown, "partition"))
 	case deleted == 0:
 		return ""
 	case deleted == 1 && all == 1:
 		return "the only record"
 	case deleted == all:
-		return count(deleted, "record") + ", all of them"
+		return term.Count(deleted, "record") + ", all of them"
 	}
-	return fmt.Sprintf("%s of %s", count(deleted, "record"), number(all))
+	return fmt.Sprintf("%s of %s", term.Count(deleted, "record"), term.Number(all))
 }
 
 // knows refuses to return a setting to its default that the topic does not have: brokers
@@ -343,8 +345,8 @@ func (a *alteration) knows(ctx context.Context) error {
 	}
 	for _, name := range unset {
 		if _, ok := has[name]; !ok {
-			return usage("--unset %s: topic %s has no such setting%s; see `millrace topic config %[2]s`",
-				name, a.topic, didYouMean(name, slices.Sorted(maps.Keys(has))))
+			return term.Usage("--unset %s: topic %s has no such setting%s; see `millrace topic config %[2]s`",
+				name, a.topic, term.DidYouMean(name, slices.Sorted(maps.Keys(has))))
 		}
 	}
 	return nil
@@ -359,7 +361,7 @@ func (a *alteration) settings(ctx context.Context) (map[string]*string, error) {
 	has := make(map[string]*string)
 	for _, r := range resources {
 		if r.Err != nil {
-			return nil, topicError(a.topic, r.Err, r.ErrMessage)
+			return nil, kafka.TopicError(a.topic, r.Err, r.ErrMessage)
 		}
 		for _, s := range r.Configs {
 			has[s.Key] = s.Value
@@ -416,7 +418,7 @@ func (a *alteration) compacted(ctx context.Context) (string, error) {
 	seed := maphash.MakeSeed()
 	latest := make(map[uint64]struct{})
 	read := int64(0)
-	whole, err := eachRecord(ctx, a.brokers, a.topic, span{}, func(r *kgo.Record) {
+	whole, err := kafka.EachRecord(ctx, a.brokers, a.topic, kafka.Span{}, func(r *kgo.Record) {
 		read++
 		if r.Key != nil {
 			latest[maphash.Bytes(seed, r.Key)^uint64(r.Partition)*0x9e3779b97f4a7c15] = struct{}{}
@@ -427,9 +429,9 @@ func (a *alteration) compacted(ctx context.Context) (string, error) {
 	case err != nil:
 		return "", err
 	case !whole:
-		return fmt.Sprintf("by compaction, as segments end, at least %s of the first %s read: all but the last of each key, and what has no key", count(goes, "record"), number(read)), nil
+		return fmt.Sprintf("by compaction, as segments end, at least %s of the first %s read: all but the last of each key, and what has no key", term.Count(goes, "record"), term.Number(read)), nil
 	case goes == 0:
 		return "", nil
 	}
-	return fmt.Sprintf("by compaction, as segments end, %s of %s: all but the last of each key, and what has no key", count(goes, "record"), number(read)), nil
+	return fmt.Sprintf("by compaction, as segments end, %s of %s: all but the last of each key, and what has no key", term.Count(goes, "record"), term.Number(read)), nil
 }

@@ -8,6 +8,9 @@ import (
 	"slices"
 	"time"
 
+	"millrace/cli/kafka"
+	"millrace/cli/term"
+
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -26,10 +29,10 @@ EXAMPLES:
    $ millrace topic create orders
    $ millrace topic create flights -p 3 -r 3 -c retention.ms=-1
    $ millrace topic create a b c --if-not-exists`,
-		Flags: clientFlags([]urfave.Flag{
+		Flags: kafka.Flags([]urfave.Flag{
 			&urfave.IntFlag{Name: "partitions", Aliases: []string{"p"}, Value: -1, DefaultText: "the cluster's", Usage: "number of partitions, `N`"},
 			&urfave.IntFlag{Name: "replicas", Aliases: []string{"r"}, Value: -1, DefaultText: "the cluster's", Usage: "copies of each partition, `N`"},
-			configFlag(),
+			kafka.ConfigFlag(),
 			&urfave.BoolFlag{Name: "if-not-exists", Usage: "a topic that exists already is fine"},
 			&urfave.BoolFlag{Name: "dry-run", Usage: "only ask whether it could be done"},
 		}),
@@ -39,16 +42,16 @@ EXAMPLES:
 
 func topicCreate(c *urfave.Context) error {
 	if c.NArg() == 0 {
-		return usage("topic create which topic? see `millrace topic create --help`")
+		return term.Usage("topic create which topic? see `millrace topic create --help`")
 	}
 	partitions, replicas := c.Int("partitions"), c.Int("replicas")
 	if c.IsSet("partitions") && partitions < 1 || partitions > 1<<20 {
-		return usage("-p %d: a topic has 1 partition or more", partitions)
+		return term.Usage("-p %d: a topic has 1 partition or more", partitions)
 	}
 	if c.IsSet("replicas") && replicas < 1 || replicas > 1<<10 {
-		return usage("-r %d: a partition has 1 replica or more", replicas)
+		return term.Usage("-r %d: a partition has 1 replica or more", replicas)
 	}
-	given, err := givenSettings(c)
+	given, err := kafka.GivenSettings(c)
 	if err != nil {
 		return err
 	}
@@ -56,7 +59,7 @@ func topicCreate(c *urfave.Context) error {
 	for k, v := range given {
 		configs[k] = &v
 	}
-	return withClient(c, func(ctx context.Context, client *kgo.Client, admin *kadm.Client) error {
+	return kafka.WithClient(c, func(ctx context.Context, client *kgo.Client, admin *kadm.Client) error {
 		create, said := admin.CreateTopics, "created"
 		if c.Bool("dry-run") {
 			create, said = admin.ValidateCreateTopics, "could create"
@@ -68,7 +71,7 @@ func topicCreate(c *urfave.Context) error {
 			}
 			for _, topic := range c.Args().Slice() {
 				if a := could[topic]; a.Err != nil && !(c.Bool("if-not-exists") && errors.Is(a.Err, kerr.TopicAlreadyExists)) {
-					return explain(a.Err, "%s; no topic was created", oneLine(topicError(topic, a.Err, a.ErrMessage)))
+					return term.Explain(a.Err, "%s; no topic was created", term.OneLine(kafka.TopicError(topic, a.Err, a.ErrMessage)))
 				}
 			}
 		}
@@ -84,7 +87,7 @@ func topicCreate(c *urfave.Context) error {
 			case a.Err == nil:
 				line := said + " topic " + topic
 				if a.NumPartitions > 0 {
-					line += fmt.Sprintf(": %s, %s", count(a.NumPartitions, "partition"), count(int(a.ReplicationFactor), "replica"))
+					line += fmt.Sprintf(": %s, %s", term.Count(a.NumPartitions, "partition"), term.Count(int(a.ReplicationFactor), "replica"))
 				}
 				if !c.Bool("dry-run") {
 					if r := a.ReplicationFactor; r == 2 {
@@ -99,9 +102,9 @@ func topicCreate(c *urfave.Context) error {
 			case c.Bool("if-not-exists") && errors.Is(a.Err, kerr.TopicAlreadyExists):
 				fmt.Fprintf(c.App.Writer, "topic %s exists already\n", topic)
 			case first == nil:
-				first = topicError(topic, a.Err, a.ErrMessage)
+				first = kafka.TopicError(topic, a.Err, a.ErrMessage)
 			default:
-				fmt.Fprintf(c.App.ErrWriter, "millrace: %s\n", oneLine(topicError(topic, a.Err, a.ErrMessage)))
+				fmt.Fprintf(c.App.ErrWriter, "millrace: %s\n", term.OneLine(kafka.TopicError(topic, a.Err, a.ErrMessage)))
 			}
 		}
 		if err := awaitLeaders(ctx, admin, made, leaderPatience); first == nil {
@@ -150,11 +153,11 @@ func awaitLeaders(ctx context.Context, admin *kadm.Client, topics []string, pati
 			if len(without) == 1 {
 				have = "has"
 			}
-			return fail(StatusFailed, "created, but %s of %s %s no leader after %s: %s; `millrace cluster health` and the nodes' logs say why",
-				number(len(without)), count(all, "partition"), have, patience, some(without))
+			return term.Fail(term.StatusFailed, "created, but %s of %s %s no leader after %s: %s; `millrace cluster health` and the nodes' logs say why",
+				term.Number(len(without)), term.Count(all, "partition"), have, patience, term.Some(without))
 		}
 		select {
-		case <-time.After(backoff(attempt)):
+		case <-time.After(kafka.Backoff(attempt)):
 		case <-ctx.Done():
 			return ctx.Err()
 		}

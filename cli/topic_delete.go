@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"strings"
 
+	"millrace/cli/kafka"
+	"millrace/cli/term"
+
 	"github.com/twmb/franz-go/pkg/kadm"
 	urfave "github.com/urfave/cli/v2"
 )
@@ -21,29 +24,29 @@ func topicDeleteCommand() *urfave.Command {
 EXAMPLES:
    $ millrace topic delete copies --dry-run
    $ millrace topic delete copies --yes`,
-		Flags:  clientFlags(destructiveFlags()),
+		Flags:  kafka.Flags(term.DestructiveFlags()),
 		Action: topicDelete,
 	}
 }
 
 func topicDelete(c *urfave.Context) error {
 	if c.NArg() == 0 {
-		return usage("topic delete which topic? see `millrace topic delete --help`")
+		return term.Usage("topic delete which topic? see `millrace topic delete --help`")
 	}
-	return withAdmin(c, func(ctx context.Context, admin *kadm.Client) error {
+	return kafka.WithAdmin(c, func(ctx context.Context, admin *kadm.Client) error {
 		var what []string
 		for _, topic := range c.Args().Slice() {
-			t, err := describeTopic(ctx, admin, topic)
+			t, err := kafka.DescribeTopic(ctx, admin, topic)
 			if err != nil {
 				return err
 			}
-			what = append(what, fmt.Sprintf("topic %s with %s%s", topic, count(len(t.Partitions), "partition"), recordsIn(ctx, admin, t)))
+			what = append(what, fmt.Sprintf("topic %s with %s%s", topic, term.Count(len(t.Partitions), "partition"), recordsIn(ctx, admin, t)))
 		}
 		if c.Bool("dry-run") {
 			_, err := fmt.Fprintln(c.App.Writer, "would delete", strings.Join(what, ", "))
 			return err
 		}
-		if err := confirm(c, "delete "+strings.Join(what, ", ")); err != nil {
+		if err := term.Confirm(c, "delete "+strings.Join(what, ", ")); err != nil {
 			return err
 		}
 		// Asking a person may have taken longer than the time for the request.
@@ -58,7 +61,7 @@ func topicDelete(c *urfave.Context) error {
 			case a.Err == nil:
 				fmt.Fprintln(c.App.Writer, "deleted topic", topic)
 			case first == nil:
-				first = topicError(topic, a.Err, a.ErrMessage)
+				first = kafka.TopicError(topic, a.Err, a.ErrMessage)
 			}
 		}
 		return first
@@ -87,9 +90,9 @@ func recordsIn(ctx context.Context, admin *kadm.Client, t kadm.TopicDetail) stri
 func countedRecords(n int64, unknown int) string {
 	switch {
 	case unknown == 0:
-		return " and " + count(n, "record")
+		return " and " + term.Count(n, "record")
 	case unknown == 1:
-		return " and at least " + count(n, "record") + ", since 1 partition does not tell"
+		return " and at least " + term.Count(n, "record") + ", since 1 partition does not tell"
 	}
-	return " and at least " + count(n, "record") + ", since " + count(unknown, "partition") + " do not tell"
+	return " and at least " + term.Count(n, "record") + ", since " + term.Count(unknown, "partition") + " do not tell"
 }

@@ -10,6 +10,9 @@ import (
 	"sync"
 	"time"
 
+	"millrace/cli/kafka"
+	"millrace/cli/term"
+
 	"github.com/twmb/franz-go/pkg/kadm"
 	urfave "github.com/urfave/cli/v2"
 )
@@ -29,7 +32,7 @@ func topicDescribeCommand() *urfave.Command {
 EXAMPLES:
    $ millrace topic describe flights
    $ millrace topic describe flights --all -o yaml`,
-		Flags: clientFlags(outputFlags(true), []urfave.Flag{
+		Flags: kafka.Flags(term.OutputFlags(true), []urfave.Flag{
 			&urfave.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "settings that are defaults too"},
 		}),
 		Action: topicDescribe,
@@ -59,7 +62,7 @@ func (n *nextDeletion) say(now time.Time) string {
 	if wait := n.At.Sub(now); wait > time.Minute {
 		when = "in " + lasting(wait.Seconds())
 	}
-	return fmt.Sprintf("deleted next: %s, %s", count(n.Records, "record"), when)
+	return fmt.Sprintf("deleted next: %s, %s", term.Count(n.Records, "record"), when)
 }
 
 // nextOf finds the first time at which something is deleted of any partition, and counts
@@ -118,17 +121,17 @@ func topicDescribe(c *urfave.Context) error {
 		if asked.ask(ctx) == nil {
 			d.Next = nextOf(d.Partitions, asked.answered)
 		}
-		return printObject(c, d, d.Name, func() error {
-			fmt.Fprintf(c.App.Writer, "%s  id %s  %s\n\n", d.Name, d.ID, count(len(d.Partitions), "partition"))
-			err := printTable(c, d.Partitions, []column[partitionItem]{
-				{"PARTITION", func(p partitionItem) string { return strconv.Itoa(int(p.Partition)) }},
-				{"LEADER", func(p partitionItem) string { return nodeOrNone(p.Leader) }},
-				{"EPOCH", func(p partitionItem) string { return strconv.Itoa(int(p.Epoch)) }},
-				{"REPLICAS", func(p partitionItem) string { return ids(p.Replicas) }},
-				{"ISR", func(p partitionItem) string { return ids(p.ISR) }},
-				{"LOG-START-OFFSET", func(p partitionItem) string { return offsetOrNone(p.StartOffset) }},
-				{"LOG-END-OFFSET", func(p partitionItem) string { return offsetOrNone(p.EndOffset) }},
-				{"DOWN", func(p partitionItem) string { return ids(p.Down) }},
+		return term.PrintObject(c, d, d.Name, func() error {
+			fmt.Fprintf(c.App.Writer, "%s  id %s  %s\n\n", d.Name, d.ID, term.Count(len(d.Partitions), "partition"))
+			err := term.PrintTable(c, d.Partitions, []term.Column[partitionItem]{
+				{Header: "PARTITION", Cell: func(p partitionItem) string { return strconv.Itoa(int(p.Partition)) }},
+				{Header: "LEADER", Cell: func(p partitionItem) string { return nodeOrNone(p.Leader) }},
+				{Header: "EPOCH", Cell: func(p partitionItem) string { return strconv.Itoa(int(p.Epoch)) }},
+				{Header: "REPLICAS", Cell: func(p partitionItem) string { return term.IDs(p.Replicas) }},
+				{Header: "ISR", Cell: func(p partitionItem) string { return term.IDs(p.ISR) }},
+				{Header: "LOG-START-OFFSET", Cell: func(p partitionItem) string { return offsetOrNone(p.StartOffset) }},
+				{Header: "LOG-END-OFFSET", Cell: func(p partitionItem) string { return offsetOrNone(p.EndOffset) }},
+				{Header: "DOWN", Cell: func(p partitionItem) string { return term.IDs(p.Down) }},
 			})
 			if err == nil && d.Next != nil {
 				_, err = fmt.Fprintf(c.App.Writer, "\n%s\n", d.Next.say(time.Now()))
@@ -137,15 +140,15 @@ func topicDescribe(c *urfave.Context) error {
 				return err
 			}
 			fmt.Fprintln(c.App.Writer)
-			return printTable(c, d.Settings, []column[settingItem]{
-				{"SETTING", func(s settingItem) string { return s.Name }},
-				{"VALUE", func(s settingItem) string {
+			return term.PrintTable(c, d.Settings, []term.Column[settingItem]{
+				{Header: "SETTING", Cell: func(s settingItem) string { return s.Name }},
+				{Header: "VALUE", Cell: func(s settingItem) string {
 					if s.Value == nil {
 						return ""
 					}
 					return *s.Value
 				}},
-				{"SOURCE", func(s settingItem) string { return s.Source }},
+				{Header: "SOURCE", Cell: func(s settingItem) string { return s.Source }},
 			})
 		})
 	})
@@ -153,7 +156,7 @@ func topicDescribe(c *urfave.Context) error {
 
 func (r *reader) describe(ctx context.Context, topic string, all bool) (*topicDescription, error) {
 	admin := r.admin
-	t, err := describeTopic(ctx, admin, topic)
+	t, err := kafka.DescribeTopic(ctx, admin, topic)
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +195,7 @@ func (r *reader) describe(ctx context.Context, topic string, all bool) (*topicDe
 	}
 	for _, resource := range resources {
 		if resource.Err != nil {
-			return nil, topicError(topic, resource.Err, resource.ErrMessage)
+			return nil, kafka.TopicError(topic, resource.Err, resource.ErrMessage)
 		}
 		for _, s := range resource.Configs {
 			source := strings.ToLower(strings.ReplaceAll(s.Source.String(), "_", " "))

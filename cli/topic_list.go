@@ -7,6 +7,9 @@ import (
 	"sync"
 	"time"
 
+	"millrace/cli/kafka"
+	"millrace/cli/term"
+
 	"github.com/twmb/franz-go/pkg/kadm"
 	urfave "github.com/urfave/cli/v2"
 )
@@ -27,7 +30,7 @@ EXAMPLES:
    $ millrace topic list
    $ millrace topic ls --internal -o json
    $ millrace topic ls -o name`,
-		Flags:  clientFlags(outputFlags(true), internalFlag()),
+		Flags:  kafka.Flags(term.OutputFlags(true), internalFlag()),
 		Action: topicList,
 	}
 }
@@ -45,7 +48,7 @@ type topicItem struct {
 
 func topicList(c *urfave.Context) error {
 	if c.NArg() > 0 {
-		return usage("topic list takes no arguments; describe a topic with `millrace topic describe %s`", c.Args().First())
+		return term.Usage("topic list takes no arguments; describe a topic with `millrace topic describe %s`", c.Args().First())
 	}
 	return withReader(c, func(ctx context.Context, r *reader) error {
 		admin := r.admin
@@ -64,13 +67,13 @@ func topicList(c *urfave.Context) error {
 		if c.String("output") != "name" {
 			completeTopicItems(ctx, admin, topics, items)
 		}
-		return printList(c, items, []column[topicItem]{
-			{"NAME", func(t topicItem) string { return t.Name }},
-			{"PARTITIONS", func(t topicItem) string { return strconv.Itoa(t.Partitions) }},
-			{"REPLICAS", func(t topicItem) string { return strconv.Itoa(t.Replicas) }},
-			{"RECORDS", func(t topicItem) string { return cellNumber(c.App.Writer, t.Records) }},
-			{"SIZE", func(t topicItem) string { return cellSize(c.App.Writer, t.Bytes) }},
-			{"RATE", func(t topicItem) string {
+		return term.PrintList(c, items, []term.Column[topicItem]{
+			{Header: "NAME", Cell: func(t topicItem) string { return t.Name }},
+			{Header: "PARTITIONS", Cell: func(t topicItem) string { return strconv.Itoa(t.Partitions) }},
+			{Header: "REPLICAS", Cell: func(t topicItem) string { return strconv.Itoa(t.Replicas) }},
+			{Header: "RECORDS", Cell: func(t topicItem) string { return term.CellNumber(c.App.Writer, t.Records) }},
+			{Header: "SIZE", Cell: func(t topicItem) string { return term.CellSize(c.App.Writer, t.Bytes) }},
+			{Header: "RATE", Cell: func(t topicItem) string {
 				if t.Rate < 0 {
 					return ""
 				}

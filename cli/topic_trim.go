@@ -8,6 +8,9 @@ import (
 	"strconv"
 	"time"
 
+	"millrace/cli/kafka"
+	"millrace/cli/term"
+
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	urfave "github.com/urfave/cli/v2"
@@ -28,10 +31,10 @@ func topicTrimCommand() *urfave.Command {
 EXAMPLES:
    $ millrace topic trim orders -o -1 --dry-run
    $ millrace topic trim orders -o @-168h --yes`,
-		Flags: clientFlags([]urfave.Flag{
+		Flags: kafka.Flags([]urfave.Flag{
 			&urfave.StringFlag{Name: "offset", Aliases: []string{"o"}, Usage: "the first `OFFSET` to keep"},
 			&urfave.StringFlag{Name: "partitions", Aliases: []string{"p"}, Usage: "only these partitions, `0,2,5-7`", DefaultText: "all"},
-		}, outputFlags(false), destructiveFlags()),
+		}, term.OutputFlags(false), term.DestructiveFlags()),
 		Action: topicTrim,
 	}
 }
@@ -53,21 +56,21 @@ func topicTrim(c *urfave.Context) error {
 		return err
 	}
 	if !c.IsSet("offset") {
-		return usage("topic trim up to where? say -o OFFSET")
+		return term.Usage("topic trim up to where? say -o OFFSET")
 	}
-	to, err := parseSpan("-o", c.String("offset"), time.Now())
+	to, err := kafka.ParseSpan("-o", c.String("offset"), time.Now())
 	if err != nil {
 		return err
 	}
-	if to.to != nil {
-		return usage("-o %q: trim takes the one offset where the topic is to begin", c.String("offset"))
+	if to.To != nil {
+		return term.Usage("-o %q: trim takes the one offset where the topic is to begin", c.String("offset"))
 	}
 	wanted, err := parsePartitions(c.String("partitions"))
 	if err != nil {
 		return err
 	}
-	return withAdmin(c, func(ctx context.Context, admin *kadm.Client) error {
-		if _, err := describeTopic(ctx, admin, topic); err != nil {
+	return kafka.WithAdmin(c, func(ctx context.Context, admin *kadm.Client) error {
+		if _, err := kafka.DescribeTopic(ctx, admin, topic); err != nil {
 			return err
 		}
 		trims, err := planTrim(ctx, admin, topic, to, c.String("partitions"), wanted)
@@ -79,12 +82,12 @@ func topicTrim(c *urfave.Context) error {
 			total += t.Records
 			kept += t.end - t.To
 		}
-		what := count(total, "record")
+		what := term.Count(total, "record")
 		if kept == 0 && total > 1 {
 			what += ", all that there are,"
 		}
 		if !c.Bool("dry-run") && total > 0 {
-			if err := confirm(c, fmt.Sprintf("delete %s of topic %s", what, topic)); err != nil {
+			if err := term.Confirm(c, fmt.Sprintf("delete %s of topic %s", what, topic)); err != nil {
 				return err
 			}
 			before := make(kadm.Offsets)
@@ -99,32 +102,32 @@ func topicTrim(c *urfave.Context) error {
 			}
 			if err := answers.Error(); err != nil {
 				if errors.Is(err, kerr.PolicyViolation) {
-					return explain(err, "topic %q is only compacted, so nothing is deleted before an offset; `millrace topic alter %s -c cleanup.policy=compact,delete` allows it", topic, topic)
+					return term.Explain(err, "topic %q is only compacted, so nothing is deleted before an offset; `millrace topic alter %s -c cleanup.policy=compact,delete` allows it", topic, topic)
 				}
-				return topicError(topic, err, "")
+				return kafka.TopicError(topic, err, "")
 			}
-			fmt.Fprintf(c.App.ErrWriter, "deleted %s of topic %s; the disks have their room back within a minute or two\n", count(total, "record"), topic)
+			fmt.Fprintf(c.App.ErrWriter, "deleted %s of topic %s; the disks have their room back within a minute or two\n", term.Count(total, "record"), topic)
 		}
 		if c.Bool("dry-run") {
 			fmt.Fprintf(c.App.ErrWriter, "would delete %s of topic %s\n", what, topic)
 		}
-		return printList(c, trims, []column[trim]{
-			{"PARTITION", func(t trim) string { return strconv.Itoa(int(t.Partition)) }},
-			{"LOG-START-OFFSET", func(t trim) string { return strconv.FormatInt(t.From, 10) }},
-			{"NEW-START-OFFSET", func(t trim) string { return strconv.FormatInt(t.To, 10) }},
-			{"RECORDS", func(t trim) string { return cellNumber(c.App.Writer, t.Records) }},
+		return term.PrintList(c, trims, []term.Column[trim]{
+			{Header: "PARTITION", Cell: func(t trim) string { return strconv.Itoa(int(t.Partition)) }},
+			{Header: "LOG-START-OFFSET", Cell: func(t trim) string { return strconv.FormatInt(t.From, 10) }},
+			{Header: "NEW-START-OFFSET", Cell: func(t trim) string { return strconv.FormatInt(t.To, 10) }},
+			{Header: "RECORDS", Cell: func(t trim) string { return term.CellNumber(c.App.Writer, t.Records) }},
 		})
 	})
 }
 
 // planTrim says what moving the start of a topic to a point means for each partition that
 // is wanted; which says them as they were typed.
-func planTrim(ctx context.Context, admin *kadm.Client, topic string, to span, which string, wanted func(int32) bool) ([]trim, error) {
-	all, err := to.resolve(ctx, admin, []string{topic}, false, false)
+func planTrim(ctx context.Context, admin *kadm.Client, topic string, to kafka.Span, which string, wanted func(int32) bool) ([]trim, error) {
+	all, err := to.Resolve(ctx, admin, []string{topic}, false, false)
 	if err != nil {
 		return nil, err
 	}
-	now, err := span{}.resolve(ctx, admin, []string{topic}, true, false)
+	now, err := kafka.Span{}.Resolve(ctx, admin, []string{topic}, true, false)
 	if err != nil {
 		return nil, err
 	}
@@ -133,11 +136,11 @@ func planTrim(ctx context.Context, admin *kadm.Client, topic string, to span, wh
 		if !wanted(i) {
 			continue
 		}
-		if end := now[topic][i].to; b.from > end {
-			return nil, usage("partition %d of topic %s ends at offset %d, before %d; choose partitions with -p", i, topic, end, b.from)
+		if end := now[topic][i].To; b.From > end {
+			return nil, term.Usage("partition %d of topic %s ends at offset %d, before %d; choose partitions with -p", i, topic, end, b.From)
 		}
-		from := now[topic][i].from
-		trims = append(trims, trim{topic, i, from, max(b.from, from), max(b.from-from, 0), now[topic][i].to})
+		from := now[topic][i].From
+		trims = append(trims, trim{topic, i, from, max(b.From, from), max(b.From-from, 0), now[topic][i].To})
 	}
 	if len(trims) == 0 {
 		return nil, noPartition(topic, len(all[topic]), which)

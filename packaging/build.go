@@ -173,7 +173,7 @@ func says(ctx context.Context, args ...string) ([]byte, error) {
 func (b *builder) compile(ctx context.Context, p platform, work string) (string, error) {
 	path := filepath.Join(work, p.os+"_"+p.arch, p.program())
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-mod=readonly",
-		"-ldflags", "-s -w -buildid= -X millrace/cli.version="+b.version+" -X millrace/cli.commit="+b.commit,
+		"-ldflags", "-s -w -buildid= -X millrace/cli/term.Version="+b.version+" -X millrace/cli/term.Commit="+b.commit,
 		"-o", path, "./cli/millrace")
 	cmd.Dir = b.root
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(variable string) bool {

@@ -69,7 +69,7 @@ func TestEverySettingThatHasAnEffectIsRead(t *testing.T) {
 				}
 			case *ast.ValueSpec: // const nodeIDKey = "node.id"
 				for _, v := range n.Values {
-					if l, ok := v.(*ast.BasicLit); ok && l.Kind == token.STRING && strings.HasSuffix(path, "cli/config.go") {
+					if l, ok := v.(*ast.BasicLit); ok && l.Kind == token.STRING && strings.HasSuffix(path, "cli/local/config.go") {
 						name, _ := strconv.Unquote(l.Value)
 						named[name] = true
 					}

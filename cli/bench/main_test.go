@@ -1,0 +1,9 @@
+package bench
+
+import (
+	"testing"
+
+	"millrace/cli/clitest"
+)
+
+func TestMain(m *testing.M) { clitest.Main(m) }

@@ -1,0 +1,51 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"millrace/cli/term"
+	"millrace/replication/metadata/settings"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	urfave "github.com/urfave/cli/v2"
+)
+
+// GivenSettings reads the -c flags: key=value, each key once.
+func GivenSettings(c *urfave.Context) (map[string]string, error) {
+	all := make(map[string]string)
+	for _, s := range c.StringSlice("config") {
+		key, value, ok := strings.Cut(s, "=")
+		key = strings.TrimSpace(key)
+		if !ok || key == "" {
+			return nil, term.Usage("-c %q: it is KEY=VALUE, such as retention.ms=86400000", s)
+		}
+		if _, twice := all[key]; twice {
+			return nil, term.Usage("-c %s is given twice", key)
+		}
+		if d, known := settings.TopicDefinition(key); known {
+			value = d.Plain(value) // 7d, as in a configuration file
+		}
+		all[key] = value
+	}
+	return all, nil
+}
+
+// ConfigFlag is the flag -c of commands that make or alter topics; GivenSettings reads it.
+func ConfigFlag() urfave.Flag {
+	return &urfave.StringSliceFlag{Name: "config", Aliases: []string{"c"}, Usage: "`KEY=VALUE`: a setting of the topic; may be repeated"}
+}
+
+// DescribeTopic returns one topic's metadata.
+func DescribeTopic(ctx context.Context, admin *kadm.Client, topic string) (kadm.TopicDetail, error) {
+	topics, err := admin.ListTopicsWithInternal(ctx, topic)
+	if err != nil {
+		return kadm.TopicDetail{}, fmt.Errorf("ask for topic %q: %w", topic, err)
+	}
+	t := topics[topic]
+	if t.Err != nil {
+		return t, TopicError(topic, t.Err, "")
+	}
+	return t, nil
+}

@@ -1,0 +1,9 @@
+package local_test
+
+import (
+	"testing"
+
+	"millrace/cli/clitest"
+)
+
+func TestMain(m *testing.M) { clitest.Main(m) }
