@@ -53,7 +53,8 @@ func TestFormatSaysWhatTheCodeSays(t *testing.T) {
 }
 
 // preformatted returns the indented lines of the comment of a declaration, or
-// of the package itself, blank lines between them included.
+// of the package itself, blank lines between them included. Where the comment has a
+// section "Format", it is those of that section.
 func preformatted(pkg, name string) (string, error) {
 	files, err := filepath.Glob(filepath.Join(pkg, "*.go"))
 	if err != nil {
@@ -66,6 +67,9 @@ func preformatted(pkg, name string) (string, error) {
 			return "", err
 		}
 		comment += commentOf(f, name)
+	}
+	if _, format, ok := strings.Cut(comment, "\n# Format\n"); ok {
+		comment = format
 	}
 	var lines []string
 	for line := range strings.SplitSeq(comment, "\n") {

@@ -1,43 +1,129 @@
 // Package transport carries the messages of all Raft groups of a node, and calls
 // from node to node, over three connections a peer.
 //
-// A Transport is a node's; a Port is one group's raft.Transport on it. Each side
-// of a pair of nodes dials its own connections, sends requests on them and
-// receives the answers there; answers come in any order and are told apart by
-// request id, so that a slow group holds no other up. The kinds are
+// A Transport is a node's; a Port is one group's raft.Transport on it. What a transport
+// needs of its node are the interfaces of Config: a Membership knows who peers are, an
+// Observer hears of them, a Handler serves calls, Entries know what appends carry. What a
+// port needs of its group is Member.
 //
-//	1 control   pings, heartbeats, votes, small calls
-//	2 data      appends with entries
-//	3 bulk      snapshots, large calls
-//	4 once      a single call, possibly of a node that is not a member yet
+// # Connections
+//
+// Each side of a pair of nodes dials its own connections, sends requests on them and
+// receives the answers there. Answers come in any order and are told apart by request id,
+// so that no group waits for another's. There are three, for what is small and urgent
+// (control), for entries (data) and for what is large (bulk), so that nothing waits for
+// what is larger: a vote is not behind 4 MiB of entries, nor those behind a snapshot. A
+// fourth kind (once) is for a single call, of a node that is not a member yet, say.
+//
+// A connection is dialled when somebody needs it, or SetPeers holds the peer; data and
+// bulk bring the control connection with them, whose pings watch over all three. Dials
+// that fail are 50 ms to 1 s apart. A peer that dials us ends that wait.
+//
+// # The way of a request
+//
+//	Raft ─▶ Port ─▶ client.do ─▶ writer ══ connection ══▶ served ─▶ inbox ─▶ Raft
+//	Raft ◀─ Port ◀─ client.read ◀═════════ connection ══ writer ◀─ replier ◀─┘
+//
+// Payloads are referenced on the way out, never copied, and joined by writev; on the way
+// in they are read once, into the memory that Raft is given. The frame's checksums are
+// compared before anything is believed.
+//
+// # Bounds
+//
+//	requests of a group, until answered      32, and 16 MiB of entries (Limits)
+//	requests of all groups and calls         128 MiB of what they carry
+//	calls that run, a connection             64 on control, 8 on bulk, 1 on once
+//	snapshots that are installed, a group    1
+//	answers to a peer that does not read     64 MiB, then its connection is closed; an answer
+//	                                         to a call waits for room from 16 MiB on
+//	requests to a peer that does not read    one for each that waits for its answer; who
+//	                                         gives up takes it back
+//	memory for a frame that has begun        128 KiB, and 3 bytes for each that came
+//	connections                              4,096, a quarter of which strangers
+//	events for the Observer                  none: they are no more than handshakes, and each counts
+//
+// Who finds no place is told so at once (busy), and Raft tries again.
+//
+// # Who waits for what
+//
+//	served.run      the peer to send. Never for a group, a handler or a disk
+//	writer.run      the peer to read: 10 s, and a second for each 32 KiB
+//	client.read     the peer to answer. It wakes who waits and goes on
+//	inbox.pump      its group's Raft to take a request, until the sender gives up, and
+//	                to answer it, as long as that takes
+//	handle, install the Handler, the Member
+//	report          the Observer, which must not block
+//	monitor         nobody
+//	Raft's own      Port's methods: see quiescing, peer.reach and Timers.Timeout
+//
+// So a group whose disk hangs fills its own inbox and nothing else; a peer that does not
+// read holds up one writer, and those who wait for answers from it; one that sends slowly
+// holds up its own connection. A line that is too slow for appends in time gets smaller
+// ones: peer.limit. What is silent is closed, so that nobody waits for it.
+//
+// A group has no goroutine here while nothing waits for it, and costs no timer: idle ones
+// are quiesced, which the comment at the top of quiesce.go explains.
+//
+// # Timers
+//
+// They are a node's to choose (Timers), and must go together. Package raftgroup has
+// Raft's beside them, and a test that holds all to it.
+//
+//   - PingInterval is several times in PeerTimeout, so that one lost ping is no death. A
+//     process that finds its own tick late by a third of PeerTimeout was paused itself, and
+//     buries nobody.
+//   - PeerTimeout is below Timeout: who died is known before an append to it times out, and
+//     one that does time out is the group's fault, or the line's. The kernel is told to give
+//     up after PeerTimeout, too, on what it sent and is not acknowledged.
+//   - GatherInterval, plus the 5 ms that answers wait for each other, is far below Raft's
+//     lease: it is added to each heartbeat. Appends for whose answers new entries would wait
+//     are not gathered, for a second after the last ones.
+//   - Quiesce, PingInterval and GatherInterval together are below Raft's lease, since an
+//     append that is held goes at the last ping before its time.
+//   - DialTimeout bounds what whoever joins a listener's full queue may wait in it.
+//   - An append to a server that is away waits for it, up to a minute: reachFor.
 //
 // # Evidence
 //
 // A connection of kind 1 to 3, in either direction, is evidence that its peer
 // lives. When a process dies the kernel closes its connections at once, those it
 // dialled and those it accepted, and when the last of them is gone the peer is
-// reported down. One that keeps its connections but says nothing for 3 s (a paused
+// reported down. One that keeps its connections but says nothing for PeerTimeout (a paused
 // process, a cut cable) has them closed and is down as well. Pings on the control
-// connections, every 500 ms, give an idle peer something to say. A session number
-// in the handshake tells a process from the one before it under the same name; while
-// that one speaks, no other session takes its place.
+// connections give an idle peer something to say. A session number in the handshake tells
+// a process from the one before it under the same name.
 //
-// # What Raft is protected from
+// # What a peer is believed
 //
-// hashicorp/raft believes its transport. It takes for committed whatever lies below
-// min(LeaderCommitIndex, its own last index), so that the commit index is cut here
-// to the last entry a request carries, or matches. It panics on a configuration
-// that does not decode and on unknown types of entry, stores entries out of order
-// if told so, and takes any term, even the last there is. All of it is checked
-// before a message is queued, on the receiving side; the names of the sender in a
-// message's header come from the connection's handshake. What is in an entry's data
-// is Entries.Check's to judge, in the same place.
+// Nothing is signed: a name is whoever says it. What is asked of it anyhow:
+//
+//   - The cluster's id, in every handshake but of kind 4, where the caller is nobody
+//     whatever it says. What Membership.Judge knows against it, on kinds 1 to 3.
+//   - That no other process speaks under its name. One that does is not replaced: it would
+//     be reported dead on anybody's word.
+//   - Terms that elections can have made since the group last heard of one: see maxJump.
+//   - Messages that Raft survives. It takes for committed whatever lies below
+//     min(LeaderCommitIndex, its own last index), so the commit index is cut to the last
+//     entry that a request carries, or matches. It panics on a configuration that does not
+//     decode and on unknown types of entry, stores entries out of order if told so, and
+//     takes the sender's name from the message, which here is the handshake's. All of it is
+//     checked on the receiving side, before a message is queued; what is in an entry's data
+//     is Entries.Check's to judge, in the same place.
+//
+// A frame that breaks a rule ends its connection, a request that does is answered so. A
+// panic while one is read costs its connection, and the process nothing.
 //
 // # Format
 //
 // All integers are big-endian; CRC is CRC-32C (Castagnoli). A connection begins
 // with a hello of the dialling side, which the other answers with an
-// acknowledgement. A string is a u16 length and that many bytes.
+// acknowledgement. A string is a u16 length and that many bytes. The kinds of connection
+// are
+//
+//	1 control   pings, heartbeats, votes, small calls
+//	2 data      appends with entries
+//	3 bulk      snapshots, large calls
+//	4 once      a single call, possibly of a node that is not a member yet
 //
 //	hello                                     acknowledgement
 //	 0  magic    "MLRC"                        0  magic    "MLRC"
@@ -54,7 +140,7 @@
 //	 .  address  string, <= 270, where         .  highest version  u8
 //	             the caller listens            .  about  string, <= 128
 //	 .  highest version  u8                     .  at     u64, of status 10: the metadata
-//	 .  about    string, <= 128: Membership.About            change at which it is known
+//	 .  about    string, <= 128: of itself                change at which it is known
 //
 // Bytes of a body behind the fields above are ignored, and the last two may be
 // missing, as in the first release: the highest version is then the lowest. These

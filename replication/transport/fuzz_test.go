@@ -120,7 +120,7 @@ func FuzzRequests(f *testing.F) {
 	})
 }
 
-// believable tells whether Raft may be given a command.
+// believable reports whether Raft may be given a command.
 func believable(command any) error {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("%T: "+format, append([]any{command}, args...)...)

@@ -299,7 +299,7 @@ func checkEntries(known Entries, r *appendRequest, sum uint32) error {
 	return nil
 }
 
-// checkConfiguration tells whether Raft can take b for a configuration: it
+// checkConfiguration reports whether Raft can take b for a configuration: it
 // panics, or never elects again, on what this refuses.
 func checkConfiguration(b []byte) (err error) {
 	defer func() {
