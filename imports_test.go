@@ -35,17 +35,18 @@ var allowed = map[string][]string{
 	"replication/vote":              {"go.etcd.io/bbolt"},
 	"replication/raftgroup":         {"internal/slowlog", "log", "replication/transport", "replication/vote", "hashicorp/raft", "hashicorp/go-hclog"},
 	"replication/failover":          {"replication/metadata", "replication/raftgroup", "replication/transport", "hashicorp/raft"},
-	"replication": {"internal/slowlog", "log", "segment", "segment/record",
-		"replication/admission", "replication/bulletin", "replication/failover", "replication/folder", "replication/metadata", "replication/metadata/settings", "replication/raftgroup", "replication/roster", "replication/transport", "replication/vote",
+	"replication/partition":         {"log", "segment", "segment/record", "replication/metadata", "replication/metadata/settings", "replication/raftgroup", "replication/transport", "replication/vote", "hashicorp/raft"},
+	"replication": {"internal/slowlog", "log", "segment",
+		"replication/admission", "replication/bulletin", "replication/failover", "replication/folder", "replication/metadata", "replication/metadata/settings", "replication/partition", "replication/raftgroup", "replication/roster", "replication/transport", "replication/vote",
 		"hashicorp/raft", "hashicorp/raft-boltdb", "go.etcd.io/bbolt"},
 	"server/coordinator":                 {"internal/heap", "segment/record"},
 	"server/coordinator/coordinatortest": {"segment/record", "server/coordinator"}, // for tests only
 	"server/protocol":                    {"twmb/franz-go/pkg/kmsg"},
 	"server/protocol/protocoltest":       {"twmb/franz-go/pkg/kmsg"}, // for tests only
 	"server/group":                       {"internal/heap", "segment/record", "server/coordinator", "server/protocol", "twmb/franz-go/pkg/kmsg", "twmb/franz-go/pkg/kbin"},
-	"server/journal":                     {"internal/slowlog", "replication", "replication/metadata", "segment/record", "server/coordinator"},
+	"server/journal":                     {"internal/slowlog", "replication", "replication/metadata", "replication/partition", "segment/record", "server/coordinator"},
 	"server/mux":                         {"replication/transport"},
-	"server": {"internal/bufpool", "internal/slowlog", "replication", "replication/metadata", "replication/metadata/settings", "segment", "segment/record",
+	"server": {"internal/bufpool", "internal/slowlog", "replication", "replication/metadata", "replication/partition", "replication/metadata/settings", "segment", "segment/record",
 		"server/coordinator", "server/group", "server/journal", "server/mux", "server/protocol", "twmb/franz-go/pkg/kmsg", "golang.org/x/sys"},
 	".":          {"replication", "replication/metadata", "replication/metadata/settings", "server", "server/coordinator", "server/mux"}, // package millrace
 	"brokertest": {"."},

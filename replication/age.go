@@ -70,7 +70,7 @@ func (a *aging) raise(logger *slog.Logger) bool {
 // written changes when something was written that others may rely on.
 func (n *Node) written() uint64 {
 	c := n.controller.Raft
-	return n.budget.writes.Load() + c.LastIndex() + c.CurrentTerm()
+	return n.budget.Begun() + c.LastIndex() + c.CurrentTerm()
 }
 
 // grow raises the age if something was written, in the background, and tells the others.

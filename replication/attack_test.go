@@ -18,6 +18,7 @@ import (
 	"millrace/replication/failover"
 	"millrace/replication/folder"
 	"millrace/replication/metadata"
+	"millrace/replication/partition"
 	"millrace/replication/roster"
 )
 
@@ -92,7 +93,7 @@ func TestStrangersAreKeptOut(t *testing.T) {
 		for call, req := range map[byte][]byte{
 			failover.CallGossip: {1, 0, 0, 0, 0, 0, 0, 0, 0},
 			callChange:          []byte(fmt.Sprintf(`{"v":1,"change":"RegisterBroker","body":{"Broker":{"ID":%d,"Incarnation":%q,"Host":"elsewhere","Port":1,"Rack":""}}}`, n.id, n.identity.Incarnation)),
-			callStatus:          u64s(0), callSegments: u64s(p.group, 0), callSegment: append(u64s(p.group, 1, 0), 0, 0, 1, 0),
+			callStatus:          u64s(0), callSegments: u64s(p.Group(), 0), callSegment: append(u64s(p.Group(), 1, 0), 0, 0, 1, 0),
 		} {
 			s := c.knock(n, g) // each: such a connection is for one call
 			if s.ack.status != 0 || s.ack.incarnation != "" || s.ack.session != 0 {
@@ -227,7 +228,7 @@ func TestPartitionThatNoImageMentionsIsKept(t *testing.T) {
 	if _, err := n.Partition(id); err != nil {
 		t.Errorf("a partition that no change deleted: %v", err)
 	}
-	if _, err := os.Stat(filepath.Join(p.dir, partitionName)); err != nil {
+	if _, err := os.Stat(filepath.Join(p.Dir(), partition.FileName)); err != nil {
 		t.Error(err)
 	}
 	// A deletion that the image records does.
@@ -235,15 +236,15 @@ func TestPartitionThatNoImageMentionsIsKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if _, err := os.Stat(g.dir); errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Stat(g.Dir()); errors.Is(err, os.ErrNotExist) {
 			break
 		}
 		if time.Now().After(deadline) {
 			t.Fatal("a deleted topic's folder is still there")
 		}
 	}
-	if !n.Image().Deleted(g.group) || n.Image().Deleted(p.group) {
-		t.Errorf("the image says of group %d %v, of group %d %v", g.group, n.Image().Deleted(g.group), p.group, n.Image().Deleted(p.group))
+	if !n.Image().Deleted(g.Group()) || n.Image().Deleted(p.Group()) {
+		t.Errorf("the image says of group %d %v, of group %d %v", g.Group(), n.Image().Deleted(g.Group()), p.Group(), n.Image().Deleted(p.Group()))
 	}
 }
 
@@ -255,9 +256,9 @@ func TestVoteOfTheLastTermEndsNoGroup(t *testing.T) {
 	defer c.stop()
 	_, p := c.leader(id)
 	for _, n := range c.nodes[:2] {
-		eventually(t, "the group is open", func() bool { return n.memberOf(p.group) != nil }) // the record needed two of three
+		eventually(t, "the group is open", func() bool { return n.memberOf(p.Group()) != nil }) // the record needed two of three
 		s := c.inTheNameOf(gone, who, age, n, controlConn)
-		for _, group := range []uint64{0, p.group} {
+		for _, group := range []uint64{0, p.Group()} {
 			for _, term := range []uint64{1<<31 - 1, 1 << 30, 1<<20 + 1<<12} {
 				head := append(u64s(group, term, 1<<40, term-1), 1, 0, 0, 0, 0, 0, 0, 0)
 				if typ, head, payload, err := s.ask(7, head, nil); typ != 17 || head[0] != 4 {
@@ -270,18 +271,18 @@ func TestVoteOfTheLastTermEndsNoGroup(t *testing.T) {
 		}
 		// The highest that is taken, once: the group goes on above it. Who only asks whether
 		// it would get a vote there takes nothing from who then asks for it.
-		m := n.memberOf(p.group)
+		m := n.memberOf(p.Group())
 		for range 2 {
-			head := u64s(p.group, m.Raft.CurrentTerm()+1<<20, 1<<40, 1)
+			head := u64s(p.Group(), m.Raft.CurrentTerm()+1<<20, 1<<40, 1)
 			if typ, head, payload, err := s.ask(9, append(head, make([]byte, 8)...), nil); n.id == 1 && typ != 10 {
 				t.Errorf("a pre-vote for a jump of 2^20: %s", describe(typ, head, payload, err))
 			}
 		}
-		head := append(u64s(p.group, m.Raft.CurrentTerm()+1<<20, 1<<40, 1), 1, 0, 0, 0, 0, 0, 0, 0)
+		head := append(u64s(p.Group(), m.Raft.CurrentTerm()+1<<20, 1<<40, 1), 1, 0, 0, 0, 0, 0, 0, 0)
 		if typ, head, payload, err := s.ask(7, head, nil); n.id == 1 && typ != 8 {
 			t.Errorf("a jump of 2^20: %s", describe(typ, head, payload, err))
 		}
-		head = append(u64s(p.group, m.Raft.CurrentTerm()+1<<20, 1<<40, 1), 1, 0, 0, 0, 0, 0, 0, 0)
+		head = append(u64s(p.Group(), m.Raft.CurrentTerm()+1<<20, 1<<40, 1), 1, 0, 0, 0, 0, 0, 0, 0)
 		if typ, head, payload, err := s.ask(7, head, nil); typ != 17 {
 			t.Errorf("another at once: %s", describe(typ, head, payload, err))
 		}

@@ -12,6 +12,8 @@ import (
 	"millrace/replication/admission"
 	"millrace/replication/failover"
 	"millrace/replication/metadata"
+	"millrace/replication/partition"
+	"millrace/replication/raftgroup"
 	"millrace/replication/roster"
 	"millrace/replication/transport"
 )
@@ -20,8 +22,8 @@ import (
 const (
 	callChange   uint8 = 3
 	callStatus   uint8 = 4
-	callSegments uint8 = 5
-	callSegment  uint8 = 6
+	callSegments uint8 = partition.CallSegments
+	callSegment  uint8 = partition.CallSegment
 	callSeek     uint8 = 8
 	callForward  uint8 = 9
 )
@@ -92,13 +94,21 @@ func (n *Node) handle(ctx context.Context, from transport.Peer, kind uint8, req 
 		if len(req) != 16 {
 			return nil, errMessageLength
 		}
-		return n.segments(binary.BigEndian.Uint64(req), binary.BigEndian.Uint64(req[8:]))
+		r := n.replicaOf(binary.BigEndian.Uint64(req))
+		if r == nil {
+			return nil, ErrNotHosted
+		}
+		return r.Segments(binary.BigEndian.Uint64(req[8:]))
 	case callSegment:
 		if len(req) != 28 {
 			return nil, errMessageLength
 		}
-		group, first, position := binary.BigEndian.Uint64(req), binary.BigEndian.Uint64(req[8:]), binary.BigEndian.Uint64(req[16:])
-		return n.segmentBytes(group, first, int64(position), int(binary.BigEndian.Uint32(req[24:])))
+		r := n.replicaOf(binary.BigEndian.Uint64(req))
+		if r == nil {
+			return nil, ErrNotHosted
+		}
+		first, position := binary.BigEndian.Uint64(req[8:]), binary.BigEndian.Uint64(req[16:])
+		return r.SegmentBytes(first, int64(position), int(binary.BigEndian.Uint32(req[24:])))
 	}
 	return nil, fmt.Errorf("%w %d", errUnknownCall, kind)
 }
@@ -199,7 +209,7 @@ func (n *Node) register(ctx context.Context, req admission.Request) admission.An
 		return refused(fmt.Errorf("%w: the registration was replaced at once", ErrUnknown))
 	}
 	id := raft.ServerID(broker.ServerID())
-	if err := n.await(ctx, n.controller.Raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout)); err != nil {
+	if err := raftgroup.Await(ctx, n.closing, n.controller.Raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout)); err != nil {
 		return refused(fmt.Errorf("%w: %v", ErrNoController, err))
 	}
 	answer := admission.Answer{Cluster: n.identity.Cluster, Node: broker.ID, Peers: make(map[int32]string)}

@@ -18,6 +18,7 @@ import (
 
 	"millrace/replication/folder"
 	"millrace/replication/metadata"
+	"millrace/replication/partition"
 	"millrace/segment"
 	"millrace/segment/record"
 	"millrace/testdata/ports"
@@ -233,14 +234,14 @@ func (n *testNode) open() error {
 
 // lateEvents are a node's events where what Raft says of its leaders is looked at late.
 type lateEvents struct {
-	events
+	partition.Events
 	by *atomic.Int64 // a time.Duration
 }
 
 // Noticed implements events.
 func (e lateEvents) Noticed() {
 	time.Sleep(time.Duration(e.by.Load()))
-	e.events.Noticed()
+	e.Events.Noticed()
 }
 
 // stop ends the node without handing anything over, as close to a crash as
@@ -294,7 +295,7 @@ func (c *testCluster) live() *testNode {
 }
 
 // leader waits for the partition to be served and returns who serves it.
-func (c *testCluster) leader(id metadata.PartitionID) (*testNode, *Partition) {
+func (c *testCluster) leader(id metadata.PartitionID) (*testNode, *partition.Partition) {
 	c.t.Helper()
 	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		for _, n := range c.nodes {
@@ -313,13 +314,13 @@ func (c *testCluster) leader(id metadata.PartitionID) (*testNode, *Partition) {
 }
 
 // appendWait appends one batch and waits for the answer.
-func appendWait(p *Partition, b record.Batch) (Ack, error) {
+func appendWait(p *partition.Partition, b record.Batch) (partition.Ack, error) {
 	type answer struct {
-		ack Ack
+		ack partition.Ack
 		err error
 	}
 	done := make(chan answer, 1)
-	p.Append([]record.Batch{b}, func(ack Ack, err error) { done <- answer{ack, err} })
+	p.Append([]record.Batch{b}, func(ack partition.Ack, err error) { done <- answer{ack, err} })
 	a := <-done
 	return a.ack, a.err
 }
@@ -349,7 +350,7 @@ func (c *testCluster) settled() {
 // append has whoever leads the partition take a record, once. That leadership goes
 // elsewhere meanwhile, as to the preferred replica, only delays it: the record is sent
 // again, by a producer of its own, as clients do.
-func (c *testCluster) append(id idOf, value string) *Partition {
+func (c *testCluster) append(id idOf, value string) *partition.Partition {
 	c.t.Helper()
 	c.producers++
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
@@ -363,7 +364,7 @@ func (c *testCluster) append(id idOf, value string) *Partition {
 		if _, err = appendWait(p, b); err == nil {
 			return p
 		}
-		if !errors.Is(err, ErrNotLeader) && !errors.Is(err, ErrUnknown) || time.Now().After(deadline) {
+		if !errors.Is(err, partition.ErrNotLeader) && !errors.Is(err, ErrUnknown) || time.Now().After(deadline) {
 			c.t.Fatalf("append %.40q: %v", value, err)
 		}
 	}
@@ -389,7 +390,7 @@ func (c *testCluster) values(id metadata.PartitionID) []string {
 	var all []string
 	for offset := p.StartOffset(); offset < p.HighWatermark(); {
 		v, err := p.Read(offset, 1<<20, false)
-		if errors.Is(err, ErrNotLeader) {
+		if errors.Is(err, partition.ErrNotLeader) {
 			_, p = c.leader(id)
 			continue
 		}
@@ -494,7 +495,7 @@ func TestAppendRetriesAreAnsweredWithTheirFirstOffset(t *testing.T) {
 			t.Fatalf("sequence %d again, at a new leader: offset %d, %v", i, ack.BaseOffset, err)
 		}
 	}
-	if _, err := appendWait(p, sequencedBatch(9, 0, 9, 1, 0)); !errors.Is(err, ErrSequence) {
+	if _, err := appendWait(p, sequencedBatch(9, 0, 9, 1, 0)); !errors.Is(err, partition.ErrSequence) {
 		t.Fatalf("a gap was answered with %v", err)
 	}
 	if ack, err := appendWait(p, sequencedBatch(9, 0, 8, 1, 0)); err != nil || ack.BaseOffset != 8 {
@@ -506,10 +507,10 @@ func TestAppendRetriesAreAnsweredWithTheirFirstOffset(t *testing.T) {
 type idOf = metadata.PartitionID
 
 // entryAt describes one entry of a replica's log.
-func entryAt(t testing.TB, r *replica, index uint64) string {
+func entryAt(t testing.TB, r *partition.Replica, index uint64) string {
 	t.Helper()
 	var l raft.Log
-	if err := r.store.Log.GetLog(index, &l); err != nil {
+	if err := r.Log().GetLog(index, &l); err != nil {
 		t.Fatalf("read entry %d: %v", index, err)
 	}
 	return fmt.Sprintf("%d %d %v %x", l.Index, l.Term, l.Type, l.Data)
@@ -519,4 +520,25 @@ func entryAt(t testing.TB, r *replica, index uint64) string {
 func (n *testNode) leadsController() bool {
 	m := n.memberOf(controllerGroup)
 	return m != nil && m.Raft.State() == raft.Leader
+}
+
+// leads tells whether a run serves as the leader.
+func leads(r *partition.Replica) bool {
+	_, ok := r.LeadsNow()
+	return ok
+}
+
+// sequencedBatch returns a batch of count records as an idempotent producer
+// sends it, at offset.
+func sequencedBatch(id int64, epoch int16, sequence int32, count int, offset int64) record.Batch {
+	builder := record.Builder{Producer: &record.Producer{ID: id, Epoch: epoch, Sequence: sequence}}
+	for range count {
+		builder.Append(record.Record{Timestamp: time.Now().UnixMilli(), Value: []byte("v")})
+	}
+	b, err := builder.Batch()
+	if err != nil {
+		panic(err)
+	}
+	b.Assign(offset, 1)
+	return b
 }

@@ -6,46 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"millrace/replication/partition"
 	"millrace/segment/record"
 )
-
-// One round answers all who came before it began, and nobody who came later.
-func TestConfirmationsShareRounds(t *testing.T) {
-	var c confirmer
-	began, release := make(chan int), make(chan error)
-	rounds := 0
-	ask := func() error {
-		rounds++
-		began <- rounds
-		return <-release
-	}
-	first := c.join(ask)
-	<-began
-	var later []*confirmation
-	for range 50 {
-		later = append(later, c.join(ask))
-	}
-	release <- nil
-	<-first.done
-	<-began
-	for _, round := range later {
-		select {
-		case <-round.done:
-			t.Fatal("answered by a round that began before the question")
-		default:
-		}
-	}
-	refused := errors.New("refused")
-	release <- refused
-	for _, round := range later {
-		if <-round.done; round.err != refused {
-			t.Fatalf("answered with %v", round.err)
-		}
-	}
-	if rounds != 2 {
-		t.Errorf("%d rounds for 51 questions, want 2", rounds)
-	}
-}
 
 func TestConfirmWhileAQuorumFollows(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
@@ -57,7 +20,7 @@ func TestConfirmWhileAQuorumFollows(t *testing.T) {
 		}
 		for _, n := range c.nodes {
 			if n != leader {
-				if _, err := mustPartition(t, n, id).Confirm(context.Background()); !errors.Is(err, ErrNotLeader) {
+				if _, err := mustPartition(t, n, id).Confirm(context.Background()); !errors.Is(err, partition.ErrNotLeader) {
 					t.Errorf("a follower answered %v", err)
 				}
 			}
@@ -75,10 +38,10 @@ func TestConfirmWhileAQuorumFollows(t *testing.T) {
 		}
 		c.separate(leader)
 		begin := time.Now()
-		if _, err := p.Confirm(context.Background()); !errors.Is(err, ErrNotLeader) {
+		if _, err := p.Confirm(context.Background()); !errors.Is(err, partition.ErrNotLeader) {
 			t.Fatalf("alone: %v", err)
 		}
-		if took := time.Since(begin); took > 2*confirmTime {
+		if took := time.Since(begin); took > 2*partition.ConfirmTime {
 			t.Errorf("refused after %v", took)
 		}
 	})
@@ -100,7 +63,7 @@ func TestDeposedLeaderDoesNotConfirm(t *testing.T) {
 		}
 		// One that lacks an entry would not be elected before the old leader's lease ends.
 		for {
-			if r := heir.replicaOf(p.group); r != nil && r.store.NextIndex() >= old.replicaOf(p.group).store.NextIndex() {
+			if r := heir.replicaOf(p.Group()); r != nil && r.Log().NextIndex() >= old.replicaOf(p.Group()).Log().NextIndex() {
 				break
 			}
 			time.Sleep(time.Millisecond)
@@ -118,7 +81,7 @@ func TestDeposedLeaderDoesNotConfirm(t *testing.T) {
 			early <- err
 		}()
 		time.Sleep(10 * time.Millisecond)
-		if err := heir.replicaOf(p.group).Port.Elect(); err != nil {
+		if err := heir.replicaOf(p.Group()).Port.Elect(); err != nil {
 			t.Fatal(err)
 		}
 		next := mustPartition(t, heir, id)
@@ -143,36 +106,12 @@ func TestDeposedLeaderDoesNotConfirm(t *testing.T) {
 		c.net.thaw(old.addr)
 		go confirm()
 		for range 3 {
-			if err := <-answers; !errors.Is(err, ErrNotLeader) {
+			if err := <-answers; !errors.Is(err, partition.ErrNotLeader) {
 				t.Errorf("the deposed leader confirmed: %v", err)
 			}
 		}
 		<-early // it led after that call; either answer is true
 	})
-}
-
-// A replica's own voice counts for a leadership in its own term only, and while it lasts:
-// the vote that it gives may be the one that elects another. Here it is the only voice.
-func TestAReplicaDoesNotConfirmALeadershipThatIsOver(t *testing.T) {
-	c := startCluster(t, 1, nil)
-	defer c.stop()
-	_, p := c.leader(c.create("orders", 1, 1, nil))
-	r := p.current.Load()
-	l := r.leadership.Load()
-	if err := r.askVoters(l); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.askVoters(&leadership{r: r, term: l.term}); !errors.Is(err, ErrNotLeader) {
-		t.Errorf("one that was replaced in its term: %v", err)
-	}
-	former := &leadership{r: r, term: l.term - 1}
-	former.freed.L = &former.mu
-	r.leadership.Store(former) // whose end is not noticed yet
-	err := r.askVoters(former)
-	r.leadership.Store(l)
-	if !errors.Is(err, ErrNotLeader) {
-		t.Errorf("one of an earlier term: %v", err)
-	}
 }
 
 // An append that was concluded from one leadership is refused under the next.
@@ -183,9 +122,9 @@ func TestAppendInOneEpochOnly(t *testing.T) {
 	_, p := c.leader(id)
 	epoch, _ := p.Serving()
 	done := make(chan error, 1)
-	answer := func(_ Ack, err error) { done <- err }
+	answer := func(_ partition.Ack, err error) { done <- err }
 	for _, wrong := range []int32{epoch - 1, epoch + 1} {
-		if err := p.AppendIn(wrong, []record.Batch{batchOf("no")}, answer); !errors.Is(err, ErrNotLeader) {
+		if err := p.AppendIn(wrong, []record.Batch{batchOf("no")}, answer); !errors.Is(err, partition.ErrNotLeader) {
 			t.Errorf("epoch %d: %v", wrong, err)
 		}
 	}

@@ -226,7 +226,7 @@ func (c *controller) LeadershipChanged(leads bool) {
 // Apply implements raft.FSM: the result is an outcome. A change that cannot be read
 // stops this member; whether it was refused is for all nodes the same.
 func (c *controller) Apply(l *raft.Log) interface{} {
-	defer contain("apply a metadata change", c.stop)
+	defer raftgroup.Contain("apply a metadata change", c.stop)
 	if err := c.Down(); err != nil {
 		return err
 	}
@@ -269,7 +269,7 @@ func (c *controller) Snapshot() (raft.FSMSnapshot, error) {
 	case c.saveNow <- struct{}{}:
 	default:
 	}
-	return fsmSnapshot(c.image.Load().Encode()), nil
+	return raftgroup.State(c.image.Load().Encode()), nil
 }
 
 // Restore implements raft.FSM. What a leader sends was vetted.
@@ -348,7 +348,7 @@ func (c *controller) propose(ctx context.Context, change metadata.Change) (index
 	}
 	c.Port.Expedite()
 	f := c.Raft.Apply(data, 5*time.Second)
-	switch err := c.n.await(ctx, f); {
+	switch err := raftgroup.Await(ctx, c.n.closing, f); {
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout):
 		return 0, ErrNoController
 	case err != nil:
@@ -358,21 +358,6 @@ func (c *controller) propose(ctx context.Context, change metadata.Change) (index
 		return 0, err
 	}
 	return f.Index(), nil
-}
-
-// await waits for one of Raft's futures, for ctx, or for the node's end: Raft never
-// answers those that a shutdown finds in one of its channels.
-func (n *Node) await(ctx context.Context, f raft.Future) error {
-	done := make(chan error, 1)
-	go func() { done <- f.Error() }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-n.closing:
-		return raft.ErrRaftShutdown
-	}
 }
 
 // Change commits a change through the controller group, wherever its leader

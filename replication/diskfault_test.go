@@ -13,6 +13,7 @@ import (
 
 	"millrace/log"
 	"millrace/replication/folder"
+	"millrace/replication/partition"
 	"millrace/segment/record"
 )
 
@@ -24,7 +25,7 @@ func (n *testNode) downAs(id idOf, want error) {
 		p, err := n.Partition(id) // a node that has just started may not host it yet
 		if down = err; err == nil {
 			down = p.Down()
-			if want == nil && down == nil && p.current.Load() != nil || want != nil && errors.Is(down, want) {
+			if want == nil && down == nil && p.Replica() != nil || want != nil && errors.Is(down, want) {
 				return
 			}
 		}
@@ -35,7 +36,7 @@ func (n *testNode) downAs(id idOf, want error) {
 
 // ofLog tells whether a file belongs to the log of the partition, or is its snapshot.
 func ofLog(id idOf, name string) bool {
-	return strings.Contains(name, folderName(id)) && (strings.HasSuffix(name, ".log") || strings.Contains(name, "manifest") || strings.Contains(name, snapshotName))
+	return strings.Contains(name, partition.FolderName(id)) && (strings.HasSuffix(name, ".log") || strings.Contains(name, "manifest") || strings.Contains(name, partition.SnapshotName))
 }
 
 // S21 for all that a replica does to its log besides storing entries: whatever fails
@@ -45,17 +46,21 @@ func TestALeaderWhoseLogFailsIsReplaced(t *testing.T) {
 	big := strings.Repeat("x", 600<<10)
 	for name, act := range map[string]struct {
 		fails string // the file whose opening fails with EIO
-		do    func(p *Partition, r *replica)
+		do    func(p *partition.Partition, r *partition.Replica)
 	}{
-		"a roll before an append": {".log", func(p *Partition, r *replica) {
+		"a roll before an append": {".log", func(p *partition.Partition, r *partition.Replica) {
 			appendWait(p, batchOf(big)) // the last that fits
 			appendWait(p, batchOf(big))
 		}},
-		"a roll that is due":    {".log", func(p *Partition, r *replica) { r.store.RollIfDue(time.Now().Add(365 * 24 * time.Hour)) }},
-		"a roll for a follower": {".log", func(p *Partition, r *replica) { p.env.host.(*Node).segments(p.group, r.store.NextIndex()-1) }},
-		"a snapshot":            {"snapshot.tmp", func(p *Partition, r *replica) { r.takeSnapshot() }},
-		"a checkpoint":          {"manifest.tmp", func(p *Partition, r *replica) { r.takeSnapshot() }},
-		"a trim":                {"manifest.tmp", func(p *Partition, r *replica) { r.Raft.ApplyLog(log.TrimEntry(p.HighWatermark()), time.Second) }},
+		"a roll that is due": {".log", func(p *partition.Partition, r *partition.Replica) {
+			r.Log().RollIfDue(time.Now().Add(365 * 24 * time.Hour))
+		}},
+		"a roll for a follower": {".log", func(p *partition.Partition, r *partition.Replica) { r.Segments(r.Log().NextIndex() - 1) }},
+		"a snapshot":            {"snapshot.tmp", func(p *partition.Partition, r *partition.Replica) { r.TakeSnapshot() }},
+		"a checkpoint":          {"manifest.tmp", func(p *partition.Partition, r *partition.Replica) { r.TakeSnapshot() }},
+		"a trim": {"manifest.tmp", func(p *partition.Partition, r *partition.Replica) {
+			r.Raft.ApplyLog(log.TrimEntry(p.HighWatermark()), time.Second)
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inVirtualTime(t, func(t *testing.T, c *testCluster) {
@@ -64,7 +69,7 @@ func TestALeaderWhoseLogFailsIsReplaced(t *testing.T) {
 				if _, err := appendWait(p, batchOf("before")); err != nil {
 					t.Fatal(err)
 				}
-				r := p.current.Load()
+				r := p.Replica()
 				old.disk.refuse(func(name string, flag int) error {
 					if ofLog(id, name) && strings.HasSuffix(name, act.fails) {
 						return syscall.EIO
@@ -73,7 +78,7 @@ func TestALeaderWhoseLogFailsIsReplaced(t *testing.T) {
 				})
 				began := time.Now()
 				act.do(p, r)
-				old.downAs(id, ErrQuarantined)
+				old.downAs(id, partition.ErrQuarantined)
 				next, q := c.leader(id)
 				if next == old {
 					t.Fatal("it leads again")
@@ -106,12 +111,12 @@ func TestANodeWithoutDescriptorsGoesOnWhenItHasSome(t *testing.T) {
 		if _, err := appendWait(p, batchOf("before")); err != nil {
 			t.Fatal(err)
 		}
-		runs := make(map[*testNode]*replica)
+		runs := make(map[*testNode]*partition.Replica)
 		none := func(string, int) error { return syscall.EMFILE }
 		for _, n := range c.nodes {
 			q := mustPartition(t, n, id)
-			eventually(t, "all have the replica", func() bool { return q.current.Load() != nil })
-			runs[n] = q.current.Load()
+			eventually(t, "all have the replica", func() bool { return q.Replica() != nil })
+			runs[n] = q.Replica()
 		}
 		for _, n := range c.nodes {
 			n.disk.refuse(none)
@@ -123,7 +128,7 @@ func TestANodeWithoutDescriptorsGoesOnWhenItHasSome(t *testing.T) {
 			switch _, err := appendWait(p, batchOf(v)); {
 			case err == nil:
 				want = append(want, v)
-			case errors.Is(err, ErrRefused):
+			case errors.Is(err, partition.ErrRefused):
 				refused++
 			default:
 				t.Fatal(err)
@@ -147,7 +152,7 @@ func TestANodeWithoutDescriptorsGoesOnWhenItHasSome(t *testing.T) {
 			t.Errorf("node %d leads, it was node %d", again.id, leader.id)
 		}
 		for n, r := range runs {
-			if q, err := n.Partition(id); err != nil || q.current.Load() != r || q.Down() != nil {
+			if q, err := n.Partition(id); err != nil || q.Replica() != r || q.Down() != nil {
 				t.Errorf("node %d did not keep its replica: %v, %v", n.id, err, q.Down())
 			}
 		}
@@ -218,10 +223,10 @@ func TestAFollowerWaitsForWhatTheLeaderCannotOpen(t *testing.T) {
 			}
 			want = append(want, v)
 		}
-		r := p.current.Load()
-		r.store.Evict(r.store.NextIndex())
-		r.store.UnmapIdle()
-		r.store.UnmapIdle()
+		r := p.Replica()
+		r.Log().Evict(r.Log().NextIndex())
+		r.Log().UnmapIdle()
+		r.Log().UnmapIdle()
 		tries := 0
 		leader.disk.refuse(func(name string, flag int) error {
 			if ofLog(id, name) && flag&os.O_CREATE == 0 && filepath.Ext(name) == ".log" {
@@ -232,7 +237,7 @@ func TestAFollowerWaitsForWhatTheLeaderCannotOpen(t *testing.T) {
 		})
 		behind.start()
 		time.Sleep(20 * time.Second)
-		if v, err := p.Read(0, 1, false); !errors.Is(err, ErrRefused) {
+		if v, err := p.Read(0, 1, false); !errors.Is(err, partition.ErrRefused) {
 			t.Errorf("a read says %v, %v", v, err)
 		}
 		leader.disk.refuse(nil)
@@ -240,7 +245,7 @@ func TestAFollowerWaitsForWhatTheLeaderCannotOpen(t *testing.T) {
 			t.Fatalf("%d tries: the test is of nothing", tries)
 		}
 		time.Sleep(20 * time.Second)
-		if p.current.Load() != r || r.leadership.Load() == nil {
+		if p.Replica() != r || !leads(r) {
 			t.Errorf("the leader did not lead on: %v", p.Down())
 		}
 		c.check("after the healing", id, want)
@@ -269,13 +274,13 @@ func TestAReplicaIsOpenedWhenThereAreDescriptors(t *testing.T) {
 			return syscall.ENFILE
 		})
 		n.start()
-		n.downAs(id, ErrRefused)
+		n.downAs(id, partition.ErrRefused)
 		time.Sleep(5 * time.Second)
 		if list := leader.InSync(id); slices.Contains(list, n.id) {
 			t.Errorf("a replica that is down is in sync: %v", list)
 		}
 		n.disk.refuse(nil)
-		time.Sleep(2 * patienceMost)
+		time.Sleep(2 * openedWithin)
 		n.downAs(id, nil)
 		if _, err := appendWait(p, batchOf("after")); err != nil {
 			t.Fatal(err)
@@ -294,24 +299,24 @@ func TestAWriteThatFindsTheDiskFullEndsALifeOnly(t *testing.T) {
 		if _, err := appendWait(p, batchOf("before")); err != nil {
 			t.Fatal(err)
 		}
-		r := p.current.Load()
+		r := p.Replica()
 		old.disk.set(false, syscall.ENOSPC)
-		p.Append([]record.Batch{batchOf("unknown")}, func(Ack, error) {})
+		p.Append([]record.Batch{batchOf("unknown")}, func(partition.Ack, error) {})
 		for range 500 {
-			if p.current.Load() != r {
+			if p.Replica() != r {
 				break
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
-		if p.current.Load() == r {
+		if p.Replica() == r {
 			t.Fatal("the run goes on although its log failed")
 		}
 		time.Sleep(5 * time.Second)
-		if err := p.Down(); errors.Is(err, ErrQuarantined) {
+		if err := p.Down(); errors.Is(err, partition.ErrQuarantined) {
 			t.Fatal(err)
 		}
 		old.disk.set(false, nil)
-		time.Sleep(2 * patienceMost)
+		time.Sleep(2 * openedWithin)
 		old.downAs(id, nil)
 		c.sameEverywhere(id)
 	})
@@ -329,7 +334,7 @@ func TestAFullDiskIsSaidOnceAndThenRarely(t *testing.T) {
 		refused := 0
 		for began := time.Now(); time.Since(began) < time.Hour; time.Sleep(5 * time.Second) {
 			switch _, err := appendWait(p, batchOf(big)); {
-			case errors.Is(err, ErrNoSpace):
+			case errors.Is(err, partition.ErrNoSpace):
 				refused++
 			case err != nil || refused > 0: // what was taken ahead may do for a while
 				t.Fatalf("after %d that were refused, another is answered with %v", refused, err)
@@ -343,3 +348,7 @@ func TestAFullDiskIsSaidOnceAndThenRarely(t *testing.T) {
 		}
 	})
 }
+
+// openedWithin is how long a replica may need to begin a run once the system has again what
+// it lacked.
+const openedWithin = 5 * time.Second

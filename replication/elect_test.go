@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"millrace/log"
+	"millrace/replication/partition"
 	"millrace/replication/transport"
 )
 
@@ -16,10 +17,10 @@ func TestWinnerIsNotDeposedByWhatItToldItselfBefore(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
 		id := c.create("orders", 1, 3, nil)
 		leader, p := c.leader(id)
-		r := p.current.Load()
-		l := r.leadership.Load()
+		r := p.Replica()
+		led, _ := r.LeadsNow()
 		for _, port := range []*transport.Port{r.Port, c.nodes[0].controller.Port} {
-			if err := port.AbandonCandidacy(l.term + 1000); err != nil {
+			if err := port.AbandonCandidacy(led + 1000); err != nil {
 				t.Fatal(err)
 			}
 			if err := port.Elect(); err != nil {
@@ -28,8 +29,8 @@ func TestWinnerIsNotDeposedByWhatItToldItselfBefore(t *testing.T) {
 		}
 		term := c.nodes[0].controller.Raft.CurrentTerm()
 		time.Sleep(time.Minute)
-		if r.leadership.Load() != l || r.Raft.CurrentTerm() != l.term {
-			t.Errorf("node %d led in term %d, and is in term %d now", leader.id, l.term, r.Raft.CurrentTerm())
+		if now, ok := r.LeadsNow(); !ok || now != led || r.Raft.CurrentTerm() != led {
+			t.Errorf("node %d led in term %d, and is in term %d now", leader.id, led, r.Raft.CurrentTerm())
 		}
 		if now := c.nodes[0].controller.Raft.CurrentTerm(); now != term || c.nodes[0].controller.Raft.State() != raft.Leader {
 			t.Errorf("the controller led in term %d, and is in term %d now", term, now)
@@ -52,13 +53,13 @@ func (c *testCluster) replaced(id idOf, old *testNode) {
 
 // withoutSuccessor creates a topic and returns its leader, after a while in which it
 // stays that, as if nobody had answered in its term: it can hand over to nobody.
-func (c *testCluster) withoutSuccessor() (id idOf, leader *testNode, p *Partition, r *replica) {
+func (c *testCluster) withoutSuccessor() (id idOf, leader *testNode, p *partition.Partition, r *partition.Replica) {
 	c.t.Helper()
 	id = c.create("orders", 1, 3, nil)
 	c.leader(id)
 	time.Sleep(time.Minute)
 	leader, p = c.leader(id)
-	r = p.current.Load()
+	r = p.Replica()
 	// As of a term to come, after which nothing is known of this one.
 	r.Progress.Answered("9.a", r.Raft.CurrentTerm()+1, 0, 0)
 	return id, leader, p, r
@@ -69,7 +70,7 @@ func (c *testCluster) withoutSuccessor() (id idOf, leader *testNode, p *Partitio
 func TestALeaderThatCouldHandOverToNobodyIsReplaced(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
 		id, old, p, r := c.withoutSuccessor()
-		p.bounce(r, &log.FailedError{Dir: p.dir, Err: syscall.EIO})
+		r.Bounce(&log.FailedError{Dir: p.Dir(), Err: syscall.EIO})
 		c.replaced(id, old)
 	})
 }
@@ -80,8 +81,9 @@ func TestALeaderThatCouldHandOverToNobodyIsReplaced(t *testing.T) {
 func TestALeaderThatFailsBeforeItIsHeardOfIsReplaced(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
 		id, old, p, r := c.withoutSuccessor()
-		old.failover.Leads(p.group, r.leadership.Load().term) // news from here on
-		p.bounce(r, &log.FailedError{Dir: p.dir, Err: syscall.EIO})
+		term, _ := r.LeadsNow()
+		old.failover.Leads(p.Group(), term) // news from here on
+		r.Bounce(&log.FailedError{Dir: p.Dir(), Err: syscall.EIO})
 		c.replaced(id, old)
 	})
 }
@@ -95,14 +97,21 @@ func TestALeaderThatStepsDownAndCannotCampaignIsReplaced(t *testing.T) {
 		c.leader(id)
 		time.Sleep(time.Minute) // it stays there
 		old, p := c.leader(id)
-		r := p.current.Load()
-		slow := func() { r.store.began.Store(time.Now().Add(-stallTime * 3 / 4).UnixNano()) }
-		slow()
+		r := p.Replica()
+		synced := make(chan struct{})
+		old.disk.disturb(func(op, name string) (error, bool) {
+			if op == "sync" && ofLog(id, name) {
+				<-synced
+			}
+			return nil, true
+		})
+		defer close(synced)
+		appendSoon(p, "is synced for long")
+		time.Sleep(partition.StallTime * 2 / 3)
 		if err := r.Port.StepDown(r.Raft.CurrentTerm() + 1); err != nil {
 			t.Fatal(err)
 		}
 		for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-			slow()
 			if n, _ := c.serving(id); n != nil && n != old {
 				return
 			}

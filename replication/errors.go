@@ -4,26 +4,14 @@ import (
 	"errors"
 
 	"millrace/replication/admission"
+
+	"millrace/replication/raftgroup"
 )
 
-// Errors a caller can act on.
+// Errors a caller can act on, beside those of package partition.
 var (
 	// ErrNotHosted: this node holds no replica of the partition.
 	ErrNotHosted = errors.New("replication: partition not hosted here")
-	// ErrNotLeader: the replica here does not lead, or may not serve yet. What was asked was not done.
-	ErrNotLeader = errors.New("replication: not the leader of the partition")
-	// ErrUnknown: leadership or storage was lost after the entry was handed to Raft; it may or may not survive.
-	ErrUnknown = errors.New("replication: outcome unknown, leadership was lost or storage failed")
-	// ErrNoSpace: the disk is full. Nothing was written; the same append may succeed once there is room.
-	ErrNoSpace = errors.New("replication: no space left for the partition")
-	// ErrRefused: the node lacks descriptors, mappings or memory. Nothing was done; the same call may succeed soon.
-	ErrRefused = errors.New("replication: refused for want of descriptors, mappings or memory; raise the limits of the process (ulimit -n, vm.max_map_count) or close connections")
-	// ErrQuarantined: the replica's data is damaged, or it failed too often; it neither votes nor serves.
-	ErrQuarantined = errors.New("replication: partition is quarantined")
-	// ErrOutOfRange: the offset lies before the log start or past the high watermark.
-	ErrOutOfRange = errors.New("replication: offset out of range")
-	// ErrBusy: too many bytes wait to be appended to the partition.
-	ErrBusy = errors.New("replication: too many appends are waiting")
 	// ErrNoController: the controller group has no leader that this node knows of.
 	ErrNoController = errors.New("replication: the controller has no leader now")
 	// ErrFoundElsewhere ends a node that would found a cluster, or just has, at an address
@@ -32,11 +20,9 @@ var (
 	// ErrOldDisk ends a node whose data folder turned out to be a copy of one that has
 	// gone on: a restored backup, or the clone of a disk.
 	ErrOldDisk = errors.New("replication: the data folder is an old copy of this node's")
-	// ErrClosed: the node was shut down.
-	ErrClosed = errors.New("replication: node is closed")
 
-	// ErrSequence: an idempotent producer's batch does not follow its last one (KIP-98; Kafka error 45).
-	ErrSequence = errors.New("replication: out of order sequence number")
-	// ErrProducerFenced: a newer epoch of the producer id has written (KIP-360; Kafka error 47).
-	ErrProducerFenced = errors.New("replication: producer epoch is older than the last one seen")
+	// ErrUnknown: leadership or storage was lost after the entry was handed to Raft; it may or may not survive.
+	ErrUnknown = raftgroup.ErrUnknown
+	// ErrClosed: the node was shut down.
+	ErrClosed = raftgroup.ErrClosed
 )

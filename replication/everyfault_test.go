@@ -19,6 +19,7 @@ import (
 	"millrace/log"
 	"millrace/replication/folder"
 	"millrace/replication/metadata"
+	"millrace/replication/partition"
 	"millrace/replication/transport"
 	"millrace/segment"
 	"millrace/segment/record"
@@ -100,11 +101,11 @@ var faultyActions = []faultyAction{
 		}
 	}},
 	{name: "roll that is due", roles: []string{"leader", "follower"}, prepare: (*faultCase).append, do: func(f *faultCase) {
-		f.replica().store.RollIfDue(time.Now().Add(365 * 24 * time.Hour))
+		f.replica().Log().RollIfDue(time.Now().Add(365 * 24 * time.Hour))
 		f.append()
 	}},
 	{name: "snapshot and checkpoint", roles: []string{"leader", "follower", "all"}, prepare: (*faultCase).append, do: func(f *faultCase) {
-		f.each(func(r *replica) { r.takeSnapshot() })
+		f.each(func(r *partition.Replica) { r.TakeSnapshot() })
 	}},
 	{name: "trim", roles: []string{"leader", "follower", "all"}, prepare: func(f *faultCase) {
 		f.smallSegments()
@@ -130,7 +131,7 @@ var faultyActions = []faultyAction{
 		f.snapshot()
 	}, do: func(f *faultCase) {
 		r := f.replica()
-		r.p.env.host.(*Node).clean(r, log.Compaction{MaxIndex: r.snapshots.index(), Limit: r.p.StableOffset()})
+		r.Clean(log.Compaction{MaxIndex: r.SnapshotIndex(), Limit: mustPartition(f.t, f.victim, f.id).StableOffset()})
 	}},
 	{name: "install", oneOf: 32, roles: []string{"follower"}, prepare: func(f *faultCase) {
 		f.smallSegments()
@@ -138,7 +139,7 @@ var faultyActions = []faultyAction{
 			f.append()
 		}
 		_, p := f.c.leader(f.id)
-		if err := p.current.Load().store.Roll(); err != nil {
+		if err := p.Replica().Log().Roll(); err != nil {
 			f.t.Fatal(err)
 		}
 		f.append()
@@ -151,7 +152,11 @@ var faultyActions = []faultyAction{
 			f.append()
 		}
 		f.snapshot()
-		f.each(func(r *replica) { r.store.Evict(r.store.NextIndex()); r.store.UnmapIdle(); r.store.UnmapIdle() })
+		f.each(func(r *partition.Replica) {
+			r.Log().Evict(r.Log().NextIndex())
+			r.Log().UnmapIdle()
+			r.Log().UnmapIdle()
+		})
 	}, do: func(f *faultCase) {
 		for _, n := range f.c.nodes {
 			if n != f.victim {
@@ -164,7 +169,7 @@ var faultyActions = []faultyAction{
 		return filepath.Base(name) == folder.VotesName
 	}, do: func(f *faultCase) {
 		if _, p := f.serving(); p != nil {
-			if r := p.current.Load(); r != nil {
+			if r := p.Replica(); r != nil {
 				r.Port.StepDown(r.Raft.CurrentTerm() + 1)
 			}
 		}
@@ -172,7 +177,7 @@ var faultyActions = []faultyAction{
 	}},
 	{name: "open", roles: []string{"leader", "follower", "all"}, prepare: (*faultCase).append, do: func(f *faultCase) {
 		// As after a fault of another kind, and as when a node starts.
-		f.each(func(r *replica) { r.p.bounce(r, errors.New("a test")) })
+		f.each(func(r *partition.Replica) { r.Bounce(errors.New("a test")) })
 		time.Sleep(time.Second)
 	}},
 	{name: "creation of a topic", roles: []string{"leader", "follower", "all"}, files: func(f *faultCase, name string) bool {
@@ -210,7 +215,7 @@ var faultyActions = []faultyAction{
 		}
 		time.Sleep(time.Second)
 	}, do: func(f *faultCase) {
-		f.gone = folderName(f.doomed)
+		f.gone = partition.FolderName(f.doomed)
 		ctx, cancel := context.WithTimeout(context.Background(), healTime)
 		defer cancel()
 		if err := f.c.live().Change(ctx, metadata.DeleteTopic{Topic: f.doomed.Topic}); err != nil {
@@ -381,7 +386,7 @@ func (f *faultCase) String() string {
 func (f *faultCase) trouble(n *testNode) func(op, name string) (error, bool) {
 	return func(op, name string) (error, bool) {
 		f.mu.Lock()
-		mine := strings.Contains(name, folderName(f.id))
+		mine := strings.Contains(name, partition.FolderName(f.id))
 		f.mu.Unlock()
 		if f.a.files != nil {
 			mine = f.a.files(f, name)
@@ -414,11 +419,11 @@ func (f *faultCase) wasHit() bool {
 }
 
 // replica is the victim's.
-func (f *faultCase) replica() *replica {
+func (f *faultCase) replica() *partition.Replica {
 	f.t.Helper()
 	p := mustPartition(f.t, f.victim, f.id)
 	for range 1000 {
-		if r := p.current.Load(); r != nil && r.store.live.Load() {
+		if r := p.Replica(); r != nil {
 			return r
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -428,9 +433,9 @@ func (f *faultCase) replica() *replica {
 }
 
 // each calls do with the replicas of the struck nodes.
-func (f *faultCase) each(do func(r *replica)) {
+func (f *faultCase) each(do func(r *partition.Replica)) {
 	for _, n := range f.struck {
-		if r := mustPartition(f.t, n, f.id).current.Load(); r != nil {
+		if r := mustPartition(f.t, n, f.id).Replica(); r != nil {
 			do(r)
 		}
 	}
@@ -441,10 +446,8 @@ func (f *faultCase) smallSegments() {
 	for _, n := range f.c.nodes {
 		p := mustPartition(f.t, n, f.id)
 		for range 1000 {
-			if r := p.current.Load(); r != nil {
-				cfg := p.logConfig()
-				cfg.SegmentBytes = 4 << 10
-				r.store.Configure(cfg)
+			if r := p.Replica(); r != nil {
+				r.Log().Configure(log.Config{SegmentBytes: 4 << 10, SegmentAge: 7 * 24 * time.Hour, FlushMessages: 1})
 				break
 			}
 			time.Sleep(10 * time.Millisecond)
@@ -456,13 +459,13 @@ func (f *faultCase) smallSegments() {
 func (f *faultCase) snapshot() {
 	time.Sleep(time.Second)
 	for _, n := range f.c.nodes {
-		if r := mustPartition(f.t, n, f.id).current.Load(); r != nil {
-			r.takeSnapshot()
+		if r := mustPartition(f.t, n, f.id).Replica(); r != nil {
+			r.TakeSnapshot()
 		}
 	}
 }
 
-func (f *faultCase) serving() (*testNode, *Partition) {
+func (f *faultCase) serving() (*testNode, *partition.Partition) {
 	for _, n := range f.c.nodes {
 		if p, err := n.Partition(f.id); err == nil {
 			if _, err := p.Serving(); err == nil {
@@ -495,7 +498,7 @@ func (f *faultCase) tryAppend(limit time.Duration) (acked bool) {
 	f.sent[value] = true
 	f.mu.Unlock()
 	done := make(chan error, 1)
-	p.Append([]record.Batch{b}, func(ack Ack, err error) {
+	p.Append([]record.Batch{b}, func(ack partition.Ack, err error) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		switch {
@@ -503,7 +506,7 @@ func (f *faultCase) tryAppend(limit time.Duration) (acked bool) {
 			f.acked[ack.BaseOffset] = value
 		case !errors.Is(err, ErrUnknown):
 			f.refused[value] = true
-			if !errors.Is(err, ErrRefused) && !errors.Is(err, ErrNoSpace) && !errors.Is(err, ErrNotLeader) && !errors.Is(err, ErrQuarantined) {
+			if !errors.Is(err, partition.ErrRefused) && !errors.Is(err, partition.ErrNoSpace) && !errors.Is(err, partition.ErrNotLeader) && !errors.Is(err, partition.ErrQuarantined) {
 				f.t.Errorf("%v: node %d answers %v", f, n.id, err)
 			}
 		}
@@ -525,19 +528,18 @@ func (f *faultCase) installOn(n *testNode) {
 	if p == nil || lead == n {
 		return
 	}
-	from := p.current.Load()
+	from := p.Replica()
 	to := mustPartition(f.t, n, f.id)
-	r := to.current.Load()
-	if from == nil || r == nil || from.snapshots.newest() == nil {
+	r := to.Replica()
+	if from == nil || r == nil || from.SnapshotIndex() == 0 {
 		return
 	}
 	peer, err := transport.ParseServerID(lead.serverID())
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	s := *from.snapshots.newest()
 	select {
-	case <-to.catchUp(r, peer, &s):
+	case <-r.Reinstall(peer.Node, from):
 	case <-time.After(30 * time.Second):
 		f.t.Errorf("%v: a catch-up does not end", f)
 	}
@@ -615,7 +617,7 @@ func (f *faultCase) heals() {
 		var down error
 		up := func() bool {
 			down = p.Down()
-			return down == nil && p.current.Load() != nil
+			return down == nil && p.Replica() != nil
 		}
 		for !up() && time.Since(ended) < healTime {
 			time.Sleep(10 * time.Millisecond)
@@ -632,12 +634,12 @@ func (f *faultCase) heals() {
 			}
 		}
 		if !segment.Scarce(f.err) {
-			if !errors.Is(down, ErrQuarantined) {
+			if !errors.Is(down, partition.ErrQuarantined) {
 				f.t.Errorf("%v: node %d is down: %v", f, n.id, down)
 			}
 			continue
 		}
-		for !up() && time.Since(ended) < patienceMost+time.Second {
+		for !up() && time.Since(ended) < openedWithin {
 			time.Sleep(100 * time.Millisecond)
 		}
 		if !up() {
@@ -655,12 +657,12 @@ func (f *faultCase) states() string {
 	var s []string
 	for _, n := range f.c.nodes {
 		p := mustPartition(f.t, n, f.id)
-		r := p.current.Load()
+		r := p.Replica()
 		if r == nil {
 			s = append(s, fmt.Sprintf("node %d: down: %v", n.id, p.Down()))
 			continue
 		}
-		s = append(s, fmt.Sprintf("node %d: %v of term %d, last entry %d, commit %d, serving %v", n.id, r.Raft.State(), r.Raft.CurrentTerm(), r.Raft.LastIndex(), r.Raft.CommitIndex(), r.leadership.Load() != nil))
+		s = append(s, fmt.Sprintf("node %d: %v of term %d, last entry %d, commit %d, serving %v", n.id, r.Raft.State(), r.Raft.CurrentTerm(), r.Raft.LastIndex(), r.Raft.CommitIndex(), leads(r)))
 	}
 	return strings.Join(s, "; ")
 }
@@ -672,11 +674,11 @@ func (f *faultCase) check(when string) {
 	got := map[int64]string{}
 	for offset := p.StartOffset(); offset < p.HighWatermark(); {
 		v, err := p.Read(offset, 1<<20, false)
-		if errors.Is(err, ErrNotLeader) {
+		if errors.Is(err, partition.ErrNotLeader) {
 			_, p = f.c.leader(f.id)
 			continue
 		}
-		if errors.Is(err, ErrOutOfRange) { // a trim that was pending is made meanwhile
+		if errors.Is(err, partition.ErrOutOfRange) { // a trim that was pending is made meanwhile
 			time.Sleep(10 * time.Millisecond)
 			if start := p.StartOffset(); offset < start {
 				offset = start

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace/replication/partition"
 	"millrace/segment/record"
 )
 
@@ -48,7 +49,7 @@ func (l *load) run(d time.Duration) {
 }
 
 // serving returns who serves a partition now, by the latest epoch; nil: nobody.
-func (c *testCluster) serving(id idOf) (lead *testNode, at *Partition) {
+func (c *testCluster) serving(id idOf) (lead *testNode, at *partition.Partition) {
 	latest := int32(-1)
 	for _, n := range c.nodes {
 		if n.Node == nil {
@@ -64,18 +65,18 @@ func (c *testCluster) serving(id idOf) (lead *testNode, at *Partition) {
 }
 
 // appendWaitFor is appendWait with a limit.
-func appendWaitFor(p *Partition, b record.Batch, limit time.Duration) (Ack, error) {
+func appendWaitFor(p *partition.Partition, b record.Batch, limit time.Duration) (partition.Ack, error) {
 	type answer struct {
-		ack Ack
+		ack partition.Ack
 		err error
 	}
 	done := make(chan answer, 1)
-	p.Append([]record.Batch{b}, func(ack Ack, err error) { done <- answer{ack, err} })
+	p.Append([]record.Batch{b}, func(ack partition.Ack, err error) { done <- answer{ack, err} })
 	select {
 	case a := <-done:
 		return a.ack, a.err
 	case <-time.After(limit):
-		return Ack{}, context.DeadlineExceeded
+		return partition.Ack{}, context.DeadlineExceeded
 	}
 }
 
@@ -256,7 +257,7 @@ func TestLeadersAreKnownAcrossABrokenLink(t *testing.T) {
 				continue
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-			if err := p.current.Load().transferTo(ctx, far.serverID()); err != nil {
+			if err := p.Replica().TransferTo(ctx, far.serverID()); err != nil {
 				t.Fatal(fmt.Errorf("hand partition %d over: %w", id.Index, err))
 			}
 			cancel()

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"millrace/replication/partition"
 	"millrace/segment/record"
 )
 
@@ -23,7 +24,7 @@ func TestManyProducersDoNotCrowdOneOut(t *testing.T) {
 	answers := make(chan error, others)
 	for begun, ended := 0, 0; ended < others; ended++ {
 		for ; begun < others && begun-ended < 1000; begun++ {
-			p.Append([]record.Batch{sequencedBatch(int64(1000+begun), 0, 0, 1, 0)}, func(_ Ack, err error) { answers <- err })
+			p.Append([]record.Batch{sequencedBatch(int64(1000+begun), 0, 0, 1, 0)}, func(_ partition.Ack, err error) { answers <- err })
 		}
 		if err := <-answers; err != nil {
 			t.Fatal(err)
@@ -50,7 +51,7 @@ func TestIdleProducersAreForgottenEverywhere(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(9 * time.Minute)
-		if _, err := appendWait(p, sequencedBatch(7, 0, 5, 1, 0)); !errors.Is(err, ErrSequence) {
+		if _, err := appendWait(p, sequencedBatch(7, 0, 5, 1, 0)); !errors.Is(err, partition.ErrSequence) {
 			t.Fatalf("a gap after 9 minutes: %v", err)
 		}
 		time.Sleep(3 * time.Minute) // a follower may hear of the commit a minute later, and counts from then

@@ -1,11 +1,9 @@
 package replication
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,11 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/raft"
-
-	"millrace/log"
 	"millrace/replication/metadata"
-	"millrace/segment"
+	"millrace/replication/partition"
 )
 
 // A smallDisk is an ext4 file system of its own, which can be filled to its last block.
@@ -116,7 +111,7 @@ func TestAFullDiskTakesNothingButAppends(t *testing.T) {
 		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 			_, p := c.leader(id)
 			_, err := appendWait(p, batchOf(value))
-			if err == nil || !errors.Is(err, ErrNotLeader) || time.Now().After(deadline) {
+			if err == nil || !errors.Is(err, partition.ErrNotLeader) || time.Now().After(deadline) {
 				return err
 			}
 		}
@@ -137,7 +132,7 @@ func TestAFullDiskTakesNothingButAppends(t *testing.T) {
 	d.fill()
 	for i := range 100 { // what was taken ahead
 		err := append1(b, fmt.Sprint(i, big))
-		if errors.Is(err, ErrNoSpace) {
+		if errors.Is(err, partition.ErrNoSpace) {
 			break
 		}
 		if err != nil || i == 99 {
@@ -178,7 +173,6 @@ func TestAFullDiskTakesNothingButAppends(t *testing.T) {
 		_, err := p.Trim(ctx, 11)
 		return err
 	})
-	_, p := c.leader(a)
 	freed := func(what string, least int64) {
 		t.Helper()
 		for range 400 {
@@ -190,7 +184,7 @@ func TestAFullDiskTakesNothingButAppends(t *testing.T) {
 		}
 		t.Fatalf("%s: %d bytes are free, want %d", what, d.free(), least)
 	}
-	p.env.host.retainBy(1)
+	n.retainBy(1)
 	freed("after a trim", 1<<20)
 	if err := append1(groups, "commit"); err != nil {
 		t.Fatalf("after a trim: %v", err)
@@ -210,45 +204,5 @@ func TestAFullDiskTakesNothingButAppends(t *testing.T) {
 	}
 	if err := append1(metadata.PartitionID{Topic: late.ID}, "now"); err != nil {
 		t.Fatalf("a topic made on a full disk: %v", err)
-	}
-}
-
-// TestASnapshotAsksForRoom: without one nothing on a full disk can be deleted.
-func TestASnapshotAsksForRoom(t *testing.T) {
-	d := newSmallDisk(t, 16)
-	replicaIn := func(name string) *replica {
-		l, err := log.Open(filepath.Join(d.at, name), segment.Identity{Cluster: "c"}, log.Config{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { l.Close(false) })
-		if err := l.StoreLog(&raft.Log{Index: 1, Term: 1, Type: raft.LogNoop}); err != nil {
-			t.Fatal(err)
-		}
-		return testReplica(t, l)
-	}
-	poor, rich := replicaIn("poor"), replicaIn("rich")
-	var said bytes.Buffer
-	poor.p.logger = slog.New(slog.NewTextHandler(&said, nil))
-	poor.store.ReleaseRoom()
-	s, err := openSnapshots(segment.OS, d.at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.fill()
-	snap := &snapshot{index: 7, term: 2, configuration: raft.EncodeConfiguration(raft.Configuration{}), state: make([]byte, 8<<10)}
-	s.r = poor // its log has given back all that it can
-	if err := s.put(snap); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(said.String(), "a snapshot was not kept") {
-		t.Fatalf("a full disk took it: %v, and said %q", err, said.String())
-	}
-	s.r = rich
-	if err := s.put(snap); err != nil {
-		t.Fatal(err)
-	}
-	if cause := errors.Join(poor.ended(), rich.ended()); cause != nil {
-		t.Errorf("for want of room a replica is ended: %v", cause)
-	}
-	if again, err := openSnapshots(segment.OS, d.at); err != nil || again.index() != 7 {
-		t.Fatal(err)
 	}
 }

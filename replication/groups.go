@@ -9,6 +9,7 @@ import (
 	"millrace/replication/bulletin"
 	"millrace/replication/failover"
 	"millrace/replication/metadata"
+	"millrace/replication/partition"
 	"millrace/replication/raftgroup"
 	"millrace/replication/roster"
 	"millrace/replication/transport"
@@ -19,7 +20,7 @@ var (
 	_ failover.Observer = groups{}
 	_ failover.Member   = electable{}
 	_ failover.Peers    = (*transport.Transport)(nil)
-	_ events            = (*failover.Failover)(nil)
+	_ partition.Events  = (*failover.Failover)(nil)
 )
 
 // groups is what failover asks a node about its groups, and tells it of them. It has no

@@ -13,6 +13,7 @@ import (
 
 	"millrace/replication/folder"
 	"millrace/replication/metadata"
+	"millrace/segment"
 )
 
 // The image that was applied last is kept beside the controller group's log, so that
@@ -129,7 +130,7 @@ func (c *controller) saveImages() {
 		if image.Index == saved || image.ClusterID == "" {
 			return
 		}
-		if err := replaceFile(c.n.cfg.FS, path, encodeLastImage(image)); err != nil {
+		if _, err := segment.WriteFile(c.n.cfg.FS, path, encodeLastImage(image)); err != nil {
 			if !failed {
 				c.n.logger.Warn("the last image was not saved, trying again", "path", path, "error", err)
 			}

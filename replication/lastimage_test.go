@@ -130,7 +130,7 @@ func TestALastImageBeyondTheLogIsNotUsed(t *testing.T) {
 	defer c.stop()
 	n := c.nodes[0]
 	image := n.Image()
-	if err := replaceFile(segment.OS, filepath.Join(n.dir, folder.MetaName, imageName), encodeLastImage(image)); err != nil {
+	if _, err := segment.WriteFile(segment.OS, filepath.Join(n.dir, folder.MetaName, imageName), encodeLastImage(image)); err != nil {
 		t.Fatal(err)
 	}
 	for last, used := range map[uint64]bool{image.Index - 1: false, image.Index: true, image.Index + 1: true} {

@@ -83,7 +83,7 @@ func TestReplicaThatWasNeverHeardOfGetsNoVote(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		r := p.current.Load()
+		r := p.Replica()
 		if got := r.Raft.GetConfiguration().Configuration().Servers; len(got) != 2 || len(r.Voters()) != 1 {
 			t.Fatalf("the members are %v, and %v vote; want two members and one voter", got, r.Voters())
 		}
@@ -92,7 +92,7 @@ func TestReplicaThatWasNeverHeardOfGetsNoVote(t *testing.T) {
 		}
 		c.net.heal()
 		time.Sleep(time.Minute)
-		if got := p.current.Load().Voters(); len(got) != 2 {
+		if got := p.Replica().Voters(); len(got) != 2 {
 			t.Errorf("it is back, and %v vote", got)
 		}
 		c.check("in the end", id, []string{"before", "meanwhile"})

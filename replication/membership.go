@@ -1,207 +1,34 @@
 package replication
 
 import (
-	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
 
-	"millrace/log"
-	"millrace/replication/bulletin"
 	"millrace/replication/metadata"
+	"millrace/replication/partition"
 	"millrace/replication/raftgroup"
-	"millrace/replication/transport"
 )
-
-// Membership follows the image, one change at a time: a new server joins
-// without a vote, catches up, votes; a server that is no longer wanted leaves
-// when those that stay can do without it. A node's new incarnation takes the
-// old one's place in the same way, except that the old one, which can never
-// vote again, leaves first.
-
-// membershipChange is one step from what is to what is wanted.
-type membershipChange struct {
-	remove, add, promote raft.ServerID
-}
-
-// words says what the change does, and to whom.
-func (c *membershipChange) words() (what, who string) {
-	switch {
-	case c.remove != "":
-		return "removed", string(c.remove)
-	case c.add != "":
-		return "added", string(c.add)
-	}
-	return "promoted", string(c.promote)
-}
-
-// nextMember decides the next step for a group whose members are current and
-// shall be wanted, nil when there is none.
-func nextMember(current []raft.Server, wanted []raft.ServerID) *membershipChange {
-	wants := func(id raft.ServerID) bool { return slices.Contains(wanted, id) }
-	sameNode := func(a, b raft.ServerID) bool {
-		x, errX := transport.ParseServerID(a)
-		y, errY := transport.ParseServerID(b)
-		return errX == nil && errY == nil && x.Node == y.Node
-	}
-	var learners []raft.ServerID
-	for _, s := range current {
-		if wants(s.ID) {
-			if s.Suffrage != raft.Voter {
-				learners = append(learners, s.ID)
-			}
-			continue
-		}
-		for _, id := range wanted {
-			if sameNode(s.ID, id) { // an old incarnation
-				return &membershipChange{remove: s.ID}
-			}
-		}
-	}
-	for _, id := range wanted {
-		if !slices.ContainsFunc(current, func(s raft.Server) bool { return s.ID == id }) {
-			return &membershipChange{add: id}
-		}
-	}
-	if len(learners) > 0 {
-		return &membershipChange{promote: learners[0]}
-	}
-	for _, s := range current {
-		if !wants(s.ID) {
-			return &membershipChange{remove: s.ID}
-		}
-	}
-	return nil
-}
 
 // tendMembers takes the next step for each group that this node leads, and tells
 // whether more are to be taken even if nothing happens.
 func (n *Node) tendMembers(now time.Time) (more bool) {
 	n.growTopics()
-	moved := 0
-	n.eachReplica(func(r *replica) {
-		if r.Raft.State() != raft.Leader {
-			return
-		}
-		servers := r.Raft.GetConfiguration().Configuration().Servers
-		lacks := n.nudge(r, servers, now)
-		l := r.leadership.Load()
-		if l == nil { // it begins once a quorum has its first entry, which may have to be sent again
+	var moves *int // nil: leadership stays where it is
+	if n.settings().Leaders.Rebalance {
+		moves = new(movesAtOnce)
+	}
+	n.eachReplica(func(r *partition.Replica) {
+		if r.TendMembers(now, moves) {
 			more = true
-			return
 		}
-		changes := n.reconcileMembers(r, servers)
-		away := n.balance(r, l, &moved)
-		more = more || changes || lacks || away
 	})
 	return more
 }
 
-// nudge makes Raft look after a replica that is there and lacks entries, of a group
-// in which nothing happens: what did not arrive is sent again with the next entry,
-// so it appends one that changes nothing. For a replica that does not catch up by
-// that it is done again: see nudges.
-func (n *Node) nudge(r *replica, servers []raft.Server, now time.Time) (lacks bool) {
-	last := r.Raft.LastIndex()
-	lacks = slices.ContainsFunc(servers, func(s raft.Server) bool {
-		return s.ID != n.serverID() && r.MatchIndex(s.ID) < last && n.failover.HasOpen(s.ID, r.p.group)
-	})
-	if !lacks {
-		r.nudges = nudges{}
-		return false
-	}
-	if r.Port.Active() || !r.nudges.due(now, r.Raft.CurrentTerm(), r.leadership.Load() != nil) {
-		return true
-	}
-	r.Raft.ApplyLog(log.TrimEntry(r.p.StartOffset()), time.Millisecond) // upkeepLoop does not wait for a disk
-	return true
-}
-
-// nudges are when a leader last had Raft look after replicas that lack entries.
-type nudges struct {
-	at    time.Time
-	term  uint64
-	times int // while it served, in that term
-}
-
-// due tells whether it is time to do so again, and takes it for done then. A leader that
-// serves does it after 1 s, 2 s, and so on, up to a minute: the others are there without
-// the one that does not catch up. One that does not serve yet is waiting for a quorum to
-// have its first entry, and everybody for it: it does so each second, however long
-// somebody lacked something in a leadership before.
-func (g *nudges) due(now time.Time, term uint64, serves bool) bool {
-	if term != g.term || !serves {
-		g.term, g.times = term, 0
-	}
-	if now.Sub(g.at) < min(memberEvery<<g.times, time.Minute) {
-		return false
-	}
-	g.at, g.times = now, min(g.times+1, 10)
-	return true
-}
-
-// reconcileMembers takes a group's next step to the members that it shall have, and
-// tells whether there is one.
-func (n *Node) reconcileMembers(r *replica, servers []raft.Server) (changes bool) {
-	_, part, ok := r.p.lookup()
-	if !ok {
-		return false
-	}
-	var wanted []raft.ServerID
-	for _, node := range part.Replicas {
-		id, ok := n.serverOf(node)
-		if !ok {
-			return false // the image is about to say more
-		}
-		wanted = append(wanted, id)
-	}
-	change := nextMember(servers, wanted)
-	if change == nil || !r.changing.CompareAndSwap(false, true) {
-		return change != nil
-	}
-	n.goTracked(func() {
-		defer r.changing.Store(false)
-		n.changeMember(r, change)
-	})
-	return true
-}
-
-// changeMember takes one step and waits for it.
-func (n *Node) changeMember(r *replica, change *membershipChange) {
-	var f raft.Future
-	switch {
-	case change.remove == n.serverID():
-		if id, ok := r.successor(); ok {
-			ctx, cancel := n.callContext()
-			defer cancel()
-			r.transferTo(ctx, id)
-		}
-		return
-	case change.remove != "":
-		f = r.Raft.RemoveServer(change.remove, 0, callTimeout)
-	case change.add != "":
-		f = r.Raft.AddNonvoter(change.add, raft.ServerAddress(change.add), 0, callTimeout)
-	default:
-		if !r.MayVote(change.promote) {
-			return
-		}
-		f = r.Raft.AddVoter(change.promote, raft.ServerAddress(change.promote), 0, callTimeout)
-	}
-	if err := n.await(n.ctx, f); err != nil {
-		// Raft may now hold a configuration that the log does not (a trap of
-		// the library): only a new run knows what the disk says.
-		what, who := change.words()
-		r.p.logger.Warn("membership change failed", what, who, "error", err)
-		if r.Raft.State() != raft.Leader {
-			return
-		}
-		r.p.bounce(r, err)
-		return
-	}
-	what, who := change.words()
-	r.p.logger.Debug("membership changed", what, who)
-	n.groupNews.Add(bulletin.Headline{Text: "membership of partitions changed", What: what, Who: who}, r.p.group)
-}
+// movesAtOnce is how many groups one pass of tendMembers hands back to their preferred
+// leaders at most, so that the others go on serving.
+const movesAtOnce = 32
 
 // reconcileControllers keeps the controller group's members in step with the
 // registered brokers, on its leader: all of them follow, an odd number votes.
@@ -226,7 +53,7 @@ func (n *Node) changeController(m *raftgroup.Member) {
 	for _, s := range m.Raft.GetConfiguration().Configuration().Servers {
 		switch {
 		case !registered[s.ID] && s.ID != n.serverID():
-			if err := n.await(n.ctx, m.Raft.RemoveServer(s.ID, 0, callTimeout)); err != nil {
+			if err := raftgroup.Await(n.ctx, n.closing, m.Raft.RemoveServer(s.ID, 0, callTimeout)); err != nil {
 				n.logger.Warn("a departed controller was not removed", "server", s.ID, "error", err)
 			}
 			return
@@ -240,7 +67,7 @@ func (n *Node) changeController(m *raftgroup.Member) {
 		delete(registered, s.ID)
 	}
 	for id := range registered {
-		if err := n.await(n.ctx, m.Raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout)); err != nil {
+		if err := raftgroup.Await(n.ctx, n.closing, m.Raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout)); err != nil {
 			n.logger.Warn("a broker was not added to the controller group", "server", id, "error", err)
 		}
 		return
@@ -250,7 +77,7 @@ func (n *Node) changeController(m *raftgroup.Member) {
 		return
 	}
 	id := learners[0]
-	if err := n.await(n.ctx, m.Raft.AddVoter(id, raft.ServerAddress(id), 0, callTimeout)); err != nil {
+	if err := raftgroup.Await(n.ctx, n.closing, m.Raft.AddVoter(id, raft.ServerAddress(id), 0, callTimeout)); err != nil {
 		n.logger.Warn("a controller did not get its vote", "server", id, "error", err)
 	}
 }
@@ -295,26 +122,4 @@ func (n *Node) growNow() {
 			}
 		}
 	}
-}
-
-// balance hands leadership back to the preferred replica if that is another and can
-// take it, and tells whether it is another. moved counts the groups of one pass: no
-// more than 32, so that the others go on serving.
-func (n *Node) balance(r *replica, l *leadership, moved *int) (away bool) {
-	id, ok := r.p.preferred()
-	if !ok || id == n.serverID() || !n.settings().Leaders.Rebalance {
-		return false
-	}
-	if *moved >= 32 || !l.settled() || !n.connected(id) || !r.MayVote(id) || !slices.Contains(r.Voters(), id) {
-		return true
-	}
-	*moved++
-	n.goTracked(func() {
-		ctx, cancel := n.callContext()
-		defer cancel()
-		if err := r.transferTo(ctx, id); err != nil {
-			r.p.logger.Debug("leadership was not handed back", "to", id, "error", err)
-		}
-	})
-	return true
 }

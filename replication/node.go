@@ -20,6 +20,7 @@ import (
 	"millrace/replication/failover"
 	"millrace/replication/folder"
 	"millrace/replication/metadata"
+	"millrace/replication/partition"
 	"millrace/replication/raftgroup"
 	"millrace/replication/roster"
 	"millrace/replication/transport"
@@ -118,14 +119,14 @@ type Node struct {
 	changed chan struct{}             // closed and replaced at each new image
 
 	partitionMu sync.RWMutex
-	partitions  map[metadata.PartitionID]*Partition
-	byGroup     map[uint64]*Partition
+	partitions  map[metadata.PartitionID]*partition.Partition
+	byGroup     map[uint64]*partition.Partition
 
 	failover  *failover.Failover
-	events    events // what partitions tell: the failover
-	env       *env   // of the partitions
-	budget    budget
-	snapshots chan *replica
+	events    partition.Events // what partitions tell: the failover
+	env       *partition.Env   // of the partitions
+	budget    *partition.Budget
+	snapshots chan *partition.Replica
 
 	producerIDs producerIDs
 
@@ -157,14 +158,14 @@ func Open(cfg Config) (*Node, error) {
 		closing:       make(chan struct{}),
 		ready:         make(chan struct{}),
 		changed:       make(chan struct{}),
-		partitions:    make(map[metadata.PartitionID]*Partition),
-		byGroup:       make(map[uint64]*Partition),
+		partitions:    make(map[metadata.PartitionID]*partition.Partition),
+		byGroup:       make(map[uint64]*partition.Partition),
 		raftLimits:    raftgroup.NewLogLimits(),
 		fullDisk:      slowlog.Limit{Every: fullSaidEvery},
-		snapshots:     make(chan *replica, 1024),
+		snapshots:     make(chan *partition.Replica, 1024),
 		reconcileWake: make(chan struct{}, 1),
 		imageReplayed: make(chan struct{}),
-		budget:        budget{removing: make(chan struct{}, removeAtOnce)},
+		budget:        partition.NewBudget(),
 		start:         time.Now(),
 		decodeChange:  metadata.DecodeChange,
 		dropped:       make(map[metadata.TopicID]bool),
@@ -356,7 +357,7 @@ func (n *Node) closeAll() {
 			defer wait.Done()
 			limit <- struct{}{}
 			defer func() { <-limit }()
-			p.close(true)
+			p.Close(true)
 		}()
 	}
 	n.partitionMu.RUnlock()
@@ -378,9 +379,9 @@ func (n *Node) closeAll() {
 func (n *Node) handOver(ctx context.Context) {
 	var wait sync.WaitGroup
 	limit := make(chan struct{}, 32)
-	n.eachReplica(func(r *replica) {
-		id, ok := r.successor()
-		if r.leadership.Load() == nil || !ok {
+	n.eachReplica(func(r *partition.Replica) {
+		id, ok := r.Successor()
+		if _, leads := r.LeadsNow(); !leads || !ok {
 			return
 		}
 		wait.Add(1)
@@ -388,8 +389,8 @@ func (n *Node) handOver(ctx context.Context) {
 			defer wait.Done()
 			limit <- struct{}{}
 			defer func() { <-limit }()
-			if err := r.transferTo(ctx, id); err != nil {
-				r.p.logger.Debug("leadership was not handed over", "to", id, "error", err)
+			if err := r.TransferTo(ctx, id); err != nil {
+				n.logger.Debug("leadership was not handed over", "partition", r.Name(), "to", id, "error", err)
 			}
 		}()
 	})
@@ -500,7 +501,7 @@ func (n *Node) partitionName(group uint64) string {
 	if p == nil {
 		return ""
 	}
-	return fmt.Sprintf("%s/%d", p.topic, p.id.Index)
+	return p.Name()
 }
 
 // memberOf returns this node's member of a group, nil if it has none now.
@@ -520,26 +521,26 @@ func (n *Node) memberOf(group uint64) *raftgroup.Member {
 }
 
 // replicaOf returns the current run of a group's replica here, or nil.
-func (n *Node) replicaOf(group uint64) *replica {
+func (n *Node) replicaOf(group uint64) *partition.Replica {
 	n.partitionMu.RLock()
 	p := n.byGroup[group]
 	n.partitionMu.RUnlock()
 	if p == nil {
 		return nil
 	}
-	return p.current.Load()
+	return p.Replica()
 }
 
 // eachReplica calls f for every replica that is alive here.
-func (n *Node) eachReplica(f func(*replica)) {
+func (n *Node) eachReplica(f func(*partition.Replica)) {
 	n.partitionMu.RLock()
-	all := make([]*Partition, 0, len(n.byGroup))
+	all := make([]*partition.Partition, 0, len(n.byGroup))
 	for _, p := range n.byGroup {
 		all = append(all, p)
 	}
 	n.partitionMu.RUnlock()
 	for _, p := range all {
-		if r := p.current.Load(); r != nil {
+		if r := p.Replica(); r != nil {
 			f(r)
 		}
 	}
@@ -550,11 +551,11 @@ func (n *Node) eachMember(f func(*raftgroup.Member)) {
 	if m := n.memberOf(controllerGroup); m != nil {
 		f(m)
 	}
-	n.eachReplica(func(r *replica) { f(&r.Member) })
+	n.eachReplica(func(r *partition.Replica) { f(&r.Member) })
 }
 
 // Partition returns the replica of a partition on this node. ErrNotHosted.
-func (n *Node) Partition(id metadata.PartitionID) (*Partition, error) {
+func (n *Node) Partition(id metadata.PartitionID) (*partition.Partition, error) {
 	n.partitionMu.RLock()
 	defer n.partitionMu.RUnlock()
 	if p := n.partitions[id]; p != nil {
@@ -564,9 +565,9 @@ func (n *Node) Partition(id metadata.PartitionID) (*Partition, error) {
 }
 
 // Partitions calls f for every replica on this node, in no order.
-func (n *Node) Partitions(f func(*Partition)) {
+func (n *Node) Partitions(f func(*partition.Partition)) {
 	n.partitionMu.RLock()
-	all := make([]*Partition, 0, len(n.partitions))
+	all := make([]*partition.Partition, 0, len(n.partitions))
 	for _, p := range n.partitions {
 		all = append(all, p)
 	}

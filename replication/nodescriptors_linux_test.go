@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"millrace/replication/metadata"
+	"millrace/replication/partition"
 )
 
 // withoutDescriptors runs f while the process can open nothing at all. No other test may
@@ -50,7 +51,7 @@ func TestElectionsAndChangesNeedNoDescriptors(t *testing.T) {
 		withoutDescriptors(t, func() {
 			for round := range 3 {
 				old, p := c.leader(id)
-				r := p.current.Load()
+				r := p.Replica()
 				term := r.Raft.CurrentTerm()
 				if err := r.Port.StepDown(term + 1); err != nil {
 					t.Fatal(err)
@@ -95,7 +96,7 @@ func TestElectionsAndChangesNeedNoDescriptors(t *testing.T) {
 			late = metadata.PartitionID{Topic: topic.ID}
 			time.Sleep(time.Minute) // patience has grown to its most
 			for _, n := range c.nodes {
-				if err := mustPartition(t, n, late).Down(); !errors.Is(err, ErrRefused) {
+				if err := mustPartition(t, n, late).Down(); !errors.Is(err, partition.ErrRefused) {
 					t.Fatalf("node %d: the new partition is down: %v", n.id, err)
 				}
 				if list := c.live().InSync(late); len(list) != 0 {

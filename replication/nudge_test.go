@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace/replication/partition"
 	"millrace/replication/raftgroup"
 )
 
@@ -30,7 +31,7 @@ func TestWhoComesBackIsNudged(t *testing.T) {
 			time.Sleep(10 * raftgroup.CommitTimeout)
 			away.start()
 			begin := time.Now()
-			for back := (*Partition)(nil); back == nil || back.EndOffset() < 2+i; time.Sleep(10 * time.Millisecond) {
+			for back := (*partition.Partition)(nil); back == nil || back.EndOffset() < 2+i; time.Sleep(10 * time.Millisecond) {
 				back, _ = away.Partition(id)
 				if time.Since(begin) > raftgroup.CommitTimeout/10 {
 					t.Fatal("it was left to Raft's own time")
@@ -38,9 +39,9 @@ func TestWhoComesBackIsNudged(t *testing.T) {
 			}
 		}
 		time.Sleep(2 * time.Minute)
-		last := p.current.Load().Raft.LastIndex()
+		last := p.Replica().Raft.LastIndex()
 		time.Sleep(time.Hour)
-		if now := p.current.Load().Raft.LastIndex(); now != last {
+		if now := p.Replica().Raft.LastIndex(); now != last {
 			t.Errorf("%d entries were added to an idle group in an hour", now-last)
 		}
 	})

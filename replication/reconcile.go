@@ -1,9 +1,7 @@
 package replication
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -14,35 +12,21 @@ import (
 	"millrace/replication/folder"
 	"millrace/replication/metadata"
 	"millrace/replication/metadata/settings"
-	"millrace/segment"
+	"millrace/replication/partition"
 )
 
-// partitionName is the file in a partition's folder that says whose it is. It
-// is how a folder that the image does not mention can be told: from one that a
-// committed change deleted, whose group number was given and is gone, and from
-// one that nobody knows, which is left alone.
-const partitionName = "partition.json"
+// openAtOnce limits how many partitions open at the same time.
+const openAtOnce = 8
 
-type partitionFile struct {
-	Group     uint64 `json:"group"`
-	Topic     string `json:"topic"`
-	Partition int32  `json:"partition"`
-}
-
-const (
-	// openAtOnce limits how many partitions open at the same time.
-	openAtOnce = 8
-	// removeAtOnce limits how many folders of deleted partitions are removed at the same
-	// time: nobody waits for it, and whoever produces meanwhile waits for the disk behind it.
-	removeAtOnce = 2
-)
+// strangeAfter is how long a folder that no image explains is given before that is logged.
+const strangeAfter = 10 * time.Second
 
 // reconcileLoop makes what is open here follow the image.
 func (n *Node) reconcileLoop() {
 	var strange []string  // folders that no image explains yet
 	before := n.folders() // those that this run makes need no explanation, and are half made for a moment
 	swept := false
-	settled := time.After(settleTime)
+	settled := time.After(strangeAfter)
 	follower := reconciler{Node: n, limit: make(chan struct{}, openAtOnce)}
 	var unnoted <-chan time.Time // nil: node.json has the level
 	for {
@@ -83,9 +67,9 @@ type reconciler struct {
 	*Node
 	limit chan struct{} // has a place for each partition that may open at the same time
 
-	image  *metadata.Image                     // that was followed last; nil before the first
-	id     int32                               // of this node, then; 0 before it joined
-	absent map[metadata.PartitionID]*Partition // open, of no topic in image, but nothing says that it was deleted
+	image  *metadata.Image                               // that was followed last; nil before the first
+	id     int32                                         // of this node, then; 0 before it joined
+	absent map[metadata.PartitionID]*partition.Partition // open, of no topic in image, but nothing says that it was deleted
 }
 
 // follow opens the partitions that the image places here, brings settings up to date,
@@ -103,7 +87,7 @@ func (r *reconciler) follow(image *metadata.Image) {
 	for _, t := range changed {
 		r.place(image, t)
 	}
-	var removed []*Partition
+	var removed []*partition.Partition
 	r.partitionMu.Lock()
 	for _, t := range gone {
 		for i := range t.Partitions {
@@ -116,10 +100,10 @@ func (r *reconciler) follow(image *metadata.Image) {
 	for id, p := range r.absent {
 		if _, ok := image.TopicByID(id.Topic); ok {
 			delete(r.absent, id)
-		} else if r.deleted(image, id.Topic, p.group) {
+		} else if r.deleted(image, id.Topic, p.Group()) {
 			delete(r.absent, id)
 			delete(r.partitions, id)
-			delete(r.byGroup, p.group)
+			delete(r.byGroup, p.Group())
 			removed = append(removed, p)
 		}
 	}
@@ -128,7 +112,7 @@ func (r *reconciler) follow(image *metadata.Image) {
 		r.failover.Forget()
 	}
 	for _, p := range removed {
-		r.removeDeleted(p.dir, p.remove)
+		p.Remove()
 	}
 	r.image, r.id = image, r.identity.Node
 }
@@ -145,31 +129,11 @@ func (r *reconciler) place(image *metadata.Image, t *metadata.Topic) {
 		r.partitionMu.RUnlock()
 		switch {
 		case p != nil:
-			p.configure(set)
+			p.Configure(set)
 		case slices.Contains(part.Replicas, r.identity.Node):
 			r.host(id, t, part, set, r.limit)
 		}
 	}
-}
-
-// removeDeleted removes the folder of a partition that was deleted, beside everything
-// else and until it is gone: what it holds is room on the disk, of which there may be
-// none. What the end of the node leaves, the next one sweeps.
-func (n *Node) removeDeleted(dir string, remove func() error) {
-	n.goTracked(func() { // "removing": ends with the folder, or with the node
-		for wait := patienceFirst; ; wait = min(2*wait, patienceMost) {
-			err := remove()
-			if err == nil || errors.Is(err, ErrClosed) {
-				return
-			}
-			n.logger.Warn("a deleted partition's folder was not removed, trying again", "folder", dir, "again", wait, "error", err)
-			select {
-			case <-n.closing:
-				return
-			case <-time.After(wait):
-			}
-		}
-	})
 }
 
 // drop notes that a topic's deletion was applied here, which an image below feature
@@ -191,83 +155,16 @@ func (n *Node) deleted(image *metadata.Image, topic metadata.TopicID, group uint
 
 // host makes a partition's replica live here.
 func (n *Node) host(id metadata.PartitionID, t *metadata.Topic, part *metadata.Partition, set settings.Topic, limit chan struct{}) {
-	p := &Partition{
-		env:    n.env,
-		id:     id,
-		topic:  t.Name,
-		group:  part.Group,
-		dir:    n.folder.Path(folder.PartitionsName, folderName(id)),
-		logger: n.logger.With("topic", t.Name, "partition", id.Index),
-	}
-	p.settings.Store(&set)
+	p := partition.New(n.env, id, t.Name, part.Group, n.folder.Path(folder.PartitionsName, partition.FolderName(id)), set)
 	n.partitionMu.Lock()
 	n.partitions[id] = p
-	n.byGroup[p.group] = p
+	n.byGroup[p.Group()] = p
 	n.partitionMu.Unlock()
 	limit <- struct{}{}
 	n.goTracked(func() {
 		defer func() { <-limit }()
-		p.open()
+		p.Open()
 	})
-}
-
-// folderName is made of ids, never of a name that a client chose.
-func folderName(id metadata.PartitionID) string {
-	return fmt.Sprintf("%s-%d", id.Topic, id.Index)
-}
-
-// prepareFolder makes the partition's folder, and says in it whose it is.
-func (p *Partition) prepareFolder() error {
-	path := filepath.Join(p.dir, partitionName)
-	if _, err := os.Stat(path); err == nil {
-		return nil
-	}
-	fs := p.env.fs
-	if err := fs.MkdirAll(p.dir); err != nil {
-		return err
-	}
-	data, err := json.Marshal(partitionFile{Group: p.group, Topic: p.id.Topic.String(), Partition: p.id.Index})
-	if err != nil {
-		return err
-	}
-	if err := replaceFile(fs, path, append(data, '\n')); err != nil {
-		return err
-	}
-	return segment.SyncDir(fs, filepath.Dir(p.dir))
-}
-
-// configure takes new settings into use.
-func (p *Partition) configure(set settings.Topic) {
-	old := p.settings.Load()
-	if *old == set {
-		return
-	}
-	if deletion(*old) != deletion(set) {
-		// Before the settings: whoever sees these must see that they have to wait.
-		due := p.env.now().Add(millis(set.FileDeleteDelayMillis)).UnixMilli()
-		p.deleteFrom.Store(due)
-		p.env.host.retainBy(due)
-	}
-	p.settings.Store(&set)
-	if r := p.current.Load(); r != nil {
-		r.store.Configure(p.logConfig())
-	}
-}
-
-// deletion is the part of a topic's settings that decides what is deleted and when.
-func deletion(s settings.Topic) settings.Topic {
-	return settings.Topic{
-		RetentionMillis:        s.RetentionMillis,
-		RetentionBytes:         s.RetentionBytes,
-		SegmentBytes:           s.SegmentBytes,
-		SegmentMillis:          s.SegmentMillis,
-		CleanupDelete:          s.CleanupDelete,
-		CleanupCompact:         s.CleanupCompact,
-		MinCleanableDirtyRatio: s.MinCleanableDirtyRatio,
-		MinCompactionLagMillis: s.MinCompactionLagMillis,
-		MaxCompactionLagMillis: s.MaxCompactionLagMillis,
-		DeleteRetentionMillis:  s.DeleteRetentionMillis,
-	}
 }
 
 // folders lists the partition folders that are there.
@@ -292,27 +189,22 @@ func (n *Node) folders() (dirs []string) {
 // be seen in one; a later image tells.
 func (n *Node) sweep(image *metadata.Image, dirs []string) (strange []string) {
 	for _, dir := range dirs {
-		if strings.HasSuffix(dir, deletedSuffix) {
-			n.removeDeleted(dir, func() error { return os.RemoveAll(dir) })
+		if strings.HasSuffix(dir, partition.DeletedSuffix) {
+			partition.RemoveFolder(n.env, 0, dir)
 			continue
 		}
-		var file partitionFile
-		data, err := os.ReadFile(filepath.Join(dir, partitionName))
-		if err == nil {
-			err = json.Unmarshal(data, &file)
-		}
-		_, known := image.Group(file.Group)
+		group, err := partition.GroupIn(dir)
+		_, known := image.Group(group)
 		switch {
 		case errors.Is(err, os.ErrNotExist) && nothingIn(dir):
-		case err != nil || file.Group == 0:
+		case err != nil || group == 0:
 			n.logger.Warn("a folder does not say which partition it belongs to; it is left alone", "folder", dir, "error", err)
 		case known:
-		case !image.Deleted(file.Group):
+		case !image.Deleted(group):
 			strange = append(strange, dir)
 		default:
 			n.logger.Info("removing a partition that was deleted while this node was away", "folder", dir)
-			p := &Partition{env: n.env, group: file.Group, dir: dir, logger: n.logger}
-			n.removeDeleted(dir, p.remove)
+			partition.RemoveFolder(n.env, group, dir)
 		}
 	}
 	return strange

@@ -7,6 +7,7 @@ import (
 
 	"millrace/replication/metadata"
 	"millrace/replication/metadata/settings"
+	"millrace/replication/partition"
 )
 
 // A node that comes back may be told of a topic and of its deletion at once.
@@ -22,19 +23,15 @@ func TestReplicaDeletedBeforeItOpensLeavesNothing(t *testing.T) {
 		n.partitionMu.Lock()
 		p := n.partitions[id]
 		delete(n.partitions, id)
-		delete(n.byGroup, p.group)
+		delete(n.byGroup, p.Group())
 		n.partitionMu.Unlock()
-		if err := p.remove(); err != nil {
-			t.Fatal(err)
-		}
+		p.Remove()
 		limit <- struct{}{} // until the opening is over
 		<-limit
-		if p.current.Load() != nil {
-			t.Errorf("replica %d lives after its deletion", i)
-		}
-		if _, err := os.Stat(p.dir); !os.IsNotExist(err) {
-			t.Errorf("the folder of deleted replica %d is there: %v", i, err)
-		}
+		eventually(t, fmt.Sprint("deleted replica ", i, " and its folder are gone"), func() bool {
+			_, err := os.Stat(p.Dir())
+			return p.Replica() == nil && os.IsNotExist(err)
+		})
 	}
 }
 
@@ -44,7 +41,7 @@ func TestSettingsReachWhatTheyAreFor(t *testing.T) {
 	c := startCluster(t, 1, nil)
 	defer c.stop()
 	n := c.nodes[0]
-	of := func(name string, config map[string]string) *Partition {
+	of := func(name string, config map[string]string) *partition.Partition {
 		p, err := n.Partition(c.create(name, 1, 1, config))
 		if err != nil {
 			t.Fatal(err)
@@ -57,14 +54,14 @@ func TestSettingsReachWhatTheyAreFor(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	retains := func(p *Partition, want int64) {
+	retains := func(p *partition.Partition, want int64) {
 		t.Helper()
-		eventually(t, fmt.Sprint("records are kept for ", want, " ms"), func() bool { return p.settings.Load().RetentionMillis == want })
+		eventually(t, fmt.Sprint("records are kept for ", want, " ms"), func() bool { return p.Settings().RetentionMillis == want })
 	}
 	change(metadata.SetBrokerConfig{Set: map[string]string{"log.retention.ms": "7"}})
 	retains(orders, 7)
 	retains(flights, 5)
-	change(metadata.SetTopicConfig{Topic: flights.id.Topic, Delete: []string{"retention.ms"}})
+	change(metadata.SetTopicConfig{Topic: flights.ID().Topic, Delete: []string{"retention.ms"}})
 	retains(flights, 7)
 	change(metadata.SetBrokerConfig{Broker: n.ID(), Set: map[string]string{"log.retention.ms": "9"}})
 	retains(orders, 9)
@@ -78,7 +75,7 @@ func TestNothingIsKeptOfADeletedGroup(t *testing.T) {
 	id := c.create("orders", 1, 3, nil)
 	n, p := c.leader(id)
 	other := c.others(n)[0]
-	heard := func() bool { _, _, ok := other.failover.Leader(p.group); return ok }
+	heard := func() bool { _, _, ok := other.failover.Leader(p.Group()); return ok }
 	eventually(t, "another node hears who leads", heard)
 	if err := n.Change(t.Context(), metadata.DeleteTopic{Topic: id.Topic}); err != nil {
 		t.Fatal(err)

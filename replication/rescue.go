@@ -1,12 +1,10 @@
 package replication
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,6 +18,7 @@ import (
 	"millrace/log"
 	"millrace/replication/folder"
 	"millrace/replication/metadata"
+	"millrace/replication/partition"
 	"millrace/replication/raftgroup"
 	"millrace/replication/vote"
 	"millrace/segment"
@@ -108,7 +107,7 @@ func Survey(dir string) (*Survivor, error) {
 	for _, t := range image.Topics() {
 		for i := range t.Partitions {
 			part := SurvivingPartition{Topic: t.Name, Partition: int32(i), id: metadata.PartitionID{Topic: t.ID, Index: int32(i)}}
-			part.dir = filepath.Join(dir, folder.PartitionsName, folderName(part.id))
+			part.dir = filepath.Join(dir, folder.PartitionsName, partition.FolderName(part.id))
 			if slices.Contains(t.Partitions[i].Replicas, id.Node) {
 				part.survey(t.Partitions[i].Group, string(id.Peer().ServerID()))
 			} else {
@@ -138,52 +137,18 @@ func nodes(ids []int32) string {
 // survey reads a partition's log.
 func (p *SurvivingPartition) survey(group uint64, self string) {
 	p.group = group
-	data, err := os.ReadFile(filepath.Join(p.dir, partitionName))
-	var file partitionFile
-	if err == nil {
-		err = json.Unmarshal(data, &file)
-	}
-	if err == nil && file.Group != group {
-		err = fmt.Errorf("%s is of group %d, not %d", p.dir, file.Group, group)
-	}
+	found, err := partition.Inspect(segment.OS, p.dir, group)
 	if err != nil {
 		p.Lost = err.Error()
 		return
 	}
-	snapshots, err := openSnapshots(segment.OS, p.dir)
-	if err != nil {
-		p.Lost = err.Error()
-		return
-	}
-	var members raft.Configuration
-	if snap := snapshots.newest(); snap != nil {
-		if members, err = decodeConfiguration(snap.configuration); err != nil {
-			p.Lost = err.Error()
-			return
-		}
-	}
-	summary, err := log.Inspect(segment.OS, p.dir, func(f *segment.Frame) (err error) {
-		p.last, p.term = f.Index, f.Term
-		if f.Index <= snapshots.index() {
-			p.Committed = f.NextOffset()
-		}
-		if f.Type == segment.Configuration {
-			members, err = decodeConfiguration(f.Payload)
-		}
-		return err
-	}, func(damage *segment.CorruptError) error { return damage })
-	if err != nil {
-		p.Lost = err.Error()
-		return
-	}
-	p.Start, p.End = summary.StartOffset, summary.EndOffset
-	p.Committed = max(p.Committed, p.Start)
+	p.Start, p.End, p.Committed, p.last, p.term = found.Start, found.End, found.Committed, found.Last, found.Term
 	p.replica = self
 	voter := func(m raft.Server) bool { return string(m.ID) == self && m.Suffrage == raft.Voter }
 	switch {
 	case p.last == 0:
 		p.Lost = "nothing of it is here"
-	case !slices.ContainsFunc(members.Servers, voter):
+	case !slices.ContainsFunc(found.Members.Servers, voter):
 		p.Lost = "it was still catching up here"
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"millrace/log"
 	"millrace/replication/folder"
+	"millrace/segment"
 )
 
 // Two of three disks are restored from a backup that was taken while the nodes were
@@ -106,7 +107,7 @@ func TestASurvivorIsRescuedFromAMajorityThatWasRestored(t *testing.T) {
 		eventually(t, "the others have all, and vote, and know it", func() bool {
 			for _, n := range c.nodes {
 				r := n.replicaOf(1)
-				if r == nil || len(r.Voters()) != 3 || len(n.memberOf(controllerGroup).Voters()) != 3 || r.p.HighWatermark() != 21 {
+				if r == nil || len(r.Voters()) != 3 || len(n.memberOf(controllerGroup).Voters()) != 3 || mustPartition(t, n, id).HighWatermark() != 21 {
 					return false
 				}
 			}
@@ -130,9 +131,10 @@ func TestALearnerIsNotRescued(t *testing.T) {
 					s, err := os.ReadFile(filepath.Join(n.dir, folder.MetaName, imageName))
 					return err == nil && strings.Contains(string(s), `"orders"`)
 				})
-				self, folder := n.serverID(), p.identity()
+				self := n.serverID()
+				folder := segment.Identity{Cluster: n.ClusterID(), Topic: id.Topic, Partition: id.Index, Replica: string(self)}
 				n.stop()
-				l, err := log.Open(p.dir, folder, log.Config{})
+				l, err := log.Open(p.Dir(), folder, log.Config{})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -158,11 +160,11 @@ func TestALearnerIsNotRescued(t *testing.T) {
 				if len(s.Partitions) != 1 || s.Partitions[0].Lost != want || s.Partitions[0].End != 1 {
 					t.Errorf("as a %v: surveyed %+v, want it lost: %q", suffrage, s.Partitions, want)
 				}
-				before := treeOf(t, p.dir)
+				before := treeOf(t, p.Dir())
 				if err := s.Rescue(); err != nil {
 					t.Fatal(err)
 				}
-				if after := treeOf(t, p.dir); (after == before) != (want != "") {
+				if after := treeOf(t, p.Dir()); (after == before) != (want != "") {
 					t.Errorf("as a %v: rescuing left its log as it was: %v", suffrage, after == before)
 				}
 			})

@@ -1,6 +1,9 @@
 package replication
 
-import "time"
+import (
+	"log/slog"
+	"time"
+)
 
 // keepRoom has the node's own files keep room to grow, and says when there is none.
 func (n *Node) keepRoom() {
@@ -20,6 +23,6 @@ const fullSaidEvery = 10 * time.Minute
 
 // full is called with the error of an append that there was no room for. Producers send
 // it again and again, a thousand times a second, so it is said once, and rarely after that.
-func (n *Node) full(p *Partition, err error) {
-	n.fullDisk.Error(p.logger, "", "the disk is full: records are refused until there is room; their producers send them again, and consumers read on", "error", err)
+func (n *Node) full(to *slog.Logger, err error) {
+	n.fullDisk.Error(to, "", "the disk is full: records are refused until there is room; their producers send them again, and consumers read on", "error", err)
 }

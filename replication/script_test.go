@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace/replication/partition"
 	"millrace/replication/raftgroup"
 	"millrace/replication/roster"
 )
@@ -294,13 +295,13 @@ func (s *story) state() string {
 			continue
 		}
 		p := mustPartition(s.t, n, s.id)
-		r := p.current.Load()
+		r := p.Replica()
 		if r == nil {
 			lines = append(lines, fmt.Sprintf("%s has no replica: %v", name, p.Down()))
 			continue
 		}
 		line := fmt.Sprintf("%s start=%d high=%d end=%d", name, p.StartOffset(), p.HighWatermark(), p.EndOffset())
-		if voters := leader.replicaOf(p.group).Voters(); !slices.Contains(voters, n.serverID()) {
+		if voters := leader.replicaOf(p.Group()).Voters(); !slices.Contains(voters, n.serverID()) {
 			line += " no vote"
 		}
 		if times := n.log.count("caught up by segments"); times > 0 {
@@ -336,7 +337,7 @@ func (s *story) read() string {
 
 // leader waits for a node that serves the partition and can be told of it by the others:
 // one that is cut off may still believe that it leads.
-func (s *story) leader() (*testNode, *Partition) {
+func (s *story) leader() (*testNode, *partition.Partition) {
 	s.t.Helper()
 	for begin := time.Now(); time.Since(begin) < time.Minute; time.Sleep(10 * time.Millisecond) {
 		for _, n := range s.c.nodes {
@@ -385,13 +386,13 @@ func (s *story) number(text string) int {
 }
 
 // outcome says what came of an append.
-func outcome(ack Ack, err error) string {
+func outcome(ack partition.Ack, err error) string {
 	switch {
 	case err == nil:
 		return fmt.Sprint(ack.BaseOffset)
 	case errors.Is(err, ErrUnknown):
 		return "unknown"
-	case errors.Is(err, ErrNotLeader):
+	case errors.Is(err, partition.ErrNotLeader):
 		return "not leader"
 	}
 	return err.Error()

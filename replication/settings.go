@@ -1,6 +1,9 @@
 package replication
 
 import (
+	"math"
+	"time"
+
 	"millrace/replication/metadata"
 	"millrace/replication/metadata/settings"
 )
@@ -21,4 +24,9 @@ func (n *Node) settings() settings.Broker {
 	r := &resolvedSettings{image, image.Settings(n.identity.Node, n.cfg.Settings).Broker()}
 	n.resolved.Store(r)
 	return r.settings
+}
+
+// milliseconds is what a setting says in them, at most some 292 years.
+func milliseconds(n int64) time.Duration {
+	return time.Duration(min(n, math.MaxInt64/int64(time.Millisecond))) * time.Millisecond
 }

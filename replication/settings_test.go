@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"millrace/replication/metadata"
-	"millrace/replication/metadata/settings"
+	"millrace/replication/partition"
 )
 
 // auto.leader.rebalance.enable=false: leadership stays where it went, until it is
@@ -58,7 +58,7 @@ func TestANodeHandsOverBeforeItStopsWhereThatIsWanted(t *testing.T) {
 				c.net.freeze(leader.addr)
 				began := time.Now()
 				leader.Shutdown(context.Background())
-				if asked := time.Since(began) >= transferTime/2; asked != want {
+				if asked := time.Since(began) >= partition.TransferTime/2; asked != want {
 					t.Errorf("controlled.shutdown.enable=%s: it asked another to lead: %v, want %v; it took %v to stop", enable, asked, want, time.Since(began))
 				}
 			})
@@ -89,10 +89,10 @@ func TestAShorterRetentionCanBeTakenBack(t *testing.T) {
 			time.Sleep(10 * time.Second)
 			retention(id, "1000")
 			time.Sleep(time.Second)
-			_, spared := n.spared(p, n.now())
+			_, due, _ := p.NextDeletion()
 			n.lacksRoom.Store(true)
-			if _, full := n.spared(p, n.now()); !spared || full {
-				t.Errorf("topic %s: spared %v, and on a disk without room %v", name, spared, full)
+			if _, full, _ := p.NextDeletion(); !due.After(n.now()) || full.After(n.now()) {
+				t.Errorf("topic %s: what has expired is deleted at %v, and on a disk without room at %v; now it is %v", name, due, full, n.now())
 			}
 			n.lacksRoom.Store(false)
 			time.Sleep(49 * time.Second)
@@ -113,38 +113,4 @@ func TestAShorterRetentionCanBeTakenBack(t *testing.T) {
 			}
 		}
 	})
-}
-
-// Who finds new settings at the moment at which they come finds that they have to wait.
-func TestNewSettingsAreNeverFoundWithoutTheirDelay(t *testing.T) {
-	n := &Node{now: time.Now}
-	p := &Partition{env: n.newEnv()}
-	for range 5000 {
-		p.deleteFrom.Store(0)
-		p.settings.Store(&settings.Topic{RetentionMillis: -1, FileDeleteDelayMillis: 60_000})
-		go p.configure(settings.Topic{RetentionMillis: 1, FileDeleteDelayMillis: 60_000})
-		for found := false; !found; {
-			s, _, spared := n.deletable(p, n.now())
-			if found = s.RetentionMillis == 1; found && !spared {
-				t.Fatal("new settings without a delay")
-			}
-		}
-	}
-}
-
-// segment.jitter.ms: partitions that were made together are not rolled together.
-func TestSegmentsAreClosedAtDifferentTimes(t *testing.T) {
-	ages := make(map[time.Duration]bool)
-	for range 20 {
-		p := &Partition{env: &env{}}
-		p.settings.Store(&settings.Topic{SegmentMillis: 1_000_000, SegmentJitterMillis: 400_000})
-		age := p.logConfig().SegmentAge
-		if age <= 600*time.Second || age > 1000*time.Second {
-			t.Fatalf("a segment of at most 1000 s is closed after %v, with 400 s of jitter", age)
-		}
-		ages[age] = true
-	}
-	if len(ages) < 15 {
-		t.Errorf("20 partitions have %d different ages", len(ages))
-	}
 }

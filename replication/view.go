@@ -40,7 +40,10 @@ func (n *Node) InSync(id metadata.PartitionID) []int32 {
 		return nil
 	}
 	r := n.replicaOf(part.Group)
-	leads := r != nil && r.leadership.Load() != nil
+	leads := false
+	if r != nil {
+		_, leads = r.LeadsNow()
+	}
 	var voters []raft.ServerID
 	if leads {
 		voters = r.Voters()

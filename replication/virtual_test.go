@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"millrace/replication/partition"
 	"millrace/segment/record"
 )
 
@@ -93,7 +94,7 @@ func TestIsolatedLeaderAcknowledgesNothing(t *testing.T) {
 		c.separate(old)
 		stale := make(chan error, 100)
 		for i := range 100 {
-			p.Append([]record.Batch{batchOf(fmt.Sprint("stale-", i))}, func(_ Ack, err error) { stale <- err })
+			p.Append([]record.Batch{batchOf(fmt.Sprint("stale-", i))}, func(_ partition.Ack, err error) { stale <- err })
 		}
 		for range 100 {
 			if err := <-stale; err == nil {
@@ -129,7 +130,7 @@ func TestDivergedSuffixAndRetentionPastIt(t *testing.T) {
 		c.separate(old)
 		done := make(chan error, 500)
 		for i := range 500 {
-			p.Append([]record.Batch{batchOf(fmt.Sprint("stale-", i))}, func(_ Ack, err error) { done <- err })
+			p.Append([]record.Batch{batchOf(fmt.Sprint("stale-", i))}, func(_ partition.Ack, err error) { done <- err })
 		}
 		for range 500 {
 			if err := <-done; err == nil {
@@ -150,7 +151,7 @@ func TestDivergedSuffixAndRetentionPastIt(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		first, err := leader.replicaOf(p.group).store.FirstIndex()
+		first, err := leader.replicaOf(p.Group()).Log().FirstIndex()
 		if err != nil || first < 10 {
 			t.Fatalf("the leader's log still begins at entry %d (%v): the test does not reach past the divergence", first, err)
 		}
@@ -162,11 +163,11 @@ func TestDivergedSuffixAndRetentionPastIt(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		c.sameEverywhere(id)
-		r := old.replicaOf(p.group)
+		r := old.replicaOf(p.Group())
 		if r == nil {
 			t.Fatalf("the returning replica is down: %v", mustPartition(t, old, id).Down())
 		}
-		if at := r.Raft.AppliedIndex(); at < leader.replicaOf(p.group).Raft.AppliedIndex() {
+		if at := r.Raft.AppliedIndex(); at < leader.replicaOf(p.Group()).Raft.AppliedIndex() {
 			t.Fatalf("the returning replica has applied %d, the leader more", at)
 		}
 	})
@@ -174,7 +175,7 @@ func TestDivergedSuffixAndRetentionPastIt(t *testing.T) {
 
 // mustPartition waits until the node has the partition open, which a leader that two
 // of three elected does not wait for.
-func mustPartition(t *testing.T, n *testNode, id idOf) *Partition {
+func mustPartition(t *testing.T, n *testNode, id idOf) *partition.Partition {
 	t.Helper()
 	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
 		p, err := n.Partition(id)
@@ -246,19 +247,19 @@ func TestFlappingLinksLoseNothing(t *testing.T) {
 func (c *testCluster) sameEverywhere(id idOf) {
 	c.t.Helper()
 	leader, p := c.leader(id)
-	lead := leader.replicaOf(p.group)
+	lead := leader.replicaOf(p.Group())
 	last := lead.Raft.CommitIndex()
 	for _, n := range c.nodes {
 		if n.Node == nil || n == leader {
 			continue
 		}
-		r := n.replicaOf(p.group)
+		r := n.replicaOf(p.Group())
 		if r == nil {
 			c.t.Errorf("node %d has no live replica: %v", n.id, mustPartition(c.t.(*testing.T), n, id).Down())
 			continue
 		}
-		a, _ := lead.store.FirstIndex()
-		b, _ := r.store.FirstIndex()
+		a, _ := lead.Log().FirstIndex()
+		b, _ := r.Log().FirstIndex()
 		compared := 0
 		for i := max(a, b); i <= min(last, r.Raft.CommitIndex()); i++ {
 			if x, y := entryAt(c.t, lead, i), entryAt(c.t, r, i); x != y {

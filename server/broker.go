@@ -9,6 +9,7 @@ import (
 	"millrace/internal/slowlog"
 	"millrace/replication"
 	"millrace/replication/metadata"
+	"millrace/replication/partition"
 	"millrace/server/coordinator"
 	"millrace/server/protocol"
 )
@@ -28,7 +29,7 @@ type broker struct {
 
 // leading returns the replica of a partition if it is here, leads, and leads in
 // the epoch the client knows, which -1 leaves open (KIP-320).
-func (h *broker) leading(topic *metadata.Topic, index, known int32) (p *replication.Partition, epoch int32, c protocol.Code) {
+func (h *broker) leading(topic *metadata.Topic, index, known int32) (p *partition.Partition, epoch int32, c protocol.Code) {
 	if index < 0 || int(index) >= len(topic.Partitions) {
 		return nil, -1, protocol.UnknownTopicOrPartition
 	}

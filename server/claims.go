@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"millrace/replication"
+	"millrace/replication/partition"
 	"millrace/server/protocol"
 )
 
@@ -13,7 +13,7 @@ import (
 // offset, or where an epoch ends. A deposed leader that has not heard of it, for up to
 // the lease, would tell a consumer to go back to where it knows the end, or to reset.
 type claim struct {
-	partition *replication.Partition
+	partition *partition.Partition
 	epoch     int32 // in which the answer was found
 	answer    deniable
 }
@@ -28,14 +28,14 @@ type deniable interface{ deny(code protocol.Code) }
 // without a quorum it takes three seconds, and the leadership is about to end. Whoever
 // is not heard of within confirmWait is taken for no leader.
 func confirm(ctx context.Context, claims []claim) {
-	confirmWithin(ctx, claims, (*replication.Partition).Confirm)
+	confirmWithin(ctx, claims, (*partition.Partition).Confirm)
 }
 
 // confirmWithin is confirm, by any ask.
-func confirmWithin(ctx context.Context, claims []claim, ask func(*replication.Partition, context.Context) (epoch int32, err error)) {
+func confirmWithin(ctx context.Context, claims []claim, ask func(*partition.Partition, context.Context) (epoch int32, err error)) {
 	ctx, cancel := context.WithTimeout(ctx, confirmWait)
 	defer cancel()
-	confirmBy(claims, func(p *replication.Partition) confirmed {
+	confirmBy(claims, func(p *partition.Partition) confirmed {
 		epoch, err := ask(p, ctx)
 		switch {
 		case err == nil:
@@ -67,7 +67,7 @@ type confirmed struct {
 // confirmBy asks once about each partition, however many claims there are of it:
 // OffsetForLeaderEpoch may name one half a million times, and whoever asks takes a
 // goroutine.
-func confirmBy(claims []claim, ask func(*replication.Partition) confirmed) {
+func confirmBy(claims []claim, ask func(*partition.Partition) confirmed) {
 	if len(claims) == 0 {
 		return
 	}
@@ -75,11 +75,11 @@ func confirmBy(claims []claim, ask func(*replication.Partition) confirmed) {
 		claims[0].settle(ask(claims[0].partition))
 		return
 	}
-	said := make(map[*replication.Partition]*confirmed)
+	said := make(map[*partition.Partition]*confirmed)
 	for _, c := range claims {
 		said[c.partition] = new(confirmed)
 	}
-	todo := make(chan *replication.Partition, len(said))
+	todo := make(chan *partition.Partition, len(said))
 	for p := range said {
 		todo <- p
 	}

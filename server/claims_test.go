@@ -7,18 +7,18 @@ import (
 	"testing/synctest"
 	"time"
 
-	"millrace/replication"
+	"millrace/replication/partition"
 	"millrace/server/protocol"
 )
 
 // A request may name one partition half a million times; a quorum is asked once
 // about each, and every answer that it does not confirm is taken back.
 func TestAQuorumIsAskedOnceAboutAPartition(t *testing.T) {
-	sure, moved, deposed := new(replication.Partition), new(replication.Partition), new(replication.Partition)
-	says := map[*replication.Partition]confirmed{
+	sure, moved, deposed := new(partition.Partition), new(partition.Partition), new(partition.Partition)
+	says := map[*partition.Partition]confirmed{
 		sure: {epoch: 2}, moved: {epoch: 3}, deposed: {code: protocol.KafkaStorageError},
 	}
-	want := map[*replication.Partition]protocol.Code{sure: protocol.None, moved: protocol.NotLeaderOrFollower, deposed: protocol.KafkaStorageError}
+	want := map[*partition.Partition]protocol.Code{sure: protocol.None, moved: protocol.NotLeaderOrFollower, deposed: protocol.KafkaStorageError}
 	for _, each := range []int{1, 1000} {
 		for p := range says {
 			got := make([]protocol.Code, each)
@@ -35,7 +35,7 @@ func TestAQuorumIsAskedOnceAboutAPartition(t *testing.T) {
 				}
 			}
 			var asked atomic.Int32
-			confirmBy(claims, func(p *replication.Partition) confirmed {
+			confirmBy(claims, func(p *partition.Partition) confirmed {
 				asked.Add(1)
 				return says[p]
 			})
@@ -57,10 +57,10 @@ func TestFewQuorumsAreAskedAtATime(t *testing.T) {
 		const n = 1000
 		var claims []claim
 		for range n {
-			claims = append(claims, claim{new(replication.Partition), 2, denier(func(protocol.Code) { t.Error("denied") })})
+			claims = append(claims, claim{new(partition.Partition), 2, denier(func(protocol.Code) { t.Error("denied") })})
 		}
 		var asks, most, asked atomic.Int32
-		confirmBy(claims, func(*replication.Partition) confirmed {
+		confirmBy(claims, func(*partition.Partition) confirmed {
 			for now := asks.Add(1); ; {
 				was := most.Load()
 				if was >= now || most.CompareAndSwap(was, now) {
@@ -93,17 +93,17 @@ func TestQuorumsThatDoNotAnswerAreGivenUpTogether(t *testing.T) {
 		denied := 0
 		var claims []claim
 		for range n {
-			claims = append(claims, claim{new(replication.Partition), 2, denier(func(c protocol.Code) {
+			claims = append(claims, claim{new(partition.Partition), 2, denier(func(c protocol.Code) {
 				if denied++; c != protocol.NotLeaderOrFollower {
 					t.Errorf("denied with %d, want %d", c, protocol.NotLeaderOrFollower)
 				}
 			})})
 		}
 		began := time.Now()
-		confirmWithin(t.Context(), claims, func(_ *replication.Partition, ctx context.Context) (int32, error) {
+		confirmWithin(t.Context(), claims, func(_ *partition.Partition, ctx context.Context) (int32, error) {
 			select {
 			case <-time.After(3 * time.Second):
-				return -1, replication.ErrNotLeader
+				return -1, partition.ErrNotLeader
 			case <-ctx.Done():
 				return -1, ctx.Err()
 			}

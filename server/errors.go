@@ -8,6 +8,7 @@ import (
 
 	"millrace/replication"
 	"millrace/replication/metadata"
+	"millrace/replication/partition"
 	"millrace/segment/record"
 	"millrace/server/protocol"
 )
@@ -57,17 +58,17 @@ var codes = []struct {
 	{nil, protocol.None},
 
 	{replication.ErrNotHosted, protocol.NotLeaderOrFollower},
-	{replication.ErrNotLeader, protocol.NotLeaderOrFollower},
+	{partition.ErrNotLeader, protocol.NotLeaderOrFollower},
 	{replication.ErrUnknown, protocol.NotLeaderOrFollower}, // it may have been appended; idempotent producers find out
-	{replication.ErrNoSpace, protocol.KafkaStorageError},
-	{replication.ErrRefused, protocol.KafkaStorageError}, // retriable, for readers too
-	{replication.ErrQuarantined, protocol.KafkaStorageError},
-	{replication.ErrOutOfRange, protocol.OffsetOutOfRange},
-	{replication.ErrBusy, protocol.NotEnoughReplicas}, // retriable, and says that nothing was appended
+	{partition.ErrNoSpace, protocol.KafkaStorageError},
+	{partition.ErrRefused, protocol.KafkaStorageError}, // retriable, for readers too
+	{partition.ErrQuarantined, protocol.KafkaStorageError},
+	{partition.ErrOutOfRange, protocol.OffsetOutOfRange},
+	{partition.ErrBusy, protocol.NotEnoughReplicas}, // retriable, and says that nothing was appended
 	{replication.ErrNoController, protocol.RequestTimedOut},
 	{replication.ErrClosed, protocol.NotLeaderOrFollower},
-	{replication.ErrSequence, protocol.OutOfOrderSequence},
-	{replication.ErrProducerFenced, protocol.InvalidProducerEpoch},
+	{partition.ErrSequence, protocol.OutOfOrderSequence},
+	{partition.ErrProducerFenced, protocol.InvalidProducerEpoch},
 
 	{metadata.ErrTopicCollision, protocol.InvalidTopic},
 	{metadata.ErrTopicExists, protocol.TopicAlreadyExists},
@@ -113,16 +114,16 @@ var words = []struct {
 }{
 	{replication.ErrNoController, "The request timed out: the controllers have no leader now."},
 	{replication.ErrNotHosted, notLeaderText},
-	{replication.ErrNotLeader, notLeaderText},
+	{partition.ErrNotLeader, notLeaderText},
 	{replication.ErrClosed, notLeaderText},
 	{replication.ErrUnknown, "The request timed out; whether it took effect is not known."},
-	{replication.ErrNoSpace, "Disk error when trying to access log file on the disk: there is no space left on it."},
-	{replication.ErrRefused, "Disk error when trying to access log file on the disk: the broker is out of descriptors, mappings or memory."},
-	{replication.ErrQuarantined, "Disk error when trying to access log file on the disk."},
-	{replication.ErrOutOfRange, "The requested offset is not within the range of offsets maintained by the server."},
-	{replication.ErrBusy, "The partition has too many appends under way; nothing was appended."},
-	{replication.ErrSequence, "The broker received an out of order sequence number."},
-	{replication.ErrProducerFenced, "Producer attempted to produce with an old epoch."},
+	{partition.ErrNoSpace, "Disk error when trying to access log file on the disk: there is no space left on it."},
+	{partition.ErrRefused, "Disk error when trying to access log file on the disk: the broker is out of descriptors, mappings or memory."},
+	{partition.ErrQuarantined, "Disk error when trying to access log file on the disk."},
+	{partition.ErrOutOfRange, "The requested offset is not within the range of offsets maintained by the server."},
+	{partition.ErrBusy, "The partition has too many appends under way; nothing was appended."},
+	{partition.ErrSequence, "The broker received an out of order sequence number."},
+	{partition.ErrProducerFenced, "Producer attempted to produce with an old epoch."},
 	{context.DeadlineExceeded, "The request timed out."},
 	{context.Canceled, "The request timed out."},
 }

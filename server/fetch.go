@@ -8,8 +8,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"millrace/replication"
 	"millrace/replication/metadata"
+	"millrace/replication/partition"
 	"millrace/segment"
 	"millrace/segment/record"
 	"millrace/server/protocol"
@@ -106,8 +106,8 @@ type wanted struct {
 
 	image  *metadata.Image // under which p was found
 	id     metadata.PartitionID
-	p      *replication.Partition // nil: not found yet
-	cancel func()                 // ends the notification for p; nil: none
+	p      *partition.Partition // nil: not found yet
+	cancel func()               // ends the notification for p; nil: none
 
 	// What this fetch found.
 	code             protocol.Code

@@ -17,8 +17,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"millrace/replication"
 	"millrace/replication/metadata"
+	"millrace/replication/partition"
 	"millrace/segment/record"
 	"millrace/server/protocol"
 )
@@ -642,7 +642,7 @@ func TestLoadingLeavesOutWhatIsDamaged(t *testing.T) {
 		binary.BigEndian.PutUint32(rotten[17:], crc32.Checksum(rotten[21:], crc32.MakeTable(crc32.Castagnoli)))
 		for _, batch := range []record.Batch{plain, rotten, zipped} {
 			done := make(chan error, 1)
-			if err := p.AppendIn(epoch, []record.Batch{batch}, func(_ replication.Ack, err error) { done <- err }); err != nil {
+			if err := p.AppendIn(epoch, []record.Batch{batch}, func(_ partition.Ack, err error) { done <- err }); err != nil {
 				t.Fatal(err)
 			}
 			if err := <-done; err != nil {

@@ -27,6 +27,7 @@ var loggers = []string{
 	"millrace.replication.admission",
 	"millrace.replication.bulletin",
 	"millrace.replication.failover",
+	"millrace.replication.partition",
 	"millrace.replication.raftgroup",
 	"millrace.replication.roster",
 	"millrace.replication.transport",

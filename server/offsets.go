@@ -3,8 +3,8 @@ package server
 import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"millrace/replication"
 	"millrace/replication/metadata"
+	"millrace/replication/partition"
 	"millrace/server/protocol"
 )
 
@@ -90,7 +90,7 @@ func (sp *listedOffset) deny(code protocol.Code) {
 	sp.ErrorCode, sp.Timestamp, sp.Offset, sp.LeaderEpoch = int16(code), -1, -1, -1
 }
 
-func listOffset(p *replication.Partition, epoch int32, version int16, committed bool, timestamp int64, sp *kmsg.ListOffsetsResponseTopicPartition) protocol.Code {
+func listOffset(p *partition.Partition, epoch int32, version int16, committed bool, timestamp int64, sp *kmsg.ListOffsetsResponseTopicPartition) protocol.Code {
 	if timestamp < latestTiered || timestamp < 0 && version < sinceVersion[-timestamp] {
 		return protocol.UnsupportedVersion
 	}

@@ -9,9 +9,9 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"millrace/replication"
 	"millrace/replication/metadata"
 	"millrace/replication/metadata/settings"
+	"millrace/replication/partition"
 	"millrace/segment/record"
 	"millrace/server/protocol"
 )
@@ -36,7 +36,7 @@ import (
 // The record bytes are never copied here: batches alias the frame, which has
 // memory of its own and belongs to the partitions from Append on, until they have
 // all said what became of their batches and the response is encoded. Then it is
-// put back for the next request, unless a partition keeps it: see replication.KeptBytes.
+// put back for the next request, unless a partition keeps it: see partition.KeptBytes.
 func (h *producers) produce(cl *call) error {
 	c := cl.conn
 	var req kmsg.ProduceRequest
@@ -137,7 +137,7 @@ func (h *producers) append(a *appends, i int, topic *metadata.Topic, set *settin
 		return
 	}
 	came := len(b)
-	a.kept = a.kept || came >= replication.KeptBytes
+	a.kept = a.kept || came >= partition.KeptBytes
 	if b, err = recompress(b, set); err != nil {
 		a.refuse(i, appended{code: codeOf(err), err: err})
 		return
@@ -149,7 +149,7 @@ func (h *producers) append(a *appends, i int, topic *metadata.Topic, set *settin
 		return
 	}
 	b.Assign(0, -1) // offset and epoch are the leader's to stamp
-	p.Append([]record.Batch{b}, func(ack replication.Ack, err error) {
+	p.Append([]record.Batch{b}, func(ack partition.Ack, err error) {
 		if err != nil {
 			// Without a message, as Kafka: clients show it to people, and what it
 			// says is ours. Most of it passes, and is no news in the log.

@@ -6,9 +6,9 @@ import (
 	"sync"
 	"time"
 
-	"millrace/replication"
 	"millrace/replication/metadata"
 	"millrace/replication/metadata/settings"
+	"millrace/replication/partition"
 	"millrace/server/protocol"
 )
 
@@ -43,7 +43,7 @@ func (h *broker) settings() *resolvedSettings {
 	c := &resolvedSettings{image: image, layers: image.Settings(id, static)}
 	c.broker = c.layers.Broker()
 	replicas := 0
-	h.node.Partitions(func(*replication.Partition) { replicas++ })
+	h.node.Partitions(func(*partition.Partition) { replicas++ })
 	c.room = roomFor(descriptors(), replicas)
 	h.resolved.Store(c)
 	return c

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"millrace/replication"
+	"millrace/replication/partition"
 	"millrace/segment/record"
 	"millrace/server/coordinator"
 )
@@ -15,8 +16,8 @@ import (
 const maxBatch = 32 << 20
 
 // Append implements coordinator.Journal.
-func (t *Topic) Append(partition, epoch int32, records []record.Record, done func(error)) {
-	h := t.hosted(partition)
+func (t *Topic) Append(index, epoch int32, records []record.Record, done func(error)) {
+	h := t.hosted(index)
 	if h == nil {
 		done(coordinatorError(replication.ErrNotHosted))
 		return
@@ -27,7 +28,7 @@ func (t *Topic) Append(partition, epoch int32, records []record.Record, done fun
 		return
 	}
 	h.pending.Add(1)
-	err = h.partition.AppendIn(epoch, []record.Batch{b}, func(_ replication.Ack, err error) {
+	err = h.partition.AppendIn(epoch, []record.Batch{b}, func(_ partition.Ack, err error) {
 		h.pending.Add(-1)
 		done(coordinatorError(err))
 	})
@@ -54,14 +55,14 @@ func (t *Topic) batch(records []record.Record) (record.Batch, error) {
 }
 
 // Confirm implements coordinator.Journal.
-func (t *Topic) Confirm(ctx context.Context, partition, epoch int32) error {
-	h := t.hosted(partition)
+func (t *Topic) Confirm(ctx context.Context, index, epoch int32) error {
+	h := t.hosted(index)
 	if h == nil {
 		return coordinatorError(replication.ErrNotHosted)
 	}
 	now, err := h.partition.Confirm(ctx)
 	if err == nil && now != epoch {
-		err = replication.ErrNotLeader
+		err = partition.ErrNotLeader
 	}
 	return coordinatorError(err)
 }
@@ -73,8 +74,8 @@ func coordinatorError(err error) error {
 		return nil
 	case errors.Is(err, replication.ErrUnknown):
 		return fmt.Errorf("%w: %w", coordinator.ErrUnknownOutcome, err)
-	case errors.Is(err, replication.ErrNotLeader), errors.Is(err, replication.ErrNotHosted),
-		errors.Is(err, replication.ErrQuarantined), errors.Is(err, replication.ErrClosed):
+	case errors.Is(err, partition.ErrNotLeader), errors.Is(err, replication.ErrNotHosted),
+		errors.Is(err, partition.ErrQuarantined), errors.Is(err, replication.ErrClosed):
 		return fmt.Errorf("%w: %w", coordinator.ErrNotLeader, err)
 	}
 	return err

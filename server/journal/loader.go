@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"millrace/replication"
+	"millrace/replication/partition"
 	"millrace/segment/record"
 )
 
@@ -28,7 +28,7 @@ const (
 type hosted struct {
 	t         *Topic
 	index     int32
-	partition *replication.Partition
+	partition *partition.Partition
 	cancel    func()       // of the partition's Notify
 	turn      *sync.Mutex  // one replica of the partition after the other
 	pending   atomic.Int64 // appends without an outcome
@@ -164,7 +164,7 @@ func (h *hosted) batches(epoch int32) iter.Seq2[record.Batch, error] {
 		limit := int64(-1)
 		for at := p.StartOffset(); limit < 0 || at < limit; {
 			if now, err := p.Serving(); err != nil || now != epoch || h.t.ctx.Err() != nil {
-				yield(nil, fmt.Errorf("%w in epoch %d", replication.ErrNotLeader, epoch))
+				yield(nil, fmt.Errorf("%w in epoch %d", partition.ErrNotLeader, epoch))
 				return
 			}
 			if limit < 0 {
@@ -199,7 +199,7 @@ func (h *hosted) batches(epoch int32) iter.Seq2[record.Batch, error] {
 
 // read returns a copy of what a partition has from an offset on, at most loadBytes or one
 // batch.
-func read(p *replication.Partition, at int64) ([]byte, error) {
+func read(p *partition.Partition, at int64) ([]byte, error) {
 	view, err := p.Read(at, loadBytes, false)
 	if err != nil {
 		return nil, err
