@@ -48,7 +48,7 @@ func assigned(name string, replicas ...[]int32) kmsg.CreateTopicsRequestTopic {
 	return rt
 }
 
-// Q9; KIP-464, KIP-525.
+// KIP-464, KIP-525.
 func TestCreateTopicsInEveryVersion(t *testing.T) {
 	b := startBroker(t, map[string]string{"num.partitions": "2"})
 	w := b.dial()
@@ -112,12 +112,12 @@ func TestCreateTopicsRefusals(t *testing.T) {
 		{"what is no topic", newTopic("__cluster_metadata", 1, 1), protocol.InvalidRequest},
 		{"no partitions", newTopic("n", 0, 1), protocol.InvalidPartitions},
 		{"-2 partitions", newTopic("n", -2, 1), protocol.InvalidPartitions},
-		{"10⁵ partitions (B28)", newTopic("n", 100_000, 1), protocol.PolicyViolation},
+		{"10⁵ partitions", newTopic("n", 100_000, 1), protocol.PolicyViolation},
 		{"2³¹−1 partitions", newTopic("n", 1<<31-1, 1), protocol.PolicyViolation},
 		{"no replicas", newTopic("n", 1, 0), protocol.InvalidReplicationFactor},
 		{"-2 replicas", newTopic("n", 1, -2), protocol.InvalidReplicationFactor},
 		{"two replicas on one broker", newTopic("n", 1, 2), protocol.InvalidReplicationFactor},
-		{"100 replicas (B28)", newTopic("n", 1, 100), protocol.InvalidReplicationFactor},
+		{"100 replicas", newTopic("n", 1, 100), protocol.InvalidReplicationFactor},
 		{"an unknown setting", newTopic("n", 1, 1, "no.such", "1"), protocol.InvalidConfig},
 		{"a bad value", newTopic("n", 1, 1, "retention.ms", "soon"), protocol.InvalidConfig},
 		{"a null value", null, protocol.InvalidConfig},
@@ -336,7 +336,7 @@ func TestDeletionCanBeForbidden(t *testing.T) {
 	}
 }
 
-// Q9: every topic is answered.
+// Every topic is answered.
 func TestCreatePartitions(t *testing.T) {
 	b := startBroker(t, nil)
 	b.create("t", 2, nil)
@@ -471,7 +471,7 @@ func (l *textLog) String() string {
 	return l.b.String()
 }
 
-// Q9; KIP-226, KIP-569: all settings, with sources, synonyms and types.
+// KIP-226, KIP-569: all settings, with sources, synonyms and types.
 func TestDescribeConfigs(t *testing.T) {
 	b := startBroker(t, map[string]string{"log.retention.hours": "2"})
 	b.create("t", 1, map[string]string{"cleanup.policy": "compact"})
@@ -685,7 +685,6 @@ func TestDescribeCluster(t *testing.T) {
 	}
 }
 
-// Q15.
 func TestDescribeLogDirs(t *testing.T) {
 	b := startBroker(t, nil)
 	b.create("t", 2, nil)

@@ -18,7 +18,7 @@ type api struct {
 	early bool
 }
 
-// apis says what is served. It drives dispatch and the answer to ApiVersions,
+// table says what is served. It drives dispatch and the answer to ApiVersions,
 // and a test holds it against the ranges of Kafka 4.1: clients infer the
 // release, and features, from combinations of them. A key listed here is a
 // promise; keys of transactions are not listed until they are kept. SaslHandshake is
@@ -110,7 +110,9 @@ func (h *handlers) lookup(key kmsg.Key) *api {
 	return h.byKey[key]
 }
 
-// decode reads the body into req.
+// decode reads the body into req, in pieces if the request has a turn: it pauses between
+// them. Fetch and Produce, which clients send all the time, are decoded at once and
+// encode their own answers.
 func (c *call) decode(req kmsg.Request) error {
 	if c.conn.turn.has() {
 		return c.conn.server.handlers.guard.DecodeInPieces(req, c.body, c.step)

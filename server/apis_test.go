@@ -62,7 +62,7 @@ func TestTableIsThatOfKafka41(t *testing.T) {
 	}
 }
 
-// Q1: librdkafka up to 2.10 switches a feature on when these versions lie
+// librdkafka up to 2.10 switches a feature on when these versions lie
 // within the broker's ranges.
 func TestLibrdkafkaFindsItsFeatures(t *testing.T) {
 	var h handlers

@@ -168,7 +168,7 @@ func fetchedPartition(t *testing.T, resp *kmsg.FetchResponse) kmsg.FetchResponse
 	return resp.Topics[0].Partitions[0]
 }
 
-// Q4; KIP-74, KIP-320, KIP-516.
+// KIP-74, KIP-320, KIP-516.
 func TestFetchAnswersByOffset(t *testing.T) {
 	b := startBroker(t, nil)
 	id := b.create("t", 1, nil)
@@ -460,7 +460,7 @@ func TestFetchSessionTellsOnlyNews(t *testing.T) {
 	}
 }
 
-// B27, KIP-227: what may go wrong with a session, and that nobody reaches
+// KIP-227: what may go wrong with a session, and that nobody reaches
 // another connection's.
 func TestFetchSessionsBelongToTheirConnection(t *testing.T) {
 	b := startBroker(t, nil)

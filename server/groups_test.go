@@ -513,7 +513,7 @@ func TestGroupOutlivesItsCoordinator(t *testing.T) {
 	}
 }
 
-// I8: a coordinator that is cut off answers no question for committed offsets.
+// A coordinator that is cut off answers no question for committed offsets.
 func TestDeposedCoordinatorTellsNoOffsets(t *testing.T) {
 	all := startClusterWith(t, 3, quickGroups)
 	if got := ask[*kmsg.CreateTopicsResponse](all[0].dial(), createRequest(7, newTopic("t", 1, 3))).Topics[0]; got.ErrorCode != 0 {

@@ -11,7 +11,7 @@ import (
 	"millrace/server/protocol/protocoltest"
 )
 
-// B3, B27: every handler in every version with fields set to anything. None may
+// Every handler in every version with fields set to anything. None may
 // panic; what they refuse they answer.
 func TestHandlersSurviveAnything(t *testing.T) {
 	b := startBroker(t, map[string]string{"auto.create.topics.enable": "false", "offsets.topic.num.partitions": "3"})

@@ -62,7 +62,7 @@ func heap() int64 {
 	return int64(m.HeapInuse + m.StackInuse)
 }
 
-// B1: declared lengths cost nothing.
+// Declared lengths cost nothing.
 func TestDeclaredLengthsAreNotBelieved(t *testing.T) {
 	b := startBroker(t, nil)
 	y := b.bystander()
@@ -132,7 +132,7 @@ func TestFramesLargerThanEverAreRead(t *testing.T) {
 	}
 }
 
-// B2: other protocols on this address.
+// Other protocols on this address.
 func TestOtherProtocols(t *testing.T) {
 	b := startBroker(t, nil)
 	y := b.bystander()
@@ -208,13 +208,13 @@ func TestKafkaOverTLS(t *testing.T) {
 	if r := cl.PollRecords(testContext(t), 1).Records(); len(r) != 1 || len(r[0].Value) != 100_000 {
 		t.Errorf("consumed %d records", len(r))
 	}
-	// B10: a handshake that is not finished ends with its deadline or its client.
+	// A handshake that is not finished ends with its deadline or its client.
 	w := b.dial()
 	w.write([]byte("\x16\x03\x01\x02\x00"))
 	w.conn.Close()
 }
 
-// B3, B4, B5, B6 over a connection: every request in every version with
+// Over a connection: every request in every version with
 // absurd counts at every few places. It is closed or answered, and nobody else
 // notices.
 func TestAbsurdRequestsOverTheWire(t *testing.T) {
@@ -247,7 +247,7 @@ func TestAbsurdRequestsOverTheWire(t *testing.T) {
 	}
 }
 
-// Q2, KIP-511.
+// KIP-511.
 func TestApiVersions(t *testing.T) {
 	b := startBroker(t, nil)
 	w := b.dial()
@@ -297,7 +297,7 @@ func TestApiVersions(t *testing.T) {
 	ask[*kmsg.ApiVersionsResponse](w, &kmsg.ApiVersionsRequest{})
 }
 
-// Q12, B6, B17: what is not served closes the connection.
+// What is not served closes the connection.
 func TestUnknownRequestsClose(t *testing.T) {
 	b := startBroker(t, nil)
 	for _, frame := range [][]byte{
@@ -318,7 +318,7 @@ func TestUnknownRequestsClose(t *testing.T) {
 	}
 }
 
-// B10, S45: a client that sends requests and never reads.
+// A client that sends requests and never reads.
 func TestUnreadResponsesAreNotPiledUp(t *testing.T) {
 	b := startBroker(t, nil)
 	id := b.create("t", 1, map[string]string{"max.message.bytes": fmt.Sprint(8 << 20)})
@@ -514,7 +514,7 @@ func TestConnectionsFromOneAddressAreBounded(t *testing.T) {
 	ask[*kmsg.ApiVersionsResponse](b.dial(), &kmsg.ApiVersionsRequest{})
 }
 
-// S45: idle connections cost little, and leave nothing behind (I20).
+// Idle connections cost little, and leave nothing behind.
 func TestManyIdleConnections(t *testing.T) {
 	b := startBroker(t, nil)
 	y := b.bystander()
@@ -613,7 +613,7 @@ func TestShutdownAnswersWhatItHasRead(t *testing.T) {
 	}
 }
 
-// I18: requests of all connections together hold a bounded number of bytes.
+// Requests of all connections together hold a bounded number of bytes.
 // Whoever sends a large one meanwhile waits; small ones do not.
 func TestRequestsTogetherHoldABoundedNumberOfBytes(t *testing.T) {
 	const request, held = 1 << 20, 4 << 20

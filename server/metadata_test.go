@@ -34,7 +34,7 @@ func topicNames(resp *kmsg.MetadataResponse) (names []string) {
 	return names
 }
 
-// Q7, Q14; KIP-4, KIP-516.
+// KIP-4, KIP-516.
 func TestMetadataInEveryVersion(t *testing.T) {
 	b := startBroker(t, map[string]string{"auto.create.topics.enable": "false"})
 	id := b.create("b", 2, nil)
@@ -110,7 +110,7 @@ func TestMetadataInEveryVersion(t *testing.T) {
 	}
 }
 
-// Q7: implied below version 4, asked for from it on.
+// Implied below version 4, asked for from it on.
 // What librdkafka 2.16 sends for all topics: four zero bytes, of which the first
 // is the null array, then 1, 0, 0 for the three fields that Kafka has read by then.
 func TestMetadataOfAllTopicsForLibrdkafka(t *testing.T) {
@@ -178,7 +178,7 @@ func TestMetadataCreatesTopicsWhereAllowed(t *testing.T) {
 	}
 }
 
-// B28: ten thousand topics that are not there, in one request.
+// Ten thousand topics that are not there, in one request.
 func TestMetadataCreatesAFewTopicsAtATime(t *testing.T) {
 	t.Parallel()
 	b := startBroker(t, nil)

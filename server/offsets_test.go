@@ -23,7 +23,7 @@ func listRequest(version int16, topic string, partition int32, timestamp int64) 
 	return req
 }
 
-// Q5; KIP-79, KIP-734, KIP-405, KIP-1005.
+// KIP-79, KIP-734, KIP-405, KIP-1005.
 func TestListOffsets(t *testing.T) {
 	b := startBroker(t, nil)
 	id := b.create("t", 1, nil)
@@ -141,7 +141,7 @@ func TestEpochsWithoutRecordsHaveAnEnd(t *testing.T) {
 	}
 }
 
-// KIP-320, Q11.
+// KIP-320.
 func TestOffsetForLeaderEpoch(t *testing.T) {
 	b := startBroker(t, nil)
 	b.create("t", 1, nil)

@@ -170,19 +170,19 @@ func TestProduceRefusals(t *testing.T) {
 		want    protocol.Code
 	}{
 		{"an unknown topic", 12, good, func(r *kmsg.ProduceRequest) { r.Topics[0].Topic = "nobody" }, protocol.UnknownTopicOrPartition},
-		{"an illegal name (B21)", 12, good, func(r *kmsg.ProduceRequest) { r.Topics[0].Topic = "../x" }, protocol.UnknownTopicOrPartition},
+		{"an illegal name", 12, good, func(r *kmsg.ProduceRequest) { r.Topics[0].Topic = "../x" }, protocol.UnknownTopicOrPartition},
 		{"an unknown id", 13, good, func(r *kmsg.ProduceRequest) { r.Topics[0].TopicID = [16]byte{9} }, protocol.UnknownTopicID},
 		{"an unknown partition", 13, good, func(r *kmsg.ProduceRequest) { r.Topics[0].Partitions[0].Partition = 1 }, protocol.UnknownTopicOrPartition},
-		{"partition −1 (B27)", 13, good, func(r *kmsg.ProduceRequest) { r.Topics[0].Partitions[0].Partition = -1 }, protocol.UnknownTopicOrPartition},
+		{"partition −1", 13, good, func(r *kmsg.ProduceRequest) { r.Topics[0].Partitions[0].Partition = -1 }, protocol.UnknownTopicOrPartition},
 		{"acks of 2", 13, good, func(r *kmsg.ProduceRequest) { r.Acks = 2 }, protocol.InvalidRequiredAcks},
 		{"acks of −2", 13, good, func(r *kmsg.ProduceRequest) { r.Acks = -2 }, protocol.InvalidRequiredAcks},
 		{"a transactional id", 13, good, func(r *kmsg.ProduceRequest) { r.TransactionID = kmsg.StringPtr("tx") }, protocol.InvalidTxnState},
-		{"a transactional batch (B7)", 13, transactional, nil, protocol.TransactionalIDAuthorizationFailed},
+		{"a transactional batch", 13, transactional, nil, protocol.TransactionalIDAuthorizationFailed},
 		{"null records", 13, nil, func(r *kmsg.ProduceRequest) { r.Topics[0].Partitions[0].Records = nil }, protocol.InvalidRecord},
 		{"no records", 13, record.Batch{}, nil, protocol.InvalidRecord},
 		{"two batches", 13, append(slices.Clone(good), good...), nil, protocol.InvalidRecord},
 		{"half a batch", 13, good[:len(good)/2], nil, protocol.CorruptMessage},
-		{"magic 1 (Q6)", 13, damaged(func(p []byte) { p[16] = 1 }), nil, protocol.UnsupportedForFormat},
+		{"magic 1", 13, damaged(func(p []byte) { p[16] = 1 }), nil, protocol.UnsupportedForFormat},
 		{"magic 3", 13, damaged(func(p []byte) { p[16] = 3 }), nil, protocol.CorruptMessage},
 		{"a wrong checksum", 13, damaged(func(p []byte) { p[len(p)-2] ^= 1 }), nil, protocol.CorruptMessage},
 		{"length −1", 13, damaged(put32(8, 0xffffffff)), nil, protocol.CorruptMessage},
@@ -386,7 +386,7 @@ func TestRecompressedBatchesObeyMaxMessageBytes(t *testing.T) {
 	waitFor(t, "nothing to be held any more", func() bool { return b.server.shared.budget.holds() == 0 })
 }
 
-// Q10; KIP-98, KIP-360: the last five batches of a producer are recognised.
+// KIP-98, KIP-360: the last five batches of a producer are recognised.
 func TestIdempotence(t *testing.T) {
 	b := startBroker(t, nil)
 	id := b.create("t", 1, nil)
@@ -435,14 +435,14 @@ func TestIdempotence(t *testing.T) {
 	desc.Topics = append(desc.Topics, rt)
 	ps := ask[*kmsg.DescribeProducersResponse](w, desc).Topics[0].Partitions
 	if a := ps[0].ActiveProducers; len(a) != 1 || a[0].ProducerID != got.ProducerID || a[0].ProducerEpoch != 1 || a[0].LastSequence != 0 {
-		t.Errorf("Q15: producers %+v", a)
+		t.Errorf("producers %+v", a)
 	}
 	if ps[1].ErrorCode != int16(protocol.UnknownTopicOrPartition) {
 		t.Errorf("partition 1: error %d", ps[1].ErrorCode)
 	}
 }
 
-// S42: the connection is cut with five batches in flight, and the client sends
+// The connection is cut with five batches in flight, and the client sends
 // them again over another.
 func TestRetriesAfterACutAppearOnce(t *testing.T) {
 	b := startBroker(t, nil)
@@ -484,7 +484,7 @@ func TestRetriesAfterACutAppearOnce(t *testing.T) {
 	}
 }
 
-// B9: one partition ten thousand times in one request.
+// One partition ten thousand times in one request.
 func TestOnePartitionManyTimes(t *testing.T) {
 	b := startBroker(t, nil)
 	id := b.create("t", 1, nil)

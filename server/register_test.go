@@ -74,7 +74,7 @@ func exchange(addr string, req kmsg.Request, limit time.Duration) (kmsg.Response
 	return resp, resp.ReadFrom(body)
 }
 
-// I8: committed offsets are a linearizable register, while coordinators are cut
+// Committed offsets are a linearizable register, while coordinators are cut
 // off from the others again and again, believe for seconds that they are none
 // the less, and clients go on asking them.
 func TestCommittedOffsetsAreARegister(t *testing.T) {

@@ -37,7 +37,7 @@ func (b *testBroker) alter(topic string, settings ...string) {
 	}
 }
 
-// Q6 and Q9: what is changed while a topic is in use holds for the next batch.
+// What is changed while a topic is in use holds for the next batch.
 func TestTopicSettingsHoldFromTheNextBatch(t *testing.T) {
 	b := startBroker(t, nil)
 	id := b.create("t", 1, nil)
