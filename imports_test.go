@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"go/parser"
-	"go/token"
-	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -73,46 +71,33 @@ var allowed = map[string][]string{
 // TestImports holds the table: who may know whom.
 func TestImports(t *testing.T) {
 	needed := make(map[string]map[string]bool) // what is imported, as the table calls it
-	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+	for _, file := range goFiles(t) {
+		if file.nested || file.test {
+			continue
 		}
-		if d.IsDir() && (d.Name() == ".git" || path != "." && hasModule(path)) {
-			return filepath.SkipDir
-		}
-		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
-			return nil
-		}
-		from := filepath.ToSlash(filepath.Dir(path))
+		from := file.dir
 		may, known := allowed[from]
 		if needed[from] == nil {
 			needed[from] = make(map[string]bool)
 		}
 		if !known {
-			t.Errorf("package %s is not in the import table: add it with what it may import, or move %s", from, path)
-			return nil
+			t.Errorf("package %s is not in the import table: add it with what it may import, or move %s", from, file.path)
+			continue
 		}
-		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
-		if err != nil {
-			return err
-		}
+		_, f := file.parse(t, parser.ImportsOnly)
 		for _, spec := range f.Imports {
 			to := strings.Trim(spec.Path.Value, `"`)
 			if to == "log" && spec.Name == nil {
-				t.Errorf("%s imports the standard library's log: diagnostics go through log/slog, passed in", path)
+				t.Errorf("%s imports the standard library's log: diagnostics go through log/slog, passed in", file.path)
 			}
 			names, ours := permits(may, to)
 			if ours && len(names) == 0 {
-				t.Errorf("%s (package %s) imports %s, which the import table does not allow", path, from, to)
+				t.Errorf("%s (package %s) imports %s, which the import table does not allow", file.path, from, to)
 			}
 			for _, name := range names {
 				needed[from][name] = true
 			}
 		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 	for from, may := range allowed {
 		if needed[from] == nil && !onlyTests(from) {

@@ -5,8 +5,6 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"io/fs"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,34 +18,20 @@ const errorKey = "error"
 // TestErrorsAreLoggedUnderOneKey holds all code to errorKey.
 func TestErrorsAreLoggedUnderOneKey(t *testing.T) {
 	logged := 0
-	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+	for _, file := range goFiles(t) {
+		if file.nested || file.test {
+			continue
 		}
-		if d.IsDir() && (d.Name() == ".git" || path != "." && hasModule(path)) {
-			return filepath.SkipDir
-		}
-		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
-			return nil
-		}
-		files := token.NewFileSet()
-		file, err := parser.ParseFile(files, path, nil, 0)
-		if err != nil {
-			return err
-		}
-		ast.Inspect(file, func(n ast.Node) bool {
+		positions, f := file.parse(t, 0)
+		ast.Inspect(f, func(n ast.Node) bool {
 			for _, key := range errorKeys(n) {
 				logged++
 				if name, _ := strconv.Unquote(key.Value); name != errorKey {
-					t.Errorf("%s: an error is logged as %q, want %q", files.Position(key.Pos()), name, errorKey)
+					t.Errorf("%s: an error is logged as %q, want %q", positions.Position(key.Pos()), name, errorKey)
 				}
 			}
 			return true
 		})
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 	if logged < 50 {
 		t.Errorf("%d errors are logged: the test does not find them", logged)

@@ -2,11 +2,8 @@ package millrace
 
 import (
 	"go/ast"
-	"go/parser"
 	"go/token"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -18,30 +15,17 @@ import (
 // every row is of one.
 func TestSwitches(t *testing.T) {
 	used := map[string]string{} // to where
-	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+	for _, file := range goFiles(t) {
+		if file.nested || !file.test || file.path == "switches_test.go" {
+			continue
 		}
-		if d.IsDir() && (d.Name() == ".git" || path != "." && hasModule(path)) {
-			return filepath.SkipDir
-		}
-		if !strings.HasSuffix(path, "_test.go") || path == "switches_test.go" {
-			return nil
-		}
-		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
-		if err != nil {
-			return err
-		}
-		ast.Inspect(file, func(n ast.Node) bool {
+		_, f := file.parse(t, 0)
+		ast.Inspect(f, func(n ast.Node) bool {
 			if name := switchOf(n); name != "" {
-				used[name] = filepath.ToSlash(path)
+				used[name] = file.path
 			}
 			return true
 		})
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 	if used["-rewrite"] == "" || used["MILLRACE_LOG"] == "" || used["FAULTS_ROUNDS"] == "" {
 		t.Fatalf("the switches of tests are not found: %v", used)

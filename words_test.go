@@ -4,9 +4,7 @@ import (
 	"fmt"
 	"go/scanner"
 	"go/token"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -91,43 +89,31 @@ func TestWords(t *testing.T) {
 			scopes[dir] = false
 		}
 	}
-	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case d.IsDir() && (d.Name() == ".git" || d.Name() == "node_modules"):
-			return filepath.SkipDir
-		case d.IsDir() || path == "words_test.go":
-			return nil
+	for _, file := range goFiles(t) {
+		if file.path == "words_test.go" {
+			continue
 		}
-		path = filepath.ToSlash(path)
-		var found []string
-		switch {
-		case strings.HasSuffix(path, ".go"):
-			for dir := range scopes {
-				scopes[dir] = scopes[dir] || strings.HasPrefix(path, dir+"/")
-			}
-			source, err := os.ReadFile(path)
-			if err != nil {
-				return err
-			}
-			found = wordsInGo(path, source)
-		case path == "ARCHITECTURE.md", path == "FORMAT.md":
-			source, err := os.ReadFile(path)
-			if err != nil {
-				return err
-			}
-			for i, line := range strings.Split(string(source), "\n") {
-				found = append(found, wordsInText(fmt.Sprintf("%s:%d", path, i+1), line, everywhere(retired))...)
+		for dir := range scopes {
+			scopes[dir] = scopes[dir] || strings.HasPrefix(file.path, dir+"/")
+		}
+		source, err := os.ReadFile(file.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, found := range wordsInGo(file.path, source) {
+			t.Error(found)
+		}
+	}
+	for _, page := range []string{"ARCHITECTURE.md", "FORMAT.md"} {
+		source, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, line := range strings.Split(string(source), "\n") {
+			for _, found := range wordsInText(fmt.Sprintf("%s:%d", page, i+1), line, everywhere(retired)) {
+				t.Error(found)
 			}
 		}
-		for _, f := range found {
-			t.Error(f)
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 	for dir, there := range scopes {
 		if !there {
