@@ -39,7 +39,6 @@ var functions = map[string]string{
 	"cli/load.reporter":                  "to become a method",
 	"replication.Config":                 "to become a method",
 	"replication.Node":                   "to become a method",
-	"replication/partition.appendCall":   "to become a method",
 	"replication.controller":             "to become a method",
 }
 

@@ -320,7 +320,7 @@ func appendWait(p *partition.Partition, b record.Batch) (partition.Ack, error) {
 		err error
 	}
 	done := make(chan answer, 1)
-	p.Append([]record.Batch{b}, func(ack partition.Ack, err error) { done <- answer{ack, err} })
+	p.Append([]record.Batch{b}, told(func(ack partition.Ack, err error) { done <- answer{ack, err} }))
 	a := <-done
 	return a.ack, a.err
 }
@@ -542,3 +542,8 @@ func sequencedBatch(id int64, epoch int16, sequence int32, count int, offset int
 	b.Assign(offset, 1)
 	return b
 }
+
+// told is a function as a partition.Appender.
+type told func(partition.Ack, error)
+
+func (f told) Appended(ack partition.Ack, err error) { f(ack, err) }

@@ -124,11 +124,11 @@ func TestAppendInOneEpochOnly(t *testing.T) {
 	done := make(chan error, 1)
 	answer := func(_ partition.Ack, err error) { done <- err }
 	for _, wrong := range []int32{epoch - 1, epoch + 1} {
-		if err := p.AppendIn(wrong, []record.Batch{batchOf("no")}, answer); !errors.Is(err, partition.ErrNotLeader) {
+		if err := p.AppendIn(wrong, []record.Batch{batchOf("no")}, told(answer)); !errors.Is(err, partition.ErrNotLeader) {
 			t.Errorf("epoch %d: %v", wrong, err)
 		}
 	}
-	if err := p.AppendIn(epoch, []record.Batch{batchOf("yes")}, answer); err != nil {
+	if err := p.AppendIn(epoch, []record.Batch{batchOf("yes")}, told(answer)); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-done; err != nil {

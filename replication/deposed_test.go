@@ -24,7 +24,7 @@ type answer struct {
 // appendLater appends a batch and returns where its answer will be.
 func appendLater(p *partition.Partition, b record.Batch) chan answer {
 	done := make(chan answer, 1)
-	p.Append([]record.Batch{b}, func(ack partition.Ack, err error) { done <- answer{ack, err} })
+	p.Append([]record.Batch{b}, told(func(ack partition.Ack, err error) { done <- answer{ack, err} }))
 	return done
 }
 

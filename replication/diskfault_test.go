@@ -301,7 +301,7 @@ func TestAWriteThatFindsTheDiskFullEndsALifeOnly(t *testing.T) {
 		}
 		r := p.Replica()
 		old.disk.set(false, syscall.ENOSPC)
-		p.Append([]record.Batch{batchOf("unknown")}, func(partition.Ack, error) {})
+		p.Append([]record.Batch{batchOf("unknown")}, told(func(partition.Ack, error) {}))
 		for range 500 {
 			if p.Replica() != r {
 				break

@@ -498,7 +498,7 @@ func (f *faultCase) tryAppend(limit time.Duration) (acked bool) {
 	f.sent[value] = true
 	f.mu.Unlock()
 	done := make(chan error, 1)
-	p.Append([]record.Batch{b}, func(ack partition.Ack, err error) {
+	p.Append([]record.Batch{b}, told(func(ack partition.Ack, err error) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		switch {
@@ -511,7 +511,7 @@ func (f *faultCase) tryAppend(limit time.Duration) (acked bool) {
 			}
 		}
 		done <- err
-	})
+	}))
 	select {
 	case err := <-done:
 		return err == nil

@@ -71,7 +71,7 @@ func appendWaitFor(p *partition.Partition, b record.Batch, limit time.Duration) 
 		err error
 	}
 	done := make(chan answer, 1)
-	p.Append([]record.Batch{b}, func(ack partition.Ack, err error) { done <- answer{ack, err} })
+	p.Append([]record.Batch{b}, told(func(ack partition.Ack, err error) { done <- answer{ack, err} }))
 	select {
 	case a := <-done:
 		return a.ack, a.err

@@ -24,7 +24,7 @@ func TestManyProducersDoNotCrowdOneOut(t *testing.T) {
 	answers := make(chan error, others)
 	for begun, ended := 0, 0; ended < others; ended++ {
 		for ; begun < others && begun-ended < 1000; begun++ {
-			p.Append([]record.Batch{sequencedBatch(int64(1000+begun), 0, 0, 1, 0)}, func(_ partition.Ack, err error) { answers <- err })
+			p.Append([]record.Batch{sequencedBatch(int64(1000+begun), 0, 0, 1, 0)}, told(func(_ partition.Ack, err error) { answers <- err }))
 		}
 		if err := <-answers; err != nil {
 			t.Fatal(err)

@@ -17,7 +17,7 @@ import (
 // appendSoon appends a batch and returns where its answer will be.
 func appendSoon(p *partition.Partition, value string) chan error {
 	done := make(chan error, 1)
-	p.Append([]record.Batch{batchOf(value)}, func(_ partition.Ack, err error) { done <- err })
+	p.Append([]record.Batch{batchOf(value)}, told(func(_ partition.Ack, err error) { done <- err }))
 	return done
 }
 

@@ -94,7 +94,7 @@ func TestIsolatedLeaderAcknowledgesNothing(t *testing.T) {
 		c.separate(old)
 		stale := make(chan error, 100)
 		for i := range 100 {
-			p.Append([]record.Batch{batchOf(fmt.Sprint("stale-", i))}, func(_ partition.Ack, err error) { stale <- err })
+			p.Append([]record.Batch{batchOf(fmt.Sprint("stale-", i))}, told(func(_ partition.Ack, err error) { stale <- err }))
 		}
 		for range 100 {
 			if err := <-stale; err == nil {
@@ -130,7 +130,7 @@ func TestDivergedSuffixAndRetentionPastIt(t *testing.T) {
 		c.separate(old)
 		done := make(chan error, 500)
 		for i := range 500 {
-			p.Append([]record.Batch{batchOf(fmt.Sprint("stale-", i))}, func(_ partition.Ack, err error) { done <- err })
+			p.Append([]record.Batch{batchOf(fmt.Sprint("stale-", i))}, told(func(_ partition.Ack, err error) { done <- err }))
 		}
 		for range 500 {
 			if err := <-done; err == nil {

@@ -642,7 +642,7 @@ func TestLoadingLeavesOutWhatIsDamaged(t *testing.T) {
 		binary.BigEndian.PutUint32(rotten[17:], crc32.Checksum(rotten[21:], crc32.MakeTable(crc32.Castagnoli)))
 		for _, batch := range []record.Batch{plain, rotten, zipped} {
 			done := make(chan error, 1)
-			if err := p.AppendIn(epoch, []record.Batch{batch}, func(_ partition.Ack, err error) { done <- err }); err != nil {
+			if err := p.AppendIn(epoch, []record.Batch{batch}, told(func(_ partition.Ack, err error) { done <- err })); err != nil {
 				t.Fatal(err)
 			}
 			if err := <-done; err != nil {
@@ -662,3 +662,8 @@ func TestLoadingLeavesOutWhatIsDamaged(t *testing.T) {
 		}
 	})
 }
+
+// told is a function as a partition.Appender.
+type told func(partition.Ack, error)
+
+func (f told) Appended(ack partition.Ack, err error) { f(ack, err) }

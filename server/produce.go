@@ -149,18 +149,30 @@ func (h *producers) append(a *appends, i int, topic *metadata.Topic, set *settin
 		return
 	}
 	b.Assign(0, -1) // offset and epoch are the leader's to stamp
-	p.Append([]record.Batch{b}, func(ack partition.Ack, err error) {
-		if err != nil {
-			// Without a message, as Kafka: clients show it to people, and what it
-			// says is ours. Most of it passes, and is no news in the log.
-			if code := codeOf(err); code == protocol.UnknownServerError {
-				h.warn("a produce failed", "topic", topic.Name, "partition", id.Index, "error", err)
-			}
-			a.refuse(i, appended{code: codeOf(err), id: id})
-			return
+	p.Append([]record.Batch{b}, &appending{a, i, topic.Name, id})
+}
+
+// An appending is a partition of a Produce request whose batch is being appended. It
+// implements partition.Appender.
+type appending struct {
+	to    *appends
+	i     int    // which of its results this is
+	topic string // name
+	id    metadata.PartitionID
+}
+
+// Appended implements partition.Appender.
+func (p *appending) Appended(ack partition.Ack, err error) {
+	if err != nil {
+		// Without a message, as Kafka: clients show it to people, and what it
+		// says is ours. Most of it passes, and is no news in the log.
+		if code := codeOf(err); code == protocol.UnknownServerError {
+			p.to.in.warn("a produce failed", "topic", p.topic, "partition", p.id.Index, "error", err)
 		}
-		a.finish(i, appended{base: ack.BaseOffset, time: ack.AppendTime, start: ack.StartOffset})
-	})
+		p.to.refuse(p.i, appended{code: codeOf(err), id: p.id})
+		return
+	}
+	p.to.finish(p.i, appended{base: ack.BaseOffset, time: ack.AppendTime, start: ack.StartOffset})
 }
 
 // refusedBatch says what Validate found.

@@ -61,11 +61,11 @@ func TestCatchUpKeepsWhatCameInUntilRaftEnded(t *testing.T) {
 	n.disk.set(true, nil)
 	defer n.disk.set(false, nil)
 	before := r.store.writes.Load()
-	p.Append([]record.Batch{batchOf("in flight")}, func(Ack, error) {
+	p.Append([]record.Batch{batchOf("in flight")}, told(func(Ack, error) {
 		// The replica is ending, and Raft is told after this: it may store something still.
 		r.store.writes.Add(1)
 		n.disk.set(false, nil)
-	})
+	}))
 	for begin := time.Now(); r.store.writes.Load() == before; time.Sleep(time.Millisecond) {
 		if time.Since(begin) > time.Minute {
 			t.Fatal("nothing is stored")

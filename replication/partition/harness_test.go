@@ -58,7 +58,7 @@ func (n *testNode) StoodDown(uint64)     {}
 
 // newTestEnv returns the environment of a node's partitions: node 1 of a cluster that has a
 // topic of one partition, orders/0. The node's end closes the partitions first.
-func newTestEnv(t *testing.T) (env *Env, n *testNode, id metadata.PartitionID) {
+func newTestEnv(t testing.TB) (env *Env, n *testNode, id metadata.PartitionID) {
 	t.Helper()
 	id.Topic, _ = metadata.NewTopicID(rand.Reader)
 	n = &testNode{image: new(metadata.Image), disk: newTestDisk()}
@@ -82,7 +82,7 @@ func newTestEnv(t *testing.T) (env *Env, n *testNode, id metadata.PartitionID) {
 }
 
 // newTestEnvOver is the same without votes.
-func newTestEnvOver(t *testing.T, n *testNode) *Env {
+func newTestEnvOver(t testing.TB, n *testNode) *Env {
 	ctx, cancel := context.WithCancel(context.Background())
 	tr := transport.New(transport.Config{
 		Local: transport.Peer{Node: 1, Incarnation: "a"}, Cluster: "c", Entries: testEntries{},
@@ -108,7 +108,7 @@ func (renames) Replace(aside, path string) error {
 }
 
 // alone returns a partition whose only replica leads.
-func alone(t *testing.T) (*Partition, *testNode) {
+func alone(t testing.TB) (*Partition, *testNode) {
 	t.Helper()
 	env, n, id := newTestEnv(t)
 	p := New(env, id, "orders", 1, filepath.Join(t.TempDir(), FolderName(id)), settings.Topic{
@@ -124,7 +124,7 @@ func alone(t *testing.T) (*Partition, *testNode) {
 }
 
 // lead has a partition's replica campaign, and waits until it serves.
-func lead(t *testing.T, p *Partition) {
+func lead(t testing.TB, p *Partition) {
 	t.Helper()
 	for began := time.Now(); ; time.Sleep(time.Millisecond) {
 		if _, err := p.Serving(); err == nil {
@@ -146,7 +146,7 @@ func appendWait(p *Partition, b record.Batch) (Ack, error) {
 		err error
 	}
 	done := make(chan answer, 1)
-	p.Append([]record.Batch{b}, func(ack Ack, err error) { done <- answer{ack, err} })
+	p.Append([]record.Batch{b}, told(func(ack Ack, err error) { done <- answer{ack, err} }))
 	a := <-done
 	return a.ack, a.err
 }
@@ -346,3 +346,8 @@ func (f *testFile) Punch(from, to int64) error {
 	d.freed += free
 	return f.File.Punch(from, to)
 }
+
+// told is a function as an Appender.
+type told func(Ack, error)
+
+func (f told) Appended(ack Ack, err error) { f(ack, err) }

@@ -43,11 +43,18 @@ type Ack struct {
 	Epoch       int32 // leader epoch
 }
 
+// An Appender is who appends, and is told what came of it.
+type Appender interface {
+	// Appended is called exactly once for each call of Append: with where the batches went,
+	// or with the error. It must not block.
+	Appended(Ack, error)
+}
+
 // An appendCall is one call of Append.
 type appendCall struct {
 	batches []record.Batch
 	bytes   int
-	done    func(Ack, error)
+	caller  Appender
 }
 
 // An entryPart is one call's share of an entry.
@@ -198,7 +205,7 @@ func (l *leadership) endLocked() {
 // answer answers the calls of an entry.
 func (e *entry) answer(how func(*entryPart) (Ack, error)) {
 	for i := range e.parts {
-		e.parts[i].done(how(&e.parts[i]))
+		e.parts[i].caller.Appended(how(&e.parts[i]))
 	}
 }
 
@@ -222,7 +229,7 @@ func (l *leadership) appendQueued() {
 		l.mu.Unlock()
 		if over {
 			for _, w := range queue {
-				w.done(Ack{}, ErrNotLeader)
+				w.caller.Appended(Ack{}, ErrNotLeader)
 			}
 			continue
 		}
@@ -272,7 +279,7 @@ func (l *leadership) appendSome(queue []appendCall) []appendCall {
 			continue
 		}
 		if err != nil {
-			w.done(Ack{}, err)
+			w.caller.Appended(Ack{}, err)
 			continue
 		}
 		p.at = size
@@ -338,7 +345,7 @@ func (l *leadership) refuseSequence(w appendCall, err error) {
 	if round.err != nil {
 		err = round.err
 	}
-	w.done(Ack{}, err)
+	w.caller.Appended(Ack{}, err)
 }
 
 // refusal says for a client what the log said before anything was handed to Raft.

@@ -27,10 +27,10 @@ func TestAppliedEntriesAreAcknowledgedInTheirOwnTermOnly(t *testing.T) {
 		answers[i] = errors.New("none")
 		e := &entry{data: batchOf("v"), index: uint64(7 + i)}
 		record.Batch(e.data).Assign(int64(20+i), 3)
-		e.parts = []entryPart{{appendCall: appendCall{done: func(_ Ack, err error) {
+		e.parts = []entryPart{{appendCall: appendCall{caller: told(func(_ Ack, err error) {
 			answers[i] = err
 			seen = append(seen, fmt.Sprintf("%d when %d is readable", 20+i, r.p.HighWatermark()))
-		}}}}
+		})}}}
 		l.inflight = append(l.inflight, e)
 	}
 	log := func(index, term uint64, offset int64) *raft.Log {
@@ -42,7 +42,7 @@ func TestAppliedEntriesAreAcknowledgedInTheirOwnTermOnly(t *testing.T) {
 	if answers[0] != nil || answers[1] != nil || !errors.Is(answers[2], raftgroup.ErrUnknown) {
 		t.Errorf("answers: %v", answers)
 	}
-	e := &entry{data: batchOf("v"), index: 9, parts: []entryPart{{appendCall: appendCall{done: func(_ Ack, err error) { answers[0] = err }}}}}
+	e := &entry{data: batchOf("v"), index: 9, parts: []entryPart{{appendCall: appendCall{caller: told(func(_ Ack, err error) { answers[0] = err })}}}}
 	alone := &leadership{r: r, term: 3, inflight: []*entry{e}}
 	alone.freed.L = &alone.mu
 	alone.applied(9, 4) // it answers for itself, whoever else has been told
@@ -66,7 +66,7 @@ func TestAnEntryThatIsNotStoredIsNotAcknowledged(t *testing.T) {
 	var answered []string
 	track := func(name string, data record.Batch, index uint64, repeats *sequenced) {
 		e := &entry{data: data, index: index}
-		e.parts = []entryPart{{repeats: repeats, appendCall: appendCall{done: func(_ Ack, err error) { answered = append(answered, fmt.Sprint(name, " ", err)) }}}}
+		e.parts = []entryPart{{repeats: repeats, appendCall: appendCall{caller: told(func(_ Ack, err error) { answered = append(answered, fmt.Sprint(name, " ", err)) })}}}
 		l.inflight = append(l.inflight, e)
 		l.inflightBytes += len(data)
 	}
@@ -110,7 +110,7 @@ func TestNothingIsInFlightWhenTheLeadershipIsOver(t *testing.T) {
 	l.freed.L = &l.mu
 	l.end()
 	var answered error
-	e := &entry{data: batchOf("v"), parts: []entryPart{{appendCall: appendCall{done: func(_ Ack, err error) { answered = err }}}}}
+	e := &entry{data: batchOf("v"), parts: []entryPart{{appendCall: appendCall{caller: told(func(_ Ack, err error) { answered = err })}}}}
 	if l.track(e) || !errors.Is(answered, ErrNotLeader) || len(l.inflight) > 0 {
 		t.Errorf("answered with %v, %d entries are in flight", answered, len(l.inflight))
 	}

@@ -361,32 +361,32 @@ func (p *Partition) CutOff() bool {
 	return l != nil && l.cutOff.Load()
 }
 
-// Append queues batches, in the order of the calls, and calls done exactly
+// Append queues batches, in the order of the calls, and tells the caller
 // once: when a quorum has them, or with an error that says whether they were
 // refused (ErrNotLeader, ErrNoSpace, ErrRefused, ErrBusy, ErrSequence,
-// ErrProducerFenced, ErrQuarantined) or may yet survive (ErrUnknown). done must not block; it may
-// be called before Append returns.
+// ErrProducerFenced, ErrQuarantined) or may yet survive (raftgroup.ErrUnknown). It may be told
+// before Append returns.
 //
 // The batches must have passed record.Validate and belong to the partition
-// until done is called, those of KeptBytes or more for good. An idempotent
+// until the caller is told, those of KeptBytes or more for good. An idempotent
 // producer's batch comes alone; one that is among its last five is answered with
 // the offset it got then (KIP-98).
-func (p *Partition) Append(batches []record.Batch, done func(Ack, error)) {
+func (p *Partition) Append(batches []record.Batch, caller Appender) {
 	_, l, err := p.serving()
 	if err != nil {
-		done(Ack{}, err)
+		caller.Appended(Ack{}, err)
 		return
 	}
-	if err := l.append(batches, done); err != nil {
-		done(Ack{}, err)
+	if err := l.append(batches, caller); err != nil {
+		caller.Appended(Ack{}, err)
 	}
 }
 
 // AppendIn is Append under the leadership of one epoch, for those who append
 // what they concluded from what they had read when that leadership began. It
 // returns what refused it at once, ErrNotLeader under any other, and does not
-// call done then. Otherwise done runs on another goroutine.
-func (p *Partition) AppendIn(epoch int32, batches []record.Batch, done func(Ack, error)) error {
+// tell the caller then. Otherwise the caller is told on another goroutine.
+func (p *Partition) AppendIn(epoch int32, batches []record.Batch, caller Appender) error {
 	_, l, err := p.serving()
 	if err != nil {
 		return err
@@ -394,13 +394,13 @@ func (p *Partition) AppendIn(epoch int32, batches []record.Batch, done func(Ack,
 	if int32(l.term) != epoch {
 		return ErrNotLeader
 	}
-	return l.append(batches, done)
+	return l.append(batches, caller)
 }
 
 // append is Partition.Append under this leadership. What it refuses at once, it
 // returns.
-func (l *leadership) append(batches []record.Batch, done func(Ack, error)) error {
-	w := appendCall{batches: batches, done: done}
+func (l *leadership) append(batches []record.Batch, caller Appender) error {
+	w := appendCall{batches: batches, caller: caller}
 	for _, b := range batches {
 		w.bytes += len(b)
 	}

@@ -22,12 +22,12 @@ func TestFullTailsKeepTheEntryBeingMade(t *testing.T) {
 	for _, b := range []record.Batch{
 		sequencedBatch(9, 0, 0, 1, 0), sequencedBatch(8, 0, 0, 1, 0), sequencedBatch(9, 0, 0, 1, 0),
 	} {
-		queue = append(queue, appendCall{batches: []record.Batch{b}, bytes: len(b), done: func(ack Ack, err error) {
+		queue = append(queue, appendCall{batches: []record.Batch{b}, bytes: len(b), caller: told(func(ack Ack, err error) {
 			if err != nil {
 				t.Error(err)
 			}
 			answers <- ack
-		}})
+		})})
 	}
 	l.tails[9] = &producer{} // known: the next one that is not makes room
 	for len(queue) > 0 {
@@ -56,9 +56,9 @@ func TestTailsAreForgottenOnceNothingIsInFlight(t *testing.T) {
 				acknowledged, answered, over := false, false, false
 				first := batchOf("v")
 				first.Assign(20, 3)
-				l.inflight = []*entry{{data: first, index: 7, parts: []entryPart{{appendCall: appendCall{done: func(Ack, error) { acknowledged = true }}}}}}
+				l.inflight = []*entry{{data: first, index: 7, parts: []entryPart{{appendCall: appendCall{caller: told(func(Ack, error) { acknowledged = true })}}}}}
 				go func() {
-					forget(l, &entry{parts: []entryPart{{appendCall: appendCall{done: func(_ Ack, err error) { answered = errors.Is(err, raftgroup.ErrUnknown) }}}}})
+					forget(l, &entry{parts: []entryPart{{appendCall: appendCall{caller: told(func(_ Ack, err error) { answered = errors.Is(err, raftgroup.ErrUnknown) })}}}})
 					over = true
 				}()
 				synctest.Wait()

@@ -20,7 +20,7 @@ func TestFailedTransferKeepsTheLeadership(t *testing.T) {
 
 	r.fsm.mu.Lock() // nothing is applied meanwhile
 	answer := make(chan error, 1)
-	p.Append([]record.Batch{sequencedBatch(9, 0, 1, 1, 0)}, func(_ Ack, err error) { answer <- err })
+	p.Append([]record.Batch{sequencedBatch(9, 0, 1, 1, 0)}, told(func(_ Ack, err error) { answer <- err }))
 	for r.store.EndOffset() < 2 {
 		time.Sleep(time.Millisecond)
 	}
@@ -56,7 +56,7 @@ func TestBurstWaitsForWhatIsInFlight(t *testing.T) {
 	l.mu.Lock() // as if the appender had been busy while they came
 	for range calls {
 		b := batchOf(string(make([]byte, size)))
-		l.queue = append(l.queue, appendCall{[]record.Batch{b}, len(b), func(_ Ack, err error) { answers <- err }})
+		l.queue = append(l.queue, appendCall{[]record.Batch{b}, len(b), told(func(_ Ack, err error) { answers <- err })})
 		l.queued += len(b)
 	}
 	l.appending = true

@@ -28,15 +28,21 @@ func (t *Topic) Append(index, epoch int32, records []record.Record, done func(er
 		return
 	}
 	h.pending.Add(1)
-	err = h.partition.AppendIn(epoch, []record.Batch{b}, func(_ partition.Ack, err error) {
+	err = h.partition.AppendIn(epoch, []record.Batch{b}, decision(func(err error) {
 		h.pending.Add(-1)
-		done(coordinatorError(err))
-	})
+		done(err)
+	}))
 	if err != nil {
 		h.pending.Add(-1)
 		done(coordinatorError(err))
 	}
 }
+
+// A decision is told what came of it. It implements partition.Appender.
+type decision func(error)
+
+// Appended implements partition.Appender.
+func (d decision) Appended(_ partition.Ack, err error) { d(coordinatorError(err)) }
 
 // batch makes one batch of records, stamped with the time if they are not yet.
 func (t *Topic) batch(records []record.Record) (record.Batch, error) {
