@@ -135,7 +135,7 @@ type Broker struct {
 	node    *replication.Node
 	kafka   *server.Server
 	serving sync.WaitGroup // one for each listener's clients and peers
-	untune  func()
+	tuned   *tunedCollector
 
 	failOnce sync.Once
 	failure  error         // set before done is closed
@@ -170,7 +170,7 @@ const (
 //
 // Shutdown must be called of what it returns. After an error nothing is left running.
 func Start(ctx context.Context, cfg Config) (*Broker, error) {
-	b := &Broker{cfg: cfg, logger: cfg.Logger, untune: func() {}, done: make(chan struct{}), stopped: make(chan struct{})}
+	b := &Broker{cfg: cfg, logger: cfg.Logger, done: make(chan struct{}), stopped: make(chan struct{})}
 	if b.logger == nil {
 		b.logger = slog.New(slog.DiscardHandler)
 	}
@@ -178,7 +178,7 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 		return nil, err
 	}
 	if cfg.TuneCollector {
-		b.untune = tuneCollector()
+		b.tuned = tuneCollector()
 	}
 	opened, err := b.listen()
 	if err == nil {
@@ -474,7 +474,7 @@ func (b *Broker) stop(ctx context.Context) {
 
 // release gives back what the broker has besides its node.
 func (b *Broker) release() {
-	b.untune()
+	b.tuned.stop()
 	if b.cfg.Ephemeral {
 		os.RemoveAll(b.cfg.DataDir)
 	}

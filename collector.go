@@ -35,12 +35,14 @@ var tuning struct {
 	stop    func()
 }
 
-// tuneCollector sets the garbage collector's target anew after each collection
-// until stop is called as often as it was, unless GOGC says what it is to be. It starts
-// no goroutine.
-func tuneCollector() (stop func()) {
+// A tunedCollector is a broker's part in that; nil is none.
+type tunedCollector struct{ stopped sync.Once }
+
+// tuneCollector sets the garbage collector's target anew after each collection until all
+// that tuned it have stopped, unless GOGC says what it is to be. It starts no goroutine.
+func tuneCollector() *tunedCollector {
 	if os.Getenv("GOGC") != "" {
-		return func() {}
+		return nil
 	}
 	tuning.Lock()
 	defer tuning.Unlock()
@@ -55,7 +57,15 @@ func tuneCollector() (stop func()) {
 			}
 		})
 	}
-	return sync.OnceFunc(func() {
+	return new(tunedCollector)
+}
+
+// stop ends a broker's part. A second call does nothing.
+func (c *tunedCollector) stop() {
+	if c == nil {
+		return
+	}
+	c.stopped.Do(func() {
 		tuning.Lock()
 		defer tuning.Unlock()
 		if tuning.brokers--; tuning.brokers == 0 {

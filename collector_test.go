@@ -26,7 +26,7 @@ var ballast []byte
 func TestCollectorFollowsWhatIsLive(t *testing.T) {
 	t.Setenv("GOGC", "")
 	before := debug.SetGCPercent(77)
-	stop, other := tuneCollector(), tuneCollector() // two brokers
+	one, other := tuneCollector(), tuneCollector() // two brokers
 	t.Cleanup(func() {
 		ballast = nil
 		debug.SetGCPercent(before)
@@ -49,10 +49,10 @@ func TestCollectorFollowsWhatIsLive(t *testing.T) {
 	ballast = make([]byte, 1<<30)
 	await("with 1 GiB live", func(percent uint64) bool { return percent <= 26 })
 	ballast = nil
-	stop()
+	one.stop()
 	await("when it is gone, for the broker that is left", func(percent uint64) bool { return percent >= small/2 && percent > 26 })
-	stop() // counts once
-	other()
+	one.stop() // counts once
+	other.stop()
 	runtime.GC()
 	if percent := target(); percent != 77 {
 		t.Errorf("without brokers the target is %d %%, want what it was, 77", percent)

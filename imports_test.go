@@ -147,7 +147,7 @@ func layers() (rows []string) {
 	return rows
 }
 
-// onlyTests tells whether a folder has Go files, all of them tests.
+// onlyTests reports whether a folder has Go files, all of them tests.
 func onlyTests(dir string) bool {
 	all, _ := filepath.Glob(filepath.Join(dir, "*.go"))
 	tests, _ := filepath.Glob(filepath.Join(dir, "*_test.go"))

@@ -102,7 +102,7 @@ func (b *brokerItem) state() string {
 	return "up"
 }
 
-// diskFull tells whether a broker soon refuses to write: a busy partition takes up to
+// diskFull reports whether a broker soon refuses to write: a busy partition takes up to
 // 16 MiB of room at a time.
 func (b *brokerItem) diskFull() bool {
 	return b.DiskBytes > 0 && b.DiskFree < min(16<<20, b.DiskBytes/20)

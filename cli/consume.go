@@ -162,27 +162,44 @@ func consume(c *urfave.Context) error {
 	r.admin = kadm.NewClient(r.client)
 	ctx, stop := whileRead(c.Context, c.App.Writer)
 	defer stop()
-	r.vigil = watchOver(c, r.client, need{topics: r.names(), wanted: r.wants}, &r.polled, func() string { return "" })
+	r.vigil = watchOver(c, r.client, need{topics: r.names(), wanted: r}, &r.polled, r)
 	go r.vigil.keep(ctx)
 	return r.run(ctx)
 }
 
-// watchOver returns what tells why records do not come that need something of a cluster;
-// polled counts those that have, and trouble is what else is known to be wrong, "" for
-// nothing. To wait for records is no trouble while everything has its leader, and so that
-// is all it looks at.
-func watchOver(c *urfave.Context, client *kgo.Client, n need, polled *atomic.Int64, trouble func() string) *vigil {
-	return &vigil{
-		progress: func() (bool, int64) { return true, polled.Load() },
-		look: func(ctx context.Context) string {
-			why := trouble()
-			if brokers, err := kafka.BrokersNamed(c); err == nil && (why != "" || n.standstill(ctx, client)) {
-				why = cmp.Or(findOutage(ctx, brokers, n).String(), why)
-			}
-			return why
-		},
-		say: func(why string) { fmt.Fprintf(c.App.ErrWriter, "millrace: waiting: %s\n", why) },
+// watchOver returns the vigil over records that come only if a cluster has what is needed;
+// polled counts those that have come.
+func watchOver(c *urfave.Context, client *kgo.Client, n need, polled *atomic.Int64, of troubled) *vigil {
+	return &vigil{awaited: &awaitedRecords{c, client, n, polled, of}}
+}
+
+// Who is troubled says what is known to be wrong without asking the cluster, "" for nothing.
+type troubled interface {
+	trouble() string
+}
+
+// awaitedRecords are those that a consumer waits for. To wait for records is no trouble while
+// everything has its leader, and so that is all that is looked at.
+type awaitedRecords struct {
+	c      *urfave.Context
+	client *kgo.Client
+	need   need
+	polled *atomic.Int64
+	of     troubled
+}
+
+func (a *awaitedRecords) progress() (waits bool, done int64) { return true, a.polled.Load() }
+
+func (a *awaitedRecords) look(ctx context.Context) string {
+	why := a.of.trouble()
+	if brokers, err := kafka.BrokersNamed(a.c); err == nil && (why != "" || a.need.standstill(ctx, a.client)) {
+		why = cmp.Or(findOutage(ctx, brokers, a.need).String(), why)
 	}
+	return why
+}
+
+func (a *awaitedRecords) say(why string) {
+	fmt.Fprintf(a.c.App.ErrWriter, "millrace: waiting: %s\n", why)
 }
 
 // errNobodyReads is why a context of whileRead ended.
@@ -209,7 +226,7 @@ type reading struct {
 	client     *kgo.Client
 	admin      *kadm.Client
 	span       kafka.Span
-	partitions func(int32) bool
+	partitions partitionSet
 	patterns   []*regexp.Regexp // nil: the arguments are names
 	limit      int64            // records to print, 0: all
 	print      printer
@@ -320,12 +337,15 @@ func (r *reading) names() []string {
 	return r.c.Args().Slice()
 }
 
-// wants tells whether a partition is one of those to read.
+// trouble is none that the cluster does not tell.
+func (r *reading) trouble() string { return "" }
+
+// wants reports whether a partition is one of those to read.
 func (r *reading) wants(topic string, partition int32) bool {
-	return r.partitions(partition) && (r.patterns == nil || matchesAny(r.patterns, topic))
+	return r.partitions.has(partition) && (r.patterns == nil || matchesAny(r.patterns, topic))
 }
 
-// matchesAny tells whether a topic fits any of some patterns.
+// matchesAny reports whether a topic fits any of some patterns.
 func matchesAny(patterns []*regexp.Regexp, topic string) bool {
 	return slices.ContainsFunc(patterns, func(p *regexp.Regexp) bool { return p.MatchString(topic) })
 }
@@ -372,13 +392,13 @@ func (r *reading) begin(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := kafka.Beyond("-o", all, r.partitions); err != nil {
+		if err := kafka.Beyond("-o", all, r.partitions.has); err != nil {
 			return err
 		}
 		wanted := 0
 		for topic, partitions := range all {
 			for i, b := range partitions {
-				if r.partitions(i) {
+				if r.partitions.has(i) {
 					r.add(topic, i, b)
 					wanted++
 				}
@@ -405,7 +425,7 @@ func (r *reading) patience() time.Duration {
 	return kafka.SettleTimeout
 }
 
-// follows tells whether this reading goes on with what is written later.
+// follows reports whether this reading goes on with what is written later.
 func (r *reading) follows() bool { return r.span.To == nil && !r.c.Bool("exit") }
 
 // tellNothing says why there is nothing to print where somebody may wonder, of what is
@@ -419,7 +439,7 @@ func (r *reading) tellNothing(all map[string]map[int32]kafka.Bounds) error {
 	}
 	for _, partitions := range all {
 		for i, b := range partitions {
-			if r.partitions(i) && b.End > 0 && r.c.IsSet("offset") {
+			if r.partitions.has(i) && b.End > 0 && r.c.IsSet("offset") {
 				fmt.Fprintf(r.c.App.ErrWriter, "nothing to read: no record lies within -o %s\n", r.c.String("offset"))
 				return nil
 			}
@@ -439,7 +459,7 @@ func (r *reading) join(ctx context.Context) {
 	}
 	for topic, n := range topics {
 		for i := r.known[topic]; i < n; i++ {
-			if r.partitions(int32(i)) {
+			if r.partitions.has(int32(i)) {
 				r.add(topic, int32(i), kafka.Bounds{To: kafka.Unbounded, End: kafka.Unbounded})
 			}
 		}
@@ -520,13 +540,21 @@ func noPartition(topic string, has int, which string) error {
 	return term.Fail(term.StatusNotFound, "topic %s has no partition %s: it has %d, counted from 0", topic, which, has)
 }
 
+// A partitionSet is some partitions, as intervals; nil is all.
+type partitionSet []partitionInterval
+
+type partitionInterval struct{ first, last int32 }
+
+// has reports whether a partition is one of the set.
+func (s partitionSet) has(p int32) bool {
+	return s == nil || slices.ContainsFunc(s, func(i partitionInterval) bool { return i.first <= p && p <= i.last })
+}
+
 // parsePartitions reads "0,2,5-7" as a set. "" is the set of all.
-func parsePartitions(s string) (func(int32) bool, error) {
+func parsePartitions(s string) (set partitionSet, err error) {
 	if s == "" {
-		return func(int32) bool { return true }, nil
+		return nil, nil
 	}
-	type interval struct{ from, to int32 }
-	var set []interval
 	for part := range strings.SplitSeq(s, ",") {
 		first, last, two := strings.Cut(strings.TrimSpace(part), "-")
 		if !two {
@@ -537,9 +565,7 @@ func parsePartitions(s string) (func(int32) bool, error) {
 		if err1 != nil || err2 != nil || from < 0 || to < from {
 			return nil, term.Usage("-p %q: it is a list of partitions, such as 0,2,5-7", s)
 		}
-		set = append(set, interval{int32(from), int32(to)})
+		set = append(set, partitionInterval{int32(from), int32(to)})
 	}
-	return func(p int32) bool {
-		return slices.ContainsFunc(set, func(i interval) bool { return i.from <= p && p <= i.to })
-	}, nil
+	return set, nil
 }

@@ -68,8 +68,8 @@ type commandRunner struct {
 	// been begun are then left to whoever gets their partition.
 	hurry chan struct{}
 
-	fork     func(func()) // starts commands, which die with this process
-	write    sync.Mutex   // one command's output at a time
+	fork     *local.Forker // starts commands, which die with this process
+	write    sync.Mutex    // one command's output at a time
 	retried  atomic.Int64
 	buried   atomic.Int64
 	attempts atomic.Int64
@@ -312,8 +312,7 @@ func (r *commandRunner) run(ctx context.Context, record *kgo.Record, attempt int
 	// Killed with -9, this process hands its records to another member at once: the
 	// command must not go on with one of them beside it.
 	local.DieWithParent(cmd.SysProcAttr)
-	var err error
-	r.fork(func() { err = cmd.Start() })
+	err := r.fork.Start(cmd)
 	if err == nil {
 		err = cmd.Wait()
 	}

@@ -133,7 +133,7 @@ func consumeInGroup(c *urfave.Context, what kafka.Span, print printer) error {
 	m.admin = kadm.NewClient(admin)
 	ctx, stop := whileRead(c.Context, c.App.Writer)
 	defer stop()
-	m.vigil = watchOver(c, admin, need{topics: m.topics, wanted: m.wants, group: m.group}, &m.polled, m.trouble)
+	m.vigil = watchOver(c, admin, need{topics: m.topics, wanted: m, group: m.group}, &m.polled, m)
 	go m.vigil.keep(ctx)
 	if err := m.prepare(ctx); err != nil {
 		if context.Cause(ctx) == errNobodyReads {
@@ -165,7 +165,7 @@ func (m *membership) trouble() string {
 	return why
 }
 
-// wants tells whether a partition is of the topics to read.
+// wants reports whether a partition is of the topics to read.
 func (m *membership) wants(topic string, _ int32) bool {
 	return m.match == nil || matchesAny(m.match, topic)
 }
@@ -317,7 +317,7 @@ func (m *membership) next(ctx context.Context, most int64) (records []*kgo.Recor
 	}
 }
 
-// reachedEnd tells whether the group has committed everything there was at the
+// reachedEnd reports whether the group has committed everything there was at the
 // start. Not being told is no harm: it will be asked again.
 func (m *membership) reachedEnd(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)

@@ -76,7 +76,7 @@ func diagnose(c *urfave.Context) error {
 	ctx, cancel := context.WithTimeout(c.Context, wholeDiagnosis)
 	defer cancel()
 	sink := &findingWriter{w: c.App.Writer, width: term.TerminalWidth(c.App.Writer), format: format}
-	d := &doctor{lookup: net.DefaultResolver.LookupHost, patience: 3 * time.Second, show: sink.write}
+	d := &doctor{names: net.DefaultResolver, patience: 3 * time.Second, shown: sink}
 	if folder == "" || c.IsSet("brokers") && c.String("brokers") != "" {
 		brokers, err := kafka.BrokersNamed(c)
 		if err != nil {
@@ -128,14 +128,24 @@ type finding struct {
 	Change  string `json:"change,omitempty"` // what to do about it
 }
 
+// A resolver tells the IP addresses of a name, in the order clients try them.
+type resolver interface {
+	LookupHost(ctx context.Context, host string) ([]string, error)
+}
+
+// A findingSink takes findings as they are made, from several goroutines at once.
+type findingSink interface {
+	write(f finding)
+}
+
 // A doctor collects findings, in the order of what it is asked to examine, and shows each
 // as soon as it is found.
 type doctor struct {
-	lookup func(ctx context.Context, host string) ([]string, error) // the IP addresses of a name, in the order clients try them
+	names resolver
 	// patience is how long something may take to let a connection in, and to answer a
 	// request: what takes longer looks broken to whoever waits.
 	patience time.Duration
-	show     func(finding) // several goroutines may call it at once
+	shown    findingSink
 	findings []finding
 	clusters int // that were found; with several, a broker's number is not its name
 }
@@ -144,7 +154,7 @@ type doctor struct {
 func (d *doctor) say(verdict, check, subject, change, format string, args ...any) {
 	f := finding{verdict, check, harmless(subject), harmless(fmt.Sprintf(format, args...)), harmless(change)}
 	d.findings = append(d.findings, f)
-	d.show(f)
+	d.shown.write(f)
 }
 
 // together makes examinations at the same time, each with a doctor of its own, and adds

@@ -326,7 +326,7 @@ func (d *doctor) judgeAdvertised(a advertisement, v *visit, by, seeds []*visit) 
 	d.say(failed, "advertised", subject, advertise(a, v, seeds), "clients are told %s, %s", a.address, what)
 }
 
-// isLoopback tells whether an address is of the machine that uses it, whichever that is.
+// isLoopback reports whether an address is of the machine that uses it, whichever that is.
 func isLoopback(v *visit) bool {
 	ip := net.ParseIP(v.host)
 	if ip == nil && len(v.doors) > 0 {
@@ -382,7 +382,7 @@ func advertise(a advertisement, v *visit, seeds []*visit) string {
 	return text
 }
 
-// sameDoor tells whether two addresses lead to one place, whatever they call it.
+// sameDoor reports whether two addresses lead to one place, whatever they call it.
 func (v *visit) sameDoor(o *visit) bool {
 	_, port, _ := net.SplitHostPort(v.address)
 	_, others, _ := net.SplitHostPort(o.address)

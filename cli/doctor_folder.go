@@ -68,7 +68,7 @@ func (d *doctor) examineFolder(dir string) {
 	d.examineLimits()
 }
 
-// absent tells whether something is not there: itself, or the folder it should be in.
+// absent reports whether something is not there: itself, or the folder it should be in.
 func absent(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }

@@ -79,7 +79,7 @@ func judgeLimit(used, limit, few int64) (verdict string) {
 	return fine
 }
 
-// isOwnIP tells whether an address is of this machine.
+// isOwnIP reports whether an address is of this machine.
 func isOwnIP(text string) bool {
 	ip := net.ParseIP(text)
 	if ip == nil {

@@ -34,17 +34,24 @@ import (
 // A patient doctor asks as long as a test may last, so that a slow machine is never taken
 // for a fault; the names it knows are these.
 func patient(names map[string][]string) *doctor {
-	return &doctor{patience: time.Minute, show: decent, lookup: func(_ context.Context, host string) ([]string, error) {
-		if ips := names[host]; ips != nil {
-			return ips, nil
-		}
-		return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
-	}}
+	return &doctor{patience: time.Minute, shown: decent{}, names: hosts(names)}
+}
+
+// hosts are the names that a patient doctor knows.
+type hosts map[string][]string
+
+func (h hosts) LookupHost(_ context.Context, host string) ([]string, error) {
+	if ips := h[host]; ips != nil {
+		return ips, nil
+	}
+	return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
 }
 
 // decent sees to what every finding has: a check that its column has room for, and a change
 // behind what failed.
-func decent(f finding) {
+type decent struct{}
+
+func (decent) write(f finding) {
 	if len(f.Check) > checkWidth || f.Verdict == failed && f.Change == "" {
 		panic(fmt.Sprintf("%+v", f))
 	}
@@ -670,6 +677,11 @@ func TestDoctorBringsBackOnlyWhoIsAway(t *testing.T) {
 	}
 }
 
+// saidTo takes findings to a channel.
+type saidTo chan finding
+
+func (s saidTo) write(f finding) { s <- f }
+
 // What is found of one broker is said while another is still waited for, and in the end all
 // is told in the order in which the brokers were named.
 func TestDoctorSaysAtOnceWhatItFinds(t *testing.T) {
@@ -680,7 +692,7 @@ func TestDoctorSaysAtOnceWhatItFinds(t *testing.T) {
 	late := accepting(t, func(conn net.Conn) { <-released })
 	d := patient(nil)
 	said := make(chan finding, 100)
-	d.show = func(f finding) { said <- f }
+	d.shown = saidTo(said)
 	done := make(chan struct{})
 	go func() { // ends with the examination, for which the test waits
 		defer close(done)

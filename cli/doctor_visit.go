@@ -92,7 +92,7 @@ func (d *doctor) resolve(ctx context.Context, v *visit) {
 	if net.ParseIP(host) == nil {
 		within, cancel := context.WithTimeout(ctx, d.patience)
 		defer cancel()
-		if ips, v.lookup = d.lookup(within, host); v.lookup == nil && len(ips) == 0 {
+		if ips, v.lookup = d.names.LookupHost(within, host); v.lookup == nil && len(ips) == 0 {
 			v.lookup = errors.New("it has no address")
 		}
 	}
@@ -143,7 +143,7 @@ func (d *doctor) interview(ctx context.Context, v *visit, conn net.Conn) {
 	v.ask(ctx, t)
 }
 
-// silent tells whether somebody takes connections and does not answer.
+// silent reports whether somebody takes connections and does not answer.
 func (v *visit) silent() bool { return v.remedy == hangs }
 
 // hangs is what to do about who takes connections and does not answer.
@@ -154,7 +154,7 @@ func (d *doctor) dial(ctx context.Context, address string) (net.Conn, error) {
 	return dialer.DialContext(ctx, "tcp", address)
 }
 
-// reached tells whether a broker for clients answered.
+// reached reports whether a broker for clients answered.
 func (v *visit) reached() bool { return v.apis != nil && v.stranger == "" }
 
 // introduce asks for the versions a broker serves, in the one that all serve.
@@ -275,7 +275,7 @@ func (v *visit) askClock(t *talk) {
 	}
 }
 
-// saslMechanisms tells whether a broker wants its clients to log in, and how. It has
+// saslMechanisms reports whether a broker wants its clients to log in, and how. It has
 // closed the connection of whoever asked something else.
 func saslMechanisms(ctx context.Context, t *talk) (mechanisms []string, wanted bool) {
 	dialer := net.Dialer{Timeout: t.patience}

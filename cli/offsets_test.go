@@ -62,7 +62,7 @@ func TestPartitionsAreListsAndRanges(t *testing.T) {
 			got = " error"
 		} else {
 			for i := range int32(10) {
-				if set(i) {
+				if set.has(i) {
 					got += fmt.Sprintf(" %d", i)
 				}
 			}

@@ -24,9 +24,26 @@ import (
 
 // A need is what of a cluster a command cannot do without, besides a majority.
 type need struct {
-	topics []string                                 // none: all, of those that wanted takes
-	wanted func(topic string, partition int32) bool // nil: no partition
-	group  string                                   // "": no coordinator
+	topics []string // none: all, of those that wanted takes
+	wanted wanter   // nil: no partition
+	group  string   // "": no coordinator
+}
+
+// A wanter says which partitions are needed.
+type wanter interface {
+	wants(topic string, partition int32) bool
+}
+
+// anyPartition wants all.
+type anyPartition struct{}
+
+func (anyPartition) wants(string, int32) bool { return true }
+
+// These partitions are wanted, by topic.
+type thesePartitions map[string][]int32
+
+func (p thesePartitions) wants(topic string, partition int32) bool {
+	return slices.Contains(p[topic], partition)
 }
 
 // An outage is what keeps a cluster from doing what it was asked, as its brokers tell it.
@@ -66,7 +83,7 @@ func (n need) askOne(ctx context.Context, b *kgo.Broker) (m missing, err error) 
 				continue
 			}
 			for _, p := range t.Partitions {
-				if p.Leader < 0 && n.wanted(*t.Topic, p.Partition) {
+				if p.Leader < 0 && n.wanted.wants(*t.Topic, p.Partition) {
 					m.partitions = append(m.partitions, fmt.Sprintf("%s/%d", *t.Topic, p.Partition))
 				}
 			}
@@ -203,10 +220,10 @@ func (n need) askAt(ctx context.Context, address string) (m missing, leader int3
 	return m, leader, tells, nil
 }
 
-// majority tells whether more than half of the brokers answer.
+// majority reports whether more than half of the brokers answer.
 func (o *outage) majority() bool { return o.brokers == 0 || o.brokers > 2*len(o.away) }
 
-// found tells whether anything is wrong.
+// found reports whether anything is wrong.
 func (o *outage) found() bool {
 	return len(o.leaderless) > 0 || o.group != "" || len(o.away) > 0 || o.headless
 }
@@ -322,15 +339,15 @@ func needOf(err error) need {
 	if len(asked) == 0 {
 		return need{}
 	}
-	return need{topics: slices.Collect(maps.Keys(asked)), wanted: func(t string, p int32) bool { return slices.Contains(asked[t], p) }}
+	return need{topics: slices.Collect(maps.Keys(asked)), wanted: thesePartitions(asked)}
 }
 
 // ofTopics is the need of who reads or writes any partition of some topics.
 func ofTopics(topics ...string) need {
-	return need{topics: topics, wanted: func(string, int32) bool { return true }}
+	return need{topics: topics, wanted: anyPartition{}}
 }
 
-// wanting tells whether an error may come from brokers that do not answer, or from
+// wanting reports whether an error may come from brokers that do not answer, or from
 // partitions, groups or controllers that nobody leads.
 func wanting(err error) bool {
 	var f *term.Failure
@@ -385,7 +402,7 @@ func inOurWords(err error, cause string) string {
 	return strings.TrimSuffix(strings.TrimSuffix(text, kafka.HealthSays), ".") + "; " + cause
 }
 
-// outsider tells whether an error's text is of somebody who knows nothing of what was
+// outsider reports whether an error's text is of somebody who knows nothing of what was
 // asked: the system, the client library, or the protocol.
 func outsider(err error) bool {
 	switch err.(type) {
@@ -411,12 +428,17 @@ func within(err error) error {
 // A vigil says on standard error what a command waits for, when for some seconds nothing
 // comes of it, and again every ten while that lasts. Where all is well it says nothing.
 type vigil struct {
-	progress func() (waits bool, done int64) // done grows with whatever comes
-	look     func(context.Context) string    // what is wrong, "" for nothing
-	say      func(string)
+	awaited
 
 	mu   sync.Mutex
 	last string // what was said last, "" after anything has come
+}
+
+// An awaited thing is what a vigil is kept over, from a goroutine of its own.
+type awaited interface {
+	progress() (waits bool, done int64) // done grows with whatever comes
+	look(context.Context) string        // what is wrong, "" for nothing
+	say(why string)
 }
 
 const (
@@ -465,17 +487,24 @@ func (v *vigil) settle(ctx context.Context, f func(context.Context) error) error
 
 // vigilOver is the vigil of a question to a cluster, of which nothing comes but the answer.
 func vigilOver(c *urfave.Context) *vigil {
-	return &vigil{
-		progress: func() (bool, int64) { return true, 0 },
-		look: func(ctx context.Context) string {
-			brokers, err := kafka.BrokersNamed(c)
-			if err != nil {
-				return ""
-			}
-			return findOutage(ctx, brokers, need{}).String()
-		},
-		say: func(why string) { fmt.Fprintf(c.App.ErrWriter, "millrace: waiting: %s\n", why) },
+	return &vigil{awaited: awaitedAnswer{c}}
+}
+
+// An awaitedAnswer is one of a whole cluster.
+type awaitedAnswer struct{ c *urfave.Context }
+
+func (a awaitedAnswer) progress() (waits bool, done int64) { return true, 0 }
+
+func (a awaitedAnswer) look(ctx context.Context) string {
+	brokers, err := kafka.BrokersNamed(a.c)
+	if err != nil {
+		return ""
 	}
+	return findOutage(ctx, brokers, need{}).String()
+}
+
+func (a awaitedAnswer) say(why string) {
+	fmt.Fprintf(a.c.App.ErrWriter, "millrace: waiting: %s\n", why)
 }
 
 func (v *vigil) remember(why string) {

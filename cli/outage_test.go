@@ -97,6 +97,17 @@ func TestNoLibrarySpeaks(t *testing.T) {
 	}
 }
 
+// A fakeAwaited is what a test says of it.
+type fakeAwaited struct {
+	come  func() (bool, int64)
+	wrong func() string
+	told  func(string)
+}
+
+func (f fakeAwaited) progress() (waits bool, done int64) { return f.come() }
+func (f fakeAwaited) look(context.Context) string        { return f.wrong() }
+func (f fakeAwaited) say(why string)                     { f.told(why) }
+
 // What a command waits for is said after five seconds without progress, then every ten, and
 // not at all while anything comes, or nothing is waited for, or nothing is wrong.
 func TestWhatIsWaitedForIsSaidNowAndThen(t *testing.T) {
@@ -106,15 +117,15 @@ func TestWhatIsWaitedForIsSaidNowAndThen(t *testing.T) {
 		waits, done, wrong, looks := true, int64(0), "t/0 has no leader", 0
 		var said []string
 		begin := time.Now()
-		v := &vigil{
-			progress: func() (bool, int64) { mu.Lock(); defer mu.Unlock(); return waits, done },
-			look:     func(context.Context) string { mu.Lock(); defer mu.Unlock(); looks++; return wrong },
-			say: func(why string) {
+		v := &vigil{awaited: fakeAwaited{
+			func() (bool, int64) { mu.Lock(); defer mu.Unlock(); return waits, done },
+			func() string { mu.Lock(); defer mu.Unlock(); looks++; return wrong },
+			func(why string) {
 				mu.Lock()
 				defer mu.Unlock()
 				said = append(said, fmt.Sprintf("%v %s", time.Since(begin), why))
 			},
-		}
+		}}
 		step := func(d time.Duration, change func()) {
 			time.Sleep(d)
 			synctest.Wait()
@@ -159,11 +170,11 @@ func TestWhoFollowsIsNotGivenUpOn(t *testing.T) {
 			return nil
 		}
 		var told []time.Duration
-		v := &vigil{
-			progress: func() (bool, int64) { return true, 0 },
-			look:     func(context.Context) string { return "no majority" },
-			say:      func(string) { told = append(told, time.Since(begin)) },
-		}
+		v := &vigil{awaited: fakeAwaited{
+			func() (bool, int64) { return true, 0 },
+			func() string { return "no majority" },
+			func(string) { told = append(told, time.Since(begin)) },
+		}}
 		err := v.settle(t.Context(), away)
 		synctest.Wait()
 		if took := time.Since(begin); !errors.Is(err, kerr.CoordinatorNotAvailable) || took != kafka.SettleTimeout || len(told) == 0 || told[0] != vigilPatience {

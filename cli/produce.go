@@ -332,35 +332,41 @@ func (a *acks) asked() {
 	a.mu.Unlock()
 }
 
-// vigil returns what tells why records are not acknowledged.
-func (a *acks) vigil(c *urfave.Context) *vigil {
-	return &vigil{
-		progress: func() (waits bool, done int64) {
-			a.mu.Lock()
-			defer a.mu.Unlock()
-			return a.asking || a.first < a.next, a.done
-		},
-		look: func(ctx context.Context) string {
-			brokers, err := kafka.BrokersNamed(c)
-			if err != nil {
-				return ""
-			}
-			if why := findOutage(ctx, brokers, ofTopics(a.topic)).String(); why != "" {
-				return why
-			}
-			return fmt.Sprintf("every broker answers, and topic %s has its leaders; their logs may say more", a.topic)
-		},
-		say: func(why string) {
-			a.mu.Lock()
-			defer a.mu.Unlock()
-			a.progress.Clear()
-			what := "topic " + a.topic
-			if !a.asking {
-				what = term.Count(a.next-a.first, "record") + " to be acknowledged"
-			}
-			fmt.Fprintf(a.w, "millrace: waiting for %s: %s\n", what, why)
-		},
+// vigil returns the vigil over acknowledgements.
+func (a *acks) vigil(c *urfave.Context) *vigil { return &vigil{awaited: &awaitedAcks{a, c}} }
+
+// awaitedAcks are those that have not come.
+type awaitedAcks struct {
+	a *acks
+	c *urfave.Context
+}
+
+func (w *awaitedAcks) progress() (waits bool, done int64) {
+	w.a.mu.Lock()
+	defer w.a.mu.Unlock()
+	return w.a.asking || w.a.first < w.a.next, w.a.done
+}
+
+func (w *awaitedAcks) look(ctx context.Context) string {
+	brokers, err := kafka.BrokersNamed(w.c)
+	if err != nil {
+		return ""
 	}
+	if why := findOutage(ctx, brokers, ofTopics(w.a.topic)).String(); why != "" {
+		return why
+	}
+	return fmt.Sprintf("every broker answers, and topic %s has its leaders; their logs may say more", w.a.topic)
+}
+
+func (w *awaitedAcks) say(why string) {
+	w.a.mu.Lock()
+	defer w.a.mu.Unlock()
+	w.a.progress.Clear()
+	what := "topic " + w.a.topic
+	if !w.a.asking {
+		what = term.Count(w.a.next-w.a.first, "record") + " to be acknowledged"
+	}
+	fmt.Fprintf(w.a.w, "millrace: waiting for %s: %s\n", what, why)
 }
 
 // wait blocks while the ring is full.
@@ -424,7 +430,7 @@ func (a *acks) printLocked(k ack) {
 	a.out.WriteByte('\n')
 }
 
-// some tells whether any record has been acknowledged.
+// some reports whether any record has been acknowledged.
 func (a *acks) some() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -69,7 +69,7 @@ func (o *outage) passBy() []kgo.Opt {
 	}
 }
 
-// isAway tells whether a broker is one of those that do not answer.
+// isAway reports whether a broker is one of those that do not answer.
 func (o *outage) isAway(node int32) bool {
 	return slices.ContainsFunc(o.away, func(b registered) bool { return b.node == node })
 }

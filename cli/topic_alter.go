@@ -259,7 +259,7 @@ func (a *alteration) ask(ctx context.Context) error {
 	return nil
 }
 
-// shortens tells whether one of the changes may delete something: what a broker that
+// shortens reports whether one of the changes may delete something: what a broker that
 // does not count it is to be asked about all the same.
 func (a *alteration) shortens() bool {
 	return slices.ContainsFunc(a.changes, func(c kadm.AlterConfig) bool {

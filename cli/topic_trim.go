@@ -73,7 +73,7 @@ func topicTrim(c *urfave.Context) error {
 		if _, err := kafka.DescribeTopic(ctx, admin, topic); err != nil {
 			return err
 		}
-		trims, err := planTrim(ctx, admin, topic, to, c.String("partitions"), wanted)
+		trims, err := planTrim(ctx, admin, topic, to, c.String("partitions"), wanted.has)
 		if err != nil {
 			return err
 		}

@@ -83,7 +83,7 @@ func addressOf(brokers kadm.BrokerDetails, id int32) string {
 	return ""
 }
 
-// retried tells whether asking again, perhaps somebody else, may help.
+// retried reports whether asking again, perhaps somebody else, may help.
 func retried(err error) bool {
 	var broker *kerr.Error
 	return kerr.IsRetriable(err) || !errors.As(err, &broker)
@@ -181,7 +181,7 @@ func (f *fetching) take(partition int32, batches []byte) {
 // concurrent use.
 type fetcher struct {
 	ctx    context.Context // of one run; its end ends the connection
-	stop   func() bool     // ends what the context may do to conn
+	cancel context.CancelFunc
 	conn   net.Conn
 	format *kmsg.RequestFormatter
 	sent   int32  // correlation of the last request
@@ -205,14 +205,16 @@ func dialFetcher(ctx context.Context, broker string) (*fetcher, error) {
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) }) // which does nothing to one that is closed
 	return &fetcher{
-		ctx: ctx, stop: context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) }), conn: conn,
+		ctx: ctx, cancel: cancel, conn: conn,
 		format: kmsg.NewRequestFormatter(kmsg.FormatterClientID("millrace-bench")),
 	}, nil
 }
 
 func (f *fetcher) close() {
-	f.stop()
+	f.cancel()
 	f.conn.Close()
 }
 

@@ -104,7 +104,7 @@ type tutorialWay struct {
 	handled int64 // by the service, in time or not
 }
 
-// starved tells whether calls failed for want of a machine to make them, not of a service:
+// starved reports whether calls failed for want of a machine to make them, not of a service:
 // it had worked off less than half of what it had time for. Less than a second of load
 // shows nothing.
 func (w *tutorialWay) starved(workers int, each, within time.Duration) bool {

@@ -343,7 +343,7 @@ func MustBeGone(t *testing.T, pids []int) {
 	}
 }
 
-// Alive tells whether a process runs; one that has ended and waits for its
+// Alive reports whether a process runs; one that has ended and waits for its
 // parent does not.
 func Alive(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

@@ -134,7 +134,7 @@ func GroupError(group string, err error) error {
 	return term.Explain(err, "group %q: %s", group, strings.TrimSpace(BrokerSaid(err, "")))
 }
 
-// answered tells whether an error is what a broker said.
+// answered reports whether an error is what a broker said.
 func answered(err error) bool {
 	var code *kerr.Error
 	return errors.As(err, &code)

@@ -181,9 +181,9 @@ func Produce(ctx context.Context, plan Plan, senders []Sender, progress func(Pro
 	if len(senders) == 0 {
 		return nil, fmt.Errorf("load: no sender")
 	}
-	r := newRun("produce", plan, progress)
+	r := newRun("produce", plan)
 	values := newPayloads(plan)
-	r.begin(time.Now())
+	r.begin(time.Now(), progress)
 	r.send(ctx, senders, values)
 	return r.end(), nil
 }
@@ -202,19 +202,19 @@ type run struct {
 	interrupted bool
 }
 
-func newRun(kind string, plan Plan, progress func(Progress)) *run {
+func newRun(kind string, plan Plan) *run {
 	r := &run{kind: kind, plan: plan, collector: new(collector)}
-	r.progress = newReporter(r.collector, progress)
+	r.progress = newReporter(r.collector)
 	return r
 }
 
-// begin sets the clock: the warm-up begins now.
-func (r *run) begin(now time.Time) {
+// begin sets the clock: the warm-up begins now. tell is called with how far the run is.
+func (r *run) begin(now time.Time, tell func(Progress)) {
 	// A whole microsecond, as stamps are: so both sides agree on which record is
 	// the first that counts.
 	now = now.Add(-time.Duration(now.Nanosecond() % 1000))
 	r.collector.start = now.Add(r.plan.WarmUp)
-	r.progress.begin()
+	r.progress.begin(tell)
 }
 
 // send makes the load and waits for its end.

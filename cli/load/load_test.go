@@ -78,7 +78,7 @@ func addsUp(t *testing.T, r *Result) {
 	}
 }
 
-// near tells whether a latency is what it should be, as exactly as it is kept.
+// near reports whether a latency is what it should be, as exactly as it is kept.
 func near(got, want float64) bool { return got >= want*0.998 && got <= want*1.002 }
 
 // A sender that stalls for a second once holds up a thousand records, and each of

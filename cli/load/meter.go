@@ -254,17 +254,17 @@ type Progress struct {
 // A reporter collects a run's seconds while it goes on, and tells of them.
 type reporter struct {
 	collector *collector
-	tell      func(Progress)
 	acked     *Ledger
 	stop      chan struct{}
 	stopped   sync.WaitGroup
 }
 
-func newReporter(c *collector, tell func(Progress)) *reporter {
-	return &reporter{collector: c, tell: tell, stop: make(chan struct{})}
+func newReporter(c *collector) *reporter {
+	return &reporter{collector: c, stop: make(chan struct{})}
 }
 
-func (r *reporter) begin() {
+// begin begins to collect, and to call tell with what there is; nil is told nothing.
+func (r *reporter) begin(tell func(Progress)) {
 	r.stopped.Go(func() { // the reporter: ends with the run
 		tick := time.NewTicker(200 * time.Millisecond)
 		defer tick.Stop()
@@ -272,12 +272,12 @@ func (r *reporter) begin() {
 			select {
 			case now := <-tick.C:
 				r.collector.collect(now)
-				if r.tell != nil {
+				if tell != nil {
 					p := r.collector.sofar(now)
 					if r.acked != nil {
 						p.Acknowledged = r.acked.Taken()
 					}
-					r.tell(p)
+					tell(p)
 				}
 			case <-r.stop:
 				return

@@ -33,8 +33,8 @@ func Consume(ctx context.Context, plan Plan, receivers []Receiver, progress func
 		return nil, fmt.Errorf("load: no receiver")
 	}
 	plan.Consumers = len(receivers)
-	r := newRun("consume", plan, progress)
-	r.begin(time.Now())
+	r := newRun("consume", plan)
+	r.begin(time.Now(), progress)
 	until := ctx
 	if plan.Duration > 0 {
 		var cancel context.CancelFunc
@@ -88,15 +88,15 @@ func EndToEnd(ctx context.Context, plan Plan, senders []Sender, receivers []Rece
 	}
 	plan.Consumers = len(receivers)
 	values := newPayloads(plan)
-	out := newRun("produce", plan, nil)
+	out := newRun("produce", plan)
 	out.acked = newLedger(plan.Producers)
-	in := newRun("e2e", plan, progress)
+	in := newRun("e2e", plan)
 	in.progress.acked = out.acked
 	taken := newLedger(plan.Producers)
 
 	now := time.Now()
-	out.begin(now)
-	in.begin(now)
+	out.begin(now, nil)
+	in.begin(now, progress)
 	reading, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var all sync.WaitGroup

@@ -169,7 +169,7 @@ func (c *configuration) takeEnvironment(environ []string, flags []string) {
 	c.take(own)
 }
 
-// ofOneNode tells whether a variable says which of several nodes one is, or concerns
+// ofOneNode reports whether a variable says which of several nodes one is, or concerns
 // one command line.
 func ofOneNode(name string) bool {
 	if flag := term.Lookup(ServeCommand(), flagOf(name)); flag != nil {
@@ -214,7 +214,7 @@ func settingOf(variable string) string {
 	return strings.NewReplacer("___", "-", "__", "_", "_", ".").Replace(strings.ToLower(variable))
 }
 
-// ofKubernetes tells whether a variable is one of those that Kubernetes sets for a
+// ofKubernetes reports whether a variable is one of those that Kubernetes sets for a
 // service called kafka or millrace: KAFKA_PORT=tcp://10.0.0.1:9092.
 func ofKubernetes(name, value string) bool {
 	return strings.HasPrefix(value, "tcp://") || strings.HasSuffix(name, "_SERVICE_HOST") || strings.Contains(name, "_SERVICE_PORT") || strings.Contains(name, "_TCP_")
@@ -522,7 +522,7 @@ func (b *broker) takeListeners(c *configuration, file bool, isSet func(string) b
 	return all
 }
 
-// protocolMissing tells whether a listener's name has no protocol at all, or not the
+// protocolMissing reports whether a listener's name has no protocol at all, or not the
 // one there is.
 func (c *configuration) protocolMissing(name string) bool {
 	probe := &configuration{at: c.at}
@@ -614,7 +614,7 @@ func (b *broker) takeQuorum(c *configuration, own []listener, isSet func(string)
 	}
 }
 
-// isOwn tells whether an address is of a node that is at these: at one of their ports,
+// isOwn reports whether an address is of a node that is at these: at one of their ports,
 // under a name that the node has.
 func isOwn(address string, at []listener) bool {
 	host, port, _ := net.SplitHostPort(address)

@@ -23,10 +23,10 @@ import (
 // process, one data folder each. Its methods are called from one goroutine.
 type Nodes struct {
 	All  []*Child
-	Exe  string       // the program to run; "" is this one
-	env  []string     // of the processes
-	fork func(func()) // runs a function on the one thread that starts processes
-	keep bool         // children outlive this process
+	Exe  string   // the program to run; "" is this one
+	env  []string // of the processes
+	fork *Forker
+	keep bool // children outlive this process
 }
 
 // A Child is one node: where it is, and the process that runs it now.
@@ -56,32 +56,46 @@ func NewNodes(dir string, addresses []string, keep bool) *Nodes {
 	return n
 }
 
-// NewForker returns what runs functions on the one thread that starts processes which
-// are to die with this one. Pdeathsig follows the thread that forked, not the process:
-// when that thread ends, its children are killed. So one goroutine starts them all and
-// keeps its thread for as long as this process lives.
-func NewForker() func(func()) {
-	calls := make(chan func())
-	go func() { // the forker: lives as long as the process
-		runtime.LockOSThread()
-		for f := range calls {
-			f()
-		}
-	}()
-	return func(f func()) {
-		done := make(chan struct{})
-		calls <- func() { defer close(done); f() }
-		<-done
+// A Forker starts processes that are to die with this one, from any goroutine. Pdeathsig
+// follows the thread that forked, not the process: when that thread ends, its children are
+// killed. So one goroutine starts them all and keeps its thread for as long as this process
+// lives.
+type Forker struct{ calls chan forking }
+
+// A forking is a process to be started, and where to say how that went.
+type forking struct {
+	cmd  *exec.Cmd
+	done chan error
+}
+
+// NewForker returns a Forker, whose goroutine lives as long as the process.
+func NewForker() *Forker {
+	f := &Forker{make(chan forking)}
+	go f.run() // the forker
+	return f
+}
+
+func (f *Forker) run() {
+	runtime.LockOSThread()
+	for call := range f.calls {
+		call.done <- call.cmd.Start()
 	}
 }
 
-// fresh tells whether a node's folder has never been served.
+// Start starts a process, as its own Start does.
+func (f *Forker) Start(cmd *exec.Cmd) error {
+	call := forking{cmd, make(chan error)}
+	f.calls <- call
+	return <-call.done
+}
+
+// fresh reports whether a node's folder has never been served.
 func (c *Child) fresh() bool {
 	_, err := os.Stat(filepath.Join(c.Data, NodeFile))
 	return err != nil
 }
 
-// Running tells whether the node's process runs.
+// Running reports whether the node's process runs.
 func (c *Child) Running() bool {
 	if c.exited == nil {
 		return false
@@ -157,7 +171,7 @@ func (n *Nodes) Start(c *Child) error {
 	if !n.keep {
 		DieWithParent(cmd.SysProcAttr)
 	}
-	n.fork(func() { err = cmd.Start() })
+	err = n.fork.Start(cmd)
 	if err != nil {
 		return err
 	}
@@ -195,7 +209,7 @@ func (n *Nodes) AwaitReady(ctx context.Context, children ...*Child) error {
 	return nil
 }
 
-// serves tells whether the node's present process has said it is ready.
+// serves reports whether the node's present process has said it is ready.
 func (c *Child) serves() bool { return c.PID != 0 && c.readyPID() == c.PID }
 
 // readyPID is the process that has said last that it serves the node, 0 if none has.

@@ -71,7 +71,7 @@ func readProperties(r io.Reader) (all []property, wrong []wrongLine, err error) 
 
 const blanks = " \t\f"
 
-// goesOn tells whether a line ends with a backslash that is not itself escaped.
+// goesOn reports whether a line ends with a backslash that is not itself escaped.
 func goesOn(line string) bool {
 	return (len(line)-len(strings.TrimRight(line, `\`)))%2 == 1
 }

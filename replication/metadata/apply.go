@@ -670,7 +670,7 @@ func cloned(m map[string]string) map[string]string {
 	return maps.Clone(m)
 }
 
-// text tells whether s can be kept and shown: short, UTF-8, no control characters.
+// text reports whether s can be kept and shown: short, UTF-8, no control characters.
 func text(s string) bool {
 	return len(s) <= maxText && utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
 }

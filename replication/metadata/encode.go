@@ -80,7 +80,7 @@ func DecodeChange(p []byte) (Change, error) {
 	return nil, refuse(ErrVersion, "this release does not know the change %q; a newer one wrote it, upgrade this node", settings.Shown(e.Change))
 }
 
-// CheckChange tells whether p can be a change of some release, this one or another:
+// CheckChange reports whether p can be a change of some release, this one or another:
 // it is what DecodeChange refuses as ErrDamaged in all releases. p is not retained.
 func CheckChange(p []byte) error {
 	var e struct {

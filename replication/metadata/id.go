@@ -41,7 +41,7 @@ func ParseTopicID(s string) (TopicID, error) {
 // String is the id in base64, URL-safe and unpadded, 22 characters: the text of Kafka's Uuid.
 func (id TopicID) String() string { return idText.EncodeToString(id[:]) }
 
-// IsZero tells whether the id is the one that stands for "no id" on the wire.
+// IsZero reports whether the id is the one that stands for "no id" on the wire.
 func (id TopicID) IsZero() bool { return id == TopicID{} }
 
 // MarshalText writes String.
@@ -61,7 +61,7 @@ func (id *TopicID) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// reserved tells whether Kafka gave the id a meaning: zero is none, one is its metadata topic.
+// reserved reports whether Kafka gave the id a meaning: zero is none, one is its metadata topic.
 func (id TopicID) reserved() bool { return id == TopicID{} || id == TopicID{15: 1} }
 
 func (id TopicID) compare(other TopicID) int { return bytes.Compare(id[:], other[:]) }

@@ -80,7 +80,7 @@ func JoinListeners(all []Listener) string {
 	return strings.Join(texts, ",")
 }
 
-// validListeners tells whether a text is one of JoinListeners.
+// validListeners reports whether a text is one of JoinListeners.
 func validListeners(text string) bool {
 	if text == "" {
 		return true
@@ -112,7 +112,7 @@ func (b *Broker) ServerID() string {
 	return strconv.Itoa(int(b.ID)) + "." + b.Incarnation
 }
 
-// Outran tells whether b shows that other, which says it is the same incarnation, is at
+// Outran reports whether b shows that other, which says it is the same incarnation, is at
 // work in a copy of b's data folder, a restored backup or a clone: each start is at a
 // greater age than any that was told before. What one run says of itself may come late,
 // and is no copy.

@@ -71,7 +71,7 @@ func (m *Image) Level() int32 { return m.level }
 // A span is the groups first to last.
 type span struct{ first, last uint64 }
 
-// Deleted tells whether a committed change deleted the group. Below feature level 2
+// Deleted reports whether a committed change deleted the group. Below feature level 2
 // the image does not know, and the answer is no: that a group is not mentioned
 // is never enough to delete it.
 func (m *Image) Deleted(group uint64) bool {

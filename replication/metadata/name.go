@@ -29,7 +29,7 @@ func topicChar(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '.' || c == '_' || c == '-'
 }
 
-// collides tells whether two names would be the same metric name, where '.'
+// collides reports whether two names would be the same metric name, where '.'
 // becomes '_'. Kafka refuses such pairs, and tools rely on it. Case is not folded.
 func collides(a, b string) bool {
 	if len(a) != len(b) {
