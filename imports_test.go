@@ -159,7 +159,7 @@ func hasModule(dir string) bool {
 	return len(found) > 0
 }
 
-// permits lists the entries of a row by which it may import to, and tells whether it needs
+// permits lists the entries of a row by which it may import to, and reports whether it needs
 // one: the standard library it does not.
 func permits(may []string, to string) (names []string, ours bool) {
 	own, isOwn := strings.CutPrefix(to, "millrace/")

@@ -226,7 +226,7 @@ func (l groupLines) topics(members []groupMember, existing []string) map[string]
 }
 
 // count sets the lag of a partition, and adds it to the sum, which there is where there are
-// partitions; exists tells whether the
+// partitions; exists reports whether the
 // partition does.
 func (d *groupDescription) count(l *groupLine, exists bool) {
 	switch {

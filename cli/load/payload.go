@@ -145,7 +145,7 @@ func (w *writer) value(b []byte, n int) []byte {
 		b = append(b, '"')
 	}
 	b = append(b, `{"at":0000000000000000,"id":"00000000-0000-000000000000"`...)
-	// room tells whether n more bytes and the end of the object fit.
+	// room reports whether n more bytes and the end of the object fit.
 	room := func(more int) bool { return n-len(b) >= more+len(`,"n":""}`) }
 	if room(28) {
 		word(`,"type":`, w.one(events))

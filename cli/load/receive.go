@@ -169,7 +169,7 @@ type tally struct {
 
 func newLedger(producers int) *Ledger { return &Ledger{seen: make([]tally, producers)} }
 
-// Take enters a record, and tells whether that was the first time.
+// Take enters a record, and reports whether that was the first time.
 func (l *Ledger) Take(s Stamp) bool {
 	if s.Producer >= len(l.seen) {
 		return false
