@@ -477,7 +477,7 @@ func (v *vigil) keep(ctx context.Context) {
 	}
 }
 
-// settle is settle for a command at a terminal, which is told meanwhile what is wrong.
+// settle is kafka.Settle for a command at a terminal, which is told meanwhile what is wrong.
 func (v *vigil) settle(ctx context.Context, f func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

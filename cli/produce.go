@@ -279,7 +279,7 @@ func openInput(c *urfave.Context, topic string) (source, func(), error) {
 // acks puts acknowledgements, which arrive in any order across partitions, back
 // into the order of the records, and prints them.
 //
-// It holds at most maxBuffered of them: a partition without a leader must not
+// It holds at most kafka.MaxBuffered of them: a partition without a leader must not
 // make those of all others pile up.
 type acks struct {
 	topic   string

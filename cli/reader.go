@@ -15,7 +15,7 @@ import (
 	urfave "github.com/urfave/cli/v2"
 )
 
-// withReader is withClient for a command that shows what there is. It finds out first, of
+// withReader is kafka.WithClient for a command that shows what there is. It finds out first, of
 // all brokers at once, who does not answer: they are not asked again, so that what the others
 // know is there within seconds, and in the end it is said who was left out, and once.
 func withReader(c *urfave.Context, f func(ctx context.Context, r *reader) error) error {

@@ -1,8 +1,6 @@
 package cli
 
-import (
-	urfave "github.com/urfave/cli/v2"
-)
+import urfave "github.com/urfave/cli/v2"
 
 func segmentCommand() *urfave.Command {
 	return &urfave.Command{

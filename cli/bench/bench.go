@@ -358,7 +358,7 @@ func (b *bench) senders(plan load.Plan) ([]load.Sender, func(), error) {
 	if inFlight == 0 {
 		inFlight = 100_000
 	}
-	// produceOptions is how `millrace produce` sets its client up; here a topic is
+	// ProducerOptions is how `millrace produce` sets its client up; here a topic is
 	// there, and room is bounded by the plan.
 	options, err := kafka.ProducerOptions(b.c)
 	if err != nil {

@@ -13,14 +13,13 @@ import (
 	"testing"
 	"time"
 
-	urfave "github.com/urfave/cli/v2"
-
 	"millrace/cli/clitest"
 	"millrace/cli/kafka"
 	"millrace/cli/load"
 	"millrace/cli/term"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	urfave "github.com/urfave/cli/v2"
 )
 
 // ends returns where the partitions of a topic end.

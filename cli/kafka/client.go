@@ -212,7 +212,7 @@ func WithAdmin(c *urfave.Context, f func(ctx context.Context, admin *kadm.Client
 	return WithClient(c, func(ctx context.Context, _ *kgo.Client, admin *kadm.Client) error { return f(ctx, admin) })
 }
 
-// WithClient is withAdmin for who also asks what an administrator's client does not.
+// WithClient is WithAdmin for who also asks what an administrator's client does not.
 func WithClient(c *urfave.Context, f func(ctx context.Context, client *kgo.Client, admin *kadm.Client) error) error {
 	client, err := Dial(c)
 	if err != nil {

@@ -42,7 +42,7 @@ type Span struct {
 type Point struct {
 	Kind   pointKind
 	Offset int64     // exact: the offset; start: after it; end: before it
-	Time   time.Time // atTime
+	Time   time.Time // AtTime
 }
 
 type pointKind int

@@ -3,10 +3,11 @@ package kafka
 import (
 	"context"
 	"fmt"
-	"millrace/cli/term"
 	"strings"
 	"testing"
 	"time"
+
+	"millrace/cli/term"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// MaxBuffered bounds the records, and maxBufferedBytes the bytes, that are
+	// MaxBuffered bounds the records, and MaxBufferedBytes the bytes, that are
 	// read and not yet acknowledged.
 	MaxBuffered      = 100_000
 	MaxBufferedBytes = 64 << 20

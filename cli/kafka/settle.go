@@ -22,7 +22,7 @@ func Settle(ctx context.Context, f func(context.Context) error) error {
 	return SettleFor(ctx, SettleTimeout, f)
 }
 
-// SettleFor is settle with another patience than everybody's. An attempt has its own limit,
+// SettleFor is Settle with another patience than everybody's. An attempt has its own limit,
 // so that what does not answer is asked anew, and what answers is found.
 func SettleFor(ctx context.Context, patience time.Duration, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)

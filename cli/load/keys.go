@@ -1,8 +1,6 @@
 package load
 
-import (
-	"math/rand/v2"
-)
+import "math/rand/v2"
 
 // A Distribution says how often each of a plan's keys comes.
 type Distribution string

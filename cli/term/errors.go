@@ -9,9 +9,8 @@ import (
 	"regexp"
 	"strings"
 
-	urfave "github.com/urfave/cli/v2"
-
 	"github.com/twmb/franz-go/pkg/kerr"
+	urfave "github.com/urfave/cli/v2"
 )
 
 // A Failure is an error that knows the exit status it ends the program with.

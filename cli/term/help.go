@@ -10,7 +10,7 @@ import (
 // HelpWidth is where the lines of help end: the width of a terminal nobody resized.
 const HelpWidth = 80
 
-// Fold sets the text of a command's help in lines of helpWidth. What is indented by three
+// Fold sets the text of a command's help in lines of HelpWidth. What is indented by three
 // spaces is prose, whose lines are joined and broken again; an example that is too long is
 // continued behind a backslash, before a flag or a pipe; anything else stays as it is.
 func Fold(text string) string {
@@ -85,7 +85,7 @@ USAGE:
 )
 
 // helpOf returns the help template of one command: its text, and its flags as
-// flagsHelp sets them.
+// FlagsHelp sets them.
 func helpOf(c *urfave.Command) string {
 	if len(c.Subcommands) > 0 {
 		return nounHelp

@@ -1,8 +1,6 @@
 package term
 
-import (
-	"golang.org/x/sys/windows"
-)
+import "golang.org/x/sys/windows"
 
 // What the network says, as this system says it: package syscall's names are other
 // numbers, which Windows never answers with.
