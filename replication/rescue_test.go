@@ -60,7 +60,7 @@ func TestASurvivorIsRescuedFromAMajorityThatWasRestored(t *testing.T) {
 			}
 		}
 		for _, n := range c.nodes[1:] {
-			if err := n.startUntilFailed(); !errors.Is(err, ErrOldDisk) || !strings.Contains(err.Error(), "cluster rescue") {
+			if err := n.startUntilFailed(); !errors.Is(err, ErrOldDisk) || !strings.Contains(err.Error(), "nobody to catch up from") {
 				t.Fatalf("node %d was restored and started: %v", n.id, err)
 			}
 			n.stop()
