@@ -21,7 +21,7 @@ const rootLogger = "root"
 var loggers = []string{
 	rootLogger,
 	"millrace",
-	"millrace.cli",
+	"millrace.cli.local",
 	"millrace.log",
 	"millrace.replication",
 	"millrace.replication.admission",
