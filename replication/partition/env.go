@@ -83,7 +83,7 @@ type Events interface {
 	raftgroup.Elections
 }
 
-// MayLead tells whether a server is connected and has said that it has a group open.
+// mayLead tells whether a server is connected and has said that it has a group open.
 func (e *Env) mayLead(id raft.ServerID, group uint64) bool {
 	return e.Host.Connected(id) && e.Host.HasOpen(id, group)
 }

@@ -20,7 +20,8 @@ import (
 	"millrace/segment/record"
 )
 
-// A Partition is one replica hosted on this node. It is safe for concurrent use.
+// A Partition is one replica hosted on this node: a run now, another after a bounce, and what
+// lasts beyond them. It is safe for concurrent use.
 type Partition struct {
 	site
 
@@ -41,8 +42,8 @@ type Partition struct {
 	watermark watermark
 }
 
-// New returns the partition of a group, without a run: see Open. The folder for it is made
-// by then.
+// New returns the partition of a group that is to live in the folder dir, without a run: Open
+// makes the folder and begins one. topic is the topic's name, for people.
 func New(env *Env, id metadata.PartitionID, topic string, group uint64, dir string, set settings.Topic) *Partition {
 	p := &Partition{site: site{
 		env: env, id: id, topic: topic, group: group, dir: dir,

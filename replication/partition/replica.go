@@ -22,7 +22,7 @@ import (
 // bytes.
 const maxAppendEntries = 16
 
-// A replica is one run of a partition's Raft instance, from NewRaft to
+// A Replica is one run of a partition's Raft instance, from NewRaft to
 // Shutdown over one open log. It is bounced, never repaired.
 type Replica struct {
 	p         *Partition

@@ -37,7 +37,7 @@ type site struct {
 	deleteFrom atomic.Int64 // before this time, ms since 1970, nothing is deleted; see Configure
 }
 
-// PartitionName is the file in a partition's folder that says whose it is. It
+// FileName is the file in a partition's folder that says whose it is. It
 // is how a folder that the image does not mention can be told: from one that a
 // committed change deleted, whose group number was given and is gone, and from
 // one that nobody knows, which is left alone.

@@ -17,7 +17,7 @@ import (
 	"millrace/segment"
 )
 
-// snapshotName is the file in a partition's folder that holds its snapshot.
+// SnapshotName is the file in a partition's folder that holds its snapshot.
 const SnapshotName = "snapshot"
 
 // snapshotMagic begins a snapshot file; its last byte is the format version.
@@ -198,11 +198,13 @@ type snapshotSink struct {
 	done  bool
 }
 
+// Write implements raft.SnapshotSink.
 func (s *snapshotSink) Write(p []byte) (int, error) {
 	s.snap.state = append(s.snap.state, p...)
 	return len(p), nil
 }
 
+// Close implements raft.SnapshotSink.
 func (s *snapshotSink) Close() error {
 	if s.done {
 		return nil
@@ -211,11 +213,13 @@ func (s *snapshotSink) Close() error {
 	return s.store.put(s.snap)
 }
 
+// Cancel implements raft.SnapshotSink.
 func (s *snapshotSink) Cancel() error {
 	s.done = true
 	return nil
 }
 
+// ID implements raft.SnapshotSink.
 func (s *snapshotSink) ID() string { return s.snap.meta().ID }
 
 // replaceFile makes path hold p, whole or not at all, and durably: see
