@@ -29,8 +29,8 @@ func (n *Node) registeredAge() uint64 {
 type aging struct {
 	age     *folder.Age // set by Start
 	under   atomic.Bool // a raise is under way
-	written uint64      // Node.written at the last one; upkeepLoop's own
-	again   bool        // it was for something; upkeepLoop's own
+	written uint64      // upkeep.written at the last one; upkeep.loop's own
+	again   bool        // it was for something; upkeep.loop's own
 	failed  atomic.Bool // no more: the disk is in doubt
 	scarce  atomic.Bool // the latest found no room for a copy of a block; tried again
 }
@@ -68,17 +68,17 @@ func (a *aging) raise(logger *slog.Logger) bool {
 }
 
 // written changes when something was written that others may rely on.
-func (n *Node) written() uint64 {
-	c := n.controller.Raft
-	return n.budget.Begun() + c.LastIndex() + c.CurrentTerm()
+func (u *upkeep) written() uint64 {
+	c := u.n.controller.Raft
+	return u.n.budget.Begun() + c.LastIndex() + c.CurrentTerm()
 }
 
 // grow raises the age if something was written, in the background, and tells the others.
-func (n *Node) grow() {
-	if n.aging.due(n.written()) {
-		n.goTracked(func() {
-			if n.aging.raise(n.logger) {
-				n.failover.Gossip()
+func (u *upkeep) grow() {
+	if u.aging.due(u.written()) {
+		u.n.goTracked(func() {
+			if u.aging.raise(u.n.logger) {
+				u.n.failover.Gossip()
 			}
 		})
 	}

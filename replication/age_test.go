@@ -28,15 +28,15 @@ func copyOfALivingNode(t *testing.T, c *testCluster) (id idOf, copied string) {
 	c.append(id, "before")
 	eventually(t, "node 3 has the first record", func() bool { return mustPartition(t, n, id).EndOffset() == 1 })
 	eventually(t, "nothing is written any more", func() bool {
-		before := n.written()
+		before := n.upkeep.written()
 		time.Sleep(2*ageEvery + 2*stallEvery)
-		return n.written() == before && !n.aging.under.Load()
+		return n.upkeep.written() == before && !n.upkeep.aging.under.Load()
 	})
 	copied = filepath.Join(c.dir, "copy")
 	if err := os.CopyFS(copied, os.DirFS(n.dir)); err != nil {
 		t.Fatal(err)
 	}
-	age := n.aging.age.Now()
+	age := n.upkeep.aging.age.Now()
 	c.append(id, "after")
 	eventually(t, "node 3 has the second record", func() bool { return mustPartition(t, n, id).EndOffset() == 2 })
 	for _, other := range c.nodes[:2] {
@@ -104,17 +104,17 @@ func TestAnIdleFolderGrowsNoOlder(t *testing.T) {
 		_, p := c.leader(id)
 		time.Sleep(time.Minute)
 		n := c.nodes[2]
-		before := n.aging.age.Now()
+		before := n.upkeep.aging.age.Now()
 		time.Sleep(time.Hour)
-		if idle := n.aging.age.Now(); idle > before+10 {
+		if idle := n.upkeep.aging.age.Now(); idle > before+10 {
 			t.Errorf("in an hour without traffic the age went from %d to %d", before, idle)
 		}
-		before = n.aging.age.Now()
+		before = n.upkeep.aging.age.Now()
 		if _, err := appendWait(p, batchOf("x")); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Second)
-		if after := n.aging.age.Now(); after == before || after > before+3 {
+		if after := n.upkeep.aging.age.Now(); after == before || after > before+3 {
 			t.Errorf("after one record the age went from %d to %d", before, after)
 		}
 	})

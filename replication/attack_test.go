@@ -45,7 +45,7 @@ func threeWithARecord(t *testing.T) (c *testCluster, id idOf, gone *testNode, wh
 	gone = c.nodes[2]
 	node := gone.Node
 	gone.stop()
-	return c, id, gone, node.identity, node.aging.age.Now()
+	return c, id, gone, node.identity, node.upkeep.aging.age.Now()
 }
 
 // stillWorks fails the test unless the data is there, the groups elect and change.
@@ -222,7 +222,7 @@ func TestPartitionThatNoImageMentionsIsKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	(&reconciler{Node: n.Node, limit: make(chan struct{}, 1)}).follow(image)
-	if strange := n.sweep(image, n.folders()); len(strange) != 2 {
+	if strange := newReconciler(n.Node).sweep(image, n.folders()); len(strange) != 2 {
 		t.Errorf("%d folders are left alone, want 2", len(strange))
 	}
 	if _, err := n.Partition(id); err != nil {

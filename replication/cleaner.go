@@ -12,20 +12,20 @@ import (
 // one at a time, the dirtiest first. Each replica is compacted on its own: what
 // was rewritten is committed and covered by its snapshot, so replicas differ in
 // when they drop what has been superseded, and in nothing else.
-func (n *Node) cleanerLoop() {
+func (u *upkeep) cleanerLoop() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
-		case <-n.closing:
+		case <-u.n.closing:
 			return
 		case <-timer.C:
 		}
-		cleaner := n.settings().Cleaner
+		cleaner := u.n.settings().Cleaner
 		if cleaner.Enable {
 			failed := make(map[*partition.Replica]bool) // in this round
 			for {
-				r, compaction := n.dirtiest(cleaner, failed)
+				r, compaction := u.dirtiest(cleaner, failed)
 				if r == nil {
 					break
 				}
@@ -40,10 +40,10 @@ func (n *Node) cleanerLoop() {
 
 // dirtiest returns the replica to compact next, and how: the largest part of the log first,
 // see partition.Replica.Dirty.
-func (n *Node) dirtiest(cleaner settings.Cleaner, except map[*partition.Replica]bool) (best *partition.Replica, how log.Compaction) {
+func (u *upkeep) dirtiest(cleaner settings.Cleaner, except map[*partition.Replica]bool) (best *partition.Replica, how log.Compaction) {
 	most := 0.0
-	at := n.now()
-	n.eachReplica(func(r *partition.Replica) {
+	at := u.n.now()
+	u.n.eachReplica(func(r *partition.Replica) {
 		if except[r] {
 			return
 		}

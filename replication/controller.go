@@ -58,7 +58,7 @@ func (n *Node) openController() (*controller, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.keepRoom()
+	n.upkeep.keepRoom()
 	c := &controller{n: n, db: db, saveNow: make(chan struct{}, 1), decode: n.decodeChange}
 	c.Member = raftgroup.Member{Group: controllerGroup, Role: c}
 	c.store = &controllerStore{metaStore: db, member: c, logger: n.logger, closing: n.closing}

@@ -4,7 +4,6 @@ import (
 	"errors"
 
 	"millrace/replication/admission"
-
 	"millrace/replication/raftgroup"
 )
 

@@ -184,7 +184,7 @@ func TestAFullDiskTakesNothingButAppends(t *testing.T) {
 		}
 		t.Fatalf("%s: %d bytes are free, want %d", what, d.free(), least)
 	}
-	n.retainBy(1)
+	n.upkeep.retainBy(1)
 	freed("after a trim", 1<<20)
 	if err := append1(groups, "commit"); err != nil {
 		t.Fatalf("after a trim: %v", err)

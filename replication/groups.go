@@ -74,7 +74,7 @@ func (g groups) Ended(group uint64) {
 }
 
 // Changed implements failover.Observer.
-func (g groups) Changed() { g.n.membershipHints.Add(1) }
+func (g groups) Changed() { g.n.upkeep.hints.Add(1) }
 
 // Said implements failover.Observer.
 func (g groups) Said(by transport.Peer, about string) { g.n.members.Admitted(by, about) }

@@ -44,18 +44,18 @@ func (h hosting) GoTracked(f func()) { h.n.goTracked(f) }
 
 func (h hosting) QueueSnapshot(r *partition.Replica) bool {
 	select {
-	case h.n.snapshots <- r:
+	case h.n.upkeep.snapshots <- r:
 		return true
 	default:
 		return false
 	}
 }
 
-func (h hosting) RetainBy(due int64) { h.n.retainBy(due) }
+func (h hosting) RetainBy(due int64) { h.n.upkeep.retainBy(due) }
 
-func (h hosting) LacksRoom() bool { return h.n.lacksRoom.Load() }
+func (h hosting) LacksRoom() bool { return h.n.upkeep.lacksRoom.Load() }
 
-func (h hosting) Full(to *slog.Logger, err error) { h.n.full(to, err) }
+func (h hosting) Full(to *slog.Logger, err error) { h.n.upkeep.full(to, err) }
 
 func (h hosting) MembersChanged(group uint64, what, who string) {
 	h.n.groupNews.Add(bulletin.Headline{Text: "membership of partitions changed", What: what, Who: who}, group)

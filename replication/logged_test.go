@@ -256,7 +256,7 @@ func TestTheSweepKnowsWhatThisRunMakes(t *testing.T) {
 	if err := os.Mkdir(half, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if strange := n.sweep(n.Image(), []string{half, filepath.Join(root, "gone-0")}); len(strange) > 0 {
+	if strange := newReconciler(n.Node).sweep(n.Image(), []string{half, filepath.Join(root, "gone-0")}); len(strange) > 0 {
 		t.Errorf("strange: %v", strange)
 	}
 	if lines, _ := n.log.since(len(from), 0); len(lines) > 0 {

@@ -12,13 +12,13 @@ import (
 
 // tendMembers takes the next step for each group that this node leads, and tells
 // whether more are to be taken even if nothing happens.
-func (n *Node) tendMembers(now time.Time) (more bool) {
-	n.growTopics()
+func (u *upkeep) tendMembers(now time.Time) (more bool) {
+	u.growTopics()
 	var moves *int // nil: leadership stays where it is
-	if n.settings().Leaders.Rebalance {
+	if u.n.settings().Leaders.Rebalance {
 		moves = new(movesAtOnce)
 	}
-	n.eachReplica(func(r *partition.Replica) {
+	u.n.eachReplica(func(r *partition.Replica) {
 		if r.TendMembers(now, moves) {
 			more = true
 		}
@@ -32,43 +32,43 @@ const movesAtOnce = 32
 
 // reconcileControllers keeps the controller group's members in step with the
 // registered brokers, on its leader: all of them follow, an odd number votes.
-func (n *Node) reconcileControllers() {
-	m := n.memberOf(controllerGroup)
-	if m == nil || m.Raft.State() != raft.Leader || !n.controlling.CompareAndSwap(false, true) {
+func (u *upkeep) reconcileControllers() {
+	m := u.n.memberOf(controllerGroup)
+	if m == nil || m.Raft.State() != raft.Leader || !u.tending.CompareAndSwap(false, true) {
 		return
 	}
-	n.goTracked(func() {
-		defer n.controlling.Store(false)
-		n.changeController(m)
+	u.n.goTracked(func() {
+		defer u.tending.Store(false)
+		u.changeController(m)
 	})
 }
 
 // changeController takes the next step, if there is one, and waits for it.
-func (n *Node) changeController(m *raftgroup.Member) {
+func (u *upkeep) changeController(m *raftgroup.Member) {
 	registered := make(map[raft.ServerID]bool)
-	for _, b := range n.Image().Brokers() {
+	for _, b := range u.n.Image().Brokers() {
 		registered[raft.ServerID(b.ServerID())] = true
 	}
 	voters, learners := 0, []raft.ServerID(nil)
 	for _, s := range m.Raft.GetConfiguration().Configuration().Servers {
 		switch {
-		case !registered[s.ID] && s.ID != n.serverID():
-			if err := raftgroup.Await(n.ctx, n.closing, m.Raft.RemoveServer(s.ID, 0, callTimeout)); err != nil {
-				n.logger.Warn("a departed controller was not removed", "server", s.ID, "error", err)
+		case !registered[s.ID] && s.ID != u.n.serverID():
+			if err := raftgroup.Await(u.n.ctx, u.n.closing, m.Raft.RemoveServer(s.ID, 0, callTimeout)); err != nil {
+				u.n.logger.Warn("a departed controller was not removed", "server", s.ID, "error", err)
 			}
 			return
 		case s.Suffrage == raft.Voter:
 			voters++
 		default:
-			if n.connected(s.ID) && m.MayVote(s.ID) {
+			if u.n.connected(s.ID) && m.MayVote(s.ID) {
 				learners = append(learners, s.ID)
 			}
 		}
 		delete(registered, s.ID)
 	}
 	for id := range registered {
-		if err := raftgroup.Await(n.ctx, n.closing, m.Raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout)); err != nil {
-			n.logger.Warn("a broker was not added to the controller group", "server", id, "error", err)
+		if err := raftgroup.Await(u.n.ctx, u.n.closing, m.Raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout)); err != nil {
+			u.n.logger.Warn("a broker was not added to the controller group", "server", id, "error", err)
 		}
 		return
 	}
@@ -77,26 +77,26 @@ func (n *Node) changeController(m *raftgroup.Member) {
 		return
 	}
 	id := learners[0]
-	if err := raftgroup.Await(n.ctx, n.closing, m.Raft.AddVoter(id, raft.ServerAddress(id), 0, callTimeout)); err != nil {
-		n.logger.Warn("a controller did not get its vote", "server", id, "error", err)
+	if err := raftgroup.Await(u.n.ctx, u.n.closing, m.Raft.AddVoter(id, raft.ServerAddress(id), 0, callTimeout)); err != nil {
+		u.n.logger.Warn("a controller did not get its vote", "server", id, "error", err)
 	}
 }
 
 // growTopics gives topics that were created with the default replication
 // factor the replicas they lack, once there are brokers for them.
-func (n *Node) growTopics() {
-	m := n.memberOf(controllerGroup)
-	if m == nil || m.Raft.State() != raft.Leader || !n.growing.CompareAndSwap(false, true) {
+func (u *upkeep) growTopics() {
+	m := u.n.memberOf(controllerGroup)
+	if m == nil || m.Raft.State() != raft.Leader || !u.growing.CompareAndSwap(false, true) {
 		return
 	}
-	n.goTracked(func() {
-		defer n.growing.Store(false)
-		n.growNow()
+	u.n.goTracked(func() {
+		defer u.growing.Store(false)
+		u.growNow()
 	})
 }
 
-func (n *Node) growNow() {
-	image := n.Image()
+func (u *upkeep) growNow() {
+	image := u.n.Image()
 	want := min(defaultReplicas, len(image.Brokers()))
 	for _, t := range image.Topics() {
 		if !t.Grow {
@@ -104,20 +104,20 @@ func (n *Node) growNow() {
 		}
 		placed, err := metadata.PlaceMore(image.Brokers(), t.Partitions, want, 0)
 		if err != nil {
-			n.logger.Warn("a topic did not grow", "topic", t.Name, "error", err)
+			u.n.logger.Warn("a topic did not grow", "topic", t.Name, "error", err)
 			continue
 		}
 		for i, replicas := range placed {
 			if len(replicas) == len(t.Partitions[i].Replicas) {
 				continue
 			}
-			ctx, cancel := n.callContext()
-			err := n.Change(ctx, metadata.SetReplicas{
+			ctx, cancel := u.n.callContext()
+			err := u.n.Change(ctx, metadata.SetReplicas{
 				Partition: metadata.PartitionID{Topic: t.ID, Index: int32(i)}, Replicas: replicas,
 			})
 			cancel()
 			if err != nil {
-				n.logger.Warn("a topic did not grow", "topic", t.Name, "partition", i, "error", err)
+				u.n.logger.Warn("a topic did not grow", "topic", t.Name, "partition", i, "error", err)
 				return
 			}
 		}

@@ -13,7 +13,6 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"millrace/internal/slowlog"
 	"millrace/log"
 	"millrace/replication/admission"
 	"millrace/replication/bulletin"
@@ -98,13 +97,10 @@ type Node struct {
 
 	entry     *admission.Candidate
 	registrar registrar // set by Start
-	aging     aging
+	upkeep    upkeep
 
-	ctx       context.Context // ends with the node
-	cancel    context.CancelFunc
-	closing   chan struct{}
-	closeOnce sync.Once
-	tracked   sync.WaitGroup
+	*lifetime
+	*hosted
 
 	ready      chan struct{} // closed when transport and controller are set
 	transport  *transport.Transport
@@ -118,34 +114,21 @@ type Node struct {
 	dropped map[metadata.TopicID]bool // whose deletion was applied here below feature level 2
 	changed chan struct{}             // closed and replaced at each new image
 
-	partitionMu sync.RWMutex
-	partitions  map[metadata.PartitionID]*partition.Partition
-	byGroup     map[uint64]*partition.Partition
-
-	failover  *failover.Failover
-	events    partition.Events // what partitions tell: the failover
-	env       *partition.Env   // of the partitions
-	budget    *partition.Budget
-	snapshots chan *partition.Replica
+	failover *failover.Failover
+	events   partition.Events // what partitions tell: the failover
+	env      *partition.Env   // of the partitions
+	budget   *partition.Budget
 
 	producerIDs producerIDs
 
 	reconcileWake chan struct{}
 	imageReplayed chan struct{} // see Replayed
-	controlling   atomic.Bool   // the controller group's members are being looked after
-	retaining     atomic.Bool   // retention is
-	lacksRoom     atomic.Bool   // the node's own files have none to grow; see keepRoom
-	fullDisk      slowlog.Limit // which took no records of producers
-	retainAt      atomic.Int64  // when retention is due before its time, since settings changed; ms since 1970, 0: at its time
-	growing       atomic.Bool   // topics are, with the cluster
-	flushing      atomic.Bool   // a flush of the topics that are due is under way
 
 	// overMeta, unless nil, puts something over the controller group's files before Raft is
 	// given them: tests make them fail.
 	overMeta func(metaStore, raft.SnapshotStore) (metaStore, raft.SnapshotStore)
 
-	resolved        atomic.Pointer[resolvedSettings]
-	membershipHints atomic.Uint64 // counts what may call for another leader or member: images, nodes, leaders
+	resolved atomic.Pointer[resolvedSettings]
 }
 
 // Open reads who the node is and opens what its groups share. Start does the rest.
@@ -155,14 +138,11 @@ func Open(cfg Config) (*Node, error) {
 		logger:        cfg.Logger,
 		now:           cfg.Now,
 		cache:         log.NewCache(cacheBytes),
-		closing:       make(chan struct{}),
 		ready:         make(chan struct{}),
 		changed:       make(chan struct{}),
-		partitions:    make(map[metadata.PartitionID]*partition.Partition),
-		byGroup:       make(map[uint64]*partition.Partition),
+		lifetime:      newLifetime(),
+		hosted:        newHosted(),
 		raftLimits:    raftgroup.NewLogLimits(),
-		fullDisk:      slowlog.Limit{Every: fullSaidEvery},
-		snapshots:     make(chan *partition.Replica, 1024),
 		reconcileWake: make(chan struct{}, 1),
 		imageReplayed: make(chan struct{}),
 		budget:        partition.NewBudget(),
@@ -172,7 +152,7 @@ func Open(cfg Config) (*Node, error) {
 	}
 	n.failover = failover.New(failover.Config{Node: groups{n}, Observer: groups{n}})
 	n.events = n.failover
-	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.upkeep = newUpkeep(n)
 	if n.cfg.maxLevel == 0 {
 		n.cfg.maxLevel = metadata.MaxLevel
 	}
@@ -211,7 +191,7 @@ func Open(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.keepRoom()
+	n.upkeep.keepRoom()
 	return n, nil
 }
 
@@ -231,7 +211,7 @@ func (n *Node) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("raise the data folder's age: %w", err)
 	}
-	n.aging.age = age
+	n.upkeep.aging.age = age
 	n.registrar = registrar{n: n, age: age, run: folder.NewRun()}
 	n.standing.belongs(n.identity, n.logger)
 	n.members = roster.NewMembers(roster.Config{
@@ -270,10 +250,10 @@ func (n *Node) Start(ctx context.Context) error {
 	n.noteReplayed(n.controller)
 	n.goTracked(func() { n.controller.WatchLeadership(n.failover, n.closing) })
 	n.goTracked(n.controller.saveImages)
-	n.goTracked(n.snapshotLoop)
-	n.goTracked(n.upkeepLoop)
-	n.goTracked(n.cleanerLoop)
-	n.goTracked(n.reconcileLoop)
+	n.goTracked(n.upkeep.snapshotLoop)
+	n.goTracked(n.upkeep.loop)
+	n.goTracked(n.upkeep.cleanerLoop)
+	n.goTracked(newReconciler(n).loop)
 	n.goTracked(func() { n.book.Seek(n.ctx, callSeek, n.entry.Join()) })
 	n.book.SetPeers()
 	n.failover.Opened(controllerGroup)
@@ -334,11 +314,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 		}
 	default:
 	}
-	n.closeOnce.Do(func() {
-		close(n.closing)
-		n.cancel()
-		n.closeAll()
-	})
+	n.end(n.closeAll)
 	return nil
 }
 
@@ -348,20 +324,7 @@ func (n *Node) closeAll() {
 	if err := n.votes.Close(); err != nil {
 		n.logger.Warn("votes did not close cleanly", "error", err)
 	}
-	var wait sync.WaitGroup
-	limit := make(chan struct{}, 16)
-	n.partitionMu.RLock()
-	for _, p := range n.byGroup {
-		wait.Add(1)
-		go func() {
-			defer wait.Done()
-			limit <- struct{}{}
-			defer func() { <-limit }()
-			p.Close(true)
-		}()
-	}
-	n.partitionMu.RUnlock()
-	wait.Wait()
+	n.closePartitions()
 	if n.controller != nil {
 		n.controller.close()
 	}
@@ -370,8 +333,8 @@ func (n *Node) closeAll() {
 	}
 	n.tracked.Wait()
 	n.failover.Wait()
-	if n.aging.age != nil {
-		n.aging.age.Close()
+	if n.upkeep.aging.age != nil {
+		n.upkeep.aging.age.Close()
 	}
 }
 
@@ -404,15 +367,6 @@ func (n *Node) handOver(ctx context.Context) {
 			return
 		}
 	}
-}
-
-// goTracked starts a goroutine that Shutdown waits for.
-func (n *Node) goTracked(f func()) {
-	n.tracked.Add(1)
-	go func() {
-		defer n.tracked.Done()
-		f()
-	}()
 }
 
 // ID returns the node's id: 1 or more once Start has returned, 0 while the node
@@ -486,22 +440,11 @@ func (n *Node) imageChanged() {
 	close(n.changed)
 	n.changed = make(chan struct{})
 	n.imageMu.Unlock()
-	n.membershipHints.Add(1)
+	n.upkeep.hints.Add(1)
 	select {
 	case n.reconcileWake <- struct{}{}:
 	default:
 	}
-}
-
-// partitionName is the name of a group's partition for the log; "" if it is not here.
-func (n *Node) partitionName(group uint64) string {
-	n.partitionMu.RLock()
-	defer n.partitionMu.RUnlock()
-	p := n.byGroup[group]
-	if p == nil {
-		return ""
-	}
-	return p.Name()
 }
 
 // memberOf returns this node's member of a group, nil if it has none now.
@@ -520,59 +463,10 @@ func (n *Node) memberOf(group uint64) *raftgroup.Member {
 	return nil
 }
 
-// replicaOf returns the current run of a group's replica here, or nil.
-func (n *Node) replicaOf(group uint64) *partition.Replica {
-	n.partitionMu.RLock()
-	p := n.byGroup[group]
-	n.partitionMu.RUnlock()
-	if p == nil {
-		return nil
-	}
-	return p.Replica()
-}
-
-// eachReplica calls f for every replica that is alive here.
-func (n *Node) eachReplica(f func(*partition.Replica)) {
-	n.partitionMu.RLock()
-	all := make([]*partition.Partition, 0, len(n.byGroup))
-	for _, p := range n.byGroup {
-		all = append(all, p)
-	}
-	n.partitionMu.RUnlock()
-	for _, p := range all {
-		if r := p.Replica(); r != nil {
-			f(r)
-		}
-	}
-}
-
 // eachMember calls f for this node's members of all groups, the controllers' first.
 func (n *Node) eachMember(f func(*raftgroup.Member)) {
 	if m := n.memberOf(controllerGroup); m != nil {
 		f(m)
 	}
 	n.eachReplica(func(r *partition.Replica) { f(&r.Member) })
-}
-
-// Partition returns the replica of a partition on this node. ErrNotHosted.
-func (n *Node) Partition(id metadata.PartitionID) (*partition.Partition, error) {
-	n.partitionMu.RLock()
-	defer n.partitionMu.RUnlock()
-	if p := n.partitions[id]; p != nil {
-		return p, nil
-	}
-	return nil, ErrNotHosted
-}
-
-// Partitions calls f for every replica on this node, in no order.
-func (n *Node) Partitions(f func(*partition.Partition)) {
-	n.partitionMu.RLock()
-	all := make([]*partition.Partition, 0, len(n.partitions))
-	for _, p := range n.partitions {
-		all = append(all, p)
-	}
-	n.partitionMu.RUnlock()
-	for _, p := range all {
-		f(p)
-	}
 }

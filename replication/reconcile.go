@@ -2,7 +2,6 @@ package replication
 
 import (
 	"errors"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,45 +20,6 @@ const openAtOnce = 8
 // strangeAfter is how long a folder that no image explains is given before that is logged.
 const strangeAfter = 10 * time.Second
 
-// reconcileLoop makes what is open here follow the image.
-func (n *Node) reconcileLoop() {
-	var strange []string  // folders that no image explains yet
-	before := n.folders() // those that this run makes need no explanation, and are half made for a moment
-	swept := false
-	settled := time.After(strangeAfter)
-	follower := reconciler{Node: n, limit: make(chan struct{}, openAtOnce)}
-	var unnoted <-chan time.Time // nil: node.json has the level
-	for {
-		select {
-		case <-n.closing:
-			return
-		case <-n.reconcileWake:
-		case <-unnoted:
-		case <-settled:
-			for _, dir := range strange {
-				n.logger.Warn("a folder belongs to no partition of this cluster; it is left alone", "folder", dir)
-			}
-			continue
-		}
-		image := n.Image()
-		if image.ClusterID == "" {
-			continue
-		}
-		if unnoted = nil; !n.standing.noteLevel(image.Level()) {
-			unnoted = time.After(imageEvery)
-		}
-		n.book.SetPeers()
-		n.registrar.stay(image)
-		follower.follow(image)
-		if _, registered := image.Broker(n.identity.Node); registered && !swept {
-			strange = n.sweep(image, before)
-			swept = true
-		} else if len(strange) > 0 {
-			strange = n.sweep(image, strange)
-		}
-	}
-}
-
 // A reconciler makes what is open here follow one image after the other. It looks only
 // at the topics that a step between them touched, so that a hundred changes of a cluster
 // of ten thousand partitions do not cost a million partitions' worth.
@@ -72,42 +32,79 @@ type reconciler struct {
 	absent map[metadata.PartitionID]*partition.Partition // open, of no topic in image, but nothing says that it was deleted
 }
 
+func newReconciler(n *Node) *reconciler {
+	return &reconciler{Node: n, limit: make(chan struct{}, openAtOnce)}
+}
+
+// loop makes what is open here follow the image.
+func (r *reconciler) loop() {
+	var strange []string  // folders that no image explains yet
+	before := r.folders() // those that this run makes need no explanation, and are half made for a moment
+	swept := false
+	settled := time.After(strangeAfter)
+	var unnoted <-chan time.Time // nil: node.json has the level
+	for {
+		select {
+		case <-r.closing:
+			return
+		case <-r.reconcileWake:
+		case <-unnoted:
+		case <-settled:
+			for _, dir := range strange {
+				r.logger.Warn("a folder belongs to no partition of this cluster; it is left alone", "folder", dir)
+			}
+			continue
+		}
+		image := r.Image()
+		if image.ClusterID == "" {
+			continue
+		}
+		if unnoted = nil; !r.standing.noteLevel(image.Level()) {
+			unnoted = time.After(imageEvery)
+		}
+		r.book.SetPeers()
+		r.registrar.stay(image)
+		r.follow(image)
+		if _, registered := image.Broker(r.identity.Node); registered && !swept {
+			strange = r.sweep(image, before)
+			swept = true
+		} else if len(strange) > 0 {
+			strange = r.sweep(image, strange)
+		}
+	}
+}
+
 // follow opens the partitions that the image places here, brings settings up to date,
 // and removes the ones whose deletion the image holds.
 func (r *reconciler) follow(image *metadata.Image) {
 	var changed, gone []*metadata.Topic
 	if r.image == nil {
 		changed = image.Topics()
-		r.partitionMu.RLock()
-		r.absent = maps.Clone(r.partitions)
-		r.partitionMu.RUnlock()
+		r.absent = r.all()
 	} else if changed, gone = image.Difference(r.image); r.id != r.identity.Node || !image.SameBrokerConfigs(r.image) {
 		changed = image.Topics() // the settings of each may be others
 	}
 	for _, t := range changed {
 		r.place(image, t)
 	}
-	var removed []*partition.Partition
-	r.partitionMu.Lock()
 	for _, t := range gone {
 		for i := range t.Partitions {
 			id := metadata.PartitionID{Topic: t.ID, Index: int32(i)}
-			if p := r.partitions[id]; p != nil {
+			if p, err := r.Partition(id); err == nil {
 				r.absent[id] = p
 			}
 		}
 	}
+	var removed []*partition.Partition
 	for id, p := range r.absent {
 		if _, ok := image.TopicByID(id.Topic); ok {
 			delete(r.absent, id)
 		} else if r.deleted(image, id.Topic, p.Group()) {
 			delete(r.absent, id)
-			delete(r.partitions, id)
-			delete(r.byGroup, p.Group())
+			r.remove(id, p)
 			removed = append(removed, p)
 		}
 	}
-	r.partitionMu.Unlock()
 	if r.image == nil || len(gone) > 0 {
 		r.failover.Forget()
 	}
@@ -124,14 +121,12 @@ func (r *reconciler) place(image *metadata.Image, t *metadata.Topic) {
 	for i := range t.Partitions {
 		part := &t.Partitions[i]
 		id := metadata.PartitionID{Topic: t.ID, Index: int32(i)}
-		r.partitionMu.RLock()
-		p := r.partitions[id]
-		r.partitionMu.RUnlock()
+		p, err := r.Partition(id)
 		switch {
-		case p != nil:
+		case err == nil:
 			p.Configure(set)
 		case slices.Contains(part.Replicas, r.identity.Node):
-			r.host(id, t, part, set, r.limit)
+			r.host(id, t, part, set)
 		}
 	}
 }
@@ -154,15 +149,12 @@ func (n *Node) deleted(image *metadata.Image, topic metadata.TopicID, group uint
 }
 
 // host makes a partition's replica live here.
-func (n *Node) host(id metadata.PartitionID, t *metadata.Topic, part *metadata.Partition, set settings.Topic, limit chan struct{}) {
-	p := partition.New(n.env, id, t.Name, part.Group, n.folder.Path(folder.PartitionsName, partition.FolderName(id)), set)
-	n.partitionMu.Lock()
-	n.partitions[id] = p
-	n.byGroup[p.Group()] = p
-	n.partitionMu.Unlock()
-	limit <- struct{}{}
-	n.goTracked(func() {
-		defer func() { <-limit }()
+func (r *reconciler) host(id metadata.PartitionID, t *metadata.Topic, part *metadata.Partition, set settings.Topic) {
+	p := partition.New(r.env, id, t.Name, part.Group, r.folder.Path(folder.PartitionsName, partition.FolderName(id)), set)
+	r.add(id, p)
+	r.limit <- struct{}{}
+	r.goTracked(func() {
+		defer func() { <-r.limit }()
 		p.Open()
 	})
 }
@@ -187,10 +179,10 @@ func (n *Node) folders() (dirs []string) {
 // It returns those of which the image does not say so yet. The first images
 // after a start may be old, and a topic that was made and deleted later may never
 // be seen in one; a later image tells.
-func (n *Node) sweep(image *metadata.Image, dirs []string) (strange []string) {
+func (r *reconciler) sweep(image *metadata.Image, dirs []string) (strange []string) {
 	for _, dir := range dirs {
 		if strings.HasSuffix(dir, partition.DeletedSuffix) {
-			partition.RemoveFolder(n.env, 0, dir)
+			partition.RemoveFolder(r.env, 0, dir)
 			continue
 		}
 		group, err := partition.GroupIn(dir)
@@ -198,13 +190,13 @@ func (n *Node) sweep(image *metadata.Image, dirs []string) (strange []string) {
 		switch {
 		case errors.Is(err, os.ErrNotExist) && nothingIn(dir):
 		case err != nil || group == 0:
-			n.logger.Warn("a folder does not say which partition it belongs to; it is left alone", "folder", dir, "error", err)
+			r.logger.Warn("a folder does not say which partition it belongs to; it is left alone", "folder", dir, "error", err)
 		case known:
 		case !image.Deleted(group):
 			strange = append(strange, dir)
 		default:
-			n.logger.Info("removing a partition that was deleted while this node was away", "folder", dir)
-			partition.RemoveFolder(n.env, group, dir)
+			r.logger.Info("removing a partition that was deleted while this node was away", "folder", dir)
+			partition.RemoveFolder(r.env, group, dir)
 		}
 	}
 	return strange

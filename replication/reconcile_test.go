@@ -15,19 +15,17 @@ import (
 func TestReplicaDeletedBeforeItOpensLeavesNothing(t *testing.T) {
 	c := startCluster(t, 1, nil)
 	n := c.nodes[0]
-	limit := make(chan struct{}, 1)
+	follower := newReconciler(n.Node)
+	follower.limit = make(chan struct{}, 1)
 	for i := range int32(50) {
 		id := metadata.PartitionID{Topic: metadata.TopicID{1}, Index: i}
 		part := &metadata.Partition{Group: 1<<40 + uint64(i)}
-		n.host(id, &metadata.Topic{ID: id.Topic, Name: "gone"}, part, settings.Topic{}, limit)
-		n.partitionMu.Lock()
-		p := n.partitions[id]
-		delete(n.partitions, id)
-		delete(n.byGroup, p.Group())
-		n.partitionMu.Unlock()
+		follower.host(id, &metadata.Topic{ID: id.Topic, Name: "gone"}, part, settings.Topic{})
+		p := mustPartition(t, n, id)
+		n.remove(id, p)
 		p.Remove()
-		limit <- struct{}{} // until the opening is over
-		<-limit
+		follower.limit <- struct{}{} // until the opening is over
+		<-follower.limit
 		eventually(t, fmt.Sprint("deleted replica ", i, " and its folder are gone"), func() bool {
 			_, err := os.Stat(p.Dir())
 			return p.Replica() == nil && os.IsNotExist(err)

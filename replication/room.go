@@ -6,13 +6,13 @@ import (
 )
 
 // keepRoom has the node's own files keep room to grow, and says when there is none.
-func (n *Node) keepRoom() {
-	failed := n.folder.KeepRoom()
-	if lacks := failed != nil; n.lacksRoom.Swap(lacks) != lacks {
+func (u *upkeep) keepRoom() {
+	failed := u.n.folder.KeepRoom()
+	if lacks := failed != nil; u.lacksRoom.Swap(lacks) != lacks {
 		if lacks {
-			n.logger.Warn("no room is left on the disk for the node's own files to grow; what they have will do for a while, make room", "error", failed)
+			u.n.logger.Warn("no room is left on the disk for the node's own files to grow; what they have will do for a while, make room", "error", failed)
 		} else {
-			n.logger.Info("the node's own files have room to grow again")
+			u.n.logger.Info("the node's own files have room to grow again")
 		}
 	}
 }
@@ -23,6 +23,6 @@ const fullSaidEvery = 10 * time.Minute
 
 // full is called with the error of an append that there was no room for. Producers send
 // it again and again, a thousand times a second, so it is said once, and rarely after that.
-func (n *Node) full(to *slog.Logger, err error) {
-	n.fullDisk.Error(to, "", "the disk is full: records are refused until there is room; their producers send them again, and consumers read on", "error", err)
+func (u *upkeep) full(to *slog.Logger, err error) {
+	u.fullDisk.Error(to, "", "the disk is full: records are refused until there is room; their producers send them again, and consumers read on", "error", err)
 }

@@ -90,11 +90,11 @@ func TestAShorterRetentionCanBeTakenBack(t *testing.T) {
 			retention(id, "1000")
 			time.Sleep(time.Second)
 			_, due, _ := p.NextDeletion()
-			n.lacksRoom.Store(true)
+			n.upkeep.lacksRoom.Store(true)
 			if _, full, _ := p.NextDeletion(); !due.After(n.now()) || full.After(n.now()) {
 				t.Errorf("topic %s: what has expired is deleted at %v, and on a disk without room at %v; now it is %v", name, due, full, n.now())
 			}
-			n.lacksRoom.Store(false)
+			n.upkeep.lacksRoom.Store(false)
 			time.Sleep(49 * time.Second)
 			if p.StartOffset() != 0 {
 				t.Errorf("topic %s: the log starts at %d before the delay is over", name, p.StartOffset())
