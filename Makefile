@@ -25,7 +25,7 @@ check:
 	GOOS=darwin GOARCH=arm64 go vet ./...
 	GOOS=windows go vet ./...
 	go test -run 'TestImports|TestWords|TestShapes|TestSwitches|TestErrors' .
-	go test -race -short \ \ \ ./index ./internal/... ./segment/... ./log ./replication/admission ./replication/bulletin ./replication/failover ./replication/folder ./replication/metadata/... ./replication/partition ./replication/raftgroup ./replication/roster ./replication/transport ./replication/vote ./server/coordinator/... ./server/group ./server/journal ./server/mux ./server/protocol ./cli/bench ./cli/kafka ./cli/load ./cli/term
+	go test -race -short ./index ./internal/... ./segment/... ./log ./replication/admission ./replication/bulletin ./replication/controller ./replication/failover ./replication/folder ./replication/metadata/... ./replication/partition ./replication/raftgroup ./replication/roster ./replication/transport ./replication/vote ./server/coordinator/... ./server/group ./server/journal ./server/mux ./server/protocol ./cli/bench ./cli/kafka ./cli/load ./cli/term
 
 bench:
 	go test -run '^$$' -bench . -benchtime 2s ./index ./segment/... ./log ./replication/... ./server/... ./cli/load

@@ -32,10 +32,11 @@ var allowed = map[string][]string{
 	"replication/roster":            {"replication/folder", "replication/metadata", "replication/transport", "hashicorp/raft"},
 	"replication/vote":              {"go.etcd.io/bbolt"},
 	"replication/raftgroup":         {"internal/slowlog", "log", "replication/transport", "replication/vote", "hashicorp/raft", "hashicorp/go-hclog"},
+	"replication/controller":        {"replication/metadata", "replication/raftgroup", "replication/transport", "segment", "hashicorp/raft", "hashicorp/raft-boltdb"},
 	"replication/failover":          {"replication/metadata", "replication/raftgroup", "replication/transport", "hashicorp/raft"},
 	"replication/partition":         {"log", "segment", "segment/record", "replication/metadata", "replication/metadata/settings", "replication/raftgroup", "replication/transport", "replication/vote", "hashicorp/raft"},
 	"replication": {"internal/slowlog", "log", "segment",
-		"replication/admission", "replication/bulletin", "replication/failover", "replication/folder", "replication/metadata", "replication/metadata/settings", "replication/partition", "replication/raftgroup", "replication/roster", "replication/transport", "replication/vote",
+		"replication/admission", "replication/bulletin", "replication/controller", "replication/failover", "replication/folder", "replication/metadata", "replication/metadata/settings", "replication/partition", "replication/raftgroup", "replication/roster", "replication/transport", "replication/vote",
 		"hashicorp/raft", "hashicorp/raft-boltdb", "go.etcd.io/bbolt"},
 	"server/coordinator":                 {"internal/heap", "segment/record"},
 	"server/coordinator/coordinatortest": {"segment/record", "server/coordinator"}, // for tests only

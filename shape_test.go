@@ -29,8 +29,6 @@ var functions = map[string]string{
 	"replication/metadata/settings.rule": "a row of the table of settings",
 	"cli/bench.carried":                  "the client takes a function, and a method made one anew would be allocated for each record",
 	"replication.Config":                 "to become a method",
-	"replication.Node":                   "to become a method",
-	"replication.controller":             "to become a method",
 }
 
 // A shape is what a type has.

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"millrace/replication/admission"
+	"millrace/replication/controller"
 	"millrace/replication/failover"
 	"millrace/replication/metadata"
 	"millrace/replication/partition"
@@ -20,12 +21,10 @@ import (
 
 // What nodes ask of each other, besides Raft; see Node.handle.
 const (
-	callChange   uint8 = 3
 	callStatus   uint8 = 4
 	callSegments uint8 = partition.CallSegments
 	callSegment  uint8 = partition.CallSegment
 	callSeek     uint8 = 8
-	callForward  uint8 = 9
 )
 
 func (n *Node) callContext() (context.Context, context.CancelFunc) {
@@ -74,17 +73,10 @@ func (n *Node) handle(ctx context.Context, from transport.Peer, kind uint8, req 
 		return nil, n.failover.ReceiveGossip(from, req)
 	case failover.CallView:
 		return nil, n.failover.ReceiveView(from, req)
-	case callForward:
-		return n.forwarded(ctx, from, req)
-	case callChange:
-		change, err := metadata.DecodeChange(req)
-		if err != nil {
-			return encodeOutcome(0, err), nil
-		}
-		if r, registers := change.(metadata.RegisterBroker); registers && (r.Broker.ID != from.Node || r.Broker.Incarnation != from.Incarnation) {
-			return nil, fmt.Errorf("replication: node %s registers broker %s; a node registers itself", from, r.Broker.ServerID())
-		}
-		return encodeOutcome(n.controller.propose(ctx, change)), nil
+	case controller.CallForward:
+		return n.controller.ReceiveForward(ctx, from, req)
+	case controller.CallChange:
+		return n.controller.ReceiveChange(ctx, from, req)
 	case callStatus:
 		if len(req) != 8 {
 			return nil, errMessageLength
@@ -118,47 +110,6 @@ var errMessageLength = errors.New("replication: a peer's message ends early or g
 
 // errUnknownCall is what a node answers to a call of a later version.
 var errUnknownCall = errors.New(failover.UnknownCall)
-
-// outcomeNoController and outcomeUnknown stand beside metadata's error codes.
-const (
-	outcomeNoController = 0xfffe
-	outcomeUnknown      = 0xfffd
-)
-
-// encodeOutcome: index u64 · code u16 · text.
-func encodeOutcome(index uint64, err error) []byte {
-	p := binary.BigEndian.AppendUint64(nil, index)
-	code, text := uint16(0), ""
-	switch {
-	case err == nil:
-	case errors.Is(err, ErrNoController):
-		code = outcomeNoController
-	case errors.Is(err, ErrUnknown):
-		code, text = outcomeUnknown, err.Error()
-	default:
-		code, text = metadata.ErrorCode(err), err.Error()
-	}
-	return append(binary.BigEndian.AppendUint16(p, code), text...)
-}
-
-func decodeOutcome(p []byte) (index uint64, err error) {
-	if len(p) < 10 {
-		return 0, fmt.Errorf("%w: %w", ErrUnknown, errMessageLength)
-	}
-	code, text := binary.BigEndian.Uint16(p[8:]), string(p[10:])
-	switch code {
-	case outcomeNoController:
-		return 0, ErrNoController
-	case outcomeUnknown:
-		return 0, fmt.Errorf("%w: %s", ErrUnknown, text)
-	}
-	return binary.BigEndian.Uint64(p), metadata.ErrorFrom(code, text)
-}
-
-// sentNothing tells errors after which a call was certainly not carried out.
-func sentNothing(err error) bool {
-	return errors.Is(err, transport.ErrUnreachable) || errors.Is(err, transport.ErrBusy)
-}
 
 // admit takes a node into the cluster: registers the broker, and adds it to
 // the controller group without a vote. The vote comes when it has caught up.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/replication/controller"
 	"millrace/replication/folder"
 	"millrace/replication/metadata"
 	"millrace/replication/partition"
@@ -32,9 +33,9 @@ type testCluster struct {
 	dir   string
 	nodes []*testNode
 
-	settings  map[string]string                     // of each node's configuration file
-	decode    func([]byte) (metadata.Change, error) // how nodes that start read changes; nil: as this release does
-	producers int64                                 // that append was
+	settings  map[string]string  // of each node's configuration file
+	decode    controller.Decoder // how nodes that start read changes; nil: as this release does
+	producers int64              // that append was
 
 	maxLevel int32 // the highest feature level of nodes that start; 0: this release's
 }
@@ -207,9 +208,7 @@ func (n *testNode) open() error {
 	if err != nil {
 		return err
 	}
-	if n.c.decode != nil {
-		node.decodeChange = n.c.decode
-	}
+	node.cfg.decoder = n.c.decode
 	n.Node = node
 	n.disk.over(node)
 	node.events = lateEvents{node.events, &n.late}
@@ -333,7 +332,7 @@ func (c *testCluster) settled() {
 	voters := len(c.nodes) - (1 - len(c.nodes)%2) // one that makes their number even gets no vote
 	eventually(c.t, "all are voters of the controller group and registered as they run", func() bool {
 		for _, n := range c.nodes {
-			if len(n.memberOf(controllerGroup).Voters()) != voters {
+			if len(n.memberOf(controller.Group).Voters()) != voters {
 				return false
 			}
 			for _, other := range c.nodes {
@@ -518,7 +517,7 @@ func entryAt(t testing.TB, r *partition.Replica, index uint64) string {
 
 // leadsController tells whether the node leads the controller group.
 func (n *testNode) leadsController() bool {
-	m := n.memberOf(controllerGroup)
+	m := n.memberOf(controller.Group)
 	return m != nil && m.Raft.State() == raft.Leader
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/replication/controller"
 	"millrace/replication/folder"
 	"millrace/replication/vote"
 	"millrace/segment"
@@ -187,9 +188,21 @@ func (d *testDisk) over(n *Node) {
 	votes := filepath.Join(n.cfg.DataDir, folder.VotesName)
 	n.votes.Intercept(func(below vote.Disk) vote.Disk { return testVotes{below, d, votes} })
 	meta := filepath.Join(n.cfg.DataDir, folder.MetaName)
-	n.overMeta = func(m metaStore, s raft.SnapshotStore) (metaStore, raft.SnapshotStore) {
-		return &testMeta{m, d, filepath.Join(meta, folder.LogName)}, &testSnapshots{s, d, filepath.Join(meta, "snapshots")}
-	}
+	n.cfg.metaFiles = testMetaFiles{d, meta}
+}
+
+// A testMetaFiles is where the controller group's files are.
+type testMetaFiles struct {
+	disk *testDisk
+	dir  string
+}
+
+func (f testMetaFiles) Log(below controller.Log) controller.Log {
+	return &testMeta{below, f.disk, filepath.Join(f.dir, folder.LogName)}
+}
+
+func (f testMetaFiles) Snapshots(below raft.SnapshotStore) raft.SnapshotStore {
+	return &testSnapshots{below, f.disk, filepath.Join(f.dir, "snapshots")}
 }
 
 // testVotes are the votes of partitions.
@@ -205,25 +218,25 @@ func (v testVotes) Commit(records map[string][]byte) error {
 
 // A testMeta is the controller group's log and votes.
 type testMeta struct {
-	metaStore
+	controller.Log
 	disk *testDisk
 	name string
 }
 
 func (m *testMeta) StoreLogs(logs []*raft.Log) error {
-	return m.disk.do("commit", m.name, func() error { return m.metaStore.StoreLogs(logs) })
+	return m.disk.do("commit", m.name, func() error { return m.Log.StoreLogs(logs) })
 }
 
 func (m *testMeta) DeleteRange(min, max uint64) error {
-	return m.disk.do("commit", m.name, func() error { return m.metaStore.DeleteRange(min, max) })
+	return m.disk.do("commit", m.name, func() error { return m.Log.DeleteRange(min, max) })
 }
 
 func (m *testMeta) Set(key, value []byte) error {
-	return m.disk.do("commit", m.name, func() error { return m.metaStore.Set(key, value) })
+	return m.disk.do("commit", m.name, func() error { return m.Log.Set(key, value) })
 }
 
 func (m *testMeta) SetUint64(key []byte, value uint64) error {
-	return m.disk.do("commit", m.name, func() error { return m.metaStore.SetUint64(key, value) })
+	return m.disk.do("commit", m.name, func() error { return m.Log.SetUint64(key, value) })
 }
 
 // A testSnapshots is the controller group's snapshots.

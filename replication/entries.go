@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/replication/controller"
 	"millrace/replication/metadata"
 	"millrace/replication/partition"
 )
@@ -22,7 +23,7 @@ func (gate) Check(group uint64, l *raft.Log) error {
 	if l.Type != raft.LogCommand {
 		return nil // the transport has looked
 	}
-	if group == controllerGroup {
+	if group == controller.Group {
 		if len(l.Extensions) > 0 {
 			return fmt.Errorf("a metadata change with %d bytes of extensions", len(l.Extensions))
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"millrace/replication/admission"
+	"millrace/replication/controller"
 	"millrace/replication/raftgroup"
 )
 
@@ -12,7 +13,7 @@ var (
 	// ErrNotHosted: this node holds no replica of the partition.
 	ErrNotHosted = errors.New("replication: partition not hosted here")
 	// ErrNoController: the controller group has no leader that this node knows of.
-	ErrNoController = errors.New("replication: the controller has no leader now")
+	ErrNoController = controller.ErrNoController
 	// ErrFoundElsewhere ends a node that would found a cluster, or just has, at an address
 	// where the nodes of another look for it.
 	ErrFoundElsewhere = admission.ErrFoundElsewhere

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"millrace/log"
+	"millrace/replication/controller"
 	"millrace/replication/folder"
 	"millrace/replication/metadata"
 	"millrace/replication/partition"
@@ -253,7 +254,7 @@ var faultyActions = []faultyAction{
 	}, heals: (*faultCase).controllerHeals},
 	{name: "vote and term of the controller", oneOf: 6, roles: metaRoles, files: ofController, do: func(f *faultCase) {
 		if n := f.c.controllerLead(); n != nil {
-			m := n.memberOf(controllerGroup)
+			m := n.memberOf(controller.Group)
 			m.Port.StepDown(m.Raft.CurrentTerm() + 1)
 		}
 		time.Sleep(2 * time.Second)
@@ -836,11 +837,7 @@ func memDir(t *testing.T) string {
 // savedImage is the last image that the node keeps.
 func (n *testNode) savedImage(t *testing.T) *metadata.Image {
 	t.Helper()
-	p, err := os.ReadFile(n.dir + "/" + folder.MetaName + "/" + imageName)
-	if err != nil {
-		t.Fatal(err)
-	}
-	image, err := decodeLastImage(p)
+	image, err := LastImage(n.dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/replication/controller"
 	"millrace/replication/metadata"
 	"millrace/segment/record"
 )
@@ -39,7 +40,7 @@ func TestGateLetsInOnlyChangesThatCanBeRead(t *testing.T) {
 		{name: "no change", data: "\x01", want: "cannot be read"},
 		{name: "a change with extensions", data: `{"v":1,"change":"DeleteTopic","body":{}}`, ext: "\x01", want: "extensions"},
 	} {
-		err := gate{}.Check(controllerGroup, &raft.Log{Index: 9, Term: 3, Data: []byte(c.data), Extensions: []byte(c.ext)})
+		err := gate{}.Check(controller.Group, &raft.Log{Index: 9, Term: 3, Data: []byte(c.data), Extensions: []byte(c.ext)})
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
@@ -52,7 +53,7 @@ func FuzzControllerEntries(f *testing.F) {
 	f.Add([]byte(`{"v":1,"change":"CreateTopic","body":{"Name":"t","Assignment":[[1]]}}`))
 	f.Add([]byte(`{"v":2,"change":"Fly","body":{}}`))
 	f.Fuzz(func(t *testing.T, p []byte) {
-		if (gate{}).Check(controllerGroup, &raft.Log{Index: 1, Term: 1, Data: p}) != nil {
+		if (gate{}).Check(controller.Group, &raft.Log{Index: 1, Term: 1, Data: p}) != nil {
 			if _, err := metadata.DecodeChange(p); err == nil {
 				t.Error("the gate refuses a change that can be read")
 			}

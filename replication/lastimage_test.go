@@ -1,7 +1,6 @@
 package replication
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,11 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/hashicorp/raft"
-
+	"millrace/replication/controller"
 	"millrace/replication/folder"
-	"millrace/replication/metadata"
-	"millrace/segment"
 )
 
 // All nodes of a cluster of five died, and two come back: too few for a controller,
@@ -72,77 +68,6 @@ func TestPartitionsOpenWithoutAController(t *testing.T) {
 	})
 }
 
-// A snapshot of the controller group stands where Raft is, so none is taken while the
-// image is ahead of that.
-func TestNoSnapshotWhileChangesAreAppliedAgain(t *testing.T) {
-	c := &controller{loaded: 7, saveNow: make(chan struct{}, 1)}
-	c.image.Store(&metadata.Image{Index: 7})
-	for index := uint64(5); index <= 7; index++ {
-		if _, err := c.Snapshot(); !errors.Is(err, errReplays) {
-			t.Errorf("before change %d: a snapshot was taken (%v)", index, err)
-		}
-		if !c.applied(index) {
-			t.Errorf("change %d is applied twice", index)
-		}
-	}
-	if _, err := c.Snapshot(); err != nil {
-		t.Error(err)
-	}
-	if c.applied(8) {
-		t.Error("change 8 is not applied")
-	}
-}
-
-func TestLastImageIsReadOrRefused(t *testing.T) {
-	image := &metadata.Image{}
-	for i, change := range []metadata.Change{
-		metadata.RegisterBroker{Broker: metadata.Broker{ID: 1, Incarnation: "0123abcd", Host: "a", Port: 1}, ClusterID: "0123456789abcdefghijkl"},
-	} {
-		next, err := image.Apply(uint64(i+1), change)
-		if err != nil {
-			t.Fatal(err)
-		}
-		image = next
-	}
-	p := encodeLastImage(image)
-	back, err := decodeLastImage(p)
-	if err != nil || string(back.Encode()) != string(image.Encode()) {
-		t.Fatalf("read back: %v", err)
-	}
-	for i := range p {
-		damaged := slices.Clone(p)
-		damaged[i] ^= 1
-		if _, err := decodeLastImage(damaged); !errors.Is(err, errImageDamaged) {
-			t.Errorf("byte %d damaged: %v", i, err)
-		}
-	}
-	for n := range p {
-		if _, err := decodeLastImage(p[:n]); !errors.Is(err, errImageDamaged) {
-			t.Errorf("cut at byte %d: %v", n, err)
-		}
-	}
-}
-
-// An image that the log does not reach is of a log that was lost: what follows in the
-// one that is there is not what made it.
-func TestALastImageBeyondTheLogIsNotUsed(t *testing.T) {
-	c := startCluster(t, 1, nil)
-	defer c.stop()
-	n := c.nodes[0]
-	image := n.Image()
-	if _, err := segment.WriteFile(segment.OS, filepath.Join(n.dir, folder.MetaName, imageName), encodeLastImage(image)); err != nil {
-		t.Fatal(err)
-	}
-	for last, used := range map[uint64]bool{image.Index - 1: false, image.Index: true, image.Index + 1: true} {
-		fresh := &controller{n: n.Node}
-		fresh.image.Store(&metadata.Image{})
-		fresh.loadImage(last, raft.NewInmemSnapshotStore())
-		if got := fresh.image.Load().Index == image.Index; got != used {
-			t.Errorf("an image at change %d, a log that ends at %d: used %t", image.Index, last, got)
-		}
-	}
-}
-
 // A last image that is damaged is not used: the node waits for the controller, as
 // without one.
 func TestADamagedLastImageIsNotUsed(t *testing.T) {
@@ -152,7 +77,7 @@ func TestADamagedLastImageIsNotUsed(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		n := c.nodes[2]
 		n.stop()
-		path := filepath.Join(n.dir, folder.MetaName, imageName)
+		path := filepath.Join(n.dir, folder.MetaName, controller.ImageName)
 		data, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
@@ -179,7 +104,7 @@ func TestANodeKnowsWhatItsLastImageLacks(t *testing.T) {
 		c.create("orders", 1, 3, nil)
 		time.Sleep(5 * time.Second) // it is saved
 		n := c.nodes[0]
-		path := filepath.Join(n.dir, folder.MetaName, imageName)
+		path := filepath.Join(n.dir, folder.MetaName, controller.ImageName)
 		old, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)

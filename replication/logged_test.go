@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"millrace/log"
+	"millrace/replication/controller"
 	"millrace/replication/folder"
 	"millrace/replication/metadata"
 	"millrace/replication/raftgroup"
@@ -234,7 +235,7 @@ func TestAStartTellsNoOldNews(t *testing.T) {
 		t.Fatal("it is not said that the topic was created")
 	}
 	n.stop()
-	if err := os.Remove(filepath.Join(n.dir, folder.MetaName, imageName)); err != nil {
+	if err := os.Remove(filepath.Join(n.dir, folder.MetaName, controller.ImageName)); err != nil {
 		t.Fatal(err)
 	}
 	n.start()

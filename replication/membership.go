@@ -5,10 +5,14 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/replication/controller"
 	"millrace/replication/metadata"
 	"millrace/replication/partition"
 	"millrace/replication/raftgroup"
 )
+
+// maxVoters controllers vote; further nodes follow without a vote.
+const maxVoters = 5
 
 // tendMembers takes the next step for each group that this node leads, and tells
 // whether more are to be taken even if nothing happens.
@@ -33,7 +37,7 @@ const movesAtOnce = 32
 // reconcileControllers keeps the controller group's members in step with the
 // registered brokers, on its leader: all of them follow, an odd number votes.
 func (u *upkeep) reconcileControllers() {
-	m := u.n.memberOf(controllerGroup)
+	m := u.n.memberOf(controller.Group)
 	if m == nil || m.Raft.State() != raft.Leader || !u.tending.CompareAndSwap(false, true) {
 		return
 	}
@@ -85,7 +89,7 @@ func (u *upkeep) changeController(m *raftgroup.Member) {
 // growTopics gives topics that were created with the default replication
 // factor the replicas they lack, once there are brokers for them.
 func (u *upkeep) growTopics() {
-	m := u.n.memberOf(controllerGroup)
+	m := u.n.memberOf(controller.Group)
 	if m == nil || m.Raft.State() != raft.Leader || !u.growing.CompareAndSwap(false, true) {
 		return
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace/replication/controller"
 	"millrace/replication/folder"
 	"millrace/testdata/ports"
 )
@@ -52,7 +53,7 @@ func (s *names) durable(t *testing.T, when string) {
 	defer s.mu.Unlock()
 	for p := range s.pending {
 		_, err := os.Stat(p)
-		if err == nil && !strings.HasSuffix(p, ".tmp") && !strings.HasSuffix(p, "index") && filepath.Base(p) != imageName {
+		if err == nil && !strings.HasSuffix(p, ".tmp") && !strings.HasSuffix(p, "index") && filepath.Base(p) != controller.ImageName {
 			t.Errorf("%s: a loss of power may take %s", when, p)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 	"millrace/log"
 	"millrace/replication/admission"
 	"millrace/replication/bulletin"
+	"millrace/replication/controller"
 	"millrace/replication/failover"
 	"millrace/replication/folder"
 	"millrace/replication/metadata"
@@ -74,7 +76,9 @@ type Config struct {
 	// Dial opens connections to other nodes; nil is TCP.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
 
-	maxLevel int32 // the highest feature level that it reads; 0: this release's, and less in tests
+	decoder   controller.Decoder // of changes; nil: this release's, and an older one's in tests
+	metaFiles controller.Files   // over the controller group's; nil: nothing, and what fails in tests
+	maxLevel  int32              // the highest feature level that it reads; 0: this release's, and less in tests
 }
 
 // A Node is one broker's replicas, and its part in the controller group.
@@ -88,8 +92,6 @@ type Node struct {
 	votes    *vote.Store
 
 	start time.Time
-	// decodeChange reads a change: metadata's, or in tests an older release's.
-	decodeChange func([]byte) (metadata.Change, error)
 
 	standing standing
 	members  *roster.Members // set by Start, as book is
@@ -104,7 +106,7 @@ type Node struct {
 
 	ready      chan struct{} // closed when transport and controller are set
 	transport  *transport.Transport
-	controller *controller
+	controller *controller.Controller
 	raftLimits *raftgroup.LogLimits
 	groupNews  bulletin.Groups
 	peerNews   bulletin.Peers
@@ -112,7 +114,6 @@ type Node struct {
 
 	imageMu sync.Mutex
 	dropped map[metadata.TopicID]bool // whose deletion was applied here below feature level 2
-	changed chan struct{}             // closed and replaced at each new image
 
 	failover *failover.Failover
 	events   partition.Events // what partitions tell: the failover
@@ -122,11 +123,6 @@ type Node struct {
 	producerIDs producerIDs
 
 	reconcileWake chan struct{}
-	imageReplayed chan struct{} // see Replayed
-
-	// overMeta, unless nil, puts something over the controller group's files before Raft is
-	// given them: tests make them fail.
-	overMeta func(metaStore, raft.SnapshotStore) (metaStore, raft.SnapshotStore)
 
 	resolved atomic.Pointer[resolvedSettings]
 }
@@ -134,20 +130,18 @@ type Node struct {
 // Open reads who the node is and opens what its groups share. Start does the rest.
 func Open(cfg Config) (*Node, error) {
 	n := &Node{
+		controller:    controller.New(),
 		cfg:           cfg,
 		logger:        cfg.Logger,
 		now:           cfg.Now,
 		cache:         log.NewCache(cacheBytes),
 		ready:         make(chan struct{}),
-		changed:       make(chan struct{}),
 		lifetime:      newLifetime(),
 		hosted:        newHosted(),
 		raftLimits:    raftgroup.NewLogLimits(),
 		reconcileWake: make(chan struct{}, 1),
-		imageReplayed: make(chan struct{}),
 		budget:        partition.NewBudget(),
 		start:         time.Now(),
-		decodeChange:  metadata.DecodeChange,
 		dropped:       make(map[metadata.TopicID]bool),
 	}
 	n.failover = failover.New(failover.Config{Node: groups{n}, Observer: groups{n}})
@@ -240,23 +234,27 @@ func (n *Node) Start(ctx context.Context) error {
 		Cluster: n, Network: n.transport, Views: rosterNode{n}, Logger: n.logger,
 		Timers: roster.BookTimers{Call: callTimeout, SeekFirst: seekEvery, SeekMost: seekMost},
 	})
-	if n.controller, err = n.openController(); err != nil {
+	n.upkeep.keepRoom()
+	err = n.controller.Open(controller.Config{
+		Log: n.folder.MetaLog(), FS: n.cfg.FS, Cluster: n.identity.Cluster, Self: n.identity.Peer(), Founder: n.identity.Founder,
+		Port: n.transport.Group(controller.Group, n.serverID()), Peers: n.transport, Elections: n.failover, Observer: decisions{n},
+		Closing: n.closing, Logger: n.logger, Limits: n.raftLimits, Decoder: n.cfg.decoder, Files: n.cfg.metaFiles,
+	})
+	if err != nil {
 		n.transport.Close()
 		return err
 	}
 	n.env = n.newEnv()
 	n.failover.Start(n.ctx, n.transport, n.logger)
 	close(n.ready)
-	n.noteReplayed(n.controller)
-	n.goTracked(func() { n.controller.WatchLeadership(n.failover, n.closing) })
-	n.goTracked(n.controller.saveImages)
+	n.controller.Run()
 	n.goTracked(n.upkeep.snapshotLoop)
 	n.goTracked(n.upkeep.loop)
 	n.goTracked(n.upkeep.cleanerLoop)
 	n.goTracked(newReconciler(n).loop)
 	n.goTracked(func() { n.book.Seek(n.ctx, callSeek, n.entry.Join()) })
 	n.book.SetPeers()
-	n.failover.Opened(controllerGroup)
+	n.failover.Opened(controller.Group)
 	if n.registrar.known() {
 		// As it was; that it was started again is said in the background, since the
 		// node can serve what it has without a controller.
@@ -286,11 +284,7 @@ func (n *Node) enter(ctx context.Context) error {
 		return err
 	}
 	// The files that Folder.Load looks for must be there before node.json is.
-	db, err := openControllerStore(n.folder.Path(folder.MetaName))
-	if err != nil {
-		return err
-	}
-	if err := db.Close(); err != nil {
+	if err := controller.CreateLog(n.folder.MetaLog()); err != nil {
 		return err
 	}
 	if err := segment.SyncDir(n.cfg.FS, n.folder.Path(folder.MetaName)); err != nil { // its name, too
@@ -325,9 +319,7 @@ func (n *Node) closeAll() {
 		n.logger.Warn("votes did not close cleanly", "error", err)
 	}
 	n.closePartitions()
-	if n.controller != nil {
-		n.controller.close()
-	}
+	n.controller.Close()
 	if n.transport != nil {
 		n.transport.Close()
 	}
@@ -358,7 +350,7 @@ func (n *Node) handOver(ctx context.Context) {
 		}()
 	})
 	wait.Wait()
-	m := n.memberOf(controllerGroup)
+	m := n.memberOf(controller.Group)
 	if m == nil || m.Raft.State() != raft.Leader || ctx.Err() != nil {
 		return
 	}
@@ -420,7 +412,7 @@ func (n *Node) Live(broker int32) bool {
 func (n *Node) Image() *metadata.Image {
 	select {
 	case <-n.ready:
-		return n.controller.image.Load()
+		return n.controller.Image()
 	default:
 		return &metadata.Image{}
 	}
@@ -428,28 +420,36 @@ func (n *Node) Image() *metadata.Image {
 
 // Changed returns a channel that is closed when a newer image comes than the
 // one at the time of the call.
-func (n *Node) Changed() <-chan struct{} {
-	n.imageMu.Lock()
-	defer n.imageMu.Unlock()
-	return n.changed
+func (n *Node) Changed() <-chan struct{} { return n.controller.Changed() }
+
+// Change commits a change through the controller group, wherever its leader
+// is, and waits until this node's image holds it. A refusal is metadata's own
+// error. While the group has no leader Change waits for one, until ctx ends.
+func (n *Node) Change(ctx context.Context, change metadata.Change) error {
+	return n.controller.Change(ctx, change)
 }
 
-// imageChanged tells who waits for an image.
-func (n *Node) imageChanged() {
-	n.imageMu.Lock()
-	close(n.changed)
-	n.changed = make(chan struct{})
-	n.imageMu.Unlock()
-	n.upkeep.hints.Add(1)
-	select {
-	case n.reconcileWake <- struct{}{}:
-	default:
-	}
+// Controller returns the node that leads the controller group, false if this
+// node knows of none that is there.
+func (n *Node) Controller() (node int32, ok bool) { return n.failover.Controller() }
+
+// ControllerDown returns why this node learns of no change of the cluster any more,
+// nil while it does.
+func (n *Node) ControllerDown() error { return n.controller.Down() }
+
+// Replayed returns a channel that is closed once the image has all that this node's log
+// had of the cluster's changes when it started; see controller.Controller.Replayed.
+func (n *Node) Replayed() <-chan struct{} { return n.controller.Replayed() }
+
+// LastImage reads the image that a node's data folder has, whether the node runs or not.
+// It is at most a second older than what the node knows.
+func LastImage(dataDir string) (*metadata.Image, error) {
+	return controller.LastImage(filepath.Join(dataDir, folder.MetaName))
 }
 
 // memberOf returns this node's member of a group, nil if it has none now.
 func (n *Node) memberOf(group uint64) *raftgroup.Member {
-	if group == controllerGroup {
+	if group == controller.Group {
 		select {
 		case <-n.ready:
 			return &n.controller.Member
@@ -465,7 +465,7 @@ func (n *Node) memberOf(group uint64) *raftgroup.Member {
 
 // eachMember calls f for this node's members of all groups, the controllers' first.
 func (n *Node) eachMember(f func(*raftgroup.Member)) {
-	if m := n.memberOf(controllerGroup); m != nil {
+	if m := n.memberOf(controller.Group); m != nil {
 		f(m)
 	}
 	n.eachReplica(func(r *partition.Replica) { f(&r.Member) })

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace/replication/controller"
 	"millrace/replication/metadata"
 	"millrace/replication/partition"
 )
@@ -71,7 +72,7 @@ func TestElectionsAndChangesNeedNoDescriptors(t *testing.T) {
 					}
 				}
 				lead := c.controllerWithin(healTime)
-				m := lead.memberOf(controllerGroup)
+				m := lead.memberOf(controller.Group)
 				if err := m.Port.StepDown(m.Raft.CurrentTerm() + 1); err != nil {
 					t.Fatal(err)
 				}

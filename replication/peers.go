@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"millrace/replication/admission"
+	"millrace/replication/controller"
 	"millrace/replication/folder"
 	"millrace/replication/roster"
 	"millrace/replication/transport"
@@ -75,7 +76,7 @@ var (
 
 // Controllers implements roster.Node.
 func (n rosterNode) Controllers() []raft.Server {
-	m := n.memberOf(controllerGroup)
+	m := n.memberOf(controller.Group)
 	if m == nil {
 		return nil
 	}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/replication/controller"
 	"millrace/replication/transport"
 )
 
@@ -26,7 +27,7 @@ type QuorumMember struct {
 // Quorum describes the controller group. It is empty until the node has started.
 func (n *Node) Quorum() Quorum {
 	q := Quorum{Leader: -1}
-	m := n.memberOf(controllerGroup)
+	m := n.memberOf(controller.Group)
 	if m == nil {
 		return q
 	}

@@ -14,6 +14,9 @@ import (
 	"millrace/replication/partition"
 )
 
+// noteEvery is after how long the cluster's level is noted again that could not be.
+const noteEvery = time.Second
+
 // openAtOnce limits how many partitions open at the same time.
 const openAtOnce = 8
 
@@ -60,7 +63,7 @@ func (r *reconciler) loop() {
 			continue
 		}
 		if unnoted = nil; !r.standing.noteLevel(image.Level()) {
-			unnoted = time.After(imageEvery)
+			unnoted = time.After(noteEvery)
 		}
 		r.book.SetPeers()
 		r.registrar.stay(image)

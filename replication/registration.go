@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/replication/controller"
 	"millrace/replication/folder"
 	"millrace/replication/metadata"
 	"millrace/replication/roster"
@@ -141,7 +142,7 @@ func (n *Node) noteController() {
 // raiseLevel raises the cluster's feature level, on its controller, as far as it can.
 func (r *registrar) raiseLevel() {
 	n := r.n
-	m := n.memberOf(controllerGroup)
+	m := n.memberOf(controller.Group)
 	if m == nil || n.controller.Down() != nil || n.Image().Level() >= n.cfg.maxLevel || m.Raft.State() != raft.Leader {
 		return
 	}
@@ -151,7 +152,7 @@ func (r *registrar) raiseLevel() {
 	}
 	n.goTracked(func() {
 		defer r.raising.Store(false)
-		if _, err := n.controller.propose(n.ctx, change); err != nil {
+		if _, err := n.controller.Propose(n.ctx, change); err != nil {
 			n.logger.Warn("the cluster's feature level was not raised", "to", change.Level, "error", err)
 			return
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"millrace/log"
+	"millrace/replication/controller"
 	"millrace/replication/folder"
 	"millrace/segment"
 )
@@ -49,7 +50,7 @@ func TestASurvivorIsRescuedFromAMajorityThatWasRestored(t *testing.T) {
 		}
 		survivor := c.nodes[0]
 		eventually(t, "the survivor has all", func() bool { return mustPartition(t, survivor, id).EndOffset() == 20 })
-		time.Sleep(2 * imageEvery)
+		time.Sleep(2 * time.Second) // its last image is saved once a second
 		for _, n := range c.nodes[1:] {
 			n.stop()
 			if err := os.RemoveAll(n.dir); err != nil {
@@ -107,7 +108,7 @@ func TestASurvivorIsRescuedFromAMajorityThatWasRestored(t *testing.T) {
 		eventually(t, "the others have all, and vote, and know it", func() bool {
 			for _, n := range c.nodes {
 				r := n.replicaOf(1)
-				if r == nil || len(r.Voters()) != 3 || len(n.memberOf(controllerGroup).Voters()) != 3 || mustPartition(t, n, id).HighWatermark() != 21 {
+				if r == nil || len(r.Voters()) != 3 || len(n.memberOf(controller.Group).Voters()) != 3 || mustPartition(t, n, id).HighWatermark() != 21 {
 					return false
 				}
 			}
@@ -128,7 +129,7 @@ func TestALearnerIsNotRescued(t *testing.T) {
 				id := c.create("orders", 1, 1, nil)
 				p := c.append(id, "x")
 				eventually(t, "the image is saved", func() bool {
-					s, err := os.ReadFile(filepath.Join(n.dir, folder.MetaName, imageName))
+					s, err := os.ReadFile(filepath.Join(n.dir, folder.MetaName, controller.ImageName))
 					return err == nil && strings.Contains(string(s), `"orders"`)
 				})
 				self := n.serverID()
@@ -201,7 +202,7 @@ func TestASurveySaysWhatIsNotThere(t *testing.T) {
 		c.append(id, "x")
 		dir := mustPartition(t, n, id).Dir()
 		eventually(t, "the image is saved", func() bool {
-			s, err := os.ReadFile(filepath.Join(n.dir, folder.MetaName, imageName))
+			s, err := os.ReadFile(filepath.Join(n.dir, folder.MetaName, controller.ImageName))
 			return err == nil && strings.Contains(string(s), `"all"`)
 		})
 		n.stop()

@@ -25,7 +25,7 @@ var loggers = []string{
 	"millrace.log",
 	"millrace.replication",
 	"millrace.replication.admission",
-	"millrace.replication.bulletin",
+	"millrace.replication.bulletin", "millrace.replication.controller",
 	"millrace.replication.failover",
 	"millrace.replication.partition",
 	"millrace.replication.raftgroup",

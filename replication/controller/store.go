@@ -1,4 +1,4 @@
-package replication
+package controller
 
 import (
 	"errors"
@@ -13,15 +13,13 @@ import (
 	"millrace/segment"
 )
 
-// A metaStore is what a controllerStore stands over: raft-boltdb, the controller
-// group's log and votes in one file.
-type metaStore interface {
+// A Log is what a store stands over: raft-boltdb, the group's log and votes in one file.
+type Log interface {
 	raft.LogStore
 	raft.StableStore
 }
 
-// A controllerStore stands between Raft and the controller group's log, as logStore does
-// for a partition's:
+// A store stands between Raft and the group's log, as a partition's does:
 //
 //   - raft-boltdb deletes what it is told to. What is committed stays.
 //   - Raft panics over a committed entry that it cannot read. The goroutine ends instead,
@@ -37,8 +35,8 @@ type metaStore interface {
 //
 // Its LogStore's writes are called by Raft's main goroutine, but for the deletion of
 // a prefix.
-type controllerStore struct {
-	metaStore
+type store struct {
+	Log
 	member storeUser
 	// committed is the last entry known to be committed. After a restart it is the
 	// newest snapshot's until the group's leader has said more.
@@ -53,7 +51,7 @@ type controllerStore struct {
 	doubt bool // a write failed, and nothing was stored since; the same
 }
 
-// A storeUser is the member of the controller group that a controllerStore is of. Neither
+// A storeUser is the member of the controller group that a store is of. Neither
 // method may block.
 type storeUser interface {
 	stop(cause error) // there is no going on
@@ -64,7 +62,7 @@ type storeUser interface {
 var errCommitted = errors.New("replication: entries are committed")
 
 // StoreLogs implements raft.LogStore.
-func (s *controllerStore) StoreLogs(logs []*raft.Log) error {
+func (s *store) StoreLogs(logs []*raft.Log) error {
 	err := s.store(logs)
 	if err == nil || !s.cut {
 		return err // Raft steps down, or is sent the entries again
@@ -78,21 +76,21 @@ func (s *controllerStore) StoreLogs(logs []*raft.Log) error {
 }
 
 // StoreLog implements raft.LogStore.
-func (s *controllerStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
+func (s *store) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
 // store makes one attempt.
-func (s *controllerStore) store(logs []*raft.Log) error {
+func (s *store) store(logs []*raft.Log) error {
 	err := segment.Guard(func() error {
 		if s.doubt {
-			last, err := s.metaStore.LastIndex()
+			last, err := s.Log.LastIndex()
 			if first := logs[0].Index; err == nil && last >= first {
-				err = s.metaStore.DeleteRange(first, last)
+				err = s.Log.DeleteRange(first, last)
 			}
 			if err != nil {
 				return err
 			}
 		}
-		return s.metaStore.StoreLogs(logs)
+		return s.Log.StoreLogs(logs)
 	})
 	s.doubt = err != nil
 	s.cut = s.cut && err != nil
@@ -108,7 +106,7 @@ func (s *controllerStore) store(logs []*raft.Log) error {
 //	                      min-----max     a suffix that was never committed
 //	         min------------------max     refused
 //	min---max                             a prefix that a snapshot covers
-func (s *controllerStore) DeleteRange(min, max uint64) error {
+func (s *store) DeleteRange(min, max uint64) error {
 	last, err := s.LastIndex()
 	if err != nil {
 		return err
@@ -117,7 +115,7 @@ func (s *controllerStore) DeleteRange(min, max uint64) error {
 	if committed := s.committed.Load(); suffix && min <= committed {
 		return fmt.Errorf("delete entries %d to %d of the controller's log: %w, up to %d", min, max, errCommitted, committed)
 	}
-	err = segment.Guard(func() error { return s.metaStore.DeleteRange(min, max) })
+	err = segment.Guard(func() error { return s.Log.DeleteRange(min, max) })
 	if !suffix {
 		return err
 	}
@@ -132,8 +130,8 @@ func (s *controllerStore) DeleteRange(min, max uint64) error {
 }
 
 // GetLog implements raft.LogStore.
-func (s *controllerStore) GetLog(index uint64, l *raft.Log) error {
-	err := segment.Guard(func() error { return s.metaStore.GetLog(index, l) })
+func (s *store) GetLog(index uint64, l *raft.Log) error {
+	err := segment.Guard(func() error { return s.Log.GetLog(index, l) })
 	if err == nil || !s.live.Load() {
 		return err
 	}
@@ -150,14 +148,14 @@ func (s *controllerStore) GetLog(index uint64, l *raft.Log) error {
 }
 
 // FirstIndex implements raft.LogStore.
-func (s *controllerStore) FirstIndex() (index uint64, err error) {
-	err = segment.Guard(func() error { index, err = s.metaStore.FirstIndex(); return err })
+func (s *store) FirstIndex() (index uint64, err error) {
+	err = segment.Guard(func() error { index, err = s.Log.FirstIndex(); return err })
 	return index, err
 }
 
 // LastIndex implements raft.LogStore.
-func (s *controllerStore) LastIndex() (index uint64, err error) {
-	err = segment.Guard(func() error { index, err = s.metaStore.LastIndex(); return err })
+func (s *store) LastIndex() (index uint64, err error) {
+	err = segment.Guard(func() error { index, err = s.Log.LastIndex(); return err })
 	return index, err
 }
 
@@ -165,16 +163,16 @@ func (s *controllerStore) LastIndex() (index uint64, err error) {
 // it cannot save its term, which a full disk must not cause. While the write waits this
 // member neither votes nor leads, which is what a broken disk should do. When the node
 // closes the waiting goroutine ends.
-func (s *controllerStore) Set(key, value []byte) error {
-	return s.save(func() error { return s.metaStore.Set(key, value) })
+func (s *store) Set(key, value []byte) error {
+	return s.save(func() error { return s.Log.Set(key, value) })
 }
 
 // SetUint64 implements raft.StableStore; see Set.
-func (s *controllerStore) SetUint64(key []byte, value uint64) error {
-	return s.save(func() error { return s.metaStore.SetUint64(key, value) })
+func (s *store) SetUint64(key []byte, value uint64) error {
+	return s.save(func() error { return s.Log.SetUint64(key, value) })
 }
 
-func (s *controllerStore) save(write func() error) error {
+func (s *store) save(write func() error) error {
 	if retryForEver(s.logger, "the controller's vote cannot be saved", s.closing, func() error { return segment.Guard(write) }) {
 		s.member.votesRecovered()
 	}

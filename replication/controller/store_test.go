@@ -1,6 +1,7 @@
-package replication
+package controller
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,21 +15,43 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-
-	"millrace/replication/folder"
 )
 
-// testControllerStore returns the store of a controller whose disk may fail, with n
-// entries of term 1.
-func testControllerStore(t *testing.T, n uint64) (s *controllerStore, disk *testDisk, path string) {
-	dir := t.TempDir()
-	db, err := openControllerStore(dir)
+// A troubledLog is a log whose transactions answer what a test wants.
+type troubledLog struct {
+	Log
+	trouble func() (err error, done bool) // an error, unless nil, with done if it is done all the same
+}
+
+func (l *troubledLog) do(do func() error) error {
+	if l.trouble == nil {
+		return do()
+	}
+	err, done := l.trouble()
+	if err == nil || done {
+		return cmp.Or(do(), err)
+	}
+	return err
+}
+
+func (l *troubledLog) StoreLogs(logs []*raft.Log) error {
+	return l.do(func() error { return l.Log.StoreLogs(logs) })
+}
+
+func (l *troubledLog) DeleteRange(min, max uint64) error {
+	return l.do(func() error { return l.Log.DeleteRange(min, max) })
+}
+
+// testStore returns a store whose disk may fail, with n entries of term 1.
+func testStore(t *testing.T, n uint64) (s *store, disk *troubledLog, path string) {
+	path = filepath.Join(t.TempDir(), "log")
+	db, err := openLog(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	disk, path = newTestDisk(), filepath.Join(dir, folder.LogName)
-	s = &controllerStore{metaStore: &testMeta{db, disk, path}, logger: slog.New(slog.DiscardHandler), closing: make(chan struct{})}
+	disk = &troubledLog{Log: db}
+	s = &store{Log: disk, logger: slog.New(slog.DiscardHandler), closing: make(chan struct{})}
 	s.member = &testUser{}
 	s.live.Store(true)
 	for i := range n {
@@ -56,7 +79,7 @@ func (u *testUser) stop(cause error) {
 func (u *testUser) votesRecovered() {}
 
 // stopped is why the member must not go on, nil if it may.
-func (s *controllerStore) stopped() error {
+func (s *store) stopped() error {
 	u := s.member.(*testUser)
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -68,7 +91,7 @@ func metaEntry(index, term uint64) *raft.Log {
 }
 
 // holds checks that the log ends with these terms, one an entry.
-func (s *controllerStore) holds(t *testing.T, terms ...uint64) {
+func (s *store) holds(t *testing.T, terms ...uint64) {
 	t.Helper()
 	last, err := s.LastIndex()
 	if err != nil || last != uint64(len(terms)) {
@@ -86,12 +109,12 @@ func (s *controllerStore) holds(t *testing.T, terms ...uint64) {
 // others in their place: a start that found the rest behind them would take them for
 // what follows, and an old term for the log's last.
 func TestEntriesThatRaftDoesNotKnowOfGo(t *testing.T) {
-	s, disk, _ := testControllerStore(t, 3)
-	disk.disturb(func(string, string) (error, bool) { return syscall.EIO, true })
+	s, disk, _ := testStore(t, 3)
+	disk.trouble = func() (error, bool) { return syscall.EIO, true }
 	if err := s.StoreLogs([]*raft.Log{metaEntry(4, 1), metaEntry(5, 1), metaEntry(6, 1)}); !errors.Is(err, syscall.EIO) {
 		t.Fatal(err)
 	}
-	disk.disturb(nil)
+	disk.trouble = nil
 	s.holds(t, 1, 1, 1, 1, 1, 1) // else the test is of nothing
 	if err := s.StoreLogs([]*raft.Log{metaEntry(4, 2)}); err != nil {
 		t.Fatal(err)
@@ -103,10 +126,10 @@ func TestEntriesThatRaftDoesNotKnowOfGo(t *testing.T) {
 // and asks for its entries for ever. So it is not told before that is stored.
 func TestACutIsFollowedByWhatReplacesIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, disk, _ := testControllerStore(t, 5)
+		s, disk, _ := testStore(t, 5)
 		s.committed.Store(2)
 		tries := 0
-		disk.disturb(func(string, string) (error, bool) {
+		disk.trouble = func() (error, bool) {
 			tries++
 			if tries == 1 { // the cut
 				return syscall.EIO, true
@@ -115,7 +138,7 @@ func TestACutIsFollowedByWhatReplacesIt(t *testing.T) {
 				return syscall.ENOSPC, tries == 4
 			}
 			return nil, false
-		})
+		}
 		if err := s.DeleteRange(4, 5); err != nil {
 			t.Fatalf("what is cut is cut: %v", err)
 		}
@@ -124,7 +147,7 @@ func TestACutIsFollowedByWhatReplacesIt(t *testing.T) {
 		}
 		s.holds(t, 1, 1, 1, 2)
 		// Without a cut, Raft is told: a leader steps down, a follower is sent them again.
-		disk.disturb(func(string, string) (error, bool) { return syscall.ENOSPC, false })
+		disk.trouble = func() (error, bool) { return syscall.ENOSPC, false }
 		if err := s.StoreLogs([]*raft.Log{metaEntry(5, 2)}); !errors.Is(err, syscall.ENOSPC) {
 			t.Fatal(err)
 		}
@@ -133,19 +156,19 @@ func TestACutIsFollowedByWhatReplacesIt(t *testing.T) {
 			t.Fatal(err, s.cut)
 		}
 		// A broken disk stops the member, which says so.
-		disk.disturb(nil)
+		disk.trouble = nil
 		if err := s.DeleteRange(4, 4); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.stopped(); err != nil {
 			t.Fatal(err)
 		}
-		disk.disturb(func(string, string) (error, bool) { return syscall.EIO, false })
+		disk.trouble = func() (error, bool) { return syscall.EIO, false }
 		if err := s.StoreLogs([]*raft.Log{metaEntry(4, 3)}); !errors.Is(err, syscall.EIO) || !errors.Is(s.stopped(), syscall.EIO) {
 			t.Fatalf("%v, and the member is stopped by %v", err, s.stopped())
 		}
 		// Who waits for a full disk ends with the node.
-		disk.disturb(func(string, string) (error, bool) { return syscall.ENOSPC, false })
+		disk.trouble = func() (error, bool) { return syscall.ENOSPC, false }
 		closing := make(chan struct{})
 		s.closing = closing
 		ended, returned := make(chan struct{}), false
@@ -165,7 +188,7 @@ func TestACutIsFollowedByWhatReplacesIt(t *testing.T) {
 // The log is read through a mapping. A page that the disk does not give ends the member,
 // not the process.
 func TestAPageOfTheControllersLogThatCannotBeReadEndsTheMember(t *testing.T) {
-	s, _, path := testControllerStore(t, 0)
+	s, _, path := testStore(t, 0)
 	for i := range uint64(64) {
 		l := metaEntry(i+1, 1)
 		l.Data = []byte(strings.Repeat("x", 2000)) // pages of its own

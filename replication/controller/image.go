@@ -1,4 +1,4 @@
-package replication
+package controller
 
 import (
 	"encoding/binary"
@@ -11,7 +11,6 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"millrace/replication/folder"
 	"millrace/replication/metadata"
 	"millrace/segment"
 )
@@ -20,7 +19,7 @@ import (
 // a node which starts opens its partitions from it. Raft alone would apply nothing
 // before the group has a leader, and partitions whose own replicas are all there
 // would wait for a quorum of controllers.
-const imageName = "image"
+const ImageName = "image"
 
 const (
 	imageMagic  = "MLIM"
@@ -29,6 +28,9 @@ const (
 	// imageEvery is how often the file is written at most, but for snapshots.
 	imageEvery = time.Second
 )
+
+// castagnoli is the polynomial of the image's checksum.
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 var errImageDamaged = errors.New("replication: last image is damaged")
 
@@ -76,10 +78,13 @@ func decodeLastImage(p []byte) (*metadata.Image, error) {
 	return image, nil
 }
 
-// LastImage reads the image that a node's data folder has, whether the node runs or not.
+// imagePath is where the last image is.
+func (c *Controller) imagePath() string { return filepath.Join(filepath.Dir(c.cfg.Log), ImageName) }
+
+// LastImage reads the image that was saved last in a folder, whether its node runs or not.
 // It is at most a second older than what the node knows.
-func LastImage(dataDir string) (*metadata.Image, error) {
-	path := filepath.Join(dataDir, folder.MetaName, imageName)
+func LastImage(dir string) (*metadata.Image, error) {
+	path := filepath.Join(dir, ImageName)
 	p, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
@@ -93,8 +98,8 @@ func LastImage(dataDir string) (*metadata.Image, error) {
 
 // loadImage takes up the last image, if there is one that the log and the snapshots
 // reach. Without it the node waits for the controller, as it would have to.
-func (c *controller) loadImage(lastIndex uint64, snapshots raft.SnapshotStore) {
-	path := c.n.folder.Path(folder.MetaName, imageName)
+func (c *Controller) loadImage(lastIndex uint64, snapshots raft.SnapshotStore) {
+	path := c.imagePath()
 	p, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return
@@ -106,33 +111,32 @@ func (c *controller) loadImage(lastIndex uint64, snapshots raft.SnapshotStore) {
 				lastIndex = max(lastIndex, list[0].Index)
 			}
 			switch {
-			case image.ClusterID != c.n.identity.Cluster:
-				err = fmt.Errorf("it is of cluster %s, this node of %s", image.ClusterID, c.n.identity.Cluster)
+			case image.ClusterID != c.cfg.Cluster:
+				err = fmt.Errorf("it is of cluster %s, this node of %s", image.ClusterID, c.cfg.Cluster)
 			case image.Index > lastIndex:
 				err = fmt.Errorf("it stands at change %d, and the log ends at %d", image.Index, lastIndex)
 			default:
-				c.image.Store(image)
-				c.n.imageChanged()
+				c.take(image)
 				return
 			}
 		}
 	}
-	c.n.logger.Warn("the last image is not used; partitions open when there is a controller", "path", path, "error", err)
+	c.cfg.Logger.Warn("the last image is not used; partitions open when there is a controller", "path", path, "error", err)
 }
 
 // saveImages keeps the last image, once a second at most or when it is asked to, until
 // the node ends. What was not saved is tried again after as long.
-func (c *controller) saveImages() {
+func (c *Controller) saveImages() {
 	saved, failed := c.loaded, false
-	path := c.n.folder.Path(folder.MetaName, imageName)
+	path := c.imagePath()
 	save := func() {
 		image := c.image.Load()
 		if image.Index == saved || image.ClusterID == "" {
 			return
 		}
-		if _, err := segment.WriteFile(c.n.cfg.FS, path, encodeLastImage(image)); err != nil {
+		if _, err := segment.WriteFile(c.cfg.FS, path, encodeLastImage(image)); err != nil {
 			if !failed {
-				c.n.logger.Warn("the last image was not saved, trying again", "path", path, "error", err)
+				c.cfg.Logger.Warn("the last image was not saved, trying again", "path", path, "error", err)
 			}
 			failed = true
 			return
@@ -140,13 +144,13 @@ func (c *controller) saveImages() {
 		saved, failed = image.Index, false
 	}
 	for {
-		changed := c.n.Changed()
+		changed := c.Changed()
 		save()
 		select { // what changes within the second is saved after it
 		case <-time.After(imageEvery):
 		case <-c.saveNow:
 			continue
-		case <-c.n.closing:
+		case <-c.cfg.Closing:
 			save()
 			return
 		}
@@ -156,7 +160,7 @@ func (c *controller) saveImages() {
 		select {
 		case <-changed:
 		case <-c.saveNow:
-		case <-c.n.closing:
+		case <-c.cfg.Closing:
 			save()
 			return
 		}
@@ -166,14 +170,14 @@ func (c *controller) saveImages() {
 // applied notes that Raft has given the state machine everything up to index, and
 // tells whether the image has that already: after a start from the last image, Raft
 // applies again what led to it.
-func (c *controller) applied(index uint64) (already bool) {
+func (c *Controller) applied(index uint64) (already bool) {
 	c.given.Store(index)
 	return index <= c.loaded
 }
 
 // replays tells whether the image is still ahead of what Raft has applied. A snapshot
 // taken now would stand at an index before its image's.
-func (c *controller) replays() bool { return c.given.Load() < c.loaded }
+func (c *Controller) replays() bool { return c.given.Load() < c.loaded }
 
 // errReplays refuses a snapshot.
 var errReplays = errors.New("replication: changes that the last image holds are being applied again")
@@ -196,23 +200,18 @@ func lastChange(db raft.LogStore, last, loaded uint64) (uint64, error) {
 }
 
 // reached notes that the image has what led to index.
-func (c *controller) reached(index uint64) {
+func (c *Controller) reached(index uint64) {
 	if index < c.replayTo {
 		return
 	}
-	c.replayed.Store(true)
-	c.n.noteReplayed(c)
+	c.all.Store(true)
+	c.noteReplayed()
 }
 
-// noteReplayed closes imageReplayed once the image has it all and Image returns it.
-func (n *Node) noteReplayed(c *controller) {
-	select {
-	case <-n.ready:
-	default:
-		return // Start calls this after it
-	}
-	if c.replayed.Load() {
-		c.closing.Do(func() { close(n.imageReplayed) })
+// noteReplayed closes replayed once the image has it all and may be acted upon.
+func (c *Controller) noteReplayed() {
+	if c.runs.Load() && c.all.Load() {
+		c.once.Do(func() { close(c.replayed) })
 	}
 }
 
@@ -221,4 +220,4 @@ func (n *Node) noteReplayed(c *controller) {
 // what was created in that second is not in it; Raft applies that once the controller
 // group has a leader. If the end of that log has lost to another leader's, the next change
 // tells: each node that starts makes one.
-func (n *Node) Replayed() <-chan struct{} { return n.imageReplayed }
+func (c *Controller) Replayed() <-chan struct{} { return c.replayed }
