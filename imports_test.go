@@ -30,6 +30,7 @@ var allowed = map[string][]string{
 	"replication/metadata":          {"replication/metadata/settings"},
 	"replication/transport":         {"internal/bufpool", "internal/slowlog", "hashicorp/raft", "golang.org/x/sys"},
 	"replication/roster":            {"replication/folder", "replication/metadata", "replication/transport", "hashicorp/raft"},
+	"replication/rescue":            {"log", "segment", "replication/controller", "replication/folder", "replication/metadata", "replication/partition", "replication/raftgroup", "replication/vote", "hashicorp/raft", "hashicorp/raft-boltdb", "go.etcd.io/bbolt"},
 	"replication/vote":              {"go.etcd.io/bbolt"},
 	"replication/raftgroup":         {"internal/slowlog", "log", "replication/transport", "replication/vote", "hashicorp/raft", "hashicorp/go-hclog"},
 	"replication/controller":        {"replication/metadata", "replication/raftgroup", "replication/transport", "segment", "hashicorp/raft", "hashicorp/raft-boltdb"},
@@ -37,7 +38,7 @@ var allowed = map[string][]string{
 	"replication/partition":         {"log", "segment", "segment/record", "replication/metadata", "replication/metadata/settings", "replication/raftgroup", "replication/transport", "replication/vote", "hashicorp/raft"},
 	"replication": {"internal/slowlog", "log", "segment",
 		"replication/admission", "replication/bulletin", "replication/controller", "replication/failover", "replication/folder", "replication/metadata", "replication/metadata/settings", "replication/partition", "replication/raftgroup", "replication/roster", "replication/transport", "replication/vote",
-		"hashicorp/raft", "hashicorp/raft-boltdb", "go.etcd.io/bbolt"},
+		"hashicorp/raft"},
 	"server/coordinator":                 {"internal/heap", "segment/record"},
 	"server/coordinator/coordinatortest": {"segment/record", "server/coordinator"}, // for tests only
 	"server/protocol":                    {"twmb/franz-go/pkg/kmsg"},
@@ -49,7 +50,7 @@ var allowed = map[string][]string{
 		"server/coordinator", "server/group", "server/journal", "server/mux", "server/protocol", "twmb/franz-go/pkg/kmsg", "golang.org/x/sys"},
 	".":          {"replication", "replication/metadata", "replication/metadata/settings", "server", "server/coordinator", "server/mux"}, // package millrace
 	"brokertest": {"."},
-	"cli": {"cli/bench", "cli/kafka", "cli/local", "cli/term", "log", "segment", "segment/record", "replication", "replication/folder", "replication/metadata", "replication/metadata/settings", "server",
+	"cli": {"cli/bench", "cli/kafka", "cli/local", "cli/term", "log", "segment", "segment/record", "replication", "replication/folder", "replication/metadata", "replication/metadata/settings", "replication/rescue", "server",
 		"urfave/cli", "twmb/franz-go", "golang.org/x/sys", "cpuguy83/go-md2man"},
 	"cli/bench":   {"cli/kafka", "cli/load", "cli/term", "segment/record", "urfave/cli", "twmb/franz-go"},
 	"cli/clitest": {"brokertest", "cli/kafka", "cli/local", "cli/term", "testdata", "testdata/ports", "twmb/franz-go"}, // for tests only

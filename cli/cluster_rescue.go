@@ -10,7 +10,7 @@ import (
 
 	"millrace/cli/local"
 	"millrace/cli/term"
-	"millrace/replication"
+	"millrace/replication/rescue"
 )
 
 func clusterRescueCommand() *urfave.Command {
@@ -76,7 +76,7 @@ func clusterRescue(c *urfave.Context) error {
 		}
 		return term.Usage("%s holds the nodes of `millrace up`; name the one to go on with: %s", dir, strings.Join(nodes, ", "))
 	}
-	s, err := replication.Survey(dir)
+	s, err := rescue.Survey(dir)
 	if err != nil {
 		return term.Fail(term.StatusFailed, "%w", err)
 	}

@@ -15,6 +15,7 @@ import (
 	"millrace/log"
 	"millrace/replication/controller"
 	"millrace/replication/folder"
+	"millrace/replication/rescue"
 	"millrace/segment"
 )
 
@@ -66,7 +67,7 @@ func TestASurvivorIsRescuedFromAMajorityThatWasRestored(t *testing.T) {
 			}
 			n.stop()
 		}
-		if _, err := Survey(survivor.dir); err == nil || !strings.Contains(err.Error(), "stop its node") {
+		if _, err := rescue.Survey(survivor.dir); err == nil || !strings.Contains(err.Error(), "stop its node") {
 			t.Fatalf("a running node was surveyed: %v", err)
 		}
 		if n := survivor.log.count("the data folders of a majority of the controllers are old copies"); n != 1 {
@@ -76,7 +77,7 @@ func TestASurvivorIsRescuedFromAMajorityThatWasRestored(t *testing.T) {
 		survivor.stop()
 
 		before := treeOf(t, survivor.dir)
-		s, err := Survey(survivor.dir)
+		s, err := rescue.Survey(survivor.dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -90,7 +91,7 @@ func TestASurvivorIsRescuedFromAMajorityThatWasRestored(t *testing.T) {
 			if err := s.Rescue(); err != nil {
 				t.Fatal(err)
 			}
-			if s, err = Survey(survivor.dir); err != nil {
+			if s, err = rescue.Survey(survivor.dir); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -98,7 +99,7 @@ func TestASurvivorIsRescuedFromAMajorityThatWasRestored(t *testing.T) {
 		survivor.start()
 		c.check("the survivor alone", id, want)
 		_, p := c.leader(id)
-		if now, err := p.Serving(); err != nil || uint64(now) < epoch+rescueTerms {
+		if now, err := p.Serving(); err != nil || uint64(now) < epoch+rescue.Terms {
 			t.Errorf("it serves in epoch %d, after %d: %v", now, epoch, err)
 		}
 		c.append(id, "alone")
@@ -150,7 +151,7 @@ func TestALearnerIsNotRescued(t *testing.T) {
 				if err := errors.Join(l.StoreLog(entry), l.Close(true)); err != nil {
 					t.Fatal(err)
 				}
-				s, err := Survey(n.dir)
+				s, err := rescue.Survey(n.dir)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -218,7 +219,7 @@ func TestASurveySaysWhatIsNotThere(t *testing.T) {
 		if err := os.WriteFile(files[0], data, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		s, err := Survey(n.dir)
+		s, err := rescue.Survey(n.dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -236,7 +237,7 @@ func TestASurveySaysWhatIsNotThere(t *testing.T) {
 		if here != 1 || elsewhere != 2 || damaged != 1 {
 			t.Errorf("%d here, %d elsewhere, %d damaged: %+v", here, elsewhere, damaged, s.Partitions)
 		}
-		if _, err := Survey(t.TempDir()); err == nil {
+		if _, err := rescue.Survey(t.TempDir()); err == nil {
 			t.Error("an empty folder was surveyed")
 		}
 	})

@@ -29,6 +29,7 @@ var loggers = []string{
 	"millrace.replication.failover",
 	"millrace.replication.partition",
 	"millrace.replication.raftgroup",
+	"millrace.replication.rescue",
 	"millrace.replication.roster",
 	"millrace.replication.transport",
 	"millrace.replication.vote",

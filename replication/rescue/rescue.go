@@ -1,4 +1,13 @@
-package replication
+// Package rescue makes the node of one data folder go on without the others.
+//
+// When a majority of a cluster's disks is gone for good, or was restored to an old state
+// and is refused, no group that they were the majority of elects a leader, and nobody
+// new can join. What a survivor has is not lost, but only somebody's explicit word may
+// make it the truth: what the others acknowledged without it is given up.
+//
+// No node runs in the folder meanwhile. Survey reads it and says what is there; Rescue of
+// what it found is that word.
+package rescue
 
 import (
 	"errors"
@@ -16,6 +25,7 @@ import (
 	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"millrace/log"
+	"millrace/replication/controller"
 	"millrace/replication/folder"
 	"millrace/replication/metadata"
 	"millrace/replication/partition"
@@ -24,14 +34,9 @@ import (
 	"millrace/segment"
 )
 
-// When a majority of a cluster's disks is gone for good, or was restored to an old state
-// and is refused, no group that they were the majority of elects a leader, and nobody
-// new can join. What a survivor has is not lost, but only somebody's explicit word may
-// make it the truth: what the others acknowledged without it is given up.
-
-// rescueTerms is how far above all terms that it knows a rescued group begins: further
+// Terms is how far above all terms that it knows a rescued group begins: further
 // than the others can have got without this node. Clients see it in leader epochs.
-const rescueTerms = 1000
+const Terms = 1000
 
 // A Survivor is what the folder of a node that is stopped has of a cluster that has lost
 // its majority. Survey reads it.
@@ -94,7 +99,7 @@ func Survey(dir string) (*Survivor, error) {
 			return nil, err
 		}
 	}
-	image, err := LastImage(dir)
+	image, err := controller.LastImage(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -210,7 +215,7 @@ func (p *SurvivingPartition) rescue(id folder.Identity, stable *vote.Group, alon
 	if last != p.last {
 		return fmt.Errorf("%s ends at entry %d, and did at %d when it was surveyed", p.dir, last, p.last)
 	}
-	term = max(term, p.term) + rescueTerms
+	term = max(term, p.term) + Terms
 	if err := stable.SetUint64([]byte(vote.CurrentTerm), term); err != nil {
 		return err
 	}
@@ -254,7 +259,7 @@ func (s *Survivor) rescueControllers(alone []byte) error {
 	if err != nil && !errors.Is(err, raftboltdb.ErrKeyNotFound) {
 		return err
 	}
-	term = max(term, lastTerm) + rescueTerms
+	term = max(term, lastTerm) + Terms
 	if err := db.SetUint64([]byte(vote.CurrentTerm), term); err != nil {
 		return err
 	}
