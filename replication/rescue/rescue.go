@@ -99,7 +99,7 @@ func Survey(dir string) (*Survivor, error) {
 			return nil, err
 		}
 	}
-	image, err := controller.LastImage(dir)
+	image, err := controller.LastImage(s.folder().Path(folder.MetaName))
 	if err != nil {
 		return nil, err
 	}
