@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"millrace/cli"
+	"millrace/cli/term"
 )
 
 // A platform is what Go calls GOOS and GOARCH.
@@ -162,7 +163,7 @@ func (b *builder) identify(ctx context.Context) error {
 // says is what the program prints.
 func says(ctx context.Context, args ...string) ([]byte, error) {
 	var out, errs bytes.Buffer
-	if status := cli.Run(ctx, args, strings.NewReader(""), &out, &errs); status != cli.StatusDone {
+	if status := cli.Run(ctx, args, strings.NewReader(""), &out, &errs); status != term.StatusDone {
 		return nil, fmt.Errorf("millrace %s: %s", strings.Join(args, " "), strings.TrimSpace(errs.String()))
 	}
 	return out.Bytes(), nil

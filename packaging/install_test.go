@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"millrace/cli"
+	"millrace/cli/term"
 	"millrace/docs"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -454,7 +455,7 @@ func TestTheImageServes(t *testing.T) {
 	say := func(t *testing.T, address string, args ...string) string {
 		t.Helper()
 		var out, errs strings.Builder
-		if status := cli.Run(t.Context(), append(args, "-b", address), strings.NewReader(""), &out, &errs); status != cli.StatusDone {
+		if status := cli.Run(t.Context(), append(args, "-b", address), strings.NewReader(""), &out, &errs); status != term.StatusDone {
 			t.Fatalf("millrace %q: status %d: %s", args, status, errs.String())
 		}
 		return out.String()

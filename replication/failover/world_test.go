@@ -301,8 +301,6 @@ type host struct {
 	id int32
 }
 
-var errNotOpen = errors.New("not open")
-
 func (h host) node() *testNode        { return h.w.nodes[h.id] }
 func (h host) Image() *metadata.Image { h.w.mu.Lock(); defer h.w.mu.Unlock(); return h.w.image }
 func (h host) About() string          { return "" }
