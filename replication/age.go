@@ -70,7 +70,7 @@ func (a *aging) raise(logger *slog.Logger) bool {
 // written changes when something was written that others may rely on.
 func (u *upkeep) written() uint64 {
 	c := u.n.controller.Raft
-	return u.n.budget.Begun() + c.LastIndex() + c.CurrentTerm()
+	return u.n.env.Budget.Begun() + c.LastIndex() + c.CurrentTerm()
 }
 
 // grow raises the age if something was written, in the background, and tells the others.

@@ -19,7 +19,7 @@ import (
 	"millrace/replication/transport"
 )
 
-// What nodes ask of each other, besides Raft; see Node.handle.
+// What nodes ask of each other, besides Raft; see calls.handle.
 const (
 	callStatus   uint8 = 4
 	callSegments uint8 = partition.CallSegments
@@ -31,12 +31,8 @@ func (n *Node) callContext() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(n.ctx, callTimeout)
 }
 
-// callBulk makes a call whose answer may be large.
-func (n *Node) callBulk(node int32, kind uint8, req []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(n.ctx, 2*callTimeout)
-	defer cancel()
-	return n.transport.CallBulk(ctx, node, kind, req)
-}
+// calls are what other nodes ask of this one. It has no state.
+type calls struct{ *Node }
 
 // handle answers the calls of other nodes:
 //
@@ -53,7 +49,7 @@ func (n *Node) callBulk(node int32, kind uint8, req []byte) ([]byte, error) {
 //	9 forward     hops u8 · a change, as in the             as of change
 //	              controller's log; 0: for the controller
 //	              that the receiver hears, 1: for it
-func (n *Node) handle(ctx context.Context, from transport.Peer, kind uint8, req []byte) ([]byte, error) {
+func (n calls) handle(ctx context.Context, from transport.Peer, kind uint8, req []byte) ([]byte, error) {
 	select {
 	case <-n.ready:
 	default:
@@ -113,7 +109,7 @@ var errUnknownCall = errors.New(failover.UnknownCall)
 
 // admit takes a node into the cluster: registers the broker, and adds it to
 // the controller group without a vote. The vote comes when it has caught up.
-func (n *Node) admit(ctx context.Context, p []byte) ([]byte, error) {
+func (n calls) admit(ctx context.Context, p []byte) ([]byte, error) {
 	var req admission.Request
 	if err := json.Unmarshal(p, &req); err != nil {
 		return nil, fmt.Errorf("join request: %w", err)
@@ -134,7 +130,7 @@ func (n *Node) admit(ctx context.Context, p []byte) ([]byte, error) {
 	return json.Marshal(answer)
 }
 
-func (n *Node) register(ctx context.Context, req admission.Request) admission.Answer {
+func (n calls) register(ctx context.Context, req admission.Request) admission.Answer {
 	refused := func(err error) admission.Answer {
 		// A founder that has not registered itself yet is about to.
 		retry := errors.Is(err, ErrNoController) || errors.Is(err, ErrUnknown) || errors.Is(err, metadata.ErrNoCluster)
@@ -174,7 +170,7 @@ func (n *Node) register(ctx context.Context, req admission.Request) admission.An
 
 // status answers how far a group has come here. Nodes of the first release ask it before
 // they give a member of the controller group its vote.
-func (n *Node) status(group uint64) ([]byte, error) {
+func (n calls) status(group uint64) ([]byte, error) {
 	m := n.memberOf(group)
 	if m == nil {
 		return nil, ErrNotHosted

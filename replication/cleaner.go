@@ -42,7 +42,7 @@ func (u *upkeep) cleanerLoop() {
 // see partition.Replica.Dirty.
 func (u *upkeep) dirtiest(cleaner settings.Cleaner, except map[*partition.Replica]bool) (best *partition.Replica, how log.Compaction) {
 	most := 0.0
-	at := u.n.now()
+	at := u.n.cfg.Now()
 	u.n.eachReplica(func(r *partition.Replica) {
 		if except[r] {
 			return

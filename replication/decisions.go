@@ -13,7 +13,7 @@ var _ controller.Observer = decisions{}
 type decisions struct{ n *Node }
 
 // Dropped implements controller.Observer.
-func (d decisions) Dropped(topic metadata.TopicID) { d.n.drop(topic) }
+func (d decisions) Dropped(topic metadata.TopicID) { d.n.dropped.add(topic) }
 
 // ImageChanged implements controller.Observer.
 func (d decisions) ImageChanged() {

@@ -3,6 +3,7 @@ package replication
 import (
 	"encoding/json"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 
@@ -22,6 +23,13 @@ var (
 	_ failover.Peers    = (*transport.Transport)(nil)
 	_ partition.Events  = (*failover.Failover)(nil)
 )
+
+// The news are what is said in the log in groups.
+type news struct {
+	groups  bulletin.Groups
+	peers   bulletin.Peers
+	leaving atomic.Bool // the node is: Shutdown has begun
+}
 
 // groups is what failover asks a node about its groups, and tells it of them. It has no
 // state: it says which part of the node each question is for.
@@ -55,22 +63,22 @@ func (g groups) Addresses() json.RawMessage {
 
 // PeerUp implements failover.Observer.
 func (g groups) PeerUp(node int32) {
-	g.n.peerNews.Say(g.n.logger, node, true, g.n.leaving.Load())
+	g.n.news.peers.Say(g.n.logger, node, true, g.n.news.leaving.Load())
 }
 
 // PeerDown implements failover.Observer.
 func (g groups) PeerDown(node int32) {
-	g.n.peerNews.Say(g.n.logger, node, false, g.n.leaving.Load())
+	g.n.news.peers.Say(g.n.logger, node, false, g.n.news.leaving.Load())
 }
 
 // Led implements failover.Observer.
 func (g groups) Led(group uint64) {
-	g.n.groupNews.Add(bulletin.Headline{Text: "this node leads more partitions"}, group)
+	g.n.news.groups.Add(bulletin.Headline{Text: "this node leads more partitions"}, group)
 }
 
 // Ended implements failover.Observer.
 func (g groups) Ended(group uint64) {
-	g.n.groupNews.Add(bulletin.Headline{Text: "this node leads fewer partitions"}, group)
+	g.n.news.groups.Add(bulletin.Headline{Text: "this node leads fewer partitions"}, group)
 }
 
 // Changed implements failover.Observer.

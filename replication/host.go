@@ -1,23 +1,27 @@
 package replication
 
 import (
+	"context"
 	"log/slog"
 	"time"
 
 	"github.com/hashicorp/raft"
 
+	"millrace/log"
 	"millrace/replication/bulletin"
 	"millrace/replication/metadata"
 	"millrace/replication/partition"
+	"millrace/replication/raftgroup"
 )
 
-// newEnv returns what the node's partitions know of it.
-func (n *Node) newEnv() *partition.Env {
+// env returns what the node's partitions know of it.
+func (h hosting) env() *partition.Env {
+	n := h.n
 	return &partition.Env{
 		Cluster: n.identity.Cluster, Self: n.serverID(),
-		FS: n.cfg.FS, Now: n.now, Cache: n.cache, Votes: n.votes, Transport: n.transport, LogLimits: n.raftLimits,
-		Budget: n.budget, Logger: n.logger, Ctx: n.ctx, Closing: n.closing,
-		Host: hosting{n}, Events: n.events,
+		FS: n.cfg.FS, Now: n.cfg.Now, Cache: log.NewCache(cacheBytes), Votes: n.votes, Transport: n.transport, LogLimits: raftgroup.NewLogLimits(),
+		Budget: partition.NewBudget(), Logger: n.logger, Ctx: n.ctx, Closing: n.closing,
+		Host: h, Events: n.events,
 	}
 }
 
@@ -37,7 +41,9 @@ func (h hosting) HeardOf(id raft.ServerID, now time.Time) (at time.Time, connect
 }
 
 func (h hosting) CallBulk(node int32, kind uint8, req []byte) ([]byte, error) {
-	return h.n.callBulk(node, kind, req)
+	ctx, cancel := context.WithTimeout(h.n.ctx, 2*callTimeout)
+	defer cancel()
+	return h.n.transport.CallBulk(ctx, node, kind, req)
 }
 
 func (h hosting) GoTracked(f func()) { h.n.goTracked(f) }
@@ -58,5 +64,5 @@ func (h hosting) LacksRoom() bool { return h.n.upkeep.lacksRoom.Load() }
 func (h hosting) Full(to *slog.Logger, err error) { h.n.upkeep.full(to, err) }
 
 func (h hosting) MembersChanged(group uint64, what, who string) {
-	h.n.groupNews.Add(bulletin.Headline{Text: "membership of partitions changed", What: what, Who: who}, group)
+	h.n.news.groups.Add(bulletin.Headline{Text: "membership of partitions changed", What: what, Who: who}, group)
 }

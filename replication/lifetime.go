@@ -3,10 +3,12 @@ package replication
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // A lifetime is a node's, and has the goroutines that live as long.
 type lifetime struct {
+	began   time.Time
 	ctx     context.Context // ends with the node
 	cancel  context.CancelFunc
 	closing chan struct{} // closed when that begins
@@ -16,7 +18,7 @@ type lifetime struct {
 
 func newLifetime() *lifetime {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &lifetime{ctx: ctx, cancel: cancel, closing: make(chan struct{})}
+	return &lifetime{began: time.Now(), ctx: ctx, cancel: cancel, closing: make(chan struct{})}
 }
 
 // goTracked starts a goroutine that the end waits for.

@@ -14,9 +14,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"millrace/log"
 	"millrace/replication/admission"
-	"millrace/replication/bulletin"
 	"millrace/replication/controller"
 	"millrace/replication/failover"
 	"millrace/replication/folder"
@@ -85,13 +83,9 @@ type Config struct {
 type Node struct {
 	cfg      Config
 	logger   *slog.Logger
-	now      func() time.Time
 	folder   folder.Folder
 	identity folder.Identity
-	cache    *log.Cache
 	votes    *vote.Store
-
-	start time.Time
 
 	standing standing
 	members  *roster.Members // set by Start, as book is
@@ -107,18 +101,13 @@ type Node struct {
 	ready      chan struct{} // closed when transport and controller are set
 	transport  *transport.Transport
 	controller *controller.Controller
-	raftLimits *raftgroup.LogLimits
-	groupNews  bulletin.Groups
-	peerNews   bulletin.Peers
-	leaving    atomic.Bool // Shutdown has begun
+	news       news
 
-	imageMu sync.Mutex
-	dropped map[metadata.TopicID]bool // whose deletion was applied here below feature level 2
+	dropped droppedTopics
 
 	failover *failover.Failover
 	events   partition.Events // what partitions tell: the failover
 	env      *partition.Env   // of the partitions
-	budget   *partition.Budget
 
 	producerIDs producerIDs
 
@@ -133,16 +122,10 @@ func Open(cfg Config) (*Node, error) {
 		controller:    controller.New(),
 		cfg:           cfg,
 		logger:        cfg.Logger,
-		now:           cfg.Now,
-		cache:         log.NewCache(cacheBytes),
 		ready:         make(chan struct{}),
 		lifetime:      newLifetime(),
 		hosted:        newHosted(),
-		raftLimits:    raftgroup.NewLogLimits(),
 		reconcileWake: make(chan struct{}, 1),
-		budget:        partition.NewBudget(),
-		start:         time.Now(),
-		dropped:       make(map[metadata.TopicID]bool),
 	}
 	n.failover = failover.New(failover.Config{Node: groups{n}, Observer: groups{n}})
 	n.events = n.failover
@@ -159,8 +142,8 @@ func Open(cfg Config) (*Node, error) {
 		n.logger = slog.New(slog.DiscardHandler)
 		n.cfg.Logger = n.logger
 	}
-	if n.now == nil {
-		n.now = time.Now
+	if n.cfg.Now == nil {
+		n.cfg.Now = time.Now
 	}
 	if _, _, err := roster.SplitAddress(cfg.Advertise); err != nil {
 		return nil, fmt.Errorf("advertised address %q: %w", cfg.Advertise, err)
@@ -209,7 +192,7 @@ func (n *Node) Start(ctx context.Context) error {
 	n.registrar = registrar{n: n, age: age, run: folder.NewRun()}
 	n.standing.belongs(n.identity, n.logger)
 	n.members = roster.NewMembers(roster.Config{
-		Self: n.identity.Peer(), Run: n.registrar.run, Began: n.start, Age: age, MaxLevel: n.cfg.maxLevel, Node: rosterNode{n}, Logger: n.logger,
+		Self: n.identity.Peer(), Run: n.registrar.run, Began: n.began, Age: age, MaxLevel: n.cfg.maxLevel, Node: rosterNode{n}, Logger: n.logger,
 	})
 	n.transport = transport.New(transport.Config{
 		Local:      n.identity.Peer(),
@@ -229,6 +212,7 @@ func (n *Node) Start(ctx context.Context) error {
 		},
 		Logger: n.logger,
 	})
+	n.env = hosting{n}.env()
 	n.book = roster.OpenBook(roster.BookConfig{
 		Self: n.identity.Peer(), Address: n.cfg.Advertise, Folder: n.folder,
 		Cluster: n, Network: n.transport, Views: rosterNode{n}, Logger: n.logger,
@@ -238,13 +222,12 @@ func (n *Node) Start(ctx context.Context) error {
 	err = n.controller.Open(controller.Config{
 		Log: n.folder.MetaLog(), FS: n.cfg.FS, Cluster: n.identity.Cluster, Self: n.identity.Peer(), Founder: n.identity.Founder,
 		Port: n.transport.Group(controller.Group, n.serverID()), Peers: n.transport, Elections: n.failover, Observer: decisions{n},
-		Closing: n.closing, Logger: n.logger, Limits: n.raftLimits, Decoder: n.cfg.decoder, Files: n.cfg.metaFiles,
+		Closing: n.closing, Logger: n.logger, Limits: n.env.LogLimits, Decoder: n.cfg.decoder, Files: n.cfg.metaFiles,
 	})
 	if err != nil {
 		n.transport.Close()
 		return err
 	}
-	n.env = n.newEnv()
 	n.failover.Start(n.ctx, n.transport, n.logger)
 	close(n.ready)
 	n.controller.Run()
@@ -300,7 +283,7 @@ func (n *Node) enter(ctx context.Context) error {
 // Shutdown hands leadership over, unless controlled.shutdown.enable says not to,
 // closes every log clean and leaves. ctx bounds the handing over only.
 func (n *Node) Shutdown(ctx context.Context) error {
-	n.leaving.Store(true)
+	n.news.leaving.Store(true)
 	select {
 	case <-n.ready:
 		if n.settings().Leaders.ControlledShutdown {

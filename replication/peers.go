@@ -63,7 +63,7 @@ func (p peers) Foreign(cluster string) {
 
 // Handle implements transport.Handler.
 func (p peers) Handle(ctx context.Context, from transport.Peer, kind uint8, req []byte) ([]byte, error) {
-	return p.n.handle(ctx, from, kind, req)
+	return calls{p.n}.handle(ctx, from, kind, req)
 }
 
 // A rosterNode is what members and the book ask a node. It has no state.

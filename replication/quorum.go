@@ -62,5 +62,5 @@ func (n *Node) DownSince(broker int32) time.Time {
 	if at, ok := n.failover.LostAt(broker); ok {
 		return at
 	}
-	return n.start
+	return n.began
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"millrace/replication/folder"
@@ -102,7 +103,7 @@ func (r *reconciler) follow(image *metadata.Image) {
 	for id, p := range r.absent {
 		if _, ok := image.TopicByID(id.Topic); ok {
 			delete(r.absent, id)
-		} else if r.deleted(image, id.Topic, p.Group()) {
+		} else if r.dropped.deleted(image, id.Topic, p.Group()) {
 			delete(r.absent, id)
 			r.remove(id, p)
 			removed = append(removed, p)
@@ -134,21 +135,30 @@ func (r *reconciler) place(image *metadata.Image, t *metadata.Topic) {
 	}
 }
 
-// drop notes that a topic's deletion was applied here, which an image below feature
-// level 2 does not remember.
-func (n *Node) drop(topic metadata.TopicID) {
-	n.imageMu.Lock()
-	defer n.imageMu.Unlock()
-	n.dropped[topic] = true
+// droppedTopics are those whose deletion was applied here, which an image below feature
+// level 2 does not remember. The zero value has none.
+type droppedTopics struct {
+	mu     sync.Mutex
+	topics map[metadata.TopicID]bool
+}
+
+// add notes one.
+func (d *droppedTopics) add(topic metadata.TopicID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.topics == nil {
+		d.topics = make(map[metadata.TopicID]bool)
+	}
+	d.topics[topic] = true
 }
 
 // deleted tells whether a committed change deleted a group that the image does not
 // mention: the image says so, or the change was applied here. That it is missing is
 // not enough; a leader's snapshot may be anything.
-func (n *Node) deleted(image *metadata.Image, topic metadata.TopicID, group uint64) bool {
-	n.imageMu.Lock()
-	defer n.imageMu.Unlock()
-	return image.Deleted(group) || n.dropped[topic]
+func (d *droppedTopics) deleted(image *metadata.Image, topic metadata.TopicID, group uint64) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return image.Deleted(group) || d.topics[topic]
 }
 
 // host makes a partition's replica live here.

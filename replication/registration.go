@@ -133,9 +133,9 @@ func (r *registrar) stay(image *metadata.Image) {
 }
 
 // noteController remembers when there was a controller last.
-func (n *Node) noteController() {
-	if _, ok := n.Controller(); ok {
-		n.members.Controlled()
+func (r *registrar) noteController() {
+	if _, ok := r.n.Controller(); ok {
+		r.n.members.Controlled()
 	}
 }
 

@@ -91,8 +91,8 @@ func TestAShorterRetentionCanBeTakenBack(t *testing.T) {
 			time.Sleep(time.Second)
 			_, due, _ := p.NextDeletion()
 			n.upkeep.lacksRoom.Store(true)
-			if _, full, _ := p.NextDeletion(); !due.After(n.now()) || full.After(n.now()) {
-				t.Errorf("topic %s: what has expired is deleted at %v, and on a disk without room at %v; now it is %v", name, due, full, n.now())
+			if _, full, _ := p.NextDeletion(); !due.After(n.cfg.Now()) || full.After(n.cfg.Now()) {
+				t.Errorf("topic %s: what has expired is deleted at %v, and on a disk without room at %v; now it is %v", name, due, full, n.cfg.Now())
 			}
 			n.upkeep.lacksRoom.Store(false)
 			time.Sleep(49 * time.Second)

@@ -43,7 +43,7 @@ func (u *upkeep) loop() {
 	unheard, heard := true, uint64(0)  // what watchVoters said last, and hints then
 	steps, known := true, uint64(0)    // what tendMembers said last, and hints then
 	began := time.Now()
-	retention := u.n.now()
+	retention := u.n.cfg.Now()
 	for {
 		select {
 		case <-u.n.closing:
@@ -55,12 +55,12 @@ func (u *upkeep) loop() {
 			settled = true
 			tick.Reset(stallEvery)
 		}
-		u.n.groupNews.Log(u.n.logger, now, u.n.partitionName)
-		u.n.peerNews.Log(u.n.logger, now)
-		u.n.noteController()
+		u.n.news.groups.Log(u.n.logger, now, u.n.partitionName)
+		u.n.news.peers.Log(u.n.logger, now)
+		u.n.registrar.noteController()
 		u.n.registrar.raiseLevel()
 		u.reconcileControllers()
-		if begun := u.n.budget.Begun(); now.Sub(disks) >= stallEvery && (watched || begun != writes) {
+		if begun := u.n.env.Budget.Begun(); now.Sub(disks) >= stallEvery && (watched || begun != writes) {
 			disks, writes = now, begun
 			watched = u.watchDisks(now)
 		}
@@ -78,7 +78,7 @@ func (u *upkeep) loop() {
 		}
 		// What makes records and producers expire goes by the node's clock: who sets it
 		// forward finds them gone.
-		clock := u.n.now()
+		clock := u.n.cfg.Now()
 		if clock.Sub(producers) >= choresEvery {
 			producers = clock
 			u.expireProducers()
@@ -102,10 +102,10 @@ func (u *upkeep) loop() {
 // expireProducers forgets the producers that have written nothing for
 // producer.id.expiration.ms, and counts the others.
 func (u *upkeep) expireProducers() {
-	before := u.n.now().Add(-milliseconds(u.n.settings().Logs.ProducerExpirationMillis))
+	before := u.n.cfg.Now().Add(-milliseconds(u.n.settings().Logs.ProducerExpirationMillis))
 	all := 0
 	u.n.eachReplica(func(r *partition.Replica) { all += r.ExpireProducers(before) })
-	u.n.budget.Remember(all)
+	u.n.env.Budget.Remember(all)
 }
 
 // watchVoters tells the leaders here whether they are cut off, and returns whether a voter is
