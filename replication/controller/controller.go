@@ -149,6 +149,7 @@ func (c *Controller) Open(cfg Config) error {
 		return err
 	}
 	if err := c.start(db); err != nil {
+		db.Close() // Close does nothing then, and the file is locked while it is open
 		return err
 	}
 	return nil

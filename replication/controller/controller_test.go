@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"go.etcd.io/bbolt"
 
 	"millrace/replication/metadata"
 	"millrace/replication/raftgroup"
@@ -92,6 +94,27 @@ func create(t *testing.T, c *Controller, name string) metadata.TopicID {
 	id := metadata.TopicID{0: 7, 15: byte(len(c.Image().Topics()) + 1)}
 	change(t, c, metadata.CreateTopic{ID: id, Name: name, Assignment: [][]int32{{1}}})
 	return id
+}
+
+// A member that could not start leaves its log to whoever opens it next: the file is
+// locked as long as it is open.
+func TestAMemberThatDoesNotStartLetsItsLogGo(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "snapshots"), nil, 0o644); err != nil { // where Raft wants a folder
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "log")
+	c := New()
+	err := c.Open(Config{Log: path, Logger: slog.New(slog.DiscardHandler), Limits: raftgroup.NewLogLimits()})
+	if err == nil || !strings.Contains(err.Error(), "open snapshots beside") {
+		t.Fatalf("the member opened: %v", err)
+	}
+	db, err := bbolt.Open(path, 0o644, &bbolt.Options{Timeout: time.Millisecond}) // an error, and no wait without end
+	if err != nil {
+		t.Fatalf("its log is open still: %v", err)
+	}
+	db.Close()
+	c.Close()
 }
 
 // Each thing that tells a forged image from the next one is enough to refuse it, when
