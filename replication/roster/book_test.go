@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -22,6 +23,7 @@ import (
 // A testNode is what is around a roster: a cluster, and a network in which those answer
 // that have an answer.
 type testNode struct {
+	mu       sync.Mutex // of what Book.Seek's goroutine asks beside the test: live, answers, asked
 	image    *metadata.Image
 	live     []int32
 	servers  []raft.Server
@@ -33,13 +35,20 @@ type testNode struct {
 }
 
 func (n *testNode) Image() *metadata.Image     { return n.image }
-func (n *testNode) Live(broker int32) bool     { return slices.Contains(n.live, broker) }
 func (n *testNode) Controllers() []raft.Server { return n.servers }
 func (n *testNode) Outdated(reason string)     { n.outdated = append(n.outdated, reason) }
 func (n *testNode) SetPeers(nodes []int32)     { n.peers = nodes }
 func (n *testNode) ShowViews()                 { n.shown++ }
 
+func (n *testNode) Live(broker int32) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Contains(n.live, broker)
+}
+
 func (n *testNode) CallAddr(_ context.Context, addr string, _ uint8, _ []byte) ([]byte, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.asked = append(n.asked, addr)
 	if list, ok := n.answers[addr]; ok {
 		return json.Marshal(list)
@@ -197,13 +206,17 @@ func TestABookSeeksUntilAllAreHeard(t *testing.T) {
 		if want := []string{"known:1", "known:1", "known:1", "known:1"}; !slices.Equal(n.asked, want) {
 			t.Fatalf("it asked at %q, want %q", n.asked, want)
 		}
+		n.mu.Lock()
 		n.answers["known:1"] = []Entry{{Node: 2, Address: "moved:2", Epoch: 3}}
+		n.mu.Unlock()
 		time.Sleep(4 * time.Second)
 		synctest.Wait()
 		if got, _ := b.Resolve(2); got != "moved:2" || n.shown != 1 {
 			t.Errorf("node 2 is at %q, the others were told %d times", got, n.shown)
 		}
+		n.mu.Lock()
 		n.live = []int32{1, 2}
+		n.mu.Unlock()
 		time.Sleep(4 * time.Second)
 		<-done
 		if len(n.asked) != 5 {
