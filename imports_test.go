@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"go/parser"
+	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -111,42 +113,75 @@ func TestImports(t *testing.T) {
 			}
 		}
 	}
-	t.Log("\n" + strings.Join(layers(), "\n"))
+	drawing := "```\n" + strings.Join(layers(), "\n") + "\n```\n"
+	t.Log("\n" + drawing)
+	page, err := os.ReadFile("ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(page), drawing) {
+		t.Error("ARCHITECTURE.md does not draw the import table as it is: put there what is printed above")
+	}
 }
 
-// layers draws the table: each package stands above all of ours that it may import.
+// layers draws the table: a package with its height, the longest way down from it, and those
+// of ours that it stands on directly. What one of these leads to anyhow is left out, and so
+// are packages that stand on none of ours and have none on them.
 func layers() (rows []string) {
 	height := make(map[string]int)
-	var heightOf func(string) int
-	heightOf = func(name string) int {
-		if h, known := height[name]; known {
-			return h
+	below := make(map[string]map[string]bool) // all the way down
+	var measure func(string)
+	measure = func(name string) {
+		if below[name] != nil {
+			return
 		}
-		h := 0
-		for _, may := range allowed[name] {
-			if _, ours := allowed[may]; ours {
-				h = max(h, heightOf(may)+1)
-			}
+		below[name] = make(map[string]bool)
+		for _, under := range oursIn(name) {
+			measure(under)
+			height[name] = max(height[name], height[under]+1)
+			below[name][under] = true
+			maps.Copy(below[name], below[under])
 		}
-		height[name] = h
-		return h
 	}
-	var names []string
+	bears := make(map[string]bool) // has another on it
 	for name := range allowed {
-		heightOf(name)
-		names = append(names, name)
+		measure(name)
+		maps.Copy(bears, below[name])
 	}
-	slices.SortFunc(names, func(a, b string) int { return cmp.Or(height[b]-height[a], strings.Compare(a, b)) })
+	names := slices.SortedFunc(maps.Keys(allowed), func(a, b string) int {
+		return cmp.Or(height[b]-height[a], strings.Compare(a, b))
+	})
 	for _, name := range names {
-		var ours []string
-		for _, may := range allowed[name] {
-			if _, is := allowed[may]; is {
-				ours = append(ours, may)
-			}
+		if height[name] == 0 && !bears[name] {
+			continue
 		}
-		rows = append(rows, strings.TrimRight(fmt.Sprintf("%d  %-22s %s", height[name], name, strings.Join(ours, " ")), " "))
+		direct := slices.DeleteFunc(oursIn(name), func(under string) bool {
+			return slices.ContainsFunc(oursIn(name), func(other string) bool { return below[other][under] })
+		})
+		for i, under := range direct {
+			direct[i] = called(under)
+		}
+		rows = append(rows, strings.TrimRight(fmt.Sprintf("%2d  %-34s %s", height[name], called(name), strings.Join(direct, " ")), " "))
 	}
 	return rows
+}
+
+// oursIn are our own packages in a row of the table.
+func oursIn(name string) (ours []string) {
+	for _, may := range allowed[name] {
+		if _, is := allowed[may]; is {
+			ours = append(ours, may)
+		}
+	}
+	return ours
+}
+
+// called is a package's name for readers.
+func called(name string) string {
+	if name == "." {
+		return "millrace"
+	}
+	return name
 }
 
 // onlyTests reports whether a folder has Go files, all of them tests.
