@@ -14,6 +14,7 @@ import (
 // A replica that was still waiting to be opened leaves no folder behind.
 func TestReplicaDeletedBeforeItOpensLeavesNothing(t *testing.T) {
 	c := startCluster(t, 1, nil)
+	defer c.stop()
 	n := c.nodes[0]
 	follower := newReconciler(n.Node)
 	follower.limit = make(chan struct{}, 1)
