@@ -117,6 +117,39 @@ func TestAMemberThatDoesNotStartLetsItsLogGo(t *testing.T) {
 	c.Close()
 }
 
+// A node registers itself and nobody else, whichever way its change comes; who passes one
+// on has looked at that.
+func TestANodeRegistersOnlyItself(t *testing.T) {
+	c := alone(t, Config{})
+	second := transport.Peer{Node: 2, Incarnation: "bb"}
+	data, err := metadata.EncodeChange(metadata.RegisterBroker{ClusterID: testCluster, Broker: metadata.Broker{
+		ID: second.Node, Incarnation: second.Incarnation, Host: "h", Port: 2, MinLevel: metadata.MinLevel, MaxLevel: metadata.MaxLevel,
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, onward := append([]byte{0}, data...), append([]byte{1}, data...)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for _, from := range []transport.Peer{{Node: 3, Incarnation: "bb"}, {Node: 2, Incarnation: "cc"}} {
+		if _, err := c.ReceiveChange(ctx, from, data); err == nil {
+			t.Errorf("%s registered broker 2", from)
+		}
+		if _, err := c.ReceiveForward(ctx, from, first); err == nil {
+			t.Errorf("%s had broker 2 registered", from)
+		}
+	}
+	if _, known := c.Image().Broker(2); known {
+		t.Fatal("broker 2 is registered by who is not")
+	}
+	if _, err := c.ReceiveForward(ctx, transport.Peer{Node: 3, Incarnation: "cc"}, onward); err != nil {
+		t.Fatal(err)
+	}
+	if _, known := c.Image().Broker(2); !known {
+		t.Error("broker 2, whose change was passed on, is not registered")
+	}
+}
+
 // Each thing that tells a forged image from the next one is enough to refuse it, when
 // all else is as it should be.
 func TestEachSignOfAForgedImageIsEnough(t *testing.T) {

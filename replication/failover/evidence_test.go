@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -95,6 +96,34 @@ func TestWhoIsCutOffHidesNobody(t *testing.T) {
 		time.Sleep(time.Second)
 		if node, _, ok := alone.Leader(1); !ok || node != 1 || alone.Isolated() {
 			t.Errorf("after the healing %d leads (%v), want 1", node, ok)
+		}
+	})
+}
+
+// Who leads the controllers is said only while it is heard, though Raft goes on naming it
+// for a while; then somebody else is named who hears it, for changes to go through.
+func TestAControllerThatIsNotHeardIsNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3)
+		defer w.end()
+		name := groupName(controllerGroup)
+		for _, command := range []string{"group " + name, "start n1 n2 n3", "open " + name, "wait 1s"} {
+			w.run(strings.Fields(command))
+		}
+		f := w.nodes[3].f
+		if node, ok := f.Controller(); !ok || node != 1 {
+			t.Fatalf("%d is the controller (%v): this tests nothing", node, ok)
+		}
+		w.cut(3, 1)
+		time.Sleep(10 * time.Millisecond)
+		if leader := f.member(controllerGroup).Leader(); leader != serverID(1) {
+			t.Fatalf("Raft names %q: this tests nothing", leader)
+		}
+		if node, ok := f.Controller(); ok {
+			t.Errorf("%d is the controller, which is not heard", node)
+		}
+		if node, ok := f.ControllerHearer(); !ok || node != 2 {
+			t.Errorf("%d hears it (%v), want 2", node, ok)
 		}
 	})
 }
