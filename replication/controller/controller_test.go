@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -28,7 +30,8 @@ const testCluster = "MkU3OEVBNTcwNTJENDM2Qg"
 type testNode struct {
 	c       *Controller
 	hears   atomic.Bool // the controller, which is itself
-	decided []string    // by Raft's goroutine, until the member has ended
+	mu      sync.Mutex
+	decided []string // what it was told, in order
 }
 
 func (n *testNode) StoodDown(uint64)                {}
@@ -37,11 +40,17 @@ func (n *testNode) VotesRecovered(uint64)           {}
 func (n *testNode) Controller() (int32, bool)       { return 1, n.hears.Load() }
 func (n *testNode) ControllerHearer() (int32, bool) { return 0, false }
 func (n *testNode) Dropped(topic metadata.TopicID) {
-	n.decided = append(n.decided, fmt.Sprint("dropped ", topic))
+	n.note(fmt.Sprint("dropped ", topic))
 }
 func (n *testNode) ImageChanged() {}
 func (n *testNode) Decided(_, _ *metadata.Image, c metadata.Change) {
-	n.decided = append(n.decided, fmt.Sprintf("%T", c))
+	n.note(fmt.Sprintf("%T", c))
+}
+
+func (n *testNode) note(what string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.decided = append(n.decided, what)
 }
 
 // alone returns a Controller that founded a cluster of one, leads, and has registered
@@ -115,6 +124,22 @@ func TestAMemberThatDoesNotStartLetsItsLogGo(t *testing.T) {
 	}
 	db.Close()
 	c.Close()
+}
+
+// The node of the leader is told of each change, and each node that a topic is to be
+// dropped before any image is without it: below feature level 2 nothing else says so.
+func TestTheNodeIsToldOfWhatIsDecided(t *testing.T) {
+	c := alone(t, Config{})
+	id := create(t, c, "orders")
+	change(t, c, metadata.DeleteTopic{Topic: id})
+	create(t, c, "flights") // whose image comes after all that was said of the changes before
+	n := c.cfg.Observer.(*testNode)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	want := []string{"metadata.RegisterBroker", "metadata.CreateTopic", fmt.Sprint("dropped ", id), "metadata.DeleteTopic"}
+	if len(n.decided) < len(want) || !slices.Equal(n.decided[:len(want)], want) {
+		t.Errorf("the node was told %q, want %q first", n.decided, want)
+	}
 }
 
 // A node registers itself and nobody else, whichever way its change comes; who passes one
