@@ -18,6 +18,14 @@ const (
 	CallForward uint8 = 9
 )
 
+// While there is no controller a change is tried again after pauseFirst, then after twice as
+// long each time. The one that ends a node's start waits for an election that is over in a
+// moment where the node is alone.
+const (
+	pauseFirst = time.Millisecond
+	pauseMost  = 20 * time.Millisecond
+)
+
 // Change commits a change through the controller group, wherever its leader
 // is, and waits until this node's image holds it. A refusal is metadata's own
 // error. While the group has no leader Change waits for one, until ctx ends.
@@ -26,7 +34,7 @@ func (c *Controller) Change(ctx context.Context, change metadata.Change) error {
 	if err != nil {
 		return err
 	}
-	for {
+	for pause := pauseFirst; ; pause = min(2*pause, pauseMost) {
 		index, err := c.commit(ctx, change, data)
 		switch {
 		case err == nil:
@@ -39,7 +47,7 @@ func (c *Controller) Change(ctx context.Context, change metadata.Change) error {
 			return fmt.Errorf("%w: %w", ErrNoController, ctx.Err())
 		case <-c.cfg.Closing:
 			return raftgroup.ErrClosed
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(pause):
 		}
 	}
 }

@@ -233,23 +233,23 @@ func (e *elector) lostLeader(m Member, former process) bool {
 	return false
 }
 
-// electLoop looks after groups without a leader, and sleeps while there are none.
+// electLoop looks after groups without a leader, at once where one is put into its care,
+// and sleeps while there are none. Of those that come one after another, as a node opens
+// its partitions, it looks at all each lookEvery.
 func (e *elector) electLoop() {
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
 	for {
 		select {
 		case <-e.f.ctx.Done():
 			return
-		case <-tick.C:
-		}
-		if e.electLeaderless(time.Now()) > 0 {
-			continue
-		}
-		select {
-		case <-e.f.ctx.Done():
-			return
 		case <-e.wake:
+		}
+		for left := 1; left > 0; {
+			left = e.electLeaderless(time.Now())
+			select {
+			case <-e.f.ctx.Done():
+				return
+			case <-time.After(lookEvery):
+			}
 		}
 	}
 }
