@@ -14,8 +14,12 @@ import (
 // however many elements it has.
 func TestRequestsInPiecesAreTheSame(t *testing.T) {
 	t.Parallel()
+	atOnce := readElements
+	if testing.Short() {
+		atOnce = 20 // it is what is given
+	}
 	everyLayout(t, func(t *testing.T, key kmsg.Key, version int16, l *layout) {
-		for seed, n := range []int{readElements, 2*readElements + 500} {
+		for seed, n := range []int{atOnce, 2*atOnce + atOnce/2} {
 			f := protocoltest.NewFiller(uint64(seed))
 			f.Most, f.Tags = 1, 0 // the guard does not let many pass
 			req := f.Request(key, version)
@@ -36,7 +40,7 @@ func TestRequestsInPiecesAreTheSame(t *testing.T) {
 				t.Fatal(err)
 			}
 			steps := 0
-			if err := decodeInPieces(pieces, l, body, readElements, func() { steps++ }); err != nil {
+			if err := decodeInPieces(pieces, l, body, atOnce, func() { steps++ }); err != nil {
 				t.Fatalf("version %d, %d elements: %v", version, n, err)
 			}
 			if !reflect.DeepEqual(pieces, whole) {
@@ -45,7 +49,7 @@ func TestRequestsInPiecesAreTheSame(t *testing.T) {
 			if steps != 0 && steps != n {
 				t.Errorf("version %d, %d elements: %d steps", version, n, steps)
 			}
-			if n > readElements && key == kmsg.Metadata && steps == 0 {
+			if n > atOnce && key == kmsg.Metadata && steps == 0 {
 				t.Errorf("version %d, %d elements: it is not in pieces", version, n)
 			}
 		}
@@ -103,13 +107,18 @@ func TestTheLastPieceMayBeTheShorterList(t *testing.T) {
 // many elements it has.
 func TestAnswersInPiecesAreTheSame(t *testing.T) {
 	t.Parallel()
+	lengths := []int{10, pieceElements - 1, pieceElements, pieceElements + 1, 2*pieceElements + 50}
+	filled := 20 // the others are empty
+	if !testing.Short() {
+		lengths, filled = append(lengths, 20_000), 300
+	}
 	for key := range layouts {
 		if key == kmsg.Produce || key == kmsg.Fetch || key == kmsg.ApiVersions {
 			continue // encoded in their own ways, or never with a turn
 		}
 		t.Run(key.Name(), func(t *testing.T) {
 			for version := range kmsg.RequestForKey(int16(key)).MaxVersion() + 1 {
-				for seed, n := range []int{10, pieceElements - 1, pieceElements, pieceElements + 1, 2*pieceElements + 50, 20_000} {
+				for seed, n := range lengths {
 					f := protocoltest.NewFiller(uint64(seed))
 					resp := kmsg.ResponseForKey(int16(key))
 					f.Fill(reflect.ValueOf(resp).Elem())
@@ -119,7 +128,7 @@ func TestAnswersInPiecesAreTheSame(t *testing.T) {
 					}
 					f.Most = 1
 					all := reflect.MakeSlice(list.Type(), n, n)
-					for i := range min(n, 300) {
+					for i := range min(n, filled) {
 						f.Fill(all.Index(i))
 					}
 					list.Set(all)
