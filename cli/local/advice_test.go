@@ -44,7 +44,7 @@ func TestServeSaysWhatToDoAboutItsFolder(t *testing.T) {
 		},
 		"a cluster that should not be": {
 			map[string]string{"node.json": fmt.Sprintf(identity, `,"doubted":"other"`), "stable.db": "", "meta/raft.db": ""}, nil,
-			"%[1]s founded cluster AAAAAAAAAAAAAAAAAAAAAA by mistake, it seems, and must be empty to join another: replication: nodes of another cluster look for this one: they are of cluster other; if this node lost its disk, start it in an empty folder with --node-id and --join; if a new cluster is meant, with --found",
+			"%[1]s founded cluster AAAAAAAAAAAAAAAAAAAAAA by mistake, it seems, and must be empty to join another: admission: nodes of another cluster look for this one: they are of cluster other; if this node lost its disk, start it in an empty folder with --node-id and --join; if a new cluster is meant, with --found",
 		},
 	} {
 		dir := filepath.Join(t.TempDir(), "data")
@@ -106,8 +106,8 @@ func TestWhatEndsABrokerHasItsAdvice(t *testing.T) {
 	for err, want := range map[error]string{
 		fmt.Errorf("%w: said; nobody to catch up from", replication.ErrOldDisk):           replication.ErrOldDisk.Error() + ": said; nobody to catch up from: see `millrace cluster rescue --help` first",
 		fmt.Errorf("start: %w", admission.ErrIDTaken):                                     "start: " + admission.ErrIDTaken.Error() + " with --node-id",
-		fmt.Errorf("start: %w", replication.ErrClosed):                                    "start: replication: node is closed",
-		fmt.Errorf("join: %w", fmt.Errorf("through x: %w", admission.Elsewhere("other"))): "join: through x: replication: nodes of another cluster look for this one: they are of cluster other; if this node lost its disk, start it in an empty folder with --node-id and --join; if a new cluster is meant, with --found",
+		fmt.Errorf("start: %w", replication.ErrClosed):                                    "start: raftgroup: node is closed",
+		fmt.Errorf("join: %w", fmt.Errorf("through x: %w", admission.Elsewhere("other"))): "join: through x: admission: nodes of another cluster look for this one: they are of cluster other; if this node lost its disk, start it in an empty folder with --node-id and --join; if a new cluster is meant, with --found",
 	} {
 		if got := local.Advised(err); got.Error() != want || term.StatusOf(got) != term.StatusFailed {
 			t.Errorf("%v: %v, want %s", err, got, want)

@@ -23,7 +23,7 @@ var (
 	ErrIDTaken = errors.New("admission: the node id is taken")
 	// ErrFoundElsewhere ends a node that would found a cluster, or just has, at an address
 	// where the nodes of another look for it.
-	ErrFoundElsewhere = errors.New("replication: nodes of another cluster look for this one")
+	ErrFoundElsewhere = errors.New("admission: nodes of another cluster look for this one")
 )
 
 // A kindError is an error of a kind, with a text of its own.

@@ -97,7 +97,7 @@ func (c *Controller) ReceiveChange(ctx context.Context, from transport.Peer, req
 func registersItself(from transport.Peer, change metadata.Change) error {
 	r, registers := change.(metadata.RegisterBroker)
 	if registers && (r.Broker.ID != from.Node || r.Broker.Incarnation != from.Incarnation) {
-		return fmt.Errorf("replication: node %s registers broker %s; a node registers itself", from, r.Broker.ServerID())
+		return fmt.Errorf("controller: node %s registers broker %s; a node registers itself", from, r.Broker.ServerID())
 	}
 	return nil
 }
@@ -107,7 +107,7 @@ func registersItself(from transport.Peer, change metadata.Change) error {
 // the one who sent it, as where it is sent to the controller itself.
 func (c *Controller) ReceiveForward(ctx context.Context, from transport.Peer, req []byte) ([]byte, error) {
 	if len(req) == 0 || req[0] > 1 {
-		return nil, fmt.Errorf("replication: a change to pass on, of %d bytes, says not how often it was", len(req))
+		return nil, fmt.Errorf("controller: a change to pass on, of %d bytes, says not how often it was", len(req))
 	}
 	hops, data := req[0], req[1:]
 	change, err := metadata.DecodeChange(data)
@@ -147,7 +147,7 @@ func (c *Controller) awaitIndex(ctx context.Context, index uint64) error {
 }
 
 // errOutcomeLength says that an answer cannot be an outcome.
-var errOutcomeLength = errors.New("replication: a peer's message ends early")
+var errOutcomeLength = errors.New("controller: a peer's message ends early")
 
 // outcomeNoController and outcomeUnknown stand beside metadata's error codes.
 const (

@@ -25,7 +25,7 @@ import (
 const Group = 0
 
 // ErrNoController says that the group has no leader that this node knows of.
-var ErrNoController = errors.New("replication: the controller has no leader now")
+var ErrNoController = errors.New("controller: the controller has no leader now")
 
 // A Controller is this node's member of the controllers' group: Raft over raft-boltdb, with
 // the cluster's image as its state machine. Image and Changed may be called from New on,
@@ -430,7 +430,7 @@ func (c *Controller) vet(req *raft.InstallSnapshotRequest, data []byte) (skip bo
 		return false, ErrNoController // starting
 	}
 	if term := c.Raft.CurrentTerm(); req.Term < term {
-		return false, fmt.Errorf("replication: a snapshot of term %d in term %d", req.Term, term)
+		return false, fmt.Errorf("controller: a snapshot of term %d in term %d", req.Term, term)
 	}
 	if req.LastLogIndex <= max(c.Raft.CommitIndex(), c.Raft.AppliedIndex()) {
 		return true, nil
@@ -444,16 +444,16 @@ func (c *Controller) vet(req *raft.InstallSnapshotRequest, data []byte) (skip bo
 	case err != nil:
 		return false, err
 	case image.Level() < now.Level():
-		return false, fmt.Errorf("replication: an image at feature level %d after %d", image.Level(), now.Level())
+		return false, fmt.Errorf("controller: an image at feature level %d after %d", image.Level(), now.Level())
 	case image.ClusterID != c.cfg.Cluster:
-		return false, fmt.Errorf("replication: an image of cluster %s in cluster %s", image.ClusterID, c.cfg.Cluster)
+		return false, fmt.Errorf("controller: an image of cluster %s in cluster %s", image.ClusterID, c.cfg.Cluster)
 	case image.Index > req.LastLogIndex || image.Index < now.Index:
-		return false, fmt.Errorf("replication: an image at change %d in a snapshot at %d, after change %d", image.Index, req.LastLogIndex, now.Index)
+		return false, fmt.Errorf("controller: an image at change %d in a snapshot at %d, after change %d", image.Index, req.LastLogIndex, now.Index)
 	case image.LastGroup() < now.LastGroup(),
 		image.LastGroup()-now.LastGroup() > (image.Index-now.Index)*metadata.MaxTopicPartitions:
-		return false, fmt.Errorf("replication: an image at change %d with group %d, after change %d with group %d", image.Index, image.LastGroup(), now.Index, now.LastGroup())
+		return false, fmt.Errorf("controller: an image at change %d with group %d, after change %d with group %d", image.Index, image.LastGroup(), now.Index, now.LastGroup())
 	case len(image.Brokers()) == 0 && len(now.Brokers()) > 0:
-		return false, errors.New("replication: an image without brokers")
+		return false, errors.New("controller: an image without brokers")
 	}
 	return false, nil
 }

@@ -214,7 +214,7 @@ func TestEachSignOfAForgedImageIsEnough(t *testing.T) {
 		"without brokers":                  []byte(`{"v":3,"image":{` + index + `"cluster":"` + image.ClusterID + `","lastBroker":1,` + group + `"nextProducer":0,"level":3,"deleted":[[1,` + fmt.Sprint(image.LastGroup()) + `]]}}`),
 		"with fewer groups":                []byte(`{"v":3,"image":{` + index + `"cluster":"` + image.ClusterID + `","lastBroker":1,"lastGroup":0,"nextProducer":0,"level":3,` + strings.TrimSuffix(brokers, ",") + `}}`),
 	} {
-		if _, err := c.vet(req(), forged); err == nil || !strings.HasPrefix(err.Error(), "replication: an image") {
+		if _, err := c.vet(req(), forged); err == nil || !strings.HasPrefix(err.Error(), "controller: an image") {
 			t.Errorf("an image %s: %v", what, err)
 		}
 	}

@@ -32,7 +32,7 @@ const (
 // castagnoli is the polynomial of the image's checksum.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-var errImageDamaged = errors.New("replication: last image is damaged")
+var errImageDamaged = errors.New("controller: last image is damaged")
 
 // encodeLastImage returns the file:
 //
@@ -180,7 +180,7 @@ func (c *Controller) applied(index uint64) (already bool) {
 func (c *Controller) replays() bool { return c.given.Load() < c.loaded }
 
 // errReplays refuses a snapshot.
-var errReplays = errors.New("replication: changes that the last image holds are being applied again")
+var errReplays = errors.New("controller: changes that the last image holds are being applied again")
 
 // lastChange is the index of the last change of the cluster that a log has behind index
 // loaded, which the image stands at; loaded if there is none.

@@ -59,7 +59,7 @@ type storeUser interface {
 }
 
 // errCommitted refuses to delete what was committed.
-var errCommitted = errors.New("replication: entries are committed")
+var errCommitted = errors.New("controller: entries are committed")
 
 // StoreLogs implements raft.LogStore.
 func (s *store) StoreLogs(logs []*raft.Log) error {

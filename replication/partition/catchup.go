@@ -46,7 +46,7 @@ const (
 )
 
 // errOvertaken ends a catch-up during which the log went on by itself.
-var errOvertaken = errors.New("replication: entries came in while segments were pulled")
+var errOvertaken = errors.New("partition: entries came in while segments were pulled")
 
 // InstallSnapshot implements transport.Member.
 func (r *Replica) InstallSnapshot(rpc raft.RPC, req *raft.InstallSnapshotRequest, state []byte) {
@@ -83,7 +83,7 @@ func (r *Replica) InstallSnapshot(rpc raft.RPC, req *raft.InstallSnapshotRequest
 		}
 		rpc.Respond(&raft.InstallSnapshotResponse{Term: req.Term, Success: true}, nil)
 	case <-time.After(installWait):
-		rpc.Respond(nil, errors.New("replication: catching up"))
+		rpc.Respond(nil, errors.New("partition: catching up"))
 	}
 }
 
@@ -111,7 +111,7 @@ func (r *Replica) Reinstall(leader int32, from *Replica) <-chan error {
 func (c *catchUp) start() <-chan error {
 	p, done := c.r.p, make(chan error, 1)
 	if !p.catching.CompareAndSwap(false, true) {
-		done <- errors.New("replication: catching up already")
+		done <- errors.New("partition: catching up already")
 		return done
 	}
 	p.env.Host.GoTracked(func() {

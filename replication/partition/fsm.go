@@ -125,7 +125,7 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 // keeps InstallSnapshot from Raft.
 func (f *fsm) Restore(r io.ReadCloser) error {
 	r.Close()
-	return errors.New("replication: a partition is not restored through Raft")
+	return errors.New("partition: a partition is not restored through Raft")
 }
 
 // given returns the index of the last entry it was given, 0 if there was

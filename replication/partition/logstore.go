@@ -60,7 +60,7 @@ type logStore struct {
 
 // errStale refuses an entry whose turn has passed: its leadership ended, or an
 // entry sent before it was refused.
-var errStale = errors.New("replication: entry is out of turn")
+var errStale = errors.New("partition: entry is out of turn")
 
 // assignNumber marks the entry in data as the n-th of its leadership's term. The
 // mark lies in the base offset and epoch of the first batch, which the log
@@ -127,7 +127,7 @@ func (s *logStore) write(logs []*raft.Log) (due bool, err error) {
 		}
 		first, _, err := record.Split(l.Data)
 		if err != nil {
-			return false, fmt.Errorf("replication: entry %d: %w", l.Index, err)
+			return false, fmt.Errorf("partition: entry %d: %w", l.Index, err)
 		}
 		if first.BaseOffset() >= 0 { // replicated to us, offsets and all
 			if err := checkStamps(l); err != nil {
@@ -143,7 +143,7 @@ func (s *logStore) write(logs []*raft.Log) (due bool, err error) {
 		for p := l.Data; len(p) > 0; {
 			b, rest, err := record.Split(p)
 			if err != nil {
-				return false, fmt.Errorf("replication: entry %d: %w", l.Index, err)
+				return false, fmt.Errorf("partition: entry %d: %w", l.Index, err)
 			}
 			b.Assign(0, -1)
 			p = rest
@@ -185,10 +185,10 @@ func checkStamps(l *raft.Log) error {
 	for p := l.Data; len(p) > 0; {
 		b, rest, err := record.Split(p)
 		if err != nil {
-			return fmt.Errorf("replication: entry %d: %w", l.Index, err)
+			return fmt.Errorf("partition: entry %d: %w", l.Index, err)
 		}
 		if b.Epoch() != int32(l.Term) {
-			return fmt.Errorf("replication: entry %d of term %d has a batch of epoch %d", l.Index, l.Term, b.Epoch())
+			return fmt.Errorf("partition: entry %d of term %d has a batch of epoch %d", l.Index, l.Term, b.Epoch())
 		}
 		p = rest
 	}

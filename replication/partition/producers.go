@@ -225,7 +225,7 @@ func (ps producers) encode(p []byte) []byte {
 // decodeProducers reads what encode wrote. All are taken for seen at now.
 func decodeProducers(p []byte, now int64) (producers, error) {
 	const fixed, each = 8 + 2 + 8 + 8 + 1, 4 + 4 + 8 + 8
-	bad := fmt.Errorf("replication: producer state of %d bytes ends early", len(p))
+	bad := fmt.Errorf("partition: producer state of %d bytes ends early", len(p))
 	if len(p) < 4 {
 		return nil, bad
 	}
@@ -263,7 +263,7 @@ func decodeProducers(p []byte, now int64) (producers, error) {
 		ps[id] = s
 	}
 	if len(p) != 0 {
-		return nil, fmt.Errorf("replication: %d bytes follow the producer state", len(p))
+		return nil, fmt.Errorf("partition: %d bytes follow the producer state", len(p))
 	}
 	return ps, nil
 }

@@ -37,7 +37,7 @@ func decodeAbout(s string) (About, error) {
 		return About{Low: 1, High: 1}, nil
 	}
 	if len(s) < 12 {
-		return About{}, fmt.Errorf("replication: a peer says %d bytes about itself, at least 12", len(s))
+		return About{}, fmt.Errorf("roster: a peer says %d bytes about itself, at least 12", len(s))
 	}
 	p := []byte(s)
 	return About{
