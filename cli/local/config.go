@@ -158,7 +158,7 @@ func (c *configuration) takeEnvironment(environ []string, flags []string) {
 		case strings.HasPrefix(name, ownPrefix) && !slices.Contains(flags, name):
 			near, least := "", len(name)/4+1
 			for _, f := range flags {
-				if d := distance(name, f, least); d < least {
+				if d := term.Edits(name, f); d < least {
 					near, least = "; is "+f+" meant?", d
 				}
 			}
@@ -648,7 +648,7 @@ func list(s string) func(yield func(string) bool) {
 func nearestSetting(name string) string {
 	best, least := "", len(name)/4+1
 	consider := func(other string) {
-		if d := distance(name, other, least); d < least {
+		if d := term.Edits(name, other); d < least {
 			best, least = other, d
 		}
 	}
@@ -659,28 +659,4 @@ func nearestSetting(name string) string {
 		consider(name)
 	}
 	return best
-}
-
-// distance counts the characters to insert, delete or change to get from a to b
-// (Levenshtein), or says at least most.
-func distance(a, b string, most int) int {
-	if len(a)-len(b) >= most || len(b)-len(a) >= most {
-		return most
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
-		}
-	}
-	return row[len(b)]
 }

@@ -194,7 +194,7 @@ func DidYouMean(word string, words []string) string {
 	const far = 3 // edits: at most two, and at most half of the word
 	best, at := "", min(far, 1+len(strings.TrimLeft(word, "-"))/2)
 	for _, w := range words {
-		if d := edits(word, w); d < at || strings.HasPrefix(w, word) && best == "" && len(word) > 2 {
+		if d := Edits(word, w); d < at || strings.HasPrefix(w, word) && best == "" && len(word) > 2 {
 			best, at = w, min(d, at)
 		}
 	}
@@ -204,8 +204,8 @@ func DidYouMean(word string, words []string) string {
 	return " (did you mean " + best + "?)"
 }
 
-// edits counts the insertions, deletions and replacements between two words.
-func edits(a, b string) int {
+// Edits counts the insertions, deletions and replacements between two words.
+func Edits(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j
