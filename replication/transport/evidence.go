@@ -54,7 +54,7 @@ func (q *eventQueue) take() []event {
 
 // report calls the Observer's PeerUp, PeerDown and Learned. One goroutine, from New to Close.
 func (t *Transport) report() {
-	q := &t.roster.evidence
+	q := &t.connections.evidence
 	for events := q.take(); events != nil; events = q.take() {
 		for _, e := range events {
 			switch e.what {

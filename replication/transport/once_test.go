@@ -19,9 +19,9 @@ type bookedConn struct {
 func (c *bookedConn) Known() { c.known.Store(true) }
 
 func (n *node) strangersAndConns() (strangers, conns int) {
-	n.roster.mu.Lock()
-	defer n.roster.mu.Unlock()
-	return n.roster.strangers.Len(), len(n.roster.conns)
+	n.connections.mu.Lock()
+	defer n.connections.mu.Unlock()
+	return n.connections.strangers.Len(), len(n.connections.conns)
 }
 
 // once says hello to n for one call, as anybody may: without a name or a cluster.

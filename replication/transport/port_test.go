@@ -1096,7 +1096,7 @@ func TestOwnPauseIsNobodysDeath(t *testing.T) {
 		a.SetPeers([]int32{2})
 		time.Sleep(time.Second)
 		for _, late := range []bool{true, false} {
-			a.roster.of(b.peer).last.Add(-int64(time.Minute))
+			a.connections.of(b.peer).last.Add(-int64(time.Minute))
 			a.buryTheSilent(late)
 			synctest.Wait()
 			if down := a.heard("down 2.b"); (down == 0) != late {
@@ -1153,11 +1153,11 @@ func TestCloseLeavesNothing(t *testing.T) {
 			if err := n.Close(); err != nil {
 				t.Error(err)
 			}
-			n.roster.mu.Lock()
-			if len(n.roster.conns) != 0 || len(n.roster.present) != 0 {
-				t.Errorf("%d connections and %d peers are left", len(n.roster.conns), len(n.roster.present))
+			n.connections.mu.Lock()
+			if len(n.connections.conns) != 0 || len(n.connections.present) != 0 {
+				t.Errorf("%d connections and %d peers are left", len(n.connections.conns), len(n.connections.present))
 			}
-			n.roster.mu.Unlock()
+			n.connections.mu.Unlock()
 			if got := n.room.taken.Load(); got != 0 {
 				t.Errorf("%d bytes still admitted", got)
 			}

@@ -295,17 +295,17 @@ func TestMuteConnectionsLeaveRoomForPeers(t *testing.T) {
 	})
 	s := connect(t, n, kindData)
 	eventually(t, "the handshake with the peer is done", func() bool {
-		n.roster.mu.Lock()
-		defer n.roster.mu.Unlock()
-		return n.roster.strangers.Len() == 0
+		n.connections.mu.Lock()
+		defer n.connections.mu.Unlock()
+		return n.connections.strangers.Len() == 0
 	})
 	for range 16 {
 		rawConn(t, n)
 	}
 	eventually(t, "all are served or closed", func() bool {
-		n.roster.mu.Lock()
-		defer n.roster.mu.Unlock()
-		return n.roster.strangers.Len() == 4 && len(n.roster.conns) == 5 && n.Stats().Refused == 12
+		n.connections.mu.Lock()
+		defer n.connections.mu.Unlock()
+		return n.connections.strangers.Len() == 4 && len(n.connections.conns) == 5 && n.Stats().Refused == 12
 	})
 	connect(t, n, kindControl) // who says hello takes the place of one that does not
 	frame, _ := newFrame(typePing, 0)

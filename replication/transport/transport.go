@@ -24,15 +24,15 @@ type Transport struct {
 	session uint64    // tells this process from one before it under the same name
 	start   time.Time // what times within a Transport are counted from
 
-	running  goroutines   // those of Transport and its connections; an inbox has its own
-	roster   roster       // what connections there are, and so who is there
-	peers    peers        // this node's ways to the others
-	ports    ports        // of the groups
-	room     room         // for requests
-	buffers  bufpool.Pool // of entries that come in
-	quiesced quiescedTable
-	stats    counters
-	slow     slowlog.Limit // of warnings
+	running     goroutines   // those of Transport and its connections; an inbox has its own
+	connections connections  // what connections there are, and so who is there
+	peers       peers        // this node's ways to the others
+	ports       ports        // of the groups
+	room        room         // for requests
+	buffers     bufpool.Pool // of entries that come in
+	quiesced    quiescedTable
+	stats       counters
+	slow        slowlog.Limit // of warnings
 }
 
 // New starts a Transport. It listens nowhere: the shared listener hands
@@ -49,9 +49,9 @@ func New(cfg Config) *Transport {
 	rand.Read(b[:]) // never fails
 	t.session = binary.BigEndian.Uint64(b[:])
 	t.running.ctx, t.running.cancel = context.WithCancel(context.Background())
-	t.roster.start, t.roster.limit = t.start, t.cfg.Limits.MaxConnections
-	t.roster.conns, t.roster.present, t.roster.departed = make(map[net.Conn]struct{}), make(map[Peer]*presence), make(map[Peer]time.Duration)
-	t.roster.evidence.ready.L = &t.roster.evidence.mu
+	t.connections.start, t.connections.limit = t.start, t.cfg.Limits.MaxConnections
+	t.connections.conns, t.connections.present, t.connections.departed = make(map[net.Conn]struct{}), make(map[Peer]*presence), make(map[Peer]time.Duration)
+	t.connections.evidence.ready.L = &t.connections.evidence.mu
 	t.peers.t, t.peers.all = t, make(map[int32]*peer)
 	t.ports.open = make(map[uint64]*Port)
 	t.room.limit = int64(t.cfg.Limits.InflightBytes)
@@ -66,7 +66,7 @@ func (t *Transport) Close() error {
 	if !t.running.close() {
 		return nil
 	}
-	conns := t.roster.close()
+	conns := t.connections.close()
 	t.running.cancel()
 	for _, c := range conns {
 		c.Close()

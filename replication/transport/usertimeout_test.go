@@ -51,8 +51,8 @@ func TestConnectionsGiveUpOnWhatDoesNotArrive(t *testing.T) {
 	}
 	for i, tr := range all {
 		checked := 0
-		tr.roster.mu.Lock()
-		for conn := range tr.roster.conns {
+		tr.connections.mu.Lock()
+		for conn := range tr.connections.conns {
 			raw, err := conn.(*net.TCPConn).SyscallConn()
 			if err != nil {
 				t.Fatal(err)
@@ -65,7 +65,7 @@ func TestConnectionsGiveUpOnWhatDoesNotArrive(t *testing.T) {
 			})
 			checked++
 		}
-		tr.roster.mu.Unlock()
+		tr.connections.mu.Unlock()
 		if checked < 2 {
 			t.Errorf("node %d: %d connections, want 2 at least", i+1, checked)
 		}

@@ -85,9 +85,9 @@ func TestVersionIsNegotiated(t *testing.T) {
 				t.Errorf("%+v: the dialling side speaks version %d", c, link.conn.version)
 			}
 			time.Sleep(time.Second)
-			b.roster.mu.Lock()
-			defer b.roster.mu.Unlock()
-			for served := range b.roster.present[a.peer].conns {
+			b.connections.mu.Lock()
+			defer b.connections.mu.Unlock()
+			for served := range b.connections.present[a.peer].conns {
 				if served.version != c.want {
 					t.Errorf("%+v: the answering side speaks version %d", c, served.version)
 				}

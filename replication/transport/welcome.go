@@ -17,7 +17,7 @@ const onceTime = 30 * time.Second
 // closes conn and returns at once.
 //
 // Those whose handshake is not done are strangers, for whom there is less room: see
-// roster.enter. Connections for one call are strangers until they end: anybody may open
+// connections.enter. Connections for one call are strangers until they end: anybody may open
 // one, so that its handshake shows nothing.
 func (t *Transport) Serve(conn net.Conn) {
 	if !t.running.enter() {
@@ -26,7 +26,7 @@ func (t *Transport) Serve(conn net.Conn) {
 	}
 	defer t.running.wg.Done()
 	defer conn.Close()
-	place, expelled, err := t.roster.enter(conn)
+	place, expelled, err := t.connections.enter(conn)
 	if err == ErrBusy {
 		t.stats.Refused.Add(1)
 		t.warn("full", "too many connections, closing one", "limit", t.cfg.Limits.MaxConnections)
@@ -34,14 +34,14 @@ func (t *Transport) Serve(conn net.Conn) {
 	if err != nil {
 		return
 	}
-	defer t.roster.left(conn, place)
+	defer t.connections.left(conn, place)
 	if expelled != nil {
 		expelled.Close()
 	}
 	s, err := t.welcome(conn)
 	if err == nil {
 		if s.conn.kind != kindOnce {
-			t.roster.known(place)
+			t.connections.known(place)
 			if counted, ok := conn.(interface{ Known() }); ok { // the listener's books take it for a stranger
 				counted.Known()
 			}
@@ -121,7 +121,7 @@ func (t *Transport) welcome(conn net.Conn) (s *served, err error) {
 	}
 	tc.version = version
 	if h.kind != kindOnce && h.address != "" {
-		t.roster.evidence.put(event{peer: Process{h.from, h.session}, what: eventLearned, address: h.address})
+		t.connections.evidence.put(event{peer: Process{h.from, h.session}, what: eventLearned, address: h.address})
 	}
 	if _, err := conn.Write(a.encode()); err != nil {
 		t.leave(tc)

@@ -66,8 +66,8 @@ func (c *tracked) patience(n int) (done func()) {
 	return func() { c.SetReadDeadline(time.Time{}) }
 }
 
-// A roster has all connections of a node, and whom they are evidence of.
-type roster struct {
+// connections are all that a node has, in and out, and whom they are evidence of.
+type connections struct {
 	start    time.Time // Transport.start
 	limit    int       // of connections
 	evidence eventQueue
@@ -83,47 +83,47 @@ type roster struct {
 // enter counts an inbound connection among the strangers, if there is room. When there
 // is none, the oldest of them makes it, which the caller closes: a peer says hello at
 // once, and must not be kept out by who came before it and says nothing.
-func (r *roster) enter(conn net.Conn) (place *list.Element, expelled net.Conn, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
+func (cs *connections) enter(conn net.Conn) (place *list.Element, expelled net.Conn, err error) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.closed {
 		return nil, nil, ErrClosed
 	}
-	full := len(r.conns) >= r.limit
-	if oldest := r.strangers.Front(); oldest != nil && (full || r.strangers.Len() >= max(1, r.limit/4)) {
+	full := len(cs.conns) >= cs.limit
+	if oldest := cs.strangers.Front(); oldest != nil && (full || cs.strangers.Len() >= max(1, cs.limit/4)) {
 		full = false
-		expelled = r.strangers.Remove(oldest).(net.Conn) // its goroutine takes it out of conns
+		expelled = cs.strangers.Remove(oldest).(net.Conn) // its goroutine takes it out of conns
 	}
 	if full {
 		return nil, nil, ErrBusy
 	}
-	r.conns[conn] = struct{}{}
-	return r.strangers.PushBack(conn), expelled, nil
+	cs.conns[conn] = struct{}{}
+	return cs.strangers.PushBack(conn), expelled, nil
 }
 
 // known takes a connection out of the strangers.
-func (r *roster) known(place *list.Element) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.strangers.Remove(place)
+func (cs *connections) known(place *list.Element) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	cs.strangers.Remove(place)
 }
 
 // left ends what enter began.
-func (r *roster) left(conn net.Conn, place *list.Element) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.strangers.Remove(place) // if it still is one
-	delete(r.conns, conn)
+func (cs *connections) left(conn net.Conn, place *list.Element) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	cs.strangers.Remove(place) // if it still is one
+	delete(cs.conns, conn)
 }
 
 // close ends the evidence and returns all connections, for the caller to close. None is
 // counted any more.
-func (r *roster) close() []net.Conn {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.closed = true
-	r.evidence.close()
-	return slices.Collect(maps.Keys(r.conns))
+func (cs *connections) close() []net.Conn {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	cs.closed = true
+	cs.evidence.close()
+	return slices.Collect(maps.Keys(cs.conns))
 }
 
 // join counts conn, whose handshake is done, among its peer's connections. ErrClosed
@@ -133,7 +133,7 @@ func (t *Transport) join(conn net.Conn, peer Peer, session uint64, kind uint8, i
 		t.warn("user timeout", "a lost burst may be waited for longer", "peer", peer.String(), "error", err)
 	}
 	c := &tracked{Conn: conn, start: t.start, kind: kind, inbound: inbound}
-	stale, err := t.roster.join(c, peer, session)
+	stale, err := t.connections.join(c, peer, session)
 	for _, old := range stale {
 		old.Close()
 	}
@@ -149,28 +149,28 @@ func (t *Transport) join(conn net.Conn, peer Peer, session uint64, kind uint8, i
 // peer opens a second only when it has given the first up. A new session
 // replaces every connection of the session before, whose process is gone even if
 // no packet ever said so; see replaces for one that only says so.
-func (r *roster) join(c *tracked, peer Peer, session uint64) (stale []*tracked, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
+func (cs *connections) join(c *tracked, peer Peer, session uint64) (stale []*tracked, err error) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.closed {
 		return nil, ErrClosed
 	}
-	r.conns[c.Conn] = struct{}{}
+	cs.conns[c.Conn] = struct{}{}
 	if c.kind == kindOnce {
 		return nil, nil
 	}
-	pr := r.present[peer]
+	pr := cs.present[peer]
 	if pr != nil && pr.session != session {
-		stale = r.departLocked(pr)
+		stale = cs.departLocked(pr)
 		pr = nil
 	}
 	if pr == nil {
 		pr = &presence{peer: peer, session: session, conns: make(map[*tracked]struct{})}
-		r.present[peer] = pr
-		r.evidence.put(event{peer: Process{peer, session}, what: eventUp})
+		cs.present[peer] = pr
+		cs.evidence.put(event{peer: Process{peer, session}, what: eventUp})
 	}
-	pr.last.Store(int64(time.Since(r.start)))
-	delete(r.departed, peer)
+	pr.last.Store(int64(time.Since(cs.start)))
+	delete(cs.departed, peer)
 	for old := range pr.conns {
 		if c.inbound && old.inbound && old.kind == c.kind {
 			stale = append(stale, old)
@@ -187,7 +187,7 @@ func (r *roster) join(c *tracked, peer Peer, session uint64) (stale []*tracked, 
 // and given two pings' time; a process that really died closed its connections, or
 // is silent.
 func (t *Transport) replaces(peer Peer, session uint64) bool {
-	pr := t.roster.of(peer)
+	pr := t.connections.of(peer)
 	if pr == nil || pr.session == session {
 		return true
 	}
@@ -204,7 +204,7 @@ func (t *Transport) replaces(peer Peer, session uint64) bool {
 		case <-t.running.ctx.Done():
 			return false
 		}
-		if t.roster.of(peer) != pr { // gone
+		if t.connections.of(peer) != pr { // gone
 			return true
 		}
 		if pr.last.Load() > asked {
@@ -221,17 +221,17 @@ func (t *Transport) leave(c *tracked) {
 		t.quiesced.ends.Add(1)
 		defer t.quiesced.wake(math.MaxInt64)
 	}
-	t.roster.leave(c)
+	t.connections.leave(c)
 }
 
-func (r *roster) leave(c *tracked) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.conns, c.Conn)
+func (cs *connections) leave(c *tracked) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	delete(cs.conns, c.Conn)
 	if pr := c.presence; pr != nil {
 		delete(pr.conns, c)
-		if len(pr.conns) == 0 && r.present[pr.peer] == pr {
-			r.departLocked(pr)
+		if len(pr.conns) == 0 && cs.present[pr.peer] == pr {
+			cs.departLocked(pr)
 		}
 	}
 }
@@ -241,14 +241,14 @@ const maxDeparted = 1024
 
 // departLocked ends a presence and returns its connections, for the caller to
 // close. They leave later without a second word.
-func (r *roster) departLocked(pr *presence) []*tracked {
-	delete(r.present, pr.peer)
-	if len(r.departed) >= maxDeparted { // names that anybody made up
-		clear(r.departed)
+func (cs *connections) departLocked(pr *presence) []*tracked {
+	delete(cs.present, pr.peer)
+	if len(cs.departed) >= maxDeparted { // names that anybody made up
+		clear(cs.departed)
 	}
-	r.departed[pr.peer] = time.Duration(pr.last.Load())
-	if !r.closed {
-		r.evidence.put(event{peer: Process{pr.peer, pr.session}, what: eventDown})
+	cs.departed[pr.peer] = time.Duration(pr.last.Load())
+	if !cs.closed {
+		cs.evidence.put(event{peer: Process{pr.peer, pr.session}, what: eventDown})
 	}
 	conns := make([]*tracked, 0, len(pr.conns))
 	for c := range pr.conns {
@@ -258,10 +258,10 @@ func (r *roster) departLocked(pr *presence) []*tracked {
 }
 
 // of returns the presence of a peer, or nil.
-func (r *roster) of(peer Peer) *presence {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.present[peer]
+func (cs *connections) of(peer Peer) *presence {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return cs.present[peer]
 }
 
 // monitor pings every peer we have a control connection to, wakes the appends that
@@ -290,7 +290,7 @@ func (t *Transport) monitor() {
 // than PeerTimeout. When this process itself was paused (late), what looks like
 // their silence was ours: everybody gets a new term.
 func (t *Transport) buryTheSilent(late bool) {
-	stale, silent := t.roster.silent(late, t.cfg.Timers.PeerTimeout)
+	stale, silent := t.connections.silent(late, t.cfg.Timers.PeerTimeout)
 	for _, peer := range silent {
 		t.stats.Silent.Add(1)
 		t.warn("silent "+peer.String(), "closed the connections of a silent peer", "peer", peer.String(), "timeout", t.cfg.Timers.PeerTimeout)
@@ -302,16 +302,16 @@ func (t *Transport) buryTheSilent(late bool) {
 
 // silent takes out those who have been silent for longer than timeout, and returns their
 // connections and their names.
-func (r *roster) silent(late bool, timeout time.Duration) (stale []*tracked, silent []Peer) {
-	now := int64(time.Since(r.start))
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, pr := range r.present {
+func (cs *connections) silent(late bool, timeout time.Duration) (stale []*tracked, silent []Peer) {
+	now := int64(time.Since(cs.start))
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	for _, pr := range cs.present {
 		switch silence := time.Duration(now - pr.last.Load()); {
 		case late:
 			pr.last.Store(now)
 		case silence > timeout:
-			stale = append(stale, r.departLocked(pr)...)
+			stale = append(stale, cs.departLocked(pr)...)
 			silent = append(silent, pr.peer)
 		}
 	}
@@ -320,7 +320,7 @@ func (r *roster) silent(late bool, timeout time.Duration) (stale []*tracked, sil
 
 // Hears returns the process of a peer that has an open connection to or from here.
 func (t *Transport) Hears(peer Peer) (p Process, ok bool) {
-	pr := t.roster.of(peer)
+	pr := t.connections.of(peer)
 	if pr == nil {
 		return Process{}, false
 	}
@@ -330,9 +330,9 @@ func (t *Transport) Hears(peer Peer) (p Process, ok bool) {
 // LastHeard returns when a byte last came from a peer that has no open connection to or
 // from here any more; the zero time if it never had one.
 func (t *Transport) LastHeard(peer Peer) time.Time {
-	t.roster.mu.Lock()
-	defer t.roster.mu.Unlock()
-	last, ok := t.roster.departed[peer]
+	t.connections.mu.Lock()
+	defer t.connections.mu.Unlock()
+	last, ok := t.connections.departed[peer]
 	if !ok {
 		return time.Time{}
 	}
@@ -341,10 +341,10 @@ func (t *Transport) LastHeard(peer Peer) time.Time {
 
 // Heard returns every process that has an open connection to or from here, in no order.
 func (t *Transport) Heard() []Process {
-	t.roster.mu.Lock()
-	defer t.roster.mu.Unlock()
-	all := make([]Process, 0, len(t.roster.present))
-	for peer, pr := range t.roster.present {
+	t.connections.mu.Lock()
+	defer t.connections.mu.Unlock()
+	all := make([]Process, 0, len(t.connections.present))
+	for peer, pr := range t.connections.present {
 		all = append(all, Process{peer, pr.session})
 	}
 	return all
@@ -356,12 +356,12 @@ func (t *Transport) Self() Process { return Process{t.cfg.Local, t.session} }
 // Connected returns the ids of the nodes with an open connection to or from
 // here, in order.
 func (t *Transport) Connected() []int32 {
-	t.roster.mu.Lock()
-	nodes := make([]int32, 0, len(t.roster.present))
-	for peer := range t.roster.present {
+	t.connections.mu.Lock()
+	nodes := make([]int32, 0, len(t.connections.present))
+	for peer := range t.connections.present {
 		nodes = append(nodes, peer.Node)
 	}
-	t.roster.mu.Unlock()
+	t.connections.mu.Unlock()
 	slices.Sort(nodes)
 	return slices.Compact(nodes)
 }
