@@ -9,7 +9,6 @@ import (
 	"net"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"millrace/cli/kafka"
@@ -74,17 +73,6 @@ func (d *doctor) examineNamed(ctx context.Context, named []string) []*visit {
 		})
 	}
 	d.together(examinations...)
-	return all
-}
-
-// visitAll goes to several addresses and judges nothing.
-func (d *doctor) visitAll(ctx context.Context, addresses []string) []*visit {
-	all := make([]*visit, len(addresses))
-	var gone sync.WaitGroup
-	for i, address := range addresses {
-		gone.Go(func() { all[i] = d.visit(ctx, address) })
-	}
-	gone.Wait()
 	return all
 }
 

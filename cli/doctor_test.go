@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -378,6 +379,17 @@ func await(t *testing.T, come func() bool) {
 			t.Fatal("it does not come")
 		}
 	}
+}
+
+// visitAll goes to several addresses and judges nothing.
+func (d *doctor) visitAll(ctx context.Context, addresses []string) []*visit {
+	all := make([]*visit, len(addresses))
+	var gone sync.WaitGroup
+	for i, address := range addresses {
+		gone.Go(func() { all[i] = d.visit(ctx, address) })
+	}
+	gone.Wait()
+	return all
 }
 
 // Two brokers that tell clients the same address, as a copied compose file has them: one

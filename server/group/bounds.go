@@ -48,12 +48,6 @@ func (m *memory) add(host string, n int64) {
 	}
 }
 
-func (m *memory) held() int64 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.total
-}
-
 // chargeLocked counts n bytes that a host's members hold in this shard, or give
 // back. An unload gives back what is left.
 func (s *shard) chargeLocked(host string, n int) {

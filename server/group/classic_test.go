@@ -543,3 +543,10 @@ func TestNothingLoadedIsNothingLogged(t *testing.T) {
 		}
 	})
 }
+
+// held is what all members are charged for.
+func (m *memory) held() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.total
+}

@@ -267,13 +267,8 @@ func (l *layout) minSize() int {
 	return n
 }
 
-// check walks body, which must be one request of the layout and no more.
-func (l *layout) check(body []byte) error {
-	_, err := l.count(body)
-	return err
-}
-
-// count is check, and returns the number of array elements.
+// count walks body, which must be one request of the layout and no more, and returns the
+// number of array elements.
 func (l *layout) count(body []byte) (elements int, err error) {
 	w := walker{p: body}
 	if err := w.structure(l); err != nil {

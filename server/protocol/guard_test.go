@@ -274,3 +274,9 @@ func countElements(v reflect.Value) (n int) {
 	}
 	return n
 }
+
+// check tells whether body is one request of the layout and no more.
+func (l *layout) check(body []byte) error {
+	_, err := l.count(body)
+	return err
+}
