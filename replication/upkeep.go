@@ -32,8 +32,7 @@ func newUpkeep(n *Node) upkeep {
 	return upkeep{n: n, snapshots: make(chan *partition.Replica, 1024), fullDisk: slowlog.Limit{Every: fullSaidEvery}}
 }
 
-// loop does what has to be done now and then, for all groups, so that an
-// idle group needs no timer of its own.
+// loop looks at each tick what is due, until the node ends.
 func (u *upkeep) loop() {
 	tick := time.NewTicker(controlEvery)
 	defer tick.Stop()

@@ -75,12 +75,8 @@ type entry struct {
 }
 
 // A leadership is the time between the first commit of our own term and the
-// loss of it. Its appender runs only while calls wait:
-//
-//	Append ─► queue ─► appender ─► raft.ApplyLog ─► inflight ─► done
-//	                                    │              ▲  ▲
-//	                                 StoreLogs ── stored  │
-//	                                 commit ─► fsm ────── applied
+// loss of it. Its appender runs only while calls wait. The way of an entry is drawn under
+// "Produce" in the package's comment.
 //
 // Raft's futures are not waited for: it never answers those that a shutdown
 // finds in one of its channels. An entry is acknowledged when the state machine
