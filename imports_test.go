@@ -25,7 +25,7 @@ var allowed = map[string][]string{
 	"internal/bufpool":              {},
 	"internal/heap":                 {},
 	"internal/slowlog":              {},
-	"replication/admission":         {"replication/folder", "replication/metadata", "replication/roster", "replication/transport"},
+	"replication/admission":         {"replication/controller", "replication/folder", "replication/metadata", "replication/raftgroup", "replication/roster", "replication/transport"},
 	"replication/bulletin":          {"replication/metadata"},
 	"replication/folder":            {"segment", "replication/metadata", "replication/transport", "replication/vote"},
 	"replication/metadata/settings": {},

@@ -1,7 +1,9 @@
 package millrace
 
 import (
+	"bytes"
 	"go/ast"
+	"os"
 	"strings"
 	"testing"
 )
@@ -11,6 +13,10 @@ const (
 	maxFields  = 25
 	maxMethods = 40
 )
+
+// nodeLines is how long package replication may be, without its tests: it assembles the
+// rooms below it, and has nothing of its own that one of them could have.
+const nodeLines = 2500
 
 // excused are the types that have more fields or methods, and why. A row that nothing
 // needs any more fails.
@@ -98,6 +104,23 @@ func TestShapes(t *testing.T) {
 	}
 	if len(shapes) < 300 {
 		t.Errorf("only %d types were found", len(shapes))
+	}
+}
+
+// TestTheNodeAssembles holds package replication to nodeLines.
+func TestTheNodeAssembles(t *testing.T) {
+	lines := 0
+	for _, f := range goFiles(t) {
+		if f.dir == "replication" && !f.test {
+			code, err := os.ReadFile(f.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines += bytes.Count(code, []byte("\n"))
+		}
+	}
+	if lines == 0 || lines >= nodeLines {
+		t.Errorf("package replication has %d lines, fewer than %d: see its doc.go for the room that some of them belong in", lines, nodeLines)
 	}
 }
 

@@ -136,7 +136,7 @@ func TestAFolderWithoutItsAgeIsNoCopy(t *testing.T) {
 		n.start()
 		eventually(t, "it is registered again", func() bool {
 			b, ok := n.Image().Broker(1)
-			return ok && b.Run == n.registrar.run
+			return ok && b.Run == n.registrar.Run()
 		})
 		select {
 		case <-n.Failed():

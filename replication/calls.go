@@ -15,7 +15,6 @@ import (
 	"millrace/replication/metadata"
 	"millrace/replication/partition"
 	"millrace/replication/raftgroup"
-	"millrace/replication/roster"
 	"millrace/replication/transport"
 )
 
@@ -125,47 +124,15 @@ func (n calls) admit(ctx context.Context, p []byte) ([]byte, error) {
 	}
 	answer := admission.Answer{Refused: "the controller has no leader now", Retry: true}
 	if ok && leader == n.identity.Node {
-		answer = n.register(ctx, req)
+		answer = admission.Admit(ctx, n, n.identity.Cluster, req)
 	}
 	return json.Marshal(answer)
 }
 
-func (n calls) register(ctx context.Context, req admission.Request) admission.Answer {
-	refused := func(err error) admission.Answer {
-		// A founder that has not registered itself yet is about to.
-		retry := errors.Is(err, ErrNoController) || errors.Is(err, ErrUnknown) || errors.Is(err, metadata.ErrNoCluster)
-		return admission.Answer{Refused: err.Error(), Retry: retry}
-	}
-	if level := n.Image().Level(); max(req.MaxLevel, 1) < level || req.MinLevel > max(level, 1) {
-		return refused(fmt.Errorf("the cluster is at feature level %d, the node reads %d to %d: run a release on it that reads that", level, max(req.MinLevel, 1), max(req.MaxLevel, 1)))
-	}
-	if known, ok := n.Image().Broker(req.Node); ok && n.Live(req.Node) &&
-		(known.Incarnation != req.Incarnation || known.Host != req.Host || known.Port != req.Port) {
-		return refused(fmt.Errorf("node %d is in the cluster and alive at %s:%d%s", req.Node, known.Host, known.Port, admission.IDTaken))
-	}
-	joiner := metadata.Broker{ID: req.Node, Incarnation: req.Incarnation, Host: req.Host, Port: req.Port, Rack: req.Rack}
-	if n.Image().Level() >= 2 {
-		joiner.MinLevel, joiner.MaxLevel = req.MinLevel, req.MaxLevel
-	}
-	err := n.Change(ctx, metadata.RegisterBroker{Broker: joiner})
-	if err != nil {
-		return refused(err)
-	}
-	broker, ok := n.Image().BrokerOf(req.Incarnation)
-	if !ok {
-		return refused(fmt.Errorf("%w: the registration was replaced at once", ErrUnknown))
-	}
+// AddNonvoter implements admission.Host.
+func (n calls) AddNonvoter(ctx context.Context, broker *metadata.Broker) error {
 	id := raft.ServerID(broker.ServerID())
-	if err := raftgroup.Await(ctx, n.closing, n.controller.Raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout)); err != nil {
-		return refused(fmt.Errorf("%w: %v", ErrNoController, err))
-	}
-	answer := admission.Answer{Cluster: n.identity.Cluster, Node: broker.ID, Peers: make(map[int32]string)}
-	for _, b := range n.Image().Brokers() {
-		if b.ID != broker.ID {
-			answer.Peers[b.ID] = roster.Address(b)
-		}
-	}
-	return answer
+	return raftgroup.Await(ctx, n.closing, n.controller.Raft.AddNonvoter(id, raft.ServerAddress(id), 0, callTimeout))
 }
 
 // status answers how far a group has come here. Nodes of the first release ask it before

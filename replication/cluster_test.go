@@ -337,7 +337,7 @@ func (c *testCluster) settled() {
 			}
 			for _, other := range c.nodes {
 				// The first release does not register runs.
-				if b, ok := n.Image().Broker(other.id); !ok || n.Image().Level() > 1 && b.Run != other.registrar.run {
+				if b, ok := n.Image().Broker(other.id); !ok || n.Image().Level() > 1 && b.Run != other.registrar.Run() {
 					return false
 				}
 			}

@@ -24,8 +24,7 @@
 //	reconciler   makes those follow the image
 //	upkeep       what has to be done now and then: disks, members, retention, compaction
 //	registrar    has the image say what this node is
-//	standing     whether the node may go on, and what its folder says of that
-//	producerIDs  those that this node may give away
+//	standing     whether the node may go on, and what its folder says of that (folder.Standing)
 //
 // A room asks the node by an interface of its own, which a type without state implements
 // here: it says which part of the node each question is for.

@@ -2,7 +2,6 @@ package replication
 
 import (
 	"fmt"
-	"hash/crc32"
 
 	"github.com/hashicorp/raft"
 
@@ -31,6 +30,3 @@ func (gate) Check(group uint64, l *raft.Log) error {
 	}
 	return partition.CheckEntry(l)
 }
-
-// castagnoli is the polynomial of the last image's checksum.
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)

@@ -89,7 +89,7 @@ func TestFeatureLevelFollowsTheLastNodeThatIsUpgraded(t *testing.T) {
 		eventually(t, "all nodes are at the highest level and registered so", func() bool {
 			image := n.Image()
 			for _, b := range image.Brokers() {
-				if b.MaxLevel != metadata.MaxLevel || b.Starts == 0 || b.Run != c.nodes[b.ID-1].registrar.run {
+				if b.MaxLevel != metadata.MaxLevel || b.Starts == 0 || b.Run != c.nodes[b.ID-1].registrar.Run() {
 					return false
 				}
 			}

@@ -87,7 +87,7 @@ type Node struct {
 	identity folder.Identity
 	votes    *vote.Store
 
-	standing standing
+	standing *folder.Standing
 	members  *roster.Members // set by Start, as book is
 	book     *roster.Book
 
@@ -108,8 +108,6 @@ type Node struct {
 	failover *failover.Failover
 	events   partition.Events // what partitions tell: the failover
 	env      *partition.Env   // of the partitions
-
-	producerIDs producerIDs
 
 	reconcileWake chan struct{}
 
@@ -137,7 +135,7 @@ func Open(cfg Config) (*Node, error) {
 		n.cfg.FS = segment.OS
 	}
 	n.folder = folder.Folder{FS: n.cfg.FS, Dir: cfg.DataDir}
-	n.standing = standing{folder: n.folder, failed: make(chan struct{})}
+	n.standing = folder.NewStanding(n.folder)
 	if n.logger == nil {
 		n.logger = slog.New(slog.DiscardHandler)
 		n.cfg.Logger = n.logger
@@ -189,10 +187,14 @@ func (n *Node) Start(ctx context.Context) error {
 		return fmt.Errorf("raise the data folder's age: %w", err)
 	}
 	n.upkeep.aging.age = age
-	n.registrar = registrar{n: n, age: age, run: folder.NewRun()}
-	n.standing.belongs(n.identity, n.logger)
+	run := folder.NewRun()
+	n.registrar = registrar{n: n, Registrar: admission.NewRegistrar(admission.Registration{
+		Node: n.identity.Peer(), Cluster: n.identity.Cluster, Advertise: n.cfg.Advertise, Rack: n.cfg.Rack, Listeners: n.cfg.Listeners,
+		MaxLevel: n.cfg.maxLevel, Run: run, Age: age,
+	}, n, n.standing)}
+	n.standing.Belongs(n.identity, n.logger)
 	n.members = roster.NewMembers(roster.Config{
-		Self: n.identity.Peer(), Run: n.registrar.run, Began: n.began, Age: age, MaxLevel: n.cfg.maxLevel, Node: rosterNode{n}, Logger: n.logger,
+		Self: n.identity.Peer(), Run: run, Began: n.began, Age: age, MaxLevel: n.cfg.maxLevel, Node: rosterNode{n}, Logger: n.logger,
 	})
 	n.transport = transport.New(transport.Config{
 		Local:      n.identity.Peer(),
@@ -238,14 +240,14 @@ func (n *Node) Start(ctx context.Context) error {
 	n.goTracked(func() { n.book.Seek(n.ctx, callSeek, n.entry.Join()) })
 	n.book.SetPeers()
 	n.failover.Opened(controller.Group)
-	if n.registrar.known() {
+	if n.registrar.Known() {
 		// As it was; that it was started again is said in the background, since the
 		// node can serve what it has without a controller.
 		n.registrar.registered.Store(true)
 		n.registrar.stay(n.Image())
 		return nil
 	}
-	if err := n.registrar.register(ctx); err != nil {
+	if err := n.registrar.Register(ctx); err != nil {
 		if errors.Is(err, metadata.ErrOldDisk) {
 			n.outdated(err.Error())
 		}
@@ -412,6 +414,12 @@ func (n *Node) Change(ctx context.Context, change metadata.Change) error {
 	return n.controller.Change(ctx, change)
 }
 
+// NewProducerID returns a producer id that no other call in the cluster's life
+// has returned.
+func (n *Node) NewProducerID(ctx context.Context) (int64, error) {
+	return n.controller.NewProducerID(ctx)
+}
+
 // Controller returns the node that leads the controller group, false if this
 // node knows of none that is there.
 func (n *Node) Controller() (node int32, ok bool) { return n.failover.Controller() }
@@ -452,4 +460,19 @@ func (n *Node) eachMember(f func(*raftgroup.Member)) {
 		f(m)
 	}
 	n.eachReplica(func(r *partition.Replica) { f(&r.Member) })
+}
+
+// Failed is closed when the node must not go on; Failure says why.
+func (n *Node) Failed() <-chan struct{} { return n.standing.Failed() }
+
+// Failure is why the node must not go on, nil while it may.
+func (n *Node) Failure() error { return n.standing.Failure() }
+
+// outdated is called when another node shows that this folder is an old copy. It may
+// lack what was acknowledged under its name, and another may be at work under it: so
+// it is noted that the next start is that of a new incarnation, as after a lost
+// disk, and the node ends.
+func (n *Node) outdated(reason string) {
+	n.standing.Fail(fmt.Errorf("%w: %s; unless the other one is at work, which then has its place, start it again: it comes back as a new incarnation and catches up, and its partitions are set aside; if most nodes were restored, there is nobody to catch up from", ErrOldDisk, reason),
+		n.Image().Level(), func(id *folder.Identity) { id.Outdated = true })
 }

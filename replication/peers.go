@@ -57,7 +57,7 @@ func (p peers) Replaced(by transport.Peer, at uint64, reason string) {
 // Foreign implements transport.Observer.
 func (p peers) Foreign(cluster string) {
 	if p.n.entry.Doubtful() && len(p.n.Image().Brokers()) <= 1 {
-		p.n.standing.fail(admission.Elsewhere(cluster), p.n.Image().Level(), func(id *folder.Identity) { id.Doubted = cluster })
+		p.n.standing.Fail(admission.Elsewhere(cluster), p.n.Image().Level(), func(id *folder.Identity) { id.Doubted = cluster })
 	}
 }
 

@@ -63,7 +63,7 @@ func (r *reconciler) loop() {
 		if image.ClusterID == "" {
 			continue
 		}
-		if unnoted = nil; !r.standing.noteLevel(image.Level()) {
+		if unnoted = nil; !r.standing.NoteLevel(image.Level()) {
 			unnoted = time.After(noteEvery)
 		}
 		r.book.SetPeers()

@@ -52,6 +52,9 @@ type strangerHello struct {
 	more        []byte // behind the fields of version 1
 }
 
+// castagnoli is the polynomial of the checksums between nodes.
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
 // knock dials a node and says hello. The connection is closed with the test.
 func (c *testCluster) knock(n *testNode, g strangerHello) *stranger {
 	c.t.Helper()

@@ -1,6 +1,6 @@
 // Package admission is how a node comes to be a member of a cluster: it reads its folder,
-// and founds a cluster or asks the nodes of one to take it in. What they do about that is
-// package replication's; what both say is here.
+// and founds a cluster or asks the nodes of one to take it in (Candidate), whose controller
+// does so (Admit), and has the cluster's image say what it is (Registrar).
 //
 // An empty folder says nothing about whether its node is new or has lost its disk. Who
 // founds a cluster in the second case serves clients that look for the first one, under

@@ -44,6 +44,8 @@ type Controller struct {
 	given   atomic.Uint64 // the last change that Raft had applied, that one's again
 	saveNow chan struct{} // wakes saveImages
 
+	producerIDs producerIDs
+
 	replayTo uint64        // the last change that the log had when the node started
 	all      atomic.Bool   // the image has it
 	replayed chan struct{} // closed when it has, and Run has been called
