@@ -27,6 +27,7 @@ var loggers = []string{
 	"millrace.replication.admission",
 	"millrace.replication.bulletin", "millrace.replication.controller",
 	"millrace.replication.failover",
+	"millrace.replication.folder",
 	"millrace.replication.partition",
 	"millrace.replication.raftgroup",
 	"millrace.replication.rescue",
