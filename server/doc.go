@@ -25,8 +25,8 @@
 //	  topics    creates, grows and deletes topics                          topics.go
 //	broker      what all handlers answer from: node, settings, clock, log  broker.go, settings.go
 //
-// What the wire looks like is package protocol's. errors.go alone turns our errors into
-// Kafka's codes.
+// What the wire looks like is package protocol's. errors.go alone turns errors of
+// other packages into Kafka's codes; what a handler judges by itself has its code there.
 //
 // # The life of a connection
 //

@@ -14,7 +14,8 @@
 // a Doc that says "without effect" until there is one, a field and its line, a reader of the
 // field outside of this package, a broker's setting for a topic's to take its default from
 // where Synonyms names one. A setting that Kafka does not have is called millrace.something.
-// Then `go test -run TestSettings . -rewrite` writes the row into docs/settings.md.
+// Then `go test -run TestSettings . -rewrite` writes the row into docs/settings.md. A new
+// setting needs no feature level: a node that does not know one stores it and passes it over.
 //
 // Values are texts, in the form they have on the wire, until [Layers.Topic] and
 // [Layers.Broker] make them numbers. A value that is stored and not valid, because another
