@@ -32,7 +32,6 @@ var functions = map[string]string{
 	"server.api":                         "a row of the table of APIs",
 	"replication/metadata/settings.rule": "a row of the table of settings",
 	"cli/bench.carried":                  "the client takes a function, and a method made one anew would be allocated for each record",
-	"replication.Config":                 "to become a method",
 }
 
 // A shape is what a type has.

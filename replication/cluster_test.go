@@ -199,7 +199,7 @@ func (n *testNode) open() error {
 		cfg.Join = []string{n.c.nodes[0].addr}
 	}
 	if n.c.net != nil {
-		cfg.Dial = n.c.net.dialer(n.addr)
+		cfg.Dialer = caller{n.c.net, n.addr}
 	}
 	if n.adjust != nil {
 		n.adjust(&cfg)

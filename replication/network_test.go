@@ -48,29 +48,33 @@ func (w *network) listen(addr string, serve func(net.Conn)) {
 	w.listeners[addr] = serve
 }
 
-// dialer returns the Dial of the node at addr.
-func (w *network) dialer(from string) func(context.Context, string) (net.Conn, error) {
-	return func(ctx context.Context, to string) (net.Conn, error) {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		serve := w.listeners[to]
-		if serve == nil || w.cuts[[2]string{from, to}] || w.cuts[[2]string{to, from}] {
-			return nil, fmt.Errorf("dial %s: connection refused", to)
-		}
-		if w.drops[[2]string{from, to}] || w.drops[[2]string{to, from}] {
-			w.mu.Unlock()
-			<-ctx.Done()
-			w.mu.Lock()
-			return nil, fmt.Errorf("dial %s: %w", to, ctx.Err())
-		}
-		a, b := newPipe(from, to)
-		a.in.setFrozen(w.frozen[from])
-		b.in.setFrozen(w.frozen[to])
-		l := &link{from, to, a, b}
-		w.links[l] = struct{}{}
-		go serve(b)
-		return a, nil
+// A caller dials for the node at an address.
+type caller struct {
+	*network
+	from string
+}
+
+// DialContext implements transport.Dialer.
+func (w caller) DialContext(ctx context.Context, _, to string) (net.Conn, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	serve := w.listeners[to]
+	if serve == nil || w.cuts[[2]string{w.from, to}] || w.cuts[[2]string{to, w.from}] {
+		return nil, fmt.Errorf("dial %s: connection refused", to)
 	}
+	if w.drops[[2]string{w.from, to}] || w.drops[[2]string{to, w.from}] {
+		w.mu.Unlock()
+		<-ctx.Done()
+		w.mu.Lock()
+		return nil, fmt.Errorf("dial %s: %w", to, ctx.Err())
+	}
+	a, b := newPipe(w.from, to)
+	a.in.setFrozen(w.frozen[w.from])
+	b.in.setFrozen(w.frozen[to])
+	l := &link{w.from, to, a, b}
+	w.links[l] = struct{}{}
+	go serve(b)
+	return a, nil
 }
 
 // kill closes every connection of addr, as the kernel does for a dead process.

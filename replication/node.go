@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -71,8 +70,8 @@ type Config struct {
 	// operating system's. The votes and the controller group's log and snapshots are kept
 	// by libraries that know no other, and the folder's age is overwritten in place.
 	FS segment.FS
-	// Dial opens connections to other nodes; nil is TCP.
-	Dial func(ctx context.Context, addr string) (net.Conn, error)
+	// Dialer opens connections to other nodes; nil is TCP.
+	Dialer transport.Dialer
 
 	decoder   controller.Decoder // of changes; nil: this release's, and an older one's in tests
 	metaFiles controller.Files   // over the controller group's; nil: nothing, and what fails in tests
@@ -149,7 +148,7 @@ func Open(cfg Config) (*Node, error) {
 	var err error
 	n.entry, err = admission.Identify(admission.Config{
 		Folder: n.folder, NodeID: cfg.NodeID, Advertise: cfg.Advertise, Rack: cfg.Rack, Join: cfg.Join,
-		Found: cfg.Found, FoundAfter: cfg.FoundAfter, MaxLevel: n.cfg.maxLevel, Dialer: cfg.dialer(),
+		Found: cfg.Found, FoundAfter: cfg.FoundAfter, MaxLevel: n.cfg.maxLevel, Dialer: cfg.Dialer,
 		CallTimeout: 2 * callTimeout, Logger: n.logger,
 	})
 	if err != nil {
@@ -204,7 +203,7 @@ func (n *Node) Start(ctx context.Context) error {
 		Observer:   peers{n},
 		Handler:    peers{n},
 		Entries:    gate{},
-		Dialer:     n.cfg.dialer(),
+		Dialer:     n.cfg.Dialer,
 		Timers: transport.Timers{
 			GatherInterval: raftgroup.GatherInterval,
 			Timeout:        raftgroup.AnswerTimeout,

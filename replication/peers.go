@@ -2,7 +2,6 @@ package replication
 
 import (
 	"context"
-	"net"
 
 	"github.com/hashicorp/raft"
 
@@ -18,7 +17,6 @@ var (
 	_ transport.Observer   = peers{}
 	_ transport.Handler    = peers{}
 	_ transport.Entries    = gate{}
-	_ transport.Dialer     = dial(nil)
 )
 
 // peers is what the transport asks a node about the others, and tells it of them. It has
@@ -88,19 +86,3 @@ func (n rosterNode) Outdated(reason string) { n.outdated(reason) }
 
 // ShowViews implements roster.Views.
 func (n rosterNode) ShowViews() { n.failover.ShowViews() }
-
-// dial is Config.Dial, as a transport.Dialer.
-type dial func(ctx context.Context, addr string) (net.Conn, error)
-
-// DialContext implements transport.Dialer.
-func (d dial) DialContext(ctx context.Context, _, addr string) (net.Conn, error) {
-	return d(ctx, addr)
-}
-
-// dialer is what connections to other nodes are opened with; nil: TCP.
-func (c Config) dialer() transport.Dialer {
-	if c.Dial == nil {
-		return nil
-	}
-	return dial(c.Dial)
-}

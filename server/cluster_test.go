@@ -41,22 +41,27 @@ type switchboard struct {
 	conns map[net.Conn][2]string
 }
 
-func (s *switchboard) dialer(from string) func(context.Context, string) (net.Conn, error) {
-	return func(ctx context.Context, to string) (net.Conn, error) {
-		var d net.Dialer
-		conn, err := d.DialContext(ctx, "tcp", to)
-		if err != nil {
-			return nil, err
-		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.cut[from] || s.cut[to] {
-			conn.Close()
-			return nil, errors.New("cut off")
-		}
-		s.conns[conn] = [2]string{from, to}
-		return conn, nil
+// A caller dials for the node at an address.
+type caller struct {
+	*switchboard
+	from string
+}
+
+// DialContext implements transport.Dialer.
+func (s caller) DialContext(ctx context.Context, network, to string) (net.Conn, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, network, to)
+	if err != nil {
+		return nil, err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cut[s.from] || s.cut[to] {
+		conn.Close()
+		return nil, errors.New("cut off")
+	}
+	s.conns[conn] = [2]string{s.from, to}
+	return conn, nil
 }
 
 // isolate cuts a node off from the others.
@@ -94,7 +99,7 @@ func startClusterOf(t *testing.T, n int, settings map[string]string, names []str
 		logger := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelError}))
 		cfg := replication.Config{
 			DataDir: t.TempDir(), Advertise: l.Addr().String(), Settings: settings, Logger: logger,
-			Dial: peers.dialer(l.Addr().String()),
+			Dialer: caller{peers, l.Addr().String()},
 		}
 		if i > 0 {
 			cfg.Join = []string{all[0].addr}
