@@ -20,11 +20,13 @@ import (
 var allowed = map[string][]string{
 	"index":                         {},
 	"segment/record":                {"klauspost/compress", "pierrec/lz4"},
+	"segment/record/recordtest":     {"segment/record"}, // for tests only
 	"segment":                       {"index", "segment/record", "tysonmote/gommap", "golang.org/x/sys"},
 	"log":                           {"segment", "segment/record", "hashicorp/raft"},
 	"internal/bufpool":              {},
 	"internal/heap":                 {},
 	"internal/slowlog":              {},
+	"internal/storytest":            {}, // for tests only
 	"replication/admission":         {"replication/controller", "replication/folder", "replication/metadata", "replication/raftgroup", "replication/roster", "replication/transport"},
 	"replication/bulletin":          {"replication/metadata"},
 	"replication/folder":            {"segment", "replication/metadata", "replication/transport", "replication/vote"},

@@ -2,9 +2,7 @@ package log
 
 import (
 	"errors"
-	"flag"
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -14,11 +12,10 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/internal/storytest"
 	"millrace/segment"
 	"millrace/segment/record"
 )
-
-var rewrite = flag.Bool("rewrite", false, "write what the scripts of testdata/log say now into them")
 
 // TestScripts runs testdata/log/*.txt: a command with its arguments, lines of
 // input, "----" and what came of it. After each command that changes something the
@@ -34,30 +31,10 @@ var rewrite = flag.Bool("rewrite", false, "write what the scripts of testdata/lo
 //	offset-at TIMESTAMP LIMIT | max-timestamp LIMIT | offset-of INDEX
 //	epoch-end EPOCH | epoch-at OFFSET | retention HOURS MS BYTES LIMIT
 func TestScripts(t *testing.T) {
-	paths, err := filepath.Glob("../testdata/log/*.txt")
-	if err != nil || len(paths) == 0 {
-		t.Fatalf("no scripts: %v", err)
-	}
-	for _, path := range paths {
-		t.Run(strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) {
-			t.Parallel()
-			p, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := runScript(t, string(p))
-			if got == string(p) {
-				return
-			}
-			if *rewrite {
-				if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			t.Errorf("%s: run with -rewrite and look at the difference; now:\n%s", path, got)
-		})
-	}
+	storytest.Run(t, "../testdata/log/*.txt", func(t *testing.T, text string) string {
+		t.Parallel()
+		return runScript(t, text)
+	})
 }
 
 type script struct {
@@ -78,53 +55,7 @@ func runScript(t *testing.T, text string) string {
 			s.l.Close(false)
 		}
 	}()
-	var out strings.Builder
-	for _, block := range splitBlocks(text) {
-		if block.command == "" {
-			out.WriteString(block.raw)
-			continue
-		}
-		answer := s.run(strings.Fields(block.command), block.input)
-		out.WriteString(block.comment + block.command + "\n")
-		for _, l := range block.input {
-			out.WriteString(l + "\n")
-		}
-		out.WriteString("----\n" + answer + "\n")
-	}
-	return out.String()
-}
-
-type block struct {
-	raw, comment, command string
-	input                 []string
-}
-
-// splitBlocks parses paragraphs: comment lines, a command, input, "----", output.
-func splitBlocks(text string) []block {
-	var blocks []block
-	for i, p := range strings.Split(strings.TrimRight(text, "\n"), "\n\n") {
-		var b block
-		if i > 0 {
-			b.comment = "\n"
-		}
-		b.raw = b.comment + p + "\n"
-		lines := strings.Split(p, "\n")
-		for len(lines) > 0 && strings.HasPrefix(lines[0], "#") {
-			b.comment += lines[0] + "\n"
-			lines = lines[1:]
-		}
-		if len(lines) > 0 {
-			b.command = lines[0]
-			for _, l := range lines[1:] {
-				if l == "----" {
-					break
-				}
-				b.input = append(b.input, l)
-			}
-		}
-		blocks = append(blocks, b)
-	}
-	return blocks
+	return storytest.Tell(text, s.run)
 }
 
 func (s *script) run(args, input []string) string {

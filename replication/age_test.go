@@ -11,6 +11,7 @@ import (
 
 	"millrace/replication/folder"
 	"millrace/replication/transport"
+	"millrace/segment/record/recordtest"
 )
 
 // heardAge is the greatest age of n's folder that another node has heard of.
@@ -110,7 +111,7 @@ func TestAnIdleFolderGrowsNoOlder(t *testing.T) {
 			t.Errorf("in an hour without traffic the age went from %d to %d", before, idle)
 		}
 		before = n.upkeep.aging.age.Now()
-		if _, err := appendWait(p, batchOf("x")); err != nil {
+		if _, err := appendWait(p, recordtest.Values("x")); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Second)

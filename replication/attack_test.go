@@ -20,6 +20,7 @@ import (
 	"millrace/replication/metadata"
 	"millrace/replication/partition"
 	"millrace/replication/roster"
+	"millrace/segment/record/recordtest"
 )
 
 // inTheNameOf says hello to a node as another, whose process is gone, would at its next start.
@@ -54,7 +55,7 @@ func (c *testCluster) stillWorks(id idOf) {
 	deadline := time.Now().Add(30 * time.Second)
 	for {
 		_, p := c.leader(id)
-		_, err := appendWait(p, batchOf("after"))
+		_, err := appendWait(p, recordtest.Values("after"))
 		if err == nil {
 			break
 		}
@@ -76,7 +77,7 @@ func TestStrangersAreKeptOut(t *testing.T) {
 	defer c.stop()
 	id := c.create("orders", 1, 1, nil)
 	n, p := c.leader(id)
-	if _, err := appendWait(p, batchOf("kept")); err != nil {
+	if _, err := appendWait(p, recordtest.Values("kept")); err != nil {
 		t.Fatal(err)
 	}
 	for kind := byte(controlConn); kind <= bulkConn; kind++ {
@@ -151,7 +152,7 @@ func TestPartitionThatNoImageMentionsIsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	(&reconciler{Node: n.Node, limit: make(chan struct{}, 1)}).follow(image)
+	(&reconciler{n: n.Node, limit: make(chan struct{}, 1)}).follow(image)
 	if strange := newReconciler(n.Node).sweep(image, n.folders()); len(strange) != 2 {
 		t.Errorf("%d folders are left alone, want 2", len(strange))
 	}

@@ -22,6 +22,7 @@ import (
 	"millrace/replication/partition"
 	"millrace/segment"
 	"millrace/segment/record"
+	"millrace/segment/record/recordtest"
 	"millrace/testdata/ports"
 )
 
@@ -369,19 +370,6 @@ func (c *testCluster) append(id idOf, value string) *partition.Partition {
 	}
 }
 
-// batchOf builds a plain batch of values.
-func batchOf(values ...string) record.Batch {
-	records := make([]record.Record, len(values))
-	for i, v := range values {
-		records[i] = record.Record{Timestamp: time.Now().UnixMilli(), Value: []byte(v)}
-	}
-	b, err := record.Build(record.None, records...)
-	if err != nil {
-		panic(err)
-	}
-	return b
-}
-
 // values reads the whole partition from its leader.
 func (c *testCluster) values(id metadata.PartitionID) []string {
 	c.t.Helper()
@@ -429,7 +417,7 @@ func TestClusterReplicatesAndReplaysAfterRestart(t *testing.T) {
 	var want []string
 	for i := range 100 {
 		v := fmt.Sprint("value-", i)
-		ack, err := appendWait(p, batchOf(v))
+		ack, err := appendWait(p, recordtest.Values(v))
 		if err != nil {
 			t.Fatalf("append %d: %v", i, err)
 		}
@@ -481,7 +469,7 @@ func TestAppendRetriesAreAnsweredWithTheirFirstOffset(t *testing.T) {
 	id := c.create("orders", 1, 3, nil)
 	n, p := c.leader(id)
 	for i := range int32(8) {
-		ack, err := appendWait(p, sequencedBatch(9, 0, i, 1, 0))
+		ack, err := appendWait(p, recordtest.Sequenced(9, 0, i, 1, 0))
 		if err != nil || ack.BaseOffset != int64(i) {
 			t.Fatalf("sequence %d: offset %d, %v", i, ack.BaseOffset, err)
 		}
@@ -489,15 +477,15 @@ func TestAppendRetriesAreAnsweredWithTheirFirstOffset(t *testing.T) {
 	n.stop()
 	_, p = c.leader(id)
 	for i := int32(3); i < 8; i++ {
-		ack, err := appendWait(p, sequencedBatch(9, 0, i, 1, 0))
+		ack, err := appendWait(p, recordtest.Sequenced(9, 0, i, 1, 0))
 		if err != nil || ack.BaseOffset != int64(i) {
 			t.Fatalf("sequence %d again, at a new leader: offset %d, %v", i, ack.BaseOffset, err)
 		}
 	}
-	if _, err := appendWait(p, sequencedBatch(9, 0, 9, 1, 0)); !errors.Is(err, partition.ErrSequence) {
+	if _, err := appendWait(p, recordtest.Sequenced(9, 0, 9, 1, 0)); !errors.Is(err, partition.ErrSequence) {
 		t.Fatalf("a gap was answered with %v", err)
 	}
-	if ack, err := appendWait(p, sequencedBatch(9, 0, 8, 1, 0)); err != nil || ack.BaseOffset != 8 {
+	if ack, err := appendWait(p, recordtest.Sequenced(9, 0, 8, 1, 0)); err != nil || ack.BaseOffset != 8 {
 		t.Fatalf("the next sequence: offset %d, %v", ack.BaseOffset, err)
 	}
 }
@@ -525,21 +513,6 @@ func (n *testNode) leadsController() bool {
 func leads(r *partition.Replica) bool {
 	_, ok := r.LeadsNow()
 	return ok
-}
-
-// sequencedBatch returns a batch of count records as an idempotent producer
-// sends it, at offset.
-func sequencedBatch(id int64, epoch int16, sequence int32, count int, offset int64) record.Batch {
-	builder := record.Builder{Producer: &record.Producer{ID: id, Epoch: epoch, Sequence: sequence}}
-	for range count {
-		builder.Append(record.Record{Timestamp: time.Now().UnixMilli(), Value: []byte("v")})
-	}
-	b, err := builder.Batch()
-	if err != nil {
-		panic(err)
-	}
-	b.Assign(offset, 1)
-	return b
 }
 
 // told is a function as a partition.Appender.

@@ -8,6 +8,7 @@ import (
 
 	"millrace/replication/partition"
 	"millrace/segment/record"
+	"millrace/segment/record/recordtest"
 )
 
 func TestConfirmWhileAQuorumFollows(t *testing.T) {
@@ -91,7 +92,7 @@ func TestDeposedLeaderDoesNotConfirm(t *testing.T) {
 			}
 			time.Sleep(time.Millisecond)
 		}
-		if ack, err := appendWait(next, batchOf("new")); err != nil || ack.Epoch <= epoch {
+		if ack, err := appendWait(next, recordtest.Values("new")); err != nil || ack.Epoch <= epoch {
 			t.Fatalf("the new leader: epoch %d, %v", ack.Epoch, err)
 		}
 		if got, err := next.Confirm(context.Background()); err != nil || got <= epoch {
@@ -124,11 +125,11 @@ func TestAppendInOneEpochOnly(t *testing.T) {
 	done := make(chan error, 1)
 	answer := func(_ partition.Ack, err error) { done <- err }
 	for _, wrong := range []int32{epoch - 1, epoch + 1} {
-		if err := p.AppendIn(wrong, []record.Batch{batchOf("no")}, told(answer)); !errors.Is(err, partition.ErrNotLeader) {
+		if err := p.AppendIn(wrong, []record.Batch{recordtest.Values("no")}, told(answer)); !errors.Is(err, partition.ErrNotLeader) {
 			t.Errorf("epoch %d: %v", wrong, err)
 		}
 	}
-	if err := p.AppendIn(epoch, []record.Batch{batchOf("yes")}, told(answer)); err != nil {
+	if err := p.AppendIn(epoch, []record.Batch{recordtest.Values("yes")}, told(answer)); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-done; err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"millrace/replication/partition"
 	"millrace/segment/record"
+	"millrace/segment/record/recordtest"
 )
 
 // lateNotices are how late a leader may look at the notification that it is deposed.
@@ -57,7 +58,7 @@ func TestDeposedLeaderAcknowledgesOnlyWhatItsHeirCommitted(t *testing.T) {
 			inVirtualTime(t, func(t *testing.T, c *testCluster) {
 				id := c.create("orders", 1, 3, nil)
 				old, p := c.leader(id)
-				if _, err := appendWait(p, batchOf("before")); err != nil {
+				if _, err := appendWait(p, recordtest.Values("before")); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(time.Second) // no request is unanswered, so the next entry goes to both at once
@@ -66,23 +67,23 @@ func TestDeposedLeaderAcknowledgesOnlyWhatItsHeirCommitted(t *testing.T) {
 				last := p.Replica().Raft.LastIndex()
 				old.late.Store(int64(late))
 				c.net.freeze(old.addr) // its followers' answers lie there, and what the heir will send
-				kept := appendLater(p, batchOf("kept"))
+				kept := appendLater(p, recordtest.Values("kept"))
 				for begin := time.Now(); heir.Raft.LastIndex() <= last; time.Sleep(time.Millisecond) {
 					if time.Since(begin) > time.Minute {
 						t.Fatal("the follower does not get the entry")
 					}
 				}
 				// These are not sent before there is an answer for the first.
-				lost := appendLater(p, batchOf("lost"))
+				lost := appendLater(p, recordtest.Values("lost"))
 				time.Sleep(time.Millisecond)
-				more := appendLater(p, batchOf("lost, too"))
+				more := appendLater(p, recordtest.Values("lost, too"))
 				time.Sleep(time.Millisecond)
 				if err := heir.Port.Elect(); err != nil {
 					t.Fatal(err)
 				}
 				next := c.heir(old, id)
 				for _, v := range []string{"x", "y", "z"} {
-					if _, err := appendWait(next, batchOf(v)); err != nil {
+					if _, err := appendWait(next, recordtest.Values(v)); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -119,23 +120,23 @@ func TestDeposedLeaderDoesNotJudgeSequences(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
 		id := c.create("orders", 1, 3, nil)
 		old, p := c.leader(id)
-		if _, err := appendWait(p, sequencedBatch(9, 0, 0, 1, 0)); err != nil {
+		if _, err := appendWait(p, recordtest.Sequenced(9, 0, 0, 1, 0)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := appendWait(p, sequencedBatch(9, 0, 5, 1, 0)); !errors.Is(err, partition.ErrSequence) {
+		if _, err := appendWait(p, recordtest.Sequenced(9, 0, 5, 1, 0)); !errors.Is(err, partition.ErrSequence) {
 			t.Fatalf("a gap: %v", err)
 		}
 		c.separate(old)
 		next := c.heir(old, id)
 		for i := range int32(4) {
-			if _, err := appendWait(next, sequencedBatch(9, 0, 1+i, 1, 0)); err != nil {
+			if _, err := appendWait(next, recordtest.Sequenced(9, 0, 1+i, 1, 0)); err != nil {
 				t.Fatal(err)
 			}
 		}
 		if _, err := p.Serving(); err != nil {
 			t.Fatalf("the old leader knows already (%v): the test shows nothing", err)
 		}
-		if _, err := appendWait(p, sequencedBatch(9, 0, 5, 1, 0)); !errors.Is(err, partition.ErrNotLeader) {
+		if _, err := appendWait(p, recordtest.Sequenced(9, 0, 5, 1, 0)); !errors.Is(err, partition.ErrNotLeader) {
 			t.Errorf("what follows at the heir is refused by the old leader with %v", err)
 		}
 	})
@@ -156,7 +157,7 @@ func TestLateNoticeEndsNoLaterLeadership(t *testing.T) {
 		}
 		leader.disk.set(true, nil)
 		defer leader.disk.set(false, nil)
-		first := appendLater(p, sequencedBatch(9, 0, 0, 1, 0))
+		first := appendLater(p, recordtest.Sequenced(9, 0, 0, 1, 0))
 		time.Sleep(10 * time.Millisecond)
 		r.LeadershipChanged(false)
 		r.LeadershipChanged(true)
@@ -164,7 +165,7 @@ func TestLateNoticeEndsNoLaterLeadership(t *testing.T) {
 		if now, ok := r.LeadsNow(); !ok || now != term {
 			t.Fatalf("the leadership of term %d is over", term)
 		}
-		again := appendLater(p, sequencedBatch(9, 0, 0, 1, 0))
+		again := appendLater(p, recordtest.Sequenced(9, 0, 0, 1, 0))
 		leader.disk.set(false, nil)
 		a, b := <-first, <-again
 		if a.err != nil || b.err != nil || a.ack.BaseOffset != b.ack.BaseOffset {

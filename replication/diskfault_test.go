@@ -15,6 +15,7 @@ import (
 	"millrace/replication/folder"
 	"millrace/replication/partition"
 	"millrace/segment/record"
+	"millrace/segment/record/recordtest"
 )
 
 // downAs waits for the partition of a node to be down for a reason, nil for up.
@@ -49,8 +50,8 @@ func TestALeaderWhoseLogFailsIsReplaced(t *testing.T) {
 		do    func(p *partition.Partition, r *partition.Replica)
 	}{
 		"a roll before an append": {".log", func(p *partition.Partition, r *partition.Replica) {
-			appendWait(p, batchOf(big)) // the last that fits
-			appendWait(p, batchOf(big))
+			appendWait(p, recordtest.Values(big)) // the last that fits
+			appendWait(p, recordtest.Values(big))
 		}},
 		"a roll that is due": {".log", func(p *partition.Partition, r *partition.Replica) {
 			r.Log().RollIfDue(time.Now().Add(365 * 24 * time.Hour))
@@ -66,7 +67,7 @@ func TestALeaderWhoseLogFailsIsReplaced(t *testing.T) {
 			inVirtualTime(t, func(t *testing.T, c *testCluster) {
 				id := c.create("orders", 1, 3, map[string]string{"segment.bytes": "1048576"})
 				old, p := c.leader(id)
-				if _, err := appendWait(p, batchOf("before")); err != nil {
+				if _, err := appendWait(p, recordtest.Values("before")); err != nil {
 					t.Fatal(err)
 				}
 				r := p.Replica()
@@ -83,7 +84,7 @@ func TestALeaderWhoseLogFailsIsReplaced(t *testing.T) {
 				if next == old {
 					t.Fatal("it leads again")
 				}
-				if _, err := appendWait(q, batchOf("after")); err != nil {
+				if _, err := appendWait(q, recordtest.Values("after")); err != nil {
 					t.Fatal(err)
 				}
 				if took := time.Since(began); took > 5*time.Second {
@@ -108,7 +109,7 @@ func TestANodeWithoutDescriptorsGoesOnWhenItHasSome(t *testing.T) {
 		id := c.create("orders", 1, 3, map[string]string{"segment.bytes": "1048576"})
 		leader, p := c.leader(id)
 		want := []string{"before"}
-		if _, err := appendWait(p, batchOf("before")); err != nil {
+		if _, err := appendWait(p, recordtest.Values("before")); err != nil {
 			t.Fatal(err)
 		}
 		runs := make(map[*testNode]*partition.Replica)
@@ -125,7 +126,7 @@ func TestANodeWithoutDescriptorsGoesOnWhenItHasSome(t *testing.T) {
 		refused := 0
 		for i := range 6 {
 			v := fmt.Sprint(i, big)
-			switch _, err := appendWait(p, batchOf(v)); {
+			switch _, err := appendWait(p, recordtest.Values(v)); {
 			case err == nil:
 				want = append(want, v)
 			case errors.Is(err, partition.ErrRefused):
@@ -143,7 +144,7 @@ func TestANodeWithoutDescriptorsGoesOnWhenItHasSome(t *testing.T) {
 		}
 		for i := range 4 {
 			v := fmt.Sprint("after ", i, big)
-			if _, err := appendWait(p, batchOf(v)); err != nil {
+			if _, err := appendWait(p, recordtest.Values(v)); err != nil {
 				t.Fatal(err)
 			}
 			want = append(want, v)
@@ -168,7 +169,7 @@ func TestFollowersThatCouldNotStoreAreSoonSentAgain(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
 		id := c.create("orders", 1, 3, map[string]string{"segment.bytes": "1048576"})
 		leader, p := c.leader(id)
-		if _, err := appendWait(p, batchOf("0"+big)); err != nil {
+		if _, err := appendWait(p, recordtest.Values("0"+big)); err != nil {
 			t.Fatal(err)
 		}
 		for _, n := range c.others(leader) {
@@ -218,7 +219,7 @@ func TestAFollowerWaitsForWhatTheLeaderCannotOpen(t *testing.T) {
 		behind.Node = nil
 		for i := range 20 { // more than the cache of entries keeps
 			v := fmt.Sprint(i, big)
-			if _, err := appendWait(p, batchOf(v)); err != nil {
+			if _, err := appendWait(p, recordtest.Values(v)); err != nil {
 				t.Fatal(err)
 			}
 			want = append(want, v)
@@ -258,7 +259,7 @@ func TestAReplicaIsOpenedWhenThereAreDescriptors(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
 		id := c.create("orders", 1, 3, nil)
 		leader, p := c.leader(id)
-		if _, err := appendWait(p, batchOf("before")); err != nil {
+		if _, err := appendWait(p, recordtest.Values("before")); err != nil {
 			t.Fatal(err)
 		}
 		n := c.nodes[0]
@@ -282,7 +283,7 @@ func TestAReplicaIsOpenedWhenThereAreDescriptors(t *testing.T) {
 		n.disk.refuse(nil)
 		time.Sleep(2 * openedWithin)
 		n.downAs(id, nil)
-		if _, err := appendWait(p, batchOf("after")); err != nil {
+		if _, err := appendWait(p, recordtest.Values("after")); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
@@ -296,12 +297,12 @@ func TestAWriteThatFindsTheDiskFullEndsALifeOnly(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
 		id := c.create("orders", 1, 3, nil)
 		old, p := c.leader(id)
-		if _, err := appendWait(p, batchOf("before")); err != nil {
+		if _, err := appendWait(p, recordtest.Values("before")); err != nil {
 			t.Fatal(err)
 		}
 		r := p.Replica()
 		old.disk.set(false, syscall.ENOSPC)
-		p.Append([]record.Batch{batchOf("unknown")}, told(func(partition.Ack, error) {}))
+		p.Append([]record.Batch{recordtest.Values("unknown")}, told(func(partition.Ack, error) {}))
 		for range 500 {
 			if p.Replica() != r {
 				break
@@ -333,7 +334,7 @@ func TestAFullDiskIsSaidOnceAndThenRarely(t *testing.T) {
 		const said = "the disk is full: records are refused"
 		refused := 0
 		for began := time.Now(); time.Since(began) < time.Hour; time.Sleep(5 * time.Second) {
-			switch _, err := appendWait(p, batchOf(big)); {
+			switch _, err := appendWait(p, recordtest.Values(big)); {
 			case errors.Is(err, partition.ErrNoSpace):
 				refused++
 			case err != nil || refused > 0: // what was taken ahead may do for a while

@@ -8,6 +8,7 @@ import (
 
 	"millrace/replication/partition"
 	"millrace/segment/record"
+	"millrace/segment/record/recordtest"
 )
 
 // A load appends to partitions, through whoever leads each, and counts who did.
@@ -37,7 +38,7 @@ func (l *load) run(d time.Duration) {
 				l.changes[i]++
 				epochs[i] = epoch
 			}
-			if _, err := appendWaitFor(p, batchOf("x"), 20*time.Millisecond); err == nil {
+			if _, err := appendWaitFor(p, recordtest.Values("x"), 20*time.Millisecond); err == nil {
 				l.longest[i] = max(l.longest[i], time.Since(last[i]))
 				last[i] = time.Now()
 			}

@@ -8,6 +8,7 @@ import (
 
 	"millrace/replication/partition"
 	"millrace/segment/record"
+	"millrace/segment/record/recordtest"
 )
 
 // After 40,000 other producers wrote, the first one's retry is still recognised.
@@ -16,7 +17,7 @@ func TestManyProducersDoNotCrowdOneOut(t *testing.T) {
 	defer c.stop()
 	id := c.create("orders", 1, 1, nil)
 	_, p := c.leader(id)
-	first, err := appendWait(p, sequencedBatch(7, 0, 0, 1, 0))
+	first, err := appendWait(p, recordtest.Sequenced(7, 0, 0, 1, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,13 +25,13 @@ func TestManyProducersDoNotCrowdOneOut(t *testing.T) {
 	answers := make(chan error, others)
 	for begun, ended := 0, 0; ended < others; ended++ {
 		for ; begun < others && begun-ended < 1000; begun++ {
-			p.Append([]record.Batch{sequencedBatch(int64(1000+begun), 0, 0, 1, 0)}, told(func(_ partition.Ack, err error) { answers <- err }))
+			p.Append([]record.Batch{recordtest.Sequenced(int64(1000+begun), 0, 0, 1, 0)}, told(func(_ partition.Ack, err error) { answers <- err }))
 		}
 		if err := <-answers; err != nil {
 			t.Fatal(err)
 		}
 	}
-	again, err := appendWait(p, sequencedBatch(7, 0, 0, 1, 0))
+	again, err := appendWait(p, recordtest.Sequenced(7, 0, 0, 1, 0))
 	if err != nil || again.BaseOffset != first.BaseOffset {
 		t.Errorf("sent again it is at %d, %v; it was at %d", again.BaseOffset, err, first.BaseOffset)
 	}
@@ -47,11 +48,11 @@ func TestIdleProducersAreForgottenEverywhere(t *testing.T) {
 		}()
 		id := c.create("orders", 1, 3, nil)
 		_, p := c.leader(id)
-		if _, err := appendWait(p, sequencedBatch(7, 0, 0, 1, 0)); err != nil {
+		if _, err := appendWait(p, recordtest.Sequenced(7, 0, 0, 1, 0)); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(9 * time.Minute)
-		if _, err := appendWait(p, sequencedBatch(7, 0, 5, 1, 0)); !errors.Is(err, partition.ErrSequence) {
+		if _, err := appendWait(p, recordtest.Sequenced(7, 0, 5, 1, 0)); !errors.Is(err, partition.ErrSequence) {
 			t.Fatalf("a gap after 9 minutes: %v", err)
 		}
 		time.Sleep(3 * time.Minute) // a follower may hear of the commit a minute later, and counts from then
@@ -65,7 +66,7 @@ func TestIdleProducersAreForgottenEverywhere(t *testing.T) {
 			}
 		}
 		_, p = c.leader(id)
-		if _, err := appendWait(p, sequencedBatch(7, 0, 5, 1, 0)); err != nil {
+		if _, err := appendWait(p, recordtest.Sequenced(7, 0, 5, 1, 0)); err != nil {
 			t.Errorf("a gap after 12 minutes: %v", err)
 		}
 	})

@@ -14,6 +14,7 @@ import (
 
 	"millrace/replication/metadata"
 	"millrace/replication/partition"
+	"millrace/segment/record/recordtest"
 )
 
 // A smallDisk is an ext4 file system of its own, which can be filled to its last block.
@@ -110,7 +111,7 @@ func TestAFullDiskTakesNothingButAppends(t *testing.T) {
 	append1 := func(id idOf, value string) error {
 		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 			_, p := c.leader(id)
-			_, err := appendWait(p, batchOf(value))
+			_, err := appendWait(p, recordtest.Values(value))
 			if err == nil || !errors.Is(err, partition.ErrNotLeader) || time.Now().After(deadline) {
 				return err
 			}

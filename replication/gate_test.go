@@ -9,6 +9,7 @@ import (
 	"millrace/replication/controller"
 	"millrace/replication/metadata"
 	"millrace/segment/record"
+	"millrace/segment/record/recordtest"
 )
 
 // A replica that a peer sends bytes instead of a batch to refuses them, goes on, and
@@ -73,7 +74,7 @@ func FuzzControllerEntries(f *testing.F) {
 
 // stampedAt is a batch as a leader of the term has stored it.
 func stampedAt(offset int64, term uint64, values ...string) record.Batch {
-	b := batchOf(values...)
+	b := recordtest.Values(values...)
 	b.Assign(offset, int32(term))
 	return b
 }

@@ -10,6 +10,7 @@ import (
 
 	"millrace/replication/controller"
 	"millrace/replication/folder"
+	"millrace/segment/record/recordtest"
 )
 
 // All nodes of a cluster of five died, and two come back: too few for a controller,
@@ -43,7 +44,7 @@ func TestPartitionsOpenWithoutAController(t *testing.T) {
 		if took := time.Since(begin); took > 2*time.Second {
 			t.Errorf("the partition was led %v after the start", took)
 		}
-		if _, err := appendWait(p, batchOf("meanwhile")); err != nil {
+		if _, err := appendWait(p, recordtest.Values("meanwhile")); err != nil {
 			t.Fatal(err)
 		}
 		c.check("without a controller", id, []string{"before", "meanwhile"})

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"millrace/replication/metadata"
+	"millrace/segment/record/recordtest"
 )
 
 // A member of the controller group gets its vote when it has said in this term that it
@@ -70,7 +71,7 @@ func TestReplicaThatWasNeverHeardOfGetsNoVote(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
 		id := c.create("orders", 1, 1, nil)
 		leader, p := c.leader(id)
-		if _, err := appendWait(p, batchOf("before")); err != nil {
+		if _, err := appendWait(p, recordtest.Values("before")); err != nil {
 			t.Fatal(err)
 		}
 		i := slices.IndexFunc(c.nodes, func(n *testNode) bool { return n != leader && n.id != 1 })
@@ -87,7 +88,7 @@ func TestReplicaThatWasNeverHeardOfGetsNoVote(t *testing.T) {
 		if got := r.Raft.GetConfiguration().Configuration().Servers; len(got) != 2 || len(r.Voters()) != 1 {
 			t.Fatalf("the members are %v, and %v vote; want two members and one voter", got, r.Voters())
 		}
-		if _, err := appendWait(p, batchOf("meanwhile")); err != nil {
+		if _, err := appendWait(p, recordtest.Values("meanwhile")); err != nil {
 			t.Fatalf("without the absent replica: %v", err)
 		}
 		c.net.heal()

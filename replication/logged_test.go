@@ -21,6 +21,7 @@ import (
 	"millrace/replication/raftgroup"
 	"millrace/replication/transport"
 	"millrace/replication/vote"
+	"millrace/segment/record/recordtest"
 )
 
 // since returns what was logged from the line with that number on, and the warnings among it.
@@ -190,7 +191,7 @@ func TestRetentionSaysWhatItDeleted(t *testing.T) {
 		for i := range 3 {
 			p := mustPartition(t, n, metadata.PartitionID{Topic: id.Topic, Index: int32(i)})
 			for range 4 {
-				if _, err := appendWait(p, batchOf("one", "two")); err != nil {
+				if _, err := appendWait(p, recordtest.Values("one", "two")); err != nil {
 					t.Fatal(err)
 				}
 			}

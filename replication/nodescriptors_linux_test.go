@@ -12,6 +12,7 @@ import (
 	"millrace/replication/controller"
 	"millrace/replication/metadata"
 	"millrace/replication/partition"
+	"millrace/segment/record/recordtest"
 )
 
 // withoutDescriptors runs f while the process can open nothing at all. No other test may
@@ -61,7 +62,7 @@ func TestElectionsAndChangesNeedNoDescriptors(t *testing.T) {
 					lead, q := c.leader(id)
 					if epoch, err := q.Serving(); err == nil && uint64(epoch) > term {
 						v := fmt.Sprint("without ", round)
-						if _, err := appendWait(q, batchOf(v)); err != nil {
+						if _, err := appendWait(q, recordtest.Values(v)); err != nil {
 							t.Fatalf("node %d, elected after node %d: %v", lead.id, old.id, err)
 						}
 						want = append(want, v)
@@ -107,7 +108,7 @@ func TestElectionsAndChangesNeedNoDescriptors(t *testing.T) {
 		})
 		ended := time.Now()
 		_, q := c.leader(late)
-		if _, err := appendWait(q, batchOf("late")); err != nil {
+		if _, err := appendWait(q, recordtest.Values("late")); err != nil {
 			t.Fatal(err)
 		}
 		c.append(id, "after")

@@ -6,6 +6,7 @@ import (
 
 	"millrace/replication/partition"
 	"millrace/replication/raftgroup"
+	"millrace/segment/record/recordtest"
 )
 
 // A follower that comes back to a group in which nothing happens gets what it
@@ -14,7 +15,7 @@ func TestWhoComesBackIsNudged(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
 		id := c.create("orders", 1, 3, nil)
 		leader, p := c.leader(id)
-		if _, err := appendWait(p, batchOf("before")); err != nil {
+		if _, err := appendWait(p, recordtest.Values("before")); err != nil {
 			t.Fatal(err)
 		}
 		var away *testNode
@@ -25,7 +26,7 @@ func TestWhoComesBackIsNudged(t *testing.T) {
 		}
 		for i := range int64(3) { // Raft alone may be lucky once
 			away.stop()
-			if _, err := appendWait(p, batchOf("meanwhile")); err != nil {
+			if _, err := appendWait(p, recordtest.Values("meanwhile")); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(10 * raftgroup.CommitTimeout)

@@ -12,12 +12,13 @@ import (
 	"millrace/log"
 	"millrace/replication/partition"
 	"millrace/segment/record"
+	"millrace/segment/record/recordtest"
 )
 
 // appendSoon appends a batch and returns where its answer will be.
 func appendSoon(p *partition.Partition, value string) chan error {
 	done := make(chan error, 1)
-	p.Append([]record.Batch{batchOf(value)}, told(func(_ partition.Ack, err error) { done <- err }))
+	p.Append([]record.Batch{recordtest.Values(value)}, told(func(_ partition.Ack, err error) { done <- err }))
 	return done
 }
 
@@ -27,7 +28,7 @@ func TestNobodyHearsOfACommitThatTheLeaderHasNotSynced(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
 		id := c.create("orders", 1, 3, nil)
 		leader, p := c.leader(id)
-		if _, err := appendWait(p, batchOf("first")); err != nil {
+		if _, err := appendWait(p, recordtest.Values("first")); err != nil {
 			t.Fatal(err)
 		}
 		for _, n := range c.nodes { // two of three would do for the answer
@@ -89,7 +90,7 @@ func TestSyncThatFailsIsNotAcknowledged(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
 		id := c.create("orders", 1, 3, nil)
 		leader, p := c.leader(id)
-		if _, err := appendWait(p, batchOf("first")); err != nil {
+		if _, err := appendWait(p, recordtest.Values("first")); err != nil {
 			t.Fatal(err)
 		}
 		leader.disk.set(false, syscall.EIO)
@@ -108,7 +109,7 @@ func TestSyncThatFailsIsNotAcknowledged(t *testing.T) {
 		if next == leader {
 			t.Fatal("it leads again")
 		}
-		if _, err := appendWait(q, batchOf("third")); err != nil {
+		if _, err := appendWait(q, recordtest.Values("third")); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -137,7 +138,7 @@ func TestLeaderWithoutAnHeirOutlivesAStall(t *testing.T) {
 			t.Errorf("what was in flight: %v", err)
 		}
 		time.Sleep(10 * time.Second)
-		if _, err := appendWait(p, batchOf("after")); err != nil {
+		if _, err := appendWait(p, recordtest.Values("after")); err != nil {
 			t.Fatalf("ten seconds after the disk was back: %v", err)
 		}
 	})
@@ -149,7 +150,7 @@ func TestLeaderWhoseHeirDoesNotTakeOverOutlivesAStall(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
 		id := c.create("orders", 1, 3, nil)
 		leader, p := c.leader(id)
-		if _, err := appendWait(p, batchOf("before")); err != nil {
+		if _, err := appendWait(p, recordtest.Values("before")); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(20 * time.Second) // it may be handed over by now
@@ -170,7 +171,7 @@ func TestLeaderWhoseHeirDoesNotTakeOverOutlivesAStall(t *testing.T) {
 		}
 		time.Sleep(10 * time.Second)
 		_, q := c.leader(id)
-		ack, err := appendWait(q, batchOf("after"))
+		ack, err := appendWait(q, recordtest.Values("after"))
 		if err != nil || uint64(ack.Epoch) <= term {
 			t.Fatalf("ten seconds after the disk was back: %v, in term %d after %d", err, ack.Epoch, term)
 		}
@@ -184,7 +185,7 @@ func TestReplicaStaysDownAfterASyncThatFailed(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
 		id := c.create("orders", 1, 3, nil)
 		leader, p := c.leader(id)
-		if _, err := appendWait(p, batchOf("first")); err != nil {
+		if _, err := appendWait(p, recordtest.Values("first")); err != nil {
 			t.Fatal(err)
 		}
 		leader.disk.set(false, syscall.EIO)

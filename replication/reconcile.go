@@ -28,7 +28,7 @@ const strangeAfter = 10 * time.Second
 // at the topics that a step between them touched, so that a hundred changes of a cluster
 // of ten thousand partitions do not cost a million partitions' worth.
 type reconciler struct {
-	*Node
+	n     *Node
 	limit chan struct{} // has a place for each partition that may open at the same time
 
 	image  *metadata.Image                               // that was followed last; nil before the first
@@ -37,39 +37,39 @@ type reconciler struct {
 }
 
 func newReconciler(n *Node) *reconciler {
-	return &reconciler{Node: n, limit: make(chan struct{}, openAtOnce)}
+	return &reconciler{n: n, limit: make(chan struct{}, openAtOnce)}
 }
 
 // loop makes what is open here follow the image.
 func (r *reconciler) loop() {
-	var strange []string  // folders that no image explains yet
-	before := r.folders() // those that this run makes need no explanation, and are half made for a moment
+	var strange []string    // folders that no image explains yet
+	before := r.n.folders() // those that this run makes need no explanation, and are half made for a moment
 	swept := false
 	settled := time.After(strangeAfter)
 	var unnoted <-chan time.Time // nil: node.json has the level
 	for {
 		select {
-		case <-r.closing:
+		case <-r.n.closing:
 			return
-		case <-r.reconcileWake:
+		case <-r.n.reconcileWake:
 		case <-unnoted:
 		case <-settled:
 			for _, dir := range strange {
-				r.logger.Warn("a folder belongs to no partition of this cluster; it is left alone", "folder", dir)
+				r.n.logger.Warn("a folder belongs to no partition of this cluster; it is left alone", "folder", dir)
 			}
 			continue
 		}
-		image := r.Image()
+		image := r.n.Image()
 		if image.ClusterID == "" {
 			continue
 		}
-		if unnoted = nil; !r.standing.NoteLevel(image.Level()) {
+		if unnoted = nil; !r.n.standing.NoteLevel(image.Level()) {
 			unnoted = time.After(noteEvery)
 		}
-		r.book.SetPeers()
-		r.registrar.stay(image)
+		r.n.book.SetPeers()
+		r.n.registrar.stay(image)
 		r.follow(image)
-		if _, registered := image.Broker(r.identity.Node); registered && !swept {
+		if _, registered := image.Broker(r.n.identity.Node); registered && !swept {
 			strange = r.sweep(image, before)
 			swept = true
 		} else if len(strange) > 0 {
@@ -84,8 +84,8 @@ func (r *reconciler) follow(image *metadata.Image) {
 	var changed, gone []*metadata.Topic
 	if r.image == nil {
 		changed = image.Topics()
-		r.absent = r.all()
-	} else if changed, gone = image.Difference(r.image); r.id != r.identity.Node || !image.SameBrokerConfigs(r.image) {
+		r.absent = r.n.all()
+	} else if changed, gone = image.Difference(r.image); r.id != r.n.identity.Node || !image.SameBrokerConfigs(r.image) {
 		changed = image.Topics() // the settings of each may be others
 	}
 	for _, t := range changed {
@@ -94,7 +94,7 @@ func (r *reconciler) follow(image *metadata.Image) {
 	for _, t := range gone {
 		for i := range t.Partitions {
 			id := metadata.PartitionID{Topic: t.ID, Index: int32(i)}
-			if p, err := r.Partition(id); err == nil {
+			if p, err := r.n.Partition(id); err == nil {
 				r.absent[id] = p
 			}
 		}
@@ -103,33 +103,33 @@ func (r *reconciler) follow(image *metadata.Image) {
 	for id, p := range r.absent {
 		if _, ok := image.TopicByID(id.Topic); ok {
 			delete(r.absent, id)
-		} else if r.dropped.deleted(image, id.Topic, p.Group()) {
+		} else if r.n.dropped.deleted(image, id.Topic, p.Group()) {
 			delete(r.absent, id)
-			r.remove(id, p)
+			r.n.remove(id, p)
 			removed = append(removed, p)
 		}
 	}
 	if r.image == nil || len(gone) > 0 {
-		r.failover.Forget()
+		r.n.failover.Forget()
 	}
 	for _, p := range removed {
 		p.Remove()
 	}
-	r.image, r.id = image, r.identity.Node
+	r.image, r.id = image, r.n.identity.Node
 }
 
 // place opens what the image places here of a topic, and has what is open already use the
 // topic's settings.
 func (r *reconciler) place(image *metadata.Image, t *metadata.Topic) {
-	set := image.Settings(r.identity.Node, r.cfg.Settings).Topic(t.Config)
+	set := image.Settings(r.n.identity.Node, r.n.cfg.Settings).Topic(t.Config)
 	for i := range t.Partitions {
 		part := &t.Partitions[i]
 		id := metadata.PartitionID{Topic: t.ID, Index: int32(i)}
-		p, err := r.Partition(id)
+		p, err := r.n.Partition(id)
 		switch {
 		case err == nil:
 			p.Configure(set)
-		case slices.Contains(part.Replicas, r.identity.Node):
+		case slices.Contains(part.Replicas, r.n.identity.Node):
 			r.host(id, t, part, set)
 		}
 	}
@@ -163,10 +163,10 @@ func (d *droppedTopics) deleted(image *metadata.Image, topic metadata.TopicID, g
 
 // host makes a partition's replica live here.
 func (r *reconciler) host(id metadata.PartitionID, t *metadata.Topic, part *metadata.Partition, set settings.Topic) {
-	p := partition.New(r.env, id, t.Name, part.Group, r.folder.Path(folder.PartitionsName, partition.FolderName(id)), set)
-	r.add(id, p)
+	p := partition.New(r.n.env, id, t.Name, part.Group, r.n.folder.Path(folder.PartitionsName, partition.FolderName(id)), set)
+	r.n.add(id, p)
 	r.limit <- struct{}{}
-	r.goTracked(func() {
+	r.n.goTracked(func() {
 		defer func() { <-r.limit }()
 		p.Open()
 	})
@@ -195,7 +195,7 @@ func (n *Node) folders() (dirs []string) {
 func (r *reconciler) sweep(image *metadata.Image, dirs []string) (strange []string) {
 	for _, dir := range dirs {
 		if strings.HasSuffix(dir, partition.DeletedSuffix) {
-			partition.RemoveFolder(r.env, 0, dir)
+			partition.RemoveFolder(r.n.env, 0, dir)
 			continue
 		}
 		group, err := partition.GroupIn(dir)
@@ -203,13 +203,13 @@ func (r *reconciler) sweep(image *metadata.Image, dirs []string) (strange []stri
 		switch {
 		case errors.Is(err, os.ErrNotExist) && nothingIn(dir):
 		case err != nil || group == 0:
-			r.logger.Warn("a folder does not say which partition it belongs to; it is left alone", "folder", dir, "error", err)
+			r.n.logger.Warn("a folder does not say which partition it belongs to; it is left alone", "folder", dir, "error", err)
 		case known:
 		case !image.Deleted(group):
 			strange = append(strange, dir)
 		default:
-			r.logger.Info("removing a partition that was deleted while this node was away", "folder", dir)
-			partition.RemoveFolder(r.env, group, dir)
+			r.n.logger.Info("removing a partition that was deleted while this node was away", "folder", dir)
+			partition.RemoveFolder(r.n.env, group, dir)
 		}
 	}
 	return strange

@@ -2,6 +2,7 @@ package replication
 
 import (
 	"fmt"
+	"millrace/segment/record/recordtest"
 	"testing"
 	"time"
 )
@@ -24,7 +25,7 @@ func TestWhoReturnsIsInSyncSoon(t *testing.T) {
 		}
 		load := func(d time.Duration) {
 			for begin := time.Now(); time.Since(begin) < d; time.Sleep(50 * time.Millisecond) {
-				if _, err := appendWait(p, batchOf("x")); err != nil {
+				if _, err := appendWait(p, recordtest.Values("x")); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -3,22 +3,20 @@ package replication
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"millrace/internal/storytest"
 	"millrace/replication/partition"
 	"millrace/replication/raftgroup"
 	"millrace/replication/roster"
+	"millrace/segment/record/recordtest"
 )
-
-var rewrite = flag.Bool("rewrite", false, "write what the stories of testdata/replication tell now into them")
 
 // TestStories runs testdata/replication/*.txt, each with a cluster of three in virtual
 // time: a command with its arguments, "----" and what came of it. A is the node that
@@ -47,34 +45,14 @@ var rewrite = flag.Bool("rewrite", false, "write what the stories of testdata/re
 //	state                    each replica, when all know what is committed
 //	read                     the values from the log start on
 func TestStories(t *testing.T) {
-	paths, err := filepath.Glob("../testdata/replication/*.txt")
-	if err != nil || len(paths) == 0 {
-		t.Fatalf("no stories: %v", err)
-	}
-	for _, path := range paths {
-		t.Run(strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) {
-			text, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			inVirtualTime(t, func(t *testing.T, c *testCluster) {
-				got := runStory(t, c, string(text))
-				switch {
-				case got == string(text):
-				case *rewrite:
-					if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-						t.Fatal(err)
-					}
-				default:
-					t.Errorf("%s: run with -rewrite and look at the difference; now:\n%s", path, got)
-				}
-			})
-		})
-	}
+	storytest.Run(t, "../testdata/replication/*.txt", func(t *testing.T, text string) (got string) {
+		inVirtualTime(t, func(t *testing.T, c *testCluster) { got = tell(t, c, text) })
+		return got
+	})
 }
 
-// A story is a script under way.
-type story struct {
+// A teller plays one story.
+type teller struct {
 	t       *testing.T
 	c       *testCluster
 	id      idOf
@@ -92,36 +70,19 @@ type inFlight struct {
 	done  chan answer
 }
 
-// runStory returns the story as it goes now: everything but the results as it was.
-func runStory(t *testing.T, c *testCluster, text string) string {
-	s := &story{t: t, c: c, nodes: make(map[string]*testNode), cut: make(map[*testNode]bool)}
-	var out strings.Builder
-	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
-	for i := 0; i < len(lines); i++ {
-		line := lines[i]
-		fmt.Fprintln(&out, line)
-		if line == "" || strings.HasPrefix(line, "#") {
-			continue
-		}
-		if i+1 >= len(lines) || lines[i+1] != "----" {
-			t.Fatalf("%q is not followed by ----", line)
-		}
-		for i++; i+1 < len(lines) && lines[i+1] != ""; i++ { // what came of it before
-		}
-		fmt.Fprintln(&out, "----")
-		if result := s.run(strings.Fields(line)); result != "" {
-			fmt.Fprintln(&out, result)
-		}
-	}
+// tell tells a story as it goes now.
+func tell(t *testing.T, c *testCluster, text string) string {
+	s := &teller{t: t, c: c, nodes: make(map[string]*testNode), cut: make(map[*testNode]bool)}
+	told := storytest.Tell(text, func(command, _ []string) string { return s.run(command) })
 	for _, started := range s.started {
 		if err := <-started; err != nil {
 			t.Fatal(err)
 		}
 	}
-	return out.String()
+	return told
 }
 
-func (s *story) run(args []string) string {
+func (s *teller) run(args []string) string {
 	command, args := args[0], args[1:]
 	switch command {
 	case "create":
@@ -147,7 +108,7 @@ func (s *story) run(args []string) string {
 		var results []string
 		for _, v := range args {
 			_, p := s.leader()
-			ack, err := appendWait(p, batchOf(v))
+			ack, err := appendWait(p, recordtest.Values(v))
 			results = append(results, outcome(ack, err))
 		}
 		return strings.Join(results, " ")
@@ -156,7 +117,7 @@ func (s *story) run(args []string) string {
 		first, last := int64(-1), int64(-1)
 		for range n {
 			_, p := s.leader()
-			ack, err := appendWait(p, batchOf(fmt.Sprintf("fill-%d %s", s.filled, strings.Repeat("x", size))))
+			ack, err := appendWait(p, recordtest.Values(fmt.Sprintf("fill-%d %s", s.filled, strings.Repeat("x", size))))
 			if err != nil {
 				s.t.Fatal(err)
 			}
@@ -169,7 +130,7 @@ func (s *story) run(args []string) string {
 	case "in-flight":
 		p := mustPartition(s.t, s.node(args[0]), s.id)
 		for _, v := range args[1:] {
-			s.waiting = append(s.waiting, inFlight{v, appendLater(p, batchOf(v))})
+			s.waiting = append(s.waiting, inFlight{v, appendLater(p, recordtest.Values(v))})
 			time.Sleep(10 * time.Millisecond) // one entry each
 		}
 		return ""
@@ -278,7 +239,7 @@ func (s *story) run(args []string) string {
 
 // state tells of each replica what it holds and does, and whether it was caught up by
 // segments since it started.
-func (s *story) state() string {
+func (s *teller) state() string {
 	leader, led := s.leader()
 	for begin := time.Now(); time.Since(begin) < 3*raftgroup.CommitTimeout; time.Sleep(time.Second) {
 		if !slices.ContainsFunc(s.c.nodes, func(n *testNode) bool {
@@ -313,7 +274,7 @@ func (s *story) state() string {
 }
 
 // read returns the names of the values, and compares the replicas.
-func (s *story) read() string {
+func (s *teller) read() string {
 	var names []string
 	for _, v := range s.c.values(s.id) {
 		name, _, _ := strings.Cut(v, " ")
@@ -337,7 +298,7 @@ func (s *story) read() string {
 
 // leader waits for a node that serves the partition and can be told of it by the others:
 // one that is cut off may still believe that it leads.
-func (s *story) leader() (*testNode, *partition.Partition) {
+func (s *teller) leader() (*testNode, *partition.Partition) {
 	s.t.Helper()
 	for begin := time.Now(); time.Since(begin) < time.Minute; time.Sleep(10 * time.Millisecond) {
 		for _, n := range s.c.nodes {
@@ -355,7 +316,7 @@ func (s *story) leader() (*testNode, *partition.Partition) {
 	return nil, nil
 }
 
-func (s *story) node(name string) *testNode {
+func (s *teller) node(name string) *testNode {
 	if name == "leader" {
 		n, _ := s.leader()
 		return n
@@ -368,7 +329,7 @@ func (s *story) node(name string) *testNode {
 }
 
 // name is the inverse of node.
-func (s *story) name(n *testNode) string {
+func (s *teller) name(n *testNode) string {
 	for name, other := range s.nodes {
 		if other == n {
 			return name
@@ -377,7 +338,7 @@ func (s *story) name(n *testNode) string {
 	return fmt.Sprint("node ", n.id)
 }
 
-func (s *story) number(text string) int {
+func (s *teller) number(text string) int {
 	n, err := strconv.Atoi(text)
 	if err != nil {
 		s.t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 
 	"millrace/replication/metadata"
 	"millrace/replication/partition"
+	"millrace/segment/record/recordtest"
 )
 
 // auto.leader.rebalance.enable=false: leadership stays where it went, until it is
@@ -49,7 +50,7 @@ func TestANodeHandsOverBeforeItStopsWhereThatIsWanted(t *testing.T) {
 			inVirtualTime(t, func(t *testing.T, c *testCluster) {
 				id := c.create("orders", 1, 3, nil)
 				leader, p := c.leader(id)
-				if _, err := appendWait(p, batchOf("x")); err != nil {
+				if _, err := appendWait(p, recordtest.Values("x")); err != nil {
 					t.Fatal(err)
 				}
 				leader.cfg.Settings = map[string]string{"controlled.shutdown.enable": enable}
@@ -83,7 +84,7 @@ func TestAShorterRetentionCanBeTakenBack(t *testing.T) {
 		for _, name := range []string{"saved", "deleted"} {
 			id := c.create(name, 1, 3, delay)
 			n, p := c.leader(id)
-			if _, err := appendWait(p, batchOf("x")); err != nil {
+			if _, err := appendWait(p, recordtest.Values("x")); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(10 * time.Second)

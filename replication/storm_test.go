@@ -3,6 +3,7 @@ package replication
 import (
 	"fmt"
 	"math/rand/v2"
+	"millrace/segment/record/recordtest"
 	"os"
 	"strconv"
 	"testing"
@@ -36,7 +37,7 @@ func TestAfterAStormNothingIsDeaf(t *testing.T) {
 							case <-time.After(100 * time.Millisecond):
 							}
 							if n, p := c.serving(id); n != nil {
-								appendWaitFor(p, batchOf(fmt.Sprint("value-", i)), time.Second)
+								appendWaitFor(p, recordtest.Values(fmt.Sprint("value-", i)), time.Second)
 							}
 						}
 					}()
@@ -101,7 +102,7 @@ func (c *testCluster) heard(id idOf) error {
 			return fmt.Errorf("node %d says that it is led by %d in epoch %d (%v), it is by %d in %d", n.id, broker, at, ok, lead.id, epoch)
 		}
 	}
-	if _, err := appendWaitFor(p, batchOf("after"), time.Second); err != nil {
+	if _, err := appendWaitFor(p, recordtest.Values("after"), time.Second); err != nil {
 		return fmt.Errorf("append at %d: %w", lead.id, err)
 	}
 	return nil

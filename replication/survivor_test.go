@@ -2,6 +2,7 @@ package replication
 
 import (
 	"fmt"
+	"millrace/segment/record/recordtest"
 	"testing"
 	"time"
 )
@@ -33,7 +34,7 @@ func TestASurvivorCostsNothing(t *testing.T) {
 						}
 						for _, id := range ids {
 							if p, err := n.Partition(id); err == nil {
-								appendWaitFor(p, batchOf("alone"), time.Millisecond)
+								appendWaitFor(p, recordtest.Values("alone"), time.Millisecond)
 							}
 						}
 					}
@@ -60,7 +61,7 @@ func TestASurvivorCostsNothing(t *testing.T) {
 					for _, id := range ids {
 						for {
 							if n, p := c.serving(id); n != nil {
-								if _, err := appendWaitFor(p, batchOf("again"), time.Second); err == nil {
+								if _, err := appendWaitFor(p, recordtest.Values("again"), time.Second); err == nil {
 									break
 								}
 							}

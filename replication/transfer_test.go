@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"millrace/segment/record/recordtest"
 	"testing"
 )
 
@@ -18,7 +19,7 @@ func TestEpochWithoutRecordsEndsWhereTheOneBeforeDid(t *testing.T) {
 		}
 		_, p := c.leader(id)
 		if i == 0 {
-			if _, err := appendWait(p, batchOf("a", "b", "c")); err != nil {
+			if _, err := appendWait(p, recordtest.Values("a", "b", "c")); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -10,6 +10,7 @@ import (
 
 	"millrace/replication/partition"
 	"millrace/segment/record"
+	"millrace/segment/record/recordtest"
 )
 
 // inVirtualTime runs a cluster of three in a bubble: hours pass in
@@ -88,13 +89,13 @@ func TestIsolatedLeaderAcknowledgesNothing(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
 		id := c.create("orders", 1, 3, nil)
 		old, p := c.leader(id)
-		if _, err := appendWait(p, batchOf("before")); err != nil {
+		if _, err := appendWait(p, recordtest.Values("before")); err != nil {
 			t.Fatal(err)
 		}
 		c.separate(old)
 		stale := make(chan error, 100)
 		for i := range 100 {
-			p.Append([]record.Batch{batchOf(fmt.Sprint("stale-", i))}, told(func(_ partition.Ack, err error) { stale <- err }))
+			p.Append([]record.Batch{recordtest.Values(fmt.Sprint("stale-", i))}, told(func(_ partition.Ack, err error) { stale <- err }))
 		}
 		for range 100 {
 			if err := <-stale; err == nil {
@@ -105,7 +106,7 @@ func TestIsolatedLeaderAcknowledgesNothing(t *testing.T) {
 		_, p = c.leader(id)
 		for i := range 10 {
 			v := fmt.Sprint("after-", i)
-			if _, err := appendWait(p, batchOf(v)); err != nil {
+			if _, err := appendWait(p, recordtest.Values(v)); err != nil {
 				t.Fatal(err)
 			}
 			want = append(want, v)
@@ -124,13 +125,13 @@ func TestDivergedSuffixAndRetentionPastIt(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
 		id := c.create("orders", 1, 3, map[string]string{"segment.bytes": "1048576"})
 		old, p := c.leader(id)
-		if _, err := appendWait(p, batchOf("before")); err != nil {
+		if _, err := appendWait(p, recordtest.Values("before")); err != nil {
 			t.Fatal(err)
 		}
 		c.separate(old)
 		done := make(chan error, 500)
 		for i := range 500 {
-			p.Append([]record.Batch{batchOf(fmt.Sprint("stale-", i))}, told(func(_ partition.Ack, err error) { done <- err }))
+			p.Append([]record.Batch{recordtest.Values(fmt.Sprint("stale-", i))}, told(func(_ partition.Ack, err error) { done <- err }))
 		}
 		for range 500 {
 			if err := <-done; err == nil {
@@ -140,7 +141,7 @@ func TestDivergedSuffixAndRetentionPastIt(t *testing.T) {
 		leader, p := c.leader(id)
 		big := strings.Repeat("x", 200<<10)
 		for i := range 40 { // some segments' worth
-			if _, err := appendWait(p, batchOf(fmt.Sprint(big, i))); err != nil {
+			if _, err := appendWait(p, recordtest.Values(fmt.Sprint(big, i))); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -158,7 +159,7 @@ func TestDivergedSuffixAndRetentionPastIt(t *testing.T) {
 		c.net.heal()
 		time.Sleep(5 * time.Minute)
 		leader, p = c.leader(id)
-		if _, err := appendWait(p, batchOf("last")); err != nil {
+		if _, err := appendWait(p, recordtest.Values("last")); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
@@ -219,7 +220,7 @@ func TestFlappingLinksLoseNothing(t *testing.T) {
 			n, p := c.leader(id)
 			for i := range 5 {
 				v := fmt.Sprintf("%d-%d", round, i)
-				if ack, err := appendWait(p, batchOf(v)); err == nil {
+				if ack, err := appendWait(p, recordtest.Values(v)); err == nil {
 					acked[v] = ack.BaseOffset
 				}
 			}

@@ -1,10 +1,8 @@
 package failover
 
 import (
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
+	"millrace/internal/storytest"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,8 +10,6 @@ import (
 	"testing/synctest"
 	"time"
 )
-
-var rewrite = flag.Bool("rewrite", false, "write what the stories of testdata/failover tell now into them")
 
 // TestStories runs testdata/failover/*.txt, in virtual time: a command with its arguments,
 // "----" and what happened, in seconds since the last command other than wait. Groups are
@@ -37,60 +33,20 @@ var rewrite = flag.Bool("rewrite", false, "write what the stories of testdata/fa
 //	wait DURATION            what happens meanwhile
 //	leads G                  who leads, in which term, by what each node tells clients
 func TestStories(t *testing.T) {
-	paths, err := filepath.Glob("../../testdata/failover/*.txt")
-	if err != nil || len(paths) == 0 {
-		t.Fatalf("no stories: %v", err)
-	}
-	for _, path := range paths {
-		t.Run(strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) {
-			text, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			synctest.Test(t, func(t *testing.T) {
-				got := runStory(t, string(text))
-				switch {
-				case got == string(text):
-				case *rewrite:
-					if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-						t.Fatal(err)
-					}
-				default:
-					t.Errorf("%s: run with -rewrite and look at the difference; now:\n%s", path, got)
+	storytest.Run(t, "../../testdata/failover/*.txt", func(t *testing.T, text string) (got string) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 0)
+			defer func() { w.end() }()
+			got = storytest.Tell(text, func(command, _ []string) string {
+				if command[0] == "nodes" {
+					w = newWorld(t, int32(number(t, command[1])))
+					return ""
 				}
+				return w.run(command)
 			})
 		})
-	}
-}
-
-// runStory returns the story as it goes now: everything but the results as it was.
-func runStory(t *testing.T, text string) string {
-	w := newWorld(t, 0)
-	defer func() { w.end() }()
-	var out strings.Builder
-	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
-	for i := 0; i < len(lines); i++ {
-		line := lines[i]
-		fmt.Fprintln(&out, line)
-		if line == "" || strings.HasPrefix(line, "#") {
-			continue
-		}
-		if i+1 >= len(lines) || lines[i+1] != "----" {
-			t.Fatalf("%q is not followed by ----", line)
-		}
-		for i++; i+1 < len(lines) && lines[i+1] != ""; i++ { // what came of it before
-		}
-		fmt.Fprintln(&out, "----")
-		args := strings.Fields(line)
-		if args[0] == "nodes" {
-			w = newWorld(t, int32(number(t, args[1])))
-			continue
-		}
-		if result := w.run(args); result != "" {
-			fmt.Fprintln(&out, result)
-		}
-	}
-	return out.String()
+		return got
+	})
 }
 
 // run carries out one command.

@@ -6,13 +6,14 @@ import (
 	"testing"
 
 	"millrace/segment/record"
+	"millrace/segment/record/recordtest"
 )
 
 // BenchmarkAppend has 64 batches of 1 KiB under way at a partition of one replica, each
 // acknowledged when the log has synced it.
 func BenchmarkAppend(b *testing.B) {
 	p, _ := alone(b)
-	batch := batchOf(string(bytes.Repeat([]byte("x"), 1<<10)))
+	batch := recordtest.Values(string(bytes.Repeat([]byte("x"), 1<<10)))
 	b.SetBytes(int64(len(batch)))
 	b.ReportAllocs()
 	slots := make(chan struct{}, 64)

@@ -9,6 +9,7 @@ import (
 
 	"millrace/log"
 	"millrace/segment/record"
+	"millrace/segment/record/recordtest"
 )
 
 func TestCatchUpRefusesSegmentsThatLeaveAGap(t *testing.T) {
@@ -42,7 +43,7 @@ func TestCatchUpKeepsWhatCameInMeanwhile(t *testing.T) {
 	p, _ := alone(t)
 	r := p.current.Load()
 	writes := r.store.writes.Load()
-	if _, err := appendWait(p, batchOf("acknowledged")); err != nil {
+	if _, err := appendWait(p, recordtest.Values("acknowledged")); err != nil {
 		t.Fatal(err)
 	}
 	if err := (&catchUp{r: r, snap: &snapshot{index: 1, term: 1}}).install(writes); !errors.Is(err, errOvertaken) {
@@ -54,14 +55,14 @@ func TestCatchUpKeepsWhatCameInMeanwhile(t *testing.T) {
 // What Raft stores until the moment it has ended counts, too.
 func TestCatchUpKeepsWhatCameInUntilRaftEnded(t *testing.T) {
 	p, n := alone(t)
-	if _, err := appendWait(p, batchOf("before")); err != nil {
+	if _, err := appendWait(p, recordtest.Values("before")); err != nil {
 		t.Fatal(err)
 	}
 	r := p.current.Load()
 	n.disk.set(true, nil)
 	defer n.disk.set(false, nil)
 	before := r.store.writes.Load()
-	p.Append([]record.Batch{batchOf("in flight")}, told(func(Ack, error) {
+	p.Append([]record.Batch{recordtest.Values("in flight")}, told(func(Ack, error) {
 		// The replica is ending, and Raft is told after this: it may store something still.
 		r.store.writes.Add(1)
 		n.disk.set(false, nil)

@@ -1,6 +1,7 @@
 package partition
 
 import (
+	"millrace/segment/record/recordtest"
 	"testing"
 	"time"
 
@@ -17,7 +18,7 @@ func TestWatermarkRisesBeforeTheFSMSaysWhatItReached(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		b := batchOf("a", "b")
+		b := recordtest.Values("a", "b")
 		b.Assign(5, 3)
 		m.ApplyBatch([]*raft.Log{{Index: 9, Term: 3, Type: raft.LogCommand, Data: b}})
 	}()

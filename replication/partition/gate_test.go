@@ -17,11 +17,12 @@ import (
 	"millrace/replication/transport"
 	"millrace/segment"
 	"millrace/segment/record"
+	"millrace/segment/record/recordtest"
 )
 
 // stampedAt is a batch as a leader of the term has stored it.
 func stampedAt(offset int64, term uint64, values ...string) record.Batch {
-	b := batchOf(values...)
+	b := recordtest.Values(values...)
 	b.Assign(offset, int32(term))
 	return b
 }
@@ -51,7 +52,7 @@ func TestGateLetsInOnlyWhatALeaderStores(t *testing.T) {
 		{name: "a batch cut short", data: two[:len(two)-1], want: "batch"},
 		{name: "something behind a batch", data: append(bytes.Clone(two), 7), want: "batch"},
 		{name: "another leader's stamp", data: stampedAt(5, 2, "a"), want: "epoch 2"},
-		{name: "no stamp", data: batchOf("a"), want: "epoch -1"},
+		{name: "no stamp", data: recordtest.Values("a"), want: "epoch -1"},
 		{name: "the number of an entry of our own", data: stampedAt(-1, 3, "a"), want: "offset -1"},
 		{name: "offsets with a gap", data: append(bytes.Clone(stampedAt(5, 3, "a")), stampedAt(7, 3, "c")...), want: "offset 7"},
 		{name: "the last offset there is", data: stampedAt(math.MaxInt64, 3, "a"), want: "offset"},
@@ -125,7 +126,7 @@ func FuzzPeerEntries(f *testing.F) {
 	f.Add(uint8(raft.LogCommand), two, []byte(nil), uint8(raft.LogCommand), u64s(2), []byte{1})
 	f.Add(uint8(raft.LogCommand), []byte{1}, []byte(nil), uint8(raft.LogNoop), []byte(nil), []byte(nil))
 	f.Add(uint8(raft.LogCommand), []byte(stampedAt(-1, 1, "a")), []byte(nil), uint8(raft.LogBarrier), []byte("x"), []byte{3})
-	f.Add(uint8(raft.LogCommand), two[:record.HeaderSize], []byte{2}, uint8(raft.LogCommand), []byte(sequencedBatch(9, 0, 0, 1, 0)), []byte(nil))
+	f.Add(uint8(raft.LogCommand), two[:record.HeaderSize], []byte{2}, uint8(raft.LogCommand), []byte(recordtest.Sequenced(9, 0, 0, 1, 0)), []byte(nil))
 	f.Add(uint8(raft.LogConfiguration), raft.EncodeConfiguration(raft.Configuration{Servers: []raft.Server{{ID: "1.a", Address: "1.a"}}}), []byte(nil), uint8(raft.LogNoop), []byte(nil), []byte(nil))
 	f.Fuzz(func(t *testing.T, type1 uint8, data1, ext1 []byte, type2 uint8, data2, ext2 []byte) {
 		l, err := log.Open(filepath.Join(t.TempDir(), "p"), segment.Identity{Cluster: "c"}, log.Config{SegmentBytes: 1 << 20})

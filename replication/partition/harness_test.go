@@ -187,19 +187,6 @@ func holds(t *testing.T, p *Partition, want ...string) {
 	}
 }
 
-// batchOf makes a batch of values.
-func batchOf(values ...string) record.Batch {
-	records := make([]record.Record, len(values))
-	for i, v := range values {
-		records[i] = record.Record{Timestamp: time.Now().UnixMilli(), Value: []byte(v)}
-	}
-	b, err := record.Build(record.None, records...)
-	if err != nil {
-		panic(err)
-	}
-	return b
-}
-
 // testEntries are what the transport knows of a partition's entries.
 type testEntries struct{}
 

@@ -8,6 +8,7 @@ import (
 
 	"millrace/log"
 	"millrace/segment"
+	"millrace/segment/record/recordtest"
 )
 
 // A follower applies headers-only entries, and must come to the state that the entries
@@ -23,7 +24,7 @@ func TestHeadersOnlyEntriesAreAppliedAsWholeOnes(t *testing.T) {
 	for i := range uint64(20) {
 		var data []byte
 		for j := range 1 + i%3 {
-			b := sequencedBatch(int64(i%4), 0, int32(i), int(1+10*i+j), offset)
+			b := recordtest.Sequenced(int64(i%4), 0, int32(i), int(1+10*i+j), offset)
 			offset = b.NextOffset()
 			data = append(data, b...)
 		}

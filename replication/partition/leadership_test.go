@@ -10,6 +10,7 @@ import (
 
 	"millrace/replication/raftgroup"
 	"millrace/segment/record"
+	"millrace/segment/record/recordtest"
 )
 
 // What is applied in one go may be of several terms. What the leader committed in its
@@ -25,7 +26,7 @@ func TestAppliedEntriesAreAcknowledgedInTheirOwnTermOnly(t *testing.T) {
 	var seen []string
 	for i := range answers {
 		answers[i] = errors.New("none")
-		e := &entry{data: batchOf("v"), index: uint64(7 + i)}
+		e := &entry{data: recordtest.Values("v"), index: uint64(7 + i)}
 		record.Batch(e.data).Assign(int64(20+i), 3)
 		e.parts = []entryPart{{appendCall: appendCall{caller: told(func(_ Ack, err error) {
 			answers[i] = err
@@ -34,7 +35,7 @@ func TestAppliedEntriesAreAcknowledgedInTheirOwnTermOnly(t *testing.T) {
 		l.inflight = append(l.inflight, e)
 	}
 	log := func(index, term uint64, offset int64) *raft.Log {
-		b := batchOf("v")
+		b := recordtest.Values("v")
 		b.Assign(offset, int32(term))
 		return &raft.Log{Index: index, Term: term, Type: raft.LogCommand, Data: b}
 	}
@@ -42,7 +43,7 @@ func TestAppliedEntriesAreAcknowledgedInTheirOwnTermOnly(t *testing.T) {
 	if answers[0] != nil || answers[1] != nil || !errors.Is(answers[2], raftgroup.ErrUnknown) {
 		t.Errorf("answers: %v", answers)
 	}
-	e := &entry{data: batchOf("v"), index: 9, parts: []entryPart{{appendCall: appendCall{caller: told(func(_ Ack, err error) { answers[0] = err })}}}}
+	e := &entry{data: recordtest.Values("v"), index: 9, parts: []entryPart{{appendCall: appendCall{caller: told(func(_ Ack, err error) { answers[0] = err })}}}}
 	alone := &leadership{r: r, term: 3, inflight: []*entry{e}}
 	alone.freed.L = &alone.mu
 	alone.applied(9, 4) // it answers for itself, whoever else has been told
@@ -71,7 +72,7 @@ func TestAnEntryThatIsNotStoredIsNotAcknowledged(t *testing.T) {
 		l.inflightBytes += len(data)
 	}
 	stamped := func(offset int64) record.Batch {
-		b := batchOf("v")
+		b := recordtest.Values("v")
 		b.Assign(offset, 3)
 		return b
 	}
@@ -110,7 +111,7 @@ func TestNothingIsInFlightWhenTheLeadershipIsOver(t *testing.T) {
 	l.freed.L = &l.mu
 	l.end()
 	var answered error
-	e := &entry{data: batchOf("v"), parts: []entryPart{{appendCall: appendCall{caller: told(func(_ Ack, err error) { answered = err })}}}}
+	e := &entry{data: recordtest.Values("v"), parts: []entryPart{{appendCall: appendCall{caller: told(func(_ Ack, err error) { answered = err })}}}}
 	if l.track(e) || !errors.Is(answered, ErrNotLeader) || len(l.inflight) > 0 {
 		t.Errorf("answered with %v, %d entries are in flight", answered, len(l.inflight))
 	}

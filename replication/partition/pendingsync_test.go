@@ -11,6 +11,7 @@ import (
 	"millrace/log"
 	"millrace/replication/metadata"
 	"millrace/segment"
+	"millrace/segment/record/recordtest"
 )
 
 // A replica that no longer leads is asked for entries to answer for them: a later
@@ -132,7 +133,7 @@ func testStoreThatMayFail(t *testing.T) (*logStore, *testDisk) {
 
 // ownEntry is the n-th entry that the leader of term 1 has for Raft.
 func ownEntry(index, n uint64) *raft.Log {
-	b := batchOf("value")
+	b := recordtest.Values("value")
 	assignNumber(b, n, 1)
 	return &raft.Log{Index: index, Term: 1, Type: raft.LogCommand, Data: b}
 }

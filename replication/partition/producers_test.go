@@ -3,28 +3,11 @@ package partition
 import (
 	"errors"
 	"math"
+	"millrace/segment/record/recordtest"
 	"reflect"
 	"runtime"
 	"testing"
-	"time"
-
-	"millrace/segment/record"
 )
-
-// sequencedBatch returns a batch of count records as an idempotent producer
-// sends it, at offset.
-func sequencedBatch(id int64, epoch int16, sequence int32, count int, offset int64) record.Batch {
-	builder := record.Builder{Producer: &record.Producer{ID: id, Epoch: epoch, Sequence: sequence}}
-	for range count {
-		builder.Append(record.Record{Timestamp: time.Now().UnixMilli(), Value: []byte("v")})
-	}
-	b, err := builder.Batch()
-	if err != nil {
-		panic(err)
-	}
-	b.Assign(offset, 1)
-	return b
-}
 
 // KIP-98: what an idempotent producer may send next.
 func TestProducerSequences(t *testing.T) {
@@ -54,14 +37,14 @@ func TestProducerSequences(t *testing.T) {
 			ps := producers{}
 			offset := int64(0)
 			for i, s := range tt.before {
-				ps.apply(sequencedBatch(7, s.epoch, s.sequence, s.count, offset), uint64(i), 0, maxProducers)
+				ps.apply(recordtest.Sequenced(7, s.epoch, s.sequence, s.count, offset), uint64(i), 0, maxProducers)
 				offset += int64(s.count)
 			}
 			p := ps[7]
 			if p == nil {
 				p = &producer{epoch: tt.now.epoch}
 			}
-			err := p.check(sequencedBatch(7, tt.now.epoch, tt.now.sequence, tt.now.count, 0))
+			err := p.check(recordtest.Sequenced(7, tt.now.epoch, tt.now.sequence, tt.now.count, 0))
 			if !errors.Is(err, tt.want) {
 				t.Fatalf("check said %v, want %v", err, tt.want)
 			}
@@ -72,10 +55,10 @@ func TestProducerSequences(t *testing.T) {
 func TestProducerLastFiveBatchesAreRecognised(t *testing.T) {
 	ps := producers{}
 	for i := range int32(7) {
-		ps.apply(sequencedBatch(7, 0, 2*i, 2, int64(100+2*i)), uint64(i), 0, maxProducers)
+		ps.apply(recordtest.Sequenced(7, 0, 2*i, 2, int64(100+2*i)), uint64(i), 0, maxProducers)
 	}
 	for i := range int32(7) {
-		s, found := ps[7].find(sequencedBatch(7, 0, 2*i, 2, 0))
+		s, found := ps[7].find(recordtest.Sequenced(7, 0, 2*i, 2, 0))
 		if want := i >= 2; found != want {
 			t.Errorf("batch %d found: %v, want %v", i, found, want)
 		}
@@ -83,10 +66,10 @@ func TestProducerLastFiveBatchesAreRecognised(t *testing.T) {
 			t.Errorf("batch %d is at offset %d, want %d", i, s.resolve(), 100+2*i)
 		}
 	}
-	if _, found := ps[7].find(sequencedBatch(7, 0, 12, 1, 0)); found {
+	if _, found := ps[7].find(recordtest.Sequenced(7, 0, 12, 1, 0)); found {
 		t.Error("a batch with another length was taken for the one that was sent")
 	}
-	if _, found := ps[7].find(sequencedBatch(7, 1, 12, 2, 0)); found {
+	if _, found := ps[7].find(recordtest.Sequenced(7, 1, 12, 2, 0)); found {
 		t.Error("a batch of another epoch was taken for the one that was sent")
 	}
 }
@@ -95,9 +78,9 @@ func TestProducerLastFiveBatchesAreRecognised(t *testing.T) {
 // is in no snapshot afterwards.
 func TestProducersAreForgottenByTime(t *testing.T) {
 	ps := producers{}
-	ps.apply(sequencedBatch(1, 0, 0, 1, 0), 1, 1000, maxProducers)
-	ps.apply(sequencedBatch(2, 0, 0, 1, 1), 2, 1500, maxProducers)
-	ps.apply(sequencedBatch(1, 0, 1, 1, 2), 3, 2000, maxProducers)
+	ps.apply(recordtest.Sequenced(1, 0, 0, 1, 0), 1, 1000, maxProducers)
+	ps.apply(recordtest.Sequenced(2, 0, 0, 1, 1), 2, 1500, maxProducers)
+	ps.apply(recordtest.Sequenced(1, 0, 1, 1, 2), 3, 2000, maxProducers)
 	if n := ps.expire(1500); n != 0 || len(ps) != 2 {
 		t.Fatalf("%d forgotten", n)
 	}
@@ -122,9 +105,9 @@ func TestProducersAreForgottenByTime(t *testing.T) {
 func TestACrowdedPartitionForgetsItsOldestProducers(t *testing.T) {
 	ps := producers{}
 	for i := range 100 {
-		ps.apply(sequencedBatch(int64(i), 0, 0, 1, int64(i)), uint64(i), 0, 1000)
+		ps.apply(recordtest.Sequenced(int64(i), 0, 0, 1, int64(i)), uint64(i), 0, 1000)
 	}
-	if forgot := ps.apply(sequencedBatch(100, 0, 0, 1, 100), 100, 0, 16); forgot != 87 || len(ps) != 14 || ps[86] != nil || ps[87] == nil {
+	if forgot := ps.apply(recordtest.Sequenced(100, 0, 0, 1, 100), 100, 0, 16); forgot != 87 || len(ps) != 14 || ps[86] != nil || ps[87] == nil {
 		t.Errorf("%d forgotten, %d left", forgot, len(ps))
 	}
 }
@@ -139,7 +122,7 @@ func TestProducersTakeWhatIsSaid(t *testing.T) {
 		ps := producers{}
 		for i := range maxProducers {
 			for j := range batches {
-				ps.apply(sequencedBatch(int64(i), 0, int32(j), 1, int64(i)), uint64(i), 0, maxProducers)
+				ps.apply(recordtest.Sequenced(int64(i), 0, int32(j), 1, int64(i)), uint64(i), 0, maxProducers)
 			}
 		}
 		runtime.GC()
@@ -154,7 +137,7 @@ func TestProducersTakeWhatIsSaid(t *testing.T) {
 func TestProducersOldestAreForgottenAlikeEverywhere(t *testing.T) {
 	ps := producers{}
 	for i := range maxProducers + 1 {
-		ps.apply(sequencedBatch(int64(i), 0, 0, 1, int64(i)), uint64(i), 0, maxProducers)
+		ps.apply(recordtest.Sequenced(int64(i), 0, 0, 1, int64(i)), uint64(i), 0, maxProducers)
 	}
 	if len(ps) > maxProducers {
 		t.Fatalf("%d producers are remembered, the limit is %d", len(ps), maxProducers)
@@ -168,7 +151,7 @@ func TestProducersSurviveTheirEncoding(t *testing.T) {
 	ps := producers{}
 	for id := range int64(3) {
 		for i := range int32(3) {
-			ps.apply(sequencedBatch(id, int16(id), i, 1, int64(i)), uint64(i), 0, maxProducers)
+			ps.apply(recordtest.Sequenced(id, int16(id), i, 1, int64(i)), uint64(i), 0, maxProducers)
 		}
 	}
 	p := ps.encode(nil)
@@ -193,7 +176,7 @@ func TestProducersSurviveTheirEncoding(t *testing.T) {
 
 func FuzzProducers(f *testing.F) {
 	ps := producers{}
-	ps.apply(sequencedBatch(1, 0, 0, 1, 5), 9, 0, maxProducers)
+	ps.apply(recordtest.Sequenced(1, 0, 0, 1, 5), 9, 0, maxProducers)
 	f.Add(ps.encode(nil))
 	f.Fuzz(func(t *testing.T, p []byte) {
 		ps, err := decodeProducers(p, 0)

@@ -7,6 +7,7 @@ import (
 
 	"millrace/replication/raftgroup"
 	"millrace/segment/record"
+	"millrace/segment/record/recordtest"
 )
 
 // The tails may be full in the middle of an entry: what its first calls left
@@ -20,7 +21,7 @@ func TestFullTailsKeepTheEntryBeingMade(t *testing.T) {
 	var queue []appendCall
 	answers := make(chan Ack, 3)
 	for _, b := range []record.Batch{
-		sequencedBatch(9, 0, 0, 1, 0), sequencedBatch(8, 0, 0, 1, 0), sequencedBatch(9, 0, 0, 1, 0),
+		recordtest.Sequenced(9, 0, 0, 1, 0), recordtest.Sequenced(8, 0, 0, 1, 0), recordtest.Sequenced(9, 0, 0, 1, 0),
 	} {
 		queue = append(queue, appendCall{batches: []record.Batch{b}, bytes: len(b), caller: told(func(ack Ack, err error) {
 			if err != nil {
@@ -54,7 +55,7 @@ func TestTailsAreForgottenOnceNothingIsInFlight(t *testing.T) {
 				l := &leadership{r: &Replica{p: &Partition{}, store: s}, term: 3, tails: map[int64]*producer{9: {}}}
 				l.freed.L = &l.mu
 				acknowledged, answered, over := false, false, false
-				first := batchOf("v")
+				first := recordtest.Values("v")
 				first.Assign(20, 3)
 				l.inflight = []*entry{{data: first, index: 7, parts: []entryPart{{appendCall: appendCall{caller: told(func(Ack, error) { acknowledged = true })}}}}}
 				go func() {

@@ -6,13 +6,14 @@ import (
 	"time"
 
 	"millrace/segment/record"
+	"millrace/segment/record/recordtest"
 )
 
 // A transfer that fails leaves the leadership as it was: what was in flight is
 // acknowledged, and sent again it is recognised.
 func TestFailedTransferKeepsTheLeadership(t *testing.T) {
 	p, _ := alone(t)
-	if _, err := appendWait(p, sequencedBatch(9, 0, 0, 1, 0)); err != nil {
+	if _, err := appendWait(p, recordtest.Sequenced(9, 0, 0, 1, 0)); err != nil {
 		t.Fatal(err)
 	}
 	r := p.current.Load()
@@ -20,7 +21,7 @@ func TestFailedTransferKeepsTheLeadership(t *testing.T) {
 
 	r.fsm.mu.Lock() // nothing is applied meanwhile
 	answer := make(chan error, 1)
-	p.Append([]record.Batch{sequencedBatch(9, 0, 1, 1, 0)}, told(func(_ Ack, err error) { answer <- err }))
+	p.Append([]record.Batch{recordtest.Sequenced(9, 0, 1, 1, 0)}, told(func(_ Ack, err error) { answer <- err }))
 	for r.store.EndOffset() < 2 {
 		time.Sleep(time.Millisecond)
 	}
@@ -37,7 +38,7 @@ func TestFailedTransferKeepsTheLeadership(t *testing.T) {
 	if now := r.leadership.Load(); now != l {
 		t.Fatal("the leadership is another one, of the same term")
 	}
-	ack, err := appendWait(p, sequencedBatch(9, 0, 1, 1, 0))
+	ack, err := appendWait(p, recordtest.Sequenced(9, 0, 1, 1, 0))
 	if err != nil || ack.BaseOffset != 1 {
 		t.Fatalf("sent again: offset %d, %v", ack.BaseOffset, err)
 	}
@@ -55,7 +56,7 @@ func TestBurstWaitsForWhatIsInFlight(t *testing.T) {
 	answers := make(chan error, calls)
 	l.mu.Lock() // as if the appender had been busy while they came
 	for range calls {
-		b := batchOf(string(make([]byte, size)))
+		b := recordtest.Values(string(make([]byte, size)))
 		l.queue = append(l.queue, appendCall{[]record.Batch{b}, len(b), told(func(_ Ack, err error) { answers <- err })})
 		l.queued += len(b)
 	}

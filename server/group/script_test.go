@@ -1,11 +1,8 @@
 package group
 
 import (
-	"flag"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -16,10 +13,9 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"millrace/internal/storytest"
 	"millrace/server/protocol"
 )
-
-var rewrite = flag.Bool("rewrite", false, "write what the stories of testdata/group tell now into them")
 
 // TestStories runs testdata/group/*.txt, each with one group, "g", in virtual time: a
 // command with its arguments, "----" and what came of it. Clients take a step each second
@@ -46,29 +42,10 @@ var rewrite = flag.Bool("rewrite", false, "write what the stories of testdata/gr
 // After each command a coordinator that has just loaded the journal describes the group
 // as the one that serves it does, unless a rebalance is under way.
 func TestStories(t *testing.T) {
-	paths, err := filepath.Glob("../../testdata/group/*.txt")
-	if err != nil || len(paths) == 0 {
-		t.Fatalf("no stories: %v", err)
-	}
-	for _, path := range paths {
-		t.Run(strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) {
-			p, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var got string
-			synctest.Test(t, func(t *testing.T) { got = tell(t, string(p)) })
-			switch {
-			case got == string(p):
-			case *rewrite:
-				if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			default:
-				t.Errorf("%s: run with -rewrite and look at the difference; now:\n%s", path, got)
-			}
-		})
-	}
+	storytest.Run(t, "../../testdata/group/*.txt", func(t *testing.T, text string) (got string) {
+		synctest.Test(t, func(t *testing.T) { got = tell(t, text) })
+		return got
+	})
 }
 
 // A teller plays one story.
@@ -95,28 +72,16 @@ type actor struct {
 func tell(t *testing.T, text string) string {
 	s := &teller{t: t, p: &journal{}, topics: newShelf(map[string]int32{}), names: make(map[string]string), count: make(map[string]int)}
 	s.move()
-	var out []string
-	for _, paragraph := range strings.Split(strings.TrimRight(text, "\n"), "\n\n") {
-		lines := strings.Split(paragraph, "\n")
-		n := 0
-		for n < len(lines) && strings.HasPrefix(lines[n], "#") {
-			n++
-		}
-		if n < len(lines) {
-			lines = append(lines[:n+1], "----")
-			if answer := s.do(strings.Fields(lines[n])); answer != "" {
-				lines = append(lines, answer)
-			}
-			s.reload()
-		}
-		out = append(out, strings.Join(lines, "\n"))
-	}
+	told := storytest.Tell(text, func(command, _ []string) string {
+		defer s.reload()
+		return s.do(command)
+	})
 	for _, a := range s.clients {
 		a.gone = true
 	}
 	s.c.Close()
 	time.Sleep(2 * time.Minute) // whoever waits is answered
-	return strings.Join(out, "\n\n") + "\n"
+	return told
 }
 
 func (s *teller) do(args []string) string {
