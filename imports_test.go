@@ -19,6 +19,7 @@ import (
 // Tests may import more. "go test -run TestImports -v ." draws it.
 var allowed = map[string][]string{
 	"index":                         {},
+	"security/acl":                  {},
 	"segment/record":                {"klauspost/compress", "pierrec/lz4"},
 	"segment/record/recordtest":     {"segment/record"}, // for tests only
 	"segment":                       {"index", "segment/record", "tysonmote/gommap", "golang.org/x/sys"},
@@ -50,7 +51,7 @@ var allowed = map[string][]string{
 	"server/group":                       {"internal/heap", "segment/record", "server/coordinator", "server/protocol", "twmb/franz-go/pkg/kmsg", "twmb/franz-go/pkg/kbin"},
 	"server/journal":                     {"internal/slowlog", "replication", "replication/metadata", "replication/partition", "segment/record", "server/coordinator"},
 	"server/mux":                         {"replication/transport"},
-	"server": {"internal/bufpool", "internal/slowlog", "replication", "replication/metadata", "replication/partition", "replication/metadata/settings", "segment", "segment/record",
+	"server": {"internal/bufpool", "internal/slowlog", "replication", "replication/metadata", "replication/partition", "replication/metadata/settings", "security/acl", "segment", "segment/record",
 		"server/coordinator", "server/group", "server/journal", "server/mux", "server/protocol", "twmb/franz-go/pkg/kmsg", "golang.org/x/sys"},
 	".":          {"replication", "replication/metadata", "replication/metadata/settings", "server", "server/coordinator", "server/mux"}, // package millrace
 	"brokertest": {"."},

@@ -21,6 +21,7 @@ type broker struct {
 	advertised string // Server.Advertised
 	clock      coordinator.Clock
 	logger     *slog.Logger
+	authorizer authorizer
 
 	image    imageGate
 	resolved atomic.Pointer[resolvedSettings]

@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/internal/bufpool"
+	"millrace/security/acl"
 	"millrace/segment"
 	"millrace/server/protocol"
 )
@@ -52,13 +53,14 @@ const (
 //	connection   read P1 submit | read P2 submit | read Fetch | settle . . . . . | serve Fetch, write
 //	acknowledger                  . wait for P1 .  write P1     wait P2, write P2
 type connection struct {
-	server   *Server
-	origin   origin
-	conn     net.Conn
-	stranger bool            // it has sent no whole request yet
-	ctx      context.Context // done when the connection or the server ends
-	cancel   context.CancelFunc
-	r        *bufio.Reader
+	server    *Server
+	origin    origin
+	principal string // who it is, "User:alice"
+	conn      net.Conn
+	stranger  bool            // it has sent no whole request yet
+	ctx       context.Context // done when the connection or the server ends
+	cancel    context.CancelFunc
+	r         *bufio.Reader
 
 	frame   []byte // reused by Fetch
 	trust   int    // the largest frame that came whole, at most maxTrust
@@ -104,7 +106,7 @@ type flight struct {
 }
 
 func newConnection(s *Server, conn net.Conn) *connection {
-	c := &connection{server: s, conn: conn, origin: origin{local: conn.LocalAddr(), remote: conn.RemoteAddr()}, stranger: true, r: bufio.NewReaderSize(conn, 4<<10)}
+	c := &connection{server: s, conn: conn, origin: origin{local: conn.LocalAddr(), remote: conn.RemoteAddr()}, principal: acl.Anonymous, stranger: true, r: bufio.NewReaderSize(conn, 4<<10)}
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	c.flight.changed.L = &c.flight.mu
 	s.shared.budget.join(&c.share, conn)

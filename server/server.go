@@ -127,6 +127,7 @@ func (s *Server) init() {
 		if b.clock == nil {
 			b.clock = coordinator.SystemClock{}
 		}
+		b.authorizer = everybody{}
 		h := &s.handlers
 		h.init(b)
 		h.cluster.dataDir, h.cluster.software = s.DataDir, s.Software
