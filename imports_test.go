@@ -26,6 +26,7 @@ var allowed = map[string][]string{
 	"log":                           {"segment", "segment/record", "hashicorp/raft"},
 	"internal/bufpool":              {},
 	"internal/heap":                 {},
+	"internal/memnet":               {}, // for tests only
 	"internal/slowlog":              {},
 	"internal/storytest":            {}, // for tests only
 	"replication/admission":         {"replication/controller", "replication/folder", "replication/metadata", "replication/raftgroup", "replication/roster", "replication/transport"},

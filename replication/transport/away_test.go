@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"millrace/internal/memnet"
 )
 
 // An append waits for a server that is away, without its entries, and goes when it is
@@ -14,22 +16,22 @@ import (
 func TestAnAppendWaitsForWhoIsAway(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		then func(n *pipenet, from *Port) // half a minute later
-		soon time.Duration                // within which it ends then
+		then func(n *memnet.Network, from *Port) // half a minute later
+		soon time.Duration                       // within which it ends then
 		want error
 	}{
-		{"back", func(n *pipenet, _ *Port) { n.isolate(2, 2, false) }, 3 * longestBackoff, nil},
-		{"closed", func(_ *pipenet, from *Port) { from.Close() }, time.Millisecond, ErrClosed},
-		{"stalled and back", func(n *pipenet, from *Port) { from.Stall(true); n.isolate(2, 2, false) }, 3 * longestBackoff, ErrStalled},
-		{"for good", func(*pipenet, *Port) {}, reachFor, ErrUnreachable},
+		{"back", func(n *memnet.Network, _ *Port) { n.SetBoth(host(2), "", memnet.Open) }, 3 * longestBackoff, nil},
+		{"closed", func(_ *memnet.Network, from *Port) { from.Close() }, time.Millisecond, ErrClosed},
+		{"stalled and back", func(n *memnet.Network, from *Port) { from.Stall(true); n.SetBoth(host(2), "", memnet.Open) }, 3 * longestBackoff, ErrStalled},
+		{"for good", func(*memnet.Network, *Port) {}, reachFor, ErrUnreachable},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			duo(t, nil, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
+			duo(t, nil, func(t *testing.T, c *cluster, n *memnet.Network, from, to *Port) {
 				defer answerer(to)()
 				if err := from.AppendEntries(to.local, "", appendOf(5, 1, 10), new(raft.AppendEntriesResponse)); err != nil {
 					t.Fatal(err)
 				}
-				n.isolate(2, 2, true)
+				n.SetBoth(host(2), "", memnet.Held)
 				time.Sleep(2 * c.nodes[0].cfg.Timers.PeerTimeout) // it is given up
 				if _, heard := c.nodes[0].Hears(c.nodes[1].peer); heard {
 					t.Fatal("the node is cut off and not given up")

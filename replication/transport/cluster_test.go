@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"math/rand"
 	"strings"
@@ -11,17 +12,47 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"millrace/internal/memnet"
 )
 
-// bubble runs f in virtual time with a cluster on a pipenet and closes it.
-func bubble(t *testing.T, size int, adjust func(*Config), f func(t *testing.T, c *cluster, n *pipenet)) {
+// bubble runs f in virtual time with a cluster on a network in memory and closes it.
+func bubble(t *testing.T, size int, adjust func(*Config), f func(t *testing.T, c *cluster, n *memnet.Network)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		n := newPipenet()
+		n := memnet.New()
 		c := newCluster(t, n, size, adjust)
 		defer c.close()
 		f(t, c, n)
 	})
+}
+
+// A disturbance says after what delays a message of the protocol arrives. Handshakes arrive
+// at once.
+type disturbance func(from, to string, message []byte) []time.Duration
+
+// Carry implements memnet.Carrier.
+func (d disturbance) Carry(from, to string, offset int64, b []byte) (int, []time.Duration) {
+	n := messageLen(b, offset == 0)
+	switch {
+	case n == 0 || n > len(b):
+		return 0, nil
+	case offset == 0:
+		return n, []time.Duration{0}
+	}
+	return n, d(from, to, b[:n])
+}
+
+// messageLen is the length of the message that b begins with, 0 if it takes more
+// of it to know.
+func messageLen(b []byte, handshake bool) int {
+	switch {
+	case handshake && len(b) >= helloFixed:
+		return helloFixed + int(binary.BigEndian.Uint16(b[6:]))
+	case !handshake && len(b) >= headerSize:
+		return headerSize + int(binary.BigEndian.Uint32(b)) + int(binary.BigEndian.Uint32(b[4:]))
+	}
+	return 0
 }
 
 // writer appends to a group through whoever leads it and remembers what was
@@ -117,7 +148,7 @@ func TestGroupsSurviveAnIsolatedLeader(t *testing.T) {
 	for _, count := range []int{1, 100} {
 		for _, way := range []string{"both ways", "from it", "to it"} {
 			t.Run(fmt.Sprint(count, " groups, ", way), func(t *testing.T) {
-				bubble(t, 3, nil, func(t *testing.T, c *cluster, n *pipenet) {
+				bubble(t, 3, nil, func(t *testing.T, c *cluster, n *memnet.Network) {
 					var writers []*groupWriter
 					for id := range uint64(count) {
 						w := &groupWriter{groups: c.open(id + 1)}
@@ -129,9 +160,11 @@ func TestGroupsSurviveAnIsolatedLeader(t *testing.T) {
 							w.must(t)
 						}
 					}
-					for other := int32(2); other <= 3; other++ {
-						n.set(1, other, way != "to it")
-						n.set(other, 1, way != "from it")
+					if way != "to it" {
+						n.Set(host(1), "", memnet.Held)
+					}
+					if way != "from it" {
+						n.Set("", host(1), memnet.Held)
 					}
 					time.Sleep(20 * time.Second)
 					for i, w := range writers {
@@ -142,10 +175,7 @@ func TestGroupsSurviveAnIsolatedLeader(t *testing.T) {
 						w.must(t)
 						w.check(t, false)
 					}
-					for other := int32(2); other <= 3; other++ {
-						n.set(1, other, false)
-						n.set(other, 1, false)
-					}
+					n.Heal()
 					time.Sleep(10 * time.Second)
 					for _, w := range writers {
 						w.must(t)
@@ -162,20 +192,18 @@ func TestGroupsSurviveAnIsolatedLeader(t *testing.T) {
 
 // Node 2 reaches 1 and 3, which do not reach each other (S28).
 func TestGroupSurvivesABridge(t *testing.T) {
-	bubble(t, 3, nil, func(t *testing.T, c *cluster, n *pipenet) {
+	bubble(t, 3, nil, func(t *testing.T, c *cluster, n *memnet.Network) {
 		w := &groupWriter{groups: c.open(1)}
 		w.groups[0].port.Elect()
 		w.must(t)
-		n.set(1, 3, true)
-		n.set(3, 1, true)
+		n.SetBoth(host(1), host(3), memnet.Held)
 		for range 300 {
 			time.Sleep(100 * time.Millisecond)
 			w.try()
 		}
 		w.must(t)
 		w.check(t, false)
-		n.set(1, 3, false)
-		n.set(3, 1, false)
+		n.SetBoth(host(1), host(3), memnet.Open)
 		time.Sleep(10 * time.Second)
 		w.must(t)
 		time.Sleep(2 * time.Second)
@@ -194,13 +222,14 @@ func TestNothingIsLostToLateAndRepeatedMessages(t *testing.T) {
 	for seed := range seeds {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				n := newPipenet()
+				n := memnet.New()
 				random := rand.New(rand.NewSource(seed))
 				disturber := rand.New(rand.NewSource(seed + 1000))
+				var mu sync.Mutex
 				quiet, late, repeated := false, 0, 0
-				n.disturb = func(_, _ int32, m []byte) []time.Duration {
-					n.mu.Lock()
-					defer n.mu.Unlock()
+				n.Carrier = disturbance(func(_, _ string, m []byte) []time.Duration {
+					mu.Lock()
+					defer mu.Unlock()
 					if quiet || m[8] == typePing || m[8] == typePong {
 						return []time.Duration{0}
 					}
@@ -220,7 +249,7 @@ func TestNothingIsLostToLateAndRepeatedMessages(t *testing.T) {
 						repeated++
 					}
 					return delays
-				}
+				})
 				c := newCluster(t, n, 3, nil)
 				defer c.close()
 				w := &groupWriter{groups: c.open(1)}
@@ -230,8 +259,8 @@ func TestNothingIsLostToLateAndRepeatedMessages(t *testing.T) {
 					time.Sleep(time.Duration(random.Intn(1000)) * time.Millisecond)
 					if random.Intn(40) == 0 {
 						node := int32(1 + random.Intn(3))
-						n.isolate(node, 3, true)
-						time.AfterFunc(time.Duration(random.Intn(8000))*time.Millisecond, func() { n.isolate(node, 3, false) })
+						n.SetBoth(host(node), "", memnet.Held)
+						time.AfterFunc(time.Duration(random.Intn(8000))*time.Millisecond, func() { n.SetBoth(host(node), "", memnet.Open) })
 					}
 					for _, g := range w.groups {
 						if g.raft.State() != raft.Leader {
@@ -253,18 +282,16 @@ func TestNothingIsLostToLateAndRepeatedMessages(t *testing.T) {
 					checkLeaders(t, w.groups, byTerm)
 					w.check(t, false)
 				}
-				n.mu.Lock()
+				mu.Lock()
 				quiet = true
-				n.mu.Unlock()
-				for node := int32(1); node <= 3; node++ {
-					n.isolate(node, 3, false)
-				}
+				mu.Unlock()
+				n.Heal()
 				time.Sleep(60 * time.Second)
 				w.must(t)
 				time.Sleep(5 * time.Second)
 				w.check(t, true)
-				n.mu.Lock()
-				defer n.mu.Unlock()
+				mu.Lock()
+				defer mu.Unlock()
 				if len(w.acknowledged) < 50 || late < 100 || repeated < 100 {
 					t.Fatalf("too little happened: %d acknowledged, %d late, %d repeated", len(w.acknowledged), late, repeated)
 				}
@@ -277,7 +304,7 @@ func TestNothingIsLostToLateAndRepeatedMessages(t *testing.T) {
 // When a process dies its peers know at once, once, and with PeerDown's help a new
 // leader is there before any timer of Raft has run.
 func TestDeathIsKnownAtOnceAndOnce(t *testing.T) {
-	bubble(t, 3, nil, func(t *testing.T, c *cluster, n *pipenet) {
+	bubble(t, 3, nil, func(t *testing.T, c *cluster, n *memnet.Network) {
 		for _, node := range c.nodes {
 			node.SetPeers([]int32{1, 2, 3})
 		}
@@ -287,7 +314,7 @@ func TestDeathIsKnownAtOnceAndOnce(t *testing.T) {
 		w.must(t)
 		time.Sleep(time.Second) // the third has it too, and may be elected
 		began := time.Now()
-		n.kill(1)
+		n.Kill(host(1))
 		synctest.Wait()
 		if took := time.Since(began); took != 0 {
 			t.Fatalf("it took %v", took)
@@ -319,7 +346,7 @@ func TestDeathIsKnownAtOnceAndOnce(t *testing.T) {
 func TestSilenceIsDeathUntilItEnds(t *testing.T) {
 	for _, way := range []string{"both ways", "one way"} {
 		t.Run(way, func(t *testing.T) {
-			bubble(t, 2, nil, func(t *testing.T, c *cluster, n *pipenet) {
+			bubble(t, 2, nil, func(t *testing.T, c *cluster, n *memnet.Network) {
 				a, b := c.nodes[0], c.nodes[1]
 				a.SetPeers([]int32{2})
 				b.SetPeers([]int32{1})
@@ -327,8 +354,10 @@ func TestSilenceIsDeathUntilItEnds(t *testing.T) {
 				if up, down := a.heard("up 2.b"), a.heard("down 2.b"); up != 1 || down != 0 {
 					t.Fatalf("before: up %d, down %d", up, down)
 				}
-				n.set(2, 1, true)
-				n.set(1, 2, way == "both ways")
+				n.Set(host(2), host(1), memnet.Held)
+				if way == "both ways" {
+					n.Set(host(1), host(2), memnet.Held)
+				}
 				time.Sleep(2900 * time.Millisecond)
 				if a.heard("down 2.b") != 0 {
 					t.Fatal("down before 3 s of silence")
@@ -341,8 +370,7 @@ func TestSilenceIsDeathUntilItEnds(t *testing.T) {
 				if up, down := a.heard("up 2.b"), a.heard("down 2.b"); up != 1 || down != 1 {
 					t.Fatalf("a minute later: up %d, down %d", up, down)
 				}
-				n.set(2, 1, false)
-				n.set(1, 2, false)
+				n.Heal()
 				time.Sleep(5 * time.Second)
 				if up, down := a.heard("up 2.b"), a.heard("down 2.b"); up != 2 || down != 1 {
 					t.Fatalf("after healing: up %d, down %d", up, down)
@@ -358,7 +386,7 @@ func TestSilenceIsDeathUntilItEnds(t *testing.T) {
 // Anybody can say hello in a peer's name. While that peer speaks its connections stay, and
 // nobody is told that it went down and came back.
 func TestHandshakeInTheNameOfALivingPeerReplacesNothing(t *testing.T) {
-	bubble(t, 2, nil, func(t *testing.T, c *cluster, n *pipenet) {
+	bubble(t, 2, nil, func(t *testing.T, c *cluster, n *memnet.Network) {
 		a, b := c.nodes[0], c.nodes[1]
 		a.SetPeers([]int32{2})
 		b.SetPeers([]int32{1})
@@ -387,12 +415,12 @@ func TestHandshakeInTheNameOfALivingPeerReplacesNothing(t *testing.T) {
 // A node loses power and is back before anybody noticed: no connection was closed,
 // the new ones tell.
 func TestRestartIsEvidenceToo(t *testing.T) {
-	bubble(t, 2, nil, func(t *testing.T, c *cluster, n *pipenet) {
+	bubble(t, 2, nil, func(t *testing.T, c *cluster, n *memnet.Network) {
 		a, b := c.nodes[0], c.nodes[1]
 		a.SetPeers([]int32{2})
 		b.SetPeers([]int32{1})
 		time.Sleep(time.Second)
-		n.vanish(2)
+		n.Vanish(host(2))
 		b.Close()
 		time.Sleep(10 * time.Millisecond)
 		fresh := c.start(b.peer, nil)

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net"
 	"testing"
+
+	"millrace/internal/memnet"
 )
 
 // A connection that arrives while the transport closes is let in before, and closed with the
@@ -12,7 +14,7 @@ import (
 func TestNobodyIsLetInOnceConnectionsAreClosed(t *testing.T) {
 	cs := connections{limit: 8, conns: make(map[net.Conn]struct{}), present: make(map[Peer]*presence)}
 	cs.evidence.ready.L = &cs.evidence.mu
-	early, late := net.Conn(nowhere{}), net.Conn(new(pipeConn))
+	early, late := net.Conn(nowhere{}), net.Conn(new(memnet.Conn))
 	if _, _, err := cs.enter(early); err != nil {
 		t.Fatal(err)
 	}

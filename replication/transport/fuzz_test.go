@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"testing"
 	"time"
 
@@ -233,3 +234,10 @@ func FuzzConfiguration(f *testing.F) {
 		}
 	})
 }
+
+// nowhere is a connection nobody is at the other end of.
+type nowhere struct{ net.Conn }
+
+func (nowhere) Close() error                     { return nil }
+func (nowhere) SetReadDeadline(time.Time) error  { return nil }
+func (nowhere) SetWriteDeadline(time.Time) error { return nil }

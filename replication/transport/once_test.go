@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"millrace/internal/memnet"
 )
 
 // A bookedConn is one from a listener that keeps strangers apart.
@@ -43,7 +45,7 @@ func once(t *testing.T, n *node) (*stranger, *bookedConn) {
 // Who opens a connection for one call has shown nothing: it stays a stranger, with as much
 // time as a call takes.
 func TestConnectionForOneCallIsAStrangersAndEnds(t *testing.T) {
-	bubble(t, 1, nil, func(t *testing.T, c *cluster, _ *pipenet) {
+	bubble(t, 1, nil, func(t *testing.T, c *cluster, _ *memnet.Network) {
 		n := c.nodes[0]
 		s, booked := once(t, n)
 		synctest.Wait() // until Serve has gone on
@@ -76,7 +78,7 @@ func TestConnectionForOneCallEndsWithItsAnswer(t *testing.T) {
 				return nil, ctx.Err()
 			}
 		})
-	}, func(t *testing.T, c *cluster, _ *pipenet) {
+	}, func(t *testing.T, c *cluster, _ *memnet.Network) {
 		n := c.nodes[0]
 		begin := time.Now()
 		request := make([]byte, 2*readBuffer)
@@ -109,7 +111,7 @@ func TestConnectionForOneCallIsForOne(t *testing.T) {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		})
-	}, func(t *testing.T, c *cluster, _ *pipenet) {
+	}, func(t *testing.T, c *cluster, _ *memnet.Network) {
 		n := c.nodes[0]
 		for calls, want := range map[int]time.Duration{1: onceTime, 2: 0} {
 			begin := time.Now()

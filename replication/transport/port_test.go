@@ -16,12 +16,14 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"millrace/internal/memnet"
 )
 
 // duo runs f in virtual time with group 1 open on two nodes; nobody consumes.
-func duo(t *testing.T, adjust func(*Config), f func(t *testing.T, c *cluster, n *pipenet, from, to *Port)) {
+func duo(t *testing.T, adjust func(*Config), f func(t *testing.T, c *cluster, n *memnet.Network, from, to *Port)) {
 	t.Helper()
-	bubble(t, 2, adjust, func(t *testing.T, c *cluster, n *pipenet) {
+	bubble(t, 2, adjust, func(t *testing.T, c *cluster, n *memnet.Network) {
 		f(t, c, n, c.nodes[0].Group(1, c.nodes[0].peer.ServerID()), c.nodes[1].Group(1, c.nodes[1].peer.ServerID()))
 	})
 }
@@ -39,7 +41,7 @@ func yes(rpc raft.RPC) {
 }
 
 func TestAppendArrivesAsSent(t *testing.T) {
-	duo(t, nil, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
+	duo(t, nil, func(t *testing.T, c *cluster, n *memnet.Network, from, to *Port) {
 		req := &raft.AppendEntriesRequest{
 			Term: 9, PrevLogEntry: 4, PrevLogTerm: 2, LeaderCommitIndex: 5,
 			Entries: []*raft.Log{
@@ -80,7 +82,7 @@ func TestAppendArrivesAsSent(t *testing.T) {
 // A follower takes min(commit index, its last index) for committed; what lies
 // behind the last entry we matched may be another leader's leavings.
 func TestCommitIndexEndsWithTheLastEntryCarried(t *testing.T) {
-	duo(t, nil, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
+	duo(t, nil, func(t *testing.T, c *cluster, n *memnet.Network, from, to *Port) {
 		for _, tt := range []struct {
 			prev         uint64
 			entries      int
@@ -110,7 +112,7 @@ func TestCommitIndexEndsWithTheLastEntryCarried(t *testing.T) {
 // be in it afterwards.
 func TestLongAppendIsShortenedInPlace(t *testing.T) {
 	adjust := func(cfg *Config) { cfg.Limits.MaxRequestBytes = 1000 }
-	duo(t, adjust, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
+	duo(t, adjust, func(t *testing.T, c *cluster, n *memnet.Network, from, to *Port) {
 		for _, tt := range []struct{ entries, size, want int }{
 			{10, 100, 10}, {11, 100, 10}, {10, 999, 1}, {10, 1000, 1}, {3, 5000, 1}, {1, 5000, 1}, {2000, 0, 1024},
 		} {
@@ -131,15 +133,15 @@ func TestLongAppendIsShortenedInPlace(t *testing.T) {
 // With a limit far below what Raft hands over at once, every entry still gets to
 // every replica, in order.
 func TestGroupReplicatesInSmallRequests(t *testing.T) {
-	bubble(t, 3, func(cfg *Config) { cfg.Limits.MaxRequestBytes = 64 }, func(t *testing.T, c *cluster, n *pipenet) {
+	bubble(t, 3, func(cfg *Config) { cfg.Limits.MaxRequestBytes = 64 }, func(t *testing.T, c *cluster, n *memnet.Network) {
 		w := &groupWriter{groups: c.open(1)}
 		w.groups[0].port.Elect()
 		w.must(t)
-		n.isolate(3, 3, true)
+		n.SetBoth(host(3), "", memnet.Held)
 		for range 300 {
 			w.must(t)
 		}
-		n.isolate(3, 3, false)
+		n.SetBoth(host(3), "", memnet.Open)
 		time.Sleep(20 * time.Second)
 		w.check(t, true)
 	})
@@ -147,7 +149,7 @@ func TestGroupReplicatesInSmallRequests(t *testing.T) {
 
 // A full queue answers busy at once, and only its own group is.
 func TestFullQueueIsBusyAtOnceAndAlone(t *testing.T) {
-	duo(t, nil, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
+	duo(t, nil, func(t *testing.T, c *cluster, n *memnet.Network, from, to *Port) {
 		from2, to2 := c.nodes[0].Group(2, from.local), c.nodes[1].Group(2, to.local)
 		var waiting []chan error
 		for range c.nodes[1].cfg.Limits.QueueLength {
@@ -197,7 +199,7 @@ func TestQueuedBytesAreBounded(t *testing.T) {
 		{"of the node", func(cfg *Config) { cfg.Limits.InflightBytes = 1000 }, ErrBusy},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			duo(t, tt.adjust, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
+			duo(t, tt.adjust, func(t *testing.T, c *cluster, n *memnet.Network, from, to *Port) {
 				from2, to2 := c.nodes[0].Group(2, from.local), c.nodes[1].Group(2, to.local)
 				_, first := async(from, to, appendOf(0, 1, 5000))
 				synctest.Wait()
@@ -230,7 +232,7 @@ func TestQueuedBytesAreBounded(t *testing.T) {
 // Votes, appends and heartbeats of a group reach Raft in the order in which they
 // arrived, one after the other answered.
 func TestGroupIsServedInOrderOfArrival(t *testing.T) {
-	duo(t, nil, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
+	duo(t, nil, func(t *testing.T, c *cluster, n *memnet.Network, from, to *Port) {
 		var done []chan error
 		for i := range 6 {
 			result := make(chan error, 1)
@@ -283,7 +285,7 @@ func TestGroupIsServedInOrderOfArrival(t *testing.T) {
 
 // What waited longer than its sender is not worth a disk write.
 func TestExpiredRequestsDoNotReachRaft(t *testing.T) {
-	duo(t, nil, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
+	duo(t, nil, func(t *testing.T, c *cluster, n *memnet.Network, from, to *Port) {
 		_, first := async(from, to, appendOf(0, 1, 10))
 		rpc := consume(t, to) // Raft is busy with it from now on
 		_, second := async(from, to, appendOf(1, 1, 10))
@@ -317,7 +319,7 @@ func TestExpiredRequestsDoNotReachRaft(t *testing.T) {
 // A queue full of requests nobody waits for any more makes room for a fresh one.
 func TestExpiredRequestsMakeRoom(t *testing.T) {
 	adjust := func(cfg *Config) { cfg.Limits.QueueLength = 4 }
-	duo(t, adjust, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
+	duo(t, adjust, func(t *testing.T, c *cluster, n *memnet.Network, from, to *Port) {
 		async(from, to, appendOf(0, 1, 10))
 		rpc := consume(t, to)
 		for range 3 {
@@ -393,7 +395,7 @@ func TestPeerThatDoesNotReadIsDropped(t *testing.T) {
 // Heartbeats of 1,000 groups to one peer travel in few frames.
 // A connection may end between any two steps of those who send on it.
 func TestHeartbeatsEndWithTheirConnection(t *testing.T) {
-	duo(t, nil, func(t *testing.T, c *cluster, _ *pipenet, from, to *Port) {
+	duo(t, nil, func(t *testing.T, c *cluster, _ *memnet.Network, from, to *Port) {
 		defer answerer(to)()
 		beats := make([]*waitingBeat, maxHeartbeats/2)
 		for range 50 {
@@ -415,7 +417,7 @@ func TestHeartbeatsEndWithTheirConnection(t *testing.T) {
 }
 
 func TestHeartbeatsAreGathered(t *testing.T) {
-	bubble(t, 2, nil, func(t *testing.T, c *cluster, n *pipenet) {
+	bubble(t, 2, nil, func(t *testing.T, c *cluster, n *memnet.Network) {
 		a, b := c.nodes[0], c.nodes[1]
 		var stops []func()
 		results := make(chan error, 2000)
@@ -450,7 +452,7 @@ func TestHeartbeatsAreGathered(t *testing.T) {
 // One group that does not answer holds the others of its heartbeat frame up for
 // answerGather and no longer.
 func TestSlowGroupDoesNotHoldHeartbeatsUp(t *testing.T) {
-	duo(t, nil, func(t *testing.T, c *cluster, n *pipenet, from, slow *Port) {
+	duo(t, nil, func(t *testing.T, c *cluster, n *memnet.Network, from, slow *Port) {
 		b := c.nodes[1]
 		var quick []chan error
 		began := time.Now()
@@ -487,7 +489,7 @@ func TestSlowGroupDoesNotHoldHeartbeatsUp(t *testing.T) {
 // Raft's replication waits for the answer to its empty appends; while entries
 // flow these must not wait for company.
 func TestEmptyAppendOfAnActiveGroupIsNotGathered(t *testing.T) {
-	duo(t, nil, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
+	duo(t, nil, func(t *testing.T, c *cluster, n *memnet.Network, from, to *Port) {
 		defer answerer(to)()
 		took := func(req *raft.AppendEntriesRequest) time.Duration {
 			began := time.Now()
@@ -516,7 +518,7 @@ func TestEmptyAppendOfAnActiveGroupIsNotGathered(t *testing.T) {
 }
 
 func TestStalledGroupIsSilent(t *testing.T) {
-	duo(t, nil, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
+	duo(t, nil, func(t *testing.T, c *cluster, n *memnet.Network, from, to *Port) {
 		from.Stall(true)
 		for name, err := range map[string]error{
 			"heartbeat": from.AppendEntries(to.local, "", &raft.AppendEntriesRequest{Term: 1}, &raft.AppendEntriesResponse{}),
@@ -541,7 +543,7 @@ func TestStalledGroupIsSilent(t *testing.T) {
 
 // A leader whose disk hangs goes silent, and the others elect one of them.
 func TestStalledLeaderIsReplaced(t *testing.T) {
-	bubble(t, 3, nil, func(t *testing.T, c *cluster, n *pipenet) {
+	bubble(t, 3, nil, func(t *testing.T, c *cluster, n *memnet.Network) {
 		w := &groupWriter{groups: c.open(1)}
 		w.groups[0].port.Elect()
 		w.must(t)
@@ -560,10 +562,10 @@ func TestStalledLeaderIsReplaced(t *testing.T) {
 // A candidate that nobody answers gives up its candidacy when told to, and stands
 // anew in a later term: sooner than its election timeout, and no more often.
 func TestAbandonedCandidateCampaignsAnew(t *testing.T) {
-	bubble(t, 3, nil, func(t *testing.T, c *cluster, n *pipenet) {
+	bubble(t, 3, nil, func(t *testing.T, c *cluster, n *memnet.Network) {
 		w := &groupWriter{groups: c.open(1)}
 		g := w.groups[0]
-		n.isolate(1, 3, true)
+		n.SetBoth(host(1), "", memnet.Held)
 		g.port.Elect()
 		time.Sleep(100 * time.Millisecond)
 		term := g.raft.CurrentTerm()
@@ -584,7 +586,7 @@ func TestAbandonedCandidateCampaignsAnew(t *testing.T) {
 		if s, now := g.raft.State(), g.raft.CurrentTerm(); s != raft.Follower || now != term+1 {
 			t.Fatalf("abandoned, it is a %v in term %d, want a follower in %d", s, now, term+1)
 		}
-		n.isolate(1, 3, false)
+		n.SetBoth(host(1), "", memnet.Open)
 		if err := g.port.Elect(); err != nil {
 			t.Fatal(err)
 		}
@@ -600,7 +602,7 @@ func TestAbandonedCandidateCampaignsAnew(t *testing.T) {
 
 // A group that is stuck must not stand for election when it comes to itself.
 func TestElectIsForNow(t *testing.T) {
-	duo(t, nil, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
+	duo(t, nil, func(t *testing.T, c *cluster, n *memnet.Network, from, to *Port) {
 		if err := to.Elect(); err != nil {
 			t.Fatal(err)
 		}
@@ -620,7 +622,7 @@ func TestElectIsForNow(t *testing.T) {
 }
 
 func TestTimeoutNowMakesALeader(t *testing.T) {
-	bubble(t, 3, nil, func(t *testing.T, c *cluster, n *pipenet) {
+	bubble(t, 3, nil, func(t *testing.T, c *cluster, n *memnet.Network) {
 		groups := c.open(1)
 		groups[0].port.Elect()
 		time.Sleep(100 * time.Millisecond)
@@ -639,7 +641,7 @@ func TestTimeoutNowMakesALeader(t *testing.T) {
 
 // Raft counts an error with certain words as a granted pre-vote.
 func TestNoErrorIsAPreVote(t *testing.T) {
-	duo(t, nil, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
+	duo(t, nil, func(t *testing.T, c *cluster, n *memnet.Network, from, to *Port) {
 		done := make(chan error, 1)
 		go func() {
 			done <- from.RequestPreVote(to.local, "", &raft.RequestPreVoteRequest{Term: 1}, &raft.RequestPreVoteResponse{})
@@ -663,7 +665,7 @@ func TestNoErrorIsAPreVote(t *testing.T) {
 // Closing a port, as before a bounce, ends what its Raft waits for at once, and
 // its successor takes over.
 func TestClosingAPortEndsItsRequests(t *testing.T) {
-	duo(t, nil, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
+	duo(t, nil, func(t *testing.T, c *cluster, n *memnet.Network, from, to *Port) {
 		other := c.nodes[0].Group(2, from.local)
 		stop := answerer(c.nodes[1].Group(2, to.local))
 		defer stop()
@@ -712,7 +714,7 @@ func TestClosingAPortEndsItsRequests(t *testing.T) {
 }
 
 func TestSnapshotGoesToTheCallback(t *testing.T) {
-	duo(t, nil, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
+	duo(t, nil, func(t *testing.T, c *cluster, n *memnet.Network, from, to *Port) {
 		config := raft.EncodeConfiguration(raft.Configuration{Servers: []raft.Server{{ID: "1.a", Address: "1.a"}}})
 		req := &raft.InstallSnapshotRequest{
 			SnapshotVersion: 1, Term: 3, LastLogIndex: 9, LastLogTerm: 2, Configuration: config, ConfigurationIndex: 4,
@@ -776,23 +778,23 @@ func TestSnapshotGoesToTheCallback(t *testing.T) {
 // arrive (S30).
 func TestRequestsShrinkOnASlowLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newPipenet()
+		n := memnet.New()
 		var mu sync.Mutex
-		free := make(map[[2]int32]time.Time)
-		n.disturb = func(from, to int32, m []byte) []time.Duration { // 1 Mbit/s and 250 ms each way
+		free := make(map[[2]string]time.Time)
+		n.Carrier = disturbance(func(from, to string, m []byte) []time.Duration { // 1 Mbit/s and 250 ms each way
 			if m[8] != typeAppend {
 				return []time.Duration{250 * time.Millisecond}
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			line := [2]int32{from, to}
+			line := [2]string{from, to}
 			start := time.Now()
 			if free[line].After(start) {
 				start = free[line]
 			}
 			free[line] = start.Add(time.Duration(len(m)) * 8 * time.Microsecond)
 			return []time.Duration{time.Until(free[line]) + 250*time.Millisecond}
-		}
+		})
 		c := newCluster(t, n, 2, nil)
 		defer c.close()
 		from, to := c.nodes[0].Group(1, "1.a"), c.nodes[1].Group(1, "2.b")
@@ -815,7 +817,7 @@ func TestRequestsShrinkOnASlowLine(t *testing.T) {
 
 // One connection dies while the others live, of a firewall's forgetfulness say.
 func TestDeadConnectionIsReplacedThoughThePeerLives(t *testing.T) {
-	duo(t, nil, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
+	duo(t, nil, func(t *testing.T, c *cluster, n *memnet.Network, from, to *Port) {
 		defer answerer(to)()
 		send := func() error {
 			return from.AppendEntries(to.local, "", appendOf(0, 1, 10), &raft.AppendEntriesResponse{})
@@ -825,11 +827,9 @@ func TestDeadConnectionIsReplacedThoughThePeerLives(t *testing.T) {
 		}
 		p := c.nodes[0].peers.of(2)
 		p.mu.Lock()
-		conn := p.links[kindData].client.conn.Conn.(*pipeConn)
+		conn := p.links[kindData].client.conn.Conn.(*memnet.Conn)
 		p.mu.Unlock()
-		conn.w.mu.Lock()
-		conn.w.swallow = true
-		conn.w.mu.Unlock()
+		conn.Lose()
 		if err := send(); !errors.Is(err, ErrTimeout) {
 			t.Fatalf("%v, want a timeout", err)
 		}
@@ -861,7 +861,7 @@ func TestCalls(t *testing.T) {
 			}
 			return nil, nil
 		})
-	}, func(t *testing.T, c *cluster, n *pipenet) {
+	}, func(t *testing.T, c *cluster, n *memnet.Network) {
 		a := c.nodes[0]
 		ctx := context.Background()
 		addr, _ := c.resolve(2)
@@ -936,7 +936,7 @@ func TestCalls(t *testing.T) {
 func TestLargeAnswersTakeTurns(t *testing.T) {
 	bubble(t, 2, func(cfg *Config) {
 		cfg.Handler = handler(func(context.Context, Peer, uint8, []byte) ([]byte, error) { return make([]byte, maxBulkCall), nil })
-	}, func(t *testing.T, c *cluster, n *pipenet) {
+	}, func(t *testing.T, c *cluster, n *memnet.Network) {
 		results := make(chan error, maxBulkCalls)
 		for range maxBulkCalls {
 			go func() {
@@ -957,7 +957,7 @@ func TestLargeAnswersTakeTurns(t *testing.T) {
 
 // More calls than a connection serves at once are busy, and none blocks another.
 func TestCallsAreBounded(t *testing.T) {
-	bubble(t, 2, nil, func(t *testing.T, c *cluster, n *pipenet) {
+	bubble(t, 2, nil, func(t *testing.T, c *cluster, n *memnet.Network) {
 		release := make(chan struct{})
 		c.nodes[1].cfg.Handler = handler(func(ctx context.Context, from Peer, kind uint8, req []byte) ([]byte, error) {
 			<-release
@@ -987,7 +987,7 @@ func TestCallsAreBounded(t *testing.T) {
 // A connection opened for one call is asked for no sign of life when the call is not
 // answered in time: the other side would have to take that for nonsense.
 func TestConnectionForOneCallIsNotPinged(t *testing.T) {
-	bubble(t, 2, nil, func(t *testing.T, c *cluster, n *pipenet) {
+	bubble(t, 2, nil, func(t *testing.T, c *cluster, n *memnet.Network) {
 		addr, _ := c.resolve(2)
 		once, err := c.nodes[0].dial(context.Background(), addr, kindOnce, Peer{})
 		if err != nil {
@@ -1011,7 +1011,7 @@ func TestJoiningNodeCallsWithoutAName(t *testing.T) {
 			heard = from
 			return []byte("you are 2"), nil
 		})
-	}, func(t *testing.T, c *cluster, n *pipenet) {
+	}, func(t *testing.T, c *cluster, n *memnet.Network) {
 		joining := c.start(Peer{0, "fresh"}, func(cfg *Config) { cfg.Cluster = "" })
 		addr, _ := c.resolve(1)
 		if got, err := joining.CallAddr(context.Background(), addr, 1, nil); string(got) != "you are 2" || err != nil {
@@ -1042,7 +1042,7 @@ func TestPeerIsFoundAgainWhenItCalls(t *testing.T) {
 			defer mu.Unlock()
 			learned[p] = addr
 		}
-	}, func(t *testing.T, c *cluster, n *pipenet) {
+	}, func(t *testing.T, c *cluster, n *memnet.Network) {
 		a := c.nodes[0]
 		a.SetPeers([]int32{1, 2})
 		time.Sleep(time.Minute)
@@ -1070,7 +1070,7 @@ func TestPeerIsFoundAgainWhenItCalls(t *testing.T) {
 
 // Dials of a peer that is not there are spaced out, up to a second apart.
 func TestRedialsBackOff(t *testing.T) {
-	bubble(t, 1, nil, func(t *testing.T, c *cluster, n *pipenet) {
+	bubble(t, 1, nil, func(t *testing.T, c *cluster, n *memnet.Network) {
 		a := c.nodes[0]
 		c.addrs[2] = "nowhere:1"
 		a.SetPeers([]int32{2})
@@ -1091,7 +1091,7 @@ func TestRedialsBackOff(t *testing.T) {
 // A process that was stopped for a while must not take its own silence for that of
 // its peers.
 func TestOwnPauseIsNobodysDeath(t *testing.T) {
-	bubble(t, 2, nil, func(t *testing.T, c *cluster, n *pipenet) {
+	bubble(t, 2, nil, func(t *testing.T, c *cluster, n *memnet.Network) {
 		a, b := c.nodes[0], c.nodes[1]
 		a.SetPeers([]int32{2})
 		time.Sleep(time.Second)
@@ -1180,7 +1180,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 // A node tells itself to stand for election, or a leader that leaves does. Raft may win
 // in the meantime, and would depose itself; what it is told to do is done then.
 func TestElectionIsNotHeldForALeader(t *testing.T) {
-	duo(t, nil, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
+	duo(t, nil, func(t *testing.T, c *cluster, n *memnet.Network, from, to *Port) {
 		var leads atomic.Bool
 		to.Attach(member{leads: leads.Load})
 		elect := func() chan error {

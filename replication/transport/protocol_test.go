@@ -9,7 +9,6 @@ import (
 	"net"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -586,9 +585,7 @@ func TestAnswersToNobodyAreSkipped(t *testing.T) {
 	// A peer that answers everything twice and things never asked.
 	c := newCluster(t, &loopback{}, 1, nil)
 	defer c.close()
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	c.addrs[2] = c.net.listen(2, func(conn net.Conn) {
+	c.addrs[2] = c.listen(2, func(conn net.Conn) {
 		defer conn.Close()
 		readHello(conn)
 		conn.Write(ack{low: 1, high: 1, session: 7, from: Peer{2, "b"}, cluster: "test"}.encode())

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"millrace/internal/memnet"
 )
 
 // An append without entries is held while there is no doubt of its answer; everything
@@ -26,7 +28,7 @@ func TestAppendsWithoutEntriesRestUntilTheyAreDue(t *testing.T) {
 	held := func(d time.Duration) bool { return d > time.Second }
 	type nodes struct {
 		c        *cluster
-		n        *pipenet
+		n        *memnet.Network
 		from, to *Port
 	}
 	for _, tt := range []struct {
@@ -38,7 +40,7 @@ func TestAppendsWithoutEntriesRestUntilTheyAreDue(t *testing.T) {
 		{"the answer is not so old", true, func(*testing.T, nodes) { time.Sleep(interval / 2) }},
 		{"it is due", false, func(*testing.T, nodes) { time.Sleep(interval) }},
 		{"the follower has died", false, func(t *testing.T, x nodes) {
-			x.n.kill(x.c.nodes[1].peer.Node)
+			x.n.Kill(host(x.c.nodes[1].peer.Node))
 			time.Sleep(10 * time.Millisecond)
 		}},
 		{"an append was refused since", false, func(t *testing.T, x nodes) {
@@ -53,7 +55,7 @@ func TestAppendsWithoutEntriesRestUntilTheyAreDue(t *testing.T) {
 		{"a connection to somebody else ended", false, func(t *testing.T, x nodes) { x.c.nodes[0].quiesced.ends.Add(1) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			duo(t, adjust, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
+			duo(t, adjust, func(t *testing.T, c *cluster, n *memnet.Network, from, to *Port) {
 				stop := answerer(to)
 				if d := took(t, from, to, heartbeat); held(d) {
 					t.Errorf("the first heartbeat of all was held for %v", d)
@@ -88,14 +90,14 @@ func TestQuiescedAppendsGoEarly(t *testing.T) {
 	for _, tt := range []struct {
 		name      string
 		heartbeat bool // goes too
-		then      func(c *cluster, n *pipenet, from, to *Port)
+		then      func(c *cluster, n *memnet.Network, from, to *Port)
 	}{
-		{"new entries", false, func(c *cluster, n *pipenet, from, to *Port) { from.Expedite() }},
-		{"a connection ended", true, func(c *cluster, n *pipenet, from, to *Port) { n.kill(c.nodes[1].peer.Node) }},
-		{"the group ended", true, func(c *cluster, n *pipenet, from, to *Port) { from.Close() }},
+		{"new entries", false, func(c *cluster, n *memnet.Network, from, to *Port) { from.Expedite() }},
+		{"a connection ended", true, func(c *cluster, n *memnet.Network, from, to *Port) { n.Kill(host(c.nodes[1].peer.Node)) }},
+		{"the group ended", true, func(c *cluster, n *memnet.Network, from, to *Port) { from.Close() }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			duo(t, adjust, func(t *testing.T, c *cluster, n *pipenet, from, to *Port) {
+			duo(t, adjust, func(t *testing.T, c *cluster, n *memnet.Network, from, to *Port) {
 				defer answerer(to)()
 				if err := from.AppendEntries(to.local, "", heartbeat, new(raft.AppendEntriesResponse)); err != nil {
 					t.Fatal(err)

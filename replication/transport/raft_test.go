@@ -15,53 +15,42 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// A network is how the nodes of a test reach each other.
+// A network is how the nodes of a test reach each other, by the names of their hosts.
 type network interface {
-	// listen gives node an address and hands inbound connections to serve.
-	listen(node int32, serve func(net.Conn)) (addr string)
-	dial(ctx context.Context, from int32, addr string) (net.Conn, error)
-	close()
+	Listen(host string) (net.Listener, error)
+	Dial(ctx context.Context, from, addr string) (net.Conn, error)
+	Close() // its listeners too
 }
+
+// host is where a node of a test is.
+func host(node int32) string { return fmt.Sprint("node", node) }
 
 // loopback is TCP on 127.0.0.1.
-type loopback struct {
-	listeners []net.Listener
-	wg        sync.WaitGroup
-}
+type loopback struct{ listeners []net.Listener }
 
-func (l *loopback) listen(_ int32, serve func(net.Conn)) string {
+func (l *loopback) Listen(string) (net.Listener, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		panic(err)
+	if err == nil {
+		l.listeners = append(l.listeners, ln)
 	}
-	l.listeners = append(l.listeners, ln)
-	l.wg.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			l.wg.Go(func() { serve(c) })
-		}
-	})
-	return ln.Addr().String()
+	return ln, err
 }
 
-func (l *loopback) dial(ctx context.Context, _ int32, addr string) (net.Conn, error) {
+func (l *loopback) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	return new(net.Dialer).DialContext(ctx, "tcp", addr)
 }
 
-func (l *loopback) close() {
+func (l *loopback) Close() {
 	for _, ln := range l.listeners {
 		ln.Close()
 	}
-	l.wg.Wait()
 }
 
 // A cluster is some nodes, each a Transport, on one network.
 type cluster struct {
 	tb    testing.TB
 	net   network
+	wg    sync.WaitGroup // who serves connections
 	mu    sync.Mutex
 	addrs map[int32]string
 	nodes []*node
@@ -133,11 +122,29 @@ func newCluster(tb testing.TB, network network, size int, adjust func(*Config)) 
 	return c
 }
 
+// listen gives node an address and hands the connections to it to serve.
+func (c *cluster) listen(node int32, serve func(net.Conn)) (addr string) {
+	l, err := c.net.Listen(host(node))
+	if err != nil {
+		c.tb.Fatal(err)
+	}
+	c.wg.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.wg.Go(func() { serve(conn) })
+		}
+	})
+	return l.Addr().String()
+}
+
 // start adds a node. One that takes an id again takes its address over.
 func (c *cluster) start(p Peer, adjust func(*Config)) *node {
 	n := &node{peer: p}
 	ready := make(chan struct{})
-	addr := c.net.listen(p.Node, func(conn net.Conn) {
+	addr := c.listen(p.Node, func(conn net.Conn) {
 		<-ready
 		n.Serve(conn)
 	})
@@ -243,7 +250,7 @@ type dialer struct {
 }
 
 func (d dialer) DialContext(ctx context.Context, _, addr string) (net.Conn, error) {
-	return d.net.dial(ctx, d.node, addr)
+	return d.net.Dial(ctx, host(d.node), addr)
 }
 
 func (c *cluster) resolve(node int32) (string, bool) {
@@ -306,7 +313,8 @@ func (c *cluster) close() {
 	for _, n := range c.nodes {
 		n.shutdown(c.tb)
 	}
-	c.net.close()
+	c.net.Close()
+	c.wg.Wait()
 }
 
 func (n *node) shutdown(tb testing.TB) {

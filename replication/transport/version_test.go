@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"millrace/internal/memnet"
 )
 
 // The handshake of the first release, as its own code wrote it. Who runs that release
@@ -65,7 +67,7 @@ func TestVersionIsNegotiated(t *testing.T) {
 		{1, 1, 2, 5, 0},
 		{4, 5, 1, 3, 0},
 	} {
-		bubble(t, 2, nil, func(t *testing.T, cl *cluster, _ *pipenet) {
+		bubble(t, 2, nil, func(t *testing.T, cl *cluster, _ *memnet.Network) {
 			a, b := cl.nodes[0], cl.nodes[1]
 			a.low, a.high, b.low, b.high = c.low1, c.high1, c.low2, c.high2
 			link, err := a.peers.of(2).connect(kindControl, "", nil)
@@ -113,7 +115,7 @@ func TestJudgeKeepsStrangersOut(t *testing.T) {
 			return nil
 		}
 		hooksOf(cfg).outdated = func(by Peer, reason string) { outdated <- by.String() + ": " + reason }
-	}, func(t *testing.T, c *cluster, _ *pipenet) {
+	}, func(t *testing.T, c *cluster, _ *memnet.Network) {
 		a, b := c.nodes[0], c.nodes[1]
 		if _, err := b.Call(context.Background(), 1, 1, nil); !errors.Is(err, ErrOldDisk) {
 			t.Errorf("the caller that was refused got %v", err)
@@ -149,7 +151,7 @@ func TestWhoWasReplacedIsToldSinceWhen(t *testing.T) {
 			return nil
 		}
 		hooksOf(cfg).replaced = func(by Peer, at uint64, reason string) { replaced <- told{by, at, reason} }
-	}, func(t *testing.T, c *cluster, _ *pipenet) {
+	}, func(t *testing.T, c *cluster, _ *memnet.Network) {
 		if _, err := c.nodes[1].Call(context.Background(), 1, 1, nil); !errors.Is(err, ErrReplaced) {
 			t.Errorf("the caller that was refused got %v", err)
 		}
