@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace/internal/memnet"
 	"millrace/replication/metadata"
 	"millrace/replication/roster"
 )
@@ -94,7 +95,7 @@ func TestChangesAreForwarded(t *testing.T) {
 		time.Sleep(time.Minute)
 		controller := c.controllerWithin(0)
 		others := c.others(controller)
-		c.net.cut(controller.addr, others[1].addr)
+		c.net.Set(controller.addr, others[1].addr, memnet.Severed)
 		time.Sleep(time.Second)
 		self, _ := controller.Image().Broker(others[1].id)
 		moved := *self

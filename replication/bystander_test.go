@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"millrace/internal/memnet"
 )
 
 // A leader that no other voter hears is replaced within seconds, as long as a majority of
@@ -14,7 +16,7 @@ func TestABystanderKeepsNoLeader(t *testing.T) {
 		t.Skip("whole clusters take a second or two each; run without -short")
 	}
 	synctest.Test(t, func(t *testing.T) {
-		c := startCluster(t, 4, newNetwork())
+		c := startCluster(t, 4, memnet.New())
 		defer func() {
 			c.stop()
 			time.Sleep(time.Minute) // what waits for a timer ends too
@@ -27,7 +29,7 @@ func TestABystanderKeepsNoLeader(t *testing.T) {
 		_, part, _ := old.Image().Partition(id)
 		for _, other := range c.nodes {
 			if other != old && slices.Contains(part.Replicas, other.id) {
-				c.net.cut(old.addr, other.addr)
+				c.net.Set(old.addr, other.addr, memnet.Severed)
 			}
 		}
 		for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {

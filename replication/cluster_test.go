@@ -16,6 +16,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/internal/memnet"
 	"millrace/replication/controller"
 	"millrace/replication/folder"
 	"millrace/replication/metadata"
@@ -30,7 +31,7 @@ import (
 // over loopback.
 type testCluster struct {
 	t     testing.TB
-	net   *network // nil: loopback
+	net   *memnet.Network // nil: loopback
 	dir   string
 	nodes []*testNode
 
@@ -132,16 +133,16 @@ func (l *testLog) count(text string) (n int) {
 }
 
 // startCluster starts n nodes; node 1 founds the cluster.
-func startCluster(t testing.TB, n int, w *network) *testCluster {
+func startCluster(t testing.TB, n int, w *memnet.Network) *testCluster {
 	return startClusterWith(t, n, w, nil)
 }
 
-func startClusterWith(t testing.TB, n int, w *network, settings map[string]string) *testCluster {
+func startClusterWith(t testing.TB, n int, w *memnet.Network, settings map[string]string) *testCluster {
 	return startClusterOf(&testCluster{t: t, net: w, dir: t.TempDir(), settings: settings}, n)
 }
 
 // startClusterAt starts n nodes of a release that reads feature levels up to level.
-func startClusterAt(t testing.TB, n int, w *network, level int32) *testCluster {
+func startClusterAt(t testing.TB, n int, w *memnet.Network, level int32) *testCluster {
 	return startClusterOf(&testCluster{t: t, net: w, dir: t.TempDir(), maxLevel: level}, n)
 }
 
@@ -200,7 +201,7 @@ func (n *testNode) open() error {
 		cfg.Join = []string{n.c.nodes[0].addr}
 	}
 	if n.c.net != nil {
-		cfg.Dialer = caller{n.c.net, n.addr}
+		cfg.Dialer = n.c.net.Dialer(n.addr)
 	}
 	if n.adjust != nil {
 		n.adjust(&cfg)
@@ -214,21 +215,22 @@ func (n *testNode) open() error {
 	n.disk.over(node)
 	node.events = lateEvents{node.events, &n.late}
 	if n.c.net != nil {
-		n.c.net.listen(n.addr, node.serveConn)
+		n.listener, err = n.c.net.Listen(n.addr)
 	} else {
-		if n.listener, err = net.Listen("tcp", n.addr); err != nil {
-			return err
-		}
-		go func(l net.Listener) {
-			for {
-				conn, err := l.Accept()
-				if err != nil {
-					return
-				}
-				go node.serveConn(conn)
-			}
-		}(n.listener)
+		n.listener, err = net.Listen("tcp", n.addr)
 	}
+	if err != nil {
+		return err
+	}
+	go func(l net.Listener) {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go node.serveConn(conn)
+		}
+	}(n.listener)
 	return nil
 }
 
@@ -255,8 +257,7 @@ func (n *testNode) stop() {
 	}
 	n.copied = false
 	if n.c.net != nil {
-		n.c.net.listen(n.addr, nil)
-		n.c.net.kill(n.addr)
+		n.c.net.Kill(n.addr)
 	} else {
 		n.listener.Close()
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace/internal/memnet"
 	"millrace/replication/partition"
 	"millrace/segment/record"
 	"millrace/segment/record/recordtest"
@@ -75,7 +76,7 @@ func TestDeposedLeaderDoesNotConfirm(t *testing.T) {
 			answers <- err
 		}
 		// The voters answer this one while it leads; it does not hear them.
-		c.net.freeze(old.addr)
+		c.net.Set("", old.addr, memnet.Stalled)
 		early := make(chan error, 1)
 		go func() {
 			_, err := p.Confirm(context.Background())
@@ -104,7 +105,7 @@ func TestDeposedLeaderDoesNotConfirm(t *testing.T) {
 		go confirm()
 		time.Sleep(10 * time.Millisecond)
 		go confirm()
-		c.net.thaw(old.addr)
+		c.net.Set("", old.addr, memnet.Open)
 		go confirm()
 		for range 3 {
 			if err := <-answers; !errors.Is(err, partition.ErrNotLeader) {

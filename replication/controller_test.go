@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"millrace/internal/memnet"
 )
 
 // controllerLead is the node that leads the controller group, nil if none does.
@@ -133,7 +135,7 @@ func TestControllerIsThereWhileALinkIsCut(t *testing.T) {
 		time.Sleep(time.Minute)
 		first := c.controllerWithin(0)
 		others := c.others(first)
-		c.net.cut(first.addr, others[1].addr)
+		c.net.Set(first.addr, others[1].addr, memnet.Severed)
 		without := time.Time{}
 		for begin, i := time.Now(), 0; time.Since(begin) < 75*time.Second; i++ {
 			if err := others[0].changes(fmt.Sprint("topic-", i), 300*time.Millisecond); err == nil {

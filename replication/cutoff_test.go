@@ -3,6 +3,8 @@ package replication
 import (
 	"testing"
 	"time"
+
+	"millrace/internal/memnet"
 )
 
 // A leader that is cut off without a word, or whose followers' processes end, wakes who
@@ -11,10 +13,10 @@ import (
 func TestALeaderThatIsCutOffSendsAwayWhoWaits(t *testing.T) {
 	for name, part := range map[string]func(c *testCluster, lead, other *testNode){
 		"silence": func(c *testCluster, lead, other *testNode) {
-			c.net.drop(lead.addr, other.addr)
-			c.net.drop(other.addr, lead.addr)
+			c.net.Set(lead.addr, other.addr, memnet.Lost)
+			c.net.Set(other.addr, lead.addr, memnet.Lost)
 		},
-		"ended": func(c *testCluster, lead, other *testNode) { c.net.cut(lead.addr, other.addr) },
+		"ended": func(c *testCluster, lead, other *testNode) { c.net.Set(lead.addr, other.addr, memnet.Severed) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			inVirtualTime(t, func(t *testing.T, c *testCluster) {
@@ -30,7 +32,7 @@ func TestALeaderThatIsCutOffSendsAwayWhoWaits(t *testing.T) {
 				if p.CutOff() || len(wake) > 0 {
 					t.Fatal("with one follower of two, it says that it is cut off")
 				}
-				c.net.heal()
+				c.net.Heal()
 				time.Sleep(5 * time.Second)
 
 				for _, other := range others {
@@ -57,7 +59,7 @@ func TestALeaderThatIsCutOffSendsAwayWhoWaits(t *testing.T) {
 				if len(late) == 0 {
 					t.Error("who comes to wait is not told")
 				}
-				c.net.heal()
+				c.net.Heal()
 				time.Sleep(5 * time.Second)
 				for _, n := range c.nodes {
 					if mustPartition(t, n, id).CutOff() {

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace/internal/memnet"
 	"millrace/replication/partition"
 	"millrace/segment/record"
 	"millrace/segment/record/recordtest"
@@ -66,7 +67,7 @@ func TestDeposedLeaderAcknowledgesOnlyWhatItsHeirCommitted(t *testing.T) {
 				heir := c.nodes[i].replicaOf(p.Group())
 				last := p.Replica().Raft.LastIndex()
 				old.late.Store(int64(late))
-				c.net.freeze(old.addr) // its followers' answers lie there, and what the heir will send
+				c.net.Set("", old.addr, memnet.Stalled) // its followers' answers lie there, and what the heir will send
 				kept := appendLater(p, recordtest.Values("kept"))
 				for begin := time.Now(); heir.Raft.LastIndex() <= last; time.Sleep(time.Millisecond) {
 					if time.Since(begin) > time.Minute {
@@ -90,7 +91,7 @@ func TestDeposedLeaderAcknowledgesOnlyWhatItsHeirCommitted(t *testing.T) {
 				if _, err := p.Serving(); err != nil {
 					t.Fatalf("the old leader knows already (%v): the test shows nothing", err)
 				}
-				c.net.thaw(old.addr)
+				c.net.Set("", old.addr, memnet.Open)
 				a := <-kept
 				switch {
 				case a.err == nil && a.ack.BaseOffset != 1:

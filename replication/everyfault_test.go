@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"millrace/internal/memnet"
 	"millrace/log"
 	"millrace/replication/controller"
 	"millrace/replication/folder"
@@ -771,7 +772,7 @@ func runFaults(t *testing.T, a faultyAction, role string) {
 	run, left, at := 0, kinds, 1
 	for len(left) > 0 {
 		synctest.Test(t, func(t *testing.T) {
-			c := startClusterOf(&testCluster{t: t, net: newNetwork(), dir: memDir(t), settings: map[string]string{"log.cleaner.enable": "false"}}, 3)
+			c := startClusterOf(&testCluster{t: t, net: memnet.New(), dir: memDir(t), settings: map[string]string{"log.cleaner.enable": "false"}}, 3)
 			defer func() {
 				c.stop()
 				time.Sleep(time.Minute)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace/internal/memnet"
 	"millrace/replication/partition"
 	"millrace/segment/record"
 	"millrace/segment/record/recordtest"
@@ -96,16 +97,13 @@ func (c *testCluster) spread(partitions int) (ids []idOf) {
 // third, so nobody has to be deposed who leads, and whoever is deposed all the same is
 // once only.
 func TestABrokenLinkDeposesNoLeader(t *testing.T) {
-	for name, breaks := range map[string]func(w *network, a, b string){
-		"cut":     (*network).cut,
-		"dropped": (*network).drop,
-	} {
+	for name, way := range map[string]memnet.Way{"cut": memnet.Severed, "dropped": memnet.Lost} {
 		t.Run(name, func(t *testing.T) {
 			inVirtualTime(t, func(t *testing.T, c *testCluster) {
 				l := &load{c: c, ids: c.spread(6)}
-				breaks(c.net, c.nodes[0].addr, c.nodes[2].addr)
+				c.net.Set(c.nodes[0].addr, c.nodes[2].addr, way)
 				l.run(time.Minute)
-				c.net.heal()
+				c.net.Heal()
 				for i := range l.ids {
 					t.Logf("partition %d: %d elections, %v without an acknowledgement", i, l.changes[i], l.longest[i])
 					if l.changes[i] > 1 {
@@ -148,9 +146,9 @@ func TestTheDeadAreReplacedAtOnce(t *testing.T) {
 					c.separate(n)
 				default:
 					for _, other := range c.others(n) {
-						c.net.drop(other.addr, n.addr)
+						c.net.Set(other.addr, n.addr, memnet.Lost)
 						if name == "silent" {
-							c.net.drop(n.addr, other.addr)
+							c.net.Set(n.addr, other.addr, memnet.Lost)
 						}
 					}
 				}
@@ -212,7 +210,7 @@ func TestWhoIsCutOffHidesNobody(t *testing.T) {
 				t.Errorf("to the others, node %d is there: %v", n.id, present)
 			}
 		}
-		c.net.heal()
+		c.net.Heal()
 		time.Sleep(5 * time.Second)
 		for _, id := range ids {
 			_, _, ok := alone.Leader(id)
@@ -229,7 +227,7 @@ func TestLeadersAreKnownAcrossABrokenLink(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, c *testCluster) {
 		ids := c.spread(6)
 		near, bridge, far := c.nodes[0], c.nodes[1], c.nodes[2]
-		c.net.cut(near.addr, far.addr)
+		c.net.Set(near.addr, far.addr, memnet.Severed)
 		time.Sleep(5 * time.Second)
 		check := func(when string) {
 			t.Helper()

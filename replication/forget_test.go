@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"millrace/internal/memnet"
 	"millrace/replication/partition"
 	"millrace/segment/record"
 	"millrace/segment/record/recordtest"
@@ -41,7 +42,7 @@ func TestManyProducersDoNotCrowdOneOut(t *testing.T) {
 // sequence number, at the leader that remembered it too. Until then it may not.
 func TestIdleProducersAreForgottenEverywhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := startClusterWith(t, 3, newNetwork(), map[string]string{"producer.id.expiration.ms": "600000"})
+		c := startClusterWith(t, 3, memnet.New(), map[string]string{"producer.id.expiration.ms": "600000"})
 		defer func() {
 			c.stop()
 			time.Sleep(time.Minute) // what waits for a timer ends too

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"millrace/internal/memnet"
 	"millrace/replication/admission"
 	"millrace/replication/folder"
 	"millrace/testdata/ports"
@@ -71,7 +72,7 @@ func TestCutShortJoinIsGoneOnWith(t *testing.T) {
 // nodes that start together have found each other.
 func TestJoinThatNobodyAnswersIsSaid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := startCluster(t, 1, newNetwork())
+		c := startCluster(t, 1, memnet.New())
 		defer func() {
 			c.stop()
 			time.Sleep(time.Minute)

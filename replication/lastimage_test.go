@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"millrace/internal/memnet"
 	"millrace/replication/controller"
 	"millrace/replication/folder"
 	"millrace/segment/record/recordtest"
@@ -21,7 +22,7 @@ func TestPartitionsOpenWithoutAController(t *testing.T) {
 		t.Skip("whole clusters take a second or two each; run without -short")
 	}
 	synctest.Test(t, func(t *testing.T) {
-		c := startCluster(t, 5, newNetwork())
+		c := startCluster(t, 5, memnet.New())
 		defer func() {
 			c.stop()
 			time.Sleep(time.Minute)

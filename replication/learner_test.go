@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/internal/memnet"
 	"millrace/replication/metadata"
 	"millrace/segment/record/recordtest"
 )
@@ -24,7 +25,7 @@ func TestAnEmptyControllerGetsNoVote(t *testing.T) {
 		t.Skip("whole clusters take a second or two each; run without -short")
 	}
 	synctest.Test(t, func(t *testing.T) {
-		c := startCluster(t, 1, newNetwork())
+		c := startCluster(t, 1, memnet.New())
 		defer func() {
 			c.stop()
 			time.Sleep(time.Minute)
@@ -91,7 +92,7 @@ func TestReplicaThatWasNeverHeardOfGetsNoVote(t *testing.T) {
 		if _, err := appendWait(p, recordtest.Values("meanwhile")); err != nil {
 			t.Fatalf("without the absent replica: %v", err)
 		}
-		c.net.heal()
+		c.net.Heal()
 		time.Sleep(time.Minute)
 		if got := p.Replica().Voters(); len(got) != 2 {
 			t.Errorf("it is back, and %v vote", got)

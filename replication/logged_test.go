@@ -37,7 +37,7 @@ func (n *testNode) shut() {
 	if err := n.Shutdown(context.Background()); err != nil {
 		n.c.t.Error(err)
 	}
-	n.c.net.listen(n.addr, nil)
+	n.listener.Close()
 	n.Node = nil
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/internal/memnet"
 	"millrace/log"
 	"millrace/replication/partition"
 	"millrace/segment/record"
@@ -123,7 +124,7 @@ func TestLeaderWithoutAnHeirOutlivesAStall(t *testing.T) {
 		t.Skip("whole clusters take a second or two each; run without -short")
 	}
 	synctest.Test(t, func(t *testing.T) {
-		c := startCluster(t, 1, newNetwork())
+		c := startCluster(t, 1, memnet.New())
 		defer func() {
 			c.stop()
 			time.Sleep(time.Minute)

@@ -37,7 +37,7 @@ func TestWhoReturnsIsInSyncSoon(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		c.net.heal()
+		c.net.Heal()
 		returned := time.Now()
 		for !away.Live(lead.id) || !away.Live(controller.id) {
 			time.Sleep(10 * time.Millisecond)

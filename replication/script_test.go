@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace/internal/memnet"
 	"millrace/internal/storytest"
 	"millrace/replication/partition"
 	"millrace/replication/raftgroup"
@@ -156,12 +157,12 @@ func (s *teller) run(args []string) string {
 		s.c.separate(n)
 		s.cut[n] = true
 	case "heal":
-		s.c.net.heal()
+		s.c.net.Heal()
 		clear(s.cut)
 	case "break":
-		s.c.net.cut(s.node(args[0]).addr, s.node(args[1]).addr)
+		s.c.net.Set(s.node(args[0]).addr, s.node(args[1]).addr, memnet.Severed)
 	case "lose":
-		s.c.net.drop(s.node(args[0]).addr, s.node(args[1]).addr)
+		s.c.net.Set(s.node(args[0]).addr, s.node(args[1]).addr, memnet.Lost)
 	case "open":
 		s.started = append(s.started, s.node(args[0]).startInBackground())
 	case "move":

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace/internal/memnet"
 	"millrace/replication/metadata"
 	"millrace/replication/partition"
 	"millrace/segment/record/recordtest"
@@ -56,7 +57,7 @@ func TestANodeHandsOverBeforeItStopsWhereThatIsWanted(t *testing.T) {
 				leader.cfg.Settings = map[string]string{"controlled.shutdown.enable": enable}
 				leader.resolved.Store(nil)
 				// Nobody answers: whoever hands over waits for that, and who does not only for its disk.
-				c.net.freeze(leader.addr)
+				c.net.Set("", leader.addr, memnet.Stalled)
 				began := time.Now()
 				leader.Shutdown(context.Background())
 				if asked := time.Since(began) >= partition.TransferTime/2; asked != want {

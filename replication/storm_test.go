@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"millrace/internal/memnet"
 )
 
 // A storm of nodes that take nothing in for seconds, as on a machine that has no time for
@@ -48,24 +50,23 @@ func TestAfterAStormNothingIsDeaf(t *testing.T) {
 						switch random.IntN(10) {
 						case 0:
 							if n != other {
-								c.net.cut(n.addr, other.addr)
+								c.net.Set(n.addr, other.addr, memnet.Severed)
 							}
 						case 1:
 							if n != other {
-								c.net.drop(n.addr, other.addr)
+								c.net.Set(n.addr, other.addr, memnet.Lost)
 							}
 						case 2:
 							n.late.Store(int64(random.IntN(500)) * int64(time.Millisecond))
 						default:
-							c.net.freeze(n.addr)
+							c.net.Set("", n.addr, memnet.Stalled)
 						}
 					}
 					time.Sleep(time.Duration(random.IntN(6000)) * time.Millisecond)
 					for _, n := range c.nodes {
-						c.net.thaw(n.addr)
 						n.late.Store(0)
 					}
-					c.net.heal()
+					c.net.Heal()
 					time.Sleep(time.Duration(random.IntN(1500)) * time.Millisecond)
 				}
 				began := time.Now()

@@ -61,7 +61,7 @@ func (c *testCluster) knock(n *testNode, g strangerHello) *stranger {
 	var conn net.Conn
 	var err error
 	if c.net != nil {
-		conn, err = caller{c.net, "stranger"}.DialContext(context.Background(), "tcp", n.addr)
+		conn, err = c.net.Dial(context.Background(), "stranger", n.addr)
 	} else {
 		conn, err = net.DialTimeout("tcp", n.addr, 5*time.Second)
 	}

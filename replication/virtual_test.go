@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"millrace/internal/memnet"
 	"millrace/replication/partition"
 	"millrace/segment/record"
 	"millrace/segment/record/recordtest"
@@ -37,7 +38,7 @@ func aloneInVirtualTime(t *testing.T, n int, f func(t *testing.T, c *testCluster
 		t.Skip("whole clusters take a second or two each; run without -short")
 	}
 	synctest.Test(t, func(t *testing.T) {
-		c := startCluster(t, n, newNetwork())
+		c := startCluster(t, n, memnet.New())
 		defer func() {
 			c.stop()
 			time.Sleep(time.Minute) // what waits for a timer ends too
@@ -50,7 +51,7 @@ func aloneInVirtualTime(t *testing.T, n int, f func(t *testing.T, c *testCluster
 func (c *testCluster) separate(n *testNode) {
 	for _, other := range c.nodes {
 		if other != n {
-			c.net.cut(n.addr, other.addr)
+			c.net.Set(n.addr, other.addr, memnet.Severed)
 		}
 	}
 }
@@ -71,7 +72,7 @@ func TestANewClusterWaitsForNothing(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
-		c := startCluster(t, 3, newNetwork())
+		c := startCluster(t, 3, memnet.New())
 		defer func() {
 			c.stop()
 			time.Sleep(time.Minute)
@@ -111,7 +112,7 @@ func TestIsolatedLeaderAcknowledgesNothing(t *testing.T) {
 			}
 			want = append(want, v)
 		}
-		c.net.heal()
+		c.net.Heal()
 		time.Sleep(time.Minute)
 		c.check("after the healing", id, want)
 		c.sameEverywhere(id)
@@ -156,7 +157,7 @@ func TestDivergedSuffixAndRetentionPastIt(t *testing.T) {
 		if err != nil || first < 10 {
 			t.Fatalf("the leader's log still begins at entry %d (%v): the test does not reach past the divergence", first, err)
 		}
-		c.net.heal()
+		c.net.Heal()
 		time.Sleep(5 * time.Minute)
 		leader, p = c.leader(id)
 		if _, err := appendWait(p, recordtest.Values("last")); err != nil {
@@ -228,7 +229,7 @@ func TestFlappingLinksLoseNothing(t *testing.T) {
 				c.separate(n)
 			}
 			time.Sleep(15 * time.Second)
-			c.net.heal()
+			c.net.Heal()
 		}
 		time.Sleep(time.Minute)
 		got := c.values(id)
