@@ -32,6 +32,7 @@ var allowed = map[string][]string{
 	"replication/admission":         {"replication/controller", "replication/folder", "replication/metadata", "replication/raftgroup", "replication/roster", "replication/transport"},
 	"replication/bulletin":          {"replication/metadata"},
 	"replication/folder":            {"segment", "replication/metadata", "replication/transport", "replication/vote"},
+	"replication/identity":          {},
 	"replication/metadata/settings": {},
 	"replication/metadata":          {"replication/metadata/settings"},
 	"replication/transport":         {"internal/bufpool", "internal/slowlog", "hashicorp/raft", "golang.org/x/sys"},
@@ -51,7 +52,7 @@ var allowed = map[string][]string{
 	"server/protocol/protocoltest":       {"twmb/franz-go/pkg/kmsg"}, // for tests only
 	"server/group":                       {"internal/heap", "segment/record", "server/coordinator", "server/protocol", "twmb/franz-go/pkg/kmsg", "twmb/franz-go/pkg/kbin"},
 	"server/journal":                     {"internal/slowlog", "replication", "replication/metadata", "replication/partition", "segment/record", "server/coordinator"},
-	"server/mux":                         {"replication/transport"},
+	"server/mux":                         {"replication/identity", "replication/transport"},
 	"server": {"internal/bufpool", "internal/slowlog", "replication", "replication/metadata", "replication/partition", "replication/metadata/settings", "security/acl", "segment", "segment/record",
 		"server/coordinator", "server/group", "server/journal", "server/mux", "server/protocol", "twmb/franz-go/pkg/kmsg", "golang.org/x/sys"},
 	".":          {"replication", "replication/metadata", "replication/metadata/settings", "server", "server/coordinator", "server/mux"}, // package millrace

@@ -4,7 +4,9 @@
 //	               limits      first four bytes
 //	Accept ──▶ Quotas.admit ──▶ a length ───────▶ Kafka()
 //	                            transport.Magic ▶ Peers()
-//	                            a TLS handshake ▶ the same, of what is in it
+//	                            a TLS handshake ▶ Peers() if it asks for a protocol of nodes
+//	                                              (ALPN, package identity), else the same, of
+//	                                              what is in it
 //	                            a verb of HTTP    is told what this address is
 //	                            anything else     closed
 //
@@ -25,16 +27,27 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"millrace/replication/identity"
 )
 
 // A Config says how a Mux treats connections.
 type Config struct {
 	// Quotas count the connections. They may be those of several Muxes.
 	Quotas *Quotas
-	// TLS serves connections that begin a TLS handshake. nil: they are closed.
+	// TLS serves clients that begin a TLS handshake. nil: they are closed.
 	TLS *tls.Config
+	// Nodes answers other nodes that do, as they say by ALPN. nil: they are closed.
+	Nodes Nodes
 	// Patience is how long a connection may take for its first bytes. 0: 30 seconds.
 	Patience time.Duration
+}
+
+// Nodes is the node behind a Mux.
+type Nodes interface {
+	// NodeTLS is how the node answers a handshake over conn in which another asks for
+	// protocols: see identity.Credentials.Server. An error is why it does not.
+	NodeTLS(conn net.Conn, protocols []string) (*tls.Config, error)
 }
 
 // A Mux accepts connections from one listener and hands them on by what they begin
@@ -42,6 +55,7 @@ type Config struct {
 type Mux struct {
 	cfg   Config
 	outer net.Listener
+	tls   *tls.Config // asks configFor
 	kafka part
 	peers part
 
@@ -60,6 +74,7 @@ func New(l net.Listener, cfg Config) *Mux {
 	if m.cfg.Patience <= 0 {
 		m.cfg.Patience = 30 * time.Second
 	}
+	m.tls = &tls.Config{GetConfigForClient: m.configFor}
 	for _, p := range []*part{&m.kafka, &m.peers} {
 		p.mux, p.conns, p.closed = m, make(chan net.Conn), make(chan struct{})
 	}
@@ -191,9 +206,9 @@ func (m *Mux) sort(conn net.Conn, p *place) {
 	if p.probation {
 		patience = min(patience, strangerTime) // nodes send their handshake at once
 	}
-	who, whole, err := m.sniff(conn, patience)
+	c, err := m.sniff(conn, patience)
 	switch {
-	case p.probation && (err != nil || who != callerNode):
+	case p.probation && (err != nil || c.who != callerNode):
 		m.cfg.Quotas.refuseOne(conn)
 	case err != nil:
 		// Port scanners and health checks connect and leave: not worth a line. One
@@ -201,12 +216,12 @@ func (m *Mux) sort(conn net.Conn, p *place) {
 		if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
 			m.cfg.Quotas.refuse(conn, err.Error())
 		}
-	case who == callerHTTP:
-		m.refuseHTTP(conn, whole)
-	case who == callerNode:
-		handed = m.peers.give(owned(whole, p))
+	case c.who == callerHTTP:
+		m.refuseHTTP(conn, c.Conn)
+	case c.who == callerNode:
+		handed = m.peers.give(owned(c, p))
 	default:
-		handed = m.kafka.give(owned(whole, p))
+		handed = m.kafka.give(owned(c, p))
 	}
 }
 
@@ -269,12 +284,12 @@ func (p *part) close(why error) {
 // Addr implements net.Listener: it is the address of the whole.
 func (p *part) Addr() net.Addr { return p.mux.outer.Addr() }
 
-// owned returns conn as its next owner gets it, who takes it off the books by closing it.
-func owned(conn net.Conn, p *place) net.Conn {
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		return &tcpConn{tcp, p}
+// owned returns c as its next owner gets it, who takes it off the books by closing it.
+func owned(c called, p *place) net.Conn {
+	if tcp, ok := c.Conn.(*net.TCPConn); ok {
+		return &tcpConn{tcp, p, c.proof}
 	}
-	return &otherConn{conn, p}
+	return &otherConn{c.Conn, p, c.proof}
 }
 
 // A tcpConn is a TCP connection in the books. What it embeds is no interface, so that
@@ -283,7 +298,11 @@ func owned(conn net.Conn, p *place) net.Conn {
 type tcpConn struct {
 	*net.TCPConn
 	place *place
+	proof identity.Proof
 }
+
+// Proof is what the other end has shown of itself, as a node.
+func (c *tcpConn) Proof() identity.Proof { return c.proof }
 
 // Known says that the connection is no stranger's any more, and keeps its place.
 func (c *tcpConn) Known() { c.place.known() }
@@ -298,6 +317,22 @@ func (c *tcpConn) Close() error {
 type otherConn struct {
 	net.Conn
 	place *place
+	proof identity.Proof
+}
+
+// Proof is tcpConn's.
+func (c *otherConn) Proof() identity.Proof { return c.proof }
+
+// NetConn is what c.Conn goes over, or c.Conn itself.
+func (c *otherConn) NetConn() net.Conn {
+	conn := c.Conn
+	for {
+		over, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			return conn
+		}
+		conn = over.NetConn()
+	}
 }
 
 // Known is tcpConn's.

@@ -36,6 +36,11 @@ func (h *hall) Warn(message string, args ...any) {
 
 func newHall(t *testing.T, limits Limits, patience time.Duration) *hall {
 	t.Helper()
+	return newHallWith(t, limits, Config{Patience: patience})
+}
+
+func newHallWith(t *testing.T, limits Limits, cfg Config) *hall {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -43,7 +48,8 @@ func newHall(t *testing.T, limits Limits, patience time.Duration) *hall {
 	limits.MaxRequest = 1000
 	h := &hall{t: t, limits: limits}
 	h.quotas = &Quotas{Broker: h}
-	h.Mux = New(l, Config{Quotas: h.quotas, Patience: patience})
+	cfg.Quotas = h.quotas
+	h.Mux = New(l, cfg)
 	t.Cleanup(func() {
 		h.Close()
 		h.becomes("the books to be empty", func(s Stats) bool { return s.Connections == 0 })
@@ -312,9 +318,9 @@ func TestTheDeadlineEndsWithTheFirstBytes(t *testing.T) {
 	defer client.Close()
 	go io.WriteString(client, "\x00\x00\x00\x20")
 	conn := &deadlineConn{Conn: served}
-	who, _, err := h.sniff(conn, time.Hour)
-	if err != nil || who != callerKafka {
-		t.Fatalf("who calls: %v, %v", who, err)
+	c, err := h.sniff(conn, time.Hour)
+	if err != nil || c.who != callerKafka {
+		t.Fatalf("who calls: %v, %v", c.who, err)
 	}
 	if n := len(conn.deadlines); n != 2 || conn.deadlines[0].IsZero() || !conn.deadlines[1].IsZero() {
 		t.Errorf("deadlines %v; want one, and then none", conn.deadlines)

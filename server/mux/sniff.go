@@ -4,12 +4,14 @@ import (
 	"bufio"
 	"crypto/tls"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"syscall"
 	"time"
 
+	"millrace/replication/identity"
 	"millrace/replication/transport"
 )
 
@@ -42,39 +44,73 @@ func callerOf(first [4]byte) caller {
 // leastRequest is the shortest frame there is: key, version, correlation id.
 const leastRequest = 8
 
-// sniff finds out who calls by the first bytes, which stay unread. The connection
-// it returns is conn itself, or what TLS makes of it. It waits for those bytes
-// for patience.
-func (m *Mux) sniff(conn net.Conn, patience time.Duration) (caller, net.Conn, error) {
+// A called connection is one of which it is known who calls.
+type called struct {
+	net.Conn // as it was accepted, or what TLS makes of it
+	who      caller
+	proof    identity.Proof // of a node
+}
+
+// sniff finds out who calls by the first bytes, which stay unread, or by what a handshake
+// of TLS asks for. It waits for those bytes for patience.
+func (m *Mux) sniff(conn net.Conn, patience time.Duration) (called, error) {
 	conn.SetDeadline(time.Now().Add(patience))
 	first, whole, err := peek(conn)
 	if err != nil {
-		return 0, nil, err
+		return called{}, err
 	}
 	who := callerOf(first)
 	if who == callerTLS {
-		if m.cfg.TLS == nil {
-			return 0, nil, fmt.Errorf("a TLS handshake, but no certificate is configured")
+		if m.cfg.TLS == nil && m.cfg.Nodes == nil {
+			return called{}, errors.New("a TLS handshake, but no certificate is configured")
 		}
-		secure := tls.Server(whole, m.cfg.TLS)
+		records := &identity.Records{Conn: whole}
+		secure := tls.Server(records, m.tls)
 		if err := secure.Handshake(); err != nil { // Close closes conn
-			return 0, nil, fmt.Errorf("TLS handshake: %w", err)
+			return called{}, fmt.Errorf("TLS handshake: %w", err)
 		}
+		if identity.IsNode([]string{secure.ConnectionState().NegotiatedProtocol}) {
+			whole, proof, err := identity.Accept(secure, records)
+			if err != nil {
+				return called{}, fmt.Errorf("TLS handshake: %w", err)
+			}
+			return called{whole, callerNode, proof}, conn.SetDeadline(time.Time{})
+		}
+		records.Open()
 		if first, whole, err = peek(secure); err != nil {
-			return 0, nil, err
+			return called{}, err
 		}
 		who = callerOf(first)
 	}
 	most := m.cfg.Quotas.Broker.Limits().MaxRequest
 	switch n := binary.BigEndian.Uint32(first[:]); {
 	case who == callerSSH:
-		return 0, nil, fmt.Errorf("it speaks SSH")
+		return called{}, fmt.Errorf("it speaks SSH")
 	case who == callerTLS:
-		return 0, nil, fmt.Errorf("TLS within TLS")
+		return called{}, fmt.Errorf("TLS within TLS")
 	case who == callerKafka && (n < leastRequest || int64(n) > int64(most)):
-		return 0, nil, fmt.Errorf("it begins with % x, which is no request of at most %d bytes", first, most)
+		return called{}, fmt.Errorf("it begins with % x, which is no request of at most %d bytes", first, most)
 	}
-	return who, whole, conn.SetDeadline(time.Time{})
+	return called{Conn: whole, who: who}, conn.SetDeadline(time.Time{})
+}
+
+// configFor is how the server of a handshake shows who it is and whom it lets in, which is
+// another matter for nodes than for clients: it is tls.Config.GetConfigForClient.
+func (m *Mux) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	if identity.IsNode(hello.SupportedProtos) {
+		if m.cfg.Nodes == nil {
+			return nil, errors.New("it asks for the protocol of nodes, and there is no node here")
+		}
+		return m.cfg.Nodes.NodeTLS(hello.Conn, hello.SupportedProtos)
+	}
+	clients := m.cfg.TLS
+	if clients == nil {
+		return nil, errors.New("no certificate is configured")
+	}
+	if clients.GetConfigForClient != nil {
+		return clients.GetConfigForClient(hello)
+	}
+	return clients, nil
 }
 
 // peek returns the first four bytes of conn and a connection from which they
