@@ -2,10 +2,17 @@
 // operation on resources of a name, from a host. It is values without I/O, and knows
 // neither where entries are kept (package metadata) nor who asks (package server).
 //
+// A Set is made of entries, Rules are a Set and the settings beside it, and decide as
+// Kafka's StandardAuthorizer does.
+//
 // The numbers are Kafka's, as they are in requests and on disk.
 package acl
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+)
 
 // Anonymous is the principal of a client that did not say who it is, where that is allowed.
 const Anonymous = "User:ANONYMOUS"
@@ -26,6 +33,7 @@ type ResourceType int8
 
 // The types of resources.
 const (
+	AnyType         ResourceType = 1 // in a Filter
 	Topic           ResourceType = 2
 	Group           ResourceType = 3
 	Cluster         ResourceType = 4 // of the name ClusterName alone
@@ -39,8 +47,10 @@ type PatternType int8
 
 // The types of patterns.
 const (
-	Literal  PatternType = 3 // the resource of this name, or with AnyName all
-	Prefixed PatternType = 4 // all resources whose names begin with it
+	AnyPattern PatternType = 1 // in a Filter: of both types
+	Match      PatternType = 2 // in a Filter: all that mean the resource of the name
+	Literal    PatternType = 3 // the resource of this name, or with AnyName all
+	Prefixed   PatternType = 4 // all resources whose names begin with it
 )
 
 // An Operation is what somebody does with a resource.
@@ -49,6 +59,7 @@ type Operation int8
 // The operations. Who may Read, Write, Delete or Alter may Describe; who may AlterConfigs
 // may DescribeConfigs.
 const (
+	AnyOperation    Operation = 1 // in a Filter
 	All             Operation = 2
 	Read            Operation = 3
 	Write           Operation = 4
@@ -69,8 +80,9 @@ type Permission int8
 
 // The permissions.
 const (
-	Deny  Permission = 2
-	Allow Permission = 3
+	AnyPermission Permission = 1 // in a Filter
+	Deny          Permission = 2
+	Allow         Permission = 3
 )
 
 // An Entry allows or denies one operation on what one pattern means. It is comparable.
@@ -79,20 +91,42 @@ type Entry struct {
 	Name       string // of the resource, or what it begins with
 	Pattern    PatternType
 	Principal  string // "User:alice"
-	Host       string // an IP address, or AnyHost
+	Host       string // an IP address as CanonicalHost has it, or AnyHost
 	Operation  Operation
 	Permission Permission
+}
+
+// Compare orders entries as a Set keeps them: all of one principal and host together, and
+// of these all of one resource type and pattern type, by name.
+func Compare(a, b Entry) int {
+	x, y := keyOf(&a), keyOf(&b)
+	if c := compareKeys(&x, &y); c != 0 {
+		return c
+	}
+	if c := cmp.Compare(a.Operation, b.Operation); c != 0 {
+		return c
+	}
+	return cmp.Compare(a.Permission, b.Permission)
+}
+
+// CanonicalHost is how an entry names a host: IPv6 addresses have many spellings, Java's
+// among them, and hosts are compared as strings. What is no address stays as it is.
+func CanonicalHost(host string) string {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return ip.Unmap().WithZone("").String()
+	}
+	return host
 }
 
 // A Request is one that is to be decided.
 type Request struct {
 	Principal string // "User:alice"
-	Host      string // the client's IP address
+	Host      string // the client's IP address, as CanonicalHost has it
 	Operation Operation
 	Type      ResourceType
 	Name      string
 }
 
 func (r Request) String() string {
-	return fmt.Sprintf("%s from %s: operation %d on resource type %d, %q", r.Principal, r.Host, r.Operation, r.Type, r.Name)
+	return fmt.Sprintf("%s from %s: %s on %s %q", r.Principal, r.Host, r.Operation, r.Type, r.Name)
 }
