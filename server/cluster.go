@@ -10,6 +10,7 @@ import (
 
 	"millrace/replication"
 	"millrace/replication/metadata"
+	"millrace/security/acl"
 	"millrace/server/protocol"
 )
 
@@ -60,7 +61,7 @@ func (h *cluster) describeCluster(c *call, req *kmsg.DescribeClusterRequest) *km
 		resp.Brokers = append(resp.Brokers, rb)
 	}
 	if req.IncludeClusterAuthorizedOperations {
-		resp.ClusterAuthorizedOperations = clusterOperations
+		resp.ClusterAuthorizedOperations = c.clusterOperations()
 	}
 	resp.UnknownTags.Set(ClockTag, binary.BigEndian.AppendUint64(nil, uint64(h.clock.Now().UnixMilli())))
 	if h.software != "" {
@@ -92,6 +93,10 @@ const (
 // the file system (KIP-827).
 func (h *cluster) describeLogDirs(c *call, req *kmsg.DescribeLogDirsRequest) *kmsg.DescribeLogDirsResponse {
 	resp := kmsg.NewPtrDescribeLogDirsResponse()
+	if code := c.admit(); code != protocol.None {
+		resp.ErrorCode = int16(code) // before v3 there is no place for it
+		return resp
+	}
 	dir := kmsg.NewDescribeLogDirsResponseDir()
 	dir.Dir = h.dataDir
 	dir.TotalBytes, dir.UsableBytes = -1, -1
@@ -156,7 +161,7 @@ func (h *cluster) describeLogDirs(c *call, req *kmsg.DescribeLogDirsRequest) *km
 //   - At most ResponsePartitionLimit partitions, 2,000 at the very most; then a
 //     cursor says where to go on, and is where the next request begins. If
 //     topics are named, the cursor's is one of them, else all are INVALID_REQUEST.
-//   - What may be done with a topic is always told: everything.
+//   - What may be done with a topic is always told.
 //   - There are no eligible leader replicas: Raft elects.
 func (h *cluster) describeTopicPartitions(c *call, req *kmsg.DescribeTopicPartitionsRequest) *kmsg.DescribeTopicPartitionsResponse {
 	resp := kmsg.NewPtrDescribeTopicPartitionsResponse()
@@ -168,7 +173,10 @@ func (h *cluster) describeTopicPartitions(c *call, req *kmsg.DescribeTopicPartit
 	}
 	if len(req.Topics) == 0 {
 		for _, t := range image.Topics() {
-			names = append(names, t.Name)
+			c.step()
+			if c.sees(acl.Topic, t.Name) {
+				names = append(names, t.Name)
+			}
 		}
 	}
 	slices.SortFunc(names, func(a, b string) int { c.step(); return strings.Compare(a, b) })
@@ -202,7 +210,14 @@ func (h *cluster) describeTopicPartitions(c *call, req *kmsg.DescribeTopicPartit
 			break
 		}
 		st := kmsg.NewDescribeTopicPartitionsResponseTopic()
-		st.Topic, st.AuthorizedOperations = &name, topicOperations
+		st.Topic = &name
+		if len(req.Topics) > 0 && !c.may(acl.Topic, name) {
+			st.ErrorCode = int16(protocol.TopicAuthorizationFailed)
+			resp.Topics = append(resp.Topics, st)
+			first = 0
+			continue
+		}
+		st.AuthorizedOperations = c.operations(acl.Topic, name)
 		t, code := findTopic(image, name, metadata.TopicID{}, false)
 		if code != protocol.None {
 			if metadata.ValidateTopicName(name) != nil {
@@ -251,6 +266,21 @@ func (h *cluster) describeTopicPartitions(c *call, req *kmsg.DescribeTopicPartit
 // v1 adds the type of election, v2 tagged fields.
 func (h *cluster) electLeaders(c *call, req *kmsg.ElectLeadersRequest) *kmsg.ElectLeadersResponse {
 	resp := kmsg.NewPtrElectLeadersResponse()
+	if code := c.admit(); code != protocol.None {
+		resp.ErrorCode = int16(code)
+		for i := range req.Topics { // v0 has no other place for it
+			st := kmsg.NewElectLeadersResponseTopic()
+			st.Topic = req.Topics[i].Topic
+			for _, index := range req.Topics[i].Partitions {
+				c.step()
+				sp := kmsg.NewElectLeadersResponseTopicPartition()
+				sp.Partition, sp.ErrorCode = index, int16(code)
+				st.Partitions = append(st.Partitions, sp)
+			}
+			resp.Topics = append(resp.Topics, st)
+		}
+		return resp
+	}
 	if c.Version >= 1 && req.ElectionType != 0 && req.ElectionType != 1 {
 		resp.ErrorCode = int16(protocol.InvalidRequest)
 		return resp
@@ -317,6 +347,10 @@ func (h *cluster) electLeaders(c *call, req *kmsg.ElectLeadersRequest) *kmsg.Ele
 // v1 adds times, v2 error messages, folders and addresses (KIP-853).
 func (h *cluster) describeQuorum(c *call, req *kmsg.DescribeQuorumRequest) *kmsg.DescribeQuorumResponse {
 	resp := kmsg.NewPtrDescribeQuorumResponse()
+	if code := c.admit(); code != protocol.None {
+		resp.ErrorCode, resp.ErrorMessage = int16(code), message(errClusterDenied)
+		return resp
+	}
 	q := h.node.Quorum()
 	members := func(list []replication.QuorumMember) []kmsg.DescribeQuorumResponseTopicPartitionReplicaState {
 		states := make([]kmsg.DescribeQuorumResponseTopicPartitionReplicaState, len(list))
@@ -374,6 +408,10 @@ func (h *cluster) describeQuorum(c *call, req *kmsg.DescribeQuorumRequest) *kmsg
 //   - One that is there is INVALID_REQUEST as well: stop it first. Kafka fences it.
 func (h *cluster) unregisterBroker(c *call, req *kmsg.UnregisterBrokerRequest) *kmsg.UnregisterBrokerResponse {
 	resp := kmsg.NewPtrUnregisterBrokerResponse()
+	if code := c.admit(); code != protocol.None {
+		resp.ErrorCode, resp.ErrorMessage = int16(code), message(errClusterDenied)
+		return resp
+	}
 	_, registered := h.node.Image().Broker(req.BrokerID)
 	var err error
 	switch {
@@ -394,5 +432,9 @@ func (h *cluster) unregisterBroker(c *call, req *kmsg.UnregisterBrokerRequest) *
 //   - Always empty: a change of replicas is committed at once, and the groups
 //     follow by themselves.
 func (h *cluster) listPartitionReassignments(c *call, req *kmsg.ListPartitionReassignmentsRequest) *kmsg.ListPartitionReassignmentsResponse {
-	return kmsg.NewPtrListPartitionReassignmentsResponse()
+	resp := kmsg.NewPtrListPartitionReassignmentsResponse()
+	if code := c.admit(); code != protocol.None {
+		resp.ErrorCode, resp.ErrorMessage = int16(code), message(errClusterDenied)
+	}
+	return resp
 }

@@ -15,6 +15,7 @@ import (
 
 	"millrace/replication/metadata"
 	"millrace/replication/metadata/settings"
+	"millrace/security/acl"
 	"millrace/server/protocol"
 )
 
@@ -84,6 +85,25 @@ func (h *configs) findResource(image *metadata.Image, kind kmsg.ConfigResourceTy
 	return resource{}, protocol.InvalidRequest, sentencef("Unsupported resource type: %d", kind)
 }
 
+// mayFind is findResource for who may do with the resource what the request is about.
+func (h *configs) mayFind(c *call, image *metadata.Image, kind kmsg.ConfigResourceType, name string) (resource, protocol.Code, error) {
+	switch kind {
+	case kmsg.ConfigResourceTypeTopic:
+		if !c.may(acl.Topic, name) {
+			return resource{}, protocol.TopicAuthorizationFailed, errTopicDenied
+		}
+	case kmsg.ConfigResourceTypeGroupConfig:
+		if !c.may(acl.Group, name) {
+			return resource{}, protocol.GroupAuthorizationFailed, errGroupDenied
+		}
+	case kmsg.ConfigResourceTypeBroker, kmsg.ConfigResourceTypeBrokerLogger, kmsg.ConfigResourceTypeClientMetrics:
+		if !c.may(acl.Cluster, acl.ClusterName) {
+			return resource{}, protocol.ClusterAuthorizationFailed, errClusterDenied
+		}
+	}
+	return h.findResource(image, kind, name)
+}
+
 // DescribeConfigs, versions 1–4.
 //
 //   - Topics: every setting of Kafka's with source, synonyms and type, whether
@@ -114,7 +134,7 @@ func (h *configs) describeConfigs(c *call, req *kmsg.DescribeConfigsRequest) *km
 		seen[name{rr.ResourceType, rr.ResourceName}] = struct{}{}
 		sr := kmsg.NewDescribeConfigsResponseResource()
 		sr.ResourceType, sr.ResourceName = rr.ResourceType, rr.ResourceName
-		res, code, err := h.findResource(image, rr.ResourceType, rr.ResourceName)
+		res, code, err := h.mayFind(c, image, rr.ResourceType, rr.ResourceName)
 		if code == protocol.None && res.broker != 0 && res.broker != h.node.ID() {
 			code, err = protocol.InvalidRequest, sentencef("Unexpected broker id, expected %d or empty string, but received %s", h.node.ID(), rr.ResourceName)
 		}
@@ -202,7 +222,7 @@ func (h *configs) alterConfigs(c *call, req *kmsg.AlterConfigsRequest) *kmsg.Alt
 		sr.Default()
 		sr.ResourceType, sr.ResourceName = rr.ResourceType, rr.ResourceName
 		image := h.node.Image()
-		res, code, err := h.findResource(image, rr.ResourceType, rr.ResourceName)
+		res, code, err := h.mayFind(c, image, rr.ResourceType, rr.ResourceName)
 		set := make(map[string]string, len(rr.Configs))
 		for _, rc := range rr.Configs {
 			switch _, again := set[rc.Name]; {
@@ -337,7 +357,7 @@ func (h *configs) incrementalAlterConfigs(c *call, req *kmsg.IncrementalAlterCon
 		sr.Default()
 		sr.ResourceType, sr.ResourceName = rr.ResourceType, rr.ResourceName
 		image := h.node.Image()
-		res, code, err := h.findResource(image, rr.ResourceType, rr.ResourceName)
+		res, code, err := h.mayFind(c, image, rr.ResourceType, rr.ResourceName)
 		if code == protocol.None && count[countedResource{rr.ResourceType, rr.ResourceName}] > 1 {
 			code, err = protocol.InvalidRequest, errDuplicateResource
 		}
@@ -600,6 +620,10 @@ func (h *configs) alterLoggers(configs []kmsg.IncrementalAlterConfigsRequestReso
 // v1 adds types both ways.
 func (h *configs) listConfigResources(c *call, req *kmsg.ListConfigResourcesRequest) *kmsg.ListConfigResourcesResponse {
 	resp := kmsg.NewPtrListConfigResourcesResponse()
+	if code := c.admit(); code != protocol.None {
+		resp.ErrorCode = int16(code)
+		return resp
+	}
 	types := []kmsg.ConfigResourceType{kmsg.ConfigResourceTypeClientMetrics}
 	if c.Version >= 1 {
 		types = []kmsg.ConfigResourceType{

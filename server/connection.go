@@ -56,6 +56,7 @@ type connection struct {
 	server    *Server
 	origin    origin
 	principal string // who it is, "User:alice"
+	permitted permitted
 	conn      net.Conn
 	stranger  bool            // it has sent no whole request yet
 	ctx       context.Context // done when the connection or the server ends
@@ -106,7 +107,7 @@ type flight struct {
 }
 
 func newConnection(s *Server, conn net.Conn) *connection {
-	c := &connection{server: s, conn: conn, origin: origin{local: conn.LocalAddr(), remote: conn.RemoteAddr()}, principal: acl.Anonymous, stranger: true, r: bufio.NewReaderSize(conn, 4<<10)}
+	c := &connection{server: s, conn: conn, origin: originOf(conn), principal: acl.Anonymous, stranger: true, r: bufio.NewReaderSize(conn, 4<<10)}
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	c.flight.changed.L = &c.flight.mu
 	s.shared.budget.join(&c.share, conn)
@@ -181,6 +182,7 @@ type call struct {
 
 	frame []byte // all of it
 
+	cluster int8  // 1 or -1: what onCluster decided
 	answer  int   // bytes of the answer so far, where that is counted: see fits
 	covered int   // of them counted in the connection's share
 	failed  error // why there will be no answer
@@ -226,7 +228,7 @@ func (c *connection) serveOne() error {
 	if h.Key != kmsg.Produce {
 		c.settle(0)
 	}
-	if !a.early {
+	if !a.early || wholeRight(h.Key) != nil { // rights are the image's as well
 		c.server.broker.awaitImage(c.ctx)
 	}
 	if elements > turnElements {

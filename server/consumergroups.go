@@ -6,12 +6,15 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"millrace/security/acl"
 	"millrace/server/protocol"
 )
 
 // ConsumerGroupHeartbeat, versions 0–1 (KIP-848).
 //
 //   - Joins, stays in and leaves a group whose assignment is made here.
+//   - A subscription by names of which the client may not know one is
+//     TOPIC_AUTHORIZATION_FAILED; an expression matches what it may know of.
 //   - UNSUPPORTED_VERSION where group.coordinator.rebalance.protocols leaves
 //     "consumer" out.
 //
@@ -23,14 +26,31 @@ func (h *groups) consumerGroupHeartbeat(c *call, req *kmsg.ConsumerGroupHeartbea
 		resp.ErrorCode = int16(protocol.UnsupportedVersion)
 		return resp
 	}
+	code := protocol.None
+	if !c.may(acl.Group, req.Group) {
+		code = protocol.GroupAuthorizationFailed
+	}
+	for i := 0; i < len(req.SubscribedTopicNames) && code == protocol.None; i++ {
+		c.step()
+		if !c.may(acl.Topic, req.SubscribedTopicNames[i]) {
+			code = protocol.TopicAuthorizationFailed
+		}
+	}
+	if code != protocol.None {
+		resp := kmsg.NewPtrConsumerGroupHeartbeatResponse()
+		resp.ErrorCode = int16(code)
+		return resp
+	}
 	ctx, cancel := context.WithTimeout(c.ctx, changeTimeout)
 	defer cancel()
-	return h.coordinator.ConsumerHeartbeat(ctx, c.from(), req)
+	return h.coordinator.ConsumerHeartbeat(ctx, c.from(), c.conn.standing(), req)
 }
 
 // ConsumerGroupDescribe, versions 0–1 (KIP-848).
 //
 //   - A classic group is GROUP_ID_NOT_FOUND here.
+//   - A group whose members are assigned a topic that the client may not know of is
+//     TOPIC_AUTHORIZATION_FAILED.
 //   - What is named twice is answered once, as far as there is place: see maxAnswer.
 //
 // v1 adds a member's type.
@@ -52,8 +72,19 @@ func (h *groups) consumerGroupDescribe(c *call, req *kmsg.ConsumerGroupDescribeR
 	resp.Groups = make([]kmsg.ConsumerGroupDescribeResponseGroup, 0, len(groups))
 	for i := range groups {
 		c.step()
+		if !c.may(acl.Group, groups[i]) {
+			g := kmsg.NewConsumerGroupDescribeResponseGroup()
+			g.Group, g.ErrorCode = groups[i], int16(protocol.GroupAuthorizationFailed)
+			resp.Groups = append(resp.Groups, g)
+			continue
+		}
 		one.Groups = groups[i : i+1]
 		g := h.coordinator.ConsumerDescribe(c.ctx, &one).Groups[0]
+		if c.guarded() && !c.mayAssigned(g.Members) {
+			g = kmsg.NewConsumerGroupDescribeResponseGroup()
+			g.Group, g.ErrorCode = groups[i], int16(protocol.TopicAuthorizationFailed)
+			g.ErrorMessage = message(sentence("The group has described topic(s) that the client is not authorized to describe."))
+		}
 		if !c.fits(&g) {
 			g.Members, g.ErrorCode, g.ErrorMessage = nil, int16(protocol.MessageTooLarge), message(errNoPlace)
 		}
@@ -62,11 +93,33 @@ func (h *groups) consumerGroupDescribe(c *call, req *kmsg.ConsumerGroupDescribeR
 	if req.IncludeAuthorizedOperations {
 		for i := range resp.Groups {
 			if resp.Groups[i].ErrorCode == int16(protocol.None) {
-				resp.Groups[i].AuthorizedOperations = groupOperations
+				resp.Groups[i].AuthorizedOperations = c.operations(acl.Group, resp.Groups[i].Group)
 			}
 		}
 	}
 	return resp
+}
+
+// mayAssigned decides whether who asks may know of all topics that members are assigned.
+func (c *call) mayAssigned(members []kmsg.ConsumerGroupDescribeResponseGroupMember) bool {
+	seen := map[string]struct{}{}
+	for i := range members {
+		m := &members[i]
+		for _, list := range [...][]kmsg.AssignmentTopicPartition{m.Assignment.TopicPartitions, m.TargetAssignment.TopicPartitions} {
+			for j := range list {
+				c.step()
+				name := list[j].Topic
+				if _, again := seen[name]; again {
+					continue
+				}
+				seen[name] = struct{}{}
+				if !c.may(acl.Topic, name) {
+					return false
+				}
+			}
+		}
+	}
+	return true
 }
 
 func (h *groups) servesConsumerGroups() bool {

@@ -10,6 +10,7 @@ import (
 	"millrace/replication"
 	"millrace/replication/metadata"
 	"millrace/replication/metadata/settings"
+	"millrace/security/acl"
 	"millrace/segment/record"
 	"millrace/server/group"
 	"millrace/server/journal"
@@ -111,12 +112,16 @@ func (h *groups) findCoordinator(c *call, req *kmsg.FindCoordinatorRequest) *kms
 		var code protocol.Code
 		switch req.CoordinatorType {
 		case groupCoordinator:
+			if !c.may(acl.Group, key) {
+				code = protocol.GroupAuthorizationFailed
+				break
+			}
 			var e endpoint
 			if e, code = h.coordinatorOf(ctx, &c.conn.origin, key); code == protocol.None {
 				f.NodeID, f.Host, f.Port = e.id, e.host, e.port
 			}
 		case transactionCoordinator:
-			if code = protocol.UnsupportedVersion; c.Version < 3 {
+			if code = protocol.UnsupportedVersion; c.Version < 3 || !c.may(acl.TransactionalID, key) {
 				code = protocol.TransactionalIDAuthorizationFailed
 			}
 		default:
@@ -139,6 +144,7 @@ var coordinatorMessages = map[protocol.Code]string{
 	protocol.CoordinatorNotAvailable:            "The coordinator is not available.",
 	protocol.UnsupportedVersion:                 "Transactions are not supported.",
 	protocol.TransactionalIDAuthorizationFailed: "Transactions are not supported.",
+	protocol.GroupAuthorizationFailed:           string(errGroupDenied),
 	protocol.InvalidRequest:                     "The coordinator type is not known.",
 }
 

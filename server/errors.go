@@ -128,6 +128,15 @@ var words = []struct {
 	{context.Canceled, "The request timed out."},
 }
 
+// What Kafka says beside the codes of what is denied. They name nothing: who may not know
+// of a topic does not learn its name here.
+const (
+	errTopicDenied         = sentence("Topic authorization failed.")
+	errGroupDenied         = sentence("Group authorization failed.")
+	errClusterDenied       = sentence("Cluster authorization failed.")
+	errTransactionalDenied = sentence("Transactional Id authorization failed.")
+)
+
 const notLeaderText = "For requests intended only for the leader, this error indicates that the broker is not the current leader. " +
 	"For requests intended for any replica, this error indicates that the broker is not a replica of the topic partition."
 

@@ -10,6 +10,7 @@ import (
 
 	"millrace/replication/metadata"
 	"millrace/replication/partition"
+	"millrace/security/acl"
 	"millrace/segment"
 	"millrace/segment/record"
 	"millrace/server/protocol"
@@ -28,6 +29,9 @@ type fetches struct {
 //     stable offset for read_committed.
 //   - Waits for MinBytes or MaxWait, at most five minutes, unless something is
 //     wrong with a partition.
+//   - A topic that the client may not read is TOPIC_AUTHORIZATION_FAILED, there or not, from
+//     when the right to it is lost on, in sessions as well; one by an id that is no
+//     topic's is UNKNOWN_TOPIC_ID, as an id tells nothing.
 //   - Sessions (KIP-227) belong to the connection that made them; see session.go.
 //   - Only the leader serves: no preferred read replica (KIP-392), and requests
 //     of replicas are refused.
@@ -105,6 +109,7 @@ type wanted struct {
 	maxBytes  int32
 
 	image  *metadata.Image // under which p was found
+	by     *acl.Rules      // by which it may be read
 	id     metadata.PartitionID
 	p      *partition.Partition // nil: not found yet
 	cancel func()               // ends the notification for p; nil: none
@@ -156,7 +161,8 @@ type fetching struct {
 	total  int  // bytes of records
 	spent  bool // the limit was reached before the last partition
 
-	noTurn error // why it is not gone on with after a wait
+	by     *acl.Rules // in force when the partitions were last looked at; nil: everybody may read
+	noTurn error      // why it is not gone on with after a wait
 }
 
 // sessionless takes the partitions from the request.
@@ -274,11 +280,11 @@ func (f *fetching) gather(cl *call, req *kmsg.FetchRequest) {
 // reports whether something is wrong with one of them, so that the client should
 // hear of it at once.
 func (f *fetching) read(cl *call, budget int) (troubled bool) {
-	f.total, f.spent = 0, false
+	f.total, f.spent, f.by = 0, false, cl.conn.server.broker.authorizer.Rules()
 	var claims []claim
 	for _, w := range f.parts {
 		cl.step()
-		f.readOne(w, budget-f.total)
+		f.readOne(cl, w, budget-f.total)
 		if w.view != nil {
 			f.total += w.view.Len()
 		}
@@ -304,11 +310,11 @@ func (d fetched) deny(code protocol.Code) {
 	d.w.fail(d.f, code)
 }
 
-func (f *fetching) readOne(w *wanted, left int) {
+func (f *fetching) readOne(cl *call, w *wanted, left int) {
 	w.code, w.diverging, w.ahead = protocol.None, false, false
 	w.high, w.stable, w.start = -1, -1, -1
 	w.leader, w.newEpoch = -1, -1
-	if w.code = f.find(w); w.code != protocol.None {
+	if w.code = f.find(cl, w); w.code != protocol.None {
 		return
 	}
 	epoch, err := w.p.Serving()
@@ -409,13 +415,14 @@ func checkZstd(view *segment.View) error {
 	})
 }
 
-// find makes sure that w.p is the replica here of the partition that w names.
-func (f *fetching) find(w *wanted) protocol.Code {
+// find makes sure that w.p is the replica here of the partition that w names, and that
+// the client may read it, by the rules now in force: a session outlives rights.
+func (f *fetching) find(cl *call, w *wanted) protocol.Code {
 	image := f.in.node.Image()
-	if w.p != nil && w.image == image {
+	if w.p != nil && w.image == image && w.by == f.by {
 		return protocol.None
 	}
-	topic, code := findTopic(image, w.name, w.topic, f.version >= 13)
+	topic, code := cl.usable(f.by, acl.Read, image, w.name, w.topic, f.version >= 13)
 	if code == protocol.None && (w.index < 0 || int(w.index) >= len(topic.Partitions)) {
 		code = protocol.UnknownTopicOrPartition
 	}
@@ -434,7 +441,7 @@ func (f *fetching) find(w *wanted) protocol.Code {
 		w.forget()
 		w.p = p
 	}
-	w.image = image
+	w.image, w.by = image, f.by
 	return protocol.None
 }
 
@@ -455,7 +462,7 @@ func (w *wanted) forget() {
 	if w.cancel != nil {
 		w.cancel()
 	}
-	w.p, w.image, w.cancel = nil, nil, nil
+	w.p, w.image, w.by, w.cancel = nil, nil, nil, nil
 }
 
 // watch asks every partition to tell of news. In a session it asks once: a

@@ -8,6 +8,7 @@ import (
 
 	"millrace/replication"
 	"millrace/replication/metadata"
+	"millrace/security/acl"
 	"millrace/server/protocol"
 )
 
@@ -20,6 +21,8 @@ import (
 //     KRaft does; the next one has it. An illegal name is INVALID_TOPIC_EXCEPTION.
 //   - A partition without a known, living leader has leader -1 and
 //     LEADER_NOT_AVAILABLE.
+//   - Of all topics those are told that the client may know of; one by name that it may
+//     not is TOPIC_AUTHORIZATION_FAILED, there or not, and so is one that it may not create.
 //   - Living brokers are listed: those that this one hears, or hears of from one
 //     that it does. Without a majority of them it cannot tell, and lists all, so that
 //     a client of a broker that is cut off asks another. The controller named is one
@@ -54,18 +57,20 @@ func (h *cluster) metadata(c *call, req *kmsg.MetadataRequest) *kmsg.MetadataRes
 	resp.ClusterID = &id
 	resp.ControllerID = h.controller()
 	if c.Version >= 8 && c.Version <= 10 && req.IncludeClusterAuthorizedOperations {
-		resp.AuthorizedOperations = clusterOperations
+		resp.AuthorizedOperations = c.clusterOperations()
 	}
 	describe := func(t *metadata.Topic) {
 		rt := h.metadataTopic(t, live)
 		if req.IncludeTopicAuthorizedOperations {
-			rt.AuthorizedOperations = topicOperations
+			rt.AuthorizedOperations = c.operations(acl.Topic, t.Name)
 		}
 		resp.Topics = append(resp.Topics, rt)
 	}
 	if req.Topics == nil || c.Version == 0 && len(req.Topics) == 0 {
 		for _, t := range image.Topics() {
-			describe(t)
+			if c.sees(acl.Topic, t.Name) {
+				describe(t)
+			}
 		}
 		return resp
 	}
@@ -93,8 +98,12 @@ func (h *cluster) metadata(c *call, req *kmsg.MetadataRequest) *kmsg.MetadataRes
 		switch {
 		case byID && c.Version < 12:
 			code = protocol.InvalidRequest
+		case byID:
+			if t, code = findTopic(image, "", n.id, true); t != nil && !c.may(acl.Topic, t.Name) {
+				t, code = nil, protocol.TopicAuthorizationFailed
+			}
 		default:
-			t, code = findTopic(image, n.name, n.id, byID)
+			t, code = c.findTopic(image, n.name)
 		}
 		why, asked := missing[n.name]
 		asked = asked && !byID
@@ -104,10 +113,13 @@ func (h *cluster) metadata(c *call, req *kmsg.MetadataRequest) *kmsg.MetadataRes
 		}
 		if asked {
 			code = why
-		} else if !byID && metadata.ValidateTopicName(n.name) != nil {
+		} else if !byID && code == protocol.UnknownTopicOrPartition && metadata.ValidateTopicName(n.name) != nil {
 			code = protocol.InvalidTopic
 		}
 		e := kmsg.NewMetadataResponseTopic()
+		if req.IncludeTopicAuthorizedOperations && !byID && code != protocol.TopicAuthorizationFailed {
+			e.AuthorizedOperations = c.operations(acl.Topic, n.name)
+		}
 		e.ErrorCode, e.Topic, e.TopicID = int16(code), rt.Topic, rt.TopicID
 		switch {
 		case c.Version < 12 && e.Topic == nil:
@@ -119,13 +131,6 @@ func (h *cluster) metadata(c *call, req *kmsg.MetadataRequest) *kmsg.MetadataRes
 	}
 	return resp
 }
-
-// Bits of operations (KIP-430): what everyone may do as long as nobody is
-// forbidden anything.
-const (
-	topicOperations   = 1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<10 | 1<<11
-	clusterOperations = 1<<5 | 1<<7 | 1<<8 | 1<<9 | 1<<10 | 1<<11 | 1<<12
-)
 
 // autoCreate creates the topics that are not there, the cluster's own among
 // them, and says of each what the client is told: UNKNOWN_TOPIC_OR_PARTITION,
@@ -146,6 +151,15 @@ func (h *cluster) autoCreate(c *call, image *metadata.Image, topics []kmsg.Metad
 			continue
 		}
 		if _, ok := missing[*n]; !ok {
+			if c.guarded() {
+				if c.hidden(acl.Describe, acl.Topic, *n) {
+					continue // which is what it is told
+				}
+				if !c.onCluster(acl.Create) && !c.allowed(acl.Create, acl.Topic, *n) {
+					missing[*n] = protocol.TopicAuthorizationFailed
+					continue
+				}
+			}
 			missing[*n] = protocol.UnknownTopicOrPartition
 			if len(names) < maxAutoCreate {
 				names = append(names, *n)

@@ -3,7 +3,6 @@ package server
 import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"millrace/replication/metadata"
 	"millrace/replication/partition"
 	"millrace/server/protocol"
 )
@@ -55,7 +54,7 @@ func (h *positions) listOffsets(c *call, req *kmsg.ListOffsetsRequest) *kmsg.Lis
 		rt, st := &req.Topics[i], &resp.Topics[i]
 		st.Default()
 		st.Topic = rt.Topic
-		topic, code := findTopic(image, rt.Topic, metadata.TopicID{}, false)
+		topic, code := c.findTopic(image, rt.Topic)
 		st.Partitions = make([]kmsg.ListOffsetsResponseTopicPartition, len(rt.Partitions))
 		for j := range rt.Partitions {
 			c.step()
@@ -165,7 +164,7 @@ func (h *positions) offsetForLeaderEpoch(c *call, req *kmsg.OffsetForLeaderEpoch
 		rt, st := &req.Topics[i], &resp.Topics[i]
 		st.Default()
 		st.Topic = rt.Topic
-		topic, code := findTopic(image, rt.Topic, metadata.TopicID{}, false)
+		topic, code := c.findTopic(image, rt.Topic)
 		st.Partitions = make([]kmsg.OffsetForLeaderEpochResponseTopicPartition, len(rt.Partitions))
 		for j := range rt.Partitions {
 			c.step()

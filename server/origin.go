@@ -2,7 +2,8 @@ package server
 
 import (
 	"net"
-	"net/netip"
+
+	"millrace/security/acl"
 )
 
 // An origin is where a connection comes from: what handlers may know of a client apart
@@ -10,16 +11,18 @@ import (
 type origin struct {
 	listener      *Listener // that the client came in by; nil: one that says nothing
 	local, remote net.Addr
+	host          string // the client's address without its port; IPv4 in IPv6 becomes IPv4
 }
 
-// host is the client's address without its port; IPv4 in IPv6 becomes IPv4.
-func (o *origin) host() string {
-	host := o.remote.String()
+func originOf(conn net.Conn) origin {
+	return origin{local: conn.LocalAddr(), remote: conn.RemoteAddr(), host: hostOf(conn.RemoteAddr())}
+}
+
+// hostOf is an origin's host.
+func hostOf(a net.Addr) string {
+	host := a.String()
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
-	if ip, err := netip.ParseAddr(host); err == nil {
-		host = ip.Unmap().WithZone("").String()
-	}
-	return host
+	return acl.CanonicalHost(host)
 }

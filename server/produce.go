@@ -12,6 +12,7 @@ import (
 	"millrace/replication/metadata"
 	"millrace/replication/metadata/settings"
 	"millrace/replication/partition"
+	"millrace/security/acl"
 	"millrace/segment/record"
 	"millrace/server/protocol"
 )
@@ -22,6 +23,8 @@ import (
 //     both wait for the quorum, for a second at least: with a timeout of 0 Kafka
 //     answers the offset too. Other values are refused.
 //   - One batch a partition, of format v2; zstd from version 7 on (KIP-110).
+//   - A topic that the client may not write to is TOPIC_AUTHORIZATION_FAILED, there or not.
+//     A batch of a transaction refuses the whole request if it names no transactional id.
 //   - The last five batches of an idempotent producer are recognised (KIP-98).
 //   - A record without a key for a compacted topic is INVALID_RECORD, with the
 //     record's index (KIP-467).
@@ -67,15 +70,19 @@ func (h *producers) produce(cl *call) error {
 	if err := c.enqueue(a); err != nil {
 		return err
 	}
-	refusal := produceRefusal(&req)
+	refusal := produceRefusal(cl, &req)
 	set := h.settings()
+	by := h.authorizer.Rules()
 	i := 0
 	for t := range req.Topics {
 		rt := &req.Topics[t]
-		topic, code := findTopic(set.image, rt.Topic, rt.TopicID, cl.Version >= 13)
+		var topic *metadata.Topic
+		var code protocol.Code
+		if refusal == nil {
+			topic, code = cl.usable(by, acl.Write, set.image, rt.Topic, rt.TopicID, cl.Version >= 13)
+		}
 		switch {
 		case refusal != nil:
-			code = protocol.None
 		case code == protocol.None && topic.Internal:
 			code = protocol.InvalidTopic
 		}
@@ -98,16 +105,34 @@ func (h *producers) produce(cl *call) error {
 }
 
 // produceRefusal is what is wrong with a request as a whole, or nil.
-func produceRefusal(req *kmsg.ProduceRequest) *appended {
+func produceRefusal(c *call, req *kmsg.ProduceRequest) *appended {
 	switch {
 	case req.Version < 3:
 		return &appended{code: protocol.UnsupportedVersion}
 	case req.Acks < -1 || req.Acks > 1:
 		return &appended{code: protocol.InvalidRequiredAcks}
+	case req.TransactionID != nil && !c.may(acl.TransactionalID, *req.TransactionID),
+		req.TransactionID == nil && hasTransactional(req):
+		return &appended{code: protocol.TransactionalIDAuthorizationFailed}
 	case req.TransactionID != nil:
 		return &appended{code: protocol.InvalidTxnState, err: sentence("transactions are not supported")}
 	}
 	return nil
+}
+
+// hasTransactional reports whether any batch says that it is part of a transaction. Kafka
+// refuses all of a request then that names none: what is checked is every batch, and not
+// the first. It reads two bytes a batch.
+func hasTransactional(req *kmsg.ProduceRequest) bool {
+	for i := range req.Topics {
+		for j := range req.Topics[i].Partitions {
+			b := record.Batch(req.Topics[i].Partitions[j].Records)
+			if len(b) >= record.HeaderSize && b.Magic() == 2 && b.IsTransactional() {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // append submits one partition's batch as result i of a.

@@ -7,6 +7,7 @@ import (
 
 	"millrace/internal/bufpool"
 	"millrace/replication/metadata"
+	"millrace/security/acl"
 	"millrace/server/protocol"
 )
 
@@ -27,7 +28,14 @@ type producers struct {
 func (h *producers) initProducerID(c *call, req *kmsg.InitProducerIDRequest) *kmsg.InitProducerIDResponse {
 	resp := kmsg.NewPtrInitProducerIDResponse()
 	resp.ProducerID, resp.ProducerEpoch = -1, -1
-	if req.TransactionalID != nil {
+	switch {
+	case req.TransactionalID != nil && !c.may(acl.TransactionalID, *req.TransactionalID):
+		resp.ErrorCode = int16(protocol.TransactionalIDAuthorizationFailed)
+		return resp
+	case req.TransactionalID == nil && !c.mayHaveProducerID():
+		resp.ErrorCode = int16(protocol.ClusterAuthorizationFailed)
+		return resp
+	case req.TransactionalID != nil:
 		resp.ErrorCode = int16(protocol.UnsupportedVersion)
 		return resp
 	}
@@ -63,7 +71,10 @@ func (h *producers) describeProducers(c *call, req *kmsg.DescribeProducersReques
 		rt, st := &req.Topics[i], &resp.Topics[i]
 		st.Default()
 		st.Topic = rt.Topic
-		topic, code := findTopic(image, rt.Topic, metadata.TopicID{}, false)
+		topic, code := c.findTopic(image, rt.Topic)
+		if metadata.ValidateTopicName(rt.Topic) != nil {
+			code = protocol.InvalidTopic
+		}
 		st.Partitions = make([]kmsg.DescribeProducersResponseTopicPartition, len(rt.Partitions))
 		for j, index := range rt.Partitions {
 			c.step()

@@ -52,6 +52,8 @@ type Server struct {
 	// Levels are the levels of Logger that clients may see and change, if its
 	// handler is theirs. nil: INFO for all, and changing it has no effect.
 	Levels *Levels
+	// Auditor is told what was denied to clients. nil: nobody is.
+	Auditor Auditor
 	// Clock is for append times and groups, and what DescribeCluster tells. nil: the
 	// system's.
 	Clock coordinator.Clock
@@ -60,6 +62,15 @@ type Server struct {
 	ctx  context.Context // done when Shutdown begins
 	stop context.CancelFunc
 
+	doors
+	shared   shared
+	broker   broker
+	handlers handlers
+	stats    counters
+}
+
+// doors are what a Server accepts connections from, and those that it has accepted.
+type doors struct {
 	mu        sync.Mutex
 	muxes     []*mux.Mux
 	listeners map[net.Listener]struct{}
@@ -67,11 +78,6 @@ type Server struct {
 	begun     bool                     // by Serve
 	closing   bool
 	active    sync.WaitGroup // counts open
-
-	shared   shared
-	broker   broker
-	handlers handlers
-	stats    counters
 }
 
 // shared is what connections share out among them.

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -11,6 +12,7 @@ import (
 
 	"millrace/replication"
 	"millrace/replication/metadata"
+	"millrace/security/acl"
 	"millrace/server/protocol"
 )
 
@@ -96,6 +98,8 @@ func together(n int, do func(i int)) {
 //   - Two replicas are created with a warning in the log: when either is down,
 //     the other is no majority.
 //   - Validate-only says what would be created.
+//   - Who may create a topic and not see its settings is not told these, nor its
+//     partitions and replicas.
 //
 // v5 adds the resulting partitions, replication and settings (KIP-525) and
 // tagged fields, v7 the topic's id.
@@ -127,6 +131,8 @@ func (h *topics) createTopics(c *call, req *kmsg.CreateTopicsRequest) *kmsg.Crea
 		case n > 1:
 			st.ErrorCode, err = int16(protocol.InvalidRequest), errDuplicateTopic
 			named[rt.Topic] = 0
+		case rt.Topic != metadataTopic && !c.may(acl.Topic, rt.Topic):
+			st.ErrorCode, err = int16(protocol.TopicAuthorizationFailed), errTopicDenied
 		case total > maxCreate:
 			st.ErrorCode, err = int16(protocol.PolicyViolation), errTooManyPartitions
 		case rt.Topic == metadataTopic:
@@ -144,12 +150,12 @@ func (h *topics) createTopics(c *call, req *kmsg.CreateTopicsRequest) *kmsg.Crea
 	}
 	together(len(todo), func(i int) {
 		rt := &req.Topics[todo[i]]
-		h.createTopic(ctx, clamp(req.TimeoutMillis), c.Version, req.ValidateOnly, rt, at[rt.Topic])
+		h.createTopic(ctx, c, req, rt, at[rt.Topic])
 	})
 	return resp
 }
 
-func (h *topics) createTopic(ctx context.Context, patience time.Duration, version int16, validateOnly bool, rt *kmsg.CreateTopicsRequestTopic, st *kmsg.CreateTopicsResponseTopic) {
+func (h *topics) createTopic(ctx context.Context, cl *call, req *kmsg.CreateTopicsRequest, rt *kmsg.CreateTopicsRequestTopic, st *kmsg.CreateTopicsResponseTopic) {
 	refuse := func(c protocol.Code, err error) {
 		st.ErrorCode, st.ErrorMessage = int16(c), message(err)
 	}
@@ -158,24 +164,33 @@ func (h *topics) createTopic(ctx context.Context, patience time.Duration, versio
 		refuse(c, err)
 		return
 	}
-	want.ValidateOnly = validateOnly
-	want.LeaderWait = min(patience/2, maxLeaderWait)
+	want.ValidateOnly = req.ValidateOnly
+	want.LeaderWait = min(clamp(req.TimeoutMillis)/2, maxLeaderWait)
 	if own, ok := h.ownTopic(rt.Topic); ok {
 		want = completed(want, own)
 	}
 	topic, err := h.node.CreateTopic(ctx, want)
+	if errors.Is(err, metadata.ErrTopicCollision) && cl.guarded() {
+		// Whose name it is like is not told to who may not know of it, nor to who may.
+		refuse(adminCodeOf(err), sentencef("Topic '%s' collides with an existing topic: '.' and '_' are one in the names of metrics.", rt.Topic))
+		return
+	}
 	if err != nil {
 		refuse(adminCodeOf(err), err)
 		return
 	}
-	if len(topic.Partitions[0].Replicas) == 2 && !validateOnly {
+	if len(topic.Partitions[0].Replicas) == 2 && !req.ValidateOnly {
 		h.logger.Warn("a topic of two replicas stands still while either of them is down: both are needed for a majority; three replicas bear the loss of one",
 			"topic", topic.Name)
 	}
-	if !validateOnly {
+	if !req.ValidateOnly {
 		st.TopicID = topic.ID
 	}
-	if version < 5 {
+	if cl.Version < 5 {
+		return
+	}
+	if cl.hidden(acl.DescribeConfigs, acl.Topic, rt.Topic) {
+		st.ConfigErrorCode = int16(protocol.TopicAuthorizationFailed)
 		return
 	}
 	st.NumPartitions = int32(len(topic.Partitions))
@@ -237,6 +252,9 @@ func topicRequest(rt *kmsg.CreateTopicsRequestTopic) (replication.TopicRequest, 
 //   - By name, or from version 6 on by id (KIP-516), one of the two.
 //   - A topic named more than once is refused and stays: once by itself, and
 //     where its id stands beside its name.
+//   - Who may not know of a topic is answered the same whether it is there or not, and
+//     learns no name by an id. Answers stand in the order of the request, which tells
+//     nothing either.
 //
 // v4 adds tagged fields, v5 an error message.
 func (h *topics) deleteTopics(c *call, req *kmsg.DeleteTopicsRequest) *kmsg.DeleteTopicsResponse {
@@ -276,6 +294,9 @@ func (h *topics) deleteTopics(c *call, req *kmsg.DeleteTopicsRequest) *kmsg.Dele
 		}
 		named, hasID := rt.Topic != nil, !metadata.TopicID(rt.TopicID).IsZero()
 		topic, code := findTopic(image, name, rt.TopicID, !named)
+		if !named && topic != nil {
+			name = topic.Name
+		}
 		var err error
 		switch {
 		case !enabled && c.Version < 3:
@@ -294,10 +315,16 @@ func (h *topics) deleteTopics(c *call, req *kmsg.DeleteTopicsRequest) *kmsg.Dele
 		case !named && ids[rt.TopicID] > 1:
 			code, err = protocol.InvalidRequest, sentence("Duplicate topic id.")
 			ids[rt.TopicID] = 0
+		case code == protocol.UnknownTopicID:
+			err = sentence("This server does not host this topic ID.")
+		case c.conceals(name):
+			// Whether it is there, or what its name is, is not told.
+			code, err = protocol.TopicAuthorizationFailed, errTopicDenied
 		case code == protocol.UnknownTopicOrPartition:
 			err = errUnknownTopic
-		case code != protocol.None:
-			err = sentence("This server does not host this topic ID.")
+		case !c.may(acl.Topic, name):
+			code, err = protocol.TopicAuthorizationFailed, errTopicDenied
+			st.Topic = &name
 		case named && ids[topic.ID] > 0:
 			code, err = protocol.InvalidRequest, sentence("The provided topic name maps to an ID that was already supplied.")
 		case !named && names[topic.Name] > 0:
@@ -362,6 +389,8 @@ func (h *topics) createPartitions(c *call, req *kmsg.CreatePartitionsRequest) *k
 		case n > 1:
 			code, err = protocol.InvalidRequest, errDuplicateTopic
 			named[rt.Topic] = 0
+		case !c.may(acl.Topic, rt.Topic):
+			code, err = protocol.TopicAuthorizationFailed, errTopicDenied
 		case code != protocol.None:
 			err = errUnknownTopic
 		case t.Internal:
@@ -418,7 +447,7 @@ func (h *topics) deleteRecords(c *call, req *kmsg.DeleteRecordsRequest) *kmsg.De
 		rt, st := &req.Topics[i], &resp.Topics[i]
 		st.Default()
 		st.Topic = rt.Topic
-		topic, code := findTopic(set.image, rt.Topic, metadata.TopicID{}, false)
+		topic, code := c.findTopic(set.image, rt.Topic)
 		if code == protocol.None {
 			if ts := set.topic(topic); topic.Internal {
 				code = protocol.InvalidTopic

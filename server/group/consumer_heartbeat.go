@@ -21,6 +21,7 @@ type beat struct {
 	client Client
 	answer chan<- *kmsg.ConsumerGroupHeartbeatResponse // has room for one
 	shard  *shard                                      // that it came to
+	sight  Sight                                       // what the client may know of; nil: all
 
 	matches []string                             // the topics that its expression matches, ascending
 	matched bool                                 // they were looked for: the group had not resolved it
@@ -73,10 +74,13 @@ const (
 //   - A classic group becomes a consumer group when nobody is in it, or where
 //     group.consumer.migration.policy lets it while its members are.
 //
+// What an expression matches is what the client may know of, by sight, that brought it, and
+// later what one may whose heartbeat has it matched again; nil sees all.
+//
 // v1 adds regular expressions and member ids that clients make up.
-func (c *Coordinator) ConsumerHeartbeat(ctx context.Context, client Client, req *kmsg.ConsumerGroupHeartbeatRequest) *kmsg.ConsumerGroupHeartbeatResponse {
+func (c *Coordinator) ConsumerHeartbeat(ctx context.Context, client Client, sight Sight, req *kmsg.ConsumerGroupHeartbeatRequest) *kmsg.ConsumerGroupHeartbeatResponse {
 	answer := make(chan *kmsg.ConsumerGroupHeartbeatResponse, 1)
-	b := &beat{req: req, client: client, answer: answer}
+	b := &beat{req: req, client: client, sight: sight, answer: answer}
 	if tooLong(req.Group) {
 		b.refuse(protocol.InvalidGroupID, "GroupId has at most 32767 bytes.")
 		return <-answer
@@ -95,7 +99,7 @@ func (c *Coordinator) ConsumerHeartbeat(ctx context.Context, client Client, req 
 		known, code := c.resolved(req.Group, *req.SubscribedTopicRegex)
 		if code == protocol.None && !known {
 			var err error
-			b.matches, err = c.resolve(ctx, client.Host, *req.SubscribedTopicRegex)
+			b.matches, err = c.resolve(ctx, client.Host, sight, *req.SubscribedTopicRegex)
 			switch {
 			case errors.Is(err, errNotIn):
 				code = protocol.CoordinatorNotAvailable
@@ -462,7 +466,9 @@ func (d *draft) place(b *beat) func(error) {
 		if err == nil {
 			c.touchLocked(req.MemberID)
 			c.afterStep(nil)
-			c.resolveLocked()
+			if m := c.members[req.MemberID]; m != nil && text(m.regex) != "" {
+				c.resolveLocked(b.sight)
+			}
 		}
 		b.done(err)
 	}

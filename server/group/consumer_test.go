@@ -85,6 +85,7 @@ type beater struct {
 	told     assignment    // what it was last told to read
 	slow     bool          // gives nothing back
 	last     protocol.Code // of its last beat, in a story
+	sight    Sight
 }
 
 func newBeater(c *Coordinator, id string, topics ...string) *beater {
@@ -102,7 +103,7 @@ func (b *beater) beat() protocol.Code {
 	for t, parts := range b.owned {
 		req.Topics = append(req.Topics, kmsg.ConsumerGroupHeartbeatRequestTopic{TopicID: t, Partitions: parts})
 	}
-	resp := b.c.ConsumerHeartbeat(context.Background(), Client{"app", "/127.0.0.1"}, req)
+	resp := b.c.ConsumerHeartbeat(context.Background(), Client{"app", "/127.0.0.1"}, b.sight, req)
 	if resp.ErrorCode != int16(protocol.None) {
 		if resp.ErrorCode == int16(protocol.FencedMemberEpoch) || resp.ErrorCode == int16(protocol.UnknownMemberID) {
 			b.epoch, b.owned, b.told = 0, assignment{}, nil
@@ -579,7 +580,7 @@ func TestAGroupHasSettingsOfItsOwn(t *testing.T) {
 			req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
 			req.Version, req.Group, req.MemberID, req.RebalanceTimeoutMillis = 1, group, "x", 60_000
 			req.SubscribedTopicNames, req.Topics = []string{"t"}, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
-			return c.ConsumerHeartbeat(t.Context(), Client{"app", "/127.0.0.1"}, req)
+			return c.ConsumerHeartbeat(t.Context(), Client{"app", "/127.0.0.1"}, nil, req)
 		}
 		for group, want := range map[string]int32{"g": 9000, "h": 5000} {
 			if got := beat(group).HeartbeatIntervalMillis; got != want {

@@ -249,7 +249,7 @@ func TestMembersOfAllGroupsAreBoundedTogetherAndShared(t *testing.T) {
 			req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
 			req.Version, req.Group, req.MemberID, req.RebalanceTimeoutMillis = 1, fmt.Sprint("g", i), host, 60_000
 			req.SubscribedTopicNames, req.Topics = []string{"t"}, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
-			return protocol.Code(c.ConsumerHeartbeat(t.Context(), Client{Host: host}, req).ErrorCode)
+			return protocol.Code(c.ConsumerHeartbeat(t.Context(), Client{Host: host}, nil, req).ErrorCode)
 		}
 		for i, host := range []string{"/1", "/2", "/3", "/4"} {
 			got := 0

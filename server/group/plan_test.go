@@ -400,7 +400,7 @@ func TestAnExpressionWithoutATurnIsNotInvalid(t *testing.T) {
 			req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
 			req.Version, req.Group, req.MemberID, req.RebalanceTimeoutMillis = 1, "g", "b", 60_000
 			req.SubscribedTopicRegex, req.Topics = &all, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
-			codes <- protocol.Code(c.ConsumerHeartbeat(ctx, Client{"c", "/"}, req).ErrorCode)
+			codes <- protocol.Code(c.ConsumerHeartbeat(ctx, Client{"c", "/"}, nil, req).ErrorCode)
 		}
 		ctx, hangUp := context.WithCancel(t.Context())
 		go join(ctx)

@@ -157,10 +157,11 @@ func first(s string) (rune, int) {
 	return utf8.DecodeRuneInString(s)
 }
 
-// resolve returns the topics whose names an expression matches, ascending. It runs
+// resolve returns the topics that are seen and whose names an expression matches,
+// ascending. It runs
 // without any lock, one expression at a time on a node, and hosts by turns. errNotIn
 // if ctx ends first.
-func (c *Coordinator) resolve(ctx context.Context, host, expression string) ([]string, error) {
+func (c *Coordinator) resolve(ctx context.Context, host string, sight Sight, expression string) ([]string, error) {
 	if err := c.matching.take(ctx, c.done, host); err != nil {
 		return nil, err
 	}
@@ -179,7 +180,7 @@ func (c *Coordinator) resolve(ctx context.Context, host, expression string) ([]s
 		if err != nil {
 			return nil, err
 		}
-		if ok {
+		if ok && (sight == nil || sight.Sees(name)) {
 			matches = append(matches, name)
 		}
 	}
@@ -216,8 +217,9 @@ type resolver struct {
 }
 
 // resolveLocked starts the resolver if topics have changed since the group's
-// expressions were resolved, and group.consumer.regex.refresh.interval.ms is over.
-func (r *resolver) resolveLocked() {
+// expressions were resolved, and group.consumer.regex.refresh.interval.ms is over. They
+// match what is seen by the member that beats, which has an expression itself, as in Kafka.
+func (r *resolver) resolveLocked(sight Sight) {
 	c := r.of
 	topics, now := c.shard.c.cfg.Topics, c.shard.Now()
 	if r.resolving || len(c.regexes) == 0 || topics == nil || c.shard.EndedLocked() || !over(r.resolvedBy) {
@@ -237,18 +239,18 @@ func (r *resolver) resolveLocked() {
 	r.resolving = true
 	expressions := c.allRegexes()
 	changed := topics.Changed()
-	c.shard.c.workers.Go(func() { r.refresh(expressions, changed) })
+	c.shard.c.workers.Go(func() { r.refresh(sight, expressions, changed) })
 }
 
 // refresh is the goroutine "resolver". An expression that has become too slow keeps
 // what it matched.
-func (r *resolver) refresh(expressions []string, changed <-chan struct{}) {
+func (r *resolver) refresh(sight Sight, expressions []string, changed <-chan struct{}) {
 	c := r.of
 	found := make(map[string][]string)
 	for _, expression := range expressions {
 		var matches []string
 		var err error
-		if failed := coordinator.Catch(func() { matches, err = c.shard.c.resolve(context.Background(), "", expression) }); failed != nil {
+		if failed := coordinator.Catch(func() { matches, err = c.shard.c.resolve(context.Background(), "", sight, expression) }); failed != nil {
 			err = failed
 		}
 		if err != nil {

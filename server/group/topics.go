@@ -1,5 +1,10 @@
 package group
 
+// A Sight is what a client may know of.
+type Sight interface {
+	Sees(topic string) bool // it is asked by many goroutines, and after the request
+}
+
 // Topics is what the coordinator may know about topics. Its methods answer from
 // one image of the cluster's metadata at a time, and images only get newer.
 type Topics interface {

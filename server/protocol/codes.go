@@ -29,6 +29,8 @@ const (
 	InvalidSessionTimeout              Code = 26
 	RebalanceInProgress                Code = 27
 	InvalidCommitOffsetSize            Code = 28
+	TopicAuthorizationFailed           Code = 29
+	GroupAuthorizationFailed           Code = 30
 	ClusterAuthorizationFailed         Code = 31
 	InvalidTimestamp                   Code = 32
 	UnsupportedSASLMechanism           Code = 33
