@@ -30,6 +30,7 @@ var allowed = map[string][]string{
 	"internal/slowlog":              {},
 	"internal/storytest":            {}, // for tests only
 	"replication/admission":         {"replication/controller", "replication/folder", "replication/metadata", "replication/raftgroup", "replication/roster", "replication/transport"},
+	"internal/testcluster":          {"cli/local", "testdata/ports"}, // for tests only
 	"replication/bulletin":          {"replication/metadata"},
 	"replication/folder":            {"segment", "replication/metadata", "replication/transport", "replication/vote"},
 	"replication/identity":          {},

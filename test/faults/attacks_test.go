@@ -17,7 +17,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -26,6 +25,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"millrace/internal/testcluster"
 	"millrace/segment/record"
 )
 
@@ -111,8 +111,8 @@ func TestAttacksOnOneBroker(t *testing.T) {
 		c.awaitPreferred(topic) // the honest client stays with whom it has found
 	}
 	s := &siege{T: t, c: c, victim: c.leader("bystander", 0)}
-	s.brief = brief{Victim: s.victim.id, Topic: "bystander", Until: time.Duration(setting("FAULTS_SECONDS", 3)) * time.Second}
-	c.each(func(n *node) { s.Nodes = append(s.Nodes, nodeBrief{n.id, n.address, n.pid}) })
+	s.brief = brief{Victim: s.victim.ID, Topic: "bystander", Until: time.Duration(setting("FAULTS_SECONDS", 3)) * time.Second}
+	c.each(func(n *node) { s.Nodes = append(s.Nodes, nodeBrief{n.ID, n.Address, n.PID()}) })
 	limit := int64(setting("FAULTS_MIB", 512)) << 20
 	factor := setting("FAULTS_FACTOR", 0) // 0: it is not judged
 
@@ -167,7 +167,7 @@ func TestAttacksOnOneBroker(t *testing.T) {
 		if q.Refused > 0 {
 			t.Errorf("%s: others were refused %d times: %s", a.name, q.Refused, q.Why)
 		}
-		if !s.victim.running() {
+		if !s.victim.Running() {
 			t.Fatalf("%s: the broker is gone", a.name)
 		}
 	}
@@ -209,12 +209,14 @@ func TestRole(t *testing.T) {
 	if role == "" {
 		t.Skip("it is a part of TestAttacksOnOneBroker, in a process of its own")
 	}
-	s := &siege{T: t, c: &cluster{t: t}}
+	s := &siege{T: t, c: &cluster{Cluster: &testcluster.Cluster{}, t: t}}
 	if err := json.Unmarshal([]byte(os.Getenv(briefVariable)), &s.brief); err != nil {
 		t.Fatal(err)
 	}
 	for _, n := range s.Nodes {
-		s.c.nodes = append(s.c.nodes, &node{t: t, id: n.ID, address: n.Address, pid: n.PID})
+		of := &testcluster.Node{ID: n.ID, Address: n.Address}
+		s.c.Nodes = append(s.c.Nodes, of)
+		s.c.nodes = append(s.c.nodes, &node{Node: of, t: t, others: n.PID})
 	}
 	s.victim = s.c.node(s.Victim)
 	out := json.NewEncoder(os.NewFile(3, "out"))
@@ -257,20 +259,19 @@ func (s *siege) other(role string, nice int) (in io.WriteCloser, out *json.Decod
 	cmd := exec.Command("nice", "-n", fmt.Sprint(nice), os.Args[0], "-test.run", "^TestRole$", "-test.timeout", "1h")
 	cmd.Env = append(os.Environ(), roleVariable+"="+role, briefVariable+"="+string(told))
 	cmd.ExtraFiles = []*os.File{says}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	var prints bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &prints, &prints
 	if in, err = cmd.StdinPipe(); err != nil {
 		s.Fatal(err)
 	}
-	fork(func() { err = cmd.Start() })
+	process, err := testcluster.Start(cmd)
 	says.Close()
 	if err != nil {
 		s.Fatal(err)
 	}
 	return in, json.NewDecoder(said), func() string {
 		in.Close()
-		cmd.Wait()
+		process.Wait()
 		said.Close()
 		return prints.String()
 	}
@@ -491,7 +492,7 @@ func (s *siege) allCoordinated(prefix string, n int) (names []string) {
 		}
 		names = nil
 		for _, f := range got.Coordinators {
-			if f.ErrorCode == 0 && f.NodeID == s.victim.id && len(names) < n {
+			if f.ErrorCode == 0 && f.NodeID == s.victim.ID && len(names) < n {
 				names = append(names, f.Key)
 			}
 		}
@@ -531,7 +532,7 @@ func (s *siege) dial() net.Conn {
 }
 
 func (s *siege) tryDial() (net.Conn, error) {
-	w, err := net.DialTimeout("tcp", s.victim.address, 10*time.Second)
+	w, err := net.DialTimeout("tcp", s.victim.Address, 10*time.Second)
 	if err != nil {
 		return nil, err
 	}
@@ -930,7 +931,7 @@ var attacks = []attack{
 		r.IncludeSynonyms, r.IncludeDocumentation = true, true
 		for i := range elements {
 			x := kmsg.NewDescribeConfigsRequestResource()
-			x.ResourceType, x.ResourceName = kmsg.ConfigResourceTypeBroker, fmt.Sprintf("%0*d", 1+i%60, s.victim.id)
+			x.ResourceType, x.ResourceName = kmsg.ConfigResourceTypeBroker, fmt.Sprintf("%0*d", 1+i%60, s.victim.ID)
 			r.Resources = append(r.Resources, x)
 		}
 		return s.large(r)
@@ -1036,7 +1037,7 @@ func (s *siege) deleteUnderReaders(topic string) (string, error) {
 	}
 	var conns []net.Conn
 	for range 10 {
-		w, err := net.Dial("tcp", at.address)
+		w, err := net.Dial("tcp", at.Address)
 		if err != nil {
 			return "", err
 		}

@@ -20,15 +20,15 @@ func TestWipedFollowerCatchesUp(t *testing.T) {
 	p := l.produce(2 * time.Millisecond)
 	l.awaitAcknowledged(2000)
 	leader := c.leader("s33", 0)
-	victim := c.node(leader.id%3 + 1)
-	victim.kill()
+	victim := c.node(leader.ID%3 + 1)
+	victim.Kill()
 	l.awaitAcknowledged(300)
-	if err := os.RemoveAll(victim.data); err != nil {
+	if err := os.RemoveAll(victim.Data); err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	victim.start("--node-id", fmt.Sprint(victim.id), "--join", leader.address)
-	victim.awaitReady()
+	victim.Start("--node-id", fmt.Sprint(victim.ID), "--join", leader.Address)
+	victim.AwaitReady()
 	c.awaitInSync("s33")
 	took := time.Since(began)
 	l.awaitAcknowledged(300)
@@ -36,18 +36,18 @@ func TestWipedFollowerCatchesUp(t *testing.T) {
 	c.awaitInSync("s33")
 
 	// Its copy counts: with another node gone, the wiped one is needed for a quorum.
-	leader.kill()
+	leader.Kill()
 	q := l.produce(5 * time.Millisecond)
 	l.awaitAcknowledged(100)
 	q.finish()
 	y := l.check()
 	c.restart(leader)
 	c.awaitInSync("s33")
-	c.stop()
+	c.Stop()
 	compared := c.checkAtRest()
 	logged(t, victim, "caught up by segments")
 	figure(t, "node %d wiped: in sync after %s (%d catch-ups by segments); %v; %d partitions identical",
-		victim.id, millis(took), len(victim.grepLog("caught up by segments")), y, compared)
+		victim.ID, millis(took), len(victim.GrepLog("caught up by segments")), y, compared)
 }
 
 // S7. A follower is away until retention has taken what it lacks.
@@ -59,8 +59,8 @@ func TestFollowerPastRetentionCatchesUpBySegments(t *testing.T) {
 	p := l.produce(2 * time.Millisecond)
 	l.awaitAcknowledged(200)
 	leader := c.leader("s7", 0)
-	victim := c.node(leader.id%3 + 1)
-	victim.kill()
+	victim := c.node(leader.ID%3 + 1)
+	victim.Kill()
 	admin := c.admin()
 	_, ends := l.offsets(admin)
 	had := ends["s7"][0].Offset
@@ -84,26 +84,26 @@ func TestFollowerPastRetentionCatchesUpBySegments(t *testing.T) {
 	l.awaitAcknowledged(100)
 	p.finish()
 	c.awaitInSync("s7")
-	leader.kill()
+	leader.Kill()
 	q := l.produce(5 * time.Millisecond)
 	l.awaitAcknowledged(100)
 	q.finish()
 	y := l.check()
 	c.restart(leader)
 	c.awaitInSync("s7")
-	c.stop()
+	c.Stop()
 	c.checkAtRest()
 	logged(t, victim, "caught up by segments")
-	if len(victim.grepLog("caught up by segments")) == 0 {
+	if len(victim.GrepLog("caught up by segments")) == 0 {
 		t.Error("the follower never pulled a segment")
 	}
 	figure(t, "the follower had up to offset %d, the log began at %d: in sync after %s, %d catch-ups by segments; %v",
-		had, start, millis(took), len(victim.grepLog("caught up by segments")), y)
+		had, start, millis(took), len(victim.GrepLog("caught up by segments")), y)
 }
 
 // logged prints the lines of a node's log that hold a text.
 func logged(t *testing.T, n *node, text string) {
-	for _, line := range n.grepLog(text) {
+	for _, line := range n.GrepLog(text) {
 		t.Log(line)
 	}
 }
@@ -120,7 +120,7 @@ func TestTopicMadeAnewWhileANodeIsAway(t *testing.T) {
 	first.check()
 	old := c.topicID("s37")
 	victim := c.nodes[2]
-	victim.kill()
+	victim.Kill()
 	admin := c.admin()
 	eventually(t, patience, "the topic is deleted", func() error {
 		r, err := admin.DeleteTopic(context.Background(), "s37")
@@ -142,7 +142,7 @@ func TestTopicMadeAnewWhileANodeIsAway(t *testing.T) {
 	second.awaitAcknowledged(300)
 	p.finish()
 	// The node that was away must count, and must serve the new topic only.
-	c.nodes[0].kill()
+	c.nodes[0].Kill()
 	y := second.check()
 	c.restart(c.nodes[0])
 	c.awaitInSync("s37")
@@ -150,13 +150,13 @@ func TestTopicMadeAnewWhileANodeIsAway(t *testing.T) {
 		for _, n := range c.nodes {
 			for i := range int32(2) {
 				if _, err := os.Stat(n.folder(old, i)); err == nil {
-					return fmt.Errorf("node %d still has %s-%d", n.id, old, i)
+					return fmt.Errorf("node %d still has %s-%d", n.ID, old, i)
 				}
 			}
 		}
 		return nil
 	})
-	c.stop()
+	c.Stop()
 	compared := c.checkAtRest()
-	figure(t, "deleted and made anew while node %d was away: %v; %d partitions identical", victim.id, y, compared)
+	figure(t, "deleted and made anew while node %d was away: %v; %d partitions identical", victim.ID, y, compared)
 }

@@ -4,13 +4,11 @@ package faults
 
 import (
 	"bytes"
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"millrace/internal/testcluster"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -29,34 +29,28 @@ import (
 // patience guards against hanging; a slow machine never fails a test by it.
 const patience = 60 * time.Second
 
-// A cluster is several serve processes, an address and a data folder each. Its
+// A cluster is a testcluster.Cluster, and what these tests ask of it as its clients. Its
 // methods are called from the test's goroutine.
 type cluster struct {
+	*testcluster.Cluster
 	t     *testing.T
-	dir   string
-	nodes []*node
+	nodes []*node // Cluster's
 }
 
-// A node is one broker: where it is, and the process that runs it now.
+// A node is a testcluster.Node, and where it runs.
 type node struct {
-	t       *testing.T
-	id      int32
-	address string
-	data    string
-	log     string
-	ready   string
-	config  string // a config file, "" for none
-	host    *host  // where it runs, nil for the test's own
-	files   int    // the most descriptors it may have, 0 for the test's own limit
-
-	pid    int
-	exited chan struct{} // closed when the process has ended; nil before the first
-	state  *os.ProcessState
+	*testcluster.Node
+	t      *testing.T
+	host   *host // nil for the test's own
+	others int   // the process that runs it, where that is not this one's child: TestRole
 }
+
+// PID is the process that runs the node.
+func (n *node) PID() int { return cmp.Or(n.others, n.Node.PID()) }
 
 // newCluster lays out n nodes. prepare, which may be nil, may give a node another
-// data folder or a config file before anything runs. The cluster is killed and
-// its folder removed when the test ends; the folder stays when it failed, or when
+// data folder or more arguments before anything runs. The cluster is killed and its
+// folder removed when the test ends; the folder stays when it failed, or when
 // FAULTS_KEEP is set.
 func newCluster(t *testing.T, n int, prepare func(*node)) *cluster {
 	t.Helper()
@@ -64,27 +58,24 @@ func newCluster(t *testing.T, n int, prepare func(*node)) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cluster{t: t, dir: dir}
 	t.Cleanup(func() {
-		for _, n := range c.nodes {
-			n.resume()
-			n.kill()
-		}
 		if t.Failed() || os.Getenv("FAULTS_KEEP") != "" {
-			c.printLogs()
 			t.Logf("the nodes' folders and logs are in %s", dir)
 			return
 		}
 		os.RemoveAll(dir)
 	})
-	for i, address := range freeAddresses(t, n) {
-		data := filepath.Join(dir, fmt.Sprintf("node-%d", i+1))
-		n := &node{t: t, id: int32(i + 1), address: address, data: data, log: data + ".log", ready: data + ".ready"}
+	c := &cluster{t: t}
+	c.Cluster = testcluster.New(t, binary, dir, n, func(of *testcluster.Node) {
+		n := &node{Node: of, t: t}
+		if level := os.Getenv("FAULTS_LOG_LEVEL"); level != "" {
+			n.Args = append(n.Args, "--log-level", level)
+		}
 		if prepare != nil {
 			prepare(n)
 		}
 		c.nodes = append(c.nodes, n)
-	}
+	})
 	return c
 }
 
@@ -99,14 +90,7 @@ func startCluster(t *testing.T, n int, prepare func(*node)) *cluster {
 // form starts the nodes for the first time and waits until all are members.
 func (c *cluster) form() {
 	c.t.Helper()
-	c.nodes[0].start("--node-id", "1")
-	c.nodes[0].awaitReady()
-	for _, n := range c.nodes[1:] {
-		n.start("--node-id", fmt.Sprint(n.id), "--join", c.nodes[0].address)
-	}
-	for _, n := range c.nodes[1:] {
-		n.awaitReady()
-	}
+	c.Start()
 	admin := c.admin()
 	eventually(c.t, patience, "all brokers are members", func() error {
 		m, err := brokerMetadata(admin)
@@ -115,141 +99,7 @@ func (c *cluster) form() {
 		}
 		return err
 	})
-	c.awaitHealthy()
-}
-
-// freeAddresses returns addresses that nobody listens on. They lie below the
-// range from which the kernel takes the ports of outgoing connections, else a
-// client might hold a port while the node that owns it is down.
-func freeAddresses(t *testing.T, n int) []string {
-	t.Helper()
-	var all []string
-	for len(all) < n {
-		address := fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000))
-		l, err := net.Listen("tcp", address)
-		if err != nil || slices.Contains(all, address) {
-			continue
-		}
-		l.Close()
-		all = append(all, address)
-	}
-	return all
-}
-
-// start begins the node's process.
-func (n *node) start(args ...string) {
-	n.t.Helper()
-	if n.running() {
-		n.t.Fatalf("node %d runs already", n.id)
-	}
-	os.Remove(n.ready)
-	f, err := os.OpenFile(n.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	defer f.Close()
-	all := append([]string{"serve", "--data-dir", n.data, "--listen", n.address, "--ready-file", n.ready}, args...)
-	if level := os.Getenv("FAULTS_LOG_LEVEL"); level != "" {
-		all = append(all, "--log-level", level)
-	}
-	if n.config != "" {
-		all = append(all, "--config", n.config)
-	}
-	fmt.Fprintf(f, "---- millrace %s\n", strings.Join(all, " "))
-	program := binary
-	if n.files > 0 {
-		program, all = "prlimit", append([]string{fmt.Sprintf("--nofile=%d:%d", n.files, n.files), binary}, all...)
-	}
-	cmd := exec.Command(program, all...)
-	if n.host != nil {
-		cmd = n.host.command(program, all...)
-	}
-	cmd.Stdout, cmd.Stderr = f, f
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	fork(func() { err = cmd.Start() })
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	exited := make(chan struct{})
-	n.pid, n.exited = cmd.Process.Pid, exited
-	go func() { // the waiter: ends with the process
-		cmd.Wait()
-		n.state = cmd.ProcessState
-		close(exited)
-	}()
-}
-
-// running tells whether the node's process runs, or is paused.
-func (n *node) running() bool {
-	if n.exited == nil {
-		return false
-	}
-	select {
-	case <-n.exited:
-		return false
-	default:
-		return true
-	}
-}
-
-// serves tells whether the node's present process has said that it is ready.
-func (n *node) serves() bool {
-	b, err := os.ReadFile(n.ready)
-	var r struct{ PID int }
-	return err == nil && json.Unmarshal(b, &r) == nil && r.PID == n.pid
-}
-
-// awaitReady waits until nodes serve.
-func (n *node) awaitReady() {
-	n.t.Helper()
-	deadline := time.Now().Add(patience)
-	for !n.serves() {
-		switch {
-		case !n.running():
-			n.t.Fatalf("node %d ended instead of starting: %s", n.id, n.state)
-		case time.Now().After(deadline):
-			n.t.Fatalf("node %d is not ready after %v", n.id, patience)
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
-}
-
-func (n *node) signal(s syscall.Signal) {
-	if n.running() {
-		syscall.Kill(n.pid, s)
-	}
-}
-
-// kill ends the node with SIGKILL and waits until it is gone.
-func (n *node) kill() {
-	n.signal(syscall.SIGKILL)
-	if n.exited != nil {
-		<-n.exited
-	}
-}
-
-func (n *node) pause()  { n.signal(syscall.SIGSTOP) }
-func (n *node) resume() { n.signal(syscall.SIGCONT) }
-
-// stop ends the node as an administrator would, and expects it to say so.
-func (n *node) stop() {
-	n.t.Helper()
-	n.signal(syscall.SIGTERM)
-	n.awaitStopped()
-}
-
-// awaitStopped waits for a node that was told to stop. Told twice, it would end
-// at once.
-func (n *node) awaitStopped() {
-	n.t.Helper()
-	select {
-	case <-n.exited:
-	case <-time.After(patience):
-		n.t.Fatalf("node %d does not stop", n.id)
-	}
-	if code := n.state.ExitCode(); code != 0 {
-		n.t.Errorf("node %d ended with %s after SIGTERM, want status 0", n.id, n.state)
-	}
+	c.AwaitHealthy()
 }
 
 // each calls f for all nodes.
@@ -259,48 +109,29 @@ func (c *cluster) each(f func(*node)) {
 	}
 }
 
-// stop ends all nodes at once, as an administrator would.
-func (c *cluster) stop() {
-	c.t.Helper()
-	c.each(func(n *node) { n.signal(syscall.SIGTERM) })
-	c.each((*node).awaitStopped)
-}
-
-// killAll kills all nodes at once: no node sees another one's death for long.
-func (c *cluster) killAll() {
-	c.each(func(n *node) { n.signal(syscall.SIGKILL) })
-	c.each((*node).kill)
-}
-
 // restart starts the nodes given, in that order, and waits until all serve.
 func (c *cluster) restart(nodes ...*node) {
 	c.t.Helper()
 	for _, n := range nodes {
-		n.start()
+		n.Start()
 	}
 	for _, n := range nodes {
-		n.awaitReady()
+		n.AwaitReady()
 	}
 }
 
 // mustLive returns what fails the test if a node's process is another by then than now.
 func (c *cluster) mustLive() (check func()) {
 	pids := make(map[int32]int)
-	c.each(func(n *node) { pids[n.id] = n.pid })
+	c.each(func(n *node) { pids[n.ID] = n.PID() })
 	return func() {
 		c.t.Helper()
 		c.each(func(n *node) {
-			if !n.running() || n.pid != pids[n.id] {
-				c.t.Errorf("node %d did not live through it", n.id)
+			if !n.Running() || n.PID() != pids[n.ID] {
+				c.t.Errorf("node %d did not live through it", n.ID)
 			}
 		})
 	}
-}
-
-func (c *cluster) addresses() []string {
-	var all []string
-	c.each(func(n *node) { all = append(all, n.address) })
-	return all
 }
 
 // node returns the node with an id.
@@ -317,7 +148,7 @@ func (c *cluster) node(id int32) *node {
 func (c *cluster) client(options ...kgo.Opt) *kgo.Client {
 	c.t.Helper()
 	client, err := kgo.NewClient(append([]kgo.Opt{
-		kgo.SeedBrokers(c.addresses()...),
+		kgo.SeedBrokers(c.Addresses()...),
 		kgo.MetadataMinAge(20 * time.Millisecond),
 		kgo.MetadataMaxAge(5 * time.Second),
 		kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond }),
@@ -446,15 +277,6 @@ func (c *cluster) awaitInSync(topic string) {
 	})
 }
 
-// awaitHealthy waits until `millrace cluster health` says so.
-func (c *cluster) awaitHealthy() {
-	c.t.Helper()
-	out, errs, status := c.run(nil, "cluster", "health", "--wait", patience.String())
-	if status != 0 {
-		c.t.Fatalf("cluster health: status %d: %s%s", status, out, errs)
-	}
-}
-
 // leader returns the node that leads a partition.
 func (c *cluster) leader(topic string, partition int32) *node {
 	c.t.Helper()
@@ -494,7 +316,7 @@ func (c *cluster) controller() *node {
 // run runs the binary as a client of the cluster.
 func (c *cluster) run(stdin io.Reader, args ...string) (out, errs string, status int) {
 	c.t.Helper()
-	return c.exec(stdin, binary, append(slices.Clone(args), "--brokers", strings.Join(c.addresses(), ","))...)
+	return c.exec(stdin, binary, append(slices.Clone(args), "--brokers", strings.Join(c.Addresses(), ","))...)
 }
 
 // exec runs a program to its end.
@@ -516,31 +338,6 @@ func (c *cluster) exec(stdin io.Reader, name string, args ...string) (out, errs 
 	return stdout.String(), stderr.String(), status
 }
 
-// printLogs prints the end of every node's log.
-func (c *cluster) printLogs() {
-	const lines = 60
-	for _, n := range c.nodes {
-		b, err := os.ReadFile(n.log)
-		if err != nil {
-			continue
-		}
-		all := strings.Split(strings.TrimSpace(string(b)), "\n")
-		c.t.Logf("node %d, the last of %d lines of its log:\n%s", n.id, len(all), strings.Join(all[max(0, len(all)-lines):], "\n"))
-	}
-}
-
-// grepLog returns the lines of a node's log that contain a text.
-func (n *node) grepLog(text string) []string {
-	b, _ := os.ReadFile(n.log)
-	var found []string
-	for line := range strings.Lines(string(b)) {
-		if strings.Contains(line, text) {
-			found = append(found, strings.TrimSpace(line))
-		}
-	}
-	return found
-}
-
 // usage is what a process has used of the machine.
 type usage struct {
 	cpu time.Duration
@@ -550,7 +347,7 @@ type usage struct {
 // usage reads /proc; zero where there is none.
 func (n *node) usage() (u usage) {
 	const tick = 10 * time.Millisecond // USER_HZ is 100 on every Linux Go runs on
-	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.pid)); err == nil {
+	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.PID())); err == nil {
 		// The second field, in parentheses, may hold spaces.
 		if _, rest, ok := bytes.Cut(b, []byte(") ")); ok {
 			f := strings.Fields(string(rest))
@@ -560,7 +357,7 @@ func (n *node) usage() (u usage) {
 			u.cpu = time.Duration(user+system) * tick
 		}
 	}
-	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", n.pid)); err == nil {
+	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", n.PID())); err == nil {
 		var size, resident int64
 		fmt.Sscan(string(b), &size, &resident)
 		u.rss = resident * int64(os.Getpagesize())

@@ -52,10 +52,10 @@ func TestCompactedTopicKeepsTheLastOfEachKey(t *testing.T) {
 		}()
 		time.Sleep(time.Duration(100+rand.IntN(400)) * time.Millisecond)
 		n := c.nodes[rand.IntN(len(c.nodes))]
-		if len(n.grepLog("msg=compacted")) > 0 {
+		if len(n.GrepLog("msg=compacted")) > 0 {
 			busy++
 		}
-		n.kill()
+		n.Kill()
 		kills++
 		c.restart(n)
 		c.awaitInSync("compacted")
@@ -99,13 +99,13 @@ func TestCompactedTopicKeepsTheLastOfEachKey(t *testing.T) {
 	}
 	records := read("all nodes up")
 	for _, n := range c.nodes {
-		n.kill()
-		read(fmt.Sprintf("node %d down", n.id))
+		n.Kill()
+		read(fmt.Sprintf("node %d down", n.ID))
 		c.restart(n)
 		c.awaitInSync("compacted")
 	}
 	cleanings := 0
-	c.each(func(n *node) { cleanings += len(n.grepLog("msg=compacted")) })
+	c.each(func(n *node) { cleanings += len(n.GrepLog("msg=compacted")) })
 	figure(t, "%d updates over %d keys in %.0f s, %d kills, %d of them of a node that had cleaned, %d cleanings: %d records left, %d KiB on a node's disk for %d KiB of live data (%.1f times)",
 		updates, keys, took.Seconds(), kills, busy, cleanings, records, most>>10, live>>10, float64(most)/float64(live))
 	if cleanings == 0 {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,8 +33,9 @@ func startPromptCluster(t *testing.T) *cluster {
 // startConfigured starts three nodes with settings, KEY=VALUE each.
 func startConfigured(t *testing.T, settings ...string) *cluster {
 	return startCluster(t, 3, func(n *node) {
-		n.config = filepath.Join(filepath.Dir(n.data), fmt.Sprintf("node-%d.properties", n.id))
-		if err := os.WriteFile(n.config, []byte(strings.Join(settings, "\n")+"\n"), 0o644); err != nil {
+		config := n.Data + ".properties"
+		n.Args = append(n.Args, "--config", config)
+		if err := os.WriteFile(config, []byte(strings.Join(settings, "\n")+"\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -147,13 +147,13 @@ func (b *bystander) check(t *testing.T) {
 
 // grown returns how much more memory the fattest node uses than before.
 func (c *cluster) grown(before map[int32]int64) (most int64) {
-	c.each(func(n *node) { most = max(most, n.usage().rss-before[n.id]) })
+	c.each(func(n *node) { most = max(most, n.usage().rss-before[n.ID]) })
 	return most
 }
 
 func (c *cluster) memory() map[int32]int64 {
 	m := make(map[int32]int64)
-	c.each(func(n *node) { m[n.id] = n.usage().rss })
+	c.each(func(n *node) { m[n.ID] = n.usage().rss })
 	return m
 }
 
@@ -482,7 +482,7 @@ func TestOffsetsFromTheEndsOfTheirRange(t *testing.T) {
 		partition.Timestamp = -1
 		topic.Partitions = append(topic.Partitions, partition)
 		list.Topics = append(list.Topics, topic)
-		_, err := c.client().Broker(int(c.leader("b27", 0).id)).Request(ctx, list)
+		_, err := c.client().Broker(int(c.leader("b27", 0).ID)).Request(ctx, list)
 		// Closed or answered with an error: what matters is that the broker goes on.
 		t.Logf("isolation level %d: %v", level, err)
 		if err := commit("b27-after", 1, 1); err != nil {

@@ -3,11 +3,20 @@
 package faults
 
 import (
+	"fmt"
 	"net"
 	"os/exec"
 	"testing"
 	"time"
 )
+
+// limited is this machine, where a process may have so many descriptors.
+type limited int
+
+// Command implements testcluster.Host.
+func (l limited) Command(name string, args ...string) *exec.Cmd {
+	return exec.Command("prlimit", append([]string{fmt.Sprintf("--nofile=%d:%d", l, l), name}, args...)...)
+}
 
 // S25. A flood of connections takes a node's descriptors while segments roll, on
 // the leader, a follower and the controller. When the flood is over everything
@@ -17,7 +26,9 @@ func TestDescriptorFloodLeavesNothingDeaf(t *testing.T) {
 		t.Skip("prlimit (package util-linux) is not installed: not run")
 	}
 	const limit, flood = 200, 400
-	c := startCluster(t, 3, func(n *node) { n.files = limit })
+	c := startCluster(t, 3, func(n *node) {
+		n.Host = limited(limit)
+	})
 	// Small segments, so that they roll all the time; two replicas are a quorum.
 	c.createTopic("s25", 3, "segment.bytes=1048576")
 	living := c.mustLive()
@@ -31,12 +42,12 @@ func TestDescriptorFloodLeavesNothingDeaf(t *testing.T) {
 		*node
 	}{
 		{"the leader of partition 0", leader},
-		{"a follower of it", c.node(leader.id%3 + 1)},
+		{"a follower of it", c.node(leader.ID%3 + 1)},
 		{"the controller", c.controller()},
 	} {
 		var all []net.Conn
 		for range flood {
-			conn, err := net.DialTimeout("tcp", victim.address, time.Second)
+			conn, err := net.DialTimeout("tcp", victim.Address, time.Second)
 			if err != nil {
 				break // the queue of connections is full as well
 			}
@@ -51,14 +62,14 @@ func TestDescriptorFloodLeavesNothingDeaf(t *testing.T) {
 			worst = max(worst, l.awaitAck(partition, "after the flood of "+victim.what))
 		}
 		c.awaitInSync("s25")
-		c.awaitHealthy()
+		c.AwaitHealthy()
 		figure(t, "%d connections to %s, whose limit is %d descriptors: after the flood the next acknowledgement within %s",
 			len(all), victim.what, limit, millis(worst))
 	}
 	p.finish()
 	living()
 	y := l.check()
-	c.stop()
+	c.Stop()
 	c.checkAtRest()
 	figure(t, "%v", y)
 }

@@ -16,7 +16,7 @@ import (
 // and when there is room again everything goes on without a restart.
 func TestFullDiskIsRetriableAndHealsWithoutRestart(t *testing.T) {
 	disks := make(map[int32]*volume)
-	c := startCluster(t, 3, func(n *node) { disks[n.id] = newMemory(t, n, 96) })
+	c := startCluster(t, 3, func(n *node) { disks[n.ID] = newMemory(t, n, 96) })
 	// Small segments, so that what is allocated ahead is used up soon.
 	c.createTopic("s20", 1, "segment.bytes=4194304")
 	living := c.mustLive()
@@ -27,11 +27,11 @@ func TestFullDiskIsRetriableAndHealsWithoutRestart(t *testing.T) {
 
 	// A follower: a quorum has room, so producing goes on.
 	leader := c.leader("s20", 0)
-	follower := c.node(leader.id%3 + 1)
-	disks[follower.id].fill(0)
+	follower := c.node(leader.ID%3 + 1)
+	disks[follower.ID].fill(0)
 	l.awaitAcknowledged(300) // past whatever was allocated ahead
 	l.check()
-	disks[follower.id].makeRoom()
+	disks[follower.ID].makeRoom()
 	c.awaitInSync("s20")
 	figure(t, "a follower's disk full: producing went on; caught up when there was room")
 
@@ -41,7 +41,7 @@ func TestFullDiskIsRetriableAndHealsWithoutRestart(t *testing.T) {
 			full = []*node{c.leader("s20", 0)}
 		}
 		for _, n := range full {
-			disks[n.id].fill(0)
+			disks[n.ID].fill(0)
 		}
 		acked, codes := c.fillUntilRefused(t, "s20", 300)
 		if acked == 300 && len(full) == len(c.nodes) {
@@ -49,7 +49,7 @@ func TestFullDiskIsRetriableAndHealsWithoutRestart(t *testing.T) {
 		}
 		readable := len(l.readAll()[0])
 		for _, n := range full {
-			disks[n.id].makeRoom()
+			disks[n.ID].makeRoom()
 		}
 		healed := l.awaitAck(0, "after there was room again")
 		c.awaitInSync("s20")
@@ -59,7 +59,7 @@ func TestFullDiskIsRetriableAndHealsWithoutRestart(t *testing.T) {
 	p.finish()
 	living()
 	y := l.check()
-	c.stop()
+	c.Stop()
 	c.checkAtRest()
 	figure(t, "%v", y)
 }
@@ -79,7 +79,7 @@ func (c *cluster) fillUntilRefused(t *testing.T, topic string, enough int) (acke
 	for refused := 0; refused < 5 && acked < enough && time.Now().Before(deadline); {
 		leader := c.leader(topic, 0)
 		ctx, cancel := context.WithTimeout(context.Background(), 25*time.Second)
-		a, err := produceRaw(ctx, client, leader.id, topic, 0, noise.value(rawProducer, 0, acked))
+		a, err := produceRaw(ctx, client, leader.ID, topic, 0, noise.value(rawProducer, 0, acked))
 		cancel()
 		switch {
 		case err != nil:

@@ -246,7 +246,7 @@ func (g *busyGroup) kill() (victim *node, commit, all time.Duration) {
 	g.mu.Lock()
 	g.killed, g.commit, g.resumed, g.all = time.Now(), commits, map[int32]bool{}, reads
 	g.mu.Unlock()
-	victim.kill()
+	victim.Kill()
 	commit = g.await("a commit after the coordinator was killed", commits)
 	return victim, commit, g.await("reading every partition after the coordinator was killed", reads)
 }
@@ -287,7 +287,7 @@ func TestBusyGroupSurvivesItsCoordinator(t *testing.T) {
 		commits, reads = append(commits, commit), append(reads, all)
 		if commit > time.Second || all > time.Second {
 			t.Logf("round %d: from the kill of node %d at %s to the next commit %s, to reading all partitions %s",
-				round, victim.id, g.killed.Format("15:04:05.000"), millis(commit), millis(all))
+				round, victim.ID, g.killed.Format("15:04:05.000"), millis(commit), millis(all))
 		}
 		c.restart(victim)
 		c.awaitInSync("busy")
@@ -300,7 +300,7 @@ func TestBusyGroupSurvivesItsCoordinator(t *testing.T) {
 	cancel()
 	wait.Wait()
 	y := l.check()
-	c.stop()
+	c.Stop()
 	compared := c.checkAtRest()
 	figure(t, "%d kills of the coordinator of %d members over %d partitions: %v; %d partitions identical", rounds, members, partitions, y, compared)
 	figure(t, "kill to next commit: p50 %s, max %s; to a new record of every partition: p50 %s, max %s",

@@ -14,10 +14,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
+	"millrace/internal/testcluster"
 	"millrace/testdata"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -26,42 +26,30 @@ import (
 
 // A program is a millrace command that runs beside the test.
 type program struct {
-	cmd    *exec.Cmd
+	*testcluster.Process
 	stdout *bufio.Reader
 	stderr bytes.Buffer
-	ended  chan struct{}
 }
 
-// start begins a command as a client of the cluster. Its standard output is to
+// begin starts a command as a client of the cluster. Its standard output is to
 // be read by the test: until it is, the command waits.
-func (c *cluster) start(args ...string) (*program, error) {
-	p := &program{ended: make(chan struct{})}
-	p.cmd = exec.Command(binary, append(slices.Clone(args), "--brokers", strings.Join(c.addresses(), ","))...)
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	p.cmd.Stderr = &p.stderr
+func (c *cluster) begin(args ...string) (*program, error) {
+	p := &program{}
+	cmd := exec.Command(binary, append(slices.Clone(args), "--brokers", strings.Join(c.Addresses(), ","))...)
+	cmd.Stderr = &p.stderr
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	p.cmd.Stdout = w
+	cmd.Stdout = w
 	p.stdout = bufio.NewReaderSize(r, 64<<10)
-	fork(func() { err = p.cmd.Start() })
+	p.Process, err = testcluster.Start(cmd)
 	w.Close()
 	if err != nil {
 		r.Close()
 		return nil, err
 	}
-	go func() { // the waiter: ends with the process
-		p.cmd.Wait()
-		close(p.ended)
-	}()
 	return p, nil
-}
-
-// kill ends the program, not its children, with SIGKILL.
-func (p *program) kill() {
-	p.cmd.Process.Kill()
-	<-p.ended
 }
 
 // line returns the next whole line of standard output; false at the end, where
@@ -116,18 +104,18 @@ type audit struct {
 // run starts a consumer and kills it when it has printed so many lines, or
 // after a while if it has not; a negative number lets it finish.
 func (a *audit) run(lines int, delay time.Duration, args ...string) error {
-	p, err := a.c.start(append([]string{"consume", "flights", "-g", a.group, "--format", `%p %o %v\n`}, args...)...)
+	p, err := a.c.begin(append([]string{"consume", "flights", "-g", a.group, "--format", `%p %o %v\n`}, args...)...)
 	if err != nil {
 		return err
 	}
-	defer p.kill()
+	defer p.Kill()
 	if lines >= 0 {
-		timer := time.AfterFunc(delay, func() { p.cmd.Process.Kill() })
+		timer := time.AfterFunc(delay, func() { p.Signal(os.Kill) })
 		defer timer.Stop()
 	}
 	for n := 0; ; n++ {
 		if n == lines {
-			p.cmd.Process.Kill()
+			p.Signal(os.Kill)
 			// What it has written is still in the pipe.
 		}
 		line, ok := p.line()
@@ -138,9 +126,8 @@ func (a *audit) run(lines int, delay time.Duration, args ...string) error {
 			return err
 		}
 	}
-	<-p.ended
-	if lines < 0 && !p.cmd.ProcessState.Success() {
-		return fmt.Errorf("consume %v: %v: %s", args, p.cmd.ProcessState, p.stderr.String())
+	if state := p.Wait(); lines < 0 && !state.Success() {
+		return fmt.Errorf("consume %v: %v: %s", args, state, p.stderr.String())
 	}
 	before := a.commits
 	if a.commits, err = committed(a.admin, a.group, "flights"); err != nil {
@@ -273,7 +260,7 @@ func TestTutorialRestartLosesNothing(t *testing.T) {
 	if n := strings.Count(first, "\n"); status != 0 || n != 100 {
 		t.Fatalf("the first consumer: status %d, %d records: %s", status, n, errs)
 	}
-	c.killAll()
+	c.KillAll()
 	c.restart(c.nodes...)
 	rest, errs, status := c.run(nil, "consume", "tutorial", "-g", "tutorial", "-e", "--format", format)
 	if n := strings.Count(rest, "\n"); status != 0 || n != 900 {
@@ -299,17 +286,17 @@ func TestTutorialAnotherConsumerTakesOver(t *testing.T) {
 	c := startCluster(t, 3, nil)
 	c.createTopic("tutorial", 6)
 	held := filepath.Join(t.TempDir(), "held")
-	holder, err := c.start("consume", "tutorial", "-g", "tutorial",
+	holder, err := c.begin("consume", "tutorial", "-g", "tutorial",
 		"--exec", fmt.Sprintf(`echo "$MILLRACE_PARTITION $MILLRACE_OFFSET" >>'%s'; exec sleep 20`, held))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer holder.kill()
-	other, err := c.start("consume", "tutorial", "-g", "tutorial", "--format", `%p %o\n`)
+	defer holder.Kill()
+	other, err := c.begin("consume", "tutorial", "-g", "tutorial", "--format", `%p %o\n`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer other.kill()
+	defer other.Kill()
 
 	var mu sync.Mutex
 	seen := make(map[string]time.Time)
@@ -368,7 +355,7 @@ func TestTutorialAnotherConsumerTakesOver(t *testing.T) {
 	}
 	mu.Unlock()
 	killed := time.Now()
-	holder.kill()
+	holder.Kill()
 	var last time.Time
 	eventually(t, patience, "the other consumer gets what the first one held", func() error {
 		mu.Lock()

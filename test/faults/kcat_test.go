@@ -15,7 +15,7 @@ import (
 // kcat runs kcat against the cluster.
 func (c *cluster) kcat(stdin string, args ...string) (out, errs string, status int) {
 	c.t.Helper()
-	return c.exec(bytes.NewBufferString(stdin), "kcat", append([]string{"-b", strings.Join(c.addresses(), ",")}, args...)...)
+	return c.exec(bytes.NewBufferString(stdin), "kcat", append([]string{"-b", strings.Join(c.Addresses(), ",")}, args...)...)
 }
 
 // kcat, which is librdkafka, is a client as others are: what it sends comes back.
@@ -64,7 +64,7 @@ func TestKcatReadsWhatItWrote(t *testing.T) {
 		if status != 0 {
 			t.Fatalf("status %d: %s", status, errs)
 		}
-		for _, want := range []string{"3 brokers:", `topic "kcat-none" with 3 partitions:`, c.nodes[0].address, c.nodes[1].address, c.nodes[2].address} {
+		for _, want := range []string{"3 brokers:", `topic "kcat-none" with 3 partitions:`, c.nodes[0].Address, c.nodes[1].Address, c.nodes[2].Address} {
 			if !strings.Contains(out, want) {
 				t.Errorf("kcat -L does not say %q:\n%s", want, out)
 			}

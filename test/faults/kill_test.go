@@ -4,6 +4,7 @@ package faults
 
 import (
 	"math/rand/v2"
+	"os"
 	"testing"
 	"time"
 )
@@ -28,14 +29,14 @@ func TestLeaderKilledAgainAndAgainLosesNothing(t *testing.T) {
 	for round := range rounds {
 		partition := int32(round % partitions)
 		leader := c.leader("s1", partition)
-		leader.signal(9)
+		leader.Signal(os.Kill)
 		next := l.mark(partition)
-		leader.kill()
+		leader.Kill()
 		took := next.wait(t, "after a kill of the leader")
 		recovery = append(recovery, took)
 		if took > time.Second {
 			t.Logf("round %d: %s from the kill of node %d, leader of s1/%d, at %s to the next acknowledgement",
-				round, millis(took), leader.id, partition, next.since.Format("15:04:05.000"))
+				round, millis(took), leader.ID, partition, next.since.Format("15:04:05.000"))
 		}
 		restarted := time.Now()
 		c.restart(leader)
@@ -48,7 +49,7 @@ func TestLeaderKilledAgainAndAgainLosesNothing(t *testing.T) {
 	}
 	y := l.check()
 	tailed := stopTail()
-	c.stop()
+	c.Stop()
 	compared := c.checkAtRest()
 	figure(t, "%d rounds of kill -9 of the leader in %.0f s: %v", rounds, elapsed.Seconds(), y)
 	figure(t, "kill to next acknowledgement: p50 %s, p95 %s, max %s", millis(percentile(recovery, 50)), millis(percentile(recovery, 95)), millis(percentile(recovery, 100)))
@@ -67,9 +68,9 @@ func TestFollowerKilledLosesNothing(t *testing.T) {
 	var recovery []time.Duration
 	for range rounds {
 		leader := c.leader("s2", 0)
-		follower := c.node(leader.id%3 + 1)
+		follower := c.node(leader.ID%3 + 1)
 		next := l.mark(0)
-		follower.kill()
+		follower.Kill()
 		recovery = append(recovery, next.wait(t, "after a kill of a follower"))
 		l.awaitAcknowledged(200)
 		c.restart(follower)
@@ -77,7 +78,7 @@ func TestFollowerKilledLosesNothing(t *testing.T) {
 	}
 	p.finish()
 	y := l.check()
-	c.stop()
+	c.Stop()
 	c.checkAtRest()
 	figure(t, "%d rounds of kill -9 of a follower: %v; to the next acknowledgement p50 %s, max %s",
 		rounds, y, millis(percentile(recovery, 50)), millis(percentile(recovery, 100)))
@@ -94,16 +95,16 @@ func TestAllKilledAtOnceLosesNothing(t *testing.T) {
 	var recovery []time.Duration
 	for range rounds {
 		l.awaitAcknowledged(500)
-		c.killAll()
+		c.KillAll()
 		began := time.Now()
 		order := rand.Perm(len(c.nodes))
 		t.Logf("restart in the order %v", order)
 		next := l.mark(0)
 		for _, i := range order {
-			c.nodes[i].start()
+			c.nodes[i].Start()
 			time.Sleep(time.Duration(rand.IntN(300)) * time.Millisecond)
 		}
-		c.each((*node).awaitReady)
+		c.each((*node).AwaitReady)
 		next.wait(t, "after the restart of all")
 		recovery = append(recovery, time.Since(began))
 		l.check()
@@ -111,7 +112,7 @@ func TestAllKilledAtOnceLosesNothing(t *testing.T) {
 	p.finish()
 	y := l.check()
 	replay(t, c, l)
-	c.stop()
+	c.Stop()
 	compared := c.checkAtRest()
 	figure(t, "%d rounds of kill -9 of all three: %v; %d partitions identical; kill to next acknowledgement p50 %s, max %s",
 		rounds, y, compared, millis(percentile(recovery, 50)), millis(percentile(recovery, 100)))

@@ -77,8 +77,9 @@ func newLab(t *testing.T, n int) *lab {
 	}
 	// The cluster's clean-up, which ends the processes, runs before that of the hosts.
 	l.cluster = newCluster(t, n, func(n *node) {
-		n.host = l.hosts[n.id-1]
-		n.address = n.host.address + ":9092"
+		n.host = l.hosts[n.ID-1]
+		n.Host = n.host
+		n.Address = n.host.address + ":9092"
 	})
 	return l
 }
@@ -120,14 +121,14 @@ func ip(t *testing.T, args ...string) {
 	}
 }
 
-// command is exec.Command on the host.
-func (h *host) command(name string, args ...string) *exec.Cmd {
+// Command implements testcluster.Host.
+func (h *host) Command(name string, args ...string) *exec.Cmd {
 	return exec.Command("ip", append([]string{"netns", "exec", h.name, name}, args...)...)
 }
 
 func (h *host) run(args ...string) {
 	h.t.Helper()
-	if out, err := h.command(args[0], args[1:]...).CombinedOutput(); err != nil {
+	if out, err := h.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
 		h.t.Fatalf("%s: %s: %v: %s", h.name, strings.Join(args, " "), err, out)
 	}
 }

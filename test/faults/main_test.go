@@ -5,12 +5,12 @@ package faults
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"testing"
 	"time"
+
+	"millrace/internal/testcluster"
 )
 
 // binary is the path of the program under test, built once.
@@ -23,7 +23,6 @@ func TestMain(m *testing.M) {
 		}
 		if binary = os.Getenv(insideNamespace); binary != "" { // what TestMain has begun already
 			defer os.RemoveAll(filepath.Dir(binary))
-			startForker()
 			return m.Run()
 		}
 		dir, err := os.MkdirTemp("", "millrace-faults-bin-")
@@ -32,22 +31,18 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer os.RemoveAll(dir)
-		binary = filepath.Join(dir, "millrace")
-		args := []string{"build", "-o", binary}
+		var flags []string
 		if os.Getenv("FAULTS_RACE") != "" {
-			args = append(args, "-race")
+			flags = append(flags, "-race")
 		}
-		build := exec.Command("go", append(args, "millrace/cli/millrace")...)
-		build.Stdout, build.Stderr = os.Stderr, os.Stderr
-		if err := build.Run(); err != nil {
-			fmt.Fprintf(os.Stderr, "build ./cli/millrace: %v\n", err)
+		if binary, err = testcluster.Build(dir, flags...); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		if os.Getuid() == 0 {
 			// It comes back only where there are no namespaces; the tests that need them skip.
 			fmt.Fprintf(os.Stderr, "no network namespace of its own, so tests of networks skip: %v\n", enterNamespace())
 		}
-		startForker()
 		return m.Run()
 	}())
 }
@@ -64,25 +59,6 @@ func setting(name string, standard int) int {
 func figure(t *testing.T, format string, args ...any) {
 	t.Helper()
 	fmt.Printf("figure %s: %s\n", t.Name(), fmt.Sprintf(format, args...))
-}
-
-// fork runs a function on the one thread that starts processes: the kernel ties
-// a child's parent-death signal to the thread that made it.
-var fork func(func())
-
-func startForker() {
-	calls := make(chan func())
-	go func() { // the forker: lives as long as the process
-		runtime.LockOSThread()
-		for f := range calls {
-			f()
-		}
-	}()
-	fork = func(f func()) {
-		done := make(chan struct{})
-		calls <- func() { defer close(done); f() }
-		<-done
-	}
 }
 
 // eventually waits for a condition that has to come true; how long it may take

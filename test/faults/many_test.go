@@ -19,7 +19,7 @@ func TestThousandPartitionsIdleCheaply(t *testing.T) {
 	admin.SetTimeoutMillis(120_000)
 	var cpu time.Duration
 	c.each(func(n *node) {
-		figure(t, "before: node %d uses %d MiB", n.id, n.usage().rss>>20)
+		figure(t, "before: node %d uses %d MiB", n.ID, n.usage().rss>>20)
 		cpu -= n.usage().cpu
 	})
 
@@ -42,12 +42,12 @@ func TestThousandPartitionsIdleCheaply(t *testing.T) {
 	idle := func(when string) {
 		const span = 10 * time.Second
 		before := make(map[int32]usage)
-		c.each(func(n *node) { before[n.id] = n.usage() })
+		c.each(func(n *node) { before[n.ID] = n.usage() })
 		time.Sleep(span)
 		c.each(func(n *node) {
 			u := n.usage()
-			percent := 100 * float64(u.cpu-before[n.id].cpu) / float64(span)
-			figure(t, "%s: node %d uses %.1f %% of a core, %d MiB of memory, %d MiB of disk", when, n.id, percent, u.rss>>20, diskUsed(n.data)>>20)
+			percent := 100 * float64(u.cpu-before[n.ID].cpu) / float64(span)
+			figure(t, "%s: node %d uses %.1f %% of a core, %d MiB of memory, %d MiB of disk", when, n.ID, percent, u.rss>>20, diskUsed(n.Data)>>20)
 			if percent >= 50 {
 				t.Errorf("an idle node uses %.1f %% of a core", percent)
 			}
@@ -60,25 +60,25 @@ func TestThousandPartitionsIdleCheaply(t *testing.T) {
 	l.awaitAcknowledged(200)
 	victim := c.nodes[1]
 	killed := time.Now()
-	victim.kill()
-	c.awaitAll(admin, "many", victim.id)
-	figure(t, "node %d killed: all partitions led by others after %s", victim.id, millis(time.Since(killed)))
+	victim.Kill()
+	c.awaitAll(admin, "many", victim.ID)
+	figure(t, "node %d killed: all partitions led by others after %s", victim.ID, millis(time.Since(killed)))
 	restarted := time.Now()
 	c.restart(victim)
-	figure(t, "node %d serves %s after its restart", victim.id, millis(time.Since(restarted)))
+	figure(t, "node %d serves %s after its restart", victim.ID, millis(time.Since(restarted)))
 	c.awaitInSync("many")
 	figure(t, "all replicas in sync %s after the restart", millis(time.Since(restarted)))
 	p.finish()
 	y := l.check()
 
-	c.killAll()
+	c.KillAll()
 	restarted = time.Now()
 	c.restart(c.nodes...)
 	c.awaitAll(admin, "many", -1)
 	figure(t, "all killed: all partitions led again %s after the restart; %v", millis(time.Since(restarted)), y)
 	c.awaitInSync("many")
 	l.check()
-	c.stop()
+	c.Stop()
 	compared := c.checkAtRest()
 	figure(t, "%d partitions identical at rest", compared)
 }

@@ -105,7 +105,7 @@ func (w *crowdAtWork) finish() tally {
 		stop()
 	}
 	y := w.ledger.check()
-	w.l.awaitHealthy()
+	w.l.AwaitHealthy()
 	w.l.awaitInSync(labTopic)
 	return y
 }
@@ -183,18 +183,18 @@ func TestBrokenLinkChangesLeadersOnce(t *testing.T) {
 			l := startLab(t, 3)
 			w := l.work(3)
 			a := l.controller()
-			b := l.node(a.id%3 + 1)
+			b := l.node(a.ID%3 + 1)
 			began := time.Now()
 			if how == "cut" {
 				l.cut(a, b)
 			} else {
 				l.drop(a, b)
 			}
-			bridge := l.node(6 - a.id - b.id)
+			bridge := l.node(6 - a.ID - b.ID)
 			created := 0
 			for end := time.Now().Add(30 * time.Second); time.Now().Before(end); created++ {
 				eventually(t, patience, "a topic can be created through the node that reaches both", func() error {
-					out, errs, status := l.exec(nil, binary, "topic", "create", fmt.Sprintf("t%d", created), "-p", "1", "-b", bridge.address)
+					out, errs, status := l.exec(nil, binary, "topic", "create", fmt.Sprintf("t%d", created), "-p", "1", "-b", bridge.Address)
 					if status != 0 && !strings.Contains(errs, "exists") {
 						return fmt.Errorf("%s%s", out, errs)
 					}
@@ -238,7 +238,7 @@ func TestKillAndCut(t *testing.T) {
 	l := startLab(t, 3)
 	w := l.work(3)
 	l.cut(l.node(2), l.node(3))
-	l.node(1).kill()
+	l.node(1).Kill()
 	time.Sleep(20 * time.Second)
 	w.listen()
 	l.heal()
@@ -254,21 +254,21 @@ func TestControllerWithTheOnlyLogIsElected(t *testing.T) {
 	l := startLab(t, 3)
 	l.awaitVoters(3)
 	first := l.controller()
-	other := l.node(first.id%3 + 1)
-	l.others(first, (*node).kill)
+	other := l.node(first.ID%3 + 1)
+	l.others(first, (*node).Kill)
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
-	client, err := kgo.NewClient(kgo.SeedBrokers(first.address))
+	client, err := kgo.NewClient(kgo.SeedBrokers(first.Address))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer client.Close()
 	createThrough(ctx, client, "uncommitted") // unknown, as it should be
 	time.Sleep(16 * time.Second)              // longer than a leader keeps its lease
-	other.start()
+	other.Start()
 	began := time.Now()
 	eventually(t, patience/2, "a topic can be created by two of three", func() error {
-		_, errs, status := l.exec(nil, binary, "topic", "create", "after", "-p", "1", "-r", "3", "-b", other.address+","+first.address)
+		_, errs, status := l.exec(nil, binary, "topic", "create", "after", "-p", "1", "-r", "3", "-b", other.Address+","+first.Address)
 		if status != 0 && !strings.Contains(errs, "exists") {
 			return fmt.Errorf("%s", errs)
 		}
@@ -287,22 +287,22 @@ func TestWipedNodeJoinsWhileAnotherIsDown(t *testing.T) {
 	p := ledger.produce(20 * time.Millisecond)
 	ledger.awaitAcknowledged(300)
 	first := l.controller()
-	wiped, away := l.node(first.id%3+1), l.node((first.id+1)%3+1)
-	away.kill()
-	wiped.kill()
-	if err := os.RemoveAll(wiped.data); err != nil {
+	wiped, away := l.node(first.ID%3+1), l.node((first.ID+1)%3+1)
+	away.Kill()
+	wiped.Kill()
+	if err := os.RemoveAll(wiped.Data); err != nil {
 		t.Fatal(err)
 	}
-	wiped.start("--node-id", fmt.Sprint(wiped.id), "--join", first.address)
+	wiped.Start("--node-id", fmt.Sprint(wiped.ID), "--join", first.Address)
 	time.Sleep(16 * time.Second) // longer than a leader keeps its lease
 	began := time.Now()
-	away.start()
+	away.Start()
 	ledger.awaitAcknowledged(300)
 	figure(t, "%.1f s from the return of the second of three to 300 acknowledged records", time.Since(began).Seconds())
-	wiped.awaitReady()
-	away.awaitReady()
+	wiped.AwaitReady()
+	away.AwaitReady()
 	p.finish()
-	l.awaitHealthy()
+	l.AwaitHealthy()
 	l.awaitInSync(labTopic)
 	t.Log(ledger.check())
 }
@@ -320,25 +320,25 @@ func TestNodesMoveToOtherAddresses(t *testing.T) {
 			before.finish()
 			movers := l.nodes[3-moved:]
 			if moved == 3 {
-				l.stop()
+				l.Stop()
 			} else {
 				for _, n := range movers {
-					n.stop()
+					n.Stop()
 				}
 			}
 			for _, n := range movers {
-				n.host.move(fmt.Sprintf("%s%d", labNet, 100+n.id))
-				n.address = n.host.address + ":9092"
+				n.host.move(fmt.Sprintf("%s%d", labNet, 100+n.ID))
+				n.Address = n.host.address + ":9092"
 			}
 			began := time.Now()
 			for _, n := range movers {
-				join := slices.DeleteFunc(l.addresses(), func(a string) bool { return a == n.address })
-				n.start("--join", strings.Join(join, ","))
+				join := slices.DeleteFunc(l.Addresses(), func(a string) bool { return a == n.Address })
+				n.Start("--join", strings.Join(join, ","))
 			}
 			for _, n := range movers {
-				n.awaitReady()
+				n.AwaitReady()
 			}
-			l.awaitHealthy()
+			l.AwaitHealthy()
 			figure(t, "healthy %.1f s after the start at new addresses", time.Since(began).Seconds())
 			after := ledger.produce(20 * time.Millisecond)
 			ledger.awaitAcknowledged(300)
@@ -360,16 +360,16 @@ func TestEmptyFolderOnAMembersAddressFoundsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	founder := l.node(1)
-	founder.kill()
-	if err := os.RemoveAll(founder.data); err != nil {
+	founder.Kill()
+	if err := os.RemoveAll(founder.Data); err != nil {
 		t.Fatal(err)
 	}
-	founder.start()
+	founder.Start()
 	eventually(t, patience, "the founder ends, or belongs to its cluster", func() error {
-		if !founder.running() {
+		if !founder.Running() {
 			return nil
 		}
-		client, err := kgo.NewClient(kgo.SeedBrokers(founder.address))
+		client, err := kgo.NewClient(kgo.SeedBrokers(founder.Address))
 		if err != nil {
 			return err
 		}
@@ -383,14 +383,14 @@ func TestEmptyFolderOnAMembersAddressFoundsNothing(t *testing.T) {
 		return err
 	})
 	figure(t, "started without --join in an empty folder: %d lines of its log name the cluster it found; it runs: %v",
-		len(founder.grepLog(before.Cluster)), founder.running())
+		len(founder.GrepLog(before.Cluster)), founder.Running())
 	// As the message says, it comes back by joining.
-	founder.kill()
-	if err := os.RemoveAll(founder.data); err != nil {
+	founder.Kill()
+	if err := os.RemoveAll(founder.Data); err != nil {
 		t.Fatal(err)
 	}
-	founder.start("--node-id", "1", "--join", l.node(2).address+","+l.node(3).address)
-	founder.awaitReady()
-	l.awaitHealthy()
+	founder.Start("--node-id", "1", "--join", l.node(2).Address+","+l.node(3).Address)
+	founder.AwaitReady()
+	l.AwaitHealthy()
 	l.awaitInSync(labTopic)
 }

@@ -57,7 +57,7 @@ func TestPausedLeaderAcknowledgesNothingStale(t *testing.T) {
 	var raw []*kgo.Client // connections that are open before the pause
 	for i := range 4 {
 		client := c.client(kgo.MaxVersions(produceTwelve()))
-		if a, err := produceRaw(context.Background(), client, leader.id, "s6-raw", 0, fmt.Appendf(nil, "before-%d", i)); err != nil || a.ErrorCode != 0 {
+		if a, err := produceRaw(context.Background(), client, leader.ID, "s6-raw", 0, fmt.Appendf(nil, "before-%d", i)); err != nil || a.ErrorCode != 0 {
 			t.Fatalf("produce before the pause: %v, %v", err, kerr.ErrorForCode(a.ErrorCode))
 		}
 		raw = append(raw, client)
@@ -69,13 +69,13 @@ func TestPausedLeaderAcknowledgesNothingStale(t *testing.T) {
 	}
 	answers := make(chan answer, len(raw))
 	paused := time.Now()
-	leader.pause()
+	leader.Pause()
 	for i, client := range raw {
 		go func() { // ends with its answer, or its deadline
 			value := fmt.Sprintf("stale-%d", i)
 			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 			defer cancel()
-			a, err := produceRaw(ctx, client, leader.id, "s6-raw", 0, []byte(value))
+			a, err := produceRaw(ctx, client, leader.ID, "s6-raw", 0, []byte(value))
 			answers <- answer{value, a, err}
 		}()
 	}
@@ -99,7 +99,7 @@ func TestPausedLeaderAcknowledgesNothingStale(t *testing.T) {
 	if left := 5*time.Second - time.Since(paused); left > 0 {
 		time.Sleep(left)
 	}
-	leader.resume()
+	leader.Resume()
 	resumed := time.Since(paused)
 
 	acked := make(map[string]int64)
@@ -130,7 +130,7 @@ func TestPausedLeaderAcknowledgesNothingStale(t *testing.T) {
 			t.Errorf("%s was acknowledged at offset %d, where it is not", value, offset)
 		}
 	}
-	c.stop()
+	c.Stop()
 	c.checkAtRest()
 	figure(t, "leader paused for %.1f s: the next acknowledgement by another leader after %s; %d requests that waited in its sockets: %v; %v",
 		resumed.Seconds(), millis(took), len(raw), codes, y)
@@ -167,7 +167,7 @@ func TestLeaderPausedAgainAndAgainAcknowledgesNothingThatIsLost(t *testing.T) {
 		go func() { // ends with an acknowledgement, or after patience
 			for try := 0; time.Since(since) < patience; try++ {
 				ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-				a, err := produceRaw(ctx, asker, others[try%len(others)].id, "s6-again", partition, fmt.Appendf(nil, "%d/asked", rawProducer))
+				a, err := produceRaw(ctx, asker, others[try%len(others)].ID, "s6-again", partition, fmt.Appendf(nil, "%d/asked", rawProducer))
 				cancel()
 				if err == nil && a.ErrorCode == 0 {
 					break
@@ -197,33 +197,33 @@ func TestLeaderPausedAgainAndAgainAcknowledgesNothingThatIsLost(t *testing.T) {
 		var others []*node
 		followers(func(n *node) { others = append(others, n) })
 		answers := make(chan answer, clients*each)
-		followers((*node).pause)
+		followers((*node).Pause)
 		for i := range each {
 			for j, client := range raw {
 				value := fmt.Sprintf("%d/%d/%d-%d", rawProducer, round, i, j)
 				go func() { // ends with its answer, or its deadline
 					ctx, cancel := context.WithTimeout(context.Background(), patience)
 					defer cancel()
-					a, err := produceRaw(ctx, client, leader.id, "s6-again", partition, []byte(value))
+					a, err := produceRaw(ctx, client, leader.ID, "s6-again", partition, []byte(value))
 					answers <- answer{value, a, err}
 				}()
 			}
 			time.Sleep(4 * time.Millisecond) // one entry each, or two
 		}
 		next := l.mark(partition)
-		leader.pause()
-		followers((*node).resume)
+		leader.Pause()
+		followers((*node).Resume)
 		took := serves(others, partition, next.since)
 		select {
 		case at := <-next.acked:
 			gaps = append(gaps, at.Sub(next.since))
 			if took := at.Sub(next.since); took > 10*time.Second {
-				t.Logf("round %d: partition %d of node %d was without an acknowledgement for %.1f s, until %s", round, partition, leader.id, took.Seconds(), at.UTC().Format(time.TimeOnly))
+				t.Logf("round %d: partition %d of node %d was without an acknowledgement for %.1f s, until %s", round, partition, leader.ID, took.Seconds(), at.UTC().Format(time.TimeOnly))
 			}
 		case <-time.After(20 * time.Second): // that somebody takes over is for other tests
 			alone++
 		}
-		leader.resume()
+		leader.Resume()
 		for range clients * each {
 			a := <-answers
 			switch {
@@ -256,7 +256,7 @@ func TestLeaderPausedAgainAndAgainAcknowledgesNothingThatIsLost(t *testing.T) {
 			t.Errorf("%s was acknowledged at offset %d of partition %d, where %.40q is", value, at.offset, at.partition, there[at])
 		}
 	}
-	c.stop()
+	c.Stop()
 	compared := c.checkAtRest()
 	figure(t, "%d rounds of a leader that is stopped and deposed in %.0f s: %d requests in flight were answered %v; %v; %d partitions identical",
 		rounds, elapsed.Seconds(), rounds*clients*each, codes, y, compared)

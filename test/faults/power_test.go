@@ -23,22 +23,22 @@ func TestPowerLossOfAllAtOnceLosesNothing(t *testing.T) {
 		for _, d := range disks {
 			d.cutPower()
 		}
-		c.killAll()
+		c.KillAll()
 		for _, d := range disks {
 			d.unmount()
 			d.mount()
 		}
 		next := l.mark(0)
 		for _, i := range rand.Perm(len(c.nodes)) {
-			c.nodes[i].start()
+			c.nodes[i].Start()
 		}
-		c.each((*node).awaitReady)
+		c.each((*node).AwaitReady)
 		next.wait(t, "after the power came back")
 		l.check()
 	}
 	p.finish()
 	y := l.check()
-	c.stop()
+	c.Stop()
 	compared := c.checkAtRest()
 	figure(t, "%d power losses of all three nodes at once under load: %v; %d partitions identical", rounds, y, compared)
 }
@@ -56,17 +56,17 @@ func TestPowerLossOfOneLosesNothing(t *testing.T) {
 		l.awaitAcknowledged(500)
 		leader := c.leader("s5", 0)
 		next := l.mark(0)
-		disks[leader.id].cutPower()
-		leader.kill()
+		disks[leader.ID].cutPower()
+		leader.Kill()
 		recovery = append(recovery, next.wait(t, "after a power loss of the leader"))
-		disks[leader.id].unmount()
-		disks[leader.id].mount()
+		disks[leader.ID].unmount()
+		disks[leader.ID].mount()
 		c.restart(leader)
 		c.awaitInSync("s5")
 	}
 	p.finish()
 	y := l.check()
-	c.stop()
+	c.Stop()
 	c.checkAtRest()
 	figure(t, "%d power losses of the leader under load: %v; to the next acknowledgement p50 %s, max %s",
 		rounds, y, millis(percentile(recovery, 50)), millis(percentile(recovery, 100)))
@@ -74,5 +74,5 @@ func TestPowerLossOfOneLosesNothing(t *testing.T) {
 
 func newClusterOnDisks(t *testing.T, disks map[int32]*volume) *cluster {
 	t.Helper()
-	return startCluster(t, 3, func(n *node) { disks[n.id] = newDisk(t, n, 512) })
+	return startCluster(t, 3, func(n *node) { disks[n.ID] = newDisk(t, n, 512) })
 }

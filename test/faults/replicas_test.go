@@ -14,7 +14,7 @@ import (
 // are made of topic id and partition and so are the same on every node.
 func (n *node) partitionFolders() map[string]string {
 	n.t.Helper()
-	root := filepath.Join(n.data, "partitions")
+	root := filepath.Join(n.Data, "partitions")
 	entries, err := os.ReadDir(root)
 	if err != nil {
 		n.t.Fatal(err)
@@ -30,7 +30,7 @@ func (n *node) partitionFolders() map[string]string {
 
 // folder is where the node keeps a partition of a topic.
 func (n *node) folder(topicID string, partition int32) string {
-	return filepath.Join(n.data, "partitions", fmt.Sprintf("%s-%d", topicID, partition))
+	return filepath.Join(n.Data, "partitions", fmt.Sprintf("%s-%d", topicID, partition))
 }
 
 // checkAtRest compares replicas of stopped nodes: `millrace segment verify`
@@ -43,8 +43,8 @@ func (c *cluster) checkAtRest(nodes ...*node) (partitions int) {
 	}
 	replicas := make(map[string][]*node)
 	for _, n := range nodes {
-		if n.running() {
-			c.t.Fatalf("node %d still runs", n.id)
+		if n.Running() {
+			c.t.Fatalf("node %d still runs", n.ID)
 		}
 		var dirs []string
 		for name, dir := range n.partitionFolders() {
@@ -54,7 +54,7 @@ func (c *cluster) checkAtRest(nodes ...*node) (partitions int) {
 		if len(dirs) > 0 {
 			out, errs, status := c.exec(nil, binary, append([]string{"segment", "verify"}, dirs...)...)
 			if status != 0 {
-				c.t.Errorf("I9 node %d: segment verify: status %d: %s", n.id, status, oneLine(out+errs))
+				c.t.Errorf("I9 node %d: segment verify: status %d: %s", n.ID, status, oneLine(out+errs))
 			}
 		}
 	}
@@ -82,9 +82,9 @@ func compareReplicas(t *testing.T, name string, nodes []*node) {
 	t.Helper()
 	logs := make([][]entry, len(nodes))
 	for i, n := range nodes {
-		all, err := entriesOf(filepath.Join(n.data, "partitions", name))
+		all, err := entriesOf(filepath.Join(n.Data, "partitions", name))
 		if err != nil {
-			t.Errorf("I9 node %d: %s: %v", n.id, name, err)
+			t.Errorf("I9 node %d: %s: %v", n.ID, name, err)
 			return
 		}
 		logs[i] = all
@@ -92,7 +92,7 @@ func compareReplicas(t *testing.T, name string, nodes []*node) {
 	for i := range logs {
 		for j := i + 1; j < len(logs); j++ {
 			if why := differ(logs[i], logs[j]); why != "" {
-				t.Errorf("I9 %s: node %d and node %d: %s", name, nodes[i].id, nodes[j].id, why)
+				t.Errorf("I9 %s: node %d and node %d: %s", name, nodes[i].ID, nodes[j].ID, why)
 			}
 		}
 	}

@@ -100,7 +100,7 @@ func TestFlippedBitOnTheOnlyReplicaIsNeverServed(t *testing.T) {
 	other.grow(200)
 	id := c.topicID("rotten")
 	n := c.nodes[0]
-	n.stop()
+	n.Stop()
 	dir := n.folder(id, 0)
 	w := flipSealedBit(t, dir)
 	c.expectVerifyFinds(w, dir)
@@ -115,7 +115,7 @@ func TestFlippedBitOnTheOnlyReplicaIsNeverServed(t *testing.T) {
 	if bad {
 		t.Errorf("I16 the record at offset %d was served", w.to-1)
 	}
-	if n.grepLog("panic") != nil {
+	if n.GrepLog("panic") != nil {
 		t.Errorf("the node's log has a panic")
 	}
 	figure(t, "the node serves its other partition (%v); of the damaged one %d records can be read, the damaged one never", y, read)
@@ -172,7 +172,7 @@ func TestFlippedBitOnOneReplicaIsNeverServed(t *testing.T) {
 	other.grow(200)
 	id := c.topicID("rotten")
 	victim := c.leader("rotten", 0)
-	victim.stop()
+	victim.Stop()
 	dir := victim.folder(id, 0)
 	w := flipSealedBit(t, dir)
 	c.expectVerifyFinds(w, dir)
@@ -185,7 +185,7 @@ func TestFlippedBitOnOneReplicaIsNeverServed(t *testing.T) {
 	served := 0
 	for range 3 {
 		leader := c.leader("rotten", 0)
-		leader.kill()
+		leader.Kill()
 		if read, _ := l.readWhatIsServed(w, 6*time.Second); read > 0 {
 			served++
 		}
@@ -205,10 +205,10 @@ func TestFlippedBitOnOneReplicaIsNeverServed(t *testing.T) {
 			break
 		}
 	}
-	for _, line := range victim.grepLog("quarantined") {
+	for _, line := range victim.GrepLog("quarantined") {
 		t.Log(line)
 	}
-	c.stop()
+	c.Stop()
 	if repaired == "repaired from a peer" {
 		c.checkAtRest()
 	} else {
@@ -226,7 +226,7 @@ func TestFlippedBitUnderARunningLeaderIsNeverServed(t *testing.T) {
 	l.valueBytes = 10_000
 	l.grow(500)
 	id := c.topicID("rotten")
-	c.stop()
+	c.Stop()
 	c.restart(c.nodes...) // nothing is cached now
 	c.awaitInSync("rotten")
 	leader := c.leader("rotten", 0)
@@ -240,12 +240,12 @@ func TestFlippedBitUnderARunningLeaderIsNeverServed(t *testing.T) {
 	p.finish()
 	y := l.check()
 	after := c.leader("rotten", 0)
-	for _, line := range leader.grepLog("quarantined") {
+	for _, line := range leader.GrepLog("quarantined") {
 		t.Log(line)
 	}
-	c.stop()
+	c.Stop()
 	figure(t, "flipped bit under the running leader (node %d, afterwards node %d leads): all could be read after %s, %d records around it; %v",
-		leader.id, after.id, millis(whole), read, y)
+		leader.ID, after.ID, millis(whole), read, y)
 }
 
 // except lists all nodes but one.

@@ -29,7 +29,7 @@ func newVolume(t *testing.T, n *node, source, options string) *volume {
 	if os.Getuid() != 0 {
 		t.Skip("mounting a file system needs root: not run")
 	}
-	v := &volume{t: t, source: source, at: n.data + ".volume", opts: options}
+	v := &volume{t: t, source: source, at: n.Data + ".volume", opts: options}
 	if err := os.MkdirAll(v.at, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -37,18 +37,18 @@ func newVolume(t *testing.T, n *node, source, options string) *volume {
 		t.Skipf("this machine does not mount %s: %v: not run", source, err)
 	}
 	t.Cleanup(func() { // runs before the cluster's own, so the node is ended here
-		n.resume()
-		n.kill()
+		n.Resume()
+		n.Kill()
 		v.unmount()
 	})
-	n.data = filepath.Join(v.at, "data") // a folder of its own: lost+found is not the node's
+	n.Data = filepath.Join(v.at, "data") // a folder of its own: lost+found is not the node's
 	return v
 }
 
 // newDisk is a loop-mounted ext4 image of a size in MiB.
 func newDisk(t *testing.T, n *node, megabytes int) *volume {
 	t.Helper()
-	image := n.data + ".img"
+	image := n.Data + ".img"
 	if err := os.WriteFile(image, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
