@@ -25,6 +25,7 @@ import (
 	"syscall"
 
 	"millrace/cli/bench"
+	"millrace/cli/kafka"
 	"millrace/cli/local"
 	"millrace/cli/term"
 
@@ -67,7 +68,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 // commands returns a fresh tree of all commands; urfave writes into it while it runs.
 func commands() []*urfave.Command {
 	all := written()
-	explainNoAnswer(all)
+	reachCluster(all)
 	term.Prepare(all)
 	return all
 }
@@ -92,13 +93,15 @@ func written() []*urfave.Command {
 	}
 }
 
-// explainNoAnswer has every command of a tree that asks brokers say why they did not answer.
-func explainNoAnswer(commands []*urfave.Command) {
+// reachCluster has every command of a tree that asks brokers say why they did not answer,
+// and end when all of them know what it changed.
+func reachCluster(commands []*urfave.Command) {
 	for _, c := range commands {
 		if action := c.Action; action != nil && term.Lookup(c, "brokers") != nil {
+			action = kafka.Everywhere(action)
 			c.Action = func(ctx *urfave.Context) error { return whyNot(ctx, action(ctx)) }
 		}
-		explainNoAnswer(c.Subcommands)
+		reachCluster(c.Subcommands)
 	}
 }
 

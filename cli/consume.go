@@ -511,7 +511,7 @@ func (r *reading) add(topic string, partition int32, b kafka.Bounds) {
 func (r *reading) topics(ctx context.Context) (map[string]int, error) {
 	topics := make(map[string]int)
 	if r.patterns == nil {
-		details, err := r.admin.ListTopicsWithInternal(ctx, r.c.Args().Slice()...)
+		details, err := kafka.FindTopics(ctx, r.admin, r.c.Args().Slice()...)
 		if err != nil {
 			return nil, err
 		}

@@ -165,6 +165,7 @@ send:
 	// What is in flight is worth waiting for even after a failure: it says what is stored.
 	flushErr := client.Flush(ctx)
 	if !existed && acks.some() && c.Context.Err() == nil {
+		kafka.Changed(c.Context)
 		tellCreated(c, client, topic)
 	}
 	cancel()
@@ -203,7 +204,7 @@ func largestBatch(settings map[string]string) int32 {
 // checkPartition refuses a partition the topic does not have. A topic that does
 // not exist is left to the broker, which may create it; existed says whether it did.
 func checkPartition(c *urfave.Context, client *kgo.Client, topic string) (existed bool, err error) {
-	topics, err := kadm.NewClient(client).ListTopicsWithInternal(c.Context, topic)
+	topics, err := kafka.FindTopics(c.Context, kadm.NewClient(client), topic)
 	if err != nil {
 		return true, fmt.Errorf("ask for topic %q: %w", topic, err)
 	}

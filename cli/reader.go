@@ -27,7 +27,7 @@ func withReader(c *urfave.Context, f func(ctx context.Context, r *reader) error)
 	if r.unreached != nil {
 		return r.unreached
 	}
-	if r.client, err = kafka.DialBrokers(c.Context, brokers, r.passBy()...); err != nil {
+	if r.client, err = kafka.DialBrokers(kafka.Reading(c.Context), brokers, r.passBy()...); err != nil {
 		return err
 	}
 	defer r.client.Close()

@@ -145,7 +145,7 @@ func DialBrokers(ctx context.Context, brokers []string, options ...kgo.Opt) (*kg
 		kgo.RetryTimeout(20 * time.Second),
 		kgo.AlwaysRetryEOF(), // a broker that dies takes connections for a moment more
 	}, options...)
-	client, err := newClient(brokers, options...)
+	client, err := newClient(brokers, append(options, noting(ctx)...)...)
 	if err != nil {
 		return nil, term.Usage("%v", err)
 	}

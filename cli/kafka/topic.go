@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -9,6 +10,7 @@ import (
 	"millrace/replication/metadata/settings"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	urfave "github.com/urfave/cli/v2"
 )
 
@@ -37,9 +39,23 @@ func ConfigFlag() urfave.Flag {
 	return &urfave.StringSliceFlag{Name: "config", Aliases: []string{"c"}, Usage: "`KEY=VALUE`: a setting of the topic; may be repeated"}
 }
 
+// FindTopics returns the metadata of topics that ought to be there. One that is missing is
+// asked for once more when all brokers are abreast: somebody may just have created it, and
+// not every broker have heard of that.
+func FindTopics(ctx context.Context, admin *kadm.Client, topics ...string) (kadm.TopicDetails, error) {
+	found, err := admin.ListTopicsWithInternal(ctx, topics...)
+	for _, t := range found {
+		if errors.Is(t.Err, kerr.UnknownTopicOrPartition) {
+			Abreast(ctx, admin)
+			return admin.ListTopicsWithInternal(ctx, topics...)
+		}
+	}
+	return found, err
+}
+
 // DescribeTopic returns one topic's metadata.
 func DescribeTopic(ctx context.Context, admin *kadm.Client, topic string) (kadm.TopicDetail, error) {
-	topics, err := admin.ListTopicsWithInternal(ctx, topic)
+	topics, err := FindTopics(ctx, admin, topic)
 	if err != nil {
 		return kadm.TopicDetail{}, fmt.Errorf("ask for topic %q: %w", topic, err)
 	}
