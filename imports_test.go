@@ -35,7 +35,7 @@ var allowed = map[string][]string{
 	"replication/folder":            {"segment", "replication/metadata", "replication/transport", "replication/vote"},
 	"replication/identity":          {},
 	"replication/metadata/settings": {},
-	"replication/metadata":          {"replication/metadata/settings"},
+	"replication/metadata":          {"replication/metadata/settings", "security/acl"},
 	"replication/transport":         {"internal/bufpool", "internal/slowlog", "hashicorp/raft", "golang.org/x/sys"},
 	"replication/roster":            {"replication/folder", "replication/metadata", "replication/transport", "hashicorp/raft"},
 	"replication/rescue":            {"log", "segment", "replication/controller", "replication/folder", "replication/metadata", "replication/partition", "replication/raftgroup", "replication/vote", "hashicorp/raft", "hashicorp/raft-boltdb", "go.etcd.io/bbolt"},

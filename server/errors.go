@@ -85,6 +85,9 @@ var codes = []struct {
 	{metadata.ErrOtherCluster, protocol.InconsistentClusterID},
 	{metadata.ErrLimit, protocol.PolicyViolation},
 	{metadata.ErrLevel, protocol.UnsupportedVersion},
+	{metadata.ErrUnknownUser, protocol.ResourceNotFound},
+	{metadata.ErrInvalidACL, protocol.InvalidRequest},
+	{metadata.ErrInvalidQuota, protocol.InvalidRequest},
 
 	{record.ErrMagic, protocol.UnsupportedForFormat},
 	{record.ErrTooLarge, protocol.MessageTooLarge},

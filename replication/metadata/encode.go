@@ -76,6 +76,12 @@ func DecodeChange(p []byte) (Change, error) {
 		return decodeBody[SetResourceConfig](e)
 	case SetLevel{}.kind():
 		return decodeBody[SetLevel](e)
+	case AlterUsers{}.kind():
+		return decodeBody[AlterUsers](e)
+	case AlterACLs{}.kind():
+		return decodeBody[AlterACLs](e)
+	case AlterQuotas{}.kind():
+		return decodeBody[AlterQuotas](e)
 	}
 	return nil, refuse(ErrVersion, "this release does not know the change %q; a newer one wrote it, upgrade this node", settings.Shown(e.Change))
 }
@@ -179,6 +185,8 @@ type imageBody struct {
 	Topics       []topicBody  `json:"topics,omitempty"`
 
 	Resources []resourceBody `json:"resources,omitempty"` // from version 2 on
+
+	accessBody // from version 4 on
 }
 
 type brokerBody struct {
@@ -281,6 +289,7 @@ func (m *Image) Encode() []byte {
 	for _, r := range m.resources {
 		body.Resources = append(body.Resources, resourceBody{r.kind, r.name, r.values})
 	}
+	body.accessBody = m.access.body()
 	numbers := make(map[string]int32)
 	for _, t := range m.topics {
 		for i := range t.Partitions {
@@ -361,6 +370,9 @@ func (body *imageBody) image(version int) (*Image, error) {
 		return nil, err
 	}
 	if err := body.resources(m); err != nil {
+		return nil, err
+	}
+	if err := body.accessBody.read(m, version); err != nil {
 		return nil, err
 	}
 	if err := body.topics(m); err != nil {

@@ -47,6 +47,9 @@ var changes = []Change{
 	SetReplicas{Partition: PartitionID{topicID(1), 5}, Replicas: []int32{1, 2}, Manual: true},
 	AllocateProducerIDs{Broker: 1, Count: 1000},
 	SetLevel{Level: 2, Judged: 7},
+	AlterUsers{Upsert: []User{alice}, Delete: []string{"bob"}, Judged: 7},
+	AlterACLs{Add: entries, Remove: entries[:1]},
+	AlterQuotas{Quotas: []QuotaChange{{QuotaEntity{User: new("a\"")}, map[string]float64{ProducerByteRate: 1048576, RequestPercentage: 0.1}, []string{ConsumerByteRate}}, {QuotaEntity: QuotaEntity{IP: new("")}, Delete: []string{ConnectionCreationRate}}}},
 }
 
 func TestEveryChangeSurvivesEncoding(t *testing.T) {
@@ -103,15 +106,15 @@ func TestVersionOneIsReadForGood(t *testing.T) {
 
 func TestBytesOfAnotherVersionAreRefusedWithASentence(t *testing.T) {
 	for _, c := range []struct{ bytes, text string }{
-		{`{"v":9,"change":"DeleteTopic","body":{}}`, "change has version 9, this release knows versions up to 3; upgrade this node"},
-		{`{"v":9,"anything":"else"}`, "change has version 9, this release knows versions up to 3; upgrade this node"},
+		{`{"v":9,"change":"DeleteTopic","body":{}}`, "change has version 9, this release knows versions up to 4; upgrade this node"},
+		{`{"v":9,"anything":"else"}`, "change has version 9, this release knows versions up to 4; upgrade this node"},
 		{`{"v":1,"change":"Sing","body":{}}`, `this release does not know the change "Sing"; a newer one wrote it, upgrade this node`},
 	} {
 		if _, err := DecodeChange([]byte(c.bytes)); !errors.Is(err, ErrVersion) || err.Error() != c.text {
 			t.Errorf("%s: %v", c.bytes, err)
 		}
 	}
-	if _, err := DecodeImage([]byte(`{"v":9,"image":{}}`)); !errors.Is(err, ErrVersion) || err.Error() != "image has version 9, this release knows versions up to 3; upgrade this node" {
+	if _, err := DecodeImage([]byte(`{"v":9,"image":{}}`)); !errors.Is(err, ErrVersion) || err.Error() != "image has version 9, this release knows versions up to 4; upgrade this node" {
 		t.Errorf("image: %v", err)
 	}
 }
@@ -310,6 +313,7 @@ func FuzzDecodeImage(f *testing.F) {
 	f.Add(everything(f).Encode())
 	f.Add(new(Image).Encode())
 	f.Add(three(f).Encode())
+	f.Add(atLevelFour(f).Encode())
 	f.Fuzz(func(t *testing.T, p []byte) {
 		m, err := DecodeImage(p)
 		if err != nil {

@@ -35,6 +35,10 @@ var (
 	ErrStaleIndex         = errors.New("metadata: change was applied before")                           // none: replayed twice, a bug of the caller
 	ErrLevel              = errors.New("metadata: not all brokers are upgraded")                        // INVALID_REGISTRATION, or UNSUPPORTED_VERSION of a change
 	ErrOldDisk            = reason("metadata: the broker's data folder is an old copy", ErrStaleBroker) // STALE_BROKER_EPOCH
+	ErrInvalidUser        = errors.New("metadata: invalid user")                                        // UNACCEPTABLE_CREDENTIAL
+	ErrUnknownUser        = errors.New("metadata: unknown user")                                        // RESOURCE_NOT_FOUND
+	ErrInvalidACL         = errors.New("metadata: invalid ACL")                                         // INVALID_REQUEST
+	ErrInvalidQuota       = errors.New("metadata: invalid quota")                                       // INVALID_REQUEST
 	ErrVersion            = errors.New("metadata: written by another version")                          // none: the node must be upgraded
 	ErrDamaged            = errors.New("metadata: bytes are not what was written")                      // none
 )
@@ -68,6 +72,10 @@ var codes = [...]error{
 	24: ErrConfigChanged,
 	25: ErrLevel,
 	26: ErrOldDisk,
+	27: ErrInvalidUser,
+	28: ErrUnknownUser,
+	29: ErrInvalidACL,
+	30: ErrInvalidQuota,
 }
 
 // codeOther stands for an error that is none of ours: only its text arrives.

@@ -159,6 +159,8 @@ type Image struct {
 
 	resources []resourceConfig // by kind and name; none is empty
 
+	access // since level 4
+
 	level        int32  // see Level
 	deleted      []span // since level 2, groups that were deleted, in order; neighbours are one
 	lastBroker   int32  // the highest id ever registered

@@ -13,12 +13,13 @@ import "slices"
 //	2  brokers register with the levels that they read and the starts of their data
 //	   folder; SetLevel; the image names the groups that were deleted; SetResourceConfig
 //	3  brokers register with the addresses that clients are told by listener
+//	4  users, ACLs, quotas
 //
 // Whoever adds a change or a member raises MaxLevel, gives the change's level
 // method the case, and adds a line here.
 const (
 	MinLevel = 1 // the lowest this release can work at
-	MaxLevel = 3 // the highest it reads
+	MaxLevel = 4 // the highest it reads
 )
 
 // SetLevel raises the cluster's feature level. That every registered broker reads

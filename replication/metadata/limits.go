@@ -47,6 +47,21 @@ const (
 	MaxResources     = 10_000
 	MaxResourceBytes = 3 << 20
 
+	// MaxUsers bounds the users, and MaxUserBytes them as Encode writes them: one with both
+	// of SCRAM's mechanisms takes about 500 bytes.
+	MaxUsers     = 10_000
+	MaxUserBytes = 4 << 20
+
+	// MaxACLs bounds the entries that say who may do what, and MaxACLBytes them as Encode
+	// writes them. Kafka has no bound, and clusters of tens of thousands are known. A node
+	// keeps some 20 MB for 100,000, and a change copies a table of 7 MB.
+	MaxACLs     = 100_000
+	MaxACLBytes = 8 << 20
+
+	// MaxQuotas bounds the entities that have a quota, and MaxQuotaBytes them as Encode writes them.
+	MaxQuotas     = 10_000
+	MaxQuotaBytes = 2 << 20
+
 	// MaxBlock bounds a block of producer ids. Kafka hands out 1,000 at a time;
 	// this is enough for any rate and leaves 2⁴³ blocks.
 	MaxBlock = 1_000_000
@@ -56,6 +71,13 @@ const (
 
 	// maxListeners bounds the names and addresses a broker registers for clients.
 	maxListeners = 4 << 10
+
+	// maxSalt bounds the salt of a credential, maxACLName the resource and the principal of
+	// an ACL and the names in a quota, and maxQuotaKeys a quota's values, of which there are
+	// five kinds today.
+	maxSalt      = 256
+	maxACLName   = 1 << 10
+	maxQuotaKeys = 16
 
 	// maxIncarnation bounds an incarnation, which is repeated wherever a server id is.
 	maxIncarnation = 64
