@@ -20,6 +20,7 @@ import (
 var allowed = map[string][]string{
 	"index":                         {},
 	"security/acl":                  {},
+	"security/sasl":                 {"xdg-go/scram", "go-jose/go-jose"},
 	"segment/record":                {"klauspost/compress", "pierrec/lz4"},
 	"segment/record/recordtest":     {"segment/record"}, // for tests only
 	"segment":                       {"index", "segment/record", "tysonmote/gommap", "golang.org/x/sys"},

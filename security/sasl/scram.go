@@ -1,0 +1,117 @@
+package sasl
+
+import (
+	"crypto/hmac"
+	"crypto/pbkdf2"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/sha512"
+	"hash"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/xdg-go/scram"
+)
+
+// Iterations that a verifier may have: fewer are found out too soon, and more cost whoever
+// checks them. They are Kafka's bounds.
+const (
+	MinIterations     = 4096
+	MaxIterations     = 16384
+	DefaultIterations = 4096
+)
+
+// hasher is the hash of one of SCRAM's mechanisms.
+func hasher(m Mechanism) func() hash.Hash {
+	if m == SCRAMSHA256 {
+		return sha256.New
+	}
+	return sha512.New
+}
+
+// NewVerifier makes one of SCRAM's verifiers of a password, under a random salt. Iterations are
+// MinIterations to MaxIterations.
+func NewVerifier(m Mechanism, password []byte, iterations int) Verifier {
+	salt := make([]byte, hasher(m)().Size())
+	rand.Read(salt) // it cannot fail
+	v := Verifier{Mechanism: m, Iterations: iterations, Salt: salt}
+	v.StoredKey, v.ServerKey = v.keys(password)
+	return v
+}
+
+// keys derives what is kept of a password: RFC 5802, section 3.
+func (v Verifier) keys(password []byte) (stored, server []byte) {
+	h := hasher(v.Mechanism)
+	salted, err := pbkdf2.Key(h, string(password), v.Salt, v.Iterations, h().Size())
+	if err != nil {
+		panic("sasl: " + err.Error()) // only of key lengths and modes that this is not
+	}
+	sum := h()
+	sum.Write(mac(h, salted, "Client Key"))
+	return sum.Sum(nil), mac(h, salted, "Server Key")
+}
+
+func mac(h func() hash.Hash, key []byte, text string) []byte {
+	m := hmac.New(h, key)
+	m.Write([]byte(text))
+	return m.Sum(nil)
+}
+
+// Fits reports whether the password is the verifier's. How long it takes depends on the
+// verifier's iterations and on nothing else.
+func (v Verifier) Fits(password []byte) bool {
+	stored, _ := v.keys(password)
+	return hmac.Equal(stored, v.StoredKey)
+}
+
+// scramming is a log-in by SCRAM, of which the library speaks the protocol.
+type scramming struct {
+	conversation *scram.ServerConversation
+	mechanism    Mechanism
+	name         string
+	known        bool
+	steps        int
+}
+
+func newSCRAM(users Users, m Mechanism) (Exchange, error) {
+	s := &scramming{mechanism: m}
+	server, err := scram.HashGeneratorFcn(hasher(m)).NewServer(func(name string) (scram.StoredCredentials, error) {
+		s.name = name
+		v, known := users.Verifier(name, m)
+		s.known = known
+		return scram.StoredCredentials{KeyFactors: scram.KeyFactors{Salt: string(v.Salt), Iters: v.Iterations}, StoredKey: v.StoredKey, ServerKey: v.ServerKey}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.conversation = server.NewConversation()
+	return s, nil
+}
+
+// Name implements Exchange.
+func (s *scramming) Name() string { return s.name }
+
+// Step implements Exchange.
+func (s *scramming) Step(message []byte) ([]byte, *Identity, error) {
+	if len(message) > maxMessage || !utf8.Valid(message) || strings.ContainsRune(string(message), 0) {
+		return nil, nil, &malformedError{s.mechanism, "it is too long, or no text"}
+	}
+	s.steps++
+	answer, err := s.conversation.Step(string(message))
+	switch {
+	case err != nil && s.steps == 1:
+		return nil, nil, &malformedError{s.mechanism, "the first message cannot be read"}
+	case err != nil:
+		return nil, nil, ErrCredentials
+	case s.steps == 1 && s.name == "":
+		return nil, nil, &malformedError{s.mechanism, "it names nobody"}
+	case s.steps == 1:
+		if id := s.conversation.AuthzID(); id != "" && id != s.name {
+			return nil, nil, refused("Authentication failed: Client requested an authorization id that is different from username")
+		}
+		return []byte(answer), nil, nil
+	case !s.conversation.Valid() || !s.known:
+		return nil, nil, ErrCredentials
+	}
+	return []byte(answer), &Identity{Name: s.name}, nil
+}
