@@ -49,9 +49,9 @@ func (h *handlers) table() []api {
 		{key: kmsg.DeleteRecords, min: 0, max: 2, serve: answer(h.topics.deleteRecords)},
 		{key: kmsg.InitProducerID, early: true, min: 0, max: 5, serve: answer(h.producers.initProducerID)},
 		{key: kmsg.OffsetForLeaderEpoch, min: 2, max: 4, serve: answer(h.positions.offsetForLeaderEpoch)},
-		{key: kmsg.DescribeACLs, early: true, min: 1, max: 3, serve: answer(h.security.describeACLs)},
-		{key: kmsg.CreateACLs, early: true, min: 1, max: 3, serve: answer(h.security.createACLs)},
-		{key: kmsg.DeleteACLs, early: true, min: 1, max: 3, serve: answer(h.security.deleteACLs)},
+		{key: kmsg.DescribeACLs, early: true, min: 1, max: 3, serve: answer(h.acls.describe)},
+		{key: kmsg.CreateACLs, early: true, min: 1, max: 3, serve: answer(h.acls.create)},
+		{key: kmsg.DeleteACLs, early: true, min: 1, max: 3, serve: answer(h.acls.remove)},
 		{key: kmsg.DescribeConfigs, min: 1, max: 4, serve: answer(h.configs.describeConfigs)},
 		{key: kmsg.AlterConfigs, min: 0, max: 2, serve: answer(h.configs.alterConfigs)},
 		{key: kmsg.DescribeLogDirs, min: 1, max: 4, serve: answer(h.cluster.describeLogDirs)},
@@ -76,6 +76,7 @@ func (h *handlers) table() []api {
 
 // handlers are all that answer requests, and the table of them.
 type handlers struct {
+	acls      acls
 	cluster   cluster
 	configs   configs
 	fetches   fetches
@@ -92,6 +93,7 @@ type handlers struct {
 
 // init makes the table, and b the broker of all handlers.
 func (h *handlers) init(b *broker) {
+	h.acls.broker = b
 	h.cluster.broker, h.configs.broker, h.fetches.broker, h.groups.broker = b, b, b, b
 	h.positions.broker, h.producers.broker, h.security.broker, h.topics.broker = b, b, b, b
 	h.apis = h.table()

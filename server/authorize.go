@@ -16,12 +16,6 @@ type authorizer interface {
 	Rules() *acl.Rules
 }
 
-// everybody lets everybody do everything.
-type everybody struct{}
-
-// Rules implements authorizer.
-func (everybody) Rules() *acl.Rules { return nil }
-
 // A standing is who asks, and by what is decided what they may do: all that decisions
 // need of a connection, so that they can be made after a request, and apart from it.
 type standing struct {

@@ -6,13 +6,10 @@ import (
 	"millrace/server/protocol"
 )
 
-// A security answers what Kafka answers where no authorizer is configured, no quota is set
-// and no user has a password. Tools ask by default, MirrorMaker among them, and take
+// A security answers what Kafka answers where no quota is set and no user has a password. Tools ask by default, MirrorMaker among them, and take
 // these for an answer where a closed connection would end them. What would set a
 // quota or a password is not served, since nothing could keep to it.
 type security struct{ *broker }
-
-const errNoAuthorizer = sentence("No Authorizer is configured.")
 
 // SaslHandshake, versions 0–1 (KIP-43).
 //
@@ -26,51 +23,6 @@ func (h *security) saslHandshake(c *call, req *kmsg.SASLHandshakeRequest) *kmsg.
 	resp := kmsg.NewPtrSASLHandshakeResponse()
 	resp.ErrorCode, resp.SupportedMechanisms = int16(protocol.UnsupportedSASLMechanism), []string{}
 	h.warn("a client that would authenticate was refused: this release has neither authentication nor access control", "remote", c.conn.origin.remote, "mechanism", req.Mechanism)
-	return resp
-}
-
-// DescribeAcls, versions 1–3 (KIP-140).
-//
-//   - SECURITY_DISABLED, always.
-//
-// v2 adds tagged fields, v3 user principals.
-func (h *security) describeACLs(c *call, req *kmsg.DescribeACLsRequest) *kmsg.DescribeACLsResponse {
-	resp := kmsg.NewPtrDescribeACLsResponse()
-	resp.ErrorCode, resp.ErrorMessage = int16(protocol.SecurityDisabled), message(errNoAuthorizer)
-	return resp
-}
-
-// CreateAcls, versions 1–3 (KIP-140).
-//
-//   - SECURITY_DISABLED for each.
-//
-// v2 adds tagged fields, v3 user principals.
-func (h *security) createACLs(c *call, req *kmsg.CreateACLsRequest) *kmsg.CreateACLsResponse {
-	resp := kmsg.NewPtrCreateACLsResponse()
-	resp.Results = make([]kmsg.CreateACLsResponseResult, 0, len(req.Creations))
-	for range req.Creations {
-		c.step()
-		r := kmsg.NewCreateACLsResponseResult()
-		r.ErrorCode, r.ErrorMessage = int16(protocol.SecurityDisabled), message(errNoAuthorizer)
-		resp.Results = append(resp.Results, r)
-	}
-	return resp
-}
-
-// DeleteAcls, versions 1–3 (KIP-140).
-//
-//   - SECURITY_DISABLED for each.
-//
-// v2 adds tagged fields, v3 user principals.
-func (h *security) deleteACLs(c *call, req *kmsg.DeleteACLsRequest) *kmsg.DeleteACLsResponse {
-	resp := kmsg.NewPtrDeleteACLsResponse()
-	resp.Results = make([]kmsg.DeleteACLsResponseResult, 0, len(req.Filters))
-	for range req.Filters {
-		c.step()
-		r := kmsg.NewDeleteACLsResponseResult()
-		r.ErrorCode, r.ErrorMessage = int16(protocol.SecurityDisabled), message(errNoAuthorizer)
-		resp.Results = append(resp.Results, r)
-	}
 	return resp
 }
 

@@ -20,7 +20,7 @@ func TestNothingIsSecured(t *testing.T) {
 	for version := int16(1); version <= 3; version++ {
 		describe := kmsg.NewPtrDescribeACLsRequest()
 		describe.SetVersion(version)
-		if got := ask[*kmsg.DescribeACLsResponse](w, describe); got.ErrorCode != int16(protocol.SecurityDisabled) || str(got.ErrorMessage) != "No Authorizer is configured." || len(got.Resources) != 0 {
+		if got := ask[*kmsg.DescribeACLsResponse](w, describe); got.ErrorCode != int16(protocol.SecurityDisabled) || str(got.ErrorMessage) != "No Authorizer is configured on the broker" || len(got.Resources) != 0 {
 			t.Errorf("DescribeAcls %d: %+v", version, got)
 		}
 		create := kmsg.NewPtrCreateACLsRequest()

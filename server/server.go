@@ -133,7 +133,7 @@ func (s *Server) init() {
 		if b.clock == nil {
 			b.clock = coordinator.SystemClock{}
 		}
-		b.authorizer = everybody{}
+		b.authorizer = &accessControl{broker: b}
 		h := &s.handlers
 		h.init(b)
 		h.cluster.dataDir, h.cluster.software = s.DataDir, s.Software
@@ -265,8 +265,15 @@ func (s *Server) serve(conn net.Conn, by *Listener) {
 		s.stats.connections.Add(-1)
 		s.active.Done()
 	}()
-	if s.Node.Image().ClusterID == "" {
-		return // the node has not joined yet; clients come again
+	// A node that is not in its own image has not joined yet, or has not caught up with
+	// what there was when it did: it knows neither topics nor who may do what with them.
+	// Clients come again.
+	image := s.Node.Image()
+	if image.ClusterID == "" {
+		return
+	}
+	if _, registered := image.Broker(s.Node.ID()); !registered {
+		return
 	}
 	c := newConnection(s, conn)
 	c.origin.listener = by

@@ -30,7 +30,6 @@ const (
 	interBrokerKey    = "inter.broker.listener.name"
 	processRolesKey   = "process.roles"
 	interProtocolKey  = "security.inter.broker.protocol"
-	everyoneKey       = "allow.everyone.if.no.acl.found"
 	clientAuthKey     = "ssl.client.auth"
 	zookeeperKey      = "zookeeper.connect"
 	plaintextProtocol = "PLAINTEXT"
@@ -49,9 +48,6 @@ const (
 // that do not. A node that cannot honour one must not serve: its operator believes
 // that others are kept out.
 var forbidding = map[string][]string{
-	"authorizer.class.name":                {""},
-	"super.users":                          {""},
-	everyoneKey:                            {"true", ""},
 	"sasl.enabled.mechanisms":              {""},
 	"sasl.mechanism.inter.broker.protocol": {""},
 	"sasl.mechanism.controller.protocol":   {""},

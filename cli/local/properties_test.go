@@ -240,14 +240,14 @@ func TestConfigRefusesWhatANodeCannotBe(t *testing.T) {
 		"log.cleanup.policy=delet":                               "1: log.cleanup.policy=delet: it is any of compact, delete, with commas between them",
 		"message.max.bytes=10s":                                  "1: message.max.bytes=10s: it is a whole number of bytes, 0 or more",
 		"max.connections.per.ip=oops":                            "1: max.connections.per.ip=oops: it is a whole number, 0 or more",
-		"authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer": "1: authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer: this release has neither authentication nor access control",
-		"super.users=User:admin":                                                                       "1: super.users=User:admin: this release has neither",
-		"allow.everyone.if.no.acl.found=false":                                                         "1: allow.everyone.if.no.acl.found=false: this release has neither",
-		"sasl.enabled.mechanisms=SCRAM-SHA-256":                                                        "1: sasl.enabled.mechanisms=SCRAM-SHA-256: this release has neither",
-		"listener.name.internal.ssl.client.auth=required":                                              "1: listener.name.internal.ssl.client.auth=required: this release has neither",
-		"security.inter.broker.protocol=SSL":                                                           "1: security.inter.broker.protocol=SSL: connections between nodes are PLAINTEXT in this release",
-		"create.topic.policy.class.name=com.example.Policy":                                            "1: create.topic.policy.class.name=com.example.Policy: this release runs no plug-ins",
-		"listener.security.protocol.map=A":                                                             "1: listener.security.protocol.map=A: \"A\" is not NAME:PROTOCOL",
+		"authorizer.class.name=com.example.Authorizer":           "1: authorizer.class.name=com.example.Authorizer: it is empty, or one of Kafka's own: org.apache.kafka.metadata.authorizer.StandardAuthorizer, kafka.security.authorizer.AclAuthorizer",
+		"super.users=admin":                                      "1: super.users=admin: it is TYPE:NAME;…, such as User:alice;User:bob",
+		"allow.everyone.if.no.acl.found=perhaps":                 "1: allow.everyone.if.no.acl.found=perhaps: it is true or false",
+		"sasl.enabled.mechanisms=SCRAM-SHA-256":                  "1: sasl.enabled.mechanisms=SCRAM-SHA-256: this release has neither",
+		"listener.name.internal.ssl.client.auth=required":        "1: listener.name.internal.ssl.client.auth=required: this release has neither",
+		"security.inter.broker.protocol=SSL":                     "1: security.inter.broker.protocol=SSL: connections between nodes are PLAINTEXT in this release",
+		"create.topic.policy.class.name=com.example.Policy":      "1: create.topic.policy.class.name=com.example.Policy: this release runs no plug-ins",
+		"listener.security.protocol.map=A":                       "1: listener.security.protocol.map=A: \"A\" is not NAME:PROTOCOL",
 		"listeners=PLAINTEXT://:1\nadvertised.listeners=A://h:1\nlistener.security.protocol.map=A:SSL": "2: advertised.listeners=A://h:1: A is of the protocol SSL",
 	} {
 		_, err := config(t, text+"\n")
@@ -269,8 +269,8 @@ func TestConfigRefusesWhatANodeCannotBe(t *testing.T) {
 	if _, err := config(t, "\x7fELF\x00\x01=1\n"); term.StatusOf(err) != term.StatusUsage || !strings.HasSuffix(err.Error(), " it is no text") {
 		t.Errorf("%v", err)
 	}
-	// What forbids nothing is no reason to stay away.
-	if b, err := config(t, "ssl.client.auth=none\nallow.everyone.if.no.acl.found=true\nsecurity.inter.broker.protocol=PLAINTEXT\nauthorizer.class.name=\n"); err != nil {
+	// What forbids nothing is no reason to stay away, nor is what this node can hold people to.
+	if b, err := config(t, "ssl.client.auth=none\nallow.everyone.if.no.acl.found=false\nsuper.users=User:admin;User:CN=x,O=y\nsecurity.inter.broker.protocol=PLAINTEXT\nauthorizer.class.name=\n"); err != nil {
 		t.Errorf("%+v, %v", b, err)
 	}
 }
@@ -297,7 +297,7 @@ func TestTheEnvironmentGoesBeforeTheFile(t *testing.T) {
 		t.Errorf("%+v", b)
 	}
 	b, err = configured(t, "", []string{"MILLRACE_CFG_NUM_PARTITIONS=x", "KAFKA_AUTHORIZER_CLASS_NAME=a.B", "KAFKA_LOG_RETENTION_HOUR=7", "MILLRACE_LISTN=:1", "MILLRACE_CFG_SASL__X___Y=1"})
-	if err == nil || err.Error() != "environment: KAFKA_AUTHORIZER_CLASS_NAME=a.B: this release has neither authentication nor access control and would let everybody in; leave it out if everybody who reaches the node may use it\n"+
+	if err == nil || err.Error() != "environment: KAFKA_AUTHORIZER_CLASS_NAME=a.B: it is empty, or one of Kafka's own: org.apache.kafka.metadata.authorizer.StandardAuthorizer, kafka.security.authorizer.AclAuthorizer\n"+
 		"environment: MILLRACE_CFG_NUM_PARTITIONS=x: it is a whole number, 1 or more" || term.StatusOf(err) != term.StatusUsage {
 		t.Errorf("%v", err)
 	}

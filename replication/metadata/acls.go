@@ -157,15 +157,25 @@ func validEntry(e *acl.Entry) error {
 
 // check looks at what entries mean: a release that knows more of it may allow more.
 func (c AlterACLs) check(_, _ *Image) error {
-	for _, e := range c.Add {
-		switch {
-		case e.Type == acl.Cluster && e.Name != acl.ClusterName:
-			return refuse(ErrInvalidACL, "The only valid name for the CLUSTER resource is %s", acl.ClusterName)
-		case e.Operation != acl.All && !slices.Contains(acl.Operations(e.Type), e.Operation):
-			return refuse(ErrInvalidACL, "Operation %s does not exist for resource type %s", e.Operation, e.Type)
-		case e.Host != acl.CanonicalHost(e.Host):
-			return refuse(ErrInvalidACL, "The host %q must be written %q", settings.Shown(e.Host), acl.CanonicalHost(e.Host))
+	for i := range c.Add {
+		if err := CheckACL(&c.Add[i]); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// CheckACL is what Check says of one entry that AlterACLs would add. Like Kafka it takes
+// operations that the type of resources does not know, which allow nothing.
+func CheckACL(e *acl.Entry) error {
+	if err := validEntry(e); err != nil {
+		return err
+	}
+	switch {
+	case e.Type == acl.Cluster && e.Name != acl.ClusterName:
+		return refuse(ErrInvalidACL, "The only valid name for the CLUSTER resource is %s", acl.ClusterName)
+	case e.Host != acl.CanonicalHost(e.Host):
+		return refuse(ErrInvalidACL, "The host %q must be written %q", settings.Shown(e.Host), acl.CanonicalHost(e.Host))
 	}
 	return nil
 }

@@ -48,6 +48,11 @@ var brokerSettings = sorted([]*Definition{
 	{Name: "fetch.max.bytes", Type: Int, Default: "57671680", valid: atLeast(1024), PerNode: true, Doc: "Most bytes a fetch returns, save that one batch always fits."},
 	{Name: "max.incremental.fetch.session.cache.slots", Type: Int, Default: "1000", valid: atLeast(0), ReadOnly: true, PerNode: true, Doc: "Fetch sessions kept at one time."},
 
+	// Access.
+	{Name: "super.users", Type: String, Default: "", valid: principals, Doc: "Principals that may do everything, whatever is allowed or denied: User:alice;User:bob."},
+	{Name: "allow.everyone.if.no.acl.found", Type: Boolean, Default: "false", Doc: "Let everybody do everything with resources that nothing is allowed or denied for."},
+	{Name: "authorizer.class.name", Type: String, Default: "", valid: authorizers, ReadOnly: true, PerNode: true, Doc: "Decide who may do what even while the cluster has no users. Kafka's authorizers are taken for this node's own."},
+
 	// Groups.
 	// Kafka's own default is 3,000 and its shipped configuration says 0.
 	{Name: "group.initial.rebalance.delay.ms", Type: Int, Default: "0", valid: atLeast(0), ReadOnly: true, Doc: "Time a new group waits for further members before its first rebalance."},
@@ -148,6 +153,7 @@ var replicationFactor = rule{fmt.Sprintf("1 to %d, or -1", maxReplicas), func(va
 type Broker struct {
 	Topics         Topics
 	Leaders        Leaders
+	Access         Access
 	Connections    Connections
 	Groups         Groups
 	ConsumerGroups ConsumerGroups
@@ -167,6 +173,13 @@ type Topics struct {
 	// three, so that the topic is created with Grow.
 	Replication int
 	Grows       bool
+}
+
+// Access is who may do what, beside what is allowed and denied in the cluster's metadata.
+type Access struct {
+	SuperUsers    string // User:a;User:b
+	AllowEveryone bool   // to do what nothing is said about
+	Authorizer    string // not "": access is controlled even without users
 }
 
 // Leaders is who leads partitions.
@@ -263,6 +276,11 @@ func (l Layers) Broker() Broker {
 			MaxRequestBytes: r.bounded("socket.request.max.bytes"),
 			MaxFetchBytes:   r.bounded("fetch.max.bytes"),
 			FetchSessions:   r.bounded("max.incremental.fetch.session.cache.slots"),
+		},
+		Access: Access{
+			SuperUsers:    r.text("super.users"),
+			AllowEveryone: r.truth("allow.everyone.if.no.acl.found"),
+			Authorizer:    r.text("authorizer.class.name"),
 		},
 		Groups: Groups{
 			Protocols:                   r.list("group.coordinator.rebalance.protocols"),

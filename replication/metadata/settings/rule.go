@@ -77,6 +77,27 @@ var throttledReplicas = rule{"* or PARTITION:BROKER,…", func(value string) str
 	return "Value must be the literal '*' or a list of replicas in the following format: [partitionId]:[brokerId],[partitionId]:[brokerId],..."
 }}
 
+// authorizers are the values of authorizer.class.name: none, and the two that Kafka has had.
+var authorizers = rule{"empty, or one of Kafka's own: " + strings.Join(kafkasAuthorizers, ", "), func(value string) string {
+	if value == "" || slices.Contains(kafkasAuthorizers, value) {
+		return ""
+	}
+	return "String must be one of: " + strings.Join(kafkasAuthorizers, ", ")
+}}
+
+var kafkasAuthorizers = []string{"org.apache.kafka.metadata.authorizer.StandardAuthorizer", "kafka.security.authorizer.AclAuthorizer"}
+
+// principals are those of super.users. Each is a type, a colon and a name, in which only a
+// semicolon means something.
+var principals = rule{"TYPE:NAME;…, such as User:alice;User:bob", func(value string) string {
+	for p := range strings.SplitSeq(value, ";") {
+		if p = strings.TrimSpace(p); p != "" && strings.Index(p, ":") < 1 {
+			return "Expected a list of principals with semicolons between them, each principalType:principalName"
+		}
+	}
+	return ""
+}}
+
 func never(why string) rule {
 	return rule{"false", func(value string) string {
 		if strings.EqualFold(value, "false") {
