@@ -17,8 +17,12 @@ type access struct {
 	acls   []acl.Entry // by acl.Compare
 	quotas []*Quota    // by entity
 
-	// How many bytes of Image.size are theirs, exactly as Encode would be bounded.
-	userBytes, aclBytes, quotaBytes int
+	authorities []Authority        // newest first
+	joins       []JoinToken        // by id
+	delegations []*DelegationToken // by id
+
+	// How many bytes of Image.size are theirs.
+	userBytes, aclBytes, quotaBytes, delegationBytes int
 }
 
 // same reports whether two tables are one. Tables of images that came of each other are, or

@@ -64,7 +64,7 @@ func atLevelFour(t testing.TB) *Image {
 
 // Level 4's bytes stay readable: these files are never regenerated.
 func TestLevelFourIsReadForGood(t *testing.T) {
-	samples := map[string]any{"access.json": atLevelFour(t)}
+	samples := map[string]any{"access.json": atLevelFour(t), "secured.json": secured(t), "RegisterBroker.json": certified(2)}
 	for _, c := range changes {
 		if c.level() == 4 {
 			samples[c.kind()+".json"] = c
@@ -403,13 +403,41 @@ func TestDamagedAccessIsRefused(t *testing.T) {
 		{"negative value", `"connection_creation_rate":10`, `"connection_creation_rate":-10`},
 		{"quota twice", `{"ip":"10.0.0.1"`, `{"client":"c\""`},
 	} {
-		bad := strings.Replace(good, c.old, c.new, 1)
-		if bad == good {
-			t.Fatalf("%s: %q is not in %s", c.what, c.old, good)
-		}
-		if m, err := DecodeImage([]byte(bad)); m != nil || !errors.Is(err, ErrDamaged) {
-			t.Errorf("%s: image %v, error %v", c.what, m, err)
-		}
+		damaged(t, good, c.what, c.old, c.new)
+	}
+	good = string(secured(t).Encode())
+	for _, c := range []struct{ what, old, new string }{
+		{"no key", `"key":"-----BEGIN`, `"kay":"-----BEGIN`},
+		{"empty certificate", `"certificate":"-----BEGIN CERTIFICATE-----\nMTI=\n-----END CERTIFICATE-----\n"`, `"certificate":""`},
+		{"authority twice", `MTI=\n`, `NTY=\n`},
+		{"no hash", `"hash":"aGFzaA=="`, `"hash":""`},
+		{"no id", `"id":"j1"`, `"id":""`},
+		{"join token twice", `"id":"j2"`, `"id":"j1"`},
+		{"negative uses", `"uses":1`, `"uses":-1`},
+		{"too many uses", `"uses":1`, `"uses":1001`},
+		{"used by one twice", `"by":["i2"]`, `"by":["i2","i2"]`},
+		{"delegation tokens out of order", `["d1",`, `["e1",`},
+		{"delegation token too short", `["d1",`, `[`},
+		{"no owner", `"User:alice"`, `"alice"`},
+		{"times", `100,2000,3000`, `100,3001,3000`},
+		{"no HMAC", `"aG1hYw=="`, `""`},
+	} {
+		damaged(t, good, c.what, c.old, c.new)
+	}
+	bad := strings.NewReplacer(`"v":4`, `"v":3`, `"level":4`, `"level":3`).Replace(string(apply(t, founded(t, 4), certified(2)).Encode()))
+	if m, err := DecodeImage([]byte(bad)); m != nil || !errors.Is(err, ErrDamaged) {
+		t.Errorf("a certificate at feature level 3: %v", err)
+	}
+}
+
+func damaged(t *testing.T, good, what, old, to string) {
+	t.Helper()
+	bad := strings.Replace(good, old, to, 1)
+	if bad == good {
+		t.Fatalf("%s: %q is not in %s", what, old, good)
+	}
+	if m, err := DecodeImage([]byte(bad)); m != nil || !errors.Is(err, ErrDamaged) {
+		t.Errorf("%s: image %v, error %v", what, m, err)
 	}
 }
 

@@ -295,20 +295,3 @@ func appendString(b []byte, s string) []byte {
 	b = append(b, s...)
 	return append(b, '"')
 }
-
-// array reads a JSON array of exactly these parts.
-func array(b []byte, what string, into ...any) error {
-	var parts []json.RawMessage
-	if err := json.Unmarshal(b, &parts); err != nil {
-		return err
-	}
-	if len(parts) != len(into) {
-		return fmt.Errorf("%s has %d parts, must have %d", what, len(parts), len(into))
-	}
-	for i := range into {
-		if err := json.Unmarshal(parts[i], into[i]); err != nil {
-			return err
-		}
-	}
-	return nil
-}

@@ -174,6 +174,9 @@ func (SetReplicas) kind() string         { return "SetReplicas" }
 func (AllocateProducerIDs) kind() string { return "AllocateProducerIDs" }
 
 func (c RegisterBroker) level() int32 {
+	if c.Broker.Secured {
+		return 4
+	}
 	if c.Broker.Listeners != "" {
 		return 3
 	}
@@ -245,6 +248,9 @@ func (c RegisterBroker) apply(next *Image) error {
 	if next.ClusterID == "" {
 		next.ClusterID = c.ClusterID
 		next.level = max(b.MaxLevel, 1)
+	}
+	if b.Secured && next.level < 4 {
+		return refuse(ErrLevel, "broker %d says that it has a certificate of the cluster's, which is at feature level %d and has none", b.ID, next.level)
 	}
 	next.lastBroker = max(next.lastBroker, b.ID)
 	return nil

@@ -82,6 +82,18 @@ func DecodeChange(p []byte) (Change, error) {
 		return decodeBody[AlterACLs](e)
 	case AlterQuotas{}.kind():
 		return decodeBody[AlterQuotas](e)
+	case SetAuthorities{}.kind():
+		return decodeBody[SetAuthorities](e)
+	case PutJoinToken{}.kind():
+		return decodeBody[PutJoinToken](e)
+	case UseJoinToken{}.kind():
+		return decodeBody[UseJoinToken](e)
+	case RemoveJoinToken{}.kind():
+		return decodeBody[RemoveJoinToken](e)
+	case PutDelegationToken{}.kind():
+		return decodeBody[PutDelegationToken](e)
+	case RemoveDelegationToken{}.kind():
+		return decodeBody[RemoveDelegationToken](e)
 	}
 	return nil, refuse(ErrVersion, "this release does not know the change %q; a newer one wrote it, upgrade this node", settings.Shown(e.Change))
 }
@@ -202,6 +214,7 @@ type brokerBody struct {
 	Starts      uint64 `json:"starts,omitempty"`
 	Run         string `json:"run,omitempty"`
 	Listeners   string `json:"listeners,omitempty"` // from version 3 on
+	Secured     bool   `json:"secured,omitempty"`   // from version 4 on
 }
 
 type configBody struct {
@@ -281,7 +294,7 @@ func (m *Image) Encode() []byte {
 	}
 	for _, b := range m.brokers {
 		block, _ := m.ProducerBlock(b.ID)
-		body.Brokers = append(body.Brokers, brokerBody{b.ID, b.Incarnation, b.Host, b.Port, b.Rack, block.Start, block.Count, b.MinLevel, b.MaxLevel, b.Starts, b.Run, b.Listeners})
+		body.Brokers = append(body.Brokers, brokerBody{b.ID, b.Incarnation, b.Host, b.Port, b.Rack, block.Start, block.Count, b.MinLevel, b.MaxLevel, b.Starts, b.Run, b.Listeners, b.Secured})
 	}
 	for _, c := range m.configs {
 		body.Configs = append(body.Configs, configBody{c.broker, c.values})
@@ -392,13 +405,15 @@ func (body *imageBody) brokers(m *Image) error {
 	incarnations := make(map[string]bool)
 	last := int32(0)
 	for _, b := range body.Brokers {
-		broker := &Broker{b.ID, b.Incarnation, b.Host, b.Port, b.Rack, b.MinLevel, b.MaxLevel, b.Starts, b.Run, b.Listeners}
+		broker := &Broker{b.ID, b.Incarnation, b.Host, b.Port, b.Rack, b.MinLevel, b.MaxLevel, b.Starts, b.Run, b.Listeners, b.Secured}
 		if err := validBroker(broker); err != nil {
 			return err
 		}
 		switch {
 		case b.Listeners != "" && m.level < 3:
 			return fmt.Errorf("broker %d has listeners at feature level %d", b.ID, m.level)
+		case b.Secured && m.level < 4:
+			return fmt.Errorf("broker %d has a certificate at feature level %d", b.ID, m.level)
 		case b.ID <= last:
 			return fmt.Errorf("broker %d follows broker %d", b.ID, last)
 		case b.ID > m.lastBroker:

@@ -50,6 +50,12 @@ var changes = []Change{
 	AlterUsers{Upsert: []User{alice}, Delete: []string{"bob"}, Judged: 7},
 	AlterACLs{Add: entries, Remove: entries[:1]},
 	AlterQuotas{Quotas: []QuotaChange{{QuotaEntity{User: new("a\"")}, map[string]float64{ProducerByteRate: 1048576, RequestPercentage: 0.1}, []string{ConsumerByteRate}}, {QuotaEntity: QuotaEntity{IP: new("")}, Delete: []string{ConnectionCreationRate}}}},
+	SetAuthorities{Authorities: authorities, Judged: 7},
+	PutJoinToken{Token: joinToken, At: 500},
+	UseJoinToken{ID: "j1", At: 600, By: "inc"},
+	RemoveJoinToken{ID: "j1"},
+	PutDelegationToken{Token: delegation, Renews: true},
+	RemoveDelegationToken{ID: "d1"},
 }
 
 func TestEveryChangeSurvivesEncoding(t *testing.T) {
@@ -314,6 +320,7 @@ func FuzzDecodeImage(f *testing.F) {
 	f.Add(new(Image).Encode())
 	f.Add(three(f).Encode())
 	f.Add(atLevelFour(f).Encode())
+	f.Add(secured(f).Encode())
 	f.Fuzz(func(t *testing.T, p []byte) {
 		m, err := DecodeImage(p)
 		if err != nil {

@@ -39,6 +39,10 @@ var (
 	ErrUnknownUser        = errors.New("metadata: unknown user")                                        // RESOURCE_NOT_FOUND
 	ErrInvalidACL         = errors.New("metadata: invalid ACL")                                         // INVALID_REQUEST
 	ErrInvalidQuota       = errors.New("metadata: invalid quota")                                       // INVALID_REQUEST
+	ErrInvalidAuthority   = errors.New("metadata: invalid authority")                                   // none: nodes make them
+	ErrInvalidToken       = errors.New("metadata: invalid token")                                       // INVALID_REQUEST
+	ErrUnknownToken       = errors.New("metadata: unknown token")                                       // DELEGATION_TOKEN_NOT_FOUND
+	ErrTokenSpent         = errors.New("metadata: token expired or used up")                            // none: of join tokens
 	ErrVersion            = errors.New("metadata: written by another version")                          // none: the node must be upgraded
 	ErrDamaged            = errors.New("metadata: bytes are not what was written")                      // none
 )
@@ -76,6 +80,10 @@ var codes = [...]error{
 	28: ErrUnknownUser,
 	29: ErrInvalidACL,
 	30: ErrInvalidQuota,
+	31: ErrInvalidAuthority,
+	32: ErrInvalidToken,
+	33: ErrUnknownToken,
+	34: ErrTokenSpent,
 }
 
 // codeOther stands for an error that is none of ours: only its text arrives.

@@ -52,6 +52,9 @@ type Broker struct {
 	// "", before feature level 3 too: at Host and Port, by whatever listener they come.
 	// A text and not a list, so that brokers can be compared.
 	Listeners string `json:",omitempty"`
+
+	// Secured says, since feature level 4, that it has a certificate of the cluster's.
+	Secured bool `json:",omitempty"`
 }
 
 // At returns where clients reach the broker that came in by the listener of a name:

@@ -62,6 +62,16 @@ const (
 	MaxQuotas     = 10_000
 	MaxQuotaBytes = 2 << 20
 
+	// MaxDelegationTokens bounds the delegation tokens, and MaxDelegationTokenBytes them as
+	// Encode writes them: who may log in may ask for one.
+	MaxDelegationTokens     = 10_000
+	MaxDelegationTokenBytes = 3 << 20
+
+	// MaxAuthorities bounds the cluster's authorities: one, and while it is changed two.
+	// MaxJoinTokens bounds the join tokens that have not expired.
+	MaxAuthorities = 4
+	MaxJoinTokens  = 100
+
 	// MaxBlock bounds a block of producer ids. Kafka hands out 1,000 at a time;
 	// this is enough for any rate and leaves 2⁴³ blocks.
 	MaxBlock = 1_000_000
@@ -78,6 +88,13 @@ const (
 	maxSalt      = 256
 	maxACLName   = 1 << 10
 	maxQuotaKeys = 16
+
+	// maxTokenID bounds the id of a token, maxHash a HMAC or the hash of a secret,
+	// maxRenewers the renewers of one delegation token, and maxPEM a certificate or key.
+	maxTokenID  = 64
+	maxHash     = 64
+	maxRenewers = 100
+	maxPEM      = 16 << 10
 
 	// maxIncarnation bounds an incarnation, which is repeated wherever a server id is.
 	maxIncarnation = 64
