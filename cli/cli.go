@@ -83,6 +83,7 @@ func written() []*urfave.Command {
 		consumeCommand(),
 		topicCommand(),
 		groupCommand(),
+		aclCommand(),
 		clusterCommand(),
 		doctorCommand(),
 		segmentCommand(),
