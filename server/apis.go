@@ -99,6 +99,7 @@ func (h *handlers) init(b *broker) {
 	h.apis = h.table()
 	for i := range h.apis {
 		a := &h.apis[i]
+		a.early = a.early && wholeRight(a.key) == nil // which the image says
 		h.guard.Serve(a.key, a.min, a.max)
 		h.byKey[a.key] = a
 	}

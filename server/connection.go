@@ -228,7 +228,7 @@ func (c *connection) serveOne() error {
 	if h.Key != kmsg.Produce {
 		c.settle(0)
 	}
-	if !a.early || wholeRight(h.Key) != nil { // rights are the image's as well
+	if !a.early {
 		c.server.broker.awaitImage(c.ctx)
 	}
 	if elements > turnElements {

@@ -36,7 +36,7 @@ var rights = map[kmsg.Key][]right{
 	kmsg.Fetch:       {{operation: acl.Read, on: acl.Topic, of: each + ", and in every fetch of a session"}},
 	kmsg.ListOffsets: {{operation: acl.Describe, on: acl.Topic, of: each}},
 	kmsg.Metadata: {
-		{operation: acl.Describe, on: acl.Topic, of: each + "; where all are asked for, others are left out"},
+		{operation: acl.Describe, on: acl.Topic, of: each + "; of all that there are, others are left out"},
 		{operation: acl.Create, on: acl.Topic, instead: acl.Create, of: "each that is created because it is asked for"},
 		{operation: acl.Describe, on: acl.Cluster, of: "to be told the operations that are allowed on it"},
 	},
@@ -46,7 +46,7 @@ var rights = map[kmsg.Key][]right{
 	},
 	kmsg.OffsetFetch: {
 		{operation: acl.Describe, on: acl.Group, of: each},
-		{operation: acl.Describe, on: acl.Topic, of: each + "; where all are asked for, others are left out"},
+		{operation: acl.Describe, on: acl.Topic, of: each + "; of all that there are, others are left out"},
 	},
 	kmsg.FindCoordinator: {
 		{operation: acl.Describe, on: acl.Group, of: each},
@@ -115,14 +115,14 @@ var rights = map[kmsg.Key][]right{
 	kmsg.UnregisterBroker:  onWhole(acl.Alter),
 	kmsg.ConsumerGroupHeartbeat: {
 		{operation: acl.Read, on: acl.Group, of: each},
-		{operation: acl.Describe, on: acl.Topic, of: "each that is subscribed to by its name; those whose names an expression matches are left out"},
+		{operation: acl.Describe, on: acl.Topic, of: "each that is subscribed to by its name; of those that an expression matches, others are left out"},
 	},
 	kmsg.ConsumerGroupDescribe: {
 		{operation: acl.Describe, on: acl.Group, of: each},
 		{operation: acl.Describe, on: acl.Topic, of: "all that its members are assigned, or the group is not described"},
 	},
 	kmsg.ListConfigResources:     onWhole(acl.DescribeConfigs),
-	kmsg.DescribeTopicPartitions: {{operation: acl.Describe, on: acl.Topic, of: each + "; where all are asked for, others are left out"}},
+	kmsg.DescribeTopicPartitions: {{operation: acl.Describe, on: acl.Topic, of: each + "; of all that there are, others are left out"}},
 }
 
 // configRights are those of the two requests that alter settings.

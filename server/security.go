@@ -33,6 +33,10 @@ func (h *security) saslHandshake(c *call, req *kmsg.SASLHandshakeRequest) *kmsg.
 // v1 adds tagged fields.
 func (h *security) describeClientQuotas(c *call, req *kmsg.DescribeClientQuotasRequest) *kmsg.DescribeClientQuotasResponse {
 	resp := kmsg.NewPtrDescribeClientQuotasResponse()
+	if code := c.admit(); code != protocol.None {
+		resp.ErrorCode, resp.ErrorMessage = int16(code), message(errClusterDenied)
+		return resp
+	}
 	resp.Entries = []kmsg.DescribeClientQuotasResponseEntry{} // null is a null pointer in Java's client
 	return resp
 }
@@ -43,6 +47,10 @@ func (h *security) describeClientQuotas(c *call, req *kmsg.DescribeClientQuotasR
 //     RESOURCE_NOT_FOUND, named twice DUPLICATE_RESOURCE.
 func (h *security) describeUserSCRAM(c *call, req *kmsg.DescribeUserSCRAMCredentialsRequest) *kmsg.DescribeUserSCRAMCredentialsResponse {
 	resp := kmsg.NewPtrDescribeUserSCRAMCredentialsResponse()
+	if code := c.admit(); code != protocol.None {
+		resp.ErrorCode, resp.ErrorMessage = int16(code), message(errClusterDenied)
+		return resp
+	}
 	named := map[string]int{}
 	for _, u := range req.Users {
 		c.step()

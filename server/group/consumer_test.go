@@ -311,6 +311,46 @@ func TestNewPartitionsAndExpressions(t *testing.T) {
 	})
 }
 
+// A blind member sees all topics but these.
+type blind map[string]bool
+
+// Sees implements Sight.
+func (b blind) Sees(topic string) bool { return !b[topic] }
+
+// Topics that a member may not know of are none of its expression's, nor later, when the
+// expression is matched again.
+func TestAnExpressionMatchesWhatItsMemberSees(t *testing.T) {
+	consumerStory(t, map[string]int32{"logs-a": 2, "logs-secret": 1}, func(t *testing.T, c *Coordinator, p *journal, s *shelf) {
+		x := newBeater(c, "x")
+		logs := "logs-.*"
+		x.regex, x.sight = &logs, blind{"logs-secret": true, "logs-hidden": true}
+		settle(t, x)
+		if x.owned.count() != 2 {
+			t.Errorf("x owns %v", x.owned)
+		}
+		again := func() {
+			for range 122 { // group.consumer.regex.refresh.interval.ms, and a heartbeat
+				time.Sleep(5 * time.Second)
+				wantCode(t, "heartbeat", x.beat(), protocol.None)
+			}
+			synctest.Wait()
+			settle(t, x)
+		}
+		s.set("logs-b", 3)
+		s.set("logs-hidden", 4)
+		again()
+		if x.owned.count() != 5 {
+			t.Errorf("after new topics x owns %v", x.owned)
+		}
+		x.sight = blind{"logs-hidden": true}
+		s.set("other", 1) // rights are metadata as well
+		again()
+		if x.owned.count() != 6 {
+			t.Errorf("with more rights x owns %v", x.owned)
+		}
+	})
+}
+
 func TestAStaticConsumerIsReplaced(t *testing.T) {
 	consumerStory(t, map[string]int32{"t": 4}, func(t *testing.T, c *Coordinator, p *journal, s *shelf) {
 		i := "i"

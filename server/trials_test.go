@@ -1,0 +1,423 @@
+package server
+
+import (
+	"bytes"
+	"slices"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/security/acl"
+	"millrace/segment/record"
+)
+
+// A trial is a request of a kind, and what Kafka answers to who may not make it, by
+// KafkaApis and ControllerApis of 4.1.2. Its topic is t, its group g, its transactional id x.
+type trial struct {
+	build func(version int16, topic string, id [16]byte) kmsg.Request
+
+	none, describe []int16 // the denials of somebody without rights, and with Describe on everything
+
+	byID  int16                   // the first version that names topics by their ids; 0: none does
+	names bool                    // it names a topic
+	shows func(kmsg.Response) any // where answers leave out what may not be known of: what of it is told
+	loose []acl.ResourceType      // rights that this request does without, in the row's order from the end
+}
+
+// set fills a request in and gives it its version.
+func set[P kmsg.Request](version int16, req P, fill func(P)) kmsg.Request {
+	req.SetVersion(version)
+	fill(req)
+	return req
+}
+
+// trials has one for each kind of request that is served.
+func trials(t *testing.T) map[kmsg.Key]trial {
+	batch := batchOf(t, record.None, nil, "value")
+	group := func(build func(int16) kmsg.Request, none, describe []int16) trial {
+		return trial{build: func(v int16, _ string, _ [16]byte) kmsg.Request { return build(v) }, none: none, describe: describe}
+	}
+	whole := group
+	configs := []struct {
+		kind kmsg.ConfigResourceType
+		name string
+	}{{kmsg.ConfigResourceTypeTopic, "t"}, {kmsg.ConfigResourceTypeGroupConfig, "g"}, {kmsg.ConfigResourceTypeBroker, ""},
+		{kmsg.ConfigResourceTypeClientMetrics, "m"}, {kmsg.ConfigResourceTypeBrokerLogger, "1"}}
+	return map[kmsg.Key]trial{
+		kmsg.Produce: {names: true, byID: 13, none: is(noTopic), describe: is(noTopic), loose: []acl.ResourceType{acl.TransactionalID},
+			build: func(v int16, topic string, id [16]byte) kmsg.Request {
+				return produceRequest(v, topic, id, batch)
+			}},
+		kmsg.Fetch: {names: true, byID: 13, none: is(noTopic), describe: is(noTopic), build: func(v int16, topic string, id [16]byte) kmsg.Request {
+			req := fetchRequest(v, topic, id, 0, 0)
+			req.SessionEpoch = finalEpoch
+			return req
+		}},
+		kmsg.ListOffsets: {names: true, none: is(noTopic), build: func(v int16, topic string, _ [16]byte) kmsg.Request {
+			return set(v, kmsg.NewPtrListOffsetsRequest(), func(r *kmsg.ListOffsetsRequest) {
+				rt := kmsg.NewListOffsetsRequestTopic()
+				rp := kmsg.NewListOffsetsRequestTopicPartition()
+				rp.Timestamp = latestOffset
+				rt.Topic, rt.Partitions = topic, append(rt.Partitions, rp)
+				r.Topics = append(r.Topics, rt)
+			})
+		}},
+		kmsg.Metadata: {names: true, none: is(noTopic), loose: []acl.ResourceType{acl.Cluster, acl.Topic}, build: func(v int16, topic string, _ [16]byte) kmsg.Request {
+			req := metadataRequest(v, topic)
+			req.AllowAutoTopicCreation = true
+			return req
+		}},
+		kmsg.OffsetCommit: {names: true, none: is(noGroup), describe: is(noGroup), build: func(v int16, topic string, _ [16]byte) kmsg.Request {
+			return set(v, kmsg.NewPtrOffsetCommitRequest(), func(r *kmsg.OffsetCommitRequest) {
+				rt := kmsg.NewOffsetCommitRequestTopic()
+				rt.Topic, rt.Partitions = topic, []kmsg.OffsetCommitRequestTopicPartition{kmsg.NewOffsetCommitRequestTopicPartition()}
+				r.Group, r.Generation, r.Topics = "g", -1, append(r.Topics, rt)
+			})
+		}},
+		kmsg.OffsetFetch: {names: true, none: is(noGroup), build: func(v int16, topic string, _ [16]byte) kmsg.Request {
+			return set(v, kmsg.NewPtrOffsetFetchRequest(), func(r *kmsg.OffsetFetchRequest) {
+				r.Group, r.Topics = "g", []kmsg.OffsetFetchRequestTopic{{Topic: topic, Partitions: []int32{0}}}
+				r.Groups = []kmsg.OffsetFetchRequestGroup{{Group: "g", MemberEpoch: -1, Topics: []kmsg.OffsetFetchRequestGroupTopic{{Topic: topic, Partitions: []int32{0}}}}}
+			})
+		}},
+		kmsg.FindCoordinator: func() trial {
+			tr := group(func(v int16) kmsg.Request { return findRequest(v, 0, "g") }, is(noGroup), nil)
+			tr.loose = []acl.ResourceType{acl.TransactionalID}
+			return tr
+		}(),
+		kmsg.JoinGroup: group(func(v int16) kmsg.Request {
+			return set(v, kmsg.NewPtrJoinGroupRequest(), func(r *kmsg.JoinGroupRequest) { r.Group = "g" })
+		}, is(noGroup), is(noGroup)),
+		kmsg.Heartbeat: group(func(v int16) kmsg.Request {
+			return set(v, kmsg.NewPtrHeartbeatRequest(), func(r *kmsg.HeartbeatRequest) { r.Group, r.MemberID = "g", "m" })
+		}, is(noGroup), is(noGroup)),
+		kmsg.LeaveGroup: group(func(v int16) kmsg.Request {
+			return set(v, kmsg.NewPtrLeaveGroupRequest(), func(r *kmsg.LeaveGroupRequest) { r.Group, r.MemberID = "g", "m" })
+		}, is(noGroup), is(noGroup)),
+		kmsg.SyncGroup: group(func(v int16) kmsg.Request {
+			return set(v, kmsg.NewPtrSyncGroupRequest(), func(r *kmsg.SyncGroupRequest) { r.Group, r.MemberID = "g", "m" })
+		}, is(noGroup), is(noGroup)),
+		kmsg.DescribeGroups: group(func(v int16) kmsg.Request {
+			return set(v, kmsg.NewPtrDescribeGroupsRequest(), func(r *kmsg.DescribeGroupsRequest) { r.Groups = []string{"g"} })
+		}, is(noGroup), nil),
+		kmsg.ListGroups: {build: func(v int16, _ string, _ [16]byte) kmsg.Request {
+			return set(v, kmsg.NewPtrListGroupsRequest(), func(*kmsg.ListGroupsRequest) {})
+		}, loose: []acl.ResourceType{acl.Group}, shows: func(resp kmsg.Response) any {
+			if groups := resp.(*kmsg.ListGroupsResponse).Groups; len(groups) > 0 {
+				return groups
+			}
+			return nil
+		}},
+		kmsg.SASLHandshake: whole(func(v int16) kmsg.Request {
+			return set(v, kmsg.NewPtrSASLHandshakeRequest(), func(r *kmsg.SASLHandshakeRequest) { r.Mechanism = "none" })
+		}, nil, nil),
+		kmsg.ApiVersions: whole(func(v int16) kmsg.Request {
+			return set(v, kmsg.NewPtrApiVersionsRequest(), func(r *kmsg.ApiVersionsRequest) {
+				r.ClientSoftwareName, r.ClientSoftwareVersion = "c", "1"
+			})
+		}, nil, nil),
+		kmsg.CreateTopics: {names: true, none: is(noTopic), describe: is(noTopic), build: func(v int16, topic string, _ [16]byte) kmsg.Request {
+			return set(v, kmsg.NewPtrCreateTopicsRequest(), func(r *kmsg.CreateTopicsRequest) {
+				r.TimeoutMillis, r.ValidateOnly = 20_000, true
+				r.Topics = []kmsg.CreateTopicsRequestTopic{newTopic(topic, 1, 1)}
+				if topic == "t" {
+					r.Topics[0].Topic = "new" // for who may, the settings are told of one that is not there yet
+				}
+			})
+		}},
+		kmsg.DeleteTopics: {names: true, byID: 6, none: is(noTopic), describe: is(noTopic), loose: []acl.ResourceType{acl.Topic}, build: func(v int16, topic string, id [16]byte) kmsg.Request {
+			return set(v, kmsg.NewPtrDeleteTopicsRequest(), func(r *kmsg.DeleteTopicsRequest) {
+				r.TopicNames, r.Topics, r.TimeoutMillis = []string{topic}, []kmsg.DeleteTopicsRequestTopic{{TopicID: id}}, 20_000
+			})
+		}},
+		kmsg.DeleteRecords: {names: true, none: is(noTopic), describe: is(noTopic), build: func(v int16, topic string, _ [16]byte) kmsg.Request {
+			return set(v, kmsg.NewPtrDeleteRecordsRequest(), func(r *kmsg.DeleteRecordsRequest) {
+				r.TimeoutMillis = 20_000
+				r.Topics = []kmsg.DeleteRecordsRequestTopic{{Topic: topic, Partitions: []kmsg.DeleteRecordsRequestTopicPartition{{Partition: 0, Offset: 0}}}}
+			})
+		}},
+		kmsg.InitProducerID: func() trial {
+			tr := whole(func(v int16) kmsg.Request {
+				return set(v, kmsg.NewPtrInitProducerIDRequest(), func(r *kmsg.InitProducerIDRequest) {})
+			}, is(noCluster), is(noCluster))
+			return tr
+		}(),
+		kmsg.OffsetForLeaderEpoch: {names: true, none: is(noTopic), build: func(v int16, topic string, _ [16]byte) kmsg.Request {
+			return set(v, kmsg.NewPtrOffsetForLeaderEpochRequest(), func(r *kmsg.OffsetForLeaderEpochRequest) {
+				rp := kmsg.NewOffsetForLeaderEpochRequestTopicPartition()
+				rp.CurrentLeaderEpoch, rp.LeaderEpoch = -1, 1
+				r.ReplicaID = -1
+				r.Topics = []kmsg.OffsetForLeaderEpochRequestTopic{{Topic: topic, Partitions: []kmsg.OffsetForLeaderEpochRequestTopicPartition{rp}}}
+			})
+		}},
+		kmsg.DescribeACLs: whole(func(v int16) kmsg.Request {
+			return set(v, kmsg.NewPtrDescribeACLsRequest(), func(r *kmsg.DescribeACLsRequest) {
+				r.ResourceType, r.ResourcePatternType, r.Operation, r.PermissionType = 1, 1, 1, 1
+			})
+		}, is(noCluster), nil),
+		kmsg.CreateACLs: whole(func(v int16) kmsg.Request {
+			return set(v, kmsg.NewPtrCreateACLsRequest(), func(r *kmsg.CreateACLsRequest) {
+				r.Creations = []kmsg.CreateACLsRequestCreation{{ResourceType: 2, ResourceName: "z", ResourcePatternType: 3, Principal: "User:z", Host: "*", Operation: 3, PermissionType: 3}}
+			})
+		}, is(noCluster), is(noCluster)),
+		kmsg.DeleteACLs: whole(func(v int16) kmsg.Request {
+			return set(v, kmsg.NewPtrDeleteACLsRequest(), func(r *kmsg.DeleteACLsRequest) {
+				r.Filters = []kmsg.DeleteACLsRequestFilter{{ResourceType: 2, ResourceName: kmsg.StringPtr("z"), ResourcePatternType: 3, Operation: 3, PermissionType: 3}}
+			})
+		}, is(noCluster), is(noCluster)),
+		kmsg.DescribeConfigs: whole(func(v int16) kmsg.Request {
+			return set(v, kmsg.NewPtrDescribeConfigsRequest(), func(r *kmsg.DescribeConfigsRequest) {
+				for _, c := range configs {
+					r.Resources = append(r.Resources, kmsg.DescribeConfigsRequestResource{ResourceType: c.kind, ResourceName: c.name})
+				}
+			})
+		}, []int16{noTopic, noGroup, noCluster}, []int16{noTopic, noGroup, noCluster}),
+		kmsg.AlterConfigs: whole(func(v int16) kmsg.Request {
+			return set(v, kmsg.NewPtrAlterConfigsRequest(), func(r *kmsg.AlterConfigsRequest) {
+				r.ValidateOnly = true
+				for _, c := range configs {
+					r.Resources = append(r.Resources, kmsg.AlterConfigsRequestResource{ResourceType: c.kind, ResourceName: c.name})
+				}
+			})
+		}, []int16{noTopic, noGroup, noCluster}, []int16{noTopic, noGroup, noCluster}),
+		kmsg.IncrementalAlterConfigs: whole(func(v int16) kmsg.Request {
+			return set(v, kmsg.NewPtrIncrementalAlterConfigsRequest(), func(r *kmsg.IncrementalAlterConfigsRequest) {
+				r.ValidateOnly = true
+				for _, c := range configs {
+					r.Resources = append(r.Resources, kmsg.IncrementalAlterConfigsRequestResource{ResourceType: c.kind, ResourceName: c.name})
+				}
+			})
+		}, []int16{noTopic, noGroup, noCluster}, []int16{noTopic, noGroup, noCluster}),
+		kmsg.DescribeLogDirs: {build: func(v int16, topic string, _ [16]byte) kmsg.Request {
+			return set(v, kmsg.NewPtrDescribeLogDirsRequest(), func(*kmsg.DescribeLogDirsRequest) {})
+		}, none: is(noCluster), shows: func(resp kmsg.Response) any {
+			if dirs := resp.(*kmsg.DescribeLogDirsResponse).Dirs; len(dirs) > 0 {
+				return dirs
+			}
+			return nil
+		}},
+		kmsg.CreatePartitions: {names: true, none: is(noTopic), describe: is(noTopic), build: func(v int16, topic string, _ [16]byte) kmsg.Request {
+			return set(v, kmsg.NewPtrCreatePartitionsRequest(), func(r *kmsg.CreatePartitionsRequest) {
+				r.ValidateOnly, r.TimeoutMillis, r.Topics = true, 20_000, []kmsg.CreatePartitionsRequestTopic{{Topic: topic, Count: 2}}
+			})
+		}},
+		kmsg.DeleteGroups: group(func(v int16) kmsg.Request {
+			return set(v, kmsg.NewPtrDeleteGroupsRequest(), func(r *kmsg.DeleteGroupsRequest) { r.Groups = []string{"g"} })
+		}, is(noGroup), is(noGroup)),
+		kmsg.ElectLeaders: {names: true, none: is(noCluster), describe: is(noCluster), build: func(v int16, topic string, _ [16]byte) kmsg.Request {
+			return set(v, kmsg.NewPtrElectLeadersRequest(), func(r *kmsg.ElectLeadersRequest) {
+				r.Topics = []kmsg.ElectLeadersRequestTopic{{Topic: topic, Partitions: []int32{0}}}
+			})
+		}},
+		kmsg.ListPartitionReassignments: whole(func(v int16) kmsg.Request {
+			return set(v, kmsg.NewPtrListPartitionReassignmentsRequest(), func(*kmsg.ListPartitionReassignmentsRequest) {})
+		}, is(noCluster), nil),
+		kmsg.DescribeClientQuotas: whole(func(v int16) kmsg.Request {
+			return set(v, kmsg.NewPtrDescribeClientQuotasRequest(), func(*kmsg.DescribeClientQuotasRequest) {})
+		}, is(noCluster), is(noCluster)),
+		kmsg.DescribeUserSCRAMCredentials: whole(func(v int16) kmsg.Request {
+			return set(v, kmsg.NewPtrDescribeUserSCRAMCredentialsRequest(), func(*kmsg.DescribeUserSCRAMCredentialsRequest) {})
+		}, is(noCluster), nil),
+		kmsg.DescribeQuorum: whole(func(v int16) kmsg.Request {
+			return set(v, kmsg.NewPtrDescribeQuorumRequest(), func(r *kmsg.DescribeQuorumRequest) {
+				r.Topics = []kmsg.DescribeQuorumRequestTopic{{Topic: metadataTopic, Partitions: []kmsg.DescribeQuorumRequestTopicPartition{{}}}}
+			})
+		}, is(noCluster), nil),
+		kmsg.OffsetDelete: {names: true, none: is(noGroup), describe: is(noGroup), build: func(v int16, topic string, _ [16]byte) kmsg.Request {
+			return set(v, kmsg.NewPtrOffsetDeleteRequest(), func(r *kmsg.OffsetDeleteRequest) {
+				r.Group, r.Topics = "g", []kmsg.OffsetDeleteRequestTopic{{Topic: topic, Partitions: []kmsg.OffsetDeleteRequestTopicPartition{{}}}}
+			})
+		}},
+		kmsg.DescribeCluster: {build: func(v int16, _ string, _ [16]byte) kmsg.Request {
+			return set(v, kmsg.NewPtrDescribeClusterRequest(), func(r *kmsg.DescribeClusterRequest) {
+				r.IncludeClusterAuthorizedOperations, r.EndpointType = true, 1
+			})
+		}, loose: []acl.ResourceType{acl.Cluster}, shows: func(resp kmsg.Response) any {
+			if ops := resp.(*kmsg.DescribeClusterResponse).ClusterAuthorizedOperations; ops != 0 {
+				return ops
+			}
+			return nil
+		}},
+		kmsg.DescribeProducers: {names: true, none: is(noTopic), describe: is(noTopic), build: func(v int16, topic string, _ [16]byte) kmsg.Request {
+			return set(v, kmsg.NewPtrDescribeProducersRequest(), func(r *kmsg.DescribeProducersRequest) {
+				r.Topics = []kmsg.DescribeProducersRequestTopic{{Topic: topic, Partitions: []int32{0}}}
+			})
+		}},
+		kmsg.UnregisterBroker: whole(func(v int16) kmsg.Request {
+			return set(v, kmsg.NewPtrUnregisterBrokerRequest(), func(r *kmsg.UnregisterBrokerRequest) { r.BrokerID = 99 })
+		}, is(noCluster), is(noCluster)),
+		kmsg.ConsumerGroupHeartbeat: {none: is(noGroup), describe: is(noGroup), build: func(v int16, topic string, _ [16]byte) kmsg.Request {
+			return set(v, kmsg.NewPtrConsumerGroupHeartbeatRequest(), func(r *kmsg.ConsumerGroupHeartbeatRequest) {
+				r.Group, r.MemberID, r.RebalanceTimeoutMillis, r.SubscribedTopicNames = "g", "m", 60_000, []string{topic}
+				r.Topics = []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+			})
+		}},
+		kmsg.ConsumerGroupDescribe: func() trial {
+			tr := group(func(v int16) kmsg.Request {
+				return set(v, kmsg.NewPtrConsumerGroupDescribeRequest(), func(r *kmsg.ConsumerGroupDescribeRequest) { r.Groups = []string{"g"} })
+			}, is(noGroup), nil)
+			tr.loose = []acl.ResourceType{acl.Topic}
+			return tr
+		}(),
+		kmsg.ListConfigResources: whole(func(v int16) kmsg.Request {
+			return set(v, kmsg.NewPtrListConfigResourcesRequest(), func(*kmsg.ListConfigResourcesRequest) {})
+		}, is(noCluster), is(noCluster)),
+		kmsg.DescribeTopicPartitions: {names: true, none: is(noTopic), build: func(v int16, topic string, _ [16]byte) kmsg.Request {
+			return set(v, kmsg.NewPtrDescribeTopicPartitionsRequest(), func(r *kmsg.DescribeTopicPartitionsRequest) {
+				r.ResponsePartitionLimit, r.Topics = 100, []kmsg.DescribeTopicPartitionsRequestTopic{{Topic: topic}}
+			})
+		}},
+	}
+}
+
+// resource is the name of the resource that trials are about.
+func resourceOf(key kmsg.Key, on acl.ResourceType) string {
+	switch on {
+	case acl.Topic:
+		if key == kmsg.CreateTopics {
+			return "new"
+		}
+		return "t"
+	case acl.Group:
+		return "g"
+	case acl.TransactionalID:
+		return "x"
+	}
+	return acl.ClusterName
+}
+
+// Every kind of request that is served, in every version, over real connections, by
+// somebody without rights, somebody who may describe everything, and somebody with exactly the
+// rights of the table: what is denied is Kafka's. A kind without a row, or without a
+// trial, fails.
+func TestEveryRequestNeedsItsRights(t *testing.T) {
+	b := startBroker(t, map[string]string{"offsets.topic.num.partitions": "1", "auto.create.topics.enable": "true", "group.initial.rebalance.delay.ms": "0"})
+	rules := b.guard()
+	rules.rules.Store(nil)
+	id := b.create("t", 1, nil)
+	b.create("name-of-t", 1, nil)
+	b.coordinates("g")
+	commit := trials(t)[kmsg.OffsetCommit].build(9, "t", id)
+	if got := ask[*kmsg.OffsetCommitResponse](b.dial(), commit).Topics[0].Partitions[0]; got.ErrorCode != 0 {
+		t.Fatalf("%+v", got)
+	}
+	const bob = "User:bob"
+	describes := []acl.Entry{}
+	for _, on := range []acl.ResourceType{acl.Topic, acl.Group, acl.TransactionalID} {
+		describes = append(describes, let(bob, acl.Describe, on, acl.AnyName))
+	}
+	describes = append(describes, let(bob, acl.Describe, acl.Cluster, acl.ClusterName))
+	all := trials(t)
+	for _, a := range b.server.handlers.apis {
+		row, ok := rights[a.key]
+		tr, tried := all[a.key]
+		if !ok || !tried {
+			t.Errorf("%s: in the table of rights: %v; among the trials: %v", a.key.Name(), ok, tried)
+			continue
+		}
+		if a.key == kmsg.DeleteTopics || a.key == kmsg.DeleteGroups {
+			continue // last
+		}
+		t.Run(a.key.Name(), func(t *testing.T) { tr.run(t, b, rules, a, row, id, describes) })
+	}
+	for _, key := range []kmsg.Key{kmsg.DeleteGroups, kmsg.DeleteTopics} {
+		t.Run(key.Name(), func(t *testing.T) {
+			all[key].run(t, b, rules, *b.server.handlers.lookup(key), rights[key], id, describes)
+		})
+	}
+}
+
+func (tr trial) run(t *testing.T, b *testBroker, rules *ruled, a api, row []right, id [16]byte, describes []acl.Entry) {
+	b.t = t
+	const alice, bob = "User:alice", "User:bob"
+	first := a.min
+	if a.key == kmsg.Produce {
+		first = 3 // earlier ones are refused whoever asks
+	}
+	answer := func(version int16, who string, entries []acl.Entry) kmsg.Response {
+		t.Helper()
+		rules.set(entries...)
+		return ask[kmsg.Response](b.as(who), tr.build(version, "t", id))
+	}
+	for version := first; version <= a.max; version++ {
+		for _, who := range []struct {
+			name    string
+			entries []acl.Entry
+			want    []int16
+		}{{alice, nil, tr.none}, {bob, describes, tr.describe}} {
+			resp := answer(version, who.name, who.entries)
+			got := codesOf(resp)
+			if a.key == kmsg.DescribeLogDirs && version < 3 {
+				who.want = nil // there is no place for it
+			}
+			if !slices.Equal(got, who.want) {
+				t.Errorf("version %d, %s: denials %v, Kafka's are %v", version, who.name, got, who.want)
+			}
+			if tr.shows != nil && (tr.shows(resp) != nil) != (who.name == bob) {
+				t.Errorf("version %d: %s is shown %v", version, who.name, tr.shows(resp))
+			}
+		}
+		if tr.names && (tr.byID == 0 || version < tr.byID) {
+			tr.hides(t, b, rules, version, id)
+		}
+	}
+	var exact []acl.Entry
+	for _, r := range row {
+		exact = append(exact, let("User:carol", r.operation, r.on, resourceOf(a.key, r.on)))
+	}
+	for version := first; version <= a.max; version++ {
+		if got := codesOf(answer(version, "User:carol", exact)); len(got) > 0 {
+			t.Errorf("version %d, with exactly the rights of the table: denials %v", version, got)
+		}
+	}
+	if a.key == kmsg.DeleteTopics {
+		return // it is gone
+	}
+	// Each right is asked for: without it something is denied, but for what does in its place.
+	loose := slices.Clone(tr.loose)
+	for i := len(row) - 1; i >= 0; i-- {
+		r := row[i]
+		var others []acl.Entry
+		for j, o := range row {
+			if j != i {
+				others = append(others, let("User:dan", o.operation, o.on, resourceOf(a.key, o.on)))
+			}
+		}
+		if n := slices.Index(loose, r.on); n >= 0 {
+			loose = slices.Delete(loose, n, n+1)
+		} else if want := map[acl.ResourceType]int16{acl.Topic: noTopic, acl.Group: noGroup, acl.Cluster: noCluster, acl.TransactionalID: noTransactional}[r.on]; !(a.key == kmsg.InitProducerID && r.on == acl.TransactionalID) {
+			if got := codesOf(answer(a.max, "User:dan", others)); !slices.Contains(got, want) {
+				t.Errorf("without %v on %v: denials %v, want %d", r.operation, r.on, got, want)
+			}
+		}
+		if r.instead != 0 {
+			others = append(others, let("User:erin", r.instead, acl.Cluster, acl.ClusterName))
+			for j := range others {
+				others[j].Principal = "User:erin"
+			}
+			resp := answer(a.max, "User:erin", others)
+			if got := codesOf(resp); len(got) > 0 {
+				t.Errorf("with %v on the cluster in place of %v: denials %v", r.instead, r.operation, got)
+			}
+			if tr.shows != nil && tr.shows(resp) == nil {
+				t.Errorf("with %v on the cluster nothing is shown", r.instead)
+			}
+		}
+	}
+}
+
+// hides compares what somebody without rights is told of a topic that is there, and of
+// one that is not: nothing but its name differs.
+func (tr trial) hides(t *testing.T, b *testBroker, rules *ruled, version int16, id [16]byte) {
+	t.Helper()
+	rules.set()
+	told := func(topic string) []byte {
+		w := b.as("User:alice")
+		w.send(tr.build(version, topic, id))
+		_, body := w.read()
+		return body
+	}
+	if there, not := told("name-of-t"), told("name-of-u"); !bytes.Equal(bytes.ReplaceAll(not, []byte("name-of-u"), []byte("name-of-t")), there) {
+		t.Errorf("version %d: of a topic that is there one is told %x, of one that is not %x", version, there, not)
+	}
+}
