@@ -66,6 +66,12 @@ func (f Folder) Make() error {
 			return err
 		}
 	}
+	// The controllers' log and snapshots have the keys of the cluster's authorities and the
+	// verifiers of passwords. Where the file system knows no permissions, or the folder is
+	// another user's who lets us write, it stays as it was set up.
+	if err := os.Chmod(f.Path(MetaName), 0o700); err != nil && !errors.Is(err, os.ErrPermission) {
+		return err
+	}
 	if err := segment.SyncDir(f.FS, f.Dir); err != nil || !made {
 		return err
 	}

@@ -3,6 +3,7 @@ package folder
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -45,5 +46,23 @@ func TestSomebodysFilesAreToldFromANodes(t *testing.T) {
 	}
 	if got := Strange(filepath.Join(t.TempDir(), "none")); got != nil {
 		t.Errorf("no folder: %q", got)
+	}
+}
+
+// What the controllers keep has keys and verifiers in it: no other user of the machine may
+// read it, in a folder that an older release made neither.
+func TestControllersFolderIsPrivate(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("there are no permissions of this kind")
+	}
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, MetaName), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := at(dir).Make(); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(filepath.Join(dir, MetaName)); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v", info.Mode(), err)
 	}
 }
