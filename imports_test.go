@@ -27,17 +27,19 @@ var allowed = map[string][]string{
 	"log":                           {"segment", "segment/record", "hashicorp/raft"},
 	"internal/bufpool":              {},
 	"internal/heap":                 {},
-	"internal/memnet":               {}, // for tests only
+	"internal/identitytest":         {"replication/identity"}, // for tests only
+	"internal/memnet":               {},                       // for tests only
 	"internal/slowlog":              {},
 	"internal/storytest":            {}, // for tests only
-	"replication/admission":         {"replication/controller", "replication/folder", "replication/metadata", "replication/raftgroup", "replication/roster", "replication/transport"},
+	"replication/admission":         {"replication/controller", "replication/folder", "replication/identity", "replication/keyring", "replication/metadata", "replication/raftgroup", "replication/roster", "replication/transport"},
 	"internal/testcluster":          {"cli/local", "testdata/ports"}, // for tests only
 	"replication/bulletin":          {"replication/metadata"},
-	"replication/folder":            {"segment", "replication/metadata", "replication/transport", "replication/vote"},
+	"replication/folder":            {"segment", "replication/identity", "replication/metadata", "replication/transport", "replication/vote"},
 	"replication/identity":          {},
+	"replication/keyring":           {"replication/controller", "replication/folder", "replication/identity", "replication/metadata", "replication/transport"},
 	"replication/metadata/settings": {},
 	"replication/metadata":          {"replication/metadata/settings", "security/acl"},
-	"replication/transport":         {"internal/bufpool", "internal/slowlog", "hashicorp/raft", "golang.org/x/sys"},
+	"replication/transport":         {"internal/bufpool", "internal/slowlog", "replication/identity", "hashicorp/raft", "golang.org/x/sys"},
 	"replication/roster":            {"replication/folder", "replication/metadata", "replication/transport", "hashicorp/raft"},
 	"replication/rescue":            {"log", "segment", "replication/controller", "replication/folder", "replication/metadata", "replication/partition", "replication/raftgroup", "replication/vote", "hashicorp/raft", "hashicorp/raft-boltdb", "go.etcd.io/bbolt"},
 	"replication/vote":              {"go.etcd.io/bbolt"},
@@ -46,7 +48,7 @@ var allowed = map[string][]string{
 	"replication/failover":          {"replication/metadata", "replication/raftgroup", "replication/transport", "hashicorp/raft"},
 	"replication/partition":         {"log", "segment", "segment/record", "replication/metadata", "replication/metadata/settings", "replication/raftgroup", "replication/transport", "replication/vote", "hashicorp/raft"},
 	"replication": {"internal/slowlog", "log", "segment",
-		"replication/admission", "replication/bulletin", "replication/controller", "replication/failover", "replication/folder", "replication/metadata", "replication/metadata/settings", "replication/partition", "replication/raftgroup", "replication/roster", "replication/transport", "replication/vote",
+		"replication/admission", "replication/bulletin", "replication/controller", "replication/failover", "replication/folder", "replication/identity", "replication/keyring", "replication/metadata", "replication/metadata/settings", "replication/partition", "replication/raftgroup", "replication/roster", "replication/transport", "replication/vote",
 		"hashicorp/raft"},
 	"server/coordinator":                 {"internal/heap", "segment/record"},
 	"server/coordinator/coordinatortest": {"segment/record", "server/coordinator"}, // for tests only
@@ -59,12 +61,12 @@ var allowed = map[string][]string{
 		"server/coordinator", "server/group", "server/journal", "server/mux", "server/protocol", "twmb/franz-go/pkg/kmsg", "golang.org/x/sys"},
 	".":          {"replication", "replication/metadata", "replication/metadata/settings", "server", "server/coordinator", "server/mux"}, // package millrace
 	"brokertest": {"."},
-	"cli": {"cli/bench", "cli/kafka", "cli/local", "cli/term", "log", "segment", "segment/record", "replication", "replication/folder", "replication/metadata", "replication/metadata/settings", "replication/rescue", "security/acl", "server",
+	"cli": {"cli/bench", "cli/kafka", "cli/local", "cli/term", "log", "segment", "segment/record", "replication", "replication/admission", "replication/folder", "replication/keyring", "replication/metadata", "replication/metadata/settings", "replication/rescue", "security/acl", "server",
 		"urfave/cli", "twmb/franz-go", "golang.org/x/sys", "cpuguy83/go-md2man"},
 	"cli/bench":   {"cli/kafka", "cli/load", "cli/term", "segment/record", "urfave/cli", "twmb/franz-go"},
 	"cli/clitest": {"brokertest", "cli/kafka", "cli/local", "cli/term", "testdata", "testdata/ports", "twmb/franz-go"}, // for tests only
 	"cli/kafka":   {"cli/term", "replication/metadata/settings", "urfave/cli", "twmb/franz-go"},
-	"cli/local": {".", "cli/kafka", "cli/term", "replication", "replication/admission", "replication/folder", "replication/metadata/settings", "segment", "server", "testdata", "urfave/cli", "twmb/franz-go",
+	"cli/local": {".", "cli/kafka", "cli/term", "replication", "replication/admission", "replication/folder", "replication/identity", "replication/metadata/settings", "segment", "server", "testdata", "urfave/cli", "twmb/franz-go",
 		"golang.org/x/sys", "coreos/go-systemd"},
 	"cli/term":          {"urfave/cli", "twmb/franz-go", "go.yaml.in/yaml", "golang.org/x/sys", "golang.org/x/term", "mattn/go-runewidth"},
 	"cli/term/termtest": {"urfave/cli"}, // for tests only

@@ -23,12 +23,14 @@ import (
 func clusterCommand() *urfave.Command {
 	return &urfave.Command{
 		Name:  "cluster",
-		Usage: "status, health, metadata, settings and rescue of the cluster",
+		Usage: "status, health, metadata, settings, join tokens, authority and rescue of the cluster",
 		Subcommands: []*urfave.Command{
 			clusterStatusCommand(),
 			clusterHealthCommand(),
 			clusterMetadataCommand(),
 			clusterConfigCommand(),
+			clusterTokenCommand(),
+			clusterCACommand(),
 			clusterRescueCommand(),
 		},
 	}

@@ -14,22 +14,25 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/replication/admission"
 	"millrace/replication/controller"
 	"millrace/replication/failover"
 	"millrace/replication/folder"
+	"millrace/replication/keyring"
 	"millrace/replication/metadata"
 	"millrace/replication/partition"
 	"millrace/replication/roster"
 	"millrace/segment/record/recordtest"
 )
 
-// inTheNameOf says hello to a node as another, whose process is gone, would at its next start.
+// inTheNameOf says hello to a node as another, whose process is gone, would at its next start,
+// with the certificate that it has left.
 func (c *testCluster) inTheNameOf(gone *testNode, id folder.Identity, age uint64, to *testNode, kind byte) *stranger {
 	c.t.Helper()
 	gone.copied = true // to who heard this, the node itself is the copy when it is back
 	says := roster.About{Low: 1, High: metadata.MaxLevel, Age: age + 1, Run: "0123456789abcdef"}.Encode()
 	s := c.knock(to, strangerHello{
-		kind: kind, node: gone.id, incarnation: id.Incarnation, cluster: id.Cluster,
+		kind: kind, node: gone.id, incarnation: id.Incarnation, cluster: id.Cluster, own: gone.credentials(),
 		more: append(binary.BigEndian.AppendUint16([]byte{1}, uint16(len(says))), says...),
 	})
 	if s.ack.status != 0 {
@@ -91,10 +94,15 @@ func TestStrangersAreKeptOut(t *testing.T) {
 	}
 	for _, g := range []strangerHello{{}, {node: n.id, incarnation: n.identity.Incarnation}, {node: 77, incarnation: "x", cluster: n.ClusterID()}} {
 		g.kind = onceConn
+		if s := c.knock(n, g); s.ack.status != 8 || s.ack.incarnation != "" || s.ack.session != 0 {
+			t.Errorf("once, without a handshake: %+v", s.ack)
+		}
+		g.join = true
 		for call, req := range map[byte][]byte{
 			failover.CallGossip:   {1, 0, 0, 0, 0, 0, 0, 0, 0},
 			controller.CallChange: []byte(fmt.Sprintf(`{"v":1,"change":"RegisterBroker","body":{"Broker":{"ID":%d,"Incarnation":%q,"Host":"elsewhere","Port":1,"Rack":""}}}`, n.id, n.identity.Incarnation)),
 			callStatus:            u64s(0), callSegments: u64s(p.Group(), 0), callSegment: append(u64s(p.Group(), 1, 0), 0, 0, 1, 0),
+			callSeek: nil, keyring.CallIndex: nil, keyring.CallRotate: nil, admission.CallMint: []byte(`{"uses":1,"expires":60000000000}`),
 		} {
 			s := c.knock(n, g) // each: such a connection is for one call
 			if s.ack.status != 0 || s.ack.incarnation != "" || s.ack.session != 0 {

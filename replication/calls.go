@@ -12,6 +12,8 @@ import (
 	"millrace/replication/admission"
 	"millrace/replication/controller"
 	"millrace/replication/failover"
+	"millrace/replication/identity"
+	"millrace/replication/keyring"
 	"millrace/replication/metadata"
 	"millrace/replication/partition"
 	"millrace/replication/raftgroup"
@@ -44,20 +46,25 @@ type calls struct{ *Node }
 //	6 segment     group u64 · first index u64 ·             bytes of that sealed segment
 //	              position u64 · bytes u32, at most 1 MiB
 //	7 view        whom the sender hears, JSON: see view     nothing
-//	8 seek        nothing; anybody may ask                  addresses known here, JSON
+//	8 seek        nothing                                   addresses known here, JSON
 //	9 forward     hops u8 · a change, as in the             as of change
 //	              controller's log; 0: for the controller
 //	              that the receiver hears, 1: for it
+//	10 image      nothing                                   index u64 of the image that is here
+//	11 mint       admission.MintRequest, JSON               a join token
+//	12 rotate     nothing                                   nothing
+//
+// Of these 2, 8, 11 and 12 are heard on a connection for one call: see admission.Door.
 func (n calls) handle(ctx context.Context, from transport.Peer, kind uint8, req []byte) ([]byte, error) {
 	select {
 	case <-n.ready:
 	default:
 		return nil, ErrNoController // starting
 	}
-	if kind == admission.CallJoin {
-		return n.admit(ctx, req)
+	if answer, heard, err := n.door.Answer(ctx, from, kind, req); heard {
+		return answer, err
 	}
-	if kind == callSeek { // over a connection on which nobody shows who he is
+	if kind == callSeek && transport.OriginOf(ctx).Proof.Protocol != identity.Join {
 		return json.Marshal(n.book.Hints())
 	}
 	if from.Node == 0 {
@@ -72,6 +79,8 @@ func (n calls) handle(ctx context.Context, from transport.Peer, kind uint8, req 
 		return n.controller.ReceiveForward(ctx, from, req)
 	case controller.CallChange:
 		return n.controller.ReceiveChange(ctx, from, req)
+	case keyring.CallIndex:
+		return n.keyring.Index(), nil
 	case callStatus:
 		if len(req) != 8 {
 			return nil, errMessageLength
@@ -106,27 +115,9 @@ var errMessageLength = errors.New("replication: a peer's message ends early or g
 // errUnknownCall is what a node answers to a call of a later version.
 var errUnknownCall = errors.New(failover.UnknownCall)
 
-// admit takes a node into the cluster: registers the broker, and adds it to
-// the controller group without a vote. The vote comes when it has caught up.
-func (n calls) admit(ctx context.Context, p []byte) ([]byte, error) {
-	var req admission.Request
-	if err := json.Unmarshal(p, &req); err != nil {
-		return nil, fmt.Errorf("join request: %w", err)
-	}
-	leader, ok := n.Controller()
-	if ok && leader != n.identity.Node && !req.Forwarded {
-		req.Forwarded = true
-		forward, err := json.Marshal(req)
-		if err != nil {
-			return nil, err
-		}
-		return n.transport.Call(ctx, leader, admission.CallJoin, forward)
-	}
-	answer := admission.Answer{Refused: "the controller has no leader now", Retry: true}
-	if ok && leader == n.identity.Node {
-		answer = admission.Admit(ctx, n, n.identity.Cluster, req)
-	}
-	return json.Marshal(answer)
+// AskController implements admission.Host.
+func (n calls) AskController(ctx context.Context, node int32, req []byte) ([]byte, error) {
+	return n.transport.Call(ctx, node, admission.CallJoin, req)
 }
 
 // AddNonvoter implements admission.Host.

@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"millrace/internal/identitytest"
 	"millrace/internal/memnet"
 	"millrace/replication/controller"
 	"millrace/replication/folder"
@@ -39,7 +41,8 @@ type testCluster struct {
 	decode    controller.Decoder // how nodes that start read changes; nil: as this release does
 	producers int64              // that append was
 
-	maxLevel int32 // the highest feature level of nodes that start; 0: this release's
+	host     string // of the nodes in the network in memory; "": 127.0.0.1
+	maxLevel int32  // the highest feature level of nodes that start; 0: this release's
 }
 
 type testNode struct {
@@ -150,7 +153,7 @@ func startClusterOf(c *testCluster, n int) *testCluster {
 	t, w := c.t, c.net
 	for i := range n {
 		node := &testNode{c: c, id: int32(i + 1), dir: filepath.Join(c.dir, fmt.Sprint("node-", i+1)), disk: newTestDisk()}
-		node.addr = fmt.Sprintf("127.0.0.1:%d", 9000+i)
+		node.addr = net.JoinHostPort(cmp.Or(c.host, "127.0.0.1"), fmt.Sprint(9000+i))
 		if w == nil {
 			node.addr = ports.Hold(t, 1)[0]
 		}
@@ -228,7 +231,11 @@ func (n *testNode) open() error {
 			if err != nil {
 				return
 			}
-			go node.serveConn(conn)
+			go func() {
+				if conn, err := identitytest.Accept(conn, node); err == nil {
+					node.serveConn(conn)
+				}
+			}()
 		}
 	}(n.listener)
 	return nil

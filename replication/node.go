@@ -17,6 +17,7 @@ import (
 	"millrace/replication/controller"
 	"millrace/replication/failover"
 	"millrace/replication/folder"
+	"millrace/replication/keyring"
 	"millrace/replication/metadata"
 	"millrace/replication/partition"
 	"millrace/replication/raftgroup"
@@ -90,7 +91,7 @@ type Node struct {
 	members  *roster.Members // set by Start, as book is
 	book     *roster.Book
 
-	entry     *admission.Candidate
+	security
 	registrar registrar // set by Start
 	upkeep    upkeep
 
@@ -145,10 +146,12 @@ func Open(cfg Config) (*Node, error) {
 	if _, _, err := roster.SplitAddress(cfg.Advertise); err != nil {
 		return nil, fmt.Errorf("advertised address %q: %w", cfg.Advertise, err)
 	}
+	n.keyring = keyring.Open(n.folder, n.logger)
+	n.security.n, n.door = n, admission.NewDoor(calls{n}, n.logger)
 	var err error
 	n.entry, err = admission.Identify(admission.Config{
 		Folder: n.folder, NodeID: cfg.NodeID, Advertise: cfg.Advertise, Rack: cfg.Rack, Join: cfg.Join,
-		Found: cfg.Found, FoundAfter: cfg.FoundAfter, MaxLevel: n.cfg.maxLevel, Dialer: cfg.Dialer,
+		Found: cfg.Found, FoundAfter: cfg.FoundAfter, MaxLevel: n.cfg.maxLevel, Dialer: cfg.Dialer, Keyring: n.keyring,
 		CallTimeout: 2 * callTimeout, Logger: n.logger,
 	})
 	if err != nil {
@@ -189,7 +192,7 @@ func (n *Node) Start(ctx context.Context) error {
 	run := folder.NewRun()
 	n.registrar = registrar{n: n, Registrar: admission.NewRegistrar(admission.Registration{
 		Node: n.identity.Peer(), Cluster: n.identity.Cluster, Advertise: n.cfg.Advertise, Rack: n.cfg.Rack, Listeners: n.cfg.Listeners,
-		MaxLevel: n.cfg.maxLevel, Run: run, Age: age,
+		MaxLevel: n.cfg.maxLevel, Run: run, Age: age, Keyring: n.keyring,
 	}, n, n.standing)}
 	n.standing.Belongs(n.identity, n.logger)
 	n.members = roster.NewMembers(roster.Config{
@@ -199,6 +202,7 @@ func (n *Node) Start(ctx context.Context) error {
 		Local:      n.identity.Peer(),
 		Cluster:    n.identity.Cluster,
 		Address:    n.cfg.Advertise,
+		Guard:      keyring.Guard{Keyring: n.keyring, Images: n},
 		Membership: peers{n},
 		Observer:   peers{n},
 		Handler:    peers{n},
@@ -231,6 +235,7 @@ func (n *Node) Start(ctx context.Context) error {
 	}
 	n.failover.Start(n.ctx, n.transport, n.logger)
 	close(n.ready)
+	n.keyring.Belongs(n.identity.Name(), n)
 	n.controller.Run()
 	n.goTracked(n.upkeep.snapshotLoop)
 	n.goTracked(n.upkeep.loop)

@@ -34,7 +34,7 @@ func (n *Node) Serve(l net.Listener) error {
 	}
 }
 
-// serveConn takes an inbound connection that begins with transport.Magic, and
+// serveConn takes an inbound connection of another node, by whichever handshake, and
 // returns when it is done with it. One that comes while Start opens the node waits for
 // that.
 func (n *Node) serveConn(conn net.Conn) {

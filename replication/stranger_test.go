@@ -2,16 +2,21 @@ package replication
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"millrace/replication/folder"
+	"millrace/replication/identity"
 )
 
 // Kinds of connection between nodes, as FORMAT.md has them.
@@ -50,10 +55,38 @@ type strangerHello struct {
 	cluster     string
 	address     string
 	more        []byte // behind the fields of version 1
+
+	own  *identity.Credentials // that it shakes hands with; nil: not at all
+	join bool                  // it shakes hands as one that comes to join
 }
 
 // castagnoli is the polynomial of the checksums between nodes.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// handshake is how it shakes hands; nil: not at all.
+func (g strangerHello) handshake() *tls.Config {
+	switch {
+	case g.own != nil:
+		return g.own.Client(nil)
+	case g.join:
+		return identity.Unpinned(nil)
+	}
+	return nil
+}
+
+// credentials are what lies in a node's folder, whether it runs or not.
+func (n *testNode) credentials() *identity.Credentials {
+	n.c.t.Helper()
+	p, err := os.ReadFile(n.dataFolder().Path(folder.CredentialsName))
+	if err != nil {
+		n.c.t.Fatal(err)
+	}
+	own, err := identity.DecodeCredentials(p)
+	if err != nil {
+		n.c.t.Fatal(err)
+	}
+	return own
+}
 
 // knock dials a node and says hello. The connection is closed with the test.
 func (c *testCluster) knock(n *testNode, g strangerHello) *stranger {
@@ -69,6 +102,11 @@ func (c *testCluster) knock(n *testNode, g strangerHello) *stranger {
 		c.t.Fatal(err)
 	}
 	c.t.Cleanup(func() { conn.Close() })
+	if cfg := g.handshake(); cfg != nil {
+		if conn, _, err = identity.Dial(context.Background(), conn, cfg); err != nil {
+			c.t.Fatal(err)
+		}
+	}
 	return sayHello(c.t, conn, g)
 }
 

@@ -14,14 +14,14 @@ import (
 //
 // All of it goes through an FS, so that a test double can stop between any two steps.
 
-// asideSuffix ends the name of a file that is being written. Who finds one after a crash
+// AsideSuffix ends the name of a file that is being written. Who finds one after a crash
 // may delete it.
-const asideSuffix = ".tmp"
+const AsideSuffix = ".tmp"
 
 // WriteFile replaces a file whole and durably. An error before the rename leaves the old
 // one; renamed tells. Only such an error may be a *RefusedError.
 func WriteFile(fs FS, name string, p []byte) (renamed bool, err error) {
-	aside := name + asideSuffix
+	aside := name + AsideSuffix
 	if err := writeAside(fs, aside, true, p); err != nil {
 		return false, Refused(err)
 	}
@@ -51,7 +51,7 @@ func Replace(fs FS, aside, name string) (renamed bool, err error) {
 // disk: after a power failure there may be the old file, the new one, or one with holes.
 // It is for what is written anew at each start, or can be. An error leaves the old file.
 func WriteFileUnsynced(fs FS, name string, p []byte) error {
-	aside := name + asideSuffix
+	aside := name + AsideSuffix
 	if err := writeAside(fs, aside, false, p); err != nil {
 		return Refused(err)
 	}

@@ -197,7 +197,7 @@ func (t *tables) writeAside() error {
 		panic(fmt.Sprintf("segment: %d bytes of index for %d frames", len(entries), n))
 	}
 	aside := func(path string, h index.Header, entries []byte) error {
-		return writeAside(t.fs, path+asideSuffix, false, h.Encode(entries), entries)
+		return writeAside(t.fs, path+AsideSuffix, false, h.Encode(entries), entries)
 	}
 	err := aside(indexPath(t.path), t.indexHeader(index.KindEntries, n), entries)
 	return errors.Join(err, aside(timePath(t.path), t.indexHeader(index.KindTimes, n), times))
@@ -208,10 +208,10 @@ func (t *tables) writeAside() error {
 func (o *origin) publishIndexes(err error) error {
 	for _, path := range []string{indexPath(o.path), timePath(o.path)} {
 		if err == nil {
-			err = o.fs.Rename(path+asideSuffix, path)
+			err = o.fs.Rename(path+AsideSuffix, path)
 		}
 		if err != nil {
-			o.fs.Remove(path + asideSuffix)
+			o.fs.Remove(path + AsideSuffix)
 		}
 	}
 	return err

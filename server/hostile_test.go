@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -151,11 +152,19 @@ func TestOtherProtocols(t *testing.T) {
 	})
 	t.Run("the rest is closed", func(t *testing.T) {
 		for _, hello := range []string{
-			"SSH-2.0-OpenSSH_9.6\r\n", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "EHLO x\r\n", "\r\n\r\n", "\x00\x00\x00\x00", "\xff\xff\xff\xff", "*1\r\n$4\r\nPING\r\n", "AMQP\x00\x00\x09\x01",
+			"SSH-2.0-OpenSSH_9.6\r\n", "EHLO x\r\n", "\r\n\r\n", "\x00\x00\x00\x00", "\xff\xff\xff\xff", "*1\r\n$4\r\nPING\r\n", "AMQP\x00\x00\x09\x01",
 		} {
 			w := b.dial()
 			w.write([]byte(hello))
 			w.closed()
+		}
+	})
+	t.Run("TLS has no certificate", func(t *testing.T) {
+		w := b.dial()
+		err := tls.Client(w.conn, &tls.Config{InsecureSkipVerify: true}).Handshake()
+		var slow net.Error
+		if err == nil || errors.As(err, &slow) && slow.Timeout() {
+			t.Errorf("a handshake ends with %v", err)
 		}
 	})
 	t.Run("the bytes may come one by one", func(t *testing.T) {

@@ -28,6 +28,7 @@ var loggers = []string{
 	"millrace.replication.bulletin", "millrace.replication.controller",
 	"millrace.replication.failover",
 	"millrace.replication.folder",
+	"millrace.replication.keyring",
 	"millrace.replication.partition",
 	"millrace.replication.raftgroup",
 	"millrace.replication.rescue",

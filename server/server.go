@@ -175,7 +175,11 @@ func (s *Server) stallTimeout() time.Duration {
 // tells about them. Shutdown closes it.
 func (s *Server) Mux(l net.Listener) *mux.Mux {
 	s.init()
-	m := mux.New(l, mux.Config{Quotas: &s.shared.quotas, TLS: s.TLSConfig, Patience: s.stallTimeout()})
+	cfg := mux.Config{Quotas: &s.shared.quotas, TLS: s.TLSConfig, Patience: s.stallTimeout()}
+	if s.Node != nil {
+		cfg.Nodes = s.Node
+	}
+	m := mux.New(l, cfg)
 	s.mu.Lock()
 	s.muxes = append(s.muxes, m)
 	closing := s.closing

@@ -50,7 +50,7 @@ func take(t *testing.T, name string) (b *broker, file string, environ []string, 
 			}
 		}
 	}
-	b = &broker{dataDir: defaultDataDir, listeners: []listener{{name: plaintextProtocol, listen: kafka.DefaultBroker}}}
+	b = &broker{dataDir: DataDir, listeners: []listener{{name: plaintextProtocol, listen: kafka.DefaultBroker}}}
 	err = b.configure(file, environ, knownVariables(), func(string) bool { return false })
 	return b, file, environ, err
 }

@@ -16,6 +16,7 @@ import (
 	"millrace"
 	"millrace/cli/kafka"
 	"millrace/cli/term"
+	"millrace/replication/identity"
 	"millrace/segment"
 	"millrace/server"
 
@@ -24,7 +25,8 @@ import (
 )
 
 const (
-	defaultDataDir = "./millrace-data"
+	// DataDir is where a node keeps its data that is not told otherwise.
+	DataDir = "./millrace-data"
 
 	// shutdownTimeout bounds how long a node hands over leadership and flushes
 	// before it just ends. What was acknowledged is on disk either way.
@@ -67,11 +69,11 @@ EXAMPLES:
    $ millrace serve --ephemeral --listen 127.0.0.1:0 --ready-file ./ready
    $ MILLRACE_CFG_NUM_PARTITIONS=6 millrace serve --config ./server.properties`,
 		Flags: []urfave.Flag{
-			&urfave.StringFlag{Name: "data-dir", Value: defaultDataDir, DefaultText: defaultDataDir, Usage: "`DIR`: where the node keeps its data"},
+			&urfave.StringFlag{Name: "data-dir", Value: DataDir, DefaultText: DataDir, Usage: "`DIR`: where the node keeps its data"},
 			&urfave.StringFlag{Name: "listen", Value: kafka.DefaultBroker, DefaultText: kafka.DefaultBroker, Usage: "`HOST:PORT`: address for clients and other nodes; port 0 is a free one"},
 			&urfave.StringFlag{Name: "advertise", Usage: "address others are told, `HOST:PORT`", DefaultText: "where it listens"},
 			&urfave.IntFlag{Name: "node-id", Usage: "`N`: id of a new node, 1 or more", DefaultText: "given by the cluster"},
-			&urfave.StringFlag{Name: "join", Usage: "nodes of the cluster to join, `HOST:PORT,…`"},
+			&urfave.StringFlag{Name: "join", Usage: "`TOKEN` of the cluster to join, made by millrace cluster token, @FILE that holds it, or HOST:PORT,… of nodes on this machine"},
 			&urfave.BoolFlag{Name: "found", Usage: "found a cluster in an empty folder, whatever speaks against it"},
 			&urfave.StringFlag{Name: "config", Usage: "read settings from this `FILE`"},
 			&urfave.BoolFlag{Name: "ephemeral", Usage: "keep the data in a temporary folder that is removed at the end"},
@@ -203,10 +205,14 @@ func brokerOf(c *urfave.Context) (*broker, error) {
 	}
 	// says names a flag as whoever set it did.
 	says := func(flag string) string {
-		if v := variables[flag]; v != "" {
-			return "environment: " + v + "=" + c.String(flag)
+		value := c.String(flag)
+		if identity.IsToken(value) {
+			value = "TOKEN"
 		}
-		return "--" + flag + " " + c.String(flag)
+		if v := variables[flag]; v != "" {
+			return "environment: " + v + "=" + value
+		}
+		return "--" + flag + " " + value
 	}
 	b := &broker{dataDir: c.String("data-dir"), settings: make(map[string]string)}
 	b.listeners = []listener{{name: plaintextProtocol, listen: c.String("listen")}}
@@ -234,8 +240,8 @@ func brokerOf(c *urfave.Context) (*broker, error) {
 		}
 	}
 	if c.IsSet("join") {
-		if b.join, err = kafka.ParseBrokers("--join", c.String("join")); err != nil {
-			return nil, term.Usage("%s: it is HOST:PORT,…", says("join"))
+		if b.join, err = parseJoin(says("join"), c.String("join")); err != nil {
+			return nil, err
 		}
 	}
 	if c.Bool("found") && c.IsSet("join") {

@@ -37,7 +37,7 @@ EXAMPLES:
    $ millrace up
    $ millrace up 5 --base-port 19092 --data-dir ./five --restart`,
 		Flags: []urfave.Flag{
-			&urfave.StringFlag{Name: "data-dir", Value: defaultDataDir, DefaultText: defaultDataDir, Usage: "`DIR` for the nodes' folders"},
+			&urfave.StringFlag{Name: "data-dir", Value: DataDir, DefaultText: DataDir, Usage: "`DIR` for the nodes' folders"},
 			&urfave.IntFlag{Name: "base-port", Value: 9092, DefaultText: "9092", Usage: "`PORT`: that of node 1"},
 			&urfave.BoolFlag{Name: "restart", Usage: "start a node again that has ended"},
 		},
@@ -177,7 +177,7 @@ func servedBy(pid int) string {
 			return filepath.Clean(data)
 		}
 	}
-	return filepath.Join(cwd, defaultDataDir)
+	return filepath.Join(cwd, DataDir)
 }
 
 // environmentOfAll is this process's environment for each of several nodes: what says

@@ -26,7 +26,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"millrace/replication/controller"
 	"millrace/replication/folder"
+	"millrace/replication/identity"
+	"millrace/replication/keyring"
 	"millrace/replication/metadata"
 	"millrace/replication/roster"
 	"millrace/replication/transport"
@@ -48,6 +51,7 @@ type Config struct {
 	FoundAfter  time.Duration
 	MaxLevel    int32            // the highest feature level that the node reads
 	Dialer      transport.Dialer // nil: TCP
+	Keyring     *keyring.Keyring
 	CallTimeout time.Duration
 	Logger      *slog.Logger
 }
@@ -59,15 +63,20 @@ type Candidate struct {
 	began    time.Time
 	identity folder.Identity
 	others   map[int32]string // where they are; nil if the folder has that
+	token    *identity.Token  // that it was given; nil: none
 
 	founded atomic.Bool                         // this process founded the cluster
 	asks    atomic.Bool                         // for a cluster that takes it in, and has nothing to say to others
 	ears    atomic.Pointer[transport.Transport] // while it listens for nodes of other clusters
+	looking atomic.Pointer[listener]            // at the same time
 }
 
 // Identify loads the node's identity, or makes up what it can.
 func Identify(cfg Config) (*Candidate, error) {
 	c := &Candidate{cfg: cfg, began: time.Now()}
+	if err := c.takeToken(); err != nil {
+		return nil, err
+	}
 	id, ok, err := cfg.Folder.Load()
 	switch {
 	case err != nil:
@@ -75,7 +84,44 @@ func Identify(cfg Config) (*Candidate, error) {
 	case !ok:
 		return c, c.beginNew()
 	}
+	c.prove(id)
 	return c, c.goOn(id)
+}
+
+// prove has the node prove who it is, or is about to be, by the certificate in its folder, or
+// by one that it makes with the authority in its last image. One that comes back as another
+// incarnation has that image among what it set aside, perhaps.
+func (c *Candidate) prove(id folder.Identity) {
+	was, image := c.cfg.Keyring.Was(), new(metadata.Image)
+	if was != id.Name() || c.cfg.Keyring.Old() {
+		for _, name := range []string{folder.MetaName, folder.MetaName + "-" + was.Incarnation} {
+			last, err := controller.LastImage(c.cfg.Folder.Path(name))
+			if err == nil && last.ClusterID == id.Cluster {
+				image = last
+				break
+			}
+		}
+	}
+	c.cfg.Keyring.Belongs(id.Name(), still{image})
+}
+
+// still is an image that nothing changes any more.
+type still struct{ image *metadata.Image }
+
+// Image implements keyring.Images.
+func (s still) Image() *metadata.Image { return s.image }
+
+// takeToken has a token among the addresses to join replaced by those it holds.
+func (c *Candidate) takeToken() error {
+	if len(c.cfg.Join) != 1 || !identity.IsToken(c.cfg.Join[0]) {
+		return nil
+	}
+	token, err := identity.ParseToken(c.cfg.Join[0])
+	if err != nil {
+		return err
+	}
+	c.token, c.cfg.Join = &token, token.Nodes
+	return nil
 }
 
 // beginNew makes up who a node is whose folder does not say it.
@@ -202,8 +248,10 @@ func (c *Candidate) nobodyLooks(ctx context.Context) error {
 		Logger:   c.cfg.Logger,
 	})
 	c.ears.Store(ears)
+	c.looking.Store(&looking)
 	defer func() {
 		c.ears.Store(nil)
+		c.looking.Store(nil)
 		ears.Close()
 	}()
 	select {
@@ -226,6 +274,16 @@ func (c *Candidate) Overhear(conn net.Conn) bool {
 	return ears != nil
 }
 
+// Foreign hears of a node of another cluster that looks for this one, before there is a
+// transport that would. It tells whether that is so.
+func (c *Candidate) Foreign(cluster string) bool {
+	looking := c.looking.Load()
+	if looking != nil {
+		looking.Foreign(cluster)
+	}
+	return looking != nil
+}
+
 // Asks tells whether the node is asking for a cluster that takes it in, and so has nothing
 // to say to others.
 func (c *Candidate) Asks() bool { return c.asks.Load() }
@@ -237,6 +295,10 @@ func (c *Candidate) Asks() bool { return c.asks.Load() }
 func (c *Candidate) Doubtful() bool {
 	return c.founded.Load() && !c.cfg.Found && time.Since(c.began) <= foundDoubt
 }
+
+// maxStrange is how many rounds of asking a candidate with a token meets other clusters alone
+// before it gives up.
+const maxStrange = 20
 
 // join asks the nodes of a cluster, in turn, to take this one in: those given,
 // and those it knew before its disk was lost.
@@ -252,36 +314,48 @@ func (c *Candidate) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	req, err := json.Marshal(Request{
+	ways, err := c.ways(Request{
 		Node: c.identity.Node, Incarnation: c.identity.Incarnation, Host: host, Port: port, Rack: c.cfg.Rack,
 		MinLevel: metadata.MinLevel, MaxLevel: c.cfg.MaxLevel,
 	})
 	if err != nil {
 		return err
 	}
-	t := transport.New(transport.Config{
-		Local:   transport.Peer{Incarnation: c.identity.Incarnation},
-		Address: c.cfg.Advertise,
-		Dialer:  c.cfg.Dialer,
-		Logger:  c.cfg.Logger,
-	})
-	defer t.Close()
+	for _, w := range ways {
+		defer w.transport.Close()
+	}
 	c.asks.Store(true)
 	defer c.asks.Store(false)
 	// Nodes that start together need some tries; later somebody waits and wonders.
 	complain := time.Now().Add(2 * time.Second)
-	for {
-		var last error
+	var last error
+	for strange := 0; ; { // rounds in which nobody was of the token's cluster
+		others := true
 		for _, addr := range through {
-			answer, err := c.ask(ctx, t, addr, req)
-			if err == nil {
-				c.identity.Cluster, c.identity.Node, c.identity.Rejoin = answer.Cluster, answer.Node, false
-				c.others = answer.Peers
-				return nil
+			for _, w := range ways {
+				if !w.leads(addr) {
+					continue
+				}
+				answer, err := c.ask(ctx, w, addr)
+				if err == nil {
+					err = c.become(w, answer)
+				}
+				if err == nil {
+					return nil
+				}
+				if answer.final() || w.last(addr, err) {
+					return err
+				}
+				others = others && errors.Is(err, identity.ErrOtherAuthority)
+				if ctx.Err() == nil || last == nil { // not that the time was over
+					last = fmt.Errorf("%s: %w", w.name, err)
+				}
 			}
-			if last = err; answer.final() {
-				return err
-			}
+		}
+		if strange++; !others {
+			strange = 0
+		} else if strange == maxStrange { // nodes take a moment each to show a new authority
+			return last
 		}
 		if now := time.Now(); now.After(complain) {
 			complain = now.Add(10 * time.Second)
@@ -299,10 +373,10 @@ func (c *Candidate) join(ctx context.Context) error {
 func (a Answer) final() bool { return (a.Refused != "" || a.Cluster != "") && !a.Retry }
 
 // ask asks the node at an address. An error comes with the answer, if there was one.
-func (c *Candidate) ask(ctx context.Context, t *transport.Transport, addr string, req []byte) (answer Answer, err error) {
+func (c *Candidate) ask(ctx context.Context, w *way, addr string) (answer Answer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.CallTimeout)
 	defer cancel()
-	p, err := t.CallAddr(ctx, addr, CallJoin, req)
+	p, err := w.transport.CallAddr(ctx, addr, CallJoin, w.request)
 	if err == nil {
 		err = json.Unmarshal(p, &answer)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"millrace/replication/folder"
+	"millrace/replication/keyring"
 	"millrace/replication/metadata"
 	"millrace/replication/raftgroup"
 	"millrace/replication/roster"
@@ -23,6 +24,7 @@ type Registration struct {
 	MaxLevel  int32       // the highest feature level that it reads
 	Run       string      // random, of this process
 	Age       *folder.Age // of the data folder
+	Keyring   *keyring.Keyring
 }
 
 // A Cluster is what is known here of the cluster, and how that is changed. See package
@@ -60,6 +62,9 @@ func (r *Registrar) broker(level int32) (metadata.Broker, error) {
 	if level >= 3 {
 		b.Listeners = metadata.JoinListeners(r.self.Listeners)
 	}
+	if level >= keyring.SecureLevel {
+		b.Secured = r.self.Keyring.Certified()
+	}
 	return b, err
 }
 
@@ -86,17 +91,26 @@ func (r *Registrar) Register(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if b, ok := r.cluster.Image().Broker(self.ID); ok && sameRegistration(*b, self) {
-			return nil
+		image := r.cluster.Image()
+		var change metadata.Change = metadata.RegisterBroker{Broker: self, ClusterID: r.self.Cluster}
+		registered := false
+		if b, ok := image.Broker(self.ID); ok && sameRegistration(*b, self) {
+			authority, lacks, err := keyring.First(image)
+			if err != nil || !lacks {
+				return err
+			}
+			change, registered = authority, true // then it has a certificate to register with
 		}
 		// What another node committed may still be on its way here; a change
 		// waits for the group's leader, so it finds out.
 		trying, cancel := r.standing.WhileSound(ctx)
-		err = r.cluster.Change(trying, metadata.RegisterBroker{Broker: self, ClusterID: r.self.Cluster})
+		err = r.cluster.Change(trying, change)
 		cancel()
 		switch {
 		case err == nil:
 			continue
+		case registered && ctx.Err() == nil && r.standing.Failure() == nil && !errors.Is(err, raftgroup.ErrClosed):
+			// Another node was faster, or the image has moved on: it is looked at again.
 		case r.standing.Failure() != nil:
 			return fmt.Errorf("register with the cluster: %w", r.standing.Failure())
 		case ctx.Err() != nil, errors.Is(err, raftgroup.ErrClosed):
@@ -126,13 +140,14 @@ func (r *Registrar) Known() bool {
 		return false
 	}
 	was := *b
-	was.MinLevel, was.MaxLevel, was.Starts, was.Run, was.Listeners = 0, 0, 0, "", ""
+	was.MinLevel, was.MaxLevel, was.Starts, was.Run, was.Listeners, was.Secured = 0, 0, 0, "", "", false
 	return was == self
 }
 
-// Current reports whether an image says what this node is, at its feature level.
+// Current reports whether an image says what this node is, at its feature level, and has
+// what it takes for that.
 func (r *Registrar) Current(image *metadata.Image) bool {
 	self, err := r.broker(image.Level())
 	b, ok := image.Broker(self.ID)
-	return err != nil || ok && sameRegistration(*b, self)
+	return err != nil || ok && sameRegistration(*b, self) && (image.Level() < keyring.SecureLevel || len(image.Authorities()) > 0)
 }

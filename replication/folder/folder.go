@@ -6,6 +6,7 @@
 //	starts             how far the folder has come: Age
 //	peers.json         where the other nodes were
 //	joining            whom a join asked that was not finished
+//	node.pem           the node's private key and certificate, for nobody else to read
 //	stable.db          votes and terms of all groups: package vote
 //	meta/              the controllers' log, snapshots and the last image
 //	partitions/        a folder for each partition
@@ -25,14 +26,15 @@ import (
 
 // What is in a data folder.
 const (
-	IdentityName   = "node.json"
-	AgeName        = "starts" // called by what it counted first
-	PeersName      = "peers.json"
-	JoiningName    = "joining"
-	VotesName      = "stable.db"
-	MetaName       = "meta"
-	LogName        = "raft.db" // in MetaName
-	PartitionsName = "partitions"
+	IdentityName    = "node.json"
+	AgeName         = "starts" // called by what it counted first
+	PeersName       = "peers.json"
+	JoiningName     = "joining"
+	CredentialsName = "node.pem"
+	VotesName       = "stable.db"
+	MetaName        = "meta"
+	LogName         = "raft.db" // in MetaName
+	PartitionsName  = "partitions"
 )
 
 // A Folder is one node's data folder. Its methods may be called by any goroutine, those
@@ -97,7 +99,7 @@ func Strange(dir string) (names []string) {
 	folders := false
 	for _, e := range entries {
 		switch name := e.Name(); {
-		case name == IdentityName, name == VotesName, name == MetaName, name == PartitionsName, name == PeersName, name == AgeName, name == JoiningName:
+		case name == IdentityName, name == VotesName, name == MetaName, name == PartitionsName, name == PeersName, name == AgeName, name == JoiningName, name == CredentialsName:
 			return nil
 		case strings.HasPrefix(name, "."), name == "lost+found":
 		default:
@@ -115,6 +117,21 @@ func Strange(dir string) (names []string) {
 		names = append(names[:fewFiles], "…")
 	}
 	return names
+}
+
+// SaveCredentials keeps what the node proves who it is by, for nobody but its user to read.
+func (f Folder) SaveCredentials(p []byte) error {
+	// The file is made before there is anything in it, since segment.FS knows no modes.
+	aside := f.Path(CredentialsName) + segment.AsideSuffix
+	made, err := os.OpenFile(aside, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	err = made.Chmod(0o600) // it may have been left by a crash
+	if err := errors.Join(err, made.Close()); err != nil {
+		return err
+	}
+	return f.write(CredentialsName, p)
 }
 
 // Peers reads the addresses that other nodes had when they were last heard of. Without

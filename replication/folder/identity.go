@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 
+	"millrace/replication/identity"
 	"millrace/replication/metadata"
 	"millrace/replication/transport"
 	"millrace/segment"
@@ -64,6 +65,11 @@ func (f Folder) Identity() (id Identity, ok bool, err error) {
 // Peer is the node as its peers know it.
 func (id Identity) Peer() transport.Peer {
 	return transport.Peer{Node: id.Node, Incarnation: id.Incarnation}
+}
+
+// Name is the node as its certificate names it.
+func (id Identity) Name() identity.Name {
+	return identity.Name{Cluster: id.Cluster, Node: id.Node, Incarnation: id.Incarnation}
 }
 
 // Load reads who the node is, as Identity does, for its start.

@@ -90,17 +90,23 @@ func (a Authority) PEM() (certificate, key []byte, err error) {
 // Fingerprint is the SHA-256 of the authority's certificate.
 func (a Authority) Fingerprint() [sha256.Size]byte { return sha256.Sum256(a.Certificate.Raw) }
 
+// Made is when the authority was made, to the second.
+func (a Authority) Made() time.Time { return a.Certificate.NotBefore.Add(backdated) }
+
 // Is reports whether two are the same.
 func (a Authority) Is(other Authority) bool {
 	return a.Certificate != nil && other.Certificate != nil && bytes.Equal(a.Certificate.Raw, other.Certificate.Raw)
 }
+
+// bothSides are the sides of a connection, for which a node's certificate is.
+var bothSides = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 
 // Issue makes a node's certificate, DER, for whoever has the private key of public.
 func (a Authority) Issue(name Name, public crypto.PublicKey, now time.Time) ([]byte, error) {
 	return a.issue(&x509.Certificate{
 		Subject:     pkix.Name{CommonName: fmt.Sprintf("Millrace node %d", name.Node)},
 		URIs:        []*url.URL{name.uri()},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		ExtKeyUsage: bothSides,
 	}, public, now)
 }
 
@@ -155,8 +161,8 @@ func (a Authority) issue(template *x509.Certificate, public crypto.PublicKey, no
 // machine without a battery until it has been told the time: it is wrong, and its node would
 // be kept out for it.
 func (a Authority) since(now time.Time) time.Time {
-	if earliest := a.Certificate.NotBefore.Add(backdated); now.Before(earliest) {
-		return earliest
+	if now.Before(a.Made()) {
+		return a.Made()
 	}
 	return now
 }

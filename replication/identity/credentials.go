@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -136,14 +137,16 @@ func (c *Credentials) verify(shown []*x509.Certificate, now time.Time) (issuer A
 	if name, err = NameOf(leaf); err != nil {
 		return issuer, name, err
 	}
-	err = errors.New("identity: the cluster has no authority")
+	for _, usage := range bothSides {
+		if !slices.Contains(leaf.ExtKeyUsage, usage) {
+			return issuer, name, fmt.Errorf("identity: the certificate of node %s is not for both sides of a connection", name)
+		}
+	}
+	err = errors.New("the cluster has no authority")
 	for _, a := range c.Trusted {
 		roots := x509.NewCertPool()
 		roots.AddCert(a.Certificate)
-		_, err = leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: a.since(now), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
-		if err == nil {
-			_, err = leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: a.since(now), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
-		}
+		_, err = leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: a.since(now), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 		var unknown x509.UnknownAuthorityError
 		if errors.As(err, &unknown) {
 			continue

@@ -12,7 +12,7 @@
 // It is good for either side of a connection. One without such a name (a broker's for its
 // clients, or a client's) is no node's, whoever issued it.
 //
-// # The handshake
+// # Format
 //
 // Nodes speak TLS 1.3 on the port that clients use, without session tickets, and say by
 // ALPN what they want:
@@ -21,6 +21,8 @@
 //	millrace-bare/1  both sides show a certificate, and go on without TLS; where both ends of
 //	                 the connection are loopback addresses, and nowhere else
 //	millrace-join/1  the server alone shows one: the other side has a token, or nothing yet
+//
+// # The handshake
 //
 // After a handshake of millrace-bare/1 the server sends one byte inside TLS, 0x01. What
 // follows it in both directions is sent on the connection itself. Neither side has a byte of

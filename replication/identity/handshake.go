@@ -40,7 +40,23 @@ func IsNode(protocols []string) bool {
 // base is what both sides of every handshake have in common. Names are not those of hosts,
 // and authorities change: certificates are looked at by VerifyConnection alone.
 func base(now func() time.Time) *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true, Time: now, InsecureSkipVerify: true}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true, DynamicRecordSizingDisabled: true,
+		Time: now, InsecureSkipVerify: true,
+	}
+}
+
+// serverSuffix ends the name of the server that a node asks for, behind its cluster's id.
+const serverSuffix = ".cluster.millrace"
+
+// ClusterOf tells of which cluster a node is that has begun a handshake; "" if it does not
+// say so. It is no secret, and proves nothing.
+func ClusterOf(hello *tls.ClientHelloInfo) string {
+	cluster, ok := strings.CutSuffix(hello.ServerName, serverSuffix)
+	if !ok {
+		return ""
+	}
+	return cluster
 }
 
 // clock is now, for a handshake that is under way.
@@ -54,21 +70,22 @@ func clock(now func() time.Time) time.Time {
 // Client is how a node dials another of its cluster.
 func (c *Credentials) Client(now func() time.Time) *tls.Config {
 	cfg := base(now)
+	cfg.ServerName = c.Name.Cluster + serverSuffix
 	cfg.Certificates = []tls.Certificate{c.own}
 	cfg.VerifyConnection = verifier{c, now}.connection
 	return cfg
 }
 
-// Server is how a node answers one that asks for protocols over conn: Join from anybody, the
+// Server is how a node answers a handshake that another begins: one for Join from anybody,
 // others from those of its cluster.
-func (c *Credentials) Server(conn net.Conn, protocols []string, now func() time.Time) *tls.Config {
+func (c *Credentials) Server(hello *tls.ClientHelloInfo, now func() time.Time) *tls.Config {
 	cfg := base(now)
 	cfg.Certificates = []tls.Certificate{c.own}
-	if slices.Contains(protocols, Join) {
+	if slices.Contains(hello.SupportedProtos, Join) {
 		cfg.NextProtos = []string{Join}
 		return cfg
 	}
-	cfg.NextProtos = offer(conn)
+	cfg.NextProtos = offer(hello.Conn)
 	cfg.ClientAuth = tls.RequireAnyClientCert // which VerifyConnection judges
 	cfg.VerifyConnection = verifier{c, now}.connection
 	return cfg
@@ -138,7 +155,7 @@ func Dial(ctx context.Context, conn net.Conn, cfg *tls.Config) (net.Conn, Proof,
 	}
 	if proof.Protocol != Bare {
 		records.Open()
-		return secure, proof, nil
+		return sealed{secure, conn}, proof, nil
 	}
 	var answer [1]byte
 	if _, err := secure.Read(answer[:]); err != nil {
@@ -160,13 +177,24 @@ func Accept(secure *tls.Conn, records *Records) (net.Conn, Proof, error) {
 	}
 	if proof.Protocol != Bare {
 		records.Open()
-		return secure, proof, nil
+		return sealed{secure, records.Conn}, proof, nil
 	}
 	if _, err := secure.Write([]byte{goOn}); err != nil {
 		return nil, Proof{}, err
 	}
 	return records.Conn, proof, nil
 }
+
+// A sealed connection ends as one without TLS does, at once: a tls.Conn waits up to 5 s for
+// a last word to be taken by another side that may be gone. What comes over it has lengths
+// and checksums of its own, by which an end too early is known.
+type sealed struct {
+	*tls.Conn
+	over net.Conn
+}
+
+// Close implements net.Conn.
+func (s sealed) Close() error { return s.over.Close() }
 
 func proofOf(secure *tls.Conn) (Proof, error) {
 	state := secure.ConnectionState()

@@ -106,6 +106,10 @@ func SecretIs(secret, hash []byte) bool {
 	return subtle.ConstantTimeCompare(HashSecret(secret), hash) == 1
 }
 
+// ErrOtherAuthority is that of a handshake with a node that is not of the token's cluster, or
+// not any more.
+var ErrOtherAuthority = errors.New("identity: the node shows another authority than the token names: it is of another cluster, or the cluster's authority has been changed since, and it takes a new token")
+
 // Client is how whoever has a token dials a node: with Join, and only one that shows a
 // certificate of the token's authority, and that authority's own.
 func (t Token) Client(now func() time.Time) *tls.Config {
@@ -134,7 +138,7 @@ func (p pinned) connection(state tls.ConnectionState) error {
 		_, _, err := (&Credentials{Trusted: []Authority{a}}).verify(state.PeerCertificates[:1], clock(p.now))
 		return err
 	}
-	return errors.New("identity: the node shows another authority than the token names: it is of another cluster, or the cluster's authority has been changed since, and it takes a new token")
+	return ErrOtherAuthority
 }
 
 // Unpinned is how a node without a token dials one at a loopback address: with Join, and

@@ -17,8 +17,8 @@ import (
 // incarnation, and members of the controller group. It hears what each says about itself,
 // and what the others say of this node's folder.
 //
-// A name is no proof. What only authentication can tell, such as one who knows a
-// member's incarnation and the starts of its folder, passes here.
+// That a peer is who it says has been proved by then, or is not asked for yet: see package
+// keyring.
 type Members struct {
 	cfg Config
 

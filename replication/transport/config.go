@@ -3,6 +3,7 @@ package transport
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"hash/crc32"
 	"log/slog"
 	"net"
@@ -25,6 +26,7 @@ type Config struct {
 	// Address is where peers are told to dial this node.
 	Address string
 
+	Guard      Guard      // secures connections; nil: they are not, and nothing is proved
 	Membership Membership // who peers are; nil: everybody is let in and nobody has an address
 	Observer   Observer   // hears of peers; nil: nobody does
 	Handler    Handler    // serves other nodes' calls; nil: they are refused
@@ -57,6 +59,19 @@ type Membership interface {
 	Admitted(p Peer, about string)
 }
 
+// A Guard says how connections to other nodes are secured. Its methods are called by many
+// goroutines at once.
+type Guard interface {
+	// Dial is how a peer is dialled: with a handshake by cfg (identity.Dial), or bare if that
+	// is nil. With orBare one with whom the handshake fails is dialled bare. p.Node is 0 for
+	// whoever answers at an address.
+	Dial(p Peer) (cfg *tls.Config, orBare bool)
+
+	// Bare decides about a connection that begins without a handshake, by who the caller says
+	// that it is; once is of kind 4. The error is the reason for which it is refused.
+	Bare(p Peer, once bool) error
+}
+
 // An Observer hears of peers. Its methods must not block. PeerUp, PeerDown and Learned
 // must not call Close either: they are called by one goroutine, in the order in which
 // things happened, and not after Close. The others are called by many at once.
@@ -84,7 +99,7 @@ type Handler interface {
 	// is limited like the request. A panic is an error.
 	//
 	// from.Node is 0 on a connection of kind 4, whoever the caller said it was, and so for
-	// a node that is joining.
+	// a node that is joining. OriginOf(ctx) tells what the caller has proved there.
 	Handle(ctx context.Context, from Peer, kind uint8, req []byte) ([]byte, error)
 }
 

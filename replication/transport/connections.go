@@ -51,6 +51,17 @@ func (c *tracked) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// bottom is what a connection goes over, below TLS; or conn itself.
+func bottom(conn net.Conn) net.Conn {
+	for {
+		over, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			return conn
+		}
+		conn = over.NetConn()
+	}
+}
+
 const (
 	readPatience = 10 * time.Second // for a large payload to arrive, and
 	slowestRead  = 32 << 10         // bytes a second on top of it

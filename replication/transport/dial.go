@@ -5,6 +5,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
+
+	"millrace/replication/identity"
 )
 
 // dial connects to the peer where Membership says that it lives.
@@ -31,12 +34,12 @@ func (t *Transport) dial(ctx context.Context, addr string, kind uint8, target Pe
 	}()
 	ctx, cancel := context.WithTimeout(ctx, t.cfg.Timers.DialTimeout)
 	defer cancel()
-	conn, err := t.cfg.Dialer.DialContext(ctx, "tcp", addr)
+	conn, proof, err := t.connect(ctx, addr, target)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	a, err := t.handshake(conn, kind, target)
+	a, err := t.handshake(conn, proof, kind, target)
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
@@ -58,8 +61,34 @@ func (t *Transport) dial(ctx context.Context, addr string, kind uint8, target Pe
 	return c, nil
 }
 
+// connect opens a connection and secures it as Config.Guard says.
+func (t *Transport) connect(ctx context.Context, addr string, target Peer) (net.Conn, identity.Proof, error) {
+	conn, err := t.cfg.Dialer.DialContext(ctx, "tcp", addr)
+	if err != nil || t.cfg.Guard == nil {
+		return conn, identity.Proof{}, err
+	}
+	cfg, orBare := t.cfg.Guard.Dial(target)
+	if cfg == nil {
+		return conn, identity.Proof{}, nil
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	secured, proof, err := identity.Dial(ctx, conn, cfg)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err == nil {
+		return secured, proof, nil
+	}
+	conn.Close()
+	if !orBare || ctx.Err() != nil {
+		return nil, identity.Proof{}, err
+	}
+	conn, err = t.cfg.Dialer.DialContext(ctx, "tcp", addr)
+	return conn, identity.Proof{}, err
+}
+
 // handshake says hello on a fresh connection and judges the answer.
-func (t *Transport) handshake(conn io.ReadWriter, kind uint8, target Peer) (ack, error) {
+func (t *Transport) handshake(conn io.ReadWriter, proof identity.Proof, kind uint8, target Peer) (ack, error) {
 	cluster := t.cfg.Cluster
 	if cluster == "" && kind != kindOnce {
 		return ack{}, fmt.Errorf("%w: this node has no cluster id yet", ErrWrongCluster)
@@ -87,6 +116,10 @@ func (t *Transport) handshake(conn io.ReadWriter, kind uint8, target Peer) (ack,
 	}
 	refused := func(status uint8, format string, args ...any) error {
 		return &RefusedError{Peer: a.from, Reason: fmt.Sprintf(format, args...), status: status}
+	}
+	if proof.Certified() && (a.cluster != proof.Name.Cluster || a.from.Node != proof.Name.Node ||
+		a.from.Incarnation != "" && a.from.Incarnation != proof.Name.Incarnation) {
+		return a, refused(statusNode, "it says that it is node %s of cluster %s, and its certificate that it is node %s", a.from, a.cluster, proof.Name)
 	}
 	switch {
 	case a.status != statusWelcome:

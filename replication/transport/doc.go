@@ -2,7 +2,8 @@
 // from node to node, over three connections a peer.
 //
 // A Transport is a node's; a Port is one group's raft.Transport on it. What a transport
-// needs of its node are the interfaces of Config: a Membership knows who peers are, an
+// needs of its node are the interfaces of Config: a Guard has them prove it, a Membership
+// knows who peers are, an
 // Observer hears of them, a Handler serves calls, Entries know what appends carry. What a
 // port needs of its group is Member.
 //
@@ -95,12 +96,17 @@
 //
 // # What a peer is believed
 //
-// Nothing is signed: a name is whoever says it. What is asked of it anyhow:
+// A connection comes to Serve, and from a dial, with what the other end has proved by its
+// certificate (package identity); Config.Guard says with whom that may be nothing. A hello
+// and its acknowledgement that say another cluster, node or incarnation than the certificate
+// are refused, on connections of all kinds. Who comes to join has one of kind 4. What a
+// member is asked beyond that, since it may be an old one, a copy, or broken:
 //
 //   - The cluster's id, in every handshake but of kind 4, where the caller is nobody
-//     whatever it says. What Membership.Judge knows against it, on kinds 1 to 3.
+//     whatever it says, and OriginOf tells what it has proved. What Membership.Judge knows
+//     against it, on kinds 1 to 3.
 //   - That no other process speaks under its name. One that does is not replaced: it would
-//     be reported dead on anybody's word.
+//     be reported dead on its word.
 //   - Terms that elections can have made since the group last heard of one: see maxJump.
 //   - Messages that Raft survives. It takes for committed whatever lies below
 //     min(LeaderCommitIndex, its own last index), so the commit index is cut to the last

@@ -8,8 +8,9 @@ import (
 	"io"
 )
 
-// Magic is the first four bytes of every connection between nodes, by which a
-// shared listener tells it from Kafka, HTTP and TLS.
+// Magic is the first four bytes of what nodes say to each other, behind a handshake of
+// package identity; and of a connection without one, by which a shared listener tells it from
+// Kafka, HTTP and TLS.
 const Magic = "MLRC"
 
 // Versions of the protocol that this release speaks. A handshake carries both ends of

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"millrace/replication/identity"
 )
 
 // A stranger speaks the protocol by hand to one node.
@@ -259,7 +261,7 @@ func TestDialerJudgesTheAnswer(t *testing.T) {
 				c.change(&a)
 				far.Write(a.encode())
 			}()
-			_, err := n.handshake(near, kindControl, c.target)
+			_, err := n.handshake(near, identity.Proof{}, kindControl, c.target)
 			if !errors.Is(err, c.want) {
 				t.Fatalf("%v, want %v", err, c.want)
 			}

@@ -13,7 +13,7 @@ import (
 // and on a link that comes and goes each repetition may be lost too: what waited for
 // that waited until Timeout, since pings, on another connection, went through.
 func giveUpAfter(conn net.Conn, d time.Duration) error {
-	c, ok := conn.(syscall.Conn)
+	c, ok := bottom(conn).(syscall.Conn)
 	if !ok {
 		return nil
 	}

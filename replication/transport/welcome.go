@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"time"
+
+	"millrace/replication/identity"
 )
 
 // onceTime is how long a connection for one call may last, from the handshake to the answer.
@@ -95,6 +97,10 @@ func (t *Transport) welcome(conn net.Conn) (s *served, err error) {
 	case err != nil:
 		return refuse(statusMalformed, err.Error())
 	}
+	proof := proofOf(conn)
+	if err := t.proved(h, proof); err != nil {
+		return refuse(statusStranger, err.Error())
+	}
 	if status, reason := t.judge(h, self, a.cluster); status != statusWelcome {
 		if status == statusCluster && h.cluster != "" && h.kind != kindOnce && h.session != t.session {
 			t.cfg.Observer.Foreign(h.cluster)
@@ -134,11 +140,52 @@ func (t *Transport) welcome(conn net.Conn) (s *served, err error) {
 	conn.SetDeadline(end)
 	w := newWriter(conn, maxQueuedBytes)
 	w.once = h.kind == kindOnce
-	ctx, cancel := context.WithCancel(t.running.ctx)
+	origin := Origin{Once: w.once, Proof: proof, Loopback: identity.Loopback(conn)}
+	ctx, cancel := context.WithCancel(context.WithValue(t.running.ctx, originKey{}, origin))
 	return &served{
 		t: t, from: h.from, conn: tc, ctx: ctx, cancel: cancel,
 		w: w,
 	}, nil
+}
+
+// An Origin is what is known of where a call comes from.
+type Origin struct {
+	Once     bool           // by a connection of kind 4
+	Proof    identity.Proof // that was shown before its hello, and is what that says
+	Loopback bool           // both ends of the connection are loopback addresses
+}
+
+type originKey struct{}
+
+// OriginOf tells a Handler where the call comes from that a context was given for.
+func OriginOf(ctx context.Context) Origin {
+	o, _ := ctx.Value(originKey{}).(Origin)
+	return o
+}
+
+// proofOf is what whoever accepted a connection was shown over it.
+func proofOf(conn net.Conn) identity.Proof {
+	if c, ok := conn.(interface{ Proof() identity.Proof }); ok {
+		return c.Proof()
+	}
+	return identity.Proof{}
+}
+
+// proved decides whether a caller has shown that it is who it says, if it has to.
+func (t *Transport) proved(h hello, proof identity.Proof) error {
+	switch said := (identity.Name{Cluster: h.cluster, Node: h.from.Node, Incarnation: h.from.Incarnation}); {
+	case t.cfg.Guard == nil:
+		return nil
+	case proof.Certified() && said != proof.Name:
+		return fmt.Errorf("it says that it is node %s, and its certificate that it is node %s", said, proof.Name)
+	case proof.Certified():
+		return nil
+	case proof.Protocol == identity.Join && h.kind != kindOnce:
+		return errors.New("who comes to join has one call, and no connection of a member")
+	case proof.Protocol == identity.Join:
+		return nil
+	}
+	return t.cfg.Guard.Bare(h.from, h.kind == kindOnce)
 }
 
 // admits asks Config.Membership about the other side of a connection. at is a ReplacedError's.

@@ -131,7 +131,7 @@ func (w *writer) run() {
 		}
 		patience := writePatience + time.Duration(size/slowestWrite)*time.Second
 		w.conn.SetWriteDeadline(time.Now().Add(patience))
-		if _, err := parts.WriteTo(w.conn); err != nil {
+		if err := w.write(parts, size); err != nil {
 			w.fail(err)
 			return
 		}
@@ -140,6 +140,36 @@ func (w *writer) run() {
 			return
 		}
 	}
+}
+
+// joined is how much is copied together for a connection that knows no writev: several
+// records of TLS, which else would be one for each piece, however small.
+const joined = 64 << 10
+
+// write writes parts, of size bytes together.
+func (w *writer) write(parts net.Buffers, size int) error {
+	if bottom(w.conn) == w.conn {
+		_, err := parts.WriteTo(w.conn)
+		return err
+	}
+	buf := make([]byte, 0, min(size, joined))
+	for _, p := range parts {
+		for len(p) > 0 {
+			n := min(len(p), cap(buf)-len(buf))
+			if buf, p = append(buf, p[:n]...), p[n:]; len(buf) < cap(buf) {
+				continue
+			}
+			if _, err := w.conn.Write(buf); err != nil {
+				return err
+			}
+			buf = buf[:0]
+		}
+	}
+	if len(buf) == 0 {
+		return nil
+	}
+	_, err := w.conn.Write(buf)
+	return err
 }
 
 // take waits for messages and returns as many as one write should carry, nil

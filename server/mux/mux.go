@@ -45,9 +45,9 @@ type Config struct {
 
 // Nodes is the node behind a Mux.
 type Nodes interface {
-	// NodeTLS is how the node answers a handshake over conn in which another asks for
+	// NodeTLS is how the node answers a handshake in which another asks for one of our
 	// protocols: see identity.Credentials.Server. An error is why it does not.
-	NodeTLS(conn net.Conn, protocols []string) (*tls.Config, error)
+	NodeTLS(hello *tls.ClientHelloInfo) (*tls.Config, error)
 }
 
 // A Mux accepts connections from one listener and hands them on by what they begin

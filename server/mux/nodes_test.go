@@ -17,8 +17,8 @@ import (
 type muxNode struct{ *identity.Credentials }
 
 // NodeTLS implements Nodes.
-func (n muxNode) NodeTLS(conn net.Conn, protocols []string) (*tls.Config, error) {
-	return n.Server(conn, protocols, nil), nil
+func (n muxNode) NodeTLS(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	return n.Server(hello, nil), nil
 }
 
 // credentialsOf makes those of nodes 1 and up of a new cluster, which believe each other.

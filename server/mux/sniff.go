@@ -101,7 +101,7 @@ func (m *Mux) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		if m.cfg.Nodes == nil {
 			return nil, errors.New("it asks for the protocol of nodes, and there is no node here")
 		}
-		return m.cfg.Nodes.NodeTLS(hello.Conn, hello.SupportedProtos)
+		return m.cfg.Nodes.NodeTLS(hello)
 	}
 	clients := m.cfg.TLS
 	if clients == nil {

@@ -1,0 +1,55 @@
+package keyring
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+
+	"millrace/replication/controller"
+	"millrace/replication/folder"
+	"millrace/replication/transport"
+)
+
+// Ask makes a call to the node that runs in a data folder, with the certificate that lies
+// there: whoever can read the folder may do whatever the node may. It is how the command
+// line asks for what Kafka's protocol has no request for, so that no listener for clients has
+// to serve it, whatever it asks of them.
+func Ask(ctx context.Context, dataDir string, kind uint8, req []byte) ([]byte, error) {
+	f := folder.Folder{Dir: dataDir}
+	last, err := controller.LastImage(f.Path(folder.MetaName))
+	if err != nil {
+		return nil, fmt.Errorf("%s: no node has run in this folder, or this is not its user: %w", dataDir, err)
+	}
+	own := Open(f, slog.New(slog.DiscardHandler)).own
+	if own == nil {
+		return nil, fmt.Errorf("%s: %w", dataDir, ErrNoCertificate)
+	}
+	self, registered := last.Broker(own.Name.Node)
+	if !registered {
+		return nil, fmt.Errorf("%s: node %s is not in the cluster's metadata", dataDir, own.Name)
+	}
+	t := transport.New(transport.Config{
+		Local: transport.Peer{Node: own.Name.Node, Incarnation: own.Name.Incarnation}, Cluster: own.Name.Cluster,
+		Guard: Asking{own.Client(nil)},
+	})
+	defer t.Close()
+	answer, err := t.CallAddr(ctx, net.JoinHostPort(self.Host, strconv.Itoa(int(self.Port))), kind, req)
+	var told *transport.RemoteError
+	if errors.As(err, &told) {
+		return nil, errors.New(told.Message)
+	}
+	return answer, err
+}
+
+// Asking is the Guard of who dials in one way, and is not dialled.
+type Asking struct{ TLS *tls.Config }
+
+// Dial implements transport.Guard.
+func (a Asking) Dial(transport.Peer) (*tls.Config, bool) { return a.TLS, false }
+
+// Bare implements transport.Guard.
+func (Asking) Bare(transport.Peer, bool) error { return transport.ErrStranger }
