@@ -77,6 +77,10 @@ type Config struct {
 	// Found founds a cluster with an empty folder whatever speaks against it: a join that
 	// was begun there, or brokers of another cluster that look for this one.
 	Found bool
+	// Users are those with whom a cluster begins that this broker founds. They are made
+	// before it serves anybody, once: they have no effect on a cluster that has a user. The
+	// first is a super user (super.users), and clients have to log in from then on.
+	Users []UserSecret
 	// Rack is where the broker stands, for the placement of replicas.
 	Rack string
 	// Settings are broker settings under Kafka's names, defaults for topics among them:
@@ -238,7 +242,7 @@ func (b *Broker) complete() error {
 	if b.inter < 0 {
 		return fmt.Errorf("millrace: Config.InterBroker is %s, which is no listener's name", cfg.InterBroker)
 	}
-	if err := b.takeSettings(); err != nil {
+	if err := errors.Join(b.takeSettings(), b.takeUsers()); err != nil {
 		return err
 	}
 	if cfg.Ephemeral {
@@ -342,6 +346,7 @@ func (b *Broker) open() error {
 		Join:       cfg.Join,
 		Found:      cfg.Found,
 		FoundAfter: listenFirst(own.Advertise, cfg.Ephemeral),
+		Users:      b.firstUsers(),
 		Rack:       cfg.Rack,
 		Settings:   cfg.Settings,
 		Logger:     cfg.Logger,

@@ -2,12 +2,15 @@ package millrace
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +19,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"millrace/replication/metadata"
+	"millrace/security/sasl"
 )
 
 func TestConfigsThatMeanNothingStartNothing(t *testing.T) {
@@ -28,7 +32,13 @@ func TestConfigsThatMeanNothingStartNothing(t *testing.T) {
 		"InterBroker is C":                        {Ephemeral: true, InterBroker: "C"},
 		"setting num.partitions=many: it is":      {Ephemeral: true, Settings: map[string]string{"num.partitions": "many"}},
 		"log.retention.ms=x: it is a whole numbe": {Ephemeral: true, Settings: map[string]string{"num.partitions": "many", "log.retention.ms": "x"}},
-		"open ": {Ephemeral: true, Advertise: "nowhere"},
+		"open ":                            {Ephemeral: true, Advertise: "nowhere"},
+		"Users has user a twice":           {Ephemeral: true, Users: []UserSecret{{"a", "x"}, {"a", "y"}}},
+		"the password of a: it is empty":   {Ephemeral: true, Users: []UserSecret{{"a", ""}}},
+		"the password of a: it has 1025 b": {Ephemeral: true, Users: []UserSecret{{"a", strings.Repeat("x", 1025)}}},
+		"the password of a: it is no text": {Ephemeral: true, Users: []UserSecret{{"a", "x\x00y"}}},
+		"Username must not be empty":       {Ephemeral: true, Users: []UserSecret{{"", "x"}}},
+		"choose another name than a;b":     {Ephemeral: true, Users: []UserSecret{{"a;b", "x"}}},
 	} {
 		b, err := Start(t.Context(), cfg)
 		if err == nil {
@@ -183,5 +193,85 @@ func TestAStartCanBeGivenUp(t *testing.T) {
 	<-listening
 	if !strings.Contains(said.String(), "msg=stopped") {
 		t.Errorf("it does not say that it stopped: %s", said.String())
+	}
+}
+
+// A cluster that is founded with users has them before anybody can come in, and the first
+// may do everything. They are made once: neither another password nor another user at a
+// later start changes anything.
+func TestAClusterBeginsWithUsers(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	start := func(users ...UserSecret) *metadata.Image {
+		t.Helper()
+		b, err := Start(t.Context(), Config{DataDir: dir, Users: users})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Shutdown(t.Context())
+		return b.node.Image()
+	}
+	secret := UserSecret{"alice", "sesame"}
+	image := start(secret, UserSecret{"bob", "pass"})
+	if all := image.Users(); len(all) != 2 || image.BrokerConfig(0)[metadata.SuperUsers] != "User:alice" {
+		t.Fatalf("users %v, super users %q", all, image.BrokerConfig(0)[metadata.SuperUsers])
+	}
+	alice, _ := image.User("alice")
+	for _, c := range alice.Credentials {
+		v := sasl.Verifier{Mechanism: sasl.Mechanism(c.Mechanism.String()), Iterations: int(c.Iterations), Salt: c.Salt, StoredKey: c.StoredKey, ServerKey: c.ServerKey}
+		if !v.Fits([]byte("sesame")) || v.Fits([]byte("pass")) {
+			t.Errorf("%v is of another password", c)
+		}
+	}
+	if len(alice.Credentials) != 2 {
+		t.Errorf("credentials %v", alice.Credentials)
+	}
+	again := start(UserSecret{"alice", "other"}, UserSecret{"carol", "x"})
+	if still, _ := again.User("alice"); len(again.Users()) != 2 || !reflect.DeepEqual(still, alice) {
+		t.Errorf("a later start made %v", again.Users())
+	}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x"} {
+		if shown := fmt.Sprintf(verb, Config{Users: []UserSecret{secret}}); strings.Contains(shown, "sesame") || strings.Contains(shown, fmt.Sprintf("%x", "sesame")) {
+			t.Errorf("%s shows the password: %s", verb, shown)
+		}
+	}
+	if shown, err := json.Marshal(secret); err != nil || strings.Contains(string(shown), "sesame") {
+		t.Errorf("%s, %v", shown, err)
+	}
+}
+
+// A cluster that was founded without users gets them when its founder is given some.
+func TestAnOpenClusterGetsItsFirstUsers(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	for _, users := range [][]UserSecret{nil, {{"alice", "sesame"}}} {
+		b, err := Start(t.Context(), Config{DataDir: dir, Users: users})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(b.node.Image().Users()); n != len(users) {
+			t.Errorf("%d users, want %d", n, len(users))
+		}
+		b.Shutdown(t.Context())
+	}
+}
+
+// Users that a broker joins with are not made: whoever starts one more broker would shut
+// those out who use the cluster as it is.
+func TestWhoJoinsMakesNoUsers(t *testing.T) {
+	first, err := Start(t.Context(), Config{Ephemeral: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Shutdown(t.Context())
+	var said strings.Builder
+	second, err := Start(t.Context(), Config{Ephemeral: true, Join: []string{first.Addr()}, Users: []UserSecret{{"mallory", "sesame"}}, Logger: slog.New(slog.NewTextHandler(&said, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(second.node.Image().Users()); n != 0 {
+		t.Errorf("%d users were made", n)
+	}
+	second.Shutdown(t.Context())
+	if !strings.Contains(said.String(), "did not found it") || strings.Contains(said.String(), "sesame") {
+		t.Errorf("it says %s", said.String())
 	}
 }

@@ -59,6 +59,8 @@ type Config struct {
 	// FoundAfter is how long a node that would found a cluster listens before whether
 	// the nodes of another look for it; they dial once a second at least. 0: not at all.
 	FoundAfter time.Duration
+	// Users are those with whom a cluster begins that this node founds: see millrace.Config.
+	Users []metadata.User
 	// Rack is where the broker stands, for placement; "" is nowhere in particular.
 	Rack string
 	// Settings are broker settings under Kafka's names, defaults for topics among them.
@@ -174,7 +176,8 @@ func Open(cfg Config) (*Node, error) {
 
 // Start makes the node a member of its cluster, founding or joining one if the
 // folder is empty. Connections of other nodes must come to Serve by now. It returns
-// when the node has the cluster's image and is registered in it. The image that it had
+// when the node has the cluster's image and is registered in it, and a cluster that it
+// founded has a user, if it was given any. The image that it had
 // last will do; a quorum of controllers must be there where that does not have the node as
 // it is now, at another address say.
 func (n *Node) Start(ctx context.Context) error {
@@ -192,7 +195,7 @@ func (n *Node) Start(ctx context.Context) error {
 	run := folder.NewRun()
 	n.registrar = registrar{n: n, Registrar: admission.NewRegistrar(admission.Registration{
 		Node: n.identity.Peer(), Cluster: n.identity.Cluster, Advertise: n.cfg.Advertise, Rack: n.cfg.Rack, Listeners: n.cfg.Listeners,
-		MaxLevel: n.cfg.maxLevel, Run: run, Age: age, Keyring: n.keyring,
+		MaxLevel: n.cfg.maxLevel, Run: run, Age: age, Keyring: n.keyring, Founder: n.identity.Founder, Users: n.cfg.Users, Logger: n.logger,
 	}, n, n.standing)}
 	n.standing.Belongs(n.identity, n.logger)
 	n.members = roster.NewMembers(roster.Config{
@@ -249,7 +252,7 @@ func (n *Node) Start(ctx context.Context) error {
 		// node can serve what it has without a controller.
 		n.registrar.registered.Store(true)
 		n.registrar.stay(n.Image())
-		return nil
+		return n.registrar.FirstUsers(ctx)
 	}
 	if err := n.registrar.Register(ctx); err != nil {
 		if errors.Is(err, metadata.ErrOldDisk) {
@@ -261,7 +264,7 @@ func (n *Node) Start(ctx context.Context) error {
 		return err
 	}
 	n.registrar.registered.Store(true)
-	return nil
+	return n.registrar.FirstUsers(ctx)
 }
 
 // enter founds a cluster or joins one, and keeps who the node is from then on.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"millrace/replication/folder"
@@ -21,9 +22,12 @@ type Registration struct {
 	Advertise string // HOST:PORT, for other nodes
 	Rack      string
 	Listeners []metadata.Listener
-	MaxLevel  int32       // the highest feature level that it reads
-	Run       string      // random, of this process
-	Age       *folder.Age // of the data folder
+	MaxLevel  int32           // the highest feature level that it reads
+	Run       string          // random, of this process
+	Age       *folder.Age     // of the data folder
+	Founder   bool            // it founded the cluster
+	Users     []metadata.User // with whom that begins
+	Logger    *slog.Logger
 	Keyring   *keyring.Keyring
 }
 

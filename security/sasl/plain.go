@@ -2,11 +2,28 @@ package sasl
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
+	"strings"
 	"unicode/utf8"
 )
 
 // maxPassword bounds a password, bytes. The work of checking one does not grow with it.
 const maxPassword = 1024
+
+// ValidatePassword reports what speaks against a password: that some mechanism could not
+// carry it. The error does not have it.
+func ValidatePassword(password string) error {
+	switch {
+	case password == "":
+		return errors.New("it is empty")
+	case len(password) > maxPassword:
+		return fmt.Errorf("it has %d bytes; it may have at most %d", len(password), maxPassword)
+	case !utf8.ValidString(password), strings.ContainsRune(password, 0):
+		return errors.New("it is no text in UTF-8 without a NUL")
+	}
+	return nil
+}
 
 // plain is PLAIN: one message, [authorization id] NUL name NUL password.
 type plain struct {
