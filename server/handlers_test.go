@@ -7,16 +7,36 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"millrace/security/acl"
 	"millrace/server/protocol"
 	"millrace/server/protocol/protocoltest"
 )
 
-// Every handler in every version with fields set to anything. None may
-// panic; what they refuse they answer.
+// Every handler in every version with fields set to anything, by somebody who may do
+// everything and by somebody who may do with some names what with others they may not. None
+// may panic; what they refuse they answer.
 func TestHandlersSurviveAnything(t *testing.T) {
+	t.Run("open", func(t *testing.T) { surviveAnything(t, false) })
+	t.Run("guarded", func(t *testing.T) { surviveAnything(t, true) })
+}
+
+func surviveAnything(t *testing.T, guarded bool) {
 	b := startBroker(t, map[string]string{"auto.create.topics.enable": "false", "offsets.topic.num.partitions": "3"})
+	rules := b.guard()
+	rules.rules.Store(nil)
 	b.create("t", 1, nil)
 	b.coordinates("g")
+	if guarded {
+		var some []acl.Entry
+		for first := byte(1); first < 128; first += 2 {
+			for _, on := range []acl.ResourceType{acl.Topic, acl.Group, acl.TransactionalID} {
+				e := let(acl.Anonymous, acl.All, on, string(rune(first)))
+				e.Pattern = acl.Prefixed
+				some = append(some, e)
+			}
+		}
+		rules.set(append(some, let(acl.Anonymous, acl.All, acl.Cluster, acl.ClusterName))...)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel() // nothing is waited for
 	for _, a := range b.server.handlers.apis {
