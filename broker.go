@@ -42,6 +42,7 @@ import (
 	"millrace/replication/metadata"
 	"millrace/replication/metadata/settings"
 	"millrace/server"
+	"millrace/server/audit"
 	"millrace/server/coordinator"
 	"millrace/server/mux"
 )
@@ -132,6 +133,7 @@ type Timer = coordinator.Timer
 type Broker struct {
 	cfg       Config
 	logger    *slog.Logger
+	audit     *audit.Log
 	listeners []Listener // as they are: real ports, advertised addresses
 	told      []string   // of each, what clients that came in by it are told: "" is where they did
 	inter     int        // the one at which other brokers reach it
@@ -334,6 +336,10 @@ func (b *Broker) registered() (all []metadata.Listener) {
 func (b *Broker) open() error {
 	cfg, own := b.cfg, b.listeners[b.inter]
 	b.describe(cfg.Settings)
+	var err error
+	if b.audit, err = audit.Open(settings.Layers{Static: cfg.Settings}.Broker().Access.AuditLog, b.logger); err != nil {
+		return fmt.Errorf("open the file of millrace.audit.log.path: %w", err)
+	}
 	var now func() time.Time
 	if cfg.Clock != nil {
 		now = cfg.Clock.Now
@@ -358,7 +364,7 @@ func (b *Broker) open() error {
 	b.node = node
 	b.kafka = &server.Server{
 		Node: node, Advertised: b.told[b.inter], DataDir: cfg.DataDir, Software: cfg.Software, Logger: b.logger, Levels: cfg.Levels,
-		Clock: cfg.Clock,
+		Clock: cfg.Clock, Auditor: b.audit,
 	}
 	return nil
 }
@@ -480,6 +486,9 @@ func (b *Broker) stop(ctx context.Context) {
 // release gives back what the broker has besides its node.
 func (b *Broker) release() {
 	b.tuned.stop()
+	if b.audit != nil {
+		b.audit.Close()
+	}
 	if b.cfg.Ephemeral {
 		os.RemoveAll(b.cfg.DataDir)
 	}

@@ -33,6 +33,7 @@ func TestConfigsThatMeanNothingStartNothing(t *testing.T) {
 		"setting num.partitions=many: it is":      {Ephemeral: true, Settings: map[string]string{"num.partitions": "many"}},
 		"log.retention.ms=x: it is a whole numbe": {Ephemeral: true, Settings: map[string]string{"num.partitions": "many", "log.retention.ms": "x"}},
 		"open ":                            {Ephemeral: true, Advertise: "nowhere"},
+		"open the file of millrace.audit.": {Ephemeral: true, Settings: map[string]string{"millrace.audit.log.path": filepath.Join(t.TempDir(), "none", "audit.log")}},
 		"Users has user a twice":           {Ephemeral: true, Users: []UserSecret{{"a", "x"}, {"a", "y"}}},
 		"the password of a: it is empty":   {Ephemeral: true, Users: []UserSecret{{"a", ""}}},
 		"the password of a: it has 1025 b": {Ephemeral: true, Users: []UserSecret{{"a", strings.Repeat("x", 1025)}}},
@@ -50,6 +51,30 @@ func TestConfigsThatMeanNothingStartNothing(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(os.TempDir()); len(left) > 0 {
 		t.Errorf("%s is left", left[0].Name())
+	}
+}
+
+// What clients change is in the file that is named for it.
+func TestChangesAreWrittenToTheAuditLog(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.log")
+	b, err := Start(t.Context(), Config{Ephemeral: true, Settings: map[string]string{"millrace.audit.log.path": path}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := kgo.NewClient(kgo.SeedBrokers(b.Addr()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if _, err := kadm.NewClient(client).CreateTopic(t.Context(), 1, 1, nil, "orders"); err != nil {
+		t.Error(err)
+	}
+	if err := b.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	text, err := os.ReadFile(path)
+	if want := `"event":"changed","principal":"User:ANONYMOUS","host":"127.0.0.1","client":"kgo","request":"CreateTopics","subject":"create topic orders","outcome":"succeeded"}` + "\n"; err != nil || !strings.HasSuffix(string(text), want) {
+		t.Errorf("%s, %v\nwant %s", text, err, want)
 	}
 }
 

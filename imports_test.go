@@ -56,10 +56,11 @@ var allowed = map[string][]string{
 	"server/protocol/protocoltest":       {"twmb/franz-go/pkg/kmsg"}, // for tests only
 	"server/group":                       {"internal/heap", "segment/record", "server/coordinator", "server/protocol", "twmb/franz-go/pkg/kmsg", "twmb/franz-go/pkg/kbin"},
 	"server/journal":                     {"internal/slowlog", "replication", "replication/metadata", "replication/partition", "segment/record", "server/coordinator"},
+	"server/audit":                       {"internal/slowlog", "server"},
 	"server/mux":                         {"replication/identity", "replication/transport"},
 	"server": {"internal/bufpool", "internal/slowlog", "replication", "replication/metadata", "replication/partition", "replication/metadata/settings", "security/acl", "segment", "segment/record",
 		"server/coordinator", "server/group", "server/journal", "server/mux", "server/protocol", "twmb/franz-go/pkg/kmsg", "golang.org/x/sys"},
-	".":          {"replication", "replication/metadata", "replication/metadata/settings", "security/sasl", "server", "server/coordinator", "server/mux"}, // package millrace
+	".":          {"replication", "replication/metadata", "replication/metadata/settings", "security/sasl", "server", "server/audit", "server/coordinator", "server/mux"}, // package millrace
 	"brokertest": {"."},
 	"cli": {"cli/bench", "cli/kafka", "cli/local", "cli/term", "log", "segment", "segment/record", "replication", "replication/admission", "replication/folder", "replication/keyring", "replication/metadata", "replication/metadata/settings", "replication/rescue", "security/acl", "server",
 		"urfave/cli", "twmb/franz-go", "golang.org/x/sys", "cpuguy83/go-md2man"},

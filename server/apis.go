@@ -139,6 +139,7 @@ func answer[R any, P request[R], A kmsg.Response](handle func(*call, P) A) func(
 			return protocol.Malformed("%s version %d: %v", c.Key.Name(), c.Version, err)
 		}
 		resp := handle(c, req)
+		c.auditChanges(req, resp)
 		if c.failed != nil {
 			return c.failed
 		}

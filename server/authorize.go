@@ -147,7 +147,7 @@ func (c *call) denied(op acl.Operation, on acl.ResourceType, name string) {
 		return
 	}
 	a.Audit(AuditEvent{
-		Kind: "denied", Principal: c.conn.principal, Host: c.conn.origin.host, Client: c.Client,
+		Kind: AuditDenied, Principal: c.conn.principal, Host: c.conn.origin.host, Client: c.Client,
 		Request: c.Key.Name(), Subject: fmt.Sprintf("%v on %v %s", op, on, name), Outcome: "denied",
 	})
 }

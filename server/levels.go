@@ -36,6 +36,7 @@ var loggers = []string{
 	"millrace.replication.transport",
 	"millrace.replication.vote",
 	"millrace.server",
+	"millrace.server.audit",
 	"millrace.server.coordinator",
 	"millrace.server.group",
 	"millrace.server.journal",

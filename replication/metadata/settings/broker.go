@@ -53,6 +53,8 @@ var brokerSettings = sorted([]*Definition{
 	{Name: "allow.everyone.if.no.acl.found", Type: Boolean, Default: "false", Doc: "Let everybody do everything with resources that nothing is allowed or denied for."},
 	{Name: "authorizer.class.name", Type: String, Default: "", valid: authorizers, ReadOnly: true, PerNode: true, Doc: "Decide who may do what even while the cluster has no users. Kafka's authorizers are taken for this node's own."},
 
+	{Name: "millrace.audit.log.path", Type: String, Default: "", ReadOnly: true, PerNode: true, Doc: "File that who was kept out and who changed what is written to, as lines of JSON; empty: this goes to the logger millrace.server.audit."},
+
 	// Groups.
 	// Kafka's own default is 3,000 and its shipped configuration says 0.
 	{Name: "group.initial.rebalance.delay.ms", Type: Int, Default: "0", valid: atLeast(0), ReadOnly: true, Doc: "Time a new group waits for further members before its first rebalance."},
@@ -180,6 +182,7 @@ type Access struct {
 	SuperUsers    string // User:a;User:b
 	AllowEveryone bool   // to do what nothing is said about
 	Authorizer    string // not "": access is controlled even without users
+	AuditLog      string // path of a file; "": none
 }
 
 // Leaders is who leads partitions.
@@ -281,6 +284,7 @@ func (l Layers) Broker() Broker {
 			SuperUsers:    r.text("super.users"),
 			AllowEveryone: r.truth("allow.everyone.if.no.acl.found"),
 			Authorizer:    r.text("authorizer.class.name"),
+			AuditLog:      r.text("millrace.audit.log.path"),
 		},
 		Groups: Groups{
 			Protocols:                   r.list("group.coordinator.rebalance.protocols"),
