@@ -14,8 +14,11 @@ type api struct {
 
 	// early is set if the answer tells nobody which topics there are, or what is set for
 	// them, or is taken as passing: it does not wait for the image that the node had
-	// when it ended, as all others do. See imageGate.
+	// when it ended, as all others do. See imageGate. Where access is controlled none is
+	// that needs rights, and nowhere one that needs a right to the cluster: the image may
+	// lack that they were taken away.
 	early bool
+	needy bool // it needs rights
 }
 
 // table says what is served. It drives dispatch and the answer to ApiVersions,
@@ -99,7 +102,8 @@ func (h *handlers) init(b *broker) {
 	h.apis = h.table()
 	for i := range h.apis {
 		a := &h.apis[i]
-		a.early = a.early && wholeRight(a.key) == nil // which the image says
+		a.early = a.early && wholeRight(a.key) == nil
+		a.needy = len(rights[a.key]) > 0
 		h.guard.Serve(a.key, a.min, a.max)
 		h.byKey[a.key] = a
 	}

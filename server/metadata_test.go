@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"millrace/security/acl"
 	"millrace/server/protocol"
 )
 
@@ -353,6 +354,32 @@ func TestATopicIsThereRightAfterAStart(t *testing.T) {
 	resp := w.receive(req, id).(*kmsg.MetadataResponse)
 	if len(resp.Topics) != 1 || resp.Topics[0].ErrorCode != 0 || len(resp.Topics[0].Partitions) != 1 {
 		t.Errorf("asked before the start: %+v", resp.Topics)
+	}
+	client.Close()
+}
+
+// Where access is controlled, nobody is let do by rules that a node had when it ended what
+// has been forbidden since, as far as it knows: requests wait for the image.
+func TestRightsAreNotThoseOfAStart(t *testing.T) {
+	b := serveBroker(t, t.TempDir(), nil, func(s *Server) { s.broker.image.patience = time.Hour })
+	rules := b.guard()
+	const group = "g"
+	rules.set(let(acl.Anonymous, acl.Read, acl.Group, group))
+	client, served := net.Pipe()
+	w := &wire{t: t, conn: client}
+	go newConnection(b.server, served).serve()
+	req := kmsg.NewPtrHeartbeatRequest()
+	req.Group, req.MemberID = group, "m"
+	id := w.send(req)
+	for deadline := time.Now().Add(time.Minute); b.server.broker.image.waiting.Load() == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the request does not wait")
+		}
+	}
+	rules.set()
+	b.start()
+	if got := w.receive(req, id).(*kmsg.HeartbeatResponse); got.ErrorCode != noGroup {
+		t.Errorf("%+v", got)
 	}
 	client.Close()
 }
