@@ -26,18 +26,19 @@ const (
 
 // Keys are an issuer's public keys, a JSON Web Key Set at a URL: file:, http: or https:. They
 // are read when the first token is checked, again when they are old, and once in a while when a
-// token names a key that is not among them. Those that were read stay until others are. They
-// are safe for concurrent use.
+// token names a key that is not among them. Those that were read stay until others are, and
+// tokens that they signed are not kept waiting meanwhile. Keys are safe for concurrent use.
 type Keys struct {
 	url     string
 	refresh time.Duration
 	client  *http.Client
 
-	mu     sync.Mutex
-	set    jose.JSONWebKeySet
-	read   time.Time // when set was
-	asked  time.Time // when that was last tried
-	failed error     // why it did not work then
+	mu      sync.Mutex
+	set     jose.JSONWebKeySet
+	read    time.Time     // when set was
+	asked   time.Time     // when that was last tried
+	failed  error         // why it did not work then
+	reading chan struct{} // closed once it is over; nil: nobody reads
 }
 
 // NewKeys returns the keys at a URL. refresh is how old they may become; 0: an hour.
@@ -70,7 +71,7 @@ func (k *Keys) verify(token *jwt.JSONWebToken, now time.Time, claims ...any) err
 		}
 	}
 	for _, key := range candidates {
-		if key.IsPublic() && token.Claims(key, claims...) == nil {
+		if signs(&key, token.Headers[0].Algorithm) && token.Claims(key, claims...) == nil {
 			return nil
 		}
 	}
@@ -80,28 +81,52 @@ func (k *Keys) verify(token *jwt.JSONWebToken, now time.Time, claims ...any) err
 	return errors.New("no key of the issuer signed it")
 }
 
-// current returns the keys, read again if they are old or lack one that is asked for. Whoever
-// comes while they are read waits for it.
+// signs reports whether a key is one for signatures of an algorithm.
+func signs(key *jose.JSONWebKey, algorithm string) bool {
+	return key.IsPublic() && (key.Use == "" || key.Use == "sig") && (key.Algorithm == "" || key.Algorithm == algorithm)
+}
+
+// current returns the keys, and has them read again if they are old or lack one that is asked
+// for. Only who can do nothing without waits for that.
 func (k *Keys) current(now time.Time, id string) (jose.JSONWebKeySet, error) {
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	old := now.Sub(k.read) >= k.refresh
 	missing := id != "" && len(k.set.Key(id)) == 0
-	if (old || missing) && (k.asked.IsZero() || now.Sub(k.asked) >= keysPause) {
-		k.asked = now
-		var set jose.JSONWebKeySet
-		if set, k.failed = k.load(); k.failed == nil {
-			k.set, k.read = set, now
-		}
+	if (old || missing) && k.reading == nil && (k.asked.IsZero() || now.Sub(k.asked) >= keysPause) {
+		k.asked, k.reading = now, make(chan struct{})
+		go k.readAgain(now)
 	}
+	if reading := k.reading; reading != nil && (k.read.IsZero() || missing) {
+		k.mu.Unlock()
+		<-reading // keysTimeout at most
+		k.mu.Lock()
+	}
+	defer k.mu.Unlock()
 	if k.read.IsZero() {
 		return k.set, fmt.Errorf("the issuer's keys cannot be read: %w", k.failed)
 	}
 	return k.set, nil
 }
 
-// load reads the keys.
+// readAgain is the goroutine "issuer": it reads the keys once.
+func (k *Keys) readAgain(now time.Time) {
+	set, err := k.load()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.failed = err; err == nil {
+		k.set, k.read = set, now
+	}
+	close(k.reading)
+	k.reading = nil
+}
+
+// load reads the keys. What is no good in them ends no process.
 func (k *Keys) load() (set jose.JSONWebKeySet, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v", r)
+		}
+	}()
 	r, err := k.open()
 	if err != nil {
 		return set, err

@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -420,42 +422,73 @@ func TestKeysAreAtAnAddress(t *testing.T) {
 	}
 }
 
-func FuzzExchange(f *testing.F) {
-	for i := range Known() {
-		for _, message := range []string{
-			"\x00alice\x00sesame", "n,,n=alice,r=nonce", "n,a=alice,n=al=2Cice,r=x,tokenauth=true", "p=tls-exporter,,n=alice,r=x", "c=biws,r=nonce,p=AAAA",
-			bearerMessage("e30.e30.e30"), "n,a=x,\x01k=v\x01auth=Bearer eyJhbGciOiJub25lIn0.e30.\x01\x01", "\x01",
-		} {
-			f.Add(byte(i), []byte(message), []byte("c=biws,r=nonce,p=AAAA"))
-		}
-	}
-	dir := f.TempDir()
-	path := filepath.Join(dir, "keys.json")
-	if err := os.WriteFile(path, []byte(`{"keys":[{"kty":"oct","k":"AAAA"},{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`), 0o600); err != nil {
-		f.Fatal(err)
-	}
-	keys, err := NewKeys("file://"+path, 0)
+// An issuer that does not answer keeps nobody waiting whose key is known.
+func TestAnIssuerThatHangsStopsNobody(t *testing.T) {
+	i := newIssuer(t)
+	set, err := os.ReadFile(i.url)
 	if err != nil {
-		f.Fatal(err)
+		t.Fatal(err)
 	}
-	users := newTable(f, map[string]string{"alice": "sesame"})
-	s := &Server{Users: users, Tokens: &Tokens{Keys: keys}}
-	f.Fuzz(func(t *testing.T, which byte, first, second []byte) {
-		m := Known()[int(which)%len(Known())]
-		x, err := s.Begin(m)
-		if err != nil {
-			t.Fatal(err)
+	entered, release := make(chan struct{}, 10), make(chan struct{})
+	answered := 0
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		entered <- struct{}{}
+		if answered++; answered > 1 {
+			<-release
 		}
-		for _, message := range [][]byte{first, second} {
-			_, who, err := x.Step(message)
-			if who != nil && (m != Plain || string(message[bytes.IndexByte(message, 0)+1:]) != "alice\x00sesame") {
-				t.Fatalf("%s: %q made it %v", m, message, who)
+		w.Write(set)
+	}))
+	defer web.Close()
+	keys, err := NewKeys(web.URL, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Unix(1_800_000_000, 0)
+	s := &Server{Tokens: &Tokens{Keys: keys, Now: func() time.Time { return now }}}
+	token := bearerMessage(i.token(t, "one", map[string]any{"sub": "alice", "exp": now.Unix() + 3600}))
+	for _, what := range []string{"with keys that nobody has read", "with old ones, which are being read"} {
+		if _, who, err := logIn(t, s, OAuthBearer, token); who == nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		<-entered
+		now = now.Add(time.Hour / 2)
+	}
+	keys.mu.Lock()
+	if keys.reading == nil || keys.failed != nil {
+		t.Errorf("a log-in waited until nobody read any more: %v", keys.failed)
+	}
+	keys.mu.Unlock()
+	close(release)
+}
+
+// A key is for what it says it is for.
+func TestKeysAreForSomething(t *testing.T) {
+	i := newIssuer(t)
+	now := time.Unix(1_800_000_000, 0)
+	token := bearerMessage(i.token(t, "one", map[string]any{"sub": "alice", "exp": now.Unix() + 60}))
+	for want, keys := range map[bool][]jose.JSONWebKey{
+		true:  {{Use: "sig", Algorithm: "RS256"}, {}, {Algorithm: "RS256"}},
+		false: {{Use: "enc"}, {Algorithm: "PS256"}, {Algorithm: "RSA-OAEP", Use: "enc"}},
+	} {
+		for _, key := range keys {
+			key.Key, key.KeyID = i.key.Public(), "one"
+			p, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{key}})
+			if err != nil {
+				t.Fatal(err)
 			}
-			if err != nil || who != nil {
-				return
+			if err := os.WriteFile(i.url, p, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			read, err := NewKeys("file://"+i.url, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := &Server{Tokens: &Tokens{Keys: read, Now: func() time.Time { return now }}}
+			if _, who, _ := logIn(t, s, OAuthBearer, token); (who != nil) != want {
+				t.Errorf("a key with use %q, algorithm %q: let in: %v", key.Use, key.Algorithm, who)
 			}
 		}
-	})
+	}
 }
 
 // BenchmarkRefusal shows that it is the same work for a name that there is and for one that
