@@ -3,6 +3,7 @@
 package transport
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -13,14 +14,32 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"millrace/replication/identity"
 )
 
-// BenchmarkAppend measures one append at a time, from call to answer.
+// BenchmarkAppend measures one append at a time, from call to answer, without encryption as
+// between loopback addresses, and with it as between machines.
 // BenchmarkBare is what the machine allows.
 func BenchmarkAppend(b *testing.B) {
-	for _, size := range []int{200, 100 << 10, 1 << 20} {
-		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			_, port, to := pair(b, nil)
+	a, err := identity.NewAuthority("test", time.Now())
+	if err != nil {
+		b.Fatal(err)
+	}
+	sealed := func(cfg *Config) {
+		own, err := identity.NewCredentials(identity.Name{Cluster: cfg.Cluster, Node: cfg.Local.Node, Incarnation: cfg.Local.Incarnation}, []identity.Authority{a}, time.Now())
+		if err != nil {
+			b.Fatal(err)
+		}
+		cfg.Guard = guard{own: own, protocol: identity.Sealed, bare: errUnproved}
+	}
+	for i, size := range []int{200, 100 << 10, 1 << 20, 200, 100 << 10, 1 << 20} {
+		adjust, name := sealed, fmt.Sprint("sealed/", size)
+		if i < 3 {
+			adjust, name = nil, fmt.Sprint(size)
+		}
+		b.Run(name, func(b *testing.B) {
+			_, port, to := pair(b, adjust)
 			req := appendOf(0, 1, size)
 			b.SetBytes(int64(size))
 			b.ReportAllocs()
@@ -169,4 +188,35 @@ func cpuTime() time.Duration {
 		panic(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkDial is what a node pays for each connection when it comes back: to connect, to
+// shake hands and to be answered a call, on both sides. none: without a handshake of TLS.
+func BenchmarkDial(b *testing.B) {
+	a, err := identity.NewAuthority("test", time.Now())
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, protocol := range []string{"none", identity.Bare, identity.Sealed} {
+		b.Run(protocol, func(b *testing.B) {
+			c := newCluster(b, &loopback{}, 2, func(cfg *Config) {
+				cfg.Handler = handler(func(_ context.Context, _ Peer, _ uint8, req []byte) ([]byte, error) { return req, nil })
+				if protocol == "none" {
+					return
+				}
+				own, err := identity.NewCredentials(identity.Name{Cluster: cfg.Cluster, Node: cfg.Local.Node, Incarnation: cfg.Local.Incarnation}, []identity.Authority{a}, time.Now())
+				if err != nil {
+					b.Fatal(err)
+				}
+				cfg.Guard = guard{own: own, protocol: protocol, bare: errUnproved}
+			})
+			defer c.close()
+			addr, _ := c.resolve(2)
+			for b.Loop() {
+				if _, err := c.nodes[0].CallAddr(context.Background(), addr, 1, nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }

@@ -13,6 +13,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"millrace/internal/identitytest"
 )
 
 // A network is how the nodes of a test reach each other, by the names of their hosts.
@@ -146,6 +148,12 @@ func (c *cluster) start(p Peer, adjust func(*Config)) *node {
 	ready := make(chan struct{})
 	addr := c.listen(p.Node, func(conn net.Conn) {
 		<-ready
+		if nodes, ok := n.cfg.Guard.(identitytest.Nodes); ok {
+			var err error
+			if conn, err = identitytest.Accept(conn, nodes); err != nil {
+				return
+			}
+		}
 		n.Serve(conn)
 	})
 	h := &hooks{resolve: c.resolve, n: n}
