@@ -58,7 +58,7 @@ var allowed = map[string][]string{
 	"server/journal":                     {"internal/slowlog", "replication", "replication/metadata", "replication/partition", "segment/record", "server/coordinator"},
 	"server/audit":                       {"internal/slowlog", "server"},
 	"server/mux":                         {"replication/identity", "replication/transport"},
-	"server": {"internal/bufpool", "internal/slowlog", "replication", "replication/metadata", "replication/partition", "replication/metadata/settings", "security/acl", "segment", "segment/record",
+	"server": {"internal/bufpool", "internal/slowlog", "replication", "replication/metadata", "replication/partition", "replication/metadata/settings", "security/acl", "security/sasl", "segment", "segment/record",
 		"server/coordinator", "server/group", "server/journal", "server/mux", "server/protocol", "twmb/franz-go/pkg/kmsg", "golang.org/x/sys"},
 	".":          {"replication", "replication/metadata", "replication/metadata/settings", "security/sasl", "server", "server/audit", "server/coordinator", "server/mux"}, // package millrace
 	"brokertest": {"."},

@@ -24,8 +24,7 @@ type api struct {
 // table says what is served. It drives dispatch and the answer to ApiVersions,
 // and a test holds it against the ranges of Kafka 4.1: clients infer the
 // release, and features, from combinations of them. A key listed here is a
-// promise; keys of transactions are not listed until they are kept. SaslHandshake is
-// listed for what it refuses.
+// promise; keys of transactions are not listed until they are kept.
 //
 // Handlers are grouped by what they are about, each group with what it needs.
 func (h *handlers) table() []api {
@@ -58,6 +57,7 @@ func (h *handlers) table() []api {
 		{key: kmsg.DescribeConfigs, min: 1, max: 4, serve: answer(h.configs.describeConfigs)},
 		{key: kmsg.AlterConfigs, min: 0, max: 2, serve: answer(h.configs.alterConfigs)},
 		{key: kmsg.DescribeLogDirs, min: 1, max: 4, serve: answer(h.cluster.describeLogDirs)},
+		{key: kmsg.SASLAuthenticate, early: true, min: 0, max: 2, serve: answer(h.security.saslAuthenticate)},
 		{key: kmsg.CreatePartitions, min: 0, max: 3, serve: answer(h.topics.createPartitions)},
 		{key: kmsg.DeleteGroups, early: true, min: 0, max: 2, serve: answer(h.groups.deleteGroups)},
 		{key: kmsg.ElectLeaders, min: 0, max: 2, serve: answer(h.cluster.electLeaders)},
@@ -65,6 +65,7 @@ func (h *handlers) table() []api {
 		{key: kmsg.ListPartitionReassignments, min: 0, max: 0, serve: answer(h.cluster.listPartitionReassignments)},
 		{key: kmsg.DescribeClientQuotas, early: true, min: 0, max: 1, serve: answer(h.security.describeClientQuotas)},
 		{key: kmsg.DescribeUserSCRAMCredentials, early: true, min: 0, max: 0, serve: answer(h.security.describeUserSCRAM)},
+		{key: kmsg.AlterUserSCRAMCredentials, early: true, min: 0, max: 0, serve: answer(h.security.alterUserSCRAM)},
 		{key: kmsg.DescribeQuorum, early: true, min: 0, max: 2, serve: answer(h.cluster.describeQuorum)},
 		{key: kmsg.OffsetDelete, early: true, min: 0, max: 0, serve: answer(h.groups.offsetDelete)},
 		{key: kmsg.DescribeCluster, early: true, min: 0, max: 2, serve: answer(h.cluster.describeCluster)},

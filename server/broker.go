@@ -22,6 +22,7 @@ type broker struct {
 	clock      coordinator.Clock
 	logger     *slog.Logger
 	authorizer authorizer
+	desk       loginDesk
 
 	image    imageGate
 	resolved atomic.Pointer[resolvedSettings]

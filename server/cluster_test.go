@@ -104,7 +104,7 @@ func startClusterOf(t *testing.T, n int, settings map[string]string, names []str
 		if i > 0 {
 			cfg.Join = []string{all[0].addr}
 		}
-		listeners := []*Listener{{l, "PLAINTEXT", ""}}
+		listeners := []*Listener{{Listener: l, Name: "PLAINTEXT"}}
 		if len(names) > 0 {
 			cfg.Listeners = []metadata.Listener{{Name: "PLAINTEXT", Address: cfg.Advertise}}
 		}
@@ -114,7 +114,7 @@ func startClusterOf(t *testing.T, n int, settings map[string]string, names []str
 				t.Fatal(err)
 			}
 			advertised := fmt.Sprintf("%s-%d.example:9092", strings.ToLower(name), i+1)
-			listeners = append(listeners, &Listener{l, name, advertised})
+			listeners = append(listeners, &Listener{Listener: l, Name: name, Advertised: advertised})
 			cfg.Listeners = append(cfg.Listeners, metadata.Listener{Name: name, Address: advertised})
 		}
 		node, err := replication.Open(cfg)
@@ -128,7 +128,7 @@ func startClusterOf(t *testing.T, n int, settings map[string]string, names []str
 			m := b.server.Mux(l.Listener)
 			peers, clients := m.Peers(), m.Kafka()
 			if len(names) > 0 {
-				clients = &Listener{clients, l.Name, l.Advertised}
+				clients = &Listener{Listener: clients, Name: l.Name, Advertised: l.Advertised}
 			}
 			go func() { served <- node.Serve(peers) }()
 			go func() { served <- b.server.Serve(clients) }()

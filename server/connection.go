@@ -56,6 +56,7 @@ type connection struct {
 	server    *Server
 	origin    origin
 	principal string // who it is, "User:alice"
+	login     login
 	permitted permitted
 	conn      net.Conn
 	stranger  bool            // it has sent no whole request yet
@@ -153,21 +154,24 @@ func (c *connection) close() {
 	c.share.leave()
 }
 
-// linger ends a connection that Shutdown closes. Closing it with requests
+// linger ends a connection that Shutdown closes, or whose client could not log in. Closing it with requests
 // unread would reset it, and a reset takes the answers with it that the client
 // has not yet read. So the client is told of the end and given a moment to do
 // the same.
 func (c *connection) linger() {
 	half, ok := c.conn.(interface{ CloseWrite() error })
-	if c.server.ctx.Err() == nil || !ok || half.CloseWrite() != nil {
+	if c.server.ctx.Err() == nil && c.login.refused == nil || !ok || half.CloseWrite() != nil {
 		return
 	}
 	c.conn.SetReadDeadline(time.Now().Add(lingerTime))
-	io.Copy(io.Discard, c.conn)
+	io.Copy(io.Discard, io.LimitReader(c.conn, maxLinger))
 }
 
 // lingerTime is how long Shutdown waits for clients to close their side.
 const lingerTime = time.Second
+
+// maxLinger is how much is read of what came too late.
+const maxLinger = 8 << 20
 
 // A call is one request under way, and all that its handler knows of who asks: the header
 // with the client's id, and the connection with its origin. What is one client's own goes
@@ -190,6 +194,9 @@ type call struct {
 
 func (c *connection) serveOne() error {
 	defer c.letGo()
+	if c.login.bare {
+		return c.serveBare()
+	}
 	frame, err := c.readFrame()
 	if err != nil {
 		return err
@@ -197,11 +204,8 @@ func (c *connection) serveOne() error {
 	handlers := &c.server.handlers
 	h, body, err := handlers.guard.ReadHeader(frame)
 	c.server.stats.requests.Add(1)
-	if err == nil && c.stranger {
-		c.stranger = false
-		if counted, ok := c.conn.(interface{ Known() }); ok { // by mux.Quotas
-			counted.Known()
-		}
+	if err == nil && c.stranger && !c.outside() {
+		c.known()
 	}
 	switch {
 	case errors.Is(err, protocol.ErrVersion) && h.Key == kmsg.ApiVersions:
@@ -213,6 +217,9 @@ func (c *connection) serveOne() error {
 	case errors.Is(err, protocol.ErrVersion):
 		return fmt.Errorf("%w: %s version %d", err, h.Key.Name(), h.Version)
 	case err != nil:
+		return err
+	}
+	if err := c.admitted(h.Key); err != nil {
 		return err
 	}
 	a := handlers.lookup(h.Key)
@@ -238,7 +245,19 @@ func (c *connection) serveOne() error {
 		defer c.endTurn()
 	}
 	cl := &call{Header: h, ctx: c.ctx, conn: c, body: body, size: len(frame), frame: frame}
-	return a.serve(cl)
+	if err := a.serve(cl); err != nil {
+		return err
+	}
+	return c.login.refused
+}
+
+// known says that the client is no stranger any more: it has sent a whole request, or has
+// logged in where that is asked for.
+func (c *connection) known() {
+	c.stranger = false
+	if counted, ok := c.conn.(interface{ Known() }); ok { // by mux.Quotas
+		counted.Known()
+	}
 }
 
 // readFrame reads one request, into memory of its own: handlers, and what they
@@ -255,8 +274,12 @@ func (c *connection) readFrame() ([]byte, error) {
 		return nil, c.readError(err, len(prefix) > 0)
 	}
 	size := int(int32(binary.BigEndian.Uint32(prefix)))
-	if size < protocol.HeaderSize || size > c.server.broker.maxRequestBytes() {
-		return nil, protocol.Malformed("a frame of %d bytes; at most %d are read", size, c.server.broker.maxRequestBytes())
+	most := c.server.broker.maxRequestBytes()
+	if c.stranger && c.outside() {
+		most = min(most, maxLoginBytes)
+	}
+	if size < protocol.HeaderSize || size > most {
+		return nil, protocol.Malformed("a frame of %d bytes; at most %d are read", size, most)
 	}
 	c.deadline(c.server.stallTimeout())
 	c.share.begin()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -86,6 +87,7 @@ type shared struct {
 	turns   turns
 	buffers bufpool.Pool // of Produce requests
 	quotas  mux.Quotas   // of the connections themselves
+	logins  turnstile    // of those who check a password
 }
 
 // A Listener is one of several that clients come in by, with a name and an address of
@@ -95,6 +97,9 @@ type Listener struct {
 	net.Listener
 	Name       string
 	Advertised string // as Server.Advertised
+	Access     Access
+	// Insecure takes passwords (PLAIN) from connections that others may read.
+	Insecure bool
 }
 
 // Stats counts what a Server has met since it began.
@@ -145,6 +150,7 @@ func (s *Server) init() {
 		s.listeners = map[net.Listener]struct{}{}
 		s.open = map[net.Conn]*connection{}
 		s.shared.quotas.Broker = bounds{b}
+		s.shared.logins = newTurnstile(max(1, runtime.GOMAXPROCS(0)/2))
 	})
 }
 

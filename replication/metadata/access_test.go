@@ -19,7 +19,7 @@ import (
 
 // keys are a credential's, of as many bytes as its mechanism wants.
 func credential(m Mechanism, fill byte) Credential {
-	return Credential{m, 8192, []byte{fill, 0xff, '"'}, bytes.Repeat([]byte{fill}, m.keyBytes()), bytes.Repeat([]byte{fill + 1}, m.keyBytes())}
+	return Credential{m, 8192, []byte{fill, 0xff, '"'}, bytes.Repeat([]byte{fill}, m.KeyBytes()), bytes.Repeat([]byte{fill + 1}, m.KeyBytes())}
 }
 
 var (

@@ -33,8 +33,8 @@ func (m Mechanism) String() string {
 	return "UNKNOWN"
 }
 
-// keyBytes is how long its keys are.
-func (m Mechanism) keyBytes() int {
+// KeyBytes is how long its keys are, and what PBKDF2 makes of a password.
+func (m Mechanism) KeyBytes() int {
 	if m == ScramSHA512 {
 		return 64
 	}
@@ -209,8 +209,8 @@ func validUser(u *User) error {
 			return refuse(ErrInvalidUser, "User %s: %d iterations of %s.", name, c.Iterations, c.Mechanism)
 		case len(c.Salt) == 0 || len(c.Salt) > maxSalt:
 			return refuse(ErrInvalidUser, "User %s: a salt has 1 to %d bytes, not %d.", name, maxSalt, len(c.Salt))
-		case len(c.StoredKey) != c.Mechanism.keyBytes() || len(c.ServerKey) != c.Mechanism.keyBytes():
-			return refuse(ErrInvalidUser, "User %s: the keys of %s have %d bytes.", name, c.Mechanism, c.Mechanism.keyBytes())
+		case len(c.StoredKey) != c.Mechanism.KeyBytes() || len(c.ServerKey) != c.Mechanism.KeyBytes():
+			return refuse(ErrInvalidUser, "User %s: the keys of %s have %d bytes.", name, c.Mechanism, c.Mechanism.KeyBytes())
 		}
 	}
 	return nil

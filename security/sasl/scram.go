@@ -39,6 +39,14 @@ func NewVerifier(m Mechanism, password []byte, iterations int) Verifier {
 	return v
 }
 
+// VerifierOf makes a verifier of a password that has been salted elsewhere: what PBKDF2 makes
+// of it, as clients send it that let no broker read the password (KIP-554).
+func VerifierOf(m Mechanism, salted, salt []byte, iterations int) Verifier {
+	v := Verifier{Mechanism: m, Iterations: iterations, Salt: salt}
+	v.StoredKey, v.ServerKey = v.finish(salted)
+	return v
+}
+
 // keys derives what is kept of a password: RFC 5802, section 3.
 func (v Verifier) keys(password []byte) (stored, server []byte) {
 	h := hasher(v.Mechanism)
@@ -46,6 +54,11 @@ func (v Verifier) keys(password []byte) (stored, server []byte) {
 	if err != nil {
 		panic("sasl: " + err.Error()) // only of key lengths and modes that this is not
 	}
+	return v.finish(salted)
+}
+
+func (v Verifier) finish(salted []byte) (stored, server []byte) {
+	h := hasher(v.Mechanism)
 	sum := h()
 	sum.Write(mac(h, salted, "Client Key"))
 	return sum.Sum(nil), mac(h, salted, "Server Key")

@@ -289,7 +289,7 @@ func owned(c called, p *place) net.Conn {
 	if tcp, ok := c.Conn.(*net.TCPConn); ok {
 		return &tcpConn{tcp, p, c.proof}
 	}
-	return &otherConn{c.Conn, p, c.proof}
+	return &otherConn{c.Conn, p, c.proof, c.secure}
 }
 
 // A tcpConn is a TCP connection in the books. What it embeds is no interface, so that
@@ -316,8 +316,17 @@ func (c *tcpConn) Close() error {
 // An otherConn is one that came over TLS, or of which something had to be read.
 type otherConn struct {
 	net.Conn
-	place *place
-	proof identity.Proof
+	place  *place
+	proof  identity.Proof
+	secure *tls.Conn // nil: it is a client's without TLS
+}
+
+// TLS is how a client and the broker agreed to keep others from reading, if they did.
+func (c *otherConn) TLS() (state tls.ConnectionState, ok bool) {
+	if c.secure == nil {
+		return state, false
+	}
+	return c.secure.ConnectionState(), true
 }
 
 // Proof is tcpConn's.

@@ -49,6 +49,7 @@ type called struct {
 	net.Conn // as it was accepted, or what TLS makes of it
 	who      caller
 	proof    identity.Proof // of a node
+	secure   *tls.Conn      // what a client's TLS makes of it; nil: it speaks none
 }
 
 // sniff finds out who calls by the first bytes, which stay unread, or by what a handshake
@@ -60,12 +61,13 @@ func (m *Mux) sniff(conn net.Conn, patience time.Duration) (called, error) {
 		return called{}, err
 	}
 	who := callerOf(first)
+	var secure *tls.Conn
 	if who == callerTLS {
 		if m.cfg.TLS == nil && m.cfg.Nodes == nil {
 			return called{}, errors.New("a TLS handshake, but no certificate is configured")
 		}
 		records := &identity.Records{Conn: whole}
-		secure := tls.Server(records, m.tls)
+		secure = tls.Server(records, m.tls)
 		if err := secure.Handshake(); err != nil { // Close closes conn
 			return called{}, fmt.Errorf("TLS handshake: %w", err)
 		}
@@ -74,7 +76,7 @@ func (m *Mux) sniff(conn net.Conn, patience time.Duration) (called, error) {
 			if err != nil {
 				return called{}, fmt.Errorf("TLS handshake: %w", err)
 			}
-			return called{whole, callerNode, proof}, conn.SetDeadline(time.Time{})
+			return called{Conn: whole, who: callerNode, proof: proof}, conn.SetDeadline(time.Time{})
 		}
 		records.Open()
 		if first, whole, err = peek(secure); err != nil {
@@ -91,7 +93,7 @@ func (m *Mux) sniff(conn net.Conn, patience time.Duration) (called, error) {
 	case who == callerKafka && (n < leastRequest || int64(n) > int64(most)):
 		return called{}, fmt.Errorf("it begins with % x, which is no request of at most %d bytes", first, most)
 	}
-	return called{Conn: whole, who: who}, conn.SetDeadline(time.Time{})
+	return called{Conn: whole, who: who, secure: secure}, conn.SetDeadline(time.Time{})
 }
 
 // configFor is how the server of a handshake shows who it is and whom it lets in, which is

@@ -34,6 +34,7 @@ const (
 	ClusterAuthorizationFailed         Code = 31
 	InvalidTimestamp                   Code = 32
 	UnsupportedSASLMechanism           Code = 33
+	IllegalSASLState                   Code = 34
 	UnsupportedVersion                 Code = 35
 	TopicAlreadyExists                 Code = 36
 	InvalidPartitions                  Code = 37
@@ -51,6 +52,7 @@ const (
 	TransactionalIDAuthorizationFailed Code = 53
 	SecurityDisabled                   Code = 54
 	KafkaStorageError                  Code = 56
+	SASLAuthenticationFailed           Code = 58
 	UnknownProducerID                  Code = 59
 	NonEmptyGroup                      Code = 68
 	GroupIDNotFound                    Code = 69
@@ -73,6 +75,7 @@ const (
 	ThrottlingQuotaExceeded            Code = 89
 	ResourceNotFound                   Code = 91
 	DuplicateResource                  Code = 92
+	UnacceptableCredential             Code = 93
 	UnknownTopicID                     Code = 100
 	BrokerIDNotRegistered              Code = 102
 	InconsistentTopicID                Code = 103

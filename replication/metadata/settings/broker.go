@@ -45,6 +45,16 @@ var brokerSettings = sorted([]*Definition{
 	{Name: "connections.max.idle.ms", Type: Long, Default: "600000", ReadOnly: true, PerNode: true, Doc: "Time after which a connection without requests is closed; negative is never."},
 	{Name: "max.connections", Type: Int, Default: maxInt, valid: atLeast(0), PerNode: true, Doc: "Connections at one time: no more than 50,000, and than there are file descriptors for beside those of the logs."},
 	{Name: "max.connections.per.ip", Type: Int, Default: maxInt, valid: atLeast(0), PerNode: true, Doc: "Connections at one time from one address."},
+	// Logging in.
+	{Name: "sasl.enabled.mechanisms", Type: List, Default: "SCRAM-SHA-512,SCRAM-SHA-256,PLAIN,OAUTHBEARER", valid: eachOneOf("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN", "OAUTHBEARER"), PerNode: true, Doc: "Mechanisms that clients may log in by. Those with a password are offered once the cluster has a user, PLAIN only where nobody else reads it, and OAUTHBEARER where sasl.oauthbearer.jwks.endpoint.url is set."},
+	{Name: "connections.max.reauth.ms", Type: Long, Default: "0", valid: atLeast(0), PerNode: true, Doc: "Time after which a client has to log in again, or its connection is closed; 0 is never, unless its token ends."},
+	{Name: "connection.failed.authentication.delay.ms", Type: Int, Default: "100", valid: between(0, 60_000), PerNode: true, Doc: "Time until a client is told that its log-in failed."},
+	{Name: "sasl.oauthbearer.jwks.endpoint.url", Type: String, Null: true, ReadOnly: true, PerNode: true, Doc: "Where the public keys of the issuer of tokens are: a file:, http: or https: URL of a JSON Web Key Set."},
+	{Name: "sasl.oauthbearer.jwks.endpoint.refresh.ms", Type: Long, Default: "3600000", valid: atLeast(1000), ReadOnly: true, PerNode: true, Doc: "Time after which those keys are read again."},
+	{Name: "sasl.oauthbearer.expected.issuer", Type: String, Null: true, ReadOnly: true, PerNode: true, Doc: "Issuer (iss) that tokens must have."},
+	{Name: "sasl.oauthbearer.expected.audience", Type: List, Null: true, ReadOnly: true, PerNode: true, Doc: "Audiences (aud) of which tokens must name one."},
+	{Name: "sasl.oauthbearer.clock.skew.seconds", Type: Int, Default: "30", valid: between(0, 3600), ReadOnly: true, PerNode: true, Doc: "How far the issuer's clock and this one may be apart."},
+	{Name: "sasl.oauthbearer.sub.claim.name", Type: String, Default: "sub", ReadOnly: true, PerNode: true, Doc: "Claim of a token that names the user."},
 	{Name: "fetch.max.bytes", Type: Int, Default: "57671680", valid: atLeast(1024), PerNode: true, Doc: "Most bytes a fetch returns, save that one batch always fits."},
 	{Name: "max.incremental.fetch.session.cache.slots", Type: Int, Default: "1000", valid: atLeast(0), ReadOnly: true, PerNode: true, Doc: "Fetch sessions kept at one time."},
 
@@ -157,6 +167,7 @@ type Broker struct {
 	Leaders        Leaders
 	Access         Access
 	Connections    Connections
+	Login          Login
 	Groups         Groups
 	ConsumerGroups ConsumerGroups
 	Offsets        Offsets
@@ -199,6 +210,24 @@ type Connections struct {
 	MaxRequestBytes int32
 	MaxFetchBytes   int32
 	FetchSessions   int32
+}
+
+// Login is how clients say who they are, sasl.* and connections.max.reauth.ms.
+type Login struct {
+	Mechanisms        []string
+	MaxSessionMillis  int64 // 0: no bound
+	FailedDelayMillis int32
+	Tokens            Tokens
+}
+
+// Tokens is how tokens of OAUTHBEARER are checked, sasl.oauthbearer.*.
+type Tokens struct {
+	KeysURL           string // "": no tokens are taken
+	KeysRefreshMillis int64
+	Issuer            string
+	Audience          []string
+	SkewSeconds       int32
+	Subject           string
 }
 
 // Groups is what holds for groups of either protocol, and for classic ones.
@@ -285,6 +314,19 @@ func (l Layers) Broker() Broker {
 			AllowEveryone: r.truth("allow.everyone.if.no.acl.found"),
 			Authorizer:    r.text("authorizer.class.name"),
 			AuditLog:      r.text("millrace.audit.log.path"),
+		},
+		Login: Login{
+			Mechanisms:        r.list("sasl.enabled.mechanisms"),
+			MaxSessionMillis:  r.long("connections.max.reauth.ms"),
+			FailedDelayMillis: r.bounded("connection.failed.authentication.delay.ms"),
+			Tokens: Tokens{
+				KeysURL:           r.text("sasl.oauthbearer.jwks.endpoint.url"),
+				KeysRefreshMillis: r.long("sasl.oauthbearer.jwks.endpoint.refresh.ms"),
+				Issuer:            r.text("sasl.oauthbearer.expected.issuer"),
+				Audience:          r.list("sasl.oauthbearer.expected.audience"),
+				SkewSeconds:       r.bounded("sasl.oauthbearer.clock.skew.seconds"),
+				Subject:           r.text("sasl.oauthbearer.sub.claim.name"),
+			},
 		},
 		Groups: Groups{
 			Protocols:                   r.list("group.coordinator.rebalance.protocols"),

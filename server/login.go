@@ -1,0 +1,264 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/security/sasl"
+	"millrace/server/protocol"
+)
+
+// An Access is whether a listener's clients have to log in.
+type Access int
+
+// The kinds of access.
+const (
+	// AccessAuto asks for a log-in as soon as the cluster has a user. Before, clients come
+	// in as nobody.
+	AccessAuto Access = iota
+	// AccessOpen takes clients that do not log in, as acl.Anonymous, whatever users there are.
+	AccessOpen
+	// AccessAuthenticated asks for a log-in, also while the cluster has no user.
+	AccessAuthenticated
+)
+
+const (
+	// maxLoginBytes bounds a request of a client that has to log in and has not.
+	maxLoginBytes = 64 << 10
+	// loginTime is how long a client may take to log in, from its first byte on.
+	loginTime = 30 * time.Second
+)
+
+// A login is how a client says who it is: SaslHandshake names a mechanism, and then messages
+// go to and fro until its exchange is over, in SaslAuthenticate or, after a handshake of
+// version 0, in frames of their own. A client that has logged in may do so again (KIP-368),
+// by the same mechanism, as the same principal. It belongs to the connection's goroutine.
+type login struct {
+	done      bool           // it has logged in
+	mechanism sasl.Mechanism // by which it did, or does
+	exchange  sasl.Exchange  // under way; nil: none
+	bare      bool           // messages come without a request around them
+	again     bool           // the exchange is another one than the first
+	mismatch  bool           // and its mechanism another than the first one's
+	until     time.Time      // when it has to have logged in again; zero: never
+	refused   error          // why nothing more is read from it, once its answer is written
+}
+
+// outside reports whether the client has to log in, and has not.
+func (c *connection) outside() bool {
+	if c.login.done {
+		return false
+	}
+	access := AccessAuto
+	if l := c.origin.listener; l != nil {
+		access = l.Access
+	}
+	switch access {
+	case AccessOpen:
+		return false
+	case AccessAuthenticated:
+		return true
+	}
+	return len(c.server.broker.node.Image().Users()) > 0
+}
+
+// admitted reports whether a request may be served, or why its connection ends: what comes
+// from outside is about logging in, and so is what comes while that goes on.
+func (c *connection) admitted(key kmsg.Key) error {
+	l := &c.login
+	switch {
+	case key == kmsg.SASLAuthenticate, l.exchange == nil && key == kmsg.SASLHandshake:
+		return nil
+	case l.exchange != nil:
+		return fmt.Errorf("%s in the middle of a log-in", key.Name())
+	case key == kmsg.ApiVersions:
+		return nil
+	case c.outside():
+		return fmt.Errorf("%s before a log-in, which this listener asks for (SASL)", key.Name())
+	case !l.until.IsZero() && !time.Now().Before(l.until):
+		return fmt.Errorf("%s after its log-in has ended: the client was to log in again by %s", key.Name(), l.until.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// serveBare serves a message of a log-in that comes as a frame of its own.
+func (c *connection) serveBare() error {
+	c.deadline(c.server.stallTimeout())
+	var prefix [4]byte
+	if _, err := io.ReadFull(c.r, prefix[:]); err != nil {
+		return c.readError(err, true)
+	}
+	size := int(int32(binary.BigEndian.Uint32(prefix[:])))
+	if size < 0 || size > maxLoginBytes {
+		return protocol.Malformed("a message of %d bytes to log in with; at most %d are read", size, maxLoginBytes)
+	}
+	message := make([]byte, size)
+	if _, err := io.ReadFull(c.r, message); err != nil {
+		return c.readError(err, true)
+	}
+	answer, err := c.loginStep(message)
+	if err != nil {
+		return err // without a word: there is no room for one in this form
+	}
+	return c.write(append(binary.BigEndian.AppendUint32(nil, uint32(len(answer))), answer...), nil, &c.share.client)
+}
+
+// loginStep goes on with the exchange that is under way. After an error the connection has to end.
+func (c *connection) loginStep(message []byte) (answer []byte, err error) {
+	l := &c.login
+	var who *sasl.Identity
+	if l.mismatch {
+		err = &sasl.RefusedError{Reason: "SASL mechanism changed during re-authentication"}
+	} else if err = c.server.shared.logins.enter(c.ctx); err == nil {
+		answer, who, err = l.exchange.Step(message)
+		c.server.shared.logins.leave()
+	}
+	switch {
+	case err != nil:
+	case who == nil:
+		return answer, nil
+	case l.again && c.principal != "User:"+who.Name:
+		err = &sasl.RefusedError{Reason: fmt.Sprintf("Cannot change principals during re-authentication from %s to User:%s", c.principal, who.Name)}
+	}
+	name := l.exchange.Name()
+	l.exchange, l.bare = nil, false
+	if err != nil {
+		c.audit(AuditEvent{Kind: "login", Principal: "User:" + name, Subject: string(l.mechanism), Outcome: "failed"})
+		c.pauseFailed()
+		return nil, err
+	}
+	c.principal, l.done = "User:"+who.Name, true
+	l.until = c.server.broker.sessionEnd(who.Until)
+	c.audit(AuditEvent{Kind: "login", Subject: string(l.mechanism), Outcome: "succeeded"})
+	c.known()
+	return answer, nil
+}
+
+// audit tells the auditor of something that the connection's client did.
+func (c *connection) audit(e AuditEvent) {
+	a := c.server.Auditor
+	if a == nil {
+		return
+	}
+	if e.Host = c.origin.host; e.Principal == "" {
+		e.Principal = c.principal
+	}
+	a.Audit(e)
+}
+
+// pauseFailed waits before somebody is told that a log-in failed, so that guessing takes
+// time: connection.failed.authentication.delay.ms.
+func (c *connection) pauseFailed() {
+	select {
+	case <-time.After(time.Duration(c.server.broker.settings().broker.Login.FailedDelayMillis) * time.Millisecond):
+	case <-c.ctx.Done():
+	}
+}
+
+// sessionEnd is when a client that has just logged in has to do so again, which is when its
+// token ends or after connections.max.reauth.ms; zero: never.
+func (h *broker) sessionEnd(until time.Time) time.Time {
+	if most := h.settings().broker.Login.MaxSessionMillis; most > 0 {
+		if end := time.Now().Add(time.Duration(most) * time.Millisecond); until.IsZero() || end.Before(until) {
+			return end
+		}
+	}
+	return until
+}
+
+// A turnstile lets so many through at a time: a password costs a processor some
+// milliseconds to check, and those who guess do not take it from those who produce.
+type turnstile chan struct{}
+
+func newTurnstile(n int) turnstile { return make(turnstile, n) }
+
+func (t turnstile) enter(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (t turnstile) leave() { <-t }
+
+// mechanisms lists what this client may log in by: what sasl.enabled.mechanisms names and
+// there is something to check against, and PLAIN only where nobody else reads the password.
+func (c *connection) mechanisms() (all []sasl.Mechanism) {
+	h := &c.server.broker
+	users := len(h.node.Image().Users()) > 0
+	for _, name := range h.settings().broker.Login.Mechanisms {
+		m, ok := sasl.Parse(name)
+		switch {
+		case !ok:
+		case m == sasl.OAuthBearer:
+			ok = h.logins().Tokens != nil
+		case m == sasl.Plain:
+			ok = users && c.private()
+		default:
+			ok = users
+		}
+		if ok {
+			all = append(all, m)
+		}
+	}
+	return all
+}
+
+// private reports whether what the client sends is read by nobody on the way.
+func (c *connection) private() bool {
+	if l := c.origin.listener; l != nil && l.Insecure {
+		return true
+	}
+	if over, ok := c.conn.(overTLS); ok {
+		if _, is := over.TLS(); is {
+			return true
+		}
+	}
+	return isLocal(c.origin.local) && isLocal(c.origin.remote)
+}
+
+// overTLS is a connection that may be one over TLS: mux's are.
+type overTLS interface {
+	TLS() (tls.ConnectionState, bool)
+}
+
+// isLocal reports whether an address is this machine's alone.
+func isLocal(a net.Addr) bool {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return true // no network at all
+	}
+	ip, ok := netip.AddrFromSlice(tcp.IP)
+	return ok && ip.Unmap().IsLoopback()
+}
+
+// refuseLogin is what a failed step of a log-in is answered with.
+func (c *connection) refuseLogin(err error) string {
+	l := &c.login
+	text := fmt.Sprintf("Authentication failed during authentication due to invalid credentials with SASL mechanism %s", l.mechanism)
+	var told *sasl.RefusedError
+	if errors.As(err, &told) {
+		text = told.Reason
+	}
+	l.refused = fmt.Errorf("a log-in by %s failed: %w", l.mechanism, err)
+	return text
+}
+
+// lifetimeMillis is how long the log-in holds, 0 while it goes on or if it has no end.
+func (l *login) lifetimeMillis() int64 {
+	if l.exchange != nil || l.until.IsZero() {
+		return 0
+	}
+	return max(1, time.Until(l.until).Milliseconds())
+}
