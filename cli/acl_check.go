@@ -116,21 +116,22 @@ func rulesSet(ctx context.Context, client *kgo.Client) (*acl.Rules, error) {
 		return nil, err
 	}
 	rules := new(acl.Rules)
-	for _, b := range m.Brokers {
-		all, err := listSettings(ctx, client.Broker(int(b.NodeID)), kmsg.ConfigResourceTypeBroker, fmt.Sprint(b.NodeID), settings.BrokerDefinition)
-		if err != nil {
-			return nil, aclError(err, nil)
+	if len(m.Brokers) == 0 {
+		return rules, nil
+	}
+	b := m.Brokers[0]
+	all, err := listSettings(ctx, client.Broker(int(b.NodeID)), kmsg.ConfigResourceTypeBroker, fmt.Sprint(b.NodeID), settings.BrokerDefinition)
+	if err != nil {
+		return nil, aclError(err, nil)
+	}
+	for _, s := range all {
+		switch {
+		case s.Value == nil:
+		case s.Name == "super.users":
+			rules.SuperUsers, _ = acl.ParseSuperUsers(*s.Value)
+		case s.Name == "allow.everyone.if.no.acl.found":
+			rules.AllowEveryone = *s.Value == "true"
 		}
-		for _, s := range all {
-			switch {
-			case s.Value == nil:
-			case s.Name == "super.users":
-				rules.SuperUsers, _ = acl.ParseSuperUsers(*s.Value)
-			case s.Name == "allow.everyone.if.no.acl.found":
-				rules.AllowEveryone = *s.Value == "true"
-			}
-		}
-		break
 	}
 	return rules, nil
 }
