@@ -226,7 +226,7 @@ func operationsNamed(c *urfave.Context) (operations []acl.Operation, err error) 
 }
 
 var everyOperation = []acl.Operation{acl.Read, acl.Write, acl.Create, acl.Delete, acl.Alter, acl.Describe, acl.ClusterAction,
-	acl.DescribeConfigs, acl.AlterConfigs, acl.IdempotentWrite, acl.CreateTokens, acl.DescribeTokens}
+	acl.DescribeConfigs, acl.AlterConfigs, acl.IdempotentWrite, acl.CreateTokens, acl.DescribeTokens, acl.TwoPhaseCommit}
 
 // spelled are operations as the command line has them.
 func spelled(operations []acl.Operation) string {

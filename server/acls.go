@@ -213,7 +213,7 @@ func (h *acls) remove(c *call, req *kmsg.DeleteACLsRequest) *kmsg.DeleteACLsResp
 		case code != protocol.None:
 		case filter.Type < acl.AnyType || filter.Type > acl.User || filter.Pattern < acl.AnyPattern || filter.Pattern > acl.Prefixed:
 			code, err = protocol.InvalidRequest, sentence("Unknown patternFilter.")
-		case filter.Operation < acl.AnyOperation || filter.Operation > acl.DescribeTokens || filter.Permission < acl.AnyPermission || filter.Permission > acl.Allow:
+		case filter.Operation < acl.AnyOperation || filter.Operation > acl.TwoPhaseCommit || filter.Permission < acl.AnyPermission || filter.Permission > acl.Allow:
 			code, err = protocol.InvalidRequest, sentence("Unknown entryFilter.")
 		}
 		if r.ErrorCode, r.ErrorMessage = int16(code), message(err); code != protocol.None {

@@ -246,7 +246,7 @@ func TestBadACLsAreRefused(t *testing.T) {
 		{func(e *acl.Entry) { e.Pattern = acl.Match }, "Invalid patternType MATCH"},
 		{func(e *acl.Entry) { e.Pattern = 0 }, "Invalid patternType UNKNOWN"},
 		{func(e *acl.Entry) { e.Operation = acl.AnyOperation }, "Invalid operation ANY"},
-		{func(e *acl.Entry) { e.Operation = 15 }, "Invalid operation UNKNOWN"},
+		{func(e *acl.Entry) { e.Operation = 16 }, "Invalid operation UNKNOWN"},
 		{func(e *acl.Entry) { e.Permission = acl.AnyPermission }, "Invalid permissionType ANY"},
 		{func(e *acl.Entry) { e.Permission = 7 }, "Invalid permissionType UNKNOWN"},
 		{func(e *acl.Entry) { e.Name = "" }, "Resource name should not be empty"},

@@ -137,7 +137,7 @@ func validEntry(e *acl.Entry) error {
 		return refuse(ErrInvalidACL, "Invalid resourceType %s", e.Type)
 	case e.Pattern != acl.Literal && e.Pattern != acl.Prefixed:
 		return refuse(ErrInvalidACL, "Invalid patternType %s", e.Pattern)
-	case e.Operation < acl.All || e.Operation > acl.DescribeTokens:
+	case e.Operation < acl.All || e.Operation > acl.TwoPhaseCommit:
 		return refuse(ErrInvalidACL, "Invalid operation %s", e.Operation)
 	case e.Permission != acl.Deny && e.Permission != acl.Allow:
 		return refuse(ErrInvalidACL, "Invalid permissionType %s", e.Permission)

@@ -73,6 +73,7 @@ const (
 	IdempotentWrite Operation = 12
 	CreateTokens    Operation = 13
 	DescribeTokens  Operation = 14
+	TwoPhaseCommit  Operation = 15
 )
 
 // A Permission is whether an entry allows or denies. What any entry denies no other allows.

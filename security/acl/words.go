@@ -12,7 +12,7 @@ var (
 	patternWords    = []string{"UNKNOWN", "ANY", "MATCH", "LITERAL", "PREFIXED"}
 	permissionWords = []string{"UNKNOWN", "ANY", "DENY", "ALLOW"}
 	operationWords  = []string{"UNKNOWN", "ANY", "ALL", "READ", "WRITE", "CREATE", "DELETE", "ALTER", "DESCRIBE",
-		"CLUSTER_ACTION", "DESCRIBE_CONFIGS", "ALTER_CONFIGS", "IDEMPOTENT_WRITE", "CREATE_TOKENS", "DESCRIBE_TOKENS"}
+		"CLUSTER_ACTION", "DESCRIBE_CONFIGS", "ALTER_CONFIGS", "IDEMPOTENT_WRITE", "CREATE_TOKENS", "DESCRIBE_TOKENS", "TWO_PHASE_COMMIT"}
 )
 
 // word is the word for a number; one that has none is unknown.
@@ -50,7 +50,7 @@ func Operations(t ResourceType) []Operation {
 	case Cluster:
 		return []Operation{Create, Alter, Describe, ClusterAction, DescribeConfigs, AlterConfigs, IdempotentWrite}
 	case TransactionalID:
-		return []Operation{Write, Describe}
+		return []Operation{Write, Describe, TwoPhaseCommit}
 	case DelegationToken:
 		return []Operation{Describe}
 	case User:
