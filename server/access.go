@@ -2,11 +2,13 @@ package server
 
 import (
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"millrace/replication/metadata"
 	"millrace/security/acl"
+	"millrace/server/protocol"
 )
 
 // accessControl is a node's authorizer: what its image and its settings say.
@@ -71,4 +73,26 @@ func (a *accessControl) rulesOf(resolved *resolvedSettings, before *acl.Rules) *
 		return before
 	}
 	return &acl.Rules{Entries: set, SuperUsers: superUsers, AllowEveryone: access.AllowEveryone}
+}
+
+// accessSettings are the settings that say who may do what.
+var accessSettings = []string{"super.users", "allow.everyone.if.no.acl.found"}
+
+// mayAlterAccess decides whether who asks may change them: who may change entries. The
+// right to alter the cluster's settings would be a right to everything otherwise.
+func (c *call) mayAlterAccess() (protocol.Code, error) {
+	if c.allowed(acl.Alter, acl.Cluster, acl.ClusterName) {
+		return protocol.None, nil
+	}
+	return protocol.ClusterAuthorizationFailed, sentence("Cluster authorization failed: to change super.users or allow.everyone.if.no.acl.found takes ALTER on the cluster.")
+}
+
+// altersAccess reports whether settings that take the place of all that were set for the
+// whole cluster would change one of them.
+func altersAccess(before, after map[string]string) bool {
+	return slices.ContainsFunc(accessSettings, func(name string) bool {
+		was, had := before[name]
+		is, has := after[name]
+		return had != has || was != is
+	})
 }

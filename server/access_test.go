@@ -8,6 +8,7 @@ import (
 	"millrace/replication/metadata"
 	"millrace/replication/metadata/settings"
 	"millrace/security/acl"
+	"millrace/server/protocol"
 )
 
 // Access is controlled as soon as anything says so, and not before.
@@ -92,5 +93,46 @@ func TestAnAuthorizerThatCannotDecideSaysNo(t *testing.T) {
 	b.start()
 	if rules := b.server.broker.authorizer.Rules(); rules != nil {
 		t.Errorf("once the node knows: %+v", rules)
+	}
+}
+
+// Who may alter the cluster's settings may not make themselves a super user by one: it takes
+// the right to change entries, which is a right to everything anyhow.
+func TestSuperUsersAreMadeByWhoMayChangeEntries(t *testing.T) {
+	b := startBroker(t, map[string]string{"authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer"})
+	change := func(c metadata.Change) {
+		t.Helper()
+		if err := b.node.Change(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change(metadata.AlterACLs{Add: []acl.Entry{let(acl.Anonymous, acl.AlterConfigs, acl.Cluster, acl.ClusterName)}})
+	change(metadata.SetBrokerConfig{Set: map[string]string{"super.users": "User:root"}})
+	w := b.dial()
+	const denied = "Cluster authorization failed: to change super.users or allow.everyone.if.no.acl.found takes ALTER on the cluster."
+	for _, a := range []alteration{
+		{opSet, "super.users", acl.Anonymous},
+		{opDelete, "super.users", ""},
+		{opSet, "allow.everyone.if.no.acl.found", "true"},
+	} {
+		if got := w.alter(kmsg.ConfigResourceTypeBroker, "", false, a); got.ErrorCode != int16(protocol.ClusterAuthorizationFailed) || str(got.ErrorMessage) != denied {
+			t.Errorf("%+v: %d %s", a, got.ErrorCode, str(got.ErrorMessage))
+		}
+	}
+	for _, values := range []map[string]string{{}, {"super.users": "User:root;" + acl.Anonymous}, {"super.users": "User:root", "allow.everyone.if.no.acl.found": "true"}} {
+		if got := w.replace(kmsg.ConfigResourceTypeBroker, "", values); got.ErrorCode != int16(protocol.ClusterAuthorizationFailed) || str(got.ErrorMessage) != denied {
+			t.Errorf("%v: %d %s", values, got.ErrorCode, str(got.ErrorMessage))
+		}
+	}
+	// What is something else, or leaves them as they are, goes on.
+	if got := w.alter(kmsg.ConfigResourceTypeBroker, "", false, alteration{opSet, "log.retention.ms", "100000"}); got.ErrorCode != 0 {
+		t.Errorf("%+v", got)
+	}
+	if got := w.replace(kmsg.ConfigResourceTypeBroker, "", map[string]string{"super.users": "User:root", "log.retention.ms": "200000"}); got.ErrorCode != 0 {
+		t.Errorf("%+v", got)
+	}
+	change(metadata.AlterACLs{Add: []acl.Entry{let(acl.Anonymous, acl.Alter, acl.Cluster, acl.ClusterName)}})
+	if got := w.alter(kmsg.ConfigResourceTypeBroker, "", false, alteration{opSet, "super.users", acl.Anonymous}); got.ErrorCode != 0 {
+		t.Errorf("with the right to change entries: %+v", got)
 	}
 }

@@ -241,6 +241,9 @@ func (h *configs) alterConfigs(c *call, req *kmsg.AlterConfigsRequest) *kmsg.Alt
 		if code == protocol.None && res.loggers {
 			code, err = protocol.InvalidRequest, sentencef("Unknown resource type %d", rr.ResourceType)
 		}
+		if code == protocol.None && rr.ResourceType == kmsg.ConfigResourceTypeBroker && res.broker == 0 && altersAccess(image.BrokerConfig(0), set) {
+			code, err = c.mayAlterAccess()
+		}
 		if code == protocol.None {
 			code, err = h.fits(res, set)
 		}
@@ -360,6 +363,11 @@ func (h *configs) incrementalAlterConfigs(c *call, req *kmsg.IncrementalAlterCon
 		res, code, err := h.mayFind(c, image, rr.ResourceType, rr.ResourceName)
 		if code == protocol.None && count[countedResource{rr.ResourceType, rr.ResourceName}] > 1 {
 			code, err = protocol.InvalidRequest, errDuplicateResource
+		}
+		if code == protocol.None && rr.ResourceType == kmsg.ConfigResourceTypeBroker && slices.ContainsFunc(rr.Configs, func(rc kmsg.IncrementalAlterConfigsRequestResourceConfig) bool {
+			return slices.Contains(accessSettings, rc.Name)
+		}) {
+			code, err = c.mayAlterAccess()
 		}
 		switch {
 		case code != protocol.None:
