@@ -38,6 +38,11 @@ func trials(t *testing.T) map[kmsg.Key]trial {
 		return trial{build: func(v int16, _ string, _ [16]byte) kmsg.Request { return build(v) }, none: none, describe: describe}
 	}
 	whole := group
+	tokens := func(build func(int16) kmsg.Request) trial {
+		tr := whole(build, nil, nil)
+		tr.loose = []acl.ResourceType{acl.User, acl.DelegationToken}
+		return tr
+	}
 	configs := []struct {
 		kind kmsg.ConfigResourceType
 		name string
@@ -215,6 +220,37 @@ func trials(t *testing.T) map[kmsg.Key]trial {
 		kmsg.DescribeClientQuotas: whole(func(v int16) kmsg.Request {
 			return set(v, kmsg.NewPtrDescribeClientQuotasRequest(), func(*kmsg.DescribeClientQuotasRequest) {})
 		}, is(noCluster), is(noCluster)),
+		kmsg.AlterClientQuotas: whole(func(v int16) kmsg.Request {
+			return set(v, kmsg.NewPtrAlterClientQuotasRequest(), func(r *kmsg.AlterClientQuotasRequest) {
+				r.ValidateOnly = true
+				r.Entries = []kmsg.AlterClientQuotasRequestEntry{{
+					Entity: []kmsg.AlterClientQuotasRequestEntryEntity{{Type: "user", Name: kmsg.StringPtr("z")}},
+					Ops:    []kmsg.AlterClientQuotasRequestEntryOp{{Key: "producer_byte_rate", Value: 1 << 20}},
+				}}
+			})
+		}, is(noCluster), is(noCluster)),
+		kmsg.AlterUserSCRAMCredentials: whole(func(v int16) kmsg.Request {
+			return set(v, kmsg.NewPtrAlterUserSCRAMCredentialsRequest(), func(r *kmsg.AlterUserSCRAMCredentialsRequest) {
+				r.Deletions = []kmsg.AlterUserSCRAMCredentialsRequestDeletion{{Name: "z", Mechanism: 1}}
+			})
+		}, is(noCluster), is(noCluster)),
+		kmsg.SASLAuthenticate: whole(func(v int16) kmsg.Request {
+			return set(v, kmsg.NewPtrSASLAuthenticateRequest(), func(*kmsg.SASLAuthenticateRequest) {})
+		}, nil, nil),
+		// Tokens have rules of their own, and are tested with these: over a connection without
+		// a log-in nobody gets as far as rights.
+		kmsg.CreateDelegationToken: tokens(func(v int16) kmsg.Request {
+			return set(v, kmsg.NewPtrCreateDelegationTokenRequest(), func(*kmsg.CreateDelegationTokenRequest) {})
+		}),
+		kmsg.RenewDelegationToken: tokens(func(v int16) kmsg.Request {
+			return set(v, kmsg.NewPtrRenewDelegationTokenRequest(), func(*kmsg.RenewDelegationTokenRequest) {})
+		}),
+		kmsg.ExpireDelegationToken: tokens(func(v int16) kmsg.Request {
+			return set(v, kmsg.NewPtrExpireDelegationTokenRequest(), func(*kmsg.ExpireDelegationTokenRequest) {})
+		}),
+		kmsg.DescribeDelegationToken: tokens(func(v int16) kmsg.Request {
+			return set(v, kmsg.NewPtrDescribeDelegationTokenRequest(), func(*kmsg.DescribeDelegationTokenRequest) {})
+		}),
 		kmsg.DescribeUserSCRAMCredentials: whole(func(v int16) kmsg.Request {
 			return set(v, kmsg.NewPtrDescribeUserSCRAMCredentialsRequest(), func(*kmsg.DescribeUserSCRAMCredentialsRequest) {})
 		}, is(noCluster), nil),
