@@ -129,7 +129,7 @@ var rights = map[kmsg.Key][]right{
 var configRights = []right{
 	{operation: acl.AlterConfigs, on: acl.Topic, of: each},
 	{operation: acl.AlterConfigs, on: acl.Group, of: each},
-	{operation: acl.AlterConfigs, on: acl.Cluster, of: "for brokers, their loggers, and subscriptions to clients' metrics"},
+	{operation: acl.AlterConfigs, on: acl.Cluster, of: "for brokers, their loggers, and subscriptions to clients' metrics; `super.users` and `allow.everyone.if.no.acl.found`, which Kafka takes from files, take Alter besides"},
 }
 
 // wholeRight is the right to requests of a kind as a whole, nil if there is none.

@@ -3,11 +3,15 @@ package server
 import (
 	"bytes"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"millrace/replication/metadata"
 	"millrace/security/acl"
+	"millrace/security/sasl"
 	"millrace/segment/record"
 )
 
@@ -46,7 +50,7 @@ func trials(t *testing.T) map[kmsg.Key]trial {
 	configs := []struct {
 		kind kmsg.ConfigResourceType
 		name string
-	}{{kmsg.ConfigResourceTypeTopic, "t"}, {kmsg.ConfigResourceTypeGroupConfig, "g"}, {kmsg.ConfigResourceTypeBroker, ""},
+	}{{kmsg.ConfigResourceTypeTopic, "t"}, {kmsg.ConfigResourceTypeGroupConfig, "g"}, {kmsg.ConfigResourceTypeBroker, "1"},
 		{kmsg.ConfigResourceTypeClientMetrics, "m"}, {kmsg.ConfigResourceTypeBrokerLogger, "1"}}
 	return map[kmsg.Key]trial{
 		kmsg.Produce: {names: true, byID: 13, none: is(noTopic), describe: is(noTopic), loose: []acl.ResourceType{acl.TransactionalID},
@@ -237,8 +241,8 @@ func trials(t *testing.T) map[kmsg.Key]trial {
 		kmsg.SASLAuthenticate: whole(func(v int16) kmsg.Request {
 			return set(v, kmsg.NewPtrSASLAuthenticateRequest(), func(*kmsg.SASLAuthenticateRequest) {})
 		}, nil, nil),
-		// Tokens have rules of their own, and are tested with these: over a connection without
-		// a log-in nobody gets as far as rights.
+		// Tokens have rules of their own, and are tested with these: whoever asks for its own
+		// needs no right.
 		kmsg.CreateDelegationToken: tokens(func(v int16) kmsg.Request {
 			return set(v, kmsg.NewPtrCreateDelegationTokenRequest(), func(*kmsg.CreateDelegationTokenRequest) {})
 		}),
@@ -322,58 +326,109 @@ func resourceOf(key kmsg.Key, on acl.ResourceType) string {
 	return acl.ClusterName
 }
 
+// A gated broker has users, who log in, and entries that are its cluster's.
+type gated struct {
+	*testBroker
+	entries []acl.Entry
+	wires   map[string]*wire // by who logged in over them
+}
+
+// set has these entries be all there are, but for what trials make.
+func (g *gated) set(entries ...acl.Entry) {
+	g.t.Helper()
+	var change metadata.AlterACLs
+	for _, e := range g.entries {
+		if !slices.Contains(entries, e) {
+			change.Remove = append(change.Remove, e)
+		}
+	}
+	for _, e := range entries {
+		if !slices.Contains(g.entries, e) {
+			change.Add = append(change.Add, e)
+		}
+	}
+	if len(change.Add)+len(change.Remove) > 0 {
+		if err := g.node.Change(testContext(g.t), change); err != nil {
+			g.t.Fatal(err)
+		}
+	}
+	g.entries = slices.Clone(entries)
+}
+
+// as returns a connection over which somebody has logged in, the same for one trial.
+func (g *gated) as(principal string) *wire {
+	g.t.Helper()
+	w := g.wires[principal]
+	if w == nil {
+		w = g.dial()
+		g.wires[principal] = w
+		name := strings.TrimPrefix(principal, "User:")
+		w.handshake(1, sasl.Plain)
+		if got := w.authenticate(1, "\x00"+name+"\x00"+name); got.ErrorCode != 0 {
+			g.t.Fatalf("%s logs in: %+v", principal, got)
+		}
+	}
+	w.conn.SetDeadline(time.Now().Add(30 * time.Second))
+	return w
+}
+
 // Every kind of request that is served, in every version, over real connections, by
 // somebody without rights, somebody who may describe everything, and somebody with exactly the
-// rights of the table: what is denied is Kafka's. A kind without a row, or without a
-// trial, fails.
+// rights of the table, who have logged in: what is denied is Kafka's. A kind without a row, or
+// without a trial, fails.
 func TestEveryRequestNeedsItsRights(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t, map[string]string{"offsets.topic.num.partitions": "1", "auto.create.topics.enable": "true", "group.initial.rebalance.delay.ms": "0"})
-	rules := b.guard()
-	rules.rules.Store(nil)
 	id := b.create("t", 1, nil)
 	b.create("name-of-t", 1, nil)
 	b.coordinates("g")
-	commit := trials(t)[kmsg.OffsetCommit].build(9, "t", id)
+	all := trials(t)
+	commit := all[kmsg.OffsetCommit].build(9, "t", id)
 	if got := ask[*kmsg.OffsetCommitResponse](b.dial(), commit).Topics[0].Partitions[0]; got.ErrorCode != 0 {
 		t.Fatalf("%+v", got)
 	}
-	const bob = "User:bob"
-	describes := []acl.Entry{}
-	for _, on := range []acl.ResourceType{acl.Topic, acl.Group, acl.TransactionalID} {
-		describes = append(describes, let(bob, acl.Describe, on, acl.AnyName))
+	b.user("root", "root") // the first one is a super user
+	for _, name := range []string{"alice", "bob", "carol", "dan", "erin"} {
+		b.user(name, name, as(sasl.Plain, "root", "root"))
 	}
-	describes = append(describes, let(bob, acl.Describe, acl.Cluster, acl.ClusterName))
-	all := trials(t)
+	g := &gated{testBroker: b}
+	last := []kmsg.Key{kmsg.DeleteGroups, kmsg.DeleteTopics} // what others are about
+	keys := slices.Clone(last)
 	for _, a := range b.server.handlers.apis {
-		row, ok := rights[a.key]
-		tr, tried := all[a.key]
+		if !slices.Contains(last, a.key) {
+			keys = append(keys, a.key)
+		}
+	}
+	for _, key := range append(keys[len(last):], last...) {
+		row, ok := rights[key]
+		tr, tried := all[key]
 		if !ok || !tried {
-			t.Errorf("%s: in the table of rights: %v; among the trials: %v", a.key.Name(), ok, tried)
+			t.Errorf("%s: in the table of rights: %v; among the trials: %v", key.Name(), ok, tried)
 			continue
 		}
-		if a.key == kmsg.DeleteTopics || a.key == kmsg.DeleteGroups {
-			continue // last
-		}
-		t.Run(a.key.Name(), func(t *testing.T) { tr.run(t, b, rules, a, row, id, describes) })
-	}
-	for _, key := range []kmsg.Key{kmsg.DeleteGroups, kmsg.DeleteTopics} {
-		t.Run(key.Name(), func(t *testing.T) {
-			all[key].run(t, b, rules, *b.server.handlers.lookup(key), rights[key], id, describes)
-		})
+		t.Run(key.Name(), func(t *testing.T) { tr.run(t, g, *b.server.handlers.lookup(key), row, id) })
 	}
 }
 
-func (tr trial) run(t *testing.T, b *testBroker, rules *ruled, a api, row []right, id [16]byte, describes []acl.Entry) {
-	b.t = t
+func (tr trial) run(t *testing.T, g *gated, a api, row []right, id [16]byte) {
+	g.t, g.wires = t, map[string]*wire{}
 	const alice, bob = "User:alice", "User:bob"
+	describes := []acl.Entry{let(bob, acl.Describe, acl.Cluster, acl.ClusterName)}
+	for _, on := range []acl.ResourceType{acl.Topic, acl.Group, acl.TransactionalID} {
+		describes = append(describes, let(bob, acl.Describe, on, acl.AnyName))
+	}
 	first := a.min
 	if a.key == kmsg.Produce {
 		first = 3 // earlier ones are refused whoever asks
 	}
 	answer := func(version int16, who string, entries []acl.Entry) kmsg.Response {
 		t.Helper()
-		rules.set(entries...)
-		return ask[kmsg.Response](b.as(who), tr.build(version, "t", id))
+		g.set(entries...)
+		w := g.as(who)
+		if a.key == kmsg.SASLHandshake || a.key == kmsg.SASLAuthenticate {
+			delete(g.wires, who) // which it may end
+		}
+		return ask[kmsg.Response](w, tr.build(version, "t", id))
 	}
 	for version := first; version <= a.max; version++ {
 		for _, who := range []struct {
@@ -394,7 +449,7 @@ func (tr trial) run(t *testing.T, b *testBroker, rules *ruled, a api, row []righ
 			}
 		}
 		if tr.names && (tr.byID == 0 || version < tr.byID) {
-			tr.hides(t, b, rules, version, id)
+			tr.hides(t, g, version, id)
 		}
 	}
 	var exact []acl.Entry
@@ -444,11 +499,11 @@ func (tr trial) run(t *testing.T, b *testBroker, rules *ruled, a api, row []righ
 
 // hides compares what somebody without rights is told of a topic that is there, and of
 // one that is not: nothing but its name differs.
-func (tr trial) hides(t *testing.T, b *testBroker, rules *ruled, version int16, id [16]byte) {
+func (tr trial) hides(t *testing.T, g *gated, version int16, id [16]byte) {
 	t.Helper()
-	rules.set()
+	g.set()
 	told := func(topic string) []byte {
-		w := b.as("User:alice")
+		w := g.as("User:alice")
 		w.send(tr.build(version, topic, id))
 		_, body := w.read()
 		return body
