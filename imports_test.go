@@ -66,11 +66,12 @@ var allowed = map[string][]string{
 		"urfave/cli", "twmb/franz-go", "golang.org/x/sys", "cpuguy83/go-md2man"},
 	"cli/bench":   {"cli/kafka", "cli/load", "cli/term", "segment/record", "urfave/cli", "twmb/franz-go"},
 	"cli/clitest": {"brokertest", "cli/kafka", "cli/local", "cli/term", "testdata", "testdata/ports", "twmb/franz-go"}, // for tests only
-	"cli/kafka":   {"cli/term", "replication/metadata/settings", "urfave/cli", "twmb/franz-go"},
-	"cli/local": {".", "cli/kafka", "cli/term", "replication", "replication/admission", "replication/folder", "replication/identity", "replication/metadata/settings", "segment", "server", "testdata", "urfave/cli", "twmb/franz-go",
+	"cli/kafka":   {"cli/properties", "cli/term", "replication/metadata/settings", "urfave/cli", "twmb/franz-go"},
+	"cli/local": {".", "cli/kafka", "cli/properties", "cli/term", "replication", "replication/admission", "replication/folder", "replication/identity", "replication/metadata/settings", "segment", "server", "testdata", "urfave/cli", "twmb/franz-go",
 		"golang.org/x/sys", "coreos/go-systemd"},
 	"cli/term":          {"urfave/cli", "twmb/franz-go", "go.yaml.in/yaml", "golang.org/x/sys", "golang.org/x/term", "mattn/go-runewidth"},
 	"cli/term/termtest": {"urfave/cli"}, // for tests only
+	"cli/properties":    {},
 	"cli/load":          {"HdrHistogram/hdrhistogram-go"},
 	"cli/millrace":      {"cli"},
 	"test/faults":       {}, // tests only

@@ -94,13 +94,12 @@ func written() []*urfave.Command {
 	}
 }
 
-// reachCluster has every command of a tree that asks brokers say why they did not answer,
-// and end when all of them know what it changed.
+// reachCluster has every command of a tree that asks brokers reach them as its flags say, say
+// why they did not answer, and end when all of them know what it changed.
 func reachCluster(commands []*urfave.Command) {
 	for _, c := range commands {
-		if action := c.Action; action != nil && term.Lookup(c, "brokers") != nil {
-			action = kafka.Everywhere(action)
-			c.Action = func(ctx *urfave.Context) error { return whyNot(ctx, action(ctx)) }
+		if action := c.Action; action != nil && kafka.IsClient(c) {
+			c.Action = kafka.Reach(func(ctx *urfave.Context) error { return whyNot(ctx, action(ctx)) })
 		}
 		reachCluster(c.Subcommands)
 	}

@@ -157,7 +157,7 @@ func (s *clusterState) troubles() (all []string) {
 func readCluster(ctx context.Context, named []string) (*clusterState, error) {
 	metadata, err := metadataOf(ctx, named)
 	if err != nil {
-		return nil, kafka.Unreachable(named, err)
+		return nil, kafka.Unreachable(ctx, named, err)
 	}
 	return clusterOf(ctx, metadata), nil
 }
@@ -175,7 +175,7 @@ func metadataOf(ctx context.Context, addresses []string) (kadm.Metadata, error) 
 	answers := make(chan answer, len(addresses))
 	for _, address := range addresses {
 		go func() { // ends with the answer, or with ctx
-			client, err := soleClient(address)
+			client, err := soleClient(ctx, address)
 			if err != nil {
 				answers <- answer{err: err}
 				return
@@ -349,14 +349,14 @@ func (v brokerViews) firstHand(p kadm.PartitionDetail) (own kadm.PartitionDetail
 }
 
 // soleClient returns a client of one broker that waits for it no longer than a view may take.
-func soleClient(address string) (*kgo.Client, error) {
+func soleClient(ctx context.Context, address string) (*kgo.Client, error) {
 	// How a connection begins no context ends, only the time that a request may take.
-	return kafka.Sole(address, kgo.DialTimeout(2*time.Second), kgo.RequestTimeoutOverhead(viewTimeout))
+	return kafka.Sole(ctx, address, kgo.DialTimeout(2*time.Second), kgo.RequestTimeoutOverhead(viewTimeout))
 }
 
 // viewOf returns the topics as one broker sees them, and how full its disk is.
 func viewOf(ctx context.Context, address string) (*brokerView, error) {
-	client, err := soleClient(address)
+	client, err := soleClient(ctx, address)
 	if err != nil {
 		return nil, err
 	}

@@ -151,7 +151,7 @@ func behind(ctx context.Context, address string, index, newest int64) string {
 			return fmt.Sprintf("its metadata stands at change %d, others are at %d", index, newest)
 		}
 		time.Sleep(100 * time.Millisecond)
-		if client, err := kafka.Sole(address); err == nil {
+		if client, err := kafka.Sole(ctx, address); err == nil {
 			if now := metadataIndex(ctx, client.SeedBrokers()[0]); now >= 0 {
 				index = now
 			}

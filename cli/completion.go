@@ -234,6 +234,12 @@ func completeGroups(c *urfave.Context) {
 func completeLive(c *urfave.Context, list func(ctx context.Context, admin *kadm.Client, say func(word, description string)) error) {
 	ctx, cancel := context.WithTimeout(c.Context, completeTimeout)
 	defer cancel()
+	c.Context = ctx
+	ctx, err := kafka.WithAccess(c)
+	if err != nil {
+		return
+	}
+	c.Context = ctx
 	brokers, err := kafka.BrokersNamed(c)
 	if err != nil {
 		return

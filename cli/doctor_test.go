@@ -196,7 +196,7 @@ func TestDoctorNamesWhatAnswersInsteadOfABroker(t *testing.T) {
 	defer secure.Close()
 	for name, c := range map[string]struct{ address, found, change string }{
 		"HTTP":     {accepting(t, saying("HTTP/1.1 400 Bad Request\r\n\r\n")), "an HTTP server answers", "name the address of a broker"},
-		"HTTPS":    {secure.Listener.Addr().String(), "TLS answers, with a certificate for example.com", "whose protocol is PLAINTEXT"},
+		"HTTPS":    {secure.Listener.Addr().String(), "TLS answers, with a certificate for example.com", "say --tls-ca FILE"},
 		"an alert": {accepting(t, saying("\x15\x03\x01\x00\x02\x02\x0a")), "TLS answers", "name the address"},
 		"AMQP":     {accepting(t, saying("AMQP\x00\x00\x09\x01")), "an AMQP server answers, such as RabbitMQ", "name the address"},
 		"SSH":      {accepting(t, saying("SSH-2.0-OpenSSH_9.2\r\n")), "an SSH server answers", "name the address"},
@@ -212,7 +212,7 @@ func TestDoctorNamesWhatAnswersInsteadOfABroker(t *testing.T) {
 				return resp
 			}
 			return apiVersions(req, kmsg.ApiVersions, kmsg.Metadata, kmsg.SASLHandshake)
-		}), "it wants a client to log in first, by SASL SCRAM-SHA-256, PLAIN", "whose protocol is PLAINTEXT"},
+		}), "it wants a client to log in first, by SASL SCRAM-SHA-256, PLAIN", "say --user NAME and --password-file FILE"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := patient(nil)

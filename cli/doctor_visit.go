@@ -20,6 +20,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"millrace/cli/kafka"
 	"millrace/cli/term"
 	"millrace/server"
 )
@@ -133,14 +134,76 @@ func (d *doctor) interview(ctx context.Context, v *visit, conn net.Conn) {
 	if conn == nil {
 		return
 	}
-	t := &talk{conn: conn, patience: d.patience}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	secure, err := d.secured(ctx, conn, v.host)
+	if err != nil {
+		if why := kafka.Refused(ctx, []string{v.address}, err); why != nil {
+			v.stranger, v.remedy, _ = strings.Cut(term.OneLine(why), "; ")
+			return
+		}
+		v.stranger, v.remedy = d.identify(ctx, conn.RemoteAddr().String(), v.host, err)
+		return
+	}
+	t := &talk{conn: secure, patience: d.patience}
 	if err := v.introduce(t); err != nil {
 		v.stranger, v.remedy = d.identify(ctx, conn.RemoteAddr().String(), v.host, err)
 		return
 	}
+	if err := t.logIn(ctx, v.address); err != nil {
+		v.stranger, v.remedy = "it does not let this client log in: "+kafka.BrokerSaid(err, ""), "look at --user, --password-file and -X sasl.mechanism"
+		if why := kafka.Refused(ctx, []string{v.address}, err); why != nil {
+			v.stranger, v.remedy, _ = strings.Cut(term.OneLine(why), "; ")
+		}
+		return
+	}
 	v.ask(ctx, t)
+}
+
+// secured speaks TLS on a connection, if the command line says so.
+func (d *doctor) secured(ctx context.Context, conn net.Conn, host string) (net.Conn, error) {
+	config := kafka.Secure(ctx)
+	if config == nil {
+		return conn, nil
+	}
+	config.ServerName = host
+	secure := tls.Client(conn, config)
+	ctx, cancel := context.WithTimeout(ctx, d.patience)
+	defer cancel()
+	return secure, secure.HandshakeContext(ctx)
+}
+
+// logIn logs in as whom the command line says, if it does.
+func (t *talk) logIn(ctx context.Context, address string) error {
+	mechanism := kafka.Login(ctx)
+	if mechanism == nil {
+		return nil
+	}
+	handshake := kmsg.NewPtrSASLHandshakeRequest()
+	handshake.Mechanism = mechanism.Name()
+	resp, err := t.ask(handshake, 1)
+	if err != nil {
+		return err
+	}
+	if err := kerr.ErrorForCode(resp.(*kmsg.SASLHandshakeResponse).ErrorCode); err != nil {
+		return err
+	}
+	session, say, err := mechanism.Authenticate(ctx, address)
+	for done := false; err == nil && (!done || len(say) > 0); {
+		req := kmsg.NewPtrSASLAuthenticateRequest()
+		req.SASLAuthBytes = say
+		if resp, err = t.latest(req); err != nil {
+			return err
+		}
+		answer := resp.(*kmsg.SASLAuthenticateResponse)
+		if err := kerr.ErrorForCode(answer.ErrorCode); err != nil {
+			return err
+		}
+		if say = nil; !done {
+			done, say, err = session.Challenge(answer.SASLAuthBytes)
+		}
+	}
+	return err
 }
 
 // silent reports whether somebody takes connections and does not answer.
@@ -190,7 +253,7 @@ func (v *visit) ask(ctx context.Context, t *talk) {
 		v.remedy = "look into its log"
 		if mechanisms, ok := saslMechanisms(ctx, t); ok {
 			v.stranger = "it wants a client to log in first, by SASL " + strings.Join(mechanisms, ", ")
-			v.remedy = "this command cannot; name a listener whose protocol is PLAINTEXT"
+			v.remedy = "say --user NAME and --password-file FILE"
 		}
 		return
 	}
@@ -407,7 +470,7 @@ func (d *doctor) identify(ctx context.Context, address, host string, err error) 
 	tried.Go(func() { isHTTP = d.speaksHTTP(ctx, address) })
 	tried.Wait()
 	if isTLS {
-		return "TLS answers" + cert, "this command and a client without security.protocol=SSL speak in the open; name a listener whose protocol is PLAINTEXT"
+		return "TLS answers" + cert, "say --tls-ca FILE, as a client says security.protocol=SSL and ssl.truststore.location; `millrace cluster ca` prints what belongs into it"
 	}
 	if isHTTP {
 		return "an HTTP server answers", remedy

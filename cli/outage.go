@@ -200,7 +200,7 @@ func findOutage(ctx context.Context, named []string, n need) *outage {
 // askAt asks the broker at an address what of a need has no leader, and who leads the
 // controllers, as controllerLeader does. An error means that it does not answer.
 func (n need) askAt(ctx context.Context, address string) (m missing, leader int32, tells bool, err error) {
-	client, err := soleClient(address)
+	client, err := soleClient(ctx, address)
 	if err != nil {
 		return missing{}, -1, false, err
 	}

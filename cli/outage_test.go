@@ -88,7 +88,7 @@ func TestNoLibrarySpeaks(t *testing.T) {
 		}
 	}
 	for _, err := range []error{
-		kafka.TopicError("t", kerr.UnknownTopicOrPartition, ""), kafka.TopicError("t", kerr.TopicAlreadyExists, ""), term.Usage("no"), kafka.Unreachable([]string{"a:1"}, refused),
+		kafka.TopicError("t", kerr.UnknownTopicOrPartition, ""), kafka.TopicError("t", kerr.TopicAlreadyExists, ""), term.Usage("no"), kafka.Unreachable(t.Context(), []string{"a:1"}, refused),
 		&term.Silent{Status: term.StatusUnhealthy}, term.Fail(term.StatusNotFound, "topic %q has no partition 7", "t"), kerr.KafkaStorageError,
 	} {
 		if wanting(err) {

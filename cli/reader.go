@@ -27,7 +27,7 @@ func withReader(c *urfave.Context, f func(ctx context.Context, r *reader) error)
 	if r.unreached != nil {
 		return r.unreached
 	}
-	if r.client, err = kafka.DialBrokers(kafka.Reading(c.Context), brokers, r.passBy()...); err != nil {
+	if r.client, err = kafka.DialBrokers(kafka.Reading(c.Context), brokers, r.passBy(c.Context)...); err != nil {
 		return err
 	}
 	defer r.client.Close()
@@ -53,18 +53,18 @@ type reader struct {
 
 // passBy makes a client fail at once, and not try for long, where a broker does not answer.
 // One that is paused takes connections, and each would be waited for.
-func (o *outage) passBy() []kgo.Opt {
+func (o *outage) passBy(ctx context.Context) []kgo.Opt {
 	if len(o.away) == 0 {
 		return nil
 	}
-	dialer := &net.Dialer{Timeout: 3 * time.Second}
+	dial := kafka.Dialer(ctx, 3*time.Second)
 	return []kgo.Opt{
 		kgo.RetryTimeout(3 * time.Second),
 		kgo.Dialer(func(ctx context.Context, network, address string) (net.Conn, error) {
 			if slices.ContainsFunc(o.away, func(b registered) bool { return b.address == address }) {
 				return nil, &net.OpError{Op: "dial", Net: network, Err: term.ErrnoRefused}
 			}
-			return dialer.DialContext(ctx, network, address)
+			return dial(ctx, network, address)
 		}),
 	}
 }

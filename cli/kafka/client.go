@@ -2,7 +2,6 @@ package kafka
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -14,7 +13,6 @@ import (
 	"millrace/cli/term"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	urfave "github.com/urfave/cli/v2"
@@ -37,6 +35,12 @@ func Flags(own ...[]urfave.Flag) []urfave.Flag {
 	flags := []urfave.Flag{brokerFlag()}
 	for _, f := range own {
 		flags = append(flags, f...)
+	}
+	command := &urfave.Command{Flags: flags}
+	for _, f := range connectionFlags() {
+		if term.Lookup(command, f.Names()[0]) == nil {
+			flags = append(flags, f)
+		}
 	}
 	return flags
 }
@@ -112,22 +116,26 @@ func Dial(c *urfave.Context, options ...kgo.Opt) (*kgo.Client, error) {
 // a variable that is empty names none.
 func BrokersNamed(c *urfave.Context) ([]string, error) {
 	list := c.String("brokers")
+	if others := accessIn(c.Context).brokers; others != "" && !brokersFlagged(c) {
+		return ParseBrokers("bootstrap.servers", others)
+	}
 	if empty, set := os.LookupEnv("MILLRACE_BROKERS"); list == "" && set && empty == "" {
 		list = DefaultBroker
 	}
 	return ParseBrokers("--brokers", list)
 }
 
-// newClient makes every client of the program. What says how a cluster is reached, and as
-// whom, belongs here.
-func newClient(brokers []string, options ...kgo.Opt) (*kgo.Client, error) {
-	return kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(brokers...), kgo.ClientID("millrace")}, options...)...)
+// newClient makes every client of the program. How the cluster is reached, and as whom, ctx
+// says.
+func newClient(ctx context.Context, brokers []string, options ...kgo.Opt) (*kgo.Client, error) {
+	all := append([]kgo.Opt{kgo.SeedBrokers(brokers...), kgo.ClientID("millrace")}, accessIn(ctx).options(ctx)...)
+	return kgo.NewClient(append(all, options...)...)
 }
 
 // Sole returns a client that knows one broker, and so asks no other before that has told it
 // of them. It does not ask again, and the broker need not be there.
-func Sole(address string, options ...kgo.Opt) (*kgo.Client, error) {
-	return newClient([]string{address}, append([]kgo.Opt{kgo.RequestRetries(0)}, options...)...)
+func Sole(ctx context.Context, address string, options ...kgo.Opt) (*kgo.Client, error) {
+	return newClient(ctx, []string{address}, append([]kgo.Opt{kgo.RequestRetries(0)}, options...)...)
 }
 
 // DialBrokers is Dial for addresses already known.
@@ -145,7 +153,7 @@ func DialBrokers(ctx context.Context, brokers []string, options ...kgo.Opt) (*kg
 		kgo.RetryTimeout(20 * time.Second),
 		kgo.AlwaysRetryEOF(), // a broker that dies takes connections for a moment more
 	}, options...)
-	client, err := newClient(brokers, append(options, noting(ctx)...)...)
+	client, err := newClient(ctx, brokers, append(options, noting(ctx)...)...)
 	if err != nil {
 		return nil, term.Usage("%v", err)
 	}
@@ -156,10 +164,7 @@ func DialBrokers(ctx context.Context, brokers []string, options ...kgo.Opt) (*kg
 	preferAnswering(ping, client, brokers)
 	if err := client.Ping(ping); err != nil {
 		client.Close()
-		if errors.Is(err, kerr.SaslAuthenticationFailed) {
-			return nil, term.Fail(term.StatusNotAllowed, "the broker refused the credentials: %s", BrokerSaid(err, ""))
-		}
-		return nil, Unreachable(brokers, err)
+		return nil, Unreachable(ctx, brokers, err)
 	}
 	return client, nil
 }

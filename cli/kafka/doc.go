@@ -3,8 +3,9 @@
 // newClient (client.go) makes every client of the program, whoever asks for one: Dial and
 // DialBrokers, which have it wait for a cluster and outlive the deaths of brokers, and Sole,
 // which asks one broker, once. Which brokers is said by the flags of Flags, which every client
-// command has, and read by BrokersNamed. So how a cluster is reached, and as whom, is a flag
-// in Flags and an option in newClient, and no command knows of it. Two open connections
+// command has, and read by BrokersNamed. How a cluster is reached, and as whom,
+// (access.go, contexts.go) travels in the context of a command, from where newClient takes it,
+// and no command knows of it. Two open connections
 // besides: `doctor`, which looks at how each one begins, and `bench consume --raw`, which
 // measures brokers without a client.
 //

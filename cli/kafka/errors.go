@@ -15,7 +15,10 @@ import (
 )
 
 // Unreachable says that no broker answers, and what to do about it.
-func Unreachable(brokers []string, err error) error {
+func Unreachable(ctx context.Context, brokers []string, err error) error {
+	if refused := Refused(ctx, brokers, err); refused != nil {
+		return refused
+	}
 	where := strings.Join(brokers, ", ")
 	status := term.StatusFailed
 	switch {

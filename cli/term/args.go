@@ -1,6 +1,7 @@
 package term
 
 import (
+	"slices"
 	"strings"
 
 	urfave "github.com/urfave/cli/v2"
@@ -58,6 +59,8 @@ func Arrange(commands []*urfave.Command, args []string) ([]string, error) {
 			switch {
 			case name == "help":
 				return append(words, "--help"), nil
+			case f == nil && name == "password":
+				return nil, Usage("--password: what stands in a command line everybody on the machine can read (ps); write the password into a file, --password-file FILE, or set MILLRACE_PASSWORD")
 			case f == nil || len(name) < 2:
 				return nil, Usage("--%s is not a flag of %s%s; see `millrace %s --help`", name, strings.Join(words, " "),
 					DidYouMean("--"+name, flagNames(command)), strings.Join(words, " "))
@@ -104,6 +107,9 @@ func Arrange(commands []*urfave.Command, args []string) ([]string, error) {
 	return arranged, nil
 }
 
+// valued are the flags that many commands share, and that take a value.
+var valued = []string{"-b", "--brokers", "-X", "--property", "--context", "--user", "--password-file", "--tls-ca", "--tls-cert", "--tls-key", "--command-config"}
+
 // Split finds the command a line names. words are its canonical names, flags the
 // flags that stood before them, rest what follows. command is nil when the line
 // stops at a noun or names none; rest then begins with the word that fitted nothing.
@@ -111,10 +117,11 @@ func Split(commands []*urfave.Command, args []string) (words []string, command *
 	for len(args) > 0 {
 		a := args[0]
 		if strings.HasPrefix(a, "-") && a != "-" && a != "--" {
-			// Before the command is known, only -b is known to take a value.
+			// Before the command is known, only those of which cluster, and as whom, are known to
+			// take a value.
 			flags = append(flags, a)
 			args = args[1:]
-			if (a == "-b" || a == "--brokers") && len(args) > 0 {
+			if slices.Contains(valued, a) && len(args) > 0 {
 				flags = append(flags, args[0])
 				args = args[1:]
 			}

@@ -94,13 +94,36 @@ func helpOf(c *urfave.Command) string {
 		return commandHelp
 	}
 	// The flags' text is data, not template: what looks like an action is quoted.
-	return commandHelp + "\nFLAGS:\n" + strings.ReplaceAll(FlagsHelp(c.Flags), "{{", "{{`{{`}}")
+	own, shared := flagsByUse(c.Flags)
+	text := commandHelp + "\nFLAGS:\n" + strings.ReplaceAll(FlagsHelp(own), "{{", "{{`{{`}}")
+	if len(shared) > 0 {
+		text += "\nWHICH CLUSTER, AND AS WHOM:\n" + flagsHelp(shared)
+	}
+	return text
+}
+
+// flagsByUse splits a command's own flags from those that many commands share, which have a
+// category.
+func flagsByUse(flags []urfave.Flag) (own, shared []urfave.Flag) {
+	for _, f := range flags {
+		if d, ok := f.(urfave.CategorizableFlag); ok && d.GetCategory() == "connection" {
+			shared = append(shared, f)
+		} else {
+			own = append(own, f)
+		}
+	}
+	return own, shared
 }
 
 // FlagsHelp sets flags in two columns, the second wrapped:
 //
 //	-b, --brokers HOST:PORT,…   brokers to begin with (default 127.0.0.1:9092; MILLRACE_BROKERS)
 func FlagsHelp(flags []urfave.Flag) string {
+	return flagsHelp(flags, "-h, --help", "show this")
+}
+
+// flagsHelp does so, and adds one that is no flag: its name and use.
+func flagsHelp(flags []urfave.Flag, more ...string) string {
 	var names, uses []string
 	wide := 0
 	for _, f := range flags {
@@ -120,7 +143,9 @@ func FlagsHelp(flags []urfave.Flag) string {
 		names, uses = append(names, name), append(uses, use)
 		wide = max(wide, runewidth.StringWidth(name))
 	}
-	names, uses = append(names, "-h, --help"), append(uses, "show this")
+	if len(more) == 2 {
+		names, uses = append(names, more[0]), append(uses, more[1])
+	}
 	var b strings.Builder
 	for i, name := range names {
 		b.WriteString("   " + name + strings.Repeat(" ", wide-runewidth.StringWidth(name)))

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace/cli/kafka"
 	"millrace/internal/testcluster"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -186,6 +187,7 @@ func (c *cluster) createTopic(name string, partitions int32, settings ...string)
 		c.t.Fatalf("create topic %s: %v", name, err)
 	}
 	c.awaitLeaders(name)
+	kafka.Abreast(context.Background(), admin) // whichever is asked next
 }
 
 func ptr[T any](v T) *T { return &v }
