@@ -26,7 +26,8 @@ func clusterCACommand() *urfave.Command {
    run: one that is down would believe nobody afterwards. If one is, the command
    says so, and goes on where it was when it is given again. Clients that were
    given an authority must be given the new one; join tokens that were made
-   before are of no use any more.
+   before are of no use any more. Whoever has had a node's folder has the key of
+   the authority of that time, and is shut out by this.
 
 EXAMPLES:
    $ millrace cluster ca > ca.pem

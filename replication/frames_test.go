@@ -51,7 +51,7 @@ func everyFrame(cluster string, as int32, incarnation string, group, term uint64
 		{"call answer", 16, nil, nil}, {"failure", 17, make([]byte, 8), nil},
 	}
 	register := fmt.Sprintf(`{"v":1,"change":"RegisterBroker","body":{"Broker":{"ID":%d,"Incarnation":%q,"Host":"elsewhere","Port":1,"Rack":""}}}`, as, incarnation)
-	join := fmt.Sprintf(`{"node":7,"incarnation":"ghost","host":"10.0.0.9","port":1,"minLevel":1,"maxLevel":4,"forwarded":true,"vouched":"certificate","token":"0123456789abcdef","secret":"AAAA"}`)
+	join := `{"node":7,"incarnation":"ghost","host":"10.0.0.9","port":1,"minLevel":1,"maxLevel":4,"forwarded":true,"vouched":"certificate","token":"0123456789abcdef","secret":"AAAA"}`
 	for _, call := range []struct {
 		name string
 		kind uint8

@@ -7,10 +7,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"strconv"
+	"time"
 
 	"millrace/replication/controller"
 	"millrace/replication/folder"
+	"millrace/replication/identity"
+	"millrace/replication/metadata"
 	"millrace/replication/transport"
 )
 
@@ -18,19 +22,22 @@ import (
 // there: whoever can read the folder may do whatever the node may. It is how the command
 // line asks for what Kafka's protocol has no request for, so that no listener for clients has
 // to serve it, whatever it asks of them.
+//
+// A node that was just started has a folder before it has a certificate: it is waited for.
 func Ask(ctx context.Context, dataDir string, kind uint8, req []byte) ([]byte, error) {
-	f := folder.Folder{Dir: dataDir}
-	last, err := controller.LastImage(f.Path(folder.MetaName))
+	own, self, err := reach(folder.Folder{Dir: dataDir})
+	for begun := time.Now(); err != nil && time.Since(begun) < startsWithin; own, self, err = reach(folder.Folder{Dir: dataDir}) {
+		if _, missing := os.Stat(dataDir); missing != nil {
+			break
+		}
+		select {
+		case <-time.After(lookEvery):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: no node has run in this folder, or this is not its user: %w", dataDir, err)
-	}
-	own := Open(f, slog.New(slog.DiscardHandler)).own
-	if own == nil {
-		return nil, fmt.Errorf("%s: %w", dataDir, ErrNoCertificate)
-	}
-	self, registered := last.Broker(own.Name.Node)
-	if !registered {
-		return nil, fmt.Errorf("%s: node %s is not in the cluster's metadata", dataDir, own.Name)
+		return nil, err
 	}
 	t := transport.New(transport.Config{
 		Local: transport.Peer{Node: own.Name.Node, Incarnation: own.Name.Incarnation}, Cluster: own.Name.Cluster,
@@ -43,6 +50,28 @@ func Ask(ctx context.Context, dataDir string, kind uint8, req []byte) ([]byte, e
 		return nil, errors.New(told.Message)
 	}
 	return answer, err
+}
+
+const (
+	startsWithin = 5 * time.Second // a node that founds a cluster listens for others first
+	lookEvery    = 100 * time.Millisecond
+)
+
+// reach is who a folder's node is, and where.
+func reach(f folder.Folder) (*identity.Credentials, *metadata.Broker, error) {
+	last, err := controller.LastImage(f.Path(folder.MetaName))
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: no node has run in this folder, or this is not its user: %w", f.Dir, err)
+	}
+	own := Open(f, slog.New(slog.DiscardHandler)).own
+	if own == nil {
+		return nil, nil, fmt.Errorf("%s: %w", f.Dir, ErrNoCertificate)
+	}
+	self, registered := last.Broker(own.Name.Node)
+	if !registered {
+		return nil, nil, fmt.Errorf("%s: node %s is not in the cluster's metadata", f.Dir, own.Name)
+	}
+	return own, self, nil
 }
 
 // Asking is the Guard of who dials in one way, and is not dialled.
