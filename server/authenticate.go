@@ -92,7 +92,7 @@ func (h *security) saslAuthenticate(c *call, req *kmsg.SASLAuthenticateRequest) 
 	}
 	answer, err := c.conn.loginStep(req.SASLAuthBytes)
 	if err != nil {
-		return fail(protocol.SASLAuthenticationFailed, c.conn.refuseLogin(err))
+		return fail(protocol.SASLAuthenticationFailed, l.refusal(err))
 	}
 	resp.SASLAuthBytes = append(resp.SASLAuthBytes, answer...)
 	resp.SessionLifetimeMillis = l.lifetimeMillis()

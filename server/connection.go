@@ -124,6 +124,9 @@ var errBye = errors.New("server: bye")
 // serve answers requests until the client leaves, misbehaves or Shutdown comes.
 func (c *connection) serve() {
 	defer c.close()
+	if c.outside() {
+		c.login.by = time.Now().Add(c.server.stallTimeout())
+	}
 	for c.ctx.Err() == nil {
 		err := c.serveOne()
 		if err == nil {
@@ -254,7 +257,7 @@ func (c *connection) serveOne() error {
 // known says that the client is no stranger any more: it has sent a whole request, or has
 // logged in where that is asked for.
 func (c *connection) known() {
-	c.stranger = false
+	c.stranger, c.login.by = false, time.Time{}
 	if counted, ok := c.conn.(interface{ Known() }); ok { // by mux.Quotas
 		counted.Known()
 	}
@@ -379,10 +382,13 @@ func (c *connection) letGo() {
 	c.holding = 0
 }
 
-// deadline gives the client so long for its next byte. Shutdown sets a
+// deadline gives the client so long for its next byte, or until it has to have logged in. Shutdown sets a
 // deadline in the past to wake a connection that waits for a request: that one
 // must stay.
 func (c *connection) deadline(d time.Duration) {
+	if by := c.login.by; !by.IsZero() {
+		d = min(d, time.Until(by))
+	}
 	c.conn.SetReadDeadline(time.Now().Add(d))
 	if c.ctx.Err() != nil {
 		c.conn.SetReadDeadline(time.Unix(1, 0))

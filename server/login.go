@@ -31,12 +31,9 @@ const (
 	AccessAuthenticated
 )
 
-const (
-	// maxLoginBytes bounds a request of a client that has to log in and has not.
-	maxLoginBytes = 64 << 10
-	// loginTime is how long a client may take to log in, from its first byte on.
-	loginTime = 30 * time.Second
-)
+// maxLoginBytes bounds a request of a client that has to log in and has not. It has
+// Server.StallTimeout to do so, whatever else it asks.
+const maxLoginBytes = 64 << 10
 
 // A login is how a client says who it is: SaslHandshake names a mechanism, and then messages
 // go to and fro until its exchange is over, in SaslAuthenticate or, after a handshake of
@@ -50,6 +47,7 @@ type login struct {
 	again     bool           // the exchange is another one than the first
 	mismatch  bool           // and its mechanism another than the first one's
 	until     time.Time      // when it has to have logged in again; zero: never
+	by        time.Time      // when it has to have logged in; zero: it has, or need not
 	refused   error          // why nothing more is read from it, once its answer is written
 }
 
@@ -107,31 +105,29 @@ func (c *connection) serveBare() error {
 	}
 	answer, err := c.loginStep(message)
 	if err != nil {
-		return err // without a word: there is no room for one in this form
+		return c.login.refused // without a word: there is no room for one in this form
 	}
 	return c.write(append(binary.BigEndian.AppendUint32(nil, uint32(len(answer))), answer...), nil, &c.share.client)
 }
 
-// loginStep goes on with the exchange that is under way. After an error the connection has to end.
+// loginStep goes on with the exchange that is under way. After an error the connection has to
+// end, and is why: that is in the log.
 func (c *connection) loginStep(message []byte) (answer []byte, err error) {
 	l := &c.login
-	var who *sasl.Identity
-	if l.mismatch {
-		err = &sasl.RefusedError{Reason: "SASL mechanism changed during re-authentication"}
-	} else if err = c.server.shared.logins.enter(c.ctx); err == nil {
-		answer, who, err = l.exchange.Step(message)
-		c.server.shared.logins.leave()
-	}
+	who, answer, err := c.step(message)
 	switch {
 	case err != nil:
 	case who == nil:
 		return answer, nil
 	case l.again && c.principal != "User:"+who.Name:
-		err = &sasl.RefusedError{Reason: fmt.Sprintf("Cannot change principals during re-authentication from %s to User:%s", c.principal, who.Name)}
+		err = &sasl.RefusedError{Reason: fmt.Sprintf("Cannot change principals during re-authentication from %s to User:%s", bounded(c.principal), bounded(who.Name))}
 	}
-	name := l.exchange.Name()
+	name := bounded(l.exchange.Name())
 	l.exchange, l.bare = nil, false
 	if err != nil {
+		l.refused = errBye
+		c.server.stats.refused.Add(1)
+		c.server.broker.warn("a log-in failed", "remote", c.origin.remote, "mechanism", l.mechanism, "user", name, "error", err)
 		c.audit(AuditEvent{Kind: "login", Principal: "User:" + name, Subject: string(l.mechanism), Outcome: "failed"})
 		c.pauseFailed()
 		return nil, err
@@ -141,6 +137,23 @@ func (c *connection) loginStep(message []byte) (answer []byte, err error) {
 	c.audit(AuditEvent{Kind: "login", Subject: string(l.mechanism), Outcome: "succeeded"})
 	c.known()
 	return answer, nil
+}
+
+// step gives a message to the exchange. Where that has to check a password it waits for its
+// turn: SCRAM leaves that work to the client, and a token may wait for its issuer's keys.
+func (c *connection) step(message []byte) (who *sasl.Identity, answer []byte, err error) {
+	l, turns := &c.login, c.server.shared.logins
+	if l.mismatch {
+		return nil, nil, &sasl.RefusedError{Reason: "SASL mechanism changed during re-authentication"}
+	}
+	if l.mechanism == sasl.Plain {
+		if err := turns.enter(c.ctx); err != nil {
+			return nil, nil, err
+		}
+		defer turns.leave()
+	}
+	answer, who, err = l.exchange.Step(message)
+	return who, answer, err
 }
 
 // audit tells the auditor of something that the connection's client did.
@@ -243,16 +256,13 @@ func isLocal(a net.Addr) bool {
 	return ok && ip.Unmap().IsLoopback()
 }
 
-// refuseLogin is what a failed step of a log-in is answered with.
-func (c *connection) refuseLogin(err error) string {
-	l := &c.login
-	text := fmt.Sprintf("Authentication failed during authentication due to invalid credentials with SASL mechanism %s", l.mechanism)
+// refusal is what a failed step of a log-in is answered with.
+func (l *login) refusal(err error) string {
 	var told *sasl.RefusedError
 	if errors.As(err, &told) {
-		text = told.Reason
+		return told.Reason
 	}
-	l.refused = fmt.Errorf("a log-in by %s failed: %w", l.mechanism, err)
-	return text
+	return fmt.Sprintf("Authentication failed during authentication due to invalid credentials with SASL mechanism %s", l.mechanism)
 }
 
 // lifetimeMillis is how long the log-in holds, 0 while it goes on or if it has no end.

@@ -52,16 +52,19 @@ func (h *broker) newLogins() *sasl.Server {
 type users struct{ *broker }
 
 // Verifier implements sasl.Users. For a name that nobody has it makes a verifier up, after
-// that of a user whom the name chooses.
+// that of a user whom the name chooses. It does so for all others as well, and throws it
+// away: that takes longer than to look a name up, and would be seen.
 func (u users) Verifier(name string, m sasl.Mechanism) (sasl.Verifier, bool) {
 	image := u.node.Image()
 	user, known := image.User(name)
-	if !known {
-		all := image.Users()
-		if len(all) == 0 {
-			return made(image, name, metadata.ScramSHA256, nil), false
+	if user == nil {
+		user = new(metadata.User)
+	}
+	if all := image.Users(); len(all) > 0 {
+		other := all[binary.BigEndian.Uint64(secretOf(image, "stands for", name))%uint64(len(all))]
+		if !known {
+			user = other
 		}
-		user = all[binary.BigEndian.Uint64(secretOf(image, "stands for", name))%uint64(len(all))]
 	}
 	of := metadata.ScramSHA512
 	if m == sasl.SCRAMSHA256 {
@@ -72,10 +75,12 @@ func (u users) Verifier(name string, m sasl.Mechanism) (sasl.Verifier, bool) {
 		of = metadata.ScramSHA256
 		c, ok = user.Credential(of)
 	}
+	v := made(image, name, of, c)
 	if !known || !ok {
-		return made(image, name, of, c), false
+		return v, false
 	}
-	return sasl.Verifier{Mechanism: sasl.Mechanism(of.String()), Iterations: int(c.Iterations), Salt: c.Salt, StoredKey: c.StoredKey, ServerKey: c.ServerKey}, true
+	v.Iterations, v.Salt, v.StoredKey, v.ServerKey = int(c.Iterations), c.Salt, c.StoredKey, c.ServerKey
+	return v, true
 }
 
 // made makes up a verifier for a name that nobody has. It looks like another user's, or with

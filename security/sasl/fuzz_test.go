@@ -168,7 +168,8 @@ func FuzzClaims(f *testing.F) {
 	})
 }
 
-// FuzzToken: nobody comes in by a token that the issuer did not sign.
+// FuzzToken: nobody comes in by claims that the issuer did not sign, written as they were or
+// with other bits after the last that count in base64.
 func FuzzToken(f *testing.F) {
 	signer, keys := edIssuer(f)
 	signed, err := jwt.Signed(signer).Claims(map[string]any{"sub": "alice", "exp": 1_800_000_060}).Serialize()
@@ -182,7 +183,7 @@ func FuzzToken(f *testing.F) {
 	tokens := &Tokens{Keys: keys, Now: func() time.Time { return now }}
 	f.Fuzz(func(t *testing.T, token string) {
 		who, err := tokens.Check(token)
-		if who != nil && (err != nil || who.Name != "alice" || !strings.HasPrefix(token, signed[:strings.LastIndexByte(signed, '.')])) {
+		if who != nil && (err != nil || *who != Identity{Name: "alice", Until: time.Unix(1_800_000_060, 0)}) {
 			t.Fatalf("%q let in %v, %v", token, who, err)
 		}
 	})
