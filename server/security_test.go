@@ -128,7 +128,7 @@ func TestUnregisterBroker(t *testing.T) {
 	}
 	all[0].peers.isolate(all[2].addr)
 	waitFor(t, "node 3 to be gone", func() bool { return !all[0].node.Live(3) })
-	if code, text := unregister(3); code != 42 || text != "broker 3 still holds 1 replicas; move them to other brokers first" {
+	if code, text := unregister(3); code != 42 || text != "broker 3 still holds 1 replicas; `millrace cluster remove 3` moves them to other brokers first" {
 		t.Errorf("one that holds a replica: error %d, %s", code, text)
 	}
 	remove := kmsg.NewPtrDeleteTopicsRequest()

@@ -295,7 +295,7 @@ func (c UnregisterBroker) apply(next *Image) error {
 		}
 	}
 	if held > 0 {
-		return refuse(ErrBrokerInUse, "broker %d still holds %d replicas; move them to other brokers first", c.ID, held)
+		return refuse(ErrBrokerInUse, "broker %d still holds %d replicas; `millrace cluster remove %d` moves them to other brokers first", c.ID, held, c.ID)
 	}
 	next.brokers = removed(next.brokers, i)
 	if i, ok := next.config(c.ID); ok {

@@ -76,6 +76,8 @@ func DecodeChange(p []byte) (Change, error) {
 		return decodeBody[SetResourceConfig](e)
 	case SetLevel{}.kind():
 		return decodeBody[SetLevel](e)
+	case RemoveBroker{}.kind():
+		return decodeBody[RemoveBroker](e)
 	case AlterUsers{}.kind():
 		return decodeBody[AlterUsers](e)
 	case AlterACLs{}.kind():

@@ -47,6 +47,7 @@ var changes = []Change{
 	SetReplicas{Partition: PartitionID{topicID(1), 5}, Replicas: []int32{1, 2}, Manual: true},
 	AllocateProducerIDs{Broker: 1, Count: 1000},
 	SetLevel{Level: 2, Judged: 7},
+	RemoveBroker{ID: 1, Incarnation: "i", Moves: []Move{{PartitionID{topicID(1), 5}, []int32{1, 2}}}, Judged: 7},
 	AlterUsers{Upsert: []User{alice}, Delete: []string{"bob"}, Judged: 7},
 	AlterACLs{Add: entries, Remove: entries[:1]},
 	AlterQuotas{Quotas: []QuotaChange{{QuotaEntity{User: new("a\"")}, map[string]float64{ProducerByteRate: 1048576, RequestPercentage: 0.1}, []string{ConsumerByteRate}}, {QuotaEntity: QuotaEntity{IP: new("")}, Delete: []string{ConnectionCreationRate}}}},

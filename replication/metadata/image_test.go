@@ -233,7 +233,7 @@ func TestRefusedChangeLeavesTheImageAndSaysWhy(t *testing.T) {
 		{"replaces nothing", RegisterBroker{Broker: Broker{ID: 4, Incarnation: "x", Host: "h", Port: 1}, Replaces: "i4"}, ErrStaleBroker, ""},
 		{"unregister nobody", UnregisterBroker{ID: 9}, ErrUnknownBroker, "Broker ID 9 is not currently registered"},
 		{"unregister stale", UnregisterBroker{ID: 3, Incarnation: "old"}, ErrStaleBroker, ""},
-		{"unregister in use", UnregisterBroker{ID: 2}, ErrBrokerInUse, "broker 2 still holds 1 replicas; move them to other brokers first"},
+		{"unregister in use", UnregisterBroker{ID: 2}, ErrBrokerInUse, "broker 2 still holds 1 replicas; `millrace cluster remove 2` moves them to other brokers first"},
 		{"topic exists", CreateTopic{ID: topicID(2), Name: "a.b", Assignment: one}, ErrTopicExists, "Topic 'a.b' already exists."},
 		{"topic collides", CreateTopic{ID: topicID(2), Name: "a_b", Assignment: one}, ErrTopicCollision, "Topic 'a_b' collides with existing topic: a.b"},
 		{"topic name", CreateTopic{ID: topicID(2), Name: "..", Assignment: one}, ErrInvalidTopic, "Topic name is invalid: '..' is not allowed"},

@@ -14,7 +14,8 @@ import "slices"
 //	   folder; SetLevel; the image names the groups that were deleted; SetResourceConfig
 //	3  brokers register with the addresses that clients are told by listener
 //	4  users, ACLs, quotas, delegation tokens; the cluster's authorities and join
-//	   tokens; brokers register that they have a certificate
+//	   tokens; brokers register that they have a certificate; brokers are
+//	   removed with their replicas
 //
 // Whoever adds a change or a member raises MaxLevel, gives the change's level
 // method the case, and adds a line here.
