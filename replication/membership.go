@@ -23,6 +23,7 @@ func (u *upkeep) tendMembers(now time.Time) (more bool) {
 		moves = new(movesAtOnce)
 	}
 	u.n.eachReplica(func(r *partition.Replica) {
+		r.GoOnAlone()
 		if r.TendMembers(now, moves) {
 			more = true
 		}
@@ -53,7 +54,8 @@ func (u *upkeep) changeController(m *raftgroup.Member) {
 	for _, b := range u.n.Image().Brokers() {
 		registered[raft.ServerID(b.ServerID())] = true
 	}
-	voters, learners := 0, []raft.ServerID(nil)
+	voters, all, demotable := 0, 0, raft.ServerID("")
+	var learners []raft.ServerID
 	for _, s := range m.Raft.GetConfiguration().Configuration().Servers {
 		switch {
 		case !registered[s.ID] && s.ID != u.n.serverID():
@@ -63,11 +65,15 @@ func (u *upkeep) changeController(m *raftgroup.Member) {
 			return
 		case s.Suffrage == raft.Voter:
 			voters++
+			if s.ID != u.n.serverID() {
+				demotable = s.ID
+			}
 		default:
 			if u.n.connected(s.ID) && m.MayVote(s.ID) {
 				learners = append(learners, s.ID)
 			}
 		}
+		all++
 		delete(registered, s.ID)
 	}
 	for id := range registered {
@@ -76,7 +82,14 @@ func (u *upkeep) changeController(m *raftgroup.Member) {
 		}
 		return
 	}
-	// An even number of voters is only passed through.
+	// An even number of voters is only passed through, on the way down as well: of two, when
+	// one of three was removed, either would be missed as much as both.
+	if voters == all && voters%2 == 0 {
+		if err := raftgroup.Await(u.n.ctx, u.n.closing, m.Raft.DemoteVoter(demotable, 0, callTimeout)); err != nil {
+			u.n.logger.Warn("a controller did not give up its vote", "server", demotable, "error", err)
+		}
+		return
+	}
 	if voters >= maxVoters || len(learners) == 0 || voters%2 == 1 && len(learners) < 2 {
 		return
 	}

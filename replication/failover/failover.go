@@ -386,6 +386,9 @@ func (f *Failover) Isolated() bool { return f.evidence.isolated(time.Now()) }
 // Present tells whether a broker is there, as far as this node knows: it hears it, or
 // hears a node that does. A node that has lost the majority of the brokers cannot
 // tell who is gone, and says so of nobody: clients are to go on asking the others.
-func (f *Failover) Present(broker int32) bool {
-	return f.live(broker) || !f.evidence.majority() || f.evidence.anyHears(func(p process) bool { return p.Node == broker })
+func (f *Failover) Present(broker int32) bool { return !f.evidence.majority() || f.Heard(broker) }
+
+// Heard tells whether this node hears a broker, or hears a node that does.
+func (f *Failover) Heard(broker int32) bool {
+	return f.live(broker) || f.evidence.anyHears(func(p process) bool { return p.Node == broker })
 }

@@ -29,6 +29,7 @@ type Partition struct {
 	lifecycle longLock
 	current   atomic.Pointer[Replica] // nil: between runs, or down
 	closed    bool
+	alone     bool          // the run that begins is to be of the only voter, see GoOnAlone
 	bounces   []time.Time   // of the last minute
 	patience  time.Duration // before the next try to begin a run that the system refused
 

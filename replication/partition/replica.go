@@ -89,6 +89,11 @@ func (p *Partition) startReplica() (r *Replica, err error) {
 	if err := p.bootstrap(l, r.votes, snapshots, last); err != nil {
 		return nil, err
 	}
+	if p.alone && last > 0 {
+		if err := p.endAlone(l, r.votes, last); err != nil {
+			return nil, err
+		}
+	}
 	// Raft panics over an unreadable entry above the snapshot, so they are
 	// checked before it starts.
 	if err := l.Verify(snapshots.index() + 1); err != nil {

@@ -14,6 +14,7 @@ type Upkeep struct {
 
 	nudges     nudges      // see nudge
 	changing   atomic.Bool // a membership change is under way
+	notAlone   bool        // GoOnAlone found that it must not; until the next run
 	flushed    time.Time   // when flush.ms was last honoured
 	unreadable time.Time   // when it was last said that batches cannot be read
 }
