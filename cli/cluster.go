@@ -31,6 +31,7 @@ func clusterCommand() *urfave.Command {
 			clusterConfigCommand(),
 			clusterTokenCommand(),
 			clusterCACommand(),
+			clusterRemoveCommand(),
 			clusterRescueCommand(),
 		},
 	}

@@ -32,18 +32,18 @@ type Removal struct {
 	// Only are those that nobody else holds: the broker cannot be removed.
 	Only []string `json:"only,omitempty"`
 	// Left are groups led by the node that is asked of which the broker is a member yet:
-	// see Node.Leaving.
+	// see Leaving.
 	Left []string `json:"left,omitempty"`
 }
 
 // removalTries bounds how often a removal is judged anew, as something else changed meanwhile.
 const removalTries = 5
 
-// RemoveBroker removes a broker that has left for good: its replicas are moved to the
+// RemoveBroker has a node remove a broker that has left for good: its replicas are moved to the
 // brokers that are there, as far as there are enough, and then it is forgotten; the groups
 // follow. With validateOnly it only says what it would do. What it means is told with a
 // refusal as well.
-func (n *Node) RemoveBroker(ctx context.Context, id int32, validateOnly bool) (Removal, error) {
+func RemoveBroker(ctx context.Context, n *Node, id int32, validateOnly bool) (Removal, error) {
 	for try := 1; ; try++ {
 		image := n.Image()
 		if _, registered := image.Broker(id); registered && n.failover.Heard(id) {
@@ -55,11 +55,11 @@ func (n *Node) RemoveBroker(ctx context.Context, id int32, validateOnly bool) (R
 				there = append(there, b)
 			}
 		}
-		change, err := image.PlanRemoval(id, there)
+		change, err := metadata.PlanRemoval(image, id, there)
 		if err != nil {
 			return Removal{}, err
 		}
-		means := n.removal(image, change)
+		means := removal(n, image, change)
 		if validateOnly {
 			return means, image.Check(change)
 		}
@@ -69,9 +69,9 @@ func (n *Node) RemoveBroker(ctx context.Context, id int32, validateOnly bool) (R
 	}
 }
 
-// Leaving lists the groups that this node leads of which a broker is a member that shall be
+// Leaving lists the groups that a node leads of which a broker is a member that shall be
 // none: what is left to do after its removal.
-func (n *Node) Leaving(id int32) (left []string) {
+func Leaving(n *Node, id int32) (left []string) {
 	has := func(m *raftgroup.Member) bool {
 		return m.Raft.State() == raft.Leader && slices.ContainsFunc(m.Raft.GetConfiguration().Configuration().Servers, func(s raft.Server) bool {
 			peer, err := transport.ParseServerID(s.ID)
@@ -92,13 +92,13 @@ func (n *Node) Leaving(id int32) (left []string) {
 	return left
 }
 
-func (n *Node) removal(image *metadata.Image, c metadata.RemoveBroker) (means Removal) {
+func removal(n *Node, image *metadata.Image, c metadata.RemoveBroker) (means Removal) {
 	moved := make(map[metadata.PartitionID]bool, len(c.Moves))
 	for _, move := range c.Moves {
 		moved[move.Partition] = true
 	}
 	means.Moved = len(c.Moves)
-	for _, t := range image.Held(c.ID) {
+	for _, t := range metadata.HeldBy(image, c.ID) {
 		for i := range t.Partitions {
 			replicas := t.Partitions[i].Replicas
 			if !slices.Contains(replicas, c.ID) {

@@ -20,11 +20,11 @@ func (c *testCluster) remove(by *testNode, id int32, want Removal) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	before := by.Image().Index
-	foreseen, err := by.RemoveBroker(ctx, id, true)
+	foreseen, err := RemoveBroker(ctx, by.Node, id, true)
 	if err != nil || fmt.Sprint(foreseen) != fmt.Sprint(want) || by.Image().Index != before {
 		c.t.Fatalf("the removal would be %+v, want %+v: %v", foreseen, want, err)
 	}
-	done, err := by.RemoveBroker(ctx, id, false)
+	done, err := RemoveBroker(ctx, by.Node, id, false)
 	if err != nil || fmt.Sprint(done) != fmt.Sprint(want) {
 		c.t.Fatalf("the removal is %+v, want %+v: %v", done, want, err)
 	}
@@ -70,10 +70,10 @@ func TestABrokerIsRemovedForGood(t *testing.T) {
 			c.append(idOf{Topic: grows.Topic, Index: i}, fmt.Sprint("g", i))
 		}
 		c.append(all, "a")
-		if _, err := c.nodes[0].RemoveBroker(t.Context(), 4, false); !errors.Is(err, ErrBrokerAlive) {
+		if _, err := RemoveBroker(t.Context(), c.nodes[0].Node, 4, false); !errors.Is(err, ErrBrokerAlive) {
 			t.Fatalf("a broker that is there: %v", err)
 		}
-		if _, err := c.nodes[0].RemoveBroker(t.Context(), 9, false); !errors.Is(err, metadata.ErrUnknownBroker) {
+		if _, err := RemoveBroker(t.Context(), c.nodes[0].Node, 9, false); !errors.Is(err, metadata.ErrUnknownBroker) {
 			t.Fatalf("a broker that never was: %v", err)
 		}
 		gone := int32(4)

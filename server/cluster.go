@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"encoding/binary"
+	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 
@@ -404,7 +406,8 @@ func (h *cluster) describeQuorum(c *call, req *kmsg.DescribeQuorumRequest) *kmsg
 // UnregisterBroker, version 0 (KIP-500).
 //
 //   - The cluster forgets a broker. One that holds replicas is INVALID_REQUEST,
-//     unlike in Kafka: its partitions would count on it for ever.
+//     unlike in Kafka: its partitions would count on it for ever. RemovalTag asks for
+//     its replicas to be moved as well.
 //   - One that is there is INVALID_REQUEST as well: stop it first. Kafka fences it.
 func (h *cluster) unregisterBroker(c *call, req *kmsg.UnregisterBrokerRequest) *kmsg.UnregisterBrokerResponse {
 	resp := kmsg.NewPtrUnregisterBrokerResponse()
@@ -412,19 +415,56 @@ func (h *cluster) unregisterBroker(c *call, req *kmsg.UnregisterBrokerRequest) *
 		resp.ErrorCode, resp.ErrorMessage = int16(code), message(errClusterDenied)
 		return resp
 	}
+	ctx, cancel := context.WithTimeout(c.ctx, changeTimeout)
+	defer cancel()
+	id, how, asked := removalAsked(req)
 	_, registered := h.node.Image().Broker(req.BrokerID)
 	var err error
 	switch {
+	case asked:
+		var means replication.Removal
+		if how == RemovalLeft {
+			means.Left = replication.Leaving(h.node, id)
+		} else {
+			means, err = replication.RemoveBroker(ctx, h.node, id, how == RemovalForeseen)
+		}
+		if p, failed := json.Marshal(means); failed == nil {
+			resp.UnknownTags.Set(RemovalTag, p)
+		}
 	case registered && h.node.Live(req.BrokerID):
-		err = sentencef("Broker %d is there; stop it before the cluster forgets it.", req.BrokerID)
-		resp.ErrorCode, resp.ErrorMessage = int16(protocol.InvalidRequest), message(err)
+		id, err = req.BrokerID, replication.ErrBrokerAlive
 	default:
-		ctx, cancel := context.WithTimeout(c.ctx, changeTimeout)
-		defer cancel()
 		err = h.node.Change(ctx, metadata.UnregisterBroker{ID: req.BrokerID})
-		resp.ErrorCode, resp.ErrorMessage = int16(adminCodeOf(err)), message(err)
+	}
+	resp.ErrorCode, resp.ErrorMessage = int16(adminCodeOf(err)), message(err)
+	if errors.Is(err, replication.ErrBrokerAlive) {
+		err = sentencef("Broker %d is there; stop it before the cluster forgets it.", id)
+		resp.ErrorCode, resp.ErrorMessage = int16(protocol.InvalidRequest), message(err)
 	}
 	return resp
+}
+
+// RemovalTag is a tagged field of UnregisterBroker. In a request it is which broker is to
+// be removed with its replicas, 4 bytes, and how, one; BrokerID is -1 then, so that who
+// does not know the field removes nobody. In the answer it is what that means, as JSON: see
+// replication.Removal.
+const RemovalTag = 10_000
+
+// How a broker is removed by RemovalTag: it is only said what that would mean; or done; or
+// said which groups it has still to leave that the broker leads which is asked.
+const (
+	RemovalForeseen = 0
+	RemovalDone     = 1
+	RemovalLeft     = 2
+)
+
+func removalAsked(req *kmsg.UnregisterBrokerRequest) (id int32, how byte, asked bool) {
+	req.UnknownTags.Each(func(key uint32, p []byte) {
+		if key == RemovalTag && len(p) == 5 && req.BrokerID == -1 && p[4] <= RemovalLeft {
+			id, how, asked = int32(binary.BigEndian.Uint32(p)), p[4], true
+		}
+	})
+	return id, how, asked
 }
 
 // ListPartitionReassignments, version 0 (KIP-455).

@@ -53,7 +53,7 @@ func (c RemoveBroker) apply(next *Image) error {
 		moves[move.Partition] = move.Replicas
 	}
 	var only []string
-	for _, t := range next.Held(c.ID) {
+	for _, t := range HeldBy(next, c.ID) {
 		changed := *t
 		changed.Partitions = slices.Clone(t.Partitions)
 		for i := range changed.Partitions {
@@ -99,8 +99,8 @@ func without(replicas []int32, broker int32) []int32 {
 	return slices.DeleteFunc(slices.Clone(replicas), func(id int32) bool { return id == broker })
 }
 
-// Held lists the topics of which a broker holds partitions.
-func (m *Image) Held(broker int32) (topics []*Topic) {
+// HeldBy lists the topics of which a broker holds partitions.
+func HeldBy(m *Image, broker int32) (topics []*Topic) {
 	for _, t := range m.topics {
 		if slices.ContainsFunc(t.Partitions, func(p Partition) bool { return slices.Contains(p.Replicas, broker) }) {
 			topics = append(topics, t)
@@ -113,7 +113,7 @@ func (m *Image) Held(broker int32) (topics []*Topic) {
 // are given, as far as there are such that do not hold the partition yet; each partition
 // keeps the replicas that it has elsewhere, and their order. A partition that nobody else
 // holds is left alone, and the change is refused for it.
-func (m *Image) PlanRemoval(broker int32, onto []*Broker) (RemoveBroker, error) {
+func PlanRemoval(m *Image, broker int32, onto []*Broker) (RemoveBroker, error) {
 	b, ok := m.Broker(broker)
 	if !ok {
 		return RemoveBroker{}, refuse(ErrUnknownBroker, "Broker ID %d is not currently registered", broker)
@@ -128,7 +128,7 @@ func (m *Image) PlanRemoval(broker int32, onto []*Broker) (RemoveBroker, error) 
 		all = append(all, t.Partitions...)
 	}
 	p := newPlacer(onto, all, 0)
-	for _, t := range m.Held(broker) {
+	for _, t := range HeldBy(m, broker) {
 		for i := range t.Partitions {
 			replicas := without(t.Partitions[i].Replicas, broker)
 			set := p.known(replicas)

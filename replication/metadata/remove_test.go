@@ -32,7 +32,7 @@ func TestABrokerIsRemovedWithItsReplicas(t *testing.T) {
 	}
 	m = apply(t, m, SetBrokerConfig{Broker: 2, Set: map[string]string{"log.cleaner.threads": "2"}})
 	m = apply(t, m, AllocateProducerIDs{Broker: 2, Count: 10})
-	c, err := m.PlanRemoval(2, m.Brokers())
+	c, err := PlanRemoval(m, 2, m.Brokers())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestTheOnlyHolderIsNotRemoved(t *testing.T) {
 	m := grown(t, upgraded(1, 4, 1, "a"), upgraded(2, 4, 1, "b"),
 		CreateTopic{ID: topicID(1), Name: "both", Assignment: [][]int32{{2, 1}}},
 		CreateTopic{ID: topicID(2), Name: "one", Assignment: [][]int32{{2}, {1}, {2}}})
-	c, err := m.PlanRemoval(2, m.Brokers())
+	c, err := PlanRemoval(m, 2, m.Brokers())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func TestTheOnlyHolderIsNotRemoved(t *testing.T) {
 		t.Fatalf("%v", err)
 	}
 	m = apply(t, m, DeleteTopic{topicID(2)})
-	if c, err = m.PlanRemoval(2, m.Brokers()); err != nil || c.Moves != nil {
+	if c, err = PlanRemoval(m, 2, m.Brokers()); err != nil || c.Moves != nil {
 		t.Fatalf("%v, %v", c, err)
 	}
 	m = apply(t, m, c)

@@ -118,7 +118,7 @@ func (c AlterUsers) apply(next *Image) error {
 		return nil
 	}
 	if len(next.users) == 0 && len(c.Upsert) > 0 {
-		if err := next.crown(c.Upsert[0].Name); err != nil {
+		if err := crown(next, c.Upsert[0].Name); err != nil {
 			return err
 		}
 	}
@@ -152,7 +152,7 @@ func (c AlterUsers) apply(next *Image) error {
 }
 
 // crown makes the cluster's first user a super user, if nobody was named as one.
-func (next *Image) crown(name string) error {
+func crown(next *Image, name string) error {
 	if _, set := next.BrokerConfig(0)[SuperUsers]; set {
 		return nil
 	}

@@ -29,7 +29,7 @@ func (u *Upkeep) GoOnAlone() {
 	}
 	f := u.r.Raft.GetConfiguration()
 	if other, ok := u.r.p.survives(f.Configuration()); ok {
-		u.r.p.goOnAlone(u.r, other, f.Index() <= u.r.Raft.CommitIndex())
+		goOnAlone(u.r.p, u.r, other, f.Index() <= u.r.Raft.CommitIndex())
 	}
 }
 
@@ -64,11 +64,11 @@ func (s *site) survives(c raft.Configuration) (other raft.ServerID, ok bool) {
 
 // goOnAlone ends a run, and begins another whose log ends with a configuration of this
 // replica alone. It does not block.
-func (p *Partition) goOnAlone(r *Replica, other raft.ServerID, committed bool) {
+func goOnAlone(p *Partition, r *Replica, other raft.ServerID, committed bool) {
 	if !committed {
 		// What was before a configuration that is not known to be committed may hold still: if
 		// others voted then, they may have committed what is not here.
-		before, err := r.votersBefore()
+		before, err := votersBefore(r)
 		if err != nil || slices.ContainsFunc(before, func(id raft.ServerID) bool { return id != other && id != p.env.Self }) {
 			p.logger.Error("the other of two voters was removed from the cluster, and it is not certain that all that was acknowledged is here: see `millrace cluster rescue --help`",
 				"removed", other, "voters", before, "error", err)
@@ -95,7 +95,7 @@ func (p *Partition) goOnAlone(r *Replica, other raft.ServerID, committed bool) {
 }
 
 // votersBefore are who voted before the latest configuration in the log.
-func (r *Replica) votersBefore() (voters []raft.ServerID, err error) {
+func votersBefore(r *Replica) (voters []raft.ServerID, err error) {
 	latest := r.Raft.GetConfiguration().Index()
 	var c raft.Configuration
 	if snap := r.snapshots.newest(); snap != nil {
