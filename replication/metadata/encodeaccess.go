@@ -28,7 +28,7 @@ func (m *access) body() accessBody {
 		body.Authorities = append(body.Authorities, authorityBody(a))
 	}
 	for _, t := range m.joins {
-		body.Joins = append(body.Joins, joinBody{t.ID, t.Hash, t.Expires, t.Uses, t.By})
+		body.Joins = append(body.Joins, joinBody(t))
 	}
 	for _, t := range m.delegations {
 		body.Delegations = append(body.Delegations, delegationBody(*t))
@@ -133,7 +133,7 @@ func (body *accessBody) authorities(m *Image) error {
 
 func (body *accessBody) joins(m *Image) error {
 	for _, b := range body.Joins {
-		t := JoinToken{b.ID, b.Hash, b.Expires, b.Uses, b.By}
+		t := JoinToken(b)
 		if err := validJoin(&t); err != nil {
 			return err
 		}
