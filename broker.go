@@ -41,6 +41,7 @@ import (
 	"millrace/replication"
 	"millrace/replication/metadata"
 	"millrace/replication/metadata/settings"
+	"millrace/security/certificate"
 	"millrace/server"
 	"millrace/server/audit"
 	"millrace/server/coordinator"
@@ -57,7 +58,8 @@ type Config struct {
 	Ephemeral bool
 
 	// Listen is HOST:PORT where clients and other brokers reach this one; port 0 is a free
-	// one, which Broker.Addr tells. "": 127.0.0.1:0.
+	// one, which Broker.Addr tells. "": 127.0.0.1:0. While the cluster has no user, clients
+	// come in from this machine alone: see Listener.
 	Listen string
 	// Advertise is the HOST:PORT that they are told. "": where it listens; with an
 	// unspecified host, such as 0.0.0.0, this machine's first address.
@@ -112,7 +114,29 @@ type Listener struct {
 	Listen, Advertise string
 	// Hidden keeps it from clients: it is not among the addresses they are told.
 	Hidden bool
+	// Protocol is what clients have to do, under Kafka's names. "": they log in once the
+	// cluster has a user; before that they come in from this machine, and from others if
+	// Insecure says so. A certificate that they show is a log-in, too.
+	Protocol Protocol
+	// Insecure lets clients in who do not log in, and takes their passwords unencrypted.
+	Insecure bool
+	// Certificate is what clients are shown that speak TLS, on the same port. nil: none.
+	Certificate *certificate.Config
+	// Auto shows one that the cluster's own authority issues, in its place: clients are
+	// given the authority, which `millrace cluster ca` prints.
+	Auto bool
 }
+
+// A Protocol is what clients of a listener have to do: listener.security.protocol.map.
+type Protocol string
+
+// The protocols.
+const (
+	Plaintext     Protocol = "PLAINTEXT"      // nothing
+	SSL           Protocol = "SSL"            // speak TLS; who they are their certificates say, where these are asked for
+	SASLPlaintext Protocol = "SASL_PLAINTEXT" // log in
+	SASLSSL       Protocol = "SASL_SSL"       // log in, over TLS
+)
 
 // A Clock says what time it is: timestamps of records, their retention and compaction,
 // sessions and rebalances of groups, and the expiry of committed offsets go by it. It may
@@ -137,6 +161,8 @@ type Broker struct {
 	listeners []Listener // as they are: real ports, advertised addresses
 	told      []string   // of each, what clients that came in by it are told: "" is where they did
 	inter     int        // the one at which other brokers reach it
+
+	certificates []server.Certificates // of each listener, nil: none
 
 	node    *replication.Node
 	kafka   *server.Server
@@ -244,7 +270,7 @@ func (b *Broker) complete() error {
 	if b.inter < 0 {
 		return fmt.Errorf("millrace: Config.InterBroker is %s, which is no listener's name", cfg.InterBroker)
 	}
-	if err := errors.Join(b.takeSettings(), b.takeUsers()); err != nil {
+	if err := errors.Join(b.takeSettings(), b.takeUsers(), b.readCertificates()); err != nil {
 		return err
 	}
 	if cfg.Ephemeral {
@@ -374,8 +400,9 @@ func (b *Broker) open() error {
 // exists.
 func (b *Broker) start(ctx context.Context, opened []net.Listener) error {
 	var muxes []*mux.Mux
-	for _, l := range opened {
-		m := b.kafka.Mux(l)
+	for i, l := range opened {
+		own := b.serverListener(i, l)
+		m := b.kafka.Mux(own)
 		peers := m.Peers()
 		b.serving.Go(func() { b.node.Serve(peers) }) // ends with kafka.Shutdown
 		muxes = append(muxes, m)
@@ -384,10 +411,7 @@ func (b *Broker) start(ctx context.Context, opened []net.Listener) error {
 		return fmt.Errorf("start: %w", err)
 	}
 	for i, m := range muxes {
-		clients := m.Kafka()
-		if len(muxes) > 1 {
-			clients = &server.Listener{Listener: clients, Name: b.listeners[i].Name, Advertised: b.told[i]}
-		}
+		clients := b.serverListener(i, m.Kafka())
 		b.serving.Go(func() { // ends with kafka.Shutdown
 			if err := b.kafka.Serve(clients); !errors.Is(err, server.ErrClosed) {
 				b.fail(fmt.Errorf("serve %s: %w", clients.Addr(), err))
@@ -402,6 +426,54 @@ func (b *Broker) start(ctx context.Context, opened []net.Listener) error {
 		}
 	}()
 	return nil
+}
+
+// serverListener is what the server has to know of a listener.
+func (b *Broker) serverListener(i int, l net.Listener) *server.Listener {
+	cfg := &b.listeners[i]
+	s := &server.Listener{Listener: l, Name: cfg.Name, Advertised: b.told[i], Insecure: cfg.Insecure, Certificates: b.certificates[i]}
+	switch cfg.Protocol {
+	case Plaintext:
+		s.Access = server.AccessOpen
+	case SSL:
+		s.Access, s.OnlyTLS = server.AccessOpen, true
+	case SASLPlaintext:
+		s.Access = server.AccessAuthenticated
+	case SASLSSL:
+		s.Access, s.OnlyTLS = server.AccessAuthenticated, true
+	default:
+		if s.Remote = cfg.Insecure; cfg.Insecure {
+			s.Access = server.AccessOpen
+		}
+	}
+	return s
+}
+
+// readCertificates reads what clients are shown.
+func (b *Broker) readCertificates() error {
+	var wrong []error
+	b.certificates = make([]server.Certificates, len(b.listeners))
+	for i := range b.listeners {
+		l := &b.listeners[i]
+		switch {
+		case l.Certificate != nil && l.Auto:
+			wrong = append(wrong, fmt.Errorf("millrace: listener %s has a Certificate and is Auto, which exclude each other", l.Name))
+		case l.Certificate != nil:
+			cfg := *l.Certificate
+			cfg.Logger = b.logger
+			source, err := certificate.New(cfg)
+			if err != nil {
+				wrong = append(wrong, fmt.Errorf("millrace: listener %s: %w", l.Name, err))
+				continue
+			}
+			b.certificates[i] = source
+		case l.Auto:
+			b.certificates[i] = &ownCertificate{broker: b, listener: i}
+		case l.Protocol == SSL || l.Protocol == SASLSSL:
+			wrong = append(wrong, fmt.Errorf("millrace: listener %s speaks %s, and has no certificate: --tls-cert and --tls-key, ssl.keystore.location, or --tls auto", l.Name, l.Protocol))
+		}
+	}
+	return errors.Join(wrong...)
 }
 
 // fail ends the broker's service; nil says that it was shut down.

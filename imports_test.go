@@ -18,35 +18,37 @@ import (
 // A package that is not here may not exist, and nothing is here that no file needs.
 // Tests may import more. "go test -run TestImports -v ." draws it.
 var allowed = map[string][]string{
-	"index":                         {},
-	"security/acl":                  {},
-	"security/sasl":                 {"xdg-go/scram", "go-jose/go-jose"},
-	"segment/record":                {"klauspost/compress", "pierrec/lz4"},
-	"segment/record/recordtest":     {"segment/record"}, // for tests only
-	"segment":                       {"index", "segment/record", "tysonmote/gommap", "golang.org/x/sys"},
-	"log":                           {"segment", "segment/record", "hashicorp/raft"},
-	"internal/bufpool":              {},
-	"internal/heap":                 {},
-	"internal/identitytest":         {"replication/identity"}, // for tests only
-	"internal/memnet":               {},                       // for tests only
-	"internal/slowlog":              {},
-	"internal/storytest":            {}, // for tests only
-	"replication/admission":         {"replication/controller", "replication/folder", "replication/identity", "replication/keyring", "replication/metadata", "replication/raftgroup", "replication/roster", "replication/transport"},
-	"internal/testcluster":          {"cli/local", "testdata/ports"}, // for tests only
-	"replication/bulletin":          {"replication/metadata"},
-	"replication/folder":            {"segment", "replication/identity", "replication/metadata", "replication/transport", "replication/vote"},
-	"replication/identity":          {},
-	"replication/keyring":           {"replication/controller", "replication/folder", "replication/identity", "replication/metadata", "replication/transport"},
-	"replication/metadata/settings": {},
-	"replication/metadata":          {"replication/metadata/settings", "security/acl"},
-	"replication/transport":         {"internal/bufpool", "internal/slowlog", "replication/identity", "hashicorp/raft", "golang.org/x/sys"},
-	"replication/roster":            {"replication/folder", "replication/metadata", "replication/transport", "hashicorp/raft"},
-	"replication/rescue":            {"log", "segment", "replication/controller", "replication/folder", "replication/metadata", "replication/partition", "replication/raftgroup", "replication/vote", "hashicorp/raft", "hashicorp/raft-boltdb", "go.etcd.io/bbolt"},
-	"replication/vote":              {"go.etcd.io/bbolt"},
-	"replication/raftgroup":         {"internal/slowlog", "log", "replication/transport", "replication/vote", "hashicorp/raft", "hashicorp/go-hclog"},
-	"replication/controller":        {"replication/metadata", "replication/raftgroup", "replication/transport", "segment", "hashicorp/raft", "hashicorp/raft-boltdb"},
-	"replication/failover":          {"replication/metadata", "replication/raftgroup", "replication/transport", "hashicorp/raft"},
-	"replication/partition":         {"log", "segment", "segment/record", "replication/metadata", "replication/metadata/settings", "replication/raftgroup", "replication/transport", "replication/vote", "hashicorp/raft"},
+	"index":                                {},
+	"security/acl":                         {},
+	"security/certificate":                 {},
+	"security/certificate/certificatetest": {}, // for tests only
+	"security/sasl":                        {"xdg-go/scram", "go-jose/go-jose"},
+	"segment/record":                       {"klauspost/compress", "pierrec/lz4"},
+	"segment/record/recordtest":            {"segment/record"}, // for tests only
+	"segment":                              {"index", "segment/record", "tysonmote/gommap", "golang.org/x/sys"},
+	"log":                                  {"segment", "segment/record", "hashicorp/raft"},
+	"internal/bufpool":                     {},
+	"internal/heap":                        {},
+	"internal/identitytest":                {"replication/identity"}, // for tests only
+	"internal/memnet":                      {},                       // for tests only
+	"internal/slowlog":                     {},
+	"internal/storytest":                   {}, // for tests only
+	"replication/admission":                {"replication/controller", "replication/folder", "replication/identity", "replication/keyring", "replication/metadata", "replication/raftgroup", "replication/roster", "replication/transport"},
+	"internal/testcluster":                 {"cli/local", "replication/identity", "testdata/ports"}, // for tests only
+	"replication/bulletin":                 {"replication/metadata"},
+	"replication/folder":                   {"segment", "replication/identity", "replication/metadata", "replication/transport", "replication/vote"},
+	"replication/identity":                 {},
+	"replication/keyring":                  {"replication/controller", "replication/folder", "replication/identity", "replication/metadata", "replication/transport"},
+	"replication/metadata/settings":        {},
+	"replication/metadata":                 {"replication/metadata/settings", "security/acl"},
+	"replication/transport":                {"internal/bufpool", "internal/slowlog", "replication/identity", "hashicorp/raft", "golang.org/x/sys"},
+	"replication/roster":                   {"replication/folder", "replication/metadata", "replication/transport", "hashicorp/raft"},
+	"replication/rescue":                   {"log", "segment", "replication/controller", "replication/folder", "replication/metadata", "replication/partition", "replication/raftgroup", "replication/vote", "hashicorp/raft", "hashicorp/raft-boltdb", "go.etcd.io/bbolt"},
+	"replication/vote":                     {"go.etcd.io/bbolt"},
+	"replication/raftgroup":                {"internal/slowlog", "log", "replication/transport", "replication/vote", "hashicorp/raft", "hashicorp/go-hclog"},
+	"replication/controller":               {"replication/metadata", "replication/raftgroup", "replication/transport", "segment", "hashicorp/raft", "hashicorp/raft-boltdb"},
+	"replication/failover":                 {"replication/metadata", "replication/raftgroup", "replication/transport", "hashicorp/raft"},
+	"replication/partition":                {"log", "segment", "segment/record", "replication/metadata", "replication/metadata/settings", "replication/raftgroup", "replication/transport", "replication/vote", "hashicorp/raft"},
 	"replication": {"internal/slowlog", "log", "segment",
 		"replication/admission", "replication/bulletin", "replication/controller", "replication/failover", "replication/folder", "replication/identity", "replication/keyring", "replication/metadata", "replication/metadata/settings", "replication/partition", "replication/raftgroup", "replication/roster", "replication/transport", "replication/vote",
 		"hashicorp/raft"},
@@ -60,14 +62,14 @@ var allowed = map[string][]string{
 	"server/mux":                         {"replication/identity", "replication/transport"},
 	"server": {"internal/bufpool", "internal/slowlog", "replication", "replication/metadata", "replication/partition", "replication/metadata/settings", "security/acl", "security/sasl", "segment", "segment/record",
 		"server/coordinator", "server/group", "server/journal", "server/mux", "server/protocol", "twmb/franz-go/pkg/kmsg", "golang.org/x/sys"},
-	".":          {"replication", "replication/metadata", "replication/metadata/settings", "security/sasl", "server", "server/audit", "server/coordinator", "server/mux"}, // package millrace
+	".":          {"replication", "replication/identity", "replication/keyring", "replication/metadata", "replication/metadata/settings", "security/certificate", "security/sasl", "server", "server/audit", "server/coordinator", "server/mux"}, // package millrace
 	"brokertest": {"."},
 	"cli": {"cli/bench", "cli/kafka", "cli/local", "cli/term", "log", "segment", "segment/record", "replication", "replication/admission", "replication/folder", "replication/keyring", "replication/metadata", "replication/metadata/settings", "replication/rescue", "security/acl", "server",
 		"urfave/cli", "twmb/franz-go", "golang.org/x/sys", "cpuguy83/go-md2man"},
 	"cli/bench":   {"cli/kafka", "cli/load", "cli/term", "segment/record", "urfave/cli", "twmb/franz-go"},
 	"cli/clitest": {"brokertest", "cli/kafka", "cli/local", "cli/term", "testdata", "testdata/ports", "twmb/franz-go"}, // for tests only
 	"cli/kafka":   {"cli/properties", "cli/term", "replication/metadata/settings", "urfave/cli", "twmb/franz-go"},
-	"cli/local": {".", "cli/kafka", "cli/properties", "cli/term", "replication", "replication/admission", "replication/folder", "replication/identity", "replication/metadata/settings", "segment", "server", "testdata", "urfave/cli", "twmb/franz-go",
+	"cli/local": {".", "cli/kafka", "cli/properties", "cli/term", "replication", "replication/admission", "replication/folder", "replication/identity", "replication/metadata/settings", "security/certificate", "segment", "server", "testdata", "urfave/cli", "twmb/franz-go",
 		"golang.org/x/sys", "coreos/go-systemd"},
 	"cli/term":          {"urfave/cli", "twmb/franz-go", "go.yaml.in/yaml", "golang.org/x/sys", "golang.org/x/term", "mattn/go-runewidth"},
 	"cli/term/termtest": {"urfave/cli"}, // for tests only

@@ -414,7 +414,7 @@ func TestTheImageServes(t *testing.T) {
 		words := append(config.Config.Entrypoint, config.Config.Cmd...)
 		var log strings.Builder
 		cmd := &exec.Cmd{
-			Path: words[0], Args: words, Dir: config.Config.WorkingDir, Env: append(append(config.Config.Env, "MILLRACE_READY_FILE=/tmp/ready"), env...),
+			Path: words[0], Args: words, Dir: config.Config.WorkingDir, Env: append(append(config.Config.Env, "MILLRACE_READY_FILE=/tmp/ready", "MILLRACE_INSECURE=true"), env...),
 			Stdout: &log, Stderr: &log,
 			SysProcAttr: &syscall.SysProcAttr{
 				Chroot: root, Credential: &syscall.Credential{Uid: uint32(user), Gid: uint32(group)}, Pdeathsig: syscall.SIGKILL,

@@ -35,6 +35,7 @@ var loggers = []string{
 	"millrace.replication.roster",
 	"millrace.replication.transport",
 	"millrace.replication.vote",
+	"millrace.security.certificate",
 	"millrace.server",
 	"millrace.server.audit",
 	"millrace.server.coordinator",

@@ -69,6 +69,40 @@ func (c *connection) outside() bool {
 	return len(c.server.broker.node.Image().Users()) > 0
 }
 
+// enter holds a new connection to what its listener asks for besides a log-in, and takes its
+// client for who its certificate says.
+func (c *connection) enter() error {
+	l := c.origin.listener
+	if l == nil {
+		return nil
+	}
+	over, _ := c.conn.(overTLS)
+	var state tls.ConnectionState
+	secure := false
+	if over != nil {
+		state, secure = over.TLS()
+	}
+	switch {
+	case !secure && l.OnlyTLS:
+		return errors.New("it speaks no TLS, which this listener asks for")
+	case secure && l.Certificates != nil && l.Access != AccessAuthenticated:
+		who, err := l.Certificates.Principal(state)
+		if err != nil {
+			return fmt.Errorf("its certificate: %w", err)
+		}
+		if who != "" {
+			c.principal, c.login.done = who, true
+		}
+	}
+	if l.Access == AccessAuto && !l.Remote && !c.login.done && !c.local() && len(c.server.broker.node.Image().Users()) == 0 {
+		return errors.New("it comes from another machine, and the cluster has no user whom it could log in as: `millrace user create` on this machine makes the first; --insecure lets everybody in")
+	}
+	return nil
+}
+
+// local reports whether both ends are on this machine.
+func (c *connection) local() bool { return isLocal(c.origin.local) && isLocal(c.origin.remote) }
+
 // admitted reports whether a request may be served, or why its connection ends: what comes
 // from outside is about logging in, and so is what comes while that goes on.
 func (c *connection) admitted(key kmsg.Key) error {
@@ -238,7 +272,7 @@ func (c *connection) private() bool {
 			return true
 		}
 	}
-	return isLocal(c.origin.local) && isLocal(c.origin.remote)
+	return c.local()
 }
 
 // overTLS is a connection that may be one over TLS: mux's are.

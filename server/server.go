@@ -100,6 +100,24 @@ type Listener struct {
 	Access     Access
 	// Insecure takes passwords (PLAIN) from connections that others may read.
 	Insecure bool
+	// Certificates are what clients are shown that begin a TLS handshake. nil: they are
+	// closed, unless the Server has a TLSConfig.
+	Certificates Certificates
+	// OnlyTLS closes those that begin none.
+	OnlyTLS bool
+	// Remote lets clients in from other machines while the cluster has no user. Without it
+	// AccessAuto is open to this machine alone.
+	Remote bool
+}
+
+// Certificates are a broker's, and say who clients are by theirs. They are used by many
+// goroutines at once.
+type Certificates interface {
+	// TLS is how handshakes are made.
+	TLS() *tls.Config
+	// Principal is who a client is by the certificate that it has shown, "User:…"; "" if it
+	// has shown none. An error closes the connection.
+	Principal(tls.ConnectionState) (string, error)
 }
 
 // Stats counts what a Server has met since it began.
@@ -178,10 +196,13 @@ func (s *Server) stallTimeout() time.Duration {
 // Mux begins to accept from l, and cuts it into a listener for Serve and one for the
 // other nodes (replication.Node.Serve). All that come by it are counted together with
 // those of the Server's other listeners, and bounded by the node's settings; Quotas
-// tells about them. Shutdown closes it.
+// tells about them. Of a *Listener the Certificates are shown. Shutdown closes it.
 func (s *Server) Mux(l net.Listener) *mux.Mux {
 	s.init()
 	cfg := mux.Config{Quotas: &s.shared.quotas, TLS: s.TLSConfig, Patience: s.stallTimeout()}
+	if own, ok := l.(*Listener); ok && own.Certificates != nil {
+		cfg.TLS = own.Certificates.TLS()
+	}
 	if s.Node != nil {
 		cfg.Nodes = s.Node
 	}
@@ -287,6 +308,12 @@ func (s *Server) serve(conn net.Conn, by *Listener) {
 	}
 	c := newConnection(s, conn)
 	c.origin.listener = by
+	if err := c.enter(); err != nil {
+		s.refuse(conn, err.Error())
+		c.cancel()
+		c.share.leave()
+		return
+	}
 	s.mu.Lock()
 	s.open[conn] = c
 	s.mu.Unlock()

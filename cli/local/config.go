@@ -9,9 +9,11 @@ import (
 	"strconv"
 	"strings"
 
+	"millrace"
 	"millrace/cli/kafka"
 	"millrace/cli/term"
 	"millrace/replication/metadata/settings"
+	"millrace/security/certificate"
 )
 
 // The settings that say what a node is, rather than what it does; see broker.configure.
@@ -48,14 +50,9 @@ const (
 // that do not. A node that cannot honour one must not serve: its operator believes
 // that others are kept out.
 var forbidding = map[string][]string{
-	"sasl.enabled.mechanisms":              {""},
-	"sasl.mechanism.inter.broker.protocol": {""},
-	"sasl.mechanism.controller.protocol":   {""},
-	clientAuthKey:                          {"none", ""},
-	interProtocolKey:                       {plaintextProtocol, ""},
-	"create.topic.policy.class.name":       {""},
-	"alter.config.policy.class.name":       {""},
-	"client.quota.callback.class":          {""},
+	"create.topic.policy.class.name": {""},
+	"alter.config.policy.class.name": {""},
+	"client.quota.callback.class":    {""},
 }
 
 // A configuration is what a file and the environment say, the last word of each key,
@@ -234,6 +231,7 @@ func (b *broker) configure(file string, environ, flags []string, isSet func(stri
 		b.takeProperty(c, p, isSet)
 	}
 	b.takeQuorum(c, b.takeListeners(c, file != "", isSet), isSet)
+	b.takeCertificates(c)
 	b.warnings = append(b.warnings, c.warnings...)
 	if len(c.mistakes) == 0 {
 		return nil
@@ -278,12 +276,16 @@ func (b *broker) takeProperty(c *configuration, p property, isSet func(string) b
 		if !slices.Contains(slices.Collect(list(p.value)), "broker") && p.value != "" {
 			c.mistaken(p, "every node is a broker, and some are controllers as well; it is broker or broker,controller")
 		}
-	case interProtocolKey, hostKey, portKey, advertisedHostKey, advertisedPortKey: // below, or harmless
+	case interProtocolKey, "sasl.mechanism.inter.broker.protocol", "sasl.mechanism.controller.protocol":
+		if p.value != "" && p.value != plaintextProtocol {
+			c.warn(p, "%s has no effect: nodes know each other by certificates of the cluster's own authority", p.key)
+		}
+	case hostKey, portKey, advertisedHostKey, advertisedPortKey: // below, or harmless
 	case zookeeperKey:
 		c.warn(p, "%s has no effect: there is no ZooKeeper here, and a node with an empty folder founds a cluster unless --join or %s name nodes of one", p.key, bootstrapKey)
 	default:
-		if known {
-			return
+		if _, _, ofListener := listenerSetting(p.key); known || ofListener {
+			return // takeCertificates
 		}
 		if _, harmless := forbidding[p.key]; !harmless {
 			c.warn(p, "%s", c.unknown(p))
@@ -310,13 +312,7 @@ func forbids(p property) string {
 	if !asks || slices.Contains(harmless, p.value) {
 		return ""
 	}
-	switch key {
-	case "create.topic.policy.class.name", "alter.config.policy.class.name", "client.quota.callback.class":
-		return "this release runs no plug-ins and could not hold anybody to the policy"
-	case interProtocolKey:
-		return "connections between nodes are PLAINTEXT in this release"
-	}
-	return "this release has neither authentication nor access control and would let everybody in"
+	return "this release runs no plug-ins and could not hold anybody to the policy"
 }
 
 // takeID takes the node's id over. Ids begin with 1 here: 0 breaks clients, and
@@ -368,6 +364,11 @@ type listener struct {
 	listen    string // HOST:PORT
 	advertise string // HOST:PORT that others are told; "": where they came in
 	only      bool   // for nodes: Kafka's listener of a controller
+
+	protocol    millrace.Protocol
+	certificate *certificate.Config // nil: none, or auto
+	auto        bool                // by the cluster's authority
+	insecure    bool
 }
 
 // endpoints reads NAME://HOST:PORT,… of a setting. Names are compared in capitals, as
@@ -397,29 +398,45 @@ func (c *configuration) endpoints(key string) (all []listener) {
 	return all
 }
 
-// protocolOf finds a listener's protocol, and says if it is one that cannot be had.
-func (c *configuration) protocolOf(p property, name string) {
-	protocol := name
-	switch name {
-	case plaintextProtocol, "SSL", "SASL_PLAINTEXT", "SASL_SSL":
-	default:
+// protocolOf finds what clients of a listener have to do: what listener.security.protocol.map
+// says, or the name itself where that is a protocol's. A listener called PLAINTEXT says nothing
+// by that, and the entry of Kafka's own file that maps it to itself no more. It is a mistake if
+// there is none.
+func (c *configuration) protocolOf(p property, name string) millrace.Protocol {
+	protocol := millrace.Protocol(name)
+	switch protocol {
+	case millrace.Plaintext:
 		protocol = ""
+	case millrace.SSL, millrace.SASLPlaintext, millrace.SASLSSL:
+	default:
+		if protocol = ""; !c.controllers()[name] && !c.mapped(name) {
+			c.mistaken(p, "%s has no protocol in %s", name, protocolsKey)
+		}
 	}
 	for pair := range list(c.at[protocolsKey].value) {
 		if of, is, ok := strings.Cut(pair, ":"); ok && strings.EqualFold(strings.TrimSpace(of), name) {
-			protocol = strings.ToUpper(strings.TrimSpace(is))
+			protocol = millrace.Protocol(strings.ToUpper(strings.TrimSpace(is)))
 		}
 	}
-	if protocol == "" && c.controllers()[name] {
-		return // Kafka takes PLAINTEXT for a controller's where nothing is said
+	if name == plaintextProtocol && protocol == millrace.Plaintext {
+		protocol = ""
 	}
 	switch protocol {
-	case plaintextProtocol:
-	case "":
-		c.mistaken(p, "%s has no protocol in %s", name, protocolsKey)
+	case "", millrace.Plaintext, millrace.SSL, millrace.SASLPlaintext, millrace.SASLSSL:
 	default:
-		c.mistaken(p, "%s is of the protocol %s, and this release has PLAINTEXT only", name, protocol)
+		c.mistaken(p, "%s is of the protocol %s; there are PLAINTEXT, SSL, SASL_PLAINTEXT and SASL_SSL", name, protocol)
 	}
+	return protocol
+}
+
+// mapped reports whether listener.security.protocol.map names a listener.
+func (c *configuration) mapped(name string) bool {
+	for pair := range list(c.at[protocolsKey].value) {
+		if of, _, ok := strings.Cut(pair, ":"); ok && strings.EqualFold(strings.TrimSpace(of), name) {
+			return true
+		}
+	}
+	return false
 }
 
 // controllers are the names of listeners that are for controllers.
@@ -452,7 +469,7 @@ func (b *broker) takeListeners(c *configuration, file bool, isSet func(string) b
 	ofControllers := c.controllers()
 	var own, controllers []listener
 	for _, l := range listens {
-		c.protocolOf(at, l.name)
+		l.protocol = c.protocolOf(at, l.name)
 		if l.only = ofControllers[l.name]; l.only {
 			controllers = append(controllers, l)
 			continue
@@ -493,7 +510,7 @@ func (b *broker) takeListeners(c *configuration, file bool, isSet func(string) b
 			c.mistaken(advertisedAt, "there is no listener called %s in %s", l.name, listenersKey)
 		default:
 			if len(listens) == 0 {
-				c.protocolOf(advertisedAt, l.name)
+				own[i].protocol = c.protocolOf(advertisedAt, l.name)
 			}
 			own[i].advertise = l.listen
 			if host, port, _ := net.SplitHostPort(l.listen); host == "" {

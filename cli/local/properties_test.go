@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace"
 	"millrace/cli/term"
 
 	urfave "github.com/urfave/cli/v2"
@@ -176,20 +177,23 @@ func TestConfigHasSeveralListeners(t *testing.T) {
 	if err != nil || len(b.warnings) > 0 {
 		t.Fatal(err, b.warnings)
 	}
-	if want := []listener{{"INSIDE", ":1", "node:1", false}, {"OUTSIDE", ":2", "[2001:db8::1]:30002", false}, {"CONTROLLER", ":3", "", true}}; !slices.Equal(b.listeners, want) || b.nodes != 1 {
+	if want := []listener{
+		{name: "INSIDE", listen: ":1", advertise: "node:1", protocol: millrace.Plaintext}, {name: "OUTSIDE", listen: ":2", advertise: "[2001:db8::1]:30002", protocol: millrace.Plaintext},
+		{name: "CONTROLLER", listen: ":3", only: true},
+	}; !slices.Equal(b.listeners, want) || b.nodes != 1 {
 		t.Errorf("%+v, nodes at %d", b.listeners, b.nodes)
 	}
 	b, err = config(t, text, "listen")
 	if err != nil || len(b.warnings) != 1 || !strings.HasPrefix(b.warnings[0], "1: listeners has no effect: --listen") {
 		t.Fatal(err, b.warnings)
 	}
-	if want := []listener{{"OUTSIDE", "127.0.0.1:1", "[2001:db8::1]:30002", false}}; !slices.Equal(b.listeners, want) {
+	if want := []listener{{name: "OUTSIDE", listen: "127.0.0.1:1", advertise: "[2001:db8::1]:30002"}}; !slices.Equal(b.listeners, want) {
 		t.Errorf("%+v", b.listeners)
 	}
 	for text, want := range map[string]string{
 		"listeners=A://:1,B://:2\nlistener.security.protocol.map=A:PLAINTEXT,B:PLAINTEXT\nadvertised.listeners=C://h:1\n": "3: advertised.listeners=C://h:1: C has no protocol",
 		"listeners=A://:1\nlistener.security.protocol.map=A:PLAINTEXT,B:PLAINTEXT\nadvertised.listeners=B://h:1\n":        "3: advertised.listeners=B://h:1: there is no listener called B in listeners",
-		"listeners=A://:1,C://:2\nlistener.security.protocol.map=A:PLAINTEXT,C:SASL_SSL\ncontroller.listener.names=C\n":   "1: listeners=A://:1,C://:2: C is of the protocol SASL_SSL",
+		"listeners=A://:1,C://:2\nlistener.security.protocol.map=A:PLAINTEXT,C:KERBEROS\ncontroller.listener.names=C\n":   "1: listeners=A://:1,C://:2: C is of the protocol KERBEROS",
 		"listeners=PLAINTEXT://:1\nadvertised.listeners=PLAINTEXT://[::]:9092\n":                                          "2: advertised.listeners=PLAINTEXT://[::]:9092: :: is every address",
 		"listeners=PLAINTEXT://:1\ncontroller.quorum.voters=kafka:9093\n":                                                 `2: controller.quorum.voters=kafka:9093: "kafka:9093" is not ID@HOST:PORT`,
 	} {
@@ -224,7 +228,6 @@ func TestConfigRefusesWhatANodeCannotBe(t *testing.T) {
 		"node.id=-2":                                    "1: node.id=-2: it is a number from 0 to 1073741824",
 		"node.id=1\nbroker.id=2":                        "2: broker.id=2: node.id says 1",
 		"log.dirs=/a,/b":                                "1: log.dirs=/a,/b: a node keeps its data in one folder; name one of these",
-		"listeners=SSL://:9093":                         "1: listeners=SSL://:9093: SSL is of the protocol SSL, and this release has PLAINTEXT only",
 		"listeners=X://:9093":                           "1: listeners=X://:9093: X has no protocol in listener.security.protocol.map",
 		"listeners=A://:1,a://:2":                       "1: listeners=A://:1,a://:2: there are two listeners called A",
 		"listeners=nonsense":                            "1: listeners=nonsense: \"nonsense\" is not NAME://HOST:PORT",
@@ -243,12 +246,15 @@ func TestConfigRefusesWhatANodeCannotBe(t *testing.T) {
 		"authorizer.class.name=com.example.Authorizer":           "1: authorizer.class.name=com.example.Authorizer: it is empty, or one of Kafka's own: org.apache.kafka.metadata.authorizer.StandardAuthorizer, kafka.security.authorizer.AclAuthorizer",
 		"super.users=admin":                                      "1: super.users=admin: it is TYPE:NAME;…, such as User:alice;User:bob",
 		"allow.everyone.if.no.acl.found=perhaps":                 "1: allow.everyone.if.no.acl.found=perhaps: it is true or false",
-		"sasl.enabled.mechanisms=SCRAM-SHA-256":                  "1: sasl.enabled.mechanisms=SCRAM-SHA-256: this release has neither",
-		"listener.name.internal.ssl.client.auth=required":        "1: listener.name.internal.ssl.client.auth=required: this release has neither",
-		"security.inter.broker.protocol=SSL":                     "1: security.inter.broker.protocol=SSL: connections between nodes are PLAINTEXT in this release",
+		"sasl.enabled.mechanisms=GSSAPI":                         "1: sasl.enabled.mechanisms=GSSAPI: it is any of",
+		"listener.name.internal.ssl.client.auth=required":        "1: listener.name.internal.ssl.client.auth=required: there is no listener called INTERNAL",
+		"ssl.client.auth=required":                               "1: ssl.client.auth=required: there is no TLS by which clients could show a certificate",
+		"ssl.keystore.key=secret":                                "1: ssl.keystore.key=…: there is no certificate to it",
+		"ssl.principal.mapping.rules=RULE:a":                     `1: ssl.principal.mapping.rules=RULE:a: "RULE:a" is no rule`,
+		"ssl.keystore.location=/no/such/file":                    "1: ssl.keystore.location=…: open /no/such/file: no such file",
 		"create.topic.policy.class.name=com.example.Policy":      "1: create.topic.policy.class.name=com.example.Policy: this release runs no plug-ins",
 		"listener.security.protocol.map=A":                       "1: listener.security.protocol.map=A: \"A\" is not NAME:PROTOCOL",
-		"listeners=PLAINTEXT://:1\nadvertised.listeners=A://h:1\nlistener.security.protocol.map=A:SSL": "2: advertised.listeners=A://h:1: A is of the protocol SSL",
+		"listeners=PLAINTEXT://:1\nadvertised.listeners=A://h:1\nlistener.security.protocol.map=A:TLS": "2: advertised.listeners=A://h:1: A is of the protocol TLS; there are",
 	} {
 		_, err := config(t, text+"\n")
 		if term.StatusOf(err) != term.StatusUsage || !strings.HasPrefix(err.Error(), want) {

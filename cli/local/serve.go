@@ -68,7 +68,7 @@ EXAMPLES:
    $ millrace serve --listen 127.0.0.1:9093 --data-dir ./node-2 --join 127.0.0.1:9092
    $ millrace serve --ephemeral --listen 127.0.0.1:0 --ready-file ./ready
    $ MILLRACE_CFG_NUM_PARTITIONS=6 millrace serve --config ./server.properties`,
-		Flags: []urfave.Flag{
+		Flags: append([]urfave.Flag{
 			&urfave.StringFlag{Name: "data-dir", Value: DataDir, DefaultText: DataDir, Usage: "`DIR`: where the node keeps its data"},
 			&urfave.StringFlag{Name: "listen", Value: kafka.DefaultBroker, DefaultText: kafka.DefaultBroker, Usage: "`HOST:PORT`: address for clients and other nodes; port 0 is a free one"},
 			&urfave.StringFlag{Name: "advertise", Usage: "address others are told, `HOST:PORT`", DefaultText: "where it listens"},
@@ -79,7 +79,7 @@ EXAMPLES:
 			&urfave.BoolFlag{Name: "ephemeral", Usage: "keep the data in a temporary folder that is removed at the end"},
 			&urfave.StringFlag{Name: "ready-file", Usage: "write this `FILE` when serving: pid, node, address and cluster as JSON"},
 			&urfave.StringFlag{Name: "log-level", Value: "info", DefaultText: "info", Usage: "`LEVEL`: debug, info, warn or error"},
-		},
+		}, secureFlags()...),
 		Action: serve,
 	}
 }
@@ -93,6 +93,7 @@ type broker struct {
 	join      []string
 	founds    bool // with an empty folder, although there are nodes to join
 	rack      string
+	users     []millrace.UserSecret // of a cluster that it founds
 	settings  map[string]string
 	warnings  []string // what its configuration says without effect
 }
@@ -183,6 +184,7 @@ func (b *broker) config(c *urfave.Context, logger *slog.Logger, levels *server.L
 		Join:   b.join,
 		Found:  c.Bool("found"),
 		Rack:   b.rack,
+		Users:  b.users,
 
 		Settings:      b.settings,
 		InterBroker:   b.listeners[b.nodes].name,
@@ -192,7 +194,8 @@ func (b *broker) config(c *urfave.Context, logger *slog.Logger, levels *server.L
 		TuneCollector: true,
 	}
 	for _, l := range b.listeners {
-		cfg.Listeners = append(cfg.Listeners, millrace.Listener{Name: l.name, Listen: l.listen, Advertise: l.advertise, Hidden: l.only})
+		cfg.Listeners = append(cfg.Listeners, millrace.Listener{Name: l.name, Listen: l.listen, Advertise: l.advertise, Hidden: l.only,
+			Protocol: l.protocol, Certificate: l.certificate, Auto: l.auto, Insecure: l.insecure})
 	}
 	return cfg
 }
@@ -251,7 +254,7 @@ func brokerOf(c *urfave.Context) (*broker, error) {
 	if _, _, err := net.SplitHostPort(own.listen); err != nil {
 		return nil, term.Usage("%s: it is HOST:PORT", says("listen"))
 	}
-	return b, nil
+	return b, b.secure(c)
 }
 
 // variableOf is the environment's name of a flag: MILLRACE_DATA_DIR is --data-dir.
@@ -289,7 +292,7 @@ func knownVariables() (all []string) {
 			all = append(all, variableOf(f.Names()[0]))
 		}
 	}
-	return append(all, "MILLRACE_BROKERS")
+	return append(all, "MILLRACE_BROKERS", userVariable, passwordVariable)
 }
 
 // NodeFile is in every data folder that has been served.

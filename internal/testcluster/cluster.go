@@ -3,6 +3,7 @@ package testcluster
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"millrace/replication/identity"
 	"millrace/testdata/ports"
 )
 
@@ -62,7 +64,7 @@ func (c *Cluster) Start() {
 	args := make(map[*Node][]string)
 	for _, n := range c.Nodes {
 		if n.fresh() {
-			args[n] = []string{"--node-id", fmt.Sprint(n.ID), "--join", strings.Join(c.joins(n), ",")}
+			args[n] = []string{"--node-id", fmt.Sprint(n.ID), "--join", c.Way(n)}
 		}
 	}
 	for _, n := range c.Nodes {
@@ -73,6 +75,25 @@ func (c *Cluster) Start() {
 	for _, n := range c.Nodes {
 		n.AwaitReady()
 	}
+}
+
+// Way returns what a node is to join by: the addresses of the others, or where these are not
+// this machine's alone a token, which one of them makes that runs.
+func (c *Cluster) Way(n *Node) string {
+	c.t.Helper()
+	members := c.joins(n)
+	for _, other := range c.Nodes {
+		host, _, _ := net.SplitHostPort(other.Address)
+		if other == n || !other.Running() || identity.LoopbackHost(host) {
+			continue
+		}
+		out, err := exec.Command(c.program, "cluster", "token", "--data-dir", other.Data).Output()
+		if err != nil {
+			c.t.Fatalf("a token of node %d: %v", other.ID, err)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	return strings.Join(members, ",")
 }
 
 // joins returns the other nodes that belong to the cluster already.

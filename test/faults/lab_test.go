@@ -80,6 +80,7 @@ func newLab(t *testing.T, n int) *lab {
 		n.host = l.hosts[n.ID-1]
 		n.Host = n.host
 		n.Address = n.host.address + ":9092"
+		n.Args = append(n.Args, "--insecure") // the lab is nobody else's
 	})
 	return l
 }

@@ -288,12 +288,13 @@ func TestWipedNodeJoinsWhileAnotherIsDown(t *testing.T) {
 	ledger.awaitAcknowledged(300)
 	first := l.controller()
 	wiped, away := l.node(first.ID%3+1), l.node((first.ID+1)%3+1)
+	way := l.Way(wiped.Node) // made while there is a majority
 	away.Kill()
 	wiped.Kill()
 	if err := os.RemoveAll(wiped.Data); err != nil {
 		t.Fatal(err)
 	}
-	wiped.Start("--node-id", fmt.Sprint(wiped.ID), "--join", first.Address)
+	wiped.Start("--node-id", fmt.Sprint(wiped.ID), "--join", way)
 	time.Sleep(16 * time.Second) // longer than a leader keeps its lease
 	began := time.Now()
 	away.Start()
@@ -389,7 +390,7 @@ func TestEmptyFolderOnAMembersAddressFoundsNothing(t *testing.T) {
 	if err := os.RemoveAll(founder.Data); err != nil {
 		t.Fatal(err)
 	}
-	founder.Start("--node-id", "1", "--join", l.node(2).Address+","+l.node(3).Address)
+	founder.Start("--node-id", "1", "--join", l.Way(founder.Node))
 	founder.AwaitReady()
 	l.AwaitHealthy()
 	l.awaitInSync(labTopic)

@@ -23,7 +23,7 @@ var brokerSettings = sorted([]*Definition{
 	{Name: "broker.rack", Type: String, Null: true, ReadOnly: true, PerNode: true, Doc: "Rack or zone of this node: replicas of a partition are put in different ones."},
 	{Name: "listeners", Type: List, Default: "PLAINTEXT://:9092", ReadOnly: true, PerNode: true, Doc: "Addresses this node listens on, NAME://HOST:PORT,…; other nodes and clients come in by any of them."},
 	{Name: "advertised.listeners", Type: List, Null: true, ReadOnly: true, PerNode: true, Doc: "Addresses clients are told, by the listener they came in by; without one, where their connection arrived."},
-	{Name: "listener.security.protocol.map", Type: String, Null: true, ReadOnly: true, PerNode: true, Doc: "Protocols of listeners with names of their own, NAME:PROTOCOL,…; there is PLAINTEXT only."},
+	{Name: "listener.security.protocol.map", Type: String, Null: true, ReadOnly: true, PerNode: true, Doc: "What clients of a listener have to do, NAME:PROTOCOL,…: PLAINTEXT nothing, SSL speak TLS, SASL_PLAINTEXT log in, SASL_SSL both. A listener that is not named is open to this machine until the cluster has a user, and asks for a log-in from then on."},
 	{Name: "inter.broker.listener.name", Type: String, Null: true, ReadOnly: true, PerNode: true, Doc: "Listener at which other nodes reach this one; without it, PLAINTEXT or else the first."},
 	{Name: "controller.listener.names", Type: List, Null: true, ReadOnly: true, PerNode: true, Doc: "Listeners for nodes alone. Every node takes part in the controller group as it is needed."},
 	{Name: "controller.quorum.bootstrap.servers", Type: List, Null: true, ReadOnly: true, PerNode: true, Doc: "Nodes to join; of a list that has this node itself the first founds the cluster and the others join it."},
@@ -45,6 +45,17 @@ var brokerSettings = sorted([]*Definition{
 	{Name: "connections.max.idle.ms", Type: Long, Default: "600000", ReadOnly: true, PerNode: true, Doc: "Time after which a connection without requests is closed; negative is never."},
 	{Name: "max.connections", Type: Int, Default: maxInt, valid: atLeast(0), PerNode: true, Doc: "Connections at one time: no more than 50,000, and than there are file descriptors for beside those of the logs."},
 	{Name: "max.connections.per.ip", Type: Int, Default: maxInt, valid: atLeast(0), PerNode: true, Doc: "Connections at one time from one address."},
+	// TLS, each also for one listener: listener.name.NAME.ssl.….
+	{Name: "ssl.keystore.type", Type: String, Default: "PEM", valid: oneOf("PEM"), ReadOnly: true, PerNode: true, Doc: "What keys and certificates are in; openssl makes PEM of Java's stores."},
+	{Name: "ssl.keystore.location", Type: String, Null: true, ReadOnly: true, PerNode: true, Doc: "File of the certificate that clients are shown, of those behind it, and of its key. It is read again when it changes."},
+	{Name: "ssl.keystore.certificate.chain", Type: String, Null: true, ReadOnly: true, PerNode: true, Doc: "The certificate that clients are shown, in the place of a file."},
+	{Name: "ssl.keystore.key", Type: Password, Null: true, ReadOnly: true, PerNode: true, Doc: "Its key."},
+	{Name: "ssl.truststore.type", Type: String, Default: "PEM", valid: oneOf("PEM"), ReadOnly: true, PerNode: true, Doc: "What the authorities of clients' certificates are in."},
+	{Name: "ssl.truststore.location", Type: String, Null: true, ReadOnly: true, PerNode: true, Doc: "File of the authorities that clients' certificates are to be of. It is read again when it changes."},
+	{Name: "ssl.truststore.certificates", Type: String, Null: true, ReadOnly: true, PerNode: true, Doc: "Those authorities, in the place of a file."},
+	{Name: "ssl.client.auth", Type: String, Default: "none", valid: oneOf("none", "requested", "required"), ReadOnly: true, PerNode: true, Doc: "Whether clients show a certificate, by which they are who its subject says."},
+	{Name: "ssl.principal.mapping.rules", Type: String, Default: "DEFAULT", ReadOnly: true, PerNode: true, Doc: "How a certificate's subject becomes a principal: DEFAULT, or RULE:PATTERN/REPLACEMENT/[LU],…; patterns are RE2's."},
+
 	// Logging in.
 	{Name: "sasl.enabled.mechanisms", Type: List, Default: "SCRAM-SHA-512,SCRAM-SHA-256,PLAIN,OAUTHBEARER", valid: eachOneOf("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN", "OAUTHBEARER"), PerNode: true, Doc: "Mechanisms that clients may log in by. Those with a password are offered once the cluster has a user, PLAIN only where nobody else reads it, and OAUTHBEARER where sasl.oauthbearer.jwks.endpoint.url is set."},
 	{Name: "connections.max.reauth.ms", Type: Long, Default: "0", valid: atLeast(0), PerNode: true, Doc: "Time after which a client has to log in again, or its connection is closed; 0 is never, unless its token ends."},
