@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace"
 	"millrace/cli/term"
 
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -167,7 +169,19 @@ func TestWhoIsNotLetInIsToldWhy(t *testing.T) {
 	mutual.ClientAuth = tls.RequireAnyClientCert
 	certified := newFake(t, kfake.TLS(mutual))
 	right, wrong := file(t, "right", aliceSecret), file(t, "wrong", "wrong-"+aliceSecret)
+	// Ours takes TLS and what is in the open by the same port.
+	b, err := millrace.Start(t.Context(), millrace.Config{
+		Ephemeral: true, Users: []millrace.UserSecret{{Name: "alice", Password: aliceSecret}}, Listeners: []millrace.Listener{{Auto: true}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Shutdown(context.WithoutCancel(t.Context()))
+	either := b.Addr()
 	for _, test := range []struct{ args, want string }{
+		{"-b " + either, "wants you to log in: say --user NAME and --password-file FILE; it takes SCRAM-SHA-512, SCRAM-SHA-256, PLAIN"},
+		{"-b " + either + " --user alice --password-file " + wrong, `does not let user "alice" in`},
+		{"-b " + either + " --user alice --password-file " + right + " -X security.protocol=SASL_SSL", "is signed by an authority that is not known here"},
 		{"-b " + inTheOpen, "wants you to log in: say --user NAME and --password-file FILE"},
 		{"-b " + inTheOpen + " --user alice --password-file " + wrong, `does not let user "alice" in: the password is wrong, or there is no such user; look at --user and --password-file`},
 		{"-b " + inTheOpen + " --user mallory --password-file " + right, `does not let user "mallory" in`},

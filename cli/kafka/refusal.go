@@ -53,16 +53,15 @@ func Refused(ctx context.Context, brokers []string, err error) error {
 	case errors.As(err, &early), errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		// It takes a connection and ends it: what a listener does on which one logs in, or
 		// speaks TLS.
-		if a.secure == nil && speaksTLS(ctx, brokers) {
-			return wantsTLS(where)
-		}
-		if a.mechanism != nil && len(mechanismsOf(ctx, brokers)) > 0 {
+		// The same port may take both, so what it says in the open goes first.
+		takes := mechanismsOf(ctx, brokers)
+		switch {
+		case len(takes) > 0 && a.mechanism != nil:
 			return notLetIn(where, a) // it ends the connection and does not say why
-		}
-		if a.mechanism == nil {
-			if takes := mechanismsOf(ctx, brokers); len(takes) > 0 {
-				return no("the broker at %s wants you to log in: say --user NAME and --password-file FILE; it takes %s", where, strings.Join(takes, ", "))
-			}
+		case len(takes) > 0:
+			return no("the broker at %s wants you to log in: say --user NAME and --password-file FILE; it takes %s", where, strings.Join(takes, ", "))
+		case a.secure == nil && speaksTLS(ctx, brokers):
+			return wantsTLS(where)
 		}
 	}
 	return nil
