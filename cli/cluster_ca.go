@@ -8,6 +8,7 @@ import (
 	"millrace/cli/term"
 	"millrace/replication"
 	"millrace/replication/keyring"
+	"millrace/replication/metadata"
 )
 
 func clusterCACommand() *urfave.Command {
@@ -48,11 +49,22 @@ func clusterCA(c *urfave.Context) error {
 	if err != nil {
 		return err
 	}
-	image, err := replication.LastImage(dir)
-	if err != nil {
-		return term.Fail(term.StatusFailed, "%s: no node has run in this folder, or this is not its user: %w", dir, err)
-	}
-	if len(image.Authorities()) == 0 {
+	var image *metadata.Image
+	err = keyring.AwaitFolder(c.Context, dir, func() (err error) {
+		switch image, err = replication.LastImage(dir); {
+		case err != nil:
+			return term.Fail(term.StatusFailed, "%s: no node has run in this folder, or this is not its user: %w", dir, err)
+		case len(image.Authorities()) == 0 && image.Level() < keyring.SecureLevel:
+			return nil
+		case len(image.Authorities()) == 0:
+			return term.Fail(term.StatusNotFound, "the cluster has no authority yet: try again when its nodes run")
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return err
+	case len(image.Authorities()) == 0:
 		return term.Fail(term.StatusNotFound, "the cluster has no authority: it is at feature level %d, and makes one at %d; upgrade all its nodes", image.Level(), keyring.SecureLevel)
 	}
 	for _, a := range image.Authorities() {

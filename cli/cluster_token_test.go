@@ -14,11 +14,11 @@ func TestTheFolderIsTheKeyToTheCluster(t *testing.T) {
 	t.Parallel()
 	c := clitest.StartCluster(t, 1)
 	data := c.All[0].Data
+	before := c.Do("", "cluster", "ca", "--data-dir", data).Stdout
 	token := c.Do("", "cluster", "token", "--data-dir", data, "--uses", "2", "--expires", "10m").Stdout
 	if !strings.HasPrefix(token, "millrace-join-1.") || strings.Count(token, "\n") != 1 {
 		t.Errorf("a token is %.30q…", token)
 	}
-	before := c.Do("", "cluster", "ca", "--data-dir", data).Stdout
 	if strings.Count(before, "BEGIN CERTIFICATE") != 1 || strings.Contains(before, "KEY") {
 		t.Errorf("the authority is\n%s", before)
 	}

@@ -25,17 +25,12 @@ import (
 //
 // A node that was just started has a folder before it has a certificate: it is waited for.
 func Ask(ctx context.Context, dataDir string, kind uint8, req []byte) ([]byte, error) {
-	own, self, err := reach(folder.Folder{Dir: dataDir})
-	for begun := time.Now(); err != nil && time.Since(begun) < startsWithin; own, self, err = reach(folder.Folder{Dir: dataDir}) {
-		if _, missing := os.Stat(dataDir); missing != nil {
-			break
-		}
-		select {
-		case <-time.After(lookEvery):
-		case <-ctx.Done():
-			return nil, err
-		}
-	}
+	var own *identity.Credentials
+	var self *metadata.Broker
+	err := AwaitFolder(ctx, dataDir, func() (err error) {
+		own, self, err = reach(folder.Folder{Dir: dataDir})
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -50,6 +45,24 @@ func Ask(ctx context.Context, dataDir string, kind uint8, req []byte) ([]byte, e
 		return nil, errors.New(told.Message)
 	}
 	return answer, err
+}
+
+// AwaitFolder calls look until it finds in a data folder what it looks for, for as long as a
+// node takes that was just started. It returns look's last error, at once if the folder is
+// empty or not there.
+func AwaitFolder(ctx context.Context, dataDir string, look func() error) error {
+	err := look()
+	for begun := time.Now(); err != nil && time.Since(begun) < startsWithin; err = look() {
+		if there, _ := os.ReadDir(dataDir); len(there) == 0 {
+			break
+		}
+		select {
+		case <-time.After(lookEvery):
+		case <-ctx.Done():
+			return err
+		}
+	}
+	return err
 }
 
 const (
