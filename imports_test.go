@@ -42,6 +42,7 @@ var allowed = map[string][]string{
 	"replication/metadata/settings":        {},
 	"replication/metadata":                 {"replication/metadata/settings", "security/acl"},
 	"replication/transport":                {"internal/bufpool", "internal/slowlog", "replication/identity", "hashicorp/raft", "golang.org/x/sys"},
+	"replication/removal":                  {"replication/metadata", "replication/raftgroup", "replication/transport", "hashicorp/raft"},
 	"replication/roster":                   {"replication/folder", "replication/metadata", "replication/transport", "hashicorp/raft"},
 	"replication/rescue":                   {"log", "segment", "replication/controller", "replication/folder", "replication/metadata", "replication/partition", "replication/raftgroup", "replication/vote", "hashicorp/raft", "hashicorp/raft-boltdb", "go.etcd.io/bbolt"},
 	"replication/vote":                     {"go.etcd.io/bbolt"},
@@ -50,7 +51,7 @@ var allowed = map[string][]string{
 	"replication/failover":                 {"replication/metadata", "replication/raftgroup", "replication/transport", "hashicorp/raft"},
 	"replication/partition":                {"log", "segment", "segment/record", "replication/metadata", "replication/metadata/settings", "replication/raftgroup", "replication/transport", "replication/vote", "hashicorp/raft"},
 	"replication": {"internal/slowlog", "log", "segment",
-		"replication/admission", "replication/bulletin", "replication/controller", "replication/failover", "replication/folder", "replication/identity", "replication/keyring", "replication/metadata", "replication/metadata/settings", "replication/partition", "replication/raftgroup", "replication/roster", "replication/transport", "replication/vote",
+		"replication/admission", "replication/bulletin", "replication/controller", "replication/failover", "replication/folder", "replication/identity", "replication/keyring", "replication/metadata", "replication/metadata/settings", "replication/partition", "replication/raftgroup", "replication/removal", "replication/roster", "replication/transport", "replication/vote",
 		"hashicorp/raft"},
 	"server/coordinator":                 {"internal/heap", "segment/record"},
 	"server/coordinator/coordinatortest": {"segment/record", "server/coordinator"}, // for tests only
@@ -60,11 +61,11 @@ var allowed = map[string][]string{
 	"server/journal":                     {"internal/slowlog", "replication", "replication/metadata", "replication/partition", "segment/record", "server/coordinator"},
 	"server/audit":                       {"internal/slowlog", "server"},
 	"server/mux":                         {"replication/identity", "replication/transport"},
-	"server": {"internal/bufpool", "internal/slowlog", "replication", "replication/metadata", "replication/partition", "replication/metadata/settings", "security/acl", "security/sasl", "segment", "segment/record",
+	"server": {"internal/bufpool", "internal/slowlog", "replication", "replication/metadata", "replication/partition", "replication/removal", "replication/metadata/settings", "security/acl", "security/sasl", "segment", "segment/record",
 		"server/coordinator", "server/group", "server/journal", "server/mux", "server/protocol", "twmb/franz-go/pkg/kmsg", "golang.org/x/sys"},
 	".":          {"replication", "replication/identity", "replication/keyring", "replication/metadata", "replication/metadata/settings", "security/certificate", "security/sasl", "server", "server/audit", "server/coordinator", "server/mux"}, // package millrace
 	"brokertest": {"."},
-	"cli": {"cli/bench", "cli/kafka", "cli/local", "cli/term", "log", "segment", "segment/record", "replication", "replication/admission", "replication/folder", "replication/keyring", "replication/metadata", "replication/metadata/settings", "replication/rescue", "security/acl", "server",
+	"cli": {"cli/bench", "cli/kafka", "cli/local", "cli/term", "log", "segment", "segment/record", "replication", "replication/admission", "replication/folder", "replication/keyring", "replication/metadata", "replication/metadata/settings", "replication/removal", "replication/rescue", "security/acl", "server",
 		"urfave/cli", "twmb/franz-go", "golang.org/x/sys", "cpuguy83/go-md2man"},
 	"cli/bench":   {"cli/kafka", "cli/load", "cli/term", "segment/record", "urfave/cli", "twmb/franz-go"},
 	"cli/clitest": {"brokertest", "cli/kafka", "cli/local", "cli/term", "testdata", "testdata/ports", "twmb/franz-go"}, // for tests only

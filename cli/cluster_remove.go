@@ -11,7 +11,7 @@ import (
 
 	"millrace/cli/kafka"
 	"millrace/cli/term"
-	"millrace/replication"
+	"millrace/replication/removal"
 	"millrace/server"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -93,7 +93,7 @@ func clusterRemove(c *urfave.Context) error {
 }
 
 // askRemoval has a broker removed, or asks what that would mean.
-func askRemoval(ctx context.Context, client *kgo.Client, id int32, how byte) (means replication.Removal, err error) {
+func askRemoval(ctx context.Context, client *kgo.Client, id int32, how byte) (means removal.Meaning, err error) {
 	req := kmsg.NewPtrUnregisterBrokerRequest()
 	req.BrokerID = -1 // a release that does not know the tag removes nobody
 	req.UnknownTags.Set(server.RemovalTag, append(binary.BigEndian.AppendUint32(nil, uint32(id)), how))
@@ -124,7 +124,7 @@ func askRemoval(ctx context.Context, client *kgo.Client, id int32, how byte) (me
 }
 
 // meaning says what a removal means, "" for nothing.
-func meaning(means replication.Removal) string {
+func meaning(means removal.Meaning) string {
 	var parts []string
 	say := func(n int, one, text string) {
 		if n > 0 {

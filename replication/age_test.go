@@ -31,13 +31,13 @@ func copyOfALivingNode(t *testing.T, c *testCluster) (id idOf, copied string) {
 	eventually(t, "nothing is written any more", func() bool {
 		before := n.upkeep.written()
 		time.Sleep(2*ageEvery + 2*stallEvery)
-		return n.upkeep.written() == before && !n.upkeep.aging.under.Load()
+		return n.upkeep.written() == before && n.upkeep.aging.Idle()
 	})
 	copied = filepath.Join(c.dir, "copy")
 	if err := os.CopyFS(copied, os.DirFS(n.dir)); err != nil {
 		t.Fatal(err)
 	}
-	age := n.upkeep.aging.age.Now()
+	age := n.upkeep.aging.Age.Now()
 	c.append(id, "after")
 	eventually(t, "node 3 has the second record", func() bool { return mustPartition(t, n, id).EndOffset() == 2 })
 	for _, other := range c.nodes[:2] {
@@ -105,17 +105,17 @@ func TestAnIdleFolderGrowsNoOlder(t *testing.T) {
 		_, p := c.leader(id)
 		time.Sleep(time.Minute)
 		n := c.nodes[2]
-		before := n.upkeep.aging.age.Now()
+		before := n.upkeep.aging.Age.Now()
 		time.Sleep(time.Hour)
-		if idle := n.upkeep.aging.age.Now(); idle > before+10 {
+		if idle := n.upkeep.aging.Age.Now(); idle > before+10 {
 			t.Errorf("in an hour without traffic the age went from %d to %d", before, idle)
 		}
-		before = n.upkeep.aging.age.Now()
+		before = n.upkeep.aging.Age.Now()
 		if _, err := appendWait(p, recordtest.Values("x")); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Second)
-		if after := n.upkeep.aging.age.Now(); after == before || after > before+3 {
+		if after := n.upkeep.aging.Age.Now(); after == before || after > before+3 {
 			t.Errorf("after one record the age went from %d to %d", before, after)
 		}
 	})

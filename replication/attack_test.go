@@ -49,7 +49,7 @@ func threeWithARecord(t *testing.T) (c *testCluster, id idOf, gone *testNode, wh
 	gone = c.nodes[2]
 	node := gone.Node
 	gone.stop()
-	return c, id, gone, node.identity, node.upkeep.aging.age.Now()
+	return c, id, gone, node.identity, node.upkeep.aging.Age.Now()
 }
 
 // stillWorks fails the test unless the data is there, the groups elect and change.

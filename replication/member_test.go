@@ -200,7 +200,7 @@ func TestStartsLockNobodyOut(t *testing.T) {
 		}
 		n.start()
 	}
-	if age := n.upkeep.aging.age.Now(); age < 10 {
+	if age := n.upkeep.aging.Age.Now(); age < 10 {
 		t.Errorf("it was started 10 times, and the folder's age is %d", age)
 	}
 

@@ -191,7 +191,7 @@ func (n *Node) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("raise the data folder's age: %w", err)
 	}
-	n.upkeep.aging.age = age
+	n.upkeep.aging.Age = age
 	run := folder.NewRun()
 	n.registrar = registrar{n: n, Registrar: admission.NewRegistrar(admission.Registration{
 		Node: n.identity.Peer(), Cluster: n.identity.Cluster, Advertise: n.cfg.Advertise, Rack: n.cfg.Rack, Listeners: n.cfg.Listeners,
@@ -317,8 +317,8 @@ func (n *Node) closeAll() {
 	}
 	n.tracked.Wait()
 	n.failover.Wait()
-	if n.upkeep.aging.age != nil {
-		n.upkeep.aging.age.Close()
+	if n.upkeep.aging.Age != nil {
+		n.upkeep.aging.Age.Close()
 	}
 }
 

@@ -10,21 +10,22 @@ import (
 
 	"millrace/replication/controller"
 	"millrace/replication/metadata"
+	"millrace/replication/removal"
 	"millrace/replication/transport"
 )
 
 // remove removes a broker by what another node knows, once it knows it gone.
-func (c *testCluster) remove(by *testNode, id int32, want Removal) {
+func (c *testCluster) remove(by *testNode, id int32, want removal.Meaning) {
 	c.t.Helper()
 	eventually(c.t, "the broker is known to be gone", func() bool { return !by.failover.Heard(id) })
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	before := by.Image().Index
-	foreseen, err := RemoveBroker(ctx, by.Node, id, true)
+	foreseen, err := removal.Remove(ctx, Remaining{by.Node}, id, true)
 	if err != nil || fmt.Sprint(foreseen) != fmt.Sprint(want) || by.Image().Index != before {
 		c.t.Fatalf("the removal would be %+v, want %+v: %v", foreseen, want, err)
 	}
-	done, err := RemoveBroker(ctx, by.Node, id, false)
+	done, err := removal.Remove(ctx, Remaining{by.Node}, id, false)
 	if err != nil || fmt.Sprint(done) != fmt.Sprint(want) {
 		c.t.Fatalf("the removal is %+v, want %+v: %v", done, want, err)
 	}
@@ -70,10 +71,10 @@ func TestABrokerIsRemovedForGood(t *testing.T) {
 			c.append(idOf{Topic: grows.Topic, Index: i}, fmt.Sprint("g", i))
 		}
 		c.append(all, "a")
-		if _, err := RemoveBroker(t.Context(), c.nodes[0].Node, 4, false); !errors.Is(err, ErrBrokerAlive) {
+		if _, err := removal.Remove(t.Context(), Remaining{c.nodes[0].Node}, 4, false); !errors.Is(err, removal.ErrAlive) {
 			t.Fatalf("a broker that is there: %v", err)
 		}
-		if _, err := RemoveBroker(t.Context(), c.nodes[0].Node, 9, false); !errors.Is(err, metadata.ErrUnknownBroker) {
+		if _, err := removal.Remove(t.Context(), Remaining{c.nodes[0].Node}, 9, false); !errors.Is(err, metadata.ErrUnknownBroker) {
 			t.Fatalf("a broker that never was: %v", err)
 		}
 		gone := int32(4)
@@ -85,7 +86,7 @@ func TestABrokerIsRemovedForGood(t *testing.T) {
 				held++
 			}
 		}
-		c.remove(c.nodes[0], gone, Removal{Moved: held, Lowered: 1})
+		c.remove(c.nodes[0], gone, removal.Meaning{Moved: held, Lowered: 1})
 		for i := range int32(4) {
 			c.follow(idOf{Topic: grows.Topic, Index: i}, 1, 2, 3)
 			c.check("after the removal", idOf{Topic: grows.Topic, Index: i}, []string{fmt.Sprint("g", i)})
@@ -122,7 +123,7 @@ func TestBrokersAreRemovedDownToOne(t *testing.T) {
 				alone = append(alone, fmt.Sprint("two/", i))
 			}
 		}
-		c.remove(c.nodes[0], 3, Removal{Moved: held, Lowered: 1, Alone: alone})
+		c.remove(c.nodes[0], 3, removal.Meaning{Moved: held, Lowered: 1, Alone: alone})
 		c.follow(grows, 1, 2)
 		for i := range int32(6) {
 			c.follow(idOf{Topic: two.Topic, Index: i}, 1, 2)
@@ -150,7 +151,7 @@ func TestBrokersAreRemovedDownToOne(t *testing.T) {
 		for i := range 6 {
 			alone = append(alone, fmt.Sprint("two/", i))
 		}
-		c.remove(left, last.id, Removal{Lowered: 7, Alone: alone})
+		c.remove(left, last.id, removal.Meaning{Lowered: 7, Alone: alone})
 		c.follow(grows, left.id)
 		c.append(grows, "3")
 		c.check("on the last broker", grows, append(want, "3"))
@@ -205,7 +206,7 @@ func TestABrokerThatCameForAnAfternoonIsRemoved(t *testing.T) {
 				}
 			}
 		}
-		c.remove(c.nodes[0], 2, Removal{Lowered: 1, Alone: []string{"orders/0"}})
+		c.remove(c.nodes[0], 2, removal.Meaning{Lowered: 1, Alone: []string{"orders/0"}})
 		c.follow(id, 1)
 		c.check("alone again", id, want)
 		c.append(id, "d")

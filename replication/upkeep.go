@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"millrace/internal/slowlog"
+	"millrace/replication/folder"
 	"millrace/replication/partition"
 )
 
@@ -15,7 +16,7 @@ import (
 // needs no timer of its own. Any goroutine may ask it for snapshots and passes of retention.
 type upkeep struct {
 	n     *Node
-	aging aging
+	aging folder.Aging
 
 	hints     atomic.Uint64 // counts what may call for another leader or member: images, nodes, leaders
 	snapshots chan *partition.Replica

@@ -12,6 +12,7 @@ import (
 
 	"millrace/replication"
 	"millrace/replication/metadata"
+	"millrace/replication/removal"
 	"millrace/security/acl"
 	"millrace/server/protocol"
 )
@@ -422,22 +423,22 @@ func (h *cluster) unregisterBroker(c *call, req *kmsg.UnregisterBrokerRequest) *
 	var err error
 	switch {
 	case asked:
-		var means replication.Removal
+		var means removal.Meaning
 		if how == RemovalLeft {
-			means.Left = replication.Leaving(h.node, id)
+			means.Left = removal.Leaving(replication.Remaining{Node: h.node}, id)
 		} else {
-			means, err = replication.RemoveBroker(ctx, h.node, id, how == RemovalForeseen)
+			means, err = removal.Remove(ctx, replication.Remaining{Node: h.node}, id, how == RemovalForeseen)
 		}
 		if p, failed := json.Marshal(means); failed == nil {
 			resp.UnknownTags.Set(RemovalTag, p)
 		}
 	case registered && h.node.Live(req.BrokerID):
-		id, err = req.BrokerID, replication.ErrBrokerAlive
+		id, err = req.BrokerID, removal.ErrAlive
 	default:
 		err = h.node.Change(ctx, metadata.UnregisterBroker{ID: req.BrokerID})
 	}
 	resp.ErrorCode, resp.ErrorMessage = int16(adminCodeOf(err)), message(err)
-	if errors.Is(err, replication.ErrBrokerAlive) {
+	if errors.Is(err, removal.ErrAlive) {
 		err = sentencef("Broker %d is there; stop it before the cluster forgets it.", id)
 		resp.ErrorCode, resp.ErrorMessage = int16(protocol.InvalidRequest), message(err)
 	}
@@ -447,7 +448,7 @@ func (h *cluster) unregisterBroker(c *call, req *kmsg.UnregisterBrokerRequest) *
 // RemovalTag is a tagged field of UnregisterBroker. In a request it is which broker is to
 // be removed with its replicas, 4 bytes, and how, one; BrokerID is -1 then, so that who
 // does not know the field removes nobody. In the answer it is what that means, as JSON: see
-// replication.Removal.
+// removal.Meaning.
 const RemovalTag = 10_000
 
 // How a broker is removed by RemovalTag: it is only said what that would mean; or done; or
