@@ -60,9 +60,10 @@ var allowed = map[string][]string{
 	"server/group":                       {"internal/heap", "segment/record", "server/coordinator", "server/protocol", "twmb/franz-go/pkg/kmsg", "twmb/franz-go/pkg/kbin"},
 	"server/journal":                     {"internal/slowlog", "replication", "replication/metadata", "replication/partition", "segment/record", "server/coordinator"},
 	"server/audit":                       {"internal/slowlog", "server"},
+	"server/quota":                       {},
 	"server/mux":                         {"replication/identity", "replication/transport"},
 	"server": {"internal/bufpool", "internal/slowlog", "replication", "replication/metadata", "replication/partition", "replication/removal", "replication/metadata/settings", "security/acl", "security/sasl", "segment", "segment/record",
-		"server/coordinator", "server/group", "server/journal", "server/mux", "server/protocol", "twmb/franz-go/pkg/kmsg", "golang.org/x/sys"},
+		"server/coordinator", "server/group", "server/journal", "server/mux", "server/protocol", "server/quota", "twmb/franz-go/pkg/kmsg", "golang.org/x/sys"},
 	".":          {"replication", "replication/identity", "replication/keyring", "replication/metadata", "replication/metadata/settings", "security/certificate", "security/sasl", "server", "server/audit", "server/coordinator", "server/mux"}, // package millrace
 	"brokertest": {"."},
 	"cli": {"cli/bench", "cli/kafka", "cli/local", "cli/term", "log", "segment", "segment/record", "replication", "replication/admission", "replication/folder", "replication/keyring", "replication/metadata", "replication/metadata/settings", "replication/removal", "replication/rescue", "security/acl", "server",

@@ -63,7 +63,8 @@ func (h *handlers) table() []api {
 		{key: kmsg.ElectLeaders, min: 0, max: 2, serve: answer(h.cluster.electLeaders)},
 		{key: kmsg.IncrementalAlterConfigs, min: 0, max: 1, serve: answer(h.configs.incrementalAlterConfigs)},
 		{key: kmsg.ListPartitionReassignments, min: 0, max: 0, serve: answer(h.cluster.listPartitionReassignments)},
-		{key: kmsg.DescribeClientQuotas, early: true, min: 0, max: 1, serve: answer(h.security.describeClientQuotas)},
+		{key: kmsg.DescribeClientQuotas, early: true, min: 0, max: 1, serve: answer(h.quotas.describe)},
+		{key: kmsg.AlterClientQuotas, early: true, min: 0, max: 1, serve: answer(h.quotas.alter)},
 		{key: kmsg.DescribeUserSCRAMCredentials, early: true, min: 0, max: 0, serve: answer(h.security.describeUserSCRAM)},
 		{key: kmsg.AlterUserSCRAMCredentials, early: true, min: 0, max: 0, serve: answer(h.security.alterUserSCRAM)},
 		{key: kmsg.DescribeQuorum, early: true, min: 0, max: 2, serve: answer(h.cluster.describeQuorum)},
@@ -87,6 +88,7 @@ type handlers struct {
 	groups    groups
 	positions positions
 	producers producers
+	quotas    quotas
 	security  security
 	topics    topics
 
@@ -100,6 +102,7 @@ func (h *handlers) init(b *broker) {
 	h.acls.broker = b
 	h.cluster.broker, h.configs.broker, h.fetches.broker, h.groups.broker = b, b, b, b
 	h.positions.broker, h.producers.broker, h.security.broker, h.topics.broker = b, b, b, b
+	h.quotas.broker = b
 	h.apis = h.table()
 	for i := range h.apis {
 		a := &h.apis[i]
@@ -143,7 +146,9 @@ func answer[R any, P request[R], A kmsg.Response](handle func(*call, P) A) func(
 		if err := c.decode(req); err != nil {
 			return protocol.Malformed("%s version %d: %v", c.Key.Name(), c.Version, err)
 		}
+		since := c.conn.throttle.pause(c.Key)
 		resp := handle(c, req)
+		c.conn.throttle.resume(since)
 		c.auditChanges(req, resp)
 		if c.failed != nil {
 			return c.failed

@@ -79,6 +79,8 @@ type connection struct {
 
 	acks   chan *appends // to the acknowledger; nil before the first Produce
 	flight flight
+
+	throttle throttle
 }
 
 // A memberOf is a member of a group.
@@ -130,6 +132,7 @@ func (c *connection) serve() {
 	for c.ctx.Err() == nil {
 		err := c.serveOne()
 		if err == nil {
+			c.throttle.await(c.ctx)
 			continue
 		}
 		if !errors.Is(err, errBye) {
@@ -247,6 +250,7 @@ func (c *connection) serveOne() error {
 		}
 		defer c.endTurn()
 	}
+	c.throttle.begin(&c.server.handlers.quotas, c.principal, h)
 	cl := &call{Header: h, ctx: c.ctx, conn: c, body: body, size: len(frame), frame: frame}
 	if err := a.serve(cl); err != nil {
 		return err
@@ -504,6 +508,7 @@ func (c *connection) writeStep(part net.Buffers) error {
 // is known.
 func (c *connection) respond(h protocol.Header, resp kmsg.Response, about int) error {
 	resp.SetVersion(h.Version)
+	c.throttle.tell(resp)
 	p := c.out[:0]
 	if c.turn.has() {
 		if pieces := protocol.EncodeInPieces(protocol.AppendHeader(p, h), resp, c.turn.step); pieces != nil {

@@ -14,6 +14,7 @@ import (
 	"millrace/segment"
 	"millrace/segment/record"
 	"millrace/server/protocol"
+	"millrace/server/quota"
 )
 
 // A fetches answers Fetch, and keeps the fetch sessions within their bounds.
@@ -43,6 +44,9 @@ type fetches struct {
 //   - A leader that hears no majority of the voters any more serves what it has. At the
 //     end, where nothing comes before they are heard again, it is
 //     NOT_LEADER_OR_FOLLOWER at once, so that clients look for who leads now.
+//   - Who fetched more than its quota allows is answered at once, without records, and
+//     not read from for as long as it is told (KIP-219). The answer that goes beyond the
+//     quota has its records still, half a window's worth or one batch.
 //   - A stale or unknown leader epoch is refused (KIP-320); a fetch position that
 //     lies on another history is answered with where the histories part (KIP-595).
 //
@@ -79,14 +83,26 @@ func (h *fetches) fetch(cl *call) error {
 	} else if req.ReplicaID >= 0 || req.ReplicaState.ID >= 0 {
 		f.code = protocol.ClusterAuthorizationFailed
 	}
+	f.least = 0
 	if f.code == protocol.None {
-		h.open(f, c, req)
-	} else {
-		f.sessionless(c, req)
+		f.least = c.throttle.owes(quota.Consume)
 	}
-	if f.code == protocol.None {
+	switch {
+	case f.code != protocol.None:
+		f.sessionless(c, req)
+	case f.least > 0 && (f.version < 7 || req.SessionEpoch == initialEpoch || req.SessionEpoch == finalEpoch):
+		// Nothing is answered for any partition and there is no session, which clients
+		// know from a fetch that failed by what they are told to wait.
+		h.endSession(c)
+		return f.write(c, cl.Header)
+	default:
+		h.open(f, c, req)
+	}
+	switch {
+	case f.code == protocol.None && f.least > 0: // the session goes on
+	case f.code == protocol.None:
 		f.gather(cl, req)
-	} else {
+	default:
 		f.refuseAll()
 	}
 	if f.noTurn != nil {
@@ -150,16 +166,18 @@ type fetching struct {
 	session   *session // nil: the parts are only for this fetch
 	parts     []*wanted
 
-	own    []wanted // backs parts without a session
-	ownPtr []*wanted
-	first  map[partitionKey]int // while they are gathered: where in own each is
-	wake   chan struct{}
-	timer  *time.Timer
-	head   []byte
-	cuts   []int // where in head each view goes
-	pieces net.Buffers
-	total  int  // bytes of records
-	spent  bool // the limit was reached before the last partition
+	own      []wanted // backs parts without a session
+	ownPtr   []*wanted
+	first    map[partitionKey]int // while they are gathered: where in own each is
+	wake     chan struct{}
+	timer    *time.Timer
+	head     []byte
+	cuts     []int // where in head each view goes
+	pieces   net.Buffers
+	total    int           // bytes of records
+	spent    bool          // the limit was reached before the last partition
+	least    time.Duration // the client waits for so long, and gets nothing before; zero: it gets what there is
+	throttle int           // where in head it is said how long
 
 	by     *acl.Rules // in force when the partitions were last looked at; nil: everybody may read
 	noTurn error      // why it is not gone on with after a wait
@@ -222,7 +240,7 @@ func (f *fetching) gather(cl *call, req *kmsg.FetchRequest) {
 	if f.wake == nil {
 		f.wake = make(chan struct{}, 1)
 	}
-	budget := min(max(int(req.MaxBytes), 0), f.in.maxFetchBytes())
+	budget := min(max(int(req.MaxBytes), 0), f.in.maxFetchBytes(), cl.conn.throttle.mostRecords())
 	enough := min(int(req.MinBytes), budget)
 	wait := min(time.Duration(req.MaxWaitMillis)*time.Millisecond, maxWait)
 	timing := false
@@ -543,6 +561,17 @@ func (f *fetching) write(c *connection, h protocol.Header) error {
 	f.pick(c)
 	f.encode(c, h)
 	pieces := f.pieces
+	n := 0
+	for _, p := range pieces {
+		n += len(p)
+	}
+	wait := c.throttle.use(quota.Consume, n)
+	if f.least > 0 {
+		wait = max(wait, f.least)
+	}
+	if wait > 0 {
+		binary.BigEndian.PutUint32(pieces[0][f.throttle:], uint32(c.throttle.mute(wait)))
+	}
 	err := c.write(nil, pieces, &c.share.client)
 	clear(f.pieces)
 	f.reorder()
@@ -554,6 +583,10 @@ func (f *fetching) write(c *connection, h protocol.Header) error {
 func (f *fetching) pick(c *connection) {
 	for _, w := range f.parts {
 		c.turn.step()
+		if f.least > 0 && f.code == protocol.None {
+			w.include = false
+			continue
+		}
 		w.include = f.full || w.view != nil || w.code != protocol.None || w.diverging ||
 			w.high != w.sentHigh || w.start != w.sentStart
 		w.sentHigh, w.sentStart = w.high, w.start
@@ -597,7 +630,8 @@ func (f *fetching) encode(c *connection, h protocol.Header) {
 	flexible := h.Version >= 12
 	p := protocol.AppendHeader(f.head[:0], h)
 	f.cuts = f.cuts[:0]
-	p = e.AppendUint32(p, 0) // throttle
+	f.throttle = len(p)
+	p = e.AppendUint32(p, 0) // see write
 	if h.Version >= 7 {
 		p = e.AppendUint16(p, uint16(f.code))
 		p = e.AppendUint32(p, uint32(f.sessionID))

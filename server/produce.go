@@ -15,6 +15,7 @@ import (
 	"millrace/security/acl"
 	"millrace/segment/record"
 	"millrace/server/protocol"
+	"millrace/server/quota"
 )
 
 // Produce, versions 3–13; 0–2 are advertised and refused (KAFKA-18659).
@@ -100,6 +101,7 @@ func (h *producers) produce(cl *call) error {
 			i++
 		}
 	}
+	a.throttle(c.throttle.use(quota.Produce, cl.size))
 	a.countDown()
 	return nil
 }
@@ -279,10 +281,11 @@ type appends struct {
 	in       *producers
 	conn     *connection
 	header   protocol.Header
-	size     int  // of the frame, in bytes
-	held     int  // bytes counted for the frame until the answer; under flight.mu
-	settled  bool // it has been answered and is off the books; under flight.mu
-	silent   bool // acks=0
+	size     int   // of the frame, in bytes
+	held     int   // bytes counted for the frame until the answer; under flight.mu
+	settled  bool  // it has been answered and is off the books; under flight.mu
+	silent   bool  // acks=0
+	wait     int32 // what the client is told to wait, in milliseconds; under mu
 	deadline time.Time
 	topics   []kmsg.ProduceRequestTopic
 
@@ -352,6 +355,19 @@ func (a *appends) refuse(i int, r appended) {
 	a.finish(i, r)
 }
 
+// throttle has the client wait, and be told so. Where it has been answered already, late
+// as it was, nothing is told and it goes on: what it owes it still does.
+func (a *appends) throttle(wait time.Duration) {
+	if wait <= 0 {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.answered {
+		a.wait = a.conn.throttle.mute(wait)
+	}
+}
+
 func (a *appends) countDown() {
 	a.mu.Lock()
 	a.left--
@@ -384,6 +400,7 @@ func (a *appends) response() ([]byte, error) {
 	a.answered = true
 	resp := kmsg.NewProduceResponse()
 	resp.SetVersion(a.header.Version)
+	resp.ThrottleMillis = a.wait
 	resp.Topics = make([]kmsg.ProduceResponseTopic, len(a.topics))
 	brokers := endpoints{}
 	i := 0

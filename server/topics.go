@@ -137,6 +137,8 @@ func (h *topics) createTopics(c *call, req *kmsg.CreateTopicsRequest) *kmsg.Crea
 			st.ErrorCode, err = int16(protocol.PolicyViolation), errTooManyPartitions
 		case rt.Topic == metadataTopic:
 			st.ErrorCode, err = int16(protocol.InvalidRequest), errMetadataTopic
+		case !req.ValidateOnly && !c.mutate(h.partitionsOf(rt), 6):
+			st.ErrorCode, err = int16(protocol.ThrottlingQuotaExceeded), errMutations
 		default:
 			todo = append(todo, i)
 		}
@@ -153,6 +155,17 @@ func (h *topics) createTopics(c *call, req *kmsg.CreateTopicsRequest) *kmsg.Crea
 		h.createTopic(ctx, c, req, rt, at[rt.Topic])
 	})
 	return resp
+}
+
+// partitionsOf is how many partitions a topic is to get.
+func (h *topics) partitionsOf(rt *kmsg.CreateTopicsRequestTopic) int {
+	switch {
+	case len(rt.ReplicaAssignment) > 0:
+		return len(rt.ReplicaAssignment)
+	case rt.NumPartitions > 0:
+		return int(rt.NumPartitions)
+	}
+	return int(h.settings().broker.Topics.Partitions)
 }
 
 func (h *topics) createTopic(ctx context.Context, cl *call, req *kmsg.CreateTopicsRequest, rt *kmsg.CreateTopicsRequestTopic, st *kmsg.CreateTopicsResponseTopic) {
@@ -331,6 +344,8 @@ func (h *topics) deleteTopics(c *call, req *kmsg.DeleteTopicsRequest) *kmsg.Dele
 			continue // answered with the name
 		case topic.Internal:
 			code, err = protocol.InvalidRequest, errReservedName
+		case !c.mutate(len(topic.Partitions), 5):
+			code, err = protocol.ThrottlingQuotaExceeded, errMutations
 		default:
 			if !named {
 				st.Topic = &topic.Name
@@ -403,6 +418,8 @@ func (h *topics) createPartitions(c *call, req *kmsg.CreatePartitionsRequest) *k
 			code, err = protocol.PolicyViolation, errTooManyPartitions
 		case rt.Assignment != nil && len(rt.Assignment) != int(rt.Count)-len(t.Partitions):
 			code, err = protocol.InvalidReplicaAssignment, sentencef("Attempted to add %d additional partition(s), but only %d assignment(s) were specified.", int(rt.Count)-len(t.Partitions), len(rt.Assignment))
+		case !req.ValidateOnly && !c.mutate(int(rt.Count)-len(t.Partitions), 3):
+			code, err = protocol.ThrottlingQuotaExceeded, errMutations
 		default:
 			todo = append(todo, i)
 			place = append(place, len(resp.Topics))

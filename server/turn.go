@@ -140,7 +140,13 @@ func (c *connection) endTurn() bool {
 // besides does what may wait without the connection's turn, and takes another after it.
 func (c *connection) besides(do func()) error {
 	had := c.endTurn()
-	do()
+	if c.throttle.timed {
+		since := time.Now()
+		do()
+		c.throttle.waited += time.Since(since)
+	} else {
+		do()
+	}
 	if !had {
 		return nil
 	}

@@ -152,7 +152,7 @@ func (c AlterQuotas) check(_, _ *Image) error {
 			}
 		}
 		for _, key := range slices.Sorted(maps.Keys(one.Set)) {
-			if !slices.Contains(quotaKeys(one.QuotaEntity), key) {
+			if !slices.Contains(one.Keys(), key) {
 				return refuse(ErrInvalidQuota, "Invalid configuration key %s", settings.Shown(key))
 			}
 			switch value := one.Set[key]; key {
@@ -167,7 +167,7 @@ func (c AlterQuotas) check(_, _ *Image) error {
 			}
 		}
 		for _, key := range one.Delete {
-			if !slices.Contains(quotaKeys(one.QuotaEntity), key) {
+			if !slices.Contains(one.Keys(), key) {
 				return refuse(ErrInvalidQuota, "Invalid configuration key %s", settings.Shown(key))
 			}
 		}
@@ -175,7 +175,8 @@ func (c AlterQuotas) check(_, _ *Image) error {
 	return nil
 }
 
-func quotaKeys(e QuotaEntity) []string {
+// Keys are those that a quota of the entity may have.
+func (e QuotaEntity) Keys() []string {
 	if e.IP != nil {
 		return []string{ConnectionCreationRate}
 	}

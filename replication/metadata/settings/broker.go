@@ -69,6 +69,11 @@ var brokerSettings = sorted([]*Definition{
 	{Name: "fetch.max.bytes", Type: Int, Default: "57671680", valid: atLeast(1024), PerNode: true, Doc: "Most bytes a fetch returns, save that one batch always fits."},
 	{Name: "max.incremental.fetch.session.cache.slots", Type: Int, Default: "1000", valid: atLeast(0), ReadOnly: true, PerNode: true, Doc: "Fetch sessions kept at one time."},
 
+	// Quotas.
+	{Name: "quota.window.size.seconds", Type: Int, Default: "1", valid: atLeast(1), ReadOnly: true, PerNode: true, Doc: "Window over which clients are held to their quotas: half of it is what one may use at once."},
+	{Name: "controller.quota.window.size.seconds", Type: Int, Default: "1", valid: atLeast(1), ReadOnly: true, PerNode: true, Doc: "The same for partitions that are created and deleted."},
+	{Name: "controller.quota.window.num", Type: Int, Default: "11", valid: atLeast(1), ReadOnly: true, PerNode: true, Doc: "How many such windows may be used at once."},
+
 	// Access.
 	{Name: "super.users", Type: String, Default: "", valid: principals, Doc: "Principals that may do everything, whatever is allowed or denied: User:alice;User:bob."},
 	{Name: "allow.everyone.if.no.acl.found", Type: Boolean, Default: "false", Doc: "Let everybody do everything with resources that nothing is allowed or denied for."},
@@ -176,6 +181,7 @@ var replicationFactor = rule{fmt.Sprintf("1 to %d, or -1", maxReplicas), func(va
 type Broker struct {
 	Topics         Topics
 	Leaders        Leaders
+	Quotas         Quotas
 	Access         Access
 	Connections    Connections
 	Login          Login
@@ -264,6 +270,13 @@ type ConsumerGroups struct {
 	MigrationPolicy            string   // disabled, downgrade, upgrade or bidirectional
 }
 
+// Quotas is over how long clients are held to their quotas.
+type Quotas struct {
+	WindowSeconds         int32
+	MutationWindowSeconds int32
+	MutationWindows       int32
+}
+
 // Offsets is how committed offsets are kept, and the topic that has them.
 type Offsets struct {
 	RetentionMillis      int64
@@ -319,6 +332,11 @@ func (l Layers) Broker() Broker {
 			MaxRequestBytes: r.bounded("socket.request.max.bytes"),
 			MaxFetchBytes:   r.bounded("fetch.max.bytes"),
 			FetchSessions:   r.bounded("max.incremental.fetch.session.cache.slots"),
+		},
+		Quotas: Quotas{
+			WindowSeconds:         r.bounded("quota.window.size.seconds"),
+			MutationWindowSeconds: r.bounded("controller.quota.window.size.seconds"),
+			MutationWindows:       r.bounded("controller.quota.window.num"),
 		},
 		Access: Access{
 			SuperUsers:    r.text("super.users"),
