@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"millrace/cli/clitest"
+	"millrace/cli/local"
 	"millrace/cli/term"
 	"millrace/docs"
 	"millrace/replication/metadata/settings"
@@ -206,13 +207,22 @@ func TestExamplesRun(t *testing.T) {
 	if err := os.Symlink(filepath.Dir(clitest.DataFile(t, "flights.jsonl")), filepath.Join(dir, "testdata")); err != nil {
 		t.Fatal(err)
 	}
+	for _, name := range []string{filepath.Base(local.DataDir), "node-1"} { // whose node is asked for what its folder shows
+		if err := os.Symlink(c.All[0].Data, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	ran := make(map[string]bool)
 	for _, words := range []string{
 		"topic create", "produce", "consume", "group list", "group describe", "group seek", "group delete", "topic list", "topic describe", "topic config", "topic alter", "topic trim", "topic delete",
 		"bench produce", "bench consume", "bench e2e", "bench tutorial",
 		"cluster status", "cluster health", "cluster metadata", "cluster config list", "doctor", "version", "completion", "man",
+		"cluster token", "cluster ca", "cluster remove",
 	} {
 		ran[words] = true
+		if words == "cluster remove" {
+			c.Kill(c.All[2]) // for good
+		}
 		if words == "cluster status" {
 			c.Do("", "cluster", "health", "--wait", "30s") // replicas of the newest topics may still open
 		}

@@ -64,7 +64,7 @@ func clusterTokenCommand() *urfave.Command {
 
 EXAMPLES:
    $ millrace cluster token
-   $ millrace cluster token --uses 2 --expires 10m --data-dir /var/lib/millrace`,
+   $ millrace cluster token --uses 2 --expires 10m --data-dir ./node-1`,
 		Flags: []urfave.Flag{
 			dataDirFlag(),
 			&urfave.IntFlag{Name: "uses", Value: 1, DefaultText: "1", Usage: "`N` nodes may join with it"},
