@@ -84,6 +84,7 @@ func written() []*urfave.Command {
 		topicCommand(),
 		groupCommand(),
 		aclCommand(),
+		userCommand(),
 		clusterCommand(),
 		doctorCommand(),
 		segmentCommand(),
