@@ -2,8 +2,10 @@ package sasl
 
 import (
 	"bytes"
+	"crypto/pbkdf2"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/subtle"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -502,5 +504,65 @@ func BenchmarkRefusal(b *testing.B) {
 				x.Step([]byte("\x00" + name + "\x00wrong"))
 			}
 		})
+	}
+}
+
+// librdkafka up to 2.6.0, which kcat of many distributions is built with, repeats its own nonce
+// before the whole one, and Kafka lets it in. What is let in thus must end in this log-in's
+// nonce, begin with the client's part of it, and have been made by who knows the password.
+func TestANonceThatLibrdkafkaDoubles(t *testing.T) {
+	s := &Server{Users: newTable(t, map[string]string{"alice": "sesame"})}
+	for _, m := range []Mechanism{SCRAMSHA256, SCRAMSHA512} {
+		h := hasher(m)
+		for name, test := range map[string]struct {
+			user, password, header string
+			nonce                  func(own, whole string) string
+			in                     bool
+		}{
+			"as it does":              {"alice", "sesame", "n,,", func(own, whole string) string { return own + whole }, true},
+			"as the RFC says":         {"alice", "sesame", "n,,", func(own, whole string) string { return whole }, true},
+			"a wrong password":        {"alice", "Sesame", "n,,", func(own, whole string) string { return own + whole }, false},
+			"nobody":                  {"nobody", "sesame", "n,,", func(own, whole string) string { return own + whole }, false},
+			"another's nonce":         {"alice", "sesame", "n,,", func(own, whole string) string { return "another" + whole }, false},
+			"only its own":            {"alice", "sesame", "n,,", func(own, whole string) string { return own + own }, false},
+			"another header":          {"alice", "sesame", "y,,", func(own, whole string) string { return own + whole }, false},
+			"another end":             {"alice", "sesame", "n,,", func(own, whole string) string { return own + whole + "x" }, false},
+			"three times":             {"alice", "sesame", "n,,", func(own, whole string) string { return own + own + whole }, false},
+			"the broker's part, only": {"alice", "sesame", "n,,", func(own, whole string) string { return strings.TrimPrefix(whole, own) }, false},
+		} {
+			x, err := s.Begin(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			const own = "fyko+d2lbbFgONRv9qkxdawL"
+			bare := "n=" + test.user + ",r=" + own
+			first, _, err := x.Step([]byte(test.header + bare))
+			if err != nil {
+				t.Fatal(err)
+			}
+			fields := strings.Split(string(first), ",")
+			salt, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(fields[1], "s="))
+			if err != nil {
+				t.Fatal(err)
+			}
+			salted, err := pbkdf2.Key(h, test.password, salt, MinIterations, h().Size())
+			if err != nil {
+				t.Fatal(err)
+			}
+			last := "c=biws,r=" + test.nonce(own, strings.TrimPrefix(fields[0], "r="))
+			signed := bare + "," + string(first) + "," + last
+			key, sum := mac(h, salted, "Client Key"), h()
+			sum.Write(key)
+			proof := make([]byte, len(key))
+			subtle.XORBytes(proof, key, mac(h, sum.Sum(nil), signed))
+			answer, who, err := x.Step([]byte(last + ",p=" + base64.StdEncoding.EncodeToString(proof)))
+			want := "v=" + base64.StdEncoding.EncodeToString(mac(h, mac(h, salted, "Server Key"), signed))
+			switch {
+			case test.in && (err != nil || who == nil || who.Name != "alice" || string(answer) != want):
+				t.Errorf("%s, %s: %q, %v, %v", m, name, answer, who, err)
+			case !test.in && (err != ErrCredentials || who != nil):
+				t.Errorf("%s, %s: %q, %v, %v; want %v", m, name, answer, who, err, ErrCredentials)
+			}
+		}
 	}
 }
