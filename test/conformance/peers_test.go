@@ -255,7 +255,6 @@ func lastWords(output []string) string {
 const (
 	needsTransactions = "transactions are a later release's"
 	needsACLs         = "access control is a later release's"
-	needsQuotas       = "quotas are a later release's"
 	needsSASL         = "SASL is a later release's"
 	needsReassignment = "moving replicas is a later release's"
 
@@ -321,7 +320,6 @@ kill $broker; wait $broker`
 			"TestClientAddOffsetsToTxn":                                   needsTransactions,
 			"TestClientAddPartitionsToTxn":                                needsTransactions,
 			"TestClientTxnOffsetCommit":                                   needsTransactions,
-			"TestClientAlterClientQuotas":                                 needsQuotas,
 			"TestClientAlterPartitionReassignments":                       needsReassignment,
 			"TestClientAlterPartitionReassignmentsMultiTopics":            needsReassignment,
 			"TestAlterUserScramCredentials":                               needsSASL,
