@@ -85,6 +85,7 @@ func written() []*urfave.Command {
 		groupCommand(),
 		aclCommand(),
 		userCommand(),
+		quotaCommand(),
 		clusterCommand(),
 		doctorCommand(),
 		segmentCommand(),

@@ -240,7 +240,7 @@ func TestExamplesRun(t *testing.T) {
 	}
 	eachCommand(commands(), nil, func(words, _ []string) {
 		switch name := strings.Join(words, " "); name {
-		case "serve", "up", "demo", "acl grant", "acl revoke", "acl list", "acl check", "user create", "user list", "user passwd", "user delete", "segment dump", "segment verify", "cluster rescue": // they have tests of their own
+		case "serve", "up", "demo", "acl grant", "acl revoke", "acl list", "acl check", "user create", "user list", "user passwd", "user delete", "quota set", "quota list", "quota delete", "segment dump", "segment verify", "cluster rescue": // they have tests of their own
 		default:
 			if !ran[name] {
 				t.Errorf("the examples of %s are not run", name)
@@ -662,7 +662,7 @@ func TestBashCompletesTopicNames(t *testing.T) {
 	c := clitest.StartBroker(t)
 	c.Do("", "topic", "create", "flights", "freight", "orders")
 	for _, test := range []struct{ line, want string }{
-		{"millrace ", "serve up demo produce consume topic group acl user cluster doctor segment bench version completion man"},
+		{"millrace ", "serve up demo produce consume topic group acl user quota cluster doctor segment bench version completion man"},
 		{"millrace topic d", "describe delete"},
 		{"millrace consume f", "flights freight"},
 		{"millrace -b " + c.All[0].Address + " topic describe fl", "flights"},
