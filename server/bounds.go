@@ -1,14 +1,42 @@
 package server
 
-import "millrace/server/mux"
+import (
+	"math"
+	"net/netip"
 
-// bounds are a broker's settings as far as its Quotas ask for them (mux.Broker).
+	"millrace/replication/metadata"
+	"millrace/server/mux"
+)
+
+// bounds are a broker's settings and quotas as far as its mux.Quotas ask for them
+// (mux.Broker).
 type bounds struct{ *broker }
 
-// Limits implements mux.Broker.
-func (b bounds) Limits() mux.Limits {
-	return mux.Limits{Connections: b.maxConnections(), PerIP: b.maxConnectionsPerIP(), MaxRequest: b.maxRequestBytes()}
+// Limits implements mux.Broker. A limit of 0, which Kafka takes, would let nobody in to
+// change it back, and is 1.
+func (b bounds) Limits(remote netip.Addr) mux.Limits {
+	remote = remote.WithZone("")
+	c := &b.settings().broker.Connections
+	limits := mux.Limits{Connections: b.maxConnections(), PerIP: max(int(c.MaxPerIP), 1)}
+	if most, ok := c.PerIPOverrides[remote]; ok {
+		limits.PerIP = max(int(most), 1)
+	}
+	if c.MaxRate < math.MaxInt32 {
+		limits.Rate = max(float64(c.MaxRate), 1)
+	}
+	image := b.node.Image()
+	name := remote.String()
+	for _, ip := range []string{name, ""} { // its own, or the default
+		if q, ok := image.Quota(metadata.QuotaEntity{IP: &ip}); ok {
+			limits.RatePerIP = q.Values[metadata.ConnectionCreationRate]
+			break
+		}
+	}
+	return limits
 }
+
+// MaxRequest implements mux.Broker.
+func (b bounds) MaxRequest() int { return b.maxRequestBytes() }
 
 // Warn implements mux.Broker.
 func (b bounds) Warn(message string, args ...any) { b.warn(message, args...) }

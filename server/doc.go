@@ -76,7 +76,8 @@
 //
 // # Where limits are
 //
-//	connections, one address's      settings.go (max.connections, max.connections.per.ip), held by mux.Quotas
+//	connections, one address's      bounds.go (max.connections, max.connections.per.ip), held by mux.Quotas
+//	new connections in a second     bounds.go (max.connection.creation.rate, quotas), held by mux.Quotas
 //	bytes of a request              socket.request.max.bytes
 //	elements, tagged fields         protocol/guard.go
 //	elements without a turn         turn.go

@@ -3,6 +3,8 @@ package server
 import (
 	"fmt"
 	"math"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/segment/record"
+	"millrace/server/mux"
 	"millrace/server/protocol"
 )
 
@@ -330,4 +333,81 @@ func TestTimeIsCounted(t *testing.T) {
 			t.Errorf("told to wait %d ms", got.ThrottleMillis)
 		}
 	}
+}
+
+// An address connects as fast as its quota says, or the default; other addresses and other
+// nodes are none of its business. The clock stands still, so that nothing drains.
+func TestConnectionsComeNoFasterThanTheQuota(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	b := startBrokerWith(t, nil, func(s *Server) { s.Quotas().Now = func() time.Time { return now } })
+	w := b.dial()
+	if got := w.setQuotas(false, quotaEntry("ip= connection_creation_rate:100"), quotaEntry("ip=127.0.0.1 connection_creation_rate:2")); !slices.Equal(got, []string{"", ""}) {
+		t.Fatal(got)
+	}
+	for range 2 {
+		ask[*kmsg.ApiVersionsResponse](b.dial(), &kmsg.ApiVersionsRequest{})
+	}
+	b.dial().closed()
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	for range 3 {
+		conn, err := dialer.Dial("tcp4", b.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		ask[*kmsg.ApiVersionsResponse](&wire{t: t, conn: conn}, &kmsg.ApiVersionsRequest{})
+	}
+}
+
+// What mux.Quotas ask for is what settings and quotas say, the more specific first.
+func TestLimitsOfAnAddress(t *testing.T) {
+	t.Parallel()
+	b := startBroker(t, map[string]string{
+		"max.connections": "50", "max.connections.per.ip": "0", "max.connection.creation.rate": "30",
+		"max.connections.per.ip.overrides": "10.0.0.1:7, [::1]:0,fe80::1:9",
+	})
+	setter := b.dial() // the only one that its address may have
+	for _, quotas := range []string{"ip= connection_creation_rate:100", "ip=10.0.0.1 connection_creation_rate:2"} {
+		if got := setter.setQuotas(false, quotaEntry(quotas)); !slices.Equal(got, []string{""}) {
+			t.Fatal(got)
+		}
+	}
+	for address, want := range map[string]mux.Limits{
+		"10.0.0.1":     {Connections: 50, PerIP: 7, Rate: 30, RatePerIP: 2},
+		"10.0.0.2":     {Connections: 50, PerIP: 1, Rate: 30, RatePerIP: 100},
+		"::1":          {Connections: 50, PerIP: 1, Rate: 30, RatePerIP: 100},
+		"fe80::1%eth0": {Connections: 50, PerIP: 9, Rate: 30, RatePerIP: 100},
+	} {
+		if got := (bounds{&b.server.broker}).Limits(netip.MustParseAddr(address)); got != want {
+			t.Errorf("%s: %+v, want %+v", address, got, want)
+		}
+	}
+	open := startBroker(t, nil)
+	if got := (bounds{&open.server.broker}).Limits(netip.MustParseAddr("::1")); got.Rate != 0 || got.RatePerIP != 0 {
+		t.Errorf("without settings and quotas there are rates: %+v", got)
+	}
+	w := open.dial()
+	for value, why := range map[string]string{
+		"localhost:5": "Expected addresses",
+		"10.0.0.1":    "Expected a list of ADDRESS:NUMBER",
+		"10.0.0.1:-1": "Expected a number of connections",
+	} {
+		if got := w.alterBroker("max.connections.per.ip.overrides", value); !strings.Contains(got, why) {
+			t.Errorf("%s: %q, want %s", value, got, why)
+		}
+	}
+}
+
+// alterBroker sets one of the broker's settings, and returns what was answered.
+func (w *wire) alterBroker(name, value string) string {
+	w.t.Helper()
+	req := kmsg.NewPtrIncrementalAlterConfigsRequest()
+	req.SetVersion(1)
+	rr := kmsg.NewIncrementalAlterConfigsRequestResource()
+	rr.ResourceType, rr.ResourceName = kmsg.ConfigResourceTypeBroker, "1"
+	rr.Configs = []kmsg.IncrementalAlterConfigsRequestResourceConfig{{Name: name, Value: &value}}
+	req.Resources = append(req.Resources, rr)
+	got := ask[*kmsg.IncrementalAlterConfigsResponse](w, req).Resources[0]
+	return answerOf(got.ErrorCode, got.ErrorMessage)
 }

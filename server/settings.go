@@ -108,12 +108,6 @@ func roomFor(descriptors, replicas int) int {
 	return max(descriptors-eachReplica*replicas-otherFiles, fewest)
 }
 
-// maxConnectionsPerIP is max.connections.per.ip. 0, which Kafka takes together
-// with exceptions from it, would let nobody in to change it back.
-func (h *broker) maxConnectionsPerIP() int {
-	return max(int(h.settings().broker.Connections.MaxPerIP), 1)
-}
-
 // idleTimeout is connections.max.idle.ms; a negative one means for ever, which
 // is a year here.
 func (h *broker) idleTimeout() time.Duration {

@@ -209,7 +209,7 @@ func (m *Mux) sort(conn net.Conn, p *place) {
 	c, err := m.sniff(conn, patience)
 	switch {
 	case p.probation && (err != nil || c.who != callerNode):
-		m.cfg.Quotas.refuseOne(conn)
+		m.cfg.Quotas.refuseOne(p)
 	case err != nil:
 		// Port scanners and health checks connect and leave: not worth a line. One
 		// that was closed here made room, which has been said, or Close came.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,7 +27,8 @@ type hall struct {
 	said []string
 }
 
-func (h *hall) Limits() Limits { return h.limits }
+func (h *hall) Limits(netip.Addr) Limits { return h.limits }
+func (h *hall) MaxRequest() int          { return 1000 }
 
 func (h *hall) Warn(message string, args ...any) {
 	h.mu.Lock()
@@ -45,7 +47,6 @@ func newHallWith(t *testing.T, limits Limits, cfg Config) *hall {
 	if err != nil {
 		t.Fatal(err)
 	}
-	limits.MaxRequest = 1000
 	h := &hall{t: t, limits: limits}
 	h.quotas = &Quotas{Broker: h}
 	cfg.Quotas = h.quotas

@@ -9,18 +9,22 @@ import (
 	"time"
 )
 
-// Limits are the bounds on a broker's connections.
+// Limits are the bounds on a broker's connections from one address.
 type Limits struct {
-	Connections int // of all addresses together: max.connections
-	PerIP       int // of one address: max.connections.per.ip
-	MaxRequest  int // bytes of the largest frame that a client may begin with
+	Connections int     // of all addresses together: max.connections
+	PerIP       int     // of the address: max.connections.per.ip, or what its overrides say
+	Rate        float64 // new ones a second, of all addresses together: max.connection.creation.rate; 0: any
+	RatePerIP   float64 // of the address: its quota connection_creation_rate; 0: any
 }
 
 // A Broker is whose connections Quotas count. Its methods are called by many goroutines
 // at once.
 type Broker interface {
-	// Limits returns the bounds that hold now. It is called for each connection.
-	Limits() Limits
+	// Limits returns the bounds that hold now for an address. It is called for each
+	// connection.
+	Limits(remote netip.Addr) Limits
+	// MaxRequest is how many bytes the largest frame has that a client may begin with.
+	MaxRequest() int
 	// Warn logs a warning that clients may cause as often as they like.
 	Warn(message string, args ...any)
 }
@@ -35,6 +39,9 @@ type Broker interface {
 // stranger makes room: whoever comes to send a request has done so before it is
 // its turn. Clients at work keep their places.
 //
+// Who comes faster than the rates allow is treated like a crowd: it makes nobody leave, and
+// counts for no rate. A rate has a burst, what it allows in one second.
+//
 // Limits are for clients: who comes when they are reached is on probation beyond
 // any of them, until it is known to be another node or closed. There are onProbation
 // such places, and the oldest there makes room for the next, so that no flood keeps
@@ -47,8 +54,9 @@ type Quotas struct {
 	mu        sync.Mutex
 	open      int
 	from      map[netip.Addr]int // how many of them come from each address
-	strangers list.List          // *place, of those that have a place, oldest first
-	probation list.List          // *place, of those let in beyond the limits, oldest first
+	paces     paces
+	strangers list.List // *place, of those that have a place, oldest first
+	probation list.List // *place, of those let in beyond the limits, oldest first
 
 	accepted, refused, panics atomic.Int64
 }
@@ -62,6 +70,7 @@ type place struct {
 	line      *list.List    // strangers or probation, while it is in one
 	at        *list.Element // in line
 	probation bool          // it came when the limits were reached; never changes
+	hurried   bool          // it came faster than the rates allow; never changes
 	left      bool
 }
 
@@ -107,17 +116,21 @@ func (q *Quotas) now() time.Time {
 // admit counts conn in, and closes who makes room for it.
 func (q *Quotas) admit(conn net.Conn) *place {
 	q.accepted.Add(1)
-	limits := q.Broker.Limits()
 	p := &place{quotas: q, conn: conn, remote: remoteIP(conn), since: q.now()}
+	limits := q.Broker.Limits(p.remote)
 	var leaves, expelled *place
 	q.mu.Lock()
 	full := q.open-q.probation.Len() >= limits.Connections
 	crowded := q.from[p.remote] >= limits.PerIP
-	p.probation = full || crowded
-	if front := q.strangers.Front(); full && !crowded && front != nil && p.since.Sub(front.Value.(*place).since) >= strangerTime {
+	p.hurried = !crowded && !q.paces.free(p.remote, &limits, p.since)
+	p.probation = full || crowded || p.hurried
+	if front := q.strangers.Front(); full && !crowded && !p.hurried && front != nil && p.since.Sub(front.Value.(*place).since) >= strangerTime {
 		leaves = front.Value.(*place)
 		leaves.knownLocked()
 		p.probation = false
+	}
+	if !p.probation {
+		q.paces.take(p.remote, &limits, p.since)
 	}
 	if p.probation && q.probation.Len() >= onProbation {
 		expelled = q.probation.Front().Value.(*place)
@@ -152,10 +165,14 @@ func (q *Quotas) refuse(conn net.Conn, reason string) {
 }
 
 // refuseOne does so for one that is beyond the limits.
-func (q *Quotas) refuseOne(conn net.Conn) {
-	limits := q.Broker.Limits()
+func (q *Quotas) refuseOne(p *place) {
+	limits := q.Broker.Limits(p.remote)
 	q.refused.Add(1)
-	q.Broker.Warn("too many connections", "remote", conn.RemoteAddr(), "max", limits.Connections, "max_per_ip", limits.PerIP)
+	if p.hurried {
+		q.Broker.Warn("connections come too fast", "remote", p.conn.RemoteAddr(), "max_per_second", limits.Rate, "max_per_second_per_ip", limits.RatePerIP)
+		return
+	}
+	q.Broker.Warn("too many connections", "remote", p.conn.RemoteAddr(), "max", limits.Connections, "max_per_ip", limits.PerIP)
 }
 
 // known says that the connection is no stranger any more.

@@ -39,8 +39,9 @@ func newDesk(all, perIP int) *desk {
 	return d
 }
 
-func (d *desk) Limits() Limits      { return d.limits }
-func (d *desk) Warn(string, ...any) {}
+func (d *desk) Limits(netip.Addr) Limits { return d.limits }
+func (d *desk) MaxRequest() int          { return 1 << 20 }
+func (d *desk) Warn(string, ...any)      {}
 
 func (d *desk) come(addr string) (*callerFrom, *place) {
 	c := &callerFrom{addr: addr}
@@ -213,5 +214,118 @@ func TestAddressesThatHaveLeftAreForgotten(t *testing.T) {
 func TestNodesOutwaitAFlood(t *testing.T) {
 	if wait := acceptQueue * acceptEvery; wait > transport.DialTimeout*2/3 {
 		t.Errorf("a node waits for %v in a full queue, and gives up after %v", wait, transport.DialTimeout)
+	}
+}
+
+// Who comes faster than an address may is on probation, and nobody makes room for it; what
+// drains meanwhile may come again.
+func TestAnAddressComesNoFasterThanItsRate(t *testing.T) {
+	d := newDesk(100, 100)
+	d.limits.RatePerIP = 2
+	d.come("10.0.0.1")
+	d.come("::ffff:10.0.0.1") // the same
+	for range 5 {             // they count for nothing
+		if _, p := d.come("10.0.0.1"); !p.probation || !p.hurried {
+			t.Error("a third was let in at once")
+		}
+	}
+	if _, p := d.come("10.0.0.2"); p.probation {
+		t.Error("another address was not let in")
+	}
+	d.clock = d.clock.Add(500 * time.Millisecond)
+	if _, p := d.come("10.0.0.1"); p.probation {
+		t.Error("half a second later none was let in, though two a second may come")
+	}
+	if _, p := d.come("10.0.0.1"); !p.probation {
+		t.Error("half a second later two were let in")
+	}
+	d.clock = d.clock.Add(time.Hour)
+	let := 0
+	for range 10 {
+		if _, p := d.come("10.0.0.1"); !p.probation {
+			let++
+		}
+	}
+	if let != 2 {
+		t.Errorf("after an hour %d were let in at once; want what one second allows, 2", let)
+	}
+	d.limits.RatePerIP = 0
+	if _, p := d.come("10.0.0.1"); p.probation {
+		t.Error("without a rate one was not let in")
+	}
+}
+
+// Less than one a second is one at once, and then none for as long as it takes.
+func TestSlowRatesLetOneInAtATime(t *testing.T) {
+	d := newDesk(100, 100)
+	d.limits.RatePerIP = 0.1
+	if _, p := d.come("10.0.0.1"); p.probation {
+		t.Error("the first was not let in")
+	}
+	d.clock = d.clock.Add(9 * time.Second)
+	if _, p := d.come("10.0.0.1"); !p.probation {
+		t.Error("a second was let in too early")
+	}
+	d.clock = d.clock.Add(time.Second)
+	if _, p := d.come("10.0.0.1"); p.probation {
+		t.Error("a second was not let in after ten seconds")
+	}
+}
+
+// The rate of all is one for all addresses. Nodes get in beyond it, as beyond all limits,
+// by a probation that does not count.
+func TestAllTogetherComeNoFasterThanTheirRate(t *testing.T) {
+	d := newDesk(2, 100)
+	d.limits.Rate = 3
+	first, _ := d.come("10.0.0.1")
+	d.come("10.0.0.2")
+	d.clock = d.clock.Add(strangerTime)
+	for i := range 3 { // the first makes room, and the second
+		_, p := d.come("10.0.0.3")
+		if p.probation != (i == 2) || p.hurried {
+			t.Errorf("newcomer %d: probation %v, too fast %v", i+1, p.probation, p.hurried)
+		}
+	}
+	if !first.closed {
+		t.Error("the oldest stranger was not closed")
+	}
+	d.limits.Connections = 100
+	if _, p := d.come("10.0.0.4"); p.probation {
+		t.Error("a third in one second was not let in")
+	}
+	node, p := d.come("10.0.0.5")
+	if !p.probation || !p.hurried || node.closed {
+		t.Errorf("a fourth: probation %v, closed %v; want it heard", p.probation, node.closed)
+	}
+	p.known()
+	if node.closed {
+		t.Error("a node that came too fast was closed")
+	}
+}
+
+// Addresses that came long ago take no memory, and no number of them takes more than its bound.
+func TestPacesAreForgotten(t *testing.T) {
+	limits := Limits{RatePerIP: 1}
+	var p paces
+	now := time.Unix(1, 0)
+	address := func(i int) netip.Addr {
+		return netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+	}
+	for i := range maxPaces + 100 {
+		p.take(address(i), &limits, now)
+	}
+	if n := len(p.of); n > maxPaces+1 {
+		t.Errorf("%d addresses are remembered", n)
+	}
+	if p.free(address(maxPaces+200), &limits, now) {
+		t.Error("an address beyond all that are remembered has a pace of its own")
+	}
+	now = now.Add(2 * time.Second)
+	if !p.free(address(maxPaces+200), &limits, now) {
+		t.Error("it may not come when all have drained")
+	}
+	p.take(address(maxPaces+200), &limits, now)
+	if n := len(p.of); n > 2 {
+		t.Errorf("%d addresses are remembered after all have drained", n)
 	}
 }

@@ -84,7 +84,7 @@ func (m *Mux) sniff(conn net.Conn, patience time.Duration) (called, error) {
 		}
 		who = callerOf(first)
 	}
-	most := m.cfg.Quotas.Broker.Limits().MaxRequest
+	most := m.cfg.Quotas.Broker.MaxRequest()
 	switch n := binary.BigEndian.Uint32(first[:]); {
 	case who == callerSSH:
 		return called{}, fmt.Errorf("it speaks SSH")

@@ -1,6 +1,9 @@
 package settings
 
-import "fmt"
+import (
+	"fmt"
+	"net/netip"
+)
 
 // replicationDefault is how many replicas a topic gets when nobody says:
 // enough to lose one broker, and no more than there are brokers.
@@ -45,6 +48,8 @@ var brokerSettings = sorted([]*Definition{
 	{Name: "connections.max.idle.ms", Type: Long, Default: "600000", ReadOnly: true, PerNode: true, Doc: "Time after which a connection without requests is closed; negative is never."},
 	{Name: "max.connections", Type: Int, Default: maxInt, valid: atLeast(0), PerNode: true, Doc: "Connections at one time: no more than 50,000, and than there are file descriptors for beside those of the logs."},
 	{Name: "max.connections.per.ip", Type: Int, Default: maxInt, valid: atLeast(0), PerNode: true, Doc: "Connections at one time from one address."},
+	{Name: "max.connections.per.ip.overrides", Type: String, Default: "", valid: ipOverrides, PerNode: true, Doc: "Addresses for which another number holds: 10.0.0.1:200,[::1]:100. Names of hosts are not looked up."},
+	{Name: "max.connection.creation.rate", Type: Int, Default: maxInt, valid: atLeast(0), PerNode: true, Doc: "New connections in a second, of all addresses together. Who comes faster is closed; one address's rate is its quota connection_creation_rate."},
 	// TLS, each also for one listener: listener.name.NAME.ssl.….
 	{Name: "ssl.keystore.type", Type: String, Default: "PEM", valid: oneOf("PEM"), ReadOnly: true, PerNode: true, Doc: "What keys and certificates are in; openssl makes PEM of Java's stores."},
 	{Name: "ssl.keystore.location", Type: String, Null: true, ReadOnly: true, PerNode: true, Doc: "File of the certificate that clients are shown, of those behind it, and of its key. It is read again when it changes."},
@@ -223,7 +228,9 @@ type Leaders struct {
 type Connections struct {
 	Max             int32
 	MaxPerIP        int32
-	MaxIdleMillis   int64 // negative: never
+	PerIPOverrides  map[netip.Addr]int32 // in place of MaxPerIP
+	MaxRate         int32                // new ones a second
+	MaxIdleMillis   int64                // negative: never
 	MaxRequestBytes int32
 	MaxFetchBytes   int32
 	FetchSessions   int32
@@ -328,6 +335,8 @@ func (l Layers) Broker() Broker {
 		Connections: Connections{
 			Max:             r.bounded("max.connections"),
 			MaxPerIP:        r.bounded("max.connections.per.ip"),
+			PerIPOverrides:  overridesOf(r.text("max.connections.per.ip.overrides")),
+			MaxRate:         r.bounded("max.connection.creation.rate"),
 			MaxIdleMillis:   r.long("connections.max.idle.ms"),
 			MaxRequestBytes: r.bounded("socket.request.max.bytes"),
 			MaxFetchBytes:   r.bounded("fetch.max.bytes"),

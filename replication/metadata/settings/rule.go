@@ -3,6 +3,7 @@ package settings
 import (
 	"fmt"
 	"math"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -97,6 +98,45 @@ var principals = rule{"TYPE:NAME;…, such as User:alice;User:bob", func(value s
 	}
 	return ""
 }}
+
+var ipOverrides = rule{"ADDRESS:NUMBER,…, such as 10.0.0.1:200,[::1]:100", func(value string) string {
+	_, wrong := parseOverrides(value)
+	return wrong
+}}
+
+// overridesOf are those of a value that ipOverrides found valid.
+func overridesOf(value string) map[netip.Addr]int32 {
+	overrides, _ := parseOverrides(value)
+	return overrides
+}
+
+// parseOverrides reads numbers for addresses, as Kafka does by the last colon, since there
+// are others in IPv6's addresses.
+func parseOverrides(value string) (overrides map[netip.Addr]int32, wrong string) {
+	for one := range strings.SplitSeq(value, ",") {
+		if one = strings.TrimSpace(one); one == "" {
+			continue
+		}
+		colon := strings.LastIndex(one, ":")
+		if colon < 0 {
+			return nil, "Expected a list of ADDRESS:NUMBER with commas between them"
+		}
+		host := strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(one[:colon]), "["), "]")
+		ip, err := netip.ParseAddr(host)
+		if err != nil {
+			return nil, "Expected addresses: names of hosts are not looked up"
+		}
+		most, err := strconv.ParseInt(strings.TrimSpace(one[colon+1:]), 10, 32)
+		if err != nil || most < 0 {
+			return nil, "Expected a number of connections after the last colon of each address"
+		}
+		if overrides == nil {
+			overrides = map[netip.Addr]int32{}
+		}
+		overrides[ip.Unmap().WithZone("")] = int32(most)
+	}
+	return overrides, ""
+}
 
 func never(why string) rule {
 	return rule{"false", func(value string) string {
