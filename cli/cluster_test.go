@@ -264,7 +264,7 @@ func TestTheTourOfTheReadmeRuns(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "bin"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	base, other := ports.HoldRow(t, 3), ports.HoldRow(t, 3)
+	base, other := ports.HoldRow(t, 3), ports.HoldRow(t, 4)
 	cmd, pids, _ := clitest.UpProcess(t, filepath.Join(dir, "millrace-data"), "--restart", "--base-port", fmt.Sprint(base))
 	defer func() {
 		cmd.Process.Signal(syscall.SIGTERM)
@@ -274,6 +274,7 @@ func TestTheTourOfTheReadmeRuns(t *testing.T) {
 	for i := range 3 {
 		moved = append(moved, fmt.Sprint(":", 9092+i), fmt.Sprint(":", base+i), fmt.Sprint(":", 9192+i), fmt.Sprint(":", other+i))
 	}
+	moved = append(moved, ":9292", fmt.Sprint(":", other+3))
 	const begins = "\x1e"
 	var lines []string
 	var script strings.Builder
