@@ -1,15 +1,18 @@
 package server
 
 import (
+	"crypto/tls"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"net"
 	"reflect"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -47,22 +50,42 @@ func (b *testBroker) guard() *ruled {
 	return r
 }
 
-// as opens a connection of a principal's.
+// as opens a connection of a principal's, who shows it by a certificate.
 func (b *testBroker) as(principal string) *wire {
 	b.t.Helper()
-	w := b.dial()
-	ask[*kmsg.ApiVersionsResponse](w, kmsg.NewPtrApiVersionsRequest()) // now it is served
-	b.server.mu.Lock()
-	defer b.server.mu.Unlock()
-	for conn, c := range b.server.open {
-		if c != nil && conn.RemoteAddr().String() == w.conn.LocalAddr().String() {
-			c.principal = principal
-			return w
-		}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.t.Fatal(err)
 	}
-	b.t.Fatal("the connection is not among those that are open")
-	return nil
+	defer l.Close()
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { client.Close() })
+	served, err := l.Accept()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.server.begin(certified{served.(*net.TCPConn)}, &Listener{Listener: l, Name: "PLAINTEXT", Certificates: certifiedAs(principal)})
+	client.SetDeadline(time.Now().Add(30 * time.Second))
+	return &wire{t: b.t, conn: client}
 }
+
+// A certified connection is one whose client has shown a certificate.
+type certified struct{ *net.TCPConn }
+
+// TLS implements overTLS.
+func (certified) TLS() (tls.ConnectionState, bool) { return tls.ConnectionState{}, true }
+
+// certifiedAs are Certificates by which all clients are one principal.
+type certifiedAs string
+
+// TLS implements Certificates.
+func (certifiedAs) TLS() *tls.Config { return nil }
+
+// Principal implements Certificates.
+func (c certifiedAs) Principal(tls.ConnectionState) (string, error) { return string(c), nil }
 
 // let allows a principal an operation on a resource.
 func let(principal string, op acl.Operation, on acl.ResourceType, name string) acl.Entry {

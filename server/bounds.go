@@ -16,13 +16,13 @@ type bounds struct{ *broker }
 // change it back, and is 1.
 func (b bounds) Limits(remote netip.Addr) mux.Limits {
 	remote = remote.WithZone("")
-	c := &b.settings().broker.Connections
-	limits := mux.Limits{Connections: b.maxConnections(), PerIP: max(int(c.MaxPerIP), 1)}
-	if most, ok := c.PerIPOverrides[remote]; ok {
+	connections := &b.settings().broker.Connections
+	limits := mux.Limits{Connections: b.maxConnections(), PerIP: max(int(connections.MaxPerIP), 1)}
+	if most, ok := connections.PerIPOverrides[remote]; ok {
 		limits.PerIP = max(int(most), 1)
 	}
-	if c.MaxRate < math.MaxInt32 {
-		limits.Rate = max(float64(c.MaxRate), 1)
+	if connections.MaxRate < math.MaxInt32 {
+		limits.Rate = max(float64(connections.MaxRate), 1)
 	}
 	image := b.node.Image()
 	name := remote.String()

@@ -33,6 +33,12 @@ const (
 	processRolesKey   = "process.roles"
 	interProtocolKey  = "security.inter.broker.protocol"
 	clientAuthKey     = "ssl.client.auth"
+	keyStoreKey       = "ssl.keystore.location"
+	chainKey          = "ssl.keystore.certificate.chain"
+	privateKeyKey     = "ssl.keystore.key"
+	trustStoreKey     = "ssl.truststore.location"
+	trustedKey        = "ssl.truststore.certificates"
+	rulesKey          = "ssl.principal.mapping.rules"
 	zookeeperKey      = "zookeeper.connect"
 	plaintextProtocol = "PLAINTEXT"
 )

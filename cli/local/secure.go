@@ -80,13 +80,13 @@ func (b *broker) takeCertificates(c *configuration) {
 			}
 			return c.at[key].value, c.at[key]
 		}
-		location, at := value("ssl.keystore.location")
-		chain, chainAt := value("ssl.keystore.certificate.chain")
-		key, keyAt := value("ssl.keystore.key")
-		trusted, trustedAt := value("ssl.truststore.location")
-		certificates, _ := value("ssl.truststore.certificates")
-		auth, authAt := value("ssl.client.auth")
-		text, rulesAt := value("ssl.principal.mapping.rules")
+		location, at := value(keyStoreKey)
+		chain, chainAt := value(chainKey)
+		key, keyAt := value(privateKeyKey)
+		trusted, trustedAt := value(trustStoreKey)
+		certificates, _ := value(trustedKey)
+		auth, authAt := value(clientAuthKey)
+		text, rulesAt := value(rulesKey)
 		rules, err := certificate.ParseRules(text)
 		if err != nil {
 			c.mistaken(rulesAt, "%v", err)

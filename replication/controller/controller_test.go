@@ -194,6 +194,7 @@ func TestEachSignOfAForgedImageIsEnough(t *testing.T) {
 		return []byte(strings.Replace(text, was, is, 1))
 	}
 	index, group := fmt.Sprintf(`"index":%d,`, image.Index), fmt.Sprintf(`"lastGroup":%d,`, image.LastGroup())
+	level, version := fmt.Sprintf(`"level":%d,`, image.Level()), fmt.Sprintf(`{"v":%d,"image":{`, image.Level())
 	brokers := text[strings.Index(text, `"brokers":[`):]
 	brokers = brokers[:strings.Index(brokers, "],")+2]
 
@@ -210,9 +211,9 @@ func TestEachSignOfAForgedImageIsEnough(t *testing.T) {
 		"of an earlier level":              []byte(`{"v":1,"image":{` + index + `"cluster":"` + image.ClusterID + `","lastBroker":1,` + group + `"nextProducer":0,"brokers":[{"id":1,"incarnation":"i","host":"h","port":1}]}}`),
 		"of an earlier change":             with(index, fmt.Sprintf(`"index":%d,`, image.Index-1)),
 		"of a change behind the snapshot":  with(index, fmt.Sprintf(`"index":%d,`, last+1)),
-		"with more groups than there were": []byte(strings.Replace(string(with(group, fmt.Sprintf(`"lastGroup":%d,`, image.LastGroup()+1))), `"level":3,`, fmt.Sprintf(`"level":3,"deleted":[[%d,%[1]d]],`, image.LastGroup()+1), 1)),
-		"without brokers":                  []byte(`{"v":3,"image":{` + index + `"cluster":"` + image.ClusterID + `","lastBroker":1,` + group + `"nextProducer":0,"level":3,"deleted":[[1,` + fmt.Sprint(image.LastGroup()) + `]]}}`),
-		"with fewer groups":                []byte(`{"v":3,"image":{` + index + `"cluster":"` + image.ClusterID + `","lastBroker":1,"lastGroup":0,"nextProducer":0,"level":3,` + strings.TrimSuffix(brokers, ",") + `}}`),
+		"with more groups than there were": []byte(strings.Replace(string(with(group, fmt.Sprintf(`"lastGroup":%d,`, image.LastGroup()+1))), level, fmt.Sprintf(level+`"deleted":[[%d,%[1]d]],`, image.LastGroup()+1), 1)),
+		"without brokers":                  []byte(version + index + `"cluster":"` + image.ClusterID + `","lastBroker":1,` + group + `"nextProducer":0,` + level + `"deleted":[[1,` + fmt.Sprint(image.LastGroup()) + `]]}}`),
+		"with fewer groups":                []byte(version + index + `"cluster":"` + image.ClusterID + `","lastBroker":1,"lastGroup":0,"nextProducer":0,` + level + strings.TrimSuffix(brokers, ",") + `}}`),
 	} {
 		if _, err := c.vet(req(), forged); err == nil || !strings.HasPrefix(err.Error(), "controller: an image") {
 			t.Errorf("an image %s: %v", what, err)

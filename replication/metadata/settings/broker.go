@@ -51,11 +51,11 @@ var brokerSettings = sorted([]*Definition{
 	{Name: "max.connections.per.ip.overrides", Type: String, Default: "", valid: ipOverrides, PerNode: true, Doc: "Addresses for which another number holds: 10.0.0.1:200,[::1]:100. Names of hosts are not looked up."},
 	{Name: "max.connection.creation.rate", Type: Int, Default: maxInt, valid: atLeast(0), PerNode: true, Doc: "New connections in a second, of all addresses together. Who comes faster is closed; one address's rate is its quota connection_creation_rate."},
 	// TLS, each also for one listener: listener.name.NAME.ssl.….
-	{Name: "ssl.keystore.type", Type: String, Default: "PEM", valid: oneOf("PEM"), ReadOnly: true, PerNode: true, Doc: "What keys and certificates are in; openssl makes PEM of Java's stores."},
+	{Name: "ssl.keystore.type", Type: String, Default: "PEM", valid: oneOf("PEM"), ReadOnly: true, PerNode: true, Doc: "Accepted without effect: keys and certificates are read as PEM, which openssl makes of Java's stores."},
 	{Name: "ssl.keystore.location", Type: String, Null: true, ReadOnly: true, PerNode: true, Doc: "File of the certificate that clients are shown, of those behind it, and of its key. It is read again when it changes."},
 	{Name: "ssl.keystore.certificate.chain", Type: String, Null: true, ReadOnly: true, PerNode: true, Doc: "The certificate that clients are shown, in the place of a file."},
 	{Name: "ssl.keystore.key", Type: Password, Null: true, ReadOnly: true, PerNode: true, Doc: "Its key."},
-	{Name: "ssl.truststore.type", Type: String, Default: "PEM", valid: oneOf("PEM"), ReadOnly: true, PerNode: true, Doc: "What the authorities of clients' certificates are in."},
+	{Name: "ssl.truststore.type", Type: String, Default: "PEM", valid: oneOf("PEM"), ReadOnly: true, PerNode: true, Doc: "Accepted without effect: the authorities of clients' certificates are read as PEM."},
 	{Name: "ssl.truststore.location", Type: String, Null: true, ReadOnly: true, PerNode: true, Doc: "File of the authorities that clients' certificates are to be of. It is read again when it changes."},
 	{Name: "ssl.truststore.certificates", Type: String, Null: true, ReadOnly: true, PerNode: true, Doc: "Those authorities, in the place of a file."},
 	{Name: "ssl.client.auth", Type: String, Default: "none", valid: oneOf("none", "requested", "required"), ReadOnly: true, PerNode: true, Doc: "Whether clients show a certificate, by which they are who its subject says."},
