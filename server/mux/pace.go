@@ -46,18 +46,30 @@ func (p *pace) take(rate float64, now time.Time) {
 	}
 }
 
-// find returns an address's pace, nil if it has none.
-func (p *paces) find(remote netip.Addr) *pace {
-	if one := p.of[remote]; one != nil || len(p.of) < maxPaces {
-		return one
+// find returns what an address's pace is kept under, which may be nothing yet: its own
+// place, or where there is none left the one that it has with others. Room is looked for
+// first, so that who shares does so only while as many are about.
+func (p *paces) find(remote netip.Addr, now time.Time) (place netip.Addr, one *pace) {
+	if one = p.of[remote]; one != nil {
+		return remote, one
 	}
-	return p.of[netip.Addr{}]
+	p.sweep(now)
+	if len(p.of) >= maxPaces {
+		remote = netip.Addr{}
+	}
+	return remote, p.of[remote]
 }
 
 // free says whether a connection may come now by both rates.
 func (p *paces) free(remote netip.Addr, limits *Limits, now time.Time) bool {
-	one := p.find(remote)
-	return p.all.free(limits.Rate, now) && (one == nil || one.free(limits.RatePerIP, now))
+	if !p.all.free(limits.Rate, now) {
+		return false
+	}
+	if limits.RatePerIP <= 0 {
+		return true
+	}
+	_, one := p.find(remote, now)
+	return one == nil || one.free(limits.RatePerIP, now)
 }
 
 // take counts a connection that has come.
@@ -66,16 +78,10 @@ func (p *paces) take(remote netip.Addr, limits *Limits, now time.Time) {
 	if limits.RatePerIP <= 0 {
 		return
 	}
-	one := p.find(remote)
+	place, one := p.find(remote, now)
 	if one == nil {
-		p.sweep(now)
-		if len(p.of) >= maxPaces {
-			remote = netip.Addr{}
-		}
-		if one = p.of[remote]; one == nil {
-			one = new(pace)
-			p.of[remote] = one
-		}
+		one = new(pace)
+		p.of[place] = one
 	}
 	one.take(limits.RatePerIP, now)
 }
