@@ -169,22 +169,22 @@ func newPassword(c *urfave.Context, name string) (string, error) {
 // gets has to log in for the next request. A broker that takes one of a user at a time is
 // given one at a time.
 func alterUser(ctx context.Context, admin *kadm.Client, name string, gone []kadm.DeleteSCRAM, upsert []kadm.UpsertSCRAM) error {
-	alter := func(gone []kadm.DeleteSCRAM, upsert []kadm.UpsertSCRAM) (err error, detail string) {
+	alter := func(gone []kadm.DeleteSCRAM, upsert []kadm.UpsertSCRAM) (detail string, err error) {
 		answers, err := admin.AlterUserSCRAMs(ctx, gone, upsert)
 		if err == nil {
 			err = answers[name].Err
 		}
-		return err, answers[name].ErrMessage
+		return answers[name].ErrMessage, err
 	}
-	err, detail := alter(gone, upsert)
+	detail, err := alter(gone, upsert)
 	if errors.Is(err, kerr.DuplicateResource) {
 		err = nil
 		for i := 0; err == nil && i < len(gone); i++ {
-			err, detail = alter(gone[i:i+1], nil)
+			detail, err = alter(gone[i:i+1], nil)
 		}
 		for i := 0; err == nil && i < len(upsert); i++ {
 			upsert[i].Password = "" // it is salted
-			err, detail = alter(nil, upsert[i:i+1])
+			detail, err = alter(nil, upsert[i:i+1])
 		}
 	}
 	return userError(name, err, detail)
