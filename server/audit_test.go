@@ -75,3 +75,30 @@ func TestChangesAreAudited(t *testing.T) {
 		t.Errorf("%d events, the last %+v", len(got), got[len(got)-1])
 	}
 }
+
+// A user that was made is a change that succeeded: an audit log writes each of those, and
+// withholds what it takes for failed.
+func TestUsersAreAudited(t *testing.T) {
+	auditor := &heard{}
+	b := startBrokerWith(t, map[string]string{"super.users": acl.Anonymous}, func(s *Server) { s.Auditor = auditor })
+	alter := kmsg.NewPtrAlterUserSCRAMCredentialsRequest()
+	for _, name := range []string{"alice", "bob"} {
+		u := kmsg.NewAlterUserSCRAMCredentialsRequestUpsertion()
+		u.Name, u.Mechanism, u.Iterations, u.Salt, u.SaltedPassword = name, 1, 4096, make([]byte, 32), make([]byte, 32)
+		alter.Upsertions = append(alter.Upsertions, u)
+	}
+	none := kmsg.NewAlterUserSCRAMCredentialsRequestDeletion()
+	none.Name, none.Mechanism = "nobody", 1
+	alter.Deletions = append(alter.Deletions, none)
+	ask[*kmsg.AlterUserSCRAMCredentialsResponse](b.dial(), alter)
+	var got []string
+	for _, e := range auditor.take() {
+		if e.Kind == AuditUsers {
+			got = append(got, e.Subject+": "+e.Outcome)
+		}
+	}
+	slices.Sort(got)
+	if want := []string{"User:alice: succeeded", "User:bob: succeeded", "User:nobody: failed"}; !slices.Equal(got, want) {
+		t.Errorf("the auditor is told\n%q\nwant\n%q", got, want)
+	}
+}

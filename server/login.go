@@ -162,13 +162,13 @@ func (c *connection) loginStep(message []byte) (answer []byte, err error) {
 		l.refused = errBye
 		c.server.stats.refused.Add(1)
 		c.server.broker.warn("a log-in failed", "remote", c.origin.remote, "mechanism", l.mechanism, "user", name, "error", err)
-		c.audit(AuditEvent{Kind: "login", Principal: "User:" + name, Subject: string(l.mechanism), Outcome: "failed"})
+		c.audit(AuditEvent{Kind: AuditLogin, Principal: "User:" + name, Subject: string(l.mechanism), Outcome: "failed"})
 		c.pauseFailed()
 		return nil, err
 	}
 	c.principal, l.done = "User:"+who.Name, true
 	l.until = c.server.broker.sessionEnd(who.Until)
-	c.audit(AuditEvent{Kind: "login", Subject: string(l.mechanism), Outcome: "succeeded"})
+	c.audit(AuditEvent{Kind: AuditLogin, Subject: string(l.mechanism), Outcome: AuditSucceeded})
 	c.known()
 	return answer, nil
 }

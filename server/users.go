@@ -253,11 +253,11 @@ func (h *security) alterUserSCRAM(c *call, req *kmsg.AlterUserSCRAMCredentialsRe
 			if err := h.alterUser(c.ctx, name, a); err != nil {
 				a.fail(userCodeOf(err), err)
 			}
-			outcome := "done"
+			outcome := AuditSucceeded
 			if a.failed {
 				outcome = "failed"
 			}
-			c.conn.audit(AuditEvent{Kind: "users", Client: c.Client, Request: c.Key.Name(), Subject: "User:" + name, Outcome: outcome})
+			c.conn.audit(AuditEvent{Kind: AuditUsers, Client: c.Client, Request: c.Key.Name(), Subject: "User:" + name, Outcome: outcome})
 		}
 		r := kmsg.NewAlterUserSCRAMCredentialsResponseResult()
 		r.User, r.ErrorCode, r.ErrorMessage = name, int16(a.code), message(a.sentence)
