@@ -28,6 +28,14 @@ func TestRules(t *testing.T) {
 		`RULE:^CN=(.*?),OU=servers.*$/$1/`:                          "error",
 		`RULE:alice/x/`:                                             "error", // it is not all of it
 		`RULE:.*//`:                                                 "error", // nobody's name
+		// As Java's Matcher.replaceAll and Kafka's SslPrincipalMapper have it.
+		`RULE:CN=(.*?),.*/$2-$1/`:              "$2-alice",
+		`RULE:CN=(.*?),.*/$12/`:                "alice2",
+		`RULE:CN=(.*?),.*/$01\$1\\$0/`:         `alice$1\` + subject,
+		`RULE:CN=(?P<who>.*?),.*/${who}!/`:     "alice!",
+		` , ,RULE:CN=(.*?),OU=.*/$1/ ,, `:      "alice",
+		`RULE:,RULE:,/,RULE:,\//U,DEFAULT`:     subject,
+		`RULE:(.*),DEFAULT,RULE:x/y/,DEFAULT,`: subject,
 	} {
 		rules, err := ParseRules(text)
 		if err != nil {
@@ -42,7 +50,7 @@ func TestRules(t *testing.T) {
 			t.Errorf("%s: %q, want %q", text, got, want)
 		}
 	}
-	for _, text := range []string{"default", "RULE:", "RULE:a", "RULE:a/b", "RULE:a/b/X", "RULE:(/b/", "DEFAULT,", "x,DEFAULT", `RULE:(?=a)/b/`} {
+	for _, text := range []string{"default", "RULE:", "RULE:a", "RULE:a/b", "RULE:a/b/X", "RULE:(/b/", "DEFAUL", "DEFAULT/L", "x,DEFAULT", "DEFAULT DEFAULT", `RULE:(?=a)/b/`, `RULE:a/b/L/U`, `RULE:a/$1/`, `RULE:(a)/$/`, `RULE:(a)/$x/`, `RULE:(a)/${x}/`, `RULE:(a)/${x/`, `RULE:(a)(b/$1/`, `RULE:a)|(?:b/c/`} {
 		if rules, err := ParseRules(text); err == nil {
 			t.Errorf("%q was taken: %v", text, rules)
 		}
