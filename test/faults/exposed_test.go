@@ -33,7 +33,6 @@ type capture struct {
 	done   chan struct{}
 	mu     sync.Mutex
 	frames bytes.Buffer
-	lost   uint32
 	err    error
 }
 
