@@ -227,6 +227,65 @@ func TestTokensLetNodesIn(t *testing.T) {
 	})
 }
 
+// A token for one node is for one, whoever asks with it for several by one request for a
+// certificate. The same node may ask again: its answer may have been lost.
+func TestATokenCountsNodesAndNotRequestsForCertificates(t *testing.T) {
+	apart(t, 1, func(t *testing.T, c *testCluster) {
+		first := c.nodes[0]
+		token, err := identity.ParseToken(first.token(1, time.Hour))
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := identity.NewKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		request, err := identity.NewRequest(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ask := func(node int32, incarnation string) (answer admission.Answer) {
+			t.Helper()
+			p, err := json.Marshal(admission.Request{
+				Node: node, Incarnation: incarnation, Host: "10.0.0.9", Port: 9000 + node, MinLevel: 1, MaxLevel: keyring.SecureLevel,
+				Token: token.ID, Secret: token.Secret, Certificate: request,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			asking := transport.New(transport.Config{
+				Local: transport.Peer{Incarnation: incarnation}, Dialer: c.net.Dialer("10.0.0.9:1"), Guard: keyring.Asking{TLS: token.Client(nil)},
+			})
+			defer asking.Close()
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			if p, err = asking.CallAddr(ctx, first.addr, admission.CallJoin, p); err == nil {
+				err = json.Unmarshal(p, &answer)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			return answer
+		}
+		for range 2 {
+			if a := ask(7, "one"); a.Refused != "" || len(a.Certificate) == 0 {
+				t.Fatalf("the node that the token is for is refused: %q", a.Refused)
+			}
+		}
+		for _, other := range []struct {
+			node        int32
+			incarnation string
+		}{{8, "two"}, {7, "two"}, {8, "one"}} {
+			if a := ask(other.node, other.incarnation); !strings.Contains(a.Refused, "as often as it may be") || len(a.Certificate) > 0 {
+				t.Errorf("the token lets node %d in, too, as %s: %q, a certificate of %d bytes", other.node, other.incarnation, a.Refused, len(a.Certificate))
+			}
+		}
+		if n := len(first.Image().Brokers()); n != 2 {
+			t.Errorf("%d brokers are registered, want 2", n)
+		}
+	})
+}
+
 // A node that is started again with its token needs none, and finds the others by it.
 func TestAUsedTokenIsNoObstacleLater(t *testing.T) {
 	apart(t, 3, func(t *testing.T, c *testCluster) {

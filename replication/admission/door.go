@@ -159,10 +159,13 @@ func onlyLoopback(image *metadata.Image, req Request) bool {
 	return identity.LoopbackHost(req.Host) && len(image.Users()) == 0
 }
 
-// use uses a token up by one. Who asks again with the same request for a certificate, since
-// the answer was lost, uses it no more: who else sends that has not the key that it is for.
+// use uses a token up by one. Who asks again with the same request, since the answer was lost,
+// uses it no more: the same node, by the same request for a certificate, whose key nobody else
+// has. The same request for another node is another use, or a token for one would be for all
+// that its owner makes up.
 func (d *Door) use(ctx context.Context, req Request, now time.Time) error {
-	sum := sha256.Sum256(req.Certificate)
+	by := fmt.Appendf(nil, "%d %q ", req.Node, req.Incarnation)
+	sum := sha256.Sum256(append(by, req.Certificate...))
 	return d.host.Change(ctx, metadata.UseJoinToken{ID: req.Token, At: now.UnixMilli(), By: hex.EncodeToString(sum[:16])})
 }
 
