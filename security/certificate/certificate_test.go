@@ -205,8 +205,18 @@ func TestFilesChange(t *testing.T) {
 	if _, client, _ := f.shake(f.brokers, "", ""); client == nil {
 		t.Error("the old one is still shown")
 	}
+	// One that has ended is no better than the one that is shown.
+	ended, endedKey := next.Issue(t, "broker", -time.Hour)
+	f.write("cert.pem", ended)
+	f.write("key.pem", endedKey)
+	f.now = f.now.Add(lookEvery)
+	if _, client, server := f.shake(next, "", ""); client != nil || server != nil || !strings.Contains(f.log.String(), "ended at") {
+		t.Errorf("after one that has ended: %v, %v; it says: %s", client, server, f.log.String())
+	}
 	// Another authority of clients.
 	mine, mineKey := next.Issue(t, "bob", time.Hour)
+	f.write("cert.pem", cert)
+	f.write("key.pem", key)
 	f.write("ca.pem", f.ours.PEM+next.PEM)
 	f.now = f.now.Add(lookEvery)
 	if who, client, server := f.shake(next, mine, mineKey); who != "User:bob" || client != nil || server != nil {

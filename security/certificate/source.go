@@ -76,9 +76,6 @@ func New(cfg Config) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.now().After(leaf.NotAfter) {
-		return nil, fmt.Errorf("the certificate of %s ended at %s: every client would refuse it", shown(cfg.Certificate), leaf.NotAfter.UTC().Format(time.RFC3339))
-	}
 	s.config, s.leaf, s.state, s.looked = config, leaf, state, s.now()
 	s.warnLocked()
 	return s, nil
@@ -194,6 +191,9 @@ func (s *Source) load() (*tls.Config, *x509.Certificate, error) {
 	pair, err := tls.X509KeyPair(chain, key)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", shown(s.cfg.Certificate), err)
+	}
+	if s.now().After(pair.Leaf.NotAfter) {
+		return nil, nil, fmt.Errorf("the certificate of %s ended at %s: every client would refuse it", shown(s.cfg.Certificate), pair.Leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
 	config := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 	if s.cfg.ClientCA != "" {
