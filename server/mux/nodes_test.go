@@ -146,3 +146,43 @@ func TestClientsShakeHandsBesideNodes(t *testing.T) {
 		t.Errorf("the log says %q", h.said[0])
 	}
 }
+
+// A client that speaks TLS is told of the end as others are, and can say so in turn: an answer
+// that is on its way is not lost to a reset.
+func TestOneDirectionEndsOverTLS(t *testing.T) {
+	cert, err := credentialsAuthority(t).IssueServer([]string{"localhost"}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHallWith(t, Limits{Connections: 100, PerIP: 100}, Config{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}})
+	kafka := h.Kafka()
+	client := tls.Client(h.dial(""), &tls.Config{InsecureSkipVerify: true})
+	sent := make(chan error, 1)
+	go func() {
+		_, err := client.Write([]byte("\x00\x00\x00\x64rest"))
+		sent <- err
+	}()
+	served, err := kafka.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer served.Close()
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+	if err := served.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+		t.Errorf("end one direction: %v", err)
+	}
+	if _, err := client.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the client reads %v, want EOF", err)
+	}
+}
+
+func credentialsAuthority(t *testing.T) identity.Authority {
+	t.Helper()
+	a, err := identity.NewAuthority("one", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}

@@ -167,6 +167,14 @@ func (p *peeked) Read(b []byte) (int, error) {
 	return p.first.Read(b[:min(len(b), p.first.Buffered())])
 }
 
+// CloseWrite ends one direction, where that can be done: it can over TLS.
+func (p *peeked) CloseWrite() error {
+	if half, ok := p.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
 // refuseHTTP answers an HTTP request on an address that serves none. whole is conn, or
 // what TLS makes of it.
 func (m *Mux) refuseHTTP(conn, whole net.Conn) {
