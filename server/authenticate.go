@@ -40,7 +40,8 @@ func (h *security) saslHandshake(c *call, req *kmsg.SASLHandshakeRequest) *kmsg.
 		}
 		return resp
 	}
-	l.again, l.mismatch = l.done, l.done && l.mechanism != sasl.Mechanism(req.Mechanism)
+	l.again = l.done && l.mechanism != "" // who came by a certificate logs in for the first time
+	l.mismatch = l.again && l.mechanism != sasl.Mechanism(req.Mechanism)
 	l.mechanism, l.exchange, l.bare = sasl.Mechanism(req.Mechanism), exchange, c.Version == 0
 	return resp
 }

@@ -366,3 +366,25 @@ func TestTurnstile(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Who has shown a certificate, and then logs in with a password, is whom the password says: it
+// is the first log-in of the connection, and no other one.
+func TestPasswordAfterCertificate(t *testing.T) {
+	b := startBroker(t, impatient)
+	b.user("alice", "sesame")
+	c := b.as("User:CN=laptop")
+	handshake := kmsg.NewPtrSASLHandshakeRequest()
+	handshake.Version, handshake.Mechanism = 1, "PLAIN"
+	if got := ask[*kmsg.SASLHandshakeResponse](c, handshake); got.ErrorCode != 0 {
+		t.Fatalf("handshake: %+v", got)
+	}
+	login := kmsg.NewPtrSASLAuthenticateRequest()
+	login.Version, login.SASLAuthBytes = 2, []byte("\x00alice\x00sesame")
+	got := ask[*kmsg.SASLAuthenticateResponse](c, login)
+	if got.ErrorCode != 0 {
+		t.Fatalf("error %d, %s", got.ErrorCode, *got.ErrorMessage)
+	}
+	if got := ask[*kmsg.MetadataResponse](c, metadataRequest(9)); len(got.Brokers) != 1 {
+		t.Errorf("%+v", got)
+	}
+}
