@@ -72,7 +72,7 @@ type configuration struct {
 
 // mistaken ends the start for what a property says.
 func (c *configuration) mistaken(p property, format string, args ...any) {
-	text := fmt.Sprintf("%s: %s=%s: %s", p.where, p.written, p.value, fmt.Sprintf(format, args...))
+	text := fmt.Sprintf("%s: %s=%s: %s", p.where, p.written, p.shown(), fmt.Sprintf(format, args...))
 	c.mistakes = append(c.mistakes, wrongLine{p.line, text})
 }
 
@@ -115,7 +115,7 @@ func (c *configuration) takeFile(name string) error {
 		p := &all[i]
 		p.where = fmt.Sprintf("%s:%d", name, p.line)
 		if first, twice := before[p.key]; twice && first.value != p.value {
-			c.warn(first, "%s=%s is given again in line %d, which wins", p.key, first.value, p.line)
+			c.warn(first, "%s=%s is given again in line %d, which wins", p.key, first.shown(), p.line)
 		}
 		before[p.key] = *p
 	}

@@ -4,6 +4,7 @@ import (
 	"io"
 
 	"millrace/cli/properties"
+	"millrace/replication/metadata/settings"
 )
 
 // A property is one line of a configuration file, or a variable of the environment.
@@ -12,6 +13,21 @@ type property struct {
 	line       int    // where it begins, from 1 on
 	written    string // the key as it was written: a variable has another name
 	where      string // "server.properties:7" or "environment"
+}
+
+// shown is the value as an error or a warning may repeat it: secrets are not, nor what is no
+// setting of ours, such as sasl.jaas.config, of which nobody knows that it is none.
+func (p property) shown() string {
+	key := p.key
+	if _, rest, ok := listenerSetting(key); ok {
+		key = rest
+	}
+	d, known := settings.BrokerDefinition(key)
+	_, plugIn := forbidding[key]
+	if !known && !plugIn || known && d.Sensitive() {
+		return "…"
+	}
+	return p.value
 }
 
 // A wrongLine is one that is no property.

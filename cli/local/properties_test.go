@@ -372,3 +372,32 @@ func runServe(ctx context.Context, args []string, out io.Writer) int {
 	term.Prepare(app.Commands)
 	return term.Report(out, term.Run(ctx, app, args))
 }
+
+// A password or key that a file holds is in no error and no warning, whatever else is wrong
+// with its line.
+func TestConfigRepeatsNoSecret(t *testing.T) {
+	const chain = "-----BEGIN CERTIFICATE-----"
+	for text, want := range map[string]string{
+		`ssl.key.password=pa\users3cret`:               `1: malformed \uXXXX`,
+		"=s3cret":                                      "1: no key",
+		"node.id=1\n: s3cret":                          "2: no key",
+		"ssl.keystore.key=s3cret":                      "1: ssl.keystore.key=…: there is no certificate to it",
+		"listener.name.nobody.ssl.keystore.key=s3cret": "1: listener.name.nobody.ssl.keystore.key=…: there is no listener called NOBODY",
+		"listener.name.nobody.ssl.key.password=s3cret": "1: listener.name.nobody.ssl.key.password=…: there is no listener called NOBODY",
+		"ssl.keystore.certificate.chain=-----BEGIN PRIVATE KEY----- s3cret":       "1: ssl.keystore.certificate.chain=…: there is no key to it",
+		"ssl.keystore.location=/none\nssl.keystore.certificate.chain=s3cret":      "2: ssl.keystore.certificate.chain=…: ssl.keystore.location names a file",
+		"ssl.keystore.key=s3cret\nssl.keystore.certificate.chain=" + chain:        "1: ssl.keystore.key=…: it is neither PEM",
+		"ssl.keystore.key=" + chain + "\nssl.keystore.certificate.chain=s3cret":   "2: ssl.keystore.certificate.chain=…: it is neither PEM",
+		"node.id=1\nsasl.jaas.config=s3cret\nsasl.jaas.config=other":              "2: sasl.jaas.config=… is given again in line 3",
+		"node.id=1\nssl.keystore.password=s3cret\nssl.keystore.password=s3cret-2": "2: ssl.keystore.password=… is given again in line 3",
+	} {
+		b, err := config(t, text)
+		said := strings.Join(b.warnings, "\n")
+		if err != nil {
+			said += "\n" + err.Error()
+		}
+		if strings.Contains(said, "s3cret") || !strings.Contains(said, want) {
+			t.Errorf("%q: says %s, want %q and no secret", text, said, want)
+		}
+	}
+}

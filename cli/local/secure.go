@@ -49,6 +49,20 @@ func listenerSetting(key string) (name, rest string, ok bool) {
 	return strings.ToUpper(name), rest, ok && strings.HasPrefix(rest, "ssl.")
 }
 
+// unreadable refuses what is to be PEM, or a file of it, and is neither. Its text is not
+// repeated as the name of a file: it may be a key whose first line is missing.
+func unreadable(c *configuration, p property) bool {
+	if p.value == "" || strings.Contains(p.value, "-----BEGIN ") {
+		return false
+	}
+	if _, err := os.Stat(p.value); err == nil {
+		return false
+	}
+	p.value = "…"
+	c.mistaken(p, "it is neither PEM, which begins with -----BEGIN, nor a file that is there")
+	return true
+}
+
 // takeCertificates finds what clients of each listener are shown.
 func (b *broker) takeCertificates(c *configuration) {
 	own := make(map[string]map[string]property) // by listener and setting
@@ -93,12 +107,16 @@ func (b *broker) takeCertificates(c *configuration) {
 		}
 		switch {
 		case location != "" && chain != "":
+			chainAt.value = "…"
 			c.mistaken(chainAt, "ssl.keystore.location names a file for it as well; leave one of them out")
 		case chain != "" && key == "":
+			chainAt.value = "…" // the key may be in it
 			c.mistaken(chainAt, "there is no key to it: ssl.keystore.key")
 		case key != "" && chain == "" && location == "":
-			keyAt.value = "…"
 			c.mistaken(keyAt, "there is no certificate to it: ssl.keystore.certificate.chain")
+			continue
+		}
+		if unreadable(c, keyAt) || location == "" && unreadable(c, chainAt) {
 			continue
 		}
 		switch {

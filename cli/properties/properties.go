@@ -5,7 +5,6 @@ package properties
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"strconv"
 	"strings"
@@ -17,7 +16,8 @@ type Property struct {
 	Line       int // where it begins, from 1 on
 }
 
-// A Mistake is a line that is no property. Its text quotes the line.
+// A Mistake is a line that is no property. Its text repeats nothing of the line, which may
+// hold a password.
 type Mistake struct {
 	Line int
 	Text string
@@ -60,7 +60,7 @@ func Read(r io.Reader) (all []Property, wrong []Mistake, err error) {
 			wrong = append(wrong, Mistake{first, err.Error()})
 			continue
 		case p.Key == "":
-			wrong = append(wrong, Mistake{first, fmt.Sprintf("no key before %q", line)})
+			wrong = append(wrong, Mistake{first, "no key before the value"})
 			continue
 		}
 		p.Line = first
@@ -122,7 +122,7 @@ func unescape(s string) (string, error) {
 				n, err = strconv.ParseUint(s[i+1:i+5], 16, 16)
 			}
 			if err != nil {
-				return "", fmt.Errorf(`malformed \uXXXX in %q: four hexadecimal digits follow \u`, s)
+				return "", errors.New(`malformed \uXXXX: four hexadecimal digits follow \u; \\ is a backslash`)
 			}
 			b.WriteRune(rune(n))
 			i += 4
