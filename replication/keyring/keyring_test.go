@@ -66,8 +66,13 @@ func (w *world) apply(change metadata.Change) {
 }
 
 func (w *world) Change(_ context.Context, change metadata.Change) error {
-	w.apply(change)
-	return nil
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	next, err := w.image.Apply(w.image.Index+1, change)
+	if err == nil {
+		w.image = next
+	}
+	return err
 }
 
 // first gives the cluster its first authority.
@@ -359,6 +364,45 @@ func TestARotationGoesOnWhereItWas(t *testing.T) {
 		peers.away[2] = false
 		if err := Rotate(context.Background(), step, 1, peers); err != nil || len(step.images) != 3 {
 			t.Errorf("%d changes, %v", len(step.images), err)
+		}
+	})
+}
+
+// A meddled world is one in which somebody else begins a rotation just before it is first
+// changed.
+type meddled struct {
+	*steps
+	other []metadata.Authority // what that one makes of the authorities; nil until it has
+}
+
+func (m *meddled) Change(ctx context.Context, change metadata.Change) error {
+	if m.other == nil {
+		next, err := withNew(m.Image())
+		if err != nil {
+			return err
+		}
+		m.other = next
+		m.apply(metadata.SetAuthorities{Authorities: next})
+	}
+	return m.steps.Change(ctx, change)
+}
+
+// Of two rotations that are begun at once the second goes on with what the first has changed:
+// an authority by which nodes may have issued their certificates is not put away unseen.
+func TestRotationsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4)
+		w.apply(metadata.RegisterBroker{Broker: broker(2, 4)})
+		w.first()
+		m := &meddled{steps: &steps{world: w}}
+		if err := Rotate(context.Background(), m, 1, laggards{w: w}); err != nil {
+			t.Fatal(err)
+		}
+		if after := w.Image().Authorities(); len(after) != 1 || after[0] != m.other[1] {
+			t.Errorf("%d authorities, and not the one that was there first", len(after))
+		}
+		if len(m.images) != 3 { // one is refused
+			t.Errorf("%d changes", len(m.images))
 		}
 	})
 }

@@ -58,10 +58,11 @@ func Operates(o transport.Origin, image *metadata.Image) bool {
 //
 // Certificates that were issued before the last step are good on connections that are open.
 // A broker that is down is waited for, until ctx ends: it would believe nobody afterwards. A
-// rotation that was left half done is gone on with.
+// rotation that was left half done is gone on with, and of two at once each takes the steps
+// that the other has not taken.
 func Rotate(ctx context.Context, c Cluster, self int32, peers Peers) error {
 	r := rotation{c, self, peers}
-
+	begun := false
 	for {
 		image := c.Image()
 		listed := image.Authorities()
@@ -75,6 +76,8 @@ func Rotate(ctx context.Context, c Cluster, self int32, peers Peers) error {
 		next := listed
 		last := false
 		switch {
+		case len(all) == 1 && begun:
+			return r.everywhere(ctx) // another one took the last step
 		case len(all) == 1:
 			if next, err = withNew(image); err != nil {
 				return err
@@ -87,12 +90,28 @@ func Rotate(ctx context.Context, c Cluster, self int32, peers Peers) error {
 		if err := r.everywhere(ctx); err != nil {
 			return err
 		}
-		if err := c.Change(ctx, metadata.SetAuthorities{Authorities: next}); err != nil {
-			return fmt.Errorf("keyring: change the cluster's authorities: %w", err)
+		begun = begun || len(all) > 1
+		// A rotation that was begun elsewhere may have taken the step meanwhile: this one is
+		// judged by the image that it is made for, and is looked at again if another is there.
+		now := c.Image()
+		if !now.SameAuthorities(image) {
+			continue
 		}
-		if last {
+		err = c.Change(ctx, metadata.SetAuthorities{Authorities: next, Judged: now.Index})
+		switch {
+		case errors.Is(err, metadata.ErrConfigChanged):
+			select {
+			case <-time.After(askEvery / 10):
+			case <-ctx.Done():
+				return fmt.Errorf("keyring: change the cluster's authorities: %w", err)
+			}
+			continue
+		case err != nil:
+			return fmt.Errorf("keyring: change the cluster's authorities: %w", err)
+		case last:
 			return r.everywhere(ctx)
 		}
+		begun = true
 	}
 }
 
