@@ -69,7 +69,7 @@ var allowed = map[string][]string{
 	"cli": {"cli/bench", "cli/kafka", "cli/local", "cli/term", "log", "segment", "segment/record", "replication", "replication/admission", "replication/folder", "replication/keyring", "replication/metadata", "replication/metadata/settings", "replication/removal", "replication/rescue", "security/acl", "server",
 		"urfave/cli", "twmb/franz-go", "golang.org/x/sys", "cpuguy83/go-md2man"},
 	"cli/bench":   {"cli/kafka", "cli/load", "cli/term", "segment/record", "urfave/cli", "twmb/franz-go"},
-	"cli/clitest": {"brokertest", "cli/kafka", "cli/local", "cli/term", "testdata", "testdata/ports", "twmb/franz-go"}, // for tests only
+	"cli/clitest": {"brokertest", "cli/kafka", "cli/local", "cli/term", "internal/testcluster", "testdata", "testdata/ports", "twmb/franz-go"}, // for tests only
 	"cli/kafka":   {"cli/properties", "cli/term", "replication/metadata/settings", "urfave/cli", "twmb/franz-go"},
 	"cli/local": {".", "cli/kafka", "cli/properties", "cli/term", "replication", "replication/admission", "replication/folder", "replication/identity", "replication/metadata/settings", "security/certificate", "segment", "server", "testdata", "urfave/cli", "twmb/franz-go",
 		"golang.org/x/sys", "coreos/go-systemd"},

@@ -1,13 +1,8 @@
 package cli
 
 import (
-	"context"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -123,17 +118,7 @@ func TestACLExamplesRun(t *testing.T) {
 	t.Parallel()
 	c := clitest.StartBroker(t)
 	setCluster(t, c, "super.users", acl.Anonymous)
-	bin := filepath.Dir(clitest.Program(t))
 	for _, words := range []string{"grant", "list", "check", "revoke"} {
-		for _, example := range examples(helpText(t, []string{"acl", words})) {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			cmd := exec.CommandContext(ctx, "sh", "-e", "-c", example)
-			cmd.WaitDelay = time.Second
-			cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "MILLRACE_BROKERS="+strings.Join(c.Addresses(), ","))
-			out, err := cmd.CombinedOutput()
-			if cancel(); err != nil {
-				t.Errorf("$ %s\n%s%v", example, out, err)
-			}
-		}
+		runExamples(t, t.TempDir(), c.Addresses(), []string{"acl", words})
 	}
 }

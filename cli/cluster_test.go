@@ -202,7 +202,6 @@ func TestProduceOutlivesTheWholeCluster(t *testing.T) {
 func TestExamplesRun(t *testing.T) {
 	t.Parallel()
 	c := clitest.StartCluster(t, 3)
-	bin := filepath.Dir(clitest.Program(t))
 	dir := t.TempDir()
 	if err := os.Symlink(filepath.Dir(clitest.DataFile(t, "flights.jsonl")), filepath.Join(dir, "testdata")); err != nil {
 		t.Fatal(err)
@@ -226,17 +225,7 @@ func TestExamplesRun(t *testing.T) {
 		if words == "cluster status" {
 			c.Do("", "cluster", "health", "--wait", "30s") // replicas of the newest topics may still open
 		}
-		for _, example := range examples(helpText(t, strings.Fields(words))) {
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // one that waits for ever is named
-			cmd := exec.CommandContext(ctx, "sh", "-e", "-c", example)
-			cmd.WaitDelay = time.Second
-			cmd.Dir = dir
-			cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "MILLRACE_BROKERS="+strings.Join(c.Addresses(), ","))
-			out, err := cmd.CombinedOutput()
-			if cancel(); err != nil {
-				t.Errorf("$ %s\n%s%v", example, out, err)
-			}
-		}
+		runExamples(t, dir, c.Addresses(), strings.Fields(words))
 	}
 	eachCommand(commands(), nil, func(words, _ []string) {
 		switch name := strings.Join(words, " "); name {

@@ -1,13 +1,19 @@
 package cli
 
 import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"runtime/debug"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
+	"millrace/cli/clitest"
 	"millrace/cli/term"
 
 	urfave "github.com/urfave/cli/v2"
@@ -152,5 +158,23 @@ func TestFlagsHelpSetsTwoColumns(t *testing.T) {
 `
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// runExamples runs the examples of a command's help in a folder, each by a shell that finds the
+// program and the brokers; more are variables that it has besides.
+func runExamples(t *testing.T, dir string, brokers []string, words []string, more ...string) {
+	t.Helper()
+	for _, example := range examples(helpText(t, words)) {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // one that waits for ever is named
+		cmd := exec.CommandContext(ctx, "sh", "-e", "-c", example)
+		cmd.WaitDelay = time.Second
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(clitest.Program(t))+":"+os.Getenv("PATH"), "MILLRACE_BROKERS="+strings.Join(brokers, ","))
+		cmd.Env = append(cmd.Env, more...)
+		out, err := cmd.CombinedOutput()
+		if cancel(); err != nil {
+			t.Errorf("$ %s\n%s%v", example, out, err)
+		}
 	}
 }

@@ -1,13 +1,8 @@
 package cli
 
 import (
-	"context"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"millrace/cli/clitest"
 	"millrace/cli/term"
@@ -72,17 +67,7 @@ func TestQuotaCommandLinesThatSayTooLittle(t *testing.T) {
 func TestQuotaExamplesRun(t *testing.T) {
 	t.Parallel()
 	c := clitest.StartBroker(t)
-	bin := filepath.Dir(clitest.Program(t))
 	for _, words := range []string{"set", "list", "delete"} {
-		for _, example := range examples(helpText(t, []string{"quota", words})) {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			cmd := exec.CommandContext(ctx, "sh", "-e", "-c", example)
-			cmd.WaitDelay = time.Second
-			cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "MILLRACE_BROKERS="+strings.Join(c.Addresses(), ","))
-			out, err := cmd.CombinedOutput()
-			if cancel(); err != nil {
-				t.Errorf("$ %s\n%s%v", example, out, err)
-			}
-		}
+		runExamples(t, t.TempDir(), c.Addresses(), []string{"quota", words})
 	}
 }

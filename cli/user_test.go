@@ -3,11 +3,9 @@ package cli
 import (
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"millrace"
 	"millrace/cli/clitest"
@@ -112,21 +110,11 @@ func TestUserExamplesRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Shutdown(context.WithoutCancel(t.Context()))
-	bin, dir := filepath.Dir(clitest.Program(t)), t.TempDir()
+	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte("open sesame\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, words := range []string{"create", "list", "passwd", "delete"} {
-		for _, example := range examples(helpText(t, []string{"user", words})) {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			cmd := exec.CommandContext(ctx, "sh", "-e", "-c", example)
-			cmd.WaitDelay = time.Second
-			cmd.Dir = dir
-			cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "MILLRACE_BROKERS="+b.Addr(), "MILLRACE_USER=admin", "MILLRACE_PASSWORD=root")
-			out, err := cmd.CombinedOutput()
-			if cancel(); err != nil {
-				t.Errorf("$ %s\n%s%v", example, out, err)
-			}
-		}
+		runExamples(t, dir, []string{b.Addr()}, []string{"user", words}, "MILLRACE_USER=admin", "MILLRACE_PASSWORD=root")
 	}
 }

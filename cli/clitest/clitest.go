@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,46 +21,20 @@ import (
 	"millrace/cli/kafka"
 	"millrace/cli/local"
 	"millrace/cli/term"
+	"millrace/internal/testcluster"
 	"millrace/testdata"
 	"millrace/testdata/ports"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
-var built struct {
-	once sync.Once
-	dir  string
-	err  error
-}
-
 // Main runs the tests of a package, and removes what they have built.
-func Main(m *testing.M) {
-	status := m.Run()
-	if built.dir != "" {
-		os.RemoveAll(built.dir)
-	}
-	os.Exit(status)
-}
+func Main(m *testing.M) { testcluster.Main(m) }
 
 // Program builds the program, once, and returns its path.
 func Program(t *testing.T) string {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("runs processes; left out with -short")
-	}
-	built.once.Do(func() {
-		if built.dir, built.err = os.MkdirTemp("", "millrace-test-"); built.err != nil {
-			return
-		}
-		var out []byte
-		if out, built.err = exec.Command("go", "build", "-o", filepath.Join(built.dir, "millrace"), "millrace/cli/millrace").CombinedOutput(); built.err != nil {
-			built.err = fmt.Errorf("%w: %s", built.err, out)
-		}
-	})
-	if built.err != nil {
-		t.Fatal(built.err)
-	}
-	return filepath.Join(built.dir, "millrace")
+	return testcluster.Program(t)
 }
 
 // A Cluster is one that runs, and the program to talk to it with.
