@@ -29,7 +29,8 @@ func clusterRemoveCommand() *urfave.Command {
 		Description: `   Broker N is stopped, or gone with its disk. Its replicas are moved to brokers that do
    not have them yet; where there is none left, a partition has one replica less from
    then on. The broker leaves all groups, the controllers' too, and the cluster forgets
-   it. Its data folder must not be started again.
+   it. Its data folder must not be started again: whoever has it has the key of the
+   cluster's authority, and is shut out by millrace cluster ca rotate.
 
    Partitions that only broker N holds would be lost: then nothing is done, and they are
    named. Start it again and move them, or delete their topics.

@@ -53,6 +53,19 @@ func entityFlags() (flags []urfave.Flag) {
 // An entity is whom a quota is for, as the protocol has it.
 type entity []kmsg.AlterClientQuotasRequestEntryEntity
 
+// someEntity is the entity that a command line names, which has to name one and has no
+// arguments.
+func someEntity(c *urfave.Context) (entity, error) {
+	if c.NArg() > 0 {
+		return nil, term.Usage("quota %s takes flags alone, not %q; see `millrace quota %[1]s --help`", c.Command.Name, c.Args().First())
+	}
+	e, err := entityNamed(c)
+	if err == nil && len(e) == 0 {
+		err = term.Usage("quota %s of whom? --user, --client-id, --ip, or --default-… says it", c.Command.Name)
+	}
+	return e, err
+}
+
 // entityNamed is the entity that a command line names, empty if it names none.
 func entityNamed(c *urfave.Context) (e entity, err error) {
 	for _, part := range entityParts {

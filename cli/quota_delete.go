@@ -34,15 +34,9 @@ EXAMPLES:
 }
 
 func quotaDelete(c *urfave.Context) error {
-	if c.NArg() > 0 {
-		return term.Usage("quota delete takes flags alone, not %q; see `millrace quota delete --help`", c.Args().First())
-	}
-	e, err := entityNamed(c)
+	e, err := someEntity(c)
 	if err != nil {
 		return err
-	}
-	if len(e) == 0 {
-		return term.Usage("quota delete of whom? --user, --client-id, --ip, or --default-… says it")
 	}
 	named := map[string]bool{}
 	for _, kind := range quotaKinds {

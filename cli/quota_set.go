@@ -39,15 +39,9 @@ EXAMPLES:
 }
 
 func quotaSet(c *urfave.Context) error {
-	if c.NArg() > 0 {
-		return term.Usage("quota set takes flags alone, not %q; see `millrace quota set --help`", c.Args().First())
-	}
-	e, err := entityNamed(c)
+	e, err := someEntity(c)
 	if err != nil {
 		return err
-	}
-	if len(e) == 0 {
-		return term.Usage("quota set of whom? --user, --client-id, --ip, or --default-… says it")
 	}
 	var ops []kmsg.AlterClientQuotasRequestEntryOp
 	for _, kind := range quotaKinds {

@@ -61,7 +61,7 @@ func ReadContexts() (*Contexts, error) {
 		return nil, term.Fail(term.StatusNotAllowed, "others may read %s, where passwords may be: `chmod 600 %[1]s`", name)
 	}
 	if err := json.Unmarshal(b, all); err != nil {
-		return nil, term.Fail(term.StatusFailed, "%s is not what `millrace context add` writes: mend or remove it", name)
+		return nil, term.Fail(term.StatusFailed, "%s holds no contexts, as JSON: mend or remove it", name)
 	}
 	if all.Notes == nil {
 		all.Notes = make(map[string]Note)
@@ -110,7 +110,7 @@ func (c *Contexts) Names() []string { return slices.Sorted(maps.Keys(c.Notes)) }
 func (c *Contexts) Find(name string) (Note, error) {
 	n, ok := c.Notes[name]
 	if !ok {
-		return n, term.Fail(term.StatusNotFound, "context %q does not exist%s; see `millrace context list`, or `millrace context add --help`", name, term.DidYouMean(name, c.Names()))
+		return n, term.Fail(term.StatusNotFound, "context %q does not exist%s", name, term.DidYouMean(name, c.Names()))
 	}
 	return n, nil
 }

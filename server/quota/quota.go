@@ -18,8 +18,8 @@
 //
 // What is held is an average with a burst: what a client used drains at the rate of its
 // quota, and it owes what is there beyond the burst. The burst of bytes and of time is
-// what one window allows, quota.window.size.seconds, so that 30 seconds of a client that
-// sends as fast as it can come to 31 times the rate at most. Kafka averages over ten windows and
+// half of what one window allows, quota.window.size.seconds, so that 30 seconds of a client
+// that sends as fast as it can come to 30.5 times the rate, and a request. Kafka averages over ten windows and
 // lets a client that was quiet have all ten at once, which over 30 seconds is a third too
 // much. The burst of mutations is Kafka's, all windows.
 //

@@ -254,8 +254,8 @@ func lastWords(output []string) string {
 
 const (
 	needsTransactions = "transactions are a later release's"
-	needsACLs         = "access control is a later release's"
-	needsSASL         = "SASL is a later release's"
+	needsACLs         = "it wants an authorizer, and the brokers of this suite are open: access control is tried by TestKafkaACLs"
+	needsSASL         = "it makes a user or logs in, and the brokers of this suite are open to the other tests: the first user would close them"
 	needsReassignment = "moving replicas is a later release's"
 
 	itsOwnPanic = "its getOffsets calls a connect function that it has not set: a nil pointer, whatever the broker"
