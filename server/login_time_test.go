@@ -61,6 +61,22 @@ func TestUnknownUsersAreTheSameWork(t *testing.T) {
 	}
 }
 
+// Who asks for the salt of a name before and after the cluster has another authority learns
+// nothing of whether somebody has it.
+func TestAnotherAuthorityChangesNoSalt(t *testing.T) {
+	b := startBroker(t, nil)
+	b.makeUser("alice", "sesame", metadata.ScramSHA256, metadata.ScramSHA512)
+	all := users{&b.server.broker}
+	before, _ := all.Verifier("nobo1", sasl.SCRAMSHA256)
+	was := b.node.Image().Authorities()
+	if err := b.node.Change(testContext(t), metadata.SetAuthorities{Authorities: []metadata.Authority{{Certificate: was[0].Certificate, Key: strings.Replace(was[0].Key, "M", "N", 1)}}}); err != nil {
+		t.Fatal(err)
+	}
+	if after, _ := all.Verifier("nobo1", sasl.SCRAMSHA256); !bytes.Equal(before.Salt, after.Salt) {
+		t.Errorf("nobody's salt was %x, and is %x with another authority", before.Salt, after.Salt)
+	}
+}
+
 // Whoever does not log in is closed in time, whatever else it asks meanwhile.
 func TestALoginHasToComeInTime(t *testing.T) {
 	b := startBrokerWith(t, nil, func(s *Server) { s.StallTimeout = time.Second })

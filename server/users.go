@@ -103,14 +103,14 @@ func made(image *metadata.Image, name string, m metadata.Mechanism, like *metada
 }
 
 // secretOf is a number that a name has in this cluster, at whichever broker, and that nobody
-// can compute from outside. It is another one once the authority of the cluster is.
+// can compute from outside. It stays when the authorities change: a salt that is another one
+// afterwards would tell names that nobody has.
 func secretOf(image *metadata.Image, what, name string) []byte {
-	sum := hmac.New(sha256.New, []byte(image.ClusterID))
-	if all := image.Authorities(); len(all) > 0 {
-		sum = hmac.New(sha256.New, []byte(all[0].Key))
-	} else if all := image.Users(); len(all) > 0 { // a cluster that was founded before it had an authority
-		sum = hmac.New(sha256.New, all[0].Credentials[0].ServerKey)
+	secret := []byte(image.Secret())
+	if all := image.Users(); len(secret) == 0 && len(all) > 0 { // between the first user and the first authority
+		secret = all[0].Credentials[0].ServerKey
 	}
+	sum := hmac.New(sha256.New, secret)
 	sum.Write([]byte(what + "\x00" + name))
 	return sum.Sum(nil)
 }

@@ -75,13 +75,14 @@ func Secured(image *metadata.Image) bool {
 	return len(image.Brokers()) > 0 && image.Level() >= SecureLevel
 }
 
-// First is the change that gives a cluster its first authority; ok is false if it has one, or
+// First is the change that gives a cluster its first authority and its secret; ok is false if it has one, or
 // is not at the level for it.
 func First(image *metadata.Image) (change metadata.SetAuthorities, ok bool, err error) {
 	if image.ClusterID == "" || image.Level() < SecureLevel || len(image.Authorities()) > 0 {
 		return change, false, nil
 	}
 	change.Authorities, err = withNew(image)
+	change.Secret = metadata.NewSecret()
 	change.Judged = image.Index
 	return change, err == nil, err
 }

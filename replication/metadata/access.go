@@ -17,7 +17,8 @@ type access struct {
 	acls   []acl.Entry // by acl.Compare
 	quotas []*Quota    // by entity
 
-	authorities []Authority        // newest first
+	authorities []Authority // newest first
+	secret      Secret
 	joins       []JoinToken        // by id
 	delegations []*DelegationToken // by id
 

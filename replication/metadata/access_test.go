@@ -410,6 +410,7 @@ func TestDamagedAccessIsRefused(t *testing.T) {
 		{"no key", `"key":"-----BEGIN`, `"kay":"-----BEGIN`},
 		{"empty certificate", `"certificate":"-----BEGIN CERTIFICATE-----\nMTI=\n-----END CERTIFICATE-----\n"`, `"certificate":""`},
 		{"authority twice", `MTI=\n`, `NTY=\n`},
+		{"a secret of another size", `"secret":"eHh4`, `"secret":"`},
 		{"no hash", `"hash":"aGFzaA=="`, `"hash":""`},
 		{"no id", `"id":"j1"`, `"id":""`},
 		{"join token twice", `"id":"j2"`, `"id":"j1"`},

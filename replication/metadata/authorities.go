@@ -2,6 +2,8 @@ package metadata
 
 import (
 	"cmp"
+	"crypto/rand"
+	"encoding/base64"
 	"encoding/pem"
 	"slices"
 
@@ -13,6 +15,19 @@ import (
 type Authority struct {
 	Certificate string
 	Key         string
+}
+
+// A Secret is what the nodes of a cluster know and nobody else does: 32 bytes in base64, which
+// outlive the authorities.
+type Secret string
+
+const secretBytes = 32
+
+// NewSecret makes one at random.
+func NewSecret() Secret {
+	p := make([]byte, secretBytes)
+	rand.Read(p) // never fails
+	return Secret(base64.StdEncoding.EncodeToString(p))
 }
 
 // A JoinToken lets nodes join that know its secret.
@@ -30,7 +45,9 @@ type JoinToken struct {
 // Errors: ErrNoCluster, ErrLevel, ErrInvalidAuthority, ErrConfigChanged.
 type SetAuthorities struct {
 	Authorities []Authority
-	Judged      uint64 `json:",omitempty"` // the Index of the image that it was judged by; 0: any
+	// Secret becomes the cluster's if it has none yet.
+	Secret Secret `json:",omitempty"`
+	Judged uint64 `json:",omitempty"` // the Index of the image that it was judged by; 0: any
 }
 
 // PutJoinToken adds a token, and forgets those that have expired.
@@ -97,12 +114,29 @@ func (c SetAuthorities) apply(next *Image) error {
 	if err := validAuthorities(c.Authorities); err != nil {
 		return err
 	}
-	if slices.Equal(next.authorities, c.Authorities) {
+	if err := validSecret(c.Secret); err != nil {
+		return err
+	}
+	more := 0
+	if next.secret == "" {
+		next.secret = c.Secret
+		more += len(c.Secret)
+	}
+	if !slices.Equal(next.authorities, c.Authorities) {
+		more += authoritiesSize(c.Authorities) - authoritiesSize(next.authorities)
+		next.authorities = slices.Clone(c.Authorities)
+	}
+	if more == 0 {
 		return nil
 	}
-	more := authoritiesSize(c.Authorities) - authoritiesSize(next.authorities)
-	next.authorities = slices.Clone(c.Authorities)
 	return next.grow(more)
+}
+
+func validSecret(s Secret) error {
+	if p, err := base64.StdEncoding.Strict().DecodeString(string(s)); s != "" && (err != nil || len(p) != secretBytes) {
+		return refuse(ErrInvalidAuthority, "the secret of a cluster is %d bytes in base64", secretBytes)
+	}
+	return nil
 }
 
 // validAuthorities refuses none at all: a cluster that has had one would be without.
@@ -250,6 +284,10 @@ func (m *access) Authorities() []Authority { return m.authorities }
 
 // SameAuthorities is to authorities what SameUsers is to users.
 func (m *access) SameAuthorities(before *Image) bool { return same(m.authorities, before.authorities) }
+
+// Secret returns what SetAuthorities gave the cluster with its first authorities; empty if
+// there have been none yet.
+func (m *access) Secret() Secret { return m.secret }
 
 // JoinTokens lists the join tokens by id, among them such as have expired or were used up.
 func (m *access) JoinTokens() []JoinToken { return m.joins }

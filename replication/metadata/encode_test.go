@@ -51,7 +51,7 @@ var changes = []Change{
 	AlterUsers{Upsert: []User{alice}, Delete: []string{"bob"}, Judged: 7},
 	AlterACLs{Add: entries, Remove: entries[:1]},
 	AlterQuotas{Quotas: []QuotaChange{{QuotaEntity{User: new("a\"")}, map[string]float64{ProducerByteRate: 1048576, RequestPercentage: 0.1}, []string{ConsumerByteRate}}, {QuotaEntity: QuotaEntity{IP: new("")}, Delete: []string{ConnectionCreationRate}}}},
-	SetAuthorities{Authorities: authorities, Judged: 7},
+	SetAuthorities{Authorities: authorities, Secret: clusterSecret, Judged: 7},
 	PutJoinToken{Token: joinToken, At: 500},
 	UseJoinToken{ID: "j1", At: 600, By: "inc"},
 	RemoveJoinToken{ID: "j1"},

@@ -15,12 +15,13 @@ type accessBody struct {
 	Quotas []quotaBody `json:"quotas,omitempty"`
 
 	Authorities []authorityBody  `json:"authorities,omitempty"`
+	Secret      Secret           `json:"secret,omitempty"`
 	Joins       []joinBody       `json:"joinTokens,omitempty"`
 	Delegations []delegationBody `json:"delegationTokens,omitempty"`
 }
 
 func (m *access) body() accessBody {
-	body := accessBody{Users: m.userBodies(), ACLs: m.acls}
+	body := accessBody{Users: m.userBodies(), ACLs: m.acls, Secret: m.secret}
 	for _, q := range m.quotas {
 		body.Quotas = append(body.Quotas, quotaBody{q.User, q.ClientID, q.IP, q.Values})
 	}
@@ -37,7 +38,7 @@ func (m *access) body() accessBody {
 }
 
 func (body *accessBody) empty() bool {
-	return len(body.Users)+len(body.ACLs)+len(body.Quotas)+len(body.Authorities)+len(body.Joins)+len(body.Delegations) == 0
+	return len(body.Users)+len(body.ACLs)+len(body.Quotas)+len(body.Authorities)+len(body.Secret)+len(body.Joins)+len(body.Delegations) == 0
 }
 
 // read gives m what is written, if steps could have made it.
@@ -51,7 +52,7 @@ func (body *accessBody) read(m *Image, version int) error {
 	if m.ClusterID == "" {
 		return errors.New("there are users, ACLs, quotas, authorities or tokens but no cluster id")
 	}
-	for _, read := range []func(*Image) error{body.users, body.acls, body.quotas, body.authorities, body.joins, body.delegations} {
+	for _, read := range []func(*Image) error{body.users, body.acls, body.quotas, body.authorities, body.clusterSecret, body.joins, body.delegations} {
 		if err := read(m); err != nil {
 			return err
 		}
@@ -118,6 +119,15 @@ func (body *accessBody) quotas(m *Image) error {
 		m.quotaBytes += q.size()
 	}
 	return nil
+}
+
+func (body *accessBody) clusterSecret(m *Image) error {
+	if len(body.Secret) > 0 && len(body.Authorities) == 0 {
+		return errors.New("there is a secret and no authority")
+	}
+	m.access.secret = body.Secret
+	m.size += len(body.Secret)
+	return validSecret(body.Secret)
 }
 
 func (body *accessBody) authorities(m *Image) error {

@@ -16,6 +16,9 @@ func (c Credential) String() string {
 // String says that it is one.
 func (a Authority) String() string { return "authority " + redacted }
 
+// String says that it is one.
+func (s Secret) String() string { return "secret " + redacted }
+
 // String names the token.
 func (t JoinToken) String() string {
 	return fmt.Sprintf("join token %s, %d uses until %d, %s", t.ID, t.Uses, t.Expires, redacted)
@@ -39,6 +42,9 @@ func (c Credential) Format(f fmt.State, _ rune) { fmt.Fprint(f, c.String()) }
 
 // Format writes the String of it, whatever the verb.
 func (a Authority) Format(f fmt.State, _ rune) { fmt.Fprint(f, a.String()) }
+
+// Format writes the String of it, whatever the verb.
+func (s Secret) Format(f fmt.State, _ rune) { fmt.Fprint(f, s.String()) }
 
 // Format writes the String of it, whatever the verb.
 func (t JoinToken) Format(f fmt.State, _ rune) { fmt.Fprint(f, t.String()) }

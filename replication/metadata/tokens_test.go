@@ -14,6 +14,8 @@ import (
 	"testing"
 )
 
+const clusterSecret = Secret("eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHg=")
+
 // authorities are PEM of two bytes each.
 var authorities = []Authority{
 	{"-----BEGIN CERTIFICATE-----\nMTI=\n-----END CERTIFICATE-----\n", "-----BEGIN PRIVATE KEY-----\nMzQ=\n-----END PRIVATE KEY-----\n"},
@@ -37,7 +39,7 @@ func secured(t testing.TB) *Image {
 	second := delegation
 	second.ID, second.Renewers = "d2", nil
 	for _, c := range []Change{
-		SetAuthorities{Authorities: authorities, Judged: m.Index},
+		SetAuthorities{Authorities: authorities, Secret: clusterSecret, Judged: m.Index},
 		PutJoinToken{joinToken, 500},
 		PutJoinToken{JoinToken{ID: "j2", Hash: []byte("hash"), Expires: math.MaxInt64, Uses: 1}, 500},
 		UseJoinToken{ID: "j1", At: 999, By: "i2"},
@@ -60,6 +62,12 @@ func TestAuthoritiesAreSet(t *testing.T) {
 	}
 	if _, err := next.Apply(next.Index+1, SetAuthorities{Authorities: authorities, Judged: m.Index}); !errors.Is(err, ErrConfigChanged) {
 		t.Errorf("authorities that were judged by another image: %v", err)
+	}
+	if other := apply(t, next, SetAuthorities{Authorities: authorities, Secret: NewSecret()}); other.Secret() != clusterSecret {
+		t.Errorf("the cluster's secret became another: %q", string(other.Secret()))
+	}
+	if err := m.Check(SetAuthorities{Authorities: authorities, Secret: clusterSecret[4:]}); !errors.Is(err, ErrInvalidAuthority) {
+		t.Errorf("a secret of 31 bytes passed the gate: %v", err)
 	}
 	good := authorities[0]
 	for _, bad := range [][]Authority{
@@ -188,14 +196,14 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	m := apply(t, secured(t), AlterUsers{Upsert: []User{{"alice", []Credential{{ScramSHA256, 4096, []byte("s-a-l-t"), bytes.Repeat([]byte("S"), 32), bytes.Repeat([]byte("K"), 32)}}}}})
 	u, _ := m.User("alice")
 	var secrets []string
-	for _, s := range []string{"s-a-l-t", strings.Repeat("S", 32), strings.Repeat("K", 32), "hash", "hmac", "MzQ"} {
+	for _, s := range []string{"s-a-l-t", strings.Repeat("S", 32), strings.Repeat("K", 32), "hash", "hmac", "MzQ", string(clusterSecret)} {
 		secrets = append(secrets, s, base64.StdEncoding.EncodeToString([]byte(s)), hex.EncodeToString([]byte(s)),
 			strings.Trim(fmt.Sprint([]byte(s)), "[]"), strings.Trim(fmt.Sprintf("%#v", []byte(s)), "[]byte{}"))
 	}
 	things := []any{
 		m, *m, u, *u, m.Users(), u.Credentials, u.Credentials[0], &u.Credentials[0], m.Authorities(), m.Authorities()[0], m.JoinTokens(), m.JoinTokens()[0],
 		m.DelegationTokens()[0], *m.DelegationTokens()[0], struct{ T *DelegationToken }{m.DelegationTokens()[0]},
-		AlterUsers{Upsert: []User{*u}}, SetAuthorities{Authorities: m.Authorities()}, PutJoinToken{Token: joinToken}, PutDelegationToken{Token: delegation},
+		AlterUsers{Upsert: []User{*u}}, SetAuthorities{Authorities: m.Authorities(), Secret: m.Secret()}, m.Secret(), PutJoinToken{Token: joinToken}, PutDelegationToken{Token: delegation},
 		fmt.Errorf("propose %v", Change(PutDelegationToken{Token: delegation})),
 	}
 	for _, thing := range things {
