@@ -27,7 +27,7 @@ type ability struct {
 
 // abilities are the lines of the matrix, in its order. The program's half of
 // each is in test/conformance/clients/README.md.
-var abilities = []ability{
+var abilities = slices.Concat([]ability{
 	{"produce-plain", (*cell).topic, func(x *cell) { x.expect(numbered(produced, short)) }},
 	{"produce-idempotent", (*cell).topic, func(x *cell) {
 		for _, r := range x.expect(numbered(produced, short)) {
@@ -58,7 +58,7 @@ var abilities = []ability{
 	{"roll-cooperative", (*cell).filled, nil},
 	{"next-protocol", (*cell).filled, (*cell).expectNextProtocol},
 	{"admin-groups", (*cell).grouped, (*cell).expectNoGroup},
-}
+}, logins())
 
 const (
 	partitions   = 3
@@ -130,13 +130,13 @@ func (x *cell) create(name string, settings ...string) {
 			configs[k] = &v
 		}
 	}
-	if _, err := admin.CreateTopic(x.Context(), partitions, replication, configs, name); err != nil {
+	if _, err := x.admin.CreateTopic(x.Context(), partitions, replication, configs, name); err != nil {
 		x.Fatalf("create topic %s: %v", name, err)
 	}
 	// Other brokers hear of it a moment later, as with Kafka: what a client makes
 	// of that is not what is asked here.
 	x.eventually(func() error {
-		for _, b := range own.DiscoveredBrokers() {
+		for _, b := range x.own.DiscoveredBrokers() {
 			req := kmsg.NewPtrMetadataRequest()
 			req.Topics = []kmsg.MetadataRequestTopic{{Topic: &name}}
 			answer, err := b.RetriableRequest(x.Context(), req)
@@ -182,7 +182,7 @@ func (x *cell) filled() {
 	for i, r := range all {
 		r.Topic, r.Timestamp = x.prefix, time.UnixMilli(firstTime+int64(i)*1000)
 	}
-	if err := own.ProduceSync(x.Context(), all...).FirstErr(); err != nil {
+	if err := x.own.ProduceSync(x.Context(), all...).FirstErr(); err != nil {
 		x.Fatal(err)
 	}
 }
@@ -192,7 +192,7 @@ func (x *cell) filled() {
 func (x *cell) ends(name string) kadm.ListedOffsets {
 	x.Helper()
 	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-		ends, err := admin.ListEndOffsets(x.Context(), name)
+		ends, err := x.admin.ListEndOffsets(x.Context(), name)
 		if err == nil {
 			err = ends.Error()
 		}
@@ -218,8 +218,8 @@ func (x *cell) read(name string) []*kgo.Record {
 			missing[o.Partition], from[o.Partition] = o.Offset, kgo.NewOffset().AtStart()
 		}
 	})
-	reader, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.FetchMaxPartitionBytes(16<<20),
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{name: from}))
+	reader, err := kgo.NewClient(slices.Concat(x.own.Opts(), []kgo.Opt{kgo.FetchMaxPartitionBytes(16 << 20),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{name: from})})...)
 	if err != nil {
 		x.Fatal(err)
 	}
@@ -296,14 +296,14 @@ func shown(b []byte) string {
 func (x *cell) expectTopic(name string, partitions int, settings map[string]string) {
 	x.Helper()
 	x.eventually(func() error {
-		topics, err := admin.ListTopics(x.Context(), name)
+		topics, err := x.admin.ListTopics(x.Context(), name)
 		if err != nil {
 			return err
 		}
 		if d := topics[name]; d.Err != nil || len(d.Partitions) != partitions {
 			return fmt.Errorf("%s has %d partitions (%v), want %d", name, len(d.Partitions), d.Err, partitions)
 		}
-		described, err := admin.DescribeTopicConfigs(x.Context(), name)
+		described, err := x.admin.DescribeTopicConfigs(x.Context(), name)
 		if err != nil {
 			return err
 		}
@@ -335,7 +335,7 @@ func (x *cell) expectAltered() {
 
 func (x *cell) expectGone() {
 	x.eventually(func() error {
-		topics, err := admin.ListTopics(x.Context())
+		topics, err := x.admin.ListTopics(x.Context())
 		if err == nil && topics.Has(x.prefix+"-gone") {
 			err = fmt.Errorf("%s-gone is still there", x.prefix)
 		}
@@ -344,7 +344,7 @@ func (x *cell) expectGone() {
 }
 
 func (x *cell) expectTrimmed() {
-	starts, err := admin.ListStartOffsets(x.Context(), x.prefix)
+	starts, err := x.admin.ListStartOffsets(x.Context(), x.prefix)
 	if err != nil {
 		x.Fatal(err)
 	}
@@ -365,14 +365,14 @@ func (x *cell) grouped() {
 	for p := range int32(partitions) {
 		offsets.AddOffset(x.prefix, p, int64(p+1)*10, -1)
 	}
-	if err := admin.CommitAllOffsets(x.Context(), x.group(), offsets); err != nil {
+	if err := x.admin.CommitAllOffsets(x.Context(), x.group(), offsets); err != nil {
 		x.Fatalf("commit offsets: %v", err)
 	}
 }
 
 func (x *cell) expectNoGroup() {
 	x.Helper()
-	groups, err := admin.ListGroups(x.Context())
+	groups, err := x.admin.ListGroups(x.Context())
 	if err != nil {
 		x.Fatal(err)
 	}
@@ -385,7 +385,7 @@ func (x *cell) expectNoGroup() {
 // classic protocol where brokers do not have KIP-848, and say nothing.
 func (x *cell) expectNextProtocol() {
 	x.Helper()
-	groups, err := admin.ListGroupsByType(x.Context(), []string{"consumer"})
+	groups, err := x.admin.ListGroupsByType(x.Context(), []string{"consumer"})
 	if err != nil {
 		x.Fatal(err)
 	}
@@ -397,7 +397,7 @@ func (x *cell) expectNextProtocol() {
 // expectCommitted compares what the cell's group has committed for each partition.
 func (x *cell) expectCommitted(want int64) {
 	x.Helper()
-	offsets, err := admin.FetchOffsets(x.Context(), x.group())
+	offsets, err := x.admin.FetchOffsets(x.Context(), x.group())
 	if err != nil {
 		x.Fatal(err)
 	}

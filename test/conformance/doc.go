@@ -16,5 +16,7 @@
 // reads was written here. The matrix is printed at the end, with the reason for
 // every cell that a client has no way to do.
 //
+// Cells that log in run against a second cluster of three nodes, which has users.
+//
 // TestConnect runs what README shows to newcomers, the programs of testdata/connect.
 package conformance

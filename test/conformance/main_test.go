@@ -34,7 +34,8 @@ var (
 	suffix      string // of names, where the cluster may know them from an earlier run
 	own         *kgo.Client
 	admin       *kadm.Client
-	program     string // millrace itself; "" when the cluster is another's
+	program     string   // millrace itself; "" when the cluster is another's
+	stops       []func() // what cells started for all, and who ends it
 )
 
 func TestMain(m *testing.M) {
@@ -58,6 +59,9 @@ func TestMain(m *testing.M) {
 		}
 		status := m.Run()
 		own.Close()
+		for _, also := range stops {
+			also()
+		}
 		stop()
 		results.print()
 		if status == 0 && os.Getenv("CONFORMANCE_KEEP") == "" {
@@ -86,19 +90,27 @@ func startCluster(dir string) (stop func(), err error) {
 	if out, err := exec.Command("go", append(args, "millrace/cli/millrace")...).CombinedOutput(); err != nil {
 		return func() {}, fmt.Errorf("build ./cli/millrace: %w\n%s", err, out)
 	}
+	nodes = filepath.Join(dir, "data")
+	brokers, stop, err = up(nodes)
+	return stop, err
+}
+
+// up runs `millrace up 3` on a folder and free ports, with some variables of the
+// environment besides. stop may be called whatever the error.
+func up(data string, variables ...string) (brokers []string, stop func(), err error) {
 	base := freePorts(3)
 	for i := range 3 {
 		brokers = append(brokers, net.JoinHostPort("127.0.0.1", strconv.Itoa(base+i)))
 	}
 	var output bytes.Buffer
-	nodes = filepath.Join(dir, "data")
-	up := exec.Command(program, "up", "3", "--base-port", strconv.Itoa(base), "--data-dir", nodes)
+	up := exec.Command(program, "up", "3", "--base-port", strconv.Itoa(base), "--data-dir", data)
+	up.Env = append(os.Environ(), variables...)
 	up.Stdout, up.Stderr = &output, &output
 	up.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	if err := up.Start(); err != nil {
-		return func() {}, err
+		return brokers, func() {}, err
 	}
-	return func() {
+	return brokers, func() {
 		up.Process.Signal(syscall.SIGTERM)
 		if err := up.Wait(); err != nil {
 			fmt.Printf("millrace up: %v\n%s", err, output.Bytes())
@@ -138,18 +150,23 @@ func connect() (err error) {
 	admin = kadm.NewClient(own)
 	admin.SetTimeoutMillis(30_000)
 	replication = int16(min(3, len(brokers)))
+	return allThere(own, len(brokers))
+}
+
+// allThere waits until a client hears of so many brokers.
+func allThere(client *kgo.Client, n int) error {
 	deadline := time.Now().Add(patience)
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		// Only a question that asks for more is asked: else kadm answers with the brokers
 		// that its client has heard of, and the client asks every five minutes.
-		m, err := admin.BrokerMetadata(kadm.WithAuthorizedOps(ctx))
+		m, err := kadm.NewClient(client).BrokerMetadata(kadm.WithAuthorizedOps(ctx))
 		cancel()
-		if err == nil && len(m.Brokers) >= len(brokers) {
+		if err == nil && len(m.Brokers) >= n {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("not all of %v are members after %v: %v, %w", brokers, patience, m.Brokers.NodeIDs(), err)
+			return fmt.Errorf("not all of %d brokers are members after %v: %v, %w", n, patience, m.Brokers.NodeIDs(), err)
 		}
 		time.Sleep(50 * time.Millisecond)
 	}

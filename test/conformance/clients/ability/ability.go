@@ -147,14 +147,19 @@ const (
 )
 
 // Main runs the ability that the command line names and ends the process.
-func Main(open func(brokers []string) (Client, error)) {
+func Main(open func(brokers []string, login Login) (Client, error)) {
 	if len(os.Args) != 4 {
 		fmt.Fprintf(os.Stderr, "usage: %s BROKERS ABILITY PREFIX\n", os.Args[0])
 		os.Exit(2)
 	}
 	brokers := strings.Split(os.Args[1], ",")
-	client, err := open(brokers)
-	if err == nil {
+	right, wrong := loginsOfEnvironment()
+	client, err := open(brokers, right)
+	switch {
+	case err != nil:
+	case strings.HasPrefix(os.Args[2], "login-"):
+		err = logIn(client, func() (Client, error) { return open(brokers, wrong) }, os.Args[3])
+	default:
 		err = run(client, len(brokers), os.Args[2], os.Args[3])
 	}
 	if err != nil {

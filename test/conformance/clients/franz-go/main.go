@@ -14,27 +14,66 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl"
+	"github.com/twmb/franz-go/pkg/sasl/oauth"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
 )
 
 func main() {
-	ability.Main(func(brokers []string) (ability.Client, error) {
-		c, err := kgo.NewClient(kgo.SeedBrokers(brokers...))
+	ability.Main(func(brokers []string, login ability.Login) (ability.Client, error) {
+		base, err := options(brokers, login)
 		if err != nil {
 			return nil, err
 		}
-		return client{brokers, kadm.NewClient(c)}, nil
+		c, err := kgo.NewClient(base...)
+		if err != nil {
+			return nil, err
+		}
+		return client{base, kadm.NewClient(c), c}, nil
 	})
 }
 
+// options are those of every client.
+func options(brokers []string, login ability.Login) ([]kgo.Opt, error) {
+	all := []kgo.Opt{kgo.SeedBrokers(brokers...)}
+	config, err := login.TLS()
+	if config != nil {
+		all = append(all, kgo.DialTLSConfig(config))
+	}
+	var m sasl.Mechanism
+	switch login.Mechanism {
+	case "":
+		return all, err
+	case "PLAIN":
+		m = plain.Auth{User: login.User, Pass: login.Password}.AsMechanism()
+	case "SCRAM-SHA-256":
+		m = scram.Auth{User: login.User, Pass: login.Password}.AsSha256Mechanism()
+	case "SCRAM-SHA-512":
+		m = scram.Auth{User: login.User, Pass: login.Password}.AsSha512Mechanism()
+	case "OAUTHBEARER":
+		m = oauth.Auth{Token: login.Token}.AsMechanism()
+	}
+	return append(all, kgo.SASL(m)), err
+}
+
 type client struct {
-	brokers []string
-	admin   *kadm.Client
+	base  []kgo.Opt
+	admin *kadm.Client
+	plain *kgo.Client
+}
+
+func (c client) Enter(string) error { return c.plain.Ping(ctx) }
+
+// KeptOut: what the broker has to say of a token is more than the library expects.
+func (c client) KeptOut(err error) bool {
+	return errors.Is(err, kerr.SaslAuthenticationFailed) || ability.RefusedByTLS(err) || err != nil && err.Error() == "unexpected data in oauth response"
 }
 
 var ctx = context.Background()
 
 func (c client) Produce(topic string, how ability.Producing, records []ability.Record) error {
-	options := []kgo.Opt{kgo.SeedBrokers(c.brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.DefaultProduceTopic(topic)}
+	options := append(slices.Clone(c.base), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.DefaultProduceTopic(topic))
 	if !how.Idempotent {
 		options = append(options, kgo.DisableIdempotentWrite())
 	}
@@ -79,7 +118,7 @@ func (c client) Read(topic string, from map[int32]int64, n int) ([]ability.Recor
 	for p, o := range from {
 		offsets[p] = kgo.NewOffset().At(o)
 	}
-	r, err := kgo.NewClient(kgo.SeedBrokers(c.brokers...), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: offsets}))
+	r, err := kgo.NewClient(append(slices.Clone(c.base), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: offsets}))...)
 	if err != nil {
 		return nil, err
 	}
@@ -130,14 +169,14 @@ func (c client) Join(group, topic string, how ability.Joining) (ability.Member, 
 			m.assigned = slices.DeleteFunc(m.assigned, func(p int32) bool { return slices.Contains(ps, p) })
 		})
 	}
-	options := []kgo.Opt{
-		kgo.SeedBrokers(c.brokers...), kgo.ConsumerGroup(group), kgo.ConsumeTopics(topic),
+	options := append(slices.Clone(c.base),
+		kgo.ConsumerGroup(group), kgo.ConsumeTopics(topic),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit(),
 		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, got map[string][]int32) {
 			change(got, func(ps []int32) { m.assigned = append(m.assigned, ps...) })
 		}),
 		kgo.OnPartitionsRevoked(remove), kgo.OnPartitionsLost(remove),
-	}
+	)
 	if how.Next {
 		options = append(options, kgo.ServerSideBalancer())
 	} else {

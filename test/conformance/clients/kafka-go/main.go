@@ -16,17 +16,50 @@ import (
 	"millrace/conformance/ability"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/sasl/plain"
+	"github.com/segmentio/kafka-go/sasl/scram"
 )
 
 func main() {
-	ability.Main(func(brokers []string) (ability.Client, error) {
-		return client{brokers, &kafka.Client{Addr: kafka.TCP(brokers...)}}, nil
+	ability.Main(func(brokers []string, login ability.Login) (ability.Client, error) {
+		transport := &kafka.Transport{}
+		var err error
+		if transport.TLS, err = login.TLS(); err != nil {
+			return nil, err
+		}
+		switch login.Mechanism {
+		case "":
+		case "PLAIN":
+			transport.SASL = plain.Mechanism{Username: login.User, Password: login.Password}
+		case "SCRAM-SHA-256":
+			transport.SASL, err = scram.Mechanism(scram.SHA256, login.User, login.Password)
+		case "SCRAM-SHA-512":
+			transport.SASL, err = scram.Mechanism(scram.SHA512, login.User, login.Password)
+		default:
+			err = fmt.Errorf("no %s", login.Mechanism)
+		}
+		return client{brokers, transport, &kafka.Client{Addr: kafka.TCP(brokers...), Transport: transport}}, err
 	})
 }
 
 type client struct {
-	brokers []string
-	plain   *kafka.Client
+	brokers   []string
+	transport *kafka.Transport
+	plain     *kafka.Client
+}
+
+func (c client) Enter(topic string) error {
+	_, err := c.plain.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
+	return err
+}
+
+func (c client) KeptOut(err error) bool {
+	return errors.Is(err, kafka.SASLAuthenticationFailed) || ability.RefusedByTLS(err)
+}
+
+// dialer is for readers what the transport is for everything else.
+func (c client) dialer() *kafka.Dialer {
+	return &kafka.Dialer{Timeout: 10 * time.Second, DualStack: true, TLS: c.transport.TLS, SASLMechanism: c.transport.SASL}
 }
 
 // ReadsEmptyAsNull: the library's Reader has nil for both. What it writes differs.
@@ -40,7 +73,7 @@ func (c client) Produce(topic string, how ability.Producing, records []ability.R
 	}
 	var mu sync.Mutex
 	w := &kafka.Writer{
-		Addr: kafka.TCP(c.brokers...), Topic: topic, RequiredAcks: kafka.RequireAll, BatchTimeout: 10 * time.Millisecond,
+		Addr: kafka.TCP(c.brokers...), Transport: c.transport, Topic: topic, RequiredAcks: kafka.RequireAll, BatchTimeout: 10 * time.Millisecond,
 		Balancer: kafka.BalancerFunc(func(m kafka.Message, _ ...int) int { return int(records[m.WriterData.(int)].Partition) }),
 		Completion: func(sent []kafka.Message, err error) {
 			mu.Lock()
@@ -87,7 +120,7 @@ func (c client) Read(topic string, from map[int32]int64, n int) ([]ability.Recor
 	messages := make(chan kafka.Message)
 	failed := make(chan error, len(from))
 	for p, o := range from {
-		r := kafka.NewReader(kafka.ReaderConfig{Brokers: c.brokers, Topic: topic, Partition: int(p), MaxBytes: 10 << 20, MaxWait: 100 * time.Millisecond})
+		r := kafka.NewReader(kafka.ReaderConfig{Brokers: c.brokers, Dialer: c.dialer(), Topic: topic, Partition: int(p), MaxBytes: 10 << 20, MaxWait: 100 * time.Millisecond})
 		if err := r.SetOffset(o); err != nil {
 			return nil, err
 		}
@@ -150,7 +183,7 @@ func (c client) Join(group, topic string, how ability.Joining) (ability.Member, 
 	}
 	m := &member{}
 	m.reader = kafka.NewReader(kafka.ReaderConfig{
-		Brokers: c.brokers, GroupID: group, GroupTopics: []string{topic}, StartOffset: kafka.FirstOffset,
+		Brokers: c.brokers, Dialer: c.dialer(), GroupID: group, GroupTopics: []string{topic}, StartOffset: kafka.FirstOffset,
 		MaxWait: 100 * time.Millisecond, SessionTimeout: 6 * time.Second, HeartbeatInterval: 500 * time.Millisecond,
 		Logger: kafka.LoggerFunc(func(format string, args ...any) {
 			line := fmt.Sprintf(format, args...)

@@ -21,14 +21,45 @@ import (
 )
 
 func main() {
-	ability.Main(func(brokers []string) (ability.Client, error) { return client{strings.Join(brokers, ",")}, nil })
+	ability.Main(func(brokers []string, login ability.Login) (ability.Client, error) {
+		return client{strings.Join(brokers, ","), properties(login)}, nil
+	})
 }
 
-type client struct{ brokers string }
+// properties are those of every kcat.
+func properties(login ability.Login) (args []string) {
+	protocol := map[[2]bool]string{{}: "plaintext", {false, true}: "ssl", {true, false}: "sasl_plaintext", {true, true}: "sasl_ssl"}
+	for _, p := range [][2]string{
+		{"security.protocol", protocol[[2]bool{login.Mechanism != "", login.CA != ""}]},
+		{"sasl.mechanism", login.Mechanism}, {"sasl.username", login.User}, {"sasl.password", login.Password},
+		{"ssl.ca.location", login.CA}, {"ssl.certificate.location", login.Cert}, {"ssl.key.location", login.Key},
+	} {
+		if p[1] != "" {
+			args = append(args, "-X", p[0]+"="+p[1])
+		}
+	}
+	return args
+}
+
+type client struct {
+	brokers  string
+	security []string
+}
+
+// Enter produces: a kcat that asks for metadata waits until it may no more.
+func (c client) Enter(topic string) error {
+	_, _, err := c.run("nothing", "-P", "-t", topic)
+	return err
+}
+
+// KeptOut looks for what librdkafka says of its connections, which kcat prints.
+func (c client) KeptOut(err error) bool {
+	return err != nil && (strings.Contains(err.Error(), "Local: Authentication failure") || strings.Contains(err.Error(), "alert unknown ca"))
+}
 
 // run ends with kcat's output, or with what it complained of.
 func (c client) run(input string, args ...string) (out, errs string, err error) {
-	cmd := exec.Command("kcat", append([]string{"-b", c.brokers}, args...)...)
+	cmd := exec.Command("kcat", slices.Concat([]string{"-b", c.brokers}, c.security, args)...)
 	cmd.Stdin = strings.NewReader(input)
 	var o, e bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &o, &e
@@ -212,7 +243,7 @@ func (c client) Join(group, topic string, how ability.Joining) (ability.Member, 
 		// takes enable.auto.commit for a setting of topics, which does nothing here.
 		args = append(args, "-X", "enable.auto.offset.store=false")
 	}
-	m := &member{cmd: exec.Command("kcat", append(args, topic)...), limit: how.Limit, records: make(chan ability.Record), status: make(chan error, 1)}
+	m := &member{cmd: exec.Command("kcat", slices.Concat(c.security, args, []string{topic})...), limit: how.Limit, records: make(chan ability.Record), status: make(chan error, 1)}
 	// A killed victim takes its kcat along.
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := m.cmd.StdoutPipe()

@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,40 +13,89 @@ import (
 	"millrace/conformance/ability"
 
 	"github.com/IBM/sarama"
+	"github.com/xdg-go/scram"
 )
 
 func main() {
-	ability.Main(func(brokers []string) (ability.Client, error) {
-		admin, err := sarama.NewClusterAdmin(brokers, config())
-		if err != nil {
-			return nil, err
+	ability.Main(func(brokers []string, login ability.Login) (ability.Client, error) {
+		c := client{brokers: brokers, login: login}
+		var err error
+		if c.tls, err = login.TLS(); err == nil {
+			c.admin, err = sarama.NewClusterAdmin(brokers, c.config())
 		}
-		return client{brokers, admin}, nil
+		return c, err
 	})
 }
 
 type client struct {
 	brokers []string
+	login   ability.Login
+	tls     *tls.Config
 	admin   sarama.ClusterAdmin
 }
 
+// Enter does nothing: opening a client asks for the brokers.
+func (c client) Enter(string) error { return nil }
+
+func (c client) KeptOut(err error) bool {
+	return errors.Is(err, sarama.ErrSASLAuthenticationFailed) || ability.RefusedByTLS(err)
+}
+
+// exchange is SCRAM, which the library has its users bring along.
+type exchange struct {
+	*scram.ClientConversation
+	hash scram.HashGeneratorFcn
+}
+
+func (e *exchange) Begin(user, password, authorize string) error {
+	c, err := e.hash.NewClient(user, password, authorize)
+	if err == nil {
+		e.ClientConversation = c.NewConversation()
+	}
+	return err
+}
+
+// token is a provider of one.
+type token string
+
+func (t token) Token() (*sarama.AccessToken, error) {
+	return &sarama.AccessToken{Token: string(t)}, nil
+}
+
+// secure is what a configuration has of the log-in.
+func (c client) secure(conf *sarama.Config) {
+	conf.Net.TLS.Enable, conf.Net.TLS.Config = c.tls != nil, c.tls
+	if c.login.Mechanism == "" {
+		return
+	}
+	s := &conf.Net.SASL
+	s.Enable, s.Mechanism, s.User, s.Password = true, sarama.SASLMechanism(c.login.Mechanism), c.login.User, c.login.Password
+	s.TokenProvider = token(c.login.Token)
+	hash := scram.SHA256
+	if s.Mechanism == sarama.SASLTypeSCRAMSHA512 {
+		hash = scram.SHA512
+	}
+	s.SCRAMClientGeneratorFunc = func() sarama.SCRAMClient { return &exchange{hash: hash} }
+}
+
 // config is sarama's own, for the release of Kafka that the cluster says it is.
-func config() *sarama.Config {
-	c := sarama.NewConfig()
-	c.Version = sarama.V4_1_0_0
-	c.Producer.Return.Successes = true
-	c.Producer.RequiredAcks = sarama.WaitForAll
-	c.Producer.Partitioner = sarama.NewManualPartitioner
-	c.Consumer.Offsets.Initial = sarama.OffsetOldest
-	c.Consumer.Offsets.AutoCommit.Enable = false
-	c.Consumer.Return.Errors = true
-	c.Consumer.Group.Session.Timeout = 6 * time.Second
-	c.Consumer.Group.Heartbeat.Interval = 500 * time.Millisecond
-	return c
+func (c client) config() *sarama.Config {
+	conf := sarama.NewConfig()
+	c.secure(conf)
+	conf.Version = sarama.V4_1_0_0
+	conf.Producer.Return.Successes = true
+	conf.Producer.RequiredAcks = sarama.WaitForAll
+	conf.Producer.Partitioner = sarama.NewManualPartitioner
+	conf.Consumer.Offsets.Initial = sarama.OffsetOldest
+	conf.Consumer.Offsets.AutoCommit.Enable = false
+	conf.Consumer.Return.Errors = true
+	conf.Consumer.Group.Session.Timeout = 6 * time.Second
+	conf.Consumer.Group.Heartbeat.Interval = 500 * time.Millisecond
+	return conf
 }
 
 func (c client) Produce(topic string, how ability.Producing, records []ability.Record) error {
-	conf := config()
+	conf := c.config()
 	if how.Idempotent {
 		conf.Producer.Idempotent = true
 		conf.Net.MaxOpenRequests = 1
@@ -92,7 +142,7 @@ func converted(m *sarama.ConsumerMessage) ability.Record {
 }
 
 func (c client) Read(topic string, from map[int32]int64, n int) ([]ability.Record, error) {
-	consumer, err := sarama.NewConsumer(c.brokers, config())
+	consumer, err := sarama.NewConsumer(c.brokers, c.config())
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +177,7 @@ func (c client) Read(topic string, from map[int32]int64, n int) ([]ability.Recor
 }
 
 func (c client) OffsetsAt(topic string, ms int64) (map[int32]int64, error) {
-	cl, err := sarama.NewClient(c.brokers, config())
+	cl, err := sarama.NewClient(c.brokers, c.config())
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +211,7 @@ func (c client) Join(group, topic string, how ability.Joining) (ability.Member, 
 	if how.Next {
 		return nil, errors.New("no KIP-848")
 	}
-	g, err := sarama.NewConsumerGroup(c.brokers, group, config())
+	g, err := sarama.NewConsumerGroup(c.brokers, group, c.config())
 	if err != nil {
 		return nil, err
 	}
