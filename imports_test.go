@@ -38,7 +38,7 @@ var allowed = map[string][]string{
 	"replication/bulletin":                 {"replication/metadata"},
 	"replication/folder":                   {"segment", "replication/identity", "replication/metadata", "replication/transport", "replication/vote"},
 	"replication/identity":                 {},
-	"replication/keyring":                  {"replication/controller", "replication/folder", "replication/identity", "replication/metadata", "replication/transport"},
+	"replication/keyring":                  {"internal/slowlog", "replication/controller", "replication/folder", "replication/identity", "replication/metadata", "replication/transport"},
 	"replication/metadata/settings":        {},
 	"replication/metadata":                 {"replication/metadata/settings", "security/acl"},
 	"replication/transport":                {"internal/bufpool", "internal/slowlog", "replication/identity", "hashicorp/raft", "golang.org/x/sys"},

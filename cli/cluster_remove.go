@@ -29,8 +29,10 @@ func clusterRemoveCommand() *urfave.Command {
 		Description: `   Broker N is stopped, or gone with its disk. Its replicas are moved to brokers that do
    not have them yet; where there is none left, a partition has one replica less from
    then on. The broker leaves all groups, the controllers' too, and the cluster forgets
-   it. Its data folder must not be started again: whoever has it has the key of the
-   cluster's authority, and is shut out by millrace cluster ca rotate.
+   it. Its certificate opens nothing any more: started again it is refused, and joins as
+   a new node does. But its data folder holds the key of the cluster's authority: whoever
+   has that can make a certificate for any node. Unless the folder is destroyed, rotate
+   the authority: millrace cluster ca rotate.
 
    Partitions that only broker N holds would be lost: then nothing is done, and they are
    named. Start it again and move them, or delete their topics.
@@ -84,8 +86,11 @@ func clusterRemove(c *urfave.Context) error {
 		if means, err = askRemoval(ctx, client, int32(id), server.RemovalDone); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(c.App.Writer, "removed broker %d%s\n", id, meaning(means))
-		return err
+		if _, err = fmt.Fprintf(c.App.Writer, "removed broker %d%s\n", id, meaning(means)); err != nil {
+			return err
+		}
+		fmt.Fprintf(c.App.ErrWriter, "millrace: its data folder holds the key of the cluster's authority: whoever has it can pass for any node; unless the folder is destroyed, `millrace cluster ca rotate` on a node's machine shuts them out\n")
+		return nil
 	})
 	if err != nil || c.Bool("dry-run") {
 		return err

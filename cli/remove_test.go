@@ -57,6 +57,9 @@ func TestBrokersThatAreGoneAreRemoved(t *testing.T) {
 		if r.Status != term.StatusDone || !strings.HasPrefix(r.Stdout, "removed broker "+number+": ") {
 			t.Fatalf("%d left: status %d, %s%s", left, r.Status, r.Stdout, r.Stderr)
 		}
+		if !strings.Contains(r.Stderr, "`millrace cluster ca rotate`") {
+			t.Errorf("%d left: nothing is said of the key in the broker's folder: %s", left, r.Stderr)
+		}
 		if r := clitest.Run(t, brokers, "", "cluster", "health", "--wait", "60s"); r.Status != term.StatusDone {
 			t.Errorf("%d left: %s", left, r.Stderr)
 		}

@@ -80,7 +80,7 @@ func (n calls) handle(ctx context.Context, from transport.Peer, kind uint8, req 
 	case controller.CallChange:
 		return n.controller.ReceiveChange(ctx, from, req)
 	case keyring.CallIndex:
-		return n.keyring.Index(), nil
+		return n.keyring.Index()
 	case callStatus:
 		if len(req) != 8 {
 			return nil, errMessageLength

@@ -21,6 +21,7 @@ import (
 	"millrace/replication/folder"
 	"millrace/replication/identity"
 	"millrace/replication/keyring"
+	"millrace/replication/removal"
 	"millrace/replication/transport"
 	"millrace/segment/record/recordtest"
 )
@@ -344,6 +345,45 @@ func TestANodeThatComesBackProvesWhoItIs(t *testing.T) {
 		c.append(id, "after all was lost")
 		time.Sleep(time.Minute)
 		c.sameEverywhere(id)
+	})
+}
+
+// A broker that was removed has a certificate, and what it takes to make another. Neither opens
+// anything: it is no member's connection, and no way back as another incarnation. It comes back
+// as a new node does, by a token.
+func TestTheCertificateOfARemovedBrokerOpensNothing(t *testing.T) {
+	apart(t, 3, func(t *testing.T, c *testCluster) {
+		id := c.create("orders", 1, 3, nil)
+		c.append(id, "before")
+		c.settled()
+		n := c.nodes[2]
+		time.Sleep(2 * time.Second) // the last image is saved within one
+		was := n.identity
+		n.stop()
+		c.remove(c.nodes[0], n.id, removal.Meaning{Lowered: 1})
+		c.follow(id, 1, 2)
+		before := c.nodes[0].Image().Index
+		for _, other := range c.nodes[:2] {
+			for kind := byte(controlConn); kind <= bulkConn; kind++ {
+				s := c.knock(other, strangerHello{kind: kind, node: n.id, incarnation: was.Incarnation, cluster: was.Cluster, own: n.credentials()})
+				if s.ack.status != 8 || s.ack.incarnation != "" {
+					t.Errorf("node %d, kind %d: %+v", other.id, kind, s.ack)
+				}
+			}
+		}
+		if err := os.RemoveAll(n.dataFolder().Path(folder.VotesName)); err != nil {
+			t.Fatal(err)
+		}
+		n.join = []string{c.nodes[0].addr}
+		if err := n.joins(5 * time.Second); err == nil || !strings.Contains(err.Error(), "millrace cluster token") {
+			t.Errorf("as another incarnation: %v", err)
+		}
+		if n.stop(); c.nodes[0].Image().Index != before {
+			t.Errorf("the metadata was at %d, and is at %d", before, c.nodes[0].Image().Index)
+		}
+		n.join = []string{c.nodes[0].token(1, time.Hour)}
+		n.start()
+		c.append(id, "after")
 	})
 }
 

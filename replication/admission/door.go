@@ -40,7 +40,7 @@ type Host interface {
 // A Door is where other nodes ask to be taken in. Any goroutine may call its methods.
 //
 // In a cluster without authorities whoever asks is taken in. In others it takes a certificate,
-// of a node that comes back as another incarnation; or a token; or that the node asks over
+// of a registered broker that comes back as another incarnation; or a token; or that the node asks over
 // loopback, while all brokers are there and the cluster has no users: then whoever can ask
 // can read the folders of all.
 type Door struct {
@@ -115,11 +115,21 @@ func vouchedBy(o transport.Origin, req Request) string {
 // errToken refuses a token. Why exactly is nobody's business who has not the right one.
 var errToken = errors.New("the join token is not good: it has ended, or is of another cluster; `millrace cluster token` makes another")
 
+// errUnregistered refuses a certificate.
+var errUnregistered = errors.New("its certificate names a broker that is not registered, or was taken out of the cluster: it joins as a new one does, by a token")
+
 // lets decides whether a node is taken in at all, by what it proves. Whether its token is used
 // up is seen when it is used.
 func lets(image *metadata.Image, req Request, now time.Time) error {
 	switch {
-	case image.Level() < keyring.SecureLevel, req.Vouched == vouchedCertificate:
+	case image.Level() < keyring.SecureLevel:
+		return nil
+	case req.Vouched == vouchedCertificate:
+		// The certificate of a broker that was removed is good until it ends, or the authority
+		// is changed; its word is not.
+		if _, registered := image.Broker(req.Node); !registered {
+			return errUnregistered
+		}
 		return nil
 	case req.Vouched == "":
 		return errors.New("the nodes of this cluster prove who they are, and who asks to join it does so over TLS")
@@ -185,7 +195,7 @@ func (d *Door) admit(ctx context.Context, req Request, now time.Time) Answer {
 	}
 	if err := lets(image, req, now); err != nil {
 		answer := refused(err)
-		answer.Retry = req.Vouched == "" // it asks in another way, too
+		answer.Retry = req.Vouched == "" || errors.Is(err, errUnregistered) // it asks in another way, too
 		return answer
 	}
 	if known, ok := image.Broker(req.Node); ok && h.Live(req.Node) &&

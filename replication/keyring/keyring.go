@@ -20,6 +20,7 @@ import (
 	"sync"
 	"time"
 
+	"millrace/internal/slowlog"
 	"millrace/replication/folder"
 	"millrace/replication/identity"
 	"millrace/replication/metadata"
@@ -44,13 +45,20 @@ type Keyring struct {
 	own         *identity.Credentials
 	listed      []metadata.Authority // that authorities are, as the image has them
 	authorities []identity.Authority
-	unsaved     bool // own is other than in the file
+	unsaved     bool      // own is other than in the file
+	saveAgain   time.Time // when it is tried next, if it is unsaved
+
+	said slowlog.Limit // at each handshake there would be something to say
 }
+
+// saveEvery is how often a certificate is tried to be saved that could not be, and how often
+// that is said: a keyring is asked at each handshake, which strangers begin.
+const saveEvery = 10 * time.Second
 
 // Open reads what is in the folder. That it cannot be read is logged, and is as if there were
 // nothing: most often the image has what it takes to make it anew.
 func Open(f folder.Folder, logger *slog.Logger) *Keyring {
-	k := &Keyring{folder: f, logger: logger}
+	k := &Keyring{folder: f, logger: logger, said: slowlog.Limit{Every: saveEvery}}
 	p, err := os.ReadFile(f.Path(folder.CredentialsName))
 	if err == nil {
 		k.own, err = identity.DecodeCredentials(p)
@@ -102,12 +110,19 @@ func (k *Keyring) Take(own *identity.Credentials) error {
 
 // Credentials are what the node proves who it is by, as the image has it now. Nil: nothing.
 func (k *Keyring) Credentials() *identity.Credentials {
+	own, err := k.current()
+	if err != nil {
+		k.said.Error(k.logger, "current", "the node's certificate is not as the cluster has it", "error", err)
+	}
+	return own
+}
+
+// current is Credentials, and why they are not as the image has it.
+func (k *Keyring) current() (*identity.Credentials, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if err := k.refreshLocked(time.Now()); err != nil {
-		k.logger.Error("the node's certificate is not as the cluster has it", "error", err)
-	}
-	return k.own
+	err := k.refreshLocked(time.Now())
+	return k.own, err
 }
 
 // Certified reports whether the node can prove who it is.
@@ -139,9 +154,10 @@ func (k *Keyring) refreshLocked(now time.Time) error {
 		k.own = before
 		return err
 	}
-	if k.own != before || k.unsaved {
+	if k.own != before || k.unsaved && !now.Before(k.saveAgain) {
 		if err := k.saveLocked(); err != nil { // it holds all the same, and is made again at the next start
-			k.logger.Warn("the node's certificate was not saved, trying again", "error", err)
+			k.saveAgain = now.Add(saveEvery)
+			k.said.Warn(k.logger, "save", "the node's certificate was not saved, trying again", "error", err)
 		}
 	}
 	if before == nil || !before.Ends().Equal(k.own.Ends()) {

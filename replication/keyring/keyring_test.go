@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"log/slog"
 	"net"
@@ -173,28 +174,86 @@ func TestADamagedCertificateIsMadeAnew(t *testing.T) {
 	}
 }
 
-// A folder that cannot be written costs a warning, and is tried again.
+// A folder that cannot be written costs a warning in a while and a try to write, however many
+// handshakes there are, and is written when it can be.
 func TestACertificateHoldsThatIsNotSaved(t *testing.T) {
-	w := newWorld(t, 4)
-	w.first()
-	dir := t.TempDir()
-	missing := dir + "/missing"
-	var log bytes.Buffer
-	k := w.ring(missing, 1, &log)
-	own := k.Credentials()
-	if own == nil || !strings.Contains(log.String(), "not saved") {
-		t.Fatalf("%v, %s", own, log.String())
-	}
-	if err := os.Mkdir(missing, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if k.Credentials() != own {
-		t.Error("it is another one")
-	}
-	if back := w.ring(missing, 1, nil); back.Was() != name(1) {
-		t.Error("it was not saved when it could be")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4)
+		w.first()
+		dir := t.TempDir()
+		missing := dir + "/missing"
+		var log bytes.Buffer
+		k := w.ring(missing, 1, &log)
+		own := k.Credentials()
+		for range 100 {
+			k.Credentials()
+		}
+		if said := strings.Count(log.String(), "not saved"); own == nil || said != 1 {
+			t.Fatalf("%v, and it is said %d times", own, said)
+		}
+		if err := os.Mkdir(missing, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if k.Credentials() != own {
+			t.Error("it is another one")
+		}
+		if back := w.ring(missing, 1, nil); back.Was() != (identity.Name{}) {
+			t.Error("it is tried at each handshake")
+		}
+		time.Sleep(saveEvery)
+		if k.Credentials() != own {
+			t.Error("it is another one")
+		}
+		if back := w.ring(missing, 1, nil); back.Was() != name(1) {
+			t.Error("it was not saved when it could be")
+		}
+	})
 }
+
+// A node that cannot take up what the image says does not say that it has, and goes on with the
+// certificate that it has; that is in the log, and not at each handshake.
+func TestAKeyringSaysWhatItCannotTakeUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4)
+		w.first()
+		var log bytes.Buffer
+		k := w.ring(t.TempDir(), 1, &log)
+		own := k.Credentials()
+		if p, err := k.Index(); err != nil || binary.BigEndian.Uint64(p) != w.Image().Index {
+			t.Fatalf("%x, %v", p, err)
+		}
+		const nothing = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+		authority := w.Image().Authorities()[0]
+		w.apply(metadata.SetAuthorities{Authorities: []metadata.Authority{{Certificate: nothing, Key: authority.Key}, authority}})
+		if p, err := k.Index(); err == nil || strings.Contains(err.Error(), "BEGIN") {
+			t.Errorf("it has taken up change %x of what cannot be read: %v", p, err)
+		}
+		for range 100 {
+			if k.Credentials() != own {
+				t.Fatal("it is another one")
+			}
+		}
+		if said := strings.Count(log.String(), "not as the cluster has it"); said != 1 {
+			t.Errorf("it is said %d times", said)
+		}
+		// A rotation waits for such a node.
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		sound := newWorld(t, 4)
+		sound.apply(metadata.RegisterBroker{Broker: broker(2, 4)})
+		sound.first()
+		before := sound.Image().Index
+		if err := Rotate(ctx, sound, 1, answering{k}); err == nil || !strings.Contains(err.Error(), "broker 2") || sound.Image().Index != before {
+			t.Errorf("the authority is changed though a broker does not take that up: %v", err)
+		}
+	})
+}
+
+// An answering keyring is that of each of the Peers.
+type answering struct{ *Keyring }
+
+// Call implements Peers.
+func (a answering) Call(context.Context, int32, uint8, []byte) ([]byte, error) { return a.Index() }
 
 // Who has what, and with whom that goes: see Guard.
 func TestAGuardAsksForWhatTheClusterHas(t *testing.T) {
@@ -270,7 +329,7 @@ func (l laggards) Call(_ context.Context, node int32, kind uint8, _ []byte) ([]b
 		return nil, net.ErrClosed
 	}
 	k := &Keyring{images: l.w, logger: slog.New(slog.DiscardHandler)}
-	return k.Index(), nil
+	return k.Index()
 }
 
 // At each step of a rotation whoever is one step behind believes who is not, and is believed.

@@ -29,8 +29,9 @@ const (
 	CallRotate uint8 = 12 // asks a node to Rotate: nothing, answered by nothing
 )
 
-// Index answers CallIndex: what it tells of, the keyring has taken up.
-func (k *Keyring) Index() []byte {
+// Index answers CallIndex: what it tells of, the keyring has taken up. An error is why it has
+// not, which holds a rotation up: the next step would shut this node out.
+func (k *Keyring) Index() ([]byte, error) {
 	k.mu.Lock()
 	images := k.images
 	k.mu.Unlock()
@@ -38,8 +39,10 @@ func (k *Keyring) Index() []byte {
 	if images != nil {
 		index = images.Image().Index // before it is taken up, which may be a later one
 	}
-	k.Credentials()
-	return binary.BigEndian.AppendUint64(nil, index)
+	if _, err := k.current(); err != nil {
+		return nil, err
+	}
+	return binary.BigEndian.AppendUint64(nil, index), nil
 }
 
 // Operates reports whether a call comes from who can read the folder of a broker: over a
