@@ -24,6 +24,7 @@ import (
 	"millrace/replication/removal"
 	"millrace/replication/transport"
 	"millrace/segment/record/recordtest"
+	"millrace/testdata/ports"
 )
 
 // token has a node make a join token.
@@ -668,13 +669,42 @@ func TestAFoldersCertificateAsksItsNode(t *testing.T) {
 	}
 }
 
-// A node that has nothing to prove itself by answers no handshake, and one that looks for
-// another cluster is told so, which ends who founded by mistake.
+// A node of another cluster that looks for this one is told so, which ends who founded by
+// mistake: nothing proves that word, since no node knows the authorities of other clusters. It
+// counts from members alone, for a cluster that there may be, and not where the operator has
+// said that a cluster is to be founded.
 func TestHandshakesTellOfOtherClusters(t *testing.T) {
 	c := startCluster(t, 1, nil)
 	defer c.stop()
 	n := c.nodes[0]
-	if _, err := n.NodeTLS(&tls.ClientHelloInfo{ServerName: "other.cluster.millrace", SupportedProtos: []string{identity.Sealed}}); err == nil || !strings.Contains(err.Error(), "other") {
+	other := folder.NewClusterID()
+	conn, _ := net.Pipe()
+	defer conn.Close()
+	hello := func(n *testNode, name string, protocols ...string) error {
+		_, err := n.NodeTLS(&tls.ClientHelloInfo{ServerName: name, SupportedProtos: protocols, Conn: conn})
+		return err
+	}
+	for _, tt := range []struct {
+		name      string
+		protocols []string
+	}{
+		{n.ClusterID() + ".cluster.millrace", []string{identity.Sealed}},
+		{other + ".cluster.millrace", []string{identity.Join}},
+		{other + ".cluster.millrace", []string{identity.Sealed, identity.Join}},
+		{other, []string{identity.Sealed}},
+		{"other.cluster.millrace", []string{identity.Sealed}},
+		{"-" + other[1:] + ".cluster.millrace", []string{identity.Sealed}},
+		{".cluster.millrace", []string{identity.Sealed}},
+		{"", []string{identity.Sealed}},
+	} {
+		if err := hello(n, tt.name, tt.protocols...); err != nil && strings.Contains(err.Error(), "looks for") {
+			t.Errorf("%q, %v: %v", tt.name, tt.protocols, err)
+		}
+	}
+	if err := n.Failure(); err != nil {
+		t.Fatalf("it ends: %v", err)
+	}
+	if err := hello(n, other+".cluster.millrace", identity.Sealed); err == nil || !strings.Contains(err.Error(), other) {
 		t.Errorf("%v", err)
 	}
 	eventually(t, "the founder ends", func() bool { return n.Failure() != nil })
@@ -682,4 +712,16 @@ func TestHandshakesTellOfOtherClusters(t *testing.T) {
 		t.Error(err)
 	}
 	n.copied = true
+
+	told := &testNode{c: c, id: 1, addr: ports.Hold(t, 1)[0], dir: filepath.Join(c.dir, "told"), disk: newTestDisk()}
+	defer told.stop()
+	if err := launch(t, told, func(cfg *Config) { cfg.Found = true }); err != nil {
+		t.Fatal(err)
+	}
+	if err := hello(told, other+".cluster.millrace", identity.Sealed); err == nil {
+		t.Error("it answers a node of another cluster")
+	}
+	if err := told.Failure(); err != nil {
+		t.Errorf("told to found a cluster it ends: %v", err)
+	}
 }

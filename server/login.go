@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/binary"
@@ -133,8 +134,8 @@ func (c *connection) serveBare() error {
 	if size < 0 || size > maxLoginBytes {
 		return protocol.Malformed("a message of %d bytes to log in with; at most %d are read", size, maxLoginBytes)
 	}
-	message := make([]byte, size)
-	if _, err := io.ReadFull(c.r, message); err != nil {
+	message, err := readSlowly(c.r, size)
+	if err != nil {
 		return c.readError(err, true)
 	}
 	answer, err := c.loginStep(message)
@@ -142,6 +143,14 @@ func (c *connection) serveBare() error {
 		return c.login.refused // without a word: there is no room for one in this form
 	}
 	return c.write(append(binary.BigEndian.AppendUint32(nil, uint32(len(answer))), answer...), nil, &c.share.client)
+}
+
+// readSlowly reads n bytes into memory that grows as they come: who says that there are many
+// and sends none costs nothing.
+func readSlowly(r io.Reader, n int) ([]byte, error) {
+	var b bytes.Buffer
+	_, err := io.CopyN(&b, r, int64(n))
+	return b.Bytes(), err
 }
 
 // loginStep goes on with the exchange that is under way. After an error the connection has to

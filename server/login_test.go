@@ -258,6 +258,30 @@ func TestLoginOutOfOrder(t *testing.T) {
 	})
 }
 
+// An expectant reader sends a byte at a time, and keeps how much there was room for.
+type expectant struct{ left, room int }
+
+// Read implements io.Reader.
+func (e *expectant) Read(b []byte) (int, error) {
+	e.room = max(e.room, len(b))
+	if e.left == 0 {
+		return 0, io.ErrUnexpectedEOF
+	}
+	e.left--
+	return copy(b, "x"), nil
+}
+
+// What a client says that it will send to log in takes no memory before it comes.
+func TestMessagesOfALoginTakeMemoryAsTheyCome(t *testing.T) {
+	e := &expectant{left: 100}
+	if p, err := readSlowly(e, maxLoginBytes); err == nil || len(p) != 100 || e.room > 1024 {
+		t.Errorf("%d bytes and %v, with room for %d", len(p), err, e.room)
+	}
+	if p, err := readSlowly(strings.NewReader("message, and more"), 7); err != nil || string(p) != "message" {
+		t.Errorf("%q, %v", p, err)
+	}
+}
+
 // A log-in that ends has to be made again in time, by the same mechanism, as the same
 // principal (KIP-368).
 func TestLoginAgain(t *testing.T) {

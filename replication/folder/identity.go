@@ -144,3 +144,9 @@ func NewClusterID() string {
 		}
 	}
 }
+
+// IsClusterID reports whether a text is one that NewClusterID may return.
+func IsClusterID(s string) bool {
+	p, err := base64.RawURLEncoding.DecodeString(s)
+	return err == nil && len(p) == 16 && s[0] != '-'
+}

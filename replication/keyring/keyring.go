@@ -186,11 +186,16 @@ func (k *Keyring) Server(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 }
 
 // Foreign tells which other cluster a node is of that begins a handshake; "" if it is of this
-// one, or does not say.
+// one, does not say, or is no member of one that looks for another. It is a word that nothing
+// proves: a node cannot know the authorities of other clusters.
 func (k *Keyring) Foreign(hello *tls.ClientHelloInfo) string {
+	cluster := identity.ClusterOf(hello)
+	if !folder.IsClusterID(cluster) || slices.Contains(hello.SupportedProtos, identity.Join) {
+		return ""
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if cluster := identity.ClusterOf(hello); cluster != k.name.Cluster {
+	if cluster != k.name.Cluster {
 		return cluster
 	}
 	return ""
