@@ -86,6 +86,7 @@ func written() []*urfave.Command {
 		aclCommand(),
 		userCommand(),
 		quotaCommand(),
+		contextCommand(),
 		clusterCommand(),
 		doctorCommand(),
 		segmentCommand(),

@@ -652,7 +652,7 @@ func TestBashCompletesTopicNames(t *testing.T) {
 	c := clitest.StartBroker(t)
 	c.Do("", "topic", "create", "flights", "freight", "orders")
 	for _, test := range []struct{ line, want string }{
-		{"millrace ", "serve up demo produce consume topic group acl user quota cluster doctor segment bench version completion man"},
+		{"millrace ", "serve up demo produce consume topic group acl user quota context cluster doctor segment bench version completion man"},
 		{"millrace topic d", "describe delete"},
 		{"millrace consume f", "flights freight"},
 		{"millrace -b " + c.All[0].Address + " topic describe fl", "flights"},

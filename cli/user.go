@@ -73,12 +73,13 @@ EXAMPLES:
 			Usage:     "delete users",
 			ArgsUsage: "USER…",
 			Description: `   They cannot log in any more; what ACLs say of them stays. If one of them does not exist,
-   none is deleted.
+   none is deleted. The last super user is not deleted without --last: unless an ACL allows
+   somebody to alter the cluster, nobody could let anybody in afterwards.
 
 EXAMPLES:
    $ millrace user delete bob --dry-run
    $ millrace user delete bob --yes`,
-			Flags:  kafka.Flags(term.DestructiveFlags()),
+			Flags:  kafka.Flags(term.DestructiveFlags(), []urfave.Flag{&urfave.BoolFlag{Name: "last", Usage: "also the last super user"}}),
 			Action: userDelete,
 		}},
 	}
@@ -138,6 +139,9 @@ func setPassword(c *urfave.Context, exists bool) error {
 			fmt.Fprintln(c.App.Writer, password)
 		}
 		fmt.Fprintln(c.App.ErrWriter, "done:", did)
+		if brokers, err := kafka.BrokersNamed(c); err == nil && !exists && len(all) == 0 {
+			fmt.Fprintf(c.App.ErrWriter, "From now on say --user %s --password-file FILE, or keep both: millrace context add NAME --brokers %s --user %[1]s --password-file FILE\n", name, strings.Join(brokers, ","))
+		}
 		return nil
 	})
 }
@@ -286,6 +290,11 @@ func userDelete(c *urfave.Context) error {
 			}
 		}
 		names := strings.Join(c.Args().Slice(), ", ")
+		super := superUsers(ctx, admin)
+		left := slices.ContainsFunc(all, func(u user) bool { return super[u.User] && gone[u.User] == nil })
+		if last := slices.IndexFunc(c.Args().Slice(), func(name string) bool { return super[name] }); last >= 0 && !left && !c.Bool("last") {
+			return term.Fail(term.StatusFailed, "%s is the last super user, and nothing was deleted: nobody could let anybody in afterwards, unless an ACL allows somebody to alter the cluster; then say --last", c.Args().Get(last))
+		}
 		if c.Bool("dry-run") {
 			_, err := fmt.Fprintln(c.App.Writer, "would delete", names)
 			return err

@@ -90,7 +90,7 @@ func TestTheFirstUserIsMade(t *testing.T) {
 		c.Do("", strings.Fields(example)...)
 	}
 	made := c.Do("sesame\n", "user", "create", "alice", "--new-password-file", "-")
-	if !strings.Contains(made.Stderr, "a super user; from then on everybody has to log in") || made.Stdout != "" {
+	if !strings.Contains(made.Stderr, "a super user; from then on everybody has to log in\nFrom now on say --user alice --password-file FILE, or keep both: millrace context add NAME --brokers "+strings.Join(c.Addresses(), ",")+" --user alice --password-file FILE\n") || made.Stdout != "" {
 		t.Errorf("%q, %q", made.Stdout, made.Stderr)
 	}
 	if r := clitest.Run(t, c.Addresses(), "", "topic", "list"); r.Status != term.StatusNotAllowed || !strings.Contains(r.Stderr, "wants you to log in") {
@@ -101,6 +101,20 @@ func TestTheFirstUserIsMade(t *testing.T) {
 		t.Errorf("%q", list)
 	}
 	c.Do("one\n", "produce", "before", "-q", "--user", "alice", "--password-file", secret)
+
+	// Nobody could let anybody in without her, and a user who may do nothing is none who could.
+	c.Do("sesame\n", "user", "create", "bob", "--new-password-file", "-", "--user", "alice", "--password-file", secret)
+	as := []string{"--user", "alice", "--password-file", secret}
+	for _, names := range [][]string{{"alice"}, {"bob", "alice"}} {
+		r := clitest.Run(t, c.Addresses(), "", append(append([]string{"user", "delete", "--yes"}, names...), as...)...)
+		if r.Status != term.StatusFailed || !strings.Contains(r.Stderr, "alice is the last super user, and nothing was deleted") {
+			t.Errorf("%v: status %d: %s", names, r.Status, r.Stderr)
+		}
+	}
+	c.Do("", append([]string{"user", "delete", "--yes", "bob"}, as...)...)
+	if got := c.Do("", append([]string{"user", "delete", "--last", "--dry-run", "alice"}, as...)...).Stdout; got != "would delete alice\n" {
+		t.Errorf("%q", got)
+	}
 }
 
 func TestUserExamplesRun(t *testing.T) {
