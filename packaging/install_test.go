@@ -269,7 +269,7 @@ func TestInstallWithoutGo(t *testing.T) {
 		m.wants("systemctl show -p StatusText millrace", "StatusText=node 1 of cluster ")
 		m.wants("systemctl show -p LimitNOFILE millrace", "LimitNOFILE=1048576")
 		m.wants("ps -o user= -p $(systemctl show -p MainPID --value millrace)", "millrace")
-		m.wants("stat -c '%U %a' /var/lib/millrace", "millrace 750")
+		m.wants("stat -c '%U %a' /var/lib/millrace", "millrace 700")
 		exposure := m.do("systemd-analyze security --no-pager millrace | tail -1")
 		fmt.Printf("figure packaging: %s\n", strings.TrimSpace(exposure))
 		for _, path := range []string{

@@ -88,7 +88,9 @@ func TestNodesHaveCertificatesFromTheStart(t *testing.T) {
 	c := startCluster(t, 3, nil)
 	defer c.stop()
 	c.secured()
+	c.append(c.create("orders", 1, 3, nil), "record")
 	for _, n := range c.nodes {
+		n.private()
 		own := n.credentials()
 		if own.Name != n.identity.Name() || own.Name.Cluster != n.ClusterID() {
 			t.Errorf("node %d has the certificate of %v", n.id, own.Name)
@@ -99,6 +101,35 @@ func TestNodesHaveCertificatesFromTheStart(t *testing.T) {
 				t.Errorf("node %d: %s has mode %v, %v, want %v", n.id, path, info.Mode().Perm(), err, want)
 			}
 		}
+	}
+}
+
+// private fails the test if another user of the machine could read something in the folder.
+func (n *testNode) private() {
+	n.c.t.Helper()
+	segments := 0
+	err := filepath.WalkDir(n.dir, func(path string, e os.DirEntry, err error) error {
+		var info os.FileInfo
+		if err == nil {
+			info, err = e.Info()
+		}
+		switch {
+		case errors.Is(err, os.ErrNotExist): // replaced meanwhile
+			return nil
+		case err != nil:
+			return err
+		case info.Mode().Perm()&0o077 != 0:
+			n.c.t.Errorf("%s has mode %v", path, info.Mode())
+		case e.IsDir() && e.Name() == folder.MetaName: // what libraries make in it is open, and it is not
+			return filepath.SkipDir
+		}
+		if filepath.Ext(path) == ".log" {
+			segments++
+		}
+		return nil
+	})
+	if err != nil || segments == 0 {
+		n.c.t.Errorf("%d segments, %v", segments, err)
 	}
 }
 

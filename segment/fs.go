@@ -12,8 +12,10 @@ import (
 // may stop at any operation and forget what was not synced. Files are real
 // files in either case, since they are mapped.
 type FS interface {
-	// OpenFile opens name with the flags of package os; new files get mode 0644.
+	// OpenFile opens name with the flags of package os; new files get mode 0600: what they hold
+	// is for who may consume it, and not for whoever has a name on the machine.
 	OpenFile(name string, flag int) (File, error)
+	// MkdirAll makes a folder and those above it, of mode 0700.
 	MkdirAll(name string) error
 	// Rename replaces newName if it exists. It is durable once its folder is synced.
 	Rename(oldName, newName string) error
@@ -93,14 +95,14 @@ func IsNoSpace(err error) bool {
 type osFS struct{ sys System }
 
 func (fs osFS) OpenFile(name string, flag int) (File, error) {
-	f, err := os.OpenFile(name, flag, 0o644)
+	f, err := os.OpenFile(name, flag, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	return &osFile{f, fs.sys}, nil
 }
 
-func (osFS) MkdirAll(name string) error           { return os.MkdirAll(name, 0o755) }
+func (osFS) MkdirAll(name string) error           { return os.MkdirAll(name, 0o700) }
 func (osFS) Rename(oldName, newName string) error { return os.Rename(oldName, newName) }
 func (osFS) Remove(name string) error             { return os.Remove(name) }
 

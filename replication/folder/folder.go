@@ -69,10 +69,13 @@ func (f Folder) Make() error {
 		}
 	}
 	// The controllers' log and snapshots have the keys of the cluster's authorities and the
-	// verifiers of passwords. Where the file system knows no permissions, or the folder is
+	// verifiers of passwords, the partitions everybody's records; what an older release made
+	// below is open to all. Where the file system knows no permissions, or the folder is
 	// another user's who lets us write, it stays as it was set up.
-	if err := os.Chmod(f.Path(MetaName), 0o700); err != nil && !errors.Is(err, os.ErrPermission) {
-		return err
+	for _, name := range []string{PartitionsName, MetaName} {
+		if err := os.Chmod(f.Path(name), 0o700); err != nil && !errors.Is(err, os.ErrPermission) {
+			return err
+		}
 	}
 	if err := segment.SyncDir(f.FS, f.Dir); err != nil || !made {
 		return err

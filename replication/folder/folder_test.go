@@ -49,20 +49,24 @@ func TestSomebodysFilesAreToldFromANodes(t *testing.T) {
 	}
 }
 
-// What the controllers keep has keys and verifiers in it: no other user of the machine may
-// read it, in a folder that an older release made neither.
-func TestControllersFolderIsPrivate(t *testing.T) {
+// What the controllers keep has keys and verifiers in it, and partitions have records: no other
+// user of the machine may read them, in a folder that an older release made neither.
+func TestWhatAFolderHoldsIsPrivate(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("there are no permissions of this kind")
 	}
 	dir := t.TempDir()
-	if err := os.MkdirAll(filepath.Join(dir, MetaName), 0o755); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{MetaName, PartitionsName} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := at(dir).Make(); err != nil {
 		t.Fatal(err)
 	}
-	if info, err := os.Stat(filepath.Join(dir, MetaName)); err != nil || info.Mode().Perm() != 0o700 {
-		t.Errorf("%v, %v", info.Mode(), err)
+	for _, name := range []string{MetaName, PartitionsName} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != 0o700 {
+			t.Errorf("%s: %v, %v", name, info.Mode(), err)
+		}
 	}
 }

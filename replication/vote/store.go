@@ -199,7 +199,7 @@ func (s *Store) create() error {
 func openBolt(path string) (db *bbolt.DB, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer panicToError(&err)
-	return bbolt.Open(path, 0o644, &bbolt.Options{
+	return bbolt.Open(path, 0o600, &bbolt.Options{
 		Timeout: time.Second, // for a lock that another process holds
 		// The list of free pages is found again by walking the file, which at
 		// this size takes no time. Stored, it would be a page more to write in
@@ -214,7 +214,7 @@ func openBolt(path string) (db *bbolt.DB, err error) {
 func lookBolt(path string) (db *bbolt.DB, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer panicToError(&err)
-	return bbolt.Open(path, 0o644, &bbolt.Options{ReadOnly: true, Timeout: time.Nanosecond})
+	return bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Nanosecond})
 }
 
 // panicToError makes an error of a panic. It must be deferred by itself.
