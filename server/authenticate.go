@@ -36,7 +36,7 @@ func (h *security) saslHandshake(c *call, req *kmsg.SASLHandshakeRequest) *kmsg.
 		h.warn("a client would log in by a mechanism that is not offered to it", "remote", c.conn.origin.remote, "mechanism", bounded(req.Mechanism), "offered", resp.SupportedMechanisms,
 			"why", h.whyNot(c.conn, req.Mechanism))
 		if c.conn.outside() {
-			l.refused = errBye
+			l.refused, l.told = errBye, true
 		}
 		return resp
 	}
@@ -84,6 +84,7 @@ func (h *security) saslAuthenticate(c *call, req *kmsg.SASLAuthenticateRequest) 
 	resp := kmsg.NewPtrSASLAuthenticateResponse()
 	resp.SASLAuthBytes = []byte{}
 	fail := func(code protocol.Code, text string) *kmsg.SASLAuthenticateResponse {
+		l.told = true
 		resp.ErrorCode, resp.ErrorMessage = int16(code), &text
 		return resp
 	}

@@ -163,17 +163,19 @@ func (c *connection) close() {
 // linger ends a connection that Shutdown closes, or whose client could not log in. Closing it with requests
 // unread would reset it, and a reset takes the answers with it that the client
 // has not yet read. So the client is told of the end and given a moment to do
-// the same.
+// the same. Who was answered that its log-in failed is given that moment before: there are
+// clients that drop an answer which they read together with the end (kafka-python 3).
 func (c *connection) linger() {
 	half, ok := c.conn.(interface{ CloseWrite() error })
-	if c.server.ctx.Err() == nil && c.login.refused == nil || !ok || half.CloseWrite() != nil {
+	stopping := c.server.ctx.Err() != nil
+	if !stopping && c.login.refused == nil || !ok || (stopping || !c.login.told) && half.CloseWrite() != nil {
 		return
 	}
 	c.conn.SetReadDeadline(time.Now().Add(lingerTime))
 	io.Copy(io.Discard, io.LimitReader(c.conn, maxLinger))
 }
 
-// lingerTime is how long Shutdown waits for clients to close their side.
+// lingerTime is how long clients are waited for to close their side.
 const lingerTime = time.Second
 
 // maxLinger is how much is read of what came too late.

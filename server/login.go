@@ -50,6 +50,7 @@ type login struct {
 	until     time.Time      // when it has to have logged in again; zero: never
 	by        time.Time      // when it has to have logged in; zero: it has, or need not
 	refused   error          // why nothing more is read from it, once its answer is written
+	told      bool           // that answer says that it is refused: it is not in want of an end
 }
 
 // outside reports whether the client has to log in, and has not.

@@ -162,7 +162,7 @@ func TestLoginOutOfOrder(t *testing.T) {
 		if got := w.authenticate(2, good); got.ErrorCode != int16(protocol.IllegalSASLState) {
 			t.Errorf("%+v", got)
 		}
-		w.closed()
+		w.leaves()
 	})
 	t.Run("another request within", func(t *testing.T) {
 		w := b.dial()
@@ -189,7 +189,7 @@ func TestLoginOutOfOrder(t *testing.T) {
 			if got.ErrorCode != int16(protocol.UnsupportedSASLMechanism) || !slices.Equal(got.SupportedMechanisms, []string{"SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"}) {
 				t.Errorf("%.20s: %+v", name, got)
 			}
-			w.closed()
+			w.leaves()
 		}
 	})
 	t.Run("what is pipelined behind a failure is not served", func(t *testing.T) {
@@ -282,6 +282,70 @@ func TestMessagesOfALoginTakeMemoryAsTheyCome(t *testing.T) {
 	}
 }
 
+// A watched connection tells how it was ended: by both directions at once, or one before.
+type watched struct {
+	*net.TCPConn
+	ended chan string
+}
+
+func (w watched) CloseWrite() error {
+	w.ended <- "one direction"
+	return w.TCPConn.CloseWrite()
+}
+
+func (w watched) Close() error {
+	w.ended <- "both"
+	return w.TCPConn.Close()
+}
+
+// A watching listener accepts watched connections.
+type watching struct {
+	net.Listener
+	ended chan string
+}
+
+func (w watching) Accept() (net.Conn, error) {
+	conn, err := w.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return watched{conn.(*net.TCPConn), w.ended}, nil
+}
+
+// Who is told that its log-in failed ends the connection itself: a client that reads an answer
+// and the end at once may drop the answer. Who is not told has nothing else to go by.
+func TestWhoIsToldOfAFailedLoginIsLetEnd(t *testing.T) {
+	b := startBroker(t, impatient)
+	b.user("alice", "sesame")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan string, 10)
+	go b.server.Serve(watching{l, ended})
+	t.Cleanup(func() { l.Close() })
+	b.addr = l.Addr().String()
+
+	w := b.dial()
+	w.handshake(1, sasl.Plain)
+	if got := w.authenticate(2, "\x00alice\x00wrong"); got.ErrorCode != int16(protocol.SASLAuthenticationFailed) {
+		t.Errorf("%+v", got)
+	}
+	w.conn.Close()
+	if how := <-ended; how != "both" {
+		t.Errorf("told by an answer, and first ended: %s", how)
+	}
+
+	w = b.dial()
+	w.handshake(0, sasl.Plain)
+	message := "\x00alice\x00wrong"
+	w.write(append(binary.BigEndian.AppendUint32(nil, uint32(len(message))), message...))
+	w.closed()
+	if how := <-ended; how != "one direction" {
+		t.Errorf("told by nothing, and first ended: %s", how)
+	}
+}
+
 // A log-in that ends has to be made again in time, by the same mechanism, as the same
 // principal (KIP-368).
 func TestLoginAgain(t *testing.T) {
@@ -310,13 +374,13 @@ func TestLoginAgain(t *testing.T) {
 	if got := w.authenticate(2, "\x00bob\x00lamp"); got.ErrorCode != int16(protocol.SASLAuthenticationFailed) || !strings.Contains(str(got.ErrorMessage), "Cannot change principals") {
 		t.Errorf("as another: %+v", got)
 	}
-	w.closed()
+	w.leaves()
 	w = in()
 	w.handshake(1, sasl.SCRAMSHA512)
 	if got := w.authenticate(2, "n,,n=alice,r=x"); got.ErrorCode != int16(protocol.SASLAuthenticationFailed) {
 		t.Errorf("by another mechanism: %+v", got)
 	}
-	w.closed()
+	w.leaves()
 
 	// One that has ended is good for logging in again, and for nothing else.
 	b = startBroker(t, map[string]string{"connections.max.reauth.ms": "1"})

@@ -144,7 +144,7 @@ func TestFailedLoginsAreTold(t *testing.T) {
 		} else if got := w.authenticate(2, test.message); got.ErrorCode != int16(protocol.SASLAuthenticationFailed) {
 			t.Errorf("%+v", got)
 		}
-		w.closed()
+		w.leaves()
 		line := log.find("a log-in failed")
 		if !strings.Contains(line, test.user+" ") || !strings.Contains(line, "mechanism=PLAIN") || !strings.Contains(line, w.conn.LocalAddr().String()) {
 			t.Errorf("%.20q: it says %s; want %s", test.message, line, test.user)

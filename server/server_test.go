@@ -247,6 +247,16 @@ func (w *wire) closed() {
 	}
 }
 
+// leaves ends the client's side, as one does that is told to, and tells that the server ends
+// its own.
+func (w *wire) leaves() {
+	w.t.Helper()
+	if err := w.conn.(*net.TCPConn).CloseWrite(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.closed()
+}
+
 func isTimeout(err error) bool {
 	e, ok := err.(net.Error)
 	return ok && e.Timeout()

@@ -216,6 +216,10 @@ func (m *Mux) sort(conn net.Conn, p *place) {
 		if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
 			m.cfg.Quotas.refuse(conn, err.Error())
 		}
+		// With TLS 1.3 a client whose certificate is refused has sent a request behind it.
+		if shaken := (*handshakeError)(nil); errors.As(err, &shaken) {
+			linger(conn)
+		}
 	case c.who == callerHTTP:
 		m.refuseHTTP(conn, c.Conn)
 	case c.who == callerNode:

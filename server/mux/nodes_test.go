@@ -178,6 +178,30 @@ func TestOneDirectionEndsOverTLS(t *testing.T) {
 	}
 }
 
+// A client whose certificate is refused learns so, whatever it has sent behind it: with TLS
+// 1.3 its own handshake is over by then.
+func TestARefusedCertificateIsSaidSo(t *testing.T) {
+	cert, err := credentialsAuthority(t).IssueServer([]string{"localhost"}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHallWith(t, Limits{Connections: 100, PerIP: 100}, Config{TLS: &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAndVerifyClientCert}})
+	h.Kafka()
+	client := tls.Client(h.dial(""), &tls.Config{InsecureSkipVerify: true})
+	if err := client.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	h.becomes("the client to be refused", func(s Stats) bool { return s.Refused == 1 })
+	for range 2 {
+		if _, err := client.Write([]byte("\x00\x00\x00\x64request")); err != nil {
+			t.Fatalf("the client writes: %v", err)
+		}
+	}
+	if _, err := client.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "certificate required") {
+		t.Errorf("the client reads %v", err)
+	}
+}
+
 func credentialsAuthority(t *testing.T) identity.Authority {
 	t.Helper()
 	a, err := identity.NewAuthority("one", time.Now())

@@ -69,7 +69,7 @@ func (m *Mux) sniff(conn net.Conn, patience time.Duration) (called, error) {
 		records := &identity.Records{Conn: whole}
 		secure = tls.Server(records, m.tls)
 		if err := secure.Handshake(); err != nil { // Close closes conn
-			return called{}, fmt.Errorf("TLS handshake: %w", err)
+			return called{}, &handshakeError{err}
 		}
 		if identity.IsNode([]string{secure.ConnectionState().NegotiatedProtocol}) {
 			whole, proof, err := identity.Accept(secure, records)
@@ -95,6 +95,14 @@ func (m *Mux) sniff(conn net.Conn, patience time.Duration) (called, error) {
 	}
 	return called{Conn: whole, who: who, secure: secure}, conn.SetDeadline(time.Time{})
 }
+
+// A handshakeError is why TLS with a client, or a node, did not come about. TLS has told it.
+type handshakeError struct{ why error }
+
+func (e *handshakeError) Error() string { return "TLS handshake: " + e.why.Error() }
+
+// Unwrap returns what TLS says.
+func (e *handshakeError) Unwrap() error { return e.why }
 
 // configFor is how the server of a handshake shows who it is and whom it lets in, which is
 // another matter for nodes than for clients: it is tls.Config.GetConfigForClient.
@@ -182,9 +190,15 @@ func (m *Mux) refuseHTTP(conn, whole net.Conn) {
 	whole.SetDeadline(time.Now().Add(5 * time.Second))
 	const body = "This is a Kafka broker; HTTP is not served here.\n"
 	fmt.Fprintf(whole, "HTTP/1.1 421 Misdirected Request\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body)
-	// Unread bytes would turn the close into a reset, which may overtake the answer.
-	if tcp, ok := whole.(*net.TCPConn); ok {
+	linger(whole)
+}
+
+// linger ends a connection whose caller has been told something: unread bytes would turn
+// the close into a reset, which may overtake that. It lasts until the caller ends it too, or
+// its deadline.
+func linger(conn net.Conn) {
+	if tcp, ok := conn.(*net.TCPConn); ok {
 		tcp.CloseWrite()
 	}
-	io.Copy(io.Discard, io.LimitReader(whole, 64<<10))
+	io.Copy(io.Discard, io.LimitReader(conn, 64<<10))
 }
