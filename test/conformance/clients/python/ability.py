@@ -1,7 +1,8 @@
 """The part of every Python program here that is the same for all clients: what
 each ability asks, as the README's table says it.
 
-A program wraps its library in a Client and calls main. A Client has
+A program wraps its library in a Client and calls main. A Client is made of brokers and a Login,
+and has
 
     produce(topic, records, idempotent=False, codec=None, max_bytes=None)
         sends records to the partitions they name and returns the list of
@@ -13,6 +14,10 @@ A program wraps its library in a Client and calls main. A Client has
                                 A Client with the attribute varies takes two more arguments by
                                 name: cooperative, to rebalance step by step, and instance, to be
                                 a static member, which closes without leaving
+
+    enter(topic)                asks the cluster for something about a topic, of which
+    kept_out(error)             says whether that is the library's for a log-in that was refused
+                                or, without a mechanism, for a handshake of TLS that was
 
 a Member, which one thread uses at a time but for assigned,
 
@@ -31,7 +36,9 @@ and a Client with administration
     groups(), group_state(group), group_offsets(group, topic), delete_group(group)
 """
 
+import logging
 import os
+import queue
 import subprocess
 import sys
 import threading
@@ -65,6 +72,58 @@ class Failed(Exception):
     """What a client did is not what was asked."""
 
 
+class Login(NamedTuple):
+    """How to speak to brokers: without TLS where ca is empty, as nobody without mechanism and cert."""
+
+    mechanism: str  # of SASL
+    user: str
+    password: str
+    token: str
+    ca: str  # the file of the authority of the brokers' certificates
+    cert: str  # the files of the client's own
+    key: str
+
+    def protocol(self):
+        return ("SASL_" if self.mechanism else "") + ("SSL" if self.ca else "PLAINTEXT")
+
+
+def logins():
+    """How the environment says to log in, and how not to: with another password, token or certificate."""
+    def of(name):
+        return os.environ.get("LOGIN_" + name, "")
+
+    def content(name):
+        if not of(name):
+            return ""
+        with open(of(name)) as f:
+            return f.read().strip()
+
+    right = Login(of("MECHANISM"), of("USER"), of("PASSWORD"), content("TOKEN"), of("CA"), of("CERT"), of("KEY"))
+    return right, right._replace(
+        password=of("WRONG_PASSWORD"), token=content("WRONG_TOKEN"), cert=of("WRONG_CERT"), key=of("WRONG_KEY")
+    )
+
+
+class Heard(logging.Handler):
+    """The errors that a library logs where it raises none, or another one later."""
+
+    def __init__(self, library):
+        super().__init__()
+        self.errors = queue.Queue()
+        logging.getLogger(library).addHandler(self)
+
+    def emit(self, record):
+        for a in record.args or ():
+            if isinstance(a, Exception):
+                self.errors.put(a)
+
+    def first(self):
+        try:
+            return self.errors.get(timeout=QUIET)
+        except queue.Empty:
+            raise Failed(f"the library says nothing for {QUIET} s") from None
+
+
 def main(open_client):
     """Runs the ability that the command line names and ends the process."""
     if len(sys.argv) != 4:
@@ -72,7 +131,12 @@ def main(open_client):
         sys.exit(2)
     _, brokers, ability, prefix = sys.argv
     try:
-        run(open_client(brokers), len(brokers.split(",")), ability, prefix)
+        right, wrong = logins()
+        if ability.startswith("login-"):
+            kept_out(lambda: open_client(brokers, wrong), prefix)
+            log_in(open_client(brokers, right), prefix + "-group", prefix)
+        else:
+            run(open_client(brokers, right), len(brokers.split(",")), ability, prefix)
     except Failed as e:
         print(e, file=sys.stderr)
         os._exit(1)
@@ -149,6 +213,27 @@ def run(client, brokers, ability, topic):
         groups(client, group, topic)
     else:
         raise Failed(f"ability {ability!r} is not known")
+
+
+def kept_out(open_client, topic):
+    """Expects the library to say that it was not let in, in one word or another."""
+    client = open_client()
+    try:
+        client.enter(topic)
+    except Exception as e:
+        if not client.kept_out(e):
+            raise
+        return
+    raise Failed("the wrong log-in is not refused")
+
+
+def log_in(client, group, topic):
+    produce(client, topic, numbered(99))
+    member = client.join(group, topic, False)
+    got = collect(member, 99)
+    member.commit()
+    member.close()
+    compare(got, numbered(99))
 
 
 def numbered(n):

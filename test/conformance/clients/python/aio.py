@@ -4,12 +4,14 @@ import asyncio
 import threading
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.abc import AbstractTokenProvider
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError, SaslAuthenticationFailed
+from aiokafka.helpers import create_ssl_context
 
 import ability
-from ability import Description, Failed, Record
+from ability import Description, Failed, Heard, Record
 
 loop = asyncio.new_event_loop()
 threading.Thread(target=loop.run_forever, daemon=True).start()
@@ -23,16 +25,53 @@ def converted(m):
     return Record(m.partition, m.offset, m.key, m.value, tuple(m.headers), m.timestamp)
 
 
+class Token(AbstractTokenProvider):
+    def __init__(self, token):
+        self.fixed = token
+
+    async def token(self):
+        return self.fixed
+
+
+def settings(brokers, login):
+    """Those of every client."""
+    conf = {
+        "bootstrap_servers": brokers, "security_protocol": login.protocol(), "sasl_mechanism": login.mechanism,
+        "sasl_plain_username": login.user, "sasl_plain_password": login.password,
+        "sasl_oauth_token_provider": Token(login.token) if login.token else None,
+    }
+    if login.ca:
+        conf["ssl_context"] = create_ssl_context(cafile=login.ca, certfile=login.cert or None, keyfile=login.key or None)
+    return {k: v for k, v in conf.items() if v}
+
+
 class Client:
-    def __init__(self, brokers):
-        self.brokers = brokers
+    def __init__(self, brokers, login):
+        self.settings = settings(brokers, login)
         self.opened = None
+
+    def enter(self, topic):
+        """Where no broker lets it in, the library logs why, and raises that there is none."""
+        heard = Heard("aiokafka")
+        try:
+            self.admin
+        except KafkaConnectionError:
+            raise heard.first()
+
+    def kept_out(self, error):
+        """The library takes a token that is refused for one that is not, and finds its connection closed."""
+        closed = isinstance(error, KafkaConnectionError)
+        return (
+            isinstance(error, SaslAuthenticationFailed)
+            or closed and "alert unknown ca" in str(error.__cause__)
+            or closed and self.settings.get("sasl_mechanism") == "OAUTHBEARER"
+        )
 
     @property
     def admin(self):
         if self.opened is None:
             async def opened():
-                admin = AIOKafkaAdminClient(bootstrap_servers=self.brokers)
+                admin = AIOKafkaAdminClient(**self.settings)
                 await admin.start()
                 return admin
 
@@ -43,7 +82,7 @@ class Client:
         async def produced():
             conf = {"max_request_size": max_bytes} if max_bytes else {}
             producer = AIOKafkaProducer(
-                bootstrap_servers=self.brokers, acks="all", enable_idempotence=idempotent, compression_type=codec, linger_ms=20, **conf
+                **self.settings, acks="all", enable_idempotence=idempotent, compression_type=codec, linger_ms=20, **conf
             )
             await producer.start()
             sent = [await producer.send(topic, r.value, r.key, r.partition, headers=list(r.headers)) for r in records]
@@ -55,7 +94,7 @@ class Client:
 
     def read(self, topic, start, n):
         async def got():
-            consumer = AIOKafkaConsumer(bootstrap_servers=self.brokers, max_partition_fetch_bytes=8 * 1024 * 1024)
+            consumer = AIOKafkaConsumer(**self.settings, max_partition_fetch_bytes=8 * 1024 * 1024)
             await consumer.start()
             consumer.assign([TopicPartition(topic, p) for p in start])
             for p, o in start.items():
@@ -73,7 +112,7 @@ class Client:
 
     def offsets_at(self, topic, ms):
         async def found():
-            consumer = AIOKafkaConsumer(bootstrap_servers=self.brokers)
+            consumer = AIOKafkaConsumer(**self.settings)
             await consumer.start()
             offsets = await consumer.offsets_for_times({TopicPartition(topic, p): ms for p in range(ability.PARTITIONS)})
             await consumer.stop()
@@ -82,7 +121,7 @@ class Client:
         return {tp.partition: -1 if o is None else o.offset for tp, o in wait(found()).items()}
 
     def join(self, group, topic, next):
-        return Member(self.brokers, group, topic)
+        return Member(self.settings, group, topic)
 
     def create_topic(self, name, partitions, replicas, settings):
         try:
@@ -140,12 +179,12 @@ class Client:
 
 
 class Member(ConsumerRebalanceListener):
-    def __init__(self, brokers, group, topic):
+    def __init__(self, settings, group, topic):
         self.mine = []
 
         async def opened():
             consumer = AIOKafkaConsumer(
-                bootstrap_servers=brokers, group_id=group, auto_offset_reset="earliest", enable_auto_commit=False,
+                **settings, group_id=group, auto_offset_reset="earliest", enable_auto_commit=False,
                 session_timeout_ms=6000, heartbeat_interval_ms=500,
             )
             consumer.subscribe([topic], listener=self)

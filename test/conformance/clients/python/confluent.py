@@ -1,7 +1,9 @@
 """Does what abilities ask with confluent-kafka, which is librdkafka."""
 
+import time
+
 from confluent_kafka import (
-    OFFSET_END, Consumer, ConsumerGroupState, ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition,
+    OFFSET_END, Consumer, ConsumerGroupState, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition,
 )
 from confluent_kafka.admin import (
     AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ConfigSource, NewPartitions, NewTopic, ResourceType,
@@ -16,15 +18,42 @@ def converted(m):
     return Record(m.partition(), m.offset(), m.key(), m.value(), headers, m.timestamp()[1])
 
 
+def settings(brokers, login):
+    """Those of every client."""
+    conf = {
+        "bootstrap.servers": brokers, "security.protocol": login.protocol(), "sasl.mechanism": login.mechanism,
+        "sasl.username": login.user, "sasl.password": login.password, "ssl.ca.location": login.ca,
+        "ssl.certificate.location": login.cert, "ssl.key.location": login.key,
+    }
+    if login.token:
+        conf["oauth_cb"] = lambda _: (login.token, time.time() + 600)
+    return {k: v for k, v in conf.items() if v}
+
+
 class Client:
     varies = True
 
-    def __init__(self, brokers):
-        self.brokers = brokers
-        self.admin = AdminClient({"bootstrap.servers": brokers})
+    def __init__(self, brokers, login):
+        self.settings = settings(brokers, login)
+        self.admin = AdminClient(self.settings)
+
+    def enter(self, topic):
+        """Waits for what the library says of its connections."""
+        said = []
+        producer = Producer({**self.settings, "error_cb": said.append})
+        deadline = time.monotonic() + ability.QUIET
+        while not said:
+            producer.poll(0.1)
+            if time.monotonic() > deadline:
+                raise Failed("the library says nothing")
+        raise KafkaException(said[0])
+
+    def kept_out(self, error):
+        said = error.args[0]
+        return said.code() == KafkaError._AUTHENTICATION or "alert unknown ca" in said.str()
 
     def produce(self, topic, records, idempotent=False, codec=None, max_bytes=None):
-        conf = {"bootstrap.servers": self.brokers, "acks": "all", "enable.idempotence": idempotent, "linger.ms": 20}
+        conf = {**self.settings, "acks": "all", "enable.idempotence": idempotent, "linger.ms": 20}
         if codec:
             conf["compression.type"] = codec
         if max_bytes:
@@ -41,7 +70,7 @@ class Client:
         return told
 
     def read(self, topic, start, n):
-        consumer = Consumer({"bootstrap.servers": self.brokers, "group.id": "unused", "enable.auto.commit": False})
+        consumer = Consumer({**self.settings, "group.id": "unused", "enable.auto.commit": False})
         consumer.assign([TopicPartition(topic, p, o) for p, o in start.items()])
         records = []
         while len(records) < n:
@@ -55,13 +84,13 @@ class Client:
         return records
 
     def offsets_at(self, topic, ms):
-        consumer = Consumer({"bootstrap.servers": self.brokers, "group.id": "unused"})
+        consumer = Consumer({**self.settings, "group.id": "unused"})
         found = consumer.offsets_for_times([TopicPartition(topic, p, ms) for p in range(ability.PARTITIONS)], ability.QUIET)
         consumer.close()
         return {tp.partition: -1 if tp.offset == OFFSET_END else tp.offset for tp in found}
 
     def join(self, group, topic, next, cooperative=False, instance=None):
-        return Member(self.brokers, group, topic, next, cooperative, instance)
+        return Member(self.settings, group, topic, next, cooperative, instance)
 
     def create_topic(self, name, partitions, replicas, settings):
         try:
@@ -83,12 +112,12 @@ class Client:
         listed = self.admin.list_topics(topic, ability.QUIET)
         cluster = self.admin.describe_cluster().result()
         resource = ConfigResource(ResourceType.TOPIC, topic)
-        settings = self.admin.describe_configs([resource])[resource].result()
+        described = self.admin.describe_configs([resource])[resource].result()
         partitions = listed.topics[topic].partitions
         return Description(
             [n.id for n in cluster.nodes], cluster.controller.id, cluster.cluster_id,
             {p: d.replicas for p, d in partitions.items()}, {p: d.leader for p, d in partitions.items()},
-            {s.name: (s.value, s.source == ConfigSource.DYNAMIC_TOPIC_CONFIG.value) for s in settings.values()},
+            {s.name: (s.value, s.source == ConfigSource.DYNAMIC_TOPIC_CONFIG.value) for s in described.values()},
         )
 
     def delete_topic(self, topic):
@@ -121,9 +150,9 @@ class Client:
 
 
 class Member:
-    def __init__(self, brokers, group, topic, next, cooperative, instance):
+    def __init__(self, settings, group, topic, next, cooperative, instance):
         self.changes = 0
-        conf = {"bootstrap.servers": brokers, "group.id": group, "auto.offset.reset": "earliest", "enable.auto.commit": False}
+        conf = {**settings, "group.id": group, "auto.offset.reset": "earliest", "enable.auto.commit": False}
         if next:
             conf["group.protocol"] = "consumer"
         else:

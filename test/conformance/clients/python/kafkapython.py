@@ -1,32 +1,63 @@
 """Does what abilities ask with kafka-python."""
 
+import threading
+
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, SaslAuthenticationFailedError
+from kafka.net.sasl.oauth import AbstractTokenProvider
 
 import ability
-from ability import Description, Failed, Record
+from ability import Description, Failed, Heard, Record
 
 
 def converted(m):
     return Record(m.partition, m.offset, m.key, m.value, tuple(m.headers), m.timestamp)
 
 
+class Token(AbstractTokenProvider):
+    def __init__(self, token):
+        self.fixed = token
+
+    def token(self):
+        return self.fixed
+
+
+def settings(brokers, login):
+    """Those of every client."""
+    conf = {
+        "bootstrap_servers": brokers.split(","), "security_protocol": login.protocol(), "sasl_mechanism": login.mechanism,
+        "sasl_plain_username": login.user, "sasl_plain_password": login.password, "ssl_cafile": login.ca,
+        "ssl_certfile": login.cert, "ssl_keyfile": login.key,
+        "sasl_oauth_token_provider": Token(login.token) if login.token else None,
+    }
+    return {k: v for k, v in conf.items() if v}
+
+
 class Client:
-    def __init__(self, brokers):
-        self.brokers = brokers.split(",")
+    def __init__(self, brokers, login):
+        self.settings = settings(brokers, login)
         self.opened = None
+
+    def enter(self, topic):
+        """Where no broker lets it in, the library logs why, and raises after half a minute that there is none."""
+        heard = Heard("kafka")
+        threading.Thread(target=lambda: self.admin, daemon=True).start()
+        raise heard.first()
+
+    def kept_out(self, error):
+        return isinstance(error, SaslAuthenticationFailedError) or "alert unknown ca" in str(error)
 
     @property
     def admin(self):
         if self.opened is None:
-            self.opened = KafkaAdminClient(bootstrap_servers=self.brokers)
+            self.opened = KafkaAdminClient(**self.settings)
         return self.opened
 
     def produce(self, topic, records, idempotent=False, codec=None, max_bytes=None):
         conf = {"max_request_size": max_bytes} if max_bytes else {}
         producer = KafkaProducer(
-            bootstrap_servers=self.brokers, acks="all", enable_idempotence=idempotent, compression_type=codec, linger_ms=20, **conf
+            **self.settings, acks="all", enable_idempotence=idempotent, compression_type=codec, linger_ms=20, **conf
         )
         sent = [producer.send(topic, r.value, r.key, list(r.headers), r.partition) for r in records]
         told = [s.get(ability.QUIET) for s in sent]
@@ -34,7 +65,7 @@ class Client:
         return [(t.partition, t.offset) for t in told]
 
     def read(self, topic, start, n):
-        consumer = KafkaConsumer(bootstrap_servers=self.brokers, max_partition_fetch_bytes=8 * 1024 * 1024)
+        consumer = KafkaConsumer(**self.settings, max_partition_fetch_bytes=8 * 1024 * 1024)
         consumer.assign([TopicPartition(topic, p) for p in start])
         for p, o in start.items():
             consumer.seek(TopicPartition(topic, p), o)
@@ -48,13 +79,13 @@ class Client:
         return records
 
     def offsets_at(self, topic, ms):
-        consumer = KafkaConsumer(bootstrap_servers=self.brokers)
+        consumer = KafkaConsumer(**self.settings)
         found = consumer.offsets_for_times({TopicPartition(topic, p): ms for p in range(ability.PARTITIONS)})
         consumer.close()
         return {tp.partition: -1 if o is None else o.offset for tp, o in found.items()}
 
     def join(self, group, topic, next):
-        return Member(self.brokers, group, topic)
+        return Member(self.settings, group, topic)
 
     def create_topic(self, name, partitions, replicas, settings):
         try:
@@ -74,11 +105,11 @@ class Client:
     def describe(self, topic):
         cluster = self.admin.describe_cluster()
         partitions = self.admin.describe_topics([topic])[0]["partitions"]
-        settings = self.admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)], config_filter="all")["topic"][topic]
+        described = self.admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)], config_filter="all")["topic"][topic]
         return Description(
             [b["broker_id"] for b in cluster["brokers"]], cluster["controller_id"], cluster["cluster_id"],
             {p["partition_index"]: p["replica_nodes"] for p in partitions}, {p["partition_index"]: p["leader_id"] for p in partitions},
-            {name: (s["value"], s["config_source"] in (1, "DYNAMIC_TOPIC_CONFIG")) for name, s in settings.items()},
+            {name: (s["value"], s["config_source"] in (1, "DYNAMIC_TOPIC_CONFIG")) for name, s in described.items()},
         )
 
     def delete_topic(self, topic):
@@ -105,10 +136,10 @@ class Client:
 
 
 class Member(ConsumerRebalanceListener):
-    def __init__(self, brokers, group, topic):
+    def __init__(self, settings, group, topic):
         self.mine = []
         self.consumer = KafkaConsumer(
-            bootstrap_servers=brokers, group_id=group, auto_offset_reset="earliest", enable_auto_commit=False,
+            **settings, group_id=group, auto_offset_reset="earliest", enable_auto_commit=False,
             session_timeout_ms=6000, heartbeat_interval_ms=500,
         )
         self.consumer.subscribe([topic], listener=self)
