@@ -113,6 +113,16 @@ func (c *testCluster) knock(n *testNode, g strangerHello) *stranger {
 // sayHello says hello on a fresh connection and reads the answer.
 func sayHello(t testing.TB, conn net.Conn, g strangerHello) *stranger {
 	t.Helper()
+	s, err := trySayHello(t, conn, g)
+	if err != nil {
+		t.Fatalf("no answer to a handshake: %v", err)
+	}
+	return s
+}
+
+// trySayHello is sayHello to who may end the connection instead.
+func trySayHello(t testing.TB, conn net.Conn, g strangerHello) (*stranger, error) {
+	t.Helper()
 	if g.session == 0 {
 		g.session = rand.Uint64()
 	}
@@ -125,18 +135,18 @@ func sayHello(t testing.TB, conn net.Conn, g strangerHello) *stranger {
 	head := append([]byte("MLRC\x01"), g.kind)
 	head = binary.BigEndian.AppendUint16(head, uint16(len(body)))
 	sum := crc32.Update(crc32.Checksum(head, castagnoli), castagnoli, body)
-	if _, err := conn.Write(append(binary.BigEndian.AppendUint32(head, sum), body...)); err != nil {
-		t.Fatal(err)
-	}
 	s := &stranger{t: t, conn: conn}
+	if _, err := conn.Write(append(binary.BigEndian.AppendUint32(head, sum), body...)); err != nil {
+		return s, err
+	}
 	conn.SetReadDeadline(time.Now().Add(20 * time.Second))
 	fixed := make([]byte, 12)
 	if _, err := io.ReadFull(conn, fixed); err != nil {
-		t.Fatalf("no answer to a handshake: %v", err)
+		return s, err
 	}
 	p := make([]byte, binary.BigEndian.Uint16(fixed[6:]))
 	if _, err := io.ReadFull(conn, p); err != nil {
-		t.Fatal(err)
+		return s, err
 	}
 	s.ack = strangerAck{status: fixed[5], session: binary.BigEndian.Uint64(p), node: int32(binary.BigEndian.Uint32(p[8:]))}
 	p = p[12:]
@@ -144,7 +154,7 @@ func sayHello(t testing.TB, conn net.Conn, g strangerHello) *stranger {
 		n := 2 + int(binary.BigEndian.Uint16(p))
 		*field, p = string(p[2:n]), p[n:]
 	}
-	return s
+	return s, nil
 }
 
 // ask sends one request and returns the type, head and payload of the answer, or an
