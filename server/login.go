@@ -42,6 +42,7 @@ const maxLoginBytes = 64 << 10
 // by the same mechanism, as the same principal. It belongs to the connection's goroutine.
 type login struct {
 	done      bool           // it has logged in
+	delegated bool           // by a delegation token
 	mechanism sasl.Mechanism // by which it did, or does
 	exchange  sasl.Exchange  // under way; nil: none
 	bare      bool           // messages come without a request around them
@@ -176,7 +177,7 @@ func (c *connection) loginStep(message []byte) (answer []byte, err error) {
 		c.pauseFailed()
 		return nil, err
 	}
-	c.principal, l.done = "User:"+who.Name, true
+	c.principal, l.done, l.delegated = "User:"+who.Name, true, who.Delegated
 	l.until = c.server.broker.sessionEnd(who.Until)
 	c.audit(AuditEvent{Kind: AuditLogin, Subject: string(l.mechanism), Outcome: AuditSucceeded})
 	c.known()
@@ -184,13 +185,14 @@ func (c *connection) loginStep(message []byte) (answer []byte, err error) {
 }
 
 // step gives a message to the exchange. Where that has to check a password it waits for its
-// turn: SCRAM leaves that work to the client, and a token may wait for its issuer's keys.
+// turn: SCRAM leaves that work to the client, but for delegation tokens, and a token of
+// OAUTHBEARER may wait for its issuer's keys.
 func (c *connection) step(message []byte) (who *sasl.Identity, answer []byte, err error) {
 	l, turns := &c.login, c.server.shared.logins
 	if l.mismatch {
 		return nil, nil, &sasl.RefusedError{Reason: "SASL mechanism changed during re-authentication"}
 	}
-	if l.mechanism == sasl.Plain {
+	if l.mechanism == sasl.Plain || l.mechanism != sasl.OAuthBearer && sasl.NamesDelegation(message) {
 		if err := turns.enter(c.ctx); err != nil {
 			return nil, nil, err
 		}
@@ -253,7 +255,8 @@ func (t turnstile) leave() { <-t }
 // there is something to check against, and PLAIN only where nobody else reads the password.
 func (c *connection) mechanisms() (all []sasl.Mechanism) {
 	h := &c.server.broker
-	users := len(h.node.Image().Users()) > 0
+	image := h.node.Image()
+	users, delegations := len(image.Users()) > 0, len(image.DelegationTokens()) > 0
 	for _, name := range h.settings().broker.Login.Mechanisms {
 		m, ok := sasl.Parse(name)
 		switch {
@@ -263,7 +266,7 @@ func (c *connection) mechanisms() (all []sasl.Mechanism) {
 		case m == sasl.Plain:
 			ok = users && c.private()
 		default:
-			ok = users
+			ok = users || delegations
 		}
 		if ok {
 			all = append(all, m)

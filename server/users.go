@@ -34,7 +34,7 @@ func (h *broker) logins() *sasl.Server {
 // newLogins makes it. An issuer whose address cannot be read is none:
 // the settings of a node are checked before it starts.
 func (h *broker) newLogins() *sasl.Server {
-	s := &sasl.Server{Users: users{h}}
+	s := &sasl.Server{Users: users{h}, Delegations: users{h}}
 	t := h.settings().broker.Login.Tokens
 	if t.KeysURL == "" {
 		return s
@@ -48,7 +48,8 @@ func (h *broker) newLogins() *sasl.Server {
 	return s
 }
 
-// users are those of the cluster. They implement sasl.Users.
+// users are those of the cluster, and its delegation tokens. They implement sasl.Users and
+// sasl.Delegations.
 type users struct{ *broker }
 
 // Verifier implements sasl.Users. For a name that nobody has it makes a verifier up, after

@@ -23,7 +23,8 @@ type DelegationToken struct {
 	HMAC      []byte
 }
 
-// PutDelegationToken adds a token, or moves the time at which one expires.
+// PutDelegationToken adds a token, and forgets those that had expired when it was issued; or it
+// moves the time at which one expires.
 //
 // Errors: ErrNoCluster, ErrLevel, ErrInvalidToken, ErrUnknownToken, ErrLimit.
 type PutDelegationToken struct {
@@ -68,14 +69,38 @@ func (c PutDelegationToken) apply(next *Image) error {
 		return nil
 	case known:
 		return refuse(ErrInvalidToken, "there is a delegation token %s already", settings.Shown(t.ID))
-	case len(next.delegations) >= MaxDelegationTokens:
+	}
+	if err := keepDelegations(next, func(o *DelegationToken) bool { return o.Expires > t.Issued }); err != nil {
+		return err
+	}
+	if len(next.delegations) >= MaxDelegationTokens {
 		return refuse(ErrLimit, "There are %d delegation tokens, the most there may be", MaxDelegationTokens)
 	}
+	i, _ = next.delegation(t.ID)
 	next.delegations = inserted(next.delegations, i, t)
 	if next.delegationBytes += t.size(); next.delegationBytes > MaxDelegationTokenBytes {
 		return refuse(ErrLimit, "All delegation tokens would take %d bytes; they may take at most %d.", next.delegationBytes, MaxDelegationTokenBytes)
 	}
 	return next.grow(t.size())
+}
+
+// keepDelegations forgets the tokens of which keep is not true.
+func keepDelegations(m *Image, keep func(*DelegationToken) bool) error {
+	var kept []*DelegationToken
+	gone := 0
+	for _, t := range m.delegations {
+		if keep(t) {
+			kept = append(kept, t)
+		} else {
+			gone += t.size()
+		}
+	}
+	if gone == 0 {
+		return nil
+	}
+	m.delegations = kept
+	m.delegationBytes -= gone
+	return m.grow(-gone)
 }
 
 func (c RemoveDelegationToken) apply(next *Image) error {

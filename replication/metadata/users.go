@@ -145,6 +145,13 @@ func (c AlterUsers) apply(next *Image) error {
 		users = nil
 	}
 	next.users = users
+	if err := keepDelegations(next, func(t *DelegationToken) bool {
+		name, isUser := strings.CutPrefix(t.Owner, "User:")
+		_, changed := touched[name]
+		return !isUser || !changed || touched[name] != nil
+	}); err != nil {
+		return err
+	}
 	if next.userBytes += more; more > 0 && next.userBytes > MaxUserBytes {
 		return refuse(ErrLimit, "All users would take %d bytes; they may take at most %d.", next.userBytes, MaxUserBytes)
 	}

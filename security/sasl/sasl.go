@@ -44,11 +44,29 @@ type Users interface {
 	Verifier(name string, m Mechanism) (v Verifier, known bool)
 }
 
+// A Delegation is what is kept of a delegation token (KIP-48): who has it is its owner, until
+// it ends.
+type Delegation struct {
+	Verifier
+	Owner string // a user's name
+	Until time.Time
+}
+
+// Delegations are the delegation tokens that clients can log in by, which they do by SCRAM.
+// They are asked by many goroutines at once.
+type Delegations interface {
+	// Delegation returns a token by its id. If there is none it is one that nobody has, as
+	// Users has them of users.
+	Delegation(id string, m Mechanism) (d Delegation, known bool)
+}
+
 // An Identity is who a client has shown to be.
 type Identity struct {
 	Name string
 	// Until is when it has to show it again; zero: never.
 	Until time.Time
+	// Delegated is set of who has shown a delegation token.
+	Delegated bool
 }
 
 // ErrCredentials is why a log-in is refused when what the client says is not so. It says no
@@ -91,6 +109,8 @@ const maxMessage = 64 << 10
 // must not change once it is used.
 type Server struct {
 	Users Users
+	// Delegations are looked up for clients that say they have one. nil: there are none.
+	Delegations Delegations
 	// Tokens checks the tokens of OAUTHBEARER. nil: it is not among the mechanisms.
 	Tokens *Tokens
 }
@@ -101,7 +121,7 @@ func (s *Server) Begin(m Mechanism) (Exchange, error) {
 	case m == Plain:
 		return &plain{users: s.Users}, nil
 	case m == SCRAMSHA256, m == SCRAMSHA512:
-		return newSCRAM(s.Users, m)
+		return newSCRAM(s, m)
 	case m == OAuthBearer && s.Tokens != nil:
 		return &bearer{tokens: s.Tokens}, nil
 	}

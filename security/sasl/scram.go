@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"hash"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/xdg-go/scram"
@@ -86,17 +87,25 @@ type scramming struct {
 	name         string
 	known        bool
 	verifier     Verifier
+	delegated    bool // the name is a delegation token's id
+	until        time.Time
+	owner        string // of the token
 	begun        string // both first messages, as a proof is of them: without the client's header
 	nonce        string
 	steps        int
 }
 
-func newSCRAM(users Users, m Mechanism) (Exchange, error) {
+func newSCRAM(of *Server, m Mechanism) (Exchange, error) {
 	s := &scramming{mechanism: m}
 	server, err := scram.HashGeneratorFcn(hasher(m)).NewServer(func(name string) (scram.StoredCredentials, error) {
 		s.name = name
-		v, known := users.Verifier(name, m)
-		s.known, s.verifier = known, v
+		if s.delegated = s.delegated && of.Delegations != nil; s.delegated {
+			d, known := of.Delegations.Delegation(name, m)
+			s.known, s.verifier, s.owner, s.until = known, d.Verifier, d.Owner, d.Until
+		} else {
+			s.verifier, s.known = of.Users.Verifier(name, m)
+		}
+		v := s.verifier
 		return scram.StoredCredentials{KeyFactors: scram.KeyFactors{Salt: string(v.Salt), Iters: v.Iterations}, StoredKey: v.StoredKey, ServerKey: v.ServerKey}, nil
 	})
 	if err != nil {
@@ -114,14 +123,16 @@ func (s *scramming) Step(message []byte) ([]byte, *Identity, error) {
 	if len(message) > maxMessage || !utf8.Valid(message) || strings.ContainsRune(string(message), 0) {
 		return nil, nil, &malformedError{s.mechanism, "it is too long, or no text"}
 	}
-	s.steps++
+	if s.steps++; s.steps == 1 {
+		s.delegated = NamesDelegation(message)
+	}
 	answer, err := s.conversation.Step(string(message))
 	switch {
 	case err != nil && s.steps == 1:
 		return nil, nil, &malformedError{s.mechanism, "the first message cannot be read"}
 	case err != nil:
 		if final, ok := s.doubled(string(message)); ok {
-			return final, &Identity{Name: s.name}, nil
+			return final, s.identity(), nil
 		}
 		return nil, nil, ErrCredentials
 	case s.steps == 1 && s.name == "":
@@ -135,7 +146,36 @@ func (s *scramming) Step(message []byte) ([]byte, *Identity, error) {
 	case !s.conversation.Valid() || !s.known:
 		return nil, nil, ErrCredentials
 	}
-	return []byte(answer), &Identity{Name: s.name}, nil
+	return []byte(answer), s.identity(), nil
+}
+
+// identity is who has logged in.
+func (s *scramming) identity() *Identity {
+	if s.delegated {
+		return &Identity{Name: s.owner, Until: s.until, Delegated: true}
+	}
+	return &Identity{Name: s.name}
+}
+
+// NamesDelegation reports whether a first message of SCRAM's has the extension by which a client
+// says that it has a delegation token (KIP-48). Such a log-in costs the server a password's
+// work, since no verifier of a token is kept.
+func NamesDelegation(first []byte) bool {
+	parts := strings.Split(string(first), ",") // the header's two, the name and the nonce, and what may follow
+	for i := 4; i < len(parts); i++ {
+		if key, value, _ := strings.Cut(parts[i], "="); key == "tokenauth" {
+			return strings.EqualFold(value, "true")
+		}
+	}
+	return false
+}
+
+// DelegationOf makes what a delegation token is checked against: its password is its HMAC in
+// base64.
+func DelegationOf(m Mechanism, hmac, salt []byte) Verifier {
+	v := Verifier{Mechanism: m, Iterations: MinIterations, Salt: salt}
+	v.StoredKey, v.ServerKey = v.keys([]byte(base64.StdEncoding.EncodeToString(hmac)))
+	return v
 }
 
 // begin keeps what the proof will be of.

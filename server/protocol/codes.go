@@ -75,6 +75,12 @@ const (
 	ThrottlingQuotaExceeded            Code = 89
 	ResourceNotFound                   Code = 91
 	DuplicateResource                  Code = 92
+	DelegationTokenNotFound            Code = 62
+	DelegationTokenOwnerMismatch       Code = 63
+	DelegationTokenRequestNotAllowed   Code = 64
+	DelegationTokenAuthorizationFailed Code = 65
+	DelegationTokenExpired             Code = 66
+	InvalidPrincipalType               Code = 67
 	UnacceptableCredential             Code = 93
 	UnknownTopicID                     Code = 100
 	BrokerIDNotRegistered              Code = 102

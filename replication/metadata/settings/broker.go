@@ -63,6 +63,9 @@ var brokerSettings = sorted([]*Definition{
 
 	// Logging in.
 	{Name: "sasl.enabled.mechanisms", Type: List, Default: "SCRAM-SHA-512,SCRAM-SHA-256,PLAIN,OAUTHBEARER", valid: eachOneOf("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN", "OAUTHBEARER"), PerNode: true, Doc: "Mechanisms that clients may log in by. Those with a password are offered once the cluster has a user, PLAIN only where nobody else reads it, and OAUTHBEARER where sasl.oauthbearer.jwks.endpoint.url is set."},
+	{Name: "delegation.token.max.lifetime.ms", Type: Long, Default: "604800000", valid: atLeast(1), Doc: "For how long a delegation token can be renewed, at most."},
+	{Name: "delegation.token.expiry.time.ms", Type: Long, Default: "86400000", valid: atLeast(1), Doc: "For how long a delegation token holds without being renewed."},
+	{Name: "delegation.token.secret.key", Type: Password, Null: true, ReadOnly: true, Doc: "Accepted without effect: what proves a token is drawn at random and kept with it, so there is no key to be the same on all brokers."},
 	{Name: "connections.max.reauth.ms", Type: Long, Default: "0", valid: atLeast(0), PerNode: true, Doc: "Time after which a client has to log in again, or its connection is closed; 0 is never, unless its token ends."},
 	{Name: "connection.failed.authentication.delay.ms", Type: Int, Default: "100", valid: between(0, 60_000), PerNode: true, Doc: "Time until a client is told that its log-in failed."},
 	{Name: "sasl.oauthbearer.jwks.endpoint.url", Type: String, Null: true, ReadOnly: true, PerNode: true, Doc: "Where the public keys of the issuer of tokens are: a file:, http: or https: URL of a JSON Web Key Set."},
@@ -236,12 +239,15 @@ type Connections struct {
 	FetchSessions   int32
 }
 
-// Login is how clients say who they are, sasl.* and connections.max.reauth.ms.
+// Login is how clients say who they are: sasl.*, delegation.token.* and connections.max.reauth.ms.
 type Login struct {
 	Mechanisms        []string
 	MaxSessionMillis  int64 // 0: no bound
 	FailedDelayMillis int32
 	Tokens            Tokens
+
+	DelegationMillis    int64 // a delegation token holds for so long without being renewed
+	MaxDelegationMillis int64 // and with it
 }
 
 // Tokens is how tokens of OAUTHBEARER are checked, sasl.oauthbearer.*.
@@ -357,6 +363,9 @@ func (l Layers) Broker() Broker {
 			Mechanisms:        r.list("sasl.enabled.mechanisms"),
 			MaxSessionMillis:  r.long("connections.max.reauth.ms"),
 			FailedDelayMillis: r.bounded("connection.failed.authentication.delay.ms"),
+
+			DelegationMillis:    r.long("delegation.token.expiry.time.ms"),
+			MaxDelegationMillis: r.long("delegation.token.max.lifetime.ms"),
 			Tokens: Tokens{
 				KeysURL:           r.text("sasl.oauthbearer.jwks.endpoint.url"),
 				KeysRefreshMillis: r.long("sasl.oauthbearer.jwks.endpoint.refresh.ms"),
