@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,8 +30,8 @@ func clusterRemoveCommand() *urfave.Command {
 		Description: `   Broker N is stopped, or gone with its disk. Its replicas are moved to brokers that do
    not have them yet; where there is none left, a partition has one replica less from
    then on. The broker leaves all groups, the controllers' too, and the cluster forgets
-   it. Its certificate opens nothing any more: started again it is refused, and joins as
-   a new node does. But its data folder holds the key of the cluster's authority: whoever
+   it. Its certificate opens nothing any more: it is refused, and comes back as a new node
+   does, with an empty folder and a join token. But its data folder holds the key of the cluster's authority: whoever
    has that can make a certificate for any node. Unless the folder is destroyed, rotate
    the authority: millrace cluster ca rotate.
 
@@ -205,5 +206,6 @@ func leaving(ctx context.Context, state *clusterState, id int32) (groups []strin
 		}
 		groups = append(groups, means.Left...)
 	}
+	slices.Sort(groups) // what is left is said again as it changes
 	return groups, nil
 }

@@ -23,6 +23,7 @@ import (
 	"millrace/replication/folder"
 	"millrace/replication/metadata"
 	"millrace/replication/partition"
+	"millrace/replication/transport"
 	"millrace/segment"
 	"millrace/segment/record"
 	"millrace/segment/record/recordtest"
@@ -41,8 +42,9 @@ type testCluster struct {
 	decode    controller.Decoder // how nodes that start read changes; nil: as this release does
 	producers int64              // that append was
 
-	host     string // of the nodes in the network in memory; "": 127.0.0.1
-	maxLevel int32  // the highest feature level of nodes that start; 0: this release's
+	host     string           // of the nodes in the network in memory; "": 127.0.0.1
+	maxLevel int32            // the highest feature level of nodes that start; 0: this release's
+	dialer   transport.Dialer // of nodes where there is no net; nil: TCP
 }
 
 type testNode struct {
@@ -203,7 +205,7 @@ func (n *testNode) open() error {
 	if cfg.Join = n.join; n.join == nil && n.id != 1 {
 		cfg.Join = []string{n.c.nodes[0].addr}
 	}
-	if n.c.net != nil {
+	if cfg.Dialer = n.c.dialer; n.c.net != nil {
 		cfg.Dialer = n.c.net.Dialer(n.addr)
 	}
 	if n.adjust != nil {

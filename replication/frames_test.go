@@ -380,9 +380,10 @@ func (u *unlimited) take() string {
 // No frame that a member sends has an effect when somebody sends it who has no key of the
 // cluster's, whatever he says that he is and by whichever of the ways that are open to him, nor
 // from who has a key that is another's, or is no member any more. He hears a refusal, or
-// nothing.
+// nothing, and nobody dials where he says that he listens.
 func TestFramesOfStrangersHaveNoEffect(t *testing.T) {
-	c := startCluster(t, 3, nil)
+	dialled := &dialler{to: make(map[string]bool)}
+	c := startClusterOf(&testCluster{t: t, dir: t.TempDir(), dialer: dialled}, 3)
 	defer c.stop()
 	c.secured()
 	id := c.create("orders", 1, 3, nil)
@@ -433,6 +434,38 @@ func TestFramesOfStrangersHaveNoEffect(t *testing.T) {
 		}
 	}
 	c.stillWorks(id)
+	dialled.check(c)
+}
+
+// A dialler keeps which addresses nodes dial.
+type dialler struct {
+	mu sync.Mutex
+	to map[string]bool
+}
+
+// DialContext implements transport.Dialer.
+func (d *dialler) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	d.mu.Lock()
+	d.to[addr] = true
+	d.mu.Unlock()
+	return new(net.Dialer).DialContext(ctx, network, addr)
+}
+
+// check fails the test if an address was dialled that is no node's, such as those that
+// strangers say they are at, or if none was.
+func (d *dialler) check(c *testCluster) {
+	c.t.Helper()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, n := range c.nodes {
+		if !d.to[n.addr] {
+			c.t.Errorf("node %d is dialled by nobody", n.id)
+		}
+		delete(d.to, n.addr)
+	}
+	for addr := range d.to {
+		c.t.Errorf("%s is dialled, which is no node's", addr)
+	}
 }
 
 // trespass goes its way to an address, says hello and sends a frame, whether that was refused
@@ -463,7 +496,7 @@ func (w trespass) trespass(t *testing.T, addr string, as identity.Name, kind byt
 			t.Fatalf("%s: %v", w.name, err)
 		}
 	}
-	s, err := trySayHello(t, over, strangerHello{kind: kind, node: as.Node, incarnation: as.Incarnation, cluster: as.Cluster})
+	s, err := trySayHello(t, over, strangerHello{kind: kind, node: as.Node, incarnation: as.Incarnation, cluster: as.Cluster, address: "127.0.0.1:1"})
 	if err != nil && len(w.as) > 0 {
 		t.Errorf("%s: no answer to a hello: %v", w.name, err)
 	}

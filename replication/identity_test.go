@@ -260,8 +260,54 @@ func TestTokensLetNodesIn(t *testing.T) {
 	})
 }
 
+// An asker asks with a token to be taken in, as often as the test likes.
+type asker struct {
+	c     *testCluster
+	token identity.Token
+}
+
+// request is one for a certificate, by a key of its own.
+func (a asker) request() []byte {
+	a.c.t.Helper()
+	key, err := identity.NewKey()
+	if err != nil {
+		a.c.t.Fatal(err)
+	}
+	request, err := identity.NewRequest(key)
+	if err != nil {
+		a.c.t.Fatal(err)
+	}
+	return request
+}
+
+// ask asks one of the cluster's nodes.
+func (a asker) ask(of *testNode, node int32, incarnation string, request []byte) (answer admission.Answer) {
+	a.c.t.Helper()
+	p, err := json.Marshal(admission.Request{
+		Node: node, Incarnation: incarnation, Host: "10.0.0.9", Port: 9000 + node, MinLevel: 1, MaxLevel: keyring.SecureLevel,
+		Token: a.token.ID, Secret: a.token.Secret, Certificate: request,
+	})
+	if err != nil {
+		a.c.t.Fatal(err)
+	}
+	asking := transport.New(transport.Config{
+		Local: transport.Peer{Incarnation: incarnation}, Dialer: a.c.net.Dialer("10.0.0.9:1"), Guard: keyring.Asking{TLS: a.token.Client(nil)},
+	})
+	defer asking.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if p, err = asking.CallAddr(ctx, of.addr, admission.CallJoin, p); err == nil {
+		err = json.Unmarshal(p, &answer)
+	}
+	if err != nil {
+		a.c.t.Error(err)
+	}
+	return answer
+}
+
 // A token for one node is for one, whoever asks with it for several by one request for a
-// certificate. The same node may ask again: its answer may have been lost.
+// certificate. The same node may ask again: its answer may have been lost. Whoever knows its
+// name and the token and has another key may not.
 func TestATokenCountsNodesAndNotRequestsForCertificates(t *testing.T) {
 	apart(t, 1, func(t *testing.T, c *testCluster) {
 		first := c.nodes[0]
@@ -269,52 +315,59 @@ func TestATokenCountsNodesAndNotRequestsForCertificates(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		key, err := identity.NewKey()
-		if err != nil {
-			t.Fatal(err)
-		}
-		request, err := identity.NewRequest(key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ask := func(node int32, incarnation string) (answer admission.Answer) {
-			t.Helper()
-			p, err := json.Marshal(admission.Request{
-				Node: node, Incarnation: incarnation, Host: "10.0.0.9", Port: 9000 + node, MinLevel: 1, MaxLevel: keyring.SecureLevel,
-				Token: token.ID, Secret: token.Secret, Certificate: request,
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			asking := transport.New(transport.Config{
-				Local: transport.Peer{Incarnation: incarnation}, Dialer: c.net.Dialer("10.0.0.9:1"), Guard: keyring.Asking{TLS: token.Client(nil)},
-			})
-			defer asking.Close()
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-			defer cancel()
-			if p, err = asking.CallAddr(ctx, first.addr, admission.CallJoin, p); err == nil {
-				err = json.Unmarshal(p, &answer)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			return answer
-		}
+		by := asker{c, token}
+		request := by.request()
 		for range 2 {
-			if a := ask(7, "one"); a.Refused != "" || len(a.Certificate) == 0 {
+			if a := by.ask(first, 7, "one", request); a.Refused != "" || len(a.Certificate) == 0 {
 				t.Fatalf("the node that the token is for is refused: %q", a.Refused)
 			}
 		}
 		for _, other := range []struct {
 			node        int32
 			incarnation string
-		}{{8, "two"}, {7, "two"}, {8, "one"}} {
-			if a := ask(other.node, other.incarnation); !strings.Contains(a.Refused, "as often as it may be") || len(a.Certificate) > 0 {
+			request     []byte
+		}{{8, "two", request}, {7, "two", request}, {8, "one", request}, {7, "one", by.request()}} {
+			if a := by.ask(first, other.node, other.incarnation, other.request); !strings.Contains(a.Refused, "as often as it may be") || len(a.Certificate) > 0 {
 				t.Errorf("the token lets node %d in, too, as %s: %q, a certificate of %d bytes", other.node, other.incarnation, a.Refused, len(a.Certificate))
 			}
 		}
 		if n := len(first.Image().Brokers()); n != 2 {
 			t.Errorf("%d brokers are registered, want 2", n)
+		}
+		time.Sleep(time.Hour)
+		if a := by.ask(first, 7, "one", request); a.Refused == "" || len(a.Certificate) > 0 {
+			t.Error("an answer is given again when the token has ended")
+		}
+	})
+}
+
+// Of many that come with one token at the same time, by different nodes, as many are let in as
+// it is for.
+func TestATokenThatManyUseAtOnce(t *testing.T) {
+	apart(t, 3, func(t *testing.T, c *testCluster) {
+		const uses, many = 3, 12
+		token, err := identity.ParseToken(c.nodes[1].token(uses, time.Hour))
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second) // all know of it
+		by := asker{c, token}
+		answers := make(chan admission.Answer, many)
+		for i := range int32(many) {
+			request := by.request()
+			go func() { answers <- by.ask(c.nodes[i%3], 10+i, fmt.Sprint("at-once-", i), request) }()
+		}
+		in := 0
+		for range many {
+			switch a := <-answers; {
+			case a.Refused == "" && len(a.Certificate) > 0:
+				in++
+			case !strings.Contains(a.Refused, "as often as it may be") || len(a.Certificate) > 0:
+				t.Errorf("%q, a certificate of %d bytes", a.Refused, len(a.Certificate))
+			}
+		}
+		if n := len(c.controllerLead().Image().Brokers()); in != uses || n != 3+uses {
+			t.Errorf("%d of %d are let in, and %d brokers are registered, want %d", in, many, n, 3+uses)
 		}
 	})
 }

@@ -42,7 +42,7 @@ type Host interface {
 // In a cluster without authorities whoever asks is taken in. In others it takes a certificate,
 // of a registered broker that comes back as another incarnation; or a token; or that the node asks over
 // loopback, while all brokers are there and the cluster has no users: then whoever can ask
-// can read the folders of all.
+// may do everything there anyhow.
 type Door struct {
 	host   Host
 	logger *slog.Logger

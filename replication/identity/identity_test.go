@@ -437,6 +437,28 @@ func TestATokenKnowsItsCluster(t *testing.T) {
 	if c, _ := shake(t, token.Client(at(start)), impostor, start); c.err == nil {
 		t.Error("an impostor is believed")
 	}
+	// One that has what brokers show clients, which is in the hands of whatever ends their TLS.
+	served, err := a.IssueServer([]string{"x"}, start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	impostor = newCredentials(t, Name{"one", 1, "a"}, a)
+	impostor.own = served
+	if c, _ := shake(t, token.Client(at(start)), impostor, start); c.err == nil || !strings.Contains(c.err.Error(), "names no node") {
+		t.Errorf("a server for clients: %v", c.err)
+	}
+	// One whose certificate has ended.
+	late := start.Add(Life + time.Minute)
+	if c, _ := shake(t, token.Client(at(late)), newCredentials(t, Name{"one", 1, "a"}, a), late); c.err == nil || !strings.Contains(c.err.Error(), "expired") {
+		t.Errorf("a certificate that has ended: %v", c.err)
+	}
+	// One that shows the fingerprinted certificate, which is no authority's.
+	leaf := newCredentials(t, Name{"one", 1, "a"}, a)
+	forged := token
+	forged.Authority = Authority{Certificate: leaf.own.Leaf}.Fingerprint()
+	if c, _ := shake(t, forged.Client(at(start)), leaf, start); !errors.Is(c.err, ErrOtherAuthority) {
+		t.Errorf("a node's certificate in the place of its authority's: %v", c.err)
+	}
 }
 
 func TestRequestsForCertificates(t *testing.T) {
