@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"millrace/security/certificate/certificatetest"
 )
 
 // A suite is the test suite of another project, run as it is against brokers of
@@ -261,10 +263,43 @@ const (
 	itsOwnPanic = "its getOffsets calls a connect function that it has not set: a nil pointer, whatever the broker"
 )
 
-// TestFranzGoSuite runs franz-go's own integration tests on three nodes.
+// TestFranzGoSuite runs franz-go's own integration tests on three nodes, and those of a log-in
+// on the three that ask for one.
 func TestFranzGoSuite(t *testing.T) {
 	t.Parallel() // with the other suites: each waits more than it works
-	s := &suite{
+	guarded := theGuarded(&cell{T: t})
+	franzGoSuite(brokers, "KGO_TEST_RECORDS=20000", "KGO_TEST_SCRAM=admin:"+password+":512", "KGO_TEST_SCRAM_SEEDS="+strings.Join(guarded.brokers, ",")).check(t)
+}
+
+// TestFranzGoSuiteOverTLS runs them over TLS. Those of a log-in have run, and skip themselves.
+func TestFranzGoSuiteOverTLS(t *testing.T) {
+	t.Parallel()
+	if program == "" {
+		t.Skip("needs a cluster of its own, and CONFORMANCE_BROKERS names brokers")
+	}
+	dir := t.TempDir()
+	authority := certificatetest.NewAuthority(t)
+	cert, key := authority.Issue(t, "millrace", time.Hour)
+	shown, ca := filepath.Join(dir, "broker.pem"), filepath.Join(dir, "ca.pem")
+	for path, text := range map[string]string{shown: cert + key, ca: authority.PEM} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	secured, stop, err := up(filepath.Join(dir, "data"), "MILLRACE_CFG_SSL_KEYSTORE_LOCATION="+shown)
+	t.Cleanup(stop)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := franzGoSuite(secured, "KGO_TEST_RECORDS=5000", "KGO_TEST_TLS=ca:"+ca)
+	s.apart = append(s.apart, "TestIssue769") // it takes the others with it
+	s.foreign["TestIssue769"] = "it sets a dialer of its own, which the client takes no TLS beside, and goes on without the client that it did not get"
+	s.check(t)
+}
+
+// franzGoSuite is franz-go's suite on three nodes, with more in its environment.
+func franzGoSuite(brokers []string, env ...string) *suite {
+	return &suite{
 		module: "github.com/twmb/franz-go", pkg: "github.com/twmb/franz-go/pkg/kgo",
 		patience: 15 * time.Minute,
 		lacking: map[string]string{
@@ -277,11 +312,11 @@ func TestFranzGoSuite(t *testing.T) {
 		},
 		run: func(binary, pattern, skip string) *exec.Cmd {
 			cmd := exec.Command("go", "tool", "test2json", binary, "-test.v=test2json", "-test.timeout=14m", "-test.run", pattern, "-test.skip", skip)
-			cmd.Env = append(os.Environ(), "KGO_SEEDS="+strings.Join(brokers, ","), "KGO_TEST_RF=3", "KGO_TEST_RECORDS=20000", "KGO_LOG_LEVEL=none")
+			cmd.Env = append(os.Environ(), "KGO_SEEDS="+strings.Join(brokers, ","), "KGO_TEST_RF=3", "KGO_LOG_LEVEL=none")
+			cmd.Env = append(cmd.Env, env...)
 			return cmd
 		},
 	}
-	s.check(t)
 }
 
 // TestKafkaGoSuite runs segmentio/kafka-go's own tests, which know one broker at
