@@ -1,7 +1,7 @@
 # make check and make race are what every commit must pass, besides `go test ./...`.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: check format vet modules systems rules race build test dist bench compare compare-quick curves
+.PHONY: check format vet modules systems rules race build test dist bench compare compare-quick security curves
 
 build:
 	go build -o bin/millrace ./cli/millrace
@@ -46,6 +46,10 @@ bench:
 # that does nothing else, with Java and Maven.
 compare:
 	cd test/peers && go run . compare -o ../../BENCHMARKS.md
+
+# What it costs to be safe: ten minutes, as root.
+security:
+	cd test/peers && go run . security -o ../../BENCHMARKS.md
 
 # Whether that works, in two minutes or less, to standard output.
 compare-quick:

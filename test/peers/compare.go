@@ -69,6 +69,8 @@ type session struct {
 	filled  bool  // the topic that is consumed
 	loaded  bool  // there was a load
 	own     int64 // the most memory without files that was seen, bytes
+
+	environment []string // of the program that makes the load, besides this one's
 }
 
 const compareHelp = `peers compare [flags]
@@ -410,7 +412,12 @@ func (r *run) addPeaks() {
 }
 
 // withCluster calls f with a new cluster that serves, and is gone when it returns.
-func (r *run) withCluster(ctx context.Context, system cluster.System, round int, f func(*session) error) (err error) {
+func (r *run) withCluster(ctx context.Context, system cluster.System, round int, f func(*session) error) error {
+	return r.withClusterOf(ctx, system, cluster.Options{}, round, f)
+}
+
+// withClusterOf is withCluster with what users set.
+func (r *run) withClusterOf(ctx context.Context, system cluster.System, o cluster.Options, round int, f func(*session) error) (err error) {
 	dir, err := os.MkdirTemp(r.dir, string(system)+"-")
 	if err != nil {
 		return err
@@ -424,7 +431,7 @@ func (r *run) withCluster(ctx context.Context, system cluster.System, round int,
 		}
 	}()
 	s := &session{run: r, round: round}
-	if s.cluster, err = cluster.New(ctx, system, r.programs, dir); err != nil {
+	if s.cluster, err = cluster.New(ctx, system, r.programs, dir, o); err != nil {
 		return err
 	}
 	defer s.cluster.Kill()

@@ -147,6 +147,7 @@ func (b bench) run(ctx context.Context, s *session, v variant) (*load.Result, us
 	}
 	var out bytes.Buffer
 	cmd.Stdout = &out
+	cmd.Env = append(os.Environ(), s.environment...)
 	// What was written before is not this load's to write back.
 	if err := syncFilesystem(s.dir); err != nil {
 		return nil, u, err

@@ -4,6 +4,7 @@
 //	go run . compare -o ../../BENCHMARKS.md
 //	go run . compare -quick
 //	go run . curves -o ../../BENCHMARKS.md
+//	go run . security -o ../../BENCHMARKS.md
 package main
 
 import (
@@ -42,6 +43,7 @@ const usageText = `peers measures Millrace beside Apache Kafka and NATS JetStrea
 
   peers compare [-h | flags]   the same loads for all three, side by side
   peers curves [-h | flags]    how Millrace scales
+  peers security [-h | flags]  what it costs Millrace to be safe
 `
 
 // errUsage is a mistake in the command line.
@@ -60,6 +62,8 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return compare(ctx, args, stdout, stderr)
 	case "curves":
 		return runCurves(ctx, args, stdout, stderr)
+	case "security":
+		return runSecurity(ctx, args, stdout, stderr)
 	// The rest is what this program starts itself as.
 	case "nats-bench":
 		return natsload.Command(ctx, args, stdout)

@@ -41,7 +41,9 @@ type Cluster struct {
 	System  System
 	Brokers []*Broker
 
-	begin func(context.Context) error // starts what is to run before all others, if anything
+	options Options
+	program string                      // of Millrace
+	begin   func(context.Context) error // starts what is to run before all others, if anything
 }
 
 // A Broker is one server process and the folder of its data.
@@ -55,9 +57,21 @@ type Broker struct {
 	peak    int64            // memory of the processes that have ended, bytes
 }
 
+// Options are what a cluster may have that its users set.
+type Options struct {
+	// Host is the address of this machine that brokers listen on; "": 127.0.0.1. Only
+	// Millrace is laid out on another.
+	Host string
+	// Environment is what brokers have in theirs besides, NAME=VALUE.
+	Environment []string
+}
+
 // New lays a cluster out in an empty folder. Nothing runs yet.
-func New(ctx context.Context, system System, programs *Programs, dir string) (*Cluster, error) {
-	c := &Cluster{System: system}
+func New(ctx context.Context, system System, programs *Programs, dir string, o Options) (*Cluster, error) {
+	if o.Host == "" {
+		o.Host = loopback
+	}
+	c := &Cluster{System: system, options: o}
 	for i := range Size {
 		b := &Broker{data: filepath.Join(dir, fmt.Sprintf("data-%d", i+1)), log: filepath.Join(dir, fmt.Sprintf("broker-%d.log", i+1))}
 		if err := os.MkdirAll(b.data, 0o755); err != nil {
@@ -65,7 +79,7 @@ func New(ctx context.Context, system System, programs *Programs, dir string) (*C
 		}
 		c.Brokers = append(c.Brokers, b)
 	}
-	ports, err := freeAddresses(2 * Size)
+	ports, err := freeAddresses(o.Host, 2*Size)
 	if err != nil {
 		return nil, err
 	}
@@ -199,10 +213,13 @@ func (b *Broker) lastWords() string {
 	return string(lines[len(lines)-1])
 }
 
-// freeAddresses returns n addresses of 127.0.0.1 that nobody listens on now.
-func freeAddresses(n int) (all []string, err error) {
+// loopback is where brokers listen whose users said nothing.
+const loopback = "127.0.0.1"
+
+// freeAddresses returns n addresses of a host that nobody listens on now.
+func freeAddresses(host string, n int) (all []string, err error) {
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 		if err != nil {
 			return nil, err
 		}
