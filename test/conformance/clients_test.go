@@ -74,9 +74,6 @@ func TestClients(t *testing.T) {
 }
 
 func (c *client) reason(ability string) string {
-	if strings.HasPrefix(ability, "login-") && (slices.Contains(javaClients, c) || slices.Contains(nodeClients, c)) {
-		return "its program does not log in yet"
-	}
 	for pattern, reason := range c.lacks {
 		if start, many := strings.CutSuffix(pattern, "*"); pattern == ability || many && strings.HasPrefix(ability, start) {
 			return reason

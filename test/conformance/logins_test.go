@@ -3,11 +3,13 @@
 package conformance
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -164,27 +166,32 @@ func (g *guarded) token(t testing.TB, user string, ends time.Duration) string {
 }
 
 // invite makes the super user, with whom the cluster lets nobody in any more who has not
-// logged in, and a client that has.
+// logged in, and a client that has, once every node knows of the user.
 func (g *guarded) invite(t *testing.T) error {
-	open, err := g.connect()
+	open, err := kgo.NewClient(kgo.SeedBrokers(g.brokers...))
 	if err != nil {
 		return err
 	}
 	defer open.Close()
+	if err := allThere(open, len(g.brokers)); err != nil {
+		return err
+	}
 	if err := user(t.Context(), kadm.NewClient(open), "admin", kadm.ScramSha512); err != nil {
 		return err
 	}
-	g.own, err = g.connect(kgo.SASL(scram.Auth{User: "admin", Pass: password}.AsSha512Mechanism()))
-	return err
-}
-
-// connect returns a client that knows all three nodes.
-func (g *guarded) connect(options ...kgo.Opt) (*kgo.Client, error) {
-	client, err := kgo.NewClient(append(options, kgo.SeedBrokers(g.brokers...), kgo.MetadataMinAge(50*time.Millisecond))...)
-	if err != nil {
-		return nil, err
+	in := kgo.SASL(scram.Auth{User: "admin", Pass: password}.AsSha512Mechanism())
+	for _, broker := range g.brokers {
+		one, err := kgo.NewClient(kgo.SeedBrokers(broker), in)
+		if err != nil {
+			return err
+		}
+		defer one.Close()
+		if err := allThere(one, len(g.brokers)); err != nil {
+			return fmt.Errorf("broker %s: %w", broker, err)
+		}
 	}
-	return client, allThere(client, len(g.brokers))
+	g.own, err = kgo.NewClient(kgo.SeedBrokers(g.brokers...), in, kgo.MetadataMinAge(50*time.Millisecond))
+	return err
 }
 
 // user makes one who may log in by some of SCRAM's mechanisms, and so by PLAIN.
@@ -208,36 +215,43 @@ func (x *cell) asGuest(w way) {
 	g := theGuarded(x)
 	x.brokers, x.own, x.admin = g.brokers, g.own, kadm.NewClient(g.own)
 	x.admin.SetTimeoutMillis(30_000)
-	x.env = append(x.env, "LOGIN_MECHANISM="+w.mechanism)
+	x.env = append(x.credentials(g, w), "LOGIN_MECHANISM="+w.mechanism)
 	if w.tls {
 		x.env = append(x.env, "LOGIN_CA="+g.ca)
 	}
+	made, err := x.admin.CreateACLs(x.Context(), kadm.NewACLs().Allow(x.principal(w)).AllowHosts().
+		Topics(x.prefix).Groups(x.group()).Operations(kadm.OpRead, kadm.OpWrite, kadm.OpDescribe))
+	for _, m := range made {
+		err = errors.Join(err, m.Err)
+	}
+	if err != nil {
+		x.Fatalf("entries of %s: %v", x.principal(w), err)
+	}
+	x.topic() // the last change: a node that knows of it knows of the others
+}
+
+// credentials makes what the cell's principal logs in with, and what it is refused with, as
+// variables of the program's environment.
+func (x *cell) credentials(g *guarded, w way) (env []string) {
+	x.Helper()
 	switch w.mechanism {
 	case "":
-		for variable, authority := range map[string]*certificatetest.Authority{"LOGIN": g.people, "LOGIN_WRONG": g.strange} {
+		for variable, authority := range map[string]*certificatetest.Authority{"LOGIN_": g.people, "LOGIN_WRONG_": g.strange} {
 			cert, key := authority.Issue(x, x.prefix, time.Hour)
-			x.env = append(x.env, variable+"_CERT="+g.write(x, x.prefix+variable+".crt", cert), variable+"_KEY="+g.write(x, x.prefix+variable+".key", key))
+			path := strings.ToLower(x.prefix + "." + variable)
+			env = append(env, variable+"CERT="+g.write(x, path+"cert", cert), variable+"KEY="+g.write(x, path+"key", key))
 		}
 	case "OAUTHBEARER":
-		right, wrong := g.token(x, x.prefix, time.Hour), g.token(x, x.prefix, -time.Hour)
-		x.env = append(x.env, "LOGIN_TOKEN="+g.write(x, x.prefix+".jwt", right), "LOGIN_WRONG_TOKEN="+g.write(x, x.prefix+".ended.jwt", wrong))
+		for variable, ends := range map[string]time.Duration{"LOGIN_": time.Hour, "LOGIN_WRONG_": -time.Hour} {
+			env = append(env, variable+"TOKEN="+g.write(x, strings.ToLower(x.prefix+"."+variable)+"token", g.token(x, x.prefix, ends)))
+		}
 	default:
 		if err := user(x.Context(), x.admin, x.prefix, kadm.ScramSha256, kadm.ScramSha512); err != nil {
 			x.Fatal(err)
 		}
-		x.env = append(x.env, "LOGIN_USER="+x.prefix, "LOGIN_PASSWORD="+password, "LOGIN_WRONG_PASSWORD="+password+"?")
+		env = append(env, "LOGIN_USER="+x.prefix, "LOGIN_PASSWORD="+password, "LOGIN_WRONG_PASSWORD="+password+"?")
 	}
-	entries := kadm.NewACLs().Allow(x.principal(w)).AllowHosts().Topics(x.prefix).Groups(x.group()).Operations(kadm.OpRead, kadm.OpWrite, kadm.OpDescribe)
-	if made, err := x.admin.CreateACLs(x.Context(), entries); err != nil {
-		x.Fatalf("entries of %s: %v", x.principal(w), err)
-	} else {
-		for _, m := range made {
-			if m.Err != nil {
-				x.Fatalf("entry of %s: %v", x.principal(w), m.Err)
-			}
-		}
-	}
-	x.topic() // the last change: a node that knows of it knows of the others
+	return env
 }
 
 // principal is who the brokers take the cell's program for.
@@ -257,25 +271,70 @@ func (x *cell) expectLogins(w way) {
 	if w.mechanism == "" {
 		return
 	}
-	audited, err := os.ReadFile(guardedOne.audit)
-	if err != nil {
-		x.Fatal(err)
-	}
-	outcomes := map[string]bool{}
-	for text := range strings.Lines(string(audited)) {
-		var line struct{ Event, Principal, Subject, Outcome string }
-		if err := json.Unmarshal([]byte(text), &line); err != nil {
-			x.Fatalf("%v: %s", err, text)
-		}
-		if line.Event == "login" && line.Principal == x.principal(w) {
-			outcomes[line.Subject+" "+line.Outcome] = true
-		}
-	}
+	outcomes := x.audited(x.principal(w))
 	want := map[string]bool{w.mechanism + " succeeded": true}
 	if w.mechanism != "OAUTHBEARER" { // who shows a bad token is nobody
 		want[w.mechanism+" failed"] = true
 	}
 	if !maps.Equal(outcomes, want) {
 		x.Errorf("the audit log has of %s: %v, want %v", x.principal(w), slices.Sorted(maps.Keys(outcomes)), slices.Sorted(maps.Keys(want)))
+	}
+}
+
+// audited is how a principal logged in, MECHANISM OUTCOME, as the audit log has it.
+func (x *cell) audited(principal string) map[string]bool {
+	x.Helper()
+	audit, err := os.ReadFile(guardedOne.audit)
+	if err != nil {
+		x.Fatal(err)
+	}
+	outcomes := map[string]bool{}
+	for text := range bytes.Lines(audit) {
+		if !bytes.HasSuffix(text, []byte("\n")) {
+			continue // another cell's, on its way
+		}
+		var line struct{ Event, Principal, Subject, Outcome string }
+		if err := json.Unmarshal(text, &line); err != nil {
+			x.Fatalf("%v: %s", err, text)
+		}
+		if line.Event == "login" && line.Principal == principal {
+			outcomes[line.Subject+" "+line.Outcome] = true
+		}
+	}
+	return outcomes
+}
+
+// TestGuardedNodesTellNoSecret runs after all cells: what those that logged in keep to
+// themselves is in no log of the nodes, nor is what must never be there.
+func TestGuardedNodesTellNoSecret(t *testing.T) {
+	if guardedOne == nil {
+		t.Skip("no cell has logged in")
+	}
+	secrets := map[string]string{"a password": password, "a user's key": "PRIVATE KEY", "a panic": "panic", "a race": "DATA RACE"}
+	tokens, err := filepath.Glob(filepath.Join(guardedOne.dir, "*_token"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range tokens {
+		token, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		secrets[filepath.Base(path)] = string(token)
+	}
+	logs, err := filepath.Glob(filepath.Join(guardedOne.dir, "data", "node-*.log"))
+	if err != nil || len(logs) != len(guardedOne.brokers) {
+		t.Fatalf("the nodes' logs are %v (%v), want %d", logs, err, len(guardedOne.brokers))
+	}
+	for _, path := range append(logs, guardedOne.audit) {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for what, secret := range secrets {
+			if bytes.Contains(content, []byte(secret)) {
+				t.Errorf("%s has %s", filepath.Base(path), what)
+			}
+		}
 	}
 }

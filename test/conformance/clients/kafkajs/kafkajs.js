@@ -5,6 +5,7 @@
 const { Kafka, CompressionTypes, CompressionCodecs, Partitioners, ConfigResourceTypes, logLevel } = require('kafkajs')
 const { spawn } = require('child_process')
 const { once } = require('events')
+const { readFileSync } = require('fs')
 
 const [brokers, ability, prefix] = process.argv.slice(2)
 const topic = prefix
@@ -12,7 +13,21 @@ const groupId = prefix + '-group'
 const PATIENCE = 50_000
 const FIRST = 1_700_000_000_000
 
-const kafka = new Kafka({ clientId: 'kafkajs', brokers: brokers.split(','), logLevel: logLevel.NOTHING, retry: { initialRetryTime: 50, retries: 12 } })
+const login = name => process.env['LOGIN_' + name] || ''
+const content = path => readFileSync(path, 'utf8').trim()
+
+// connect says how to log in, or with 'WRONG_' how not to.
+function connect(wrong, retries) {
+  const settings = { clientId: 'kafkajs', brokers: brokers.split(','), logLevel: logLevel.NOTHING, retry: { initialRetryTime: 50, retries } }
+  if (login('CA')) settings.ssl = { ca: [content(login('CA'))] }
+  if (login('CERT')) Object.assign(settings.ssl, { cert: content(login(wrong + 'CERT')), key: content(login(wrong + 'KEY')) })
+  const mechanism = login('MECHANISM').toLowerCase()
+  if (mechanism === 'oauthbearer') settings.sasl = { mechanism, oauthBearerProvider: async () => ({ value: content(login(wrong + 'TOKEN')) }) }
+  else if (mechanism) settings.sasl = { mechanism, username: login('USER'), password: login(wrong + 'PASSWORD') }
+  return new Kafka(settings)
+}
+
+const kafka = connect('', 12)
 
 CompressionCodecs[CompressionTypes.Snappy] = require('kafkajs-snappy')
 const lz4 = require('lz4-napi')
@@ -172,6 +187,23 @@ function numbers(records) {
 }
 
 const range = (from, to) => Array.from({ length: to - from }, (_, i) => from + i)
+
+// logIn is refused with what is wrong, in the library's words for that, and with what is
+// right produces, reads it back in a group, and commits.
+async function logIn() {
+  const outside = connect('WRONG_', 0).admin()
+  const error = await outside.connect().then(() => outside.listTopics()).then(() => null, e => e)
+  await outside.disconnect()
+  // It takes every answer to a token for a yes, and finds its connection closed.
+  const name = login('TOKEN') ? 'KafkaJSConnectionClosedError' : 'KafkaJSSASLAuthenticationError'
+  const refused = login('MECHANISM') ? error?.name === name : /alert unknown ca/.test(error?.message)
+  if (!refused) throw new Error(`the wrong log-in ends with ${error}`, { cause: error })
+  await produce({})
+  await withMember({}, async m => {
+    for (const r of await m.take(99)) expect([String(r.key), String(r.value)], [`k${3 * r.offset + r.partition}`, `v${3 * r.offset + r.partition}`], 'record')
+    await m.commit()
+  })
+}
 
 const abilities = {
   'produce-plain': () => produce({}),
@@ -334,6 +366,9 @@ const abilities = {
     await new Promise(() => {})
   },
 }
+
+for (const way of ['plain', 'scram-256', 'scram-512', 'token']) abilities['login-' + way] = abilities[`login-${way}-tls`] = logIn
+abilities['login-certificate'] = logIn
 
 async function main() {
   if (!abilities[ability] || !prefix) throw new Error(`usage: kafkajs.js BROKERS ABILITY PREFIX, where ABILITY is one of ${Object.keys(abilities).join(' ')}`)

@@ -69,16 +69,20 @@ func (c client) run(input string, args ...string) (out, errs string, err error) 
 	return o.String(), e.String(), err
 }
 
-// Produce runs kcat once for all records that share partition, headers, and a
-// way to be written: with -Z an empty key or value is null, without it empty.
+// Produce runs kcat once for all records of a partition that follow each other and share headers
+// and a way to be written: with -Z an empty key or value is null, without it empty.
 func (c client) Produce(topic string, how ability.Producing, records []ability.Record) error {
+	for i := range records {
+		records[i].Offset = ability.Untold
+	}
+	records = slices.Clone(records)
+	slices.SortStableFunc(records, func(a, b ability.Record) int { return int(a.Partition - b.Partition) })
 	for from := 0; from < len(records); {
 		args := arguments(records[from])
 		var input strings.Builder
 		to := from
 		for ; to < len(records) && slices.Equal(arguments(records[to]), args); to++ {
 			fmt.Fprintf(&input, "%s|%s\n", records[to].Key, records[to].Value)
-			records[to].Offset = ability.Untold
 		}
 		from = to
 		args = append(args, "-P", "-t", topic, "-K", "|", "-X", "acks=all")

@@ -151,7 +151,8 @@ class Member(ConsumerRebalanceListener):
         self.mine = [p for p in self.mine if p not in {tp.partition for tp in revoked}]
 
     def poll(self, most):
-        polled = self.consumer.poll(200, max_records=most)
+        # A poll that ends before SyncGroup is answered loses the assignment, until the next rebalance.
+        polled = self.consumer.poll(200 if self.mine else 5000, max_records=most)
         return [converted(m) for messages in polled.values() for m in messages]
 
     def assigned(self):

@@ -1,5 +1,6 @@
 package conformance;
 
+import java.io.IOException;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.HashMap;
@@ -33,12 +34,27 @@ final class Cluster implements AutoCloseable {
     /** How names of topics and groups made here begin. */
     final String prefix;
     final Admin admin;
+    /** The settings of every client. */
+    private final Map<String, Object> common;
 
-    Cluster(String brokers, String topic) {
+    Cluster(String brokers, String topic) throws IOException {
+        this(brokers, topic, Login.settings(""));
+    }
+
+    Cluster(String brokers, String topic, Map<String, String> login) {
         this.brokers = brokers;
         this.topic = topic;
         this.prefix = topic + "-own-";
-        this.admin = Admin.create(Map.of("bootstrap.servers", brokers, "default.api.timeout.ms", "60000"));
+        this.common = new HashMap<>(login);
+        common.put("bootstrap.servers", brokers);
+        this.admin = Admin.create(with("default.api.timeout.ms", "60000"));
+    }
+
+    /** The settings of every client, and more: KEY, VALUE, … */
+    private Map<String, Object> with(String... settings) {
+        Map<String, Object> all = new HashMap<>(common);
+        all.putAll(map(settings));
+        return all;
     }
 
     @Override
@@ -69,27 +85,25 @@ final class Cluster implements AutoCloseable {
 
     /** A producer of strings. Settings are KEY, VALUE, … */
     KafkaProducer<String, String> producer(String... settings) {
-        Map<String, Object> all = new HashMap<>(Map.of("bootstrap.servers", brokers, "delivery.timeout.ms", "60000", "request.timeout.ms", "30000"));
+        Map<String, Object> all = with("delivery.timeout.ms", "60000", "request.timeout.ms", "30000");
         all.putAll(map(settings));
         return new KafkaProducer<>(all, new StringSerializer(), new StringSerializer());
     }
 
     KafkaProducer<byte[], byte[]> bytesProducer(String... settings) {
-        Map<String, Object> all = new HashMap<>(Map.of("bootstrap.servers", brokers));
-        all.putAll(map(settings));
-        return new KafkaProducer<>(all, new ByteArraySerializer(), new ByteArraySerializer());
+        return new KafkaProducer<>(with(settings), new ByteArraySerializer(), new ByteArraySerializer());
     }
 
     /** A consumer of strings that starts at the beginning and commits only when told. */
     KafkaConsumer<String, String> consumer(String... settings) {
-        Map<String, Object> all = new HashMap<>(Map.of("bootstrap.servers", brokers, "auto.offset.reset", "earliest", "enable.auto.commit", "false"));
+        Map<String, Object> all = with("auto.offset.reset", "earliest", "enable.auto.commit", "false");
         all.putAll(map(settings));
         return new KafkaConsumer<>(all, new StringDeserializer(), new StringDeserializer());
     }
 
     /** Every record of a topic, partition by partition, up to what was its end at the call. */
     List<ConsumerRecord<byte[], byte[]>> readAll(String topic) throws Exception {
-        Map<String, Object> settings = Map.of("bootstrap.servers", brokers, "auto.offset.reset", "none", "enable.auto.commit", "false");
+        Map<String, Object> settings = with("auto.offset.reset", "none", "enable.auto.commit", "false");
         List<ConsumerRecord<byte[], byte[]>> all = new ArrayList<>();
         try (var consumer = new KafkaConsumer<>(settings, new ByteArrayDeserializer(), new ByteArrayDeserializer())) {
             List<TopicPartition> partitions = new ArrayList<>();

@@ -1,5 +1,6 @@
 package conformance;
 
+import java.io.IOException;
 import java.util.Map;
 import java.util.TreeMap;
 
@@ -46,9 +47,14 @@ public final class Conformance {
         ability("admin-delete", Matrix::adminDelete, Administration::delete);
         ability("delete-records", Matrix::deleteRecords, Administration::deleteRecords);
         ability("admin-groups", Matrix::adminGroups, Administration::groups);
+        for (String way : new String[] {"plain", "scram-256", "scram-512", "token"}) {
+            ability("login-" + way, Login::logIn);
+            ability("login-" + way + "-tls", Login::logIn);
+        }
+        ability("login-certificate", Login::logIn);
     }
 
-    public static void main(String[] args) {
+    public static void main(String[] args) throws IOException {
         if (args.length == 4 && args[1].equals("member")) {
             Groups.member(args[0], args[2], args[3]);
             return;

@@ -6,6 +6,7 @@ import static conformance.Cluster.get;
 import static conformance.Cluster.refused;
 
 import java.io.BufferedReader;
+import java.io.IOException;
 import java.io.InputStreamReader;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -301,7 +302,7 @@ final class Groups {
     }
 
     /** The member of another JVM: reads and commits at once, until it is killed. */
-    static void member(String brokers, String topic, String group) {
+    static void member(String brokers, String topic, String group) throws IOException {
         try (Cluster c = new Cluster(brokers, "")) {
             var consumer = c.consumer(classic(group, "client.id", "victim"));
             consumer.subscribe(List.of(topic));

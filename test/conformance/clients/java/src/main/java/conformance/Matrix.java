@@ -35,7 +35,7 @@ import org.apache.kafka.common.header.internals.RecordHeader;
 
 /** What the matrix asks of every client: see test/conformance/clients/README.md, from which names and numbers come. */
 final class Matrix {
-    private static final int PRODUCED = 99;
+    static final int PRODUCED = 99;
     private static final int CONSUMED = 300;
     private static final long FIRST = 1_700_000_000_000L;
 
