@@ -6,6 +6,8 @@ import (
 	"crypto/x509"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"millrace/security/certificate"
 	"millrace/security/certificate/certificatetest"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 )
@@ -105,5 +108,103 @@ func TestListenersAskForWhatTheyAreToldTo(t *testing.T) {
 		}
 		cancel()
 		cl.Close()
+	}
+}
+
+// Certificates are changed while clients come, produce and go: file by file, with a while in
+// between in which nothing fits. No record fails, and who comes afterwards is shown the new one.
+func TestCertificatesChangeUnderLoad(t *testing.T) {
+	authority, people := certificatetest.NewAuthority(t), certificatetest.NewAuthority(t)
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	cert, key := authority.Issue(t, "first", time.Hour)
+	shown := certificate.Config{Certificate: write("cert.pem", cert), Key: write("key.pem", key), ClientCA: write("ca.pem", people.PEM), ClientAuth: certificate.ClientAuthRequested}
+	b, err := millrace.Start(t.Context(), millrace.Config{Ephemeral: true, Listeners: []millrace.Listener{{Name: "TLS", Protocol: millrace.SSL, Certificate: &shown}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Shutdown(context.WithoutCancel(t.Context()))
+	address := b.Listeners()[0].Listen
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM([]byte(authority.PEM))
+	mine, mineKey := people.Issue(t, "alice", time.Hour)
+	own, err := tls.X509KeyPair([]byte(mine), []byte(mineKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin, err := kgo.NewClient(kgo.SeedBrokers(address), kgo.DialTLSConfig(&tls.Config{RootCAs: pool}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close()
+	if _, err := kadm.NewClient(admin).CreateTopic(t.Context(), 1, 1, nil, "jobs"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var load sync.WaitGroup
+	var produced atomic.Int64
+	for i := range 4 {
+		config := &tls.Config{RootCAs: pool}
+		if i%2 == 1 {
+			config.Certificates = []tls.Certificate{own}
+		}
+		load.Go(func() {
+			for ctx.Err() == nil { // each time with new connections
+				client, err := kgo.NewClient(kgo.SeedBrokers(address), kgo.DialTLSConfig(config), kgo.RecordRetries(0))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for range 20 {
+					if err := client.ProduceSync(context.WithoutCancel(ctx), &kgo.Record{Topic: "jobs", Value: []byte("x")}).FirstErr(); err != nil {
+						t.Errorf("client %d: %v", i, err)
+					}
+					produced.Add(1)
+				}
+				client.Close()
+			}
+		})
+	}
+	subject := func() string {
+		conn, err := tls.Dial("tcp", address, &tls.Config{RootCAs: pool})
+		if err != nil {
+			t.Errorf("nobody comes in: %v", err)
+			return ""
+		}
+		defer conn.Close()
+		return conn.ConnectionState().PeerCertificates[0].Subject.CommonName
+	}
+	// There is no event to wait for: files are looked at when somebody comes.
+	shows := func(name string) {
+		for began := time.Now(); subject() != name; time.Sleep(10 * time.Millisecond) {
+			if time.Since(began) > time.Minute {
+				t.Fatalf("it shows %s, not %s", subject(), name)
+			}
+		}
+	}
+	before := "first"
+	for _, next := range []string{"second", "third"} {
+		write("key.pem", "half a ")
+		time.Sleep(1200 * time.Millisecond) // it is looked at in between
+		if got := subject(); got != before {
+			t.Errorf("with half a key it shows %s, not %s", got, before)
+		}
+		cert, key := authority.Issue(t, next, time.Hour)
+		write("cert.pem", cert)
+		write("key.pem", key)
+		shows(next)
+		before = next
+	}
+	cancel()
+	load.Wait()
+	if produced.Load() == 0 {
+		t.Error("nothing was produced")
 	}
 }

@@ -52,6 +52,7 @@ type Source struct {
 	leaf   *x509.Certificate
 	state  []fileState // of the files that config came of
 	looked time.Time
+	reads  bool      // a handshake is reading the files
 	warned time.Time // when that it ends was last said
 }
 
@@ -102,24 +103,36 @@ func (s *Source) NotAfter() time.Time {
 }
 
 // current returns what handshakes go by now. Files that have changed are read; if something is
-// wrong with them what was read before stays.
+// wrong with them what was read before stays. One handshake reads and the others go on with
+// what there is: a disk may take its time.
 func (s *Source) current() *tls.Config {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
-	if now.Sub(s.looked) < lookEvery {
+	if s.reads || now.Sub(s.looked) < lookEvery {
 		return s.config
 	}
-	s.looked = now
-	if state := s.states(); !same(state, s.state) {
-		s.state = state
-		config, leaf, err := s.load()
-		if err != nil {
-			s.cfg.Logger.Error("the files of the certificate have changed and cannot be used: clients are shown the one from before", "error", err)
-		} else {
-			s.config, s.leaf = config, leaf
-			s.cfg.Logger.Info("clients are shown another certificate", "subject", leaf.Subject, "until", leaf.NotAfter)
-		}
+	s.reads, s.looked = true, now
+	before := s.state
+	s.mu.Unlock()
+	state := s.states()
+	var (
+		config *tls.Config
+		leaf   *x509.Certificate
+		err    error
+	)
+	changed := !same(state, before)
+	if changed {
+		config, leaf, err = s.load()
+	}
+	s.mu.Lock()
+	s.reads, s.state = false, state
+	switch {
+	case err != nil:
+		s.cfg.Logger.Error("the files of the certificate have changed and cannot be used: clients are shown the one from before", "error", err)
+	case changed:
+		s.config, s.leaf = config, leaf
+		s.cfg.Logger.Info("clients are shown another certificate", "subject", leaf.Subject, "until", leaf.NotAfter)
 	}
 	s.warnLocked()
 	return s.config
