@@ -87,22 +87,30 @@ func everyFrame(cluster string, as int32, incarnation string, group, term uint64
 	return all
 }
 
-// A state is what no stranger may change.
-type state struct {
-	term, log, index uint64
-	brokers          int
-	authority        string
-	addresses        string
-}
+// A state is what no stranger may change, and elections of the cluster's own may.
+type state struct{ term, log, index uint64 }
 
 func (n *testNode) state(group uint64) state {
 	m := n.memberOf(group)
+	return state{m.Raft.CurrentTerm(), m.Raft.LastIndex(), n.Image().Index}
+}
+
+// facts are what nobody but a stranger would change here: who is in the cluster, by what he is
+// let in, and where all are.
+func (n *testNode) facts() string {
 	image := n.Image()
-	s := state{m.Raft.CurrentTerm(), m.Raft.LastIndex(), image.Index, len(image.Brokers()), image.Authorities()[0].Certificate, ""}
-	for _, e := range n.book.Entries() {
-		s.addresses += fmt.Sprintln(e.Node, e.Address)
+	var b strings.Builder
+	for _, known := range image.Brokers() {
+		fmt.Fprintln(&b, known.ID, known.Incarnation, known.Host, known.Port)
 	}
-	return s
+	for _, a := range image.Authorities() {
+		fmt.Fprintln(&b, a.Certificate)
+	}
+	for _, e := range n.book.Entries() {
+		fmt.Fprintln(&b, e.Node, e.Address)
+	}
+	fmt.Fprintln(&b, len(image.JoinTokens()), len(image.Users()), n.Failure())
+	return b.String()
 }
 
 // Each type of frame and each kind of call that the code has is among those that are tried.
@@ -393,11 +401,7 @@ func TestFramesOfStrangersHaveNoEffect(t *testing.T) {
 	at, said := n.doors(t, clients)
 	member := c.nodes[n.id%3].identity.Name() // another node, whose name and incarnation are known to him
 	ways := n.trespasses(t, member, c.nodes[(n.id+1)%3], clients)
-	eventually(t, "nothing is under way", func() bool {
-		before := n.state(0)
-		time.Sleep(50 * time.Millisecond)
-		return before == n.state(0)
-	})
+	c.settled()
 	groups := []uint64{0, p.Group()}
 	frames := everyFrame(n.ClusterID(), member.Node, member.Incarnation, groups[0], n.state(groups[0]).term+5)
 	for i, f := range everyFrame(n.ClusterID(), member.Node, member.Incarnation, groups[1], n.state(groups[1]).term+5) {
@@ -405,23 +409,29 @@ func TestFramesOfStrangersHaveNoEffect(t *testing.T) {
 			frames = append(frames, f)
 		}
 	}
+	facts := n.facts()
 	for _, way := range ways {
-		before := [2]state{n.state(groups[0]), n.state(groups[1])}
+		var before, after [2]state
 		sent := 0
-		for _, f := range frames {
-			if len(way.as) == 0 { // of whichever kind: nobody hears which
-				if sent++; way.trespass(t, at, member, byte(sent%4+1), f) {
-					t.Errorf("%s, %s: the handshake is taken", way.name, f.name)
-				}
-			}
-			for _, as := range way.as {
-				for kind := byte(controlConn); kind <= onceConn; kind++ {
-					if heard := way.trespass(t, at, as, kind, f); heard != (kind == onceConn && way.once) {
-						t.Errorf("%s, %s, as %v, kind %d: it is let in: %v", way.name, f.name, as, kind, heard)
+		// What the cluster does by itself meanwhile, on a busy machine, it does not do each time.
+		for try := 0; try < 4 && (try == 0 || before != after); try++ {
+			before = [2]state{n.state(groups[0]), n.state(groups[1])}
+			for _, f := range frames {
+				if len(way.as) == 0 { // of whichever kind: nobody hears which
+					if sent++; way.trespass(t, at, member, byte(sent%4+1), f) {
+						t.Errorf("%s, %s: the handshake is taken", way.name, f.name)
 					}
-					sent++
+				}
+				for _, as := range way.as {
+					for kind := byte(controlConn); kind <= onceConn; kind++ {
+						if heard := way.trespass(t, at, as, kind, f); heard != (kind == onceConn && way.once) {
+							t.Errorf("%s, %s, as %v, kind %d: it is let in: %v", way.name, f.name, as, kind, heard)
+						}
+						sent++
+					}
 				}
 			}
+			after = [2]state{n.state(groups[0]), n.state(groups[1])}
 		}
 		if log := ""; len(way.as) == 0 {
 			eventually(t, way.name+": all are refused because of "+way.why, func() bool {
@@ -429,8 +439,11 @@ func TestFramesOfStrangersHaveNoEffect(t *testing.T) {
 				return strings.Count(log, way.why) == sent
 			})
 		}
-		if after := [2]state{n.state(groups[0]), n.state(groups[1])}; after != before {
+		if after != before {
 			t.Errorf("%s: groups %d were %+v, and are %+v after %d frames", way.name, groups, before, after, sent)
+		}
+		if now := n.facts(); now != facts {
+			t.Fatalf("%s: the cluster was\n%s\nand is\n%s", way.name, facts, now)
 		}
 	}
 	c.stillWorks(id)

@@ -318,6 +318,39 @@ func TestAGuardAsksForWhatTheClusterHas(t *testing.T) {
 	}
 }
 
+// Who asks for a broker's sake, by the certificate in its folder: over a connection for one
+// call, and as the broker that is registered.
+func TestWhoOperates(t *testing.T) {
+	w := newWorld(t, 4)
+	w.apply(metadata.RegisterBroker{Broker: broker(2, 4)})
+	shown := func(protocol string, n identity.Name, once bool) transport.Origin {
+		return transport.Origin{Once: once, Proof: identity.Proof{Protocol: protocol, Name: n}}
+	}
+	before := name(2)
+	before.Incarnation = "before"
+	for what, o := range map[string]transport.Origin{
+		"a member's connection":   shown(identity.Sealed, name(2), false),
+		"nothing":                 {Once: true, Loopback: true},
+		"who comes to join":       shown(identity.Join, name(2), true),
+		"an earlier incarnation":  shown(identity.Sealed, before, true),
+		"no registered broker":    shown(identity.Sealed, name(3), true),
+		"nobody, with a protocol": shown(identity.Bare, identity.Name{}, true),
+	} {
+		if Operates(o, w.Image()) {
+			t.Errorf("%s operates", what)
+		}
+	}
+	for _, protocol := range []string{identity.Sealed, identity.Bare} {
+		if !Operates(shown(protocol, name(2), true), w.Image()) {
+			t.Errorf("a broker's folder does not, over %s", protocol)
+		}
+	}
+	w.apply(metadata.RemoveBroker{ID: 2})
+	if Operates(shown(identity.Sealed, name(2), true), w.Image()) {
+		t.Error("a broker that was removed operates")
+	}
+}
+
 // Peers are nodes that know of changes when the world does, but for those that are away.
 type laggards struct {
 	w    *world
