@@ -785,6 +785,8 @@ func TestHandshakesTellOfOtherClusters(t *testing.T) {
 			t.Errorf("%q, %v: %v", tt.name, tt.protocols, err)
 		}
 	}
+	peers{n.Node}.Foreign("other") // as a hello has it
+	peers{n.Node}.Foreign("")
 	if err := n.Failure(); err != nil {
 		t.Fatalf("it ends: %v", err)
 	}

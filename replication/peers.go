@@ -54,7 +54,7 @@ func (p peers) Replaced(by transport.Peer, at uint64, reason string) {
 
 // Foreign implements transport.Observer.
 func (p peers) Foreign(cluster string) {
-	if p.n.entry.Doubtful() && len(p.n.Image().Brokers()) <= 1 {
+	if folder.IsClusterID(cluster) && p.n.entry.Doubtful() && len(p.n.Image().Brokers()) <= 1 {
 		p.n.standing.Fail(admission.Elsewhere(cluster), p.n.Image().Level(), func(id *folder.Identity) { id.Doubted = cluster })
 	}
 }

@@ -227,8 +227,11 @@ type listener struct {
 	foreign chan string // has room for the first
 }
 
-// Foreign implements transport.Observer.
+// Foreign implements transport.Observer. What is no cluster's id is no node's word.
 func (l listener) Foreign(cluster string) {
+	if !folder.IsClusterID(cluster) {
+		return
+	}
 	select {
 	case l.foreign <- cluster:
 	default:

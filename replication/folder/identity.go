@@ -148,5 +148,6 @@ func NewClusterID() string {
 // IsClusterID reports whether a text is one that NewClusterID may return.
 func IsClusterID(s string) bool {
 	p, err := base64.RawURLEncoding.DecodeString(s)
-	return err == nil && len(p) == 16 && s[0] != '-'
+	// The decoder passes over ends of lines.
+	return err == nil && len(p) == 16 && s[0] != '-' && s == base64.RawURLEncoding.EncodeToString(p)
 }
