@@ -272,14 +272,15 @@ func TestAGuardAsksForWhatTheClusterHas(t *testing.T) {
 		w                *world
 		certified        bool
 		bare, once, dial bool // of and to node 2; dial: it may be bare
+		seek             bool // whoever is at an address may be dialled bare
 	}{
-		{"below level 4", at(3, false, false), false, true, true, true},
-		{"at it, and nobody is secured", at(4, false, false), true, true, true, true},
-		{"the other is not", at(4, true, false), true, true, true, true},
-		{"only the other is", at(4, false, true), true, false, true, false},
-		{"all are", at(4, true, true), true, false, false, false},
-		{"it joined without, and has no image", none, false, true, true, true},
-		{"it joined with a certificate, and has no image", none, true, false, false, false},
+		{"below level 4", at(3, false, false), false, true, true, true, true},
+		{"at it, and nobody is secured", at(4, false, false), true, true, true, true, true},
+		{"the other is not", at(4, true, false), true, true, true, true, true},
+		{"only the other is", at(4, false, true), true, false, true, false, true},
+		{"all are", at(4, true, true), true, false, false, false, false},
+		{"it joined without, and has no image", none, false, true, true, true, true},
+		{"it joined with a certificate, and has no image", none, true, false, false, false, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			k := Open(folder.Folder{FS: segment.OS, Dir: t.TempDir()}, slog.New(slog.DiscardHandler))
@@ -313,6 +314,9 @@ func TestAGuardAsksForWhatTheClusterHas(t *testing.T) {
 			}
 			if cfg, orBare := g.Dial(second); (cfg != nil) != tt.certified || orBare != tt.dial {
 				t.Errorf("dialled by %v, or bare: %v", cfg != nil, orBare)
+			}
+			if cfg, orBare := g.Dial(transport.Peer{}); (cfg != nil) != tt.certified || orBare != tt.seek {
+				t.Errorf("an address is dialled by %v, or bare: %v", cfg != nil, orBare)
 			}
 		})
 	}

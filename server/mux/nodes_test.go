@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"millrace/replication/identity"
+	"millrace/replication/transport"
 )
 
 // A muxNode is a node behind a Mux, and one of its cluster that calls it.
@@ -144,6 +145,41 @@ func TestClientsShakeHandsBesideNodes(t *testing.T) {
 	defer h.mu.Unlock()
 	if !strings.Contains(h.said[0], "there is no node here") {
 		t.Errorf("the log says %q", h.said[0])
+	}
+}
+
+// What is in a client's TLS is looked at as what is not in any: a node that begins there has
+// proved nothing, and TLS is not begun again.
+func TestWhatIsInTLSIsLookedAtAgain(t *testing.T) {
+	own, err := credentialsAuthority(t).IssueServer([]string{"localhost"}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHallWith(t, Limits{Connections: 100, PerIP: 100}, Config{TLS: &tls.Config{Certificates: []tls.Certificate{own}}, Nodes: muxNode{credentialsOf(t, "one", 1)[0]}})
+	kafka, peers := h.Kafka(), h.Peers()
+	defer kafka.Close()
+	say := func(first string) *tls.Conn {
+		client := tls.Client(h.dial(""), &tls.Config{InsecureSkipVerify: true})
+		if _, err := io.WriteString(client, first); err != nil {
+			t.Fatal(err)
+		}
+		return client
+	}
+	say("\x16\x03\x01\x00")
+	h.becomes("TLS within TLS to be refused", func(s Stats) bool { return s.Refused == 1 })
+	h.mu.Lock()
+	if !strings.Contains(h.said[0], "TLS within TLS") {
+		t.Errorf("the log says %q", h.said[0])
+	}
+	h.mu.Unlock()
+	say(transport.Magic)
+	conn, err := peers.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if proof := conn.(interface{ Proof() identity.Proof }).Proof(); proof != (identity.Proof{}) {
+		t.Errorf("a node within a client's TLS has proved %+v", proof)
 	}
 }
 
