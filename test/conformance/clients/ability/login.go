@@ -122,7 +122,10 @@ func keptOut(open func() (Client, error), topic string) error {
 			return fmt.Errorf("the wrong log-in is not refused within %v", quiet)
 		}
 	}
-	if !g.KeptOut(err) {
+	switch {
+	case err == nil:
+		return errors.New("the wrong log-in is not refused")
+	case !g.KeptOut(err):
 		return fmt.Errorf("the wrong log-in ends with: %w", err)
 	}
 	return nil
