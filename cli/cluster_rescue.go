@@ -37,9 +37,10 @@ func clusterRescueCommand() *urfave.Command {
    last snapshot covers, and - where there is none: a node that was stopped
    does not know more for certain.
 
-   Every log is read from end to end first, and nothing is changed with
-   --dry-run. The folders of the other nodes must not be started again as they
-   are: they would go on as the cluster that this one leaves. Keep copies.
+   It is run as the user whose folder it is. Every log is read from end to end
+   first, and nothing is changed with --dry-run. The folders of the other nodes
+   must not be started again as they are: they would go on as the cluster that
+   this one leaves. Keep copies.
 
    JSON: a list of {topic, partition, start, committed, end, lost}.
 
@@ -121,6 +122,9 @@ func clusterRescue(c *urfave.Context) error {
 	}
 	if c.Bool("dry-run") {
 		return nil
+	}
+	if user, foreign := foreignFolder(dir); foreign {
+		return term.Usage("%s belongs to user %d, who could not read what root would write there: give the command as that user", dir, user)
 	}
 	if err := term.Confirm(c, fmt.Sprintf("go on with %s alone and give up %s", s.Dir, strings.Join(others, ", "))); err != nil {
 		return err

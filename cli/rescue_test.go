@@ -30,6 +30,17 @@ func TestRescueGoesOnWithOneFolder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if os.Geteuid() == 0 { // what root wrote there its user could not read
+		if err := os.Chown(survivor.Data, 12345, 12345); err != nil {
+			t.Fatal(err)
+		}
+		if r := clitest.Run(t, nil, "", append(dir, "--yes")...); r.Status != term.StatusUsage || !strings.Contains(r.Stderr, "belongs to user 12345") {
+			t.Errorf("by root: status %d, %s", r.Status, r.Stderr)
+		}
+		if err := os.Chown(survivor.Data, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, tt := range []struct {
 		flag, says string
 		status     int

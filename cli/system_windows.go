@@ -15,3 +15,6 @@ func shell(ctx context.Context, line string) *exec.Cmd {
 	cmd.SysProcAttr = &syscall.SysProcAttr{CmdLine: `cmd.exe /S /C "` + line + `"`}
 	return cmd
 }
+
+// foreignFolder is of systems where files belong to users by number.
+func foreignFolder(string) (user uint32, foreign bool) { return 0, false }
