@@ -751,6 +751,13 @@ func TestAFoldersCertificateAsksItsNode(t *testing.T) {
 	if _, err := keyring.Ask(ctx, t.TempDir(), admission.CallMint, nil); err == nil {
 		t.Error("a folder without a node has one that answers")
 	}
+	// Who waits for a rotation hears whom that waits for, before it gives up.
+	c.nodes[1].stop()
+	brief, end := context.WithTimeout(context.Background(), 4*time.Second)
+	defer end()
+	if _, err := keyring.Ask(brief, c.nodes[0].dir, keyring.CallRotate, nil); err == nil || !strings.Contains(err.Error(), "broker 2 has not taken up") {
+		t.Errorf("while broker 2 is down: %v", err)
+	}
 }
 
 // A node of another cluster that looks for this one is told so, which ends who founded by

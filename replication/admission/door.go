@@ -62,11 +62,25 @@ func (d *Door) Answer(ctx context.Context, from transport.Peer, kind uint8, req 
 	case kind == CallMint && operates:
 		answer, err = d.Mint(ctx, req)
 	case kind == keyring.CallRotate && operates:
+		ctx, cancel := sooner(ctx)
+		defer cancel()
 		err = d.host.RotateAuthority(ctx)
 	default:
 		return nil, false, nil
 	}
 	return answer, true, err
+}
+
+// answerMargin is how long before who asks stops waiting it is told what is waited for.
+const answerMargin = 2 * time.Second
+
+// sooner ends before ctx does, so that who waits hears why in time.
+func sooner(ctx context.Context) (context.Context, context.CancelFunc) {
+	end, limited := ctx.Deadline()
+	if !limited {
+		return context.WithCancel(ctx)
+	}
+	return context.WithDeadline(ctx, end.Add(-min(answerMargin, time.Until(end)/2)))
 }
 
 // Admit answers CallJoin of whoever a call came from: another node that passes on what it was
