@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -14,7 +13,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/replication/metadata"
-	"millrace/replication/metadata/settings"
 	"millrace/security/sasl"
 	"millrace/server/protocol"
 )
@@ -312,19 +310,4 @@ func (h *security) alterUser(ctx context.Context, name string, a *userAlteration
 			return err
 		}
 	}
-}
-
-// ValidateTokenSettings reports what is wrong with how a node is to check tokens.
-func ValidateTokenSettings(t settings.Tokens) error {
-	if t.KeysURL == "" {
-		return nil
-	}
-	if _, err := sasl.NewKeys(t.KeysURL, 0); err != nil {
-		shown := t.KeysURL
-		if u, bad := url.Parse(shown); bad == nil {
-			shown = u.Redacted()
-		}
-		return errors.New("sasl.oauthbearer.jwks.endpoint.url=" + shown + ": " + err.Error())
-	}
-	return nil
 }

@@ -2,6 +2,7 @@ package local
 
 import (
 	"io"
+	"regexp"
 
 	"millrace/cli/properties"
 	"millrace/replication/metadata/settings"
@@ -27,8 +28,11 @@ func (p property) shown() string {
 	if !known && !plugIn || known && d.Sensitive() {
 		return "…"
 	}
-	return p.value
+	return userinfo.ReplaceAllString(p.value, "://…@")
 }
+
+// userinfo is a user's name and password in a URL, also in one that cannot be read.
+var userinfo = regexp.MustCompile(`://[^/]*@`)
 
 // A wrongLine is one that is no property.
 type wrongLine struct {

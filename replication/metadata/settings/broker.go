@@ -68,7 +68,7 @@ var brokerSettings = sorted([]*Definition{
 	{Name: "delegation.token.secret.key", Type: Password, Null: true, ReadOnly: true, Doc: "Accepted without effect: what proves a token is drawn at random and kept with it, so there is no key to be the same on all brokers."},
 	{Name: "connections.max.reauth.ms", Type: Long, Default: "0", valid: atLeast(0), PerNode: true, Doc: "Time after which a client has to log in again, or its connection is closed; 0 is never, unless its token ends."},
 	{Name: "connection.failed.authentication.delay.ms", Type: Int, Default: "100", valid: between(0, 60_000), PerNode: true, Doc: "Time until a client is told that its log-in failed."},
-	{Name: "sasl.oauthbearer.jwks.endpoint.url", Type: String, Null: true, ReadOnly: true, PerNode: true, Doc: "Where the public keys of the issuer of tokens are: a file:, http: or https: URL of a JSON Web Key Set."},
+	{Name: "sasl.oauthbearer.jwks.endpoint.url", Type: String, Null: true, valid: keySet, ReadOnly: true, PerNode: true, Doc: "Where the public keys of the issuer of tokens are: a file:, http: or https: URL of a JSON Web Key Set."},
 	{Name: "sasl.oauthbearer.jwks.endpoint.refresh.ms", Type: Long, Default: "3600000", valid: atLeast(1000), ReadOnly: true, PerNode: true, Doc: "Time after which those keys are read again."},
 	{Name: "sasl.oauthbearer.expected.issuer", Type: String, Null: true, ReadOnly: true, PerNode: true, Doc: "Issuer (iss) that tokens must have."},
 	{Name: "sasl.oauthbearer.expected.audience", Type: List, Null: true, ReadOnly: true, PerNode: true, Doc: "Audiences (aud) of which tokens must name one."},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -97,6 +98,17 @@ var principals = rule{"TYPE:NAME;…, such as User:alice;User:bob", func(value s
 		}
 	}
 	return ""
+}}
+
+// keySet refuses a password in an address: everybody who may see a broker's settings would.
+var keySet = rule{"a file:, http: or https: URL without a user name or password", func(value string) string {
+	u, err := url.Parse(value)
+	switch {
+	case err != nil || u.User != nil:
+	case u.Scheme == "file" && u.Path != "", (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "":
+		return ""
+	}
+	return "String must be a file:, http: or https: URL without a user name or password"
 }}
 
 var ipOverrides = rule{"ADDRESS:NUMBER,…, such as 10.0.0.1:200,[::1]:100", func(value string) string {
