@@ -466,9 +466,19 @@ func TestTheCertificateOfARemovedBrokerOpensNothing(t *testing.T) {
 		if n.stop(); c.nodes[0].Image().Index != before {
 			t.Errorf("the metadata was at %d, and is at %d", before, c.nodes[0].Image().Index)
 		}
+		// Its last image has an authority that is none any more, and the key of that.
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := c.nodes[0].RotateAuthority(ctx); err != nil {
+			t.Fatal(err)
+		}
 		n.join = []string{c.nodes[0].token(1, time.Hour)}
 		n.start()
 		c.append(id, "after")
+		if own := n.credentials(); !own.Issuer().Is(c.nodes[0].credentials().Issuer()) {
+			t.Error("it has a certificate of the authority from before")
+		}
+		c.secured()
 	})
 }
 

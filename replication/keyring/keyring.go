@@ -143,6 +143,12 @@ func (k *Keyring) refreshLocked(now time.Time) error {
 	if len(k.authorities) == 0 { // there is none yet, or the image is not here yet
 		return nil
 	}
+	// No node has a certificate of a later authority than the first, so that the image is from
+	// before: the last one that was saved, of a node that was let in again or ended just after a
+	// rotation. Nobody would believe what it could make by that one, nor it them.
+	if k.own != nil && k.own.Issuer().Made().After(k.authorities[0].Made()) {
+		return nil
+	}
 	before := k.own
 	var err error
 	if k.own == nil {

@@ -140,6 +140,48 @@ func TestACertificateGoesWithTheImage(t *testing.T) {
 	})
 }
 
+// A certificate of the cluster's present authority holds against an image from before, which a
+// node that is let in again has, and one that ended just after a rotation.
+func TestNoCertificateIsMadeByAnImageFromBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, dir := newWorld(t, 4), t.TempDir()
+		w.first()
+		step := &steps{world: w, images: []*metadata.Image{w.Image()}}
+		if err := Rotate(t.Context(), step, 1, laggards{w: w}); err != nil {
+			t.Fatal(err)
+		}
+		all, err := Parse(w.Image().Authorities())
+		if err != nil {
+			t.Fatal(err)
+		}
+		given, err := identity.NewCredentials(name(1), all, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, before := range step.images[:len(step.images)-1] {
+			k := Open(folder.Folder{FS: segment.OS, Dir: dir}, slog.New(slog.DiscardHandler))
+			k.Belongs(name(1), (&world{}).with(before))
+			if k.Take(given) != nil || !k.Credentials().Issuer().Is(all[0]) {
+				t.Errorf("image %d: given the present one it makes one of another authority", i)
+			}
+			back := Open(k.folder, slog.New(slog.DiscardHandler))
+			back.Belongs(name(1), (&world{}).with(before))
+			if own := back.Credentials(); !own.Issuer().Is(all[0]) || shakes(t, own, given) != nil || shakes(t, given, own) != nil {
+				t.Errorf("image %d: at the next start it makes one of another authority, or does not believe the others", i)
+			}
+		}
+		// The present image takes over, and the next rotation is followed.
+		k := w.ring(dir, 1, nil)
+		k.Credentials()
+		if err := Rotate(t.Context(), step, 1, laggards{w: w}); err != nil {
+			t.Fatal(err)
+		}
+		if next, err := Parse(w.Image().Authorities()); err != nil || !k.Credentials().Issuer().Is(next[0]) {
+			t.Errorf("the next authority is not taken up: %v", err)
+		}
+	})
+}
+
 func (w *world) with(image *metadata.Image) *world {
 	w.image = image
 	return w
