@@ -48,7 +48,7 @@ func (c *call) auditChanges(req kmsg.Request, resp kmsg.Response) {
 	if a == nil {
 		return
 	}
-	told, more := 0, 0
+	told, more, failed := 0, 0, 0
 	tell := func(subject, outcome string) {
 		a.Audit(AuditEvent{
 			Kind: AuditChanged, Principal: c.conn.principal, Host: c.conn.origin.host, Client: c.Client,
@@ -61,7 +61,9 @@ func (c *call) auditChanges(req kmsg.Request, resp kmsg.Response) {
 			return
 		}
 		if told++; told > maxAudited {
-			more++
+			if more++; code != 0 {
+				more, failed = more-1, failed+1
+			}
 			return
 		}
 		outcome := AuditSucceeded
@@ -72,6 +74,9 @@ func (c *call) auditChanges(req kmsg.Request, resp kmsg.Response) {
 	})
 	if more > 0 {
 		tell(fmt.Sprintf("%d more of the request", more), AuditSucceeded)
+	}
+	if failed > 0 {
+		tell(fmt.Sprintf("%d more of the request", failed), "failed")
 	}
 }
 

@@ -98,7 +98,7 @@ func TestUsersAreAudited(t *testing.T) {
 		}
 	}
 	slices.Sort(got)
-	if want := []string{"User:alice: succeeded", "User:bob: succeeded", "User:nobody: failed"}; !slices.Equal(got, want) {
+	if want := []string{"delete SCRAM-SHA-256 of User:nobody: failed", "set SCRAM-SHA-256 of User:alice: succeeded", "set SCRAM-SHA-256 of User:bob: succeeded"}; !slices.Equal(got, want) {
 		t.Errorf("the auditor is told\n%q\nwant\n%q", got, want)
 	}
 }

@@ -130,7 +130,7 @@ func (c *call) conceals(topic string) bool {
 // its own, or that to write to any topic (KIP-679).
 func (c *call) mayHaveProducerID() bool {
 	r := c.conn.server.broker.authorizer.Rules()
-	if r == nil || !c.hidden(acl.IdempotentWrite, acl.Cluster, acl.ClusterName) {
+	if r == nil || r.Decide(acl.Request{Principal: c.conn.principal, Host: c.conn.origin.host, Operation: acl.IdempotentWrite, Type: acl.Cluster, Name: acl.ClusterName}).Allowed {
 		return true
 	}
 	if r.DecideAnywhere(c.conn.principal, c.conn.origin.host, acl.Write, acl.Topic).Allowed {

@@ -206,7 +206,8 @@ func (h *security) moveExpiry(c *call, proof []byte, millis int64) (code protoco
 //
 //   - As RenewDelegationToken; a negative period ends the token at once, also one that has
 //     expired.
-//   - Who has logged in by it is logged in until it would have expired before.
+//   - Who has logged in by one that ends at once is closed with its next request. Of another time
+//     it learns with its next log-in.
 //
 // v2 is flexible.
 func (h *security) expireDelegationToken(c *call, req *kmsg.ExpireDelegationTokenRequest) *kmsg.ExpireDelegationTokenResponse {

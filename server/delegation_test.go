@@ -154,32 +154,44 @@ func TestATokenIsItsOwner(t *testing.T) {
 	}
 }
 
-// A log-in by a token holds as long as the token: it says so, and what comes later is closed.
+// A log-in by a token holds as long as the token: it says so, and what comes later is closed, or
+// once the token is gone.
 func TestALoginEndsWithItsToken(t *testing.T) {
 	b, _, alice, _ := guardedDesks(t)
 	made := alice.create(2*time.Second, "")
 	w := b.dial()
-	w.handshake(1, sasl.SCRAMSHA256)
-	auth := scram.Auth{User: made.TokenID, Pass: base64.StdEncoding.EncodeToString(made.HMAC), IsToken: true}
-	session, first, err := auth.AsSha256Mechanism().Authenticate(testContext(t), "")
-	if err != nil {
-		t.Fatal(err)
+	enter := func(w *wire) *kmsg.SASLAuthenticateResponse {
+		w.handshake(1, sasl.SCRAMSHA256)
+		auth := scram.Auth{User: made.TokenID, Pass: base64.StdEncoding.EncodeToString(made.HMAC), IsToken: true}
+		session, first, err := auth.AsSha256Mechanism().Authenticate(testContext(t), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, final, err := session.Challenge(w.authenticate(2, string(first)).SASLAuthBytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w.authenticate(2, string(final))
 	}
-	_, final, err := session.Challenge(w.authenticate(2, string(first)).SASLAuthBytes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := w.authenticate(2, string(final))
+	got := enter(w)
 	if got.ErrorCode != 0 || got.SessionLifetimeMillis <= 0 || got.SessionLifetimeMillis > 2000 {
 		t.Fatalf("%+v", got)
-	}
-	if err := b.node.Change(testContext(t), metadata.RemoveDelegationToken{ID: made.TokenID}); err != nil {
-		t.Fatal(err)
 	}
 	if got := ask[*kmsg.MetadataResponse](w, metadataRequest(9)); len(got.Brokers) != 1 {
 		t.Errorf("%+v", got)
 	}
 	time.Sleep(time.Until(time.UnixMilli(made.ExpiryTimestamp)) + time.Millisecond) // a token's end is a time of day
+	w.send(metadataRequest(9))
+	w.closed()
+
+	made = alice.create(time.Hour, "")
+	w = b.dial()
+	if got := enter(w); got.ErrorCode != 0 {
+		t.Fatalf("%+v", got)
+	}
+	if err := b.node.Change(testContext(t), metadata.RemoveDelegationToken{ID: made.TokenID}); err != nil {
+		t.Fatal(err)
+	}
 	w.send(metadataRequest(9))
 	w.closed()
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"millrace/replication/metadata"
 	"millrace/security/sasl"
 	"millrace/server/protocol"
 )
@@ -41,17 +42,19 @@ const maxLoginBytes = 64 << 10
 // version 0, in frames of their own. A client that has logged in may do so again (KIP-368),
 // by the same mechanism, as the same principal. It belongs to the connection's goroutine.
 type login struct {
-	done      bool           // it has logged in
-	delegated bool           // by a delegation token
-	mechanism sasl.Mechanism // by which it did, or does
-	exchange  sasl.Exchange  // under way; nil: none
-	bare      bool           // messages come without a request around them
-	again     bool           // the exchange is another one than the first
-	mismatch  bool           // and its mechanism another than the first one's
-	until     time.Time      // when it has to have logged in again; zero: never
-	by        time.Time      // when it has to have logged in; zero: it has, or need not
-	refused   error          // why nothing more is read from it, once its answer is written
-	told      bool           // that answer says that it is refused: it is not in want of an end
+	done      bool            // it has logged in
+	delegated bool            // by a delegation token
+	account   string          // of the user, or the token, that has to be there for as long; "": none
+	seen      *metadata.Image // in which it was
+	mechanism sasl.Mechanism  // by which it did, or does
+	exchange  sasl.Exchange   // under way; nil: none
+	bare      bool            // messages come without a request around them
+	again     bool            // the exchange is another one than the first
+	mismatch  bool            // and its mechanism another than the first one's
+	until     time.Time       // when it has to have logged in again; zero: never
+	by        time.Time       // when it has to have logged in; zero: it has, or need not
+	refused   error           // why nothing more is read from it, once its answer is written
+	told      bool            // that answer says that it is refused: it is not in want of an end
 }
 
 // outside reports whether the client has to log in, and has not.
@@ -121,8 +124,25 @@ func (c *connection) admitted(key kmsg.Key) error {
 		return fmt.Errorf("%s before a log-in, which this listener asks for (SASL)", key.Name())
 	case !l.until.IsZero() && !time.Now().Before(l.until):
 		return fmt.Errorf("%s after its log-in has ended: the client was to log in again by %s", key.Name(), l.until.UTC().Format(time.RFC3339))
+	case !l.stands(c.server.broker.node.Image()):
+		return fmt.Errorf("%s of %s, who was deleted after the log-in", key.Name(), c.principal)
 	}
 	return nil
+}
+
+// stands reports whether the user, or the delegation token, by which the client has logged in
+// has not been deleted. It is looked for when the metadata are others than before.
+func (l *login) stands(image *metadata.Image) bool {
+	if l.account == "" || image == l.seen {
+		return true
+	}
+	l.seen = image
+	if l.delegated {
+		_, is := image.DelegationToken(l.account)
+		return is
+	}
+	_, is := image.User(l.account)
+	return is
 }
 
 // serveBare serves a message of a log-in that comes as a frame of its own.
@@ -167,7 +187,8 @@ func (c *connection) loginStep(message []byte) (answer []byte, err error) {
 	case l.again && c.principal != "User:"+who.Name:
 		err = &sasl.RefusedError{Reason: fmt.Sprintf("Cannot change principals during re-authentication from %s to User:%s", bounded(c.principal), bounded(who.Name))}
 	}
-	name := bounded(l.exchange.Name())
+	account := l.exchange.Name()
+	name := bounded(account)
 	l.exchange, l.bare = nil, false
 	if err != nil {
 		l.refused = errBye
@@ -178,6 +199,9 @@ func (c *connection) loginStep(message []byte) (answer []byte, err error) {
 		return nil, err
 	}
 	c.principal, l.done, l.delegated = "User:"+who.Name, true, who.Delegated
+	if l.account, l.seen = account, nil; l.mechanism == sasl.OAuthBearer {
+		l.account = "" // its issuer answers for it
+	}
 	l.until = c.server.broker.sessionEnd(who.Until)
 	c.audit(AuditEvent{Kind: AuditLogin, Subject: string(l.mechanism), Outcome: AuditSucceeded})
 	c.known()

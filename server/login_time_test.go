@@ -77,6 +77,33 @@ func TestAnotherAuthorityChangesNoSalt(t *testing.T) {
 	}
 }
 
+// A user who is deleted is one no more on connections that are open either; another password
+// leaves them.
+func TestADeletedUserIsNobody(t *testing.T) {
+	b := startBroker(t, impatient)
+	for _, name := range []string{"admin", "alice", "bob"} {
+		b.makeUser(name, "sesame", metadata.ScramSHA512)
+	}
+	in := make(map[string]*wire)
+	for _, name := range []string{"alice", "bob"} {
+		w := b.dial()
+		w.handshake(1, sasl.Plain)
+		if got := w.authenticate(2, "\x00"+name+"\x00sesame"); got.ErrorCode != 0 {
+			t.Fatalf("%+v", got)
+		}
+		in[name] = w
+	}
+	if err := b.node.Change(testContext(t), metadata.AlterUsers{Delete: []string{"alice"}}); err != nil {
+		t.Fatal(err)
+	}
+	b.makeUser("bob", "another", metadata.ScramSHA512)
+	in["alice"].send(metadataRequest(9))
+	in["alice"].closed()
+	if got := ask[*kmsg.MetadataResponse](in["bob"], metadataRequest(9)); len(got.Brokers) != 1 {
+		t.Errorf("%+v", got)
+	}
+}
+
 // Whoever does not log in is closed in time, whatever else it asks meanwhile.
 func TestALoginHasToComeInTime(t *testing.T) {
 	b := startBrokerWith(t, nil, func(s *Server) { s.StallTimeout = time.Second })

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -171,6 +172,18 @@ type userAlteration struct {
 	sentence error
 }
 
+// said is what is asked, for an audit log.
+func (a *userAlteration) said() string {
+	var said []string
+	for _, c := range a.added {
+		said = append(said, "set "+c.Mechanism.String())
+	}
+	for _, m := range a.removed {
+		said = append(said, "delete "+m.String())
+	}
+	return strings.Join(said, ", ") + " of"
+}
+
 func (a *userAlteration) fail(code protocol.Code, err error) {
 	if !a.failed {
 		a.failed, a.code, a.sentence = true, code, err
@@ -256,7 +269,7 @@ func (h *security) alterUserSCRAM(c *call, req *kmsg.AlterUserSCRAMCredentialsRe
 			if a.failed {
 				outcome = "failed"
 			}
-			c.conn.audit(AuditEvent{Kind: AuditUsers, Client: c.Client, Request: c.Key.Name(), Subject: "User:" + name, Outcome: outcome})
+			c.conn.audit(AuditEvent{Kind: AuditUsers, Client: c.Client, Request: c.Key.Name(), Subject: a.said() + " User:" + name, Outcome: outcome})
 		}
 		r := kmsg.NewAlterUserSCRAMCredentialsResponseResult()
 		r.User, r.ErrorCode, r.ErrorMessage = name, int16(a.code), message(a.sentence)
@@ -284,6 +297,7 @@ func (h *security) alterUser(ctx context.Context, name string, a *userAlteration
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
 	for {
+		changed := h.node.Changed()
 		image := h.node.Image()
 		change := metadata.AlterUsers{Judged: image.Index}
 		var have []metadata.Credential
@@ -307,6 +321,11 @@ func (h *security) alterUser(ctx context.Context, name string, a *userAlteration
 		}
 		err := h.node.Change(ctx, change)
 		if !errors.Is(err, metadata.ErrConfigChanged) || ctx.Err() != nil {
+			return err
+		}
+		select { // this node knows less than the controller: the same again would be refused again
+		case <-changed:
+		case <-ctx.Done():
 			return err
 		}
 	}
