@@ -44,16 +44,28 @@ func FuzzPlain(f *testing.F) {
 	})
 }
 
+// oneToken is a delegation token that costs nothing to check.
+type oneToken struct{}
+
+func (oneToken) Delegation(id string, m Mechanism) (Delegation, bool) {
+	d := Delegation{Verifier: NewVerifier(m, []byte("of the token"), 1)}
+	if id != "token" {
+		return d, false
+	}
+	d.Owner, d.Until = "alice", time.Unix(1e10, 0)
+	return d, true
+}
+
 // FuzzSCRAM: whatever is sent first and last, NONCE there being the server's, nobody comes in
 // who does not know a password. What is told to the client names its own nonce.
 func FuzzSCRAM(f *testing.F) {
-	for _, first := range []string{"n,,n=alice,r=nonce", "n,a=alice,n=alice,r=x,tokenauth=true", "y,,n=a=2Cb=3D,r=x", "p=tls-exporter,,n=alice,r=x", "n,,m=x,n=alice,r=x", "n,,n=al=ice,r=x", "n,a=bob,n=alice,r=nonce"} {
+	for _, first := range []string{"n,,n=alice,r=nonce", "n,a=alice,n=alice,r=x,tokenauth=true", "y,,n=a=2Cb=3D,r=x", "p=tls-exporter,,n=alice,r=x", "n,,m=x,n=alice,r=x", "n,,n=al=ice,r=x", "n,a=bob,n=alice,r=nonce", "n,,n=token,r=x,tokenauth=true", "n,,n=token,r=x,e=f,tokenauth=TRUE", "n,,n=gone,r=x,tokenauth=true"} {
 		for _, last := range []string{"c=biws,r=NONCE,p=AAAA", "c=biws,r=NONCEx,p=AAAA", "c=biws,r=nonce,p=AAAA", "c=,r=NONCE,p=", "c=biws,r=NONCE,x=y,p=" + strings.Repeat("A", 43) + "="} {
 			f.Add(first, last, true)
 			f.Add(first, last, false)
 		}
 	}
-	s := &Server{Users: quick()}
+	s := &Server{Users: quick(), Delegations: oneToken{}}
 	f.Fuzz(func(t *testing.T, first, last string, long bool) {
 		m := SCRAMSHA256
 		if long {
