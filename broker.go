@@ -120,6 +120,8 @@ type Listener struct {
 	Protocol Protocol
 	// Insecure lets clients in who do not log in, and takes their passwords unencrypted.
 	Insecure bool
+	// Mechanisms are those by which its clients may log in, of what the broker has; nil: all.
+	Mechanisms []string
 	// Certificate is what clients are shown that speak TLS, on the same port. nil: none.
 	Certificate *certificate.Config
 	// Auto shows one that the cluster's own authority issues, in its place: clients are
@@ -431,7 +433,7 @@ func (b *Broker) start(ctx context.Context, opened []net.Listener) error {
 // serverListener is what the server has to know of a listener.
 func (b *Broker) serverListener(i int, l net.Listener) *server.Listener {
 	cfg := &b.listeners[i]
-	s := &server.Listener{Listener: l, Name: cfg.Name, Advertised: b.told[i], Insecure: cfg.Insecure, Certificates: b.certificates[i]}
+	s := &server.Listener{Listener: l, Name: cfg.Name, Advertised: b.told[i], Insecure: cfg.Insecure, Mechanisms: cfg.Mechanisms, Certificates: b.certificates[i]}
 	switch cfg.Protocol {
 	case Plaintext:
 		s.Access = server.AccessOpen

@@ -18,6 +18,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 )
 
@@ -36,6 +37,8 @@ func TestListenersAskForWhatTheyAreToldTo(t *testing.T) {
 	pair := certificate.Config{Certificate: write("cert.pem", cert), Key: write("key.pem", key), ClientCA: write("ca.pem", clients.PEM)}
 	withClients := pair
 	withClients.ClientAuth = certificate.ClientAuthRequired
+	newest := pair
+	newest.MinVersion = tls.VersionTLS13
 	data := filepath.Join(dir, "data")
 	b, err := millrace.Start(t.Context(), millrace.Config{
 		DataDir: data,
@@ -46,6 +49,8 @@ func TestListenersAskForWhatTheyAreToldTo(t *testing.T) {
 			{Name: "LOGIN", Protocol: millrace.SASLPlaintext},
 			{Name: "TLS", Protocol: millrace.SSL, Certificate: &withClients},
 			{Name: "BOTH", Protocol: millrace.SASLSSL, Certificate: &pair},
+			{Name: "PLAIN", Protocol: millrace.SASLPlaintext, Mechanisms: []string{"PLAIN"}},
+			{Name: "NEWEST", Protocol: millrace.SSL, Certificate: &newest},
 		},
 	})
 	if err != nil {
@@ -97,6 +102,10 @@ func TestListenersAskForWhatTheyAreToldTo(t *testing.T) {
 		{"BOTH", "a user", []kgo.Opt{login}, false},
 		{"BOTH", "nobody over TLS", []kgo.Opt{plainTLS}, false},
 		{"BOTH", "a user over TLS", []kgo.Opt{login, plainTLS}, true},
+		{"PLAIN", "a user by SCRAM", []kgo.Opt{login}, false},
+		{"PLAIN", "a user by PLAIN", []kgo.Opt{kgo.SASL(plain.Auth{User: "alice", Pass: "sesame"}.AsMechanism())}, true},
+		{"NEWEST", "who speaks TLS 1.2", []kgo.Opt{kgo.DialTLSConfig(&tls.Config{RootCAs: trust(brokers.PEM), MaxVersion: tls.VersionTLS12})}, false},
+		{"NEWEST", "who speaks TLS 1.3", []kgo.Opt{plainTLS}, true},
 	} {
 		cl, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(at[test.listener]), kgo.RequestRetries(0), kgo.DialTimeout(10 * time.Second)}, test.options...)...)
 		if err != nil {

@@ -275,13 +275,17 @@ func (t turnstile) enter(ctx context.Context) error {
 
 func (t turnstile) leave() { <-t }
 
-// mechanisms lists what this client may log in by: what sasl.enabled.mechanisms names and
-// there is something to check against, and PLAIN only where nobody else reads the password.
+// mechanisms lists what this client may log in by: what sasl.enabled.mechanisms names, of
+// the listener or else of the broker, and there is something to check against, and PLAIN only where nobody else reads the password.
 func (c *connection) mechanisms() (all []sasl.Mechanism) {
 	h := &c.server.broker
 	image := h.node.Image()
 	users, delegations := len(image.Users()) > 0, len(image.DelegationTokens()) > 0
-	for _, name := range h.settings().broker.Login.Mechanisms {
+	names := h.settings().broker.Login.Mechanisms
+	if l := c.origin.listener; l != nil && l.Mechanisms != nil {
+		names = l.Mechanisms
+	}
+	for _, name := range names {
 		m, ok := sasl.Parse(name)
 		switch {
 		case !ok:

@@ -100,6 +100,8 @@ type Listener struct {
 	Access     Access
 	// Insecure takes passwords (PLAIN) from connections that others may read.
 	Insecure bool
+	// Mechanisms are those that its clients may log in by; nil: sasl.enabled.mechanisms.
+	Mechanisms []string
 	// Certificates are what clients are shown that begin a TLS handshake. nil: they are
 	// closed, unless the Server has a TLSConfig.
 	Certificates Certificates

@@ -39,6 +39,9 @@ const (
 	trustStoreKey     = "ssl.truststore.location"
 	trustedKey        = "ssl.truststore.certificates"
 	rulesKey          = "ssl.principal.mapping.rules"
+	versionsKey       = "ssl.enabled.protocols"
+	suitesKey         = "ssl.cipher.suites"
+	mechanismsKey     = "sasl.enabled.mechanisms"
 	zookeeperKey      = "zookeeper.connect"
 	plaintextProtocol = "PLAINTEXT"
 )
@@ -237,6 +240,7 @@ func (b *broker) configure(file string, environ, flags []string, isSet func(stri
 		b.takeProperty(c, p, isSet)
 	}
 	b.takeQuorum(c, b.takeListeners(c, file != "", isSet), isSet)
+	b.checkProtocols(c)
 	b.takeCertificates(c)
 	b.warnings = append(b.warnings, c.warnings...)
 	if len(c.mistakes) == 0 {
@@ -375,6 +379,7 @@ type listener struct {
 	certificate *certificate.Config // nil: none, or auto
 	auto        bool                // by the cluster's authority
 	insecure    bool
+	mechanisms  string // NAME,…; "": those of the broker
 }
 
 // endpoints reads NAME://HOST:PORT,… of a setting. Names are compared in capitals, as

@@ -15,6 +15,7 @@ import (
 	"millrace/cli/term"
 	"millrace/replication"
 	"millrace/replication/identity"
+	"millrace/replication/metadata/settings"
 	"millrace/security/certificate"
 
 	urfave "github.com/urfave/cli/v2"
@@ -46,7 +47,7 @@ func listenerSetting(key string) (name, rest string, ok bool) {
 		return "", "", false
 	}
 	name, rest, ok = strings.Cut(key, ".")
-	return strings.ToUpper(name), rest, ok && strings.HasPrefix(rest, "ssl.")
+	return strings.ToUpper(name), rest, ok && (strings.HasPrefix(rest, "ssl.") || rest == mechanismsKey)
 }
 
 // unreadable refuses what is to be PEM, or a file of it, and is neither. Its text is not
@@ -61,6 +62,26 @@ func unreadable(c *configuration, p property) bool {
 	p.value = "…"
 	c.mistaken(p, "it is neither PEM, which begins with -----BEGIN, nor a file that is there")
 	return true
+}
+
+// checkProtocols refuses what no listener could be, also of those that this node has not.
+func (b *broker) checkProtocols(c *configuration) {
+	p := c.at[protocolsKey]
+	for pair := range list(p.value) {
+		name, protocol, ok := strings.Cut(pair, ":")
+		name, protocol = strings.ToUpper(strings.TrimSpace(name)), strings.ToUpper(strings.TrimSpace(protocol))
+		if slices.ContainsFunc(b.listeners, func(l listener) bool { return l.name == name }) {
+			continue // which has been said
+		}
+		switch millrace.Protocol(protocol) {
+		case millrace.Plaintext, millrace.SSL, millrace.SASLPlaintext, millrace.SASLSSL:
+		default:
+			ok = false
+		}
+		if !ok {
+			c.mistaken(p, "%q is not NAME:PROTOCOL; there are PLAINTEXT, SSL, SASL_PLAINTEXT and SASL_SSL", pair)
+		}
+	}
 }
 
 // takeCertificates finds what clients of each listener are shown.
@@ -94,6 +115,13 @@ func (b *broker) takeCertificates(c *configuration) {
 			}
 			return c.at[key].value, c.at[key]
 		}
+		if p, ok := own[l.name][mechanismsKey]; ok {
+			d, _ := settings.BrokerDefinition(mechanismsKey)
+			if _, err := d.Validate(p.value); err != nil || p.value == "" {
+				c.mistaken(p, "it is %s", d.Allowed())
+			}
+			l.mechanisms = p.value
+		}
 		location, at := value(keyStoreKey)
 		chain, chainAt := value(chainKey)
 		key, keyAt := value(privateKeyKey)
@@ -104,6 +132,16 @@ func (b *broker) takeCertificates(c *configuration) {
 		rules, err := certificate.ParseRules(text)
 		if err != nil {
 			c.mistaken(rulesAt, "%v", err)
+		}
+		versions, versionsAt := value(versionsKey)
+		least, most, err := certificate.Versions(slices.Collect(list(versions)))
+		if err != nil {
+			c.mistaken(versionsAt, "%v", err)
+		}
+		names, suitesAt := value(suitesKey)
+		suites, err := certificate.Suites(slices.Collect(list(names)))
+		if err != nil {
+			c.mistaken(suitesAt, "%v", err)
 		}
 		switch {
 		case location != "" && chain != "":
@@ -136,6 +174,7 @@ func (b *broker) takeCertificates(c *configuration) {
 		}
 		l.certificate = &certificate.Config{
 			Certificate: cmp.Or(location, chain), Key: key, ClientCA: cmp.Or(trusted, certificates), ClientAuth: certificate.ClientAuth(auth), Rules: rules,
+			MinVersion: least, MaxVersion: most, CipherSuites: suites,
 		}
 		if _, err := certificate.New(*l.certificate); err != nil {
 			if at.key == "" {
@@ -161,8 +200,14 @@ func (b *broker) secure(c *urfave.Context) error {
 	case ca != "" && cert == "":
 		return term.Usage("--tls-client-ca is without --tls-cert: clients show certificates to who shows one")
 	}
+	versions, suites := b.settings[versionsKey], b.settings[suitesKey]
+	if auto != "" && versions+suites != "" {
+		return term.Usage("--tls auto: %s and %s hold for certificates of your own, and would have no effect here", versionsKey, suitesKey)
+	}
 	if cert != "" {
 		cfg := certificate.Config{Certificate: cert, Key: key, ClientCA: ca}
+		cfg.MinVersion, cfg.MaxVersion, _ = certificate.Versions(slices.Collect(list(versions))) // they have been read before
+		cfg.CipherSuites, _ = certificate.Suites(slices.Collect(list(suites)))
 		if ca != "" {
 			cfg.ClientAuth = certificate.ClientAuthRequested
 		}
@@ -243,6 +288,9 @@ func (b *broker) exposed() error {
 		known = known || len(image.Users()) > 0
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return nil // the node itself says what is wrong with its folder
+	}
+	if b.settings["authorizer.class.name"] != "" && b.settings["super.users"] == "" && !known && len(b.join) == 0 && image == nil {
+		return term.Usage("authorizer.class.name: the cluster would begin with nobody who may do anything, and so for good: name the first user by --users FILE, or by %s and %s, or say super.users=User:NAME", userVariable, passwordVariable)
 	}
 	tokens := b.settings["sasl.oauthbearer.jwks.endpoint.url"] != ""
 	for _, l := range b.listeners {

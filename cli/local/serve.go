@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -195,7 +196,7 @@ func (b *broker) config(c *urfave.Context, logger *slog.Logger, levels *server.L
 	}
 	for _, l := range b.listeners {
 		cfg.Listeners = append(cfg.Listeners, millrace.Listener{Name: l.name, Listen: l.listen, Advertise: l.advertise, Hidden: l.only,
-			Protocol: l.protocol, Certificate: l.certificate, Auto: l.auto, Insecure: l.insecure})
+			Protocol: l.protocol, Certificate: l.certificate, Auto: l.auto, Insecure: l.insecure, Mechanisms: slices.Collect(list(l.mechanisms))})
 	}
 	return cfg
 }

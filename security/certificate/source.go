@@ -31,7 +31,12 @@ type Config struct {
 	ClientCA    string // authorities of clients' certificates
 	ClientAuth  ClientAuth
 	// Rules make principals of subjects: ssl.principal.mapping.rules. nil: the subject itself.
-	Rules  Rules
+	Rules Rules
+	// What TLS may be: ssl.enabled.protocols and ssl.cipher.suites. 0 and nil: 1.2 or newer, by
+	// whatever crypto/tls holds to be safe.
+	MinVersion, MaxVersion uint16
+	CipherSuites           []uint16
+
 	Logger *slog.Logger     // takes what is wrong with files that changed
 	Now    func() time.Time // nil: time.Now
 }
@@ -208,7 +213,9 @@ func (s *Source) load() (*tls.Config, *x509.Certificate, error) {
 	if s.now().After(pair.Leaf.NotAfter) {
 		return nil, nil, fmt.Errorf("the certificate of %s ended at %s: every client would refuse it", shown(s.cfg.Certificate), pair.Leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
-	config := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	config := &tls.Config{
+		Certificates: []tls.Certificate{pair}, MinVersion: max(s.cfg.MinVersion, tls.VersionTLS12), MaxVersion: s.cfg.MaxVersion, CipherSuites: s.cfg.CipherSuites,
+	}
 	if s.cfg.ClientCA != "" {
 		if config.ClientCAs, err = authorities(s.cfg.ClientCA); err != nil {
 			return nil, nil, err

@@ -59,6 +59,8 @@ var brokerSettings = sorted([]*Definition{
 	{Name: "ssl.truststore.location", Type: String, Null: true, ReadOnly: true, PerNode: true, Doc: "File of the authorities that clients' certificates are to be of. It is read again when it changes."},
 	{Name: "ssl.truststore.certificates", Type: String, Null: true, ReadOnly: true, PerNode: true, Doc: "Those authorities, in the place of a file."},
 	{Name: "ssl.client.auth", Type: String, Default: "none", valid: oneOf("none", "requested", "required"), ReadOnly: true, PerNode: true, Doc: "Whether clients show a certificate, by which they are who its subject says."},
+	{Name: "ssl.enabled.protocols", Type: List, Default: "TLSv1.2,TLSv1.3", valid: eachOneOf("TLSv1.2", "TLSv1.3"), ReadOnly: true, PerNode: true, Doc: "Versions of TLS that clients may speak."},
+	{Name: "ssl.cipher.suites", Type: List, Default: "", ReadOnly: true, PerNode: true, Doc: "What TLS 1.2 may encrypt by, of what Go holds to be safe; empty is all of it. TLS 1.3 chooses for itself."},
 	{Name: "ssl.principal.mapping.rules", Type: String, Default: "DEFAULT", ReadOnly: true, PerNode: true, Doc: "How a certificate's subject becomes a principal: DEFAULT, or RULE:PATTERN/REPLACEMENT/[LU],…; patterns are RE2's."},
 
 	// Logging in.
