@@ -22,17 +22,22 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 )
 
-// Each listener asks for what its protocol says; TLS and plain connections come on one port.
-func TestListenersAskForWhatTheyAreToldTo(t *testing.T) {
-	brokers, clients := certificatetest.NewAuthority(t), certificatetest.NewAuthority(t)
-	dir := t.TempDir()
-	write := func(name, text string) string {
+// secretFiles is a folder, and writes files into it that only their owner may read.
+func secretFiles(t *testing.T) (dir string, write func(name, text string) (path string)) {
+	dir = t.TempDir()
+	return dir, func(name, text string) string {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		return path
 	}
+}
+
+// Each listener asks for what its protocol says; TLS and plain connections come on one port.
+func TestListenersAskForWhatTheyAreToldTo(t *testing.T) {
+	brokers, clients := certificatetest.NewAuthority(t), certificatetest.NewAuthority(t)
+	dir, write := secretFiles(t)
 	cert, key := brokers.Issue(t, "broker", time.Hour)
 	pair := certificate.Config{Certificate: write("cert.pem", cert), Key: write("key.pem", key), ClientCA: write("ca.pem", clients.PEM)}
 	withClients := pair
@@ -124,14 +129,7 @@ func TestListenersAskForWhatTheyAreToldTo(t *testing.T) {
 // between in which nothing fits. No record fails, and who comes afterwards is shown the new one.
 func TestCertificatesChangeUnderLoad(t *testing.T) {
 	authority, people := certificatetest.NewAuthority(t), certificatetest.NewAuthority(t)
-	dir := t.TempDir()
-	write := func(name, text string) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
+	_, write := secretFiles(t)
 	cert, key := authority.Issue(t, "first", time.Hour)
 	shown := certificate.Config{Certificate: write("cert.pem", cert), Key: write("key.pem", key), ClientCA: write("ca.pem", people.PEM), ClientAuth: certificate.ClientAuthRequested}
 	b, err := millrace.Start(t.Context(), millrace.Config{Ephemeral: true, Listeners: []millrace.Listener{{Name: "TLS", Protocol: millrace.SSL, Certificate: &shown}}})

@@ -82,16 +82,31 @@ that does nothing else. It needs Java 17 or newer and, the first time, Maven.
 
 `
 
+// defaults are those of a command's loads.
+type defaults struct {
+	rounds          int
+	seconds, warmUp float64
+}
+
+// flags begins the flags of a command with those that all have.
+func (o *options) flags(command, help string, stderr io.Writer, d defaults) *flag.FlagSet {
+	f := flag.NewFlagSet(command, flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.Usage = func() { fmt.Fprint(stderr, help); f.PrintDefaults() }
+	f.BoolVar(&o.quick, "quick", false, "tiny loads, one round: whether the tool works, not how fast anything is; changes other defaults")
+	f.IntVar(&o.rounds, "rounds", d.rounds, "how often everything is measured, `N`")
+	f.Float64Var(&o.seconds, "seconds", d.seconds, "of a load that is measured, `N`")
+	f.Float64Var(&o.warmUp, "warm-up", d.warmUp, "seconds of a load before anything counts, `N`")
+	f.IntVar(&o.producers, "producers", 5, "that send at the same time, where their number is not what is varied, `N`")
+	f.StringVar(&o.dir, "dir", os.TempDir(), "`DIR` where the brokers' folders are made")
+	f.StringVar(&o.output, "o", "", "Markdown `FILE` whose section is replaced; without it, to standard output")
+	f.StringVar(&o.json, "json", "", "`FILE` for all figures, also of a run that is interrupted")
+	return f
+}
+
 func compare(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	o := &options{}
-	f := flag.NewFlagSet("compare", flag.ContinueOnError)
-	f.SetOutput(stderr)
-	f.Usage = func() { fmt.Fprint(stderr, compareHelp); f.PrintDefaults() }
-	f.BoolVar(&o.quick, "quick", false, "tiny loads, one round: whether the tool works, not how fast anything is; changes the defaults below")
-	f.IntVar(&o.rounds, "rounds", 3, "how often everything is measured, `N`")
-	f.Float64Var(&o.seconds, "seconds", 10, "of a load that is measured, `N`")
-	f.Float64Var(&o.warmUp, "warm-up", 2, "seconds of a load before anything counts, `N`")
-	f.IntVar(&o.producers, "producers", 5, "that send at the same time, `N`")
+	f := o.flags("compare", compareHelp, stderr, defaults{rounds: 3, seconds: 10, warmUp: 2})
 	f.Int64Var(&o.records, "records", 0, "end a load that is as fast as possible after `N` records, however long it takes; 0: after -seconds")
 	f.IntVar(&o.inFlight, "in-flight", 0, "records that one of them has sent and not heard of, at most, `N`; 0: 32 MiB of them")
 	fill := f.Int("fill", 1024, "`MiB` of a topic that is consumed")
@@ -102,9 +117,6 @@ func compare(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	f.Float64Var(&o.peak, "peak", 0, "records/s of Kafka, for latency; 0: as measured, `N`")
 	only := f.String("only", "", "scenarios, `NAME,…`: "+strings.Join(names(scenarios()), ",")+" (all)")
 	systems := f.String("systems", "millrace,kafka,nats", "`NAME,…`")
-	f.StringVar(&o.dir, "dir", os.TempDir(), "`DIR` where the brokers' folders are made")
-	f.StringVar(&o.output, "o", "", "Markdown `FILE` whose section is replaced; without it, to standard output")
-	f.StringVar(&o.json, "json", "", "`FILE` for all figures, also of a run that is interrupted")
 	if err := f.Parse(args); err != nil {
 		return err
 	}

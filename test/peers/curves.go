@@ -280,14 +280,7 @@ func (s *session) curveCrash(ctx context.Context, topic string, add func(string,
 
 func runCurves(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	o := &curveOptions{options: options{systems: []cluster.System{cluster.Millrace}}}
-	f := flag.NewFlagSet("curves", flag.ContinueOnError)
-	f.SetOutput(stderr)
-	f.Usage = func() { fmt.Fprint(stderr, curvesHelp); f.PrintDefaults() }
-	f.BoolVar(&o.quick, "quick", false, "tiny loads: whether the tool works; changes the defaults below")
-	f.IntVar(&o.rounds, "rounds", 1, "how often everything is measured, `N`")
-	f.Float64Var(&o.seconds, "seconds", 10, "of a load that is measured, `N`")
-	f.Float64Var(&o.warmUp, "warm-up", 2, "seconds of a load before anything counts, `N`")
-	f.IntVar(&o.producers, "producers", 5, "where their number is not what is varied, `N`")
+	f := o.flags("curves", curvesHelp, stderr, defaults{rounds: 1, seconds: 10, warmUp: 2})
 	fill := f.Int("fill", 1024, "`MiB` of a topic that is consumed, or kept in segments")
 	f.IntVar(&o.maxPartitions, "max-partitions", 1000, "most partitions, `N`")
 	f.IntVar(&o.maxProducers, "max-producers", 200, "most producers, `N`")
@@ -298,10 +291,7 @@ func runCurves(ctx context.Context, args []string, stdout, stderr io.Writer) err
 		all = append(all, c.name)
 	}
 	only := f.String("only", "", "curves, `NAME,…`: "+strings.Join(all, ",")+" (all)")
-	f.StringVar(&o.dir, "dir", os.TempDir(), "`DIR` where the brokers' folders are made")
-	f.StringVar(&o.output, "o", "", "Markdown `FILE` whose section is replaced; without it, to standard output")
 	f.StringVar(&o.svg, "svg", "curves", "`DIR` for the drawings")
-	f.StringVar(&o.json, "json", "", "`FILE` for all figures, also of a run that is interrupted")
 	if err := f.Parse(args); err != nil {
 		return err
 	}

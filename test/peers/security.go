@@ -250,19 +250,9 @@ func (s *session) bear(ctx context.Context, c crowd, scale int) error {
 
 func runSecurity(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	o := &options{systems: []cluster.System{cluster.Millrace}}
-	f := flag.NewFlagSet("security", flag.ContinueOnError)
-	f.SetOutput(stderr)
-	f.Usage = func() { fmt.Fprint(stderr, securityHelp); f.PrintDefaults() }
-	f.BoolVar(&o.quick, "quick", false, "tiny loads, one round: whether the tool works; changes the defaults below")
-	f.IntVar(&o.rounds, "rounds", 3, "how often everything is measured, `N`")
-	f.Float64Var(&o.seconds, "seconds", 6, "of a load that is measured, `N`")
-	f.Float64Var(&o.warmUp, "warm-up", 1.5, "seconds of a load before anything counts, `N`")
-	f.IntVar(&o.producers, "producers", 5, "that send at the same time, `N`")
+	f := o.flags("security", securityHelp, stderr, defaults{rounds: 3, seconds: 6, warmUp: 1.5})
 	fill := f.Int("fill", 512, "`MiB` of a topic that is consumed")
 	only := f.String("only", "", "rows, `NAME,…`, and crowd (all)")
-	f.StringVar(&o.dir, "dir", os.TempDir(), "`DIR` where the brokers' folders are made")
-	f.StringVar(&o.output, "o", "", "Markdown `FILE` whose section is replaced; without it, to standard output")
-	f.StringVar(&o.json, "json", "", "`FILE` for all figures, also of a run that is interrupted")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
