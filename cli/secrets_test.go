@@ -287,10 +287,7 @@ func TestSecretsAreNotShown(t *testing.T) {
 		"user":  "sasl.oauthbearer.jwks.endpoint.url=http://reader:" + issuer + "@host/keys\n",
 		"port":  "sasl.oauthbearer.jwks.endpoint.url=http://reader:" + issuer + "@host:x/keys\n",
 	} {
-		r := clitest.Run(t, nil, "", "serve", "--ephemeral", "--listen", "127.0.0.1:0", "--config", write(name+".server.properties", text))
-		if r.Status == term.StatusDone {
-			t.Errorf("%s: it starts", name)
-		}
+		r := h.run("", term.StatusUsage, "serve", "--ephemeral", "--listen", "127.0.0.1:0", "--config", write(name+".server.properties", text))
 		h.saw("the errors of a start with "+name, r.Stdout+r.Stderr)
 	}
 	for _, where := range []string{"the log of one", "the log of two", "the errors of a start with url"} {

@@ -144,8 +144,9 @@ func tokenCodeOf(err error) protocol.Code {
 	return adminCodeOf(err)
 }
 
-// heldToken finds the token that a request proves to have and who asks may renew.
-func (h *security) heldToken(c *call, proof []byte) (*metadata.DelegationToken, protocol.Code) {
+// heldToken finds the token that a request proves to have and who asks may renew. What has
+// expired may be wanted no more, whoever asks.
+func (h *security) heldToken(c *call, proof []byte, expired bool) (*metadata.DelegationToken, protocol.Code) {
 	if !c.mayHandleTokens() {
 		return nil, protocol.DelegationTokenRequestNotAllowed
 	}
@@ -159,6 +160,8 @@ func (h *security) heldToken(c *call, proof []byte) (*metadata.DelegationToken, 
 	switch {
 	case found == nil:
 		return nil, protocol.DelegationTokenNotFound
+	case !expired && found.Expires <= time.Now().UnixMilli():
+		return nil, protocol.DelegationTokenExpired
 	case !ownsOrRenews(found, c.conn.principal):
 		return nil, protocol.DelegationTokenOwnerMismatch
 	}
@@ -186,16 +189,12 @@ func (h *security) renewDelegationToken(c *call, req *kmsg.RenewDelegationTokenR
 
 // moveExpiry has a token that a request proves to have expire so many milliseconds from now.
 func (h *security) moveExpiry(c *call, proof []byte, millis int64) (code protocol.Code, until int64) {
-	held, code := h.heldToken(c, proof)
+	held, code := h.heldToken(c, proof, false)
 	if code != protocol.None {
 		return code, -1
 	}
-	now := time.Now().UnixMilli()
-	if held.Expires <= now {
-		return protocol.DelegationTokenExpired, -1
-	}
 	next := *held
-	next.Expires = min(held.Ends, after(now, millis))
+	next.Expires = min(held.Ends, after(time.Now().UnixMilli(), millis))
 	if err := h.changeTokens(c.ctx, metadata.PutDelegationToken{Token: next, Renews: true}); err != nil {
 		return tokenCodeOf(err), -1
 	}
@@ -218,7 +217,7 @@ func (h *security) expireDelegationToken(c *call, req *kmsg.ExpireDelegationToke
 		return resp
 	}
 	resp.ExpiryTimestamp = -1
-	held, code := h.heldToken(c, req.HMAC)
+	held, code := h.heldToken(c, req.HMAC, true)
 	if code == protocol.None {
 		code = tokenCodeOf(h.changeTokens(c.ctx, metadata.RemoveDelegationToken{ID: held.ID}))
 	}

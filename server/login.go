@@ -216,7 +216,7 @@ func (c *connection) step(message []byte) (who *sasl.Identity, answer []byte, er
 	if l.mismatch {
 		return nil, nil, &sasl.RefusedError{Reason: "SASL mechanism changed during re-authentication"}
 	}
-	if l.mechanism == sasl.Plain || l.mechanism != sasl.OAuthBearer && sasl.NamesDelegation(message) {
+	if costly(l.mechanism, message) {
 		if err := turns.enter(c.ctx); err != nil {
 			return nil, nil, err
 		}
@@ -224,6 +224,18 @@ func (c *connection) step(message []byte) (who *sasl.Identity, answer []byte, er
 	}
 	answer, who, err = l.exchange.Step(message)
 	return who, answer, err
+}
+
+// costly reports whether a message has the broker check a password, which takes a processor
+// milliseconds.
+func costly(m sasl.Mechanism, message []byte) bool {
+	switch m {
+	case sasl.Plain:
+		return true
+	case sasl.SCRAMSHA256, sasl.SCRAMSHA512:
+		return sasl.NamesDelegation(message)
+	}
+	return false
 }
 
 // audit tells the auditor of something that the connection's client did.

@@ -439,6 +439,23 @@ func TestAlterUsers(t *testing.T) {
 
 // Log-ins wait for each other rather than for those who produce, and who waits leaves with
 // its connection.
+// What costs a processor waits for its turn, and nothing else.
+func TestWhatWaitsForItsTurn(t *testing.T) {
+	for _, test := range []struct {
+		mechanism sasl.Mechanism
+		message   string
+		waits     bool
+	}{
+		{sasl.Plain, "\x00alice\x00sesame", true}, {sasl.SCRAMSHA256, "n,,n=alice,r=x", false}, {sasl.SCRAMSHA512, "c=biws,r=x,p=AAAA", false},
+		{sasl.SCRAMSHA256, "n,,n=id,r=x,tokenauth=true", true}, {sasl.SCRAMSHA512, "n,,n=id,r=x,e=f,tokenauth=TRUE", true}, {sasl.SCRAMSHA512, "n,,n=id,r=x,tokenauth=false", false},
+		{sasl.OAuthBearer, "n,,n=id,r=x,tokenauth=true", false},
+	} {
+		if got := costly(test.mechanism, []byte(test.message)); got != test.waits {
+			t.Errorf("%s, %q: %v", test.mechanism, test.message, got)
+		}
+	}
+}
+
 func TestTurnstile(t *testing.T) {
 	s := newTurnstile(1)
 	if err := s.enter(t.Context()); err != nil {

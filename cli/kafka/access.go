@@ -11,7 +11,6 @@ import (
 	"maps"
 	"net"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -143,30 +142,6 @@ func (l layer) take(where, key, value string) (bool, error) {
 		l[propToken] = "true"
 	}
 	return true, nil
-}
-
-// jaasPattern is one option of a log-in module: name="value" or name=value.
-var jaasPattern = regexp.MustCompile(`([\w.]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]+))`)
-
-// jaasOptions reads Kafka's sasl.jaas.config: a class, "required", options and a semicolon.
-func jaasOptions(value string) (map[string]string, error) {
-	class, rest, _ := strings.Cut(strings.TrimSpace(value), " ")
-	switch class[strings.LastIndexByte(class, '.')+1:] {
-	case "PlainLoginModule", "ScramLoginModule":
-	default:
-		return nil, errors.New("begins with org.apache.kafka.common.security.scram.ScramLoginModule or …plain.PlainLoginModule: other modules this command does not have")
-	}
-	options := make(map[string]string)
-	for _, m := range jaasPattern.FindAllStringSubmatch(rest, -1) {
-		options[m[1]] = m[3]
-		if m[2] != "" {
-			options[m[1]] = regexp.MustCompile(`\\(.)`).ReplaceAllString(m[2], "$1")
-		}
-	}
-	if options["username"] == "" || options["password"] == "" {
-		return nil, errors.New(`says username="…" and password="…", and ends with a semicolon`)
-	}
-	return options, nil
 }
 
 // flagLayer is what the flags say, and brokers by no flag of theirs.

@@ -3,6 +3,7 @@ package sasl
 import (
 	"bytes"
 	"crypto/ed25519"
+	"encoding/base64"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -91,6 +92,39 @@ func FuzzSCRAM(f *testing.F) {
 		}
 		if _, who, err = x.Step([]byte(last)); who != nil || err == nil {
 			t.Fatalf("a step after the last made it %v, %v", who, err)
+		}
+	})
+}
+
+// FuzzProof: of one who knows the password, but whose last message has another bit, nobody comes
+// in, unless what its proof says is the same.
+func FuzzProof(f *testing.F) {
+	for at := range uint16(80) {
+		f.Add(at, byte(0), at%2 == 0)
+		f.Add(at, byte(1)<<(at%8), at%2 == 1)
+	}
+	s := &Server{Users: newTable(f, map[string]string{"alice": "sesame"})}
+	f.Fuzz(func(t *testing.T, at uint16, with byte, long bool) {
+		m := SCRAMSHA256
+		if long {
+			m = SCRAMSHA512
+		}
+		same := true
+		who, err := scramClient(t, s, m, "alice", "sesame", "", func(step int, message string) string {
+			if step != 1 {
+				return message
+			}
+			b := []byte(message)
+			b[int(at)%len(b)] ^= with
+			before, proof, _ := strings.Cut(message, ",p=")
+			changed, other, _ := strings.Cut(string(b), ",p=")
+			was, _ := base64.StdEncoding.DecodeString(proof)
+			is, err := base64.StdEncoding.DecodeString(other)
+			same = before == changed && err == nil && bytes.Equal(was, is)
+			return string(b)
+		})
+		if in := err == nil && who != nil; in != same {
+			t.Fatalf("byte %d with %#x: %v, %v", at, with, who, err)
 		}
 	})
 }

@@ -81,6 +81,22 @@ func (c *capture) read() {
 	}
 }
 
+// await waits until a text has been seen.
+func (c *capture) await(t *testing.T, text string) {
+	t.Helper()
+	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		c.mu.Lock()
+		seen := bytes.Contains(c.frames.Bytes(), []byte(text))
+		c.mu.Unlock()
+		if seen {
+			return
+		}
+		if time.Since(began) > 30*time.Second {
+			t.Fatalf("what was sent in the open, %q, is not captured", text)
+		}
+	}
+}
+
 // end returns what has been seen, once all that was underway is read.
 func (c *capture) end(t *testing.T) []byte {
 	t.Helper()
@@ -174,7 +190,7 @@ func TestNothingIsReadableOnTheNetwork(t *testing.T) {
 	}
 	conn.Write([]byte(open))
 	conn.Close()
-	time.Sleep(500 * time.Millisecond)
+	captured.await(t, open)
 	seen := captured.end(t)
 	if !bytes.Contains(seen, []byte(open)) {
 		t.Fatalf("of %d bytes captured none are what was sent in the open", len(seen))
