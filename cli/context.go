@@ -300,7 +300,7 @@ func contextDelete(c *urfave.Context) error {
 	inUse := slices.Contains(c.Args().Slice(), all.Current)
 	if inUse {
 		all.Current = ""
-		names += ", which is in use"
+		names += " (in use)"
 	}
 	if c.Bool("dry-run") {
 		_, err := fmt.Fprintln(c.App.Writer, "would forget", names)
@@ -316,6 +316,6 @@ func contextDelete(c *urfave.Context) error {
 	if inUse {
 		said = "; none is in use now: `millrace context use NAME`"
 	}
-	_, err = fmt.Fprintf(c.App.Writer, "forgot %s%s\n", strings.TrimSuffix(names, ", which is in use"), said)
+	_, err = fmt.Fprintf(c.App.Writer, "forgot %s%s\n", strings.TrimSuffix(names, " (in use)"), said)
 	return err
 }

@@ -36,7 +36,7 @@ func TestContextsReachTheirClusters(t *testing.T) {
 	run("cluster status", guarded)
 	run("context list", "shop     "+guarded+"  alice  yes")
 	run("context show", "in "+password)
-	run("context delete shop --dry-run", "would forget shop, which is in use\n")
+	run("context delete shop --dry-run", "would forget shop (in use)\n")
 	run("context show shop", "sasl.mechanism")
 	run("context delete shop --yes", "forgot shop; none is in use now: `millrace context use NAME`\n")
 	run("context use --none", "no context is in use\n")
