@@ -229,7 +229,7 @@ func TestExamplesRun(t *testing.T) {
 	}
 	eachCommand(commands(), nil, func(words, _ []string) {
 		switch name := strings.Join(words, " "); name {
-		case "serve", "up", "demo", "acl grant", "acl revoke", "acl list", "acl check", "user create", "user list", "user passwd", "user delete", "quota set", "quota list", "quota delete", "segment dump", "segment verify", "cluster rescue": // they have tests of their own
+		case "serve", "up", "demo", "context add", "context use", "context list", "context show", "context delete", "acl grant", "acl revoke", "acl list", "acl check", "user create", "user list", "user passwd", "user delete", "quota set", "quota list", "quota delete", "segment dump", "segment verify", "cluster rescue": // they have tests of their own
 		default:
 			if !ran[name] {
 				t.Errorf("the examples of %s are not run", name)
