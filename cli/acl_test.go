@@ -87,7 +87,6 @@ User:ops       allow       idempotent-write  cluster  kafka-cluster  literal   *
 
 // A command line that does not say who, what or on what is told which of them.
 func TestACLCommandLinesThatSayTooLittle(t *testing.T) {
-	t.Parallel()
 	for args, want := range map[string]string{
 		"grant --produce t":                                   "acl grant whom?",
 		"grant --user a":                                      "acl grant what?",

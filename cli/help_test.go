@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -47,8 +48,14 @@ func examples(help string) (lines []string) {
 	return lines
 }
 
+// oneAtATime is held by tests that run commands in this process beside others: all command
+// trees share the flag of --help, which the library writes to.
+var oneAtATime sync.Mutex
+
 func helpText(t *testing.T, words []string) string {
 	t.Helper()
+	oneAtATime.Lock()
+	defer oneAtATime.Unlock()
 	var out strings.Builder
 	if status := Run(t.Context(), append(words, "--help"), strings.NewReader(""), &out, &out); status != term.StatusDone {
 		t.Fatalf("millrace %s --help: status %d: %s", strings.Join(words, " "), status, out.String())

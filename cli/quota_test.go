@@ -43,7 +43,6 @@ alice  <default>  -          request_percentage        12.5
 
 // A command line that does not say whose quota, or which, is told what is missing.
 func TestQuotaCommandLinesThatSayTooLittle(t *testing.T) {
-	t.Parallel()
 	for args, want := range map[string]string{
 		"set --produce 1":                           "quota set of whom?",
 		"set --user a":                              "quota set what?",
