@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"millrace"
+	"millrace/cli/kafka"
 	"millrace/cli/term"
 
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -92,8 +93,8 @@ func file(t *testing.T, name, text string) string {
 func alone(t *testing.T) {
 	t.Helper()
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
-	for _, name := range []string{"BROKERS", "USER", "PASSWORD", "PASSWORD_FILE", "TLS_CA", "TLS_CERT", "TLS_KEY", "CONTEXT", "COMMAND_CONFIG"} {
-		t.Setenv("MILLRACE_"+name, "")
+	for _, name := range kafka.Variables() {
+		t.Setenv(name, "")
 	}
 }
 

@@ -80,7 +80,7 @@ User:ops       allow       idempotent-write  cluster  kafka-cluster  literal   *
 	says(term.StatusNotFound, "millrace: nothing of that is granted or denied; see `millrace acl list`\n", "revoke", "--user", "alice", "--consume", "orders", "--host", "10.0.0.1")
 	says(term.StatusDone, "would revoke: User:alice may read group billing\n", "revoke", "--user", "alice", "--group", "billing", "--dry-run")
 	says(term.StatusDone, "revoked: User:alice may read group billing\n", "revoke", "--user", "alice", "--group", "billing")
-	says(term.StatusUsage, "millrace: refusing to revoke all that was granted to somebody and denied, 3 in all without a terminal to ask on; say --yes\n", "revoke", "--user", "alice", "--all")
+	says(term.StatusUsage, "millrace: refusing to revoke all that was granted to somebody and denied, 3 in all: there is no terminal to ask on; say --yes\n", "revoke", "--user", "alice", "--all")
 	says(term.StatusDone, "revoked: User:alice may write topic orders\nrevoked: User:alice may create topic orders\nrevoked: User:alice may describe topic orders\n", "revoke", "--user", "alice", "--all", "--yes")
 	says(term.StatusNotAllowed, "no: no entry allows it\n", "check", "--user", "alice", "--operation", "write", "--topic", "orders")
 }

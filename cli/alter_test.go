@@ -27,7 +27,7 @@ func TestAnAlterationThatDeletesIsCountedAndAskedFor(t *testing.T) {
 	}
 	all := "1,001 records, all of them"
 	says(term.StatusDone, "could alter topic orders; it deletes "+all+"\n", "-c", "retention.ms=1000", "--dry-run")
-	says(term.StatusUsage, "millrace: refusing to alter topic orders (it deletes "+all+") without a terminal to ask on; say --yes\n", "-c", "retention.ms=1000")
+	says(term.StatusUsage, "millrace: refusing to alter topic orders (it deletes "+all+"): there is no terminal to ask on; say --yes\n", "-c", "retention.ms=1000")
 	says(term.StatusDone, "could alter topic orders; it deletes by compaction, as segments end, 999 records of 1,001: all but the last of each key, and what has no key\n",
 		"-c", "cleanup.policy=compact", "--dry-run")
 	says(term.StatusDone, "could alter topic orders, 6 partitions instead of 2\n", "-p6", "--dry-run")

@@ -53,7 +53,7 @@ func clusterCA(c *urfave.Context) error {
 	err = keyring.AwaitFolder(c.Context, dir, func() (err error) {
 		switch image, err = replication.LastImage(dir); {
 		case err != nil:
-			return term.Fail(term.StatusFailed, "%s: no node has run in this folder, or this is not its user: %w", dir, err)
+			return term.Fail(term.StatusFailed, "%s: no node has run in this folder, or this is not its user (--data-dir names another): %w", dir, err)
 		case len(image.Authorities()) == 0 && image.Level() < keyring.SecureLevel:
 			return nil
 		case len(image.Authorities()) == 0:
@@ -76,6 +76,7 @@ func clusterCA(c *urfave.Context) error {
 }
 
 func clusterRotate(c *urfave.Context) error {
+	fmt.Fprintln(c.App.ErrWriter, "every broker is asked to take three steps; one that is down is waited for, some 30 s")
 	if _, err := askNode(c, keyring.CallRotate, nil); err != nil {
 		return err
 	}

@@ -206,7 +206,7 @@ func largestBatch(settings map[string]string) int32 {
 func checkPartition(c *urfave.Context, client *kgo.Client, topic string) (existed bool, err error) {
 	topics, err := kafka.FindTopics(c.Context, kadm.NewClient(client), topic)
 	if err != nil {
-		return true, fmt.Errorf("ask for topic %q: %w", topic, err)
+		return true, kafka.Asked(topic, err)
 	}
 	n := len(topics[topic].Partitions)
 	if c.IsSet("partition") && topics[topic].Err == nil && n > 0 && c.Int("partition") >= n {

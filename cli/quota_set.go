@@ -6,6 +6,7 @@ import (
 
 	"millrace/cli/kafka"
 	"millrace/cli/term"
+	"millrace/replication/metadata"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -58,6 +59,12 @@ func quotaSet(c *urfave.Context) error {
 	}
 	if len(ops) == 0 {
 		return term.Usage("quota set what? --produce, --consume, --requests, --mutations or --connections says it")
+	}
+	byAddress := e[len(e)-1].Type == "ip"
+	for _, op := range ops {
+		if (op.Key == metadata.ConnectionCreationRate) != byAddress {
+			return term.Usage("--connections is of an address, --ip or --default-ip, and nothing else is")
+		}
 	}
 	return kafka.WithClient(c, func(ctx context.Context, client *kgo.Client, _ *kadm.Client) error {
 		if err := alterQuota(ctx, client, e, ops); err != nil {

@@ -38,7 +38,6 @@ alice  <default>  -          request_percentage        12.5
 	says(term.StatusNotFound, "millrace: there is no such quota; see `millrace quota list`\n", "delete", "--user", "alice", "--consume")
 	says(term.StatusDone, "deleted: user alice: producer_byte_rate\n", "delete", "--user", "alice")
 	says(term.StatusDone, "alice  <default>  -  request_percentage  12.5\n", "list", "--user", "alice", "--no-headers")
-	says(term.StatusFailed, "millrace: Invalid configuration key producer_byte_rate\n", "set", "--ip", "::1", "--produce", "7")
 }
 
 // A command line that does not say whose quota, or which, is told what is missing.
@@ -51,6 +50,8 @@ func TestQuotaCommandLinesThatSayTooLittle(t *testing.T) {
 		"set --user a --requests 5MB":               `--requests "5MB": it is a number above 0, such as 5 or`,
 		"set --user a --ip ::1 --produce 1":         "a quota is of users and client ids, or of addresses",
 		"set --user a --default-user --mutations 1": "--user a or --default-user, not both",
+		"set --ip ::1 --produce 7":                  "--connections is of an address, --ip or --default-ip, and nothing else is",
+		"set --user a --connections 3":              "--connections is of an address",
 		"set a --user a":                            `quota set takes flags alone, not "a"`,
 		"delete":                                    "quota delete of whom?",
 		"list a":                                    `quota list takes flags alone, not "a"`,

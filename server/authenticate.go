@@ -1,6 +1,8 @@
 package server
 
 import (
+	"strings"
+
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/security/sasl"
@@ -33,8 +35,12 @@ func (h *security) saslHandshake(c *call, req *kmsg.SASLHandshakeRequest) *kmsg.
 	}
 	if !found {
 		resp.ErrorCode = int16(protocol.UnsupportedSASLMechanism)
-		h.warn("a client would log in by a mechanism that is not offered to it", "remote", c.conn.origin.remote, "mechanism", bounded(req.Mechanism), "offered", resp.SupportedMechanisms,
-			"why", h.whyNot(c.conn, req.Mechanism))
+		// Names of mechanisms are in capitals (RFC 4422): who asks for another wants to hear
+		// which there are.
+		if strings.ToUpper(req.Mechanism) == req.Mechanism {
+			h.warn("a client would log in by a mechanism that is not offered to it", "remote", c.conn.origin.remote, "mechanism", bounded(req.Mechanism), "offered", resp.SupportedMechanisms,
+				"why", h.whyNot(c.conn, req.Mechanism))
+		}
 		if c.conn.outside() {
 			l.refused, l.told = errBye, true
 		}

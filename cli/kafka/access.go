@@ -182,13 +182,21 @@ var flagProperty = map[string]string{
 	"user": propUser, "password-file": propSecretFile, "tls-ca": propRoots, "tls-cert": propCert, "tls-key": propKey,
 }
 
+// variables are properties under the names of an environment.
+var variables = map[string]string{
+	"MILLRACE_USER": propUser, "MILLRACE_PASSWORD": propPassword, "MILLRACE_PASSWORD_FILE": propSecretFile,
+	"MILLRACE_TLS_CA": propRoots, "MILLRACE_TLS_CERT": propCert, "MILLRACE_TLS_KEY": propKey,
+}
+
+// Variables are the names of all variables by which a command that asks brokers reaches them.
+func Variables() []string {
+	return append(slices.Sorted(maps.Keys(variables)), "MILLRACE_BROKERS", "MILLRACE_CONTEXT", "MILLRACE_COMMAND_CONFIG")
+}
+
 // environmentLayer is what variables say.
 func environmentLayer() layer {
 	l := layer{}
-	for name, prop := range map[string]string{
-		"MILLRACE_USER": propUser, "MILLRACE_PASSWORD": propPassword, "MILLRACE_PASSWORD_FILE": propSecretFile,
-		"MILLRACE_TLS_CA": propRoots, "MILLRACE_TLS_CERT": propCert, "MILLRACE_TLS_KEY": propKey,
-	} {
+	for name, prop := range variables {
 		if v := os.Getenv(name); v != "" {
 			l[prop] = v
 		}

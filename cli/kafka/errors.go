@@ -65,6 +65,14 @@ func WhyNoAnswer(err error) string {
 	return err.Error()
 }
 
+// Asked explains why a topic could not be asked for.
+func Asked(topic string, err error) error {
+	if errors.Is(err, kerr.TopicAuthorizationFailed) {
+		return TopicError(topic, err, "")
+	}
+	return fmt.Errorf("ask for topic %q: %w", topic, err)
+}
+
 // TopicError explains a broker's refusal concerning a topic.
 // detail is what the broker said itself, often "".
 func TopicError(topic string, err error, detail string) error {

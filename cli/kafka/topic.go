@@ -3,7 +3,6 @@ package kafka
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 
 	"millrace/cli/term"
@@ -57,7 +56,7 @@ func FindTopics(ctx context.Context, admin *kadm.Client, topics ...string) (kadm
 func DescribeTopic(ctx context.Context, admin *kadm.Client, topic string) (kadm.TopicDetail, error) {
 	topics, err := FindTopics(ctx, admin, topic)
 	if err != nil {
-		return kadm.TopicDetail{}, fmt.Errorf("ask for topic %q: %w", topic, err)
+		return kadm.TopicDetail{}, Asked(topic, err)
 	}
 	t := topics[topic]
 	if t.Err != nil {

@@ -27,6 +27,9 @@ func parseJoin(says, text string) ([]string, error) {
 		}
 		return []string{strings.TrimSpace(text)}, nil
 	}
+	if _, err := os.Stat(text); err == nil {
+		return nil, term.Usage("%s: that is a file; for the token in it say @%s", says, text)
+	}
 	addresses, err := kafka.ParseBrokers("--join", text)
 	if err != nil {
 		return nil, term.Usage("%s: it is HOST:PORT,…, or a token of `millrace cluster token`", says)

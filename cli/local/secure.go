@@ -304,6 +304,9 @@ func (b *broker) exposed() error {
 		default:
 			return term.Usage("%s", fmt.Sprintf(openDoor, l.listen))
 		}
+		if !l.only && !l.auto && l.certificate == nil && !identity.LoopbackHost(host) {
+			b.warnings = append(b.warnings, fmt.Sprintf("what clients and this node send each other at %s can be read on the way: --tls auto, or --tls-cert, encrypts it", l.listen))
+		}
 	}
 	return nil
 }

@@ -4,11 +4,14 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"millrace"
 	"millrace/cli/term"
+	"millrace/security/certificate"
 	"millrace/security/certificate/certificatetest"
 )
 
@@ -123,5 +126,44 @@ func TestServeElsewhere(t *testing.T) {
 				t.Errorf("status %d: %s", status, out.String())
 			}
 		})
+	}
+}
+
+// Where others may read what is sent, that is said, and nowhere else.
+func TestPlainTextIsWarnedOf(t *testing.T) {
+	for _, test := range []struct {
+		listener listener
+		warns    bool
+	}{
+		{listener{listen: "0.0.0.0:9092"}, true}, {listener{listen: "0.0.0.0:9092", insecure: true}, true}, {listener{listen: "0.0.0.0:9092", auto: true}, false},
+		{listener{listen: "0.0.0.0:9092", protocol: millrace.SASLSSL, certificate: &certificate.Config{}}, false}, {listener{listen: "127.0.0.1:9092"}, false}, {listener{listen: "0.0.0.0:9093", only: true}, false},
+	} {
+		b := &broker{dataDir: t.TempDir(), users: []millrace.UserSecret{{Name: "a", Password: "b"}}, listeners: []listener{test.listener}}
+		if err := b.exposed(); err != nil {
+			t.Errorf("%+v: %v", test.listener, err)
+		}
+		if warned := len(b.warnings) == 1 && strings.Contains(b.warnings[0], "can be read on the way"); warned != test.warns {
+			t.Errorf("%+v: %q", test.listener, b.warnings)
+		}
+	}
+}
+
+// Who forgets the @ is told so, and not that there is no such host.
+func TestAFileIsNoAddress(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(name, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := parseJoin("--join", name); err == nil || !strings.HasSuffix(err.Error(), "say @"+name) {
+		t.Error(err)
+	}
+}
+
+// What commands read of the environment is not warned of by a broker.
+func TestVariablesOfCommandsAreKnown(t *testing.T) {
+	for _, name := range []string{"MILLRACE_TLS_CA", "MILLRACE_PASSWORD_FILE", "MILLRACE_CONTEXT", "MILLRACE_BROKERS", "MILLRACE_USER"} {
+		if !slices.Contains(knownVariables(), name) {
+			t.Errorf("%s is nobody's", name)
+		}
 	}
 }

@@ -96,7 +96,7 @@ type broker struct {
 	rack      string
 	users     []millrace.UserSecret // of a cluster that it founds
 	settings  map[string]string
-	warnings  []string // what its configuration says without effect
+	warnings  []string // what there is to say of its configuration before it serves
 }
 
 func serve(c *urfave.Context) (err error) {
@@ -293,7 +293,7 @@ func knownVariables() (all []string) {
 			all = append(all, variableOf(f.Names()[0]))
 		}
 	}
-	return append(all, "MILLRACE_BROKERS", userVariable, passwordVariable)
+	return append(all, append(kafka.Variables(), userVariable, passwordVariable)...)
 }
 
 // NodeFile is in every data folder that has been served.

@@ -291,7 +291,7 @@ func Confirm(c *urfave.Context, what string) error {
 		return nil
 	}
 	if !IsTerminal(c.App.Reader) || !IsTerminal(c.App.ErrWriter) {
-		return Usage("refusing to %s without a terminal to ask on; say --yes", what)
+		return Usage("refusing to %s: there is no terminal to ask on; say --yes", what)
 	}
 	fmt.Fprintf(c.App.ErrWriter, "Really %s? [y/N] ", what)
 	answered := make(chan string, 1)

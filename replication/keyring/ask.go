@@ -74,7 +74,7 @@ const (
 func reach(f folder.Folder) (*identity.Credentials, *metadata.Broker, error) {
 	last, err := controller.LastImage(f.Path(folder.MetaName))
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: no node has run in this folder, or this is not its user: %w", f.Dir, err)
+		return nil, nil, fmt.Errorf("%s: no node has run in this folder, or this is not its user (--data-dir names another): %w", f.Dir, err)
 	}
 	own := Open(f, slog.New(slog.DiscardHandler)).own
 	if own == nil {
